@@ -1,0 +1,72 @@
+"""Competitions: each file holds what one contest fixes, and nothing that a team chooses."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from wbdc.core.findings import Findings
+
+
+class Source(NamedTuple):
+    """Where the frames of a video lie: an archive of pictures, or one member (.npy features) of a shared archive."""
+
+    path: Path
+    member: str | None = None
+
+
+class Video(NamedTuple):
+    """One item as the annotations give it. fields: text by field name, never None; label: class id, None when unlabelled."""
+
+    id: str
+    fields: dict[str, str]
+    label: str | None
+    source: Source
+
+
+class Limits(NamedTuple):
+    """What the judge allows. items: videos in the final run; seconds: wall time of the whole process for all of them."""
+
+    items: int
+    seconds: float
+
+
+class Competition:
+    """The contract of a contest. Subclass it in a file of its own."""
+
+    fields: tuple[str, ...]  # text fields, in the order they are read
+    labelled: str  # names of the splits
+    unlabelled: str | None
+    test: str
+    limits: Limits | None
+    judge: dict[str, str]  # paths at the judge: "data", "result"
+
+    def frames(self, root: Path) -> str:
+        """Say what the archives below `root` hold: "jpeg" or "features". Raises DataInvalid when the layout is not known."""
+        raise NotImplementedError
+
+    def videos(self, root: Path, split: str, findings: Findings) -> list[Video]:
+        """Read one split in the order of its annotations; count in `findings` what was mended. Raises DataInvalid."""
+        raise NotImplementedError
+
+    def splits(self, root: Path) -> list[str]:
+        """List the splits that lie below `root`."""
+        raise NotImplementedError
+
+    def classes(self, root: Path) -> list[str]:
+        """List every class id that an answer may name, sorted."""
+        raise NotImplementedError
+
+    def score(self, truth: Sequence[str], said: Sequence[str], classes: Sequence[str] | None = None) -> dict[str, float]:
+        """Score answers: the components and their "mean", over `classes`, or the official way when None."""
+        raise NotImplementedError
+
+    def write(self, ids: Sequence[str], labels: Sequence[str], path: Path) -> None:
+        """Publish a result file."""
+        raise NotImplementedError
+
+    def read(self, path: Path, ids: Sequence[str], classes: Sequence[str]) -> list[str]:
+        """Read a result file's labels in the order of `ids`. Raises ResultInvalid, naming the fault."""
+        raise NotImplementedError
+
+
+Plug = Competition

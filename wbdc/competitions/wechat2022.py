@@ -1,0 +1,126 @@
+"""WeChat Big Data Challenge 2022: multimodal short-video classification, preliminary and final round."""
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from wbdc.competitions import Competition, Limits, Source, Video
+from wbdc.core.errors import DataInvalid, ResultInvalid
+from wbdc.core.files import publish_bytes
+from wbdc.core.findings import Findings
+from wbdc.core.records import records, text
+from wbdc.core.scores import f1
+
+COUNTS = Path(__file__).with_name("wechat2022_counts.json")  # rows per class of the labelled split; its keys are the official classes
+
+
+class WeChat2022(Competition):
+    """200 leaf classes (4 characters) under 23 top classes (their first two). Score: mean of four F1."""
+
+    fields = ("title", "asr", "ocr")
+    labelled = "labeled"
+    unlabelled = "unlabeled"
+    test = "test"
+    limits = Limits(items=25_000, seconds=25_000 / 70)  # 70 videos/s over the wall time of inference.sh, decoding included
+    judge = {"data": "/opt/ml/input", "result": "/opt/ml/output/result.csv"}
+
+    def frames(self, root: Path) -> str:
+        for folder, holds in (("zip_frames", "jpeg"), ("zip_feats", "features")):
+            if (root / folder).is_dir():
+                return holds
+        raise DataInvalid(f"{root} holds neither zip_frames/ (final round) nor zip_feats/ (preliminary); give the folder that holds annotations/")
+
+    def splits(self, root: Path) -> list[str]:
+        found = sorted(p.stem for p in (root / "annotations").glob("*.json"))
+        if not found:
+            raise DataInvalid(f"{root / 'annotations'} holds no .json file; give the folder that holds annotations/ and zip_frames/ or zip_feats/")
+        return found
+
+    def videos(self, root: Path, split: str, findings: Findings) -> list[Video]:
+        holds, path = self.frames(root), root / "annotations" / f"{split}.json"
+        return [_video(item, root, split, holds, findings) for item in records(path)]
+
+    def classes(self, root: Path) -> list[str]:
+        for path in (root / "taxonomy.csv", root.parent / "taxonomy.csv"):
+            if path.is_file():
+                with path.open(encoding="utf-8-sig", newline="") as file:
+                    return sorted(row["category_id"] for row in csv.DictReader(file))
+        return sorted(json.loads(COUNTS.read_text()))
+
+    def score(self, truth: Sequence[str], said: Sequence[str], classes: Sequence[str] | None = None) -> dict[str, float]:
+        """Return lv1_micro, lv1_macro, lv2_micro, lv2_macro and mean.
+
+        With classes None, macro is taken over the labels that occur in truth or answers, as the organisers' script does.
+        """
+        pairs = Counter(zip(truth, said, strict=True))  # 100,000 rows are a few thousand pairs, and an interval scores a thousand times
+        parts = {}
+        for level, width in (("lv1", 2), ("lv2", 4)):
+            t, s = [x[:width] for x, _ in pairs], [x[:width] for _, x in pairs]
+            labels = sorted({c[:width] for c in classes} if classes is not None else {*t, *s})
+            parts[f"{level}_micro"], parts[f"{level}_macro"] = f1(t, s, labels, list(pairs.values()))
+        return {**parts, "mean": sum(parts.values()) / 4}
+
+    def write(self, ids: Sequence[str], labels: Sequence[str], path: Path) -> None:
+        """Publish `id,category_id` lines: no header, no BOM, LF."""
+        publish_bytes(path, "".join(f"{i},{c}\n" for i, c in zip(ids, labels, strict=True)).encode("ascii"))
+
+    def read(self, path: Path, ids: Sequence[str], classes: Sequence[str]) -> list[str]:
+        """Read a result file strictly: the official script counts rows only, so a duplicate beside a missing id passes there."""
+        if not path.is_file():
+            raise ResultInvalid(f"{path} was not written")
+        data = path.read_bytes()
+        for bad, why in ((b"\xef\xbb\xbf", "begins with a byte order mark"), (b"\r", "has CR line ends")):
+            if bad in data:
+                raise ResultInvalid(f"{path} {why}; write plain UTF-8 with LF")
+        if data and not data.endswith(b"\n"):
+            raise ResultInvalid(f"{path} ends inside a line; its last row may be cut")
+        rows = [line.split(",") for line in data.decode("utf-8", "replace").split("\n")[:-1]]
+        for number, row in enumerate(rows, 1):
+            if len(row) != 2:
+                raise ResultInvalid(f"{path} line {number} is not `id,category_id`: {','.join(row)[:60]!r}")
+        said, known, wanted = dict(rows), set(classes), set(ids)
+        repeated = [i for i, n in Counter(r[0] for r in rows).items() if n > 1]
+        for faults, why in (
+            ([r[0] for r in rows if r[0] not in wanted], "names ids that are not in the test split (a header?)"),
+            (repeated, "names ids twice"),
+            ([i for i in ids if i not in said], "misses ids"),
+            ([f"{i} → {c}" for i, c in rows if c not in known], "names unknown classes"),
+        ):
+            if faults:
+                raise ResultInvalid(f"{path} {why}: {len(faults)}, first {', '.join(faults[:3])}")
+        return [said[i] for i in ids]
+
+
+def _video(item: dict, root: Path, split: str, holds: str, findings: Findings) -> Video:
+    """Read one annotation. Paths are built only from ids that `records` found safe."""
+    name = item["id"]
+    fields = {f: text(item, f, findings) for f in ("title", "asr")} | {"ocr": _ocr(item, findings)}
+    if holds == "features":
+        source = Source(root / "zip_feats" / f"{split}.zip", f"{name}.npy")
+    else:
+        source = Source(root / "zip_frames" / split / name[-3:] / f"{name}.zip")
+    label = item.get("category_id")
+    if label is not None and not isinstance(label, str):
+        raise DataInvalid(f"annotations/{split}.json: item {name} has category_id {label!r}, not a string; a number has lost its leading zeros")
+    return Video(name, fields, label, source)
+
+
+def _ocr(item: dict, findings: Findings) -> str:
+    """Join the on-screen texts in the order of time, a text equal to the one before it once."""
+    entries = item.get("ocr")
+    if isinstance(entries, str):
+        findings.add("text.type", f"{item['id']}: ocr is a string")
+        return entries.strip()
+    if not isinstance(entries, list):
+        findings.add("text.missing" if entries is None else "text.type", f"{item['id']}: ocr")
+        return ""
+    parts: list[str] = []
+    for entry in entries:
+        said = text(entry, "text", findings, item["id"]) if isinstance(entry, dict) else ""
+        if not isinstance(entry, dict):
+            findings.add("text.type", f"{item['id']}: an ocr entry is no object")
+        if said and said not in parts[-1:]:
+            parts.append(said)
+    return " ".join(parts)

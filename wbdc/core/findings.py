@@ -1,0 +1,30 @@
+"""Findings: what was wrong with the data and survived, counted, each with a few examples."""
+
+from collections import Counter
+
+
+class Findings:
+    """Counts faults by code and keeps the first `keep` places of each."""
+
+    def __init__(self, keep: int = 20):
+        self.keep = keep
+        self.counts: Counter[str] = Counter()
+        self.places: dict[str, list[str]] = {}
+
+    def add(self, code: str, place: str) -> None:
+        """Count one fault. code: such as "archive.empty"; place: the file, id or item."""
+        self.counts[code] += 1
+        shown = self.places.setdefault(code, [])
+        if len(shown) < self.keep:
+            shown.append(place)
+
+    def merge(self, report: dict) -> None:
+        """Add what another process or an earlier shard reported."""
+        for code, entry in report.items():
+            self.counts[code] += entry["count"]
+            shown = self.places.setdefault(code, [])
+            shown.extend(entry["places"][: self.keep - len(shown)])
+
+    def report(self) -> dict[str, dict]:
+        """Return {code: {"count": int, "places": [str]}}, ordered by code."""
+        return {code: {"count": self.counts[code], "places": self.places[code]} for code in sorted(self.counts)}

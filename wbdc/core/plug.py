@@ -1,0 +1,103 @@
+"""Plugs: one file, one class, chosen by a kit.
+
+A plug is found by the name of its file, so there is nothing to register. Positional parameters of its
+constructor are the host it serves; keyword-only parameters are the settings a kit may give.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+from wbdc.core.errors import UsageFault, hint
+
+
+def names(home: ModuleType) -> list[str]:
+    """List the plugs that come with a plug folder, such as `wbdc.nets.fusion`."""
+    return sorted(m.name for m in pkgutil.iter_modules(home.__path__))
+
+
+def kind(home: ModuleType) -> str:
+    """Name what the folder holds in the singular: "fusion", "objective"."""
+    return home.Plug.__name__.lower()
+
+
+def settings(target: Callable) -> dict[str, inspect.Parameter]:
+    """Return the settings that a plug or a function takes: its keyword-only parameters, by name."""
+    return {p.name: p for p in inspect.signature(target).parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+
+def check(what: str, target: Callable, given: dict) -> None:
+    """Refuse settings that `target` does not take, and settings it needs and does not get.
+
+    what: the subject of the error sentence, such as "fusion 'dual_stream'". Raises UsageFault.
+    """
+    known = settings(target)
+    for name in given:
+        if name not in known:
+            raise UsageFault(f"{what} has no setting {name!r}{hint(name, list(known))}")
+    for name, parameter in known.items():
+        if parameter.default is parameter.empty and name not in given:
+            raise UsageFault(f"{what} needs a value for {name!r}")
+        if name in given and not _fits(given[name], parameter.annotation):
+            wanted = getattr(parameter.annotation, "__name__", str(parameter.annotation))
+            raise UsageFault(f"{what}: {name} = {given[name]!r} is not of the type {wanted}")
+
+
+def find(home: ModuleType, use: str, near: Path | None = None) -> type:
+    """Return the one class that a plug's file defines.
+
+    use: a name, or "./file.py" beside the kit. near: the folder of the kit. Raises UsageFault.
+    """
+    module = _module(home, use, near)
+    found = [c for c in vars(module).values() if inspect.isclass(c) and issubclass(c, home.Plug) and c.__module__ == module.__name__]
+    if len(found) != 1:
+        raise UsageFault(f"{module.__file__} must define exactly one {home.Plug.__name__}, found {len(found)}")
+    return found[0]
+
+
+def prepare(home: ModuleType, table: dict, near: Path | None = None) -> tuple[type, dict]:
+    """Return the class that `table` asks for and its settings, both checked, without building it."""
+    if "use" not in table:
+        raise UsageFault(f"{kind(home)} needs `use = ...`; one of: {', '.join(names(home))}")
+    chosen = {k: v for k, v in table.items() if k != "use"}
+    plug = find(home, table["use"], near)
+    check(f"{kind(home)} {table['use']!r}", plug, chosen)
+    return plug, chosen
+
+
+def build(home: ModuleType, table: dict, *host: object, near: Path | None = None) -> object:
+    """Build the plug that `table` ({"use": name, **settings}) asks for, for the host it serves. Raises UsageFault."""
+    plug, chosen = prepare(home, table, near)
+    return plug(*host, **chosen)
+
+
+def _fits(value: object, wanted: object) -> bool:
+    """Tell whether a TOML value fits an annotation; whole numbers fit float, and true is no number."""
+    if typing.get_origin(wanted) in (typing.Union, types.UnionType):
+        return any(_fits(value, one) for one in typing.get_args(wanted))
+    kind = typing.get_origin(wanted) or wanted
+    if kind in (None, types.NoneType):
+        return value is None
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    return isinstance(value, kind) if kind in (str, bool, dict, list) else True
+
+
+def _module(home: ModuleType, use: str, near: Path | None) -> ModuleType:
+    if not use.endswith(".py"):
+        if use not in names(home):
+            raise UsageFault(f"no {kind(home)} called {use!r}{hint(use, names(home))}")
+        return importlib.import_module(f"{home.__name__}.{use}")
+    path = (near or Path()) / use
+    if not path.is_file():
+        raise UsageFault(f"no {kind(home)} at {path}; put the file beside the kit")
+    spec = importlib.util.spec_from_file_location(f"wbdc_plug_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,47 @@
+"""Pretrained weights: found by their usual names in a local folder or the Hugging Face cache, never downloaded, never unpickled."""
+
+import os
+from pathlib import Path
+
+from wbdc.core.errors import EnvironmentLacks, IntegrityBroken
+
+VARIABLE = "WBDC_WEIGHTS"
+
+
+def locate(name: str, files: tuple[str, ...]) -> Path:
+    """Find the folder of the weights called `name` (such as "hfl/chinese-macbert-base") that holds one of `files`.
+
+    Looks in $WBDC_WEIGHTS/NAME, in $WBDC_WEIGHTS/<last part of NAME>, then in the Hugging Face cache.
+    Raises EnvironmentLacks, saying what to put where.
+    """
+    places = [Path(os.environ[VARIABLE]) / part for part in (name, name.split("/")[-1])] if os.environ.get(VARIABLE) else []
+    places += _cached(name)
+    for place in places:
+        if any((place / file).is_file() for file in files):
+            return place
+    pickled = [p for place in places if place.is_dir() for p in place.iterdir() if p.suffix in (".bin", ".pt", ".pth")]
+    if pickled:
+        raise EnvironmentLacks(f"{pickled[0]} is a pickle, which wbdc never opens; convert it to {files[0]} once, in a place you trust, and put that beside it")
+    where = os.environ.get(VARIABLE) or "a folder that --weights or WBDC_WEIGHTS names"
+    raise EnvironmentLacks(
+        f"the weights {name!r} are not on this machine: put {' or '.join(files)} of https://huggingface.co/{name} into {where}/{name} "
+        f"(its page states licence and checksum), or run the same recipe from random weights with --tiny"
+    )
+
+
+def strict_part(weights: dict, wanted: set[str], source: Path, prefix: str = "") -> tuple[dict, list[str]]:
+    """Take the tensors that a network wants out of a larger file, and return them with the names left behind.
+
+    Raises IntegrityBroken, naming up to ten, when one that is wanted is not there.
+    """
+    taken = {name: weights[prefix + name] for name in wanted if prefix + name in weights}
+    missing = sorted(wanted - set(taken))
+    if missing:
+        raise IntegrityBroken(f"{source} lacks {len(missing)} of {len(wanted)} tensors: {', '.join(prefix + m for m in missing[:10])}")
+    return taken, sorted(set(weights) - {prefix + name for name in wanted})
+
+
+def _cached(name: str) -> list[Path]:
+    """List the snapshots of a model in the Hugging Face cache (HF_HOME is honoured)."""
+    hub = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface") / "hub")
+    return sorted((hub / f"models--{name.replace('/', '--')}" / "snapshots").glob("*"))

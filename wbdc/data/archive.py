@@ -1,0 +1,133 @@
+"""Archives of frames: what a zip or a feature file holds, read without trusting it."""
+
+import io
+import lzma
+import re
+import stat
+import struct
+import zipfile
+import zlib
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from wbdc.competitions import Source
+from wbdc.core.findings import Findings
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".avif")
+MOST_FRAMES = 32  # at 1 frame per second the contest gives no more
+MOST_MEMBERS = 10_000
+MOST_BYTES = 64 * 2**20  # of one member, once expanded
+MOST_ARCHIVE = 2**30  # of one video's archive
+
+# all that the standard library raises on archives of strangers
+BROKEN = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError, OverflowError, MemoryError)
+
+
+def choose(count: int, most: int) -> list[int]:
+    """Choose `most` of `count` positions, each in the middle of its share: floor((i + .5) · count / most).
+
+    Strictly increasing; all of them when count <= most. (The field's `range(0, n, n // k)[:k]` takes a prefix.)
+    """
+    return list(range(count)) if count <= most else [(2 * i + 1) * count // (2 * most) for i in range(most)]
+
+
+def natural(name: str) -> tuple:
+    """Sort key under which 2.jpg comes before 10.jpg."""
+    return tuple((1, int(part), "") if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d+)", name))
+
+
+def pictures(source: Source, most: int, findings: Findings) -> list[bytes]:
+    """Read the encoded frames of one video in time order: `most` of its up to 32, chosen by position.
+
+    A member that cannot be read gives b"", so that positions stay those of the archive. An archive that cannot
+    be read gives []. Every fault is counted; nothing is raised and nothing is ever extracted to disk.
+    """
+    place = f"{source.path.parent.name}/{source.path.name}"
+    try:
+        if source.path.stat().st_size > MOST_ARCHIVE:
+            findings.add("archive.huge", place)
+            return []
+        data = source.path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            listed = _listed(archive, place, findings)
+            kept = [listed[i] for i in choose(len(listed), MOST_FRAMES)]
+            chosen = [kept[i] for i in choose(len(kept), most)]
+            return [_member(archive, member, len(data), place, findings) for member in chosen]
+    except FileNotFoundError:
+        findings.add("archive.missing", place)
+    except BROKEN as error:
+        findings.add("archive.broken", f"{place}: {error}")
+    return []
+
+
+def features(source: Source, most: int, findings: Findings) -> np.ndarray:
+    """Read the ready features of one video, `most` of its up to 32 rows: (n, D) float16; (0, 0) when there are none."""
+    place = f"{source.path.name}:{source.member}"
+    try:
+        with _shared(source.path).open(source.member) as member:
+            rows = np.load(io.BytesIO(member.read(MOST_BYTES)), allow_pickle=False)
+        if rows.ndim != 2 or rows.dtype.kind != "f" or not np.isfinite(rows).all():
+            raise ValueError(f"shape {rows.shape}, {rows.dtype}, or not finite")
+        rows = rows[choose(len(rows), MOST_FRAMES)]
+        return rows[choose(len(rows), most)].astype(np.float16)
+    except KeyError:
+        findings.add("archive.missing", place)
+    except BROKEN as error:
+        findings.add("archive.broken", f"{place}: {error}")
+    return np.zeros((0, 0), np.float16)
+
+
+@lru_cache(maxsize=4)
+def _shared(path: Path) -> zipfile.ZipFile:
+    """Open an archive that many videos share, once per process: the standard library locks its file position."""
+    return zipfile.ZipFile(path)
+
+
+def _listed(archive: zipfile.ZipFile, place: str, findings: Findings) -> list[zipfile.ZipInfo]:
+    """List the members that are pictures, in time order; of equal names the last one counts."""
+    entries = archive.infolist()
+    if len(entries) > MOST_MEMBERS:
+        findings.add("archive.crowded", f"{place}: {len(entries)} members")
+        return []
+    found: dict[str, zipfile.ZipInfo] = {}
+    for entry in entries:
+        name = entry.filename.replace("\\", "/")
+        last = name.rsplit("/", 1)[-1]
+        if entry.is_dir() or last.startswith(".") or not last.lower().endswith(PICTURES):
+            continue
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            findings.add("archive.link", f"{place}: {name}")
+            continue
+        if ".." in name.split("/") or name.startswith("/") or ":" in name:
+            findings.add("archive.escape", f"{place}: {name}")  # read in memory like any other; never extracted
+        if name in found:
+            findings.add("archive.twice", f"{place}: {name}")
+        found[name] = entry
+    if not found:
+        findings.add("archive.empty", place)
+    ordered = sorted(found, key=natural)
+    if ordered != sorted(found):
+        findings.add("archive.order", place)  # sorting names as text would shuffle time
+    return [found[name] for name in ordered]
+
+
+def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, size: int, place: str, findings: Findings) -> bytes:
+    """Read one member; b"" when it is encrypted, damaged, larger than allowed or larger than the archive can hold."""
+    where = f"{place}: {entry.filename}"
+    if entry.file_size > MOST_BYTES or entry.compress_size > size:
+        findings.add("frame.bomb", f"{where} declares {entry.file_size} bytes")
+        return b""
+    try:
+        with archive.open(entry) as member:
+            data = member.read(MOST_BYTES + 1)
+    except BROKEN as error:
+        findings.add("frame.unreadable", f"{where}: {error}")
+        return b""
+    if len(data) > MOST_BYTES:
+        findings.add("frame.bomb", f"{where} expands past {MOST_BYTES} bytes")
+        return b""
+    if not data:
+        findings.add("frame.unreadable", f"{where} is empty")
+    return data

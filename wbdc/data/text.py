@@ -1,0 +1,107 @@
+"""Text: title, speech and on-screen text become one row of token ids, each field with a budget of its own."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from wbdc.core.errors import EnvironmentLacks, UsageFault
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+CHARACTERS_PER_TOKEN = 8  # text far beyond its budget is cut by characters first: OCR can be 15,000 long
+
+
+class TextReader:
+    """Turns the fields of a video into `[CLS] title [SEP] asr [SEP] ocr [SEP]` of at most `length` ids."""
+
+    def __init__(self, tokenizer: Tokenizer, *, fields: dict[str, int], length: int = 256, tail: Sequence[str] = ()):
+        """fields: budget in tokens per field, in reading order. length: of the whole row. tail: fields whose end is kept.
+
+        What one field leaves of its budget is shared out among the others. Raises UsageFault when budgets exceed the length.
+        """
+        self.tokenizer, self.fields, self.length, self.tail = tokenizer, fields, length, frozenset(tail)
+        self.room = length - 1 - len(fields)  # [CLS], and a [SEP] after each field
+        if sum(fields.values()) > self.room:
+            raise UsageFault(f"text.fields ask for {sum(fields.values())} tokens; text.length = {length} leaves {self.room} beside its special ones")
+        self.cls, self.sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+
+    def __call__(self, rows: Sequence[dict[str, str]]) -> list[list[int]]:
+        """Encode videos, given as {field: text}: one list of 1 + len(fields) .. length ids each."""
+        most = self.length * CHARACTERS_PER_TOKEN
+        flat = [row[f][-most:] if f in self.tail else row[f][:most] for row in rows for f in self.fields]
+        ids = [e.ids for e in self.tokenizer.encode_batch_fast(flat, add_special_tokens=False)]
+        width = len(self.fields)
+        return [self._join(ids[i * width : (i + 1) * width]) for i in range(len(rows))]
+
+    def _join(self, parts: list[list[int]]) -> list[int]:
+        row = [self.cls]
+        for field, part, take in zip(self.fields, parts, share([len(p) for p in parts], list(self.fields.values()), self.room)):
+            row += part[len(part) - take :] if field in self.tail else part[:take]
+            row.append(self.sep)
+        return row
+
+
+def share(wanted: list[int], budgets: list[int], room: int) -> list[int]:
+    """Give each field up to its budget, then share what is left evenly among those that want more.
+
+    wanted: tokens per field; returns tokens taken per field, at most `room` in all. (Cutting the joined text
+    instead lets a long title starve speech and on-screen text.)
+    """
+    taken = [min(w, b) for w, b in zip(wanted, budgets)]
+    left = room - sum(taken)
+    while left > 0 and (hungry := [i for i, w in enumerate(wanted) if w > taken[i]]):
+        for i in hungry:
+            more = min(max(1, left // len(hungry)), wanted[i] - taken[i], room - sum(taken))
+            taken[i] += more
+        left = room - sum(taken)
+    return taken
+
+
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """Open the tokenizer of a weights folder: tokenizer.json, or a BERT vocab.txt. Raises EnvironmentLacks."""
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
+    if not (folder / "vocab.txt").is_file():
+        raise EnvironmentLacks(f"{folder} holds neither tokenizer.json nor vocab.txt; put the tokenizer beside the weights")
+    settings = folder / "tokenizer_config.json"
+    lower = json.loads(settings.read_text()).get("do_lower_case", True) if settings.is_file() else True
+    words = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    return _bert({word: i for i, word in enumerate(words)}, lower)
+
+
+def learn_tokenizer(texts: Iterable[str], *, least: int = 2, most: int = 8000) -> Tokenizer:
+    """Build a BERT tokenizer of single characters and whole Latin words from raw text, for models without pretrained weights.
+
+    least: times a character or word must occur; most: size of the vocabulary. Equal texts give equal tokenizers.
+    """
+    normalise, cut = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    counts: Counter[str] = Counter()
+    for text in texts:
+        for word, _ in cut.pre_tokenize_str(normalise.normalize_str(text)):
+            counts[word] += 1
+            counts.update(c if i == 0 else f"##{c}" for i, c in enumerate(word) if len(word) > 1)
+    words = sorted((w for w, n in counts.items() if n >= least and len(w) < 24), key=lambda w: (-counts[w], w))
+    letters = [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789"] + list("abcdefghijklmnopqrstuvwxyz0123456789")
+    vocabulary = list(dict.fromkeys([*SPECIAL, *letters, *words]))[:most]
+    return _bert({word: i for i, word in enumerate(vocabulary)}, True)
+
+
+def learnable(settings: object) -> dict[str, int]:
+    """Check the kit's `text.vocabulary` table. Raises UsageFault."""
+    if not isinstance(settings, dict) or not re.fullmatch("(least|most)*", "".join(settings)):
+        raise UsageFault("text.vocabulary takes { least = 2, most = 8000 }: how often a character must occur, and how many are kept")
+    return settings
+
+
+def _bert(vocabulary: dict[str, int], lower: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens([t for t in SPECIAL if t in vocabulary])
+    return tokenizer

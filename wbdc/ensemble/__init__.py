@@ -1,0 +1,1 @@
+"""Several runs, one answer: blend weights and what they are worth."""

@@ -1,0 +1,74 @@
+"""Report of an ensemble: each member's score, the ensemble's own, and whether the difference is more than noise."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from wbdc.competitions import Competition
+from wbdc.core.errors import DataInvalid, UsageFault, hint
+from wbdc.ensemble.judge import bootstrap, gain, nested, scorer
+from wbdc.ensemble.weights import learn
+from wbdc.serve.blend import check
+
+
+def assess(
+    names: Sequence[str],
+    members: np.ndarray,
+    labels: Sequence[str],
+    folds: Sequence[str] | Sequence[int] | np.ndarray,
+    classes: Sequence[str],
+    competition: Competition,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    prior: float = 0.0,
+) -> dict:
+    """Weigh the members, score each of them and the ensemble, and compare the ensemble with the best member.
+
+    names: M different names; members: (M, n, C) float, out of fold; labels: n class ids; folds: n names; classes: C ids, column by column.
+    Returns plain values, ready for JSON:
+      weights   {name: weight}, learned on all rows: those to ship
+      members   {name: {score, official, interval}}; score is over `classes`, official over the labels that occur, interval is of score's mean
+      ensemble  the same, of answers whose weights came from the other folds
+      best      the member with the highest mean: chosen on these rows, so the gain over it is rather too small than too large
+      gain      {difference, low, high, verdict}, of the ensemble over the best member, in score's mean
+    Raises UsageFault, DataInvalid (a label that is no class) or IntegrityBroken.
+    """
+    truth = _codes(names, members, labels, classes)
+    weights = learn(members, truth, prior=prior)
+    answers = {name: _answers(member, classes) for name, member in zip(names, members, strict=True)}
+    together = _answers(nested(members, truth, np.asarray(folds), prior=prior), classes)
+    entries = {name: _entry(competition, labels, said, classes, draws, seed) for name, said in answers.items()}
+    best = max(names, key=lambda name: entries[name]["score"]["mean"])
+    scores = [scorer(competition, labels, said, classes) for said in (together, answers[best])]
+    more = gain(*scores, len(labels), draws=draws, seed=seed)
+    return {
+        "weights": dict(zip(names, weights.tolist(), strict=True)),
+        "members": entries,
+        "ensemble": _entry(competition, labels, together, classes, draws, seed),
+        "best": best,
+        "gain": {**more._asdict(), "verdict": more.verdict},
+    }
+
+
+def _codes(names: Sequence[str], members: np.ndarray, labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """Return the labels as columns, (n,) int64, after checking that names, rows and columns fit the members."""
+    expected = (len(names), len(labels), len(classes))
+    if members.shape != expected or len(set(names)) < len(names) or not members.size:
+        got = f"{members.shape} for names, labels, classes {expected}: {', '.join(names)}"
+        raise UsageFault(f"an ensemble needs members (M, n, C) with different names, got {got}")
+    check(list(members))
+    place = {label: i for i, label in enumerate(classes)}
+    for row, label in enumerate(labels):
+        if label not in place:
+            raise DataInvalid(f"row {row} has the label {label!r}, which is no class{hint(str(label), list(classes)[:10])}")
+    return np.array([place[label] for label in labels], dtype=np.int64)
+
+
+def _answers(probabilities: np.ndarray, classes: Sequence[str]) -> list[str]:
+    return [classes[i] for i in probabilities.argmax(axis=1)]
+
+
+def _entry(competition: Competition, truth: Sequence[str], said: Sequence[str], classes: Sequence[str], draws: int, seed: int) -> dict:
+    interval = bootstrap(scorer(competition, truth, said, classes), len(truth), draws=draws, seed=seed)
+    return {"score": competition.score(truth, said, classes), "official": competition.score(truth, said), "interval": list(interval)}

@@ -1,0 +1,56 @@
+"""Weights: how much each member counts, learned from what the members said about videos they had not seen."""
+
+import numpy as np
+
+from wbdc.core.errors import IntegrityBroken, UsageFault
+
+FLOOR = 1e-12  # a probability of 0 for the truth would make every logarithm infinite
+TOLERANCE = 1e-7  # nats per video, proven distance to the best weights
+ROUNDS = 20_000
+
+
+def learn(members: np.ndarray, truth: np.ndarray, *, prior: float = 0.0) -> np.ndarray:
+    """Learn the weights under which the blend gives the truth the highest likelihood.
+
+    members: (M, n, C) float probabilities, out of fold; truth: (n,) int class indices. Returns (M,) float64, >= 0, sum 1.
+    prior: how many videos' worth of belief in equal weights is added; 0 is maximum likelihood. It is for few videos and members of
+    one recipe. (Simulated, prior 10, held-out nats per video: 5 equally good members gain .032 on 50 videos, .007 on 200, .001 on 800;
+    4 members of unequal quality gain .003 on 50 and lose .005 on 200, .0005 on 800.)
+    Raises UsageFault when shapes or classes do not fit or there are no rows, IntegrityBroken when the truth's probability is not finite.
+    """
+    return mixture(likelihoods(members, truth), prior=prior)
+
+
+def likelihoods(members: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Pick the probability that each member gave to the truth: (M, n) float64, at least FLOOR. Raises as `learn` does."""
+    if members.ndim != 3 or truth.shape != members.shape[1:2] or not members.size:
+        raise UsageFault(f"weights need members (M, n, C) and truth (n,) with M, n, C above 0, got {members.shape} and {truth.shape}")
+    outside = np.flatnonzero((truth < 0) | (truth >= members.shape[2]))
+    if len(outside):
+        raise UsageFault(f"weights need labels: row {outside[0]} has class {truth[outside[0]]}, classes are 0 to {members.shape[2] - 1}")
+    given = members[:, np.arange(len(truth)), truth].astype(np.float64)
+    broken = np.flatnonzero(~np.isfinite(given).all(axis=1))
+    if len(broken):
+        raise IntegrityBroken(f"member {broken[0] + 1} of {len(members)} gave the truth a probability that is not finite; predict again")
+    return np.maximum(given, FLOOR)
+
+
+def mixture(given: np.ndarray, *, prior: float = 0.0) -> np.ndarray:
+    """Run EM for the weights of a mixture whose components are fixed (Dempster, Laird & Rubin 1977), from equal weights.
+
+    given: (M, n) likelihoods above 0. Maximises sum_i log(sum_m w_m given_mi) + prior / M * sum_m log w_m (a Dirichlet prior), which
+    is concave: no step size, no luck. It stops on a proof: as the gradient's mean under w is known, its largest entry bounds
+    what any other weights could add.
+    """
+    if not (np.isfinite(prior) and prior >= 0):
+        raise UsageFault(f"prior is a number of videos, 0 or more, got {prior!r}")
+    count, rows = given.shape
+    weights = np.full(count, 1 / count)
+    for _ in range(ROUNDS):
+        pull = given @ (1 / (weights @ given)) / rows  # d mean log-likelihood / d weight; its mean under `weights` is 1
+        new = (weights * pull * rows + prior / count) / (rows + prior)
+        ahead = np.divide(new, weights, out=np.zeros(count), where=weights > 0).max() - 1  # > 0 unless at the best
+        weights = new / new.sum()
+        if ahead * (1 + prior / rows) <= TOLERANCE:
+            break
+    return weights

@@ -1,0 +1,1 @@
+"""The networks: a language trunk, a vision tower, a fusion, a head."""

@@ -1,0 +1,64 @@
+"""The language trunk: a BERT as two verbs, embed words and let any row of tokens pass through its layers."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+
+from wbdc.core.errors import UsageFault
+from wbdc.core.tokens import Tokens
+from wbdc.core.weights import locate, strict_part
+
+FILE = "model.safetensors"
+
+
+class Trunk(nn.Module):
+    """A BERT-family encoder of transformers (BERT, MacBERT, RoBERTa-wwm, ELECTRA), without its pooler.
+
+    architecture: what transformers' config.json says; the weights are random until loaded.
+    """
+
+    def __init__(self, architecture: dict):
+        super().__init__()
+        settings = {k: v for k, v in architecture.items() if k != "model_type"}
+        config = AutoConfig.for_model(architecture.get("model_type", "bert"), **settings)
+        bert = AutoModel.from_config(config, attn_implementation="sdpa")
+        if not (hasattr(bert, "embeddings") and hasattr(bert, "encoder")):
+            raise UsageFault(f"a {config.model_type} is no BERT: it has no embeddings and encoder of its own")
+        self.architecture, self.dim = architecture, config.hidden_size
+        self.embeddings, self.encoder = bert.embeddings, bert.encoder
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embed words with their positions: (B, T) int64 -> (B, T, D)."""
+        return self.embeddings(input_ids=ids)
+
+    def forward(self, row: Tokens) -> Tokens:
+        """Let every real token look at every real token of its row."""
+        return Tokens(self.encoder(row.x, attention_mask=row.mask[:, None, None, :]).last_hidden_state, row.mask)
+
+
+def find_trunk(model: str) -> Path:
+    """Find the folder of pretrained language weights. Raises EnvironmentLacks."""
+    return locate(model, (FILE,))
+
+
+def read_architecture(folder: Path) -> dict:
+    """Read the config.json beside pretrained weights."""
+    return AutoConfig.from_pretrained(folder).to_diff_dict()
+
+
+def load_trunk(trunk: Trunk, folder: Path) -> list[str]:
+    """Fill the trunk with the weights of a folder as downloaded; return the names it leaves behind (pooler, heads).
+
+    Raises IntegrityBroken when a tensor of the trunk is missing.
+    """
+    weights = load_file(folder / FILE)
+    heads = {name.split(".", 1)[0] for name in weights} - {"embeddings", "encoder"}
+    prefix = next((f"{h}." for h in sorted(heads) if f"{h}.embeddings.word_embeddings.weight" in weights), "")
+    named = {n.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"): w for n, w in weights.items()}
+    taken, left = strict_part(named, set(trunk.state_dict()), folder / FILE, prefix)
+    with torch.no_grad():
+        trunk.load_state_dict(taken, strict=True)
+    return left

@@ -1,0 +1,70 @@
+"""CLIP's picture tower through open_clip: a ViT or ResNet that comes with its own size, mean and std (Radford et al., 2021)."""
+
+import open_clip
+from open_clip.model import _build_vision_tower  # the public factory would build the text tower too
+from open_clip.pretrained import get_pretrained_cfg
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wbdc.core.errors import UsageFault, hint
+from wbdc.core.look import Look
+from wbdc.core.weights import locate, strict_part
+from wbdc.nets.vision import Vision
+
+FILES = ("open_clip_model.safetensors", "model.safetensors")
+
+
+class Clip(Vision):
+    """model, weights: open_clip's names, such as "ViT-B-32" and "openai"; or architecture: a tower of one's own, random.
+
+    architecture: {embed_dim, quick_gelu, vision_cfg = {open_clip's CLIPVisionCfg}}, with look = {size, mean, std, interpolation}.
+    Raises UsageFault for an unknown model, EnvironmentLacks when the weights are not on this machine.
+    """
+
+    def __init__(
+        self,
+        *,
+        frames: int = 8,
+        frozen: bool = False,
+        model: str | None = None,
+        weights: str | None = None,
+        architecture: dict | None = None,
+        look: dict | None = None,
+    ):
+        super().__init__(frames=frames, frozen=frozen)
+        if (model is None) == (architecture is None) or (model is None) != (weights is None) or (architecture is None) != (look is None):
+            raise UsageFault("vision 'clip' takes either model and weights, or architecture and look (random weights)")
+        if model is not None:
+            architecture, look, place = _known(model, weights)
+        self.architecture, self.look, self.dim = architecture, Look.of(look), architecture["embed_dim"]
+        self.tower = _build_vision_tower(self.dim, dict(architecture["vision_cfg"]), architecture.get("quick_gelu", False))
+        if model is not None:
+            self._load(place, f"{model} {weights}")
+        self.freeze()
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        return self.tower(pixels)
+
+    def blueprint(self) -> dict:
+        return {"use": "clip", "frames": self.frames, "frozen": self.frozen, "architecture": self.architecture, "look": self.look._asdict()}
+
+    def _load(self, place: str, called: str) -> None:
+        folder = locate(place, FILES)
+        file = next(folder / f for f in FILES if (folder / f).is_file())
+        taken, left = strict_part(load_file(file), set(self.tower.state_dict()), file, "visual.")
+        self.tower.load_state_dict(taken, strict=True)
+        self.loaded = f"{called} from {file}: takes {len(taken)} tensors, leaves {len(left)} (the text tower)"
+
+
+def _known(model: str, weights: str) -> tuple[dict, dict, str]:
+    """Look up a model and its weights in open_clip's lists: architecture, look, and the weights' usual name."""
+    config, models = open_clip.get_model_config(model), open_clip.list_models()
+    if config is None:
+        raise UsageFault(f"open_clip has no model {model!r}{hint(model, models)}")
+    listed = get_pretrained_cfg(model, weights)
+    if not listed:
+        tags = open_clip.list_pretrained_tags_by_model(model)
+        raise UsageFault(f"open_clip has no weights {weights!r} for {model}{hint(weights, tags)}")
+    architecture = {"embed_dim": config["embed_dim"], "vision_cfg": config["vision_cfg"], "quick_gelu": listed.get("quick_gelu", config.get("quick_gelu", False))}
+    look = {"size": config["vision_cfg"]["image_size"], "mean": listed["mean"], "std": listed["std"], "interpolation": listed["interpolation"]}
+    return architecture, look, (listed.get("hf_hub") or f"{model}-{weights}").strip("/")

@@ -1,0 +1,53 @@
+"""Any picture model of timm: its size, mean and std come with its weights (Wightman, 2019)."""
+
+import timm
+from safetensors.torch import load_file
+from timm.data import resolve_model_data_config
+from torch import Tensor
+
+from wbdc.core.errors import UsageFault, hint
+from wbdc.core.look import Look
+from wbdc.core.weights import locate, strict_part
+from wbdc.nets.vision import Vision
+
+FILE = "model.safetensors"
+
+
+class Timm(Vision):
+    """model: timm's name with its tag, such as "swin_tiny_patch4_window7_224.ms_in1k". pretrained = false: random weights.
+
+    size: side of the frames in pixels, where it should differ from the model's own.
+    Raises UsageFault for an unknown model, EnvironmentLacks when the weights are not on this machine.
+    """
+
+    def __init__(self, *, model: str, frames: int = 8, frozen: bool = False, pretrained: bool = True, size: int | None = None):
+        super().__init__(frames=frames, frozen=frozen)
+        name = model.split(".")[0]
+        if name not in timm.list_models():
+            raise UsageFault(f"timm has no model {model!r}{hint(name, timm.list_models())}")
+        try:  # transformers can be told another size, convolutions take any
+            self.tower = timm.create_model(model, pretrained=False, num_classes=0, **({"img_size": size} if size else {}))
+        except TypeError:
+            self.tower = timm.create_model(model, pretrained=False, num_classes=0)
+        wants = resolve_model_data_config(self.tower)
+        self.model, self.size, self.dim = model, size, self.tower.num_features
+        self.look = Look(size or wants["input_size"][-1], tuple(wants["mean"]), tuple(wants["std"]), _known(wants["interpolation"]))
+        if pretrained:
+            self._load()
+        self.freeze()
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        return self.tower(pixels)
+
+    def blueprint(self) -> dict:
+        return {"use": "timm", "frames": self.frames, "frozen": self.frozen, "model": self.model, "pretrained": False, "size": self.size}
+
+    def _load(self) -> None:
+        file = locate(f"timm/{self.model}", (FILE,)) / FILE
+        taken, left = strict_part(load_file(file), set(self.tower.state_dict()), file)
+        self.tower.load_state_dict(taken, strict=True)
+        self.loaded = f"{self.model} from {file}: takes {len(taken)} tensors, leaves {len(left)} (its classifier)"
+
+
+def _known(interpolation: str) -> str:
+    return interpolation if interpolation in ("bicubic", "bilinear") else "bicubic"

@@ -1,0 +1,1 @@
+"""Raw data in, checked and stored data out."""

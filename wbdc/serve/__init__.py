@@ -1,0 +1,1 @@
+"""All that a submission runs: rebuild, read, predict, write."""

@@ -1,0 +1,104 @@
+"""The judge's entry: what `python -I main.py` runs inside a submission, and `wbdc predict` in the tree."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from wbdc import competitions
+from wbdc.competitions import Video
+from wbdc.core import plug
+from wbdc.core.device import called, find_device, find_precision, use_threads
+from wbdc.core.errors import UsageFault, WbdcError
+from wbdc.core.files import publish, publish_json, read_json
+from wbdc.core.findings import Findings
+from wbdc.serve.engine import Answers, Engine
+
+BLEND = "blend.json"
+
+
+def serve(
+    home: Path, data: Path, out: Path, *, split: str | None, device: str, precision: str | None, threads: int | None, sample: list[str] | None = None,
+    say: Callable[[str], None], progress: Callable[[int, int], None], began: float,
+) -> tuple[Answers, dict]:  # fmt: skip
+    """Answer a split with the blend that lies in `home`, publish the result file, and return answers and timings.
+
+    blend.json: {"competition", "precision", "members": [{"folder", "weight"}]}, folders relative to `home`.
+    sample: only these ids, in this order. began: time.perf_counter() when the process started.
+    Raises IntegrityBroken, DataInvalid, ResultInvalid, EnvironmentLacks.
+    """
+    blend = read_json(home / BLEND)
+    contest = plug.build(competitions, {"use": blend["competition"]})
+    where, count = find_device(device), use_threads(threads)
+    how = find_precision(precision or blend["precision"], where)
+    say(f"{len(blend['members'])} models in {called(how)} on {where}, {count} threads")
+    marks = {"imported": time.perf_counter() - began}
+    engine = Engine([home / m["folder"] for m in blend["members"]], [m["weight"] for m in blend["members"]], where, how, count)
+    marks["loaded"] = time.perf_counter() - began
+    findings = Findings()
+    videos = _chosen(contest.videos(data, split or contest.test, findings), sample)
+    marks["listed"] = time.perf_counter() - began
+    batches: list[tuple[int, float]] = []
+
+    def after(done: int, of: int) -> None:
+        batches.append((done, time.perf_counter() - began))
+        progress(done, of)
+
+    answers = engine.answer(videos, after)
+    marks["answered"] = time.perf_counter() - began
+    labels = [answers.classes[i] for i in answers.probabilities.argmax(1)]
+    contest.write([v.id for v in videos], labels, out)
+    marks["written"] = time.perf_counter() - began
+    for code, entry in {**findings.report(), **answers.findings}.items():
+        say(f"survived {code}: {entry['count']}")  # counts only: printing test content disqualifies
+    return answers, {"videos": len(videos), "marks": marks, "batches": batches, "stages": answers.stages, "threads": count, "device": str(where), "precision": called(how)}
+
+
+def main(home: Path, began: float, argv: list[str] | None = None) -> int:
+    """Run a submission from the command line and return the exit code."""
+    contest = plug.build(competitions, {"use": read_json(home / BLEND)["competition"]})
+    parser = argparse.ArgumentParser("main.py", description="Answer the test split: one class per video.")
+    parser.add_argument("--data", type=Path, default=Path(contest.judge["data"]), help="folder with annotations/ and the archives")
+    parser.add_argument("--out", type=Path, default=Path(contest.judge["result"]), help="result file")
+    parser.add_argument("--split", help="split to answer; by default the test split")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    parser.add_argument("--precision", help="auto, fp32, bf16, fp16; by default what blend.json says")
+    parser.add_argument("--threads", type=int, help="CPU threads; by default all this process may use")
+    parser.add_argument("--sample", type=Path, help="file of ids, one a line: answer only these")
+    parser.add_argument("--probabilities", type=Path, help="also write the probabilities (safetensors)")
+    parser.add_argument("--timings", type=Path, help="also write where the seconds went (JSON)")
+    given = parser.parse_args(argv)
+    try:
+        answers, timings = serve(
+            home, given.data, given.out, split=given.split, device=given.device, precision=given.precision, threads=given.threads,
+            sample=given.sample.read_text().split() if given.sample else None, say=lambda line: print(line, file=sys.stderr), progress=lambda done, of: None, began=began,
+        )  # fmt: skip
+        if given.probabilities:
+            write_probabilities(given.probabilities, answers.probabilities)
+        if given.timings:
+            publish_json(given.timings, timings)
+    except WbdcError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.code
+    return 0
+
+
+def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
+    """Publish (n, C) float32 probabilities as safetensors."""
+    publish(path, lambda temporary: save_file({"p": np.ascontiguousarray(probabilities)}, temporary))
+
+
+def _chosen(videos: list[Video], sample: list[str] | None) -> list[Video]:
+    if sample is None:
+        return videos
+    by_id = {v.id: v for v in videos}
+    unknown = [i for i in sample if i not in by_id]
+    if unknown:
+        raise UsageFault(f"the sample names {len(unknown)} ids that are not in the split")
+    return [by_id[i] for i in sample]
+

@@ -1,0 +1,75 @@
+"""Rebuild a trained model from its folder and score videos."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from wbdc.core.batch import Batch
+from wbdc.core.device import autocast
+from wbdc.core.errors import IntegrityBroken, ResultInvalid
+from wbdc.core.files import read_json
+from wbdc.data.text import TextReader, open_tokenizer
+from wbdc.nets.model import VideoClassifier, build
+
+WEIGHTS, MODEL, TOKENIZER = "model.safetensors", "model.json", "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A model and how it reads. classes: class id of each logit; without: the modality it was trained without, if any."""
+
+    name: str
+    model: VideoClassifier
+    text: TextReader
+    classes: list[str]
+    without: str | None
+    batch: int
+
+    def see(self, batch: Batch) -> Batch:
+        """Take away the modality the model was trained without."""
+        return batch.without(self.without) if self.without else batch
+
+
+def load(folder: Path, device: torch.device = torch.device("cpu")) -> Member:
+    """Rebuild the model that `folder` describes; every weight must find its place.
+
+    Raises IntegrityBroken when a file is missing or damaged, or the weights belong to another model or hold NaN.
+    """
+    facts = read_json(folder / MODEL)
+    model = build(facts["blueprint"], near=folder)
+    try:
+        weights = load_file(folder / WEIGHTS)
+        model.load_state_dict(weights, strict=True)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise IntegrityBroken(f"{folder / WEIGHTS} does not fit {MODEL} beside it: {str(error)[:600]}") from error
+    broken = [name for name, w in weights.items() if w.is_floating_point() and not w.isfinite().all()]
+    if broken:
+        raise IntegrityBroken(f"{folder / WEIGHTS} holds numbers that are not finite, in {', '.join(broken[:10])}")
+    text = TextReader(open_tokenizer(folder), **facts["text"])
+    return Member(folder.name, model.eval().to(device), text, facts["classes"], facts["without"], facts["serve"]["batch"])
+
+
+@torch.inference_mode()
+def probabilities(model: VideoClassifier, batches: Iterable[Batch], device: torch.device, precision: torch.dtype) -> Tensor:
+    """Score videos: (n, C) float32 probabilities on the CPU, in the order given. Raises ResultInvalid as `certain` does."""
+    model.eval()
+    return torch.cat([certain(lambda b=b: model.logits(b), b.ids, device, precision) for b in (batch.to(device) for batch in batches)])
+
+
+def certain(logits, ids: tuple[str, ...], device: torch.device, precision: torch.dtype) -> Tensor:
+    """Turn logits (B, C) into probabilities on the CPU; once more in FP32 when half precision overflowed.
+
+    logits: a function, called inside the precision. Raises ResultInvalid when they are not finite even then: never a silent class 0.
+    """
+    for attempt in dict.fromkeys((precision, torch.float32)):
+        with autocast(device, attempt):
+            scores = logits().float()
+        if scores.isfinite().all():
+            return scores.softmax(-1).cpu()
+    bad = [name for name, row in zip(ids, scores.isfinite().all(1).tolist()) if not row]
+    raise ResultInvalid(f"{len(bad)} videos of a batch have scores that are not finite, even in fp32, first {bad[0]}")

@@ -1,0 +1,1 @@
+"""Pack a folder that runs alone, rehearse it, verify it."""

@@ -1,0 +1,1 @@
+"""Kits, the one loop, and the runs it leaves behind."""

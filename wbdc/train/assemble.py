@@ -1,0 +1,66 @@
+"""From a kit and a prepared dataset to a model with its first weights, and the way it reads."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file
+
+from wbdc.core import plug
+from wbdc.core.weights import strict_part
+from wbdc.data.text import TextReader, learn_tokenizer, open_tokenizer
+from wbdc.nets import fusion as fusions
+from wbdc.nets import vision as visions
+from wbdc.nets.model import VideoClassifier
+from wbdc.nets.trunk import Trunk, find_trunk, load_trunk, read_architecture
+from wbdc.prepare.dataset import Prepared
+from wbdc.prepare.view import Reading
+from wbdc.serve.predict import WEIGHTS
+from wbdc.train.kit import Kit
+
+
+class Assembled(NamedTuple):
+    """model; reading: how it reads; text: settings of the reader; weights: where each part's first weights come from, in words."""
+
+    model: VideoClassifier
+    reading: Reading
+    text: dict
+    weights: dict[str, str]
+
+
+def assemble(kit: Kit, prepared: Prepared, seed: int) -> Assembled:
+    """Build the model of a kit for a dataset. Random weights are a function of the seed.
+
+    Raises UsageFault for settings that do not fit, EnvironmentLacks when pretrained weights are not on this machine.
+    """
+    torch.manual_seed(seed)
+    tables, folder = kit.tables, find_trunk(kit.tables["trunk"]["model"]) if "model" in kit.tables["trunk"] else None
+    text = {k: v for k, v in tables["text"].items() if k != "vocabulary"}
+    tokenizer = open_tokenizer(folder) if folder else learn_tokenizer(_texts(prepared), **tables["text"]["vocabulary"])
+    reader = TextReader(tokenizer, **text)
+    architecture = read_architecture(folder) if folder else {**tables["trunk"]["architecture"], "vocab_size": tokenizer.get_vocab_size()}
+    trunk = Trunk(architecture)
+    said = {"trunk": "random weights, as the kit asks; words learned from the data"}
+    if folder:
+        left = load_trunk(trunk, folder)
+        said["trunk"] = f"{tables['trunk']['model']} from {folder}: leaves {', '.join(left) or 'nothing'}"
+    vision = plug.build(visions, tables["vision"], near=kit.folder)
+    fusion = plug.build(fusions, tables["fusion"], trunk, near=kit.folder)
+    special = {word: tokenizer.token_to_id(word) for word in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")}
+    model = VideoClassifier(fusion, vision, len(prepared.facts["classes"]), special)
+    return Assembled(model, Reading(reader, vision.look, vision.frames), text, {**said, "vision": vision.loaded})
+
+
+def start_from(model: VideoClassifier, folder: Path) -> str:
+    """Take a pretrained run's weights, all but the head, and say name by name what was left. Raises IntegrityBroken."""
+    own = model.state_dict()
+    taken, left = strict_part(load_file(folder / WEIGHTS), {n for n in own if not n.startswith("head.")}, folder / WEIGHTS)
+    model.load_state_dict({**own, **taken}, strict=True)
+    return f"{folder.parent.name}: takes {len(taken)} tensors, leaves {', '.join(left)}"
+
+
+def _texts(prepared: Prepared) -> Iterator[str]:
+    for split in sorted(prepared.facts["counts"]):
+        for row in prepared.videos(split).select(prepared.facts["fields"]).iter_rows():
+            yield from row

@@ -1,0 +1,32 @@
+"""Objectives: each hides something in the batch, then asks the model for it back."""
+
+from torch import Tensor, nn
+
+from wbdc.core.batch import Batch
+from wbdc.core.tokens import Fused
+from wbdc.nets.model import VideoClassifier
+
+
+class Objective(nn.Module):
+    """One loss. Subclass it in a file of its own. chance: its value for a model that knows nothing, to be logged beside it."""
+
+    chance: float | None = None
+
+    def __init__(self, model: VideoClassifier, *, weight: float = 1.0):
+        super().__init__()
+        self.weight = weight
+
+    def hide(self, batch: Batch) -> Batch:
+        """Return a batch with something hidden and the truth in `targets`. By default hides nothing."""
+        return batch
+
+    def loss(self, model: VideoClassifier, seen: Fused, batch: Batch, whole: Batch) -> Tensor:
+        """Score the model's view: a scalar, float32.
+
+        seen: the forward of `batch`, in which every objective has hidden its part. whole: the batch before anything
+        was hidden; an objective that mismatches pairs takes a forward of its own on it, so that it corrupts no other.
+        """
+        raise NotImplementedError
+
+
+Plug = Objective

@@ -1,0 +1,22 @@
+"""Name the class of the video: cross entropy with label smoothing (Szegedy et al., 2016)."""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from wbdc.core.batch import Batch
+from wbdc.core.tokens import Fused
+from wbdc.nets.model import VideoClassifier
+from wbdc.train.objectives import Objective
+
+
+class Classify(Objective):
+    """smoothing: share of the truth that is spread over all classes."""
+
+    def __init__(self, model: VideoClassifier, *, weight: float = 1.0, smoothing: float = 0.0):
+        super().__init__(model, weight=weight)
+        self.smoothing, self.chance = smoothing, math.log(model.head.out_features)
+
+    def loss(self, model: VideoClassifier, seen: Fused, batch: Batch, whole: Batch) -> Tensor:
+        return F.cross_entropy(model.head(seen.pooled).float(), batch.label, label_smoothing=self.smoothing)

@@ -1,0 +1,72 @@
+"""Runs on disk: what identifies one, and what its folds hold."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from wbdc.core.errors import UsageFault, hint
+from wbdc.core.files import digest, publish, read_json, sealed
+from wbdc.prepare.dataset import Prepared
+from wbdc.train.kit import Kit
+
+FACTS, OOF, ALL = "run.json", "oof.parquet", "all"
+
+
+@dataclass(frozen=True)
+class Run:
+    """folder: work/runs/<kit>-<hash>; facts: what run.json says (stage, kit, data, seed, without, source, classes)."""
+
+    folder: Path
+    facts: dict
+
+    @property
+    def name(self) -> str:
+        """The name that users and ensembles call it by."""
+        return self.folder.name
+
+    def folds(self) -> dict[str, dict]:
+        """Return the finished folds and their facts: {"0": {...}, "all": {...}}."""
+        found = {p.name.removeprefix("fold-"): sealed(p) for p in sorted(self.folder.glob("fold-*"))}
+        return {fold: facts for fold, facts in found.items() if facts is not None}
+
+    def fold(self, fold: str) -> Path:
+        """Return the folder of a fold."""
+        return self.folder / f"fold-{fold}"
+
+    def oof(self) -> pl.DataFrame:
+        """Return the out-of-fold predictions of all finished folds: id, fold, label, p (C float32)."""
+        parts = [pl.read_parquet(self.fold(f) / OOF) for f in self.folds() if f != ALL]
+        if not parts:
+            raise UsageFault(f"run {self.name} has no finished fold with out-of-fold predictions; train one with --fold 0")
+        return pl.concat(parts)
+
+
+def identify(stage: str, kit: Kit, prepared: Prepared, *, seed: int, without: str | None, source: str | None) -> tuple[str, dict]:
+    """Name a run by everything that determines its bits on one kind of machine, and list those facts."""
+    used = {k: v for k, v in kit.tables.items() if k not in ("about", "serve", "pretrain" if stage == "train" else "train")}
+    facts = {"stage": stage, "kit": kit.name, "data": prepared.hash, "seed": seed, "without": without, "source": source}
+    name = f"{kit.name}-{digest(facts, used)[:8]}"
+    return f"pretrain-{name}" if stage == "pretrain" else name, facts
+
+
+def list_runs(work: Path, stage: str = "train") -> list[Run]:
+    """List the runs below work/runs, by name."""
+    found = [Run(p.parent, read_json(p)) for p in sorted((work / "runs").glob(f"*/{FACTS}"))]
+    return [run for run in found if run.facts["stage"] == stage]
+
+
+def open_run(work: Path, name: str, stage: str = "train") -> Run:
+    """Open a run by its name. Raises UsageFault."""
+    runs = {run.name: run for run in list_runs(work, stage)}
+    if name not in runs:
+        raise UsageFault(f"no run called {name!r} in {work / 'runs'}{hint(name, list(runs))}")
+    return runs[name]
+
+
+def write_oof(path: Path, ids: list[str], fold: str, labels: list[str], probabilities: np.ndarray) -> None:
+    """Publish out-of-fold predictions. probabilities: (n, C) float32."""
+    p = pl.Series("p", probabilities, dtype=pl.Array(pl.Float32, probabilities.shape[1]))
+    table = pl.DataFrame({"id": ids, "fold": [fold] * len(ids), "label": labels}).with_columns(p)
+    publish(path, table.write_parquet)

@@ -1,0 +1,204 @@
+"""Run one stage of a kit: pretrain on every video, or fine-tune and judge one fold."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from wbdc import competitions
+from wbdc.core import plug
+from wbdc.core.device import called, find_precision
+from wbdc.core.errors import Stopped, UsageFault
+from wbdc.core.files import append_line, hold, publish, publish_bytes, publish_json, seal, sealed
+from wbdc.prepare.dataset import Prepared
+from wbdc.prepare.view import open_view
+from wbdc.serve.predict import MODEL, TOKENIZER, WEIGHTS, probabilities
+from wbdc.train import objectives as objective_plugs
+from wbdc.train import state
+from wbdc.train import tricks as trick_plugs
+from wbdc.train.assemble import Assembled, assemble, start_from
+from wbdc.train.fit import fit
+from wbdc.train.kit import Kit, Serve, Stage
+from wbdc.train.optimizer import adamw, cosine, parts, set_rates
+from wbdc.train.rows import Rows
+from wbdc.train.runs import ALL, FACTS, OOF, Run, identify, write_oof
+from wbdc.train.stopping import stoppable
+
+LOG_EVERY = 10  # steps
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a stage runs. device; threads: of the CPU; save_every: steps between saved states, 0: at the end of each epoch."""
+
+    device: torch.device
+    threads: int
+    save_every: int = 0
+
+
+@dataclass(frozen=True)
+class Telling:
+    """How a stage tells what it does. progress(what, done, of, note); say(sentence)."""
+
+    progress: Callable[[str, int, int, str], None] = lambda what, done, of, note: None
+    say: Callable[[str], None] = lambda sentence: None
+
+
+def open_stage(work: Path, stage: str, kit: Kit, prepared: Prepared, *, seed: int = 0, without: str | None = None, source: Run | None = None) -> Run:
+    """Return the run that a stage of a kit on a dataset is, made on disk where it is new."""
+    if without not in (None, "text", "frames"):
+        raise UsageFault(f"--without takes text or frames, not {without!r}")
+    name, facts = identify(stage, kit, prepared, seed=seed, without=without, source=source.name if source else None)
+    run = Run(work / "runs" / name, {**facts, "classes": prepared.facts["classes"], "competition": kit.tables["competition"], "tiny": "architecture" in kit.tables["trunk"]})
+    if not (run.folder / FACTS).is_file():
+        publish_json(run.folder / FACTS, run.facts)
+    return run
+
+
+def run_fold(run: Run, fold: str, kit: Kit, prepared: Prepared, machine: Machine, source: Run | None, telling: Telling) -> dict:
+    """Train one fold of a run (or "all": every row, no judging) and return its facts; at once when it is finished.
+
+    Goes on from the last saved state, to the same bits. Raises Stopped after Ctrl-C, FolderInUse, Diverged.
+    """
+    folder = run.fold(fold)
+    if (facts := sealed(folder)) is not None:
+        return facts
+    with hold(folder):
+        stage, made = kit.stage(run.facts["stage"]), assemble(kit, prepared, run.facts["seed"])
+        if source:
+            made.weights["start"] = start_from(made.model, source.fold(ALL))
+        for part, said in made.weights.items():
+            telling.say(f"weights of {part}: {said}")
+        rows = _rows(run, stage, prepared, made, machine, telling)
+        folds = prepared.folds() if run.facts["stage"] == "train" else np.full(len(rows.ids), -1)
+        learned = np.flatnonzero(folds != int(fold)) if fold != ALL else np.arange(len(rows.ids))
+        facts = _train(run, folder, stage, made, rows, learned, machine, telling, kit)
+        held = np.flatnonzero(folds == int(fold)) if fold != ALL else np.array([], int)
+        if len(held):
+            facts |= _judge(run, folder, fold, kit, made, rows, held, machine)
+        seal(folder, facts, [p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".json", ".parquet", ".py") and not p.name.startswith("state")])
+        state.discard(folder)
+    return facts
+
+
+def _rows(run: Run, stage: Stage, prepared: Prepared, made: Assembled, machine: Machine, telling: Telling) -> Rows:
+    facts = prepared.facts
+    splits = [facts["labelled"]] if run.facts["stage"] == "train" else stage.splits or [facts["labelled"]]
+    for split in splits:
+        if split not in facts["counts"] or split == facts["test"]:
+            raise UsageFault(f"pretrain.splits names {split!r}; the data has {', '.join(sorted(facts['counts']))}, and the test split is never trained on")
+    code = {c: i for i, c in enumerate(facts["classes"])}
+    views = [open_view(prepared, made.reading, s, threads=machine.threads, progress=lambda what, done, of: telling.progress(what, done, of, "")) for s in splits]
+    ids, labels, places = [], [], []
+    for number, split in enumerate(splits):
+        table = prepared.videos(split)
+        ids += table["id"].to_list()
+        labels += [code.get(label, -1) for label in table["label"].to_list()]
+        places += [(number, row) for row in range(len(table))]
+    return Rows(ids, np.array(labels), views, np.array(places), run.facts["without"])
+
+
+def _train(run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, learned: np.ndarray, machine: Machine, telling: Telling, kit: Kit) -> dict:
+    """Fit the model and save its averaged weights; leave them in the model."""
+    seed, device, precision = run.facts["seed"], machine.device, find_precision(stage.precision, machine.device)
+    each = max(1, len(learned) // stage.batch) // stage.accumulate or 1
+    steps = each * stage.epochs  # the real number of steps: the schedule ends where the training does
+    torch.manual_seed(seed)  # new heads are a function of the seed
+    model = made.model.to(device)
+    objectives = nn.ModuleList(plug.build(objective_plugs, t, model, near=kit.folder) for t in stage.objective).to(device)
+    tricks = [plug.build(trick_plugs, t, model, near=kit.folder) for t in stage.trick or []]
+    dealt = parts(model, objectives, stage.rate)
+    for part, named in dealt.items():
+        telling.say(f"trains {part}: {len(named)} weights, {sum(p.numel() for _, p in named):,} numbers, rate {stage.rate[part]:g}")
+    optimizer = adamw(dealt, stage.rate, stage.decay)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    held = (model, objectives, optimizer, tricks, scaler)
+    start = state.restore(folder, *held)
+    if start:
+        telling.say(f"goes on after step {start} of {steps}")
+    save_every, began = machine.save_every or each, time.monotonic()
+    batches = rows.training(learned, stage.batch, seed, stage.epochs, start * stage.accumulate)
+    with stoppable() as stopped:
+
+        def after(step: int, outcome: object) -> None:
+            if step % LOG_EVERY == 0 or step == steps:
+                parts_said = {name: round(float(loss.detach()), 5) for name, loss in outcome.parts.items()}
+                note = "  ".join(f"{name} {value:.3f}" for name, value in parts_said.items())
+                telling.progress(f"{run.facts['stage']} {folder.name}", step, steps, note)
+                append_line(folder / "metrics.jsonl", json.dumps({"step": step, "of": steps, **parts_said}))
+            if stopped() or (step % save_every == 0 and step < steps):
+                state.save(folder, step, *held)
+            if stopped() and step < steps:
+                raise Stopped(f"stopped after step {step} of {steps}; the same command goes on from there")
+
+        fit(
+            model, objectives, batches, optimizer, tricks, device=device, precision=precision, scaler=scaler, accumulate=stage.accumulate,
+            clip=stage.clip, seed=seed, start=start, before_step=lambda step: set_rates(optimizer, cosine(step, steps, stage.warmup)), after_step=after,
+        )  # fmt: skip
+    _save(folder, made, run, kit, tricks)
+    said = {part: [name for name, _ in named] for part, named in dealt.items()}
+    return {
+        "steps": steps,
+        "seconds": round(time.monotonic() - began, 1),
+        "device": str(device),
+        "threads": machine.threads,
+        "precision": called(precision),
+        "weights": made.weights,
+        "trained": said,
+        "chance": {type(o).__name__: o.chance for o in objectives},
+    }
+
+
+def _save(folder: Path, made: Assembled, run: Run, kit: Kit, tricks: list) -> None:
+    """Publish the weights that the tricks want judged, and all that rebuilds the model; put those weights into it."""
+    model = made.model
+    with _all(tricks):
+        final = {name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()}
+    model.load_state_dict(final, strict=True)
+    publish(folder / WEIGHTS, lambda temporary: save_file(final, temporary))
+    publish_bytes(folder / TOKENIZER, made.reading.text.tokenizer.to_str().encode())
+    publish_json(folder / "kit.json", kit.tables)
+    for path in kit.plugs():
+        publish(folder / path.name, lambda temporary, path=path: shutil.copyfile(path, temporary))
+    serve = Serve(**kit.tables.get("serve", {}))
+    publish_json(
+        folder / MODEL,
+        {
+            "blueprint": model.blueprint(kit.tables["fusion"]),
+            "classes": run.facts["classes"],
+            "competition": run.facts["competition"],
+            "text": made.text,
+            "without": run.facts["without"],
+            "serve": {"batch": serve.batch, "precision": serve.precision},
+        },
+    )
+
+
+def _all(tricks: list):
+    from contextlib import ExitStack
+
+    stack = ExitStack()
+    for trick in tricks:
+        stack.enter_context(trick.evaluating())
+    return stack
+
+
+def _judge(run: Run, folder: Path, fold: str, kit: Kit, made: Assembled, rows: Rows, held: np.ndarray, machine: Machine) -> dict:
+    """Predict the held-out videos on the path that serves, publish the predictions and score them."""
+    serve = Serve(**kit.tables.get("serve", {}))
+    order, batches = rows.judging(held, serve.batch)
+    found = probabilities(made.model, batches, machine.device, find_precision(serve.precision, machine.device)).numpy()
+    places = np.argsort(order, kind="stable")  # back to the order of the dataset
+    found, classes = found[places], run.facts["classes"]
+    ids, truth = [rows.ids[i] for i in order[places]], [classes[c] for c in rows.label[order[places]]]
+    write_oof(folder / OOF, ids, fold, truth, found)
+    contest = plug.build(competitions, {"use": run.facts["competition"]})
+    said = [classes[c] for c in found.argmax(1)]
+    return {"score": contest.score(truth, said, classes), "official": contest.score(truth, said)}
