@@ -76,6 +76,9 @@ def test_other_data_in_the_folder_and_impossible_numbers_are_refused(tmp_path):
     make(tmp_path, videos=40, seed=1)
     with pytest.raises(UsageFault, match="40 videos with seed 1"):
         make(tmp_path, videos=40, seed=2)
+    (tmp_path / "real" / "data").mkdir(parents=True)
+    with pytest.raises(UsageFault, match="not made by this command"):
+        make(tmp_path / "real", videos=40)
     with pytest.raises(UsageFault, match="39 videos are too few"):
         make(tmp_path / "few", videos=39)
     with pytest.raises(UsageFault, match="seed is -1"):

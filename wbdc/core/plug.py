@@ -27,6 +27,11 @@ def kind(home: ModuleType) -> str:
     return home.Plug.__name__.lower()
 
 
+def called(instance: object) -> str:
+    """Return the name of the file that defines a plug's class: "mask_words"."""
+    return type(instance).__module__.rsplit(".", 1)[-1].removeprefix("wbdc_plug_")
+
+
 def settings(target: Callable) -> dict[str, inspect.Parameter]:
     """Return the settings that a plug or a function takes: its keyword-only parameters, by name."""
     return {p.name: p for p in inspect.signature(target).parameters.values() if p.kind is p.KEYWORD_ONLY}

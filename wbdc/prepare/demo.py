@@ -48,16 +48,10 @@ def make(into: Path, *, videos: int = 1000, seed: int = 0, progress: Callable[[i
     frames 3 % (an archive without members). 2 % are near-duplicates of another video, in whatever split.
     Equal seed and count give equal bytes (with one version of numpy and Pillow); made again it ends in the same files.
 
-    Raises UsageFault when `videos` is under 40 or `seed` under 0, or when other made-up data lie below `into`.
+    Raises UsageFault when `videos` is under 40 or `seed` under 0, or when other data lie below `into`.
     """
-    if videos < 40:
-        raise UsageFault(f"{videos} videos are too few for splits, classes and copies; ask for 40 or more")
-    if seed < 0:
-        raise UsageFault(f"the seed is {seed}; give 0 or more")
     settings = {"videos": videos, "seed": seed}
-    if (into / MARK).is_file() and (found := read_json(into / MARK)) != settings:
-        raise UsageFault(f"{into} holds made-up data of {found['videos']} videos with seed {found['seed']}; choose another folder or remove it")
-    publish_json(into / MARK, settings)
+    _claim(into, settings)
     plan, known = _plan(videos, seed), roles()
     items: dict[str, list[dict]] = {split: [] for split in SHARES}
     for index, (name, split, label) in enumerate(zip(plan.ids, plan.splits, plan.labels, strict=True)):
@@ -92,6 +86,20 @@ def roles() -> dict[str, Role]:
         given[leaf] = Role(int(top), met[top] // 2, scene % demo_scenes.SCENES)
         met[top] += 1
     return given
+
+
+def _claim(into: Path, settings: dict[str, int]) -> None:
+    """Mark the folder as ours before the first file, so that somebody's real data are never written over."""
+    if settings["videos"] < 40:
+        raise UsageFault(f"{settings['videos']} videos are too few for splits, classes and copies; ask for 40 or more")
+    if settings["seed"] < 0:
+        raise UsageFault(f"the seed is {settings['seed']}; give 0 or more")
+    found = read_json(into / MARK) if (into / MARK).is_file() else None
+    if found not in (None, settings):
+        raise UsageFault(f"{into} holds made-up data of {found['videos']} videos with seed {found['seed']}; choose another folder or remove it")
+    if found is None and any((into / name).exists() for name in ("data", "truth")):
+        raise UsageFault(f"{into} holds data that were not made by this command; choose another folder")
+    publish_json(into / MARK, settings)
 
 
 def _leaves() -> list[str]:

@@ -4,7 +4,6 @@ import warnings
 from collections import Counter
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
 
 from wbdc.core.errors import UsageFault
 
@@ -14,6 +13,8 @@ def stratified(labels: list[str], count: int, seed: int) -> np.ndarray:
 
     A class with fewer rows than folds is absent from some folds. Raises UsageFault when there are fewer videos than folds.
     """
+    from sklearn.model_selection import StratifiedKFold  # 1.5 s of imports that a second `wbdc prepare` need not wait for
+
     if not 2 <= count <= len(labels):
         raise UsageFault(f"--folds {count} cannot be made of {len(labels)} labelled videos; take 2 to {len(labels)}")
     folds = np.empty(len(labels), int)

@@ -23,16 +23,15 @@ BLEND = "blend.json"
 
 
 def serve(
-    home: Path, data: Path, out: Path, *, split: str | None, device: str, precision: str | None, threads: int | None, sample: list[str] | None = None,
+    home: Path, blend: dict, data: Path, out: Path, *, split: str | None, device: str, precision: str | None, threads: int | None, sample: list[str] | None = None,
     say: Callable[[str], None], progress: Callable[[int, int], None], began: float,
 ) -> tuple[Answers, dict]:  # fmt: skip
-    """Answer a split with the blend that lies in `home`, publish the result file, and return answers and timings.
+    """Answer a split with a blend of models, publish the result file, and return answers and timings.
 
-    blend.json: {"competition", "precision", "members": [{"folder", "weight"}]}, folders relative to `home`.
+    blend: {"competition", "precision", "members": [{"folder", "weight"}]}, folders relative to `home`.
     sample: only these ids, in this order. began: time.perf_counter() when the process started.
     Raises IntegrityBroken, DataInvalid, ResultInvalid, EnvironmentLacks.
     """
-    blend = read_json(home / BLEND)
     contest = plug.build(competitions, {"use": blend["competition"]})
     where, count = find_device(device), use_threads(threads)
     how = find_precision(precision or blend["precision"], where)
@@ -61,7 +60,8 @@ def serve(
 
 def main(home: Path, began: float, argv: list[str] | None = None) -> int:
     """Run a submission from the command line and return the exit code."""
-    contest = plug.build(competitions, {"use": read_json(home / BLEND)["competition"]})
+    blend = read_json(home / BLEND)
+    contest = plug.build(competitions, {"use": blend["competition"]})
     parser = argparse.ArgumentParser("main.py", description="Answer the test split: one class per video.")
     parser.add_argument("--data", type=Path, default=Path(contest.judge["data"]), help="folder with annotations/ and the archives")
     parser.add_argument("--out", type=Path, default=Path(contest.judge["result"]), help="result file")
@@ -75,7 +75,7 @@ def main(home: Path, began: float, argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         answers, timings = serve(
-            home, given.data, given.out, split=given.split, device=given.device, precision=given.precision, threads=given.threads,
+            home, blend, given.data, given.out, split=given.split, device=given.device, precision=given.precision, threads=given.threads,
             sample=given.sample.read_text().split() if given.sample else None, say=lambda line: print(line, file=sys.stderr), progress=lambda done, of: None, began=began,
         )  # fmt: skip
         if given.probabilities:

@@ -8,6 +8,7 @@ from torch import nn
 from wbdc.core.batch import Batch
 from wbdc.core.device import autocast
 from wbdc.core.errors import Diverged
+from wbdc.core.plug import called
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.objectives import Objective
 from wbdc.train.tricks import Outcome, Trick
@@ -47,7 +48,7 @@ def fit(
             batch = objective.hide(batch)
         with autocast(device, precision):
             seen = model(batch)
-            parts = {_name(o): o.loss(model, seen, batch, whole) for o in objectives}
+            parts = {called(o): o.loss(model, seen, batch, whole) for o in objectives}
         return Outcome(sum(o.weight * part for o, part in zip(objectives, parts.values())), parts)
 
     for trick in reversed(tricks):
@@ -85,6 +86,3 @@ def fit(
         optimizer.zero_grad(set_to_none=True)
         after_step(step + 1, outcome)
 
-
-def _name(objective: Objective) -> str:
-    return type(objective).__module__.rsplit(".", 1)[-1]

@@ -1,10 +1,13 @@
 """Kits: a recipe as data, read from TOML, resolved, and refused when any name in it is unknown, unused or missing."""
 
 import copy
+import inspect
 import json
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from wbdc import competitions
 from wbdc.core import plug
@@ -15,6 +18,7 @@ from wbdc.nets import vision as visions
 from wbdc.train import objectives, tricks
 
 PACKAGED = [p for p in (Path(__file__).parents[1] / "kits", Path(__file__).parents[2] / "kits") if p.is_dir()][:1]  # in a wheel, in a checkout
+HOMES = {"vision": visions, "fusion": fusions, "objective": objectives, "trick": tricks}
 TABLES = ("text", "trunk", "vision", "fusion", "pretrain", "train", "serve")
 
 
@@ -103,6 +107,31 @@ def open_kit(name: str, *, tiny: bool = False, changes: tuple[str, ...] = ()) ->
         tables = _merge(tables, changed)
     check(path.stem, path.parent, tables)
     return Kit(path.stem, path.parent, tables)
+
+
+def describe(kit: Kit) -> Iterator[tuple[str, str]]:
+    """Yield the lines that show a resolved kit, each with a style: its tables, and what every plug does and may be told."""
+    yield f"{kit.name}: {kit.tables.get('about', '')}", "bold"
+    for key in ("competition", *TABLES):
+        table = kit.tables.get(key)
+        if not isinstance(table, dict):
+            yield from [(f"{key} = {table}", "")] if table else []
+            continue
+        yield f"[{key}]", "bold"
+        for name, value in table.items():
+            if name not in ("use", "objective", "trick"):
+                yield f"  {name} = {json.dumps(value, ensure_ascii=False)}", ""
+        chosen = [(HOMES[key], table)] if "use" in table else [(HOMES[k], t) for k in ("objective", "trick") for t in table.get(k) or []]
+        for home, one in chosen:
+            yield from _describe(home, one, kit.folder)
+
+
+def _describe(home: ModuleType, table: dict, folder: Path) -> Iterator[tuple[str, str]]:
+    found = plug.find(home, table["use"], folder)
+    yield f"  {plug.kind(home)} {table['use']}: {inspect.getdoc(inspect.getmodule(found)).splitlines()[0]}", "green"
+    for name, parameter in plug.settings(found).items():
+        value = table.get(name, None if parameter.default is parameter.empty else parameter.default)
+        yield f"    {name} = {json.dumps(value, ensure_ascii=False)}{'' if name in table else '  (default)'}", "" if name in table else "dim"
 
 
 def check(name: str, folder: Path, tables: dict) -> None:

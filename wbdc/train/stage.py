@@ -3,7 +3,8 @@
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from wbdc.train.optimizer import adamw, cosine, parts, set_rates
 from wbdc.train.rows import Rows
 from wbdc.train.runs import ALL, FACTS, OOF, Run, identify, write_oof
 from wbdc.train.stopping import stoppable
+from wbdc.train.tricks import Outcome, Trick
 
 LOG_EVERY = 10  # steps
 
@@ -123,16 +125,15 @@ def _train(run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, le
     start = state.restore(folder, *held)
     if start:
         telling.say(f"goes on after step {start} of {steps}")
-    save_every, began = machine.save_every or each, time.monotonic()
+    save_every, began, last = machine.save_every or each, time.monotonic(), {}
     batches = rows.training(learned, stage.batch, seed, stage.epochs, start * stage.accumulate)
     with stoppable() as stopped:
 
-        def after(step: int, outcome: object) -> None:
+        def after(step: int, outcome: Outcome) -> None:
             if step % LOG_EVERY == 0 or step == steps:
-                parts_said = {name: round(float(loss.detach()), 5) for name, loss in outcome.parts.items()}
-                note = "  ".join(f"{name} {value:.3f}" for name, value in parts_said.items())
-                telling.progress(f"{run.facts['stage']} {folder.name}", step, steps, note)
-                append_line(folder / "metrics.jsonl", json.dumps({"step": step, "of": steps, **parts_said}))
+                last.update({name: round(float(loss.detach()), 5) for name, loss in outcome.parts.items()})
+                telling.progress(f"{run.facts['stage']} {folder.name}", step, steps, "  ".join(f"{name} {value:.3f}" for name, value in last.items()))
+                append_line(folder / "metrics.jsonl", json.dumps({"step": step, "of": steps, **last}))
             if stopped() or (step % save_every == 0 and step < steps):
                 state.save(folder, step, *held)
             if stopped() and step < steps:
@@ -152,14 +153,15 @@ def _train(run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, le
         "precision": called(precision),
         "weights": made.weights,
         "trained": said,
-        "chance": {type(o).__name__: o.chance for o in objectives},
+        "last": last,
+        "chance": {plug.called(o): o.chance for o in objectives},
     }
 
 
-def _save(folder: Path, made: Assembled, run: Run, kit: Kit, tricks: list) -> None:
+def _save(folder: Path, made: Assembled, run: Run, kit: Kit, tricks: list[Trick]) -> None:
     """Publish the weights that the tricks want judged, and all that rebuilds the model; put those weights into it."""
     model = made.model
-    with _all(tricks):
+    with _evaluating(tricks):
         final = {name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()}
     model.load_state_dict(final, strict=True)
     publish(folder / WEIGHTS, lambda temporary: save_file(final, temporary))
@@ -181,13 +183,12 @@ def _save(folder: Path, made: Assembled, run: Run, kit: Kit, tricks: list) -> No
     )
 
 
-def _all(tricks: list):
-    from contextlib import ExitStack
-
-    stack = ExitStack()
-    for trick in tricks:
-        stack.enter_context(trick.evaluating())
-    return stack
+@contextmanager
+def _evaluating(tricks: list[Trick]) -> Iterator[None]:
+    with ExitStack() as held:
+        for trick in tricks:
+            held.enter_context(trick.evaluating())
+        yield
 
 
 def _judge(run: Run, folder: Path, fold: str, kit: Kit, made: Assembled, rows: Rows, held: np.ndarray, machine: Machine) -> dict:

@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from wbdc.core.tokens import Fused, Tokens
+from wbdc.core.errors import UsageFault, hint
+from wbdc.core.tokens import Fused, Tokens, join
 from wbdc.nets.trunk import Trunk
 
 
@@ -18,4 +19,17 @@ class Fusion(nn.Module):
         raise NotImplementedError
 
 
+def pool(text: Tokens, frames: Tokens, how: str) -> Fused:
+    """Average two rows into one vector per video, (B, D).
+
+    how: "together", over all tokens of both, so that a long text outweighs its frames; or "apart", each row
+    first and then the two means (as the contest's fifth team did). Raises UsageFault for another word.
+    """
+    if how not in POOLINGS:
+        raise UsageFault(f"no pooling called {how!r}{hint(how, list(POOLINGS))}")
+    pooled = (text.mean() + frames.mean()) / 2 if how == "apart" else join(text, frames).mean()
+    return Fused(text, frames, pooled)
+
+
+POOLINGS = ("together", "apart")
 Plug = Fusion

@@ -4,15 +4,16 @@ from torch import nn
 
 from wbdc.core.tokens import Fused, Tokens, join, split
 from wbdc.nets.attention import Block
-from wbdc.nets.fusion import Fusion
+from wbdc.nets.fusion import Fusion, pool
 from wbdc.nets.trunk import Trunk
 
 
 class DualStream(Fusion):
-    """Masked mean over the joint row after `layers` blocks of self-attention."""
+    """layers: blocks of self-attention over both rows; pooling: masked mean of both "together", or "apart"."""
 
-    def __init__(self, trunk: Trunk, *, layers: int = 1, heads: int = 12, dropout: float = 0.1):
+    def __init__(self, trunk: Trunk, *, layers: int = 1, heads: int = 12, dropout: float = 0.1, pooling: str = "together"):
         super().__init__(trunk)
+        self.pooling = pooling
         self.blocks = nn.ModuleList(Block(trunk.dim, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(trunk.dim)
 
@@ -20,5 +21,4 @@ class DualStream(Fusion):
         row = join(self.trunk(text), frames)
         for block in self.blocks:
             row = block(row, row)
-        row = Tokens(self.norm(row.x), row.mask)
-        return Fused(*split(row, text.x.shape[1]), row.mean())
+        return pool(*split(Tokens(self.norm(row.x), row.mask), text.x.shape[1]), self.pooling)

@@ -1,12 +1,16 @@
 """Single stream: words and frames walk through the trunk as one row (VisualBERT; Li et al., 2019)."""
 
 from wbdc.core.tokens import Fused, Tokens, join, split
-from wbdc.nets.fusion import Fusion
+from wbdc.nets.fusion import Fusion, pool
+from wbdc.nets.trunk import Trunk
 
 
 class SingleStream(Fusion):
-    """Masked mean over the joint row."""
+    """pooling: masked mean of both rows "together", or "apart"."""
+
+    def __init__(self, trunk: Trunk, *, pooling: str = "together"):
+        super().__init__(trunk)
+        self.pooling = pooling
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
-        row = self.trunk(join(text, frames))
-        return Fused(*split(row, text.x.shape[1]), row.mean())
+        return pool(*split(self.trunk(join(text, frames)), text.x.shape[1]), self.pooling)

@@ -12,11 +12,11 @@ from wbdc.train.objectives import Objective
 
 
 class Classify(Objective):
-    """smoothing: share of the truth that is spread over all classes."""
+    """smoothing: share of the truth that is spread over all classes; dropout: of the pooled vector, before the head."""
 
-    def __init__(self, model: VideoClassifier, *, weight: float = 1.0, smoothing: float = 0.0):
+    def __init__(self, model: VideoClassifier, *, weight: float = 1.0, smoothing: float = 0.0, dropout: float = 0.0):
         super().__init__(model, weight=weight)
-        self.smoothing, self.chance = smoothing, math.log(model.head.out_features)
+        self.smoothing, self.dropout, self.chance = smoothing, dropout, math.log(model.head.out_features)
 
     def loss(self, model: VideoClassifier, seen: Fused, batch: Batch, whole: Batch) -> Tensor:
-        return F.cross_entropy(model.head(seen.pooled).float(), batch.label, label_smoothing=self.smoothing)
+        return F.cross_entropy(model.head(F.dropout(seen.pooled, self.dropout, model.training)).float(), batch.label, label_smoothing=self.smoothing)

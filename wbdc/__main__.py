@@ -1,0 +1,5 @@
+"""`python -m wbdc` is `wbdc`."""
+
+from wbdc.cli import main
+
+main()

@@ -1,0 +1,63 @@
+"""The `wbdc` command. One file per command; heavy imports belong inside each command's function."""
+
+import pkgutil
+import sys
+from importlib import import_module
+
+import click
+
+from wbdc import __version__
+from wbdc.core.errors import OutOfResources, Stopped, WbdcError
+
+ORDER = ("demo", "prepare", "kits", "pretrain", "train", "ensemble", "predict", "submit", "verify")
+
+
+class Commands(click.Group):
+    """Finds commands by the names of their files, and turns errors into one sentence and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        found = {m.name for m in pkgutil.iter_modules(__path__)} - {"console"}
+        return [name for name in ORDER if name in found] + sorted(found - set(ORDER))
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        return getattr(import_module(f"wbdc.cli.{name}"), name) if name in self.list_commands(ctx) else None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
+        if args and args[0] not in self.list_commands(ctx):
+            from wbdc.core.errors import hint
+
+            ctx.fail(f"no command {args[0]!r}{hint(args[0], self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            error: WbdcError = Stopped("stopped; the same command goes on from what is finished")
+        except MemoryError:
+            error = OutOfResources("memory ran out; take smaller batches")
+        except WbdcError as raised:
+            error = raised
+        from wbdc.cli.console import fail
+
+        fail(str(error))
+        ctx.exit(error.code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def main() -> None:
+    """From raw data of a short-video competition to a submission that is sure to run.
+
+    \b
+    A first look, on made-up data:   wbdc demo
+    With your data:                  wbdc prepare --data DIR
+                                     wbdc train --kit dual_stream --fold each
+                                     wbdc ensemble
+                                     wbdc submit --check-latency
+
+    Exit codes: 0 done, 2 usage, 3 data invalid, 4 integrity, 5 over the budget, 6 inconclusive, 7 environment lacks something,
+    8 folder in use, 9 resources ran out, 10 diverged, 11 stopped (resumable), 12 result file invalid, 1 a bug.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace") if hasattr(stream, "reconfigure") else None

@@ -1,0 +1,145 @@
+"""The console: the only place where anything is printed. Results to stdout, progress and log to stderr."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+work = click.option("--work", type=click.Path(path_type=Path), default="work", show_default=True, envvar="WBDC_WORK", help="Folder where prepared data, runs and ensembles lie.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+device = click.option("--device", default="auto", show_default=True, help="auto (the first GPU, else the CPU), cpu, cuda, cuda:1.")
+threads = click.option("--threads", type=click.IntRange(1), help="CPU threads; by default all this process may use. Part of what makes bits equal.")
+seed = click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Everything random follows from it.")
+prepared = click.option("--prepared", help="Hash of the prepared data (or its start); by default the one prepared last.")
+dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+weights = click.option("--weights", type=click.Path(exists=True, file_okay=False), envvar="WBDC_WEIGHTS", help="Folder of pretrained weights, by their usual names.")
+
+Progress = Callable[..., None]
+COMPONENTS = ("lv1_micro", "lv1_macro", "lv2_micro", "lv2_macro", "mean")
+
+
+def kit_options(command: Callable) -> Callable:
+    """Add the options that choose and change a kit."""
+    for option in (
+        click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Override one setting, such as train.epochs=3 (TOML). Repeatable."),
+        click.option("--tiny", is_flag=True, help="The kit's [tiny] recipe: random weights, minutes on two CPU cores."),
+        click.option("--kit", required=True, help="Name of a kit (see `wbdc kits`), or a path to one."),
+    ):
+        command = option(command)
+    return command
+
+
+def training_options(command: Callable) -> Callable:
+    """Add the options that say where and on what a stage trains."""
+    save = click.option("--save-every", type=click.IntRange(0), default=0, help="Steps between saved states; by default the end of each epoch.")
+    for option in (as_json, work, dry_run, threads, device, weights, prepared, seed, save):
+        command = option(command)
+    return command
+
+
+def use_weights(folder: str | None) -> None:
+    """Let pretrained weights be looked up in a folder."""
+    if folder:
+        os.environ["WBDC_WEIGHTS"] = folder
+
+
+def telling(progress: Progress, quiet: bool) -> object:
+    """Let a training session tell what it does."""
+    from wbdc.train.stage import Telling
+
+    return Telling(progress, (lambda sentence: None) if quiet else say)
+
+
+def show_plan(session: object, as_json: bool) -> None:
+    """Print what a training session would do."""
+    done = session.run.folds()
+    plan = {"run": session.run.name, "data": session.prepared.hash, "device": str(session.machine.device), "threads": session.machine.threads}
+    plan |= {"from": session.source.name if session.source else None, "folds": {f: "finished" if f in done else "to train" for f in session.folds}}
+    if as_json:
+        return show(plan)
+    for key, value in plan.items():
+        tell(f"{key}: {', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value}")
+
+
+def scores(facts: dict) -> list:
+    """Return the components of a fold's score and the official mean; dashes when nothing was held out."""
+    if "score" not in facts:
+        return ["–"] * (len(COMPONENTS) + 1)
+    return [*(facts["score"][c] for c in COMPONENTS), facts["official"]["mean"]]
+
+
+def say(sentence: str) -> None:
+    """Write one line of log."""
+    _err().print(sentence, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
+def fail(sentence: str) -> None:
+    """Write the one sentence of an error."""
+    _err().print(sentence, style="bold red", highlight=False, markup=False, soft_wrap=True)
+
+
+def show(value: dict) -> None:
+    """Print a result for machines."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=1, default=str))
+
+
+def tell(sentence: str, style: str = "") -> None:
+    """Print a result for people."""
+    _out().print(sentence, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table: texts to the left, numbers to the right."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        texts = all(isinstance(row[number], str) for row in rows)
+        made.add_column(column, justify="left" if texts else "right", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(cell if isinstance(cell, str) else f"{cell:.4f}" if isinstance(cell, float) else f"{cell:,}") for cell in row))
+    _out().print(made)
+
+
+@contextmanager
+def progress(hidden: bool = False) -> Iterator[Progress]:
+    """Show bars on stderr for the length of a block: call it with (what, done, of, note). Without a terminal: a line a task."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    bars = Progress(*columns, console=_err(), disable=hidden or not sys.stderr.isatty(), transient=True)
+    tasks: dict[str, int] = {}
+
+    def step(what: str, done: int, of: int, note: str = "") -> None:
+        if what not in tasks:
+            tasks[what] = bars.add_task(what, total=of, note=note)
+        bars.update(tasks[what], completed=done, total=of, note=note)
+        if done == of and not hidden:
+            if what in tasks:
+                bars.update(tasks[what], visible=False)
+            say(f"{what}: {of:,} done" + (f"  {note}" if note else ""))
+
+    with bars:
+        yield step
+
+
+def _out():
+    from rich.console import Console
+
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 140)
+
+
+_errors = []
+
+
+def _err():
+    from rich.console import Console
+
+    if not _errors or _errors[0].file is not sys.stderr:  # one console, so that bars and lines take turns
+        _errors[:] = [Console(file=sys.stderr)]
+    return _errors[0]

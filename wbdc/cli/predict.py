@@ -1,0 +1,45 @@
+"""wbdc predict: answer a split with an ensemble or a run."""
+
+from pathlib import Path
+
+import click
+
+from wbdc.cli import console
+
+
+@click.command()
+@click.option("--split", default="test", show_default=True, help="Split of the data to answer.")
+@click.option("--ensemble", default="ensemble", show_default=True, help="Ensemble to answer with.")
+@click.option("--run", "run", help="Answer with one run (the mean of its folds) instead.")
+@click.option("--data", type=click.Path(path_type=Path), help="Raw data folder; by default the one that was prepared.")
+@click.option("--out", type=click.Path(path_type=Path), default="result.csv", show_default=True, help="Result file.")
+@click.option("--precision", help="auto, fp32, bf16 or fp16; by default what the kit serves with.")
+@console.device
+@console.threads
+@console.work
+@console.as_json
+def predict(split: str, ensemble: str, run: str | None, data: Path | None, out: Path, precision: str | None, device: str, threads: int | None, work: Path, as_json: bool) -> None:
+    """Answer a split from its raw archives, with the code that a submission runs.
+
+    \b
+    Example:
+      wbdc predict --split test --out result.csv
+    """
+    import time
+
+    from wbdc.ensemble.store import open_ensemble, run_blend
+    from wbdc.prepare.dataset import open_prepared
+    from wbdc.serve.entry import serve
+    from wbdc.train.runs import open_run
+
+    home, blend = (work, run_blend(work, open_run(work, run))) if run else open_ensemble(work, ensemble)
+    data = data or Path(open_prepared(work, blend["data"]).facts["data"])
+    say = (lambda sentence: None) if as_json else console.say
+    with console.progress(as_json) as progress:
+        _, timings = serve(
+            home, blend, data, out, split=split, device=device, precision=precision, threads=threads, say=say,
+            progress=lambda done, of: progress("predict", done, of), began=time.perf_counter(),
+        )  # fmt: skip
+    if as_json:
+        return console.show({"result": str(out), **timings})
+    console.tell(f"{timings['videos']:,} videos answered in {timings['marks']['written']:.1f} s: {out}")

@@ -1,0 +1,36 @@
+"""wbdc pretrain: let a kit read and look at every video, labelled or not."""
+
+from pathlib import Path
+
+import click
+
+from wbdc.cli import console
+
+
+@click.command()
+@console.kit_options
+@console.training_options
+def pretrain(kit: str, tiny: bool, changes: tuple[str, ...], work: Path, dry_run: bool, as_json: bool, weights: str | None, **asked: object) -> None:
+    """Pretrain a kit on labelled and unlabelled videos; `wbdc train` then starts from it.
+
+    Each loss is shown beside its chance level: the loss of a model that knows nothing.
+
+    \b
+    Example:
+      wbdc pretrain --kit dual_stream
+    """
+    from wbdc.train.kit import open_kit
+    from wbdc.train.runs import ALL
+    from wbdc.train.session import open_session
+
+    console.use_weights(weights)
+    session = open_session("pretrain", open_kit(kit, tiny=tiny, changes=changes), work, **asked)
+    if dry_run:
+        return console.show_plan(session, as_json)
+    with console.progress(as_json) as progress:
+        facts = session.train(console.telling(progress, as_json))[ALL]
+    if as_json:
+        return console.show({"run": session.run.name, "folder": str(session.run.folder), **facts})
+    rows = [(name, last, facts["chance"][name]) for name, last in facts["last"].items()]
+    console.table(session.run.name, ("objective", "last loss", "chance"), rows)
+    console.tell(f"Lies in {session.run.folder}; `wbdc train --kit {kit}` starts from it.")

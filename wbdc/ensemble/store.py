@@ -1,0 +1,93 @@
+"""Ensembles on disk: made from runs' out-of-fold predictions, saved as a blend that prediction and packing read."""
+
+from pathlib import Path
+
+import numpy as np
+
+from wbdc import competitions
+from wbdc.core import plug
+from wbdc.core.errors import UsageFault, hint
+from wbdc.core.files import publish_json, read_json, seal, sealed
+from wbdc.ensemble.report import assess
+from wbdc.prepare.dataset import Prepared
+from wbdc.train.runs import Run, list_runs, open_run
+
+REPORT, BLEND = "ensemble.json", "blend.json"
+
+
+def choose(work: Path, names: tuple[str, ...], prepared: Prepared) -> tuple[list[Run], list[str]]:
+    """Return the runs asked for, or every finished one of the prepared data that is no ablation; and sentences on those left out.
+
+    Raises UsageFault when a run asked for learned on other data or folds, or nothing is left.
+    """
+    if names:
+        runs = [open_run(work, name) for name in dict.fromkeys(names)]
+        if other := [f"{r.name} (data {r.facts['data']})" for r in runs if r.facts["data"] != runs[0].facts["data"]]:
+            raise UsageFault(f"data or folds differ: {runs[0].name} learned on {runs[0].facts['data']}, but {', '.join(other)}; blend runs of one prepared dataset")
+        return runs, []
+    kept, left = [], []
+    for run in list_runs(work):
+        why = "an ablation" if run.facts["without"] else "other data" if run.facts["data"] != prepared.hash else "no finished fold" if not set(run.folds()) - {"all"} else None
+        left += [f"{run.name} is left out: {why}"] if why else []
+        kept += [] if why else [run]
+    if not kept:
+        raise UsageFault(f"{work / 'runs'} holds no finished fold on data {prepared.hash}; run `wbdc train --kit dual_stream --fold 0` first")
+    return kept, left
+
+
+def build(work: Path, name: str, runs: list[Run], *, draws: int = 1000, seed: int = 0) -> dict:
+    """Learn blend weights on the runs' common out-of-fold rows, judge them, and save the ensemble; return its report.
+
+    The report holds what `assess` returns, and "rows", "folds" and "classes". Raises UsageFault when runs share no fold.
+    """
+    tables = {run.name: run.oof() for run in runs}
+    folds = set.intersection(*(set(t["fold"].unique()) for t in tables.values()))
+    if not folds:
+        raise UsageFault(f"the runs share no finished fold: {', '.join(f'{r.name} has {sorted(r.folds())}' for r in runs)}; train a common one")
+    tables = {n: t.filter(t["fold"].is_in(sorted(folds))).sort("id") for n, t in tables.items()}
+    first, classes = next(iter(tables.values())), runs[0].facts["classes"]
+    if any(t["id"].to_list() != first["id"].to_list() for t in tables.values()):
+        raise UsageFault("the runs' held-out videos differ; train them on the same prepared data")
+    members = np.stack([t["p"].to_numpy() for t in tables.values()])
+    contest = plug.build(competitions, {"use": runs[0].facts["competition"]})
+    report = assess(list(tables), members, first["label"].to_list(), first["fold"].to_list(), classes, contest, draws=draws, seed=seed)
+    report |= {"rows": len(first), "folds": sorted(folds), "data": runs[0].facts["data"]}
+    folder = work / "ensembles" / name
+    publish_json(folder / REPORT, report)
+    publish_json(folder / BLEND, blend(work, runs, [report["weights"][run.name] for run in runs]))
+    seal(folder, {"members": list(tables)}, [folder / REPORT, folder / BLEND])
+    return report
+
+
+def blend(work: Path, runs: list[Run], weights: list[float]) -> dict:
+    """Return the blend of runs: every finished fold of a run is a model with an equal part of its run's weight."""
+    members = [
+        {"folder": str(run.fold(fold).relative_to(work)), "weight": weight / len(run.folds()), "run": run.name, "fold": fold}
+        for run, weight in zip(runs, weights)
+        for fold in run.folds()
+    ]
+    precisions = {read_json(work / m["folder"] / "model.json")["serve"]["precision"] for m in members}
+    if len(precisions) > 1:
+        raise UsageFault(f"the runs serve in different precisions ({', '.join(sorted(precisions))}); give one with --precision")
+    return {"competition": runs[0].facts["competition"], "data": runs[0].facts["data"], "precision": precisions.pop(), "members": members}
+
+
+def run_blend(work: Path, run: Run) -> dict:
+    """Return the blend of one run's finished folds."""
+    if not run.folds():
+        raise UsageFault(f"run {run.name} has no finished fold")
+    return blend(work, [run], [1.0])
+
+
+def open_ensemble(work: Path, name: str) -> tuple[Path, dict]:
+    """Open a saved ensemble: (folder that member folders are relative to, blend). Raises UsageFault."""
+    folder = work / "ensembles" / name
+    if sealed(folder) is None:
+        made = sorted(p.name for p in (work / "ensembles").glob("*")) if (work / "ensembles").is_dir() else []
+        raise UsageFault(f"no ensemble called {name!r}{hint(name, made)}; make one with `wbdc ensemble`")
+    return work, read_json(folder / BLEND)
+
+
+def open_report(work: Path, name: str) -> dict:
+    """Read what an ensemble scored."""
+    return read_json(work / "ensembles" / name / REPORT)

@@ -1,0 +1,170 @@
+"""Pack finished models, and the floors that serve them, into a folder that runs alone."""
+
+import math
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import wbdc
+from wbdc import competitions
+from wbdc.core import plug
+from wbdc.core.errors import IntegrityBroken, UsageFault
+from wbdc.core.files import check_seal, publish, publish_bytes, publish_json, read_json, sealed, sha256
+from wbdc.submit import scripts
+from wbdc.submit.manifest import MANIFEST, write_manifest
+from wbdc.submit.readme import readme
+from wbdc.submit.requirements import all_requirements, requirements
+
+FLOORS = ("core", "competitions", "data", "nets", "serve")  # below the shipping line
+CODE = (".py", ".json", ".toml", ".html", ".css", ".js")  # all that the source of wbdc consists of
+WEIGHTS, MODEL, KIT = "model.safetensors", "model.json", "kit.json"
+NEEDED = (WEIGHTS, MODEL, "tokenizer.json")
+
+
+class Packed(NamedTuple):
+    """A model to pack. name: "dual_stream-1f3694da/fold-0"; folder: of the finished fold; weight: 0 or more."""
+
+    name: str
+    folder: Path
+    weight: float
+
+
+def kit_file(name: str) -> str:
+    """Say where the kit of a member lies in the package, as `retrain` commands call it: they run in the package's folder.
+
+    The file keeps the kit's own name, so that training with it makes a run of the same name as before.
+    """
+    run = PurePosixPath(name).parts[0]
+    return f"source/kits/{run}/{run.rsplit('-', 1)[0]}.json"
+
+
+def pack(into: Path, members: Sequence[Packed], *, competition: str, precision: str, facts: dict, retrain: Sequence[str]) -> dict:
+    """Make the folder `into` that runs alone, and return its manifest. Equal inputs give equal bytes.
+
+    Only named files are copied (FLOORS, NEEDED, kits and their plugs), so nothing else can slip in. facts: what the README tells.
+    retrain: shell lines that train everything again, with `wbdc`, "$DATA" and "$WORK". An earlier package is replaced, anything else never.
+    Raises UsageFault for members that do not fit or a folder that is not ours, IntegrityBroken for a damaged fold.
+    """
+    contest = plug.build(competitions, {"use": competition})
+    _check(into, members)
+    making = into.parent / f".{into.name}.{os.getpid()}.tmp"
+    shutil.rmtree(making, ignore_errors=True)
+    try:
+        told = [_add_member(making, member) for member in members]
+        code = _add_code(making, [read_json(m.folder / MODEL) for m in members])
+        blend = {"competition": competition, "precision": precision, "members": [{"folder": f"models/{m.name}", "weight": m.weight} for m in members]}
+        publish_json(making / "blend.json", blend)
+        _add_scripts(making, contest.judge, retrain)
+        _text(making / "requirements.txt", requirements([*code, *making.glob("models/**/*.py")]))
+        _text(making / "README.md", readme(making, competition=competition, precision=precision, judge=contest.judge, members=told, facts=facts))
+        manifest = write_manifest(making, {"competition": competition, "precision": precision, "members": [m.name for m in members]})
+        _put(making, into)
+    except BaseException:
+        shutil.rmtree(making, ignore_errors=True)
+        raise
+    return manifest
+
+
+def _check(into: Path, members: Sequence[Packed]) -> None:
+    """Refuse what cannot be packed, before anything is written."""
+    if into.exists() and not (into / MANIFEST).is_file():
+        raise UsageFault(f"{into} exists and is no submission of wbdc; choose another name")
+    names = [m.name for m in members]
+    if not members or len(set(names)) < len(names):
+        raise UsageFault(f"a submission takes one or more members, each once; got {', '.join(names) or 'none'}")
+    for name, folder, weight in members:
+        if not name or any(part in ("", ".", "..") or part.startswith("/") for part in name.split("/")):
+            raise UsageFault(f"{name!r} cannot be the name of a member")
+        if not (math.isfinite(weight) and weight >= 0):
+            raise UsageFault(f"member {name} has weight {weight}; weights are 0 or more")
+        if sealed(folder) is None:
+            raise UsageFault(f"{folder} is not finished; run the same `wbdc train` command again")
+        check_seal(folder)
+        if absent := [n for n in NEEDED if not (folder / n).is_file()]:
+            raise IntegrityBroken(f"{folder} lacks {', '.join(absent)}")
+    if sum(m.weight for m in members) <= 0:
+        raise UsageFault("the members' weights sum to 0; give one of them a say")
+
+
+def _add_member(making: Path, member: Packed) -> dict:
+    """Copy a model, and its kit for training it again; return what the README tells of it."""
+    model, home = read_json(member.folder / MODEL), making / "models" / member.name
+    kit = member.folder / KIT
+    for name in [*NEEDED, *([KIT] if kit.is_file() else []), *_plugs(model["blueprint"])]:
+        _copy(member.folder / name, home / name)
+    if kit.is_file():
+        again = making / kit_file(member.name)
+        for source, name in ((kit, again.name), *((member.folder / n, n) for n in _plugs(read_json(kit)))):
+            if (again.parent / name).is_file() and sha256(again.parent / name) != sha256(source):
+                raise IntegrityBroken(f"{source} differs between the folds of one run; train the folds again with one kit")
+            _copy(source, again.parent / name)
+    weights = sealed(member.folder).get("weights", {})
+    return {"name": member.name, "weight": member.weight, "kit": kit_file(member.name) if kit.is_file() else None, "weights": weights, "sha256": sha256(home / WEIGHTS)}
+
+
+def _plugs(table: object) -> list[str]:
+    """Name the plug files, "./late.py", that a blueprint or a kit uses, wherever in it."""
+    inner = table.values() if isinstance(table, dict) else table if isinstance(table, (list, tuple)) else ()
+    own = [Path(table["use"]).name] if isinstance(table, dict) and str(table.get("use", "")).endswith(".py") else []
+    return sorted({*own, *(name for value in inner for name in _plugs(value))})
+
+
+def _add_code(making: Path, models: list[dict]) -> list[Path]:
+    """Copy the floors that serve, and the whole of wbdc as `source/`. Return the served files that these models load."""
+    home = Path(wbdc.__file__).parent
+    looks = {m["blueprint"]["vision"]["use"] for m in models}
+    loaded = []
+    for path in _code(home):
+        inner = path.relative_to(home)
+        _copy(path, making / "source" / "wbdc" / inner)
+        if inner.parts[0] in (*FLOORS, "__init__.py"):
+            _copy(path, making / "wbdc" / inner)
+            tower = inner.parts[:2] == ("nets", "vision") and inner.stem != "__init__"
+            if path.suffix == ".py" and (not tower or inner.stem in looks):
+                loaded.append(path)
+    _text(making / "source" / "requirements.txt", all_requirements())
+    return loaded
+
+
+def _code(home: Path) -> Iterator[Path]:
+    for path in sorted(home.rglob("*")):
+        hidden = any(part.startswith((".", "__pycache__")) for part in path.relative_to(home).parts)
+        if path.is_file() and not path.is_symlink() and path.suffix in CODE and not hidden:
+            yield path
+
+
+def _add_scripts(making: Path, judge: dict[str, str], retrain: Sequence[str]) -> None:
+    folder, version = str(PurePosixPath(judge["result"]).parent), ".".join(map(str, sys.version_info[:2]))
+    _text(making / "main.py", scripts.MAIN)
+    _text(making / "Dockerfile", scripts.fill(scripts.DOCKERFILE, data=judge["data"], folder=folder, python=version))
+    commands = "\n".join(retrain) or 'echo "error: this package was made without the commands that train it" >&2; exit 2'
+    for name, script in (("run", scripts.RUN), ("inference", scripts.INFERENCE), ("init", scripts.INIT), ("train", scripts.TRAIN)):
+        path = making / f"{name}.sh"
+        _text(path, scripts.fill(script, data=judge["data"], result=judge["result"], commands=commands))
+        mode = path.stat().st_mode
+        path.chmod(mode | (mode & 0o444) >> 2)  # whoever may read it may run it
+
+
+def _copy(source: Path, to: Path) -> None:
+    publish(to, lambda temporary: shutil.copyfile(source, temporary))
+
+
+def _text(path: Path, text: str) -> None:
+    publish_bytes(path, text.encode())
+
+
+def _put(making: Path, into: Path) -> None:
+    """Put the finished folder in its place; an earlier package steps aside first, and comes back when that fails."""
+    aside = into.parent / f".{into.name}.{os.getpid()}.old.tmp"
+    if into.exists():
+        os.rename(into, aside)
+    try:
+        os.rename(making, into)
+    except BaseException:
+        if aside.exists():
+            os.rename(aside, into)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,64 @@
+"""Verify a packed folder, byte by byte, before anything of it runs; and a result file, line by line."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from wbdc import competitions
+from wbdc.core import plug
+from wbdc.core.errors import IntegrityBroken
+from wbdc.core.files import read_json, sha256
+from wbdc.submit.manifest import MANIFEST, RECEIPT, read_manifest
+
+
+def verify(folder: Path) -> dict:
+    """Compare a packed folder with its manifest; nothing of it is imported.
+
+    Returns {"bound", "competition", "precision", "members", "files": count, "bytes": sum, "latency": the receipt or None}.
+    Raises IntegrityBroken, naming up to ten files, when one is missing, changed, extra or a link, or when latency.json is of other bytes.
+    """
+    manifest = check_files(folder)
+    receipt = read_json(folder / RECEIPT) if (folder / RECEIPT).is_file() else None
+    if receipt is not None and (not isinstance(receipt, dict) or receipt.get("bound") != manifest["bound"]):
+        raise IntegrityBroken(f"{folder / RECEIPT} belongs to other bytes; measure this folder with `wbdc submit --check-latency`")
+    sizes = [entry["bytes"] for entry in manifest["files"].values()]
+    said = {k: v for k, v in manifest.items() if k != "files"}
+    return {**said, "files": len(sizes), "bytes": sum(sizes), "latency": receipt}
+
+
+def check_files(folder: Path) -> dict:
+    """Compare every file with the manifest and return it; a receipt, if any, is left aside. Raises IntegrityBroken."""
+    if not folder.is_dir():
+        raise IntegrityBroken(f"{folder} is no folder")
+    manifest = read_manifest(folder)
+    found, links = _walk(folder)
+    files = manifest["files"]
+    wrong = [f"{name} (a link)" for name in links]
+    wrong += [f"{name} (missing)" for name in files if name not in found and name not in links]
+    wrong += [f"{name} (extra)" for name in sorted(found - set(files) - {MANIFEST, RECEIPT})]
+    wrong += [f"{name} (changed)" for name in files if name in found and not _same(folder / name, files[name])]
+    if wrong:
+        raise IntegrityBroken(f"{folder} is not what was packed, {len(wrong)} differences: {', '.join(wrong[:10])}; pack again")
+    return manifest
+
+
+def check_result(path: Path, competition: str, ids: Sequence[str], classes: Sequence[str]) -> list[str]:
+    """Read a result file by the competition's strict rules: the labels in the order of `ids`. Raises ResultInvalid."""
+    return plug.build(competitions, {"use": competition}).read(path, ids, classes)
+
+
+def _same(path: Path, entry: dict) -> bool:
+    return path.stat().st_size == entry["bytes"] and sha256(path) == entry["sha256"]
+
+
+def _walk(folder: Path) -> tuple[set[str], list[str]]:
+    """List what lies below a folder, by relative path: regular files, and all that is neither file nor folder (links, pipes)."""
+    found, odd = set(), []
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place) / name for name in (*folders, *files)):
+            name = str(path.relative_to(folder))
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                odd.append(name)
+            elif path.is_file():
+                found.add(name)
+    return found, sorted(odd)

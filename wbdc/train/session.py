@@ -1,0 +1,66 @@
+"""A training session: which run, which folds, from which weights; one fold after the other."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wbdc.core.device import find_device, use_threads
+from wbdc.core.errors import UsageFault
+from wbdc.prepare.dataset import Prepared, open_prepared
+from wbdc.train.kit import Kit
+from wbdc.train.runs import ALL, Run, identify, open_run
+from wbdc.train.stage import Machine, Telling, open_stage, run_fold
+
+
+@dataclass(frozen=True)
+class Session:
+    """run; folds asked for, in order; source: the pretrained run whose weights it starts from."""
+
+    run: Run
+    folds: list[str]
+    kit: Kit
+    prepared: Prepared
+    machine: Machine
+    source: Run | None
+
+    def train(self, telling: Telling) -> dict[str, dict]:
+        """Train every fold that is not finished; return the facts of those asked for. Raises what `run_fold` raises."""
+        return {fold: run_fold(self.run, fold, self.kit, self.prepared, self.machine, self.source, telling) for fold in self.folds}
+
+
+def open_session(
+    stage: str, kit: Kit, work: Path, *, fold: str = ALL, seed: int = 0, without: str | None = None, source: str = "auto",
+    prepared: str | None = None, device: str = "auto", threads: int | None = None, save_every: int = 0,
+) -> Session:  # fmt: skip
+    """Resolve what a training command asks for, before anything is computed. Raises UsageFault, EnvironmentLacks."""
+    kit.stage(stage)
+    data = open_prepared(work, prepared)
+    start = _source(kit, data, work, seed, source) if stage == "train" else None
+    machine = Machine(find_device(device), use_threads(threads), save_every)
+    run = open_stage(work, stage, kit, data, seed=seed, without=without, source=start)
+    return Session(run, parse_folds(fold, data.facts["folds"]), kit, data, machine, start)
+
+
+def parse_folds(asked: str, count: int) -> list[str]:
+    """Read "0", "0,2", "each" (0..count-1) or "all" (every row). Raises UsageFault."""
+    if asked == "each":
+        return [str(i) for i in range(count)]
+    parts = [p.strip() for p in asked.split(",")]
+    if bad := [p for p in parts if p != ALL and not (p.isdecimal() and int(p) < count)]:
+        raise UsageFault(f"no fold {', '.join(bad)}; the data has folds 0 to {count - 1}, or say each, or all")
+    return list(dict.fromkeys(p if p == ALL else str(int(p)) for p in parts))
+
+
+def _source(kit: Kit, prepared: Prepared, work: Path, seed: int, asked: str) -> Run | None:
+    """Find the pretrained run to start from; "auto" takes the one of this very kit, data and seed, when it is finished."""
+    if asked == "none":
+        return None
+    if asked != "auto":
+        run = open_run(work, asked, "pretrain")
+        if ALL not in run.folds():
+            raise UsageFault(f"pretraining {asked} is not finished; run `wbdc pretrain --kit {run.facts['kit']}` again, it goes on")
+        return run
+    if "pretrain" not in kit.tables:
+        return None
+    name, _ = identify("pretrain", kit, prepared, seed=seed, without=None, source=None)
+    folder = work / "runs" / name
+    return open_run(work, name, "pretrain") if ALL in Run(folder, {}).folds() else None
