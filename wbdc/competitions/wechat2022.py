@@ -10,7 +10,7 @@ from wbdc.competitions import Competition, Limits, Source, Video
 from wbdc.core.errors import DataInvalid, ResultInvalid
 from wbdc.core.files import publish_bytes
 from wbdc.core.findings import Findings
-from wbdc.core.records import records, text
+from wbdc.core.records import Digits, records, text
 from wbdc.core.scores import f1
 
 COUNTS = Path(__file__).with_name("wechat2022_counts.json")  # rows per class of the labelled split; its keys are the official classes
@@ -33,20 +33,19 @@ class WeChat2022(Competition):
         raise DataInvalid(f"{root} holds neither zip_frames/ (final round) nor zip_feats/ (preliminary); give the folder that holds annotations/")
 
     def splits(self, root: Path) -> list[str]:
-        found = sorted(p.stem for p in (root / "annotations").glob("*.json"))
+        found = sorted(p.stem for p in (root / "annotations").glob("[!.]*.json"))
         if not found:
             raise DataInvalid(f"{root / 'annotations'} holds no .json file; give the folder that holds annotations/ and zip_frames/ or zip_feats/")
         return found
 
     def videos(self, root: Path, split: str, findings: Findings) -> list[Video]:
         holds, path = self.frames(root), root / "annotations" / f"{split}.json"
-        return [_video(item, root, split, holds, findings) for item in records(path)]
+        return [_video(item, root, split, holds, findings) for item in records(path, findings)]
 
     def classes(self, root: Path) -> list[str]:
         for path in (root / "taxonomy.csv", root.parent / "taxonomy.csv"):
             if path.is_file():
-                with path.open(encoding="utf-8-sig", newline="") as file:
-                    return sorted(row["category_id"] for row in csv.DictReader(file))
+                return _taxonomy(path)
         return sorted(json.loads(COUNTS.read_text()))
 
     def score(self, truth: Sequence[str], said: Sequence[str], classes: Sequence[str] | None = None) -> dict[str, float]:
@@ -93,6 +92,15 @@ class WeChat2022(Competition):
         return [said[i] for i in ids]
 
 
+def _taxonomy(path: Path) -> list[str]:
+    """Read the class ids of a table with a column category_id. Raises DataInvalid."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return sorted({row["category_id"] for row in csv.DictReader(file)})
+    except (KeyError, TypeError, UnicodeDecodeError, csv.Error) as error:
+        raise DataInvalid(f"{path} is no UTF-8 table with a column category_id ({error}); correct it or take it away") from error
+
+
 def _video(item: dict, root: Path, split: str, holds: str, findings: Findings) -> Video:
     """Read one annotation. Paths are built only from ids that `records` found safe."""
     name = item["id"]
@@ -102,17 +110,17 @@ def _video(item: dict, root: Path, split: str, holds: str, findings: Findings) -
     else:
         source = Source(root / "zip_frames" / split / name[-3:] / f"{name}.zip")
     label = item.get("category_id")
-    if label is not None and not isinstance(label, str):
+    if split == WeChat2022.labelled and label is not None and (isinstance(label, Digits) or not isinstance(label, str)):
         raise DataInvalid(f"annotations/{split}.json: item {name} has category_id {label!r}, not a string; a number has lost its leading zeros")
     return Video(name, fields, label, source)
 
 
 def _ocr(item: dict, findings: Findings) -> str:
-    """Join the on-screen texts in the order of time, a text equal to the one before it once."""
+    """Join the on-screen texts in the order given, which is that of time; a text equal to the one before it once."""
     entries = item.get("ocr")
     if isinstance(entries, str):
         findings.add("text.type", f"{item['id']}: ocr is a string")
-        return entries.strip()
+        return text(item, "ocr", findings)
     if not isinstance(entries, list):
         findings.add("text.missing" if entries is None else "text.type", f"{item['id']}: ocr")
         return ""

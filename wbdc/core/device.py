@@ -11,12 +11,15 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 
 
 def find_device(asked: str = "auto") -> torch.device:
-    """Return the device asked for; "auto": the first GPU, else the CPU. Raises EnvironmentLacks when it is not there."""
+    """Return the device asked for; "auto": the first GPU, else the CPU. Raises EnvironmentLacks when it is not there, UsageFault when nothing is called so."""
     if asked == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(asked)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentLacks(f"device {asked} was asked for, but torch sees no GPU here; say --device cpu if you mean it")
+    try:
+        device = torch.device(asked)
+    except RuntimeError as error:
+        raise UsageFault(f"no device called {asked!r}{hint(asked, ['auto', 'cpu', 'cuda', 'cuda:1'])}") from error
+    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
+        raise EnvironmentLacks(f"device {asked} was asked for, but torch sees {torch.cuda.device_count() or 'no'} GPU here; say --device cpu if you mean it")
     return device
 
 

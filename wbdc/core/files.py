@@ -5,16 +5,20 @@ import errno
 import hashlib
 import json
 import os
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from wbdc.core.errors import EnvironmentLacks, FolderInUse, IntegrityBroken, OutOfResources
+from wbdc.core.errors import EnvironmentLacks, FolderInUse, IntegrityBroken, OutOfResources, WbdcError
 
 SEAL = "DONE.json"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 def publish(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file, then put it in place of `path` in one step.
+    """Let `write` fill a temporary file, then put it in place of `path` in one step, with the mode that umask gives.
 
     A reader sees the old file or the new one, also after a crash or a power loss.
     Raises OutOfResources when the disk is full, EnvironmentLacks when the folder cannot be written.
@@ -22,20 +26,17 @@ def publish(path: Path, write: Callable[[Path], None]) -> None:
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode
         write(temporary)
+        temporary.chmod(mode)  # safetensors would leave it to its owner alone
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OutOfResources(f"no room left to write {path}; free some disk and run the command again") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise EnvironmentLacks(f"{path.parent} cannot be written to; choose another folder with --work") from error
-        raise
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise _explained(error, path) or error
 
 
 def publish_bytes(path: Path, data: bytes) -> None:
@@ -45,7 +46,7 @@ def publish_bytes(path: Path, data: bytes) -> None:
 
 def publish_json(path: Path, value: object) -> None:
     """Publish `value` as indented JSON with sorted keys: equal values give equal bytes."""
-    publish_bytes(path, (json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode())
+    publish_bytes(path, (json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode(errors="backslashreplace"))
 
 
 def read_json(path: Path) -> dict:
@@ -72,7 +73,7 @@ def sha256(path: Path) -> str:
 
 def digest(*values: object) -> str:
     """Hash JSON values into 12 hexadecimal digits: the name of what they determine."""
-    return hashlib.sha256(json.dumps(values, ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(values, ensure_ascii=False, sort_keys=True).encode(errors="backslashreplace")).hexdigest()[:12]
 
 
 def seal(folder: Path, facts: dict, files: list[Path] | None = None) -> None:
@@ -100,13 +101,15 @@ def check_seal(folder: Path) -> dict:
 
 def contents(folder: Path) -> list[Path]:
     """List the regular files below a folder in a fixed order, temporaries and lock files left out."""
-    return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.endswith((".tmp", ".lock")))
+    return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.endswith((".tmp", ".lock")) and not p.name.startswith(".tmp"))
 
 
 def sweep(folder: Path) -> None:
     """Remove temporaries that a killed process left. Call it while holding the folder's lock."""
-    for temporary in folder.rglob(".*.tmp"):
-        temporary.unlink(missing_ok=True)
+    for pattern in (".*.tmp", ".tmp*"):  # ours, and those of safetensors, which makes one of its own beside ours
+        for temporary in folder.rglob(pattern):
+            if not temporary.is_dir():
+                temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -122,16 +125,31 @@ def hold(folder: Path) -> Iterator[None]:
         lock = FileLock(folder / ".lock", timeout=0)
         lock.acquire()
     except Timeout as error:
-        holder = (folder / ".holder.lock").read_text() if (folder / ".holder.lock").is_file() else "another process"
-        raise FolderInUse(f"{folder} is in use by {holder}; wait for it to end") from error
-    except PermissionError as error:
-        raise EnvironmentLacks(f"{folder} cannot be written to; choose another folder with --work") from error
+        holder = (folder / ".holder.lock").read_text() if (folder / ".holder.lock").is_file() else ""
+        raise FolderInUse(f"{folder} is in use by {holder or 'another process'}; wait for it to end") from error
+    except OSError as error:
+        raise _explained(error, folder / ".lock") or error
     try:
         _write(folder / ".holder.lock", f"process {os.getpid()}".encode())
         sweep(folder)
         yield
     finally:
         lock.release()
+
+
+def _explained(error: BaseException, path: Path) -> WbdcError | None:
+    """Say in our words why a file could not be written. Writers in Rust only mention the number: "(os error 28)"."""
+    mentioned = re.search(r"\(os error (\d+)\)", str(error))
+    number = int(mentioned[1]) if mentioned else getattr(error, "errno", None)
+    if number in FULL:
+        free = shutil.disk_usage(next(p for p in path.parents if p.is_dir())).free
+        said = OutOfResources(f"{path} could not be written: {os.strerror(number)}, {free:,} bytes are free there; make room and run the command again")
+    elif number in CLOSED:
+        said = EnvironmentLacks(f"{path.parent} cannot be written to: {os.strerror(number)}; choose another folder with --work")
+    else:
+        return None
+    said.__cause__ = error
+    return said
 
 
 def _write(path: Path, data: bytes) -> None:

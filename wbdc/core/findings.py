@@ -12,11 +12,11 @@ class Findings:
         self.places: dict[str, list[str]] = {}
 
     def add(self, code: str, place: str) -> None:
-        """Count one fault. code: such as "archive.empty"; place: the file, id or item."""
+        """Count one fault. code: such as "archive.empty"; place: the file, id or item, as strangers may have named it."""
         self.counts[code] += 1
         shown = self.places.setdefault(code, [])
         if len(shown) < self.keep:
-            shown.append(place)
+            shown.append("".join(c if c.isprintable() else "\ufffd" for c in place))  # no escape sequence reaches a terminal
 
     def merge(self, report: dict) -> None:
         """Add what another process or an earlier shard reported."""

@@ -34,7 +34,7 @@ def called(instance: object) -> str:
 
 def settings(target: Callable) -> dict[str, inspect.Parameter]:
     """Return the settings that a plug or a function takes: its keyword-only parameters, by name."""
-    return {p.name: p for p in inspect.signature(target).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    return {p.name: p for p in inspect.signature(target, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY}
 
 
 def check(what: str, target: Callable, given: dict) -> None:
@@ -68,7 +68,7 @@ def find(home: ModuleType, use: str, near: Path | None = None) -> type:
 
 def prepare(home: ModuleType, table: dict, near: Path | None = None) -> tuple[type, dict]:
     """Return the class that `table` asks for and its settings, both checked, without building it."""
-    if "use" not in table:
+    if not isinstance(table.get("use"), str):
         raise UsageFault(f"{kind(home)} needs `use = ...`; one of: {', '.join(names(home))}")
     chosen = {k: v for k, v in table.items() if k != "use"}
     plug = find(home, table["use"], near)

@@ -1,10 +1,13 @@
 """Archives of frames: what a zip or a feature file holds, read without trusting it."""
 
 import io
+import itertools
 import lzma
+import os
 import re
 import stat
 import struct
+import tokenize
 import zipfile
 import zlib
 from functools import lru_cache
@@ -20,9 +23,14 @@ MOST_FRAMES = 32  # at 1 frame per second the contest gives no more
 MOST_MEMBERS = 10_000
 MOST_BYTES = 64 * 2**20  # of one member, once expanded
 MOST_ARCHIVE = 2**30  # of one video's archive
+BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the methods that zipfile stops at the size asked for
+SIP = 16  # compressed bytes at a time of the other methods: 46 bytes of bzip2 can be 45 MB
 
-# all that the standard library raises on archives of strangers
-BROKEN = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, RuntimeError, NotImplementedError, ValueError, OverflowError, MemoryError)
+# all that zipfile and numpy raise on archives of strangers, as found by flipping their bytes
+BROKEN = (
+    zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError,
+    EOFError, OSError, RuntimeError, NotImplementedError, ValueError, OverflowError, MemoryError, IndexError,
+)  # fmt: skip
 
 
 def choose(count: int, most: int) -> list[int]:
@@ -66,23 +74,45 @@ def features(source: Source, most: int, findings: Findings) -> np.ndarray:
     """Read the ready features of one video, `most` of its up to 32 rows: (n, D) float16; (0, 0) when there are none."""
     place = f"{source.path.name}:{source.member}"
     try:
-        with _shared(source.path).open(source.member) as member:
-            rows = np.load(io.BytesIO(member.read(MOST_BYTES)), allow_pickle=False)
-        if rows.ndim != 2 or rows.dtype.kind != "f" or not np.isfinite(rows).all():
-            raise ValueError(f"shape {rows.shape}, {rows.dtype}, or not finite")
-        rows = rows[choose(len(rows), MOST_FRAMES)]
-        return rows[choose(len(rows), most)].astype(np.float16)
-    except KeyError:
+        now = source.path.stat()
+        archive = _shared(source.path, os.getpid(), (now.st_ino, now.st_size, now.st_mtime_ns))
+        rows = np.lib.format.read_array(io.BytesIO(_expand(archive, archive.getinfo(source.member))), allow_pickle=False)
+        if rows.ndim != 2 or rows.dtype.kind != "f":
+            raise ValueError(f"shape {rows.shape} of {rows.dtype}, not (frames, D) of floats")
+        with np.errstate(over="ignore"):
+            rows = rows[choose(len(rows), MOST_FRAMES)].astype(np.float16)
+        if not np.isfinite(rows).all():
+            raise ValueError("numbers that are not finite in float16")
+        return rows[choose(len(rows), most)]
+    except (KeyError, FileNotFoundError):
         findings.add("archive.missing", place)
     except BROKEN as error:
         findings.add("archive.broken", f"{place}: {error}")
     return np.zeros((0, 0), np.float16)
 
 
+def checksums(path: Path) -> list[tuple[str, int]]:
+    """List the members of an archive with their CRC-32, as its directory states them. Raises one of `BROKEN`."""
+    with zipfile.ZipFile(path) as archive:
+        return sorted((entry.filename, entry.CRC) for entry in archive.infolist() if not entry.is_dir())
+
+
 @lru_cache(maxsize=4)
-def _shared(path: Path) -> zipfile.ZipFile:
-    """Open an archive that many videos share, once per process: the standard library locks its file position."""
+def _shared(path: Path, process: int, state: tuple[int, ...]) -> zipfile.ZipFile:
+    """Open an archive that many videos share: anew in each process, since a fork shares the position in an open file
+    (the standard library locks it among threads only), and when the file was replaced.
+    """
     return zipfile.ZipFile(path)
+
+
+def _expand(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """Read a member, at most one byte more than MOST_BYTES of it, and little more in memory."""
+    with archive.open(entry) as member:
+        if entry.compress_type in BOUNDED:
+            return member.read(MOST_BYTES + 1)
+        member.MIN_READ_SIZE = SIP
+        sips = iter(lambda: member.read(SIP), b"")
+        return b"".join(itertools.islice(sips, MOST_BYTES // SIP + 1))
 
 
 def _listed(archive: zipfile.ZipFile, place: str, findings: Findings) -> list[zipfile.ZipInfo]:
@@ -120,8 +150,7 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, size: int, place: 
         findings.add("frame.bomb", f"{where} declares {entry.file_size} bytes")
         return b""
     try:
-        with archive.open(entry) as member:
-            data = member.read(MOST_BYTES + 1)
+        data = _expand(archive, entry)
     except BROKEN as error:
         findings.add("frame.unreadable", f"{where}: {error}")
         return b""

@@ -83,13 +83,20 @@ def _header(path: Path) -> tuple[dict, int]:
             length = int.from_bytes(file.read(8), "little")
             return json.loads(file.read(length)), 8 + length
     except (OSError, ValueError) as error:
-        raise IntegrityBroken(f"{path} cannot be read ({error}); delete it and prepare again") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> IntegrityBroken:
+    return IntegrityBroken(f"{path} cannot be read ({error}); delete the folder of this dataset and prepare again")
 
 
 def _map(path: Path, name: str) -> np.ndarray:
     header, start = _header(path)
-    entry = header[name]
-    kind = {"U8": np.uint8, "F16": np.float16, "I32": np.int32, "I64": np.int64}[entry["dtype"]]
-    if 0 in entry["shape"]:
-        return np.zeros(entry["shape"], kind)
-    return np.memmap(path, kind, "r", start + entry["data_offsets"][0], tuple(entry["shape"]))
+    try:
+        entry = header[name]
+        kind = {"U8": np.uint8, "F16": np.float16, "I32": np.int32, "I64": np.int64}[entry["dtype"]]
+        if 0 in entry["shape"]:
+            return np.zeros(entry["shape"], kind)
+        return np.memmap(path, kind, "r", start + entry["data_offsets"][0], tuple(entry["shape"]))
+    except (KeyError, ValueError) as error:
+        raise _unreadable(path, error) from error

@@ -1,14 +1,14 @@
 """Text: title, speech and on-screen text become one row of token ids, each field with a budget of its own."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from wbdc.core.errors import EnvironmentLacks, UsageFault
+from wbdc.core import plug
+from wbdc.core.errors import EnvironmentLacks, UsageFault, hint
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CHARACTERS_PER_TOKEN = 8  # text far beyond its budget is cut by characters first: OCR can be 15,000 long
@@ -22,6 +22,11 @@ class TextReader:
 
         What one field leaves of its budget is shared out among the others. Raises UsageFault when budgets exceed the length.
         """
+        for field in tail:
+            if field not in fields:
+                raise UsageFault(f"text.tail names {field!r}, which text.fields does not read{hint(field, list(fields))}")
+        if wrong := [f for f, budget in fields.items() if type(budget) is not int or budget < 0]:
+            raise UsageFault(f"text.fields: {wrong[0]} = {fields[wrong[0]]!r} is no number of tokens")
         self.tokenizer, self.fields, self.length, self.tail = tokenizer, fields, length, frozenset(tail)
         self.room = length - 1 - len(fields)  # [CLS], and a [SEP] after each field
         if sum(fields.values()) > self.room:
@@ -71,7 +76,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
         raise EnvironmentLacks(f"{folder} holds neither tokenizer.json nor vocab.txt; put the tokenizer beside the weights")
     settings = folder / "tokenizer_config.json"
     lower = json.loads(settings.read_text()).get("do_lower_case", True) if settings.is_file() else True
-    words = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    words = (folder / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")  # some words are line separators
     return _bert({word: i for i, word in enumerate(words)}, lower)
 
 
@@ -92,10 +97,9 @@ def learn_tokenizer(texts: Iterable[str], *, least: int = 2, most: int = 8000) -
     return _bert({word: i for i, word in enumerate(vocabulary)}, True)
 
 
-def learnable(settings: object) -> dict[str, int]:
+def learnable(settings: dict) -> dict[str, int]:
     """Check the kit's `text.vocabulary` table. Raises UsageFault."""
-    if not isinstance(settings, dict) or not re.fullmatch("(least|most)*", "".join(settings)):
-        raise UsageFault("text.vocabulary takes { least = 2, most = 8000 }: how often a character must occur, and how many are kept")
+    plug.check("text.vocabulary", learn_tokenizer, settings)
     return settings
 
 

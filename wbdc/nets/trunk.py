@@ -29,10 +29,11 @@ class Trunk(nn.Module):
             raise UsageFault(f"a {config.model_type} is no BERT: it has no embeddings and encoder of its own")
         self.architecture, self.dim = architecture, config.hidden_size
         self.embeddings, self.encoder = bert.embeddings, bert.encoder
+        self.embeddings_project = getattr(bert, "embeddings_project", nn.Identity())  # a small ELECTRA's words are narrower than its layers
 
     def embed(self, ids: Tensor) -> Tensor:
         """Embed words with their positions: (B, T) int64 -> (B, T, D)."""
-        return self.embeddings(input_ids=ids)
+        return self.embeddings_project(self.embeddings(input_ids=ids))
 
     def forward(self, row: Tokens) -> Tokens:
         """Let every real token look at every real token of its row."""

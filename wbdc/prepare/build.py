@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 
 from wbdc.competitions import Competition, Video
-from wbdc.core.files import digest, hold, publish, seal, sealed
+from wbdc.core.errors import DataInvalid
+from wbdc.core.files import check_seal, digest, hold, publish, seal, sealed
 from wbdc.core.findings import Findings
 from wbdc.core.look import Look
 from wbdc.data.archive import MOST_FRAMES, features, pictures
@@ -33,11 +34,13 @@ def prepare(
     """
     checked = check(data, competition)
     folder = work / "prepared" / digest(VERSION, name, checked.print, folds, seed)
-    if (facts := sealed(folder)) is not None:
+    if sealed(folder) is not None:
+        facts = check_seal(folder)
         make_current(folder)
         return Prepared(folder, facts), True
+    widths: dict[str, str] = {}
     with hold(folder):
-        frames = {split: _store(folder / "frames", split, videos, checked, threads, progress) for split, videos in checked.splits.items()}
+        frames = {split: _store(folder / "frames", split, videos, checked, widths, threads, progress) for split, videos in checked.splits.items()}
         labelled = checked.splits[competition.labelled]
         labels = [v.label for v in labelled]
         _tables(folder, checked, frames, competition, stratified(labels, folds, seed))
@@ -63,8 +66,11 @@ def prepare(
     return Prepared(folder, facts), False
 
 
-def _store(folder: Path, split: str, videos: list[Video], checked: Checked, threads: int, progress: Progress) -> list[int]:
-    """Store the frames of a split shard by shard; return the frames per video that can be used."""
+def _store(folder: Path, split: str, videos: list[Video], checked: Checked, widths: dict[str, str], threads: int, progress: Progress) -> list[int]:
+    """Store the frames of a split shard by shard; return the frames per video that can be used.
+
+    widths: numbers per frame of ready features, each with a video that has so many; all splits add to it. Raises DataInvalid for a second one.
+    """
     counts: list[int] = []
     with ThreadPoolExecutor(threads) as pool:
         for rows in shards(len(videos)):
@@ -73,6 +79,8 @@ def _store(folder: Path, split: str, videos: list[Video], checked: Checked, thre
                 _shard(path, [videos[i] for i in rows], checked.holds, pool)
             facts = shard_facts(path)
             counts += facts["counts"]
+            _same(widths | facts["widths"])
+            widths |= facts["widths"]
             checked.found.merge(facts["findings"])
             progress(f"frames of {split}", rows.stop, len(videos))
     return counts
@@ -83,9 +91,16 @@ def _shard(path: Path, videos: list[Video], holds: str, pool: ThreadPoolExecutor
     read, counts, reports = zip(*pool.map(_features if holds == "features" else _proved, videos))
     for report in reports:  # in the order of videos, whatever the threads did
         found.merge(report)
+    widths = {str(rows.shape[1]): video.id for video, rows in zip(videos, read) if holds == "features" and len(rows)}
+    _same(widths)
     joined = [{"features": rows} for rows in read] if holds == "features" else [join_pictures(encoded) for encoded in read]
     columns = {column: [j[column] for j in joined] for column in joined[0]}
-    write_shard(path, columns, {"counts": list(counts), "findings": found.report()})
+    write_shard(path, columns, {"counts": list(counts), "findings": found.report(), "widths": widths})
+
+
+def _same(widths: dict[str, str]) -> None:
+    if len(widths) > 1:
+        raise DataInvalid(f"features must be equally wide: {', '.join(f'those of {name} have {width} numbers' for width, name in widths.items())}")
 
 
 def _features(video: Video) -> tuple[np.ndarray, int, dict]:

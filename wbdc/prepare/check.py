@@ -1,6 +1,7 @@
 """Check the annotations of every split against each other, the class list and the archives on disk."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ from wbdc.competitions import Competition, Video
 from wbdc.core.errors import DataInvalid
 from wbdc.core.files import digest, sha256
 from wbdc.core.findings import Findings
+from wbdc.data.archive import BROKEN, checksums
 
 
 class Checked(NamedTuple):
@@ -35,7 +37,7 @@ def check(root: Path, competition: Competition) -> Checked:
 
 
 def fingerprint(root: Path, splits: list[str], classes: list[str], present: dict[str, list]) -> str:
-    """Hash what determines the prepared data: annotations by content, archives by name and size."""
+    """Hash what determines the prepared data: annotations by content, archives by name and size, shared ones by checksums."""
     return digest([sha256(root / "annotations" / f"{s}.json") for s in splits], classes, present)
 
 
@@ -52,9 +54,9 @@ def _labels(splits: dict[str, list[Video]], competition: Competition, classes: l
             f"{len(unknown)} items of {competition.labelled}.json name unknown classes, first {', '.join(unknown[:3])}; "
             f"correct them, or put a taxonomy.csv with your classes beside the data ({len(classes)} are known)"
         )
-    for split in set(splits) - {competition.labelled}:
-        for video in splits[split]:
-            if video.label is not None:
+    for split, videos in splits.items():
+        for video in videos:
+            if split != competition.labelled and video.label is not None:
                 found.add("label.unexpected", f"{split}: {video.id}")  # never read further
 
 
@@ -68,10 +70,9 @@ def _once(splits: dict[str, list[Video]]) -> None:
 
 
 def _archives(root: Path, split: str, videos: list[Video], holds: str, found: Findings) -> list:
-    """Compare archives with annotations and return [(name, bytes)] of those that exist."""
+    """Compare archives with annotations and return [(name, bytes)] of those that exist; of a shared one [(member, checksum)]."""
     if holds == "features":
-        path = root / "zip_feats" / f"{split}.zip"
-        return [(path.name, path.stat().st_size)] if path.is_file() else []
+        return _members(root / "zip_feats" / f"{split}.zip", {v.source.member for v in videos}, found)
     wanted = {str(v.source.path): v.id for v in videos}
     present = sorted((entry.path, entry.stat().st_size) for entry in _walk(root / "zip_frames" / split))
     paths = {path for path, _ in present}
@@ -83,8 +84,19 @@ def _archives(root: Path, split: str, videos: list[Video], holds: str, found: Fi
     return [(os.path.relpath(path, root), size) for path, size in present]
 
 
-def _walk(folder: Path):
+def _members(path: Path, wanted: set[str], found: Findings) -> list:
+    """List what a shared archive holds. Equal sizes tell nothing: other features of the same videos have them too."""
+    try:
+        present = checksums(path) if path.is_file() else []  # the store counts what is missing, video by video
+    except BROKEN as error:
+        raise DataInvalid(f"{path} is no archive that can be read: {error}; copy or download it again") from error
+    for name in sorted({name for name, _ in present} - wanted):
+        found.add("archive.extra", f"{path.name}: {name}")
+    return present
+
+
+def _walk(folder: Path) -> Iterator[os.DirEntry]:
     if folder.is_dir():
         for bucket in os.scandir(folder):
             if bucket.is_dir():
-                yield from (entry for entry in os.scandir(bucket.path) if entry.name.endswith(".zip"))
+                yield from (entry for entry in os.scandir(bucket.path) if entry.name.endswith(".zip") and entry.is_file())

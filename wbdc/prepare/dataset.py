@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from wbdc.core.errors import UsageFault
-from wbdc.core.files import publish_json, read_json, sealed
+from wbdc.core.files import check_seal, publish_json, read_json, sealed
 
 CURRENT = "current.json"  # which dataset `wbdc prepare` was last asked for
 
@@ -40,7 +40,7 @@ class Prepared:
 def open_prepared(work: Path, name: str | None = None) -> Prepared:
     """Open a finished dataset below `work` by its hash (or the start of it); by default the one prepared last.
 
-    Raises UsageFault when there is none, or the name fits none or several.
+    Raises UsageFault when there is none, or the name fits none or several; IntegrityBroken when its tables were changed.
     """
     home = work / "prepared"
     finished = sorted(p.name for p in home.glob("*") if sealed(p)) if home.is_dir() else []
@@ -50,7 +50,7 @@ def open_prepared(work: Path, name: str | None = None) -> Prepared:
     fits = [f for f in finished if f.startswith(wanted)]
     if len(fits) != 1:
         raise UsageFault(f"{len(fits)} prepared datasets of {home} begin with {wanted!r}; there are: {', '.join(finished)}")
-    return Prepared(home / fits[0], sealed(home / fits[0]))
+    return Prepared(home / fits[0], check_seal(home / fits[0]))
 
 
 def make_current(folder: Path) -> None:

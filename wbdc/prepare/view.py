@@ -29,7 +29,7 @@ class Reading:
 
     def name(self) -> str:
         """Hash what determines the view."""
-        text = [self.text.tokenizer.to_str(), self.text.fields, self.text.length, sorted(self.text.tail)]
+        text = [self.text.tokenizer.to_str(), list(self.text.fields.items()), self.text.length, sorted(self.text.tail)]
         return digest(text, self.look, self.frames)
 
 

@@ -25,6 +25,7 @@ from wbdc.core.look import Look
 from wbdc.data.archive import features, pictures
 from wbdc.data.feed import by_length, collate
 from wbdc.data.frames import look_at
+from wbdc.nets.model import VideoClassifier
 from wbdc.serve.blend import blend
 from wbdc.serve.predict import Member, certain, load
 
@@ -112,8 +113,12 @@ class Engine:
                 with stages.time("look"), autocast(self.device, self.precision):
                     seen[key] = member.model.vision(batch.frames, batch.frame_mask)
             with stages.time("fuse"):
-                answers.append(certain(lambda: member.model.head(member.model.fuse(batch, seen[key]).pooled), batch.ids, self.device, self.precision))
+                answers.append(certain(lambda how: self._logits(member.model, batch, seen[key], how), batch.ids, self.device, self.precision))
         return blend([a.numpy() for a in answers], self.weights)
+
+    def _logits(self, model: VideoClassifier, batch: Batch, seen: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
+        """Score from what was seen; in another precision than ours look again, as the look itself may have overflowed."""
+        return model.head(model.fuse(batch, seen).pooled) if precision == self.precision else model.logits(batch)
 
 
 def _frames(source: Source, look: Look | None, count: int, findings: Findings, stages: Stages) -> np.ndarray:

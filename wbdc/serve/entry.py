@@ -17,7 +17,7 @@ from wbdc.core.device import called, find_device, find_precision, use_threads
 from wbdc.core.errors import UsageFault, WbdcError
 from wbdc.core.files import publish, publish_json, read_json
 from wbdc.core.findings import Findings
-from wbdc.serve.engine import Answers, Engine
+from wbdc.serve.engine import AHEAD, Answers, Engine
 
 BLEND = "blend.json"
 
@@ -55,11 +55,21 @@ def serve(
     marks["written"] = time.perf_counter() - began
     for code, entry in {**findings.report(), **answers.findings}.items():
         say(f"survived {code}: {entry['count']}")  # counts only: printing test content disqualifies
-    return answers, {"videos": len(videos), "marks": marks, "batches": batches, "stages": answers.stages, "threads": count, "device": str(where), "precision": called(how)}
+    ran = {"ahead": AHEAD, "threads": count, "device": str(where), "precision": called(how)}
+    return answers, {"videos": len(videos), "marks": marks, "batches": batches, "stages": answers.stages, **ran}
 
 
 def main(home: Path, began: float, argv: list[str] | None = None) -> int:
     """Run a submission from the command line and return the exit code."""
+    try:
+        _run(home, began, argv)
+    except WbdcError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.code
+    return 0
+
+
+def _run(home: Path, began: float, argv: list[str] | None) -> None:
     blend = read_json(home / BLEND)
     contest = plug.build(competitions, {"use": blend["competition"]})
     parser = argparse.ArgumentParser("main.py", description="Answer the test split: one class per video.")
@@ -73,24 +83,26 @@ def main(home: Path, began: float, argv: list[str] | None = None) -> int:
     parser.add_argument("--probabilities", type=Path, help="also write the probabilities (safetensors)")
     parser.add_argument("--timings", type=Path, help="also write where the seconds went (JSON)")
     given = parser.parse_args(argv)
-    try:
-        answers, timings = serve(
-            home, blend, given.data, given.out, split=given.split, device=given.device, precision=given.precision, threads=given.threads,
-            sample=given.sample.read_text().split() if given.sample else None, say=lambda line: print(line, file=sys.stderr), progress=lambda done, of: None, began=began,
-        )  # fmt: skip
-        if given.probabilities:
-            write_probabilities(given.probabilities, answers.probabilities)
-        if given.timings:
-            publish_json(given.timings, timings)
-    except WbdcError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.code
-    return 0
+    answers, timings = serve(
+        home, blend, given.data, given.out, split=given.split, device=given.device, precision=given.precision, threads=given.threads,
+        sample=_listed(given.sample) if given.sample else None, say=lambda line: print(line, file=sys.stderr), progress=lambda done, of: None, began=began,
+    )  # fmt: skip
+    if given.probabilities:
+        write_probabilities(given.probabilities, answers.probabilities)
+    if given.timings:
+        publish_json(given.timings, timings)
 
 
 def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
     """Publish (n, C) float32 probabilities as safetensors."""
     publish(path, lambda temporary: save_file({"p": np.ascontiguousarray(probabilities)}, temporary))
+
+
+def _listed(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageFault(f"the sample {path} cannot be read: {error}") from error
 
 
 def _chosen(videos: list[Video], sample: list[str] | None) -> list[Video]:

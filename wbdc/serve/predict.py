@@ -1,6 +1,6 @@
 """Rebuild a trained model from its folder and score videos."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,8 @@ def load(folder: Path, device: torch.device = torch.device("cpu")) -> Member:
     model = build(facts["blueprint"], near=folder)
     try:
         weights = load_file(folder / WEIGHTS)
+        if odd := [name for name, t in model.state_dict().items() if name in weights and weights[name].dtype != t.dtype]:
+            raise RuntimeError(f"another kind of number in {', '.join(odd[:10])}")  # torch would convert them in silence
         model.load_state_dict(weights, strict=True)
     except (SafetensorError, OSError, RuntimeError) as error:
         raise IntegrityBroken(f"{folder / WEIGHTS} does not fit {MODEL} beside it: {str(error)[:600]}") from error
@@ -58,17 +60,17 @@ def load(folder: Path, device: torch.device = torch.device("cpu")) -> Member:
 def probabilities(model: VideoClassifier, batches: Iterable[Batch], device: torch.device, precision: torch.dtype) -> Tensor:
     """Score videos: (n, C) float32 probabilities on the CPU, in the order given. Raises ResultInvalid as `certain` does."""
     model.eval()
-    return torch.cat([certain(lambda b=b: model.logits(b), b.ids, device, precision) for b in (batch.to(device) for batch in batches)])
+    return torch.cat([certain(lambda _, b=b: model.logits(b), b.ids, device, precision) for b in (batch.to(device) for batch in batches)])
 
 
-def certain(logits, ids: tuple[str, ...], device: torch.device, precision: torch.dtype) -> Tensor:
+def certain(logits: Callable[[torch.dtype], Tensor], ids: tuple[str, ...], device: torch.device, precision: torch.dtype) -> Tensor:
     """Turn logits (B, C) into probabilities on the CPU; once more in FP32 when half precision overflowed.
 
-    logits: a function, called inside the precision. Raises ResultInvalid when they are not finite even then: never a silent class 0.
+    logits: a function of the precision, called inside it. Raises ResultInvalid when they are not finite even then: never a silent class 0.
     """
     for attempt in dict.fromkeys((precision, torch.float32)):
         with autocast(device, attempt):
-            scores = logits().float()
+            scores = logits(attempt).float()
         if scores.isfinite().all():
             return scores.softmax(-1).cpu()
     bad = [name for name, row in zip(ids, scores.isfinite().all(1).tolist()) if not row]

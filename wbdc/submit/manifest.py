@@ -12,7 +12,8 @@ MANIFEST, RECEIPT = "manifest.json", "latency.json"
 
 def write_manifest(folder: Path, facts: dict) -> dict:
     """Publish the manifest of a folder and return it: `facts`, {"files": {path: {"sha256", "bytes"}}, "bound": hash of all that}."""
-    files = {str(p.relative_to(folder)): {"sha256": sha256(p), "bytes": p.stat().st_size} for p in contents(folder) if p.name not in (MANIFEST, RECEIPT)}
+    files = {str(p.relative_to(folder)): {"sha256": sha256(p), "bytes": p.stat().st_size} for p in contents(folder)}
+    files = {name: entry for name, entry in files.items() if name not in (MANIFEST, RECEIPT)}
     manifest = {**facts, "files": files}
     manifest["bound"] = bound(manifest)
     publish_json(folder / MANIFEST, manifest)

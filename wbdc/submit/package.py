@@ -97,12 +97,14 @@ def _add_member(making: Path, member: Packed) -> dict:
         _copy(member.folder / name, home / name)
     if kit.is_file():
         again = making / kit_file(member.name)
-        for source, name in ((kit, again.name), *((member.folder / n, n) for n in _plugs(read_json(kit)))):
-            if (again.parent / name).is_file() and sha256(again.parent / name) != sha256(source):
-                raise IntegrityBroken(f"{source} differs between the folds of one run; train the folds again with one kit")
-            _copy(source, again.parent / name)
-    weights = sealed(member.folder).get("weights", {})
-    return {"name": member.name, "weight": member.weight, "kit": kit_file(member.name) if kit.is_file() else None, "weights": weights, "sha256": sha256(home / WEIGHTS)}
+        for name in _plugs(read_json(kit)):
+            if (again.parent / name).is_file() and sha256(again.parent / name) != sha256(member.folder / name):
+                raise IntegrityBroken(f"{member.folder / name} differs between the folds of one run; train them again with one plug")
+            _copy(member.folder / name, again.parent / name)
+        if not again.is_file():  # folds of one run may differ in [serve] alone
+            _copy(kit, again)
+    told = {"kit": kit_file(member.name) if kit.is_file() else None, "weights": sealed(member.folder).get("weights", {}), "sha256": sha256(home / WEIGHTS)}
+    return {"name": member.name, "weight": member.weight, **told}
 
 
 def _plugs(table: object) -> list[str]:

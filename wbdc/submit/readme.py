@@ -8,7 +8,7 @@ from wbdc.submit.scripts import fill
 TEXT = """\
 # Submission to @COMPETITION@
 
-@COUNT@ blended in @PRECISION@.
+@COUNT@ in @PRECISION@.
 @FACTS@
 ## Run
 
@@ -45,8 +45,9 @@ def readme(folder: Path, *, competition: str, precision: str, judge: dict[str, s
     rows = [f"| {m['name']} | {m['weight']:g} | {m['kit'] or '–'} | {_words(m['weights'])} | {m['sha256']} |" for m in members]
     told = [f"* {name}: {value}" for name, value in _flat(facts)]
     return fill(
-        TEXT, competition=competition, precision=precision, data=judge["data"], result=judge["result"], members="\n".join(rows), sizes="\n".join(_sizes(folder)),
-        count="One model" if len(members) == 1 else f"{len(members)} models", facts="\n".join(["", *told, ""]) if told else "",
+        TEXT, competition=competition, precision=precision, data=judge["data"], result=judge["result"],
+        members="\n".join(rows), sizes="\n".join(_sizes(folder)),
+        count="One model" if len(members) == 1 else f"A blend of {len(members)} models", facts="\n".join(["", *told, ""]) if told else "",
     )  # fmt: skip
 
 

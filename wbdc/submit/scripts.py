@@ -85,8 +85,10 @@ HERE=$(cd "$(dirname "$0")" && pwd)
 DATA=$(cd "${DATA:-@DATA@}" && pwd)
 mkdir -p "${WORK:-work}"
 WORK=$(cd "${WORK:-work}" && pwd)
+if [ -n "${WBDC_WEIGHTS:-}" ]; then WBDC_WEIGHTS=$(cd "$WBDC_WEIGHTS" && pwd); export WBDC_WEIGHTS; fi
 export DATA WORK PYTHONDONTWRITEBYTECODE=1
-wbdc() { PYTHONPATH="$HERE/source" "${PYTHON:-python3}" -m wbdc "$@"; }
+# -P: the wbdc/ beside this script only serves, and must not be found first
+wbdc() { PYTHONPATH="$HERE/source" "${PYTHON:-python3}" -P -m wbdc "$@"; }
 cd "$HERE"
 @COMMANDS@
 """

@@ -11,6 +11,7 @@ from types import ModuleType
 
 from wbdc import competitions
 from wbdc.core import plug
+from wbdc.core.device import PRECISIONS
 from wbdc.core.errors import UsageFault, hint
 from wbdc.data.text import TextReader, learnable
 from wbdc.nets import fusion as fusions
@@ -147,6 +148,7 @@ def check(name: str, folder: Path, tables: dict) -> None:
     for key, target in (("text", text), ("trunk", trunk), ("pretrain", Stage), ("train", Stage), ("serve", Serve)):
         if key in tables:
             plug.check(f"kit {name}: {key}", target, tables[key])
+            _check_values(f"kit {name}: {key}", tables[key])
     _check_text(name, tables, contest)
     plug.prepare(visions, tables["vision"], folder)
     plug.prepare(fusions, tables["fusion"], folder)
@@ -154,6 +156,15 @@ def check(name: str, folder: Path, tables: dict) -> None:
         for home, kind in ((objectives, "objective"), (tricks, "trick")):
             for table in tables.get(stage, {}).get(kind) or []:
                 plug.prepare(home, table, folder)
+
+
+def _check_values(where: str, table: dict) -> None:
+    for count in ("epochs", "batch", "accumulate"):
+        if table.get(count, 1) < 1:
+            raise UsageFault(f"{where}.{count} = {table[count]}; it counts from 1")
+    known, precision = ["auto", *PRECISIONS], table.get("precision", "auto")
+    if precision not in known:
+        raise UsageFault(f"{where}: no precision called {precision!r}{hint(precision, known)}")
 
 
 def _check_text(name: str, tables: dict, contest: competitions.Competition) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from wbdc.core.errors import UsageFault, hint
-from wbdc.core.files import digest, publish, read_json, sealed
+from wbdc.core.files import digest, publish, read_json, sealed, sha256
 from wbdc.prepare.dataset import Prepared
 from wbdc.train.kit import Kit
 
@@ -47,7 +47,7 @@ def identify(stage: str, kit: Kit, prepared: Prepared, *, seed: int, without: st
     """Name a run by everything that determines its bits on one kind of machine, and list those facts."""
     used = {k: v for k, v in kit.tables.items() if k not in ("about", "serve", "pretrain" if stage == "train" else "train")}
     facts = {"stage": stage, "kit": kit.name, "data": prepared.hash, "seed": seed, "without": without, "source": source}
-    name = f"{kit.name}-{digest(facts, used)[:8]}"
+    name = f"{kit.name}-{digest(facts, used, [sha256(path) for path in kit.plugs()])[:8]}"
     return f"pretrain-{name}" if stage == "pretrain" else name, facts
 
 

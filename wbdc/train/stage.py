@@ -110,8 +110,10 @@ def _rows(run: Run, stage: Stage, prepared: Prepared, made: Assembled, machine: 
 def _train(run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, learned: np.ndarray, machine: Machine, telling: Telling, kit: Kit) -> dict:
     """Fit the model and save its averaged weights; leave them in the model."""
     seed, device, precision = run.facts["seed"], machine.device, find_precision(stage.precision, machine.device)
-    each = max(1, len(learned) // stage.batch) // stage.accumulate or 1
-    steps = each * stage.epochs  # the real number of steps: the schedule ends where the training does
+    each = max(1, len(learned) // stage.batch)
+    steps = each * stage.epochs // stage.accumulate  # the real number of steps: the schedule ends where the training does
+    if not steps:
+        raise UsageFault(f"{len(learned)} videos make {each * stage.epochs} batches of {stage.batch}, too few for one step of {stage.accumulate}; lower batch or accumulate")
     torch.manual_seed(seed)  # new heads are a function of the seed
     model = made.model.to(device)
     objectives = nn.ModuleList(plug.build(objective_plugs, t, model, near=kit.folder) for t in stage.objective).to(device)
@@ -125,7 +127,7 @@ def _train(run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, le
     start = state.restore(folder, *held)
     if start:
         telling.say(f"goes on after step {start} of {steps}")
-    save_every, began, last = machine.save_every or each, time.monotonic(), {}
+    save_every, began, last = machine.save_every or max(1, each // stage.accumulate), time.monotonic(), {}
     batches = rows.training(learned, stage.batch, seed, stage.epochs, start * stage.accumulate)
     with stoppable() as stopped:
 

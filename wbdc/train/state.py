@@ -37,8 +37,9 @@ def restore(folder: Path, model: nn.Module, objectives: nn.Module, optimizer: to
         raise IntegrityBroken(f"{path} is missing or damaged; delete {folder} to train this fold anew")
     tensors = load_file(path)
     wanted = _tensors(model, objectives, optimizer, tricks, scaler)
-    if wanted.keys() != tensors.keys():
-        raise IntegrityBroken(f"{path} belongs to another recipe; it differs in: {', '.join(sorted(wanted.keys() ^ tensors.keys())[:10])}")
+    differ = [n for n in sorted(wanted.keys() | tensors.keys()) if n not in wanted or n not in tensors or wanted[n].shape != tensors[n].shape]
+    if differ:
+        raise IntegrityBroken(f"{path} belongs to another recipe; it differs in: {', '.join(differ[:10])}")
     model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}, strict=True)
     objectives.load_state_dict({n.removeprefix("objectives."): t for n, t in tensors.items() if n.startswith("objectives.")}, strict=True)
     for number, entry in enumerate(optimizer.state.values()):

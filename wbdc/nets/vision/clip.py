@@ -1,5 +1,7 @@
 """CLIP's picture tower through open_clip: a ViT or ResNet that comes with its own size, mean and std (Radford et al., 2021)."""
 
+from pathlib import Path
+
 import open_clip
 from open_clip.model import _build_vision_tower  # the public factory would build the text tower too
 from open_clip.pretrained import get_pretrained_cfg
@@ -36,10 +38,11 @@ class Clip(Vision):
             raise UsageFault("vision 'clip' takes either model and weights, or architecture and look (random weights)")
         if model is not None:
             architecture, look, place = _known(model, weights)
+            folder = locate(place, FILES)
         self.architecture, self.look, self.dim = architecture, Look.of(look), architecture["embed_dim"]
         self.tower = _build_vision_tower(self.dim, dict(architecture["vision_cfg"]), architecture.get("quick_gelu", False))
         if model is not None:
-            self._load(place, f"{model} {weights}")
+            self._load(folder, f"{model} {weights}")
         self.freeze()
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -48,8 +51,7 @@ class Clip(Vision):
     def blueprint(self) -> dict:
         return {"use": "clip", "frames": self.frames, "frozen": self.frozen, "architecture": self.architecture, "look": self.look._asdict()}
 
-    def _load(self, place: str, called: str) -> None:
-        folder = locate(place, FILES)
+    def _load(self, folder: Path, called: str) -> None:
         file = next(folder / f for f in FILES if (folder / f).is_file())
         taken, left = strict_part(load_file(file), set(self.tower.state_dict()), file, "visual.")
         self.tower.load_state_dict(taken, strict=True)
@@ -65,6 +67,8 @@ def _known(model: str, weights: str) -> tuple[dict, dict, str]:
     if not listed:
         tags = open_clip.list_pretrained_tags_by_model(model)
         raise UsageFault(f"open_clip has no weights {weights!r} for {model}{hint(weights, tags)}")
+    if listed.get("resize_mode", "shortest") != "shortest":
+        raise UsageFault(f"weights {weights!r} of {model} were trained on pictures that are {listed['resize_mode']}ed to a square; wbdc crops, so choose others")
     architecture = {"embed_dim": config["embed_dim"], "vision_cfg": config["vision_cfg"], "quick_gelu": listed.get("quick_gelu", config.get("quick_gelu", False))}
     look = {"size": config["vision_cfg"]["image_size"], "mean": listed["mean"], "std": listed["std"], "interpolation": listed["interpolation"]}
     return architecture, look, (listed.get("hf_hub") or f"{model}-{weights}").strip("/")

@@ -2,11 +2,12 @@
 
 from torch import Tensor
 
+from wbdc.core.errors import UsageFault
 from wbdc.nets.vision import Vision
 
 
 class Features(Vision):
-    """dim: numbers per frame, as stored. Nothing is learned here; the model projects them."""
+    """dim: numbers per frame, as stored. Nothing is learned here; the model projects them. Raises UsageFault for another width."""
 
     def __init__(self, *, dim: int = 768, frames: int = 32, frozen: bool = True):
         super().__init__(frames=frames, frozen=frozen)
@@ -14,6 +15,8 @@ class Features(Vision):
         self.loaded = "none: the data brings features"
 
     def encode(self, pixels: Tensor) -> Tensor:
+        if pixels.shape[1] != self.dim:
+            raise UsageFault(f"the data's frames are {pixels.shape[1]} numbers each, the kit expects {self.dim}; set vision.dim = {pixels.shape[1]}")
         return pixels
 
     def normalise(self, pixels: Tensor) -> Tensor:

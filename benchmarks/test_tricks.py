@@ -1,0 +1,55 @@
+"""EMA and FGM bookkeeping beside the solutions' loops, in one run. `pytest benchmarks --benchmark-enable -n 0`."""
+
+import pytest
+import torch
+from torch import nn
+
+from wbdc.train.tricks.ema import EMA
+from wbdc.train.tricks.fgm import nudged
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    """About 50 million numbers in 200 weights, with a word table whose gradient touches 2,000 of 21,000 rows."""
+    made = nn.ModuleDict({"words": nn.Embedding(21_128, 768), "layers": nn.ModuleList(nn.Linear(768, 440) for _ in range(100))})
+    made["words"].weight.grad = torch.zeros_like(made["words"].weight)
+    made["words"].weight.grad[torch.randperm(21_128)[:2000]] = 0.1
+    return made
+
+
+@pytest.mark.benchmark(group="EMA, one update")
+def test_ema_ours(benchmark, network):
+    trick = EMA(network)
+    benchmark(lambda: trick.after_step(1000))
+
+
+@pytest.mark.benchmark(group="EMA, one update")
+def test_ema_the_solutions_way(benchmark, network):
+    shadow = {name: p.data.clone() for name, p in network.named_parameters()}
+
+    def update() -> None:
+        for name, p in network.named_parameters():
+            shadow[name] = ((1.0 - 0.999) * p.data + 0.999 * shadow[name]).clone()
+
+    benchmark(update)
+
+
+@pytest.mark.benchmark(group="FGM, attack and restore")
+def test_fgm_ours(benchmark, network):
+    def attack() -> None:
+        with nudged([network["words"].weight], 0.5):
+            pass
+
+    benchmark(attack)
+
+
+@pytest.mark.benchmark(group="FGM, attack and restore")
+def test_fgm_the_solutions_way(benchmark, network):
+    weight = network["words"].weight
+
+    def attack() -> None:
+        backup = weight.data.clone()
+        weight.data.add_(0.5 * weight.grad / torch.norm(weight.grad))
+        weight.data = backup
+
+    benchmark(attack)

@@ -1,0 +1,36 @@
+"""What every test may stand on: one thread, a small data root, and the real data where they lie."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parent))  # small.py, toys.py
+
+import small
+
+torch.set_num_threads(1)
+
+REAL = Path(os.environ.get("WBDC_REAL_DATA") or Path(__file__).parents[2] / "shared" / "data")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the test data that the project does not carry along."""
+    if not (REAL / "nasty" / "nasty.json").is_file():
+        pytest.skip(f"{REAL} holds no test data; set WBDC_REAL_DATA to run this")
+    return REAL
+
+
+@pytest.fixture
+def small_root(tmp_path: Path) -> Path:
+    """A tiny data root in the contest's layout: 12 labelled, 4 unlabelled and 4 test videos with JPEG archives."""
+    return small.root(tmp_path / "data")
+
+
+@pytest.fixture
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for the disk: no power is lost here."""
+    monkeypatch.setattr("os.fsync", lambda handle: None)

@@ -1,0 +1,74 @@
+"""Device and precision: found or refused, never replaced in silence."""
+
+import pytest
+import torch
+
+from wbdc.core import device
+from wbdc.core.errors import EnvironmentLacks, UsageFault
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    def set_count(count: int):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    return set_count
+
+
+def test_auto_takes_what_is_there(gpus):
+    gpus(0)
+    assert device.find_device() == CPU
+    gpus(1)
+    assert device.find_device() == GPU and device.find_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("count, asked, said", [(0, "cuda", "torch sees no GPU"), (0, "cuda:0", "torch sees no GPU"), (1, "cuda:1", "torch sees 1 GPU")])
+def test_fault_36_a_gpu_that_is_not_there_is_exit_7(gpus, count, asked, said):
+    gpus(count)
+    with pytest.raises(EnvironmentLacks, match=f"device {asked} was asked for, but {said}.*--device cpu") as caught:
+        device.find_device(asked)
+    assert caught.value.code == 7
+
+
+@pytest.mark.parametrize("asked", ["gpu", "cud", ""])
+def test_an_unknown_device_is_a_fault_of_usage(asked):
+    with pytest.raises(UsageFault, match=f"no device called '{asked}'"):
+        device.find_device(asked)
+
+
+@pytest.mark.parametrize("where, bf16, found", [(GPU, False, torch.float16), (CPU, True, torch.bfloat16), (CPU, False, torch.float32)])
+def test_auto_precision(monkeypatch, where, bf16, found):
+    monkeypatch.setattr(device, "_bf16_cpu", lambda: bf16)
+    assert device.find_precision("auto", where) == found
+
+
+@pytest.mark.parametrize("asked", device.PRECISIONS)
+def test_precision_as_asked(asked):
+    assert device.called(device.find_precision(asked, GPU)) == asked
+
+
+@pytest.mark.parametrize("asked, said", [("fp61", "no precision called 'fp61'; did you mean 'fp16'"), ("half", "it may be one of: auto, fp32, fp16, bf16"), ("fp16", "fp16 on a CPU is slower")])
+def test_a_precision_that_makes_no_sense_is_refused(asked, said):
+    with pytest.raises(UsageFault, match=said):
+        device.find_precision(asked, CPU)
+
+
+def test_autocast_changes_the_block_and_not_the_weights():
+    layer, x = torch.nn.Linear(4, 4), torch.randn(2, 4)
+    with device.autocast(CPU, torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    with device.autocast(CPU, torch.float32):
+        assert layer(x).dtype == torch.float32
+    assert layer.weight.dtype == torch.float32
+
+
+def test_threads_are_set_and_told():
+    before = torch.get_num_threads()
+    try:
+        assert device.use_threads(2) == 2 == torch.get_num_threads()
+        assert device.use_threads(None) == torch.get_num_threads() >= 1
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,302 @@
+"""Files: whole or absent, whatever happens while they are written; folders that one process holds."""
+
+import errno
+import json
+import os
+import resource
+import signal
+import stat
+import subprocess
+import threading
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+from safetensors.numpy import save_file
+from small import python
+
+from wbdc.core import files
+from wbdc.core.errors import EnvironmentLacks, FolderInUse, IntegrityBroken, OutOfResources
+
+OLD, NEW = b"old" * 1000, b"new" * 2000
+
+
+@pytest.fixture
+def path(tmp_path):
+    (tmp_path / "kept.bin").write_bytes(OLD)
+    return tmp_path / "kept.bin"
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_publish_replaces_and_makes_folders(tmp_path, path):
+    files.publish_bytes(path, NEW)
+    files.publish_bytes(tmp_path / "a" / "b" / "c.bin", NEW)
+    assert path.read_bytes() == NEW and (tmp_path / "a" / "b" / "c.bin").read_bytes() == NEW
+    assert names(tmp_path) == ["a", "kept.bin"] and names(tmp_path / "a" / "b") == ["c.bin"]
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError(errno.ENOENT, "gone")])
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(path, error):
+    def write(temporary):
+        temporary.write_bytes(NEW[:100])
+        raise error
+
+    with pytest.raises(type(error)):
+        files.publish(path, write)
+    assert path.read_bytes() == OLD and names(path.parent) == ["kept.bin"]
+
+
+def test_publish_syncs_the_file_before_the_rename_and_the_folder_after(path, monkeypatch):
+    """Fault 6, power loss: an unsynced file may be empty after the rename, an unsynced folder may not know the new name."""
+    done = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr("os.fsync", lambda handle: (done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file"), sync(handle)))
+    monkeypatch.setattr("os.replace", lambda a, b: (done.append("rename"), replace(a, b)))
+    files.publish_bytes(path, NEW)
+    assert done == ["file", "rename", "folder"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from wbdc.core import files
+where, path = sys.argv[1], Path(sys.argv[2])
+def die(*_): os.kill(os.getpid(), signal.SIGKILL)
+def wrap(call, before):
+    def wrapped(*a):
+        die() if before else call(*a)
+        die()
+    return wrapped
+def write(temporary):
+    with temporary.open("wb") as file:
+        file.write(b"new" * 1000); file.flush()
+        die() if where == "write" else None
+        file.write(b"new" * 1000)
+if where == "sync": os.fsync = wrap(os.fsync, True)
+if where == "rename": os.replace = wrap(os.replace, True)
+if where == "renamed": os.replace = wrap(os.replace, False)
+files.publish(path, write)
+"""
+
+
+@pytest.mark.parametrize("where, content", [("write", OLD), ("sync", OLD), ("rename", OLD), ("renamed", NEW)])
+def test_fault_1_kill_9_leaves_the_old_file_or_the_new_one(path, where, content):
+    assert python(KILLED, where, path).returncode == -signal.SIGKILL
+    assert path.read_bytes() == content
+    with files.hold(path.parent):  # the next start sweeps what the killed one left
+        assert [n for n in names(path.parent) if n.endswith(".tmp")] == []
+    assert files.contents(path.parent) == [path]
+
+
+def test_sweep_removes_the_temporaries_of_safetensors_too(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / ".package.7.tmp").mkdir()  # a folder is its maker's to remove
+    for name in (".x.bin.123.tmp", ".tmpA1b2C3", "deep/.y.safetensors.9.tmp", "deep/.tmpq", "x.bin", "deep/y.tmpl"):
+        (tmp_path / name).write_bytes(b"1")
+    assert [p.name for p in files.contents(tmp_path)] == ["y.tmpl", "x.bin"]
+    files.sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["x.bin", "y.tmpl"]
+
+
+WRITERS = {
+    "bytes": lambda temporary: temporary.write_bytes(NEW * 10),
+    "safetensors": lambda temporary: save_file({"x": np.random.default_rng(0).random(5000)}, temporary),
+    "parquet": pl.DataFrame({"x": np.random.default_rng(0).random(5000)}).write_parquet,
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_permissions_follow_umask(path, writer, umask):
+    before = os.umask(umask)
+    try:
+        files.publish(path, WRITERS[writer])
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.fixture
+def small_disk():
+    """No file may grow beyond 4 kB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_fault_7_a_full_disk_is_exit_9_and_keeps_the_old_file(path, small_disk, writer):
+    """Writers in Rust raise errors of their own, which are no OSError."""
+    with pytest.raises(OutOfResources, match=r"kept.bin could not be written: File too large, [\d,]+ bytes are free"):
+        files.publish(path, WRITERS[writer])
+    assert path.read_bytes() == OLD and names(path.parent) == ["kept.bin"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize("call", ["os.fsync", "os.replace", "os.mkdir"])
+def test_fault_7_at_any_step(path, monkeypatch, call, number):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(call, fail)
+    with pytest.raises(OutOfResources) as caught:
+        files.publish_bytes(path.parent / "new" / "x.bin" if call == "os.mkdir" else path, NEW)
+    assert caught.value.code == 9 and isinstance(caught.value.__cause__, OSError)
+    assert path.read_bytes() == OLD and names(path.parent) == ["kept.bin"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_fault_9_a_read_only_folder_is_exit_7(path, monkeypatch, number):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(EnvironmentLacks, match="cannot be written to.*--work") as caught:
+        files.publish_bytes(path, NEW)
+    assert caught.value.code == 7 and path.read_bytes() == OLD and names(path.parent) == ["kept.bin"]
+
+
+@pytest.mark.parametrize("use", [lambda folder: files.publish_bytes(folder / "x", NEW), lambda folder: files.hold(folder).__enter__()])
+def test_fault_9_a_folder_that_cannot_be_made_is_exit_7(path, use):
+    for folder in (path, path / "deeper"):  # a file stands in its place
+        with pytest.raises(EnvironmentLacks, match="cannot be written to"):
+            use(folder)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_fault_9_chmod(path):
+    path.parent.chmod(0o500)
+    try:
+        for use in (lambda: files.publish_bytes(path, NEW), lambda: files.hold(path.parent).__enter__()):
+            with pytest.raises(EnvironmentLacks):
+                use()
+    finally:
+        path.parent.chmod(0o700)
+    assert path.read_bytes() == OLD
+
+
+def test_equal_values_give_equal_bytes(tmp_path):
+    files.publish_json(tmp_path / "a.json", {"b": 1, "a": ["字", None]})
+    files.publish_json(tmp_path / "b.json", {"a": ["字", None], "b": 1})
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert files.read_json(tmp_path / "a.json") == {"a": ["字", None], "b": 1}
+    assert files.digest({"b": 1, "a": 2}) == files.digest({"a": 2, "b": 1}) != files.digest({"a": 2, "b": 2})
+
+
+def test_names_that_are_no_utf8_can_be_written_and_hashed(tmp_path):
+    name = os.fsdecode(b"\xff\xe5.zip")
+    files.publish_json(tmp_path / "a.json", {"name": name})
+    assert files.read_json(tmp_path / "a.json") == {"name": name}
+    assert files.digest(name) != files.digest(name[1:])
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b'{"a": "\xff"}'])
+def test_fault_10_a_damaged_json_of_ours_is_exit_4(tmp_path, content):
+    if content is not None:
+        (tmp_path / "facts.json").write_bytes(content)
+    with pytest.raises(IntegrityBroken, match="facts.json is (missing|damaged)") as caught:
+        files.read_json(tmp_path / "facts.json")
+    assert caught.value.code == 4
+
+
+@pytest.fixture
+def sealed(tmp_path):
+    for name in ("a.bin", "b/c.bin", "b/d.bin"):
+        files.publish_bytes(tmp_path / name, name.encode())
+    assert files.sealed(tmp_path) is None
+    files.seal(tmp_path, {"rows": 3})
+    return tmp_path
+
+
+def test_a_seal_keeps_facts_and_hashes(sealed):
+    facts = files.check_seal(sealed)
+    assert facts == files.sealed(sealed) and facts["rows"] == 3 and list(facts["files"]) == ["a.bin", "b/c.bin", "b/d.bin"]
+
+
+@pytest.mark.parametrize("change", [lambda p: p.write_bytes(b"b/x.bin"), lambda p: p.unlink(), lambda p: p.write_bytes(b"")])
+def test_a_seal_names_the_files_that_changed(sealed, change):
+    change(sealed / "b" / "c.bin")
+    with pytest.raises(IntegrityBroken, match=r"1 files differ from what was written: b/c.bin$"):
+        files.check_seal(sealed)
+
+
+def test_a_seal_is_written_last(tmp_path, monkeypatch):
+    (tmp_path / "a.bin").write_bytes(b"a")
+    monkeypatch.setattr(files, "sha256", lambda path: (_ for _ in ()).throw(OSError(errno.EIO, "broken disk")))
+    with pytest.raises(OSError):
+        files.seal(tmp_path, {})
+    assert files.sealed(tmp_path) is None
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from wbdc.core.files import hold
+with hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    with python(HOLDER, tmp_path, start=subprocess.Popen, stdin=subprocess.PIPE) as child:
+        assert child.stdout.readline() == "held\n"
+        yield child
+        child.kill()
+
+
+def test_fault_31_a_held_folder_is_exit_8_at_once_and_names_the_holder(tmp_path, holder):
+    start = time.perf_counter()
+    with pytest.raises(FolderInUse, match=f"in use by process {holder.pid};") as caught:
+        with files.hold(tmp_path):
+            pass
+    assert caught.value.code == 8 and time.perf_counter() - start < 1
+
+
+def test_fault_31_a_killed_holder_holds_nothing(tmp_path, holder):
+    (tmp_path / ".x.1.tmp").write_bytes(b"half")
+    holder.kill()
+    holder.wait()
+    with files.hold(tmp_path):
+        assert not (tmp_path / ".x.1.tmp").exists()
+
+
+def test_fault_31_of_many_one_holds(tmp_path):
+    won, lost, gate, leave = [], [], threading.Barrier(8), threading.Event()
+
+    def race():
+        gate.wait()
+        try:
+            with files.hold(tmp_path):
+                won.append(1)
+                leave.wait(10)
+        except FolderInUse:
+            lost.append(1)
+            leave.set() if len(lost) == 7 else None
+
+    racers = [threading.Thread(target=race) for _ in range(8)]
+    [r.start() for r in racers]
+    [r.join() for r in racers]
+    assert len(won) == 1 and len(lost) == 7
+    with files.hold(tmp_path):
+        pass
+
+
+def test_a_holder_that_fails_lets_go(tmp_path):
+    with pytest.raises(ValueError):
+        with files.hold(tmp_path):
+            raise ValueError
+    with files.hold(tmp_path):
+        pass
+
+
+def test_a_log_grows_by_lines(tmp_path):
+    for step in range(3):
+        files.append_line(tmp_path / "log.jsonl", json.dumps({"step": step}))
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [0, 1, 2]

@@ -1,0 +1,150 @@
+"""Plugs: the signature is the schema, the file name is the name, and whatever does not fit is refused with a hint."""
+
+import ast
+import importlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import click
+import pytest
+
+import wbdc
+from wbdc import competitions
+from wbdc.core import plug
+from wbdc.core.errors import UsageFault
+from wbdc.nets import fusion, vision
+from wbdc.train import objectives, tricks
+
+HOMES = (competitions, fusion, vision, objectives, tricks)
+HOUSE = Path(wbdc.__file__).parent
+
+
+class Lamp:
+    """A contract of one line."""
+
+
+class Bright(Lamp):
+    def __init__(
+        self, room: object, *, watts: int, colour: str = "white", dim: float = 0.5, on: bool = False, hours: list[int] = (), plan: dict[str, float] | None = None
+    ):
+        self.room, self.settings = room, (watts, colour, dim, on, list(hours), plan)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A plug folder with two files of its own."""
+    folder = tmp_path / "lamps"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("class Lamp: ...\nPlug = Lamp\n")
+    for name in ("dual_stream", "single_stream"):
+        (folder / f"{name}.py").write_text(f"from lamps import Lamp\nclass A(Lamp):\n    def __init__(self, room, *, layers: int = 1):\n        self.told = ({name!r}, room, layers)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("lamps")
+    for name in [m for m in __import__("sys").modules if m.split(".")[0] == "lamps"]:
+        del __import__("sys").modules[name]
+
+
+def refused(given: dict) -> str:
+    with pytest.raises(UsageFault) as caught:
+        plug.check("lamp 'bright'", Bright, given)
+    assert caught.value.code == 2
+    return str(caught.value)
+
+
+def test_settings_that_fit(home):
+    plug.check("lamp", Bright, {"watts": 3})
+    plug.check("lamp", Bright, {"watts": 3, "colour": "red", "dim": 1, "on": True, "hours": [1], "plan": {"a": 1.0}})
+    plug.check("lamp", Bright, {"watts": 3, "dim": 0.1, "plan": None})
+    assert plug.build(home, {"use": "dual_stream", "layers": 3}, "hall").told == ("dual_stream", "hall", 3)
+    assert plug.build(home, {"use": "single_stream"}, "hall").told == ("single_stream", "hall", 1)
+
+
+def test_names_are_hinted(home):
+    with pytest.raises(UsageFault, match="^no lamp called 'dual_steam'; did you mean 'dual_stream'\\?$"):
+        plug.build(home, {"use": "dual_steam"}, None)
+    with pytest.raises(UsageFault, match="^no lamp called 'xyz'; it may be one of: dual_stream, single_stream$"):
+        plug.build(home, {"use": "xyz"}, None)
+    with pytest.raises(UsageFault, match="^lamp 'dual_stream' has no setting 'layer'; did you mean 'layers'\\?$"):
+        plug.build(home, {"use": "dual_stream", "layer": 2}, None)
+
+
+@pytest.mark.parametrize("use", [None, 3, ["dual_stream"]])
+def test_a_table_without_a_name_lists_the_names(home, use):
+    with pytest.raises(UsageFault, match="lamp needs `use = ...`; one of: dual_stream, single_stream"):
+        plug.build(home, {"use": use} if use else {})
+
+
+def test_a_host_is_no_setting(home):
+    assert refused({"watts": 1, "room": "hall"}).startswith("lamp 'bright' has no setting 'room'")
+    assert refused({}) == "lamp 'bright' needs a value for 'watts'"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"on": "False"}, {"on": 0}, {"on": 1}, {"watts": 2.5}, {"watts": True}, {"watts": "3"}, {"dim": "0.5"}, {"dim": True}, {"colour": 3}, {"hours": "12"}, {"plan": [1]}, {"plan": 0}],
+    ids=str,
+)
+def test_trap_14_a_value_of_another_type_is_refused(wrong):
+    """ "False" is true for bool(), so nothing is ever converted."""
+    (name, value), *_ = wrong.items()
+    assert refused({"watts": 1} | wrong).startswith(f"lamp 'bright': {name} = {value!r} is not of the type")
+
+
+LATE = "from __future__ import annotations\nfrom lamps import Lamp\nclass Late(Lamp):\n    def __init__(self, room, *, on: bool = False): self.on = on\n"
+
+
+def test_a_plug_beside_the_kit(home, tmp_path):
+    (tmp_path / "late.py").write_text(LATE)
+    assert plug.build(home, {"use": "./late.py", "on": True}, "hall", near=tmp_path).on is True
+    assert plug.called(plug.build(home, {"use": "./late.py"}, "hall", near=tmp_path)) == "late"
+    with pytest.raises(UsageFault, match="^no lamp at .*later.py; put the file beside the kit$"):
+        plug.build(home, {"use": "./later.py"}, "hall", near=tmp_path)
+
+
+def test_trap_14_holds_for_annotations_that_are_text(home, tmp_path):
+    """`from __future__ import annotations` turns every annotation into a string."""
+    (tmp_path / "late.py").write_text(LATE)
+    with pytest.raises(UsageFault, match="on = 'False' is not of the type bool"):
+        plug.build(home, {"use": "./late.py", "on": "False"}, "hall", near=tmp_path)
+
+
+@pytest.mark.parametrize("content, found", [(LATE + "class Later(Lamp): ...\n", 2), ("import lamps\n", 0), ("from lamps import Lamp\nfrom lamps.dual_stream import A\n", 0)])
+def test_a_file_defines_exactly_one_plug(home, tmp_path, content, found):
+    (tmp_path / "late.py").write_text(content)
+    with pytest.raises(UsageFault, match=f"late.py must define exactly one Lamp, found {found}$"):
+        plug.find(home, "./late.py", tmp_path)
+
+
+@pytest.mark.parametrize("home, name", [(h, n) for h in HOMES for n in plug.names(h)], ids=lambda x: x if isinstance(x, str) else plug.kind(x))
+def test_every_plug_is_one_class_whose_settings_are_typed_and_described(home, name):
+    found = plug.find(home, name)
+    untyped = [n for n, p in plug.settings(found).items() if p.annotation is p.empty]
+    assert not untyped, f"{plug.kind(home)} {name!r}: give {', '.join(untyped)} a type, or nothing checks what a kit says"
+    assert importlib.import_module(found.__module__).__doc__, f"{found.__module__} opens with a sentence that says what it does"
+
+
+def test_trap_14_no_option_of_the_command_line_is_a_bool_with_a_value():
+    """`--flag False` would be true under `type=bool` of argparse; under click only real flags are clear."""
+    from wbdc.cli import main
+
+    def walk(command: click.Command, name: str):
+        yield from ((name, p) for p in command.params)
+        if isinstance(command, click.Group):
+            for inner in command.list_commands(click.Context(command)):
+                yield from walk(command.get_command(click.Context(command), inner), f"{name} {inner}")
+
+    options = list(walk(main, "wbdc"))
+    assert len(options) > 20
+    assert not [(name, p.name) for name, p in options if isinstance(p.type, click.types.BoolParamType) and not getattr(p, "is_flag", False)]
+
+
+def test_trap_14_no_type_bool_anywhere():
+    for path in HOUSE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            asked = {k.arg: ast.unparse(k.value) for k in node.keywords} if isinstance(node, ast.Call) else {}
+            assert asked.get("type") not in ("bool", "click.BOOL"), f"{path}: {ast.unparse(node)}"
+
+
+def test_kinds_are_named_in_the_singular():
+    assert [plug.kind(h) for h in HOMES] == ["competition", "fusion", "vision", "objective", "trick"]
+    assert plug.kind(SimpleNamespace(Plug=Lamp)) == "lamp"

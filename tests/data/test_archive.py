@@ -1,0 +1,361 @@
+"""Archives of strangers: frames chosen from the whole video, in the order of time, and no fault that ends a run."""
+
+import base64
+import io
+import json
+import math
+import os
+import random
+import warnings
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+import small
+
+from wbdc.competitions import Source
+from wbdc.core.findings import Findings
+from wbdc.data import archive
+from wbdc.data.archive import choose, features, natural, pictures
+
+ALL = [(n, k) for n in range(65) for k in range(1, 65)]
+
+
+def test_trap_01_frames_are_chosen_from_the_whole_video():
+    """The field's `range(0, n, n // k)[:k]` takes a prefix: of 15 frames for 8, the first 8."""
+    for n, k in ALL:
+        chosen = choose(n, k)
+        assert len(chosen) == min(n, k) and all(0 <= i < n for i in chosen)
+        assert all(a < b for a, b in zip(chosen, chosen[1:]))
+        assert not n or chosen[-1] >= n - math.ceil(n / k)
+        if n <= k:
+            assert chosen == list(range(n))
+
+
+def test_trap_01_frames_are_centred_in_their_shares():
+    for n, k in ALL:
+        if n > k:
+            assert choose(n, k) == [math.floor((i + 0.5) * n / k) for i in range(k)]
+
+
+def test_trap_28_frames_stand_in_natural_order():
+    ordered = ["1.jpg", "01.jpg", "2.jpg", "0003.jpg", "10.jpg", "a1.jpg", "a1b2.jpg", "a2.jpg", "a10.jpg", "b/1.jpg", "b/10.jpg", "第2帧.jpg", "第10帧.jpg"]
+    for seed in range(20):
+        assert [natural(n) for n in sorted(random.Random(seed).sample(ordered, len(ordered)), key=natural)] == [natural(n) for n in ordered]
+    sorted(["", "1", "a", "1a", "a1", "٣", "²", "1" * 4000], key=natural)  # all can be compared
+
+
+def read(path, most=32):
+    """The frames of an archive, and what was counted."""
+    found = Findings()
+    return pictures(Source(path), most, found), found.counts
+
+
+PHOTOS = small.photos(12)
+FRAMES = small.frames(PHOTOS)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("most", [1, 5, 12, 32])
+def test_frames_are_read_by_any_method(tmp_path, method, most):
+    shuffled = random.Random(0).sample(list(FRAMES.items()), 12)
+    assert read(small.pack(tmp_path / "a.zip", shuffled, method), most) == ([PHOTOS[i] for i in choose(12, most)], {"archive.order": 1})
+
+
+def test_trap_11_reading_twice_is_reading_once(tmp_path):
+    path = small.pack(tmp_path / "a.zip", FRAMES)
+    assert read(path, 5) == read(path, 5)
+
+
+def test_of_more_than_32_frames_32_are_the_video(tmp_path):
+    """So that what is stored, 32 frames, and what the judge reads, k of all, agree on which k."""
+    path = small.pack(tmp_path / "a.zip", {f"{i:02}.jpg": bytes([i]) for i in range(60)})
+    kept, _ = read(path)
+    assert len(kept) == 32
+    for most in (1, 8, 14, 31):
+        assert read(path, most)[0] == [kept[i] for i in choose(32, most)]
+
+
+def patched(path, what: bytes, by: bytes, count: int = -1):
+    """Change bytes of a file."""
+    data = path.read_bytes()
+    assert what in data
+    path.write_bytes(data.replace(what, by, count))
+
+
+def encrypted(path):
+    small.pack(path, FRAMES)
+    with zipfile.ZipFile(path) as found:
+        offsets = [e.header_offset for e in found.infolist()]
+        data = bytearray(path.read_bytes())
+        at = found.start_dir
+    for offset in offsets:
+        data[offset + 6] |= 1
+    for _ in offsets:
+        data[at + 8] |= 1
+        at += 46 + sum(int.from_bytes(data[at + i : at + i + 2], "little") for i in (28, 30, 32))
+    path.write_bytes(data)
+
+
+def linked(path):
+    entry = zipfile.ZipInfo("1.jpg")
+    entry.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr(entry, "/etc/passwd")
+        made.writestr("2.jpg", PHOTOS[1])
+
+
+def bad_crc(path):
+    small.pack(path, FRAMES)
+    patched(path, PHOTOS[1], PHOTOS[1][:-9] + b"x" + PHOTOS[1][-8:], 1)
+
+
+STRANGE = {
+    "no members": (lambda p: small.pack(p, {}), 0, {"archive.empty": 1}),
+    "folders and texts": (lambda p: small.pack(p, {"a/": b"", "a/b.txt": b"x", "c.zip": b"PK"}), 0, {"archive.empty": 1}),
+    "no file": (lambda p: None, 0, {"archive.missing": 1}),
+    "an empty file": (lambda p: p.touch(), 0, {"archive.broken": 1}),
+    "a folder": (lambda p: p.mkdir(), 0, {"archive.broken": 1}),
+    "a picture": (lambda p: p.write_bytes(PHOTOS[0]), 0, {"archive.broken": 1}),
+    "cut short": (lambda p: p.write_bytes(small.pack(p, FRAMES).read_bytes()[:-30]), 0, {"archive.broken": 1}),
+    "bytes before": (lambda p: p.write_bytes(b"stub" * 9 + small.pack(p, FRAMES).read_bytes()), 12, {"archive.order": 1}),
+    "in folders, with junk": (lambda p: small.pack(p, {"a/b/1.JPG": PHOTOS[0], "a/b/2.jpeg": PHOTOS[1], "__MACOSX/._1.jpg": b"x", ".DS_Store": b"x", "Thumbs.db": b"x"}), 2, {}),
+    "Windows separators": (lambda p: small.pack(p, {"a\\1.jpg": PHOTOS[0]}), 1, {}),
+    "climbing out": (lambda p: small.pack(p, {"../../evil/1.jpg": PHOTOS[0], "/evil/2.jpg": PHOTOS[1], "C:/3.jpg": PHOTOS[2]}), 3, {"archive.escape": 3}),
+    "names twice": (lambda p: small.pack(p, [("1.jpg", PHOTOS[0]), ("2.jpg", PHOTOS[1]), ("1.jpg", PHOTOS[2])]), 2, {"archive.twice": 1}),
+    "a link": (linked, 1, {"archive.link": 1}),
+    "encrypted": (encrypted, 12, {"frame.unreadable": 12, "archive.order": 1}),
+    "a bad checksum": (bad_crc, 12, {"frame.unreadable": 1, "archive.order": 1}),
+    "an empty member": (lambda p: small.pack(p, {"1.jpg": b"", "2.jpg": PHOTOS[1]}), 2, {"frame.unreadable": 1}),
+    "too many members": (lambda p: small.pack(p, {f"{i}.jpg": b"" for i in range(archive.MOST_MEMBERS + 1)}), 0, {"archive.crowded": 1}),
+    "a control character": (lambda p: small.pack(p, {"\x1b[31m1.jpg": b""}), 1, {"frame.unreadable": 1}),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", STRANGE)
+def test_fault_15_every_fault_is_counted_and_none_is_raised(tmp_path, name):
+    make, count, findings = STRANGE[name]
+    home = tmp_path / "deep" / "er"
+    home.mkdir(parents=True)
+    make(home / "a.zip")
+    read_all, counts = read(home / "a.zip")
+    assert (len(read_all), counts) == (count, findings)
+    assert {p.name for p in tmp_path.rglob("*")} <= {"deep", "er", "a.zip"}  # nothing is ever extracted
+
+
+def test_of_equal_names_the_last_counts(tmp_path):
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        path = small.pack(tmp_path / "a.zip", [("1.jpg", PHOTOS[0]), ("2.jpg", PHOTOS[1]), ("1.jpg", PHOTOS[2])])
+    assert read(path)[0] == [PHOTOS[2], PHOTOS[1]]
+
+
+def test_a_member_that_cannot_be_read_keeps_its_place(tmp_path):
+    bad_crc(tmp_path / "a.zip")
+    assert read(tmp_path / "a.zip")[0] == [PHOTOS[0], b"", *PHOTOS[2:]]
+
+
+def test_an_archive_beyond_the_limit_is_not_even_opened(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MOST_ARCHIVE", 100)
+    assert read(small.pack(tmp_path / "a.zip", FRAMES)) == ([], {"archive.huge": 1})
+
+
+FOLDED = base64.b64decode("QlpoOTFBWSZTWQ4J4t8BX45AAMAAAAggADCATUZCoCWpCoCXMUFZJlNZDgni3wFfjkAAwAAACCAAMIBNRkKgJakKgJcxQVkmU1kOCeLfAV+OQADAAAAIIAAwgE1GQqAlqQqAlzFBWSZTWQ4J4t8BX45AAMAAAAggADCATUZCoCWpCoCXF3JFOFCQWnK65Q==")
+
+
+def bomb(path, raw: bytes, method: int, declared: int):
+    """Write an archive of two frames; the first is `raw` and says that it expands to `declared` zeros."""
+    small.pack(path, {"1.jpg": raw, "2.jpg": PHOTOS[1]})
+    with zipfile.ZipFile(path) as found:
+        entry, start = found.infolist()[0], found.start_dir
+    data = bytearray(path.read_bytes())
+    for at, value, size in ((8, method, 2), (14, zlib.crc32(bytes(declared)), 4), (22, declared, 4)):
+        data[entry.header_offset + at : entry.header_offset + at + size] = data[start + at + 2 : start + at + 2 + size] = value.to_bytes(size, "little")
+    path.write_bytes(data)
+
+
+MEASURED = """
+import re, sys
+from pathlib import Path
+from wbdc.competitions import Source
+from wbdc.core.findings import Findings
+from wbdc.data.archive import pictures, features
+def peak(): return int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+def read(path):
+    found = Findings()
+    kept = pictures(Source(Path(path)), 32, found)
+    return [len(k) for k in kept], dict(found.counts)
+read(sys.argv[1])
+before = peak()
+told = [read(path) for path in sys.argv[2:4]]
+deflated = peak()
+told.append(read(sys.argv[4]))
+print(told, deflated - before, peak() - before, sep="\\n")
+"""
+
+
+def test_fault_14_a_bomb_costs_little_memory(tmp_path):
+    """Honest or lying about its size, by deflate or by bzip2, of which 46 bytes are 45 MB: here 184 MB."""
+    calm = small.pack(tmp_path / "calm.zip", FRAMES)
+    honest, lying, folded = (tmp_path / f"{n}.zip" for n in ("honest", "lying", "folded"))
+    squeeze = zlib.compressobj(wbits=-15)
+    zeros = squeeze.compress(bytes(65 * 2**20)) + squeeze.flush()
+    bomb(honest, zeros, zipfile.ZIP_DEFLATED, 65 * 2**20)
+    bomb(lying, zeros, zipfile.ZIP_DEFLATED, 1000)
+    bomb(folded, FOLDED, zipfile.ZIP_BZIP2, 1000)
+    child = small.python(MEASURED, calm, honest, lying, folded)
+    told, *rises = child.stdout.splitlines()
+    assert told == str([([0, len(PHOTOS[1])], {"frame.bomb": 1}), *[([1000, len(PHOTOS[1])], {})] * 2]), child.stderr
+    deflated, bzipped = map(int, rises)
+    assert deflated < 30 and bzipped < 150  # the smallest bite of bzip2 is one block, which is joined from two copies
+
+
+def feats(path, members: dict[str, bytes], name: str = "a.npy", most: int = 32):
+    """One video's features of a shared archive, and what was counted."""
+    small.pack(path, members)
+    found = Findings()
+    return features(Source(path, name), most, found), found.counts
+
+
+ROWS = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float16)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("most", [1, 5, 32])
+def test_features_are_read_as_float16(tmp_path, kind, most):
+    rows, counts = feats(tmp_path / "f.zip", {"a.npy": small.numbers(ROWS.astype(kind))}, most=most)
+    assert rows.dtype == np.float16 and np.array_equal(rows, ROWS[choose(12, most)]) and not counts
+
+
+def infinite(rows: np.ndarray, value: float) -> bytes:
+    rows = rows.astype(np.float32)
+    rows[3, 2] = value
+    return small.numbers(rows)
+
+
+def zipped_arrays() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, a=ROWS)
+    return stream.getvalue()
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("evil",)
+
+
+UNFIT = {
+    "a pickle": small.numbers(np.array([Evil()], object)),
+    "not a number": infinite(ROWS, float("nan")),
+    "infinite": infinite(ROWS, -float("inf")),
+    "infinite in float16": infinite(ROWS, 1e6),
+    "one row": small.numbers(ROWS[0]),
+    "three axes": small.numbers(ROWS[None]),
+    "whole numbers": small.numbers(ROWS.astype(np.int32)),
+    "text": small.numbers(np.array([["a"]])),
+    "several arrays": zipped_arrays(),
+    "half": small.numbers(ROWS)[:-7],
+    "a header alone": small.numbers(ROWS)[:40],
+    "a header that does not end": small.numbers(ROWS).replace(b"}", b"("),
+    "a lying shape": small.numbers(ROWS).replace(b"(12, 5)", b"(9**9, 5)"),
+    "nothing": b"",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_fault_12_features_that_are_none_are_counted_and_nothing_is_unpickled(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    rows, counts = feats(tmp_path / "f.zip", {"a.npy": UNFIT[name]})
+    assert rows.shape == (0, 0) and counts == {"archive.broken": 1} and not (tmp_path / "evil").exists()
+
+
+def test_features_that_are_not_there(tmp_path):
+    assert feats(tmp_path / "f.zip", {"b.npy": small.numbers(ROWS)})[1] == {"archive.missing": 1}
+    found = Findings()
+    features(Source(tmp_path / "g.zip", "a.npy"), 3, found)
+    (tmp_path / "g.zip").write_bytes(b"PK")
+    features(Source(tmp_path / "g.zip", "a.npy"), 3, found)
+    assert found.counts == {"archive.missing": 1, "archive.broken": 1}
+
+
+def test_features_of_a_replaced_archive_are_the_new_ones(tmp_path):
+    for rows in (ROWS, ROWS[:4], ROWS + 1):
+        assert np.array_equal(feats(tmp_path / "f.zip", {"a.npy": small.numbers(rows)})[0], rows)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_fault_15_flipped_bytes_are_never_raised(tmp_path, seed):
+    """Found so: IndexError of zipfile, TokenError of numpy."""
+    rng = random.Random(seed)
+    made = [small.pack(tmp_path / "a.zip", {"1.jpg": b"x" * 50, "2.jpg": b"y" * 50}, m).read_bytes() for m in (0, 8, 12, 14)]
+    for turn in range(60):
+        data = bytearray(rng.choice(made) if turn % 2 else small.numbers(ROWS))
+        for _ in range(rng.randint(1, 4)):
+            data[rng.randrange(min(len(data), 400))] = rng.choice([0, 255, 40, 39, 76, rng.randrange(256)])
+        if turn % 2:
+            (tmp_path / "b.zip").write_bytes(data)
+            read(tmp_path / "b.zip")
+        else:
+            feats(tmp_path / f"{seed}-{turn}.zip", {"a.npy": bytes(data)})
+
+
+FORKED = """
+import os, random, sys
+from pathlib import Path
+import numpy as np
+from wbdc.competitions import Source
+from wbdc.core.findings import Findings
+from wbdc.data.archive import features
+def reads(seed, count):
+    found, rng = Findings(), random.Random(seed)
+    for i in (rng.randrange(200) for _ in range(count)):
+        assert np.array_equal(features(Source(Path(sys.argv[1]), f"{i}.npy"), 32, found), np.full((3, 40), i, np.float16)), (i, found.report())
+reads(0, 3)
+children = []
+for seed in range(4):
+    if (child := os.fork()) == 0:
+        try:
+            reads(seed, 500)
+        except BaseException as error:
+            print(error, flush=True)
+            os._exit(1)
+        os._exit(0)
+    children.append(child)
+sys.exit(any(os.waitpid(child, 0)[1] for child in children))
+"""
+
+
+def test_trap_28_a_shared_archive_is_opened_per_process(tmp_path):
+    """Fault 16: after a fork two processes would share the position in one open file: four workers, 2,000 random reads."""
+    path = small.pack(tmp_path / "f.zip", {f"{i}.npy": small.numbers(np.full((3, 40), i, np.float16)) for i in range(200)})
+    child = small.python(FORKED, path)
+    assert child.returncode == 0, child.stdout + child.stderr
+
+
+def test_trap_28_archives_are_closed(tmp_path):
+    path = small.pack(tmp_path / "a.zip", FRAMES)
+    (tmp_path / "bad.zip").write_bytes(path.read_bytes()[:-30])
+    shared = [small.pack(tmp_path / f"f{i}.zip", {"a.npy": small.numbers(ROWS)}) for i in range(8)]
+    features(Source(shared[0], "a.npy"), 3, Findings())
+    before = len(os.listdir("/proc/self/fd"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        for _ in range(3):
+            read(path, 3)
+            read(tmp_path / "bad.zip")
+            [features(Source(p, name), 3, Findings()) for p in shared for name in ("a.npy", "b.npy")]
+    assert len(os.listdir("/proc/self/fd")) <= before + 4  # shared archives stay open, four at most
+
+
+def test_every_nasty_archive(real_data, tmp_path):
+    """error: counted; fine: every picture read; never a crash, nothing written."""
+    wrong, index = {}, json.loads((real_data / "nasty" / "nasty.json").read_text())
+    entries = [e for e in index if e["file"].startswith("zips/")]
+    for entry in entries:
+        kept, counts = read(real_data / "nasty" / entry["file"])
+        counts.pop("archive.order", None)
+        fine = bool(kept) and all(kept) and not counts
+        if (entry["verdict"] == "error" and not counts) or (entry["verdict"] == "fine" and not fine):
+            wrong[entry["file"]] = (len(kept), counts)
+    assert len(entries) > 30 and wrong == {} and not os.path.exists("/tmp/research_evil")

@@ -1,0 +1,169 @@
+"""A packed folder: what it holds, what it does not, that it runs alone and answers as the tree does."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from wbdc.core.errors import IntegrityBroken, UsageFault
+from wbdc.core.files import check_seal, publish_json, read_json, seal, sealed, sha256
+from wbdc.serve.entry import serve
+from wbdc.submit.package import FLOORS, Packed, kit_file, pack
+from wbdc.submit.packed import run_packed
+from wbdc.submit.requirements import requirements
+from wbdc.submit.verify import check_result, verify
+
+SAID = {"competition": "wechat2022", "precision": "fp32", "facts": {}, "retrain": []}
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_it_runs_alone_and_equals_the_tree_bit_for_bit(package, members, data, tmp_path):
+    """The child runs from / with an empty home; one model brings plugs of its own. The tree computes from the runs, not from the package."""
+    run_packed(package, data, tmp_path / "result.csv", device="cpu", threads=1, probabilities=tmp_path / "p.safetensors", timings=tmp_path / "t.json")
+    blend = {"competition": "wechat2022", "precision": "fp32", "members": [{"folder": str(m.folder), "weight": m.weight} for m in members]}
+    answers, _ = serve(
+        Path("/"), blend, data, tmp_path / "own.csv", split=None, device="cpu", precision=None, threads=1,
+        say=lambda line: None, progress=lambda done, of: None, began=time.perf_counter(),
+    )  # fmt: skip
+    assert load_file(tmp_path / "p.safetensors")["p"].tobytes() == answers.probabilities.tobytes()
+    assert (tmp_path / "result.csv").read_bytes() == (tmp_path / "own.csv").read_bytes()
+    assert read_json(tmp_path / "t.json")["videos"] == len(answers.probabilities) == 8
+    ids = [line.split(",")[0] for line in (tmp_path / "own.csv").read_text().split()]
+    assert len(check_result(tmp_path / "result.csv", "wechat2022", ids, answers.classes)) == 8
+    assert not list(package.rglob("__pycache__")), "a run leaves nothing behind"
+
+
+def test_only_what_is_listed_is_packed(package):
+    """Trap: secrets, states and caches of the author's tree in the image."""
+    for path in package.rglob("*"):
+        assert not path.is_symlink() and not path.name.startswith(".") and path.suffix != ".pyc", path
+        assert not path.is_file() or b"planted-secret" not in path.read_bytes(), path
+    dual = {p.name for p in (package / "models/dual-4e5f6071/fold-1").iterdir()}
+    assert dual == {"model.safetensors", "model.json", "tokenizer.json", "kit.json", "tiny_tower.py"}
+    assert {p.name for p in (package / "models/late-0a1b2c3d/fold-0").iterdir()} >= {"late.py", "tiny_tower.py"}
+    assert {p.name for p in package.iterdir()} == {
+        "wbdc", "models", "source", "blend.json", "main.py", "run.sh", "inference.sh", "init.sh", "train.sh",
+        "requirements.txt", "Dockerfile", "README.md", "manifest.json",
+    }  # fmt: skip
+
+
+def test_it_holds_the_serving_floors_and_nothing_that_trains(package):
+    assert {p.name for p in (package / "wbdc").iterdir()} == {*FLOORS, "__init__.py"}
+    assert (package / "wbdc/competitions/wechat2022_counts.json").is_file()
+    for path in (package / "wbdc").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert not name.startswith("wbdc.") or name.split(".")[1] in FLOORS, f"{path} reaches up to {name}"
+                assert name.split(".")[0] not in ("polars", "click", "rich", "sklearn", "pandas"), f"{path} imports {name}"
+
+
+def test_the_kits_train_again_under_their_own_names(package):
+    assert kit_file("late-0a1b2c3d/fold-0") == "source/kits/late-0a1b2c3d/late.json"
+    assert (package / kit_file("late-0a1b2c3d/fold-0")).is_file()
+    assert (package / "source/kits/late-0a1b2c3d/late.py").is_file()
+    assert (package / "source/wbdc/train/fit.py").is_file() and (package / "source/wbdc/__main__.py").is_file()
+    assert "polars==" in (package / "source/requirements.txt").read_text()
+
+
+def test_train_sh_runs_the_whole_wbdc_and_not_the_floors_beside_it(package, tmp_path):
+    """`python -m` would look into the current folder first, whose wbdc/ cannot train. Relative paths are the caller's."""
+    (tmp_path / "raw").mkdir()
+    env = {"PATH": os.environ["PATH"], "PYTHON": sys.executable, "DATA": "raw", "WORK": "made"}
+    ran = subprocess.run(["sh", package / "train.sh"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "version" in (tmp_path / "made/version").read_text()
+    assert verify(package)["latency"] is None, "training again leaves the package as it was"
+
+
+def test_the_scripts_are_sound_and_executable(package):
+    for name in ("run.sh", "inference.sh", "init.sh", "train.sh"):
+        assert os.access(package / name, os.X_OK)
+        assert subprocess.run(["sh", "-n", package / name], check=False).returncode == 0
+        assert "@" not in (package / name).read_text().replace('"$@"', "")
+    assert "/opt/ml/output/result.csv" in (package / "inference.sh").read_text()
+
+
+def test_requirements_name_what_the_files_import_and_no_more(package, tmp_path):
+    names = {line.split("==")[0] for line in (package / "requirements.txt").read_text().split()}
+    assert names == {"torch", "transformers", "tokenizers", "safetensors", "numpy", "simplejpeg", "pillow"}
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9a-z.]*", line) for line in (package / "requirements.txt").read_text().split())
+    (tmp_path / "own.py").write_text("import timm\nimport os\ndef f():\n    import filelock\n")
+    assert requirements([tmp_path / "own.py"]).startswith("timm==")
+
+
+def test_a_vision_library_is_required_when_a_model_looks_with_it(members, tmp_path):
+    folder = shutil.copytree(members[0].folder, tmp_path / "timm-1/fold-0")
+    told = read_json(folder / "model.json")
+    told["blueprint"]["vision"] = {"use": "timm", "model": "test_resnet", "pretrained": False}
+    publish_json(folder / "model.json", told)
+    seal(folder, {}, [folder / n for n in ("model.json", "model.safetensors")])
+    pack(tmp_path / "out", [Packed("timm-1/fold-0", folder, 1.0)], **SAID)
+    text = (tmp_path / "out/requirements.txt").read_text()
+    assert "timm==" in text and "open_clip" not in text
+
+
+def test_equal_inputs_give_equal_bytes(package, members, tmp_path):
+    """Under another time zone, language, umask, hash seed, folder and time of the files."""
+    code = (
+        "import os, sys; os.umask(0o077); from pathlib import Path; from wbdc.submit.package import Packed, pack\n"
+        f"members = [Packed(n, Path(f), w) for n, f, w in {[(m.name, str(m.folder), m.weight) for m in members]!r}]\n"
+        "facts = {'score': {'mean': 0.7123}, 'commit': 'abc1234'}\n"
+        "pack(Path(sys.argv[1]), members, competition='wechat2022', precision='fp32', facts=facts, retrain=['wbdc --version > \"$WORK/version\"'])"
+    )
+    for member in members:
+        os.utime(member.folder / "model.json", (1, 1))
+    env = {**os.environ, "TZ": "Asia/Tokyo", "LANG": "de_DE.UTF-8", "LC_ALL": "C", "PYTHONHASHSEED": "7"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "second")], check=True, env=env, cwd=tmp_path)
+    assert files(tmp_path / "second") == files(package)
+    assert (tmp_path / "second/run.sh").stat().st_mode & 0o777 == 0o700
+
+
+def test_the_readme_tells_members_scores_and_sizes(package, members):
+    text = (package / "README.md").read_text()
+    weights = sha256(members[0].folder / "model.safetensors")
+    for told in ("| late-0a1b2c3d/fold-0 | 2 |", "score.mean: 0.7123", "commit: abc1234", "random weights", "| models/ |", weights):
+        assert told in text, told
+    assert "@" not in text
+
+
+def test_an_earlier_package_is_replaced_and_anything_else_is_not(members, tmp_path):
+    into = tmp_path / "mine"
+    into.mkdir()
+    (into / "thesis.txt").write_text("precious")
+    with pytest.raises(UsageFault, match="no submission"):
+        pack(into, members, **SAID)
+    assert (into / "thesis.txt").read_text() == "precious"
+    (into / "manifest.json").write_text("{}")
+    pack(into, members, **SAID)
+    assert not (into / "thesis.txt").exists() and (into / "main.py").is_file()
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"], "nothing is left beside it"
+
+
+def test_what_cannot_be_packed_is_refused_before_anything_is_written(members, tmp_path):
+    bad = shutil.copytree(members[0].folder, tmp_path / "bad")
+    for given, fault, says in (
+        ([], UsageFault, "one or more"),
+        ([members[0], members[0]], UsageFault, "each once"),
+        ([members[0]._replace(name="../up")], UsageFault, "name"),
+        ([members[0]._replace(weight=-1.0)], UsageFault, "weight"),
+        ([members[0]._replace(weight=0.0)], UsageFault, "sum to 0"),
+        ([members[0]._replace(folder=tmp_path)], UsageFault, "not finished"),
+    ):
+        with pytest.raises(fault, match=says):
+            pack(tmp_path / "out", given, **SAID)
+    assert sealed(bad) and check_seal(bad)
+    (bad / "model.safetensors").write_bytes((bad / "model.safetensors").read_bytes()[:-1] + b"\x07")
+    with pytest.raises(IntegrityBroken, match=r"model\.safetensors"):
+        pack(tmp_path / "out", [members[0]._replace(folder=bad)], **SAID)
+    assert not (tmp_path / "out").exists()

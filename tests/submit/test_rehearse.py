@@ -1,0 +1,225 @@
+"""The time check: arithmetic on made-up timings whose truth is known, and one real rehearsal."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.core.errors import EnvironmentLacks, Inconclusive, IntegrityBroken, OutOfResources, ResultInvalid, UsageFault
+from wbdc.core.files import read_json
+from wbdc.submit import rehearse as module
+from wbdc.submit.packed import Ran, failure
+from wbdc.submit.projection import Cold, Projection, Rate, Steady, interval, measure, project
+from wbdc.submit.rehearse import rehearse
+from wbdc.submit.sample import choose
+from wbdc.submit.slowest import Kits, advice, describe, shares, slowest
+from wbdc.submit.verdict import conclude, spoken
+from wbdc.submit.verify import verify
+
+COLDS = [Cold(12.0, 1.0, 8), Cold(20.0, 1.0, 8), Cold(11.0, 1.0, 8)]  # 11, 19 and 10 seconds beside answering
+
+
+def steady(spans, size: int = 64, *, start: float = 10.0, listing: float = 0.0, listed: int = 25_000) -> Steady:
+    """Make the marks of batches of `size` videos that took `spans` seconds."""
+    ends = start + np.cumsum(spans)
+    return Steady(listing, listed, start, [(size * (i + 1), float(t)) for i, t in enumerate(ends)])
+
+
+def test_a_steady_package_is_projected_to_what_it_takes():
+    """40 batches of .64 s: .01 s a video; 25,000 of them and the slowest cold start, once: 250 + 19 (+ .92 of first-batch excess)."""
+    found = project(COLDS, steady([0.64] * 40), items=25_000, seconds=357.14)
+    assert found.word == "PASS" and found.rate.rule == "ample"
+    assert found.rate.each == pytest.approx(0.01) and found.fixed == pytest.approx(19 + 0.92)
+    assert found.expected == pytest.approx(269.92) and found.lower == pytest.approx(found.expected) and found.upper == pytest.approx(1.1 * found.expected)
+
+
+def test_the_three_words():
+    assert [project(COLDS, steady([0.64] * 40), items=25_000, seconds=s).word for s in (300, 290, 260)] == ["PASS", "INCONCLUSIVE", "FAIL"]
+
+
+def test_the_cold_start_counts_once_and_is_the_slowest():
+    """Mutant: cold start dropped. Ten seconds more of import are ten seconds more, whatever the number of items."""
+    for items in (100, 25_000):
+        short, long = (project([*COLDS, Cold(c, 1.0, 8)], steady([0.64] * 40), items=items, seconds=1e9) for c in (30.0, 40.0))
+        assert long.expected - short.expected == pytest.approx(10.0)
+
+
+def test_warm_up_counts_once():
+    """Mutant: warm-up dropped, or multiplied. The first batch takes 9 s longer: 9 s more in all (.92 are in the cold runs too)."""
+    found = project(COLDS, steady([9.64] + [0.64] * 39), items=25_000, seconds=1e9)
+    assert found.rate.each == pytest.approx(0.01) and found.expected == pytest.approx(250 + 19 + 9)
+
+
+def test_bursts_of_batches_read_at_once_are_no_speed():
+    """Mutant: the pipeline's first burst taken for its pace. Five batches end together every 5 s: one a second, not nine in five."""
+    spans = [5.0, 0, 0, 0, 0] * 8
+    assert measure(steady(spans)).each == pytest.approx(1 / 64)
+    assert measure(steady(spans[:10])).high >= 1 / 64  # also where there are too few batches to see it
+
+
+def test_reading_the_annotations_grows_with_the_items():
+    few = project(COLDS, steady([0.64] * 40, listing=1.0, listed=5_000), items=25_000, seconds=1e9)
+    assert few.fixed == pytest.approx(19.92 + 4.0)
+    assert project(COLDS, steady([0.64] * 40, listing=1.0, listed=8), items=25_000, seconds=1e9).fixed == pytest.approx(19.92)
+
+
+def test_a_package_that_slows_down_is_judged_by_its_last_third():
+    """Mutant: slow after item 600."""
+    found = measure(steady([0.64] * 15 + [1.28] * 30))
+    assert found.drift > 1.1 and found.high >= 0.02 > found.each
+
+
+def test_a_small_sample_takes_a_wider_margin_and_keeps_its_warm_up():
+    found = project(COLDS, steady([2.0] + [0.64] * 5, size=20), items=25_000, seconds=1e9)
+    assert found.rate.rule == "small" and found.margin == 0.25
+    assert found.rate.high == pytest.approx((2.0 + 5 * 0.64) / 120)
+
+
+def test_a_tiny_sample_speaks_only_when_there_is_no_doubt():
+    """24 videos in three batches, .01 s each, give or take half; a single batch may be all warm-up and never fails a package."""
+    three = steady([0.08] * 3, size=8)
+    words = {s: project(COLDS, three, items=25_000, seconds=s).word for s in (500, 300, 120)}
+    assert words == {500: "PASS", 300: "INCONCLUSIVE", 120: "FAIL"}
+    single = steady([0.7], size=8)
+    words = {s: project(COLDS, single, items=25_000, seconds=s).word for s in (4000, 357, 20, 10)}
+    assert words == {4000: "PASS", 357: "INCONCLUSIVE", 20: "INCONCLUSIVE", 10: "FAIL"}, "it fails when its cold start alone is over the limit"
+
+
+def test_the_upper_bound_covers_the_truth_of_simulated_packages():
+    """200 packages whose batches come in uneven bursts, some with rare slow videos: the bound holds in 95 % or more of the rehearsals."""
+    rng, held, bare = np.random.default_rng(5), 0, 0
+    for _ in range(200):
+        pace = np.exp(rng.normal(0, 0.25, 400).repeat(3)[:400] * 0.7) * (1 + 3 * (rng.random(400) < rng.choice([0, 0.03])))
+        truth = pace.sum() / (400 * 64)
+        at = int(rng.integers(0, 400))
+        found = project([Cold(0.0, 0.0, 8)], steady(np.roll(pace, at)[:37]), items=25_600, seconds=1e9)
+        held += found.upper >= truth * 25_600
+        bare += found.lower <= truth * 25_600
+    assert held >= 190 and bare >= 170
+
+
+def test_the_interval_of_equal_batches_is_a_point_and_grows_with_spread():
+    assert interval(np.ones(20), np.full(20, 4.0), 5) == pytest.approx((0.25, 0.25))
+    low, high = interval(np.random.default_rng(0).gamma(2, 0.5, 40), np.ones(40), 5)
+    assert 0.5 < low < 1 < high < 1.6
+
+
+def test_the_sample_takes_all_sizes_and_the_largest_without_repeating():
+    """Mutants: the first k videos; slow only among the largest 1 %."""
+    sizes = np.random.default_rng(0).lognormal(11, 1, 25_000).astype(int)
+    chosen = choose(sizes, 2048)
+    assert len(set(chosen)) == 2048 and int(sizes.argmax()) in chosen and chosen == choose(sizes, 2048) != choose(sizes, 2048, seed=1)
+    assert np.mean(sizes[chosen]) == pytest.approx(sizes.mean(), rel=0.02) and np.mean(sizes[chosen]) > 0.999 * sizes.mean()
+    top = set(np.argsort(sizes)[-250:].tolist())
+    assert len(top & set(chosen)) >= 20
+    assert abs(np.corrcoef(np.arange(2048), sizes[chosen])[0, 1]) < 0.1, "large ones are spread over the batches"
+    assert sorted(choose(sizes[:7], 2048)) == list(range(7)) and choose([], 5) == []
+    assert np.ptp(np.bincount(np.array(choose([0] * 1000, 100)) // 100, minlength=10)) < 25, "equal sizes: random"
+
+
+STAGES = {"read": 10.0, "decode": 80.0, "tokenise": 6.0, "collate": 4.0, "look": 15.0, "fuse": 5.0}  # worker seconds, then seconds of the main thread
+
+
+def test_the_slowest_stage_is_the_one_that_the_run_waits_for():
+    waiting = shares(STAGES, answering=100.0)  # the main thread waits for 80 of 100 s
+    assert slowest(waiting) == "decode" and waiting["decode"] == pytest.approx(0.64) and sum(waiting.values()) == pytest.approx(1)
+    assert describe(waiting) == "Decoding takes 64%"
+    busy = shares(STAGES, answering=21.0)  # 100 worker seconds hidden behind 20 s of computing
+    assert slowest(busy) == "look" and busy["look"] == pytest.approx(15 / 21)
+
+
+def test_advice_is_the_cheapest_change_that_would_do():
+    assert advice(shares(STAGES, 100.0), Kits(16, 256, 1), needed=0.25) == "try vision.frames = 11"
+    fusing = shares({"fuse": 9.0, "look": 1.0}, 10.0)
+    assert advice(fusing, Kits(8, 256, 3), 0.2) == "try fewer members than 3"
+    assert advice(fusing, Kits(8, 256, 1), 0.2) == "try text.length = 199"
+    assert advice(shares(STAGES, 100.0), Kits(8, 256, 2), 0.99) == "no vision.frames would do alone; try fewer members than 2"
+
+
+def test_the_verdict_is_one_sentence():
+    found = Projection("FAIL", 460.2, 440.0, 520.0, 20.0, Rate(0.0176, 0.0168, 0.019, 0.0, 1.0, "ample"), 0.1)
+    said = conclude(found, shares(STAGES, 100.0), Kits(14, 256, 1), items=25_000, seconds=25_000 / 70)
+    assert said.sentence == "The packed folder would need 7 min 40 s for 25,000 videos; the limit is 5 min 57 s. Decoding takes 64%: try vision.frames = 10."
+    assert (said.word, said.code) == ("FAIL", 5)
+    codes = [conclude(replace(found, word=w), shares(STAGES, 100.0), Kits(14, 256, 1), items=9, seconds=450.0).code for w in ("PASS", "INCONCLUSIVE")]
+    assert codes == [0, 6]
+    slow = conclude(replace(found, fixed=400.0), shares(STAGES, 100.0), Kits(14, 256, 2), items=9, seconds=300.0)
+    assert slow.sentence.endswith("Starting takes 87%: try fewer or smaller models.")
+    few = project(COLDS, steady([0.7], size=8), items=25_000, seconds=357.14)
+    assert conclude(few, shares(STAGES, 100.0), Kits(14, 256, 1), items=25_000, seconds=357.14).sentence.startswith("Too few videos were timed to tell")
+    assert [spoken(s) for s in (0.04, 9.12, 59.6, 3725)] == ["0.0 s", "9.1 s", "1 min 0 s", "1 h 2 min"]
+
+
+def test_without_a_known_limit_none_is_invented(package, data, monkeypatch):
+    monkeypatch.setattr(WeChat2022, "limits", None)
+    with pytest.raises(UsageFault, match="--limit"):
+        rehearse(package, data)
+    with pytest.raises(UsageFault):
+        rehearse(package, data, items=100)
+
+
+def test_a_failing_child_is_named_by_what_it_said():
+    for ran, kind, says in (
+        (Ran(3, 1.0, "2 models\nerror: annotations/test.json is missing\n"), "DataInvalid", "test.json is missing"),
+        (Ran(1, 1.0, "Traceback\nModuleNotFoundError: No module named 'timm'\n"), EnvironmentLacks.__name__, "timm"),
+        (Ran(1, 1.0, "Traceback\nZeroDivisionError: oh\n"), IntegrityBroken.__name__, "code 1"),
+        (Ran(-9, 1.0, ""), OutOfResources.__name__, "signal 9"),
+        (Ran(2, 1.0, "main.py: error: unrecognized arguments: --x"), "UsageFault", "unrecognized"),
+    ):
+        error = failure(ran)
+        assert type(error).__name__ == kind and says in str(error)
+
+
+def fake_run(seconds: float, answer: str):
+    """Make a child that needs no time: it writes what a packed folder writes, after `seconds` a video on a virtual clock."""
+
+    def run(folder, data, out, *, sample, timings, **rest):
+        out.write_text("".join(f"{i},{answer}\n" for i in sample))
+        batches = [[n, 10 + seconds * n] for n in range(1, len(sample) + 1)]
+        end = 10 + seconds * len(sample)
+        marks = {"imported": 5.0, "loaded": 9.0, "listed": 10.0, "answered": end, "written": end}
+        found = {"marks": marks, "batches": batches, "stages": {"decode": 1.0}, "ahead": 4, "device": "cpu", "threads": 1, "precision": "fp32"}
+        module.publish_json(timings, found)
+        return Ran(0, end + 1, "")
+
+    return run
+
+
+def test_the_exit_code_and_the_receipt_follow_the_verdict(package, data, tmp_path, monkeypatch):
+    copy = shutil.copytree(package, tmp_path / "copy")
+    for pace, word, code in ((0.0001, "PASS", 0), (0.0143, "INCONCLUSIVE", 6), (1.0, "FAIL", 5)):
+        monkeypatch.setattr(module, "run_packed", fake_run(pace, "0100"))
+        said = rehearse(copy, data)
+        assert (said.word, said.code) == (word, code)
+        assert verify(copy)["latency"]["verdict"] == word
+    assert read_json(copy / "latency.json")["limit"] == pytest.approx(25_000 / 70)
+
+
+def test_a_timed_run_with_a_wrong_result_file_is_no_rehearsal(package, data, tmp_path, monkeypatch):
+    copy = shutil.copytree(package, tmp_path / "copy")
+    monkeypatch.setattr(module, "run_packed", fake_run(0.0001, "9999"))
+    with pytest.raises(ResultInvalid, match="9999"):
+        rehearse(copy, data)
+    assert not (copy / "latency.json").exists()
+
+
+def test_a_damaged_folder_is_not_timed(package, data, tmp_path):
+    copy = shutil.copytree(package, tmp_path / "copy")
+    (copy / "wbdc/serve/predict.py").unlink()
+    with pytest.raises(IntegrityBroken, match="predict.py"):
+        rehearse(copy, data)
+
+
+def test_a_real_rehearsal(package, data, tmp_path):
+    """Two fresh processes of a tiny package: a verdict, a receipt bound to its bytes, and nothing else left in the folder."""
+    copy, told = shutil.copytree(package, tmp_path / "copy"), []
+    said = rehearse(copy, data, items=8, seconds=3600.0, device="cpu", threads=1, cold_starts=1, progress=lambda *at: told.append(at))
+    assert said.word == "PASS" and said.code == 0 and "8 videos; the limit" not in said.sentence and said.sentence.startswith("The packed folder would need ")
+    receipt = verify(copy)["latency"]
+    assert receipt == said.facts and receipt["sampled"] == 8 and receipt["machine"]["device"] == "cpu" and receipt["machine"]["threads"] == 1
+    assert receipt["colds"][0]["seconds"] > receipt["colds"][0]["answering"] > 0 and receipt["stages"]["decode"] > 0
+    assert told == [("cold start", 0, 2), ("steady sample", 1, 2), ("steady sample", 2, 2)]
+    with pytest.raises(Inconclusive):
+        module.run_packed(copy, data, tmp_path / "r.csv", timeout=0.01)

@@ -1,0 +1,184 @@
+"""Toys: the smallest models and batches on which a property can be seen. D = 16, two layers, pictures of 32 pixels."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from wbdc.cli import main
+from wbdc.core import plug
+from wbdc.core.batch import Batch
+from wbdc.data.feed import collate
+from wbdc.nets import fusion as fusions
+from wbdc.nets import vision as visions
+from wbdc.nets.model import VideoClassifier, build
+
+torch.set_num_threads(1)
+
+WORDS, CLASSES = 50, 5
+SPECIAL = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
+TRUNK = {
+    "model_type": "bert",
+    "vocab_size": WORDS,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 64,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+LOOK = {"size": 32, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "interpolation": "bilinear"}
+VIT = {"embed_dim": 8, "vision_cfg": {"layers": 1, "width": 16, "head_width": 8, "patch_size": 16, "image_size": 32}}
+
+# the settings under which every plug of the two folders is tried; a new plug adds a line here, or a test says so
+FUSIONS = {"single_stream": {}, "dual_stream": {"heads": 2, "dropout": 0.0}, "cross_attention": {"heads": 2, "dropout": 0.0}}
+VISIONS = {"clip": {"architecture": VIT, "look": LOOK}, "timm": {"model": "test_resnet", "pretrained": False, "size": 32}, "features": {"dim": 12}}
+PAIRS = [(f, v) for f in plug.names(fusions) for v in plug.names(visions)]
+
+
+def blueprint(fusion: str = "dual_stream", vision: str = "clip", **settings: object) -> dict:
+    """Describe a toy model. settings: of the vision plug, over those above."""
+    tables = {"vision": {"use": vision, **VISIONS[vision], **settings}, "fusion": {"use": fusion, **FUSIONS[fusion]}}
+    return {"trunk": TRUNK, **tables, "classes": CLASSES, "special": SPECIAL}
+
+
+def model(fusion: str = "dual_stream", vision: str = "clip", seed: int = 0, **settings: object) -> VideoClassifier:
+    """Build a toy model, in evaluation mode."""
+    torch.manual_seed(seed)
+    return build(blueprint(fusion, vision, **settings)).eval()
+
+
+def videos(shown: tuple[int, ...] = (3, 0, 4, 1, 2, 4), vision: str = "clip", seed: int = 1) -> tuple[list, list, list]:
+    """Make videos of `shown` frames each: ids, token ids (the last but one video has no words), frames."""
+    random = np.random.default_rng(seed)
+    text = [[2, *random.integers(5, WORDS, 3 + 2 * i).tolist(), 3] for i in range(len(shown))]
+    if len(shown) > 1:
+        text[-2] = [2, 3, 3, 3]
+    shape = (VISIONS["features"]["dim"],) if vision == "features" else (3, 32, 32)
+    frames = [random.integers(0, 256, (n, *shape)).astype(np.float16 if vision == "features" else np.uint8) for n in shown]
+    return [f"v{i}" for i in range(len(shown))], text, frames
+
+
+def batch(shown: tuple[int, ...] = (3, 0, 4, 1, 2, 4), vision: str = "clip", seed: int = 1) -> Batch:
+    """Collate `videos`, with labels."""
+    ids, text, frames = videos(shown, vision, seed)
+    return collate(ids, text, frames, np.random.default_rng(seed).integers(0, CLASSES, len(ids)))
+
+
+def pad(b: Batch, words: int, frames: int, seed: int = 9) -> Batch:
+    """Widen both rows and fill every place that is not real with noise."""
+    torch.manual_seed(seed)
+    more = lambda t, n: torch.cat([t, t.new_zeros(len(t), n, *t.shape[2:])], 1)  # noqa: E731
+    text, text_mask, shown, frame_mask = more(b.text, words), more(b.text_mask, words), more(b.frames, frames), more(b.frame_mask, frames)
+    noise = torch.randint(0, 255, shown.shape).to(shown.dtype)
+    real = frame_mask.view(*frame_mask.shape, *[1] * (shown.dim() - 2))
+    return replace(
+        b, text=torch.where(text_mask, text, torch.randint_like(text, 5, WORDS)), text_mask=text_mask, frames=torch.where(real, shown, noise), frame_mask=frame_mask
+    )  # fmt: skip
+
+
+KIT = """
+about = "A toy."
+competition = "wechat2022"
+
+[text]
+fields = { title = 14, asr = 8, ocr = 6 }
+length = 32
+vocabulary = { least = 2, most = 400 }
+
+[trunk.architecture]
+model_type = "bert"
+hidden_size = 16
+num_hidden_layers = 1
+num_attention_heads = 2
+intermediate_size = 32
+max_position_embeddings = 64
+
+[vision]
+use = "clip"
+frames = 2
+architecture = { embed_dim = 8, vision_cfg = { layers = 1, width = 16, head_width = 8, patch_size = 16, image_size = 32 } }
+look = { size = 32, mean = [0.5, 0.4, 0.3], std = [0.2, 0.3, 0.4] }
+
+[fusion]
+use = "dual_stream"
+heads = 2
+
+[pretrain]
+splits = ["labeled", "unlabeled"]
+epochs = 2
+batch = 8
+precision = "fp32"
+rate = { rest = 3e-3 }
+objective = [{ use = "mask_words", share = 0.15 }, { use = "match" }]
+
+[train]
+epochs = 4
+batch = 4
+precision = "fp32"
+rate = { "fusion.trunk" = 3e-3, vision = 3e-3, rest = 3e-3 }
+objective = [{ use = "classify" }]
+trick = [{ use = "fgm", epsilon = 0.5 }, { use = "ema", decay = 0.9 }]
+
+[serve]
+batch = 8
+precision = "fp32"
+"""
+
+
+def wbdc(*words: object) -> Result:
+    """Run a command of ours in this process, as the shell would."""
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def told(*words: object) -> dict:
+    """Run a command with --json and return what it says."""
+    result = wbdc(*words, "--json")
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    """Sixty made-up videos in the contest's layout."""
+    from wbdc.prepare.demo import make
+
+    into = tmp_path_factory.mktemp("demo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
+        make(into, videos=60)
+    return into / "data"
+
+
+@pytest.fixture(scope="session")
+def kit(tmp_path_factory) -> Path:
+    """The toy recipe, in a folder of its own."""
+    path = tmp_path_factory.mktemp("kits") / "toy.toml"
+    path.write_text(KIT)
+    return path
+
+
+@pytest.fixture(scope="session")
+def ready(data, tmp_path_factory) -> Path:
+    """A work folder that holds the data, prepared; to be copied by whoever trains in it."""
+    work = tmp_path_factory.mktemp("ready") / "work"
+    told("prepare", "--data", data, "--work", work, "--folds", 3, "--threads", 1)
+    return work
+
+
+@pytest.fixture
+def fresh(ready, tmp_path) -> Path:
+    """A work folder of one's own, with the data prepared and nothing trained."""
+    shutil.copytree(ready / "prepared", tmp_path / "work" / "prepared")
+    return tmp_path / "work"
+
+
+def bits(run: Path) -> dict[str, bytes]:
+    """Read the files of fold 0 that must not depend on how the training went along."""
+    return {name: (run / "fold-0" / name).read_bytes() for name in ("model.safetensors", "oof.parquet", "model.json", "kit.json", "tokenizer.json")}

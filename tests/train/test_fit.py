@@ -1,0 +1,137 @@
+"""The one loop, against the same training written by hand."""
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import toys
+from wbdc.core import plug
+from wbdc.core.errors import Diverged
+from wbdc.data.feed import order, training
+from wbdc.train import objectives, tricks
+from wbdc.train.fit import PATIENCE, fit
+
+DATA = [toys.batch(seed=s) for s in range(4)]
+
+
+def longhand(model, batches, accumulate=1, epsilon=0.5, decay=0.9, rate=0.1):
+    """SGD with smoothed cross entropy, FGM on the words, a clipped gradient and an average of the weights; return the average."""
+    optimizer, words = torch.optim.SGD(model.parameters(), rate), model.trunk.embeddings.word_embeddings.weight
+    average = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    def back(batch):
+        (F.cross_entropy(model.logits(batch), batch.label, label_smoothing=0.1) / accumulate).backward()
+
+    for number, batch in enumerate(batches, 1):
+        back(batch)
+        kept = words.detach().clone()
+        with torch.no_grad():
+            words.add_(epsilon * words.grad / words.grad.norm())
+        back(batch)
+        words.data.copy_(kept)
+        if number % accumulate == 0:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            step = number // accumulate
+            share = min(decay, (1 + step) / (10 + step))
+            with torch.no_grad():
+                for name, p in model.named_parameters():
+                    average[name].lerp_(p, 1 - share)
+    return average
+
+
+def ours(model, batches=DATA, **settings):
+    asked = [plug.build(objectives, {"use": "classify", "smoothing": 0.1}, model)]
+    worn = [plug.build(tricks, {"use": "fgm", "epsilon": 0.5}, model), plug.build(tricks, {"use": "ema", "decay": 0.9}, model)]
+    fit(model, asked, batches, torch.optim.SGD(model.parameters(), 0.1), worn, **settings)
+    return worn[-1]
+
+
+@pytest.mark.parametrize("fusion", toys.FUSIONS)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_fit_equals_the_loop_written_by_hand(fusion, accumulate):
+    model, twin = toys.model(fusion), toys.model(fusion).train()
+    ema, average = ours(model, accumulate=accumulate), longhand(twin, DATA, accumulate)
+    for (name, p), q in zip(model.named_parameters(), twin.parameters()):
+        torch.testing.assert_close(p, q, msg=name, rtol=1e-4, atol=1e-6)
+    with ema.evaluating():
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(p.data, average[name], msg=name, rtol=1e-4, atol=1e-6)
+
+
+def test_loss_scaling_changes_nothing():
+    plain, scaled = toys.model(), toys.model()
+    ours(plain, accumulate=2)
+    ours(scaled, accumulate=2, scaler=torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1))
+    for p, q in zip(plain.parameters(), scaled.parameters()):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
+
+
+def test_two_halves_accumulated_are_one_whole():
+    whole, halves, batch = toys.model(), toys.model(), toys.batch()
+    for model, batches, accumulate in ((whole, [batch], 1), (halves, [_rows(batch, slice(0, 3)), _rows(batch, slice(3, 6))], 2)):
+        asked = [plug.build(objectives, {"use": "classify"}, model)]
+        fit(model, asked, batches, torch.optim.SGD(model.parameters(), 0.1), accumulate=accumulate)
+    for p, q in zip(whole.parameters(), halves.parameters()):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+
+
+def test_a_training_that_starts_at_a_step_equals_one_that_got_there():
+    """All randomness of a batch (masking, dropout) is a function of its number."""
+    through, paused = toys.model(), toys.model()
+    for model, parts in ((through, [(DATA, 0)]), (paused, [(DATA[:2], 0), (DATA[2:], 2)])):
+        torch.manual_seed(0)
+        asked = [plug.build(objectives, {"use": name}, model) for name in ("mask_words", "match")]
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for batches, start in parts:
+            torch.manual_seed(99 + start)  # whatever came before
+            fit(model, asked, batches, optimizer, start=start, seed=5)
+    assert all(torch.equal(p, q) for p, q in zip(through.parameters(), paused.parameters()))
+
+
+class Poisoned(objectives.Objective):
+    """A loss that is not finite for the batches numbered so."""
+
+    def __init__(self, model, *, bad):
+        super().__init__(model)
+        self.bad, self.met = bad, 0
+
+    def loss(self, model, seen, batch, whole):
+        self.met += 1
+        return F.cross_entropy(model.head(seen.pooled), batch.label) * (math.nan if self.met in self.bad else 1.0)
+
+
+def test_one_loss_that_is_not_finite_costs_its_step_and_no_more():
+    model, states = toys.model(), []
+    fit(model, [Poisoned(model, bad={2})], DATA, torch.optim.SGD(model.parameters(), 0.1), after_step=lambda step, _: states.append(copy.deepcopy(model.state_dict())))
+    same = [all(torch.equal(a[n], b[n]) for n in a) for a, b in zip(states, states[1:])]
+    assert same == [True, False, False] and all(t.isfinite().all() for t in states[-1].values())
+
+
+def test_losses_that_stay_not_finite_end_the_training_and_name_the_videos():
+    model = toys.model()
+    with pytest.raises(Diverged, match=f"not finite {PATIENCE} times in a row, last for videos v0, v1, .*lower the rates"):
+        fit(model, [Poisoned(model, bad={2, 3, 4})], DATA, torch.optim.SGD(model.parameters(), 0.1))
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_trap_18_every_epoch_has_an_order_of_its_own_and_resuming_is_one_integer():
+    assert sorted(order(50, 1, 0)) == list(range(50))
+    assert not (order(50, 1, 0) == order(50, 1, 1)).all() and not (order(50, 1, 0) == order(50, 2, 0)).all()
+    assert (order(50, 1, 3) == order(50, 1, 3)).all()
+    rows = torch.arange(100, 123).numpy()
+    every = list(training(rows, 5, 0, 3))
+    assert len(every) == 12 and all(len(set(b)) == 5 and set(b) <= set(rows) for b in every)
+    for start in range(12):
+        assert [b.tolist() for b in training(rows, 5, 0, 3, start)] == [b.tolist() for b in every[start:]]
+
+
+def _rows(batch, cut):
+    return replace(
+        batch, ids=batch.ids[cut], text=batch.text[cut], text_mask=batch.text_mask[cut], frames=batch.frames[cut], frame_mask=batch.frame_mask[cut], label=batch.label[cut]
+    )  # fmt: skip

@@ -1,0 +1,167 @@
+"""Kits: every one of the house opens, and every slip of the pen is an error with the nearest known name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import toys
+from wbdc.core.errors import UsageFault
+from wbdc.data.feed import collate
+from wbdc.prepare.dataset import open_prepared
+from wbdc.train.assemble import assemble
+from wbdc.train.kit import PACKAGED, describe, names, open_kit
+
+KITS = sorted(p.stem for p in PACKAGED[0].glob("*.toml"))
+every_kit = pytest.mark.parametrize("name", KITS)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@every_kit
+@pytest.mark.parametrize("tiny", [False, True])
+def test_every_kit_opens_and_can_be_described(name, tiny):
+    kit = open_kit(name, tiny=tiny)
+    lines = [line for line, _ in describe(kit)]
+    assert kit.tables["about"] in lines[0] and any("(default)" in line for line in lines)
+    assert ("architecture" in kit.tables["trunk"]) == tiny
+    assert kit.stage("train").epochs > 0 and kit.stage("pretrain").objective
+
+
+@every_kit
+def test_every_kit_opens_with_how_to_run_it(name):
+    head = (PACKAGED[0] / f"{name}.toml").read_text().splitlines()[:4]
+    assert head[0].startswith("# ") and any(f"wbdc train --kit {name} --fold" in line for line in head)
+
+
+@every_kit
+def test_every_tiny_kit_builds_a_model_that_answers(name, ready):
+    made = assemble(open_kit(name, tiny=True), open_prepared(ready), 0)
+    look = made.reading.look
+    text = made.reading.text([{"title": "今天天气", "asr": "好", "ocr": ""}, {"title": "", "asr": "", "ocr": ""}])
+    shown = torch.randint(0, 256, (2, 3, look.size, look.size), dtype=torch.uint8).numpy()
+    assert made.model.eval().logits(collate("ab", text, [shown, shown[:0]])).isfinite().all()
+    again = assemble(open_kit(name, tiny=True), open_prepared(ready), 0).model.state_dict()
+    assert all(torch.equal(t, again[n]) for n, t in made.model.state_dict().items()), "random weights are a function of the seed"
+
+
+@every_kit
+def test_a_kit_without_its_weights_says_what_to_put_where(name, ready, tmp_path, monkeypatch):
+    monkeypatch.setenv("WBDC_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    result = toys.wbdc("train", "--kit", name, "--fold", 0, "--work", ready)
+    assert result.exit_code == 7 and "not on this machine: put" in result.stderr and "--tiny" in result.stderr
+
+
+WRONG = {
+    "unknown table": ("[trian]\nepochs = 1", "has no setting 'trian'; did you mean 'train'"),
+    "unknown setting": ("[train]\nepoch = 3", "train has no setting 'epoch'; did you mean 'epochs'"),
+    "unknown plug": ('[fusion]\nuse = "dual_steam"', "no fusion called 'dual_steam'; did you mean 'dual_stream'"),
+    "unknown setting of a plug": ("[fusion]\nlayer = 3", "fusion 'dual_stream' has no setting 'layer'; did you mean 'layers'"),
+    "unknown setting of a tower": ("[vision]\nframe = 3", "vision 'clip' has no setting 'frame'; did you mean 'frames'"),
+    "unknown objective": ('[train]\nobjective = [{ use = "clasify" }]', "no objective called 'clasify'; did you mean 'classify'"),
+    "unknown setting of an objective": ('[pretrain]\nobjective = [{ use = "mask_words", shar = 0.4 }]', "did you mean 'share'"),
+    "unknown trick": ('[train]\ntrick = [{ use = "fmg" }]', "no trick called 'fmg'; did you mean 'fgm'"),
+    "a trick without a name": ("[train]\ntrick = [{ epsilon = 1.0 }]", "trick needs `use = ...`; one of:"),
+    "unknown competition": ('competition = "wechat2021"', "did you mean 'wechat2022'"),
+    "unknown text field": ("[text]\nfields = { titel = 9 }", "no text field 'titel'; did you mean 'title'"),
+    "unknown setting of serving": ("[serve]\nbach = 3", "serve has no setting 'bach'; did you mean 'batch'"),
+    "missing setting": ("", "needs a value for 'epochs'"),
+    "budgets larger than the row": ("[text]\nlength = 20", "ask for 28 tokens"),
+    "a text for a number": ('[train]\nepochs = "3"', "epochs = '3' is not of the type int"),
+    "true for a number": ("[train]\nepochs = true", "epochs = True is not of the type int"),
+    "a number for true": ("[vision]\nfrozen = 0", "frozen = 0 is not of the type bool"),
+    "a text for true": ('[vision]\nfrozen = "False"', "frozen = 'False' is not of the type bool"),
+    "no batches": ("[train]\nbatch = 0", "train.batch = 0; it counts from 1"),
+    "no epochs": ("[train]\nepochs = 0", "train.epochs = 0; it counts from 1"),
+    "unknown precision": ('[train]\nprecision = "fp61"', "no precision called 'fp61'; did you mean 'fp16'"),
+    "an extension of an extension": (None, "one level is the limit"),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_trap_04_whatever_is_unknown_unused_or_of_another_type_is_refused(fault, here, ready):
+    change, said = WRONG[fault]
+    (here / "parent.toml").write_text(toys.KIT.replace("epochs = 4\n", "") if fault == "missing setting" else toys.KIT)
+    (here / "child.toml").write_text('extends = "parent"\n' + (change or ""))
+    (here / "grandchild.toml").write_text('extends = "child"\n')
+    with pytest.raises(UsageFault, match=said):
+        assemble(open_kit("grandchild.toml" if change is None else "child.toml"), open_prepared(ready), 0)
+
+
+def test_a_kit_extends_another_and_changes_only_what_it_names(here, kit):
+    (here / "toy.toml").write_text(kit.read_text())
+    (here / "late.toml").write_text('extends = "toy"\n[train]\nepochs = 9\n[fusion]\nuse = "single_stream"')
+    parent, child = open_kit("toy.toml"), open_kit("late.toml")
+    assert child.stage("train").epochs == 9 and child.stage("train").batch == parent.stage("train").batch
+    assert child.tables["fusion"] == {"use": "single_stream"}, "settings of another plug are not inherited"
+    assert child.tables["vision"] == parent.tables["vision"]
+
+
+@pytest.mark.parametrize("change, value", [("train.epochs=7", 7), ("train.clip=0.5", 0.5), ('train.precision="bf16"', "bf16"), ("train.warmup=0", 0)])
+def test_set_overrides_one_value(kit, change, value):
+    table, name = change.split("=")[0].split(".")
+    assert open_kit(str(kit), changes=(change,)).tables[table][name] == value
+
+
+@pytest.mark.parametrize("given, is_frozen", [("true", True), ("false", False)])
+def test_trap_14_true_is_true_and_false_is_false(kit, given, is_frozen):
+    """`type=bool` of argparse reads "False" as True."""
+    frozen = open_kit(str(kit), changes=(f"vision.frozen={given}",)).tables["vision"]["frozen"]
+    assert frozen is is_frozen
+
+
+@pytest.mark.parametrize("change, said", [("train.epoch=3", "did you mean 'epochs'"), ("epochs=3", "no setting 'epochs'"), ("train.epochs", "write TABLE.KEY=VALUE"), ("a=b=c", "write TABLE")])
+def test_set_refuses_what_is_unknown(kit, change, said):
+    with pytest.raises(UsageFault, match=said):
+        open_kit(str(kit), changes=(change,))
+
+
+def test_kits_are_found_beside_us_first_and_unknown_ones_get_a_hint(here, kit):
+    with pytest.raises(UsageFault, match="no kit called 'dual_steam'; did you mean 'dual_stream'"):
+        open_kit("dual_steam")
+    with pytest.raises(UsageFault, match="no kit at nowhere.toml"):
+        open_kit("nowhere.toml")
+    Path("kits").mkdir()
+    Path("kits/dual_stream.toml").write_text(kit.read_text())
+    Path("kits/mine.toml").write_text(kit.read_text())
+    assert set(names()) == {*KITS, "mine"} and open_kit("dual_stream").tables["about"] == "A toy."
+    Path("kits/torn.toml").write_text("[train\n")
+    with pytest.raises(UsageFault, match="torn.toml: "):
+        open_kit("torn")
+
+
+LATE = """
+'''Late fusion.'''
+from wbdc.core.tokens import Fused
+from wbdc.nets.fusion import Fusion
+
+class Late(Fusion):
+    '''The sum of two means.'''
+    def forward(self, text, frames):
+        text = self.trunk(text)
+        return Fused(text, frames, text.mean() + frames.mean())
+"""
+
+
+def test_a_plug_beside_the_kit_is_found_checked_and_shipped(here, kit, ready):
+    (here / "mine.toml").write_text(kit.read_text().replace('use = "dual_stream"\nheads = 2', 'use = "./late.py"'))
+    with pytest.raises(UsageFault, match="no fusion at .*late.py; put the file beside the kit"):
+        open_kit("mine.toml")
+    (here / "late.py").write_text(LATE)
+    made = open_kit("mine.toml")
+    assert [p.name for p in made.plugs()] == ["late.py"]
+    assert type(assemble(made, open_prepared(ready), 0).model.fusion).__name__ == "Late"
+    (here / "late.py").write_text(LATE + "class Later(Fusion): pass\n")
+    with pytest.raises(UsageFault, match="must define exactly one Fusion, found 2"):
+        open_kit("mine.toml")
+
+
+def test_the_kit_of_a_run_opens_without_the_kits_folder(trained, here):
+    path = Path(trained["folder"]) / "fold-0" / "kit.json"
+    assert open_kit(str(path)).tables["about"] == "A toy."
+    assert toys.told("kits", path)["train"]["epochs"] == 4

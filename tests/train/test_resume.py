@@ -1,0 +1,121 @@
+"""Killed, stopped, torn: a training goes on from its last state and ends in the same bits, or says why not."""
+
+import multiprocessing
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+import toys
+from wbdc.core.files import publish_json, read_json, sha256
+from wbdc.train import stage
+
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(["pytest", "wbdc.train.session", "wbdc.cli.train"])
+
+CHILD = """
+import os, signal, torch
+torch.set_num_threads(1)
+from wbdc.cli import main
+from wbdc.train import stage, state
+
+def killed(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if isinstance(when, int):  # before the step of that number
+    cosine = stage.cosine
+    stage.cosine = lambda step, *rest: killed() if step == when else cosine(step, *rest)
+elif when:
+    setattr({"state": state, "stage": stage}[when.split(".")[0]], when.split(".")[1], killed)
+main(command)
+"""
+
+# the last ones lie between the files that end a fold
+KILLS = [2, 5, "state.publish_json", 9, "stage.append_line", 14, 15, 20, "stage.publish_json", "stage.write_oof", "stage.seal"]
+
+
+def command(kit: Path, work: Path) -> list[str]:
+    return [str(word) for word in ("train", "--kit", kit, "--work", work, "--fold", 0, "--threads", 1, "--save-every", 3, "--json")]
+
+
+def child(words: list[str], when: int | str | None) -> int:
+    """Run a command in a process of its own, killed at a step or in place of a function; return its exit code."""
+    process = forks.Process(target=exec, args=(CHILD, {"command": words, "when": when}))
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+def test_a_training_killed_again_and_again_ends_in_the_same_bits(fresh, kit, bits):
+    words, steps = command(kit, fresh), []
+    for when in KILLS:
+        assert child(words, when) == -signal.SIGKILL, when
+        state = next(fresh.glob("runs/*/fold-0/state.json"), None)
+        steps.append(read_json(state)["step"] if state else 0)
+    assert steps == sorted(steps) and steps[0] == 0 and steps[-1] == 18, "every life gets further than the one before"
+    assert steps[2] == steps[1], "weights without their state do not count"
+    assert child(words, None) == 0
+    folder = next(fresh.glob("runs/*"))
+    assert toys.bits(folder) == bits and not list((folder / "fold-0").glob("*state*")) and not list(folder.rglob(".*.tmp"))
+
+
+def stopped(fresh: Path, kit: Path, monkeypatch, times: int = 1) -> Path:
+    """Train until Ctrl-C during step 5; return the folder of the fold."""
+    cosine = stage.cosine
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "cosine", lambda step, *rest: [signal.raise_signal(signal.SIGINT) for _ in range(times if step == 5 else 0)] and 0 or cosine(step, *rest))
+        result = toys.wbdc(*command(kit, fresh))
+    assert result.exit_code == 11 and result.stdout == "" and len(result.stderr.strip().splitlines()) == 1
+    assert ("stopped after step 5 of 20; the same command goes on" if times == 1 else "goes on from what is finished") in result.stderr
+    return next(fresh.glob("runs/*/fold-0"))
+
+
+@pytest.mark.parametrize("times, kept", [(1, 5), (2, 3)])
+def test_ctrl_c_stops_at_a_safe_point_and_twice_at_once_and_both_can_go_on(fresh, kit, bits, monkeypatch, times, kept):
+    before = signal.getsignal(signal.SIGINT)
+    folder = stopped(fresh, kit, monkeypatch, times)
+    assert read_json(folder / "state.json")["step"] == kept and not (folder / "DONE.json").exists()
+    assert signal.getsignal(signal.SIGINT) is before
+    result = toys.wbdc(*[word for word in command(kit, fresh) if word != "--json"])
+    assert result.exit_code == 0 and f"goes on after step {kept} of 20" in result.stderr
+    assert toys.bits(folder.parent) == bits
+
+
+def test_a_state_that_is_damaged_or_of_another_recipe_is_refused_by_name(fresh, kit, monkeypatch):
+    folder = stopped(fresh, kit, monkeypatch)
+    path, facts = next(folder.glob("state-*.safetensors")), read_json(folder / "state.json")
+    whole, tensors = path.read_bytes(), load_file(path)
+    bias = tensors["model.head.bias"]
+    named = [name for name in tensors if name.startswith(("trick.1.", "optimizer.0.exp_avg"))][0]
+    for change, said in (
+        ({"model.head.bias": None}, "another recipe; it differs in: model.head.bias"),
+        ({"model.extra": bias}, "another recipe; it differs in: model.extra"),
+        ({"model.head.bias": bias[:-1].clone()}, "another recipe; it differs in: model.head.bias"),
+        ({named: None}, f"another recipe; it differs in: {named}"),
+    ):
+        save_file({name: t for name, t in {**tensors, **change}.items() if t is not None}, path)
+        publish_json(folder / "state.json", {**facts, "sha256": sha256(path)})
+        _refused(kit, fresh, said)
+    for damage in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1]), whole + b"x", b""):
+        path.write_bytes(damage)
+        publish_json(folder / "state.json", facts)
+        _refused(kit, fresh, f"{path} is missing or damaged; delete {folder}")
+    path.unlink()
+    _refused(kit, fresh, "is missing or damaged")
+
+
+def test_two_trainings_in_one_folder_are_one_too_many(fresh, kit, monkeypatch):
+    from wbdc.core.files import hold
+
+    folder = stopped(fresh, kit, monkeypatch)
+    with hold(folder):
+        result = toys.wbdc(*command(kit, fresh))
+    assert result.exit_code == 8 and "is in use by process" in result.stderr
+    shutil.rmtree(folder)
+
+
+def _refused(kit: Path, work: Path, said: str) -> None:
+    result = toys.wbdc(*command(kit, work))
+    assert result.exit_code == 4 and said in result.stderr and result.stdout == ""

@@ -1,0 +1,139 @@
+"""One small training through the command line: it learns, it is judged on all it did not see, and its bits are those of its seed."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import toys
+from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.core.files import check_seal
+from wbdc.prepare.dataset import open_prepared
+from wbdc.train import stage
+from wbdc.train.kit import open_kit
+
+
+def metrics(said: dict, fold: str = "0") -> list[dict]:
+    return [json.loads(line) for line in (Path(said["folder"]) / f"fold-{fold}" / "metrics.jsonl").read_text().splitlines()]
+
+
+def train(kit: Path, work: Path, *words: object) -> dict:
+    return toys.told("train", "--kit", kit, "--work", work, "--threads", 1, *words)
+
+
+@pytest.fixture(scope="session")
+def long(ready, kit):
+    """Thirty epochs on every row."""
+    return train(kit, ready, "--fold", "all", "--set", "train.epochs=30")
+
+
+def test_losses_go_down(long):
+    losses = [m["classify"] for m in metrics(long, "all")]
+    chance = long["folds"]["all"]["chance"]["classify"]
+    assert math.isclose(chance, math.log(12)) and losses[0] > 0.8 * chance
+    assert np.mean(losses[-3:]) < 0.6 * np.mean(losses[:3]) and all(map(math.isfinite, losses))
+
+
+def test_trap_12_a_training_on_all_rows_reports_no_score(long):
+    facts = long["folds"]["all"]
+    assert not {"score", "official"} & set(facts) and not (Path(long["folder"]) / "fold-all" / "oof.parquet").exists()
+    result = toys.wbdc("train", "--kit", Path(long["folder"]) / "fold-all" / "kit.json", "--fold", "all", "--work", Path(long["folder"]).parents[1], "--dry-run")
+    assert result.exit_code == 0
+
+
+def test_a_finished_fold_is_whole_and_sealed(trained):
+    folder = Path(trained["folder"]) / "fold-0"
+    facts = check_seal(folder)
+    assert set(facts["files"]) == {"model.safetensors", "model.json", "kit.json", "tokenizer.json", "oof.parquet"}
+    assert not list(folder.glob("state*")) and not list(folder.glob(".*.tmp"))
+    assert {"score", "official", "trained", "weights", "chance", "last", "steps"} <= set(trained["folds"]["0"])
+
+
+def test_a_finished_fold_is_not_trained_again(trained, ready, kit, monkeypatch):
+    monkeypatch.setattr(stage, "assemble", None)
+    assert train(kit, ready, "--fold", 0) == trained
+
+
+def test_trap_16_what_is_trained_is_listed_by_name(trained):
+    weights = load_file(Path(trained["folder"]) / "fold-0" / "model.safetensors")
+    listed = [name for names in trained["folds"]["0"]["trained"].values() for name in names]
+    assert sorted(listed) == sorted(name for name, w in weights.items() if w.is_floating_point())
+
+
+def test_equal_seeds_give_equal_bytes_and_other_seeds_others(fresh, kit, bits):
+    again = train(kit, fresh, "--fold", 0)
+    assert toys.bits(Path(again["folder"])) == bits
+    other = train(kit, fresh, "--fold", 0, "--seed", 1, "--set", "train.epochs=1")
+    assert other["run"] != again["run"] and toys.bits(Path(other["folder"]))["model.safetensors"] != bits["model.safetensors"]
+
+
+def test_trap_21_the_score_is_over_all_held_out_rows_whatever_the_batches(fresh, ready, kit, trained):
+    """Not a mean of batch means."""
+    prepared = open_prepared(ready)
+    small = train(kit, fresh, "--fold", 0, "--set", "serve.batch=3")
+    tables = [pl.read_parquet(Path(said["folder"]) / "fold-0" / "oof.parquet") for said in (trained, small)]
+    held = [i for i, fold in zip(prepared.videos("labeled")["id"], prepared.folds()) if fold == 0]
+    for table, said in zip(tables, (trained, small)):
+        assert table["id"].to_list() == held, "every held-out video once, in the order of the data"
+        answers = [prepared.facts["classes"][i] for i in table["p"].to_numpy().argmax(1)]
+        assert said["folds"]["0"]["score"] == WeChat2022().score(table["label"].to_list(), answers, prepared.facts["classes"])
+    np.testing.assert_allclose(tables[0]["p"].to_numpy(), tables[1]["p"].to_numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(tables[0]["p"].to_numpy().sum(1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("epochs, accumulate, real", [(3, 2, 7), (2, 3, 3), (2, 1, 10)])
+def test_trap_04_the_horizon_of_the_schedule_is_the_real_number_of_steps(fresh, kit, monkeypatch, epochs, accumulate, real):
+    """22 videos in batches of 4 are 5 batches an epoch; what fills no step at the end of an epoch goes on in the next."""
+    asked, cosine = [], stage.cosine
+    monkeypatch.setattr(stage, "cosine", lambda step, steps, warmup: asked.append((step, steps, cosine(step, steps, warmup))) or asked[-1][-1])
+    said = train(kit, fresh, "--fold", 0, "--set", f"train.epochs={epochs}", "--set", f"train.accumulate={accumulate}", "--set", "train.trick=[]")
+    assert [step for step, _, _ in asked] == list(range(1, real + 1)) and {steps for _, steps, _ in asked} == {real}
+    assert said["folds"]["0"]["steps"] == real and asked[-1][-1] < 1e-9 < asked[0][-1]
+
+
+def test_too_few_videos_for_one_step_is_said_before_anything_is_computed(fresh, kit):
+    result = toys.wbdc("train", "--kit", kit, "--work", fresh, "--fold", 0, "--set", "train.accumulate=30", "--threads", 1)
+    assert result.exit_code == 2 and "22 videos make 20 batches of 4, too few for one step of 30" in result.stderr
+
+
+@pytest.mark.parametrize("modality", ["text", "frames"])
+def test_a_model_without_a_modality_is_a_run_of_its_own_and_does_not_see_it(fresh, kit, trained, bits, modality, monkeypatch):
+    shapes, forward = set(), toys.VideoClassifier.forward
+    monkeypatch.setattr(toys.VideoClassifier, "forward", lambda self, batch: shapes.add((batch.text.shape[1], batch.frames.shape[1])) or forward(self, batch))
+    said = train(kit, fresh, "--fold", 0, "--without", modality, "--set", "train.epochs=2")
+    assert said["run"] != trained["run"] and toys.bits(Path(said["folder"]))["oof.parquet"] != bits["oof.parquet"]
+    assert {words if modality == "text" else frames for words, frames in shapes} == {1 if modality == "text" else 0}
+
+
+def test_training_starts_from_the_pretraining_of_its_kit(fresh, kit):
+    first = toys.told("pretrain", "--kit", kit, "--work", fresh, "--threads", 1)
+    assert set(first["last"]) == set(first["chance"]) == {"mask_words", "match"} and "score" not in first
+    after, anew = train(kit, fresh, "--fold", 0, "--set", "train.epochs=1"), train(kit, fresh, "--fold", 0, "--set", "train.epochs=1", "--from", "none")
+    assert after["run"] != anew["run"] and "start" not in anew["folds"]["0"]["weights"]
+    said = after["folds"]["0"]["weights"]["start"]
+    assert first["run"] in said and "takes" in said and "leaves head." in said
+    source = load_file(Path(first["folder"]) / "fold-all" / "model.safetensors")
+    model = stage.assemble(open_kit(str(kit)), open_prepared(fresh), 7).model
+    stage.start_from(model, Path(first["folder"]) / "fold-all")
+    assert all(torch.equal(t, source[n]) for n, t in model.state_dict().items() if not n.startswith("head."))
+    assert not torch.equal(model.head.weight, source["head.weight"])
+
+
+def test_the_test_split_is_never_trained_on(fresh, kit):
+    result = toys.wbdc("pretrain", "--kit", kit, "--work", fresh, "--set", 'pretrain.splits=["labeled", "test"]')
+    assert result.exit_code == 2 and "the test split is never trained on" in result.stderr
+
+
+def test_a_log_that_cannot_be_written_does_not_end_the_training(fresh, kit, bits):
+    plan = toys.told("train", "--kit", kit, "--work", fresh, "--fold", 0, "--threads", 1, "--dry-run")
+    folder = fresh / "runs" / plan["run"] / "fold-0"
+    folder.mkdir(parents=True)
+    (folder / "metrics.jsonl").symlink_to("/dev/full")
+    result = toys.wbdc("train", "--kit", kit, "--work", fresh, "--fold", 0, "--threads", 1)
+    assert result.exit_code == 0 and result.stderr.count("metrics.jsonl") == 1, "training goes on, and says so once"
+    assert toys.bits(folder.parent) == bits

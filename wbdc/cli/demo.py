@@ -1,0 +1,93 @@
+"""wbdc demo: the whole path on made-up data, from raw archives to a timed submission."""
+
+from pathlib import Path
+
+import click
+
+from wbdc.cli import console
+
+KITS = ("single_stream", "dual_stream", "cross_attention")
+FOLDS = "0,1"
+
+
+@click.command()
+@click.option("--into", type=click.Path(path_type=Path), default="demo", show_default=True, help="Folder for all that the demo makes.")
+@click.option("--data-only", type=click.Path(path_type=Path), help="Only make the data, in this folder.")
+@click.option("--videos", type=click.IntRange(40), default=600, show_default=True, help="Videos to make: 55 % labelled, 25 % unlabelled, 20 % test.")
+@console.seed
+@console.device
+@console.threads
+@console.as_json
+def demo(into: Path, data_only: Path | None, videos: int, seed: int, device: str, threads: int | None, as_json: bool) -> None:
+    """Make data, prepare, pretrain, train three kits, ensemble, submit and time it: five minutes on two cores.
+
+    Everything is tiny and starts from random weights. Stopped and started again, it goes on.
+
+    \b
+    Example:
+      wbdc demo
+      wbdc demo --data-only somewhere --videos 20000
+    """
+    from wbdc.prepare.demo import make
+
+    with console.progress(as_json) as progress:
+        made = make(data_only or into / "made", videos=videos, seed=seed, progress=lambda done, of: progress("make videos", done, of))
+        if data_only is None:
+            made = _walk(into, seed, device, threads, progress, as_json)
+    if as_json:
+        return console.show(made)
+    if data_only:
+        return console.tell(f"{made['labeled']:,} labelled, {made['unlabeled']:,} unlabelled, {made['test']:,} test videos of {made['classes']} classes: {data_only / 'data'}")
+    _print(into, made)
+
+
+def _walk(into: Path, seed: int, device: str, threads: int | None, progress: console.Progress, as_json: bool) -> dict:
+    """Run every stage as its command would; return what the table shows."""
+    import csv
+    import time
+
+    from wbdc import competitions
+    from wbdc.core import plug
+    from wbdc.core.device import use_threads
+    from wbdc.ensemble.store import build, choose, open_ensemble
+    from wbdc.prepare.build import prepare
+    from wbdc.serve.entry import serve
+    from wbdc.submit.submission import Asked, submit
+    from wbdc.train.kit import open_kit
+    from wbdc.train.session import open_session
+
+    count, contest, data = use_threads(threads), plug.build(competitions, {"use": "wechat2022"}), into / "made" / "data"
+    telling = console.telling(progress, as_json)
+    prepared, _ = prepare(data, into, contest, "wechat2022", seed=seed, threads=count, progress=progress)
+    common = {"seed": seed, "prepared": prepared.hash, "device": device, "threads": count}
+    open_session("pretrain", open_kit("dual_stream", tiny=True), into, **common).train(telling)
+    runs = []
+    for kit in KITS:
+        session = open_session("train", open_kit(kit, tiny=True), into, fold=FOLDS, **common)
+        session.train(telling)
+        runs.append(session.run.name)
+    report = build(into, "demo", choose(into, tuple(runs), prepared)[0], seed=seed)
+    home, blend = open_ensemble(into, "demo")
+    asked = Asked(latency=True, cap=60.0, device=device, threads=count)
+    made = submit(into / "submissions" / "demo", home, blend, prepared, data, report, asked, progress, telling.say)
+    serve(
+        home, blend, data, into / "result.csv", split=None, device=device, precision=None, threads=count, say=telling.say,
+        progress=lambda done, of: progress("answer the test split", done, of), began=time.perf_counter(),
+    )  # fmt: skip
+    with (into / "made" / "truth" / "test_truth.csv").open() as file:
+        truth = {row["id"]: row["category_id"] for row in csv.DictReader(file)}
+    said = contest.read(into / "result.csv", list(truth), prepared.facts["known_classes"])
+    hidden = {"score": contest.score(list(truth.values()), said, prepared.facts["classes"]), "official": contest.score(list(truth.values()), said)}
+    return {"report": report, "hidden": hidden, "submission": made, "prepared": str(prepared.folder), "runs": runs}
+
+
+def _print(into: Path, made: dict) -> None:
+    report, hidden = made["report"], made["hidden"]
+    rows = [(name, *(facts["score"][c] for c in console.COMPONENTS), facts["official"]["mean"]) for name, facts in report["members"].items()]
+    rows.append(("ensemble", *(report["ensemble"]["score"][c] for c in console.COMPONENTS), report["ensemble"]["official"]["mean"]))
+    rows.append(("result.csv against the hidden truth", *(hidden["score"][c] for c in console.COMPONENTS), hidden["official"]["mean"]))
+    console.table(f"Out of fold ({report['rows']:,} videos of folds {', '.join(report['folds'])})", ("", *console.COMPONENTS, "official"), rows)
+    gain, latency = report["gain"], made["submission"]["latency"]
+    console.tell(f"Ensemble over {report['best']}: {gain['difference']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], {gain['verdict']}.")
+    console.tell(f"Time check: {latency['word']}. {latency['sentence']}", "bold")
+    console.tell(f"Data {into / 'made'}, prepared {made['prepared']}, runs {into / 'runs'}, submission {made['submission']['folder']}, answers {into / 'result.csv'}")

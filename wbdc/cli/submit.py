@@ -1,0 +1,79 @@
+"""wbdc submit: pack a folder that runs alone, prove it, and rehearse the judge's run."""
+
+from pathlib import Path
+
+import click
+
+from wbdc.cli import console
+
+
+@click.command()
+@click.option("--ensemble", default="ensemble", show_default=True, help="Ensemble to pack.")
+@click.option("--run", help="Pack one run (the mean of its folds) instead.")
+@click.option("--into", type=click.Path(path_type=Path), help="Folder to pack into; by default submissions/<name of the ensemble or run>.")
+@click.option("--data", type=click.Path(path_type=Path), help="Raw data folder; by default the one that was prepared.")
+@click.option("--check-latency", is_flag=True, help="Time the packed folder and say PASS (0), FAIL (5) or INCONCLUSIVE (6).")
+@click.option("--items", type=click.IntRange(1), help="Videos of the final run; by default the competition's.")
+@click.option("--limit", type=click.FloatRange(min=0, min_open=True), help="Seconds for all of them, start of the process included; by default the competition's.")
+@click.option("--qps", type=click.FloatRange(min=0, min_open=True), help="The limit as videos a second instead.")
+@click.option("--sample", type=click.IntRange(8), default=2048, show_default=True, help="Most videos to time.")
+@click.option("--cap", type=click.FloatRange(min=1), default=600.0, show_default=True, help="Seconds that timing them may take, about.")
+@console.device
+@console.threads
+@console.dry_run
+@console.work
+@console.as_json
+def submit(
+    ensemble: str, run: str | None, into: Path | None, data: Path | None, check_latency: bool, items: int | None, limit: float | None, qps: float | None,
+    sample: int, cap: float, device: str, threads: int | None, dry_run: bool, work: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Pack an ensemble into a folder that runs alone, and run it as the judge would.
+
+    The packed folder answers test videos in a fresh, isolated process; its answers must equal the runs' answers bit for bit.
+
+    \b
+    Example:
+      wbdc submit --check-latency
+      wbdc submit --check-latency --items 50000 --qps 70
+    """
+    from wbdc.core.errors import UsageFault
+    from wbdc.ensemble.store import open_ensemble, open_report, run_blend
+    from wbdc.prepare.dataset import open_prepared
+    from wbdc.submit.submission import Asked, submit as make
+    from wbdc.train.runs import open_run
+
+    if limit and qps:
+        raise UsageFault("--limit and --qps say the same thing twice; give one")
+    home, blend = (work, run_blend(work, open_run(work, run))) if run else open_ensemble(work, ensemble)
+    prepared = open_prepared(work, blend["data"])
+    into, data = into or Path("submissions") / (run or ensemble), data or Path(prepared.facts["data"])
+    if dry_run:
+        return console.tell(f"Would pack {len(blend['members'])} models into {into} and run it on {data}.")
+    facts = {} if run else open_report(work, ensemble)
+    asked = Asked(check_latency, items, limit or (qps and (items or _items(blend)) / qps), sample, cap, device, threads)
+    with console.progress(as_json) as progress:
+        made = make(into, home, blend, prepared, data, facts, asked, progress, (lambda line: None) if as_json else console.say)
+    if as_json:
+        console.show(made)
+    else:
+        _print(into, made)
+    if made["latency"]:
+        click.get_current_context().exit(made["latency"]["code"])
+
+
+def _items(blend: dict) -> int:
+    from wbdc import competitions
+    from wbdc.core import plug
+    from wbdc.core.errors import UsageFault
+
+    limits = plug.build(competitions, {"use": blend["competition"]}).limits
+    if limits is None:
+        raise UsageFault(f"competition {blend['competition']} states no number of videos; give --items")
+    return limits.items
+
+
+def _print(into: Path, made: dict) -> None:
+    console.tell(f"{into}: {made['files']} files, {made['bytes'] / 1e6:.1f} MB; {made['proved']['videos']:,} test videos answered alone, bit for bit as in the runs.")
+    if made["latency"]:
+        style = {"PASS": "bold green", "FAIL": "bold red"}.get(made["latency"]["word"], "bold yellow")
+        console.tell(f"{made['latency']['word']}: {made['latency']['sentence']}", style)

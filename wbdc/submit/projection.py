@@ -1,0 +1,131 @@
+"""From measured seconds to a verdict: pure arithmetic, tested with made-up timings.
+
+    seconds for all items = fixed + items × each
+    fixed = the slowest cold start (the whole process without the time it answers) + listing the other items + warm-up, once
+    each  = seconds per video between the first batches' marks and the last one's
+
+`upper` adds a one-sided 95 % bound of `each` and a margin; `lower` takes the other bound and no margin.
+
+| sample | bound of each | margin |
+|---|---|---|
+| ample: 512 videos, and 3 bursts after warm-up | block bootstrap, widened for the number of blocks | 10 % |
+| small: 64 videos, and 3 batches after warm-up | the same, and at least the whole run's mean, warm-up included | 25 % |
+| tiny: less | up: the whole run's mean + 50 %; down: half the mean after the first batch, 0 if there is only one | – |
+
+A burst is as many batches as are read at once (`Steady.burst`): they end together, so their marks say little one by one. Warm-up
+is the first burst, or a quarter of the batches where there are few.
+
+A sample that gets slower (the last third 10 % over the first) is judged by its last third.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+Z = 1.645  # one-sided 95 %
+DRAWS = 2000
+AMPLE, SMALL = (512, 3), (64, 3)  # videos, and after warm-up: bursts, batches
+MARGIN_SMALL, TINY = 0.25, 0.5
+DRIFT = 1.1
+
+
+class Cold(NamedTuple):
+    """A fresh process. seconds: wall time of all of it; answering: of those, between listing and the last answer; videos answered."""
+
+    seconds: float
+    answering: float
+    videos: int
+
+
+class Steady(NamedTuple):
+    """One long process. listing: seconds to read the annotations of `listed` videos; start: when answering began;
+    marks: (videos answered so far, when) per batch, in seconds since the process began; burst: batches read at once."""
+
+    listing: float
+    listed: int
+    start: float
+    marks: Sequence[tuple[int, float]]
+    burst: int = 5
+
+
+class Rate(NamedTuple):
+    """Seconds per video: the mean after warm-up, its bounds, the seconds of warm-up beyond that mean, and which rule gave the bounds."""
+
+    each: float
+    low: float
+    high: float
+    warm_up: float
+    drift: float
+    rule: str
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Seconds for all items: expected, and between lower and upper with 95 % each way; word: PASS, FAIL or INCONCLUSIVE."""
+
+    word: str
+    expected: float
+    lower: float
+    upper: float
+    fixed: float
+    rate: Rate
+    margin: float
+
+
+def project(colds: Sequence[Cold], steady: Steady, *, items: int, seconds: float, margin: float = 0.10, seed: int = 0) -> Projection:
+    """Project measured runs to `items` videos and judge them by the limit of `seconds`.
+
+    PASS: upper <= limit. FAIL: lower > limit. INCONCLUSIVE: neither, also when both bounds are close to the limit.
+    """
+    rate = measure(steady, seed)
+    warm_up = max(rate.warm_up, *(c.answering - c.videos * rate.each for c in colds))
+    listing = steady.listing * max(0, items / steady.listed - 1) if steady.listed >= AMPLE[0] else 0.0  # of fewer, opening the file is most
+    fixed = max(c.seconds - c.answering for c in colds) + listing + warm_up
+    margin = {"ample": margin, "small": max(margin, MARGIN_SMALL), "tiny": 0.0}[rate.rule]  # tiny: its bounds are wide as they are
+    lower, upper = fixed + items * rate.low, (fixed + items * rate.high) * (1 + margin)
+    word = "PASS" if upper <= seconds else "FAIL" if lower > seconds else "INCONCLUSIVE"
+    return Projection(word, fixed + items * rate.each, lower, upper, fixed, rate, margin)
+
+
+def measure(steady: Steady, seed: int = 0) -> Rate:
+    """Measure seconds per video from the marks of the batches. Raises ValueError when there are none."""
+    if not steady.marks:
+        raise ValueError("no batch was timed")
+    done, when = (np.array(column, dtype=float) for column in zip((0, steady.start), *steady.marks))
+    counts, spans = np.diff(done), np.diff(when)
+    videos, whole = int(counts.sum()), float(spans.sum() / counts.sum())
+    first = min(steady.burst, max(1, len(spans) // 4))
+    if videos < SMALL[0] or len(spans) - first < SMALL[1]:
+        later = float(spans[1:].sum() / counts[1:].sum()) if len(spans) > 1 else 0.0  # one batch may be all warm-up
+        return Rate(whole, min(whole, later) * (1 - TINY), whole * (1 + TINY), 0.0, 1.0, "tiny")
+    kept, spent = counts[first:], spans[first:]
+    each = float(spent.sum() / kept.sum())
+    warm_up = max(0.0, float(spans[:first].sum() - counts[:first].sum() * each))
+    low, high = interval(spent, kept, steady.burst, seed)
+    if videos < AMPLE[0] or len(kept) < AMPLE[1] * steady.burst:
+        return Rate(each, low, max(high, whole), warm_up, 1.0, "small")
+    third = len(kept) // 3
+    early, late = spent[:third].sum() / kept[:third].sum(), spent[-third:].sum() / kept[-third:].sum()
+    drift = float(late / early) if early > 0 else math.inf
+    return Rate(each, low, max(high, float(late)) if drift > DRIFT else high, warm_up, drift, "ample")
+
+
+def interval(spans: np.ndarray, counts: np.ndarray, block: int, seed: int = 0) -> tuple[float, float]:
+    """Bound sum(spans) / sum(counts), 95 % each way, by a circular block bootstrap (Politis & Romano, 1992).
+
+    spans: (n,) seconds per batch; counts: (n,) videos per batch; n >= 3; block: batches. With few blocks the percentiles are too narrow: the
+    distances from the mean grow by sqrt(k / (k - 1)) and by Student's quantile over the normal one.
+    """
+    n = len(spans)
+    size = min(block, n // 3)
+    blocks = math.ceil(n / size)
+    starts = np.random.default_rng(seed).integers(n, size=(DRAWS, blocks, 1))
+    rows = ((starts + np.arange(size)) % n).reshape(DRAWS, -1)
+    drawn = spans[rows].sum(1) / counts[rows].sum(1)
+    mean = float(spans.sum() / counts.sum())
+    wider = math.sqrt(blocks / (blocks - 1)) * (1 + (Z**2 + 1) / (4 * (blocks - 1)))
+    low, high = (mean + wider * (float(q) - mean) for q in np.quantile(drawn, (0.05, 0.95)))
+    return max(0.0, low), high

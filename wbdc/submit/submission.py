@@ -1,0 +1,113 @@
+"""From an ensemble to a submission: what is packed, how it is trained again, and the proof that it answers as the runs do."""
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from wbdc import competitions
+from wbdc.core import plug
+from wbdc.core.device import use_threads
+from wbdc.core.errors import IntegrityBroken
+from wbdc.core.files import read_json
+from wbdc.core.findings import Findings
+from wbdc.prepare.dataset import Prepared
+from wbdc.serve.entry import serve
+from wbdc.submit.package import Packed, kit_file, pack
+from wbdc.submit.packed import run_packed
+from wbdc.submit.rehearse import rehearse
+from wbdc.submit.verify import verify
+from wbdc.train.runs import FACTS
+
+PROOF = 256  # test videos whose answers are compared
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user asks of a submission. latency: whether it is timed; items, seconds: the limit, None: the competition's; sample, cap: as `rehearse`."""
+
+    latency: bool
+    items: int | None = None
+    seconds: float | None = None
+    sample: int = 2048
+    cap: float = 600.0
+    device: str = "auto"
+    threads: int | None = None
+
+
+def submit(
+    into: Path, home: Path, blend: dict, prepared: Prepared, data: Path, report: dict, asked: Asked, progress: Callable[[str, int, int], None], say: Callable[[str], None]
+) -> dict:
+    """Pack a blend, prove that the folder answers as the runs do, and time it when asked.
+
+    Returns {"files", "bytes", "proved", "latency": {"word", "sentence", "code", ...} or None}. Raises what its steps raise.
+    """
+    threads = use_threads(asked.threads)
+    say(f"packing {len(blend['members'])} models into {into}")
+    facts = {"commit": commit(), "data": prepared.hash, "report": report}
+    pack(into, packed(home, blend), competition=blend["competition"], precision=blend["precision"], facts=facts, retrain=retrain(home, blend, prepared))
+    proved = prove(into, home, blend, data, most=PROOF, seed=0, device=asked.device, threads=threads, say=say)
+    latency = None
+    if asked.latency:
+        verdict = rehearse(
+            into, data, items=asked.items, seconds=asked.seconds, sample=asked.sample, cap_seconds=asked.cap, device=asked.device, threads=threads, progress=progress
+        )
+        latency = {"word": verdict.word, "sentence": verdict.sentence, "code": verdict.code, **verdict.facts}
+    checked = verify(into)
+    return {"folder": str(into), "files": checked["files"], "bytes": checked["bytes"], "proved": proved, "latency": latency}
+
+
+def packed(home: Path, blend: dict) -> list[Packed]:
+    """List the models of a blend as a package names them: "<run>/fold-<k>"."""
+    return [Packed(f"{m['run']}/fold-{m['fold']}", home / m["folder"], m["weight"]) for m in blend["members"]]
+
+
+def retrain(home: Path, blend: dict, prepared: Prepared) -> list[str]:
+    """List the commands that make the same models from raw data: prepare, pretrain, train, ensemble, submit."""
+    facts, lines = prepared.facts, []
+    lines.append(f'wbdc prepare --data "$DATA" --competition {facts["competition"]} --folds {facts["folds"]} --seed {facts["seed"]} --work "$WORK"')
+    folds: dict[str, list[str]] = {}
+    for member in blend["members"]:
+        folds.setdefault(member["run"], []).append(member["fold"])
+    for run, trained in folds.items():
+        told = read_json(home / "runs" / run / FACTS)
+        common = f'--kit {kit_file(run)} --seed {told["seed"]} --work "$WORK"'
+        lines += [f"wbdc pretrain {common}"] if told["source"] else []
+        without = f" --without {told['without']}" if told["without"] else ""
+        lines.append(f"wbdc train {common} --fold {','.join(trained)} --from {'auto' if told['source'] else 'none'}{without}")
+    return [*lines, 'wbdc ensemble --work "$WORK"', 'wbdc submit --work "$WORK" --into "$WORK/submission"']
+
+
+def prove(folder: Path, home: Path, blend: dict, data: Path, *, most: int, seed: int, device: str, threads: int, say: Callable[[str], None]) -> dict:
+    """Answer up to `most` random test videos in the packed folder and in the tree, and compare every bit.
+
+    Returns {"videos", "equal"}. Raises IntegrityBroken when an answer differs, ResultInvalid when the result file is no good.
+    """
+    contest = plug.build(competitions, {"use": blend["competition"]})
+    ids = [v.id for v in contest.videos(data, contest.test, Findings())]
+    sample = [ids[i] for i in sorted(np.random.default_rng(seed).permutation(len(ids))[:most])]
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch)
+        run_packed(folder, data, out / "result.csv", device=device, threads=threads, sample=sample, probabilities=out / "p.safetensors")
+        theirs = load_file(out / "p.safetensors")["p"]
+        contest.read(out / "result.csv", sample, contest.classes(data))
+        answers, _ = serve(
+            home, blend, data, out / "own.csv", split=None, device=device, precision=None, threads=threads, sample=sample,
+            say=lambda line: None, progress=lambda done, of: None, began=time.perf_counter(),
+        )  # fmt: skip
+    if theirs.tobytes() != answers.probabilities.tobytes():
+        rows = int((theirs != answers.probabilities).any(1).sum())
+        raise IntegrityBroken(f"{folder} answers {rows} of {len(sample)} videos otherwise than the runs it was packed from; pack it again on this machine")
+    say(f"{len(sample):,} test videos: packed answers equal the runs' answers, bit for bit")
+    return {"videos": len(sample), "equal": True}
+
+
+def commit() -> str:
+    """Return the commit of the source that packs, "unknown" outside a checkout."""
+    asked = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or "unknown"

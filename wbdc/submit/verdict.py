@@ -1,0 +1,48 @@
+"""The verdict of a rehearsal: one word, one sentence, one exit code."""
+
+from dataclasses import asdict, dataclass
+
+from wbdc.core.errors import Inconclusive, OverBudget
+from wbdc.submit.projection import Projection
+from wbdc.submit.slowest import Kits, advice, describe
+
+CODES = {"PASS": 0, "FAIL": OverBudget.code, "INCONCLUSIVE": Inconclusive.code}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """word: PASS, FAIL or INCONCLUSIVE; sentence: for people; code: the exit code, 0, 5 or 6; facts: what the receipt holds."""
+
+    word: str
+    sentence: str
+    code: int
+    facts: dict
+
+
+def conclude(found: Projection, shared: dict[str, float], kits: Kits, *, items: int, seconds: float) -> Verdict:
+    """Word a projection. Pure: no file is read."""
+    need, limit = f"The packed folder would need {spoken(found.expected)} for {items:,} videos", spoken(seconds)
+    told = describe(shared)
+    if found.word == "INCONCLUSIVE" and found.rate.rule == "tiny":
+        bounds = f"{spoken(found.lower)} and {spoken(found.upper)}"
+        sentence = f"Too few videos were timed to tell: {items:,} would need between {bounds}; the limit is {limit}. Time it on data with 64 or more."
+    elif found.word == "PASS":
+        sentence = f"{need}, and at most {spoken(found.upper)}; the limit is {limit}. {told}."
+    else:
+        hint = advice(shared, kits, 1 - seconds / (found.upper if found.word == "INCONCLUSIVE" else max(found.expected, found.lower)))
+        if found.fixed > found.expected / 2:
+            told, hint = f"Starting takes {found.fixed / found.expected:.0%}", "try fewer or smaller models"
+        between = f", between {spoken(found.lower)} and {spoken(found.upper)}" if found.word == "INCONCLUSIVE" else ""
+        sentence = f"{need}{between}; the limit is {limit}. {told}: {hint}."
+    facts = {"verdict": found.word, "sentence": sentence, "items": items, "limit": seconds, "shares": shared, "projection": asdict(found)}
+    facts["projection"]["rate"] = found.rate._asdict()
+    return Verdict(found.word, sentence, CODES[found.word], facts)
+
+
+def spoken(seconds: float) -> str:
+    """Say a time: 460.2 is "7 min 40 s", 9.12 is "9.1 s"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
