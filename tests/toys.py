@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from safetensors.torch import save_file
 
 from wbdc.cli import main
 from wbdc.core import plug
 from wbdc.core.batch import Batch
+from wbdc.core.files import publish_json
 from wbdc.data.feed import collate
+from wbdc.data.text import learn_tokenizer
 from wbdc.nets import fusion as fusions
 from wbdc.nets import vision as visions
 from wbdc.nets.model import VideoClassifier, build
@@ -81,6 +84,20 @@ def pad(b: Batch, words: int, frames: int, seed: int = 9) -> Batch:
     return replace(
         b, text=torch.where(text_mask, text, torch.randint_like(text, 5, WORDS)), text_mask=text_mask, frames=torch.where(real, shown, noise), frame_mask=frame_mask
     )  # fmt: skip
+
+
+TEXT = {"fields": {"title": 12, "asr": 8}, "length": 30}
+LEAVES = [f"000{i}" for i in range(CLASSES)]
+
+
+def member(folder: Path, model: VideoClassifier, fusion: str = "dual_stream", *, batch: int = 8, without: str | None = None, classes: list[str] = LEAVES) -> Path:
+    """Write the folder of a trained model, as a fold of a run holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    learn_tokenizer(["标题字幕说话一二三" * 3], least=1, most=WORDS).save(str(folder / "tokenizer.json"))
+    facts = {"classes": classes, "text": TEXT | {"fields": list(TEXT["fields"].items())}, "without": without, "serve": {"batch": batch, "precision": "fp32"}}
+    publish_json(folder / "model.json", {"blueprint": model.blueprint(blueprint(fusion)["fusion"]), **facts})
+    return folder
 
 
 KIT = """

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,8 +41,8 @@ def home(tmp_path, monkeypatch):
         (folder / f"{name}.py").write_text(f"from lamps import Lamp\nclass A(Lamp):\n    def __init__(self, room, *, layers: int = 1):\n        self.told = ({name!r}, room, layers)\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield importlib.import_module("lamps")
-    for name in [m for m in __import__("sys").modules if m.split(".")[0] == "lamps"]:
-        del __import__("sys").modules[name]
+    for name in [m for m in sys.modules if m.split(".")[0] == "lamps"]:
+        del sys.modules[name]
 
 
 def refused(given: dict) -> str:

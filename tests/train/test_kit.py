@@ -165,3 +165,14 @@ def test_the_kit_of_a_run_opens_without_the_kits_folder(trained, here):
     path = Path(trained["folder"]) / "fold-0" / "kit.json"
     assert open_kit(str(path)).tables["about"] == "A toy."
     assert toys.told("kits", path)["train"]["epochs"] == 4
+
+
+def test_fields_are_read_in_one_order_by_training_by_serving_and_by_a_saved_kit(trained, kit, here):
+    """JSON with sorted keys would turn title, asr, ocr into asr, ocr, title, and nobody would notice."""
+    from wbdc.serve.predict import load
+
+    fold = Path(trained["folder"]) / "fold-0"
+    (here / "turned.toml").write_text(kit.read_text().replace("title = 14, asr = 8, ocr = 6", "ocr = 6, asr = 8, title = 14"))
+    for opened in (open_kit(str(kit)), open_kit(str(fold / "kit.json")), open_kit("turned.toml")):
+        assert list(opened.tables["text"]["fields"].items()) == [("title", 14), ("asr", 8), ("ocr", 6)]
+    assert list(load(fold).text.fields.items()) == [("title", 14), ("asr", 8), ("ocr", 6)]

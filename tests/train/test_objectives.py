@@ -93,7 +93,7 @@ def test_trap_09_nothing_masked_is_a_loss_of_zero_and_no_nan():
     hidden = objective.hide(batch)
     loss = objective.loss(model, model(hidden), hidden, batch)
     loss.backward()
-    assert float(loss) == 0 and all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    assert loss.item() == 0 and all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_masked_words_are_guessed_with_a_cross_entropy_over_the_words_asked_for():

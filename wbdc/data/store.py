@@ -82,7 +82,7 @@ def _header(path: Path) -> tuple[dict, int]:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             return json.loads(file.read(length)), 8 + length
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError, MemoryError) as error:  # the length too may be damaged
         raise _unreadable(path, error) from error
 
 

@@ -1,6 +1,7 @@
 """Ensembles on disk: made from runs' out-of-fold predictions, saved as a blend that prediction and packing read."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from wbdc import competitions
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault, hint
 from wbdc.core.files import publish_json, read_json, seal, sealed
+from wbdc.ensemble.judge import gain, scorer
 from wbdc.ensemble.report import assess
 from wbdc.prepare.dataset import Prepared
 from wbdc.train.runs import Run, list_runs, open_run
@@ -15,15 +17,48 @@ from wbdc.train.runs import Run, list_runs, open_run
 REPORT, BLEND = "ensemble.json", "blend.json"
 
 
+class Common(NamedTuple):
+    """What runs predicted on the rows that all of them held out. members: (M, n, C) float32; labels, folds: n strings each."""
+
+    members: np.ndarray
+    labels: list[str]
+    folds: list[str]
+
+
+def common(runs: list[Run]) -> Common:
+    """Read the out-of-fold predictions of runs on their common folds, row by row. Raises UsageFault when data or folds differ."""
+    if other := [f"{r.name} (data {r.facts['data']})" for r in runs if r.facts["data"] != runs[0].facts["data"]]:
+        raise UsageFault(f"data or folds differ: {runs[0].name} learned on {runs[0].facts['data']}, but {', '.join(other)}; take runs of one prepared dataset")
+    tables = [run.oof() for run in runs]
+    folds = set.intersection(*(set(t["fold"].unique()) for t in tables))
+    if not folds:
+        raise UsageFault(f"the runs share no finished fold: {', '.join(f'{r.name} has {sorted(r.folds())}' for r in runs)}; train a common one")
+    tables = [t.filter(t["fold"].is_in(sorted(folds))).sort("id") for t in tables]
+    if any(t["id"].to_list() != tables[0]["id"].to_list() for t in tables):
+        raise UsageFault("the runs' held-out videos differ; train them on the same prepared data")
+    return Common(np.stack([t["p"].to_numpy() for t in tables]), tables[0]["label"].to_list(), tables[0]["fold"].to_list())
+
+
+def compare(run: Run, other: Run, *, draws: int = 1000, seed: int = 0) -> dict:
+    """Score two runs on their common rows, and their difference by a paired bootstrap over videos.
+
+    Returns {"rows", "scores": {name: components}, "difference", "low", "high", "verdict"}. Raises UsageFault as `common` does.
+    """
+    shared, classes = common([run, other]), run.facts["classes"]
+    contest = plug.build(competitions, {"use": run.facts["competition"]})
+    said = [[classes[i] for i in member.argmax(1)] for member in shared.members]
+    found = gain(*(scorer(contest, shared.labels, s, classes) for s in said), len(shared.labels), draws=draws, seed=seed)
+    scores = {r.name: contest.score(shared.labels, s, classes) for r, s in zip((run, other), said)}
+    return {"rows": len(shared.labels), "scores": scores, **found._asdict(), "verdict": found.verdict}
+
+
 def choose(work: Path, names: tuple[str, ...], prepared: Prepared) -> tuple[list[Run], list[str]]:
     """Return the runs asked for, or every finished one of the prepared data that is no ablation; and sentences on those left out.
 
-    Raises UsageFault when a run asked for learned on other data or folds, or nothing is left.
+    Raises UsageFault when a run asked for does not exist, or nothing is left.
     """
     if names:
         runs = [open_run(work, name) for name in dict.fromkeys(names)]
-        if other := [f"{r.name} (data {r.facts['data']})" for r in runs if r.facts["data"] != runs[0].facts["data"]]:
-            raise UsageFault(f"data or folds differ: {runs[0].name} learned on {runs[0].facts['data']}, but {', '.join(other)}; blend runs of one prepared dataset")
         return runs, []
     kept, left = [], []
     for run in list_runs(work):
@@ -38,24 +73,16 @@ def choose(work: Path, names: tuple[str, ...], prepared: Prepared) -> tuple[list
 def build(work: Path, name: str, runs: list[Run], *, draws: int = 1000, seed: int = 0) -> dict:
     """Learn blend weights on the runs' common out-of-fold rows, judge them, and save the ensemble; return its report.
 
-    The report holds what `assess` returns, and "rows", "folds" and "classes". Raises UsageFault when runs share no fold.
+    The report holds what `assess` returns, and "rows", "folds" and "data". Raises UsageFault as `common` does.
     """
-    tables = {run.name: run.oof() for run in runs}
-    folds = set.intersection(*(set(t["fold"].unique()) for t in tables.values()))
-    if not folds:
-        raise UsageFault(f"the runs share no finished fold: {', '.join(f'{r.name} has {sorted(r.folds())}' for r in runs)}; train a common one")
-    tables = {n: t.filter(t["fold"].is_in(sorted(folds))).sort("id") for n, t in tables.items()}
-    first, classes = next(iter(tables.values())), runs[0].facts["classes"]
-    if any(t["id"].to_list() != first["id"].to_list() for t in tables.values()):
-        raise UsageFault("the runs' held-out videos differ; train them on the same prepared data")
-    members = np.stack([t["p"].to_numpy() for t in tables.values()])
+    shared = common(runs)
     contest = plug.build(competitions, {"use": runs[0].facts["competition"]})
-    report = assess(list(tables), members, first["label"].to_list(), first["fold"].to_list(), classes, contest, draws=draws, seed=seed)
-    report |= {"rows": len(first), "folds": sorted(folds), "data": runs[0].facts["data"]}
+    report = assess([run.name for run in runs], shared.members, shared.labels, shared.folds, runs[0].facts["classes"], contest, draws=draws, seed=seed)
+    report |= {"rows": len(shared.labels), "folds": sorted(set(shared.folds)), "data": runs[0].facts["data"]}
     folder = work / "ensembles" / name
     publish_json(folder / REPORT, report)
     publish_json(folder / BLEND, blend(work, runs, [report["weights"][run.name] for run in runs]))
-    seal(folder, {"members": list(tables)}, [folder / REPORT, folder / BLEND])
+    seal(folder, {"members": [run.name for run in runs]}, [folder / REPORT, folder / BLEND])
     return report
 
 

@@ -63,7 +63,7 @@ def prepare(
         }
         seal(folder, facts, [folder / "videos.parquet", folder / "folds.parquet"])
     make_current(folder)
-    return Prepared(folder, facts), False
+    return Prepared(folder, sealed(folder)), False
 
 
 def _store(folder: Path, split: str, videos: list[Video], checked: Checked, widths: dict[str, str], threads: int, progress: Progress) -> list[int]:

@@ -48,11 +48,11 @@ def load(folder: Path, device: torch.device = torch.device("cpu")) -> Member:
             raise RuntimeError(f"another kind of number in {', '.join(odd[:10])}")  # torch would convert them in silence
         model.load_state_dict(weights, strict=True)
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise IntegrityBroken(f"{folder / WEIGHTS} does not fit {MODEL} beside it: {str(error)[:600]}") from error
+        raise IntegrityBroken(f"{folder / WEIGHTS} does not fit {MODEL} beside it: {' '.join(str(error).split())[:600]}") from error
     broken = [name for name, w in weights.items() if w.is_floating_point() and not w.isfinite().all()]
     if broken:
         raise IntegrityBroken(f"{folder / WEIGHTS} holds numbers that are not finite, in {', '.join(broken[:10])}")
-    text = TextReader(open_tokenizer(folder), **facts["text"])
+    text = TextReader(open_tokenizer(folder), **facts["text"] | {"fields": dict(facts["text"]["fields"])})  # pairs: their order is the order of reading
     return Member(folder.name, model.eval().to(device), text, facts["classes"], facts["without"], facts["serve"]["batch"])
 
 

@@ -107,6 +107,8 @@ def open_kit(name: str, *, tiny: bool = False, changes: tuple[str, ...] = ()) ->
     for changed in ([small] if tiny else []) + [_change(c) for c in changes]:
         tables = _merge(tables, changed)
     check(path.stem, path.parent, tables)
+    given, order = tables["text"]["fields"], plug.build(competitions, {"use": tables["competition"]}).fields
+    tables["text"]["fields"] = {field: given[field] for field in order if field in given}  # also when a saved kit.json has sorted its keys
     return Kit(path.stem, path.parent, tables)
 
 

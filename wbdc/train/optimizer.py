@@ -15,7 +15,7 @@ def parts(model: nn.Module, objectives: nn.Module, rates: dict[str, float]) -> d
 
     Raises UsageFault when a part matches no weight: a rate that changes nothing is a mistake.
     """
-    dealt: dict[str, list[tuple[str, nn.Parameter]]] = {name: [] for name in rates}
+    dealt: dict[str, list[tuple[str, nn.Parameter]]] = {name: [] for name in sorted(rates)}
     if REST not in dealt:
         raise UsageFault("the rates need a value for 'rest': all weights that no other part names")
     named = [*model.named_parameters(), *((f"objective.{n}", p) for n, p in objectives.named_parameters())]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def run_fold(run: Run, fold: str, kit: Kit, prepared: Prepared, machine: Machine
             facts |= _judge(run, folder, fold, kit, made, rows, held, machine)
         seal(folder, facts, [p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".json", ".parquet", ".py") and not p.name.startswith("state")])
         state.discard(folder)
-    return facts
+    return sealed(folder)
 
 
 def _rows(run: Run, stage: Stage, prepared: Prepared, made: Assembled, machine: Machine, telling: Telling) -> Rows:
@@ -127,15 +128,16 @@ def _train(run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, le
     start = state.restore(folder, *held)
     if start:
         telling.say(f"goes on after step {start} of {steps}")
-    save_every, began, last = machine.save_every or max(1, each // stage.accumulate), time.monotonic(), {}
-    batches = rows.training(learned, stage.batch, seed, stage.epochs, start * stage.accumulate)
+    save_every, began, last, logs = machine.save_every or max(1, each // stage.accumulate), time.monotonic(), {}, True
+    batches = islice(rows.training(learned, stage.batch, seed, stage.epochs, start * stage.accumulate), (steps - start) * stage.accumulate)
     with stoppable() as stopped:
 
         def after(step: int, outcome: Outcome) -> None:
+            nonlocal logs
             if step % LOG_EVERY == 0 or step == steps:
                 last.update({name: round(float(loss.detach()), 5) for name, loss in outcome.parts.items()})
                 telling.progress(f"{run.facts['stage']} {folder.name}", step, steps, "  ".join(f"{name} {value:.3f}" for name, value in last.items()))
-                append_line(folder / "metrics.jsonl", json.dumps({"step": step, "of": steps, **last}))
+                logs = logs and _log(folder / "metrics.jsonl", {"step": step, "of": steps, **last}, telling)
             if stopped() or (step % save_every == 0 and step < steps):
                 state.save(folder, step, *held)
             if stopped() and step < steps:
@@ -160,6 +162,16 @@ def _train(run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, le
     }
 
 
+def _log(path: Path, entry: dict, telling: Telling) -> bool:
+    """Add a line to a log. When that fails say so, and return False: the training goes on without."""
+    try:
+        append_line(path, json.dumps(entry))
+    except OSError as error:
+        telling.say(f"{path} is no longer written: {error.strerror}; the training goes on")
+        return False
+    return True
+
+
 def _save(folder: Path, made: Assembled, run: Run, kit: Kit, tricks: list[Trick]) -> None:
     """Publish the weights that the tricks want judged, and all that rebuilds the model; put those weights into it."""
     model = made.model
@@ -178,7 +190,7 @@ def _save(folder: Path, made: Assembled, run: Run, kit: Kit, tricks: list[Trick]
             "blueprint": model.blueprint(kit.tables["fusion"]),
             "classes": run.facts["classes"],
             "competition": run.facts["competition"],
-            "text": made.text,
+            "text": made.text | {"fields": list(made.text["fields"].items())},  # pairs, as JSON with sorted keys would change the order of reading
             "without": run.facts["without"],
             "serve": {"batch": serve.batch, "precision": serve.precision},
         },

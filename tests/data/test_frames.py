@@ -1,0 +1,243 @@
+"""Frames: pixels equal those of the usual path, and a damaged picture is counted and left out."""
+
+import io
+import json
+import random
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+import small
+from PIL import Image
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+
+from wbdc.core.findings import Findings
+from wbdc.core.look import Look
+from wbdc.data import frames
+from wbdc.data.frames import decode, look_at
+
+EXIF = 0x0112
+
+
+def look(size: int = 32, interpolation: str = "bicubic") -> Look:
+    return small.LOOK._replace(size=size, interpolation=interpolation)
+
+
+def seen(data: bytes, size: int = 32, interpolation: str = "bicubic"):
+    """One decoded frame as (S, S, 3), or None, and what was counted."""
+    found = Findings()
+    pixels = decode(data, look(size, interpolation), found, "v#0")
+    assert pixels is None or (pixels.shape == (3, size, size) and pixels.dtype == np.uint8 and pixels.flags["C_CONTIGUOUS"])
+    return None if pixels is None else pixels.transpose(1, 2, 0), found.counts
+
+
+def longhand(data: bytes, size: int, interpolation: str) -> np.ndarray:
+    """The field's way: Pillow, RGB, torchvision's Resize and CenterCrop."""
+    with Image.open(io.BytesIO(data)) as picture:
+        return np.asarray(Compose([Resize(size, InterpolationMode(interpolation)), CenterCrop(size)])(picture.convert("RGB")))
+
+
+FORMS = {
+    "plain": lambda image: small.encode(image, quality=85),
+    "4:4:4": lambda image: small.encode(image, quality=95, subsampling=0),
+    "4:2:2": lambda image: small.encode(image, quality=70, subsampling=1),
+    "progressive": lambda image: small.encode(image, progressive=True),
+    "gray": lambda image: small.encode(image.convert("L")),
+    "RGB": lambda image: small.encode(image, keep_rgb=True),
+    "restarts": lambda image: small.encode(image, restart_marker_blocks=1),
+    "PNG": lambda image: small.encode(image, "PNG"),
+    "CMYK": lambda image: small.encode(image.convert("CMYK")),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("width, height", [(64, 48), (48, 64), (57, 57), (33, 100), (16, 9), (200, 32), (32, 32), (1, 1), (7, 100)])
+def test_pixels_equal_those_of_torchvision(form, width, height):
+    data = FORMS[form](small.image(width, height))
+    for size, interpolation in ((32, "bicubic"), (31, "bilinear"), (64, "bicubic")):
+        assert np.array_equal(seen(data, size, interpolation)[0], longhand(data, size, interpolation))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pixels_equal_those_of_torchvision_at_any_size(seed):
+    rng = random.Random(seed)
+    for _ in range(12):
+        width, size, interpolation = rng.randint(8, 120), rng.randint(8, 96), rng.choice(["bicubic", "bilinear"])
+        data = small.encode(small.image(width, rng.randint(max(8, width // 15), min(120, 15 * width)), seed))
+        assert np.array_equal(seen(data, size, interpolation)[0], longhand(data, size, interpolation))
+
+
+def test_trap_28_every_picture_becomes_rgb():
+    red = Image.new("RGB", (20, 20), (250, 10, 10))
+    for mode in ("RGB", "P", "RGBA", "LA", "1", "CMYK"):
+        form = "JPEG" if mode == "CMYK" else "PNG"
+        with Image.open(io.BytesIO(small.encode(red.convert(mode), form))) as picture:
+            meant = np.asarray(picture.convert("RGB"))
+        assert np.array_equal(seen(small.encode(red.convert(mode), form), 20)[0], meant)
+    clear = Image.new("RGBA", (20, 20), (200, 100, 50, 0))
+    assert seen(small.encode(clear, "PNG"))[0].max() == 0  # what is transparent lies on black
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_pictures_stand_upright(orientation, form):
+    """EXIF says how; the corners of a marked picture prove it."""
+    from PIL import ImageOps
+
+    marks = np.zeros((40, 40, 3), np.uint8)
+    marks[:20, :20], marks[:20, 20:], marks[20:, :20] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    exif = Image.Exif()
+    exif[EXIF] = orientation
+    data = small.encode(Image.fromarray(marks), form, exif=exif, **({"lossless": True} if form == "WEBP" else {}))
+    with Image.open(io.BytesIO(data)) as picture:
+        upright = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    assert np.array_equal(seen(data, 40)[0], upright)
+
+
+@pytest.mark.parametrize("broken", [0, 9, 255, 65535])
+def test_an_orientation_that_means_nothing_turns_nothing(broken):
+    exif = Image.Exif()
+    exif[EXIF] = broken
+    plain, marked = small.encode(small.image()), small.encode(small.image(), exif=exif)
+    assert np.array_equal(seen(plain)[0], seen(marked)[0]) and not seen(marked)[1]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_broken_exif_block_says_nothing_about_the_pixels():
+    exif = Image.Exif()
+    exif[EXIF], exif[0x010E] = 6, "a picture"
+    data = small.encode(small.image(), exif=exif)
+    at, rng = data.index(b"Exif"), random.Random(0)
+    for _ in range(150):  # found so: struct.error of Pillow, which rewrote the block to turn the picture
+        flipped = bytearray(data)
+        for _ in range(3):
+            flipped[at + rng.randrange(6, 40)] = rng.choice([0, 255, rng.randrange(256)])
+        assert seen(bytes(flipped))[0] is not None
+
+
+def test_16_bits_of_gray_are_scaled_and_not_clipped():
+    gray = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
+    pixels, _ = seen(small.encode(Image.fromarray(gray), "PNG"))
+    assert np.array_equal(pixels[..., 0], (gray / 257).round()) and np.array_equal(pixels[..., 0], pixels[..., 2])
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "BMP", "GIF"])
+def test_pictures_are_known_by_content_and_counted(form):
+    pixels, counts = seen(small.encode(small.image(), form, **({"lossless": True} if form == "WEBP" else {})))
+    assert counts == {"frame.format": 1} and (form == "GIF" or np.array_equal(pixels, longhand(small.encode(small.image(), "PNG"), 32, "bicubic")))
+
+
+def png(width: int, height: int, data: bytes = b"") -> bytes:
+    """A PNG that declares a size."""
+    chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))  # noqa: E731
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+def jpeg(width: int, height: int) -> bytes:
+    """A JPEG whose header lies about its size."""
+    data = bytearray(small.encode(small.image()))
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+PHOTO = small.encode(small.image(64, 48))
+DAMAGED = {
+    "half a JPEG": PHOTO[: len(PHOTO) // 2],
+    "a JPEG without its end": PHOTO[:-40],
+    "a header": PHOTO[:120],
+    "two bytes": PHOTO[:2],
+    "half a PNG": small.encode(small.image(64, 48), "PNG")[:3000],
+    "half a GIF": small.encode(small.image(64, 48), "GIF")[:1200],
+    "half a WebP": small.encode(small.image(64, 48), "WEBP")[:400],
+    "a damaged scan": PHOTO[:700] + bytes(200) + PHOTO[900:],
+    "a web page": b"<html>404</html>",
+    "an EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
+    "a bomb in PNG": png(65500, 65500),
+    "a bomb in JPEG": jpeg(65500, 65500),
+    "a JPEG that declares too much": jpeg(4000, 4000),
+    "no width": png(0, 5),
+    "a line": png(60_000, 1),
+    "a PNG without pixels": png(20, 20),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_fault_13_a_damaged_picture_is_counted_and_left_out(name):
+    """Half a picture is no picture: gray bands are not trained on. A PNG half read was taken once its EXIF block had been asked for."""
+    pixels, counts = seen(DAMAGED[name])
+    assert pixels is None and counts.pop("frame.format", 1) == 1 and counts == {"frame.damaged": 1}
+
+
+def test_an_empty_frame_was_counted_where_it_was_read():
+    assert seen(b"") == (None, {})
+
+
+def test_trap_11_frames_keep_their_order_and_the_damaged_are_dropped():
+    data, found = small.photos(4), Findings()
+    pixels = look_at([data[0], b"", data[1][:300], data[3]], look(), found, "v")
+    assert np.array_equal(pixels, np.stack([decode(d, look(), Findings()) for d in (data[0], data[3])]))
+    assert found.report() == {"frame.damaged": {"count": 1, "places": found.places["frame.damaged"]}} and "v#2" in found.places["frame.damaged"][0]
+    assert look_at([], look(), found).shape == (0, 3, 32, 32) == look_at([b"x"], look(), found).shape
+    assert np.array_equal(look_at(data, look(), Findings()), look_at(data, look(), Findings()))
+
+
+def test_a_strip_is_cut_before_it_grows():
+    """4000 x 2 resized whole would be 448,000 x 224: 400 MB for one frame."""
+    strip = small.image(4000, 2)
+    pixels, counts = seen(small.encode(strip, "PNG"), 224)
+    middle = np.asarray(strip)[:, 1984:2016]
+    assert np.array_equal(pixels, frames.shape(middle, look(224))) and counts == {"frame.format": 1}
+
+
+MEASURED = """
+import re, sys
+from pathlib import Path
+from wbdc.core.findings import Findings
+from wbdc.core.look import Look
+from wbdc.data.frames import decode
+def peak(): return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+calm, *bombs = [Path(p).read_bytes() for p in sys.argv[1:]]
+look, found = Look(224, (0,) * 3, (1,) * 3), Findings()
+decode(calm, look, found)
+before = peak()
+for bomb in bombs:
+    decode(bomb, look, found)
+print(dict(found.counts), peak() - before)
+"""
+
+
+def test_fault_14_a_bomb_is_refused_by_its_header(tmp_path):
+    data = {"calm.jpg": PHOTO, "a.png": png(65500, 65500), "b.jpg": jpeg(65500, 65500), "c.jpg": jpeg(9000, 9000), "d.jpg": small.encode(small.image(4000, 2))}
+    for name, content in data.items():
+        (tmp_path / name).write_bytes(content)
+    child = small.python(MEASURED, *(tmp_path / name for name in data))
+    counts, rise = child.stdout.rsplit(" ", 1)
+    assert counts == "{'frame.damaged': 3}" and int(rise) < 50, child.stderr
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_fault_13_flipped_bytes_are_never_raised(form):
+    data, rng = small.encode(small.image(24, 18), form), random.Random(form)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(80):
+            flipped = bytearray(data[: rng.choice([len(data), rng.randrange(1, len(data))])])
+            for _ in range(rng.randint(1, 6)):
+                flipped[rng.randrange(min(len(flipped), rng.choice([60, 10_000])))] = rng.choice([0, 255, 128, rng.randrange(256)])
+            pixels, counts = seen(bytes(flipped))
+            assert (pixels is None) == ("frame.damaged" in counts)
+
+
+def test_every_nasty_picture(real_data):
+    """error: left out and counted; fine: decoded; a picture that is something else than it says is counted; never a crash."""
+    wrong, index = {}, json.loads((real_data / "nasty" / "nasty.json").read_text())
+    entries = [e for e in index if e["file"].startswith("images/") and "6000x4000" not in e["file"] and "zero_byte" not in e["file"]]
+    for entry in entries:
+        pixels, counts = seen((real_data / "nasty" / entry["file"]).read_bytes())
+        right = {"error": pixels is None, "fine": pixels is not None, "warning": True}[entry["verdict"]]
+        if not right or (pixels is None) != ("frame.damaged" in counts) or (entry["verdict"] == "warning" and not counts):
+            wrong[entry["file"]] = counts
+    assert len(entries) > 30 and wrong == {}

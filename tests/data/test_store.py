@@ -1,0 +1,75 @@
+"""The store: ragged rows come back as they went in, from shards that are whole or absent."""
+
+import numpy as np
+import pytest
+import small
+
+from wbdc.core.errors import IntegrityBroken
+from wbdc.data import store
+from wbdc.data.store import Column, join_pictures, shard_facts, shard_path, shards, split_pictures, write_shard
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch, quick_disk):
+    monkeypatch.setattr(store, "SHARD", 4)
+
+
+def write(folder, rows):
+    for part in shards(len(rows)):
+        write_shard(shard_path(folder, "x", part.start), {"c": [rows[i] for i in part]})
+    return Column(folder, "x", "c", len(rows))
+
+
+@pytest.mark.parametrize("kind, shape", [(np.uint8, (3, 2, 2)), (np.float16, (5,)), (np.int32, ()), (np.int64, ())])
+@pytest.mark.parametrize("lengths", [(1, 2, 3, 4, 5, 6, 7, 8, 9), (0, 3, 0, 0), (0, 0, 0, 0, 0, 1), (0, 0), (2,)])
+def test_ragged_rows_come_back(tmp_path, kind, shape, lengths):
+    random = np.random.default_rng(0)
+    rows = [random.integers(0, 99, (n, *shape)).astype(kind) for n in lengths]
+    column = write(tmp_path, rows)
+    for i, row in enumerate(rows):
+        assert column[i].dtype == kind and np.array_equal(column[i], row)
+
+
+def test_a_row_without_features_has_no_say_in_the_width(tmp_path):
+    empty, full = np.zeros((0, 0), np.float16), np.ones((2, 7), np.float16)
+    column = write(tmp_path, [empty, full, empty])
+    assert column[0].shape == (0, 7) == column[2].shape and np.array_equal(column[1], full)
+    assert write(tmp_path / "none", [empty, empty])[1].shape == (0, 0)
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 5, 8, 1000])
+def test_shards_cover_every_row_once(count):
+    assert [i for part in shards(count) for i in part] == list(range(count))
+    assert len({shard_path(small.Path("f"), "x", part.start) for part in shards(count)}) == len(shards(count))
+
+
+@pytest.mark.parametrize("encoded", [[], [b"abc", b"", b"d"], [b""], [b"", b""]])
+def test_pictures_come_back_byte_for_byte(encoded):
+    joined = join_pictures(encoded)
+    assert split_pictures(joined["bytes"], joined["sizes"]) == encoded
+
+
+def test_equal_rows_give_equal_bytes_and_facts(tmp_path):
+    for name in ("a", "b"):
+        write_shard(tmp_path / name, {"c": [np.arange(3)]}, {"found": {"帧": 1}, "counts": [1]})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert shard_facts(tmp_path / "a") == {"counts": [1], "found": {"帧": 1}}
+
+
+@pytest.mark.parametrize("damage", [lambda d: d[:-5], lambda d: d[:30], lambda d: b"", lambda d: b"\xff" * 20, lambda d: d.replace(b'"c"', b'"d"'), lambda d: d.replace(b"I64", b"BF8")])
+def test_fault_10_a_damaged_shard_is_exit_4_and_named(tmp_path, damage):
+    write(tmp_path, [np.arange(3)] * 3)
+    path = shard_path(tmp_path, "x", 0)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(IntegrityBroken, match=f"{path.name} cannot be read .*prepare again") as caught:
+        Column(tmp_path, "x", "c", 3)
+    assert caught.value.code == 4
+
+
+def test_fault_10_a_missing_or_foreign_shard_is_exit_4(tmp_path):
+    write(tmp_path, [np.arange(3)] * 6)
+    with pytest.raises(IntegrityBroken, match="holds 2 videos, not 3"):
+        Column(tmp_path, "x", "c", 7)
+    shard_path(tmp_path, "x", 4).unlink()
+    with pytest.raises(IntegrityBroken, match="x-00001.safetensors cannot be read"):
+        Column(tmp_path, "x", "c", 6)

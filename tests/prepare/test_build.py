@@ -1,0 +1,244 @@
+"""Prepare, end to end on twenty videos: what is stored, killed and started again, damaged, or there already."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import small
+
+from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.core.errors import DataInvalid, FolderInUse, IntegrityBroken, OutOfResources, UsageFault
+from wbdc.core.files import contents, hold
+from wbdc.data import store
+from wbdc.data.store import Column, split_pictures
+from wbdc.prepare.build import prepare
+from wbdc.prepare.dataset import open_prepared
+
+pytestmark = pytest.mark.usefixtures("quick_disk", "small_shards")
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    """Several shards a split."""
+    monkeypatch.setattr(store, "SHARD", 4)
+
+
+def run(root: Path, work: Path, **settings: object):
+    """Prepare a root: the dataset, and whether it was there."""
+    return prepare(root, work, WeChat2022(), "wechat2022", **{"folds": 3} | settings)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, by name."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in contents(folder)}
+
+
+def test_a_root_becomes_tables_frames_and_folds(small_root, tmp_path):
+    calls = []
+    made, had = run(small_root, tmp_path / "work", progress=lambda *told: calls.append(told))
+    facts = made.facts
+    assert not had and facts["counts"] == small.SPLITS and facts["fields"] == ["title", "asr", "ocr"] and facts["holds"] == "jpeg"
+    assert facts["classes"] == sorted(small.LABELS) and len(facts["known_classes"]) == 200 and facts["rare"] == []
+    assert facts["frames"] == {"labeled": 20, "test": 5, "unlabeled": 5}
+    assert {code: entry["count"] for code, entry in facts["findings"].items()} == {"archive.empty": 5, "frame.damaged": 3}
+    assert calls[-1] == ("frames of unlabeled", 4, 4) and ("frames of labeled", 8, 12) in calls
+    rows = made.videos("labeled")
+    assert rows.columns == ["id", "split", "title", "asr", "ocr", "label", "frames"] and rows["frames"].to_list()[:5] == [0, 1, 2, 2, 4]
+    assert made.labels() == [small.LABELS[i % 4] for i in range(12)] and made.videos("test")["label"].to_list() == [None] * 4
+    assert sorted(made.folds().tolist()) == [0] * 4 + [1] * 4 + [2] * 4 and made.hash == made.folder.name
+
+
+def test_trap_26_ids_and_texts_come_through_as_they_were(small_root, tmp_path):
+    """20 digits beyond int64, zeros in front, "0001" as a class, and text that only looks like something else."""
+    rows = small.items("labeled")
+    rows[1] |= {"title": "0001", "asr": "NaN", "category_id": "0001"}
+    small.annotate(small_root, "labeled", rows)
+    made, _ = run(small_root, tmp_path / "work")
+    table = pl.read_parquet(made.folder / "videos.parquet")
+    assert dict(zip(table.columns, table.dtypes)) == dict.fromkeys(("id", "split", "title", "asr", "ocr", "label"), pl.String) | {"frames": pl.Int32}
+    assert table["id"].to_list() == [name for split in ("labeled", "test", "unlabeled") for name in small.ids(split)]
+    assert pl.read_parquet(made.folder / "folds.parquet")["id"].to_list() == small.ids("labeled") and small.ids("labeled")[0].startswith("0000")
+    assert table.row(1, named=True) | {"ocr": ""} == {"id": small.ids("labeled")[1], "split": "labeled", "title": "0001", "asr": "NaN", "ocr": "", "label": "0001", "frames": 1}
+
+
+def test_the_store_keeps_the_bytes_the_judge_will_decode(small_root, tmp_path):
+    made, _ = run(small_root, tmp_path / "work")
+    data, sizes = (Column(made.folder / "frames", "labeled", name, 12) for name in ("bytes", "sizes"))
+    for i in range(12):
+        kept = split_pictures(data[i], sizes[i])
+        assert kept == [b"" if (i, j) == (3, 1) else photo for j, photo in enumerate(small.photos(i % 5, i))]
+
+
+def test_a_second_run_says_so_and_is_quick(small_root, tmp_path):
+    work = tmp_path / "work"
+    made, had = run(small_root, work)
+    before = content(made.folder)
+    start = time.perf_counter()
+    again, had_again = run(small_root, work)
+    assert (had, had_again) == (False, True) and time.perf_counter() - start < 0.5
+    assert again == made and content(made.folder) == before
+
+
+def test_trap_11_threads_and_places_change_no_byte(small_root, tmp_path):
+    one, _ = run(small_root, tmp_path / "a", threads=1)
+    four, _ = run(small_root, tmp_path / "b", threads=4)
+    assert content(one.folder) == content(four.folder) and one.hash == four.hash
+
+
+def test_another_seed_or_number_of_folds_is_another_dataset(small_root, tmp_path):
+    work = tmp_path / "work"
+    made = [run(small_root, work, **settings)[0] for settings in ({}, {"seed": 1}, {"folds": 2}, {})]
+    assert len({m.hash for m in made}) == 3 and open_prepared(work).hash == made[0].hash  # the one asked for last
+    assert open_prepared(work, made[1].hash[:6]).hash == made[1].hash
+    with pytest.raises(UsageFault, match="0 prepared datasets .* begin with 'xyz'; there are: "):
+        open_prepared(work, "xyz")
+    with pytest.raises(UsageFault, match="holds no prepared data; run `wbdc prepare --data DIR` first"):
+        open_prepared(tmp_path / "elsewhere")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.core import files
+from wbdc.data import store
+from wbdc.prepare.build import prepare
+store.SHARD, left, replace = 4, int(sys.argv[3]), os.replace
+os.fsync = lambda handle: None
+def replace_or_die(*a):
+    global left
+    left -= 1
+    os.kill(os.getpid(), signal.SIGKILL) if left < 0 else replace(*a)
+os.replace = replace_or_die
+prepare(Path(sys.argv[1]), Path(sys.argv[2]), WeChat2022(), "wechat2022", folds=3)
+"""
+
+
+def test_fault_2_killed_anywhere_and_started_again_ends_in_the_same_bytes(small_root, tmp_path):
+    """kill -9 at each of five publishes: 5 shards, 2 tables and a seal are written. Finished shards are not written again."""
+    whole, _ = run(small_root, tmp_path / "whole")
+    work = tmp_path / "work"
+    for left in (0, 2, 1, 2, 0):
+        assert small.python(KILLED, small_root, work, left).returncode == -signal.SIGKILL
+        with pytest.raises(UsageFault, match="holds no prepared data"):
+            open_prepared(work)
+    shards = {p: p.stat().st_mtime_ns for p in contents(work / "prepared" / whole.hash)}
+    assert len(shards) == 5 and [p for p in work.rglob("*.tmp")]
+    made, had = run(small_root, work)
+    assert not had and content(made.folder) == content(whole.folder) and not [p for p in work.rglob("*.tmp")]
+    assert all(p.stat().st_mtime_ns == then for p, then in shards.items())
+
+
+def test_fault_31_two_at_a_time(small_root, tmp_path):
+    made, _ = run(small_root, tmp_path / "a")
+    with hold(tmp_path / "work" / "prepared" / made.hash):
+        with pytest.raises(FolderInUse, match=f"in use by process {os.getpid()}"):
+            run(small_root, tmp_path / "work")
+    assert run(small_root, tmp_path / "work")[1] is False
+
+
+def test_fault_7_a_full_disk_keeps_what_is_finished(small_root, tmp_path, monkeypatch):
+    real, calls = store.save_file, []
+
+    def full(*given):
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        real(*given)
+
+    monkeypatch.setattr(store, "save_file", full)
+    with pytest.raises(OutOfResources, match="labeled-00002.safetensors could not be written"):
+        run(small_root, tmp_path / "work")
+    made, had = run(small_root, tmp_path / "work")
+    assert not had and len(calls) == 6 and content(made.folder) == content(run(small_root, tmp_path / "whole")[0].folder)
+
+
+@pytest.mark.parametrize("name", ["videos.parquet", "folds.parquet"])
+def test_fault_10_a_changed_table_is_exit_4(small_root, tmp_path, name):
+    """A flipped bit loads silently in parquet."""
+    work = tmp_path / "work"
+    made, _ = run(small_root, work)
+    data = bytearray((made.folder / name).read_bytes())
+    data[len(data) // 3] ^= 1
+    (made.folder / name).write_bytes(data)
+    for use in (lambda: open_prepared(work), lambda: run(small_root, work)):
+        with pytest.raises(IntegrityBroken, match=f"is damaged, 1 files differ from what was written: {name}"):
+            use()
+
+
+def test_a_changed_archive_makes_another_dataset(small_root, tmp_path):
+    first, _ = run(small_root, tmp_path / "work")
+    small.pack(small.archive(small_root, "test", small.ids("test")[0]), small.frames(small.photos(2, 5)))
+    second, had = run(small_root, tmp_path / "work")
+    assert not had and second.hash != first.hash and second.facts["frames"]["test"] == first.facts["frames"]["test"] + 2
+
+
+def test_fault_22_missing_and_extra_archives_are_counted_once(small_root, tmp_path):
+    for i in (1, 2):
+        small.archive(small_root, "labeled", small.ids("labeled")[i]).unlink()
+    small.pack(small_root / "zip_frames" / "test" / "abc" / "abc.zip", small.frames(small.photos(1)))
+    made, _ = run(small_root, tmp_path / "work")
+    found = made.facts["findings"]
+    assert found["archive.missing"]["count"] == 2 and found["archive.extra"] == {"count": 1, "places": ["test: abc.zip"]}
+    assert made.videos("labeled")["frames"].to_list()[:4] == [0, 0, 0, 2]
+
+
+def test_fault_21_rare_classes_are_told(small_root, tmp_path):
+    rows = small.items("labeled")
+    rows[0]["category_id"] = "1305"
+    small.annotate(small_root, "labeled", rows)
+    assert run(small_root, tmp_path / "work")[0].facts["rare"] == ["0000", "1305"]
+
+
+def test_a_root_without_any_frame(small_root, tmp_path):
+    shutil.rmtree(small_root / "zip_frames")
+    (small_root / "zip_frames").mkdir()
+    made, _ = run(small_root, tmp_path / "work")
+    assert made.facts["frames"] == {"labeled": 0, "test": 0, "unlabeled": 0} and made.facts["findings"]["archive.missing"]["count"] == 20
+
+
+def test_features_are_stored_as_they_are(tmp_path):
+    made, _ = run(small.features(tmp_path / "data"), tmp_path / "work")
+    assert made.facts["holds"] == "features" and made.facts["frames"] == {"labeled": 21, "test": 6, "unlabeled": 6} and made.facts["findings"] == {}
+    column, random = Column(made.folder / "frames", "labeled", "features", 12), np.random.default_rng(0)
+    for i in range(12):
+        assert np.array_equal(column[i], random.normal(size=(i % 5, 6)).astype(np.float16))
+
+
+@pytest.mark.parametrize("bad", [np.array([{"a": 1}], object), np.full((2, 6), np.nan, np.float16), np.ones(6, np.float16), np.ones((2, 6), np.int64)])
+def test_fault_12_features_that_are_none_are_left_out_and_counted(tmp_path, bad):
+    root = small.features(tmp_path / "data")
+    names = [f"{name}.npy" for name in small.ids("test")]
+    small.pack(root / "zip_feats" / "test.zip", {names[0]: small.numbers(bad), names[1]: small.numbers(np.ones((2, 6), np.float16))})
+    made, _ = run(root, tmp_path / "work")
+    assert made.videos("test")["frames"].to_list() == [0, 2, 0, 0]
+    assert {code: entry["count"] for code, entry in made.facts["findings"].items()} == {"archive.broken": 1, "archive.missing": 2}
+
+
+@pytest.mark.parametrize("split, place", [("labeled", 11), ("test", 0)])
+def test_features_of_two_widths_are_exit_3(tmp_path, split, place):
+    """In one shard or in two, it would end as a shape error hours later."""
+    root = small.features(tmp_path / "data")
+    rows = {f"{name}.npy": small.numbers(np.ones((2, 7 if i == place else 6), np.float16)) for i, name in enumerate(small.ids(split))}
+    small.pack(root / "zip_feats" / f"{split}.zip", rows)
+    with pytest.raises(DataInvalid, match=f"features must be equally wide: .*those of {small.ids(split)[place]} have 7 numbers"):
+        run(root, tmp_path / "work")
+
+
+def test_the_nasty_root_is_survived(real_data, tmp_path):
+    """121 faults in one data root: each item is kept, and every error is counted."""
+    root = real_data / "nasty" / "wbdc_root" / "data"
+    start = time.perf_counter()
+    made, _ = run(root, tmp_path / "work", folds=2)
+    assert time.perf_counter() - start < 30
+    faults = {e["id"]: e for e in json.loads((root.parent / "faults.json").read_text())}
+    rows = {row["id"]: row["frames"] for split in made.facts["counts"] for row in made.videos(split).iter_rows(named=True)}
+    assert set(faults) <= set(rows)
+    lost = [e["from_file"] for name, e in faults.items() if e["verdict"] == "fine" and not rows[name]]
+    assert lost == [] and sum(e["count"] for e in made.facts["findings"].values()) >= sum(e["verdict"] == "error" for e in faults.values())

@@ -1,0 +1,110 @@
+"""The check: annotations against each other, the classes and the archives; what would break later is refused at once."""
+
+import os
+
+import pytest
+import small
+
+from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.core.errors import DataInvalid
+from wbdc.prepare.check import check
+
+
+def changed(root, split: str, change):
+    rows = small.items(split)
+    change(rows)
+    small.annotate(root, split, rows)
+
+
+def twice(rows):
+    rows[1]["id"] = small.ids("labeled")[2]
+
+
+FAULTS = {
+    "an unknown class": ("labeled", lambda r: r[1].update(category_id="9999"), r"1 items of labeled.json name unknown classes, first \d+ → '9999'; correct them, or put a taxonomy.csv"),
+    "a class that lost a zero": ("labeled", lambda r: r[1].update(category_id="001"), r"unknown classes, first \d+ → '001'"),
+    "no label": ("labeled", lambda r: r[1].pop("category_id"), r"1 items of labeled.json have no category_id, first \d+; label or remove them"),
+    "no labels": ("labeled", lambda r: [x.update(category_id=None) for x in r], r"12 items of labeled.json have no category_id"),
+    "no items": ("labeled", list.clear, "labeled.json holds no items; there is nothing to learn from"),
+    "an id twice": ("labeled", twice, r"items 1 and 2 have the same id \d+, and the two differ; keep one of them"),
+    "an id in two splits": ("test", lambda r: r[0].update(id=small.ids("labeled")[2]), r"1 ids stand in two splits, first \d+ \(labeled and test\); keep each in one"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_19_to_21_are_exit_3_in_one_sentence(small_root, fault):
+    split, change, said = FAULTS[fault]
+    changed(small_root, split, change)
+    with pytest.raises(DataInvalid, match=said) as caught:
+        check(small_root, WeChat2022())
+    assert caught.value.code == 3 and "\n" not in str(caught.value)
+
+
+def test_no_folder_and_no_labelled_split(small_root):
+    (small_root / "annotations" / "labeled.json").unlink()
+    for root, said in ((small_root / "nowhere", "is not a folder; give the one that holds annotations/"), (small_root, "has no labeled.json; there is nothing to learn from")):
+        with pytest.raises(DataInvalid, match=said):
+            check(root, WeChat2022())
+
+
+def test_a_sound_root_is_silent(small_root):
+    checked = check(small_root, WeChat2022())
+    assert {s: len(v) for s, v in checked.splits.items()} == small.SPLITS and checked.holds == "jpeg" and not checked.found.report()
+    assert len(checked.classes) == 200 and checked.print == check(small_root, WeChat2022()).print
+
+
+def test_fault_22_archives_without_annotations_and_the_reverse_are_counted(small_root):
+    first, second, third = (small.archive(small_root, "test", name) for name in small.ids("test")[:3])
+    first.unlink()
+    second.unlink()
+    second.symlink_to("nowhere.zip")
+    third.unlink()
+    third.mkdir()
+    small.pack(small_root / "zip_frames" / "test" / "abc" / "abc.zip", {})
+    (small_root / "zip_frames" / "test" / "abc" / os.fsdecode(b"\xff.zip")).touch()
+    found = check(small_root, WeChat2022()).found
+    assert found.counts == {"archive.missing": 3, "archive.extra": 2} and f"test: {small.ids('test')[0]}" in found.places["archive.missing"]
+    str(found.report()).encode()
+
+
+def test_labels_of_other_splits_are_counted_and_never_read(small_root):
+    for split in ("unlabeled", "test"):
+        changed(small_root, split, lambda rows: rows[0].update(category_id="0001"))
+    found = check(small_root, WeChat2022()).found
+    assert found.report() == {"label.unexpected": {"count": 2, "places": [f"{s}: {small.ids(s)[0]}" for s in ("test", "unlabeled")]}}  # in a fixed order
+
+
+CHANGES = {
+    "an annotation": lambda root: changed(root, "test", lambda rows: rows[0].update(title="x")),
+    "an archive's size": lambda root: small.pack(small.archive(root, "test", small.ids("test")[1]), small.frames(small.photos(3, 77))),
+    "an archive taken away": lambda root: small.archive(root, "labeled", small.ids("labeled")[5]).unlink(),
+    "an archive more": lambda root: small.pack(root / "zip_frames" / "test" / "abc" / "abc.zip", {}),
+    "the classes": lambda root: (root / "taxonomy.csv").write_text("category_id\n" + "\n".join([*small.LABELS, "0101"])),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_the_data_changes_the_hash(small_root, change):
+    before = check(small_root, WeChat2022()).print
+    CHANGES[change](small_root)
+    assert check(small_root, WeChat2022()).print != before
+
+
+def test_features_of_equal_size_change_the_hash(tmp_path):
+    """Features of another tower have the very sizes of the old ones; checksums tell them apart."""
+    import numpy as np
+
+    root = small.features(tmp_path)
+    path, before = root / "zip_feats" / "test.zip", check(root, WeChat2022())
+    size = path.stat().st_size
+    rows = {f"{name}.npy": small.numbers(np.ones((i % 5, 6), np.float16)) for i, name in enumerate(small.ids("test"))}
+    small.pack(path, rows)
+    after = check(root, WeChat2022())
+    assert path.stat().st_size == size and after.print != before.print and not after.found.report()
+    small.pack(path, rows | {"stranger.npy": b""})
+    assert check(root, WeChat2022()).found.report() == {"archive.extra": {"count": 1, "places": ["test.zip: stranger.npy"]}}
+    path.write_bytes(b"PK")
+    with pytest.raises(DataInvalid, match="test.zip is no archive that can be read: .*; copy or download it again"):
+        check(root, WeChat2022())
+    path.unlink()
+    assert check(root, WeChat2022()).print != after.print

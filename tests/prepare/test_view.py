@@ -1,0 +1,146 @@
+"""A view: what a kit reads of a dataset equals, bit for bit, what a submission reads of the archives."""
+
+import shutil
+
+import numpy as np
+import pytest
+import small
+
+from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.core.errors import DataInvalid
+from wbdc.core.findings import Findings
+from wbdc.data import store
+from wbdc.data.archive import choose, features, pictures
+from wbdc.data.frames import look_at
+from wbdc.data.text import TextReader, learn_tokenizer
+from wbdc.prepare import view
+from wbdc.prepare.build import prepare
+from wbdc.prepare.view import Reading, open_view
+
+pytestmark = pytest.mark.usefixtures("quick_disk")
+FIELDS = {"title": 8, "asr": 8, "ocr": 8}
+TOKENIZER = learn_tokenizer(["标题字幕说话 speech"] * 2)
+
+
+def reading(look=small.LOOK, frames: int = 3, **settings: object) -> Reading:
+    return Reading(TextReader(TOKENIZER, **{"fields": FIELDS, "length": 40} | settings), look, frames)
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """A prepared dataset of a root with every kind of archive: damaged frames, links, more than 32 frames, none."""
+    monkeypatch.setattr(store, "SHARD", 4)
+    root = small.root(tmp_path / "data")
+    names = small.ids("labeled")
+    many = small.photos(40)
+    many[7], many[20], many[39] = b"", many[20][:100], b"no picture"
+    small.pack(small.archive(root, "labeled", names[5]), small.frames(many))
+    small.pack(small.archive(root, "labeled", names[6]), {"10.jpg": many[0], "2.png": small.encode(small.image(), "PNG"), "a/1.jpg": many[1], "readme.txt": b"x"})
+    small.archive(root, "labeled", names[7]).write_bytes(b"no archive")
+    small.archive(root, "labeled", names[8]).unlink()
+    return prepare(root, tmp_path / "work", WeChat2022(), "wechat2022", folds=3)[0], root
+
+
+def served(root, split: str, how: Reading) -> list[tuple[list[int], np.ndarray]]:
+    """What the judge's run reads: annotations and archives, through the floors that are shipped."""
+    found, videos = Findings(), WeChat2022().videos(root, split, Findings())
+    read = [features(v.source, how.frames, found) if how.look is None else look_at(pictures(v.source, how.frames, found), how.look, found) for v in videos]
+    return list(zip(how.text([v.fields for v in videos]), read))
+
+
+def assert_equal(rows, expected) -> None:
+    for i, (ids, frames) in enumerate(expected):
+        text, pixels = rows[i]
+        assert text.tolist() == ids and pixels.dtype == frames.dtype and np.array_equal(pixels, frames.reshape(len(frames), *pixels.shape[1:]))
+
+
+@pytest.mark.parametrize("frames", [1, 3, 8, 32])
+@pytest.mark.parametrize("kept", ["raw", "encoded"])
+def test_trap_03_training_reads_what_the_submission_reads(made, monkeypatch, kept, frames):
+    """Whether pixels are kept raw or decoded at each visit, with damaged frames in their places."""
+    prepared, root = made
+    monkeypatch.setattr(view, "_fits", lambda *_: kept == "raw")
+    how = reading(frames=frames)
+    for split in small.SPLITS:
+        rows = open_view(prepared, how, split)
+        assert (rows.pixels is None) == (kept == "encoded")
+        assert_equal(rows, served(root, split, how))
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_trap_11_a_view_is_a_function_of_data_and_reading(made, threads):
+    prepared, _ = made
+    calls = []
+    open_view(prepared, reading(), "labeled", threads=threads, progress=lambda *told: calls.append(told))
+    folder = prepared.folder / "views" / reading().name()
+    before = {p: p.read_bytes() for p in folder.rglob("*.safetensors")}
+    assert calls[-1] == ("view of labeled", 12, 12) and len(before) == 6
+    open_view(prepared, reading(), "labeled", progress=lambda *told: calls.append("again"))
+    assert "again" not in calls
+    shutil.rmtree(folder)
+    open_view(prepared, reading(), "labeled", threads=2)
+    assert {p: p.read_bytes() for p in folder.rglob("*.safetensors")} == before
+
+
+def test_a_killed_view_goes_on_with_the_next_shard(made):
+    prepared, root = made
+    open_view(prepared, reading(), "labeled")
+    folder = prepared.folder / "views" / reading().name()
+    (folder / "pixels" / "labeled-00001.safetensors").unlink()
+    (folder / "text" / "labeled-00002.safetensors").unlink()
+    (folder / "pixels" / ".labeled-00001.safetensors.9.tmp").write_bytes(b"half")
+    kept = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
+    assert_equal(open_view(prepared, reading(), "labeled"), served(root, "labeled", reading()))
+    assert all(p.stat().st_mtime_ns == then for p, then in kept.items()) and not list(folder.rglob(".*.tmp"))
+
+
+OTHER = {
+    "size": reading(look=small.LOOK._replace(size=16)),
+    "interpolation": reading(look=small.LOOK._replace(interpolation="bilinear")),
+    "frames": reading(frames=4),
+    "length": reading(length=41),
+    "budgets": reading(fields=FIELDS | {"ocr": 9}),
+    "fewer fields": reading(fields={"title": 8}),
+    "order of the fields": reading(fields=dict(reversed(FIELDS.items()))),
+    "tail": reading(tail=["asr"]),
+    "words": Reading(TextReader(learn_tokenizer(["另"] * 2), fields=FIELDS, length=40), small.LOOK, 3),
+    "features": reading(look=None),
+}
+
+
+@pytest.mark.parametrize("other", OTHER)
+def test_whoever_reads_otherwise_gets_a_view_of_its_own(other):
+    """The order of the fields too: as a sorted JSON object it would be lost."""
+    assert OTHER[other].name() != reading().name() == reading().name()
+
+
+def test_fields_are_read_in_the_order_asked_for(made):
+    prepared, root = made
+    for how in (reading(), OTHER["order of the fields"]):
+        assert_equal(open_view(prepared, how, "test"), served(root, "test", how))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 32])
+def test_ready_features_end_to_end(tmp_path, frames):
+    root = small.features(tmp_path / "data")
+    prepared, _ = prepare(root, tmp_path / "work", WeChat2022(), "wechat2022", folds=3)
+    how = reading(look=None, frames=frames)
+    rows = open_view(prepared, how, "labeled")
+    assert rows.pixels is None and [len(rows[i][1]) for i in range(5)] == [len(choose(n, frames)) for n in range(5)] and rows[0][1].shape == (0, 6)
+    assert_equal(rows, served(root, "labeled", how))
+
+
+def test_a_kit_that_wants_what_the_data_do_not_hold_is_told_so(made, tmp_path):
+    for prepared, look, said in (
+        (made[0], None, "the data holds jpeg, but the kit's vision plug reads features; choose another"),
+        (prepare(small.features(tmp_path / "feats"), tmp_path / "w", WeChat2022(), "wechat2022", folds=3)[0], small.LOOK, "the data holds features, but the kit's vision plug reads pictures"),
+    ):
+        with pytest.raises(DataInvalid, match=said):
+            open_view(prepared, reading(look=look), "labeled")
+
+
+def test_the_nasty_root_reads_alike_in_training_and_at_the_judge(real_data, tmp_path):
+    root = real_data / "nasty" / "wbdc_root" / "data"
+    prepared, _ = prepare(root, tmp_path / "work", WeChat2022(), "wechat2022", folds=2)
+    for split in prepared.facts["counts"]:
+        assert_equal(open_view(prepared, reading(), split), served(root, split, reading()))

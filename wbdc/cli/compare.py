@@ -1,0 +1,32 @@
+"""wbdc compare: is one run better than another, or is it noise?"""
+
+from pathlib import Path
+
+import click
+
+from wbdc.cli import console
+
+
+@click.command()
+@click.argument("run")
+@click.argument("other")
+@click.option("--draws", type=click.IntRange(100), default=1000, show_default=True, help="Bootstrap draws.")
+@console.seed
+@console.work
+@console.as_json
+def compare(run: str, other: str, draws: int, seed: int, work: Path, as_json: bool) -> None:
+    """Compare RUN with OTHER on the videos that both held out: paired bootstrap, 95 %.
+
+    \b
+    Example:
+      wbdc compare dual_stream-1a2b3c4d dual_stream-5e6f7a8b
+    """
+    from wbdc.ensemble.store import compare as judge
+    from wbdc.train.runs import open_run
+
+    found = judge(open_run(work, run), open_run(work, other), draws=draws, seed=seed)
+    if as_json:
+        return console.show(found)
+    rows = [(name, *(scores[c] for c in console.COMPONENTS)) for name, scores in found["scores"].items()]
+    console.table(f"Out of fold, {found['rows']:,} videos", ("", *console.COMPONENTS), rows)
+    console.tell(f"{run} over {other}: {found['difference']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}], {found['verdict']}.")
