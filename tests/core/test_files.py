@@ -300,3 +300,20 @@ def test_a_log_grows_by_lines(tmp_path):
     for step in range(3):
         files.append_line(tmp_path / "log.jsonl", json.dumps({"step": step}))
     assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [0, 1, 2]
+
+
+def test_who_waits_gets_its_turn(tmp_path):
+    """Two folds that start together want the same view."""
+    turns = []
+
+    def second():
+        with files.hold(tmp_path, wait=True):
+            turns.append("second")
+
+    with files.hold(tmp_path):
+        waiter = threading.Thread(target=second)
+        waiter.start()
+        time.sleep(0.05)
+        turns.append("first")
+    waiter.join(10)
+    assert turns == ["first", "second"]

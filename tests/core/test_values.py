@@ -42,7 +42,8 @@ def test_split_undoes_join(at):
 
 @pytest.fixture
 def batch():
-    return Batch(("a", "b"), torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 3, dtype=bool), torch.ones(2, 4, 5), torch.ones(2, 4, dtype=bool), torch.tensor([0, 1]))
+    text, frames = torch.ones(2, 3, dtype=torch.int64), torch.ones(2, 4, 5)
+    return Batch(("a", "b"), text, text.bool(), frames, frames[..., 0].bool(), torch.tensor([0, 1]))
 
 
 def test_trap_19_a_batch_is_frozen(batch):
@@ -100,7 +101,8 @@ def test_weights_are_found_by_their_usual_name(cache, place):
 
 
 def test_missing_weights_are_exit_7_and_say_what_to_put_where(cache):
-    with pytest.raises(errors.EnvironmentLacks, match=r"put model.safetensors of https://huggingface.co/hfl/bert into .*/weights/hfl/bert .*licence and checksum.*--tiny"):
+    said = r"put model.safetensors of https://huggingface.co/hfl/bert into .*/weights/hfl/bert .*licence and checksum.*--tiny"
+    with pytest.raises(errors.EnvironmentLacks, match=said):
         weights.locate("hfl/bert", ("model.safetensors",))
 
 

@@ -132,7 +132,8 @@ def test_pictures_are_known_by_content_and_counted(form):
 def png(width: int, height: int, data: bytes = b"") -> bytes:
     """A PNG that declares a size."""
     chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))  # noqa: E731
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
 def jpeg(width: int, height: int) -> bytes:
@@ -160,7 +161,9 @@ DAMAGED = {
     "a JPEG that declares too much": jpeg(4000, 4000),
     "no width": png(0, 5),
     "a line": png(60_000, 1),
-    "a PNG without pixels": png(20, 20),
+    "a PNG without pixels": png(20, 20, zlib.compress(b"")),
+    "a PNG with a damaged stream": png(20, 20, zlib.compress(bytes(400)) + b"\xff" * 30),
+    "a PNG with too little": png(20, 20, zlib.compress(bytes(range(256)))[:150] + b"\xff" * 30),
 }  # fmt: skip
 
 

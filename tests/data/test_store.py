@@ -56,7 +56,17 @@ def test_equal_rows_give_equal_bytes_and_facts(tmp_path):
     assert shard_facts(tmp_path / "a") == {"counts": [1], "found": {"帧": 1}}
 
 
-@pytest.mark.parametrize("damage", [lambda d: d[:-5], lambda d: d[:30], lambda d: b"", lambda d: b"\xff" * 20, lambda d: d.replace(b'"c"', b'"d"'), lambda d: d.replace(b"I64", b"BF8")])
+DAMAGE = {
+    "cut": lambda d: d[:-5],
+    "cut in the header": lambda d: d[:30],
+    "empty": lambda d: b"",
+    "a giant header": lambda d: b"\xff" * 20,
+    "another column": lambda d: d.replace(b'"c"', b'"d"'),
+    "an unknown type": lambda d: d.replace(b"I64", b"BF8"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_fault_10_a_damaged_shard_is_exit_4_and_named(tmp_path, damage):
     write(tmp_path, [np.arange(3)] * 3)
     path = shard_path(tmp_path, "x", 0)

@@ -9,7 +9,8 @@ import pytest
 from wbdc.core.errors import EnvironmentLacks, UsageFault
 from wbdc.data.text import SPECIAL, TextReader, learn_tokenizer, learnable, open_tokenizer, share
 
-WORDS = [*SPECIAL, *"标题说话字幕的了abcdefghijk0123456789.,!?·—“”（）😀é", *(f"##{c}" for c in "abcdefghijklmnopqrst0123456789"), "hello", "##ing", "good", "un", "##able", "ok", "café", "\u2028", "x\x85", "last"]
+LETTERS = [*"标题说话字幕的了abcdefghijk0123456789.,!?·—“”（）😀é", *(f"##{c}" for c in "abcdefghijklmnopqrst0123456789")]
+WORDS = [*SPECIAL, *LETTERS, "hello", "##ing", "good", "un", "##able", "ok", "café", "\u2028", "x\x85", "last"]
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +27,9 @@ def tokenizer(folder):
 
 
 TEXTS = [
-    "", " ", "标题的字幕了", "Hello 标题hello世界", "HELLOing unable ok", "good·good—“标题”（字幕）", "😀标题👨‍👩‍👧😀", "a\x00b\x07c\ufffdd", "a\tb\nc\r\nd\u3000e", "café CAFÉ cafe\u0301",
-    "20231234567 0001", "x" * 99, "x" * 101, "[SEP] [MASK]标题", "标\u200b题\u202e字", "𠀀标题", "ﬁ１２Ａ", "last", "ＡＢＣ", "标题" * 300, "\ud7ff\ue000", "İstanbul", "ok\u2028ok",
+    "", " ", "标题的字幕了", "Hello 标题hello世界", "HELLOing unable ok", "good·good—“标题”（字幕）", "😀标题👨‍👩‍👧😀", "a\x00b\x07c\ufffdd",
+    "a\tb\nc\r\nd\u3000e", "café CAFÉ cafe\u0301", "20231234567 0001", "x" * 99, "x" * 101, "[SEP] [MASK]标题", "标\u200b题\u202e字", "𠀀标题",
+    "ﬁ１２Ａ", "last", "ＡＢＣ", "标题" * 300, "\ud7ff\ue000", "İstanbul", "ok\u2028ok",
 ]  # fmt: skip
 
 
@@ -42,14 +44,9 @@ def test_ids_equal_those_of_transformers(folder, tmp_path, lower):
     assert ours([{"title": text} for text in TEXTS]) == [theirs(text)["input_ids"] for text in TEXTS]
 
 
-def test_every_word_of_a_vocabulary_keeps_its_number(folder, tokenizer):
+def test_every_word_of_a_vocabulary_keeps_its_number(tokenizer):
     """`str.splitlines` also cuts at U+2028 and U+0085: every later word would slip to another vector."""
     assert tokenizer.get_vocab() == {word: i for i, word in enumerate(WORDS)}
-    (folder / "tokenizer.json").write_text(tokenizer.to_str())
-    try:
-        assert open_tokenizer(folder).encode("hello标题", add_special_tokens=False).ids == tokenizer.encode("hello标题", add_special_tokens=False).ids
-    finally:
-        (folder / "tokenizer.json").unlink()
 
 
 def test_a_tokenizer_file_that_cuts_or_pads_is_told_not_to(tokenizer, tmp_path):
@@ -99,9 +96,7 @@ def test_trap_27_a_long_title_starves_nobody(reader):
     row = {"title": "标" * 500, "asr": "说" * 8, "ocr": "字" * 500}
     (ids,) = read([row])
     title, asr, ocr = parts(read, ids)
-    assert len(ids) == 40 and len(asr) == 8 and (len(title), len(ocr)) == (14, 14)
-    joined = read.tokenizer.encode("".join(row.values()), add_special_tokens=False).ids[:36]
-    assert len(set(joined)) == 1  # the field's way: nothing but title
+    assert len(ids) == 40 and len(asr) == 8 and (len(title), len(ocr)) == (14, 14)  # the field's way leaves nothing but title
 
 
 def test_trap_27_every_row_keeps_its_fields_in_place(reader):
@@ -161,7 +156,15 @@ def test_a_learned_vocabulary_is_a_function_of_the_texts():
     assert learn_tokenizer(texts, most=20).get_vocab_size() == 20 and "幕" in learn_tokenizer(texts, least=1).get_vocab()
 
 
-@pytest.mark.parametrize("wrong, said", [({"leest": 2}, "has no setting 'leest'; did you mean 'least'"), ({"leastmost": 2}, "no setting"), ({"least": "2"}, "least = '2' is not of the type int"), ({"most": True}, "not of the type int")])
+@pytest.mark.parametrize(
+    "wrong, said",
+    [
+        ({"leest": 2}, "has no setting 'leest'; did you mean 'least'"),
+        ({"leastmost": 2}, "has no setting 'leastmost'"),
+        ({"least": "2"}, "least = '2' is not of the type int"),
+        ({"most": True}, "most = True is not of the type int"),
+    ],
+)
 def test_the_vocabulary_table_is_checked_by_the_signature(wrong, said):
     with pytest.raises(UsageFault, match=said):
         learnable(wrong)

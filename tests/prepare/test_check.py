@@ -16,18 +16,14 @@ def changed(root, split: str, change):
     small.annotate(root, split, rows)
 
 
-def twice(rows):
-    rows[1]["id"] = small.ids("labeled")[2]
-
-
 FAULTS = {
-    "an unknown class": ("labeled", lambda r: r[1].update(category_id="9999"), r"1 items of labeled.json name unknown classes, first \d+ → '9999'; correct them, or put a taxonomy.csv"),
+    "an unknown class": ("labeled", lambda r: r[1].update(category_id="9999"), r"name unknown classes, first \d+ → '9999'; correct them, or put a taxonomy.csv"),
     "a class that lost a zero": ("labeled", lambda r: r[1].update(category_id="001"), r"unknown classes, first \d+ → '001'"),
     "no label": ("labeled", lambda r: r[1].pop("category_id"), r"1 items of labeled.json have no category_id, first \d+; label or remove them"),
     "no labels": ("labeled", lambda r: [x.update(category_id=None) for x in r], r"12 items of labeled.json have no category_id"),
     "no items": ("labeled", list.clear, "labeled.json holds no items; there is nothing to learn from"),
-    "an id twice": ("labeled", twice, r"items 1 and 2 have the same id \d+, and the two differ; keep one of them"),
-    "an id in two splits": ("test", lambda r: r[0].update(id=small.ids("labeled")[2]), r"1 ids stand in two splits, first \d+ \(labeled and test\); keep each in one"),
+    "an id twice": ("labeled", lambda r: r[1].update(id=r[2]["id"]), r"items 1 and 2 have the same id \d+, and the two differ; keep one of them"),
+    "an id in two splits": ("test", lambda r: r[0].update(id=small.ids("labeled")[2]), r"1 ids stand in two splits, first \d+ \(labeled and test\); keep each"),
 }
 
 
@@ -42,7 +38,8 @@ def test_faults_19_to_21_are_exit_3_in_one_sentence(small_root, fault):
 
 def test_no_folder_and_no_labelled_split(small_root):
     (small_root / "annotations" / "labeled.json").unlink()
-    for root, said in ((small_root / "nowhere", "is not a folder; give the one that holds annotations/"), (small_root, "has no labeled.json; there is nothing to learn from")):
+    nowhere = (small_root / "nowhere", "is not a folder; give the one that holds annotations/")
+    for root, said in (nowhere, (small_root, "has no labeled.json; there is nothing to learn from")):
         with pytest.raises(DataInvalid, match=said):
             check(root, WeChat2022())
 

@@ -131,9 +131,10 @@ def test_ready_features_end_to_end(tmp_path, frames):
 
 
 def test_a_kit_that_wants_what_the_data_do_not_hold_is_told_so(made, tmp_path):
+    feats, _ = prepare(small.features(tmp_path / "feats"), tmp_path / "w", WeChat2022(), "wechat2022", folds=3)
     for prepared, look, said in (
         (made[0], None, "the data holds jpeg, but the kit's vision plug reads features; choose another"),
-        (prepare(small.features(tmp_path / "feats"), tmp_path / "w", WeChat2022(), "wechat2022", folds=3)[0], small.LOOK, "the data holds features, but the kit's vision plug reads pictures"),
+        (feats, small.LOOK, "the data holds features, but the kit's vision plug reads pictures"),
     ):
         with pytest.raises(DataInvalid, match=said):
             open_view(prepared, reading(look=look), "labeled")

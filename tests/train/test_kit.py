@@ -10,7 +10,8 @@ from wbdc.core.errors import UsageFault
 from wbdc.data.feed import collate
 from wbdc.prepare.dataset import open_prepared
 from wbdc.train.assemble import assemble
-from wbdc.train.kit import PACKAGED, describe, names, open_kit
+from wbdc.cli.kits import describe
+from wbdc.train.kit import PACKAGED, names, open_kit
 
 KITS = sorted(p.stem for p in PACKAGED[0].glob("*.toml"))
 every_kit = pytest.mark.parametrize("name", KITS)

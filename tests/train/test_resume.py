@@ -19,7 +19,7 @@ CHILD = """
 import os, signal, torch
 torch.set_num_threads(1)
 from wbdc.cli import main
-from wbdc.train import stage, state
+from wbdc.train import finish, stage, state
 
 def killed(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -28,12 +28,12 @@ if isinstance(when, int):  # before the step of that number
     cosine = stage.cosine
     stage.cosine = lambda step, *rest: killed() if step == when else cosine(step, *rest)
 elif when:
-    setattr({"state": state, "stage": stage}[when.split(".")[0]], when.split(".")[1], killed)
+    setattr({"state": state, "stage": stage, "finish": finish}[when.split(".")[0]], when.split(".")[1], killed)
 main(command)
 """
 
 # the last ones lie between the files that end a fold
-KILLS = [2, 5, "state.publish_json", 9, "stage.append_line", 14, 20, "stage.publish_json", "stage.write_oof", "stage.seal"]
+KILLS = [2, 5, "state.publish_json", 9, "stage.append_line", 14, 20, "finish.publish_json", "finish.write_oof", "stage.seal"]
 
 
 def command(kit: Path, work: Path) -> list[str]:
@@ -61,23 +61,23 @@ def test_a_training_killed_again_and_again_ends_in_the_same_bits(fresh, kit, bit
     assert toys.bits(folder) == bits and not list((folder / "fold-0").glob("*state*")) and not list(folder.rglob(".*.tmp"))
 
 
-def stopped(fresh: Path, kit: Path, monkeypatch, times: int = 1) -> Path:
-    """Train until Ctrl-C during step 5; return the folder of the fold."""
+def stopped(fresh: Path, kit: Path, monkeypatch, times: int = 1, by: signal.Signals = signal.SIGINT) -> Path:
+    """Train until Ctrl-C, or another signal, during step 5; return the folder of the fold."""
     cosine = stage.cosine
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "cosine", lambda step, *rest: [signal.raise_signal(signal.SIGINT) for _ in range(times if step == 5 else 0)] and 0 or cosine(step, *rest))
+        patch.setattr(stage, "cosine", lambda step, *rest: [signal.raise_signal(by) for _ in range(times if step == 5 else 0)] and 0 or cosine(step, *rest))
         result = toys.wbdc(*command(kit, fresh))
     assert result.exit_code == 11 and result.stdout == "" and len(result.stderr.strip().splitlines()) == 1
     assert ("stopped after step 5 of 20; the same command goes on" if times == 1 else "goes on from what is finished") in result.stderr
     return next(fresh.glob("runs/*/fold-0"))
 
 
-@pytest.mark.parametrize("times, kept", [(1, 5), (2, 3)])
-def test_ctrl_c_stops_at_a_safe_point_and_twice_at_once_and_both_can_go_on(fresh, kit, bits, monkeypatch, times, kept):
-    before = signal.getsignal(signal.SIGINT)
-    folder = stopped(fresh, kit, monkeypatch, times)
+@pytest.mark.parametrize("by, times, kept", [(signal.SIGINT, 1, 5), (signal.SIGTERM, 1, 5), (signal.SIGINT, 2, 3)])
+def test_fault_32_a_signal_stops_at_a_safe_point_and_twice_at_once_and_both_can_go_on(fresh, kit, bits, monkeypatch, by, times, kept):
+    before = signal.getsignal(by)
+    folder = stopped(fresh, kit, monkeypatch, times, by)
     assert read_json(folder / "state.json")["step"] == kept and not (folder / "DONE.json").exists()
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(by) is before
     result = toys.wbdc(*[word for word in command(kit, fresh) if word != "--json"])
     assert result.exit_code == 0 and f"goes on after step {kept} of 20" in result.stderr
     assert toys.bits(folder.parent) == bits

@@ -28,15 +28,15 @@ def train(kit: Path, work: Path, *words: object) -> dict:
 
 @pytest.fixture(scope="session")
 def long(ready, kit):
-    """Thirty epochs on every row."""
-    return train(kit, ready, "--fold", "all", "--set", "train.epochs=30")
+    """Twelve epochs on every row, without tricks."""
+    return train(kit, ready, "--fold", "all", "--set", "train.epochs=12", "--set", "train.trick=[]")
 
 
 def test_losses_go_down(long):
     losses = [m["classify"] for m in metrics(long, "all")]
     chance = long["folds"]["all"]["chance"]["classify"]
     assert math.isclose(chance, math.log(12)) and losses[0] > 0.8 * chance
-    assert np.mean(losses[-3:]) < 0.6 * np.mean(losses[:3]) and all(map(math.isfinite, losses))
+    assert np.mean(losses[-3:]) < 0.75 * np.mean(losses[:3]) and all(map(math.isfinite, losses))
 
 
 def test_trap_12_a_training_on_all_rows_reports_no_score(long):
@@ -125,6 +125,17 @@ def test_training_starts_from_the_pretraining_of_its_kit(fresh, kit):
 def test_the_test_split_is_never_trained_on(fresh, kit):
     result = toys.wbdc("pretrain", "--kit", kit, "--work", fresh, "--set", 'pretrain.splits=["labeled", "test"]')
     assert result.exit_code == 2 and "the test split is never trained on" in result.stderr
+
+
+def test_fault_24_a_training_that_diverges_ends_with_exit_10_and_names_videos(fresh, kit):
+    result = toys.wbdc("train", "--kit", kit, "--work", fresh, "--fold", 0, "--threads", 1, "--set", "train.rate.rest=1e30", "--json")
+    assert result.exit_code == 10 and "the loss was not finite 3 times in a row, last for videos" in result.stderr and result.stdout == ""
+    assert not list(fresh.glob("runs/*/fold-0/DONE.json"))
+
+
+def test_a_refused_training_leaves_no_run_behind(fresh, kit):
+    assert toys.wbdc("train", "--kit", kit, "--work", fresh, "--fold", 0, "--set", "text.length=20").exit_code == 2
+    assert not list(fresh.glob("runs/*/run.json"))
 
 
 def test_a_log_that_cannot_be_written_does_not_end_the_training(fresh, kit, bits):

@@ -32,7 +32,7 @@ def test_every_trick_trains_two_batches_and_leaves_them_alone(use, vision):
     before, start = copy.deepcopy(data), copy.deepcopy(model.state_dict())
     trick, losses = build(use, model), []
     asked = [plug.build(objectives, {"use": "classify"}, model)]
-    fit(model, asked, data, torch.optim.SGD(model.parameters(), 0.1), [trick], after_step=lambda step, outcome: losses.append(float(outcome.loss)))
+    fit(model, asked, data, torch.optim.SGD(model.parameters(), 0.1), [trick], after_step=lambda step, outcome: losses.append(outcome.loss.item()))
     assert len(losses) == 2 and all(t.isfinite().all() for t in model.state_dict().values())
     assert not torch.equal(model.head.weight, start["head.weight"])
     for now, then in zip(data, before):

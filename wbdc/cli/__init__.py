@@ -7,7 +7,7 @@ from importlib import import_module
 import click
 
 from wbdc import __version__
-from wbdc.core.errors import OutOfResources, Stopped, WbdcError
+from wbdc.core.errors import OutOfResources, Stopped, WbdcError, hint
 
 ORDER = ("demo", "prepare", "kits", "pretrain", "train", "compare", "ensemble", "predict", "submit", "verify")
 
@@ -24,8 +24,6 @@ class Commands(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
         if args and args[0] not in self.list_commands(ctx):
-            from wbdc.core.errors import hint
-
             ctx.fail(f"no command {args[0]!r}{hint(args[0], self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)
 

@@ -1,8 +1,18 @@
 """wbdc kits: list the recipes, or show one resolved."""
 
+import inspect
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 import click
 
 from wbdc.cli import console
+
+if TYPE_CHECKING:
+    from wbdc.train.kit import Kit
 
 
 @click.command()
@@ -18,7 +28,7 @@ def kits(name: str | None, tiny: bool, changes: tuple[str, ...], as_json: bool) 
       wbdc kits
       wbdc kits dual_stream --tiny
     """
-    from wbdc.train.kit import describe, names, open_kit
+    from wbdc.train.kit import names, open_kit
 
     if name is None:
         listed = {n: open_kit(n).tables.get("about", "") for n in names()}
@@ -28,3 +38,32 @@ def kits(name: str | None, tiny: bool, changes: tuple[str, ...], as_json: bool) 
         return console.show(kit.tables)
     for line, style in describe(kit):
         console.tell(line, style)
+
+
+def describe(kit: "Kit") -> Iterator[tuple[str, str]]:
+    """Yield the lines that show a resolved kit, each with a style: its tables, and what every plug does and may be told."""
+    from wbdc.train.recipe import HOMES, TABLES
+
+    yield f"{kit.name}: {kit.tables.get('about', '')}", "bold"
+    for key in ("competition", *TABLES):
+        table = kit.tables.get(key)
+        if not isinstance(table, dict):
+            yield from [(f"{key} = {table}", "")] if table else []
+            continue
+        yield f"[{key}]", "bold"
+        for name, value in table.items():
+            if name not in ("use", "objective", "trick"):
+                yield f"  {name} = {json.dumps(value, ensure_ascii=False)}", ""
+        chosen = [(HOMES[key], table)] if "use" in table else [(HOMES[k], t) for k in ("objective", "trick") for t in table.get(k) or []]
+        for home, one in chosen:
+            yield from _describe(home, one, kit.folder)
+
+
+def _describe(home: ModuleType, table: dict, folder: Path) -> Iterator[tuple[str, str]]:
+    from wbdc.core import plug
+
+    found = plug.find(home, table["use"], folder)
+    yield f"  {plug.kind(home)} {table['use']}: {inspect.getdoc(inspect.getmodule(found)).splitlines()[0]}", "green"
+    for name, parameter in plug.settings(found).items():
+        value = table.get(name, None if parameter.default is parameter.empty else parameter.default)
+        yield f"    {name} = {json.dumps(value, ensure_ascii=False)}{'' if name in table else '  (default)'}", "" if name in table else "dim"

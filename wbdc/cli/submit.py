@@ -48,7 +48,8 @@ def submit(
     prepared = open_prepared(work, blend["data"])
     into, data = into or Path("submissions") / (run or ensemble), data or Path(prepared.facts["data"])
     if dry_run:
-        return console.tell(f"Would pack {len(blend['members'])} models into {into} and run it on {data}.")
+        plan = {"members": len(blend["members"]), "into": str(into), "data": str(data)}
+        return console.show(plan) if as_json else console.tell(f"Would pack {plan['members']} models into {into} and run it on {data}.")
     facts = {} if run else open_report(work, ensemble)
     asked = Asked(check_latency, items, limit or (qps and (items or _items(blend)) / qps), sample, cap, device, threads)
     with console.progress(as_json) as progress:

@@ -8,7 +8,7 @@ from wbdc.cli import console
 
 
 @click.command()
-@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @console.as_json
 def verify(folders: tuple[Path, ...], as_json: bool) -> None:
     """Compare packed folders with their manifests, and say what their time check found.

@@ -113,16 +113,17 @@ def sweep(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a folder alone for the length of a block, and sweep it first.
 
-    Raises FolderInUse at once, naming the holder. A killed holder holds nothing.
+    Raises FolderInUse at once, naming the holder; with `wait`, for work that another process does for us too, waits its turn
+    instead. A killed holder holds nothing.
     """
     from filelock import FileLock, Timeout
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
+        lock = FileLock(folder / ".lock", timeout=-1 if wait else 0)
         lock.acquire()
     except Timeout as error:
         holder = (folder / ".holder.lock").read_text() if (folder / ".holder.lock").is_file() else ""

@@ -58,7 +58,7 @@ def open_view(prepared: Prepared, reading: Reading, split: str, *, threads: int 
     stored = tuple(Column(frames, split, name, count) for name in (("features",) if reading.look is None else ("bytes", "sizes")))
     raw = (folder / "pixels").is_dir() or _fits(prepared, reading, split)
     if _missing(folder, split, count, raw):
-        with hold(folder):
+        with hold(folder, wait=True):  # two folds that start together want the same view
             _write(prepared, reading, split, folder, stored, raw, threads, progress)
     return View(Column(folder / "text", split, "text", count), stored, Column(folder / "pixels", split, "frames", count) if raw else None, reading)
 

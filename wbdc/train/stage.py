@@ -1,38 +1,35 @@
 """Run one stage of a kit: pretrain on every video, or fine-tune and judge one fold."""
 
 import json
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
-from wbdc import competitions
 from wbdc.core import plug
 from wbdc.core.device import called, find_precision
 from wbdc.core.errors import Stopped, UsageFault
-from wbdc.core.files import append_line, hold, publish, publish_bytes, publish_json, seal, sealed
+from wbdc.core.files import append_line, hold, publish_json, seal, sealed
 from wbdc.prepare.dataset import Prepared
 from wbdc.prepare.view import open_view
-from wbdc.serve.predict import MODEL, TOKENIZER, WEIGHTS, probabilities
 from wbdc.train import objectives as objective_plugs
 from wbdc.train import state
 from wbdc.train import tricks as trick_plugs
 from wbdc.train.assemble import Assembled, assemble, start_from
+from wbdc.train.finish import judge, save
 from wbdc.train.fit import fit
-from wbdc.train.kit import Kit, Serve, Stage
+from wbdc.train.kit import Kit
 from wbdc.train.optimizer import adamw, cosine, parts, set_rates
+from wbdc.train.recipe import Stage
 from wbdc.train.rows import Rows
-from wbdc.train.runs import ALL, FACTS, OOF, Run, identify, write_oof
+from wbdc.train.runs import ALL, FACTS, Run, identify
 from wbdc.train.stopping import stoppable
-from wbdc.train.tricks import Outcome, Trick
+from wbdc.train.tricks import Outcome
 
 LOG_EVERY = 10  # steps
 
@@ -55,14 +52,11 @@ class Telling:
 
 
 def open_stage(work: Path, stage: str, kit: Kit, prepared: Prepared, *, seed: int = 0, without: str | None = None, source: Run | None = None) -> Run:
-    """Return the run that a stage of a kit on a dataset is, made on disk where it is new."""
+    """Return the run that a stage of a kit on a dataset is; its first fold makes it on disk."""
     if without not in (None, "text", "frames"):
         raise UsageFault(f"--without takes text or frames, not {without!r}")
     name, facts = identify(stage, kit, prepared, seed=seed, without=without, source=source.name if source else None)
-    run = Run(work / "runs" / name, {**facts, "classes": prepared.facts["classes"], "competition": kit.tables["competition"], "tiny": "architecture" in kit.tables["trunk"]})
-    if not (run.folder / FACTS).is_file():
-        publish_json(run.folder / FACTS, run.facts)
-    return run
+    return Run(work / "runs" / name, {**facts, "classes": prepared.facts["classes"], "competition": kit.tables["competition"], "tiny": "architecture" in kit.tables["trunk"]})
 
 
 def run_fold(run: Run, fold: str, kit: Kit, prepared: Prepared, machine: Machine, source: Run | None, telling: Telling) -> dict:
@@ -75,6 +69,8 @@ def run_fold(run: Run, fold: str, kit: Kit, prepared: Prepared, machine: Machine
         return facts
     with hold(folder):
         stage, made = kit.stage(run.facts["stage"]), assemble(kit, prepared, run.facts["seed"])
+        if not (run.folder / FACTS).is_file():
+            publish_json(run.folder / FACTS, run.facts)
         if source:
             made.weights["start"] = start_from(made.model, source.fold(ALL))
         for part, said in made.weights.items():
@@ -85,7 +81,7 @@ def run_fold(run: Run, fold: str, kit: Kit, prepared: Prepared, machine: Machine
         facts = _train(run, folder, stage, made, rows, learned, machine, telling, kit)
         held = np.flatnonzero(folds == int(fold)) if fold != ALL else np.array([], int)
         if len(held):
-            facts |= _judge(run, folder, fold, kit, made, rows, held, machine)
+            facts |= judge(run, folder, fold, kit, made, rows, held, machine.device)
         seal(folder, facts, [p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".json", ".parquet", ".py") and not p.name.startswith("state")])
         state.discard(folder)
     return sealed(folder)
@@ -147,7 +143,7 @@ def _train(run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, le
             model, objectives, batches, optimizer, tricks, device=device, precision=precision, scaler=scaler, accumulate=stage.accumulate,
             clip=stage.clip, seed=seed, start=start, before_step=lambda step: set_rates(optimizer, cosine(step, steps, stage.warmup)), after_step=after,
         )  # fmt: skip
-    _save(folder, made, run, kit, tricks)
+    save(folder, made, run, kit, tricks)
     said = {part: [name for name, _ in named] for part, named in dealt.items()}
     return {
         "steps": steps,
@@ -170,50 +166,3 @@ def _log(path: Path, entry: dict, telling: Telling) -> bool:
         telling.say(f"{path} is no longer written: {error.strerror}; the training goes on")
         return False
     return True
-
-
-def _save(folder: Path, made: Assembled, run: Run, kit: Kit, tricks: list[Trick]) -> None:
-    """Publish the weights that the tricks want judged, and all that rebuilds the model; put those weights into it."""
-    model = made.model
-    with _evaluating(tricks):
-        final = {name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()}
-    model.load_state_dict(final, strict=True)
-    publish(folder / WEIGHTS, lambda temporary: save_file(final, temporary))
-    publish_bytes(folder / TOKENIZER, made.reading.text.tokenizer.to_str().encode())
-    publish_json(folder / "kit.json", kit.tables)
-    for path in kit.plugs():
-        publish(folder / path.name, lambda temporary, path=path: shutil.copyfile(path, temporary))
-    serve = Serve(**kit.tables.get("serve", {}))
-    publish_json(
-        folder / MODEL,
-        {
-            "blueprint": model.blueprint(kit.tables["fusion"]),
-            "classes": run.facts["classes"],
-            "competition": run.facts["competition"],
-            "text": made.text | {"fields": list(made.text["fields"].items())},  # pairs, as JSON with sorted keys would change the order of reading
-            "without": run.facts["without"],
-            "serve": {"batch": serve.batch, "precision": serve.precision},
-        },
-    )
-
-
-@contextmanager
-def _evaluating(tricks: list[Trick]) -> Iterator[None]:
-    with ExitStack() as held:
-        for trick in tricks:
-            held.enter_context(trick.evaluating())
-        yield
-
-
-def _judge(run: Run, folder: Path, fold: str, kit: Kit, made: Assembled, rows: Rows, held: np.ndarray, machine: Machine) -> dict:
-    """Predict the held-out videos on the path that serves, publish the predictions and score them."""
-    serve = Serve(**kit.tables.get("serve", {}))
-    order, batches = rows.judging(held, serve.batch)
-    found = probabilities(made.model, batches, machine.device, find_precision(serve.precision, machine.device)).numpy()
-    places = np.argsort(order, kind="stable")  # back to the order of the dataset
-    found, classes = found[places], run.facts["classes"]
-    ids, truth = [rows.ids[i] for i in order[places]], [classes[c] for c in rows.label[order[places]]]
-    write_oof(folder / OOF, ids, fold, truth, found)
-    contest = plug.build(competitions, {"use": run.facts["competition"]})
-    said = [classes[c] for c in found.argmax(1)]
-    return {"score": contest.score(truth, said, classes), "official": contest.score(truth, said)}

@@ -1,0 +1,168 @@
+"""Every command, walked: it explains itself, answers at once, fails in one sentence, and speaks to machines when asked."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import toys
+from wbdc.cli import main
+from wbdc.core import errors
+
+COMMANDS = {name: main.get_command(None, name) for name in main.list_commands(None)}
+every_command = pytest.mark.parametrize("name", COMMANDS)
+HEAVY = ("torch", "transformers", "polars", "rich", "sklearn", "numpy", "open_clip", "timm")
+
+
+@every_command
+def test_a_command_explains_itself_with_an_example(name):
+    result = toys.wbdc(name, "--help")
+    assert result.exit_code == 0 and result.stderr == "" and result.stdout.startswith(f"Usage: main {name}")
+    text = COMMANDS[name].help
+    assert text.splitlines()[0].endswith((".", ";", ":")) or text.splitlines()[1] == "", "the first line is a sentence"
+    example = text.split("Example:")[1]
+    assert re.search(rf"^ +wbdc {name}\b", example, re.MULTILINE), "an example that can be copied"
+    assert COMMANDS[name].name == name and name in toys.wbdc("--help").stdout
+
+
+@every_command
+def test_the_options_of_an_example_exist(name):
+    known = {o for p in COMMANDS[name].params for o in p.opts}
+    used = set(re.findall(r" (--[a-z-]+)", COMMANDS[name].help.split("Example:")[1]))
+    assert used <= known
+
+
+@every_command
+def test_every_option_says_what_it_is_for(name):
+    for parameter in COMMANDS[name].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"wbdc {name} {parameter.opts[0]} has no help"
+
+
+@every_command
+def test_every_command_speaks_json(name):
+    assert "--json" in {o for p in COMMANDS[name].params for o in p.opts}
+
+
+@every_command
+def test_an_option_that_does_not_exist_is_a_fault_of_usage(name):
+    result = toys.wbdc(name, "--no-such-option")
+    assert result.exit_code == 2 and result.stdout == "" and "No such option" in result.stderr
+
+
+def test_help_needs_no_heavy_import_and_hardly_any_time():
+    code = f"import sys\nfrom wbdc.cli import main\ntry: main({{words}})\nexcept SystemExit: pass\nprint([m for m in {HEAVY} if m in sys.modules])"
+    seconds = []
+    for words in (["--help"], *([name, "--help"] for name in COMMANDS)):
+        start = time.perf_counter()
+        said = subprocess.run([sys.executable, "-c", code.format(words=words)], capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - start)
+        assert said.stdout.splitlines()[-1] == "[]", words
+    assert min(seconds) < 0.5  # 0.1 on a machine that does nothing else
+
+
+def test_version_and_module():
+    result = toys.wbdc("--version")
+    assert result.exit_code == 0 and __import__("wbdc").__version__ in result.stdout
+    said = subprocess.run([sys.executable, "-m", "wbdc", "--version"], capture_output=True, text=True, check=True)
+    assert said.stdout.split()[-1] == result.stdout.split()[-1]
+
+
+FAULTS = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.WbdcError) and c is not errors.WbdcError]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda c: c.__name__)
+def test_a_fault_is_one_sentence_on_stderr_and_its_exit_code(fault, monkeypatch):
+    @click.command("kits")
+    def broken() -> None:
+        raise fault("no [bold]way[/bold] here; take another")
+
+    monkeypatch.setattr(type(main), "get_command", lambda self, ctx, name: broken)
+    result = toys.wbdc("kits")
+    assert result.exit_code == fault.code and result.stdout == ""
+    assert result.stderr == "no [bold]way[/bold] here; take another\n"
+
+
+def test_exit_codes_are_those_of_the_design_and_are_told():
+    codes = {c.__name__: c.code for c in FAULTS}
+    assert sorted(codes.values()) == list(range(2, 13)), "2 to 12, each once"
+    told = main.help[main.help.index("Exit codes") :]
+    assert all(re.search(rf"\b{code} ", told) for code in range(13))
+
+
+@pytest.mark.parametrize("raised, code, said", [(KeyboardInterrupt(), 11, "the same command goes on"), (MemoryError(), 9, "memory ran out")])
+def test_an_interrupt_and_a_full_memory_are_no_bugs(raised, code, said, monkeypatch):
+    @click.command("kits")
+    def broken() -> None:
+        raise raised
+
+    monkeypatch.setattr(type(main), "get_command", lambda self, ctx, name: broken)
+    result = toys.wbdc("kits")
+    assert result.exit_code == code and said in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_a_bug_stays_a_bug(monkeypatch):
+    @click.command("kits")
+    def broken() -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(type(main), "get_command", lambda self, ctx, name: broken)
+    result = toys.wbdc("kits")
+    assert result.exit_code == 1 and isinstance(result.exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("words, said", [(["trian"], "no command 'trian'; did you mean 'train'?"), (["xyz"], "no command 'xyz'; it may be one of: demo, prepare")])
+def test_an_unknown_command_gets_a_hint(words, said):
+    result = toys.wbdc(*words)
+    assert result.exit_code == 2 and said in result.stderr and result.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["kits", "train", "pretrain"])
+def test_an_unknown_kit_gets_a_hint(command):
+    words = ["kits", "dual_steam"] if command == "kits" else [command, "--kit", "dual_steam", *(["--fold", 0] if command == "train" else [])]
+    result = toys.wbdc(*words)
+    assert result.exit_code == 2 and result.stdout == ""
+    assert result.stderr == "no kit called 'dual_steam'; did you mean 'dual_stream'?\n"
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"NO_COLOR": "1", "FORCE_COLOR": "1", "TERM": "xterm-256color"}, {}])
+def test_no_escape_codes_without_a_terminal_or_against_no_color(environment):
+    for words in (["kits"], ["kits", "dual_stream"], ["kits", "nothing"], ["--help"]):
+        result = CliRunner().invoke(main, words, env=environment)
+        assert "\x1b[3" not in result.output and "\x1b[9" not in result.output, words
+
+
+def test_bytes_that_are_no_text_do_not_break_the_console(tmp_path):
+    said = subprocess.run([sys.executable, "-m", "wbdc", b"\xff"], capture_output=True, env={"PYTHONUTF8": "1", "PATH": "/usr/bin"}, cwd=tmp_path)
+    assert said.returncode == 2 and b"Traceback" not in said.stderr
+
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_readme_mentions_every_command():
+    text = README.read_text()
+    if "Commands" not in text:
+        pytest.skip('README.md has no "Commands" heading yet')
+    assert [name for name in COMMANDS if f"wbdc {name}" not in text] == []
+
+
+def test_every_command_in_the_readme_exists():
+    text = README.read_text()
+    named = set(re.findall(r"^wbdc ([a-z]+)|`wbdc ([a-z]+)", text, re.MULTILINE))
+    assert {a or b for a, b in named} <= set(COMMANDS)
+
+
+def test_kits_as_json_is_what_training_reads():
+    from wbdc.train.kit import open_kit
+
+    listed = json.loads(toys.wbdc("kits", "--json").stdout)
+    assert {"single_stream", "dual_stream", "cross_attention"} <= set(listed)
+    for name in listed:
+        assert toys.told("kits", name, "--tiny") == json.loads(json.dumps(open_kit(name, tiny=True).tables))

@@ -1,0 +1,132 @@
+"""What the commands say, to people and to machines, and that what they say they would do is not done."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import toys
+from wbdc.cli.console import COMPONENTS
+
+
+@pytest.fixture(scope="module")
+def work(ready, kit) -> Path:
+    """A work folder with a run of two folds, and an ensemble of it."""
+    toys.told("train", "--kit", kit, "--fold", "0,1", "--work", ready, "--threads", 1, "--set", "train.epochs=2")
+    toys.told("ensemble", "--work", ready, "--draws", 100)
+    return ready
+
+
+def name(work: Path) -> str:
+    return next(p.name for p in (work / "runs").iterdir() if (p / "fold-1" / "DONE.json").is_file())
+
+
+def test_prepare_says_when_nothing_has_changed(ready, data):
+    said = toys.told("prepare", "--data", data, "--work", ready, "--folds", 3)
+    assert said["unchanged"] and said["counts"] == {"labeled": 33, "test": 12, "unlabeled": 15}
+    result = toys.wbdc("prepare", "--data", data, "--work", ready, "--folds", 3)
+    assert result.exit_code == 0 and "Nothing has changed" in result.stdout and said["folder"] in result.stdout.replace("\n", "")
+
+
+def test_prepare_strictly_is_exit_3_when_anything_was_wrong(data, tmp_path):
+    for words in (("--dry-run",), ()):
+        result = toys.wbdc("prepare", "--data", data, "--work", tmp_path, "--strict", "--json", *words)
+        found = json.loads(result.stdout)["findings"]
+        assert result.exit_code == (3 if found else 0) and (not found or "--strict allows none" in result.stderr)
+    assert "archive.order" in found  # the made-up contest has archives whose names, as text, would shuffle time
+
+
+@pytest.mark.parametrize("words, said, code", [(["--data", "/nowhere"], "/nowhere is not a folder", 3), (["--competition", "wechat2021"], "did you mean 'wechat2022'", 2), (["--folds", 40], "--folds 40 cannot be made of 33", 2)])  # fmt: skip
+def test_prepare_refuses_what_cannot_be(data, tmp_path, words, said, code):
+    result = toys.wbdc("prepare", "--data", data, "--work", tmp_path, *words)
+    assert result.exit_code == code and said in result.stderr and result.stdout == "" and len(result.stderr.splitlines()) <= 4
+
+
+def test_training_prints_a_table_to_stdout_and_progress_to_stderr(work, fresh, kit):
+    result = toys.wbdc("train", "--kit", kit, "--fold", 0, "--work", work, "--threads", 1, "--set", "train.epochs=2")
+    assert result.exit_code == 0 and all(c in result.stdout for c in (*COMPONENTS, "official", "fold 0"))
+    anew = toys.wbdc("train", "--kit", kit, "--fold", 2, "--work", fresh, "--threads", 1, "--set", "train.epochs=1")
+    assert "weights of trunk: random weights" in anew.stderr and "trains rest:" in anew.stderr and "train fold-2: 10 done" not in anew.stdout
+
+
+def test_a_dry_run_leaves_the_folder_as_it_was(fresh, kit, data):
+    before = sorted(fresh.rglob("*"))
+    for words in (["train", "--kit", kit, "--fold", 0], ["pretrain", "--kit", kit], ["prepare", "--data", data]):
+        assert toys.wbdc(*words, "--work", fresh, "--dry-run").exit_code == 0
+    assert sorted(fresh.rglob("*")) == before
+
+
+def test_training_before_preparing_names_the_command_that_is_missing(kit, tmp_path):
+    result = toys.wbdc("train", "--kit", kit, "--fold", 0, "--work", tmp_path)
+    assert result.exit_code == 2 and "run `wbdc prepare --data DIR` first" in result.stderr
+
+
+@pytest.mark.parametrize("source", ["ensemble", "run"])
+def test_a_split_is_answered_from_raw_archives(work, data, tmp_path, source):
+    words = ["predict", "--work", work, "--threads", 1, "--out", tmp_path / "result.csv", *(["--run", name(work)] if source == "run" else [])]
+    said = toys.told(*words)
+    assert {"imported", "loaded", "answered", "written"} <= set(said["marks"])
+    rows = [line.split(",") for line in (tmp_path / "result.csv").read_text().splitlines()]
+    wanted = [item["id"] for item in json.loads((data / "annotations" / "test.json").read_text())]
+    assert [row[0] for row in rows] == wanted and said["videos"] == 12 and all(len(row[1]) == 4 for row in rows)
+    first = (tmp_path / "result.csv").read_bytes()
+    result = toys.wbdc(*words)
+    assert result.exit_code == 0 and "12 videos answered" in result.stdout and (tmp_path / "result.csv").read_bytes() == first
+
+
+def test_trap_11_training_and_serving_read_alike(work, tmp_path):
+    """Held-out videos, answered from their raw archives by the packed path, get the probabilities they were judged by."""
+    import time
+
+    import numpy as np
+
+    from wbdc.ensemble.store import run_blend
+    from wbdc.prepare.dataset import open_prepared
+    from wbdc.serve.entry import serve
+    from wbdc.train.runs import open_run
+
+    run = open_run(work, name(work))
+    oof = run.oof().filter(run.oof()["fold"] == "0")
+    whole = run_blend(work, run)
+    blend = whole | {"members": [m for m in whole["members"] if m["fold"] == "0"]}
+    data = Path(open_prepared(work).facts["data"])
+    answers, _ = serve(
+        work, blend, data, tmp_path / "r.csv", split="labeled", device="cpu", precision="fp32", threads=1, sample=oof["id"].to_list(),
+        say=lambda line: None, progress=lambda done, of: None, began=time.perf_counter(),
+    )  # fmt: skip
+    np.testing.assert_allclose(answers.probabilities, oof["p"].to_numpy(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("words, said", [(["--ensemble", "ensembel"], "did you mean 'ensemble'"), (["--run", "nobody"], "no run called 'nobody'")])
+def test_what_was_never_made_cannot_answer(work, words, said, tmp_path):
+    result = toys.wbdc("predict", "--work", work, "--out", tmp_path / "r.csv", *words)
+    assert result.exit_code == 2 and said in result.stderr and not (tmp_path / "r.csv").exists()
+
+
+def test_packing_says_what_it_would_do(work):
+    assert toys.told("submit", "--work", work, "--dry-run")["members"] == 2
+    assert "Would pack 2 models into" in toys.wbdc("submit", "--work", work, "--dry-run").stdout
+
+
+def test_a_folder_to_verify_that_is_not_there_is_no_success(tmp_path):
+    result = toys.wbdc("verify", tmp_path / "nowhere")
+    assert result.exit_code == 2 and result.stdout == ""
+
+
+def test_made_up_data_are_made_from_the_command_line(tmp_path):
+    said = toys.told("demo", "--data-only", tmp_path / "made", "--videos", 40)
+    assert (tmp_path / "made" / "data" / "annotations" / "test.json").is_file() and said["labeled"] + said["unlabeled"] + said["test"] == 40
+    result = toys.wbdc("demo", "--data-only", tmp_path / "made", "--videos", 41)
+    assert result.exit_code == 2 and "made-up data of 40 videos" in result.stderr
+
+
+def test_an_ensemble_is_a_table_for_people(work):
+    report = toys.told("ensemble", "--work", work, "--draws", 100)
+    result = toys.wbdc("ensemble", "--work", work, "--draws", 100)
+    assert result.exit_code == 0 and report["gain"]["verdict"] in result.stdout and all(c in result.stdout for c in (*COMPONENTS, "95 % interval", name(work)))
+    assert toys.told("ensemble", "--work", work, "--dry-run") == {"members": [name(work)]}
+
+
+def test_an_unknown_run_gets_a_hint(work):
+    result = toys.wbdc("compare", name(work), name(work) + "x", "--work", work)
+    assert result.exit_code == 2 and f"did you mean '{name(work)}'" in result.stderr

@@ -1,0 +1,75 @@
+"""What a trained fold leaves behind: its weights, what rebuilds them, and what it says of videos it did not see."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from wbdc import competitions
+from wbdc.core import plug
+from wbdc.core.device import find_precision
+from wbdc.core.files import publish, publish_bytes, publish_json
+from wbdc.serve.predict import MODEL, TOKENIZER, WEIGHTS, probabilities
+from wbdc.train.assemble import Assembled
+from wbdc.train.kit import Kit
+from wbdc.train.recipe import Serve
+from wbdc.train.rows import Rows
+from wbdc.train.runs import OOF, Run, write_oof
+from wbdc.train.tricks import Trick
+
+
+def save(folder: Path, made: Assembled, run: Run, kit: Kit, tricks: list[Trick]) -> None:
+    """Publish the weights that the tricks want judged, and all that rebuilds the model; put those weights into it.
+
+    Writes model.safetensors, model.json, tokenizer.json, kit.json and the kit's own plugs.
+    """
+    model = made.model
+    with _evaluating(tricks):
+        final = {name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()}
+    model.load_state_dict(final, strict=True)
+    publish(folder / WEIGHTS, lambda temporary: save_file(final, temporary))
+    publish_bytes(folder / TOKENIZER, made.reading.text.tokenizer.to_str().encode())
+    publish_json(folder / "kit.json", kit.tables)
+    for path in kit.plugs():
+        publish(folder / path.name, lambda temporary, path=path: shutil.copyfile(path, temporary))
+    serve = Serve(**kit.tables.get("serve", {}))
+    publish_json(
+        folder / MODEL,
+        {
+            "blueprint": model.blueprint(kit.tables["fusion"]),
+            "classes": run.facts["classes"],
+            "competition": run.facts["competition"],
+            "text": made.text | {"fields": list(made.text["fields"].items())},  # pairs, as JSON with sorted keys would change the order of reading
+            "without": run.facts["without"],
+            "serve": {"batch": serve.batch, "precision": serve.precision},
+        },
+    )
+
+
+@contextmanager
+def _evaluating(tricks: list[Trick]) -> Iterator[None]:
+    with ExitStack() as held:
+        for trick in tricks:
+            held.enter_context(trick.evaluating())
+        yield
+
+
+def judge(run: Run, folder: Path, fold: str, kit: Kit, made: Assembled, rows: Rows, held: np.ndarray, device: torch.device) -> dict:
+    """Predict the held-out videos on the path that serves, publish the predictions and return {"score", "official"}.
+
+    held: positions of the videos. Judged on all of them at once: batches have no say in a score.
+    """
+    serve = Serve(**kit.tables.get("serve", {}))
+    order, batches = rows.judging(held, serve.batch)
+    found = probabilities(made.model, batches, device, find_precision(serve.precision, device)).numpy()
+    places = np.argsort(order, kind="stable")  # back to the order of the dataset
+    found, classes = found[places], run.facts["classes"]
+    ids, truth = [rows.ids[i] for i in order[places]], [classes[c] for c in rows.label[order[places]]]
+    write_oof(folder / OOF, ids, fold, truth, found)
+    contest = plug.build(competitions, {"use": run.facts["competition"]})
+    said = [classes[c] for c in found.argmax(1)]
+    return {"score": contest.score(truth, said, classes), "official": contest.score(truth, said)}
