@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-work = click.option("--work", type=click.Path(path_type=Path), default="work", show_default=True, envvar="WBDC_WORK", help="Folder where prepared data, runs and ensembles lie.")
+work = click.option("--work", type=click.Path(path_type=Path), default="work", show_default=True, envvar="WBDC_WORK", help="Where data, runs and ensembles lie.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 device = click.option("--device", default="auto", show_default=True, help="auto (the first GPU, else the CPU), cpu, cuda, cuda:1.")
 threads = click.option("--threads", type=click.IntRange(1), help="CPU threads; by default all this process may use. Part of what makes bits equal.")

@@ -38,7 +38,8 @@ def demo(into: Path, data_only: Path | None, videos: int, seed: int, device: str
     if as_json:
         return console.show(made)
     if data_only:
-        return console.tell(f"{made['labeled']:,} labelled, {made['unlabeled']:,} unlabelled, {made['test']:,} test videos of {made['classes']} classes: {data_only / 'data'}")
+        counts = f"{made['labeled']:,} labelled, {made['unlabeled']:,} unlabelled, {made['test']:,} test videos"
+        return console.tell(f"{counts} of {made['classes']} classes: {data_only / 'data'}")
     _print(into, made)
 
 

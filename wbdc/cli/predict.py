@@ -18,7 +18,10 @@ from wbdc.cli import console
 @console.threads
 @console.work
 @console.as_json
-def predict(split: str, ensemble: str, run: str | None, data: Path | None, out: Path, precision: str | None, device: str, threads: int | None, work: Path, as_json: bool) -> None:
+def predict(
+    split: str, ensemble: str, run: str | None, data: Path | None, out: Path, precision: str | None,
+    device: str, threads: int | None, work: Path, as_json: bool,
+) -> None:  # fmt: skip
     """Answer a split from its raw archives, with the code that a submission runs.
 
     \b

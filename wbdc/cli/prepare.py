@@ -59,8 +59,8 @@ def _print(facts: dict, folder: str | None, had: bool) -> None:
         console.table("Survived, and counted", ("finding", "count", "for example"), found)
     if folder is None:
         return console.tell("Checked only; nothing was written.")
-    rare = facts["rare"]
-    console.tell(f"{len(facts['classes'])} classes in the labelled split, {len(facts['known_classes'])} known; {facts['folds']} folds, stratified by class (seed {facts['seed']}).")
+    rare, classes = facts["rare"], f"{len(facts['classes'])} classes in the labelled split, {len(facts['known_classes'])} known"
+    console.tell(f"{classes}; {facts['folds']} folds, stratified by class (seed {facts['seed']}).")
     if rare:
         console.tell(f"{len(rare)} classes have fewer rows than folds, so some folds cannot judge them: {', '.join(rare[:12])}{' …' if len(rare) > 12 else ''}")
     console.tell(f"Nothing has changed; {folder} is ready." if had else f"Ready: {folder}")

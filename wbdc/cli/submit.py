@@ -39,7 +39,8 @@ def submit(
     from wbdc.core.errors import UsageFault
     from wbdc.ensemble.store import open_ensemble, open_report, run_blend
     from wbdc.prepare.dataset import open_prepared
-    from wbdc.submit.submission import Asked, submit as make
+    from wbdc.submit.submission import Asked
+    from wbdc.submit.submission import submit as make
     from wbdc.train.runs import open_run
 
     if limit and qps:

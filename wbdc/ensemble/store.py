@@ -12,7 +12,7 @@ from wbdc.core.files import publish_json, read_json, seal, sealed
 from wbdc.ensemble.judge import gain, scorer
 from wbdc.ensemble.report import assess
 from wbdc.prepare.dataset import Prepared
-from wbdc.train.runs import Run, list_runs, open_run
+from wbdc.train.runs import ALL, Run, list_runs, open_run
 
 REPORT, BLEND = "ensemble.json", "blend.json"
 
@@ -62,12 +62,21 @@ def choose(work: Path, names: tuple[str, ...], prepared: Prepared) -> tuple[list
         return runs, []
     kept, left = [], []
     for run in list_runs(work):
-        why = "an ablation" if run.facts["without"] else "other data" if run.facts["data"] != prepared.hash else "no finished fold" if not set(run.folds()) - {"all"} else None
-        left += [f"{run.name} is left out: {why}"] if why else []
-        kept += [] if why else [run]
+        if why := _unfit(run, prepared):
+            left.append(f"{run.name} is left out: {why}")
+        else:
+            kept.append(run)
     if not kept:
         raise UsageFault(f"{work / 'runs'} holds no finished fold on data {prepared.hash}; run `wbdc train --kit dual_stream --fold 0` first")
     return kept, left
+
+
+def _unfit(run: Run, prepared: Prepared) -> str | None:
+    if run.facts["data"] != prepared.hash:
+        return "it learned on other data"
+    if run.facts["without"]:
+        return f"an ablation, without {run.facts['without']}"
+    return None if set(run.folds()) - {ALL} else "no finished fold"
 
 
 def build(work: Path, name: str, runs: list[Run], *, draws: int = 1000, seed: int = 0) -> dict:

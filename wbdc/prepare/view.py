@@ -53,7 +53,8 @@ def open_view(prepared: Prepared, reading: Reading, split: str, *, threads: int 
     Raises DataInvalid when the data holds features and the kit wants pictures, or the reverse.
     """
     if (prepared.facts["holds"] == "features") != (reading.look is None):
-        raise DataInvalid(f"the data holds {prepared.facts['holds']}, but the kit's vision plug reads {'features' if reading.look is None else 'pictures'}; choose another [vision] use")
+        reads = "features" if reading.look is None else "pictures"
+        raise DataInvalid(f"the data holds {prepared.facts['holds']}, but the kit's vision plug reads {reads}; choose another [vision] use")
     count, folder, frames = prepared.facts["counts"][split], prepared.folder / "views" / reading.name(), prepared.folder / "frames"
     stored = tuple(Column(frames, split, name, count) for name in (("features",) if reading.look is None else ("bytes", "sizes")))
     raw = (folder / "pixels").is_dir() or _fits(prepared, reading, split)

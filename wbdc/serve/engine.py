@@ -29,7 +29,7 @@ from wbdc.nets.model import VideoClassifier
 from wbdc.serve.blend import blend
 from wbdc.serve.predict import Member, certain, load
 
-AHEAD = 4  # batches being read while one is computed
+AHEAD = 4  # batches being read while one is computed, at least; no thread shall wait for another's batch
 
 
 class Stages:
@@ -64,7 +64,7 @@ class Engine:
         self.members = [load(folder, device) for folder in folders]
         if any(m.classes != self.members[0].classes for m in self.members):
             raise IntegrityBroken("the members of this ensemble answer with different classes; train them on the same data")
-        self.weights, self.device, self.precision, self.threads = list(weights), device, precision, threads
+        self.weights, self.device, self.precision, self.threads, self.ahead = list(weights), device, precision, threads, max(AHEAD, threads)
         self.classes, self.batch = self.members[0].classes, min(m.batch for m in self.members)
         self.texts = [_alike(m.text.tokenizer.to_str(), m.text.fields, m.text.length, sorted(m.text.tail)) for m in self.members]
         self.looks = [(m.model.vision.look, m.model.vision.frames) for m in self.members]
@@ -76,7 +76,7 @@ class Engine:
         parts: list[np.ndarray | None] = [None] * len(videos)
         groups = by_length([sum(map(len, v.fields.values())) for v in videos], self.batch)
         with ThreadPoolExecutor(self.threads) as pool:
-            for rows, batches, report in _ahead(pool, groups, lambda rows: self._read([videos[i] for i in rows], stages)):
+            for rows, batches, report in _ahead(pool, groups, self.ahead, lambda rows: self._read([videos[i] for i in rows], stages)):
                 findings.merge(report)
                 for row, answer in zip(rows, self._compute(batches, stages)):
                     parts[row] = answer
@@ -112,6 +112,8 @@ class Engine:
             if key not in seen:
                 with stages.time("look"), autocast(self.device, self.precision):
                     seen[key] = member.model.vision(batch.frames, batch.frame_mask)
+                    if self.device.type == "cuda":
+                        torch.cuda.synchronize(self.device)  # or the time of the look would be counted as the fusion's
             with stages.time("fuse"):
                 answers.append(certain(lambda how: self._logits(member.model, batch, seen[key], how), batch.ids, self.device, self.precision))
         return blend([a.numpy() for a in answers], self.weights)
@@ -130,12 +132,12 @@ def _frames(source: Source, look: Look | None, count: int, findings: Findings, s
         return look_at(encoded, look, findings, source.path.stem)
 
 
-def _ahead(pool: ThreadPoolExecutor, groups: list[np.ndarray], read: Callable) -> Iterator[tuple]:
+def _ahead(pool: ThreadPoolExecutor, groups: list[np.ndarray], ahead: int, read: Callable) -> Iterator[tuple]:
     """Read groups in order, several at a time."""
     waiting = []
     for rows in groups:
         waiting.append((rows, pool.submit(read, rows)))
-        if len(waiting) > AHEAD:
+        if len(waiting) > ahead:
             rows, future = waiting.pop(0)
             yield rows, *future.result()
     for rows, future in waiting:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.numpy import save_file
 
 from wbdc import competitions
@@ -17,7 +16,7 @@ from wbdc.core.device import called, find_device, find_precision, use_threads
 from wbdc.core.errors import UsageFault, WbdcError
 from wbdc.core.files import publish, publish_json, read_json
 from wbdc.core.findings import Findings
-from wbdc.serve.engine import AHEAD, Answers, Engine
+from wbdc.serve.engine import Answers, Engine
 
 BLEND = "blend.json"
 
@@ -55,7 +54,7 @@ def serve(
     marks["written"] = time.perf_counter() - began
     for code, entry in {**findings.report(), **answers.findings}.items():
         say(f"survived {code}: {entry['count']}")  # counts only: printing test content disqualifies
-    ran = {"ahead": AHEAD, "threads": count, "device": str(where), "precision": called(how)}
+    ran = {"ahead": engine.ahead, "threads": count, "device": str(where), "precision": called(how)}
     return answers, {"videos": len(videos), "marks": marks, "batches": batches, "stages": answers.stages, **ran}
 
 

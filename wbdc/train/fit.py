@@ -73,7 +73,8 @@ def fit(
         outcome = gradients(batch.to(device))
         bad = 0 if outcome.loss.isfinite() else bad + 1
         if bad == PATIENCE:
-            raise Diverged(f"the loss was not finite {PATIENCE} times in a row, last for videos {', '.join(batch.ids[:5])}; lower the rates, or use precision bf16 or fp32")
+            last = ", ".join(batch.ids[:5])
+            raise Diverged(f"the loss was not finite {PATIENCE} times in a row, last for videos {last}; lower the rates, or use precision bf16 or fp32")
         if rest + 1 < accumulate:
             continue
         if not bad:

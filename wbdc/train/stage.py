@@ -56,7 +56,7 @@ def open_stage(work: Path, stage: str, kit: Kit, prepared: Prepared, *, seed: in
     if without not in (None, "text", "frames"):
         raise UsageFault(f"--without takes text or frames, not {without!r}")
     name, facts = identify(stage, kit, prepared, seed=seed, without=without, source=source.name if source else None)
-    return Run(work / "runs" / name, {**facts, "classes": prepared.facts["classes"], "competition": kit.tables["competition"], "tiny": "architecture" in kit.tables["trunk"]})
+    return Run(work / "runs" / name, {**facts, "classes": prepared.facts["classes"], "competition": kit.tables["competition"]})
 
 
 def run_fold(run: Run, fold: str, kit: Kit, prepared: Prepared, machine: Machine, source: Run | None, telling: Telling) -> dict:
@@ -110,7 +110,8 @@ def _train(run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, le
     each = max(1, len(learned) // stage.batch)
     steps = each * stage.epochs // stage.accumulate  # the real number of steps: the schedule ends where the training does
     if not steps:
-        raise UsageFault(f"{len(learned)} videos make {each * stage.epochs} batches of {stage.batch}, too few for one step of {stage.accumulate}; lower batch or accumulate")
+        made_of = f"{len(learned)} videos make {each * stage.epochs} batches of {stage.batch}"
+        raise UsageFault(f"{made_of}, too few for one step of {stage.accumulate}; lower batch or accumulate")
     torch.manual_seed(seed)  # new heads are a function of the seed
     model = made.model.to(device)
     objectives = nn.ModuleList(plug.build(objective_plugs, t, model, near=kit.folder) for t in stage.objective).to(device)
@@ -120,8 +121,8 @@ def _train(run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, le
         telling.say(f"trains {part}: {len(named)} weights, {sum(p.numel() for _, p in named):,} numbers, rate {stage.rate[part]:g}")
     optimizer = adamw(dealt, stage.rate, stage.decay)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-    held = (model, objectives, optimizer, tricks, scaler)
-    start = state.restore(folder, *held)
+    learning = state.Learning(model, objectives, optimizer, tricks, scaler)
+    start = state.restore(folder, learning)
     if start:
         telling.say(f"goes on after step {start} of {steps}")
     save_every, began, last, logs = machine.save_every or max(1, each // stage.accumulate), time.monotonic(), {}, True
@@ -135,7 +136,7 @@ def _train(run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, le
                 telling.progress(f"{run.facts['stage']} {folder.name}", step, steps, "  ".join(f"{name} {value:.3f}" for name, value in last.items()))
                 logs = logs and _log(folder / "metrics.jsonl", {"step": step, "of": steps, **last}, telling)
             if stopped() or (step % save_every == 0 and step < steps):
-                state.save(folder, step, *held)
+                state.save(folder, step, learning)
             if stopped() and step < steps:
                 raise Stopped(f"stopped after step {step} of {steps}; the same command goes on from there")
 
