@@ -35,9 +35,10 @@ def split(row: Tokens, at: int) -> tuple[Tokens, Tokens]:
 class Fused(NamedTuple):
     """What a fusion hands on: both rows after they met, and one vector per video.
 
-    pooled: (B, D) float.
+    pooled: (B, D) float. looked: what the tower saw before they met, (B, F, vision.dim); the model adds it.
     """
 
     text: Tokens
     frames: Tokens
     pooled: Tensor
+    looked: Tensor | None = None

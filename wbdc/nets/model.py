@@ -42,7 +42,7 @@ class VideoClassifier(nn.Module):
     def fuse(self, batch: Batch, seen: Tensor) -> Fused:
         """Let the words meet what the tower saw. seen: (B, F, vision.dim)."""
         text = Tokens(self.trunk.embed(batch.text), batch.text_mask)
-        return self.fusion(text, self.row(seen, batch.frame_mask))
+        return self.fusion(text, self.row(seen, batch.frame_mask))._replace(looked=seen)
 
     def row(self, seen: Tensor, mask: Tensor) -> Tokens:
         """Project a tower's vectors into a row of tokens that opens with "no frame": (B, 1 + F, D)."""

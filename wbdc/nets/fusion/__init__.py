@@ -1,5 +1,6 @@
 """Fusions: everything between embedded tokens and one vector per video."""
 
+import torch
 from torch import nn
 
 from wbdc.core.errors import UsageFault, hint
@@ -19,17 +20,28 @@ class Fusion(nn.Module):
         raise NotImplementedError
 
 
-def pool(text: Tokens, frames: Tokens, how: str) -> Fused:
-    """Average two rows into one vector per video, (B, D).
+class Pool(nn.Module):
+    """Masked means of two rows become one vector per video, (B, D).
 
-    how: "together", over all tokens of both, so that a long text outweighs its frames; or "apart", each row
-    first and then the two means (as the contest's fifth team did). Raises UsageFault for another word.
+    how: "together", over all tokens of both, so that a long text outweighs its frames; "apart", each row first and then the
+    mean of the two (as the contest's fifth team did); "beside", each row first, side by side through a layer that weighs them.
+    Raises UsageFault for another word.
     """
-    if how not in POOLINGS:
-        raise UsageFault(f"no pooling called {how!r}{hint(how, list(POOLINGS))}")
-    pooled = (text.mean() + frames.mean()) / 2 if how == "apart" else join(text, frames).mean()
-    return Fused(text, frames, pooled)
+
+    def __init__(self, dim: int, how: str):
+        super().__init__()
+        if how not in POOLINGS:
+            raise UsageFault(f"no pooling called {how!r}{hint(how, list(POOLINGS))}")
+        self.how = how
+        self.merge = nn.Linear(2 * dim, dim) if how == "beside" else None
+
+    def forward(self, text: Tokens, frames: Tokens) -> Fused:
+        """Pool rows (B, N, D) and hand them on."""
+        if self.how == "together":
+            return Fused(text, frames, join(text, frames).mean())
+        means = text.mean(), frames.mean()
+        return Fused(text, frames, self.merge(torch.cat(means, 1)) if self.merge else sum(means) / 2)
 
 
-POOLINGS = ("together", "apart")
+POOLINGS = ("together", "apart", "beside")
 Plug = Fusion

@@ -1,11 +1,10 @@
 """Cross attention: text looks at frames while frames look at text (LXMERT's cross-modality layer; Tan & Bansal, 2019)."""
 
-import torch
 from torch import nn
 
 from wbdc.core.tokens import Fused, Tokens
 from wbdc.nets.attention import Block
-from wbdc.nets.fusion import Fusion
+from wbdc.nets.fusion import Fusion, Pool
 from wbdc.nets.trunk import Trunk
 
 
@@ -17,11 +16,11 @@ class CrossAttention(Fusion):
         self.text_looks = nn.ModuleList(Block(trunk.dim, heads, dropout) for _ in range(layers))
         self.frames_look = nn.ModuleList(Block(trunk.dim, heads, dropout) for _ in range(layers))
         self.text_norm, self.frames_norm = nn.LayerNorm(trunk.dim), nn.LayerNorm(trunk.dim)
-        self.merge = nn.Linear(2 * trunk.dim, trunk.dim)
+        self.pool = Pool(trunk.dim, "beside")
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
         text = self.trunk(text)
         for text_looks, frames_look in zip(self.text_looks, self.frames_look):
             text, frames = text_looks(text, frames), frames_look(frames, text)  # both see the rows of the layer before
         text, frames = Tokens(self.text_norm(text.x), text.mask), Tokens(self.frames_norm(frames.x), frames.mask)
-        return Fused(text, frames, self.merge(torch.cat([text.mean(), frames.mean()], 1)))
+        return self.pool(text, frames)

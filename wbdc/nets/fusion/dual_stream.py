@@ -4,21 +4,21 @@ from torch import nn
 
 from wbdc.core.tokens import Fused, Tokens, join, split
 from wbdc.nets.attention import Block
-from wbdc.nets.fusion import Fusion, pool
+from wbdc.nets.fusion import Fusion, Pool
 from wbdc.nets.trunk import Trunk
 
 
 class DualStream(Fusion):
-    """layers: blocks of self-attention over both rows; pooling: masked mean of both "together", or "apart"."""
+    """layers: blocks of self-attention over both rows; pooling: of both "together", "apart" or "beside", see Pool."""
 
     def __init__(self, trunk: Trunk, *, layers: int = 1, heads: int = 12, dropout: float = 0.1, pooling: str = "together"):
         super().__init__(trunk)
-        self.pooling = pooling
         self.blocks = nn.ModuleList(Block(trunk.dim, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(trunk.dim)
+        self.pool = Pool(trunk.dim, pooling)
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
         row = join(self.trunk(text), frames)
         for block in self.blocks:
             row = block(row, row)
-        return pool(*split(Tokens(self.norm(row.x), row.mask), text.x.shape[1]), self.pooling)
+        return self.pool(*split(Tokens(self.norm(row.x), row.mask), text.x.shape[1]))

@@ -1,16 +1,16 @@
 """Single stream: words and frames walk through the trunk as one row (VisualBERT; Li et al., 2019)."""
 
 from wbdc.core.tokens import Fused, Tokens, join, split
-from wbdc.nets.fusion import Fusion, pool
+from wbdc.nets.fusion import Fusion, Pool
 from wbdc.nets.trunk import Trunk
 
 
 class SingleStream(Fusion):
-    """pooling: masked mean of both rows "together", or "apart"."""
+    """pooling: of both rows "together", "apart" or "beside", see Pool."""
 
     def __init__(self, trunk: Trunk, *, pooling: str = "together"):
         super().__init__(trunk)
-        self.pooling = pooling
+        self.pool = Pool(trunk.dim, pooling)
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
-        return pool(*split(self.trunk(join(text, frames)), text.x.shape[1]), self.pooling)
+        return self.pool(*split(self.trunk(join(text, frames)), text.x.shape[1]))
