@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 import pytest
+import toys
 from click.testing import CliRunner
 
-import toys
 from wbdc.cli import main
 from wbdc.core import errors
 

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 import toys
+
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.findings import Findings
 from wbdc.train import session
@@ -18,7 +18,7 @@ def walked(data, kit, ready, tmp_path_factory) -> dict:
     import shutil
 
     work = tmp_path_factory.mktemp("walked") / "work"
-    shutil.copytree(ready, work)
+    shutil.copytree(ready / "prepared", work / "prepared")  # nothing that other tests trained
     common = ("--kit", kit, "--work", work, "--threads", 1)
     pretrained = toys.told("pretrain", *common, "--set", "pretrain.epochs=1")["run"]
     first = toys.told("train", *common, "--fold", "0,1")
@@ -106,7 +106,7 @@ def test_verify_names_a_changed_byte(submitted, tmp_path):
 
 def test_the_packed_train_script_names_the_commands_that_made_it(submitted, walked):
     script = (submitted["into"] / "train.sh").read_text()
-    assert "wbdc prepare --data" in script and f"--from auto" in script and "--fold 0,1" in script
+    assert "wbdc prepare --data" in script and "--from auto" in script and "--fold 0,1" in script
     for run in walked["runs"]:
         assert f"source/kits/{run['run']}/toy.json" in script
 

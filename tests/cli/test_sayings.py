@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 import toys
+
 from wbdc.cli.console import COMPONENTS
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -115,7 +116,10 @@ def test_fault_12_a_pickle_is_named_and_never_opened(cache, name):
 
 
 def test_trap_15_a_part_of_some_weights_is_taken_strictly(tmp_path):
-    held = {"bert.a": 1, "bert.b": 2, "head.c": 3}
-    assert weights.strict_part(held, {"a", "b"}, tmp_path, "bert.") == ({"a": 1, "b": 2}, ["head.c"])
+    one, two = np.zeros(1), np.zeros(2)
+    held = {"bert.a": one, "bert.b": two, "head.c": one}
+    assert weights.strict_part(held, {"a": one, "b": two}, tmp_path, "bert.") == ({"a": one, "b": two}, ["head.c"])
     with pytest.raises(errors.IntegrityBroken, match="lacks 2 of 3 tensors: bert.c, bert.d$"):
-        weights.strict_part(held, {"a", "c", "d"}, tmp_path, "bert.")
+        weights.strict_part(held, {"a": one, "c": one, "d": one}, tmp_path, "bert.")
+    with pytest.raises(errors.IntegrityBroken, match=r"1 tensors of another shape: bert.b \(2,\), not \(1,\)$"):
+        weights.strict_part(held, {"a": one, "b": one}, tmp_path, "bert.")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-
 import toys  # noqa: F401  one thread
+
 import wbdc
 from wbdc.core.tokens import Tokens
 from wbdc.nets.attention import Block

@@ -6,9 +6,9 @@ from dataclasses import FrozenInstanceError, fields
 import pytest
 import torch
 import torch.nn.functional as F
+import toys
 from torch import Tensor
 
-import toys
 from wbdc.core import plug
 from wbdc.core.batch import Batch
 from wbdc.data.feed import collate

@@ -8,11 +8,11 @@ import open_clip
 import pytest
 import timm
 import torch
+import toys
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForPreTraining
 
-import toys
 from wbdc.core.errors import EnvironmentLacks, IntegrityBroken, UsageFault
 from wbdc.core.findings import Findings
 from wbdc.core.tokens import Tokens

@@ -4,10 +4,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
-
 import small
+import torch
 import toys
+
 from wbdc.competitions import Source, Video
 from wbdc.core.errors import IntegrityBroken, ResultInvalid
 from wbdc.core.findings import Findings

@@ -5,9 +5,9 @@ import re
 
 import pytest
 import torch
+import toys
 from safetensors.torch import load_file, save_file
 
-import toys
 from wbdc.core.errors import IntegrityBroken, ResultInvalid
 from wbdc.core.files import publish_json, read_json
 from wbdc.serve.predict import certain, load, probabilities

@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import pytest
-
 import toys
 from toys import data, fresh, kit, ready  # noqa: F401
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-
 import toys
+
 from wbdc.core import plug
 from wbdc.core.errors import Diverged
 from wbdc.data.feed import order, training

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-
 import toys
+
+from wbdc.cli.kits import describe
 from wbdc.core.errors import UsageFault
 from wbdc.data.feed import collate
 from wbdc.prepare.dataset import open_prepared
 from wbdc.train.assemble import assemble
-from wbdc.cli.kits import describe
 from wbdc.train.kit import PACKAGED, names, open_kit
 
 KITS = sorted(p.stem for p in PACKAGED[0].glob("*.toml"))
@@ -79,6 +79,11 @@ WRONG = {
     "a text for true": ('[vision]\nfrozen = "False"', "frozen = 'False' is not of the type bool"),
     "no batches": ("[train]\nbatch = 0", "train.batch = 0; it counts from 1"),
     "no epochs": ("[train]\nepochs = 0", "train.epochs = 0; it counts from 1"),
+    "a part that is no text": ("[train]\nrate = { fusion.trunk = 1e-5 }", "rate of 'fusion' = .* stands in quotes"),
+    "a text for a rate": ('[train]\nrate = { rest = "x" }', "rate of 'rest' = 'x' is not a number"),
+    "nothing to learn": ("[train]\nobjective = []", "train.objective is empty"),
+    "a number for a plug": ("[train]\ntrick = [3]", "train.trick takes tables such as .* not 3"),
+    "a number for a table": ("serve = 3", "serve = 3 is not a table"),
     "unknown precision": ('[train]\nprecision = "fp61"', "no precision called 'fp61'; did you mean 'fp16'"),
     "an extension of an extension": (None, "one level is the limit"),
 }

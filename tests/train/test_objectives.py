@@ -6,9 +6,9 @@ from dataclasses import fields
 
 import pytest
 import torch
+import toys
 from torch import Tensor
 
-import toys
 from wbdc.core import plug
 from wbdc.core.batch import Batch
 from wbdc.train import objectives

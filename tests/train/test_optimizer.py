@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+import toys
 from torch import nn
 
-import toys
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.train import objectives

@@ -6,9 +6,9 @@ import signal
 from pathlib import Path
 
 import pytest
+import toys
 from safetensors.torch import load_file, save_file
 
-import toys
 from wbdc.core.files import publish_json, read_json, sha256
 from wbdc.train import stage
 

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+import toys
 from safetensors.torch import load_file
 
-import toys
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.files import check_seal
 from wbdc.prepare.dataset import open_prepared
@@ -120,6 +120,12 @@ def test_training_starts_from_the_pretraining_of_its_kit(fresh, kit):
     stage.start_from(model, Path(first["folder"]) / "fold-all")
     assert all(torch.equal(t, source[n]) for n, t in model.state_dict().items() if not n.startswith("head."))
     assert not torch.equal(model.head.weight, source["head.weight"])
+
+
+def test_a_pretraining_of_another_size_is_refused_by_name(fresh, kit):
+    wide = toys.told("pretrain", "--kit", kit, "--work", fresh, "--threads", 1, "--set", "pretrain.epochs=1", "--set", "trunk.architecture.hidden_size=32")
+    result = toys.wbdc("train", "--kit", kit, "--work", fresh, "--fold", 0, "--threads", 1, "--from", wide["run"])
+    assert result.exit_code == 4 and "tensors of another shape: fusion." in result.stderr
 
 
 def test_the_test_split_is_never_trained_on(fresh, kit):

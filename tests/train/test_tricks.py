@@ -5,9 +5,9 @@ from dataclasses import fields
 
 import pytest
 import torch
+import toys
 from torch import Tensor
 
-import toys
 from wbdc.core import plug
 from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault

@@ -29,15 +29,18 @@ def locate(name: str, files: tuple[str, ...]) -> Path:
     )
 
 
-def strict_part(weights: dict, wanted: set[str], source: Path, prefix: str = "") -> tuple[dict, list[str]]:
-    """Take the tensors that a network wants out of a larger file, and return them with the names left behind.
+def strict_part(weights: dict, wanted: dict, source: Path, prefix: str = "") -> tuple[dict, list[str]]:
+    """Take the tensors that a network wants, by name and shape, out of a larger file; return them with the names left behind.
 
-    Raises IntegrityBroken, naming up to ten, when one that is wanted is not there.
+    wanted: the network's own tensors by name. Raises IntegrityBroken, naming up to ten, when one is missing or has another shape.
     """
     taken = {name: weights[prefix + name] for name in wanted if prefix + name in weights}
-    missing = sorted(wanted - set(taken))
+    missing = [prefix + name for name in sorted(wanted) if name not in taken]
     if missing:
-        raise IntegrityBroken(f"{source} lacks {len(missing)} of {len(wanted)} tensors: {', '.join(prefix + m for m in missing[:10])}")
+        raise IntegrityBroken(f"{source} lacks {len(missing)} of {len(wanted)} tensors: {', '.join(missing[:10])}")
+    odd = [f"{prefix}{n} {tuple(t.shape)}, not {tuple(wanted[n].shape)}" for n, t in sorted(taken.items()) if t.shape != wanted[n].shape]
+    if odd:
+        raise IntegrityBroken(f"{source} holds {len(odd)} tensors of another shape: {', '.join(odd[:10])}")
     return taken, sorted(set(weights) - {prefix + name for name in wanted})
 
 

@@ -59,7 +59,7 @@ def load_trunk(trunk: Trunk, folder: Path) -> list[str]:
     heads = {name.split(".", 1)[0] for name in weights} - {"embeddings", "encoder"}
     prefix = next((f"{h}." for h in sorted(heads) if f"{h}.embeddings.word_embeddings.weight" in weights), "")
     named = {n.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"): w for n, w in weights.items()}
-    taken, left = strict_part(named, set(trunk.state_dict()), folder / FILE, prefix)
+    taken, left = strict_part(named, trunk.state_dict(), folder / FILE, prefix)
     with torch.no_grad():
         trunk.load_state_dict(taken, strict=True)
     return left

@@ -25,7 +25,7 @@ def conclude(found: Projection, shared: dict[str, float], kits: Kits, *, items: 
     told = describe(shared)
     if found.word == "INCONCLUSIVE" and found.rate.rule == "tiny":
         bounds = f"{spoken(found.lower)} and {spoken(found.upper)}"
-        sentence = f"Too few videos were timed to tell: {items:,} would need between {bounds}; the limit is {limit}. Time it on data with 64 or more."
+        sentence = f"Too few videos were timed to tell: {items:,} would need between {bounds}; the limit is {limit}. It takes 64 videos, in four batches or more."
     elif found.word == "PASS":
         sentence = f"{need}, and at most {spoken(found.upper)}; the limit is {limit}. {told}."
     else:

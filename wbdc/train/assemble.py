@@ -53,9 +53,9 @@ def assemble(kit: Kit, prepared: Prepared, seed: int) -> Assembled:
 
 
 def start_from(model: VideoClassifier, folder: Path) -> str:
-    """Take a pretrained run's weights, all but the head, and say name by name what was left. Raises IntegrityBroken."""
+    """Take a pretrained run's weights, all but the head, and say name by name what was left. Raises IntegrityBroken as `strict_part` does."""
     own = model.state_dict()
-    taken, left = strict_part(load_file(folder / WEIGHTS), {n for n in own if not n.startswith("head.")}, folder / WEIGHTS)
+    taken, left = strict_part(load_file(folder / WEIGHTS), {n: t for n, t in own.items() if not n.startswith("head.")}, folder / WEIGHTS)
     model.load_state_dict({**own, **taken}, strict=True)
     return f"{folder.parent.name}: takes {len(taken)} tensors, leaves {', '.join(left)}"
 

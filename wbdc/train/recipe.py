@@ -59,6 +59,8 @@ def check(name: str, folder: Path, tables: dict) -> None:
     for key in tables:
         if key not in known:
             raise UsageFault(f"kit {name} has no setting {key!r}{hint(key, known)}")
+        if key in TABLES and not isinstance(tables[key], dict):
+            raise UsageFault(f"kit {name}: {key} = {tables[key]!r} is not a table")
     for key in ("competition", "text", "trunk", "vision", "fusion", "train"):
         if key not in tables:
             raise UsageFault(f"kit {name} needs {key!r}")
@@ -73,6 +75,8 @@ def check(name: str, folder: Path, tables: dict) -> None:
     for stage in ("pretrain", "train"):
         for home, kind in ((objectives, "objective"), (tricks, "trick")):
             for table in tables.get(stage, {}).get(kind) or []:
+                if not isinstance(table, dict):
+                    raise UsageFault(f"kit {name}: {stage}.{kind} takes tables such as {{ use = ... }}, not {table!r}")
                 plug.prepare(home, table, folder)
 
 
@@ -80,6 +84,11 @@ def _check_values(where: str, table: dict) -> None:
     for count in ("epochs", "batch", "accumulate"):
         if table.get(count, 1) < 1:
             raise UsageFault(f"{where}.{count} = {table[count]}; it counts from 1")
+    for part, rate in table.get("rate", {}).items():
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)):
+            raise UsageFault(f"{where}.rate of {part!r} = {rate!r} is not a number; a part with a dot in its name stands in quotes")
+    if table.get("objective") == []:
+        raise UsageFault(f"{where}.objective is empty; there is nothing to learn")
     known, precision = ["auto", *PRECISIONS], table.get("precision", "auto")
     if precision not in known:
         raise UsageFault(f"{where}: no precision called {precision!r}{hint(precision, known)}")

@@ -53,7 +53,7 @@ class Clip(Vision):
 
     def _load(self, folder: Path, called: str) -> None:
         file = next(folder / f for f in FILES if (folder / f).is_file())
-        taken, left = strict_part(load_file(file), set(self.tower.state_dict()), file, "visual.")
+        taken, left = strict_part(load_file(file), self.tower.state_dict(), file, "visual.")
         self.tower.load_state_dict(taken, strict=True)
         self.loaded = f"{called} from {file}: takes {len(taken)} tensors, leaves {len(left)} (the text tower)"
 

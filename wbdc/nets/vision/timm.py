@@ -47,7 +47,7 @@ class Timm(Vision):
 
     def _load(self) -> None:
         file = locate(f"timm/{self.model}", (FILE,)) / FILE
-        taken, left = strict_part(load_file(file), set(self.tower.state_dict()), file)
+        taken, left = strict_part(load_file(file), self.tower.state_dict(), file)
         self.tower.load_state_dict(taken, strict=True)
         self.loaded = f"{self.model} from {file}: takes {len(taken)} tensors, leaves {len(left)} (its classifier)"
 
