@@ -87,6 +87,15 @@ def test_a_tiny_sample_speaks_only_when_there_is_no_doubt():
     assert words == {4000: "PASS", 357: "INCONCLUSIVE", 20: "INCONCLUSIVE", 10: "FAIL"}, "it fails when its cold start alone is over the limit"
 
 
+def test_one_batch_of_a_slow_package_fails_by_what_it_took_longer_than_a_handful():
+    """8 videos in 4.5 s and 16 in 8 s: whatever warm-up is, eight more took 3.5 s, and 25,000 will not end in six minutes."""
+    slow = [Cold(seconds=14.5, answering=4.5, videos=8)] * 3
+    found = project(slow, steady([8.0], size=16), items=25_000, seconds=357)
+    assert found.word == "FAIL" and found.lower == pytest.approx(10 + 25_000 * 3.5 / 8 / 2, rel=0.01)
+    hasty = [Cold(seconds=20, answering=9, videos=8)] * 3
+    assert project(hasty, steady([8.0], size=16), items=25_000, seconds=357).word == "INCONCLUSIVE", "a handful that took longer tells nothing"
+
+
 def test_the_upper_bound_covers_the_truth_of_simulated_packages():
     """200 packages whose batches come in uneven bursts, some with rare slow videos: the bound holds in 95 % or more of the rehearsals."""
     rng, held, bare = np.random.default_rng(5), 0, 0

@@ -10,7 +10,7 @@
 |---|---|---|
 | ample: 512 videos, and 3 bursts after warm-up | block bootstrap, widened for the number of blocks | 10 % |
 | small: 64 videos, and 3 batches after warm-up | the same, and at least the whole run's mean, warm-up included | 25 % |
-| tiny: less | up: the whole run's mean + 50 %; down: half the mean after the first batch, 0 if there is only one | – |
+| tiny: less | up: the whole run's mean + 50 %; down: half the mean after the first batch, or of what it took longer than a cold start | – |
 
 A burst is as many batches as are read at once (`Steady.burst`): they end together, so their marks say little one by one. Warm-up
 is the first burst, or a quarter of the batches where there are few.
@@ -81,6 +81,8 @@ def project(colds: Sequence[Cold], steady: Steady, *, items: int, seconds: float
     PASS: upper <= limit. FAIL: lower > limit. INCONCLUSIVE: neither, also when both bounds are close to the limit.
     """
     rate = measure(steady, seed)
+    if rate.rule == "tiny":
+        rate = rate._replace(low=max(rate.low, _slope(colds, steady) * (1 - TINY)))
     warm_up = max(rate.warm_up, *(c.answering - c.videos * rate.each for c in colds))
     listing = steady.listing * max(0, items / steady.listed - 1) if steady.listed >= AMPLE[0] else 0.0  # of fewer, opening the file is most
     fixed = max(c.seconds - c.answering for c in colds) + listing + warm_up
@@ -111,6 +113,13 @@ def measure(steady: Steady, seed: int = 0) -> Rate:
     early, late = spent[:third].sum() / kept[:third].sum(), spent[-third:].sum() / kept[-third:].sum()
     drift = float(late / early) if early > 0 else math.inf
     return Rate(each, low, max(high, float(late)) if drift > DRIFT else high, warm_up, drift, "ample")
+
+
+def _slope(colds: Sequence[Cold], steady: Steady) -> float:
+    """Seconds per video between the slowest cold start's handful and a sample of more, 0 if it is not more: warm-up is in both, so it cancels."""
+    done, when = steady.marks[-1]
+    slowest = max(colds, key=lambda cold: cold.answering)
+    return max(0.0, (when - steady.start - slowest.answering) / (done - slowest.videos)) if done > slowest.videos else 0.0
 
 
 def interval(spans: np.ndarray, counts: np.ndarray, block: int, seed: int = 0) -> tuple[float, float]:
