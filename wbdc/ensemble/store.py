@@ -58,8 +58,7 @@ def choose(work: Path, names: tuple[str, ...], prepared: Prepared) -> tuple[list
     Raises UsageFault when a run asked for does not exist, or nothing is left.
     """
     if names:
-        runs = [open_run(work, name) for name in dict.fromkeys(names)]
-        return runs, []
+        return [open_run(work, name) for name in dict.fromkeys(names)], []
     kept, left = [], []
     for run in list_runs(work):
         if why := _unfit(run, prepared):

@@ -13,6 +13,7 @@ from wbdc import competitions
 from wbdc.core import plug
 from wbdc.core.errors import IntegrityBroken, UsageFault
 from wbdc.core.files import check_seal, publish, publish_bytes, publish_json, read_json, sealed, sha256
+from wbdc.serve.predict import MODEL, TOKENIZER, WEIGHTS
 from wbdc.submit import scripts
 from wbdc.submit.manifest import MANIFEST, write_manifest
 from wbdc.submit.readme import readme
@@ -20,8 +21,8 @@ from wbdc.submit.requirements import all_requirements, requirements
 
 FLOORS = ("core", "competitions", "data", "nets", "serve")  # below the shipping line
 CODE = (".py", ".json", ".toml", ".html", ".css", ".js")  # all that the source of wbdc consists of
-WEIGHTS, MODEL, KIT = "model.safetensors", "model.json", "kit.json"
-NEEDED = (WEIGHTS, MODEL, "tokenizer.json")
+KIT = "kit.json"
+NEEDED = (WEIGHTS, MODEL, TOKENIZER)
 
 
 class Packed(NamedTuple):

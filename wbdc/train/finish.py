@@ -16,7 +16,6 @@ from wbdc.core.files import publish, publish_bytes, publish_json
 from wbdc.serve.predict import MODEL, TOKENIZER, WEIGHTS, probabilities
 from wbdc.train.assemble import Assembled
 from wbdc.train.kit import Kit
-from wbdc.train.recipe import Serve
 from wbdc.train.rows import Rows
 from wbdc.train.runs import OOF, Run, write_oof
 from wbdc.train.tricks import Trick
@@ -36,7 +35,7 @@ def save(folder: Path, made: Assembled, run: Run, kit: Kit, tricks: list[Trick])
     publish_json(folder / "kit.json", kit.tables)
     for path in kit.plugs():
         publish(folder / path.name, lambda temporary, path=path: shutil.copyfile(path, temporary))
-    serve = Serve(**kit.tables.get("serve", {}))
+    serve = kit.serving()
     publish_json(
         folder / MODEL,
         {
@@ -63,7 +62,7 @@ def judge(run: Run, folder: Path, fold: str, kit: Kit, made: Assembled, rows: Ro
 
     held: positions of the videos. Judged on all of them at once: batches have no say in a score.
     """
-    serve = Serve(**kit.tables.get("serve", {}))
+    serve = kit.serving()
     order, batches = rows.judging(held, serve.batch)
     found = probabilities(made.model, batches, device, find_precision(serve.precision, device)).numpy()
     places = np.argsort(order, kind="stable")  # back to the order of the dataset

@@ -9,7 +9,7 @@ from pathlib import Path
 from wbdc import competitions
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault, hint
-from wbdc.train.recipe import Stage, check
+from wbdc.train.recipe import Serve, Stage, check
 
 PACKAGED = [p for p in (Path(__file__).parents[1] / "kits", Path(__file__).parents[2] / "kits") if p.is_dir()][:1]  # in a wheel, in a checkout
 
@@ -27,6 +27,10 @@ class Kit:
         if name not in self.tables:
             raise UsageFault(f"kit {self.name} has no [{name}]; choose another kit, or add the table")
         return Stage(**self.tables[name])
+
+    def serving(self) -> Serve:
+        """Return the settings of "serve", defaults where the kit has none."""
+        return Serve(**self.tables.get("serve", {}))
 
     def plugs(self) -> list[Path]:
         """List the plug files that lie beside the kit."""
