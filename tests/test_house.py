@@ -10,6 +10,7 @@ import wbdc
 from wbdc import competitions
 from wbdc.core import plug
 from wbdc.nets import fusion, vision
+from wbdc.prepare import engines
 from wbdc.train import objectives, tricks
 
 HOME = Path(wbdc.__file__).parent
@@ -17,7 +18,7 @@ FLOORS = (("core",), ("competitions",), ("data", "nets"), ("serve",), ("prepare"
 FLOOR = {folder: number for number, folders in enumerate(FLOORS) for folder in folders}
 SHIPPED = ("core", "competitions", "data", "nets", "serve")
 LEFT_AT_HOME = {"polars", "rich", "click", "sklearn"}
-PLUGS = {"competitions": competitions, "vision": vision, "fusion": fusion, "objectives": objectives, "tricks": tricks}
+PLUGS = {"competitions": competitions, "vision": vision, "fusion": fusion, "objectives": objectives, "tricks": tricks, "engines": engines}
 
 TREES = {path.relative_to(HOME): ast.parse(path.read_text()) for path in sorted(HOME.rglob("*.py"))}
 FILES = {str(path): (path, tree) for path, tree in TREES.items()}
@@ -106,7 +107,12 @@ def test_trap_15_nothing_is_loaded_loosely_or_unpickled(name):
     for node in ast.walk(tree):
         assert called(node) not in ("torch.load", "torch.save", "pickle.load", "pickle.loads", "eval"), f"`{name}` line {node.lineno}: {called(node)}"
         for keyword in node.keywords if isinstance(node, ast.Call) else ():
-            loose = (keyword.arg, ast.unparse(keyword.value)) in (("strict", "False"), ("allow_pickle", "True"), ("weights_only", "False"), ("trust_remote_code", "True"))
+            loose = (keyword.arg, ast.unparse(keyword.value)) in (
+                ("strict", "False"),
+                ("allow_pickle", "True"),
+                ("weights_only", "False"),
+                ("trust_remote_code", "True"),
+            )
             assert not loose, f"`{name}` line {node.lineno}: {keyword.arg}={ast.unparse(keyword.value)}"
         assert called(node) != "model.load_state_dict" or any(k.arg == "strict" for k in node.keywords), f"`{name}` line {node.lineno}: say strict=True"
 
@@ -155,7 +161,9 @@ def test_no_exception_is_swallowed_whole(name):
         if isinstance(node, ast.ExceptHandler):
             broad = node.type is None or ast.unparse(node.type) in ("Exception", "BaseException")
             silent = all(isinstance(s, (ast.Pass, ast.Continue)) for s in node.body)
-            assert not (broad and not any(isinstance(n, ast.Raise) for n in ast.walk(node))) and not (broad and silent), f"`{name}` line {node.lineno} swallows everything"
+            assert not (broad and not any(isinstance(n, ast.Raise) for n in ast.walk(node))) and not (broad and silent), (
+                f"`{name}` line {node.lineno} swallows everything"
+            )
 
 
 def test_assertions_of_this_file_can_fail():

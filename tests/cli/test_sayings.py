@@ -130,3 +130,57 @@ def test_an_ensemble_is_a_table_for_people(work):
 def test_an_unknown_run_gets_a_hint(work):
     result = toys.wbdc("compare", name(work), name(work) + "x", "--work", work)
     assert result.exit_code == 2 and f"did you mean '{name(work)}'" in result.stderr
+
+
+def test_prepare_checks_only_and_writes_nothing(data, tmp_path):
+    result = toys.wbdc("prepare", "--data", data, "--work", tmp_path / "w", "--check-only", "--folds", 3)
+    assert result.exit_code == 0 and "nothing was written" in result.stdout and not (tmp_path / "w").exists()
+    assert all(word in result.stdout for word in ("Statistics", "characters of title", "archive.order", "what to do"))
+    checked = toys.told("prepare", "--data", data, "--work", tmp_path / "w", "--check-only", "--folds", 3)
+    made = toys.told("prepare", "--data", data, "--work", tmp_path / "w", "--folds", 3)
+    assert made.pop("folder") and made.pop("files") and not checked.pop("folder") and checked == made, "a check tells what preparing tells"
+
+
+def test_prepare_lists_every_place_of_a_finding(data, tmp_path):
+    places = [toys.wbdc("prepare", "--data", data, "--work", tmp_path, "--folds", 3, "--list", "archive.order", *w).stdout for w in (("--check-only",), (), ())]
+    assert places[0] == places[1] == places[2] and all(line.endswith(".zip") for line in places[0].splitlines()) and len(places[0].splitlines()) > 10
+    assert toys.wbdc("prepare", "--data", data, "--work", tmp_path, "--folds", 3, "--list", "archive.ordr").exit_code == 2
+
+
+def test_prepare_reports_errors_and_then_is_exit_3(data, tmp_path):
+    import shutil
+
+    root = tmp_path / "data"
+    shutil.copytree(data, root)
+    rows = json.loads((root / "annotations" / "labeled.json").read_text())
+    rows[0]["category_id"], rows[1]["category_id"] = "9999", None
+    (root / "annotations" / "labeled.json").write_text(json.dumps(rows))
+    result = toys.wbdc("prepare", "--data", root, "--work", tmp_path / "w", "--check-only", "--folds", 3)
+    assert result.exit_code == 3 and "label.unknown (error)" in result.stdout and "label.missing" in result.stdout
+    assert toys.wbdc("prepare", "--data", root, "--work", tmp_path / "w").exit_code == 3 and not (tmp_path / "w" / "prepared").exists()
+
+
+def test_engines_make_the_same_bytes(data, tmp_path):
+    kept = []
+    for engine in ("threads", "local"):
+        folder = Path(toys.told("prepare", "--data", data, "--work", tmp_path / engine, "--folds", 3, "--engine", engine, "--threads", 2)["folder"])
+        kept.append({str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.*") if p.suffix in (".safetensors", ".parquet", ".json")})
+    assert kept[0] == kept[1] and len(kept[0]) > 8
+    assert "torchrun --nproc-per-node" in toys.wbdc("prepare", "--data", data, "--work", tmp_path, "--engine", "torchrun").stderr
+
+
+@pytest.mark.parametrize("frozen, folder", [("true", "looked"), ("false", "pixels")])
+def test_prepare_makes_ahead_what_a_kit_reads(data, tmp_path, kit, frozen, folder):
+    """A frozen tower looks once; training then makes nothing more, and ends with the very bits of a training that made its own."""
+    table = ("--kit", kit, "--set", f"vision.frozen={frozen}")
+    result = toys.wbdc("prepare", "--data", data, "--work", tmp_path / "a", "--folds", 3, "--threads", 1, *table)
+    assert result.exit_code == 0 and "reads labeled: at most" in result.stderr
+    (views,) = Path(toys.told("prepare", "--data", data, "--work", tmp_path / "a", "--folds", 3)["folder"]).glob("views/*")
+    assert {p.name for p in views.iterdir() if p.is_dir()} == {"text", folder}
+    toys.told("prepare", "--data", data, "--work", tmp_path / "b", "--folds", 3)
+    ended = []
+    for work in ("a", "b"):
+        made = toys.wbdc("train", *table, "--fold", 0, "--work", tmp_path / work, "--threads", 1, "--set", "train.epochs=1")
+        assert made.exit_code == 0 and ("view of labeled" in made.stderr) == (work == "b")
+        ended.append(next((tmp_path / work / "runs").rglob("model.safetensors")).read_bytes())
+    assert ended[0] == ended[1]

@@ -1,13 +1,15 @@
 """The check: annotations against each other, the classes and the archives; what would break later is refused at once."""
 
 import os
+import re
 
 import pytest
 import small
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import DataInvalid
-from wbdc.prepare.check import check
+from wbdc.prepare.catalogue import CATALOGUE
+from wbdc.prepare.check import check, refuse
 
 
 def changed(root, split: str, change):
@@ -17,26 +19,38 @@ def changed(root, split: str, change):
 
 
 FAULTS = {
-    "an unknown class": ("labeled", lambda r: r[1].update(category_id="9999"), r"name unknown classes, first \d+ → '9999'; correct them, or put a taxonomy.csv"),
-    "a class that lost a zero": ("labeled", lambda r: r[1].update(category_id="001"), r"unknown classes, first \d+ → '001'"),
-    "no label": ("labeled", lambda r: r[1].pop("category_id"), r"1 items of labeled.json have no category_id, first \d+; label or remove them"),
-    "no labels": ("labeled", lambda r: [x.update(category_id=None) for x in r], r"12 items of labeled.json have no category_id"),
-    "no items": ("labeled", list.clear, "labeled.json holds no items; there is nothing to learn from"),
-    "an id twice": ("labeled", lambda r: r[1].update(id=r[2]["id"]), r"items 1 and 2 have the same id \d+, and the two differ; keep one of them"),
-    "an id in two splits": ("test", lambda r: r[0].update(id=small.ids("labeled")[2]), r"1 ids stand in two splits, first \d+ \(labeled and test\); keep each"),
+    "an unknown class": ("labeled", lambda r: r[1].update(category_id="9999"), "label.unknown", r"\d+ → '9999'"),
+    "a class that lost a zero": ("labeled", lambda r: r[1].update(category_id="001"), "label.unknown", r"\d+ → '001'"),
+    "a class as a number": ("labeled", lambda r: r[1].update(category_id=1305), "label.number", r"\d+: '1305'"),
+    "no label": ("labeled", lambda r: r[1].pop("category_id"), "label.missing", r"\d+"),
+    "an id twice": ("labeled", lambda r: r[1].update(id=r[2]["id"]), "id.twice", r"labeled: \d+"),
+    "an id in two splits": ("test", lambda r: r[0].update(id=small.ids("labeled")[2]), "id.twice.splits", r"\d+ \(labeled and test\)"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_faults_19_to_21_are_exit_3_in_one_sentence(small_root, fault):
-    split, change, said = FAULTS[fault]
+def test_faults_19_to_21_are_counted_and_are_exit_3_in_one_sentence(small_root, fault):
+    split, change, code, place = FAULTS[fault]
     changed(small_root, split, change)
-    with pytest.raises(DataInvalid, match=said) as caught:
-        check(small_root, WeChat2022())
-    assert caught.value.code == 3 and "\n" not in str(caught.value)
+    found = check(small_root, WeChat2022()).found.report()
+    assert found[code]["count"] == 1 and re.fullmatch(place, found[code]["places"][0])
+    with pytest.raises(DataInvalid, match=place) as caught:
+        refuse(found)
+    assert caught.value.code == 3 and "\n" not in str(caught.value) and CATALOGUE[code].fix in str(caught.value)
+
+
+def test_all_errors_are_found_at_once(small_root):
+    changed(small_root, "labeled", lambda r: [x.update(category_id=None if i else "9999") for i, x in enumerate(r)])
+    found = check(small_root, WeChat2022()).found.report()
+    assert {code: entry["count"] for code, entry in found.items()} == {"label.missing": 11, "label.unknown": 1}
+    with pytest.raises(DataInvalid, match=r": 11, first .*; list them with `wbdc prepare --check-only --list label.missing`; 1 other kinds of error too$"):
+        refuse(found)
 
 
 def test_no_folder_and_no_labelled_split(small_root):
+    changed(small_root, "labeled", list.clear)
+    with pytest.raises(DataInvalid, match="labeled.json holds no items; there is nothing to learn from"):
+        check(small_root, WeChat2022())
     (small_root / "annotations" / "labeled.json").unlink()
     nowhere = (small_root / "nowhere", "is not a folder; give the one that holds annotations/")
     for root, said in (nowhere, (small_root, "has no labeled.json; there is nothing to learn from")):
@@ -46,7 +60,7 @@ def test_no_folder_and_no_labelled_split(small_root):
 
 def test_a_sound_root_is_silent(small_root):
     checked = check(small_root, WeChat2022())
-    assert {s: len(v) for s, v in checked.splits.items()} == small.SPLITS and checked.holds == "jpeg" and not checked.found.report()
+    assert {s: len(v.ids) for s, v in checked.splits.items()} == small.SPLITS and checked.holds == "jpeg" and not checked.found.report()
     assert len(checked.classes) == 200 and checked.print == check(small_root, WeChat2022()).print
 
 

@@ -100,7 +100,7 @@ def test_the_competition_reads_it_without_a_finding(made):
     findings, contest = Findings(), WeChat2022()
     known = set(contest.classes(into / "data"))
     for split, share in zip(SPLITS, (0.55, 0.25, 0.2), strict=True):
-        videos = contest.videos(into / "data", split, findings)
+        videos = list(contest.videos(into / "data", split, findings))
         assert len(videos) == facts[split] == round(share * VIDEOS)
         assert all(v.source.path.is_file() for v in videos)
         assert all((v.label in known) if split == "labeled" else v.label is None for v in videos)
@@ -181,7 +181,7 @@ def test_copies_show_and_say_nearly_the_same_also_across_splits(made):
 def test_words_and_frames_each_tell_something_and_together_clearly_more(made):
     into, _ = made
     contest, findings = WeChat2022(), Findings()
-    learn, ask = (contest.videos(into / "data", split, findings) for split in ("labeled", "test"))
+    learn, ask = (list(contest.videos(into / "data", split, findings)) for split in ("labeled", "test"))
     known, truth = [v.label for v in learn], dict(_table(into / "truth" / "test_truth.csv"))
     wanted = [truth[v.id] for v in ask]
     classes = sorted(set(wanted))

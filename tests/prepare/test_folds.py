@@ -1,12 +1,30 @@
 """Folds: deterministic, even in all and in every class, whatever the classes look like."""
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import wbdc
 from wbdc.core.errors import UsageFault
-from wbdc.prepare.folds import rare, stratified
+from wbdc.prepare.folds import deal, rare
+
+COUNTS = Path(wbdc.__file__).parent / "competitions" / "wechat2022_counts.json"
+
+
+def stratified(labels: list[str], count: int, seed: int) -> np.ndarray:
+    """Deal videos of which no two are alike, and all have all modalities."""
+    return deal(labels, [0] * len(labels), range(len(labels)), count, seed)
+
+
+def spread(labels, folds: np.ndarray, count: int) -> float:
+    """How far the classes are from even, over all folds."""
+    rows = np.zeros((len(set(labels)), count))
+    np.add.at(rows, (np.unique(labels, return_inverse=True)[1], folds), 1)
+    return ((rows - rows.mean(1, keepdims=True)) ** 2).sum()
+
 
 LABELS = {
     "even": [str(i % 7) for i in range(70)],
@@ -46,3 +64,39 @@ def test_fault_21_rare_classes_are_listed():
 def test_too_many_or_too_few_folds_are_refused(count):
     with pytest.raises(UsageFault, match=f"--folds {count} cannot be made of 11 labelled videos; take 2 to 11"):
         stratified(LABELS["all different"], count, 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fault_20_groups_stay_whole_and_classes_even(seed):
+    """As even as scikit-learn's splitter, on the contest's long tail with a tenth of the videos in groups."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    rng, counts = np.random.default_rng(seed), json.loads(COUNTS.read_text())
+    labels = rng.permutation([label for label, rows in counts.items() for _ in range(max(1, rows // 100))])
+    groups = np.arange(len(labels))
+    some = rng.choice(len(labels), len(labels) // 10, replace=False)
+    groups[some] = groups[rng.permutation(some)]
+    folds = deal(labels, rng.integers(0, 4, len(labels)), groups, 5, seed)
+    assert all(len(set(folds[groups == group])) == 1 for group in set(groups[some]))
+    theirs = np.zeros(len(labels), int)
+    with pytest.warns(UserWarning):
+        for fold, (_, held) in enumerate(StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(labels, labels, groups)):
+            theirs[held] = fold
+    assert spread(labels, folds, 5) <= spread(labels, theirs, 5) * 1.02
+    sizes = np.bincount(folds)
+    assert sizes.max() - sizes.min() <= 1 + np.bincount(groups).max()
+
+
+def test_modalities_are_spread_inside_each_class():
+    labels, presence = ["a"] * 40 + ["b"] * 60, [0] * 10 + [1] * 30 + [0] * 50 + [3] * 10
+    folds = deal(labels, presence, range(100), 5, 0)
+    for label, kind in {*zip(labels, presence)}:
+        held = np.bincount(folds[[one == (label, kind) for one in zip(labels, presence)]], minlength=5)
+        assert held.max() - held.min() <= 1
+
+
+def test_a_large_group_goes_somewhere_whole_and_too_few_groups_are_refused():
+    folds = deal(["a"] * 30, [0] * 30, [0] * 20 + list(range(1, 11)), 2, 0)
+    assert set(folds[:20]) == {folds[0]} and (folds == folds[0]).sum() == 20
+    with pytest.raises(UsageFault, match="--folds 3 cannot be made of 2 groups of near-duplicates; take 2 to 2"):
+        deal(["a"] * 6, [0] * 6, [0, 0, 0, 1, 1, 1], 3, 0)

@@ -35,7 +35,9 @@ def made(tmp_path, monkeypatch):
     many = small.photos(40)
     many[7], many[20], many[39] = b"", many[20][:100], b"no picture"
     small.pack(small.archive(root, "labeled", names[5]), small.frames(many))
-    small.pack(small.archive(root, "labeled", names[6]), {"10.jpg": many[0], "2.png": small.encode(small.image(), "PNG"), "a/1.jpg": many[1], "readme.txt": b"x"})
+    small.pack(
+        small.archive(root, "labeled", names[6]), {"10.jpg": many[0], "2.png": small.encode(small.image(), "PNG"), "a/1.jpg": many[1], "readme.txt": b"x"}
+    )
     small.archive(root, "labeled", names[7]).write_bytes(b"no archive")
     small.archive(root, "labeled", names[8]).unlink()
     return prepare(root, tmp_path / "work", WeChat2022(), "wechat2022", folds=3)[0], root
@@ -63,7 +65,7 @@ def test_trap_03_training_reads_what_the_submission_reads(made, monkeypatch, kep
     how = reading(frames=frames)
     for split in small.SPLITS:
         rows = open_view(prepared, how, split)
-        assert (rows.pixels is None) == (kept == "encoded")
+        assert (rows.made is None) == (kept == "encoded")
         assert_equal(rows, served(root, split, how))
 
 
@@ -126,7 +128,7 @@ def test_ready_features_end_to_end(tmp_path, frames):
     prepared, _ = prepare(root, tmp_path / "work", WeChat2022(), "wechat2022", folds=3)
     how = reading(look=None, frames=frames)
     rows = open_view(prepared, how, "labeled")
-    assert rows.pixels is None and [len(rows[i][1]) for i in range(5)] == [len(choose(n, frames)) for n in range(5)] and rows[0][1].shape == (0, 6)
+    assert rows.made is None and [len(rows[i][1]) for i in range(5)] == [len(choose(n, frames)) for n in range(5)] and rows[0][1].shape == (0, 6)
     assert_equal(rows, served(root, "labeled", how))
 
 

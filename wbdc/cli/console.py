@@ -9,14 +9,22 @@ from pathlib import Path
 
 import click
 
-work = click.option("--work", type=click.Path(path_type=Path), default="work", show_default=True, envvar="WBDC_WORK", help="Where data, runs and ensembles lie.")
+work = click.option(
+    "--work", type=click.Path(path_type=Path), default="work", show_default=True, envvar="WBDC_WORK", help="Where data, runs and ensembles lie."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 device = click.option("--device", default="auto", show_default=True, help="auto (the first GPU, else the CPU), cpu, cuda, cuda:1.")
 threads = click.option("--threads", type=click.IntRange(1), help="CPU threads; by default all this process may use. Part of what makes bits equal.")
 seed = click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Everything random follows from it.")
 prepared = click.option("--prepared", help="Hash of the prepared data (or its start); by default the one prepared last.")
 dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-weights = click.option("--weights", type=click.Path(exists=True, file_okay=False), envvar="WBDC_WEIGHTS", help="Folder of pretrained weights, by their usual names.")
+store = click.option(
+    "--store", type=click.Choice(["auto", "jpeg", "raw"]), default="auto", show_default=True, envvar="WBDC_STORE",
+    help="Frames of later epochs: decoded anew, or raw pixels; auto: raw while they take at most half of the free disk.",
+)  # fmt: skip
+weights = click.option(
+    "--weights", type=click.Path(exists=True, file_okay=False), envvar="WBDC_WEIGHTS", help="Folder of pretrained weights, by their usual names."
+)
 
 Progress = Callable[..., None]
 COMPONENTS = ("lv1_micro", "lv1_macro", "lv2_micro", "lv2_macro", "mean")
@@ -36,7 +44,7 @@ def kit_options(command: Callable) -> Callable:
 def training_options(command: Callable) -> Callable:
     """Add the options that say where and on what a stage trains."""
     save = click.option("--save-every", type=click.IntRange(0), default=0, help="Steps between saved states; by default the end of each epoch.")
-    for option in (as_json, work, dry_run, threads, device, weights, prepared, seed, save):
+    for option in (as_json, work, dry_run, threads, store, device, weights, prepared, seed, save):
         command = option(command)
     return command
 
@@ -111,7 +119,14 @@ def progress(hidden: bool = False) -> Iterator[Progress]:
     """Show bars on stderr for the length of a block: call it with (what, done, of, note). Without a terminal: a line a task."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     bars = Progress(*columns, console=_err(), disable=hidden or not sys.stderr.isatty(), transient=True)
     tasks: dict[str, int] = {}
 

@@ -1,5 +1,6 @@
 """wbdc prepare: check a data folder and store what training reads."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -8,59 +9,121 @@ from wbdc.cli import console
 
 
 @click.command()
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder that holds annotations/ and zip_frames/ or zip_feats/.")
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder that holds annotations/ and zip_frames/, videos/ or zip_feats/.")
 @click.option("--competition", default="wechat2022", show_default=True, help="Whose layout, classes and score.")
-@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Folds, stratified by class.")
+@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Folds, stratified by class and modality, near-duplicates kept together.")
+@click.option("--check-only", is_flag=True, help="Read and report everything, frame by frame, and write nothing.")
+@click.option("--list", "listed", metavar="CODE", help="Print every place of one finding, such as archive.empty, one a line.")
 @click.option("--strict", is_flag=True, help="Exit 3 when anything was wrong, also what can be survived.")
+@click.option("--engine", default="threads", show_default=True, help="Who reads the archives: threads, local (processes), ray, torchrun.")
+@click.option("--kit", help="Also make ahead what this kit reads: token ids, and pixels or the vectors of its frozen tower.")
+@click.option("--tiny", is_flag=True, help="With --kit: its [tiny] recipe.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="With --kit: override one setting, such as vision.frozen=true. Repeatable.")
+@console.store
+@console.weights
+@console.device
 @console.seed
 @console.threads
 @console.dry_run
 @console.work
 @console.as_json
-def prepare(data: Path, competition: str, folds: int, strict: bool, seed: int, threads: int | None, dry_run: bool, work: Path, as_json: bool) -> None:
+def prepare(
+    data: Path, competition: str, folds: int, check_only: bool, listed: str | None, strict: bool, engine: str, kit: str | None, tiny: bool, changes: tuple[str, ...],
+    store: str, weights: str | None, device: str, seed: int, threads: int | None, dry_run: bool, work: Path, as_json: bool,
+) -> None:  # fmt: skip
     """Check a data folder, keep its frames, deal the folds.
 
     Killed at any moment and started again, it goes on. A second run with nothing changed says so.
 
     \b
     Example:
-      wbdc prepare --data data/wechat2022
+      wbdc prepare --data data/wechat2022 --check-only
+      wbdc prepare --data data/wechat2022 --engine local
+      wbdc prepare --data data/wechat2022 --kit dual_stream --set vision.frozen=true
     """
     import os
 
     from wbdc import competitions
     from wbdc.core import plug
-    from wbdc.core.errors import DataInvalid
+    from wbdc.core.device import find_device
+    from wbdc.core.errors import DataInvalid, UsageFault, hint
+    from wbdc.prepare import engines
+    from wbdc.prepare.build import KEPT
     from wbdc.prepare.build import prepare as build
-    from wbdc.prepare.check import check
+    from wbdc.prepare.build import survey
+    from wbdc.prepare.catalogue import CATALOGUE
+    from wbdc.prepare.check import check, refuse
+    from wbdc.train.kit import open_kit
+    from wbdc.train.reading import make_views
 
+    if listed and listed not in CATALOGUE:
+        raise UsageFault(f"no finding called {listed!r}{hint(listed, sorted(CATALOGUE))}")
     contest = plug.build(competitions, {"use": competition})
-    if dry_run:
-        checked = check(data, contest)
-        counts = {split: len(videos) for split, videos in checked.splits.items()}
-        facts, folder, had = {"counts": counts, "findings": checked.found.report(), "holds": checked.holds}, None, False
+    count = threads or len(os.sched_getaffinity(0))
+    settings = {"folds": folds, "seed": seed, "threads": count}
+    console.use_weights(weights)
+    chosen = open_kit(kit, tiny=tiny, changes=changes) if kit else None
+    folder, had = None, False
+    with console.progress(as_json) as progress:
+        if dry_run:
+            checked = check(data, contest, keep=KEPT, progress=progress)
+            facts, found = {"counts": {name: len(split.ids) for name, split in checked.splits.items()}, "holds": checked.holds}, checked.found.report()
+        elif check_only:
+            facts, found = survey(data, contest, competition, progress=progress, **settings)
+        else:
+            place = plug.build(engines, {"use": engine})
+            made, had = build(data, work, contest, competition, engine=place, progress=progress, **settings)
+            if not place.leads:
+                return
+            facts, found, folder = made.facts, made.findings(), str(made.folder)
+            if chosen:
+                make_views(chosen, made, seed=seed, store=store, device=find_device(device), threads=count, say=console.say, progress=progress)
+    if listed:
+        for place in found.get(listed, {"places": []})["places"]:
+            console.tell(place)
+    elif as_json:
+        console.show({"folder": folder, "unchanged": had, **facts, "findings": found})
     else:
-        with console.progress(as_json) as progress:
-            made, had = build(data, work, contest, competition, folds=folds, seed=seed, threads=threads or len(os.sched_getaffinity(0)), progress=progress)
-        facts, folder = made.facts, str(made.folder)
-    if as_json:
-        console.show({"folder": folder, "unchanged": had, **facts})
-    else:
-        _print(facts, folder, had)
-    if strict and facts["findings"]:
-        raise DataInvalid(f"{sum(f['count'] for f in facts['findings'].values())} findings, and --strict allows none")
+        _print(facts, found, folder, had)
+    if strict and found:
+        raise DataInvalid(f"{sum(f['count'] for f in found.values()):,} findings of {len(found)} kinds, and --strict allows none")
+    refuse(found)
 
 
-def _print(facts: dict, folder: str | None, had: bool) -> None:
+def _print(facts: dict, found: dict[str, dict], folder: str | None, had: bool) -> None:
+    from wbdc.prepare.catalogue import CATALOGUE
+
     rows = [(split, count, facts["frames"][split] if "frames" in facts else "") for split, count in facts["counts"].items()]
     console.table("Videos", ("split", "videos", "frames"), rows)
-    if facts["findings"]:
-        found = [(code, entry["count"], ", ".join(entry["places"][:2])) for code, entry in facts["findings"].items()]
-        console.table("Survived, and counted", ("finding", "count", "for example"), found)
+    if "statistics" in facts:
+        console.table("Statistics: mean (95 % are at most)", ("", *facts["statistics"]), list(_statistics(facts["statistics"])))
+        if moved := [(s["statistic"], s["train_mean"], s["test_mean"], s["distance"]) for s in facts["shift"] if s["notable"]]:
+            console.table("Shift: where test differs from what is learned from", ("statistic", "labelled, mean", "test, mean", "distance"), moved)
+    if found:
+        order = sorted(found, key=lambda code: (("error", "warning", "note").index(CATALOGUE[code].severity), code))
+        lines = [
+            (f"{code} ({CATALOGUE[code].severity})", found[code]["count"], found[code]["places"][0], CATALOGUE[code].consequence, CATALOGUE[code].fix)
+            for code in order
+        ]
+        console.table("Found (`--list FINDING` names all places)", ("finding", "count", "first", "what follows", "what to do"), lines)
     if folder is None:
         return console.tell("Checked only; nothing was written.")
-    rare, classes = facts["rare"], f"{len(facts['classes'])} classes in the labelled split, {len(facts['known_classes'])} known"
-    console.tell(f"{classes}; {facts['folds']} folds, stratified by class (seed {facts['seed']}).")
-    if rare:
-        console.tell(f"{len(rare)} classes have fewer rows than folds, so some folds cannot judge them: {', '.join(rare[:12])}{' …' if len(rare) > 12 else ''}")
+    classes = f"{len(facts['classes'])} classes in the labelled split, {len(facts['known_classes'])} known"
+    console.tell(f"{classes}; {facts['folds']} folds, stratified by class and modality, near-duplicates together (seed {facts['seed']}).")
     console.tell(f"Nothing has changed; {folder} is ready." if had else f"Ready: {folder}")
+
+
+def _statistics(splits: dict[str, dict]) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of a table: a statistic, and what it is in each split."""
+    for name in max((report for report in splits.values()), key=len):
+        cells = []
+        for report in splits.values():
+            value = report.get(name, "")
+            if name == "present":
+                value = ", ".join(f"{key} {share:.0%}" for key, share in value.items())
+            elif isinstance(value, dict) and "mean" in value:
+                value = f"{value['mean']:,g} ({value['p95']:,g})"
+            elif isinstance(value, dict):
+                value = ", ".join(f"{key}: {count:,}" for key, count in list(value.items())[:4])
+            cells.append(str(value))
+        yield name, *cells

@@ -1,6 +1,6 @@
 """Competitions: each file holds what one contest fixes, and nothing that a team chooses."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,14 @@ class Video(NamedTuple):
     fields: dict[str, str]
     label: str | None
     source: Source
+
+
+class Stored(NamedTuple):
+    """A file that lies where a split's frames lie. id: of the video it belongs to, "" when it can be none's; place: as strangers named it."""
+
+    id: str
+    place: str
+    size: int  # bytes
 
 
 class Limits(NamedTuple):
@@ -44,13 +52,28 @@ class Competition:
         """Say what the archives below `root` hold: "jpeg" or "features". Raises DataInvalid when the layout is not known."""
         raise NotImplementedError
 
-    def videos(self, root: Path, split: str, findings: Findings) -> list[Video]:
-        """Read one split in the order of its annotations; count in `findings` what was mended. Raises DataInvalid."""
+    def videos(self, root: Path, split: str, findings: Findings, progress: Callable[[int, int], None] = lambda done, of: None) -> Iterator[Video]:
+        """Stream one split in the order of its annotations; count in `findings` what was mended. progress: bytes read, of.
+
+        Raises DataInvalid for what cannot be read.
+        """
+        raise NotImplementedError
+
+    def source(self, root: Path, split: str, name: str) -> Source:
+        """Say where the frames of a video should lie."""
+        raise NotImplementedError
+
+    def stored(self, root: Path, split: str) -> Iterator[Stored]:
+        """List in a fixed order the files that lie where a split's frames should; none when its videos share an archive."""
         raise NotImplementedError
 
     def splits(self, root: Path) -> list[str]:
         """List the splits that lie below `root`."""
         raise NotImplementedError
+
+    def test_split(self, splits: Collection[str]) -> str:
+        """Choose the split that is to be answered: the test split, or the last of those that begin with its name (test_a, test_b)."""
+        return max((name for name in splits if name.startswith(self.test)), default=self.test) if self.test not in splits else self.test
 
     def classes(self, root: Path) -> list[str]:
         """List every class id that an answer may name, sorted."""

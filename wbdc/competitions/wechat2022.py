@@ -2,11 +2,13 @@
 
 import csv
 import json
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
-from wbdc.competitions import Competition, Limits, Source, Video
+from wbdc.competitions import Competition, Limits, Source, Stored, Video
 from wbdc.core.errors import DataInvalid, ResultInvalid
 from wbdc.core.files import publish_bytes
 from wbdc.core.findings import Findings
@@ -14,6 +16,7 @@ from wbdc.core.records import Digits, records, text
 from wbdc.core.scores import f1
 
 COUNTS = Path(__file__).with_name("wechat2022_counts.json")  # rows per class of the labelled split; its keys are the official classes
+CLIPS = (".mp4", ".webm", ".avi", ".mkv", ".mov")
 
 
 class WeChat2022(Competition):
@@ -27,10 +30,10 @@ class WeChat2022(Competition):
     judge = {"data": "/opt/ml/input", "result": "/opt/ml/output/result.csv"}
 
     def frames(self, root: Path) -> str:
-        for folder, holds in (("zip_frames", "jpeg"), ("zip_feats", "features")):
+        for folder, holds in (("zip_frames", "jpeg"), ("videos", "jpeg"), ("zip_feats", "features")):
             if (root / folder).is_dir():
                 return holds
-        raise DataInvalid(f"{root} holds neither zip_frames/ (final round) nor zip_feats/ (preliminary); give the folder that holds annotations/")
+        raise DataInvalid(f"{root} holds neither zip_frames/ (final round) nor zip_feats/ (preliminary) nor videos/; give the folder that holds annotations/")
 
     def splits(self, root: Path) -> list[str]:
         found = sorted(p.stem for p in (root / "annotations").glob("[!.]*.json"))
@@ -38,9 +41,22 @@ class WeChat2022(Competition):
             raise DataInvalid(f"{root / 'annotations'} holds no .json file; give the folder that holds annotations/ and zip_frames/ or zip_feats/")
         return found
 
-    def videos(self, root: Path, split: str, findings: Findings) -> list[Video]:
-        holds, path = self.frames(root), root / "annotations" / f"{split}.json"
-        return [_video(item, root, split, holds, findings) for item in records(path, findings)]
+    def videos(self, root: Path, split: str, findings: Findings, progress: Callable[[int, int], None] = lambda done, of: None) -> Iterator[Video]:
+        for item in records(root / "annotations" / f"{split}.json", findings, progress):
+            fields = {f: text(item, f, findings) for f in ("title", "asr")} | {"ocr": _ocr(item, findings)}
+            yield Video(item["id"], fields, _label(item, findings) if split == self.labelled else item.get("category_id"), self.source(root, split, item["id"]))
+
+    def source(self, root: Path, split: str, name: str) -> Source:
+        """Build a path. name: an id that `records` found safe."""
+        if self.frames(root) == "features":
+            return Source(root / "zip_feats" / f"{split}.zip", f"{name}.npy")
+        if _filmed(root, split):
+            folder = root / "videos" / split
+            return Source(folder / _named(folder, folder.stat().st_mtime_ns if folder.is_dir() else 0).get(name, f"{name}.mp4"))
+        return Source(root / "zip_frames" / split / name[-3:] / f"{name}.zip")
+
+    def stored(self, root: Path, split: str) -> Iterator[Stored]:
+        yield from _clips(root / "videos" / split) if _filmed(root, split) else _archives(root / "zip_frames" / split)
 
     def classes(self, root: Path) -> list[str]:
         for path in (root / "taxonomy.csv", root.parent / "taxonomy.csv"):
@@ -101,18 +117,40 @@ def _taxonomy(path: Path) -> list[str]:
         raise DataInvalid(f"{path} is no UTF-8 table with a column category_id ({error}); correct it or take it away") from error
 
 
-def _video(item: dict, root: Path, split: str, holds: str, findings: Findings) -> Video:
-    """Read one annotation. Paths are built only from ids that `records` found safe."""
-    name = item["id"]
-    fields = {f: text(item, f, findings) for f in ("title", "asr")} | {"ocr": _ocr(item, findings)}
-    if holds == "features":
-        source = Source(root / "zip_feats" / f"{split}.zip", f"{name}.npy")
-    else:
-        source = Source(root / "zip_frames" / split / name[-3:] / f"{name}.zip")
+def _label(item: dict, findings: Findings) -> str | None:
     label = item.get("category_id")
-    if split == WeChat2022.labelled and label is not None and (isinstance(label, Digits) or not isinstance(label, str)):
-        raise DataInvalid(f"annotations/{split}.json: item {name} has category_id {label!r}, not a string; a number has lost its leading zeros")
-    return Video(name, fields, label, source)
+    if label is None or (isinstance(label, str) and not isinstance(label, Digits)):
+        return label
+    findings.add("label.number", f"{item['id']}: {label!r}")  # a number has lost its leading zeros
+    return str(label)[:60]
+
+
+def _filmed(root: Path, split: str) -> bool:
+    """Tell whether a split comes as video files: only where it has no archives of frames."""
+    return (root / "videos").is_dir() and not (root / "zip_frames" / split).is_dir()
+
+
+@lru_cache(maxsize=8)
+def _named(folder: Path, state: int) -> dict[str, str]:
+    """Look up the video files of a folder by id, listed once for all its videos, and anew when its `state` changes. Of two with one id the first counts."""
+    return {clip.id: clip.place for clip in reversed(list(_clips(folder)))}
+
+
+def _clips(folder: Path) -> Iterator[Stored]:
+    """List <id>.mp4 and the like."""
+    for entry in sorted(os.scandir(folder), key=lambda e: e.name) if folder.is_dir() else ():
+        name, suffix = os.path.splitext(entry.name)
+        if suffix.lower() in CLIPS and entry.is_file():
+            yield Stored(name, entry.name, entry.stat().st_size)
+
+
+def _archives(folder: Path) -> Iterator[Stored]:
+    """List <bucket>/<id>.zip. One in the wrong bucket belongs to no video."""
+    for bucket in sorted(folder.iterdir()) if folder.is_dir() else ():
+        for entry in sorted(os.scandir(bucket), key=lambda e: e.name) if bucket.is_dir() else ():
+            if entry.name.endswith(".zip") and entry.is_file():
+                name = entry.name.removesuffix(".zip")
+                yield Stored(name if name[-3:] == bucket.name else "", f"{bucket.name}/{entry.name}", entry.stat().st_size)
 
 
 def _ocr(item: dict, findings: Findings) -> str:

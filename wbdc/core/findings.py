@@ -1,12 +1,14 @@
-"""Findings: what was wrong with the data and survived, counted, each with a few examples."""
+"""Findings: what was wrong with the data, counted by code, each with the places where."""
 
 from collections import Counter
+
+SHOWN = 20  # places that a report names
 
 
 class Findings:
     """Counts faults by code and keeps the first `keep` places of each."""
 
-    def __init__(self, keep: int = 20):
+    def __init__(self, keep: int = SHOWN):
         self.keep = keep
         self.counts: Counter[str] = Counter()
         self.places: dict[str, list[str]] = {}
@@ -25,6 +27,6 @@ class Findings:
             shown = self.places.setdefault(code, [])
             shown.extend(entry["places"][: self.keep - len(shown)])
 
-    def report(self) -> dict[str, dict]:
-        """Return {code: {"count": int, "places": [str]}}, ordered by code."""
-        return {code: {"count": self.counts[code], "places": self.places[code]} for code in sorted(self.counts)}
+    def report(self, most: int | None = None) -> dict[str, dict]:
+        """Return {code: {"count": int, "places": [str]}}, ordered by code, with at most `most` places of each."""
+        return {code: {"count": self.counts[code], "places": self.places[code][:most]} for code in sorted(self.counts)}

@@ -1,9 +1,12 @@
-"""Annotation files: lists of items as other people write them, read strictly, mended aloud."""
+"""Annotation files: lists of items as other people write them, streamed in bounded memory, read strictly, mended aloud."""
 
+import codecs
 import json
 import re
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from wbdc.core.errors import DataInvalid
 from wbdc.core.findings import Findings
@@ -13,33 +16,41 @@ TEXT = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 CONSTANT = re.compile("NaN|-?Infinity")
 SURROGATE = re.compile("[\ud800-\udfff]")
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+BLANK = re.compile(r"[ \t\n\r]*")
+CHUNK = 2**20  # bytes read at a time: a million annotations never lie in memory together
+MOST_ITEM = 2**24  # characters of one item
+
+Progress = Callable[[int, int], None]  # bytes read, of
 
 
 class Digits(str):
     """A whole number as the file spells it: 20 digits survive, and nobody takes it for text unawares."""
 
 
-def records(path: Path, findings: Findings) -> list[dict]:
-    """Read a JSON list of objects (or one object a line), each with an "id" that is a unique, safe string.
+def records(path: Path, findings: Findings, progress: Progress = lambda done, of: None) -> Iterator[dict]:
+    """Yield the objects of a JSON list (or of a file with one object after another), each with an "id" that is a unique, safe string.
 
-    Ids given as numbers and keys given twice (the last one counts) are counted in `findings`; other numbers become `Digits`.
-    Raises DataInvalid with the line and column, the byte, or the index of the item.
+    Ids given as numbers, ids and keys given twice (the first item, the last key counts) are counted in `findings`; other numbers
+    become `Digits`. Raises DataInvalid with the line and column, the byte, or the index of the item.
     """
-    items = _parse(path, _decode(path), findings)
-    if not isinstance(items, list):
-        raise DataInvalid(f"{path} holds {_kind(items)}, not a list of items")
-    seen: dict[str, int] = {}
-    for index, item in enumerate(items):
-        if not isinstance(item, dict):
-            raise DataInvalid(f"{path}: item {index} is {_kind(item)}, not an object")
-        if isinstance(item.get("id"), Digits):
-            findings.add("id.number", f"{path.name}: item {index}")
-        name = item["id"] = _id(path, index, item.get("id"))
-        if name in seen:
-            same = "" if item == items[seen[name]] else ", and the two differ"
-            raise DataInvalid(f"{path}: items {seen[name]} and {index} have the same id {name}{same}; keep one of them")
-        seen[name] = index
-    return items
+    seen: set[str] = set()
+    try:
+        with path.open("rb") as file:
+            for index, item in enumerate(_values(_Characters(path, file, progress), findings)):
+                if not isinstance(item, dict):
+                    raise DataInvalid(f"{path}: item {index} is {_kind(item)}, not an object")
+                if isinstance(item.get("id"), Digits):
+                    findings.add("id.number", f"{path.name}: item {index}")
+                name = item["id"] = _id(path, index, item.get("id"))
+                if name in seen:
+                    findings.add("id.twice", f"{path.stem}: {name}")
+                    continue
+                seen.add(name)
+                yield item
+    except FileNotFoundError as error:
+        raise DataInvalid(f"{path} is missing") from error
+    except OSError as error:
+        raise DataInvalid(f"{path} cannot be read: {error.strerror}") from error
 
 
 def text(item: dict, field: str, findings: Findings, where: str | None = None) -> str:
@@ -65,55 +76,98 @@ def text(item: dict, field: str, findings: Findings, where: str | None = None) -
     return str(value.strip())
 
 
-def _decode(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataInvalid(f"{path} is missing") from error
-    except OSError as error:
-        raise DataInvalid(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataInvalid(f"{path} is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}; convert the file to UTF-8") from error
+class _Characters:
+    """The text of a file behind a moving window: `left` is what was read and not yet taken."""
 
+    def __init__(self, path: Path, file: BinaryIO, progress: Progress):
+        self.path, self.file, self.progress, self.size = path, file, progress, path.stat().st_size
+        self.decoder, self.bytes, self.ended = codecs.getincrementaldecoder("utf-8")(), 0, False
+        self.left, self.at, self.line, self.column = "", 0, 1, 1  # line, column: of the window's first character
+        if file.read(3) != codecs.BOM_UTF8:
+            file.seek(0)
 
-def _parse(path: Path, content: str, findings: Findings) -> object:
-    """Read one JSON value, or a list of objects that stand one a line."""
-    try:
-        return _value(path, content, findings)
-    except json.JSONDecodeError as error:
-        if error.msg != "Extra data" or not content.lstrip().startswith("{"):
-            raise DataInvalid(f"{path}: {error.msg.removesuffix(' at')} at line {error.lineno} column {error.colno}") from error
-    found = []
-    for number, line in enumerate(content.split("\n"), 1):
+    def more(self) -> bool:
+        """Read on, as much again as is left; say whether there was more. What was taken is dropped."""
+        if self.ended:
+            return False
+        self.line, self.column = self.place(self.at)
+        self.left, self.at, before = self.left[self.at :], 0, self.file.tell() - len(self.decoder.getstate()[0])
+        data = self.file.read(max(CHUNK, len(self.left)))
+        self.ended = not data
         try:
-            found += [_value(path, line, findings)] if line.strip() else []
-        except json.JSONDecodeError as error:
-            raise DataInvalid(f"{path}: {error.msg.removesuffix(' at')} at line {number} column {error.colno}") from error
-    return found
+            self.left += self.decoder.decode(data, final=self.ended)
+        except UnicodeDecodeError as error:
+            place = f"byte {before + error.start} is 0x{error.object[error.start]:02x}"
+            raise DataInvalid(f"{self.path} is not UTF-8: {place}; convert the file to UTF-8") from error
+        if data:
+            self.progress(min(self.file.tell(), self.size), self.size)
+        return not self.ended
+
+    def place(self, at: int) -> tuple[int, int]:
+        """Return the line and column in the file of a position in the window."""
+        lines = self.left.count("\n", 0, at)
+        return self.line + lines, at - self.left.rfind("\n", 0, at) if lines else self.column + at
+
+    def peek(self) -> str:
+        """Skip white space; return the next character, "" at the end of the file."""
+        while True:
+            self.at = BLANK.match(self.left, self.at).end()
+            if self.at < len(self.left) or not self.more():
+                return self.left[self.at : self.at + 1]
+
+    def take(self, decoder: json.JSONDecoder) -> object:
+        """Read one JSON value. An error in a window that does not end the file may only mean that the value goes on behind it."""
+        while True:
+            try:
+                value, self.at = decoder.raw_decode(self.left, self.at)
+                return value
+            except json.JSONDecodeError as error:
+                if self.ended or len(self.left) - self.at > MOST_ITEM:
+                    raise self.wrong(error.msg.removesuffix(" at"), error.pos) from error
+                self.more()
+            except RecursionError as error:
+                raise self.wrong("nested too deeply to be annotations", self.at) from error
+            except ValueError as error:  # a constant; the same word may also stand in a text
+                bare = TEXT.sub(lambda text: "-" * len(text[0]), self.left[self.at :])
+                raise self.wrong(str(error), self.at + CONSTANT.search(bare).start()) from error
+
+    def wrong(self, why: str, at: int) -> DataInvalid:
+        """Make the error that names a position in the window."""
+        line, column = self.place(at)
+        return DataInvalid(f"{self.path}: {why} at line {line} column {column}")
 
 
-def _value(path: Path, content: str, findings: Findings) -> object:
-    """Read one JSON value, numbers as they are spelt. Raises JSONDecodeError for all that is wrong with it."""
-    twice: list[str] = []
+def _values(source: _Characters, findings: Findings) -> Iterator[object]:
+    """Yield the values of a list, or those that stand one after another."""
 
     def once(pairs: list[tuple[str, object]]) -> dict:
         found = dict(pairs)
         if len(found) < len(pairs):
-            twice.extend(k for k, n in Counter(k for k, _ in pairs).items() if n > 1)
+            for key in [k for k, n in Counter(k for k, _ in pairs).items() if n > 1]:
+                findings.add("key.twice", f"{source.path.name}: {key}")
         return found
 
-    try:
-        value = json.loads(content, parse_constant=_refuse, parse_int=Digits, object_pairs_hook=once)
-    except json.JSONDecodeError:
-        raise
-    except RecursionError:
-        raise json.JSONDecodeError("nested too deeply to be annotations", content, 0) from None
-    except ValueError as error:
-        bare = TEXT.sub(lambda text: "-" * len(text[0]), content)  # the constant may also stand in a text
-        raise json.JSONDecodeError(str(error), content, CONSTANT.search(bare).start()) from None
-    for key in twice:
-        findings.add("key.twice", f"{path.name}: {key}")
-    return value
+    decoder = json.JSONDecoder(parse_constant=_refuse, parse_int=Digits, object_pairs_hook=once)
+    if source.peek() != "[":
+        first = source.take(decoder)
+        if not source.peek():
+            raise DataInvalid(f"{source.path} holds {_kind(first)}, not a list of items")
+        yield first
+        while source.peek():
+            yield source.take(decoder)
+        return
+    source.at += 1
+    if source.peek() != "]":
+        yield source.take(decoder)
+        while source.peek() == ",":
+            source.at += 1
+            source.peek()
+            yield source.take(decoder)
+    if source.peek() != "]":
+        raise source.wrong("Expecting ',' delimiter", source.at)
+    source.at += 1
+    if source.peek():
+        raise source.wrong("Extra data", source.at)
 
 
 def _refuse(constant: str) -> None:

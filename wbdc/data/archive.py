@@ -18,6 +18,7 @@ from wbdc.competitions import Source
 from wbdc.core.findings import Findings
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".avif")
+CLIPS = (".mp4", ".webm", ".avi", ".mkv", ".mov")
 MOST_FRAMES = 32  # at 1 frame per second the contest gives no more
 MOST_MEMBERS = 10_000
 MOST_BYTES = 64 * 2**20  # of one member, once expanded
@@ -46,11 +47,15 @@ def natural(name: str) -> tuple:
 
 
 def pictures(source: Source, most: int, findings: Findings) -> list[bytes]:
-    """Read the encoded frames of one video in time order: `most` of its up to 32, chosen by position.
+    """Read the encoded frames of one video, an archive of pictures or a clip, in time order: `most` of its up to 32, chosen by position.
 
     A member that cannot be read gives b"", so that positions stay those of the archive. An archive that cannot
-    be read gives []. Every fault is counted; nothing is raised and nothing is ever extracted to disk.
+    be read gives []. Every fault is counted; nothing is ever extracted to disk. Raises only EnvironmentLacks: for a clip, without PyAV.
     """
+    if source.path.suffix.lower() in CLIPS:
+        from wbdc.data.clips import clip_pictures  # it stands on this file
+
+        return clip_pictures(source.path, most, findings)
     place = f"{source.path.parent.name}/{source.path.name}"
     try:
         if source.path.stat().st_size > MOST_ARCHIVE:

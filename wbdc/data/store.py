@@ -46,6 +46,11 @@ def shard_facts(path: Path) -> dict:
     return json.loads(_header(path)[0]["__metadata__"]["facts"])
 
 
+def read_shard(path: Path, names: Sequence[str]) -> dict[str, list[np.ndarray]]:
+    """Read ragged columns of one shard: per column one array a row."""
+    return {name: np.split(_map(path, name), np.array(_map(path, f"{name}_ends"))[:-1]) for name in names}
+
+
 class Column:
     """One ragged column of a split over all its shards, memory-mapped: column[row] -> array (a copy-free slice)."""
 

@@ -1,131 +1,183 @@
-"""Build a prepared dataset: read every archive once, keep its frames, deal the folds, seal the folder."""
+"""Build a prepared dataset: read every archive once, keep its frames, describe and compare the videos, deal the folds, seal the folder."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+import shutil
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from wbdc.competitions import Competition, Video
-from wbdc.core.errors import DataInvalid
+from wbdc.core.errors import OutOfResources
 from wbdc.core.files import check_seal, digest, hold, publish, seal, sealed
-from wbdc.core.findings import Findings
-from wbdc.core.look import Look
-from wbdc.data.archive import MOST_FRAMES, features, pictures
-from wbdc.data.frames import decode
-from wbdc.data.store import join_pictures, shard_facts, shard_path, shards, write_shard
-from wbdc.prepare.check import Checked, check
-from wbdc.prepare.dataset import Prepared, make_current
-from wbdc.prepare.folds import rare, stratified
+from wbdc.core.findings import SHOWN, Findings
+from wbdc.data.store import read_shard, shard_facts, shard_path, shards
+from wbdc.prepare.check import Checked, Progress, check, refuse
+from wbdc.prepare.dataset import PART, Prepared, make_current, part_path
+from wbdc.prepare.engines import Engine
+from wbdc.prepare.engines.threads import Threads
+from wbdc.prepare.folds import check_count, deal, rare
+from wbdc.prepare.shards import Job, make, read, same_width
+from wbdc.prepare.survey import Survey
 
-PROOF = Look(64, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # the size does not matter: it proves that a frame decodes
-VERSION = 1  # of the stored form; a change makes other hashes
+VERSION = 2  # of the stored form; a change makes other hashes
+KEPT = 100_000  # places of each finding that `--list` can name
+SPARE = 2**28  # bytes that stay free beside the frames: tables, tokens
 
-Progress = Callable[[str, int, int], None]  # what, done, of
+Shard = tuple[Job, dict, dict[str, list[np.ndarray]]]  # a job done: its facts and columns
+
+
+def silent(what: str, done: int, of: int) -> None:
+    """Tell no progress."""
 
 
 def prepare(
-    data: Path, work: Path, competition: Competition, name: str, *, folds: int = 5, seed: int = 0, threads: int = 2, progress: Progress = lambda what, done, of: None
+    data: Path,
+    work: Path,
+    competition: Competition,
+    name: str,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    threads: int = 2,
+    engine: Engine | None = None,
+    progress: Progress = silent,
 ) -> tuple[Prepared, bool]:
     """Check and store a data folder below work/prepared/<hash>; return it, and whether it was there already.
 
     Killed at any moment and started again, it goes on with the next shard. Raises DataInvalid, FolderInUse, OutOfResources.
     """
-    checked = check(data, competition)
+    checked, engine = check(data, competition, keep=KEPT, progress=progress), engine or Threads()
+    refuse(checked.found.report())
+    check_count(folds, len(checked.splits[competition.labelled].ids))
     folder = work / "prepared" / digest(VERSION, name, checked.print, folds, seed)
     if sealed(folder) is not None:
         facts = check_seal(folder)
         make_current(folder)
         return Prepared(folder, facts), True
+    _room(work, checked.size)
+    with hold(folder) if engine.leads else contextlib.nullcontext():
+        jobs = list(_jobs(checked, data, name, folder / "frames", 1 if engine.crowded else threads))
+        _store(jobs, engine, progress)
+        if engine.leads:
+            facts = _describe(data, checked, competition, name, map(_stored, jobs), folds, seed, progress, folder)
+            seal(folder, facts, [*sorted((folder / "videos").iterdir()), folder / "folds.parquet", folder / "findings.parquet"])
+            make_current(folder)
+    return Prepared(folder, sealed(folder) or {}), False
+
+
+def survey(
+    data: Path, competition: Competition, name: str, *, folds: int = 5, seed: int = 0, threads: int = 2, progress: Progress = silent
+) -> tuple[dict, dict]:
+    """Check a data folder as `prepare` does, frame by frame, and write nothing: the facts, and {finding: {"count", "places"}}."""
+    checked = check(data, competition, keep=KEPT, progress=progress)
+    jobs = _jobs(checked, data, name, Path(), threads)
+    return _describe(
+        data, checked, competition, name, ((job, facts, columns) for job in jobs for columns, facts in [read(job)]), folds, seed, progress
+    ), checked.found.report()
+
+
+def _jobs(checked: Checked, data: Path, name: str, folder: Path, threads: int) -> Iterator[Job]:
+    for split, videos in checked.splits.items():
+        for rows in shards(len(videos.ids)):
+            ids = tuple(videos.ids[rows.start : rows.stop])
+            yield Job(shard_path(folder, split, rows.start), data.resolve(), name, split, rows.start, ids, checked.holds, threads)
+
+
+def _room(work: Path, size: int) -> None:
+    """Raise OutOfResources before anything is written when the frames would not fit."""
+    there = next(p for p in (work, *work.resolve().parents) if p.is_dir())
+    if (free := shutil.disk_usage(there).free) < size + SPARE:
+        raise OutOfResources(f"the frames take {size:,} bytes and {there} has {free:,} free; make room, or choose another disk with --work")
+
+
+def _store(jobs: list[Job], engine: Engine, progress: Progress) -> None:
+    """Make the shards that are missing."""
+    missing = [job for job in jobs if not job.path.is_file()]
+    done, of = sum(len(job.ids) for job in jobs) - sum(len(job.ids) for job in missing), sum(len(job.ids) for job in jobs)
+    for job in engine.each(make, missing):
+        done += len(job.ids)
+        progress("frames", done, of)
+
+
+def _stored(job: Job) -> Shard:
+    names = () if job.holds == "features" else ("measures", "hashes")
+    return job, shard_facts(job.path), read_shard(job.path, names)
+
+
+def _describe(
+    data: Path,
+    checked: Checked,
+    competition: Competition,
+    name: str,
+    done: Iterator[Shard],
+    folds: int,
+    seed: int,
+    progress: Progress,
+    folder: Path | None = None,
+) -> dict:
+    """Take in all shards and texts, count what is wrong or alike, deal the folds, and return the facts; write tables when given a folder."""
+    found, seen, labelled = checked.found, Survey(checked.splits, competition.fields), competition.labelled
+    test = competition.test_split(checked.splits)
+    _frames(seen, found, done, progress)
+    for split in checked.splits:
+        _texts(data, split, competition, seen, progress, folder)
+    group, rows = seen.groups(labelled, test, found, progress), seen.rows[labelled]
+    labels = checked.splits[labelled].labels
+    group, presence = group[rows.start : rows.stop], seen.presence[rows.start : rows.stop]
+    shifted = seen.shifted(labelled, test, found)
+    for label in rare(labels, folds):
+        found.add("label.rare", label)
+    if folder:
+        dealt = pl.DataFrame({"id": checked.splits[labelled].ids, "fold": deal(labels, presence, group, folds, seed), "group": group})
+        publish(folder / "folds.parquet", dealt.write_parquet)
+        places = [(code, place) for code, entry in found.report().items() for place in entry["places"]]
+        publish(folder / "findings.parquet", pl.DataFrame(places, {"code": pl.String, "place": pl.String}, orient="row").write_parquet)
+    return {
+        "data": str(data.resolve()),
+        "competition": name,
+        "holds": checked.holds,
+        "labelled": labelled,
+        "unlabelled": competition.unlabelled,
+        "test": test,
+        "fields": list(competition.fields),
+        "classes": sorted({label for label in labels if label is not None}),
+        "known_classes": checked.classes,
+        "counts": {split: len(videos.ids) for split, videos in checked.splits.items()},
+        "frames": {split: int(seen.frames[rows.start : rows.stop].sum()) for split, rows in seen.rows.items()},
+        "folds": folds,
+        "seed": seed,
+        "findings": found.report(SHOWN),
+        "statistics": seen.statistics(),
+        "shift": shifted,
+    }
+
+
+def _frames(seen: Survey, found: Findings, done: Iterator[Shard], progress: Progress) -> None:
     widths: dict[str, str] = {}
-    with hold(folder):
-        frames = {split: _store(folder / "frames", split, videos, checked, widths, threads, progress) for split, videos in checked.splits.items()}
-        labelled = checked.splits[competition.labelled]
-        labels = [v.label for v in labelled]
-        _tables(folder, checked, frames, competition, stratified(labels, folds, seed))
-        facts = {
-            "data": str(data.resolve()),
-            "competition": name,
-            "holds": checked.holds,
-            "labelled": competition.labelled,
-            "unlabelled": competition.unlabelled,
-            "test": competition.test,
-            "fields": list(competition.fields),
-            "classes": sorted(set(labels)),
-            "known_classes": checked.classes,
-            "counts": {split: len(videos) for split, videos in checked.splits.items()},
-            "frames": {split: sum(counts) for split, counts in frames.items()},
-            "folds": folds,
-            "seed": seed,
-            "rare": rare(labels, folds),
-            "findings": checked.found.report(),
-        }
-        seal(folder, facts, [folder / "videos.parquet", folder / "folds.parquet"])
-    make_current(folder)
-    return Prepared(folder, sealed(folder)), False
+    for job, facts, columns in done:
+        widths |= facts["widths"]
+        same_width(widths)
+        found.merge(facts["findings"])
+        seen.see(job.split, job.start, facts["counts"], columns.get("measures", []), columns.get("hashes", []))
+        progress(f"frames of {job.split}", job.start + len(job.ids), len(seen.rows[job.split]))
 
 
-def _store(folder: Path, split: str, videos: list[Video], checked: Checked, widths: dict[str, str], threads: int, progress: Progress) -> list[int]:
-    """Store the frames of a split shard by shard; return the frames per video that can be used.
-
-    widths: numbers per frame of ready features, each with a video that has so many; all splits add to it. Raises DataInvalid for a second one.
-    """
-    counts: list[int] = []
-    with ThreadPoolExecutor(threads) as pool:
-        for rows in shards(len(videos)):
-            path = shard_path(folder, split, rows.start)
-            if not path.is_file():
-                _shard(path, [videos[i] for i in rows], checked.holds, pool)
-            facts = shard_facts(path)
-            counts += facts["counts"]
-            _same(widths | facts["widths"])
-            widths |= facts["widths"]
-            checked.found.merge(facts["findings"])
-            progress(f"frames of {split}", rows.stop, len(videos))
-    return counts
+def _texts(data: Path, split: str, competition: Competition, seen: Survey, progress: Progress, folder: Path | None) -> None:
+    """Take in the texts of a split, and write its tables part by part."""
+    videos, rows = competition.videos(data, split, Findings()), seen.rows[split]
+    for start in range(0, max(1, len(rows)), PART):
+        part = list(islice(videos, PART))
+        for at, video in enumerate(part, start):
+            seen.read(split, at, video)
+        if folder:
+            _table(part_path(folder, split, start), split == competition.labelled, part, competition.fields, seen.frames[rows.start + start :])
+        progress(f"texts of {split}", start + len(part), len(rows))
 
 
-def _shard(path: Path, videos: list[Video], holds: str, pool: ThreadPoolExecutor) -> None:
-    found = Findings()
-    read, counts, reports = zip(*pool.map(_features if holds == "features" else _proved, videos))
-    for report in reports:  # in the order of videos, whatever the threads did
-        found.merge(report)
-    widths = {str(rows.shape[1]): video.id for video, rows in zip(videos, read) if holds == "features" and len(rows)}
-    _same(widths)
-    joined = [{"features": rows} for rows in read] if holds == "features" else [join_pictures(encoded) for encoded in read]
-    columns = {column: [j[column] for j in joined] for column in joined[0]}
-    write_shard(path, columns, {"counts": list(counts), "findings": found.report(), "widths": widths})
-
-
-def _same(widths: dict[str, str]) -> None:
-    if len(widths) > 1:
-        raise DataInvalid(f"features must be equally wide: {', '.join(f'those of {name} have {width} numbers' for width, name in widths.items())}")
-
-
-def _features(video: Video) -> tuple[np.ndarray, int, dict]:
-    found = Findings()
-    rows = features(video.source, MOST_FRAMES, found)
-    return rows, len(rows), found.report()
-
-
-def _proved(video: Video) -> tuple[list[bytes], int, dict]:
-    """Read the frames of a video and decode each once: damaged ones become b"", so that positions stay."""
-    if not video.source.path.is_file():
-        return [], 0, {}  # counted by the check already
-    found = Findings()
-    encoded = pictures(video.source, MOST_FRAMES, found)
-    kept = [data if decode(data, PROOF, found, f"{video.id}#{i}") is not None else b"" for i, data in enumerate(encoded)]
-    return kept, sum(map(bool, kept)), found.report()
-
-
-def _tables(folder: Path, checked: Checked, frames: dict[str, list[int]], competition: Competition, folds: np.ndarray) -> None:
-    rows = [
-        {"id": v.id, "split": split, **v.fields, "label": v.label if split == competition.labelled else None, "frames": count}
-        for split, videos in checked.splits.items()
-        for v, count in zip(videos, frames[split])
-    ]
-    schema = {"id": pl.String, "split": pl.String, **dict.fromkeys(competition.fields, pl.String), "label": pl.String, "frames": pl.Int32}
-    ids = [v.id for v in checked.splits[competition.labelled]]
-    for name, table in (("videos", pl.DataFrame(rows, schema)), ("folds", pl.DataFrame({"id": ids, "fold": folds}))):
-        publish(folder / f"{name}.parquet", table.write_parquet)
+def _table(path: Path, labelled: bool, videos: list[Video], fields: tuple[str, ...], frames: np.ndarray) -> None:
+    schema = {"id": pl.String, **dict.fromkeys(fields, pl.String), "label": pl.String, "frames": pl.Int32}
+    rows = [(v.id, *(v.fields[f] for f in fields), v.label if labelled else None, count) for v, count in zip(videos, frames.tolist())]
+    publish(path, pl.DataFrame(rows, schema, orient="row").write_parquet)

@@ -1,102 +1,127 @@
 """Check the annotations of every split against each other, the class list and the archives on disk."""
 
-import os
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from wbdc.competitions import Competition, Video
+from wbdc.competitions import Competition
 from wbdc.core.errors import DataInvalid
 from wbdc.core.files import digest, sha256
-from wbdc.core.findings import Findings
+from wbdc.core.findings import SHOWN, Findings
 from wbdc.data.archive import BROKEN, checksums
+from wbdc.prepare.catalogue import CATALOGUE
+
+Progress = Callable[[str, int, int], None]  # what, done, of
+
+
+class Split(NamedTuple):
+    """The videos of a split in the order of its annotations, and their classes (None where there is none)."""
+
+    ids: list[str]
+    labels: list[str | None]
 
 
 class Checked(NamedTuple):
-    """splits: videos by split; classes: every id an answer may name; holds: "jpeg" or "features"; found: what was survived; print: hash of the data."""
+    """splits by name; classes: every id an answer may name; holds: "jpeg" or "features"; found: all that was wrong; print: hash of the data;
+    size: bytes of all archives.
+    """
 
-    splits: dict[str, list[Video]]
+    splits: dict[str, Split]
     classes: list[str]
     holds: str
     found: Findings
     print: str
+    size: int
 
 
-def check(root: Path, competition: Competition) -> Checked:
-    """Read and check a data folder. Raises DataInvalid for what would break later; counts what can be survived."""
+def check(root: Path, competition: Competition, *, keep: int = SHOWN, progress: Progress = lambda what, done, of: None) -> Checked:
+    """Read the annotations of a data folder and compare them with each other and with the archives that lie there.
+
+    Every fault is counted, `keep` places of each. Raises DataInvalid for a folder or a file that cannot be read at all.
+    """
     if not root.is_dir():
         raise DataInvalid(f"{root} is not a folder; give the one that holds annotations/")
-    found, holds, classes = Findings(), competition.frames(root), competition.classes(root)
-    splits = {split: competition.videos(root, split, found) for split in competition.splits(root)}
-    if competition.labelled not in splits:
+    found, holds, classes = Findings(keep), competition.frames(root), competition.classes(root)
+    names = competition.splits(root)
+    if competition.labelled not in names:
         raise DataInvalid(f"{root / 'annotations'} has no {competition.labelled}.json; there is nothing to learn from")
-    _labels(splits, competition, classes, found)
-    _once(splits)
-    present = {split: _archives(root, split, videos, holds, found) for split, videos in splits.items()}
-    return Checked(splits, classes, holds, found, fingerprint(root, list(splits), classes, present))
-
-
-def fingerprint(root: Path, splits: list[str], classes: list[str], present: dict[str, list]) -> str:
-    """Hash what determines the prepared data: annotations by content, archives by name and size, shared ones by checksums."""
-    return digest([sha256(root / "annotations" / f"{s}.json") for s in splits], classes, present)
-
-
-def _labels(splits: dict[str, list[Video]], competition: Competition, classes: list[str], found: Findings) -> None:
-    known, labelled = set(classes), splits[competition.labelled]
-    if not labelled:
+    splits = {name: _split(root, name, competition, found, progress) for name in names}
+    if not splits[competition.labelled].ids:
         raise DataInvalid(f"{competition.labelled}.json holds no items; there is nothing to learn from")
-    bare = [v.id for v in labelled if v.label is None]
-    if bare:
-        raise DataInvalid(f"{len(bare)} items of {competition.labelled}.json have no category_id, first {', '.join(bare[:3])}; label or remove them")
-    unknown = [f"{v.id} → {v.label!r}" for v in labelled if v.label not in known]
-    if unknown:
-        raise DataInvalid(
-            f"{len(unknown)} items of {competition.labelled}.json name unknown classes, first {', '.join(unknown[:3])}; "
-            f"correct them, or put a taxonomy.csv with your classes beside the data ({len(classes)} are known)"
-        )
-    for split, videos in splits.items():
-        for video in videos:
-            if split != competition.labelled and video.label is not None:
-                found.add("label.unexpected", f"{split}: {video.id}")  # never read further
+    _labels(splits, competition, classes, found)
+    _once(splits, found)
+    print, size = hashlib.sha256(digest([sha256(root / "annotations" / f"{s}.json") for s in splits], classes).encode()), 0
+    for name, split in splits.items():
+        size += (_members if holds == "features" else _files)(root, name, set(split.ids), competition, found, print)
+    return Checked(splits, classes, holds, found, print.hexdigest()[:12], size)
 
 
-def _once(splits: dict[str, list[Video]]) -> None:
+def refuse(found: dict[str, dict]) -> None:
+    """Raise DataInvalid for what would break later: the findings (a report of them) that the catalogue calls errors."""
+    errors = [code for code in found if CATALOGUE[code].severity == "error"]
+    if errors:
+        count, places = found[errors[0]]["count"], found[errors[0]]["places"]
+        others = f"; {len(errors) - 1} other kinds of error too" if errors[1:] else ""
+        more = f"; list them with `wbdc prepare --check-only --list {errors[0]}`" if count > 3 else ""
+        raise DataInvalid(f"{CATALOGUE[errors[0]].what}: {count:,}, first {', '.join(places[:3])}; {CATALOGUE[errors[0]].fix}{more}{others}")
+
+
+def _split(root: Path, name: str, competition: Competition, found: Findings, progress: Progress) -> Split:
+    split = Split([], [])
+    for video in competition.videos(root, name, found, lambda done, of: progress(f"annotations of {name}", done, of)):
+        split.ids.append(video.id)
+        split.labels.append(video.label)
+    if not split.ids:
+        found.add("split.empty", name)
+    return split
+
+
+def _labels(splits: dict[str, Split], competition: Competition, classes: list[str], found: Findings) -> None:
+    known = set(classes)
+    for name, split in splits.items():
+        for video, label in zip(split.ids, split.labels):
+            if name != competition.labelled:
+                if label is not None:
+                    found.add("label.unexpected", f"{name}: {video}")  # never read further
+            elif label is None:
+                found.add("label.missing", video)
+            elif label not in known:
+                found.add("label.unknown", f"{video} → {label!r}")
+
+
+def _once(splits: dict[str, Split], found: Findings) -> None:
     where: dict[str, str] = {}
-    twice = []
-    for split, videos in splits.items():
-        twice += [f"{v.id} ({where[v.id]} and {split})" for v in videos if where.setdefault(v.id, split) != split]
-    if twice:
-        raise DataInvalid(f"{len(twice)} ids stand in two splits, first {', '.join(twice[:3])}; keep each in one")
+    for name, split in splits.items():
+        for video in split.ids:
+            if where.setdefault(video, name) != name:
+                found.add("id.twice.splits", f"{video} ({where[video]} and {name})")
 
 
-def _archives(root: Path, split: str, videos: list[Video], holds: str, found: Findings) -> list:
-    """Compare archives with annotations and return [(name, bytes)] of those that exist; of a shared one [(member, checksum)]."""
-    if holds == "features":
-        return _members(root / "zip_feats" / f"{split}.zip", {v.source.member for v in videos}, found)
-    wanted = {str(v.source.path): v.id for v in videos}
-    present = sorted((entry.path, entry.stat().st_size) for entry in _walk(root / "zip_frames" / split))
-    paths = {path for path, _ in present}
-    for path, name in wanted.items():
-        if path not in paths:
-            found.add("archive.missing", f"{split}: {name}")
-    for path in sorted(paths - set(wanted)):
-        found.add("archive.extra", f"{split}: {os.path.basename(path)}")
-    return [(os.path.relpath(path, root), size) for path, size in present]
+def _files(root: Path, name: str, wanted: set[str], competition: Competition, found: Findings, print: "hashlib._Hash") -> int:
+    """Compare the files on disk with the annotations, add their names and sizes to the hash, and return their bytes."""
+    size = 0
+    for stored in competition.stored(root, name):
+        print.update(f"{stored.place}\0{stored.size}\n".encode(errors="surrogateescape"))
+        size += stored.size
+        if stored.id in wanted:
+            wanted.discard(stored.id)
+        else:
+            found.add("archive.extra", f"{name}: {stored.place}")
+    for video in sorted(wanted):
+        found.add("archive.missing", f"{name}: {video}")
+    return size
 
 
-def _members(path: Path, wanted: set[str], found: Findings) -> list:
-    """List what a shared archive holds. Equal sizes tell nothing: other features of the same videos have them too."""
+def _members(root: Path, name: str, ids: set[str], competition: Competition, found: Findings, print: "hashlib._Hash") -> int:
+    """Do the same for the members of an archive that the videos of a split share, by checksum: other features of equal videos have equal sizes."""
+    path, wanted = competition.source(root, name, "").path, {competition.source(root, name, video).member for video in ids}
     try:
-        present = checksums(path) if path.is_file() else []  # the store counts what is missing, video by video
+        present = checksums(path) if path.is_file() else []  # the shards count what is missing, video by video
     except BROKEN as error:
         raise DataInvalid(f"{path} is no archive that can be read: {error}; copy or download it again") from error
-    for name in sorted({name for name, _ in present} - wanted):
-        found.add("archive.extra", f"{path.name}: {name}")
-    return present
-
-
-def _walk(folder: Path) -> Iterator[os.DirEntry]:
-    if folder.is_dir():
-        for bucket in os.scandir(folder):
-            if bucket.is_dir():
-                yield from (entry for entry in os.scandir(bucket.path) if entry.name.endswith(".zip") and entry.is_file())
+    for member, state in present:
+        print.update(f"{path.name}\0{member}\0{state}\n".encode(errors="surrogateescape"))
+        if member not in wanted:
+            found.add("archive.extra", f"{path.name}: {member}")
+    return path.stat().st_size if path.is_file() else 0

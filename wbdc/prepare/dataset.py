@@ -1,5 +1,6 @@
 """A prepared dataset on disk: opened by its hash, its rows in a fixed order."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from wbdc.core.errors import UsageFault
 from wbdc.core.files import check_seal, publish_json, read_json, sealed
 
 CURRENT = "current.json"  # which dataset `wbdc prepare` was last asked for
+PART = 2**14  # rows of a table's part: a million texts never lie in memory together
 
 
 @dataclass(frozen=True)
@@ -24,17 +26,36 @@ class Prepared:
         """The name that stands for the data, its checks and its folds."""
         return self.folder.name
 
-    def videos(self, split: str) -> pl.DataFrame:
-        """Return the rows of a split in order: id, label, one column per text field, frames (stored)."""
-        return pl.read_parquet(self.folder / "videos.parquet").filter(pl.col("split") == split)
+    def parts(self, split: str) -> list[Path]:
+        """List the tables of a split, each of the next `PART` rows: id, one column per text field, label, frames (stored)."""
+        return [part_path(self.folder, split, start) for start in range(0, max(1, self.facts["counts"][split]), PART)]
+
+    def videos(self, split: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Return some columns of all rows of a split, in order; all columns when None."""
+        return pl.read_parquet(self.parts(split), columns=None if columns is None else list(columns))
+
+    def rows(self, split: str, rows: range, columns: Sequence[str]) -> pl.DataFrame:
+        """Return some columns of a few rows in order, without reading the others' texts."""
+        return pl.scan_parquet(self.parts(split)).select(columns).slice(rows.start, len(rows)).collect()
 
     def labels(self) -> list[str]:
         """Return the classes of the labelled videos, in order of rows."""
-        return self.videos(self.facts["labelled"])["label"].to_list()
+        return self.videos(self.facts["labelled"], ["label"])["label"].to_list()
 
     def folds(self) -> np.ndarray:
         """Return the fold of each labelled video, in order of rows: (n,) int."""
         return pl.read_parquet(self.folder / "folds.parquet")["fold"].to_numpy()
+
+    def findings(self) -> dict[str, dict]:
+        """Return what was wrong: {code: {"count": int, "places": [str]}}."""
+        places = pl.read_parquet(self.folder / "findings.parquet").group_by("code", maintain_order=True).agg("place")
+        listed = dict(places.iter_rows())
+        return {code: {"count": entry["count"], "places": listed[code]} for code, entry in self.facts["findings"].items()}
+
+
+def part_path(folder: Path, split: str, start: int) -> Path:
+    """Name the table that holds the rows of a split from `start` on."""
+    return folder / "videos" / f"{split}-{start // PART:05d}.parquet"
 
 
 def open_prepared(work: Path, name: str | None = None) -> Prepared:

@@ -1,4 +1,8 @@
-"""A view: what one kit reads of a prepared dataset, made once: token ids, and frames as pixels of its tower's size."""
+"""A view: what one kit reads of a prepared dataset, made once: token ids, and frames in the form that its epochs read fastest.
+
+Forms: "jpeg" (the archives' own bytes, decoded at each visit), "raw" (uint8 pixels of the tower's size), "looked" (the vectors of a
+frozen tower), "features" (those that the data bring).
+"""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -7,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from wbdc.core.errors import DataInvalid
+from wbdc.core.errors import DataInvalid, OutOfResources, UsageFault
 from wbdc.core.files import digest, hold
 from wbdc.core.findings import Findings
 from wbdc.core.look import Look
@@ -16,21 +21,29 @@ from wbdc.data.archive import choose
 from wbdc.data.frames import look_at
 from wbdc.data.store import Column, shard_path, shards, split_pictures, write_shard
 from wbdc.data.text import TextReader
+from wbdc.nets.vision import Vision
 from wbdc.prepare.dataset import Prepared
+
+STORES = ("auto", "jpeg", "raw")
+LOOKED = 64  # frames a frozen tower looks at together
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How a kit reads: text, and `frames` frames a video for a tower that wants `look` (None: ready features)."""
+    """How a kit reads: text, and `frames` frames a video for a tower that wants `look` (None: ready features).
+
+    tower: a frozen one whose vectors are all that training needs; None when it needs pixels.
+    """
 
     text: TextReader
     look: Look | None
     frames: int
+    tower: Vision | None = None
 
     def name(self) -> str:
         """Hash what determines the view."""
         text = [self.text.tokenizer.to_str(), list(self.text.fields.items()), self.text.length, sorted(self.text.tail)]
-        return digest(text, self.look, self.frames)
+        return digest(text, self.look, self.frames, *([_print(self.tower)] if self.tower else []))
 
 
 @dataclass(frozen=True)
@@ -38,55 +51,82 @@ class View:
     """The rows of one split, each as (token ids (T,) int32, frames (n, 3, S, S) uint8 or (n, D) float16)."""
 
     text: Column
-    stored: tuple[Column, Column] | None  # encoded frames, decoded at each visit: when pixels would not fit the disk
-    pixels: Column | None
+    stored: tuple[Column, ...]
+    made: Column | None  # frames as pixels or vectors; None: decoded at each visit
     reading: Reading
 
     def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.text[row], self.pixels[row] if self.pixels else _decoded(self.stored, row, self.reading)
+        return self.text[row], self.made[row] if self.made else _decoded(self.stored, row, self.reading)
 
 
-def open_view(prepared: Prepared, reading: Reading, split: str, *, threads: int = 2, progress: Callable[[str, int, int], None] = lambda what, done, of: None) -> View:
+def open_view(
+    prepared: Prepared,
+    reading: Reading,
+    split: str,
+    *,
+    store: str = "auto",
+    threads: int = 2,
+    progress: Callable[[str, int, int], None] = lambda what, done, of: None,
+) -> View:
     """Open the view of a split, made first where it is missing (shard by shard, resumable).
 
-    Pixels are kept raw while they take at most half of the free disk; else frames are decoded at each visit.
-    Raises DataInvalid when the data holds features and the kit wants pictures, or the reverse.
+    store: "jpeg" or "raw"; "auto" keeps pixels raw while they take at most half of the free disk. A frozen tower's vectors are always kept.
+    Raises DataInvalid when the data holds features and the kit wants pictures, or the reverse; OutOfResources when raw pixels do not fit.
     """
     if (prepared.facts["holds"] == "features") != (reading.look is None):
         reads = "features" if reading.look is None else "pictures"
         raise DataInvalid(f"the data holds {prepared.facts['holds']}, but the kit's vision plug reads {reads}; choose another [vision] use")
     count, folder, frames = prepared.facts["counts"][split], prepared.folder / "views" / reading.name(), prepared.folder / "frames"
     stored = tuple(Column(frames, split, name, count) for name in (("features",) if reading.look is None else ("bytes", "sizes")))
-    raw = (folder / "pixels").is_dir() or _fits(prepared, reading, split)
-    if _missing(folder, split, count, raw):
+    form = _form(prepared, reading, split, folder, store)
+    if _missing(folder, split, count, form):
         with hold(folder, wait=True):  # two folds that start together want the same view
-            _write(prepared, reading, split, folder, stored, raw, threads, progress)
-    return View(Column(folder / "text", split, "text", count), stored, Column(folder / "pixels", split, "frames", count) if raw else None, reading)
+            _write(prepared, reading, split, folder, stored, form, threads, progress)
+    return View(Column(folder / "text", split, "text", count), stored, Column(folder / form, split, "frames", count) if form else None, reading)
 
 
-def _missing(folder: Path, split: str, count: int, raw: bool) -> bool:
-    columns = ("text", "pixels") if raw else ("text",)
+def size(prepared: Prepared, reading: Reading, split: str) -> int:
+    """Return the most bytes that the frames of a split take in their view, pixels raw."""
+    frames = min(prepared.facts["frames"][split], reading.frames * prepared.facts["counts"][split])
+    return frames * (2 * reading.tower.dim if reading.tower else 3 * reading.look.size**2 if reading.look else 0)
+
+
+def _form(prepared: Prepared, reading: Reading, split: str, folder: Path, store: str) -> str | None:
+    """Name the folder of what is made of the frames; None when they are read as they are stored."""
+    if store not in STORES:
+        raise UsageFault(f"no store called {store!r}; one of: {', '.join(STORES)}")
+    if reading.look is None:
+        return None
+    if reading.tower:
+        return "looked"
+    free, wanted = shutil.disk_usage(prepared.folder).free, size(prepared, reading, split)
+    if store == "raw" and wanted > free and not (folder / "pixels").is_dir():
+        raise OutOfResources(f"raw pixels of {split} take {wanted:,} bytes and {free:,} are free; make room, or say --store jpeg")
+    return "pixels" if store == "raw" or (store == "auto" and ((folder / "pixels").is_dir() or _fits(wanted, free))) else None
+
+
+def _fits(wanted: int, free: int) -> bool:
+    return wanted * 2 < free
+
+
+def _missing(folder: Path, split: str, count: int, form: str | None) -> bool:
+    columns = ("text", form) if form else ("text",)
     return not all(shard_path(folder / column, split, rows.start).is_file() for rows in shards(count) for column in columns)
 
 
-def _fits(prepared: Prepared, reading: Reading, split: str) -> bool:
-    if reading.look is None:
-        return False  # features are small and stored as they are
-    most = min(prepared.facts["frames"][split], reading.frames * prepared.facts["counts"][split])
-    return most * 3 * reading.look.size**2 * 2 < shutil.disk_usage(prepared.folder).free
-
-
-def _write(prepared: Prepared, reading: Reading, split: str, folder: Path, stored: tuple, raw: bool, threads: int, progress: Callable) -> None:
-    rows = prepared.videos(split).select(list(reading.text.fields)).to_dicts()
+def _write(prepared: Prepared, reading: Reading, split: str, folder: Path, stored: tuple, form: str | None, threads: int, progress: Callable) -> None:
+    count = prepared.facts["counts"][split]
     with ThreadPoolExecutor(threads) as pool:
-        for part in shards(len(rows)):
+        for part in shards(count):
             path = shard_path(folder / "text", split, part.start)
             if not path.is_file():
-                write_shard(path, {"text": [np.array(ids, np.int32) for ids in reading.text([rows[i] for i in part])]})
-            path = shard_path(folder / "pixels", split, part.start)
-            if raw and not path.is_file():
-                write_shard(path, {"frames": list(pool.map(lambda row: _decoded(stored, row, reading), part))})
-            progress(f"view of {split}", part.stop, len(rows))
+                texts = prepared.rows(split, part, list(reading.text.fields)).to_dicts()
+                write_shard(path, {"text": [np.array(ids, np.int32) for ids in reading.text(texts)]})
+            path = shard_path(folder / form, split, part.start) if form else None
+            if path and not path.is_file():
+                seen = list(pool.map(lambda row: _decoded(stored, row, reading), part))
+                write_shard(path, {"frames": _looked(reading.tower, seen) if reading.tower else seen})
+            progress(f"view of {split}", part.stop, count)
 
 
 def _decoded(stored: Sequence[Column], row: int, reading: Reading) -> np.ndarray:
@@ -96,3 +136,24 @@ def _decoded(stored: Sequence[Column], row: int, reading: Reading) -> np.ndarray
         return features[choose(len(features), reading.frames)]
     encoded = split_pictures(stored[0][row], stored[1][row])
     return look_at([encoded[i] for i in choose(len(encoded), reading.frames)], reading.look, Findings())
+
+
+@torch.inference_mode()
+def _looked(tower: Vision, seen: list[np.ndarray]) -> list[np.ndarray]:
+    """Let a frozen tower look at the frames of some videos, (n, 3, S, S) uint8 each: (n, D) float16 each."""
+    pixels, device = np.concatenate(seen), next(tower.parameters()).device
+    batches = [torch.from_numpy(pixels[i : i + LOOKED]).to(device) for i in range(0, len(pixels), LOOKED)]
+    vectors = [tower.eval().encode(tower.normalise(batch)).half().cpu().numpy() for batch in batches]
+    joined = np.concatenate(vectors) if vectors else np.zeros((0, tower.dim), np.float16)
+    return np.split(joined, np.cumsum([len(frames) for frames in seen])[:-1])
+
+
+def _print(tower: Vision) -> list:
+    """Hash the weights of a tower."""
+    import hashlib
+
+    made = hashlib.sha256()
+    for name, tensor in sorted(tower.state_dict().items()):
+        made.update(name.encode())
+        made.update(tensor.cpu().contiguous().view(torch.uint8).numpy() if tensor.dim() else tensor.cpu().numpy().tobytes())
+    return [made.hexdigest()]

@@ -39,7 +39,7 @@ def serve(
     engine = Engine([home / m["folder"] for m in blend["members"]], [m["weight"] for m in blend["members"]], where, how, count)
     marks["loaded"] = time.perf_counter() - began
     findings = Findings()
-    videos = _chosen(contest.videos(data, split or contest.test, findings), sample)
+    videos = _chosen(list(contest.videos(data, split or contest.test_split(contest.splits(data)), findings)), sample)
     marks["listed"] = time.perf_counter() - began
     batches: list[tuple[int, float]] = []
 
@@ -112,4 +112,3 @@ def _chosen(videos: list[Video], sample: list[str] | None) -> list[Video]:
     if unknown:
         raise UsageFault(f"the sample names {len(unknown)} ids that are not in the split")
     return [by_id[i] for i in sample]
-

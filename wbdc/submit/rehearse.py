@@ -80,19 +80,18 @@ def rehearse(
 
 def _judged(competition: str, data: Path, split: str | None) -> Judged:
     contest = plug.build(competitions, {"use": competition})
-    videos = contest.videos(data, split or contest.test, Findings())
+    split = split or contest.test_split(contest.splits(data))
+    videos = list(contest.videos(data, split, Findings()))
     if not videos:
-        raise DataInvalid(f"{data} holds no video of the split {split or contest.test}; there is nothing to time")
-    return Judged(contest, competition, videos, contest.classes(data), split or contest.test)
+        raise DataInvalid(f"{data} holds no video of the split {split}; there is nothing to time")
+    return Judged(contest, competition, videos, contest.classes(data), split)
 
 
 def _sizes(judged: Judged) -> list[int]:
     return sizes([v.source.path for v in judged.videos])
 
 
-def _timed(
-    folder: Path, data: Path, judged: Judged, videos: Sequence[Video], *, device: str, threads: int | None, timeout: float
-) -> tuple[float, dict]:
+def _timed(folder: Path, data: Path, judged: Judged, videos: Sequence[Video], *, device: str, threads: int | None, timeout: float) -> tuple[float, dict]:
     """Answer videos in a fresh process, check the result file strictly, and return wall seconds and the process's own timings."""
     ids = [v.id for v in videos]
     with tempfile.TemporaryDirectory(prefix="wbdc-rehearse-") as place:

@@ -41,7 +41,15 @@ class Asked:
 
 
 def submit(
-    into: Path, home: Path, blend: dict, prepared: Prepared, data: Path, report: dict, asked: Asked, progress: Callable[[str, int, int], None], say: Callable[[str], None]
+    into: Path,
+    home: Path,
+    blend: dict,
+    prepared: Prepared,
+    data: Path,
+    report: dict,
+    asked: Asked,
+    progress: Callable[[str, int, int], None],
+    say: Callable[[str], None],
 ) -> dict:
     """Pack a blend, prove that the folder answers as the runs do, and time it when asked.
 
@@ -55,7 +63,15 @@ def submit(
     latency = None
     if asked.latency:
         verdict = rehearse(
-            into, data, items=asked.items, seconds=asked.seconds, sample=asked.sample, cap_seconds=asked.cap, device=asked.device, threads=threads, progress=progress
+            into,
+            data,
+            items=asked.items,
+            seconds=asked.seconds,
+            sample=asked.sample,
+            cap_seconds=asked.cap,
+            device=asked.device,
+            threads=threads,
+            progress=progress,
         )
         latency = {"word": verdict.word, "sentence": verdict.sentence, "code": verdict.code, **verdict.facts}
     checked = verify(into)
@@ -89,7 +105,7 @@ def prove(folder: Path, home: Path, blend: dict, data: Path, *, most: int, seed:
     Returns {"videos", "equal"}. Raises IntegrityBroken when an answer differs, ResultInvalid when the result file is no good.
     """
     contest = plug.build(competitions, {"use": blend["competition"]})
-    ids = [v.id for v in contest.videos(data, contest.test, Findings())]
+    ids = [v.id for v in contest.videos(data, contest.test_split(contest.splits(data)), Findings())]
     sample = [ids[i] for i in sorted(np.random.default_rng(seed).permutation(len(ids))[:most])]
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import polars as pl
 import torch
 from safetensors.torch import load_file
 
@@ -62,5 +63,6 @@ def start_from(model: VideoClassifier, folder: Path) -> str:
 
 def _texts(prepared: Prepared) -> Iterator[str]:
     for split in sorted(prepared.facts["counts"]):
-        for row in prepared.videos(split).select(prepared.facts["fields"]).iter_rows():
-            yield from row
+        for part in prepared.parts(split):
+            for row in pl.read_parquet(part, columns=prepared.facts["fields"]).iter_rows():
+                yield from row

@@ -29,13 +29,13 @@ class Session:
 
 def open_session(
     stage: str, kit: Kit, work: Path, *, fold: str = ALL, seed: int = 0, without: str | None = None, source: str = "auto",
-    prepared: str | None = None, device: str = "auto", threads: int | None = None, save_every: int = 0,
+    prepared: str | None = None, device: str = "auto", threads: int | None = None, save_every: int = 0, store: str = "auto",
 ) -> Session:  # fmt: skip
     """Resolve what a training command asks for, before anything is computed. Raises UsageFault, EnvironmentLacks."""
     kit.stage(stage)
     data = open_prepared(work, prepared)
     start = _source(kit, data, work, seed, source) if stage == "train" else None
-    machine = Machine(find_device(device), use_threads(threads), save_every)
+    machine = Machine(find_device(device), use_threads(threads), save_every, store)
     run = open_stage(work, stage, kit, data, seed=seed, without=without, source=start)
     return Session(run, parse_folds(fold, data.facts["folds"]), kit, data, machine, start)
 

@@ -25,6 +25,7 @@ from wbdc.train.finish import judge, save
 from wbdc.train.fit import fit
 from wbdc.train.kit import Kit
 from wbdc.train.optimizer import adamw, cosine, parts, set_rates
+from wbdc.train.reading import reading_of
 from wbdc.train.recipe import Stage
 from wbdc.train.rows import Rows
 from wbdc.train.runs import ALL, FACTS, Run, identify
@@ -41,6 +42,7 @@ class Machine:
     device: torch.device
     threads: int
     save_every: int = 0
+    store: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -75,29 +77,32 @@ def run_fold(run: Run, fold: str, kit: Kit, prepared: Prepared, machine: Machine
             made.weights["start"] = start_from(made.model, source.fold(ALL))
         for part, said in made.weights.items():
             telling.say(f"weights of {part}: {said}")
-        rows = _rows(run, stage, prepared, made, machine, telling)
+        rows = _rows(run, stage, prepared, made, machine, telling, kit)
         folds = prepared.folds() if run.facts["stage"] == "train" else np.full(len(rows.ids), -1)
         learned = np.flatnonzero(folds != int(fold)) if fold != ALL else np.arange(len(rows.ids))
         facts = _train(run, folder, stage, made, rows, learned, machine, telling, kit)
         held = np.flatnonzero(folds == int(fold)) if fold != ALL else np.array([], int)
         if len(held):
             facts |= judge(run, folder, fold, kit, made, rows, held, machine.device)
-        seal(folder, facts, [p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".json", ".parquet", ".py") and not p.name.startswith("state")])
+        seal(
+            folder, facts, [p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".json", ".parquet", ".py") and not p.name.startswith("state")]
+        )
         state.discard(folder)
     return sealed(folder)
 
 
-def _rows(run: Run, stage: Stage, prepared: Prepared, made: Assembled, machine: Machine, telling: Telling) -> Rows:
+def _rows(run: Run, stage: Stage, prepared: Prepared, made: Assembled, machine: Machine, telling: Telling, kit: Kit) -> Rows:
     facts = prepared.facts
     splits = [facts["labelled"]] if run.facts["stage"] == "train" else stage.splits or [facts["labelled"]]
     for split in splits:
         if split not in facts["counts"] or split == facts["test"]:
             raise UsageFault(f"pretrain.splits names {split!r}; the data has {', '.join(sorted(facts['counts']))}, and the test split is never trained on")
     code = {c: i for i, c in enumerate(facts["classes"])}
-    views = [open_view(prepared, made.reading, s, threads=machine.threads, progress=lambda what, done, of: telling.progress(what, done, of, "")) for s in splits]
+    reading, tell = reading_of(stage, made, machine.device, kit), lambda what, done, of: telling.progress(what, done, of, "")
+    views = [open_view(prepared, reading, s, store=machine.store, threads=machine.threads, progress=tell) for s in splits]
     ids, labels, places = [], [], []
     for number, split in enumerate(splits):
-        table = prepared.videos(split)
+        table = prepared.videos(split, ["id", "label"])
         ids += table["id"].to_list()
         labels += [code.get(label, -1) for label in table["label"].to_list()]
         places += [(number, row) for row in range(len(table))]

@@ -32,7 +32,12 @@ class Vision(nn.Module):
         raise NotImplementedError
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Look at the real frames only: (B, F, 3, S, S) uint8, (B, F) bool -> (B, F, dim), zeros where no frame is."""
+        """Look at the real frames only: (B, F, 3, S, S) uint8, (B, F) bool -> (B, F, dim), zeros where no frame is.
+
+        Vectors (B, F, dim) that a frozen tower has made before are passed on.
+        """
+        if self.look and frames.is_floating_point():
+            return frames.float() * mask[..., None]
         real = frames[mask]  # padding never goes through the tower
         seen = torch.zeros(*mask.shape, self.dim, device=frames.device)
         if len(real) == 0:

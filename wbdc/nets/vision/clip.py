@@ -19,7 +19,7 @@ FILES = ("open_clip_model.safetensors", "model.safetensors")
 class Clip(Vision):
     """model, weights: open_clip's names, such as "ViT-B-32" and "openai"; or architecture: a tower of one's own, random.
 
-    architecture: {embed_dim, quick_gelu, vision_cfg = {open_clip's CLIPVisionCfg}}, with look = {size, mean, std, interpolation}.
+    architecture: {embed_dim, quick_gelu, vision_cfg = {open_clip's CLIPVisionCfg}}, with look = {size, mean, std, interpolation, short}.
     Raises UsageFault for an unknown model, EnvironmentLacks when the weights are not on this machine.
     """
 
@@ -49,7 +49,7 @@ class Clip(Vision):
         return self.tower(pixels)
 
     def blueprint(self) -> dict:
-        return {"use": "clip", "frames": self.frames, "frozen": self.frozen, "architecture": self.architecture, "look": self.look._asdict()}
+        return {"use": "clip", "frames": self.frames, "frozen": self.frozen, "architecture": self.architecture, "look": self.look.table()}
 
     def _load(self, folder: Path, called: str) -> None:
         file = next(folder / f for f in FILES if (folder / f).is_file())
@@ -68,7 +68,13 @@ def _known(model: str, weights: str) -> tuple[dict, dict, str]:
         tags = open_clip.list_pretrained_tags_by_model(model)
         raise UsageFault(f"open_clip has no weights {weights!r} for {model}{hint(weights, tags)}")
     if listed.get("resize_mode", "shortest") != "shortest":
-        raise UsageFault(f"weights {weights!r} of {model} were trained on pictures that are {listed['resize_mode']}ed to a square; wbdc crops, so choose others")
-    architecture = {"embed_dim": config["embed_dim"], "vision_cfg": config["vision_cfg"], "quick_gelu": listed.get("quick_gelu", config.get("quick_gelu", False))}
+        raise UsageFault(
+            f"weights {weights!r} of {model} were trained on pictures that are {listed['resize_mode']}ed to a square; wbdc crops, so choose others"
+        )
+    architecture = {
+        "embed_dim": config["embed_dim"],
+        "vision_cfg": config["vision_cfg"],
+        "quick_gelu": listed.get("quick_gelu", config.get("quick_gelu", False)),
+    }
     look = {"size": config["vision_cfg"]["image_size"], "mean": listed["mean"], "std": listed["std"], "interpolation": listed["interpolation"]}
     return architecture, look, (listed.get("hf_hub") or f"{model}-{weights}").strip("/")

@@ -1,4 +1,6 @@
-"""Any picture model of timm: its size, mean and std come with its weights (Wightman, 2019)."""
+"""Any picture model of timm: its size, crop, mean and std come with its weights (Wightman, 2019)."""
+
+import math
 
 import timm
 import torch
@@ -17,7 +19,8 @@ FILE = "model.safetensors"
 class Timm(Vision):
     """model: timm's name with its tag, such as "swin_tiny_patch4_window7_224.ms_in1k". pretrained = false: random weights.
 
-    size: side of the frames in pixels, where it should differ from the model's own. look: how frames are shown, where it is known already.
+    size: side of the frames in pixels, where it should differ from the model's own; the short side is resized to it then.
+    look: how frames are shown, where it is known already.
     Raises UsageFault for an unknown model, EnvironmentLacks when the weights are not on this machine.
     """
 
@@ -33,7 +36,7 @@ class Timm(Vision):
         self.tower.to(memory_format=torch.channels_last)  # convolutions are a quarter faster that way, on CPUs and GPUs
         wants = resolve_model_data_config(self.tower)
         self.model, self.size, self.dim = model, size, self.tower.num_features
-        own = Look(size or wants["input_size"][-1], tuple(wants["mean"]), tuple(wants["std"]), _known(wants["interpolation"]))
+        own = Look(size or wants["input_size"][-1], tuple(wants["mean"]), tuple(wants["std"]), _known(wants["interpolation"]), None if size else _short(wants))
         self.look = Look.of(look) if look else own  # a saved look outlives timm's own list
         if pretrained:
             self._load()
@@ -43,13 +46,28 @@ class Timm(Vision):
         return self.tower(pixels.contiguous(memory_format=torch.channels_last))
 
     def blueprint(self) -> dict:
-        return {"use": "timm", "frames": self.frames, "frozen": self.frozen, "model": self.model, "pretrained": False, "size": self.size, "look": self.look._asdict()}
+        return {
+            "use": "timm",
+            "frames": self.frames,
+            "frozen": self.frozen,
+            "model": self.model,
+            "pretrained": False,
+            "size": self.size,
+            "look": self.look.table(),
+        }
 
     def _load(self) -> None:
         file = locate(f"timm/{self.model}", (FILE,)) / FILE
         taken, left = strict_part(load_file(file), self.tower.state_dict(), file)
         self.tower.load_state_dict(taken, strict=True)
         self.loaded = f"{self.model} from {file}: takes {len(taken)} tensors, leaves {len(left)} (its classifier)"
+
+
+def _short(wants: dict) -> int | None:
+    """Choose the short side that timm resizes to before it cuts the centre; None where that is the size, or where timm does something else."""
+    size = wants["input_size"][-1]
+    short = math.floor(size / wants["crop_pct"])
+    return short if short > size and wants["crop_mode"] == "center" else None
 
 
 def _known(interpolation: str) -> str:

@@ -33,6 +33,8 @@ Gradients = Callable[[Batch], Outcome]  # a Loss that has also added to every .g
 class Trick:
     """Changes nothing until a method is overridden. Subclass it in a file of its own."""
 
+    needs_pixels = False  # or the vectors of a frozen tower, made once, do
+
     def __init__(self, model: nn.Module):
         self.model = model
 

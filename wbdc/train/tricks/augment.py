@@ -19,6 +19,8 @@ class Augment(Trick):
     Raises UsageFault for a model that reads ready features.
     """
 
+    needs_pixels = True
+
     def __init__(self, model: nn.Module, *, shift: float = 0.1, scale: float = 0.15, turn: float = 10.0, flip: float = 0.5, colour: float = 0.2):
         super().__init__(model)
         if model.vision.look is None:
