@@ -14,12 +14,12 @@ import pytest
 import small
 from PIL import Image
 
-from wbdc.competitions import Source, wechat2022
+from wbdc.competitions import Source
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import EnvironmentLacks
 from wbdc.core.findings import Findings
 from wbdc.core.look import Look
-from wbdc.data import archive, clips
+from wbdc.data import clips
 from wbdc.data.archive import choose, pictures
 from wbdc.data.clips import clip_pictures, each_second, upright
 from wbdc.data.frames import decode, prove
@@ -330,10 +330,6 @@ def test_a_root_may_hold_clips_alone(tmp_path):
     (tmp_path / "videos" / "test").mkdir()
     (tmp_path / "videos" / "test" / "1.mov").touch()  # copied later: seen, since the folder is listed anew
     assert WeChat2022().source(tmp_path, "test", "1").path.suffix == ".mov"
-
-
-def test_one_list_of_endings():
-    assert wechat2022.CLIPS == archive.CLIPS
 
 
 def facts(real_data):

@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 from wbdc.core.findings import Findings
 
+CLIPS = (".mp4", ".webm", ".avi", ".mkv", ".mov")  # real video files
+
 
 class Source(NamedTuple):
-    """Where the frames of a video lie: an archive of pictures, or one member (.npy features) of a shared archive."""
+    """Where the frames of a video lie: an archive of pictures, a video file, or one member (.npy features) of a shared archive."""
 
     path: Path
     member: str | None = None

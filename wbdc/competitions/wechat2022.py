@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from wbdc.competitions import Competition, Limits, Source, Stored, Video
+from wbdc.competitions import CLIPS, Competition, Limits, Source, Stored, Video
 from wbdc.core.errors import DataInvalid, ResultInvalid
 from wbdc.core.files import publish_bytes
 from wbdc.core.findings import Findings
@@ -16,7 +16,6 @@ from wbdc.core.records import Digits, records, text
 from wbdc.core.scores import f1
 
 COUNTS = Path(__file__).with_name("wechat2022_counts.json")  # rows per class of the labelled split; its keys are the official classes
-CLIPS = (".mp4", ".webm", ".avi", ".mkv", ".mov")
 
 
 class WeChat2022(Competition):

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from wbdc.competitions import Source
+from wbdc.competitions import CLIPS, Source
 from wbdc.core.findings import Findings
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".avif")
-CLIPS = (".mp4", ".webm", ".avi", ".mkv", ".mov")
 MOST_FRAMES = 32  # at 1 frame per second the contest gives no more
 MOST_MEMBERS = 10_000
 MOST_BYTES = 64 * 2**20  # of one member, once expanded

@@ -4,7 +4,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -42,11 +42,11 @@ def kit_file(name: str) -> str:
     return f"source/kits/{run}/{run.rsplit('-', 1)[0]}.json"
 
 
-def pack(into: Path, members: Sequence[Packed], *, competition: str, precision: str, facts: dict, retrain: Sequence[str]) -> dict:
+def pack(into: Path, members: Sequence[Packed], *, competition: str, precision: str, facts: dict, retrain: Sequence[str], optional: Collection[str] = ()) -> dict:
     """Make the folder `into` that runs alone, and return its manifest. Equal inputs give equal bytes.
 
     Only named files are copied (FLOORS, NEEDED, kits and their plugs), so nothing else can slip in. facts: what the README tells.
-    retrain: shell lines that train everything again, with `wbdc`, "$DATA" and "$WORK". An earlier package is replaced, anything else never.
+    optional: packages that only these data ask for, such as a reader of video files. retrain: shell lines that train everything again, with `wbdc`, "$DATA" and "$WORK". An earlier package is replaced, anything else never.
     Raises UsageFault for members that do not fit or a folder that is not ours, IntegrityBroken for a damaged fold.
     """
     contest = plug.build(competitions, {"use": competition})
@@ -55,11 +55,11 @@ def pack(into: Path, members: Sequence[Packed], *, competition: str, precision: 
     shutil.rmtree(making, ignore_errors=True)
     try:
         told = [_add_member(making, member) for member in members]
-        code = _add_code(making, [read_json(m.folder / MODEL) for m in members])
+        code = _add_code(making, [read_json(m.folder / MODEL) for m in members], optional)
         blend = {"competition": competition, "precision": precision, "members": [{"folder": f"models/{m.name}", "weight": m.weight} for m in members]}
         publish_json(making / "blend.json", blend)
         _add_scripts(making, contest.judge, retrain)
-        _text(making / "requirements.txt", requirements([*code, *making.glob("models/**/*.py")]))
+        _text(making / "requirements.txt", requirements([*code, *making.glob("models/**/*.py")], optional))
         _text(making / "README.md", readme(making, competition=competition, precision=precision, judge=contest.judge, members=told, facts=facts))
         manifest = write_manifest(making, {"competition": competition, "precision": precision, "members": [m.name for m in members]})
         _put(making, into)
@@ -115,7 +115,7 @@ def _plugs(table: object) -> list[str]:
     return sorted({*own, *(name for value in inner for name in _plugs(value))})
 
 
-def _add_code(making: Path, models: list[dict]) -> list[Path]:
+def _add_code(making: Path, models: list[dict], optional: Collection[str]) -> list[Path]:
     """Copy the floors that serve, and the whole of wbdc as `source/`. Return the served files that these models load."""
     home = Path(wbdc.__file__).parent
     looks = {m["blueprint"]["vision"]["use"] for m in models}
@@ -128,7 +128,7 @@ def _add_code(making: Path, models: list[dict]) -> list[Path]:
             tower = inner.parts[:2] == ("nets", "vision") and inner.stem != "__init__"
             if path.suffix == ".py" and (not tower or inner.stem in looks):
                 loaded.append(path)
-    _text(making / "source" / "requirements.txt", all_requirements())
+    _text(making / "source" / "requirements.txt", all_requirements(optional))
     return loaded
 
 

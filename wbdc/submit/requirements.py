@@ -2,31 +2,31 @@
 
 import ast
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib import metadata
 from pathlib import Path
 
 from wbdc.core.errors import EnvironmentLacks
 
 
-def requirements(files: Iterable[Path]) -> str:
-    """Pin what some Python files import at their top: "numpy==2.1.0" lines, sorted. Imports inside functions are optional ones.
+def requirements(files: Iterable[Path], optional: Collection[str] = ()) -> str:
+    """Pin what some Python files import at their top: "numpy==2.1.0" lines, sorted.
 
-    Raises EnvironmentLacks when a file imports what is not installed here.
+    optional: packages that are imported inside functions, when the data ask for them. Raises EnvironmentLacks when a file imports what is not installed here.
     """
     wanted = sorted({name for path in files for name in _imports(path)} - {"wbdc", *sys.stdlib_module_names})
     known = metadata.packages_distributions()
     missing = [name for name in wanted if name not in known]
     if missing:
         raise EnvironmentLacks(f"files of the submission import {', '.join(missing)}, which no installed package provides; install it")
-    return _pinned({known[name][0] for name in wanted})
+    return _pinned({known[name][0] for name in wanted} | set(optional))
 
 
-def all_requirements() -> str:
-    """Pin what the whole of wbdc needs, training included, as far as it is installed."""
+def all_requirements(optional: Collection[str] = ()) -> str:
+    """Pin what the whole of wbdc needs, training included, as far as it is installed, and the optional packages that the data ask for."""
     needed = (r for r in metadata.requires("wbdc") or [] if "extra ==" not in r)
     names = {"".join(c if c.isalnum() or c in "-_." else " " for c in r).split()[0] for r in needed}
-    return _pinned({n for n in names if _version(n)})
+    return _pinned({n for n in names if _version(n)} | set(optional))
 
 
 def _pinned(names: set[str]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from wbdc import competitions
+from wbdc.competitions import CLIPS
 from wbdc.core import plug
 from wbdc.core.device import use_threads
 from wbdc.core.errors import IntegrityBroken
@@ -58,7 +59,10 @@ def submit(
     threads = use_threads(asked.threads)
     say(f"packing {len(blend['members'])} models into {into}")
     facts = {"commit": commit(), "data": prepared.hash, "report": report}
-    pack(into, packed(home, blend), competition=blend["competition"], precision=blend["precision"], facts=facts, retrain=retrain(home, blend, prepared))
+    pack(
+        into, packed(home, blend), competition=blend["competition"], precision=blend["precision"], facts=facts,
+        retrain=retrain(home, blend, prepared), optional=optional(blend["competition"], data),
+    )  # fmt: skip
     proved = prove(into, home, blend, data, most=PROOF, seed=0, device=asked.device, threads=threads, say=say)
     latency = None
     if asked.latency:
@@ -76,6 +80,13 @@ def submit(
         latency = {"word": verdict.word, "sentence": verdict.sentence, "code": verdict.code, **verdict.facts}
     checked = verify(into)
     return {"folder": str(into), "files": checked["files"], "bytes": checked["bytes"], "proved": proved, "latency": latency}
+
+
+def optional(competition: str, data: Path) -> list[str]:
+    """List the packages that only some data ask for: a reader of video files."""
+    contest = plug.build(competitions, {"use": competition})
+    first = next(contest.videos(data, contest.test_split(contest.splits(data)), Findings()), None)
+    return ["av"] if first and first.source.path.suffix.lower() in CLIPS else []
 
 
 def packed(home: Path, blend: dict) -> list[Packed]:

@@ -1,0 +1,48 @@
+"""The other layouts: the preliminary round's features end to end, and data of video files."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import small
+import toys
+
+from wbdc.submit.requirements import all_requirements, requirements
+from wbdc.submit.submission import optional
+
+
+def test_the_preliminary_round_end_to_end(tmp_path):
+    """zip_feats, two test splits: prepare, pretrain, train, ensemble, predict, and a submission that answers test_b alone."""
+    root, work = small.features(tmp_path / "data"), tmp_path / "work"
+    (root / "annotations" / "test.json").rename(root / "annotations" / "test_a.json")
+    (root / "zip_feats" / "test.zip").rename(root / "zip_feats" / "test_a.zip")
+    for folder, suffix in (("annotations", "json"), ("zip_feats", "zip")):
+        shutil.copy(root / folder / f"test_a.{suffix}", root / folder / f"test_b.{suffix}")
+    rows = [row | {"id": f"9{row['id'][1:]}"} for row in small.items("test")]
+    small.annotate(root, "test_b", rows)
+    small.pack(root / "zip_feats" / "test_b.zip", {f"{row['id']}.npy": small.numbers(np.ones((2, 6), np.float16)) for row in rows})
+    kit = tmp_path / "toy.toml"
+    without = re.sub(r" vision = [^,]+,", "", toys.KIT)  # ready features have no weights to give a rate
+    kit.write_text(re.sub(r"\[vision\].*?\n\n", '[vision]\nuse = "features"\ndim = 6\n\n', without, flags=re.DOTALL))
+    made = toys.told("prepare", "--data", root, "--work", work, "--folds", 2)
+    assert made["holds"] == "features" and made["test"] == "test_b" and made["counts"]["test_a"] == 4
+    common = ("--kit", kit, "--work", work, "--threads", 1)
+    toys.told("pretrain", *common, "--set", "pretrain.epochs=1")
+    toys.told("train", *common, "--fold", "each", "--set", "train.epochs=1", "--set", "train.batch=4")
+    toys.told("ensemble", "--work", work, "--draws", 100)
+    told = toys.told("submit", "--work", work, "--into", tmp_path / "packed")
+    assert told["proved"] == {"videos": 4, "equal": True} and json.loads((tmp_path / "packed" / "blend.json").read_text())["members"]
+
+
+def test_a_submission_on_video_files_asks_for_their_reader(tmp_path):
+    for folder in ("annotations", "videos/test"):
+        (tmp_path / folder).mkdir(parents=True)
+    small.annotate(tmp_path, "test", small.items("test"))
+    (tmp_path / "videos" / "test" / f"{small.ids('test')[0]}.webm").touch()
+    assert optional("wechat2022", tmp_path) == ["av"]
+    assert "av==" in requirements([Path(small.__file__)], ["av"]) and "av==" in all_requirements(["av"]) and "av==" not in all_requirements()
+    shutil.rmtree(tmp_path / "videos")
+    (tmp_path / "zip_frames").mkdir()
+    assert optional("wechat2022", tmp_path) == []
