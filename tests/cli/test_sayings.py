@@ -1,6 +1,8 @@
 """What the commands say, to people and to machines, and that what they say they would do is not done."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -174,7 +176,7 @@ def test_prepare_makes_ahead_what_a_kit_reads(data, tmp_path, kit, frozen, folde
     """A frozen tower looks once; training then makes nothing more, and ends with the very bits of a training that made its own."""
     table = ("--kit", kit, "--set", f"vision.frozen={frozen}")
     result = toys.wbdc("prepare", "--data", data, "--work", tmp_path / "a", "--folds", 3, "--threads", 1, *table)
-    assert result.exit_code == 0 and "reads labeled: at most" in result.stderr
+    assert result.exit_code == 0 and "reads labeled: at most" in result.stderr and "when none are there, in about" in result.stderr
     (views,) = Path(toys.told("prepare", "--data", data, "--work", tmp_path / "a", "--folds", 3)["folder"]).glob("views/*")
     assert {p.name for p in views.iterdir() if p.is_dir()} == {"text", folder}
     toys.told("prepare", "--data", data, "--work", tmp_path / "b", "--folds", 3)
@@ -184,3 +186,15 @@ def test_prepare_makes_ahead_what_a_kit_reads(data, tmp_path, kit, frozen, folde
         assert made.exit_code == 0 and ("view of labeled" in made.stderr) == (work == "b")
         ended.append(next((tmp_path / work / "runs").rglob("model.safetensors")).read_bytes())
     assert ended[0] == ended[1]
+
+
+def test_ranks_of_torchrun_make_the_very_views_that_one_process_makes(data, tmp_path, kit):
+    table = ("--data", data, "--folds", "3", "--threads", "1", "--kit", kit, "--set", "vision.frozen=true")
+    toys.told("prepare", "--work", tmp_path / "one", *table)
+    ran = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "wbdc", "prepare", "--work", tmp_path / "two", "--engine", "torchrun", *table],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    made = [{str(p.relative_to(tmp_path / work)): p.read_bytes() for p in (tmp_path / work).rglob("*.safetensors")} for work in ("one", "two")]
+    assert made[0] == made[1] and sum("looked" in name for name in made[0]) == 2

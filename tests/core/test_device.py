@@ -25,6 +25,15 @@ def test_auto_takes_what_is_there(gpus):
     assert device.find_device() == GPU and device.find_device("cpu") == CPU
 
 
+def test_each_rank_of_torchrun_takes_a_gpu_of_its_own(gpus, monkeypatch):
+    gpus(2)
+    taken = []
+    for rank in range(3):
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        taken.append(device.find_device())
+    assert taken == [torch.device("cuda:0"), torch.device("cuda:1"), torch.device("cuda:0")]
+
+
 @pytest.mark.parametrize("count, asked, said", [(0, "cuda", "torch sees no GPU"), (0, "cuda:0", "torch sees no GPU"), (1, "cuda:1", "torch sees 1 GPU")])
 def test_fault_36_a_gpu_that_is_not_there_is_exit_7(gpus, count, asked, said):
     gpus(count)

@@ -45,7 +45,7 @@ def prepare(
 
     from wbdc import competitions
     from wbdc.core import plug
-    from wbdc.core.device import find_device
+    from wbdc.core.device import find_device, use_threads
     from wbdc.core.errors import DataInvalid, UsageFault, hint
     from wbdc.prepare import engines
     from wbdc.prepare.build import KEPT
@@ -73,11 +73,16 @@ def prepare(
         else:
             place = plug.build(engines, {"use": engine})
             made, had = build(data, work, contest, competition, engine=place, progress=progress, **settings)
+            if chosen:
+                count = use_threads(1 if place.ranks > 1 else count)
+                make_views(
+                    chosen, made, seed=seed, store=store, device=find_device(device), threads=count, say=console.say, progress=progress,
+                    rank=place.rank, ranks=place.ranks,
+                )  # fmt: skip
+                place.meet()
             if not place.leads:
                 return
             facts, found, folder = made.facts, made.findings(), str(made.folder)
-            if chosen:
-                make_views(chosen, made, seed=seed, store=store, device=find_device(device), threads=count, say=console.say, progress=progress)
     if listed:
         for place in found.get(listed, {"places": []})["places"]:
             console.tell(place)

@@ -37,7 +37,7 @@ class WeChat2022(Competition):
     def splits(self, root: Path) -> list[str]:
         found = sorted(p.stem for p in (root / "annotations").glob("[!.]*.json"))
         if not found:
-            raise DataInvalid(f"{root / 'annotations'} holds no .json file; give the folder that holds annotations/ and zip_frames/ or zip_feats/")
+            raise DataInvalid(f"{root / 'annotations'} holds no .json file; give the folder that holds annotations/ and zip_frames/, videos/ or zip_feats/")
         return found
 
     def videos(self, root: Path, split: str, findings: Findings, progress: Callable[[int, int], None] = lambda done, of: None) -> Iterator[Video]:

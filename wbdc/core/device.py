@@ -11,9 +11,12 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 
 
 def find_device(asked: str = "auto") -> torch.device:
-    """Return the device asked for; "auto": the first GPU, else the CPU. Raises EnvironmentLacks when it is not there, UsageFault when nothing is called so."""
+    """Return the device asked for; "auto": the first GPU (under torchrun this process's own), else the CPU. Raises EnvironmentLacks when it is not there, UsageFault when nothing is called so."""
     if asked == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        rank = os.environ.get("LOCAL_RANK")
+        return torch.device("cuda") if rank is None else torch.device("cuda", int(rank) % torch.cuda.device_count())
     try:
         device = torch.device(asked)
     except RuntimeError as error:

@@ -65,6 +65,7 @@ def prepare(
             facts = _describe(data, checked, competition, name, map(_stored, jobs), folds, seed, progress, folder)
             seal(folder, facts, [*sorted((folder / "videos").iterdir()), folder / "folds.parquet", folder / "findings.parquet"])
             make_current(folder)
+    engine.meet()
     return Prepared(folder, sealed(folder) or {}), False
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from wbdc.competitions import Competition
+from wbdc.competitions import CLIPS, Competition
 from wbdc.core.errors import DataInvalid
 from wbdc.core.files import digest, sha256
 from wbdc.core.findings import SHOWN, Findings
@@ -13,6 +13,7 @@ from wbdc.data.archive import BROKEN, checksums
 from wbdc.prepare.catalogue import CATALOGUE
 
 Progress = Callable[[str, int, int], None]  # what, done, of
+CLIP_GROWS = 4  # times: frames of a clip as single pictures, at most (a minute of 720p at 2 Mbit/s)
 
 
 class Split(NamedTuple):
@@ -24,7 +25,7 @@ class Split(NamedTuple):
 
 class Checked(NamedTuple):
     """splits by name; classes: every id an answer may name; holds: "jpeg" or "features"; found: all that was wrong; print: hash of the data;
-    size: bytes of all archives.
+    size: bytes that the frames take once stored, at most.
     """
 
     splits: dict[str, Split]
@@ -103,7 +104,7 @@ def _files(root: Path, name: str, wanted: set[str], competition: Competition, fo
     size = 0
     for stored in competition.stored(root, name):
         print.update(f"{stored.place}\0{stored.size}\n".encode(errors="surrogateescape"))
-        size += stored.size
+        size += stored.size * (CLIP_GROWS if stored.place.lower().endswith(CLIPS) else 1)
         if stored.id in wanted:
             wanted.discard(stored.id)
         else:

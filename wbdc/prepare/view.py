@@ -7,8 +7,10 @@ frozen tower), "features" (those that the data bring).
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ from wbdc.prepare.dataset import Prepared
 
 STORES = ("auto", "jpeg", "raw")
 LOOKED = 64  # frames a frozen tower looks at together
+PROBED = 16  # videos that tell how long all will take
 
 
 @dataclass(frozen=True)
@@ -70,19 +73,49 @@ def open_view(
 ) -> View:
     """Open the view of a split, made first where it is missing (shard by shard, resumable).
 
+    Raises what `make_view` raises.
+    """
+    make_view(prepared, reading, split, store=store, threads=threads, progress=progress)
+    count, folder, form = prepared.facts["counts"][split], _folder(prepared, reading), _form(prepared, reading, split, store)
+    made = Column(folder / form, split, "frames", count) if form else None
+    return View(Column(folder / "text", split, "text", count), _stored(prepared, reading, split), made, reading)
+
+
+def make_view(
+    prepared: Prepared,
+    reading: Reading,
+    split: str,
+    *,
+    store: str = "auto",
+    threads: int = 2,
+    rank: int = 0,
+    ranks: int = 1,
+    progress: Callable[[str, int, int], None] = lambda what, done, of: None,
+) -> None:
+    """Make the shards of a view that are missing; of several `ranks`, each makes its part.
+
     store: "jpeg" or "raw"; "auto" keeps pixels raw while they take at most half of the free disk. A frozen tower's vectors are always kept.
     Raises DataInvalid when the data holds features and the kit wants pictures, or the reverse; OutOfResources when raw pixels do not fit.
     """
     if (prepared.facts["holds"] == "features") != (reading.look is None):
         reads = "features" if reading.look is None else "pictures"
         raise DataInvalid(f"the data holds {prepared.facts['holds']}, but the kit's vision plug reads {reads}; choose another [vision] use")
-    count, folder, frames = prepared.facts["counts"][split], prepared.folder / "views" / reading.name(), prepared.folder / "frames"
-    stored = tuple(Column(frames, split, name, count) for name in (("features",) if reading.look is None else ("bytes", "sizes")))
-    form = _form(prepared, reading, split, folder, store)
-    if _missing(folder, split, count, form):
-        with hold(folder, wait=True):  # two folds that start together want the same view
-            _write(prepared, reading, split, folder, stored, form, threads, progress)
-    return View(Column(folder / "text", split, "text", count), stored, Column(folder / form, split, "frames", count) if form else None, reading)
+    folder, form = _folder(prepared, reading), _form(prepared, reading, split, store)
+    if _missing(folder, split, prepared.facts["counts"][split], form):
+        with hold(folder, wait=True) if ranks == 1 else nullcontext():  # two folds that start together want the same view
+            _write(prepared, reading, split, folder, form, threads, (rank, ranks), progress)
+
+
+def seconds(prepared: Prepared, reading: Reading, split: str, *, threads: int = 2) -> float:
+    """Estimate how long a view takes to make, from its first videos."""
+    count, stored = prepared.facts["counts"][split], _stored(prepared, reading, split)
+    few = range(min(PROBED, count))
+    start = perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        seen = list(pool.map(lambda row: _decoded(stored, row, reading), few))
+    if reading.tower:
+        _looked(reading.tower, seen)
+    return (perf_counter() - start) * count / max(1, len(few))
 
 
 def size(prepared: Prepared, reading: Reading, split: str) -> int:
@@ -91,8 +124,18 @@ def size(prepared: Prepared, reading: Reading, split: str) -> int:
     return frames * (2 * reading.tower.dim if reading.tower else 3 * reading.look.size**2 if reading.look else 0)
 
 
-def _form(prepared: Prepared, reading: Reading, split: str, folder: Path, store: str) -> str | None:
+def _folder(prepared: Prepared, reading: Reading) -> Path:
+    return prepared.folder / "views" / reading.name()
+
+
+def _stored(prepared: Prepared, reading: Reading, split: str) -> tuple[Column, ...]:
+    names = ("features",) if reading.look is None else ("bytes", "sizes")
+    return tuple(Column(prepared.folder / "frames", split, name, prepared.facts["counts"][split]) for name in names)
+
+
+def _form(prepared: Prepared, reading: Reading, split: str, store: str) -> str | None:
     """Name the folder of what is made of the frames; None when they are read as they are stored."""
+    folder = _folder(prepared, reading)
     if store not in STORES:
         raise UsageFault(f"no store called {store!r}; one of: {', '.join(STORES)}")
     if reading.look is None:
@@ -114,10 +157,10 @@ def _missing(folder: Path, split: str, count: int, form: str | None) -> bool:
     return not all(shard_path(folder / column, split, rows.start).is_file() for rows in shards(count) for column in columns)
 
 
-def _write(prepared: Prepared, reading: Reading, split: str, folder: Path, stored: tuple, form: str | None, threads: int, progress: Callable) -> None:
-    count = prepared.facts["counts"][split]
+def _write(prepared: Prepared, reading: Reading, split: str, folder: Path, form: str | None, threads: int, share: tuple[int, int], progress: Callable) -> None:
+    count, stored, (rank, ranks) = prepared.facts["counts"][split], _stored(prepared, reading, split), share
     with ThreadPoolExecutor(threads) as pool:
-        for part in shards(count):
+        for part in list(shards(count))[rank::ranks]:
             path = shard_path(folder / "text", split, part.start)
             if not path.is_file():
                 texts = prepared.rows(split, part, list(reading.text.fields)).to_dicts()

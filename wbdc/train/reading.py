@@ -7,7 +7,7 @@ import torch
 
 from wbdc.core import plug
 from wbdc.prepare.dataset import Prepared
-from wbdc.prepare.view import Reading, open_view, size
+from wbdc.prepare.view import Reading, make_view, seconds, size
 from wbdc.train import tricks
 from wbdc.train.assemble import Assembled, assemble
 from wbdc.train.kit import Kit
@@ -24,11 +24,22 @@ def reading_of(stage: Stage, made: Assembled, device: torch.device, kit: Kit) ->
 
 
 def make_views(
-    kit: Kit, prepared: Prepared, *, seed: int, store: str, device: torch.device, threads: int, say: Callable[[str], None], progress: Progress
+    kit: Kit,
+    prepared: Prepared,
+    *,
+    seed: int,
+    store: str,
+    device: torch.device,
+    threads: int,
+    say: Callable[[str], None],
+    progress: Progress,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> None:
-    """Make ahead what `wbdc train` with this kit would make first. Raises what `open_view` raises."""
+    """Make ahead what `wbdc train` with this kit would make first; of several `ranks`, each makes its part. Raises what `make_view` raises."""
     reading = reading_of(kit.stage("train"), assemble(kit, prepared, seed), device, kit)
     for split in sorted({prepared.facts["labelled"], prepared.facts["unlabelled"]} & set(prepared.facts["counts"])):
         form = "vectors of the frozen tower" if reading.tower else "pixels" if reading.look else "features"
-        say(f"{kit.name} reads {split}: at most {size(prepared, reading, split) / 1e9:,.1f} GB of {form}")
-        open_view(prepared, reading, split, store=store, threads=threads, progress=progress)
+        takes = seconds(prepared, reading, split, threads=threads) / ranks
+        say(f"{kit.name} reads {split}: at most {size(prepared, reading, split) / 1e9:,.1f} GB of {form}; when none are there, in about {takes:,.0f} s")
+        make_view(prepared, reading, split, store=store, threads=threads, rank=rank, ranks=ranks, progress=progress)

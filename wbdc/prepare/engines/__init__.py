@@ -9,8 +9,13 @@ Make = Callable[[Job], None]  # a function of a module, so that another process 
 
 
 class Engine:
-    """Where shards are made. leads: whether this process writes what follows them; of several that run the same command, one does."""
+    """Where shards are made. leads: whether this process writes what follows them; of several that run the same command, one does.
 
+    rank, ranks: this process among those that run the same command.
+    """
+
+    rank: int = 0
+    ranks: int = 1
     leads: bool = True
     crowded: bool = False  # several workers share the CPUs of a machine, so each reads with one thread
 
@@ -20,6 +25,9 @@ class Engine:
         Raises what `make` raised; DataInvalid, naming the job, when two workers died on it.
         """
         raise NotImplementedError
+
+    def meet(self) -> None:
+        """Wait until every process that runs the same command has come this far."""
 
 
 Plug = Engine

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from types import ModuleType
 
 from wbdc.core.errors import UsageFault
 from wbdc.prepare.engines import Engine, Make
@@ -29,14 +30,23 @@ class Torchrun(Engine):
         self.leads = self.rank == 0
 
     def each(self, make: Make, jobs: Sequence[Job]) -> Iterator[Job]:
-        import torch.distributed as ranks
-
-        if not ranks.is_initialized():  # and never left again: a second meeting would find the addresses of the first
-            ranks.init_process_group("gloo")
+        ranks = _ranks()
         agreed = [list(jobs)]
         ranks.broadcast_object_list(agreed)  # rank 0's list: one who looked later would find other shards missing
         for job in agreed[0][self.rank :: self.ranks]:
             make(job)
             yield job
-        ranks.monitored_barrier(timeout=PATIENCE)  # names the rank that did not come
+        self.meet()
         yield from (job for i, job in enumerate(agreed[0]) if i % self.ranks != self.rank)
+
+    def meet(self) -> None:
+        _ranks().monitored_barrier(timeout=PATIENCE)  # names the rank that did not come
+
+
+def _ranks() -> ModuleType:
+    """Join the other processes, once: a second meeting would find the addresses of the first."""
+    import torch.distributed as ranks
+
+    if not ranks.is_initialized():
+        ranks.init_process_group("gloo")
+    return ranks
