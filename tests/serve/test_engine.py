@@ -16,7 +16,7 @@ from wbdc.data.archive import pictures
 from wbdc.data.feed import by_length, collate
 from wbdc.data.frames import look_at
 from wbdc.nets.vision import Vision
-from wbdc.serve import engine
+from wbdc.serve import reader
 from wbdc.serve.blend import blend
 from wbdc.serve.engine import Engine
 from wbdc.serve.predict import load, probabilities
@@ -66,9 +66,9 @@ def test_the_engine_answers_as_the_path_that_judges_training(tmp_path, videos, f
 @pytest.fixture
 def counted(monkeypatch) -> Counter:
     """How often frames were decoded and looked at."""
-    counts, forward, look = Counter(), Vision.forward, engine.look_at
+    counts, forward, look = Counter(), Vision.forward, reader.look_at
     monkeypatch.setattr(Vision, "forward", lambda self, *given: counts.update(["looks"]) or forward(self, *given))
-    monkeypatch.setattr(engine, "look_at", lambda encoded, *given: counts.update({"decodes": 1, "frames": len(encoded)}) or look(encoded, *given))
+    monkeypatch.setattr(reader, "look_at", lambda encoded, *given: counts.update({"decodes": 1, "frames": len(encoded)}) or look(encoded, *given))
     return counts
 
 

@@ -1,6 +1,7 @@
 """A packed folder: what it holds, what it does not, that it runs alone and answers as the tree does."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -41,6 +42,26 @@ def test_it_runs_alone_and_equals_the_tree_bit_for_bit(package, members, data, t
     ids = [line.split(",")[0] for line in (tmp_path / "own.csv").read_text().split()]
     assert len(check_result(tmp_path / "result.csv", "wechat2022", ids, answers.classes)) == 8
     assert not list(package.rglob("__pycache__")), "a run leaves nothing behind"
+
+
+def test_trap_17_two_ranks_answer_as_one_process_does(package, data, tmp_path):
+    one, two = ({"PATH": os.environ["PATH"], "PYTHON": sys.executable, "RANKS": ranks, "OMP_NUM_THREADS": "1"} for ranks in ("1", "2"))
+    for env in (one, two):
+        into = tmp_path / env["RANKS"]
+        given = ["--data", data, "--out", into / "result.csv", "--probabilities", into / "p.safetensors", "--device", "cpu", "--threads", "1"]
+        into.mkdir()
+        ran = subprocess.run(["sh", package / "run.sh", *given], env=env, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+    assert all((tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes() for name in ("result.csv", "p.safetensors"))
+
+
+def test_the_judges_script_has_the_contests_deadline_and_takes_another(package, data, tmp_path):
+    env = {"PATH": os.environ["PATH"], "PYTHON": sys.executable, "DATA": str(data), "RESULT": str(tmp_path / "result.csv")}
+    for deadline, code, says in (("contest", 0, ""), ("2.1", 0, "out of time"), ("0", 2, "no time at all"), ("soon", 2, "invalid")):
+        ran = subprocess.run(["sh", package / "inference.sh", "--device", "cpu"], env=env | {"DEADLINE": deadline}, capture_output=True, text=True, check=False)
+        assert ran.returncode == code and says in ran.stderr and ("out of time" in ran.stderr) == (deadline == "2.1"), ran.stderr
+        if code == 0:
+            assert len((tmp_path / "result.csv").read_text().splitlines()) == len(json.loads((data / "annotations" / "test.json").read_text()))
 
 
 def test_only_what_is_listed_is_packed(package):

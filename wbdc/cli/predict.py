@@ -43,6 +43,8 @@ def predict(
             home, blend, data, out, split=split, device=device, precision=precision, threads=threads, say=say,
             progress=lambda done, of: progress("predict", done, of), began=time.perf_counter(),
         )  # fmt: skip
+    if not timings:
+        return  # one of several ranks; the first one tells
     if as_json:
         return console.show({"result": str(out), **timings})
     console.tell(f"{timings['videos']:,} videos answered in {timings['marks']['written']:.1f} s: {out}")

@@ -1,151 +1,190 @@
 """The engine: archives in, probabilities out. Every frame is decoded once and looked at once per distinct tower.
 
-Threads read, decode and tokenise batches ahead while the networks work on the one before.
+Threads read, decode and tokenise batches ahead while the networks work on the one before. Under a deadline the member that counts most
+answers every video, the others follow as long as there is time, and who did not answer all videos counts for none.
 """
 
 import hashlib
-import threading
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from wbdc.competitions import Source, Video
+from wbdc.competitions import Video
 from wbdc.core.batch import Batch
 from wbdc.core.device import autocast
 from wbdc.core.errors import IntegrityBroken
 from wbdc.core.findings import Findings
-from wbdc.core.look import Look
-from wbdc.data.archive import features, pictures
-from wbdc.data.feed import by_length, collate
-from wbdc.data.frames import look_at
+from wbdc.data.feed import by_length
 from wbdc.nets.model import VideoClassifier
 from wbdc.serve.blend import blend
 from wbdc.serve.predict import Member, certain, load
+from wbdc.serve.reader import Reader, ahead, alike
+from wbdc.serve.schedule import Left, Pace, forever
+from wbdc.serve.stages import Stages
 
 AHEAD = 4  # batches being read while one is computed, at least; no thread shall wait for another's batch
+MOST_KEPT = 2**31  # bytes of vectors kept for members that follow under a deadline; what is beyond is read and looked at again
+
+Groups = dict[int, np.ndarray]  # rows of the videos that are answered together
+Progress = Callable[[int, int], None]
 
 
-class Stages:
-    """Seconds per stage, added up over threads."""
+class Scored(NamedTuple):
+    """said: what each of M members said of each group, (b, C) float32, None where time was up; seconds per stage; what was survived."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        """Add the length of a block to a stage."""
-        start = time.perf_counter()
-        yield
-        with self._lock:
-            self.seconds[stage] += time.perf_counter() - start
+    said: dict[int, list[np.ndarray | None]]
+    stages: dict[str, float]
+    findings: dict
 
 
 class Answers(NamedTuple):
-    """probabilities: (n, C) float32 in the order of the videos; classes: id of each column; seconds per stage; what was survived."""
+    """probabilities: (n, C) float32 in the order of the videos; classes: id of each column; seconds per stage; what was survived.
+
+    left_out: members without a say, since time was up; unanswered: videos of which none had said anything: they are given the mean of the others.
+    """
 
     probabilities: np.ndarray
     classes: list[str]
     stages: dict[str, float]
     findings: dict
+    left_out: list[int]
+    unanswered: int
 
 
 class Engine:
     """Members loaded once, and what they share: text read alike, frames shown alike, towers with equal weights."""
 
-    def __init__(self, folders: Sequence[Path], weights: Sequence[float], device: torch.device, precision: torch.dtype, threads: int):
+    def __init__(
+        self, folders: Sequence[Path], weights: Sequence[float], device: torch.device, precision: torch.dtype, threads: int, *, compiled: bool = False
+    ):
         self.members = [load(folder, device) for folder in folders]
         if any(m.classes != self.members[0].classes for m in self.members):
             raise IntegrityBroken("the members of this ensemble answer with different classes; train them on the same data")
         self.weights, self.device, self.precision, self.threads, self.ahead = list(weights), device, precision, threads, max(AHEAD, threads)
         self.classes, self.batch = self.members[0].classes, min(m.batch for m in self.members)
-        self.texts = [_alike(m.text.tokenizer.to_str(), m.text.fields, m.text.length, sorted(m.text.tail)) for m in self.members]
-        self.looks = [(m.model.vision.look, m.model.vision.frames) for m in self.members]
-        self.towers = [_alike(look, _weights(m)) for m, look in zip(self.members, self.looks)]
+        self.reader = Reader(self.members)
+        self.towers = [(alike(look, _weights(m)), m.without) for m, look in zip(self.members, self.reader.looks)]
+        self.order = sorted(range(len(self.members)), key=lambda i: -self.weights[i])
+        if compiled:
+            for member in self.members:
+                member.model.vision.encode = torch.compile(member.model.vision.encode, dynamic=True)
 
-    def answer(self, videos: Sequence[Video], progress: Callable[[int, int], None] = lambda done, of: None) -> Answers:
+    def groups(self, videos: Sequence[Video]) -> Groups:
+        """Group videos of like length: little padding, and the same groups every time."""
+        return dict(enumerate(by_length([sum(map(len, v.fields.values())) for v in videos], self.batch)))
+
+    def answer(self, videos: Sequence[Video], progress: Progress = lambda done, of: None, left: Left = forever) -> Answers:
         """Score videos. Faults in the data are survived and counted; raises ResultInvalid for scores that are not finite."""
-        stages, findings, done = Stages(), Findings(), 0
-        parts: list[np.ndarray | None] = [None] * len(videos)
-        groups = by_length([sum(map(len, v.fields.values())) for v in videos], self.batch)
-        with ThreadPoolExecutor(self.threads) as pool:
-            for rows, batches, report in _ahead(pool, groups, self.ahead, lambda rows: self._read([videos[i] for i in rows], stages)):
-                findings.merge(report)
-                for row, answer in zip(rows, self._compute(batches, stages)):
-                    parts[row] = answer
-                done += len(rows)
-                progress(done, len(videos))
-        found = np.stack(parts) if parts else np.zeros((0, len(self.classes)), np.float32)
-        return Answers(found, self.classes, dict(stages.seconds), findings.report())
+        groups = self.groups(videos)
+        return self.combine(groups, self.score(videos, groups, progress, left))
 
-    def _read(self, videos: list[Video], stages: Stages) -> tuple[list[Batch], dict]:
-        """Make one batch per member; what members read alike is read once."""
-        findings, ids = Findings(), [v.id for v in videos]
-        texts, frames = {}, {}
-        with stages.time("tokenise"):
-            for key, member in zip(self.texts, self.members):
-                if key not in texts:
-                    texts[key] = member.text([v.fields for v in videos])
-        for look, count in dict.fromkeys(self.looks):
-            frames[look, count] = [_frames(v.source, look, count, findings, stages) for v in videos]
-        with stages.time("collate"):
-            made = {}
-            for key in zip(self.texts, self.looks):
-                if key not in made:
-                    made[key] = collate(ids, texts[key[0]], frames[key[1]])
-        return [made[key] for key in zip(self.texts, self.looks)], findings.report()
+    def score(self, videos: Sequence[Video], groups: Groups, progress: Progress = lambda done, of: None, left: Left = forever) -> Scored:
+        """Let every member score some groups of videos, as far as time allows."""
+        run = _Run(self, videos, groups, progress, left)
+        try:
+            run.first()
+            run.rest()
+        except TimeoutError:  # reading hangs; what is there counts
+            pass
+        finally:
+            run.pool.shutdown(wait=left() > 0, cancel_futures=True)
+        return Scored(run.said, dict(run.stages.seconds), run.findings.report())
+
+    def combine(self, groups: Groups, scored: Scored) -> Answers:
+        """Blend the members that scored every group; when there is none, the first in `order` where it did."""
+        who = [i for i in range(len(self.members)) if all(said[i] is not None for said in scored.said.values())] or self.order[:1]
+        found, lacking = np.zeros((sum(map(len, groups.values())), len(self.classes)), np.float32), [np.zeros(0, int)]
+        for number, rows in groups.items():
+            answers = [scored.said[number][i] for i in who]
+            if answers[0] is None:
+                lacking.append(rows)
+            else:
+                found[rows] = blend(answers, [self.weights[i] for i in who])
+        unanswered = np.concatenate(lacking)
+        if len(unanswered):
+            found[unanswered] = np.delete(found, unanswered, 0).mean(0) if len(unanswered) < len(found) else 1 / len(self.classes)
+        left_out = [i for i in range(len(self.members)) if i not in who]
+        return Answers(found, self.classes, scored.stages, scored.findings, left_out, len(unanswered))
 
     @torch.inference_mode()
-    def _compute(self, batches: list[Batch], stages: Stages) -> np.ndarray:
-        """Blend the answers of all members on one batch: (B, C)."""
-        seen, answers, moved = {}, [], {id(b): b.to(self.device) for b in batches}
-        for member, batch, tower in zip(self.members, batches, self.towers):
-            batch = member.see(moved[id(batch)])
-            key = (tower, member.without)
-            if key not in seen:
+    def compute(self, batches: dict[int, Batch], stages: Stages, seen: dict) -> dict[int, np.ndarray]:
+        """Let members answer their batches: (B, C) float32 each. seen: what towers have seen of them, added to."""
+        moved, answers = {id(b): b.to(self.device) for b in batches.values()}, {}
+        for i, batch in batches.items():
+            member, batch = self.members[i], self.members[i].see(moved[id(batch)])
+            if self.towers[i] not in seen:
                 with stages.time("look"), autocast(self.device, self.precision):
-                    seen[key] = member.model.vision(batch.frames, batch.frame_mask)
+                    seen[self.towers[i]] = member.model.vision(batch.frames, batch.frame_mask)
                     if self.device.type == "cuda":
                         torch.cuda.synchronize(self.device)  # or the time of the look would be counted as the fusion's
+            looked = seen[self.towers[i]].to(self.device)
             with stages.time("fuse"):
-                answers.append(certain(lambda how: self._logits(member.model, batch, seen[key], how), batch.ids, self.device, self.precision))
-        return blend([a.numpy() for a in answers], self.weights)
+                answers[i] = certain(lambda how: self._logits(member.model, batch, looked, how), batch.ids, self.device, self.precision).numpy()  # noqa: B023
+        return answers
 
     def _logits(self, model: VideoClassifier, batch: Batch, seen: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
         """Score from what was seen; in another precision than ours look again, as the look itself may have overflowed."""
         return model.head(model.fuse(batch, seen).pooled) if precision == self.precision else model.logits(batch)
 
 
-def _frames(source: Source, look: Look | None, count: int, findings: Findings, stages: Stages) -> np.ndarray:
-    with stages.time("read"):
-        encoded = features(source, count, findings) if look is None else pictures(source, count, findings)
-    if look is None:
-        return encoded
-    with stages.time("decode"):
-        return look_at(encoded, look, findings, source.path.stem)
+class _Run:
+    """One run over groups: who has said what, and what is kept for those who follow."""
 
+    def __init__(self, engine: Engine, videos: Sequence[Video], groups: Groups, progress: Progress, left: Left):
+        self.engine, self.videos, self.groups, self.progress, self.left = engine, videos, groups, progress, left
+        self.said: dict[int, list[np.ndarray | None]] = {number: [None] * len(engine.members) for number in groups}
+        self.stages, self.findings, self.pool = Stages(), Findings(), ThreadPoolExecutor(engine.threads)
+        self.pace, self.kept, self.room = Pace(len(groups), left), {}, MOST_KEPT
 
-def _ahead(pool: ThreadPoolExecutor, groups: list[np.ndarray], ahead: int, read: Callable) -> Iterator[tuple]:
-    """Read groups in order, several at a time."""
-    waiting = []
-    for rows in groups:
-        waiting.append((rows, pool.submit(read, rows)))
-        if len(waiting) > ahead:
-            rows, future = waiting.pop(0)
-            yield rows, *future.result()
-    for rows, future in waiting:
-        yield rows, *future.result()
+    def first(self) -> None:
+        """Read every group once: all members answer while there is time for all, else the first alone."""
+        done, total = 0, sum(map(len, self.groups.values()))
+        for number, (batches, report) in self._read(self.groups, self.engine.order):
+            who, kind = (self.engine.order, "all") if self.pace.allows_all() else (self.engine.order[:1], "first")
+            if not self.pace.allows(kind):
+                return
+            self.findings.merge(report)
+            self._say(kind, number, {i: batches[i] for i in who}, batches)
+            done += len(self.groups[number])
+            self.progress(done, total)
 
+    def rest(self) -> None:
+        """Let the members that were left out follow, one by one, from vectors that were kept or by reading again."""
+        for i in self.engine.order:
+            missing = [number for number in self.groups if self.said[number][i] is None]
+            kept = [number for number in missing if (number, self.engine.towers[i], self.engine.reader.texts[i]) in self.kept]
+            for number in kept:
+                if not self.pace.allows("fuse"):
+                    return
+                batch, seen = self.kept[number, self.engine.towers[i], self.engine.reader.texts[i]]
+                self._say("fuse", number, {i: batch}, {}, {self.engine.towers[i]: seen})
+            for number, (batches, _) in self._read([n for n in missing if n not in kept], [i]):
+                if not self.pace.allows("again"):
+                    return
+                self._say("again", number, batches, batches)
 
-def _alike(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    def _read(self, numbers: Sequence[int], who: Sequence[int]) -> object:
+        patience = (lambda: None) if self.left is forever else (lambda: max(0.0, self.left()))
+        return ahead(self.pool, numbers, lambda n: self.engine.reader.read([self.videos[r] for r in self.groups[n]], who, self.stages), self.engine.ahead, patience)
+
+    def _say(self, kind: str, number: int, batches: dict[int, Batch], there: dict[int, Batch], seen: dict | None = None) -> None:
+        """Let members answer a group; in a hurry keep what a tower saw, for members that share it."""
+        seen = {} if seen is None else seen
+        for i, answer in self.engine.compute(batches, self.stages, seen).items():
+            self.said[number][i] = answer
+        self.pace.step(kind)
+        if not self.pace.hurried:
+            return
+        for i, batch in there.items():
+            vectors, key = seen.get(self.engine.towers[i]), (number, self.engine.towers[i], self.engine.reader.texts[i])
+            if vectors is not None and key not in self.kept and self.room > 0 and vectors.isfinite().all():
+                batch = replace(batch, frames=vectors.cpu())
+                self.kept[key], self.room = (batch, batch.frames), self.room - batch.frames.nbytes - batch.text.nbytes
 
 
 def _weights(member: Member) -> str:

@@ -1,6 +1,7 @@
 """The judge's entry: what `python -I main.py` runs inside a submission, and `wbdc predict` in the tree."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -10,25 +11,30 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from wbdc import competitions
-from wbdc.competitions import Video
+from wbdc.competitions import Competition, Video
 from wbdc.core import plug
 from wbdc.core.device import called, find_device, find_precision, use_threads
 from wbdc.core.errors import UsageFault, WbdcError
 from wbdc.core.files import publish, publish_json, read_json
 from wbdc.core.findings import Findings
 from wbdc.serve.engine import Answers, Engine
+from wbdc.serve.ranks import gather, here, part
+from wbdc.serve.schedule import until
 
 BLEND = "blend.json"
+CONTEST = "contest"  # as a deadline: what the contest allows
 
 
 def serve(
     home: Path, blend: dict, data: Path, out: Path, *, split: str | None, device: str, precision: str | None, threads: int | None, sample: list[str] | None = None,
-    say: Callable[[str], None], progress: Callable[[int, int], None], began: float,
-) -> tuple[Answers, dict]:  # fmt: skip
+    deadline: float | str | None = None, say: Callable[[str], None], progress: Callable[[int, int], None], began: float,
+) -> tuple[Answers | None, dict]:  # fmt: skip
     """Answer a split with a blend of models, publish the result file, and return answers and timings.
 
     blend: {"competition", "precision", "members": [{"folder", "weight"}]}, folders relative to `home`.
-    sample: only these ids, in this order. began: time.perf_counter() when the process started.
+    sample: only these ids, in this order. deadline: seconds after `began`, time.perf_counter() when the process started, by which the result is
+    published, with fewer members when need be; CONTEST: the contest's limit, more in proportion for more videos than it names.
+    Started by torchrun, ranks share the videos: rank 0 publishes, the others return None.
     Raises IntegrityBroken, DataInvalid, ResultInvalid, EnvironmentLacks.
     """
     contest = plug.build(competitions, {"use": blend["competition"]})
@@ -36,7 +42,8 @@ def serve(
     how = find_precision(precision or blend["precision"], where)
     say(f"{len(blend['members'])} models in {called(how)} on {where}, {count} threads")
     marks = {"imported": time.perf_counter() - began}
-    engine = Engine([home / m["folder"] for m in blend["members"]], [m["weight"] for m in blend["members"]], where, how, count)
+    folders, weights = [home / m["folder"] for m in blend["members"]], [m["weight"] for m in blend["members"]]
+    engine = Engine(folders, weights, where, how, count, compiled=blend.get("compiled", False))
     marks["loaded"] = time.perf_counter() - began
     findings = Findings()
     videos = _chosen(list(contest.videos(data, split or contest.test_split(contest.splits(data)), findings)), sample)
@@ -47,28 +54,42 @@ def serve(
         batches.append((done, time.perf_counter() - began))
         progress(done, of)
 
-    answers = engine.answer(videos, after)
+    rank, ranks = here()
+    groups = engine.groups(videos)
+    end = _contest_limit(contest, len(videos)) if deadline == CONTEST else deadline
+    scored = engine.score(videos, part(groups, rank, ranks), after, until(end, lambda: time.perf_counter() - began))
+    if ranks > 1 and (scored := gather(scored)) is None:
+        return None, {}
+    answers = engine.combine(groups, scored)
     marks["answered"] = time.perf_counter() - began
     labels = [answers.classes[i] for i in answers.probabilities.argmax(1)]
     contest.write([v.id for v in videos], labels, out)
     marks["written"] = time.perf_counter() - began
     for code, entry in {**findings.report(), **answers.findings}.items():
         say(f"survived {code}: {entry['count']}")  # counts only: printing test content disqualifies
-    ran = {"ahead": engine.ahead, "threads": count, "device": str(where), "precision": called(how)}
+    if answers.left_out:
+        say(f"out of time: {len(answers.left_out)} of {len(weights)} models have no say: {', '.join(blend['members'][i]['folder'] for i in answers.left_out)}")
+    if answers.unanswered:
+        say(f"out of time: {answers.unanswered} of {len(videos)} videos are given the mean answer of the others")
+    ran = {"ahead": engine.ahead, "threads": count, "device": str(where), "precision": called(how), "ranks": ranks}
+    ran |= {"left_out": answers.left_out, "unanswered": answers.unanswered}
     return answers, {"videos": len(videos), "marks": marks, "batches": batches, "stages": answers.stages, **ran}
 
 
 def main(home: Path, began: float, argv: list[str] | None = None) -> int:
     """Run a submission from the command line and return the exit code."""
     try:
-        _run(home, began, argv)
+        hurried = _run(home, began, argv)
     except WbdcError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.code
+    if hurried:  # a reader may hang for good, and Python would wait for it
+        sys.stderr.flush()
+        os._exit(0)
     return 0
 
 
-def _run(home: Path, began: float, argv: list[str] | None) -> None:
+def _run(home: Path, began: float, argv: list[str] | None) -> bool:
     blend = read_json(home / BLEND)
     contest = plug.build(competitions, {"use": blend["competition"]})
     parser = argparse.ArgumentParser("main.py", description="Answer the test split: one class per video.")
@@ -78,23 +99,38 @@ def _run(home: Path, began: float, argv: list[str] | None) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--precision", help="auto, fp32, bf16, fp16; by default what blend.json says")
     parser.add_argument("--threads", type=int, help="CPU threads; by default all this process may use")
+    parser.add_argument("--deadline", type=_deadline, help="seconds, start included, by which a complete result is there, of fewer models if need be; contest: its limit")
     parser.add_argument("--sample", type=Path, help="file of ids, one a line: answer only these")
     parser.add_argument("--probabilities", type=Path, help="also write the probabilities (safetensors)")
     parser.add_argument("--timings", type=Path, help="also write where the seconds went (JSON)")
     given = parser.parse_args(argv)
     answers, timings = serve(
         home, blend, given.data, given.out, split=given.split, device=given.device, precision=given.precision, threads=given.threads,
-        sample=_listed(given.sample) if given.sample else None, say=lambda line: print(line, file=sys.stderr), progress=lambda done, of: None, began=began,
+        sample=_listed(given.sample) if given.sample else None, deadline=given.deadline, say=lambda line: print(line, file=sys.stderr), progress=lambda done, of: None, began=began,
     )  # fmt: skip
+    if answers is None:
+        return False
     if given.probabilities:
         write_probabilities(given.probabilities, answers.probabilities)
     if given.timings:
         publish_json(given.timings, timings)
+    return bool(answers.left_out or answers.unanswered)
 
 
 def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
     """Publish (n, C) float32 probabilities as safetensors."""
     publish(path, lambda temporary: save_file({"p": np.ascontiguousarray(probabilities)}, temporary))
+
+
+def _deadline(given: str) -> float | str:
+    if given != CONTEST and not float(given) > 0:
+        raise argparse.ArgumentTypeError("no time at all; give seconds, more than 0")
+    return given if given == CONTEST else float(given)
+
+
+def _contest_limit(contest: Competition, videos: int) -> float | None:
+    limits = contest.limits
+    return limits and limits.seconds * max(1.0, videos / limits.items)
 
 
 def _listed(path: Path) -> list[str]:

@@ -52,18 +52,22 @@ sys.exit(main(HOME, BEGAN))
 
 RUN = """\
 #!/bin/sh
-# Answer the test split: ./run.sh --data DIR --out FILE   (PYTHON=... chooses another interpreter)
+# Answer the test split: ./run.sh --data DIR --out FILE   (PYTHON=... chooses another interpreter, RANKS=2 uses two GPUs)
 set -eu
 HERE=$(cd "$(dirname "$0")" && pwd)
-exec "${PYTHON:-python3}" -I "$HERE/main.py" "$@"
+PYTHON="${PYTHON:-python3}"
+if [ "${RANKS:-1}" -gt 1 ]; then
+    exec "$PYTHON" -I -m torch.distributed.run --standalone --nproc-per-node "$RANKS" --no-python "$PYTHON" -I "$HERE/main.py" "$@"
+fi
+exec "$PYTHON" -I "$HERE/main.py" "$@"
 """
 
 INFERENCE = """\
 #!/bin/sh
-# What the judge calls, with the judge's paths; DATA, RESULT or options change them.
+# What the judge calls, with the judge's paths and limit; DATA, RESULT, DEADLINE (seconds) or options change them.
 set -eu
 HERE=$(cd "$(dirname "$0")" && pwd)
-exec sh "$HERE/run.sh" --data "${DATA:-@DATA@}" --out "${RESULT:-@RESULT@}" "$@"
+exec sh "$HERE/run.sh" --data "${DATA:-@DATA@}" --out "${RESULT:-@RESULT@}" --deadline "${DEADLINE:-contest}" "$@"
 """
 
 INIT = """\
