@@ -18,6 +18,7 @@ from wbdc.cli import console
 @click.option("--qps", type=click.FloatRange(min=0, min_open=True), help="The limit as videos a second instead.")
 @click.option("--sample", type=click.IntRange(8), default=2048, show_default=True, help="Most videos to time.")
 @click.option("--cap", type=click.FloatRange(min=1), default=600.0, show_default=True, help="Seconds that timing them may take, about.")
+@click.option("--quick", is_flag=True, help="A rehearsal of a minute, which can say FAIL or INCONCLUSIVE but never PASS.")
 @console.device
 @console.threads
 @console.dry_run
@@ -25,7 +26,7 @@ from wbdc.cli import console
 @console.as_json
 def submit(
     ensemble: str, run: str | None, into: Path | None, data: Path | None, check_latency: bool, items: int | None, limit: float | None, qps: float | None,
-    sample: int, cap: float, device: str, threads: int | None, dry_run: bool, work: Path, as_json: bool,
+    sample: int, cap: float, quick: bool, device: str, threads: int | None, dry_run: bool, work: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Pack an ensemble into a folder that runs alone, and run it as the judge would.
 
@@ -52,7 +53,7 @@ def submit(
         plan = {"members": len(blend["members"]), "into": str(into), "data": str(data)}
         return console.show(plan) if as_json else console.tell(f"Would pack {plan['members']} models into {into} and run it on {data}.")
     facts = {} if run else open_report(work, ensemble)
-    asked = Asked(check_latency, items, limit or (qps and (items or _items(blend)) / qps), sample, cap, device, threads)
+    asked = Asked(check_latency or quick, items, limit or (qps and (items or _items(blend)) / qps), sample, cap, quick, device, threads)
     with console.progress(as_json) as progress:
         made = make(into, home, blend, prepared, data, facts, asked, progress, (lambda line: None) if as_json else console.say)
     if as_json:

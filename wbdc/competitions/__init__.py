@@ -34,10 +34,16 @@ class Stored(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What the judge allows. items: videos in the final run; seconds: wall time of the whole process for all of them."""
+    """What the judge allows. items: videos in the final run; seconds: wall time of the whole process for all of them; memory, gpu_memory: bytes.
+
+    tolerance: by how much the score of a retrained submission may differ.
+    """
 
     items: int
     seconds: float
+    memory: int | None = None
+    gpu_memory: int | None = None
+    tolerance: float | None = None
 
 
 class Competition:

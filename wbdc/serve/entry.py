@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.numpy import save_file
 
 from wbdc import competitions
@@ -72,6 +73,8 @@ def serve(
     if answers.unanswered:
         say(f"out of time: {answers.unanswered} of {len(videos)} videos are given the mean answer of the others")
     ran = {"ahead": engine.ahead, "threads": count, "device": str(where), "precision": called(how), "ranks": ranks}
+    if where.type == "cuda":
+        ran["gpu_peak"] = torch.cuda.max_memory_reserved(where)
     ran |= {"left_out": answers.left_out, "unanswered": answers.unanswered}
     return answers, {"videos": len(videos), "marks": marks, "batches": batches, "stages": answers.stages, **ran}
 

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,22 +13,34 @@ from typing import NamedTuple
 
 from wbdc.core.errors import EnvironmentLacks, Inconclusive, IntegrityBroken, OutOfResources, WbdcError
 from wbdc.core.files import publish_bytes
+from wbdc.submit.memory import Watch
 
 KEPT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TMPDIR")  # of this process's environment; nothing else is passed on
 LEAST = 600.0  # seconds that any run may take
+UNREACHABLE = 9
+CANARY = f"""
+import socket
+try:
+    socket.create_connection(("198.51.100.1", 80), timeout=2)  # an address that stands in no network (RFC 5737)
+except TimeoutError:
+    raise SystemExit("the way out is open")
+except OSError:
+    raise SystemExit({UNREACHABLE})
+"""
 
 
 class Ran(NamedTuple):
-    """code: exit code, negative for a signal; seconds: wall time from start to end; stderr: what it said."""
+    """code: exit code, negative for a signal; seconds: wall time from start to end; stderr: what it said; peak: bytes of memory, its children's included."""
 
     code: int
     seconds: float
     stderr: str
+    peak: int = 0
 
 
 def run_packed(
     folder: Path, data: Path, out: Path, *, device: str = "auto", threads: int | None = None, sample: Sequence[str] | None = None,
-    probabilities: Path | None = None, timings: Path | None = None, split: str | None = None, timeout: float | None = None,
+    probabilities: Path | None = None, timings: Path | None = None, split: str | None = None, precision: str | None = None, timeout: float | None = None,
 ) -> Ran:  # fmt: skip
     """Run the folder's own run.sh by this Python, alone (-I), from /, with an empty home and, where possible, without a network.
 
@@ -36,7 +49,7 @@ def run_packed(
     """
     with tempfile.TemporaryDirectory(prefix="wbdc-home-") as home:
         command = [*network()[0], "sh", str(folder.resolve() / "run.sh"), "--data", str(data.resolve()), "--out", str(out.resolve()), "--device", device]
-        for option, value in (("--threads", threads), ("--probabilities", probabilities), ("--timings", timings), ("--split", split)):
+        for option, value in (("--threads", threads), ("--probabilities", probabilities), ("--timings", timings), ("--split", split), ("--precision", precision)):
             if value is not None:
                 command += [option, str(value.resolve() if isinstance(value, Path) else value)]
         if sample is not None:
@@ -45,11 +58,21 @@ def run_packed(
         room = {name: os.environ[name] for name in KEPT if name in os.environ}
         room |= {"HOME": home, "HF_HUB_OFFLINE": "1", "LC_ALL": "C.UTF-8", "PYTHON": sys.executable}
         start = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd="/", env=room, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+        )
+        watch = Watch(process.pid)
+        watch.start()
         try:
-            ended = subprocess.run(command, cwd="/", env=room, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout)
+            said = process.communicate(timeout=timeout)[1]
         except subprocess.TimeoutExpired as error:
             raise Inconclusive(f"the packed folder did not end within {timeout:.0f} s; give a smaller sample or more time") from error
-        ran = Ran(ended.returncode, time.perf_counter() - start, ended.stderr)
+        finally:
+            if process.poll() is None:  # too late, or this process was stopped: nothing of it stays behind
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+            peak = watch.stop()
+        ran = Ran(process.returncode, time.perf_counter() - start, said, peak)
     if ran.code:
         raise failure(ran)
     return ran
@@ -70,12 +93,12 @@ def failure(ran: Ran) -> WbdcError:
 
 @functools.cache
 def network() -> tuple[list[str], str]:
-    """Find the best means here to cut the network off: what to put before a command, and what to say of it."""
+    """Find the best means here to cut the network off, proven by a canary that tries to connect: what to put before a command, and what to say of it."""
     # root would lose the right to read others' files in a user namespace of its own
     for means in (["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-r", "-n"],):
         try:
-            if subprocess.run([*means, "true"], capture_output=True, timeout=20).returncode == 0:
-                return means, f"cut off by {' '.join(means)}"
+            if subprocess.run([*means, sys.executable, "-I", "-c", CANARY], capture_output=True, timeout=20).returncode == UNREACHABLE:
+                return means, f"cut off by {' '.join(means)}; a canary could not connect"
         except (OSError, subprocess.TimeoutExpired):
             pass
     return [], "not cut off: unshare is not allowed here"

@@ -15,7 +15,9 @@
 A burst is as many batches as are read at once (`Steady.burst`): they end together, so their marks say little one by one. Warm-up
 is the first burst, or a quarter of the batches where there are few.
 
-A sample that gets slower (the last third 10 % over the first) is judged by its last third.
+A sample that gets slower (the last third 10 % over the first) is judged by its last third. The marks are what the process says of itself. Held
+against them is what was seen from outside: between a cold start and the long process, each further video took so many seconds, whatever they
+were spent on; when that is more than the marks say, beyond what cold starts differ by, `each` is raised to it.
 """
 
 import math
@@ -30,10 +32,11 @@ DRAWS = 2000
 AMPLE, SMALL = (512, 3), (64, 3)  # videos, and after warm-up: bursts, batches
 MARGIN_SMALL, TINY = 0.25, 0.5
 DRIFT = 1.1
+HIDDEN, LEAST_HIDDEN = 0.05, 2.0  # share of the marks' time, and seconds, by which a process may differ from what it says of itself
 
 
 class Cold(NamedTuple):
-    """A fresh process. seconds: wall time of all of it; answering: of those, between listing and the last answer; videos answered."""
+    """A fresh process. seconds: wall time of all of it, seen from outside; answering: of those, between listing and the last answer; videos answered."""
 
     seconds: float
     answering: float
@@ -42,13 +45,15 @@ class Cold(NamedTuple):
 
 class Steady(NamedTuple):
     """One long process. listing: seconds to read the annotations of `listed` videos; start: when answering began;
-    marks: (videos answered so far, when) per batch, in seconds since the process began; burst: batches read at once."""
+    marks: (videos answered so far, when) per batch, in seconds since the process began; burst: batches read at once;
+    wall: seconds of all of it, seen from outside, None when nobody looked."""
 
     listing: float
     listed: int
     start: float
     marks: Sequence[tuple[int, float]]
     burst: int = 5
+    wall: float | None = None
 
 
 class Rate(NamedTuple):
@@ -80,7 +85,7 @@ def project(colds: Sequence[Cold], steady: Steady, *, items: int, seconds: float
 
     PASS: upper <= limit. FAIL: lower > limit. INCONCLUSIVE: neither, also when both bounds are close to the limit.
     """
-    rate = measure(steady, seed)
+    rate = _outside(measure(steady, seed), colds, steady)
     if rate.rule == "tiny":
         rate = rate._replace(low=max(rate.low, _slope(colds, steady) * (1 - TINY)))
     warm_up = max(rate.warm_up, *(c.answering - c.videos * rate.each for c in colds))
@@ -113,6 +118,18 @@ def measure(steady: Steady, seed: int = 0) -> Rate:
     early, late = spent[:third].sum() / kept[:third].sum(), spent[-third:].sum() / kept[-third:].sum()
     drift = float(late / early) if early > 0 else math.inf
     return Rate(each, low, max(high, float(late)) if drift > DRIFT else high, warm_up, drift, "ample")
+
+
+def _outside(rate: Rate, colds: Sequence[Cold], steady: Steady) -> Rate:
+    """Raise a rate to what was seen from outside, where the process did more than its marks tell (after its last row, say)."""
+    more = steady.marks[-1][0] - max(c.videos for c in colds)
+    if steady.wall is None or more <= 0:
+        return rate
+    slowest = max(c.seconds - c.answering + c.videos * rate.each for c in colds)  # a cold start whose videos went at full pace
+    seen = (steady.wall - slowest - rate.warm_up) / more
+    if seen <= max(rate.high, rate.each * (1 + HIDDEN)) or steady.wall - slowest - rate.warm_up - more * rate.each < LEAST_HIDDEN:
+        return rate
+    return rate._replace(each=seen, low=max(rate.low, seen * (1 - 2 * HIDDEN)), high=max(rate.high, seen))
 
 
 def _slope(colds: Sequence[Cold], steady: Steady) -> float:

@@ -3,25 +3,32 @@
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import torch
+
 from wbdc import competitions
 from wbdc.competitions import Competition, Video
 from wbdc.core import plug
-from wbdc.core.errors import DataInvalid, UsageFault
+from wbdc.core.device import find_device
+from wbdc.core.errors import DataInvalid, EnvironmentLacks, IntegrityBroken, ResultInvalid, UsageFault
 from wbdc.core.files import publish_json, read_json
 from wbdc.core.findings import Findings
+from wbdc.submit.doubts import MOST, cached, changed, crowded, watched
 from wbdc.submit.manifest import RECEIPT
 from wbdc.submit.packed import LEAST, network, run_packed
-from wbdc.submit.projection import Cold, Steady, project
+from wbdc.submit.projection import AMPLE, Cold, Steady, project
 from wbdc.submit.sample import choose, forget, sizes
 from wbdc.submit.slowest import Kits, shares
 from wbdc.submit.verdict import Verdict, conclude
 from wbdc.submit.verify import check_files, check_result
 
 COLD_STARTS, HANDFUL = 3, 8  # fresh processes, and videos that each of them answers
+QUICK, REPEATED = 64, 200  # videos of a quick rehearsal; videos that are answered twice
 
 Progress = Callable[[str, int, int], None]
 
@@ -36,16 +43,26 @@ class Judged(NamedTuple):
     split: str
 
 
+class Timed(NamedTuple):
+    """One run of the packed folder. seconds, peak: seen from outside; labels: in the order of the videos; timings: what it says of itself, {} unasked."""
+
+    seconds: float
+    peak: int
+    labels: list[str]
+    timings: dict
+
+
 def rehearse(
     folder: Path, data: Path, *, items: int | None = None, seconds: float | None = None, sample: int = 2048, device: str = "auto", threads: int | None = None,
-    margin: float = 0.10, cap_seconds: float = 600.0, cold_starts: int = COLD_STARTS, split: str | None = None, seed: int = 0,
+    margin: float = 0.10, cap_seconds: float = 600.0, cold_starts: int = COLD_STARTS, quick: bool = False, split: str | None = None, seed: int = 0,
     progress: Progress = lambda what, done, of: None,
 ) -> Verdict:  # fmt: skip
     """Time a packed folder, publish the receipt latency.json into it, and return the verdict.
 
     items, seconds: how many videos within what wall time, start and end of the process included; by default the competition's.
-    sample: videos to time, fewer when they would take longer than about `cap_seconds`. The rules are those of `projection`.
-    Raises UsageFault when no limit is known, IntegrityBroken, ResultInvalid, and what the packed process fails with.
+    sample: videos to time, fewer when they would take longer than about `cap_seconds`. The rules are those of `projection` and `doubts`.
+    quick: one cold start and 64 videos, which can say FAIL or INCONCLUSIVE but never PASS.
+    Raises UsageFault when no limit is known, IntegrityBroken, ResultInvalid, EnvironmentLacks, and what the packed process fails with.
     """
     manifest = check_files(folder)
     judged = _judged(manifest["competition"], data, split)
@@ -53,29 +70,77 @@ def rehearse(
     items, seconds = items or (limits and limits.items), seconds or (limits and limits.seconds)
     if not items or not seconds or items < 0 or seconds < 0:
         raise UsageFault(f"no limit is known for {judged.competition}; give --items and --limit (seconds)")
-    weights = [folder / name for name in manifest["files"] if name.startswith("models/")]
-    few = [judged.videos[i] for i in choose(_sizes(judged), HANDFUL, seed)]
-    colds = []
+    if quick:
+        sample, cold_starts = min(sample, QUICK), 1
+    run = partial(_timed, folder, data, judged, device=device, threads=threads)
+    few = [judged.videos[i] for i in choose(_sizes(judged.videos), HANDFUL, seed)]
+    starts = []
     for number in range(cold_starts):
         progress("cold start", number, cold_starts + 1)
-        forget(weights)
-        ran, timings = _timed(folder, data, judged, few, device=device, threads=threads, timeout=LEAST + cap_seconds)
-        colds.append(Cold(ran, _answering(timings), len(few)))
+        forget([folder / name for name in manifest["files"] if name.startswith("models/")])
+        starts.append(run(few, timeout=LEAST + cap_seconds))
+    untimed = run(few, timeout=LEAST + cap_seconds, asked=False)
+    if any(t.labels != untimed.labels for t in starts):
+        raise IntegrityBroken(f"{folder} answers the same videos differently from run to run, or when it is timed; nothing it answers can be trusted")
+    colds = [Cold(t.seconds, _answering(t.timings), len(few)) for t in starts]
     pace = min(c.answering for c in colds) / len(few)  # a handful knows no pipelining: slower than the truth, so the cap holds
-    count = min(sample, max(HANDFUL, int(cap_seconds / max(pace, 1e-6))))
-    chosen = [judged.videos[i] for i in choose(_sizes(judged), count, seed + 1)]
+    chosen = _others(judged.videos, few, min(sample, max(HANDFUL, int(cap_seconds / max(pace, 1e-6)))), seed + 1)
     progress("steady sample", cold_starts, cold_starts + 1)
     forget([v.source.path for v in chosen])
-    _, timings = _timed(folder, data, judged, chosen, device=device, threads=threads, timeout=LEAST + 3 * cap_seconds)
+    long = run(chosen, timeout=LEAST + 3 * cap_seconds)
+    found = project(colds, _steady(long, len(judged.videos)), items=items, seconds=seconds, margin=margin, seed=seed)
+    doubts = [watched(untimed.seconds, [t.seconds for t in starts]), "a quick rehearsal never passes" if quick else None]
+    share = 0.0
+    if not quick:
+        share, doubt = _precision(run, chosen, long, cap_seconds)
+        doubts += [doubt, _repeats(run, chosen, found.rate.each, cap_seconds)]
     progress("steady sample", cold_starts + 1, cold_starts + 1)
-    marks = timings["marks"]
-    steady = Steady(marks["listed"] - marks["loaded"], len(judged.videos), marks["listed"], [tuple(b) for b in timings["batches"]], timings.get("ahead", 4) + 1)
-    found = project(colds, steady, items=items, seconds=seconds, margin=margin, seed=seed)
-    verdict = conclude(found, shares(timings["stages"], _answering(timings)), _kits(folder), items=items, seconds=seconds)
-    facts = {**verdict.facts, "bound": manifest["bound"], "split": judged.split, "sampled": len(chosen), "of": len(judged.videos), "seed": seed}
-    facts |= {"colds": [c._asdict() for c in colds], "stages": timings["stages"], "machine": _machine(timings)}
+    peaks = {"memory": max(t.peak for t in [*starts, untimed, long]), "gpu_memory": max(t.timings.get("gpu_peak", 0) for t in [*starts, long])}
+    over = [crowded(peaks[kind], getattr(limits, kind, None), called) for kind, called in (("memory", "memory"), ("gpu_memory", "GPU memory"))]
+    shared = shares(long.timings["stages"], _answering(long.timings))
+    verdict = conclude(found, shared, _kits(folder), items=items, seconds=seconds, doubts=[d for d in doubts if d], over=[o for o in over if o])
+    facts = {**verdict.facts, "bound": manifest["bound"], "split": judged.split, "sampled": len(chosen), "of": len(judged.videos), "seed": seed, "peaks": peaks}
+    facts |= {"colds": [c._asdict() for c in colds], "untimed": untimed.seconds, "changed_by_half_precision": share}
+    facts |= {"stages": long.timings["stages"], "machine": _machine(long.timings)}
     publish_json(folder / RECEIPT, facts)
     return Verdict(verdict.word, verdict.sentence, verdict.code, facts)
+
+
+def _others(videos: Sequence[Video], few: Sequence[Video], count: int, seed: int) -> list[Video]:
+    """Choose videos that no process has seen yet, where there are enough of them."""
+    seen = {v.id for v in few} if len(videos) >= 2 * AMPLE[0] else set()
+    fresh = [v for v in videos if v.id not in seen]
+    return [fresh[i] for i in choose(_sizes(fresh), count, seed)]
+
+
+def _steady(long: Timed, listed: int) -> Steady:
+    marks, batches = long.timings["marks"], [tuple(b) for b in long.timings["batches"]]
+    return Steady(marks["listed"] - marks["loaded"], listed, marks["listed"], batches, long.timings.get("ahead", 4) + 1, long.seconds)
+
+
+def _repeats(run: Callable[..., Timed], chosen: Sequence[Video], each: float, cap: float) -> str | None:
+    """Time as many videos twice: all different, and half of them twice; a doubt only when two attempts agree, since machines are noisy."""
+    count = min(REPEATED, len(chosen) // 2, int(cap / 8 / max(each, 1e-6)))
+    if count < HANDFUL:
+        return None
+    different, doubt = list(chosen[: 2 * count]), None
+    ordered = [different[i] for i in np.argsort(_sizes(different), kind="stable")]
+    for half in (ordered[::2], ordered[1::2]):
+        new, again = (_answering(run(videos, timeout=LEAST + cap, repeated=True).timings) for videos in (different, half * 2))
+        if (doubt := cached(new, again)) is None:
+            return None
+    return doubt
+
+
+def _precision(run: Callable[..., Timed], chosen: Sequence[Video], long: Timed, cap: float) -> tuple[float, str | None]:
+    """Compare answers of half precision with those of FP32 on up to 512 videos. Raises ResultInvalid when more than 1 % change."""
+    if long.timings["precision"] == "fp32":
+        return 0.0, None
+    half = list(chosen[: AMPLE[0]])
+    share, doubt = changed(long.labels[: len(half)], run(half, timeout=LEAST + 3 * cap, precision="fp32").labels)
+    if share > MOST:
+        raise ResultInvalid(f"{doubt}, more than {MOST:.0%}; train in that precision, or pack with serve.precision = fp32")
+    return share, doubt
 
 
 def _judged(competition: str, data: Path, split: str | None) -> Judged:
@@ -87,18 +152,26 @@ def _judged(competition: str, data: Path, split: str | None) -> Judged:
     return Judged(contest, competition, videos, contest.classes(data), split)
 
 
-def _sizes(judged: Judged) -> list[int]:
-    return sizes([v.source.path for v in judged.videos])
+def _sizes(videos: Sequence[Video]) -> list[int]:
+    return sizes([v.source.path for v in videos])
 
 
-def _timed(folder: Path, data: Path, judged: Judged, videos: Sequence[Video], *, device: str, threads: int | None, timeout: float) -> tuple[float, dict]:
-    """Answer videos in a fresh process, check the result file strictly, and return wall seconds and the process's own timings."""
+def _timed(
+    folder: Path, data: Path, judged: Judged, videos: Sequence[Video], *, device: str, threads: int | None, timeout: float, asked: bool = True,
+    repeated: bool = False, precision: str | None = None,
+) -> Timed:  # fmt: skip
+    """Answer videos in a fresh process, and check the result file strictly. asked: for its timings. Raises EnvironmentLacks when it ran elsewhere than asked."""
     ids = [v.id for v in videos]
     with tempfile.TemporaryDirectory(prefix="wbdc-rehearse-") as place:
         out, timings = Path(place) / "result.csv", Path(place) / "timings.json"
-        ran = run_packed(folder, data, out, device=device, threads=threads, sample=ids, timings=timings, split=judged.split, timeout=timeout)
-        check_result(out, judged.competition, ids, judged.known)
-        return ran.seconds, read_json(timings)
+        ran = run_packed(
+            folder, data, out, device=device, threads=threads, sample=ids, timings=timings if asked else None, split=judged.split, precision=precision, timeout=timeout
+        )
+        labels = [] if repeated else check_result(out, judged.competition, ids, judged.known)
+        told = read_json(timings) if asked else {}
+    if asked and (wanted := find_device(device).type) != torch.device(told["device"]).type:
+        raise EnvironmentLacks(f"the packed folder ran on {told['device']}, not on {wanted}, which was to be timed")
+    return Timed(ran.seconds, ran.peak, labels, told)
 
 
 def _answering(timings: dict) -> float:

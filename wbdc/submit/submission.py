@@ -30,13 +30,14 @@ PROOF = 256  # test videos whose answers are compared
 
 @dataclass(frozen=True)
 class Asked:
-    """What a user asks of a submission. latency: whether it is timed; items, seconds: the limit, None: the competition's; sample, cap: as `rehearse`."""
+    """What a user asks of a submission. latency: whether it is timed; items, seconds: the limit, None: the competition's; sample, cap, quick: as `rehearse`."""
 
     latency: bool
     items: int | None = None
     seconds: float | None = None
     sample: int = 2048
     cap: float = 600.0
+    quick: bool = False
     device: str = "auto"
     threads: int | None = None
 
@@ -73,6 +74,7 @@ def submit(
             seconds=asked.seconds,
             sample=asked.sample,
             cap_seconds=asked.cap,
+            quick=asked.quick,
             device=asked.device,
             threads=threads,
             progress=progress,

@@ -1,5 +1,6 @@
 """The verdict of a rehearsal: one word, one sentence, one exit code."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from wbdc.core.errors import Inconclusive, OverBudget
@@ -19,8 +20,10 @@ class Verdict:
     facts: dict
 
 
-def conclude(found: Projection, shared: dict[str, float], kits: Kits, *, items: int, seconds: float) -> Verdict:
-    """Word a projection. Pure: no file is read."""
+def conclude(
+    found: Projection, shared: dict[str, float], kits: Kits, *, items: int, seconds: float, doubts: Sequence[str] = (), over: Sequence[str] = ()
+) -> Verdict:
+    """Word a projection. doubts: what forbids to PASS; over: limits other than time that are broken, which FAIL. Pure: no file is read."""
     need, limit = f"The packed folder would need {spoken(found.expected)} for {items:,} videos", spoken(seconds)
     told = describe(shared)
     if found.word == "INCONCLUSIVE" and found.rate.rule == "tiny":
@@ -34,9 +37,11 @@ def conclude(found: Projection, shared: dict[str, float], kits: Kits, *, items: 
             told, hint = f"Starting takes {found.fixed / found.expected:.0%}", "try fewer or smaller models"
         between = f", between {spoken(found.lower)} and {spoken(found.upper)}" if found.word == "INCONCLUSIVE" else ""
         sentence = f"{need}{between}; the limit is {limit}. {told}: {hint}."
-    facts = {"verdict": found.word, "sentence": sentence, "items": items, "limit": seconds, "shares": shared, "projection": asdict(found)}
+    word = "FAIL" if over else "INCONCLUSIVE" if doubts and found.word == "PASS" else found.word
+    sentence = " But ".join([sentence, *(f"{d}." for d in [*over, *doubts])])
+    facts = {"verdict": word, "sentence": sentence, "doubts": list(doubts), "over": list(over), "items": items, "limit": seconds, "shares": shared, "projection": asdict(found)}
     facts["projection"]["rate"] = found.rate._asdict()
-    return Verdict(found.word, sentence, CODES[found.word], facts)
+    return Verdict(word, sentence, CODES[word], facts)
 
 
 def spoken(seconds: float) -> str:

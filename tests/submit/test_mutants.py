@@ -1,0 +1,192 @@
+"""The time check held against packages that cheat or misbehave, each by name: made-up ones, on a virtual clock."""
+
+import json
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import small
+
+from wbdc.core.errors import EnvironmentLacks, IntegrityBroken, ResultInvalid
+from wbdc.core.files import publish_json
+from wbdc.submit import rehearse as module
+from wbdc.submit.packed import Ran
+from wbdc.submit.rehearse import rehearse
+
+VIDEOS, GB = 4000, 2**30
+
+
+@dataclass
+class Fake:
+    """An honest package: 10 s to start, one of them to list 4,000 videos, .01 s a video, 266 s for the contest's 25,000, 2 GB. What a mutant does otherwise is a function of its own."""
+
+    start: float = 10.0
+    each: float = 0.01
+    after: float = 0.0  # seconds a video, once its last row is written
+    peak: int = 2 * GB
+    device: str = "cpu"
+    precision: str = "fp32"
+    cost: object = None  # of a video: f(place in the run, id, ids answered before) -> seconds
+    rows: object = None  # of the result: f(rows, precision, asked for timings) -> rows
+    claims: object = None  # what it says of itself: f(timings) -> timings
+    runs: list = field(default_factory=list)
+
+    def __call__(self, folder: Path, data: Path, out: Path, *, sample, timings=None, precision=None, **rest) -> Ran:
+        start = self.start(len(self.runs)) if callable(self.start) else self.start
+        self.runs.append(len(sample))
+        now, seen, batches = start, set(), []
+        for place, video in enumerate(sample):
+            now += self.cost(place, video, seen) if self.cost else self.each
+            seen.add(video)
+            if place % 32 == 31 or place == len(sample) - 1:
+                batches.append([place + 1, now])
+        rows = [f"{i},0100\n" for i in sample]
+        out.write_text("".join(self.rows(rows, precision, timings is not None) if self.rows else rows))
+        marks = {"imported": start / 2, "loaded": start - 1, "listed": start, "answered": now, "written": now}
+        told = {"marks": marks, "batches": batches, "stages": {"decode": 1.0}, "ahead": 4, "device": self.device, "threads": 1, "precision": precision or self.precision}
+        if timings:
+            publish_json(timings, self.claims(told) if self.claims else told)
+        return Ran(0, now + 0.3 + self.after * len(sample), "", self.peak)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Annotations of 4,000 videos; their archives are weighed by their ids."""
+    root = tmp_path_factory.mktemp("data")
+    (root / "annotations").mkdir()
+    (root / "zip_frames").mkdir()
+    small.annotate(root, "test", [{"id": f"{i:020}", "title": "", "asr": "", "ocr": []} for i in range(VIDEOS)])
+    return root
+
+
+@pytest.fixture
+def judge(package, data, tmp_path, monkeypatch):
+    """Hold a made-up package against the contest's limit."""
+    copy = shutil.copytree(package, tmp_path / "copy")
+    monkeypatch.setattr(module, "sizes", lambda paths: [1000 + weight(path.stem) for path in paths])
+
+    def run(fake: Fake, **asked):
+        monkeypatch.setattr(module, "run_packed", fake)
+        return rehearse(copy, data, **asked)
+
+    return run
+
+
+def weight(video: str) -> int:
+    """Spread sizes over ids: the largest 1 % are not the first, nor the last."""
+    return int(video) * 7919 % VIDEOS
+
+
+def test_an_honest_package_passes(judge):
+    said = judge(Fake())
+    assert said.word == "PASS" and said.facts["projection"]["expected"] == pytest.approx(10.3 + 250 + 5.25)
+    assert said.facts["sampled"] == 2048 and said.facts["peaks"]["memory"] == 2 * GB and said.facts["doubts"] == []
+
+
+def test_mutant_cold_start_dropped(judge):
+    """A process that starts slowly once in three times is judged by that time."""
+    said = judge(Fake(start=lambda run: 130.0 if run == 1 else 10.0))
+    assert said.word != "PASS" and said.facts["projection"]["expected"] > 370
+
+
+def test_mutant_first_k_sampling(judge):
+    """Fast for the first 2,048 ids of the split, slow for the rest."""
+    said = judge(Fake(cost=lambda place, video, seen: 0.005 if int(video) < 2048 else 0.03))
+    assert said.facts["projection"]["expected"] > 10 + 25_000 * 0.014 and said.word == "FAIL"
+
+
+def test_mutant_caching_by_id(judge):
+    said = judge(Fake(cost=lambda place, video, seen: 0.001 if video in seen else 0.01))
+    assert said.word == "INCONCLUSIVE" and "the judge shows no video twice" in said.sentence
+
+
+def test_mutant_gpu_fallback(judge, monkeypatch):
+    monkeypatch.setattr(module, "find_device", lambda asked: module.torch.device("cuda"))
+    with pytest.raises(EnvironmentLacks, match="ran on cpu, not on cuda"):
+        judge(Fake(), device="cuda")
+
+
+def test_mutant_slow_after_item_600(judge):
+    said = judge(Fake(cost=lambda place, video, seen: 0.01 if place < 600 else 0.02))
+    assert said.word == "FAIL"
+
+
+def test_mutant_slow_only_among_the_largest(judge):
+    """1 % of the videos take a second each: 250 s more of 25,000."""
+    said = judge(Fake(cost=lambda place, video, seen: 1.0 if weight(video) >= VIDEOS * 0.99 else 0.01))
+    assert said.word == "FAIL" and said.facts["projection"]["expected"] > 480
+
+
+def test_mutant_memory_spike(judge):
+    said = judge(Fake(peak=81 * GB))
+    assert said.word == "FAIL" and said.code == 5 and "it holds 81.0 GB of memory, and the judge has 80.0 GB" in said.sentence
+
+
+def test_mutant_gpu_memory(judge):
+    said = judge(Fake(claims=lambda told: told | {"gpu_peak": 33 * GB}))
+    assert said.word == "FAIL" and "33.0 GB of GPU memory" in said.sentence
+
+
+def test_mutant_output_not_flushed(judge):
+    with pytest.raises(ResultInvalid, match="misses ids"):
+        judge(Fake(rows=lambda rows, precision, asked: rows[: len(rows) // 32 * 32 - 32]))
+    with pytest.raises(ResultInvalid, match="ends inside a line"):
+        judge(Fake(rows=lambda rows, precision, asked: [*rows[:-1], rows[-1][:-3]]))
+
+
+def test_mutant_time_spent_after_the_last_row(judge):
+    """The marks say .01 s a video; the process takes .02 s until it ends."""
+    said = judge(Fake(after=0.01))
+    assert said.word == "FAIL" and said.facts["projection"]["expected"] > 500
+
+
+def test_mutant_clock_that_runs_slow(judge):
+    """A process that says it took half of what it took."""
+
+    def halve(told):
+        begin = told["marks"]["listed"]
+        marks = {name: begin + (at - begin) / 2 if at > begin else at for name, at in told["marks"].items()}
+        return told | {"marks": marks, "batches": [[n, begin + (at - begin) / 2] for n, at in told["batches"]]}
+
+    said = judge(Fake(each=0.02, claims=halve))
+    assert said.word == "FAIL" and said.facts["projection"]["expected"] > 450
+
+
+def test_mutant_wall_clock_jump(judge, monkeypatch):
+    """No second is read from the wall clock: it may jump as it likes."""
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    assert judge(Fake()).word == "PASS"
+    assert not [p for p in Path(module.__file__).parents[1].rglob("*.py") if p.parts[-2] in ("serve", "submit") and "time.time()" in p.read_text()]
+
+
+def test_mutant_less_work_when_it_is_timed(judge):
+    """Other answers when asked for timings, or slower when not asked."""
+    with pytest.raises(IntegrityBroken, match="differently"):
+        judge(Fake(rows=lambda rows, precision, asked: rows if asked else [row.replace("0100", "0101") for row in rows]))
+    said = judge(Fake(start=lambda run: 10.0 if run != 3 else 30.0))
+    assert said.word == "INCONCLUSIVE" and "without being asked for timings it took 30.4 s" in said.sentence
+
+
+@pytest.mark.parametrize("changed, word", [(0, "PASS"), (3, "INCONCLUSIVE"), (8, None)])
+def test_mutant_half_precision_that_changes_answers(judge, changed, word):
+    fake = Fake(precision="fp16", rows=lambda rows, precision, asked: [r.replace("0100", "0101") if precision and i < changed else r for i, r in enumerate(rows)])
+    if word is None:
+        with pytest.raises(ResultInvalid, match="half precision changes 1.6% of the answers, more than 1%"):
+            judge(fake)
+    else:
+        said = judge(fake)
+        assert said.word == word and said.facts["changed_by_half_precision"] == pytest.approx(changed / 512)
+
+
+def test_a_quick_rehearsal_fails_or_tells_nothing(judge):
+    fake = Fake()
+    said = judge(fake, quick=True)
+    assert said.word == "INCONCLUSIVE" and "a quick rehearsal never passes" in said.sentence and fake.runs == [8, 8, 64]
+    assert judge(Fake(each=0.1), quick=True).word == "FAIL"
+
+
+def test_the_receipt_holds_what_was_seen(judge):
+    facts = judge(Fake()).facts
+    assert json.loads(json.dumps(facts)) and {"peaks", "doubts", "over", "untimed", "colds", "machine"} <= set(facts)
