@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms as T
-from PIL import Image, ImageDraw
+from PIL import Image
+from scenes import photo
 
 from wbdc.core.findings import Findings
 from wbdc.core.look import Look
@@ -17,21 +18,6 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 CUT, RESIZED = "JPEG, 256 short side, to its 224² centre; one core", "JPEG to 224² resized; one core"
 PROVEN = "JPEG, 256 short side, proven or decoded; one core"
 SHORT = {CUT: 256, RESIZED: 224}
-
-
-def photo(rng: np.random.Generator) -> bytes:
-    """Draw a scene as frames of videos are, about 30 kB: soft ground, things with edges, a line of text, some grain; some stand upright."""
-    width = int(rng.choice([384, 400, 426, 455]))
-    scene = Image.fromarray(rng.integers(0, 256, (8, 12, 3), np.uint8)).resize((width, 256), Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(scene)
-    for _ in range(30):
-        left, top, wide, high = (int(v) for v in rng.integers(0, (width, 256, 80, 80)))
-        rng.choice([draw.ellipse, draw.rectangle])((left, top, left + wide, top + high), fill=tuple(int(v) for v in rng.integers(0, 256, 3)))
-    draw.text((20, 215), "The quick brown fox jumps over the lazy dog", fill="white", font_size=16)
-    grain = (np.asarray(scene) + rng.normal(0, 5, (256, width, 1))).clip(0, 255).astype(np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(grain if rng.random() < 0.5 else grain.transpose(1, 0, 2)).save(stream, "JPEG", quality=int(rng.integers(85, 91)))
-    return stream.getvalue()
 
 
 @pytest.fixture(scope="module")

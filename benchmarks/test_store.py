@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms as T
-from PIL import Image, ImageDraw
+from PIL import Image
+from scenes import photo
 from torch.utils.data import DataLoader, Dataset
 
 from wbdc.competitions.wechat2022 import WeChat2022
@@ -28,19 +29,6 @@ LOOK = Look(SIZE, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 
 FIRST, LATER = "archives to batches, two cores", "a later epoch, one core"
 
 
-def scene(rng: np.random.Generator) -> bytes:
-    """Draw a frame of 256 x 455, about 30 kB."""
-    picture = Image.fromarray(rng.integers(0, 256, (8, 12, 3), np.uint8)).resize((455, 256), Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(picture)
-    for _ in range(30):
-        left, top, wide, high = (int(v) for v in rng.integers(0, (455, 256, 80, 80)))
-        draw.ellipse((left, top, left + wide, top + high), fill=tuple(int(v) for v in rng.integers(0, 256, 3)))
-    grain = (np.asarray(picture) + rng.normal(0, 5, (256, 455, 1))).clip(0, 255).astype(np.uint8)
-    stream = io.BytesIO()
-    Image.fromarray(grain).save(stream, "JPEG", quality=88)
-    return stream.getvalue()
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """A data root of 64 videos of 14 frames."""
@@ -53,7 +41,7 @@ def root(tmp_path_factory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(path, "w") as archive:
             for number in range(FRAMES):
-                archive.writestr(f"{number}.jpg", scene(rng))
+                archive.writestr(f"{number}.jpg", photo(rng))
     return into
 
 

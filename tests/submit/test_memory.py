@@ -1,0 +1,48 @@
+"""Memory is watched over a whole process tree, and no spike is missed."""
+
+import subprocess
+import sys
+
+import pytest
+
+from wbdc.submit import packed
+from wbdc.submit.memory import Watch, tree
+
+SPIKE = "b = bytearray(400 << 20); b[::4096] = b'x' * len(b[::4096]); del b; import time; time.sleep({sleep})"
+CHILD = "import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
+
+
+@pytest.mark.parametrize("deep", [False, True], ids=["own", "of a child"])
+def test_a_spike_is_seen(deep):
+    """The kernel remembers the most that a process ever held: one look after the spike is enough."""
+    code = SPIKE.format(sleep=30)
+    process = subprocess.Popen([sys.executable, "-c", CHILD.format(code=code) if deep else code])
+    watch = Watch(process.pid)
+    try:
+        watch.start()
+        for _ in range(200):
+            if watch.peak > 400 << 20:
+                break
+            process.poll()
+            watch.join(0.1)
+        assert 400 << 20 < watch.stop() < 600 << 20 and len(tree(process.pid)) == 1 + deep
+    finally:
+        subprocess.run(["pkill", "-P", str(process.pid)], check=False)
+        process.kill()
+        process.wait()
+
+
+def test_a_process_that_has_ended_holds_nothing():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    watch = Watch(process.pid)
+    watch.look()
+    assert watch.peak == 0
+
+
+def test_the_network_is_cut_off_and_a_canary_proves_it():
+    means, said = packed.network()
+    assert said == (f"cut off by {' '.join(means)}; a canary could not connect" if means else "not cut off: unshare is not allowed here")
+    listening = "import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname(), timeout=2); raise SystemExit(7)"
+    ran = subprocess.run([*means, sys.executable, "-I", "-c", listening], check=False, capture_output=True)
+    assert ran.returncode == (1 if means else 7)
