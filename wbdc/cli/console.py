@@ -158,3 +158,15 @@ def _err():
     if not _errors or _errors[0].file is not sys.stderr:  # one console, so that bars and lines take turns
         _errors[:] = [Console(file=sys.stderr)]
     return _errors[0]
+
+
+def items(competition: str) -> int:
+    """Return how many videos a competition's final run has. Raises UsageFault when it does not say."""
+    from wbdc import competitions
+    from wbdc.core import plug
+    from wbdc.core.errors import UsageFault
+
+    limits = plug.build(competitions, {"use": competition}).limits
+    if limits is None:
+        raise UsageFault(f"competition {competition} states no number of videos; give --items")
+    return limits.items

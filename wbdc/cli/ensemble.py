@@ -10,34 +10,82 @@ from wbdc.cli import console
 @click.command()
 @click.option("--run", "runs", multiple=True, help="A run to take. Repeatable; by default every finished one of the prepared data.")
 @click.option("--name", default="ensemble", show_default=True, help="What to call it.")
+@click.option("--limit", type=click.FloatRange(min=0, min_open=True), help="Seconds for all videos at the judge's: measure what members cost here, and keep those that fit.")
+@click.option("--qps", type=click.FloatRange(min=0, min_open=True), help="The limit as videos a second instead.")
+@click.option("--items", type=click.IntRange(1), help="Videos of the final run; by default the competition's.")
+@click.option("--frames", help="With a limit: also try fewer frames, such as 8,4.")
+@click.option("--length", help="With a limit: also try shorter texts, such as 128,64 tokens.")
 @click.option("--draws", type=click.IntRange(100), default=1000, show_default=True, help="Bootstrap draws for the intervals.")
 @console.seed
+@console.device
+@console.threads
 @console.prepared
 @console.dry_run
 @console.work
 @console.as_json
-def ensemble(runs: tuple[str, ...], name: str, draws: int, seed: int, prepared: str | None, dry_run: bool, work: Path, as_json: bool) -> None:
+def ensemble(
+    runs: tuple[str, ...], name: str, limit: float | None, qps: float | None, items: int | None, frames: str | None, length: str | None, draws: int, seed: int,
+    device: str, threads: int | None, prepared: str | None, dry_run: bool, work: Path, as_json: bool,
+) -> None:  # fmt: skip
     """Learn blend weights on out-of-fold predictions.
 
     The ensemble's score is its own: each fold is answered with weights learned on the others (nested cross-validation).
-    Intervals are 95 % bootstrap over videos; a gain whose interval holds 0 is called within noise.
+    Intervals are 95 % bootstrap over videos; a gain whose interval holds 0 is called within noise. With a limit, members are timed on this
+    machine, and of all subsets the best that fits is kept.
 
     \b
     Example:
       wbdc ensemble
       wbdc ensemble --run dual_stream-1a2b3c4d --run single_stream-5e6f7a8b --name two
+      wbdc ensemble --qps 70 --frames 8,4
     """
+    from wbdc.core.errors import UsageFault
     from wbdc.ensemble.store import build, choose
     from wbdc.prepare.dataset import open_prepared
 
-    chosen, left = choose(work, runs, open_prepared(work, prepared))
+    if limit and qps:
+        raise UsageFault("--limit and --qps say the same thing twice; give one")
+    if (frames or length or items) and not (limit or qps):
+        raise UsageFault("--frames, --length and --items belong to a limit; give --limit (seconds) or --qps")
+    ready = open_prepared(work, prepared)
+    chosen, left = choose(work, runs, ready)
     for sentence in left:
         console.say(sentence)
     if dry_run:
         names = [run.name for run in chosen]
         return console.show({"members": names}) if as_json else console.tell(f"Would blend {', '.join(names)}.")
-    report = build(work, name, chosen, draws=draws, seed=seed)
+    if limit or qps:
+        with console.progress(as_json) as progress:
+            report = _within(work, name, chosen, Path(ready.facts["data"]), limit, qps, items, frames, length, device, threads, draws, seed, progress)
+    else:
+        report = build(work, name, chosen, draws=draws, seed=seed)
     console.show(report) if as_json else print_report(report, name)
+
+
+def _within(
+    work: Path, name: str, runs: list, data: Path, limit: float | None, qps: float | None, items: int | None, frames: str | None, length: str | None, device: str,
+    threads: int | None, draws: int, seed: int, progress: object,
+) -> dict:  # fmt: skip
+    from wbdc.core.device import find_device, find_precision, use_threads
+    from wbdc.ensemble.forms import Machine
+    from wbdc.ensemble.store import run_blend
+    from wbdc.ensemble.within import build_within
+
+    where, count = find_device(device), items or console.items(runs[0].facts["competition"])
+    machine = Machine(where, find_precision(run_blend(work, runs[0])["precision"], where), use_threads(threads))
+    return build_within(
+        work, name, runs, data, machine, limit=limit or count / qps, items=count, frames=_numbers_of(frames, "--frames"), lengths=_numbers_of(length, "--length"),
+        draws=draws, seed=seed, say=console.say, progress=progress,
+    )  # fmt: skip
+
+
+def _numbers_of(given: str | None, option: str) -> list[int]:
+    from wbdc.core.errors import UsageFault
+
+    parts = [part.strip() for part in (given or "").split(",") if part.strip()]
+    if wrong := [part for part in parts if not part.isdecimal() or int(part) < 1]:
+        raise UsageFault(f"{option} {given}: {wrong[0]!r} is no number of 1 or more; give such as 8,4")
+    return [int(part) for part in parts]
 
 
 def print_report(report: dict, name: str) -> None:
@@ -46,8 +94,20 @@ def print_report(report: dict, name: str) -> None:
     rows.append((name, "", *_numbers(report["ensemble"])))
     columns = ("out of fold", "weight", *console.COMPONENTS, "95 % interval", "official")
     console.table(f"{report['rows']:,} videos of folds {', '.join(report['folds'])}", columns, rows)
+    if "budget" in report:
+        _print_budget(report["budget"])
     gain = report["gain"]
     console.tell(f"Over {report['best']}: {gain['difference']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], {gain['verdict']}.")
+
+
+def _print_budget(budget: dict) -> None:
+    """Print the frontier, and what was left out."""
+    chosen = budget["chosen"]["members"]
+    rows = [(" + ".join(c["members"]), c["seconds"], c["score"], "kept" if c["members"] == chosen else "") for c in budget["frontier"]]
+    console.table(f"{budget['items']:,} videos within {budget['limit']:,.0f} s, with a margin of {budget['margin']:.0%}", ("members", "seconds", "score", ""), rows)
+    left = [(d["name"], d["seconds"], f"{d['gain']['difference']:+.4f} [{d['gain']['low']:+.4f}, {d['gain']['high']:+.4f}]") for d in budget["dropped"]]
+    if left:
+        console.table("Left out: what it would have added", ("member", "seconds", "score"), left)
 
 
 def _numbers(facts: dict) -> tuple:

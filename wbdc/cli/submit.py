@@ -53,7 +53,7 @@ def submit(
         plan = {"members": len(blend["members"]), "into": str(into), "data": str(data)}
         return console.show(plan) if as_json else console.tell(f"Would pack {plan['members']} models into {into} and run it on {data}.")
     facts = {} if run else open_report(work, ensemble)
-    asked = Asked(check_latency or quick, items, limit or (qps and (items or _items(blend)) / qps), sample, cap, quick, device, threads)
+    asked = Asked(check_latency or quick, items, limit or (qps and (items or console.items(blend["competition"])) / qps), sample, cap, quick, device, threads)
     with console.progress(as_json) as progress:
         made = make(into, home, blend, prepared, data, facts, asked, progress, (lambda line: None) if as_json else console.say)
     if as_json:
@@ -62,17 +62,6 @@ def submit(
         _print(into, made)
     if made["latency"]:
         click.get_current_context().exit(made["latency"]["code"])
-
-
-def _items(blend: dict) -> int:
-    from wbdc import competitions
-    from wbdc.core import plug
-    from wbdc.core.errors import UsageFault
-
-    limits = plug.build(competitions, {"use": blend["competition"]}).limits
-    if limits is None:
-        raise UsageFault(f"competition {blend['competition']} states no number of videos; give --items")
-    return limits.items
 
 
 def _print(into: Path, made: dict) -> None:

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 
 from wbdc import competitions
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault, hint
 from wbdc.core.files import publish_json, read_json, seal, sealed
+from wbdc.ensemble.forms import Form, whole
 from wbdc.ensemble.judge import gain, scorer
 from wbdc.ensemble.report import assess
 from wbdc.prepare.dataset import Prepared
@@ -18,18 +20,21 @@ REPORT, BLEND = "ensemble.json", "blend.json"
 
 
 class Common(NamedTuple):
-    """What runs predicted on the rows that all of them held out. members: (M, n, C) float32; labels, folds: n strings each."""
+    """What members predicted on the rows that all of them held out. members: (M, n, C) float32; labels, folds: n strings each."""
 
     members: np.ndarray
     labels: list[str]
     folds: list[str]
 
 
-def common(runs: list[Run]) -> Common:
-    """Read the out-of-fold predictions of runs on their common folds, row by row. Raises UsageFault when data or folds differ."""
+def common(runs: list[Run], tables: list[pl.DataFrame] | None = None) -> Common:
+    """Lay out-of-fold predictions of runs side by side on their common folds, row by row. Raises UsageFault when data or folds differ.
+
+    tables: what members said, where it is not what their runs said.
+    """
     if other := [f"{r.name} (data {r.facts['data']})" for r in runs if r.facts["data"] != runs[0].facts["data"]]:
         raise UsageFault(f"data or folds differ: {runs[0].name} learned on {runs[0].facts['data']}, but {', '.join(other)}; take runs of one prepared dataset")
-    tables = [run.oof() for run in runs]
+    tables = [run.oof() for run in runs] if tables is None else tables
     folds = set.intersection(*(set(t["fold"].unique()) for t in tables))
     if not folds:
         raise UsageFault(f"the runs share no finished fold: {', '.join(f'{r.name} has {sorted(r.folds())}' for r in runs)}; train a common one")
@@ -81,25 +86,31 @@ def _unfit(run: Run, prepared: Prepared) -> str | None:
 def build(work: Path, name: str, runs: list[Run], *, draws: int = 1000, seed: int = 0) -> dict:
     """Learn blend weights on the runs' common out-of-fold rows, judge them, and save the ensemble; return its report.
 
-    The report holds what `assess` returns, and "rows", "folds" and "data". Raises UsageFault as `common` does.
+    Raises UsageFault as `common` does.
     """
-    shared = common(runs)
-    contest = plug.build(competitions, {"use": runs[0].facts["competition"]})
-    report = assess([run.name for run in runs], shared.members, shared.labels, shared.folds, runs[0].facts["classes"], contest, draws=draws, seed=seed)
-    report |= {"rows": len(shared.labels), "folds": sorted(set(shared.folds)), "data": runs[0].facts["data"]}
+    return save(work, name, [whole(run) for run in runs], common(runs), {}, draws=draws, seed=seed)
+
+
+def save(work: Path, name: str, members: list[Form], shared: Common, told: dict, *, draws: int, seed: int) -> dict:
+    """Weigh and judge members, save them as an ensemble, and return its report: what `assess` returns, "rows", "folds", "data", and what is `told`."""
+    facts, names = members[0].run.facts, [form.name for form in members]
+    contest = plug.build(competitions, {"use": facts["competition"]})
+    report = assess(names, shared.members, shared.labels, shared.folds, facts["classes"], contest, draws=draws, seed=seed)
+    report |= {"rows": len(shared.labels), "folds": sorted(set(shared.folds)), "data": facts["data"], **told}
     folder = work / "ensembles" / name
     publish_json(folder / REPORT, report)
-    publish_json(folder / BLEND, blend(work, runs, [report["weights"][run.name] for run in runs]))
-    seal(folder, {"members": [run.name for run in runs]}, [folder / REPORT, folder / BLEND])
+    publish_json(folder / BLEND, blend(work, members, [report["weights"][one] for one in names]))
+    seal(folder, {"members": names}, [folder / REPORT, folder / BLEND])
     return report
 
 
-def blend(work: Path, runs: list[Run], weights: list[float]) -> dict:
-    """Return the blend of runs: every finished fold of a run is a model with an equal part of its run's weight."""
+def blend(work: Path, forms: list[Form], weights: list[float]) -> dict:
+    """Return the blend of members: every fold of one is a model with an equal part of its weight."""
+    runs = [form.run for form in forms]
     members = [
-        {"folder": str(run.fold(fold).relative_to(work)), "weight": weight / len(run.folds()), "run": run.name, "fold": fold}
-        for run, weight in zip(runs, weights)
-        for fold in run.folds()
+        {"folder": str(form.run.fold(fold).relative_to(work)), "weight": weight / len(form.folds), "run": form.run.name, "fold": fold, **({"serve": form.serve} if form.serve else {})}
+        for form, weight in zip(forms, weights)
+        for fold in form.folds
     ]
     precisions = {read_json(work / m["folder"] / "model.json")["serve"]["precision"] for m in members}
     if len(precisions) > 1:
@@ -111,7 +122,7 @@ def run_blend(work: Path, run: Run) -> dict:
     """Return the blend of one run's finished folds."""
     if not run.folds():
         raise UsageFault(f"run {run.name} has no finished fold")
-    return blend(work, [run], [1.0])
+    return blend(work, [whole(run)], [1.0])
 
 
 def open_ensemble(work: Path, name: str) -> tuple[Path, dict]:

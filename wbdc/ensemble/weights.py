@@ -7,6 +7,7 @@ from wbdc.core.errors import IntegrityBroken, UsageFault
 FLOOR = 1e-12  # a probability of 0 for the truth would make every logarithm infinite
 TOLERANCE = 1e-7  # nats per video, proven distance to the best weights
 ROUNDS = 20_000
+STEPS = 60  # of Newton; about 10 are needed
 
 
 def learn(members: np.ndarray, truth: np.ndarray, *, prior: float = 0.0) -> np.ndarray:
@@ -54,3 +55,27 @@ def mixture(given: np.ndarray, *, prior: float = 0.0) -> np.ndarray:
         if ahead * (1 + prior / rows) <= TOLERANCE:
             break
     return weights
+
+
+def maximum(given: np.ndarray) -> np.ndarray:
+    """Find the weights that `mixture` finds with prior 0, in about 10 steps where EM takes thousands: a primal-dual interior point method.
+
+    given: (M, n) likelihoods above 0; returns (M,) float64, sum 1. The sum need not be held to 1 on the way: mean log(w @ given) - sum(w)
+    has the same maximum (Kim, Carbonetto, Stephens & Anitescu 2020). EM's proof ends it; should it not come, EM does the work.
+    """
+    weights, slack = np.full(len(given), 1 / len(given)), np.ones(len(given))
+    for _ in range(STEPS):
+        ratio = given / (weights @ given)
+        pull = ratio.mean(axis=1)
+        if pull.max() * weights.sum() - 1 <= TOLERANCE:
+            return weights / weights.sum()
+        goal = weights @ slack / len(given) / 10 / weights
+        step = np.linalg.solve(ratio @ ratio.T / given.shape[1] + np.diag(slack / weights), pull - 1 + goal)
+        lift = goal - slack - slack / weights * step
+        weights, slack = weights + _inside(weights, step) * step, slack + _inside(slack, lift) * lift
+    return mixture(given)
+
+
+def _inside(at: np.ndarray, step: np.ndarray) -> float:
+    """Bound a step so that all numbers stay above 0."""
+    return min(1.0, 0.99 / max((-step / at).max(), 1e-300))

@@ -3,13 +3,16 @@
 import torch.nn.functional as F
 from torch import nn
 
+from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Tokens
 
 
 class Block(nn.Module):
-    """Attention then a feed-forward layer, each normalised first and added back (pre-norm; Xiong et al., 2020)."""
+    """Attention then a feed-forward layer, each normalised first and added back (pre-norm; Xiong et al., 2020). Raises UsageFault for heads that do not divide dim."""
 
     def __init__(self, dim: int, heads: int, dropout: float):
+        if heads < 1 or dim % heads:
+            raise UsageFault(f"fusion.heads = {heads} does not divide the trunk's width of {dim}; give a divisor")
         super().__init__()
         self.heads, self.dropout = heads, dropout
         self.before, self.between = nn.LayerNorm(dim), nn.LayerNorm(dim)

@@ -60,9 +60,11 @@ class Engine:
     """Members loaded once, and what they share: text read alike, frames shown alike, towers with equal weights."""
 
     def __init__(
-        self, folders: Sequence[Path], weights: Sequence[float], device: torch.device, precision: torch.dtype, threads: int, *, compiled: bool = False
-    ):
-        self.members = [load(folder, device) for folder in folders]
+        self, folders: Sequence[Path], weights: Sequence[float], device: torch.device, precision: torch.dtype, threads: int, *,
+        served: Sequence[dict] | None = None, compiled: bool = False,
+    ):  # fmt: skip
+        """served: frames or length of each member, where they are not those it learned from. compiled: towers by torch.compile."""
+        self.members = [load(folder, device, **how) for folder, how in zip(folders, served or [{}] * len(folders), strict=True)]
         if any(m.classes != self.members[0].classes for m in self.members):
             raise IntegrityBroken("the members of this ensemble answer with different classes; train them on the same data")
         self.weights, self.device, self.precision, self.threads, self.ahead = list(weights), device, precision, threads, max(AHEAD, threads)

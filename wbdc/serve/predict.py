@@ -35,8 +35,8 @@ class Member:
         return batch.without(self.without) if self.without else batch
 
 
-def load(folder: Path, device: torch.device = torch.device("cpu")) -> Member:
-    """Rebuild the model that `folder` describes; every weight must find its place.
+def load(folder: Path, device: torch.device = torch.device("cpu"), *, frames: int | None = None, length: int | None = None) -> Member:
+    """Rebuild the model that `folder` describes; every weight must find its place. frames, length: serve fewer frames or tokens than it learned from.
 
     Raises IntegrityBroken when a file is missing or damaged, or the weights belong to another model or hold NaN.
     """
@@ -52,8 +52,19 @@ def load(folder: Path, device: torch.device = torch.device("cpu")) -> Member:
     broken = [name for name, w in weights.items() if w.is_floating_point() and not w.isfinite().all()]
     if broken:
         raise IntegrityBroken(f"{folder / WEIGHTS} holds numbers that are not finite, in {', '.join(broken[:10])}")
-    text = TextReader(open_tokenizer(folder), **facts["text"] | {"fields": dict(facts["text"]["fields"])})  # pairs: their order is the order of reading
+    if frames is not None:
+        model.vision.frames = frames
+    text = TextReader(open_tokenizer(folder), **_shortened(facts["text"], length))
     return Member(folder.name, model.eval().to(device), text, facts["classes"], facts["without"], facts["serve"]["batch"])
+
+
+def _shortened(text: dict, length: int | None) -> dict:
+    """Return the settings of a text reader, each field's budget in proportion when rows are to be shorter."""
+    fields = dict(text["fields"])  # given as pairs: their order is the order of reading
+    room = (length or text["length"]) - 1 - len(fields)
+    if room < sum(fields.values()):
+        fields = {name: budget * max(0, room) // sum(fields.values()) for name, budget in fields.items()}
+    return {**text, "fields": fields, "length": length or text["length"]}
 
 
 @torch.inference_mode()

@@ -26,11 +26,12 @@ NEEDED = (WEIGHTS, MODEL, TOKENIZER)
 
 
 class Packed(NamedTuple):
-    """A model to pack. name: "dual_stream-1f3694da/fold-0"; folder: of the finished fold; weight: 0 or more."""
+    """A model to pack. name: "dual_stream-1f3694da/fold-0"; folder: of the finished fold; weight: 0 or more; serve: frames and length, where others than learned from."""
 
     name: str
     folder: Path
     weight: float
+    serve: dict = {}
 
 
 def kit_file(name: str) -> str:
@@ -56,7 +57,7 @@ def pack(into: Path, members: Sequence[Packed], *, competition: str, precision: 
     try:
         told = [_add_member(making, member) for member in members]
         code = _add_code(making, [read_json(m.folder / MODEL) for m in members], optional)
-        blend = {"competition": competition, "precision": precision, "members": [{"folder": f"models/{m.name}", "weight": m.weight} for m in members]}
+        blend = {"competition": competition, "precision": precision, "members": [{"folder": f"models/{m.name}", "weight": m.weight, **({"serve": m.serve} if m.serve else {})} for m in members]}
         publish_json(making / "blend.json", blend)
         _add_scripts(making, contest.judge, retrain)
         _text(making / "requirements.txt", requirements([*code, *making.glob("models/**/*.py")], optional))
@@ -76,7 +77,7 @@ def _check(into: Path, members: Sequence[Packed]) -> None:
     names = [m.name for m in members]
     if not members or len(set(names)) < len(names):
         raise UsageFault(f"a submission takes one or more members, each once; got {', '.join(names) or 'none'}")
-    for name, folder, weight in members:
+    for name, folder, weight, _ in members:
         if not name or any(part in ("", ".", "..") or part.startswith("/") for part in name.split("/")):
             raise UsageFault(f"{name!r} cannot be the name of a member")
         if not (math.isfinite(weight) and weight >= 0):

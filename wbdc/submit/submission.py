@@ -93,7 +93,7 @@ def optional(competition: str, data: Path) -> list[str]:
 
 def packed(home: Path, blend: dict) -> list[Packed]:
     """List the models of a blend as a package names them: "<run>/fold-<k>"."""
-    return [Packed(f"{m['run']}/fold-{m['fold']}", home / m["folder"], m["weight"]) for m in blend["members"]]
+    return [Packed(f"{m['run']}/fold-{m['fold']}", home / m["folder"], m["weight"], m.get("serve", {})) for m in blend["members"]]
 
 
 def retrain(home: Path, blend: dict, prepared: Prepared) -> list[str]:

@@ -1,0 +1,66 @@
+"""wbdc ensemble with a limit: members are measured, the best that fits is kept, and it is served as it was chosen."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import toys
+
+from wbdc.core.files import read_json
+
+
+@pytest.fixture(scope="module")
+def work(ready, kit, tmp_path_factory) -> Path:
+    """Two runs of two folds each."""
+    work = shutil.copytree(ready, tmp_path_factory.mktemp("budget") / "work")
+    for changes in ((), ("--set", 'fusion.use="cross_attention"', "--set", "fusion.heads=2")):
+        toys.told("train", "--kit", kit, "--fold", "0,1", "--work", work, "--threads", 1, "--set", "train.epochs=1", *changes)
+    return work
+
+
+def test_the_best_that_fits_is_kept_and_served_as_it_was_chosen(work, tmp_path):
+    told = toys.told("ensemble", "--work", work, "--limit", 1e6, "--frames", "1,9", "--draws", 100, "--name", "wide")
+    budget = told["budget"]
+    names = {name for choice in budget["frontier"] for name in choice["members"]} | {d["name"] for d in budget["dropped"]}
+    runs = {p.name for p in (work / "runs").iterdir() if "pretrain" not in p.name}
+    assert names <= {f"{run}{form}" for run in runs for form in ("", " frames=1")} and len(names) == 4, "9 frames are no less than 2"
+    assert budget["chosen"] == budget["frontier"][-1] and list(told["members"]) == budget["chosen"]["members"]
+    assert told["ensemble"]["score"]["mean"] == budget["chosen"]["score"] and all(d["seconds"] == pytest.approx(d["seconds"]) for d in budget["dropped"])
+    assert sum(m["weight"] for m in read_json(work / "ensembles" / "wide" / "blend.json")["members"]) == pytest.approx(1)
+    assert toys.told("predict", "--work", work, "--ensemble", "wide", "--out", tmp_path / "r.csv", "--threads", 1)["videos"] > 0
+
+
+def test_a_form_with_fewer_frames_is_packed_as_it_was_judged(work, tmp_path):
+    """The out-of-fold answers of the form are those that the engine gives with so many frames, and the package holds the number."""
+    toys.told("ensemble", "--work", work, "--limit", 1e6, "--frames", "1", "--draws", 100, "--name", "one")
+    run = next(p for p in sorted((work / "runs").iterdir()) if (p / "served").is_dir())
+    kept = pl.read_parquet(run / "served" / "frames=1" / "fold-0.parquet")
+    learned = pl.read_parquet(run / "fold-0" / "oof.parquet")
+    assert kept["id"].to_list() == learned["id"].to_list() and not np.allclose(kept["p"].to_numpy(), learned["p"].to_numpy(), atol=1e-5)
+    blend = work / "ensembles" / "one" / "blend.json"
+    members = read_json(blend)["members"]
+    blend.write_text(json.dumps(read_json(blend) | {"members": [m | {"serve": {"frames": 1}} for m in members]}))
+    told = toys.told("submit", "--work", work, "--ensemble", "one", "--into", tmp_path / "packed")
+    assert told["proved"]["equal"] and all(m["serve"] == {"frames": 1} for m in read_json(tmp_path / "packed" / "blend.json")["members"])
+
+
+def test_when_nothing_fits_single_folds_are_tried_and_then_it_is_said(work):
+    result = toys.wbdc("ensemble", "--work", work, "--limit", 0.01, "--draws", 100)
+    assert result.exit_code == 5 and "trying single folds" in result.stderr and "needs" in result.stderr.splitlines()[-1]
+
+
+def test_the_seconds_grow_with_the_items(work):
+    few, many = (toys.told("ensemble", "--work", work, "--limit", 1e9, "--items", n, "--draws", 100)["budget"]["frontier"][0]["seconds"] for n in (100, 1_000_000))
+    assert many > 100 * few
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [(("--limit", 5, "--qps", 5), "twice"), (("--frames", "4"), "belong to a limit"), (("--limit", 5, "--frames", "4,x"), "'x' is no number of 1 or more")],
+)
+def test_options_that_do_not_fit_are_refused(work, words, says):
+    result = toys.wbdc("ensemble", "--work", work, *words)
+    assert result.exit_code == 2 and says in result.stderr

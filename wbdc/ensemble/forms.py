@@ -1,0 +1,86 @@
+"""Forms: a run as it was trained, or served with fewer frames or shorter texts; and what each said of the videos it had not seen."""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+import torch
+
+from wbdc.competitions import Competition
+from wbdc.core.errors import DataInvalid
+from wbdc.core.files import read_json
+from wbdc.core.findings import Findings
+from wbdc.serve.engine import Engine
+from wbdc.serve.predict import MODEL
+from wbdc.train.runs import ALL, OOF, Run, write_oof
+
+SERVED = "served"  # below a run: what it said in other forms
+
+
+class Machine(NamedTuple):
+    """Where models answer."""
+
+    device: torch.device
+    precision: torch.dtype
+    threads: int
+
+
+class Form(NamedTuple):
+    """A run with some of its finished folds; serve: {"frames", "length"} where other than it learned from."""
+
+    run: Run
+    folds: tuple[str, ...]
+    serve: dict = {}
+
+    @property
+    def name(self) -> str:
+        """The run's name, and what is different: "dual_stream-1a2b3c4d frames=4"."""
+        told = [f"{key}={value}" for key, value in self.serve.items()]
+        folds = [] if len(self.folds) == len(self.run.folds()) else [f"fold={','.join(self.folds)}"]
+        return " ".join([self.run.name, *told, *folds])
+
+    def models(self) -> dict[str, Path]:
+        """Name the models of this form, and say where they lie."""
+        return {" ".join([f"{self.run.name}/{fold}", *(f"{k}={v}" for k, v in self.serve.items())]): self.run.fold(fold) for fold in self.folds}
+
+
+def whole(run: Run) -> Form:
+    """A run as it was trained, with all its finished folds."""
+    return Form(run, tuple(run.folds()))
+
+
+def forms(run: Run, frames: Sequence[int], lengths: Sequence[int]) -> list[Form]:
+    """List a run as it was trained, and with fewer frames or shorter texts, as far as that is less than it learned from."""
+    model = read_json(run.fold(next(iter(run.folds()))) / MODEL)
+    learned = {"frames": model["blueprint"]["vision"].get("frames"), "length": model["text"]["length"]}
+    asked = product([None, *frames], [None, *lengths])
+    served = [{k: v for k, v in (("frames", f), ("length", n)) if v is not None and v < (learned[k] or 0)} for f, n in asked]
+    return [whole(run)._replace(serve=dict(how)) for how in dict.fromkeys(tuple(s.items()) for s in served)]
+
+
+def said(form: Form, data: Path, contest: Competition, machine: Machine, progress: Callable[[str, int, int], None]) -> pl.DataFrame:
+    """Return what a form says of the videos that its folds held out: id, fold, label, p. Answered once by the engine, then kept beside the run."""
+    if not form.serve:
+        return form.run.oof()
+    tables = []
+    for fold in form.folds:
+        if fold == ALL:
+            continue
+        path = form.run.folder / SERVED / "-".join(f"{k}={v}" for k, v in form.serve.items()) / f"fold-{fold}.parquet"
+        if not path.is_file():
+            _answer(path, form, fold, data, contest, machine, progress)
+        tables.append(pl.read_parquet(path))
+    return pl.concat(tables)
+
+
+def _answer(path: Path, form: Form, fold: str, data: Path, contest: Competition, machine: Machine, progress: Callable[[str, int, int], None]) -> None:
+    held = pl.read_parquet(form.run.fold(fold) / OOF)
+    videos = {v.id: v for v in contest.videos(data, contest.labelled, Findings())}
+    if missing := [i for i in held["id"].to_list() if i not in videos]:
+        raise DataInvalid(f"{data} lacks {len(missing)} videos that {form.run.name} learned from, first {missing[0]}; give the data it was prepared from")
+    engine = Engine([form.run.fold(fold)], [1.0], *machine, served=[form.serve])
+    answers = engine.answer([videos[i] for i in held["id"]], lambda done, of: progress(f"{form.name}, fold {fold}", done, of))
+    write_oof(path, held["id"].to_list(), fold, held["label"].to_list(), answers.probabilities.astype(np.float32))

@@ -1,0 +1,125 @@
+"""Again: a packed folder answers twice and must say the same, or is trained anew from the raw data and must score the same."""
+
+import contextlib
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from wbdc.core.errors import Inconclusive, IntegrityBroken, UsageFault
+from wbdc.core.files import publish_json, read_json
+from wbdc.ensemble.store import open_report
+from wbdc.serve.predict import WEIGHTS
+from wbdc.submit.difference import MOST, answers, ask, flat, origin, pairs, report, sampled
+from wbdc.submit.manifest import read_manifest
+from wbdc.submit.packed import Ran, failure
+from wbdc.submit.verify import verify
+
+TOLERANCE = 0.003  # by how much the WeChat contest of 2022 lets a retrained score differ
+CLAIM = "retrain.json"  # says which package a work folder belongs to
+SCORE = "ensemble.score.mean"
+MISLEADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")  # would put other code before the package's
+
+
+def rerun(folder: Path, data: Path, *, most: int = MOST, seed: int = 0, device: str = "auto", threads: int | None = None) -> dict:
+    """Let a packed folder, verified first, answer the same random test videos twice, each time in a fresh, isolated process.
+
+    Returns {"videos", "equal": True, "answers": SHA-256 of the (n, C) float32 probabilities}. Raises IntegrityBroken when a bit differs.
+    """
+    competition = verify(folder)["competition"]
+    ids = sampled(competition, data, most, seed)
+    first, second = (ask(folder, competition, data, ids, device=device, threads=threads) for _ in range(2))
+    if first.result != second.result or first.probabilities.tobytes() != second.probabilities.tobytes():
+        rows = int((first.probabilities != second.probabilities).any(1).sum())
+        raise IntegrityBroken(f"{folder} answers {rows} of {len(ids)} videos differently from run to run; nothing it answers can be trusted")
+    return {"videos": len(ids), "equal": True, "answers": hashlib.sha256(first.probabilities.tobytes()).hexdigest()}
+
+
+def retrain(
+    folder: Path, data: Path, *, work: Path | None = None, tolerance: float = TOLERANCE, threads: int | None = None, say: Callable[[str], None] = lambda line: None
+) -> dict:  # fmt: skip
+    """Train a packed folder, verified first, anew with its own train.sh, and compare what comes out with what was packed.
+
+    work: a new folder, or one where the same training was stopped; by default a temporary one. tolerance: of the out-of-fold score, in 0 to 1.
+    threads: CPUs that the training may use. say: takes what it says, line by line.
+    Returns {"members", "equal_weights": files of equal bytes, "packed", "retrained": scores, "tolerance", "answers": as `answers`, or None}:
+    answers are compared where the package stores no score. Raises IntegrityBroken when the scores are further apart, or other models come out;
+    Inconclusive when without a score answers differ; UsageFault for a folder that holds other things; and what the training fails with.
+    """
+    if work is None:
+        with tempfile.TemporaryDirectory(prefix="wbdc-retrain-") as place:
+            return retrain(folder, data, work=Path(place), tolerance=tolerance, threads=threads, say=say)
+    _claim(work, verify(folder)["bound"])
+    _train(folder, data, work, threads, say)
+    made, packed = work / "submission", flat(report(folder)).get(f"report.{SCORE}")
+    verify(made)
+    found = {"packed": packed, "retrained": flat(open_report(work, "ensemble"))[SCORE], "tolerance": tolerance, "answers": None, **_weights(folder, made)}
+    if packed is None:
+        found["answers"] = _unscored(folder, made, data, found, threads)
+    elif round(abs(found["retrained"] - packed), 9) > tolerance:  # .703 - .7 is a little more than .003
+        raise IntegrityBroken(f"{folder} scored {packed:.4f} out of fold and {found['retrained']:.4f} trained again, further apart than {tolerance:g}; do not submit it")
+    return found
+
+
+def _claim(work: Path, bound: str) -> None:
+    """Mark a work folder as this package's: what another training finished there would pass for trained again."""
+    if work.exists() and (not work.is_dir() or any(work.iterdir())):
+        if not (work / CLAIM).is_file() or read_json(work / CLAIM).get("bound") != bound:
+            raise UsageFault(f"{work} holds other things; training again takes a new folder, or one where the same package was trained")
+    publish_json(work / CLAIM, {"bound": bound})
+
+
+def _train(folder: Path, data: Path, work: Path, threads: int | None, say: Callable[[str], None]) -> None:
+    """Run train.sh to its end. The network and the home stay: it may need to look up pretrained weights."""
+    room = {name: value for name, value in os.environ.items() if name not in MISLEADING}
+    room |= {"DATA": str(data.resolve()), "WORK": str(work.resolve()), "PYTHON": sys.executable}
+    script, start, said = str(folder.resolve() / "train.sh"), time.perf_counter(), []
+    with _narrowed(threads):
+        process = subprocess.Popen(
+            ["sh", script], env=room, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+        )
+    with process:
+        try:
+            for line in process.stderr:
+                said.append(line)
+                say(line.rstrip())
+            code = process.wait()
+        finally:
+            if process.poll() is None:  # this process was stopped: nothing of it stays behind
+                os.killpg(process.pid, signal.SIGKILL)
+    if code:
+        raise failure(Ran(code, time.perf_counter() - start, "".join(said)))
+
+
+@contextlib.contextmanager
+def _narrowed(threads: int | None) -> Iterator[None]:
+    """Let a child that starts within the block use only so many of the CPUs: train.sh takes no --threads, and their number decides bits."""
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(own)[:threads])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, own)
+
+
+def _weights(folder: Path, made: Path) -> dict:
+    """Count members, and those whose weights have equal bytes. Raises IntegrityBroken when other models were made than packed."""
+    old, new = read_manifest(folder), read_manifest(made)
+    if sorted(map(origin, old["members"])) != sorted(map(origin, new["members"])):
+        raise IntegrityBroken(f"{folder} packs {', '.join(old['members'])}, but its train.sh makes {', '.join(new['members'])}; pack it again")
+    hashes = [(old["files"][f"models/{a}/{WEIGHTS}"], new["files"][f"models/{b}/{WEIGHTS}"]) for a, b in pairs(old["members"], new["members"])]
+    return {"members": len(hashes), "equal_weights": sum(a == b for a, b in hashes)}
+
+
+def _unscored(folder: Path, made: Path, data: Path, found: dict, threads: int | None) -> dict:
+    """Compare answers, where there is no score to compare. Raises Inconclusive when one differs."""
+    asked = answers(folder, made, data, threads=threads)
+    if asked["changed"]:
+        equal = f"{found['equal_weights']} of {found['members']} weights files are equal"
+        raise Inconclusive(f"{folder} stores no score to compare, and trained again {asked['changed']:.2%} of its answers change ({equal}); pack it again with its ensemble")
+    return asked
