@@ -359,3 +359,18 @@ def test_every_nasty_archive(real_data, tmp_path):
         if (entry["verdict"] == "error" and not counts) or (entry["verdict"] == "fine" and not fine):
             wrong[entry["file"]] = (len(kept), counts)
     assert len(entries) > 30 and wrong == {} and not os.path.exists("/tmp/research_evil")
+
+
+def test_frames_of_one_video_are_bounded_together(tmp_path, monkeypatch):
+    monkeypatch.setattr("wbdc.data.archive.MOST_VIDEO", 5000)
+    found = Findings()
+    read = pictures(Source(small.pack(tmp_path / "v.zip", {f"{i}.jpg": bytes(2000) for i in range(4)})), 32, found)
+    assert [len(data) for data in read] == [2000, 2000, 0, 0] and found.report()["frame.bomb"]["count"] == 2
+
+
+def test_a_long_list_of_members_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("wbdc.data.archive.MOST_DIRECTORY", 1000)
+    found = Findings()
+    path = small.pack(tmp_path / "v.zip", {f"{i:05}.jpg": b"x" for i in range(100)})
+    monkeypatch.setattr("zipfile.ZipFile", None)
+    assert pictures(Source(path), 32, found) == [] and found.report()["archive.crowded"]["count"] == 1

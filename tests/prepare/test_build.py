@@ -247,3 +247,76 @@ def test_the_nasty_root_is_survived(real_data, tmp_path):
     assert set(faults) <= set(rows)
     lost = [e["from_file"] for name, e in faults.items() if e["verdict"] == "fine" and not rows[name]]
     assert lost == [] and sum(e["count"] for e in made.facts["findings"].values()) >= sum(e["verdict"] == "error" for e in faults.values())
+
+
+def again_later(path: Path, data: bytes) -> None:
+    """Write a file of equal size at another time."""
+    before = path.stat()
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+
+
+def test_a_repaired_archive_is_read_anew_and_stands_for_other_data(tmp_path):
+    root, work = small.root(tmp_path / "data"), tmp_path / "work"
+    path = small.archive(root, "labeled", small.ids("labeled")[4])
+    whole = path.read_bytes()
+    again_later(path, whole[:-20] + b"\xff" * 20)
+    broken, _ = run(root, work)
+    assert broken.facts["findings"]["archive.broken"]["count"] == 1
+    again_later(path, whole)
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 10**9))
+    mended, had = run(root, work)
+    assert not had and mended.hash != broken.hash and "archive.broken" not in mended.facts["findings"] and open_prepared(work).hash == mended.hash
+    assert run(root, tmp_path / "other")[0].hash == broken.hash, "a fresh preparation bears the name that annotations and sizes give"
+
+
+def test_archives_that_were_only_copied_change_nothing(tmp_path):
+    root, work = small.root(tmp_path / "data"), tmp_path / "work"
+    first, _ = run(root, work)
+    for path in (root / "zip_frames").rglob("*.zip"):
+        again_later(path, path.read_bytes())
+    for _ in range(2):
+        second, had = run(root, work)
+        assert had and second.hash == first.hash and len(list((work / "prepared").glob("*/DONE.json"))) == 1
+    assert second.facts["stamp"] != first.facts["stamp"] and content(second.folder).keys() == content(first.folder).keys()
+
+
+def test_a_lost_shard_is_missed_and_made_anew(small_root, tmp_path):
+    made, _ = run(small_root, tmp_path)
+    before = content(made.folder)
+    shards = sorted((made.folder / "frames").iterdir())
+    shards[0].unlink()
+    shards[1].write_bytes(shards[1].read_bytes()[:-1])
+    with pytest.raises(IntegrityBroken, match="2 shards of frames are missing or damaged"):
+        open_prepared(tmp_path)
+    again, had = run(small_root, tmp_path)
+    assert not had and content(again.folder) == before and open_prepared(tmp_path).hash == made.hash
+
+
+def test_moved_data_are_looked_for_where_they_lie_now(tmp_path):
+    root = small.root(tmp_path / "data")
+    run(root, tmp_path / "work")
+    root.rename(tmp_path / "moved")
+    _, had = run(tmp_path / "moved", tmp_path / "work")
+    assert had and open_prepared(tmp_path / "work").facts["data"] == str(tmp_path / "moved")
+
+
+def test_what_is_stored_takes_no_more_room(small_root, tmp_path, monkeypatch):
+    made, _ = run(small_root, tmp_path)
+    (made.folder / "DONE.json").unlink()
+    taken = sum(p.stat().st_size for p in (made.folder / "frames").iterdir())
+    free = shutil.disk_usage(tmp_path)._replace(free=2**28 + max(0, 1000 - taken))
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: free)
+    assert run(small_root, tmp_path)[0].hash == made.hash
+
+
+def test_a_work_folder_may_be_called_anything(small_root, tmp_path):
+    made, _ = run(small_root, tmp_path / "w[1]*")
+    assert open_prepared(tmp_path / "w[1]*").labels() == made.labels() and len(made.rows("labeled", range(2), ["id"])) == 2
+
+
+def test_labels_of_other_splits_may_be_anything(tmp_path):
+    root = small.root(tmp_path / "data")
+    small.annotate(root, "test", [item | {"category_id": ["0101"]} for item in small.items("test")])
+    made, _ = run(root, tmp_path / "work")
+    assert made.facts["findings"]["label.unexpected"]["count"] == 4 and made.facts["statistics"]["test"]["classes"] == 0

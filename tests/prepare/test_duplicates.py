@@ -130,3 +130,16 @@ def test_pictures_hash_alike_whatever_their_container():
     stream = io.BytesIO()
     scene(3).save(stream, "WEBP", lossless=True)
     assert distance(stream.getvalue(), small.encode(scene(3), "PNG")) == 0
+
+
+def test_however_many_copies_of_a_video_there_are_they_are_one_group():
+    rng = np.random.default_rng(0)
+    same, others = rng.integers(1, 2**62, 5), rng.integers(1, 2**62, (40, 5))
+    hashes, owner = np.concatenate([np.tile(same, 100), others.ravel()]), np.repeat(np.arange(140, dtype=np.int32), 5)
+    shuffled = rng.permutation(len(hashes))
+    pairs = alike_frames(hashes[shuffled], owner[shuffled])
+    assert len(pairs) == 99 and np.array_equal(groups(140, pairs), np.r_[np.zeros(100, int), np.arange(100, 140)])
+
+
+def test_a_crowd_that_shares_its_only_frame_shares_a_logo():
+    assert len(alike_frames(np.full(100, 12345678901), np.arange(100, dtype=np.int32))) == 0

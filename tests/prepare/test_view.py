@@ -7,7 +7,7 @@ import pytest
 import small
 
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.errors import DataInvalid
+from wbdc.core.errors import DataInvalid, IntegrityBroken
 from wbdc.core.findings import Findings
 from wbdc.data import store
 from wbdc.data.archive import choose, features, pictures
@@ -147,3 +147,14 @@ def test_the_nasty_root_reads_alike_in_training_and_at_the_judge(real_data, tmp_
     prepared, _ = prepare(root, tmp_path / "work", WeChat2022(), "wechat2022", folds=2)
     for split in prepared.facts["counts"]:
         assert_equal(open_view(prepared, reading(), split), served(root, split, reading()))
+
+
+def test_a_picture_that_was_damaged_in_the_store_is_no_picture_less(small_root, tmp_path):
+    made, _ = prepare(small_root, tmp_path, WeChat2022(), "wechat2022", folds=3)
+    shard = made.folder / "frames" / "labeled-00000.safetensors"
+    data = bytearray(shard.read_bytes())
+    at = data.index(b"\xff\xd8\xff") + 200
+    data[at : at + 300] = bytes(300)
+    shard.write_bytes(data)
+    with pytest.raises(IntegrityBroken, match="was damaged after `wbdc prepare`: row"):
+        open_view(made, reading(), "labeled")

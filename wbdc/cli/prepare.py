@@ -56,6 +56,8 @@ def prepare(
     from wbdc.train.kit import open_kit
     from wbdc.train.reading import make_views
 
+    if check_only and (kit or engine != "threads"):
+        raise UsageFault("--check-only writes nothing, so there is nothing that --kit or --engine could do; leave them out")
     if listed and listed not in CATALOGUE:
         raise UsageFault(f"no finding called {listed!r}{hint(listed, sorted(CATALOGUE))}")
     contest = plug.build(competitions, {"use": competition})
@@ -71,7 +73,7 @@ def prepare(
         elif check_only:
             facts, found = survey(data, contest, competition, progress=progress, **settings)
         else:
-            place = plug.build(engines, {"use": engine})
+            place = plug.build(engines, {"use": engine, **({"workers": threads} if threads and engine in ("local", "ray") else {})})
             made, had = build(data, work, contest, competition, engine=place, progress=progress, **settings)
             if chosen:
                 count = use_threads(1 if place.ranks > 1 else count)
@@ -86,6 +88,8 @@ def prepare(
     if listed:
         for place in found.get(listed, {"places": []})["places"]:
             console.tell(place)
+        if listed in found and (more := found[listed]["count"] - len(found[listed]["places"])) > 0:
+            console.say(f"and {more:,} more places, which were counted and not kept")
     elif as_json:
         console.show({"folder": folder, "unchanged": had, **facts, "findings": found})
     else:

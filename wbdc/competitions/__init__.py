@@ -31,6 +31,7 @@ class Stored(NamedTuple):
     id: str
     place: str
     size: int  # bytes
+    changed: int  # nanoseconds; equal as long as nobody writes the file, and good for nothing else
 
 
 class Limits(NamedTuple):

@@ -44,7 +44,7 @@ class WeChat2022(Competition):
     def videos(self, root: Path, split: str, findings: Findings, progress: Callable[[int, int], None] = lambda done, of: None) -> Iterator[Video]:
         for item in records(root / "annotations" / f"{split}.json", findings, progress):
             fields = {f: text(item, f, findings) for f in ("title", "asr")} | {"ocr": _ocr(item, findings)}
-            yield Video(item["id"], fields, _label(item, findings) if split == self.labelled else item.get("category_id"), self.source(root, split, item["id"]))
+            yield Video(item["id"], fields, _label(item, findings) if split == self.labelled else _unread(item.get("category_id")), self.source(root, split, item["id"]))
 
     def source(self, root: Path, split: str, name: str) -> Source:
         """Build a path. name: an id that `records` found safe."""
@@ -113,6 +113,8 @@ def _taxonomy(path: Path) -> list[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return sorted({row["category_id"] for row in csv.DictReader(file)})
+    except OSError as error:
+        raise DataInvalid(f"{path} cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, UnicodeDecodeError, csv.Error) as error:
         raise DataInvalid(f"{path} is no UTF-8 table with a column category_id ({error}); correct it or take it away") from error
 
@@ -123,6 +125,10 @@ def _label(item: dict, findings: Findings) -> str | None:
         return label
     findings.add("label.number", f"{item['id']}: {label!r}")  # a number has lost its leading zeros
     return str(label)[:60]
+
+
+def _unread(label: object) -> str | None:
+    return None if label is None else str(label)[:60]
 
 
 def _filmed(root: Path, split: str) -> bool:
@@ -141,7 +147,7 @@ def _clips(folder: Path) -> Iterator[Stored]:
     for entry in sorted(os.scandir(folder), key=lambda e: e.name) if folder.is_dir() else ():
         name, suffix = os.path.splitext(entry.name)
         if suffix.lower() in CLIPS and entry.is_file():
-            yield Stored(name, entry.name, entry.stat().st_size)
+            yield Stored(name, entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
 
 
 def _archives(folder: Path) -> Iterator[Stored]:
@@ -150,7 +156,7 @@ def _archives(folder: Path) -> Iterator[Stored]:
         for entry in sorted(os.scandir(bucket), key=lambda e: e.name) if bucket.is_dir() else ():
             if entry.name.endswith(".zip") and entry.is_file():
                 name = entry.name.removesuffix(".zip")
-                yield Stored(name if name[-3:] == bucket.name else "", f"{bucket.name}/{entry.name}", entry.stat().st_size)
+                yield Stored(name if name[-3:] == bucket.name else "", f"{bucket.name}/{entry.name}", entry.stat().st_size, entry.stat().st_mtime_ns)
 
 
 def _ocr(item: dict, findings: Findings) -> str:

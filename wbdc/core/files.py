@@ -82,6 +82,13 @@ def seal(folder: Path, facts: dict, files: list[Path] | None = None) -> None:
     publish_json(folder / SEAL, {**facts, "files": {str(p.relative_to(folder)): sha256(p) for p in kept}})
 
 
+def reseal(folder: Path, facts: dict) -> None:
+    """Replace some facts of a finished folder."""
+    before = read_json(folder / SEAL)
+    if before | facts != before:
+        publish_json(folder / SEAL, before | facts)
+
+
 def sealed(folder: Path) -> dict | None:
     """Return the facts of a finished folder, or None when it is absent or unfinished."""
     return read_json(folder / SEAL) if (folder / SEAL).is_file() else None

@@ -36,7 +36,7 @@ def records(path: Path, findings: Findings, progress: Progress = lambda done, of
     seen: set[str] = set()
     try:
         with path.open("rb") as file:
-            for index, item in enumerate(_values(_Characters(path, file, progress), findings)):
+            for index, item in enumerate(_values(_Characters(path, file, findings, progress))):
                 if not isinstance(item, dict):
                     raise DataInvalid(f"{path}: item {index} is {_kind(item)}, not an object")
                 if isinstance(item.get("id"), Digits):
@@ -79,8 +79,9 @@ def text(item: dict, field: str, findings: Findings, where: str | None = None) -
 class _Characters:
     """The text of a file behind a moving window: `left` is what was read and not yet taken."""
 
-    def __init__(self, path: Path, file: BinaryIO, progress: Progress):
-        self.path, self.file, self.progress, self.size = path, file, progress, path.stat().st_size
+    def __init__(self, path: Path, file: BinaryIO, findings: Findings, progress: Progress):
+        self.path, self.file, self.findings, self.progress, self.size = path, file, findings, progress, path.stat().st_size
+        self.twice: list[str] = []  # keys given twice in the value that is being read
         self.decoder, self.bytes, self.ended = codecs.getincrementaldecoder("utf-8")(), 0, False
         self.left, self.at, self.line, self.column = "", 0, 1, 1  # line, column: of the window's first character
         if file.read(3) != codecs.BOM_UTF8:
@@ -118,11 +119,16 @@ class _Characters:
     def take(self, decoder: json.JSONDecoder) -> object:
         """Read one JSON value. An error in a window that does not end the file may only mean that the value goes on behind it."""
         while True:
+            self.twice.clear()
             try:
                 value, self.at = decoder.raw_decode(self.left, self.at)
+                for key in self.twice:
+                    self.findings.add("key.twice", f"{self.path.name}: {key}")
                 return value
             except json.JSONDecodeError as error:
-                if self.ended or len(self.left) - self.at > MOST_ITEM:
+                if not self.ended and len(self.left) - self.at > MOST_ITEM:
+                    raise self.wrong(f"an item of more than {MOST_ITEM:,} characters", self.at) from error
+                if self.ended:
                     raise self.wrong(error.msg.removesuffix(" at"), error.pos) from error
                 self.more()
             except RecursionError as error:
@@ -137,14 +143,13 @@ class _Characters:
         return DataInvalid(f"{self.path}: {why} at line {line} column {column}")
 
 
-def _values(source: _Characters, findings: Findings) -> Iterator[object]:
+def _values(source: _Characters) -> Iterator[object]:
     """Yield the values of a list, or those that stand one after another."""
 
     def once(pairs: list[tuple[str, object]]) -> dict:
         found = dict(pairs)
         if len(found) < len(pairs):
-            for key in [k for k, n in Counter(k for k, _ in pairs).items() if n > 1]:
-                findings.add("key.twice", f"{source.path.name}: {key}")
+            source.twice += [k for k, n in Counter(k for k, _ in pairs).items() if n > 1]
         return found
 
     decoder = json.JSONDecoder(parse_constant=_refuse, parse_int=Digits, object_pairs_hook=once)

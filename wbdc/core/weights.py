@@ -1,6 +1,8 @@
 """Pretrained weights: found by their usual names in a local folder or the Hugging Face cache, never downloaded, never unpickled."""
 
+import hashlib
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from wbdc.core.errors import EnvironmentLacks, IntegrityBroken
@@ -27,6 +29,17 @@ def locate(name: str, files: tuple[str, ...]) -> Path:
         f"the weights {name!r} are not on this machine: put {' or '.join(files)} of https://huggingface.co/{name} into {where}/{name} "
         f"(its page states licence and checksum), or run the same recipe from random weights with --tiny"
     )
+
+
+@lru_cache
+def record(name: str, file: Path) -> dict:
+    """Describe a file of pretrained weights, for the ledger that contests ask for: {"name", "file", "bytes", "md5", "sha256"}."""
+    sums = [hashlib.md5(usedforsecurity=False), hashlib.sha256()]
+    with file.open("rb") as stream:
+        while part := stream.read(2**20):
+            for made in sums:
+                made.update(part)
+    return {"name": name, "file": file.name, "bytes": file.stat().st_size, "md5": sums[0].hexdigest(), "sha256": sums[1].hexdigest()}
 
 
 def strict_part(weights: dict, wanted: dict, source: Path, prefix: str = "") -> tuple[dict, list[str]]:

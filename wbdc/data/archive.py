@@ -22,6 +22,8 @@ MOST_FRAMES = 32  # at 1 frame per second the contest gives no more
 MOST_MEMBERS = 10_000
 MOST_BYTES = 64 * 2**20  # of one member, once expanded
 MOST_ARCHIVE = 2**30  # of one video's archive
+MOST_VIDEO = 2**27  # of the frames of one video together, once expanded
+MOST_DIRECTORY = 2**22  # of an archive's list of members: 400 bytes each for as many as are allowed
 BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the methods that zipfile stops at the size asked for
 SIP = 16  # compressed bytes at a time of the other methods: 46 bytes of bzip2 can be 45 MB
 
@@ -61,11 +63,14 @@ def pictures(source: Source, most: int, findings: Findings) -> list[bytes]:
             findings.add("archive.huge", place)
             return []
         data = source.path.read_bytes()
+        if _directory(data) > MOST_DIRECTORY:
+            findings.add("archive.crowded", f"{place}: a list of {_directory(data)} bytes")
+            return []
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             listed = _listed(archive, place, findings)
             kept = [listed[i] for i in choose(len(listed), MOST_FRAMES)]
             chosen = [kept[i] for i in choose(len(kept), most)]
-            return [_member(archive, member, len(data), place, findings) for member in chosen]
+            return _members(archive, chosen, len(data), place, findings)
     except FileNotFoundError:
         findings.add("archive.missing", place)
     except BROKEN as error:
@@ -145,6 +150,25 @@ def _listed(archive: zipfile.ZipFile, place: str, findings: Findings) -> list[zi
     if ordered != sorted(found):
         findings.add("archive.order", place)  # sorting names as text would shuffle time
     return [found[name] for name in ordered]
+
+
+def _directory(data: bytes) -> int:
+    """Read how long an archive says its list of members is: zipfile reads all of that before it can be asked how many there are."""
+    end = data.rfind(b"PK\5\6", max(0, len(data) - 65_557))
+    return struct.unpack_from("<L", data, end + 12)[0] if 0 <= end <= len(data) - 22 else 0
+
+
+def _members(archive: zipfile.ZipFile, chosen: list[zipfile.ZipInfo], size: int, place: str, findings: Findings) -> list[bytes]:
+    """Read members until they are too much for one video."""
+    read, total = [], 0
+    for entry in chosen:
+        if total + entry.file_size > MOST_VIDEO:
+            findings.add("frame.bomb", f"{place}: {entry.filename} and those before it are more than {MOST_VIDEO} bytes")
+            read.append(b"")
+        else:
+            read.append(_member(archive, entry, size, place, findings))
+            total += len(read[-1])
+    return read
 
 
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, size: int, place: str, findings: Findings) -> bytes:

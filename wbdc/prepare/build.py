@@ -1,6 +1,7 @@
 """Build a prepared dataset: read every archive once, keep its frames, describe and compare the videos, deal the folds, seal the folder."""
 
 import contextlib
+import filecmp
 import shutil
 from collections.abc import Iterator
 from itertools import islice
@@ -11,7 +12,7 @@ import polars as pl
 
 from wbdc.competitions import Competition, Video
 from wbdc.core.errors import OutOfResources
-from wbdc.core.files import check_seal, digest, hold, publish, seal, sealed
+from wbdc.core.files import check_seal, digest, hold, publish, reseal, seal, sealed
 from wbdc.core.findings import SHOWN, Findings
 from wbdc.data.store import read_shard, shard_facts, shard_path, shards
 from wbdc.prepare.check import Checked, Progress, check, refuse
@@ -22,7 +23,7 @@ from wbdc.prepare.folds import check_count, deal, rare
 from wbdc.prepare.shards import Job, make, read, same_width
 from wbdc.prepare.survey import Survey
 
-VERSION = 2  # of the stored form; a change makes other hashes
+VERSION = 3  # of the stored form; a change makes other hashes
 KEPT = 100_000  # places of each finding that `--list` can name
 SPARE = 2**28  # bytes that stay free beside the frames: tables, tokens
 
@@ -53,20 +54,43 @@ def prepare(
     refuse(checked.found.report())
     check_count(folds, len(checked.splits[competition.labelled].ids))
     folder = work / "prepared" / digest(VERSION, name, checked.print, folds, seed)
-    if sealed(folder) is not None:
-        facts = check_seal(folder)
-        make_current(folder)
-        return Prepared(folder, facts), True
-    _room(work, checked.size)
+    before = Prepared(folder, check_seal(folder)) if sealed(folder) is not None else None
+    now = {"stamp": checked.stamp, "data": str(data.resolve())}
+    if before and before.facts.get("stamp") == checked.stamp and not before.lost():
+        return _again(before, now, engine), True
+    for path in before.lost() if before and engine.leads else ():
+        path.unlink(missing_ok=True)  # of another size than written; what is missing is made anew
+    if before and before.facts.get("stamp") != checked.stamp:  # archives were written since: repaired, or only copied
+        folder = folder.with_name(digest(folder.name, checked.stamp))
     with hold(folder) if engine.leads else contextlib.nullcontext():
         jobs = list(_jobs(checked, data, name, folder / "frames", 1 if engine.crowded else threads))
-        _store(jobs, engine, progress)
         if engine.leads:
-            facts = _describe(data, checked, competition, name, map(_stored, jobs), folds, seed, progress, folder)
+            _room(work, checked.size, jobs)
+        _store(jobs, engine, progress)
+        if engine.leads and before and before.folder != folder and _equal(jobs, before):
+            shutil.rmtree(folder / "frames")
+            return _again(before, now, engine), True
+        if engine.leads:
+            facts = _describe(data, checked, competition, name, map(_stored, jobs), folds, seed, progress, folder) | now
+            facts["shards"] = {job.path.name: job.path.stat().st_size for job in jobs}
             seal(folder, facts, [*sorted((folder / "videos").iterdir()), folder / "folds.parquet", folder / "findings.parquet"])
             make_current(folder)
     engine.meet()
     return Prepared(folder, sealed(folder) or {}), False
+
+
+def _again(before: Prepared, now: dict, engine: Engine) -> Prepared:
+    """Take what was prepared before, and remember where the data lie now."""
+    if engine.leads:
+        reseal(before.folder, now)
+        make_current(before.folder)
+    engine.meet()
+    return Prepared(before.folder, before.facts | now)
+
+
+def _equal(jobs: list[Job], before: Prepared) -> bool:
+    """Tell whether archives that were written since still hold the same: then nothing that was learned from them is out of date."""
+    return all(filecmp.cmp(job.path, before.folder / "frames" / job.path.name, shallow=False) for job in jobs)
 
 
 def survey(
@@ -74,6 +98,7 @@ def survey(
 ) -> tuple[dict, dict]:
     """Check a data folder as `prepare` does, frame by frame, and write nothing: the facts, and {finding: {"count", "places"}}."""
     checked = check(data, competition, keep=KEPT, progress=progress)
+    check_count(folds, len(checked.splits[competition.labelled].ids))
     jobs = _jobs(checked, data, name, Path(), threads)
     return _describe(
         data, checked, competition, name, ((job, facts, columns) for job in jobs for columns, facts in [read(job)]), folds, seed, progress
@@ -87,8 +112,9 @@ def _jobs(checked: Checked, data: Path, name: str, folder: Path, threads: int) -
             yield Job(shard_path(folder, split, rows.start), data.resolve(), name, split, rows.start, ids, checked.holds, threads)
 
 
-def _room(work: Path, size: int) -> None:
-    """Raise OutOfResources before anything is written when the frames would not fit."""
+def _room(work: Path, size: int, jobs: list[Job]) -> None:
+    """Raise OutOfResources before anything is written when the frames that are not stored yet would not fit."""
+    size = max(0, size - sum(job.path.stat().st_size for job in jobs if job.path.is_file()))
     there = next(p for p in (work, *work.resolve().parents) if p.is_dir())
     if (free := shutil.disk_usage(there).free) < size + SPARE:
         raise OutOfResources(f"the frames take {size:,} bytes and {there} has {free:,} free; make room, or choose another disk with --work")
@@ -137,7 +163,6 @@ def _describe(
         places = [(code, place) for code, entry in found.report().items() for place in entry["places"]]
         publish(folder / "findings.parquet", pl.DataFrame(places, {"code": pl.String, "place": pl.String}, orient="row").write_parquet)
     return {
-        "data": str(data.resolve()),
         "competition": name,
         "holds": checked.holds,
         "labelled": labelled,
@@ -172,7 +197,7 @@ def _texts(data: Path, split: str, competition: Competition, seen: Survey, progr
     for start in range(0, max(1, len(rows)), PART):
         part = list(islice(videos, PART))
         for at, video in enumerate(part, start):
-            seen.read(split, at, video)
+            seen.read(split, at, video if split == competition.labelled else video._replace(label=None))
         if folder:
             _table(part_path(folder, split, start), split == competition.labelled, part, competition.fields, seen.frames[rows.start + start :])
         progress(f"texts of {split}", start + len(part), len(rows))

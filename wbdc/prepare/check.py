@@ -25,7 +25,7 @@ class Split(NamedTuple):
 
 class Checked(NamedTuple):
     """splits by name; classes: every id an answer may name; holds: "jpeg" or "features"; found: all that was wrong; print: hash of the data;
-    size: bytes that the frames take once stored, at most.
+    size: bytes that the frames take once stored, at most; stamp: hash of when the archives were last written: equal stamps, equal archives.
     """
 
     splits: dict[str, Split]
@@ -34,6 +34,7 @@ class Checked(NamedTuple):
     found: Findings
     print: str
     size: int
+    stamp: str
 
 
 def check(root: Path, competition: Competition, *, keep: int = SHOWN, progress: Progress = lambda what, done, of: None) -> Checked:
@@ -53,9 +54,15 @@ def check(root: Path, competition: Competition, *, keep: int = SHOWN, progress: 
     _labels(splits, competition, classes, found)
     _once(splits, found)
     print, size = hashlib.sha256(digest([sha256(root / "annotations" / f"{s}.json") for s in splits], classes).encode()), 0
-    for name, split in splits.items():
-        size += (_members if holds == "features" else _files)(root, name, set(split.ids), competition, found, print)
-    return Checked(splits, classes, holds, found, print.hexdigest()[:12], size)
+    stamp = hashlib.sha256()
+    try:
+        for name, split in splits.items():
+            for hashed in (print, stamp):
+                hashed.update(f"{name}\n".encode())
+            size += (_members if holds == "features" else _files)(root, name, set(split.ids), competition, found, print, stamp)
+    except OSError as error:
+        raise DataInvalid(f"{error.filename} cannot be read: {error.strerror}") from error
+    return Checked(splits, classes, holds, found, print.hexdigest()[:12], size, stamp.hexdigest()[:12])
 
 
 def refuse(found: dict[str, dict]) -> None:
@@ -99,11 +106,12 @@ def _once(splits: dict[str, Split], found: Findings) -> None:
                 found.add("id.twice.splits", f"{video} ({where[video]} and {name})")
 
 
-def _files(root: Path, name: str, wanted: set[str], competition: Competition, found: Findings, print: "hashlib._Hash") -> int:
+def _files(root: Path, name: str, wanted: set[str], competition: Competition, found: Findings, print: "hashlib._Hash", stamp: "hashlib._Hash") -> int:
     """Compare the files on disk with the annotations, add their names and sizes to the hash, and return their bytes."""
     size = 0
     for stored in competition.stored(root, name):
         print.update(f"{stored.place}\0{stored.size}\n".encode(errors="surrogateescape"))
+        stamp.update(f"{stored.changed}\n".encode())
         size += stored.size * (CLIP_GROWS if stored.place.lower().endswith(CLIPS) else 1)
         if stored.id in wanted:
             wanted.discard(stored.id)
@@ -114,7 +122,7 @@ def _files(root: Path, name: str, wanted: set[str], competition: Competition, fo
     return size
 
 
-def _members(root: Path, name: str, ids: set[str], competition: Competition, found: Findings, print: "hashlib._Hash") -> int:
+def _members(root: Path, name: str, ids: set[str], competition: Competition, found: Findings, print: "hashlib._Hash", stamp: "hashlib._Hash") -> int:
     """Do the same for the members of an archive that the videos of a split share, by checksum: other features of equal videos have equal sizes."""
     path, wanted = competition.source(root, name, "").path, {competition.source(root, name, video).member for video in ids}
     try:
@@ -125,4 +133,7 @@ def _members(root: Path, name: str, ids: set[str], competition: Competition, fou
         print.update(f"{path.name}\0{member}\0{state}\n".encode(errors="surrogateescape"))
         if member not in wanted:
             found.add("archive.extra", f"{path.name}: {member}")
-    return path.stat().st_size if path.is_file() else 0
+    if not path.is_file():
+        return 0
+    stamp.update(f"{path.stat().st_mtime_ns}\n".encode())
+    return path.stat().st_size

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from wbdc.core.errors import UsageFault
+from wbdc.core.errors import IntegrityBroken, UsageFault
 from wbdc.core.files import check_seal, publish_json, read_json, sealed
 
 CURRENT = "current.json"  # which dataset `wbdc prepare` was last asked for
@@ -32,11 +32,11 @@ class Prepared:
 
     def videos(self, split: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Return some columns of all rows of a split, in order; all columns when None."""
-        return pl.read_parquet(self.parts(split), columns=None if columns is None else list(columns))
+        return pl.read_parquet(self.parts(split), glob=False, columns=None if columns is None else list(columns))
 
     def rows(self, split: str, rows: range, columns: Sequence[str]) -> pl.DataFrame:
         """Return some columns of a few rows in order, without reading the others' texts."""
-        return pl.scan_parquet(self.parts(split)).select(columns).slice(rows.start, len(rows)).collect()
+        return pl.scan_parquet(self.parts(split), glob=False).select(columns).slice(rows.start, len(rows)).collect()
 
     def labels(self) -> list[str]:
         """Return the classes of the labelled videos, in order of rows."""
@@ -44,11 +44,16 @@ class Prepared:
 
     def folds(self) -> np.ndarray:
         """Return the fold of each labelled video, in order of rows: (n,) int."""
-        return pl.read_parquet(self.folder / "folds.parquet")["fold"].to_numpy()
+        return pl.read_parquet(self.folder / "folds.parquet", glob=False)["fold"].to_numpy()
+
+    def lost(self) -> list[Path]:
+        """List the shards of frames that are missing, or of another size than was written."""
+        shards = {self.folder / "frames" / name: size for name, size in self.facts.get("shards", {}).items()}
+        return [path for path, size in shards.items() if not path.is_file() or path.stat().st_size != size]
 
     def findings(self) -> dict[str, dict]:
         """Return what was wrong: {code: {"count": int, "places": [str]}}."""
-        places = pl.read_parquet(self.folder / "findings.parquet").group_by("code", maintain_order=True).agg("place")
+        places = pl.read_parquet(self.folder / "findings.parquet", glob=False).group_by("code", maintain_order=True).agg("place")
         listed = dict(places.iter_rows())
         return {code: {"count": entry["count"], "places": listed[code]} for code, entry in self.facts["findings"].items()}
 
@@ -71,7 +76,10 @@ def open_prepared(work: Path, name: str | None = None) -> Prepared:
     fits = [f for f in finished if f.startswith(wanted)]
     if len(fits) != 1:
         raise UsageFault(f"{len(fits)} prepared datasets of {home} begin with {wanted!r}; there are: {', '.join(finished)}")
-    return Prepared(home / fits[0], check_seal(home / fits[0]))
+    found = Prepared(home / fits[0], check_seal(home / fits[0]))
+    if lost := found.lost():
+        raise IntegrityBroken(f"{len(lost)} shards of frames are missing or damaged, first {lost[0]}; run `wbdc prepare` again, which makes them anew")
+    return found
 
 
 def make_current(folder: Path) -> None:

@@ -46,6 +46,7 @@ def alike_frames(hashes: np.ndarray, owner: np.ndarray, *, progress: Progress = 
     hashes: (n,) int64 of frames; owner: (n,) row of each one's video. Alike are two videos when at least half of the telling, distinct
     frames of the one that has fewer, and at least two, have a frame within 4 bits in the other; an only frame must be within 2 bits.
     Frames within 3 bits always meet: six bands differ in three at most, so three are equal (multi-index hashing; Norouzi et al., 2012).
+    Of more than 64 videos with the very same frames each is paired with the next.
     """
     telling = hashes != 0
     owner, hashes = owner[telling].astype(np.int64), hashes[telling].view(np.uint64)
@@ -53,7 +54,7 @@ def alike_frames(hashes: np.ndarray, owner: np.ndarray, *, progress: Progress = 
     owner, hashes = owner[order], hashes[order]
     distinct = np.r_[True, (owner[1:] != owner[:-1]) | (hashes[1:] != hashes[:-1])][: len(owner)]
     owner, hashes = owner[distinct], hashes[distinct]
-    choices, found = list(combinations(BANDS, 3)), np.zeros(0, np.int64)
+    choices, found = list(combinations(BANDS, 3)), _copies(hashes, owner)
     for number, bands in enumerate(choices):
         found = np.union1d(found, _meet(hashes, owner, bands))
         progress("near-duplicates", number + 1, len(choices))
@@ -108,6 +109,22 @@ def conflicts(group: np.ndarray, labels: Sequence[str | None]) -> list[tuple[lis
         members.setdefault(int(group[row]), []).append(row)
     found = [(rows, [labels[row] for row in rows]) for rows in members.values() if len({labels[row] for row in rows}) > 1]
     return sorted(found, key=lambda one: (-len(one[0]), one[0]))
+
+
+def _copies(hashes: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """Code a chain through the videos that own the very same hashes, two or more: however many they are, they are copies."""
+    starts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]]) if len(owner) else np.zeros(0, int)
+    counts, videos = np.diff(np.r_[starts, len(owner)]), owner[starts]
+    if not len(starts):
+        return np.zeros(0, np.int64)
+    mixed = hashes * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    key = np.add.reduceat(mixed, starts)  # of a set: the order does not count; `_verified` looks at the frames themselves
+    several = counts >= 2
+    key, videos = key[several], videos[several]
+    order = np.lexsort((videos, key))
+    same = key[order][1:] == key[order][:-1]
+    return _coded(videos[order][:-1][same], videos[order][1:][same])
 
 
 def _meet(hashes: np.ndarray, owner: np.ndarray, bands: Sequence[tuple[int, int]]) -> np.ndarray:

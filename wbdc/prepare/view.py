@@ -15,7 +15,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from wbdc.core.errors import DataInvalid, OutOfResources, UsageFault
+from wbdc.core.errors import DataInvalid, IntegrityBroken, OutOfResources, UsageFault
 from wbdc.core.files import digest, hold
 from wbdc.core.findings import Findings
 from wbdc.core.look import Look
@@ -142,10 +142,11 @@ def _form(prepared: Prepared, reading: Reading, split: str, store: str) -> str |
         return None
     if reading.tower:
         return "looked"
-    free, wanted = shutil.disk_usage(prepared.folder).free, size(prepared, reading, split)
-    if store == "raw" and wanted > free and not (folder / "pixels").is_dir():
+    there = list((folder / "pixels").glob(f"{split}-*"))
+    free, wanted = shutil.disk_usage(prepared.folder).free, size(prepared, reading, split) - sum(path.stat().st_size for path in there)
+    if store == "raw" and wanted > free:
         raise OutOfResources(f"raw pixels of {split} take {wanted:,} bytes and {free:,} are free; make room, or say --store jpeg")
-    return "pixels" if store == "raw" or (store == "auto" and ((folder / "pixels").is_dir() or _fits(wanted, free))) else None
+    return "pixels" if store == "raw" or (store == "auto" and (there or _fits(wanted, free))) else None
 
 
 def _fits(wanted: int, free: int) -> bool:
@@ -177,8 +178,11 @@ def _decoded(stored: Sequence[Column], row: int, reading: Reading) -> np.ndarray
     if reading.look is None:
         features = stored[0][row]
         return features[choose(len(features), reading.frames)]
-    encoded = split_pictures(stored[0][row], stored[1][row])
-    return look_at([encoded[i] for i in choose(len(encoded), reading.frames)], reading.look, Findings())
+    encoded, found = split_pictures(stored[0][row], stored[1][row]), Findings()
+    seen = look_at([encoded[i] for i in choose(len(encoded), reading.frames)], reading.look, found, f"row {row}")
+    if damaged := found.report().get("frame.damaged"):  # `prepare` proved each frame that it kept
+        raise IntegrityBroken(f"the store of frames was damaged after `wbdc prepare`: {damaged['places'][0]}; delete its frames folder and prepare again")
+    return seen
 
 
 @torch.inference_mode()

@@ -56,7 +56,7 @@ def _join(address: str, workers: int | None) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **started)
     except ConnectionError as error:
-        raise EnvironmentLacks(f"no Ray cluster answers at {address!r}; start one with `ray start --head`, or say address = local") from error
+        raise EnvironmentLacks(f"no Ray cluster answers at {address!r}; start one with `ray start --head`, or set RAY_ADDRESS=local") from error
 
 
 def _check(done: object, job: Job) -> None:
