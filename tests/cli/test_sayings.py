@@ -140,7 +140,7 @@ def test_prepare_checks_only_and_writes_nothing(data, tmp_path):
     assert all(word in result.stdout for word in ("Statistics", "characters of title", "archive.order", "what to do"))
     checked = toys.told("prepare", "--data", data, "--work", tmp_path / "w", "--check-only", "--folds", 3)
     made = toys.told("prepare", "--data", data, "--work", tmp_path / "w", "--folds", 3)
-    assert made.pop("folder") and made.pop("files") and not checked.pop("folder") and checked == made, "a check tells what preparing tells"
+    assert made.pop("folder") and made.pop("files") and made.pop("shards") and not checked.pop("folder") and checked == made, "a check tells what preparing tells"
 
 
 def test_prepare_lists_every_place_of_a_finding(data, tmp_path):

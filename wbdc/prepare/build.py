@@ -55,7 +55,7 @@ def prepare(
     check_count(folds, len(checked.splits[competition.labelled].ids))
     folder = work / "prepared" / digest(VERSION, name, checked.print, folds, seed)
     before = Prepared(folder, check_seal(folder)) if sealed(folder) is not None else None
-    now = {"stamp": checked.stamp, "data": str(data.resolve())}
+    now = _now(data, checked)
     if before and before.facts.get("stamp") == checked.stamp and not before.lost():
         return _again(before, now, engine), True
     for path in before.lost() if before and engine.leads else ():
@@ -100,9 +100,13 @@ def survey(
     checked = check(data, competition, keep=KEPT, progress=progress)
     check_count(folds, len(checked.splits[competition.labelled].ids))
     jobs = _jobs(checked, data, name, Path(), threads)
-    return _describe(
-        data, checked, competition, name, ((job, facts, columns) for job in jobs for columns, facts in [read(job)]), folds, seed, progress
-    ), checked.found.report()
+    done = ((job, facts, columns) for job in jobs for columns, facts in [read(job)])
+    return _describe(data, checked, competition, name, done, folds, seed, progress) | _now(data, checked), checked.found.report()
+
+
+def _now(data: Path, checked: Checked) -> dict:
+    """Say where the data lie, and when they were last written."""
+    return {"data": str(data.resolve()), "stamp": checked.stamp}
 
 
 def _jobs(checked: Checked, data: Path, name: str, folder: Path, threads: int) -> Iterator[Job]:
