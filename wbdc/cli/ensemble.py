@@ -8,13 +8,14 @@ from wbdc.cli import console
 
 
 @click.command()
-@click.option("--run", "runs", multiple=True, help="A run to take. Repeatable; by default every finished one of the prepared data.")
+@click.option("--run", "runs", multiple=True, help="A run to take, or a form of it: 'RUN frames=4'. Repeatable; by default every finished run of the prepared data.")
 @click.option("--name", default="ensemble", show_default=True, help="What to call it.")
 @click.option("--limit", type=click.FloatRange(min=0, min_open=True), help="Seconds for all videos at the judge's: measure what members cost here, and keep those that fit.")
 @click.option("--qps", type=click.FloatRange(min=0, min_open=True), help="The limit as videos a second instead.")
 @click.option("--items", type=click.IntRange(1), help="Videos of the final run; by default the competition's.")
 @click.option("--frames", help="With a limit: also try fewer frames, such as 8,4.")
 @click.option("--length", help="With a limit: also try shorter texts, such as 128,64 tokens.")
+@click.option("--priors/--no-priors", default=True, show_default=True, help="Try lifts for rare classes; used when nested cross-validation finds them better.")
 @click.option("--draws", type=click.IntRange(100), default=1000, show_default=True, help="Bootstrap draws for the intervals.")
 @console.seed
 @console.device
@@ -24,7 +25,7 @@ from wbdc.cli import console
 @console.work
 @console.as_json
 def ensemble(
-    runs: tuple[str, ...], name: str, limit: float | None, qps: float | None, items: int | None, frames: str | None, length: str | None, draws: int, seed: int,
+    runs: tuple[str, ...], name: str, limit: float | None, qps: float | None, items: int | None, frames: str | None, length: str | None, priors: bool, draws: int, seed: int,
     device: str, threads: int | None, prepared: str | None, dry_run: bool, work: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Learn blend weights on out-of-fold predictions.
@@ -52,30 +53,48 @@ def ensemble(
     for sentence in left:
         console.say(sentence)
     if dry_run:
-        names = [run.name for run in chosen]
+        names = [form.name for form in chosen]
         return console.show({"members": names}) if as_json else console.tell(f"Would blend {', '.join(names)}.")
     if limit or qps:
         with console.progress(as_json) as progress:
-            report = _within(work, name, chosen, Path(ready.facts["data"]), limit, qps, items, frames, length, device, threads, draws, seed, progress)
+            report = _within(work, name, chosen, Path(ready.facts["data"]), limit, qps, items, frames, length, device, threads, priors, draws, seed, progress)
     else:
-        report = build(work, name, chosen, draws=draws, seed=seed)
+        with console.progress(as_json) as progress:
+            report = build(work, name, chosen, _said(chosen, Path(ready.facts["data"]), device, threads, progress), priors=priors, draws=draws, seed=seed)
     console.show(report) if as_json else print_report(report, name)
 
 
-def _within(
-    work: Path, name: str, runs: list, data: Path, limit: float | None, qps: float | None, items: int | None, frames: str | None, length: str | None, device: str,
-    threads: int | None, draws: int, seed: int, progress: object,
-) -> dict:  # fmt: skip
+def _said(chosen: list, data: Path, device: str, threads: int | None, progress: object) -> list | None:
+    """What members say out of fold; None when it is what their runs said."""
+    from wbdc import competitions
+    from wbdc.core import plug
+    from wbdc.ensemble.forms import said
+
+    if not any(form.serve for form in chosen):
+        return None
+    contest, machine = plug.build(competitions, {"use": chosen[0].run.facts["competition"]}), _machine(chosen, device, threads)
+    return [said(form, data, contest, machine, progress) for form in chosen]
+
+
+def _machine(chosen: list, device: str, threads: int | None) -> object:
     from wbdc.core.device import find_device, find_precision, use_threads
     from wbdc.ensemble.forms import Machine
     from wbdc.ensemble.store import run_blend
+
+    where = find_device(device)
+    return Machine(where, find_precision(run_blend(chosen[0].run.folder.parents[1], chosen[0].run)["precision"], where), use_threads(threads))
+
+
+def _within(
+    work: Path, name: str, chosen: list, data: Path, limit: float | None, qps: float | None, items: int | None, frames: str | None, length: str | None, device: str,
+    threads: int | None, priors: bool, draws: int, seed: int, progress: object,
+) -> dict:  # fmt: skip
     from wbdc.ensemble.within import build_within
 
-    where, count = find_device(device), items or console.items(runs[0].facts["competition"])
-    machine = Machine(where, find_precision(run_blend(work, runs[0])["precision"], where), use_threads(threads))
+    count = items or console.items(chosen[0].run.facts["competition"])
     return build_within(
-        work, name, runs, data, machine, limit=limit or count / qps, items=count, frames=_numbers_of(frames, "--frames"), lengths=_numbers_of(length, "--length"),
-        draws=draws, seed=seed, say=console.say, progress=progress,
+        work, name, chosen, data, _machine(chosen, device, threads), limit=limit or count / qps, items=count, frames=_numbers_of(frames, "--frames"), lengths=_numbers_of(length, "--length"),
+        priors=priors, draws=draws, seed=seed, say=console.say, progress=progress,
     )  # fmt: skip
 
 
@@ -96,7 +115,12 @@ def print_report(report: dict, name: str) -> None:
     console.table(f"{report['rows']:,} videos of folds {', '.join(report['folds'])}", columns, rows)
     if "budget" in report:
         _print_budget(report["budget"])
-    gain = report["gain"]
+    priors, gain = report["priors"], report["gain"]
+    if "gain" in priors:
+        more, word = priors["gain"], "used" if priors["used"] else "not used"
+        console.tell(f"Lifts for rare classes: {more['difference']:+.4f} [{more['low']:+.4f}, {more['high']:+.4f}], {more['verdict']}, so {word}.")
+    else:
+        console.tell(f"No lifts for rare classes: {priors['why']}.")
     console.tell(f"Over {report['best']}: {gain['difference']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], {gain['verdict']}.")
 
 

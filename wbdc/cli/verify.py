@@ -72,7 +72,10 @@ def _print(name: str, facts: dict) -> None:
     if again := facts.get("rerun"):
         console.tell(f"{name}: {again['videos']:,} test videos answered twice, equal bit for bit.")
     if anew := facts.get("retrain"):
-        weights = f"{anew['equal_weights']} of {anew['members']} weights files have equal bytes"
-        asked = anew["answers"]
-        scored = f"answers {asked['videos']:,} test videos as before (no score is stored)" if asked else f"scores {anew['retrained']:.4f} out of fold, packed {anew['packed']:.4f}"
-        console.tell(f"{name}: trained again, it {scored}; {weights}.")
+        console.tell(f"{name}: trained again, {_scored(anew)}; {anew['equal_weights']} of {anew['members']} weights files have equal bytes.")
+
+
+def _scored(anew: dict) -> str:
+    if asked := anew["answers"]:
+        return f"{asked['videos']:,} test videos are answered as before (no score is stored)"
+    return f"it scores {anew['retrained']:.4f} out of fold, packed {anew['packed']:.4f}"

@@ -10,13 +10,14 @@ import polars as pl
 import torch
 
 from wbdc.competitions import Competition
-from wbdc.core.errors import DataInvalid
+from wbdc.core.errors import DataInvalid, UsageFault
 from wbdc.core.files import read_json
 from wbdc.core.findings import Findings
 from wbdc.serve.engine import Engine
 from wbdc.serve.predict import MODEL
-from wbdc.train.runs import ALL, OOF, Run, write_oof
+from wbdc.train.runs import ALL, OOF, Run, open_run, write_oof
 
+SETTINGS = ("frames", "length")  # of serving, that may be less than a run learned from
 SERVED = "served"  # below a run: what it said in other forms
 
 
@@ -50,6 +51,15 @@ class Form(NamedTuple):
 def whole(run: Run) -> Form:
     """A run as it was trained, with all its finished folds."""
     return Form(run, tuple(run.folds()))
+
+
+def parse(work: Path, name: str) -> Form:
+    """Open a form by its name: "RUN", or "RUN frames=4 length=128". Raises UsageFault."""
+    run, *settings = name.split()
+    pairs = dict(setting.partition("=")[::2] for setting in settings)
+    if wrong := [f"{key}={value}" for key, value in pairs.items() if key not in SETTINGS or not value.isdecimal() or int(value) < 1]:
+        raise UsageFault(f"{name!r}: {wrong[0]} is no way to serve a run; give such as {' or '.join(f'{key}=4' for key in SETTINGS)}")
+    return whole(open_run(work, run))._replace(serve={key: int(pairs[key]) for key in SETTINGS if key in pairs})
 
 
 def forms(run: Run, frames: Sequence[int], lengths: Sequence[int]) -> list[Form]:

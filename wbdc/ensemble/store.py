@@ -7,14 +7,16 @@ import numpy as np
 import polars as pl
 
 from wbdc import competitions
+from wbdc.competitions import Competition
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault, hint
 from wbdc.core.files import publish_json, read_json, seal, sealed
-from wbdc.ensemble.forms import Form, whole
-from wbdc.ensemble.judge import gain, scorer
+from wbdc.ensemble.forms import Form, parse, whole
+from wbdc.ensemble.judge import gain, nested, scorer
+from wbdc.ensemble.priors import assess as judge_priors
 from wbdc.ensemble.report import assess
 from wbdc.prepare.dataset import Prepared
-from wbdc.train.runs import ALL, Run, list_runs, open_run
+from wbdc.train.runs import ALL, Run, list_runs
 
 REPORT, BLEND = "ensemble.json", "blend.json"
 
@@ -57,19 +59,19 @@ def compare(run: Run, other: Run, *, draws: int = 1000, seed: int = 0) -> dict:
     return {"rows": len(shared.labels), "scores": scores, **found._asdict(), "verdict": found.verdict}
 
 
-def choose(work: Path, names: tuple[str, ...], prepared: Prepared) -> tuple[list[Run], list[str]]:
-    """Return the runs asked for, or every finished one of the prepared data that is no ablation; and sentences on those left out.
+def choose(work: Path, names: tuple[str, ...], prepared: Prepared) -> tuple[list[Form], list[str]]:
+    """Return the members asked for, runs or forms of them, or every finished run of the prepared data that is no ablation; and sentences on those left out.
 
     Raises UsageFault when a run asked for does not exist, or nothing is left.
     """
     if names:
-        return [open_run(work, name) for name in dict.fromkeys(names)], []
+        return [parse(work, name) for name in dict.fromkeys(names)], []
     kept, left = [], []
     for run in list_runs(work):
         if why := _unfit(run, prepared):
             left.append(f"{run.name} is left out: {why}")
         else:
-            kept.append(run)
+            kept.append(whole(run))
     if not kept:
         raise UsageFault(f"{work / 'runs'} holds no finished fold on data {prepared.hash}; run `wbdc train --kit dual_stream --fold 0` first")
     return kept, left
@@ -83,25 +85,42 @@ def _unfit(run: Run, prepared: Prepared) -> str | None:
     return None if set(run.folds()) - {ALL} else "no finished fold"
 
 
-def build(work: Path, name: str, runs: list[Run], *, draws: int = 1000, seed: int = 0) -> dict:
-    """Learn blend weights on the runs' common out-of-fold rows, judge them, and save the ensemble; return its report.
+def build(
+    work: Path, name: str, members: list[Form], tables: list[pl.DataFrame] | None = None, *, priors: bool = True, draws: int = 1000, seed: int = 0
+) -> dict:
+    """Learn blend weights on the members' common out-of-fold rows, judge them, and save the ensemble; return its report.
 
-    Raises UsageFault as `common` does.
+    tables: what members said, where it is not what their runs said. Raises UsageFault as `common` does.
     """
-    return save(work, name, [whole(run) for run in runs], common(runs), {}, draws=draws, seed=seed)
+    return save(work, name, members, common([form.run for form in members], tables), {}, priors=priors, draws=draws, seed=seed)
 
 
-def save(work: Path, name: str, members: list[Form], shared: Common, told: dict, *, draws: int, seed: int) -> dict:
-    """Weigh and judge members, save them as an ensemble, and return its report: what `assess` returns, "rows", "folds", "data", and what is `told`."""
+def save(work: Path, name: str, members: list[Form], shared: Common, told: dict, *, priors: bool = True, draws: int, seed: int) -> dict:
+    """Weigh and judge members, save them as an ensemble, and return its report: what `assess` returns, "priors", "rows", "folds", "data", and what is `told`.
+
+    priors: whether lifts for rare classes are tried; they are used when nested cross-validation finds them better.
+    """
     facts, names = members[0].run.facts, [form.name for form in members]
     contest = plug.build(competitions, {"use": facts["competition"]})
     report = assess(names, shared.members, shared.labels, shared.folds, facts["classes"], contest, draws=draws, seed=seed)
     report |= {"rows": len(shared.labels), "folds": sorted(set(shared.folds)), "data": facts["data"], **told}
+    report["priors"] = _priors(shared, facts["classes"], contest, draws, seed) if priors else {"used": False, "why": "not asked for"}
+    lifts = {"lifts": list(report["priors"]["lifts"].values())} if report["priors"]["used"] else {}
     folder = work / "ensembles" / name
     publish_json(folder / REPORT, report)
-    publish_json(folder / BLEND, blend(work, members, [report["weights"][one] for one in names]))
+    publish_json(folder / BLEND, blend(work, members, [report["weights"][one] for one in names]) | lifts)
     seal(folder, {"members": names}, [folder / REPORT, folder / BLEND])
     return report
+
+
+def _priors(shared: Common, classes: list[str], contest: Competition, draws: int, seed: int) -> dict:
+    """Judge lifts on the ensemble's own out-of-fold answers; say why where they cannot be judged."""
+    place = {label: i for i, label in enumerate(classes)}
+    blended = nested(shared.members, np.array([place[label] for label in shared.labels]), np.array(shared.folds))
+    try:
+        return judge_priors(blended, shared.labels, shared.folds, classes, contest, draws=draws, seed=seed)
+    except UsageFault as error:  # fewer than three folds, or a score that is no F1
+        return {"used": False, "why": str(error)}
 
 
 def blend(work: Path, forms: list[Form], weights: list[float]) -> dict:

@@ -15,23 +15,23 @@ from wbdc.ensemble.cost import SAMPLE, measure, starting
 from wbdc.ensemble.forms import Form, Machine, forms, said
 from wbdc.ensemble.pool import Candidate, Pool
 from wbdc.ensemble.store import common, save
-from wbdc.train.runs import ALL, Run
+from wbdc.train.runs import ALL
 
 MARGIN = 0.10  # by which measured seconds are raised, as the time check does
 
 
 def build_within(
-    work: Path, name: str, runs: list[Run], data: Path, machine: Machine, *, limit: float, items: int, frames: Sequence[int] = (), lengths: Sequence[int] = (),
-    draws: int = 1000, seed: int = 0, say: Callable[[str], None], progress: Callable[[str, int, int], None],
+    work: Path, name: str, members: list[Form], data: Path, machine: Machine, *, limit: float, items: int, frames: Sequence[int] = (), lengths: Sequence[int] = (),
+    priors: bool = True, draws: int = 1000, seed: int = 0, say: Callable[[str], None], progress: Callable[[str, int, int], None],
 ) -> dict:  # fmt: skip
-    """Choose among runs, also with fewer frames or shorter texts, what answers best within `limit` seconds for `items` videos; save it; return its report.
+    """Choose among members, also with fewer frames or shorter texts, what answers best within `limit` seconds for `items` videos; save it; return its report.
 
     The report has "budget" beside what `save` returns: the frontier, what was chosen, its lead over the next cheaper, what was left out and why.
     When not even the cheapest fits with all its folds, forms of one fold are tried too: out-of-fold scores cannot tell what fewer folds lose.
     Raises OverBudget when nothing fits.
     """
-    contest = plug.build(competitions, {"use": runs[0].facts["competition"]})
-    every = [form for run in runs for form in forms(run, frames, lengths)]
+    contest = plug.build(competitions, {"use": members[0].run.facts["competition"]})
+    every = list({form.name: form for member in members for form in (member, *forms(member.run, frames, lengths))}.values())
     tables = {form.name: said(form, data, contest, machine, progress) for form in every}
     listing = time.perf_counter()
     videos = list(contest.videos(data, contest.test_split(contest.splits(data)), Findings()))
@@ -56,7 +56,7 @@ def build_within(
     }  # fmt: skip
     kept = [form for form in every if form.name in chosen.members]
     shared = common([form.run for form in kept], [tables[form.name] for form in kept])
-    return save(work, name, kept, shared, {"budget": told}, draws=draws, seed=seed)
+    return save(work, name, kept, shared, {"budget": told}, priors=priors, draws=draws, seed=seed)
 
 
 def _pool(every: list[Form], tables: dict, contest: competitions.Competition, cost: object, items: int) -> Pool:

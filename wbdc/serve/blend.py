@@ -25,6 +25,22 @@ def blend(members: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray
     return total.astype(np.float32)
 
 
+def lift(p: np.ndarray, lifts: np.ndarray) -> np.ndarray:
+    """Multiply each class's probabilities by its lift, and make rows sum to 1 again. p: (n, C); lifts: (C,); returns (n, C) float32.
+
+    Raises UsageFault when they do not fit or a lift is no positive number, IntegrityBroken when p is not finite or a row is empty.
+    """
+    check([p])
+    if lifts.shape != p.shape[1:] or not (np.isfinite(lifts) & (lifts > 0)).all():
+        got = f"{lifts.shape}, lowest {lifts.min(initial=np.inf):g}"
+        raise UsageFault(f"{p.shape[1]} classes need as many lifts, finite and above 0, got {got}")
+    lifted = p * lifts.astype(np.float64)
+    whole = lifted.sum(axis=1, keepdims=True)
+    if (whole <= 0).any():
+        raise IntegrityBroken(f"row {np.flatnonzero(whole <= 0)[0]} holds no probability above 0; predict again")
+    return (lifted / whole).astype(np.float32)
+
+
 def check(members: Sequence[np.ndarray]) -> None:
     """Refuse members that cannot be averaged row by row. Raises IntegrityBroken, naming the member and counting its rows."""
     for number, member in enumerate(members, 1):

@@ -18,6 +18,7 @@ from wbdc.core.device import called, find_device, find_precision, use_threads
 from wbdc.core.errors import UsageFault, WbdcError
 from wbdc.core.files import publish, publish_json, read_json
 from wbdc.core.findings import Findings
+from wbdc.serve.blend import lift
 from wbdc.serve.engine import Answers, Engine
 from wbdc.serve.ranks import gather, here, part
 from wbdc.serve.schedule import until
@@ -32,7 +33,7 @@ def serve(
 ) -> tuple[Answers | None, dict]:  # fmt: skip
     """Answer a split with a blend of models, publish the result file, and return answers and timings.
 
-    blend: {"competition", "precision", "members": [{"folder", "weight", "serve"?}]}, folders relative to `home`, serve: frames, length.
+    blend: {"competition", "precision", "members": [{"folder", "weight", "serve"?}]}, folders relative to `home`, serve: frames, length; "lifts"?: one per class.
     sample: only these ids, in this order. deadline: seconds after `began`, time.perf_counter() when the process started, by which the result is
     published, with fewer members when need be; CONTEST: the contest's limit, more in proportion for more videos than it names.
     Started by torchrun, ranks share the videos: rank 0 publishes, the others return None.
@@ -63,6 +64,8 @@ def serve(
     if ranks > 1 and (scored := gather(scored)) is None:
         return None, {}
     answers = engine.combine(groups, scored)
+    if "lifts" in blend:
+        answers = answers._replace(probabilities=lift(answers.probabilities, np.array(blend["lifts"])))
     marks["answered"] = time.perf_counter() - began
     labels = [answers.classes[i] for i in answers.probabilities.argmax(1)]
     contest.write([v.id for v in videos], labels, out)

@@ -41,7 +41,8 @@ def rerun(folder: Path, data: Path, *, most: int = MOST, seed: int = 0, device: 
 
 
 def retrain(
-    folder: Path, data: Path, *, work: Path | None = None, tolerance: float = TOLERANCE, threads: int | None = None, say: Callable[[str], None] = lambda line: None
+    folder: Path, data: Path, *, work: Path | None = None, tolerance: float = TOLERANCE, threads: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict:  # fmt: skip
     """Train a packed folder, verified first, anew with its own train.sh, and compare what comes out with what was packed.
 
@@ -62,15 +63,17 @@ def retrain(
     if packed is None:
         found["answers"] = _unscored(folder, made, data, found, threads)
     elif round(abs(found["retrained"] - packed), 9) > tolerance:  # .703 - .7 is a little more than .003
-        raise IntegrityBroken(f"{folder} scored {packed:.4f} out of fold and {found['retrained']:.4f} trained again, further apart than {tolerance:g}; do not submit it")
+        scores = f"{packed:.4f} out of fold when packed, and {found['retrained']:.4f} trained again"
+        raise IntegrityBroken(f"{folder} scored {scores}, further apart than {tolerance:g}; pack what train.sh makes")
     return found
 
 
 def _claim(work: Path, bound: str) -> None:
     """Mark a work folder as this package's: what another training finished there would pass for trained again."""
+    if (work / CLAIM).is_file() and read_json(work / CLAIM).get("bound") == bound:
+        return
     if work.exists() and (not work.is_dir() or any(work.iterdir())):
-        if not (work / CLAIM).is_file() or read_json(work / CLAIM).get("bound") != bound:
-            raise UsageFault(f"{work} holds other things; training again takes a new folder, or one where the same package was trained")
+        raise UsageFault(f"{work} holds other things; training again takes a new folder, or one where the same package was trained")
     publish_json(work / CLAIM, {"bound": bound})
 
 
@@ -81,7 +84,14 @@ def _train(folder: Path, data: Path, work: Path, threads: int | None, say: Calla
     script, start, said = str(folder.resolve() / "train.sh"), time.perf_counter(), []
     with _narrowed(threads):
         process = subprocess.Popen(
-            ["sh", script], env=room, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+            ["sh", script],
+            env=room,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
         )
     with process:
         try:
@@ -120,6 +130,6 @@ def _unscored(folder: Path, made: Path, data: Path, found: dict, threads: int | 
     """Compare answers, where there is no score to compare. Raises Inconclusive when one differs."""
     asked = answers(folder, made, data, threads=threads)
     if asked["changed"]:
-        equal = f"{found['equal_weights']} of {found['members']} weights files are equal"
-        raise Inconclusive(f"{folder} stores no score to compare, and trained again {asked['changed']:.2%} of its answers change ({equal}); pack it again with its ensemble")
+        told = f"{asked['changed']:.2%} of its answers change ({found['equal_weights']} of {found['members']} weights files are equal)"
+        raise Inconclusive(f"{folder} stores no score to compare, and trained again {told}; pack it again with its ensemble")
     return asked

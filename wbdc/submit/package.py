@@ -43,7 +43,7 @@ def kit_file(name: str) -> str:
     return f"source/kits/{run}/{run.rsplit('-', 1)[0]}.json"
 
 
-def pack(into: Path, members: Sequence[Packed], *, competition: str, precision: str, facts: dict, retrain: Sequence[str], optional: Collection[str] = ()) -> dict:
+def pack(into: Path, members: Sequence[Packed], *, competition: str, precision: str, facts: dict, retrain: Sequence[str], optional: Collection[str] = (), lifts: Sequence[float] | None = None) -> dict:
     """Make the folder `into` that runs alone, and return its manifest. Equal inputs give equal bytes.
 
     Only named files are copied (FLOORS, NEEDED, kits and their plugs), so nothing else can slip in. facts: what the README tells.
@@ -58,7 +58,7 @@ def pack(into: Path, members: Sequence[Packed], *, competition: str, precision: 
         told = [_add_member(making, member) for member in members]
         code = _add_code(making, [read_json(m.folder / MODEL) for m in members], optional)
         blend = {"competition": competition, "precision": precision, "members": [{"folder": f"models/{m.name}", "weight": m.weight, **({"serve": m.serve} if m.serve else {})} for m in members]}
-        publish_json(making / "blend.json", blend)
+        publish_json(making / "blend.json", blend | ({"lifts": list(lifts)} if lifts else {}))
         _add_scripts(making, contest.judge, retrain)
         _text(making / "requirements.txt", requirements([*code, *making.glob("models/**/*.py")], optional))
         _text(making / "README.md", readme(making, competition=competition, precision=precision, judge=contest.judge, members=told, facts=facts))

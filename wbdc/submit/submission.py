@@ -62,7 +62,7 @@ def submit(
     facts = {"commit": commit(), "data": prepared.hash, "report": report}
     pack(
         into, packed(home, blend), competition=blend["competition"], precision=blend["precision"], facts=facts,
-        retrain=retrain(home, blend, prepared), optional=optional(blend["competition"], data),
+        retrain=retrain(home, blend, prepared), optional=optional(blend["competition"], data), lifts=blend.get("lifts"),
     )  # fmt: skip
     proved = prove(into, home, blend, data, most=PROOF, seed=0, device=asked.device, threads=threads, say=say)
     latency = None
@@ -109,7 +109,9 @@ def retrain(home: Path, blend: dict, prepared: Prepared) -> list[str]:
         lines += [f"wbdc pretrain {common}"] if told["source"] else []
         without = f" --without {told['without']}" if told["without"] else ""
         lines.append(f"wbdc train {common} --fold {','.join(trained)} --from {'auto' if told['source'] else 'none'}{without}")
-    return [*lines, 'wbdc ensemble --work "$WORK"', 'wbdc submit --work "$WORK" --into "$WORK/submission"']
+    named = [" ".join([m["run"], *(f"{k}={v}" for k, v in m["serve"].items())]) if "serve" in m else m["run"] for m in blend["members"]]
+    chosen = "".join(f" --run '{name}'" for name in dict.fromkeys(named)) if any("serve" in m for m in blend["members"]) else ""
+    return [*lines, f'wbdc ensemble --work "$WORK"{chosen}', 'wbdc submit --work "$WORK" --into "$WORK/submission"']
 
 
 def prove(folder: Path, home: Path, blend: dict, data: Path, *, most: int, seed: int, device: str, threads: int, say: Callable[[str], None]) -> dict:

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from wbdc.core import plug
-from wbdc.core.weights import strict_part
+from wbdc.core.weights import record, strict_part
 from wbdc.data.text import TextReader, learn_tokenizer, open_tokenizer
 from wbdc.nets import fusion as fusions
 from wbdc.nets import vision as visions
 from wbdc.nets.model import VideoClassifier
-from wbdc.nets.trunk import Trunk, find_trunk, load_trunk, read_architecture
+from wbdc.nets.trunk import FILE, Trunk, find_trunk, load_trunk, read_architecture
 from wbdc.prepare.dataset import Prepared
 from wbdc.prepare.view import Reading
 from wbdc.serve.predict import WEIGHTS
@@ -22,12 +22,13 @@ from wbdc.train.kit import Kit
 
 
 class Assembled(NamedTuple):
-    """model; reading: how it reads; text: settings of the reader; weights: where each part's first weights come from, in words."""
+    """model; reading: how it reads; text: settings of the reader; weights: where each part's first weights come from, in words; pretrained: records of the files."""
 
     model: VideoClassifier
     reading: Reading
     text: dict
     weights: dict[str, str]
+    pretrained: dict[str, dict]
 
 
 def assemble(kit: Kit, prepared: Prepared, seed: int) -> Assembled:
@@ -45,12 +46,14 @@ def assemble(kit: Kit, prepared: Prepared, seed: int) -> Assembled:
     said = {"trunk": "random weights, as the kit asks; words learned from the data"}
     if folder:
         left = load_trunk(trunk, folder)
-        said["trunk"] = f"{tables['trunk']['model']} from {folder}: leaves {', '.join(left) or 'nothing'}"
+        said["trunk"] = f"{tables['trunk']['model']}: leaves {', '.join(left) or 'nothing'}"
     vision = plug.build(visions, tables["vision"], near=kit.folder)
     fusion = plug.build(fusions, tables["fusion"], trunk, near=kit.folder)
     special = {word: tokenizer.token_to_id(word) for word in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")}
     model = VideoClassifier(fusion, vision, len(prepared.facts["classes"]), special)
-    return Assembled(model, Reading(reader, vision.look, vision.frames), text, {**said, "vision": vision.loaded})
+    pretrained = {"trunk": record(tables["trunk"]["model"], folder / FILE)} if folder else {}
+    pretrained |= {"vision": vision.pretrained} if vision.pretrained else {}
+    return Assembled(model, Reading(reader, vision.look, vision.frames), text, {**said, "vision": vision.loaded}, pretrained)
 
 
 def start_from(model: VideoClassifier, folder: Path) -> str:

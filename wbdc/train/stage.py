@@ -158,6 +158,7 @@ def _train(run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, le
         "threads": machine.threads,
         "precision": called(precision),
         "weights": made.weights,
+        "pretrained": made.pretrained,
         "trained": said,
         "last": last,
         "chance": {plug.called(o): o.chance for o in objectives},

@@ -22,6 +22,7 @@ class Vision(nn.Module):
         super().__init__()
         self.frames, self.frozen = frames, frozen
         self.loaded = "random weights"
+        self.pretrained: dict | None = None  # the record of the file that was loaded
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Look at M normalised frames: (M, 3, S, S) float -> (M, dim)."""

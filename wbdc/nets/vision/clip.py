@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wbdc.core.errors import UsageFault, hint
 from wbdc.core.look import Look
-from wbdc.core.weights import locate, strict_part
+from wbdc.core.weights import locate, record, strict_part
 from wbdc.nets.vision import Vision
 
 FILES = ("open_clip_model.safetensors", "model.safetensors")
@@ -42,7 +42,7 @@ class Clip(Vision):
         self.architecture, self.look, self.dim = architecture, Look.of(look), architecture["embed_dim"]
         self.tower = _build_vision_tower(self.dim, dict(architecture["vision_cfg"]), architecture.get("quick_gelu", False))
         if model is not None:
-            self._load(folder, f"{model} {weights}")
+            self._load(folder, f"{model} {weights}", place)
         self.freeze()
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -51,11 +51,12 @@ class Clip(Vision):
     def blueprint(self) -> dict:
         return {"use": "clip", "frames": self.frames, "frozen": self.frozen, "architecture": self.architecture, "look": self.look.table()}
 
-    def _load(self, folder: Path, called: str) -> None:
+    def _load(self, folder: Path, called: str, place: str) -> None:
         file = next(folder / f for f in FILES if (folder / f).is_file())
         taken, left = strict_part(load_file(file), self.tower.state_dict(), file, "visual.")
         self.tower.load_state_dict(taken, strict=True)
-        self.loaded = f"{called} from {file}: takes {len(taken)} tensors, leaves {len(left)} (the text tower)"
+        self.pretrained = record(place, file)
+        self.loaded = f"{called} from {file.name}: takes {len(taken)} tensors, leaves {len(left)} (the text tower)"
 
 
 def _known(model: str, weights: str) -> tuple[dict, dict, str]:

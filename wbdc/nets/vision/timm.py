@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wbdc.core.errors import UsageFault, hint
 from wbdc.core.look import Look
-from wbdc.core.weights import locate, strict_part
+from wbdc.core.weights import locate, record, strict_part
 from wbdc.nets.vision import Vision
 
 FILE = "model.safetensors"
@@ -60,7 +60,8 @@ class Timm(Vision):
         file = locate(f"timm/{self.model}", (FILE,)) / FILE
         taken, left = strict_part(load_file(file), self.tower.state_dict(), file)
         self.tower.load_state_dict(taken, strict=True)
-        self.loaded = f"{self.model} from {file}: takes {len(taken)} tensors, leaves {len(left)} (its classifier)"
+        self.pretrained = record(f"timm/{self.model}", file)
+        self.loaded = f"{self.model} from {file.name}: takes {len(taken)} tensors, leaves {len(left)} (its classifier)"
 
 
 def _short(wants: dict) -> int | None:
