@@ -73,7 +73,7 @@ def test_only_what_is_listed_is_packed(package):
     assert dual == {"model.safetensors", "model.json", "tokenizer.json", "kit.json", "tiny_tower.py"}
     assert {p.name for p in (package / "models/late-0a1b2c3d/fold-0").iterdir()} >= {"late.py", "tiny_tower.py"}
     assert {p.name for p in package.iterdir()} == {
-        "wbdc", "models", "source", "blend.json", "main.py", "run.sh", "inference.sh", "init.sh", "train.sh",
+        "wbdc", "models", "source", "blend.json", "report.json", "sbom.json", "weights.json", "main.py", "run.sh", "inference.sh", "init.sh", "train.sh",
         "requirements.txt", "Dockerfile", "README.md", "manifest.json",
     }  # fmt: skip
 

@@ -19,6 +19,10 @@ from wbdc.cli import console
 @click.option("--sample", type=click.IntRange(8), default=2048, show_default=True, help="Most videos to time.")
 @click.option("--cap", type=click.FloatRange(min=1), default=600.0, show_default=True, help="Seconds that timing them may take, about.")
 @click.option("--quick", is_flag=True, help="A rehearsal of a minute, which can say FAIL or INCONCLUSIVE but never PASS.")
+@click.option("--half", is_flag=True, help="Store weights as float16: half the bytes. The share of answers that this changes is told.")
+@click.option("--compile", "compiled", is_flag=True, help="Towers by torch.compile; its warm-up counts, and the judge needs a C++ compiler.")
+@click.option("--lock", "locked", is_flag=True, help="Also write requirements.lock with the hash of every package; asks the package index.")
+@click.option("--wheels", "wheelhouse", is_flag=True, help="Also download these packages into the folder, for a judge without a network.")
 @console.device
 @console.threads
 @console.dry_run
@@ -26,7 +30,7 @@ from wbdc.cli import console
 @console.as_json
 def submit(
     ensemble: str, run: str | None, into: Path | None, data: Path | None, check_latency: bool, items: int | None, limit: float | None, qps: float | None,
-    sample: int, cap: float, quick: bool, device: str, threads: int | None, dry_run: bool, work: Path, as_json: bool,
+    sample: int, cap: float, quick: bool, half: bool, compiled: bool, locked: bool, wheelhouse: bool, device: str, threads: int | None, dry_run: bool, work: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Pack an ensemble into a folder that runs alone, and run it as the judge would.
 
@@ -53,7 +57,7 @@ def submit(
         plan = {"members": len(blend["members"]), "into": str(into), "data": str(data)}
         return console.show(plan) if as_json else console.tell(f"Would pack {plan['members']} models into {into} and run it on {data}.")
     facts = {} if run else open_report(work, ensemble)
-    asked = Asked(check_latency or quick, items, limit or (qps and (items or console.items(blend["competition"])) / qps), sample, cap, quick, device, threads)
+    asked = Asked(check_latency or quick, items, limit or (qps and (items or console.items(blend["competition"])) / qps), sample, cap, quick, half, compiled, locked, wheelhouse, device, threads)
     with console.progress(as_json) as progress:
         made = make(into, home, blend, prepared, data, facts, asked, progress, (lambda line: None) if as_json else console.say)
     if as_json:

@@ -61,10 +61,10 @@ class Engine:
 
     def __init__(
         self, folders: Sequence[Path], weights: Sequence[float], device: torch.device, precision: torch.dtype, threads: int, *,
-        served: Sequence[dict] | None = None, compiled: bool = False,
+        served: Sequence[dict] | None = None, half: bool = False, compiled: bool = False,
     ):  # fmt: skip
-        """served: frames or length of each member, where they are not those it learned from. compiled: towers by torch.compile."""
-        self.members = [load(folder, device, **how) for folder, how in zip(folders, served or [{}] * len(folders), strict=True)]
+        """served: frames or length of each member, where they are not those it learned from. half: weights are rounded to float16. compiled: towers by torch.compile."""
+        self.members = [load(folder, device, half=half, **how) for folder, how in zip(folders, served or [{}] * len(folders), strict=True)]
         if any(m.classes != self.members[0].classes for m in self.members):
             raise IntegrityBroken("the members of this ensemble answer with different classes; train them on the same data")
         self.weights, self.device, self.precision, self.threads, self.ahead = list(weights), device, precision, threads, max(AHEAD, threads)

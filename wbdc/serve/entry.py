@@ -33,7 +33,8 @@ def serve(
 ) -> tuple[Answers | None, dict]:  # fmt: skip
     """Answer a split with a blend of models, publish the result file, and return answers and timings.
 
-    blend: {"competition", "precision", "members": [{"folder", "weight", "serve"?}]}, folders relative to `home`, serve: frames, length; "lifts"?: one per class.
+    blend: {"competition", "precision", "members": [{"folder", "weight", "serve"?}]}, folders relative to `home`, serve: frames, length; "lifts"?: one per class; "half"?: weights are
+    rounded to float16; "compiled"?: towers by torch.compile.
     sample: only these ids, in this order. deadline: seconds after `began`, time.perf_counter() when the process started, by which the result is
     published, with fewer members when need be; CONTEST: the contest's limit, more in proportion for more videos than it names.
     Started by torchrun, ranks share the videos: rank 0 publishes, the others return None.
@@ -46,7 +47,7 @@ def serve(
     marks = {"imported": time.perf_counter() - began}
     folders, weights = [home / m["folder"] for m in blend["members"]], [m["weight"] for m in blend["members"]]
     served = [m.get("serve", {}) for m in blend["members"]]
-    engine = Engine(folders, weights, where, how, count, served=served, compiled=blend.get("compiled", False))
+    engine = Engine(folders, weights, where, how, count, served=served, half=blend.get("half", False), compiled=blend.get("compiled", False))
     marks["loaded"] = time.perf_counter() - began
     findings = Findings()
     videos = _chosen(list(contest.videos(data, split or contest.test_split(contest.splits(data)), findings)), sample)

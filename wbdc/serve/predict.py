@@ -17,6 +17,7 @@ from wbdc.data.text import TextReader, open_tokenizer
 from wbdc.nets.model import VideoClassifier, build
 
 WEIGHTS, MODEL, TOKENIZER = "model.safetensors", "model.json", "tokenizer.json"
+TOWER = "tower"  # in model.json: where the weights of the vision tower lie, when several members of a package share them
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,19 @@ class Member:
         return batch.without(self.without) if self.without else batch
 
 
-def load(folder: Path, device: torch.device = torch.device("cpu"), *, frames: int | None = None, length: int | None = None) -> Member:
-    """Rebuild the model that `folder` describes; every weight must find its place. frames, length: serve fewer frames or tokens than it learned from.
+def load(folder: Path, device: torch.device = torch.device("cpu"), *, frames: int | None = None, length: int | None = None, half: bool = False) -> Member:
+    """Rebuild the model that `folder` describes; every weight must find its place.
+
+    frames, length: serve fewer frames or tokens than it learned from. half: its weights are rounded to float16, as they may be stored.
 
     Raises IntegrityBroken when a file is missing or damaged, or the weights belong to another model or hold NaN.
     """
     facts = read_json(folder / MODEL)
     model = build(facts["blueprint"], near=folder)
     try:
-        weights = load_file(folder / WEIGHTS)
+        weights = load_file(folder / WEIGHTS) | (load_file(folder / facts[TOWER]) if TOWER in facts else {})
+        if half:
+            weights = {name: w.half().float() if w.is_floating_point() else w for name, w in weights.items()}
         if odd := [name for name, t in model.state_dict().items() if name in weights and weights[name].dtype != t.dtype]:
             raise RuntimeError(f"another kind of number in {', '.join(odd[:10])}")  # torch would convert them in silence
         model.load_state_dict(weights, strict=True)

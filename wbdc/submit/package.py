@@ -1,5 +1,6 @@
 """Pack finished models, and the floors that serve them, into a folder that runs alone."""
 
+import json
 import math
 import os
 import shutil
@@ -15,13 +16,18 @@ from wbdc.core.errors import IntegrityBroken, UsageFault
 from wbdc.core.files import check_seal, publish, publish_bytes, publish_json, read_json, sealed, sha256
 from wbdc.serve.predict import MODEL, TOKENIZER, WEIGHTS
 from wbdc.submit import scripts
+from wbdc.submit.ledger import ledger, table
+from wbdc.submit.lock import lock, wheels
 from wbdc.submit.manifest import MANIFEST, write_manifest
 from wbdc.submit.readme import readme
 from wbdc.submit.requirements import all_requirements, requirements
+from wbdc.submit.sbom import sbom
+from wbdc.submit.secrets import refuse_secrets
+from wbdc.submit.weights import store_once
 
 FLOORS = ("core", "competitions", "data", "nets", "serve")  # below the shipping line
 CODE = (".py", ".json", ".toml", ".html", ".css", ".js")  # all that the source of wbdc consists of
-KIT = "kit.json"
+KIT, LOCK = "kit.json", "requirements.lock"
 NEEDED = (WEIGHTS, MODEL, TOKENIZER)
 
 
@@ -43,12 +49,17 @@ def kit_file(name: str) -> str:
     return f"source/kits/{run}/{run.rsplit('-', 1)[0]}.json"
 
 
-def pack(into: Path, members: Sequence[Packed], *, competition: str, precision: str, facts: dict, retrain: Sequence[str], optional: Collection[str] = (), lifts: Sequence[float] | None = None) -> dict:
+def pack(
+    into: Path, members: Sequence[Packed], *, competition: str, precision: str, facts: dict, retrain: Sequence[str], optional: Collection[str] = (), lifts: Sequence[float] | None = None,
+    half: bool = False, compiled: bool = False, locked: bool = False, wheelhouse: bool = False, report: dict | None = None,
+) -> dict:  # fmt: skip
     """Make the folder `into` that runs alone, and return its manifest. Equal inputs give equal bytes.
 
     Only named files are copied (FLOORS, NEEDED, kits and their plugs), so nothing else can slip in. facts: what the README tells.
-    optional: packages that only these data ask for, such as a reader of video files. retrain: shell lines that train everything again, with `wbdc`, "$DATA" and "$WORK". An earlier package is replaced, anything else never.
-    Raises UsageFault for members that do not fit or a folder that is not ours, IntegrityBroken for a damaged fold.
+    optional: packages that only these data ask for, such as a reader of video files. retrain: shell lines that train everything again, with
+    `wbdc`, "$DATA" and "$WORK". lifts: one per class. half: weights as float16. compiled: towers by torch.compile. report: facts for machines. locked, wheelhouse: also write requirements.lock with hashes, and download its wheels,
+    which asks a package index. An earlier package is replaced, anything else never.
+    Raises UsageFault for members that do not fit, a folder that is not ours or files that look like secrets, IntegrityBroken for a damaged fold.
     """
     contest = plug.build(competitions, {"use": competition})
     _check(into, members)
@@ -56,18 +67,39 @@ def pack(into: Path, members: Sequence[Packed], *, competition: str, precision: 
     shutil.rmtree(making, ignore_errors=True)
     try:
         told = [_add_member(making, member) for member in members]
+        store_once(making, [making / "models" / member.name for member in members], half=half)
         code = _add_code(making, [read_json(m.folder / MODEL) for m in members], optional)
         blend = {"competition": competition, "precision": precision, "members": [{"folder": f"models/{m.name}", "weight": m.weight, **({"serve": m.serve} if m.serve else {})} for m in members]}
-        publish_json(making / "blend.json", blend | ({"lifts": list(lifts)} if lifts else {}))
+        switches = {"lifts": list(lifts or ()), "half": half, "compiled": compiled}
+        publish_json(making / "blend.json", blend | {name: value for name, value in switches.items() if value})
         _add_scripts(making, contest.judge, retrain)
-        _text(making / "requirements.txt", requirements([*code, *making.glob("models/**/*.py")], optional))
-        _text(making / "README.md", readme(making, competition=competition, precision=precision, judge=contest.judge, members=told, facts=facts))
+        needed = requirements([*code, *making.glob("models/**/*.py")], optional)
+        _text(making / "requirements.txt", needed)
+        if locked:
+            _text(making / LOCK, lock(needed))
+        if wheelhouse:
+            wheels(making / LOCK, making / "wheels")
+        entries = _tell_origins(making, needed, told)
+        publish_json(making / "report.json", {**facts, "report": report or {}})
+        _text(making / "README.md", readme(making, competition=competition, precision=precision, judge=contest.judge, members=told, facts=facts, ledger=table(entries)))
+        refuse_secrets(making)
         manifest = write_manifest(making, {"competition": competition, "precision": precision, "members": [m.name for m in members]})
         _put(making, into)
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
     return manifest
+
+
+def _tell_origins(making: Path, needed: str, told: list[dict]) -> list[dict]:
+    """Write weights.json, the ledger of pretrained weights, and sbom.json, the bill of materials; return the ledger."""
+    entries = [entry for member in told for entry in ledger(member["weights"] | member["pretrained"])]
+    distinct = list({json.dumps(entry, sort_keys=True): entry for entry in entries}.values())
+    models = [{"name": member["name"], "sha256": member["sha256"]} for member in told]
+    models += [{k: entry[k] for k in ("name", "sha256", "licence", "link")} for entry in distinct if entry["sha256"]]
+    publish_json(making / "weights.json", distinct)
+    publish_json(making / "sbom.json", sbom(needed.splitlines(), files={}, models=models))
+    return distinct
 
 
 def _check(into: Path, members: Sequence[Packed]) -> None:
@@ -105,7 +137,9 @@ def _add_member(making: Path, member: Packed) -> dict:
             _copy(member.folder / name, again.parent / name)
         if not again.is_file():  # folds of one run may differ in [serve] alone
             _copy(kit, again)
-    told = {"kit": kit_file(member.name) if kit.is_file() else None, "weights": sealed(member.folder).get("weights", {}), "sha256": sha256(home / WEIGHTS)}
+    facts = sealed(member.folder)
+    told = {"kit": kit_file(member.name) if kit.is_file() else None, "weights": facts.get("weights", {}), "pretrained": facts.get("pretrained", {})}
+    told["sha256"] = sha256(home / WEIGHTS)  # as the run left it
     return {"name": member.name, "weight": member.weight, **told}
 
 

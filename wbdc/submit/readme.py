@@ -28,6 +28,11 @@ a run refuses code or models that differ, and `wbdc verify FOLDER` compares ever
 
 The share of a member is its weight divided by the sum of all weights.
 
+## Pretrained weights
+
+@LEDGER@
+`sbom.json` (CycloneDX 1.5) lists packages and models, `weights.json` this table for machines.
+
 ## Sizes
 
 | part | files | bytes |
@@ -36,17 +41,17 @@ The share of a member is its weight divided by the sum of all weights.
 """
 
 
-def readme(folder: Path, *, competition: str, precision: str, judge: dict[str, str], members: list[dict], facts: dict) -> str:
+def readme(folder: Path, *, competition: str, precision: str, judge: dict[str, str], members: list[dict], facts: dict, ledger: str) -> str:
     """Write the README of a folder whose other files are in place.
 
     members: {"name", "weight", "kit", "weights": {part: words}, "sha256"}. facts: what is to be told, such as {"commit": "83c5ac9",
-    "score": {"mean": .71, "interval": [.70, .72]}}; nested tables become dotted names.
+    "score": {"mean": .71, "interval": [.70, .72]}}; nested tables become dotted names. ledger: the table of pretrained weights.
     """
     rows = [f"| {m['name']} | {m['weight']:g} | {m['kit'] or '–'} | {_words(m['weights'])} | {m['sha256']} |" for m in members]
     told = [f"* {name}: {value}" for name, value in _flat(facts)]
     return fill(
         TEXT, competition=competition, precision=precision, data=judge["data"], result=judge["result"],
-        members="\n".join(rows), sizes="\n".join(_sizes(folder)),
+        members="\n".join(rows), ledger=ledger, sizes="\n".join(_sizes(folder)),
         count="One model" if len(members) == 1 else f"A blend of {len(members)} models", facts="\n".join(["", *told, ""]) if told else "",
     )  # fmt: skip
 

@@ -77,7 +77,13 @@ set -eu
 cd "$(dirname "$0")"
 PYTHON="${PYTHON:-python3}"
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $PYTHON is older than 3.11; set PYTHON=..." >&2; exit 7; }
-"$PYTHON" -m pip install -r "${1:-requirements.txt}"
+FILE="${1:-requirements.txt}"
+if [ "$FILE" = requirements.txt ] && [ -f requirements.lock ]; then
+    set -- --require-hashes -r requirements.lock
+    if [ -d wheels ]; then set -- --no-index --find-links wheels "$@"; fi
+    exec "$PYTHON" -m pip install "$@"
+fi
+"$PYTHON" -m pip install -r "$FILE"
 """
 
 TRAIN = """\

@@ -14,11 +14,12 @@ from wbdc import competitions
 from wbdc.competitions import CLIPS
 from wbdc.core import plug
 from wbdc.core.device import use_threads
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityBroken, ResultInvalid
 from wbdc.core.files import read_json
 from wbdc.core.findings import Findings
 from wbdc.prepare.dataset import Prepared
 from wbdc.serve.entry import serve
+from wbdc.submit.doubts import MOST
 from wbdc.submit.package import Packed, kit_file, pack
 from wbdc.submit.packed import run_packed
 from wbdc.submit.rehearse import rehearse
@@ -30,7 +31,9 @@ PROOF = 256  # test videos whose answers are compared
 
 @dataclass(frozen=True)
 class Asked:
-    """What a user asks of a submission. latency: whether it is timed; items, seconds: the limit, None: the competition's; sample, cap, quick: as `rehearse`."""
+    """What a user asks of a submission. latency: whether it is timed; items, seconds: the limit, None: the competition's;
+    sample, cap, quick: as `rehearse`; half, compiled, locked, wheelhouse: as `pack`.
+    """
 
     latency: bool
     items: int | None = None
@@ -38,6 +41,10 @@ class Asked:
     sample: int = 2048
     cap: float = 600.0
     quick: bool = False
+    half: bool = False
+    compiled: bool = False
+    locked: bool = False
+    wheelhouse: bool = False
     device: str = "auto"
     threads: int | None = None
 
@@ -59,10 +66,14 @@ def submit(
     """
     threads = use_threads(asked.threads)
     say(f"packing {len(blend['members'])} models into {into}")
-    facts = {"commit": commit(), "data": prepared.hash, "report": report}
+    blend = blend | {name: True for name, on in (("half", asked.half), ("compiled", asked.compiled)) if on}
+    facts = {"commit": commit(), "data": prepared.hash}
+    if report:
+        facts |= {"out of fold": report["ensemble"]["score"], "interval": report["ensemble"]["interval"], f"gain over {report['best']}": report["gain"]}
     pack(
         into, packed(home, blend), competition=blend["competition"], precision=blend["precision"], facts=facts,
         retrain=retrain(home, blend, prepared), optional=optional(blend["competition"], data), lifts=blend.get("lifts"),
+        half=asked.half, compiled=asked.compiled, report=report, locked=asked.locked or asked.wheelhouse, wheelhouse=asked.wheelhouse,
     )  # fmt: skip
     proved = prove(into, home, blend, data, most=PROOF, seed=0, device=asked.device, threads=threads, say=say)
     latency = None
@@ -110,14 +121,16 @@ def retrain(home: Path, blend: dict, prepared: Prepared) -> list[str]:
         without = f" --without {told['without']}" if told["without"] else ""
         lines.append(f"wbdc train {common} --fold {','.join(trained)} --from {'auto' if told['source'] else 'none'}{without}")
     named = [" ".join([m["run"], *(f"{k}={v}" for k, v in m["serve"].items())]) if "serve" in m else m["run"] for m in blend["members"]]
+    switches = "".join(f" --{option}" for name, option in (("half", "half"), ("compiled", "compile")) if blend.get(name))
     chosen = "".join(f" --run '{name}'" for name in dict.fromkeys(named)) if any("serve" in m for m in blend["members"]) else ""
-    return [*lines, f'wbdc ensemble --work "$WORK"{chosen}', 'wbdc submit --work "$WORK" --into "$WORK/submission"']
+    return [*lines, f'wbdc ensemble --work "$WORK"{chosen}', f'wbdc submit --work "$WORK" --into "$WORK/submission"{switches}']
 
 
 def prove(folder: Path, home: Path, blend: dict, data: Path, *, most: int, seed: int, device: str, threads: int, say: Callable[[str], None]) -> dict:
     """Answer up to `most` random test videos in the packed folder and in the tree, and compare every bit.
 
-    Returns {"videos", "equal"}. Raises IntegrityBroken when an answer differs, ResultInvalid when the result file is no good.
+    Returns {"videos", "equal", "changed_by_half"}: the share of answers that weights as float16 change. Raises IntegrityBroken when an answer differs,
+    ResultInvalid when the result file is no good, or more than 1 % change.
     """
     contest = plug.build(competitions, {"use": blend["competition"]})
     ids = [v.id for v in contest.videos(data, contest.test_split(contest.splits(data)), Findings())]
@@ -127,15 +140,24 @@ def prove(folder: Path, home: Path, blend: dict, data: Path, *, most: int, seed:
         run_packed(folder, data, out / "result.csv", device=device, threads=threads, sample=sample, probabilities=out / "p.safetensors")
         theirs = load_file(out / "p.safetensors")["p"]
         contest.read(out / "result.csv", sample, contest.classes(data))
-        answers, _ = serve(
-            home, blend, data, out / "own.csv", split=None, device=device, precision=None, threads=threads, sample=sample,
-            say=lambda line: None, progress=lambda done, of: None, began=time.perf_counter(),
-        )  # fmt: skip
-    if theirs.tobytes() != answers.probabilities.tobytes():
-        rows = int((theirs != answers.probabilities).any(1).sum())
+        def own(blend: dict) -> np.ndarray:
+            answers, _ = serve(
+                home, blend, data, out / "own.csv", split=None, device=device, precision=None, threads=threads, sample=sample,
+                say=lambda line: None, progress=lambda done, of: None, began=time.perf_counter(),
+            )  # fmt: skip
+            return answers.probabilities
+
+        ours, whole = own(blend), own(blend | {"half": False}) if blend.get("half") else None
+    if theirs.tobytes() != ours.tobytes():
+        rows = int((theirs != ours).any(1).sum())
         raise IntegrityBroken(f"{folder} answers {rows} of {len(sample)} videos otherwise than the runs it was packed from; pack it again on this machine")
     say(f"{len(sample):,} test videos: packed answers equal the runs' answers, bit for bit")
-    return {"videos": len(sample), "equal": True}
+    changed = float((whole.argmax(1) != ours.argmax(1)).mean()) if whole is not None else 0.0
+    if whole is not None:
+        say(f"weights as float16 change {changed:.2%} of these answers")
+    if changed > MOST:
+        raise ResultInvalid(f"weights as float16 change {changed:.1%} of the answers, more than {MOST:.0%}; pack without --half")
+    return {"videos": len(sample), "equal": True, "changed_by_half": changed}
 
 
 def commit() -> str:
