@@ -11,6 +11,7 @@ from wbdc.cli import console
 @click.option("--ensemble", default="ensemble", show_default=True, help="Ensemble to pack.")
 @click.option("--run", help="Pack one run (the mean of its folds) instead.")
 @click.option("--into", type=click.Path(path_type=Path), help="Folder to pack into; by default submissions/<name of the ensemble or run>.")
+@click.option("--target", "targets", multiple=True, help="Also make another form: audit (train.sh makes the models there) or zip. Repeatable.")
 @click.option("--data", type=click.Path(path_type=Path), help="Raw data folder; by default the one that was prepared.")
 @click.option("--check-latency", is_flag=True, help="Time the packed folder and say PASS (0), FAIL (5) or INCONCLUSIVE (6).")
 @click.option("--items", type=click.IntRange(1), help="Videos of the final run; by default the competition's.")
@@ -29,7 +30,7 @@ from wbdc.cli import console
 @console.work
 @console.as_json
 def submit(
-    ensemble: str, run: str | None, into: Path | None, data: Path | None, check_latency: bool, items: int | None, limit: float | None, qps: float | None,
+    ensemble: str, run: str | None, into: Path | None, targets: tuple[str, ...], data: Path | None, check_latency: bool, items: int | None, limit: float | None, qps: float | None,
     sample: int, cap: float, quick: bool, half: bool, compiled: bool, locked: bool, wheelhouse: bool, device: str, threads: int | None, dry_run: bool, work: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Pack an ensemble into a folder that runs alone, and run it as the judge would.
@@ -57,7 +58,7 @@ def submit(
         plan = {"members": len(blend["members"]), "into": str(into), "data": str(data)}
         return console.show(plan) if as_json else console.tell(f"Would pack {plan['members']} models into {into} and run it on {data}.")
     facts = {} if run else open_report(work, ensemble)
-    asked = Asked(check_latency or quick, items, limit or (qps and (items or console.items(blend["competition"])) / qps), sample, cap, quick, half, compiled, locked, wheelhouse, device, threads)
+    asked = Asked(check_latency or quick, items, limit or (qps and (items or console.items(blend["competition"])) / qps), sample, cap, quick, half, compiled, locked, wheelhouse, targets, device, threads)
     with console.progress(as_json) as progress:
         made = make(into, home, blend, prepared, data, facts, asked, progress, (lambda line: None) if as_json else console.say)
     if as_json:
@@ -70,6 +71,8 @@ def submit(
 
 def _print(into: Path, made: dict) -> None:
     console.tell(f"{into}: {made['files']} files, {made['bytes'] / 1e6:.1f} MB; {made['proved']['videos']:,} test videos answered alone, bit for bit as in the runs.")
+    for name, place in made["targets"].items():
+        console.tell(f"{name}: {place}")
     if made["latency"]:
         style = {"PASS": "bold green", "FAIL": "bold red"}.get(made["latency"]["word"], "bold yellow")
         console.tell(f"{made['latency']['word']}: {made['latency']['sentence']}", style)

@@ -47,6 +47,18 @@ class Limits(NamedTuple):
     tolerance: float | None = None
 
 
+class Target(NamedTuple):
+    """A form in which a judge takes submissions. parts: what of a packed folder goes along, () for all; trains: no models go along, train.sh makes
+    them there; renamed: {part: its name there}; pretrained: folder for the pretrained weights; zipped: all in one archive.
+    """
+
+    parts: tuple[str, ...] = ()
+    trains: bool = False
+    renamed: dict[str, str] = {}
+    pretrained: str | None = None
+    zipped: bool = False
+
+
 class Competition:
     """The contract of a contest. Subclass it in a file of its own."""
 
@@ -56,6 +68,7 @@ class Competition:
     test: str
     limits: Limits | None
     judge: dict[str, str]  # paths at the judge: "data", "result"
+    targets: dict[str, Target] = {"folder": Target(), "zip": Target(zipped=True)}  # the first is what is made unasked
 
     def frames(self, root: Path) -> str:
         """Say what the archives below `root` hold: "jpeg" or "features". Raises DataInvalid when the layout is not known."""
@@ -66,6 +79,10 @@ class Competition:
 
         Raises DataInvalid for what cannot be read.
         """
+        raise NotImplementedError
+
+    def read_fields(self, item: dict, findings: Findings) -> dict[str, str]:
+        """Return the text fields of one annotation; count in `findings` what was mended."""
         raise NotImplementedError
 
     def source(self, root: Path, split: str, name: str) -> Source:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from wbdc.competitions import CLIPS, Competition, Limits, Source, Stored, Video
+from wbdc.competitions import CLIPS, Competition, Limits, Source, Stored, Target, Video
 from wbdc.core.errors import DataInvalid, ResultInvalid
 from wbdc.core.files import publish_bytes
 from wbdc.core.findings import Findings
@@ -27,6 +27,13 @@ class WeChat2022(Competition):
     test = "test"
     # 70 videos/s over the wall time of inference.sh, decoding included; 2 V100 of 32 GB
     limits = Limits(items=25_000, seconds=25_000 / 70, memory=80 * 2**30, gpu_memory=32 * 2**30, tolerance=0.003)
+    # what the leaderboard's image and the audit's image hold; the audit trains the models itself, from public weights
+    audit = ("README.md", "requirements.txt", "requirements.lock", "Dockerfile", "init.sh", "train.sh", "source", "report.json", "weights.json", "sbom.json")
+    targets = {
+        "leaderboard": Target(),
+        "audit": Target(audit, trains=True, renamed={"source": "src"}, pretrained="opensource_models"),
+        "zip": Target(zipped=True),
+    }  # fmt: skip
     judge = {"data": "/opt/ml/input", "result": "/opt/ml/output/result.csv"}
 
     def frames(self, root: Path) -> str:
@@ -43,8 +50,10 @@ class WeChat2022(Competition):
 
     def videos(self, root: Path, split: str, findings: Findings, progress: Callable[[int, int], None] = lambda done, of: None) -> Iterator[Video]:
         for item in records(root / "annotations" / f"{split}.json", findings, progress):
-            fields = {f: text(item, f, findings) for f in ("title", "asr")} | {"ocr": _ocr(item, findings)}
-            yield Video(item["id"], fields, _label(item, findings) if split == self.labelled else _unread(item.get("category_id")), self.source(root, split, item["id"]))
+            yield Video(item["id"], self.read_fields(item, findings), _label(item, findings) if split == self.labelled else _unread(item.get("category_id")), self.source(root, split, item["id"]))
+
+    def read_fields(self, item: dict, findings: Findings) -> dict[str, str]:
+        return {f: text(item, f, findings) for f in ("title", "asr")} | {"ocr": _ocr(item, findings)}
 
     def source(self, root: Path, split: str, name: str) -> Source:
         """Build a path. name: an id that `records` found safe."""

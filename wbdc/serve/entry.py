@@ -19,6 +19,7 @@ from wbdc.core.errors import UsageFault, WbdcError
 from wbdc.core.files import publish, publish_json, read_json
 from wbdc.core.findings import Findings
 from wbdc.serve.blend import lift
+from wbdc.serve.calls import answer_calls
 from wbdc.serve.engine import Answers, Engine
 from wbdc.serve.ranks import gather, here, part
 from wbdc.serve.schedule import until
@@ -42,12 +43,9 @@ def serve(
     """
     contest = plug.build(competitions, {"use": blend["competition"]})
     where, count = find_device(device), use_threads(threads)
-    how = find_precision(precision or blend["precision"], where)
-    say(f"{len(blend['members'])} models in {called(how)} on {where}, {count} threads")
     marks = {"imported": time.perf_counter() - began}
-    folders, weights = [home / m["folder"] for m in blend["members"]], [m["weight"] for m in blend["members"]]
-    served = [m.get("serve", {}) for m in blend["members"]]
-    engine = Engine(folders, weights, where, how, count, served=served, half=blend.get("half", False), compiled=blend.get("compiled", False))
+    engine = _open(home, blend, where, precision, count)
+    say(f"{len(blend['members'])} models in {called(engine.precision)} on {where}, {count} threads")
     marks["loaded"] = time.perf_counter() - began
     findings = Findings()
     videos = _chosen(list(contest.videos(data, split or contest.test_split(contest.splits(data)), findings)), sample)
@@ -74,14 +72,20 @@ def serve(
     for code, entry in {**findings.report(), **answers.findings}.items():
         say(f"survived {code}: {entry['count']}")  # counts only: printing test content disqualifies
     if answers.left_out:
-        say(f"out of time: {len(answers.left_out)} of {len(weights)} models have no say: {', '.join(blend['members'][i]['folder'] for i in answers.left_out)}")
+        say(f"out of time: {len(answers.left_out)} of {len(engine.members)} models have no say: {', '.join(blend['members'][i]['folder'] for i in answers.left_out)}")
     if answers.unanswered:
         say(f"out of time: {answers.unanswered} of {len(videos)} videos are given the mean answer of the others")
-    ran = {"ahead": engine.ahead, "threads": count, "device": str(where), "precision": called(how), "ranks": ranks}
+    ran = {"ahead": engine.ahead, "threads": count, "device": str(where), "precision": called(engine.precision), "ranks": ranks}
     if where.type == "cuda":
         ran["gpu_peak"] = torch.cuda.max_memory_reserved(where)
     ran |= {"left_out": answers.left_out, "unanswered": answers.unanswered}
     return answers, {"videos": len(videos), "marks": marks, "batches": batches, "stages": answers.stages, **ran}
+
+
+def _open(home: Path, blend: dict, device: torch.device, precision: str | None, threads: int) -> Engine:
+    members, how = blend["members"], find_precision(precision or blend["precision"], device)
+    folders, weights, served = [home / m["folder"] for m in members], [m["weight"] for m in members], [m.get("serve", {}) for m in members]
+    return Engine(folders, weights, device, how, threads, served=served, half=blend.get("half", False), compiled=blend.get("compiled", False))
 
 
 def main(home: Path, began: float, argv: list[str] | None = None) -> int:
@@ -110,8 +114,14 @@ def _run(home: Path, began: float, argv: list[str] | None) -> bool:
     parser.add_argument("--deadline", type=_deadline, help="seconds, start included, by which a complete result is there, of fewer models if need be; contest: its limit")
     parser.add_argument("--sample", type=Path, help="file of ids, one a line: answer only these")
     parser.add_argument("--probabilities", type=Path, help="also write the probabilities (safetensors)")
+    parser.add_argument("--calls", action="store_true", help="answer items one by one, a line of JSON each, from standard input to standard output")
     parser.add_argument("--timings", type=Path, help="also write where the seconds went (JSON)")
     given = parser.parse_args(argv)
+    if given.calls:
+        lifts = np.array(blend["lifts"]) if "lifts" in blend else None
+        engine = _open(home, blend, find_device(given.device), given.precision, use_threads(given.threads))
+        answer_calls(engine, contest, sys.stdin, lambda line: print(line, flush=True), lifts)
+        return False
     answers, timings = serve(
         home, blend, given.data, given.out, split=given.split, device=given.device, precision=given.precision, threads=given.threads,
         sample=_listed(given.sample) if given.sample else None, deadline=given.deadline, say=lambda line: print(line, file=sys.stderr), progress=lambda done, of: None, began=began,

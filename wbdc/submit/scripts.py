@@ -95,12 +95,20 @@ HERE=$(cd "$(dirname "$0")" && pwd)
 DATA=$(cd "${DATA:-@DATA@}" && pwd)
 mkdir -p "${WORK:-work}"
 WORK=$(cd "${WORK:-work}" && pwd)
+if [ -z "${WBDC_WEIGHTS:-}" ] && [ -d "$HERE/opensource_models" ]; then WBDC_WEIGHTS="$HERE/opensource_models"; fi
 if [ -n "${WBDC_WEIGHTS:-}" ]; then WBDC_WEIGHTS=$(cd "$WBDC_WEIGHTS" && pwd); export WBDC_WEIGHTS; fi
 export DATA WORK PYTHONDONTWRITEBYTECODE=1
 # -P: the wbdc/ beside this script only serves, and must not be found first
 wbdc() { PYTHONPATH="$HERE/source" "${PYTHON:-python3}" -P -m wbdc "$@"; }
 cd "$HERE"
 @COMMANDS@
+"""
+
+AFTER_TRAINING = """\
+#!/bin/sh
+# Answer the test split with the models that train.sh made: DATA, WORK, RESULT as there.
+set -eu
+exec sh "${WORK:-work}/submission/inference.sh" "$@"
 """
 
 DOCKERFILE = """\

@@ -23,6 +23,7 @@ from wbdc.submit.doubts import MOST
 from wbdc.submit.package import Packed, kit_file, pack
 from wbdc.submit.packed import run_packed
 from wbdc.submit.rehearse import rehearse
+from wbdc.submit.targets import find_target, make_target
 from wbdc.submit.verify import verify
 from wbdc.train.runs import FACTS
 
@@ -32,7 +33,7 @@ PROOF = 256  # test videos whose answers are compared
 @dataclass(frozen=True)
 class Asked:
     """What a user asks of a submission. latency: whether it is timed; items, seconds: the limit, None: the competition's;
-    sample, cap, quick: as `rehearse`; half, compiled, locked, wheelhouse: as `pack`.
+    sample, cap, quick: as `rehearse`; half, compiled, locked, wheelhouse: as `pack`; targets: other forms to make.
     """
 
     latency: bool
@@ -45,6 +46,7 @@ class Asked:
     compiled: bool = False
     locked: bool = False
     wheelhouse: bool = False
+    targets: tuple[str, ...] = ()
     device: str = "auto"
     threads: int | None = None
 
@@ -64,7 +66,8 @@ def submit(
 
     Returns {"files", "bytes", "proved", "latency": {"word", "sentence", "code", ...} or None}. Raises what its steps raise.
     """
-    threads = use_threads(asked.threads)
+    known = plug.build(competitions, {"use": blend["competition"]}).targets
+    threads, targets = use_threads(asked.threads), {name: find_target(known, name) for name in asked.targets}
     say(f"packing {len(blend['members'])} models into {into}")
     blend = blend | {name: True for name, on in (("half", asked.half), ("compiled", asked.compiled)) if on}
     facts = {"commit": commit(), "data": prepared.hash}
@@ -92,7 +95,8 @@ def submit(
         )
         latency = {"word": verdict.word, "sentence": verdict.sentence, "code": verdict.code, **verdict.facts}
     checked = verify(into)
-    return {"folder": str(into), "files": checked["files"], "bytes": checked["bytes"], "proved": proved, "latency": latency}
+    made = {name: str(make_target(into, name, target)) for name, target in targets.items()}
+    return {"folder": str(into), "targets": made, "files": checked["files"], "bytes": checked["bytes"], "proved": proved, "latency": latency}
 
 
 def optional(competition: str, data: Path) -> list[str]:

@@ -1,0 +1,96 @@
+"""Targets: what each form holds, that equal folders give equal bytes, that the audit's form trains and answers by itself."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import toys
+
+from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.core.errors import UsageFault
+from wbdc.core.files import read_json
+from wbdc.submit.targets import find_target, make_target
+from wbdc.submit.verify import verify
+
+TARGETS = WeChat2022.targets
+
+
+def copy(package, tmp_path):
+    return shutil.copytree(package, tmp_path / "first")
+
+
+def test_the_first_form_is_the_folder_itself(package):
+    assert make_target(package, "leaderboard", find_target(TARGETS, "leaderboard")) == package
+    with pytest.raises(UsageFault, match="no target called 'audits'; did you mean 'audit'"):
+        find_target(TARGETS, "audits")
+
+
+def test_a_zip_holds_the_folder_and_its_bytes_depend_on_nothing_else(package, tmp_path):
+    folder = copy(package, tmp_path)
+    (folder / "latency.json").write_text("{}")
+    first = make_target(folder, "zip", TARGETS["zip"]).read_bytes()
+    for path in folder.rglob("*"):
+        os.utime(path, (1, 1))
+    assert make_target(folder, "zip", TARGETS["zip"]).read_bytes() == first
+    with zipfile.ZipFile(tmp_path / "first.zip") as archive:
+        assert {*archive.namelist(), "latency.json"} == {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} and "main.py" in archive.namelist()
+        archive.extractall(tmp_path / "out")
+    subprocess.run(["chmod", "-R", "u+rX", tmp_path / "out"], check=True)
+    assert verify(tmp_path / "out")["files"] == verify_without_receipt(folder)
+
+
+def verify_without_receipt(folder):
+    (folder / "latency.json").unlink()
+    return verify(folder)["files"]
+
+
+def test_the_audits_form_holds_no_model_and_says_src(package, tmp_path):
+    made = make_target(copy(package, tmp_path), "audit", TARGETS["audit"])
+    assert made.name == "first-audit" and not list(made.rglob("*.safetensors")) and (made / "src/wbdc/train/fit.py").is_file()
+    script = (made / "train.sh").read_text()
+    assert '"$HERE/src"' in script and "source/" not in script and os.access(made / "train.sh", os.X_OK)
+    assert {"README.md", "requirements.txt", "Dockerfile", "init.sh", "train.sh", "inference.sh", "src"} <= {p.name for p in made.iterdir()}
+    assert verify(made)["target"] == "audit" and make_target(tmp_path / "first", "audit", TARGETS["audit"]) == made
+    (tmp_path / "first-zip").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "first-audit" / "manifest.json").unlink()
+    with pytest.raises(UsageFault, match="is no submission of wbdc"):
+        make_target(tmp_path / "first", "audit", TARGETS["audit"])
+
+
+def test_the_audits_form_trains_from_raw_data_and_answers(data, tmp_path):
+    """As the organisers would: train.sh, then inference.sh, and the answers are those of the packed models."""
+    work, kit = tmp_path / "work", tmp_path / "toy.toml"
+    kit.write_text(toys.KIT)
+    toys.told("prepare", "--data", data, "--work", work, "--folds", 2, "--threads", 1)
+    toys.told("train", "--kit", kit, "--fold", "0,1", "--work", work, "--set", "train.epochs=1")
+    toys.told("ensemble", "--work", work, "--draws", 100)
+    told = toys.told("submit", "--work", work, "--into", tmp_path / "packed", "--target", "audit", "--target", "zip")
+    assert told["targets"] == {"audit": str(tmp_path / "packed-audit"), "zip": str(tmp_path / "packed.zip")}
+    env = {**os.environ, "DATA": str(data), "WORK": str(tmp_path / "again"), "RESULT": str(tmp_path / "result.csv"), "PYTHON": sys.executable}
+    for script in ("train.sh", "inference.sh"):
+        ran = subprocess.run(["sh", tmp_path / "packed-audit" / script], env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+    env |= {"RESULT": str(tmp_path / "own.csv")}
+    subprocess.run(["sh", tmp_path / "packed" / "inference.sh"], env=env, cwd=tmp_path, capture_output=True, check=True)
+    assert (tmp_path / "result.csv").read_bytes() == (tmp_path / "own.csv").read_bytes()
+    models = [sorted((p.relative_to(place), p.read_bytes()) for p in (place / "models").rglob("model.safetensors")) for place in (tmp_path / "packed", tmp_path / "again/submission")]
+    assert models[0] == models[1], "the very bits"
+
+
+def test_one_item_per_call(package, data):
+    """Each line is answered by itself; one that cannot be read ends nothing."""
+    items = json.loads((data / "annotations" / "test.json").read_text())[:3]
+    calls = [item | {"frames": str(data / "zip_frames" / "test" / item["id"][-3:] / f"{item['id']}.zip")} for item in items]
+    lines = [json.dumps(calls[0]), "{", json.dumps({"id": "x"}), json.dumps(calls[1]), json.dumps(calls[2])]
+    ran = subprocess.run(
+        [sys.executable, "-I", package / "main.py", "--calls", "--device", "cpu"], input="\n".join(lines), capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    said = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [s.get("id") for s in said] == [items[0]["id"], None, "x", items[1]["id"], items[2]["id"]] and ["error" in s for s in said] == [False, True, True, False, False]
+    assert said[0]["category_id"] in read_json(next(package.rglob("model.json")))["classes"] and 0 < said[0]["probability"] <= 1
