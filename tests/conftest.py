@@ -34,3 +34,8 @@ def small_root(tmp_path: Path) -> Path:
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not wait for the disk: no power is lost here."""
     monkeypatch.setattr("os.fsync", lambda handle: None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that start processes and train: a long one that came last would leave the other worker idle."""
+    items.sort(key=lambda item: not {"cli", "submit"} & set(item.path.parts))

@@ -33,7 +33,7 @@ def test_the_preliminary_round_end_to_end(tmp_path):
     toys.told("train", *common, "--fold", "each", "--set", "train.epochs=1", "--set", "train.batch=4")
     toys.told("ensemble", "--work", work, "--draws", 100)
     told = toys.told("submit", "--work", work, "--into", tmp_path / "packed")
-    assert told["proved"] == {"videos": 4, "equal": True} and json.loads((tmp_path / "packed" / "blend.json").read_text())["members"]
+    assert told["proved"] == {"videos": 4, "equal": True, "changed_by_half": 0.0} and json.loads((tmp_path / "packed" / "blend.json").read_text())["members"]
 
 
 def test_a_submission_on_video_files_asks_for_their_reader(tmp_path):

@@ -165,8 +165,9 @@ def test_mutant_less_work_when_it_is_timed(judge):
     """Other answers when asked for timings, or slower when not asked."""
     with pytest.raises(IntegrityBroken, match="differently"):
         judge(Fake(rows=lambda rows, precision, asked: rows if asked else [row.replace("0100", "0101") for row in rows]))
-    said = judge(Fake(start=lambda run: 10.0 if run != 3 else 30.0))
+    said = judge(Fake(start=lambda run: 30.0 if run in (3, 4) else 10.0))
     assert said.word == "INCONCLUSIVE" and "without being asked for timings it took 30.4 s" in said.sentence
+    assert judge(Fake(start=lambda run: 30.0 if run == 3 else 10.0)).word == "PASS", "once is noise"
 
 
 @pytest.mark.parametrize("changed, word", [(0, "PASS"), (3, "INCONCLUSIVE"), (8, None)])

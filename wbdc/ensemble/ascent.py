@@ -85,6 +85,7 @@ def _tally(groups: np.ndarray, truth: np.ndarray, said: np.ndarray) -> tuple[np.
 
 
 def best_count(logs: np.ndarray, truth: np.ndarray, found: list[Level]) -> np.ndarray:
+    """Return the log-lifts (C,) of the count family that score best. logs: (n, C); truth: (n,) int."""
     tried = [count_lifts(truth, logs.shape[1], strength) for strength in FAMILIES["count"]]
     rows = np.arange(len(truth))
     return max(tried, key=lambda lifts: scorer(found, truth, (logs + lifts.astype(np.float32)).argmax(axis=1))(rows))
@@ -96,8 +97,10 @@ def count_lifts(truth: np.ndarray, size: int, strength: float) -> np.ndarray:
 
 
 def centred(logs: np.ndarray) -> np.ndarray:
+    """Shift log-lifts so that their mean is 0: lifts of geometric mean 1."""
     return logs - logs.mean()
 
 
 def logarithms(p: np.ndarray) -> np.ndarray:
+    """Return log-probabilities, (n, C) float32, none below that of FLOOR."""
     return np.log(np.maximum(p, FLOOR), dtype=np.float32)

@@ -120,7 +120,7 @@ def _run(home: Path, began: float, argv: list[str] | None) -> bool:
     if given.calls:
         lifts = np.array(blend["lifts"]) if "lifts" in blend else None
         engine = _open(home, blend, find_device(given.device), given.precision, use_threads(given.threads))
-        answer_calls(engine, contest, sys.stdin, lambda line: print(line, flush=True), lifts)
+        answer_calls(engine, contest, sys.stdin, _reply, lifts)
         return False
     answers, timings = serve(
         home, blend, given.data, given.out, split=given.split, device=given.device, precision=given.precision, threads=given.threads,
@@ -138,6 +138,11 @@ def _run(home: Path, began: float, argv: list[str] | None) -> bool:
 def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
     """Publish (n, C) float32 probabilities as safetensors."""
     publish(path, lambda temporary: save_file({"p": np.ascontiguousarray(probabilities)}, temporary))
+
+
+def _reply(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _deadline(given: str) -> float | str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-CACHED, SLOWER = 0.9, 1.5  # of the time for new videos; of the slowest timed cold start
+CACHED, SLOWER, LEAST = 0.9, 1.5, 2.0  # of the time for new videos; of the slowest timed cold start, and seconds beyond that
 WARN, MOST = 0.002, 0.01  # share of answers that half precision may change: said; refused
 
 
@@ -17,7 +17,7 @@ def cached(new: float, again: float) -> str | None:
 
 def watched(untimed: float, timed: Sequence[float]) -> str | None:
     """Doubt a package that is slower when it is not asked for its timings. Seconds of whole processes that did the same."""
-    if untimed <= SLOWER * max(timed):
+    if untimed <= SLOWER * max(timed) + LEAST:
         return None
     return f"without being asked for timings it took {untimed:.1f} s for what took at most {max(timed):.1f} s"
 

@@ -80,6 +80,8 @@ def rehearse(
         forget([folder / name for name in manifest["files"] if name.startswith("models/")])
         starts.append(run(few, timeout=LEAST + cap_seconds))
     untimed = run(few, timeout=LEAST + cap_seconds, asked=False)
+    if watched(untimed.seconds, [t.seconds for t in starts]):  # once more, since machines are noisy
+        untimed = min(untimed, run(few, timeout=LEAST + cap_seconds, asked=False), key=lambda t: t.seconds)
     if any(t.labels != untimed.labels for t in starts):
         raise IntegrityBroken(f"{folder} answers the same videos differently from run to run, or when it is timed; nothing it answers can be trusted")
     colds = [Cold(t.seconds, _answering(t.timings), len(few)) for t in starts]
