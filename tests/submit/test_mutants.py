@@ -191,3 +191,14 @@ def test_a_quick_rehearsal_fails_or_tells_nothing(judge):
 def test_the_receipt_holds_what_was_seen(judge):
     facts = judge(Fake()).facts
     assert json.loads(json.dumps(facts)) and {"peaks", "doubts", "over", "untimed", "colds", "machine"} <= set(facts)
+
+
+def test_a_verdict_about_another_machine_is_as_sure_as_the_comparison(judge, monkeypatch):
+    """Twice as fast at everything: half the seconds. Between as fast and twice as fast: the slow end decides."""
+    here = {"rates": {"matrix": [100.0, 100.0], "memory": [10.0], "copy": [10.0], "decode": [1000.0]}}
+    monkeypatch.setattr(module, "probe", lambda device, threads: here)
+    twice = {"rates": {kernel: [2 * rate for rate in rates] for kernel, rates in here["rates"].items()}}
+    slow = Fake(each=0.02)
+    assert judge(slow).word == "FAIL" and judge(Fake(each=0.02), judge=twice).word == "PASS"
+    said = judge(Fake(each=0.02, claims=lambda told: told | {"stages": {"look": 1e9}}), judge={"rates": twice["rates"] | {"matrix": [100.0, 200.0]}})
+    assert said.word == "INCONCLUSIVE" and said.facts["stretches"]["look"] == [0.5, 1.0]

@@ -97,6 +97,18 @@ def project(colds: Sequence[Cold], steady: Steady, *, items: int, seconds: float
     return Projection(word, fixed + items * rate.each, lower, upper, fixed, rate, margin)
 
 
+def elsewhere(found: Projection, start: tuple[float, float], answering: tuple[float, float], *, items: int, seconds: float) -> Projection:
+    """Carry a projection over to another machine. start, answering: how many times as long these take there, (low, high).
+
+    Its pessimistic end must pass, and its optimistic end must fail: what lies between is INCONCLUSIVE.
+    """
+    rate = found.rate._replace(low=found.rate.low * answering[0], high=found.rate.high * answering[1], each=found.rate.each * sum(answering) / 2)
+    low, high = found.fixed * start[0], found.fixed * start[1]
+    lower, upper = low + items * rate.low, (high + items * rate.high) * (1 + found.margin)
+    word = "PASS" if upper <= seconds else "FAIL" if lower > seconds else "INCONCLUSIVE"
+    return Projection(word, (low + high) / 2 + items * rate.each, lower, upper, (low + high) / 2, rate, found.margin)
+
+
 def measure(steady: Steady, seed: int = 0) -> Rate:
     """Measure seconds per video from the marks of the batches. Raises ValueError when there are none."""
     if not steady.marks:

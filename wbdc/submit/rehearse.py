@@ -21,7 +21,8 @@ from wbdc.core.findings import Findings
 from wbdc.submit.doubts import MOST, cached, changed, crowded, watched
 from wbdc.submit.manifest import RECEIPT
 from wbdc.submit.packed import LEAST, network, run_packed
-from wbdc.submit.projection import AMPLE, Cold, Steady, project
+from wbdc.submit.probe import probe, stretched, stretches
+from wbdc.submit.projection import AMPLE, Cold, Steady, elsewhere, project
 from wbdc.submit.sample import choose, forget, sizes
 from wbdc.submit.slowest import Kits, shares
 from wbdc.submit.verdict import Verdict, conclude
@@ -54,13 +55,14 @@ class Timed(NamedTuple):
 
 def rehearse(
     folder: Path, data: Path, *, items: int | None = None, seconds: float | None = None, sample: int = 2048, device: str = "auto", threads: int | None = None,
-    margin: float = 0.10, cap_seconds: float = 600.0, cold_starts: int = COLD_STARTS, quick: bool = False, split: str | None = None, seed: int = 0,
+    margin: float = 0.10, cap_seconds: float = 600.0, cold_starts: int = COLD_STARTS, quick: bool = False, judge: dict | None = None, split: str | None = None, seed: int = 0,
     progress: Progress = lambda what, done, of: None,
 ) -> Verdict:  # fmt: skip
     """Time a packed folder, publish the receipt latency.json into it, and return the verdict.
 
     items, seconds: how many videos within what wall time, start and end of the process included; by default the competition's.
     sample: videos to time, fewer when they would take longer than about `cap_seconds`. The rules are those of `projection` and `doubts`.
+    judge: the profile of another machine, which the verdict is to be about; this one is probed and the two compared.
     quick: one cold start and 64 videos, which can say FAIL or INCONCLUSIVE but never PASS.
     Raises UsageFault when no limit is known, IntegrityBroken, ResultInvalid, EnvironmentLacks, and what the packed process fails with.
     """
@@ -100,9 +102,13 @@ def rehearse(
     peaks = {"memory": max(t.peak for t in [*starts, untimed, long]), "gpu_memory": max(t.timings.get("gpu_peak", 0) for t in [*starts, long])}
     over = [crowded(peaks[kind], getattr(limits, kind, None), called) for kind, called in (("memory", "memory"), ("gpu_memory", "GPU memory"))]
     shared = shares(long.timings["stages"], _answering(long.timings))
+    spans = stretches(probe(device, threads), judge) if judge else None
+    if spans:
+        found = elsewhere(found, spans["start"], stretched(shared, spans), items=items, seconds=seconds)
     verdict = conclude(found, shared, _kits(folder), items=items, seconds=seconds, doubts=[d for d in doubts if d], over=[o for o in over if o])
     facts = {**verdict.facts, "bound": manifest["bound"], "split": judged.split, "sampled": len(chosen), "of": len(judged.videos), "seed": seed, "peaks": peaks}
     facts |= {"colds": [c._asdict() for c in colds], "untimed": untimed.seconds, "changed_by_half_precision": share}
+    facts |= {"stretches": spans and {stage: list(span) for stage, span in spans.items()}}
     facts |= {"stages": long.timings["stages"], "machine": _machine(long.timings)}
     publish_json(folder / RECEIPT, facts)
     return Verdict(verdict.word, verdict.sentence, verdict.code, facts)

@@ -33,7 +33,7 @@ PROOF = 256  # test videos whose answers are compared
 @dataclass(frozen=True)
 class Asked:
     """What a user asks of a submission. latency: whether it is timed; items, seconds: the limit, None: the competition's;
-    sample, cap, quick: as `rehearse`; half, compiled, locked, wheelhouse: as `pack`; targets: other forms to make.
+    sample, cap, quick, judge: as `rehearse`; half, compiled, locked, wheelhouse: as `pack`; targets: other forms to make.
     """
 
     latency: bool
@@ -42,6 +42,7 @@ class Asked:
     sample: int = 2048
     cap: float = 600.0
     quick: bool = False
+    judge: dict | None = None
     half: bool = False
     compiled: bool = False
     locked: bool = False
@@ -89,6 +90,7 @@ def submit(
             sample=asked.sample,
             cap_seconds=asked.cap,
             quick=asked.quick,
+            judge=asked.judge,
             device=asked.device,
             threads=threads,
             progress=progress,
