@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from wbdc.competitions import Source, Video
 from wbdc.core.batch import Batch
 from wbdc.core.files import publish_json
-from wbdc.data.archive import choose, natural
+from wbdc.data.archive import natural
+from wbdc.data.choice import choose
 from wbdc.data.text import learn_tokenizer
 from wbdc.nets.model import build
 from wbdc.serve.engine import Engine

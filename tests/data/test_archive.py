@@ -17,7 +17,8 @@ import small
 from wbdc.competitions import Source
 from wbdc.core.findings import Findings
 from wbdc.data import archive
-from wbdc.data.archive import choose, features, natural, pictures
+from wbdc.data.archive import features, natural, pictures
+from wbdc.data.choice import choose
 
 ALL = [(n, k) for n in range(65) for k in range(1, 65)]
 
@@ -157,7 +158,7 @@ def test_a_member_that_cannot_be_read_keeps_its_place(tmp_path):
 
 
 def test_an_archive_beyond_the_limit_is_not_even_opened(tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "MOST_ARCHIVE", 100)
+    monkeypatch.setattr(archive, "MOST_FILE", 100)
     assert read(small.pack(tmp_path / "a.zip", FRAMES)) == ([], {"archive.huge": 1})
 
 

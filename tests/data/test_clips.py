@@ -20,7 +20,8 @@ from wbdc.core.errors import EnvironmentLacks
 from wbdc.core.findings import Findings
 from wbdc.core.look import Look
 from wbdc.data import clips
-from wbdc.data.archive import choose, pictures
+from wbdc.data.archive import pictures
+from wbdc.data.choice import choose
 from wbdc.data.clips import clip_pictures, each_second, upright
 from wbdc.data.frames import decode, prove
 
@@ -246,7 +247,7 @@ def test_faults_are_counted_and_what_came_before_is_kept(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "limit, allowed, code", [("MOST_ARCHIVE", 100, "archive.huge"), ("MOST_PIXELS", 1000, "archive.broken"), ("MOST_DECODED", 25, "frame.unreadable")]
+    "limit, allowed, code", [("MOST_FILE", 100, "archive.huge"), ("MOST_PIXELS", 1000, "archive.broken"), ("MOST_DECODED", 25, "frame.unreadable")]
 )
 def test_limits_are_kept(tmp_path, monkeypatch, limit, allowed, code):
     path = film(tmp_path / "a.mp4", evenly(60))

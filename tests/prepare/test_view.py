@@ -10,7 +10,8 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import DataInvalid, IntegrityBroken
 from wbdc.core.findings import Findings
 from wbdc.data import store
-from wbdc.data.archive import choose, features, pictures
+from wbdc.data.archive import features, pictures
+from wbdc.data.choice import choose
 from wbdc.data.frames import look_at
 from wbdc.data.text import TextReader, learn_tokenizer
 from wbdc.prepare import view

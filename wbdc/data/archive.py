@@ -1,14 +1,11 @@
 """Archives of frames: what a zip or a feature file holds, read without trusting it."""
 
 import io
-import lzma
 import os
 import re
 import stat
 import struct
-import tokenize
 import zipfile
-import zlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,30 +13,16 @@ import numpy as np
 
 from wbdc.competitions import CLIPS, Source
 from wbdc.core.findings import Findings
+from wbdc.data.choice import BROKEN, MOST_FILE, MOST_FRAMES, choose
+from wbdc.data.clips import clip_pictures
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".avif")
-MOST_FRAMES = 32  # at 1 frame per second the contest gives no more
 MOST_MEMBERS = 10_000
 MOST_BYTES = 64 * 2**20  # of one member, once expanded
-MOST_ARCHIVE = 2**30  # of one video's archive
 MOST_VIDEO = 2**27  # of the frames of one video together, once expanded
 MOST_DIRECTORY = 2**22  # of an archive's list of members: 400 bytes each for as many as are allowed
 BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the methods that zipfile stops at the size asked for
 SIP = 16  # compressed bytes at a time of the other methods: 46 bytes of bzip2 can be 45 MB
-
-# all that zipfile and numpy raise on archives of strangers, as found by flipping their bytes
-BROKEN = (
-    zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, struct.error, tokenize.TokenError,
-    EOFError, OSError, RuntimeError, NotImplementedError, ValueError, OverflowError, MemoryError, IndexError,
-)  # fmt: skip
-
-
-def choose(count: int, most: int) -> list[int]:
-    """Choose `most` of `count` positions, each in the middle of its share: floor((i + .5) · count / most).
-
-    Strictly increasing; all of them when count <= most. (The field's `range(0, n, n // k)[:k]` takes a prefix.)
-    """
-    return list(range(count)) if count <= most else [(2 * i + 1) * count // (2 * most) for i in range(most)]
 
 
 def natural(name: str) -> tuple:
@@ -54,12 +37,10 @@ def pictures(source: Source, most: int, findings: Findings) -> list[bytes]:
     be read gives []. Every fault is counted; nothing is ever extracted to disk. Raises only EnvironmentLacks: for a clip, without PyAV.
     """
     if source.path.suffix.lower() in CLIPS:
-        from wbdc.data.clips import clip_pictures  # it stands on this file
-
         return clip_pictures(source.path, most, findings)
     place = f"{source.path.parent.name}/{source.path.name}"
     try:
-        if source.path.stat().st_size > MOST_ARCHIVE:
+        if source.path.stat().st_size > MOST_FILE:
             findings.add("archive.huge", place)
             return []
         data = source.path.read_bytes()

@@ -12,7 +12,7 @@ import simplejpeg
 
 from wbdc.core.errors import EnvironmentLacks
 from wbdc.core.findings import Findings
-from wbdc.data.archive import BROKEN, MOST_ARCHIVE, MOST_FRAMES, choose
+from wbdc.data.choice import BROKEN, MOST_FILE, MOST_FRAMES, choose
 from wbdc.data.frames import MOST_PIXELS
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def clip_pictures(path: Path, most: int, findings: Findings) -> list[bytes]:
     """
     av, place, encoded = _av(), f"{path.parent.name}/{path.name}", []
     try:
-        if path.stat().st_size > MOST_ARCHIVE:
+        if path.stat().st_size > MOST_FILE:
             findings.add("archive.huge", place)
             return []
         limits = {"format_whitelist": READERS, "max_pixels": str(MOST_PIXELS)}

@@ -9,7 +9,8 @@ from wbdc.competitions import CLIPS, Competition
 from wbdc.core.errors import DataInvalid
 from wbdc.core.files import digest, sha256
 from wbdc.core.findings import SHOWN, Findings
-from wbdc.data.archive import BROKEN, checksums
+from wbdc.data.archive import checksums
+from wbdc.data.choice import BROKEN
 from wbdc.prepare.catalogue import CATALOGUE
 
 Progress = Callable[[str, int, int], None]  # what, done, of

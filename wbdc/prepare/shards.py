@@ -11,7 +11,8 @@ from wbdc.competitions import Source
 from wbdc.core import plug
 from wbdc.core.errors import DataInvalid
 from wbdc.core.findings import Findings
-from wbdc.data.archive import MOST_FRAMES, features, pictures
+from wbdc.data.archive import features, pictures
+from wbdc.data.choice import MOST_FRAMES
 from wbdc.data.frames import prove
 from wbdc.data.store import join_pictures, write_shard
 from wbdc.prepare.duplicates import frame_hashes

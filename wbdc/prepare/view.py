@@ -19,7 +19,7 @@ from wbdc.core.errors import DataInvalid, IntegrityBroken, OutOfResources, Usage
 from wbdc.core.files import digest, hold
 from wbdc.core.findings import Findings
 from wbdc.core.look import Look
-from wbdc.data.archive import choose
+from wbdc.data.choice import choose
 from wbdc.data.frames import look_at
 from wbdc.data.store import Column, shard_path, shards, split_pictures, write_shard
 from wbdc.data.text import TextReader
