@@ -1,10 +1,14 @@
 """Memory is watched over a whole process tree, and no spike is missed."""
 
+import contextlib
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
+from wbdc.core.errors import Inconclusive
 from wbdc.submit import packed
 from wbdc.submit.memory import Watch, tree
 
@@ -46,3 +50,23 @@ def test_the_network_is_cut_off_and_a_canary_proves_it():
     listening = "import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname(), timeout=2); raise SystemExit(7)"
     ran = subprocess.run([*means, sys.executable, "-I", "-c", listening], check=False, capture_output=True)
     assert ran.returncode == (1 if means else 7)
+
+
+@pytest.mark.parametrize("script", ["sleep 97 & exit 0", "setsid sleep 98 & sleep 99"], ids=["beside it", "out of its group"])
+def test_nothing_that_a_packed_folder_starts_stays_behind(script, tmp_path):
+    """Neither when it ends well nor when time is up; and a process that holds its error output makes nobody wait."""
+    (tmp_path / "run.sh").write_text(script)
+    start = time.monotonic()
+    with contextlib.suppress(Inconclusive):
+        packed.run_packed(tmp_path, tmp_path, tmp_path / "out.csv", timeout=2)
+    assert time.monotonic() - start < 20
+    time.sleep(0.2)
+    left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if p.is_file() and (b"sleep\x0097" in read(p) or b"sleep\x0098" in read(p) or b"sleep\x0099" in read(p))]
+    assert not left
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""

@@ -25,6 +25,7 @@ class Fake:
     start: float = 10.0
     each: float = 0.01
     after: float = 0.0  # seconds a video, once its last row is written
+    unasked: float = 0.0  # seconds a video more, when it is not asked for timings
     peak: int = 2 * GB
     device: str = "cpu"
     precision: str = "fp32"
@@ -38,7 +39,7 @@ class Fake:
         self.runs.append(len(sample))
         now, seen, batches = start, set(), []
         for place, video in enumerate(sample):
-            now += self.cost(place, video, seen) if self.cost else self.each
+            now += (self.cost(place, video, seen) if self.cost else self.each) + (self.unasked if timings is None else 0)
             seen.add(video)
             if place % 32 == 31 or place == len(sample) - 1:
                 batches.append([place + 1, now])
@@ -165,9 +166,43 @@ def test_mutant_less_work_when_it_is_timed(judge):
     """Other answers when asked for timings, or slower when not asked."""
     with pytest.raises(IntegrityBroken, match="differently"):
         judge(Fake(rows=lambda rows, precision, asked: rows if asked else [row.replace("0100", "0101") for row in rows]))
-    said = judge(Fake(start=lambda run: 30.0 if run in (3, 4) else 10.0))
+    said = judge(Fake(start=lambda run: 30.0 if run in (3, 4) else 10.0))  # the untimed run, and the second try
     assert said.word == "INCONCLUSIVE" and "without being asked for timings it took 30.4 s" in said.sentence
     assert judge(Fake(start=lambda run: 30.0 if run == 3 else 10.0)).word == "PASS", "once is noise"
+
+
+def test_mutant_slow_when_it_is_not_timed(judge):
+    """A tenth of the pace when nobody asks for timings: too little of it shows on a handful."""
+    said = judge(Fake(cost=lambda place, video, seen: 0.01, unasked=0.09))
+    assert said.word != "PASS" and said.facts["projection"]["upper"] > 2000
+
+
+def test_mutant_more_videos_claimed_than_were_asked(judge):
+    with pytest.raises(IntegrityBroken, match="says of itself that it answered 20480 of 2048 videos"):
+        judge(Fake(each=0.05, claims=lambda told: told | {"batches": [[n * 10, at] for n, at in told["batches"]]} if len(told["batches"]) > 1 else told))
+    with pytest.raises(IntegrityBroken, match="cannot be timed"):
+        judge(Fake(claims=lambda told: told | {"batches": told["batches"][:-1] + [[told["batches"][-1][0], 1e6]]}))
+
+
+def test_mutant_all_time_claimed_to_be_warm_up(judge):
+    def first(told):
+        """Say that all was done in the first five batches, and the rest took nothing."""
+        batches, begin = told["batches"], told["marks"]["listed"]
+        end = batches[-1][1]
+        return told | {"batches": [[n, begin + (end - begin) * min(1, (i + 1) / 5)] for i, (n, _) in enumerate(batches)]}
+
+    said = judge(Fake(each=0.02, claims=first))
+    assert said.word != "PASS" and said.facts["projection"]["upper"] > 500
+
+
+def test_mutant_unmarked_time_behind_a_hiccup_of_one_cold_start(judge):
+    said = judge(Fake(start=lambda run: 40.0 if run == 1 else 10.0, after=0.012))
+    assert said.word != "PASS" and said.facts["projection"]["upper"] > 560
+
+
+def test_mutant_unmarked_time_too_small_to_be_sure_of(judge):
+    said = judge(Fake(each=0.0122, after=0.0019), sample=1024)
+    assert said.word != "PASS" and said.facts["projection"]["upper"] > 368
 
 
 @pytest.mark.parametrize("changed, word", [(0, "PASS"), (3, "INCONCLUSIVE"), (8, None)])

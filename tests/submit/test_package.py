@@ -57,7 +57,7 @@ def test_trap_17_two_ranks_answer_as_one_process_does(package, data, tmp_path):
 
 def test_the_judges_script_has_the_contests_deadline_and_takes_another(package, data, tmp_path):
     env = {"PATH": os.environ["PATH"], "PYTHON": sys.executable, "DATA": str(data), "RESULT": str(tmp_path / "result.csv")}
-    for deadline, code, says in (("contest", 0, ""), ("2.1", 0, "out of time"), ("0", 2, "no time at all"), ("soon", 2, "invalid")):
+    for deadline, code, says in (("contest", 0, ""), ("2.1", 0, "out of time"), ("0", 2, "no time at all"), ("inf", 2, "no end"), ("soon", 2, "invalid")):
         ran = subprocess.run(["sh", package / "inference.sh", "--device", "cpu"], env=env | {"DEADLINE": deadline}, capture_output=True, text=True, check=False)
         assert ran.returncode == code and says in ran.stderr and ("out of time" in ran.stderr) == (deadline == "2.1"), ran.stderr
         if code == 0:

@@ -78,11 +78,12 @@ def test_one_item_per_call(package, data):
     """Each line is answered by itself; one that cannot be read ends nothing."""
     items = json.loads((data / "annotations" / "test.json").read_text())[:3]
     calls = [item | {"frames": str(data / "zip_frames" / "test" / item["id"][-3:] / f"{item['id']}.zip")} for item in items]
-    lines = [json.dumps(calls[0]), "{", json.dumps({"id": "x"}), json.dumps(calls[1]), json.dumps(calls[2])]
+    lines = [json.dumps(calls[0]), "{", json.dumps({"id": "x"}), json.dumps(calls[1]), '{"id": "\\ud800"}', "[" * 100_000, "1" * 5000, json.dumps(calls[2])]
     ran = subprocess.run(
         [sys.executable, "-I", package / "main.py", "--calls", "--device", "cpu"], input="\n".join(lines), capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
     said = [json.loads(line) for line in ran.stdout.splitlines()]
-    assert [s.get("id") for s in said] == [items[0]["id"], None, "x", items[1]["id"], items[2]["id"]] and ["error" in s for s in said] == [False, True, True, False, False]
+    assert [s.get("id") for s in said] == [items[0]["id"], None, "x", items[1]["id"], "\ud800", None, None, items[2]["id"]]
+    assert ["error" in s for s in said] == [False, True, True, False, True, True, True, False]
     assert said[0]["category_id"] in read_json(next(package.rglob("model.json")))["classes"] and 0 < said[0]["probability"] <= 1

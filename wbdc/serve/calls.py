@@ -25,9 +25,10 @@ def answer_calls(engine: Engine, contest: Competition, lines: Iterable[str], rep
         try:
             item = json.loads(line)
             name = item.get("id") if isinstance(item, dict) else None
-            reply(json.dumps({"id": name, **_answer(engine, contest, item, lifts)}, ensure_ascii=False))
-        except (WbdcError, json.JSONDecodeError) as error:
-            reply(json.dumps({"id": name, "error": str(error)}, ensure_ascii=False))
+            said = _answer(engine, contest, item, lifts)
+        except (WbdcError, ValueError, RecursionError) as error:
+            said = {"error": str(error)[:300]}
+        reply(json.dumps({"id": name, **said}))
     return count
 
 

@@ -5,7 +5,7 @@ answers every video, the others follow as long as there is time, and who did not
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from wbdc.data.feed import by_length
 from wbdc.nets.model import VideoClassifier
 from wbdc.serve.blend import blend
 from wbdc.serve.predict import Member, certain, load
-from wbdc.serve.reader import Reader, ahead, alike
+from wbdc.serve.reader import Read, Reader, ahead, alike
 from wbdc.serve.schedule import Left, Pace, forever
 from wbdc.serve.stages import Stages
 
@@ -77,8 +77,9 @@ class Engine:
                 member.model.vision.encode = torch.compile(member.model.vision.encode, dynamic=True)
 
     def groups(self, videos: Sequence[Video]) -> Groups:
-        """Group videos of like length: little padding, and the same groups every time."""
-        return dict(enumerate(by_length([sum(map(len, v.fields.values())) for v in videos], self.batch)))
+        """Group videos of like length: little padding, and the same groups every time; in a fixed random order, so that the first tell how long all take."""
+        groups = by_length([sum(map(len, v.fields.values())) for v in videos], self.batch)
+        return {number: groups[i] for number, i in enumerate(np.random.default_rng(0).permutation(len(groups)))}
 
     def answer(self, videos: Sequence[Video], progress: Progress = lambda done, of: None, left: Left = forever) -> Answers:
         """Score videos. Faults in the data are survived and counted; raises ResultInvalid for scores that are not finite."""
@@ -94,7 +95,7 @@ class Engine:
         except TimeoutError:  # reading hangs; what is there counts
             pass
         finally:
-            run.pool.shutdown(wait=left() > 0, cancel_futures=True)
+            run.pool.shutdown(wait=left is forever, cancel_futures=True)  # under a deadline a reader that hangs is left to hang
         return Scored(run.said, dict(run.stages.seconds), run.findings.report())
 
     def combine(self, groups: Groups, scored: Scored) -> Answers:
@@ -141,17 +142,17 @@ class _Run:
         self.engine, self.videos, self.groups, self.progress, self.left = engine, videos, groups, progress, left
         self.said: dict[int, list[np.ndarray | None]] = {number: [None] * len(engine.members) for number in groups}
         self.stages, self.findings, self.pool = Stages(), Findings(), ThreadPoolExecutor(engine.threads)
-        self.pace, self.kept, self.room = Pace(len(groups), left), {}, MOST_KEPT
+        self.pace, self.kept, self.room = Pace(len(groups), left, engine.ahead + 1), {}, MOST_KEPT
 
     def first(self) -> None:
         """Read every group once: all members answer while there is time for all, else the first alone."""
         done, total = 0, sum(map(len, self.groups.values()))
-        for number, (batches, report) in self._read(self.groups, self.engine.order):
-            who, kind = (self.engine.order, "all") if self.pace.allows_all() else (self.engine.order[:1], "first")
+        for number, (batches, report) in self._read(self.groups, lambda: self._alike(self.engine.order[0]) if self.pace.hurried else self.engine.order):
+            kind = "all" if self.pace.allows_all() else "first"
             if not self.pace.allows(kind):
                 return
             self.findings.merge(report)
-            self._say(kind, number, {i: batches[i] for i in who}, batches)
+            self._say(kind, number, self.engine.order if kind == "all" else self.engine.order[:1], batches)
             done += len(self.groups[number])
             self.progress(done, total)
 
@@ -164,25 +165,33 @@ class _Run:
                 if not self.pace.allows("fuse"):
                     return
                 batch, seen = self.kept[number, self.engine.towers[i], self.engine.reader.texts[i]]
-                self._say("fuse", number, {i: batch}, {}, {self.engine.towers[i]: seen})
-            for number, (batches, _) in self._read([n for n in missing if n not in kept], [i]):
+                self._say("fuse", number, [i], {i: batch}, {self.engine.towers[i]: seen})
+            for number, (batches, _) in self._read([n for n in missing if n not in kept], lambda i=i: self._alike(i)):
                 if not self.pace.allows("again"):
                     return
-                self._say("again", number, batches, batches)
+                self._say("again", number, [i], batches)
 
-    def _read(self, numbers: Sequence[int], who: Sequence[int]) -> object:
+    def _alike(self, i: int) -> list[int]:
+        """List the members that can use what is read and seen for member i, itself first."""
+        key = self.engine.towers[i], self.engine.reader.texts[i], self.engine.reader.looks[i]
+        return sorted((j for j in self.engine.order if (self.engine.towers[j], self.engine.reader.texts[j], self.engine.reader.looks[j]) == key), key=lambda j: j != i)
+
+    def _read(self, numbers: Sequence[int], who: Callable[[], Sequence[int]]) -> Iterator[tuple[int, Read]]:
+        """Read groups ahead. who: for which members, asked when a group's turn comes to be read."""
         patience = (lambda: None) if self.left is forever else (lambda: max(0.0, self.left()))
-        return ahead(self.pool, numbers, lambda n: self.engine.reader.read([self.videos[r] for r in self.groups[n]], who, self.stages), self.engine.ahead, patience)
+        return ahead(self.pool, numbers, lambda n: self.engine.reader.read([self.videos[r] for r in self.groups[n]], who(), self.stages), self.engine.ahead, patience)
 
-    def _say(self, kind: str, number: int, batches: dict[int, Batch], there: dict[int, Batch], seen: dict | None = None) -> None:
+    def _say(self, kind: str, number: int, who: Sequence[int], batches: dict[int, Batch], seen: dict | None = None) -> None:
         """Let members answer a group; in a hurry keep what a tower saw, for members that share it."""
         seen = {} if seen is None else seen
-        for i, answer in self.engine.compute(batches, self.stages, seen).items():
+        answers, between = self.engine.compute({i: batches[i] for i in who[:1]}, self.stages, seen), self.left()
+        answers |= self.engine.compute({i: batches[i] for i in who[1:]}, self.stages, seen)
+        for i, answer in answers.items():
             self.said[number][i] = answer
-        self.pace.step(kind)
+        self.pace.step(kind, others=0.0 if self.left is forever else between - self.left())
         if not self.pace.hurried:
             return
-        for i, batch in there.items():
+        for i, batch in batches.items():
             vectors, key = seen.get(self.engine.towers[i]), (number, self.engine.towers[i], self.engine.reader.texts[i])
             if vectors is not None and key not in self.kept and self.room > 0 and vectors.isfinite().all():
                 batch = replace(batch, frames=vectors.cpu())

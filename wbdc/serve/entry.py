@@ -1,6 +1,7 @@
 """The judge's entry: what `python -I main.py` runs inside a submission, and `wbdc predict` in the tree."""
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -89,19 +90,21 @@ def _open(home: Path, blend: dict, device: torch.device, precision: str | None, 
 
 
 def main(home: Path, began: float, argv: list[str] | None = None) -> int:
-    """Run a submission from the command line and return the exit code."""
+    """Run a submission from the command line and return the exit code; under a deadline end the process: a reader may hang for good, and Python would wait for it."""
+    code, given = 0, argparse.Namespace(deadline=None)
     try:
-        hurried = _run(home, began, argv)
+        _run(home, began, given, argv)
     except WbdcError as error:
         print(f"error: {error}", file=sys.stderr)
-        return error.code
-    if hurried:  # a reader may hang for good, and Python would wait for it
+        code = error.code
+    if given.deadline is not None:
+        sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
-    return 0
+        os._exit(code)
+    return code
 
 
-def _run(home: Path, began: float, argv: list[str] | None) -> bool:
+def _run(home: Path, began: float, given: argparse.Namespace, argv: list[str] | None) -> None:
     blend = read_json(home / BLEND)
     contest = plug.build(competitions, {"use": blend["competition"]})
     parser = argparse.ArgumentParser("main.py", description="Answer the test split: one class per video.")
@@ -116,23 +119,23 @@ def _run(home: Path, began: float, argv: list[str] | None) -> bool:
     parser.add_argument("--probabilities", type=Path, help="also write the probabilities (safetensors)")
     parser.add_argument("--calls", action="store_true", help="answer items one by one, a line of JSON each, from standard input to standard output")
     parser.add_argument("--timings", type=Path, help="also write where the seconds went (JSON)")
-    given = parser.parse_args(argv)
+    parser.parse_args(argv, given)
     if given.calls:
         lifts = np.array(blend["lifts"]) if "lifts" in blend else None
         engine = _open(home, blend, find_device(given.device), given.precision, use_threads(given.threads))
+        sys.stdin.reconfigure(errors="replace")
         answer_calls(engine, contest, sys.stdin, _reply, lifts)
-        return False
+        return
     answers, timings = serve(
         home, blend, given.data, given.out, split=given.split, device=given.device, precision=given.precision, threads=given.threads,
         sample=_listed(given.sample) if given.sample else None, deadline=given.deadline, say=lambda line: print(line, file=sys.stderr), progress=lambda done, of: None, began=began,
     )  # fmt: skip
     if answers is None:
-        return False
+        return  # one of several ranks; the first one publishes
     if given.probabilities:
         write_probabilities(given.probabilities, answers.probabilities)
     if given.timings:
         publish_json(given.timings, timings)
-    return bool(answers.left_out or answers.unanswered)
 
 
 def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
@@ -146,8 +149,8 @@ def _reply(line: str) -> None:
 
 
 def _deadline(given: str) -> float | str:
-    if given != CONTEST and not float(given) > 0:
-        raise argparse.ArgumentTypeError("no time at all; give seconds, more than 0")
+    if given != CONTEST and not 0 < float(given) < math.inf:
+        raise argparse.ArgumentTypeError("no time at all, or no end; give seconds, more than 0, or leave it out")
     return given if given == CONTEST else float(given)
 
 

@@ -25,6 +25,7 @@ def gather(scored: Scored) -> Scored | None:
         ranks.init_process_group("gloo")
     all_of_it = [None] * ranks.get_world_size() if ranks.get_rank() == 0 else None
     ranks.gather_object(scored, all_of_it)
+    ranks.barrier()  # whoever sent may end as soon as it was received
     return merge(all_of_it) if all_of_it else None
 
 

@@ -1,5 +1,8 @@
 """Memory of a process and all that it starts, watched from outside."""
 
+import contextlib
+import os
+import signal
 import threading
 from pathlib import Path
 
@@ -15,6 +18,7 @@ class Watch(threading.Thread):
     def __init__(self, root: int):
         super().__init__(daemon=True)
         self.root, self.peak, self._over = root, 0, threading.Event()
+        self.seen: dict[int, str | None] = {}  # every process of the tree, and when it began
 
     def run(self) -> None:
         """Look again and again."""
@@ -24,6 +28,7 @@ class Watch(threading.Thread):
     def look(self) -> None:
         """Take the tree as it is now into account."""
         processes = tree(self.root)
+        self.seen |= {process: began(process) for process in processes if process not in self.seen}
         self.peak = max(self.peak, sum(map(_shared, processes)), *(_highest(p) for p in processes), 0)
 
     def stop(self) -> int:
@@ -31,6 +36,22 @@ class Watch(threading.Thread):
         self._over.set()
         self.join()
         return self.peak
+
+
+    def kill(self) -> None:
+        """End what is left of the tree, also what left its group. A number that another process bears by now is let alone."""
+        for process, start in self.seen.items():
+            if start is not None and began(process) == start:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(process, signal.SIGKILL)
+
+
+def began(process: int) -> str | None:
+    """Say when a process began, in the kernel's ticks; None when it has ended."""
+    try:
+        return (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
 
 
 def tree(root: int) -> list[int]:

@@ -1,5 +1,6 @@
 """Run a packed folder as the judge would: a fresh process, a clean room, nothing of the author's tree, cache or home."""
 
+import contextlib
 import functools
 import os
 import signal
@@ -58,21 +59,23 @@ def run_packed(
         room = {name: os.environ[name] for name in KEPT if name in os.environ}
         room |= {"HOME": home, "HF_HUB_OFFLINE": "1", "LC_ALL": "C.UTF-8", "PYTHON": sys.executable}
         start = time.perf_counter()
-        process = subprocess.Popen(
-            command, cwd="/", env=room, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
-        )
-        watch = Watch(process.pid)
-        watch.start()
-        try:
-            said = process.communicate(timeout=timeout)[1]
-        except subprocess.TimeoutExpired as error:
-            raise Inconclusive(f"the packed folder did not end within {timeout:.0f} s; give a smaller sample or more time") from error
-        finally:
-            if process.poll() is None:  # too late, or this process was stopped: nothing of it stays behind
-                os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
-            peak = watch.stop()
-        ran = Ran(process.returncode, time.perf_counter() - start, said, peak)
+        with (Path(home) / "stderr").open("w+b") as said:  # a file: of a pipe the end would only come with that of the last process that holds it
+            process = subprocess.Popen(command, cwd="/", env=room, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True)
+            watch = Watch(process.pid)
+            watch.start()
+            try:
+                process.wait(timeout)
+            except subprocess.TimeoutExpired as error:
+                raise Inconclusive(f"the packed folder did not end within {timeout:.0f} s; give a smaller sample or more time") from error
+            finally:  # nothing that it started stays behind
+                seconds = time.perf_counter() - start
+                peak = watch.stop()
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                watch.kill()
+                process.wait()
+            said.seek(0)
+            ran = Ran(process.returncode, seconds, said.read().decode(errors="replace"), peak)
     if ran.code:
         raise failure(ran)
     return ran

@@ -17,7 +17,7 @@ is the first burst, or a quarter of the batches where there are few.
 
 A sample that gets slower (the last third 10 % over the first) is judged by its last third. The marks are what the process says of itself. Held
 against them is what was seen from outside: between a cold start and the long process, each further video took so many seconds, whatever they
-were spent on; when that is more than the marks say, beyond what cold starts differ by, `each` is raised to it.
+were spent on: `upper` is never below that, and where it is clearly more than the marks say, `each` is raised to it.
 """
 
 import math
@@ -46,14 +46,14 @@ class Cold(NamedTuple):
 class Steady(NamedTuple):
     """One long process. listing: seconds to read the annotations of `listed` videos; start: when answering began;
     marks: (videos answered so far, when) per batch, in seconds since the process began; burst: batches read at once;
-    wall: seconds of all of it, seen from outside, None when nobody looked."""
+    walls: (videos, seconds of all of it, seen from outside) of this and other long processes."""
 
     listing: float
     listed: int
     start: float
     marks: Sequence[tuple[int, float]]
     burst: int = 5
-    wall: float | None = None
+    walls: Sequence[tuple[int, float]] = ()
 
 
 class Rate(NamedTuple):
@@ -133,15 +133,21 @@ def measure(steady: Steady, seed: int = 0) -> Rate:
 
 
 def _outside(rate: Rate, colds: Sequence[Cold], steady: Steady) -> Rate:
-    """Raise a rate to what was seen from outside, where the process did more than its marks tell (after its last row, say)."""
-    more = steady.marks[-1][0] - max(c.videos for c in colds)
-    if steady.wall is None or more <= 0:
-        return rate
-    slowest = max(c.seconds - c.answering + c.videos * rate.each for c in colds)  # a cold start whose videos went at full pace
-    seen = (steady.wall - slowest - rate.warm_up) / more
-    if seen <= max(rate.high, rate.each * (1 + HIDDEN)) or steady.wall - slowest - rate.warm_up - more * rate.each < LEAST_HIDDEN:
-        return rate
-    return rate._replace(each=seen, low=max(rate.low, seen * (1 - 2 * HIDDEN)), high=max(rate.high, seen))
+    """Raise a rate to what was seen from outside, where the process did more than its marks tell (after its last row, say).
+
+    Each long run and the median cold start differ by so many videos and by so many seconds, whatever these were spent on. That bounds `high` as it is,
+    and raises the rest where it is clearly more than the marks say.
+    """
+    cold, few = float(np.median([c.seconds for c in colds])), max(c.videos for c in colds)
+    for videos, wall in steady.walls:
+        if videos <= few:
+            continue
+        seen = (wall - cold) / (videos - few)
+        clearly = seen > rate.each * (1 + HIDDEN) and wall - cold - (videos - few) * rate.each > LEAST_HIDDEN and seen > rate.high
+        rate = rate._replace(high=max(rate.high, seen))
+        if clearly:
+            rate = rate._replace(each=seen, low=max(rate.low, seen * (1 - 2 * HIDDEN)))
+    return rate
 
 
 def _slope(colds: Sequence[Cold], steady: Steady) -> float:

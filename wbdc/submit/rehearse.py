@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from wbdc.submit.doubts import MOST, cached, changed, crowded, watched
 from wbdc.submit.manifest import RECEIPT
 from wbdc.submit.packed import LEAST, network, run_packed
 from wbdc.submit.probe import probe, stretched, stretches
-from wbdc.submit.projection import AMPLE, Cold, Steady, elsewhere, project
+from wbdc.submit.projection import AMPLE, SMALL, Cold, Steady, elsewhere, project
 from wbdc.submit.sample import choose, forget, sizes
 from wbdc.submit.slowest import Kits, shares
 from wbdc.submit.verdict import Verdict, conclude
@@ -92,7 +93,9 @@ def rehearse(
     progress("steady sample", cold_starts, cold_starts + 1)
     forget([v.source.path for v in chosen])
     long = run(chosen, timeout=LEAST + 3 * cap_seconds)
-    found = project(colds, _steady(long, len(judged.videos)), items=items, seconds=seconds, margin=margin, seed=seed)
+    unasked = [] if quick else _unasked(run, chosen, long, cap_seconds)
+    walls = [(len(t.labels), t.seconds) for t in (long, *unasked)]
+    found = project(colds, _steady(long, len(chosen), len(judged.videos), walls), items=items, seconds=seconds, margin=margin, seed=seed)
     doubts = [watched(untimed.seconds, [t.seconds for t in starts]), "a quick rehearsal never passes" if quick else None]
     share = 0.0
     if not quick:
@@ -121,9 +124,26 @@ def _others(videos: Sequence[Video], few: Sequence[Video], count: int, seed: int
     return [fresh[i] for i in choose(_sizes(fresh), count, seed)]
 
 
-def _steady(long: Timed, listed: int) -> Steady:
+def _unasked(run: Callable[..., Timed], chosen: Sequence[Video], long: Timed, cap: float) -> list[Timed]:
+    """Run up to 512 of the sample once more without asking for timings: a package may know that it is watched. Raises IntegrityBroken when answers differ."""
+    pace = _answering(long.timings) / len(chosen)
+    few = list(chosen[: min(AMPLE[0], int(cap / 4 / max(pace, 1e-6)))])
+    if len(few) < SMALL[0]:
+        return []
+    again = run(few, timeout=LEAST + cap, asked=False)
+    share, _ = changed(again.labels, long.labels[: len(few)])
+    if share > MOST:
+        raise IntegrityBroken(f"the packed folder changes {share:.1%} of its answers when it is not asked for timings; nothing that was timed is what will be judged")
+    return [again]
+
+
+def _steady(long: Timed, count: int, listed: int, walls: list[tuple[int, float]]) -> Steady:
+    """Read the marks of a long run. Raises IntegrityBroken when they cannot be those of `count` videos."""
     marks, batches = long.timings["marks"], [tuple(b) for b in long.timings["batches"]]
-    return Steady(marks["listed"] - marks["loaded"], listed, marks["listed"], batches, long.timings.get("ahead", 4) + 1, long.seconds)
+    done, when = zip((0, marks["listed"]), *batches)
+    if done[-1] != count or any(a >= b for a, b in pairwise(done)) or any(a > b for a, b in pairwise(when)) or when[-1] > long.seconds:
+        raise IntegrityBroken(f"the packed folder says of itself that it answered {done[-1]} of {count} videos, or in an order of time that cannot be; it cannot be timed")
+    return Steady(marks["listed"] - marks["loaded"], listed, marks["listed"], batches, long.timings.get("ahead", 4) + 1, walls)
 
 
 def _repeats(run: Callable[..., Timed], chosen: Sequence[Video], each: float, cap: float) -> str | None:
@@ -188,8 +208,9 @@ def _answering(timings: dict) -> float:
 
 def _kits(folder: Path) -> Kits:
     models = [read_json(folder / m["folder"] / "model.json") for m in read_json(folder / "blend.json")["members"]]
-    frames = max(m["blueprint"]["vision"].get("frames", 8) for m in models)
-    return Kits(frames, max(m["text"].get("length", 256) for m in models), len(models))
+    served = [m.get("serve", {}) for m in read_json(folder / "blend.json")["members"]]
+    frames = max(how.get("frames", m["blueprint"]["vision"].get("frames", 8)) for m, how in zip(models, served))
+    return Kits(frames, max(how.get("length", m["text"].get("length", 256)) for m, how in zip(models, served)), len(models))
 
 
 def _machine(timings: dict) -> dict:
