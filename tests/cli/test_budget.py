@@ -79,3 +79,39 @@ def test_lifts_that_help_are_served_and_packed(work, tmp_path, monkeypatch):
     assert read_json(tmp_path / "packed" / "blend.json")["lifts"] == list(lifts.values())
     toys.told("predict", "--work", work, "--ensemble", "lifted", "--out", tmp_path / "r.csv", "--threads", 1)
     assert len({line.split(",")[1] for line in (tmp_path / "r.csv").read_text().split()}) == 1
+
+
+def test_a_single_fold_that_fits_is_trained_again_with_all_that_its_score_used(work, tmp_path, monkeypatch):
+    """Whole runs cost two folds: with a limit between one and two, one fold is kept, the same for all, and train.sh trains both."""
+    monkeypatch.setattr("wbdc.ensemble.within.starting", lambda: 0.0)
+    monkeypatch.setattr("wbdc.ensemble.cost._timed", lambda engine, videos: {"read": 0.0, "look": 0.001, "fuse": 0.0})
+    told = toys.told("ensemble", "--work", work, "--limit", 60, "--items", 50_000, "--draws", 100, "--name", "single")
+    (member,) = told["members"]
+    assert member.endswith(" fold=0") and told["folds"] == ["0", "1"]
+    toys.told("submit", "--work", work, "--ensemble", "single", "--into", tmp_path / "p")
+    script = (tmp_path / "p" / "train.sh").read_text()
+    assert "--fold 0,1" in script and f"--run '{member}'" in script and "--draws 100" in script
+    assert list(toys.told("ensemble", "--work", work, "--run", member, "--draws", 100)["members"]) == [member]
+
+
+def test_a_run_that_saw_everything_is_packed_and_trained_again_as_it_is(ready, kit, tmp_path):
+    work = shutil.copytree(ready, tmp_path / "work")
+    run = toys.told("train", "--kit", kit, "--fold", "all", "--work", work, "--threads", 1, "--set", "train.epochs=1", "--set", "train.batch=5")["run"]
+    toys.told("submit", "--work", work, "--run", run, "--into", tmp_path / "p")
+    script = (tmp_path / "p" / "train.sh").read_text()
+    assert "--fold all" in script and f"wbdc submit --work \"$WORK\" --run {run}" in script and "wbdc ensemble" not in script
+    result = toys.wbdc("ensemble", "--work", work, "--run", f"{run} frames=1")
+    assert result.exit_code == 2 and "held out no video" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "form, says",
+    [("", "no run called ''"), ("{run} frames=2", "a number under the 2"), ("{run} length=4096", "a number under the 32"), ("{run} frame=1", "did you mean 'frames'"),
+     ("{run} frames=x", "a number under"), ("{run} fold=7", "the finished folds are 0, 1")],
+)  # fmt: skip
+def test_forms_that_cannot_be_served_are_refused(work, form, says):
+    run = next(p.name for p in sorted((work / "runs").iterdir()) if (p / "fold-1" / "DONE.json").is_file() and not (p / "fold-2").exists())
+    result = toys.wbdc("ensemble", "--work", work, "--run", form.format(run=run))
+    assert result.exit_code == 2 and says in result.stderr, result.stderr
+    both = toys.wbdc("ensemble", "--work", work, "--run", run, "--run", f"{run} frames=1")
+    assert both.exit_code == 2 and "in several forms" in both.stderr

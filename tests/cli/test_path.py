@@ -106,7 +106,7 @@ def test_verify_names_a_changed_byte(submitted, tmp_path):
 
 def test_the_packed_train_script_names_the_commands_that_made_it(submitted, walked):
     script = (submitted["into"] / "train.sh").read_text()
-    assert "wbdc prepare --data" in script and "--from auto" in script and "--fold 0,1" in script
+    assert "wbdc prepare --data" in script and "--from pretrain-toy-" in script and "wbdc pretrain --kit source/kits/pretrain-toy-" in script and "--fold 0,1" in script
     for run in walked["runs"]:
         assert f"source/kits/{run['run']}/toy.json" in script
 

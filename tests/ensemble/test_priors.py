@@ -229,3 +229,27 @@ def test_faults_are_named():
             bad()
     with pytest.raises(DataInvalid, match="row 0 has the label '9999', which is no class"):
         assess(p, ["9999", *ids(truth)[1:]], folds, CLASSES, CONTEST)
+
+
+def test_no_label_of_a_fold_moves_its_answers_through_the_blend_either():
+    """Blend weights are learned across folds: what a fold is taught with is blended as if it were not there."""
+    from wbdc.ensemble import store
+
+    random = np.random.default_rng(3)
+    truth, folds = random.integers(0, 8, 240), np.repeat([0, 1, 2], 80)
+    members = random.dirichlet(np.ones(8), (2, 240)).astype(np.float32)
+    members[0, np.arange(240), truth] += 0.6
+    members[1, np.arange(120), truth[:120]] += 0.9
+    members /= members.sum(-1, keepdims=True)
+    said = []
+
+    def keep(p, labels, names, classes, contest, *, without, **settings):
+        codes = np.array([classes.index(label) for label in labels])
+        said.append(nested(p, codes, np.array(names), classes, contest, without=without)[folds == 0])
+        return {"used": False}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "judge_priors", keep)
+        for labels in (truth, np.where(folds == 0, random.permutation(truth), truth)):
+            store._priors(store.Common(members, [CLASSES[i] for i in labels], folds.astype(str).tolist()), CLASSES, CONTEST, 10, 0)
+    assert np.array_equal(said[0], said[1])

@@ -25,14 +25,17 @@ ALONE = {"device": "cpu", "threads": 1}
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory) -> Path:
-    """A work folder of a toy run of one epoch on both of two folds, and its submission beside it."""
+    """A work folder of a toy run of one epoch on both of two folds, started from another seed's pretraining, and its submission beside it: one frame, float16."""
     home = tmp_path_factory.mktemp("trained")
     (home / "toy.toml").write_text(toys.KIT)
     work = ("--work", home / "work")
     toys.told("prepare", "--data", data, *work, "--folds", 2, "--threads", 1)
-    toys.told("train", "--kit", home / "toy.toml", *work, "--fold", "0,1", "--set", "train.epochs=1", "--threads", 1)
-    toys.told("ensemble", *work, "--draws", 100)
-    toys.told("submit", *work, "--into", home / "submission", "--threads", 1)
+    toys.told("pretrain", "--kit", home / "toy.toml", *work, "--seed", 3, "--set", "pretrain.epochs=1", "--threads", 1)
+    (source,) = (p.name for p in (home / "work" / "runs").iterdir())
+    toys.told("train", "--kit", home / "toy.toml", *work, "--fold", "0,1", "--set", "train.epochs=1", "--threads", 1, "--from", source)
+    (run,) = (p.name for p in (home / "work" / "runs").iterdir() if p.name != source)
+    toys.told("ensemble", *work, "--draws", 100, "--run", f"{run} frames=1", "--seed", 5)
+    toys.told("submit", *work, "--into", home / "submission", "--threads", 1, "--half")
     return home
 
 

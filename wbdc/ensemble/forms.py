@@ -10,14 +10,14 @@ import polars as pl
 import torch
 
 from wbdc.competitions import Competition
-from wbdc.core.errors import DataInvalid, UsageFault
+from wbdc.core.errors import DataInvalid, UsageFault, hint
 from wbdc.core.files import read_json
 from wbdc.core.findings import Findings
 from wbdc.serve.engine import Engine
 from wbdc.serve.predict import MODEL
 from wbdc.train.runs import ALL, OOF, Run, open_run, write_oof
 
-SETTINGS = ("frames", "length")  # of serving, that may be less than a run learned from
+FOLD, SETTINGS = "fold", ("frames", "length")  # of serving, that may be less than a run learned from
 SERVED = "served"  # below a run: what it said in other forms
 
 
@@ -40,7 +40,7 @@ class Form(NamedTuple):
     def name(self) -> str:
         """The run's name, and what is different: "dual_stream-1a2b3c4d frames=4"."""
         told = [f"{key}={value}" for key, value in self.serve.items()]
-        folds = [] if len(self.folds) == len(self.run.folds()) else [f"fold={','.join(self.folds)}"]
+        folds = [] if len(self.folds) == len(self.run.folds()) else [f"{FOLD}={','.join(self.folds)}"]
         return " ".join([self.run.name, *told, *folds])
 
     def models(self) -> dict[str, Path]:
@@ -54,35 +54,49 @@ def whole(run: Run) -> Form:
 
 
 def parse(work: Path, name: str) -> Form:
-    """Open a form by its name: "RUN", or "RUN frames=4 length=128". Raises UsageFault."""
-    run, *settings = name.split()
-    pairs = dict(setting.partition("=")[::2] for setting in settings)
-    if wrong := [f"{key}={value}" for key, value in pairs.items() if key not in SETTINGS or not value.isdecimal() or int(value) < 1]:
-        raise UsageFault(f"{name!r}: {wrong[0]} is no way to serve a run; give such as {' or '.join(f'{key}=4' for key in SETTINGS)}")
-    return whole(open_run(work, run))._replace(serve={key: int(pairs[key]) for key in SETTINGS if key in pairs})
+    """Open a form by its name: "RUN", "RUN frames=4 length=128" or "RUN fold=0". Raises UsageFault for what it cannot serve."""
+    run_name, *settings = name.split() or [""]
+    form, pairs = whole(open_run(work, run_name)), dict(setting.partition("=")[::2] for setting in settings)
+    learned, known = _learned(form.run), (*SETTINGS, FOLD)
+    for key, value in pairs.items():
+        if key not in known:
+            raise UsageFault(f"{name!r}: a run has no {key!r}{hint(key, known)}")
+        if key == FOLD and value not in form.folds:
+            raise UsageFault(f"{name!r}: the finished folds are {', '.join(form.folds)}")
+        if key in SETTINGS and not (value.isdecimal() and 0 < int(value) < learned[key]):
+            raise UsageFault(f"{name!r}: {key} is a number under the {learned[key]} that the run learned from")
+    return form._replace(folds=(pairs[FOLD],) if FOLD in pairs else form.folds, serve={key: int(pairs[key]) for key in SETTINGS if key in pairs})
 
 
 def forms(run: Run, frames: Sequence[int], lengths: Sequence[int]) -> list[Form]:
     """List a run as it was trained, and with fewer frames or shorter texts, as far as that is less than it learned from."""
-    model = read_json(run.fold(next(iter(run.folds()))) / MODEL)
-    learned = {"frames": model["blueprint"]["vision"].get("frames"), "length": model["text"]["length"]}
-    asked = product([None, *frames], [None, *lengths])
-    served = [{k: v for k, v in (("frames", f), ("length", n)) if v is not None and v < (learned[k] or 0)} for f, n in asked]
+    learned, asked = _learned(run), product([None, *frames], [None, *lengths])
+    served = [{k: v for k, v in zip(SETTINGS, values) if v is not None and v < learned[k]} for values in asked]
     return [whole(run)._replace(serve=dict(how)) for how in dict.fromkeys(tuple(s.items()) for s in served)]
 
 
+def _learned(run: Run) -> dict[str, int]:
+    """Say how many frames and tokens a run learned from. Raises UsageFault when no fold is finished."""
+    if not run.folds():
+        raise UsageFault(f"run {run.name} has no finished fold; train one with --fold 0")
+    model = read_json(run.fold(next(iter(run.folds()))) / MODEL)
+    return {"frames": model["blueprint"]["vision"].get("frames") or 0, "length": model["text"]["length"]}
+
+
 def said(form: Form, data: Path, contest: Competition, machine: Machine, progress: Callable[[str, int, int], None]) -> pl.DataFrame:
-    """Return what a form says of the videos that its folds held out: id, fold, label, p. Answered once by the engine, then kept beside the run."""
+    """Return what a form says of the videos that its run held out, whichever of its folds it serves with: id, fold, label, p. Answered once by the engine, then kept beside the run."""
     if not form.serve:
         return form.run.oof()
     tables = []
-    for fold in form.folds:
+    for fold in form.run.folds():
         if fold == ALL:
             continue
         path = form.run.folder / SERVED / "-".join(f"{k}={v}" for k, v in form.serve.items()) / f"fold-{fold}.parquet"
         if not path.is_file():
             _answer(path, form, fold, data, contest, machine, progress)
         tables.append(pl.read_parquet(path))
+    if not tables:
+        raise UsageFault(f"run {form.run.name} held out no video in {form.name!r}; train a fold with --fold 0")
     return pl.concat(tables)
 
 

@@ -1,6 +1,6 @@
 """Priors: one lift per class, so that rare classes are named as often as a score that averages over classes wants."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from wbdc.ensemble.levels import Level, levels, scorer
 from wbdc.serve.blend import check, lift
 
 Choice = tuple[str, float]  # family, strength
+Without = Callable[[str], np.ndarray]
 CHOICES: list[Choice] = [(family, strength) for family, strengths in FAMILIES.items() for strength in strengths]
 
 
@@ -33,23 +34,32 @@ def learn(p: np.ndarray, truth: np.ndarray, classes: Sequence[str], competition:
     return np.exp(centred(Ascent(logarithms(p), truth, levels(classes, competition)).fit(strength)))
 
 
-def nested(p: np.ndarray, truth: np.ndarray, folds: Sequence[str] | np.ndarray, classes: Sequence[str], competition: Competition) -> np.ndarray:
+def nested(
+    p: np.ndarray, truth: np.ndarray, folds: Sequence[str] | np.ndarray, classes: Sequence[str], competition: Competition, *, without: Without | None = None
+) -> np.ndarray:
     """Lift each fold with what the other folds teach: family, strength (by cross-validation among them) and lifts.
 
-    p: (n, C) float, out of fold; truth: (n,) int; folds: n names. Returns (n, C) float32. No label of a fold moves that fold's answers.
+    p: (n, C) float, out of fold; truth: (n,) int; folds: n names. Returns (n, C) float32. No label of a fold moves that fold's answers, provided that none
+    moved what it is taught with: where p itself was learned across folds, `without` returns for a fold's name what p is on the other rows, made without it.
     Raises UsageFault when there are fewer than 3 folds, and as `learn` and `lift` do.
     """
     _check(p, truth, classes)
-    return _Tuner(p, truth, folds, levels(classes, competition)).nested(p)
+    names, found = _names(folds, truth), levels(classes, competition)
+    folds, out = np.asarray(folds), np.empty(p.shape, dtype=np.float32)
+    for name in names:
+        others = folds != name
+        tuner = _Tuner((p if without is None else without(name))[others], truth[others], folds[others], found)
+        out[~others] = lift(p[~others], np.exp(tuner.lifts(tuner.choose())))
+    return out
 
 
 def assess(
     p: np.ndarray, labels: Sequence[str], folds: Sequence[str] | np.ndarray, classes: Sequence[str], competition: Competition,
-    *, draws: int = 1000, seed: int = 0,
+    *, without: Without | None = None, draws: int = 1000, seed: int = 0,
 ) -> dict:  # fmt: skip
     """Choose lifts on all rows, and judge them by nested answers: are they better than the plain ones?
 
-    p: (n, C) float, out of fold; labels: n class ids; folds: n names; classes: C ids, column by column. Returns plain values, ready for JSON:
+    p: (n, C) float, out of fold; labels: n class ids; folds: n names; classes: C ids, column by column; without: as `nested`. Returns plain values, ready for JSON:
       family, strength  what cross-validation over the folds chose
       score             the contest's, of the nested lifted answers
       gain              {difference, low, high, verdict}, of nested lifted over plain answers, in score's mean
@@ -61,11 +71,12 @@ def assess(
         raise DataInvalid(f"row {strange[0]} has the label {strange[1]!r}, which is no class{hint(str(strange[1]), list(classes)[:10])}")
     truth = np.array([place[label] for label in labels], dtype=np.int64)
     _check(p, truth, classes)
-    tuner = _Tuner(p, truth, folds, found := levels(classes, competition))
-    said, (family, strength) = tuner.nested(p).argmax(axis=1), tuner.choose(frozenset())
+    said, found = nested(p, truth, folds, classes, competition, without=without).argmax(axis=1), levels(classes, competition)
+    tuner = _Tuner(p, truth, np.asarray(folds), found)
+    family, strength = tuner.choose()
     more = gain(scorer(found, truth, said), scorer(found, truth, p.argmax(axis=1)), len(truth), draws=draws, seed=seed)
     used = more.verdict == "better"
-    lifts = np.exp(tuner.learned(frozenset())[family, strength]) if used else np.ones(len(classes))
+    lifts = np.exp(tuner.lifts((family, strength))) if used else np.ones(len(classes))
     return {
         "family": family,
         "strength": strength,
@@ -77,47 +88,40 @@ def assess(
 
 
 class _Tuner:
-    """Choices and log-lifts learned without some of the folds, each computed once: without folds a and b is wanted by both."""
+    """What all rows teach, and each fold's others, computed once."""
 
-    def __init__(self, p: np.ndarray, truth: np.ndarray, folds: Sequence[str] | np.ndarray, found: list[Level]):
-        names, self.folds = np.unique(folds, return_inverse=True)
-        if self.folds.shape != truth.shape or len(names) < 3:
-            raise UsageFault(f"priors need a fold name for each of {len(truth):,} videos and 3 folds or more, got {len(names)}; train more folds")
-        self.names = frozenset(range(len(names)))
-        self.logs, self.truth, self.found = logarithms(p), truth, found
-        self.known: dict[frozenset[int], dict[Choice, np.ndarray]] = {}
+    def __init__(self, p: np.ndarray, truth: np.ndarray, folds: np.ndarray, found: list[Level]):
+        self.logs, self.truth, self.folds, self.found = logarithms(p), truth, folds, found
+        self.known: dict[str | None, dict[Choice, np.ndarray]] = {}
 
-    def nested(self, p: np.ndarray) -> np.ndarray:
-        out = np.empty(p.shape, dtype=np.float32)
-        for fold in sorted(self.names):
-            lifts = self.learned(frozenset([fold]))[self.choose(frozenset([fold]))]
-            out[self.folds == fold] = lift(p[self.folds == fold], np.exp(lifts))
-        return out
+    def choose(self) -> Choice:
+        """Return the choice whose answers score best when each fold is lifted by what the others teach."""
+        rows = np.arange(len(self.truth))
+        return max(CHOICES, key=lambda choice: scorer(self.found, self.truth, self._said(choice))(rows))
 
-    def choose(self, without: frozenset[int]) -> Choice:
-        """Return the choice whose answers score best when each fold is lifted by what the rest teach."""
-        rows = self._rows(without)
-        return max(CHOICES, key=lambda choice: scorer(self.found, self.truth[rows], self._said(without, choice)[rows])(np.arange(len(rows))))
-
-    def learned(self, without: frozenset[int]) -> dict[Choice, np.ndarray]:
-        """Return the log-lifts of every choice."""
+    def lifts(self, choice: Choice, without: str | None = None) -> np.ndarray:
+        """Return the log-lifts of a choice, learned on all rows or without those of a fold."""
         if without not in self.known:
-            rows = self._rows(without)
+            rows = self.folds != without if without is not None else slice(None)
             ascent = Ascent(self.logs[rows], self.truth[rows], self.found)
             self.known[without] = {
                 (family, s): count_lifts(ascent.truth, self.logs.shape[1], s) if family == "count" else centred(ascent.fit(s)) for family, s in CHOICES
             }
-        return self.known[without]
+        return self.known[without][choice]
 
-    def _said(self, without: frozenset[int], choice: Choice) -> np.ndarray:
+    def _said(self, choice: Choice) -> np.ndarray:
         said = np.zeros(len(self.truth), dtype=np.int64)
-        for fold in self.names - without:
-            held = self.folds == fold
-            said[held] = (self.logs[held] + self.learned(without | {fold})[choice].astype(np.float32)).argmax(axis=1)
+        for name in np.unique(self.folds):
+            held = self.folds == name
+            said[held] = (self.logs[held] + self.lifts(choice, name).astype(np.float32)).argmax(axis=1)
         return said
 
-    def _rows(self, without: frozenset[int]) -> np.ndarray:
-        return np.flatnonzero(~np.isin(self.folds, list(without)))
+
+def _names(folds: Sequence[str] | np.ndarray, truth: np.ndarray) -> np.ndarray:
+    names = np.unique(folds)
+    if np.shape(folds) != truth.shape or len(names) < 3:
+        raise UsageFault(f"priors need a fold name for each of {len(truth):,} videos and 3 folds or more, got {len(names)}; train more folds")
+    return names
 
 
 def _check(p: np.ndarray, truth: np.ndarray, classes: Sequence[str]) -> None:

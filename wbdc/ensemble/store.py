@@ -1,5 +1,6 @@
 """Ensembles on disk: made from runs' out-of-fold predictions, saved as a blend that prediction and packing read."""
 
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,7 +66,10 @@ def choose(work: Path, names: tuple[str, ...], prepared: Prepared) -> tuple[list
     Raises UsageFault when a run asked for does not exist, or nothing is left.
     """
     if names:
-        return [parse(work, name) for name in dict.fromkeys(names)], []
+        asked = [parse(work, name) for name in dict.fromkeys(names)]
+        if twice := [run for run, count in Counter(form.run.name for form in asked).items() if count > 1]:
+            raise UsageFault(f"run {twice[0]} is asked for in several forms; an ensemble takes one of them")
+        return asked, []
     kept, left = [], []
     for run in list_runs(work):
         if why := _unfit(run, prepared):
@@ -108,7 +112,8 @@ def save(work: Path, name: str, members: list[Form], shared: Common, told: dict,
     lifts = {"lifts": list(report["priors"]["lifts"].values())} if report["priors"]["used"] else {}
     folder = work / "ensembles" / name
     publish_json(folder / REPORT, report)
-    publish_json(folder / BLEND, blend(work, members, [report["weights"][one] for one in names]) | lifts)
+    made = {"seed": seed, "draws": draws, "priors": priors, "folds": report["folds"]}
+    publish_json(folder / BLEND, blend(work, members, [report["weights"][one] for one in names]) | lifts | {"made": made})
     seal(folder, {"members": names}, [folder / REPORT, folder / BLEND])
     return report
 
@@ -116,9 +121,16 @@ def save(work: Path, name: str, members: list[Form], shared: Common, told: dict,
 def _priors(shared: Common, classes: list[str], contest: Competition, draws: int, seed: int) -> dict:
     """Judge lifts on the ensemble's own out-of-fold answers; say why where they cannot be judged."""
     place = {label: i for i, label in enumerate(classes)}
-    blended = nested(shared.members, np.array([place[label] for label in shared.labels]), np.array(shared.folds))
+    truth, folds = np.array([place[label] for label in shared.labels]), np.array(shared.folds)
+
+    def without(fold: str) -> np.ndarray:
+        """Blend the other folds' rows as if this one were not there: its labels teach neither weights nor lifts."""
+        others, blended = folds != fold, np.zeros(shared.members.shape[1:], np.float32)
+        blended[others] = nested(shared.members[:, others], truth[others], folds[others])
+        return blended
+
     try:
-        return judge_priors(blended, shared.labels, shared.folds, classes, contest, draws=draws, seed=seed)
+        return judge_priors(nested(shared.members, truth, folds), shared.labels, shared.folds, classes, contest, without=without, draws=draws, seed=seed)
     except UsageFault as error:  # fewer than three folds, or a score that is no F1
         return {"used": False, "why": str(error)}
 
@@ -141,7 +153,7 @@ def run_blend(work: Path, run: Run) -> dict:
     """Return the blend of one run's finished folds."""
     if not run.folds():
         raise UsageFault(f"run {run.name} has no finished fold")
-    return blend(work, [whole(run)], [1.0])
+    return blend(work, [whole(run)], [1.0]) | {"run": run.name}
 
 
 def open_ensemble(work: Path, name: str) -> tuple[Path, dict]:

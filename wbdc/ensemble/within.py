@@ -12,7 +12,7 @@ from wbdc.core.errors import OverBudget
 from wbdc.core.findings import Findings
 from wbdc.ensemble.budget import best, dropped, frontier, lead
 from wbdc.ensemble.cost import SAMPLE, measure, starting
-from wbdc.ensemble.forms import Form, Machine, forms, said
+from wbdc.ensemble.forms import Form, Machine, forms, said, whole
 from wbdc.ensemble.pool import Candidate, Pool
 from wbdc.ensemble.store import common, save
 from wbdc.train.runs import ALL
@@ -44,8 +44,9 @@ def build_within(
         chosen = best(choices, limit)
     except OverBudget as error:
         say(f"{error}; trying single folds, whose out-of-fold scores do not tell what fewer folds lose")
-        every = [form._replace(folds=(fold,)) for form in every for fold in form.folds if fold != ALL][: 4 * len(every)]
-        tables = {form.name: tables[form._replace(folds=tuple(form.run.folds())).name] for form in every}
+        shared = sorted(set.intersection(*(set(form.folds) for form in every)) - {ALL})
+        every = [form._replace(folds=(shared[0],)) for form in every]
+        tables = {form.name: tables[whole(form.run)._replace(serve=form.serve).name] for form in every}
         pool = _pool(every, tables, contest, cost, items)
         choices = frontier(pool)
         chosen = best(choices, limit)

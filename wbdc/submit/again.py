@@ -19,6 +19,7 @@ from wbdc.submit.difference import MOST, answers, ask, flat, origin, pairs, repo
 from wbdc.submit.manifest import read_manifest
 from wbdc.submit.packed import Ran, failure
 from wbdc.submit.verify import verify
+from wbdc.submit.weights import TOWERS
 
 TOLERANCE = 0.003  # by how much the WeChat contest of 2022 lets a retrained score differ
 CLAIM = "retrain.json"  # says which package a work folder belongs to
@@ -48,7 +49,7 @@ def retrain(
 
     work: a new folder, or one where the same training was stopped; by default a temporary one. tolerance: of the out-of-fold score, in 0 to 1.
     threads: CPUs that the training may use. say: takes what it says, line by line.
-    Returns {"members", "equal_weights": files of equal bytes, "packed", "retrained": scores, "tolerance", "answers": as `answers`, or None}:
+    Returns {"members", "equal_weights": files of equal bytes (none for the audit's form, which holds none), "packed", "retrained": scores, "tolerance", "answers": as `answers`, or None}:
     answers are compared where the package stores no score. Raises IntegrityBroken when the scores are further apart, or other models come out;
     Inconclusive when without a score answers differ; UsageFault for a folder that holds other things; and what the training fails with.
     """
@@ -122,8 +123,9 @@ def _weights(folder: Path, made: Path) -> dict:
     old, new = read_manifest(folder), read_manifest(made)
     if sorted(map(origin, old["members"])) != sorted(map(origin, new["members"])):
         raise IntegrityBroken(f"{folder} packs {', '.join(old['members'])}, but its train.sh makes {', '.join(new['members'])}; pack it again")
-    hashes = [(old["files"][f"models/{a}/{WEIGHTS}"], new["files"][f"models/{b}/{WEIGHTS}"]) for a, b in pairs(old["members"], new["members"])]
-    return {"members": len(hashes), "equal_weights": sum(a == b for a, b in hashes)}
+    files = [(old["files"].get(f"models/{a}/{WEIGHTS}"), new["files"][f"models/{b}/{WEIGHTS}"]) for a, b in pairs(old["members"], new["members"])]
+    towers = [{n: f for n, f in made["files"].items() if n.startswith(f"{TOWERS}/")} for made in (old, new)]
+    return {"members": len(files), "equal_weights": sum(a == b for a, b in files) if towers[0] == towers[1] else 0}
 
 
 def _unscored(folder: Path, made: Path, data: Path, found: dict, threads: int | None) -> dict:

@@ -51,13 +51,13 @@ def kit_file(name: str) -> str:
 
 def pack(
     into: Path, members: Sequence[Packed], *, competition: str, precision: str, facts: dict, retrain: Sequence[str], optional: Collection[str] = (), lifts: Sequence[float] | None = None,
-    half: bool = False, compiled: bool = False, locked: bool = False, wheelhouse: bool = False, report: dict | None = None,
+    kits: dict[str, Path] | None = None, half: bool = False, compiled: bool = False, locked: bool = False, wheelhouse: bool = False, report: dict | None = None,
 ) -> dict:  # fmt: skip
     """Make the folder `into` that runs alone, and return its manifest. Equal inputs give equal bytes.
 
     Only named files are copied (FLOORS, NEEDED, kits and their plugs), so nothing else can slip in. facts: what the README tells.
     optional: packages that only these data ask for, such as a reader of video files. retrain: shell lines that train everything again, with
-    `wbdc`, "$DATA" and "$WORK". lifts: one per class. half: weights as float16. compiled: towers by torch.compile. report: facts for machines. locked, wheelhouse: also write requirements.lock with hashes, and download its wheels,
+    `wbdc`, "$DATA" and "$WORK". kits: of pretrained runs, {where in the package: fold}. lifts: one per class. half: weights as float16. compiled: towers by torch.compile. report: facts for machines. locked, wheelhouse: also write requirements.lock with hashes, and download its wheels,
     which asks a package index. An earlier package is replaced, anything else never.
     Raises UsageFault for members that do not fit, a folder that is not ours or files that look like secrets, IntegrityBroken for a damaged fold.
     """
@@ -68,6 +68,8 @@ def pack(
     try:
         told = [_add_member(making, member) for member in members]
         store_once(making, [making / "models" / member.name for member in members], half=half)
+        for place, folder in (kits or {}).items():
+            _add_kit(making / place, folder)
         code = _add_code(making, [read_json(m.folder / MODEL) for m in members], optional)
         blend = {"competition": competition, "precision": precision, "members": [{"folder": f"models/{m.name}", "weight": m.weight, **({"serve": m.serve} if m.serve else {})} for m in members]}
         switches = {"lifts": list(lifts or ()), "half": half, "compiled": compiled}
@@ -130,17 +132,21 @@ def _add_member(making: Path, member: Packed) -> dict:
     for name in [*NEEDED, *([KIT] if kit.is_file() else []), *_plugs(model["blueprint"])]:
         _copy(member.folder / name, home / name)
     if kit.is_file():
-        again = making / kit_file(member.name)
-        for name in _plugs(read_json(kit)):
-            if (again.parent / name).is_file() and sha256(again.parent / name) != sha256(member.folder / name):
-                raise IntegrityBroken(f"{member.folder / name} differs between the folds of one run; train them again with one plug")
-            _copy(member.folder / name, again.parent / name)
-        if not again.is_file():  # folds of one run may differ in [serve] alone
-            _copy(kit, again)
+        _add_kit(making / kit_file(member.name), member.folder)
     facts = sealed(member.folder)
     told = {"kit": kit_file(member.name) if kit.is_file() else None, "weights": facts.get("weights", {}), "pretrained": facts.get("pretrained", {})}
     told["sha256"] = sha256(home / WEIGHTS)  # as the run left it
     return {"name": member.name, "weight": member.weight, **told}
+
+
+def _add_kit(file: Path, folder: Path) -> None:
+    """Copy the kit that a fold was trained with, and its plugs beside it, once for all folds of a run."""
+    for name in _plugs(read_json(folder / KIT)):
+        if (file.parent / name).is_file() and sha256(file.parent / name) != sha256(folder / name):
+            raise IntegrityBroken(f"{folder / name} differs between the folds of one run; train them again with one plug")
+        _copy(folder / name, file.parent / name)
+    if not file.is_file():  # folds of one run may differ in [serve] alone
+        _copy(folder / KIT, file)
 
 
 def _plugs(table: object) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from importlib import metadata
 from pathlib import Path
 
+import wbdc
 from wbdc.core.errors import EnvironmentLacks
 
 
@@ -24,9 +25,19 @@ def requirements(files: Iterable[Path], optional: Collection[str] = ()) -> str:
 
 def all_requirements(optional: Collection[str] = ()) -> str:
     """Pin what the whole of wbdc needs, training included, as far as it is installed, and the optional packages that the data ask for."""
-    needed = (r for r in metadata.requires("wbdc") or [] if "extra ==" not in r)
-    names = {"".join(c if c.isalnum() or c in "-_." else " " for c in r).split()[0] for r in needed}
+    names = {"".join(c if c.isalnum() or c in "-_." else " " for c in r).split()[0] for r in _needed()}
     return _pinned({n for n in names if _version(n)} | set(optional))
+
+
+def _needed() -> list[str]:
+    """List what wbdc asks for: by its installed metadata, or, where it runs from a package's `source`, by the requirements.txt that lies there."""
+    try:
+        return [r for r in metadata.requires("wbdc") or [] if "extra ==" not in r]
+    except metadata.PackageNotFoundError:
+        beside = Path(wbdc.__file__).parents[1] / "requirements.txt"
+        if not beside.is_file():
+            raise EnvironmentLacks(f"wbdc is neither installed nor part of a package: {beside} is missing; install it with pip") from None
+        return beside.read_text().split()
 
 
 def _pinned(names: set[str]) -> str:

@@ -76,7 +76,8 @@ def submit(
         facts |= {"out of fold": report["ensemble"]["score"], "interval": report["ensemble"]["interval"], f"gain over {report['best']}": report["gain"]}
     pack(
         into, packed(home, blend), competition=blend["competition"], precision=blend["precision"], facts=facts,
-        retrain=retrain(home, blend, prepared), optional=optional(blend["competition"], data), lifts=blend.get("lifts"),
+        retrain=retrain(home, blend, prepared), kits={source_kit(n, told): home / "runs" / n / "fold-all" for n, told in sources(home, blend).items()},
+        optional=optional(blend["competition"], data), lifts=blend.get("lifts"),
         half=asked.half, compiled=asked.compiled, report=report, locked=asked.locked or asked.wheelhouse, wheelhouse=asked.wheelhouse,
     )  # fmt: skip
     proved = prove(into, home, blend, data, most=PROOF, seed=0, device=asked.device, threads=threads, say=say)
@@ -115,21 +116,48 @@ def packed(home: Path, blend: dict) -> list[Packed]:
 
 def retrain(home: Path, blend: dict, prepared: Prepared) -> list[str]:
     """List the commands that make the same models from raw data: prepare, pretrain, train, ensemble, submit."""
-    facts, lines = prepared.facts, []
+    facts, made, lines = prepared.facts, blend.get("made", {}), []
     lines.append(f'wbdc prepare --data "$DATA" --competition {facts["competition"]} --folds {facts["folds"]} --seed {facts["seed"]} --work "$WORK"')
-    folds: dict[str, list[str]] = {}
+    folds: dict[str, set[str]] = {}
     for member in blend["members"]:
-        folds.setdefault(member["run"], []).append(member["fold"])
+        folds.setdefault(member["run"], set(made.get("folds", []))).add(member["fold"])  # also those that only the score needs
+    for source, told in sources(home, blend).items():
+        lines.append(f'wbdc pretrain --kit {source_kit(source, told)} --seed {told["seed"]} --work "$WORK"')
     for run, trained in folds.items():
         told = read_json(home / "runs" / run / FACTS)
-        common = f'--kit {kit_file(run)} --seed {told["seed"]} --work "$WORK"'
-        lines += [f"wbdc pretrain {common}"] if told["source"] else []
         without = f" --without {told['without']}" if told["without"] else ""
-        lines.append(f"wbdc train {common} --fold {','.join(trained)} --from {'auto' if told['source'] else 'none'}{without}")
-    named = [" ".join([m["run"], *(f"{k}={v}" for k, v in m["serve"].items())]) if "serve" in m else m["run"] for m in blend["members"]]
+        lines.append(
+            f'wbdc train --kit {kit_file(run)} --seed {told["seed"]} --work "$WORK" --fold {",".join(sorted(trained))} --from {told["source"] or "none"}{without}'
+        )
     switches = "".join(f" --{option}" for name, option in (("half", "half"), ("compiled", "compile")) if blend.get(name))
-    chosen = "".join(f" --run '{name}'" for name in dict.fromkeys(named)) if any("serve" in m for m in blend["members"]) else ""
-    return [*lines, f'wbdc ensemble --work "$WORK"{chosen}', f'wbdc submit --work "$WORK" --into "$WORK/submission"{switches}']
+    alone = f" --run {blend['run']}" if "run" in blend else ""
+    if not alone:
+        lines.append(_ensemble(blend, made, folds))
+    return [*lines, f'wbdc submit --work "$WORK"{alone} --into "$WORK/submission"{switches}']
+
+
+def _ensemble(blend: dict, made: dict, trained: dict[str, set[str]]) -> str:
+    """Word the command that blends the same members in the same forms."""
+    forms: dict[str, dict] = {}
+    for member in blend["members"]:
+        forms.setdefault(member["run"], {"serve": member.get("serve", {}), "folds": []})["folds"].append(member["fold"])
+    names = []
+    for run, form in forms.items():
+        settings = [f"{key}={value}" for key, value in form["serve"].items()] + ([f"fold={form['folds'][0]}"] if set(form["folds"]) != trained[run] else [])
+        names.append(f" --run '{' '.join([run, *settings])}'")
+    asked = f" --seed {made['seed']} --draws {made['draws']}{'' if made['priors'] else ' --no-priors'}" if made else ""
+    return f'wbdc ensemble --work "$WORK"{asked}{"".join(names)}'
+
+
+def sources(home: Path, blend: dict) -> dict[str, dict]:
+    """List the pretrained runs that the members of a blend started from, with their facts."""
+    names = dict.fromkeys(read_json(home / "runs" / member["run"] / FACTS)["source"] for member in blend["members"])
+    return {name: read_json(home / "runs" / name / FACTS) for name in names if name}
+
+
+def source_kit(name: str, told: dict) -> str:
+    """Say where the kit of a pretrained run lies in the package. The file keeps the kit's name, so that the run gets its own again."""
+    return f"source/kits/{name}/{told['kit']}.json"
 
 
 def prove(folder: Path, home: Path, blend: dict, data: Path, *, most: int, seed: int, device: str, threads: int, say: Callable[[str], None]) -> dict:

@@ -89,7 +89,7 @@ def _zip(folder: Path, into: Path) -> Path:
                 if path.name == RECEIPT and path.parent == folder:
                     continue
                 entry = zipfile.ZipInfo(str(path.relative_to(folder)), BEGINNING)
-                entry.external_attr = (path.stat().st_mode & 0o777 | 0o100000) << 16
+                entry.external_attr = (0o100755 if path.stat().st_mode & 0o100 else 0o100644) << 16
                 entry.compress_type = zipfile.ZIP_STORED if path.suffix == ".safetensors" else zipfile.ZIP_DEFLATED
                 archive.writestr(entry, path.read_bytes())
 
