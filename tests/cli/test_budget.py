@@ -10,6 +10,7 @@ import pytest
 import toys
 
 from wbdc.core.files import read_json
+from wbdc.ensemble.cost import starting
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +20,16 @@ def work(ready, kit, tmp_path_factory) -> Path:
     for changes in ((), ("--set", 'fusion.use="cross_attention"', "--set", "fusion.heads=2")):
         toys.told("train", "--kit", kit, "--fold", "0,1", "--work", work, "--threads", 1, "--set", "train.epochs=1", *changes)
     return work
+
+
+@pytest.fixture(autouse=True)
+def quick_start(monkeypatch):
+    """Do not start another Python to see how long that takes; `test_starting_takes_time` does."""
+    monkeypatch.setattr("wbdc.ensemble.within.starting", lambda: 0.5)
+
+
+def test_starting_takes_time():
+    assert 0.1 < starting() < 100
 
 
 def test_the_best_that_fits_is_kept_and_served_as_it_was_chosen(work, tmp_path):
@@ -83,9 +94,8 @@ def test_lifts_that_help_are_served_and_packed(work, tmp_path, monkeypatch):
 
 def test_a_single_fold_that_fits_is_trained_again_with_all_that_its_score_used(work, tmp_path, monkeypatch):
     """Whole runs cost two folds: with a limit between one and two, one fold is kept, the same for all, and train.sh trains both."""
-    monkeypatch.setattr("wbdc.ensemble.within.starting", lambda: 0.0)
     monkeypatch.setattr("wbdc.ensemble.cost._timed", lambda engine, videos: {"read": 0.0, "look": 0.001, "fuse": 0.0})
-    told = toys.told("ensemble", "--work", work, "--limit", 60, "--items", 50_000, "--draws", 100, "--name", "single")
+    told = toys.told("ensemble", "--work", work, "--limit", 75, "--items", 50_000, "--draws", 100, "--name", "single")
     (member,) = told["members"]
     assert member.endswith(" fold=0") and told["folds"] == ["0", "1"]
     toys.told("submit", "--work", work, "--ensemble", "single", "--into", tmp_path / "p")

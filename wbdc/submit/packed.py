@@ -59,7 +59,7 @@ def run_packed(
         room = {name: os.environ[name] for name in KEPT if name in os.environ}
         room |= {"HOME": home, "HF_HUB_OFFLINE": "1", "LC_ALL": "C.UTF-8", "PYTHON": sys.executable}
         start = time.perf_counter()
-        with (Path(home) / "stderr").open("w+b") as said:  # a file: of a pipe the end would only come with that of the last process that holds it
+        with tempfile.TemporaryFile() as said:  # a file: of a pipe the end would only come with that of the last process that holds it
             process = subprocess.Popen(command, cwd="/", env=room, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True)
             watch = Watch(process.pid)
             watch.start()
