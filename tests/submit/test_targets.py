@@ -12,6 +12,7 @@ import pytest
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import read_json
+from wbdc.submit.again import rerun
 from wbdc.submit.targets import find_target, make_target
 from wbdc.submit.verify import verify
 
@@ -87,3 +88,9 @@ def test_one_item_per_call(package, data):
     assert [s.get("id") for s in said] == [items[0]["id"], None, "x", items[1]["id"], "\ud800", None, None, items[2]["id"]]
     assert ["error" in s for s in said] == [False, True, True, False, True, True, True, False]
     assert said[0]["category_id"] in read_json(next(package.rglob("model.json")))["classes"] and 0 < said[0]["probability"] <= 1
+
+
+def test_the_audits_form_cannot_answer_before_it_has_trained(package, data, tmp_path):
+    made = make_target(copy(package, tmp_path), "audit", TARGETS["audit"])
+    with pytest.raises(UsageFault, match="holds no models; it answers once its train.sh has run"):
+        rerun(made, data)

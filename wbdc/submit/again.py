@@ -32,7 +32,10 @@ def rerun(folder: Path, data: Path, *, most: int = MOST, seed: int = 0, device: 
 
     Returns {"videos", "equal": True, "answers": SHA-256 of the (n, C) float32 probabilities}. Raises IntegrityBroken when a bit differs.
     """
-    competition = verify(folder)["competition"]
+    checked = verify(folder)
+    if "target" in checked:
+        raise UsageFault(f"{folder} is the {checked['target']} form of a submission and holds no models; it answers once its train.sh has run (--retrain)")
+    competition = checked["competition"]
     ids = sampled(competition, data, most, seed)
     first, second = (ask(folder, competition, data, ids, device=device, threads=threads) for _ in range(2))
     if first.result != second.result or first.probabilities.tobytes() != second.probabilities.tobytes():

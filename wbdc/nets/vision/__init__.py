@@ -50,7 +50,7 @@ class Vision(nn.Module):
     def normalise(self, pixels: Tensor) -> Tensor:
         """Turn uint8 pixels into what the tower was trained on: (x / 255 - mean) / std, on the device."""
         mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (self.look.mean, self.look.std))
-        return (pixels.float() / 255 - mean) / std
+        return pixels.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)  # in place: each further copy costs as much as the arithmetic
 
     def train(self, mode: bool = True) -> "Vision":
         """Keep a frozen tower in evaluation mode, so that its running statistics stay too."""
