@@ -74,7 +74,7 @@ def starting() -> float:
 def _timed(engine: Engine, videos: Sequence[Video]) -> dict[str, float]:
     """Seconds per video to read in all threads, to look and to fuse, once everything is warm."""
     parts = [videos[i : i + engine.batch] for i in range(0, len(videos), engine.batch)]
-    engine.compute(engine.reader.read(parts[0][:4], [0], Stages())[0], Stages(), {})
+    engine.compute(engine.move(engine.reader.read(parts[0][:4], [0], Stages())[0]), Stages(), {})
     stages = Stages()
     start = time.perf_counter()
     with ThreadPoolExecutor(engine.threads) as pool:
@@ -82,7 +82,7 @@ def _timed(engine: Engine, videos: Sequence[Video]) -> dict[str, float]:
             list(pool.map(lambda video: engine.reader.read([video], [0], stages), part))
     reading = time.perf_counter() - start
     for part in parts:
-        engine.compute(engine.reader.read(part, [0], Stages())[0], stages, {})
+        engine.compute(engine.move(engine.reader.read(part, [0], Stages())[0]), stages, {})
     count = len(videos)
     return {"read": reading / count, "look": stages.seconds["look"] / count, "fuse": stages.seconds["fuse"] / count}
 

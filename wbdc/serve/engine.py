@@ -114,12 +114,18 @@ class Engine:
         left_out = [i for i in range(len(self.members)) if i not in who]
         return Answers(found, self.classes, scored.stages, scored.findings, left_out, len(unanswered))
 
+    def move(self, batches: dict[int, Batch]) -> dict[int, Batch]:
+        """Bring batches to the device, each once, however many members share it."""
+        moved = {id(batch): batch for batch in batches.values()}
+        moved = {key: batch.to(self.device) for key, batch in moved.items()}
+        return {i: moved[id(batch)] for i, batch in batches.items()}
+
     @torch.inference_mode()
     def compute(self, batches: dict[int, Batch], stages: Stages, seen: dict) -> dict[int, np.ndarray]:
-        """Let members answer their batches: (B, C) float32 each. seen: what towers have seen of them, added to."""
-        moved, answers = {id(b): b.to(self.device) for b in batches.values()}, {}
+        """Let members answer their batches, which lie on the device: (B, C) float32 each. seen: what towers have seen of them, added to."""
+        answers = {}
         for i, batch in batches.items():
-            member, batch = self.members[i], self.members[i].see(moved[id(batch)])
+            member, batch = self.members[i], self.members[i].see(batch)
             if self.towers[i] not in seen:
                 with stages.time("look"), autocast(self.device, self.precision):
                     seen[self.towers[i]] = member.model.vision(batch.frames, batch.frame_mask)
@@ -183,9 +189,9 @@ class _Run:
 
     def _say(self, kind: str, number: int, who: Sequence[int], batches: dict[int, Batch], seen: dict | None = None) -> None:
         """Let members answer a group; in a hurry keep what a tower saw, for members that share it."""
-        seen = {} if seen is None else seen
-        answers, between = self.engine.compute({i: batches[i] for i in who[:1]}, self.stages, seen), self.left()
-        answers |= self.engine.compute({i: batches[i] for i in who[1:]}, self.stages, seen)
+        seen, there = {} if seen is None else seen, self.engine.move({i: batches[i] for i in who})
+        answers, between = self.engine.compute({i: there[i] for i in who[:1]}, self.stages, seen), self.left()
+        answers |= self.engine.compute({i: there[i] for i in who[1:]}, self.stages, seen)
         for i, answer in answers.items():
             self.said[number][i] = answer
         self.pace.step(kind, others=0.0 if self.left is forever else between - self.left())

@@ -35,8 +35,8 @@ def serve(
 ) -> tuple[Answers | None, dict]:  # fmt: skip
     """Answer a split with a blend of models, publish the result file, and return answers and timings.
 
-    blend: {"competition", "precision", "members": [{"folder", "weight", "serve"?}]}, folders relative to `home`, serve: frames, length; "lifts"?: one per class; "half"?: weights are
-    rounded to float16; "compiled"?: towers by torch.compile.
+    blend: {"competition", "precision", "members": [{"folder", "weight", "serve"?}]}, folders relative to `home`, serve: frames, length;
+    "lifts"?: one per class; "half"?: weights are rounded to float16; "compiled"?: towers by torch.compile.
     sample: only these ids, in this order. deadline: seconds after `began`, time.perf_counter() when the process started, by which the result is
     published, with fewer members when need be; CONTEST: the contest's limit, more in proportion for more videos than it names.
     Started by torchrun, ranks share the videos: rank 0 publishes, the others return None.
