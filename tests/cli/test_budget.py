@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 import toys
 
 from wbdc.core.files import read_json
@@ -125,3 +126,23 @@ def test_forms_that_cannot_be_served_are_refused(work, form, says):
     assert result.exit_code == 2 and says in result.stderr, result.stderr
     both = toys.wbdc("ensemble", "--work", work, "--run", run, "--run", f"{run} frames=1")
     assert both.exit_code == 2 and "in several forms" in both.stderr
+
+
+def test_precisions_are_tried_and_the_chosen_one_is_served(work, tmp_path, monkeypatch):
+    """Made four times as fast in bf16, that is chosen under a limit that fp32 does not meet; the blend and the package say so."""
+    from wbdc.ensemble import cost
+
+    timed = cost._timed
+    monkeypatch.setattr(cost, "_timed", lambda engine, videos: {k: v / (1000 if engine.precision == torch.bfloat16 else 1e-3) for k, v in timed(engine, videos).items()})
+    told = toys.told("ensemble", "--work", work, "--limit", 300, "--precision", "bf16", "--draws", 100, "--name", "half")
+    assert told["budget"]["precision"] == "bf16" and {c["precision"] for c in told["budget"]["frontier"]} <= {"bf16", "fp32"}
+    assert read_json(work / "ensembles" / "half" / "blend.json")["precision"] == "bf16"
+    run = next(name.split()[0] for name in told["members"])
+    assert (work / "runs" / run / "served" / "precision=bf16" / "fold-0.parquet").is_file()
+    toys.told("submit", "--work", work, "--ensemble", "half", "--into", tmp_path / "p")
+    again = (tmp_path / "p" / "train.sh").read_text()
+    assert "--precision bf16" in again and read_json(tmp_path / "p" / "blend.json")["precision"] == "bf16"
+    plain = toys.told("ensemble", "--work", work, "--run", run, "--precision", "bf16", "--draws", 100, "--name", "asked")
+    assert read_json(work / "ensembles" / "asked" / "blend.json")["precision"] == "bf16" and plain["ensemble"]["score"]
+    result = toys.wbdc("ensemble", "--work", work, "--limit", 300, "--precision", "fp8")
+    assert result.exit_code == 2 and "no precision called 'fp8'" in result.stderr

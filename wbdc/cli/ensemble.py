@@ -15,6 +15,7 @@ from wbdc.cli import console
 @click.option("--items", type=click.IntRange(1), help="Videos of the final run; by default the competition's.")
 @click.option("--frames", help="With a limit: also try fewer frames, such as 8,4.")
 @click.option("--length", help="With a limit: also try shorter texts, such as 128,64 tokens.")
+@click.option("--precision", help="Serve in this precision; with a limit: also try these, such as bf16,fp32.")
 @click.option("--priors/--no-priors", default=True, show_default=True, help="Try lifts for rare classes; used when nested cross-validation finds them better.")
 @click.option("--draws", type=click.IntRange(100), default=1000, show_default=True, help="Bootstrap draws for the intervals.")
 @console.seed
@@ -25,7 +26,7 @@ from wbdc.cli import console
 @console.work
 @console.as_json
 def ensemble(
-    runs: tuple[str, ...], name: str, limit: float | None, qps: float | None, items: int | None, frames: str | None, length: str | None, priors: bool, draws: int, seed: int,
+    runs: tuple[str, ...], name: str, limit: float | None, qps: float | None, items: int | None, frames: str | None, length: str | None, precision: str | None, priors: bool, draws: int, seed: int,
     device: str, threads: int | None, prepared: str | None, dry_run: bool, work: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Learn blend weights on out-of-fold predictions.
@@ -57,23 +58,26 @@ def ensemble(
         return console.show({"members": names}) if as_json else console.tell(f"Would blend {', '.join(names)}.")
     if limit or qps:
         with console.progress(as_json) as progress:
-            report = _within(work, name, chosen, Path(ready.facts["data"]), limit, qps, items, frames, length, device, threads, priors, draws, seed, progress)
+            report = _within(work, name, chosen, Path(ready.facts["data"]), limit, qps, items, frames, length, precision, device, threads, priors, draws, seed, progress)
     else:
         with console.progress(as_json) as progress:
-            report = build(work, name, chosen, _said(chosen, Path(ready.facts["data"]), device, threads, progress), priors=priors, draws=draws, seed=seed)
+            tables = _said(chosen, Path(ready.facts["data"]), precision, device, threads, progress)
+            report = build(work, name, chosen, tables, precision=precision, priors=priors, draws=draws, seed=seed)
     console.show(report) if as_json else print_report(report, name)
 
 
-def _said(chosen: list, data: Path, device: str, threads: int | None, progress: object) -> list | None:
+def _said(chosen: list, data: Path, precision: str | None, device: str, threads: int | None, progress: object) -> list | None:
     """What members say out of fold; None when it is what their runs said."""
     from wbdc import competitions
     from wbdc.core import plug
+    from wbdc.core.device import find_precision
     from wbdc.ensemble.forms import said
 
-    if not any(form.serve for form in chosen):
+    if not precision and not any(form.serve for form in chosen):
         return None
-    contest, machine = plug.build(competitions, {"use": chosen[0].run.facts["competition"]}), _machine(chosen, device, threads)
-    return [said(form, data, contest, machine, progress) for form in chosen]
+    contest, own = plug.build(competitions, {"use": chosen[0].run.facts["competition"]}), _machine(chosen, device, threads)
+    machine = own._replace(precision=find_precision(precision, own.device)) if precision else own
+    return [said(form, data, contest, machine, progress, own=machine == own) for form in chosen]
 
 
 def _machine(chosen: list, device: str, threads: int | None) -> object:
@@ -86,14 +90,19 @@ def _machine(chosen: list, device: str, threads: int | None) -> object:
 
 
 def _within(
-    work: Path, name: str, chosen: list, data: Path, limit: float | None, qps: float | None, items: int | None, frames: str | None, length: str | None, device: str,
+    work: Path, name: str, chosen: list, data: Path, limit: float | None, qps: float | None, items: int | None, frames: str | None, length: str | None,
+    precision: str | None, device: str,
     threads: int | None, priors: bool, draws: int, seed: int, progress: object,
 ) -> dict:  # fmt: skip
+    from wbdc.core.device import find_precision
     from wbdc.ensemble.within import build_within
 
+    own = _machine(chosen, device, threads)
+    asked = [find_precision(name.strip(), own.device) for name in (precision or "").split(",") if name.strip()]
+    machines = [own, *(own._replace(precision=p) for p in dict.fromkeys(asked) if p != own.precision)]
     count = items or console.items(chosen[0].run.facts["competition"])
     return build_within(
-        work, name, chosen, data, _machine(chosen, device, threads), limit=limit or count / qps, items=count, frames=_numbers_of(frames, "--frames"), lengths=_numbers_of(length, "--length"),
+        work, name, chosen, data, machines, limit=limit or count / qps, items=count, frames=_numbers_of(frames, "--frames"), lengths=_numbers_of(length, "--length"),
         priors=priors, draws=draws, seed=seed, say=console.say, progress=progress,
     )  # fmt: skip
 
@@ -126,9 +135,8 @@ def print_report(report: dict, name: str) -> None:
 
 def _print_budget(budget: dict) -> None:
     """Print the frontier, and what was left out."""
-    chosen = budget["chosen"]["members"]
-    rows = [(" + ".join(c["members"]), c["seconds"], c["score"], "kept" if c["members"] == chosen else "") for c in budget["frontier"]]
-    console.table(f"{budget['items']:,} videos within {budget['limit']:,.0f} s, with a margin of {budget['margin']:.0%}", ("members", "seconds", "score", ""), rows)
+    rows = [(" + ".join(c["members"]), c["precision"], c["seconds"], c["score"], "kept" if c == budget["chosen"] else "") for c in budget["frontier"]]
+    console.table(f"{budget['items']:,} videos within {budget['limit']:,.0f} s, with a margin of {budget['margin']:.0%}", ("members", "precision", "seconds", "score", ""), rows)
     left = [(d["name"], d["seconds"], f"{d['gain']['difference']:+.4f} [{d['gain']['low']:+.4f}, {d['gain']['high']:+.4f}]") for d in budget["dropped"]]
     if left:
         console.table("Left out: what it would have added", ("member", "seconds", "score"), left)

@@ -10,6 +10,7 @@ import polars as pl
 import torch
 
 from wbdc.competitions import Competition
+from wbdc.core.device import called
 from wbdc.core.errors import DataInvalid, UsageFault, hint
 from wbdc.core.files import read_json
 from wbdc.core.findings import Findings
@@ -83,15 +84,16 @@ def _learned(run: Run) -> dict[str, int]:
     return {"frames": model["blueprint"]["vision"].get("frames") or 0, "length": model["text"]["length"]}
 
 
-def said(form: Form, data: Path, contest: Competition, machine: Machine, progress: Callable[[str, int, int], None]) -> pl.DataFrame:
-    """Return what a form says of the videos that its run held out, whichever of its folds it serves with: id, fold, label, p. Answered once by the engine, then kept beside the run."""
-    if not form.serve:
+def said(form: Form, data: Path, contest: Competition, machine: Machine, progress: Callable[[str, int, int], None], *, own: bool = True) -> pl.DataFrame:
+    """Return what a form says of the videos that its run held out, whichever of its folds it serves with: id, fold, label, p. own: whether that is in the precision that training judged. Answered once by the engine, then kept beside the run."""
+    if not form.serve and own:
         return form.run.oof()
+    told = "-".join([*(f"{k}={v}" for k, v in form.serve.items()), *([] if own else [f"precision={called(machine.precision)}"])])
     tables = []
     for fold in form.run.folds():
         if fold == ALL:
             continue
-        path = form.run.folder / SERVED / "-".join(f"{k}={v}" for k, v in form.serve.items()) / f"fold-{fold}.parquet"
+        path = form.run.folder / SERVED / told / f"fold-{fold}.parquet"
         if not path.is_file():
             _answer(path, form, fold, data, contest, machine, progress)
         tables.append(pl.read_parquet(path))

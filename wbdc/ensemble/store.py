@@ -90,19 +90,19 @@ def _unfit(run: Run, prepared: Prepared) -> str | None:
 
 
 def build(
-    work: Path, name: str, members: list[Form], tables: list[pl.DataFrame] | None = None, *, priors: bool = True, draws: int = 1000, seed: int = 0
+    work: Path, name: str, members: list[Form], tables: list[pl.DataFrame] | None = None, *, precision: str | None = None, priors: bool = True, draws: int = 1000, seed: int = 0
 ) -> dict:
     """Learn blend weights on the members' common out-of-fold rows, judge them, and save the ensemble; return its report.
 
     tables: what members said, where it is not what their runs said. Raises UsageFault as `common` does.
     """
-    return save(work, name, members, common([form.run for form in members], tables), {}, priors=priors, draws=draws, seed=seed)
+    return save(work, name, members, common([form.run for form in members], tables), {}, precision=precision, priors=priors, draws=draws, seed=seed)
 
 
-def save(work: Path, name: str, members: list[Form], shared: Common, told: dict, *, priors: bool = True, draws: int, seed: int) -> dict:
+def save(work: Path, name: str, members: list[Form], shared: Common, told: dict, *, precision: str | None = None, priors: bool = True, draws: int, seed: int) -> dict:
     """Weigh and judge members, save them as an ensemble, and return its report: what `assess` returns, "priors", "rows", "folds", "data", and what is `told`.
 
-    priors: whether lifts for rare classes are tried; they are used when nested cross-validation finds them better.
+    precision: to serve in; None: the kits'. priors: whether lifts for rare classes are tried; they are used when nested cross-validation finds them better.
     """
     facts, names = members[0].run.facts, [form.name for form in members]
     contest = plug.build(competitions, {"use": facts["competition"]})
@@ -112,8 +112,8 @@ def save(work: Path, name: str, members: list[Form], shared: Common, told: dict,
     lifts = {"lifts": list(report["priors"]["lifts"].values())} if report["priors"]["used"] else {}
     folder = work / "ensembles" / name
     publish_json(folder / REPORT, report)
-    made = {"seed": seed, "draws": draws, "priors": priors, "folds": report["folds"]}
-    publish_json(folder / BLEND, blend(work, members, [report["weights"][one] for one in names]) | lifts | {"made": made})
+    made = {"seed": seed, "draws": draws, "priors": priors, "folds": report["folds"], "precision": precision}
+    publish_json(folder / BLEND, blend(work, members, [report["weights"][one] for one in names]) | lifts | ({"precision": precision} if precision else {}) | {"made": made})
     seal(folder, {"members": names}, [folder / REPORT, folder / BLEND])
     return report
 

@@ -3,15 +3,19 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 
 from wbdc import competitions
+from wbdc.competitions import Competition
 from wbdc.core import plug
+from wbdc.core.device import called
 from wbdc.core.errors import OverBudget
 from wbdc.core.findings import Findings
-from wbdc.ensemble.budget import best, dropped, frontier, lead
-from wbdc.ensemble.cost import SAMPLE, measure, starting
+from wbdc.ensemble.budget import Choice, best, dropped, frontier, lead
+from wbdc.ensemble.cost import SAMPLE, Cost, measure, starting
 from wbdc.ensemble.forms import Form, Machine, forms, said, whole
 from wbdc.ensemble.pool import Candidate, Pool
 from wbdc.ensemble.store import common, save
@@ -20,47 +24,85 @@ from wbdc.train.runs import ALL
 MARGIN = 0.10  # by which measured seconds are raised, as the time check does
 
 
+class Searched(NamedTuple):
+    """One search: in which precision, over which forms, what they said out of fold, and the ensembles that no other beats."""
+
+    precision: str
+    forms: list[Form]
+    tables: dict[str, pl.DataFrame]
+    pool: Pool
+    choices: list[Choice]
+
+
 def build_within(
-    work: Path, name: str, members: list[Form], data: Path, machine: Machine, *, limit: float, items: int, frames: Sequence[int] = (), lengths: Sequence[int] = (),
-    priors: bool = True, draws: int = 1000, seed: int = 0, say: Callable[[str], None], progress: Callable[[str, int, int], None],
+    work: Path, name: str, members: list[Form], data: Path, machines: Sequence[Machine], *, limit: float, items: int, frames: Sequence[int] = (),
+    lengths: Sequence[int] = (), priors: bool = True, draws: int = 1000, seed: int = 0, say: Callable[[str], None], progress: Callable[[str, int, int], None],
 ) -> dict:  # fmt: skip
     """Choose among members, also with fewer frames or shorter texts, what answers best within `limit` seconds for `items` videos; save it; return its report.
 
-    The report has "budget" beside what `save` returns: the frontier, what was chosen, its lead over the next cheaper, what was left out and why.
-    When not even the cheapest fits with all its folds, forms of one fold are tried too: out-of-fold scores cannot tell what fewer folds lose.
-    Raises OverBudget when nothing fits.
+    machines: in one precision each; the first is the one that the kits serve in. The report has "budget" beside what `save` returns: the frontier, what was
+    chosen, its lead over the next cheaper, what was left out and why. When not even the cheapest fits with all its folds, forms of one fold are tried
+    too: out-of-fold scores cannot tell what fewer folds lose. Raises OverBudget when nothing fits.
     """
     contest = plug.build(competitions, {"use": members[0].run.facts["competition"]})
     every = list({form.name: form for member in members for form in (member, *forms(member.run, frames, lengths))}.values())
-    tables = {form.name: said(form, data, contest, machine, progress) for form in every}
-    listing = time.perf_counter()
-    videos = list(contest.videos(data, contest.test_split(contest.splits(data)), Findings()))
-    listing = (time.perf_counter() - listing) * items / max(1, len(videos))
-    sample = [videos[i] for i in np.random.default_rng(seed).permutation(len(videos))[:SAMPLE]]
-    cost = measure(every, sample, machine, fixed=starting() + listing, progress=progress)
-    pool = _pool(every, tables, contest, cost, items)
-    choices = frontier(pool)
+    sample, listing = _sample(contest, data, items, seed)
+    fixed, searched, costs = starting() + listing, [], []
+    for number, machine in enumerate(machines):
+        told = {form.name: said(form, data, contest, machine, progress, own=number == 0) for form in every}
+        costs.append(measure(every, sample, machine, fixed=fixed, progress=progress))
+        searched.append(_search(called(machine.precision), every, told, contest, costs[-1], items))
     try:
-        chosen = best(choices, limit)
+        chosen, found = _best(searched, limit)
     except OverBudget as error:
         say(f"{error}; trying single folds, whose out-of-fold scores do not tell what fewer folds lose")
-        shared = sorted(set.intersection(*(set(form.folds) for form in every)) - {ALL})
-        every = [form._replace(folds=(shared[0],)) for form in every]
-        tables = {form.name: tables[whole(form.run)._replace(serve=form.serve).name] for form in every}
-        pool = _pool(every, tables, contest, cost, items)
-        choices = frontier(pool)
-        chosen = best(choices, limit)
-    over = lead(pool, choices, chosen, draws=draws, seed=seed)
+        searched = [_single(s, contest, cost, items) for s, cost in zip(searched, costs)]
+        chosen, found = _best(searched, limit)
+    over = lead(found.pool, found.choices, chosen, draws=draws, seed=seed)
     told = {
-        "limit": limit, "items": items, "margin": MARGIN, "cost": cost._asdict(), "frontier": [c.as_dict() for c in choices], "chosen": chosen.as_dict(),
-        "lead": over and {**over._asdict(), "verdict": over.verdict}, "dropped": [d.as_dict() for d in dropped(pool, chosen, draws=draws, seed=seed)],
+        "limit": limit, "items": items, "margin": MARGIN, "cost": costs[searched.index(found)]._asdict(), "precision": found.precision,
+        "frontier": [{**c.as_dict(), "precision": s.precision} for s, c in _frontier(searched)], "chosen": {**chosen.as_dict(), "precision": found.precision},
+        "lead": over and {**over._asdict(), "verdict": over.verdict}, "dropped": [d.as_dict() for d in dropped(found.pool, chosen, draws=draws, seed=seed)],
     }  # fmt: skip
-    kept = [form for form in every if form.name in chosen.members]
-    shared = common([form.run for form in kept], [tables[form.name] for form in kept])
-    return save(work, name, kept, shared, {"budget": told}, priors=priors, draws=draws, seed=seed)
+    kept = [form for form in found.forms if form.name in chosen.members]
+    shared = common([form.run for form in kept], [found.tables[form.name] for form in kept])
+    return save(work, name, kept, shared, {"budget": told}, precision=found.precision if len(machines) > 1 else None, priors=priors, draws=draws, seed=seed)
 
 
-def _pool(every: list[Form], tables: dict, contest: competitions.Competition, cost: object, items: int) -> Pool:
+def _sample(contest: Competition, data: Path, items: int, seed: int) -> tuple[list, float]:
+    """Draw the videos that members are timed with, and say how long it takes to list as many as the judge asks for."""
+    start = time.perf_counter()
+    videos = list(contest.videos(data, contest.test_split(contest.splits(data)), Findings()))
+    listing = (time.perf_counter() - start) * items / max(1, len(videos))
+    return [videos[i] for i in np.random.default_rng(seed).permutation(len(videos))[:SAMPLE]], listing
+
+
+def _search(precision: str, every: list[Form], tables: dict[str, pl.DataFrame], contest: Competition, cost: Cost, items: int) -> Searched:
     shared = common([form.run for form in every], [tables[form.name] for form in every])
     candidates = [Candidate(form.name, form.run.name, tuple(form.models())) for form in every]
-    return Pool(candidates, shared.members, shared.labels, shared.folds, every[0].run.facts["classes"], contest, cost, items=items, margin=MARGIN)
+    classes = every[0].run.facts["classes"]
+    pool = Pool(candidates, shared.members, shared.labels, shared.folds, classes, contest, cost, items=items, margin=MARGIN)
+    return Searched(precision, every, tables, pool, frontier(pool))
+
+
+def _single(searched: Searched, contest: Competition, cost: Cost, items: int) -> Searched:
+    """Search again over the same forms with one fold each, the same for all."""
+    shared = sorted(set.intersection(*(set(form.folds) for form in searched.forms)) - {ALL})
+    every = [form._replace(folds=(shared[0],)) for form in searched.forms]
+    tables = {form.name: searched.tables[whole(form.run)._replace(serve=form.serve).name] for form in every}
+    return _search(searched.precision, every, tables, contest, cost, items)
+
+
+def _best(searched: list[Searched], limit: float) -> tuple[Choice, Searched]:
+    """Choose across precisions. Raises OverBudget, naming the cheapest, when nothing fits."""
+    chosen = best([choice for s in searched for choice in s.choices], limit)
+    return chosen, next(s for s in searched if chosen in s.choices)
+
+
+def _frontier(searched: list[Searched]) -> list[tuple[Searched, Choice]]:
+    """Keep of all precisions' choices those that score higher than all that cost as much or less, cheapest first."""
+    kept: list[tuple[Searched, Choice]] = []
+    for s, choice in sorted(((s, c) for s in searched for c in s.choices), key=lambda pair: (pair[1].seconds, -pair[1].score)):
+        if not kept or choice.score > kept[-1][1].score:
+            kept.append((s, choice))
+    return kept

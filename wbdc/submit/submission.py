@@ -146,6 +146,7 @@ def _ensemble(blend: dict, made: dict, trained: dict[str, set[str]]) -> str:
         settings = [f"{key}={value}" for key, value in form["serve"].items()] + ([f"fold={form['folds'][0]}"] if set(form["folds"]) != trained[run] else [])
         names.append(f" --run '{' '.join([run, *settings])}'")
     asked = f" --seed {made['seed']} --draws {made['draws']}{'' if made['priors'] else ' --no-priors'}" if made else ""
+    asked += f" --precision {made['precision']}" if made.get("precision") else ""
     return f'wbdc ensemble --work "$WORK"{asked}{"".join(names)}'
 
 
