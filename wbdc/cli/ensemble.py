@@ -56,11 +56,10 @@ def ensemble(
     if dry_run:
         names = [form.name for form in chosen]
         return console.show({"members": names}) if as_json else console.tell(f"Would blend {', '.join(names)}.")
-    if limit or qps:
-        with console.progress(as_json) as progress:
+    with console.progress(as_json) as progress:
+        if limit or qps:
             report = _within(work, name, chosen, Path(ready.facts["data"]), limit, qps, items, frames, length, precision, device, threads, priors, draws, seed, progress)
-    else:
-        with console.progress(as_json) as progress:
+        else:
             tables = _said(chosen, Path(ready.facts["data"]), precision, device, threads, progress)
             report = build(work, name, chosen, tables, precision=precision, priors=priors, draws=draws, seed=seed)
     console.show(report) if as_json else print_report(report, name)

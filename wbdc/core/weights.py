@@ -5,6 +5,8 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
 from wbdc.core.errors import EnvironmentLacks, IntegrityBroken
 
 VARIABLE = "WBDC_WEIGHTS"
@@ -40,6 +42,15 @@ def record(name: str, file: Path) -> dict:
             for made in sums:
                 made.update(part)
     return {"name": name, "file": file.name, "bytes": file.stat().st_size, "md5": sums[0].hexdigest(), "sha256": sums[1].hexdigest()}
+
+
+def fingerprint(weights: dict[str, torch.Tensor]) -> str:
+    """Hash tensors, by their names in order and all their bytes (SHA-256)."""
+    made = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        made.update(name.encode())
+        made.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return made.hexdigest()
 
 
 def strict_part(weights: dict, wanted: dict, source: Path, prefix: str = "") -> tuple[dict, list[str]]:

@@ -50,8 +50,8 @@ def frontier(pool: Pool, *, exhaustive_up_to: int = EXHAUSTIVE) -> list[Choice]:
     No label of a fold moves that fold's answers, but the subsets are picked on these rows: a score here is rather too high than too low.
     """
     exhaustive = len(pool.candidates) <= exhaustive_up_to
-    judged = {s: (pool.seconds(s), pool.score(pool.answers(s))) for s in _best(_exhaustive(pool) if exhaustive else _greedy(pool))}
-    return [_choice(pool, s, *judged[s], "exhaustive" if exhaustive else "greedy") for s in _best(judged)]
+    judged = {s: (pool.seconds(s), pool.score(pool.answers(s))) for s in efficient(_exhaustive(pool) if exhaustive else _greedy(pool))}
+    return [_choice(pool, s, *judged[s], "exhaustive" if exhaustive else "greedy") for s in efficient(judged)]
 
 
 def best(choices: Sequence[Choice], limit: float) -> Choice:
@@ -91,7 +91,7 @@ def _greedy(pool: Pool) -> Tried:
     """
     tried: Tried = {(place,): _trial(pool, (place,)) for place in range(len(pool.candidates))}
     left: set[Subset] = set()
-    while fresh := [subset for subset in _best(tried) if subset not in left]:
+    while fresh := [subset for subset in efficient(tried) if subset not in left]:
         left.add(fresh[-1])
         tried |= {near: _trial(pool, near) for near in _near(pool, fresh[-1]) if near not in tried}
     return tried
@@ -105,8 +105,8 @@ def _near(pool: Pool, subset: Subset) -> Iterator[Subset]:
     return (near for near in dict.fromkeys(chain(longer, shorter)) if near and pool.allows(near))
 
 
-def _best(tried: Tried) -> list[Subset]:
-    """Keep what scores higher than everything that costs as much or less, cheapest first; of equals the smaller subset."""
+def efficient(tried: Tried) -> list[Subset]:
+    """Keep of what was tried all that scores higher than everything that costs as much or less, cheapest first; of equals the smaller subset."""
     kept: list[Subset] = []
     for subset in sorted(tried, key=lambda s: (tried[s][0], -tried[s][1], len(s), s)):
         if not kept or tried[subset][1] > tried[kept[-1]][1]:

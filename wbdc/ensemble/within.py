@@ -14,7 +14,7 @@ from wbdc.core import plug
 from wbdc.core.device import called
 from wbdc.core.errors import OverBudget
 from wbdc.core.findings import Findings
-from wbdc.ensemble.budget import Choice, best, dropped, frontier, lead
+from wbdc.ensemble.budget import Choice, best, dropped, efficient, frontier, lead
 from wbdc.ensemble.cost import SAMPLE, Cost, measure, starting
 from wbdc.ensemble.forms import Form, Machine, forms, said, whole
 from wbdc.ensemble.pool import Candidate, Pool
@@ -101,8 +101,5 @@ def _best(searched: list[Searched], limit: float) -> tuple[Choice, Searched]:
 
 def _frontier(searched: list[Searched]) -> list[tuple[Searched, Choice]]:
     """Keep of all precisions' choices those that score higher than all that cost as much or less, cheapest first."""
-    kept: list[tuple[Searched, Choice]] = []
-    for s, choice in sorted(((s, c) for s in searched for c in s.choices), key=lambda pair: (pair[1].seconds, -pair[1].score)):
-        if not kept or choice.score > kept[-1][1].score:
-            kept.append((s, choice))
-    return kept
+    tried = {(i, j): (choice.seconds, choice.score) for i, s in enumerate(searched) for j, choice in enumerate(s.choices)}
+    return [(searched[i], searched[i].choices[j]) for i, j in efficient(tried)]

@@ -18,6 +18,7 @@ import torch
 from wbdc.core.errors import DataInvalid, IntegrityBroken, OutOfResources, UsageFault
 from wbdc.core.files import digest, hold
 from wbdc.core.findings import Findings
+from wbdc.core.weights import fingerprint
 from wbdc.core.look import Look
 from wbdc.data.choice import choose
 from wbdc.data.frames import look_at
@@ -46,7 +47,7 @@ class Reading:
     def name(self) -> str:
         """Hash what determines the view."""
         text = [self.text.tokenizer.to_str(), list(self.text.fields.items()), self.text.length, sorted(self.text.tail)]
-        return digest(text, self.look, self.frames, *([_print(self.tower)] if self.tower else []))
+        return digest(text, self.look, self.frames, *([[fingerprint(self.tower.state_dict())]] if self.tower else []))
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,8 @@ def open_view(
 
     Raises what `make_view` raises.
     """
-    make_view(prepared, reading, split, store=store, threads=threads, progress=progress)
-    count, folder, form = prepared.facts["counts"][split], _folder(prepared, reading), _form(prepared, reading, split, store)
+    form = make_view(prepared, reading, split, store=store, threads=threads, progress=progress)
+    count, folder = prepared.facts["counts"][split], _folder(prepared, reading)
     made = Column(folder / form, split, "frames", count) if form else None
     return View(Column(folder / "text", split, "text", count), _stored(prepared, reading, split), made, reading)
 
@@ -91,8 +92,8 @@ def make_view(
     rank: int = 0,
     ranks: int = 1,
     progress: Callable[[str, int, int], None] = lambda what, done, of: None,
-) -> None:
-    """Make the shards of a view that are missing; of several `ranks`, each makes its part.
+) -> str | None:
+    """Make the shards of a view that are missing; of several `ranks`, each makes its part. Return the folder of what is made of the frames, None for nothing.
 
     store: "jpeg" or "raw"; "auto" keeps pixels raw while they take at most half of the free disk. A frozen tower's vectors are always kept.
     Raises DataInvalid when the data holds features and the kit wants pictures, or the reverse; OutOfResources when raw pixels do not fit.
@@ -104,6 +105,7 @@ def make_view(
     if _missing(folder, split, prepared.facts["counts"][split], form):
         with hold(folder, wait=True) if ranks == 1 else nullcontext():  # two folds that start together want the same view
             _write(prepared, reading, split, folder, form, threads, (rank, ranks), progress)
+    return form
 
 
 def seconds(prepared: Prepared, reading: Reading, split: str, *, threads: int = 2) -> float:
@@ -193,14 +195,3 @@ def _looked(tower: Vision, seen: list[np.ndarray]) -> list[np.ndarray]:
     vectors = [tower.eval().encode(tower.normalise(batch)).half().cpu().numpy() for batch in batches]
     joined = np.concatenate(vectors) if vectors else np.zeros((0, tower.dim), np.float16)
     return np.split(joined, np.cumsum([len(frames) for frames in seen])[:-1])
-
-
-def _print(tower: Vision) -> list:
-    """Hash the weights of a tower."""
-    import hashlib
-
-    made = hashlib.sha256()
-    for name, tensor in sorted(tower.state_dict().items()):
-        made.update(name.encode())
-        made.update(tensor.cpu().contiguous().view(torch.uint8).numpy() if tensor.dim() else tensor.cpu().numpy().tobytes())
-    return [made.hexdigest()]

@@ -4,7 +4,6 @@ Threads read, decode and tokenise batches ahead while the networks work on the o
 answers every video, the others follow as long as there is time, and who did not answer all videos counts for none.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,10 +18,11 @@ from wbdc.core.batch import Batch
 from wbdc.core.device import autocast
 from wbdc.core.errors import IntegrityBroken
 from wbdc.core.findings import Findings
+from wbdc.core.weights import fingerprint
 from wbdc.data.feed import by_length
 from wbdc.nets.model import VideoClassifier
 from wbdc.serve.blend import blend
-from wbdc.serve.predict import Member, certain, load
+from wbdc.serve.predict import certain, load
 from wbdc.serve.reader import Read, Reader, ahead, alike
 from wbdc.serve.schedule import Left, Pace, forever
 from wbdc.serve.stages import Stages
@@ -70,7 +70,10 @@ class Engine:
         self.weights, self.device, self.precision, self.threads, self.ahead = list(weights), device, precision, threads, max(AHEAD, threads)
         self.classes, self.batch = self.members[0].classes, min(m.batch for m in self.members)
         self.reader = Reader(self.members)
-        self.towers = [(alike(look, _weights(m)), m.without) for m, look in zip(self.members, self.reader.looks)]
+        towers = [m.model.vision for m in self.members]  # equal ones share one look
+        self.towers = [
+            (alike(look, tower.blueprint(), fingerprint(tower.state_dict())), m.without) for m, tower, look in zip(self.members, towers, self.reader.looks)
+        ]
         self.order = sorted(range(len(self.members)), key=lambda i: -self.weights[i])
         if compiled:
             for member in self.members:
@@ -202,12 +205,3 @@ class _Run:
             if vectors is not None and key not in self.kept and self.room > 0 and vectors.isfinite().all():
                 batch = replace(batch, frames=vectors.cpu())
                 self.kept[key], self.room = (batch, batch.frames), self.room - batch.frames.nbytes - batch.text.nbytes
-
-
-def _weights(member: Member) -> str:
-    """Hash the weights of a tower: members whose towers are equal share one look."""
-    hashed = hashlib.sha256(repr(member.model.vision.blueprint()).encode())
-    for name, tensor in sorted(member.model.vision.state_dict().items()):
-        hashed.update(name.encode())
-        hashed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return hashed.hexdigest()

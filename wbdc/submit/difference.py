@@ -81,12 +81,18 @@ def answers(a: Path, b: Path, data: Path, *, most: int = MOST, seed: int = 0, de
 
 
 def sampled(competition: str, data: Path, most: int, seed: int) -> list[str]:
-    """Draw up to `most` random test videos, in the order of the annotations. Raises DataInvalid when there is none."""
-    contest = plug.build(competitions, {"use": competition})
-    split = contest.test_split(contest.splits(data))
-    ids = [v.id for v in contest.videos(data, split, Findings())]
+    """Draw as `drawn` does. Raises DataInvalid when there is no video."""
+    ids = drawn(competition, data, most, seed)
     if not ids:
-        raise DataInvalid(f"{data} holds no video of the split {split}; there is nothing to answer")
+        contest = plug.build(competitions, {"use": competition})
+        raise DataInvalid(f"{data} holds no video of the split {contest.test_split(contest.splits(data))}; there is nothing to answer")
+    return ids
+
+
+def drawn(competition: str, data: Path, most: int, seed: int) -> list[str]:
+    """Draw up to `most` random test videos, in the order of the annotations."""
+    contest = plug.build(competitions, {"use": competition})
+    ids = [v.id for v in contest.videos(data, contest.test_split(contest.splits(data)), Findings())]
     return [ids[i] for i in sorted(np.random.default_rng(seed).permutation(len(ids))[:most])]
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from wbdc import competitions
 from wbdc.competitions import CLIPS
@@ -19,9 +18,9 @@ from wbdc.core.files import read_json
 from wbdc.core.findings import Findings
 from wbdc.prepare.dataset import Prepared
 from wbdc.serve.entry import serve
+from wbdc.submit.difference import ask, drawn
 from wbdc.submit.doubts import MOST
 from wbdc.submit.package import Packed, kit_file, pack
-from wbdc.submit.packed import run_packed
 from wbdc.submit.rehearse import rehearse
 from wbdc.submit.targets import find_target, make_target
 from wbdc.submit.verify import verify
@@ -167,17 +166,13 @@ def prove(folder: Path, home: Path, blend: dict, data: Path, *, most: int, seed:
     Returns {"videos", "equal", "changed_by_half"}: the share of answers that weights as float16 change. Raises IntegrityBroken when an answer differs,
     ResultInvalid when the result file is no good, or more than 1 % change.
     """
-    contest = plug.build(competitions, {"use": blend["competition"]})
-    ids = [v.id for v in contest.videos(data, contest.test_split(contest.splits(data)), Findings())]
-    sample = [ids[i] for i in sorted(np.random.default_rng(seed).permutation(len(ids))[:most])]
+    sample = drawn(blend["competition"], data, most, seed)
+    theirs = ask(folder, blend["competition"], data, sample, device=device, threads=threads).probabilities
     with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch)
-        run_packed(folder, data, out / "result.csv", device=device, threads=threads, sample=sample, probabilities=out / "p.safetensors")
-        theirs = load_file(out / "p.safetensors")["p"]
-        contest.read(out / "result.csv", sample, contest.classes(data))
+
         def own(blend: dict) -> np.ndarray:
             answers, _ = serve(
-                home, blend, data, out / "own.csv", split=None, device=device, precision=None, threads=threads, sample=sample,
+                home, blend, data, Path(scratch) / "own.csv", split=None, device=device, precision=None, threads=threads, sample=sample,
                 say=lambda line: None, progress=lambda done, of: None, began=time.perf_counter(),
             )  # fmt: skip
             return answers.probabilities
