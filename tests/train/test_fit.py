@@ -120,6 +120,58 @@ def test_losses_that_stay_not_finite_end_the_training_and_name_the_videos():
     assert all(p.isfinite().all() for p in model.parameters())
 
 
+def test_a_loss_that_is_not_finite_in_one_of_two_batches_costs_the_whole_step():
+    model, states, skipped = toys.model(), [copy.deepcopy(toys.model().state_dict())], []
+    fit(
+        model, [Poisoned(model, bad={1})], DATA, torch.optim.SGD(model.parameters(), 0.1), accumulate=2,
+        after_step=lambda step, _: states.append(copy.deepcopy(model.state_dict())), on_skip=lambda step, ids: skipped.append((step, ids)),
+    )  # fmt: skip
+    assert [all(torch.equal(a[n], b[n]) for n in a) for a, b in zip(states, states[1:])] == [True, False]
+    assert skipped == [(1, list(DATA[0].ids))]
+
+
+def test_a_first_batch_of_each_step_that_is_not_finite_ends_the_training():
+    model = toys.model()
+    with pytest.raises(Diverged, match=f"not finite {PATIENCE} times in a row, last for videos v0"):
+        fit(model, [Poisoned(model, bad={1, 3, 5})], DATA * 2, torch.optim.SGD(model.parameters(), 0.1), accumulate=2)
+
+
+class Steep(objectives.Objective):
+    """A finite loss without a finite gradient: the root of 0."""
+
+    def loss(self, model, seen, batch, whole):
+        return (model.head(seen.pooled).sum() * 0).sqrt()
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights():
+    model = toys.model()
+    with pytest.raises(Diverged):
+        fit(model, [Steep(model)], DATA, torch.optim.SGD(model.parameters(), 0.1))
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+class Sized(objectives.Objective):
+    """A loss of a given size, which it hides as its target."""
+
+    def __init__(self, model, *, size, weight):
+        super().__init__(model, weight=weight)
+        self.size = size
+
+    def hide(self, batch):
+        return batch.hide("size", torch.tensor(self.size))
+
+    def loss(self, model, seen, batch, whole):
+        return 0.0 * seen.pooled.sum() + batch.targets["size"]
+
+
+def test_one_objective_used_twice_counts_twice_with_targets_and_names_of_its_own():
+    model, outcomes = toys.model(), []
+    asked = [Sized(model, size=1.0, weight=1.0), Sized(model, size=10.0, weight=0.5), plug.build(objectives, {"use": "classify", "weight": 0.0}, model)]
+    fit(model, asked, DATA[:1], torch.optim.SGD(model.parameters(), 0.1), after_step=lambda step, outcome: outcomes.append(outcome))
+    assert outcomes[0].loss.item() == 6.0
+    assert {n: float(p.detach()) for n, p in outcomes[0].parts.items() if n != "classify"} == {"test_fit": 1.0, "test_fit#2": 10.0}
+
+
 def test_trap_18_every_epoch_has_an_order_of_its_own_and_resuming_is_one_integer():
     assert sorted(order(50, 1, 0)) == list(range(50))
     assert not (order(50, 1, 0) == order(50, 1, 1)).all() and not (order(50, 1, 0) == order(50, 2, 0)).all()

@@ -14,7 +14,7 @@ class Batch:
     text: (B, T) int64 token ids; text_mask: (B, T) bool.
     frames: (B, F, 3, H, W) uint8 pixels or (B, F, D) float ready features; frame_mask: (B, F) bool.
     label: (B,) int64 class index, or None when unlabelled.
-    targets: what objectives hid, by objective name.
+    targets: what an objective hid, by a name of its choice; each use of an objective sees its own targets only.
     """
 
     ids: tuple[str, ...]

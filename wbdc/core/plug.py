@@ -10,7 +10,8 @@ import inspect
 import pkgutil
 import types
 import typing
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -30,6 +31,17 @@ def kind(home: ModuleType) -> str:
 def called(instance: object) -> str:
     """Return the name of the file that defines a plug's class: "mask_words"."""
     return type(instance).__module__.rsplit(".", 1)[-1].removeprefix("wbdc_plug_")
+
+
+def distinct_names(instances: Iterable[object]) -> list[str]:
+    """Name plugs by their files, in order; a second use of one is "mask_words#2"."""
+    names: list[str] = []
+    uses: Counter[str] = Counter()
+    for instance in instances:
+        name = called(instance)
+        uses[name] += 1
+        names.append(name if uses[name] == 1 else f"{name}#{uses[name]}")
+    return names
 
 
 def settings(target: Callable) -> dict[str, inspect.Parameter]:

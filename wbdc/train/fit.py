@@ -1,6 +1,7 @@
 """The one training loop, for pretraining and fine-tuning alike."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -8,12 +9,12 @@ from torch import nn
 from wbdc.core.batch import Batch
 from wbdc.core.device import autocast
 from wbdc.core.errors import Diverged
-from wbdc.core.plug import called
+from wbdc.core.plug import distinct_names
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.objectives import Objective
 from wbdc.train.tricks import Outcome, Trick
 
-PATIENCE = 3  # batches in a row whose loss may be not finite
+PATIENCE = 3  # steps in a row whose loss may be not finite
 
 
 def fit(
@@ -32,24 +33,28 @@ def fit(
     start: int = 0,
     before_step: Callable[[int], None] = lambda step: None,
     after_step: Callable[[int, Outcome], None] = lambda step, outcome: None,
+    on_skip: Callable[[int, Sequence[str]], None] = lambda step, ids: None,
 ) -> None:
     """Train the model on the batches, once through, from step `start` on.
 
     accumulate: batches per optimizer step; clip: longest gradient; before_step, after_step: called with the step's number, from 1.
     All randomness of a batch comes from (seed, its number), so a run that starts at `start` equals one that got there.
-    Raises Diverged when the loss is not finite PATIENCE times in a row.
+    A step is skipped when the loss of any of its batches, or the gradient, is not finite; on_skip: called with its number and
+    the ids of those videos. Raises Diverged when that happens PATIENCE times in a row.
     """
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
     weights = [p for group in optimizer.param_groups for p in group["params"]]
+    names, bad_ids = distinct_names(objectives), []
 
     def loss(whole: Batch) -> Outcome:
-        batch = whole
+        batch, targets = whole, []
         for objective in objectives:
-            batch = objective.hide(batch)
+            batch = objective.hide(replace(batch, targets=whole.targets))
+            targets.append(batch.targets)  # by position: one plug may be used twice
         with autocast(device, precision):
             seen = model(batch)
-            parts = {called(o): o.loss(model, seen, batch, whole) for o in objectives}
-        return Outcome(sum(o.weight * part for o, part in zip(objectives, parts.values())), parts)
+            parts = [o.loss(model, seen, replace(batch, targets=own), whole) for o, own in zip(objectives, targets)]
+        return Outcome(sum(o.weight * part for o, part in zip(objectives, parts)), dict(zip(names, parts)))
 
     for trick in reversed(tricks):
         loss = trick.wrap_loss(loss)
@@ -58,32 +63,43 @@ def fit(
         outcome = loss(batch)
         if outcome.loss.isfinite():
             scaler.scale(outcome.loss / accumulate).backward()
+        else:
+            bad_ids.extend(batch.ids)
         return outcome
 
     for trick in reversed(tricks):
         gradients = trick.wrap_gradients(gradients)
 
     model.train()
-    bad = 0
+    skipped = 0
     for number, batch in enumerate(batches, start * accumulate + 1):
         torch.manual_seed((seed << 32) + number)
         step, rest = divmod(number - 1, accumulate)
         if rest == 0:
             before_step(step + 1)
+            bad_ids.clear()
         outcome = gradients(batch.to(device))
-        bad = 0 if outcome.loss.isfinite() else bad + 1
-        if bad == PATIENCE:
-            last = ", ".join(batch.ids[:5])
-            raise Diverged(f"the loss was not finite {PATIENCE} times in a row, last for videos {last}; lower the rates, or use precision bf16 or fp32")
         if rest + 1 < accumulate:
             continue
-        if not bad:
+        if not bad_ids:
             scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(weights, clip)
+            length = nn.utils.clip_grad_norm_(weights, clip)
+            if not scaler.is_enabled() and not length.isfinite():  # a scaler skips such a step itself
+                bad_ids.extend(batch.ids)
+        if not bad_ids:
             scaler.step(optimizer)
             scaler.update()
             for trick in tricks:
                 trick.after_step(step + 1)
+        skipped = skipped + 1 if bad_ids else 0
+        if bad_ids:
+            on_skip(step + 1, list(dict.fromkeys(bad_ids)))
+        if skipped == PATIENCE:
+            last = ", ".join(list(dict.fromkeys(bad_ids))[:5])
+            raise Diverged(
+                f"the loss or its gradient was not finite {PATIENCE} times in a row, last for videos {last}; "
+                "lower the rates, or use precision bf16 or fp32"
+            )
         optimizer.zero_grad(set_to_none=True)
         after_step(step + 1, outcome)
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -127,32 +127,39 @@ def _train(run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, le
     optimizer = adamw(dealt, stage.rate, stage.decay)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     learning = state.Learning(model, objectives, optimizer, tricks, scaler)
-    start = state.restore(folder, learning)
+    start, skipped = state.restore(folder, learning)
     if start:
         telling.say(f"goes on after step {start} of {steps}")
     save_every, began, last, logs = machine.save_every or max(1, each // stage.accumulate), time.monotonic(), {}, True
     batches = islice(rows.training(learned, stage.batch, seed, stage.epochs, start * stage.accumulate), (steps - start) * stage.accumulate)
     with stoppable() as stopped:
 
+        def skip(step: int, ids: Sequence[str]) -> None:
+            nonlocal skipped
+            skipped += 1
+            telling.say(f"step {step} is skipped: the loss of videos {', '.join(ids[:5])} is not finite; {skipped} skipped so far")
+
         def after(step: int, outcome: Outcome) -> None:
             nonlocal logs
             if step % LOG_EVERY == 0 or step == steps:
-                last.update({name: round(float(loss.detach()), 5) for name, loss in outcome.parts.items()})
+                last.update({name: round(float(loss.detach()), 5) for name, loss in outcome.parts.items() if loss.isfinite()})
                 telling.progress(f"{run.facts['stage']} {folder.name}", step, steps, "  ".join(f"{name} {value:.3f}" for name, value in last.items()))
                 logs = logs and _log(folder / "metrics.jsonl", {"step": step, "of": steps, **last}, telling)
             if stopped() or (step % save_every == 0 and step < steps):
-                state.save(folder, step, learning)
+                state.save(folder, step, learning, skipped)
             if stopped() and step < steps:
                 raise Stopped(f"stopped after step {step} of {steps}; the same command goes on from there")
 
         fit(
             model, objectives, batches, optimizer, tricks, device=device, precision=precision, scaler=scaler, accumulate=stage.accumulate,
             clip=stage.clip, seed=seed, start=start, before_step=lambda step: set_rates(optimizer, cosine(step, steps, stage.warmup)), after_step=after,
+            on_skip=skip,
         )  # fmt: skip
     save(folder, made, run, kit, tricks)
     said = {part: [name for name, _ in named] for part, named in dealt.items()}
     return {
         "steps": steps,
+        "skipped": skipped,
         "seconds": round(time.monotonic() - began, 1),
         "device": str(device),
         "threads": machine.threads,
@@ -161,7 +168,7 @@ def _train(run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, le
         "pretrained": made.pretrained,
         "trained": said,
         "last": last,
-        "chance": {plug.called(o): o.chance for o in objectives},
+        "chance": {name: o.chance for name, o in zip(plug.distinct_names(objectives), objectives)},
     }
 
 

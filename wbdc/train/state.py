@@ -25,23 +25,23 @@ class Learning(NamedTuple):
     scaler: torch.amp.GradScaler
 
 
-def save(folder: Path, step: int, learning: Learning) -> None:
-    """Publish the state after `step`; the state before it goes only when this one stands."""
+def save(folder: Path, step: int, learning: Learning, skipped: int = 0) -> None:
+    """Publish the state after `step`, of which `skipped` steps changed nothing; the state before it goes only when this one stands."""
     tensors = {name: t.detach().contiguous() for name, t in _tensors(learning).items()}
     path = folder / f"state-{step}.safetensors"
     publish(path, lambda temporary: save_file(tensors, temporary))
-    publish_json(folder / NAME, {"step": step, "sha256": sha256(path)})
+    publish_json(folder / NAME, {"step": step, "skipped": skipped, "sha256": sha256(path)})
     for old in set(folder.glob("state-*.safetensors")) - {path}:
         old.unlink()
 
 
-def restore(folder: Path, learning: Learning) -> int:
-    """Take back the last state and return its step; 0 when there is none.
+def restore(folder: Path, learning: Learning) -> tuple[int, int]:
+    """Take back the last state and return its step and how many were skipped; zeros when there is none.
 
     Raises IntegrityBroken when it is damaged or belongs to another recipe.
     """
     if not (folder / NAME).is_file():
-        return 0
+        return 0, 0
     facts = read_json(folder / NAME)
     path = folder / f"state-{facts['step']}.safetensors"
     if not path.is_file() or sha256(path) != facts["sha256"]:
@@ -61,7 +61,7 @@ def restore(folder: Path, learning: Learning) -> int:
         trick.restore({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
     if learning.scaler.is_enabled():
         learning.scaler.load_state_dict({**learning.scaler.state_dict(), "scale": float(tensors["scaler.scale"]), "_growth_tracker": int(tensors["scaler.growth"])})
-    return facts["step"]
+    return facts["step"], facts.get("skipped", 0)
 
 
 def discard(folder: Path) -> None:
