@@ -5,6 +5,8 @@ import shutil
 import numpy as np
 import pytest
 import small
+import torch
+import toys
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import DataInvalid, IntegrityBroken
@@ -159,3 +161,19 @@ def test_a_picture_that_was_damaged_in_the_store_is_no_picture_less(small_root, 
     shard.write_bytes(data)
     with pytest.raises(IntegrityBroken, match="was damaged after `wbdc prepare`: row"):
         open_view(made, reading(), "labeled")
+
+
+def test_a_frozen_tower_encodes_under_no_grad_and_makes_no_inference_tensors():
+    """Autocast is several times slower under inference_mode; the bits are the same."""
+    tower, modes = toys.model().vision, []
+    tower.tower.register_forward_hook(
+        lambda module, inputs, output: modes.append((torch.is_grad_enabled(), output.is_inference()))
+    )
+
+    frames = toys.videos()[2]
+    vectors = view._looked(tower, frames)
+    assert modes and set(modes) == {(False, False)}
+
+    with torch.inference_mode():
+        again = view._looked(tower, frames)
+    assert all(np.array_equal(a, b) for a, b in zip(vectors, again, strict=True))

@@ -161,3 +161,28 @@ def test_members_of_other_classes_are_refused(tmp_path):
     folders = [toys.member(tmp_path / "0", toys.model()), toys.member(tmp_path / "1", toys.model(), classes=toys.LEAVES[::-1])]
     with pytest.raises(IntegrityBroken, match="different classes"):
         Engine(folders, [1, 1], CPU, torch.float32, 1)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_serving_computes_under_no_grad_and_makes_no_inference_tensors(tmp_path, videos, precision):
+    """Autocast is several times slower under inference_mode; the bits are the same."""
+    folder, modes = toys.member(tmp_path, toys.model()), []
+    engine = Engine([folder], [1.0], CPU, precision, 1)
+    parts = (engine.members[0].model.vision.tower, engine.members[0].model.head)
+
+    for part in parts:
+        part.register_forward_hook(
+            lambda module, inputs, output: modes.append(
+                (torch.is_inference_mode_enabled(), torch.is_grad_enabled(), output.is_inference())
+            )
+        )
+
+    scored = engine.answer(videos).probabilities
+    assert len(modes) >= 2 and set(modes) == {(False, False, False)}
+
+    model, batch = engine.members[0].model, toys.batch()
+    direct = probabilities(model, [batch], CPU, precision)
+    assert not direct.is_inference() and set(modes) == {(False, False, False)}
+    with torch.inference_mode():
+        assert torch.equal(probabilities(model, [batch], CPU, precision), direct)
+        assert np.array_equal(engine.answer(videos).probabilities, scored)

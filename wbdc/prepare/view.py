@@ -187,7 +187,7 @@ def _decoded(stored: Sequence[Column], row: int, reading: Reading) -> np.ndarray
     return seen
 
 
-@torch.inference_mode()
+@torch.no_grad()  # inference_mode slows autocast down, see benchmarks/test_autocast.py
 def _looked(tower: Vision, seen: list[np.ndarray]) -> list[np.ndarray]:
     """Let a frozen tower look at the frames of some videos, (n, 3, S, S) uint8 each: (n, D) float16 each."""
     pixels, device = np.concatenate(seen), next(tower.parameters()).device

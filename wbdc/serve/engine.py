@@ -123,7 +123,7 @@ class Engine:
         moved = {key: batch.to(self.device) for key, batch in moved.items()}
         return {i: moved[id(batch)] for i, batch in batches.items()}
 
-    @torch.inference_mode()
+    @torch.no_grad()  # inference_mode slows autocast down, see benchmarks/test_autocast.py
     def compute(self, batches: dict[int, Batch], stages: Stages, seen: dict) -> dict[int, np.ndarray]:
         """Let members answer their batches, which lie on the device: (B, C) float32 each. seen: what towers have seen of them, added to."""
         answers = {}

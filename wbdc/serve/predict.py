@@ -72,7 +72,7 @@ def _shortened(text: dict, length: int | None) -> dict:
     return {**text, "fields": fields, "length": length or text["length"]}
 
 
-@torch.inference_mode()
+@torch.no_grad()  # inference_mode slows autocast down, see benchmarks/test_autocast.py
 def probabilities(model: VideoClassifier, batches: Iterable[Batch], device: torch.device, precision: torch.dtype) -> Tensor:
     """Score videos: (n, C) float32 probabilities on the CPU, in the order given. Raises ResultInvalid as `certain` does."""
     model.eval()

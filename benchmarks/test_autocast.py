@@ -1,0 +1,40 @@
+"""BF16 autocast of a picture tower: under no_grad, as serving computes, and under inference_mode.
+
+`pytest benchmarks/test_autocast.py --benchmark-enable -n 0`; WBDC_FULL=1: ViT-B/32, else four of
+its twelve layers. Equal bits; inference_mode is slower the fewer the frames.
+"""
+
+import os
+
+import pytest
+import torch
+from open_clip.model import _build_vision_tower
+
+LAYERS = 12 if os.environ.get("WBDC_FULL") == "1" else 4
+VIT = {"layers": LAYERS, "width": 768, "head_width": 64, "patch_size": 32, "image_size": 224}
+MODES = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
+
+
+@pytest.fixture(scope="module")
+def tower() -> torch.nn.Module:
+    """A tower with random weights that require gradients, as a fine-tuned one."""
+    torch.manual_seed(0)
+    return _build_vision_tower(512, dict(VIT)).eval()
+
+
+def encode(tower: torch.nn.Module, frames: int, mode: str) -> torch.Tensor:
+    """Encode random frames in BF16."""
+    pixels = torch.randn(frames, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with MODES[mode](), torch.autocast("cpu", torch.bfloat16):
+        return tower(pixels).float()
+
+
+def test_both_modes_give_equal_bits(tower):
+    assert torch.equal(encode(tower, 2, "no_grad"), encode(tower, 2, "inference_mode"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("frames", [8, 64])
+def test_autocast(benchmark, tower, frames, mode):
+    benchmark.group = f"BF16 autocast, {LAYERS} layers of ViT-B/32, {frames} frames"
+    benchmark.pedantic(encode, (tower, frames, mode), rounds=5, warmup_rounds=1)
