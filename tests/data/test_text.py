@@ -41,7 +41,20 @@ def test_ids_equal_those_of_transformers(folder, tmp_path, lower):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lower}))
     theirs = BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)}, do_lower_case=lower)
     ours = TextReader(open_tokenizer(tmp_path), fields={"title": 800}, length=1000)
-    assert ours([{"title": text} for text in TEXTS]) == [theirs(text)["input_ids"] for text in TEXTS]
+    assert ours([{"title": text} for text in TEXTS]) == [theirs(text, split_special_tokens=True)["input_ids"] for text in TEXTS]
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_a_special_word_in_a_title_is_text(tokenizer, special):
+    """Also with a tokenizer.json that marks its special words as ordinary ones."""
+    saved = json.loads(tokenizer.to_str())
+    for token in saved["added_tokens"]:
+        token["special"] = special
+    read = TextReader(type(tokenizer).from_str(json.dumps(saved)), fields={"title": 20, "asr": 20}, length=60)
+    ids = {word: i for i, word in enumerate(WORDS)}
+    [row] = read([{"title": "标 [SEP] 题[MASK][PAD]", "asr": "[CLS]"}])
+    assert [i for i in row if i in map(ids.get, SPECIAL) and i != ids["[UNK]"]] == [ids["[CLS]"], ids["[SEP]"], ids["[SEP]"]]
+    assert row[:2] == [ids["[CLS]"], ids["标"]] and row.count(ids["题"]) == 1
 
 
 def test_every_word_of_a_vocabulary_keeps_its_number(tokenizer):

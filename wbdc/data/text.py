@@ -31,6 +31,10 @@ class TextReader:
         self.room = length - 1 - len(fields)  # [CLS], and a [SEP] after each field
         if sum(fields.values()) > self.room:
             raise UsageFault(f"text.fields ask for {sum(fields.values())} tokens; text.length = {length} leaves {self.room} beside its special ones")
+        literal = [t for t in tokenizer.get_added_tokens_decoder().values() if t.content in SPECIAL and not t.special]
+        if literal:
+            tokenizer.add_special_tokens([t.content for t in literal])
+        tokenizer.encode_special_tokens = True  # a title that holds "[SEP]" is text, not a boundary; no tokenizer file keeps this
         self.cls, self.sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
 
     def __call__(self, rows: Sequence[dict[str, str]]) -> list[list[int]]:

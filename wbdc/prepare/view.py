@@ -47,6 +47,7 @@ class Reading:
     def name(self) -> str:
         """Hash what determines the view."""
         text = [self.text.tokenizer.to_str(), list(self.text.fields.items()), self.text.length, sorted(self.text.tail)]
+        text.append(self.text.tokenizer.encode_special_tokens)
         return digest(text, self.look, self.frames, *([[fingerprint(self.tower.state_dict())]] if self.tower else []))
 
 
