@@ -97,7 +97,7 @@ def fit(
         if skipped == PATIENCE:
             last = ", ".join(list(dict.fromkeys(bad_ids))[:5])
             raise Diverged(
-                f"the loss or its gradient was not finite {PATIENCE} times in a row, last for videos {last}; "
+                f"the loss was not finite {PATIENCE} times in a row, last for videos {last}; "
                 "lower the rates, or use precision bf16 or fp32"
             )
         optimizer.zero_grad(set_to_none=True)
