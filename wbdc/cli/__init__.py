@@ -8,8 +8,10 @@ import click
 
 from wbdc import __version__
 from wbdc.core.errors import OutOfResources, Stopped, WbdcError, hint
+from wbdc.core.stop_signals import interruptible
 
 ORDER = ("demo", "prepare", "kits", "pretrain", "train", "compare", "ensemble", "predict", "submit", "verify", "diff", "doctor")
+STOPPED = "stopped; the same command goes on from what is finished"
 
 
 class Commands(click.Group):
@@ -28,14 +30,18 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            error: WbdcError = Stopped("stopped; the same command goes on from what is finished")
-        except MemoryError:
-            error = OutOfResources("memory ran out; take smaller batches")
-        except WbdcError as raised:
-            error = raised
+        with interruptible() as stopped:
+            try:
+                return super().invoke(ctx)
+            except (Exception, KeyboardInterrupt) as raised:  # a request to stop may surface as another failure
+                if isinstance(raised, KeyboardInterrupt) or (stopped() and not isinstance(raised, Stopped)):
+                    error: WbdcError = Stopped(STOPPED)
+                elif isinstance(raised, MemoryError):
+                    error = OutOfResources("memory ran out; take smaller batches")
+                elif isinstance(raised, WbdcError):
+                    error = raised
+                else:
+                    raise
         from wbdc.cli.console import fail
 
         fail(str(error))

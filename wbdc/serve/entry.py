@@ -16,9 +16,10 @@ from wbdc import competitions
 from wbdc.competitions import Competition, Video
 from wbdc.core import plug
 from wbdc.core.device import called, find_device, find_precision, use_threads
-from wbdc.core.errors import UsageFault, WbdcError
+from wbdc.core.errors import Stopped, UsageFault, WbdcError
 from wbdc.core.files import publish, publish_json, read_json
 from wbdc.core.findings import Findings
+from wbdc.core.stop_signals import interruptible
 from wbdc.serve.blend import lift
 from wbdc.serve.calls import answer_calls
 from wbdc.serve.engine import Answers, Engine
@@ -93,7 +94,11 @@ def main(home: Path, began: float, argv: list[str] | None = None) -> int:
     """Run a submission from the command line and return the exit code; under a deadline end the process: a reader may hang for good, and Python would wait for it."""
     code, given = 0, argparse.Namespace(deadline=None)
     try:
-        _run(home, began, given, argv)
+        with interruptible():
+            _run(home, began, given, argv)
+    except KeyboardInterrupt:
+        print("error: stopped before the result was written", file=sys.stderr)
+        code = Stopped.code
     except WbdcError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.code

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from wbdc.core.errors import Inconclusive, IntegrityBroken, UsageFault
 from wbdc.core.files import publish_json, read_json
+from wbdc.core.processes import end, tree
 from wbdc.ensemble.store import open_report
 from wbdc.serve.predict import WEIGHTS
 from wbdc.submit.difference import MOST, answers, ask, flat, origin, pairs, report, sampled
@@ -105,7 +106,9 @@ def _train(folder: Path, data: Path, work: Path, threads: int | None, say: Calla
             code = process.wait()
         finally:
             if process.poll() is None:  # this process was stopped: nothing of it stays behind
-                os.killpg(process.pid, signal.SIGKILL)
+                end(tree(process.pid))  # also what left its group, such as a packed folder that is being timed
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
     if code:
         raise failure(Ran(code, time.perf_counter() - start, "".join(said)))
 

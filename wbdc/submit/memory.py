@@ -6,6 +6,8 @@ import signal
 import threading
 from pathlib import Path
 
+from wbdc.core.processes import began, read_number, tree
+
 EVERY = 0.1  # seconds between two looks
 PROC = Path("/proc")
 
@@ -46,39 +48,11 @@ class Watch(threading.Thread):
                     os.kill(process, signal.SIGKILL)
 
 
-def began(process: int) -> str | None:
-    """Say when a process began, in the kernel's ticks; None when it has ended."""
-    try:
-        return (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return None
-
-
-def tree(root: int) -> list[int]:
-    """List a process and all that descend from it."""
-    parents: dict[int, list[int]] = {}
-    for path in PROC.glob("[0-9]*"):
-        if (parent := _number(path / "status", "PPid:")) is not None:
-            parents.setdefault(parent, []).append(int(path.name))
-    found = [root]
-    for process in found:
-        found += parents.get(process, [])
-    return found
-
-
 def _shared(process: int) -> int:
     """Proportional set size, bytes: memory shared by k processes counts 1 / k in each."""
-    return 1024 * (_number(PROC / str(process) / "smaps_rollup", "Pss:") or 0)
+    return 1024 * (read_number(PROC / str(process) / "smaps_rollup", "Pss:") or 0)
 
 
 def _highest(process: int) -> int:
     """The most memory a process ever held, bytes."""
-    return 1024 * (_number(PROC / str(process) / "status", "VmHWM:") or 0)
-
-
-def _number(path: Path, name: str) -> int | None:
-    """Read one number of a file of the kernel; None when the process has ended."""
-    try:
-        return next((int(line.split()[1]) for line in path.read_text(errors="replace").splitlines() if line.startswith(name)), None)
-    except OSError:
-        return None
+    return 1024 * (read_number(PROC / str(process) / "status", "VmHWM:") or 0)

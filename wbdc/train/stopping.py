@@ -1,25 +1,29 @@
 """Stopping: the first Ctrl-C or SIGTERM asks for an end at the next safe point, the second ends at once."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
+
+from wbdc.core.stop_signals import StopRequests, handle_signals
 
 
 @contextmanager
 def stoppable() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether a stop was asked for."""
-    asked = threading.Event()
+    """Yield a function that tells whether a stop was asked for. A second signal goes to the handlers from before."""
+    asked, requests, before = threading.Event(), StopRequests(), {}
 
-    def ask(number: int, frame: object) -> None:
+    def ask(number: int, frame: FrameType | None) -> None:
+        if not requests.add(number):
+            return
         asked.set()
-        for each, before in kept.items():
-            signal.signal(each, before)
+        if requests.count > 1:
+            for each, handled in before.items():
+                signal.signal(each, handled)
+            os.kill(os.getpid(), number)
 
-    main = threading.current_thread() is threading.main_thread()
-    kept = {each: signal.signal(each, ask) for each in (signal.SIGINT, signal.SIGTERM)} if main else {}
-    try:
+    with handle_signals(ask) as handlers:
+        before.update(handlers)
         yield asked.is_set
-    finally:
-        for each, before in kept.items():
-            signal.signal(each, before)

@@ -1,0 +1,51 @@
+"""Processes: who descends from whom, as the kernel says, and how to end them."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+PROC = Path("/proc")
+
+
+def tree(root: int) -> list[int]:
+    """List a process and all that descend from it."""
+    parents: dict[int, list[int]] = {}
+    for path in PROC.glob("[0-9]*"):
+        if (parent := read_number(path / "status", "PPid:")) is not None:
+            parents.setdefault(parent, []).append(int(path.name))
+    found = [root]
+    for process in found:
+        found += parents.get(process, [])
+    return found
+
+
+def began(process: int) -> str | None:
+    """Say when a process began, in the kernel's ticks since the boot; None when it has ended."""
+    try:
+        return (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
+
+
+def now() -> int:
+    """Return the time in the kernel's ticks since the boot."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
+
+
+def end(processes: Iterable[int]) -> None:
+    """Kill processes; one that has ended already, or belongs to another user, is skipped."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process, signal.SIGKILL)
+
+
+def read_number(path: Path, name: str) -> int | None:
+    """Read one number of a file of the kernel; None when the process has ended."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+        return next((int(line.split()[1]) for line in lines if line.startswith(name)), None)
+    except OSError:
+        return None

@@ -1,0 +1,78 @@
+"""Stop signals: SIGTERM stops a command as Ctrl-C does; a second signal ends it at once, with every process that it started."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from wbdc.core.errors import Stopped
+from wbdc.core.processes import began, end, now, tree
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+REPEAT_SECONDS = 0.2  # `timeout` sends SIGTERM to a process and to its group: that is one request
+
+
+class StopRequests:
+    """Counts requests to stop. A SIGTERM that follows another one at once belongs to it."""
+
+    def __init__(self) -> None:
+        self.count, self.last = 0, -REPEAT_SECONDS
+
+    def add(self, number: int) -> bool:
+        """Count a signal; return False when it only repeats the one before."""
+        now = time.monotonic()
+        repeats = number == signal.SIGTERM and now - self.last < REPEAT_SECONDS
+        self.last = now
+        self.count += not repeats
+        return not repeats
+
+
+@contextlib.contextmanager
+def handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict]:
+    """Handle the stop signals for the length of a block; yield the handlers from before. Only the main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield {}
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: handled for number, handled in before.items() if handled != signal.SIG_IGN}
+    try:
+        for number in before:
+            signal.signal(number, handler)
+        yield before
+    finally:
+        for number, handled in before.items():
+            signal.signal(number, signal.SIG_DFL if handled is None else handled)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Raise KeyboardInterrupt at the first stop signal, so that open files, locks and temporary folders are cleaned up.
+
+    The second signal ends this process at once, with the exit code of Stopped. Either way no process that was started within
+    the block is left behind. Yields a function that returns whether a stop was requested: what fails after a request fails
+    because of it.
+    """
+    requests, start = StopRequests(), now()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if not requests.add(number):
+            return
+        if requests.count > 1:
+            end_descendants(start)
+            os._exit(Stopped.code)
+        raise KeyboardInterrupt
+
+    try:
+        with handle_signals(interrupt):
+            yield lambda: requests.count > 0
+    finally:
+        if requests.count:
+            end_descendants(start)
+
+
+def end_descendants(since: int) -> None:
+    """Kill every process that descends from this one and began at a time, in the kernel's ticks, or later."""
+    end(p for p in tree(os.getpid())[1:] if int(began(p) or -1) >= since)
