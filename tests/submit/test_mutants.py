@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small
 
@@ -118,6 +119,23 @@ def test_mutant_slow_only_among_the_largest(judge):
     """1 % of the videos take a second each: 250 s more of 25,000."""
     said = judge(Fake(cost=lambda place, video, seen: 1.0 if weight(video) >= VIDEOS * 0.99 else 0.01))
     assert said.word == "FAIL" and said.facts["projection"]["expected"] > 480
+
+
+def test_mishap_each_video_slower_than_the_last(judge):
+    """1.87 times as slow after 2,048 videos: 250 s at the first pace, about 1,360 s in truth."""
+    fake = Fake(cost=lambda place, video, seen: 0.0075 * (1 + place / 2048 * 0.87))
+    said = judge(fake)
+    truth = 10.3 + sum(0.0075 * (1 + place / 2048 * 0.87) for place in range(25_000))
+    assert said.word == "FAIL" and "Each video takes longer than the one before" in said.sentence
+    assert said.facts["projection"]["expected"] == pytest.approx(truth, rel=0.05)
+
+
+def test_mishap_each_video_slower_than_the_last_in_noise(judge):
+    """The same growth under noise of 20 % per batch never passes, and no false trend fails an honest package."""
+    noise = [float(n) for n in np.exp(np.random.default_rng(1).normal(0, 0.2, 1000))]
+    growing = Fake(cost=lambda place, video, seen: 0.0075 * (1 + place / 2048 * 0.87) * noise[place // 32])
+    assert judge(growing).word != "PASS"
+    assert judge(Fake(cost=lambda place, video, seen: 0.01 * noise[place // 32])).word == "PASS"
 
 
 def test_mutant_memory_spike(judge):

@@ -71,6 +71,31 @@ def test_a_package_that_slows_down_is_judged_by_its_last_third():
     assert found.drift > 1.1 and found.high >= 0.02 > found.each
 
 
+def test_a_trend_is_extrapolated_to_all_items_and_a_jump_is_not():
+    """40 batches of 64, each .01 s longer than the last: the mean of 25,000 videos is far beyond that of the sample."""
+    growing = measure(steady([0.64 + 0.01 * i for i in range(40)]), items=25_000)
+    truth = (0.64 + 0.01 * 25_000 / 64 / 2) / 64
+    assert growing.each == pytest.approx(truth, rel=0.01) and growing.slope == pytest.approx(0.01 / 64**2)
+    assert growing.low <= growing.each * 1.001 and growing.high >= growing.each * 0.999
+    jump = measure(steady([0.64] * 20 + [1.28] * 20), items=25_000)
+    assert jump.each < 0.02 and jump.low < 0.016 and jump.high > 0.02, "it counts by its last third, and never lets pass"
+    assert measure(steady([0.64] * 40), items=25_000).slope == 0.0
+    assert measure(steady([0.64 - 0.001 * i for i in range(40)]), items=25_000).slope == 0.0, "nothing is promised for getting faster"
+
+
+def test_the_bounds_cover_the_truth_of_packages_that_slow_down():
+    """200 packages whose cost grows with the videos, 10 % of noise per batch."""
+    rng, held, bare = np.random.default_rng(7), 0, 0
+    for _ in range(200):
+        growth = rng.uniform(0.2, 3) / 2048
+        places = np.arange(32, 2048, 64)
+        spans = 0.64 * (1 + growth * places) * np.exp(rng.normal(0, 0.1, len(places)))
+        truth = 0.01 * (25_000 + growth * 25_000**2 / 2)
+        found = project([Cold(0.0, 0.0, 8)], steady(spans), items=25_000, seconds=1e9)
+        held, bare = held + (found.upper >= truth), bare + (found.lower <= truth)
+    assert held >= 190 and bare >= 190
+
+
 def test_a_small_sample_takes_a_wider_margin_and_keeps_its_warm_up():
     found = project(COLDS, steady([2.0] + [0.64] * 5, size=20), items=25_000, seconds=1e9)
     assert found.rate.rule == "small" and found.margin == 0.25

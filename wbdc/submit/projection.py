@@ -15,7 +15,10 @@
 A burst is as many batches as are read at once (`Steady.burst`): they end together, so their marks say little one by one. Warm-up
 is the first burst, or a quarter of the batches where there are few.
 
-A sample that gets slower (the last third 10 % over the first) is judged by its last third. The marks are what the process says of itself. Held
+A sample that gets slower from video to video (`trend`: a straight line through seconds per video, significant at 99 %) is extrapolated to
+all items: its rate is the line's mean from the first video to the last one, and `upper` takes the steeper end of the line's interval. Expected
+and `lower` follow the line only where each half of the sample alone shows it too: a jump within the sample is not a trend, and counts by
+its last third. The marks are what the process says of itself. Held
 against them is what was seen from outside: between a cold start and the long process, each further video took so many seconds, whatever they
 were spent on: `upper` is never below that, and where it is clearly more than the marks say, `each` is raised to it.
 """
@@ -32,6 +35,9 @@ DRAWS = 2000
 AMPLE, SMALL = (512, 3), (64, 3)  # videos, and after warm-up: bursts, batches
 MARGIN_SMALL, TINY = 0.25, 0.5
 DRIFT = 1.1
+TREND = 0.01  # one-sided error of calling a sample slower and slower
+LEAST_GROWTH = 0.01  # share of the mean, from the first value to the last one
+TREND_BLOCKS = 4  # fewer blocks than these show no trend
 HIDDEN, LEAST_HIDDEN = 0.05, 2.0  # share of the marks' time, and seconds, by which a process may differ from what it says of itself
 
 
@@ -57,7 +63,10 @@ class Steady(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """Seconds per video: the mean after warm-up, its bounds, the seconds of warm-up beyond that mean, and which rule gave the bounds."""
+    """Seconds per video: the mean after warm-up, its bounds, the seconds of warm-up beyond that mean, and which rule gave the bounds.
+
+    With a slope, the mean and its bounds are those of all items, extrapolated.
+    """
 
     each: float
     low: float
@@ -65,6 +74,7 @@ class Rate(NamedTuple):
     warm_up: float
     drift: float
     rule: str
+    slope: float = 0.0  # seconds that each video takes longer than the one before, 0 where no trend is significant
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,7 @@ def project(colds: Sequence[Cold], steady: Steady, *, items: int, seconds: float
 
     PASS: upper <= limit. FAIL: lower > limit. INCONCLUSIVE: neither, also when both bounds are close to the limit.
     """
-    rate = _outside(measure(steady, seed), colds, steady)
+    rate = _outside(measure(steady, seed, items), colds, steady)
     if rate.rule == "tiny":
         rate = rate._replace(low=max(rate.low, _slope(colds, steady) * (1 - TINY)))
     warm_up = max(rate.warm_up, *(c.answering - c.videos * rate.each for c in colds))
@@ -109,8 +119,11 @@ def elsewhere(found: Projection, start: tuple[float, float], answering: tuple[fl
     return Projection(word, (low + high) / 2 + items * rate.each, lower, upper, (low + high) / 2, rate, found.margin)
 
 
-def measure(steady: Steady, seed: int = 0) -> Rate:
-    """Measure seconds per video from the marks of the batches. Raises ValueError when there are none."""
+def measure(steady: Steady, seed: int = 0, items: int = 0) -> Rate:
+    """Measure seconds per video from the marks of the batches. Raises ValueError when there are none.
+
+    items: videos to which a trend is extrapolated; no more than were timed: a trend adds nothing.
+    """
     if not steady.marks:
         raise ValueError("no batch was timed")
     done, when = (np.array(column, dtype=float) for column in zip((0, steady.start), *steady.marks))
@@ -124,12 +137,80 @@ def measure(steady: Steady, seed: int = 0) -> Rate:
     each = float(spent.sum() / kept.sum())
     warm_up = max(0.0, float(spans[:first].sum() - counts[:first].sum() * each))
     low, high = interval(spent, kept, steady.burst, seed)
+    middles = (done[:-1] + counts / 2)[first:]
     if videos < AMPLE[0] or len(kept) < AMPLE[1] * steady.burst:
-        return Rate(each, low, max(high, whole), warm_up, 1.0, "small")
+        rate = Rate(each, low, max(high, whole), warm_up, 1.0, "small")
+        return _extrapolated(rate, spent, kept, middles, items, steady.burst, seed)
     third = len(kept) // 3
     early, late = spent[:third].sum() / kept[:third].sum(), spent[-third:].sum() / kept[-third:].sum()
     drift = float(late / early) if early > 0 else math.inf
-    return Rate(each, low, max(high, float(late)) if drift > DRIFT else high, warm_up, drift, "ample")
+    rate = Rate(each, low, max(high, float(late)) if drift > DRIFT else high, warm_up, drift, "ample")
+    return _extrapolated(rate, spent, kept, middles, items, steady.burst, seed)
+
+
+class Trend(NamedTuple):
+    """How fast a quantity grows with the number of videos: per video, with 95 % bounds each way; significant at 99 %."""
+
+    slope: float
+    low: float
+    high: float
+    significant: bool
+
+
+def trend(
+    values: np.ndarray, weights: np.ndarray, positions: np.ndarray, block: int, seed: int = 0
+) -> Trend:
+    """Fit a straight line by weighted least squares; bounds by a block bootstrap of its residuals.
+
+    values: (n,) per video, such as seconds; weights: (n,) videos that each value stands for;
+    positions: (n,) number of the video; block: values that depend on each other. The distances
+    from the slope are widened for few blocks, as in `interval`.
+    """
+    n, size = len(values), max(1, min(block, len(values) // TREND_BLOCKS))
+    if n < TREND_BLOCKS or np.ptp(positions) == 0:
+        return Trend(0.0, 0.0, 0.0, False)
+    centered = positions - np.average(positions, weights=weights)
+    pull = weights * centered / (weights * centered**2).sum()  # the slope is linear in the values
+    slope, mean = float(pull @ values), np.average(values, weights=weights)
+    residuals = values - mean - slope * centered
+    blocks = math.ceil(n / size)
+    starts = np.random.default_rng(seed).integers(n, size=(DRAWS, blocks, 1))
+    rows = ((starts + np.arange(size)) % n).reshape(DRAWS, -1)[:, :n]
+    spread = residuals[rows] @ pull
+    wider = math.sqrt(blocks / max(1, blocks - 2)) * (1 + (Z**2 + 1) / (4 * max(1, blocks - 2)))
+    least, low, high = (slope + wider * float(q) for q in np.quantile(spread, (TREND, 0.05, 0.95)))
+    visible = slope * float(np.ptp(positions)) > LEAST_GROWTH * float(mean)
+    return Trend(slope, low, high, bool(least > 0 and visible))
+
+
+def persistent_trend(
+    values: np.ndarray, weights: np.ndarray, positions: np.ndarray, block: int, seed: int = 0
+) -> tuple[Trend, float]:
+    """Fit the trend of all values, and the least slope that they and both of their halves support.
+
+    A jump lies in one of the halves, so the other one shows no growth: the least slope is 0.
+    """
+    half = len(values) // 2
+    whole, first, second = (
+        trend(values[part], weights[part], positions[part], block, seed)
+        for part in (slice(None), slice(half), slice(half, None))
+    )
+    return whole, max(0.0, min(whole.low, first.low, second.low))
+
+
+def _extrapolated(
+    rate: Rate, spent: np.ndarray, kept: np.ndarray, middles: np.ndarray, items: int, burst: int, seed: int
+) -> Rate:
+    """Integrate a significant trend up to `items` videos: a rate that stands for all of them."""
+    whole, sure = persistent_trend(spent / kept, kept, middles, burst, seed)
+    ahead = items / 2 - float(np.average(middles, weights=kept))
+    if not whole.significant or ahead <= 0:
+        return rate
+    rate = rate._replace(slope=whole.slope, high=max(rate.high, rate.each + ahead * whole.high))
+    if not sure:
+        return rate
+    each = max(rate.each, rate.each + ahead * whole.slope)
+    return rate._replace(each=each, low=max(rate.low, rate.each + ahead * sure))
 
 
 def _outside(rate: Rate, colds: Sequence[Cold], steady: Steady) -> Rate:

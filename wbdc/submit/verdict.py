@@ -37,6 +37,9 @@ def conclude(
             told, hint = f"Starting takes {found.fixed / found.expected:.0%}", "try fewer or smaller models"
         between = f", between {spoken(found.lower)} and {spoken(found.upper)}" if found.word == "INCONCLUSIVE" else ""
         sentence = f"{need}{between}; the limit is {limit}. {told}: {hint}."
+    if found.rate.slope:
+        slower = 100_000 * found.rate.slope / found.rate.each
+        sentence += f" Each video takes longer than the one before ({slower:.1f}% of the mean per 1,000 videos); this is extrapolated to all of them."
     word = "FAIL" if over else "INCONCLUSIVE" if doubts and found.word == "PASS" else found.word
     sentence = " But ".join([sentence, *(f"{d}." for d in [*over, *doubts])])
     facts = {"verdict": word, "sentence": sentence, "doubts": list(doubts), "over": list(over), "items": items, "limit": seconds, "shares": shared, "projection": asdict(found)}
