@@ -6,8 +6,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 work = click.option(
     "--work", type=click.Path(path_type=Path), default="work", show_default=True, envvar="WBDC_WORK", help="Where data, runs and ensembles lie."
@@ -27,6 +31,7 @@ weights = click.option(
 )
 
 Progress = Callable[..., None]
+WIDTH = 140  # columns of a table that no terminal shows
 COMPONENTS = ("lv1_micro", "lv1_macro", "lv2_micro", "lv2_macro", "mean")
 
 
@@ -118,46 +123,57 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
 def progress(hidden: bool = False) -> Iterator[Progress]:
     """Show bars on stderr for the length of a block: call it with (what, done, of, note). Without a terminal: a line a task."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Column
 
+    whole = lambda: Column(no_wrap=True)  # noqa: E731: where it is narrow, only the bar gets shorter
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        BarColumn(table_column=Column(min_width=4)),
+        MofNCompleteColumn(table_column=whole()),
+        TimeElapsedColumn(table_column=whole()),
+        TimeRemainingColumn(table_column=whole()),
         TextColumn("{task.fields[note]}"),
     )
-    bars = Progress(*columns, console=_err(), disable=hidden or not sys.stderr.isatty(), transient=True)
+    shown = not hidden and sys.stderr.isatty()
+    bars = Progress(*columns, console=_err(), disable=not shown, transient=True, redirect_stdout=False)
     tasks: dict[str, int] = {}
 
     def step(what: str, done: int, of: int, note: str = "") -> None:
-        if what not in tasks:
+        if done < of and what not in tasks:
             tasks[what] = bars.add_task(what, total=of, note=note)
-        bars.update(tasks[what], completed=done, total=of, note=note)
+        if what in tasks:
+            bars.update(tasks[what], completed=done, total=of, note=note)
+        if done == of and what in tasks:
+            bars.remove_task(tasks.pop(what))
         if done == of and not hidden:
-            if what in tasks:
-                bars.update(tasks[what], visible=False)
             say(f"{what}: {of:,} done" + (f"  {note}" if note else ""))
 
     with bars:
         yield step
 
 
-def _out():
+_consoles: dict = {}  # the one Console of each stream: a second one would write into the bars of the first
+
+
+def _out() -> "Console":
+    return _console("stdout")
+
+
+def _err() -> "Console":
+    return _console("stderr")
+
+
+def _console(name: str) -> "Console":
+    """Return the Console of "stdout" or "stderr"; without a terminal or COLUMNS it is 140 columns wide."""
     from rich.console import Console
 
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 140)
+    stream = getattr(sys, name)
+    stream = getattr(stream, "rich_proxied_file", stream)  # while bars are shown, rich puts a proxy in its place
+    if name not in _consoles or _consoles[name].file is not stream:
+        measured = stream.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+        _consoles[name] = Console(file=stream, width=None if measured else WIDTH)
 
-
-_errors = []
-
-
-def _err():
-    from rich.console import Console
-
-    if not _errors or _errors[0].file is not sys.stderr:  # one console, so that bars and lines take turns
-        _errors[:] = [Console(file=sys.stderr)]
-    return _errors[0]
+    return _consoles[name]
 
 
 def items(competition: str) -> int:
