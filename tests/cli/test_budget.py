@@ -128,6 +128,46 @@ def test_forms_that_cannot_be_served_are_refused(work, form, says):
     assert both.exit_code == 2 and "in several forms" in both.stderr
 
 
+def test_dropped_members_are_reported_and_neither_packed_nor_trained_again(work, tmp_path, monkeypatch):
+    """With a ratio of nearly 1 all runs but the best are dropped. The command in train.sh remakes the blend, weights and score included."""
+    monkeypatch.setattr("wbdc.ensemble.weights.MIN_WEIGHT_RATIO", 0.9999)
+    words = ("ensemble", "--work", work, "--draws", 100, "--name", "two")
+    told = toys.told(*words)
+    dropped = {one["name"] for one in told["dropped"]}
+    (kept,) = {name.split()[0] for name, weight in told["weights"].items() if weight > 0}
+    assert dropped and set(told["members"]) == {kept, *dropped}
+    said = toys.wbdc(*words).stdout
+    assert all(f"Dropped {name}: its weight is under" in said for name in dropped)
+    members = read_json(work / "ensembles" / "two" / "blend.json")["members"]
+    assert {m["run"] for m in members} == {kept}
+
+    toys.told("submit", "--work", work, "--ensemble", "two", "--into", tmp_path / "p")
+    script = (tmp_path / "p" / "train.sh").read_text()
+    assert f"--run {kept}" in script.replace("'", "") and not any(name in script for name in dropped) and "--folds 0" not in script
+    remade = toys.told("ensemble", "--work", work, "--run", kept, "--draws", 100, "--name", "remade")
+    assert read_json(work / "ensembles" / "remade" / "blend.json")["members"] == members
+    assert remade["ensemble"]["score"]["mean"] == told["kept_score"]
+
+
+def test_an_ensemble_learns_on_the_folds_that_are_given(work):
+    told = toys.told("ensemble", "--work", work, "--folds", "0,1", "--draws", 100, "--name", "folds")
+    run = next(iter(told["members"]))
+    assert told["folds"] == ["0", "1"]
+    assert toys.told("ensemble", "--work", work, "--run", run, "--folds", "1", "--draws", 100, "--name", "folds")["folds"] == ["1"]
+    for given, says in ((("--folds", "2"), "not every run has fold 2"), (("--folds", "0", "--qps", 5), "cannot be combined")):
+        result = toys.wbdc("ensemble", "--work", work, *given)
+        assert result.exit_code == 2 and says in result.stderr
+
+
+def test_train_sh_learns_on_the_same_folds_when_the_kept_members_have_more():
+    from wbdc.submit.submission import _ensemble
+
+    blend = {"members": [{"run": "a-1", "fold": fold} for fold in "012"]}
+    made = {"seed": 0, "draws": 100, "priors": True, "folds": ["0", "1"]}
+    assert " --folds 0,1 " in _ensemble(blend, made, {"a-1": {"0", "1", "2"}})
+    assert "--folds" not in _ensemble(blend, made | {"folds": ["0", "1", "2"]}, {"a-1": {"0", "1", "2", "all"}})
+
+
 def test_precisions_are_tried_and_the_chosen_one_is_served(work, tmp_path, monkeypatch):
     """Made four times as fast in bf16, that is chosen under a limit that fp32 does not meet; the blend and the package say so."""
     from wbdc.ensemble import cost

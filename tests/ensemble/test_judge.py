@@ -10,7 +10,7 @@ from wbdc.competitions.wechat2022 import COUNTS, WeChat2022
 from wbdc.core.errors import DataInvalid, IntegrityBroken, UsageFault
 from wbdc.ensemble.judge import Gain, bootstrap, gain, nested, scorer
 from wbdc.ensemble.report import assess
-from wbdc.ensemble.weights import learn
+from wbdc.ensemble.weights import fit_weights, learn, likelihoods
 from wbdc.serve.blend import blend
 
 CLASSES = ["0000", "0001", "0002", "0100", "0101", "0203"]
@@ -35,7 +35,7 @@ def test_nested_is_what_it_says():
     assert said.dtype == np.float32
     for fold in np.unique(folds):
         held = folds == fold
-        assert np.array_equal(said[held], blend([x[held] for x in m], learn(m[:, ~held], truth[~held])))
+        assert np.array_equal(said[held], blend([x[held] for x in m], fit_weights(likelihoods(m[:, ~held], truth[~held])).values))
 
 
 def test_nested_answers_do_not_see_their_own_labels():
@@ -44,6 +44,30 @@ def test_nested_answers_do_not_see_their_own_labels():
     before, after = nested(m, truth, folds), nested(m, np.where(held, (truth + 1) % 6, truth), folds)
     assert np.array_equal(before[held], after[held])
     assert not np.array_equal(before[~held], after[~held])
+
+
+def test_nested_drops_negligible_members_inside_each_fold():
+    """The score is that of what ships: a member that the other folds drop moves no answer of this one."""
+    m, truth, folds = problem(2)
+    m = np.concatenate([m, np.roll(m[:1], 1, axis=1)])
+    for fold in np.unique(folds):
+        held = folds == fold
+        assert fit_weights(likelihoods(m[:, ~held], truth[~held])).kept == [0, 1]
+        changed = m.copy()
+        changed[2, held] = np.eye(6, dtype=np.float32)[0]
+        assert np.array_equal(nested(m, truth, folds)[held], nested(changed, truth, folds)[held])
+        assert learn(m[:, ~held], truth[~held])[2] > 0, "without dropping it would"
+
+
+def test_what_is_dropped_is_reported_with_the_score_of_the_kept():
+    m, truth, folds = problem(2)
+    m = np.concatenate([m, np.roll(m[:1], 1, axis=1)])
+    told = assess(["a", "b", "c"], m, labels(truth), folds, CLASSES, WeChat2022(), draws=20)
+    (dropped,) = told["dropped"]
+    assert (dropped["name"], told["weights"]["c"]) == ("c", 0) and "under 1% of the largest" in dropped["why"]
+    alone = assess(["a", "b"], m[:2], labels(truth), folds, CLASSES, WeChat2022(), draws=20)
+    assert alone["weights"] == {name: told["weights"][name] for name in "ab"}
+    assert alone["dropped"] == [] and "kept_score" not in alone and alone["ensemble"]["score"]["mean"] == told["kept_score"]
 
 
 def test_nested_takes_folds_of_any_name():

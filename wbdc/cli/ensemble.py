@@ -9,6 +9,7 @@ from wbdc.cli import console
 
 @click.command()
 @click.option("--run", "runs", multiple=True, help="A run to take, or a form of it: 'RUN frames=4'. Repeatable; by default every finished run of the prepared data.")
+@click.option("--folds", help="Learn and score on these folds alone, such as 0,1; by default all that the members share.")
 @click.option("--name", default="ensemble", show_default=True, help="What to call it.")
 @click.option("--limit", type=click.FloatRange(min=0, min_open=True), help="Seconds for all videos at the judge's: measure what members cost here, and keep those that fit.")
 @click.option("--qps", type=click.FloatRange(min=0, min_open=True), help="The limit as videos a second instead.")
@@ -26,12 +27,13 @@ from wbdc.cli import console
 @console.work
 @console.as_json
 def ensemble(
-    runs: tuple[str, ...], name: str, limit: float | None, qps: float | None, items: int | None, frames: str | None, length: str | None, precision: str | None, priors: bool, draws: int, seed: int,
+    runs: tuple[str, ...], folds: str | None, name: str, limit: float | None, qps: float | None, items: int | None, frames: str | None, length: str | None, precision: str | None, priors: bool, draws: int, seed: int,
     device: str, threads: int | None, prepared: str | None, dry_run: bool, work: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Learn blend weights on out-of-fold predictions.
 
     The ensemble's score is its own: each fold is answered with weights learned on the others (nested cross-validation).
+    Members below 1 % of the largest weight are dropped.
     Intervals are 95 % bootstrap over videos; a gain whose interval holds 0 is called within noise. With a limit, members are timed on this
     machine, and of all subsets the best that fits is kept.
 
@@ -49,6 +51,8 @@ def ensemble(
         raise UsageFault("--limit and --qps say the same thing twice; give one")
     if (frames or length or items) and not (limit or qps):
         raise UsageFault("--frames, --length and --items belong to a limit; give --limit (seconds) or --qps")
+    if folds and (limit or qps):
+        raise UsageFault("--folds cannot be combined with --limit or --qps; give the folds without a limit")
     ready = open_prepared(work, prepared)
     chosen, left = choose(work, runs, ready)
     for sentence in left:
@@ -61,7 +65,8 @@ def ensemble(
             report = _within(work, name, chosen, Path(ready.facts["data"]), limit, qps, items, frames, length, precision, device, threads, priors, draws, seed, progress)
         else:
             tables = _said(chosen, Path(ready.facts["data"]), precision, device, threads, progress)
-            report = build(work, name, chosen, tables, precision=precision, priors=priors, draws=draws, seed=seed)
+            only = [fold.strip() for fold in (folds or "").split(",") if fold.strip()]
+            report = build(work, name, chosen, tables, only=only, precision=precision, priors=priors, draws=draws, seed=seed)
     console.show(report) if as_json else print_report(report, name)
 
 
@@ -117,10 +122,13 @@ def _numbers_of(given: str | None, option: str) -> list[int]:
 
 def print_report(report: dict, name: str) -> None:
     """Print an ensemble's members, its own score and its gain."""
-    rows = [(member, report["weights"][member], *_numbers(facts)) for member, facts in report["members"].items()]
+    dropped = [one["name"] for one in report["dropped"]]
+    rows = [(member, "dropped" if member in dropped else report["weights"][member], *_numbers(facts)) for member, facts in report["members"].items()]
     rows.append((name, "", *_numbers(report["ensemble"])))
     columns = ("out of fold", "weight", *console.COMPONENTS, "95 % interval", "official")
     console.table(f"{report['rows']:,} videos of folds {', '.join(report['folds'])}", columns, rows)
+    for one in report["dropped"]:
+        console.tell(f"Dropped {one['name']}: {one['why']} ({one['weight']:.2g}).")
     if "budget" in report:
         _print_budget(report["budget"])
     priors, gain = report["priors"], report["gain"]

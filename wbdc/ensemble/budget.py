@@ -7,7 +7,7 @@ from typing import NamedTuple
 from wbdc.core.errors import OverBudget
 from wbdc.ensemble.judge import Gain
 from wbdc.ensemble.pool import Pool, Subset
-from wbdc.ensemble.weights import learn
+from wbdc.ensemble.weights import fit_weights, likelihoods
 
 EXHAUSTIVE = 12  # candidates of which every subset is tried, 4,095 at most
 Tried = dict[Subset, tuple[float, float]]  # (seconds, score)
@@ -119,5 +119,5 @@ def _trial(pool: Pool, subset: Subset) -> tuple[float, float]:
 
 
 def _choice(pool: Pool, subset: Subset, seconds: float, score: float, search: str) -> Choice:
-    names, weights = [pool.candidates[i].name for i in subset], learn(pool.members[list(subset)], pool.truth).tolist()
+    names, weights = [pool.candidates[i].name for i in subset], fit_weights(likelihoods(pool.members[list(subset)], pool.truth)).values.tolist()
     return Choice(tuple(names), seconds, score, dict(zip(names, weights, strict=True)), search)

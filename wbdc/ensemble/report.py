@@ -7,7 +7,7 @@ import numpy as np
 from wbdc.competitions import Competition
 from wbdc.core.errors import DataInvalid, UsageFault, hint
 from wbdc.ensemble.judge import bootstrap, gain, nested, scorer
-from wbdc.ensemble.weights import learn
+from wbdc.ensemble.weights import MIN_WEIGHT_RATIO, fit_weights, likelihoods
 from wbdc.serve.blend import check
 
 
@@ -27,7 +27,9 @@ def assess(
 
     names: M different names; members: (M, n, C) float, out of fold; labels: n class ids; folds: n names; classes: C ids, column by column.
     Returns plain values, ready for JSON:
-      weights   {name: weight}, learned on all rows: those to ship
+      weights   {name: weight}, learned on all rows: those to ship, 0 for a dropped member
+      dropped   [{name, weight, why}]: members of negligible weight, which do not ship
+      kept_score  mean of an ensemble of the kept members alone, which is what train.sh makes; only where members were dropped
       members   {name: {score, official, interval}}; score is over `classes`, official over the labels that occur, interval is of score's mean
       ensemble  the same, of answers whose weights came from the other folds
       best      the member with the highest mean: chosen on these rows, so the gain over it is rather too small than too large
@@ -35,15 +37,24 @@ def assess(
     Raises UsageFault, DataInvalid (a label that is no class) or IntegrityBroken.
     """
     truth = _codes(names, members, labels, classes)
-    weights = learn(members, truth, prior=prior)
+    fitted = fit_weights(likelihoods(members, truth), prior=prior)
     answers = {name: _answers(member, classes) for name, member in zip(names, members, strict=True)}
     together = _answers(nested(members, truth, np.asarray(folds), prior=prior), classes)
     entries = {name: _entry(competition, labels, said, classes, draws, seed) for name, said in answers.items()}
     best = max(names, key=lambda name: entries[name]["score"]["mean"])
     scores = [scorer(competition, labels, said, classes) for said in (together, answers[best])]
     more = gain(*scores, len(labels), draws=draws, seed=seed)
+    kept_score = {}
+    if fitted.dropped:
+        kept = _answers(nested(members[fitted.kept], truth, np.asarray(folds), prior=prior), classes)
+        kept_score["kept_score"] = competition.score(labels, kept, classes)["mean"]
     return {
-        "weights": dict(zip(names, weights.tolist(), strict=True)),
+        "weights": dict(zip(names, fitted.values.tolist(), strict=True)),
+        "dropped": [
+            {"name": names[i], "weight": weight, "why": f"its weight is under {MIN_WEIGHT_RATIO:.0%} of the largest"}
+            for i, weight in sorted(fitted.dropped.items())
+        ],
+        **kept_score,
         "members": entries,
         "ensemble": _entry(competition, labels, together, classes, draws, seed),
         "best": best,

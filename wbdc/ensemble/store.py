@@ -1,6 +1,7 @@
 """Ensembles on disk: made from runs' out-of-fold predictions, saved as a blend that prediction and packing read."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,10 +31,10 @@ class Common(NamedTuple):
     folds: list[str]
 
 
-def common(runs: list[Run], tables: list[pl.DataFrame] | None = None) -> Common:
+def common(runs: list[Run], tables: list[pl.DataFrame] | None = None, only: Sequence[str] = ()) -> Common:
     """Lay out-of-fold predictions of runs side by side on their common folds, row by row. Raises UsageFault when data or folds differ.
 
-    tables: what members said, where it is not what their runs said.
+    tables: what members said, where it is not what their runs said. only: take these folds alone.
     """
     if other := [f"{r.name} (data {r.facts['data']})" for r in runs if r.facts["data"] != runs[0].facts["data"]]:
         raise UsageFault(f"data or folds differ: {runs[0].name} learned on {runs[0].facts['data']}, but {', '.join(other)}; take runs of one prepared dataset")
@@ -41,6 +42,9 @@ def common(runs: list[Run], tables: list[pl.DataFrame] | None = None) -> Common:
     folds = set.intersection(*(set(t["fold"].unique()) for t in tables))
     if not folds:
         raise UsageFault(f"the runs share no finished fold: {', '.join(f'{r.name} has {sorted(r.folds())}' for r in runs)}; train a common one")
+    if lacking := [fold for fold in only if fold not in folds]:
+        raise UsageFault(f"not every run has fold {lacking[0]}; the folds that all of them share are {', '.join(sorted(folds))}")
+    folds = set(only) or folds
     tables = [t.filter(t["fold"].is_in(sorted(folds))).sort("id") for t in tables]
     if any(t["id"].to_list() != tables[0]["id"].to_list() for t in tables):
         raise UsageFault("the runs' held-out videos differ; train them on the same prepared data")
@@ -90,31 +94,35 @@ def _unfit(run: Run, prepared: Prepared) -> str | None:
 
 
 def build(
-    work: Path, name: str, members: list[Form], tables: list[pl.DataFrame] | None = None, *, precision: str | None = None, priors: bool = True, draws: int = 1000, seed: int = 0
-) -> dict:
+    work: Path, name: str, members: list[Form], tables: list[pl.DataFrame] | None = None, *, only: Sequence[str] = (), precision: str | None = None,
+    priors: bool = True, draws: int = 1000, seed: int = 0,
+) -> dict:  # fmt: skip
     """Learn blend weights on the members' common out-of-fold rows, judge them, and save the ensemble; return its report.
 
-    tables: what members said, where it is not what their runs said. Raises UsageFault as `common` does.
+    tables: what members said, where it is not what their runs said; only: folds, if not all that they share. Raises UsageFault as `common` does.
     """
-    return save(work, name, members, common([form.run for form in members], tables), {}, precision=precision, priors=priors, draws=draws, seed=seed)
+    return save(work, name, members, common([form.run for form in members], tables, only), {}, precision=precision, priors=priors, draws=draws, seed=seed)
 
 
 def save(work: Path, name: str, members: list[Form], shared: Common, told: dict, *, precision: str | None = None, priors: bool = True, draws: int, seed: int) -> dict:
     """Weigh and judge members, save them as an ensemble, and return its report: what `assess` returns, "priors", "rows", "folds", "data", and what is `told`.
 
-    precision: to serve in; None: the kits'. priors: whether lifts for rare classes are tried; they are used when nested cross-validation finds them better.
+    Members of negligible weight are dropped: the blend holds the kept ones alone. precision: to serve in; None: the kits'. priors: whether lifts for rare classes are tried; they are used when nested cross-validation finds them better.
     """
     facts, names = members[0].run.facts, [form.name for form in members]
     contest = plug.build(competitions, {"use": facts["competition"]})
     report = assess(names, shared.members, shared.labels, shared.folds, facts["classes"], contest, draws=draws, seed=seed)
     report |= {"rows": len(shared.labels), "folds": sorted(set(shared.folds)), "data": facts["data"], **told}
-    report["priors"] = _priors(shared, facts["classes"], contest, draws, seed) if priors else {"used": False, "why": "not asked for"}
+    kept = [form for form in members if report["weights"][form.name] > 0]
+    alone = shared._replace(members=shared.members[[members.index(form) for form in kept]])  # so that the kept members alone give these lifts again
+    report["priors"] = _priors(alone, facts["classes"], contest, draws, seed) if priors else {"used": False, "why": "not asked for"}
     lifts = {"lifts": list(report["priors"]["lifts"].values())} if report["priors"]["used"] else {}
     folder = work / "ensembles" / name
     publish_json(folder / REPORT, report)
     made = {"seed": seed, "draws": draws, "priors": priors, "folds": report["folds"], "precision": precision}
-    publish_json(folder / BLEND, blend(work, members, [report["weights"][one] for one in names]) | lifts | ({"precision": precision} if precision else {}) | {"made": made})
-    seal(folder, {"members": names}, [folder / REPORT, folder / BLEND])
+    blended = blend(work, kept, [report["weights"][form.name] for form in kept])
+    publish_json(folder / BLEND, blended | lifts | ({"precision": precision} if precision else {}) | {"made": made})
+    seal(folder, {"members": [form.name for form in kept]}, [folder / REPORT, folder / BLEND])
     return report
 
 

@@ -25,6 +25,7 @@ from wbdc.submit.weights import TOWERS
 TOLERANCE = 0.003  # by how much the WeChat contest of 2022 lets a retrained score differ
 CLAIM = "retrain.json"  # says which package a work folder belongs to
 SCORE = "ensemble.score.mean"
+KEPT_SCORE = "kept_score"  # where members were dropped: of the others alone, which train.sh makes
 MISLEADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")  # would put other code before the package's
 
 
@@ -62,7 +63,8 @@ def retrain(
             return retrain(folder, data, work=Path(place), tolerance=tolerance, threads=threads, say=say)
     _claim(work, verify(folder)["bound"])
     _train(folder, data, work, threads, say)
-    made, packed = work / "submission", flat(report(folder)).get(f"report.{SCORE}")
+    facts = flat(report(folder))
+    made, packed = work / "submission", facts.get(f"report.{KEPT_SCORE}", facts.get(f"report.{SCORE}"))
     verify(made)
     found = {"packed": packed, "retrained": flat(open_report(work, "ensemble"))[SCORE], "tolerance": tolerance, "answers": None, **_weights(folder, made)}
     if packed is None:

@@ -24,7 +24,7 @@ from wbdc.submit.package import Packed, kit_file, pack
 from wbdc.submit.rehearse import rehearse
 from wbdc.submit.targets import find_target, make_target
 from wbdc.submit.verify import verify
-from wbdc.train.runs import FACTS
+from wbdc.train.runs import ALL, FACTS
 
 PROOF = 256  # test videos whose answers are compared
 
@@ -146,6 +146,9 @@ def _ensemble(blend: dict, made: dict, trained: dict[str, set[str]]) -> str:
         names.append(f" --run '{' '.join([run, *settings])}'")
     asked = f" --seed {made['seed']} --draws {made['draws']}{'' if made['priors'] else ' --no-priors'}" if made else ""
     asked += f" --precision {made['precision']}" if made.get("precision") else ""
+    learned = made.get("folds", [])
+    if learned and set.intersection(*trained.values()) - {ALL} != set(learned):  # a member that was dropped had fewer folds
+        asked += f" --folds {','.join(learned)}"
     return f'wbdc ensemble --work "$WORK"{asked}{"".join(names)}'
 
 
