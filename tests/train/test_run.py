@@ -12,7 +12,7 @@ import toys
 from safetensors.torch import load_file
 
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.files import check_seal
+from wbdc.core.files import check_seal, read_json
 from wbdc.prepare.dataset import open_prepared
 from wbdc.train import stage
 from wbdc.train.kit import open_kit
@@ -152,3 +152,116 @@ def test_a_log_that_cannot_be_written_does_not_end_the_training(fresh, kit, bits
     result = toys.wbdc("train", "--kit", kit, "--work", fresh, "--fold", 0, "--threads", 1)
     assert result.exit_code == 0 and result.stderr.count("metrics.jsonl") == 1, "training goes on, and says so once"
     assert toys.bits(folder.parent) == bits
+
+
+TWIN = """
+'''A loss that reads a file.'''
+from pathlib import Path
+from wbdc.train.objectives import Objective
+
+class Twin(Objective):
+    '''path: of a file; it holds a part of the model, and states no chance level.'''
+
+    def __init__(self, model, *, path: str, weight: float = 1.0):
+        super().__init__(model, weight=weight)
+        self.trunk, self.size = model.trunk, float(Path(path).read_text())
+
+    def loss(self, model, seen, batch, whole):
+        return self.size * seen.pooled.square().mean()
+"""
+
+
+@pytest.fixture
+def twins(fresh, kit, tmp_path):
+    """A kit that pretrains with one plug of its own, used twice, on a file each; returns the kit's path."""
+    (tmp_path / "twin.py").write_text(TWIN)
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("1.0")
+    tables = ", ".join(f'{{ use = "./twin.py", path = "{tmp_path / name}" }}' for name in ("a", "b"))
+    text = kit.read_text().replace('{ use = "mask_words", share = 0.15 }, { use = "match" }', tables)
+    (tmp_path / "twins.toml").write_text(text)
+    return tmp_path / "twins.toml"
+
+
+def test_a_plug_with_a_file_a_part_of_the_model_and_no_chance_level_is_pretrained_twice(fresh, twins):
+    """Its table is printed, the weights of the part are dealt once, and another content of the file is another run."""
+    words = ["pretrain", "--kit", twins, "--work", fresh, "--threads", 1, "--set", "pretrain.epochs=1", "--set", "serve.batch=4"]
+    result = toys.wbdc(*words)
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    assert "twin" in result.stdout and "twin#2" in result.stdout and "–" in result.stdout
+    first = toys.told(*words, "--dry-run")
+    assert first["folds"] == {"all": "finished"}
+    trained = read_json(fresh / "runs" / first["run"] / "fold-all" / "DONE.json")["trained"]["rest"]
+    assert len(trained) == len(set(trained)) and not any(name.startswith("objective.") for name in trained)
+    typed = result.stdout.replace("\n", " ").split("`")[1].split()
+    assert typed[:5] == ["wbdc", "train", "--kit", str(twins), "--fold"] and typed.count("--set") == 2
+    plan = toys.told(*typed[1:], "--dry-run")
+    assert plan["from"] == first["run"] and "note" not in plan
+    (twins.parent / "b").write_text("2.0")
+    second = toys.told(*words, "--dry-run")
+    assert second["run"] != first["run"] and second["folds"] == {"all": "to train"}
+    assert "differs in: a file that the kit names" in toys.told(*typed[1:], "--dry-run")["note"]
+
+
+def test_a_part_of_the_model_that_an_objective_holds_is_saved_and_restored_once(fresh, twins, tmp_path):
+    from torch import nn
+
+    from wbdc.core import plug
+    from wbdc.train import objectives, state
+    from wbdc.train.optimizer import adamw, parts
+
+    def learning(seed):
+        model = toys.model(seed=seed)
+        table = {"use": "./twin.py", "path": str(tmp_path / "a")}
+        asked = nn.ModuleList([plug.build(objectives, table, model, near=tmp_path)])
+        optimizer = adamw(parts(model, asked, {"rest": 1e-3}), {"rest": 1e-3}, 0.0)
+        return state.Learning(model, asked, optimizer, [], torch.amp.GradScaler("cpu", enabled=False))
+
+    before, after = learning(0), learning(1)
+    state.save(tmp_path, 3, before, 2)
+    assert state.restore(tmp_path, after) == (3, 2)
+    assert after.objectives[0].trunk is after.model.trunk
+    for (name, p), q in zip(before.model.state_dict().items(), after.model.state_dict().values()):
+        assert torch.equal(p, q), name
+
+
+def test_a_pretraining_that_is_not_taken_is_named_with_the_settings_that_differ(fresh, kit):
+    first = toys.told("pretrain", "--kit", kit, "--work", fresh, "--threads", 1, "--set", "pretrain.epochs=1")
+    result = toys.wbdc("train", "--kit", kit, "--work", fresh, "--threads", 1, "--fold", 0, "--set", "train.epochs=1")
+    assert result.exit_code == 0
+    assert f"starts without pretraining: {first['run']} differs in: pretrain.epochs;" in result.stderr
+    assert f"--from {first['run']}" in result.stderr
+    words = ["train", "--kit", kit, "--work", fresh, "--fold", 0, "--dry-run"]
+    assert "differs in: seed, pretrain.epochs;" in toys.told(*words, "--seed", 3)["note"]
+    assert "note" not in toys.told(*words, "--from", "none")
+
+
+def test_splits_of_training_are_refused(fresh, kit):
+    result = toys.wbdc("train", "--kit", kit, "--work", fresh, "--fold", 0, "--dry-run", "--set", 'train.splits=["labeled"]')
+    assert result.exit_code == 2 and "train.splits is not a setting" in result.stderr
+
+
+LABELS = 'pretrain.objective=[{ use = "classify" }, { use = "classify_frames" }]'
+
+
+def test_objectives_that_need_labels_pretrain_on_the_labelled_videos(fresh, kit):
+    words = ["pretrain", "--kit", kit, "--work", fresh, "--threads", 1, "--set", "pretrain.epochs=1", "--set", LABELS]
+    said = toys.told(*words, "--set", 'pretrain.splits=["unlabeled", "labeled"]')
+    assert all(math.isfinite(loss) and loss > 0 for loss in said["last"].values()) and said["skipped"] == 0
+    result = toys.wbdc(*words, "--set", 'pretrain.splits=["unlabeled"]', "--dry-run")
+    assert result.exit_code == 2 and "objective 'classify' needs labels" in result.stderr and "'labeled'" in result.stderr
+
+
+@pytest.mark.parametrize("change, code", [("train.accumulate=30", 2), ("train.rate.rest=1e30", 10), ("train.rate.nobody=1.0", 2)])
+def test_a_training_that_fails_early_leaves_no_folder(fresh, kit, change, code):
+    words = ["train", "--kit", kit, "--work", fresh, "--threads", 1, "--fold", 0, "--set", change]
+    assert toys.wbdc(*words).exit_code == code
+    assert not list((fresh / "runs").glob("*"))
+
+
+def test_a_fold_that_fails_early_leaves_the_other_folds_alone(fresh, kit, monkeypatch):
+    words = ["train", "--kit", kit, "--work", fresh, "--threads", 1, "--set", "train.epochs=1"]
+    said = toys.told(*words, "--fold", 0)
+    monkeypatch.setattr(stage, "adamw", None)
+    assert toys.wbdc(*words, "--fold", 1).exit_code == 1
+    assert {p.name for p in Path(said["folder"]).iterdir()} == {"run.json", "fold-0"}

@@ -35,6 +35,17 @@ WIDTH = 140  # columns of a table that no terminal shows
 COMPONENTS = ("lv1_micro", "lv1_macro", "lv2_micro", "lv2_macro", "mean")
 
 
+def next_command(*words: str, tiny: bool, changes: Sequence[str], work: Path, **options: object) -> str:
+    """Write the command that goes on after this one, as it can be typed. options: those given, by name; None is left out."""
+    import shlex
+
+    words = [*words, *(["--tiny"] if tiny else []), *(word for change in changes for word in ("--set", change))]
+    options = {"work": None if str(work) == "work" else work} | options
+    for name, value in options.items():
+        words += [] if value is None else [f"--{name}", str(value)]
+    return shlex.join(["wbdc", *words])
+
+
 def kit_options(command: Callable) -> Callable:
     """Add the options that choose and change a kit."""
     for option in (
@@ -71,7 +82,8 @@ def show_plan(session: object, as_json: bool) -> None:
     """Print what a training session would do."""
     done = session.run.folds()
     plan = {"run": session.run.name, "data": session.prepared.hash, "device": str(session.machine.device), "threads": session.machine.threads}
-    plan |= {"from": session.source.name if session.source else None, "folds": {f: "finished" if f in done else "to train" for f in session.folds}}
+    plan |= {"from": session.source.name if session.source else None, **({"note": session.note} if session.note else {})}
+    plan |= {"folds": {f: "finished" if f in done else "to train" for f in session.folds}}
     if as_json:
         return show(plan)
     for key, value in plan.items():

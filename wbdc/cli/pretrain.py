@@ -31,6 +31,9 @@ def pretrain(kit: str, tiny: bool, changes: tuple[str, ...], work: Path, dry_run
         facts = session.train(console.telling(progress, as_json))[ALL]
     if as_json:
         return console.show({"run": session.run.name, "folder": str(session.run.folder), **facts})
-    rows = [(name, last, facts["chance"][name]) for name, last in facts["last"].items()]
+    known = {name: ("–" if chance is None else chance) for name, chance in facts["chance"].items()}
+    rows = [(name, facts["last"].get(name, "–"), chance) for name, chance in known.items()]
     console.table(session.run.name, ("objective", "last loss", "chance"), rows)
-    console.tell(f"Lies in {session.run.folder}; `wbdc train --kit {kit}` starts from it.")
+    given = {"weights": weights, "prepared": asked["prepared"], "seed": asked["seed"] or None}
+    then = console.next_command("train", "--kit", kit, "--fold", "each", tiny=tiny, changes=changes, work=work, **given)
+    console.tell(f"Lies in {session.run.folder}; `{then}` starts from it.")

@@ -3,6 +3,7 @@
 import copy
 import json
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +35,22 @@ class Kit:
 
     def plugs(self) -> list[Path]:
         """List the plug files that lie beside the kit."""
+        return sorted({self.folder / t["use"] for t in self._plug_tables() if t["use"].endswith(".py")})
+
+    def files(self, stage: str) -> list[Path]:
+        """List every file that a stage's plugs stand in or read: plug files, and settings that are the path of a file."""
+        tables = self._plug_tables(stage)
+        files = {self.folder / t["use"] for t in tables if t["use"].endswith(".py")}
+        for name in _texts([{k: v for k, v in t.items() if k != "use"} for t in tables]):
+            path = next((p for p in (Path(name), self.folder / name) if name and _is_file(p)), None)
+            files |= {path} if path else set()
+        return sorted(files)
+
+    def _plug_tables(self, *stages: str) -> list[dict]:
         tables = [self.tables["vision"], self.tables["fusion"]]
-        for stage in ("pretrain", "train"):
+        for stage in stages or ("pretrain", "train"):
             tables += [t for kind in ("objective", "trick") for t in self.tables.get(stage, {}).get(kind) or []]
-        return sorted({self.folder / t["use"] for t in tables if t["use"].endswith(".py")})
+        return tables
 
 
 def names() -> list[str]:
@@ -68,6 +81,22 @@ def open_kit(name: str, *, tiny: bool = False, changes: tuple[str, ...] = ()) ->
     given, order = tables["text"]["fields"], plug.build(competitions, {"use": tables["competition"]}).fields
     tables["text"]["fields"] = {field: given[field] for field in order if field in given}  # also when a saved kit.json has sorted its keys
     return Kit(path.stem, path.parent, tables)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield every text in a value of TOML, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a text that is no path: too long, or with a zero byte
+        return False
 
 
 def _find(name: str, near: Path | None = None) -> Path:

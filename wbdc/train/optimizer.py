@@ -18,7 +18,9 @@ def parts(model: nn.Module, objectives: nn.Module, rates: dict[str, float]) -> d
     dealt: dict[str, list[tuple[str, nn.Parameter]]] = {name: [] for name in sorted(rates)}
     if REST not in dealt:
         raise UsageFault("the rates need a value for 'rest': all weights that no other part names")
-    named = [*model.named_parameters(), *((f"objective.{n}", p) for n, p in objectives.named_parameters())]
+    owned = {id(p) for p in model.parameters()}  # an objective may hold a part of the model; its weights stay the model's
+    heads = [(f"objective.{n}", p) for n, p in objectives.named_parameters() if id(p) not in owned]
+    named = [*model.named_parameters(), *heads]
     for name, weight in named:
         if weight.requires_grad:
             fits = [part for part in rates if name.startswith(f"{part}.")]

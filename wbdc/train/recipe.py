@@ -20,7 +20,7 @@ TABLES = ("text", "trunk", "vision", "fusion", "pretrain", "train", "serve")
 class Stage:
     """What [pretrain] and [train] may set.
 
-    splits: the splits read, [train] always reads the labelled one. rate: per part of the model, with "rest". decay: weight decay.
+    splits: the splits that [pretrain] reads; [train] always reads the labelled one and refuses the setting. rate: per part of the model, with "rest". decay: weight decay.
     warmup: share of the steps. clip: longest gradient. precision: "auto", "fp32", "bf16" or "fp16". objective, trick: plugs, outermost trick first.
     """
 
@@ -69,6 +69,8 @@ def check(name: str, folder: Path, tables: dict) -> None:
         if key in tables:
             plug.check(f"kit {name}: {key}", target, tables[key])
             _check_values(f"kit {name}: {key}", tables[key])
+    if "splits" in tables["train"]:
+        raise UsageFault(f"kit {name}: train.splits is not a setting, as [train] always reads the labelled split; splits belongs in [pretrain]")
     _check_text(name, tables, contest)
     plug.prepare(visions, tables["vision"], folder)
     plug.prepare(fusions, tables["fusion"], folder)

@@ -1,13 +1,15 @@
 """A training session: which run, which folds, from which weights; one fold after the other."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from wbdc.core.device import find_device, use_threads
 from wbdc.core.errors import UsageFault
+from wbdc.core.files import read_json
 from wbdc.prepare.dataset import Prepared, open_prepared
 from wbdc.train.kit import Kit
-from wbdc.train.runs import ALL, Run, identify, open_run
+from wbdc.train.runs import ALL, Run, identify, list_runs, open_run
 from wbdc.train.stage import Machine, Telling, open_stage, run_fold
 
 
@@ -21,9 +23,12 @@ class Session:
     prepared: Prepared
     machine: Machine
     source: Run | None
+    note: str = ""  # why a pretrained run that exists is not the one it starts from
 
     def train(self, telling: Telling) -> dict[str, dict]:
         """Train every fold that is not finished; return the facts of those asked for. Raises what `run_fold` raises."""
+        if self.note:
+            telling.say(self.note)
         return {fold: run_fold(self.run, fold, self.kit, self.prepared, self.machine, self.source, telling) for fold in self.folds}
 
 
@@ -37,7 +42,8 @@ def open_session(
     start = _source(kit, data, work, seed, source) if stage == "train" else None
     machine = Machine(find_device(device), use_threads(threads), save_every, store)
     run = open_stage(work, stage, kit, data, seed=seed, without=without, source=start)
-    return Session(run, parse_folds(fold, data.facts["folds"]), kit, data, machine, start)
+    note = _passed_over(kit, data, work, seed) if (stage, source, start) == ("train", "auto", None) else ""
+    return Session(run, parse_folds(fold, data.facts["folds"]), kit, data, machine, start, note)
 
 
 def parse_folds(asked: str, count: int) -> list[str]:
@@ -64,3 +70,41 @@ def _source(kit: Kit, prepared: Prepared, work: Path, seed: int, asked: str) -> 
     name, _ = identify("pretrain", kit, prepared, seed=seed, without=None, source=None)
     folder = work / "runs" / name
     return open_run(work, name, "pretrain") if ALL in Run(folder, {}).folds() else None
+
+
+def _passed_over(kit: Kit, prepared: Prepared, work: Path, seed: int) -> str:
+    """Say which pretraining of this kit exists and why it is not taken; nothing when there is none."""
+    if "pretrain" not in kit.tables:
+        return ""
+    wanted, facts = identify("pretrain", kit, prepared, seed=seed, without=None, source=None)
+    runs = [run for run in list_runs(work, "pretrain") if run.facts["kit"] == kit.name]
+    for run in sorted(runs, key=lambda run: run.name != wanted):
+        if run.name == wanted:
+            return f"starts without pretraining: {run.name} is not finished; run `wbdc pretrain` with the same settings again, it goes on"
+        if ALL in run.folds():
+            changed = [k for k in ("data", "seed") if run.facts[k] != facts[k]] + _changed(run, kit)
+            changed = changed[:5] + [f"{len(changed) - 5} more settings"] * (len(changed) > 5)
+            return (
+                f"starts without pretraining: {run.name} differs in: {', '.join(changed) or 'a file that the kit names'}; "
+                f"give both commands the same settings, or start from it with --from {run.name}"
+            )
+    return ""
+
+
+def _changed(run: Run, kit: Kit) -> list[str]:
+    """Name the settings in which a pretrained run differs from a kit."""
+    saved = run.fold(ALL) / "kit.json"
+    ignored = ("about", "serve", "train")
+    then, now = (
+        dict(_flat({k: v for k, v in tables.items() if k not in ignored}))
+        for tables in (read_json(saved) if saved.is_file() else {}, kit.tables)
+    )
+    return [key for key in sorted(then.keys() | now.keys()) if (key in then, then.get(key)) != (key in now, now.get(key))]
+
+
+def _flat(table: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -1,8 +1,10 @@
 """Run one stage of a kit: pretrain on every video, or fine-tune and judge one fold."""
 
 import json
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -57,8 +59,21 @@ def open_stage(work: Path, stage: str, kit: Kit, prepared: Prepared, *, seed: in
     """Return the run that a stage of a kit on a dataset is; its first fold makes it on disk."""
     if without not in (None, "text", "frames"):
         raise UsageFault(f"--without takes text or frames, not {without!r}")
+    _check_labels(stage, kit, prepared)
     name, facts = identify(stage, kit, prepared, seed=seed, without=without, source=source.name if source else None)
     return Run(work / "runs" / name, {**facts, "classes": prepared.facts["classes"], "competition": kit.tables["competition"]})
+
+
+def _check_labels(stage: str, kit: Kit, prepared: Prepared) -> None:
+    """Refuse an objective that learns from labels where no split that is read has any."""
+    if stage == "train" or prepared.facts["labelled"] in (kit.stage(stage).splits or [prepared.facts["labelled"]]):
+        return
+    for table in kit.stage(stage).objective:
+        if plug.find(objective_plugs, table["use"], kit.folder).needs_labels:
+            raise UsageFault(
+                f"objective {table['use']!r} needs labels, and no split of pretrain.splits has any; "
+                f"add {prepared.facts['labelled']!r} to the splits, or leave the objective out"
+            )
 
 
 def run_fold(run: Run, fold: str, kit: Kit, prepared: Prepared, machine: Machine, source: Run | None, telling: Telling) -> dict:
@@ -69,7 +84,7 @@ def run_fold(run: Run, fold: str, kit: Kit, prepared: Prepared, machine: Machine
     folder = run.fold(fold)
     if (facts := sealed(folder)) is not None:
         return facts
-    with hold(folder):
+    with hold(folder), _removed_if_empty(run, folder):
         stage, made = kit.stage(run.facts["stage"]), assemble(kit, prepared, run.facts["seed"])
         if not (run.folder / FACTS).is_file():
             publish_json(run.folder / FACTS, run.facts)
@@ -89,6 +104,20 @@ def run_fold(run: Run, fold: str, kit: Kit, prepared: Prepared, machine: Machine
         )
         state.discard(folder)
     return sealed(folder)
+
+
+@contextmanager
+def _removed_if_empty(run: Run, folder: Path) -> Iterator[None]:
+    """When the block fails before anything was trained, leave no folder of the fold, and none of a run without folds."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # not empty, or somebody else's by now
+            if all(path.name in (".lock", ".holder.lock") for path in folder.iterdir()):
+                shutil.rmtree(folder)
+            if [path.name for path in run.folder.iterdir()] in ([], [FACTS]):
+                shutil.rmtree(run.folder)
+        raise
 
 
 def _rows(run: Run, stage: Stage, prepared: Prepared, made: Assembled, machine: Machine, telling: Telling, kit: Kit) -> Rows:

@@ -52,7 +52,8 @@ def restore(folder: Path, learning: Learning) -> tuple[int, int]:
     if differ:
         raise IntegrityBroken(f"{path} belongs to another recipe; it differs in: {', '.join(differ[:10])}")
     learning.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}, strict=True)
-    learning.objectives.load_state_dict({n.removeprefix("objectives."): t for n, t in tensors.items() if n.startswith("objectives.")}, strict=True)
+    heads = {n.removeprefix("objectives."): t for n, t in tensors.items() if n.startswith("objectives.")}
+    learning.objectives.load_state_dict({**learning.objectives.state_dict(), **heads}, strict=True)  # the names are compared above
     for number, entry in enumerate(learning.optimizer.state.values()):
         for key, value in entry.items():
             value.copy_(tensors[f"optimizer.{number}.{key}"])
@@ -71,7 +72,10 @@ def discard(folder: Path) -> None:
 
 
 def _tensors(learning: Learning) -> dict[str, Tensor]:
-    found = {f"model.{n}": t for n, t in learning.model.state_dict().items()} | {f"objectives.{n}": t for n, t in learning.objectives.state_dict().items()}
+    model, heads = (part.state_dict(keep_vars=True) for part in (learning.model, learning.objectives))
+    owned = {id(t) for t in model.values()}  # what an objective holds of the model is saved once, as the model's
+    found = {f"model.{n}": t for n, t in model.items()}
+    found |= {f"objectives.{n}": t for n, t in heads.items() if id(t) not in owned}
     for number, entry in enumerate(learning.optimizer.state.values()):
         found |= {f"optimizer.{number}.{key}": value for key, value in entry.items()}
     for number, trick in enumerate(learning.tricks):

@@ -8,9 +8,13 @@ from wbdc.nets.model import VideoClassifier
 
 
 class Objective(nn.Module):
-    """One loss. Subclass it in a file of its own. chance: its value for a model that knows nothing, to be logged beside it."""
+    """One loss. Subclass it in a file of its own. chance: its value for a model that knows nothing, to be logged beside it.
+
+    needs_labels: whether it learns from labelled videos only; those without a label (-1) then count for nothing in its loss.
+    """
 
     chance: float | None = None
+    needs_labels: bool = False
 
     def __init__(self, model: VideoClassifier, *, weight: float = 1.0):
         super().__init__()

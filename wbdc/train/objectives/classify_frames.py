@@ -14,13 +14,15 @@ from wbdc.train.objectives import Objective
 class ClassifyFrames(Objective):
     """A head of its own on the masked mean of the frames' vectors, dropped after training. smoothing: as in classify."""
 
+    needs_labels = True
+
     def __init__(self, model: VideoClassifier, *, weight: float = 0.5, smoothing: float = 0.1):
         super().__init__(model, weight=weight)
         self.smoothing, self.chance = smoothing, math.log(model.head.out_features)
         self.head = nn.Linear(model.vision.dim, model.head.out_features)
 
     def loss(self, model: VideoClassifier, seen: Fused, batch: Batch, whole: Batch) -> Tensor:
-        """Average over the videos that show frames; 0 when none does."""
-        shown = batch.frame_mask.any(1)
+        """Average over the videos that have a label and show frames; 0 when none does."""
+        shown = batch.frame_mask.any(1) & (batch.label >= 0)
         scores = self.head(Tokens(seen.looked, batch.frame_mask).mean()[shown]).float()
         return F.cross_entropy(scores, batch.label[shown], label_smoothing=self.smoothing, reduction="sum") / shown.sum().clamp(min=1)
