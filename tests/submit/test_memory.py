@@ -44,6 +44,25 @@ def test_a_process_that_has_ended_holds_nothing():
     assert watch.peak == 0
 
 
+def test_memory_is_sampled_over_time():
+    """A process that takes 100 MB more after a while: the samples show both states, in the order of time."""
+    code = "import time; time.sleep(1); b = bytearray(100 << 20); b[::4096] = b'x' * len(b[::4096]); time.sleep(30)"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    watch = Watch(process.pid)
+    try:
+        watch.start()
+        for _ in range(200):
+            if watch.samples and watch.samples[-1][1] > 100 << 20:
+                break
+            watch.join(0.1)
+        watch.stop()
+        seconds, held = zip(*watch.samples)
+        assert list(seconds) == sorted(seconds) and held[0] < 50 << 20 < 100 << 20 < held[-1]
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_the_network_is_cut_off_and_a_canary_proves_it():
     means, said = packed.network()
     assert said == (f"cut off by {' '.join(means)}; a canary could not connect" if means else "not cut off: unshare is not allowed here")

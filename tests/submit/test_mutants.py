@@ -28,6 +28,7 @@ class Fake:
     after: float = 0.0  # seconds a video, once its last row is written
     unasked: float = 0.0  # seconds a video more, when it is not asked for timings
     peak: int = 2 * GB
+    grows: object = None  # bytes of memory beyond the peak of the start: f(videos answered) -> bytes
     device: str = "cpu"
     precision: str = "fp32"
     cost: object = None  # of a video: f(place in the run, id, ids answered before) -> seconds
@@ -50,7 +51,10 @@ class Fake:
         told = {"marks": marks, "batches": batches, "stages": {"decode": 1.0}, "ahead": 4, "device": self.device, "threads": 1, "precision": precision or self.precision}
         if timings:
             publish_json(timings, self.claims(told) if self.claims else told)
-        return Ran(0, now + 0.3 + self.after * len(sample), "", self.peak)
+        extra = self.grows or (lambda videos: 0)
+        memory = [(at, self.peak + extra(videos)) for videos, at in batches]
+        peak = max(held for _, held in memory)
+        return Ran(0, now + 0.3 + self.after * len(sample), "", peak, memory)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +145,23 @@ def test_mishap_each_video_slower_than_the_last_in_noise(judge):
 def test_mutant_memory_spike(judge):
     said = judge(Fake(peak=81 * GB))
     assert said.word == "FAIL" and said.code == 5 and "it holds 81.0 GB of memory, and the judge has 80.0 GB" in said.sentence
+
+
+def test_mishap_memory_that_grows_with_the_videos(judge):
+    """2 GB and 4 MB a video: 10 GB when the sample ends, 100 GB at the last item; the judge has 80 GB."""
+    said = judge(Fake(grows=lambda videos: videos * 4 * 2**20))
+    assert said.word == "FAIL" and said.facts["peaks"]["memory"] < 11 * GB
+    assert "its memory grows by 4.0 MB a video to 99.7 GB at 25,000 videos, and the judge has 80.0 GB" in said.sentence
+    assert said.facts["memory_growth"]["expected"] == pytest.approx(99.66 * GB, rel=0.01)
+
+
+def test_mishap_memory_that_grows_in_noise(judge):
+    """Give or take 10 %, it never passes. 2 MB a video fit, and caches that fill and stay are no growth."""
+    noise = np.random.default_rng(2).normal(1, 0.1, 30_000)
+    assert judge(Fake(grows=lambda videos: int(videos * 4 * 2**20 * noise[videos]))).word != "PASS"
+    assert judge(Fake(grows=lambda videos: videos * 2 * 2**20)).word == "PASS"
+    assert judge(Fake(grows=lambda videos: min(videos, 400) * 10 * 2**20)).word == "PASS"
+    assert judge(Fake(grows=lambda videos: int(GB * noise[videos]))).word == "PASS"
 
 
 def test_mutant_gpu_memory(judge):

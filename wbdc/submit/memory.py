@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 from wbdc.core.processes import began, read_number, tree
@@ -20,6 +21,8 @@ class Watch(threading.Thread):
     def __init__(self, root: int):
         super().__init__(daemon=True)
         self.root, self.peak, self._over = root, 0, threading.Event()
+        self.started = time.perf_counter()
+        self.samples: list[tuple[float, int]] = []  # seconds since the start, bytes (PSS) of all processes
         self.seen: dict[int, str | None] = {}  # every process of the tree, and when it began
 
     def run(self) -> None:
@@ -31,7 +34,10 @@ class Watch(threading.Thread):
         """Take the tree as it is now into account."""
         processes = tree(self.root)
         self.seen |= {process: began(process) for process in processes if process not in self.seen}
-        self.peak = max(self.peak, sum(map(_shared, processes)), *(_highest(p) for p in processes), 0)
+        held = sum(map(_shared, processes))
+        if held:
+            self.samples.append((time.perf_counter() - self.started, held))
+        self.peak = max(self.peak, held, *(_highest(p) for p in processes), 0)
 
     def stop(self) -> int:
         """End, and return the peak."""

@@ -37,6 +37,7 @@ class Ran(NamedTuple):
     seconds: float
     stderr: str
     peak: int = 0
+    memory: Sequence[tuple[float, int]] = ()  # seconds since the start, bytes of all its processes
 
 
 def run_packed(
@@ -75,7 +76,7 @@ def run_packed(
                 watch.kill()
                 process.wait()
             said.seek(0)
-            ran = Ran(process.returncode, seconds, said.read().decode(errors="replace"), peak)
+            ran = Ran(process.returncode, seconds, said.read().decode(errors="replace"), peak, watch.samples)
     if ran.code:
         raise failure(ran)
     return ran

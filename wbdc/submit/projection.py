@@ -188,14 +188,16 @@ def persistent_trend(
 ) -> tuple[Trend, float]:
     """Fit the trend of all values, and the least slope that they and both of their halves support.
 
-    A jump lies in one of the halves, so the other one shows no growth: the least slope is 0.
+    The least slope is the lower bound of all values, or less where a half is flatter. A jump lies in one of the halves, so the other one shows no growth: the least slope is 0.
     """
     half = len(values) // 2
     whole, first, second = (
         trend(values[part], weights[part], positions[part], block, seed)
         for part in (slice(None), slice(half), slice(half, None))
     )
-    return whole, max(0.0, min(whole.low, first.low, second.low))
+    if min(first.low, second.low) <= 0:
+        return whole, 0.0
+    return whole, max(0.0, min(whole.low, first.slope, second.slope))
 
 
 def _extrapolated(

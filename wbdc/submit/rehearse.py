@@ -21,6 +21,7 @@ from wbdc.core.files import publish_json, read_json
 from wbdc.core.findings import Findings
 from wbdc.submit.doubts import MOST, cached, changed, crowded, watched
 from wbdc.submit.manifest import RECEIPT
+from wbdc.submit.memory_growth import describe_growth, extrapolate_memory
 from wbdc.submit.packed import LEAST, network, run_packed
 from wbdc.submit.probe import probe, stretched, stretches
 from wbdc.submit.projection import AMPLE, SMALL, Cold, Steady, elsewhere, project
@@ -52,6 +53,7 @@ class Timed(NamedTuple):
     peak: int
     labels: list[str]
     timings: dict
+    memory: Sequence[tuple[float, int]] = ()  # as `Ran`
 
 
 def rehearse(
@@ -104,6 +106,9 @@ def rehearse(
     progress("steady sample", cold_starts + 1, cold_starts + 1)
     peaks = {"memory": max(t.peak for t in [*starts, untimed, long]), "gpu_memory": max(t.timings.get("gpu_peak", 0) for t in [*starts, long])}
     over = [crowded(peaks[kind], getattr(limits, kind, None), called) for kind, called in (("memory", "memory"), ("gpu_memory", "GPU memory"))]
+    growth = extrapolate_memory(long.memory, long.timings["batches"], items, seed)
+    beyond, doubt = describe_growth(growth, getattr(limits, "memory", None), items)
+    over, doubts = [*over, beyond], [*doubts, doubt]
     shared = shares(long.timings["stages"], _answering(long.timings))
     spans = stretches(probe(device, threads), judge) if judge else None
     if spans:
@@ -111,6 +116,7 @@ def rehearse(
     verdict = conclude(found, shared, _kits(folder), items=items, seconds=seconds, doubts=[d for d in doubts if d], over=[o for o in over if o])
     facts = {**verdict.facts, "bound": manifest["bound"], "split": judged.split, "sampled": len(chosen), "of": len(judged.videos), "seed": seed, "peaks": peaks}
     facts |= {"colds": [c._asdict() for c in colds], "untimed": untimed.seconds, "changed_by_half_precision": share}
+    facts["memory_growth"] = growth._asdict()
     facts |= {"stretches": spans and {stage: list(span) for stage, span in spans.items()}}
     facts |= {"stages": long.timings["stages"], "machine": _machine(long.timings)}
     publish_json(folder / RECEIPT, facts)
@@ -199,7 +205,7 @@ def _timed(
         told = read_json(timings) if asked else {}
     if asked and (wanted := find_device(device).type) != torch.device(told["device"]).type:
         raise EnvironmentLacks(f"the packed folder ran on {told['device']}, not on {wanted}, which was to be timed")
-    return Timed(ran.seconds, ran.peak, labels, told)
+    return Timed(ran.seconds, ran.peak, labels, told, ran.memory)
 
 
 def _answering(timings: dict) -> float:
