@@ -198,3 +198,57 @@ def test_ranks_of_torchrun_make_the_very_views_that_one_process_makes(data, tmp_
     assert ran.returncode == 0, ran.stderr
     made = [{str(p.relative_to(tmp_path / work)): p.read_bytes() for p in (tmp_path / work).rglob("*.safetensors")} for work in ("one", "two")]
     assert made[0] == made[1] and sum("looked" in name for name in made[0]) == 2
+
+
+@pytest.mark.parametrize("words, code, said", [
+    (("predict", "--data", "/nowhere"), 2, "/nowhere is not a folder"),
+    (("predict", "--split", "tset"), 2, "has no split 'tset'; did you mean 'test'?"),
+    (("predict", "--out", "."), 2, ". is a folder; name a file to write"),
+    (("predict", "--out", "{file}/result.csv"), 7, "cannot be written: Not a directory"),
+    (("predict", "--out", "/proc/nowhere/result.csv"), 7, "cannot be written"),
+    (("submit", "--data", "/nowhere"), 2, "/nowhere is not a folder"),
+    (("submit", "--into", "{file}/packed"), 7, "cannot be written: Not a directory"),
+    (("submit", "--into", "{file}"), 2, "is no submission of wbdc"),
+    (("ensemble", "--name", "x" * 300), 7, "name too long"),
+])  # fmt: skip
+def test_a_path_that_cannot_be_used_is_refused_before_a_model_is_loaded(work, tmp_path, monkeypatch, words, code, said):
+    from wbdc.serve import engine
+    from wbdc.submit import package
+
+    def never(*_, **__):
+        raise AssertionError("a model was read")
+
+    (tmp_path / "file").write_text("x")
+    for module, name in ((engine, "load"), (package, "check_seal")):
+        monkeypatch.setattr(module, name, never)
+    result = toys.wbdc(*(word.format(file=tmp_path / "file") for word in words), "--work", work)
+    assert result.exit_code == code and said in result.stderr and len(result.stderr.splitlines()) == 1, result.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("words", [("prepare", "--data", "{data}"), ("demo", "--videos", "40")])
+def test_a_work_folder_that_cannot_be_written_is_refused_before_the_data_are_read(data, tmp_path, words):
+    (tmp_path / "file").write_text("x")
+    option = {"prepare": "--work", "demo": "--into"}[words[0]]
+    result = toys.wbdc(*(word.format(data=data) for word in words), option, tmp_path / "file" / "work")
+    assert result.exit_code == 7 and "cannot be written: Not a directory" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_fault_31_two_commands_do_not_make_one_output(work, tmp_path):
+    from wbdc.core.files import hold_output
+
+    for folder, words in ((tmp_path / "result.csv", ("predict", "--out", tmp_path / "result.csv")), (work / "ensembles" / "other", ("ensemble", "--name", "other"))):
+        with hold_output(folder):
+            result = toys.wbdc(*words, "--work", work)
+        assert result.exit_code == 8 and f"{folder} is being made by process" in result.stderr
+        assert not folder.exists() and not folder.with_name(f".{folder.name}.lock").exists()
+
+
+@pytest.mark.parametrize("words", [
+    ("predict", "--threads", "-3"), ("predict", "--threads", "0"), ("predict", "--threads", "9" * 30), ("predict", "--threads", "nan"),
+    ("ensemble", "--qps", "nan"), ("ensemble", "--limit", "inf"), ("ensemble", "--limit", "-1"), ("ensemble", "--qps", "70", "--items", "9" * 400),
+    ("submit", "--cap", "nan"), ("submit", "--sample", "0"), ("submit", "--limit", "nan"), ("verify", ".", "--tolerance", "nan"),
+])  # fmt: skip
+def test_a_number_that_makes_no_sense_is_a_fault_of_usage(words):
+    result = toys.wbdc(*words)
+    assert result.exit_code == 2 and f"Invalid value for '{words[-2]}'" in result.stderr and "Traceback" not in result.stderr

@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from small import python
 
 from wbdc.core import files
-from wbdc.core.errors import EnvironmentLacks, FolderInUse, IntegrityBroken, OutOfResources
+from wbdc.core.errors import EnvironmentLacks, FolderInUse, IntegrityBroken, OutOfResources, UsageFault
 
 OLD, NEW = b"old" * 1000, b"new" * 2000
 
@@ -156,7 +156,7 @@ def test_fault_9_a_read_only_folder_is_exit_7(path, monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(EnvironmentLacks, match="cannot be written to.*--work") as caught:
+    with pytest.raises(EnvironmentLacks, match="cannot be written: .*choose another place") as caught:
         files.publish_bytes(path, NEW)
     assert caught.value.code == 7 and path.read_bytes() == OLD and names(path.parent) == ["kept.bin"]
 
@@ -164,7 +164,7 @@ def test_fault_9_a_read_only_folder_is_exit_7(path, monkeypatch, number):
 @pytest.mark.parametrize("use", [lambda folder: files.publish_bytes(folder / "x", NEW), lambda folder: files.hold(folder).__enter__()])
 def test_fault_9_a_folder_that_cannot_be_made_is_exit_7(path, use):
     for folder in (path, path / "deeper"):  # a file stands in its place
-        with pytest.raises(EnvironmentLacks, match="cannot be written to"):
+        with pytest.raises(EnvironmentLacks, match="cannot be written: "):
             use(folder)
 
 
@@ -317,3 +317,104 @@ def test_who_waits_gets_its_turn(tmp_path):
         turns.append("first")
     waiter.join(10)
     assert turns == ["first", "second"]
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "where, fault, said",
+    [
+        (".", UsageFault, "is a folder; name a file"),
+        ("pipe", UsageFault, "is no regular file"),
+        ("kept.bin/result.csv", EnvironmentLacks, "Not a directory"),
+        ("kept.bin/deeper/result.csv", EnvironmentLacks, "Not a directory"),
+        ("loop/result.csv", EnvironmentLacks, "symbolic links"),
+        (LONG, EnvironmentLacks, "name too long"),
+        (f"{LONG}/result.csv", EnvironmentLacks, "name too long"),
+        ("y" * 250, EnvironmentLacks, "name too long"),  # only that of its temporary is
+        ("/proc/nowhere/result.csv", EnvironmentLacks, "cannot be written"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(path, where, fault, said):
+    os.mkfifo(path.parent / "pipe")
+    (path.parent / "loop").symlink_to("loop")
+    before = names(path.parent)
+    with pytest.raises(fault, match=said):
+        files.check_output(path.parent / where)
+    assert names(path.parent) == before
+
+
+def test_an_output_that_can_be_written_leaves_no_trace_of_the_check(path):
+    for good in (path, path.parent / "new.csv", path.parent / "new" / "deep" / "result.csv"):
+        files.check_output(good)
+    assert names(path.parent) == ["kept.bin"]
+
+
+@pytest.mark.parametrize("folder, said", [("kept.bin", "Not a directory"), ("loop", "symbolic links"), (LONG, "name too long")])
+def test_fault_9_a_folder_that_nobody_can_write_in_is_refused_before_any_work(path, folder, said):
+    (path.parent / "loop").symlink_to("loop")
+    with pytest.raises(EnvironmentLacks, match=said):
+        files.check_writable(path.parent / folder / "work")
+
+
+@pytest.mark.parametrize("number", [errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP])
+def test_what_the_system_refuses_is_one_sentence(number):
+    explained = files.explain(OSError(number, os.strerror(number), "there"))
+    assert explained.code == 7 and str(explained) == f"there cannot be used: {os.strerror(number)}; choose another place"
+    assert files.explain(OSError(errno.ENOMEM, "")).code == 9 and files.explain(OSError(errno.EPIPE, "")) is None
+
+
+def test_publishing_over_a_folder_is_exit_7(path):
+    (path.parent / "folder").mkdir()
+    with pytest.raises(EnvironmentLacks, match="folder cannot be written: Is a directory"):
+        files.publish_bytes(path.parent / "folder", NEW)
+
+
+OUTPUT_HOLDER = """
+import sys, time
+from pathlib import Path
+from wbdc.core import files
+with files.hold_output(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_fault_31_an_output_is_made_by_one_process_at_a_time(path):
+    process = python(OUTPUT_HOLDER, path, start=subprocess.Popen)
+    try:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(FolderInUse, match=f"kept.bin is being made by process {process.pid}; wait"), files.hold_output(path):
+            pass
+    finally:
+        process.kill()
+        process.communicate()
+    with files.hold_output(path):  # a killed holder holds nothing
+        assert names(path.parent) == [".kept.bin.lock", "kept.bin"]
+        with pytest.raises(FolderInUse), files.hold_output(path):
+            pass
+    assert names(path.parent) == ["kept.bin"]
+
+
+def test_fault_31_a_lock_that_is_removed_while_others_wait_for_it_keeps_them_apart(path):
+    """Who opens the lock file just before it is removed must not take the removed one for the lock."""
+    inside, most, done = [], [], []
+
+    def race():
+        while len(done) < 200:
+            try:
+                with files.hold_output(path):
+                    inside.append(1)
+                    most.append(len(inside))
+                    done.append(1)
+                    inside.pop()
+            except FolderInUse:
+                pass
+
+    runners = [threading.Thread(target=race) for _ in range(4)]
+    for runner in runners:
+        runner.start()
+    for runner in runners:
+        runner.join(20)
+    assert max(most) == 1 and names(path.parent) == ["kept.bin"]

@@ -8,6 +8,7 @@ import click
 
 from wbdc import __version__
 from wbdc.core.errors import OutOfResources, Stopped, WbdcError, hint
+from wbdc.core.files import explain
 from wbdc.core.stop_signals import interruptible
 
 ORDER = ("demo", "prepare", "kits", "pretrain", "train", "compare", "ensemble", "predict", "submit", "verify", "diff", "doctor")
@@ -40,6 +41,8 @@ class Commands(click.Group):
                     error = OutOfResources("memory ran out; take smaller batches")
                 elif isinstance(raised, WbdcError):
                     error = raised
+                elif isinstance(raised, OSError) and (explained := explain(raised)):
+                    error = explained
                 else:
                     raise
         from wbdc.cli.console import fail

@@ -1,6 +1,7 @@
 """The console: the only place where anything is printed. Results to stdout, progress and log to stderr."""
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +14,25 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+MAX_THREADS = 4096
+
+
+class FiniteRange(click.FloatRange):
+    """A number in a range; neither infinite nor "nan", which passes every comparison of a plain range."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
+
 work = click.option(
     "--work", type=click.Path(path_type=Path), default="work", show_default=True, envvar="WBDC_WORK", help="Where data, runs and ensembles lie."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 device = click.option("--device", default="auto", show_default=True, help="auto (the first GPU, else the CPU), cpu, cuda, cuda:1.")
-threads = click.option("--threads", type=click.IntRange(1), help="CPU threads; by default all this process may use. Part of what makes bits equal.")
+threads = click.option("--threads", type=click.IntRange(1, MAX_THREADS), help="CPU threads; by default all this process may use. Part of what makes bits equal.")
 seed = click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Everything random follows from it.")
 prepared = click.option("--prepared", help="Hash of the prepared data (or its start); by default the one prepared last.")
 dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")

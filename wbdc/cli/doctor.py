@@ -24,11 +24,13 @@ def doctor(probe: bool, out: Path | None, device: str, threads: int | None, as_j
       wbdc doctor --probe --out judge.json
     """
     from wbdc.core.errors import UsageFault
-    from wbdc.core.files import publish_json
+    from wbdc.core.files import check_output, publish_json
     from wbdc.submit.probe import probe as measure
 
     if out and not probe:
         raise UsageFault("--out keeps what --probe measures; say --probe too")
+    if out:
+        check_output(out)
     found = _machine(device, threads)
     if probe:
         found["profile"] = measure(device, threads)

@@ -11,9 +11,9 @@ from wbdc.cli import console
 @click.option("--run", "runs", multiple=True, help="A run to take, or a form of it: 'RUN frames=4'. Repeatable; by default every finished run of the prepared data.")
 @click.option("--folds", help="Learn and score on these folds alone, such as 0,1; by default all that the members share.")
 @click.option("--name", default="ensemble", show_default=True, help="What to call it.")
-@click.option("--limit", type=click.FloatRange(min=0, min_open=True), help="Seconds for all videos at the judge's: measure what members cost here, and keep those that fit.")
-@click.option("--qps", type=click.FloatRange(min=0, min_open=True), help="The limit as videos a second instead.")
-@click.option("--items", type=click.IntRange(1), help="Videos of the final run; by default the competition's.")
+@click.option("--limit", type=console.FiniteRange(min=0, min_open=True), help="Seconds for all videos at the judge's: measure what members cost here, and keep those that fit.")
+@click.option("--qps", type=console.FiniteRange(min=0, min_open=True), help="The limit as videos a second instead.")
+@click.option("--items", type=click.IntRange(1, 10**9), help="Videos of the final run; by default the competition's.")
 @click.option("--frames", help="With a limit: also try fewer frames, such as 8,4.")
 @click.option("--length", help="With a limit: also try shorter texts, such as 128,64 tokens.")
 @click.option("--precision", help="Serve in this precision; with a limit: also try these, such as bf16,fp32.")
@@ -44,6 +44,7 @@ def ensemble(
       wbdc ensemble --qps 70 --frames 8,4
     """
     from wbdc.core.errors import UsageFault
+    from wbdc.core.files import check_writable, hold_output
     from wbdc.ensemble.store import build, choose
     from wbdc.prepare.dataset import open_prepared
 
@@ -60,7 +61,9 @@ def ensemble(
     if dry_run:
         names = [form.name for form in chosen]
         return console.show({"members": names}) if as_json else console.tell(f"Would blend {', '.join(names)}.")
-    with console.progress(as_json) as progress:
+    folder = work / "ensembles" / name
+    check_writable(folder)
+    with hold_output(folder), console.progress(as_json) as progress:
         if limit or qps:
             report = _within(work, name, chosen, Path(ready.facts["data"]), limit, qps, items, frames, length, precision, device, threads, priors, draws, seed, progress)
         else:

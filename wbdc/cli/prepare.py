@@ -47,6 +47,7 @@ def prepare(
     from wbdc.core import plug
     from wbdc.core.device import find_device, use_threads
     from wbdc.core.errors import DataInvalid, UsageFault, hint
+    from wbdc.core.files import check_writable
     from wbdc.prepare import engines
     from wbdc.prepare.build import KEPT
     from wbdc.prepare.build import prepare as build
@@ -60,6 +61,8 @@ def prepare(
         raise UsageFault("--check-only writes nothing, so there is nothing that --kit or --engine could do; leave them out")
     if listed and listed not in CATALOGUE:
         raise UsageFault(f"no finding called {listed!r}{hint(listed, sorted(CATALOGUE))}")
+    if not (check_only or dry_run):
+        check_writable(work)
     contest = plug.build(competitions, {"use": competition})
     count = threads or len(os.sched_getaffinity(0))
     settings = {"folds": folds, "seed": seed, "threads": count}

@@ -14,7 +14,7 @@ from wbdc.cli import console
 @click.option("--retrain", "anew", is_flag=True, help="Train each folder again with its train.sh; exit 4 when the score differs by more than --tolerance.")
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Raw data folder, for --rerun and --retrain.")
 @click.option("--sample", type=click.IntRange(1), default=256, show_default=True, help="Most test videos that --rerun answers.")
-@click.option("--tolerance", type=click.FloatRange(min=0), default=0.003, show_default=True, help="By how much the retrained out-of-fold score may differ.")
+@click.option("--tolerance", type=console.FiniteRange(min=0), default=0.003, show_default=True, help="By how much the retrained out-of-fold score may differ.")
 @click.option("--work", type=click.Path(path_type=Path), help="Folder to retrain in, kept, so that a stopped --retrain goes on; by default a temporary one.")
 @console.seed
 @console.device

@@ -2,19 +2,25 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
+import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from wbdc.core.errors import EnvironmentLacks, FolderInUse, IntegrityBroken, OutOfResources, WbdcError
+from wbdc.core.errors import EnvironmentLacks, FolderInUse, IntegrityBroken, OutOfResources, UsageFault, WbdcError
 
 SEAL = "DONE.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+CLOSED = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO
+)  # fmt: skip
+EXHAUSTED = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 
 
 def publish(path: Path, write: Callable[[Path], None]) -> None:
@@ -23,7 +29,7 @@ def publish(path: Path, write: Callable[[Path], None]) -> None:
     A reader sees the old file or the new one, also after a crash or a power loss.
     Raises OutOfResources when the disk is full, EnvironmentLacks when the folder cannot be written.
     """
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
@@ -36,7 +42,7 @@ def publish(path: Path, write: Callable[[Path], None]) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise _explained(error, path) or error
+        raise explain(error, path) or error
 
 
 def publish_bytes(path: Path, data: bytes) -> None:
@@ -136,7 +142,7 @@ def hold(folder: Path, *, wait: bool = False) -> Iterator[None]:
         holder = (folder / ".holder.lock").read_text() if (folder / ".holder.lock").is_file() else ""
         raise FolderInUse(f"{folder} is in use by {holder or 'another process'}; wait for it to end") from error
     except OSError as error:
-        raise _explained(error, folder / ".lock") or error
+        raise explain(error, folder / ".lock") or error
     try:
         _write(folder / ".holder.lock", f"process {os.getpid()}".encode())
         sweep(folder)
@@ -145,19 +151,112 @@ def hold(folder: Path, *, wait: bool = False) -> Iterator[None]:
         lock.release()
 
 
-def _explained(error: BaseException, path: Path) -> WbdcError | None:
-    """Say in our words why a file could not be written. Writers in Rust only mention the number: "(os error 28)"."""
+def explain(error: BaseException, path: Path | None = None) -> WbdcError | None:
+    """Explain in one sentence why the system refused a file or memory; None for errors of another kind.
+
+    path: the file that was written; by default what the error names. Writers in Rust only mention the number: "(os error 28)".
+    """
     mentioned = re.search(r"\(os error (\d+)\)", str(error))
     number = int(mentioned[1]) if mentioned else getattr(error, "errno", None)
+    name = path or getattr(error, "filename", None) or "a file"
     if number in FULL:
-        free = shutil.disk_usage(next(p for p in path.parents if p.is_dir())).free
-        said = OutOfResources(f"{path} could not be written: {os.strerror(number)}, {free:,} bytes are free there; make room and run the command again")
+        places = (place for place in Path(name).absolute().parents if place.is_dir())
+        why = f"{os.strerror(number)}, {shutil.disk_usage(next(places)).free:,} bytes are free there"
+        explained = OutOfResources(f"{name} could not be written: {why}; make room and run the command again")
     elif number in CLOSED:
-        said = EnvironmentLacks(f"{path.parent} cannot be written to: {os.strerror(number)}; choose another folder with --work")
+        explained = EnvironmentLacks(f"{name} cannot be {'written' if path else 'used'}: {os.strerror(number)}; choose another place")
+    elif number in EXHAUSTED:
+        explained = OutOfResources(f"{name} could not be opened or made: {os.strerror(number)}; run fewer processes or raise the limit")
     else:
         return None
-    said.__cause__ = error
-    return said
+    explained.__cause__ = error
+    return explained
+
+
+def check_output(path: Path) -> None:
+    """Refuse an output file that could not be written, before any work is done for it.
+
+    Raises UsageFault for a folder or a device, EnvironmentLacks for a place where nothing can be written.
+    """
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except FileNotFoundError:
+        kind = stat.S_IFREG
+    except OSError as error:
+        raise explain(error, path) or error
+    if kind != stat.S_IFREG:
+        raise UsageFault(f"{path} is {'a folder' if kind == stat.S_IFDIR else 'no regular file'}; name a file to write")
+    check_writable(path.parent, _temporary(path).name)
+
+
+def check_writable(folder: Path, name: str = "") -> None:
+    """Refuse a folder in which no file called `name` could be made, before any work is done for it. Raises EnvironmentLacks."""
+    try:
+        below, place = name, folder.absolute()
+        while not os.path.lexists(place):
+            below, place = place.name, place.parent
+        with contextlib.suppress(FileNotFoundError):
+            (place / below).lstat()  # too long a name?
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise explain(error, folder) or EnvironmentLacks(f"{folder} cannot be written: {why}; choose another place") from error
+
+
+def check_input(folder: Path) -> None:
+    """Refuse a data folder that is not there, before any work is done. Raises UsageFault."""
+    if not os.path.isdir(folder):
+        raise UsageFault(f"{folder} is not a folder; give the folder of the data with --data")
+
+
+@contextlib.contextmanager
+def hold_output(path: Path) -> Iterator[None]:
+    """Hold the name of an output alone for the length of a block, by a hidden file beside it that goes when the block ends.
+
+    Raises FolderInUse at once, naming the holder. A killed holder holds nothing. Where the file system has no locks, nobody is
+    kept out.
+    """
+    lock = path.parent / f".{path.name}.lock"
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = _lock(lock)
+    except BlockingIOError as error:
+        holder = error.filename or "another process"
+        raise FolderInUse(f"{path} is being made by {holder}; wait for it to end, or choose another name") from error
+    except OSError as error:
+        raise explain(error, path) or error
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()}".encode())
+        yield
+    finally:
+        lock.unlink(missing_ok=True)  # while it is still locked: whoever waits for it sees that it is gone
+        os.close(handle)
+
+
+def _lock(path: Path) -> int:
+    """Lock a file and return its handle. Raises BlockingIOError with the holder's name in place of the file's."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(handle, 100, 0).decode(errors="replace")
+            os.close(handle)
+            raise BlockingIOError(error.errno, error.strerror, holder) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                os.close(handle)
+                raise
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
+        os.close(handle)  # its holder removed it in the meantime
+
+
+def _temporary(path: Path) -> Path:
+    return path.parent / f".{path.name}.{os.getpid()}.tmp"
 
 
 def _write(path: Path, data: bytes) -> None:

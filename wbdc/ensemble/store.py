@@ -168,7 +168,7 @@ def open_ensemble(work: Path, name: str) -> tuple[Path, dict]:
     """Open a saved ensemble: (folder that member folders are relative to, blend). Raises UsageFault."""
     folder = work / "ensembles" / name
     if sealed(folder) is None:
-        made = sorted(p.name for p in (work / "ensembles").glob("*")) if (work / "ensembles").is_dir() else []
+        made = sorted(p.name for p in (work / "ensembles").glob("[!.]*")) if (work / "ensembles").is_dir() else []
         raise UsageFault(f"no ensemble called {name!r}{hint(name, made)}; make one with `wbdc ensemble`")
     return work, read_json(folder / BLEND)
 

@@ -16,8 +16,8 @@ from wbdc import competitions
 from wbdc.competitions import Competition, Video
 from wbdc.core import plug
 from wbdc.core.device import called, find_device, find_precision, use_threads
-from wbdc.core.errors import Stopped, UsageFault, WbdcError
-from wbdc.core.files import publish, publish_json, read_json
+from wbdc.core.errors import Stopped, UsageFault, WbdcError, hint
+from wbdc.core.files import check_input, check_output, explain, publish, publish_json, read_json
 from wbdc.core.findings import Findings
 from wbdc.core.stop_signals import interruptible
 from wbdc.serve.blend import lift
@@ -27,6 +27,7 @@ from wbdc.serve.ranks import gather, here, part
 from wbdc.serve.schedule import until
 
 BLEND = "blend.json"
+MAX_THREADS = 4096
 CONTEST = "contest"  # as a deadline: what the contest allows
 
 
@@ -43,14 +44,20 @@ def serve(
     Started by torchrun, ranks share the videos: rank 0 publishes, the others return None.
     Raises IntegrityBroken, DataInvalid, ResultInvalid, EnvironmentLacks.
     """
+    check_input(data)
+    check_output(out)
     contest = plug.build(competitions, {"use": blend["competition"]})
+    known = contest.splits(data)
+    split = split or contest.test_split(known)
+    if split not in known:
+        raise UsageFault(f"{data} has no split {split!r}{hint(split, known)}")
     where, count = find_device(device), use_threads(threads)
     marks = {"imported": time.perf_counter() - began}
     engine = _open(home, blend, where, precision, count)
     say(f"{len(blend['members'])} models in {called(engine.precision)} on {where}, {count} threads")
     marks["loaded"] = time.perf_counter() - began
     findings = Findings()
-    videos = _chosen(list(contest.videos(data, split or contest.test_split(contest.splits(data)), findings)), sample)
+    videos = _chosen(list(contest.videos(data, split, findings)), sample)
     marks["listed"] = time.perf_counter() - began
     batches: list[tuple[int, float]] = []
 
@@ -99,7 +106,10 @@ def main(home: Path, began: float, argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("error: stopped before the result was written", file=sys.stderr)
         code = Stopped.code
-    except WbdcError as error:
+    except (WbdcError, OSError) as raised:
+        error = raised if isinstance(raised, WbdcError) else explain(raised)
+        if error is None:
+            raise
         print(f"error: {error}", file=sys.stderr)
         code = error.code
     if given.deadline is not None:
@@ -118,7 +128,7 @@ def _run(home: Path, began: float, given: argparse.Namespace, argv: list[str] | 
     parser.add_argument("--split", help="split to answer; by default the test split")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument("--precision", help="auto, fp32, bf16, fp16; by default what blend.json says")
-    parser.add_argument("--threads", type=int, help="CPU threads; by default all this process may use")
+    parser.add_argument("--threads", type=_threads, help="CPU threads; by default all this process may use")
     parser.add_argument("--deadline", type=_deadline, help="seconds, start included, by which a complete result is there, of fewer models if need be; contest: its limit")
     parser.add_argument("--sample", type=Path, help="file of ids, one a line: answer only these")
     parser.add_argument("--probabilities", type=Path, help="also write the probabilities (safetensors)")
@@ -131,6 +141,8 @@ def _run(home: Path, began: float, given: argparse.Namespace, argv: list[str] | 
         sys.stdin.reconfigure(errors="replace")
         answer_calls(engine, contest, sys.stdin, _reply, lifts)
         return
+    for path in filter(None, (given.probabilities, given.timings)):
+        check_output(path)
     answers, timings = serve(
         home, blend, given.data, given.out, split=given.split, device=given.device, precision=given.precision, threads=given.threads,
         sample=_listed(given.sample) if given.sample else None, deadline=given.deadline, say=lambda line: print(line, file=sys.stderr), progress=lambda done, of: None, began=began,
@@ -157,6 +169,12 @@ def _deadline(given: str) -> float | str:
     if given != CONTEST and not 0 < float(given) < math.inf:
         raise argparse.ArgumentTypeError("no time at all, or no end; give seconds, more than 0, or leave it out")
     return given if given == CONTEST else float(given)
+
+
+def _threads(given: str) -> int:
+    if not 1 <= int(given) <= MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"give 1 to {MAX_THREADS:,} threads, or leave it out")
+    return int(given)
 
 
 def _contest_limit(contest: Competition, videos: int) -> float | None:

@@ -13,7 +13,7 @@ import wbdc
 from wbdc import competitions
 from wbdc.core import plug
 from wbdc.core.errors import IntegrityBroken, UsageFault
-from wbdc.core.files import check_seal, publish, publish_bytes, publish_json, read_json, sealed, sha256
+from wbdc.core.files import check_seal, check_writable, publish, publish_bytes, publish_json, read_json, sealed, sha256
 from wbdc.serve.predict import MODEL, TOKENIZER, WEIGHTS
 from wbdc.submit import scripts
 from wbdc.submit.ledger import ledger, table
@@ -104,10 +104,16 @@ def _tell_origins(making: Path, needed: str, told: list[dict]) -> list[dict]:
     return distinct
 
 
+def check_into(into: Path) -> None:
+    """Refuse a folder that cannot be packed into. Raises UsageFault, or EnvironmentLacks where nothing can be written."""
+    if os.path.exists(into) and not (into / MANIFEST).is_file():
+        raise UsageFault(f"{into} exists and is no submission of wbdc; choose another name")
+    check_writable(into)
+
+
 def _check(into: Path, members: Sequence[Packed]) -> None:
     """Refuse what cannot be packed, before anything is written."""
-    if into.exists() and not (into / MANIFEST).is_file():
-        raise UsageFault(f"{into} exists and is no submission of wbdc; choose another name")
+    check_into(into)
     names = [m.name for m in members]
     if not members or len(set(names)) < len(names):
         raise UsageFault(f"a submission takes one or more members, each once; got {', '.join(names) or 'none'}")

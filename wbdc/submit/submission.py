@@ -14,13 +14,13 @@ from wbdc.competitions import CLIPS
 from wbdc.core import plug
 from wbdc.core.device import use_threads
 from wbdc.core.errors import IntegrityBroken, ResultInvalid
-from wbdc.core.files import read_json
+from wbdc.core.files import check_input, read_json
 from wbdc.core.findings import Findings
 from wbdc.prepare.dataset import Prepared
 from wbdc.serve.entry import serve
 from wbdc.submit.difference import ask, drawn
 from wbdc.submit.doubts import MOST
-from wbdc.submit.package import Packed, kit_file, pack
+from wbdc.submit.package import Packed, check_into, kit_file, pack
 from wbdc.submit.rehearse import rehearse
 from wbdc.submit.targets import find_target, make_target
 from wbdc.submit.verify import verify
@@ -66,6 +66,8 @@ def submit(
 
     Returns {"files", "bytes", "proved", "latency": {"word", "sentence", "code", ...} or None}. Raises what its steps raise.
     """
+    check_input(data)
+    check_into(into)
     known = plug.build(competitions, {"use": blend["competition"]}).targets
     threads, targets = use_threads(asked.threads), {name: find_target(known, name) for name in asked.targets}
     say(f"packing {len(blend['members'])} models into {into}")
