@@ -1,13 +1,18 @@
 """Every kind of tampering is seen, before anything of the folder runs; every wrong result file is refused."""
 
+import importlib.util
+import json
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from wbdc.core.errors import IntegrityBroken, ResultInvalid
 from wbdc.core.files import publish_json, read_json
+from wbdc.submit.manifest import bound
 from wbdc.submit.verify import check_result, verify
 
 
@@ -70,6 +75,193 @@ def test_a_damaged_package_refuses_to_run_before_it_imports_anything(copy, name)
     flip(copy / name) if name != "manifest.json" else (copy / name).unlink()
     ran = subprocess.run([sys.executable, "-I", copy / "main.py"], capture_output=True, text=True, cwd="/", check=False)
     assert ran.returncode == 4 and name in ran.stderr and ran.stderr.count("\n") == 1
+
+
+def start(folder, *before) -> subprocess.CompletedProcess:
+    """Start main.py as the judge does; --help ends it after all imports."""
+    command = [sys.executable, *(before or ["-I"]), folder / "main.py", "--help"]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd="/", check=False, timeout=60
+    )
+
+
+PLANTED = "raise SystemExit('planted code ran')"
+
+
+@pytest.mark.parametrize("options", [["-I"], ["-B"]], ids=["isolated", "not isolated"])
+def test_nothing_beside_main_py_is_imported(copy, options):
+    """Files beside main.py are not checked at the judge's, so they must not be found either."""
+    for name in ("torch", "numpy", "safetensors", "hashlib", "json", "argparse"):
+        (copy / f"{name}.py").write_text(PLANTED)
+    ran = start(copy, *options)
+    assert ran.returncode == 0 and "--probabilities" in ran.stdout, ran.stderr
+
+
+def compiled(folder, name: str) -> str:
+    """Plant bytecode that Python would read instead of the source, whose time and size fit."""
+    path = folder / name
+    cached = Path(importlib.util.cache_from_source(str(path)))
+    cached.parent.mkdir(exist_ok=True)
+    code = importlib._bootstrap_external._code_to_timestamp_pyc(
+        compile(PLANTED, str(path), "exec"), int(path.stat().st_mtime), path.stat().st_size
+    )
+    cached.write_bytes(code)
+    return str(cached.relative_to(folder))
+
+
+def shadow(folder) -> str:
+    (folder / "wbdc/core/files").mkdir()
+    (folder / "wbdc/core/files/__init__.py").write_text(PLANTED)
+    return "wbdc/core/files/__init__.py (extra)"
+
+
+def unlist(folder) -> str:
+    """Drop the entry of a file, so that nothing compares it, and give it other content."""
+    manifest = read_json(folder / "manifest.json")
+    del manifest["files"]["wbdc/core/tokens.py"]
+    publish_json(folder / "manifest.json", manifest)
+    (folder / "wbdc/core/tokens.py").write_text(PLANTED)
+    return "manifest.json (changed)"
+
+
+def unlist_and_bind(folder) -> str:
+    unlist(folder)
+    manifest = read_json(folder / "manifest.json")
+    publish_json(folder / "manifest.json", manifest | {"bound": bound(manifest)})
+    return "wbdc/core/tokens.py (extra)"
+
+
+def pipe(folder) -> str:
+    (folder / "wbdc/core/tokens.py").unlink()
+    os.mkfifo(folder / "wbdc/core/tokens.py")
+    return "wbdc/core/tokens.py (not a regular file)"
+
+
+def plant_model_code(folder) -> str:
+    (folder / "models/helper.py").write_text(PLANTED)
+    return "models/helper.py (extra)"
+
+
+PLANTS = {
+    "a folder over a file": shadow,
+    "bytecode of wbdc": lambda f: compiled(f, "wbdc/core/tokens.py"),
+    "bytecode of a plug": lambda f: compiled(f, "models/late-0a1b2c3d/fold-0/late.py"),
+    "an entry dropped": unlist,
+    "an entry dropped and bound again": unlist_and_bind,
+    "a pipe": pipe,
+    "a file among the models": plant_model_code,
+}
+
+
+@pytest.mark.parametrize("kind", PLANTS)
+def test_only_listed_files_run_at_the_judges(copy, kind):
+    named = PLANTS[kind](copy)
+    ran = start(copy)
+    assert ran.returncode == 4 and named in ran.stderr, ran.stdout + ran.stderr
+    assert ran.stderr.count("\n") == 1 and "planted code ran" not in ran.stderr
+    with pytest.raises(IntegrityBroken):
+        verify(copy)
+
+
+def test_the_bytes_that_were_checked_are_the_bytes_that_run(copy):
+    """Code that changes, and bytecode that appears, after the check is not read."""
+    late = f"""
+import os; from pathlib import Path
+for path in Path({str(copy)!r}).glob("wbdc/**/*.py"): path.write_text({PLANTED!r})
+"""
+    main = copy / "main.py"
+    main.write_text(main.read_text().replace("sys.meta_path.insert", late + "sys.meta_path.insert"))
+    ran = start(copy)
+    assert ran.returncode == 0 and "--probabilities" in ran.stdout, ran.stderr
+
+
+def test_tracebacks_and_inspect_show_the_source(copy):
+    """What torch.compile and transformers read of a class is there."""
+    shows = """
+import inspect, traceback
+from wbdc.core import plug
+from wbdc import competitions
+assert inspect.getsource(main).startswith("def main(") and main.__module__ in sys.modules
+assert competitions.__path__ and plug.names(competitions) == ["wechat2022"]
+try:
+    plug.find(competitions, "nobody")
+except Exception:
+    assert 'raise UsageFault(f"no {kind(home)} called' in traceback.format_exc()
+    print("shown")
+"""
+    main = copy / "main.py"
+    main.write_text(main.read_text().replace("sys.exit(main(HOME, BEGAN))", shows))
+    ran = start(copy)
+    assert ran.stdout == "shown\n", ran.stderr
+
+
+BROKEN_MANIFESTS = {
+    "a list": b"[]",
+    "nothing": b"null",
+    "a list of files": b'{"files": []}',
+    "an entry without a hash": b'{"files": {"wbdc/x": 3}}',
+    "no hash": b'{"files": {"wbdc/x": {"bytes": 3}}}',
+    "cut": b'{"files": {"wbdc/x": {"by',
+    "empty": b"",
+    "deeply nested": b"[" * 100_000,
+    "a long number": b'{"files": ' + b"1" * 5000 + b"}",
+    "not UTF-8": b'{"files": {"\xff": {}}}',
+    "half a character": b'{"files": {"\\ud800": {}}, "bound": "x"}',
+}
+
+
+def bind(content: bytes) -> bytes:
+    """Give a manifest of another shape the hash that fits it."""
+    manifest = json.loads(content)
+    return json.dumps(manifest | {"bound": bound(manifest)}).encode()
+
+
+BOUND_MANIFESTS = {
+    f"{kind}, with its hash": bind(content)
+    for kind, content in BROKEN_MANIFESTS.items()
+    if kind in ("a list of files", "an entry without a hash", "no hash")
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_MANIFESTS | BOUND_MANIFESTS)
+def test_a_broken_manifest_is_refused_in_one_sentence(copy, kind):
+    (copy / "manifest.json").write_bytes((BROKEN_MANIFESTS | BOUND_MANIFESTS)[kind])
+    ran = start(copy)
+    assert ran.returncode == 4 and "manifest.json" in ran.stderr, ran.stderr
+    assert ran.stderr.count("\n") == 1
+    with pytest.raises(IntegrityBroken, match="manifest.json"):
+        verify(copy)
+
+
+def test_a_pipe_in_place_of_the_manifest_or_the_receipt_does_not_hang(copy):
+    os.mkfifo(copy / "latency.json")
+    with pytest.raises(IntegrityBroken, match="latency.json"):
+        verify(copy)
+    (copy / "manifest.json").unlink()
+    os.mkfifo(copy / "manifest.json")
+    assert start(copy).returncode == 4
+    with pytest.raises(IntegrityBroken, match="manifest.json"):
+        verify(copy)
+
+
+BROKEN_RECEIPTS = {
+    "a list": lambda hash: b"[]",
+    "nothing": lambda hash: b"null",
+    "only its binding": lambda hash: json.dumps({"bound": hash}).encode(),
+    "no word": lambda hash: json.dumps({"bound": hash, "verdict": {}}).encode(),
+    "an unknown word": lambda hash: json.dumps({"bound": hash, "verdict": "FINE"}).encode(),
+    "cut": lambda hash: json.dumps({"bound": hash}).encode()[:-9],
+    "deeply nested": lambda hash: b"[" * 100_000,
+    "not UTF-8": lambda hash: b"\xff",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_RECEIPTS)
+def test_a_broken_receipt_is_refused_in_one_sentence(copy, kind):
+    content = BROKEN_RECEIPTS[kind](read_json(copy / "manifest.json")["bound"])
+    (copy / "latency.json").write_bytes(content)
+    with pytest.raises(IntegrityBroken, match="latency.json"):
+        verify(copy)
 
 
 IDS, CLASSES = ["0001", "12345678901234567890"], ["0100", "0101"]

@@ -22,13 +22,35 @@ def write_manifest(folder: Path, facts: dict) -> dict:
 
 def read_manifest(folder: Path) -> dict:
     """Read a manifest. Raises IntegrityBroken when it is absent, damaged or not what was written."""
-    manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict) or manifest.get("bound") != bound(manifest):
-        raise IntegrityBroken(f"{folder / MANIFEST} was changed after packing; pack again")
-    return manifest
+    path = folder / MANIFEST
+    if path.exists() and not path.is_file():
+        raise IntegrityBroken(f"{path} is not a regular file; pack again")
+    try:
+        manifest = read_json(path)
+        if isinstance(manifest, dict) and _is_manifest(manifest):
+            return manifest
+    except RecursionError as error:
+        raise IntegrityBroken(f"{path} is nested too deeply; pack again") from error
+    raise IntegrityBroken(f"{path} was changed after packing; pack again")
+
+
+def _is_manifest(manifest: dict) -> bool:
+    """Tell whether a manifest has the form that `write_manifest` gives, and its own hash."""
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(map(_is_entry, files.values())):
+        return False
+    named = ("competition", "precision")
+    if not all(isinstance(manifest.get(name), str) for name in named):
+        return False
+    return isinstance(manifest.get("members"), list) and manifest.get("bound") == bound(manifest)
+
+
+def _is_entry(entry: object) -> bool:
+    known = isinstance(entry, dict) and entry.keys() >= {"sha256", "bytes"}
+    return known and isinstance(entry["sha256"], str) and isinstance(entry["bytes"], int)
 
 
 def bound(manifest: dict) -> str:
     """Hash what a manifest says: the name that receipts are bound to."""
     said = {k: v for k, v in manifest.items() if k != "bound"}
-    return hashlib.sha256(json.dumps(said, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(said, ensure_ascii=False, sort_keys=True).encode(errors="backslashreplace")).hexdigest()

@@ -4,46 +4,138 @@
 MAIN = '''\
 """Answer the test split with the models beside this file: python3 -I main.py --data DIR --out FILE (--help lists the rest)."""
 
+import sys
 import time
 
 BEGAN = time.perf_counter()  # first of all: imports belong to the time that the judge counts
 
+if not sys.flags.isolated:  # otherwise Python imports what lies beside this file, a torch.py for example
+    import os  # loaded when Python starts, so it is not read from this folder
+
+    os.execv(sys.executable, [sys.executable, "-I", __file__, *sys.argv[1:]])
+
 import hashlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import json
 import os
-import sys
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HOME = Path(__file__).resolve().parent
+CHECKED = ("wbdc", "models")  # folders in which every file is checked; scripts may be adapted
+NEEDED = ("blend.json", "wbdc/__init__.py", "wbdc/serve/entry.py")
 
 
-def differs(item: tuple[str, dict]) -> bool:
-    """Tell whether a file is missing or not what was packed: a flipped bit in weights would load without a word."""
+def read_files() -> dict[str, str] | None:
+    """Read {path: SHA-256} of the manifest; None when it is not what was packed."""
     try:
-        with (HOME / item[0]).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() != item[1]["sha256"]
-    except OSError:
-        return True
+        if not stat.S_ISREG(os.lstat(HOME / "manifest.json").st_mode):
+            return None
+        manifest = json.loads((HOME / "manifest.json").read_text(encoding="utf-8"))
+        bound = manifest.pop("bound")
+        text = json.dumps(manifest, ensure_ascii=False, sort_keys=True)
+        if hashlib.sha256(text.encode()).hexdigest() != bound:
+            return None
+        files = {name: entry["sha256"] for name, entry in manifest["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
+        return None
+    return files if all(name in files for name in NEEDED) else None
 
 
-def damaged() -> list[str]:
-    """List the files of code and models that differ from the manifest. (Scripts may be adapted on the spot.)"""
+def list_files() -> set[str]:
+    """List everything in the checked folders that is not a folder: files, links, pipes."""
+    found = set()
+    for top in CHECKED:
+        for place, folders, files in os.walk(HOME / top):
+            inner = Path(place).relative_to(HOME)
+            links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+            found |= {(inner / name).as_posix() for name in (*files, *links)}
+    return found
+
+
+def is_code(name: str) -> bool:
+    """Tell whether a file is a module of wbdc."""
+    return name.startswith("wbdc/") and name.endswith(".py")
+
+
+def check_file(item: tuple[str, str]) -> tuple[str, str | None, bytes]:
+    """Compare a file with its hash: its path, what is wrong (None: nothing), and its bytes when it is code of wbdc."""
+    path, expected = HOME / item[0], item[1]
     try:
-        files = json.loads((HOME / "manifest.json").read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError):
-        return ["manifest.json"]
-    decisive = [item for item in files.items() if item[0].startswith(("wbdc/", "models/")) or item[0] == "blend.json"]
+        if not stat.S_ISREG(os.lstat(path).st_mode):  # opening a pipe would wait for ever
+            return item[0], "not a regular file", b""
+        with path.open("rb") as file:
+            if is_code(item[0]):
+                content = file.read()
+                actual = hashlib.sha256(content).hexdigest()
+            else:
+                content, actual = b"", hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return item[0], "missing", b""
+    return item[0], None if actual == expected else "changed", content
+
+
+def check_package() -> tuple[dict[str, bytes], list[str]]:
+    """Check code and models: {path: source} of wbdc, and the differences from the manifest."""
+    files = read_files()
+    if files is None:
+        return {}, ["manifest.json (changed)"]
+    checked = {n: h for n, h in files.items() if n.split("/")[0] in CHECKED or n in NEEDED}
     with ThreadPoolExecutor() as pool:
-        return [item[0] for item, bad in zip(decisive, pool.map(differs, decisive)) if bad]
+        results = list(pool.map(check_file, checked.items()))
+    wrong = [f"{name} ({problem})" for name, problem, _ in results if problem]
+    wrong += [f"{name} (extra)" for name in sorted(list_files() - set(checked))]
+    return {name: content for name, _, content in results if is_code(name)}, wrong
 
 
-if bad := damaged():
-    print(f"error: the package is damaged, {len(bad)} files differ from what was packed: {', '.join(bad[:10])}; copy it again", file=sys.stderr)
+class CheckedSource(importlib.abc.ExecutionLoader, importlib.abc.MetaPathFinder):
+    """Imports wbdc from the bytes that were checked: no other file, and no bytecode, is read."""
+
+    def __init__(self, sources: dict[str, bytes]):
+        self.sources = sources
+
+    def locate(self, name: str) -> str | None:
+        """Return the path of a module in the package, None when it is not listed."""
+        stem = name.replace(".", "/")
+        return next((p for p in (f"{stem}/__init__.py", f"{stem}.py") if p in self.sources), None)
+
+    def find_spec(self, name, path=None, target=None):
+        """Find a module of wbdc. All other modules are left to Python."""
+        if name.split(".")[0] != "wbdc":
+            return None
+        file = self.locate(name)
+        if file is None:  # an installed wbdc must not fill in
+            raise ModuleNotFoundError(f"no module {name} in this package", name=name)
+        spec = importlib.machinery.ModuleSpec(name, self, origin=str(HOME / file))
+        spec.has_location = True
+        if self.is_package(name):
+            spec.submodule_search_locations = [str((HOME / file).parent)]
+        return spec
+
+    def is_package(self, name):
+        """Tell whether a module is a folder."""
+        return self.locate(name).endswith("/__init__.py")
+
+    def get_filename(self, name):
+        """Return where the source of a module lies, for tracebacks."""
+        return str(HOME / self.locate(name))
+
+    def get_source(self, name):
+        """Return the source of a module."""
+        return importlib.util.decode_source(self.sources[self.locate(name)])
+
+
+SOURCES, WRONG = check_package()
+if WRONG:
+    named = f"{len(WRONG)} files differ from what was packed: {', '.join(WRONG[:10])}"
+    print(f"error: the package is damaged, {named}; copy it again", file=sys.stderr)
     sys.exit(4)
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 sys.dont_write_bytecode = True  # the folder may be read-only, and stays what the manifest says
-sys.path.insert(0, str(HOME))  # python -I looks neither here nor in PYTHONPATH
+sys.meta_path.insert(0, CheckedSource(SOURCES))
 
 from wbdc.serve.entry import main
 

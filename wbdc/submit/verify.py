@@ -9,6 +9,9 @@ from wbdc.core import plug
 from wbdc.core.errors import IntegrityBroken
 from wbdc.core.files import read_json, sha256
 from wbdc.submit.manifest import MANIFEST, RECEIPT, read_manifest
+from wbdc.submit.verdict import CODES
+
+VERDICTS = tuple(CODES)  # what a receipt may hold
 
 
 def verify(folder: Path) -> dict:
@@ -18,12 +21,28 @@ def verify(folder: Path) -> dict:
     Raises IntegrityBroken, naming up to ten files, when one is missing, changed, extra or a link, or when latency.json is of other bytes.
     """
     manifest = check_files(folder)
-    receipt = read_json(folder / RECEIPT) if (folder / RECEIPT).is_file() else None
-    if receipt is not None and (not isinstance(receipt, dict) or receipt.get("bound") != manifest["bound"]):
-        raise IntegrityBroken(f"{folder / RECEIPT} belongs to other bytes; measure this folder with `wbdc submit --check-latency`")
+    receipt = _read_receipt(folder / RECEIPT, manifest["bound"])
     sizes = [entry["bytes"] for entry in manifest["files"].values()]
     said = {k: v for k, v in manifest.items() if k != "files"}
     return {**said, "files": len(sizes), "bytes": sum(sizes), "latency": receipt}
+
+
+def _read_receipt(path: Path, bound: str) -> dict | None:
+    """Read the receipt of the time check; None without one. Raises IntegrityBroken."""
+    if not os.path.lexists(path):
+        return None
+    again = "measure this folder with `wbdc submit --check-latency`"
+    try:
+        receipt = read_json(path) if path.is_file() and not path.is_symlink() else None
+    except RecursionError as error:
+        raise IntegrityBroken(f"{path} is nested too deeply; {again}") from error
+    if not isinstance(receipt, dict):
+        raise IntegrityBroken(f"{path} is no receipt of a time check; {again}")
+    if receipt.get("bound") != bound:
+        raise IntegrityBroken(f"{path} belongs to other bytes; {again}")
+    if receipt.get("verdict") not in VERDICTS:
+        raise IntegrityBroken(f"{path} holds none of {', '.join(VERDICTS)}; {again}")
+    return receipt
 
 
 def check_files(folder: Path) -> dict:
