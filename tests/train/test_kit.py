@@ -81,6 +81,25 @@ WRONG = {
     "no epochs": ("[train]\nepochs = 0", "train.epochs = 0; it counts from 1"),
     "a part that is no text": ("[train]\nrate = { fusion.trunk = 1e-5 }", "rate of 'fusion' = .* stands in quotes"),
     "a text for a rate": ('[train]\nrate = { rest = "x" }', "rate of 'rest' = 'x' is not a number"),
+    "a rate that is no number": ("[train]\nrate = { rest = nan }", "rate of 'rest' = nan; a rate is a finite number from 0 up"),
+    "a rate without end": ("[train]\nrate = { rest = inf }", "rate of 'rest' = inf"),
+    "a negative rate": ("[pretrain]\nrate = { vision = -1e-3 }", "pretrain.rate of 'vision' = -0.001"),
+    "a negative decay": ("[train]\ndecay = -0.1", "train.decay = -0.1; it lies from 0"),
+    "a warm-up longer than the training": ("[train]\nwarmup = 1.5", "train.warmup = 1.5"),
+    "no gradient": ("[train]\nclip = 0", "train.clip = 0; the longest gradient is a number above 0"),
+    "a setting of a plug that is no number": ('[train]\ntrick = [{ use = "ema", decay = nan }]', "trick 'ema': decay = nan is not a number"),
+    "batches beyond counting": ("[train]\nbatch = 99999999999999999999", "it counts from 1 to 1,000,000,000"),
+    "no length of text": ("[text]\nlength = 0", "text.length = 0 is too short"),
+    "no words": ("[text]\nvocabulary = { most = 3 }", "text.vocabulary: most = 3"),
+    "more text than positions": ("[text]\nlength = 65", "text.length = 65 exceeds the trunk's 64 positions"),
+    "no frames": ("[vision]\nframes = 0", "vision.frames = 0; a video has from 1 to 32 frames"),
+    "negative frames": ("[vision]\nframes = -1", "vision.frames = -1"),
+    "too many frames": ("[vision]\nframes = 33", "vision.frames = 33"),
+    "heads that do not divide the width": ("[trunk.architecture]\nhidden_size = 7", "trunk.architecture cannot be built: .*multiple"),
+    "a width that is a text": ('[trunk.architecture]\nhidden_size = "wide"', "trunk.architecture cannot be built: "),
+    "an unknown trunk": ('[trunk.architecture]\nmodel_type = "brt"', "trunk.architecture cannot be built: .*brt"),
+    "heads of the fusion": ("[fusion]\nheads = 3", "fusion.heads = 3 does not divide"),
+    "a tail that is no field": ("[text]\ntail = [3]", "has no text field 3"),
     "nothing to learn": ("[train]\nobjective = []", "train.objective is empty"),
     "a number for a plug": ("[train]\ntrick = [3]", "train.trick takes tables such as .* not 3"),
     "a number for a table": ("serve = 3", "serve = 3 is not a table"),
@@ -97,6 +116,13 @@ def test_trap_04_whatever_is_unknown_unused_or_of_another_type_is_refused(fault,
     (here / "grandchild.toml").write_text('extends = "child"\n')
     with pytest.raises(UsageFault, match=said):
         assemble(open_kit("grandchild.toml" if change is None else "child.toml"), open_prepared(ready), 0)
+
+
+@pytest.mark.parametrize("change", ["train.rate.rest=nan", "text.length=0", "vision.frames=0", "trunk.architecture.hidden_size=7"])
+def test_senseless_numbers_are_refused_by_a_dry_run_and_by_kits(kit, ready, change):
+    for words in (["kits", kit], ["train", "--kit", kit, "--fold", 0, "--work", ready, "--dry-run"]):
+        result = toys.wbdc(*words, "--set", change)
+        assert result.exit_code == 2 and len(result.stderr.strip().splitlines()) == 1, result.stderr
 
 
 def test_a_kit_extends_another_and_changes_only_what_it_names(here, kit):

@@ -64,6 +64,8 @@ def check(what: str, target: Callable, given: dict) -> None:
         if name in given and not _fits(given[name], parameter.annotation):
             wanted = getattr(parameter.annotation, "__name__", str(parameter.annotation))
             raise UsageFault(f"{what}: {name} = {given[name]!r} is not of the type {wanted}")
+        if name in given and given[name] != given[name]:
+            raise UsageFault(f"{what}: {name} = nan is not a number")
 
 
 def find(home: ModuleType, use: str, near: Path | None = None) -> type:

@@ -22,15 +22,9 @@ class TextReader:
 
         What one field leaves of its budget is shared out among the others. Raises UsageFault when budgets exceed the length.
         """
-        for field in tail:
-            if field not in fields:
-                raise UsageFault(f"text.tail names {field!r}, which text.fields does not read{hint(field, list(fields))}")
-        if wrong := [f for f, budget in fields.items() if type(budget) is not int or budget < 0]:
-            raise UsageFault(f"text.fields: {wrong[0]} = {fields[wrong[0]]!r} is no number of tokens")
+        check_budgets(fields, length, tail)
         self.tokenizer, self.fields, self.length, self.tail = tokenizer, fields, length, frozenset(tail)
         self.room = length - 1 - len(fields)  # [CLS], and a [SEP] after each field
-        if sum(fields.values()) > self.room:
-            raise UsageFault(f"text.fields ask for {sum(fields.values())} tokens; text.length = {length} leaves {self.room} beside its special ones")
         literal = [t for t in tokenizer.get_added_tokens_decoder().values() if t.content in SPECIAL and not t.special]
         if literal:
             tokenizer.add_special_tokens([t.content for t in literal])
@@ -51,6 +45,20 @@ class TextReader:
             row += part[len(part) - take :] if field in self.tail else part[:take]
             row.append(self.sep)
         return row
+
+
+def check_budgets(fields: dict[str, int], length: int, tail: Sequence[str] = ()) -> None:
+    """Refuse budgets that are no numbers of tokens, that exceed the length, or a tail that is not read. Raises UsageFault."""
+    for field in tail:
+        if field not in fields:
+            raise UsageFault(f"text.tail names {field!r}, which text.fields does not read{hint(str(field), list(fields))}")
+    if wrong := [f for f, budget in fields.items() if type(budget) is not int or budget < 0]:
+        raise UsageFault(f"text.fields: {wrong[0]} = {fields[wrong[0]]!r} is no number of tokens")
+    room = length - 1 - len(fields)
+    if room < 0:
+        raise UsageFault(f"text.length = {length} is too short: {len(fields)} fields need {1 + len(fields)} special tokens alone")
+    if sum(fields.values()) > room:
+        raise UsageFault(f"text.fields ask for {sum(fields.values())} tokens; text.length = {length} leaves {room} beside its special ones")
 
 
 def share(wanted: list[int], budgets: list[int], room: int) -> list[int]:
@@ -104,6 +112,9 @@ def learn_tokenizer(texts: Iterable[str], *, least: int = 2, most: int = 8000) -
 def learnable(settings: dict) -> dict[str, int]:
     """Check the kit's `text.vocabulary` table. Raises UsageFault."""
     plug.check("text.vocabulary", learn_tokenizer, settings)
+    for name, lowest in (("least", 1), ("most", len(SPECIAL) + 1)):
+        if settings.get(name, lowest) < lowest:
+            raise UsageFault(f"text.vocabulary: {name} = {settings[name]}; it counts from {lowest}")
     return settings
 
 

@@ -23,11 +23,18 @@ class Trunk(nn.Module):
     def __init__(self, architecture: dict):
         super().__init__()
         settings = {k: v for k, v in architecture.items() if k != "model_type"}
-        config = AutoConfig.for_model(architecture.get("model_type", "bert"), **settings)
-        bert = AutoModel.from_config(config, attn_implementation="sdpa")
+        try:
+            config = AutoConfig.for_model(architecture.get("model_type", "bert"), **settings)
+            bert = AutoModel.from_config(config, attn_implementation="sdpa")
+        except MemoryError:
+            raise
+        except Exception as error:  # transformers raises whatever it meets
+            said = " ".join(str(error).split())
+            raise UsageFault(f"trunk.architecture cannot be built: {said or type(error).__name__}") from error
         if not (hasattr(bert, "embeddings") and hasattr(bert, "encoder")):
             raise UsageFault(f"a {config.model_type} is no BERT: it has no embeddings and encoder of its own")
         self.architecture, self.dim = architecture, config.hidden_size
+        self.positions: int | None = getattr(config, "max_position_embeddings", None)
         self.embeddings, self.encoder = bert.embeddings, bert.encoder
         self.embeddings_project = getattr(bert, "embeddings_project", nn.Identity())  # a small ELECTRA's words are narrower than its layers
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from wbdc.core import plug
+from wbdc.core.errors import UsageFault
 from wbdc.core.weights import record, strict_part
 from wbdc.data.text import TextReader, learn_tokenizer, open_tokenizer
 from wbdc.nets import fusion as fusions
@@ -43,6 +44,8 @@ def assemble(kit: Kit, prepared: Prepared, seed: int) -> Assembled:
     reader = TextReader(tokenizer, **text)
     architecture = read_architecture(folder) if folder else {**tables["trunk"]["architecture"], "vocab_size": tokenizer.get_vocab_size()}
     trunk = Trunk(architecture)
+    if trunk.positions is not None and reader.length > trunk.positions:
+        raise UsageFault(f"text.length = {reader.length} exceeds the {trunk.positions} positions of {tables['trunk'].get('model', 'the trunk')}; lower it")
     said = {"trunk": "random weights, as the kit asks; words learned from the data"}
     if folder:
         left = load_trunk(trunk, folder)

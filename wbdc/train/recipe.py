@@ -1,18 +1,26 @@
 """What a kit may say: every table, every key, every plug, and the sentence for one that is unknown, unused or missing."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from wbdc import competitions
 from wbdc.core import plug
 from wbdc.core.device import PRECISIONS
 from wbdc.core.errors import UsageFault, hint
-from wbdc.data.text import TextReader, learnable
+from wbdc.data.text import TextReader, check_budgets, learnable
 from wbdc.nets import fusion as fusions
 from wbdc.nets import vision as visions
+from wbdc.nets.model import MOST_FRAMES
+from wbdc.nets.trunk import Trunk
 from wbdc.train import objectives, tricks
+from wbdc.train.optimizer import REST
 
 HOMES = {"vision": visions, "fusion": fusions, "objective": objectives, "trick": tricks}
+MAX_COUNT = 10**9
+RANGES = {"decay": (0.0, 1e6), "warmup": (0.0, 1.0)}
 TABLES = ("text", "trunk", "vision", "fusion", "pretrain", "train", "serve")
 
 
@@ -80,15 +88,25 @@ def check(name: str, folder: Path, tables: dict) -> None:
                 if not isinstance(table, dict):
                     raise UsageFault(f"kit {name}: {stage}.{kind} takes tables such as {{ use = ... }}, not {table!r}")
                 plug.prepare(home, table, folder)
+    _check_networks(tables, folder)
 
 
 def _check_values(where: str, table: dict) -> None:
     for count in ("epochs", "batch", "accumulate"):
-        if table.get(count, 1) < 1:
-            raise UsageFault(f"{where}.{count} = {table[count]}; it counts from 1")
+        if not 1 <= table.get(count, 1) <= MAX_COUNT:
+            raise UsageFault(f"{where}.{count} = {table[count]}; it counts from 1 to {MAX_COUNT:,}")
     for part, rate in table.get("rate", {}).items():
         if isinstance(rate, bool) or not isinstance(rate, (int, float)):
             raise UsageFault(f"{where}.rate of {part!r} = {rate!r} is not a number; a part with a dot in its name stands in quotes")
+        if not 0 <= rate <= sys.float_info.max:
+            raise UsageFault(f"{where}.rate of {part!r} = {rate}; a rate is a finite number from 0 up")
+    if "rate" in table and REST not in table["rate"]:
+        raise UsageFault(f"{where}.rate needs a value for 'rest': all weights that no other part names")
+    for setting, (lowest, highest) in RANGES.items():
+        if setting in table and not lowest <= table[setting] <= highest:
+            raise UsageFault(f"{where}.{setting} = {table[setting]}; it lies from {lowest:g} to {highest:g}")
+    if table.get("clip", 1.0) <= 0:
+        raise UsageFault(f"{where}.clip = {table['clip']}; the longest gradient is a number above 0")
     if table.get("objective") == []:
         raise UsageFault(f"{where}.objective is empty; there is nothing to learn")
     known, precision = ["auto", *PRECISIONS], table.get("precision", "auto")
@@ -103,8 +121,26 @@ def _check_text(name: str, tables: dict, contest: competitions.Competition) -> N
         raise UsageFault(f"kit {name}: text.vocabulary goes with trunk.architecture; a pretrained trunk brings its own words")
     for field in [*tables["text"]["fields"], *tables["text"].get("tail", [])]:
         if field not in contest.fields:
-            raise UsageFault(f"kit {name}: competition {tables['competition']!r} has no text field {field!r}{hint(field, list(contest.fields))}")
+            raise UsageFault(f"kit {name}: competition {tables['competition']!r} has no text field {field!r}{hint(str(field), list(contest.fields))}")
     if "vocabulary" in tables["text"]:
         learnable(tables["text"]["vocabulary"])
     settings = {k: v for k, v in tables["text"].items() if k != "vocabulary"}
     plug.check(f"kit {name}: text", TextReader, settings)
+    check_budgets(settings["fields"], settings.get("length", 256), settings.get("tail", []))
+
+
+def _check_networks(tables: dict, folder: Path) -> None:
+    """Refuse sizes that fit no network: frames a video, and an architecture that transformers or the fusion refuses."""
+    frames = tables["vision"].get("frames", 1)
+    if isinstance(frames, int) and not 1 <= frames <= MOST_FRAMES:
+        raise UsageFault(f"vision.frames = {frames}; a video has from 1 to {MOST_FRAMES} frames")
+    architecture = tables["trunk"].get("architecture")
+    if architecture is None:
+        return
+    with torch.device("meta"):  # shapes only: no memory, no time
+        trunk = Trunk({"vocab_size": 100, **architecture})
+        if not tables["fusion"]["use"].endswith(".py"):  # a plug of the user's own may need real tensors
+            plug.build(fusions, tables["fusion"], trunk, near=folder)
+    places, length = trunk.positions, tables["text"].get("length", 256)
+    if places is not None and length > places:
+        raise UsageFault(f"text.length = {length} exceeds the trunk's {places} positions; lower it, or raise trunk.architecture.max_position_embeddings")
