@@ -84,6 +84,31 @@ def test_only_what_is_listed_is_packed(package):
     }  # fmt: skip
 
 
+TOKEN = "hf_" + "Ab1" * 12
+
+
+def in_a_plug(folder: Path) -> str:
+    (folder / "late.py").write_text((folder / "late.py").read_text() + f"\nTOKEN = '{TOKEN}'\n")
+    return r"late\.py"
+
+
+def in_the_kit(folder: Path) -> str:
+    publish_json(folder / "kit.json", read_json(folder / "kit.json") | {"about": TOKEN})
+    return r"late\.json"
+
+
+@pytest.mark.parametrize("plant", [in_a_plug, in_the_kit])
+def test_fault_40_a_token_in_what_is_packed_is_refused(plant, members, tmp_path):
+    """The allow-list lets plugs and kits in, so their content is read as well."""
+    folder = shutil.copytree(members[0].folder, tmp_path / "late-1/fold-0")
+    named = plant(folder)
+    seal(folder, sealed(folder), [folder / n for n in ("model.json", "model.safetensors")])
+    with pytest.raises(UsageFault, match=f"{named} \\(a token of Hugging Face\\)") as refused:
+        pack(tmp_path / "out", [Packed("late-1/fold-0", folder, 1.0)], **SAID)
+    assert TOKEN not in str(refused.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["late-1"], "nothing is left behind"
+
+
 def test_it_holds_the_serving_floors_and_nothing_that_trains(package):
     assert {p.name for p in (package / "wbdc").iterdir()} == {*FLOORS, "__init__.py"}
     assert (package / "wbdc/competitions/wechat2022_counts.json").is_file()
