@@ -1,5 +1,6 @@
 """Kits: every one of the house opens, and every slip of the pen is an error with the nearest known name."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from wbdc.data.feed import collate
 from wbdc.prepare.dataset import open_prepared
 from wbdc.train.assemble import assemble
 from wbdc.train.kit import PACKAGED, names, open_kit
+from wbdc.train.session import parse_folds
 
 KITS = sorted(p.stem for p in PACKAGED[0].glob("*.toml"))
 every_kit = pytest.mark.parametrize("name", KITS)
@@ -125,6 +127,59 @@ def test_senseless_numbers_are_refused_by_a_dry_run_and_by_kits(kit, ready, chan
         assert result.exit_code == 2 and len(result.stderr.strip().splitlines()) == 1, result.stderr
 
 
+TORN = {
+    "not UTF-8": ("torn.toml", b'about = "\xff"', "torn.toml is not UTF-8 text: byte 9 is 0xff"),
+    "a number of 5,000 digits": ("torn.toml", b"a = " + b"9" * 5000, "torn.toml: .*digits"),
+    "nested": ("torn.toml", b"a = " + b"[" * 60 + b"]" * 60, "torn.toml nests tables more than 20 deep"),
+    "nested beyond the parser": ("torn.toml", b"a = " + b"[" * 9999 + b"]" * 9999, "torn.toml: .*recursion"),
+    "nested in JSON": ("torn.json", b"[" * 99999 + b"]" * 99999, "torn.json: .*recursion"),
+    "a list": ("torn.json", b"[]", "torn.json holds list, not the tables of a kit"),
+    "a number to extend": ("torn.toml", b"extends = 5", "extends = 5 is not the name of a kit"),
+    "a number for tiny": ("torn.toml", b"tiny = 5", "tiny = 5 is not a table"),
+}
+
+
+@pytest.mark.parametrize("fault", TORN)
+def test_a_kit_that_cannot_be_read_is_exit_2_and_one_sentence(fault, here):
+    name, content, said = TORN[fault]
+    (here / name).write_bytes(content)
+    result = toys.wbdc("kits", name)
+    assert result.exit_code == 2 and re.search(said, result.stderr) and len(result.stderr.strip().splitlines()) == 1
+    assert not isinstance(result.exception, RecursionError)
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 5000 + "]" * 5000, "[" * 50 + "]" * 50])
+def test_a_senseless_value_of_set_is_exit_2_and_short(kit, value):
+    result = toys.wbdc("kits", kit, "--set", f"train.epochs={value}")
+    assert result.exit_code == 2 and len(result.stderr) < 400
+
+
+@pytest.mark.parametrize("fold", ["9" * 5000, "3", "-1", "x", "0,,1", "²"])
+def test_a_fold_that_is_none_is_exit_2_and_short(kit, ready, fold):
+    result = toys.wbdc("train", "--kit", kit, "--work", ready, "--fold", fold, "--dry-run")
+    assert result.exit_code == 2 and "the data has folds 0 to 2" in result.stderr and len(result.stderr) < 400
+    assert parse_folds("00,2,02,all", 3) == ["0", "2", "all"]
+
+
+def test_text_fields_are_replaced_and_not_merged(here, kit):
+    (here / "toy.toml").write_text(kit.read_text() + "[tiny.text]\nfields = { asr = 5 }\n")
+    (here / "titles.toml").write_text('extends = "toy"\n[text]\nfields = { title = 20 }')
+    assert open_kit("titles.toml").tables["text"]["fields"] == {"title": 20}
+    assert open_kit("titles.toml", tiny=True).tables["text"]["fields"] == {"asr": 5}
+    assert open_kit("toy.toml", changes=("text.fields={ocr=3}",)).tables["text"]["fields"] == {"ocr": 3}
+    assert open_kit("toy.toml", changes=("text.fields.ocr=3",)).tables["text"]["fields"] == {"title": 14, "asr": 8, "ocr": 3}
+    assert open_kit("toy.toml", changes=("text.length=40",)).tables["text"]["vocabulary"] == {"least": 2, "most": 400}
+
+
+def test_a_kit_for_other_fields_than_the_data_has_is_exit_2(kit, ready, monkeypatch):
+    from wbdc.competitions.wechat2022 import WeChat2022
+
+    monkeypatch.setattr(WeChat2022, "fields", ("title", "asr", "ocr", "tags"))
+    words = ["train", "--kit", kit, "--fold", 0, "--work", ready, "--dry-run", "--set", "text.fields={tags = 4}"]
+    result = toys.wbdc(*words)
+    assert result.exit_code == 2 and "reads the text field 'tags', which the prepared data of wechat2022 does not have" in result.stderr
+
+
 def test_a_kit_extends_another_and_changes_only_what_it_names(here, kit):
     (here / "toy.toml").write_text(kit.read_text())
     (here / "late.toml").write_text('extends = "toy"\n[train]\nepochs = 9\n[fusion]\nuse = "single_stream"')
@@ -191,6 +246,32 @@ def test_a_plug_beside_the_kit_is_found_checked_and_shipped(here, kit, ready):
     (here / "late.py").write_text(LATE + "class Later(Fusion): pass\n")
     with pytest.raises(UsageFault, match="must define exactly one Fusion, found 2"):
         open_kit("mine.toml")
+
+
+def test_kits_shows_a_plug_beside_a_kit_and_refuses_one_that_cannot_be_loaded(here, kit):
+    (here / "mine.toml").write_text(kit.read_text().replace('use = "dual_stream"\nheads = 2', 'use = "./late.py"'))
+    (here / "late.py").write_text(LATE)
+    shown = toys.wbdc("kits", "./mine.toml")
+    assert shown.exit_code == 0 and "fusion ./late.py: Late fusion." in shown.stdout, shown.exception
+    (here / "late.py").write_text(LATE.partition("'''Late fusion.'''")[2])
+    assert "fusion ./late.py: The sum of two means." in toys.wbdc("kits", "./mine.toml").stdout
+    for content, said in (("class Late(:\n", "late.py cannot be loaded: line 1: SyntaxError"), ("\nimport nowhere\n", "line 2: ModuleNotFoundError"), ("x = 1 / 0", "line 1: ZeroDivisionError")):
+        (here / "late.py").write_text(content)
+        result = toys.wbdc("kits", "./mine.toml")
+        assert result.exit_code == 2 and said in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_plug_given_by_set_on_a_kit_from_elsewhere_is_found_in_the_current_folder(here, kit):
+    change = 'fusion={ use = "./late.py" }'
+    with pytest.raises(UsageFault, match="no fusion at .*late.py"):
+        open_kit(str(kit), changes=(change,))
+    (here / "late.py").write_text(LATE)
+    made = open_kit(str(kit), changes=(change,))
+    assert [p.resolve() for p in made.plugs()] == [here / "late.py"]
+    (here / "kits").mkdir()
+    (here / "kits" / "mine.toml").write_text(kit.read_text())
+    (here / "kits" / "late.py").write_text(LATE)
+    assert [p.resolve() for p in open_kit("kits/mine.toml", changes=(change,)).plugs()] == [here / "kits" / "late.py"], "beside the kit first"
 
 
 def test_the_kit_of_a_run_opens_without_the_kits_folder(trained, here):

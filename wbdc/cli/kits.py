@@ -63,7 +63,8 @@ def _describe(home: ModuleType, table: dict, folder: Path) -> Iterator[tuple[str
     from wbdc.core import plug
 
     found = plug.find(home, table["use"], folder)
-    yield f"  {plug.kind(home)} {table['use']}: {inspect.getdoc(inspect.getmodule(found)).splitlines()[0]}", "green"
+    said = inspect.getdoc(inspect.getmodule(found)) or inspect.getdoc(found) or "no description"
+    yield f"  {plug.kind(home)} {table['use']}: {said.splitlines()[0]}", "green"
     for name, parameter in plug.settings(found).items():
         value = table.get(name, None if parameter.default is parameter.empty else parameter.default)
         yield f"    {name} = {json.dumps(value, ensure_ascii=False)}{'' if name in table else '  (default)'}", "" if name in table else "dim"

@@ -3,6 +3,9 @@
 from difflib import get_close_matches
 
 
+MOST_LISTED = 20  # names in a hint
+
+
 class WbdcError(Exception):
     """A failure that is not a bug. Its text is one sentence; `code` is the process's exit code."""
 
@@ -76,6 +79,9 @@ class ResultInvalid(WbdcError):
 
 
 def hint(name: str, allowed: list[str]) -> str:
-    """End a sentence about an unknown name: the nearest known one, or all of them."""
+    """End a sentence about an unknown name: the nearest known one, or the first of them all."""
     close = get_close_matches(name, allowed, 1)
-    return f"; did you mean {close[0]!r}?" if close else f"; it may be one of: {', '.join(allowed) or 'nothing'}"
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    more = f", and {len(allowed) - MOST_LISTED} more" if len(allowed) > MOST_LISTED else ""
+    return f"; it may be one of: {', '.join(allowed[:MOST_LISTED]) or 'nothing'}{more}"

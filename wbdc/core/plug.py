@@ -4,10 +4,13 @@ A plug is found by the name of its file, so there is nothing to register. Positi
 constructor are the host it serves; keyword-only parameters are the settings a kit may give.
 """
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import pkgutil
+import sys
+import traceback
 import types
 import typing
 from collections import Counter
@@ -30,7 +33,7 @@ def kind(home: ModuleType) -> str:
 
 def called(instance: object) -> str:
     """Return the name of the file that defines a plug's class: "mask_words"."""
-    return type(instance).__module__.rsplit(".", 1)[-1].removeprefix("wbdc_plug_")
+    return type(instance).__module__.rsplit(".", 1)[-1]
 
 
 def distinct_names(instances: Iterable[object]) -> list[str]:
@@ -116,7 +119,18 @@ def _module(home: ModuleType, use: str, near: Path | None) -> ModuleType:
     path = (near or Path()) / use
     if not path.is_file():
         raise UsageFault(f"no {kind(home)} at {path}; put the file beside the kit")
-    spec = importlib.util.spec_from_file_location(f"wbdc_plug_{path.stem}", path)
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]  # members of an ensemble bring plugs of one name
+    spec = importlib.util.spec_from_file_location(f"wbdc_plug_{place}.{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[module.__name__] = module  # as dataclasses and inspect expect of every module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[module.__name__]
+        if isinstance(error, (UsageFault, MemoryError)):
+            raise
+        frames = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == module.__file__]
+        line = error.lineno if isinstance(error, SyntaxError) else frames[-1] if frames else 1
+        said = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+        raise UsageFault(f"{path} cannot be loaded: line {line}: {type(error).__name__}: {said}") from error
     return module

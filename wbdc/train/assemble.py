@@ -37,6 +37,7 @@ def assemble(kit: Kit, prepared: Prepared, seed: int) -> Assembled:
 
     Raises UsageFault for settings that do not fit, EnvironmentLacks when pretrained weights are not on this machine.
     """
+    check_fields(kit, prepared)
     torch.manual_seed(seed)
     tables, folder = kit.tables, find_trunk(kit.tables["trunk"]["model"]) if "model" in kit.tables["trunk"] else None
     text = {k: v for k, v in tables["text"].items() if k != "vocabulary"}
@@ -57,6 +58,17 @@ def assemble(kit: Kit, prepared: Prepared, seed: int) -> Assembled:
     pretrained = {"trunk": record(tables["trunk"]["model"], folder / FILE)} if folder else {}
     pretrained |= {"vision": vision.pretrained} if vision.pretrained else {}
     return Assembled(model, Reading(reader, vision.look, vision.frames), text, {**said, "vision": vision.loaded}, pretrained)
+
+
+def check_fields(kit: Kit, prepared: Prepared) -> None:
+    """Refuse a kit that reads text fields which the prepared data does not have. Raises UsageFault."""
+    known = prepared.facts["fields"]
+    if missing := [field for field in kit.tables["text"]["fields"] if field not in known]:
+        raise UsageFault(
+            f"kit {kit.name} is for {kit.tables['competition']} and reads the text field {missing[0]!r}, which the prepared data of "
+            f"{prepared.facts['competition']} does not have (it has {', '.join(known) or 'none'}); "
+            "choose another kit, or set competition and text.fields"
+        )
 
 
 def start_from(model: VideoClassifier, folder: Path) -> str:

@@ -12,6 +12,7 @@ from wbdc.core import plug
 from wbdc.core.errors import UsageFault, hint
 from wbdc.train.recipe import Serve, Stage, check
 
+MAX_DEPTH = 20  # of tables in a kit
 PACKAGED = [p for p in (Path(__file__).parents[1] / "kits", Path(__file__).parents[2] / "kits") if p.is_dir()][:1]  # in a wheel, in a checkout
 
 
@@ -68,19 +69,41 @@ def open_kit(name: str, *, tiny: bool = False, changes: tuple[str, ...] = ()) ->
     path = _find(name)
     tables = _read(path)
     if "extends" in tables:
-        parent = _read(_find(tables.pop("extends"), path.parent))
+        extended = tables.pop("extends")
+        if not isinstance(extended, str):
+            raise UsageFault(f"kit {path.stem}: extends = {extended!r} is not the name of a kit")
+        parent = _read(_find(extended, path.parent))
         if "extends" in parent:
             raise UsageFault(f"kit {path.stem} extends a kit that extends another; one level is the limit, copy the table you need")
         tables = _merge(parent, tables)
     small = tables.pop("tiny", {})
+    if not isinstance(small, dict):
+        raise UsageFault(f"kit {path.stem}: tiny = {small!r} is not a table")
     if tiny and not small:
         raise UsageFault(f"kit {path.stem} has no [tiny] table; add one, or give pretrained weights with --weights")
-    for changed in ([small] if tiny else []) + [_change(c) for c in changes]:
-        tables = _merge(tables, changed)
-    check(path.stem, path.parent, tables)
+    if tiny:
+        tables = _merge(tables, small)
+    for change in changes:
+        tables = _merge(tables, _change(change), one_field=change.replace(" ", "").startswith("text.fields."))
+    folder = _plug_folder(tables, path.parent)
+    check(path.stem, folder, tables)
     given, order = tables["text"]["fields"], plug.build(competitions, {"use": tables["competition"]}).fields
     tables["text"]["fields"] = {field: given[field] for field in order if field in given}  # also when a saved kit.json has sorted its keys
-    return Kit(path.stem, path.parent, tables)
+    return Kit(path.stem, folder, tables)
+
+
+def _plug_folder(tables: dict, beside: Path) -> Path:
+    """Choose where "./plug.py" files lie: beside the kit, or in the current folder when none of them is there and all are here."""
+    files = [name for name in _texts(_uses(tables)) if name.endswith(".py")]
+    here = files and not any(_is_file(beside / f) for f in files) and all(_is_file(Path(f)) for f in files)
+    return Path() if here else beside
+
+
+def _uses(value: object) -> list:
+    """Collect what stands behind every `use` in nested tables."""
+    if isinstance(value, dict):
+        return [inner if key == "use" else _uses(inner) for key, inner in value.items()]
+    return [_uses(inner) for inner in value] if isinstance(value, list) else []
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -112,25 +135,46 @@ def _find(name: str, near: Path | None = None) -> Path:
 
 def _read(path: Path) -> dict:
     try:
-        return json.loads(path.read_text()) if path.suffix == ".json" else tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        tables = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        raise UsageFault(f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error
+    except (ValueError, RecursionError) as error:  # broken syntax, a number of 5,000 digits, tables a thousand deep
         raise UsageFault(f"{path}: {error}") from error
+    return _shallow(tables, str(path))
+
+
+def _shallow(tables: object, where: str) -> dict:
+    """Refuse what is no table, or nested beyond all sense."""
+    if not isinstance(tables, dict):
+        raise UsageFault(f"{where} holds {type(tables).__name__}, not the tables of a kit")
+    level, depth = [tables], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise UsageFault(f"{where} nests tables more than {MAX_DEPTH} deep")
+        level = [i for v in level for i in (v.values() if isinstance(v, dict) else v) if isinstance(i, (dict, list))]
+    return tables
 
 
 def _change(change: str) -> dict:
     """Read "train.epochs=3" as a nested table."""
     try:
-        return tomllib.loads(change)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageFault(f"--set {change}: {error}; write TABLE.KEY=VALUE as in TOML, texts in quotes") from error
+        return _shallow(tomllib.loads(change), f"--set {change[:80]}")
+    except (ValueError, RecursionError) as error:
+        raise UsageFault(f"--set {change[:80]}: {error}; write TABLE.KEY=VALUE as in TOML, texts in quotes") from error
 
 
-def _merge(below: dict, above: dict) -> dict:
-    """Lay one recipe over another: tables key by key, but whole where the upper one chooses another plug, or other weights."""
+def _merge(below: dict, above: dict, place: str = "", one_field: bool = False) -> dict:
+    """Lay one recipe over another: tables key by key, but whole where the upper one chooses another plug, or other weights.
+
+    text.fields is replaced as a whole too, as a field could not be taken out else; one_field: change one budget in it.
+    """
     merged = copy.deepcopy(below)
     for key, value in above.items():
         joins = isinstance(value, dict) and isinstance(merged.get(key), dict) and not _chooses(value, merged[key])
-        merged[key] = _merge(merged[key], value) if joins else copy.deepcopy(value)
+        joins = joins and (one_field or f"{place}{key}".removeprefix("tiny.") != "text.fields")
+        merged[key] = _merge(merged[key], value, f"{place}{key}.", one_field) if joins else copy.deepcopy(value)
     return merged
 
 

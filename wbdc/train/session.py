@@ -50,10 +50,13 @@ def parse_folds(asked: str, count: int) -> list[str]:
     """Read "0", "0,2", "each" (0..count-1) or "all" (every row). Raises UsageFault."""
     if asked == "each":
         return [str(i) for i in range(count)]
+    known = [ALL, *map(str, range(count))]
     parts = [p.strip() for p in asked.split(",")]
-    if bad := [p for p in parts if p != ALL and not (p.isdecimal() and int(p) < count)]:
-        raise UsageFault(f"no fold {', '.join(bad)}; the data has folds 0 to {count - 1}, or say each, or all")
-    return list(dict.fromkeys(p if p == ALL else str(int(p)) for p in parts))
+    parts = [p if p in known else p.lstrip("0") or p[:1] for p in parts]  # 00 is 0, 01 is 1
+    if bad := [p for p in parts if p not in known]:
+        shown = ", ".join(p if len(p) <= 20 else f"{p[:20]}…" for p in bad[:5])
+        raise UsageFault(f"no fold {shown}; the data has folds 0 to {count - 1}, or say each, or all")
+    return list(dict.fromkeys(parts))
 
 
 def _source(kit: Kit, prepared: Prepared, work: Path, seed: int, asked: str) -> Run | None:

@@ -22,7 +22,7 @@ from wbdc.prepare.view import open_view
 from wbdc.train import objectives as objective_plugs
 from wbdc.train import state
 from wbdc.train import tricks as trick_plugs
-from wbdc.train.assemble import Assembled, assemble, start_from
+from wbdc.train.assemble import Assembled, assemble, check_fields, start_from
 from wbdc.train.finish import judge, save
 from wbdc.train.fit import fit
 from wbdc.train.kit import Kit
@@ -59,6 +59,7 @@ def open_stage(work: Path, stage: str, kit: Kit, prepared: Prepared, *, seed: in
     """Return the run that a stage of a kit on a dataset is; its first fold makes it on disk."""
     if without not in (None, "text", "frames"):
         raise UsageFault(f"--without takes text or frames, not {without!r}")
+    check_fields(kit, prepared)
     _check_labels(stage, kit, prepared)
     name, facts = identify(stage, kit, prepared, seed=seed, without=without, source=source.name if source else None)
     return Run(work / "runs" / name, {**facts, "classes": prepared.facts["classes"], "competition": kit.tables["competition"]})
