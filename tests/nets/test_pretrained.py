@@ -212,6 +212,59 @@ def test_an_unknown_timm_model_is_refused_with_a_hint():
         Timm(model="test_resnit", pretrained=False)
 
 
+# ---- what people download
+
+@pytest.mark.parametrize("layer, said", [("layers", "is a CLIP in the layout of transformers, .* put open_clip_model.safetensors"), ("layer", "is a Chinese-CLIP")])
+def test_a_clip_as_transformers_saves_it_is_named(toy_clip, weights, layer, said):
+    toy_clip()
+    names = ("vision_model.embeddings.class_embedding", f"text_model.encoder.{layer}.0.mlp.fc1.weight", "logit_scale")
+    save_file({name: torch.zeros(2) for name in names}, weights / "toys/clip/open_clip_model.safetensors")
+    with pytest.raises(IntegrityBroken, match=said):
+        Clip(model="ViT-toy", weights="openai")
+
+
+@pytest.mark.parametrize("model, said", [("openai/clip-vit-base-patch32", "model = 'ViT-B-32', weights = 'openai'$"), ("OFA-Sys/chinese-clip-vit-base-patch16", "open_clip's names: for example")])
+def test_a_name_of_hugging_face_is_answered_with_open_clips_and_not_with_a_list(model, said):
+    with pytest.raises(UsageFault, match=said) as caught:
+        Clip(model=model, weights="openai")
+    assert len(str(caught.value)) < 250
+
+
+def test_an_unknown_model_is_not_answered_with_hundreds_of_names():
+    with pytest.raises(UsageFault, match="and [0-9,]+ more$") as caught:
+        Timm(model="qqq", pretrained=False)
+    assert len(str(caught.value)) < 1000
+
+
+def test_the_files_of_a_trunk_are_all_named(weights, monkeypatch):
+    with pytest.raises(EnvironmentLacks, match=f"put model.safetensors, config.json, vocab.txt or tokenizer.json of .* into {weights}/toys/macbert"):
+        find_trunk("toys/macbert")
+    (weights / "toys/macbert").mkdir(parents=True)
+    (weights / "toys/macbert/model.safetensors").touch()
+    with pytest.raises(EnvironmentLacks, match="holds model.safetensors and no config.json"):
+        find_trunk("toys/macbert")
+    monkeypatch.delenv("WBDC_WEIGHTS")
+    with pytest.raises(EnvironmentLacks, match="into FOLDER/toys/macbert and give --weights FOLDER"):
+        find_trunk("toys/macbert")
+
+
+def test_the_command_that_converts_a_pickle_works_as_printed(weights):
+    import shlex
+    import subprocess
+    import sys
+
+    folder = weights / "toys" / "macbert"
+    _trained("bert", AutoModel).save_pretrained(folder)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors | {"tied": tensors["embeddings.word_embeddings.weight"]}, folder / "pytorch_model.bin")
+    with pytest.raises(EnvironmentLacks, match="is a pickle") as caught:
+        find_trunk("toys/macbert")
+    command = shlex.split(str(caught.value).split("in a place you trust: ")[1])
+    subprocess.run([sys.executable, *command[1:]], check=True)
+    _loaded("toys/macbert")
+
+
 # ---- what is never loaded
 
 ASKS = {

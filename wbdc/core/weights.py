@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,12 +11,16 @@ import torch
 from wbdc.core.errors import EnvironmentLacks, IntegrityBroken
 
 VARIABLE = "WBDC_WEIGHTS"
+CONVERT = (
+    "python -c 'import sys, torch; from safetensors.torch import save_file as save; w = torch.load(sys.argv[1], weights_only=True); "
+    "save({k: t.clone().contiguous() for k, t in w.items()}, sys.argv[2])'"
+)
 
 
-def locate(name: str, files: tuple[str, ...]) -> Path:
+def locate(name: str, files: tuple[str, ...], beside: tuple[str, ...] = ()) -> Path:
     """Find the folder of the weights called `name` (such as "hfl/chinese-macbert-base") that holds one of `files`.
 
-    Looks in $WBDC_WEIGHTS/NAME, in $WBDC_WEIGHTS/<last part of NAME>, then in the Hugging Face cache.
+    beside: other files that belong there, to be named when it is missing. Looks in $WBDC_WEIGHTS/NAME, in $WBDC_WEIGHTS/<last part of NAME>, then in the Hugging Face cache.
     Raises EnvironmentLacks, saying what to put where.
     """
     places = [Path(os.environ[VARIABLE]) / part for part in (name, name.split("/")[-1])] if os.environ.get(VARIABLE) else []
@@ -25,11 +30,16 @@ def locate(name: str, files: tuple[str, ...]) -> Path:
             return place
     pickled = [p for place in places if place.is_dir() for p in place.iterdir() if p.suffix in (".bin", ".pt", ".pth")]
     if pickled:
-        raise EnvironmentLacks(f"{pickled[0]} is a pickle, which wbdc never opens; convert it to {files[0]} once, in a place you trust, and put that beside it")
-    where = os.environ.get(VARIABLE) or "a folder that --weights or WBDC_WEIGHTS names"
+        wanted = pickled[0].with_name(files[0])
+        raise EnvironmentLacks(
+            f"{pickled[0]} is a pickle, which wbdc never opens; convert it to {files[0]} once, in a place you trust: "
+            f"{CONVERT} {shlex.quote(str(pickled[0]))} {shlex.quote(str(wanted))}"
+        )
+    known = os.environ.get(VARIABLE)
+    where = f"{known}/{name}" if known else f"FOLDER/{name} and give --weights FOLDER"
     raise EnvironmentLacks(
-        f"the weights {name!r} are not on this machine: put {' or '.join(files)} of https://huggingface.co/{name} into {where}/{name} "
-        f"(its page states licence and checksum), or run the same recipe from random weights with --tiny"
+        f"the weights {name!r} are not on this machine: put {' or '.join(files)}{''.join(f', {b}' for b in beside)} of "
+        f"https://huggingface.co/{name} into {where} (its page states licence and checksum), or run the same recipe from random weights with --tiny"
     )
 
 

@@ -7,11 +7,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from wbdc.core.errors import UsageFault
+from wbdc.core.errors import EnvironmentLacks, UsageFault
 from wbdc.core.tokens import Tokens
 from wbdc.core.weights import locate, strict_part
 
 FILE = "model.safetensors"
+BESIDE = ("config.json", "vocab.txt or tokenizer.json")  # what a trunk's folder holds too
 
 
 class Trunk(nn.Module):
@@ -49,7 +50,10 @@ class Trunk(nn.Module):
 
 def find_trunk(model: str) -> Path:
     """Find the folder of pretrained language weights. Raises EnvironmentLacks."""
-    return locate(model, (FILE,))
+    folder = locate(model, (FILE,), BESIDE)
+    if not (folder / BESIDE[0]).is_file():
+        raise EnvironmentLacks(f"{folder} holds {FILE} and no {BESIDE[0]}; put that of https://huggingface.co/{model} beside it")
+    return folder
 
 
 def read_architecture(folder: Path) -> dict:

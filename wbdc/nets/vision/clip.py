@@ -8,11 +8,17 @@ from open_clip.pretrained import get_pretrained_cfg
 from safetensors.torch import load_file
 from torch import Tensor
 
-from wbdc.core.errors import UsageFault, hint
+from wbdc.core.errors import IntegrityBroken, UsageFault, hint
 from wbdc.core.look import Look
 from wbdc.core.weights import locate, record, strict_part
 from wbdc.nets.vision import Vision
 
+OPENAI = {  # transformers' names of OpenAI's weights, and open_clip's
+    "clip-vit-base-patch32": "ViT-B-32",
+    "clip-vit-base-patch16": "ViT-B-16",
+    "clip-vit-large-patch14": "ViT-L-14",
+    "clip-vit-large-patch14-336": "ViT-L-14-336",
+}
 FILES = ("open_clip_model.safetensors", "model.safetensors")
 
 
@@ -53,15 +59,36 @@ class Clip(Vision):
 
     def _load(self, folder: Path, called: str, place: str) -> None:
         file = next(folder / f for f in FILES if (folder / f).is_file())
-        taken, left = strict_part(load_file(file), self.tower.state_dict(), file, "visual.")
+        weights = load_file(file)
+        _check_layout(weights, file, called, place)
+        taken, left = strict_part(weights, self.tower.state_dict(), file, "visual.")
         self.tower.load_state_dict(taken, strict=True)
         self.pretrained = record(place, file)
         self.loaded = f"{called} from {file.name}: takes {len(taken)} tensors, leaves {len(left)} (the text tower)"
 
 
+def _check_layout(weights: dict[str, Tensor], file: Path, called: str, place: str) -> None:
+    """Name a CLIP that was saved by transformers, whose tensors have other names than open_clip's. Raises IntegrityBroken."""
+    if "vision_model.embeddings.class_embedding" not in weights:
+        return
+    if any(name.startswith("text_model.encoder.layer.") for name in weights):  # a BERT reads its text
+        raise IntegrityBroken(
+            f"{file} is a Chinese-CLIP in the layout of transformers, which vision 'clip' does not read; take a model that open_clip lists, "
+            "or write a vision plug beside the kit"
+        )
+    raise IntegrityBroken(
+        f"{file} is a CLIP in the layout of transformers, and vision 'clip' reads that of open_clip; "
+        f"put open_clip_model.safetensors or model.safetensors of https://huggingface.co/{place} there, which holds {called}"
+    )
+
+
 def _known(model: str, weights: str) -> tuple[dict, dict, str]:
     """Look up a model and its weights in open_clip's lists: architecture, look, and the weights' usual name."""
     config, models = open_clip.get_model_config(model), open_clip.list_models()
+    if config is None and "/" in model:
+        names = OPENAI.get(model.rsplit("/", 1)[-1])
+        ours = f"model = {names!r}, weights = 'openai'" if names else "for example model = 'ViT-B-32', weights = 'openai'"
+        raise UsageFault(f"vision.model = {model!r} is a name on Hugging Face, and vision 'clip' takes open_clip's names: {ours}")
     if config is None:
         raise UsageFault(f"open_clip has no model {model!r}{hint(model, models)}")
     listed = get_pretrained_cfg(model, weights)
