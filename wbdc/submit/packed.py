@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from wbdc.core.errors import EnvironmentLacks, Inconclusive, IntegrityBroken, OutOfResources, WbdcError
 from wbdc.core.files import publish_bytes
+from wbdc.submit.machine_load import CpuMeter, CpuUse
 from wbdc.submit.memory import Watch
 
 KEPT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TMPDIR")  # of this process's environment; nothing else is passed on
-LEAST = 600.0  # seconds that any run may take
 UNREACHABLE = 9
 CANARY = f"""
 import socket
@@ -38,6 +38,7 @@ class Ran(NamedTuple):
     stderr: str
     peak: int = 0
     memory: Sequence[tuple[float, int]] = ()  # seconds since the start, bytes of all its processes
+    use: CpuUse | None = None
 
 
 def run_packed(
@@ -59,7 +60,7 @@ def run_packed(
             command += ["--sample", str(Path(home) / "sample.txt")]
         room = {name: os.environ[name] for name in KEPT if name in os.environ}
         room |= {"HOME": home, "HF_HUB_OFFLINE": "1", "LC_ALL": "C.UTF-8", "PYTHON": sys.executable}
-        start = time.perf_counter()
+        start, meter = time.perf_counter(), CpuMeter()
         with tempfile.TemporaryFile() as said:  # a file: of a pipe the end would only come with that of the last process that holds it
             process = subprocess.Popen(command, cwd="/", env=room, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True)
             watch = Watch(process.pid)
@@ -67,7 +68,7 @@ def run_packed(
             try:
                 process.wait(timeout)
             except subprocess.TimeoutExpired as error:
-                raise Inconclusive(f"the packed folder did not end within {timeout:.0f} s; give a smaller sample or more time") from error
+                raise Inconclusive(f"the packed folder did not end within {timeout:.0f} s; give a smaller sample (--sample) or more time (--cap)") from error
             finally:  # nothing that it started stays behind
                 seconds = time.perf_counter() - start
                 peak = watch.stop()
@@ -76,7 +77,7 @@ def run_packed(
                 watch.kill()
                 process.wait()
             said.seek(0)
-            ran = Ran(process.returncode, seconds, said.read().decode(errors="replace"), peak, watch.samples)
+            ran = Ran(process.returncode, seconds, said.read().decode(errors="replace"), peak, watch.samples, meter.read())
     if ran.code:
         raise failure(ran)
     return ran

@@ -21,16 +21,20 @@ from wbdc.core.files import publish_json, read_json
 from wbdc.core.findings import Findings
 from wbdc.submit.doubts import MOST, cached, changed, crowded, watched
 from wbdc.submit.manifest import RECEIPT
+from wbdc.submit.machine_load import CpuUse, busy_reason
 from wbdc.submit.memory_growth import describe_growth, extrapolate_memory
-from wbdc.submit.packed import LEAST, network, run_packed
+from wbdc.submit.packed import network, run_packed
 from wbdc.submit.probe import probe, stretched, stretches
 from wbdc.submit.projection import AMPLE, SMALL, Cold, Steady, elsewhere, project
 from wbdc.submit.sample import choose, forget, sizes
 from wbdc.submit.slowest import Kits, shares
+from wbdc.submit.time_cap import TimeCap
 from wbdc.submit.verdict import Verdict, conclude
 from wbdc.submit.verify import check_files, check_result
 
 COLD_STARTS, HANDFUL = 3, 8  # fresh processes, and videos that each of them answers
+SHARE = 0.5  # of what is left of the cap, for the sample, the run that is not asked for timings, and precision
+FP32_SLOWER = 4  # FP32 may take so many times as long as half precision
 QUICK, REPEATED = 64, 200  # videos of a quick rehearsal; videos that are answered twice
 
 Progress = Callable[[str, int, int], None]
@@ -54,6 +58,7 @@ class Timed(NamedTuple):
     labels: list[str]
     timings: dict
     memory: Sequence[tuple[float, int]] = ()  # as `Ran`
+    use: CpuUse | None = None
 
 
 def rehearse(
@@ -64,7 +69,7 @@ def rehearse(
     """Time a packed folder, publish the receipt latency.json into it, and return the verdict.
 
     items, seconds: how many videos within what wall time, start and end of the process included; by default the competition's.
-    sample: videos to time, fewer when they would take longer than about `cap_seconds`. The rules are those of `projection` and `doubts`.
+    sample: videos to time, fewer when they would take too much of `cap_seconds`, which all runs together may take. The rules are those of `projection` and `doubts`.
     judge: the profile of another machine, which the verdict is to be about; this one is probed and the two compared.
     quick: one cold start and 64 videos, which can say FAIL or INCONCLUSIVE but never PASS.
     Raises UsageFault when no limit is known, IntegrityBroken, ResultInvalid, EnvironmentLacks, and what the packed process fails with.
@@ -77,34 +82,31 @@ def rehearse(
         raise UsageFault(f"no limit is known for {judged.competition}; give --items and --limit (seconds)")
     if quick:
         sample, cold_starts = min(sample, QUICK), 1
-    run = partial(_timed, folder, data, judged, device=device, threads=threads)
+    cap = TimeCap(cap_seconds, partial(_timed, folder, data, judged, device=device, threads=threads))
     few = [judged.videos[i] for i in choose(_sizes(judged.videos), HANDFUL, seed)]
-    starts = []
-    for number in range(cold_starts):
-        progress("cold start", number, cold_starts + 1)
-        forget([folder / name for name in manifest["files"] if name.startswith("models/")])
-        starts.append(run(few, timeout=LEAST + cap_seconds))
-    untimed = run(few, timeout=LEAST + cap_seconds, asked=False)
-    if watched(untimed.seconds, [t.seconds for t in starts]):  # once more, since machines are noisy
-        untimed = min(untimed, run(few, timeout=LEAST + cap_seconds, asked=False), key=lambda t: t.seconds)
+    weights = [folder / name for name in manifest["files"] if name.startswith("models/")]
+    starts, untimed = _cold_starts(cap, few, weights, cold_starts, progress)
     if any(t.labels != untimed.labels for t in starts):
         raise IntegrityBroken(f"{folder} answers the same videos differently from run to run, or when it is timed; nothing it answers can be trusted")
     colds = [Cold(t.seconds, _answering(t.timings), len(few)) for t in starts]
+    slowest = max(c.seconds for c in colds)
     pace = min(c.answering for c in colds) / len(few)  # a handful knows no pipelining: slower than the truth, so the cap holds
-    chosen = _others(judged.videos, few, min(sample, max(HANDFUL, int(cap_seconds / max(pace, 1e-6)))), seed + 1)
+    chosen = _others(judged.videos, few, min(sample, max(HANDFUL, cap.videos(SHARE, slowest, pace))), seed + 1)
     progress("steady sample", cold_starts, cold_starts + 1)
     forget([v.source.path for v in chosen])
-    long = run(chosen, timeout=LEAST + 3 * cap_seconds)
-    unasked = [] if quick else _unasked(run, chosen, long, cap_seconds)
+    long = cap.run(chosen)
+    unasked = [] if quick else _unasked(cap, judged.videos, chosen, long, slowest)
     walls = [(len(t.labels), t.seconds) for t in (long, *unasked)]
     found = project(colds, _steady(long, len(chosen), len(judged.videos), walls), items=items, seconds=seconds, margin=margin, seed=seed)
     doubts = [watched(untimed.seconds, [t.seconds for t in starts]), "a quick rehearsal never passes" if quick else None]
+    if len(starts) < cold_starts:
+        doubts.append(f"only {len(starts)} of {cold_starts} cold starts fit into the cap of {cap_seconds:.0f} s; give more with --cap")
     share = 0.0
     if not quick:
-        share, doubt = _precision(run, chosen, long, cap_seconds)
-        doubts += [doubt, _repeats(run, chosen, found.rate.each, cap_seconds)]
+        share, doubt = _precision(cap, chosen, long, slowest)
+        doubts += [doubt, _repeats(cap, chosen, found.rate.each, slowest)]
     progress("steady sample", cold_starts + 1, cold_starts + 1)
-    peaks = {"memory": max(t.peak for t in [*starts, untimed, long]), "gpu_memory": max(t.timings.get("gpu_peak", 0) for t in [*starts, long])}
+    peaks = {"memory": max(t.peak for t in [*starts, untimed, long, *unasked]), "gpu_memory": max(t.timings.get("gpu_peak", 0) for t in [*starts, long])}
     over = [crowded(peaks[kind], getattr(limits, kind, None), called) for kind, called in (("memory", "memory"), ("gpu_memory", "GPU memory"))]
     growth = extrapolate_memory(long.memory, long.timings["batches"], items, seed)
     beyond, doubt = describe_growth(growth, getattr(limits, "memory", None), items)
@@ -113,9 +115,14 @@ def rehearse(
     spans = stretches(probe(device, threads), judge) if judge else None
     if spans:
         found = elsewhere(found, spans["start"], stretched(shared, spans), items=items, seconds=seconds)
-    verdict = conclude(found, shared, _kits(folder), items=items, seconds=seconds, doubts=[d for d in doubts if d], over=[o for o in over if o])
+    busy = busy_reason([t.use for t in (*starts, long, *unasked) if t.use], long.timings["threads"])
+    verdict = conclude(
+        found, shared, _kits(folder), items=items, seconds=seconds, doubts=[d for d in doubts if d], over=[o for o in over if o],
+        busy=busy, largest=max(len(t.labels) for t in (*starts, long, *unasked)),
+    )  # fmt: skip
     facts = {**verdict.facts, "bound": manifest["bound"], "split": judged.split, "sampled": len(chosen), "of": len(judged.videos), "seed": seed, "peaks": peaks}
     facts |= {"colds": [c._asdict() for c in colds], "untimed": untimed.seconds, "changed_by_half_precision": share}
+    facts["cpu_use"] = long.use and long.use._asdict()
     facts["memory_growth"] = growth._asdict()
     facts |= {"stretches": spans and {stage: list(span) for stage, span in spans.items()}}
     facts |= {"stages": long.timings["stages"], "machine": _machine(long.timings)}
@@ -130,14 +137,38 @@ def _others(videos: Sequence[Video], few: Sequence[Video], count: int, seed: int
     return [fresh[i] for i in choose(_sizes(fresh), count, seed)]
 
 
-def _unasked(run: Callable[..., Timed], chosen: Sequence[Video], long: Timed, cap: float) -> list[Timed]:
-    """Run up to 512 of the sample once more without asking for timings: a package may know that it is watched. Raises IntegrityBroken when answers differ."""
-    pace = _answering(long.timings) / len(chosen)
-    few = list(chosen[: min(AMPLE[0], int(cap / 4 / max(pace, 1e-6)))])
-    if len(few) < SMALL[0]:
+def _cold_starts(
+    cap: TimeCap, few: Sequence[Video], weights: Sequence[Path], count: int, progress: Progress
+) -> tuple[list[Timed], Timed]:
+    """Run up to `count` fresh processes, as the cap allows, and one or two that are not asked for timings (the faster one is returned)."""
+    starts: list[Timed] = []
+    for number in range(count):
+        progress("cold start", number, count + 1)
+        if starts and not cap.allows_cold_start(max(t.seconds for t in starts)):
+            break
+        forget(weights)
+        starts.append(cap.run(few))
+    untimed = cap.run(few, asked=False)
+    if watched(untimed.seconds, [t.seconds for t in starts]) and cap.allows_cold_start(untimed.seconds):  # once more, since machines are noisy
+        untimed = min(untimed, cap.run(few, asked=False), key=lambda t: t.seconds)
+    return starts, untimed
+
+
+def _unasked(cap: TimeCap, videos: Sequence[Video], chosen: Sequence[Video], long: Timed, start: float) -> list[Timed]:
+    """Run once more without asking for timings: a package may be slower, or answer otherwise, when it is not watched.
+
+    All videos of the split without --sample, as the judge does, where that fits into the cap; else up to 512 of the sample.
+    Raises IntegrityBroken when answers differ.
+    """
+    room = cap.videos(SHARE, start, _answering(long.timings) / len(chosen))
+    natural = room >= len(videos)
+    few = list(videos if natural else chosen[: min(AMPLE[0], room)])
+    if len(few) < SMALL[0] and not natural:
         return []
-    again = run(few, timeout=LEAST + cap, asked=False)
-    share, _ = changed(again.labels, long.labels[: len(few)])
+    again = cap.run(few, asked=False, natural=natural)
+    labels = dict(zip((v.id for v in few), again.labels))
+    before = {v.id: label for v, label in zip(chosen, long.labels) if v.id in labels}
+    share, _ = changed([labels[i] for i in before], list(before.values()))
     if share > MOST:
         raise IntegrityBroken(f"the packed folder changes {share:.1%} of its answers when it is not asked for timings; nothing that was timed is what will be judged")
     return [again]
@@ -152,26 +183,32 @@ def _steady(long: Timed, count: int, listed: int, walls: list[tuple[int, float]]
     return Steady(marks["listed"] - marks["loaded"], listed, marks["listed"], batches, long.timings.get("ahead", 4) + 1, walls)
 
 
-def _repeats(run: Callable[..., Timed], chosen: Sequence[Video], each: float, cap: float) -> str | None:
+def _repeats(cap: TimeCap, chosen: Sequence[Video], each: float, start: float) -> str | None:
     """Time as many videos twice: all different, and half of them twice; a doubt only when two attempts agree, since machines are noisy."""
-    count = min(REPEATED, len(chosen) // 2, int(cap / 8 / max(each, 1e-6)))
-    if count < HANDFUL:
+    wanted = min(REPEATED, len(chosen) // 2)
+    if wanted < HANDFUL:
         return None
+    count = min(wanted, cap.videos(1.0, start, each, runs=4) // 2)
+    if count < HANDFUL:
+        return "the cap left no time to see whether answers are cached; give more with --cap"
     different, doubt = list(chosen[: 2 * count]), None
     ordered = [different[i] for i in np.argsort(_sizes(different), kind="stable")]
     for half in (ordered[::2], ordered[1::2]):
-        new, again = (_answering(run(videos, timeout=LEAST + cap, repeated=True).timings) for videos in (different, half * 2))
+        new, again = (_answering(cap.run(videos, repeated=True).timings) for videos in (different, half * 2))
         if (doubt := cached(new, again)) is None:
             return None
     return doubt
 
 
-def _precision(run: Callable[..., Timed], chosen: Sequence[Video], long: Timed, cap: float) -> tuple[float, str | None]:
+def _precision(cap: TimeCap, chosen: Sequence[Video], long: Timed, start: float) -> tuple[float, str | None]:
     """Compare answers of half precision with those of FP32 on up to 512 videos. Raises ResultInvalid when more than 1 % change."""
     if long.timings["precision"] == "fp32":
         return 0.0, None
-    half = list(chosen[: AMPLE[0]])
-    share, doubt = changed(long.labels[: len(half)], run(half, timeout=LEAST + 3 * cap, precision="fp32").labels)
+    room = cap.videos(SHARE, start, FP32_SLOWER * _answering(long.timings) / len(chosen))
+    half = list(chosen[: min(AMPLE[0], room)])
+    if len(half) < min(HANDFUL, len(chosen)):
+        return 0.0, "the cap left no time to compare half precision with FP32; give more with --cap"
+    share, doubt = changed(long.labels[: len(half)], cap.run(half, precision="fp32").labels)
     if share > MOST:
         raise ResultInvalid(f"{doubt}, more than {MOST:.0%}; train in that precision, or pack with serve.precision = fp32")
     return share, doubt
@@ -192,20 +229,21 @@ def _sizes(videos: Sequence[Video]) -> list[int]:
 
 def _timed(
     folder: Path, data: Path, judged: Judged, videos: Sequence[Video], *, device: str, threads: int | None, timeout: float, asked: bool = True,
-    repeated: bool = False, precision: str | None = None,
+    repeated: bool = False, precision: str | None = None, natural: bool = False,
 ) -> Timed:  # fmt: skip
-    """Answer videos in a fresh process, and check the result file strictly. asked: for its timings. Raises EnvironmentLacks when it ran elsewhere than asked."""
+    """Answer videos in a fresh process, and check the result file strictly. asked: for its timings; natural: all videos, without --sample. Raises EnvironmentLacks when it ran elsewhere than asked."""
     ids = [v.id for v in videos]
     with tempfile.TemporaryDirectory(prefix="wbdc-rehearse-") as place:
         out, timings = Path(place) / "result.csv", Path(place) / "timings.json"
         ran = run_packed(
-            folder, data, out, device=device, threads=threads, sample=ids, timings=timings if asked else None, split=judged.split, precision=precision, timeout=timeout
+            folder, data, out, device=device, threads=threads, sample=None if natural else ids, timings=timings if asked else None,
+            split=judged.split, precision=precision, timeout=timeout,
         )
         labels = [] if repeated else check_result(out, judged.competition, ids, judged.known)
         told = read_json(timings) if asked else {}
     if asked and (wanted := find_device(device).type) != torch.device(told["device"]).type:
         raise EnvironmentLacks(f"the packed folder ran on {told['device']}, not on {wanted}, which was to be timed")
-    return Timed(ran.seconds, ran.peak, labels, told, ran.memory)
+    return Timed(ran.seconds, ran.peak, labels, told, ran.memory, ran.use)
 
 
 def _answering(timings: dict) -> float:

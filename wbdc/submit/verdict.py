@@ -21,9 +21,14 @@ class Verdict:
 
 
 def conclude(
-    found: Projection, shared: dict[str, float], kits: Kits, *, items: int, seconds: float, doubts: Sequence[str] = (), over: Sequence[str] = ()
-) -> Verdict:
-    """Word a projection. doubts: what forbids to PASS; over: limits other than time that are broken, which FAIL. Pure: no file is read."""
+    found: Projection, shared: dict[str, float], kits: Kits, *, items: int, seconds: float, doubts: Sequence[str] = (), over: Sequence[str] = (),
+    busy: str | None = None, largest: int | None = None,
+) -> Verdict:  # fmt: skip
+    """Word a projection. Pure: no file is read.
+
+    doubts: what forbids to PASS; over: limits other than time that are broken, which FAIL; busy: why no time can be judged, neither way;
+    largest: videos of the largest run in one process.
+    """
     need, limit = f"The packed folder would need {spoken(found.expected)} for {items:,} videos", spoken(seconds)
     told = describe(shared)
     if found.word == "INCONCLUSIVE" and found.rate.rule == "tiny":
@@ -40,9 +45,12 @@ def conclude(
     if found.rate.slope:
         slower = 100_000 * found.rate.slope / found.rate.each
         sentence += f" Each video takes longer than the one before ({slower:.1f}% of the mean per 1,000 videos); this is extrapolated to all of them."
-    word = "FAIL" if over else "INCONCLUSIVE" if doubts and found.word == "PASS" else found.word
+    if largest is not None and largest < items:
+        sentence += f" Largest run in one process: {largest:,} of {items:,} videos."
+    doubts = [*doubts, *([busy] if busy else [])]
+    word = "FAIL" if over else "INCONCLUSIVE" if busy or (doubts and found.word == "PASS") else found.word
     sentence = " But ".join([sentence, *(f"{d}." for d in [*over, *doubts])])
-    facts = {"verdict": word, "sentence": sentence, "doubts": list(doubts), "over": list(over), "items": items, "limit": seconds, "shares": shared, "projection": asdict(found)}
+    facts = {"verdict": word, "sentence": sentence, "doubts": list(doubts), "over": list(over), "items": items, "limit": seconds, "largest_run": largest, "shares": shared, "projection": asdict(found)}
     facts["projection"]["rate"] = found.rate._asdict()
     return Verdict(word, sentence, CODES[word], facts)
 
