@@ -9,12 +9,13 @@ import torch
 import toys
 
 from wbdc.competitions import Source, Video
-from wbdc.core.errors import IntegrityBroken, ResultInvalid
+from wbdc.core.errors import IntegrityBroken, OutOfResources, ResultInvalid
 from wbdc.core.findings import Findings
 from wbdc.core.look import Look
 from wbdc.data.archive import pictures
 from wbdc.data.feed import by_length, collate
 from wbdc.data.frames import look_at
+from wbdc.nets.model import VideoClassifier
 from wbdc.nets.vision import Vision
 from wbdc.serve import reader
 from wbdc.serve.blend import blend
@@ -186,3 +187,37 @@ def test_serving_computes_under_no_grad_and_makes_no_inference_tensors(tmp_path,
     with torch.inference_mode():
         assert torch.equal(probabilities(model, [batch], CPU, precision), direct)
         assert np.array_equal(engine.answer(videos).probabilities, scored)
+
+
+def lack_memory(monkeypatch, fits: int) -> list[int]:
+    """Let towers and fusions run out of memory on more than `fits` videos; return the sizes that were tried."""
+    fuse, sizes = VideoClassifier.fuse, []
+
+    def greedy(self, batch, seen):
+        sizes.append(len(batch))
+        if len(batch) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return fuse(self, batch, seen)
+
+    monkeypatch.setattr(VideoClassifier, "fuse", greedy)
+    return sizes
+
+
+def test_fault_23_a_batch_that_does_not_fit_is_answered_in_parts(tmp_path, videos, monkeypatch):
+    first = toys.model()
+    folders = [toys.member(tmp_path / "a", first), toys.member(tmp_path / "b", sharing(first, 1)), toys.member(tmp_path / "c", toys.model(seed=2))]
+    whole = run(folders, videos).probabilities
+    member, batch = load(folders[0]), toys.batch()
+    alone = probabilities(member.model, [batch], CPU, torch.float32)
+    sizes = lack_memory(monkeypatch, fits=2)
+    np.testing.assert_allclose(run(folders, videos).probabilities, whole, rtol=1e-4, atol=1e-6)
+    assert sizes[:2] == [6, 3] and set(sizes[2:]) <= {1, 2}
+    torch.testing.assert_close(probabilities(member.model, [batch], CPU, torch.float32), alone, rtol=1e-4, atol=1e-6)
+
+
+def test_fault_23_serving_that_never_fits_is_exit_9(tmp_path, videos, monkeypatch):
+    folder = toys.member(tmp_path, toys.model())
+    lack_memory(monkeypatch, fits=0)
+    with pytest.raises(OutOfResources, match="a batch of 6 videos does not fit, alone; lower serve.batch|even in 8 parts; lower serve.batch") as caught:
+        run([folder], videos)
+    assert caught.value.code == 9

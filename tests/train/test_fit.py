@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import toys
 
 from wbdc.core import plug
-from wbdc.core.errors import Diverged
+from wbdc.core.errors import Diverged, OutOfResources
 from wbdc.data.feed import order, training
 from wbdc.train import objectives, tricks
 from wbdc.train.fit import PATIENCE, fit
@@ -170,6 +170,76 @@ def test_one_objective_used_twice_counts_twice_with_targets_and_names_of_its_own
     fit(model, asked, DATA[:1], torch.optim.SGD(model.parameters(), 0.1), after_step=lambda step, outcome: outcomes.append(outcome))
     assert outcomes[0].loss.item() == 6.0
     assert {n: float(p.detach()) for n, p in outcomes[0].parts.items() if n != "classify"} == {"test_fit": 1.0, "test_fit#2": 10.0}
+
+
+MEMORY = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()]
+
+
+class Greedy(plug.find(objectives, "classify")):
+    """A loss that needs more memory than there is for more than `fits` videos, and finds out in the forward or in the backward."""
+
+    def __init__(self, model, *, fits, error=MEMORY[0], late=True):
+        super().__init__(model)
+        self.fits, self.error, self.late, self.sizes = fits, error, late, []
+
+    def loss(self, model, seen, batch, whole):
+        self.sizes.append(len(batch))
+        if len(batch) <= self.fits:
+            return super().loss(model, seen, batch, whole)
+        if not self.late:
+            raise self.error
+        model.trunk.embeddings.word_embeddings.weight.register_hook(self._fail)  # the last gradient of all
+        return super().loss(model, seen, batch, whole)
+
+    def _fail(self, gradient):
+        if self.sizes[-1] > self.fits:
+            raise self.error
+
+
+@pytest.mark.parametrize("error", MEMORY, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_fault_23_a_batch_that_does_not_fit_is_cut_and_the_step_stays_what_it_was(error, late, accumulate):
+    """Labels are missing unevenly, and FGM needs the gradient of the whole batch."""
+    whole, cut, said = toys.model(), toys.model(), []
+    data = [replace(b, label=torch.where(torch.arange(len(b)) == 1, -1, b.label)) for b in DATA]
+    for model, fits in ((whole, 99), (cut, 2)):
+        asked = [Greedy(model, fits=fits, error=error, late=late)]
+        worn = [plug.build(tricks, {"use": "fgm", "epsilon": 0.5}, model)]
+        fit(model, asked, data, torch.optim.SGD(model.parameters(), 0.1), worn, accumulate=accumulate, on_cut=lambda *news: said.append(news))
+    assert said == [(1, 2), (1, 4)] and set(asked[0].sizes[4:]) <= {1, 2}, "later steps do not try again what did not fit"
+    for p, q in zip(whole.parameters(), cut.parameters()):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("fits, tried", [(1, [16, 8, 4, 2]), (0, [16, 8, 4, 2])])
+def test_fault_23_after_three_halvings_memory_is_exit_9(fits, tried):
+    model, batch = toys.model(), toys.batch((1,) * 16)
+    asked = [Greedy(model, fits=fits)]
+    with pytest.raises(OutOfResources, match="a batch of 16 videos does not fit, even in 8 parts; lower batch") as caught:
+        fit(model, asked, [batch], torch.optim.SGD(model.parameters(), 0.1))
+    assert caught.value.code == 9 and asked[0].sizes == tried
+    with pytest.raises(OutOfResources, match="a batch of 2 videos does not fit, alone"):
+        fit(model, [Greedy(model, fits=0)], [toys.batch((1, 1))], torch.optim.SGD(model.parameters(), 0.1))
+
+
+def test_another_error_of_the_loss_is_not_taken_for_a_lack_of_memory():
+    model = toys.model()
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        fit(model, [Greedy(model, fits=1, error=RuntimeError("shapes differ"), late=False)], DATA, torch.optim.SGD(model.parameters(), 0.1))
+
+
+def test_every_objective_counts_what_it_averages():
+    """The parts of a batch, weighted by their counts, give the loss of the whole."""
+    model, batch = toys.model().train(), toys.batch()
+    batch = replace(batch, label=torch.where(torch.arange(len(batch)) == 2, -1, batch.label))
+    for name in ("classify", "classify_frames"):
+        one = plug.build(objectives, {"use": name}, model)
+        loss = lambda b: one.loss(model, model(b), b, b)  # noqa: B023, E731
+        parts = [_rows(batch, slice(0, 2)), _rows(batch, slice(2, 6))]
+        torch.testing.assert_close(sum(loss(p) * one.count(p) for p in parts) / one.count(batch), loss(batch), rtol=1e-4, atol=1e-6)
+    words = plug.build(objectives, {"use": "mask_words", "share": 1.0}, model)
+    assert words.count(batch) == int((words.hide(batch).targets["mask_words"] >= 0).sum())
 
 
 def test_trap_18_every_epoch_has_an_order_of_its_own_and_resuming_is_one_integer():

@@ -9,6 +9,7 @@ import click
 from wbdc import __version__
 from wbdc.core.errors import OutOfResources, Stopped, WbdcError, hint
 from wbdc.core.files import explain
+from wbdc.core.out_of_memory import is_out_of_memory
 from wbdc.core.stop_signals import interruptible
 
 ORDER = ("demo", "prepare", "kits", "pretrain", "train", "compare", "ensemble", "predict", "submit", "verify", "diff", "doctor")
@@ -37,8 +38,8 @@ class Commands(click.Group):
             except (Exception, KeyboardInterrupt) as raised:  # a request to stop may surface as another failure
                 if isinstance(raised, KeyboardInterrupt) or (stopped() and not isinstance(raised, Stopped)):
                     error: WbdcError = Stopped(STOPPED)
-                elif isinstance(raised, MemoryError):
-                    error = OutOfResources("memory ran out; take smaller batches")
+                elif is_out_of_memory(raised):
+                    error = OutOfResources("memory ran out; take smaller batches, or fewer --threads")
                 elif isinstance(raised, WbdcError):
                     error = raised
                 elif isinstance(raised, OSError) and (explained := explain(raised)):

@@ -37,6 +37,11 @@ class Batch:
         moved = {f.name: v.to(device, non_blocking=True) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
         return replace(self, **moved)
 
+    def rows(self, chosen: slice) -> "Batch":
+        """Return some of the videos; rows stay as wide as they were."""
+        kept = {f.name: v[chosen] for f in fields(self) if isinstance(v := getattr(self, f.name), (Tensor, tuple))}
+        return replace(self, targets={name: target[chosen] for name, target in self.targets.items()}, **kept)
+
     def without(self, modality: str) -> "Batch":
         """Return the batch as if every video lacked "text" or "frames" (for ablations).
 

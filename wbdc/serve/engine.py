@@ -18,11 +18,12 @@ from wbdc.core.batch import Batch
 from wbdc.core.device import autocast
 from wbdc.core.errors import IntegrityBroken
 from wbdc.core.findings import Findings
+from wbdc.core.out_of_memory import Parts
 from wbdc.core.weights import fingerprint
 from wbdc.data.feed import by_length
 from wbdc.nets.model import VideoClassifier
 from wbdc.serve.blend import blend
-from wbdc.serve.predict import certain, load
+from wbdc.serve.predict import certain, in_parts, load
 from wbdc.serve.reader import Read, Reader, ahead, alike
 from wbdc.serve.schedule import Left, Pace, forever
 from wbdc.serve.stages import Stages
@@ -68,6 +69,7 @@ class Engine:
         if any(m.classes != self.members[0].classes for m in self.members):
             raise IntegrityBroken("the members of this ensemble answer with different classes; train them on the same data")
         self.weights, self.device, self.precision, self.threads, self.ahead = list(weights), device, precision, threads, max(AHEAD, threads)
+        self.parts = Parts()
         self.classes, self.batch = self.members[0].classes, min(m.batch for m in self.members)
         self.reader = Reader(self.members)
         towers = [m.model.vision for m in self.members]  # equal ones share one look
@@ -123,9 +125,25 @@ class Engine:
         moved = {key: batch.to(self.device) for key, batch in moved.items()}
         return {i: moved[id(batch)] for i, batch in batches.items()}
 
-    @torch.no_grad()  # inference_mode slows autocast down, see benchmarks/test_autocast.py
     def compute(self, batches: dict[int, Batch], stages: Stages, seen: dict) -> dict[int, np.ndarray]:
-        """Let members answer their batches, which lie on the device: (B, C) float32 each. seen: what towers have seen of them, added to."""
+        """Let members answer their batches, which lie on the device: (B, C) float32 each. seen: what towers have seen of them, added to.
+
+        When memory runs out, this batch and those that follow are computed in parts. Raises OutOfResources when eighths do not fit.
+        """
+
+        def compute_rows(rows: slice) -> tuple[dict, dict]:
+            vectors = {tower: known[rows] for tower, known in seen.items()}
+            return self._compute({i: batch.rows(rows) for i, batch in batches.items()}, stages, vectors), vectors
+
+        if not batches:
+            return {}
+        parts = in_parts(compute_rows, len(next(iter(batches.values()))), self.parts)
+        answers, vectors = zip(*parts)
+        seen |= {tower: torch.cat([part[tower] for part in vectors]) for tower in vectors[0].keys() - seen.keys()}
+        return {i: np.concatenate([part[i] for part in answers]) for i in batches}
+
+    @torch.no_grad()  # inference_mode slows autocast down, see benchmarks/test_autocast.py
+    def _compute(self, batches: dict[int, Batch], stages: Stages, seen: dict) -> dict[int, np.ndarray]:
         answers = {}
         for i, batch in batches.items():
             member, batch = self.members[i], self.members[i].see(batch)

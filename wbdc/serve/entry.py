@@ -16,9 +16,10 @@ from wbdc import competitions
 from wbdc.competitions import Competition, Video
 from wbdc.core import plug
 from wbdc.core.device import called, find_device, find_precision, use_threads
-from wbdc.core.errors import Stopped, UsageFault, WbdcError, hint
+from wbdc.core.errors import OutOfResources, Stopped, UsageFault, WbdcError, hint
 from wbdc.core.files import check_input, check_output, explain, publish, publish_json, read_json
 from wbdc.core.findings import Findings
+from wbdc.core.out_of_memory import is_out_of_memory
 from wbdc.core.stop_signals import interruptible
 from wbdc.serve.blend import lift
 from wbdc.serve.calls import answer_calls
@@ -106,8 +107,10 @@ def main(home: Path, began: float, argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("error: stopped before the result was written", file=sys.stderr)
         code = Stopped.code
-    except (WbdcError, OSError) as raised:
+    except (WbdcError, OSError, RuntimeError, MemoryError) as raised:
         error = raised if isinstance(raised, WbdcError) else explain(raised)
+        if is_out_of_memory(raised):
+            error = OutOfResources("memory ran out; take another device, or fewer --threads")
         if error is None:
             raise
         print(f"error: {error}", file=sys.stderr)

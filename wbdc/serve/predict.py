@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -13,9 +14,11 @@ from wbdc.core.batch import Batch
 from wbdc.core.device import autocast
 from wbdc.core.errors import IntegrityBroken, ResultInvalid
 from wbdc.core.files import read_json
+from wbdc.core.out_of_memory import Parts, is_out_of_memory
 from wbdc.data.text import TextReader, open_tokenizer
 from wbdc.nets.model import VideoClassifier, build
 
+T = TypeVar("T")
 WEIGHTS, MODEL, TOKENIZER = "model.safetensors", "model.json", "tokenizer.json"
 TOWER = "tower"  # in model.json: where the weights of the vision tower lie, when several members of a package share them
 
@@ -76,7 +79,24 @@ def _shortened(text: dict, length: int | None) -> dict:
 def probabilities(model: VideoClassifier, batches: Iterable[Batch], device: torch.device, precision: torch.dtype) -> Tensor:
     """Score videos: (n, C) float32 probabilities on the CPU, in the order given. Raises ResultInvalid as `certain` does."""
     model.eval()
-    return torch.cat([certain(lambda _, b=b: model.logits(b), b.ids, device, precision) for b in (batch.to(device) for batch in batches)])
+    parts = Parts()
+
+    def score(batch: Batch) -> Tensor:
+        batch = batch.to(device)
+        return certain(lambda _: model.logits(batch), batch.ids, device, precision)
+
+    return torch.cat([part for b in batches for part in in_parts(lambda rows, b=b: score(b.rows(rows)), len(b), parts)])
+
+
+def in_parts(compute: Callable[[slice], T], rows: int, parts: Parts) -> list[T]:
+    """Compute `rows` videos: all at once, and in two parts when memory runs out, in four, in eight. Raises OutOfResources when these do not fit."""
+    while True:
+        try:
+            return [compute(part) for part in parts.slices(rows)]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        parts.double(rows, "lower serve.batch in the kit, or take another device")
 
 
 def certain(logits: Callable[[torch.dtype], Tensor], ids: tuple[str, ...], device: torch.device, precision: torch.dtype) -> Tensor:

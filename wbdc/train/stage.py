@@ -169,6 +169,9 @@ def _train(run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, le
             skipped += 1
             telling.say(f"step {step} is skipped: the loss of videos {', '.join(ids[:5])} is not finite; {skipped} skipped so far")
 
+        def cut(step: int, parts: int) -> None:
+            telling.say(f"memory ran out at step {step}: each batch is computed in {parts} parts from here on; a run that goes on starts with whole batches")
+
         def after(step: int, outcome: Outcome) -> None:
             nonlocal logs
             if step % LOG_EVERY == 0 or step == steps:
@@ -183,7 +186,7 @@ def _train(run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, le
         fit(
             model, objectives, batches, optimizer, tricks, device=device, precision=precision, scaler=scaler, accumulate=stage.accumulate,
             clip=stage.clip, seed=seed, start=start, before_step=lambda step: set_rates(optimizer, cosine(step, steps, stage.warmup)), after_step=after,
-            on_skip=skip,
+            on_skip=skip, on_cut=cut,
         )  # fmt: skip
     save(folder, made, run, kit, tricks)
     said = {part: [name for name, _ in named] for part, named in dealt.items()}

@@ -32,5 +32,9 @@ class Objective(nn.Module):
         """
         raise NotImplementedError
 
+    def count(self, batch: Batch) -> int:
+        """Count what the loss is the average of: the parts of a batch that does not fit into memory are weighted by it."""
+        return int((batch.label >= 0).sum()) if self.needs_labels and batch.label is not None else len(batch)
+
 
 Plug = Objective

@@ -26,3 +26,7 @@ class ClassifyFrames(Objective):
         shown = batch.frame_mask.any(1) & (batch.label >= 0)
         scores = self.head(Tokens(seen.looked, batch.frame_mask).mean()[shown]).float()
         return F.cross_entropy(scores, batch.label[shown], label_smoothing=self.smoothing, reduction="sum") / shown.sum().clamp(min=1)
+
+    def count(self, batch: Batch) -> int:
+        """Count the videos that have a label and show frames."""
+        return int((batch.frame_mask.any(1) & (batch.label >= 0)).sum())

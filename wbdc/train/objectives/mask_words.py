@@ -42,3 +42,7 @@ class MaskWords(Objective):
         asked = target != NOT_ASKED
         scores = F.linear(self.transform(seen.text.x[asked]), model.trunk.embeddings.word_embeddings.weight, self.bias)
         return F.cross_entropy(scores.float(), target[asked], reduction="sum") / asked.sum().clamp(min=1)
+
+    def count(self, batch: Batch) -> int:
+        """Count the real words: each is as likely to be asked for."""
+        return int((batch.text_mask & ~torch.isin(batch.text, self.special.to(batch.text.device))).sum())

@@ -1,0 +1,38 @@
+"""Out of memory: how it is recognized, and in how many parts a batch that did not fit is computed."""
+
+from wbdc.core.errors import OutOfResources
+
+# of torch's CPU and CUDA allocators, of cuBLAS and cuDNN, and of the system
+MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "Cannot allocate memory")
+MAX_PARTS = 8  # a batch is halved three times
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that the memory of the CPU or the GPU ran out: torch.OutOfMemoryError is a RuntimeError."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, (RuntimeError, OSError)) and any(message in str(error) for message in MESSAGES)
+
+
+class Parts:
+    """In how many parts batches are computed. It only grows: what did not fit once is not tried again."""
+
+    def __init__(self) -> None:
+        self.count = 1
+
+    def double(self, rows: int, advice: str) -> None:
+        """Halve the parts of a batch of `rows` videos that did not fit. Raises OutOfResources when they were halved three times."""
+        if self.count == MAX_PARTS or self.count >= rows:
+            tried = "alone" if self.count >= rows else f"even in {self.count} parts"
+            raise OutOfResources(f"memory ran out: a batch of {rows} videos does not fit, {tried}; {advice}")
+        import torch
+
+        self.count *= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def slices(self, rows: int) -> list[slice]:
+        """Cut `rows` videos into parts of nearly equal size."""
+        parts = min(self.count, rows) or 1
+        ends = [rows * number // parts for number in range(parts + 1)]
+        return [slice(*pair) for pair in zip(ends, ends[1:])]
