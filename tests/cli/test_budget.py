@@ -129,8 +129,9 @@ def test_forms_that_cannot_be_served_are_refused(work, form, says):
 
 
 def test_dropped_members_are_reported_and_neither_packed_nor_trained_again(work, tmp_path, monkeypatch):
-    """With a ratio of nearly 1 all runs but the best are dropped. The command in train.sh remakes the blend, weights and score included."""
-    monkeypatch.setattr("wbdc.ensemble.weights.MIN_WEIGHT_RATIO", 0.9999)
+    """The best run alone is taken, and the others are dropped. The command in train.sh remakes the blend, weights and score included."""
+    trials = {"equal": -2.0, "best member": -1.0}
+    monkeypatch.setattr("wbdc.ensemble.blend_weights.choose_method", lambda given: ("best member", trials) if len(given) > 1 else ("equal", {}))
     words = ("ensemble", "--work", work, "--draws", 100, "--name", "two")
     told = toys.told(*words)
     dropped = {one["name"] for one in told["dropped"]}

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 
 from wbdc.core.errors import IntegrityBroken, UsageFault
-from wbdc.ensemble.weights import MIN_WEIGHT_RATIO, fit_weights, learn, likelihoods
+from wbdc.ensemble.weights import learn, likelihoods
 
 
 def problem(members: int, n: int = 300, classes: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -73,24 +73,6 @@ def test_duplicates_share_their_weight():
     assert twice[0] == pytest.approx(twice[3], abs=1e-12)
     assert np.allclose(once, [twice[0] + twice[3], *twice[1:3]], atol=2e-3)
     assert np.allclose(np.tensordot(once, m, 1), np.tensordot(twice, np.concatenate([m, m[:1]]), 1), atol=2e-3)
-
-
-def test_negligible_members_are_dropped_and_the_others_fitted_again_bit_for_bit():
-    m, truth = problem(3)
-    useless = np.roll(m[:2], 1, axis=1)  # answers given to the wrong videos
-    given = likelihoods(np.concatenate([m[:1], useless, m[1:]]), truth)
-    fitted = fit_weights(given)
-    assert fitted.kept == [0, 3, 4] and sorted(fitted.dropped) == [1, 2]
-    assert all(0 <= weight < MIN_WEIGHT_RATIO for weight in fitted.dropped.values())
-    assert fitted.values[[1, 2]].tolist() == [0, 0] and fitted.values.sum() == pytest.approx(1)
-    again = fit_weights(given[fitted.kept])
-    assert again.values.tobytes() == fitted.values[fitted.kept].tobytes() and not again.dropped
-
-
-def test_no_member_is_dropped_that_counts():
-    m, truth = problem(3)
-    given = likelihoods(m, truth)
-    assert np.array_equal(fit_weights(given).values, learn(m, truth)) and not fit_weights(given).dropped
 
 
 def test_one_member_or_equal_members():

@@ -33,7 +33,8 @@ def ensemble(
     """Learn blend weights on out-of-fold predictions.
 
     The ensemble's score is its own: each fold is answered with weights learned on the others (nested cross-validation).
-    Members below 1 % of the largest weight are dropped.
+    Of equal weights, those of maximum likelihood, halfway between, and the best member alone, the simplest is taken whose
+    cross-validated log-likelihood is within one standard error of the best. Members below 1 % of the largest weight are dropped.
     Intervals are 95 % bootstrap over videos; a gain whose interval holds 0 is called within noise. With a limit, members are timed on this
     machine, and of all subsets the best that fits is kept.
 
@@ -130,6 +131,9 @@ def print_report(report: dict, name: str) -> None:
     rows.append((name, "", *_numbers(report["ensemble"])))
     columns = ("out of fold", "weight", *console.COMPONENTS, "95 % interval", "official")
     console.table(f"{report['rows']:,} videos of folds {', '.join(report['folds'])}", columns, rows)
+    trials = ", ".join(f"{method} {mean:.3f}" for method, mean in report["weighting"]["trials"].items())
+    if trials:
+        console.tell(f"Weights: {report['weighting']['method']}. Log-likelihood of a held-out video: {trials}.")
     for one in report["dropped"]:
         console.tell(f"Dropped {one['name']}: {one['why']} ({one['weight']:.2g}).")
     if "budget" in report:

@@ -5,9 +5,10 @@ from itertools import chain, combinations
 from typing import NamedTuple
 
 from wbdc.core.errors import OverBudget
+from wbdc.ensemble.blend_weights import fit_weights
 from wbdc.ensemble.judge import Gain
 from wbdc.ensemble.pool import Pool, Subset
-from wbdc.ensemble.weights import fit_weights, likelihoods
+from wbdc.ensemble.weights import likelihoods
 
 EXHAUSTIVE = 12  # candidates of which every subset is tried, 4,095 at most
 Tried = dict[Subset, tuple[float, float]]  # (seconds, score)

@@ -7,7 +7,8 @@ import numpy as np
 
 from wbdc.competitions import Competition
 from wbdc.core.errors import UsageFault
-from wbdc.ensemble.weights import fit_weights, likelihoods
+from wbdc.ensemble.blend_weights import fit_weights
+from wbdc.ensemble.weights import likelihoods
 from wbdc.serve.blend import blend
 
 Score = Callable[[np.ndarray], float]  # row indices (k,), repeats allowed -> score of these rows
@@ -33,13 +34,13 @@ class Gain(NamedTuple):
         return "better" if self.low > 0 else "worse" if self.high < 0 else "within noise"
 
 
-def nested(members: np.ndarray, truth: np.ndarray, folds: np.ndarray, *, prior: float = 0.0) -> np.ndarray:
+def nested(members: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> np.ndarray:
     """Blend each fold with weights learned on the other folds: the ensemble's own out-of-fold probabilities.
 
     members: (M, n, C) float; truth: (n,) int; folds: (n,) str or int. Returns (n, C) float32.
-    Negligible members are dropped inside each fold, as they are from the weights that ship.
+    Inside each fold the method is chosen and negligible members are dropped, as for the weights that ship (`fit_weights`).
     No label of a fold moves that fold's answers. One member needs no weights and is returned as it is.
-    Raises UsageFault when two or more members share only one fold, and as `learn` and `blend` do.
+    Raises UsageFault when two or more members share only one fold, and as `likelihoods` and `blend` do.
     """
     folds, given = np.asarray(folds), likelihoods(members, truth)
     if folds.shape != truth.shape:
@@ -50,7 +51,7 @@ def nested(members: np.ndarray, truth: np.ndarray, folds: np.ndarray, *, prior: 
     out = np.empty(members.shape[1:], dtype=np.float32)
     for name in names:
         held = folds == name
-        weights = fit_weights(given[:, ~held], prior=prior).values if len(members) > 1 else np.ones(1)
+        weights = fit_weights(given[:, ~held]).values if len(members) > 1 else np.ones(1)
         out[held] = blend([member[held] for member in members], weights)
     return out
 

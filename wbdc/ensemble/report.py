@@ -6,8 +6,9 @@ import numpy as np
 
 from wbdc.competitions import Competition
 from wbdc.core.errors import DataInvalid, UsageFault, hint
+from wbdc.ensemble.blend_weights import MIN_WEIGHT_RATIO, fit_weights
 from wbdc.ensemble.judge import bootstrap, gain, nested, scorer
-from wbdc.ensemble.weights import MIN_WEIGHT_RATIO, fit_weights, likelihoods
+from wbdc.ensemble.weights import likelihoods
 from wbdc.serve.blend import check
 
 
@@ -21,13 +22,13 @@ def assess(
     *,
     draws: int = 1000,
     seed: int = 0,
-    prior: float = 0.0,
 ) -> dict:
     """Weigh the members, score each of them and the ensemble, and compare the ensemble with the best member.
 
     names: M different names; members: (M, n, C) float, out of fold; labels: n class ids; folds: n names; classes: C ids, column by column.
     Returns plain values, ready for JSON:
       weights   {name: weight}, learned on all rows: those to ship, 0 for a dropped member
+      weighting {method, trials}: how the weights were chosen, and {method: mean log-likelihood of a held-out video}
       dropped   [{name, weight, why}]: members of negligible weight, which do not ship
       kept_score  mean of an ensemble of the kept members alone, which is what train.sh makes; only where members were dropped
       members   {name: {score, official, interval}}; score is over `classes`, official over the labels that occur, interval is of score's mean
@@ -37,19 +38,20 @@ def assess(
     Raises UsageFault, DataInvalid (a label that is no class) or IntegrityBroken.
     """
     truth = _codes(names, members, labels, classes)
-    fitted = fit_weights(likelihoods(members, truth), prior=prior)
+    fitted = fit_weights(likelihoods(members, truth))
     answers = {name: _answers(member, classes) for name, member in zip(names, members, strict=True)}
-    together = _answers(nested(members, truth, np.asarray(folds), prior=prior), classes)
+    together = _answers(nested(members, truth, np.asarray(folds)), classes)
     entries = {name: _entry(competition, labels, said, classes, draws, seed) for name, said in answers.items()}
     best = max(names, key=lambda name: entries[name]["score"]["mean"])
     scores = [scorer(competition, labels, said, classes) for said in (together, answers[best])]
     more = gain(*scores, len(labels), draws=draws, seed=seed)
     kept_score = {}
     if fitted.dropped:
-        kept = _answers(nested(members[fitted.kept], truth, np.asarray(folds), prior=prior), classes)
+        kept = _answers(nested(members[fitted.kept], truth, np.asarray(folds)), classes)
         kept_score["kept_score"] = competition.score(labels, kept, classes)["mean"]
     return {
         "weights": dict(zip(names, fitted.values.tolist(), strict=True)),
+        "weighting": {"method": fitted.method, "trials": fitted.trials},
         "dropped": [
             {"name": names[i], "weight": weight, "why": f"its weight is under {MIN_WEIGHT_RATIO:.0%} of the largest"}
             for i, weight in sorted(fitted.dropped.items())

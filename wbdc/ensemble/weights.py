@@ -1,7 +1,5 @@
 """Weights: how much each member counts, learned from what the members said about videos they had not seen."""
 
-from typing import NamedTuple
-
 import numpy as np
 
 from wbdc.core.errors import IntegrityBroken, UsageFault
@@ -10,41 +8,6 @@ FLOOR = 1e-12  # a probability of 0 for the truth would make every logarithm inf
 TOLERANCE = 1e-7  # nats per video, proven distance to the best weights
 ROUNDS = 20_000
 STEPS = 60  # of Newton; about 10 are needed
-MIN_WEIGHT_RATIO = 0.01  # to the largest weight; a member with less is dropped
-
-
-class BlendWeights(NamedTuple):
-    """Weights after negligible members were dropped.
-
-    values: (M,) float64, >= 0, sum 1, and 0 for a dropped member; dropped: {member: the weight that it had}.
-    """
-
-    values: np.ndarray
-    dropped: dict[int, float]
-
-    @property
-    def kept(self) -> list[int]:
-        """Return the indices of the members that are left."""
-        return np.flatnonzero(self.values > 0).tolist()
-
-
-def fit_weights(given: np.ndarray, *, prior: float = 0.0) -> BlendWeights:
-    """Fit mixture weights, drop every member below 1 % of the largest weight, and fit the others again until none is below.
-
-    given: (M, n) likelihoods above 0. Fitting the kept members alone gives their weights again, bit for bit.
-    """
-    kept, dropped = np.arange(len(given)), {}
-    while True:
-        weights = mixture(given[kept], prior=prior)
-        small = weights < MIN_WEIGHT_RATIO * weights.max()
-        if not small.any():
-            break
-        dropped |= dict(zip(kept[small].tolist(), weights[small].tolist()))
-        kept = kept[~small]
-
-    values = np.zeros(len(given))
-    values[kept] = weights
-    return BlendWeights(values, dropped)
 
 
 def learn(members: np.ndarray, truth: np.ndarray, *, prior: float = 0.0) -> np.ndarray:
