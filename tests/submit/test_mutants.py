@@ -1,6 +1,7 @@
 """The time check held against packages that cheat or misbehave, each by name: made-up ones, on a virtual clock."""
 
 import json
+import re
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ def judge(package, data, tmp_path, monkeypatch):
     copy = shutil.copytree(package, tmp_path / "copy")
     monkeypatch.setattr(module, "sizes", lambda paths: [1000 + weight(path.stem) for path in paths])
 
-    def run(fake: Fake, **asked):
+    def run(fake: Fake, data: Path = data, **asked):
         monkeypatch.setattr(module, "run_packed", fake)
         return rehearse(copy, data, **asked)
 
@@ -195,6 +196,23 @@ def test_mishap_a_busy_machine(judge, each):
     assert said.word == "INCONCLUSIVE" and said.code == 6
     assert "the machine was busy: other processes used 85% of its CPUs" in said.sentence
     assert said.facts["cpu_use"]["others"] == 85.0
+
+
+@pytest.mark.parametrize(
+    "write, named",
+    [
+        (lambda data: (data / "zip_frames/cache").write_text("x"), "zip_frames (changed), zip_frames/cache (new)"),
+        (lambda data: (data / "annotations/test.json").touch(), "annotations/test.json (changed)"),
+        (lambda data: ((data / "annotations/x").touch(), (data / "annotations/x").unlink()), "annotations (changed)"),
+    ],
+    ids=["a new file", "a changed file", "a file removed again"],
+)
+def test_mishap_writing_into_the_data(judge, data, tmp_path, write, named):
+    """The judge mounts the data read-only: no receipt, and the paths are named."""
+    copy = shutil.copytree(data, tmp_path / "data")
+    with pytest.raises(IntegrityBroken, match=re.escape(named)):
+        judge(Fake(start=lambda run: (write(copy), 10.0)[1] if run == 2 else 10.0), data=copy, sample=64, cap_seconds=60.0)
+    assert not (tmp_path / "copy/latency.json").exists()
 
 
 def test_mutant_memory_spike(judge):

@@ -19,6 +19,7 @@ from wbdc.core.device import find_device
 from wbdc.core.errors import DataInvalid, EnvironmentLacks, IntegrityBroken, ResultInvalid, UsageFault
 from wbdc.core.files import publish_json, read_json
 from wbdc.core.findings import Findings
+from wbdc.submit.data_guard import check_unchanged, snapshot
 from wbdc.submit.doubts import MOST, cached, changed, crowded, watched
 from wbdc.submit.manifest import RECEIPT
 from wbdc.submit.machine_load import CpuUse, busy_reason
@@ -82,6 +83,7 @@ def rehearse(
         raise UsageFault(f"no limit is known for {judged.competition}; give --items and --limit (seconds)")
     if quick:
         sample, cold_starts = min(sample, QUICK), 1
+    before = snapshot(data)
     cap = TimeCap(cap_seconds, partial(_timed, folder, data, judged, device=device, threads=threads))
     few = [judged.videos[i] for i in choose(_sizes(judged.videos), HANDFUL, seed)]
     weights = [folder / name for name in manifest["files"] if name.startswith("models/")]
@@ -120,6 +122,7 @@ def rehearse(
         found, shared, _kits(folder), items=items, seconds=seconds, doubts=[d for d in doubts if d], over=[o for o in over if o],
         busy=busy, largest=max(len(t.labels) for t in (*starts, long, *unasked)),
     )  # fmt: skip
+    check_unchanged(data, before)
     facts = {**verdict.facts, "bound": manifest["bound"], "split": judged.split, "sampled": len(chosen), "of": len(judged.videos), "seed": seed, "peaks": peaks}
     facts |= {"colds": [c._asdict() for c in colds], "untimed": untimed.seconds, "changed_by_half_precision": share}
     facts["cpu_use"] = long.use and long.use._asdict()
