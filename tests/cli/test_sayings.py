@@ -219,7 +219,7 @@ def test_a_path_that_cannot_be_used_is_refused_before_a_model_is_loaded(work, tm
         raise AssertionError("a model was read")
 
     (tmp_path / "file").write_text("x")
-    for module, name in ((engine, "load"), (package, "check_seal")):
+    for module, name in ((engine, "load"), (package, "verify_seal")):
         monkeypatch.setattr(module, name, never)
     result = toys.wbdc(*(word.format(file=tmp_path / "file") for word in words), "--work", work)
     assert result.exit_code == code and said in result.stderr and len(result.stderr.splitlines()) == 1, result.stderr

@@ -14,7 +14,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from wbdc.core.errors import IntegrityBroken, UsageFault
-from wbdc.core.files import check_seal, publish_json, read_json, seal, sealed, sha256
+from wbdc.core.files import publish_json, read_json, seal, sealed, sha256
+from wbdc.core.integrity import verify_seal
 from wbdc.serve.entry import main, serve
 from wbdc.submit.package import FLOORS, Packed, kit_file, pack
 from wbdc.submit.packed import run_packed
@@ -159,7 +160,8 @@ def test_a_vision_library_is_required_when_a_model_looks_with_it(members, tmp_pa
     told = read_json(folder / "model.json")
     told["blueprint"]["vision"] = {"use": "timm", "model": "test_resnet", "pretrained": False}
     publish_json(folder / "model.json", told)
-    seal(folder, {}, [folder / n for n in ("model.json", "model.safetensors")])
+    (folder / "DONE.json").unlink()
+    seal(folder, {})
     pack(tmp_path / "out", [Packed("timm-1/fold-0", folder, 1.0)], **SAID)
     text = (tmp_path / "out/requirements.txt").read_text()
     assert "timm==" in text and "open_clip" not in text
@@ -214,7 +216,7 @@ def test_what_cannot_be_packed_is_refused_before_anything_is_written(members, tm
     ):
         with pytest.raises(fault, match=says):
             pack(tmp_path / "out", given, **SAID)
-    assert sealed(bad) and check_seal(bad)
+    assert sealed(bad) and verify_seal(bad)
     (bad / "model.safetensors").write_bytes((bad / "model.safetensors").read_bytes()[:-1] + b"\x07")
     with pytest.raises(IntegrityBroken, match=r"model\.safetensors"):
         pack(tmp_path / "out", [members[0]._replace(folder=bad)], **SAID)

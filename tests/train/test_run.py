@@ -12,7 +12,8 @@ import toys
 from safetensors.torch import load_file
 
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.files import check_seal, read_json
+from wbdc.core.files import read_json
+from wbdc.core.integrity import verify_seal
 from wbdc.prepare.dataset import open_prepared
 from wbdc.train import stage
 from wbdc.train.kit import open_kit
@@ -46,7 +47,7 @@ def test_trap_12_a_training_on_all_rows_reports_no_score(long):
 
 def test_a_finished_fold_is_whole_and_sealed(trained):
     folder = Path(trained["folder"]) / "fold-0"
-    facts = check_seal(folder)
+    facts = verify_seal(folder)
     assert set(facts["files"]) == {"model.safetensors", "model.json", "kit.json", "tokenizer.json", "oof.parquet"}
     assert not list(folder.glob("state*")) and not list(folder.glob(".*.tmp"))
     assert {"score", "official", "trained", "weights", "chance", "last", "steps"} <= set(trained["folds"]["0"])

@@ -12,6 +12,7 @@ from wbdc.cli import console
 @click.argument("other")
 @click.option("--draws", type=click.IntRange(100), default=1000, show_default=True, help="Bootstrap draws.")
 @console.seed
+@console.verify
 @console.work
 @console.as_json
 def compare(run: str, other: str, draws: int, seed: int, work: Path, as_json: bool) -> None:

@@ -30,6 +30,10 @@ class FiniteRange(click.FloatRange):
 work = click.option(
     "--work", type=click.Path(path_type=Path), default="work", show_default=True, envvar="WBDC_WORK", help="Where data, runs and ensembles lie."
 )
+verify = click.option(
+    "--verify", is_flag=True, expose_value=False, is_eager=True, help="Hash every file that is read, also those unchanged since they were hashed last.",
+    callback=lambda context, option, value: _hash_always(value),
+)  # fmt: skip
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 device = click.option("--device", default="auto", show_default=True, help="auto (the first GPU, else the CPU), cpu, cuda, cuda:1.")
 threads = click.option("--threads", type=click.IntRange(1, MAX_THREADS), help="CPU threads; by default all this process may use. Part of what makes bits equal.")
@@ -74,9 +78,15 @@ def kit_options(command: Callable) -> Callable:
 def training_options(command: Callable) -> Callable:
     """Add the options that say where and on what a stage trains."""
     save = click.option("--save-every", type=click.IntRange(0), default=0, help="Steps between saved states; by default the end of each epoch.")
-    for option in (as_json, work, dry_run, threads, store, device, weights, prepared, seed, save):
+    for option in (as_json, work, verify, dry_run, threads, store, device, weights, prepared, seed, save):
         command = option(command)
     return command
+
+
+def _hash_always(on: bool) -> None:
+    from wbdc.core.integrity import hash_always
+
+    hash_always(on)
 
 
 def use_weights(folder: str | None) -> None:

@@ -24,6 +24,7 @@ from wbdc.cli import console
 @console.threads
 @console.prepared
 @console.dry_run
+@console.verify
 @console.work
 @console.as_json
 def ensemble(

@@ -16,6 +16,7 @@ from wbdc.cli import console
 @click.option("--precision", help="auto, fp32, bf16 or fp16; by default what the kit serves with.")
 @console.device
 @console.threads
+@console.verify
 @console.work
 @console.as_json
 def predict(

@@ -28,6 +28,7 @@ from wbdc.cli import console
 @console.device
 @console.threads
 @console.dry_run
+@console.verify
 @console.work
 @console.as_json
 def submit(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from wbdc.core.errors import EnvironmentLacks, FolderInUse, IntegrityBroken, OutOfResources, UsageFault, WbdcError
+from wbdc.core.json_shape import find_mismatch
 
 SEAL = "DONE.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -55,14 +56,24 @@ def publish_json(path: Path, value: object) -> None:
     publish_bytes(path, (json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode(errors="backslashreplace"))
 
 
-def read_json(path: Path) -> dict:
-    """Read a JSON file that this program wrote. Raises IntegrityBroken when it is absent or damaged."""
+def read_json(path: Path, shape: object = dict) -> dict:
+    """Read a JSON file that this program wrote. shape: what it holds, as `find_mismatch` takes it.
+
+    Raises IntegrityBroken when it is absent or damaged.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise IntegrityBroken(f"{path} is missing") from error
+    except RecursionError as error:
+        raise IntegrityBroken(f"{path} is damaged: too deeply nested") from error
     except ValueError as error:
-        raise IntegrityBroken(f"{path} is damaged: {error}") from error
+        raise IntegrityBroken(f"{path} is damaged: {str(error)[:200]}") from error
+    except OSError as error:
+        raise IntegrityBroken(f"{path} cannot be read: {error.strerror}") from error
+    if mismatch := find_mismatch(value, shape):
+        raise IntegrityBroken(f"{path} is damaged: {mismatch}")
+    return value
 
 
 def append_line(path: Path, line: str) -> None:
@@ -90,26 +101,26 @@ def seal(folder: Path, facts: dict, files: list[Path] | None = None) -> None:
 
 def reseal(folder: Path, facts: dict) -> None:
     """Replace some facts of a finished folder."""
-    before = read_json(folder / SEAL)
+    before = read_seal(folder)
     if before | facts != before:
         publish_json(folder / SEAL, before | facts)
 
 
-def sealed(folder: Path) -> dict | None:
-    """Return the facts of a finished folder, or None when it is absent or unfinished."""
-    return read_json(folder / SEAL) if (folder / SEAL).is_file() else None
+def add_to_seal(folder: Path, path: Path) -> None:
+    """List one more file in a folder's seal; the first one makes the seal."""
+    before = sealed(folder) or {"files": {}}
+    files = {**before["files"], str(path.relative_to(folder)): sha256(path)}
+    publish_json(folder / SEAL, {**before, "files": files})
 
 
-def check_seal(folder: Path) -> dict:
-    """Compare every sealed file with its hash and return the facts.
+def read_seal(folder: Path, shape: dict | None = None) -> dict:
+    """Return the facts of a finished folder. Raises IntegrityBroken when they are absent or do not fit `shape`."""
+    return read_json(folder / SEAL, {"files": {str: str}, **(shape or {})})
 
-    Raises IntegrityBroken, naming up to ten files, when one is missing or differs.
-    """
-    facts = read_json(folder / SEAL)
-    wrong = [n for n, h in facts["files"].items() if not (folder / n).is_file() or sha256(folder / n) != h]
-    if wrong:
-        raise IntegrityBroken(f"{folder} is damaged, {len(wrong)} files differ from what was written: {', '.join(wrong[:10])}")
-    return facts
+
+def sealed(folder: Path, shape: dict | None = None) -> dict | None:
+    """Return the facts of a finished folder, or None when it is absent or unfinished. Raises as `read_seal` does."""
+    return read_seal(folder, shape) if (folder / SEAL).is_file() else None
 
 
 def contents(folder: Path) -> list[Path]:

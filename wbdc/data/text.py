@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from wbdc.core import plug
-from wbdc.core.errors import EnvironmentLacks, UsageFault, hint
+from wbdc.core.errors import EnvironmentLacks, IntegrityBroken, UsageFault, hint
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CHARACTERS_PER_TOKEN = 8  # text far beyond its budget is cut by characters first: OCR can be 15,000 long
@@ -80,7 +80,7 @@ def share(wanted: list[int], budgets: list[int], room: int) -> list[int]:
 def open_tokenizer(folder: Path) -> Tokenizer:
     """Open the tokenizer of a weights folder: tokenizer.json, or a BERT vocab.txt. Raises EnvironmentLacks."""
     if (folder / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer = _read_tokenizer(folder / "tokenizer.json")
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer
@@ -90,6 +90,13 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     lower = json.loads(settings.read_text()).get("do_lower_case", True) if settings.is_file() else True
     words = (folder / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")  # some words are line separators
     return _bert({word: i for i, word in enumerate(words)}, lower)
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises this very class
+        raise IntegrityBroken(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
 
 
 def learn_tokenizer(texts: Iterable[str], *, least: int = 2, most: int = 8000) -> Tokenizer:

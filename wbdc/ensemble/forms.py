@@ -11,12 +11,13 @@ import torch
 
 from wbdc.competitions import Competition
 from wbdc.core.device import called
-from wbdc.core.errors import DataInvalid, UsageFault, hint
-from wbdc.core.files import read_json
+from wbdc.core.errors import DataInvalid, IntegrityBroken, UsageFault, hint
+from wbdc.core.files import add_to_seal
 from wbdc.core.findings import Findings
+from wbdc.core.integrity import verify_seal
 from wbdc.serve.engine import Engine
-from wbdc.serve.predict import MODEL
-from wbdc.train.runs import ALL, OOF, Run, open_run, write_oof
+from wbdc.serve.predict import MODEL, read_model
+from wbdc.train.runs import ALL, Run, open_run, read_oof, read_predictions, write_oof
 
 FOLD, SETTINGS = "fold", ("frames", "length")  # of serving, that may be less than a run learned from
 SERVED = "served"  # below a run: what it said in other forms
@@ -80,7 +81,9 @@ def _learned(run: Run) -> dict[str, int]:
     """Say how many frames and tokens a run learned from. Raises UsageFault when no fold is finished."""
     if not run.folds():
         raise UsageFault(f"run {run.name} has no finished fold; train one with --fold 0")
-    model = read_json(run.fold(next(iter(run.folds()))) / MODEL)
+    folder = run.fold(next(iter(run.folds())))
+    verify_seal(folder, (MODEL,))
+    model = read_model(folder)
     return {"frames": model["blueprint"]["vision"].get("frames") or 0, "length": model["text"]["length"]}
 
 
@@ -94,16 +97,24 @@ def said(form: Form, data: Path, contest: Competition, machine: Machine, progres
         if fold == ALL:
             continue
         path = form.run.folder / SERVED / told / f"fold-{fold}.parquet"
-        if not path.is_file():
+        if not _is_intact(path):  # answered again: nothing else depends on these bytes
             _answer(path, form, fold, data, contest, machine, progress)
-        tables.append(pl.read_parquet(path))
+            add_to_seal(path.parent, path)
+        tables.append(read_predictions(path))
     if not tables:
         raise UsageFault(f"run {form.run.name} held out no video in {form.name!r}; train a fold with --fold 0")
     return pl.concat(tables)
 
 
+def _is_intact(path: Path) -> bool:
+    try:
+        return bool(verify_seal(path.parent, (path.name,)))
+    except IntegrityBroken:
+        return False
+
+
 def _answer(path: Path, form: Form, fold: str, data: Path, contest: Competition, machine: Machine, progress: Callable[[str, int, int], None]) -> None:
-    held = pl.read_parquet(form.run.fold(fold) / OOF)
+    held = read_oof(form.run.fold(fold))
     videos = {v.id: v for v in contest.videos(data, contest.labelled, Findings())}
     if missing := [i for i in held["id"].to_list() if i not in videos]:
         raise DataInvalid(f"{data} lacks {len(missing)} videos that {form.run.name} learned from, first {missing[0]}; give the data it was prepared from")

@@ -1,5 +1,6 @@
 """Ensembles on disk: made from runs' out-of-fold predictions, saved as a blend that prediction and packing read."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +12,19 @@ import polars as pl
 from wbdc import competitions
 from wbdc.competitions import Competition
 from wbdc.core import plug
-from wbdc.core.errors import UsageFault, hint
-from wbdc.core.files import publish_json, read_json, seal, sealed
+from wbdc.core.errors import IntegrityBroken, UsageFault, hint
+from wbdc.core.files import SEAL, publish_json, read_json, seal
+from wbdc.core.integrity import verify_seal
 from wbdc.ensemble.forms import Form, parse, whole
 from wbdc.ensemble.judge import gain, nested, scorer
 from wbdc.ensemble.priors import assess as judge_priors
 from wbdc.ensemble.report import assess
 from wbdc.prepare.dataset import Prepared
+from wbdc.serve.entry import BLEND, BLEND_SHAPE
+from wbdc.serve.predict import MODEL, read_model
 from wbdc.train.runs import ALL, Run, list_runs
 
-REPORT, BLEND = "ensemble.json", "blend.json"
+REPORT = "ensemble.json"
 
 
 class Common(NamedTuple):
@@ -122,7 +126,8 @@ def save(work: Path, name: str, members: list[Form], shared: Common, told: dict,
     made = {"seed": seed, "draws": draws, "priors": priors, "folds": report["folds"], "precision": precision}
     blended = blend(work, kept, [report["weights"][form.name] for form in kept])
     publish_json(folder / BLEND, blended | lifts | ({"precision": precision} if precision else {}) | {"made": made})
-    seal(folder, {"members": [form.name for form in kept]}, [folder / REPORT, folder / BLEND])
+    names, again = [form.name for form in kept], f"wbdc ensemble --name {shlex.quote(name)}"
+    seal(folder, {"members": names, "command": again}, [folder / REPORT, folder / BLEND])
     return report
 
 
@@ -151,10 +156,15 @@ def blend(work: Path, forms: list[Form], weights: list[float]) -> dict:
         for form, weight in zip(forms, weights)
         for fold in form.folds
     ]
-    precisions = {read_json(work / m["folder"] / "model.json")["serve"]["precision"] for m in members}
+    precisions = {_read_model(work / m["folder"])["serve"]["precision"] for m in members}
     if len(precisions) > 1:
         raise UsageFault(f"the runs serve in different precisions ({', '.join(sorted(precisions))}); give one with --precision")
     return {"competition": runs[0].facts["competition"], "data": runs[0].facts["data"], "precision": precisions.pop(), "members": members}
+
+
+def _read_model(folder: Path) -> dict:
+    verify_seal(folder, (MODEL,))
+    return read_model(folder)
 
 
 def run_blend(work: Path, run: Run) -> dict:
@@ -167,12 +177,19 @@ def run_blend(work: Path, run: Run) -> dict:
 def open_ensemble(work: Path, name: str) -> tuple[Path, dict]:
     """Open a saved ensemble: (folder that member folders are relative to, blend). Raises UsageFault."""
     folder = work / "ensembles" / name
-    if sealed(folder) is None:
+    if not (folder / SEAL).is_file():
         made = sorted(p.name for p in (work / "ensembles").glob("[!.]*")) if (work / "ensembles").is_dir() else []
         raise UsageFault(f"no ensemble called {name!r}{hint(name, made)}; make one with `wbdc ensemble`")
-    return work, read_json(folder / BLEND)
+    verify_seal(folder)
+    blend = read_json(folder / BLEND, BLEND_SHAPE)
+    for member in blend["members"]:
+        if not (work / member["folder"] / SEAL).is_file():
+            raise IntegrityBroken(f"{work / member['folder']} is missing or not finished; train this fold again, or run `wbdc ensemble` again")
+    return work, blend
 
 
 def open_report(work: Path, name: str) -> dict:
     """Read what an ensemble scored."""
-    return read_json(work / "ensembles" / name / REPORT)
+    folder = work / "ensembles" / name
+    verify_seal(folder, (REPORT,))
+    return read_json(folder / REPORT)

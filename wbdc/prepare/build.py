@@ -12,11 +12,12 @@ import polars as pl
 
 from wbdc.competitions import Competition, Video
 from wbdc.core.errors import OutOfResources
-from wbdc.core.files import check_seal, digest, hold, publish, reseal, seal, sealed
+from wbdc.core.files import SEAL, digest, hold, publish, read_seal, reseal, seal
 from wbdc.core.findings import SHOWN, Findings
+from wbdc.core.integrity import verify_seal
 from wbdc.data.store import read_shard, shard_facts, shard_path, shards
 from wbdc.prepare.check import Checked, Progress, check, refuse
-from wbdc.prepare.dataset import PART, Prepared, make_current, part_path
+from wbdc.prepare.dataset import PART, SHAPE, Prepared, make_current, part_path
 from wbdc.prepare.engines import Engine
 from wbdc.prepare.engines.threads import Threads
 from wbdc.prepare.folds import check_count, deal, rare
@@ -54,7 +55,7 @@ def prepare(
     refuse(checked.found.report())
     check_count(folds, len(checked.splits[competition.labelled].ids))
     folder = work / "prepared" / digest(VERSION, name, checked.print, folds, seed)
-    before = Prepared(folder, check_seal(folder)) if sealed(folder) is not None else None
+    before = Prepared(folder, verify_seal(folder, shape=SHAPE)) if (folder / SEAL).is_file() else None
     now = _now(data, checked)
     if before and before.facts.get("stamp") == checked.stamp and not before.lost():
         return _again(before, now, engine), True
@@ -76,7 +77,7 @@ def prepare(
             seal(folder, facts, [*sorted((folder / "videos").iterdir()), folder / "folds.parquet", folder / "findings.parquet"])
             make_current(folder)
     engine.meet()
-    return Prepared(folder, sealed(folder) or {}), False
+    return Prepared(folder, read_seal(folder, SHAPE)), False
 
 
 def _again(before: Prepared, now: dict, engine: Engine) -> Prepared:

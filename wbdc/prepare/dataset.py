@@ -8,9 +8,25 @@ import numpy as np
 import polars as pl
 
 from wbdc.core.errors import IntegrityBroken, UsageFault
-from wbdc.core.files import check_seal, publish_json, read_json, sealed
+from wbdc.core.files import SEAL, publish_json, read_json
+from wbdc.core.integrity import verify_seal
 
 CURRENT = "current.json"  # which dataset `wbdc prepare` was last asked for
+SHAPE = {
+    "competition": str,
+    "holds": str,
+    "labelled": str,
+    "test": str,
+    "fields": [str],
+    "classes": [str],
+    "counts": {str: int},
+    "frames": {str: int},
+    "folds": int,
+    "seed": int,
+    "data": str,
+    "findings": dict,
+    "shards": {str: int},
+}
 PART = 2**14  # rows of a table's part: a million texts never lie in memory together
 
 
@@ -69,14 +85,14 @@ def open_prepared(work: Path, name: str | None = None) -> Prepared:
     Raises UsageFault when there is none, or the name fits none or several; IntegrityBroken when its tables were changed.
     """
     home = work / "prepared"
-    finished = sorted(p.name for p in home.glob("*") if sealed(p)) if home.is_dir() else []
+    finished = sorted(p.parent.name for p in home.glob(f"*/{SEAL}")) if home.is_dir() else []
     if not finished:
         raise UsageFault(f"{home} holds no prepared data; run `wbdc prepare --data DIR` first")
-    wanted = name or (read_json(home / CURRENT)["hash"] if (home / CURRENT).is_file() else finished[0])
+    wanted = name or (read_json(home / CURRENT, {"hash": str})["hash"] if (home / CURRENT).is_file() else finished[0])
     fits = [f for f in finished if f.startswith(wanted)]
     if len(fits) != 1:
         raise UsageFault(f"{len(fits)} prepared datasets of {home} begin with {wanted!r}; there are: {', '.join(finished)}")
-    found = Prepared(home / fits[0], check_seal(home / fits[0]))
+    found = Prepared(home / fits[0], verify_seal(home / fits[0], shape=SHAPE))
     if lost := found.lost():
         raise IntegrityBroken(f"{len(lost)} shards of frames are missing or damaged, first {lost[0]}; run `wbdc prepare` again, which makes them anew")
     return found

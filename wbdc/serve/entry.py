@@ -29,6 +29,15 @@ from wbdc.serve.schedule import until
 
 BLEND = "blend.json"
 MAX_THREADS = 4096
+BLEND_SHAPE = {
+    "competition": str,
+    "precision": str,
+    "members": [{"folder": str, "weight": float, "serve?": {str: int}, "run?": str, "fold?": str}],
+    "data?": str,
+    "lifts?": [float],
+    "half?": bool,
+    "compiled?": bool,
+}
 CONTEST = "contest"  # as a deadline: what the contest allows
 
 
@@ -123,7 +132,7 @@ def main(home: Path, began: float, argv: list[str] | None = None) -> int:
 
 
 def _run(home: Path, began: float, given: argparse.Namespace, argv: list[str] | None) -> None:
-    blend = read_json(home / BLEND)
+    blend = read_json(home / BLEND, BLEND_SHAPE)
     contest = plug.build(competitions, {"use": blend["competition"]})
     parser = argparse.ArgumentParser("main.py", description="Answer the test split: one class per video.")
     parser.add_argument("--data", type=Path, default=Path(contest.judge["data"]), help="folder with annotations/ and the archives")

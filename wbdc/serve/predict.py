@@ -14,6 +14,7 @@ from wbdc.core.batch import Batch
 from wbdc.core.device import autocast
 from wbdc.core.errors import IntegrityBroken, ResultInvalid
 from wbdc.core.files import read_json
+from wbdc.core.integrity import verify_if_sealed
 from wbdc.core.out_of_memory import Parts, is_out_of_memory
 from wbdc.data.text import TextReader, open_tokenizer
 from wbdc.nets.model import VideoClassifier, build
@@ -21,6 +22,15 @@ from wbdc.nets.model import VideoClassifier, build
 T = TypeVar("T")
 WEIGHTS, MODEL, TOKENIZER = "model.safetensors", "model.json", "tokenizer.json"
 TOWER = "tower"  # in model.json: where the weights of the vision tower lie, when several members of a package share them
+SHAPE = {
+    "blueprint": {"trunk": dict, "vision": dict, "fusion": dict, "classes": int, "special": {str: int}},
+    "classes": [str],
+    "competition?": str,
+    "text": {"fields": ([list], {str: int}), "length": int},
+    "without": (str, None),
+    "serve": {"batch": int, "precision": str},
+    "tower?": str,
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,8 @@ def load(folder: Path, device: torch.device = torch.device("cpu"), *, frames: in
 
     Raises IntegrityBroken when a file is missing or damaged, or the weights belong to another model or hold NaN.
     """
-    facts = read_json(folder / MODEL)
+    verify_if_sealed(folder)
+    facts = read_model(folder)
     model = build(facts["blueprint"], near=folder)
     try:
         weights = load_file(folder / WEIGHTS) | (load_file(folder / facts[TOWER]) if TOWER in facts else {})
@@ -64,6 +75,11 @@ def load(folder: Path, device: torch.device = torch.device("cpu"), *, frames: in
         model.vision.frames = frames
     text = TextReader(open_tokenizer(folder), **_shortened(facts["text"], length))
     return Member(folder.name, model.eval().to(device), text, facts["classes"], facts["without"], facts["serve"]["batch"])
+
+
+def read_model(folder: Path) -> dict:
+    """Read what rebuilds a model, and how it serves. Raises IntegrityBroken when it is missing or damaged."""
+    return read_json(folder / MODEL, SHAPE)
 
 
 def _shortened(text: dict, length: int | None) -> dict:

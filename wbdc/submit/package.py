@@ -13,8 +13,9 @@ import wbdc
 from wbdc import competitions
 from wbdc.core import plug
 from wbdc.core.errors import IntegrityBroken, UsageFault
-from wbdc.core.files import check_seal, check_writable, publish, publish_bytes, publish_json, read_json, sealed, sha256
-from wbdc.serve.predict import MODEL, TOKENIZER, WEIGHTS
+from wbdc.core.files import SEAL, check_writable, publish, publish_bytes, publish_json, read_json, read_seal, sha256
+from wbdc.core.integrity import verify_seal
+from wbdc.serve.predict import MODEL, TOKENIZER, WEIGHTS, read_model
 from wbdc.submit import scripts
 from wbdc.submit.ledger import ledger, table
 from wbdc.submit.lock import lock, wheels
@@ -70,7 +71,7 @@ def pack(
         store_once(making, [making / "models" / member.name for member in members], half=half)
         for place, folder in (kits or {}).items():
             _add_kit(making / place, folder)
-        code = _add_code(making, [read_json(m.folder / MODEL) for m in members], optional)
+        code = _add_code(making, [read_model(m.folder) for m in members], optional)
         blend = {"competition": competition, "precision": precision, "members": [{"folder": f"models/{m.name}", "weight": m.weight, **({"serve": m.serve} if m.serve else {})} for m in members]}
         switches = {"lifts": list(lifts or ()), "half": half, "compiled": compiled}
         publish_json(making / "blend.json", blend | {name: value for name, value in switches.items() if value})
@@ -122,9 +123,9 @@ def _check(into: Path, members: Sequence[Packed]) -> None:
             raise UsageFault(f"{name!r} cannot be the name of a member")
         if not (math.isfinite(weight) and weight >= 0):
             raise UsageFault(f"member {name} has weight {weight}; weights are 0 or more")
-        if sealed(folder) is None:
+        if not (folder / SEAL).is_file():
             raise UsageFault(f"{folder} is not finished; run the same `wbdc train` command again")
-        check_seal(folder)
+        verify_seal(folder)
         if absent := [n for n in NEEDED if not (folder / n).is_file()]:
             raise IntegrityBroken(f"{folder} lacks {', '.join(absent)}")
     if sum(m.weight for m in members) <= 0:
@@ -133,13 +134,13 @@ def _check(into: Path, members: Sequence[Packed]) -> None:
 
 def _add_member(making: Path, member: Packed) -> dict:
     """Copy a model, and its kit for training it again; return what the README tells of it."""
-    model, home = read_json(member.folder / MODEL), making / "models" / member.name
+    model, home = read_model(member.folder), making / "models" / member.name
     kit = member.folder / KIT
     for name in [*NEEDED, *([KIT] if kit.is_file() else []), *_plugs(model["blueprint"])]:
         _copy(member.folder / name, home / name)
     if kit.is_file():
         _add_kit(making / kit_file(member.name), member.folder)
-    facts = sealed(member.folder)
+    facts = read_seal(member.folder, {"weights?": {str: str}, "pretrained?": {str: dict}})
     told = {"kit": kit_file(member.name) if kit.is_file() else None, "weights": facts.get("weights", {}), "pretrained": facts.get("pretrained", {})}
     told["sha256"] = sha256(home / WEIGHTS)  # as the run left it
     return {"name": member.name, "weight": member.weight, **told}
@@ -147,6 +148,7 @@ def _add_member(making: Path, member: Packed) -> dict:
 
 def _add_kit(file: Path, folder: Path) -> None:
     """Copy the kit that a fold was trained with, and its plugs beside it, once for all folds of a run."""
+    verify_seal(folder, (KIT,))
     for name in _plugs(read_json(folder / KIT)):
         if (file.parent / name).is_file() and sha256(file.parent / name) != sha256(folder / name):
             raise IntegrityBroken(f"{folder / name} differs between the folds of one run; train them again with one plug")

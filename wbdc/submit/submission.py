@@ -14,7 +14,7 @@ from wbdc.competitions import CLIPS
 from wbdc.core import plug
 from wbdc.core.device import use_threads
 from wbdc.core.errors import IntegrityBroken, ResultInvalid
-from wbdc.core.files import check_input, read_json
+from wbdc.core.files import check_input
 from wbdc.core.findings import Findings
 from wbdc.prepare.dataset import Prepared
 from wbdc.serve.entry import serve
@@ -24,7 +24,7 @@ from wbdc.submit.package import Packed, check_into, kit_file, pack
 from wbdc.submit.rehearse import rehearse
 from wbdc.submit.targets import find_target, make_target
 from wbdc.submit.verify import verify
-from wbdc.train.runs import ALL, FACTS
+from wbdc.train.runs import ALL, read_run
 
 PROOF = 256  # test videos whose answers are compared
 
@@ -125,7 +125,7 @@ def retrain(home: Path, blend: dict, prepared: Prepared) -> list[str]:
     for source, told in sources(home, blend).items():
         lines.append(f'wbdc pretrain --kit {source_kit(source, told)} --seed {told["seed"]} --work "$WORK"')
     for run, trained in folds.items():
-        told = read_json(home / "runs" / run / FACTS)
+        told = read_run(home / "runs" / run)
         without = f" --without {told['without']}" if told["without"] else ""
         lines.append(
             f'wbdc train --kit {kit_file(run)} --seed {told["seed"]} --work "$WORK" --fold {",".join(sorted(trained))} --from {told["source"] or "none"}{without}'
@@ -156,8 +156,8 @@ def _ensemble(blend: dict, made: dict, trained: dict[str, set[str]]) -> str:
 
 def sources(home: Path, blend: dict) -> dict[str, dict]:
     """List the pretrained runs that the members of a blend started from, with their facts."""
-    names = dict.fromkeys(read_json(home / "runs" / member["run"] / FACTS)["source"] for member in blend["members"])
-    return {name: read_json(home / "runs" / name / FACTS) for name in names if name}
+    names = dict.fromkeys(read_run(home / "runs" / member["run"])["source"] for member in blend["members"])
+    return {name: read_run(home / "runs" / name) for name in names if name}
 
 
 def source_kit(name: str, told: dict) -> str:

@@ -73,7 +73,7 @@ def _said(text: str, target: Target) -> str:
 
 def _add_pretrained(folder: Path, into: Path) -> None:
     """Copy the pretrained files that the ledger names, with what is read beside them."""
-    for entry in read_json(folder / "weights.json"):
+    for entry in read_json(folder / "weights.json", [dict]):
         home = locate(entry["name"], (entry["file"],))
         for name in (entry["file"], *COMPANIONS):
             if (home / name).is_file():

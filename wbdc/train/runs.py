@@ -6,12 +6,23 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from wbdc.core.errors import UsageFault, hint
+from wbdc.core.errors import IntegrityBroken, UsageFault, hint
 from wbdc.core.files import digest, publish, read_json, sealed, sha256
+from wbdc.core.integrity import verify_seal
 from wbdc.prepare.dataset import Prepared
 from wbdc.train.kit import Kit
 
 FACTS, OOF, ALL = "run.json", "oof.parquet", "all"
+RUN_SHAPE = {
+    "stage": str,
+    "kit": str,
+    "data": str,
+    "seed": int,
+    "without": (str, None),
+    "source": (str, None),
+    "classes": [str],
+    "competition": str,
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class Run:
 
     def oof(self) -> pl.DataFrame:
         """Return the out-of-fold predictions of all finished folds: id, fold, label, p (C float32)."""
-        parts = [pl.read_parquet(self.fold(f) / OOF) for f in self.folds() if f != ALL]
+        parts = [read_oof(self.fold(f)) for f in self.folds() if f != ALL]
         if not parts:
             raise UsageFault(f"run {self.name} has no finished fold with out-of-fold predictions; train one with --fold 0")
         return pl.concat(parts)
@@ -53,8 +64,13 @@ def identify(stage: str, kit: Kit, prepared: Prepared, *, seed: int, without: st
 
 def list_runs(work: Path, stage: str = "train") -> list[Run]:
     """List the runs below work/runs, by name."""
-    found = [Run(p.parent, read_json(p)) for p in sorted((work / "runs").glob(f"*/{FACTS}"))]
+    found = [Run(p.parent, read_run(p.parent)) for p in sorted((work / "runs").glob(f"*/{FACTS}"))]
     return [run for run in found if run.facts["stage"] == stage]
+
+
+def read_run(folder: Path) -> dict:
+    """Read what identifies a run. Raises IntegrityBroken when it is missing or damaged."""
+    return read_json(folder / FACTS, RUN_SHAPE)
 
 
 def open_run(work: Path, name: str, stage: str = "train") -> Run:
@@ -63,6 +79,20 @@ def open_run(work: Path, name: str, stage: str = "train") -> Run:
     if name not in runs:
         raise UsageFault(f"no run called {name!r} in {work / 'runs'}{hint(name, list(runs))}")
     return runs[name]
+
+
+def read_oof(folder: Path) -> pl.DataFrame:
+    """Return the out-of-fold predictions of a finished fold. Raises IntegrityBroken when they are damaged."""
+    verify_seal(folder, (OOF,))
+    return read_predictions(folder / OOF)
+
+
+def read_predictions(path: Path) -> pl.DataFrame:
+    """Read what `write_oof` wrote. Raises IntegrityBroken."""
+    try:
+        return pl.read_parquet(path, glob=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise IntegrityBroken(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
 
 
 def write_oof(path: Path, ids: list[str], fold: str, labels: list[str], probabilities: np.ndarray) -> None:

@@ -17,6 +17,7 @@ from wbdc.core import plug
 from wbdc.core.device import called, find_precision
 from wbdc.core.errors import Stopped, UsageFault
 from wbdc.core.files import append_line, hold, publish_json, seal, sealed
+from wbdc.core.integrity import verify_seal
 from wbdc.prepare.dataset import Prepared
 from wbdc.prepare.view import open_view
 from wbdc.train import objectives as objective_plugs
@@ -35,6 +36,17 @@ from wbdc.train.stopping import stoppable
 from wbdc.train.tricks import Outcome
 
 LOG_EVERY = 10  # steps
+SCORE = {str: float}
+FOLD_SHAPE = {
+    "seconds": float,
+    "steps": int,
+    "last": dict,
+    "chance": dict,
+    "weights": {str: str},
+    "pretrained": dict,
+    "score?": SCORE,
+    "official?": SCORE,
+}
 
 
 @dataclass(frozen=True)
@@ -83,8 +95,8 @@ def run_fold(run: Run, fold: str, kit: Kit, prepared: Prepared, machine: Machine
     Goes on from the last saved state, to the same bits. Raises Stopped after Ctrl-C, FolderInUse, Diverged.
     """
     folder = run.fold(fold)
-    if (facts := sealed(folder)) is not None:
-        return facts
+    if sealed(folder) is not None:
+        return verify_seal(folder, shape=FOLD_SHAPE)
     with hold(folder), _removed_if_empty(run, folder):
         stage, made = kit.stage(run.facts["stage"]), assemble(kit, prepared, run.facts["seed"])
         if not (run.folder / FACTS).is_file():
@@ -100,6 +112,7 @@ def run_fold(run: Run, fold: str, kit: Kit, prepared: Prepared, machine: Machine
         held = np.flatnonzero(folds == int(fold)) if fold != ALL else np.array([], int)
         if len(held):
             facts |= judge(run, folder, fold, kit, made, rows, held, machine.device)
+        facts["command"] = command(run, fold)
         seal(
             folder, facts, [p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".json", ".parquet", ".py") and not p.name.startswith("state")]
         )
@@ -119,6 +132,16 @@ def _removed_if_empty(run: Run, folder: Path) -> Iterator[None]:
             if [path.name for path in run.folder.iterdir()] in ([], [FACTS]):
                 shutil.rmtree(run.folder)
         raise
+
+
+def command(run: Run, fold: str) -> str:
+    """Word the command that trains a fold; a kit's `--set` and `--tiny` are not known here."""
+    facts, seed = run.facts, f" --seed {run.facts['seed']}" if run.facts["seed"] else ""
+    if facts["stage"] == "pretrain":
+        return f"wbdc pretrain --kit {facts['kit']}{seed}"
+    without = f" --without {facts['without']}" if facts["without"] else ""
+    source = f" --from {facts['source']}" if facts["source"] else ""
+    return f"wbdc train --kit {facts['kit']} --fold {fold}{seed}{without}{source}"
 
 
 def _rows(run: Run, stage: Stage, prepared: Prepared, made: Assembled, machine: Machine, telling: Telling, kit: Kit) -> Rows:

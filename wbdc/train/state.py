@@ -42,7 +42,7 @@ def restore(folder: Path, learning: Learning) -> tuple[int, int]:
     """
     if not (folder / NAME).is_file():
         return 0, 0
-    facts = read_json(folder / NAME)
+    facts = read_json(folder / NAME, {"step": int, "skipped?": int, "sha256": str})
     path = folder / f"state-{facts['step']}.safetensors"
     if not path.is_file() or sha256(path) != facts["sha256"]:
         raise IntegrityBroken(f"{path} is missing or damaged; delete {folder} to train this fold anew")

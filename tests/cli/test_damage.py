@@ -1,0 +1,108 @@
+"""Damage at rest, in each file that commands read: exit 4, one sentence that names the file, never another result."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import toys
+
+from wbdc.core.files import read_json
+
+
+@pytest.fixture(scope="module")
+def finished(ready, kit, tmp_path_factory) -> Path:
+    """A work folder with a pretraining, a fold that started from it, and an ensemble."""
+    work = tmp_path_factory.mktemp("finished") / "work"
+    shutil.copytree(ready / "prepared", work / "prepared")
+    few = ("--kit", kit, "--work", work, "--threads", 1)
+    toys.told("pretrain", *few, "--set", "pretrain.epochs=1")
+    toys.told("train", *few, "--fold", 0, "--set", "train.epochs=1", "--from", pretrained(work))
+    toys.told("ensemble", "--work", work, "--threads", 1, "--draws", 100)
+    return work
+
+
+@pytest.fixture
+def work(finished, tmp_path) -> Path:
+    return shutil.copytree(finished, tmp_path / "work")
+
+
+def pretrained(work: Path) -> str:
+    return next((work / "runs").glob("pretrain-*")).name
+
+
+def the(work: Path, pattern: str) -> Path:
+    """Find one file; runs/toy-* is the run that was trained."""
+    return next(work.glob(pattern))
+
+
+def commands(work: Path, kit: Path) -> dict[str, tuple]:
+    at = ("--work", work)
+    few = (*at, "--kit", kit, "--threads", 1, "--set", "train.epochs=1", "--from", pretrained(work))
+    out = work.parent / "result.csv"
+    return {
+        "train": ("train", *few, "--fold", 0),
+        "another fold": ("train", *few, "--fold", 1),
+        "ensemble": ("ensemble", *at, "--draws", 100),
+        "forms": ("ensemble", *at, "--draws", 100, "--run", f"{the(work, 'runs/toy-*').name} frames=1"),
+        "predict": ("predict", *at, "--out", out, "--threads", 1),
+        "compare": ("compare", the(work, "runs/toy-*").name, the(work, "runs/toy-*").name, *at),
+        "submit": ("submit", *at, "--into", work.parent / "packed", "--dry-run"),
+    }
+
+
+FLIPS = [
+    ("runs/toy-*/fold-0/model.safetensors", ["train", "predict"]),
+    ("runs/toy-*/fold-0/model.json", ["train", "predict", "ensemble", "forms"]),
+    ("runs/toy-*/fold-0/tokenizer.json", ["train", "predict"]),
+    ("runs/toy-*/fold-0/oof.parquet", ["train", "ensemble", "compare"]),
+    ("runs/pretrain-*/fold-all/model.safetensors", ["another fold"]),
+    ("ensembles/ensemble/blend.json", ["predict", "submit"]),
+    ("ensembles/ensemble/ensemble.json", ["submit"]),
+    ("prepared/*/folds.parquet", ["train", "ensemble"]),
+]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "deleted", "cut"])
+@pytest.mark.parametrize("pattern, readers", FLIPS, ids=[pattern for pattern, _ in FLIPS])
+def test_fault_10_a_damaged_file_is_named_and_never_used(work, kit, pattern, readers, damage):
+    path = the(work, pattern)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data[: len(data) // 2] if damage == "cut" else data)
+    if damage == "deleted":
+        path.unlink()
+    for reader in readers:
+        refused(commands(work, kit)[reader], path)
+
+
+JSON = {
+    "prepared/current.json": "train",
+    "prepared/*/DONE.json": "train",
+    "runs/toy-*/run.json": "ensemble",
+    "runs/pretrain-*/run.json": "another fold",
+    "runs/toy-*/fold-0/DONE.json": "train",
+    "ensembles/ensemble/DONE.json": "predict",
+    "runs/pretrain-*/fold-all/DONE.json": "another fold",
+}
+DAMAGES = {"table": b"{}", "list": b"[]", "null": b"null", "nested": b"[" * 200_000, "UTF-8": b'"\xff"', "number": b"9" * 5000, "cut": None}
+
+
+@pytest.mark.parametrize("pattern", JSON)
+def test_json_of_ours_in_any_state_is_exit_4(work, kit, pattern):
+    path = the(work, pattern)
+    whole, command = path.read_bytes(), commands(work, kit)[JSON[pattern]]
+    for damage in DAMAGES.values():
+        path.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+        refused(command, path)
+
+
+def refused(command: tuple, path: Path) -> None:
+    result = toys.wbdc(*command)
+    assert result.exit_code == 4, (command, result.stderr, result.exception)
+    assert path.name in result.stderr and result.stdout == ""
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+
+
+def test_a_fold_says_how_it_is_made_again(work, kit):
+    facts = read_json(the(work, "runs/toy-*/fold-0/DONE.json"))
+    assert facts["command"] == f"wbdc train --kit toy --fold 0 --from {pretrained(work)}"

@@ -1,0 +1,112 @@
+"""Sealed files are hashed when they are read, and again only when they changed or `--verify` asks."""
+
+import os
+import time
+
+import pytest
+
+from wbdc.core import files, integrity
+from wbdc.core.errors import IntegrityBroken
+from wbdc.core.integrity import has_hash, verify_seal
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(integrity, "FRESH_SECONDS", -3600)  # files of this test may be remembered
+    integrity.hash_always(False)
+    return tmp_path / "cache" / "wbdc" / "hashed"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    files.publish_bytes(tmp_path / "run" / "a.bin", b"abc")
+    files.seal(tmp_path / "run", {"command": "wbdc train --kit k --fold 0"})
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    names = []
+    sha256 = files.sha256
+    monkeypatch.setattr(integrity, "sha256", lambda path: (names.append(path.name), sha256(path))[1])
+    monkeypatch.setattr(has_hash, "__defaults__", (lambda path: integrity.sha256(path),))
+    return names
+
+
+def forget():
+    """What another process remembers: only the cache file."""
+    integrity._read_cache.cache_clear()
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def test_an_unchanged_file_is_hashed_once(cache, folder, hashed):
+    for _ in range(3):
+        forget()
+        verify_seal(folder)
+    assert hashed == ["a.bin"]
+    integrity.hash_always()
+    verify_seal(folder)
+    integrity.hash_always(False)
+    assert hashed == ["a.bin", "a.bin"]
+
+
+def test_fault_10_a_changed_byte_is_noticed_although_the_times_were_put_back(cache, folder):
+    before = (folder / "a.bin").stat()
+    verify_seal(folder)
+    flip(folder / "a.bin")
+    os.utime(folder / "a.bin", ns=(before.st_atime_ns, before.st_mtime_ns))
+    said = "1 files differ from what was written: a.bin; delete .*run `wbdc train --kit k --fold 0` again"
+    with pytest.raises(IntegrityBroken, match=said):
+        verify_seal(folder)
+
+
+def test_a_file_that_was_just_written_is_not_remembered(cache, folder, hashed, monkeypatch):
+    monkeypatch.setattr(integrity, "FRESH_SECONDS", 2)
+    monkeypatch.setattr(time, "time", lambda: (folder / "a.bin").stat().st_mtime + 1)
+    verify_seal(folder)
+    verify_seal(folder)
+    assert hashed == ["a.bin", "a.bin"] and not cache.exists()
+
+
+@pytest.mark.parametrize("damage", ["missing", "garbage", "cut", "a folder", "no folder for it"])
+def test_a_damaged_cache_only_costs_another_hash(cache, folder, hashed, damage):
+    verify_seal(folder)
+    whole = cache.read_bytes()
+    cache.unlink()
+    if damage == "garbage":
+        cache.write_bytes(b"\xff\0" * 100)
+    if damage == "cut":
+        cache.write_bytes(whole[:-9])
+    if damage == "a folder":
+        cache.mkdir()
+    if damage == "no folder for it":
+        cache.parent.rmdir()
+        cache.parent.write_bytes(b"")
+    forget()
+    verify_seal(folder)
+    assert hashed == ["a.bin", "a.bin"]
+    flip(folder / "a.bin")
+    with pytest.raises(IntegrityBroken):
+        verify_seal(folder)
+
+
+def test_without_a_home_nothing_is_written(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(integrity, "FRESH_SECONDS", -3600)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    verify_seal(folder)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]
+
+
+def test_a_file_that_the_seal_does_not_list_is_not_trusted(cache, folder):
+    files.publish_bytes(folder / "more.bin", b"x")
+    verify_seal(folder)
+    with pytest.raises(IntegrityBroken, match="more.bin"):
+        verify_seal(folder, ("more.bin",))

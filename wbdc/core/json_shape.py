@@ -1,0 +1,55 @@
+"""The shape of a JSON value: which keys it needs and of which type, given as plain Python.
+
+A type stands for itself, `None` for null, a tuple for alternatives, `[shape]` for a list, `{str: shape}`
+for a table of any keys, and `{"key": shape, "other?": shape}` for a table whose `other` may be absent.
+"""
+
+from math import isfinite
+
+NAMES = {str: "a string", int: "an integer", float: "a finite number", dict: "a table", list: "a list"}
+
+
+def find_mismatch(value: object, shape: object, path: str = "") -> str | None:
+    """Return the first place where a value differs from a shape, as a sentence; None when it fits."""
+    name = path or "the content"
+    if isinstance(shape, tuple):
+        found = [find_mismatch(value, choice, path) for choice in shape]
+        return None if None in found else found[0]
+    if isinstance(shape, list):
+        if not isinstance(value, list):
+            return f"{name} is not a list"
+        found = (find_mismatch(item, shape[0], f"{path}[{i}]") for i, item in enumerate(value))
+        return next((mismatch for mismatch in found if mismatch), None)
+    if isinstance(shape, dict):
+        return _table_mismatch(value, shape, path) if isinstance(value, dict) else f"{name} is not a table"
+    if shape is None:
+        return None if value is None else f"{name} is not null"
+    return None if _is_a(value, shape) else f"{name} is not {NAMES.get(shape, shape.__name__)}"
+
+
+def _table_mismatch(table: dict, shape: dict, path: str) -> str | None:
+    start = f"{path}." if path else ""
+    for key, inner in shape.items():
+        if key is str:
+            found = (find_mismatch(value, inner, f"{start}{name}") for name, value in table.items())
+            mismatch = next((one for one in found if one), None)
+        elif (name := key.removesuffix("?")) in table:
+            mismatch = find_mismatch(table[name], inner, f"{start}{name}")
+        else:
+            mismatch = None if key.endswith("?") else f"{start}{name} is missing"
+        if mismatch:
+            return mismatch
+    return None
+
+
+def _is_a(value: object, kind: type) -> bool:
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and _is_finite(value)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return isfinite(value)
+    except OverflowError:  # an integer beyond the range of floats
+        return False
