@@ -1,7 +1,14 @@
 """The console in a real terminal: bars and lines take turns, tables fit."""
 
+import io
+import re
+
 import pytest
+import toys
+from rich.console import Console
 from terminal import Screen, run_in_terminal
+
+from wbdc.cli import compare, console, demo, diff, ensemble, prepare, submit, train, verify
 
 BARS = """
 import sys, time, warnings
@@ -65,4 +72,137 @@ sys.stdout.close()
 """
     written = run_in_terminal(script, 80)
     assert "the result" not in written and "stdout" not in written
-    assert path.read_text() .split("\n") == ["the result", "a library writes to stdout", ""]
+    assert path.read_text().split("\n") == ["the result", "a library writes to stdout", ""]
+
+
+RUNS = [f"dual_stream-tiny-{end}" for end in ("afbc34bc", "1a2b3c4d", "5e6f7a8b")]
+SCORES = {f"lv{level}_{kind}": 0.1378 + level for level in (1, 2) for kind in ("micro", "macro")}
+SCORES |= {"mean": 0.7215}
+FACTS = {"score": SCORES, "official": {"mean": 0.7322}, "interval": [0.7011, 0.7417]}
+GAIN = {"difference": 0.0123, "low": -0.0045, "high": 0.0267, "verdict": "within noise"}
+SHORT = {"seconds": 12_345.6}
+WORDS = ["title", "asr", "ocr", "frames"]
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """A terminal of 80 columns; call it for the lines that were printed there."""
+    buffer = io.StringIO()
+    terminal = Console(file=buffer, width=80, force_terminal=True, color_system=None, highlight=False)
+    monkeypatch.setattr(console, "_console", lambda name: terminal)
+    return lambda: buffer.getvalue().splitlines()
+
+
+def assert_whole(lines, *pieces):
+    """Each piece stands whole on a line, none is cut, and no line is broken by the terminal."""
+    assert [line for line in lines if console.display_width(line) > 80] == []
+    assert not any("\u2026" in line for line in lines)
+    missing = [piece for piece in pieces if not any(has_piece(line, piece) for line in lines)]
+    assert missing == [], "\n".join(lines)
+
+
+def has_piece(line, piece):
+    return re.search(rf"(?<![\w.]){re.escape(piece)}(?![\w])", line) is not None
+
+
+NUMBERS = ("1.1378", "2.1378", "0.7215", "0.7322")
+
+
+def test_an_ensemble_is_whole_at_80_columns(narrow):
+    members = {run: FACTS for run in RUNS}
+    choice = {"members": RUNS, "precision": "bf16", "seconds": 12_345.6, "score": 0.7391}
+    dropped = [{"name": f"{run} frames=4", "seconds": 12_345.6, "gain": GAIN} for run in RUNS]
+    budget = {"items": 25_000, "limit": 357.1, "margin": 0.1, "frontier": [choice], "chosen": choice}
+    report = {
+        "rows": 100_000, "folds": ["0", "1"], "members": members, "weights": dict.fromkeys(RUNS, 0.3456),
+        "ensemble": FACTS, "priors": {"used": False, "gain": GAIN}, "gain": GAIN, "best": RUNS[0],
+        "dropped": [{"name": RUNS[2], "why": "it counts for less than 1 %", "weight": 4.3e-07}],
+        "budget": budget | {"dropped": dropped},
+    }  # fmt: skip
+    ensemble.print_report(report, "ensemble-of-all-three")
+    pieces = (*RUNS, *SCORES, *NUMBERS, "0.3456", "0.7011", "0.7417", "12345.6000", "+0.0123", "-0.0045")
+    assert_whole(narrow(), *pieces, "dropped", "4.3e-07", "bf16", "ensemble-of-all-three")
+
+
+def test_a_comparison_is_whole_at_80_columns(narrow):
+    found = {"rows": 100_000, "scores": dict.fromkeys(RUNS[:2], SCORES), **GAIN}
+    compare.print_comparison(found, *RUNS[:2])
+    assert_whole(narrow(), *RUNS[:2], *SCORES, *NUMBERS[:3], "100,000", "+0.0123", "-0.0045", "+0.0267")
+
+
+def test_a_training_is_whole_at_80_columns(narrow):
+    folder = f"work/runs/{RUNS[0]}"
+    train.print_folds(RUNS[0], folder, {"0": FACTS | SHORT, "all": SHORT})
+    assert_whole(narrow(), RUNS[0], folder, *SCORES, *NUMBERS, "fold 0", "fold all", "12346 s")
+
+
+def test_prepared_data_are_whole_at_80_columns(narrow):
+    modalities = {"+".join(WORDS[:n]): 1_000_000 * n for n in (1, 2, 3, 4)} | {"nothing": 17}
+    described = {"mean": 191.15, "p95": 1235.5}
+    sizes = {f"{width} x 1080": 100_000 * width for width in range(1, 6)}
+    report = {
+        "videos": 10_000_017, "present": dict.fromkeys(WORDS, 0.97), "characters of title": described,
+        "modalities": modalities, "frame sizes": sizes,
+    }  # fmt: skip
+    splits = ("labeled", "unlabeled", "test")
+    facts = {
+        "counts": dict.fromkeys(splits, 10_000_017), "frames": dict.fromkeys(splits, 1_500_021),
+        "statistics": dict.fromkeys(splits, report), "folds": 5, "seed": 0, "classes": [], "known_classes": [],
+        "shift": [{"statistic": "characters of title", "train_mean": 1.25, "test_mean": 2.5, "distance": 0.5, "notable": True}],
+    }  # fmt: skip
+    place = "10026655171233560317 ~ 10617622138925008756"
+    prepare._print(facts, {"duplicate.frames": {"count": 1_234_567, "places": [place]}}, "work/prepared/2e3479562de6", False)
+    pieces = ("title+asr+ocr+frames: 4,000,000", "5\u00d71080", "1.2500", "1,234,567", *place.split(" ~ "))
+    assert_whole(narrow(), *pieces, "10,000,017", "duplicate.frames", "work/prepared/2e3479562de6")
+
+
+def test_packing_and_verifying_are_whole_at_80_columns(narrow):
+    folder = f"submissions/{RUNS[0]}"
+    latency = {"word": "PASS", "sentence": f"{folder} needs 123.45 s of 357.14 s for 25,000 videos", "verdict": "PASS"}
+    made = {"files": 1_234, "bytes": 5_432_198_765, "proved": {"videos": 2_048}, "targets": {"zip": f"{folder}.zip"}}
+    submit._print(folder, made | {"latency": latency})
+    again, anew = {"videos": 2_048}, {"answers": None, "retrained": 0.7215, "packed": 0.7322, "equal_weights": 3, "members": 10}
+    verify._print(folder, made | {"latency": latency, "rerun": again, "retrain": anew})
+    assert_whole(narrow(), folder, f"{folder}.zip", "1234", "5432.2", "2,048", "123.45", "25,000", "0.7215", "0.7322")
+
+
+def test_a_difference_is_whole_at_80_columns(narrow):
+    files = [f"{run}/fold-0/model.safetensors" for run in RUNS]
+    lines = [f"{name} and {other}: 152 of 152 tensors differ, by at most 0.00123" for name, other in zip(files, files[1:])]
+    diff._tell("weights", lines)
+    console.tell(diff._answered({"largest": 0.00123, "changed": 0.1234, "videos": 25_000}))
+    assert_whole(narrow(), *files, "152", "0.00123", "12.34%", "25,000")
+
+
+def test_the_demo_is_whole_at_80_columns(narrow, tmp_path):
+    latency = {"word": "PASS", "sentence": "needs 123.45 s"}
+    report = {"members": dict.fromkeys(RUNS, FACTS), "ensemble": FACTS, "rows": 330, "folds": ["0"], "best": RUNS[0], "gain": GAIN}
+    made = {"report": report, "hidden": FACTS, "submission": {"latency": latency, "folder": "demo/submissions/demo"}}
+    demo._print("demo" / tmp_path.relative_to("/"), made | {"prepared": "demo/prepared/2e3479562de6"})
+    lines = [line for line in narrow() if str(tmp_path) not in line]
+    assert_whole(lines, *RUNS, *SCORES, *NUMBERS, "demo/submissions/demo", "demo/prepared/2e3479562de6")
+
+
+def test_kits_and_this_machine_are_whole_at_80_columns(narrow):
+    for words in (("kits",), ("doctor",)):
+        result = toys.wbdc(*words)
+        assert result.exit_code == 0, result.exception
+    assert_whole(narrow(), "dual_stream", "cross_attention", "open_clip_torch")
+
+
+def test_texts_wrap_between_words_and_short_rows_stay_a_grid(narrow):
+    console.table("Two", ("name", "about"), [("a-name-of-a-run", "many words " * 12), ("b", "few")])
+    lines = narrow()
+    assert lines[0] == "Two" and sum("\u2502" in line for line in lines) >= 3
+    assert_whole(lines, "a-name-of-a-run")
+
+
+def test_a_command_to_copy_stays_on_one_line(narrow):
+    command = "`wbdc prepare --check-only --list archive.missing`"
+    console.tell(f"There are some archives that nobody could find where they should be; {command}")
+    assert narrow()[1].strip() == command
+
+
+def test_without_a_terminal_a_sentence_is_one_line(capsys):
+    console.tell("many words " * 30)
+    assert capsys.readouterr().out == "many words " * 30 + "\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import toys
 
-from wbdc.cli.console import COMPONENTS
+COMPONENTS = ("lv1_micro", "lv1_macro", "lv2_micro", "lv2_macro", "mean")
 
 
 @pytest.fixture(scope="module")

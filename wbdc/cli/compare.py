@@ -28,6 +28,12 @@ def compare(run: str, other: str, draws: int, seed: int, work: Path, as_json: bo
     found = judge(open_run(work, run), open_run(work, other), draws=draws, seed=seed)
     if as_json:
         return console.show(found)
-    rows = [(name, *(scores[c] for c in console.COMPONENTS)) for name, scores in found["scores"].items()]
-    console.table(f"Out of fold, {found['rows']:,} videos", ("", *console.COMPONENTS), rows)
+    print_comparison(found, run, other)
+
+
+def print_comparison(found: dict, run: str, other: str) -> None:
+    """Print the scores of two runs, and whether their difference is more than noise."""
+    names = console.components(*found["scores"].values())
+    rows = [(name, *(scores[c] for c in names)) for name, scores in found["scores"].items()]
+    console.table(f"Out of fold, {found['rows']:,} videos", ("", *names), rows)
     console.tell(f"{run} over {other}: {found['difference']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}], {found['verdict']}.")

@@ -3,7 +3,9 @@
 import json
 import math
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +52,7 @@ weights = click.option(
 
 Progress = Callable[..., None]
 WIDTH = 140  # columns of a table that no terminal shows
-COMPONENTS = ("lv1_micro", "lv1_macro", "lv2_micro", "lv2_macro", "mean")
+SHORT_CELL = 16  # columns: a cell of a table that is not longer never wraps
 
 
 def next_command(*words: str, tiny: bool, changes: Sequence[str], work: Path, **options: object) -> str:
@@ -114,11 +116,17 @@ def show_plan(session: object, as_json: bool) -> None:
         tell(f"{key}: {', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value}")
 
 
-def scores(facts: dict) -> list:
-    """Return the components of a fold's score and the official mean; dashes when nothing was held out."""
+def components(*score_tables: dict) -> list[str]:
+    """Return the names of a contest's scores, as the score tables of runs hold them, the mean last."""
+    names = dict.fromkeys(name for scores in score_tables for name in scores if name != "mean")
+    return [*names, "mean"] if score_tables else []
+
+
+def scores(facts: dict, names: Sequence[str]) -> list:
+    """Return the named components of a score and the official mean; dashes when nothing was held out."""
     if "score" not in facts:
-        return ["–"] * (len(COMPONENTS) + 1)
-    return [*(facts["score"][c] for c in COMPONENTS), facts["official"]["mean"]]
+        return ["–"] * (len(names) + 1)
+    return [*(facts["score"].get(name, "–") for name in names), facts["official"]["mean"]]
 
 
 def say(sentence: str) -> None:
@@ -137,22 +145,97 @@ def show(value: dict) -> None:
 
 
 def tell(sentence: str, style: str = "") -> None:
-    """Print a result for people."""
-    _out().print(sentence, style=style, highlight=False, markup=False, soft_wrap=True)
+    """Print a result for people; on a terminal, lines end between words."""
+    console = _out()
+    for line in sentence.split("\n"):
+        parts = _wrapped(line, console.width) if console.is_terminal else [line]
+        console.print("\n".join(parts), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table: texts to the left, numbers to the right."""
+    """Print a table: texts to the left, numbers to the right; no name and no number is ever split.
+
+    Only longer texts wrap, between words. What is too narrow for that is printed row by row, as pairs.
+    """
+    tell(title, "bold")
+    texts = [all(isinstance(row[number], str) for row in rows) for number in range(len(columns))]
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = _column_widths([columns, *cells], _out().width - 3 * len(columns) - 1)
+
+    if widths:
+        _print_grid(columns, cells, widths, texts)
+    else:
+        _print_pairs(columns, cells)
+
+
+def _cell(value: object) -> str:
+    return value if isinstance(value, str) else f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+
+
+def _column_widths(lines: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """Share `room` among the columns of a table, the widest give most; None when words would be split."""
+    natural = [max(display_width(cell) for cell in column) for column in zip(*lines, strict=True)]
+    least = [max(display_width(_longest_piece(cell)) for cell in column) for column in zip(*lines, strict=True)]
+    for limit in range(max(natural), -1, -1):
+        widths = [max(low, min(high, limit)) for low, high in zip(least, natural, strict=True)]
+        if sum(widths) <= room:
+            return widths
+
+    return None
+
+
+def _longest_piece(cell: str) -> str:
+    """Return what must stand on one line: a short cell, or the longest word of a text."""
+    return cell if display_width(cell) <= SHORT_CELL else max(cell.split(), key=display_width)
+
+
+def _print_grid(columns: Sequence[str], cells: list[list[str]], widths: list[int], texts: list[bool]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(title=title, title_justify="left", title_style="bold")
-    for number, column in enumerate(columns):
-        texts = all(isinstance(row[number], str) for row in rows)
-        made.add_column(column, justify="left" if texts else "right", overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(cell if isinstance(cell, str) else f"{cell:.4f}" if isinstance(cell, float) else f"{cell:,}") for cell in row))
-    _out().print(made)
+    grid = Table(show_header=any(columns))
+    for column, width, text in zip(columns, widths, texts, strict=True):
+        grid.add_column(column, width=width, justify="left" if text else "right")
+
+    for row in cells:
+        grid.add_row(*map(Text, row))
+    _out().print(grid)
+
+
+def _print_pairs(columns: Sequence[str], cells: list[list[str]]) -> None:
+    """Print each row as its first cell, then the others as pairs of column and cell, aligned over all rows."""
+    widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
+    room = _out().width - 2
+
+    for row in cells:
+        tell(row[0], "bold")
+        line = ""
+        for column, cell, width in zip(columns[1:], row[1:], widths[1:], strict=True):
+            pair = f"{column} {cell}".strip() if cell else " " * (display_width(column) + 1)
+            pair += " " * (width - display_width(cell))
+            if line and display_width(line) + 2 + display_width(pair) > room:
+                tell(f"  {line.rstrip()}")
+                line = ""
+            line += f"  {pair}" if line else pair
+        if line.strip():
+            tell(f"  {line.rstrip()}")
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    """Break a line between words; a command in backticks, to be copied, and longer words stay whole."""
+    indent = re.match(" *", line)[0] + "  "
+    joined = re.sub("`[^`]*`", lambda quoted: quoted[0].replace(" ", "\0"), line)
+    parts = textwrap.wrap(
+        joined, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )  # fmt: skip
+    return [part.replace("\0", " ") for part in parts] or [""]
+
+
+def display_width(text: str) -> int:
+    """Count the columns that a text takes on a terminal: Chinese characters take two."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 @contextmanager

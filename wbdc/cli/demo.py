@@ -87,10 +87,10 @@ def _walk(into: Path, seed: int, device: str, threads: int | None, progress: con
 
 def _print(into: Path, made: dict) -> None:
     report, hidden = made["report"], made["hidden"]
-    rows = [(name, *(facts["score"][c] for c in console.COMPONENTS), facts["official"]["mean"]) for name, facts in report["members"].items()]
-    rows.append(("ensemble", *(report["ensemble"]["score"][c] for c in console.COMPONENTS), report["ensemble"]["official"]["mean"]))
-    rows.append(("result.csv against the hidden truth", *(hidden["score"][c] for c in console.COMPONENTS), hidden["official"]["mean"]))
-    console.table(f"Out of fold ({report['rows']:,} videos of folds {', '.join(report['folds'])})", ("", *console.COMPONENTS, "official"), rows)
+    names = console.components(hidden["score"])
+    scored = {**report["members"], "ensemble": report["ensemble"], "result.csv against the hidden truth": hidden}
+    rows = [(name, *console.scores(facts, names)) for name, facts in scored.items()]
+    console.table(f"Out of fold ({report['rows']:,} videos of folds {', '.join(report['folds'])})", ("", *names, "official"), rows)
     gain, latency = report["gain"], made["submission"]["latency"]
     console.tell(f"Ensemble over {report['best']}: {gain['difference']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], {gain['verdict']}.")
     console.tell(f"Time check: {latency['word']}. {latency['sentence']}", "bold")

@@ -127,10 +127,10 @@ def _numbers_of(given: str | None, option: str) -> list[int]:
 
 def print_report(report: dict, name: str) -> None:
     """Print an ensemble's members, its own score and its gain."""
-    dropped = [one["name"] for one in report["dropped"]]
-    rows = [(member, "dropped" if member in dropped else report["weights"][member], *_numbers(facts)) for member, facts in report["members"].items()]
-    rows.append((name, "", *_numbers(report["ensemble"])))
-    columns = ("out of fold", "weight", *console.COMPONENTS, "95 % interval", "official")
+    names, dropped = console.components(report["ensemble"]["score"]), [one["name"] for one in report["dropped"]]
+    rows = [(member, "dropped" if member in dropped else report["weights"][member], *_numbers(facts, names)) for member, facts in report["members"].items()]
+    rows.append((name, "", *_numbers(report["ensemble"], names)))
+    columns = ("out of fold", "weight", *names, "95 % interval", "official")
     console.table(f"{report['rows']:,} videos of folds {', '.join(report['folds'])}", columns, rows)
     trials = ", ".join(f"{method} {mean:.3f}" for method, mean in report["weighting"]["trials"].items())
     if trials:
@@ -157,6 +157,6 @@ def _print_budget(budget: dict) -> None:
         console.table("Left out: what it would have added", ("member", "seconds", "score"), left)
 
 
-def _numbers(facts: dict) -> tuple:
-    low, high = facts["interval"]
-    return *(facts["score"][c] for c in console.COMPONENTS), f"{low:.4f} – {high:.4f}", facts["official"]["mean"]
+def _numbers(facts: dict, names: list[str]) -> tuple:
+    (low, high), (*parts, official) = facts["interval"], console.scores(facts, names)
+    return *parts, f"{low:.4f} – {high:.4f}", official

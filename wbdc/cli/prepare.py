@@ -7,6 +7,8 @@ import click
 
 from wbdc.cli import console
 
+SHARES = 4  # values of a statistic that are shown, the most frequent ones
+
 
 @click.command()
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder that holds annotations/ and zip_frames/, videos/ or zip_feats/.")
@@ -108,7 +110,7 @@ def _print(facts: dict, found: dict[str, dict], folder: str | None, had: bool) -
     rows = [(split, count, facts["frames"][split] if "frames" in facts else "") for split, count in facts["counts"].items()]
     console.table("Videos", ("split", "videos", "frames"), rows)
     if "statistics" in facts:
-        console.table("Statistics: mean (95 % are at most)", ("", *facts["statistics"]), list(_statistics(facts["statistics"])))
+        console.table("Statistics: mean (95 % are at most)", ("", *facts["statistics"]), list(_statistics(facts)))
         if moved := [(s["statistic"], s["train_mean"], s["test_mean"], s["distance"]) for s in facts["shift"] if s["notable"]]:
             console.table("Shift: where test differs from what is learned from", ("statistic", "labelled, mean", "test, mean", "distance"), moved)
     if found:
@@ -125,17 +127,27 @@ def _print(facts: dict, found: dict[str, dict], folder: str | None, had: bool) -
     console.tell(f"Nothing has changed; {folder} is ready." if had else f"Ready: {folder}")
 
 
-def _statistics(splits: dict[str, dict]) -> Iterator[tuple[str, ...]]:
+def _statistics(facts: dict) -> Iterator[tuple[str, ...]]:
     """Yield the rows of a table: a statistic, and what it is in each split."""
+    splits = facts["statistics"]
     for name in max((report for report in splits.values()), key=len):
         cells = []
-        for report in splits.values():
+        for split, report in splits.items():
             value = report.get(name, "")
             if name == "present":
                 value = ", ".join(f"{key} {share:.0%}" for key, share in value.items())
             elif isinstance(value, dict) and "mean" in value:
                 value = f"{value['mean']:,g} ({value['p95']:,g})"
             elif isinstance(value, dict):
-                value = ", ".join(f"{key}: {count:,}" for key, count in list(value.items())[:4])
-            cells.append(str(value))
+                value = _largest(value, facts["frames"][split] if name == "frame sizes" else report["videos"])
+            cells.append(f"{value:,}" if isinstance(value, int) else str(value))
         yield name, *cells
+
+
+def _largest(counts: dict[str, int], total: int) -> str:
+    """Word the most frequent values, and how many of `total` have another one."""
+    order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = dict(order[:SHARES])
+    words = [f"{key.replace(' x ', '×')}: {count:,}" for key, count in shown.items()]
+    others = total - sum(shown.values())
+    return ", ".join([*words, f"others: {others:,}"] if others else words)

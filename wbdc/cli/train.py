@@ -34,6 +34,15 @@ def train(kit: str, tiny: bool, changes: tuple[str, ...], work: Path, dry_run: b
         found = session.train(console.telling(progress, as_json))
     if as_json:
         return console.show({"run": session.run.name, "folder": str(session.run.folder), "folds": found})
-    rows = [(f"fold {fold}", *console.scores(facts), f"{facts['seconds']:.0f} s") for fold, facts in found.items()]
-    console.table(session.run.name, ("", *console.COMPONENTS, "official", "time"), rows)
-    console.tell(f"Lies in {session.run.folder}")
+    print_folds(session.run.name, session.run.folder, found)
+
+
+def print_folds(name: str, folder: Path, found: dict[str, dict]) -> None:
+    """Print the scores of a run's folds, and where the run lies."""
+    names = console.components(*(facts["score"] for facts in found.values() if "score" in facts))
+    rows = [
+        (f"fold {fold}", *console.scores(facts, names), f"{facts['seconds']:.0f} s")
+        for fold, facts in found.items()
+    ]
+    console.table(name, ("", *names, "official", "time"), rows)
+    console.tell(f"Lies in {folder}")
