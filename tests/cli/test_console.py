@@ -116,6 +116,7 @@ def test_an_ensemble_is_whole_at_80_columns(narrow):
     report = {
         "rows": 100_000, "folds": ["0", "1"], "members": members, "weights": dict.fromkeys(RUNS, 0.3456),
         "ensemble": FACTS, "priors": {"used": False, "gain": GAIN}, "gain": GAIN, "best": RUNS[0],
+        "weighting": {"method": "halfway", "trials": {"equal": -1.234, "halfway": -1.229}},
         "dropped": [{"name": RUNS[2], "why": "it counts for less than 1 %", "weight": 4.3e-07}],
         "budget": budget | {"dropped": dropped},
     }  # fmt: skip
