@@ -49,11 +49,11 @@ def test_all_errors_are_found_at_once(small_root):
 
 def test_no_folder_and_no_labelled_split(small_root):
     changed(small_root, "labeled", list.clear)
-    with pytest.raises(DataInvalid, match="labeled.json holds no items; there is nothing to learn from"):
+    with pytest.raises(DataInvalid, match="the split 'labeled' holds no videos; there is nothing to learn from"):
         check(small_root, WeChat2022())
     (small_root / "annotations" / "labeled.json").unlink()
-    nowhere = (small_root / "nowhere", "is not a folder; give the one that holds annotations/")
-    for root, said in (nowhere, (small_root, "has no labeled.json; there is nothing to learn from")):
+    nowhere = (small_root / "nowhere", "is not a folder; give the one that holds the data")
+    for root, said in (nowhere, (small_root, "has no split 'labeled', only test, unlabeled; there is nothing")):
         with pytest.raises(DataInvalid, match=said):
             check(root, WeChat2022())
 

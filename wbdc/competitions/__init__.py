@@ -1,6 +1,8 @@
 """Competitions: each file holds what one contest fixes, and nothing that a team chooses."""
 
+import json
 from collections.abc import Callable, Collection, Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,6 +69,7 @@ class Competition:
     unlabelled: str | None
     test: str
     limits: Limits | None
+    label_name: str = "label"  # key of the class in the answer to a call
     judge: dict[str, str]  # paths at the judge: "data", "result"
     targets: dict[str, Target] = {"folder": Target(), "zip": Target(zipped=True)}  # the first is what is made unasked
 
@@ -80,6 +83,14 @@ class Competition:
         Raises DataInvalid for what cannot be read.
         """
         raise NotImplementedError
+
+    def annotations_hash(self, root: Path, split: str) -> str:
+        """Hash what the annotations of a split hold. Override it where hashing their files is faster."""
+        hashed = sha256()
+        for video in self.videos(root, split, Findings()):
+            hashed.update(json.dumps([video.id, video.fields, video.label]).encode())
+
+        return hashed.hexdigest()
 
     def read_fields(self, item: dict, findings: Findings) -> dict[str, str]:
         """Return the text fields of one annotation; count in `findings` what was mended."""

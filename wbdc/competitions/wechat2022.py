@@ -10,7 +10,7 @@ from pathlib import Path
 
 from wbdc.competitions import CLIPS, Competition, Limits, Source, Stored, Target, Video
 from wbdc.core.errors import DataInvalid, ResultInvalid
-from wbdc.core.files import publish_bytes
+from wbdc.core.files import publish_bytes, sha256
 from wbdc.core.findings import Findings
 from wbdc.core.records import Digits, records, text
 from wbdc.core.scores import f1
@@ -25,6 +25,7 @@ class WeChat2022(Competition):
     labelled = "labeled"
     unlabelled = "unlabeled"
     test = "test"
+    label_name = "category_id"
     # 70 videos/s over the wall time of inference.sh, decoding included; 2 V100 of 32 GB
     limits = Limits(items=25_000, seconds=25_000 / 70, memory=80 * 2**30, gpu_memory=32 * 2**30, tolerance=0.003)
     # what the leaderboard's image and the audit's image hold; the audit trains the models itself, from public weights
@@ -51,6 +52,9 @@ class WeChat2022(Competition):
     def videos(self, root: Path, split: str, findings: Findings, progress: Callable[[int, int], None] = lambda done, of: None) -> Iterator[Video]:
         for item in records(root / "annotations" / f"{split}.json", findings, progress):
             yield Video(item["id"], self.read_fields(item, findings), _label(item, findings) if split == self.labelled else _unread(item.get("category_id")), self.source(root, split, item["id"]))
+
+    def annotations_hash(self, root: Path, split: str) -> str:
+        return sha256(root / "annotations" / f"{split}.json")
 
     def read_fields(self, item: dict, findings: Findings) -> dict[str, str]:
         return {f: text(item, f, findings) for f in ("title", "asr")} | {"ocr": _ocr(item, findings)}

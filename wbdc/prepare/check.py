@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from wbdc.competitions import CLIPS, Competition
 from wbdc.core.errors import DataInvalid
-from wbdc.core.files import digest, sha256
+from wbdc.core.files import digest
 from wbdc.core.findings import SHOWN, Findings
 from wbdc.data.archive import checksums
 from wbdc.data.choice import BROKEN
@@ -44,17 +44,17 @@ def check(root: Path, competition: Competition, *, keep: int = SHOWN, progress: 
     Every fault is counted, `keep` places of each. Raises DataInvalid for a folder or a file that cannot be read at all.
     """
     if not root.is_dir():
-        raise DataInvalid(f"{root} is not a folder; give the one that holds annotations/")
+        raise DataInvalid(f"{root} is not a folder; give the one that holds the data")
     found, holds, classes = Findings(keep), competition.frames(root), competition.classes(root)
     names = competition.splits(root)
     if competition.labelled not in names:
-        raise DataInvalid(f"{root / 'annotations'} has no {competition.labelled}.json; there is nothing to learn from")
+        raise DataInvalid(f"{root} has no split {competition.labelled!r}, only {', '.join(names)}; there is nothing to learn from")
     splits = {name: _split(root, name, competition, found, progress) for name in names}
     if not splits[competition.labelled].ids:
-        raise DataInvalid(f"{competition.labelled}.json holds no items; there is nothing to learn from")
+        raise DataInvalid(f"the split {competition.labelled!r} holds no videos; there is nothing to learn from")
     _labels(splits, competition, classes, found)
     _once(splits, found)
-    print, size = hashlib.sha256(digest([sha256(root / "annotations" / f"{s}.json") for s in splits], classes).encode()), 0
+    print, size = hashlib.sha256(digest([competition.annotations_hash(root, s) for s in splits], classes).encode()), 0
     stamp = hashlib.sha256()
     try:
         for name, split in splits.items():

@@ -16,7 +16,7 @@ from wbdc.serve.engine import Engine
 def answer_calls(engine: Engine, contest: Competition, lines: Iterable[str], reply: Callable[[str], None], lifts: np.ndarray | None = None) -> int:
     """Answer items one by one as they come; return how many.
 
-    A line is an item as in the annotations, with "frames": where its archive lies. The answer is {"id", "category_id", "probability"}, or
+    A line is an item as in the annotations, with "frames": where its archive lies. The answer is {"id", <the contest's label_name>, "probability"}, or
     {"id", "error"} for a line that cannot be read: one bad call does not end the others.
     """
     count = 0
@@ -39,4 +39,4 @@ def _answer(engine: Engine, contest: Competition, item: object, lifts: np.ndarra
     answers = engine.answer([Video(item["id"], fields, None, Source(Path(item["frames"])))])
     row = answers.probabilities if lifts is None else lift(answers.probabilities, lifts)
     best = int(row[0].argmax())
-    return {"category_id": answers.classes[best], "probability": round(float(row[0, best]), 6)}
+    return {contest.label_name: answers.classes[best], "probability": round(float(row[0, best]), 6)}
