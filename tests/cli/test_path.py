@@ -94,7 +94,9 @@ def test_a_submission_answers_alone_bit_for_bit_and_is_timed(submitted):
 def test_verify_names_a_changed_byte(submitted, tmp_path):
     import shutil
 
-    assert toys.told("verify", submitted["into"])[str(submitted["into"])]["latency"]["verdict"]
+    checked = toys.wbdc("verify", submitted["into"], "--json")
+    verdict = json.loads(checked.stdout)[str(submitted["into"])]["latency"]["verdict"]
+    assert verdict == submitted["said"]["latency"]["word"] and checked.exit_code == submitted["code"]
     shutil.copytree(submitted["into"], tmp_path / "copy")
     weights = next((tmp_path / "copy").rglob("model.safetensors"))
     data = bytearray(weights.read_bytes())

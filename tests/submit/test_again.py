@@ -109,6 +109,22 @@ def test_without_a_stored_score_the_answers_are_compared(replayed, trained, data
             assert retrain(folder, data)["answers"]["changed"] == 0.0 and retrain(folder, data)["packed"] is None
 
 
+def test_a_package_of_one_run_has_no_ensemble_to_score(replayed, trained, data, tmp_path, monkeypatch):
+    """`submit --run` stores no score, and its train.sh makes no ensemble: answers are compared."""
+    train = again._train
+
+    def train_run(folder, data, work, threads, say):
+        train(folder, data, work, threads, say)
+        shutil.rmtree(work / "ensembles")
+
+    monkeypatch.setattr(again, "_train", train_run)
+    monkeypatch.setattr(again, "answers", lambda a, b, data, threads: {"videos": 8, "changed": 0.0, "largest": 0.0})
+    found = retrain(unscored(trained, tmp_path / "submission"), data)
+    assert found["packed"] is None and found["retrained"] is None and found["equal_weights"] == 2
+    with pytest.raises(IntegrityBroken, match="ensemble"):
+        retrain(scored(trained, tmp_path / "scored", 0.0), data)
+
+
 def test_other_models_than_packed_are_refused(replayed, members, data, tmp_path):
     pack(tmp_path / "submission", members, **SAID, retrain=["true"])
     with pytest.raises(IntegrityBroken, match="makes toy-.*; pack it again"):

@@ -1,6 +1,7 @@
 """Memory is watched over a whole process tree, and no spike is missed."""
 
 import contextlib
+import ctypes
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ import pytest
 
 from wbdc.core.errors import Inconclusive
 from wbdc.submit import packed
-from wbdc.submit.memory import Watch, tree
+from wbdc.submit.memory import GET_CHILD_SUBREAPER, Watch, adopt_orphans, tree
 
 SPIKE = "b = bytearray(400 << 20); b[::4096] = b'x' * len(b[::4096]); del b; import time; time.sleep({sleep})"
 CHILD = "import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
@@ -20,7 +21,7 @@ CHILD = "import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}]
 def test_a_spike_is_seen(deep):
     """The kernel remembers the most that a process ever held: one look after the spike is enough."""
     code = SPIKE.format(sleep=30)
-    process = subprocess.Popen([sys.executable, "-c", CHILD.format(code=code) if deep else code])
+    process = subprocess.Popen([sys.executable, "-c", CHILD.format(code=code) if deep else code], start_new_session=True)
     watch = Watch(process.pid)
     try:
         watch.start()
@@ -82,6 +83,43 @@ def test_nothing_that_a_packed_folder_starts_stays_behind(script, tmp_path):
     time.sleep(0.2)
     left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if p.is_file() and (b"sleep\x0097" in read(p) or b"sleep\x0098" in read(p) or b"sleep\x0099" in read(p))]
     assert not left
+
+
+HELD = 150 << 20
+DAEMON = f"import time; b = bytearray({HELD}); b[::4096] = b'x' * len(b[::4096]); time.sleep(94)"
+
+
+def test_a_daemon_is_counted_and_ended(tmp_path):
+    """Its parents end at once, so that it leaves the tree and the session before anything sees it."""
+    script = f'("$PYTHON" -c "import os; os.fork() and os._exit(0); os.setsid(); {DAEMON}" &)\nsleep 3'
+    (tmp_path / "run.sh").write_text(script)
+    ran = packed.run_packed(tmp_path, tmp_path, tmp_path / "out.csv", timeout=60)
+    assert ran.peak > HELD
+    left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if b"time.sleep(94)" in read(p)]
+    assert not left
+
+
+def test_other_children_are_let_alone_and_orphans_are_adopted_only_during_a_run(tmp_path):
+    """A service that ran before, in a session of its own, goes on, and so does what it starts."""
+    service = "while :; do sleep 0.1; done"
+    before = subprocess.Popen(["sh", "-c", service], start_new_session=True)
+    (tmp_path / "run.sh").write_text("exit 0")
+    try:
+        packed.run_packed(tmp_path, tmp_path, tmp_path / "out.csv", timeout=60)
+        assert before.poll() is None
+        assert subprocess.run(["sh", "-c", "exit 7"], check=False).returncode == 7
+        with adopt_orphans():
+            assert is_subreaper()
+        assert not is_subreaper()
+    finally:
+        before.kill()
+        before.wait()
+
+
+def is_subreaper() -> bool:
+    state = ctypes.c_int(-1)
+    ctypes.CDLL(None).prctl(GET_CHILD_SUBREAPER, ctypes.byref(state), 0, 0, 0)
+    return bool(state.value)
 
 
 def read(path: Path) -> bytes:

@@ -17,6 +17,8 @@ from wbdc.core.errors import IntegrityBroken, UsageFault
 from wbdc.core.files import publish_json, read_json, seal, sealed, sha256
 from wbdc.core.integrity import verify_seal
 from wbdc.serve.entry import main, serve
+from wbdc.prepare.dataset import Prepared
+from wbdc.submit import submission
 from wbdc.submit.package import FLOORS, Packed, kit_file, pack
 from wbdc.submit.packed import run_packed
 from wbdc.submit.requirements import requirements
@@ -83,6 +85,47 @@ def test_only_what_is_listed_is_packed(package):
         "wbdc", "models", "source", "blend.json", "report.json", "sbom.json", "weights.json", "main.py", "run.sh", "inference.sh", "init.sh", "train.sh",
         "requirements.txt", "Dockerfile", "README.md", "manifest.json",
     }  # fmt: skip
+
+
+def test_a_package_that_fails_its_check_is_not_published(members, tmp_path):
+    """Neither a new folder nor one over an earlier package: `verify` would call it good."""
+    into = tmp_path / "out"
+
+    def fail(folder: Path) -> None:
+        verify(folder)
+        raise IntegrityBroken("the packed folder answers otherwise")
+
+    with pytest.raises(IntegrityBroken, match="answers otherwise"):
+        pack(into, members, **SAID, check=fail)
+    assert not list(tmp_path.iterdir())
+    pack(into, members, **SAID, check=lambda folder: publish_json(folder / "latency.json", {}))
+    assert (into / "latency.json").is_file()
+    before = files(into)
+    with pytest.raises(IntegrityBroken, match="answers otherwise"):
+        pack(into, members[:1], **SAID, check=fail)
+    assert files(into) == before and [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_submit_publishes_nothing_when_the_proof_or_the_time_check_fails(members, data, tmp_path, monkeypatch):
+    folders = {"proof": "prove", "time check": "rehearse"}
+    home = members[0].folder.parents[1]
+    blend = {"competition": "wechat2022", "precision": "fp32", "members": [{"run": "late-0a1b2c3d", "fold": "0", "folder": str(members[0].folder), "weight": 1.0}]}
+    monkeypatch.setattr(submission, "retrain", lambda *given: [])
+    monkeypatch.setattr(submission, "sources", lambda *given: {})
+    monkeypatch.setattr(submission, "prove", lambda *given, **how: {"videos": 8})
+    for name in folders:
+
+        def fail(folder: Path, *given, **how) -> None:
+            assert verify(folder)["members"] == ["late-0a1b2c3d/fold-0"]
+            raise IntegrityBroken("no good")
+
+        monkeypatch.setattr(submission, folders[name], fail)
+        with pytest.raises(IntegrityBroken, match="no good"):
+            submission.submit(
+                tmp_path / "out", home, blend, Prepared(tmp_path, {}), data, {}, submission.Asked(True), lambda *of: None, lambda line: None
+            )
+        assert not list(tmp_path.iterdir()), name
+        monkeypatch.setattr(submission, "prove", lambda *given, **how: {"videos": 8})
 
 
 TOKEN = "hf_" + "Ab1" * 12

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import toys
 
 from wbdc.core.errors import IntegrityBroken, ResultInvalid
 from wbdc.core.files import publish_json, read_json
@@ -242,6 +243,19 @@ def test_a_pipe_in_place_of_the_manifest_or_the_receipt_does_not_hang(copy):
     assert start(copy).returncode == 4
     with pytest.raises(IntegrityBroken, match="manifest.json"):
         verify(copy)
+
+
+@pytest.mark.parametrize("words, code", [(["PASS"], 0), (["FAIL"], 5), (["INCONCLUSIVE"], 6), (["INCONCLUSIVE", "FAIL", None], 5), ([None], 0)])
+def test_the_command_ends_with_the_code_of_the_time_check(package, tmp_path, words, code):
+    folders = [shutil.copytree(package, tmp_path / str(number)) for number in range(len(words))]
+    for folder, word in zip(folders, words):
+        if word:
+            receipt = {"bound": read_json(folder / "manifest.json")["bound"]}
+            publish_json(folder / "latency.json", receipt | {"verdict": word, "sentence": "It needs 9 s"})
+    ran = toys.wbdc("verify", *folders)
+    assert ran.exit_code == code, ran.stderr
+    assert ("FAIL: It needs 9 s" in ran.stdout) == ("FAIL" in words)
+    assert toys.wbdc("verify", *folders, "--json").exit_code == code
 
 
 BROKEN_RECEIPTS = {

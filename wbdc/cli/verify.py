@@ -26,6 +26,8 @@ def verify(
 ) -> None:  # fmt: skip
     """Compare packed folders with their manifests, and say what their time check found.
 
+    The exit code is that of the time check: 5 for FAIL, 6 for INCONCLUSIVE. Without one it is 0.
+
     With --rerun they also answer again, with --retrain they are trained again from the raw data.
 
     \b
@@ -35,6 +37,7 @@ def verify(
       wbdc verify submissions/ensemble --retrain --data data/wechat2022 --work again
     """
     from wbdc.core.errors import UsageFault
+    from wbdc.submit.verdict import CODES
     from wbdc.submit.verify import verify as check
 
     if (again or anew) and not data:
@@ -53,11 +56,15 @@ def verify(
         say = (lambda line: None) if as_json else console.say
         _add(checked, "retrain", lambda folder: retrain(folder, data, work=work, tolerance=tolerance, threads=threads, say=say))
     if as_json:
-        return console.show(checked)
-    for name, facts in checked.items():
-        _print(name, facts)
-    if not checked:
-        console.tell("No folder to verify.")
+        console.show(checked)
+    else:
+        for name, facts in checked.items():
+            _print(name, facts)
+        if not checked:
+            console.tell("No folder to verify.")
+    words = {facts["latency"]["verdict"] for facts in checked.values() if facts["latency"]}
+    worst = next((word for word in ("FAIL", "INCONCLUSIVE") if word in words), "PASS")
+    click.get_current_context().exit(CODES[worst])
 
 
 def _add(checked: dict[str, dict], what: str, find: Callable[[Path], dict]) -> None:
@@ -69,6 +76,8 @@ def _print(name: str, facts: dict) -> None:
     latency = facts["latency"]
     timed = f"time check: {latency['verdict']}" if latency else "no time check yet; run `wbdc submit --check-latency`"
     console.tell(f"{name}: {facts['files']} files, {facts['bytes'] / 1e6:.1f} MB, all as packed; {timed}.")
+    if latency and latency["verdict"] != "PASS" and latency.get("sentence"):
+        console.tell(f"{latency['verdict']}: {latency['sentence']}")
     if again := facts.get("rerun"):
         console.tell(f"{name}: {again['videos']:,} test videos answered twice, equal bit for bit.")
     if anew := facts.get("retrain"):

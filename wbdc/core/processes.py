@@ -4,21 +4,21 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 PROC = Path("/proc")
 
 
-def tree(root: int) -> list[int]:
-    """List a process and all that descend from it."""
+def tree(root: int, skip: Collection[int] = ()) -> list[int]:
+    """List a process and all that descend from it, without `skip` and what descends from those."""
     parents: dict[int, list[int]] = {}
     for path in PROC.glob("[0-9]*"):
         if (parent := read_number(path / "status", "PPid:")) is not None:
             parents.setdefault(parent, []).append(int(path.name))
     found = [root]
     for process in found:
-        found += parents.get(process, [])
+        found += [child for child in parents.get(process, []) if child not in skip]
     return found
 
 

@@ -66,7 +66,9 @@ def retrain(
     facts = flat(report(folder))
     made, packed = work / "submission", facts.get(f"report.{KEPT_SCORE}", facts.get(f"report.{SCORE}"))
     verify(made)
-    found = {"packed": packed, "retrained": flat(open_report(work, "ensemble"))[SCORE], "tolerance": tolerance, "answers": None, **_weights(folder, made)}
+    blended = packed is not None or (work / "ensembles" / "ensemble").is_dir()  # not by --run
+    score = flat(open_report(work, "ensemble"))[SCORE] if blended else None
+    found = {"packed": packed, "retrained": score, "tolerance": tolerance, "answers": None, **_weights(folder, made)}
     if packed is None:
         found["answers"] = _unscored(folder, made, data, found, threads)
     elif round(abs(found["retrained"] - packed), 9) > tolerance:  # .703 - .7 is a little more than .003

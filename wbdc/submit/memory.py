@@ -1,26 +1,33 @@
 """Memory of a process and all that it starts, watched from outside."""
 
 import contextlib
+import ctypes
 import os
-import signal
 import threading
 import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from wbdc.core.processes import began, read_number, tree
+from wbdc.core.processes import began, end, read_number, tree
 
 EVERY = 0.1  # seconds between two looks
 PROC = Path("/proc")
+ENDING = 5.0  # seconds that killed processes may take to disappear
+SET_CHILD_SUBREAPER, GET_CHILD_SUBREAPER = 36, 37  # of linux/prctl.h
 
 
 class Watch(threading.Thread):
     """Looks at a process tree until told to stop. peak: bytes, the larger of two: the most that all processes held at one look (PSS: what they share
     counts once), and the most that any single one ever held (which the kernel remembers, so that no spike between two looks is missed).
+
+    The tree is the process and all descendants of this process in a session of their own: daemons that left the tree come back
+    to this process inside `adopt_orphans`. known: processes that existed before, which are let alone.
     """
 
-    def __init__(self, root: int):
+    def __init__(self, root: int, known: Collection[int] = ()):
         super().__init__(daemon=True)
         self.root, self.peak, self._over = root, 0, threading.Event()
+        self.known, self.session = known, os.getsid(0)
         self.started = time.perf_counter()
         self.samples: list[tuple[float, int]] = []  # seconds since the start, bytes (PSS) of all processes
         self.seen: dict[int, str | None] = {}  # every process of the tree, and when it began
@@ -32,12 +39,24 @@ class Watch(threading.Thread):
 
     def look(self) -> None:
         """Take the tree as it is now into account."""
-        processes = tree(self.root)
+        processes = self.list_processes()
         self.seen |= {process: began(process) for process in processes if process not in self.seen}
         held = sum(map(_shared, processes))
         if held:
             self.samples.append((time.perf_counter() - self.started, held))
         self.peak = max(self.peak, held, *(_highest(p) for p in processes), 0)
+
+    def list_processes(self) -> list[int]:
+        """List the processes of the tree, adopted orphans included."""
+        descendants = tree(os.getpid(), self.known)[1:]
+        return [p for p in descendants if p == self.root or self._is_apart(p)]
+
+    def _is_apart(self, process: int) -> bool:
+        """Tell whether a process is in another session than this one; ordinary children are not."""
+        try:
+            return os.getsid(process) != self.session
+        except ProcessLookupError:
+            return False
 
     def stop(self) -> int:
         """End, and return the peak."""
@@ -45,13 +64,37 @@ class Watch(threading.Thread):
         self.join()
         return self.peak
 
-
     def kill(self) -> None:
-        """End what is left of the tree, also what left its group. A number that another process bears by now is let alone."""
-        for process, start in self.seen.items():
-            if start is not None and began(process) == start:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(process, signal.SIGKILL)
+        """End what is left of the tree, adopted orphans included. A number that another process bears by now is let alone."""
+        end(p for p, start in self.seen.items() if start is not None and began(p) == start)
+        deadline = time.monotonic() + ENDING
+        while time.monotonic() < deadline:
+            left = [p for p in self.list_processes() if p != self.root]
+            if not left:
+                return
+            end(left)
+            for process in left:
+                with contextlib.suppress(ChildProcessError):  # still another process's child
+                    os.waitpid(process, os.WNOHANG)
+            time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def adopt_orphans() -> Iterator[set[int]]:
+    """Make this process the parent of descendants whose own parents end, so that a daemon is still found in its tree.
+
+    Yields the descendants that exist already. Without prctl (not Linux), orphans go to init as usual.
+    """
+    prctl, before = getattr(ctypes.CDLL(None), "prctl", None), ctypes.c_int(0)
+    if prctl is None:
+        yield set(tree(os.getpid())[1:])
+        return
+    prctl(GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
+    prctl(SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0)
+    try:
+        yield set(tree(os.getpid())[1:])
+    finally:
+        prctl(SET_CHILD_SUBREAPER, ctypes.c_ulong(before.value), 0, 0, 0)
 
 
 def _shared(process: int) -> int:

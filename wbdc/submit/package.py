@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -53,13 +53,14 @@ def kit_file(name: str) -> str:
 def pack(
     into: Path, members: Sequence[Packed], *, competition: str, precision: str, facts: dict, retrain: Sequence[str], optional: Collection[str] = (), lifts: Sequence[float] | None = None,
     kits: dict[str, Path] | None = None, half: bool = False, compiled: bool = False, locked: bool = False, wheelhouse: bool = False, report: dict | None = None,
+    check: Callable[[Path], None] = lambda folder: None,
 ) -> dict:  # fmt: skip
     """Make the folder `into` that runs alone, and return its manifest. Equal inputs give equal bytes.
 
     Only named files are copied (FLOORS, NEEDED, kits and their plugs), so nothing else can slip in. facts: what the README tells.
     optional: packages that only these data ask for, such as a reader of video files. retrain: shell lines that train everything again, with
     `wbdc`, "$DATA" and "$WORK". kits: of pretrained runs, {where in the package: fold}. lifts: one per class. half: weights as float16. compiled: towers by torch.compile. report: facts for machines. locked, wheelhouse: also write requirements.lock with hashes, and download its wheels,
-    which asks a package index. An earlier package is replaced, anything else never.
+    which asks a package index. check: tries the finished folder before it is published; when it raises, nothing is. An earlier package is replaced, anything else never.
     Raises UsageFault for members that do not fit, a folder that is not ours or files that look like secrets, IntegrityBroken for a damaged fold.
     """
     contest = plug.build(competitions, {"use": competition})
@@ -87,6 +88,7 @@ def pack(
         _text(making / "README.md", readme(making, competition=competition, precision=precision, judge=contest.judge, members=told, facts=facts, ledger=table(entries)))
         refuse_secrets(making)
         manifest = write_manifest(making, {"competition": competition, "precision": precision, "members": [m.name for m in members]})
+        check(making)
         _put(making, into)
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)

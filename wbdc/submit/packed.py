@@ -15,7 +15,7 @@ from typing import NamedTuple
 from wbdc.core.errors import EnvironmentLacks, Inconclusive, IntegrityBroken, OutOfResources, WbdcError
 from wbdc.core.files import publish_bytes
 from wbdc.submit.machine_load import CpuMeter, CpuUse
-from wbdc.submit.memory import Watch
+from wbdc.submit.memory import Watch, adopt_orphans
 
 KEPT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TMPDIR")  # of this process's environment; nothing else is passed on
 UNREACHABLE = 9
@@ -61,9 +61,9 @@ def run_packed(
         room = {name: os.environ[name] for name in KEPT if name in os.environ}
         room |= {"HOME": home, "HF_HUB_OFFLINE": "1", "LC_ALL": "C.UTF-8", "PYTHON": sys.executable}
         start, meter = time.perf_counter(), CpuMeter()
-        with tempfile.TemporaryFile() as said:  # a file: of a pipe the end would only come with that of the last process that holds it
+        with tempfile.TemporaryFile() as said, adopt_orphans() as known:  # a file: of a pipe the end would only come with that of the last process that holds it
             process = subprocess.Popen(command, cwd="/", env=room, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True)
-            watch = Watch(process.pid)
+            watch = Watch(process.pid, known)
             watch.start()
             try:
                 process.wait(timeout)

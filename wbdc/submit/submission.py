@@ -62,7 +62,7 @@ def submit(
     progress: Callable[[str, int, int], None],
     say: Callable[[str], None],
 ) -> dict:
-    """Pack a blend, prove that the folder answers as the runs do, and time it when asked.
+    """Pack a blend, prove that the folder answers as the runs do, time it when asked, and publish it then.
 
     Returns {"files", "bytes", "proved", "latency": {"word", "sentence", "code", ...} or None}. Raises what its steps raise.
     """
@@ -75,32 +75,29 @@ def submit(
     facts = {"commit": commit(), "data": prepared.hash}
     if report:
         facts |= {"out of fold": report["ensemble"]["score"], "interval": report["ensemble"]["interval"], f"gain over {report['best']}": report["gain"]}
+    found: dict = {"proved": None, "latency": None}
+
+    def check(folder: Path) -> None:
+        """Prove and time the folder before it is published: one that fails replaces nothing."""
+        how = {"device": asked.device, "threads": threads}
+        found["proved"] = prove(folder, home, blend, data, most=PROOF, seed=0, say=say, **how)
+        if asked.latency:
+            verdict = rehearse(
+                folder, data, items=asked.items, seconds=asked.seconds, sample=asked.sample, cap_seconds=asked.cap,
+                quick=asked.quick, judge=asked.judge, progress=progress, **how,
+            )  # fmt: skip
+            told = {"word": verdict.word, "sentence": verdict.sentence, "code": verdict.code}
+            found["latency"] = {**told, **verdict.facts}
+
     pack(
         into, packed(home, blend), competition=blend["competition"], precision=blend["precision"], facts=facts,
         retrain=retrain(home, blend, prepared), kits={source_kit(n, told): home / "runs" / n / "fold-all" for n, told in sources(home, blend).items()},
-        optional=optional(blend["competition"], data), lifts=blend.get("lifts"),
+        optional=optional(blend["competition"], data), lifts=blend.get("lifts"), check=check,
         half=asked.half, compiled=asked.compiled, report=report, locked=asked.locked or asked.wheelhouse, wheelhouse=asked.wheelhouse,
     )  # fmt: skip
-    proved = prove(into, home, blend, data, most=PROOF, seed=0, device=asked.device, threads=threads, say=say)
-    latency = None
-    if asked.latency:
-        verdict = rehearse(
-            into,
-            data,
-            items=asked.items,
-            seconds=asked.seconds,
-            sample=asked.sample,
-            cap_seconds=asked.cap,
-            quick=asked.quick,
-            judge=asked.judge,
-            device=asked.device,
-            threads=threads,
-            progress=progress,
-        )
-        latency = {"word": verdict.word, "sentence": verdict.sentence, "code": verdict.code, **verdict.facts}
     checked = verify(into)
     made = {name: str(make_target(into, name, target)) for name, target in targets.items()}
-    return {"folder": str(into), "targets": made, "files": checked["files"], "bytes": checked["bytes"], "proved": proved, "latency": latency}
+    return {"folder": str(into), "targets": made, "files": checked["files"], "bytes": checked["bytes"], **found}
 
 
 def optional(competition: str, data: Path) -> list[str]:
@@ -185,7 +182,7 @@ def prove(folder: Path, home: Path, blend: dict, data: Path, *, most: int, seed:
         ours, whole = own(blend), own(blend | {"half": False}) if blend.get("half") else None
     if theirs.tobytes() != ours.tobytes():
         rows = int((theirs != ours).any(1).sum())
-        raise IntegrityBroken(f"{folder} answers {rows} of {len(sample)} videos otherwise than the runs it was packed from; pack it again on this machine")
+        raise IntegrityBroken(f"the packed folder answers {rows} of {len(sample)} videos otherwise than the runs it was packed from; pack it again on this machine")
     say(f"{len(sample):,} test videos: packed answers equal the runs' answers, bit for bit")
     changed = float((whole.argmax(1) != ours.argmax(1)).mean()) if whole is not None else 0.0
     if whole is not None:
