@@ -2,7 +2,7 @@
 
 import copy
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -171,3 +171,17 @@ def _owner(mixed: Batch, row: int, batch: Batch) -> int:
     same = [i for i in range(len(batch)) if torch.equal(mixed.frames[row], batch.frames[i]) and torch.equal(mixed.frame_mask[row], batch.frame_mask[i])]
     assert len(same) == 1
     return same[0]
+
+
+def test_two_uses_of_mask_words_both_ask_for_the_words_that_were_there(monkeypatch):
+    """The second one meets words that the first one has exchanged."""
+    from wbdc.train.objectives import mask_words
+
+    model, batch, truths = toys.model(), words(rows=32, length=30), []
+    batch = replace(batch, text=torch.full_like(batch.text, 7))
+    entropy = mask_words.F.cross_entropy
+    record = lambda scores, truth, **settings: truths.append(truth.clone()) or entropy(scores, truth, **settings)  # noqa: E731
+    monkeypatch.setattr(mask_words.F, "cross_entropy", record)
+    asked = [build("mask_words", model, share=0.5) for _ in range(2)]
+    fit(model, asked, [batch], torch.optim.SGD(model.parameters(), 0.1))
+    assert len(truths) == 2 and all(len(truth) > 50 and (truth == 7).all() for truth in truths)

@@ -40,8 +40,9 @@ class MaskWords(Objective):
         """Average over the words asked for; 0 when chance asked for none."""
         target = batch.targets["mask_words"]
         asked = target != NOT_ASKED
+        words = whole.text if whole.text.shape == target.shape else target  # another use may have put another word there
         scores = F.linear(self.transform(seen.text.x[asked]), model.trunk.embeddings.word_embeddings.weight, self.bias)
-        return F.cross_entropy(scores.float(), target[asked], reduction="sum") / asked.sum().clamp(min=1)
+        return F.cross_entropy(scores.float(), words[asked], reduction="sum") / asked.sum().clamp(min=1)
 
     def count(self, batch: Batch) -> int:
         """Count the real words: each is as likely to be asked for."""
