@@ -9,6 +9,7 @@ import stat
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -17,7 +18,7 @@ from safetensors.numpy import save_file
 from small import python
 
 from wbdc.core import files
-from wbdc.core.errors import EnvironmentLacks, FolderInUse, IntegrityBroken, OutOfResources, UsageFault
+from wbdc.core.errors import DataInvalid, EnvironmentLacks, FolderInUse, IntegrityBroken, OutOfResources, UsageFault
 from wbdc.core.integrity import verify_seal
 
 OLD, NEW = b"old" * 1000, b"new" * 2000
@@ -419,3 +420,45 @@ def test_fault_31_a_lock_that_is_removed_while_others_wait_for_it_keeps_them_apa
     for runner in runners:
         runner.join(20)
     assert max(most) == 1 and names(path.parent) == ["kept.bin"]
+
+
+@pytest.fixture
+def deadline():
+    """What hangs is ended."""
+
+    def ring(*_):
+        raise TimeoutError("it waits for a writer that never comes")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(5)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_does_not_hang(tmp_path, deadline):
+    from wbdc.competitions import Source
+    from wbdc.core.findings import Findings
+    from wbdc.core.records import records
+    from wbdc.core.weights import record
+    from wbdc.data.archive import checksums, features, pictures
+    from wbdc.data.store import shard_facts
+    from wbdc.serve.entry import _listed
+
+    for name in ("x.json", "x.zip", "x.mp4", "DONE.json"):
+        os.mkfifo(tmp_path / name)
+    found = Findings()
+    with pytest.raises(DataInvalid, match="x.json cannot be read: not a regular file"):
+        list(records(tmp_path / "x.json", found))
+    assert pictures(Source(tmp_path / "x.zip"), 8, found) == [] and len(features(Source(tmp_path / "x.zip", "a.npy"), 8, found)) == 0
+    assert found.report()["archive.broken"]["count"] == 2
+    for read, fault in ((files.sha256, OSError), (checksums, OSError), (lambda p: record("x", p), OSError), (shard_facts, IntegrityBroken), (_listed, UsageFault)):
+        with pytest.raises(fault, match="not a regular file"):
+            read(tmp_path / "x.zip")
+    assert files.sealed(tmp_path) is None
+
+
+def test_a_folder_or_a_device_is_no_regular_file(tmp_path):
+    for path, said in ((tmp_path, "Is a directory"), (Path("/dev/null"), "not a regular file")):
+        with pytest.raises(OSError, match=said):
+            files.open_regular(path)

@@ -12,6 +12,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from wbdc.core.errors import EnvironmentLacks, FolderInUse, IntegrityBroken, OutOfResources, UsageFault, WbdcError
 from wbdc.core.json_shape import find_mismatch
@@ -76,6 +77,18 @@ def read_json(path: Path, shape: object = dict) -> dict:
     return value
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading. Raises OSError for a pipe or a device: opening it, or reading from it, might never end."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    kind = os.fstat(handle).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(handle)
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(handle, "rb")
+
+
 def append_line(path: Path, line: str) -> None:
     """Add one line to a log. A log may be torn; nothing is ever rebuilt from it."""
     with path.open("a", encoding="utf-8") as log:
@@ -84,7 +97,7 @@ def append_line(path: Path, line: str) -> None:
 
 def sha256(path: Path) -> str:
     """Hash the content of a file."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from wbdc.core.errors import DataInvalid
+from wbdc.core.files import open_regular
 from wbdc.core.findings import Findings
 
 SAFE = re.compile(r"[0-9A-Za-z_-]{1,128}")  # an id becomes a file name
@@ -35,7 +36,7 @@ def records(path: Path, findings: Findings, progress: Progress = lambda done, of
     """
     seen: set[str] = set()
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             for index, item in enumerate(_values(_Characters(path, file, findings, progress))):
                 if not isinstance(item, dict):
                     raise DataInvalid(f"{path}: item {index} is {_kind(item)}, not an object")

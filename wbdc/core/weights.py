@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from wbdc.core.errors import EnvironmentLacks, IntegrityBroken
+from wbdc.core.files import open_regular
 
 VARIABLE = "WBDC_WEIGHTS"
 CONVERT = (
@@ -47,7 +48,7 @@ def locate(name: str, files: tuple[str, ...], beside: tuple[str, ...] = ()) -> P
 def record(name: str, file: Path) -> dict:
     """Describe a file of pretrained weights, for the ledger that contests ask for: {"name", "file", "bytes", "md5", "sha256"}."""
     sums = [hashlib.md5(usedforsecurity=False), hashlib.sha256()]
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         while part := stream.read(2**20):
             for made in sums:
                 made.update(part)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from wbdc.competitions import CLIPS, Source
+from wbdc.core.files import open_regular
 from wbdc.core.findings import Findings
 from wbdc.data.choice import BROKEN, MOST_FILE, MOST_FRAMES, choose
 from wbdc.data.clips import clip_pictures
@@ -43,7 +44,8 @@ def pictures(source: Source, most: int, findings: Findings) -> list[bytes]:
         if source.path.stat().st_size > MOST_FILE:
             findings.add("archive.huge", place)
             return []
-        data = source.path.read_bytes()
+        with open_regular(source.path) as file:
+            data = file.read()
         if _directory(data) > MOST_DIRECTORY:
             findings.add("archive.crowded", f"{place}: a list of {_directory(data)} bytes")
             return []
@@ -82,7 +84,7 @@ def features(source: Source, most: int, findings: Findings) -> np.ndarray:
 
 def checksums(path: Path) -> list[tuple[str, int]]:
     """List the members of an archive with their CRC-32, as its directory states them. Raises one of `BROKEN`."""
-    with zipfile.ZipFile(path) as archive:
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         return sorted((entry.filename, entry.CRC) for entry in archive.infolist() if not entry.is_dir())
 
 
@@ -91,6 +93,7 @@ def _shared(path: Path, process: int, state: tuple[int, ...]) -> zipfile.ZipFile
     """Open an archive that many videos share: anew in each process, since a fork shares the position in an open file
     (the standard library locks it among threads only), and when the file was replaced.
     """
+    open_regular(path).close()
     return zipfile.ZipFile(path)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import simplejpeg
 
 from wbdc.core.errors import EnvironmentLacks
+from wbdc.core.files import open_regular
 from wbdc.core.findings import Findings
 from wbdc.data.choice import BROKEN, MOST_FILE, MOST_FRAMES, choose
 from wbdc.data.frames import MOST_PIXELS
@@ -40,7 +41,7 @@ def clip_pictures(path: Path, most: int, findings: Findings) -> list[bytes]:
             findings.add("archive.huge", place)
             return []
         limits = {"format_whitelist": READERS, "max_pixels": str(MOST_PIXELS)}
-        with path.open("rb") as file, av.open(file, options=limits) as container:  # a file, not its name: a name may be an address
+        with open_regular(path) as file, av.open(file, options=limits) as container:  # a file, not its name: a name may be an address
             encoded.extend(_jpegs(container, _flags(av)))  # of a stream that breaks, what came before
         if not encoded:
             findings.add("archive.empty", place)

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from wbdc.core.errors import IntegrityBroken
-from wbdc.core.files import publish
+from wbdc.core.files import open_regular, publish
 
 SHARD = 256  # videos; a kill costs at most one shard
 
@@ -84,7 +84,7 @@ def split_pictures(data: np.ndarray, sizes: np.ndarray) -> list[bytes]:
 
 def _header(path: Path) -> tuple[dict, int]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
             return json.loads(file.read(length)), 8 + length
     except (OSError, ValueError, OverflowError, MemoryError) as error:  # the length too may be damaged

@@ -17,7 +17,7 @@ from wbdc.competitions import Competition, Video
 from wbdc.core import plug
 from wbdc.core.device import called, find_device, find_precision, use_threads
 from wbdc.core.errors import OutOfResources, Stopped, UsageFault, WbdcError, hint
-from wbdc.core.files import check_input, check_output, explain, publish, publish_json, read_json
+from wbdc.core.files import check_input, check_output, explain, open_regular, publish, publish_json, read_json
 from wbdc.core.findings import Findings
 from wbdc.core.out_of_memory import is_out_of_memory
 from wbdc.core.stop_signals import interruptible
@@ -196,7 +196,8 @@ def _contest_limit(contest: Competition, videos: int) -> float | None:
 
 def _listed(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").split()
+        with open_regular(path) as file:
+            return file.read().decode("utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageFault(f"the sample {path} cannot be read: {error}") from error
 
