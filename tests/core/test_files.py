@@ -455,6 +455,8 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_does_not_hang(tmp_path, de
     for read, fault in ((files.sha256, OSError), (checksums, OSError), (lambda p: record("x", p), OSError), (shard_facts, IntegrityBroken), (_listed, UsageFault)):
         with pytest.raises(fault, match="not a regular file"):
             read(tmp_path / "x.zip")
+    with pytest.raises(IntegrityBroken, match="x.json cannot be read: not a regular file"):
+        files.read_json(tmp_path / "x.json")
     assert files.sealed(tmp_path) is None
 
 

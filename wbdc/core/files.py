@@ -63,7 +63,8 @@ def read_json(path: Path, shape: object = dict) -> dict:
     Raises IntegrityBroken when it is absent or damaged.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            value = json.loads(file.read().decode("utf-8"))
     except FileNotFoundError as error:
         raise IntegrityBroken(f"{path} is missing") from error
     except RecursionError as error:
