@@ -132,11 +132,7 @@ def print_report(report: dict, name: str) -> None:
     rows.append((name, "", *_numbers(report["ensemble"], names)))
     columns = ("out of fold", "weight", *names, "95 % interval", "official")
     console.table(f"{report['rows']:,} videos of folds {', '.join(report['folds'])}", columns, rows)
-    trials = ", ".join(f"{method} {mean:.3f}" for method, mean in report["weighting"]["trials"].items())
-    if trials:
-        console.tell(f"Weights: {report['weighting']['method']}. Log-likelihood of a held-out video: {trials}.")
-    for one in report["dropped"]:
-        console.tell(f"Dropped {one['name']}: {one['why']} ({one['weight']:.2g}).")
+    print_weights(report)
     if "budget" in report:
         _print_budget(report["budget"])
     priors, gain = report["priors"], report["gain"]
@@ -146,6 +142,15 @@ def print_report(report: dict, name: str) -> None:
     else:
         console.tell(f"No lifts for rare classes: {priors['why']}.")
     console.tell(f"Over {report['best']}: {gain['difference']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], {gain['verdict']}.")
+
+
+def print_weights(report: dict) -> None:
+    """Print how the weights were chosen, and which members were dropped."""
+    trials = ", ".join(f"{method} {mean:.3f}" for method, mean in report["weighting"]["trials"].items())
+    if trials:
+        console.tell(f"Weights: {report['weighting']['method']}. Log-likelihood of a held-out video: {trials}.")
+    for one in report["dropped"]:
+        console.tell(f"Dropped {one['name']}: {one['why']} ({one['weight']:.2g}).")
 
 
 def _print_budget(budget: dict) -> None:
