@@ -9,6 +9,7 @@ import click
 from wbdc import __version__
 from wbdc.core.errors import OutOfResources, Stopped, WbdcError, hint
 from wbdc.core.files import explain
+from wbdc.core.memory_limit import continue_in_child, limited_memory
 from wbdc.core.out_of_memory import is_out_of_memory
 from wbdc.core.stop_signals import interruptible
 
@@ -34,7 +35,12 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         with interruptible() as stopped:
             try:
+                code = continue_in_child() if limited_memory() else None
+                if code is not None:
+                    ctx.exit(code)
                 return super().invoke(ctx)
+            except click.exceptions.Exit:
+                raise
             except (Exception, KeyboardInterrupt) as raised:  # a request to stop may surface as another failure
                 if isinstance(raised, KeyboardInterrupt) or (stopped() and not isinstance(raised, Stopped)):
                     error: WbdcError = Stopped(STOPPED)

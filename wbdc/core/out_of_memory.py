@@ -3,7 +3,7 @@
 from wbdc.core.errors import OutOfResources
 
 # of torch's CPU and CUDA allocators, of cuBLAS and cuDNN, and of the system
-MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "Cannot allocate memory")
+MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "Cannot allocate memory", "failed to map segment")
 MAX_PARTS = 8  # a batch is halved three times
 
 
@@ -11,7 +11,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that the memory of the CPU or the GPU ran out: torch.OutOfMemoryError is a RuntimeError."""
     if isinstance(error, MemoryError):
         return True
-    return isinstance(error, (RuntimeError, OSError)) and any(message in str(error) for message in MESSAGES)
+    return isinstance(error, (RuntimeError, OSError, ImportError)) and any(message in str(error) for message in MESSAGES)
 
 
 class Parts:

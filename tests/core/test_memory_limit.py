@@ -1,0 +1,53 @@
+"""A memory limit: what aborts when it hits the limit ends with a sentence and exit 9."""
+
+import resource
+import signal
+import subprocess
+import time
+
+import pytest
+from small import python
+
+COMMAND = """
+import os, sys, time
+import click
+from wbdc.cli import main
+
+@click.command("kits")
+def command():
+    {body}
+
+type(main).get_command = lambda self, ctx, name: command
+main(["kits"])
+"""
+
+
+def limited(body: str, **settings: object):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (2**40, 2**40))
+
+    return python(COMMAND.format(body=body), preexec_fn=limit, **settings)
+
+
+@pytest.mark.parametrize(
+    "body, code, said",
+    [
+        ("os.abort()", 9, "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with signal 6"),
+        ("raise RuntimeError('DefaultCPUAllocator: can\\'t allocate memory')", 9, "memory ran out; take smaller batches"),
+        ("raise ImportError('libtorch.so: failed to map segment from shared object')", 9, "memory ran out; take smaller batches"),
+        ("sys.exit(5)", 5, ""),
+        ("pass", 0, ""),
+    ],
+)
+def test_fault_23_a_library_that_aborts_under_a_memory_limit_is_exit_9(body, code, said):
+    ran = limited(body)
+    assert ran.returncode == code and ran.stderr.startswith(said) and len(ran.stderr.splitlines()) == bool(said)
+
+
+def test_fault_32_a_stop_signal_reaches_a_command_under_a_memory_limit():
+    process = limited("print('ready', flush=True); time.sleep(30)", start=subprocess.Popen)
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=10)[1]
+    assert process.returncode == 11 and said == "stopped; the same command goes on from what is finished\n"
