@@ -1,15 +1,18 @@
 """The demo: as many models as the time check passes, enough videos to blend by, and what it prints."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from wbdc.cli.demo import FOLD_COUNT, FOLDS, KITS, _print, demo
+from wbdc.cli.demo import FOLD_COUNT, FOLDS, KITS, TIME_CHECK_SECONDS, _print, demo
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.ensemble.report import assess
 from wbdc.prepare.demo import SHARES
 from wbdc.submit.projection import Cold, Steady, project
+from wbdc.submit.rehearse import COLD_STARTS, SHARE
+from wbdc.submit.time_cap import TimeCap
 
 LIMITS = WeChat2022.limits
 VIDEOS = next(option.default for option in demo.params if option.name == "videos")
@@ -28,6 +31,19 @@ def test_the_demo_has_few_enough_models_to_pass_the_time_check():
     models, test_videos = len(KITS) * len(FOLDS.split(",")), int(VIDEOS * SHARES["test"])
     assert [word(models, test_videos, seed) for seed in range(30)].count("PASS") >= 29, "1 % of the noise is taken for a trend"
     assert [word(6, 120, seed) for seed in range(30)].count("PASS") < 5, "as it was: six models, 120 videos"
+
+
+def test_the_cap_of_the_time_check_leaves_room_for_all_test_videos_and_all_its_runs():
+    """Four cold starts of 8 s come first; then the sample, twice, FP32, and four runs of repeated videos."""
+    cap, videos = TimeCap(TIME_CHECK_SECONDS, lambda seconds, timeout: SimpleNamespace(seconds=seconds)), int(VIDEOS * SHARES["test"])
+    for _ in range(COLD_STARTS):
+        assert cap.allows_cold_start(8.0)
+        cap.run(8.0)
+    cap.run(8.0)
+    for _ in range(3):
+        assert cap.videos(SHARE, 8.0, 0.1) >= videos, "a tenth of a second a video is ten times what an idle machine takes"
+        cap.run(8.0 + videos * 0.1)
+    assert cap.videos(1.0, 8.0, 0.1, runs=4) >= videos
 
 
 def test_the_demo_holds_out_enough_videos_to_blend_by():
