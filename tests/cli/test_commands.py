@@ -74,6 +74,11 @@ def test_version_and_module():
     assert said.stdout.split()[-1] == result.stdout.split()[-1]
 
 
+def test_every_summary_fits_one_line_of_80_columns():
+    listed = CliRunner().invoke(main, ["--help"], env={"COLUMNS": "80"}, terminal_width=80).stdout.split("Commands:")[1]
+    assert len(listed.strip().splitlines()) == len(COMMANDS) and "..." not in listed, listed
+
+
 FAULTS = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.WbdcError) and c is not errors.WbdcError]
 
 
@@ -117,7 +122,7 @@ def test_a_bug_stays_a_bug(monkeypatch):
     assert result.exit_code == 1 and isinstance(result.exception, ZeroDivisionError)
 
 
-@pytest.mark.parametrize("words, said", [(["trian"], "no command 'trian'; did you mean 'train'?"), (["xyz"], "no command 'xyz'; it may be one of: demo, prepare")])
+@pytest.mark.parametrize("words, said", [(["trian"], "no command 'trian'; did you mean 'train'?"), (["xyz"], "no command 'xyz'; it may be one of: demo, prepare"), (["report"], "no command 'report'; it may be one of: demo, prepare")])
 def test_an_unknown_command_gets_a_hint(words, said):
     result = toys.wbdc(*words)
     assert result.exit_code == 2 and said in result.stderr and result.stdout == ""

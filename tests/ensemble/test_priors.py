@@ -222,8 +222,8 @@ def test_faults_are_named():
         (lambda: learn(p, truth - 9, CLASSES, CONTEST, family="count", strength=0.1), "row 0 has class -"),
         (lambda: learn(p, truth, CLASSES, CONTEST, family="counts", strength=0.1), "did you mean 'count'"),
         (lambda: learn(p, truth, CLASSES, CONTEST, family="free", strength=-1), "strength is a number of 0 or more, got -1"),
-        (lambda: nested(p, truth, folds[1:], CLASSES, CONTEST), "a fold name for each of 30 videos"),
-        (lambda: nested(p, truth, np.arange(30) % 2, CLASSES, CONTEST), "3 folds or more, got 2; train more folds"),
+        (lambda: nested(p, truth, folds[1:], CLASSES, CONTEST), "29 fold names were given for 30 videos"),
+        (lambda: nested(p, truth, np.arange(30) % 2, CLASSES, CONTEST), "lifts need 3 folds or more, and there are 2; train more folds"),
     ):
         with pytest.raises(UsageFault, match=why):
             bad()

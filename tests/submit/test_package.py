@@ -274,3 +274,14 @@ def test_what_runs_from_a_package_knows_its_needs_without_being_installed(packag
     monkeypatch.setattr(module.metadata, "requires", lambda name: (_ for _ in ()).throw(module.metadata.PackageNotFoundError(name)))
     monkeypatch.setattr(wbdc, "__file__", str(package / "source" / "wbdc" / "__init__.py"))
     assert module.all_requirements() == (package / "source" / "requirements.txt").read_text()
+
+
+def test_the_readme_says_what_the_precision_auto_means(tmp_path):
+    from wbdc.submit.readme import readme
+
+    judge, gain = {"data": "/data", "result": "/result.csv"}, "+0.0123 [-0.0045, +0.0267], within noise"
+    text = readme(
+        tmp_path, competition="wechat2022", precision="auto", judge=judge, members=[], facts={"gain over a-run": gain}, ledger=""
+    )  # fmt: skip
+    assert "in auto" not in text and "in the precision that suits the machine: FP16 on a GPU" in text
+    assert f"* gain over a-run: {gain}" in text

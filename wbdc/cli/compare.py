@@ -16,7 +16,9 @@ from wbdc.cli import console
 @console.work
 @console.as_json
 def compare(run: str, other: str, draws: int, seed: int, work: Path, as_json: bool) -> None:
-    """Compare RUN with OTHER on the videos that both held out: paired bootstrap, 95 %.
+    """Compare RUN with OTHER on the videos that both held out.
+
+    The interval of the difference is a paired bootstrap, 95 %.
 
     \b
     Example:

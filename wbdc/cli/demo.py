@@ -22,7 +22,7 @@ SHORTER = ("train.epochs=12",)  # half of the tiny recipe: enough to see every p
 @console.threads
 @console.as_json
 def demo(into: Path, data_only: Path | None, videos: int, seed: int, device: str, threads: int | None, as_json: bool) -> None:
-    """Make data, prepare, pretrain, train two kits, ensemble, submit and time it: five minutes on two cores.
+    """Run every stage on made-up data: five minutes on two cores.
 
     Everything is tiny and starts from random weights. Stopped and started again, it goes on.
 

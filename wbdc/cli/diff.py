@@ -19,9 +19,9 @@ MOST_LINES = 10  # of one kind; --json gives them all
 @console.threads
 @console.as_json
 def diff(a: Path, b: Path, data: Path | None, sample: int, seed: int, device: str, threads: int | None, as_json: bool) -> None:
-    """Say what differs between the packed folders A and B, both verified first.
+    """Say what differs between the packed folders A and B.
 
-    Members, weights, kits, code, time check and score are compared; with --data, the answers to the same random test videos too.
+    Both are verified first. Members, weights, kits, code, time check and score are compared; with --data, the answers to the same random test videos too.
 
     \b
     Example:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Override one setting.")
 @console.as_json
 def kits(name: str | None, tiny: bool, changes: tuple[str, ...], as_json: bool) -> None:
-    """List the kits, or show one: resolved, with what every plug does and may be told.
+    """List the kits, or show one with all its plugs and settings.
 
     \b
     Example:

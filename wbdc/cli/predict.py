@@ -23,7 +23,7 @@ def predict(
     split: str, ensemble: str, run: str | None, data: Path | None, out: Path, precision: str | None,
     device: str, threads: int | None, work: Path, as_json: bool,
 ) -> None:  # fmt: skip
-    """Answer a split from its raw archives, with the code that a submission runs.
+    """Answer a split from its raw archives, as a submission does.
 
     \b
     Example:

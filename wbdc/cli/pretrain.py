@@ -11,9 +11,9 @@ from wbdc.cli import console
 @console.kit_options
 @console.training_options
 def pretrain(kit: str, tiny: bool, changes: tuple[str, ...], work: Path, dry_run: bool, as_json: bool, weights: str | None, **asked: object) -> None:
-    """Pretrain a kit on labelled and unlabelled videos; `wbdc train` then starts from it.
+    """Pretrain a kit on labelled and unlabelled videos.
 
-    Each loss is shown beside its chance level: the loss of a model that knows nothing.
+    `wbdc train` then starts from it. Each loss is shown beside its chance level: the loss of a model that knows nothing.
 
     \b
     Example:

@@ -35,7 +35,7 @@ def submit(
     ensemble: str, run: str | None, into: Path | None, targets: tuple[str, ...], data: Path | None, check_latency: bool, items: int | None, limit: float | None, qps: float | None,
     sample: int, cap: float, quick: bool, judge: Path | None, half: bool, compiled: bool, locked: bool, wheelhouse: bool, device: str, threads: int | None, dry_run: bool, work: Path, as_json: bool,
 ) -> None:  # fmt: skip
-    """Pack an ensemble into a folder that runs alone, and run it as the judge would.
+    """Pack an ensemble into a folder that runs alone, and test it.
 
     The packed folder answers test videos in a fresh, isolated process; its answers must equal the runs' answers bit for bit.
 

@@ -24,7 +24,7 @@ def verify(
     folders: tuple[Path, ...], again: bool, anew: bool, data: Path | None, sample: int, tolerance: float, work: Path | None,
     seed: int, device: str, threads: int | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Compare packed folders with their manifests, and say what their time check found.
+    """Compare packed folders with their manifests and time checks.
 
     The exit code is that of the time check: 5 for FAIL, 6 for INCONCLUSIVE. Without one it is 0.
 

@@ -4,6 +4,7 @@ from difflib import get_close_matches
 
 
 MOST_LISTED = 20  # names in a hint
+CLOSE = 0.65  # similarity of a name that is worth suggesting: two letters swapped, not another word
 
 
 class WbdcError(Exception):
@@ -80,8 +81,10 @@ class ResultInvalid(WbdcError):
 
 def hint(name: str, allowed: list[str]) -> str:
     """End a sentence about an unknown name: the nearest known one, or the first of them all."""
-    close = get_close_matches(name, allowed, 1)
+    close = get_close_matches(name, allowed, 1, CLOSE)
     if close:
         return f"; did you mean {close[0]!r}?"
+    if not allowed:
+        return "; there are none"
     more = f", and {len(allowed) - MOST_LISTED} more" if len(allowed) > MOST_LISTED else ""
-    return f"; it may be one of: {', '.join(allowed[:MOST_LISTED]) or 'nothing'}{more}"
+    return f"; it may be one of: {', '.join(allowed[:MOST_LISTED])}{more}"

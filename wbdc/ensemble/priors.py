@@ -119,8 +119,10 @@ class _Tuner:
 
 def _names(folds: Sequence[str] | np.ndarray, truth: np.ndarray) -> np.ndarray:
     names = np.unique(folds)
-    if np.shape(folds) != truth.shape or len(names) < 3:
-        raise UsageFault(f"priors need a fold name for each of {len(truth):,} videos and 3 folds or more, got {len(names)}; train more folds")
+    if np.shape(folds) != truth.shape:
+        raise UsageFault(f"{np.size(folds):,} fold names were given for {len(truth):,} videos; give one for each")
+    if len(names) < 3:
+        raise UsageFault(f"lifts need 3 folds or more, and there {'is' if len(names) == 1 else 'are'} {len(names)}; train more folds")
     return names
 
 

@@ -41,6 +41,11 @@ The share of a member is its weight divided by the sum of all weights.
 """
 
 
+PRECISIONS = {
+    "auto": "the precision that suits the machine: FP16 on a GPU, BF16 on a CPU with AMX or AVX512-BF16, else FP32"
+}
+
+
 def readme(folder: Path, *, competition: str, precision: str, judge: dict[str, str], members: list[dict], facts: dict, ledger: str) -> str:
     """Write the README of a folder whose other files are in place.
 
@@ -50,7 +55,7 @@ def readme(folder: Path, *, competition: str, precision: str, judge: dict[str, s
     rows = [f"| {m['name']} | {m['weight']:g} | {m['kit'] or '–'} | {_words(m['weights'])} | {m['sha256']} |" for m in members]
     told = [f"* {name}: {value}" for name, value in _flat(facts)]
     return fill(
-        TEXT, competition=competition, precision=precision, data=judge["data"], result=judge["result"],
+        TEXT, competition=competition, precision=PRECISIONS.get(precision, precision), data=judge["data"], result=judge["result"],
         members="\n".join(rows), ledger=ledger, sizes="\n".join(_sizes(folder)),
         count="One model" if len(members) == 1 else f"A blend of {len(members)} models", facts="\n".join(["", *told, ""]) if told else "",
     )  # fmt: skip

@@ -74,7 +74,9 @@ def submit(
     blend = blend | {name: True for name, on in (("half", asked.half), ("compiled", asked.compiled)) if on}
     facts = {"commit": commit(), "data": prepared.hash}
     if report:
-        facts |= {"out of fold": report["ensemble"]["score"], "interval": report["ensemble"]["interval"], f"gain over {report['best']}": report["gain"]}
+        more = report["gain"]
+        gain = f"{more['difference']:+.4f} [{more['low']:+.4f}, {more['high']:+.4f}], {more['verdict']}"
+        facts |= {"out of fold": report["ensemble"]["score"], "interval": report["ensemble"]["interval"], f"gain over {report['best']}": gain}
     found: dict = {"proved": None, "latency": None}
 
     def check(folder: Path) -> None:
