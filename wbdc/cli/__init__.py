@@ -9,7 +9,7 @@ import click
 from wbdc import __version__
 from wbdc.core.errors import OutOfResources, Stopped, WbdcError, hint
 from wbdc.core.files import explain
-from wbdc.core.memory_limit import continue_in_child, limited_memory
+from wbdc.core.memory_limit import continue_in_child, end_without_memory, limited_memory
 from wbdc.core.out_of_memory import is_out_of_memory
 from wbdc.core.stop_signals import interruptible
 
@@ -52,6 +52,8 @@ class Commands(click.Group):
                     error = explained
                 else:
                     raise
+        if isinstance(error, OutOfResources) and limited_memory():
+            end_without_memory(f"{error}\n", error.code)
         from wbdc.cli.console import fail
 
         fail(str(error))

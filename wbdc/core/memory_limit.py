@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+from typing import NoReturn
 
 from wbdc.core.errors import OutOfResources
 
@@ -34,3 +35,9 @@ def continue_in_child() -> int | None:
             f"memory ran out: the limit of {limit:,} bytes (ulimit -v) ended the command with signal {-code}; raise the limit"
         )
     return code if code >= 0 else 128 - code
+
+
+def end_without_memory(sentence: str, code: int) -> NoReturn:
+    """Write a sentence to stderr and end this process: too little memory may be left for a console, or for exit handlers."""
+    os.write(2, sentence.encode())
+    os._exit(code)
