@@ -106,3 +106,11 @@ def refused(command: tuple, path: Path) -> None:
 def test_a_fold_says_how_it_is_made_again(work, kit):
     facts = read_json(the(work, "runs/toy-*/fold-0/DONE.json"))
     assert facts["command"] == f"wbdc train --kit toy --fold 0 --from {pretrained(work)}"
+
+
+@pytest.mark.parametrize("name", ["", ".", "../../escaped", "/absolute"])
+@pytest.mark.parametrize("words", [("ensemble", "--draws", 100, "--name"), ("predict", "--ensemble"), ("submit", "--ensemble")], ids=lambda words: words[0])
+def test_a_name_that_leads_out_of_the_work_folder_is_exit_2(work, words, name):
+    result = toys.wbdc(*words, name, "--work", work)
+    assert result.exit_code == 2 and "is not a name" in result.stderr, (result.stderr, result.exception)
+    assert [p.name for p in work.parent.iterdir()] == ["work"]

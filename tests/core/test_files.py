@@ -30,6 +30,13 @@ def path(tmp_path):
     return tmp_path / "kept.bin"
 
 
+def ended_process() -> int:
+    """Return the number of a process that has ended."""
+    with subprocess.Popen(["true"]) as child:
+        child.wait()
+    return child.pid
+
+
 def names(folder):
     return sorted(p.name for p in folder.iterdir())
 
@@ -96,12 +103,25 @@ def test_fault_1_kill_9_leaves_the_old_file_or_the_new_one(path, where, content)
 
 def test_sweep_removes_the_temporaries_of_safetensors_too(tmp_path):
     (tmp_path / "deep").mkdir()
-    (tmp_path / ".package.7.tmp").mkdir()  # a folder is its maker's to remove
-    for name in (".x.bin.123.tmp", ".tmpA1b2C3", "deep/.y.safetensors.9.tmp", "deep/.tmpq", "x.bin", "deep/y.tmpl"):
+    dead, alive = ended_process(), os.getpid()
+    (tmp_path / f".package.{dead}.tmp").mkdir()
+    (tmp_path / f".package.{dead}.tmp" / "inner").write_bytes(b"1")
+    (tmp_path / f".package.{alive}.tmp").mkdir()
+    kept = f".z.{alive}.tmp"
+    for name in (f".x.bin.{dead}.tmp", ".tmpA1b2C3", f"deep/.y.safetensors.{dead}.tmp", "deep/.tmpq", "x.bin", "deep/y.tmpl", kept):
         (tmp_path / name).write_bytes(b"1")
-    assert [p.name for p in files.contents(tmp_path)] == ["y.tmpl", "x.bin"]
+    assert [p.name for p in files.contents(tmp_path) if p.name != "inner"] == ["y.tmpl", "x.bin"]
     files.sweep(tmp_path)
-    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == ["x.bin", "y.tmpl"]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == sorted([f".package.{alive}.tmp", kept, "deep", "x.bin", "y.tmpl"])
+
+
+def test_publishing_a_file_again_removes_what_a_killed_process_left_of_it(path):
+    dead = ended_process()
+    left, other = path.with_name(f".kept.bin.{dead}.tmp"), path.with_name(f".other.bin.{dead}.tmp")
+    left.write_bytes(b"half")
+    other.write_bytes(b"somebody else's")
+    files.publish_bytes(path, NEW)
+    assert not left.exists() and other.exists() and path.read_bytes() == NEW
 
 
 WRITERS = {
@@ -262,11 +282,12 @@ def test_fault_31_a_held_folder_is_exit_8_at_once_and_names_the_holder(tmp_path,
 
 
 def test_fault_31_a_killed_holder_holds_nothing(tmp_path, holder):
-    (tmp_path / ".x.1.tmp").write_bytes(b"half")
+    left = tmp_path / f".x.{ended_process()}.tmp"
+    left.write_bytes(b"half")
     holder.kill()
     holder.wait()
     with files.hold(tmp_path):
-        assert not (tmp_path / ".x.1.tmp").exists()
+        assert not left.exists()
 
 
 def test_fault_31_of_many_one_holds(tmp_path):

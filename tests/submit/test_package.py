@@ -146,7 +146,9 @@ def test_fault_40_a_token_in_what_is_packed_is_refused(plant, members, tmp_path)
     """The allow-list lets plugs and kits in, so their content is read as well."""
     folder = shutil.copytree(members[0].folder, tmp_path / "late-1/fold-0")
     named = plant(folder)
-    seal(folder, sealed(folder), [folder / n for n in ("model.json", "model.safetensors")])
+    facts = sealed(folder)
+    (folder / "DONE.json").unlink()
+    seal(folder, facts)
     with pytest.raises(UsageFault, match=f"{named} \\(a token of Hugging Face\\)") as refused:
         pack(tmp_path / "out", [Packed("late-1/fold-0", folder, 1.0)], **SAID)
     assert TOKEN not in str(refused.value)

@@ -47,9 +47,11 @@ def ensemble(
     """
     from wbdc.core.errors import UsageFault
     from wbdc.core.files import check_writable, hold_output
+    from wbdc.core.folders import check_name
     from wbdc.ensemble.store import build, choose
     from wbdc.prepare.dataset import open_prepared
 
+    check_name(name, "--name")
     if limit and qps:
         raise UsageFault("--limit and --qps say the same thing twice; give one")
     if (frames or length or items) and not (limit or qps):

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -34,6 +35,7 @@ def publish(path: Path, write: Callable[[Path], None]) -> None:
     temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path)
         temporary.touch()
         mode = temporary.stat().st_mode
         write(temporary)
@@ -143,11 +145,46 @@ def contents(folder: Path) -> list[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporaries that a killed process left. Call it while holding the folder's lock."""
-    for pattern in (".*.tmp", ".tmp*"):  # ours, and those of safetensors, which makes one of its own beside ours
-        for temporary in folder.rglob(pattern):
-            if not temporary.is_dir():
-                temporary.unlink(missing_ok=True)
+    """Remove temporaries that killed processes left. Call it while holding the folder's lock."""
+    for temporary in [*folder.rglob(".*.tmp")]:
+        if _is_left(temporary):
+            _remove(temporary)
+    for temporary in folder.rglob(".tmp*"):  # of safetensors, which makes one of its own beside ours
+        if not temporary.is_dir():
+            temporary.unlink(missing_ok=True)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """List the temporaries of a file or folder, `.NAME.PID.tmp` beside it, whose process has ended."""
+    return [p for p in sorted(path.parent.glob(f".{glob.escape(path.name)}.*.tmp")) if _is_left(p, path.name)]
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes left beside a file or folder while they made it."""
+    for temporary in leftovers(path):
+        _remove(temporary)
+
+
+def _is_left(temporary: Path, name: str | None = None) -> bool:
+    made = re.fullmatch(r"\.(.+?)\.(\d{1,10})(\.old)?\.tmp", temporary.name, re.DOTALL)
+    return bool(made) and name in (None, made[1]) and not _is_alive(int(made[2]))
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

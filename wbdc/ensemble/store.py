@@ -14,6 +14,7 @@ from wbdc.competitions import Competition
 from wbdc.core import plug
 from wbdc.core.errors import IntegrityBroken, UsageFault, hint
 from wbdc.core.files import SEAL, publish_json, read_json, seal
+from wbdc.core.folders import check_name
 from wbdc.core.integrity import verify_seal
 from wbdc.ensemble.forms import Form, parse, whole
 from wbdc.ensemble.judge import gain, nested, scorer
@@ -121,7 +122,7 @@ def save(work: Path, name: str, members: list[Form], shared: Common, told: dict,
     alone = shared._replace(members=shared.members[[members.index(form) for form in kept]])  # so that the kept members alone give these lifts again
     report["priors"] = _priors(alone, facts["classes"], contest, draws, seed) if priors else {"used": False, "why": "not asked for"}
     lifts = {"lifts": list(report["priors"]["lifts"].values())} if report["priors"]["used"] else {}
-    folder = work / "ensembles" / name
+    folder = work / "ensembles" / check_name(name, "--name")
     publish_json(folder / REPORT, report)
     made = {"seed": seed, "draws": draws, "priors": priors, "folds": report["folds"], "precision": precision}
     blended = blend(work, kept, [report["weights"][form.name] for form in kept])
@@ -176,7 +177,7 @@ def run_blend(work: Path, run: Run) -> dict:
 
 def open_ensemble(work: Path, name: str) -> tuple[Path, dict]:
     """Open a saved ensemble: (folder that member folders are relative to, blend). Raises UsageFault."""
-    folder = work / "ensembles" / name
+    folder = work / "ensembles" / check_name(name, "--ensemble")
     if not (folder / SEAL).is_file():
         made = sorted(p.name for p in (work / "ensembles").glob("[!.]*")) if (work / "ensembles").is_dir() else []
         raise UsageFault(f"no ensemble called {name!r}{hint(name, made)}; make one with `wbdc ensemble`")

@@ -14,6 +14,7 @@ from wbdc import competitions
 from wbdc.core import plug
 from wbdc.core.errors import IntegrityBroken, UsageFault
 from wbdc.core.files import SEAL, check_writable, publish, publish_bytes, publish_json, read_json, read_seal, sha256
+from wbdc.core.folders import recover_folder, replace_folder
 from wbdc.core.integrity import verify_seal
 from wbdc.serve.predict import MODEL, TOKENIZER, WEIGHTS, read_model
 from wbdc.submit import scripts
@@ -64,6 +65,7 @@ def pack(
     Raises UsageFault for members that do not fit, a folder that is not ours or files that look like secrets, IntegrityBroken for a damaged fold.
     """
     contest = plug.build(competitions, {"use": competition})
+    recover_folder(into)
     _check(into, members)
     making = into.parent / f".{into.name}.{os.getpid()}.tmp"
     shutil.rmtree(making, ignore_errors=True)
@@ -89,7 +91,7 @@ def pack(
         refuse_secrets(making)
         manifest = write_manifest(making, {"competition": competition, "precision": precision, "members": [m.name for m in members]})
         check(making)
-        _put(making, into)
+        replace_folder(making, into)
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
@@ -208,17 +210,3 @@ def _copy(source: Path, to: Path) -> None:
 
 def _text(path: Path, text: str) -> None:
     publish_bytes(path, text.encode())
-
-
-def _put(making: Path, into: Path) -> None:
-    """Put the finished folder in its place; an earlier package steps aside first, and comes back when that fails."""
-    aside = into.parent / f".{into.name}.{os.getpid()}.old.tmp"
-    if into.exists():
-        os.rename(into, aside)
-    try:
-        os.rename(making, into)
-    except BaseException:
-        if aside.exists():
-            os.rename(aside, into)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
