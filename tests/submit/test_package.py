@@ -228,6 +228,29 @@ def test_equal_inputs_give_equal_bytes(package, members, tmp_path):
     assert (tmp_path / "second/run.sh").stat().st_mode & 0o777 == 0o700
 
 
+def test_a_checkout_and_an_installed_wheel_pack_equal_bytes(package, members, tmp_path):
+    """pyproject puts the kits into the wheel as wbdc/kits; in a checkout they lie beside wbdc."""
+    import wbdc
+
+    home, site = Path(wbdc.__file__).parent, tmp_path / "site"
+    shutil.copytree(home, site / "wbdc", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(home.parent / "kits", site / "wbdc" / "kits")
+    code = (
+        "import sys; from pathlib import Path; import wbdc; from wbdc.submit.package import Packed, pack\n"
+        "from wbdc.submit.submission import source_hash\n"
+        "assert Path(wbdc.__file__).parents[1] == Path(sys.argv[2]), wbdc.__file__\n"
+        f"members = [Packed(n, Path(f), w) for n, f, w in {[(m.name, str(m.folder), m.weight) for m in members]!r}]\n"
+        "facts = {'score': {'mean': 0.7123}, 'commit': 'abc1234'}\n"
+        "pack(Path(sys.argv[1]), members, competition='wechat2022', precision='fp32', facts=facts, retrain=['wbdc --version > \"$WORK/version\"'])\n"
+        "print(source_hash())"
+    )
+    env = {**os.environ, "PYTHONPATH": str(site)}
+    ran = subprocess.run([sys.executable, "-P", "-c", code, str(tmp_path / "out"), str(site)], check=True, env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert files(tmp_path / "out") == files(package)
+    assert (package / "source/wbdc/kits/dual_stream.toml").is_file()
+    assert ran.stdout.strip() == submission.source_hash()
+
+
 def test_the_readme_tells_members_scores_and_sizes(package, members):
     text = (package / "README.md").read_text()
     weights = sha256(members[0].folder / "model.safetensors")

@@ -26,6 +26,7 @@ from wbdc.submit.requirements import all_requirements, requirements
 from wbdc.submit.sbom import sbom
 from wbdc.submit.secrets import refuse_secrets
 from wbdc.submit.weights import store_once
+from wbdc.train.kit import PACKAGED
 
 FLOORS = ("core", "competitions", "data", "nets", "serve")  # below the shipping line
 CODE = (".py", ".json", ".toml", ".html", ".css", ".js")  # all that the source of wbdc consists of
@@ -173,8 +174,12 @@ def _add_code(making: Path, models: list[dict], optional: Collection[str]) -> li
     home = Path(wbdc.__file__).parent
     looks = {m["blueprint"]["vision"]["use"] for m in models}
     loaded = []
+    for path in (p for folder in PACKAGED for p in _code(folder)):
+        _copy(path, making / "source" / "wbdc" / "kits" / path.name)
     for path in _code(home):
         inner = path.relative_to(home)
+        if inner.parts[0] == "kits":  # only an installed wbdc has them inside; copied above
+            continue
         _copy(path, making / "source" / "wbdc" / inner)
         if inner.parts[0] in (*FLOORS, "__init__.py"):
             _copy(path, making / "wbdc" / inner)
@@ -183,6 +188,13 @@ def _add_code(making: Path, models: list[dict], optional: Collection[str]) -> li
                 loaded.append(path)
     _text(making / "source" / "requirements.txt", all_requirements(optional))
     return loaded
+
+
+def source_files() -> dict[str, str]:
+    """Return {path: SHA-256} of the source of wbdc, kits included, wherever it is installed."""
+    home = Path(wbdc.__file__).parent
+    found = {f"kits/{p.name}": sha256(p) for folder in PACKAGED for p in _code(folder)}
+    return found | {p.relative_to(home).as_posix(): sha256(p) for p in _code(home)}
 
 
 def _code(home: Path) -> Iterator[Path]:

@@ -1,6 +1,5 @@
 """From an ensemble to a submission: what is packed, how it is trained again, and the proof that it answers as the runs do."""
 
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,13 +13,13 @@ from wbdc.competitions import CLIPS
 from wbdc.core import plug
 from wbdc.core.device import use_threads
 from wbdc.core.errors import IntegrityBroken, ResultInvalid
-from wbdc.core.files import check_input
+from wbdc.core.files import check_input, digest
 from wbdc.core.findings import Findings
 from wbdc.prepare.dataset import Prepared
 from wbdc.serve.entry import serve
 from wbdc.submit.difference import ask, drawn
 from wbdc.submit.doubts import MOST
-from wbdc.submit.package import Packed, check_into, kit_file, pack
+from wbdc.submit.package import Packed, check_into, kit_file, pack, source_files
 from wbdc.submit.rehearse import rehearse
 from wbdc.submit.targets import find_target, make_target
 from wbdc.submit.verify import verify
@@ -72,7 +71,7 @@ def submit(
     threads, targets = use_threads(asked.threads), {name: find_target(known, name) for name in asked.targets}
     say(f"packing {len(blend['members'])} models into {into}")
     blend = blend | {name: True for name, on in (("half", asked.half), ("compiled", asked.compiled)) if on}
-    facts = {"commit": commit(), "data": prepared.hash}
+    facts = {"source": source_hash(), "data": prepared.hash}
     if report:
         more = report["gain"]
         gain = f"{more['difference']:+.4f} [{more['low']:+.4f}, {more['high']:+.4f}], {more['verdict']}"
@@ -194,7 +193,6 @@ def prove(folder: Path, home: Path, blend: dict, data: Path, *, most: int, seed:
     return {"videos": len(sample), "equal": True, "changed_by_half": changed}
 
 
-def commit() -> str:
-    """Return the commit of the source that packs, "unknown" outside a checkout."""
-    asked = subprocess.run(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return asked.stdout.strip() or "unknown"
+def source_hash() -> str:
+    """Hash the source of wbdc that packs; equal in a checkout and an installed wheel, where a commit is unknown."""
+    return digest(source_files())
