@@ -6,13 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from wbdc.cli.demo import FOLD_COUNT, FOLDS, KITS, TIME_CHECK_SECONDS, _print, demo
+from wbdc.cli.demo import FOLD_COUNT, FOLDS, KITS, SHORTER, TIME_CHECK_SECONDS, _print, demo
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.ensemble.report import assess
 from wbdc.prepare.demo import SHARES
 from wbdc.submit.projection import Cold, Steady, project
 from wbdc.submit.rehearse import COLD_STARTS, SHARE
 from wbdc.submit.time_cap import TimeCap
+from wbdc.train.kit import open_kit
 
 LIMITS = WeChat2022.limits
 VIDEOS = next(option.default for option in demo.params if option.name == "videos")
@@ -44,6 +45,11 @@ def test_the_cap_of_the_time_check_leaves_room_for_all_test_videos_and_all_its_r
         assert cap.videos(SHARE, 8.0, 0.1) >= videos, "a tenth of a second a video is ten times what an idle machine takes"
         cap.run(8.0 + videos * 0.1)
     assert cap.videos(1.0, 8.0, 0.1, runs=4) >= videos
+
+
+@pytest.mark.parametrize("kit", KITS)
+def test_the_demo_serves_in_full_precision(kit):
+    assert open_kit(kit, tiny=True, changes=SHORTER).tables["serve"]["precision"] == "fp32"
 
 
 def test_the_demo_holds_out_enough_videos_to_blend_by():
