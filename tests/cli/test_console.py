@@ -178,6 +178,7 @@ def test_a_difference_is_whole_at_80_columns(narrow):
 def test_the_demo_is_whole_at_80_columns(narrow, tmp_path):
     latency = {"word": "PASS", "sentence": "needs 123.45 s"}
     report = {"members": dict.fromkeys(RUNS, FACTS), "ensemble": FACTS, "rows": 330, "folds": ["0"], "best": RUNS[0], "gain": GAIN}
+    report |= {"weighting": {"method": "equal", "trials": {}}, "dropped": []}
     made = {"report": report, "hidden": FACTS, "submission": {"latency": latency, "folder": "demo/submissions/demo"}}
     demo._print("demo" / tmp_path.relative_to("/"), made | {"prepared": "demo/prepared/2e3479562de6"})
     lines = [line for line in narrow() if str(tmp_path) not in line]
