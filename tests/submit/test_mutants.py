@@ -4,15 +4,16 @@ import json
 import re
 import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import small
 
-from wbdc.core.errors import EnvironmentLacks, Inconclusive, IntegrityBroken, ResultInvalid
+from wbdc.core.errors import EnvironmentLacks, Inconclusive, IntegrityBroken, ResultInvalid, UsageFault
 from wbdc.core.files import publish_json
+from wbdc.submit import machine_load
 from wbdc.submit import rehearse as module
 from wbdc.submit.machine_load import CpuUse
 from wbdc.submit.packed import Ran
@@ -34,6 +35,8 @@ class Fake:
     device: str = "cpu"
     precision: str = "fp32"
     alone: float = 0.0  # seconds a video more, when it runs without --sample
+    late: tuple = (float("inf"), 0.0)  # from these seconds of its life on, seconds a video more
+    says: str = ""
     use: CpuUse | None = None
     cost: object = None  # of a video: f(place in the run, id, ids answered before) -> seconds
     rows: object = None  # of the result: f(rows, precision, asked for timings) -> rows
@@ -48,6 +51,7 @@ class Fake:
         now, seen, batches = start, set(), []
         for place, video in enumerate(sample):
             now += (self.cost(place, video, seen) if self.cost else self.each) + (self.unasked if timings is None else 0) + more
+            now += self.late[1] if now > self.late[0] else 0
             seen.add(video)
             if place % 32 == 31 or place == len(sample) - 1:
                 batches.append([place + 1, now])
@@ -63,7 +67,7 @@ class Fake:
         extra = self.grows or (lambda videos: 0)
         memory = [(at, self.peak + extra(videos)) for videos, at in batches]
         peak = max(held for _, held in memory)
-        return Ran(0, now + 0.3 + self.after * len(sample), "", peak, memory, self.use)
+        return Ran(0, now + 0.3 + self.after * len(sample), self.says, peak, memory, self.use)
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +217,52 @@ def test_mishap_writing_into_the_data(judge, data, tmp_path, write, named):
     with pytest.raises(IntegrityBroken, match=re.escape(named)):
         judge(Fake(start=lambda run: (write(copy), 10.0)[1] if run == 2 else 10.0), data=copy, sample=64, cap_seconds=60.0)
     assert not (tmp_path / "copy/latency.json").exists()
+
+
+MISHAPS = {
+    "none": (Fake(start=2.0), "PASS", "PASS"),
+    "each video slower than the last": (Fake(start=2.0, cost=lambda place, video, seen: 0.0075 * (1 + place / 2048)), "FAIL", "FAIL"),
+    "memory that grows": (Fake(start=2.0, grows=lambda videos: videos * 16 * 2**20), "FAIL", "FAIL"),
+    "a pause every 2,500 videos": (Fake(start=2.0, cost=lambda place, video, seen: 20.0 if place % 2500 == 2499 else 0.01), "PASS", "FAIL"),
+    "a jump after video 2,100": (Fake(start=2.0, cost=lambda place, video, seen: 0.05 if place > 2100 else 0.01), "PASS", "FAIL"),
+    "slow without --sample": (Fake(start=2.0, alone=0.02), "PASS", "FAIL"),
+    "slow after 30 s of life": (Fake(start=2.0, late=(30.0, 0.03)), "PASS", "FAIL"),
+    "close to the limit": (Fake(start=2.0, cost=lambda place, video, seen: 0.01 if place < 2100 else 0.0154), "PASS", "INCONCLUSIVE"),
+    "models left out": (Fake(start=2.0, says="out of time: 1 of 2 models have no say: b\n"), "PASS", "INCONCLUSIVE"),
+}
+
+
+@pytest.mark.parametrize("name", MISHAPS)
+def test_mishaps_by_sample_and_in_full(judge, monkeypatch, name):
+    """What only shows beyond the sample: the sampled check names its largest run, the full one tells.
+
+    6,000 items in 85.7 s, 4,000 test videos; the cap leaves no time to run all of them without --sample.
+    """
+    monkeypatch.setattr(machine_load, "busy_seconds", lambda cpus: 0.0)
+    fake, sampled, whole = MISHAPS[name]
+    limit = {"items": 6000, "seconds": 6000 / 70, "cap_seconds": 100.0}
+    by_sample, in_full = judge(replace(fake, runs=[]), **limit), judge(replace(fake, runs=[]), full=True, **limit)
+    print(f"| {name} | {by_sample.word} | {in_full.word} |")
+    assert (by_sample.word, in_full.word) == (sampled, whole)
+    assert "Largest run in one process: 2,048 of 6,000 videos" in by_sample.sentence and by_sample.facts["full"] is False
+    assert in_full.facts["full"] is True and in_full.facts["largest_run"] == 6000
+    assert in_full.facts["full_run"]["distinct"] == VIDEOS and "6,000 videos in one process" in in_full.sentence
+
+
+def test_a_full_run_goes_as_the_judge_s(judge, data):
+    """inference.sh, the limit as its deadline, no --sample and no --timings; the data of the team are not touched."""
+    asked = []
+
+    def spy(folder, data, out, **options):
+        asked.append(options)
+        return Fake(start=2.0)(folder, data, out, **options)
+
+    judge(spy, full=True, items=4100, seconds=4100 / 70, cap_seconds=100.0)
+    last = asked[-1]
+    assert last["deadline"] == pytest.approx(4100 / 70) and last["timeout"] == pytest.approx(1.5 * 4100 / 70)
+    assert not {"sample", "timings", "precision"} & set(last) and last["split"] is None
+    with pytest.raises(UsageFault, match="leave --quick out"):
+        judge(spy, full=True, quick=True)
 
 
 def test_mutant_memory_spike(judge):

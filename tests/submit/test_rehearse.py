@@ -262,3 +262,14 @@ def test_a_real_rehearsal(package, data, tmp_path, monkeypatch):
     assert told == [("cold start", 0, 2), ("steady sample", 1, 2), ("steady sample", 2, 2)]
     with pytest.raises(Inconclusive):
         module.run_packed(copy, data, tmp_path / "r.csv", timeout=0.01)
+
+
+def test_a_real_full_run(package, data, tmp_path, monkeypatch):
+    """8 test videos stand for 12 items: one process, inference.sh, nothing but its seconds decides."""
+    monkeypatch.setattr(machine_load, "busy_seconds", lambda cpus: 0.0)
+    copy = shutil.copytree(package, tmp_path / "copy")
+    said = rehearse(copy, data, items=12, seconds=3600.0, device="cpu", threads=1, cold_starts=1, full=True)
+    assert said.word == "PASS" and "for 12 videos in one process" in said.sentence
+    receipt = verify(copy)["latency"]
+    assert receipt["full"] and receipt["largest_run"] == receipt["full_run"]["videos"] == 12 and receipt["full_run"]["distinct"] == 8
+    assert receipt["full_run"]["ended"] and receipt["projection"]["expected"] == receipt["full_run"]["seconds"] > 0

@@ -20,6 +20,7 @@ from wbdc.cli import console
 @click.option("--sample", type=click.IntRange(8), default=2048, show_default=True, help="Most videos to time.")
 @click.option("--cap", type=console.FiniteRange(min=1), default=600.0, show_default=True, help="Seconds that timing them may take, about.")
 @click.option("--quick", is_flag=True, help="A rehearsal of a minute, which can say FAIL or INCONCLUSIVE but never PASS.")
+@click.option("--full", is_flag=True, help="Also run all items in one process, by inference.sh; its time decides. Test videos are repeated as needed.")
 @click.option("--judge", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Profile of the judge's machine (`wbdc doctor --probe --out`): the verdict is about that one.")
 @click.option("--half", is_flag=True, help="Store weights as float16: half the bytes. The share of answers that this changes is told.")
 @click.option("--compile", "compiled", is_flag=True, help="Towers by torch.compile; its warm-up counts, and the judge needs a C++ compiler.")
@@ -33,7 +34,7 @@ from wbdc.cli import console
 @console.as_json
 def submit(
     ensemble: str, run: str | None, into: Path | None, targets: tuple[str, ...], data: Path | None, check_latency: bool, items: int | None, limit: float | None, qps: float | None,
-    sample: int, cap: float, quick: bool, judge: Path | None, half: bool, compiled: bool, locked: bool, wheelhouse: bool, device: str, threads: int | None, dry_run: bool, work: Path, as_json: bool,
+    sample: int, cap: float, quick: bool, full: bool, judge: Path | None, half: bool, compiled: bool, locked: bool, wheelhouse: bool, device: str, threads: int | None, dry_run: bool, work: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Pack an ensemble into a folder that runs alone, and test it.
 
@@ -42,6 +43,7 @@ def submit(
     \b
     Example:
       wbdc submit --check-latency
+      wbdc submit --full
       wbdc submit --check-latency --items 50000 --qps 70
     """
     from wbdc.core.errors import UsageFault
@@ -52,6 +54,8 @@ def submit(
     from wbdc.submit.submission import submit as make
     from wbdc.train.runs import open_run
 
+    if full and (quick or judge):
+        raise UsageFault(f"--full measures the whole run on this machine; leave {'--quick' if quick else '--judge'} out")
     if limit and qps:
         raise UsageFault("--limit and --qps say the same thing twice; give one")
     home, blend = (work, run_blend(work, open_run(work, run))) if run else open_ensemble(work, ensemble)
@@ -61,7 +65,7 @@ def submit(
         plan = {"members": len(blend["members"]), "into": str(into), "data": str(data)}
         return console.show(plan) if as_json else console.tell(f"Would pack {plan['members']} models into {into} and run it on {data}.")
     facts = {} if run else open_report(work, ensemble)
-    asked = Asked(check_latency or quick, items, limit or (qps and (items or console.items(blend["competition"])) / qps), sample, cap, quick, read_json(judge) if judge else None, half, compiled, locked, wheelhouse, targets, device, threads)
+    asked = Asked(check_latency or quick or full, items, limit or (qps and (items or console.items(blend["competition"])) / qps), sample, cap, quick, full, read_json(judge) if judge else None, half, compiled, locked, wheelhouse, targets, device, threads)
     with console.progress(as_json) as progress:
         made = make(into, home, blend, prepared, data, facts, asked, progress, (lambda line: None) if as_json else console.say)
     if as_json:

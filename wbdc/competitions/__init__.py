@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+from wbdc.core.errors import UsageFault
 from wbdc.core.findings import Findings
 
 CLIPS = (".mp4", ".webm", ".avi", ".mkv", ".mov")  # real video files
@@ -111,6 +112,13 @@ class Competition:
     def test_split(self, splits: Collection[str]) -> str:
         """Choose the split that is to be answered: the test split, or the last of those that begin with its name (test_a, test_b)."""
         return max((name for name in splits if name.startswith(self.test)), default=self.test) if self.test not in splits else self.test
+
+    def repeat(self, root: Path, into: Path, split: str, items: int) -> None:
+        """Write a data root below `into` whose `split` has `items` videos: those of `root` again and again, all under new ids.
+
+        Archives may be links to those of `root`.
+        """
+        raise UsageFault(f"this competition cannot repeat videos; give test data of {items:,} videos or more")
 
     def classes(self, root: Path) -> list[str]:
         """List every class id that an answer may name, sorted."""

@@ -3,19 +3,22 @@
 import csv
 import json
 import os
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import count, cycle
 from pathlib import Path
 
 from wbdc.competitions import CLIPS, Competition, Limits, Source, Stored, Target, Video
 from wbdc.core.errors import DataInvalid, ResultInvalid
-from wbdc.core.files import publish_bytes, sha256
+from wbdc.core.files import publish, publish_bytes, sha256
 from wbdc.core.findings import Findings
 from wbdc.core.records import Digits, records, text
 from wbdc.core.scores import f1
 
 COUNTS = Path(__file__).with_name("wechat2022_counts.json")  # rows per class of the labelled split; its keys are the official classes
+FIRST_REPEATED_ID = 9 * 10**19  # 20 digits, as the contest's own ids
 
 
 class WeChat2022(Competition):
@@ -71,6 +74,28 @@ class WeChat2022(Competition):
     def stored(self, root: Path, split: str) -> Iterator[Stored]:
         yield from _clips(root / "videos" / split) if _filmed(root, split) else _archives(root / "zip_frames" / split)
 
+    def repeat(self, root: Path, into: Path, split: str, items: int) -> None:
+        rows = list(records(root / "annotations" / f"{split}.json", Findings()))
+        if not rows:
+            raise DataInvalid(f"{root} holds no video of the split {split}; there is nothing to repeat")
+        taken = {row["id"] for row in rows}
+        names = (name for name in map("{:020d}".format, count(FIRST_REPEATED_ID)) if name not in taken)
+        new = [(row["id"], row | {"id": next(names)}) for row, _ in zip(cycle(rows), range(items))]
+        lines = ",\n".join(json.dumps(row) for _, row in new)
+        publish_bytes(into / "annotations" / f"{split}.json", f"[\n{lines}\n]\n".encode())
+        if table := next((p for p in (root / "taxonomy.csv", root.parent / "taxonomy.csv") if p.is_file()), None):
+            publish_bytes(into / "taxonomy.csv", table.read_bytes())
+        if self.frames(root) == "features":
+            publish(into / "zip_feats" / f"{split}.zip", lambda temporary: _repeat_members(self.source(root, split, "").path, temporary, new))
+            return
+        filmed = _filmed(root, split)
+        (into / "videos" / split if filmed else into / "zip_frames" / split).mkdir(parents=True)
+        for old, row in new:
+            path = self.source(root, split, old).path
+            own = into / "videos" / split / f"{row['id']}{path.suffix}" if filmed else self.source(into, split, row["id"]).path
+            if path.is_file():
+                _link(path, own)
+
     def classes(self, root: Path) -> list[str]:
         for path in (root / "taxonomy.csv", root.parent / "taxonomy.csv"):
             if path.is_file():
@@ -119,6 +144,24 @@ class WeChat2022(Competition):
             if faults:
                 raise ResultInvalid(f"{path} {why}: {len(faults)}, first {', '.join(faults[:3])}")
         return [said[i] for i in ids]
+
+
+def _link(path: Path, own: Path) -> None:
+    """Give a file a second name; a symbolic link where that would cross file systems or is not allowed."""
+    own.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(path, own)
+    except OSError:
+        own.symlink_to(path.resolve())
+
+
+def _repeat_members(path: Path, copy: Path, rows: Sequence[tuple[str, dict]]) -> None:
+    """Write an archive of features again, under other ids. rows: (id there, annotation with the new id)."""
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w", allowZip64=True) as written:
+        held = set(archive.namelist())
+        for old, row in rows:
+            if f"{old}.npy" in held:
+                written.writestr(f"{row['id']}.npy", archive.read(f"{old}.npy"))
 
 
 def _taxonomy(path: Path) -> list[str]:

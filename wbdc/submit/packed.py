@@ -44,14 +44,18 @@ class Ran(NamedTuple):
 def run_packed(
     folder: Path, data: Path, out: Path, *, device: str = "auto", threads: int | None = None, sample: Sequence[str] | None = None,
     probabilities: Path | None = None, timings: Path | None = None, split: str | None = None, precision: str | None = None, timeout: float | None = None,
+    deadline: float | None = None,
 ) -> Ran:  # fmt: skip
-    """Run the folder's own run.sh by this Python, alone (-I), from /, with an empty home and, where possible, without a network.
+    """Run the folder's own run.sh (inference.sh where a deadline is given: seconds, as at the judge) by this Python, alone (-I), from /, with an empty home and, where possible, without a network.
 
     out, probabilities, timings: files it shall write. sample: answer only these ids, in this order. timeout: seconds, None for no end.
     Raises what the exit code stands for, with the last line the process said; Inconclusive after `timeout`.
     """
     with tempfile.TemporaryDirectory(prefix="wbdc-home-") as home:
-        command = [*network()[0], "sh", str(folder.resolve() / "run.sh"), "--data", str(data.resolve()), "--out", str(out.resolve()), "--device", device]
+        script, options = "run.sh", ["--data", str(data.resolve()), "--out", str(out.resolve()), "--device", device]
+        if deadline is not None:
+            script, options = "inference.sh", [] if device == "auto" else ["--device", device]
+        command = [*network()[0], "sh", str(folder.resolve() / script), *options]
         for option, value in (("--threads", threads), ("--probabilities", probabilities), ("--timings", timings), ("--split", split), ("--precision", precision)):
             if value is not None:
                 command += [option, str(value.resolve() if isinstance(value, Path) else value)]
@@ -60,6 +64,8 @@ def run_packed(
             command += ["--sample", str(Path(home) / "sample.txt")]
         room = {name: os.environ[name] for name in KEPT if name in os.environ}
         room |= {"HOME": home, "HF_HUB_OFFLINE": "1", "LC_ALL": "C.UTF-8", "PYTHON": sys.executable}
+        if deadline is not None:
+            room |= {"DATA": str(data.resolve()), "RESULT": str(out.resolve()), "DEADLINE": f"{deadline:g}"}
         start, meter = time.perf_counter(), CpuMeter()
         with tempfile.TemporaryFile() as said, adopt_orphans() as known:  # a file: of a pipe the end would only come with that of the last process that holds it
             process = subprocess.Popen(command, cwd="/", env=room, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True)

@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from itertools import pairwise
@@ -22,6 +23,7 @@ from wbdc.core.findings import Findings
 from wbdc.submit.data_guard import check_unchanged, snapshot
 from wbdc.submit.doubts import MOST, cached, changed, crowded, watched
 from wbdc.submit.manifest import RECEIPT
+from wbdc.submit.full_run import FullRun, run_full
 from wbdc.submit.machine_load import CpuUse, busy_reason
 from wbdc.submit.memory_growth import describe_growth, extrapolate_memory
 from wbdc.submit.packed import network, run_packed
@@ -65,7 +67,7 @@ class Timed(NamedTuple):
 def rehearse(
     folder: Path, data: Path, *, items: int | None = None, seconds: float | None = None, sample: int = 2048, device: str = "auto", threads: int | None = None,
     margin: float = 0.10, cap_seconds: float = 600.0, cold_starts: int = COLD_STARTS, quick: bool = False, judge: dict | None = None, split: str | None = None, seed: int = 0,
-    progress: Progress = lambda what, done, of: None,
+    full: bool = False, progress: Progress = lambda what, done, of: None,
 ) -> Verdict:  # fmt: skip
     """Time a packed folder, publish the receipt latency.json into it, and return the verdict.
 
@@ -73,6 +75,7 @@ def rehearse(
     sample: videos to time, fewer when they would take too much of `cap_seconds`, which all runs together may take. The rules are those of `projection` and `doubts`.
     judge: the profile of another machine, which the verdict is to be about; this one is probed and the two compared.
     quick: one cold start and 64 videos, which can say FAIL or INCONCLUSIVE but never PASS.
+    full: then also answer all items in one process, by inference.sh; what that took decides instead of the projection. The cap does not hold for it.
     Raises UsageFault when no limit is known, IntegrityBroken, ResultInvalid, EnvironmentLacks, and what the packed process fails with.
     """
     manifest = check_files(folder)
@@ -81,6 +84,8 @@ def rehearse(
     items, seconds = items or (limits and limits.items), seconds or (limits and limits.seconds)
     if not items or not seconds or items < 0 or seconds < 0:
         raise UsageFault(f"no limit is known for {judged.competition}; give --items and --limit (seconds)")
+    if full and (quick or judge):
+        raise UsageFault(f"--full measures the whole run on this machine; leave {'--quick' if quick else '--judge'} out")
     if quick:
         sample, cold_starts = min(sample, QUICK), 1
     before = snapshot(data)
@@ -112,25 +117,43 @@ def rehearse(
     over = [crowded(peaks[kind], getattr(limits, kind, None), called) for kind, called in (("memory", "memory"), ("gpu_memory", "GPU memory"))]
     growth = extrapolate_memory(long.memory, long.timings["batches"], items, seed)
     beyond, doubt = describe_growth(growth, getattr(limits, "memory", None), items)
+    whole, largest = None, max(len(t.labels) for t in (*starts, long, *unasked))
+    if full:
+        whole = run_full(
+            run_packed, folder, data, judged.contest, judged.competition, split=judged.split, items=items, limit=seconds,
+            device=device, threads=None if threads == len(os.sched_getaffinity(0)) else threads,
+        )  # fmt: skip
+        found = replace(found, word=whole.word(seconds, margin), expected=whole.seconds, lower=whole.seconds, upper=whole.seconds * (1 + margin), margin=margin)
+        peaks["memory"], largest = max(peaks["memory"], whole.peak), whole.videos
+        beyond = None if over[0] else crowded(whole.peak, getattr(limits, "memory", None), "memory")
+        doubt = _shortened(whole)
     over, doubts = [*over, beyond], [*doubts, doubt]
     shared = shares(long.timings["stages"], _answering(long.timings))
     spans = stretches(probe(device, threads), judge) if judge else None
     if spans:
         found = elsewhere(found, spans["start"], stretched(shared, spans), items=items, seconds=seconds)
-    busy = busy_reason([t.use for t in (*starts, long, *unasked) if t.use], long.timings["threads"])
+    judged_runs = [whole] if whole else [*starts, long, *unasked]
+    busy = busy_reason([t.use for t in judged_runs if t.use], long.timings["threads"])
     verdict = conclude(
         found, shared, _kits(folder), items=items, seconds=seconds, doubts=[d for d in doubts if d], over=[o for o in over if o],
-        busy=busy, largest=max(len(t.labels) for t in (*starts, long, *unasked)),
+        busy=busy, largest=largest, measured=whole and whole.videos,
     )  # fmt: skip
     check_unchanged(data, before)
     facts = {**verdict.facts, "bound": manifest["bound"], "split": judged.split, "sampled": len(chosen), "of": len(judged.videos), "seed": seed, "peaks": peaks}
     facts |= {"colds": [c._asdict() for c in colds], "untimed": untimed.seconds, "changed_by_half_precision": share}
-    facts["cpu_use"] = long.use and long.use._asdict()
+    timed = whole or long
+    facts["cpu_use"] = timed.use and timed.use._asdict()
+    facts |= {"full": full, "full_run": whole and {"seconds": whole.seconds, "ended": whole.ended, "videos": whole.videos, "distinct": whole.distinct}}
     facts["memory_growth"] = growth._asdict()
     facts |= {"stretches": spans and {stage: list(span) for stage, span in spans.items()}}
     facts |= {"stages": long.timings["stages"], "machine": _machine(long.timings)}
     publish_json(folder / RECEIPT, facts)
     return Verdict(verdict.word, verdict.sentence, verdict.code, facts)
+
+
+def _shortened(whole: FullRun) -> str | None:
+    """Doubt a full run that ended before its deadline only because models were left out."""
+    return f"it kept its deadline only by leaving models out ({whole.incomplete})" if whole.incomplete else None
 
 
 def _others(videos: Sequence[Video], few: Sequence[Video], count: int, seed: int) -> list[Video]:

@@ -31,7 +31,7 @@ PROOF = 256  # test videos whose answers are compared
 @dataclass(frozen=True)
 class Asked:
     """What a user asks of a submission. latency: whether it is timed; items, seconds: the limit, None: the competition's;
-    sample, cap, quick, judge: as `rehearse`; half, compiled, locked, wheelhouse: as `pack`; targets: other forms to make.
+    sample, cap, quick, full, judge: as `rehearse`; half, compiled, locked, wheelhouse: as `pack`; targets: other forms to make.
     """
 
     latency: bool
@@ -40,6 +40,7 @@ class Asked:
     sample: int = 2048
     cap: float = 600.0
     quick: bool = False
+    full: bool = False
     judge: dict | None = None
     half: bool = False
     compiled: bool = False
@@ -85,7 +86,7 @@ def submit(
         if asked.latency:
             verdict = rehearse(
                 folder, data, items=asked.items, seconds=asked.seconds, sample=asked.sample, cap_seconds=asked.cap,
-                quick=asked.quick, judge=asked.judge, progress=progress, **how,
+                quick=asked.quick, full=asked.full, judge=asked.judge, progress=progress, **how,
             )  # fmt: skip
             told = {"word": verdict.word, "sentence": verdict.sentence, "code": verdict.code}
             found["latency"] = {**told, **verdict.facts}

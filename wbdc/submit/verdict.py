@@ -22,27 +22,30 @@ class Verdict:
 
 def conclude(
     found: Projection, shared: dict[str, float], kits: Kits, *, items: int, seconds: float, doubts: Sequence[str] = (), over: Sequence[str] = (),
-    busy: str | None = None, largest: int | None = None,
+    busy: str | None = None, largest: int | None = None, measured: int | None = None,
 ) -> Verdict:  # fmt: skip
     """Word a projection. Pure: no file is read.
 
     doubts: what forbids to PASS; over: limits other than time that are broken, which FAIL; busy: why no time can be judged, neither way;
-    largest: videos of the largest run in one process.
+    largest: videos of the largest run in one process; measured: videos of the full run, whose seconds `found` then holds, None for a projection.
     """
     need, limit = f"The packed folder would need {spoken(found.expected)} for {items:,} videos", spoken(seconds)
     told = describe(shared)
-    if found.word == "INCONCLUSIVE" and found.rate.rule == "tiny":
+    if measured:
+        need = f"The packed folder took {spoken(found.expected)} for {measured:,} videos in one process"
+    if found.word == "INCONCLUSIVE" and found.rate.rule == "tiny" and not measured:
         bounds = f"{spoken(found.lower)} and {spoken(found.upper)}"
         sentence = f"Too few videos were timed to tell: {items:,} would need between {bounds}; the limit is {limit}. It takes 64 videos, in four batches or more."
     elif found.word == "PASS":
-        sentence = f"{need}, and at most {spoken(found.upper)}; the limit is {limit}. {told}."
+        at_most = f", {spoken(found.upper)} with the margin" if measured else f", and at most {spoken(found.upper)}"
+        sentence = f"{need}{at_most}; the limit is {limit}. {told}."
     else:
         hint = advice(shared, kits, 1 - seconds / (found.upper if found.word == "INCONCLUSIVE" else max(found.expected, found.lower)))
         if found.fixed > found.expected / 2:
             told, hint = f"Starting takes {found.fixed / found.expected:.0%}", "try fewer or smaller models"
         between = f", between {spoken(found.lower)} and {spoken(found.upper)}" if found.word == "INCONCLUSIVE" else ""
         sentence = f"{need}{between}; the limit is {limit}. {told}: {hint}."
-    if found.rate.slope:
+    if found.rate.slope and not measured:
         slower = 100_000 * found.rate.slope / found.rate.each
         sentence += f" Each video takes longer than the one before ({slower:.1f}% of the mean per 1,000 videos); this is extrapolated to all of them."
     if largest is not None and largest < items:

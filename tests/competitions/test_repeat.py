@@ -1,0 +1,34 @@
+"""A full run needs as many videos as the judge's: those at hand are repeated under new ids."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import small
+
+from wbdc.competitions import Competition
+from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.core.errors import UsageFault
+from wbdc.core.findings import Findings
+from wbdc.data.archive import features, pictures
+
+
+@pytest.mark.parametrize("write", [small.root, small.features])
+def test_videos_are_repeated_under_new_ids(write, tmp_path):
+    contest, root = WeChat2022(), write(tmp_path / "data")
+    before = {p: hashlib.sha256(p.read_bytes()).digest() for p in root.rglob("*") if p.is_file()}
+    contest.repeat(root, tmp_path / "long", "test", 10)
+    old, new = (list(contest.videos(r, "test", Findings())) for r in (root, tmp_path / "long"))
+    assert len(new) == 10 == len({v.id for v in new}) and not {v.id for v in old} & {v.id for v in new}
+    read = pictures if write is small.root else features
+    for number, video in enumerate(new):
+        first = old[number % len(old)]
+        assert video.fields == first.fields
+        assert np.array_equal(read(video.source, 4, Findings()), read(first.source, 4, Findings()))
+    assert contest.splits(tmp_path / "long") == ["test"]
+    assert before == {p: hashlib.sha256(p.read_bytes()).digest() for p in root.rglob("*") if p.is_file()}
+
+
+def test_a_competition_that_cannot_repeat_says_so(tmp_path):
+    with pytest.raises(UsageFault, match="give test data of 25,000 videos or more"):
+        Competition().repeat(tmp_path, tmp_path / "long", "test", 25_000)

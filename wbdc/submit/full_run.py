@@ -1,0 +1,67 @@
+"""The final run at full length: all items in one process, by inference.sh, timed from outside."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from wbdc.competitions import Competition
+from wbdc.core.errors import Inconclusive
+from wbdc.core.findings import Findings
+from wbdc.submit.data_guard import check_unchanged, snapshot
+from wbdc.submit.machine_load import CpuMeter, CpuUse
+from wbdc.submit.packed import Ran
+from wbdc.submit.sample import forget
+from wbdc.submit.verify import check_result
+
+PATIENCE = 1.5  # times the limit, after which the run is ended
+LEFT_OUT = "out of time:"  # how a packed folder reports models that its deadline left out
+
+
+class FullRun(NamedTuple):
+    """seconds: wall time from start to end, or until it was ended; ended: whether it did so by itself; videos: answered in
+    one process; distinct: of those, not repeated; peak: bytes of memory; incomplete: what the deadline left out, "" for nothing.
+    """
+
+    seconds: float
+    ended: bool
+    videos: int
+    distinct: int
+    peak: int
+    incomplete: str
+    use: CpuUse | None = None
+
+    def word(self, limit: float, margin: float) -> str:
+        """Judge the time: within the limit with the margin, over it, or in between."""
+        if not self.ended or self.seconds > limit:
+            return "FAIL"
+        return "PASS" if self.seconds * (1 + margin) <= limit else "INCONCLUSIVE"
+
+
+def run_full(
+    run: Callable[..., Ran], folder: Path, data: Path, contest: Competition, competition: str, *, split: str, items: int,
+    limit: float, device: str = "auto", threads: int | None = None,
+) -> FullRun:  # fmt: skip
+    """Answer `items` videos as the judge's run does: inference.sh with the limit as its deadline, without --sample or --timings.
+
+    Fewer test videos than items are repeated under new ids, in a temporary data folder of the contest's layout.
+    run: as `run_packed`. Raises IntegrityBroken when the data were changed, ResultInvalid, and what the packed folder fails with.
+    """
+    with tempfile.TemporaryDirectory(prefix="wbdc-full-") as place:
+        root, distinct = data, sum(1 for _ in contest.videos(data, split, Findings()))
+        if distinct < items:
+            root = Path(place) / "data"
+            contest.repeat(data, root, split, items)
+        videos = list(contest.videos(root, split, Findings()))
+        asked = split if split != contest.test_split(contest.splits(root)) else None
+        out, before = Path(place) / "result.csv", snapshot(root)
+        forget([v.source.path for v in videos])
+        meter = CpuMeter()
+        try:
+            ran = run(folder, root, out, device=device, threads=threads, split=asked, timeout=PATIENCE * limit, deadline=limit)
+        except Inconclusive:
+            return FullRun(PATIENCE * limit, False, len(videos), min(distinct, items), 0, "", meter.read())
+        check_unchanged(root, before)
+        check_result(out, competition, [v.id for v in videos], contest.classes(data))
+    incomplete = next((line for line in ran.stderr.splitlines() if line.startswith(LEFT_OUT)), "")
+    return FullRun(ran.seconds, True, len(videos), min(distinct, items), ran.peak, incomplete, ran.use)
