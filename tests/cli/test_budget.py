@@ -10,8 +10,15 @@ import pytest
 import torch
 import toys
 
-from wbdc.core.files import read_json
+from wbdc.core.files import SEAL, read_json, seal
 from wbdc.ensemble.cost import starting
+
+
+def reseal_folder(folder: Path) -> None:
+    """Make a changed folder look as if it had been written so."""
+    facts = read_json(folder / SEAL)
+    (folder / SEAL).unlink()
+    seal(folder, facts)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +62,7 @@ def test_a_form_with_fewer_frames_is_packed_as_it_was_judged(work, tmp_path):
     blend = work / "ensembles" / "one" / "blend.json"
     members = read_json(blend)["members"]
     blend.write_text(json.dumps(read_json(blend) | {"members": [m | {"serve": {"frames": 1}} for m in members]}))
+    reseal_folder(blend.parent)
     told = toys.told("submit", "--work", work, "--ensemble", "one", "--into", tmp_path / "packed")
     assert told["proved"]["equal"] and all(m["serve"] == {"frames": 1} for m in read_json(tmp_path / "packed" / "blend.json")["members"])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from wbdc.core.errors import IntegrityBroken, UsageFault
+from wbdc.core.errors import Inconclusive, IntegrityBroken, UsageFault
 from wbdc.core.files import publish_json, read_json, seal, sealed, sha256
 from wbdc.core.integrity import verify_seal
 from wbdc.serve.entry import main, serve
@@ -126,6 +126,25 @@ def test_submit_publishes_nothing_when_the_proof_or_the_time_check_fails(members
             )
         assert not list(tmp_path.iterdir()), name
         monkeypatch.setattr(submission, "prove", lambda *given, **how: {"videos": 8})
+
+
+def test_a_time_check_that_runs_out_of_time_still_publishes_the_folder(members, data, tmp_path, monkeypatch):
+    home = members[0].folder.parents[1]
+    member = {"run": "late-0a1b2c3d", "fold": "0", "folder": str(members[0].folder), "weight": 1.0}
+    blend = {"competition": "wechat2022", "precision": "fp32", "members": [member]}
+    prepared = Prepared(tmp_path, {})
+    monkeypatch.setattr(submission, "retrain", lambda *given: [])
+    monkeypatch.setattr(submission, "sources", lambda *given: {})
+    monkeypatch.setattr(submission, "prove", lambda *given, **how: {"videos": 8})
+
+    def run_out(folder: Path, *given, **how) -> None:
+        raise Inconclusive("the cap of 60 s was used up")
+
+    monkeypatch.setattr(submission, "rehearse", run_out)
+    quiet = (lambda *of: None, lambda line: None)
+    made = submission.submit(tmp_path / "out", home, blend, prepared, data, {}, submission.Asked(True), *quiet)
+    assert made["latency"] == {"word": "INCONCLUSIVE", "sentence": "the cap of 60 s was used up", "code": 6}
+    assert verify(tmp_path / "out")["latency"] is None
 
 
 TOKEN = "hf_" + "Ab1" * 12

@@ -250,6 +250,7 @@ def test_a_damaged_folder_is_not_timed(package, data, tmp_path):
         rehearse(copy, data)
 
 
+@pytest.mark.slow
 def test_a_real_rehearsal(package, data, tmp_path, monkeypatch):
     """Two fresh processes of a tiny package: a verdict, a receipt bound to its bytes, and nothing else left in the folder."""
     monkeypatch.setattr(machine_load, "busy_seconds", lambda cpus: 0.0)  # other tests may run beside it
@@ -264,6 +265,7 @@ def test_a_real_rehearsal(package, data, tmp_path, monkeypatch):
         module.run_packed(copy, data, tmp_path / "r.csv", timeout=0.01)
 
 
+@pytest.mark.slow
 def test_a_real_full_run(package, data, tmp_path, monkeypatch):
     """8 test videos stand for 12 items: one process, inference.sh, nothing but its seconds decides."""
     monkeypatch.setattr(machine_load, "busy_seconds", lambda cpus: 0.0)

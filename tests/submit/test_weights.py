@@ -1,6 +1,5 @@
 """Weights in a package: a shared tower once, half the bytes when asked for, and the same answers."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +64,7 @@ def test_weights_that_do_not_fit_into_half_are_refused(members, tmp_path):
 
     model = toys.model()
     model.head.weight.data[0, 0] = 1e6
-    toys.member(shutil.copytree(members[0].folder, tmp_path / "big"), model)
+    finished(tmp_path / "big", model, "dual_stream")
     with pytest.raises(IntegrityBroken, match="not finite, in head.weight"):
         load(tmp_path / "big", half=True)
     assert np.isfinite(load(tmp_path / "big").model.head.weight.detach().numpy()).all()

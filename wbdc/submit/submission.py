@@ -12,7 +12,7 @@ from wbdc import competitions
 from wbdc.competitions import CLIPS
 from wbdc.core import plug
 from wbdc.core.device import use_threads
-from wbdc.core.errors import IntegrityBroken, ResultInvalid
+from wbdc.core.errors import Inconclusive, IntegrityBroken, ResultInvalid
 from wbdc.core.files import check_input, digest
 from wbdc.core.findings import Findings
 from wbdc.prepare.dataset import Prepared
@@ -81,15 +81,9 @@ def submit(
 
     def check(folder: Path) -> None:
         """Prove and time the folder before it is published: one that fails replaces nothing."""
-        how = {"device": asked.device, "threads": threads}
-        found["proved"] = prove(folder, home, blend, data, most=PROOF, seed=0, say=say, **how)
+        found["proved"] = prove(folder, home, blend, data, most=PROOF, seed=0, device=asked.device, threads=threads, say=say)
         if asked.latency:
-            verdict = rehearse(
-                folder, data, items=asked.items, seconds=asked.seconds, sample=asked.sample, cap_seconds=asked.cap,
-                quick=asked.quick, full=asked.full, judge=asked.judge, progress=progress, **how,
-            )  # fmt: skip
-            told = {"word": verdict.word, "sentence": verdict.sentence, "code": verdict.code}
-            found["latency"] = {**told, **verdict.facts}
+            found["latency"] = _time(folder, data, asked, threads, progress)
 
     pack(
         into, packed(home, blend), competition=blend["competition"], precision=blend["precision"], facts=facts,
@@ -100,6 +94,22 @@ def submit(
     checked = verify(into)
     made = {name: str(make_target(into, name, target)) for name, target in targets.items()}
     return {"folder": str(into), "targets": made, "files": checked["files"], "bytes": checked["bytes"], **found}
+
+
+def _time(folder: Path, data: Path, asked: Asked, threads: int, progress: Callable[[str, int, int], None]) -> dict:
+    """Time a packed folder and return the verdict: {"word", "sentence", "code", ...}.
+
+    A rehearsal that ran out of time is INCONCLUSIVE and leaves no receipt: the folder itself is sound, and is published.
+    """
+    try:
+        verdict = rehearse(
+            folder, data, items=asked.items, seconds=asked.seconds, sample=asked.sample, cap_seconds=asked.cap,
+            quick=asked.quick, full=asked.full, judge=asked.judge, device=asked.device, threads=threads, progress=progress,
+        )  # fmt: skip
+    except Inconclusive as error:
+        return {"word": "INCONCLUSIVE", "sentence": str(error), "code": error.code}
+
+    return {"word": verdict.word, "sentence": verdict.sentence, "code": verdict.code, **verdict.facts}
 
 
 def optional(competition: str, data: Path) -> list[str]:
