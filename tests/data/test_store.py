@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import small
+from safetensors.numpy import save_file
 
+from wbdc.core import integrity
 from wbdc.core.errors import IntegrityBroken
 from wbdc.data import store
-from wbdc.data.store import Column, join_pictures, shard_facts, shard_path, shards, split_pictures, write_shard
+from wbdc.data.store import Column, join_pictures, read_shard, shard_facts, shard_path, shards, split_pictures, write_shard
 
 
 @pytest.fixture(autouse=True)
@@ -56,24 +58,83 @@ def test_equal_rows_give_equal_bytes_and_facts(tmp_path):
     assert shard_facts(tmp_path / "a") == {"counts": [1], "found": {"帧": 1}}
 
 
+def header(text: bytes) -> bytes:
+    return len(text).to_bytes(8, "little") + text
+
+
 DAMAGE = {
     "cut": lambda d: d[:-5],
     "cut in the header": lambda d: d[:30],
     "empty": lambda d: b"",
+    "longer": lambda d: d + b"x",
     "a giant header": lambda d: b"\xff" * 20,
+    "a nested header": lambda d: header(b"[" * 100_000),
+    "no UTF-8": lambda d: header(b'{"__metadata__": "\xff"}'),
+    "a list": lambda d: header(b"[]"),
+    "no metadata": lambda d: header(b"{}"),
+    "metadata of another type": lambda d: header(b'{"__metadata__": [1]}'),
+    "no hash": lambda d: header(b'{"__metadata__": {"shard": "\\ud800"}}'),
     "another column": lambda d: d.replace(b'"c"', b'"d"'),
     "an unknown type": lambda d: d.replace(b"I64", b"BF8"),
+    "another shape": lambda d: d.replace(b"[9]", b"[8]"),
+    "other facts": lambda d: d.replace(b"kept", b"lost"),
+    "another hash": lambda d: d.replace(b'"shard":"', b'"shard":"0', 1),
+    "a flipped byte": lambda d: d[:-1] + bytes([d[-1] ^ 1]),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_fault_10_a_damaged_shard_is_exit_4_and_named(tmp_path, damage):
-    write(tmp_path, [np.arange(3)] * 3)
+@pytest.mark.parametrize("folder, command", [("frames", "`wbdc prepare`"), ("pixels", "the same command")])
+def test_fault_10_a_damaged_shard_is_exit_4_and_named(tmp_path, damage, folder, command):
+    path = shard_path(tmp_path / folder, "x", 0)
+    write_shard(path, {"c": [np.arange(3)] * 3}, {"what": "kept"})
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert path.read_bytes() != whole
+
+    readers = (
+        lambda: Column(path.parent, "x", "c", 3),
+        lambda: read_shard(path, ["c"]),
+        lambda: shard_facts(path),
+    )
+    for read in readers:
+        with pytest.raises(IntegrityBroken, match=f"{path.name} .*; delete this file and run {command} again$") as caught:
+            read()
+        assert caught.value.code == 4 and "\n" not in str(caught.value)
+
+
+def test_every_byte_of_a_shard_counts(tmp_path):
     path = shard_path(tmp_path, "x", 0)
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(IntegrityBroken, match=f"{path.name} cannot be read .*prepare again") as caught:
-        Column(tmp_path, "x", "c", 3)
-    assert caught.value.code == 4
+    write_shard(path, {"c": [np.arange(2)]}, {"what": "kept"})
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(IntegrityBroken, match=path.name):
+            Column(tmp_path, "x", "c", 1)
+
+
+def test_an_unchanged_shard_is_hashed_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(integrity, "FRESH_SECONDS", -3600)  # the files of this test may be remembered
+    paths, content_hash = [], store._content_hash
+    monkeypatch.setattr(store, "_content_hash", lambda path: (paths.append(path), content_hash(path))[1])
+
+    write(tmp_path, [np.arange(3)] * 6)
+    del paths[:]
+    integrity._read_cache.cache_clear()  # as another process or another rank begins
+    Column(tmp_path, "x", "c", 6)
+    assert paths == []
+
+    path = shard_path(tmp_path, "x", 4)
+    path.write_bytes(path.read_bytes())
+    Column(tmp_path, "x", "c", 6)
+    assert paths == [path]
+
+
+def test_a_shard_of_an_earlier_version_is_refused(tmp_path):
+    save_file({"c": np.arange(3), "c_ends": np.array([3])}, shard_path(tmp_path, "x", 0), {"facts": "{}"})
+    with pytest.raises(IntegrityBroken, match="by an earlier version of wbdc, without a hash; run `wbdc prepare` again"):
+        Column(tmp_path, "x", "c", 1)
 
 
 def test_fault_10_a_missing_or_foreign_shard_is_exit_4(tmp_path):

@@ -152,15 +152,48 @@ def test_the_nasty_root_reads_alike_in_training_and_at_the_judge(real_data, tmp_
         assert_equal(open_view(prepared, reading(), split), served(root, split, reading()))
 
 
-def test_a_picture_that_was_damaged_in_the_store_is_no_picture_less(small_root, tmp_path):
-    made, _ = prepare(small_root, tmp_path, WeChat2022(), "wechat2022", folds=3)
-    shard = made.folder / "frames" / "labeled-00000.safetensors"
-    data = bytearray(shard.read_bytes())
-    at = data.index(b"\xff\xd8\xff") + 200
-    data[at : at + 300] = bytes(300)
-    shard.write_bytes(data)
+def test_a_picture_that_is_damaged_while_it_is_read_is_no_picture_less(small_root, tmp_path):
+    prepared, _ = prepare(small_root, tmp_path, WeChat2022(), "wechat2022", folds=3)
+    rows = open_view(prepared, reading(), "labeled", store="jpeg")
+    shard = prepared.folder / "frames" / "labeled-00000.safetensors"
+    at = shard.read_bytes().index(b"\xff\xd8\xff") + 200
+    with shard.open("r+b") as file:
+        file.seek(at)
+        file.write(bytes(300))
     with pytest.raises(IntegrityBroken, match="was damaged after `wbdc prepare`: row"):
-        open_view(made, reading(), "labeled")
+        [rows[i] for i in range(12)]
+
+
+KINDS = ["text", "pixels", "looked", "features", "jpeg"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fault_10_a_flipped_byte_in_any_shard_is_found_and_the_file_is_made_again(tmp_path, kind):
+    """Sizes stay; the last byte of the data is one of the values that training reads."""
+    root = (small.features if kind == "features" else small.root)(tmp_path / "data")
+    prepared, _ = prepare(root, tmp_path / "work", WeChat2022(), "wechat2022", folds=3)
+    how, look = reading(look=None if kind == "features" else small.LOOK), {"store": "raw" if kind == "pixels" else "jpeg"}
+    if kind == "looked":
+        tower = toys.model().vision
+        how = Reading(how.text, tower.look, how.frames, tower)
+    stored = kind in ("features", "jpeg")
+
+    open_view(prepared, how, "labeled", **look)
+    folder = prepared.folder / "frames" if stored else prepared.folder / "views" / how.name() / kind
+    shard = folder / "labeled-00000.safetensors"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+
+    command = "`wbdc prepare`" if stored else "the same command"
+    said = f"{shard} is damaged: .*; delete this file and run {command} again"
+    with pytest.raises(IntegrityBroken, match=said):
+        open_view(prepared, how, "labeled", **look)
+
+    shard.unlink()
+    if stored:
+        prepared, _ = prepare(root, tmp_path / "work", WeChat2022(), "wechat2022", folds=3)
+    open_view(prepared, how, "labeled", **look)
+    assert shard.read_bytes() == whole
 
 
 def test_a_frozen_tower_encodes_under_no_grad_and_makes_no_inference_tensors():

@@ -2,10 +2,15 @@
 
 A store shard keeps the encoded frames as the archives gave them, so that training decodes the very bytes the judge
 will decode. A view shard keeps what one kit reads: token ids, and frames as uint8 pixels of its tower's size.
+
+The header of a shard holds the SHA-256 of the file with the place of the hash itself set to zeros. It is compared
+when a shard is opened; `has_hash` remembers files that have not changed since.
 """
 
 import bisect
+import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +19,15 @@ from safetensors.numpy import save_file
 
 from wbdc.core.errors import IntegrityBroken
 from wbdc.core.files import open_regular, publish
+from wbdc.core.integrity import has_hash
+from wbdc.core.json_shape import find_mismatch
 
 SHARD = 256  # videos; a kill costs at most one shard
+FRAMES = "frames"  # the folder of a prepared dataset that `wbdc prepare` fills; all others are of views
+KEY = "shard"  # of the header's metadata: hash, a space, facts; a single key, as the order of several is random
+NO_HASH = "0" * 64
+MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors
+CHUNK_BYTES = 2**20
 
 
 def shards(count: int) -> list[range]:
@@ -38,17 +50,29 @@ def write_shard(path: Path, columns: dict[str, Sequence[np.ndarray]], facts: dic
         filled = [r for r in rows if len(r)] or list(rows[:1])  # an empty row has no say in the shape
         tensors[name] = np.ascontiguousarray(np.concatenate(filled))
         tensors[f"{name}_ends"] = np.cumsum([len(r) for r in rows], dtype=np.int64)
-    publish(path, lambda temporary: save_file(tensors, temporary, {"facts": json.dumps(facts or {}, sort_keys=True)}))
+
+    def save(temporary: Path) -> None:
+        save_file(tensors, temporary, {KEY: f"{NO_HASH} {json.dumps(facts or {}, sort_keys=True)}"})
+        content_hash = _content_hash(temporary)
+        with temporary.open("r+b") as file:
+            file.seek(8 + _read_header(temporary)[0].index(NO_HASH.encode()))
+            file.write(content_hash.encode())
+
+    publish(path, save)
 
 
 def shard_facts(path: Path) -> dict:
-    """Read what `write_shard` was told to keep."""
-    return json.loads(_header(path)[0]["__metadata__"]["facts"])
+    """Read what `write_shard` was told to keep. Raises IntegrityBroken for a damaged shard, as all readers do."""
+    return json.loads(_open_shard(path)[0]["__metadata__"][KEY].split(" ", 1)[1])
 
 
 def read_shard(path: Path, names: Sequence[str]) -> dict[str, list[np.ndarray]]:
     """Read ragged columns of one shard: per column one array a row."""
-    return {name: np.split(_map(path, name), np.array(_map(path, f"{name}_ends"))[:-1]) for name in names}
+    if not names:
+        return {}
+    shard = _open_shard(path)
+    columns = ((name, _map(path, shard, name), _map(path, shard, f"{name}_ends")) for name in names)
+    return {name: np.split(values, np.array(ends)[:-1]) for name, values, ends in columns}
 
 
 class Column:
@@ -58,9 +82,10 @@ class Column:
         self.starts, self.parts = [], []
         for rows in shards(count):
             path = shard_path(folder, split, rows.start)
-            values, ends = _map(path, name), np.array(_map(path, f"{name}_ends"))
+            shard = _open_shard(path)
+            values, ends = _map(path, shard, name), np.array(_map(path, shard, f"{name}_ends"))
             if len(ends) != len(rows):
-                raise IntegrityBroken(f"{path} holds {len(ends)} videos, not {len(rows)}; delete {folder} and prepare again")
+                raise IntegrityBroken(f"{path} holds {len(ends)} videos, not {len(rows)}; {_repair(path)}")
             self.starts.append(rows.start)
             self.parts.append((values, np.concatenate([[0], ends])))
 
@@ -82,21 +107,65 @@ def split_pictures(data: np.ndarray, sizes: np.ndarray) -> list[bytes]:
     return [data[a:b].tobytes() for a, b in zip(ends[:-1], ends[1:])]
 
 
-def _header(path: Path) -> tuple[dict, int]:
+def _open_shard(path: Path) -> tuple[dict, int]:
+    """Compare a shard with its hash; return its header, and where its data begin."""
+    raw, header = _read_header(path)
+    if not has_hash(path, _expected_hash(header), _content_hash):
+        raise IntegrityBroken(f"{path} is damaged: its content differs from what was written; {_repair(path)}")
+    return header, 8 + len(raw)
+
+
+def _read_header(path: Path) -> tuple[bytes, dict]:
+    """Read the header of a shard: its bytes, and what they say."""
     try:
         with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
-            return json.loads(file.read(length)), 8 + length
-    except (OSError, ValueError, OverflowError, MemoryError) as error:  # the length too may be damaged
+            if length > MAX_HEADER_BYTES:
+                raise ValueError(f"its header is {length:,} bytes long")
+            raw = file.read(length)
+        header = json.loads(raw.decode("utf-8"))
+    except RecursionError as error:
+        raise _unreadable(path, "its header is too deeply nested") from error
+    except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
+    if find_mismatch(header, {"__metadata__": {"facts": str}}) is None:
+        old = "was written by an earlier version of wbdc, without a hash"
+        raise IntegrityBroken(f"{path} {old}; run `wbdc prepare` again")
+    if mismatch := find_mismatch(header, {"__metadata__": {KEY: str}}):
+        raise _unreadable(path, mismatch)
+    if not re.match(f"[0-9a-f]{{{len(NO_HASH)}}} ", header["__metadata__"][KEY]):
+        raise _unreadable(path, "its header holds no hash")
+    return raw, header
 
 
-def _unreadable(path: Path, error: Exception) -> IntegrityBroken:
-    return IntegrityBroken(f"{path} cannot be read ({error}); delete the folder of this dataset and prepare again")
+def _expected_hash(header: dict) -> str:
+    return header["__metadata__"][KEY][: len(NO_HASH)]
 
 
-def _map(path: Path, name: str) -> np.ndarray:
-    header, start = _header(path)
+def _content_hash(path: Path) -> str:
+    """Hash a shard as it was before its hash was put into the header."""
+    raw, header = _read_header(path)
+    with open_regular(path) as file:
+        content = hashlib.sha256(file.read(8))
+        written = file.read(len(raw))
+        content.update(written.replace(_expected_hash(header).encode(), NO_HASH.encode(), 1))
+        while chunk := file.read(CHUNK_BYTES):
+            content.update(chunk)
+    return content.hexdigest()
+
+
+def _repair(path: Path) -> str:
+    """Say how to make a damaged shard again."""
+    command = "`wbdc prepare`" if path.parent.name == FRAMES else "the same command"
+    return f"delete this file and run {command} again"
+
+
+def _unreadable(path: Path, error: object) -> IntegrityBroken:
+    return IntegrityBroken(f"{path} cannot be read ({str(error)[:200]}); {_repair(path)}")
+
+
+def _map(path: Path, shard: tuple[dict, int], name: str) -> np.ndarray:
+    header, start = shard
     try:
         entry = header[name]
         kind = {"U8": np.uint8, "F16": np.float16, "I32": np.int32, "I64": np.int64}[entry["dtype"]]
@@ -104,4 +173,4 @@ def _map(path: Path, name: str) -> np.ndarray:
             return np.zeros(entry["shape"], kind)
         return np.memmap(path, kind, "r", start + entry["data_offsets"][0], tuple(entry["shape"]))
     except (KeyError, ValueError) as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(path, f"column {name}: {error}") from error

@@ -15,7 +15,7 @@ from wbdc.core.errors import OutOfResources
 from wbdc.core.files import SEAL, digest, hold, publish, read_seal, reseal, seal
 from wbdc.core.findings import SHOWN, Findings
 from wbdc.core.integrity import verify_seal
-from wbdc.data.store import read_shard, shard_facts, shard_path, shards
+from wbdc.data.store import FRAMES, read_shard, shard_facts, shard_path, shards
 from wbdc.prepare.check import Checked, Progress, check, refuse
 from wbdc.prepare.dataset import PART, SHAPE, Prepared, make_current, part_path
 from wbdc.prepare.engines import Engine
@@ -24,7 +24,7 @@ from wbdc.prepare.folds import check_count, deal, rare
 from wbdc.prepare.shards import Job, make, read, same_width
 from wbdc.prepare.survey import Survey
 
-VERSION = 3  # of the stored form; a change makes other hashes
+VERSION = 4  # of the stored form; a change makes other hashes
 KEPT = 100_000  # places of each finding that `--list` can name
 SPARE = 2**28  # bytes that stay free beside the frames: tables, tokens
 
@@ -64,12 +64,12 @@ def prepare(
     if before and before.facts.get("stamp") != checked.stamp:  # archives were written since: repaired, or only copied
         folder = folder.with_name(digest(folder.name, checked.stamp))
     with hold(folder) if engine.leads else contextlib.nullcontext():
-        jobs = list(_jobs(checked, data, name, folder / "frames", 1 if engine.crowded else threads))
+        jobs = list(_jobs(checked, data, name, folder / FRAMES, 1 if engine.crowded else threads))
         if engine.leads:
             _room(work, checked.size, jobs)
         _store(jobs, engine, progress)
         if engine.leads and before and before.folder != folder and _equal(jobs, before):
-            shutil.rmtree(folder / "frames")
+            shutil.rmtree(folder / FRAMES)
             return _again(before, now, engine), True
         if engine.leads:
             facts = _describe(data, checked, competition, name, map(_stored, jobs), folds, seed, progress, folder) | now
@@ -91,7 +91,7 @@ def _again(before: Prepared, now: dict, engine: Engine) -> Prepared:
 
 def _equal(jobs: list[Job], before: Prepared) -> bool:
     """Tell whether archives that were written since still hold the same: then nothing that was learned from them is out of date."""
-    return all(filecmp.cmp(job.path, before.folder / "frames" / job.path.name, shallow=False) for job in jobs)
+    return all(filecmp.cmp(job.path, before.folder / FRAMES / job.path.name, shallow=False) for job in jobs)
 
 
 def survey(

@@ -10,6 +10,7 @@ import polars as pl
 from wbdc.core.errors import IntegrityBroken, UsageFault
 from wbdc.core.files import SEAL, publish_json, read_json
 from wbdc.core.integrity import verify_seal
+from wbdc.data.store import FRAMES
 
 CURRENT = "current.json"  # which dataset `wbdc prepare` was last asked for
 SHAPE = {
@@ -64,7 +65,7 @@ class Prepared:
 
     def lost(self) -> list[Path]:
         """List the shards of frames that are missing, or of another size than was written."""
-        shards = {self.folder / "frames" / name: size for name, size in self.facts.get("shards", {}).items()}
+        shards = {self.folder / FRAMES / name: size for name, size in self.facts.get("shards", {}).items()}
         return [path for path, size in shards.items() if not path.is_file() or path.stat().st_size != size]
 
     def findings(self) -> dict[str, dict]:

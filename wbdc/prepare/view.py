@@ -22,7 +22,7 @@ from wbdc.core.weights import fingerprint
 from wbdc.core.look import Look
 from wbdc.data.choice import choose
 from wbdc.data.frames import look_at
-from wbdc.data.store import Column, shard_path, shards, split_pictures, write_shard
+from wbdc.data.store import FRAMES, Column, shard_path, shards, split_pictures, write_shard
 from wbdc.data.text import TextReader
 from wbdc.nets.vision import Vision
 from wbdc.prepare.dataset import Prepared
@@ -133,7 +133,7 @@ def _folder(prepared: Prepared, reading: Reading) -> Path:
 
 def _stored(prepared: Prepared, reading: Reading, split: str) -> tuple[Column, ...]:
     names = ("features",) if reading.look is None else ("bytes", "sizes")
-    return tuple(Column(prepared.folder / "frames", split, name, prepared.facts["counts"][split]) for name in names)
+    return tuple(Column(prepared.folder / FRAMES, split, name, prepared.facts["counts"][split]) for name in names)
 
 
 def _form(prepared: Prepared, reading: Reading, split: str, store: str) -> str | None:
