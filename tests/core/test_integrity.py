@@ -110,3 +110,7 @@ def test_a_file_that_the_seal_does_not_list_is_not_trusted(cache, folder):
     verify_seal(folder)
     with pytest.raises(IntegrityBroken, match="more.bin"):
         verify_seal(folder, ("more.bin",))
+
+
+def test_tests_remember_nothing_in_the_cache_of_the_user(tmp_path_factory):
+    assert integrity._cache_file().is_relative_to(tmp_path_factory.getbasetemp())

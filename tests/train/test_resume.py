@@ -106,6 +106,20 @@ def test_a_state_that_is_damaged_or_of_another_recipe_is_refused_by_name(fresh, 
     _refused(kit, fresh, "is missing or damaged")
 
 
+def test_a_damaged_state_json_is_exit_4_and_nothing_is_lost(fresh, kit, bits, monkeypatch):
+    folder = stopped(fresh, kit, monkeypatch)
+    path = folder / "state.json"
+    whole = path.read_bytes()
+    for damage in (b"{}", b"[]", b"", whole[:-5], b"[" * 100_000, b'"\xff"', whole.replace(b'"step"', b'"stop"')):
+        path.write_bytes(damage)
+        _refused(kit, fresh, f"{path} is damaged: ", f"delete {folder} to train this fold anew")
+        assert path.read_bytes() == damage and list(folder.glob("state-*.safetensors"))
+
+    path.write_bytes(whole)
+    assert toys.wbdc(*command(kit, fresh)).exit_code == 0
+    assert toys.bits(folder.parent) == bits
+
+
 def test_two_trainings_in_one_folder_are_one_too_many(fresh, kit, monkeypatch):
     from wbdc.core.files import hold
 
@@ -116,6 +130,8 @@ def test_two_trainings_in_one_folder_are_one_too_many(fresh, kit, monkeypatch):
     shutil.rmtree(folder)
 
 
-def _refused(kit: Path, work: Path, said: str) -> None:
+def _refused(kit: Path, work: Path, *said: str) -> None:
     result = toys.wbdc(*command(kit, work))
-    assert result.exit_code == 4 and said in result.stderr and result.stdout == ""
+    assert result.exit_code == 4 and result.stdout == ""
+    assert all(part in result.stderr for part in said), result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1

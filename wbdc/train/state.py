@@ -42,7 +42,10 @@ def restore(folder: Path, learning: Learning) -> tuple[int, int]:
     """
     if not (folder / NAME).is_file():
         return 0, 0
-    facts = read_json(folder / NAME, {"step": int, "skipped?": int, "sha256": str})
+    try:
+        facts = read_json(folder / NAME, {"step": int, "skipped?": int, "sha256": str})
+    except IntegrityBroken as error:
+        raise IntegrityBroken(f"{error}; delete {folder} to train this fold anew") from error
     path = folder / f"state-{facts['step']}.safetensors"
     if not path.is_file() or sha256(path) != facts["sha256"]:
         raise IntegrityBroken(f"{path} is missing or damaged; delete {folder} to train this fold anew")
