@@ -75,6 +75,18 @@ def test_fault_10_a_damaged_file_is_named_and_never_used(work, kit, pattern, rea
         refused(commands(work, kit)[reader], path)
 
 
+@pytest.mark.parametrize("column", ["frames", "views/*/text", "views/*/pixels"])
+def test_fault_10_a_flipped_byte_of_a_shard_is_named_and_never_used(work, kit, column):
+    """The lines before the sentence name the weights that the fold would start from."""
+    path = the(work, f"prepared/*/{column}/labeled-00000.safetensors")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+
+    result = toys.wbdc(*commands(work, kit)["another fold"])
+    assert result.exit_code == 4 and result.stdout == "", result.stderr
+    assert f"{path} is damaged: " in result.stderr.strip().splitlines()[-1]
+
+
 JSON = {
     "prepared/current.json": "train",
     "prepared/*/DONE.json": "train",
