@@ -106,43 +106,41 @@ def test_a_package_that_fails_its_check_is_not_published(members, tmp_path):
     assert files(into) == before and [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_submit_publishes_nothing_when_the_proof_or_the_time_check_fails(members, data, tmp_path, monkeypatch):
-    folders = {"proof": "prove", "time check": "rehearse"}
-    home = members[0].folder.parents[1]
-    blend = {"competition": "wechat2022", "precision": "fp32", "members": [{"run": "late-0a1b2c3d", "fold": "0", "folder": str(members[0].folder), "weight": 1.0}]}
-    monkeypatch.setattr(submission, "retrain", lambda *given: [])
-    monkeypatch.setattr(submission, "sources", lambda *given: {})
-    monkeypatch.setattr(submission, "prove", lambda *given, **how: {"videos": 8})
-    for name in folders:
-
-        def fail(folder: Path, *given, **how) -> None:
-            assert verify(folder)["members"] == ["late-0a1b2c3d/fold-0"]
-            raise IntegrityBroken("no good")
-
-        monkeypatch.setattr(submission, folders[name], fail)
-        with pytest.raises(IntegrityBroken, match="no good"):
-            submission.submit(
-                tmp_path / "out", home, blend, Prepared(tmp_path, {}), data, {}, submission.Asked(True), lambda *of: None, lambda line: None
-            )
-        assert not list(tmp_path.iterdir()), name
-        monkeypatch.setattr(submission, "prove", lambda *given, **how: {"videos": 8})
-
-
-def test_a_time_check_that_runs_out_of_time_still_publishes_the_folder(members, data, tmp_path, monkeypatch):
+@pytest.fixture
+def submit_toy(members, data, tmp_path, monkeypatch):
+    """Submit one model, unproven, with a time check: call it with the folder to publish."""
     home = members[0].folder.parents[1]
     member = {"run": "late-0a1b2c3d", "fold": "0", "folder": str(members[0].folder), "weight": 1.0}
     blend = {"competition": "wechat2022", "precision": "fp32", "members": [member]}
-    prepared = Prepared(tmp_path, {})
     monkeypatch.setattr(submission, "retrain", lambda *given: [])
     monkeypatch.setattr(submission, "sources", lambda *given: {})
     monkeypatch.setattr(submission, "prove", lambda *given, **how: {"videos": 8})
 
+    def submit(into: Path) -> dict:
+        quiet = (lambda *of: None, lambda line: None)
+        return submission.submit(into, home, blend, Prepared(tmp_path, {}), data, {}, submission.Asked(True), *quiet)
+
+    return submit
+
+
+@pytest.mark.parametrize("step", ["prove", "rehearse"])
+def test_submit_publishes_nothing_when_the_proof_or_the_time_check_fails(step, submit_toy, tmp_path, monkeypatch):
+    def fail(folder: Path, *given, **how) -> None:
+        assert verify(folder)["members"] == ["late-0a1b2c3d/fold-0"]
+        raise IntegrityBroken("no good")
+
+    monkeypatch.setattr(submission, step, fail)
+    with pytest.raises(IntegrityBroken, match="no good"):
+        submit_toy(tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_time_check_that_runs_out_of_time_still_publishes_the_folder(submit_toy, tmp_path, monkeypatch):
     def run_out(folder: Path, *given, **how) -> None:
         raise Inconclusive("the cap of 60 s was used up")
 
     monkeypatch.setattr(submission, "rehearse", run_out)
-    quiet = (lambda *of: None, lambda line: None)
-    made = submission.submit(tmp_path / "out", home, blend, prepared, data, {}, submission.Asked(True), *quiet)
+    made = submit_toy(tmp_path / "out")
     assert made["latency"] == {"word": "INCONCLUSIVE", "sentence": "the cap of 60 s was used up", "code": 6}
     assert verify(tmp_path / "out")["latency"] is None
 

@@ -94,7 +94,7 @@ def rehearse(
     weights = [folder / name for name in manifest["files"] if name.startswith("models/")]
     starts, untimed = _cold_starts(cap, few, weights, cold_starts, progress)
     if any(t.labels != untimed.labels for t in starts):
-        raise IntegrityBroken(f"the packed folder answers the same videos differently from run to run, or when it is timed; nothing it answers can be trusted")
+        raise IntegrityBroken("the packed folder answers the same videos differently from run to run, or when it is timed; nothing it answers can be trusted")
     colds = [Cold(t.seconds, _answering(t.timings), len(few)) for t in starts]
     slowest = max(c.seconds for c in colds)
     pace = min(c.answering for c in colds) / len(few)  # a handful knows no pipelining: slower than the truth, so the cap holds
