@@ -463,7 +463,7 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_does_not_hang(tmp_path, de
     from wbdc.core.records import records
     from wbdc.core.weights import record
     from wbdc.data.archive import checksums, features, pictures
-    from wbdc.data.store import shard_facts
+    from wbdc.data.store import ShardFile
     from wbdc.serve.entry import _listed
 
     for name in ("x.json", "x.zip", "x.mp4", "DONE.json"):
@@ -473,7 +473,7 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_does_not_hang(tmp_path, de
         list(records(tmp_path / "x.json", found))
     assert pictures(Source(tmp_path / "x.zip"), 8, found) == [] and len(features(Source(tmp_path / "x.zip", "a.npy"), 8, found)) == 0
     assert found.report()["archive.broken"]["count"] == 2
-    for read, fault in ((files.sha256, OSError), (checksums, OSError), (lambda p: record("x", p), OSError), (shard_facts, IntegrityBroken), (_listed, UsageFault)):
+    for read, fault in ((files.sha256, OSError), (checksums, OSError), (lambda p: record("x", p), OSError), (ShardFile, IntegrityBroken), (_listed, UsageFault)):
         with pytest.raises(fault, match="not a regular file"):
             read(tmp_path / "x.zip")
     with pytest.raises(IntegrityBroken, match="x.json cannot be read: not a regular file"):

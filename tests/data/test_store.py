@@ -8,7 +8,15 @@ from safetensors.numpy import save_file
 from wbdc.core import integrity
 from wbdc.core.errors import IntegrityBroken
 from wbdc.data import store
-from wbdc.data.store import Column, join_pictures, read_shard, shard_facts, shard_path, shards, split_pictures, write_shard
+from wbdc.data.store import (
+    ShardFile,
+    join_pictures,
+    open_columns,
+    shard_path,
+    shards,
+    split_pictures,
+    write_shard,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +27,11 @@ def small_shards(monkeypatch, quick_disk):
 def write(folder, rows):
     for part in shards(len(rows)):
         write_shard(shard_path(folder, "x", part.start), {"c": [rows[i] for i in part]})
-    return Column(folder, "x", "c", len(rows))
+    return open_column(folder, len(rows))
+
+
+def open_column(folder, count):
+    return open_columns(folder, "x", ["c"], count)[0]
 
 
 @pytest.mark.parametrize("kind, shape", [(np.uint8, (3, 2, 2)), (np.float16, (5,)), (np.int32, ()), (np.int64, ())])
@@ -55,7 +67,7 @@ def test_equal_rows_give_equal_bytes_and_facts(tmp_path):
     for name in ("a", "b"):
         write_shard(tmp_path / name, {"c": [np.arange(3)]}, {"found": {"帧": 1}, "counts": [1]})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert shard_facts(tmp_path / "a") == {"counts": [1], "found": {"帧": 1}}
+    assert ShardFile(tmp_path / "a").facts == {"counts": [1], "found": {"帧": 1}}
 
 
 def header(text: bytes) -> bytes:
@@ -93,9 +105,8 @@ def test_fault_10_a_damaged_shard_is_exit_4_and_named(tmp_path, damage, folder, 
     assert path.read_bytes() != whole
 
     readers = (
-        lambda: Column(path.parent, "x", "c", 3),
-        lambda: read_shard(path, ["c"]),
-        lambda: shard_facts(path),
+        lambda: open_column(path.parent, 3),
+        lambda: ShardFile(path).rows("c"),
     )
     for read in readers:
         with pytest.raises(IntegrityBroken, match=f"{path.name} .*; delete this file and run {command} again$") as caught:
@@ -110,37 +121,58 @@ def test_every_byte_of_a_shard_counts(tmp_path):
     for at in range(len(whole)):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with pytest.raises(IntegrityBroken, match=path.name):
-            Column(tmp_path, "x", "c", 1)
+            open_column(tmp_path, 1)
 
 
-def test_an_unchanged_shard_is_hashed_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(integrity, "FRESH_SECONDS", -3600)  # the files of this test may be remembered
+@pytest.fixture
+def hashed_paths(monkeypatch):
+    """Every shard that is hashed, each time."""
     paths, content_hash = [], store._content_hash
     monkeypatch.setattr(store, "_content_hash", lambda path: (paths.append(path), content_hash(path))[1])
+    return paths
+
+
+def test_a_fresh_shard_is_hashed_once_for_all_its_columns(tmp_path, hashed_paths):
+    paths = [shard_path(tmp_path, "x", start) for start in (0, 4)]
+    for path in paths:
+        write_shard(path, {"c": [np.arange(3)] * 4, "d": [np.arange(5)] * 4}, {"what": "kept"})
+    del hashed_paths[:]
+
+    c, d = open_columns(tmp_path, "x", ["c", "d"], 8)
+    assert (len(c[7]), len(d[7])) == (3, 5)
+    assert hashed_paths == paths
+
+    shard = ShardFile(paths[0])
+    assert (len(shard.rows("c")), len(shard.rows("d")), shard.facts) == (4, 4, {"what": "kept"})
+    assert hashed_paths == [*paths, paths[0]]
+
+
+def test_an_unchanged_shard_is_hashed_once(tmp_path, monkeypatch, hashed_paths):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(integrity, "FRESH_SECONDS", -3600)  # the files of this test may be remembered
 
     write(tmp_path, [np.arange(3)] * 6)
-    del paths[:]
+    del hashed_paths[:]
     integrity._read_cache.cache_clear()  # as another process or another rank begins
-    Column(tmp_path, "x", "c", 6)
-    assert paths == []
+    open_column(tmp_path, 6)
+    assert hashed_paths == []
 
     path = shard_path(tmp_path, "x", 4)
     path.write_bytes(path.read_bytes())
-    Column(tmp_path, "x", "c", 6)
-    assert paths == [path]
+    open_column(tmp_path, 6)
+    assert hashed_paths == [path]
 
 
 def test_a_shard_of_an_earlier_version_is_refused(tmp_path):
     save_file({"c": np.arange(3), "c_ends": np.array([3])}, shard_path(tmp_path, "x", 0), {"facts": "{}"})
     with pytest.raises(IntegrityBroken, match="by an earlier version of wbdc, without a hash; run `wbdc prepare` again"):
-        Column(tmp_path, "x", "c", 1)
+        open_column(tmp_path, 1)
 
 
 def test_fault_10_a_missing_or_foreign_shard_is_exit_4(tmp_path):
     write(tmp_path, [np.arange(3)] * 6)
     with pytest.raises(IntegrityBroken, match="holds 2 videos, not 3"):
-        Column(tmp_path, "x", "c", 7)
+        open_column(tmp_path, 7)
     shard_path(tmp_path, "x", 4).unlink()
     with pytest.raises(IntegrityBroken, match="x-00001.safetensors cannot be read"):
-        Column(tmp_path, "x", "c", 6)
+        open_column(tmp_path, 6)

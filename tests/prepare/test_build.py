@@ -16,7 +16,7 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import DataInvalid, FolderInUse, IntegrityBroken, OutOfResources, UsageFault
 from wbdc.core.files import contents, hold
 from wbdc.data import store
-from wbdc.data.store import Column, split_pictures
+from wbdc.data.store import open_columns, split_pictures
 from wbdc.prepare.build import prepare
 from wbdc.prepare.dataset import open_prepared
 
@@ -74,7 +74,7 @@ def test_trap_26_ids_and_texts_come_through_as_they_were(small_root, tmp_path):
 
 def test_the_store_keeps_the_bytes_the_judge_will_decode(small_root, tmp_path):
     made, _ = run(small_root, tmp_path / "work")
-    data, sizes = (Column(made.folder / "frames", "labeled", name, 12) for name in ("bytes", "sizes"))
+    data, sizes = open_columns(made.folder / "frames", "labeled", ("bytes", "sizes"), 12)
     for i in range(12):
         kept = split_pictures(data[i], sizes[i])
         assert kept == [b"" if (i, j) == (3, 1) else photo for j, photo in enumerate(small.photos(i % 5, i))]
@@ -211,7 +211,7 @@ def test_a_root_without_any_frame(small_root, tmp_path):
 def test_features_are_stored_as_they_are(tmp_path):
     made, _ = run(small.features(tmp_path / "data"), tmp_path / "work")
     assert made.facts["holds"] == "features" and made.facts["frames"] == {"labeled": 21, "test": 6, "unlabeled": 6} and counted(made.facts) == {}
-    column, random = Column(made.folder / "frames", "labeled", "features", 12), np.random.default_rng(0)
+    (column,), random = open_columns(made.folder / "frames", "labeled", ("features",), 12), np.random.default_rng(0)
     for i in range(12):
         assert np.array_equal(column[i], random.normal(size=(i % 5, 6)).astype(np.float16))
 

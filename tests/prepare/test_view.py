@@ -210,3 +210,14 @@ def test_a_frozen_tower_encodes_under_no_grad_and_makes_no_inference_tensors():
     with torch.inference_mode():
         again = view._looked(tower, frames)
     assert all(np.array_equal(a, b) for a, b in zip(vectors, again, strict=True))
+
+
+def test_opening_a_view_hashes_each_shard_once(made, monkeypatch):
+    prepared, _ = made
+    monkeypatch.setattr(view, "_fits", lambda *_: True)
+    open_view(prepared, reading(), "labeled")
+
+    paths, content_hash = [], store._content_hash
+    monkeypatch.setattr(store, "_content_hash", lambda path: (paths.append(path), content_hash(path))[1])
+    open_view(prepared, reading(), "labeled")
+    assert len(paths) == len(set(paths)) == 9  # 3 shards each of text, pixels and stored frames

@@ -28,6 +28,7 @@ KEY = "shard"  # of the header's metadata: hash, a space, facts; a single key, a
 NO_HASH = "0" * 64
 MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors
 CHUNK_BYTES = 2**20
+DTYPES = {"U8": np.uint8, "F16": np.float16, "I32": np.int32, "I64": np.int64}
 
 
 def shards(count: int) -> list[range]:
@@ -61,31 +62,57 @@ def write_shard(path: Path, columns: dict[str, Sequence[np.ndarray]], facts: dic
     publish(path, save)
 
 
-def shard_facts(path: Path) -> dict:
-    """Read what `write_shard` was told to keep. Raises IntegrityBroken for a damaged shard, as all readers do."""
-    return json.loads(_open_shard(path)[0]["__metadata__"][KEY].split(" ", 1)[1])
+class ShardFile:
+    """One shard, opened and compared with its hash once for all that is read of it.
 
+    Raises IntegrityBroken for a damaged shard, and for a column that it does not hold.
+    """
 
-def read_shard(path: Path, names: Sequence[str]) -> dict[str, list[np.ndarray]]:
-    """Read ragged columns of one shard: per column one array a row."""
-    if not names:
-        return {}
-    shard = _open_shard(path)
-    columns = ((name, _map(path, shard, name), _map(path, shard, f"{name}_ends")) for name in names)
-    return {name: np.split(values, np.array(ends)[:-1]) for name, values, ends in columns}
+    def __init__(self, path: Path):
+        raw, self._header = _read_header(path)
+        if not has_hash(path, _expected_hash(self._header), _content_hash):
+            damage = "its content differs from what was written"
+            raise IntegrityBroken(f"{path} is damaged: {damage}; {_repair(path)}")
+
+        self.path = path
+        self._data_start = 8 + len(raw)
+
+    @property
+    def facts(self) -> dict:
+        """The facts that `write_shard` kept in the header."""
+        return json.loads(self._header["__metadata__"][KEY].split(" ", 1)[1])
+
+    def column(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return the values of a column, all rows joined and memory-mapped, and the rows' ends."""
+        return self._map(name), np.array(self._map(f"{name}_ends"))
+
+    def rows(self, name: str) -> list[np.ndarray]:
+        """Return a column as one array a row."""
+        values, ends = self.column(name)
+        return np.split(values, ends[:-1])
+
+    def _map(self, name: str) -> np.ndarray:
+        try:
+            entry = self._header[name]
+            dtype = DTYPES[entry["dtype"]]
+            if 0 in entry["shape"]:
+                return np.zeros(entry["shape"], dtype)
+            offset = self._data_start + entry["data_offsets"][0]
+            return np.memmap(self.path, dtype, "r", offset, tuple(entry["shape"]))
+        except (KeyError, ValueError) as error:
+            raise _unreadable(self.path, f"column {name}: {error}") from error
 
 
 class Column:
-    """One ragged column of a split over all its shards, memory-mapped: column[row] -> array (a copy-free slice)."""
+    """One ragged column of a split: column[row] -> array (a copy-free slice)."""
 
-    def __init__(self, folder: Path, split: str, name: str, count: int):
+    def __init__(self, opened: Sequence[tuple[range, ShardFile]], name: str):
         self.starts, self.parts = [], []
-        for rows in shards(count):
-            path = shard_path(folder, split, rows.start)
-            shard = _open_shard(path)
-            values, ends = _map(path, shard, name), np.array(_map(path, shard, f"{name}_ends"))
+        for rows, shard in opened:
+            values, ends = shard.column(name)
             if len(ends) != len(rows):
-                raise IntegrityBroken(f"{path} holds {len(ends)} videos, not {len(rows)}; {_repair(path)}")
+                fault = f"holds {len(ends)} videos, not {len(rows)}"
+                raise IntegrityBroken(f"{shard.path} {fault}; {_repair(shard.path)}")
             self.starts.append(rows.start)
             self.parts.append((values, np.concatenate([[0], ends])))
 
@@ -94,6 +121,14 @@ class Column:
         values, ends = self.parts[shard]
         at = row - self.starts[shard]
         return values[ends[at] : ends[at + 1]]
+
+
+def open_columns(
+    folder: Path, split: str, names: Sequence[str], count: int
+) -> tuple[Column, ...]:
+    """Open columns of a split of `count` rows; each shard is opened and verified once."""
+    opened = [(rows, ShardFile(shard_path(folder, split, rows.start))) for rows in shards(count)]
+    return tuple(Column(opened, name) for name in names)
 
 
 def join_pictures(encoded: Sequence[bytes]) -> dict[str, np.ndarray]:
@@ -105,14 +140,6 @@ def split_pictures(data: np.ndarray, sizes: np.ndarray) -> list[bytes]:
     """Undo `join_pictures`."""
     ends = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
     return [data[a:b].tobytes() for a, b in zip(ends[:-1], ends[1:])]
-
-
-def _open_shard(path: Path) -> tuple[dict, int]:
-    """Compare a shard with its hash; return its header, and where its data begin."""
-    raw, header = _read_header(path)
-    if not has_hash(path, _expected_hash(header), _content_hash):
-        raise IntegrityBroken(f"{path} is damaged: its content differs from what was written; {_repair(path)}")
-    return header, 8 + len(raw)
 
 
 def _read_header(path: Path) -> tuple[bytes, dict]:
@@ -162,15 +189,3 @@ def _repair(path: Path) -> str:
 
 def _unreadable(path: Path, error: object) -> IntegrityBroken:
     return IntegrityBroken(f"{path} cannot be read ({str(error)[:200]}); {_repair(path)}")
-
-
-def _map(path: Path, shard: tuple[dict, int], name: str) -> np.ndarray:
-    header, start = shard
-    try:
-        entry = header[name]
-        kind = {"U8": np.uint8, "F16": np.float16, "I32": np.int32, "I64": np.int64}[entry["dtype"]]
-        if 0 in entry["shape"]:
-            return np.zeros(entry["shape"], kind)
-        return np.memmap(path, kind, "r", start + entry["data_offsets"][0], tuple(entry["shape"]))
-    except (KeyError, ValueError) as error:
-        raise _unreadable(path, f"column {name}: {error}") from error

@@ -15,7 +15,7 @@ from wbdc.core.errors import OutOfResources
 from wbdc.core.files import SEAL, digest, hold, publish, read_seal, reseal, seal
 from wbdc.core.findings import SHOWN, Findings
 from wbdc.core.integrity import verify_seal
-from wbdc.data.store import FRAMES, read_shard, shard_facts, shard_path, shards
+from wbdc.data.store import FRAMES, ShardFile, shard_path, shards
 from wbdc.prepare.check import Checked, Progress, check, refuse
 from wbdc.prepare.dataset import PART, SHAPE, Prepared, make_current, part_path
 from wbdc.prepare.engines import Engine
@@ -135,8 +135,9 @@ def _store(jobs: list[Job], engine: Engine, progress: Progress) -> None:
 
 
 def _stored(job: Job) -> Shard:
+    shard = ShardFile(job.path)
     names = () if job.holds == "features" else ("measures", "hashes")
-    return job, shard_facts(job.path), read_shard(job.path, names)
+    return job, shard.facts, {name: shard.rows(name) for name in names}
 
 
 def _describe(

@@ -22,7 +22,7 @@ from wbdc.core.weights import fingerprint
 from wbdc.core.look import Look
 from wbdc.data.choice import choose
 from wbdc.data.frames import look_at
-from wbdc.data.store import FRAMES, Column, shard_path, shards, split_pictures, write_shard
+from wbdc.data.store import FRAMES, Column, open_columns, shard_path, shards, split_pictures, write_shard
 from wbdc.data.text import TextReader
 from wbdc.nets.vision import Vision
 from wbdc.prepare.dataset import Prepared
@@ -79,8 +79,9 @@ def open_view(
     """
     form = make_view(prepared, reading, split, store=store, threads=threads, progress=progress)
     count, folder = prepared.facts["counts"][split], _folder(prepared, reading)
-    made = Column(folder / form, split, "frames", count) if form else None
-    return View(Column(folder / "text", split, "text", count), _stored(prepared, reading, split), made, reading)
+    made = open_columns(folder / form, split, ("frames",), count)[0] if form else None
+    (text,) = open_columns(folder / "text", split, ("text",), count)
+    return View(text, _stored(prepared, reading, split), made, reading)
 
 
 def make_view(
@@ -133,7 +134,7 @@ def _folder(prepared: Prepared, reading: Reading) -> Path:
 
 def _stored(prepared: Prepared, reading: Reading, split: str) -> tuple[Column, ...]:
     names = ("features",) if reading.look is None else ("bytes", "sizes")
-    return tuple(Column(prepared.folder / FRAMES, split, name, prepared.facts["counts"][split]) for name in names)
+    return open_columns(prepared.folder / FRAMES, split, names, prepared.facts["counts"][split])
 
 
 def _form(prepared: Prepared, reading: Reading, split: str, store: str) -> str | None:
