@@ -8,12 +8,19 @@ import torch
 import toys
 
 from wbdc.cli.kits import describe
+from wbdc.core import plug
 from wbdc.core.errors import UsageFault
+from wbdc.core.files import seal
 from wbdc.data.feed import collate
 from wbdc.prepare.dataset import open_prepared
+from wbdc.serve.predict import load
+from wbdc.submit.package import _add_kit
+from wbdc.train import objectives
 from wbdc.train.assemble import assemble
+from wbdc.train.finish import save
 from wbdc.train.kit import PACKAGED, names, open_kit
 from wbdc.train.session import parse_folds
+from wbdc.train.stage import open_stage
 
 KITS = sorted(p.stem for p in PACKAGED[0].glob("*.toml"))
 every_kit = pytest.mark.parametrize("name", KITS)
@@ -241,7 +248,7 @@ def test_a_plug_beside_the_kit_is_found_checked_and_shipped(here, kit, ready):
         open_kit("mine.toml")
     (here / "late.py").write_text(LATE)
     made = open_kit("mine.toml")
-    assert [p.name for p in made.plugs()] == ["late.py"]
+    assert list(made.plugs()) == ["late.py"]
     assert type(assemble(made, open_prepared(ready), 0).model.fusion).__name__ == "Late"
     (here / "late.py").write_text(LATE + "class Later(Fusion): pass\n")
     with pytest.raises(UsageFault, match="must define exactly one Fusion, found 2"):
@@ -267,11 +274,67 @@ def test_a_plug_given_by_set_on_a_kit_from_elsewhere_is_found_in_the_current_fol
         open_kit(str(kit), changes=(change,))
     (here / "late.py").write_text(LATE)
     made = open_kit(str(kit), changes=(change,))
-    assert [p.resolve() for p in made.plugs()] == [here / "late.py"]
+    assert [p.resolve() for p in made.plugs().values()] == [here / "late.py"]
     (here / "kits").mkdir()
     (here / "kits" / "mine.toml").write_text(kit.read_text())
     (here / "kits" / "late.py").write_text(LATE)
-    assert [p.resolve() for p in open_kit("kits/mine.toml", changes=(change,)).plugs()] == [here / "kits" / "late.py"], "beside the kit first"
+    assert [p.resolve() for p in open_kit("kits/mine.toml", changes=(change,)).plugs().values()] == [here / "kits" / "late.py"], "beside the kit first"
+
+
+LOSS = """
+from wbdc.train.objectives import Objective
+
+class Loss(Objective):
+    '''{size} times nothing.'''
+    size = {size}
+    def loss(self, model, seen, batch, whole):
+        return self.size * model.head(seen.pooled).sum()
+"""
+TWO_LOSSES = 'objective = [{ use = "./a/loss.py" }, { use = "./b/loss.py" }]'
+
+
+@pytest.fixture
+def two_losses(here, kit):
+    """A kit with two plug files of one name, and one file outside its folder."""
+    (here / "x").mkdir()
+    text = kit.read_text().replace('objective = [{ use = "classify" }]', TWO_LOSSES)
+    (here / "x" / "mine.toml").write_text(text.replace('use = "dual_stream"\nheads = 2', 'use = "../late.py"'))
+    (here / "late.py").write_text(LATE)
+    for folder, size in (("a", 1), ("b", 2)):
+        (here / "x" / folder).mkdir()
+        (here / "x" / folder / "loss.py").write_text(LOSS.format(size=size))
+    return open_kit("x/mine.toml")
+
+
+def sizes(kit):
+    return [plug.find(objectives, t["use"], kit.folder).size for t in kit.stage("train").objective]
+
+
+def test_plug_files_of_one_name_are_saved_packed_and_loaded_apart(two_losses, here, ready):
+    prepared = open_prepared(ready)
+    run = open_stage(here / "work", "train", two_losses, prepared)
+    fold = run.fold("all")
+    save(fold, assemble(two_losses, prepared, 0), run, two_losses, [])
+    assert type(load(fold).model.fusion).__name__ == "Late"
+
+    seal(fold, {})
+    _add_kit(here / "package" / "mine.json", fold)
+    for saved in (open_kit(str(fold / "kit.json")), open_kit("package/mine.json")):
+        assert sizes(saved) == sizes(two_losses) == [1, 2]
+        assert len(saved.plugs()) == 3 and "late.py" in saved.plugs()
+        assert {p.name for p in saved.folder.glob("*.py")} == set(saved.plugs())
+    again = open_stage(here / "work", "train", open_kit("package/mine.json"), prepared)
+    assert again.name == run.name, "train.sh makes a run of the same name"
+
+
+def test_a_plug_file_of_a_name_of_its_own_keeps_it(here, kit):
+    for name in ("late.py", "other.py"):
+        (here / name).write_text(LATE)
+    change = 'fusion={ use = "%s" }'
+    for use, saved in (("./late.py", "./late.py"), ("late.py", "late.py"), (str(here / "other.py"), "./other.py")):
+        made = open_kit(str(kit), changes=(change % use,))
+        assert made.saved_tables()["fusion"]["use"] == saved and list(made.plugs()) == [Path(saved).name]
+        assert made.saved_tables() == made.tables | {"fusion": {"use": saved}}
 
 
 def test_the_kit_of_a_run_opens_without_the_kits_folder(trained, here):

@@ -13,6 +13,7 @@ from wbdc import competitions
 from wbdc.core import plug
 from wbdc.core.device import find_precision
 from wbdc.core.files import publish, publish_bytes, publish_json
+from wbdc.nets.model import VideoClassifier
 from wbdc.serve.predict import MODEL, TOKENIZER, WEIGHTS, probabilities
 from wbdc.train.assemble import Assembled
 from wbdc.train.kit import Kit
@@ -32,14 +33,15 @@ def save(folder: Path, made: Assembled, run: Run, kit: Kit, tricks: list[Trick])
     model.load_state_dict(final, strict=True)
     publish(folder / WEIGHTS, lambda temporary: save_file(final, temporary))
     publish_bytes(folder / TOKENIZER, made.reading.text.tokenizer.to_str().encode())
-    publish_json(folder / "kit.json", kit.tables)
-    for path in kit.plugs():
-        publish(folder / path.name, lambda temporary, path=path: shutil.copyfile(path, temporary))
+    tables = kit.saved_tables()
+    publish_json(folder / "kit.json", tables)
+    for name, path in kit.plugs().items():
+        publish(folder / name, lambda temporary, path=path: shutil.copyfile(path, temporary))
     serve = kit.serving()
     publish_json(
         folder / MODEL,
         {
-            "blueprint": model.blueprint(kit.tables["fusion"]),
+            "blueprint": _blueprint(model, kit.tables["vision"]["use"], tables),
             "classes": run.facts["classes"],
             "competition": run.facts["competition"],
             "text": made.text | {"fields": list(made.text["fields"].items())},  # pairs, as JSON with sorted keys would change the order of reading
@@ -47,6 +49,16 @@ def save(folder: Path, made: Assembled, run: Run, kit: Kit, tricks: list[Trick])
             "serve": {"batch": serve.batch, "precision": serve.precision},
         },
     )
+
+
+def _blueprint(model: VideoClassifier, vision: str, tables: dict) -> dict:
+    """Return what rebuilds the model beside its saved plugs. vision: the tower's `use` in the kit."""
+    blueprint = model.blueprint(tables["fusion"])
+    tower = blueprint["vision"]  # a tower words it itself, and knows only the name of its own file
+    if Path(tower["use"]).name == Path(vision).name:
+        blueprint["vision"] = tower | {"use": tables["vision"]["use"]}
+
+    return blueprint
 
 
 @contextmanager

@@ -2,14 +2,17 @@
 
 import copy
 import json
+import os
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wbdc import competitions
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault, hint
+from wbdc.core.files import sha256
 from wbdc.train.recipe import Serve, Stage, check
 
 MAX_DEPTH = 20  # of tables in a kit
@@ -34,18 +37,41 @@ class Kit:
         """Return the settings of "serve", defaults where the kit has none."""
         return Serve(**self.tables.get("serve", {}))
 
-    def plugs(self) -> list[Path]:
-        """List the plug files that lie beside the kit."""
-        return sorted({self.folder / t["use"] for t in self._plug_tables() if t["use"].endswith(".py")})
+    def plugs(self) -> dict[str, Path]:
+        """Return the kit's own plug files by the name that each is saved under."""
+        return {name: self.folder / use for use, name in self._saved_names().items()}
+
+    def saved_tables(self) -> dict:
+        """Return the tables as they are saved: every plug file lies beside the kit."""
+        saved, names = replace(self, tables=copy.deepcopy(self.tables)), self._saved_names()
+        for table in saved._plug_tables():
+            name = names.get(table["use"], table["use"])
+            if Path(name) != Path(table["use"]):
+                table["use"] = f"./{name}"
+
+        return saved.tables
 
     def files(self, stage: str) -> list[Path]:
         """List every file that a stage's plugs stand in or read: plug files, and settings that are the path of a file."""
-        tables = self._plug_tables(stage)
-        files = {self.folder / t["use"] for t in tables if t["use"].endswith(".py")}
+        tables, names = self._plug_tables(stage), self._saved_names()
+        files = {self.folder / names[t["use"]]: self.folder / t["use"] for t in tables if t["use"] in names}
         for name in _texts([{k: v for k, v in t.items() if k != "use"} for t in tables]):
             path = next((p for p in (Path(name), self.folder / name) if name and _is_file(p)), None)
-            files |= {path} if path else set()
-        return sorted(files)
+            files |= {path: path} if path else {}
+        return [files[key] for key in sorted(files)]  # in the order of a saved kit
+
+    def _saved_names(self) -> dict[str, str]:
+        """Choose the name that each plug file is saved under, by its `use`.
+
+        A file keeps its name. Files of one name in different folders get a part of their hash.
+        """
+        uses = {t["use"] for t in self._plug_tables() if t["use"].endswith(".py")}
+        paths = {use: Path(os.path.abspath(self.folder / use)) for use in sorted(uses)}
+        counts = Counter(path.name for path in set(paths.values()))
+        return {
+            use: path.name if counts[path.name] == 1 else f"{path.stem}_{sha256(path)[:8]}.py"
+            for use, path in paths.items()
+        }
 
     def _plug_tables(self, *stages: str) -> list[dict]:
         tables = [self.tables["vision"], self.tables["fusion"]]

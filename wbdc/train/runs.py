@@ -56,7 +56,7 @@ class Run:
 
 def identify(stage: str, kit: Kit, prepared: Prepared, *, seed: int, without: str | None, source: str | None) -> tuple[str, dict]:
     """Name a run by everything that determines its bits on one kind of machine, also the files that its kit names; list those facts."""
-    used = {k: v for k, v in kit.tables.items() if k not in ("about", "serve", "pretrain" if stage == "train" else "train")}
+    used = {k: v for k, v in kit.saved_tables().items() if k not in ("about", "serve", "pretrain" if stage == "train" else "train")}
     facts = {"stage": stage, "kit": kit.name, "data": prepared.hash, "seed": seed, "without": without, "source": source}
     name = f"{kit.name}-{digest(facts, used, [sha256(path) for path in kit.files(stage)])[:8]}"
     return f"pretrain-{name}" if stage == "pretrain" else name, facts

@@ -100,7 +100,7 @@ def _changed(run: Run, kit: Kit) -> list[str]:
     ignored = ("about", "serve", "train")
     then, now = (
         dict(_flat({k: v for k, v in tables.items() if k not in ignored}))
-        for tables in (read_json(saved) if saved.is_file() else {}, kit.tables)
+        for tables in (read_json(saved) if saved.is_file() else {}, kit.saved_tables())
     )
     return [key for key in sorted(then.keys() | now.keys()) if (key in then, then.get(key)) != (key in now, now.get(key))]
 
