@@ -43,6 +43,19 @@ def test_an_ensemble_takes_every_run_but_ablations_and_judges_itself(walked):
     assert walked["blind"]["run"] in toys.wbdc("ensemble", "--work", walked["work"], "--draws", 100).stderr, "what is left out is said"
 
 
+def test_the_benchmark_of_blend_weights_scores_the_ensemble_as_the_command_does(walked):
+    import blend_weights
+    from click.testing import CliRunner
+
+    arguments = ["--work", str(walked["work"]), "--draws", "100", "--json"]
+    found = json.loads(CliRunner().invoke(blend_weights.main, arguments).stdout)
+    ensemble = walked["report"]["ensemble"]
+    chosen = found["rules"][blend_weights.CHOSEN]
+    assert chosen == {"score": ensemble["score"], "interval": ensemble["interval"]}
+    assert set(found["gains"]) == set(found["rules"]) - {blend_weights.CHOSEN}
+    assert any(more["difference"] == walked["report"]["gain"]["difference"] for more in found["gains"].values())
+
+
 def read(walked: dict, run: dict, fold: str) -> list:
     import polars
 
