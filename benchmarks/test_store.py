@@ -95,7 +95,7 @@ def test_first_epoch_the_solutions_way(benchmark, root):
 
 @pytest.fixture(scope="module")
 def views(root, tmp_path_factory) -> dict[str, View]:
-    prepared, _ = prepare(root, tmp_path_factory.mktemp("work"), WeChat2022(), "wechat2022", folds=2)
+    prepared, _ = prepare(root, tmp_path_factory.mktemp("work"), WeChat2022(), folds=2)
     reader = TextReader(learn_tokenizer(["标题"] * 2), fields={"title": 8}, length=16)
     return {store: open_view(prepared, Reading(reader, LOOK, FRAMES), "labeled", store=store) for store in ("jpeg", "raw")}
 

@@ -169,3 +169,16 @@ def test_trap_14_no_type_bool_anywhere():
 def test_kinds_are_named_in_the_singular():
     assert [plug.kind(h) for h in HOMES] == ["competition", "fusion", "vision", "objective", "trick"]
     assert plug.kind(SimpleNamespace(Plug=Lamp)) == "lamp"
+
+
+def test_a_file_is_read_anew_each_time_and_no_bytecode_is_left_beside_it(home, tmp_path, monkeypatch):
+    import os
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    own = tmp_path / "own"
+    own.mkdir()
+    for watts in (1, 2):
+        (own / "a.py").write_text(f"from lamps import Lamp\nclass A(Lamp):\n    watts = {watts}\n")
+        os.utime(own / "a.py", (1, 1))  # bytecode is taken for current by size and time
+        assert plug.find(home, "./a.py", own).watts == watts
+    assert [p.name for p in own.iterdir()] == ["a.py"]

@@ -31,7 +31,7 @@ def small_shards(monkeypatch):
 
 def run(root: Path, work: Path, **settings: object):
     """Prepare a root: the dataset, and whether it was there."""
-    return prepare(root, work, WeChat2022(), "wechat2022", **{"folds": 3} | settings)
+    return prepare(root, work, WeChat2022(), **{"folds": 3} | settings)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -121,7 +121,7 @@ def replace_or_die(*a):
     left -= 1
     os.kill(os.getpid(), signal.SIGKILL) if left < 0 else replace(*a)
 os.replace = replace_or_die
-prepare(Path(sys.argv[1]), Path(sys.argv[2]), WeChat2022(), "wechat2022", folds=3)
+prepare(Path(sys.argv[1]), Path(sys.argv[2]), WeChat2022(), folds=3)
 """
 
 

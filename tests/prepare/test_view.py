@@ -43,7 +43,7 @@ def made(tmp_path, monkeypatch):
     )
     small.archive(root, "labeled", names[7]).write_bytes(b"no archive")
     small.archive(root, "labeled", names[8]).unlink()
-    return prepare(root, tmp_path / "work", WeChat2022(), "wechat2022", folds=3)[0], root
+    return prepare(root, tmp_path / "work", WeChat2022(), folds=3)[0], root
 
 
 def served(root, split: str, how: Reading) -> list[tuple[list[int], np.ndarray]]:
@@ -128,7 +128,7 @@ def test_fields_are_read_in_the_order_asked_for(made):
 @pytest.mark.parametrize("frames", [1, 2, 32])
 def test_ready_features_end_to_end(tmp_path, frames):
     root = small.features(tmp_path / "data")
-    prepared, _ = prepare(root, tmp_path / "work", WeChat2022(), "wechat2022", folds=3)
+    prepared, _ = prepare(root, tmp_path / "work", WeChat2022(), folds=3)
     how = reading(look=None, frames=frames)
     rows = open_view(prepared, how, "labeled")
     assert rows.made is None and [len(rows[i][1]) for i in range(5)] == [len(choose(n, frames)) for n in range(5)] and rows[0][1].shape == (0, 6)
@@ -136,7 +136,7 @@ def test_ready_features_end_to_end(tmp_path, frames):
 
 
 def test_a_kit_that_wants_what_the_data_do_not_hold_is_told_so(made, tmp_path):
-    feats, _ = prepare(small.features(tmp_path / "feats"), tmp_path / "w", WeChat2022(), "wechat2022", folds=3)
+    feats, _ = prepare(small.features(tmp_path / "feats"), tmp_path / "w", WeChat2022(), folds=3)
     for prepared, look, said in (
         (made[0], None, "the data holds jpeg, but the kit's vision plug reads features; choose another"),
         (feats, small.LOOK, "the data holds features, but the kit's vision plug reads pictures"),
@@ -147,13 +147,13 @@ def test_a_kit_that_wants_what_the_data_do_not_hold_is_told_so(made, tmp_path):
 
 def test_the_nasty_root_reads_alike_in_training_and_at_the_judge(real_data, tmp_path):
     root = real_data / "nasty" / "wbdc_root" / "data"
-    prepared, _ = prepare(root, tmp_path / "work", WeChat2022(), "wechat2022", folds=2)
+    prepared, _ = prepare(root, tmp_path / "work", WeChat2022(), folds=2)
     for split in prepared.facts["counts"]:
         assert_equal(open_view(prepared, reading(), split), served(root, split, reading()))
 
 
 def test_a_picture_that_is_damaged_while_it_is_read_is_no_picture_less(small_root, tmp_path):
-    prepared, _ = prepare(small_root, tmp_path, WeChat2022(), "wechat2022", folds=3)
+    prepared, _ = prepare(small_root, tmp_path, WeChat2022(), folds=3)
     rows = open_view(prepared, reading(), "labeled", store="jpeg")
     shard = prepared.folder / "frames" / "labeled-00000.safetensors"
     at = shard.read_bytes().index(b"\xff\xd8\xff") + 200
@@ -171,7 +171,7 @@ KINDS = ["text", "pixels", "looked", "features", "jpeg"]
 def test_fault_10_a_flipped_byte_in_any_shard_is_found_and_the_file_is_made_again(tmp_path, kind):
     """Sizes stay; the last byte of the data is one of the values that training reads."""
     root = (small.features if kind == "features" else small.root)(tmp_path / "data")
-    prepared, _ = prepare(root, tmp_path / "work", WeChat2022(), "wechat2022", folds=3)
+    prepared, _ = prepare(root, tmp_path / "work", WeChat2022(), folds=3)
     how, look = reading(look=None if kind == "features" else small.LOOK), {"store": "raw" if kind == "pixels" else "jpeg"}
     if kind == "looked":
         tower = toys.model().vision
@@ -191,7 +191,7 @@ def test_fault_10_a_flipped_byte_in_any_shard_is_found_and_the_file_is_made_agai
 
     shard.unlink()
     if stored:
-        prepared, _ = prepare(root, tmp_path / "work", WeChat2022(), "wechat2022", folds=3)
+        prepared, _ = prepare(root, tmp_path / "work", WeChat2022(), folds=3)
     open_view(prepared, how, "labeled", **look)
     assert shard.read_bytes() == whole
 

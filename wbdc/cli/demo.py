@@ -55,8 +55,7 @@ def _walk(into: Path, seed: int, device: str, threads: int | None, progress: con
     import csv
     import time
 
-    from wbdc import competitions
-    from wbdc.core import plug
+    from wbdc.competitions import open_competition
     from wbdc.core.device import use_threads
     from wbdc.ensemble.store import build, choose, open_ensemble
     from wbdc.prepare.build import prepare
@@ -65,9 +64,9 @@ def _walk(into: Path, seed: int, device: str, threads: int | None, progress: con
     from wbdc.train.kit import open_kit
     from wbdc.train.session import open_session
 
-    count, contest, data = use_threads(threads), plug.build(competitions, {"use": "wechat2022"}), into / "made" / "data"
+    count, contest, data = use_threads(threads), open_competition("wechat2022"), into / "made" / "data"
     telling = console.telling(progress, as_json)
-    prepared, _ = prepare(data, into, contest, "wechat2022", folds=FOLD_COUNT, seed=seed, threads=count, progress=progress)
+    prepared, _ = prepare(data, into, contest, folds=FOLD_COUNT, seed=seed, threads=count, progress=progress)
     common = {"seed": seed, "prepared": prepared.hash, "device": device, "threads": count}
     open_session("pretrain", open_kit("dual_stream", tiny=True, changes=SHORTER), into, **common).train(telling)
     runs = []
@@ -84,7 +83,7 @@ def _walk(into: Path, seed: int, device: str, threads: int | None, progress: con
         progress=lambda done, of: progress("answer the test split", done, of), began=time.perf_counter(),
     )  # fmt: skip
     with (into / "made" / "truth" / "test_truth.csv").open() as file:
-        truth = {row["id"]: row["category_id"] for row in csv.DictReader(file)}
+        truth = {row["id"]: row[contest.label_name] for row in csv.DictReader(file)}
     said = contest.read(into / "result.csv", list(truth), prepared.facts["known_classes"])
     hidden = {"score": contest.score(list(truth.values()), said, prepared.facts["classes"]), "official": contest.score(list(truth.values()), said)}
     return {"report": report, "hidden": hidden, "submission": made, "prepared": str(prepared.folder), "runs": runs}

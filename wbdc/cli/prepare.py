@@ -11,8 +11,8 @@ SHARES = 4  # values of a statistic that are shown, the most frequent ones
 
 
 @click.command()
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder that holds annotations/ and zip_frames/, videos/ or zip_feats/.")
-@click.option("--competition", default="wechat2022", show_default=True, help="Whose layout, classes and score.")
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the raw data, in the competition's layout.")
+@click.option("--competition", default="wechat2022", show_default=True, help="Name of a competition, or a file that defines one: ./shorts.py.")
 @click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Folds, stratified by class and modality, near-duplicates kept together.")
 @click.option("--check-only", is_flag=True, help="Read and report everything, frame by frame, and write nothing.")
 @click.option("--list", "listed", metavar="CODE", help="Print every place of one finding, such as archive.empty, one a line.")
@@ -41,11 +41,12 @@ def prepare(
     Example:
       wbdc prepare --data data/wechat2022 --check-only
       wbdc prepare --data data/wechat2022 --engine local
+      wbdc prepare --data data/shorts --competition ./shorts.py
       wbdc prepare --data data/wechat2022 --kit dual_stream --set vision.frozen=true
     """
     import os
 
-    from wbdc import competitions
+    from wbdc.competitions import open_competition
     from wbdc.core import plug
     from wbdc.core.device import find_device, use_threads
     from wbdc.core.errors import DataInvalid, UsageFault, hint
@@ -65,7 +66,7 @@ def prepare(
         raise UsageFault(f"no finding called {listed!r}{hint(listed, sorted(CATALOGUE))}")
     if not (check_only or dry_run):
         check_writable(work)
-    contest = plug.build(competitions, {"use": competition})
+    contest = open_competition(competition)
     count = threads or len(os.sched_getaffinity(0))
     settings = {"folds": folds, "seed": seed, "threads": count}
     console.use_weights(weights)
@@ -76,10 +77,10 @@ def prepare(
             checked = check(data, contest, keep=KEPT, progress=progress)
             facts, found = {"counts": {name: len(split.ids) for name, split in checked.splits.items()}, "holds": checked.holds}, checked.found.report()
         elif check_only:
-            facts, found = survey(data, contest, competition, progress=progress, **settings)
+            facts, found = survey(data, contest, progress=progress, **settings)
         else:
             place = plug.build(engines, {"use": engine, **({"workers": threads} if threads and engine in ("local", "ray") else {})})
-            made, had = build(data, work, contest, competition, engine=place, progress=progress, **settings)
+            made, had = build(data, work, contest, engine=place, progress=progress, **settings)
             if chosen:
                 count = use_threads(1 if place.ranks > 1 else count)
                 make_views(

@@ -1,12 +1,16 @@
 """Competitions: each file holds what one contest fixes, and nothing that a team chooses."""
 
 import json
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+from wbdc.core import plug
 from wbdc.core.errors import UsageFault
+from wbdc.core.files import publish_bytes
+from wbdc.core.files import sha256 as hash_file
 from wbdc.core.findings import Findings
 
 CLIPS = (".mp4", ".webm", ".avi", ".mkv", ".mov")  # real video files
@@ -63,16 +67,36 @@ class Target(NamedTuple):
 
 
 class Competition:
-    """The contract of a contest. Subclass it in a file of its own."""
+    """The contract of a contest. Subclass it in a file of its own, and open it with `open_competition`."""
 
     fields: tuple[str, ...]  # text fields, in the order they are read
     labelled: str  # names of the splits
-    unlabelled: str | None
+    unlabelled: str | None = None
     test: str
-    limits: Limits | None
+    limits: Limits | None = None
     label_name: str = "label"  # key of the class in the answer to a call
-    judge: dict[str, str]  # paths at the judge: "data", "result"
+    components: tuple[str, ...] = ()  # names in a score beside "mean", in the order of a table's columns
+    judge: dict[str, str] = {"data": "data", "result": "result.csv"}  # paths at the judge
+    file: Path | None = None  # that defines the contest, where it does not come with wbdc
     targets: dict[str, Target] = {"folder": Target(), "zip": Target(zipped=True)}  # the first is what is made unasked
+
+    @property
+    def name(self) -> str:
+        """The name that kits, runs and packages use: "wechat2022", or "./shorts.py" for a file."""
+        return f"./{self.file.name}" if self.file else plug.called(self)
+
+    @property
+    def source_hash(self) -> str:
+        """Hash the file that defines the contest; "" for a contest that comes with wbdc."""
+        return hash_file(self.file) if self.file else ""
+
+    def save(self, folder: Path) -> list[Path]:
+        """Copy the file that defines the contest into a folder and return [the copy]; [] when it comes with wbdc."""
+        if self.file is None:
+            return []
+        copy = folder / self.file.name
+        publish_bytes(copy, self.file.read_bytes())
+        return [copy]
 
     def frames(self, root: Path) -> str:
         """Say what the archives below `root` hold: "jpeg" or "features". Raises DataInvalid when the layout is not known."""
@@ -138,3 +162,22 @@ class Competition:
 
 
 Plug = Competition
+STATED = ("fields", "labelled", "test")  # what every contest must state
+
+
+def open_competition(use: str, folder: Path | None = None) -> Competition:
+    """Open a contest by its name, or by the path of its file. Raises UsageFault.
+
+    folder: where a relative path starts, the current folder by default. What is prepared, trained, blended
+    or packed holds a copy of the file, so a saved contest is opened from the folder that names it.
+    """
+    if not use.endswith(".py"):
+        return plug.build(sys.modules[__name__], {"use": use})
+    file = ((folder or Path()) / use).absolute()
+    if not file.is_file():
+        raise UsageFault(f"no competition at {file}; give the path of the file that defines it")
+    contest = plug.build(sys.modules[__name__], {"use": str(file)})
+    if missing := [name for name in STATED if not hasattr(contest, name)]:
+        raise UsageFault(f"{file}: {type(contest).__name__} does not state {', '.join(missing)}; add it to the class")
+    contest.file = file
+    return contest

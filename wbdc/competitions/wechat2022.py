@@ -29,6 +29,7 @@ class WeChat2022(Competition):
     unlabelled = "unlabeled"
     test = "test"
     label_name = "category_id"
+    components = ("lv1_micro", "lv1_macro", "lv2_micro", "lv2_macro")
     # 70 videos/s over the wall time of inference.sh, decoding included; 2 V100 of 32 GB
     limits = Limits(items=25_000, seconds=25_000 / 70, memory=80 * 2**30, gpu_memory=32 * 2**30, tolerance=0.003)
     # what the leaderboard's image and the audit's image hold; the audit trains the models itself, from public weights

@@ -15,6 +15,7 @@ import types
 import typing
 from collections import Counter
 from collections.abc import Callable, Iterable
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
@@ -111,6 +112,13 @@ def _fits(value: object, wanted: object) -> bool:
     return isinstance(value, kind) if kind in (str, bool, dict, list) else True
 
 
+class _Loader(SourceFileLoader):
+    """Compiles a plug from its file each time: bytecode beside it could be stale, and would be an extra file in a package."""
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _module(home: ModuleType, use: str, near: Path | None) -> ModuleType:
     if not use.endswith(".py"):
         if use not in names(home):
@@ -120,7 +128,8 @@ def _module(home: ModuleType, use: str, near: Path | None) -> ModuleType:
     if not path.is_file():
         raise UsageFault(f"no {kind(home)} at {path}; put the file beside the kit")
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]  # members of an ensemble bring plugs of one name
-    spec = importlib.util.spec_from_file_location(f"wbdc_plug_{place}.{path.stem}", path)
+    name = f"wbdc_plug_{place}.{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, str(path)))
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module  # as dataclasses and inspect expect of every module
     try:

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 
 from wbdc.competitions import Competition, Video
-from wbdc.core.errors import OutOfResources
-from wbdc.core.files import SEAL, digest, hold, publish, read_seal, reseal, seal
+from wbdc.core.errors import OutOfResources, UsageFault
+from wbdc.core.files import SEAL, digest, hold, publish, read_seal, reseal, seal, sha256
 from wbdc.core.findings import SHOWN, Findings
 from wbdc.core.integrity import verify_seal
 from wbdc.data.store import FRAMES, ShardFile, shard_path, shards
@@ -39,7 +39,6 @@ def prepare(
     data: Path,
     work: Path,
     competition: Competition,
-    name: str,
     *,
     folds: int = 5,
     seed: int = 0,
@@ -49,12 +48,15 @@ def prepare(
 ) -> tuple[Prepared, bool]:
     """Check and store a data folder below work/prepared/<hash>; return it, and whether it was there already.
 
+    The folder holds a copy of the file that defines the competition, if any; its content is part of the hash.
     Killed at any moment and started again, it goes on with the next shard. Raises DataInvalid, FolderInUse, OutOfResources.
     """
+    name = competition.name
+    source = competition.source_hash
     checked, engine = check(data, competition, keep=KEPT, progress=progress), engine or Threads()
     refuse(checked.found.report())
     check_count(folds, len(checked.splits[competition.labelled].ids))
-    folder = work / "prepared" / digest(VERSION, name, checked.print, folds, seed)
+    folder = work / "prepared" / digest(VERSION, [name, source] if source else name, checked.print, folds, seed)
     before = Prepared(folder, verify_seal(folder, shape=SHAPE)) if (folder / SEAL).is_file() else None
     now = _now(data, checked)
     if before and before.facts.get("stamp") == checked.stamp and not before.lost():
@@ -64,7 +66,7 @@ def prepare(
     if before and before.facts.get("stamp") != checked.stamp:  # archives were written since: repaired, or only copied
         folder = folder.with_name(digest(folder.name, checked.stamp))
     with hold(folder) if engine.leads else contextlib.nullcontext():
-        jobs = list(_jobs(checked, data, name, folder / FRAMES, 1 if engine.crowded else threads))
+        jobs = list(_jobs(checked, data, competition, folder / FRAMES, 1 if engine.crowded else threads))
         if engine.leads:
             _room(work, checked.size, jobs)
         _store(jobs, engine, progress)
@@ -72,12 +74,21 @@ def prepare(
             shutil.rmtree(folder / FRAMES)
             return _again(before, now, engine), True
         if engine.leads:
-            facts = _describe(data, checked, competition, name, map(_stored, jobs), folds, seed, progress, folder) | now
+            facts = _describe(data, checked, competition, map(_stored, jobs), folds, seed, progress, folder) | now
             facts["shards"] = {job.path.name: job.path.stat().st_size for job in jobs}
-            seal(folder, facts, [*sorted((folder / "videos").iterdir()), folder / "folds.parquet", folder / "findings.parquet"])
+            copies = _save_competition(competition, source, folder)
+            seal(folder, facts, [*sorted((folder / "videos").iterdir()), folder / "folds.parquet", folder / "findings.parquet", *copies])
             make_current(folder)
     engine.meet()
     return Prepared(folder, read_seal(folder, SHAPE)), False
+
+
+def _save_competition(competition: Competition, source: str, folder: Path) -> list[Path]:
+    """Copy the file that defines the competition. Raises UsageFault when it is no longer the one that was read."""
+    copies = competition.save(folder)
+    if any(sha256(copy) != source for copy in copies):
+        raise UsageFault(f"{competition.file} was changed while the data were prepared; run `wbdc prepare` again")
+    return copies
 
 
 def _again(before: Prepared, now: dict, engine: Engine) -> Prepared:
@@ -95,14 +106,14 @@ def _equal(jobs: list[Job], before: Prepared) -> bool:
 
 
 def survey(
-    data: Path, competition: Competition, name: str, *, folds: int = 5, seed: int = 0, threads: int = 2, progress: Progress = silent
+    data: Path, competition: Competition, *, folds: int = 5, seed: int = 0, threads: int = 2, progress: Progress = silent
 ) -> tuple[dict, dict]:
     """Check a data folder as `prepare` does, frame by frame, and write nothing: the facts, and {finding: {"count", "places"}}."""
     checked = check(data, competition, keep=KEPT, progress=progress)
     check_count(folds, len(checked.splits[competition.labelled].ids))
-    jobs = _jobs(checked, data, name, Path(), threads)
+    jobs = _jobs(checked, data, competition, Path(), threads)
     done = ((job, facts, columns) for job in jobs for columns, facts in [read(job)])
-    return _describe(data, checked, competition, name, done, folds, seed, progress) | _now(data, checked), checked.found.report()
+    return _describe(data, checked, competition, done, folds, seed, progress) | _now(data, checked), checked.found.report()
 
 
 def _now(data: Path, checked: Checked) -> dict:
@@ -110,7 +121,8 @@ def _now(data: Path, checked: Checked) -> dict:
     return {"data": str(data.resolve()), "stamp": checked.stamp}
 
 
-def _jobs(checked: Checked, data: Path, name: str, folder: Path, threads: int) -> Iterator[Job]:
+def _jobs(checked: Checked, data: Path, competition: Competition, folder: Path, threads: int) -> Iterator[Job]:
+    name = str(competition.file or competition.name)
     for split, videos in checked.splits.items():
         for rows in shards(len(videos.ids)):
             ids = tuple(videos.ids[rows.start : rows.stop])
@@ -144,7 +156,6 @@ def _describe(
     data: Path,
     checked: Checked,
     competition: Competition,
-    name: str,
     done: Iterator[Shard],
     folds: int,
     seed: int,
@@ -169,7 +180,7 @@ def _describe(
         places = [(code, place) for code, entry in found.report().items() for place in entry["places"]]
         publish(folder / "findings.parquet", pl.DataFrame(places, {"code": pl.String, "place": pl.String}, orient="row").write_parquet)
     return {
-        "competition": name,
+        "competition": competition.name,
         "holds": checked.holds,
         "labelled": labelled,
         "unlabelled": competition.unlabelled,

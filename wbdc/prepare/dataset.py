@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from wbdc.competitions import Competition, open_competition
 from wbdc.core.errors import IntegrityBroken, UsageFault
 from wbdc.core.files import SEAL, publish_json, read_json
 from wbdc.core.integrity import verify_seal
@@ -42,6 +44,11 @@ class Prepared:
     def hash(self) -> str:
         """The name that stands for the data, its checks and its folds."""
         return self.folder.name
+
+    @cached_property
+    def contest(self) -> Competition:
+        """The competition, from the copy of its file that was checked when the dataset was opened."""
+        return open_competition(self.facts["competition"], self.folder)
 
     def parts(self, split: str) -> list[Path]:
         """List the tables of a split, each of the next `PART` rows: id, one column per text field, label, frames (stored)."""

@@ -6,9 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wbdc import competitions
-from wbdc.competitions import Source
-from wbdc.core import plug
+from wbdc.competitions import Source, open_competition
 from wbdc.core.errors import DataInvalid
 from wbdc.core.findings import Findings
 from wbdc.data.archive import features, pictures
@@ -23,7 +21,10 @@ EVERYTHING = 1_000_000  # places a shard may name: all of them
 
 
 class Job(NamedTuple):
-    """What makes one shard, small enough to be sent to another machine. path: of the shard; start: row of its first video; threads: that read."""
+    """What makes one shard, small enough to be sent to another machine.
+
+    path: of the shard; competition: its name, or the path of its file; start: row of its first video; threads: that read.
+    """
 
     path: Path
     root: Path
@@ -45,7 +46,7 @@ def read(job: Job) -> tuple[dict[str, list[np.ndarray]], dict]:
 
     Raises DataInvalid for features of different widths.
     """
-    contest = plug.build(competitions, {"use": job.competition})
+    contest = open_competition(job.competition)
     sources = [contest.source(job.root, job.split, name) for name in job.ids]
     with ThreadPoolExecutor(job.threads) as pool:
         seen = list(pool.map(_features if job.holds == "features" else _pictures, sources, job.ids))

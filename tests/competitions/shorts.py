@@ -1,0 +1,58 @@
+"""Shorts: a contest of one CSV table with three text fields, classes of its own, accuracy, and a result with a header."""
+
+import csv
+from pathlib import Path
+
+from wbdc.competitions import Competition, Limits, Source, Stored, Video
+from wbdc.core.errors import ResultInvalid
+from wbdc.core.files import publish_bytes
+
+HEADER = ["video", "genre"]
+
+
+class Shorts(Competition):
+    """Three genres; the score is the accuracy."""
+
+    fields = ("headline", "speech", "tags")
+    labelled, test = "train", "final"
+    limits = Limits(items=12, seconds=600.0)
+    label_name = "genre"
+    components = ("accuracy",)
+
+    def frames(self, root):
+        return "jpeg"
+
+    def splits(self, root):
+        return ["final", "train"]
+
+    def videos(self, root, split, findings, progress=lambda done, of: None):
+        for row in csv.DictReader((root / "shorts.csv").read_text(encoding="utf-8").splitlines()):
+            if row["split"] == split:
+                yield Video(row["id"], self.read_fields(row, findings), row["genre"] or None, self.source(root, split, row["id"]))
+
+    def read_fields(self, item, findings):
+        return {field: item.get(field) or "" for field in self.fields}
+
+    def source(self, root, split, name):
+        return Source(Path(root, split, f"{name}.zip"))
+
+    def stored(self, root, split):
+        for path in sorted((root / split).glob("*.zip")):
+            yield Stored(path.stem, path.name, path.stat().st_size, path.stat().st_mtime_ns)
+
+    def classes(self, root):
+        return ["comedy", "drama", "news"]
+
+    def score(self, truth, said, classes=None):
+        hits = sum(map(str.__eq__, truth, said)) / max(1, len(truth))
+        return {"accuracy": hits, "mean": hits}
+
+    def write(self, ids, labels, path):
+        publish_bytes(path, "".join(f"{a},{b}\n" for a, b in [HEADER, *zip(ids, labels)]).encode())
+
+    def read(self, path, ids, classes):
+        header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
+        answers = dict(rows)
+        if header != HEADER or sorted(a for a, _ in rows) != sorted(ids) or not {*answers.values()} <= {*classes}:
+            raise ResultInvalid(f"{path} is not the header {','.join(HEADER)} and one known genre for each test video")
+        return [answers[name] for name in ids]
