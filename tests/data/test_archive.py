@@ -1,6 +1,8 @@
 """Archives of strangers: frames chosen from the whole video, in the order of time, and no fault that ends a run."""
 
 import base64
+import contextlib
+import errno
 import io
 import json
 import math
@@ -246,6 +248,12 @@ class Evil:
         return os.mkdir, ("evil",)
 
 
+def signed(count: int) -> bytes:
+    """A .npy header on which Python's parser raises MemoryError."""
+    header = b"{'descr': '<f2', 'fortran_order': False, 'shape': (" + b"-" * count + b"12, 5), }\n"
+    return b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header
+
+
 UNFIT = {
     "a pickle": small.numbers(np.array([Evil()], object)),
     "not a number": infinite(ROWS, float("nan")),
@@ -260,6 +268,10 @@ UNFIT = {
     "a header alone": small.numbers(ROWS)[:40],
     "a header that does not end": small.numbers(ROWS).replace(b"}", b"("),
     "a lying shape": small.numbers(ROWS).replace(b"(12, 5)", b"(9**9, 5)"),
+    "a shape of terabytes": small.numbers(ROWS).replace(b"(12, 5), }      ", b"(999999999999,5)}"[:16]),
+    "a negative shape": small.numbers(ROWS).replace(b"(12, 5), }", b"(-1, 5), }"),
+    "a header of 6,000 signs": signed(6000),
+    "an unknown version": small.numbers(ROWS).replace(b"NUMPY\1", b"NUMPY\7"),
     "nothing": b"",
 }  # fmt: skip
 
@@ -269,6 +281,46 @@ def test_fault_12_features_that_are_none_are_counted_and_nothing_is_unpickled(tm
     monkeypatch.chdir(tmp_path)
     rows, counts = feats(tmp_path / "f.zip", {"a.npy": UNFIT[name]})
     assert rows.shape == (0, 0) and counts == {"archive.broken": 1} and not (tmp_path / "evil").exists()
+
+
+def test_features_of_any_layout(tmp_path):
+    for rows in (np.asfortranarray(ROWS), ROWS[::2, ::-1], ROWS.astype(">f4"), ROWS[:0]):
+        read, counts = feats(tmp_path / "f.zip", {"a.npy": small.numbers(rows)})
+        assert np.array_equal(read, rows) and not counts
+
+
+SHORT = [MemoryError(), OSError(errno.ENOMEM, "no memory"), OSError(errno.EMFILE, "too many open files")]
+
+
+@pytest.mark.parametrize("error", SHORT, ids=str)
+@pytest.mark.parametrize("place", ["open", "read"])
+def test_fault_23_too_little_memory_is_not_a_damaged_archive(tmp_path, monkeypatch, error, place):
+    def fail(*given, **named):
+        raise error
+
+    small.pack(tmp_path / "f.zip", {"a.npy": small.numbers(ROWS), "1.jpg": FRAMES["1.jpg"]})
+    archive._shared.cache_clear()
+    if place == "open":
+        monkeypatch.setattr(archive.zipfile, "ZipFile", fail)
+    else:
+        monkeypatch.setattr(archive.zipfile.ZipExtFile, "read", fail)
+    for source, read_one in ((Source(tmp_path / "f.zip", "a.npy"), features), (Source(tmp_path / "f.zip"), pictures)):
+        found = Findings()
+        with pytest.raises(type(error)):
+            read_one(source, 3, found)
+        assert not found.counts
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_fault_23_a_dictionary_of_gigabytes_is_damage_and_too_little_memory_is_not(tmp_path, monkeypatch, short):
+    def fail(*given):
+        raise MemoryError
+
+    small.pack(tmp_path / "f.zip", {"1.jpg": FRAMES["1.jpg"]}, zipfile.ZIP_LZMA)
+    monkeypatch.setattr(archive.zipfile.LZMADecompressor, "decompress", fail)
+    monkeypatch.setattr(archive, "is_memory_short", lambda: short)
+    with pytest.raises(MemoryError) if short else contextlib.nullcontext():
+        assert read(tmp_path / "f.zip") == ([b""], {"frame.unreadable": 1})
 
 
 def test_features_that_are_not_there(tmp_path):

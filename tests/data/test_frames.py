@@ -1,5 +1,6 @@
 """Frames: pixels equal those of the usual path, and a damaged picture is counted and left out."""
 
+import contextlib
 import io
 import json
 import random
@@ -221,6 +222,64 @@ def test_fault_13_a_damaged_picture_is_counted_and_left_out(name):
     """Half a picture is no picture: gray bands are not trained on. A PNG half read was taken once its EXIF block had been asked for."""
     pixels, counts = seen(DAMAGED[name])
     assert pixels is None and counts.pop("frame.format", 1) == 1 and counts == {"frame.damaged": 1}
+
+
+SHORT = [MemoryError(), ValueError("Insufficient memory (case 4)"), RuntimeError("Pixel allocation failed: Out of memory"), OSError("out of memory")]
+
+
+@pytest.mark.parametrize("error", SHORT, ids=str)
+def test_fault_23_too_little_memory_is_not_a_damaged_picture(monkeypatch, error):
+    def fail(*given, **named):
+        raise error
+
+    monkeypatch.setattr(frames.simplejpeg, "decode_jpeg", fail)
+    found = Findings()
+    for read in (lambda: decode(PHOTO, look(), found), lambda: prove(PHOTO, found)):
+        with pytest.raises(type(error)):
+            read()
+    assert not found.counts
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_fault_23_a_webp_that_cannot_be_opened_is_damaged_only_when_memory_is_left(monkeypatch, short):
+    broken = DAMAGED["half a WebP"]
+    monkeypatch.setattr(frames, "is_memory_short", lambda: short)
+    with pytest.raises(MemoryError) if short else contextlib.nullcontext():
+        assert seen(broken[:100]) == (None, {"frame.damaged": 1})
+
+
+UNDER_A_LIMIT = """
+import io, resource
+import numpy as np
+from PIL import Image
+from wbdc.core.findings import Findings
+from wbdc.core.out_of_memory import is_out_of_memory
+from wbdc.data.frames import prove
+
+stream = io.BytesIO()
+Image.effect_noise((3000, 3000), 50).convert("RGB").save(stream, "{form}")
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+filler = []
+resource.setrlimit(resource.RLIMIT_AS, (size + 2**20, -1))
+try:
+    while True:  # what the allocator holds back is used up first
+        filler.append(bytearray(2**20))
+except MemoryError:
+    pass
+found, raised = Findings(), None
+try:
+    prove(stream.getvalue(), found)
+except Exception as error:
+    raised = is_out_of_memory(error)
+resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+print(raised, found.counts)
+"""
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_fault_23_a_picture_under_a_memory_limit(form):
+    ran = small.python(UNDER_A_LIMIT.format(form=form))
+    assert ran.stdout.startswith("True Counter(") and "frame.damaged" not in ran.stdout, ran.stderr
 
 
 def test_an_empty_frame_was_counted_where_it_was_read():

@@ -1,17 +1,40 @@
 """Out of memory: how it is recognized, and in how many parts a batch that did not fit is computed."""
 
 from wbdc.core.errors import OutOfResources
+from wbdc.core.files import EXHAUSTED
 
-# of torch's CPU and CUDA allocators, of cuBLAS and cuDNN, and of the system
-MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "Cannot allocate memory", "failed to map segment")
+# of torch's CPU and CUDA allocators, of cuBLAS and cuDNN, of libavif, and of the system
+MESSAGES = (
+    "out of memory", "Out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED",
+    "Cannot allocate memory", "failed to map segment",
+)  # fmt: skip
+LIBJPEG = "Insufficient memory (case"  # simplejpeg raises it as a ValueError
 MAX_PARTS = 8  # a batch is halved three times
+PROBE_BYTES = 2**28
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that the memory of the CPU or the GPU ran out: torch.OutOfMemoryError is a RuntimeError."""
     if isinstance(error, MemoryError):
         return True
+    if isinstance(error, ValueError):
+        return str(error).startswith(LIBJPEG)
     return isinstance(error, (RuntimeError, OSError, ImportError)) and any(message in str(error) for message in MESSAGES)
+
+
+def raise_if_exhausted(error: BaseException) -> None:
+    """Raise an error of a reader again when this machine lacks memory or file handles: the data are not damaged."""
+    if is_out_of_memory(error) or getattr(error, "errno", None) in EXHAUSTED:
+        raise error
+
+
+def is_memory_short() -> bool:
+    """Try to allocate 256 MiB. For errors that mean damaged data as well as too little memory."""
+    try:
+        bytearray(PROBE_BYTES)
+    except MemoryError:
+        return True
+    return False
 
 
 class Parts:

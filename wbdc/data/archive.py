@@ -1,6 +1,7 @@
 """Archives of frames: what a zip or a feature file holds, read without trusting it."""
 
 import io
+import math
 import os
 import re
 import stat
@@ -14,6 +15,7 @@ import numpy as np
 from wbdc.competitions import CLIPS, Source
 from wbdc.core.files import open_regular
 from wbdc.core.findings import Findings
+from wbdc.core.out_of_memory import is_memory_short, raise_if_exhausted
 from wbdc.data.choice import BROKEN, MOST_FILE, MOST_FRAMES, choose
 from wbdc.data.clips import clip_pictures
 
@@ -23,6 +25,11 @@ MOST_BYTES = 64 * 2**20  # of one member, once expanded
 MOST_VIDEO = 2**27  # of the frames of one video together, once expanded
 MOST_DIRECTORY = 2**22  # of an archive's list of members: 400 bytes each for as many as are allowed
 BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the methods that zipfile stops at the size asked for
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    (3, 0): np.lib.format.read_array_header_2_0,  # differs only in names of fields, which no features have
+}
 SIP = 16  # compressed bytes at a time of the other methods: 46 bytes of bzip2 can be 45 MB
 
 
@@ -57,6 +64,7 @@ def pictures(source: Source, most: int, findings: Findings) -> list[bytes]:
     except FileNotFoundError:
         findings.add("archive.missing", place)
     except BROKEN as error:
+        raise_if_exhausted(error)
         findings.add("archive.broken", f"{place}: {error}")
     return []
 
@@ -67,7 +75,7 @@ def features(source: Source, most: int, findings: Findings) -> np.ndarray:
     try:
         now = source.path.stat()
         archive = _shared(source.path, os.getpid(), (now.st_ino, now.st_size, now.st_mtime_ns))
-        rows = np.lib.format.read_array(io.BytesIO(_expand(archive, archive.getinfo(source.member))), allow_pickle=False)
+        rows = _read_array(_expand(archive, archive.getinfo(source.member)))
         if rows.ndim != 2 or rows.dtype.kind != "f":
             raise ValueError(f"shape {rows.shape} of {rows.dtype}, not (frames, D) of floats")
         with np.errstate(over="ignore"):
@@ -78,6 +86,7 @@ def features(source: Source, most: int, findings: Findings) -> np.ndarray:
     except (KeyError, FileNotFoundError):
         findings.add("archive.missing", place)
     except BROKEN as error:
+        raise_if_exhausted(error)
         findings.add("archive.broken", f"{place}: {error}")
     return np.zeros((0, 0), np.float16)
 
@@ -105,7 +114,31 @@ def _expand(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
         if entry.compress_type in BOUNDED:
             return member.read(entry.file_size)
         member.MIN_READ_SIZE = SIP
-        return b"".join(iter(lambda: member.read(SIP), b""))
+        try:
+            return b"".join(iter(lambda: member.read(SIP), b""))
+        except MemoryError as error:
+            if is_memory_short():
+                raise
+            raise ValueError("declares a dictionary of gigabytes") from error  # LZMA allocates it
+
+
+def _read_array(data: bytes) -> np.ndarray:
+    """Read a .npy file without a copy. Raises one of `BROKEN`, also for a shape larger than the file."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    read_header = HEADERS.get(version)
+    if read_header is None:
+        raise ValueError(f"version {version} of the .npy format")
+
+    try:
+        shape, by_columns, kind = read_header(file)
+    except MemoryError as error:  # Python's parser, on thousands of nested signs
+        raise ValueError("its header is too deeply nested") from error
+    if any(side < 0 for side in shape):
+        raise ValueError(f"shape {shape}")
+
+    numbers = np.frombuffer(data, kind, math.prod(shape), file.tell())
+    return numbers.reshape(shape, order="F" if by_columns else "C")
 
 
 def _listed(archive: zipfile.ZipFile, place: str, findings: Findings) -> list[zipfile.ZipInfo]:
@@ -164,6 +197,7 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, size: int, place: 
     try:
         data = _expand(archive, entry)
     except BROKEN as error:
+        raise_if_exhausted(error)
         findings.add("frame.unreadable", f"{where}: {error}")
         return b""
     if not data:

@@ -13,6 +13,7 @@ import simplejpeg
 from wbdc.core.errors import EnvironmentLacks
 from wbdc.core.files import open_regular
 from wbdc.core.findings import Findings
+from wbdc.core.out_of_memory import is_memory_short, is_out_of_memory, raise_if_exhausted
 from wbdc.data.choice import BROKEN, MOST_FILE, MOST_FRAMES, choose
 from wbdc.data.frames import MOST_PIXELS
 
@@ -48,6 +49,10 @@ def clip_pictures(path: Path, most: int, findings: Findings) -> list[bytes]:
     except FileNotFoundError:
         findings.add("archive.missing", place)
     except (*BROKEN, av.FFmpegError) as error:
+        if not isinstance(error, av.FFmpegError):
+            raise_if_exhausted(error)
+        elif is_out_of_memory(error) and is_memory_short():
+            raise  # FFmpeg also fails so when a damaged file declares an absurd length
         findings.add("frame.unreadable" if encoded else "archive.broken", f"{place}: {error}")
     return [encoded[i] for i in choose(len(encoded), most)]
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageFile
 
 from wbdc.core.findings import Findings
 from wbdc.core.look import Look
+from wbdc.core.out_of_memory import is_memory_short, raise_if_exhausted
 
 MOST_PIXELS = 64_000_000  # larger pictures are refused by their header, before any memory is taken
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # half a picture is a fault to count, not gray to train on
@@ -30,8 +31,9 @@ SHORTEST = {0xC0: 11, 0xC1: 11, 0xC2: 11, 0xE0: 16, 0xEE: 14}  # bytes; of short
 PLAIN = ((8, 1, b""), (8, 3, b"\x11\x11"))  # bits, channels, sampling of all channels but the first
 ORIENTATION = 0x0112
 UPRIGHT = dict(enumerate(("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"), 2))
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, ArithmeticError, MemoryError, TypeError, LookupError,
+BROKEN = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, ArithmeticError, TypeError, LookupError,
           struct.error, Image.DecompressionBombError)  # fmt: skip
+WEBP_FAILED = "could not create decoder object"  # Pillow's words for damage and for too little memory
 
 
 def look_at(encoded: Sequence[bytes], look: Look, findings: Findings, place: str = "") -> np.ndarray:
@@ -85,10 +87,13 @@ def shape(picture: np.ndarray, look: Look) -> np.ndarray:
 
 @contextmanager
 def _surviving(findings: Findings, place: str) -> Iterator[None]:
-    """Count a damaged picture instead of failing on it."""
+    """Count a damaged picture instead of failing on it. Raises what says that memory ran out."""
     try:
         yield
     except BROKEN as error:
+        raise_if_exhausted(error)
+        if str(error) == WEBP_FAILED and is_memory_short():
+            raise MemoryError(WEBP_FAILED) from error
         findings.add("frame.damaged", f"{place}: {str(error)[:80]}")
 
 

@@ -9,6 +9,7 @@ from wbdc.competitions import CLIPS, Competition
 from wbdc.core.errors import DataInvalid
 from wbdc.core.files import digest
 from wbdc.core.findings import SHOWN, Findings
+from wbdc.core.out_of_memory import raise_if_exhausted
 from wbdc.data.archive import checksums
 from wbdc.data.choice import BROKEN
 from wbdc.prepare.catalogue import CATALOGUE
@@ -129,6 +130,7 @@ def _members(root: Path, name: str, ids: set[str], competition: Competition, fou
     try:
         present = checksums(path) if path.is_file() else []  # the shards count what is missing, video by video
     except BROKEN as error:
+        raise_if_exhausted(error)
         raise DataInvalid(f"{path} is no archive that can be read: {error}; copy or download it again") from error
     for member, state in present:
         print.update(f"{path.name}\0{member}\0{state}\n".encode(errors="surrogateescape"))
