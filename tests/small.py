@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -113,3 +114,17 @@ def python(script: str, *arguments: object, start: Callable = subprocess.run, **
     """Run a script in a process of its own, to be killed or limited there."""
     settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | settings
     return start([sys.executable, "-c", script, *map(str, arguments)], **settings)
+
+
+def soon(is_met: Callable[[], object], seconds: float = 20) -> object:
+    """Wait until something is the case, and return what it is by then."""
+    end = time.monotonic() + seconds
+    while not is_met() and time.monotonic() < end:
+        time.sleep(0.02)
+    return is_met()
+
+
+def pids_in(place: Path) -> list[int]:
+    """Read the process ids that a script wrote to the file `pids`."""
+    file = place / "pids"
+    return [int(line) for line in file.read_text().split()] if file.is_file() else []

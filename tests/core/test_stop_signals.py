@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small import python
+from small import pids_in, python, soon
 
 from wbdc.core.processes import began
 from wbdc.core.stop_signals import StopRequests
@@ -41,13 +41,6 @@ wait
 """
 
 
-def soon(met, seconds=20):
-    end = time.monotonic() + seconds
-    while not met() and time.monotonic() < end:
-        time.sleep(0.02)
-    return met()
-
-
 @contextlib.contextmanager
 def started(root: Path, how: str):
     """Start a command that runs a packed folder, which starts a process in a session of its own."""
@@ -56,7 +49,7 @@ def started(root: Path, how: str):
     environment = os.environ | {"TMPDIR": str(root / "tmp")}
     process = python(COMMAND, root, how, start=subprocess.Popen, env=environment)
     try:
-        assert soon(lambda: len(pids(root)) == 2 and list((root / "tmp").iterdir())), process.poll()
+        assert soon(lambda: len(pids_in(root)) == 2 and list((root / "tmp").iterdir())), process.poll()
         time.sleep(0.3)  # as long as it takes to see the processes
         yield process
     finally:
@@ -64,12 +57,8 @@ def started(root: Path, how: str):
         process.wait()
 
 
-def pids(root: Path) -> list[int]:
-    return [int(line) for line in (root / "pids").read_text().split()] if (root / "pids").is_file() else []
-
-
 def alive(root: Path) -> list[int]:
-    return [pid for pid in pids(root) if began(pid) and "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3]]
+    return [pid for pid in pids_in(root) if began(pid) and "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3]]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -12,6 +12,7 @@ import toys
 
 from wbdc.core.errors import Inconclusive, IntegrityBroken, OutOfResources, UsageFault
 from wbdc.core.files import publish_json, read_json
+from wbdc.core.processes import began
 from wbdc.submit import again
 from wbdc.submit.again import rerun, retrain
 from wbdc.submit.difference import REPORT, Answered
@@ -177,6 +178,32 @@ def test_nothing_goes_on_when_the_command_is_stopped(members, data, tmp_path):
         retrain(tmp_path / "submission", data, say=stop)
     assert time.perf_counter() - start < 30
     assert f"sleep 97.{os.getpid()}" not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+
+
+DAEMON = """
+(setsid sh -c 'echo $$ > "{place}/quiet"; exec sleep 60' 2>/dev/null &)
+(setsid sh -c 'echo $$ > "{place}/holds-stderr"; sleep 20; touch "{place}/waited-for"' &)
+while [ ! -s "{place}/quiet" ] || [ ! -s "{place}/holds-stderr" ]; do sleep 0.05; done
+echo started >&2
+"""
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["it ends", "it is stopped"])
+def test_daemons_of_train_sh_are_ended_and_make_nobody_wait(stopped, members, data, tmp_path):
+    """Their parents have ended and their session is another one: only a subreaper finds them."""
+    more = "sleep 60" if stopped else "exit 9"
+    pack(tmp_path / "s", members, **SAID, retrain=[DAEMON.format(place=tmp_path), more])
+
+    def say(line: str) -> None:
+        if stopped:
+            raise KeyboardInterrupt
+
+    fault, says = (KeyboardInterrupt, None) if stopped else (OutOfResources, "started")
+    with pytest.raises(fault, match=says):
+        retrain(tmp_path / "s", data, say=say)
+    daemons = [int((tmp_path / name).read_text()) for name in ("quiet", "holds-stderr")]
+    assert [began(daemon) for daemon in daemons] == [None, None]
+    assert not (tmp_path / "waited-for").exists()
 
 
 def test_a_package_run_twice_answers_the_same_bits(package, data):

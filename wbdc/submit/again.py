@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import os
-import signal
+import select
 import subprocess
 import sys
 import tempfile
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from wbdc.core.errors import Inconclusive, IntegrityBroken, UsageFault
 from wbdc.core.files import publish_json, read_json
-from wbdc.core.processes import end, tree
 from wbdc.ensemble.store import open_report
 from wbdc.serve.predict import WEIGHTS
 from wbdc.submit.difference import MOST, answers, ask, flat, origin, pairs, report, sampled
 from wbdc.submit.manifest import read_manifest
+from wbdc.submit.memory import Watch, start_contained
 from wbdc.submit.packed import Ran, failure
 from wbdc.submit.verify import verify
 from wbdc.submit.weights import TOWERS
@@ -26,6 +26,8 @@ TOLERANCE = 0.003  # by how much the WeChat contest of 2022 lets a retrained sco
 CLAIM = "retrain.json"  # says which package a work folder belongs to
 SCORE = "ensemble.score.mean"
 KEPT_SCORE = "kept_score"  # where members were dropped: of the others alone, which train.sh makes
+POLL_SECONDS = 0.2  # between two checks of whether train.sh has ended
+PIPE_BYTES = 1 << 16
 MISLEADING = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")  # would put other code before the package's
 
 
@@ -91,30 +93,39 @@ def _train(folder: Path, data: Path, work: Path, threads: int | None, say: Calla
     room = {name: value for name, value in os.environ.items() if name not in MISLEADING}
     room |= {"DATA": str(data.resolve()), "WORK": str(work.resolve()), "PYTHON": sys.executable}
     script, start, said = str(folder.resolve() / "train.sh"), time.perf_counter(), []
-    with _narrowed(threads):
-        process = subprocess.Popen(
-            ["sh", script],
-            env=room,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
-    with process:
-        try:
-            for line in process.stderr:
-                said.append(line)
-                say(line.rstrip())
-            code = process.wait()
-        finally:
-            if process.poll() is None:  # this process was stopped: nothing of it stays behind
-                end(tree(process.pid))  # also what left its group, such as a packed folder that is being timed
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+    settings = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with contextlib.ExitStack() as stack:
+        with _narrowed(threads):
+            contained = start_contained(["sh", script], env=room, **settings)
+            process, watch = stack.enter_context(contained)
+        for line in _read_lines(process, watch):
+            said.append(line + "\n")
+            say(line.rstrip())
+        code = process.wait()
     if code:
         raise failure(Ran(code, time.perf_counter() - start, "".join(said)))
+
+
+def _read_lines(process: subprocess.Popen, watch: Watch) -> Iterator[str]:
+    """Yield the lines of a process's stderr. Once it has ended, what it left running is ended too:
+    a daemon that holds the pipe open would make this wait for ever.
+    """
+    rest = b""
+    with process.stderr as pipe:
+        while True:
+            ended = process.poll() is not None
+            if ended:
+                watch.kill()
+
+            ready = select.select([pipe], [], [], POLL_SECONDS)[0]
+            chunk = os.read(pipe.fileno(), PIPE_BYTES) if ready else b""
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from (line.decode(errors="replace") for line in lines)
+
+            if not chunk and (ready or ended):
+                break
+    if rest:
+        yield rest.decode(errors="replace")
 
 
 @contextlib.contextmanager

@@ -3,9 +3,11 @@
 import contextlib
 import ctypes
 import os
+import signal
+import subprocess
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from wbdc.core.processes import began, end, read_number, tree
@@ -59,9 +61,10 @@ class Watch(threading.Thread):
             return False
 
     def stop(self) -> int:
-        """End, and return the peak."""
+        """End, if it was started, and return the peak."""
         self._over.set()
-        self.join()
+        if self.ident is not None:
+            self.join()
         return self.peak
 
     def kill(self) -> None:
@@ -95,6 +98,28 @@ def adopt_orphans() -> Iterator[set[int]]:
         yield set(tree(os.getpid())[1:])
     finally:
         prctl(SET_CHILD_SUBREAPER, ctypes.c_ulong(before.value), 0, 0, 0)
+
+
+@contextlib.contextmanager
+def start_contained(
+    command: Sequence[str], **settings: object
+) -> Iterator[tuple[subprocess.Popen, Watch]]:
+    """Start a command in a session of its own. When the block ends, every process that it started
+    ends too, daemons included.
+
+    settings: as `subprocess.Popen` takes them. The watch measures memory once it is started.
+    """
+    with adopt_orphans() as known:
+        process = subprocess.Popen(command, start_new_session=True, **settings)
+        watch = Watch(process.pid, known)
+        try:
+            yield process, watch
+        finally:
+            watch.stop()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            watch.kill()
+            process.wait()
 
 
 def _shared(process: int) -> int:

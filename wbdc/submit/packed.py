@@ -1,9 +1,7 @@
 """Run a packed folder as the judge would: a fresh process, a clean room, nothing of the author's tree, cache or home."""
 
-import contextlib
 import functools
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,7 +13,7 @@ from typing import NamedTuple
 from wbdc.core.errors import EnvironmentLacks, Inconclusive, IntegrityBroken, OutOfResources, WbdcError
 from wbdc.core.files import publish_bytes
 from wbdc.submit.machine_load import CpuMeter, CpuUse
-from wbdc.submit.memory import Watch, adopt_orphans
+from wbdc.submit.memory import start_contained
 
 KEPT = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TMPDIR")  # of this process's environment; nothing else is passed on
 UNREACHABLE = 9
@@ -67,23 +65,18 @@ def run_packed(
         if deadline is not None:
             room |= {"DATA": str(data.resolve()), "RESULT": str(out.resolve()), "DEADLINE": f"{deadline:g}"}
         start, meter = time.perf_counter(), CpuMeter()
-        with tempfile.TemporaryFile() as said, adopt_orphans() as known:  # a file: of a pipe the end would only come with that of the last process that holds it
-            process = subprocess.Popen(command, cwd="/", env=room, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True)
-            watch = Watch(process.pid, known)
-            watch.start()
-            try:
-                process.wait(timeout)
-            except subprocess.TimeoutExpired as error:
-                raise Inconclusive(f"the packed folder did not end within {timeout:.0f} s; give a smaller sample (--sample) or more time (--cap)") from error
-            finally:  # nothing that it started stays behind
+        with tempfile.TemporaryFile() as said:  # a file: of a pipe the end would only come with that of the last process that holds it
+            settings = {"cwd": "/", "env": room, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": said}
+            with start_contained(command, **settings) as (process, watch):
+                watch.start()
+                try:
+                    process.wait(timeout)
+                except subprocess.TimeoutExpired as error:
+                    raise Inconclusive(f"the packed folder did not end within {timeout:.0f} s; give a smaller sample (--sample) or more time (--cap)") from error
                 seconds = time.perf_counter() - start
-                peak = watch.stop()
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                watch.kill()
-                process.wait()
+
             said.seek(0)
-            ran = Ran(process.returncode, seconds, said.read().decode(errors="replace"), peak, watch.samples, meter.read())
+            ran = Ran(process.returncode, seconds, said.read().decode(errors="replace"), watch.peak, watch.samples, meter.read())
     if ran.code:
         raise failure(ran)
     return ran

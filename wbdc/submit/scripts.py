@@ -190,8 +190,24 @@ WORK=$(cd "${WORK:-work}" && pwd)
 if [ -z "${WBDC_WEIGHTS:-}" ] && [ -d "$HERE/opensource_models" ]; then WBDC_WEIGHTS="$HERE/opensource_models"; fi
 if [ -n "${WBDC_WEIGHTS:-}" ]; then WBDC_WEIGHTS=$(cd "$WBDC_WEIGHTS" && pwd); export WBDC_WEIGHTS; fi
 export DATA WORK PYTHONDONTWRITEBYTECODE=1
+# A signal that ends this script stops the command that runs, which would go on alone otherwise.
+COMMAND='' STOPPED=''
+trap 'STOPPED=1; [ -z "$COMMAND" ] || kill -TERM "$COMMAND" 2>/dev/null || :' HUP INT TERM
 # -P: the wbdc/ beside this script only serves, and must not be found first
-wbdc() { PYTHONPATH="$HERE/source" "${PYTHON:-python3}" -P -m wbdc "$@"; }
+wbdc() {
+    [ -z "$STOPPED" ] || exit 11
+    PYTHONPATH="$HERE/source" "${PYTHON:-python3}" -P -m wbdc "$@" &
+    COMMAND=$! CODE=0
+    [ -z "$STOPPED" ] || kill -TERM "$COMMAND" 2>/dev/null || :
+    wait "$COMMAND" || CODE=$?
+    while [ "$CODE" -gt 128 ] && kill -0 "$COMMAND" 2>/dev/null; do  # a signal ends `wait` early
+        CODE=0
+        wait "$COMMAND" || CODE=$?
+    done
+    COMMAND=''
+    [ -z "$STOPPED" ] || exit 11
+    return "$CODE"
+}
 cd "$HERE"
 @COMMANDS@
 """
