@@ -1,6 +1,8 @@
 """A contest in a file of the user's own: found from any folder, saved with all that is made for it, and verified."""
 
 import csv
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -129,3 +131,36 @@ def test_an_opened_contest_knows_its_file_from_any_folder(tmp_path, monkeypatch)
     assert copy.read_bytes() == SOURCE.read_bytes()
     wechat = open_competition("wechat2022")
     assert (wechat.name, wechat.file, wechat.source_hash, wechat.save(tmp_path)) == ("wechat2022", None, "", [])
+
+
+def train(home: Path, work: Path, *more: object) -> dict:
+    kit = home / "own" / "short.toml"
+    return toys.told("train", "--kit", kit, "--fold", 0, "--work", work, "--threads", 1, "--set", "train.epochs=1", *more)
+
+
+def test_a_run_holds_the_contest_and_its_saved_kit_makes_the_same_run(team, work, tmp_path, monkeypatch):
+    from wbdc.train.runs import open_run
+
+    monkeypatch.chdir(tmp_path)
+    run = train(team, work)["run"]
+    fold = work / "runs" / run / "fold-0"
+    assert (fold / "shorts.py").read_bytes() == SOURCE.read_bytes()
+    assert open_run(work, run).contest.file == fold / "shorts.py"
+    assert "shorts.py" in open_run(work, run).folds()["0"]["files"]
+    copy = tmp_path / "kits" / "short.json"  # as in a package: the kit under its own name, the contest beside it
+    shutil.copytree(fold, copy.parent)
+    (copy.parent / "kit.json").rename(copy)
+    assert json.loads(copy.read_text())["competition"] == "./shorts.py"
+    assert toys.told("train", "--kit", copy, "--fold", 0, "--work", work, "--threads", 1, "--dry-run")["run"] == run
+
+
+@pytest.mark.parametrize("kit, sentence", [
+    ("dual_stream", "kit dual_stream is for wechat2022, but data .* were prepared for ./shorts.py"),
+    ("changed.toml", "kit changed is for .*/shorts.py, which is not the file that data .* were prepared with"),
+])  # fmt: skip
+def test_a_kit_that_does_not_fit_the_prepared_data_is_one_sentence(team, work, tmp_path, monkeypatch, kit, sentence):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shorts.py").write_text(SOURCE.read_text() + "# changed\n")
+    shutil.copyfile(team / "own" / "short.toml", tmp_path / "changed.toml")
+    result = toys.wbdc("train", "--kit", kit, "--fold", 0, "--work", work, "--dry-run", *(["--tiny"] if kit == "dual_stream" else []))
+    assert result.exit_code == 2 and re.search(sentence, result.stderr) and len(result.stderr.splitlines()) == 1

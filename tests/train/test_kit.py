@@ -314,7 +314,7 @@ def test_plug_files_of_one_name_are_saved_packed_and_loaded_apart(two_losses, he
     prepared = open_prepared(ready)
     run = open_stage(here / "work", "train", two_losses, prepared)
     fold = run.fold("all")
-    save(fold, assemble(two_losses, prepared, 0), run, two_losses, [])
+    save(fold, assemble(two_losses, prepared, 0), run, two_losses, two_losses.contest, [])
     assert type(load(fold).model.fusion).__name__ == "Late"
 
     seal(fold, {})

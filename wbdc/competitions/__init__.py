@@ -1,6 +1,7 @@
 """Competitions: each file holds what one contest fixes, and nothing that a team chooses."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from hashlib import sha256
@@ -171,9 +172,9 @@ def open_competition(use: str, folder: Path | None = None) -> Competition:
     folder: where a relative path starts, the current folder by default. What is prepared, trained, blended
     or packed holds a copy of the file, so a saved contest is opened from the folder that names it.
     """
-    if not use.endswith(".py"):
+    if not isinstance(use, str) or not use.endswith(".py"):
         return plug.build(sys.modules[__name__], {"use": use})
-    file = ((folder or Path()) / use).absolute()
+    file = Path(os.path.abspath((folder or Path()) / use))
     if not file.is_file():
         raise UsageFault(f"no competition at {file}; give the path of the file that defines it")
     contest = plug.build(sys.modules[__name__], {"use": str(file)})

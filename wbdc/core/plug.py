@@ -129,7 +129,8 @@ def _module(home: ModuleType, use: str, near: Path | None) -> ModuleType:
         raise UsageFault(f"no {kind(home)} at {path}; put the file beside the kit")
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]  # members of an ensemble bring plugs of one name
     name = f"wbdc_plug_{place}.{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, str(path)))
+    absolute = str(path.absolute())
+    spec = importlib.util.spec_from_file_location(name, absolute, loader=_Loader(name, absolute))
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module  # as dataclasses and inspect expect of every module
     try:

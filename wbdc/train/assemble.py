@@ -1,5 +1,6 @@
 """From a kit and a prepared dataset to a model with its first weights, and the way it reads."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -38,7 +39,7 @@ def assemble(kit: Kit, prepared: Prepared, seed: int) -> Assembled:
 
     Raises UsageFault for settings that do not fit, EnvironmentLacks when pretrained weights are not on this machine.
     """
-    check_fields(kit, prepared)
+    check_contest(kit, prepared)
     torch.manual_seed(seed)
     tables, folder = kit.tables, find_trunk(kit.tables["trunk"]["model"]) if "model" in kit.tables["trunk"] else None
     text = {k: v for k, v in tables["text"].items() if k != "vocabulary"}
@@ -61,9 +62,19 @@ def assemble(kit: Kit, prepared: Prepared, seed: int) -> Assembled:
     return Assembled(model, Reading(reader, vision.look, vision.frames), text, {**said, "vision": vision.loaded}, pretrained)
 
 
-def check_fields(kit: Kit, prepared: Prepared) -> None:
-    """Refuse a kit that reads text fields which the prepared data does not have. Raises UsageFault."""
+def check_contest(kit: Kit, prepared: Prepared) -> None:
+    """Refuse a kit of another competition, or that reads text fields which the prepared data does not have. Raises UsageFault."""
     known = prepared.facts["fields"]
+    if kit.contest.name != prepared.facts["competition"]:
+        raise UsageFault(
+            f"kit {kit.name} is for {kit.contest.name}, but data {prepared.hash} were prepared for {prepared.facts['competition']} "
+            f"(text fields: {', '.join(known) or 'none'}); choose another kit or, with --prepared, other data, or set competition and text.fields"
+        )
+    if kit.contest.source_hash != prepared.contest.source_hash:
+        raise UsageFault(
+            f"kit {kit.name} is for {kit.contest.file}, which is not the file that data {prepared.hash} were prepared with; "
+            f"run `wbdc prepare --competition {shlex.quote(str(kit.contest.file))}`, or choose other data with --prepared"
+        )
     if missing := [field for field in kit.tables["text"]["fields"] if field not in known]:
         raise UsageFault(
             f"kit {kit.name} is for {kit.tables['competition']} and reads the text field {missing[0]!r}, which the prepared data of "

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from wbdc import competitions
-from wbdc.core import plug
+from wbdc.competitions import Competition
 from wbdc.core.device import find_precision
 from wbdc.core.files import publish, publish_bytes, publish_json
 from wbdc.nets.model import VideoClassifier
@@ -22,10 +21,10 @@ from wbdc.train.runs import OOF, Run, write_oof
 from wbdc.train.tricks import Trick
 
 
-def save(folder: Path, made: Assembled, run: Run, kit: Kit, tricks: list[Trick]) -> None:
+def save(folder: Path, made: Assembled, run: Run, kit: Kit, contest: Competition, tricks: list[Trick]) -> None:
     """Publish the weights that the tricks want judged, and all that rebuilds the model; put those weights into it.
 
-    Writes model.safetensors, model.json, tokenizer.json, kit.json and the kit's own plugs.
+    Writes model.safetensors, model.json, tokenizer.json, kit.json, the kit's own plugs and the contest's file, if any.
     """
     model = made.model
     with _evaluating(tricks):
@@ -37,6 +36,7 @@ def save(folder: Path, made: Assembled, run: Run, kit: Kit, tricks: list[Trick])
     publish_json(folder / "kit.json", tables)
     for name, path in kit.plugs().items():
         publish(folder / name, lambda temporary, path=path: shutil.copyfile(path, temporary))
+    contest.save(folder)
     serve = kit.serving()
     publish_json(
         folder / MODEL,
@@ -69,7 +69,7 @@ def _evaluating(tricks: list[Trick]) -> Iterator[None]:
         yield
 
 
-def judge(run: Run, folder: Path, fold: str, kit: Kit, made: Assembled, rows: Rows, held: np.ndarray, device: torch.device) -> dict:
+def judge(run: Run, folder: Path, fold: str, kit: Kit, contest: Competition, made: Assembled, rows: Rows, held: np.ndarray, device: torch.device) -> dict:
     """Predict the held-out videos on the path that serves, publish the predictions and return {"score", "official"}.
 
     held: positions of the videos. Judged on all of them at once: batches have no say in a score.
@@ -81,6 +81,5 @@ def judge(run: Run, folder: Path, fold: str, kit: Kit, made: Assembled, rows: Ro
     found, classes = found[places], run.facts["classes"]
     ids, truth = [rows.ids[i] for i in order[places]], [classes[c] for c in rows.label[order[places]]]
     write_oof(folder / OOF, ids, fold, truth, found)
-    contest = plug.build(competitions, {"use": run.facts["competition"]})
     said = [classes[c] for c in found.argmax(1)]
     return {"score": contest.score(truth, said, classes), "official": contest.score(truth, said)}

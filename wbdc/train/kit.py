@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from wbdc import competitions
-from wbdc.core import plug
+from wbdc.competitions import Competition, open_competition
 from wbdc.core.errors import UsageFault, hint
 from wbdc.core.files import sha256
-from wbdc.train.recipe import Serve, Stage, check
+from wbdc.train.recipe import Serve, Stage, check, check_tables
 
 MAX_DEPTH = 20  # of tables in a kit
 PACKAGED = [p for p in (Path(__file__).parents[1] / "kits", Path(__file__).parents[2] / "kits") if p.is_dir()][:1]  # in a wheel, in a checkout
@@ -21,11 +20,12 @@ PACKAGED = [p for p in (Path(__file__).parents[1] / "kits", Path(__file__).paren
 
 @dataclass(frozen=True)
 class Kit:
-    """name: of the file; folder: where "./plug.py" files lie; tables: the resolved recipe, every key checked."""
+    """name: of the file; folder: where "./plug.py" files lie; tables: the resolved recipe, every key checked; contest: whose videos it classifies."""
 
     name: str
     folder: Path
     tables: dict
+    contest: Competition
 
     def stage(self, name: str) -> Stage:
         """Return the settings of "pretrain" or "train". Raises UsageFault when the kit has none."""
@@ -67,7 +67,8 @@ class Kit:
         """
         uses = {t["use"] for t in self._plug_tables() if t["use"].endswith(".py")}
         paths = {use: Path(os.path.abspath(self.folder / use)) for use in sorted(uses)}
-        counts = Counter(path.name for path in set(paths.values()))
+        contest = {self.contest.file} - {None}  # is saved under its own name
+        counts = Counter(path.name for path in contest | {*paths.values()})
         return {
             use: path.name if counts[path.name] == 1 else f"{path.stem}_{sha256(path)[:8]}.py"
             for use, path in paths.items()
@@ -112,10 +113,19 @@ def open_kit(name: str, *, tiny: bool = False, changes: tuple[str, ...] = ()) ->
     for change in changes:
         tables = _merge(tables, _change(change), one_field=change.replace(" ", "").startswith("text.fields."))
     folder = _plug_folder(tables, path.parent)
-    check(path.stem, folder, tables)
-    given, order = tables["text"]["fields"], plug.build(competitions, {"use": tables["competition"]}).fields
-    tables["text"]["fields"] = {field: given[field] for field in order if field in given}  # also when a saved kit.json has sorted its keys
-    return Kit(path.stem, folder, tables)
+    check_tables(path.stem, tables)
+    contest = _open_contest(tables["competition"], path.parent)
+    tables["competition"] = contest.name
+    check(path.stem, folder, tables, contest)
+    given = tables["text"]["fields"]
+    tables["text"]["fields"] = {field: given[field] for field in contest.fields if field in given}  # also when a saved kit.json has sorted its keys
+    return Kit(path.stem, folder, tables, contest)
+
+
+def _open_contest(use: object, beside: Path) -> Competition:
+    """Open a kit's competition: a name, or a file beside the kit, or else from the current folder."""
+    here = isinstance(use, str) and not _is_file(beside / use) and _is_file(Path(use))
+    return open_competition(use, Path() if here else beside)
 
 
 def _plug_folder(tables: dict, beside: Path) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from wbdc import competitions
+from wbdc.competitions import Competition
 from wbdc.core import plug
 from wbdc.core.device import PRECISIONS
 from wbdc.core.errors import UsageFault, hint
@@ -61,8 +61,8 @@ def text(tokenizer: object, *, fields: dict[str, int], length: int = 256, tail: 
     """State what [text] may set: what TextReader takes, and how to learn a vocabulary when no pretrained one is used."""
 
 
-def check(name: str, folder: Path, tables: dict) -> None:
-    """Refuse a kit with an unknown, unused or missing setting. Builds nothing. Raises UsageFault."""
+def check_tables(name: str, tables: dict) -> None:
+    """Refuse a kit with an unknown table, or without a table that it needs. Raises UsageFault."""
     known = ["about", "competition", *TABLES]
     for key in tables:
         if key not in known:
@@ -72,7 +72,10 @@ def check(name: str, folder: Path, tables: dict) -> None:
     for key in ("competition", "text", "trunk", "vision", "fusion", "train"):
         if key not in tables:
             raise UsageFault(f"kit {name} needs {key!r}")
-    contest = plug.build(competitions, {"use": tables["competition"]})
+
+
+def check(name: str, folder: Path, tables: dict, contest: Competition) -> None:
+    """Refuse a kit with an unknown, unused or missing setting. Builds nothing. Raises UsageFault."""
     for key, target in (("text", text), ("trunk", trunk), ("pretrain", Stage), ("train", Stage), ("serve", Serve)):
         if key in tables:
             plug.check(f"kit {name}: {key}", target, tables[key])
@@ -114,7 +117,7 @@ def _check_values(where: str, table: dict) -> None:
         raise UsageFault(f"{where}: no precision called {precision!r}{hint(precision, known)}")
 
 
-def _check_text(name: str, tables: dict, contest: competitions.Competition) -> None:
+def _check_text(name: str, tables: dict, contest: Competition) -> None:
     if ("model" in tables["trunk"]) == ("architecture" in tables["trunk"]):
         raise UsageFault(f"kit {name}: trunk takes either model (pretrained) or architecture (random weights)")
     if ("vocabulary" in tables["text"]) != ("architecture" in tables["trunk"]):

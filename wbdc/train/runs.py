@@ -1,11 +1,13 @@
 """Runs on disk: what identifies one, and what its folds hold."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from wbdc.competitions import Competition, open_competition
 from wbdc.core.errors import IntegrityBroken, UsageFault, hint
 from wbdc.core.files import digest, publish, read_json, sealed, sha256
 from wbdc.core.integrity import verify_seal
@@ -36,6 +38,15 @@ class Run:
     def name(self) -> str:
         """The name that users and ensembles call it by."""
         return self.folder.name
+
+    @cached_property
+    def contest(self) -> Competition:
+        """The competition, from the copy of its file in the first finished fold. Raises IntegrityBroken when that is damaged."""
+        name = self.facts["competition"]
+        folder = self.fold(next(iter(self.folds()), ALL))
+        if name.endswith(".py"):
+            verify_seal(folder, (Path(name).name,))
+        return open_competition(name, folder)
 
     def folds(self) -> dict[str, dict]:
         """Return the finished folds and their facts: {"0": {...}, "all": {...}}."""

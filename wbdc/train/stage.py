@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from wbdc.competitions import Competition
 from wbdc.core import plug
 from wbdc.core.device import called, find_precision
 from wbdc.core.errors import Stopped, UsageFault
@@ -23,7 +24,7 @@ from wbdc.prepare.view import open_view
 from wbdc.train import objectives as objective_plugs
 from wbdc.train import state
 from wbdc.train import tricks as trick_plugs
-from wbdc.train.assemble import Assembled, assemble, check_fields, start_from
+from wbdc.train.assemble import Assembled, assemble, check_contest, start_from
 from wbdc.train.finish import judge, save
 from wbdc.train.fit import fit
 from wbdc.train.kit import Kit
@@ -71,10 +72,10 @@ def open_stage(work: Path, stage: str, kit: Kit, prepared: Prepared, *, seed: in
     """Return the run that a stage of a kit on a dataset is; its first fold makes it on disk."""
     if without not in (None, "text", "frames"):
         raise UsageFault(f"--without takes text or frames, not {without!r}")
-    check_fields(kit, prepared)
+    check_contest(kit, prepared)
     _check_labels(stage, kit, prepared)
     name, facts = identify(stage, kit, prepared, seed=seed, without=without, source=source.name if source else None)
-    return Run(work / "runs" / name, {**facts, "classes": prepared.facts["classes"], "competition": kit.tables["competition"]})
+    return Run(work / "runs" / name, {**facts, "classes": prepared.facts["classes"], "competition": kit.contest.name})
 
 
 def _check_labels(stage: str, kit: Kit, prepared: Prepared) -> None:
@@ -108,10 +109,10 @@ def run_fold(run: Run, fold: str, kit: Kit, prepared: Prepared, machine: Machine
         rows = _rows(run, stage, prepared, made, machine, telling, kit)
         folds = prepared.folds() if run.facts["stage"] == "train" else np.full(len(rows.ids), -1)
         learned = np.flatnonzero(folds != int(fold)) if fold != ALL else np.arange(len(rows.ids))
-        facts = _train(run, folder, stage, made, rows, learned, machine, telling, kit)
+        facts = _train(run, folder, stage, made, rows, learned, machine, telling, kit, prepared.contest)
         held = np.flatnonzero(folds == int(fold)) if fold != ALL else np.array([], int)
         if len(held):
-            facts |= judge(run, folder, fold, kit, made, rows, held, machine.device)
+            facts |= judge(run, folder, fold, kit, prepared.contest, made, rows, held, machine.device)
         facts["command"] = command(run, fold)
         seal(
             folder, facts, [p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".json", ".parquet", ".py") and not p.name.startswith("state")]
@@ -162,7 +163,9 @@ def _rows(run: Run, stage: Stage, prepared: Prepared, made: Assembled, machine: 
     return Rows(ids, np.array(labels), views, np.array(places), run.facts["without"])
 
 
-def _train(run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, learned: np.ndarray, machine: Machine, telling: Telling, kit: Kit) -> dict:
+def _train(
+    run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, learned: np.ndarray, machine: Machine, telling: Telling, kit: Kit, contest: Competition
+) -> dict:  # fmt: skip
     """Fit the model and save its averaged weights; leave them in the model."""
     seed, device, precision = run.facts["seed"], machine.device, find_precision(stage.precision, machine.device)
     each = max(1, len(learned) // stage.batch)
@@ -211,7 +214,7 @@ def _train(run: Run, folder: Path, stage: Stage, made: Assembled, rows: Rows, le
             clip=stage.clip, seed=seed, start=start, before_step=lambda step: set_rates(optimizer, cosine(step, steps, stage.warmup)), after_step=after,
             on_skip=skip, on_cut=cut,
         )  # fmt: skip
-    save(folder, made, run, kit, tricks)
+    save(folder, made, run, kit, contest, tricks)
     said = {part: [name for name, _ in named] for part, named in dealt.items()}
     return {
         "steps": steps,
