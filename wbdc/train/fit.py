@@ -1,21 +1,18 @@
 """The one training loop, for pretraining and fine-tuning alike."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
 
 from wbdc.core.batch import Batch
-from wbdc.core.device import autocast
 from wbdc.core.errors import Diverged
-from wbdc.core.out_of_memory import Parts, is_out_of_memory
-from wbdc.core.plug import distinct_names
 from wbdc.nets.model import VideoClassifier
+from wbdc.train.gradients import BatchLoss, StepGradients
 from wbdc.train.objectives import Objective
 from wbdc.train.tricks import Outcome, Trick
 
-ADVICE = "lower batch in the kit, shorten text.length or take fewer vision.frames"
 PATIENCE = 3  # steps in a row whose loss may be not finite
 
 
@@ -51,95 +48,75 @@ def fit(
     a batch, differ. Raises OutOfResources when the parts do not fit either.
     """
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
-    weights = [p for group in optimizer.param_groups for p in group["params"]]
-    names, bad_ids = distinct_names(objectives), []
-    cuts, shares = Parts(), [1.0] * len(objectives)  # shares: of its batch that a part is, for each objective
-
-    def loss(whole: Batch) -> Outcome:
-        batch, targets = whole, []
-        for objective in objectives:
-            batch = objective.hide(replace(batch, targets=whole.targets))
-            targets.append(batch.targets)  # by position: one plug may be used twice
-        with autocast(device, precision):
-            seen = model(batch)
-            parts = [o.loss(model, seen, replace(batch, targets=own), whole) for o, own in zip(objectives, targets)]
-        parts = [part * share if share != 1 else part for part, share in zip(parts, shares)]
-        return Outcome(sum(o.weight * part for o, part in zip(objectives, parts)), dict(zip(names, parts)))
-
-    for trick in reversed(tricks):
-        loss = trick.wrap_loss(loss)
-
-    def gradients(batch: Batch) -> Outcome:
-        outcomes = []
-        for part in (batch.rows(rows) for rows in cuts.slices(len(batch))) if cuts.count > 1 else [batch]:
-            shares[:] = [o.count(part) / max(1, o.count(batch)) if cuts.count > 1 else 1.0 for o in objectives]
-            outcome = loss(part)
-            if outcome.loss.isfinite():
-                scaler.scale(outcome.loss / accumulate).backward()
-            else:
-                bad_ids.extend(part.ids)
-            outcomes.append(outcome)
-        return total(outcomes)
-
-    for trick in reversed(tricks):
-        gradients = trick.wrap_gradients(gradients)
-
-    def attempt(numbered: Sequence[tuple[int, Batch]]) -> Outcome | None:
-        """Add the gradients of batches; None when memory ran out, once the traceback that holds tensors is gone."""
-        try:
-            for number, batch in numbered:
-                torch.manual_seed((seed << 32) + number)
-                outcome = gradients(batch.to(device))
-            return outcome
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return None
+    loss = BatchLoss(model, objectives, device, precision)
+    gradients = StepGradients(loss, optimizer, tricks, scaler, accumulate, seed)
+    updates = Updates(optimizer, tricks, scaler, clip, on_skip)
 
     model.train()
-    skipped, held = 0, []  # held: the batches of a step, to be done again
     for number, batch in enumerate(batches, start * accumulate + 1):
-        step, rest = divmod(number - 1, accumulate)
-        if rest == 0:
-            before_step(step + 1)
-            bad_ids.clear()
-            held.clear()
-        held.append((number, batch))
-        outcome = attempt(held[-1:])
-        while outcome is None:
-            optimizer.zero_grad(set_to_none=True)
-            bad_ids.clear()
-            cuts.double(len(batch), ADVICE)
-            on_cut(step + 1, cuts.count)
-            outcome = attempt(held)
-        if rest + 1 < accumulate:
+        done, position = divmod(number - 1, accumulate)
+        step = done + 1
+        if position == 0:
+            before_step(step)
+            gradients.start_step()
+
+        outcome = gradients.add(number, batch, partial(on_cut, step))
+        if position + 1 < accumulate:
             continue
-        if not bad_ids:
-            scaler.unscale_(optimizer)
-            length = nn.utils.clip_grad_norm_(weights, clip)
-            if not scaler.is_enabled() and not length.isfinite():  # a scaler skips such a step itself
-                bad_ids.extend(batch.ids)
-        if not bad_ids:
-            scaler.step(optimizer)
-            scaler.update()
-            for trick in tricks:
-                trick.after_step(step + 1)
-        skipped = skipped + 1 if bad_ids else 0
+
+        updates.apply(step, gradients.bad_ids, batch)
+        after_step(step, outcome)
+
+
+class Updates:
+    """The optimizer's steps; one whose loss or gradient is not finite is skipped."""
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        tricks: Sequence[Trick],
+        scaler: torch.amp.GradScaler,
+        clip: float,
+        on_skip: Callable[[int, Sequence[str]], None],
+    ):
+        self.optimizer, self.tricks, self.scaler = optimizer, tricks, scaler
+        self.clip, self.on_skip = clip, on_skip
+        self.skipped = 0  # steps in a row
+
+    def apply(self, step: int, bad_ids: Sequence[str], last: Batch) -> None:
+        """Update the weights, or skip the step. last: its last batch. Raises Diverged."""
+        bad_ids = bad_ids or self._clip_gradient(last)
         if bad_ids:
-            on_skip(step + 1, list(dict.fromkeys(bad_ids)))
-        if skipped == PATIENCE:
-            last = ", ".join(list(dict.fromkeys(bad_ids))[:5])
+            self._skip(step, list(dict.fromkeys(bad_ids)))
+        else:
+            self._update_weights(step)
+
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _clip_gradient(self, last: Batch) -> Sequence[str]:
+        """Clip the gradient; return the videos of the last batch when it is not finite."""
+        self.scaler.unscale_(self.optimizer)
+        weights = [p for group in self.optimizer.param_groups for p in group["params"]]
+        length = nn.utils.clip_grad_norm_(weights, self.clip)
+        if self.scaler.is_enabled() or length.isfinite():  # a scaler skips such a step itself
+            return []
+        return last.ids
+
+    def _update_weights(self, step: int) -> None:
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        for trick in self.tricks:
+            trick.after_step(step)
+
+        self.skipped = 0
+
+    def _skip(self, step: int, bad_ids: Sequence[str]) -> None:
+        """Count a step that is not done. Raises Diverged after PATIENCE such steps in a row."""
+        self.on_skip(step, bad_ids)
+        self.skipped += 1
+        if self.skipped == PATIENCE:
             raise Diverged(
-                f"the loss was not finite {PATIENCE} times in a row, last for videos {last}; "
+                f"the loss was not finite {PATIENCE} times in a row, "
+                f"last for videos {', '.join(bad_ids[:5])}; "
                 "lower the rates, or use precision bf16 or fp32"
             )
-        optimizer.zero_grad(set_to_none=True)
-        after_step(step + 1, outcome)
-
-
-def total(outcomes: Sequence[Outcome]) -> Outcome:
-    """Add the outcomes of the parts of one batch."""
-    if len(outcomes) == 1:
-        return outcomes[0]
-    parts = {name: sum(o.parts[name].detach() for o in outcomes) for name in outcomes[0].parts}
-    return Outcome(sum(o.loss.detach() for o in outcomes), parts)
