@@ -128,3 +128,10 @@ def pids_in(place: Path) -> list[int]:
     """Read the process ids that a script wrote to the file `pids`."""
     file = place / "pids"
     return [int(line) for line in file.read_text().split()] if file.is_file() else []
+
+
+def ended_process() -> int:
+    """Return the number of a process that has ended."""
+    with subprocess.Popen(["true"]) as child:
+        child.wait()
+    return child.pid

@@ -4,9 +4,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import small
 import toys
 
 from wbdc.core.files import read_json
+from wbdc.ensemble import store
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +128,35 @@ def test_a_name_that_leads_out_of_the_work_folder_is_exit_2(work, words, name):
     result = toys.wbdc(*words, name, "--work", work)
     assert result.exit_code == 2 and "is not a name" in result.stderr, (result.stderr, result.exception)
     assert [p.name for p in work.parent.iterdir()] == ["work"]
+
+
+def test_every_command_sweeps_what_killed_ones_left_and_a_dry_run_does_not(work, kit):
+    left = work / "ensembles" / f".two.{small.ended_process()}.tmp"
+    fold = work / "runs" / "toy-00000000" / "fold-0"
+    for folder in (left, work / "ensembles" / "three", fold):
+        folder.mkdir(parents=True)
+    for path in (left / "blend.json", work / "ensembles" / ".three.lock", fold / ".lock", fold.parent / "run.json"):
+        path.touch()
+    before = sorted(work.rglob("*"))
+    for words in (("submit", "--dry-run"), ("prepare", "--data", work.parent, "--check-only")):
+        toys.wbdc(*words, "--work", work)
+    assert sorted(work.rglob("*")) == before
+    assert "did you mean 'ensemble'" in toys.wbdc("predict", "--ensemble", "ensembl", "--out", work.parent / "out.csv", "--work", work).stderr
+    assert sorted(p.name for p in (work / "ensembles").iterdir()) == ["ensemble"] and not fold.parent.exists()
+
+
+def test_an_ensemble_is_replaced_in_one_step(work, kit, monkeypatch):
+    folder = work / "ensembles" / "ensemble"
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "seal", lambda *a: (_ for _ in ()).throw(OSError(28, "full")))
+        assert toys.wbdc("ensemble", "--draws", 120, "--work", work).exit_code == 9
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert [p.name for p in folder.parent.iterdir()] == ["ensemble"]
+
+    (folder / "notes.txt").write_text("mine")
+    result = toys.wbdc("ensemble", "--draws", 120, "--work", work)
+    assert result.exit_code == 2 and f"{folder} holds other files than an ensemble (notes.txt)" in result.stderr
+    (folder / "notes.txt").unlink()
+    assert toys.wbdc("ensemble", "--draws", 120, "--work", work).exit_code == 0
+    assert (folder / "ensemble.json").read_bytes() != before["ensemble.json"]

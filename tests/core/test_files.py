@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 from safetensors.numpy import save_file
-from small import python
+from small import ended_process, python
 
 from wbdc.core import files
 from wbdc.core.errors import DataInvalid, EnvironmentLacks, FolderInUse, IntegrityBroken, OutOfResources, UsageFault
@@ -28,13 +28,6 @@ OLD, NEW = b"old" * 1000, b"new" * 2000
 def path(tmp_path):
     (tmp_path / "kept.bin").write_bytes(OLD)
     return tmp_path / "kept.bin"
-
-
-def ended_process() -> int:
-    """Return the number of a process that has ended."""
-    with subprocess.Popen(["true"]) as child:
-        child.wait()
-    return child.pid
 
 
 def names(folder):

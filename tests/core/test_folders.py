@@ -1,12 +1,14 @@
-"""A folder is replaced in one step, killed anywhere; names of folders lead nowhere else."""
+"""A folder is replaced in one step, killed anywhere; what killed commands leave is swept; names of folders lead nowhere else."""
 
 import os
+import shutil
 import signal
+import threading
 
 import pytest
-from small import python
+from small import ended_process, python
 
-from wbdc.core import folders
+from wbdc.core import files, folders
 from wbdc.core.errors import UsageFault
 
 KILLED = """
@@ -72,3 +74,107 @@ def test_a_name_that_leads_elsewhere_is_refused(name):
     with pytest.raises(UsageFault, match="--name .* is not a name"):
         folders.check_name(name, "--name")
     assert folders.check_name("two.1 字", "--name") == "two.1 字"
+
+
+PUBLISHER = """
+import os, signal, sys
+from pathlib import Path
+from wbdc.core.files import hold_output, publish_bytes
+from wbdc.core.folders import publish_folder
+path = Path(sys.argv[1])
+with hold_output(path), publish_folder(path) as temporary:
+    publish_bytes(temporary / "content", b"new")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_folder_is_published_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "pack"
+    with folders.publish_folder(path) as temporary:
+        files.publish_bytes(temporary / "content", b"old")
+    with pytest.raises(ValueError), folders.publish_folder(path) as temporary:
+        files.publish_bytes(temporary / "content", b"new")
+        raise ValueError
+    assert (path / "content").read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_sweep_removes_what_a_killed_ensemble_left(tmp_path):
+    work, path = tmp_path / "work", tmp_path / "work" / "ensembles" / "two"
+    assert python(PUBLISHER, path).returncode == -signal.SIGKILL
+    assert len(list(path.parent.iterdir())) == 2, "its lock and its temporary folder"
+    folders.sweep_work(work)
+    assert list(work.iterdir()) == []
+
+    for empty in ("ensembles/three", "ensembles/four", "runs/kit-1/fold-0", "prepared/1a2b/frames"):
+        (work / empty).mkdir(parents=True)
+    (work / "ensembles/four" / f".ensemble.json.{ended_process()}.tmp").write_text("{")
+    (work / "runs/kit-1/run.json").write_text("{}")
+    for lock in ("runs/kit-1/fold-0/.lock", "runs/kit-1/fold-0/.holder.lock", "prepared/1a2b/.lock"):
+        (work / lock).touch()
+    folders.sweep_work(work)
+    assert list(work.iterdir()) == []
+
+
+def test_a_sweep_leaves_all_that_holds_something_or_is_in_use(tmp_path):
+    kept = [
+        "ensembles/one/blend.json", f"ensembles/.three.{os.getpid()}.tmp/blend.json", "prepared/1a2b/frames/labeled-00000.safetensors",
+        "runs/kit-1/fold-0/state.json", "runs/kit-1/run.json", f"runs/kit-2/fold-0/.state-1.safetensors.{os.getpid()}.tmp", "runs/kit-3/notes.txt",
+    ]  # fmt: skip
+    for name in kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "ensembles" / "two").mkdir()
+
+    with files.hold_output(tmp_path / "ensembles" / "two"), files.hold(tmp_path / "runs/kit-4/fold-1"), files.hold(tmp_path / "prepared/3c4d"):
+        folders.sweep_work(tmp_path)
+        for folder in ("ensembles/two", "runs/kit-4/fold-1", "prepared/3c4d"):
+            assert (tmp_path / folder).is_dir(), "a live process holds it"
+        assert all((tmp_path / name).is_file() for name in kept)
+
+    folders.sweep_work(tmp_path)
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file() and not p.name.endswith(".lock")) == sorted(kept)
+    assert not any((tmp_path / folder).exists() for folder in ("ensembles/two", "runs/kit-4", "prepared/3c4d"))
+
+
+def test_an_ensemble_that_was_moved_aside_when_its_process_was_killed_comes_back(tmp_path):
+    aside = tmp_path / "ensembles" / f".two.{ended_process()}.old.tmp"
+    aside.mkdir(parents=True)
+    (aside / "blend.json").write_text("{}")
+    folders.sweep_work(tmp_path)
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")] == ["ensembles", "ensembles/two", "ensembles/two/blend.json"]
+
+
+@pytest.mark.parametrize("hold", [files.hold, files.hold_output])
+def test_processes_that_begin_while_others_sweep_keep_their_folder(tmp_path, hold):
+    """A sweep may remove a folder between the moments when another process makes it and locks it."""
+    failures, ended = [], threading.Event()
+
+    def work():
+        for number in range(30):
+            folder = tmp_path / "ensembles" / "two" if hold is files.hold_output else tmp_path / f"runs/kit-{number}/fold-0"
+            try:
+                with hold(folder):
+                    files.publish_bytes(folder / "content", b"x")
+                    if hold is files.hold_output:
+                        shutil.rmtree(folder)
+            except Exception as error:
+                failures.append(error)
+        ended.set()
+
+    def sweep():
+        while not ended.is_set():
+            folders.sweep_work(tmp_path)
+
+    threads = [threading.Thread(target=target) for target in (work, sweep)]
+    [thread.start() for thread in threads]
+    [thread.join(60) for thread in threads]
+    assert not failures
+    assert hold is files.hold_output or len(list(tmp_path.glob("runs/*/fold-0/content"))) == 30
+
+
+def test_a_read_only_work_folder_is_left_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / "ensembles" / "two").mkdir(parents=True)
+    monkeypatch.setattr(os, "open", lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "no")))
+    monkeypatch.setattr(os, "rmdir", lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "no")))
+    folders.sweep_work(tmp_path)
+    assert (tmp_path / "ensembles" / "two").is_dir()

@@ -8,10 +8,12 @@ import sys
 import zipfile
 
 import pytest
+from small import ended_process
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import read_json
+from wbdc.submit import targets
 from wbdc.submit.again import rerun
 from wbdc.submit.targets import find_target, make_target
 from wbdc.submit.verify import verify
@@ -94,3 +96,24 @@ def test_the_audits_form_cannot_answer_before_it_has_trained(package, data, tmp_
     made = make_target(copy(package, tmp_path), "audit", TARGETS["audit"])
     with pytest.raises(UsageFault, match="holds no models; it answers once its train.sh has run"):
         rerun(made, data)
+
+
+def test_fault_1_what_killed_processes_left_of_a_form_is_removed_and_a_failure_keeps_the_earlier_form(package, tmp_path, monkeypatch):
+    folder, form = copy(package, tmp_path), tmp_path / "first-audit"
+    left = tmp_path / f".first-audit.{ended_process()}.tmp"
+    left.mkdir()
+    (left / "train.sh").touch()
+    make_target(folder, "audit", TARGETS["audit"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["first", "first-audit"]
+
+    before = (form / "manifest.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(targets, "write_manifest", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            make_target(folder, "audit", TARGETS["audit"])
+    assert (form / "manifest.json").read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["first", "first-audit"]
+
+    form.rename(tmp_path / f".first-audit.{ended_process()}.old.tmp")
+    (tmp_path / f".first.zip.{ended_process()}.tmp").touch()
+    targets.recover_targets(folder, TARGETS)
+    assert verify(form)["target"] == "audit" and sorted(p.name for p in tmp_path.iterdir()) == ["first", "first-audit"]

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ class FiniteRange(click.FloatRange):
         return number
 
 
-work = click.option(
+_work = click.option(
     "--work", type=click.Path(path_type=Path), default="work", show_default=True, envvar="WBDC_WORK", help="Where data, runs and ensembles lie."
 )
 verify = click.option(
@@ -49,6 +50,22 @@ store = click.option(
 weights = click.option(
     "--weights", type=click.Path(exists=True, file_okay=False), envvar="WBDC_WEIGHTS", help="Folder of pretrained weights, by their usual names."
 )
+
+
+
+def work(command: Callable) -> Callable:
+    """Add the option of the work folder; what killed commands left in it is swept before the command runs."""
+
+    @wraps(command)
+    def sweep_and_run(*values: object, **options: object) -> object:
+        from wbdc.core.folders import sweep_work
+
+        if not any(options.get(name) for name in ("dry_run", "check_only")):
+            sweep_work(options["work"])
+        return command(*values, **options)
+
+    return _work(sweep_and_run)
+
 
 Progress = Callable[..., None]
 WIDTH = 140  # columns of a table that no terminal shows

@@ -35,9 +35,11 @@ def demo(into: Path, data_only: Path | None, videos: int, seed: int, device: str
       wbdc demo --data-only somewhere --videos 20000
     """
     from wbdc.core.files import check_writable
+    from wbdc.core.folders import sweep_work
     from wbdc.prepare.demo import make
 
     check_writable(data_only or into)
+    sweep_work(into)
     with console.progress(as_json) as progress:
         made = make(data_only or into / "made", videos=videos, seed=seed, progress=lambda done, of: progress("make videos", done, of))
         if data_only is None:

@@ -48,7 +48,7 @@ def ensemble(
     from wbdc.core.errors import UsageFault
     from wbdc.core.files import check_writable, hold_output
     from wbdc.core.folders import check_name
-    from wbdc.ensemble.store import build, choose
+    from wbdc.ensemble.store import build, check_ensemble_folder, choose
     from wbdc.prepare.dataset import open_prepared
 
     check_name(name, "--name")
@@ -67,6 +67,7 @@ def ensemble(
         return console.show({"members": names}) if as_json else console.tell(f"Would blend {', '.join(names)}.")
     folder = work / "ensembles" / name
     check_writable(folder)
+    check_ensemble_folder(folder)
     with hold_output(folder), console.progress(as_json) as progress:
         if limit or qps:
             report = _within(work, name, chosen, Path(ready.facts["data"]), limit, qps, items, frames, length, precision, device, threads, priors, draws, seed, progress)

@@ -11,6 +11,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +20,9 @@ from wbdc.core.errors import EnvironmentLacks, FolderInUse, IntegrityBroken, Out
 from wbdc.core.json_shape import find_mismatch
 
 SEAL = "DONE.json"
+LOCK, HOLDER = ".lock", ".holder.lock"  # of a folder that is held, and who holds it
+LOCK_GRACE_SECONDS = 0.2  # a command that looks for empty folders holds one for an instant
+LOCK_POLL_SECONDS = 0.01
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 CLOSED = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO
@@ -32,7 +36,7 @@ def publish(path: Path, write: Callable[[Path], None]) -> None:
     A reader sees the old file or the new one, also after a crash or a power loss.
     Raises OutOfResources when the disk is full, EnvironmentLacks when the folder cannot be written.
     """
-    temporary = _temporary(path)
+    temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
@@ -147,8 +151,8 @@ def contents(folder: Path) -> list[Path]:
 def sweep(folder: Path) -> None:
     """Remove temporaries that killed processes left. Call it while holding the folder's lock."""
     for temporary in [*folder.rglob(".*.tmp")]:
-        if _is_left(temporary):
-            _remove(temporary)
+        if is_leftover(temporary):
+            remove(temporary)
     for temporary in folder.rglob(".tmp*"):  # of safetensors, which makes one of its own beside ours
         if not temporary.is_dir():
             temporary.unlink(missing_ok=True)
@@ -156,16 +160,17 @@ def sweep(folder: Path) -> None:
 
 def leftovers(path: Path) -> list[Path]:
     """List the temporaries of a file or folder, `.NAME.PID.tmp` beside it, whose process has ended."""
-    return [p for p in sorted(path.parent.glob(f".{glob.escape(path.name)}.*.tmp")) if _is_left(p, path.name)]
+    return [p for p in sorted(path.parent.glob(f".{glob.escape(path.name)}.*.tmp")) if is_leftover(p, path.name)]
 
 
 def remove_leftovers(path: Path) -> None:
     """Remove what killed processes left beside a file or folder while they made it."""
     for temporary in leftovers(path):
-        _remove(temporary)
+        remove(temporary)
 
 
-def _is_left(temporary: Path, name: str | None = None) -> bool:
+def is_leftover(temporary: Path, name: str | None = None) -> bool:
+    """Tell whether a path is a temporary, of a file or folder called `name` if given, whose process has ended."""
     made = re.fullmatch(r"\.(.+?)\.(\d{1,10})(\.old)?\.tmp", temporary.name, re.DOTALL)
     return bool(made) and name in (None, made[1]) and not _is_alive(int(made[2]))
 
@@ -180,7 +185,8 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that it holds, as far as that can be done."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -191,22 +197,28 @@ def _remove(path: Path) -> None:
 def hold(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a folder alone for the length of a block, and sweep it first.
 
-    Raises FolderInUse at once, naming the holder; with `wait`, for work that another process does for us too, waits its turn
+    Raises FolderInUse almost at once, naming the holder; with `wait`, for work that another process does for us too, waits its turn
     instead. A killed holder holds nothing.
     """
     from filelock import FileLock, Timeout
 
+    deadline = time.monotonic() + LOCK_GRACE_SECONDS
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / LOCK, timeout=-1 if wait else LOCK_GRACE_SECONDS)
+            with lock:
+                _write(folder / HOLDER, f"process {os.getpid()}".encode())
+                lock.acquire()  # once more: it stays locked when the block ends
+            break
+        except Timeout as error:
+            holder = (folder / HOLDER).read_text() if (folder / HOLDER).is_file() else ""
+            raise FolderInUse(f"{folder} is in use by {holder or 'another process'}; wait for it to end") from error
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and time.monotonic() < deadline:
+                continue  # another process removed the folder, which was empty
+            raise explain(error, folder / LOCK) or error
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=-1 if wait else 0)
-        lock.acquire()
-    except Timeout as error:
-        holder = (folder / ".holder.lock").read_text() if (folder / ".holder.lock").is_file() else ""
-        raise FolderInUse(f"{folder} is in use by {holder or 'another process'}; wait for it to end") from error
-    except OSError as error:
-        raise explain(error, folder / ".lock") or error
-    try:
-        _write(folder / ".holder.lock", f"process {os.getpid()}".encode())
         sweep(folder)
         yield
     finally:
@@ -248,7 +260,7 @@ def check_output(path: Path) -> None:
         raise explain(error, path) or error
     if kind != stat.S_IFREG:
         raise UsageFault(f"{path} is {'a folder' if kind == stat.S_IFDIR else 'no regular file'}; name a file to write")
-    check_writable(path.parent, _temporary(path).name)
+    check_writable(path.parent, temporary_path(path).name)
 
 
 def check_writable(folder: Path, name: str = "") -> None:
@@ -276,12 +288,11 @@ def check_input(folder: Path) -> None:
 def hold_output(path: Path) -> Iterator[None]:
     """Hold the name of an output alone for the length of a block, by a hidden file beside it that goes when the block ends.
 
-    Raises FolderInUse at once, naming the holder. A killed holder holds nothing. Where the file system has no locks, nobody is
-    kept out.
+    Raises FolderInUse almost at once, naming the holder. A killed holder holds nothing. Where the file system has no locks,
+    nobody is kept out.
     """
     lock = path.parent / f".{path.name}.lock"
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
         handle = _lock(lock)
     except BlockingIOError as error:
         holder = error.filename or "another process"
@@ -299,13 +310,23 @@ def hold_output(path: Path) -> Iterator[None]:
 
 def _lock(path: Path) -> int:
     """Lock a file and return its handle. Raises BlockingIOError with the holder's name in place of the file's."""
+    deadline = time.monotonic() + LOCK_GRACE_SECONDS
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
+        except FileNotFoundError:  # another process removed the folder, which was empty
+            if time.monotonic() < deadline:
+                continue
+            raise
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.pread(handle, 100, 0).decode(errors="replace")
             os.close(handle)
+            if time.monotonic() < deadline:
+                time.sleep(LOCK_POLL_SECONDS)
+                continue
             raise BlockingIOError(error.errno, error.strerror, holder) from error
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
@@ -317,7 +338,8 @@ def _lock(path: Path) -> int:
         os.close(handle)  # its holder removed it in the meantime
 
 
-def _temporary(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
+    """Name this process's temporary of a file or folder, beside it."""
     return path.parent / f".{path.name}.{os.getpid()}.tmp"
 
 

@@ -1,15 +1,19 @@
-"""Names of folders below the work folder, and a folder that is replaced by another in one step."""
+"""Names of folders below the work folder, folders that are published in one step, and those that killed commands left."""
 
+import contextlib
 import ctypes
 import errno
 import os
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from wbdc.core.errors import UsageFault
-from wbdc.core.files import leftovers, remove_leftovers
+from wbdc.core.errors import UsageFault, WbdcError
+from wbdc.core.files import HOLDER, LOCK, hold, hold_output, is_leftover, leftovers, remove, remove_leftovers, temporary_path
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
+RUN_FILE = "run.json"  # what a run holds besides its folds
 UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
@@ -18,6 +22,24 @@ def check_name(name: str, option: str) -> str:
     if not name or name.startswith(".") or any(c in name for c in "/\\\0"):
         raise UsageFault(f"{option} {name!r} is not a name; give one without slashes that does not begin with a dot")
     return name
+
+
+@contextlib.contextmanager
+def publish_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, to be filled, and put it in place of `path` in one step when the block ends.
+
+    When the block fails, the temporary folder is removed and `path` stays as it was. What killed processes left
+    of `path` is removed first.
+    """
+    recover_folder(path)
+    temporary = temporary_path(path)
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        yield temporary
+        replace_folder(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def replace_folder(new: Path, old: Path) -> None:
@@ -49,6 +71,71 @@ def recover_folder(path: Path) -> None:
         if left.name.endswith(".old.tmp") and not path.exists():
             os.rename(left, path)
     remove_leftovers(path)
+
+
+def sweep_work(work: Path) -> None:
+    """Remove the empty folders of runs, prepared data and ensembles that killed commands left, and temporary ensembles.
+
+    A folder that holds anything else stays, and so does one that another process holds. What cannot be removed,
+    for example because the work folder is read-only, is left.
+    """
+    for folder in (*work.glob("runs/*/fold-*"), *work.glob("prepared/*")):
+        if is_empty(folder):
+            with contextlib.suppress(WbdcError, OSError), hold(folder):
+                remove_if_empty(folder)
+    for run in work.glob("runs/*"):
+        with contextlib.suppress(OSError):
+            remove_empty_run(run)
+    for name in {_ensemble_name(path) for path in work.glob("ensembles/*") if is_empty(path) or path.name.startswith(".")}:
+        path = work / "ensembles" / name
+        with contextlib.suppress(WbdcError, OSError), hold_output(path):
+            recover_folder(path)
+            remove_if_empty(path)
+    for name in ("runs", "prepared", "ensembles"):
+        with contextlib.suppress(OSError):
+            (work / name).rmdir()
+
+
+def is_empty(folder: Path) -> bool:
+    """Tell whether a folder holds nothing but folders, its own lock, and temporaries of ended processes."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    locks = (folder / LOCK, folder / HOLDER)
+    try:
+        return all(path in locks or _counts_for_nothing(path) for path in folder.rglob("*"))
+    except OSError:  # it cannot be read, or another process removes it
+        return False
+
+
+def _counts_for_nothing(path: Path) -> bool:
+    is_folder = path.is_dir() and not path.is_symlink()
+    return is_folder or is_leftover(path) or path.name.startswith(".tmp")  # of safetensors, as in `sweep`
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing, as `is_empty` tells. Call it while holding the folder."""
+    if not is_empty(folder):
+        return
+    for path in folder.iterdir():
+        if path.name != LOCK:
+            remove(path)
+    with contextlib.suppress(OSError):  # another process holds it as soon as the lock is gone
+        (folder / LOCK).unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def remove_empty_run(run: Path) -> None:
+    """Remove the folder of a run without any fold. A fold that another process begins meanwhile writes run.json again."""
+    if all(path.name == RUN_FILE or is_leftover(path) for path in run.iterdir()):
+        for path in run.iterdir():
+            path.unlink()
+        run.rmdir()
+
+
+def _ensemble_name(path: Path) -> str:
+    """Return the name of the ensemble that a folder, a lock or a temporary belongs to."""
+    hidden = re.fullmatch(r"\.(.+?)(\.\d{1,10}(\.old)?\.tmp|\.lock)", path.name, re.DOTALL)
+    return hidden[1] if hidden else path.name
 
 
 def _exchange(one: Path, other: Path) -> bool:

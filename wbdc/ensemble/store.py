@@ -1,5 +1,6 @@
 """Ensembles on disk: made from runs' out-of-fold predictions, saved as a blend that prediction and packing read."""
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from wbdc.competitions import Competition
 from wbdc.core import plug
 from wbdc.core.errors import IntegrityBroken, UsageFault, hint
 from wbdc.core.files import SEAL, publish_json, read_json, seal
-from wbdc.core.folders import check_name
+from wbdc.core.folders import check_name, publish_folder
 from wbdc.core.integrity import verify_seal
 from wbdc.ensemble.forms import Form, parse, whole
 from wbdc.ensemble.judge import gain, nested, scorer
@@ -123,13 +124,26 @@ def save(work: Path, name: str, members: list[Form], shared: Common, told: dict,
     report["priors"] = _priors(alone, facts["classes"], contest, draws, seed) if priors else {"used": False, "why": "not asked for"}
     lifts = {"lifts": list(report["priors"]["lifts"].values())} if report["priors"]["used"] else {}
     folder = work / "ensembles" / check_name(name, "--name")
-    publish_json(folder / REPORT, report)
     made = {"seed": seed, "draws": draws, "priors": priors, "folds": report["folds"], "precision": precision}
     blended = blend(work, kept, [report["weights"][form.name] for form in kept])
-    publish_json(folder / BLEND, blended | lifts | ({"precision": precision} if precision else {}) | {"made": made})
     names, again = [form.name for form in kept], f"wbdc ensemble --name {shlex.quote(name)}"
-    seal(folder, {"members": names, "command": again}, [folder / REPORT, folder / BLEND])
+    check_ensemble_folder(folder)
+    with publish_folder(folder) as temporary:
+        publish_json(temporary / REPORT, report)
+        publish_json(temporary / BLEND, blended | lifts | ({"precision": precision} if precision else {}) | {"made": made})
+        seal(temporary, {"members": names, "command": again}, [temporary / REPORT, temporary / BLEND])
     return report
+
+
+def check_ensemble_folder(folder: Path) -> None:
+    """Refuse to replace a folder that holds other things than an ensemble. Raises UsageFault."""
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        raise UsageFault(f"{folder} is not a folder; remove it, or choose another --name")
+    others = sorted(path.name for path in folder.iterdir() if path.name not in (REPORT, BLEND, SEAL) and not path.name.startswith("."))
+    if others:
+        raise UsageFault(f"{folder} holds other files than an ensemble ({', '.join(others[:5])}); move them, or choose another --name")
 
 
 def _priors(shared: Common, classes: list[str], contest: Competition, draws: int, seed: int) -> dict:
@@ -179,7 +193,7 @@ def open_ensemble(work: Path, name: str) -> tuple[Path, dict]:
     """Open a saved ensemble: (folder that member folders are relative to, blend). Raises UsageFault."""
     folder = work / "ensembles" / check_name(name, "--ensemble")
     if not (folder / SEAL).is_file():
-        made = sorted(p.name for p in (work / "ensembles").glob("[!.]*")) if (work / "ensembles").is_dir() else []
+        made = sorted(p.parent.name for p in (work / "ensembles").glob(f"[!.]*/{SEAL}"))
         raise UsageFault(f"no ensemble called {name!r}{hint(name, made)}; make one with `wbdc ensemble`")
     verify_seal(folder)
     blend = read_json(folder / BLEND, BLEND_SHAPE)

@@ -14,7 +14,7 @@ from wbdc import competitions
 from wbdc.core import plug
 from wbdc.core.errors import IntegrityBroken, UsageFault
 from wbdc.core.files import SEAL, check_writable, publish, publish_bytes, publish_json, read_json, read_seal, sha256
-from wbdc.core.folders import recover_folder, replace_folder
+from wbdc.core.folders import publish_folder
 from wbdc.core.integrity import verify_seal
 from wbdc.serve.predict import MODEL, TOKENIZER, WEIGHTS, read_model
 from wbdc.submit import scripts
@@ -66,11 +66,8 @@ def pack(
     Raises UsageFault for members that do not fit, a folder that is not ours or files that look like secrets, IntegrityBroken for a damaged fold.
     """
     contest = plug.build(competitions, {"use": competition})
-    recover_folder(into)
-    _check(into, members)
-    making = into.parent / f".{into.name}.{os.getpid()}.tmp"
-    shutil.rmtree(making, ignore_errors=True)
-    try:
+    with publish_folder(into) as making:
+        _check(into, members)
         told = [_add_member(making, member) for member in members]
         store_once(making, [making / "models" / member.name for member in members], half=half)
         for place, folder in (kits or {}).items():
@@ -92,10 +89,6 @@ def pack(
         refuse_secrets(making)
         manifest = write_manifest(making, {"competition": competition, "precision": precision, "members": [m.name for m in members]})
         check(making)
-        replace_folder(making, into)
-    except BaseException:
-        shutil.rmtree(making, ignore_errors=True)
-        raise
     return manifest
 
 

@@ -21,7 +21,7 @@ from wbdc.submit.difference import ask, drawn
 from wbdc.submit.doubts import MOST
 from wbdc.submit.package import Packed, check_into, kit_file, pack, source_files
 from wbdc.submit.rehearse import rehearse
-from wbdc.submit.targets import find_target, make_target
+from wbdc.submit.targets import find_target, make_target, recover_targets
 from wbdc.submit.verify import verify
 from wbdc.train.runs import ALL, read_run
 
@@ -70,6 +70,7 @@ def submit(
     check_into(into)
     known = plug.build(competitions, {"use": blend["competition"]}).targets
     threads, targets = use_threads(asked.threads), {name: find_target(known, name) for name in asked.targets}
+    recover_targets(into, known)
     say(f"packing {len(blend['members'])} models into {into}")
     blend = blend | {name: True for name, on in (("half", asked.half), ("compiled", asked.compiled)) if on}
     facts = {"source": source_hash(), "data": prepared.hash}

@@ -1,6 +1,5 @@
 """Targets: the forms in which judges take submissions, each made of a packed folder that was proved before."""
 
-import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from wbdc.competitions import Target
 from wbdc.core.errors import UsageFault, hint
 from wbdc.core.files import contents, publish, publish_bytes, read_json
+from wbdc.core.folders import publish_folder, recover_folder
 from wbdc.core.weights import locate
 from wbdc.submit.manifest import MANIFEST, RECEIPT, read_manifest, write_manifest
 from wbdc.submit.scripts import AFTER_TRAINING
@@ -33,11 +33,9 @@ def make_target(folder: Path, name: str, target: Target) -> Path:
     if not target.parts:
         return folder
     into = folder.with_name(f"{folder.name}-{name}")
-    if into.exists() and not (into / MANIFEST).is_file():
-        raise UsageFault(f"{into} exists and is no submission of wbdc; choose another name")
-    making = into.parent / f".{into.name}.{os.getpid()}.tmp"
-    shutil.rmtree(making, ignore_errors=True)
-    try:
+    with publish_folder(into) as making:
+        if into.exists() and not (into / MANIFEST).is_file():
+            raise UsageFault(f"{into} exists and is no submission of wbdc; choose another name")
         _copy_parts(folder, making, target)
         if target.trains:
             publish_bytes(making / "inference.sh", AFTER_TRAINING.encode())
@@ -45,11 +43,13 @@ def make_target(folder: Path, name: str, target: Target) -> Path:
             _add_pretrained(folder, making / target.pretrained)
         facts = {k: v for k, v in read_manifest(folder).items() if k not in ("files", "bound")}
         write_manifest(making, {**facts, "target": name})
-        shutil.rmtree(into, ignore_errors=True)
-        os.rename(making, into)
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
     return into
+
+
+def recover_targets(folder: Path, targets: dict[str, Target]) -> None:
+    """Remove what killed processes left of every form of a packed folder, and move back what they had moved aside."""
+    for name in ("", *(f"-{name}" for name in targets), ".zip"):
+        recover_folder(folder.with_name(f"{folder.name}{name}"))
 
 
 def _copy_parts(folder: Path, making: Path, target: Target) -> None:

@@ -10,11 +10,12 @@ import polars as pl
 from wbdc.competitions import Competition, open_competition
 from wbdc.core.errors import IntegrityBroken, UsageFault, hint
 from wbdc.core.files import digest, publish, read_json, sealed, sha256
+from wbdc.core.folders import RUN_FILE
 from wbdc.core.integrity import verify_seal
 from wbdc.prepare.dataset import Prepared
 from wbdc.train.kit import Kit
 
-FACTS, OOF, ALL = "run.json", "oof.parquet", "all"
+FACTS, OOF, ALL = RUN_FILE, "oof.parquet", "all"
 RUN_SHAPE = {
     "stage": str,
     "kit": str,

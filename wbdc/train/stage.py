@@ -1,7 +1,6 @@
 """Run one stage of a kit: pretrain on every video, or fine-tune and judge one fold."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from wbdc.core import plug
 from wbdc.core.device import called, find_precision
 from wbdc.core.errors import Stopped, UsageFault
 from wbdc.core.files import append_line, hold, publish_json, seal, sealed
+from wbdc.core.folders import remove_empty_run, remove_if_empty
 from wbdc.core.integrity import verify_seal
 from wbdc.prepare.dataset import Prepared
 from wbdc.prepare.view import open_view
@@ -100,8 +100,7 @@ def run_fold(run: Run, fold: str, kit: Kit, prepared: Prepared, machine: Machine
         return verify_seal(folder, shape=FOLD_SHAPE)
     with hold(folder), _removed_if_empty(run, folder):
         stage, made = kit.stage(run.facts["stage"]), assemble(kit, prepared, run.facts["seed"])
-        if not (run.folder / FACTS).is_file():
-            publish_json(run.folder / FACTS, run.facts)
+        _publish_facts(run)
         if source:
             made.weights["start"] = start_from(made.model, source.fold(ALL))
         for part, said in made.weights.items():
@@ -117,8 +116,15 @@ def run_fold(run: Run, fold: str, kit: Kit, prepared: Prepared, machine: Machine
         seal(
             folder, facts, [p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".json", ".parquet", ".py") and not p.name.startswith("state")]
         )
+        _publish_facts(run)
         state.discard(folder)
     return sealed(folder)
+
+
+def _publish_facts(run: Run) -> None:
+    """Write run.json where it is missing: at the start, and at the end, as a sweep may take that of a run without folds."""
+    if not (run.folder / FACTS).is_file():
+        publish_json(run.folder / FACTS, run.facts)
 
 
 @contextmanager
@@ -128,10 +134,8 @@ def _removed_if_empty(run: Run, folder: Path) -> Iterator[None]:
         yield
     except BaseException:
         with suppress(OSError):  # not empty, or somebody else's by now
-            if all(path.name in (".lock", ".holder.lock") for path in folder.iterdir()):
-                shutil.rmtree(folder)
-            if [path.name for path in run.folder.iterdir()] in ([], [FACTS]):
-                shutil.rmtree(run.folder)
+            remove_if_empty(folder)
+            remove_empty_run(run.folder)
         raise
 
 
