@@ -7,6 +7,7 @@ import pytest
 import small
 import toys
 
+from wbdc.core.errors import IntegrityBroken
 from wbdc.core.files import read_json
 from wbdc.ensemble import store
 
@@ -98,7 +99,15 @@ JSON = {
     "ensembles/ensemble/DONE.json": "predict",
     "runs/pretrain-*/fold-all/DONE.json": "another fold",
 }
-DAMAGES = {"table": b"{}", "list": b"[]", "null": b"null", "nested": b"[" * 200_000, "UTF-8": b'"\xff"', "number": b"9" * 5000, "cut": None}
+DAMAGES = {
+    "table": b"{}",
+    "list": b"[]",
+    "null": b"null",
+    "nested": b"[" * 200_000,
+    "UTF-8": b'"\xff"',
+    "number": b"9" * 5000,
+    "cut": None,
+}
 
 
 @pytest.mark.parametrize("pattern", JSON)
@@ -108,6 +117,20 @@ def test_json_of_ours_in_any_state_is_exit_4(work, kit, pattern):
     for damage in DAMAGES.values():
         path.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
         refused(command, path)
+
+
+@pytest.mark.parametrize("pattern", [pattern for pattern in JSON if pattern.endswith("DONE.json")])
+def test_a_seal_that_lists_nothing_is_exit_4(work, kit, pattern):
+    path = the(work, pattern)
+    path.write_bytes(b'{"files": {}}')
+    refused(commands(work, kit)[JSON[pattern]], path.parent)
+
+
+def test_the_report_of_an_ensemble_is_verified_when_it_is_read(work):
+    path = the(work, "ensembles/ensemble/ensemble.json")
+    path.write_bytes(path.read_bytes().replace(b"0.", b"1.", 1))
+    with pytest.raises(IntegrityBroken, match="ensemble.json; delete .* run `wbdc ensemble"):
+        store.open_report(work, "ensemble")
 
 
 def refused(command: tuple, path: Path) -> None:

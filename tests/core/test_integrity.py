@@ -1,5 +1,6 @@
 """Sealed files are hashed when they are read, and again only when they changed or `--verify` asks."""
 
+import errno
 import os
 import time
 
@@ -72,6 +73,60 @@ def test_a_file_that_was_just_written_is_not_remembered(cache, folder, hashed, m
     verify_seal(folder)
     verify_seal(folder)
     assert hashed == ["a.bin", "a.bin"] and not cache.exists()
+
+
+def test_a_file_is_remembered_with_its_hash(cache, folder):
+    """The seal of another file in its place, or a damaged seal, is not what was compared."""
+    verify_seal(folder)
+    facts = files.read_seal(folder)
+    files.publish_json(folder / files.SEAL, facts | {"files": {"a.bin": "0" * 64}})
+    with pytest.raises(IntegrityBroken, match="a.bin"):
+        verify_seal(folder)
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_not_remembered(cache, folder):
+    path, expected = folder / "a.bin", files.sha256(folder / "a.bin")
+
+    def hash_slowly(path):
+        before = files.sha256(path)
+        flip(path)
+        return before
+
+    has_hash(path, expected, hash_slowly)
+    assert not cache.exists() and not has_hash(path, expected)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "below a file"])
+def test_what_is_no_file_is_named_as_damaged(cache, folder, kind):
+    path = folder / "a.bin"
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(b"abc")
+        path = path / "b.bin"
+    assert not has_hash(path, "0" * 64)
+
+
+def test_a_file_that_cannot_be_read_is_exit_4(cache, folder):
+    def fail(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(IntegrityBroken, match="a.bin cannot be read: Input/output error"):
+        has_hash(folder / "a.bin", "0" * 64, fail)
+
+
+def test_a_cache_that_has_grown_large_starts_anew(cache, folder, hashed, monkeypatch):
+    monkeypatch.setattr(integrity, "MAX_CACHE_BYTES", 100)
+    cache.parent.mkdir(parents=True)
+    cache.write_bytes(b"x\n" * 51)
+    verify_seal(folder)
+    assert cache.stat().st_size == 65
+    forget()
+    verify_seal(folder)
+    assert hashed == ["a.bin"]
 
 
 @pytest.mark.parametrize("damage", ["missing", "garbage", "cut", "a folder", "no folder for it"])

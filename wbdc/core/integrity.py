@@ -85,7 +85,7 @@ def _identity(path: Path, expected: str) -> str | None:
 
 def _remember(path: Path, before: str, expected: str) -> None:
     changed = max(path.stat().st_mtime, path.stat().st_ctime)
-    if not 0 <= changed < time.time() - FRESH_SECONDS or _identity(path, expected) != before:
+    if changed >= time.time() - FRESH_SECONDS or _identity(path, expected) != before:
         return
     file = _cache_file()
     with contextlib.suppress(OSError):  # a cache that cannot be written is no cache

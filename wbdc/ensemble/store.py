@@ -195,7 +195,7 @@ def open_ensemble(work: Path, name: str) -> tuple[Path, dict]:
     if not (folder / SEAL).is_file():
         made = sorted(p.parent.name for p in (work / "ensembles").glob(f"[!.]*/{SEAL}"))
         raise UsageFault(f"no ensemble called {name!r}{hint(name, made)}; make one with `wbdc ensemble`")
-    verify_seal(folder)
+    verify_seal(folder, (REPORT, BLEND))
     blend = read_json(folder / BLEND, BLEND_SHAPE)
     for member in blend["members"]:
         if not (work / member["folder"] / SEAL).is_file():
