@@ -1,12 +1,15 @@
 """Small data as the contest gives them: pictures of a few pixels, archives of a few frames, a root of twenty videos."""
 
+import contextlib
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +138,54 @@ def ended_process() -> int:
     with subprocess.Popen(["true"]) as child:
         child.wait()
     return child.pid
+
+
+def stop_midway(
+    command: Sequence[object], place: Path, has_begun: Callable[[], object], **variables: str
+) -> tuple[int, str]:
+    """Run a command, send SIGTERM once its work has begun, and return its exit code and stderr.
+
+    place: a folder for its temporary files and its stderr. has_begun: takes no arguments.
+    Fails when the command ends before that, or leaves a process or a temporary file behind.
+    """
+    home, errors = place / "tmp", place / "stderr"
+    home.mkdir(parents=True)
+    environment = os.environ | {"TMPDIR": str(home)} | variables
+    with errors.open("w") as stderr:
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
+    try:
+        assert soon(lambda: has_begun() or process.poll() is not None, 120), "it never began"
+        process.terminate()
+        code = process.wait(60)
+    finally:
+        left = soon_none(lambda: processes_with(home), 5)
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+    said = errors.read_text()
+    assert not left, (code, said)
+    assert not list(home.iterdir()), (code, said)
+    return code, said
+
+
+def soon_none(find: Callable[[], list], seconds: float) -> list:
+    """Wait until nothing is found any more, and return what is found by then."""
+    soon(lambda: not find(), seconds)
+    return find()
+
+
+def processes_with(home: Path) -> list[int]:
+    """List the processes whose temporary files lie in a folder: all that a command started."""
+    setting, found = f"TMPDIR={home}".encode(), []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if setting in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found

@@ -1,0 +1,55 @@
+"""SIGTERM in the middle of a packed folder's answering: no process and no half result is left."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from small import stop_midway
+
+from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.submit.packed import run_packed
+
+VIDEOS = 400  # enough that a signal after the models are loaded comes before the result
+
+
+@pytest.fixture(scope="module")
+def long(data, tmp_path_factory) -> Path:
+    into = tmp_path_factory.mktemp("long") / "data"
+    WeChat2022().repeat(data, into, "test", VIDEOS)
+    return into
+
+
+@pytest.fixture(scope="module")
+def undisturbed(package, long, tmp_path_factory) -> bytes:
+    out = tmp_path_factory.mktemp("undisturbed") / "result.csv"
+    run_packed(package, long, out, device="cpu", threads=1)
+    return out.read_bytes()
+
+
+@pytest.mark.parametrize("script, earlier", [("run.sh", None), ("inference.sh", "1,0000\n")])
+def test_fault_32_sigterm_leaves_no_half_result(
+    script, earlier, package, long, undisturbed, tmp_path
+):
+    """Under a deadline (inference.sh) the process ends without Python's own clean-up."""
+    folder, out = shutil.copytree(package, tmp_path / "package"), tmp_path / "out/result.csv"
+    out.parent.mkdir()
+    if earlier:
+        out.write_text(earlier)
+    stderr = tmp_path / "stopped/stderr"
+    code, said = stop_midway(
+        ["sh", folder / script, "--data", long, "--out", out, "--device", "cpu", "--threads", 1],
+        tmp_path / "stopped",
+        lambda: "2 models in" in stderr.read_text(),
+        PYTHON=sys.executable,
+        DEADLINE="3000",
+    )
+
+    assert (code, said.splitlines()[-1]) == (11, "error: stopped before the result was written")
+    assert "Traceback" not in said
+    assert [(p.name, p.read_text()) for p in out.parent.iterdir()] == (
+        [("result.csv", earlier)] if earlier else []
+    )
+    if not earlier:
+        run_packed(folder, long, out, device="cpu", threads=1)
+        assert out.read_bytes() == undisturbed
