@@ -35,6 +35,10 @@ def limited(body: str, **settings: object):
         ("os.abort()", 9, "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with signal 6"),
         ("raise RuntimeError('DefaultCPUAllocator: can\\'t allocate memory')", 9, "memory ran out; take smaller batches"),
         ("raise ImportError('libtorch.so: failed to map segment from shared object')", 9, "memory ran out; take smaller batches"),
+        ("import ctypes; ctypes.CDLL(None).exit(1)", 9, "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with exit code 1"),
+        ("import ctypes; ctypes.CDLL(None).exit(127)", 9, "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with exit code 127"),
+        ("sys.exit(os.environ['OPENBLAS_NUM_THREADS'] != '1')", 0, ""),
+        ("sys.exit(1)", 1, ""),
         ("sys.exit(5)", 5, ""),
         ("pass", 0, ""),
     ],
@@ -42,6 +46,11 @@ def limited(body: str, **settings: object):
 def test_fault_23_a_library_that_aborts_under_a_memory_limit_is_exit_9(body, code, said):
     ran = limited(body)
     assert ran.returncode == code and ran.stderr.startswith(said) and len(ran.stderr.splitlines()) == bool(said)
+
+
+def test_a_bug_under_a_memory_limit_stays_a_bug():
+    ran = limited("raise KeyError('a bug')")
+    assert ran.returncode == 1 and ran.stderr.endswith("KeyError: 'a bug'\n")
 
 
 def test_fault_32_a_stop_signal_reaches_a_command_under_a_memory_limit():

@@ -1,17 +1,27 @@
 """Stop signals: one stops a command cleanly, a second one at once; nothing is left behind either way."""
 
 import contextlib
+import hashlib
+import importlib
+import json
 import os
 import signal
 import subprocess
+import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 from small import pids_in, python, soon
 
+import wbdc.__main__
+from wbdc.cli import STOPPED
+from wbdc.core.errors import Stopped
+from wbdc.core.files import sha256
 from wbdc.core.processes import began
 from wbdc.core.stop_signals import StopRequests
+from wbdc.submit.scripts import MAIN
 
 COMMAND = """
 import sys, tempfile, time
@@ -89,6 +99,75 @@ def test_fault_32_a_real_command_stops_and_goes_on(tmp_path):
     said = process.communicate(timeout=20)[1]
     assert process.returncode == 11 and said.splitlines()[-1].startswith("stopped; ") and "Traceback" not in said
     assert not list(tmp_path.rglob(".*.tmp"))
+
+
+WHILE_IMPORTING = """
+import os, runpy, signal, sys, time
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), int(sys.argv[2]))
+            time.sleep(20)
+
+sys.meta_path.insert(0, Finder())
+if sys.argv[3] == "ignored":
+    signal.signal(int(sys.argv[2]), signal.SIG_IGN)
+    time.sleep = lambda seconds: None
+runpy.run_module("wbdc", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("module", ["wbdc.cli", "click", "wbdc.core.errors"])
+def test_fault_32_a_signal_that_arrives_while_wbdc_imports_is_exit_11(module, number):
+    ran = python(WHILE_IMPORTING, module, int(number), "handled", timeout=20)
+    assert ran.returncode == Stopped.code and ran.stderr == f"{STOPPED}\n"
+
+
+def test_fault_32_an_ignored_signal_stays_ignored():
+    ran = python(WHILE_IMPORTING, "click", int(signal.SIGTERM), "ignored", timeout=20)
+    assert ran.stderr.startswith("Usage: ")
+
+
+def test_fault_32_a_signal_as_soon_as_it_is_handled_is_exit_11():
+    """Either the command is stopped, or it had ended; it never ends by the signal."""
+    process = subprocess.Popen([sys.executable, "-m", "wbdc", "kits"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert soon(lambda: handles(process.pid, signal.SIGTERM) or process.poll() is not None)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=20)[1]
+    assert (process.returncode, said) in ((11, f"{STOPPED}\n"), (0, ""))
+
+
+def handles(process: int, number: int) -> bool:
+    """Tell whether a process handles a signal: the kernel's mask of caught signals."""
+    status = Path(f"/proc/{process}/status").read_text()
+    caught = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")), "0")
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+def test_the_installed_command_is_the_module():
+    """`wbdc.__main__` handles signals before it imports the command line."""
+    project = Path(wbdc.__file__).parents[1] / "pyproject.toml"
+    if not project.is_file():
+        pytest.skip("wbdc is installed without its checkout")
+    module, _, function = tomllib.loads(project.read_text())["project"]["scripts"]["wbdc"].partition(":")
+    assert getattr(importlib.import_module(module), function) is wbdc.__main__.run
+
+
+ENTRY = "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(20)\n"
+
+
+def test_fault_32_a_signal_that_arrives_while_a_packed_main_imports_is_exit_11(tmp_path):
+    for name, text in {"main.py": MAIN, "blend.json": "{}", "wbdc/__init__.py": "", "wbdc/serve/__init__.py": "", "wbdc/serve/entry.py": ENTRY}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    listed = {n: {"sha256": sha256(tmp_path / n)} for n in ("blend.json", "wbdc/__init__.py", "wbdc/serve/__init__.py", "wbdc/serve/entry.py")}
+    manifest = {"files": listed}
+    bound = hashlib.sha256(json.dumps(manifest, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"bound": bound}))
+    ran = subprocess.run([sys.executable, "-I", tmp_path / "main.py"], capture_output=True, text=True, timeout=20)
+    assert ran.returncode == Stopped.code and ran.stderr == "error: stopped before the result was written\n"
 
 
 def test_one_request_that_arrives_twice_is_one_request(monkeypatch):

@@ -9,8 +9,8 @@ import click
 from wbdc import __version__
 from wbdc.core.errors import OutOfResources, Stopped, WbdcError, hint
 from wbdc.core.files import explain
-from wbdc.core.memory_limit import continue_in_child, end_without_memory, limited_memory
-from wbdc.core.out_of_memory import is_out_of_memory
+from wbdc.core.memory_limit import confirm_exit, continue_in_child, end_without_memory, limited_memory
+from wbdc.core.out_of_memory import is_memory_short, is_out_of_memory
 from wbdc.core.stop_signals import interruptible
 
 ORDER = ("demo", "prepare", "kits", "pretrain", "train", "compare", "ensemble", "predict", "submit", "verify", "diff", "doctor")
@@ -38,7 +38,10 @@ class Commands(click.Group):
                 code = continue_in_child() if limited_memory() else None
                 if code is not None:
                     ctx.exit(code)
-                return super().invoke(ctx)
+                try:
+                    return super().invoke(ctx)
+                finally:
+                    confirm_exit()
             except click.exceptions.Exit:
                 raise
             except (Exception, KeyboardInterrupt) as raised:  # a request to stop may surface as another failure
@@ -46,6 +49,8 @@ class Commands(click.Group):
                     error: WbdcError = Stopped(STOPPED)
                 elif is_out_of_memory(raised):
                     error = OutOfResources("memory ran out; take smaller batches, or fewer --threads")
+                elif is_caused_by_limit(raised):
+                    error = OutOfResources(f"memory ran out under the limit of `ulimit -v` ({type(raised).__name__}); raise the limit")
                 elif isinstance(raised, WbdcError):
                     error = raised
                 elif isinstance(raised, OSError) and (explained := explain(raised)):
@@ -54,10 +59,18 @@ class Commands(click.Group):
                     raise
         if isinstance(error, OutOfResources) and limited_memory():
             end_without_memory(f"{error}\n", error.code)
-        from wbdc.cli.console import fail
+        try:
+            from wbdc.cli.console import fail
 
-        fail(str(error))
+            fail(str(error))
+        except MemoryError:
+            end_without_memory(f"{error}\n", error.code)
         ctx.exit(error.code)
+
+
+def is_caused_by_limit(error: BaseException) -> bool:
+    """Tell whether a failure that looks like a bug comes from too little memory: a half imported library, for example."""
+    return limited_memory() and not isinstance(error, (WbdcError, OSError)) and is_memory_short()
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -14,12 +14,25 @@ if not sys.flags.isolated:  # otherwise Python imports what lies beside this fil
 
     os.execv(sys.executable, [sys.executable, "-I", __file__, *sys.argv[1:]])
 
+import os
+import signal
+
+
+def stop(number, frame):
+    """End at a stop signal: until wbdc is imported, there is nothing to clean up."""
+    os.write(2, b"error: stopped before the result was written\\n")
+    os._exit(11)
+
+
+for number in (signal.SIGINT, signal.SIGTERM):
+    if signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, stop)
+
 import hashlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import json
-import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
