@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from pathlib import Path
@@ -20,11 +21,11 @@ from wbdc.cli import STOPPED
 from wbdc.core.errors import Stopped
 from wbdc.core.files import sha256
 from wbdc.core.processes import began
-from wbdc.core.stop_signals import StopRequests
+from wbdc.core.stop_signals import SIGNALS, StopRequests, interruptible
 from wbdc.submit.scripts import MAIN
 
 COMMAND = """
-import sys, tempfile, time
+import contextlib, subprocess, sys, time
 from pathlib import Path
 import click
 from wbdc.cli import main
@@ -34,18 +35,22 @@ packed.network = lambda: ([], "")
 @click.command("kits")
 def command():
     root = Path(sys.argv[1])
+    other = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    (root / "pids").write_text(f"{other.pid}\\n")
     try:
         packed.run_packed(root, root, root / "result.csv")
     finally:
         if sys.argv[2] == "hangs":
             (root / "cleaning").touch()
-            time.sleep(60)
+        while sys.argv[2] == "hangs":
+            with contextlib.suppress(KeyboardInterrupt):
+                time.sleep(60)
 
 type(main).get_command = lambda self, ctx, name: command
 main(["kits"])
 """
 RUN = """
-echo $$ > {root}/pids
+echo $$ >> {root}/pids
 setsid sh -c 'echo $$ >> {root}/pids; sleep 60' &
 wait
 """
@@ -59,7 +64,7 @@ def started(root: Path, how: str):
     environment = os.environ | {"TMPDIR": str(root / "tmp")}
     process = python(COMMAND, root, how, start=subprocess.Popen, env=environment)
     try:
-        assert soon(lambda: len(pids_in(root)) == 2 and list((root / "tmp").iterdir())), process.poll()
+        assert soon(lambda: len(pids_in(root)) == 3 and list((root / "tmp").iterdir())), process.poll()
         time.sleep(0.3)  # as long as it takes to see the processes
         yield process
     finally:
@@ -83,7 +88,7 @@ def test_fault_32_a_signal_ends_a_command_with_all_that_it_started(tmp_path, num
 def test_fault_32_a_second_signal_ends_a_command_that_does_not_come_to_its_end(tmp_path):
     with started(tmp_path, "hangs") as process:
         process.send_signal(signal.SIGTERM)
-        assert soon((tmp_path / "cleaning").exists)
+        assert soon((tmp_path / "cleaning").exists) and alive(tmp_path) == pids_in(tmp_path)[:1]
         time.sleep(0.3)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 11
@@ -168,6 +173,58 @@ def test_fault_32_a_signal_that_arrives_while_a_packed_main_imports_is_exit_11(t
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"bound": bound}))
     ran = subprocess.run([sys.executable, "-I", tmp_path / "main.py"], capture_output=True, text=True, timeout=20)
     assert ran.returncode == Stopped.code and ran.stderr == "error: stopped before the result was written\n"
+
+
+def test_only_what_began_within_the_block_is_ended_and_only_after_a_signal():
+    started = []
+
+    def start() -> subprocess.Popen:
+        started.append(subprocess.Popen(["sleep", "60"]))
+        return started[-1]
+
+    try:
+        with interruptible() as stopped:
+            before = start()
+        assert not stopped() and before.poll() is None
+        time.sleep(0.05)  # some ticks of the kernel
+
+        with pytest.raises(KeyboardInterrupt), interruptible() as stopped:
+            inside = start()
+            signal.raise_signal(signal.SIGTERM)
+        assert stopped() and before.poll() is None and inside.wait(10) == -signal.SIGKILL
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def test_handlers_are_put_back_and_an_ignored_signal_stays_ignored():
+    """`nohup` and shells in the background ignore SIGINT."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    ours = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_DFL}
+    try:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        with interruptible():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        assert {number: signal.getsignal(number) for number in SIGNALS} == ours
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_a_thread_leaves_the_signals_alone():
+    ended = []
+
+    def run() -> None:
+        with interruptible():
+            ended.append(True)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert ended
 
 
 def test_one_request_that_arrives_twice_is_one_request(monkeypatch):
