@@ -10,7 +10,7 @@ import toys
 from safetensors.torch import load_file, save_file
 
 from wbdc.core.files import publish_json, read_json, sha256
-from wbdc.train import stage
+from wbdc.train import stage, state
 
 forks = multiprocessing.get_context("forkserver")
 forks.set_forkserver_preload(["pytest", "wbdc.train.session", "wbdc.cli.train", "wbdc.nets.vision.clip", "transformers.models.bert.modeling_bert", "rich.progress"])
@@ -52,8 +52,8 @@ def test_a_training_killed_again_and_again_ends_in_the_same_bits(fresh, kit, bit
     words, steps = command(kit, fresh), []
     for when in KILLS:
         assert child(words, when) == -signal.SIGKILL, when
-        state = next(fresh.glob("runs/*/fold-0/state.json"), None)
-        steps.append(read_json(state)["step"] if state else 0)
+        last = next(fresh.glob("runs/*/fold-0/state.json"), None)
+        steps.append(read_json(last)["step"] if last else 0)
     assert steps == sorted(steps) and steps[0] == 0 and steps[-1] == 18, "every life gets further than the one before"
     assert steps[2] == steps[1], "weights without their state do not count"
     assert child(words, None) == 0
@@ -85,7 +85,7 @@ def test_fault_32_a_signal_stops_at_a_safe_point_and_twice_at_once_and_both_can_
 
 def test_a_state_that_is_damaged_or_of_another_recipe_is_refused_by_name(fresh, kit, monkeypatch):
     folder = stopped(fresh, kit, monkeypatch)
-    path, facts = next(folder.glob("state-*.safetensors")), read_json(folder / "state.json")
+    path, facts = folder / "state-5.safetensors", read_json(folder / "state.json")
     whole, tensors = path.read_bytes(), load_file(path)
     bias = tensors["model.head.bias"]
     named = [name for name in tensors if name.startswith(("trick.1.", "optimizer.0.exp_avg"))][0]
@@ -98,17 +98,19 @@ def test_a_state_that_is_damaged_or_of_another_recipe_is_refused_by_name(fresh, 
         save_file({name: t for name, t in {**tensors, **change}.items() if t is not None}, path)
         publish_json(folder / "state.json", {**facts, "sha256": sha256(path)})
         _refused(kit, fresh, said)
+    (folder / "state-previous.json").unlink()
     for damage in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1]), whole + b"x", b""):
         path.write_bytes(damage)
         publish_json(folder / "state.json", facts)
-        _refused(kit, fresh, f"{path} is missing or damaged; delete {folder}")
+        _refused(kit, fresh, f"{path} is damaged: its hash is not the one in state.json; delete {folder}")
     path.unlink()
-    _refused(kit, fresh, "is missing or damaged")
+    _refused(kit, fresh, f"{path} is missing; delete {folder}")
 
 
 def test_a_damaged_state_json_is_exit_4_and_nothing_is_lost(fresh, kit, bits, monkeypatch):
     folder = stopped(fresh, kit, monkeypatch)
     path = folder / "state.json"
+    (folder / "state-3.safetensors").unlink()
     whole = path.read_bytes()
     for damage in (b"{}", b"[]", b"", whole[:-5], b"[" * 100_000, b'"\xff"', whole.replace(b'"step"', b'"stop"')):
         path.write_bytes(damage)
@@ -118,6 +120,41 @@ def test_a_damaged_state_json_is_exit_4_and_nothing_is_lost(fresh, kit, bits, mo
     path.write_bytes(whole)
     assert toys.wbdc(*command(kit, fresh)).exit_code == 0
     assert toys.bits(folder.parent) == bits
+
+
+@pytest.mark.parametrize("name", ["state-5.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["flipped", "deleted", "cut"])
+def test_fault_10_of_two_states_the_earlier_is_used_when_the_last_is_damaged(fresh, kit, bits, monkeypatch, name, damage):
+    folder = stopped(fresh, kit, monkeypatch)
+    assert sorted(path.name for path in folder.glob("state*")) == ["state-3.safetensors", "state-5.safetensors", "state-previous.json", "state.json"]
+    path = folder / name
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    path.write_bytes(whole[: len(whole) // 2] if damage == "cut" else whole)
+    if damage == "deleted":
+        path.unlink()
+
+    with monkeypatch.context() as patch:  # again stopped: the damaged state is not taken for the earlier one
+        patch.setattr(state, "save", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        result = toys.wbdc(*command(kit, fresh))
+    assert result.exit_code == 11, (result.stderr, result.exception)
+    warning = result.stderr.splitlines()[0]
+    assert warning.startswith("warning: ") and path.name in warning and warning.endswith("goes on from the state before it, of step 3")
+    assert read_json(folder / "state.json")["step"] == 3
+
+    assert toys.wbdc(*command(kit, fresh)).exit_code == 0
+    assert toys.bits(folder.parent) == bits and not list(folder.glob("*state*"))
+
+
+def test_two_states_are_kept_and_no_third_is_on_the_disk_while_one_is_written(fresh, kit, monkeypatch):
+    counts, publish = [], state.publish
+
+    def counted(path, write):
+        publish(path, lambda temporary: (write(temporary), counts.append(len(list(path.parent.glob("*state-*.safetensors*"))))))
+
+    monkeypatch.setattr(state, "publish", counted)
+    assert toys.wbdc(*command(kit, fresh)).exit_code == 0
+    assert counts == [1, 2, 2, 2, 2, 2]
 
 
 def test_two_trainings_in_one_folder_are_one_too_many(fresh, kit, monkeypatch):

@@ -118,7 +118,7 @@ def telling(progress: Progress, quiet: bool) -> object:
     """Let a training session tell what it does."""
     from wbdc.train.stage import Telling
 
-    return Telling(progress, (lambda sentence: None) if quiet else say)
+    return Telling(progress, (lambda sentence: None) if quiet else say, say)
 
 
 def show_plan(session: object, as_json: bool) -> None:

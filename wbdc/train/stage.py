@@ -62,10 +62,11 @@ class Machine:
 
 @dataclass(frozen=True)
 class Telling:
-    """How a stage tells what it does. progress(what, done, of, note); say(sentence)."""
+    """How a stage tells what it does. progress(what, done, of, note); say(sentence); warn(sentence), also with --json."""
 
     progress: Callable[[str, int, int, str], None] = lambda what, done, of, note: None
     say: Callable[[str], None] = lambda sentence: None
+    warn: Callable[[str], None] = lambda sentence: None
 
 
 def open_stage(work: Path, stage: str, kit: Kit, prepared: Prepared, *, seed: int = 0, without: str | None = None, source: Run | None = None) -> Run:
@@ -187,7 +188,7 @@ def _train(
     optimizer = adamw(dealt, stage.rate, stage.decay)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     learning = state.Learning(model, objectives, optimizer, tricks, scaler)
-    start, skipped = state.restore(folder, learning)
+    start, skipped = state.restore(folder, learning, telling.warn)
     if start:
         telling.say(f"goes on after step {start} of {steps}")
     save_every, began, last, logs = machine.save_every or max(1, each // stage.accumulate), time.monotonic(), {}, True

@@ -1,6 +1,11 @@
-"""The state of a training that was stopped or killed: saved whole, taken back bit for bit."""
+"""The state of a training that was stopped or killed: saved whole, taken back bit for bit.
 
-from collections.abc import Sequence
+A fold keeps its last two states. `state.json` names the last one and `state-previous.json` the one before it,
+which is taken when the last one is damaged.
+"""
+
+import contextlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +17,12 @@ from wbdc.core.errors import IntegrityBroken
 from wbdc.core.files import publish, publish_json, read_json, sha256
 from wbdc.train.tricks import Trick
 
-NAME = "state.json"
+NAME, PREVIOUS = "state.json", "state-previous.json"
+SHAPE = {"step": int, "skipped?": int, "sha256": str}
+
+
+class _Damaged(IntegrityBroken):
+    """A state that cannot be read; one of another recipe can."""
 
 
 class Learning(NamedTuple):
@@ -26,29 +36,66 @@ class Learning(NamedTuple):
 
 
 def save(folder: Path, step: int, learning: Learning, skipped: int = 0) -> None:
-    """Publish the state after `step`, of which `skipped` steps changed nothing; the state before it goes only when this one stands."""
+    """Publish the state after `step`, of which `skipped` steps changed nothing, and keep the one before it.
+
+    The disk holds two states at most, also while this one is written.
+    """
     tensors = {name: t.detach().contiguous() for name, t in _tensors(learning).items()}
-    path = folder / f"state-{step}.safetensors"
-    publish(path, lambda temporary: save_file(tensors, temporary))
-    publish_json(folder / NAME, {"step": step, "skipped": skipped, "sha256": sha256(path)})
-    for old in set(folder.glob("state-*.safetensors")) - {path}:
+    path, last = _path(folder, step), None
+    with contextlib.suppress(IntegrityBroken):
+        last = read_json(folder / NAME, SHAPE)
+    kept = {path, _path(folder, last["step"])} if last else {path}
+    for old in set(folder.glob("state-*.safetensors")) - kept:
         old.unlink()
+    publish(path, lambda temporary: save_file(tensors, temporary))
+    if last and last["step"] != step:
+        publish_json(folder / PREVIOUS, last)
+    publish_json(folder / NAME, {"step": step, "skipped": skipped, "sha256": sha256(path)})
 
 
-def restore(folder: Path, learning: Learning) -> tuple[int, int]:
+def restore(folder: Path, learning: Learning, warn: Callable[[str], None] = lambda sentence: None) -> tuple[int, int]:
     """Take back the last state and return its step and how many were skipped; zeros when there is none.
 
-    Raises IntegrityBroken when it is damaged or belongs to another recipe.
+    When it is damaged, takes the one before it, and `warn` is told the damaged file. Raises IntegrityBroken when
+    that is damaged too, or a state belongs to another recipe.
     """
-    if not (folder / NAME).is_file():
+    if not (folder / NAME).is_file() and not (folder / PREVIOUS).is_file():
         return 0, 0
     try:
-        facts = read_json(folder / NAME, {"step": int, "skipped?": int, "sha256": str})
+        return _restore(folder, _read_facts(folder, NAME), learning)
+    except _Damaged as error:
+        damage = error
+    try:
+        facts = _read_facts(folder, PREVIOUS)
+    except _Damaged:
+        raise IntegrityBroken(f"{damage}; delete {folder} to train this fold anew") from damage
+    restored = _restore(folder, facts, learning)
+    warn(f"warning: {damage}; the training goes on from the state before it, of step {facts['step']}")
+    publish_json(folder / NAME, facts)
+    return restored
+
+
+def _path(folder: Path, step: int) -> Path:
+    return folder / f"state-{step}.safetensors"
+
+
+def _read_facts(folder: Path, name: str) -> dict:
+    """Read which state a file names. Raises _Damaged when this file or the state is missing or damaged."""
+    try:
+        facts = read_json(folder / name, SHAPE)
     except IntegrityBroken as error:
-        raise IntegrityBroken(f"{error}; delete {folder} to train this fold anew") from error
-    path = folder / f"state-{facts['step']}.safetensors"
-    if not path.is_file() or sha256(path) != facts["sha256"]:
-        raise IntegrityBroken(f"{path} is missing or damaged; delete {folder} to train this fold anew")
+        raise _Damaged(str(error)) from error
+    path = _path(folder, facts["step"])
+    if not path.is_file():
+        raise _Damaged(f"{path} is missing")
+    if sha256(path) != facts["sha256"]:
+        raise _Damaged(f"{path} is damaged: its hash is not the one in {name}")
+    return facts
+
+
+def _restore(folder: Path, facts: dict, learning: Learning) -> tuple[int, int]:
+    """Take back the state that `facts` name."""
+    path = _path(folder, facts["step"])
     tensors = load_file(path)
     wanted = _tensors(learning)
     differ = [n for n in sorted(wanted.keys() | tensors.keys()) if n not in wanted or n not in tensors or wanted[n].shape != tensors[n].shape]
@@ -70,7 +117,7 @@ def restore(folder: Path, learning: Learning) -> tuple[int, int]:
 
 def discard(folder: Path) -> None:
     """Remove the state of a fold that is finished."""
-    for path in [folder / NAME, *folder.glob("state-*.safetensors")]:
+    for path in [folder / PREVIOUS, folder / NAME, *folder.glob("state-*.safetensors")]:
         path.unlink(missing_ok=True)
 
 
