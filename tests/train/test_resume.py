@@ -122,8 +122,7 @@ def test_a_damaged_state_json_is_exit_4_and_nothing_is_lost(fresh, kit, bits, mo
     assert toys.bits(folder.parent) == bits
 
 
-@pytest.mark.parametrize("name", ["state-5.safetensors", "state.json"])
-@pytest.mark.parametrize("damage", ["flipped", "deleted", "cut"])
+@pytest.mark.parametrize("name, damage", [("state-5.safetensors", "flipped"), ("state-5.safetensors", "deleted"), ("state.json", "cut")])
 def test_fault_10_of_two_states_the_earlier_is_used_when_the_last_is_damaged(fresh, kit, bits, monkeypatch, name, damage):
     folder = stopped(fresh, kit, monkeypatch)
     assert sorted(path.name for path in folder.glob("state*")) == ["state-3.safetensors", "state-5.safetensors", "state-previous.json", "state.json"]
