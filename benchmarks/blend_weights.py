@@ -2,9 +2,12 @@
 
     python benchmarks/blend_weights.py --work work
     python benchmarks/blend_weights.py --work demo --folds 0,1 --json
+    python benchmarks/blend_weights.py --work work --videos 50,100,200,400
 
 It reads the finished runs of a work folder, as `wbdc ensemble` does, and writes nothing. Every fold
 is answered with weights learned on the other folds. The last row is what `wbdc ensemble` does.
+With --videos, weights are also learned on so many random videos and scored on all others, which
+has less noise: the table shows means over random splits.
 """
 
 from pathlib import Path
@@ -38,6 +41,7 @@ def chosen(given: np.ndarray) -> np.ndarray:
     return fit_weights(given).values
 
 
+SPLITS = 40  # random splits for each number of --videos
 CHOSEN = "chosen (wbdc ensemble)"
 RULES = {
     "best member of the other folds": best_member,
@@ -63,6 +67,7 @@ def nested_blend(rule, members: np.ndarray, truth: np.ndarray, folds: np.ndarray
 @click.command()
 @click.option("--run", "runs", multiple=True, help="A run; by default every finished one.")
 @click.option("--folds", help="Only these folds, for example 0,1.")
+@click.option("--videos", help="Also learn on so many random videos, for example 50,100,200.")
 @click.option("--draws", type=click.IntRange(100), default=1000, show_default=True)
 @console.seed
 @console.prepared
@@ -71,6 +76,7 @@ def nested_blend(rule, members: np.ndarray, truth: np.ndarray, folds: np.ndarray
 def main(
     runs: tuple[str, ...],
     folds: str | None,
+    videos: str | None,
     draws: int,
     seed: int,
     prepared: str | None,
@@ -84,7 +90,14 @@ def main(
     if len(forms) < 2 or len(set(shared.folds)) < 2:
         raise click.UsageError("two runs with two common folds are needed")
 
+    sizes = [int(size) for size in (videos or "").split(",") if size.strip()]
+    if wrong := [size for size in sizes if not 1 <= size < len(shared.labels)]:
+        raise click.UsageError(f"--videos {wrong[0]}: give 1 to {len(shared.labels) - 1}")
+
     report = compare_rules(forms, shared, draws, seed)
+    if sizes:
+        splits = {str(size): compare_on_splits(forms, shared, size, seed) for size in sizes}
+        report["splits"] = splits
     console.show(report) if as_json else print_report(report)
 
 
@@ -124,6 +137,32 @@ def compare_rules(forms: list, shared, draws: int, seed: int) -> dict:
     return {**counts, "members": scores, "rules": rules, "gains": gains, "chosen": weights}
 
 
+def compare_on_splits(forms: list, shared, size: int, seed: int) -> dict:
+    """Learn on `size` random videos, score on the others: {rule: [mean, its standard error]}.
+
+    The standard error is that of the difference from what is chosen, over the random splits.
+    """
+    facts, random = forms[0].run.facts, np.random.default_rng(seed)
+    classes, labels = facts["classes"], np.array(shared.labels)
+    contest = plug.build(competitions, {"use": facts["competition"]})
+    truth = np.array([classes.index(label) for label in shared.labels])
+    given, means = likelihoods(shared.members, truth), {name: [] for name in RULES}
+
+    for _ in range(SPLITS):
+        order = random.permutation(len(labels))
+        own, others = order[:size], order[size:]
+        for name, rule in RULES.items():
+            p = blend(shared.members[:, others], rule(given[:, own]))
+            score = contest.score(labels[others].tolist(), answers(p, classes), classes)
+            means[name].append(score["mean"])
+
+    result = {}
+    for name, values in means.items():
+        behind = np.array(values) - means[CHOSEN]
+        result[name] = [float(np.mean(values)), float(behind.std(ddof=1) / np.sqrt(SPLITS))]
+    return result
+
+
 def answers(probabilities: np.ndarray, classes: list[str]) -> list[str]:
     """Return the most probable class of each row."""
     return [classes[i] for i in probabilities.argmax(axis=1)]
@@ -146,6 +185,15 @@ def print_report(report: dict) -> None:
         weights = ", ".join(f"{name} {weight:.3f}" for name, weight in facts["weights"].items())
         where = "on all videos" if fold == "all" else f"for fold {fold}"
         console.tell(f"Chosen {where}: {facts['method']} ({weights}).")
+
+    if "splits" in report:
+        rows = []
+        for size, rules in report["splits"].items():
+            for rule, (mean, error) in rules.items():
+                ahead = f"{rules[CHOSEN][0] - mean:+.4f} ± {error:.4f}" if rule != CHOSEN else ""
+                rows.append((f"{int(size):,}", rule, mean, ahead))
+        title = f"Learned on random videos, scored on the others (mean of {SPLITS} splits)"
+        console.table(title, ("videos", "", "mean", "chosen is ahead by"), rows)
 
 
 if __name__ == "__main__":

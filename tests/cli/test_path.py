@@ -47,11 +47,12 @@ def test_the_benchmark_of_blend_weights_scores_the_ensemble_as_the_command_does(
     import blend_weights
     from click.testing import CliRunner
 
-    arguments = ["--work", str(walked["work"]), "--draws", "100", "--json"]
+    arguments = ["--work", str(walked["work"]), "--draws", "100", "--videos", "5", "--json"]
     found = json.loads(CliRunner().invoke(blend_weights.main, arguments).stdout)
     ensemble = walked["report"]["ensemble"]
     chosen = found["rules"][blend_weights.CHOSEN]
     assert chosen == {"score": ensemble["score"], "interval": ensemble["interval"]}
+    assert set(found["splits"]["5"]) == set(blend_weights.RULES)
     assert set(found["gains"]) == set(found["rules"]) - {blend_weights.CHOSEN}
     assert any(more["difference"] == walked["report"]["gain"]["difference"] for more in found["gains"].values())
 
