@@ -13,6 +13,7 @@ import small
 
 from wbdc.core.errors import EnvironmentLacks, Inconclusive, IntegrityBroken, ResultInvalid, UsageFault
 from wbdc.core.files import publish_json
+from wbdc.serve.entry import GPU_PEAK
 from wbdc.submit import machine_load
 from wbdc.submit import rehearse as module
 from wbdc.submit.machine_load import CpuUse
@@ -31,6 +32,7 @@ class Fake:
     after: float = 0.0  # seconds a video, once its last row is written
     unasked: float = 0.0  # seconds a video more, when it is not asked for timings
     peak: int = 2 * GB
+    gpu_grows: object = None  # bytes of GPU memory: f(videos answered) -> bytes
     grows: object = None  # bytes of memory beyond the peak of the start: f(videos answered) -> bytes
     device: str = "cpu"
     precision: str = "fp32"
@@ -62,12 +64,15 @@ class Fake:
         out.write_text("".join(self.rows(rows, precision, timings is not None) if self.rows else rows))
         marks = {"imported": start / 2, "loaded": start - 1, "listed": start, "answered": now, "written": now}
         told = {"marks": marks, "batches": batches, "stages": {"decode": 1.0}, "ahead": 4, "device": self.device, "threads": 1, "precision": precision or self.precision}
+        told["gpu_memory"] = [[at, self.gpu_grows(videos)] for videos, at in batches] if self.gpu_grows else []
+        told["gpu_peak"] = max((held for _, held in told["gpu_memory"]), default=0)
+        says = self.says + (f"{GPU_PEAK} {told['gpu_peak']}\n" if self.gpu_grows else "")
         if timings:
             publish_json(timings, self.claims(told) if self.claims else told)
         extra = self.grows or (lambda videos: 0)
         memory = [(at, self.peak + extra(videos)) for videos, at in batches]
         peak = max(held for _, held in memory)
-        return Ran(0, now + 0.3 + self.after * len(sample), self.says, peak, memory, self.use)
+        return Ran(0, now + 0.3 + self.after * len(sample), says, peak, memory, self.use)
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +280,7 @@ def test_mishap_memory_that_grows_with_the_videos(judge):
     said = judge(Fake(grows=lambda videos: videos * 4 * 2**20))
     assert said.word == "FAIL" and said.facts["peaks"]["memory"] < 20 * GB
     assert "its memory grows by 4.0 MB a video to 99.7 GB at 25,000 videos, and the judge has 80.0 GB" in said.sentence
-    assert said.facts["memory_growth"]["expected"] == pytest.approx(99.66 * GB, rel=0.01)
+    assert said.facts["memory_growth"]["memory"]["expected"] == pytest.approx(99.66 * GB, rel=0.01)
 
 
 def test_mishap_memory_that_grows_in_noise(judge):
@@ -290,6 +295,31 @@ def test_mishap_memory_that_grows_in_noise(judge):
 def test_mutant_gpu_memory(judge):
     said = judge(Fake(claims=lambda told: told | {"gpu_peak": 33 * GB}))
     assert said.word == "FAIL" and "33.0 GB of GPU memory" in said.sentence
+
+
+def test_mishap_gpu_memory_that_grows_with_the_videos(judge):
+    """1 GB and 2 MB a video: 5 GB at the largest timed run, 50 GB at the last item; the judge has 32 GB."""
+    said = judge(Fake(gpu_grows=lambda videos: GB + videos * 2 * 2**20))
+    assert said.word == "FAIL" and said.facts["peaks"]["gpu_memory"] < 6 * GB
+    assert "its GPU memory grows by 2.0 MB a video to 49.8 GB at 25,000 videos, and the judge has 32.0 GB" in said.sentence
+    assert said.facts["memory_growth"]["gpu_memory"]["expected"] == pytest.approx(49.8 * GB, rel=0.01)
+
+
+def test_mishap_gpu_memory_that_grows_in_noise(judge):
+    """It never passes. 1 MB a video fits, and blocks that are cached once and kept are no growth."""
+    noise = np.random.default_rng(5).normal(1, 0.1, 30_000)
+    assert judge(Fake(gpu_grows=lambda videos: int(videos * 2 * 2**20 * noise[videos]))).word != "PASS"
+    for steady in (lambda videos: videos * 2**20, lambda videos: min(videos, 400) * 10 * 2**20, lambda videos: int(4 * GB * noise[videos])):
+        assert judge(Fake(gpu_grows=steady)).word == "PASS"
+
+
+def test_a_full_run_measures_gpu_memory(judge):
+    """What the packed folder reports at the end of the full run decides instead of the extrapolation."""
+    limit = {"items": 6000, "seconds": 6000 / 70, "cap_seconds": 100.0, "full": True}
+    late = judge(Fake(start=2.0, gpu_grows=lambda videos: (33 if videos > 5000 else 3) * GB), **limit)
+    assert late.word == "FAIL" and "it holds 33.0 GB of GPU memory, and the judge has 32.0 GB" in late.sentence
+    fills = judge(Fake(start=2.0, gpu_grows=lambda videos: min(videos, 4000) * 6 * 2**20), **limit)
+    assert fills.word == "PASS" and "gpu_memory" not in fills.facts["memory_growth"]
 
 
 def test_mutant_output_not_flushed(judge):

@@ -1,6 +1,7 @@
 """The time check: arithmetic on made-up timings whose truth is known, and one real rehearsal."""
 
 import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,11 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import EnvironmentLacks, Inconclusive, IntegrityBroken, OutOfResources, ResultInvalid, UsageFault
 from wbdc.core.files import read_json
 from wbdc.core.findings import Findings
+from wbdc.serve import entry
 from wbdc.submit import machine_load
 from wbdc.submit import rehearse as module
 from wbdc.submit.packed import Ran, failure
-from wbdc.submit.projection import Cold, Projection, Rate, Steady, interval, measure, project
+from wbdc.submit.projection import Cold, Projection, Rate, Steady, interval, measure, project, student_quantile, trend
 from wbdc.submit.rehearse import rehearse
 from wbdc.submit.sample import choose
 from wbdc.submit.slowest import Kits, advice, describe, shares, slowest
@@ -86,16 +88,52 @@ def test_a_trend_is_extrapolated_to_all_items_and_a_jump_is_not():
 
 
 def test_the_bounds_cover_the_truth_of_packages_that_slow_down():
-    """200 packages whose cost grows with the videos, 10 % of noise per batch."""
+    """200 packages whose cost grows with the videos, 10 % of noise per batch. Less growth than .4 drowns in it."""
     rng, held, bare = np.random.default_rng(7), 0, 0
     for _ in range(200):
-        growth = rng.uniform(0.2, 3) / 2048
+        growth = rng.uniform(0.4, 3) / 2048
         places = np.arange(32, 2048, 64)
         spans = 0.64 * (1 + growth * places) * np.exp(rng.normal(0, 0.1, len(places)))
         truth = 0.01 * (25_000 + growth * 25_000**2 / 2)
         found = project([Cold(0.0, 0.0, 8)], steady(spans), items=25_000, seconds=1e9)
         held, bare = held + (found.upper >= truth), bare + (found.lower <= truth)
     assert held >= 190 and bare >= 190
+
+
+def noise(kind: str, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Make seconds of n batches that do not get slower."""
+    if kind == "neighbors alike":
+        return np.exp(rng.normal(0, 0.17, n).repeat(3)[:n])
+    if kind == "rare slow videos":
+        return np.exp(rng.normal(0, 0.1, n)) * (1 + 3 * (rng.random(n) < 0.03))
+    if kind == "drifting":
+        steps = rng.normal(0, 0.08, n + 20)
+        return np.exp(np.convolve(steps, 0.6 ** np.arange(20))[20 : n + 20])
+    return np.exp(rng.normal(0, 0.1, n))
+
+
+@pytest.mark.parametrize("kind, most", [("independent", 2), ("rare slow videos", 2), ("neighbors alike", 16), ("drifting", 16)])
+@pytest.mark.parametrize("batches", [4, 5, 6, 12, 27, 59])
+def test_noise_is_rarely_a_trend(kind, most, batches):
+    """400 steady packages: at most .5 % show a trend, however few batches there are; 4 % where neighbors err alike."""
+    rng, places, videos = np.random.default_rng(3), 32.0 * np.arange(batches), np.full(batches, 32.0)
+    found = [trend(noise(kind, batches, rng), videos, places, 5).significant for _ in range(400)]
+    assert sum(found) <= most
+
+
+def test_a_trend_of_batches_that_end_together_is_seen():
+    """Five batches are read at once and end together; the last burst takes twice as long as the first one."""
+    rng, caught = np.random.default_rng(4), 0
+    for _ in range(50):
+        bursts = 5 * np.linspace(1, 2, 11) * np.exp(rng.normal(0, 0.05, 11))
+        spans = np.stack([bursts, *np.full((4, 11), 0.02)], 1).ravel()
+        caught += trend(spans, np.full(55, 32.0), 32.0 * np.arange(55), 5).significant
+    assert caught >= 45
+
+
+def test_quantiles_of_student_s_t():
+    known = {(0.95, 1.0): 6.314, (0.99, 3.0): 4.541, (0.9975, 10.0): 3.581, (0.995, 60.0): 2.660}
+    assert [student_quantile(*of) for of in known] == pytest.approx([*known.values()], rel=2e-3)
 
 
 def test_a_small_sample_takes_a_wider_margin_and_keeps_its_warm_up():
@@ -206,6 +244,18 @@ def test_a_failing_child_is_named_by_what_it_said():
     ):
         error = failure(ran)
         assert type(error).__name__ == kind and says in str(error)
+
+
+def test_gpu_memory_is_read_after_each_batch(package, data, tmp_path, monkeypatch):
+    """One reading per batch, at its time; a run on the CPU has none."""
+    readings = iter(range(1000, 2000))
+    home, blend, quiet = package, read_json(package / "blend.json"), lambda *told: None
+    asked = {"split": None, "device": "cpu", "precision": None, "threads": 1, "sample": None, "say": quiet, "progress": quiet}
+    _, timings = entry.serve(home, blend, data, tmp_path / "a.csv", **asked, began=time.perf_counter())
+    assert timings["gpu_memory"] == [] and len(timings["batches"]) > 1
+    monkeypatch.setattr(entry, "reserved_memory", lambda device: next(readings))
+    _, timings = entry.serve(home, blend, data, tmp_path / "b.csv", **asked, began=time.perf_counter())
+    assert timings["gpu_memory"] == [(when, 1000 + i) for i, (_, when) in enumerate(timings["batches"])]
 
 
 def fake_run(seconds: float, answer: str):

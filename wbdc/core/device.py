@@ -59,5 +59,10 @@ def use_threads(count: int | None) -> int:
     return count
 
 
+def reserved_memory(device: torch.device) -> int | None:
+    """Return the bytes of GPU memory that torch holds now, cached blocks included; None for a CPU."""
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else None
+
+
 def _bf16_cpu() -> bool:
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()  # no public question exists

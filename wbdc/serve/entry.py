@@ -15,7 +15,13 @@ from safetensors.numpy import save_file
 from wbdc import competitions
 from wbdc.competitions import Competition, Video
 from wbdc.core import plug
-from wbdc.core.device import called, find_device, find_precision, use_threads
+from wbdc.core.device import (
+    called,
+    find_device,
+    find_precision,
+    reserved_memory,
+    use_threads,
+)
 from wbdc.core.errors import OutOfResources, Stopped, UsageFault, WbdcError, hint
 from wbdc.core.files import check_input, check_output, explain, open_regular, publish, publish_json, read_json
 from wbdc.core.findings import Findings
@@ -38,6 +44,7 @@ BLEND_SHAPE = {
     "half?": bool,
     "compiled?": bool,
 }
+GPU_PEAK = "GPU memory, bytes at most:"  # a line on stderr: a full run writes no timings
 CONTEST = "contest"  # as a deadline: what the contest allows
 
 
@@ -70,9 +77,12 @@ def serve(
     videos = _chosen(list(contest.videos(data, split, findings)), sample)
     marks["listed"] = time.perf_counter() - began
     batches: list[tuple[int, float]] = []
+    gpu_memory: list[tuple[float, int]] = []  # seconds, bytes
 
     def after(done: int, of: int) -> None:
         batches.append((done, time.perf_counter() - began))
+        if (reserved := reserved_memory(where)) is not None:
+            gpu_memory.append((batches[-1][1], reserved))
         progress(done, of)
 
     rank, ranks = here()
@@ -97,8 +107,9 @@ def serve(
     ran = {"ahead": engine.ahead, "threads": count, "device": str(where), "precision": called(engine.precision), "ranks": ranks}
     if where.type == "cuda":
         ran["gpu_peak"] = torch.cuda.max_memory_reserved(where)
+        say(f"{GPU_PEAK} {ran['gpu_peak']}")
     ran |= {"left_out": answers.left_out, "unanswered": answers.unanswered}
-    return answers, {"videos": len(videos), "marks": marks, "batches": batches, "stages": answers.stages, **ran}
+    return answers, {"videos": len(videos), "marks": marks, "batches": batches, "gpu_memory": gpu_memory, "stages": answers.stages, **ran}
 
 
 def _open(home: Path, blend: dict, device: torch.device, precision: str | None, threads: int) -> Engine:

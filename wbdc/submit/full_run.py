@@ -8,6 +8,7 @@ from typing import NamedTuple
 from wbdc.competitions import Competition
 from wbdc.core.errors import Inconclusive
 from wbdc.core.findings import Findings
+from wbdc.serve.entry import GPU_PEAK
 from wbdc.submit.data_guard import check_unchanged, snapshot
 from wbdc.submit.machine_load import CpuMeter, CpuUse
 from wbdc.submit.packed import Ran
@@ -20,7 +21,7 @@ LEFT_OUT = "out of time:"  # how a packed folder reports models that its deadlin
 
 class FullRun(NamedTuple):
     """seconds: wall time from start to end, or until it was ended; ended: whether it did so by itself; videos: answered in
-    one process; distinct: of those, not repeated; peak: bytes of memory; incomplete: what the deadline left out, "" for nothing.
+    one process; distinct: of those, not repeated; peak: bytes of memory; gpu_peak: bytes of GPU memory, 0 where none was used; incomplete: what the deadline left out, "" for nothing.
     """
 
     seconds: float
@@ -30,6 +31,7 @@ class FullRun(NamedTuple):
     peak: int
     incomplete: str
     use: CpuUse | None = None
+    gpu_peak: int = 0
 
     def word(self, limit: float, margin: float) -> str:
         """Judge the time: within the limit with the margin, over it, or in between."""
@@ -64,4 +66,10 @@ def run_full(
         check_unchanged(root, before)
         check_result(out, competition, [v.id for v in videos], contest.classes(data))
     incomplete = next((line for line in ran.stderr.splitlines() if line.startswith(LEFT_OUT)), "")
-    return FullRun(ran.seconds, True, len(videos), min(distinct, items), ran.peak, incomplete, ran.use)
+    return FullRun(ran.seconds, True, len(videos), min(distinct, items), ran.peak, incomplete, ran.use, _gpu_peak(ran.stderr))
+
+
+def _gpu_peak(stderr: str) -> int:
+    """Read how much GPU memory the packed folder reports; 0 where it reports none."""
+    numbers = [line.removeprefix(GPU_PEAK).strip() for line in stderr.splitlines() if line.startswith(GPU_PEAK)]
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)

@@ -21,11 +21,11 @@ class MemoryGrowth(NamedTuple):
 
 
 def extrapolate_memory(
-    samples: Sequence[tuple[float, int]], marks: Sequence[tuple[int, float]], items: int, seed: int = 0
+    samples: Sequence[tuple[float, int]], marks: Sequence[tuple[int, float]], items: int
 ) -> MemoryGrowth:
     """Fit memory against the number of videos answered, after warm-up, and extend the line to `items`.
 
-    samples: (seconds since the process began, bytes of the whole tree). marks: (videos answered so
+    samples: (seconds since the process began, bytes of the whole tree, or of its GPU). marks: (videos answered so
     far, when). `lower` follows only a growth that both halves of the samples show: a cache that
     fills and then stays adds to `upper` alone.
     """
@@ -41,7 +41,7 @@ def extrapolate_memory(
     spans = np.array_split(inside, count)[int(count * WARM_UP) :]
     held = np.array([span[:, 1].mean() for span in spans])
     videos = np.interp([span[:, 0].mean() for span in spans], when, done)
-    growth, sure = persistent_trend(held, np.ones(len(held)), videos, BLOCK, seed)
+    growth, sure = persistent_trend(held, np.ones(len(held)), videos, BLOCK)
     if not growth.significant:
         return flat
     last, left = float(held[-1]), items - float(videos[-1])
@@ -50,11 +50,13 @@ def extrapolate_memory(
     return MemoryGrowth(growth.slope, expected, lower, upper)
 
 
-def describe_growth(growth: MemoryGrowth, limit: int | None, items: int) -> tuple[str | None, str | None]:
-    """Word a growth of memory: (what breaks the limit, what may break it)."""
+def describe_growth(
+    growth: MemoryGrowth, limit: int | None, items: int, kind: str = "memory"
+) -> tuple[str | None, str | None]:
+    """Word a growth of memory: (what breaks the limit, what may break it). kind: "GPU memory"."""
     if not limit or not growth.per_video or growth.upper <= limit:
         return None, None
-    rate = f"its memory grows by {growth.per_video / 2**20:.1f} MB a video"
+    rate = f"its {kind} grows by {growth.per_video / 2**20:.1f} MB a video"
     room = f"the judge has {limit / 2**30:.1f} GB"
     if growth.lower > limit:
         return f"{rate} to {growth.expected / 2**30:.1f} GB at {items:,} videos, and {room}", None

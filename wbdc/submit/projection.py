@@ -15,7 +15,7 @@
 A burst is as many batches as are read at once (`Steady.burst`): they end together, so their marks say little one by one. Warm-up
 is the first burst, or a quarter of the batches where there are few.
 
-A sample that gets slower from video to video (`trend`: a straight line through seconds per video, significant at 99 %) is extrapolated to
+A sample that gets slower from video to video (`trend`: a straight line through seconds per video, significant at 99.75 %) is extrapolated to
 all items: its rate is the line's mean from the first video to the last one, and `upper` takes the steeper end of the line's interval. Expected
 and `lower` follow the line only where each half of the sample alone shows it too: a jump within the sample is not a trend, and counts by
 its last third. The marks are what the process says of itself. Held
@@ -26,6 +26,7 @@ were spent on: `upper` is never below that, and where it is clearly more than th
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -35,9 +36,12 @@ DRAWS = 2000
 AMPLE, SMALL = (512, 3), (64, 3)  # videos, and after warm-up: bursts, batches
 MARGIN_SMALL, TINY = 0.25, 0.5
 DRIFT = 1.1
-TREND = 0.01  # one-sided error of calling a sample slower and slower
+TREND = 0.0025  # one-sided error of calling a sample slower and slower
+TREND_BOUND = 0.99  # one-sided confidence of its slope
 LEAST_GROWTH = 0.01  # share of the mean, from the first value to the last one
-TREND_BLOCKS = 4  # fewer blocks than these show no trend
+TREND_VALUES = 5  # fewer batches, or bursts, than these show no trend
+CLEARER = 0.7  # share of the single values' error, for which the means of blocks are taken instead
+MOST_CORRELATION, CORRELATION_BIAS = 0.6, 2.0  # of neighboring residuals; divided by their number
 HIDDEN, LEAST_HIDDEN = 0.05, 2.0  # share of the marks' time, and seconds, by which a process may differ from what it says of itself
 
 
@@ -140,16 +144,16 @@ def measure(steady: Steady, seed: int = 0, items: int = 0) -> Rate:
     middles = (done[:-1] + counts / 2)[first:]
     if videos < AMPLE[0] or len(kept) < AMPLE[1] * steady.burst:
         rate = Rate(each, low, max(high, whole), warm_up, 1.0, "small")
-        return _extrapolated(rate, spent, kept, middles, items, steady.burst, seed)
+        return _extrapolated(rate, spent, kept, middles, items, steady.burst)
     third = len(kept) // 3
     early, late = spent[:third].sum() / kept[:third].sum(), spent[-third:].sum() / kept[-third:].sum()
     drift = float(late / early) if early > 0 else math.inf
     rate = Rate(each, low, max(high, float(late)) if drift > DRIFT else high, warm_up, drift, "ample")
-    return _extrapolated(rate, spent, kept, middles, items, steady.burst, seed)
+    return _extrapolated(rate, spent, kept, middles, items, steady.burst)
 
 
 class Trend(NamedTuple):
-    """How fast a quantity grows with the number of videos: per video, with 95 % bounds each way; significant at 99 %."""
+    """How fast a quantity grows with the number of videos: per video, with bounds of 99 % each way; significant: beyond `TREND`."""
 
     slope: float
     low: float
@@ -157,34 +161,82 @@ class Trend(NamedTuple):
     significant: bool
 
 
-def trend(
-    values: np.ndarray, weights: np.ndarray, positions: np.ndarray, block: int, seed: int = 0
-) -> Trend:
-    """Fit a straight line by weighted least squares; bounds by a block bootstrap of its residuals.
+def trend(values: np.ndarray, weights: np.ndarray, positions: np.ndarray, block: int) -> Trend:
+    """Fit a straight line by weighted least squares; bounds by Student's t.
 
     values: (n,) per video, such as seconds; weights: (n,) videos that each value stands for;
-    positions: (n,) number of the video; block: values that depend on each other. The distances
-    from the slope are widened for few blocks, as in `interval`.
+    positions: (n,) number of the video; block: values that may end together, as a burst does. The
+    line goes through single values, or through means of blocks where these scatter clearly less, as
+    in bursts. Fewer than `TREND_VALUES` show no trend.
     """
-    n, size = len(values), max(1, min(block, len(values) // TREND_BLOCKS))
-    if n < TREND_BLOCKS or np.ptp(positions) == 0:
+    n = len(values)
+    if n < TREND_VALUES or np.ptp(positions) == 0:
         return Trend(0.0, 0.0, 0.0, False)
-    centered = positions - np.average(positions, weights=weights)
-    pull = weights * centered / (weights * centered**2).sum()  # the slope is linear in the values
-    slope, mean = float(pull @ values), np.average(values, weights=weights)
-    residuals = values - mean - slope * centered
-    blocks = math.ceil(n / size)
-    starts = np.random.default_rng(seed).integers(n, size=(DRAWS, blocks, 1))
-    rows = ((starts + np.arange(size)) % n).reshape(DRAWS, -1)[:, :n]
-    spread = residuals[rows] @ pull
-    wider = math.sqrt(blocks / max(1, blocks - 2)) * (1 + (Z**2 + 1) / (4 * max(1, blocks - 2)))
-    least, low, high = (slope + wider * float(q) for q in np.quantile(spread, (TREND, 0.05, 0.95)))
-    visible = slope * float(np.ptp(positions)) > LEAST_GROWTH * float(mean)
-    return Trend(slope, low, high, bool(least > 0 and visible))
+    slope, error, free = _fit_line(values, weights.astype(float), positions)
+    if n >= TREND_VALUES * block:
+        blocks = _fit_line(*_block_means(values, weights, positions, block))
+        if _reach(blocks) < CLEARER * _reach((slope, error, free)):
+            slope, error, free = blocks
+    bound = error * student_quantile(TREND_BOUND, free)
+    significant = slope > _reach((slope, error, free))
+    mean = float(np.average(values, weights=weights))
+    visible = slope * float(np.ptp(positions)) > LEAST_GROWTH * mean
+    return Trend(slope, slope - bound, slope + bound, bool(significant and visible))
+
+
+def _reach(fit: tuple[float, float, float]) -> float:
+    """Return the slope that a fit must exceed to be significant."""
+    _, error, free = fit
+    return error * student_quantile(1 - TREND, free)
+
+
+def _block_means(
+    values: np.ndarray, weights: np.ndarray, positions: np.ndarray, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Average values and positions over blocks, and sum weights; the first n % size are left out."""
+    first = len(values) % size
+    mass = weights[first:].reshape(-1, size).sum(1).astype(float)
+    value, position = (
+        (column[first:] * weights[first:]).reshape(-1, size).sum(1) / mass
+        for column in (values, positions)
+    )
+    return value, mass, position
+
+
+def _fit_line(
+    values: np.ndarray, weights: np.ndarray, positions: np.ndarray
+) -> tuple[float, float, float]:
+    """Fit a line by weighted least squares: (slope, its standard error, degrees of freedom).
+
+    Neighbors that err alike tell less than their number: n counts as n (1 - r) / (1 + r), where r
+    is the correlation of neighboring residuals (Santer et al., 2000), raised by its own bias in few values.
+    """
+    n, centered = len(values), positions - np.average(positions, weights=weights)
+    spread = float((weights * centered**2).sum())
+    slope = float((weights * centered * values).sum() / spread)
+    residuals = values - np.average(values, weights=weights) - slope * centered
+    residuals *= np.sqrt(weights)
+    squares = float((residuals**2).sum())
+    correlation = float((residuals[1:] * residuals[:-1]).sum()) / squares if squares else 0.0
+    correlation = min(MOST_CORRELATION, max(0.0, correlation + CORRELATION_BIAS / n))
+    free = max(1.0, n * (1 - correlation) / (1 + correlation) - 2)
+    return slope, math.sqrt(squares / free / spread), round(free, 1)
+
+
+@lru_cache(4096)
+def student_quantile(probability: float, free: float) -> float:
+    """Compute a quantile of Student's t with `free` degrees of freedom.
+
+    t = sqrt(free) * tan(angle), where the density of the angle is proportional to cos(angle) ** (free - 1).
+    """
+    angles = np.linspace(-math.pi / 2, math.pi / 2, 20_001)[1:-1]
+    mass = np.cumsum(np.cos(angles) ** (free - 1))
+    shares = (mass - np.diff(mass, prepend=0.0) / 2) / mass[-1]
+    return float(math.sqrt(free) * math.tan(np.interp(probability, shares, angles)))
 
 
 def persistent_trend(
-    values: np.ndarray, weights: np.ndarray, positions: np.ndarray, block: int, seed: int = 0
+    values: np.ndarray, weights: np.ndarray, positions: np.ndarray, block: int
 ) -> tuple[Trend, float]:
     """Fit the trend of all values, and the least slope that they and both of their halves support.
 
@@ -192,7 +244,7 @@ def persistent_trend(
     """
     half = len(values) // 2
     whole, first, second = (
-        trend(values[part], weights[part], positions[part], block, seed)
+        trend(values[part], weights[part], positions[part], block)
         for part in (slice(None), slice(half), slice(half, None))
     )
     if min(first.low, second.low) <= 0:
@@ -201,10 +253,10 @@ def persistent_trend(
 
 
 def _extrapolated(
-    rate: Rate, spent: np.ndarray, kept: np.ndarray, middles: np.ndarray, items: int, burst: int, seed: int
+    rate: Rate, spent: np.ndarray, kept: np.ndarray, middles: np.ndarray, items: int, burst: int
 ) -> Rate:
     """Integrate a significant trend up to `items` videos: a rate that stands for all of them."""
-    whole, sure = persistent_trend(spent / kept, kept, middles, burst, seed)
+    whole, sure = persistent_trend(spent / kept, kept, middles, burst)
     ahead = items / 2 - float(np.average(middles, weights=kept))
     if not whole.significant or ahead <= 0:
         return rate

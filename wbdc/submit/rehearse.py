@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from wbdc import competitions
-from wbdc.competitions import Competition, Video
+from wbdc.competitions import Competition, Limits, Video
 from wbdc.core import plug
 from wbdc.core.device import find_device
 from wbdc.core.errors import DataInvalid, EnvironmentLacks, IntegrityBroken, ResultInvalid, UsageFault
@@ -25,7 +25,7 @@ from wbdc.submit.doubts import MOST, cached, changed, crowded, watched
 from wbdc.submit.manifest import RECEIPT
 from wbdc.submit.full_run import FullRun, run_full
 from wbdc.submit.machine_load import CpuUse, busy_reason
-from wbdc.submit.memory_growth import describe_growth, extrapolate_memory
+from wbdc.submit.memory_growth import MemoryGrowth, describe_growth, extrapolate_memory
 from wbdc.submit.packed import network, run_packed
 from wbdc.submit.probe import probe, stretched, stretches
 from wbdc.submit.projection import AMPLE, SMALL, Cold, Steady, elsewhere, project
@@ -38,6 +38,7 @@ from wbdc.submit.verify import check_files, check_result
 COLD_STARTS, HANDFUL = 3, 8  # fresh processes, and videos that each of them answers
 SHARE = 0.5  # of what is left of the cap, for the sample, the run that is not asked for timings, and precision
 FP32_SLOWER = 4  # FP32 may take so many times as long as half precision
+MEMORY_KINDS = {"memory": "memory", "gpu_memory": "GPU memory"}  # a limit's name, and in words
 QUICK, REPEATED = 64, 200  # videos of a quick rehearsal; videos that are answered twice
 
 Progress = Callable[[str, int, int], None]
@@ -114,9 +115,8 @@ def rehearse(
         doubts += [doubt, _repeats(cap, chosen, found.rate.each, slowest)]
     progress("steady sample", cold_starts + 1, cold_starts + 1)
     peaks = {"memory": max(t.peak for t in [*starts, untimed, long, *unasked]), "gpu_memory": max(t.timings.get("gpu_peak", 0) for t in [*starts, long])}
-    over = [crowded(peaks[kind], getattr(limits, kind, None), called) for kind, called in (("memory", "memory"), ("gpu_memory", "GPU memory"))]
-    growth = extrapolate_memory(long.memory, long.timings["batches"], items, seed)
-    beyond, doubt = describe_growth(growth, getattr(limits, "memory", None), items)
+    batches, readings = long.timings["batches"], {"memory": long.memory, "gpu_memory": long.timings.get("gpu_memory", [])}
+    growth = {kind: extrapolate_memory(samples, batches, items) for kind, samples in readings.items()}
     whole, largest = None, max(len(t.labels) for t in (*starts, long, *unasked))
     if full:
         whole = run_full(
@@ -124,10 +124,12 @@ def rehearse(
             device=device, threads=None if threads == len(os.sched_getaffinity(0)) else threads,
         )  # fmt: skip
         found = replace(found, word=whole.word(seconds, margin), expected=whole.seconds, lower=whole.seconds, upper=whole.seconds * (1 + margin), margin=margin)
-        peaks["memory"], largest = max(peaks["memory"], whole.peak), whole.videos
-        beyond = None if over[0] else crowded(whole.peak, getattr(limits, "memory", None), "memory")
-        doubt = _shortened(whole)
-    over, doubts = [*over, beyond], [*doubts, doubt]
+        measured = {"memory": whole.peak, "gpu_memory": whole.gpu_peak}
+        peaks = {kind: max(peak, measured[kind]) for kind, peak in peaks.items()}
+        growth = {kind: found for kind, found in growth.items() if not measured[kind]}  # measured to the end, not extrapolated
+        largest, doubts = whole.videos, [*doubts, _shortened(whole)]
+    memory_over, memory_doubts = _memory_findings(peaks, growth, limits, items)
+    over, doubts = memory_over, [*doubts, *memory_doubts]
     shared = shares(long.timings["stages"], _answering(long.timings))
     spans = stretches(probe(device, threads), judge) if judge else None
     if spans:
@@ -135,7 +137,7 @@ def rehearse(
     judged_runs = [whole] if whole else [*starts, long, *unasked]
     busy = busy_reason([t.use for t in judged_runs if t.use], long.timings["threads"])
     verdict = conclude(
-        found, shared, _kits(folder), items=items, seconds=seconds, doubts=[d for d in doubts if d], over=[o for o in over if o],
+        found, shared, _kits(folder), items=items, seconds=seconds, doubts=[d for d in doubts if d], over=over,
         busy=busy, largest=largest, measured=whole and whole.videos,
     )  # fmt: skip
     check_unchanged(data, before)
@@ -144,11 +146,27 @@ def rehearse(
     timed = whole or long
     facts["cpu_use"] = timed.use and timed.use._asdict()
     facts |= {"full": full, "full_run": whole and {"seconds": whole.seconds, "ended": whole.ended, "videos": whole.videos, "distinct": whole.distinct}}
-    facts["memory_growth"] = growth._asdict()
+    facts["memory_growth"] = {kind: found._asdict() for kind, found in growth.items()}
     facts |= {"stretches": spans and {stage: list(span) for stage, span in spans.items()}}
     facts |= {"stages": long.timings["stages"], "machine": _machine(long.timings)}
     publish_json(folder / RECEIPT, facts)
     return Verdict(verdict.word, verdict.sentence, verdict.code, facts)
+
+
+def _memory_findings(
+    peaks: dict[str, int], growth: dict[str, MemoryGrowth], limits: Limits | None, items: int
+) -> tuple[list[str], list[str]]:
+    """Hold peaks, and growth where it is extrapolated, against the limits: (what breaks them, what may break them)."""
+    over, doubts = [], []
+    for kind, words in MEMORY_KINDS.items():
+        limit = getattr(limits, kind, None)
+        over.append(crowded(peaks[kind], limit, words))
+        if kind in growth:
+            breaks, may_break = describe_growth(growth[kind], limit, items, words)
+            over.append(breaks)
+            doubts.append(may_break)
+
+    return [text for text in over if text], [text for text in doubts if text]
 
 
 def _shortened(whole: FullRun) -> str | None:
