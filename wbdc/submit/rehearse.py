@@ -22,9 +22,9 @@ from wbdc.core.files import publish_json, read_json
 from wbdc.core.findings import Findings
 from wbdc.submit.data_guard import check_unchanged, snapshot
 from wbdc.submit.doubts import MOST, cached, changed, crowded, watched
-from wbdc.submit.manifest import RECEIPT
 from wbdc.submit.full_run import FullRun, run_full
 from wbdc.submit.machine_load import CpuUse, busy_reason
+from wbdc.submit.manifest import RECEIPT
 from wbdc.submit.memory_growth import MemoryGrowth, describe_growth, extrapolate_memory
 from wbdc.submit.packed import network, run_packed
 from wbdc.submit.probe import probe, stretched, stretches
