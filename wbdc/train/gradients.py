@@ -1,4 +1,4 @@
-"""The gradients of one optimizer step: the loss of each batch, whole or in the parts that memory allows."""
+"""The gradients of one optimizer step: the loss of each batch, whole or in parts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
