@@ -226,6 +226,15 @@ def test_a_path_that_cannot_be_used_is_refused_before_a_model_is_loaded(work, tm
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("option", ["--quick", "--judge"])
+def test_a_full_run_is_not_combined_with_a_part_of_one(tmp_path, option):
+    (tmp_path / "judge.json").write_text("{}")
+    words = ("--quick",) if option == "--quick" else ("--judge", tmp_path / "judge.json")
+    result = toys.wbdc("submit", "--full", *words, "--work", tmp_path / "work")
+    sentence = f"--full measures the whole run on this machine; leave {option} out"
+    assert result.exit_code == 2 and result.stderr.strip().endswith(sentence)
+
+
 @pytest.mark.parametrize("words", [("prepare", "--data", "{data}"), ("demo", "--videos", "40")])
 def test_a_work_folder_that_cannot_be_written_is_refused_before_the_data_are_read(data, tmp_path, words):
     (tmp_path / "file").write_text("x")

@@ -18,7 +18,7 @@ from wbdc.submit import machine_load
 from wbdc.submit import rehearse as module
 from wbdc.submit.machine_load import CpuUse
 from wbdc.submit.packed import Ran
-from wbdc.submit.rehearse import rehearse
+from wbdc.submit.rehearse import RehearsalOptions, rehearse
 
 VIDEOS, GB = 4000, 2**30
 
@@ -93,7 +93,7 @@ def judge(package, data, tmp_path, monkeypatch):
 
     def run(fake: Fake, data: Path = data, **asked):
         monkeypatch.setattr(module, "run_packed", fake)
-        return rehearse(copy, data, **asked)
+        return rehearse(copy, data, RehearsalOptions(**asked))
 
     return run
 

@@ -118,7 +118,8 @@ def submit_toy(members, data, tmp_path, monkeypatch):
 
     def submit(into: Path) -> dict:
         quiet = (lambda *of: None, lambda line: None)
-        return submission.submit(into, home, blend, Prepared(tmp_path, {}), data, {}, submission.Asked(True), *quiet)
+        options = submission.SubmitOptions(rehearsal=submission.RehearsalOptions())
+        return submission.submit(into, home, blend, Prepared(tmp_path, {}), data, {}, options, *quiet)
 
     return submit
 

@@ -16,7 +16,7 @@ from wbdc.submit import machine_load
 from wbdc.submit import rehearse as module
 from wbdc.submit.packed import Ran, failure
 from wbdc.submit.projection import Cold, Projection, Rate, Steady, interval, measure, project, student_quantile, trend
-from wbdc.submit.rehearse import rehearse
+from wbdc.submit.rehearse import RehearsalOptions, rehearse
 from wbdc.submit.sample import choose
 from wbdc.submit.slowest import Kits, advice, describe, shares, slowest
 from wbdc.submit.verdict import conclude, spoken
@@ -229,9 +229,9 @@ def test_the_verdict_is_one_sentence():
 def test_without_a_known_limit_none_is_invented(package, data, monkeypatch):
     monkeypatch.setattr(WeChat2022, "limits", None)
     with pytest.raises(UsageFault, match="--limit"):
-        rehearse(package, data)
+        rehearse(package, data, RehearsalOptions())
     with pytest.raises(UsageFault):
-        rehearse(package, data, items=100)
+        rehearse(package, data, RehearsalOptions(items=100))
 
 
 def test_a_failing_child_is_named_by_what_it_said():
@@ -279,7 +279,7 @@ def test_the_exit_code_and_the_receipt_follow_the_verdict(package, data, tmp_pat
     copy = shutil.copytree(package, tmp_path / "copy")
     for pace, word, code in ((0.0001, "PASS", 0), (0.0143, "INCONCLUSIVE", 6), (1.0, "FAIL", 5)):
         monkeypatch.setattr(module, "run_packed", fake_run(pace, "0100"))
-        said = rehearse(copy, data)
+        said = rehearse(copy, data, RehearsalOptions())
         assert (said.word, said.code) == (word, code)
         assert verify(copy)["latency"]["verdict"] == word
     assert read_json(copy / "latency.json")["limit"] == pytest.approx(25_000 / 70)
@@ -289,7 +289,7 @@ def test_a_timed_run_with_a_wrong_result_file_is_no_rehearsal(package, data, tmp
     copy = shutil.copytree(package, tmp_path / "copy")
     monkeypatch.setattr(module, "run_packed", fake_run(0.0001, "9999"))
     with pytest.raises(ResultInvalid, match="9999"):
-        rehearse(copy, data)
+        rehearse(copy, data, RehearsalOptions())
     assert not (copy / "latency.json").exists()
 
 
@@ -297,7 +297,7 @@ def test_a_damaged_folder_is_not_timed(package, data, tmp_path):
     copy = shutil.copytree(package, tmp_path / "copy")
     (copy / "wbdc/serve/predict.py").unlink()
     with pytest.raises(IntegrityBroken, match="predict.py"):
-        rehearse(copy, data)
+        rehearse(copy, data, RehearsalOptions())
 
 
 @pytest.mark.slow
@@ -305,7 +305,7 @@ def test_a_real_rehearsal(package, data, tmp_path, monkeypatch):
     """Two fresh processes of a tiny package: a verdict, a receipt bound to its bytes, and nothing else left in the folder."""
     monkeypatch.setattr(machine_load, "busy_seconds", lambda cpus: 0.0)  # other tests may run beside it
     copy, told = shutil.copytree(package, tmp_path / "copy"), []
-    said = rehearse(copy, data, items=8, seconds=3600.0, device="cpu", threads=1, cold_starts=1, progress=lambda *at: told.append(at))
+    said = rehearse(copy, data, RehearsalOptions(items=8, seconds=3600.0, device="cpu", threads=1, cold_starts=1), progress=lambda *at: told.append(at))
     assert said.word == "PASS" and said.code == 0 and "8 videos; the limit" not in said.sentence and said.sentence.startswith("The packed folder would need ")
     receipt = verify(copy)["latency"]
     assert receipt == said.facts and receipt["sampled"] == 8 and receipt["machine"]["device"] == "cpu" and receipt["machine"]["threads"] == 1
@@ -320,7 +320,7 @@ def test_a_real_full_run(package, data, tmp_path, monkeypatch):
     """8 test videos stand for 12 items: one process, inference.sh, nothing but its seconds decides."""
     monkeypatch.setattr(machine_load, "busy_seconds", lambda cpus: 0.0)
     copy = shutil.copytree(package, tmp_path / "copy")
-    said = rehearse(copy, data, items=12, seconds=3600.0, device="cpu", threads=1, cold_starts=1, full=True)
+    said = rehearse(copy, data, RehearsalOptions(items=12, seconds=3600.0, device="cpu", threads=1, cold_starts=1, full=True))
     assert said.word == "PASS" and "for 12 videos in one process" in said.sentence
     receipt = verify(copy)["latency"]
     assert receipt["full"] and receipt["largest_run"] == receipt["full_run"]["videos"] == 12 and receipt["full_run"]["distinct"] == 8

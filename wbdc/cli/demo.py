@@ -62,7 +62,8 @@ def _walk(into: Path, seed: int, device: str, threads: int | None, progress: con
     from wbdc.ensemble.store import build, choose, open_ensemble
     from wbdc.prepare.build import prepare
     from wbdc.serve.entry import serve
-    from wbdc.submit.submission import Asked, submit
+    from wbdc.submit.rehearse import RehearsalOptions
+    from wbdc.submit.submission import SubmitOptions, submit
     from wbdc.train.kit import open_kit
     from wbdc.train.session import open_session
 
@@ -78,8 +79,9 @@ def _walk(into: Path, seed: int, device: str, threads: int | None, progress: con
         runs.append(session.run.name)
     report = build(into, "demo", choose(into, tuple(runs), prepared)[0], seed=seed)
     home, blend = open_ensemble(into, "demo")
-    asked = Asked(latency=True, cap=TIME_CHECK_SECONDS, device=device, threads=count)
-    made = submit(into / "submissions" / "demo", home, blend, prepared, data, report, asked, progress, telling.say)
+    rehearsal = RehearsalOptions(cap_seconds=TIME_CHECK_SECONDS)
+    options = SubmitOptions(rehearsal=rehearsal, device=device, threads=count)
+    made = submit(into / "submissions" / "demo", home, blend, prepared, data, report, options, progress, telling.say)
     serve(
         home, blend, data, into / "result.csv", split=None, device=device, precision=None, threads=count, say=telling.say,
         progress=lambda done, of: progress("answer the test split", done, of), began=time.perf_counter(),

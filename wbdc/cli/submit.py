@@ -46,28 +46,50 @@ def submit(
       wbdc submit --full
       wbdc submit --check-latency --items 50000 --qps 70
     """
+    from dataclasses import replace
+
     from wbdc.core.errors import UsageFault
     from wbdc.core.files import read_json
     from wbdc.ensemble.store import open_ensemble, open_report, run_blend
     from wbdc.prepare.dataset import open_prepared
-    from wbdc.submit.submission import Asked
+    from wbdc.submit.rehearse import RehearsalOptions
+    from wbdc.submit.submission import SubmitOptions
     from wbdc.submit.submission import submit as make
     from wbdc.train.runs import open_run
 
-    if full and (quick or judge):
-        raise UsageFault(f"--full measures the whole run on this machine; leave {'--quick' if quick else '--judge'} out")
     if limit and qps:
         raise UsageFault("--limit and --qps say the same thing twice; give one")
+    rehearsal = RehearsalOptions(
+        items=items,
+        seconds=limit,
+        sample=sample,
+        cap_seconds=cap,
+        quick=quick,
+        full=full,
+        judge=read_json(judge) if judge else None,
+    )
     home, blend = (work, run_blend(work, open_run(work, run))) if run else open_ensemble(work, ensemble)
+    if qps:
+        count = items or console.items(blend["competition"])
+        rehearsal = replace(rehearsal, seconds=count / qps)
     prepared = open_prepared(work, blend["data"])
     into, data = into or Path("submissions") / (run or ensemble), data or Path(prepared.facts["data"])
     if dry_run:
         plan = {"members": len(blend["members"]), "into": str(into), "data": str(data)}
         return console.show(plan) if as_json else console.tell(f"Would pack {plan['members']} models into {into} and run it on {data}.")
     facts = {} if run else open_report(work, ensemble)
-    asked = Asked(check_latency or quick or full, items, limit or (qps and (items or console.items(blend["competition"])) / qps), sample, cap, quick, full, read_json(judge) if judge else None, half, compiled, locked, wheelhouse, targets, device, threads)
+    options = SubmitOptions(
+        rehearsal=rehearsal if check_latency or quick or full else None,
+        half=half,
+        compiled=compiled,
+        locked=locked,
+        wheelhouse=wheelhouse,
+        targets=targets,
+        device=device,
+        threads=threads,
+    )
     with console.progress(as_json) as progress:
-        made = make(into, home, blend, prepared, data, facts, asked, progress, (lambda line: None) if as_json else console.say)
+        made = make(into, home, blend, prepared, data, facts, options, progress, (lambda line: None) if as_json else console.say)
     if as_json:
         console.show(made)
     else:

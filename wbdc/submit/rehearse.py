@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from itertools import pairwise
@@ -65,33 +65,69 @@ class Timed(NamedTuple):
     use: CpuUse | None = None
 
 
+@dataclass(frozen=True)
+class RehearsalOptions:
+    """How a packed folder is timed.
+
+    items, seconds: how many videos within what wall time, start and end of the process included;
+        by default the competition's.
+    sample: videos to time, fewer when they would take too much of `cap_seconds`, which all runs
+        together may take. The rules are those of `projection` and `doubts`.
+    judge: the profile of another machine, which the verdict is to be about; this one is probed and
+        the two compared.
+    quick: one cold start and 64 videos, which can say FAIL or INCONCLUSIVE but never PASS.
+    full: then also answer all items in one process, by inference.sh; what that took decides instead
+        of the projection. The cap does not hold for it.
+    """
+
+    items: int | None = None
+    seconds: float | None = None
+    sample: int = 2048
+    device: str = "auto"
+    threads: int | None = None
+    margin: float = 0.10
+    cap_seconds: float = 600.0
+    cold_starts: int = COLD_STARTS
+    quick: bool = False
+    judge: dict | None = None
+    split: str | None = None
+    seed: int = 0
+    full: bool = False
+
+    def __post_init__(self) -> None:
+        if self.full and (self.quick or self.judge is not None):
+            option = "--quick" if self.quick else "--judge"
+            measures = "--full measures the whole run on this machine"
+            raise UsageFault(f"{measures}; leave {option} out")
+
+
 def rehearse(
-    folder: Path, data: Path, *, items: int | None = None, seconds: float | None = None, sample: int = 2048, device: str = "auto", threads: int | None = None,
-    margin: float = 0.10, cap_seconds: float = 600.0, cold_starts: int = COLD_STARTS, quick: bool = False, judge: dict | None = None, split: str | None = None, seed: int = 0,
-    full: bool = False, progress: Progress = lambda what, done, of: None,
-) -> Verdict:  # fmt: skip
+    folder: Path,
+    data: Path,
+    options: RehearsalOptions,
+    progress: Progress = lambda what, done, of: None,
+) -> Verdict:
     """Time a packed folder, publish the receipt latency.json into it, and return the verdict.
 
-    items, seconds: how many videos within what wall time, start and end of the process included; by default the competition's.
-    sample: videos to time, fewer when they would take too much of `cap_seconds`, which all runs together may take. The rules are those of `projection` and `doubts`.
-    judge: the profile of another machine, which the verdict is to be about; this one is probed and the two compared.
-    quick: one cold start and 64 videos, which can say FAIL or INCONCLUSIVE but never PASS.
-    full: then also answer all items in one process, by inference.sh; what that took decides instead of the projection. The cap does not hold for it.
-    Raises UsageFault when no limit is known, IntegrityBroken, ResultInvalid, EnvironmentLacks, and what the packed process fails with.
+    Raises UsageFault when no limit is known, IntegrityBroken, ResultInvalid, EnvironmentLacks, and
+    what the packed process fails with.
     """
     manifest = check_files(folder)
-    judged = _judged(manifest["competition"], data, split)
+    judged = _judged(manifest["competition"], data, options.split)
     limits = judged.contest.limits
-    items, seconds = items or (limits and limits.items), seconds or (limits and limits.seconds)
+    items = options.items or (limits and limits.items)
+    seconds = options.seconds or (limits and limits.seconds)
     if not items or not seconds or items < 0 or seconds < 0:
         raise UsageFault(f"no limit is known for {judged.competition}; give --items and --limit (seconds)")
-    if full and (quick or judge):
-        raise UsageFault(f"--full measures the whole run on this machine; leave {'--quick' if quick else '--judge'} out")
-    if quick:
+    sample, cold_starts = options.sample, options.cold_starts
+    if options.quick:
         sample, cold_starts = min(sample, QUICK), 1
     before = snapshot(data)
-    cap = TimeCap(cap_seconds, partial(_timed, folder, data, judged, device=device, threads=threads))
-    few = [judged.videos[i] for i in choose(_sizes(judged.videos), HANDFUL, seed)]
+    cap = TimeCap(
+        options.cap_seconds,
+        partial(_timed, folder, data, judged, device=options.device, threads=options.threads),
+    )
+    few = [judged.videos[i] for i in choose(_sizes(judged.videos), HANDFUL, options.seed)]
     weights = [folder / name for name in manifest["files"] if name.startswith("models/")]
     starts, untimed = _cold_starts(cap, few, weights, cold_starts, progress)
     if any(t.labels != untimed.labels for t in starts):
@@ -99,18 +135,18 @@ def rehearse(
     colds = [Cold(t.seconds, _answering(t.timings), len(few)) for t in starts]
     slowest = max(c.seconds for c in colds)
     pace = min(c.answering for c in colds) / len(few)  # a handful knows no pipelining: slower than the truth, so the cap holds
-    chosen = _others(judged.videos, few, min(sample, max(HANDFUL, cap.videos(SHARE, slowest, pace))), seed + 1)
+    chosen = _others(judged.videos, few, min(sample, max(HANDFUL, cap.videos(SHARE, slowest, pace))), options.seed + 1)
     progress("steady sample", cold_starts, cold_starts + 1)
     forget([v.source.path for v in chosen])
     long = cap.run(chosen)
-    unasked = [] if quick else _unasked(cap, judged.videos, chosen, long, slowest)
+    unasked = [] if options.quick else _unasked(cap, judged.videos, chosen, long, slowest)
     walls = [(len(t.labels), t.seconds) for t in (long, *unasked)]
-    found = project(colds, _steady(long, len(chosen), len(judged.videos), walls), items=items, seconds=seconds, margin=margin, seed=seed)
-    doubts = [watched(untimed.seconds, [t.seconds for t in starts]), "a quick rehearsal never passes" if quick else None]
+    found = project(colds, _steady(long, len(chosen), len(judged.videos), walls), items=items, seconds=seconds, margin=options.margin, seed=options.seed)
+    doubts = [watched(untimed.seconds, [t.seconds for t in starts]), "a quick rehearsal never passes" if options.quick else None]
     if len(starts) < cold_starts:
-        doubts.append(f"only {len(starts)} of {cold_starts} cold starts fit into the cap of {cap_seconds:.0f} s; give more with --cap")
+        doubts.append(f"only {len(starts)} of {cold_starts} cold starts fit into the cap of {options.cap_seconds:.0f} s; give more with --cap")
     share = 0.0
-    if not quick:
+    if not options.quick:
         share, doubt = _precision(cap, chosen, long, slowest)
         doubts += [doubt, _repeats(cap, chosen, found.rate.each, slowest)]
     progress("steady sample", cold_starts + 1, cold_starts + 1)
@@ -118,12 +154,12 @@ def rehearse(
     batches, readings = long.timings["batches"], {"memory": long.memory, "gpu_memory": long.timings.get("gpu_memory", [])}
     growth = {kind: extrapolate_memory(samples, batches, items) for kind, samples in readings.items()}
     whole, largest = None, max(len(t.labels) for t in (*starts, long, *unasked))
-    if full:
+    if options.full:
         whole = run_full(
             run_packed, folder, data, judged.contest, judged.competition, split=judged.split, items=items, limit=seconds,
-            device=device, threads=None if threads == len(os.sched_getaffinity(0)) else threads,
+            device=options.device, threads=None if options.threads == len(os.sched_getaffinity(0)) else options.threads,
         )  # fmt: skip
-        found = replace(found, word=whole.word(seconds, margin), expected=whole.seconds, lower=whole.seconds, upper=whole.seconds * (1 + margin), margin=margin)
+        found = replace(found, word=whole.word(seconds, options.margin), expected=whole.seconds, lower=whole.seconds, upper=whole.seconds * (1 + options.margin), margin=options.margin)
         measured = {"memory": whole.peak, "gpu_memory": whole.gpu_peak}
         peaks = {kind: max(peak, measured[kind]) for kind, peak in peaks.items()}
         growth = {kind: found for kind, found in growth.items() if not measured[kind]}  # measured to the end, not extrapolated
@@ -131,7 +167,7 @@ def rehearse(
     memory_over, memory_doubts = _memory_findings(peaks, growth, limits, items)
     over, doubts = memory_over, [*doubts, *memory_doubts]
     shared = shares(long.timings["stages"], _answering(long.timings))
-    spans = stretches(probe(device, threads), judge) if judge else None
+    spans = stretches(probe(options.device, options.threads), options.judge) if options.judge is not None else None
     if spans:
         found = elsewhere(found, spans["start"], stretched(shared, spans), items=items, seconds=seconds)
     judged_runs = [whole] if whole else [*starts, long, *unasked]
@@ -141,11 +177,11 @@ def rehearse(
         busy=busy, largest=largest, measured=whole and whole.videos,
     )  # fmt: skip
     check_unchanged(data, before)
-    facts = {**verdict.facts, "bound": manifest["bound"], "split": judged.split, "sampled": len(chosen), "of": len(judged.videos), "seed": seed, "peaks": peaks}
+    facts = {**verdict.facts, "bound": manifest["bound"], "split": judged.split, "sampled": len(chosen), "of": len(judged.videos), "seed": options.seed, "peaks": peaks}
     facts |= {"colds": [c._asdict() for c in colds], "untimed": untimed.seconds, "changed_by_half_precision": share}
     timed = whole or long
     facts["cpu_use"] = timed.use and timed.use._asdict()
-    facts |= {"full": full, "full_run": whole and {"seconds": whole.seconds, "ended": whole.ended, "videos": whole.videos, "distinct": whole.distinct}}
+    facts |= {"full": options.full, "full_run": whole and {"seconds": whole.seconds, "ended": whole.ended, "videos": whole.videos, "distinct": whole.distinct}}
     facts["memory_growth"] = {kind: found._asdict() for kind, found in growth.items()}
     facts |= {"stretches": spans and {stage: list(span) for stage, span in spans.items()}}
     facts |= {"stages": long.timings["stages"], "machine": _machine(long.timings)}

@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from wbdc.serve.entry import serve
 from wbdc.submit.difference import ask, drawn
 from wbdc.submit.doubts import MOST
 from wbdc.submit.package import Packed, check_into, kit_file, pack, source_files
-from wbdc.submit.rehearse import rehearse
+from wbdc.submit.rehearse import RehearsalOptions, rehearse
 from wbdc.submit.targets import find_target, make_target, recover_targets
 from wbdc.submit.verify import verify
 from wbdc.train.runs import ALL, read_run
@@ -29,19 +29,14 @@ PROOF = 256  # test videos whose answers are compared
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a user asks of a submission. latency: whether it is timed; items, seconds: the limit, None: the competition's;
-    sample, cap, quick, full, judge: as `rehearse`; half, compiled, locked, wheelhouse: as `pack`; targets: other forms to make.
+class SubmitOptions:
+    """How a submission is made.
+
+    rehearsal: how it is timed, None: not at all. half, compiled, locked, wheelhouse: as `pack`.
+    targets: other forms to make.
     """
 
-    latency: bool
-    items: int | None = None
-    seconds: float | None = None
-    sample: int = 2048
-    cap: float = 600.0
-    quick: bool = False
-    full: bool = False
-    judge: dict | None = None
+    rehearsal: RehearsalOptions | None = None
     half: bool = False
     compiled: bool = False
     locked: bool = False
@@ -58,21 +53,21 @@ def submit(
     prepared: Prepared,
     data: Path,
     report: dict,
-    asked: Asked,
+    options: SubmitOptions,
     progress: Callable[[str, int, int], None],
     say: Callable[[str], None],
 ) -> dict:
-    """Pack a blend, prove that the folder answers as the runs do, time it when asked, and publish it then.
+    """Pack a blend, prove that the folder answers as the runs do, time it when that is asked for, and publish it then.
 
     Returns {"files", "bytes", "proved", "latency": {"word", "sentence", "code", ...} or None}. Raises what its steps raise.
     """
     check_input(data)
     check_into(into)
     known = plug.build(competitions, {"use": blend["competition"]}).targets
-    threads, targets = use_threads(asked.threads), {name: find_target(known, name) for name in asked.targets}
+    threads, targets = use_threads(options.threads), {name: find_target(known, name) for name in options.targets}
     recover_targets(into, known)
     say(f"packing {len(blend['members'])} models into {into}")
-    blend = blend | {name: True for name, on in (("half", asked.half), ("compiled", asked.compiled)) if on}
+    blend = blend | {name: True for name, on in (("half", options.half), ("compiled", options.compiled)) if on}
     facts = {"source": source_hash(), "data": prepared.hash}
     if report:
         more = report["gain"]
@@ -82,31 +77,34 @@ def submit(
 
     def check(folder: Path) -> None:
         """Prove and time the folder before it is published: one that fails replaces nothing."""
-        found["proved"] = prove(folder, home, blend, data, most=PROOF, seed=0, device=asked.device, threads=threads, say=say)
-        if asked.latency:
-            found["latency"] = _time(folder, data, asked, threads, progress)
+        found["proved"] = prove(folder, home, blend, data, most=PROOF, seed=0, device=options.device, threads=threads, say=say)
+        if options.rehearsal:
+            rehearsal = replace(options.rehearsal, device=options.device, threads=threads)
+            found["latency"] = _time(folder, data, rehearsal, progress)
 
     pack(
         into, packed(home, blend), competition=blend["competition"], precision=blend["precision"], facts=facts,
         retrain=retrain(home, blend, prepared), kits={source_kit(n, told): home / "runs" / n / "fold-all" for n, told in sources(home, blend).items()},
         optional=optional(blend["competition"], data), lifts=blend.get("lifts"), check=check,
-        half=asked.half, compiled=asked.compiled, report=report, locked=asked.locked or asked.wheelhouse, wheelhouse=asked.wheelhouse,
+        half=options.half, compiled=options.compiled, report=report, locked=options.locked or options.wheelhouse, wheelhouse=options.wheelhouse,
     )  # fmt: skip
     checked = verify(into)
     made = {name: str(make_target(into, name, target)) for name, target in targets.items()}
     return {"folder": str(into), "targets": made, "files": checked["files"], "bytes": checked["bytes"], **found}
 
 
-def _time(folder: Path, data: Path, asked: Asked, threads: int, progress: Callable[[str, int, int], None]) -> dict:
+def _time(
+    folder: Path,
+    data: Path,
+    options: RehearsalOptions,
+    progress: Callable[[str, int, int], None],
+) -> dict:
     """Time a packed folder and return the verdict: {"word", "sentence", "code", ...}.
 
     A rehearsal that ran out of time is INCONCLUSIVE and leaves no receipt: the folder itself is sound, and is published.
     """
     try:
-        verdict = rehearse(
-            folder, data, items=asked.items, seconds=asked.seconds, sample=asked.sample, cap_seconds=asked.cap,
-            quick=asked.quick, full=asked.full, judge=asked.judge, device=asked.device, threads=threads, progress=progress,
-        )  # fmt: skip
+        verdict = rehearse(folder, data, options, progress)
     except Inconclusive as error:
         return {"word": "INCONCLUSIVE", "sentence": str(error), "code": error.code}
 
