@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import pytest
 import toys
 from click.testing import CliRunner
 
-from wbdc.cli import main
+from wbdc.cli import STOPPED, main
 from wbdc.core import errors
 
 COMMANDS = {name: main.get_command(None, name) for name in main.list_commands(None)}
@@ -110,6 +111,20 @@ def test_an_interrupt_and_a_full_memory_are_no_bugs(raised, code, said, monkeypa
     monkeypatch.setattr(type(main), "get_command", lambda self, ctx, name: broken)
     result = toys.wbdc("kits")
     assert result.exit_code == code and said in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("error, said", [(RuntimeError("a worker died"), STOPPED), (errors.Stopped("stopped after step 3"), "stopped after step 3")])
+def test_what_fails_after_a_request_to_stop_is_stopped(error, said, monkeypatch):
+    @click.command("kits")
+    def broken() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise error from None
+
+    monkeypatch.setattr(type(main), "get_command", lambda self, ctx, name: broken)
+    result = toys.wbdc("kits")
+    assert result.exit_code == 11 and result.stderr == f"{said}\n"
 
 
 def test_a_bug_stays_a_bug(monkeypatch):

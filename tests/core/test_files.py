@@ -1,6 +1,7 @@
 """Files: whole or absent, whatever happens while they are written; folders that one process holds."""
 
 import errno
+import fcntl
 import json
 import os
 import resource
@@ -18,7 +19,7 @@ from safetensors.numpy import save_file
 from small import ended_process, python
 
 from wbdc.core import files
-from wbdc.core.errors import DataInvalid, EnvironmentLacks, FolderInUse, IntegrityBroken, OutOfResources, UsageFault
+from wbdc.core.errors import DataInvalid, EnvironmentLacks, FolderInUse, IntegrityBroken, OutOfResources, UsageFault, WbdcError
 from wbdc.core.integrity import verify_seal
 
 OLD, NEW = b"old" * 1000, b"new" * 2000
@@ -434,6 +435,43 @@ def test_fault_31_a_lock_that_is_removed_while_others_wait_for_it_keeps_them_apa
     for runner in runners:
         runner.join(20)
     assert max(most) == 1 and names(path.parent) == ["kept.bin"]
+
+
+def test_fault_31_a_lock_file_that_was_removed_before_it_was_locked_is_no_lock(path, monkeypatch):
+    flock, lock, calls = fcntl.flock, path.parent / ".kept.bin.lock", []
+
+    def remove_then_lock(handle, how):
+        calls.append(how)
+        if len(calls) == 1:
+            lock.unlink()
+        return flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", remove_then_lock)
+    with files.hold_output(path), pytest.raises(FolderInUse), files.hold_output(path):
+        pass
+
+
+def test_fault_31_a_lock_file_is_removed_while_it_is_locked(path, monkeypatch):
+    close, lock, there = os.close, path.parent / ".kept.bin.lock", []
+    with files.hold_output(path):
+        monkeypatch.setattr(os, "close", lambda handle: (there.append(lock.exists()), close(handle)))
+    monkeypatch.undo()
+    assert there == [False], "whoever locks it after it was let go would lose it"
+
+
+@pytest.mark.parametrize("number, code", [(errno.ENOLCK, None), (errno.EOPNOTSUPP, None), (errno.EIO, 9), (errno.EACCES, 7)])
+def test_a_file_system_without_locks_keeps_nobody_out_and_other_errors_are_told(path, monkeypatch, number, code):
+    def fail(handle, how):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    if code is None:
+        with files.hold_output(path):
+            pass
+    else:
+        with pytest.raises(WbdcError, match="kept.bin") as caught, files.hold_output(path):
+            pass
+        assert caught.value.code == code
 
 
 @pytest.fixture

@@ -33,6 +33,9 @@ def limited(body: str, **settings: object):
     "body, code, said",
     [
         ("os.abort()", 9, "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with signal 6"),
+        ("os.kill(os.getpid(), 11)", 9, "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with signal 11"),
+        ("os.kill(os.getpid(), 9)", 9, "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with signal 9"),
+        ("sys.modules['wbdc.cli.console'] = None; raise MemoryError  # the console cannot be imported", 9, "memory ran out; take smaller batches"),
         ("raise RuntimeError('DefaultCPUAllocator: can\\'t allocate memory')", 9, "memory ran out; take smaller batches"),
         ("raise ImportError('libtorch.so: failed to map segment from shared object')", 9, "memory ran out; take smaller batches"),
         ("import ctypes; ctypes.CDLL(None).exit(1)", 9, "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with exit code 1"),
@@ -54,9 +57,16 @@ def test_a_bug_under_a_memory_limit_stays_a_bug():
 
 
 def test_fault_32_a_stop_signal_reaches_a_command_under_a_memory_limit():
-    process = limited("print('ready', flush=True); time.sleep(30)", start=subprocess.Popen)
+    body = """
+    try:
+        print('ready', flush=True)
+        time.sleep(30)
+    finally:
+        os.write(2, b"cleaned up: ")
+"""
+    process = limited(body, start=subprocess.Popen)
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=10)[1]
-    assert process.returncode == 11 and said == "stopped; the same command goes on from what is finished\n"
+    assert process.returncode == 11 and said == "cleaned up: stopped; the same command goes on from what is finished\n"

@@ -219,8 +219,10 @@ def test_fault_23_after_three_halvings_memory_is_exit_9(fits, tried):
     with pytest.raises(OutOfResources, match="a batch of 16 videos does not fit, even in 8 parts; lower batch") as caught:
         fit(model, asked, [batch], torch.optim.SGD(model.parameters(), 0.1))
     assert caught.value.code == 9 and asked[0].sizes == tried
+    alone = [Greedy(model, fits=0)]
     with pytest.raises(OutOfResources, match="a batch of 2 videos does not fit, alone"):
-        fit(model, [Greedy(model, fits=0)], [toys.batch((1, 1))], torch.optim.SGD(model.parameters(), 0.1))
+        fit(model, alone, [toys.batch((1, 1))], torch.optim.SGD(model.parameters(), 0.1))
+    assert alone[0].sizes == [2, 1], "one video cannot be halved"
 
 
 def test_another_error_of_the_loss_is_not_taken_for_a_lack_of_memory():
