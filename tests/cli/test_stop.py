@@ -1,0 +1,99 @@
+"""SIGTERM in the middle of predict, ensemble and submit: exit 11, and the same command succeeds."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import toys
+from small import processes_with, stop_midway
+
+from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.core.files import read_json
+
+VIDEOS = 400  # enough that a signal after the models are loaded comes before the result
+DRAWS = 10_000  # enough that a signal before them comes before the ensemble is there
+STOPPED = "stopped; the same command goes on from what is finished"
+
+
+@pytest.fixture(scope="module")
+def trained(kit, ready, tmp_path_factory) -> Path:
+    """Train two toy runs on two folds and blend them."""
+    work = tmp_path_factory.mktemp("trained") / "work"
+    shutil.copytree(ready / "prepared", work / "prepared")
+    options = ("--kit", kit, "--work", work, "--threads", 1, "--fold", "0,1")
+    for fusion in ("dual_stream", "single_stream"):
+        changes = ("--set", "train.epochs=1", "--set", f"fusion.use='{fusion}'")
+        toys.told("train", *options, *changes)
+    toys.told("ensemble", "--work", work, "--draws", 100)
+    return work
+
+
+@pytest.fixture
+def work(trained, tmp_path) -> Path:
+    return shutil.copytree(trained, tmp_path / "work")
+
+
+def stop(words: tuple, place: Path, has_begun) -> None:
+    """Stop a command of a real process midway. It leaves nothing beside what was there before."""
+    before = list_files(place)
+    command = [sys.executable, "-m", "wbdc", *words]
+    code, said = stop_midway(command, place / "stopped", has_begun)
+    assert (code, said.splitlines()[-1]) == (11, STOPPED) and "Traceback" not in said
+    shutil.rmtree(place / "stopped")
+    assert list_files(place) - before <= {"work/.lock", "work/.holder.lock"}
+
+
+def list_files(place: Path) -> set[str]:
+    return {str(p.relative_to(place)) for p in place.rglob("*") if "served" not in p.parts}
+
+
+def test_fault_32_sigterm_in_the_middle_of_predict(work, data, tmp_path):
+    WeChat2022().repeat(data, tmp_path / "long", "test", VIDEOS)
+    stderr = tmp_path / "stopped/stderr"
+    words = ("predict", "--work", work, "--data", tmp_path / "long", "--threads", 1)
+    stopped, undisturbed = tmp_path / "a.csv", tmp_path / "b.csv"
+
+    stop((*words, "--out", stopped), tmp_path, lambda: "4 models in" in stderr.read_text())
+    toys.told(*words, "--out", stopped)
+    toys.told(*words, "--out", undisturbed)
+
+    assert stopped.read_bytes() == undisturbed.read_bytes()
+
+
+def test_fault_32_sigterm_in_the_middle_of_ensemble(work, tmp_path):
+    """It comes when one form has answered and the bootstrap runs; a second name blends anew."""
+    first, second = sorted(p.name for p in (work / "runs").iterdir())
+    runs = ("--run", f"{first} frames=1", "--run", second)
+    words = ("ensemble", "--work", work, "--threads", 1, *runs)
+    many, few = ("--draws", DRAWS, "--name", "stopped"), ("--draws", 100, "--name", "undisturbed")
+    answers = work / "runs" / first / "served/frames=1/fold-1.parquet"
+
+    stop((*words, *many), tmp_path, answers.is_file)
+    modified = answers.stat().st_mtime_ns
+    toys.told(*words, *many)
+    assert answers.stat().st_mtime_ns == modified, "what was finished is kept"
+    shutil.rmtree(answers.parent)
+    toys.told(*words, *few)
+
+    blends = [read_json(work / "ensembles" / options[-1] / "blend.json") for options in (many, few)]
+    assert blends[0]["members"] == blends[1]["members"]
+
+
+def test_fault_32_sigterm_in_the_middle_of_submit(work, tmp_path):
+    """It comes while the packed folder answers in a session of its own."""
+    words = ("submit", "--work", work, "--threads", 1, "--into")
+    stopped, undisturbed = tmp_path / "submissions/a", tmp_path / "submissions/b"
+    stopped.parent.mkdir()
+
+    stop((*words, stopped), tmp_path, lambda: is_answering(tmp_path / "stopped/tmp"))
+    toys.told(*words, stopped)
+    toys.told(*words, undisturbed)
+
+    bound = [read_json(folder / "manifest.json")["bound"] for folder in (stopped, undisturbed)]
+    assert bound[0] == bound[1]
+
+
+def is_answering(home: Path) -> bool:
+    commands = [Path(f"/proc/{pid}/cmdline") for pid in processes_with(home)]
+    return any(b"main.py\0--data" in path.read_bytes() for path in commands if path.exists())
