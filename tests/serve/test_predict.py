@@ -7,6 +7,7 @@ import pytest
 import torch
 import toys
 from safetensors.torch import load_file, save_file
+from small import python
 
 from wbdc.core.errors import IntegrityBroken, ResultInvalid
 from wbdc.core.files import publish_json, read_json
@@ -70,6 +71,38 @@ class Payload:
 
     def __reduce__(self):
         return open, (str(self.marker), "w")
+
+
+LOAD = """
+import os, sys
+from pathlib import Path
+from wbdc.core.files import publish_json, read_json
+from wbdc.serve.predict import load
+
+folder = Path(sys.argv[1])
+publish_json(folder / "model.json", read_json(folder / "model.json") | {"tower": "tower.safetensors"})
+for name in ("tower.safetensors", "tokenizer.json", "model.safetensors"):
+    if (folder / name).exists():
+        (folder / name).rename(folder / "kept")
+    os.mkfifo(folder / name)
+    try:
+        load(folder)
+    except Exception as error:
+        print(name, getattr(error, "code", error), "not a regular file" in str(error))
+    (folder / name).unlink()
+    if name == "tower.safetensors":
+        publish_json(folder / "model.json", {k: v for k, v in read_json(folder / "model.json").items() if k != "tower"})
+    else:
+        (folder / "kept").rename(folder / name)
+load(folder)
+print("loaded")
+"""
+
+
+def test_a_pipe_in_a_model_without_a_seal_is_refused_and_not_waited_for(folder):
+    ran = python(LOAD, folder, timeout=120)
+    files = ("tower.safetensors", "tokenizer.json", "model.safetensors")
+    assert ran.stdout.splitlines() == [*(f"{name} 4 True" for name in files), "loaded"], ran.stderr
 
 
 def test_a_pickle_offered_as_weights_is_refused_and_does_not_run(folder):

@@ -55,10 +55,12 @@ def demo(into: Path, data_only: Path | None, videos: int, seed: int, device: str
 def _walk(into: Path, seed: int, device: str, threads: int | None, progress: console.Progress, as_json: bool) -> dict:
     """Run every stage as its command would; return what the table shows."""
     import csv
+    import io
     import time
 
     from wbdc.competitions import open_competition
     from wbdc.core.device import use_threads
+    from wbdc.core.files import read_text
     from wbdc.ensemble.store import build, choose, open_ensemble
     from wbdc.prepare.build import prepare
     from wbdc.serve.entry import serve
@@ -86,8 +88,8 @@ def _walk(into: Path, seed: int, device: str, threads: int | None, progress: con
         home, blend, data, into / "result.csv", split=None, device=device, precision=None, threads=count, say=telling.say,
         progress=lambda done, of: progress("answer the test split", done, of), began=time.perf_counter(),
     )  # fmt: skip
-    with (into / "made" / "truth" / "test_truth.csv").open() as file:
-        truth = {row["id"]: row[contest.label_name] for row in csv.DictReader(file)}
+    table = io.StringIO(read_text(into / "made" / "truth" / "test_truth.csv"))
+    truth = {row["id"]: row[contest.label_name] for row in csv.DictReader(table)}
     said = contest.read(into / "result.csv", list(truth), prepared.facts["known_classes"])
     hidden = {"score": contest.score(list(truth.values()), said, prepared.facts["classes"]), "official": contest.score(list(truth.values()), said)}
     return {"report": report, "hidden": hidden, "submission": made, "prepared": str(prepared.folder), "runs": runs}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
-from wbdc.core.files import publish_bytes
+from wbdc.core.files import publish_bytes, read_bytes
 from wbdc.core.files import sha256 as hash_file
 from wbdc.core.findings import Findings
 
@@ -96,7 +96,7 @@ class Competition:
         if self.file is None:
             return []
         copy = folder / self.file.name
-        publish_bytes(copy, self.file.read_bytes())
+        publish_bytes(copy, read_bytes(self.file))
         return [copy]
 
     def frames(self, root: Path) -> str:

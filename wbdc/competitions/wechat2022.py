@@ -1,6 +1,7 @@
 """WeChat Big Data Challenge 2022: multimodal short-video classification, preliminary and final round."""
 
 import csv
+import io
 import json
 import os
 import zipfile
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from wbdc.competitions import CLIPS, Competition, Limits, Source, Stored, Target, Video
 from wbdc.core.errors import DataInvalid, ResultInvalid
-from wbdc.core.files import publish, publish_bytes, sha256
+from wbdc.core.files import open_regular, publish, publish_bytes, read_bytes, read_text, sha256
 from wbdc.core.findings import Findings
 from wbdc.core.records import Digits, records, text
 from wbdc.core.scores import f1
@@ -85,7 +86,7 @@ class WeChat2022(Competition):
         lines = ",\n".join(json.dumps(row) for _, row in new)
         publish_bytes(into / "annotations" / f"{split}.json", f"[\n{lines}\n]\n".encode())
         if table := next((p for p in (root / "taxonomy.csv", root.parent / "taxonomy.csv") if p.is_file()), None):
-            publish_bytes(into / "taxonomy.csv", table.read_bytes())
+            publish_bytes(into / "taxonomy.csv", read_bytes(table))
         if self.frames(root) == "features":
             publish(into / "zip_feats" / f"{split}.zip", lambda temporary: _repeat_members(self.source(root, split, "").path, temporary, new))
             return
@@ -101,7 +102,7 @@ class WeChat2022(Competition):
         for path in (root / "taxonomy.csv", root.parent / "taxonomy.csv"):
             if path.is_file():
                 return _taxonomy(path)
-        return sorted(json.loads(COUNTS.read_text()))
+        return sorted(json.loads(read_text(COUNTS)))
 
     def score(self, truth: Sequence[str], said: Sequence[str], classes: Sequence[str] | None = None) -> dict[str, float]:
         """Return lv1_micro, lv1_macro, lv2_micro, lv2_macro and mean.
@@ -124,7 +125,7 @@ class WeChat2022(Competition):
         """Read a result file strictly: the official script counts rows only, so a duplicate beside a missing id passes there."""
         if not path.is_file():
             raise ResultInvalid(f"{path} was not written")
-        data = path.read_bytes()
+        data = read_bytes(path)
         for bad, why in ((b"\xef\xbb\xbf", "begins with a byte order mark"), (b"\r", "has CR line ends")):
             if bad in data:
                 raise ResultInvalid(f"{path} {why}; write plain UTF-8 with LF")
@@ -158,7 +159,7 @@ def _link(path: Path, own: Path) -> None:
 
 def _repeat_members(path: Path, copy: Path, rows: Sequence[tuple[str, dict]]) -> None:
     """Write an archive of features again, under other ids. rows: (id there, annotation with the new id)."""
-    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(copy, "w", allowZip64=True) as written:
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive, zipfile.ZipFile(copy, "w", allowZip64=True) as written:
         held = set(archive.namelist())
         for old, row in rows:
             if f"{old}.npy" in held:
@@ -168,7 +169,7 @@ def _repeat_members(path: Path, copy: Path, rows: Sequence[tuple[str, dict]]) ->
 def _taxonomy(path: Path) -> list[str]:
     """Read the class ids of a table with a column category_id. Raises DataInvalid."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_regular(path), "utf-8-sig", newline="") as file:
             return sorted({row["category_id"] for row in csv.DictReader(file)})
     except OSError as error:
         raise DataInvalid(f"{path} cannot be read: {error.strerror}") from error

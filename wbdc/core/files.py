@@ -5,6 +5,7 @@ import errno
 import fcntl
 import glob
 import hashlib
+import io
 import json
 import os
 import re
@@ -84,16 +85,35 @@ def read_json(path: Path, shape: object = dict) -> dict:
     return value
 
 
+class NotRegularFile(OSError):
+    """A pipe, a device or a socket in the place of a file."""
+
+
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading. Raises OSError for a pipe or a device: opening it, or reading from it, might never end."""
+    """Open a file for reading; every reader opens files by this function.
+
+    Raises NotRegularFile for a pipe or a device: opening it, or reading from it, might never end.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     kind = os.fstat(handle).st_mode
     if not stat.S_ISREG(kind):
         os.close(handle)
         if stat.S_ISDIR(kind):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
+        raise NotRegularFile(errno.EINVAL, "not a regular file", str(path))
     return os.fdopen(handle, "rb")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a regular file. Raises as `open_regular` does."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def read_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """Read a regular file of text; line ends become LF. Raises as `open_regular` does."""
+    with io.TextIOWrapper(open_regular(path), encoding, errors) as file:
+        return file.read()
 
 
 def append_line(path: Path, line: str) -> None:
@@ -212,7 +232,7 @@ def hold(folder: Path, *, wait: bool = False) -> Iterator[None]:
                 lock.acquire()  # once more: it stays locked when the block ends
             break
         except Timeout as error:
-            holder = (folder / HOLDER).read_text() if (folder / HOLDER).is_file() else ""
+            holder = read_text(folder / HOLDER) if (folder / HOLDER).is_file() else ""
             raise FolderInUse(f"{folder} is in use by {holder or 'another process'}; wait for it to end") from error
         except OSError as error:
             if isinstance(error, FileNotFoundError) and time.monotonic() < deadline:
@@ -239,6 +259,8 @@ def explain(error: BaseException, path: Path | None = None) -> WbdcError | None:
         explained = OutOfResources(f"{name} could not be written: {why}; make room and run the command again")
     elif number in CLOSED:
         explained = EnvironmentLacks(f"{name} cannot be {'written' if path else 'used'}: {os.strerror(number)}; choose another place")
+    elif isinstance(error, NotRegularFile):
+        explained = IntegrityBroken(f"{name} is not a regular file; put the file in its place")
     elif number in EXHAUSTED:
         explained = OutOfResources(f"{name} could not be opened or made: {os.strerror(number)}; run fewer processes or raise the limit")
     else:

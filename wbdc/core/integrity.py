@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from wbdc.core.errors import IntegrityBroken
-from wbdc.core.files import SEAL, append_line, read_seal, sha256
+from wbdc.core.files import SEAL, append_line, read_seal, read_text, sha256
 
 FRESH_SECONDS = 2  # a file changed this recently may change again within one tick of its clock
 MAX_CACHE_BYTES = 2**23  # about 120,000 files; then the cache starts anew
@@ -103,7 +103,7 @@ def _remembered() -> set[str]:
 @cache
 def _read_cache(file: Path) -> set[str]:
     try:
-        return set(file.read_text(encoding="ascii", errors="replace").splitlines())
+        return set(read_text(file, "ascii", "replace").splitlines())
     except OSError:
         return set()
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 from wbdc.core.errors import UsageFault, hint
+from wbdc.core.files import read_bytes
 
 
 def names(home: ModuleType) -> list[str]:
@@ -116,7 +117,7 @@ class _Loader(SourceFileLoader):
     """Compiles a plug from its file each time: bytecode beside it could be stale, and would be an extra file in a package."""
 
     def get_code(self, fullname: str) -> types.CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
+        return self.source_to_code(read_bytes(Path(self.path)), self.path)
 
 
 def _module(home: ModuleType, use: str, near: Path | None) -> ModuleType:

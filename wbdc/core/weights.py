@@ -7,6 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from wbdc.core.errors import EnvironmentLacks, IntegrityBroken
 from wbdc.core.files import open_regular
@@ -42,6 +44,18 @@ def locate(name: str, files: tuple[str, ...], beside: tuple[str, ...] = ()) -> P
         f"the weights {name!r} are not on this machine: put {' or '.join(files)}{''.join(f', {b}' for b in beside)} of "
         f"https://huggingface.co/{name} into {where} (its page states licence and checksum), or run the same recipe from random weights with --tiny"
     )
+
+
+def load_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Load a safetensors file. Raises NotRegularFile for a pipe, which safetensors would wait for."""
+    open_regular(path).close()
+    return load_file(path)
+
+
+def open_weights(path: Path) -> safe_open:
+    """Open a safetensors file, to load its tensors one by one. Raises as `load_weights` does."""
+    open_regular(path).close()
+    return safe_open(path, "pt")
 
 
 @lru_cache

@@ -9,6 +9,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from wbdc.core import plug
 from wbdc.core.errors import EnvironmentLacks, IntegrityBroken, UsageFault, hint
+from wbdc.core.files import read_bytes, read_text
+from wbdc.core.out_of_memory import raise_if_exhausted
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CHARACTERS_PER_TOKEN = 8  # text far beyond its budget is cut by characters first: OCR can be 15,000 long
@@ -79,7 +81,7 @@ def share(wanted: list[int], budgets: list[int], room: int) -> list[int]:
 
 def open_tokenizer(folder: Path) -> Tokenizer:
     """Open the tokenizer of a weights folder: tokenizer.json, or a BERT vocab.txt. Raises EnvironmentLacks."""
-    if (folder / "tokenizer.json").is_file():
+    if (folder / "tokenizer.json").exists():
         tokenizer = _read_tokenizer(folder / "tokenizer.json")
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -87,15 +89,16 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     if not (folder / "vocab.txt").is_file():
         raise EnvironmentLacks(f"{folder} holds neither tokenizer.json nor vocab.txt; put the tokenizer beside the weights")
     settings = folder / "tokenizer_config.json"
-    lower = json.loads(settings.read_text()).get("do_lower_case", True) if settings.is_file() else True
-    words = (folder / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")  # some words are line separators
+    lower = json.loads(read_text(settings)).get("do_lower_case", True) if settings.is_file() else True
+    words = read_text(folder / "vocab.txt").removesuffix("\n").split("\n")  # some words are line separators
     return _bert({word: i for i, word in enumerate(words)}, lower)
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:
     try:
-        return Tokenizer.from_file(str(path))
+        return Tokenizer.from_buffer(read_bytes(path))
     except Exception as error:  # the library raises this very class
+        raise_if_exhausted(error)
         raise IntegrityBroken(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
 
 

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from wbdc.core.errors import EnvironmentLacks, UsageFault
 from wbdc.core.tokens import Tokens
-from wbdc.core.weights import locate, strict_part
+from wbdc.core.weights import load_weights, locate, strict_part
 
 FILE = "model.safetensors"
 BESIDE = ("config.json", "vocab.txt or tokenizer.json")  # what a trunk's folder holds too
@@ -66,7 +65,7 @@ def load_trunk(trunk: Trunk, folder: Path) -> list[str]:
 
     Raises IntegrityBroken when a tensor of the trunk is missing.
     """
-    weights = load_file(folder / FILE)
+    weights = load_weights(folder / FILE)
     heads = {name.split(".", 1)[0] for name in weights} - {"embeddings", "encoder"}
     prefix = next((f"{h}." for h in sorted(heads) if f"{h}.embeddings.word_embeddings.weight" in weights), "")
     named = {n.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"): w for n, w in weights.items()}

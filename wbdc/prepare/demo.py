@@ -10,7 +10,7 @@ import numpy as np
 
 from wbdc.competitions.wechat2022 import COUNTS
 from wbdc.core.errors import UsageFault
-from wbdc.core.files import publish_bytes, publish_json, read_json
+from wbdc.core.files import publish_bytes, publish_json, read_json, read_text
 from wbdc.prepare import demo_scenes, demo_words
 
 SHARES = {"labeled": 0.55, "unlabeled": 0.25, "test": 0.20}
@@ -104,7 +104,7 @@ def _claim(into: Path, settings: dict[str, int]) -> None:
 
 def _leaves() -> list[str]:
     """List the leaves, the most frequent first."""
-    counts = json.loads(COUNTS.read_text())
+    counts = json.loads(read_text(COUNTS))
     return sorted(counts, key=lambda leaf: (-counts[leaf], leaf))
 
 
@@ -113,7 +113,7 @@ def _plan(videos: int, seed: int) -> Plan:
     rng = np.random.default_rng([seed, videos])
     ends = np.round(np.cumsum(list(SHARES.values())) * videos).astype(int)
     splits = np.array(list(SHARES))[np.searchsorted(ends, rng.permutation(videos), side="right")]
-    counts, leaves = json.loads(COUNTS.read_text()), _leaves()[: int(np.clip(ends[0] // 12, 12, 200))]
+    counts, leaves = json.loads(read_text(COUNTS)), _leaves()[: int(np.clip(ends[0] // 12, 12, 200))]
     odds = np.array([counts[leaf] for leaf in leaves], dtype=float)
     seconds = rng.lognormal(1.95, 0.6, size=videos).round().clip(1, 32).astype(int)
     silent = rng.random(videos) < 0.01

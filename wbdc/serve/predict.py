@@ -7,15 +7,15 @@ from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from wbdc.core.batch import Batch
 from wbdc.core.device import autocast
 from wbdc.core.errors import IntegrityBroken, ResultInvalid
-from wbdc.core.files import open_regular, read_json
+from wbdc.core.files import read_json
 from wbdc.core.integrity import verify_if_sealed
 from wbdc.core.out_of_memory import Parts, is_out_of_memory
+from wbdc.core.weights import load_weights
 from wbdc.data.text import TextReader, open_tokenizer
 from wbdc.nets.model import VideoClassifier, build
 
@@ -60,8 +60,7 @@ def load(folder: Path, device: torch.device = torch.device("cpu"), *, frames: in
     facts = read_model(folder)
     model = build(facts["blueprint"], near=folder)
     try:
-        open_regular(folder / WEIGHTS).close()  # safetensors would wait for the writer of a pipe
-        weights = load_file(folder / WEIGHTS) | (load_file(folder / facts[TOWER]) if TOWER in facts else {})
+        weights = load_weights(folder / WEIGHTS) | (load_weights(folder / facts[TOWER]) if TOWER in facts else {})
         if half:
             weights = {name: w.half().float() if w.is_floating_point() else w for name, w in weights.items()}
         if odd := [name for name, t in model.state_dict().items() if name in weights and weights[name].dtype != t.dtype]:

@@ -7,14 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.numpy import load_file
 
 from wbdc import competitions
 from wbdc.core import plug
 from wbdc.core.errors import DataInvalid, UsageFault
-from wbdc.core.files import read_json
+from wbdc.core.files import read_bytes, read_json
 from wbdc.core.findings import Findings
+from wbdc.core.weights import load_weights, open_weights
 from wbdc.serve.entry import BLEND
 from wbdc.serve.predict import MODEL, WEIGHTS
 from wbdc.submit.manifest import read_manifest
@@ -102,7 +101,7 @@ def ask(folder: Path, competition: str, data: Path, ids: list[str], *, device: s
         result, probabilities = Path(place) / "result.csv", Path(place) / "p.safetensors"
         run_packed(folder, data, result, device=device, threads=threads, sample=ids, probabilities=probabilities)
         known = plug.build(competitions, {"use": competition}).classes(data)
-        return Answered(check_result(result, competition, ids, known), load_file(probabilities)["p"], result.read_bytes())
+        return Answered(check_result(result, competition, ids, known), load_weights(probabilities)["p"].numpy(), read_bytes(result))
 
 
 def tensors(a: Path, b: Path) -> dict:
@@ -111,7 +110,7 @@ def tensors(a: Path, b: Path) -> dict:
     Returns {"tensors": how many differ, "of": how many both hold in one shape, "largest": absolute difference, "alone": other names, sorted}.
     """
     differ, both, largest, alone = 0, 0, 0.0, []
-    with safe_open(a, "pt") as first, safe_open(b, "pt") as second:
+    with open_weights(a) as first, open_weights(b) as second:
         names = {*first.keys()} & {*second.keys()}
         alone += {*first.keys()} ^ {*second.keys()}
         for name in sorted(names):

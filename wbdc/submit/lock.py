@@ -13,7 +13,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from wbdc.core.errors import EnvironmentLacks, IntegrityBroken, UsageFault
-from wbdc.core.files import sha256
+from wbdc.core.files import read_text, sha256
 
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 REPORT = "1"  # the version of pip's installation report, since pip 23.0
@@ -73,7 +73,7 @@ def wheels(lock_file: Path, into: Path, *, python: str = sys.executable) -> list
     Install from it offline with `pip install --no-index --find-links INTO --require-hashes -r LOCK`. Raises UsageFault for a lock without hashes
     or a folder that holds something else, EnvironmentLacks when pip finds no index, IntegrityBroken for an archive that differs from its hash.
     """
-    known = set(HASH.findall(lock_file.read_text(encoding="utf-8"))) if lock_file.is_file() else set()
+    known = set(HASH.findall(read_text(lock_file))) if lock_file.is_file() else set()
     if not known:
         raise UsageFault(f"{lock_file} holds no hash; lock the requirements first")
     if odd := [path.name for path in _files(into) if sha256(path) not in known]:

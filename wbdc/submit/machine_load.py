@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from wbdc.core.files import read_text
+
 STAT = Path("/proc/stat")
 IDLE, OTHERS, STARVED = 0.15, 0.10, 0.90  # shares of the CPUs' time; of the time that was wanted
 
@@ -62,7 +64,7 @@ class CpuMeter:
 def busy_seconds(cpus: set[int]) -> float:
     """Return the CPU seconds that were not idle, since the boot, summed over some CPUs; 0 where the kernel does not say."""
     total = 0
-    lines = STAT.read_text().splitlines() if STAT.is_file() else []
+    lines = read_text(STAT).splitlines() if STAT.is_file() else []
     for name, *ticks in (line.split() for line in lines if line.startswith("cpu")):
         if name[3:].isdigit() and int(name[3:]) in cpus:
             user, nice, system, _, _, irq, softirq, steal = (int(tick) for tick in ticks[:8])

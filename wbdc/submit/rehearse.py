@@ -18,7 +18,7 @@ from wbdc.competitions import Competition, Limits, Video
 from wbdc.core import plug
 from wbdc.core.device import find_device
 from wbdc.core.errors import DataInvalid, EnvironmentLacks, IntegrityBroken, ResultInvalid, UsageFault
-from wbdc.core.files import publish_json, read_json
+from wbdc.core.files import publish_json, read_json, read_text
 from wbdc.core.findings import Findings
 from wbdc.submit.data_guard import check_unchanged, snapshot
 from wbdc.submit.doubts import MOST, cached, changed, crowded, watched
@@ -348,4 +348,4 @@ def _machine(timings: dict) -> dict:
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text(errors="replace").splitlines() if path.is_file() else []
+    return read_text(path, errors="replace").splitlines() if path.is_file() else []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import wbdc
 from wbdc.core.errors import EnvironmentLacks
+from wbdc.core.files import read_text
 
 
 def requirements(files: Iterable[Path], optional: Collection[str] = ()) -> str:
@@ -37,7 +38,7 @@ def _needed() -> list[str]:
         beside = Path(wbdc.__file__).parents[1] / "requirements.txt"
         if not beside.is_file():
             raise EnvironmentLacks(f"wbdc is neither installed nor part of a package: {beside} is missing; install it with pip") from None
-        return beside.read_text().split()
+        return read_text(beside).split()
 
 
 def _pinned(names: set[str]) -> str:
@@ -54,7 +55,7 @@ def _version(name: str) -> str | None:
 def _imports(path: Path) -> set[str]:
     """Name the top-level modules that a file imports as soon as it is loaded."""
     found = set()
-    for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+    for node in ast.parse(read_text(path), str(path)).body:
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

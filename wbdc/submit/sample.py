@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from wbdc.core.files import open_regular
+
 LARGEST = 0.01  # share of the ranks from which the largest video is taken
 
 
@@ -38,8 +40,5 @@ def forget(paths: Sequence[Path]) -> None:
     """Drop files from the page cache, so that they are read from the disk as at the judge's."""
     for path in dict.fromkeys(paths):
         if path.is_file():
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-            finally:
-                os.close(handle)
+            with open_regular(path) as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -6,6 +6,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from wbdc.core.errors import EnvironmentLacks, UsageFault
+from wbdc.core.files import read_bytes
 
 LARGEST = 2**20  # bytes; larger files are data or weights, which nobody types a token into
 NAMES = {
@@ -50,7 +51,7 @@ def _kind(path: Path) -> str | None:
     if named:
         return named[0]
     try:
-        content = path.read_bytes().replace(b"\0", b"") if path.stat().st_size < LARGEST else b""  # UTF-16 has a zero beside every letter
+        content = read_bytes(path).replace(b"\0", b"") if path.stat().st_size < LARGEST else b""  # UTF-16 has a zero beside every letter
     except OSError as error:
         raise EnvironmentLacks(f"{path} cannot be read: {error.strerror}; it must be checked before it is packed") from error
     return next((kind for kind, shape in SHAPES.items() if shape.search(content)), None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wbdc.competitions import Target
 from wbdc.core.errors import UsageFault, hint
-from wbdc.core.files import contents, publish, publish_bytes, read_json
+from wbdc.core.files import contents, publish, publish_bytes, read_bytes, read_json, read_text
 from wbdc.core.folders import publish_folder, recover_folder
 from wbdc.core.weights import locate
 from wbdc.submit.manifest import MANIFEST, RECEIPT, read_manifest, write_manifest
@@ -60,7 +60,7 @@ def _copy_parts(folder: Path, making: Path, target: Target) -> None:
         to = making / Path(target.renamed.get(inner.parts[0], inner.parts[0]), *inner.parts[1:])
         publish(to, lambda temporary, path=path: shutil.copyfile(path, temporary))
         if path.suffix in (".sh", ".md") and len(inner.parts) == 1:
-            publish_bytes(to, _said(path.read_text(), target).encode())
+            publish_bytes(to, _said(read_text(path), target).encode())
         to.chmod(path.stat().st_mode)
 
 
@@ -91,7 +91,7 @@ def _zip(folder: Path, into: Path) -> Path:
                 entry = zipfile.ZipInfo(str(path.relative_to(folder)), BEGINNING)
                 entry.external_attr = (0o100755 if path.stat().st_mode & 0o100 else 0o100644) << 16
                 entry.compress_type = zipfile.ZIP_STORED if path.suffix == ".safetensors" else zipfile.ZIP_DEFLATED
-                archive.writestr(entry, path.read_bytes())
+                archive.writestr(entry, read_bytes(path))
 
     publish(into, write)
     return into

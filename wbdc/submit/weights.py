@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from wbdc.core.files import publish, publish_json, read_json
+from wbdc.core.weights import load_weights
 from wbdc.serve.predict import MODEL, TOWER, WEIGHTS
 
 TOWERS = "models/towers"  # in a package
@@ -25,7 +26,7 @@ def store_once(making: Path, homes: Sequence[Path], *, half: bool) -> None:
     for home, name in zip(homes, prints):
         if name not in shared and not half:
             continue
-        weights = {key: _stored(tensor, half) for key, tensor in load_file(home / WEIGHTS).items()}
+        weights = {key: _stored(tensor, half) for key, tensor in load_weights(home / WEIGHTS).items()}
         if name in shared:
             tower = making / TOWERS / f"{name}.safetensors"
             if not tower.is_file():
@@ -38,7 +39,7 @@ def store_once(making: Path, homes: Sequence[Path], *, half: bool) -> None:
 def _tower(path: Path) -> str:
     """Name the tower in a file of weights by its content; "" when there is none."""
     hashed, found = hashlib.sha256(), False
-    for key, tensor in sorted(load_file(path).items()):
+    for key, tensor in sorted(load_weights(path).items()):
         if key.startswith("vision."):
             found = True
             hashed.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -7,12 +7,11 @@ from typing import NamedTuple
 
 import polars as pl
 import torch
-from safetensors.torch import load_file
 
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.core.integrity import verify_seal
-from wbdc.core.weights import record, strict_part
+from wbdc.core.weights import load_weights, record, strict_part
 from wbdc.data.text import TextReader, learn_tokenizer, open_tokenizer
 from wbdc.nets import fusion as fusions
 from wbdc.nets import vision as visions
@@ -87,7 +86,7 @@ def start_from(model: VideoClassifier, folder: Path) -> str:
     """Take a pretrained run's weights, all but the head, and say name by name what was left. Raises IntegrityBroken when they are damaged or do not fit."""
     verify_seal(folder, (WEIGHTS,))
     own = model.state_dict()
-    taken, left = strict_part(load_file(folder / WEIGHTS), {n: t for n, t in own.items() if not n.startswith("head.")}, folder / WEIGHTS)
+    taken, left = strict_part(load_weights(folder / WEIGHTS), {n: t for n, t in own.items() if not n.startswith("head.")}, folder / WEIGHTS)
     model.load_state_dict({**own, **taken}, strict=True)
     return f"{folder.parent.name}: takes {len(taken)} tensors, leaves {', '.join(left)}"
 

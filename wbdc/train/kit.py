@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wbdc.competitions import Competition, open_competition
 from wbdc.core.errors import UsageFault, hint
-from wbdc.core.files import sha256
+from wbdc.core.files import read_text, sha256
 from wbdc.train.recipe import Serve, Stage, check, check_tables
 
 MAX_DEPTH = 20  # of tables in a kit
@@ -171,7 +171,7 @@ def _find(name: str, near: Path | None = None) -> Path:
 
 def _read(path: Path) -> dict:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         tables = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise UsageFault(f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from error

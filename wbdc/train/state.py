@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wbdc.core.errors import IntegrityBroken
 from wbdc.core.files import publish, publish_json, read_json, sha256
+from wbdc.core.weights import load_weights
 from wbdc.train.tricks import Trick
 
 NAME, PREVIOUS = "state.json", "state-previous.json"
@@ -96,7 +97,7 @@ def _read_facts(folder: Path, name: str) -> dict:
 def _restore(folder: Path, facts: dict, learning: Learning) -> tuple[int, int]:
     """Take back the state that `facts` name."""
     path = _path(folder, facts["step"])
-    tensors = load_file(path)
+    tensors = load_weights(path)
     wanted = _tensors(learning)
     differ = [n for n in sorted(wanted.keys() | tensors.keys()) if n not in wanted or n not in tensors or wanted[n].shape != tensors[n].shape]
     if differ:

@@ -5,12 +5,11 @@ from pathlib import Path
 import open_clip
 from open_clip.model import _build_vision_tower  # the public factory would build the text tower too
 from open_clip.pretrained import get_pretrained_cfg
-from safetensors.torch import load_file
 from torch import Tensor
 
 from wbdc.core.errors import IntegrityBroken, UsageFault, hint
 from wbdc.core.look import Look
-from wbdc.core.weights import locate, record, strict_part
+from wbdc.core.weights import load_weights, locate, record, strict_part
 from wbdc.nets.vision import Vision
 
 OPENAI = {  # transformers' names of OpenAI's weights, and open_clip's
@@ -59,7 +58,7 @@ class Clip(Vision):
 
     def _load(self, folder: Path, called: str, place: str) -> None:
         file = next(folder / f for f in FILES if (folder / f).is_file())
-        weights = load_file(file)
+        weights = load_weights(file)
         _check_layout(weights, file, called, place)
         taken, left = strict_part(weights, self.tower.state_dict(), file, "visual.")
         self.tower.load_state_dict(taken, strict=True)

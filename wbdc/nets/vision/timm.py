@@ -4,13 +4,12 @@ import math
 
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from torch import Tensor
 
 from wbdc.core.errors import UsageFault, hint
 from wbdc.core.look import Look
-from wbdc.core.weights import locate, record, strict_part
+from wbdc.core.weights import load_weights, locate, record, strict_part
 from wbdc.nets.vision import Vision
 
 FILE = "model.safetensors"
@@ -58,7 +57,7 @@ class Timm(Vision):
 
     def _load(self) -> None:
         file = locate(f"timm/{self.model}", (FILE,)) / FILE
-        taken, left = strict_part(load_file(file), self.tower.state_dict(), file)
+        taken, left = strict_part(load_weights(file), self.tower.state_dict(), file)
         self.tower.load_state_dict(taken, strict=True)
         self.pretrained = record(f"timm/{self.model}", file)
         self.loaded = f"{self.model} from {file.name}: takes {len(taken)} tensors, leaves {len(left)} (its classifier)"
