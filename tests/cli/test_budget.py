@@ -1,6 +1,7 @@
 """wbdc ensemble with a limit: members are measured, the best that fits is kept, and it is served as it was chosen."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 import toys
 
+from wbdc.cli import main
 from wbdc.core.files import SEAL, read_json, seal
 from wbdc.ensemble.cost import starting
 
@@ -49,6 +51,10 @@ def test_the_best_that_fits_is_kept_and_served_as_it_was_chosen(work, tmp_path):
     assert budget["chosen"] == budget["frontier"][-1] and list(told["members"]) == budget["chosen"]["members"]
     assert told["ensemble"]["score"]["mean"] == budget["chosen"]["score"] and all(d["seconds"] == pytest.approx(d["seconds"]) for d in budget["dropped"])
     assert sum(m["weight"] for m in read_json(work / "ensembles" / "wide" / "blend.json")["members"]) == pytest.approx(1)
+    command = shlex.split(read_json(work / "ensembles" / "wide" / SEAL)["command"])
+    with main.get_command(None, "ensemble").make_context("ensemble", command[2:]) as context:
+        options = {"name": "wide", "limit": 1e6, "items": budget["items"], "frames": "1,9", "length": None, "precision": None, "draws": 100}
+        assert {name: context.params[name] for name in options} == options and set(context.params["runs"]) == runs
     assert toys.told("predict", "--work", work, "--ensemble", "wide", "--out", tmp_path / "r.csv", "--threads", 1)["videos"] > 0
 
 

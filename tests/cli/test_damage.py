@@ -1,5 +1,7 @@
 """Damage at rest, in each file that commands read: exit 4, one sentence that names the file, never another result."""
 
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import small
 import toys
 
 from wbdc.core.errors import IntegrityBroken
+from wbdc.cli import main
 from wbdc.core.files import read_json
 from wbdc.ensemble import store
 
@@ -140,9 +143,73 @@ def refused(command: tuple, path: Path) -> None:
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
 
 
-def test_a_fold_says_how_it_is_made_again(work, kit):
-    facts = read_json(the(work, "runs/toy-*/fold-0/DONE.json"))
-    assert facts["command"] == f"wbdc train --kit toy --fold 0 --from {pretrained(work)}"
+def flip(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def printed(*command: object) -> list[str]:
+    """Run a command that meets damage; return the words of the command that its sentence names."""
+    result = toys.wbdc(*command)
+    assert result.exit_code == 4, (result.stderr, result.exception)
+    words = shlex.split(re.search("run `(wbdc [^`]+)` again", result.stderr)[1])
+    name, options = words[1], words[2:]
+    main.get_command(None, name).make_context(name, list(options)).close()
+    return words[1:]
+
+
+def test_the_command_that_a_damaged_fold_names_makes_the_same_bits(work, tmp_path):
+    kit = tmp_path / "my kits" / "toy.toml"
+    kit.parent.mkdir()
+    kit.write_text(toys.KIT + "\n[tiny.train]\nepochs = 1\n")
+    options = ("--kit", kit, "--tiny", "--set", "text.fields={title = 10}", "--set", "train.trick=[]", "--seed", 3, "--without", "frames", "--threads", 1)
+    run = Path(toys.told("train", *options, "--fold", 0, "--work", work)["folder"])
+    before = toys.bits(run)
+    flip(run / "fold-0" / "model.safetensors")
+    words = printed("train", *options, "--fold", 0, "--work", work)
+    assert "--tiny" in words and "text.fields={title = 10}" in words
+
+    shutil.rmtree(run / "fold-0")
+    assert toys.told(*words)["run"] == run.name
+    assert toys.bits(run) == before
+
+
+def test_the_command_that_a_damaged_pretraining_names_makes_the_same_bits(work, kit):
+    folder = work / "runs" / pretrained(work) / "fold-all"
+    before = (folder / "model.safetensors").read_bytes()
+    flip(folder / "model.safetensors")
+    words = printed(*commands(work, kit)["another fold"])
+    shutil.rmtree(folder)
+    assert toys.told(*words)["run"] == folder.parent.name
+    assert (folder / "model.safetensors").read_bytes() == before
+
+
+def test_the_command_that_a_damaged_ensemble_names_makes_the_same_ensemble(work):
+    run = the(work, "runs/toy-*").name
+    toys.told("ensemble", "--name", "two of us", "--run", f"{run} frames=1", "--seed", 2, "--draws", 100, "--no-priors", "--work", work, "--threads", 1)
+    folder = work / "ensembles" / "two of us"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    flip(folder / "blend.json")
+    words = printed("predict", "--ensemble", "two of us", "--out", work.parent / "out.csv", "--work", work)
+    shutil.rmtree(folder)
+    toys.told(*words)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_the_command_that_damaged_data_name_prepare_the_same(work, kit):
+    folder = the(work, "prepared/*/folds.parquet").parent
+    before = read_json(folder / "DONE.json")
+    shard = the(folder, "frames/labeled-00000.safetensors")
+    flip(shard)
+    assert "--folds" in printed(*commands(work, kit)["another fold"], "--store", "jpeg")
+    shard.unlink()
+    printed(*commands(work, kit)["train"])
+
+    flip(folder / "folds.parquet")
+    words = printed(*commands(work, kit)["train"])
+    shutil.rmtree(folder)
+    assert toys.told(*words)["folder"] == str(folder)
+    assert read_json(folder / "DONE.json") == before
 
 
 @pytest.mark.parametrize("name", ["", ".", "../../escaped", "/absolute"])

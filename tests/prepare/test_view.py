@@ -184,7 +184,7 @@ def test_fault_10_a_flipped_byte_in_any_shard_is_found_and_the_file_is_made_agai
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
 
-    command = "`wbdc prepare`" if stored else "the same command"
+    command = f"`wbdc prepare --data {root} .*`" if stored else "the same command"
     said = f"{shard} is damaged: .*; delete this file and run {command} again"
     with pytest.raises(IntegrityBroken, match=said):
         open_view(prepared, how, "labeled", **look)

@@ -8,6 +8,7 @@ lost or damaged only costs another hash.
 import contextlib
 import hashlib
 import os
+import shlex
 import time
 from collections.abc import Callable, Collection
 from functools import cache
@@ -18,6 +19,7 @@ from wbdc.core.files import SEAL, append_line, read_seal, read_text, sha256
 
 FRESH_SECONDS = 2  # a file changed this recently may change again within one tick of its clock
 MAX_CACHE_BYTES = 2**23  # about 120,000 files; then the cache starts anew
+WORK_PARTS = ("prepared", "runs", "ensembles")  # folders of a work folder
 
 _settings = {"hash_always": False}
 
@@ -51,9 +53,17 @@ def verify_if_sealed(folder: Path) -> None:
 
 def repair(folder: Path, facts: dict) -> str:
     """Say how to make a damaged folder again."""
+    return f"delete {folder} and run {repair_command(folder, facts)} again"
+
+
+def repair_command(folder: Path, facts: dict) -> str:
+    """Quote the command that made a sealed folder, as it can be typed now: with --work where the folder lies today."""
     command = facts.get("command")
-    again = f"run `{command}`" if isinstance(command, str) else "run the command that made it"
-    return f"delete {folder} and {again} again"
+    if not isinstance(command, str):
+        return "the command that made it"
+    work = next((p.parent for p in folder.parents if p.name in WORK_PARTS), Path("work"))
+    is_default = str(work) == "work" and "WBDC_WORK" not in os.environ
+    return f"`{command}`" if is_default else f"`{command} --work {shlex.quote(str(work))}`"
 
 
 def has_hash(path: Path, expected: str, hash_file: Callable[[Path], str] = sha256) -> bool:

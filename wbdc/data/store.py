@@ -18,8 +18,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from wbdc.core.errors import IntegrityBroken
-from wbdc.core.files import open_regular, publish
-from wbdc.core.integrity import has_hash
+from wbdc.core.files import open_regular, publish, read_seal
+from wbdc.core.integrity import has_hash, repair_command
 from wbdc.core.json_shape import find_mismatch
 
 SHARD = 256  # videos; a kill costs at most one shard
@@ -183,8 +183,16 @@ def _content_hash(path: Path) -> str:
 
 def _repair(path: Path) -> str:
     """Say how to make a damaged shard again."""
-    command = "`wbdc prepare`" if path.parent.name == FRAMES else "the same command"
+    command = _prepare_command(path.parents[1]) if path.parent.name == FRAMES else "the same command"
     return f"delete this file and run {command} again"
+
+
+def _prepare_command(folder: Path) -> str:
+    """Quote the command that made a prepared dataset."""
+    try:
+        return repair_command(folder, read_seal(folder, {"command": str}))
+    except IntegrityBroken:  # not finished, or damaged too
+        return "`wbdc prepare`"
 
 
 def _unreadable(path: Path, error: object) -> IntegrityBroken:

@@ -16,7 +16,7 @@ from wbdc.core import plug
 from wbdc.core.errors import IntegrityBroken, UsageFault, hint
 from wbdc.core.files import SEAL, publish_json, read_json, seal
 from wbdc.core.folders import check_name, publish_folder
-from wbdc.core.integrity import verify_seal
+from wbdc.core.integrity import repair_command, verify_seal
 from wbdc.ensemble.forms import Form, parse, whole
 from wbdc.ensemble.judge import gain, nested, scorer
 from wbdc.ensemble.priors import assess as judge_priors
@@ -110,10 +110,11 @@ def build(
     return save(work, name, members, common([form.run for form in members], tables, only), {}, precision=precision, priors=priors, draws=draws, seed=seed)
 
 
-def save(work: Path, name: str, members: list[Form], shared: Common, told: dict, *, precision: str | None = None, priors: bool = True, draws: int, seed: int) -> dict:
+def save(work: Path, name: str, members: list[Form], shared: Common, told: dict, *, precision: str | None = None, priors: bool = True, draws: int, seed: int, command: str = "") -> dict:
     """Weigh and judge members, save them as an ensemble, and return its report: what `assess` returns, "priors", "rows", "folds", "data", and what is `told`.
 
     Members of negligible weight are dropped: the blend holds the kept ones alone. precision: to serve in; None: the kits'. priors: whether lifts for rare classes are tried; they are used when nested cross-validation finds them better.
+    command: that makes the ensemble again; by default of these members, on these folds.
     """
     facts, names = members[0].run.facts, [form.name for form in members]
     contest = plug.build(competitions, {"use": facts["competition"]})
@@ -126,13 +127,23 @@ def save(work: Path, name: str, members: list[Form], shared: Common, told: dict,
     folder = work / "ensembles" / check_name(name, "--name")
     made = {"seed": seed, "draws": draws, "priors": priors, "folds": report["folds"], "precision": precision}
     blended = blend(work, kept, [report["weights"][form.name] for form in kept])
-    names, again = [form.name for form in kept], f"wbdc ensemble --name {shlex.quote(name)}"
+    names = [form.name for form in kept]
+    if not command:
+        options = ["--folds", ",".join(report["folds"]), *(["--precision", precision] if precision else [])]
+        command = ensemble_command(name, members, options, priors=priors, draws=draws, seed=seed)
     check_ensemble_folder(folder)
     with publish_folder(folder) as temporary:
         publish_json(temporary / REPORT, report)
         publish_json(temporary / BLEND, blended | lifts | ({"precision": precision} if precision else {}) | {"made": made})
-        seal(temporary, {"members": names, "command": again}, [temporary / REPORT, temporary / BLEND])
+        seal(temporary, {"members": names, "command": command}, [temporary / REPORT, temporary / BLEND])
     return report
+
+
+def ensemble_command(name: str, members: Sequence[Form], options: Sequence[str], *, priors: bool, draws: int, seed: int) -> str:
+    """Return the command that makes an ensemble of the same members again; it lacks --work, which may move."""
+    words = ["wbdc", "ensemble", "--name", name, *(word for form in members for word in ("--run", form.name)), *options]
+    words += ["--seed", str(seed), "--draws", str(draws), *([] if priors else ["--no-priors"]), "--prepared", members[0].run.facts["data"]]
+    return shlex.join(words)
 
 
 def check_ensemble_folder(folder: Path) -> None:
@@ -195,11 +206,11 @@ def open_ensemble(work: Path, name: str) -> tuple[Path, dict]:
     if not (folder / SEAL).is_file():
         made = sorted(p.parent.name for p in (work / "ensembles").glob(f"[!.]*/{SEAL}"))
         raise UsageFault(f"no ensemble called {name!r}{hint(name, made)}; make one with `wbdc ensemble`")
-    verify_seal(folder, (REPORT, BLEND))
+    facts = verify_seal(folder, (REPORT, BLEND))
     blend = read_json(folder / BLEND, BLEND_SHAPE)
     for member in blend["members"]:
         if not (work / member["folder"] / SEAL).is_file():
-            raise IntegrityBroken(f"{work / member['folder']} is missing or not finished; train this fold again, or run `wbdc ensemble` again")
+            raise IntegrityBroken(f"{work / member['folder']} is missing or not finished; train this fold again, or run {repair_command(folder, facts)} again")
     return work, blend
 
 

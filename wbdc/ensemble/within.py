@@ -18,7 +18,7 @@ from wbdc.ensemble.budget import Choice, best, dropped, efficient, frontier, lea
 from wbdc.ensemble.cost import SAMPLE, Cost, measure, starting
 from wbdc.ensemble.forms import Form, Machine, forms, said, whole
 from wbdc.ensemble.pool import Candidate, Pool
-from wbdc.ensemble.store import common, save
+from wbdc.ensemble.store import common, ensemble_command, save
 from wbdc.train.runs import ALL
 
 MARGIN = 0.10  # by which measured seconds are raised, as the time check does
@@ -65,8 +65,12 @@ def build_within(
         "lead": over and {**over._asdict(), "verdict": over.verdict}, "dropped": [d.as_dict() for d in dropped(found.pool, chosen, draws=draws, seed=seed)],
     }  # fmt: skip
     kept = [form for form in found.forms if form.name in chosen.members]
+    options = ["--limit", str(limit), "--items", str(items)]
+    for option, values in (("--frames", frames), ("--length", lengths), ("--precision", [called(m.precision) for m in machines[1:]])):
+        options += [option, ",".join(map(str, values))] if values else []
+    command = ensemble_command(name, members, options, priors=priors, draws=draws, seed=seed)
     shared = common([form.run for form in kept], [found.tables[form.name] for form in kept])
-    return save(work, name, kept, shared, {"budget": told}, precision=found.precision if len(machines) > 1 else None, priors=priors, draws=draws, seed=seed)
+    return save(work, name, kept, shared, {"budget": told}, precision=found.precision if len(machines) > 1 else None, priors=priors, draws=draws, seed=seed, command=command)
 
 
 def _sample(contest: Competition, data: Path, items: int, seed: int) -> tuple[list, float]:

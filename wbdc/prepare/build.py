@@ -2,6 +2,8 @@
 
 import contextlib
 import filecmp
+import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from itertools import islice
@@ -58,7 +60,7 @@ def prepare(
     check_count(folds, len(checked.splits[competition.labelled].ids))
     folder = work / "prepared" / digest(VERSION, [name, source] if source else name, checked.print, folds, seed)
     before = Prepared(folder, verify_seal(folder, shape=SHAPE)) if (folder / SEAL).is_file() else None
-    now = _now(data, checked)
+    now = _now(data, checked) | {"command": _command(data, competition, folds, seed)}
     if before and before.facts.get("stamp") == checked.stamp and not before.lost():
         return _again(before, now, engine), True
     for path in before.lost() if before and engine.leads else ():
@@ -81,6 +83,13 @@ def prepare(
             make_current(folder)
     engine.meet()
     return Prepared(folder, read_seal(folder, SHAPE)), False
+
+
+def _command(data: Path, competition: Competition, folds: int, seed: int) -> str:
+    """Return the command that prepares the same data again; it lacks --work, which may move."""
+    contest = os.path.abspath(competition.file) if competition.file else competition.name
+    words = ["wbdc", "prepare", "--data", str(data.resolve()), "--competition", contest]
+    return shlex.join([*words, "--folds", str(folds), "--seed", str(seed)])
 
 
 def _save_competition(competition: Competition, source: str, folder: Path) -> list[Path]:

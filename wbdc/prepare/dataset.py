@@ -11,7 +11,7 @@ import polars as pl
 from wbdc.competitions import Competition, open_competition
 from wbdc.core.errors import IntegrityBroken, UsageFault
 from wbdc.core.files import SEAL, publish_json, read_json
-from wbdc.core.integrity import verify_seal
+from wbdc.core.integrity import repair_command, verify_seal
 from wbdc.data.store import FRAMES
 
 CURRENT = "current.json"  # which dataset `wbdc prepare` was last asked for
@@ -102,7 +102,7 @@ def open_prepared(work: Path, name: str | None = None) -> Prepared:
         raise UsageFault(f"{len(fits)} prepared datasets of {home} begin with {wanted!r}; there are: {', '.join(finished)}")
     found = Prepared(home / fits[0], verify_seal(home / fits[0], shape=SHAPE))
     if lost := found.lost():
-        raise IntegrityBroken(f"{len(lost)} shards of frames are missing or damaged, first {lost[0]}; run `wbdc prepare` again, which makes them anew")
+        raise IntegrityBroken(f"{len(lost)} shards of frames are missing or damaged, first {lost[0]}; run {repair_command(found.folder, found.facts)} again, which makes them anew")
     return found
 
 

@@ -26,6 +26,7 @@ class Kit:
     folder: Path
     tables: dict
     contest: Competition
+    options: tuple[str, ...] = ()  # of the command that opens it again: --kit, --tiny, --set
 
     def stage(self, name: str) -> Stage:
         """Return the settings of "pretrain" or "train". Raises UsageFault when the kit has none."""
@@ -119,7 +120,13 @@ def open_kit(name: str, *, tiny: bool = False, changes: tuple[str, ...] = ()) ->
     check(path.stem, folder, tables, contest)
     given = tables["text"]["fields"]
     tables["text"]["fields"] = {field: given[field] for field in contest.fields if field in given}  # also when a saved kit.json has sorted its keys
-    return Kit(path.stem, folder, tables, contest)
+    return Kit(path.stem, folder, tables, contest, _options(path, tiny, changes))
+
+
+def _options(path: Path, tiny: bool, changes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the options that choose a kit, in any current folder."""
+    name = path.stem if path.parent in PACKAGED else os.path.abspath(path)
+    return ("--kit", name, *(["--tiny"] if tiny else []), *(word for change in changes for word in ("--set", change)))
 
 
 def _open_contest(use: object, beside: Path) -> Competition:

@@ -1,6 +1,8 @@
 """Run one stage of a kit: pretrain on every video, or fine-tune and judge one fold."""
 
 import json
+import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,7 +16,7 @@ from torch import nn
 
 from wbdc.competitions import Competition
 from wbdc.core import plug
-from wbdc.core.device import called, find_precision
+from wbdc.core.device import called, find_device, find_precision
 from wbdc.core.errors import Stopped, UsageFault
 from wbdc.core.files import append_line, hold, publish_json, seal, sealed
 from wbdc.core.folders import remove_empty_run, remove_if_empty
@@ -113,7 +115,7 @@ def run_fold(run: Run, fold: str, kit: Kit, prepared: Prepared, machine: Machine
         held = np.flatnonzero(folds == int(fold)) if fold != ALL else np.array([], int)
         if len(held):
             facts |= judge(run, folder, fold, kit, prepared.contest, made, rows, held, machine.device)
-        facts["command"] = command(run, fold)
+        facts["command"] = command(run, fold, kit, machine, bool(made.pretrained))
         seal(
             folder, facts, [p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".json", ".parquet", ".py") and not p.name.startswith("state")]
         )
@@ -140,14 +142,19 @@ def _removed_if_empty(run: Run, folder: Path) -> Iterator[None]:
         raise
 
 
-def command(run: Run, fold: str) -> str:
-    """Word the command that trains a fold; a kit's `--set` and `--tiny` are not known here."""
-    facts, seed = run.facts, f" --seed {run.facts['seed']}" if run.facts["seed"] else ""
-    if facts["stage"] == "pretrain":
-        return f"wbdc pretrain --kit {facts['kit']}{seed}"
-    without = f" --without {facts['without']}" if facts["without"] else ""
-    source = f" --from {facts['source']}" if facts["source"] else ""
-    return f"wbdc train --kit {facts['kit']} --fold {fold}{seed}{without}{source}"
+def command(run: Run, fold: str, kit: Kit, machine: Machine, is_pretrained: bool) -> str:
+    """Return the command that makes a fold again, to the same bits on this machine; it lacks --work, which may move."""
+    facts = run.facts
+    words = ["wbdc", facts["stage"], *(kit.options or ("--kit", kit.name))]
+    if facts["stage"] == "train":
+        words += ["--fold", fold, "--from", facts["source"] or "none"]
+        words += ["--without", facts["without"]] if facts["without"] else []
+    words += ["--seed", str(facts["seed"])] if facts["seed"] else []
+    words += ["--prepared", facts["data"], "--threads", str(machine.threads)]
+    words += ["--device", str(machine.device)] if machine.device != find_device("auto") else []
+    if is_pretrained and (weights := os.environ.get("WBDC_WEIGHTS")):
+        words += ["--weights", os.path.abspath(weights)]
+    return shlex.join(words)
 
 
 def _rows(run: Run, stage: Stage, prepared: Prepared, made: Assembled, machine: Machine, telling: Telling, kit: Kit) -> Rows:
