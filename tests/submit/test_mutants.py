@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import small
 
-from wbdc.core.errors import EnvironmentLacks, Inconclusive, IntegrityBroken, ResultInvalid, UsageFault
+from wbdc.core.errors import EnvironmentLacks, Inconclusive, IntegrityBroken, ResultInvalid, UsageFault, WbdcError
 from wbdc.core.files import publish_json
 from wbdc.serve.entry import GPU_PEAK
 from wbdc.submit import machine_load
 from wbdc.submit import rehearse as module
 from wbdc.submit.machine_load import CpuUse
-from wbdc.submit.packed import Ran
+from wbdc.submit.packed import Ran, failure
 from wbdc.submit.rehearse import RehearsalOptions, rehearse
 
 VIDEOS, GB = 4000, 2**30
@@ -40,6 +40,8 @@ class Fake:
     late: tuple = (float("inf"), 0.0)  # from these seconds of its life on, seconds a video more
     says: str = ""
     use: CpuUse | None = None
+    most: float = float("inf")  # videos that one process can open
+    writes: bool = False  # into the data folder
     cost: object = None  # of a video: f(place in the run, id, ids answered before) -> seconds
     rows: object = None  # of the result: f(rows, precision, asked for timings) -> rows
     claims: object = None  # what it says of itself: f(timings) -> timings
@@ -47,9 +49,13 @@ class Fake:
     runs: list = field(default_factory=list)
 
     def __call__(self, folder: Path, data: Path, out: Path, *, sample=None, timings=None, precision=None, timeout=None, **rest) -> Ran:
+        if self.writes:
+            (data / "cache").write_text("x" * (1 + len(self.runs)))
         more, sample = (0, sample) if sample is not None else (self.alone, listed(data))
         start = self.start(len(self.runs)) if callable(self.start) else self.start
         self.runs.append(len(sample))
+        if len(sample) > self.most:
+            raise failure(Ran(1, start, "OSError: [Errno 24] Too many open files"))
         now, seen, batches = start, set(), []
         for place, video in enumerate(sample):
             now += (self.cost(place, video, seen) if self.cost else self.each) + (self.unasked if timings is None else 0) + more
@@ -224,34 +230,74 @@ def test_mishap_writing_into_the_data(judge, data, tmp_path, write, named):
     assert not (tmp_path / "copy/latency.json").exists()
 
 
+CAPS = {"one cold start of three takes 60 s": 200.0}  # seconds, so that all three fit; 100 for the others
 MISHAPS = {
     "none": (Fake(start=2.0), "PASS", "PASS"),
     "each video slower than the last": (Fake(start=2.0, cost=lambda place, video, seen: 0.0075 * (1 + place / 2048)), "FAIL", "FAIL"),
-    "memory that grows": (Fake(start=2.0, grows=lambda videos: videos * 16 * 2**20), "FAIL", "FAIL"),
-    "a pause every 2,500 videos": (Fake(start=2.0, cost=lambda place, video, seen: 20.0 if place % 2500 == 2499 else 0.01), "PASS", "FAIL"),
+    "memory that grows with the videos": (Fake(start=2.0, grows=lambda videos: videos * 16 * 2**20), "FAIL", "FAIL"),
+    "GPU memory that grows with the videos": (Fake(start=2.0, gpu_grows=lambda videos: videos * 7 * 2**20), "FAIL", "FAIL"),
+    "a pause of 20 s every 2,500 videos": (Fake(start=2.0, cost=lambda place, video, seen: 20.0 if place % 2500 == 2499 else 0.01), "PASS", "FAIL"),
     "a jump after video 2,100": (Fake(start=2.0, cost=lambda place, video, seen: 0.05 if place > 2100 else 0.01), "PASS", "FAIL"),
-    "slow without --sample": (Fake(start=2.0, alone=0.02), "PASS", "FAIL"),
+    "slower after video 2,100, close to the limit": (Fake(start=2.0, cost=lambda place, video, seen: 0.01 if place < 2100 else 0.0154), "PASS", "INCONCLUSIVE"),
+    "slow only without `--sample`": (Fake(start=2.0, alone=0.02), "PASS", "FAIL"),
     "slow after 30 s of life": (Fake(start=2.0, late=(30.0, 0.03)), "PASS", "FAIL"),
-    "close to the limit": (Fake(start=2.0, cost=lambda place, video, seen: 0.01 if place < 2100 else 0.0154), "PASS", "INCONCLUSIVE"),
-    "models left out": (Fake(start=2.0, says="out of time: 1 of 2 models have no say: b\n"), "PASS", "INCONCLUSIVE"),
+    "models left out by the deadline": (Fake(start=2.0, says="out of time: 1 of 2 models have no say: b\n"), "PASS", "INCONCLUSIVE"),
+    "no file handle left after 3,000 videos": (Fake(start=2.0, most=3000), "PASS", "refused, exit 4"),
+    "one cold start of three takes 60 s": (Fake(start=lambda run: 60.0 if run == 1 else 2.0), "FAIL", "INCONCLUSIVE"),
+    "slow after video 600": (Fake(start=2.0, cost=lambda place, video, seen: 0.01 if place < 600 else 0.02), "FAIL", "FAIL"),
+    "1 s for each of the largest 1 %": (Fake(start=2.0, cost=lambda place, video, seen: 1.0 if weight(video) >= VIDEOS * 0.99 else 0.01), "INCONCLUSIVE", "FAIL"),
+    "a spike of memory above the limit": (Fake(start=2.0, peak=81 * GB), "FAIL", "FAIL"),
+    "time spent after the last row": (Fake(start=2.0, after=0.01), "FAIL", "FAIL"),
+    "rows that are never flushed": (Fake(start=2.0, rows=lambda rows, precision, asked: rows[:-1]), "refused, exit 12", "refused, exit 12"),
+    "writing into the data folder": (Fake(start=2.0, writes=True), "refused, exit 4", "refused, exit 4"),
+    "a machine busy with other processes": (Fake(start=2.0, use=BUSY), "INCONCLUSIVE", "INCONCLUSIVE"),
 }
+HEADER = "| mishap | sampled check | `--full` |\n|---|---|---|"
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Collect rows, and print them as one table: `pytest -n 0 -s -k by_sample_and_in_full tests/submit/test_mutants.py`."""
+    rows: list[str] = []
+    yield rows
+    print("", HEADER, *rows, sep="\n")
 
 
 @pytest.mark.parametrize("name", MISHAPS)
-def test_mishaps_by_sample_and_in_full(judge, monkeypatch, name):
+def test_mishaps_by_sample_and_in_full(judge, data, tmp_path, monkeypatch, table, name):
     """What only shows beyond the sample: the sampled check names its largest run, the full one tells.
 
     6,000 items in 85.7 s, 4,000 test videos; the cap leaves no time to run all of them without --sample.
     """
     monkeypatch.setattr(machine_load, "busy_seconds", lambda cpus: 0.0)
-    fake, sampled, whole = MISHAPS[name]
-    limit = {"items": 6000, "seconds": 6000 / 70, "cap_seconds": 100.0}
-    by_sample, in_full = judge(replace(fake, runs=[]), **limit), judge(replace(fake, runs=[]), full=True, **limit)
-    print(f"| {name} | {by_sample.word} | {in_full.word} |")
-    assert (by_sample.word, in_full.word) == (sampled, whole)
-    assert "Largest run in one process: 2,048 of 6,000 videos" in by_sample.sentence and by_sample.facts["full"] is False
-    assert in_full.facts["full"] is True and in_full.facts["largest_run"] == 6000
-    assert in_full.facts["full_run"]["distinct"] == VIDEOS and "6,000 videos in one process" in in_full.sentence
+    fake, *expected = MISHAPS[name]
+    if fake.writes:
+        data = shutil.copytree(data, tmp_path / "data")
+    words = []
+    for full in (False, True):
+        try:
+            said = judge(replace(fake, runs=[]), data=data, full=full, items=6000, seconds=6000 / 70, cap_seconds=CAPS.get(name, 100.0))
+        except WbdcError as error:
+            words.append(f"refused, exit {error.code}")
+            continue
+
+        words.append(said.word)
+        facts = said.facts
+        assert facts["full"] is full
+        if full:
+            assert facts["largest_run"] == 6000 and facts["full_run"]["distinct"] == VIDEOS and "6,000 videos in one process" in said.sentence
+        else:
+            assert f"Largest run in one process: {facts['largest_run']:,} of 6,000 videos" in said.sentence
+
+    table.append(f"| {name} | {words[0]} | {words[1]} |")
+    assert words == expected
+
+
+def test_no_mishap_passes_in_full():
+    """18 packages and an honest one; README shows the same table."""
+    assert len(MISHAPS) == 19 and [name for name, (*_, whole) in MISHAPS.items() if whole == "PASS"] == ["none"]
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert "\n".join([HEADER, *(f"| {name} | {sampled} | {whole} |" for name, (_, sampled, whole) in MISHAPS.items())]) in readme
 
 
 def test_a_full_run_goes_as_the_judge_s(judge, data):

@@ -159,7 +159,11 @@ def rehearse(
             run_packed, folder, data, judged.contest, judged.competition, split=judged.split, items=items, limit=seconds,
             device=options.device, threads=None if options.threads == len(os.sched_getaffinity(0)) else options.threads,
         )  # fmt: skip
-        found = replace(found, word=whole.word(seconds, options.margin), expected=whole.seconds, lower=whole.seconds, upper=whole.seconds * (1 + options.margin), margin=options.margin)
+        starting = [cold.seconds for cold in colds]
+        upper = whole.upper(options.margin, max(starting) - min(starting))
+        found = replace(
+            found, word=whole.word(seconds, upper), expected=whole.seconds, lower=whole.seconds, upper=upper, margin=options.margin,
+        )  # fmt: skip
         measured = {"memory": whole.peak, "gpu_memory": whole.gpu_peak}
         peaks = {kind: max(peak, measured[kind]) for kind, peak in peaks.items()}
         growth = {kind: found for kind, found in growth.items() if not measured[kind]}  # measured to the end, not extrapolated
