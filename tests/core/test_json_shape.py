@@ -20,6 +20,7 @@ def test_what_fits_fits():
     ({"rows": True}, "rows is not an integer"),
     ({"name": None}, "name is not a string"),
     ({"share": float("nan")}, "share is not a finite number"),
+    ({"share": True}, "share is not a finite number"),
     ({"share": 10**400}, "share is not a finite number"),
     ({"of": 1}, "of is not a string"),
     ({"parts": {}}, "parts is not a list"),

@@ -1,10 +1,12 @@
 """A busy machine is told from a package that waits, by CPU seconds alone."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
+from wbdc.submit import machine_load
 from wbdc.submit.machine_load import CpuMeter, CpuUse, busy_reason
 
 
@@ -14,6 +16,7 @@ from wbdc.submit.machine_load import CpuMeter, CpuUse, busy_reason
         (CpuUse(100.0, 2, own=20.0, others=178.0), 2, True),  # ten others on two CPUs
         (CpuUse(100.0, 2, own=100.0, others=98.0), 2, True),  # half of what it could use
         (CpuUse(100.0, 2, own=190.0, others=8.0), 2, False),  # it has the machine to itself
+        (CpuUse(100.0, 2, own=172.0, others=18.0), 2, False),  # others took too little to matter
         (CpuUse(100.0, 2, own=5.0, others=4.0), 2, False),  # it sleeps, or waits for a disk
         (CpuUse(100.0, 2, own=5.0, others=60.0), 2, False),  # it waits, and others leave CPUs idle
         (CpuUse(100.0, 2, own=99.0, others=95.0), 1, False),  # one thread, and a CPU for it
@@ -29,6 +32,17 @@ def test_a_busy_machine_is_one_whose_others_took_what_was_wanted(use, threads, b
 def test_one_busy_run_is_enough():
     calm, busy = CpuUse(100.0, 2, 190.0, 5.0), CpuUse(10.0, 2, 2.0, 17.0)
     assert busy_reason([calm, calm]) is None and "85%" in busy_reason([calm, busy])
+
+
+def test_busy_seconds_are_those_of_the_given_cpus_stolen_ones_included(tmp_path, monkeypatch):
+    stat = tmp_path / "stat"
+    stat.write_text("cpu 9 9 9 9 9 9 9 9 0 0\ncpu0 1 2 4 100 100 8 16 32 0 0\ncpu1 9 9 9 9 9 9 9 9 0 0\nintr 7\n")
+    monkeypatch.setattr(machine_load, "STAT", stat)
+    ticks = os.sysconf("SC_CLK_TCK")
+    assert machine_load.busy_seconds({0}) == 63 / ticks
+    assert machine_load.busy_seconds({0, 1}) == (63 + 54) / ticks
+    stat.unlink()
+    assert machine_load.busy_seconds({0}) == 0.0
 
 
 def test_cpu_seconds_of_a_child_are_its_own():

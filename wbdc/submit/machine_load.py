@@ -34,8 +34,6 @@ def busy_reason(uses: Sequence[CpuUse], threads: int | None = None) -> str | Non
     for use in uses:
         capacity = use.seconds * use.cpus
         wanted = use.seconds * min(threads or use.cpus, use.cpus)
-        if capacity <= 0:
-            continue
         idle = max(0.0, capacity - use.own - use.others)
         crowded = idle < IDLE * capacity and use.others > OTHERS * capacity
         if crowded and use.own < STARVED * wanted:
