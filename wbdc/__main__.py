@@ -14,11 +14,19 @@ def exit_at_once(number: int, frame: FrameType | None) -> None:
     os._exit(STOPPED_CODE)
 
 
+def limit_spinning() -> None:
+    """Let OpenMP threads sleep soon while they wait, when other processes use the CPUs."""
+    chosen = "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ
+    if not chosen and os.getloadavg()[0] > os.cpu_count() / 2:
+        os.environ["GOMP_SPINCOUNT"] = "1000"
+
+
 def run() -> None:
     """Handle stop signals, then import and run the command line."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, exit_at_once)
+    limit_spinning()  # before torch is imported
 
     from wbdc.cli import main
 

@@ -24,9 +24,17 @@ def stop(number, frame):
     os._exit(11)
 
 
+def limit_spinning():
+    """Let OpenMP threads sleep soon while they wait, when other processes use the CPUs."""
+    chosen = "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ
+    if not chosen and os.getloadavg()[0] > os.cpu_count() / 2:
+        os.environ["GOMP_SPINCOUNT"] = "1000"
+
+
 for number in (signal.SIGINT, signal.SIGTERM):
     if signal.getsignal(number) != signal.SIG_IGN:
         signal.signal(number, stop)
+limit_spinning()  # before torch is imported
 
 import hashlib
 import importlib.abc
