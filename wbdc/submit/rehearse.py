@@ -27,8 +27,8 @@ from wbdc.submit.machine_load import CpuUse, busy_reason
 from wbdc.submit.manifest import RECEIPT
 from wbdc.submit.memory_growth import MemoryGrowth, describe_growth, extrapolate_memory
 from wbdc.submit.packed import network, run_packed
-from wbdc.submit.probe import probe, stretched, stretches
-from wbdc.submit.projection import AMPLE, SMALL, Cold, Steady, elsewhere, project
+from wbdc.submit.probe import Stretch, probe, stretched, stretches
+from wbdc.submit.projection import AMPLE, SMALL, Cold, Projection, Steady, elsewhere, project
 from wbdc.submit.sample import choose, forget, sizes
 from wbdc.submit.slowest import Kits, shares
 from wbdc.submit.time_cap import TimeCap
@@ -63,6 +63,46 @@ class Timed(NamedTuple):
     timings: dict
     memory: Sequence[tuple[float, int]] = ()  # as `Ran`
     use: CpuUse | None = None
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of a rehearsal within its cap.
+
+    few: videos that each of the `starts` answers; untimed: as one of these, not asked for timings;
+    chosen: the sample, that `long` answers; unasked: more of it, or all, not asked for timings.
+    """
+
+    few: int
+    starts: list[Timed]
+    untimed: Timed
+    chosen: list[Video]
+    long: Timed
+    unasked: list[Timed]
+
+    @property
+    def all(self) -> list[Timed]:
+        """All runs whose time counts."""
+        return [*self.starts, self.long, *self.unasked]
+
+    @property
+    def colds(self) -> list[Cold]:
+        """What the fresh processes took."""
+        return [Cold(t.seconds, _answering(t.timings), self.few) for t in self.starts]
+
+    @property
+    def largest(self) -> int:
+        """Videos of the largest run in one process."""
+        return max(len(t.labels) for t in self.all)
+
+
+class MemoryUse(NamedTuple):
+    """peaks, growth: by kind of memory; over: limits that are broken; doubts: that may be."""
+
+    peaks: dict[str, int]
+    growth: dict[str, MemoryGrowth]
+    over: list[str]
+    doubts: list[str]
 
 
 @dataclass(frozen=True)
@@ -114,83 +154,225 @@ def rehearse(
     """
     manifest = check_files(folder)
     judged = _judged(manifest["competition"], data, options.split)
+    options = _resolve(options, judged)
+    before = snapshot(data)
+    run = partial(_timed, folder, data, judged, device=options.device, threads=options.threads)
+    cap = TimeCap(options.cap_seconds, run)
+    weights = [folder / name for name in manifest["files"] if name.startswith("models/")]
+
+    runs = _time_runs(cap, judged.videos, weights, options, progress)
+    projection = _project(runs, judged, options)
+    changed_share, doubts = _doubts(cap, runs, projection, options)
+    progress("steady sample", options.cold_starts + 1, options.cold_starts + 1)
+
+    full = _time_full_run(folder, data, judged, options) if options.full else None
+    if full:
+        projection = _take_full_run(projection, full, runs.colds, options)
+        doubts.append(_shortened(full))
+    memory = _memory_use(runs, full, judged.contest.limits, options.items)
+
+    stages = shares(runs.long.timings["stages"], _answering(runs.long.timings))
+    spans = _compare_machines(options)
+    if spans:
+        factors = stretched(stages, spans)
+        projection = elsewhere(
+            projection, spans["start"], factors, items=options.items, seconds=options.seconds
+        )
+    verdict = conclude(
+        projection,
+        stages,
+        _kits(folder),
+        items=options.items,
+        seconds=options.seconds,
+        doubts=[doubt for doubt in (*doubts, *memory.doubts) if doubt],
+        over=memory.over,
+        busy=_busy(runs, full),
+        largest=full.videos if full else runs.largest,
+        measured=full and full.videos,
+    )
+    check_unchanged(data, before)
+
+    facts = {
+        **verdict.facts,
+        **_describe_runs(runs, full),
+        "bound": manifest["bound"],
+        "split": judged.split,
+        "of": len(judged.videos),
+        "seed": options.seed,
+        "peaks": memory.peaks,
+        "changed_by_half_precision": changed_share,
+        "memory_growth": {kind: growth._asdict() for kind, growth in memory.growth.items()},
+        "stretches": spans and {stage: list(span) for stage, span in spans.items()},
+    }
+    publish_json(folder / RECEIPT, facts)
+    return replace(verdict, facts=facts)
+
+
+def _resolve(options: RehearsalOptions, judged: Judged) -> RehearsalOptions:
+    """Fill in the competition's limit, and the size of a quick rehearsal.
+
+    Raises UsageFault when no limit is known.
+    """
     limits = judged.contest.limits
     items = options.items or (limits and limits.items)
     seconds = options.seconds or (limits and limits.seconds)
     if not items or not seconds or items < 0 or seconds < 0:
-        raise UsageFault(f"no limit is known for {judged.competition}; give --items and --limit (seconds)")
-    sample, cold_starts = options.sample, options.cold_starts
+        unknown = f"no limit is known for {judged.competition}"
+        raise UsageFault(f"{unknown}; give --items and --limit (seconds)")
+
+    options = replace(options, items=items, seconds=seconds)
     if options.quick:
-        sample, cold_starts = min(sample, QUICK), 1
-    before = snapshot(data)
-    cap = TimeCap(
-        options.cap_seconds,
-        partial(_timed, folder, data, judged, device=options.device, threads=options.threads),
-    )
-    few = [judged.videos[i] for i in choose(_sizes(judged.videos), HANDFUL, options.seed)]
-    weights = [folder / name for name in manifest["files"] if name.startswith("models/")]
-    starts, untimed = _cold_starts(cap, few, weights, cold_starts, progress)
+        return replace(options, sample=min(options.sample, QUICK), cold_starts=1)
+    return options
+
+
+def _time_runs(
+    cap: TimeCap,
+    videos: Sequence[Video],
+    weights: Sequence[Path],
+    options: RehearsalOptions,
+    progress: Progress,
+) -> Runs:
+    """Time fresh processes on a handful of videos, then one on as large a sample as the cap allows.
+
+    Raises IntegrityBroken when answers differ from run to run.
+    """
+    few = [videos[i] for i in choose(_sizes(videos), HANDFUL, options.seed)]
+    starts, untimed = _cold_starts(cap, few, weights, options.cold_starts, progress)
     if any(t.labels != untimed.labels for t in starts):
-        raise IntegrityBroken("the packed folder answers the same videos differently from run to run, or when it is timed; nothing it answers can be trusted")
-    colds = [Cold(t.seconds, _answering(t.timings), len(few)) for t in starts]
-    slowest = max(c.seconds for c in colds)
-    pace = min(c.answering for c in colds) / len(few)  # a handful knows no pipelining: slower than the truth, so the cap holds
-    chosen = _others(judged.videos, few, min(sample, max(HANDFUL, cap.videos(SHARE, slowest, pace))), options.seed + 1)
-    progress("steady sample", cold_starts, cold_starts + 1)
+        differs = "answers the same videos differently from run to run, or when it is timed"
+        raise IntegrityBroken(f"the packed folder {differs}; nothing it answers can be trusted")
+
+    slowest = max(t.seconds for t in starts)
+    # a handful knows no pipelining: slower than the truth, so the cap holds
+    pace = min(_answering(t.timings) for t in starts) / len(few)
+    count = min(options.sample, max(HANDFUL, cap.videos(SHARE, slowest, pace)))
+    chosen = _others(videos, few, count, options.seed + 1)
+    progress("steady sample", options.cold_starts, options.cold_starts + 1)
     forget([v.source.path for v in chosen])
     long = cap.run(chosen)
-    unasked = [] if options.quick else _unasked(cap, judged.videos, chosen, long, slowest)
-    walls = [(len(t.labels), t.seconds) for t in (long, *unasked)]
-    found = project(colds, _steady(long, len(chosen), len(judged.videos), walls), items=items, seconds=seconds, margin=options.margin, seed=options.seed)
-    doubts = [watched(untimed.seconds, [t.seconds for t in starts]), "a quick rehearsal never passes" if options.quick else None]
-    if len(starts) < cold_starts:
-        doubts.append(f"only {len(starts)} of {cold_starts} cold starts fit into the cap of {options.cap_seconds:.0f} s; give more with --cap")
-    share = 0.0
-    if not options.quick:
-        share, doubt = _precision(cap, chosen, long, slowest)
-        doubts += [doubt, _repeats(cap, chosen, found.rate.each, slowest)]
-    progress("steady sample", cold_starts + 1, cold_starts + 1)
-    peaks = {"memory": max(t.peak for t in [*starts, untimed, long, *unasked]), "gpu_memory": max(t.timings.get("gpu_peak", 0) for t in [*starts, long])}
-    batches, readings = long.timings["batches"], {"memory": long.memory, "gpu_memory": long.timings.get("gpu_memory", [])}
-    growth = {kind: extrapolate_memory(samples, batches, items) for kind, samples in readings.items()}
-    whole, largest = None, max(len(t.labels) for t in (*starts, long, *unasked))
-    if options.full:
-        whole = run_full(
-            run_packed, folder, data, judged.contest, judged.competition, split=judged.split, items=items, limit=seconds,
-            device=options.device, threads=None if options.threads == len(os.sched_getaffinity(0)) else options.threads,
-        )  # fmt: skip
-        starting = [cold.seconds for cold in colds]
-        upper = whole.upper(options.margin, max(starting) - min(starting))
-        found = replace(
-            found, word=whole.word(seconds, upper), expected=whole.seconds, lower=whole.seconds, upper=upper, margin=options.margin,
-        )  # fmt: skip
-        measured = {"memory": whole.peak, "gpu_memory": whole.gpu_peak}
+
+    unasked = [] if options.quick else _unasked(cap, videos, chosen, long, slowest)
+    return Runs(len(few), starts, untimed, chosen, long, unasked)
+
+
+def _project(runs: Runs, judged: Judged, options: RehearsalOptions) -> Projection:
+    """Project the runs to all items."""
+    walls = [(len(t.labels), t.seconds) for t in (runs.long, *runs.unasked)]
+    steady = _steady(runs.long, len(runs.chosen), len(judged.videos), walls)
+    limit = {"items": options.items, "seconds": options.seconds}
+    return project(runs.colds, steady, **limit, margin=options.margin, seed=options.seed)
+
+
+def _doubts(
+    cap: TimeCap, runs: Runs, projection: Projection, options: RehearsalOptions
+) -> tuple[float, list[str | None]]:
+    """Return the share of answers that half precision changes, and what forbids to PASS."""
+    doubts = [watched(runs.untimed.seconds, [t.seconds for t in runs.starts])]
+    doubts.append("a quick rehearsal never passes" if options.quick else None)
+    if len(runs.starts) < options.cold_starts:
+        fit = f"only {len(runs.starts)} of {options.cold_starts} cold starts fit"
+        doubts.append(f"{fit} into the cap of {cap.seconds:.0f} s; give more with --cap")
+    if options.quick:
+        return 0.0, doubts
+
+    slowest = max(t.seconds for t in runs.starts)
+    changed_share, doubt = _precision(cap, runs.chosen, runs.long, slowest)
+    return changed_share, [
+        *doubts,
+        doubt,
+        _repeats(cap, runs.chosen, projection.rate.each, slowest),
+    ]
+
+
+def _time_full_run(
+    folder: Path, data: Path, judged: Judged, options: RehearsalOptions
+) -> FullRun:
+    """Answer all items in one process, as inference.sh does."""
+    all_cores = options.threads == len(os.sched_getaffinity(0))
+    return run_full(
+        run_packed,
+        folder,
+        data,
+        judged.contest,
+        judged.competition,
+        split=judged.split,
+        items=options.items,
+        limit=options.seconds,
+        device=options.device,
+        threads=None if all_cores else options.threads,
+    )
+
+
+def _take_full_run(
+    projection: Projection, full: FullRun, colds: Sequence[Cold], options: RehearsalOptions
+) -> Projection:
+    """Put what the full run took in the place of what was projected."""
+    starting = [cold.seconds for cold in colds]
+    upper = full.upper(options.margin, max(starting) - min(starting))
+    return replace(
+        projection,
+        word=full.word(options.seconds, upper),
+        expected=full.seconds,
+        lower=full.seconds,
+        upper=upper,
+        margin=options.margin,
+    )
+
+
+def _memory_use(
+    runs: Runs, full: FullRun | None, limits: Limits | None, items: int
+) -> MemoryUse:
+    """Hold the memory of all runs against the limits."""
+    gpu_peaks = [t.timings.get("gpu_peak", 0) for t in (*runs.starts, runs.long)]
+    peaks = {"memory": max(t.peak for t in (*runs.all, runs.untimed)), "gpu_memory": max(gpu_peaks)}
+    timings = runs.long.timings
+    readings = {"memory": runs.long.memory, "gpu_memory": timings.get("gpu_memory", [])}
+    growth = {
+        kind: extrapolate_memory(samples, timings["batches"], items)
+        for kind, samples in readings.items()
+    }
+    if full:
+        measured = {"memory": full.peak, "gpu_memory": full.gpu_peak}
         peaks = {kind: max(peak, measured[kind]) for kind, peak in peaks.items()}
-        growth = {kind: found for kind, found in growth.items() if not measured[kind]}  # measured to the end, not extrapolated
-        largest, doubts = whole.videos, [*doubts, _shortened(whole)]
-    memory_over, memory_doubts = _memory_findings(peaks, growth, limits, items)
-    over, doubts = memory_over, [*doubts, *memory_doubts]
-    shared = shares(long.timings["stages"], _answering(long.timings))
-    spans = stretches(probe(options.device, options.threads), options.judge) if options.judge is not None else None
-    if spans:
-        found = elsewhere(found, spans["start"], stretched(shared, spans), items=items, seconds=seconds)
-    judged_runs = [whole] if whole else [*starts, long, *unasked]
-    busy = busy_reason([t.use for t in judged_runs if t.use], long.timings["threads"])
-    verdict = conclude(
-        found, shared, _kits(folder), items=items, seconds=seconds, doubts=[d for d in doubts if d], over=over,
-        busy=busy, largest=largest, measured=whole and whole.videos,
-    )  # fmt: skip
-    check_unchanged(data, before)
-    facts = {**verdict.facts, "bound": manifest["bound"], "split": judged.split, "sampled": len(chosen), "of": len(judged.videos), "seed": options.seed, "peaks": peaks}
-    facts |= {"colds": [c._asdict() for c in colds], "untimed": untimed.seconds, "changed_by_half_precision": share}
-    timed = whole or long
-    facts["cpu_use"] = timed.use and timed.use._asdict()
-    facts |= {"full": options.full, "full_run": whole and {"seconds": whole.seconds, "ended": whole.ended, "videos": whole.videos, "distinct": whole.distinct}}
-    facts["memory_growth"] = {kind: found._asdict() for kind, found in growth.items()}
-    facts |= {"stretches": spans and {stage: list(span) for stage, span in spans.items()}}
-    facts |= {"stages": long.timings["stages"], "machine": _machine(long.timings)}
-    publish_json(folder / RECEIPT, facts)
-    return Verdict(verdict.word, verdict.sentence, verdict.code, facts)
+        # what was measured to the end is not extrapolated
+        growth = {kind: found for kind, found in growth.items() if not measured[kind]}
+
+    return MemoryUse(peaks, growth, *_memory_findings(peaks, growth, limits, items))
+
+
+def _compare_machines(options: RehearsalOptions) -> dict[str, Stretch] | None:
+    """Probe this machine and compare it with the judge's; None when no profile is given."""
+    if options.judge is None:
+        return None
+    return stretches(probe(options.device, options.threads), options.judge)
+
+
+def _busy(runs: Runs, full: FullRun | None) -> str | None:
+    """Say what else used the CPUs during the runs that decide."""
+    uses = [t.use for t in ([full] if full else runs.all) if t.use]
+    return busy_reason(uses, runs.long.timings["threads"])
+
+
+def _describe_runs(runs: Runs, full: FullRun | None) -> dict:
+    """Return what the receipt holds of the runs."""
+    decisive = full or runs.long
+    full_facts = full and {
+        "seconds": full.seconds,
+        "ended": full.ended,
+        "videos": full.videos,
+        "distinct": full.distinct,
+    }
+    return {
+        "sampled": len(runs.chosen),
+        "colds": [cold._asdict() for cold in runs.colds],
+        "untimed": runs.untimed.seconds,
+        "cpu_use": decisive.use and decisive.use._asdict(),
+        "full": full is not None,
+        "full_run": full_facts,
+        "stages": runs.long.timings["stages"],
+        "machine": _machine(runs.long.timings),
+    }
 
 
 def _memory_findings(
