@@ -69,7 +69,7 @@ def test_fault_32_sigterm_in_the_middle_of_ensemble(work, tmp_path):
     many, few = ("--draws", DRAWS, "--name", "stopped"), ("--draws", 100, "--name", "undisturbed")
     answers = work / "runs" / first / "served/frames=1/fold-1.parquet"
 
-    stop((*words, *many), tmp_path, answers.is_file)
+    stop((*words, *many), tmp_path, lambda: is_sealed(answers))
     modified = answers.stat().st_mtime_ns
     toys.told(*words, *many)
     assert answers.stat().st_mtime_ns == modified, "what was finished is kept"
@@ -78,6 +78,11 @@ def test_fault_32_sigterm_in_the_middle_of_ensemble(work, tmp_path):
 
     blends = [read_json(work / "ensembles" / options[-1] / "blend.json") for options in (many, few)]
     assert blends[0]["members"] == blends[1]["members"]
+
+
+def is_sealed(path: Path) -> bool:
+    seal = path.parent / "DONE.json"
+    return seal.is_file() and path.name in read_json(seal)["files"]
 
 
 def test_fault_32_sigterm_in_the_middle_of_submit(work, tmp_path):

@@ -3,12 +3,14 @@
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import toys
+from small import stop_midway
 
 from wbdc.core.errors import Inconclusive, IntegrityBroken, OutOfResources, UsageFault
 from wbdc.core.files import publish_json, read_json
@@ -178,6 +180,24 @@ def test_nothing_goes_on_when_the_command_is_stopped(members, data, tmp_path):
         retrain(tmp_path / "submission", data, say=stop)
     assert time.perf_counter() - start < 30
     assert f"sleep 97.{os.getpid()}" not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.slow
+def test_a_package_of_one_run_is_stopped_and_trained_again_to_its_end(trained, data, tmp_path):
+    """Every command of train.sh runs: prepare, pretrain, train and submit."""
+    (run,) = (p.name for p in (trained / "work/runs").iterdir() if p.name.startswith("toy-"))
+    folder, work = tmp_path / "submission", tmp_path / "again"
+    toys.told("submit", "--work", trained / "work", "--run", run, "--into", folder, "--threads", 1)
+    words = ("verify", folder, "--retrain", "--data", data, "--work", work, "--threads", 1)
+
+    command, pretrained = [sys.executable, "-m", "wbdc", *words], work / "runs"
+    code, said = stop_midway(command, tmp_path / "stopped", pretrained.is_dir)
+    assert code == 11 and "Traceback" not in said
+    assert not (work / "submission").exists()
+
+    found = toys.told(*words)[str(folder)]["retrain"]
+    assert found["answers"].pop("videos") > 0 and not any(found["answers"].values())
+    assert (found["members"], found["equal_weights"], found["packed"]) == (2, 2, None)
 
 
 DAEMON = """
