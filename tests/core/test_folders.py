@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 from small import ended_process, python
@@ -170,6 +171,22 @@ def test_processes_that_begin_while_others_sweep_keep_their_folder(tmp_path, hol
     [thread.join(60) for thread in threads]
     assert not failures
     assert hold is files.hold_output or len(list(tmp_path.glob("runs/*/fold-0/content"))) == 30
+
+
+@pytest.mark.parametrize("hold", [files.hold, files.hold_output])
+def test_a_folder_that_a_sweep_removes_before_it_is_locked_is_made_again(tmp_path, monkeypatch, hold):
+    path, mkdir, removed = tmp_path / "runs" / "one", Path.mkdir, []
+    folder = path if hold is files.hold else path.parent
+
+    def make_and_remove(self, *values, **options):
+        mkdir(self, *values, **options)
+        if self == folder and not removed:
+            removed.append(self)
+            self.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", make_and_remove)
+    with hold(path):
+        assert removed and folder.is_dir()
 
 
 def test_a_read_only_work_folder_is_left_as_it_is(tmp_path, monkeypatch):
