@@ -136,6 +136,17 @@ def test_the_report_of_an_ensemble_is_verified_when_it_is_read(work):
         store.open_report(work, "ensemble")
 
 
+def test_a_damaged_answer_of_a_form_is_made_again(work, kit):
+    command = commands(work, kit)["forms"]
+    toys.told(*command)
+    path = the(work, "runs/toy-*/served/*/fold-0.parquet")
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    toys.told(*command)
+    assert path.read_bytes() == whole
+
+
 def refused(command: tuple, path: Path) -> None:
     result = toys.wbdc(*command)
     assert result.exit_code == 4, (command, result.stderr, result.exception)
