@@ -1,10 +1,46 @@
 """wbdc ensemble: blend runs, and say what the blend is worth."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from wbdc.cli import console
+
+
+@dataclass(frozen=True)
+class EnsembleOptions:
+    """How members are blended: the options of the command, by their names. Raises UsageFault."""
+
+    folds: str | None
+    limit: float | None
+    qps: float | None
+    items: int | None
+    frames: str | None
+    length: str | None
+    precision: str | None
+    priors: bool
+    draws: int
+    seed: int
+    device: str
+    threads: int | None
+
+    def __post_init__(self) -> None:
+        from wbdc.core.errors import UsageFault
+
+        if self.limit and self.qps:
+            raise UsageFault("--limit and --qps say the same thing twice; give one")
+        if (self.frames or self.length or self.items) and not self.has_limit:
+            fault = "--frames, --length and --items belong to a limit"
+            raise UsageFault(f"{fault}; give --limit (seconds) or --qps")
+        if self.folds and self.has_limit:
+            fault = "--folds cannot be combined with --limit or --qps"
+            raise UsageFault(f"{fault}; give the folds without a limit")
+
+    @property
+    def has_limit(self) -> bool:
+        """Whether members are chosen within a limit of time."""
+        return bool(self.limit or self.qps)
 
 
 @click.command()
@@ -28,9 +64,14 @@ from wbdc.cli import console
 @console.work
 @console.as_json
 def ensemble(
-    runs: tuple[str, ...], folds: str | None, name: str, limit: float | None, qps: float | None, items: int | None, frames: str | None, length: str | None, precision: str | None, priors: bool, draws: int, seed: int,
-    device: str, threads: int | None, prepared: str | None, dry_run: bool, work: Path, as_json: bool,
-) -> None:  # fmt: skip
+    runs: tuple[str, ...],
+    name: str,
+    prepared: str | None,
+    dry_run: bool,
+    work: Path,
+    as_json: bool,
+    **settings: object,
+) -> None:
     """Learn blend weights on out-of-fold predictions.
 
     The ensemble's score is its own: each fold is answered with weights learned on the others (nested cross-validation).
@@ -45,19 +86,13 @@ def ensemble(
       wbdc ensemble --run dual_stream-1a2b3c4d --run single_stream-5e6f7a8b --name two
       wbdc ensemble --qps 70 --frames 8,4
     """
-    from wbdc.core.errors import UsageFault
     from wbdc.core.files import check_writable, hold_output
     from wbdc.core.folders import check_name
-    from wbdc.ensemble.store import build, check_ensemble_folder, choose
+    from wbdc.ensemble.store import check_ensemble_folder, choose
     from wbdc.prepare.dataset import open_prepared
 
     check_name(name, "--name")
-    if limit and qps:
-        raise UsageFault("--limit and --qps say the same thing twice; give one")
-    if (frames or length or items) and not (limit or qps):
-        raise UsageFault("--frames, --length and --items belong to a limit; give --limit (seconds) or --qps")
-    if folds and (limit or qps):
-        raise UsageFault("--folds cannot be combined with --limit or --qps; give the folds without a limit")
+    options = EnsembleOptions(**settings)
     ready = open_prepared(work, prepared)
     chosen, left = choose(work, runs, ready)
     for sentence in left:
@@ -68,63 +103,111 @@ def ensemble(
     folder = work / "ensembles" / name
     check_writable(folder)
     check_ensemble_folder(folder)
+    build = _build_within if options.has_limit else _build
     with hold_output(folder), console.progress(as_json) as progress:
-        if limit or qps:
-            report = _within(work, name, chosen, Path(ready.facts["data"]), limit, qps, items, frames, length, precision, device, threads, priors, draws, seed, progress)
-        else:
-            tables = _said(chosen, Path(ready.facts["data"]), precision, device, threads, progress)
-            only = [fold.strip() for fold in (folds or "").split(",") if fold.strip()]
-            report = build(work, name, chosen, tables, only=only, precision=precision, priors=priors, draws=draws, seed=seed)
+        report = build(work, name, chosen, Path(ready.facts["data"]), options, progress)
     console.show(report) if as_json else print_report(report, name)
 
 
-def _said(chosen: list, data: Path, precision: str | None, device: str, threads: int | None, progress: object) -> list | None:
-    """What members say out of fold; None when it is what their runs said."""
+def _build(
+    work: Path, name: str, chosen: list, data: Path, options: EnsembleOptions, progress: object
+) -> dict:
+    """Blend all members; return the report."""
+    from wbdc.ensemble.store import build
+
+    return build(
+        work,
+        name,
+        chosen,
+        _predictions(chosen, data, options, progress),
+        only=_parts(options.folds),
+        precision=options.precision,
+        priors=options.priors,
+        draws=options.draws,
+        seed=options.seed,
+    )
+
+
+def _build_within(
+    work: Path, name: str, chosen: list, data: Path, options: EnsembleOptions, progress: object
+) -> dict:
+    """Blend the members that answer best within the limit; return the report."""
+    from wbdc.ensemble.within import build_within
+
+    items = options.items or console.items(chosen[0].run.facts["competition"])
+    return build_within(
+        work,
+        name,
+        chosen,
+        data,
+        _machines(chosen, options),
+        limit=options.limit or items / options.qps,
+        items=items,
+        frames=_counts(options.frames, "--frames"),
+        lengths=_counts(options.length, "--length"),
+        priors=options.priors,
+        draws=options.draws,
+        seed=options.seed,
+        say=console.say,
+        progress=progress,
+    )
+
+
+def _predictions(
+    chosen: list, data: Path, options: EnsembleOptions, progress: object
+) -> list | None:
+    """Predict out of fold as the members will serve; None where that is how their runs did."""
     from wbdc import competitions
     from wbdc.core import plug
     from wbdc.core.device import find_precision
     from wbdc.ensemble.forms import said
 
+    precision = options.precision
     if not precision and not any(form.serve for form in chosen):
         return None
-    contest, own = plug.build(competitions, {"use": chosen[0].run.facts["competition"]}), _machine(chosen, device, threads)
-    machine = own._replace(precision=find_precision(precision, own.device)) if precision else own
+
+    contest = plug.build(competitions, {"use": chosen[0].run.facts["competition"]})
+    own = _machine(chosen, options)
+    machine = own
+    if precision:
+        machine = own._replace(precision=find_precision(precision, own.device))
     return [said(form, data, contest, machine, progress, own=machine == own) for form in chosen]
 
 
-def _machine(chosen: list, device: str, threads: int | None) -> object:
+def _machine(chosen: list, options: EnsembleOptions) -> object:
+    """Return this machine, in the precision that the kits serve in."""
     from wbdc.core.device import find_device, find_precision, use_threads
     from wbdc.ensemble.forms import Machine
     from wbdc.ensemble.store import run_blend
 
-    where = find_device(device)
-    return Machine(where, find_precision(run_blend(chosen[0].run.folder.parents[1], chosen[0].run)["precision"], where), use_threads(threads))
+    device, run = find_device(options.device), chosen[0].run
+    precision = run_blend(run.folder.parents[1], run)["precision"]
+    return Machine(device, find_precision(precision, device), use_threads(options.threads))
 
 
-def _within(
-    work: Path, name: str, chosen: list, data: Path, limit: float | None, qps: float | None, items: int | None, frames: str | None, length: str | None,
-    precision: str | None, device: str,
-    threads: int | None, priors: bool, draws: int, seed: int, progress: object,
-) -> dict:  # fmt: skip
+def _machines(chosen: list, options: EnsembleOptions) -> list:
+    """Return this machine in the kits' precision, then in each other one to try."""
     from wbdc.core.device import find_precision
-    from wbdc.ensemble.within import build_within
 
-    own = _machine(chosen, device, threads)
-    asked = [find_precision(name.strip(), own.device) for name in (precision or "").split(",") if name.strip()]
-    machines = [own, *(own._replace(precision=p) for p in dict.fromkeys(asked) if p != own.precision)]
-    count = items or console.items(chosen[0].run.facts["competition"])
-    return build_within(
-        work, name, chosen, data, machines, limit=limit or count / qps, items=count, frames=_numbers_of(frames, "--frames"), lengths=_numbers_of(length, "--length"),
-        priors=priors, draws=draws, seed=seed, say=console.say, progress=progress,
-    )  # fmt: skip
+    own = _machine(chosen, options)
+    precisions = [find_precision(name, own.device) for name in _parts(options.precision)]
+    others = [precision for precision in dict.fromkeys(precisions) if precision != own.precision]
+    return [own, *(own._replace(precision=precision) for precision in others)]
 
 
-def _numbers_of(given: str | None, option: str) -> list[int]:
+def _parts(listed: str | None) -> list[str]:
+    """Read "0,1" as its parts."""
+    return [part.strip() for part in (listed or "").split(",") if part.strip()]
+
+
+def _counts(listed: str | None, option: str) -> list[int]:
+    """Read "8,4" as numbers of 1 or more. Raises UsageFault."""
     from wbdc.core.errors import UsageFault
 
-    parts = [part.strip() for part in (given or "").split(",") if part.strip()]
+    parts = _parts(listed)
     if wrong := [part for part in parts if not part.isdecimal() or int(part) < 1]:
-        raise UsageFault(f"{option} {given}: {wrong[0]!r} is no number of 1 or more; give such as 8,4")
+        fault = f"{wrong[0]!r} is no number of 1 or more; give such as 8,4"
+        raise UsageFault(f"{option} {listed}: {fault}")
     return [int(part) for part in parts]
 
 
