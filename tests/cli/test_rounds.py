@@ -9,6 +9,7 @@ import numpy as np
 import small
 import toys
 
+from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.submit.requirements import all_requirements, requirements
 from wbdc.submit.submission import optional
 
@@ -41,8 +42,8 @@ def test_a_submission_on_video_files_asks_for_their_reader(tmp_path):
         (tmp_path / folder).mkdir(parents=True)
     small.annotate(tmp_path, "test", small.items("test"))
     (tmp_path / "videos" / "test" / f"{small.ids('test')[0]}.webm").touch()
-    assert optional("wechat2022", tmp_path) == ["av"]
+    assert optional(WeChat2022(), tmp_path) == ["av"]
     assert "av==" in requirements([Path(small.__file__)], ["av"]) and "av==" in all_requirements(["av"]) and "av==" not in all_requirements()
     shutil.rmtree(tmp_path / "videos")
     (tmp_path / "zip_frames").mkdir()
-    assert optional("wechat2022", tmp_path) == []
+    assert optional(WeChat2022(), tmp_path) == []

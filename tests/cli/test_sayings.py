@@ -93,7 +93,7 @@ def test_trap_11_training_and_serving_read_alike(work, tmp_path):
     blend = whole | {"members": [m for m in whole["members"] if m["fold"] == "0"]}
     data = Path(open_prepared(work).facts["data"])
     answers, _ = serve(
-        work, blend, data, tmp_path / "r.csv", split="labeled", device="cpu", precision="fp32", threads=1, sample=oof["id"].to_list(),
+        work, blend, run.contest, data, tmp_path / "r.csv", split="labeled", device="cpu", precision="fp32", threads=1, sample=oof["id"].to_list(),
         say=lambda line: None, progress=lambda done, of: None, began=time.perf_counter(),
     )  # fmt: skip
     np.testing.assert_allclose(answers.probabilities, oof["p"].to_numpy(), rtol=1e-4, atol=1e-6)

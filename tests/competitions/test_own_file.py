@@ -2,13 +2,18 @@
 
 import csv
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small
 import toys
+from safetensors.numpy import save_file
 
 from wbdc.competitions import open_competition
 from wbdc.core.errors import UsageFault
@@ -164,3 +169,107 @@ def test_a_kit_that_does_not_fit_the_prepared_data_is_one_sentence(team, work, t
     shutil.copyfile(team / "own" / "short.toml", tmp_path / "changed.toml")
     result = toys.wbdc("train", "--kit", kit, "--fold", 0, "--work", work, "--dry-run", *(["--tiny"] if kit == "dual_stream" else []))
     assert result.exit_code == 2 and re.search(sentence, result.stderr) and len(result.stderr.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def walked(team, prepared, tmp_path_factory) -> Path:
+    """A work folder with a run of one fold and an ensemble of it, made from a folder that holds nothing."""
+    home = tmp_path_factory.mktemp("walked")
+    shutil.copytree(prepared / "prepared", home / "work" / "prepared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        train(team, home / "work")
+        toys.told("ensemble", "--work", home / "work", "--draws", 100)
+    return home / "work"
+
+
+def answered(path: Path) -> list[str]:
+    """Check a result file by hand and return its genres."""
+    header, *rows = path.read_text().splitlines()
+    assert header == "video,genre" and sorted(row.split(",")[0] for row in rows) == [f"s{i}" for i in range(TRAIN_VIDEOS, TRAIN_VIDEOS + FINAL_VIDEOS)]
+    genres = [row.split(",")[1] for row in rows]
+    assert set(genres) <= set(GENRES)
+    return genres
+
+
+@pytest.mark.parametrize("words", [(), ("--run",)])
+def test_predict_finds_the_contest_from_another_folder(walked, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    run = next((walked / "runs").iterdir()).name
+    toys.told("predict", "--work", walked, "--split", "final", "--threads", 1, *(("--run", run) if words else ()))
+    answered(tmp_path / "result.csv")
+
+
+def test_an_ensemble_holds_the_contest_and_a_damaged_copy_is_named(walked, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(walked, work)
+    copy = work / "ensembles" / "ensemble" / "shorts.py"
+    assert copy.read_bytes() == SOURCE.read_bytes()
+    copy.write_text("# nothing")
+    result = toys.wbdc("predict", "--work", work, "--out", tmp_path / "result.csv")
+    assert result.exit_code == 4 and "shorts.py" in result.stderr and not (tmp_path / "result.csv").exists()
+
+
+@pytest.fixture(scope="module")
+def packed(walked, tmp_path_factory) -> Path:
+    """The ensemble as a package; the team's own folder is not needed."""
+    place = tmp_path_factory.mktemp("packed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        toys.told("submit", "--work", walked, "--threads", 1)
+    return place / "submissions" / "ensemble"
+
+
+def test_the_package_answers_alone_and_is_verified(packed, team, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = ["--data", team / "data", "--out", tmp_path / "r.csv", "--device", "cpu", "--threads", 1]
+    environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run([sys.executable, packed / "main.py", *map(str, given)], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    answered(tmp_path / "r.csv")
+    checked = toys.told("verify", packed)[str(packed)]
+    assert checked["competition"] == "./shorts.py"
+    assert toys.told("diff", packed, packed)["same"]
+
+
+def test_a_package_is_run_again_and_timed_by_its_own_contest(packed, team, tmp_path, monkeypatch):
+    """The packed process is replaced by one that gives the same genre to all: what reads its answers is tested here."""
+    from wbdc.submit import difference, rehearse
+    from wbdc.submit.verify import packed_contest, verify
+
+    monkeypatch.chdir(tmp_path)
+
+    def run_packed(folder, data, out, *, sample, probabilities, **given):
+        out.write_text("".join(f"{a},{b}\n" for a, b in [("video", "genre"), *((name, "news") for name in sample)]))
+        save_file({"p": np.zeros((len(sample), 3), np.float32)}, probabilities)
+
+    monkeypatch.setattr(difference, "run_packed", run_packed)
+    common = ("--data", team / "data", "--sample", 4)
+    assert toys.told("verify", packed, "--rerun", *common)[str(packed)]["rerun"]["videos"] == 4
+    assert toys.told("diff", packed, packed, *common)["answers"]["changed"] == 0
+
+    judged = rehearse._judged(packed_contest(packed, verify(packed)), team / "data", None)
+    assert judged.contest.file == packed / "contest" / "shorts.py" and judged.split == "final"
+    assert judged.known == list(GENRES) and len(judged.videos) == FINAL_VIDEOS
+
+
+@pytest.mark.parametrize("change", ["changed", "missing", "extra"])
+def test_a_package_with_another_contest_is_refused_before_it_runs(packed, tmp_path, change):
+    copy = shutil.copytree(packed, tmp_path / "copy")
+    marker = tmp_path / "ran"
+    name = copy / "contest" / ("other.py" if change == "extra" else "shorts.py")
+    code = f"from pathlib import Path\nPath({str(marker)!r}).touch()\n"
+    name.unlink() if change == "missing" else name.write_text(code)
+    ran = subprocess.run([sys.executable, copy / "main.py", "--data", tmp_path], capture_output=True, text=True, check=False)
+    assert ran.returncode == 4 and f"contest/{name.name} ({change})" in ran.stderr and not marker.exists()
+    refused = toys.wbdc("verify", copy)
+    assert refused.exit_code == 4 and f"contest/{name.name} ({change})" in refused.stderr
+
+
+def test_train_sh_names_the_contest_that_the_package_holds(packed, team, walked, tmp_path):
+    prepares = next(line for line in (packed / "train.sh").read_text().splitlines() if line.startswith("wbdc prepare"))
+    contest = packed / prepares.split("--competition ")[1].split()[0]
+    assert contest.read_bytes() == SOURCE.read_bytes() and contest.parent.parent == packed / "source" / "kits"
+    common = ("--data", team / "data", "--work", tmp_path / "work", "--folds", 3, "--threads", 1)
+    again = toys.told("prepare", *common, "--competition", contest)
+    assert Path(again["folder"]).name == next(p.parent.name for p in walked.glob("prepared/*/DONE.json"))

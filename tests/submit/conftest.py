@@ -81,7 +81,7 @@ def package(tmp_path_factory, members) -> Path:
     """A packed folder; tests that change it take a copy."""
     into = tmp_path_factory.mktemp("submissions") / "first"
     facts = {"commit": "abc1234", "score": {"mean": 0.7123}}
-    pack(into, members, competition="wechat2022", precision="fp32", facts=facts, retrain=['wbdc --version > "$WORK/version"'])
+    pack(into, members, contest=WeChat2022(), precision="fp32", facts=facts, retrain=['wbdc --version > "$WORK/version"'])
     return into
 
 

@@ -12,6 +12,7 @@ import pytest
 import toys
 from small import stop_midway
 
+from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import Inconclusive, IntegrityBroken, OutOfResources, UsageFault
 from wbdc.core.files import publish_json, read_json
 from wbdc.core.processes import began
@@ -22,7 +23,7 @@ from wbdc.submit.manifest import write_manifest
 from wbdc.submit.package import pack
 from wbdc.submit.verify import verify
 
-SAID = {"competition": "wechat2022", "precision": "fp32", "facts": {}}
+SAID = {"contest": WeChat2022(), "precision": "fp32", "facts": {}}
 ALONE = {"device": "cpu", "threads": 1}
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import DataInvalid, IntegrityBroken, UsageFault
 from wbdc.core.files import publish_json, read_json
 from wbdc.submit import difference as difference_module
@@ -164,15 +165,15 @@ def test_folders_of_two_contests_answer_nothing_in_common(package, copy, data):
 
 
 def test_the_sample_follows_from_the_seed_and_is_in_the_order_of_the_annotations(data, tmp_path):
-    every = sampled("wechat2022", data, 99, 0)
+    every = sampled(WeChat2022(), data, 99, 0)
     assert every == [video["id"] for video in json.loads((data / "annotations/test.json").read_text())]
-    few = sampled("wechat2022", data, 4, 1)
-    assert few == sampled("wechat2022", data, 4, 1) == [i for i in every if i in few] and len(few) == 4
-    assert any(few != sampled("wechat2022", data, 4, seed) for seed in range(2, 6))
+    few = sampled(WeChat2022(), data, 4, 1)
+    assert few == sampled(WeChat2022(), data, 4, 1) == [i for i in every if i in few] and len(few) == 4
+    assert any(few != sampled(WeChat2022(), data, 4, seed) for seed in range(2, 6))
     shutil.copytree(data / "annotations", tmp_path / "annotations")
     (tmp_path / "annotations/test.json").write_text("[]")
     with pytest.raises(DataInvalid, match="nothing to answer"):
-        sampled("wechat2022", tmp_path, 4, 0)
+        sampled(WeChat2022(), tmp_path, 4, 0)
 
 
 def test_flat_names_every_value_by_its_way():

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import Inconclusive, IntegrityBroken, UsageFault
 from wbdc.core.files import publish_json, read_json, seal, sealed, sha256
 from wbdc.core.integrity import verify_seal
@@ -22,9 +23,9 @@ from wbdc.submit import submission
 from wbdc.submit.package import FLOORS, Packed, kit_file, pack
 from wbdc.submit.packed import run_packed
 from wbdc.submit.requirements import requirements
-from wbdc.submit.verify import check_result, verify
+from wbdc.submit.verify import verify
 
-SAID = {"competition": "wechat2022", "precision": "fp32", "facts": {}, "retrain": []}
+SAID = {"contest": WeChat2022(), "precision": "fp32", "facts": {}, "retrain": []}
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -36,14 +37,14 @@ def test_it_runs_alone_and_equals_the_tree_bit_for_bit(package, members, data, t
     run_packed(package, data, tmp_path / "result.csv", device="cpu", threads=1, probabilities=tmp_path / "p.safetensors", timings=tmp_path / "t.json")
     blend = {"competition": "wechat2022", "precision": "fp32", "members": [{"folder": str(m.folder), "weight": m.weight} for m in members]}
     answers, _ = serve(
-        Path("/"), blend, data, tmp_path / "own.csv", split=None, device="cpu", precision=None, threads=1,
+        Path("/"), blend, WeChat2022(), data, tmp_path / "own.csv", split=None, device="cpu", precision=None, threads=1,
         say=lambda line: None, progress=lambda done, of: None, began=time.perf_counter(),
     )  # fmt: skip
     assert load_file(tmp_path / "p.safetensors")["p"].tobytes() == answers.probabilities.tobytes()
     assert (tmp_path / "result.csv").read_bytes() == (tmp_path / "own.csv").read_bytes()
     assert read_json(tmp_path / "t.json")["videos"] == len(answers.probabilities) == 8
     ids = [line.split(",")[0] for line in (tmp_path / "own.csv").read_text().split()]
-    assert len(check_result(tmp_path / "result.csv", "wechat2022", ids, answers.classes)) == 8
+    assert len(WeChat2022().read(tmp_path / "result.csv", ids, answers.classes)) == 8
     assert not list(package.rglob("__pycache__")), "a run leaves nothing behind"
 
 
@@ -119,7 +120,7 @@ def submit_toy(members, data, tmp_path, monkeypatch):
     def submit(into: Path) -> dict:
         quiet = (lambda *of: None, lambda line: None)
         options = submission.SubmitOptions(rehearsal=submission.RehearsalOptions())
-        return submission.submit(into, home, blend, Prepared(tmp_path, {}), data, {}, options, *quiet)
+        return submission.submit(into, home, blend, Prepared(tmp_path, {"competition": "wechat2022"}), data, {}, options, *quiet)
 
     return submit
 
@@ -233,10 +234,10 @@ def test_a_vision_library_is_required_when_a_model_looks_with_it(members, tmp_pa
 def test_equal_inputs_give_equal_bytes(package, members, tmp_path):
     """Under another time zone, language, umask, hash seed, folder and time of the files."""
     code = (
-        "import os, sys; os.umask(0o077); from pathlib import Path; from wbdc.submit.package import Packed, pack\n"
+        "import os, sys; os.umask(0o077); from pathlib import Path; from wbdc.submit.package import Packed, pack; from wbdc.competitions.wechat2022 import WeChat2022\n"
         f"members = [Packed(n, Path(f), w) for n, f, w in {[(m.name, str(m.folder), m.weight) for m in members]!r}]\n"
         "facts = {'score': {'mean': 0.7123}, 'commit': 'abc1234'}\n"
-        "pack(Path(sys.argv[1]), members, competition='wechat2022', precision='fp32', facts=facts, retrain=['wbdc --version > \"$WORK/version\"'])"
+        "pack(Path(sys.argv[1]), members, contest=WeChat2022(), precision='fp32', facts=facts, retrain=['wbdc --version > \"$WORK/version\"'])"
     )
     for member in members:
         os.utime(member.folder / "model.json", (1, 1))
@@ -254,12 +255,12 @@ def test_a_checkout_and_an_installed_wheel_pack_equal_bytes(package, members, tm
     shutil.copytree(home, site / "wbdc", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(home.parent / "kits", site / "wbdc" / "kits")
     code = (
-        "import sys; from pathlib import Path; import wbdc; from wbdc.submit.package import Packed, pack\n"
+        "import sys; from pathlib import Path; import wbdc; from wbdc.submit.package import Packed, pack; from wbdc.competitions.wechat2022 import WeChat2022\n"
         "from wbdc.submit.submission import source_hash\n"
         "assert Path(wbdc.__file__).parents[1] == Path(sys.argv[2]), wbdc.__file__\n"
         f"members = [Packed(n, Path(f), w) for n, f, w in {[(m.name, str(m.folder), m.weight) for m in members]!r}]\n"
         "facts = {'score': {'mean': 0.7123}, 'commit': 'abc1234'}\n"
-        "pack(Path(sys.argv[1]), members, competition='wechat2022', precision='fp32', facts=facts, retrain=['wbdc --version > \"$WORK/version\"'])\n"
+        "pack(Path(sys.argv[1]), members, contest=WeChat2022(), precision='fp32', facts=facts, retrain=['wbdc --version > \"$WORK/version\"'])\n"
         "print(source_hash())"
     )
     env = {**os.environ, "PYTHONPATH": str(site)}

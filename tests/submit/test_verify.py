@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import toys
 
+from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import IntegrityBroken, ResultInvalid
 from wbdc.core.files import publish_json, read_json
 from wbdc.submit.manifest import bound
-from wbdc.submit.verify import check_result, verify
+from wbdc.submit.verify import verify
 
 
 @pytest.fixture
@@ -295,11 +296,11 @@ RESULTS = {
 
 def test_a_right_result_is_read_in_the_order_of_the_ids(tmp_path):
     (tmp_path / "r.csv").write_bytes(b"12345678901234567890,0101\n0001,0100\n")
-    assert check_result(tmp_path / "r.csv", "wechat2022", IDS, CLASSES) == ["0100", "0101"]
+    assert WeChat2022().read(tmp_path / "r.csv", IDS, CLASSES) == ["0100", "0101"]
 
 
 @pytest.mark.parametrize("kind", RESULTS)
 def test_a_wrong_result_is_refused(tmp_path, kind):
     (tmp_path / "r.csv").write_bytes(RESULTS[kind])
     with pytest.raises(ResultInvalid):
-        check_result(tmp_path / "r.csv", "wechat2022", IDS, CLASSES)
+        WeChat2022().read(tmp_path / "r.csv", IDS, CLASSES)

@@ -7,12 +7,13 @@ import pytest
 import torch
 import toys
 
+from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.files import publish_json, read_json, seal
 from wbdc.serve.predict import load
 from wbdc.submit.package import Packed, pack
 from wbdc.submit.verify import verify
 
-SAID = {"competition": "wechat2022", "precision": "fp32", "facts": {}, "retrain": []}
+SAID = {"contest": WeChat2022(), "precision": "fp32", "facts": {}, "retrain": []}
 
 
 def finished(folder: Path, model, fusion: str) -> Path:

@@ -1,5 +1,6 @@
 """wbdc compare: is one run better than another, or is it noise?"""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -27,15 +28,16 @@ def compare(run: str, other: str, draws: int, seed: int, work: Path, as_json: bo
     from wbdc.ensemble.store import compare as judge
     from wbdc.train.runs import open_run
 
-    found = judge(open_run(work, run), open_run(work, other), draws=draws, seed=seed)
+    first = open_run(work, run)
+    found = judge(first, open_run(work, other), draws=draws, seed=seed)
     if as_json:
         return console.show(found)
-    print_comparison(found, run, other)
+    print_comparison(found, run, other, first.contest.components)
 
 
-def print_comparison(found: dict, run: str, other: str) -> None:
-    """Print the scores of two runs, and whether their difference is more than noise."""
-    names = console.components(*found["scores"].values())
+def print_comparison(found: dict, run: str, other: str, order: Sequence[str] = ()) -> None:
+    """Print the scores of two runs, and whether their difference is more than noise. order: of the score's components."""
+    names = console.components(*found["scores"].values(), order=order)
     rows = [(name, *(scores[c] for c in names)) for name, scores in found["scores"].items()]
     console.table(f"Out of fold, {found['rows']:,} videos", ("", *names), rows)
     console.tell(f"{run} over {other}: {found['difference']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}], {found['verdict']}.")

@@ -17,6 +17,8 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from wbdc.competitions import Competition
+
 MAX_THREADS = 4096
 
 
@@ -133,9 +135,10 @@ def show_plan(session: object, as_json: bool) -> None:
         tell(f"{key}: {', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value}")
 
 
-def components(*score_tables: dict) -> list[str]:
-    """Return the names of a contest's scores, as the score tables of runs hold them, the mean last."""
-    names = dict.fromkeys(name for scores in score_tables for name in scores if name != "mean")
+def components(*score_tables: dict, order: Sequence[str] = ()) -> list[str]:
+    """Return the names of a contest's scores that score tables hold: in the order that the contest states, others after these, the mean last."""
+    held = dict.fromkeys(name for scores in score_tables for name in scores if name != "mean")
+    names = dict.fromkeys([*(name for name in order if name in held), *held])
     return [*names, "mean"] if score_tables else []
 
 
@@ -312,13 +315,10 @@ def _console(name: str) -> "Console":
     return _consoles[name]
 
 
-def items(competition: str) -> int:
+def items(contest: "Competition") -> int:
     """Return how many videos a competition's final run has. Raises UsageFault when it does not say."""
-    from wbdc import competitions
-    from wbdc.core import plug
     from wbdc.core.errors import UsageFault
 
-    limits = plug.build(competitions, {"use": competition}).limits
-    if limits is None:
-        raise UsageFault(f"competition {competition} states no number of videos; give --items")
-    return limits.items
+    if contest.limits is None:
+        raise UsageFault(f"competition {contest.name} states no number of videos; give --items")
+    return contest.limits.items

@@ -85,7 +85,7 @@ def _walk(into: Path, seed: int, device: str, threads: int | None, progress: con
     options = SubmitOptions(rehearsal=rehearsal, device=device, threads=count)
     made = submit(into / "submissions" / "demo", home, blend, prepared, data, report, options, progress, telling.say)
     serve(
-        home, blend, data, into / "result.csv", split=None, device=device, precision=None, threads=count, say=telling.say,
+        home, blend, contest, data, into / "result.csv", split=None, device=device, precision=None, threads=count, say=telling.say,
         progress=lambda done, of: progress("answer the test split", done, of), began=time.perf_counter(),
     )  # fmt: skip
     table = io.StringIO(read_text(into / "made" / "truth" / "test_truth.csv"))

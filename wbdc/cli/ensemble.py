@@ -1,5 +1,6 @@
 """wbdc ensemble: blend runs, and say what the blend is worth."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def ensemble(
     build = _build_within if options.has_limit else _build
     with hold_output(folder), console.progress(as_json) as progress:
         report = build(work, name, chosen, Path(ready.facts["data"]), options, progress)
-    console.show(report) if as_json else print_report(report, name)
+    console.show(report) if as_json else print_report(report, name, ready.contest.components)
 
 
 def _build(
@@ -134,7 +135,7 @@ def _build_within(
     """Blend the members that answer best within the limit; return the report."""
     from wbdc.ensemble.within import build_within
 
-    items = options.items or console.items(chosen[0].run.facts["competition"])
+    items = options.items or console.items(chosen[0].run.contest)
     return build_within(
         work,
         name,
@@ -157,8 +158,6 @@ def _predictions(
     chosen: list, data: Path, options: EnsembleOptions, progress: object
 ) -> list | None:
     """Predict out of fold as the members will serve; None where that is how their runs did."""
-    from wbdc import competitions
-    from wbdc.core import plug
     from wbdc.core.device import find_precision
     from wbdc.ensemble.forms import said
 
@@ -166,7 +165,7 @@ def _predictions(
     if not precision and not any(form.serve for form in chosen):
         return None
 
-    contest = plug.build(competitions, {"use": chosen[0].run.facts["competition"]})
+    contest = chosen[0].run.contest
     own = _machine(chosen, options)
     machine = own
     if precision:
@@ -211,9 +210,9 @@ def _counts(listed: str | None, option: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def print_report(report: dict, name: str) -> None:
-    """Print an ensemble's members, its own score and its gain."""
-    names, dropped = console.components(report["ensemble"]["score"]), [one["name"] for one in report["dropped"]]
+def print_report(report: dict, name: str, order: Sequence[str] = ()) -> None:
+    """Print an ensemble's members, its own score and its gain. order: of the score's components."""
+    names, dropped = console.components(report["ensemble"]["score"], order=order), [one["name"] for one in report["dropped"]]
     rows = [(member, "dropped" if member in dropped else report["weights"][member], *_numbers(facts, names)) for member, facts in report["members"].items()]
     rows.append((name, "", *_numbers(report["ensemble"], names)))
     columns = ("out of fold", "weight", *names, "95 % interval", "official")

@@ -33,7 +33,7 @@ def predict(
     import time
 
     from wbdc.core.files import check_input, check_output, hold_output
-    from wbdc.ensemble.store import open_ensemble, run_blend
+    from wbdc.ensemble.store import open_contest, open_ensemble, run_blend
     from wbdc.prepare.dataset import open_prepared
     from wbdc.serve.entry import serve
     from wbdc.serve.ranks import here
@@ -41,14 +41,20 @@ def predict(
 
     check_output(out)
 
-    home, blend = (work, run_blend(work, open_run(work, run))) if run else open_ensemble(work, ensemble)
+    if run:
+        opened = open_run(work, run)
+        home, blend = work, run_blend(work, opened)
+        contest = opened.contest
+    else:
+        home, blend = open_ensemble(work, ensemble)
+        contest = open_contest(work, ensemble)
     data = data or Path(open_prepared(work, blend["data"]).facts["data"])
     check_input(data)
     held = hold_output(out) if here()[0] == 0 else contextlib.nullcontext()
     say = (lambda sentence: None) if as_json else console.say
     with held, console.progress(as_json) as progress:
         _, timings = serve(
-            home, blend, data, out, split=split, device=device, precision=precision, threads=threads, say=say,
+            home, blend, contest, data, out, split=split, device=device, precision=precision, threads=threads, say=say,
             progress=lambda done, of: progress("predict", done, of), began=time.perf_counter(),
         )  # fmt: skip
     if not timings:

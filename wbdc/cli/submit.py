@@ -70,7 +70,7 @@ def submit(
     )
     home, blend = (work, run_blend(work, open_run(work, run))) if run else open_ensemble(work, ensemble)
     if qps:
-        count = items or console.items(blend["competition"])
+        count = items or console.items(prepared.contest)
         rehearsal = replace(rehearsal, seconds=count / qps)
     prepared = open_prepared(work, blend["data"])
     into, data = into or Path("submissions") / (run or ensemble), data or Path(prepared.facts["data"])

@@ -1,5 +1,6 @@
 """wbdc train: fine-tune a kit on one fold, several, or all data."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -34,12 +35,13 @@ def train(kit: str, tiny: bool, changes: tuple[str, ...], work: Path, dry_run: b
         found = session.train(console.telling(progress, as_json))
     if as_json:
         return console.show({"run": session.run.name, "folder": str(session.run.folder), "folds": found})
-    print_folds(session.run.name, session.run.folder, found)
+    print_folds(session.run.name, session.run.folder, found, session.kit.contest.components)
 
 
-def print_folds(name: str, folder: Path, found: dict[str, dict]) -> None:
-    """Print the scores of a run's folds, and where the run lies."""
-    names = console.components(*(facts["score"] for facts in found.values() if "score" in facts))
+def print_folds(name: str, folder: Path, found: dict[str, dict], order: Sequence[str] = ()) -> None:
+    """Print the scores of a run's folds, and where the run lies. order: of the score's components."""
+    held = (facts["score"] for facts in found.values() if "score" in facts)
+    names = console.components(*held, order=order)
     rows = [
         (f"fold {fold}", *console.scores(facts, names), f"{facts['seconds']:.0f} s")
         for fold, facts in found.items()

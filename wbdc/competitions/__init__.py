@@ -14,6 +14,7 @@ from wbdc.core.files import publish_bytes, read_bytes
 from wbdc.core.files import sha256 as hash_file
 from wbdc.core.findings import Findings
 
+CONTEST_FOLDER = "contest"  # of a package: holds the file that defines the competition
 CLIPS = (".mp4", ".webm", ".avi", ".mkv", ".mov")  # real video files
 
 

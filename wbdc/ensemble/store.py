@@ -10,9 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from wbdc import competitions
-from wbdc.competitions import Competition
-from wbdc.core import plug
+from wbdc.competitions import Competition, open_competition
 from wbdc.core.errors import IntegrityBroken, UsageFault, hint
 from wbdc.core.files import SEAL, publish_json, read_json, seal
 from wbdc.core.folders import check_name, publish_folder
@@ -63,7 +61,7 @@ def compare(run: Run, other: Run, *, draws: int = 1000, seed: int = 0) -> dict:
     Returns {"rows", "scores": {name: components}, "difference", "low", "high", "verdict"}. Raises UsageFault as `common` does.
     """
     shared, classes = common([run, other]), run.facts["classes"]
-    contest = plug.build(competitions, {"use": run.facts["competition"]})
+    contest = run.contest
     said = [[classes[i] for i in member.argmax(1)] for member in shared.members]
     found = gain(*(scorer(contest, shared.labels, s, classes) for s in said), len(shared.labels), draws=draws, seed=seed)
     scores = {r.name: contest.score(shared.labels, s, classes) for r, s in zip((run, other), said)}
@@ -117,7 +115,7 @@ def save(work: Path, name: str, members: list[Form], shared: Common, told: dict,
     command: that makes the ensemble again; by default of these members, on these folds.
     """
     facts, names = members[0].run.facts, [form.name for form in members]
-    contest = plug.build(competitions, {"use": facts["competition"]})
+    contest = members[0].run.contest
     report = assess(names, shared.members, shared.labels, shared.folds, facts["classes"], contest, draws=draws, seed=seed)
     report |= {"rows": len(shared.labels), "folds": sorted(set(shared.folds)), "data": facts["data"], **told}
     kept = [form for form in members if report["weights"][form.name] > 0]
@@ -135,7 +133,7 @@ def save(work: Path, name: str, members: list[Form], shared: Common, told: dict,
     with publish_folder(folder) as temporary:
         publish_json(temporary / REPORT, report)
         publish_json(temporary / BLEND, blended | lifts | ({"precision": precision} if precision else {}) | {"made": made})
-        seal(temporary, {"members": names, "command": command}, [temporary / REPORT, temporary / BLEND])
+        seal(temporary, {"members": names, "command": command}, [temporary / REPORT, temporary / BLEND, *contest.save(temporary)])
     return report
 
 
@@ -212,6 +210,15 @@ def open_ensemble(work: Path, name: str) -> tuple[Path, dict]:
         if not (work / member["folder"] / SEAL).is_file():
             raise IntegrityBroken(f"{work / member['folder']} is missing or not finished; train this fold again, or run {repair_command(folder, facts)} again")
     return work, blend
+
+
+def open_contest(work: Path, name: str) -> Competition:
+    """Open the competition of a saved ensemble, from the ensemble's copy of its file. Raises IntegrityBroken."""
+    folder = work / "ensembles" / name
+    contest_name = read_json(folder / BLEND, BLEND_SHAPE)["competition"]
+    if contest_name.endswith(".py"):
+        verify_seal(folder, (Path(contest_name).name,))
+    return open_competition(contest_name, folder)
 
 
 def open_report(work: Path, name: str) -> dict:

@@ -8,9 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from wbdc import competitions
 from wbdc.competitions import Competition
-from wbdc.core import plug
 from wbdc.core.device import called
 from wbdc.core.errors import OverBudget
 from wbdc.core.findings import Findings
@@ -44,7 +42,7 @@ def build_within(
     chosen, its lead over the next cheaper, what was left out and why. When not even the cheapest fits with all its folds, forms of one fold are tried
     too: out-of-fold scores cannot tell what fewer folds lose. Raises OverBudget when nothing fits.
     """
-    contest = plug.build(competitions, {"use": members[0].run.facts["competition"]})
+    contest = members[0].run.contest
     every = list({form.name: form for member in members for form in (member, *forms(member.run, frames, lengths))}.values())
     sample, listing = _sample(contest, data, items, seed)
     fixed, searched, costs = starting() + listing, [], []

@@ -12,9 +12,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from wbdc import competitions
-from wbdc.competitions import Competition, Video
-from wbdc.core import plug
+from wbdc.competitions import CONTEST_FOLDER, Competition, Video, open_competition
 from wbdc.core.device import (
     called,
     find_device,
@@ -49,7 +47,7 @@ CONTEST = "contest"  # as a deadline: what the contest allows
 
 
 def serve(
-    home: Path, blend: dict, data: Path, out: Path, *, split: str | None, device: str, precision: str | None, threads: int | None, sample: list[str] | None = None,
+    home: Path, blend: dict, contest: Competition, data: Path, out: Path, *, split: str | None, device: str, precision: str | None, threads: int | None, sample: list[str] | None = None,
     deadline: float | str | None = None, say: Callable[[str], None], progress: Callable[[int, int], None], began: float,
 ) -> tuple[Answers | None, dict]:  # fmt: skip
     """Answer a split with a blend of models, publish the result file, and return answers and timings.
@@ -63,7 +61,6 @@ def serve(
     """
     check_input(data)
     check_output(out)
-    contest = plug.build(competitions, {"use": blend["competition"]})
     known = contest.splits(data)
     split = split or contest.test_split(known)
     if split not in known:
@@ -144,9 +141,9 @@ def main(home: Path, began: float, argv: list[str] | None = None) -> int:
 
 def _run(home: Path, began: float, given: argparse.Namespace, argv: list[str] | None) -> None:
     blend = read_json(home / BLEND, BLEND_SHAPE)
-    contest = plug.build(competitions, {"use": blend["competition"]})
+    contest = open_competition(blend["competition"], home / CONTEST_FOLDER)
     parser = argparse.ArgumentParser("main.py", description="Answer the test split: one class per video.")
-    parser.add_argument("--data", type=Path, default=Path(contest.judge["data"]), help="folder with annotations/ and the archives")
+    parser.add_argument("--data", type=Path, default=Path(contest.judge["data"]), help="folder of the data, as the contest gives them")
     parser.add_argument("--out", type=Path, default=Path(contest.judge["result"]), help="result file")
     parser.add_argument("--split", help="split to answer; by default the test split")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
@@ -167,7 +164,7 @@ def _run(home: Path, began: float, given: argparse.Namespace, argv: list[str] | 
     for path in filter(None, (given.probabilities, given.timings)):
         check_output(path)
     answers, timings = serve(
-        home, blend, given.data, given.out, split=given.split, device=given.device, precision=given.precision, threads=given.threads,
+        home, blend, contest, given.data, given.out, split=given.split, device=given.device, precision=given.precision, threads=given.threads,
         sample=_listed(given.sample) if given.sample else None, deadline=given.deadline, say=lambda line: print(line, file=sys.stderr), progress=lambda done, of: None, began=began,
     )  # fmt: skip
     if answers is None:

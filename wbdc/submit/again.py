@@ -19,7 +19,7 @@ from wbdc.submit.difference import MOST, answers, ask, flat, origin, pairs, repo
 from wbdc.submit.manifest import read_manifest
 from wbdc.submit.memory import Watch, start_contained
 from wbdc.submit.packed import Ran, failure
-from wbdc.submit.verify import verify
+from wbdc.submit.verify import packed_contest, verify
 from wbdc.submit.weights import TOWERS
 
 TOLERANCE = 0.003  # by how much the WeChat contest of 2022 lets a retrained score differ
@@ -39,9 +39,9 @@ def rerun(folder: Path, data: Path, *, most: int = MOST, seed: int = 0, device: 
     checked = verify(folder)
     if "target" in checked:
         raise UsageFault(f"{folder} is the {checked['target']} form of a submission and holds no models; it answers once its train.sh has run (--retrain)")
-    competition = checked["competition"]
-    ids = sampled(competition, data, most, seed)
-    first, second = (ask(folder, competition, data, ids, device=device, threads=threads) for _ in range(2))
+    contest = packed_contest(folder, checked)
+    ids = sampled(contest, data, most, seed)
+    first, second = (ask(folder, contest, data, ids, device=device, threads=threads) for _ in range(2))
     if first.result != second.result or first.probabilities.tobytes() != second.probabilities.tobytes():
         rows = int((first.probabilities != second.probabilities).any(1).sum())
         raise IntegrityBroken(f"{folder} answers {rows} of {len(ids)} videos differently from run to run; nothing it answers can be trusted")

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from wbdc import competitions
-from wbdc.core import plug
+from wbdc.competitions import Competition
 from wbdc.core.errors import DataInvalid, UsageFault
 from wbdc.core.files import read_bytes, read_json
 from wbdc.core.findings import Findings
@@ -19,7 +18,7 @@ from wbdc.serve.predict import MODEL, WEIGHTS
 from wbdc.submit.manifest import read_manifest
 from wbdc.submit.package import KIT
 from wbdc.submit.packed import run_packed
-from wbdc.submit.verify import check_result, verify
+from wbdc.submit.verify import packed_contest, verify
 
 REPORT = "report.json"  # the facts that the README tells, for machines; older packages hold none
 MOST = 256  # test videos whose answers are compared
@@ -69,39 +68,38 @@ def answers(a: Path, b: Path, data: Path, *, most: int = MOST, seed: int = 0, de
     Returns {"videos", "changed": share of other answers, "largest": difference of probabilities, None when their classes differ}.
     Raises UsageFault for two competitions, IntegrityBroken, and what the packed processes fail with.
     """
-    contests = [verify(folder)["competition"] for folder in (a, b)]
-    if contests[0] != contests[1]:
-        raise UsageFault(f"{a} answers {contests[0]} and {b} answers {contests[1]}; compare answers of one competition")
+    names = [verify(folder)["competition"] for folder in (a, b)]
+    if names[0] != names[1]:
+        raise UsageFault(f"{a} answers {names[0]} and {b} answers {names[1]}; compare answers of one competition")
+    contests = [packed_contest(folder, {"competition": name}) for folder, name in zip((a, b), names)]
     ids = sampled(contests[0], data, most, seed)
-    first, second = (ask(folder, contests[0], data, ids, device=device, threads=threads) for folder in (a, b))
+    first, second = (ask(folder, contest, data, ids, device=device, threads=threads) for folder, contest in zip((a, b), contests))
     alike = _classes(a) == _classes(b)
     largest = float(np.abs(first.probabilities.astype(np.float64) - second.probabilities).max()) if alike else None
     return {"videos": len(ids), "changed": sum(x != y for x, y in zip(first.labels, second.labels, strict=True)) / len(ids), "largest": largest}
 
 
-def sampled(competition: str, data: Path, most: int, seed: int) -> list[str]:
+def sampled(contest: Competition, data: Path, most: int, seed: int) -> list[str]:
     """Draw as `drawn` does. Raises DataInvalid when there is no video."""
-    ids = drawn(competition, data, most, seed)
+    ids = drawn(contest, data, most, seed)
     if not ids:
-        contest = plug.build(competitions, {"use": competition})
         raise DataInvalid(f"{data} holds no video of the split {contest.test_split(contest.splits(data))}; there is nothing to answer")
     return ids
 
 
-def drawn(competition: str, data: Path, most: int, seed: int) -> list[str]:
+def drawn(contest: Competition, data: Path, most: int, seed: int) -> list[str]:
     """Draw up to `most` random test videos, in the order of the annotations."""
-    contest = plug.build(competitions, {"use": competition})
     ids = [v.id for v in contest.videos(data, contest.test_split(contest.splits(data)), Findings())]
     return [ids[i] for i in sorted(np.random.default_rng(seed).permutation(len(ids))[:most])]
 
 
-def ask(folder: Path, competition: str, data: Path, ids: list[str], *, device: str, threads: int | None) -> Answered:
+def ask(folder: Path, contest: Competition, data: Path, ids: list[str], *, device: str, threads: int | None) -> Answered:
     """Let a packed folder answer some videos in a fresh, isolated process. Raises ResultInvalid, and what the process fails with."""
     with tempfile.TemporaryDirectory(prefix="wbdc-answers-") as place:
         result, probabilities = Path(place) / "result.csv", Path(place) / "p.safetensors"
         run_packed(folder, data, result, device=device, threads=threads, sample=ids, probabilities=probabilities)
-        known = plug.build(competitions, {"use": competition}).classes(data)
-        return Answered(check_result(result, competition, ids, known), load_weights(probabilities)["p"].numpy(), read_bytes(result))
+        labels = contest.read(result, ids, contest.classes(data))
+        return Answered(labels, load_weights(probabilities)["p"].numpy(), read_bytes(result))
 
 
 def tensors(a: Path, b: Path) -> dict:

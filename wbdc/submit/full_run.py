@@ -13,7 +13,6 @@ from wbdc.submit.data_guard import check_unchanged, snapshot
 from wbdc.submit.machine_load import CpuMeter, CpuUse
 from wbdc.submit.packed import Ran
 from wbdc.submit.sample import forget
-from wbdc.submit.verify import check_result
 
 PATIENCE = 1.5  # times the limit, after which the run is ended
 LEFT_OUT = "out of time:"  # how a packed folder reports models that its deadline left out
@@ -45,7 +44,7 @@ class FullRun(NamedTuple):
 
 
 def run_full(
-    run: Callable[..., Ran], folder: Path, data: Path, contest: Competition, competition: str, *, split: str, items: int,
+    run: Callable[..., Ran], folder: Path, data: Path, contest: Competition, *, split: str, items: int,
     limit: float, device: str = "auto", threads: int | None = None,
 ) -> FullRun:  # fmt: skip
     """Answer `items` videos as the judge's run does: inference.sh with the limit as its deadline, without --sample or --timings.
@@ -68,7 +67,7 @@ def run_full(
         except Inconclusive:
             return FullRun(PATIENCE * limit, False, len(videos), min(distinct, items), 0, "", meter.read())
         check_unchanged(root, before)
-        check_result(out, competition, [v.id for v in videos], contest.classes(data))
+        contest.read(out, [v.id for v in videos], contest.classes(data))
     incomplete = next((line for line in ran.stderr.splitlines() if line.startswith(LEFT_OUT)), "")
     return FullRun(ran.seconds, True, len(videos), min(distinct, items), ran.peak, incomplete, ran.use, _gpu_peak(ran.stderr))
 

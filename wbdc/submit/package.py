@@ -10,8 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import wbdc
-from wbdc import competitions
-from wbdc.core import plug
+from wbdc.competitions import CONTEST_FOLDER, Competition
 from wbdc.core.errors import IntegrityBroken, UsageFault
 from wbdc.core.files import SEAL, check_writable, publish, publish_bytes, publish_json, read_json, read_seal, sha256
 from wbdc.core.folders import publish_folder
@@ -53,19 +52,19 @@ def kit_file(name: str) -> str:
 
 
 def pack(
-    into: Path, members: Sequence[Packed], *, competition: str, precision: str, facts: dict, retrain: Sequence[str], optional: Collection[str] = (), lifts: Sequence[float] | None = None,
+    into: Path, members: Sequence[Packed], *, contest: Competition, precision: str, facts: dict, retrain: Sequence[str], optional: Collection[str] = (), lifts: Sequence[float] | None = None,
     kits: dict[str, Path] | None = None, half: bool = False, compiled: bool = False, locked: bool = False, wheelhouse: bool = False, report: dict | None = None,
     check: Callable[[Path], None] = lambda folder: None,
 ) -> dict:  # fmt: skip
     """Make the folder `into` that runs alone, and return its manifest. Equal inputs give equal bytes.
 
-    Only named files are copied (FLOORS, NEEDED, kits and their plugs), so nothing else can slip in. facts: what the README tells.
+    Only named files are copied (FLOORS, NEEDED, kits and their plugs, the contest's file), so nothing else can slip in. facts: what the README tells.
     optional: packages that only these data ask for, such as a reader of video files. retrain: shell lines that train everything again, with
     `wbdc`, "$DATA" and "$WORK". kits: of pretrained runs, {where in the package: fold}. lifts: one per class. half: weights as float16. compiled: towers by torch.compile. report: facts for machines. locked, wheelhouse: also write requirements.lock with hashes, and download its wheels,
     which asks a package index. check: tries the finished folder before it is published; when it raises, nothing is. An earlier package is replaced, anything else never.
     Raises UsageFault for members that do not fit, a folder that is not ours or files that look like secrets, IntegrityBroken for a damaged fold.
     """
-    contest = plug.build(competitions, {"use": competition})
+    competition = contest.name
     with publish_folder(into) as making:
         _check(into, members)
         told = [_add_member(making, member) for member in members]
@@ -73,11 +72,12 @@ def pack(
         for place, folder in (kits or {}).items():
             _add_kit(making / place, folder)
         code = _add_code(making, [read_model(m.folder) for m in members], optional)
+        contest.save(making / CONTEST_FOLDER)
         blend = {"competition": competition, "precision": precision, "members": [{"folder": f"models/{m.name}", "weight": m.weight, **({"serve": m.serve} if m.serve else {})} for m in members]}
         switches = {"lifts": list(lifts or ()), "half": half, "compiled": compiled}
         publish_json(making / "blend.json", blend | {name: value for name, value in switches.items() if value})
         _add_scripts(making, contest.judge, retrain)
-        needed = requirements([*code, *making.glob("models/**/*.py")], optional)
+        needed = requirements([*code, *making.glob("models/**/*.py"), *making.glob(f"{CONTEST_FOLDER}/*.py")], optional)
         _text(making / "requirements.txt", needed)
         if locked:
             _text(making / LOCK, lock(needed))
@@ -147,7 +147,11 @@ def _add_member(making: Path, member: Packed) -> dict:
 def _add_kit(file: Path, folder: Path) -> None:
     """Copy the kit that a fold was trained with, and its plugs beside it, once for all folds of a run."""
     verify_seal(folder, (KIT,))
-    for name in _plugs(read_json(folder / KIT)):
+    tables = read_json(folder / KIT)
+    own = {Path(tables["competition"]).name} if tables["competition"].endswith(".py") else set()
+    names = sorted({*own, *_plugs(tables)})
+    verify_seal(folder, names)
+    for name in names:
         if (file.parent / name).is_file() and sha256(file.parent / name) != sha256(folder / name):
             raise IntegrityBroken(f"{folder / name} differs between the folds of one run; train them again with one plug")
         _copy(folder / name, file.parent / name)

@@ -13,7 +13,7 @@ TEXT = """\
 ## Run
 
     ./init.sh                                  # Python 3.11 or newer; installs requirements.txt
-    ./run.sh --data DIR --out result.csv       # DIR holds annotations/ and the archives; --help lists the rest
+    ./run.sh --data DIR --out result.csv       # DIR holds the data as the contest gives them; --help lists the rest
     ./inference.sh                             # the same with the judge's paths: @DATA@, @RESULT@
     ./init.sh source/requirements.txt && DATA=DIR WORK=work ./train.sh     # trains the models again from the raw data
 

@@ -13,9 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from wbdc import competitions
 from wbdc.competitions import Competition, Limits, Video
-from wbdc.core import plug
 from wbdc.core.device import find_device
 from wbdc.core.errors import DataInvalid, EnvironmentLacks, IntegrityBroken, ResultInvalid, UsageFault
 from wbdc.core.files import publish_json, read_json, read_text
@@ -33,7 +31,7 @@ from wbdc.submit.sample import choose, forget, sizes
 from wbdc.submit.slowest import Kits, shares
 from wbdc.submit.time_cap import TimeCap
 from wbdc.submit.verdict import Verdict, conclude
-from wbdc.submit.verify import check_files, check_result
+from wbdc.submit.verify import check_files, packed_contest
 
 COLD_STARTS, HANDFUL = 3, 8  # fresh processes, and videos that each of them answers
 SHARE = 0.5  # of what is left of the cap, for the sample, the run that is not asked for timings, and precision
@@ -48,7 +46,6 @@ class Judged(NamedTuple):
     """What the runs are held against. known: class ids that an answer may name."""
 
     contest: Competition
-    competition: str
     videos: list[Video]
     known: list[str]
     split: str
@@ -153,7 +150,7 @@ def rehearse(
     what the packed process fails with.
     """
     manifest = check_files(folder)
-    judged = _judged(manifest["competition"], data, options.split)
+    judged = _judged(packed_contest(folder, manifest), data, options.split)
     options = _resolve(options, judged)
     before = snapshot(data)
     run = partial(_timed, folder, data, judged, device=options.device, threads=options.threads)
@@ -217,7 +214,7 @@ def _resolve(options: RehearsalOptions, judged: Judged) -> RehearsalOptions:
     items = options.items or (limits and limits.items)
     seconds = options.seconds or (limits and limits.seconds)
     if not items or not seconds or items < 0 or seconds < 0:
-        unknown = f"no limit is known for {judged.competition}"
+        unknown = f"no limit is known for {judged.contest.name}"
         raise UsageFault(f"{unknown}; give --items and --limit (seconds)")
 
     options = replace(options, items=items, seconds=seconds)
@@ -295,7 +292,6 @@ def _time_full_run(
         folder,
         data,
         judged.contest,
-        judged.competition,
         split=judged.split,
         items=options.items,
         limit=options.seconds,
@@ -480,13 +476,12 @@ def _precision(cap: TimeCap, chosen: Sequence[Video], long: Timed, start: float)
     return share, doubt
 
 
-def _judged(competition: str, data: Path, split: str | None) -> Judged:
-    contest = plug.build(competitions, {"use": competition})
+def _judged(contest: Competition, data: Path, split: str | None) -> Judged:
     split = split or contest.test_split(contest.splits(data))
     videos = list(contest.videos(data, split, Findings()))
     if not videos:
         raise DataInvalid(f"{data} holds no video of the split {split}; there is nothing to time")
-    return Judged(contest, competition, videos, contest.classes(data), split)
+    return Judged(contest, videos, contest.classes(data), split)
 
 
 def _sizes(videos: Sequence[Video]) -> list[int]:
@@ -505,7 +500,7 @@ def _timed(
             folder, data, out, device=device, threads=threads, sample=None if natural else ids, timings=timings if asked else None,
             split=judged.split, precision=precision, timeout=timeout,
         )
-        labels = [] if repeated else check_result(out, judged.competition, ids, judged.known)
+        labels = [] if repeated else judged.contest.read(out, ids, judged.known)
         told = read_json(timings) if asked else {}
     if asked and (wanted := find_device(device).type) != torch.device(told["device"]).type:
         raise EnvironmentLacks(f"the packed folder ran on {told['device']}, not on {wanted}, which was to be timed")

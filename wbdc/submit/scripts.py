@@ -46,7 +46,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HOME = Path(__file__).resolve().parent
-CHECKED = ("wbdc", "models")  # folders in which every file is checked; scripts may be adapted
+CHECKED = ("wbdc", "models", "contest")  # folders in which every file is checked; scripts may be adapted
 NEEDED = ("blend.json", "wbdc/__init__.py", "wbdc/serve/entry.py")
 
 

@@ -1,16 +1,15 @@
 """From an ensemble to a submission: what is packed, how it is trained again, and the proof that it answers as the runs do."""
 
+import shlex
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from wbdc import competitions
-from wbdc.competitions import CLIPS
-from wbdc.core import plug
+from wbdc.competitions import CLIPS, Competition
 from wbdc.core.device import use_threads
 from wbdc.core.errors import Inconclusive, IntegrityBroken, ResultInvalid
 from wbdc.core.files import check_input, digest
@@ -63,9 +62,9 @@ def submit(
     """
     check_input(data)
     check_into(into)
-    known = plug.build(competitions, {"use": blend["competition"]}).targets
-    threads, targets = use_threads(options.threads), {name: find_target(known, name) for name in options.targets}
-    recover_targets(into, known)
+    contest = prepared.contest
+    threads, targets = use_threads(options.threads), {name: find_target(contest.targets, name) for name in options.targets}
+    recover_targets(into, contest.targets)
     say(f"packing {len(blend['members'])} models into {into}")
     blend = blend | {name: True for name, on in (("half", options.half), ("compiled", options.compiled)) if on}
     facts = {"source": source_hash(), "data": prepared.hash}
@@ -77,15 +76,15 @@ def submit(
 
     def check(folder: Path) -> None:
         """Prove and time the folder before it is published: one that fails replaces nothing."""
-        found["proved"] = prove(folder, home, blend, data, most=PROOF, seed=0, device=options.device, threads=threads, say=say)
+        found["proved"] = prove(folder, home, blend, contest, data, most=PROOF, seed=0, device=options.device, threads=threads, say=say)
         if options.rehearsal:
             rehearsal = replace(options.rehearsal, device=options.device, threads=threads)
             found["latency"] = _time(folder, data, rehearsal, progress)
 
     pack(
-        into, packed(home, blend), competition=blend["competition"], precision=blend["precision"], facts=facts,
+        into, packed(home, blend), contest=contest, precision=blend["precision"], facts=facts,
         retrain=retrain(home, blend, prepared), kits={source_kit(n, told): home / "runs" / n / "fold-all" for n, told in sources(home, blend).items()},
-        optional=optional(blend["competition"], data), lifts=blend.get("lifts"), check=check,
+        optional=optional(contest, data), lifts=blend.get("lifts"), check=check,
         half=options.half, compiled=options.compiled, report=report, locked=options.locked or options.wheelhouse, wheelhouse=options.wheelhouse,
     )  # fmt: skip
     checked = verify(into)
@@ -111,9 +110,8 @@ def _time(
     return {"word": verdict.word, "sentence": verdict.sentence, "code": verdict.code, **verdict.facts}
 
 
-def optional(competition: str, data: Path) -> list[str]:
+def optional(contest: Competition, data: Path) -> list[str]:
     """List the packages that only some data ask for: a reader of video files."""
-    contest = plug.build(competitions, {"use": competition})
     first = next(contest.videos(data, contest.test_split(contest.splits(data)), Findings()), None)
     return ["av"] if first and first.source.path.suffix.lower() in CLIPS else []
 
@@ -126,7 +124,10 @@ def packed(home: Path, blend: dict) -> list[Packed]:
 def retrain(home: Path, blend: dict, prepared: Prepared) -> list[str]:
     """List the commands that make the same models from raw data: prepare, pretrain, train, ensemble, submit."""
     facts, made, lines = prepared.facts, blend.get("made", {}), []
-    lines.append(f'wbdc prepare --data "$DATA" --competition {facts["competition"]} --folds {facts["folds"]} --seed {facts["seed"]} --work "$WORK"')
+    contest = facts["competition"]
+    if contest.endswith(".py"):  # lies beside each kit
+        contest = shlex.quote(str(PurePosixPath(kit_file(blend["members"][0]["run"])).with_name(Path(contest).name)))
+    lines.append(f'wbdc prepare --data "$DATA" --competition {contest} --folds {facts["folds"]} --seed {facts["seed"]} --work "$WORK"')
     folds: dict[str, set[str]] = {}
     for member in blend["members"]:
         folds.setdefault(member["run"], set(made.get("folds", []))).add(member["fold"])  # also those that only the score needs
@@ -173,19 +174,19 @@ def source_kit(name: str, told: dict) -> str:
     return f"source/kits/{name}/{told['kit']}.json"
 
 
-def prove(folder: Path, home: Path, blend: dict, data: Path, *, most: int, seed: int, device: str, threads: int, say: Callable[[str], None]) -> dict:
+def prove(folder: Path, home: Path, blend: dict, contest: Competition, data: Path, *, most: int, seed: int, device: str, threads: int, say: Callable[[str], None]) -> dict:
     """Answer up to `most` random test videos in the packed folder and in the tree, and compare every bit.
 
     Returns {"videos", "equal", "changed_by_half"}: the share of answers that weights as float16 change. Raises IntegrityBroken when an answer differs,
     ResultInvalid when the result file is no good, or more than 1 % change.
     """
-    sample = drawn(blend["competition"], data, most, seed)
-    theirs = ask(folder, blend["competition"], data, sample, device=device, threads=threads).probabilities
+    sample = drawn(contest, data, most, seed)
+    theirs = ask(folder, contest, data, sample, device=device, threads=threads).probabilities
     with tempfile.TemporaryDirectory() as scratch:
 
         def own(blend: dict) -> np.ndarray:
             answers, _ = serve(
-                home, blend, data, Path(scratch) / "own.csv", split=None, device=device, precision=None, threads=threads, sample=sample,
+                home, blend, contest, data, Path(scratch) / "own.csv", split=None, device=device, precision=None, threads=threads, sample=sample,
                 say=lambda line: None, progress=lambda done, of: None, began=time.perf_counter(),
             )  # fmt: skip
             return answers.probabilities

@@ -1,11 +1,9 @@
-"""Verify a packed folder, byte by byte, before anything of it runs; and a result file, line by line."""
+"""Verify a packed folder, byte by byte, before anything of it runs."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
-from wbdc import competitions
-from wbdc.core import plug
+from wbdc.competitions import CONTEST_FOLDER, Competition, open_competition
 from wbdc.core.errors import IntegrityBroken
 from wbdc.core.files import read_json, sha256
 from wbdc.submit.manifest import MANIFEST, RECEIPT, read_manifest
@@ -61,9 +59,9 @@ def check_files(folder: Path) -> dict:
     return manifest
 
 
-def check_result(path: Path, competition: str, ids: Sequence[str], classes: Sequence[str]) -> list[str]:
-    """Read a result file by the competition's strict rules: the labels in the order of `ids`. Raises ResultInvalid."""
-    return plug.build(competitions, {"use": competition}).read(path, ids, classes)
+def packed_contest(folder: Path, manifest: dict) -> Competition:
+    """Open the competition of a packed folder whose files were compared with its manifest. Raises UsageFault."""
+    return open_competition(manifest["competition"], folder / CONTEST_FOLDER)
 
 
 def _same(path: Path, entry: dict) -> bool:
