@@ -204,6 +204,7 @@ def test_an_ensemble_holds_the_contest_and_a_damaged_copy_is_named(walked, tmp_p
     work = tmp_path / "work"
     shutil.copytree(walked, work)
     copy = work / "ensembles" / "ensemble" / "shorts.py"
+    toys.told("ensemble", "--work", work, "--draws", 100)  # replaces it
     assert copy.read_bytes() == SOURCE.read_bytes()
     copy.write_text("# nothing")
     result = toys.wbdc("predict", "--work", work, "--out", tmp_path / "result.csv")

@@ -69,10 +69,10 @@ def submit(
         judge=read_json(judge) if judge else None,
     )
     home, blend = (work, run_blend(work, open_run(work, run))) if run else open_ensemble(work, ensemble)
+    prepared = open_prepared(work, blend["data"])
     if qps:
         count = items or console.items(prepared.contest)
         rehearsal = replace(rehearsal, seconds=count / qps)
-    prepared = open_prepared(work, blend["data"])
     into, data = into or Path("submissions") / (run or ensemble), data or Path(prepared.facts["data"])
     if dry_run:
         plan = {"members": len(blend["members"]), "into": str(into), "data": str(data)}

@@ -12,7 +12,7 @@ import polars as pl
 
 from wbdc.competitions import Competition, open_competition
 from wbdc.core.errors import IntegrityBroken, UsageFault, hint
-from wbdc.core.files import SEAL, publish_json, read_json, seal
+from wbdc.core.files import SEAL, publish_json, read_json, seal, sealed
 from wbdc.core.folders import check_name, publish_folder
 from wbdc.core.integrity import repair_command, verify_seal
 from wbdc.ensemble.forms import Form, parse, whole
@@ -150,9 +150,18 @@ def check_ensemble_folder(folder: Path) -> None:
         return
     if folder.is_symlink() or not folder.is_dir():
         raise UsageFault(f"{folder} is not a folder; remove it, or choose another --name")
-    others = sorted(path.name for path in folder.iterdir() if path.name not in (REPORT, BLEND, SEAL) and not path.name.startswith("."))
+    own = {REPORT, BLEND, SEAL, *_sealed_files(folder)}
+    others = sorted(path.name for path in folder.iterdir() if path.name not in own and not path.name.startswith("."))
     if others:
         raise UsageFault(f"{folder} holds other files than an ensemble ({', '.join(others[:5])}); move them, or choose another --name")
+
+
+def _sealed_files(folder: Path) -> list[str]:
+    """List what an ensemble's seal lists, such as the file of its contest; nothing when it has no seal that can be read."""
+    try:
+        return list((sealed(folder) or {"files": {}})["files"])
+    except IntegrityBroken:
+        return []
 
 
 def _priors(shared: Common, classes: list[str], contest: Competition, draws: int, seed: int) -> dict:
