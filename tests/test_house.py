@@ -167,6 +167,17 @@ def test_no_exception_is_swallowed_whole(name):
             )
 
 
+CONTEST_WORDS = ("lv1_micro", "category_id", "annotations/", "zip_frames", "zip_feats", '"asr"', '"ocr"')
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in FILES if not n.startswith(("competitions/", "prepare/demo"))]  # the demo makes data of that contest
+)  # fmt: skip
+def test_only_a_contest_knows_its_files_fields_and_scores(name):
+    text = (HOME / name).read_text(encoding="utf-8")
+    assert not [word for word in CONTEST_WORDS if word in text], f"`{name}` knows a contest"
+
+
 def test_assertions_of_this_file_can_fail():
     """A floor test that sees no imports would pass for ever."""
     path, tree = Path("core/x.py"), ast.parse("from wbdc.serve.engine import Engine\nimport polars\nfrom ..train import fit")

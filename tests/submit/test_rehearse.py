@@ -251,10 +251,10 @@ def test_gpu_memory_is_read_after_each_batch(package, data, tmp_path, monkeypatc
     readings = iter(range(1000, 2000))
     home, blend, quiet = package, read_json(package / "blend.json"), lambda *told: None
     asked = {"split": None, "device": "cpu", "precision": None, "threads": 1, "sample": None, "say": quiet, "progress": quiet}
-    _, timings = entry.serve(home, blend, data, tmp_path / "a.csv", **asked, began=time.perf_counter())
+    _, timings = entry.serve(home, blend, WeChat2022(), data, tmp_path / "a.csv", **asked, began=time.perf_counter())
     assert timings["gpu_memory"] == [] and len(timings["batches"]) > 1
     monkeypatch.setattr(entry, "reserved_memory", lambda device: next(readings))
-    _, timings = entry.serve(home, blend, data, tmp_path / "b.csv", **asked, began=time.perf_counter())
+    _, timings = entry.serve(home, blend, WeChat2022(), data, tmp_path / "b.csv", **asked, began=time.perf_counter())
     assert timings["gpu_memory"] == [(when, 1000 + i) for i, (_, when) in enumerate(timings["batches"])]
 
 

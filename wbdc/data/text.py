@@ -1,4 +1,4 @@
-"""Text: title, speech and on-screen text become one row of token ids, each field with a budget of its own."""
+"""Text: the fields of a video become one row of token ids, each field with a budget of its own."""
 
 import json
 from collections import Counter
@@ -17,7 +17,7 @@ CHARACTERS_PER_TOKEN = 8  # text far beyond its budget is cut by characters firs
 
 
 class TextReader:
-    """Turns the fields of a video into `[CLS] title [SEP] asr [SEP] ocr [SEP]` of at most `length` ids."""
+    """Turns the fields of a video into `[CLS] first field [SEP] second field [SEP]` of at most `length` ids."""
 
     def __init__(self, tokenizer: Tokenizer, *, fields: dict[str, int], length: int = 256, tail: Sequence[str] = ()):
         """fields: budget in tokens per field, in reading order. length: of the whole row. tail: fields whose end is kept.
