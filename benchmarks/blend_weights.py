@@ -19,11 +19,11 @@ from wbdc import competitions
 from wbdc.cli import console
 from wbdc.core import plug
 from wbdc.ensemble.blend_weights import fit_weights
-from wbdc.ensemble.judge import bootstrap, gain, scorer
-from wbdc.ensemble.store import choose, common
-from wbdc.ensemble.weights import likelihoods, mixture
+from wbdc.ensemble.ensembles import choose_runs, shared_predictions
+from wbdc.ensemble.evaluation import bootstrap_interval, label_scorer, paired_gain
+from wbdc.ensemble.mixture import mixture_weights, true_class_likelihoods
 from wbdc.prepare.dataset import open_prepared
-from wbdc.serve.blend import blend
+from wbdc.serve.blend import blend_probabilities
 
 
 def equal(given: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ CHOSEN = "chosen (wbdc ensemble)"
 RULES = {
     "best member of the other folds": best_member,
     "equal": equal,
-    "maximum likelihood": mixture,
+    "maximum likelihood": mixture_weights,
     CHOSEN: chosen,
 }
 
@@ -56,10 +56,13 @@ def nested_blend(rule, members: np.ndarray, truth: np.ndarray, folds: np.ndarray
 
     members: (M, n, C) float; truth: (n,) int; folds: (n,) names. Returns (n, C) float32.
     """
-    given, blended = likelihoods(members, truth), np.empty(members.shape[1:], dtype=np.float32)
+    given, blended = (
+        true_class_likelihoods(members, truth),
+        np.empty(members.shape[1:], dtype=np.float32),
+    )
     for fold in np.unique(folds):
         held_out = folds == fold
-        blended[held_out] = blend(members[:, held_out], rule(given[:, ~held_out]))
+        blended[held_out] = blend_probabilities(members[:, held_out], rule(given[:, ~held_out]))
 
     return blended
 
@@ -84,9 +87,9 @@ def main(
     as_json: bool,
 ) -> None:
     """Compare ways to weigh the runs of a work folder, each scored by nested cross-validation."""
-    forms, _ = choose(work, runs, open_prepared(work, prepared))
+    forms, _ = choose_runs(work, runs, open_prepared(work, prepared))
     only = [fold.strip() for fold in (folds or "").split(",") if fold.strip()]
-    shared = common([form.run for form in forms], only=only)
+    shared = shared_predictions([form.run for form in forms], only=only)
     if len(forms) < 2 or len(set(shared.folds)) < 2:
         raise click.UsageError("two runs with two common folds are needed")
 
@@ -98,14 +101,14 @@ def main(
     if sizes:
         splits = {str(size): compare_on_splits(forms, shared, size, seed) for size in sizes}
         report["splits"] = splits
-    console.show(report) if as_json else print_report(report)
+    console.print_json(report) if as_json else print_report(report)
 
 
 def compare_rules(forms: list, shared, draws: int, seed: int) -> dict:
     """Score every member and every rule; compare what is chosen with every other rule."""
     facts, names = forms[0].run.facts, [form.name for form in forms]
     classes, labels, folds = facts["classes"], shared.labels, np.array(shared.folds)
-    contest = plug.build(competitions, {"use": facts["competition"]})
+    contest = plug.build_plug(competitions, {"use": facts["competition"]})
     truth = np.array([classes.index(label) for label in labels])
 
     members, scores = dict(zip(names, shared.members)), {}
@@ -117,16 +120,18 @@ def compare_rules(forms: list, shared, draws: int, seed: int) -> dict:
         blends[name] = nested_blend(rule, shared.members, truth, folds)
 
     rules, gains = {}, {}
-    scorers = {k: scorer(contest, labels, answers(p, classes), classes) for k, p in blends.items()}
+    scorers = {
+        k: label_scorer(contest, labels, answers(p, classes), classes) for k, p in blends.items()
+    }
     for name, p in blends.items():
-        interval = bootstrap(scorers[name], len(labels), draws=draws, seed=seed)
+        interval = bootstrap_interval(scorers[name], len(labels), draws=draws, seed=seed)
         score = contest.score(labels, answers(p, classes), classes)
         rules[name] = {"score": score, "interval": list(interval)}
         if name != CHOSEN:
-            more = gain(scorers[CHOSEN], scorers[name], len(labels), draws=draws, seed=seed)
+            more = paired_gain(scorers[CHOSEN], scorers[name], len(labels), draws=draws, seed=seed)
             gains[name] = {**more._asdict(), "verdict": more.verdict}
 
-    given, weights = likelihoods(shared.members, truth), {}
+    given, weights = true_class_likelihoods(shared.members, truth), {}
     for fold in [*np.unique(folds).tolist(), "all"]:
         fitted = fit_weights(given[:, folds != fold])
         kept = {names[i]: round(float(fitted.values[i]), 3) for i in fitted.kept}
@@ -144,15 +149,15 @@ def compare_on_splits(forms: list, shared, size: int, seed: int) -> dict:
     """
     facts, random = forms[0].run.facts, np.random.default_rng(seed)
     classes, labels = facts["classes"], np.array(shared.labels)
-    contest = plug.build(competitions, {"use": facts["competition"]})
+    contest = plug.build_plug(competitions, {"use": facts["competition"]})
     truth = np.array([classes.index(label) for label in shared.labels])
-    given, means = likelihoods(shared.members, truth), {name: [] for name in RULES}
+    given, means = true_class_likelihoods(shared.members, truth), {name: [] for name in RULES}
 
     for _ in range(SPLITS):
         order = random.permutation(len(labels))
         own, others = order[:size], order[size:]
         for name, rule in RULES.items():
-            p = blend(shared.members[:, others], rule(given[:, own]))
+            p = blend_probabilities(shared.members[:, others], rule(given[:, own]))
             score = contest.score(labels[others].tolist(), answers(p, classes), classes)
             means[name].append(score["mean"])
 
@@ -176,15 +181,15 @@ def print_report(report: dict) -> None:
         low, high = facts["interval"]
         rows.append((rule, *(facts["score"][n] for n in names), f"{low:.3f} – {high:.3f}"))
     title = f"{report['videos']:,} videos of folds {', '.join(report['folds'])}"
-    console.table(title, ("", *names, "95 % interval"), rows)
+    console.print_table(title, ("", *names, "95 % interval"), rows)
 
     for rule, more in report["gains"].items():
         bounds = f"[{more['low']:+.4f}, {more['high']:+.4f}]"
-        console.tell(f"Chosen over {rule}: {more['difference']:+.4f} {bounds}, {more['verdict']}.")
+        console.log(f"Chosen over {rule}: {more['difference']:+.4f} {bounds}, {more['verdict']}.")
     for fold, facts in report["chosen"].items():
         weights = ", ".join(f"{name} {weight:.3f}" for name, weight in facts["weights"].items())
         where = "on all videos" if fold == "all" else f"for fold {fold}"
-        console.tell(f"Chosen {where}: {facts['method']} ({weights}).")
+        console.log(f"Chosen {where}: {facts['method']} ({weights}).")
 
     if "splits" in report:
         rows = []
@@ -193,7 +198,7 @@ def print_report(report: dict) -> None:
                 ahead = f"{rules[CHOSEN][0] - mean:+.4f} ± {error:.4f}" if rule != CHOSEN else ""
                 rows.append((f"{int(size):,}", rule, mean, ahead))
         title = f"Learned on random videos, scored on the others (mean of {SPLITS} splits)"
-        console.table(title, ("videos", "", "mean", "chosen is ahead by"), rows)
+        console.print_table(title, ("videos", "", "mean", "chosen is ahead by"), rows)
 
 
 if __name__ == "__main__":

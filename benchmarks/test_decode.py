@@ -1,4 +1,6 @@
-"""Frames from JPEG bytes to 224² pixels, and to a proof: ours beside the solutions' way, in one run. `pytest benchmarks --benchmark-enable -n 0`."""
+"""Frames from JPEG bytes to 224² pixels, and to a proof: ours beside the solutions' way, in one
+run. `pytest benchmarks --benchmark-enable -n 0`.
+"""
 
 import io
 from functools import partial
@@ -11,11 +13,14 @@ from PIL import Image
 from scenes import photo
 
 from wbdc.core.findings import Findings
-from wbdc.core.look import Look
-from wbdc.data.frames import look_at, prove
+from wbdc.core.image_transform import ImageTransform
+from wbdc.data.frames import decode_frames, probe_image
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-CUT, RESIZED = "JPEG, 256 short side, to its 224² centre; one core", "JPEG to 224² resized; one core"
+CUT, RESIZED = (
+    "JPEG, 256 short side, to its 224² centre; one core",
+    "JPEG to 224² resized; one core",
+)
 PROVEN = "JPEG, 256 short side, proven or decoded; one core"
 SHORT = {CUT: 256, RESIZED: 224}
 
@@ -28,7 +33,9 @@ def encoded() -> list[bytes]:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_core():
-    """Where another process holds a core, ToTensor waits for it: their way would look slower than it is."""
+    """Where another process holds a core, ToTensor waits for it: their way would look slower than
+    it is.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -36,10 +43,12 @@ def one_core():
 
 
 def ours(encoded: list[bytes], short: int) -> np.ndarray:
-    return look_at(encoded, Look(224, MEAN, STD, short=short), Findings())
+    return decode_frames(encoded, ImageTransform(224, MEAN, STD, short=short), Findings())
 
 
-def theirs(encoded: list[bytes], short: int, last: tuple = (T.ToTensor(), T.Normalize(MEAN, STD))) -> list:
+def theirs(
+    encoded: list[bytes], short: int, last: tuple = (T.ToTensor(), T.Normalize(MEAN, STD))
+) -> list:
     compose = T.Compose([T.Resize(short, T.InterpolationMode.BICUBIC), T.CenterCrop(224), *last])
     return [compose(Image.open(io.BytesIO(data)).convert("RGB")) for data in encoded]
 
@@ -60,7 +69,7 @@ def test_decode(benchmark, encoded, group, way):
 
 @pytest.mark.benchmark(group=PROVEN)
 def test_prove(benchmark, encoded):
-    benchmark(lambda: [prove(data, Findings()) for data in encoded])
+    benchmark(lambda: [probe_image(data, Findings()) for data in encoded])
 
 
 @pytest.mark.benchmark(group=PROVEN)

@@ -1,4 +1,6 @@
-"""Near-duplicates among made-up frame hashes, beside every pair of videos compared. `pytest benchmarks --benchmark-enable -n 0`; WBDC_FULL=1: the contest's 1.1 million."""
+"""Near-duplicates among made-up frame hashes, beside every pair of videos compared. `pytest
+benchmarks --benchmark-enable -n 0`; WBDC_FULL=1: the contest's 1.1 million.
+"""
 
 import os
 import resource
@@ -6,7 +8,7 @@ import resource
 import numpy as np
 import pytest
 
-from wbdc.prepare.duplicates import NEAR, alike_frames, groups
+from wbdc.prepare.describe.duplicates import NEAR, duplicate_groups, similar_frames
 
 FULL = os.environ.get("WBDC_FULL") == "1"
 VIDEOS, FRAMES, FEW = 1_125_000 if FULL else 20_000, 32, 500
@@ -14,7 +16,9 @@ GIGABYTES = 4  # beyond which a laptop would swap
 
 
 def made(videos: int) -> tuple[np.ndarray, np.ndarray, set[tuple[int, int]]]:
-    """Draw hashes of 32 frames a video; one video in 50 repeats another two bits off; as many black frames, and frames of one logo, as half the videos."""
+    """Draw hashes of 32 frames a video; one video in 50 repeats another two bits off; as many black
+    frames, and frames of one logo, as half the videos.
+    """
     rng, copies = np.random.default_rng(0), videos // 50
     hashes = rng.integers(1, 2**63, (videos, FRAMES), dtype=np.int64)
     off = np.int64(1) << rng.integers(0, 63, (copies, 2))
@@ -22,32 +26,42 @@ def made(videos: int) -> tuple[np.ndarray, np.ndarray, set[tuple[int, int]]]:
     skew = rng.choice(hashes.size, videos, replace=False)
     hashes.reshape(-1)[skew[: videos // 2]] = 0
     hashes.reshape(-1)[skew[videos // 2 :]] = 12345678901
-    return hashes.reshape(-1), np.repeat(np.arange(videos, dtype=np.int32), FRAMES), {(i, videos - copies + i) for i in range(copies)}
+    return (
+        hashes.reshape(-1),
+        np.repeat(np.arange(videos, dtype=np.int32), FRAMES),
+        {(i, videos - copies + i) for i in range(copies)},
+    )
 
 
 def every_pair(hashes: np.ndarray, owner: np.ndarray) -> set[tuple[int, int]]:
     """Compare all frames of all videos: the longhand way."""
     rows, found = hashes.reshape(-1, FRAMES), set()
     for i in range(len(rows)):
-        near = np.bitwise_count(rows[i][:, None, None] ^ rows[None, i + 1 :]).min(2).T <= NEAR if i + 1 < len(rows) else np.zeros((0, FRAMES), bool)
+        near = (
+            np.bitwise_count(rows[i][:, None, None] ^ rows[None, i + 1 :]).min(2).T <= NEAR
+            if i + 1 < len(rows)
+            else np.zeros((0, FRAMES), bool)
+        )
         near &= (rows[i] != 0)[None]
         found |= {(i, i + 1 + int(j)) for j in np.flatnonzero(near.sum(1) >= FRAMES / 2)}
     return found
 
 
 @pytest.mark.benchmark(group=f"near-duplicates, {FEW} videos of {FRAMES} frames")
-@pytest.mark.parametrize("way", [alike_frames, every_pair], ids=["ours", "every pair"])
+@pytest.mark.parametrize("way", [similar_frames, every_pair], ids=["ours", "every pair"])
 def test_few(benchmark, way):
     hashes, owner, planted = made(FEW)
-    assert {(int(a), int(b)) for a, b in benchmark.pedantic(way, (hashes, owner), rounds=3)} == planted
+    assert {
+        (int(a), int(b)) for a, b in benchmark.pedantic(way, (hashes, owner), rounds=3)
+    } == planted
 
 
 @pytest.mark.benchmark(group=f"near-duplicates, {VIDEOS:,} videos of {FRAMES} frames")
 def test_all(benchmark):
     hashes, owner, planted = made(VIDEOS)
-    pairs = benchmark.pedantic(alike_frames, (hashes, owner), rounds=1)
+    pairs = benchmark.pedantic(similar_frames, (hashes, owner), rounds=1)
     assert {(int(a), int(b)) for a, b in pairs} == planted
-    assert (groups(VIDEOS, pairs) != np.arange(VIDEOS)).sum() == len(planted)
+    assert (duplicate_groups(VIDEOS, pairs) != np.arange(VIDEOS)).sum() == len(planted)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     benchmark.extra_info["peak_gigabytes"] = round(peak, 2)
     assert peak < GIGABYTES

@@ -1,4 +1,6 @@
-"""From archives to batches, in the first epoch and in later ones: ours beside the solutions' way, in one run. `pytest benchmarks --benchmark-enable -n 0`."""
+"""From archives to batches, in the first epoch and in later ones: ours beside the solutions' way,
+in one run. `pytest benchmarks --benchmark-enable -n 0`.
+"""
 
 import io
 import json
@@ -16,16 +18,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.findings import Findings
-from wbdc.core.look import Look
-from wbdc.data.archive import pictures
-from wbdc.data.feed import ahead, collate
-from wbdc.data.frames import look_at
+from wbdc.core.image_transform import ImageTransform
+from wbdc.data.archive import read_images
+from wbdc.data.frames import decode_frames
+from wbdc.data.loader import collate, prefetch
 from wbdc.data.text import TextReader, learn_tokenizer
-from wbdc.prepare.build import prepare
-from wbdc.prepare.view import Reading, View, open_view
+from wbdc.prepare.build import prepare_data
+from wbdc.prepare.view import InputSpec, View, open_view
 
 VIDEOS, FRAMES, SIZE, BATCH = 64, 14, 224, 16
-LOOK = Look(SIZE, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), short=256)
+LOOK = ImageTransform(
+    SIZE, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), short=256
+)
 FIRST, LATER = "archives to batches, two cores", "a later epoch, one core"
 
 
@@ -33,7 +37,10 @@ FIRST, LATER = "archives to batches, two cores", "a later epoch, one core"
 def root(tmp_path_factory) -> Path:
     """A data root of 64 videos of 14 frames."""
     into, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    items = [{"id": f"{i:020}", "title": "标题", "asr": "", "ocr": [], "category_id": "0000"} for i in range(VIDEOS)]
+    items = [
+        {"id": f"{i:020}", "title": "标题", "asr": "", "ocr": [], "category_id": "0000"}
+        for i in range(VIDEOS)
+    ]
     (into / "annotations").mkdir()
     (into / "annotations" / "labeled.json").write_text(json.dumps(items))
     for item in items:
@@ -50,14 +57,21 @@ class Solution(Dataset):
 
     def __init__(self, paths: list[Path]):
         self.paths = paths
-        self.compose = T.Compose([T.Resize(256), T.CenterCrop(SIZE), T.ToTensor(), T.Normalize(LOOK.mean, LOOK.std)])
+        self.compose = T.Compose(
+            [T.Resize(256), T.CenterCrop(SIZE), T.ToTensor(), T.Normalize(LOOK.mean, LOOK.std)]
+        )
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, at: int) -> torch.Tensor:
         with zipfile.ZipFile(self.paths[at]) as archive:
-            return torch.stack([self.compose(Image.open(io.BytesIO(archive.read(name))).convert("RGB")) for name in archive.namelist()])
+            return torch.stack(
+                [
+                    self.compose(Image.open(io.BytesIO(archive.read(name))).convert("RGB"))
+                    for name in archive.namelist()
+                ]
+            )
 
 
 def sources(root: Path) -> list:
@@ -65,17 +79,22 @@ def sources(root: Path) -> list:
 
 
 def their_batches(root: Path, workers: int) -> Iterator[torch.Tensor]:
-    yield from DataLoader(Solution([source.path for source in sources(root)]), BATCH, num_workers=workers)
+    yield from DataLoader(
+        Solution([source.path for source in sources(root)]), BATCH, num_workers=workers
+    )
 
 
 def our_batches(root: Path, threads: int) -> Iterator[torch.Tensor]:
     listed = sources(root)
 
     def make(start: int) -> object:
-        read = [look_at(pictures(source, FRAMES, Findings()), LOOK, Findings()) for source in listed[start : start + BATCH]]
+        read = [
+            decode_frames(read_images(source, FRAMES, Findings()), LOOK, Findings())
+            for source in listed[start : start + BATCH]
+        ]
         return collate([""] * BATCH, [[0]] * BATCH, read)
 
-    yield from ahead(iter(range(0, VIDEOS, BATCH)), make, threads)
+    yield from prefetch(iter(range(0, VIDEOS, BATCH)), make, threads)
 
 
 def used(batches: Callable[[], Iterator]) -> None:
@@ -95,9 +114,12 @@ def test_first_epoch_the_solutions_way(benchmark, root):
 
 @pytest.fixture(scope="module")
 def views(root, tmp_path_factory) -> dict[str, View]:
-    prepared, _ = prepare(root, tmp_path_factory.mktemp("work"), WeChat2022(), folds=2)
+    prepared, _ = prepare_data(root, tmp_path_factory.mktemp("work"), WeChat2022(), folds=2)
     reader = TextReader(learn_tokenizer(["标题"] * 2), fields={"title": 8}, length=16)
-    return {store: open_view(prepared, Reading(reader, LOOK, FRAMES), "labeled", store=store) for store in ("jpeg", "raw")}
+    return {
+        store: open_view(prepared, InputSpec(reader, LOOK, FRAMES), "labeled", store=store)
+        for store in ("jpeg", "raw")
+    }
 
 
 @pytest.mark.benchmark(group=LATER, min_rounds=3)

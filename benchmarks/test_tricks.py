@@ -1,17 +1,26 @@
-"""EMA and FGM bookkeeping beside the solutions' loops, in one run. `pytest benchmarks --benchmark-enable -n 0`."""
+"""EMA and FGM bookkeeping beside the solutions' loops, in one run. `pytest benchmarks
+--benchmark-enable -n 0`.
+"""
 
 import pytest
 import torch
 from torch import nn
 
 from wbdc.train.tricks.ema import EMA
-from wbdc.train.tricks.fgm import nudged
+from wbdc.train.tricks.fgm import perturbed_weights
 
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
-    """About 50 million numbers in 200 weights, with a word table whose gradient touches 2,000 of 21,000 rows."""
-    made = nn.ModuleDict({"words": nn.Embedding(21_128, 768), "layers": nn.ModuleList(nn.Linear(768, 440) for _ in range(100))})
+    """About 50 million numbers in 200 weights, with a word table whose gradient touches 2,000 of
+    21,000 rows.
+    """
+    made = nn.ModuleDict(
+        {
+            "words": nn.Embedding(21_128, 768),
+            "layers": nn.ModuleList(nn.Linear(768, 440) for _ in range(100)),
+        }
+    )
     made["words"].weight.grad = torch.zeros_like(made["words"].weight)
     made["words"].weight.grad[torch.randperm(21_128)[:2000]] = 0.1
     return made
@@ -37,7 +46,7 @@ def test_ema_the_solutions_way(benchmark, network):
 @pytest.mark.benchmark(group="FGM, attack and restore")
 def test_fgm_ours(benchmark, network):
     def attack() -> None:
-        with nudged([network["words"].weight], 0.5):
+        with perturbed_weights([network["words"].weight], 0.5):
             pass
 
     benchmark(attack)

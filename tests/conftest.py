@@ -35,7 +35,9 @@ def real_data() -> Path:
 
 @pytest.fixture
 def small_root(tmp_path: Path) -> Path:
-    """A tiny data root in the contest's layout: 12 labelled, 4 unlabelled and 4 test videos with JPEG archives."""
+    """A tiny data root in the contest's layout: 12 labelled, 4 unlabelled and 4 test videos with
+    JPEG archives.
+    """
     return small.root(tmp_path / "data")
 
 
@@ -46,5 +48,7 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that start processes and train: a long one that came last would leave the other worker idle."""
+    """Begin with the files that start processes and train: a long one that came last would leave
+    the other worker idle.
+    """
     items.sort(key=lambda item: not {"cli", "submit"} & set(item.path.parts))

@@ -1,4 +1,6 @@
-"""Small data as the contest gives them: pictures of a few pixels, archives of a few frames, a root of twenty videos."""
+"""Small data as the contest gives them: pictures of a few pixels, archives of a few frames, a root
+of twenty videos.
+"""
 
 import contextlib
 import io
@@ -15,18 +17,26 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wbdc.core.look import Look
+from wbdc.core.image_transform import ImageTransform
 
-LOOK = Look(32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+LOOK = ImageTransform(32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 LABELS = ("0000", "0001", "0100", "0203")
 SPLITS = {"labeled": 12, "unlabeled": 4, "test": 4}
 
 
 def image(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
-    """Draw a smooth picture with some noise, as photos are: what resampling and JPEG treat gently and not so gently."""
+    """Draw a smooth picture with some noise, as photos are: what resampling and JPEG treat gently
+    and not so gently.
+    """
     random = np.random.default_rng([seed, width, height])
-    coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
-    return Image.fromarray((np.asarray(coarse) + random.normal(0, 12, (height, width, 3))).clip(0, 255).astype(np.uint8))
+    coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
+    return Image.fromarray(
+        (np.asarray(coarse) + random.normal(0, 12, (height, width, 3)))
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
 
 
 def encode(picture: Image.Image, form: str = "JPEG", **settings: object) -> bytes:
@@ -48,7 +58,11 @@ def numbers(rows: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
-def pack(path: Path, members: dict[str, bytes] | list[tuple[str, bytes]], method: int = zipfile.ZIP_STORED) -> Path:
+def pack(
+    path: Path,
+    members: dict[str, bytes] | list[tuple[str, bytes]],
+    method: int = zipfile.ZIP_STORED,
+) -> Path:
     """Write an archive, of equal members in equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", method) as archive:
@@ -63,8 +77,12 @@ def frames(encoded: list[bytes]) -> dict[str, bytes]:
 
 
 def ids(split: str) -> list[str]:
-    """Name the videos of a split: 20 digits, which overflow int64; the first of all begins with zeros."""
-    start = 10_000_000_000_000_000_000 * (1 + list(SPLITS).index(split) // 2) + 1000 * list(SPLITS).index(split)
+    """Name the videos of a split: 20 digits, which overflow int64; the first of all begins with
+    zeros.
+    """
+    start = 10_000_000_000_000_000_000 * (1 + list(SPLITS).index(split) // 2) + 1000 * list(
+        SPLITS
+    ).index(split)
     found = [str(start + 7 * i) for i in range(SPLITS[split])]
     return ["00000000000000000001", *found[1:]] if split == "labeled" else found
 
@@ -72,10 +90,19 @@ def ids(split: str) -> list[str]:
 def items(split: str) -> list[dict]:
     """Annotate a split."""
     rows = [
-        {"id": name, "title": f"标题 {i}", "asr": f"speech {i} 说话" * (i % 3), "ocr": [{"time": t, "text": f"字幕 {t // 2}"} for t in range(i % 5)]}
+        {
+            "id": name,
+            "title": f"标题 {i}",
+            "asr": f"speech {i} 说话" * (i % 3),
+            "ocr": [{"time": t, "text": f"字幕 {t // 2}"} for t in range(i % 5)],
+        }
         for i, name in enumerate(ids(split))
     ]
-    return [row | {"category_id": LABELS[i % len(LABELS)]} for i, row in enumerate(rows)] if split == "labeled" else rows
+    return (
+        [row | {"category_id": LABELS[i % len(LABELS)]} for i, row in enumerate(rows)]
+        if split == "labeled"
+        else rows
+    )
 
 
 def annotate(root: Path, split: str, rows: list[dict]) -> Path:
@@ -108,12 +135,17 @@ def features(into: Path, width: int = 6) -> Path:
     for number, split in enumerate(SPLITS):
         annotate(into, split, items(split))
         random = np.random.default_rng(number)
-        rows = {f"{name}.npy": numbers(random.normal(size=(i % 5, width)).astype(np.float16)) for i, name in enumerate(ids(split))}
+        rows = {
+            f"{name}.npy": numbers(random.normal(size=(i % 5, width)).astype(np.float16))
+            for i, name in enumerate(ids(split))
+        }
         pack(into / "zip_feats" / f"{split}.zip", rows)
     return into
 
 
-def python(script: str, *arguments: object, start: Callable = subprocess.run, **settings: object) -> subprocess.CompletedProcess | subprocess.Popen:
+def python(
+    script: str, *arguments: object, start: Callable = subprocess.run, **settings: object
+) -> subprocess.CompletedProcess | subprocess.Popen:
     """Run a script in a process of its own, to be killed or limited there."""
     settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | settings
     return start([sys.executable, "-c", script, *map(str, arguments)], **settings)

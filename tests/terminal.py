@@ -12,7 +12,9 @@ SEQUENCE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|(.)", re.DOTALL)
 
 
 def run_in_terminal(script: str, columns: int, rows: int = 50) -> str:
-    """Run a Python script with its three streams on a terminal of a size; return all that it wrote there."""
+    """Run a Python script with its three streams on a terminal of a size; return all that it wrote
+    there.
+    """
     handle, inner = os.openpty()
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
@@ -38,7 +40,9 @@ def run_in_terminal(script: str, columns: int, rows: int = 50) -> str:
 
 
 class Screen:
-    """What a terminal of a width shows. lines: now; frames: each time before a line is erased; wrapped: lines that were too long."""
+    """What a terminal of a width shows. lines: now; frames: each time before a line is erased;
+    wrapped: lines that were too long.
+    """
 
     def __init__(self, columns: int):
         self.columns, self.row, self.column = columns, 0, 0

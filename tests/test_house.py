@@ -14,11 +14,29 @@ from wbdc.prepare import engines
 from wbdc.train import objectives, tricks
 
 HOME = Path(wbdc.__file__).parent
-FLOORS = (("core",), ("competitions",), ("data", "nets"), ("serve",), ("prepare",), ("train",), ("ensemble",), ("submit",), ("report",), ("cli",))
+FLOORS = (
+    ("core",),
+    ("competitions",),
+    ("data", "nets"),
+    ("serve",),
+    ("prepare",),
+    ("train",),
+    ("ensemble",),
+    ("submit",),
+    ("report",),
+    ("cli",),
+)
 FLOOR = {folder: number for number, folders in enumerate(FLOORS) for folder in folders}
 SHIPPED = ("core", "competitions", "data", "nets", "serve")
 LEFT_AT_HOME = {"polars", "rich", "click", "sklearn"}
-PLUGS = {"competitions": competitions, "vision": vision, "fusion": fusion, "objectives": objectives, "tricks": tricks, "engines": engines}
+PLUGS = {
+    "competitions": competitions,
+    "vision": vision,
+    "fusion": fusion,
+    "objectives": objectives,
+    "tricks": tricks,
+    "engines": engines,
+}
 
 TREES = {path.relative_to(HOME): ast.parse(path.read_text()) for path in sorted(HOME.rglob("*.py"))}
 FILES = {str(path): (path, tree) for path, tree in TREES.items()}
@@ -26,13 +44,20 @@ every_file = pytest.mark.parametrize("name", FILES)
 
 
 def imports(path: Path, tree: ast.Module) -> Iterator[str]:
-    """Yield the dotted name of all that a file imports, wherever in it, modules and what is taken from them."""
+    """Yield the dotted name of all that a file imports, wherever in it, modules and what is taken
+    from them.
+    """
     package = ["wbdc", *path.parts[:-1]]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            home = ".".join([*(package[: len(package) - node.level + 1] if node.level else []), *([node.module] if node.module else [])])
+            home = ".".join(
+                [
+                    *(package[: len(package) - node.level + 1] if node.level else []),
+                    *([node.module] if node.module else []),
+                ]
+            )
             yield from (f"{home}.{alias.name}" for alias in node.names)
 
 
@@ -49,64 +74,94 @@ def test_imports_go_down_or_stay_inside_one_folder(name):
     for dotted in imports(path, tree):
         other = folder(dotted)
         if other and other != own:
-            assert FLOOR[other] < FLOOR[own], f"`{path}` reaches {'up' if FLOOR[other] > FLOOR[own] else 'across'} to `{dotted}`"
+            assert FLOOR[other] < FLOOR[own], (
+                f"`{path}` reaches {'up' if FLOOR[other] > FLOOR[own] else 'across'} to `{dotted}`"
+            )
 
 
 def test_every_folder_has_its_floor():
     assert {path.parts[0] for path in TREES if len(path.parts) > 1} <= set(FLOOR)
 
 
-@pytest.mark.parametrize("name", [name for name, (path, _) in FILES.items() if path.parts[0] in SHIPPED])
+@pytest.mark.parametrize(
+    "name", [name for name, (path, _) in FILES.items() if path.parts[0] in SHIPPED]
+)
 def test_what_is_shipped_needs_nothing_that_a_judge_lacks(name):
     for dotted in imports(*FILES[name]):
         assert dotted.split(".")[0] not in LEFT_AT_HOME, f"`{name}` is shipped and imports {dotted}"
 
 
-ALL_PLUGS = [(kind, name) for kind, home in PLUGS.items() for name in plug.names(home)]
+ALL_PLUGS = [(kind, name) for kind, home in PLUGS.items() for name in plug.plug_names(home)]
 
 
-@pytest.mark.parametrize("kind, name", ALL_PLUGS)
+@pytest.mark.parametrize(("kind", "name"), ALL_PLUGS)
 def test_a_plug_is_one_file_with_one_class_and_a_sentence(kind, name):
     home = PLUGS[kind]
     path = Path(home.__path__[0], f"{name}.py").relative_to(HOME)
-    found, tree = plug.find(home, name), TREES[path]
-    assert [c.name for c in tree.body if isinstance(c, ast.ClassDef)] == [found.__name__] and found.__bases__ == (home.Plug,), "one level: contract, plug"
+    found, tree = plug.find_plug(home, name), TREES[path]
+    assert [c.name for c in tree.body if isinstance(c, ast.ClassDef)] == [
+        found.__name__
+    ] and found.__bases__ == (home.Plug,), "one level: contract, plug"
     assert found.__name__.lower() == name.replace("_", ""), "the file name is the plug's name"
-    assert found.__doc__ and ast.get_docstring(tree).splitlines()[0].endswith((".", ")"))
-    for setting in plug.settings(found).values():
-        assert setting.annotation is not setting.empty, f"{kind} {name}: {setting.name} has no type, so nothing checks it"
+    assert found.__doc__
+    assert ast.get_docstring(tree).split("\n\n")[0].endswith((".", ")"))
+    for setting in plug.plug_settings(found).values():
+        assert setting.annotation is not setting.empty, (
+            f"{kind} {name}: {setting.name} has no type, so nothing checks it"
+        )
 
 
-@pytest.mark.parametrize("kind, name", ALL_PLUGS)
+@pytest.mark.parametrize(("kind", "name"), ALL_PLUGS)
 def test_plugs_never_lean_on_their_siblings(kind, name):
     home = PLUGS[kind]
     path = Path(home.__path__[0], f"{name}.py").relative_to(HOME)
-    siblings = {f"{home.__name__}.{other}" for other in plug.names(home) if other != name}
+    siblings = {f"{home.__name__}.{other}" for other in plug.plug_names(home) if other != name}
     for dotted in imports(path, TREES[path]):
-        assert not any(dotted == s or dotted.startswith(f"{s}.") for s in siblings), f"`{path}` leans on its sibling `{dotted}`"
+        assert not any(dotted == s or dotted.startswith(f"{s}.") for s in siblings), (
+            f"`{path}` leans on its sibling `{dotted}`"
+        )
 
 
 def called(node: ast.AST) -> str:
     return ast.unparse(node.func) if isinstance(node, ast.Call) else ""
 
 
-@pytest.mark.parametrize("name", [name for name, (path, _) in FILES.items() if path.parts[0] != "cli"])
+@pytest.mark.parametrize(
+    "name", [name for name, (path, _) in FILES.items() if path.parts[0] != "cli"]
+)
 def test_only_the_roof_prints(name):
     _, tree = FILES[name]
     for node in ast.walk(tree):
-        to_stderr = isinstance(node, ast.Call) and any(k.arg == "file" and ast.unparse(k.value) == "sys.stderr" for k in node.keywords)
+        to_stderr = isinstance(node, ast.Call) and any(
+            k.arg == "file" and ast.unparse(k.value) == "sys.stderr" for k in node.keywords
+        )
         prints = called(node) in ("print", "click.echo", "sys.stdout.write", "sys.stderr.write")
         answers = called(node) == "sys.stdout.write"  # to calls, one item each
-        assert not prints or (name == "serve/entry.py" and (to_stderr or answers)), f"`{name}` line {node.lineno} prints; return it, or tell it to the caller"
+        assert not prints or (name == "serve/entry.py" and (to_stderr or answers)), (
+            f"`{name}` line {node.lineno} prints; return it, or tell it to the caller"
+        )
 
 
 @every_file
 def test_trap_15_nothing_is_loaded_loosely_or_unpickled(name):
     path, tree = FILES[name]
     for dotted in imports(path, tree):
-        assert dotted.split(".")[0] not in ("pickle", "cPickle", "dill", "joblib", "marshal", "shelve"), f"`{name}` imports {dotted}"
+        assert dotted.split(".")[0] not in (
+            "pickle",
+            "cPickle",
+            "dill",
+            "joblib",
+            "marshal",
+            "shelve",
+        ), f"`{name}` imports {dotted}"
     for node in ast.walk(tree):
-        assert called(node) not in ("torch.load", "torch.save", "pickle.load", "pickle.loads", "eval"), f"`{name}` line {node.lineno}: {called(node)}"
+        assert called(node) not in (
+            "torch.load",
+            "torch.save",
+            "pickle.load",
+            "pickle.loads",
+            "eval",
+        ), f"`{name}` line {node.lineno}: {called(node)}"
         for keyword in node.keywords if isinstance(node, ast.Call) else ():
             loose = (keyword.arg, ast.unparse(keyword.value)) in (
                 ("strict", "False"),
@@ -114,8 +169,12 @@ def test_trap_15_nothing_is_loaded_loosely_or_unpickled(name):
                 ("weights_only", "False"),
                 ("trust_remote_code", "True"),
             )
-            assert not loose, f"`{name}` line {node.lineno}: {keyword.arg}={ast.unparse(keyword.value)}"
-        assert called(node) != "model.load_state_dict" or any(k.arg == "strict" for k in node.keywords), f"`{name}` line {node.lineno}: say strict=True"
+            assert not loose, (
+                f"`{name}` line {node.lineno}: {keyword.arg}={ast.unparse(keyword.value)}"
+            )
+        assert called(node) != "model.load_state_dict" or any(
+            k.arg == "strict" for k in node.keywords
+        ), f"`{name}` line {node.lineno}: say strict=True"
 
 
 NAMES_TO_AVOID = {"cfg", "config", "args", "opt", "utils", "helpers", "common", "manager", "base"}
@@ -127,9 +186,15 @@ def test_no_settings_object_travels_and_no_file_is_a_drawer(name):
     assert path.stem not in NAMES_TO_AVOID
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            given = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
-            allowed = {"args"} if (path.parts[0], node.name) == ("cli", "resolve_command") else set()  # click's own name
-            assert not NAMES_TO_AVOID - allowed & set(given), f"`{name}` line {node.lineno}: {node.name} takes {given}"
+            given = [
+                a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+            ]
+            allowed = (
+                {"args"} if (path.parts[0], node.name) == ("cli", "resolve_command") else set()
+            )  # click's own name
+            assert not NAMES_TO_AVOID - allowed & set(given), (
+                f"`{name}` line {node.lineno}: {node.name} takes {given}"
+            )
 
 
 def public(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.ClassDef | None]]:
@@ -138,22 +203,49 @@ def public(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.ClassDef | None]]:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
             yield node, None
             if isinstance(node, ast.ClassDef):
-                yield from ((m, node) for m in node.body if isinstance(m, ast.FunctionDef) and (not m.name.startswith("_") or m.name == "__init__"))
+                yield from (
+                    (m, node)
+                    for m in node.body
+                    if isinstance(m, ast.FunctionDef)
+                    and (not m.name.startswith("_") or m.name == "__init__")
+                )
 
 
 @every_file
 def test_public_names_are_typed_and_explained(name):
     path, tree = FILES[name]
-    assert ast.get_docstring(tree), f"`{name}` has no docstring: one sentence that a competitor understands"
+    assert ast.get_docstring(tree), (
+        f"`{name}` has no docstring: one sentence that a competitor understands"
+    )
     for node, within in public(tree):
         where = f"`{name}` line {node.lineno}: {node.name}"
         if isinstance(node, ast.FunctionDef):
-            arguments = [a for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg) if a]
-            bare = [a.arg for a in arguments if a.annotation is None and not (within and a.arg in ("self", "cls"))]
+            arguments = [
+                a
+                for a in (
+                    *node.args.posonlyargs,
+                    *node.args.args,
+                    *node.args.kwonlyargs,
+                    node.args.vararg,
+                    node.args.kwarg,
+                )
+                if a
+            ]
+            bare = [
+                a.arg
+                for a in arguments
+                if a.annotation is None and not (within and a.arg in ("self", "cls"))
+            ]
             assert not bare, f"{where} takes {', '.join(bare)} without a type"
-            assert node.returns or node.name == "__init__", f"{where} returns something without a type"
-        inherits = within is not None and bool(within.bases)  # a method of a contract is explained there
-        assert ast.get_docstring(node) or inherits or getattr(node, "name", "") == "__init__", f"{where} has no docstring"
+            assert node.returns or node.name == "__init__", (
+                f"{where} returns something without a type"
+            )
+        inherits = within is not None and bool(
+            within.bases
+        )  # a method of a contract is explained there
+        assert ast.get_docstring(node) or inherits or getattr(node, "name", "") == "__init__", (
+            f"{where} has no docstring"
+        )
 
 
 @every_file
@@ -162,17 +254,28 @@ def test_no_exception_is_swallowed_whole(name):
         if isinstance(node, ast.ExceptHandler):
             broad = node.type is None or ast.unparse(node.type) in ("Exception", "BaseException")
             silent = all(isinstance(s, (ast.Pass, ast.Continue)) for s in node.body)
-            assert not (broad and not any(isinstance(n, ast.Raise) for n in ast.walk(node))) and not (broad and silent), (
-                f"`{name}` line {node.lineno} swallows everything"
-            )
+            assert not (
+                broad and not any(isinstance(n, ast.Raise) for n in ast.walk(node))
+            ) and not (broad and silent), f"`{name}` line {node.lineno} swallows everything"
 
 
-CONTEST_WORDS = ("lv1_micro", "category_id", "annotations/", "zip_frames", "zip_feats", '"asr"', '"ocr"')
+CONTEST_WORDS = (
+    "lv1_micro",
+    "category_id",
+    "annotations/",
+    "zip_frames",
+    "zip_feats",
+    '"asr"',
+    '"ocr"',
+)
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in FILES if not n.startswith(("competitions/", "prepare/demo"))]  # the demo makes data of that contest
-)  # fmt: skip
+    "name",
+    [
+        n for n in FILES if not n.startswith(("competitions/", "prepare/demo"))
+    ],  # the demo makes data of that contest
+)
 def test_only_a_contest_knows_its_files_fields_and_scores(name):
     text = (HOME / name).read_text(encoding="utf-8")
     assert not [word for word in CONTEST_WORDS if word in text], f"`{name}` knows a contest"
@@ -180,6 +283,9 @@ def test_only_a_contest_knows_its_files_fields_and_scores(name):
 
 def test_assertions_of_this_file_can_fail():
     """A floor test that sees no imports would pass for ever."""
-    path, tree = Path("core/x.py"), ast.parse("from wbdc.serve.engine import Engine\nimport polars\nfrom ..train import fit")
+    path, tree = (
+        Path("core/x.py"),
+        ast.parse("from wbdc.serve.engine import Engine\nimport polars\nfrom ..train import fit"),
+    )
     assert list(imports(path, tree)) == ["wbdc.serve.engine.Engine", "polars", "wbdc.train.fit"]
     assert [folder(d) for d in imports(path, tree)] == ["serve", None, "train"]

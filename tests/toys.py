@@ -1,4 +1,6 @@
-"""Toys: the smallest models and batches on which a property can be seen. D = 16, two layers, pictures of 32 pixels."""
+"""Toys: the smallest models and batches on which a property can be seen. D = 16, two layers,
+pictures of 32 pixels.
+"""
 
 import json
 import shutil
@@ -15,11 +17,11 @@ from wbdc.cli import main
 from wbdc.core import plug
 from wbdc.core.batch import Batch
 from wbdc.core.files import publish_json
-from wbdc.data.feed import collate
+from wbdc.data.loader import collate
 from wbdc.data.text import learn_tokenizer
 from wbdc.nets import fusion as fusions
 from wbdc.nets import vision as visions
-from wbdc.nets.model import VideoClassifier, build
+from wbdc.nets.model import VideoClassifier, build_model
 
 torch.set_num_threads(1)
 
@@ -37,38 +39,66 @@ TRUNK = {
     "attention_probs_dropout_prob": 0.0,
 }
 LOOK = {"size": 32, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "interpolation": "bilinear"}
-VIT = {"embed_dim": 8, "vision_cfg": {"layers": 1, "width": 16, "head_width": 8, "patch_size": 16, "image_size": 32}}
+VIT = {
+    "embed_dim": 8,
+    "vision_cfg": {"layers": 1, "width": 16, "head_width": 8, "patch_size": 16, "image_size": 32},
+}
 
-# the settings under which every plug of the two folders is tried; a new plug adds a line here, or a test says so
-FUSIONS = {"single_stream": {}, "dual_stream": {"heads": 2, "dropout": 0.0}, "cross_attention": {"heads": 2, "dropout": 0.0}}
-VISIONS = {"clip": {"architecture": VIT, "look": LOOK}, "timm": {"model": "test_resnet", "pretrained": False, "size": 32}, "features": {"dim": 12}}
-PAIRS = [(f, v) for f in plug.names(fusions) for v in plug.names(visions)]
+# the settings under which every plug of the two folders is tried; a new plug adds a line here, or a
+# test says so
+FUSIONS = {
+    "single_stream": {},
+    "dual_stream": {"heads": 2, "dropout": 0.0},
+    "cross_attention": {"heads": 2, "dropout": 0.0},
+}
+VISIONS = {
+    "clip": {"architecture": VIT, "look": LOOK},
+    "timm": {"model": "test_resnet", "pretrained": False, "size": 32},
+    "features": {"dim": 12},
+}
+PAIRS = [(f, v) for f in plug.plug_names(fusions) for v in plug.plug_names(visions)]
 
 
 def blueprint(fusion: str = "dual_stream", vision: str = "clip", **settings: object) -> dict:
     """Describe a toy model. settings: of the vision plug, over those above."""
-    tables = {"vision": {"use": vision, **VISIONS[vision], **settings}, "fusion": {"use": fusion, **FUSIONS[fusion]}}
+    tables = {
+        "vision": {"use": vision, **VISIONS[vision], **settings},
+        "fusion": {"use": fusion, **FUSIONS[fusion]},
+    }
     return {"trunk": TRUNK, **tables, "classes": CLASSES, "special": SPECIAL}
 
 
-def model(fusion: str = "dual_stream", vision: str = "clip", seed: int = 0, **settings: object) -> VideoClassifier:
+def model(
+    fusion: str = "dual_stream", vision: str = "clip", seed: int = 0, **settings: object
+) -> VideoClassifier:
     """Build a toy model, in evaluation mode."""
     torch.manual_seed(seed)
-    return build(blueprint(fusion, vision, **settings)).eval()
+    return build_model(blueprint(fusion, vision, **settings)).eval()
 
 
-def videos(shown: tuple[int, ...] = (3, 0, 4, 1, 2, 4), vision: str = "clip", seed: int = 1) -> tuple[list, list, list]:
-    """Make videos of `shown` frames each: ids, token ids (the last but one video has no words), frames."""
+def videos(
+    shown: tuple[int, ...] = (3, 0, 4, 1, 2, 4), vision: str = "clip", seed: int = 1
+) -> tuple[list, list, list]:
+    """Make videos of `shown` frames each: ids, token ids (the last but one video has no words),
+    frames.
+    """
     random = np.random.default_rng(seed)
     text = [[2, *random.integers(5, WORDS, 3 + 2 * i).tolist(), 3] for i in range(len(shown))]
     if len(shown) > 1:
         text[-2] = [2, 3, 3, 3]
     shape = (VISIONS["features"]["dim"],) if vision == "features" else (3, 32, 32)
-    frames = [random.integers(0, 256, (n, *shape)).astype(np.float16 if vision == "features" else np.uint8) for n in shown]
+    frames = [
+        random.integers(0, 256, (n, *shape)).astype(
+            np.float16 if vision == "features" else np.uint8
+        )
+        for n in shown
+    ]
     return [f"v{i}" for i in range(len(shown))], text, frames
 
 
-def batch(shown: tuple[int, ...] = (3, 0, 4, 1, 2, 4), vision: str = "clip", seed: int = 1) -> Batch:
+def batch(
+    shown: tuple[int, ...] = (3, 0, 4, 1, 2, 4), vision: str = "clip", seed: int = 1
+) -> Batch:
     """Collate `videos`, with labels."""
     ids, text, frames = videos(shown, vision, seed)
     return collate(ids, text, frames, np.random.default_rng(seed).integers(0, CLASSES, len(ids)))
@@ -78,25 +108,51 @@ def pad(b: Batch, words: int, frames: int, seed: int = 9) -> Batch:
     """Widen both rows and fill every place that is not real with noise."""
     torch.manual_seed(seed)
     more = lambda t, n: torch.cat([t, t.new_zeros(len(t), n, *t.shape[2:])], 1)  # noqa: E731
-    text, text_mask, shown, frame_mask = more(b.text, words), more(b.text_mask, words), more(b.frames, frames), more(b.frame_mask, frames)
+    text, text_mask, shown, frame_mask = (
+        more(b.text, words),
+        more(b.text_mask, words),
+        more(b.frames, frames),
+        more(b.frame_mask, frames),
+    )
     noise = torch.randint(0, 255, shown.shape).to(shown.dtype)
     real = frame_mask.view(*frame_mask.shape, *[1] * (shown.dim() - 2))
     return replace(
-        b, text=torch.where(text_mask, text, torch.randint_like(text, 5, WORDS)), text_mask=text_mask, frames=torch.where(real, shown, noise), frame_mask=frame_mask
-    )  # fmt: skip
+        b,
+        text=torch.where(text_mask, text, torch.randint_like(text, 5, WORDS)),
+        text_mask=text_mask,
+        frames=torch.where(real, shown, noise),
+        frame_mask=frame_mask,
+    )
 
 
 TEXT = {"fields": {"title": 12, "asr": 8}, "length": 30}
 LEAVES = [f"000{i}" for i in range(CLASSES)]
 
 
-def member(folder: Path, model: VideoClassifier, fusion: str = "dual_stream", *, batch: int = 8, without: str | None = None, classes: list[str] = LEAVES) -> Path:
+def member(
+    folder: Path,
+    model: VideoClassifier,
+    fusion: str = "dual_stream",
+    *,
+    batch: int = 8,
+    without: str | None = None,
+    classes: list[str] = LEAVES,
+) -> Path:
     """Write the folder of a trained model, as a fold of a run holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(model.state_dict(), folder / "model.safetensors")
-    learn_tokenizer(["标题字幕说话一二三" * 3], least=1, most=WORDS).save(str(folder / "tokenizer.json"))
-    facts = {"classes": classes, "text": TEXT | {"fields": list(TEXT["fields"].items())}, "without": without, "serve": {"batch": batch, "precision": "fp32"}}
-    publish_json(folder / "model.json", {"blueprint": model.blueprint(blueprint(fusion)["fusion"]), **facts})
+    learn_tokenizer(["标题字幕说话一二三" * 3], least=1, most=WORDS).save(
+        str(folder / "tokenizer.json")
+    )
+    facts = {
+        "classes": classes,
+        "text": TEXT | {"fields": list(TEXT["fields"].items())},
+        "without": without,
+        "serve": {"batch": batch, "precision": "fp32"},
+    }
+    publish_json(
+        folder / "model.json", {"blueprint": model.blueprint(blueprint(fusion)["fusion"]), **facts}
+    )
     return folder
 
 
@@ -164,12 +220,12 @@ def told(*words: object) -> dict:
 @pytest.fixture(scope="session")
 def data(tmp_path_factory) -> Path:
     """Sixty made-up videos in the contest's layout."""
-    from wbdc.prepare.demo import make
+    from wbdc.prepare.demo.generate import generate_contest
 
     into = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda handle: None)
-        make(into, videos=60)
+        generate_contest(into, videos=60)
     return into / "data"
 
 
@@ -198,4 +254,7 @@ def fresh(ready, tmp_path) -> Path:
 
 def bits(run: Path) -> dict[str, bytes]:
     """Read the files of fold 0 that must not depend on how the training went along."""
-    return {name: (run / "fold-0" / name).read_bytes() for name in ("model.safetensors", "oof.parquet", "model.json", "kit.json", "tokenizer.json")}
+    return {
+        name: (run / "fold-0" / name).read_bytes()
+        for name in ("model.safetensors", "oof.parquet", "model.json", "kit.json", "tokenizer.json")
+    }

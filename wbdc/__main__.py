@@ -1,10 +1,13 @@
-"""`python -m wbdc` is `wbdc`. A stop signal ends it with exit code 11 from the first moment, while it still imports."""
+"""`python -m wbdc` is `wbdc`. A stop signal ends it with exit code 11 from the first moment, while
+it still imports.
+"""
 
 import os
 import signal
 from types import FrameType
 
-STOPPED = "stopped; the same command goes on from what is finished"  # as in wbdc.cli, which is not imported yet
+# as in wbdc.cli, which is not imported yet
+STOPPED = "stopped; the same command goes on from what is finished"
 STOPPED_CODE = 11  # wbdc.core.errors.Stopped
 
 

@@ -1,4 +1,6 @@
-"""wbdc ensemble with a limit: members are measured, the best that fits is kept, and it is served as it was chosen."""
+"""wbdc ensemble with a limit: members are measured, the best that fits is kept, and it is served as
+it was chosen.
+"""
 
 import json
 import shlex
@@ -12,15 +14,15 @@ import torch
 import toys
 
 from wbdc.cli import main
-from wbdc.core.files import SEAL, read_json, seal
-from wbdc.ensemble.cost import starting
+from wbdc.core.files import SEAL_FILE, read_json, seal_folder
+from wbdc.ensemble.budget.cost import measure_start
 
 
 def reseal_folder(folder: Path) -> None:
     """Make a changed folder look as if it had been written so."""
-    facts = read_json(folder / SEAL)
-    (folder / SEAL).unlink()
-    seal(folder, facts)
+    facts = read_json(folder / SEAL_FILE)
+    (folder / SEAL_FILE).unlink()
+    seal_folder(folder, facts)
 
 
 @pytest.fixture(scope="module")
@@ -28,129 +30,287 @@ def work(ready, kit, tmp_path_factory) -> Path:
     """Two runs of two folds each."""
     work = shutil.copytree(ready, tmp_path_factory.mktemp("budget") / "work")
     for changes in ((), ("--set", 'fusion.use="cross_attention"', "--set", "fusion.heads=2")):
-        toys.told("train", "--kit", kit, "--fold", "0,1", "--work", work, "--threads", 1, "--set", "train.epochs=1", *changes)
+        toys.told(
+            "train",
+            "--kit",
+            kit,
+            "--fold",
+            "0,1",
+            "--work",
+            work,
+            "--threads",
+            1,
+            "--set",
+            "train.epochs=1",
+            *changes,
+        )
     return work
 
 
 @pytest.fixture(autouse=True)
 def quick_start(monkeypatch):
     """Do not start another Python to see how long that takes; `test_starting_takes_time` does."""
-    monkeypatch.setattr("wbdc.ensemble.within.starting", lambda: 0.5)
+    monkeypatch.setattr("wbdc.ensemble.budget.budget_search.measure_start", lambda: 0.5)
 
 
 def test_starting_takes_time():
-    assert 0.1 < starting() < 100
+    assert 0.1 < measure_start() < 100
 
 
 def test_the_best_that_fits_is_kept_and_served_as_it_was_chosen(work, tmp_path):
-    told = toys.told("ensemble", "--work", work, "--limit", 1e6, "--frames", "1,9", "--draws", 100, "--name", "wide")
+    told = toys.told(
+        "ensemble",
+        "--work",
+        work,
+        "--limit",
+        1e6,
+        "--frames",
+        "1,9",
+        "--draws",
+        100,
+        "--name",
+        "wide",
+    )
     budget = told["budget"]
-    names = {name for choice in budget["frontier"] for name in choice["members"]} | {d["name"] for d in budget["dropped"]}
+    names = {name for choice in budget["frontier"] for name in choice["members"]} | {
+        d["name"] for d in budget["dropped"]
+    }
     runs = {p.name for p in (work / "runs").iterdir() if "pretrain" not in p.name}
-    assert names == {f"{run}{form}" for run in runs for form in ("", " frames=1")}, "9 frames are no less than 2"
-    assert budget["chosen"] == budget["frontier"][-1] and list(told["members"]) == budget["chosen"]["members"]
-    assert told["ensemble"]["score"]["mean"] == budget["chosen"]["score"] and all(d["seconds"] == pytest.approx(d["seconds"]) for d in budget["dropped"])
-    assert sum(m["weight"] for m in read_json(work / "ensembles" / "wide" / "blend.json")["members"]) == pytest.approx(1)
-    command = shlex.split(read_json(work / "ensembles" / "wide" / SEAL)["command"])
+    assert names == {f"{run}{form}" for run in runs for form in ("", " frames=1")}, (
+        "9 frames are no less than 2"
+    )
+    assert budget["chosen"] == budget["frontier"][-1]
+    assert list(told["members"]) == budget["chosen"]["members"]
+    assert told["ensemble"]["score"]["mean"] == budget["chosen"]["score"]
+    assert all(d["seconds"] == pytest.approx(d["seconds"]) for d in budget["dropped"])
+    assert sum(
+        m["weight"] for m in read_json(work / "ensembles" / "wide" / "blend.json")["members"]
+    ) == pytest.approx(1)
+    command = shlex.split(read_json(work / "ensembles" / "wide" / SEAL_FILE)["command"])
     with main.get_command(None, "ensemble").make_context("ensemble", command[2:]) as context:
-        options = {"name": "wide", "limit": 1e6, "items": budget["items"], "frames": "1,9", "length": None, "precision": None, "draws": 100}
-        assert {name: context.params[name] for name in options} == options and set(context.params["runs"]) == runs
-    assert toys.told("predict", "--work", work, "--ensemble", "wide", "--out", tmp_path / "r.csv", "--threads", 1)["videos"] > 0
+        options = {
+            "name": "wide",
+            "limit": 1e6,
+            "items": budget["items"],
+            "frames": "1,9",
+            "length": None,
+            "precision": None,
+            "draws": 100,
+        }
+        assert {name: context.params[name] for name in options} == options
+        assert set(context.params["runs"]) == runs
+    assert (
+        toys.told(
+            "predict",
+            "--work",
+            work,
+            "--ensemble",
+            "wide",
+            "--out",
+            tmp_path / "r.csv",
+            "--threads",
+            1,
+        )["videos"]
+        > 0
+    )
 
 
 def test_a_form_with_fewer_frames_is_packed_as_it_was_judged(work, tmp_path):
-    """The out-of-fold answers of the form are those that the engine gives with so many frames, and the package holds the number."""
-    toys.told("ensemble", "--work", work, "--limit", 1e6, "--frames", "1", "--draws", 100, "--name", "one")
+    """The out-of-fold answers of the form are those that the engine gives with so many frames, and
+    the package holds the number.
+    """
+    toys.told(
+        "ensemble", "--work", work, "--limit", 1e6, "--frames", "1", "--draws", 100, "--name", "one"
+    )
     run = next(p for p in sorted((work / "runs").iterdir()) if (p / "served").is_dir())
     kept = pl.read_parquet(run / "served" / "frames=1" / "fold-0.parquet")
     learned = pl.read_parquet(run / "fold-0" / "oof.parquet")
-    assert kept["id"].to_list() == learned["id"].to_list() and not np.allclose(kept["p"].to_numpy(), learned["p"].to_numpy(), atol=1e-5)
+    assert kept["id"].to_list() == learned["id"].to_list()
+    assert not np.allclose(kept["p"].to_numpy(), learned["p"].to_numpy(), atol=1e-5)
     blend = work / "ensembles" / "one" / "blend.json"
     members = read_json(blend)["members"]
-    blend.write_text(json.dumps(read_json(blend) | {"members": [m | {"serve": {"frames": 1}} for m in members]}))
+    blend.write_text(
+        json.dumps(read_json(blend) | {"members": [m | {"serve": {"frames": 1}} for m in members]})
+    )
     reseal_folder(blend.parent)
     told = toys.told("submit", "--work", work, "--ensemble", "one", "--into", tmp_path / "packed")
-    assert told["proved"]["equal"] and all(m["serve"] == {"frames": 1} for m in read_json(tmp_path / "packed" / "blend.json")["members"])
+    assert told["proved"]["equal"]
+    assert all(
+        m["serve"] == {"frames": 1}
+        for m in read_json(tmp_path / "packed" / "blend.json")["members"]
+    )
 
 
 def test_when_nothing_fits_single_folds_are_tried_and_then_it_is_said(work):
     result = toys.wbdc("ensemble", "--work", work, "--limit", 0.01, "--draws", 100)
-    assert result.exit_code == 5 and "trying single folds" in result.stderr and "needs" in result.stderr.splitlines()[-1]
+    assert result.exit_code == 5
+    assert "trying single folds" in result.stderr
+    assert "needs" in result.stderr.splitlines()[-1]
 
 
 def test_the_seconds_grow_with_the_items(work):
-    few, many = (toys.told("ensemble", "--work", work, "--limit", 1e9, "--items", n, "--draws", 100)["budget"]["frontier"][0]["seconds"] for n in (100, 1_000_000))
+    few, many = (
+        toys.told("ensemble", "--work", work, "--limit", 1e9, "--items", n, "--draws", 100)[
+            "budget"
+        ]["frontier"][0]["seconds"]
+        for n in (100, 1_000_000)
+    )
     assert many > 100 * few
 
 
 @pytest.mark.parametrize(
-    "words, says",
-    [(("--limit", 5, "--qps", 5), "twice"), (("--frames", "4"), "belong to a limit"), (("--limit", 5, "--frames", "4,x"), "'x' is no number of 1 or more")],
+    ("words", "says"),
+    [
+        (("--limit", 5, "--qps", 5), "twice"),
+        (("--frames", "4"), "belong to a limit"),
+        (("--limit", 5, "--frames", "4,x"), "'x' is no number of 1 or more"),
+    ],
 )
 def test_options_that_do_not_fit_are_refused(work, words, says):
     result = toys.wbdc("ensemble", "--work", work, *words)
-    assert result.exit_code == 2 and says in result.stderr
+    assert result.exit_code == 2
+    assert says in result.stderr
 
 
 def test_lifts_that_help_are_served_and_packed(work, tmp_path, monkeypatch):
-    """Of two folds no lifts can be judged, and that is said; with lifts in the blend both the tree and the package answer by them."""
+    """Of two folds no lifts can be judged, and that is said; with lifts in the blend both the tree
+    and the package answer by them.
+    """
     plain = toys.told("ensemble", "--work", work, "--draws", 100, "--name", "plain")
-    assert not plain["priors"]["used"] and "3 folds" in plain["priors"]["why"]
-    assert toys.told("ensemble", "--work", work, "--draws", 100, "--name", "none", "--no-priors")["priors"] == {"used": False, "why": "not asked for"}
+    assert not plain["priors"]["used"]
+    assert "3 folds" in plain["priors"]["why"]
+    assert toys.told("ensemble", "--work", work, "--draws", 100, "--name", "none", "--no-priors")[
+        "priors"
+    ] == {"used": False, "why": "not asked for"}
     count = len(read_json(next((work / "runs").glob("*/fold-0/model.json")))["classes"])
     lifts = dict.fromkeys(map(str, range(count)), 1.0) | {"0": 1e6}
-    monkeypatch.setattr("wbdc.ensemble.store.judge_priors", lambda *given, **settings: {"used": True, "lifts": lifts})
+    monkeypatch.setattr(
+        "wbdc.ensemble.ensembles.judge_priors",
+        lambda *given, **settings: {"used": True, "lifts": lifts},
+    )
     toys.told("ensemble", "--work", work, "--draws", 100, "--name", "lifted")
-    assert toys.told("submit", "--work", work, "--ensemble", "lifted", "--into", tmp_path / "packed")["proved"]["equal"]
+    assert toys.told(
+        "submit", "--work", work, "--ensemble", "lifted", "--into", tmp_path / "packed"
+    )["proved"]["equal"]
     assert read_json(tmp_path / "packed" / "blend.json")["lifts"] == list(lifts.values())
-    toys.told("predict", "--work", work, "--ensemble", "lifted", "--out", tmp_path / "r.csv", "--threads", 1)
+    toys.told(
+        "predict",
+        "--work",
+        work,
+        "--ensemble",
+        "lifted",
+        "--out",
+        tmp_path / "r.csv",
+        "--threads",
+        1,
+    )
     assert len({line.split(",")[1] for line in (tmp_path / "r.csv").read_text().split()}) == 1
 
 
-def test_a_single_fold_that_fits_is_trained_again_with_all_that_its_score_used(work, tmp_path, monkeypatch):
-    """Whole runs cost two folds: with a limit between one and two, one fold is kept, the same for all, and train.sh trains both."""
-    monkeypatch.setattr("wbdc.ensemble.cost._timed", lambda engine, videos: {"read": 0.0, "look": 0.001, "fuse": 0.0})
-    told = toys.told("ensemble", "--work", work, "--limit", 75, "--items", 50_000, "--draws", 100, "--name", "single")
+def test_a_single_fold_that_fits_is_trained_again_with_all_that_its_score_used(
+    work, tmp_path, monkeypatch
+):
+    """Whole runs cost two folds: with a limit between one and two, one fold is kept, the same for
+    all, and train.sh trains both.
+    """
+    monkeypatch.setattr(
+        "wbdc.ensemble.budget.cost._timed",
+        lambda engine, videos: {"read": 0.0, "look": 0.001, "fuse": 0.0},
+    )
+    told = toys.told(
+        "ensemble",
+        "--work",
+        work,
+        "--limit",
+        75,
+        "--items",
+        50_000,
+        "--draws",
+        100,
+        "--name",
+        "single",
+    )
     (member,) = told["members"]
-    assert member.endswith(" fold=0") and told["folds"] == ["0", "1"]
+    assert member.endswith(" fold=0")
+    assert told["folds"] == ["0", "1"]
     toys.told("submit", "--work", work, "--ensemble", "single", "--into", tmp_path / "p")
     script = (tmp_path / "p" / "train.sh").read_text()
-    assert "--fold 0,1" in script and f"--run '{member}'" in script and "--draws 100" in script
-    assert list(toys.told("ensemble", "--work", work, "--run", member, "--draws", 100)["members"]) == [member]
+    assert "--fold 0,1" in script
+    assert f"--run '{member}'" in script
+    assert "--draws 100" in script
+    assert list(
+        toys.told("ensemble", "--work", work, "--run", member, "--draws", 100)["members"]
+    ) == [member]
 
 
 def test_a_run_that_saw_everything_is_packed_and_trained_again_as_it_is(ready, kit, tmp_path):
     work = shutil.copytree(ready, tmp_path / "work")
-    run = toys.told("train", "--kit", kit, "--fold", "all", "--work", work, "--threads", 1, "--set", "train.epochs=1", "--set", "train.batch=5")["run"]
+    run = toys.told(
+        "train",
+        "--kit",
+        kit,
+        "--fold",
+        "all",
+        "--work",
+        work,
+        "--threads",
+        1,
+        "--set",
+        "train.epochs=1",
+        "--set",
+        "train.batch=5",
+    )["run"]
     toys.told("submit", "--work", work, "--run", run, "--into", tmp_path / "p")
     script = (tmp_path / "p" / "train.sh").read_text()
-    assert "--fold all" in script and f"wbdc submit --work \"$WORK\" --run {run}" in script and "wbdc ensemble" not in script
+    assert "--fold all" in script
+    assert f'wbdc submit --work "$WORK" --run {run}' in script
+    assert "wbdc ensemble" not in script
     result = toys.wbdc("ensemble", "--work", work, "--run", f"{run} frames=1")
-    assert result.exit_code == 2 and "held out no video" in result.stderr
+    assert result.exit_code == 2
+    assert "held out no video" in result.stderr
 
 
 @pytest.mark.parametrize(
-    "form, says",
-    [("", "no run called ''"), ("{run} frames=2", "a number under the 2"), ("{run} length=4096", "a number under the 32"), ("{run} frame=1", "did you mean 'frames'"),
-     ("{run} frames=x", "a number under"), ("{run} fold=7", "the finished folds are 0, 1")],
-)  # fmt: skip
+    ("form", "says"),
+    [
+        ("", "no run called ''"),
+        ("{run} frames=2", "a number under the 2"),
+        ("{run} length=4096", "a number under the 32"),
+        ("{run} frame=1", "did you mean 'frames'"),
+        ("{run} frames=x", "a number under"),
+        ("{run} fold=7", "the finished folds are 0, 1"),
+    ],
+)
 def test_forms_that_cannot_be_served_are_refused(work, form, says):
-    run = next(p.name for p in sorted((work / "runs").iterdir()) if (p / "fold-1" / "DONE.json").is_file() and not (p / "fold-2").exists())
+    run = next(
+        p.name
+        for p in sorted((work / "runs").iterdir())
+        if (p / "fold-1" / "DONE.json").is_file() and not (p / "fold-2").exists()
+    )
     result = toys.wbdc("ensemble", "--work", work, "--run", form.format(run=run))
     assert result.exit_code == 2 and says in result.stderr, result.stderr
     both = toys.wbdc("ensemble", "--work", work, "--run", run, "--run", f"{run} frames=1")
-    assert both.exit_code == 2 and "in several forms" in both.stderr
+    assert both.exit_code == 2
+    assert "in several forms" in both.stderr
 
 
-def test_dropped_members_are_reported_and_neither_packed_nor_trained_again(work, tmp_path, monkeypatch):
-    """The best run alone is taken, and the others are dropped. The command in train.sh remakes the blend, weights and score included."""
+def test_dropped_members_are_reported_and_neither_packed_nor_trained_again(
+    work, tmp_path, monkeypatch
+):
+    """The best run alone is taken, and the others are dropped. The command in train.sh remakes the
+    blend, weights and score included.
+    """
     trials = {"equal": -2.0, "best member": -1.0}
-    monkeypatch.setattr("wbdc.ensemble.blend_weights.choose_method", lambda given: ("best member", trials) if len(given) > 1 else ("equal", {}))
+    monkeypatch.setattr(
+        "wbdc.ensemble.blend_weights.choose_method",
+        lambda given: ("best member", trials) if len(given) > 1 else ("equal", {}),
+    )
     words = ("ensemble", "--work", work, "--draws", 100, "--name", "two")
     told = toys.told(*words)
     dropped = {one["name"] for one in told["dropped"]}
     (kept,) = {name.split()[0] for name, weight in told["weights"].items() if weight > 0}
-    assert dropped and set(told["members"]) == {kept, *dropped}
+    assert dropped
+    assert set(told["members"]) == {kept, *dropped}
     said = toys.wbdc(*words).stdout
     assert all(f"Dropped {name}: its weight is under" in said for name in dropped)
     members = read_json(work / "ensembles" / "two" / "blend.json")["members"]
@@ -158,46 +318,97 @@ def test_dropped_members_are_reported_and_neither_packed_nor_trained_again(work,
 
     toys.told("submit", "--work", work, "--ensemble", "two", "--into", tmp_path / "p")
     script = (tmp_path / "p" / "train.sh").read_text()
-    assert f"--run {kept}" in script.replace("'", "") and not any(name in script for name in dropped) and "--folds 0" not in script
-    remade = toys.told("ensemble", "--work", work, "--run", kept, "--draws", 100, "--name", "remade")
+    assert f"--run {kept}" in script.replace("'", "")
+    assert not any(name in script for name in dropped)
+    assert "--folds 0" not in script
+    remade = toys.told(
+        "ensemble", "--work", work, "--run", kept, "--draws", 100, "--name", "remade"
+    )
     assert read_json(work / "ensembles" / "remade" / "blend.json")["members"] == members
     assert remade["ensemble"]["score"]["mean"] == told["kept_score"]
 
 
 def test_an_ensemble_learns_on_the_folds_that_are_given(work):
-    told = toys.told("ensemble", "--work", work, "--folds", "0,1", "--draws", 100, "--name", "folds")
+    told = toys.told(
+        "ensemble", "--work", work, "--folds", "0,1", "--draws", 100, "--name", "folds"
+    )
     run = next(iter(told["members"]))
     assert told["folds"] == ["0", "1"]
-    assert toys.told("ensemble", "--work", work, "--run", run, "--folds", "1", "--draws", 100, "--name", "folds")["folds"] == ["1"]
-    for given, says in ((("--folds", "2"), "not every run has fold 2"), (("--folds", "0", "--qps", 5), "cannot be combined")):
+    assert toys.told(
+        "ensemble", "--work", work, "--run", run, "--folds", "1", "--draws", 100, "--name", "folds"
+    )["folds"] == ["1"]
+    for given, says in (
+        (("--folds", "2"), "not every run has fold 2"),
+        (("--folds", "0", "--qps", 5), "cannot be combined"),
+    ):
         result = toys.wbdc("ensemble", "--work", work, *given)
-        assert result.exit_code == 2 and says in result.stderr
+        assert result.exit_code == 2
+        assert says in result.stderr
 
 
 def test_train_sh_learns_on_the_same_folds_when_the_kept_members_have_more():
-    from wbdc.submit.submission import _ensemble
+    from wbdc.submit.pipeline import _ensemble
 
     blend = {"members": [{"run": "a-1", "fold": fold} for fold in "012"]}
     made = {"seed": 0, "draws": 100, "priors": True, "folds": ["0", "1"]}
     assert " --folds 0,1 " in _ensemble(blend, made, {"a-1": {"0", "1", "2"}})
-    assert "--folds" not in _ensemble(blend, made | {"folds": ["0", "1", "2"]}, {"a-1": {"0", "1", "2", "all"}})
+    assert "--folds" not in _ensemble(
+        blend, made | {"folds": ["0", "1", "2"]}, {"a-1": {"0", "1", "2", "all"}}
+    )
 
 
 def test_precisions_are_tried_and_the_chosen_one_is_served(work, tmp_path, monkeypatch):
-    """Made four times as fast in bf16, that is chosen under a limit that fp32 does not meet; the blend and the package say so."""
-    from wbdc.ensemble import cost
+    """Made four times as fast in bf16, that is chosen under a limit that fp32 does not meet; the
+    blend and the package say so.
+    """
+    from wbdc.ensemble.budget import cost
 
     timed = cost._timed
-    monkeypatch.setattr(cost, "_timed", lambda engine, videos: {k: v / (1000 if engine.precision == torch.bfloat16 else 1e-3) for k, v in timed(engine, videos).items()})
-    told = toys.told("ensemble", "--work", work, "--limit", 300, "--precision", "bf16", "--draws", 100, "--name", "half")
-    assert told["budget"]["precision"] == "bf16" and {c["precision"] for c in told["budget"]["frontier"]} <= {"bf16", "fp32"}
+    monkeypatch.setattr(
+        cost,
+        "_timed",
+        lambda engine, videos: {
+            k: v / (1000 if engine.precision == torch.bfloat16 else 1e-3)
+            for k, v in timed(engine, videos).items()
+        },
+    )
+    told = toys.told(
+        "ensemble",
+        "--work",
+        work,
+        "--limit",
+        300,
+        "--precision",
+        "bf16",
+        "--draws",
+        100,
+        "--name",
+        "half",
+    )
+    assert told["budget"]["precision"] == "bf16"
+    assert {c["precision"] for c in told["budget"]["frontier"]} <= {"bf16", "fp32"}
     assert read_json(work / "ensembles" / "half" / "blend.json")["precision"] == "bf16"
     run = next(name.split()[0] for name in told["members"])
     assert (work / "runs" / run / "served" / "precision=bf16" / "fold-0.parquet").is_file()
     toys.told("submit", "--work", work, "--ensemble", "half", "--into", tmp_path / "p")
     again = (tmp_path / "p" / "train.sh").read_text()
-    assert "--precision bf16" in again and read_json(tmp_path / "p" / "blend.json")["precision"] == "bf16"
-    plain = toys.told("ensemble", "--work", work, "--run", run, "--precision", "bf16", "--draws", 100, "--name", "asked")
-    assert read_json(work / "ensembles" / "asked" / "blend.json")["precision"] == "bf16" and plain["ensemble"]["score"]
+    assert "--precision bf16" in again
+    assert read_json(tmp_path / "p" / "blend.json")["precision"] == "bf16"
+    plain = toys.told(
+        "ensemble",
+        "--work",
+        work,
+        "--run",
+        run,
+        "--precision",
+        "bf16",
+        "--draws",
+        100,
+        "--name",
+        "asked",
+    )
+    assert read_json(work / "ensembles" / "asked" / "blend.json")["precision"] == "bf16"
+    assert plain["ensemble"]["score"]
     result = toys.wbdc("ensemble", "--work", work, "--limit", 300, "--precision", "fp8")
-    assert result.exit_code == 2 and "no precision called 'fp8'" in result.stderr
+    assert result.exit_code == 2
+    assert "no precision called 'fp8'" in result.stderr

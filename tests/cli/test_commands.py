@@ -1,4 +1,6 @@
-"""Every command, walked: it explains itself, answers at once, fails in one sentence, and speaks to machines when asked."""
+"""Every command, walked: it explains itself, answers at once, fails in one sentence, and speaks to
+machines when asked.
+"""
 
 import json
 import re
@@ -24,12 +26,17 @@ HEAVY = ("torch", "transformers", "polars", "rich", "sklearn", "numpy", "open_cl
 @every_command
 def test_a_command_explains_itself_with_an_example(name):
     result = toys.wbdc(name, "--help")
-    assert result.exit_code == 0 and result.stderr == "" and result.stdout.startswith(f"Usage: main {name}")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert result.stdout.startswith(f"Usage: main {name}")
     text = COMMANDS[name].help
-    assert text.splitlines()[0].endswith((".", ";", ":")) or text.splitlines()[1] == "", "the first line is a sentence"
+    assert text.splitlines()[0].endswith((".", ";", ":")) or text.splitlines()[1] == "", (
+        "the first line is a sentence"
+    )
     example = text.split("Example:")[1]
     assert re.search(rf"^ +wbdc {name}\b", example, re.MULTILINE), "an example that can be copied"
-    assert COMMANDS[name].name == name and name in toys.wbdc("--help").stdout
+    assert COMMANDS[name].name == name
+    assert name in toys.wbdc("--help").stdout
 
 
 @every_command
@@ -54,7 +61,9 @@ def test_every_command_speaks_json(name):
 @every_command
 def test_an_option_that_does_not_exist_is_a_fault_of_usage(name):
     result = toys.wbdc(name, "--no-such-option")
-    assert result.exit_code == 2 and result.stdout == "" and "No such option" in result.stderr
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "No such option" in result.stderr
 
 
 def test_help_needs_no_heavy_import_and_hardly_any_time():
@@ -62,7 +71,12 @@ def test_help_needs_no_heavy_import_and_hardly_any_time():
     seconds = []
     for words in (["--help"], *([name, "--help"] for name in COMMANDS)):
         start = time.perf_counter()
-        said = subprocess.run([sys.executable, "-c", code.format(words=words)], capture_output=True, text=True, check=True)
+        said = subprocess.run(
+            [sys.executable, "-c", code.format(words=words)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         seconds.append(time.perf_counter() - start)
         assert said.stdout.splitlines()[-1] == "[]", words
     assert min(seconds) < 0.5  # 0.1 on a machine that does nothing else
@@ -70,17 +84,28 @@ def test_help_needs_no_heavy_import_and_hardly_any_time():
 
 def test_version_and_module():
     result = toys.wbdc("--version")
-    assert result.exit_code == 0 and __import__("wbdc").__version__ in result.stdout
-    said = subprocess.run([sys.executable, "-m", "wbdc", "--version"], capture_output=True, text=True, check=True)
+    assert result.exit_code == 0
+    assert __import__("wbdc").__version__ in result.stdout
+    said = subprocess.run(
+        [sys.executable, "-m", "wbdc", "--version"], capture_output=True, text=True, check=True
+    )
     assert said.stdout.split()[-1] == result.stdout.split()[-1]
 
 
 def test_every_summary_fits_one_line_of_80_columns():
-    listed = CliRunner().invoke(main, ["--help"], env={"COLUMNS": "80"}, terminal_width=80).stdout.split("Commands:")[1]
+    listed = (
+        CliRunner()
+        .invoke(main, ["--help"], env={"COLUMNS": "80"}, terminal_width=80)
+        .stdout.split("Commands:")[1]
+    )
     assert len(listed.strip().splitlines()) == len(COMMANDS) and "..." not in listed, listed
 
 
-FAULTS = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.WbdcError) and c is not errors.WbdcError]
+FAULTS = [
+    c
+    for c in vars(errors).values()
+    if isinstance(c, type) and issubclass(c, errors.WbdcError) and c is not errors.WbdcError
+]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda c: c.__name__)
@@ -91,7 +116,8 @@ def test_a_fault_is_one_sentence_on_stderr_and_its_exit_code(fault, monkeypatch)
 
     monkeypatch.setattr(type(main), "get_command", lambda self, ctx, name: broken)
     result = toys.wbdc("kits")
-    assert result.exit_code == fault.code and result.stdout == ""
+    assert result.exit_code == fault.code
+    assert result.stdout == ""
     assert result.stderr == "no [bold]way[/bold] here; take another\n"
 
 
@@ -102,7 +128,10 @@ def test_exit_codes_are_those_of_the_design_and_are_told():
     assert all(re.search(rf"\b{code} ", told) for code in range(13))
 
 
-@pytest.mark.parametrize("raised, code, said", [(KeyboardInterrupt(), 11, "the same command goes on"), (MemoryError(), 9, "memory ran out")])
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [(KeyboardInterrupt(), 11, "the same command goes on"), (MemoryError(), 9, "memory ran out")],
+)
 def test_an_interrupt_and_a_full_memory_are_no_bugs(raised, code, said, monkeypatch):
     @click.command("kits")
     def broken() -> None:
@@ -110,10 +139,18 @@ def test_an_interrupt_and_a_full_memory_are_no_bugs(raised, code, said, monkeypa
 
     monkeypatch.setattr(type(main), "get_command", lambda self, ctx, name: broken)
     result = toys.wbdc("kits")
-    assert result.exit_code == code and said in result.stderr and len(result.stderr.splitlines()) == 1
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("error, said", [(RuntimeError("a worker died"), STOPPED), (errors.Stopped("stopped after step 3"), "stopped after step 3")])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("a worker died"), STOPPED),
+        (errors.Stopped("stopped after step 3"), "stopped after step 3"),
+    ],
+)
 def test_what_fails_after_a_request_to_stop_is_stopped(error, said, monkeypatch):
     @click.command("kits")
     def broken() -> None:
@@ -124,7 +161,8 @@ def test_what_fails_after_a_request_to_stop_is_stopped(error, said, monkeypatch)
 
     monkeypatch.setattr(type(main), "get_command", lambda self, ctx, name: broken)
     result = toys.wbdc("kits")
-    assert result.exit_code == 11 and result.stderr == f"{said}\n"
+    assert result.exit_code == 11
+    assert result.stderr == f"{said}\n"
 
 
 def test_a_bug_stays_a_bug(monkeypatch):
@@ -134,24 +172,42 @@ def test_a_bug_stays_a_bug(monkeypatch):
 
     monkeypatch.setattr(type(main), "get_command", lambda self, ctx, name: broken)
     result = toys.wbdc("kits")
-    assert result.exit_code == 1 and isinstance(result.exception, ZeroDivisionError)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, ZeroDivisionError)
 
 
-@pytest.mark.parametrize("words, said", [(["trian"], "no command 'trian'; did you mean 'train'?"), (["xyz"], "no command 'xyz'; it may be one of: demo, prepare"), (["report"], "no command 'report'; it may be one of: demo, prepare")])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["trian"], "no command 'trian'; did you mean 'train'?"),
+        (["xyz"], "no command 'xyz'; it may be one of: demo, prepare"),
+        (["report"], "no command 'report'; it may be one of: demo, prepare"),
+    ],
+)
 def test_an_unknown_command_gets_a_hint(words, said):
     result = toys.wbdc(*words)
-    assert result.exit_code == 2 and said in result.stderr and result.stdout == ""
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stdout == ""
 
 
 @pytest.mark.parametrize("command", ["kits", "train", "pretrain"])
 def test_an_unknown_kit_gets_a_hint(command):
-    words = ["kits", "dual_steam"] if command == "kits" else [command, "--kit", "dual_steam", *(["--fold", 0] if command == "train" else [])]
+    words = (
+        ["kits", "dual_steam"]
+        if command == "kits"
+        else [command, "--kit", "dual_steam", *(["--fold", 0] if command == "train" else [])]
+    )
     result = toys.wbdc(*words)
-    assert result.exit_code == 2 and result.stdout == ""
+    assert result.exit_code == 2
+    assert result.stdout == ""
     assert result.stderr == "no kit called 'dual_steam'; did you mean 'dual_stream'?\n"
 
 
-@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"NO_COLOR": "1", "FORCE_COLOR": "1", "TERM": "xterm-256color"}, {}])
+@pytest.mark.parametrize(
+    "environment",
+    [{"NO_COLOR": "1"}, {"NO_COLOR": "1", "FORCE_COLOR": "1", "TERM": "xterm-256color"}, {}],
+)
 def test_no_escape_codes_without_a_terminal_or_against_no_color(environment):
     for words in (["kits"], ["kits", "dual_stream"], ["kits", "nothing"], ["--help"]):
         result = CliRunner().invoke(main, words, env=environment)
@@ -159,8 +215,14 @@ def test_no_escape_codes_without_a_terminal_or_against_no_color(environment):
 
 
 def test_bytes_that_are_no_text_do_not_break_the_console(tmp_path):
-    said = subprocess.run([sys.executable, "-m", "wbdc", b"\xff"], capture_output=True, env={"PYTHONUTF8": "1", "PATH": "/usr/bin"}, cwd=tmp_path)
-    assert said.returncode == 2 and b"Traceback" not in said.stderr
+    said = subprocess.run(
+        [sys.executable, "-m", "wbdc", b"\xff"],
+        capture_output=True,
+        env={"PYTHONUTF8": "1", "PATH": "/usr/bin"},
+        cwd=tmp_path,
+    )
+    assert said.returncode == 2
+    assert b"Traceback" not in said.stderr
 
 
 README = Path(__file__).parents[2] / "README.md"
@@ -185,4 +247,6 @@ def test_kits_as_json_is_what_training_reads():
     listed = json.loads(toys.wbdc("kits", "--json").stdout)
     assert {"single_stream", "dual_stream", "cross_attention"} <= set(listed)
     for name in listed:
-        assert toys.told("kits", name, "--tiny") == json.loads(json.dumps(open_kit(name, tiny=True).tables))
+        assert toys.told("kits", name, "--tiny") == json.loads(
+            json.dumps(open_kit(name, tiny=True).tables)
+        )

@@ -20,14 +20,14 @@ with console.progress() as progress:
             progress(what, done, of, "classify 0.123")
             time.sleep(0.03)
     progress("frames", 0, 9)
-    console.say("weights of text: random weights")
+    console.log_message("weights of text: random weights")
     print("a library writes to stderr", file=sys.stderr)
     progress("frames", 9, 9)
     progress("frames", 3, 9)
     time.sleep(0.15)
     progress("frames", 9, 9)
-console.say("the end of the log")
-console.tell("the result")
+console.log_message("the end of the log")
+console.log("the result")
 """
 
 
@@ -49,12 +49,15 @@ def test_bars_and_lines_take_turns_in_a_terminal(columns):
 
     bars = [line for frame in screen.frames for line in frame if "\u2501" in line]
     assert {line.split("  ")[0].split(" \u2501")[0] for line in bars} == {
-        "annotations of labeled", "view of labeled", "frames"
-    }  # fmt: skip
+        "annotations of labeled",
+        "view of labeled",
+        "frames",
+    }
     totals = {"annotations of labeled": "/121857 ", "view of labeled": "/165 ", "frames": "/9 "}
     for line in bars:
         name = line.split(" \u2501")[0]
-        assert line.count(name) == 1 and totals[name] in f"{line} "
+        assert line.count(name) == 1
+        assert totals[name] in f"{line} "
 
 
 def test_results_that_are_piped_do_not_reach_the_terminal_while_bars_are_shown(tmp_path):
@@ -71,7 +74,8 @@ with console.progress() as progress:
 sys.stdout.close()
 """
     written = run_in_terminal(script, 80)
-    assert "the result" not in written and "stdout" not in written
+    assert "the result" not in written
+    assert "stdout" not in written
     assert path.read_text().split("\n") == ["the result", "a library writes to stdout", ""]
 
 
@@ -88,7 +92,9 @@ WORDS = ["title", "asr", "ocr", "frames"]
 def narrow(monkeypatch):
     """A terminal of 80 columns; call it for the lines that were printed there."""
     buffer = io.StringIO()
-    terminal = Console(file=buffer, width=80, force_terminal=True, color_system=None, highlight=False)
+    terminal = Console(
+        file=buffer, width=80, force_terminal=True, color_system=None, highlight=False
+    )
     monkeypatch.setattr(console, "_console", lambda name: terminal)
     return lambda: buffer.getvalue().splitlines()
 
@@ -109,26 +115,50 @@ NUMBERS = ("1.1378", "2.1378", "0.7215", "0.7322")
 
 
 def test_an_ensemble_is_whole_at_80_columns(narrow):
-    members = {run: FACTS for run in RUNS}
+    members = dict.fromkeys(RUNS, FACTS)
     choice = {"members": RUNS, "precision": "bf16", "seconds": 12_345.6, "score": 0.7391}
     dropped = [{"name": f"{run} frames=4", "seconds": 12_345.6, "gain": GAIN} for run in RUNS]
-    budget = {"items": 25_000, "limit": 357.1, "margin": 0.1, "frontier": [choice], "chosen": choice}
+    budget = {
+        "items": 25_000,
+        "limit": 357.1,
+        "margin": 0.1,
+        "frontier": [choice],
+        "chosen": choice,
+    }
     report = {
-        "rows": 100_000, "folds": ["0", "1"], "members": members, "weights": dict.fromkeys(RUNS, 0.3456),
-        "ensemble": FACTS, "priors": {"used": False, "gain": GAIN}, "gain": GAIN, "best": RUNS[0],
+        "rows": 100_000,
+        "folds": ["0", "1"],
+        "members": members,
+        "weights": dict.fromkeys(RUNS, 0.3456),
+        "ensemble": FACTS,
+        "priors": {"used": False, "gain": GAIN},
+        "gain": GAIN,
+        "best": RUNS[0],
         "weighting": {"method": "halfway", "trials": {"equal": -1.234, "halfway": -1.229}},
         "dropped": [{"name": RUNS[2], "why": "it counts for less than 1 %", "weight": 4.3e-07}],
         "budget": budget | {"dropped": dropped},
-    }  # fmt: skip
+    }
     ensemble.print_report(report, "ensemble-of-all-three")
-    pieces = (*RUNS, *SCORES, *NUMBERS, "0.3456", "0.7011", "0.7417", "12345.6000", "+0.0123", "-0.0045")
+    pieces = (
+        *RUNS,
+        *SCORES,
+        *NUMBERS,
+        "0.3456",
+        "0.7011",
+        "0.7417",
+        "12345.6000",
+        "+0.0123",
+        "-0.0045",
+    )
     assert_whole(narrow(), *pieces, "dropped", "4.3e-07", "bf16", "ensemble-of-all-three")
 
 
 def test_a_comparison_is_whole_at_80_columns(narrow):
     found = {"rows": 100_000, "scores": dict.fromkeys(RUNS[:2], SCORES), **GAIN}
     compare.print_comparison(found, *RUNS[:2])
-    assert_whole(narrow(), *RUNS[:2], *SCORES, *NUMBERS[:3], "100,000", "+0.0123", "-0.0045", "+0.0267")
+    assert_whole(
+        narrow(), *RUNS[:2], *SCORES, *NUMBERS[:3], "100,000", "+0.0123", "-0.0045", "+0.0267"
+    )
 
 
 def test_a_training_is_whole_at_80_columns(narrow):
@@ -142,47 +172,115 @@ def test_prepared_data_are_whole_at_80_columns(narrow):
     described = {"mean": 191.15, "p95": 1235.5}
     sizes = {f"{width} x 1080": 100_000 * width for width in range(1, 6)}
     report = {
-        "videos": 10_000_017, "present": dict.fromkeys(WORDS, 0.97), "characters of title": described,
-        "modalities": modalities, "frame sizes": sizes,
-    }  # fmt: skip
+        "videos": 10_000_017,
+        "present": dict.fromkeys(WORDS, 0.97),
+        "characters of title": described,
+        "modalities": modalities,
+        "frame sizes": sizes,
+    }
     splits = ("labeled", "unlabeled", "test")
     facts = {
-        "counts": dict.fromkeys(splits, 10_000_017), "frames": dict.fromkeys(splits, 1_500_021),
-        "statistics": dict.fromkeys(splits, report), "folds": 5, "seed": 0, "classes": [], "known_classes": [],
-        "shift": [{"statistic": "characters of title", "train_mean": 1.25, "test_mean": 2.5, "distance": 0.5, "notable": True}],
-    }  # fmt: skip
+        "counts": dict.fromkeys(splits, 10_000_017),
+        "frames": dict.fromkeys(splits, 1_500_021),
+        "statistics": dict.fromkeys(splits, report),
+        "folds": 5,
+        "seed": 0,
+        "classes": [],
+        "known_classes": [],
+        "shift": [
+            {
+                "statistic": "characters of title",
+                "train_mean": 1.25,
+                "test_mean": 2.5,
+                "distance": 0.5,
+                "notable": True,
+            }
+        ],
+    }
     place = "10026655171233560317 ~ 10617622138925008756"
-    prepare._print(facts, {"duplicate.frames": {"count": 1_234_567, "places": [place]}}, "work/prepared/2e3479562de6", False)
-    pieces = ("title+asr+ocr+frames: 4,000,000", "5\u00d71080", "1.2500", "1,234,567", *place.split(" ~ "))
+    prepare._print(
+        facts,
+        {"duplicate.frames": {"count": 1_234_567, "places": [place]}},
+        "work/prepared/2e3479562de6",
+        False,
+    )
+    pieces = (
+        "title+asr+ocr+frames: 4,000,000",
+        "5\u00d71080",
+        "1.2500",
+        "1,234,567",
+        *place.split(" ~ "),
+    )
     assert_whole(narrow(), *pieces, "10,000,017", "duplicate.frames", "work/prepared/2e3479562de6")
 
 
 def test_packing_and_verifying_are_whole_at_80_columns(narrow):
     folder = f"submissions/{RUNS[0]}"
-    latency = {"word": "PASS", "sentence": f"{folder} needs 123.45 s of 357.14 s for 25,000 videos", "verdict": "PASS"}
-    made = {"files": 1_234, "bytes": 5_432_198_765, "proved": {"videos": 2_048}, "targets": {"zip": f"{folder}.zip"}}
+    latency = {
+        "word": "PASS",
+        "sentence": f"{folder} needs 123.45 s of 357.14 s for 25,000 videos",
+        "verdict": "PASS",
+    }
+    made = {
+        "files": 1_234,
+        "bytes": 5_432_198_765,
+        "proved": {"videos": 2_048},
+        "targets": {"zip": f"{folder}.zip"},
+    }
     submit._print(folder, made | {"latency": latency})
-    again, anew = {"videos": 2_048}, {"answers": None, "retrained": 0.7215, "packed": 0.7322, "equal_weights": 3, "members": 10}
+    again, anew = (
+        {"videos": 2_048},
+        {"answers": None, "retrained": 0.7215, "packed": 0.7322, "equal_weights": 3, "members": 10},
+    )
     verify._print(folder, made | {"latency": latency, "rerun": again, "retrain": anew})
-    assert_whole(narrow(), folder, f"{folder}.zip", "1234", "5432.2", "2,048", "123.45", "25,000", "0.7215", "0.7322")
+    assert_whole(
+        narrow(),
+        folder,
+        f"{folder}.zip",
+        "1234",
+        "5432.2",
+        "2,048",
+        "123.45",
+        "25,000",
+        "0.7215",
+        "0.7322",
+    )
 
 
 def test_a_difference_is_whole_at_80_columns(narrow):
     files = [f"{run}/fold-0/model.safetensors" for run in RUNS]
-    lines = [f"{name} and {other}: 152 of 152 tensors differ, by at most 0.00123" for name, other in zip(files, files[1:])]
+    lines = [
+        f"{name} and {other}: 152 of 152 tensors differ, by at most 0.00123"
+        for name, other in zip(files, files[1:])
+    ]
     diff._tell("weights", lines)
-    console.tell(diff._answered({"largest": 0.00123, "changed": 0.1234, "videos": 25_000}))
+    console.log(diff._answered({"largest": 0.00123, "changed": 0.1234, "videos": 25_000}))
     assert_whole(narrow(), *files, "152", "0.00123", "12.34%", "25,000")
 
 
 def test_the_demo_is_whole_at_80_columns(narrow, tmp_path):
     latency = {"word": "PASS", "sentence": "needs 123.45 s"}
-    report = {"members": dict.fromkeys(RUNS, FACTS), "ensemble": FACTS, "rows": 330, "folds": ["0"], "best": RUNS[0], "gain": GAIN}
+    report = {
+        "members": dict.fromkeys(RUNS, FACTS),
+        "ensemble": FACTS,
+        "rows": 330,
+        "folds": ["0"],
+        "best": RUNS[0],
+        "gain": GAIN,
+    }
     report |= {"weighting": {"method": "equal", "trials": {}}, "dropped": []}
-    made = {"report": report, "hidden": FACTS, "submission": {"latency": latency, "folder": "demo/submissions/demo"}}
-    demo._print("demo" / tmp_path.relative_to("/"), made | {"prepared": "demo/prepared/2e3479562de6"})
+    made = {
+        "report": report,
+        "hidden": FACTS,
+        "submission": {"latency": latency, "folder": "demo/submissions/demo"},
+    }
+    demo._print(
+        "demo" / tmp_path.relative_to("/"), made | {"prepared": "demo/prepared/2e3479562de6"}
+    )
     lines = [line for line in narrow() if str(tmp_path) not in line]
-    assert_whole(lines, *RUNS, *SCORES, *NUMBERS, "demo/submissions/demo", "demo/prepared/2e3479562de6")
+    assert_whole(
+        lines, *RUNS, *SCORES, *NUMBERS, "demo/submissions/demo", "demo/prepared/2e3479562de6"
+    )
 
 
 def test_kits_and_this_machine_are_whole_at_80_columns(narrow):
@@ -193,18 +291,21 @@ def test_kits_and_this_machine_are_whole_at_80_columns(narrow):
 
 
 def test_texts_wrap_between_words_and_short_rows_stay_a_grid(narrow):
-    console.table("Two", ("name", "about"), [("a-name-of-a-run", "many words " * 12), ("b", "few")])
+    console.print_table(
+        "Two", ("name", "about"), [("a-name-of-a-run", "many words " * 12), ("b", "few")]
+    )
     lines = narrow()
-    assert lines[0] == "Two" and sum("\u2502" in line for line in lines) >= 3
+    assert lines[0] == "Two"
+    assert sum("\u2502" in line for line in lines) >= 3
     assert_whole(lines, "a-name-of-a-run")
 
 
 def test_a_command_to_copy_stays_on_one_line(narrow):
     command = "`wbdc prepare --check-only --list archive.missing`"
-    console.tell(f"There are some archives that nobody could find where they should be; {command}")
+    console.log(f"There are some archives that nobody could find where they should be; {command}")
     assert narrow()[1].strip() == command
 
 
 def test_without_a_terminal_a_sentence_is_one_line(capsys):
-    console.tell("many words " * 30)
+    console.log("many words " * 30)
     assert capsys.readouterr().out == "many words " * 30 + "\n"

@@ -1,4 +1,6 @@
-"""Damage at rest, in each file that commands read: exit 4, one sentence that names the file, never another result."""
+"""Damage at rest, in each file that commands read: exit 4, one sentence that names the file, never
+another result.
+"""
 
 import re
 import shlex
@@ -9,10 +11,10 @@ import pytest
 import small
 import toys
 
-from wbdc.core.errors import IntegrityBroken
 from wbdc.cli import main
+from wbdc.core.errors import IntegrityBroken
 from wbdc.core.files import read_json
-from wbdc.ensemble import store
+from wbdc.ensemble import ensembles
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,14 @@ def commands(work: Path, kit: Path) -> dict[str, tuple]:
         "train": ("train", *few, "--fold", 0),
         "another fold": ("train", *few, "--fold", 1),
         "ensemble": ("ensemble", *at, "--draws", 100),
-        "forms": ("ensemble", *at, "--draws", 100, "--run", f"{the(work, 'runs/toy-*').name} frames=1"),
+        "forms": (
+            "ensemble",
+            *at,
+            "--draws",
+            100,
+            "--run",
+            f"{the(work, 'runs/toy-*').name} frames=1",
+        ),
         "predict": ("predict", *at, "--out", out, "--threads", 1),
         "compare": ("compare", the(work, "runs/toy-*").name, the(work, "runs/toy-*").name, *at),
         "submit": ("submit", *at, "--into", work.parent / "packed", "--dry-run"),
@@ -69,7 +78,7 @@ FLIPS = [
 
 
 @pytest.mark.parametrize("damage", ["flipped", "deleted", "cut"])
-@pytest.mark.parametrize("pattern, readers", FLIPS, ids=[pattern for pattern, _ in FLIPS])
+@pytest.mark.parametrize(("pattern", "readers"), FLIPS, ids=[pattern for pattern, _ in FLIPS])
 def test_fault_10_a_damaged_file_is_named_and_never_used(work, kit, pattern, readers, damage):
     path = the(work, pattern)
     data = bytearray(path.read_bytes())
@@ -133,7 +142,7 @@ def test_the_report_of_an_ensemble_is_verified_when_it_is_read(work):
     path = the(work, "ensembles/ensemble/ensemble.json")
     path.write_bytes(path.read_bytes().replace(b"0.", b"1.", 1))
     with pytest.raises(IntegrityBroken, match="ensemble.json; delete .* run `wbdc ensemble"):
-        store.open_report(work, "ensemble")
+        ensembles.open_report(work, "ensemble")
 
 
 def test_a_damaged_answer_of_a_form_is_made_again(work, kit):
@@ -150,7 +159,8 @@ def test_a_damaged_answer_of_a_form_is_made_again(work, kit):
 def refused(command: tuple, path: Path) -> None:
     result = toys.wbdc(*command)
     assert result.exit_code == 4, (command, result.stderr, result.exception)
-    assert path.name in result.stderr and result.stdout == ""
+    assert path.name in result.stderr
+    assert result.stdout == ""
     assert len(result.stderr.strip().splitlines()) == 1, result.stderr
 
 
@@ -173,12 +183,27 @@ def test_the_command_that_a_damaged_fold_names_makes_the_same_bits(work, tmp_pat
     kit = tmp_path / "my kits" / "toy.toml"
     kit.parent.mkdir()
     kit.write_text(toys.KIT + "\n[tiny.train]\nepochs = 1\n")
-    options = ("--kit", kit, "--tiny", "--set", "text.fields={title = 10}", "--set", "train.trick=[]", "--seed", 3, "--without", "frames", "--threads", 1)
+    options = (
+        "--kit",
+        kit,
+        "--tiny",
+        "--set",
+        "text.fields={title = 10}",
+        "--set",
+        "train.trick=[]",
+        "--seed",
+        3,
+        "--without",
+        "frames",
+        "--threads",
+        1,
+    )
     run = Path(toys.told("train", *options, "--fold", 0, "--work", work)["folder"])
     before = toys.bits(run)
     flip(run / "fold-0" / "model.safetensors")
     words = printed("train", *options, "--fold", 0, "--work", work)
-    assert "--tiny" in words and "text.fields={title = 10}" in words
+    assert "--tiny" in words
+    assert "text.fields={title = 10}" in words
 
     shutil.rmtree(run / "fold-0")
     assert toys.told(*words)["run"] == run.name
@@ -197,11 +222,28 @@ def test_the_command_that_a_damaged_pretraining_names_makes_the_same_bits(work, 
 
 def test_the_command_that_a_damaged_ensemble_names_makes_the_same_ensemble(work):
     run = the(work, "runs/toy-*").name
-    toys.told("ensemble", "--name", "two of us", "--run", f"{run} frames=1", "--seed", 2, "--draws", 100, "--no-priors", "--work", work, "--threads", 1)
+    toys.told(
+        "ensemble",
+        "--name",
+        "two of us",
+        "--run",
+        f"{run} frames=1",
+        "--seed",
+        2,
+        "--draws",
+        100,
+        "--no-priors",
+        "--work",
+        work,
+        "--threads",
+        1,
+    )
     folder = work / "ensembles" / "two of us"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     flip(folder / "blend.json")
-    words = printed("predict", "--ensemble", "two of us", "--out", work.parent / "out.csv", "--work", work)
+    words = printed(
+        "predict", "--ensemble", "two of us", "--out", work.parent / "out.csv", "--work", work
+    )
     shutil.rmtree(folder)
     toys.told(*words)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -224,10 +266,17 @@ def test_the_command_that_damaged_data_name_prepare_the_same(work, kit):
 
 
 @pytest.mark.parametrize("name", ["", ".", "../../escaped", "/absolute"])
-@pytest.mark.parametrize("words", [("ensemble", "--draws", 100, "--name"), ("predict", "--ensemble"), ("submit", "--ensemble")], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words",
+    [("ensemble", "--draws", 100, "--name"), ("predict", "--ensemble"), ("submit", "--ensemble")],
+    ids=lambda words: words[0],
+)
 def test_a_name_that_leads_out_of_the_work_folder_is_exit_2(work, words, name):
     result = toys.wbdc(*words, name, "--work", work)
-    assert result.exit_code == 2 and "is not a name" in result.stderr, (result.stderr, result.exception)
+    assert result.exit_code == 2 and "is not a name" in result.stderr, (
+        result.stderr,
+        result.exception,
+    )
     assert [p.name for p in work.parent.iterdir()] == ["work"]
 
 
@@ -236,28 +285,42 @@ def test_every_command_sweeps_what_killed_ones_left_and_a_dry_run_does_not(work,
     fold = work / "runs" / "toy-00000000" / "fold-0"
     for folder in (left, work / "ensembles" / "three", fold):
         folder.mkdir(parents=True)
-    for path in (left / "blend.json", work / "ensembles" / ".three.lock", fold / ".lock", fold.parent / "run.json"):
+    for path in (
+        left / "blend.json",
+        work / "ensembles" / ".three.lock",
+        fold / ".lock",
+        fold.parent / "run.json",
+    ):
         path.touch()
     before = sorted(work.rglob("*"))
     for words in (("submit", "--dry-run"), ("prepare", "--data", work.parent, "--check-only")):
         toys.wbdc(*words, "--work", work)
     assert sorted(work.rglob("*")) == before
-    assert "did you mean 'ensemble'" in toys.wbdc("predict", "--ensemble", "ensembl", "--out", work.parent / "out.csv", "--work", work).stderr
-    assert sorted(p.name for p in (work / "ensembles").iterdir()) == ["ensemble"] and not fold.parent.exists()
+    assert (
+        "did you mean 'ensemble'"
+        in toys.wbdc(
+            "predict", "--ensemble", "ensembl", "--out", work.parent / "out.csv", "--work", work
+        ).stderr
+    )
+    assert sorted(p.name for p in (work / "ensembles").iterdir()) == ["ensemble"]
+    assert not fold.parent.exists()
 
 
 def test_an_ensemble_is_replaced_in_one_step(work, kit, monkeypatch):
     folder = work / "ensembles" / "ensemble"
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr(store, "seal", lambda *a: (_ for _ in ()).throw(OSError(28, "full")))
+        patch.setattr(
+            ensembles, "seal_folder", lambda *a: (_ for _ in ()).throw(OSError(28, "full"))
+        )
         assert toys.wbdc("ensemble", "--draws", 120, "--work", work).exit_code == 9
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert [p.name for p in folder.parent.iterdir()] == ["ensemble"]
 
     (folder / "notes.txt").write_text("mine")
     result = toys.wbdc("ensemble", "--draws", 120, "--work", work)
-    assert result.exit_code == 2 and f"{folder} holds other files than an ensemble (notes.txt)" in result.stderr
+    assert result.exit_code == 2
+    assert f"{folder} holds other files than an ensemble (notes.txt)" in result.stderr
     (folder / "notes.txt").unlink()
     assert toys.wbdc("ensemble", "--draws", 120, "--work", work).exit_code == 0
     assert (folder / "ensemble.json").read_bytes() != before["ensemble.json"]

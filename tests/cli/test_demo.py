@@ -8,11 +8,11 @@ import pytest
 
 from wbdc.cli.demo import FOLD_COUNT, FOLDS, KITS, SHORTER, TIME_CHECK_SECONDS, _print, demo
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.ensemble.report import assess
-from wbdc.prepare.demo import SHARES
-from wbdc.submit.projection import Cold, Steady, project
-from wbdc.submit.rehearse import COLD_STARTS, SHARE
-from wbdc.submit.time_cap import TimeCap
+from wbdc.ensemble.assess import assess_ensemble
+from wbdc.prepare.demo.generate import SPLIT_SHARES
+from wbdc.submit.timing.projection import ColdStart, SteadyRun, project_seconds
+from wbdc.submit.timing.rehearse import COLD_STARTS, SHARE
+from wbdc.submit.timing.time_cap import TimeCap
 from wbdc.train.kit import open_kit
 
 LIMITS = WeChat2022.limits
@@ -20,29 +20,47 @@ VIDEOS = next(option.default for option in demo.params if option.name == "videos
 
 
 def word(models: int, videos: int, seed: int) -> str:
-    """Project a run of so many models at the measured speed: two idle cores took 158 s for 25,000 videos with 3 models, and 287 s with 6."""
+    """Project a run of so many models at the measured speed: two idle cores took 158 s for 25,000
+    videos with 3 models, and 287 s with 6.
+    """
     each, random = (29 + 43 * models) / 25_000, np.random.default_rng(seed)
     ends = np.minimum(np.arange(16, videos + 16, 16), videos)
     spans = np.diff(ends, prepend=0) * each * random.normal(1, 0.15, len(ends)).clip(0.5)
     marks = [(int(end), 2 + float(when)) for end, when in zip(ends, spans.cumsum())]
-    return project([Cold(5.0, 0.5, 8)] * 3, Steady(0.01, videos, 2.0, marks), items=LIMITS.items, seconds=LIMITS.seconds).word
+    return project_seconds(
+        [ColdStart(5.0, 0.5, 8)] * 3,
+        SteadyRun(0.01, videos, 2.0, marks),
+        items=LIMITS.items,
+        seconds=LIMITS.seconds,
+    ).word
 
 
 def test_the_demo_has_few_enough_models_to_pass_the_time_check():
-    models, test_videos = len(KITS) * len(FOLDS.split(",")), int(VIDEOS * SHARES["test"])
-    assert [word(models, test_videos, seed) for seed in range(30)].count("PASS") >= 29, "1 % of the noise is taken for a trend"
-    assert [word(6, 120, seed) for seed in range(30)].count("PASS") < 5, "as it was: six models, 120 videos"
+    models, test_videos = len(KITS) * len(FOLDS.split(",")), int(VIDEOS * SPLIT_SHARES["test"])
+    assert [word(models, test_videos, seed) for seed in range(30)].count("PASS") >= 29, (
+        "1 % of the noise is taken for a trend"
+    )
+    assert [word(6, 120, seed) for seed in range(30)].count("PASS") < 5, (
+        "as it was: six models, 120 videos"
+    )
 
 
 def test_the_cap_of_the_time_check_leaves_room_for_all_test_videos_and_all_its_runs():
-    """Four cold starts of 8 s come first; then the sample, twice, FP32, and four runs of repeated videos."""
-    cap, videos = TimeCap(TIME_CHECK_SECONDS, lambda seconds, timeout: SimpleNamespace(seconds=seconds)), int(VIDEOS * SHARES["test"])
+    """Four cold starts of 8 s come first; then the sample, twice, FP32, and four runs of repeated
+    videos.
+    """
+    cap, videos = (
+        TimeCap(TIME_CHECK_SECONDS, lambda seconds, timeout: SimpleNamespace(seconds=seconds)),
+        int(VIDEOS * SPLIT_SHARES["test"]),
+    )
     for _ in range(COLD_STARTS):
         assert cap.allows_cold_start(8.0)
         cap.run(8.0)
     cap.run(8.0)
     for _ in range(3):
-        assert cap.videos(SHARE, 8.0, 0.1) >= videos, "a tenth of a second a video is ten times what an idle machine takes"
+        assert cap.videos(SHARE, 8.0, 0.1) >= videos, (
+            "a tenth of a second a video is ten times what an idle machine takes"
+        )
         cap.run(8.0 + videos * 0.1)
     assert cap.videos(1.0, 8.0, 0.1, runs=4) >= videos
 
@@ -53,17 +71,24 @@ def test_the_demo_serves_in_full_precision(kit):
 
 
 def test_the_demo_holds_out_enough_videos_to_blend_by():
-    assert VIDEOS * SHARES["labeled"] * len(FOLDS.split(",")) / FOLD_COUNT >= 250
+    assert VIDEOS * SPLIT_SHARES["labeled"] * len(FOLDS.split(",")) / FOLD_COUNT >= 250
 
 
-@pytest.mark.parametrize("members, says", [(2, "Weights: "), (1, "Ensemble over a")])
+@pytest.mark.parametrize(("members", "says"), [(2, "Weights: "), (1, "Ensemble over a")])
 def test_what_the_demo_prints(members, says, capsys):
     random, classes = np.random.default_rng(0), ["0000", "0001", "0102"]
     truth = random.integers(3, size=60)
     p = random.dirichlet(np.ones(3), (members, 60)).astype(np.float32)
     labels = [classes[i] for i in truth]
-    report = assess("ab"[:members], p, labels, np.arange(60) % 2, classes, WeChat2022(), draws=10) | {"rows": 60, "folds": ["0", "1"]}
+    report = assess_ensemble(
+        "ab"[:members], p, labels, np.arange(60) % 2, classes, WeChat2022(), draws=10
+    ) | {"rows": 60, "folds": ["0", "1"]}
     submission = {"folder": "s", "latency": {"word": "PASS", "sentence": "It fits."}}
-    _print(Path("demo"), {"report": report, "hidden": report["ensemble"], "submission": submission, "prepared": "p"})
+    _print(
+        Path("demo"),
+        {"report": report, "hidden": report["ensemble"], "submission": submission, "prepared": "p"},
+    )
     told = capsys.readouterr().out
-    assert says in told and "Time check: PASS. It fits." in told and "against the hidden truth" in told
+    assert says in told
+    assert "Time check: PASS. It fits." in told
+    assert "against the hidden truth" in told

@@ -1,4 +1,6 @@
-"""wbdc diff speaks: nothing to say of equal folders, a line for each thing that differs, exit 4 for what is not as packed."""
+"""wbdc diff speaks: nothing to say of equal folders, a line for each thing that differs, exit 4 for
+what is not as packed.
+"""
 
 import shutil
 
@@ -7,7 +9,7 @@ import toys
 from safetensors.torch import load_file, save_file
 
 from wbdc.core.files import publish_bytes, publish_json, read_json
-from wbdc.submit.manifest import write_manifest
+from wbdc.submit.check.manifest import write_manifest
 
 RUN = "toy-0a1b2c3d"
 
@@ -20,19 +22,30 @@ def two(tmp_path):
         toys.member(first / "models" / RUN / fold, toys.model())
         publish_json(first / "models" / RUN / fold / "kit.json", {"train": {"epochs": 3}})
     members = [{"folder": f"models/{RUN}/{fold}", "weight": 0.5} for fold in ("fold-0", "fold-1")]
-    publish_json(first / "blend.json", {"competition": "wechat2022", "precision": "fp32", "members": members})
+    publish_json(
+        first / "blend.json", {"competition": "wechat2022", "precision": "fp32", "members": members}
+    )
     pack(first)
     return first, shutil.copytree(first, tmp_path / "second")
 
 
 def pack(folder) -> None:
-    write_manifest(folder, {"competition": "wechat2022", "precision": "fp32", "members": [f"{RUN}/fold-0", f"{RUN}/fold-1"]})
+    write_manifest(
+        folder,
+        {
+            "competition": "wechat2022",
+            "precision": "fp32",
+            "members": [f"{RUN}/fold-0", f"{RUN}/fold-1"],
+        },
+    )
 
 
 def test_equal_folders_have_no_difference(two):
     result = toys.wbdc("diff", *two)
-    assert result.exit_code == 0 and result.stdout == "no difference\n"
-    assert toys.told("diff", *two)["same"] is True and toys.told("diff", *two)["answers"] is None
+    assert result.exit_code == 0
+    assert result.stdout == "no difference\n"
+    assert toys.told("diff", *two)["same"] is True
+    assert toys.told("diff", *two)["answers"] is None
 
 
 def test_each_difference_is_a_line_and_folds_of_one_run_are_told_once(two):
@@ -51,7 +64,8 @@ def test_each_difference_is_a_line_and_folds_of_one_run_are_told_once(two):
         publish_bytes(second / "wbdc" / f"n{number:02d}.py", b"")
     pack(second)
     result = toys.wbdc("diff", *two)
-    assert result.exit_code == 0 and "no difference" not in result.stdout
+    assert result.exit_code == 0
+    assert "no difference" not in result.stdout
     for line in (
         f"{RUN}/fold-1: weight: 0.5 -> 0.25",
         f"{RUN}/fold-0: 1 of {len(weights)} tensors differ, by at most 1",
@@ -60,22 +74,33 @@ def test_each_difference_is_a_line_and_folds_of_one_run_are_told_once(two):
         "and 2 more",
     ):
         assert result.stdout.count(line) == 1, (line, result.stdout)
-    assert "n10.py" not in result.stdout and len(toys.told("diff", *two)["code"]["added"]) == 12
+    assert "n10.py" not in result.stdout
+    assert len(toys.told("diff", *two)["code"]["added"]) == 12
 
 
 def test_a_changed_byte_is_exit_4_and_a_folder_that_is_not_there_exit_2(two):
     (two[1] / "blend.json").write_text("{}")
     result = toys.wbdc("diff", *two)
-    assert result.exit_code == 4 and "blend.json (changed)" in result.stderr and result.stdout == ""
+    assert result.exit_code == 4
+    assert "blend.json (changed)" in result.stderr
+    assert result.stdout == ""
     assert toys.wbdc("diff", two[0], two[0] / "nowhere").exit_code == 2
 
 
 def test_the_answers_are_worded(two, data, monkeypatch):
     asked = {"videos": 256, "changed": 0.0312, "largest": 0.25}
     given = {}
-    monkeypatch.setattr("wbdc.submit.difference.answers", lambda a, b, where, **how: given.update(how, data=where) or asked)
-    result = toys.wbdc("diff", *two, "--data", data, "--sample", 99, "--seed", 3, "--device", "cpu", "--threads", 1)
-    assert result.stdout.splitlines() == ["no difference", "3.12% of the answers to 256 test videos changed; probabilities differ by at most 0.25."]
+    monkeypatch.setattr(
+        "wbdc.submit.check.diff.diff_predictions",
+        lambda a, b, where, **how: given.update(how, data=where) or asked,
+    )
+    result = toys.wbdc(
+        "diff", *two, "--data", data, "--sample", 99, "--seed", 3, "--device", "cpu", "--threads", 1
+    )
+    assert result.stdout.splitlines() == [
+        "no difference",
+        "3.12% of the answers to 256 test videos changed; probabilities differ by at most 0.25.",
+    ]
     assert given == {"data": data, "most": 99, "seed": 3, "device": "cpu", "threads": 1}
     assert toys.told("diff", *two, "--data", data)["answers"] == asked
     asked["largest"] = None

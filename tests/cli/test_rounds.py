@@ -10,12 +10,14 @@ import small
 import toys
 
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.submit.requirements import all_requirements, requirements
-from wbdc.submit.submission import optional
+from wbdc.submit.pack.requirements import all_requirements, needed_requirements
+from wbdc.submit.pipeline import optional_packages
 
 
 def test_the_preliminary_round_end_to_end(tmp_path):
-    """zip_feats, two test splits: prepare, pretrain, train, ensemble, predict, and a submission that answers test_b alone."""
+    """zip_feats, two test splits: prepare, pretrain, train, ensemble, predict, and a submission
+    that answers test_b alone.
+    """
     root, work = small.features(tmp_path / "data"), tmp_path / "work"
     (root / "annotations" / "test.json").rename(root / "annotations" / "test_a.json")
     (root / "zip_feats" / "test.zip").rename(root / "zip_feats" / "test_a.zip")
@@ -23,18 +25,35 @@ def test_the_preliminary_round_end_to_end(tmp_path):
         shutil.copy(root / folder / f"test_a.{suffix}", root / folder / f"test_b.{suffix}")
     rows = [row | {"id": f"9{row['id'][1:]}"} for row in small.items("test")]
     small.annotate(root, "test_b", rows)
-    small.pack(root / "zip_feats" / "test_b.zip", {f"{row['id']}.npy": small.numbers(np.ones((2, 6), np.float16)) for row in rows})
+    small.pack(
+        root / "zip_feats" / "test_b.zip",
+        {f"{row['id']}.npy": small.numbers(np.ones((2, 6), np.float16)) for row in rows},
+    )
     kit = tmp_path / "toy.toml"
-    without = re.sub(r" vision = [^,]+,", "", toys.KIT)  # ready features have no weights to give a rate
-    kit.write_text(re.sub(r"\[vision\].*?\n\n", '[vision]\nuse = "features"\ndim = 6\n\n', without, flags=re.DOTALL))
+    without = re.sub(
+        r" vision = [^,]+,", "", toys.KIT
+    )  # ready features have no weights to give a rate
+    kit.write_text(
+        re.sub(
+            r"\[vision\].*?\n\n",
+            '[vision]\nuse = "features"\ndim = 6\n\n',
+            without,
+            flags=re.DOTALL,
+        )
+    )
     made = toys.told("prepare", "--data", root, "--work", work, "--folds", 2)
-    assert made["holds"] == "features" and made["test"] == "test_b" and made["counts"]["test_a"] == 4
+    assert made["holds"] == "features"
+    assert made["test"] == "test_b"
+    assert made["counts"]["test_a"] == 4
     common = ("--kit", kit, "--work", work, "--threads", 1)
     toys.told("pretrain", *common, "--set", "pretrain.epochs=1")
-    toys.told("train", *common, "--fold", "each", "--set", "train.epochs=1", "--set", "train.batch=4")
+    toys.told(
+        "train", *common, "--fold", "each", "--set", "train.epochs=1", "--set", "train.batch=4"
+    )
     toys.told("ensemble", "--work", work, "--draws", 100)
     told = toys.told("submit", "--work", work, "--into", tmp_path / "packed")
-    assert told["proved"] == {"videos": 4, "equal": True, "changed_by_half": 0.0} and json.loads((tmp_path / "packed" / "blend.json").read_text())["members"]
+    assert told["proved"] == {"videos": 4, "equal": True, "changed_by_half": 0.0}
+    assert json.loads((tmp_path / "packed" / "blend.json").read_text())["members"]
 
 
 def test_a_submission_on_video_files_asks_for_their_reader(tmp_path):
@@ -42,8 +61,10 @@ def test_a_submission_on_video_files_asks_for_their_reader(tmp_path):
         (tmp_path / folder).mkdir(parents=True)
     small.annotate(tmp_path, "test", small.items("test"))
     (tmp_path / "videos" / "test" / f"{small.ids('test')[0]}.webm").touch()
-    assert optional(WeChat2022(), tmp_path) == ["av"]
-    assert "av==" in requirements([Path(small.__file__)], ["av"]) and "av==" in all_requirements(["av"]) and "av==" not in all_requirements()
+    assert optional_packages(WeChat2022(), tmp_path) == ["av"]
+    assert "av==" in needed_requirements([Path(small.__file__)], ["av"])
+    assert "av==" in all_requirements(["av"])
+    assert "av==" not in all_requirements()
     shutil.rmtree(tmp_path / "videos")
     (tmp_path / "zip_frames").mkdir()
-    assert optional(WeChat2022(), tmp_path) == []
+    assert optional_packages(WeChat2022(), tmp_path) == []

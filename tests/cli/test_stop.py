@@ -39,7 +39,8 @@ def stop(words: tuple, place: Path, has_begun) -> None:
     before = list_files(place)
     command = [sys.executable, "-m", "wbdc", *words]
     code, said = stop_midway(command, place / "stopped", has_begun)
-    assert (code, said.splitlines()[-1]) == (11, STOPPED) and "Traceback" not in said
+    assert (code, said.splitlines()[-1]) == (11, STOPPED)
+    assert "Traceback" not in said
     shutil.rmtree(place / "stopped")
     assert list_files(place) - before <= {"work/.lock", "work/.holder.lock"}
 

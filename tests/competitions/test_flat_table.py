@@ -73,21 +73,46 @@ def test_a_flat_table_is_prepared_trained_and_scored(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plug, root = tmp_path / "flat.py", write_data(tmp_path / "data", "一只 猫")
     plug.write_text(PLUG)
-    recipe = toys.KIT.replace('"wechat2022"', '"./flat.py"').replace("title = 14, asr = 8, ocr = 6", "caption = 20")
+    recipe = toys.KIT.replace('"wechat2022"', '"./flat.py"').replace(
+        "title = 14, asr = 8, ocr = 6", "caption = 20"
+    )
     (tmp_path / "flat.toml").write_text(recipe)
 
-    common = ("--data", root, "--competition", "./flat.py", "--work", tmp_path / "work", "--folds", 3, "--threads", 1)
+    common = (
+        "--data",
+        root,
+        "--competition",
+        "./flat.py",
+        "--work",
+        tmp_path / "work",
+        "--folds",
+        3,
+        "--threads",
+        1,
+    )
     first = toys.told("prepare", *common)
-    assert first["counts"] == {"test": 3, "train": 12} and toys.told("prepare", *common)["unchanged"]
+    assert first["counts"] == {"test": 3, "train": 12}
+    assert toys.told("prepare", *common)["unchanged"]
 
-    words = ("--kit", tmp_path / "flat.toml", "--fold", 0, "--work", tmp_path / "work", "--threads", 1)
+    words = (
+        "--kit",
+        tmp_path / "flat.toml",
+        "--fold",
+        0,
+        "--work",
+        tmp_path / "work",
+        "--threads",
+        1,
+    )
     result = toys.wbdc("train", *words, "--set", "train.epochs=1")
     assert result.exit_code == 0, (result.stderr, result.exception)
-    assert "accuracy" in result.stdout and "lv1_micro" not in result.stdout
+    assert "accuracy" in result.stdout
+    assert "lv1_micro" not in result.stdout
 
     write_data(root, "两条 狗")
     changed = toys.told("prepare", *common)
-    assert not changed["unchanged"] and changed["folder"] != first["folder"]
+    assert not changed["unchanged"]
+    assert changed["folder"] != first["folder"]
 
 
 def test_a_call_is_answered_with_the_name_that_the_contest_gives_a_class(tmp_path):
@@ -102,10 +127,16 @@ def test_a_call_is_answered_with_the_name_that_the_contest_gives_a_class(tmp_pat
 
         label_name = "tag"
 
-    engine = Engine([toys.member(tmp_path / "m", toys.model())], [1.0], torch.device("cpu"), torch.float32, 1)
-    call, replies = json.dumps({"id": "a", "frames": str(tmp_path / "none.zip"), "title": "标题"}), []
+    engine = Engine(
+        [toys.member(tmp_path / "m", toys.model())], [1.0], torch.device("cpu"), torch.float32, 1
+    )
+    call, replies = (
+        json.dumps({"id": "a", "frames": str(tmp_path / "none.zip"), "title": "标题"}),
+        [],
+    )
     for contest in (WeChat2022(), Other()):
         answer_calls(engine, contest, [call], replies.append)
     assert [set(json.loads(reply)) for reply in replies] == [
-        {"id", "category_id", "probability"}, {"id", "tag", "probability"}
-    ]  # fmt: skip
+        {"id", "category_id", "probability"},
+        {"id", "tag", "probability"},
+    ]

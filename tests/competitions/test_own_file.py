@@ -1,4 +1,6 @@
-"""A contest in a file of the user's own: found from any folder, saved with all that is made for it, and verified."""
+"""A contest in a file of the user's own: found from any folder, saved with all that is made for it,
+and verified.
+"""
 
 import csv
 import json
@@ -32,7 +34,9 @@ def write_data(root: Path) -> Path:
         for i in range(TRAIN_VIDEOS + FINAL_VIDEOS):
             split, genre = ("train", GENRES[i % 3]) if i < TRAIN_VIDEOS else ("final", "")
             word = GENRES[i % 3]
-            table.writerow((f"s{i}", split, f"{word} {i}", f"{word} spoken {i * i}", "#short", genre))
+            table.writerow(
+                (f"s{i}", split, f"{word} {i}", f"{word} spoken {i * i}", "#short", genre)
+            )
             frames = small.frames(small.photos(1, seed=i))
             small.pack(root / split / f"s{i}.zip", frames)
     return root
@@ -45,7 +49,9 @@ def team(tmp_path_factory) -> Path:
     write_data(home / "data")
     (home / "own").mkdir()
     shutil.copyfile(SOURCE, home / "own" / "shorts.py")
-    recipe = toys.KIT.replace('"wechat2022"', '"./shorts.py"').replace('"labeled", "unlabeled"', '"train"')
+    recipe = toys.KIT.replace('"wechat2022"', '"./shorts.py"').replace(
+        '"labeled", "unlabeled"', '"train"'
+    )
     recipe = recipe.replace("title = 14, asr = 8, ocr = 6", "headline = 10, speech = 10, tags = 4")
     (home / "own" / "short.toml").write_text(recipe)
     return home
@@ -94,14 +100,16 @@ def test_another_content_of_the_file_is_another_dataset(team, tmp_path):
     with (home / "own" / "shorts.py").open("a") as file:
         file.write("# another rule\n")
     second = prepare(home, tmp_path / "work")
-    assert not second["unchanged"] and second["folder"] != first["folder"]
+    assert not second["unchanged"]
+    assert second["folder"] != first["folder"]
 
 
 def test_a_damaged_copy_is_named(work):
     copy = next(work.glob("prepared/*/shorts.py"))
     copy.write_text(copy.read_text().replace("comedy", "comedx"))
     result = toys.wbdc("train", "--kit", "dual_stream", "--fold", 0, "--work", work, "--tiny")
-    assert result.exit_code == 4 and "shorts.py" in result.stderr
+    assert result.exit_code == 4
+    assert "shorts.py" in result.stderr
 
 
 def test_a_contest_changed_while_it_is_prepared_is_refused(team, tmp_path, monkeypatch):
@@ -113,14 +121,16 @@ def test_a_contest_changed_while_it_is_prepared_is_refused(team, tmp_path, monke
     change = lambda *given: ((tmp_path / "shorts.py").write_text("# other"), real(*given))[1]  # noqa: E731
     monkeypatch.setattr(build, "_describe", change)
     with pytest.raises(UsageFault, match="was changed while the data were prepared"):
-        build.prepare(team / "data", tmp_path / "work", contest, folds=3)
+        build.prepare_data(team / "data", tmp_path / "work", contest, folds=3)
 
 
 def test_a_contest_that_is_missing_or_states_too_little_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageFault, match="no competition at .*/none.py"):
         open_competition("./none.py")
-    (tmp_path / "less.py").write_text("from wbdc.competitions import Competition\nclass Less(Competition):\n    fields = ()\n")
+    (tmp_path / "less.py").write_text(
+        "from wbdc.competitions import Competition\nclass Less(Competition):\n    fields = ()\n"
+    )
     with pytest.raises(UsageFault, match="Less does not state labelled, test"):
         open_competition("less.py")
 
@@ -131,19 +141,40 @@ def test_an_opened_contest_knows_its_file_from_any_folder(tmp_path, monkeypatch)
     contest = open_competition("./shorts.py")
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
-    assert contest.source_hash and contest.file.read_bytes() == SOURCE.read_bytes()
+    assert contest.source_hash
+    assert contest.file.read_bytes() == SOURCE.read_bytes()
     [copy] = contest.save(tmp_path / "copies")
     assert copy.read_bytes() == SOURCE.read_bytes()
     wechat = open_competition("wechat2022")
-    assert (wechat.name, wechat.file, wechat.source_hash, wechat.save(tmp_path)) == ("wechat2022", None, "", [])
+    assert (wechat.name, wechat.file, wechat.source_hash, wechat.save(tmp_path)) == (
+        "wechat2022",
+        None,
+        "",
+        [],
+    )
 
 
 def train(home: Path, work: Path, *more: object) -> dict:
     kit = home / "own" / "short.toml"
-    return toys.told("train", "--kit", kit, "--fold", 0, "--work", work, "--threads", 1, "--set", "train.epochs=1", *more)
+    return toys.told(
+        "train",
+        "--kit",
+        kit,
+        "--fold",
+        0,
+        "--work",
+        work,
+        "--threads",
+        1,
+        "--set",
+        "train.epochs=1",
+        *more,
+    )
 
 
-def test_a_run_holds_the_contest_and_its_saved_kit_makes_the_same_run(team, work, tmp_path, monkeypatch):
+def test_a_run_holds_the_contest_and_its_saved_kit_makes_the_same_run(
+    team, work, tmp_path, monkeypatch
+):
     from wbdc.train.runs import open_run
 
     monkeypatch.chdir(tmp_path)
@@ -152,28 +183,60 @@ def test_a_run_holds_the_contest_and_its_saved_kit_makes_the_same_run(team, work
     assert (fold / "shorts.py").read_bytes() == SOURCE.read_bytes()
     assert open_run(work, run).contest.file == fold / "shorts.py"
     assert "shorts.py" in open_run(work, run).folds()["0"]["files"]
-    copy = tmp_path / "kits" / "short.json"  # as in a package: the kit under its own name, the contest beside it
+    copy = (
+        tmp_path / "kits" / "short.json"
+    )  # as in a package: the kit under its own name, the contest beside it
     shutil.copytree(fold, copy.parent)
     (copy.parent / "kit.json").rename(copy)
     assert json.loads(copy.read_text())["competition"] == "./shorts.py"
-    assert toys.told("train", "--kit", copy, "--fold", 0, "--work", work, "--threads", 1, "--dry-run")["run"] == run
+    assert (
+        toys.told("train", "--kit", copy, "--fold", 0, "--work", work, "--threads", 1, "--dry-run")[
+            "run"
+        ]
+        == run
+    )
 
 
-@pytest.mark.parametrize("kit, sentence", [
-    ("dual_stream", "kit dual_stream is for wechat2022, but data .* were prepared for ./shorts.py"),
-    ("changed.toml", "kit changed is for .*/shorts.py, which is not the file that data .* were prepared with"),
-])  # fmt: skip
-def test_a_kit_that_does_not_fit_the_prepared_data_is_one_sentence(team, work, tmp_path, monkeypatch, kit, sentence):
+@pytest.mark.parametrize(
+    ("kit", "sentence"),
+    [
+        (
+            "dual_stream",
+            "kit dual_stream is for wechat2022, but data .* were prepared for ./shorts.py",
+        ),
+        (
+            "changed.toml",
+            "kit changed is for .*/shorts.py, which is not the file that data .* were prepared with",
+        ),
+    ],
+)
+def test_a_kit_that_does_not_fit_the_prepared_data_is_one_sentence(
+    team, work, tmp_path, monkeypatch, kit, sentence
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "shorts.py").write_text(SOURCE.read_text() + "# changed\n")
     shutil.copyfile(team / "own" / "short.toml", tmp_path / "changed.toml")
-    result = toys.wbdc("train", "--kit", kit, "--fold", 0, "--work", work, "--dry-run", *(["--tiny"] if kit == "dual_stream" else []))
-    assert result.exit_code == 2 and re.search(sentence, result.stderr) and len(result.stderr.splitlines()) == 1
+    result = toys.wbdc(
+        "train",
+        "--kit",
+        kit,
+        "--fold",
+        0,
+        "--work",
+        work,
+        "--dry-run",
+        *(["--tiny"] if kit == "dual_stream" else []),
+    )
+    assert result.exit_code == 2
+    assert re.search(sentence, result.stderr)
+    assert len(result.stderr.splitlines()) == 1
 
 
 @pytest.fixture(scope="module")
 def walked(team, prepared, tmp_path_factory) -> Path:
-    """A work folder with a run of one fold and an ensemble of it, made from a folder that holds nothing."""
+    """A work folder with a run of one fold and an ensemble of it, made from a folder that holds
+    nothing.
+    """
     home = tmp_path_factory.mktemp("walked")
     shutil.copytree(prepared / "prepared", home / "work" / "prepared")
     with pytest.MonkeyPatch.context() as patch:
@@ -186,7 +249,10 @@ def walked(team, prepared, tmp_path_factory) -> Path:
 def answered(path: Path) -> list[str]:
     """Check a result file by hand and return its genres."""
     header, *rows = path.read_text().splitlines()
-    assert header == "video,genre" and sorted(row.split(",")[0] for row in rows) == [f"s{i}" for i in range(TRAIN_VIDEOS, TRAIN_VIDEOS + FINAL_VIDEOS)]
+    assert header == "video,genre"
+    assert sorted(row.split(",")[0] for row in rows) == [
+        f"s{i}" for i in range(TRAIN_VIDEOS, TRAIN_VIDEOS + FINAL_VIDEOS)
+    ]
     genres = [row.split(",")[1] for row in rows]
     assert set(genres) <= set(GENRES)
     return genres
@@ -196,7 +262,16 @@ def answered(path: Path) -> list[str]:
 def test_predict_finds_the_contest_from_another_folder(walked, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
     run = next((walked / "runs").iterdir()).name
-    toys.told("predict", "--work", walked, "--split", "final", "--threads", 1, *(("--run", run) if words else ()))
+    toys.told(
+        "predict",
+        "--work",
+        walked,
+        "--split",
+        "final",
+        "--threads",
+        1,
+        *(("--run", run) if words else ()),
+    )
     answered(tmp_path / "result.csv")
 
 
@@ -208,7 +283,9 @@ def test_an_ensemble_holds_the_contest_and_a_damaged_copy_is_named(walked, tmp_p
     assert copy.read_bytes() == SOURCE.read_bytes()
     copy.write_text("# nothing")
     result = toys.wbdc("predict", "--work", work, "--out", tmp_path / "result.csv")
-    assert result.exit_code == 4 and "shorts.py" in result.stderr and not (tmp_path / "result.csv").exists()
+    assert result.exit_code == 4
+    assert "shorts.py" in result.stderr
+    assert not (tmp_path / "result.csv").exists()
 
 
 @pytest.fixture(scope="module")
@@ -223,9 +300,24 @@ def packed(walked, tmp_path_factory) -> Path:
 
 def test_the_package_answers_alone_and_is_verified(packed, team, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    given = ["--data", team / "data", "--out", tmp_path / "r.csv", "--device", "cpu", "--threads", 1]
+    given = [
+        "--data",
+        team / "data",
+        "--out",
+        tmp_path / "r.csv",
+        "--device",
+        "cpu",
+        "--threads",
+        1,
+    ]
     environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run([sys.executable, packed / "main.py", *map(str, given)], env=environment, capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, packed / "main.py", *map(str, given)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ran.returncode == 0, ran.stderr
     answered(tmp_path / "r.csv")
     checked = toys.told("verify", packed)[str(packed)]
@@ -234,24 +326,33 @@ def test_the_package_answers_alone_and_is_verified(packed, team, tmp_path, monke
 
 
 def test_a_package_is_run_again_and_timed_by_its_own_contest(packed, team, tmp_path, monkeypatch):
-    """The packed process is replaced by one that gives the same genre to all: what reads its answers is tested here."""
-    from wbdc.submit import difference, rehearse
-    from wbdc.submit.verify import packed_contest, verify
+    """The packed process is replaced by one that gives the same genre to all: what reads its
+    answers is tested here.
+    """
+    from wbdc.submit.check import diff
+    from wbdc.submit.check.verify import packed_contest, verify_package
+    from wbdc.submit.timing import rehearse
 
     monkeypatch.chdir(tmp_path)
 
     def run_packed(folder, data, out, *, sample, probabilities, **given):
-        out.write_text("".join(f"{a},{b}\n" for a, b in [("video", "genre"), *((name, "news") for name in sample)]))
+        out.write_text(
+            "".join(
+                f"{a},{b}\n" for a, b in [("video", "genre"), *((name, "news") for name in sample)]
+            )
+        )
         save_file({"p": np.zeros((len(sample), 3), np.float32)}, probabilities)
 
-    monkeypatch.setattr(difference, "run_packed", run_packed)
+    monkeypatch.setattr(diff, "run_packed", run_packed)
     common = ("--data", team / "data", "--sample", 4)
     assert toys.told("verify", packed, "--rerun", *common)[str(packed)]["rerun"]["videos"] == 4
     assert toys.told("diff", packed, packed, *common)["answers"]["changed"] == 0
 
-    judged = rehearse._judged(packed_contest(packed, verify(packed)), team / "data", None)
-    assert judged.contest.file == packed / "contest" / "shorts.py" and judged.split == "final"
-    assert judged.known == list(GENRES) and len(judged.videos) == FINAL_VIDEOS
+    judged = rehearse._judged(packed_contest(packed, verify_package(packed)), team / "data", None)
+    assert judged.contest.file == packed / "contest" / "shorts.py"
+    assert judged.split == "final"
+    assert judged.known == list(GENRES)
+    assert len(judged.videos) == FINAL_VIDEOS
 
 
 @pytest.mark.parametrize("change", ["changed", "missing", "extra"])
@@ -261,16 +362,31 @@ def test_a_package_with_another_contest_is_refused_before_it_runs(packed, tmp_pa
     name = copy / "contest" / ("other.py" if change == "extra" else "shorts.py")
     code = f"from pathlib import Path\nPath({str(marker)!r}).touch()\n"
     name.unlink() if change == "missing" else name.write_text(code)
-    ran = subprocess.run([sys.executable, copy / "main.py", "--data", tmp_path], capture_output=True, text=True, check=False)
-    assert ran.returncode == 4 and f"contest/{name.name} ({change})" in ran.stderr and not marker.exists()
+    ran = subprocess.run(
+        [sys.executable, copy / "main.py", "--data", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 4
+    assert f"contest/{name.name} ({change})" in ran.stderr
+    assert not marker.exists()
     refused = toys.wbdc("verify", copy)
-    assert refused.exit_code == 4 and f"contest/{name.name} ({change})" in refused.stderr
+    assert refused.exit_code == 4
+    assert f"contest/{name.name} ({change})" in refused.stderr
 
 
 def test_train_sh_names_the_contest_that_the_package_holds(packed, team, walked, tmp_path):
-    prepares = next(line for line in (packed / "train.sh").read_text().splitlines() if line.startswith("wbdc prepare"))
+    prepares = next(
+        line
+        for line in (packed / "train.sh").read_text().splitlines()
+        if line.startswith("wbdc prepare")
+    )
     contest = packed / prepares.split("--competition ")[1].split()[0]
-    assert contest.read_bytes() == SOURCE.read_bytes() and contest.parent.parent == packed / "source" / "kits"
+    assert contest.read_bytes() == SOURCE.read_bytes()
+    assert contest.parent.parent == packed / "source" / "kits"
     common = ("--data", team / "data", "--work", tmp_path / "work", "--folds", 3, "--threads", 1)
     again = toys.told("prepare", *common, "--competition", contest)
-    assert Path(again["folder"]).name == next(p.parent.name for p in walked.glob("prepared/*/DONE.json"))
+    assert Path(again["folder"]).name == next(
+        p.parent.name for p in walked.glob("prepared/*/DONE.json")
+    )

@@ -10,7 +10,7 @@ from wbdc.competitions import Competition
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import UsageFault
 from wbdc.core.findings import Findings
-from wbdc.data.archive import features, pictures
+from wbdc.data.archive import read_features, read_images
 
 
 @pytest.mark.parametrize("write", [small.root, small.features])
@@ -19,14 +19,17 @@ def test_videos_are_repeated_under_new_ids(write, tmp_path):
     before = {p: hashlib.sha256(p.read_bytes()).digest() for p in root.rglob("*") if p.is_file()}
     contest.repeat(root, tmp_path / "long", "test", 10)
     old, new = (list(contest.videos(r, "test", Findings())) for r in (root, tmp_path / "long"))
-    assert len(new) == 10 == len({v.id for v in new}) and not {v.id for v in old} & {v.id for v in new}
-    read = pictures if write is small.root else features
+    assert len(new) == 10 == len({v.id for v in new})
+    assert not {v.id for v in old} & {v.id for v in new}
+    read = read_images if write is small.root else read_features
     for number, video in enumerate(new):
         first = old[number % len(old)]
         assert video.fields == first.fields
         assert np.array_equal(read(video.source, 4, Findings()), read(first.source, 4, Findings()))
     assert contest.splits(tmp_path / "long") == ["test"]
-    assert before == {p: hashlib.sha256(p.read_bytes()).digest() for p in root.rglob("*") if p.is_file()}
+    assert before == {
+        p: hashlib.sha256(p.read_bytes()).digest() for p in root.rglob("*") if p.is_file()
+    }
 
 
 def test_a_competition_that_cannot_repeat_says_so(tmp_path):

@@ -1,4 +1,6 @@
-"""The result file of WeChat 2022: what is written is read back, and what a judge would mistake is refused."""
+"""The result file of WeChat 2022: what is written is read back, and what a judge would mistake is
+refused.
+"""
 
 from pathlib import Path
 
@@ -32,7 +34,9 @@ def test_trap_26_ids_and_categories_stay_text(tmp_path):
     with pytest.raises(ResultInvalid, match="unknown classes: 1, first 0001 → 0"):
         read(GOOD.replace(b"0001,0000", b"0001,0"), tmp_path)
     with pytest.raises(ResultInvalid, match="not in the test split"):
-        read(GOOD.replace(b"12345678901234567890", b"12345678901234567168"), tmp_path)  # what a float makes of it
+        read(
+            GOOD.replace(b"12345678901234567890", b"12345678901234567168"), tmp_path
+        )  # what a float makes of it
 
 
 def test_trap_25_another_order_is_fine(tmp_path):
@@ -41,11 +45,17 @@ def test_trap_25_another_order_is_fine(tmp_path):
 
 
 FAULTS = {
-    "a duplicate beside a missing id, as many rows as asked": (GOOD.replace(b"\n1,0001", b"\n0001,0001"), "names ids twice: 1, first 0001"),
+    "a duplicate beside a missing id, as many rows as asked": (
+        GOOD.replace(b"\n1,0001", b"\n0001,0001"),
+        "names ids twice: 1, first 0001",
+    ),
     "the same line twice": (GOOD + b"1,0001\n", "names ids twice: 1, first 1"),
     "a missing id": (GOOD.replace(b"7e5,0203\n", b""), "misses ids: 1, first 7e5"),
     "nothing": (b"", "misses ids: 5"),
-    "a foreign id": (GOOD.replace(b"7e5", b"7e6"), r"not in the test split \(a header\?\): 1, first 7e6"),
+    "a foreign id": (
+        GOOD.replace(b"7e5", b"7e6"),
+        r"not in the test split \(a header\?\): 1, first 7e6",
+    ),
     "a header": (b"id,category_id\n" + GOOD, r"not in the test split \(a header\?\): 1, first id"),
     "a byte order mark": (b"\xef\xbb\xbf" + GOOD, "byte order mark"),
     "CR LF": (GOOD.replace(b"\n", b"\r\n"), "CR line ends"),
@@ -66,7 +76,8 @@ def test_trap_25_a_fault_is_refused_and_named(fault, tmp_path):
     data, message = FAULTS[fault]
     with pytest.raises(ResultInvalid, match=message) as caught:
         read(data, tmp_path)
-    assert str(tmp_path / "result.csv") in str(caught.value) and caught.value.code == 12
+    assert str(tmp_path / "result.csv") in str(caught.value)
+    assert caught.value.code == 12
 
 
 def test_no_file_is_a_fault(tmp_path):

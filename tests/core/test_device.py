@@ -22,7 +22,8 @@ def test_auto_takes_what_is_there(gpus):
     gpus(0)
     assert device.find_device() == CPU
     gpus(1)
-    assert device.find_device() == GPU and device.find_device("cpu") == CPU
+    assert device.find_device() == GPU
+    assert device.find_device("cpu") == CPU
 
 
 def test_each_rank_of_torchrun_takes_a_gpu_of_its_own(gpus, monkeypatch):
@@ -34,10 +35,19 @@ def test_each_rank_of_torchrun_takes_a_gpu_of_its_own(gpus, monkeypatch):
     assert taken == [torch.device("cuda:0"), torch.device("cuda:1"), torch.device("cuda:0")]
 
 
-@pytest.mark.parametrize("count, asked, said", [(0, "cuda", "torch sees no GPU"), (0, "cuda:0", "torch sees no GPU"), (1, "cuda:1", "torch sees 1 GPU")])
+@pytest.mark.parametrize(
+    ("count", "asked", "said"),
+    [
+        (0, "cuda", "torch sees no GPU"),
+        (0, "cuda:0", "torch sees no GPU"),
+        (1, "cuda:1", "torch sees 1 GPU"),
+    ],
+)
 def test_fault_36_a_gpu_that_is_not_there_is_exit_7(gpus, count, asked, said):
     gpus(count)
-    with pytest.raises(EnvironmentLacks, match=f"device {asked} was asked for, but {said}.*--device cpu") as caught:
+    with pytest.raises(
+        EnvironmentLacks, match=f"device {asked} was asked for, but {said}.*--device cpu"
+    ) as caught:
         device.find_device(asked)
     assert caught.value.code == 7
 
@@ -48,7 +58,10 @@ def test_an_unknown_device_is_a_fault_of_usage(asked):
         device.find_device(asked)
 
 
-@pytest.mark.parametrize("where, bf16, found", [(GPU, False, torch.float16), (CPU, True, torch.bfloat16), (CPU, False, torch.float32)])
+@pytest.mark.parametrize(
+    ("where", "bf16", "found"),
+    [(GPU, False, torch.float16), (CPU, True, torch.bfloat16), (CPU, False, torch.float32)],
+)
 def test_auto_precision(monkeypatch, where, bf16, found):
     monkeypatch.setattr(device, "_bf16_cpu", lambda: bf16)
     assert device.find_precision("auto", where) == found
@@ -56,10 +69,14 @@ def test_auto_precision(monkeypatch, where, bf16, found):
 
 @pytest.mark.parametrize("asked", device.PRECISIONS)
 def test_precision_as_asked(asked):
-    assert device.called(device.find_precision(asked, GPU)) == asked
+    assert device.precision_name(device.find_precision(asked, GPU)) == asked
 
 
-SENSELESS = {"fp61": "no precision called 'fp61'; did you mean 'fp16'", "half": "it may be one of: auto, fp32, fp16, bf16", "fp16": "fp16 on a CPU is slower"}
+SENSELESS = {
+    "fp61": "no precision called 'fp61'; did you mean 'fp16'",
+    "half": "it may be one of: auto, fp32, fp16, bf16",
+    "fp16": "fp16 on a CPU is slower",
+}
 
 
 @pytest.mark.parametrize("asked", SENSELESS)

@@ -19,7 +19,15 @@ from safetensors.numpy import save_file
 from small import ended_process, python
 
 from wbdc.core import files
-from wbdc.core.errors import DataInvalid, EnvironmentLacks, FolderInUse, IntegrityBroken, OutOfResources, UsageFault, WbdcError
+from wbdc.core.errors import (
+    DataInvalid,
+    EnvironmentLacks,
+    FolderInUse,
+    IntegrityBroken,
+    OutOfResources,
+    UsageFault,
+    WbdcError,
+)
 from wbdc.core.integrity import verify_seal
 
 OLD, NEW = b"old" * 1000, b"new" * 2000
@@ -38,26 +46,39 @@ def names(folder):
 def test_publish_replaces_and_makes_folders(tmp_path, path):
     files.publish_bytes(path, NEW)
     files.publish_bytes(tmp_path / "a" / "b" / "c.bin", NEW)
-    assert path.read_bytes() == NEW and (tmp_path / "a" / "b" / "c.bin").read_bytes() == NEW
-    assert names(tmp_path) == ["a", "kept.bin"] and names(tmp_path / "a" / "b") == ["c.bin"]
+    assert path.read_bytes() == NEW
+    assert (tmp_path / "a" / "b" / "c.bin").read_bytes() == NEW
+    assert names(tmp_path) == ["a", "kept.bin"]
+    assert names(tmp_path / "a" / "b") == ["c.bin"]
 
 
-@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), OSError(errno.ENOENT, "gone")])
+@pytest.mark.parametrize(
+    "error", [ValueError("no"), KeyboardInterrupt(), OSError(errno.ENOENT, "gone")]
+)
 def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(path, error):
     def write(temporary):
         temporary.write_bytes(NEW[:100])
         raise error
 
     with pytest.raises(type(error)):
-        files.publish(path, write)
-    assert path.read_bytes() == OLD and names(path.parent) == ["kept.bin"]
+        files.publish_file(path, write)
+    assert path.read_bytes() == OLD
+    assert names(path.parent) == ["kept.bin"]
 
 
 def test_publish_syncs_the_file_before_the_rename_and_the_folder_after(path, monkeypatch):
-    """Fault 6, power loss: an unsynced file may be empty after the rename, an unsynced folder may not know the new name."""
+    """Fault 6, power loss: an unsynced file may be empty after the rename, an unsynced folder may
+    not know the new name.
+    """
     done = []
     sync, replace = os.fsync, os.replace
-    monkeypatch.setattr("os.fsync", lambda handle: (done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file"), sync(handle)))
+    monkeypatch.setattr(
+        "os.fsync",
+        lambda handle: (
+            done.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file"),
+            sync(handle),
+        ),
+    )
     monkeypatch.setattr("os.replace", lambda a, b: (done.append("rename"), replace(a, b)))
     files.publish_bytes(path, NEW)
     assert done == ["file", "rename", "folder"]
@@ -82,17 +103,19 @@ def write(temporary):
 if where == "sync": os.fsync = wrap(os.fsync, True)
 if where == "rename": os.replace = wrap(os.replace, True)
 if where == "renamed": os.replace = wrap(os.replace, False)
-files.publish(path, write)
+files.publish_file(path, write)
 """
 
 
-@pytest.mark.parametrize("where, content", [("write", OLD), ("sync", OLD), ("rename", OLD), ("renamed", NEW)])
+@pytest.mark.parametrize(
+    ("where", "content"), [("write", OLD), ("sync", OLD), ("rename", OLD), ("renamed", NEW)]
+)
 def test_fault_1_kill_9_leaves_the_old_file_or_the_new_one(path, where, content):
     assert python(KILLED, where, path).returncode == -signal.SIGKILL
     assert path.read_bytes() == content
-    with files.hold(path.parent):  # the next start sweeps what the killed one left
+    with files.lock_folder(path.parent):  # the next start sweeps what the killed one left
         assert [n for n in names(path.parent) if n.endswith(".tmp")] == []
-    assert files.contents(path.parent) == [path]
+    assert files.folder_hashes(path.parent) == [path]
 
 
 def test_sweep_removes_the_temporaries_of_safetensors_too(tmp_path):
@@ -102,11 +125,24 @@ def test_sweep_removes_the_temporaries_of_safetensors_too(tmp_path):
     (tmp_path / f".package.{dead}.tmp" / "inner").write_bytes(b"1")
     (tmp_path / f".package.{alive}.tmp").mkdir()
     kept = f".z.{alive}.tmp"
-    for name in (f".x.bin.{dead}.tmp", ".tmpA1b2C3", f"deep/.y.safetensors.{dead}.tmp", "deep/.tmpq", "x.bin", "deep/y.tmpl", kept):
+    for name in (
+        f".x.bin.{dead}.tmp",
+        ".tmpA1b2C3",
+        f"deep/.y.safetensors.{dead}.tmp",
+        "deep/.tmpq",
+        "x.bin",
+        "deep/y.tmpl",
+        kept,
+    ):
         (tmp_path / name).write_bytes(b"1")
-    assert [p.name for p in files.contents(tmp_path) if p.name != "inner"] == ["y.tmpl", "x.bin"]
-    files.sweep(tmp_path)
-    assert sorted(p.name for p in tmp_path.rglob("*")) == sorted([f".package.{alive}.tmp", kept, "deep", "x.bin", "y.tmpl"])
+    assert [p.name for p in files.folder_hashes(tmp_path) if p.name != "inner"] == [
+        "y.tmpl",
+        "x.bin",
+    ]
+    files.sweep_temporaries(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == sorted(
+        [f".package.{alive}.tmp", kept, "deep", "x.bin", "y.tmpl"]
+    )
 
 
 def test_publishing_a_file_again_removes_what_a_killed_process_left_of_it(path):
@@ -115,12 +151,16 @@ def test_publishing_a_file_again_removes_what_a_killed_process_left_of_it(path):
     left.write_bytes(b"half")
     other.write_bytes(b"somebody else's")
     files.publish_bytes(path, NEW)
-    assert not left.exists() and other.exists() and path.read_bytes() == NEW
+    assert not left.exists()
+    assert other.exists()
+    assert path.read_bytes() == NEW
 
 
 WRITERS = {
     "bytes": lambda temporary: temporary.write_bytes(NEW * 10),
-    "safetensors": lambda temporary: save_file({"x": np.random.default_rng(0).random(5000)}, temporary),
+    "safetensors": lambda temporary: save_file(
+        {"x": np.random.default_rng(0).random(5000)}, temporary
+    ),
     "parquet": pl.DataFrame({"x": np.random.default_rng(0).random(5000)}).write_parquet,
 }
 
@@ -130,7 +170,7 @@ WRITERS = {
 def test_permissions_follow_umask(path, writer, umask):
     before = os.umask(umask)
     try:
-        files.publish(path, WRITERS[writer])
+        files.publish_file(path, WRITERS[writer])
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
@@ -148,9 +188,13 @@ def small_disk():
 @pytest.mark.parametrize("writer", WRITERS)
 def test_fault_7_a_full_disk_is_exit_9_and_keeps_the_old_file(path, small_disk, writer):
     """Writers in Rust raise errors of their own, which are no OSError."""
-    with pytest.raises(OutOfResources, match=r"kept.bin could not be written: File too large, [\d,]+ bytes are free"):
-        files.publish(path, WRITERS[writer])
-    assert path.read_bytes() == OLD and names(path.parent) == ["kept.bin"]
+    with pytest.raises(
+        OutOfResources,
+        match=r"kept.bin could not be written: File too large, [\d,]+ bytes are free",
+    ):
+        files.publish_file(path, WRITERS[writer])
+    assert path.read_bytes() == OLD
+    assert names(path.parent) == ["kept.bin"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
@@ -162,8 +206,10 @@ def test_fault_7_at_any_step(path, monkeypatch, call, number):
     monkeypatch.setattr(call, fail)
     with pytest.raises(OutOfResources) as caught:
         files.publish_bytes(path.parent / "new" / "x.bin" if call == "os.mkdir" else path, NEW)
-    assert caught.value.code == 9 and isinstance(caught.value.__cause__, OSError)
-    assert path.read_bytes() == OLD and names(path.parent) == ["kept.bin"]
+    assert caught.value.code == 9
+    assert isinstance(caught.value.__cause__, OSError)
+    assert path.read_bytes() == OLD
+    assert names(path.parent) == ["kept.bin"]
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
@@ -172,12 +218,22 @@ def test_fault_9_a_read_only_folder_is_exit_7(path, monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(EnvironmentLacks, match="cannot be written: .*choose another place") as caught:
+    with pytest.raises(
+        EnvironmentLacks, match="cannot be written: .*choose another place"
+    ) as caught:
         files.publish_bytes(path, NEW)
-    assert caught.value.code == 7 and path.read_bytes() == OLD and names(path.parent) == ["kept.bin"]
+    assert caught.value.code == 7
+    assert path.read_bytes() == OLD
+    assert names(path.parent) == ["kept.bin"]
 
 
-@pytest.mark.parametrize("use", [lambda folder: files.publish_bytes(folder / "x", NEW), lambda folder: files.hold(folder).__enter__()])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda folder: files.publish_bytes(folder / "x", NEW),
+        lambda folder: files.lock_folder(folder).__enter__(),
+    ],
+)
 def test_fault_9_a_folder_that_cannot_be_made_is_exit_7(path, use):
     for folder in (path, path / "deeper"):  # a file stands in its place
         with pytest.raises(EnvironmentLacks, match="cannot be written: "):
@@ -188,7 +244,10 @@ def test_fault_9_a_folder_that_cannot_be_made_is_exit_7(path, use):
 def test_fault_9_chmod(path):
     path.parent.chmod(0o500)
     try:
-        for use in (lambda: files.publish_bytes(path, NEW), lambda: files.hold(path.parent).__enter__()):
+        for use in (
+            lambda: files.publish_bytes(path, NEW),
+            lambda: files.lock_folder(path.parent).__enter__(),
+        ):
             with pytest.raises(EnvironmentLacks):
                 use()
     finally:
@@ -201,14 +260,18 @@ def test_equal_values_give_equal_bytes(tmp_path):
     files.publish_json(tmp_path / "b.json", {"a": ["字", None], "b": 1})
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     assert files.read_json(tmp_path / "a.json") == {"a": ["字", None], "b": 1}
-    assert files.digest({"b": 1, "a": 2}) == files.digest({"a": 2, "b": 1}) != files.digest({"a": 2, "b": 2})
+    assert (
+        files.json_digest({"b": 1, "a": 2})
+        == files.json_digest({"a": 2, "b": 1})
+        != files.json_digest({"a": 2, "b": 2})
+    )
 
 
 def test_names_that_are_no_utf8_can_be_written_and_hashed(tmp_path):
     name = os.fsdecode(b"\xff\xe5.zip")
     files.publish_json(tmp_path / "a.json", {"name": name})
     assert files.read_json(tmp_path / "a.json") == {"name": name}
-    assert files.digest(name) != files.digest(name[1:])
+    assert files.json_digest(name) != files.json_digest(name[1:])
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b'{"a": "\xff"}'])
@@ -224,36 +287,46 @@ def test_fault_10_a_damaged_json_of_ours_is_exit_4(tmp_path, content):
 def sealed(tmp_path):
     for name in ("a.bin", "b/c.bin", "b/d.bin"):
         files.publish_bytes(tmp_path / name, name.encode())
-    assert files.sealed(tmp_path) is None
-    files.seal(tmp_path, {"rows": 3})
+    assert files.sealed_facts(tmp_path) is None
+    files.seal_folder(tmp_path, {"rows": 3})
     return tmp_path
 
 
 def test_a_seal_keeps_facts_and_hashes(sealed):
     facts = verify_seal(sealed)
-    assert facts == files.sealed(sealed) and facts["rows"] == 3 and list(facts["files"]) == ["a.bin", "b/c.bin", "b/d.bin"]
+    assert facts == files.sealed_facts(sealed)
+    assert facts["rows"] == 3
+    assert list(facts["files"]) == ["a.bin", "b/c.bin", "b/d.bin"]
 
 
-@pytest.mark.parametrize("change", [lambda p: p.write_bytes(b"b/x.bin"), lambda p: p.unlink(), lambda p: p.write_bytes(b"")])
+@pytest.mark.parametrize(
+    "change",
+    [lambda p: p.write_bytes(b"b/x.bin"), lambda p: p.unlink(), lambda p: p.write_bytes(b"")],
+)
 def test_a_seal_names_the_files_that_changed(sealed, change):
     change(sealed / "b" / "c.bin")
-    with pytest.raises(IntegrityBroken, match=r"1 files differ from what was written: b/c.bin; delete .* and run the command that made it again"):
+    with pytest.raises(
+        IntegrityBroken,
+        match=r"1 files differ from what was written: b/c.bin; delete .* and run the command that made it again",
+    ):
         verify_seal(sealed)
 
 
 def test_a_seal_is_written_last(tmp_path, monkeypatch):
     (tmp_path / "a.bin").write_bytes(b"a")
-    monkeypatch.setattr(files, "sha256", lambda path: (_ for _ in ()).throw(OSError(errno.EIO, "broken disk")))
+    monkeypatch.setattr(
+        files, "file_sha256", lambda path: (_ for _ in ()).throw(OSError(errno.EIO, "broken disk"))
+    )
     with pytest.raises(OSError):
-        files.seal(tmp_path, {})
-    assert files.sealed(tmp_path) is None
+        files.seal_folder(tmp_path, {})
+    assert files.sealed_facts(tmp_path) is None
 
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from wbdc.core.files import hold
-with hold(Path(sys.argv[1])):
+from wbdc.core.files import lock_folder
+with lock_folder(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -270,9 +343,10 @@ def holder(tmp_path):
 def test_fault_31_a_held_folder_is_exit_8_at_once_and_names_the_holder(tmp_path, holder):
     start = time.perf_counter()
     with pytest.raises(FolderInUse, match=f"in use by process {holder.pid};") as caught:
-        with files.hold(tmp_path):
+        with files.lock_folder(tmp_path):
             pass
-    assert caught.value.code == 8 and time.perf_counter() - start < 1
+    assert caught.value.code == 8
+    assert time.perf_counter() - start < 1
 
 
 def test_fault_31_a_killed_holder_holds_nothing(tmp_path, holder):
@@ -280,7 +354,7 @@ def test_fault_31_a_killed_holder_holds_nothing(tmp_path, holder):
     left.write_bytes(b"half")
     holder.kill()
     holder.wait()
-    with files.hold(tmp_path):
+    with files.lock_folder(tmp_path):
         assert not left.exists()
 
 
@@ -290,7 +364,7 @@ def test_fault_31_of_many_one_holds(tmp_path):
     def race():
         gate.wait()
         try:
-            with files.hold(tmp_path):
+            with files.lock_folder(tmp_path):
                 won.append(1)
                 leave.wait(10)
         except FolderInUse:
@@ -300,23 +374,25 @@ def test_fault_31_of_many_one_holds(tmp_path):
     racers = [threading.Thread(target=race) for _ in range(8)]
     [r.start() for r in racers]
     [r.join() for r in racers]
-    assert len(won) == 1 and len(lost) == 7
-    with files.hold(tmp_path):
+    assert len(won) == 1
+    assert len(lost) == 7
+    with files.lock_folder(tmp_path):
         pass
 
 
 def test_a_holder_that_fails_lets_go(tmp_path):
-    with pytest.raises(ValueError):
-        with files.hold(tmp_path):
-            raise ValueError
-    with files.hold(tmp_path):
+    with pytest.raises(ValueError), files.lock_folder(tmp_path):
+        raise ValueError
+    with files.lock_folder(tmp_path):
         pass
 
 
 def test_a_log_grows_by_lines(tmp_path):
     for step in range(3):
         files.append_line(tmp_path / "log.jsonl", json.dumps({"step": step}))
-    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [0, 1, 2]
+    assert [
+        json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()
+    ] == [0, 1, 2]
 
 
 def test_who_waits_gets_its_turn(tmp_path):
@@ -324,10 +400,10 @@ def test_who_waits_gets_its_turn(tmp_path):
     turns = []
 
     def second():
-        with files.hold(tmp_path, wait=True):
+        with files.lock_folder(tmp_path, wait=True):
             turns.append("second")
 
-    with files.hold(tmp_path):
+    with files.lock_folder(tmp_path):
         waiter = threading.Thread(target=second)
         waiter.start()
         time.sleep(0.05)
@@ -340,7 +416,7 @@ LONG = "x" * 300
 
 
 @pytest.mark.parametrize(
-    "where, fault, said",
+    ("where", "fault", "said"),
     [
         (".", UsageFault, "is a folder; name a file"),
         ("pipe", UsageFault, "is no regular file"),
@@ -368,7 +444,10 @@ def test_an_output_that_can_be_written_leaves_no_trace_of_the_check(path):
     assert names(path.parent) == ["kept.bin"]
 
 
-@pytest.mark.parametrize("folder, said", [("kept.bin", "Not a directory"), ("loop", "symbolic links"), (LONG, "name too long")])
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [("kept.bin", "Not a directory"), ("loop", "symbolic links"), (LONG, "name too long")],
+)
 def test_fault_9_a_folder_that_nobody_can_write_in_is_refused_before_any_work(path, folder, said):
     (path.parent / "loop").symlink_to("loop")
     with pytest.raises(EnvironmentLacks, match=said):
@@ -377,9 +456,11 @@ def test_fault_9_a_folder_that_nobody_can_write_in_is_refused_before_any_work(pa
 
 @pytest.mark.parametrize("number", [errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP])
 def test_what_the_system_refuses_is_one_sentence(number):
-    explained = files.explain(OSError(number, os.strerror(number), "there"))
-    assert explained.code == 7 and str(explained) == f"there cannot be used: {os.strerror(number)}; choose another place"
-    assert files.explain(OSError(errno.ENOMEM, "")).code == 9 and files.explain(OSError(errno.EPIPE, "")) is None
+    explained = files.explain_os_error(OSError(number, os.strerror(number), "there"))
+    assert explained.code == 7
+    assert str(explained) == f"there cannot be used: {os.strerror(number)}; choose another place"
+    assert files.explain_os_error(OSError(errno.ENOMEM, "")).code == 9
+    assert files.explain_os_error(OSError(errno.EPIPE, "")) is None
 
 
 def test_publishing_over_a_folder_is_exit_7(path):
@@ -392,7 +473,7 @@ OUTPUT_HOLDER = """
 import sys, time
 from pathlib import Path
 from wbdc.core import files
-with files.hold_output(Path(sys.argv[1])):
+with files.lock_output(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -402,14 +483,19 @@ def test_fault_31_an_output_is_made_by_one_process_at_a_time(path):
     process = python(OUTPUT_HOLDER, path, start=subprocess.Popen)
     try:
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(FolderInUse, match=f"kept.bin is being made by process {process.pid}; wait"), files.hold_output(path):
+        with (
+            pytest.raises(
+                FolderInUse, match=f"kept.bin is being made by process {process.pid}; wait"
+            ),
+            files.lock_output(path),
+        ):
             pass
     finally:
         process.kill()
         process.communicate()
-    with files.hold_output(path):  # a killed holder holds nothing
+    with files.lock_output(path):  # a killed holder holds nothing
         assert names(path.parent) == [".kept.bin.lock", "kept.bin"]
-        with pytest.raises(FolderInUse), files.hold_output(path):
+        with pytest.raises(FolderInUse), files.lock_output(path):
             pass
     assert names(path.parent) == ["kept.bin"]
 
@@ -421,7 +507,7 @@ def test_fault_31_a_lock_that_is_removed_while_others_wait_for_it_keeps_them_apa
     def race():
         while len(done) < 200:
             try:
-                with files.hold_output(path):
+                with files.lock_output(path):
                     inside.append(1)
                     most.append(len(inside))
                     done.append(1)
@@ -434,7 +520,8 @@ def test_fault_31_a_lock_that_is_removed_while_others_wait_for_it_keeps_them_apa
         runner.start()
     for runner in runners:
         runner.join(20)
-    assert max(most) == 1 and names(path.parent) == ["kept.bin"]
+    assert max(most) == 1
+    assert names(path.parent) == ["kept.bin"]
 
 
 def test_fault_31_a_lock_file_that_was_removed_before_it_was_locked_is_no_lock(path, monkeypatch):
@@ -447,29 +534,36 @@ def test_fault_31_a_lock_file_that_was_removed_before_it_was_locked_is_no_lock(p
         return flock(handle, how)
 
     monkeypatch.setattr(fcntl, "flock", remove_then_lock)
-    with files.hold_output(path), pytest.raises(FolderInUse), files.hold_output(path):
+    with files.lock_output(path), pytest.raises(FolderInUse), files.lock_output(path):
         pass
 
 
 def test_fault_31_a_lock_file_is_removed_while_it_is_locked(path, monkeypatch):
     close, lock, there = os.close, path.parent / ".kept.bin.lock", []
-    with files.hold_output(path):
-        monkeypatch.setattr(os, "close", lambda handle: (there.append(lock.exists()), close(handle)))
+    with files.lock_output(path):
+        monkeypatch.setattr(
+            os, "close", lambda handle: (there.append(lock.exists()), close(handle))
+        )
     monkeypatch.undo()
     assert there == [False], "whoever locks it after it was let go would lose it"
 
 
-@pytest.mark.parametrize("number, code", [(errno.ENOLCK, None), (errno.EOPNOTSUPP, None), (errno.EIO, 9), (errno.EACCES, 7)])
-def test_a_file_system_without_locks_keeps_nobody_out_and_other_errors_are_told(path, monkeypatch, number, code):
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.ENOLCK, None), (errno.EOPNOTSUPP, None), (errno.EIO, 9), (errno.EACCES, 7)],
+)
+def test_a_file_system_without_locks_keeps_nobody_out_and_other_errors_are_told(
+    path, monkeypatch, number, code
+):
     def fail(handle, how):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", fail)
     if code is None:
-        with files.hold_output(path):
+        with files.lock_output(path):
             pass
     else:
-        with pytest.raises(WbdcError, match="kept.bin") as caught, files.hold_output(path):
+        with pytest.raises(WbdcError, match="kept.bin") as caught, files.lock_output(path):
             pass
         assert caught.value.code == code
 
@@ -490,10 +584,10 @@ def deadline():
 
 def test_a_pipe_in_the_place_of_a_file_is_refused_and_does_not_hang(tmp_path, deadline):
     from wbdc.competitions import Source
+    from wbdc.competitions.formats.json_stream import read_records
     from wbdc.core.findings import Findings
-    from wbdc.core.records import records
-    from wbdc.core.weights import record
-    from wbdc.data.archive import checksums, features, pictures
+    from wbdc.core.weights import describe_weights
+    from wbdc.data.archive import member_checksums, read_features, read_images
     from wbdc.data.store import ShardFile
     from wbdc.serve.entry import _listed
 
@@ -501,15 +595,22 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_does_not_hang(tmp_path, de
         os.mkfifo(tmp_path / name)
     found = Findings()
     with pytest.raises(DataInvalid, match="x.json cannot be read: not a regular file"):
-        list(records(tmp_path / "x.json", found))
-    assert pictures(Source(tmp_path / "x.zip"), 8, found) == [] and len(features(Source(tmp_path / "x.zip", "a.npy"), 8, found)) == 0
+        list(read_records(tmp_path / "x.json", found))
+    assert read_images(Source(tmp_path / "x.zip"), 8, found) == []
+    assert len(read_features(Source(tmp_path / "x.zip", "a.npy"), 8, found)) == 0
     assert found.report()["archive.broken"]["count"] == 2
-    for read, fault in ((files.sha256, OSError), (checksums, OSError), (lambda p: record("x", p), OSError), (ShardFile, IntegrityBroken), (_listed, UsageFault)):
+    for read, fault in (
+        (files.file_sha256, OSError),
+        (member_checksums, OSError),
+        (lambda p: describe_weights("x", p), OSError),
+        (ShardFile, IntegrityBroken),
+        (_listed, UsageFault),
+    ):
         with pytest.raises(fault, match="not a regular file"):
             read(tmp_path / "x.zip")
     with pytest.raises(IntegrityBroken, match="x.json cannot be read: not a regular file"):
         files.read_json(tmp_path / "x.json")
-    assert files.sealed(tmp_path) is None
+    assert files.sealed_facts(tmp_path) is None
 
 
 def test_a_folder_or_a_device_is_no_regular_file(tmp_path):

@@ -1,4 +1,6 @@
-"""A folder is replaced in one step, killed anywhere; what killed commands leave is swept; names of folders lead nowhere else."""
+"""A folder is replaced in one step, killed anywhere; what killed commands leave is swept; names of
+folders lead nowhere else.
+"""
 
 import os
 import shutil
@@ -40,7 +42,16 @@ def pair(tmp_path):
     return tmp_path / "new", tmp_path / "pack"
 
 
-@pytest.mark.parametrize("can_exchange, step, content", [(True, 0, "pack"), (True, 1, "new"), (False, 0, "pack"), (False, 1, "pack"), (False, 2, "new")])
+@pytest.mark.parametrize(
+    ("can_exchange", "step", "content"),
+    [
+        (True, 0, "pack"),
+        (True, 1, "new"),
+        (False, 0, "pack"),
+        (False, 1, "pack"),
+        (False, 2, "new"),
+    ],
+)
 def test_fault_2_kill_9_while_a_folder_is_replaced_loses_nothing(pair, can_exchange, step, content):
     new, old = pair
     assert python(KILLED, step, can_exchange, new, old).returncode == -signal.SIGKILL
@@ -57,17 +68,23 @@ def test_a_folder_is_replaced_and_the_old_one_goes(pair, monkeypatch, can_exchan
     if not can_exchange:
         monkeypatch.setattr(folders, "_exchange", lambda one, other: False)
     folders.replace_folder(new, old)
-    assert (old / "content").read_text() == "new" and [p.name for p in old.parent.iterdir()] == ["pack"]
+    assert (old / "content").read_text() == "new"
+    assert [p.name for p in old.parent.iterdir()] == ["pack"]
 
 
 def test_a_second_rename_that_fails_brings_the_old_folder_back(pair, monkeypatch):
     new, old = pair
     monkeypatch.setattr(folders, "_exchange", lambda one, other: False)
     rename = os.rename
-    monkeypatch.setattr(os, "rename", lambda a, b: (_ for _ in ()).throw(OSError("no")) if a == new else rename(a, b))
+    monkeypatch.setattr(
+        os,
+        "rename",
+        lambda a, b: (_ for _ in ()).throw(OSError("no")) if a == new else rename(a, b),
+    )
     with pytest.raises(OSError, match="no"):
         folders.replace_folder(new, old)
-    assert (old / "content").read_text() == "pack" and (new / "content").read_text() == "new"
+    assert (old / "content").read_text() == "pack"
+    assert (new / "content").read_text() == "new"
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../../x", "/tmp/x", "a/b", ".hidden", "a\0b"])
@@ -80,10 +97,10 @@ def test_a_name_that_leads_elsewhere_is_refused(name):
 PUBLISHER = """
 import os, signal, sys
 from pathlib import Path
-from wbdc.core.files import hold_output, publish_bytes
+from wbdc.core.files import lock_output, publish_bytes
 from wbdc.core.folders import publish_folder
 path = Path(sys.argv[1])
-with hold_output(path), publish_folder(path) as temporary:
+with lock_output(path), publish_folder(path) as temporary:
     publish_bytes(temporary / "content", b"new")
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -96,7 +113,8 @@ def test_a_folder_is_published_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError), folders.publish_folder(path) as temporary:
         files.publish_bytes(temporary / "content", b"new")
         raise ValueError
-    assert (path / "content").read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+    assert (path / "content").read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_sweep_removes_what_a_killed_ensemble_left(tmp_path):
@@ -110,7 +128,11 @@ def test_a_sweep_removes_what_a_killed_ensemble_left(tmp_path):
         (work / empty).mkdir(parents=True)
     (work / "ensembles/four" / f".ensemble.json.{ended_process()}.tmp").write_text("{")
     (work / "runs/kit-1/run.json").write_text("{}")
-    for lock in ("runs/kit-1/fold-0/.lock", "runs/kit-1/fold-0/.holder.lock", "prepared/1a2b/.lock"):
+    for lock in (
+        "runs/kit-1/fold-0/.lock",
+        "runs/kit-1/fold-0/.holder.lock",
+        "prepared/1a2b/.lock",
+    ):
         (work / lock).touch()
     folders.sweep_work(work)
     assert list(work.iterdir()) == []
@@ -118,23 +140,38 @@ def test_a_sweep_removes_what_a_killed_ensemble_left(tmp_path):
 
 def test_a_sweep_leaves_all_that_holds_something_or_is_in_use(tmp_path):
     kept = [
-        "ensembles/one/blend.json", f"ensembles/.three.{os.getpid()}.tmp/blend.json", "prepared/1a2b/frames/labeled-00000.safetensors",
-        "runs/kit-1/fold-0/state.json", "runs/kit-1/run.json", f"runs/kit-2/fold-0/.state-1.safetensors.{os.getpid()}.tmp", "runs/kit-3/notes.txt",
-    ]  # fmt: skip
+        "ensembles/one/blend.json",
+        f"ensembles/.three.{os.getpid()}.tmp/blend.json",
+        "prepared/1a2b/frames/labeled-00000.safetensors",
+        "runs/kit-1/fold-0/state.json",
+        "runs/kit-1/run.json",
+        f"runs/kit-2/fold-0/.state-1.safetensors.{os.getpid()}.tmp",
+        "runs/kit-3/notes.txt",
+    ]
     for name in kept:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
     (tmp_path / "ensembles" / "two").mkdir()
 
-    with files.hold_output(tmp_path / "ensembles" / "two"), files.hold(tmp_path / "runs/kit-4/fold-1"), files.hold(tmp_path / "prepared/3c4d"):
+    with (
+        files.lock_output(tmp_path / "ensembles" / "two"),
+        files.lock_folder(tmp_path / "runs/kit-4/fold-1"),
+        files.lock_folder(tmp_path / "prepared/3c4d"),
+    ):
         folders.sweep_work(tmp_path)
         for folder in ("ensembles/two", "runs/kit-4/fold-1", "prepared/3c4d"):
             assert (tmp_path / folder).is_dir(), "a live process holds it"
         assert all((tmp_path / name).is_file() for name in kept)
 
     folders.sweep_work(tmp_path)
-    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file() and not p.name.endswith(".lock")) == sorted(kept)
-    assert not any((tmp_path / folder).exists() for folder in ("ensembles/two", "runs/kit-4", "prepared/3c4d"))
+    assert sorted(
+        str(p.relative_to(tmp_path))
+        for p in tmp_path.rglob("*")
+        if p.is_file() and not p.name.endswith(".lock")
+    ) == sorted(kept)
+    assert not any(
+        (tmp_path / folder).exists() for folder in ("ensembles/two", "runs/kit-4", "prepared/3c4d")
+    )
 
 
 def test_an_ensemble_that_was_moved_aside_when_its_process_was_killed_comes_back(tmp_path):
@@ -142,21 +179,29 @@ def test_an_ensemble_that_was_moved_aside_when_its_process_was_killed_comes_back
     aside.mkdir(parents=True)
     (aside / "blend.json").write_text("{}")
     folders.sweep_work(tmp_path)
-    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")] == ["ensembles", "ensembles/two", "ensembles/two/blend.json"]
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")] == [
+        "ensembles",
+        "ensembles/two",
+        "ensembles/two/blend.json",
+    ]
 
 
-@pytest.mark.parametrize("hold", [files.hold, files.hold_output])
+@pytest.mark.parametrize("hold", [files.lock_folder, files.lock_output])
 def test_processes_that_begin_while_others_sweep_keep_their_folder(tmp_path, hold):
     """A sweep may remove a folder between the moments when another process makes it and locks it."""
     failures, ended = [], threading.Event()
 
     def work():
         for number in range(30):
-            folder = tmp_path / "ensembles" / "two" if hold is files.hold_output else tmp_path / f"runs/kit-{number}/fold-0"
+            folder = (
+                tmp_path / "ensembles" / "two"
+                if hold is files.lock_output
+                else tmp_path / f"runs/kit-{number}/fold-0"
+            )
             try:
                 with hold(folder):
                     files.publish_bytes(folder / "content", b"x")
-                    if hold is files.hold_output:
+                    if hold is files.lock_output:
                         shutil.rmtree(folder)
             except Exception as error:
                 failures.append(error)
@@ -170,13 +215,15 @@ def test_processes_that_begin_while_others_sweep_keep_their_folder(tmp_path, hol
     [thread.start() for thread in threads]
     [thread.join(60) for thread in threads]
     assert not failures
-    assert hold is files.hold_output or len(list(tmp_path.glob("runs/*/fold-0/content"))) == 30
+    assert hold is files.lock_output or len(list(tmp_path.glob("runs/*/fold-0/content"))) == 30
 
 
-@pytest.mark.parametrize("hold", [files.hold, files.hold_output])
-def test_a_folder_that_a_sweep_removes_before_it_is_locked_is_made_again(tmp_path, monkeypatch, hold):
+@pytest.mark.parametrize("hold", [files.lock_folder, files.lock_output])
+def test_a_folder_that_a_sweep_removes_before_it_is_locked_is_made_again(
+    tmp_path, monkeypatch, hold
+):
     path, mkdir, removed = tmp_path / "runs" / "one", Path.mkdir, []
-    folder = path if hold is files.hold else path.parent
+    folder = path if hold is files.lock_folder else path.parent
 
     def make_and_remove(self, *values, **options):
         mkdir(self, *values, **options)
@@ -186,12 +233,17 @@ def test_a_folder_that_a_sweep_removes_before_it_is_locked_is_made_again(tmp_pat
 
     monkeypatch.setattr(Path, "mkdir", make_and_remove)
     with hold(path):
-        assert removed and folder.is_dir()
+        assert removed
+        assert folder.is_dir()
 
 
 def test_a_read_only_work_folder_is_left_as_it_is(tmp_path, monkeypatch):
     (tmp_path / "ensembles" / "two").mkdir(parents=True)
-    monkeypatch.setattr(os, "open", lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "no")))
-    monkeypatch.setattr(os, "rmdir", lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "no")))
+    monkeypatch.setattr(
+        os, "open", lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "no"))
+    )
+    monkeypatch.setattr(
+        os, "rmdir", lambda *a, **k: (_ for _ in ()).throw(PermissionError(13, "no"))
+    )
     folders.sweep_work(tmp_path)
     assert (tmp_path / "ensembles" / "two").is_dir()

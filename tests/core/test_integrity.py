@@ -22,16 +22,18 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def folder(tmp_path):
     files.publish_bytes(tmp_path / "run" / "a.bin", b"abc")
-    files.seal(tmp_path / "run", {"command": "wbdc train --kit k --fold 0"})
+    files.seal_folder(tmp_path / "run", {"command": "wbdc train --kit k --fold 0"})
     return tmp_path / "run"
 
 
 @pytest.fixture
 def hashed(monkeypatch):
     names = []
-    sha256 = files.sha256
-    monkeypatch.setattr(integrity, "sha256", lambda path: (names.append(path.name), sha256(path))[1])
-    monkeypatch.setattr(has_hash, "__defaults__", (lambda path: integrity.sha256(path),))
+    sha256 = files.file_sha256
+    monkeypatch.setattr(
+        integrity, "file_sha256", lambda path: (names.append(path.name), sha256(path))[1]
+    )
+    monkeypatch.setattr(has_hash, "__defaults__", (lambda path: integrity.file_sha256(path),))
     return names
 
 
@@ -72,28 +74,30 @@ def test_a_file_that_was_just_written_is_not_remembered(cache, folder, hashed, m
     monkeypatch.setattr(time, "time", lambda: (folder / "a.bin").stat().st_mtime + 1)
     verify_seal(folder)
     verify_seal(folder)
-    assert hashed == ["a.bin", "a.bin"] and not cache.exists()
+    assert hashed == ["a.bin", "a.bin"]
+    assert not cache.exists()
 
 
 def test_a_file_is_remembered_with_its_hash(cache, folder):
     """The seal of another file in its place, or a damaged seal, is not what was compared."""
     verify_seal(folder)
     facts = files.read_seal(folder)
-    files.publish_json(folder / files.SEAL, facts | {"files": {"a.bin": "0" * 64}})
+    files.publish_json(folder / files.SEAL_FILE, facts | {"files": {"a.bin": "0" * 64}})
     with pytest.raises(IntegrityBroken, match="a.bin"):
         verify_seal(folder)
 
 
 def test_a_file_that_changes_while_it_is_hashed_is_not_remembered(cache, folder):
-    path, expected = folder / "a.bin", files.sha256(folder / "a.bin")
+    path, expected = folder / "a.bin", files.file_sha256(folder / "a.bin")
 
     def hash_slowly(path):
-        before = files.sha256(path)
+        before = files.file_sha256(path)
         flip(path)
         return before
 
     has_hash(path, expected, hash_slowly)
-    assert not cache.exists() and not has_hash(path, expected)
+    assert not cache.exists()
+    assert not has_hash(path, expected)
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "below a file"])

@@ -6,7 +6,14 @@ from wbdc.core import files
 from wbdc.core.errors import IntegrityBroken
 from wbdc.core.json_shape import find_mismatch
 
-SHAPE = {"name": str, "rows": int, "share?": float, "of": (str, None), "parts": [{"weight": float}], "any": {str: int}}
+SHAPE = {
+    "name": str,
+    "rows": int,
+    "share?": float,
+    "of": (str, None),
+    "parts": [{"weight": float}],
+    "any": {str: int},
+}
 GOOD = {"name": "a", "rows": 3, "of": None, "parts": [{"weight": 1}], "any": {"x": 1}}
 
 
@@ -15,18 +22,21 @@ def test_what_fits_fits():
     assert find_mismatch({**GOOD, "share": 0.5, "of": "b", "more": 1}, SHAPE) is None
 
 
-@pytest.mark.parametrize("change, sentence", [
-    ({"rows": "3"}, "rows is not an integer"),
-    ({"rows": True}, "rows is not an integer"),
-    ({"name": None}, "name is not a string"),
-    ({"share": float("nan")}, "share is not a finite number"),
-    ({"share": True}, "share is not a finite number"),
-    ({"share": 10**400}, "share is not a finite number"),
-    ({"of": 1}, "of is not a string"),
-    ({"parts": {}}, "parts is not a list"),
-    ({"parts": [{"weight": 1}, {}]}, "parts[1].weight is missing"),
-    ({"any": {"x": "y"}}, "any.x is not an integer"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"rows": "3"}, "rows is not an integer"),
+        ({"rows": True}, "rows is not an integer"),
+        ({"name": None}, "name is not a string"),
+        ({"share": float("nan")}, "share is not a finite number"),
+        ({"share": True}, "share is not a finite number"),
+        ({"share": 10**400}, "share is not a finite number"),
+        ({"of": 1}, "of is not a string"),
+        ({"parts": {}}, "parts is not a list"),
+        ({"parts": [{"weight": 1}, {}]}, "parts[1].weight is missing"),
+        ({"any": {"x": "y"}}, "any.x is not an integer"),
+    ],
+)
 def test_what_does_not_fit_is_named(change, sentence):
     assert find_mismatch({**GOOD, **change}, SHAPE) == sentence
     assert find_mismatch([], SHAPE) == "the content is not a table"

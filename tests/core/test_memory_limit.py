@@ -30,16 +30,48 @@ def limited(body: str, **settings: object):
 
 
 @pytest.mark.parametrize(
-    "body, code, said",
+    ("body", "code", "said"),
     [
-        ("os.abort()", 9, "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with signal 6"),
-        ("os.kill(os.getpid(), 11)", 9, "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with signal 11"),
-        ("os.kill(os.getpid(), 9)", 9, "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with signal 9"),
-        ("sys.modules['wbdc.cli.console'] = None; raise MemoryError  # the console cannot be imported", 9, "memory ran out; take smaller batches"),
-        ("raise RuntimeError('DefaultCPUAllocator: can\\'t allocate memory')", 9, "memory ran out; take smaller batches"),
-        ("raise ImportError('libtorch.so: failed to map segment from shared object')", 9, "memory ran out; take smaller batches"),
-        ("import ctypes; ctypes.CDLL(None).exit(1)", 9, "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with exit code 1"),
-        ("import ctypes; ctypes.CDLL(None).exit(127)", 9, "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with exit code 127"),
+        (
+            "os.abort()",
+            9,
+            "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with signal 6",
+        ),
+        (
+            "os.kill(os.getpid(), 11)",
+            9,
+            "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with signal 11",
+        ),
+        (
+            "os.kill(os.getpid(), 9)",
+            9,
+            "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with signal 9",
+        ),
+        (
+            "sys.modules['wbdc.cli.console'] = None; raise MemoryError  # the console cannot be imported",
+            9,
+            "memory ran out; take smaller batches",
+        ),
+        (
+            "raise RuntimeError('DefaultCPUAllocator: can\\'t allocate memory')",
+            9,
+            "memory ran out; take smaller batches",
+        ),
+        (
+            "raise ImportError('libtorch.so: failed to map segment from shared object')",
+            9,
+            "memory ran out; take smaller batches",
+        ),
+        (
+            "import ctypes; ctypes.CDLL(None).exit(1)",
+            9,
+            "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with exit code 1",
+        ),
+        (
+            "import ctypes; ctypes.CDLL(None).exit(127)",
+            9,
+            "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with exit code 127",
+        ),
         ("sys.exit(os.environ['OPENBLAS_NUM_THREADS'] != '1')", 0, ""),
         ("sys.exit(1)", 1, ""),
         ("sys.exit(5)", 5, ""),
@@ -48,12 +80,15 @@ def limited(body: str, **settings: object):
 )
 def test_fault_23_a_library_that_aborts_under_a_memory_limit_is_exit_9(body, code, said):
     ran = limited(body)
-    assert ran.returncode == code and ran.stderr.startswith(said) and len(ran.stderr.splitlines()) == bool(said)
+    assert ran.returncode == code
+    assert ran.stderr.startswith(said)
+    assert len(ran.stderr.splitlines()) == bool(said)
 
 
 def test_a_bug_under_a_memory_limit_stays_a_bug():
     ran = limited("raise KeyError('a bug')")
-    assert ran.returncode == 1 and ran.stderr.endswith("KeyError: 'a bug'\n")
+    assert ran.returncode == 1
+    assert ran.stderr.endswith("KeyError: 'a bug'\n")
 
 
 def test_fault_32_a_stop_signal_reaches_a_command_under_a_memory_limit():
@@ -69,4 +104,5 @@ def test_fault_32_a_stop_signal_reaches_a_command_under_a_memory_limit():
     time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=10)[1]
-    assert process.returncode == 11 and said == "cleaned up: stopped; the same command goes on from what is finished\n"
+    assert process.returncode == 11
+    assert said == "cleaned up: stopped; the same command goes on from what is finished\n"

@@ -1,4 +1,6 @@
-"""The house has one writer: nothing in wbdc writes a file but wbdc/core/files.py, or inside a callable handed to its `publish`."""
+"""The house has one writer: nothing in wbdc writes a file but wbdc/core/files.py, or inside a
+callable handed to its `publish`.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -10,18 +12,44 @@ import wbdc
 
 HOUSE = Path(wbdc.__file__).parent
 WRITER = HOUSE / "core" / "files.py"
-NEVER = {"write_text", "write_bytes", "to_csv", "to_json", "to_parquet", "write_csv", "write_json", "write_ndjson", "write_ipc", "tofile", "savetxt"}
-PUBLISHED = {"save_file", "write_parquet", "copyfile", "copy2", "copytree", "save_pretrained", "savez"}  # allowed where `publish` calls them
+NEVER = {
+    "write_text",
+    "write_bytes",
+    "to_csv",
+    "to_json",
+    "to_parquet",
+    "write_csv",
+    "write_json",
+    "write_ndjson",
+    "write_ipc",
+    "tofile",
+    "savetxt",
+}
+PUBLISHED = {
+    "save_file",
+    "write_parquet",
+    "copyfile",
+    "copy2",
+    "copytree",
+    "save_pretrained",
+    "savez",
+}  # allowed where `publish` calls them
 
 
 def writes(tree: ast.Module) -> Iterator[int]:
     """Yield the lines on which a module writes by itself."""
-    handed = {a.id for call in _calls(tree, "publish") for a in call.args if isinstance(a, ast.Name)}
-    inside = [a for call in _calls(tree, "publish") for a in call.args if isinstance(a, ast.Lambda)]
+    handed = {
+        a.id for call in _calls(tree, "publish_file") for a in call.args if isinstance(a, ast.Name)
+    }
+    inside = [
+        a for call in _calls(tree, "publish_file") for a in call.args if isinstance(a, ast.Lambda)
+    ]
     inside += [f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) and f.name in handed]
     published = {id(node) for function in inside for node in ast.walk(function)}
     for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
-        if (_opens(call) or _name(call) in NEVER or _name(call) in PUBLISHED) and id(call) not in published:
+        if (_opens(call) or _name(call) in NEVER or _name(call) in PUBLISHED) and id(
+            call
+        ) not in published:
             yield call.lineno
 
 
@@ -34,33 +62,68 @@ def _name(call: ast.Call) -> str:
 
 
 def _opens(call: ast.Call) -> bool:
-    """Tell whether a call opens for writing: open(path, "w"), path.open("a"), os.open(path, O_WRONLY)."""
+    """Tell whether a call opens for writing: open(path, "w"), path.open("a"), os.open(path,
+    O_WRONLY).
+    """
     if _name(call) != "open":
         return False
     if isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") == "os":
         return any(word in ast.unparse(call) for word in ("O_WRONLY", "O_RDWR", "O_CREAT"))
     place = 0 if isinstance(call.func, ast.Attribute) else 1
-    mode = next((k.value for k in call.keywords if k.arg == "mode"), call.args[place] if len(call.args) > place else None)
-    return isinstance(mode, ast.Constant) and isinstance(mode.value, str) and set(mode.value) <= set("rwaxbt+") and bool(set(mode.value) & set("wax+"))
+    mode = next(
+        (k.value for k in call.keywords if k.arg == "mode"),
+        call.args[place] if len(call.args) > place else None,
+    )
+    return (
+        isinstance(mode, ast.Constant)
+        and isinstance(mode.value, str)
+        and set(mode.value) <= set("rwaxbt+")
+        and bool(set(mode.value) & set("wax+"))
+    )
 
 
-@pytest.mark.parametrize("path", sorted(HOUSE.rglob("*.py")), ids=lambda path: str(path.relative_to(HOUSE)))
+@pytest.mark.parametrize(
+    "path", sorted(HOUSE.rglob("*.py")), ids=lambda path: str(path.relative_to(HOUSE))
+)
 def test_only_files_writes(path):
     if path != WRITER:
         lines = list(writes(ast.parse(path.read_text(encoding="utf-8"))))
-        assert not lines, f"`{path.relative_to(HOUSE.parent)}` line {lines[0]} writes by itself; use wbdc.core.files"
+        assert not lines, (
+            f"`{path.relative_to(HOUSE.parent)}` line {lines[0]} writes by itself; use wbdc.core.files"
+        )
 
 
 GUILTY = [
-    "open(p, 'w')", "open(p, mode='ab')", "p.open('x')", "p.open('r+b')", "p.open(mode='w')", "p.write_text('x')", "p.write_bytes(b'')",
-    "table.to_csv(p)", "save_file(t, p)", "table.write_parquet(p)", "shutil.copyfile(a, b)", "os.open(p, os.O_CREAT)",
-    "publish(p, save_file(t, q))", "def write(t): save_file(x, t)\nother(p, write)",
-]  # fmt: skip
+    "open(p, 'w')",
+    "open(p, mode='ab')",
+    "p.open('x')",
+    "p.open('r+b')",
+    "p.open(mode='w')",
+    "p.write_text('x')",
+    "p.write_bytes(b'')",
+    "table.to_csv(p)",
+    "save_file(t, p)",
+    "table.write_parquet(p)",
+    "shutil.copyfile(a, b)",
+    "os.open(p, os.O_CREAT)",
+    "publish_file(p, save_file(t, q))",
+    "def write(t): save_file(x, t)\nother(p, write)",
+]
 INNOCENT = [
-    "open(p)", "open(p, 'rb')", "p.open('r')", "archive.open(entry)", "Image.open(io.BytesIO(data))", "os.rename(a, b)", "picture.save(stream, 'JPEG')",
-    "publish(p, lambda t: save_file(x, t))", "files.publish(p, lambda t: shutil.copyfile(a, t))", "publish(p, table.write_parquet)",
-    "def write(t): save_file(x, t)\npublish(p, write)", "os.open(p, os.O_RDONLY)", "zipfile.ZipFile(stream, 'w')",
-]  # fmt: skip
+    "open(p)",
+    "open(p, 'rb')",
+    "p.open('r')",
+    "archive.open(entry)",
+    "Image.open(io.BytesIO(data))",
+    "os.rename(a, b)",
+    "picture.save(stream, 'JPEG')",
+    "publish_file(p, lambda t: save_file(x, t))",
+    "files.publish_file(p, lambda t: shutil.copyfile(a, t))",
+    "publish_file(p, table.write_parquet)",
+    "def write(t): save_file(x, t)\npublish_file(p, write)",
+    "os.open(p, os.O_RDONLY)",
+    "zipfile.ZipFile(stream, 'w')",
+]
 
 
 @pytest.mark.parametrize("code", GUILTY)

@@ -1,4 +1,6 @@
-"""Plugs: the signature is the schema, the file name is the name, and whatever does not fit is refused with a hint."""
+"""Plugs: the signature is the schema, the file name is the name, and whatever does not fit is
+refused with a hint.
+"""
 
 import ast
 import importlib
@@ -62,32 +64,52 @@ def home(tmp_path, monkeypatch):
 
 def refused(given: dict) -> str:
     with pytest.raises(UsageFault) as caught:
-        plug.check("lamp 'bright'", Bright, given)
+        plug.check_settings("lamp 'bright'", Bright, given)
     assert caught.value.code == 2
     return str(caught.value)
 
 
 def test_settings_that_fit(home):
-    plug.check("lamp", Bright, {"watts": 3})
-    plug.check("lamp", Bright, {"watts": 3, "colour": "red", "dim": 1, "on": True, "hours": [1], "plan": {"a": 1.0}})
-    plug.check("lamp", Bright, {"watts": 3, "dim": 0.1, "plan": None})
-    assert plug.build(home, {"use": "dual_stream", "layers": 3}, "hall").told == ("dual_stream", "hall", 3)
-    assert plug.build(home, {"use": "single_stream"}, "hall").told == ("single_stream", "hall", 1)
+    plug.check_settings("lamp", Bright, {"watts": 3})
+    plug.check_settings(
+        "lamp",
+        Bright,
+        {"watts": 3, "colour": "red", "dim": 1, "on": True, "hours": [1], "plan": {"a": 1.0}},
+    )
+    plug.check_settings("lamp", Bright, {"watts": 3, "dim": 0.1, "plan": None})
+    assert plug.build_plug(home, {"use": "dual_stream", "layers": 3}, "hall").told == (
+        "dual_stream",
+        "hall",
+        3,
+    )
+    assert plug.build_plug(home, {"use": "single_stream"}, "hall").told == (
+        "single_stream",
+        "hall",
+        1,
+    )
 
 
 def test_names_are_hinted(home):
-    with pytest.raises(UsageFault, match="^no lamp called 'dual_steam'; did you mean 'dual_stream'\\?$"):
-        plug.build(home, {"use": "dual_steam"}, None)
-    with pytest.raises(UsageFault, match="^no lamp called 'xyz'; it may be one of: dual_stream, single_stream$"):
-        plug.build(home, {"use": "xyz"}, None)
-    with pytest.raises(UsageFault, match="^lamp 'dual_stream' has no setting 'layer'; did you mean 'layers'\\?$"):
-        plug.build(home, {"use": "dual_stream", "layer": 2}, None)
+    with pytest.raises(
+        UsageFault, match="^no lamp called 'dual_steam'; did you mean 'dual_stream'\\?$"
+    ):
+        plug.build_plug(home, {"use": "dual_steam"}, None)
+    with pytest.raises(
+        UsageFault, match="^no lamp called 'xyz'; it may be one of: dual_stream, single_stream$"
+    ):
+        plug.build_plug(home, {"use": "xyz"}, None)
+    with pytest.raises(
+        UsageFault, match="^lamp 'dual_stream' has no setting 'layer'; did you mean 'layers'\\?$"
+    ):
+        plug.build_plug(home, {"use": "dual_stream", "layer": 2}, None)
 
 
 @pytest.mark.parametrize("use", [None, 3, ["dual_stream"]])
 def test_a_table_without_a_name_lists_the_names(home, use):
-    with pytest.raises(UsageFault, match="lamp needs `use = ...`; one of: dual_stream, single_stream"):
-        plug.build(home, {"use": use} if use else {})
+    with pytest.raises(
+        UsageFault, match="lamp needs `use = ...`; one of: dual_stream, single_stream"
+    ):
+        plug.build_plug(home, {"use": use} if use else {})
 
 
 def test_a_host_is_no_setting(home):
@@ -95,13 +117,24 @@ def test_a_host_is_no_setting(home):
     assert refused({}) == "lamp 'bright' needs a value for 'watts'"
 
 
-WRONG = {"on": ["False", 0, 1], "watts": [2.5, True, "3"], "dim": ["0.5", True], "colour": [3], "hours": ["12"], "plan": [[1], 0]}
+WRONG = {
+    "on": ["False", 0, 1],
+    "watts": [2.5, True, "3"],
+    "dim": ["0.5", True],
+    "colour": [3],
+    "hours": ["12"],
+    "plan": [[1], 0],
+}
 
 
-@pytest.mark.parametrize("name, value", [(name, value) for name, values in WRONG.items() for value in values])
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values]
+)
 def test_trap_14_a_value_of_another_type_is_refused(name, value):
     """ "False" is true for bool(), so nothing is ever converted."""
-    assert refused({"watts": 1, name: value}).startswith(f"lamp 'bright': {name} = {value!r} is not of the type")
+    assert refused({"watts": 1, name: value}).startswith(
+        f"lamp 'bright': {name} = {value!r} is not of the type"
+    )
 
 
 LATE = """
@@ -116,62 +149,95 @@ TWO = LATE + "class Later(Lamp): ..."
 
 def test_a_plug_beside_the_kit(home, tmp_path):
     (tmp_path / "late.py").write_text(LATE)
-    assert plug.build(home, {"use": "./late.py", "on": True}, "hall", near=tmp_path).on is True
-    assert plug.called(plug.build(home, {"use": "./late.py"}, "hall", near=tmp_path)) == "late"
+    assert plug.build_plug(home, {"use": "./late.py", "on": True}, "hall", near=tmp_path).on is True
+    assert (
+        plug.plug_name(plug.build_plug(home, {"use": "./late.py"}, "hall", near=tmp_path)) == "late"
+    )
     with pytest.raises(UsageFault, match="^no lamp at .*later.py; put the file beside the kit$"):
-        plug.build(home, {"use": "./later.py"}, "hall", near=tmp_path)
+        plug.build_plug(home, {"use": "./later.py"}, "hall", near=tmp_path)
 
 
 def test_trap_14_holds_for_annotations_that_are_text(home, tmp_path):
     """`from __future__ import annotations` turns every annotation into a string."""
     (tmp_path / "late.py").write_text(LATE)
     with pytest.raises(UsageFault, match="on = 'False' is not of the type bool"):
-        plug.build(home, {"use": "./late.py", "on": "False"}, "hall", near=tmp_path)
+        plug.build_plug(home, {"use": "./late.py", "on": "False"}, "hall", near=tmp_path)
 
 
-@pytest.mark.parametrize("content, found", [(TWO, 2), ("import lamps", 0), ("from lamps import Lamp\nfrom lamps.dual_stream import A", 0)])
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [(TWO, 2), ("import lamps", 0), ("from lamps import Lamp\nfrom lamps.dual_stream import A", 0)],
+)
 def test_a_file_defines_exactly_one_plug(home, tmp_path, content, found):
     (tmp_path / "late.py").write_text(content)
     with pytest.raises(UsageFault, match=f"late.py must define exactly one Lamp, found {found}$"):
-        plug.find(home, "./late.py", tmp_path)
+        plug.find_plug(home, "./late.py", tmp_path)
 
 
-@pytest.mark.parametrize("home, name", [(h, n) for h in HOMES for n in plug.names(h)], ids=lambda x: x if isinstance(x, str) else plug.kind(x))
+@pytest.mark.parametrize(
+    ("home", "name"),
+    [(h, n) for h in HOMES for n in plug.plug_names(h)],
+    ids=lambda x: x if isinstance(x, str) else plug.plug_kind(x),
+)
 def test_every_plug_is_one_class_whose_settings_are_typed_and_described(home, name):
-    found = plug.find(home, name)
-    untyped = [n for n, p in plug.settings(found).items() if p.annotation is p.empty]
-    assert not untyped, f"{plug.kind(home)} {name!r}: give {', '.join(untyped)} a type, or nothing checks what a kit says"
-    assert importlib.import_module(found.__module__).__doc__, f"{found.__module__} opens with a sentence that says what it does"
+    found = plug.find_plug(home, name)
+    untyped = [n for n, p in plug.plug_settings(found).items() if p.annotation is p.empty]
+    assert not untyped, (
+        f"{plug.plug_kind(home)} {name!r}: give {', '.join(untyped)} a type, or nothing checks what a kit says"
+    )
+    assert importlib.import_module(found.__module__).__doc__, (
+        f"{found.__module__} opens with a sentence that says what it does"
+    )
 
 
 def test_trap_14_no_option_of_the_command_line_is_a_bool_with_a_value():
-    """`--flag False` would be true under `type=bool` of argparse; under click only real flags are clear."""
+    """`--flag False` would be true under `type=bool` of argparse; under click only real flags are
+    clear.
+    """
     from wbdc.cli import main
 
     def walk(command: click.Command, name: str):
         yield from ((name, p) for p in command.params)
         if isinstance(command, click.Group):
             for inner in command.list_commands(click.Context(command)):
-                yield from walk(command.get_command(click.Context(command), inner), f"{name} {inner}")
+                yield from walk(
+                    command.get_command(click.Context(command), inner), f"{name} {inner}"
+                )
 
     options = list(walk(main, "wbdc"))
     assert len(options) > 20
-    assert not [(name, p.name) for name, p in options if isinstance(p.type, click.types.BoolParamType) and not getattr(p, "is_flag", False)]
+    assert not [
+        (name, p.name)
+        for name, p in options
+        if isinstance(p.type, click.types.BoolParamType) and not getattr(p, "is_flag", False)
+    ]
 
 
 def test_trap_14_no_type_bool_anywhere():
     for path in HOUSE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            asked = {k.arg: ast.unparse(k.value) for k in node.keywords} if isinstance(node, ast.Call) else {}
+            asked = (
+                {k.arg: ast.unparse(k.value) for k in node.keywords}
+                if isinstance(node, ast.Call)
+                else {}
+            )
             assert asked.get("type") not in ("bool", "click.BOOL"), f"{path}: {ast.unparse(node)}"
 
 
 def test_kinds_are_named_in_the_singular():
-    assert [plug.kind(h) for h in HOMES] == ["competition", "fusion", "vision", "objective", "trick"]
-    assert plug.kind(SimpleNamespace(Plug=Lamp)) == "lamp"
+    assert [plug.plug_kind(h) for h in HOMES] == [
+        "competition",
+        "fusion",
+        "vision",
+        "objective",
+        "trick",
+    ]
+    assert plug.plug_kind(SimpleNamespace(Plug=Lamp)) == "lamp"
 
 
-def test_a_file_is_read_anew_each_time_and_no_bytecode_is_left_beside_it(home, tmp_path, monkeypatch):
+def test_a_file_is_read_anew_each_time_and_no_bytecode_is_left_beside_it(
+    home, tmp_path, monkeypatch
+):
     import os
 
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
@@ -180,5 +246,5 @@ def test_a_file_is_read_anew_each_time_and_no_bytecode_is_left_beside_it(home, t
     for watts in (1, 2):
         (own / "a.py").write_text(f"from lamps import Lamp\nclass A(Lamp):\n    watts = {watts}\n")
         os.utime(own / "a.py", (1, 1))  # bytecode is taken for current by size and time
-        assert plug.find(home, "./a.py", own).watts == watts
+        assert plug.find_plug(home, "./a.py", own).watts == watts
     assert [p.name for p in own.iterdir()] == ["a.py"]

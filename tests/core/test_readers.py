@@ -1,4 +1,6 @@
-"""Readers: every file is opened by wbdc/core/files.py, which refuses what is no regular file: a pipe would be waited for."""
+"""Readers: every file is opened by wbdc/core/files.py, which refuses what is no regular file: a
+pipe would be waited for.
+"""
 
 import ast
 import os
@@ -13,7 +15,12 @@ import wbdc
 HOME = Path(wbdc.__file__).parent
 FILES, WEIGHTS = "core/files.py", "core/weights.py"
 KERNEL = "core/processes.py"  # reads /proc only
-LOADERS = {"load_file": WEIGHTS, "safe_open": WEIGHTS, "from_file": None, "from_pretrained": "nets/trunk.py"}
+LOADERS = {
+    "load_file": WEIGHTS,
+    "safe_open": WEIGHTS,
+    "from_file": None,
+    "from_pretrained": "nets/trunk.py",
+}
 
 
 def reads(tree: ast.Module, name: str = "") -> Iterator[int]:
@@ -22,12 +29,18 @@ def reads(tree: ast.Module, name: str = "") -> Iterator[int]:
         called = getattr(call.func, "attr", getattr(call.func, "id", ""))
         loads = called in LOADERS and LOADERS[called] != name
         method = isinstance(call.func, ast.Attribute)
-        if loads or (method and called in ("read_text", "read_bytes")) or (called == "open" and opens(call, method)):
+        if (
+            loads
+            or (method and called in ("read_text", "read_bytes"))
+            or (called == "open" and opens(call, method))
+        ):
             yield call.lineno
 
 
 def opens(call: ast.Call, method: bool) -> bool:
-    """Tell whether a call of `open` opens a path for reading: open(path), path.open(), os.open(path, O_RDONLY)."""
+    """Tell whether a call of `open` opens a path for reading: open(path), path.open(),
+    os.open(path, O_RDONLY).
+    """
     owner = getattr(call.func.value, "id", "") if method else ""
     if owner == "os":
         return "O_NONBLOCK" not in ast.unparse(call)
@@ -39,22 +52,45 @@ def opens(call: ast.Call, method: bool) -> bool:
     return mode is None or not set(str(mode.value)) & set("wax+")
 
 
-@pytest.mark.parametrize("path", sorted(HOME.rglob("*.py")), ids=lambda path: str(path.relative_to(HOME)))
+@pytest.mark.parametrize(
+    "path", sorted(HOME.rglob("*.py")), ids=lambda path: str(path.relative_to(HOME))
+)
 def test_only_files_and_weights_open_files(path):
     name = str(path.relative_to(HOME))
     if name not in (FILES, KERNEL):
         lines = list(reads(ast.parse(path.read_text(encoding="utf-8")), name))
-        assert not lines, f"`{name}` line {lines[0]} opens a file by itself; use open_regular, read_bytes or read_text of wbdc.core.files, or load_weights"
+        assert not lines, (
+            f"`{name}` line {lines[0]} opens a file by itself; use open_regular, read_bytes or read_text of wbdc.core.files, or load_weights"
+        )
 
 
 GUILTY = [
-    "open(p)", "open(p, 'rb')", "open(p, mode='r')", "p.open()", "p.open('rb')", "p.open(encoding='utf-8')", "p.read_text()", "p.read_bytes()",
-    "load_file(p)", "safetensors.torch.load_file(p)", "safe_open(p, 'pt')", "Tokenizer.from_file(p)", "os.open(p, os.O_RDONLY)",
-]  # fmt: skip
+    "open(p)",
+    "open(p, 'rb')",
+    "open(p, mode='r')",
+    "p.open()",
+    "p.open('rb')",
+    "p.open(encoding='utf-8')",
+    "p.read_text()",
+    "p.read_bytes()",
+    "load_file(p)",
+    "safetensors.torch.load_file(p)",
+    "safe_open(p, 'pt')",
+    "Tokenizer.from_file(p)",
+    "os.open(p, os.O_RDONLY)",
+]
 INNOCENT = [
-    "read_text(p)", "read_bytes(p)", "open_regular(p)", "p.open('w')", "open(p, 'ab')", "archive.open(entry)", "Image.open(io.BytesIO(data))",
-    "load_weights(p)", "os.open(p, os.O_RDONLY | os.O_NONBLOCK)", "Tokenizer.from_buffer(data)",
-]  # fmt: skip
+    "read_text(p)",
+    "read_bytes(p)",
+    "open_regular(p)",
+    "p.open('w')",
+    "open(p, 'ab')",
+    "archive.open(entry)",
+    "Image.open(io.BytesIO(data))",
+    "load_weights(p)",
+    "os.open(p, os.O_RDONLY | os.O_NONBLOCK)",
+    "Tokenizer.from_buffer(data)",
+]
 
 
 @pytest.mark.parametrize("code", GUILTY)
@@ -71,7 +107,7 @@ READ_ALL = """
 import sys
 from pathlib import Path
 
-from wbdc.core.files import explain, read_bytes, read_text
+from wbdc.core.files import explain_os_error, read_bytes, read_text
 from wbdc.core.integrity import _read_cache
 from wbdc.core.weights import load_weights, open_weights
 from wbdc.data.text import open_tokenizer
@@ -81,7 +117,7 @@ for read in (read_bytes, read_text, load_weights, open_weights):
     try:
         read(pipe)
     except OSError as error:
-        print(read.__name__, explain(error).code, explain(error))
+        print(read.__name__, explain_os_error(error).code, explain_os_error(error))
 try:
     open_tokenizer(folder)
 except Exception as error:
@@ -95,7 +131,10 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
     os.mkfifo(pipe)
     ran = python(READ_ALL, pipe, timeout=60)
     assert ran.stdout.splitlines() == [
-        *(f"{name} 4 {pipe} is not a regular file; put the file in its place" for name in ("read_bytes", "read_text", "load_weights", "open_weights")),
+        *(
+            f"{name} 4 {pipe} is not a regular file; put the file in its place"
+            for name in ("read_bytes", "read_text", "load_weights", "open_weights")
+        ),
         f"4 {pipe} is damaged: [Errno 22] not a regular file: '{pipe}'",
         "set()",
     ], ran.stderr

@@ -7,22 +7,30 @@ import pytest
 from sklearn.metrics import f1_score
 
 from wbdc.competitions.wechat2022 import COUNTS, WeChat2022
-from wbdc.core.scores import F1, f1, f1_codes
+from wbdc.core.scores import F1, f1_scores, f1_scores_from_codes
 
 OFFICIAL = sorted(json.loads(COUNTS.read_text()))
 
 
-def answers(n: int, labels: list[str], seed: int, right: float = 0.5) -> tuple[list[str], list[str]]:
+def answers(
+    n: int, labels: list[str], seed: int, right: float = 0.5
+) -> tuple[list[str], list[str]]:
     random = np.random.default_rng(seed)
     truth = random.choice(labels, n)
-    return truth.tolist(), np.where(random.random(n) < right, truth, random.choice(labels, n)).tolist()
+    return truth.tolist(), np.where(
+        random.random(n) < right, truth, random.choice(labels, n)
+    ).tolist()
 
 
 def longhand(truth: list[str], said: list[str], labels: list[str] | None) -> tuple[float, float]:
-    return tuple(f1_score(truth, said, labels=labels, average=a, zero_division=0) for a in ("micro", "macro"))
+    return tuple(
+        f1_score(truth, said, labels=labels, average=a, zero_division=0) for a in ("micro", "macro")
+    )
 
 
-def official_script(truth: list[str], said: list[str], classes: list[str] | None = None) -> dict[str, float]:
+def official_script(
+    truth: list[str], said: list[str], classes: list[str] | None = None
+) -> dict[str, float]:
     """The organisers' evaluation, with scikit-learn, label sets fixed or not."""
     parts = {}
     for level, width in (("lv1", 2), ("lv2", 4)):
@@ -36,15 +44,19 @@ def official_script(truth: list[str], said: list[str], classes: list[str] | None
 @pytest.mark.parametrize("n", [1, 30, 500])
 def test_f1_is_sklearns(n, seed):
     truth, said = answers(n, list("abcdefgh"), seed)
-    assert f1(truth, said, list("abcdefgh")) == pytest.approx(longhand(truth, said, list("abcdefgh")))
-    assert f1(truth, said, sorted({*truth, *said})) == pytest.approx(longhand(truth, said, None))
+    assert f1_scores(truth, said, list("abcdefgh")) == pytest.approx(
+        longhand(truth, said, list("abcdefgh"))
+    )
+    assert f1_scores(truth, said, sorted({*truth, *said})) == pytest.approx(
+        longhand(truth, said, None)
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_labels_absent_and_labels_unknown(seed):
     truth, said = answers(200, list("abcdexyz"), seed)
     for labels in (list("abcde"), list("abcdefghijk"), list("edcba"), ["a"], ["never", "seen"]):
-        assert f1(truth, said, labels) == pytest.approx(longhand(truth, said, labels))
+        assert f1_scores(truth, said, labels) == pytest.approx(longhand(truth, said, labels))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -52,16 +64,25 @@ def test_a_weight_is_a_repetition(seed):
     truth, said = answers(60, list("abcdef"), seed)
     times = np.random.default_rng(seed).integers(0, 4, 60)
     repeated = [[x for x, k in zip(row, times) for _ in range(k)] for row in (truth, said)]
-    assert f1(truth, said, list("abcde"), times) == f1(*repeated, list("abcde"))
-    weighted = [f1_score(truth, said, labels=list("abcde"), average=a, sample_weight=times / 9, zero_division=0) for a in ("micro", "macro")]
-    assert f1(truth, said, list("abcde"), times / 9) == pytest.approx(weighted)
+    assert f1_scores(truth, said, list("abcde"), times) == f1_scores(*repeated, list("abcde"))
+    weighted = [
+        f1_score(
+            truth, said, labels=list("abcde"), average=a, sample_weight=times / 9, zero_division=0
+        )
+        for a in ("micro", "macro")
+    ]
+    assert f1_scores(truth, said, list("abcde"), times / 9) == pytest.approx(weighted)
 
 
 def test_edges():
-    assert f1([], [], ["a", "b"]) == F1(0, 0)
-    assert f1(["a"], ["a"], []) == F1(0, 0)
-    assert f1(["a", "b"], ["a", "b"], ["a", "a", "b"]) == F1(1, 1)  # a label named twice is one label
-    assert f1_codes(np.array([-1, 0]), np.array([-1, 1]), 2) == F1(0, 0)  # two unknowns are no hit
+    assert f1_scores([], [], ["a", "b"]) == F1(0, 0)
+    assert f1_scores(["a"], ["a"], []) == F1(0, 0)
+    assert f1_scores(["a", "b"], ["a", "b"], ["a", "a", "b"]) == F1(
+        1, 1
+    )  # a label named twice is one label
+    assert f1_scores_from_codes(np.array([-1, 0]), np.array([-1, 1]), 2) == F1(
+        0, 0
+    )  # two unknowns are no hit
 
 
 def test_trap_24_macro_over_labels_that_happen_to_be_present():
@@ -78,19 +99,25 @@ def test_trap_24_macro_over_labels_that_happen_to_be_present():
 def test_trap_24_wechat_score_is_the_official_script_with_either_label_set(seed, classes):
     some = OFFICIAL[seed * 7 :: 3]  # many classes absent
     truth, said = answers(400, some, seed)
-    assert WeChat2022().score(truth, said, classes) == pytest.approx(official_script(truth, said, classes))
+    assert WeChat2022().score(truth, said, classes) == pytest.approx(
+        official_script(truth, said, classes)
+    )
 
 
 def test_wechat_score_with_an_unknown_answer():
     """An unknown class under a known top class is right on level 1 and an error on level 2."""
     truth, said = ["0000", "0101", "0203"], ["0099", "0101", "9900"]
     for classes in (None, OFFICIAL):
-        assert WeChat2022().score(truth, said, classes) == pytest.approx(official_script(truth, said, classes))
+        assert WeChat2022().score(truth, said, classes) == pytest.approx(
+            official_script(truth, said, classes)
+        )
 
 
 def test_wechat_score_does_not_depend_on_order_and_refuses_unequal_lengths():
     truth, said = answers(300, OFFICIAL, 0)
     order = np.random.default_rng(0).permutation(300)
-    assert WeChat2022().score([truth[i] for i in order], [said[i] for i in order]) == WeChat2022().score(truth, said)
+    assert WeChat2022().score(
+        [truth[i] for i in order], [said[i] for i in order]
+    ) == WeChat2022().score(truth, said)
     with pytest.raises(ValueError):
         WeChat2022().score(truth, said[:-1])

@@ -9,21 +9,36 @@ import pytest
 from small import python
 
 import wbdc.__main__
-from wbdc.submit.scripts import MAIN
+from wbdc.submit.pack.scripts import MAIN
 
 
 def packed():
     """Take `limit_spinning` out of a packed main.py."""
-    return next(ast.unparse(n) for n in ast.parse(MAIN).body if isinstance(n, ast.FunctionDef) and n.name == "limit_spinning")
+    return next(
+        ast.unparse(n)
+        for n in ast.parse(MAIN).body
+        if isinstance(n, ast.FunctionDef) and n.name == "limit_spinning"
+    )
 
 
-@pytest.mark.parametrize("source", [inspect.getsource(wbdc.__main__.limit_spinning), packed()], ids=["wbdc", "main.py"])
 @pytest.mark.parametrize(
-    "load, environment, count",
-    [(0.9, {}, None), (1.1, {}, "1000"), (30.0, {"OMP_WAIT_POLICY": "active"}, None), (30.0, {"GOMP_SPINCOUNT": "7"}, "7")],
+    "source", [inspect.getsource(wbdc.__main__.limit_spinning), packed()], ids=["wbdc", "main.py"]
 )
-def test_threads_spin_briefly_on_a_busy_machine_unless_the_user_chose(source, load, environment, count):
-    system = SimpleNamespace(environ=dict(environment), getloadavg=lambda: (load, 0.0, 0.0), cpu_count=lambda: 2)
+@pytest.mark.parametrize(
+    ("load", "environment", "count"),
+    [
+        (0.9, {}, None),
+        (1.1, {}, "1000"),
+        (30.0, {"OMP_WAIT_POLICY": "active"}, None),
+        (30.0, {"GOMP_SPINCOUNT": "7"}, "7"),
+    ],
+)
+def test_threads_spin_briefly_on_a_busy_machine_unless_the_user_chose(
+    source, load, environment, count
+):
+    system = SimpleNamespace(
+        environ=dict(environment), getloadavg=lambda: (load, 0.0, 0.0), cpu_count=lambda: 2
+    )
     names = {"os": system}
     exec(source, names)
     names["limit_spinning"]()
@@ -52,6 +67,15 @@ print(hashlib.sha256(w.detach().numpy().tobytes()).hexdigest())
 
 
 def test_bits_stay_the_same():
-    plain = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
-    results = [python(STEPS, env=plain | added, timeout=120) for added in ({"GOMP_SPINCOUNT": "20000"}, {"GOMP_SPINCOUNT": "1000"})]
-    assert len(results[0].stdout) == 65 and results[0].stdout == results[1].stdout, results[0].stderr
+    plain = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    }
+    results = [
+        python(STEPS, env=plain | added, timeout=120)
+        for added in ({"GOMP_SPINCOUNT": "20000"}, {"GOMP_SPINCOUNT": "1000"})
+    ]
+    assert len(results[0].stdout) == 65 and results[0].stdout == results[1].stdout, results[
+        0
+    ].stderr

@@ -1,4 +1,6 @@
-"""Stop signals: one stops a command cleanly, a second one at once; nothing is left behind either way."""
+"""Stop signals: one stops a command cleanly, a second one at once; nothing is left behind either
+way.
+"""
 
 import contextlib
 import hashlib
@@ -19,18 +21,18 @@ from small import pids_in, python, soon
 import wbdc.__main__
 from wbdc.cli import STOPPED
 from wbdc.core.errors import Stopped
-from wbdc.core.files import sha256
-from wbdc.core.processes import began
+from wbdc.core.files import file_sha256
+from wbdc.core.processes import start_time
 from wbdc.core.stop_signals import SIGNALS, StopRequests, interruptible
-from wbdc.submit.scripts import MAIN
+from wbdc.submit.pack.scripts import MAIN
 
 COMMAND = """
 import contextlib, subprocess, sys, time
 from pathlib import Path
 import click
 from wbdc.cli import main
-from wbdc.submit import packed
-packed.network = lambda: ([], "")
+from wbdc.submit.timing import sandbox
+sandbox.network_is_cut = lambda: ([], "")
 
 @click.command("kits")
 def command():
@@ -38,7 +40,7 @@ def command():
     other = subprocess.Popen(["sleep", "60"], start_new_session=True)
     (root / "pids").write_text(f"{other.pid}\\n")
     try:
-        packed.run_packed(root, root, root / "result.csv")
+        sandbox.run_packed(root, root, root / "result.csv")
     finally:
         if sys.argv[2] == "hangs":
             (root / "cleaning").touch()
@@ -64,7 +66,9 @@ def started(root: Path, how: str):
     environment = os.environ | {"TMPDIR": str(root / "tmp")}
     process = python(COMMAND, root, how, start=subprocess.Popen, env=environment)
     try:
-        assert soon(lambda: len(pids_in(root)) == 3 and list((root / "tmp").iterdir())), process.poll()
+        assert soon(lambda: len(pids_in(root)) == 3 and list((root / "tmp").iterdir())), (
+            process.poll()
+        )
         time.sleep(0.3)  # as long as it takes to see the processes
         yield process
     finally:
@@ -73,7 +77,12 @@ def started(root: Path, how: str):
 
 
 def alive(root: Path) -> list[int]:
-    return [pid for pid in pids_in(root) if began(pid) and "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3]]
+    return [
+        pid
+        for pid in pids_in(root)
+        if start_time(pid)
+        and "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3]
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -81,14 +90,17 @@ def test_fault_32_a_signal_ends_a_command_with_all_that_it_started(tmp_path, num
     with started(tmp_path, "ends") as process:
         process.send_signal(number)
         said = process.communicate(timeout=20)[1]
-    assert process.returncode == 11 and said == "stopped; the same command goes on from what is finished\n"
-    assert soon(lambda: not alive(tmp_path)) and not list((tmp_path / "tmp").iterdir())
+    assert process.returncode == 11
+    assert said == "stopped; the same command goes on from what is finished\n"
+    assert soon(lambda: not alive(tmp_path))
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 def test_fault_32_a_second_signal_ends_a_command_that_does_not_come_to_its_end(tmp_path):
     with started(tmp_path, "hangs") as process:
         process.send_signal(signal.SIGTERM)
-        assert soon((tmp_path / "cleaning").exists) and alive(tmp_path) == pids_in(tmp_path)[:1]
+        assert soon((tmp_path / "cleaning").exists)
+        assert alive(tmp_path) == pids_in(tmp_path)[:1]
         time.sleep(0.3)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 11
@@ -102,7 +114,9 @@ def test_fault_32_a_real_command_stops_and_goes_on(tmp_path):
     assert soon(lambda: list((tmp_path / "made").rglob("*.zip")))
     process.terminate()
     said = process.communicate(timeout=20)[1]
-    assert process.returncode == 11 and said.splitlines()[-1].startswith("stopped; ") and "Traceback" not in said
+    assert process.returncode == 11
+    assert said.splitlines()[-1].startswith("stopped; ")
+    assert "Traceback" not in said
     assert not list(tmp_path.rglob(".*.tmp"))
 
 
@@ -127,7 +141,8 @@ runpy.run_module("wbdc", run_name="__main__")
 @pytest.mark.parametrize("module", ["wbdc.cli", "click", "wbdc.core.errors"])
 def test_fault_32_a_signal_that_arrives_while_wbdc_imports_is_exit_11(module, number):
     ran = python(WHILE_IMPORTING, module, int(number), "handled", timeout=20)
-    assert ran.returncode == Stopped.code and ran.stderr == f"{STOPPED}\n"
+    assert ran.returncode == Stopped.code
+    assert ran.stderr == f"{STOPPED}\n"
 
 
 def test_fault_32_an_ignored_signal_stays_ignored():
@@ -137,7 +152,12 @@ def test_fault_32_an_ignored_signal_stays_ignored():
 
 def test_fault_32_a_signal_as_soon_as_it_is_handled_is_exit_11():
     """Either the command is stopped, or it had ended; it never ends by the signal."""
-    process = subprocess.Popen([sys.executable, "-m", "wbdc", "kits"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wbdc", "kits"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert soon(lambda: handles(process.pid, signal.SIGTERM) or process.poll() is not None)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=20)[1]
@@ -147,7 +167,9 @@ def test_fault_32_a_signal_as_soon_as_it_is_handled_is_exit_11():
 def handles(process: int, number: int) -> bool:
     """Tell whether a process handles a signal: the kernel's mask of caught signals."""
     status = Path(f"/proc/{process}/status").read_text()
-    caught = next((line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")), "0")
+    caught = next(
+        (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")), "0"
+    )
     return bool(int(caught, 16) >> (number - 1) & 1)
 
 
@@ -156,7 +178,9 @@ def test_the_installed_command_is_the_module():
     project = Path(wbdc.__file__).parents[1] / "pyproject.toml"
     if not project.is_file():
         pytest.skip("wbdc is installed without its checkout")
-    module, _, function = tomllib.loads(project.read_text())["project"]["scripts"]["wbdc"].partition(":")
+    module, _, function = tomllib.loads(project.read_text())["project"]["scripts"][
+        "wbdc"
+    ].partition(":")
     assert getattr(importlib.import_module(module), function) is wbdc.__main__.run
 
 
@@ -164,15 +188,29 @@ ENTRY = "import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sle
 
 
 def test_fault_32_a_signal_that_arrives_while_a_packed_main_imports_is_exit_11(tmp_path):
-    for name, text in {"main.py": MAIN, "blend.json": "{}", "wbdc/__init__.py": "", "wbdc/serve/__init__.py": "", "wbdc/serve/entry.py": ENTRY}.items():
+    for name, text in {
+        "main.py": MAIN,
+        "blend.json": "{}",
+        "wbdc/__init__.py": "",
+        "wbdc/serve/__init__.py": "",
+        "wbdc/serve/entry.py": ENTRY,
+    }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    listed = {n: {"sha256": sha256(tmp_path / n)} for n in ("blend.json", "wbdc/__init__.py", "wbdc/serve/__init__.py", "wbdc/serve/entry.py")}
+    listed = {
+        n: {"sha256": file_sha256(tmp_path / n)}
+        for n in ("blend.json", "wbdc/__init__.py", "wbdc/serve/__init__.py", "wbdc/serve/entry.py")
+    }
     manifest = {"files": listed}
-    bound = hashlib.sha256(json.dumps(manifest, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+    bound = hashlib.sha256(
+        json.dumps(manifest, ensure_ascii=False, sort_keys=True).encode()
+    ).hexdigest()
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"bound": bound}))
-    ran = subprocess.run([sys.executable, "-I", tmp_path / "main.py"], capture_output=True, text=True, timeout=20)
-    assert ran.returncode == Stopped.code and ran.stderr == "error: stopped before the result was written\n"
+    ran = subprocess.run(
+        [sys.executable, "-I", tmp_path / "main.py"], capture_output=True, text=True, timeout=20
+    )
+    assert ran.returncode == Stopped.code
+    assert ran.stderr == "error: stopped before the result was written\n"
 
 
 def test_only_what_began_within_the_block_is_ended_and_only_after_a_signal():
@@ -185,13 +223,16 @@ def test_only_what_began_within_the_block_is_ended_and_only_after_a_signal():
     try:
         with interruptible() as stopped:
             before = start()
-        assert not stopped() and before.poll() is None
+        assert not stopped()
+        assert before.poll() is None
         time.sleep(0.05)  # some ticks of the kernel
 
         with pytest.raises(KeyboardInterrupt), interruptible() as stopped:
             inside = start()
             signal.raise_signal(signal.SIGTERM)
-        assert stopped() and before.poll() is None and inside.wait(10) == -signal.SIGKILL
+        assert stopped()
+        assert before.poll() is None
+        assert inside.wait(10) == -signal.SIGKILL
     finally:
         for process in started:
             process.kill()
@@ -232,5 +273,8 @@ def test_one_request_that_arrives_twice_is_one_request(monkeypatch):
     clock = iter([0.0, 0.01, 1.0, 1.1, 1.2])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     requests = StopRequests()
-    assert requests.add(signal.SIGTERM) and not requests.add(signal.SIGTERM)
-    assert requests.add(signal.SIGTERM) and requests.add(signal.SIGINT) and requests.add(signal.SIGINT)
+    assert requests.add(signal.SIGTERM)
+    assert not requests.add(signal.SIGTERM)
+    assert requests.add(signal.SIGTERM)
+    assert requests.add(signal.SIGINT)
+    assert requests.add(signal.SIGINT)

@@ -1,4 +1,6 @@
-"""Video files: the frame of each second, whatever the container says of time, and no damage that ends a run."""
+"""Video files: the frame of each second, whatever the container says of time, and no damage that
+ends a run.
+"""
 
 import io
 import json
@@ -18,12 +20,12 @@ from wbdc.competitions import Source
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import EnvironmentLacks
 from wbdc.core.findings import Findings
-from wbdc.core.look import Look
+from wbdc.core.image_transform import ImageTransform
 from wbdc.data import clips
-from wbdc.data.archive import pictures
-from wbdc.data.choice import choose
-from wbdc.data.clips import clip_pictures, each_second, upright
-from wbdc.data.frames import decode, prove
+from wbdc.data.archive import read_images
+from wbdc.data.clips import one_frame_per_second, read_clip, rotate_upright
+from wbdc.data.frame_sampling import sample_frames
+from wbdc.data.frames import decode_frame, probe_image
 
 av = pytest.importorskip("av")
 
@@ -43,11 +45,17 @@ def number(jpeg):
 
 
 def film(path, times, codec="mpeg4", last=0.1, ahead=0, frame=bars):
-    """Write a clip whose frame i is shown from times[i] seconds on, the last one for `last` seconds, all in tenths. ahead: frames that look ahead."""
+    """Write a clip whose frame i is shown from times[i] seconds on, the last one for `last`
+    seconds, all in tenths. ahead: frames that look ahead.
+    """
     with av.open(path, "w") as made:
         stream = made.add_stream(codec, rate=10)
         stream.height, stream.width = frame(0).shape[:2]
-        stream.pix_fmt, stream.codec_context.time_base, stream.codec_context.max_b_frames = "yuv420p", Fraction(1, 10), ahead
+        stream.pix_fmt, stream.codec_context.time_base, stream.codec_context.max_b_frames = (
+            "yuv420p",
+            Fraction(1, 10),
+            ahead,
+        )
         packets = []
         for i, start in enumerate(times):
             picture = av.VideoFrame.from_ndarray(frame(i), format="rgb24")
@@ -67,7 +75,7 @@ def evenly(count, rate=10):
 def read(path, most=32):
     """The frames of a clip, and what was counted."""
     found = Findings()
-    return clip_pictures(path, most, found), found.counts
+    return read_clip(path, most, found), found.counts
 
 
 def shown(path, most=32):
@@ -77,16 +85,27 @@ def shown(path, most=32):
     return [number(jpeg) for jpeg in encoded]
 
 
-@pytest.mark.parametrize("ending, codec, ahead", [
-    ("mp4", "mpeg4", 2), ("mov", "mpeg4", 2), ("mkv", "mpeg4", 0), ("avi", "mpeg4", 0), ("avi", "libx264", 3), ("mp4", "libx264", 3), ("webm", "libvpx", 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ending", "codec", "ahead"),
+    [
+        ("mp4", "mpeg4", 2),
+        ("mov", "mpeg4", 2),
+        ("mkv", "mpeg4", 0),
+        ("avi", "mpeg4", 0),
+        ("avi", "libx264", 3),
+        ("mp4", "libx264", 3),
+        ("webm", "libvpx", 0),
+    ],
+)
 def test_the_frame_of_each_second_is_read(tmp_path, ending, codec, ahead):
     """An AVI gives no presentation times: its frames count, whatever they lean on."""
     assert shown(film(tmp_path / f"a.{ending}", evenly(35), codec, ahead=ahead)) == [0, 10, 20, 30]
 
 
 def longhand(frames):
-    """What is shown at 0, 1, ... seconds: of the frames that began by then the last one; of two at that very moment the first."""
+    """What is shown at 0, 1, ... seconds: of the frames that began by then the last one; of two at
+    that very moment the first.
+    """
     seen = []
     for second in range(100):
         begun = [(start, -i) for i, (start, _, _) in enumerate(frames) if start <= second]
@@ -103,8 +122,8 @@ def test_the_frame_of_each_second_is_that_of_a_longhand_search(seed):
     starts = sorted(Fraction(rng.randrange(120), 10) for _ in range(rng.choice([1, 2, 5, 30])))
     starts = [s - starts[0] for s in starts]
     frames = [(s, s + Fraction(rng.randrange(25), 10), i) for i, s in enumerate(starts)]
-    assert list(each_second(frames)) == longhand(frames)
-    assert list(each_second([])) == []
+    assert list(one_frame_per_second(frames)) == longhand(frames)
+    assert list(one_frame_per_second([])) == []
 
 
 def test_variable_frame_rates_are_kept(tmp_path):
@@ -118,7 +137,9 @@ def test_time_counts_from_the_first_frame(tmp_path):
 
 
 def test_a_clip_shorter_than_a_second_is_one_frame(tmp_path):
-    assert shown(film(tmp_path / "a.mp4", evenly(3))) == [0] == shown(film(tmp_path / "b.mp4", [0.0]))
+    assert (
+        shown(film(tmp_path / "a.mp4", evenly(3))) == [0] == shown(film(tmp_path / "b.mp4", [0.0]))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +150,7 @@ def long_clip(tmp_path_factory):
 
 @pytest.mark.parametrize("most", [1, 8, 14, 31, 32])
 def test_trap_01_of_32_seconds_the_chosen_ones_are_centred(long_clip, most):
-    assert shown(long_clip, most) == [2 * k for k in choose(32, most)]
+    assert shown(long_clip, most) == [2 * k for k in sample_frames(32, most)]
 
 
 def test_what_comes_after_32_seconds_is_not_read(long_clip, tmp_path):
@@ -144,7 +165,10 @@ def test_trap_11_reading_twice_and_side_by_side_gives_equal_bytes(long_clip):
 
 
 QUARTERS = [
-    (a, b, c, d) for a, b, c, d in np.ndindex(3, 3, 3, 3) if abs((a - 1) * (d - 1) - (b - 1) * (c - 1)) == 1 and (a - 1) * (c - 1) == (b - 1) * (d - 1) == 0
+    (a, b, c, d)
+    for a, b, c, d in np.ndindex(3, 3, 3, 3)
+    if abs((a - 1) * (d - 1) - (b - 1) * (c - 1)) == 1
+    and (a - 1) * (c - 1) == (b - 1) * (d - 1) == 0
 ]
 
 
@@ -158,14 +182,24 @@ def test_a_display_matrix_turns_and_mirrors(ones):
     wanted = np.zeros((3, 2, 3) if b else (2, 3, 3), int)
     for (x, y), pixel in places.items():
         wanted[y - top, x - left] = pixel
-    assert len(QUARTERS) == 8 and np.array_equal(upright(picture, [a << 16, b << 16, 0, c << 16, d << 16]), wanted)
+    assert len(QUARTERS) == 8
+    assert np.array_equal(rotate_upright(picture, [a << 16, b << 16, 0, c << 16, d << 16]), wanted)
 
 
 def test_rotated_clips_stand_upright(tmp_path):
-    data = film(tmp_path / "a.mp4", evenly(3), frame=lambda i: np.tile((np.arange(80) > 40)[:, None] * np.uint8(255), (48, 1, 3))).read_bytes()
+    data = film(
+        tmp_path / "a.mp4",
+        evenly(3),
+        frame=lambda i: np.tile((np.arange(80) > 40)[:, None] * np.uint8(255), (48, 1, 3)),
+    ).read_bytes()
     one, at = (1 << 16).to_bytes(4, "big"), data.index(b"tkhd") + 44
     assert data[at : at + 4] == one
-    for matrix, brightest in (((0, 1, -1, 0), "below"), ((0, -1, 1, 0), "above"), ((-1, 0, 0, -1), "left"), ((1, 0, 0, 1), "right")):
+    for matrix, brightest in (
+        ((0, 1, -1, 0), "below"),
+        ((0, -1, 1, 0), "above"),
+        ((-1, 0, 0, -1), "left"),
+        ((1, 0, 0, 1), "right"),
+    ):
         a, b, c, d = ((v << 16 & 0xFFFFFFFF).to_bytes(4, "big") for v in matrix)
         (tmp_path / "b.mp4").write_bytes(data[:at] + a + b + bytes(4) + c + d + data[at + 20 :])
         (jpeg,), counts = read(tmp_path / "b.mp4")
@@ -176,7 +210,8 @@ def test_rotated_clips_stand_upright(tmp_path):
             "left": gray[:, : gray.shape[1] // 2],
             "right": gray[:, gray.shape[1] // 2 :],
         }
-        assert not counts and max(halves, key=lambda side: halves[side].mean()) == brightest
+        assert not counts
+        assert max(halves, key=lambda side: halves[side].mean()) == brightest
 
 
 def test_long_short_sides_are_scaled(tmp_path, monkeypatch):
@@ -188,30 +223,46 @@ def test_long_short_sides_are_scaled(tmp_path, monkeypatch):
 
 def test_colours_stay(tmp_path):
     for colour in ((200, 40, 40), (40, 180, 60), (60, 60, 220), (128, 128, 128)):
-        path = film(tmp_path / "a.mp4", [0.0], frame=lambda i, colour=colour: np.full((48, 80, 3), colour, np.uint8))
-        assert np.abs(np.asarray(Image.open(io.BytesIO(read(path)[0][0]))).astype(int) - colour).max() <= 4
+        path = film(
+            tmp_path / "a.mp4",
+            [0.0],
+            frame=lambda i, colour=colour: np.full((48, 80, 3), colour, np.uint8),
+        )
+        assert (
+            np.abs(np.asarray(Image.open(io.BytesIO(read(path)[0][0]))).astype(int) - colour).max()
+            <= 4
+        )
 
 
 def test_grays_are_not_darkened(tmp_path):
     """The quick conversion takes 1 to 2 of 255 from every pixel."""
     levels = np.arange(16, 241, 7)
-    encoded, _ = read(film(tmp_path / "a.mkv", list(range(len(levels))), frame=lambda i: np.full((48, 80, 3), levels[i], np.uint8)))
+    encoded, _ = read(
+        film(
+            tmp_path / "a.mkv",
+            list(range(len(levels))),
+            frame=lambda i: np.full((48, 80, 3), levels[i], np.uint8),
+        )
+    )
     read_as = [np.asarray(Image.open(io.BytesIO(jpeg))).mean() for jpeg in encoded]
     assert abs(np.mean(read_as - levels[: len(read_as)])) < 0.6
 
 
 def test_frames_are_read_on_as_those_of_an_archive(tmp_path):
     found = Findings()
-    for jpeg in pictures(Source(film(tmp_path / "a.mp4", evenly(15))), 32, found):
-        picture = decode(jpeg, Look(32, (0.5,) * 3, (0.2,) * 3), found)
-        assert picture.shape == (3, 32, 32) and prove(jpeg, found)[:2] == (BITS * WIDE, HIGH)
+    for jpeg in read_images(Source(film(tmp_path / "a.mp4", evenly(15))), 32, found):
+        picture = decode_frame(jpeg, ImageTransform(32, (0.5,) * 3, (0.2,) * 3), found)
+        assert picture.shape == (3, 32, 32)
+        assert probe_image(jpeg, found)[:2] == (BITS * WIDE, HIGH)
     assert not found.counts
 
 
 def sound(path):
     with av.open(path, "w") as made:
         stream = made.add_stream("aac", rate=8000, layout="mono")
-        heard = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
+        heard = av.AudioFrame.from_ndarray(
+            np.zeros((1, 8000), np.float32), format="fltp", layout="mono"
+        )
         heard.sample_rate = 8000
         for packet in [*stream.encode(heard), *stream.encode(None)]:
             made.mux(packet)
@@ -227,13 +278,45 @@ STRANGE = {
     "no file": ("mp4", lambda p: None, 0, "archive.missing"),
     "a folder": ("mp4", lambda p: p.mkdir(), 0, "archive.broken"),
     "an empty file": ("webm", lambda p: p.touch(), 0, "archive.broken"),
-    "an archive": ("avi", lambda p: small.pack(p, {"1.jpg": small.photos(1)[0]}), 0, "archive.broken"),
-    "a playlist": ("mp4", lambda p: p.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nother.mp4\n#EXT-X-ENDLIST\n"), 0, "archive.broken"),
-    "a list of files": ("mkv", lambda p: p.write_text("ffconcat version 1.0\nfile other.mp4\n"), 0, "archive.broken"),
+    "an archive": (
+        "avi",
+        lambda p: small.pack(p, {"1.jpg": small.photos(1)[0]}),
+        0,
+        "archive.broken",
+    ),
+    "a playlist": (
+        "mp4",
+        lambda p: p.write_text(
+            "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nother.mp4\n#EXT-X-ENDLIST\n"
+        ),
+        0,
+        "archive.broken",
+    ),
+    "a list of files": (
+        "mkv",
+        lambda p: p.write_text("ffconcat version 1.0\nfile other.mp4\n"),
+        0,
+        "archive.broken",
+    ),
     "no index": ("mp4", lambda p: changed(p, lambda data: data[:-200]), 0, "archive.broken"),
-    "half a download": ("mkv", lambda p: changed(p, lambda data: data[: len(data) // 2]), 2, "frame.unreadable"),
-    "half of it zeros": ("mkv", lambda p: changed(p, lambda data: data[: len(data) // 2] + bytes(len(data) // 2)), 2, "frame.unreadable"),
-    "an unknown codec": ("mp4", lambda p: changed(p, lambda data: data.replace(b"mp4v", b"what").replace(b"esds", b"what")), 0, "archive.broken"),
+    "half a download": (
+        "mkv",
+        lambda p: changed(p, lambda data: data[: len(data) // 2]),
+        2,
+        "frame.unreadable",
+    ),
+    "half of it zeros": (
+        "mkv",
+        lambda p: changed(p, lambda data: data[: len(data) // 2] + bytes(len(data) // 2)),
+        2,
+        "frame.unreadable",
+    ),
+    "an unknown codec": (
+        "mp4",
+        lambda p: changed(p, lambda data: data.replace(b"mp4v", b"what").replace(b"esds", b"what")),
+        0,
+        "archive.broken",
+    ),
 }
 
 
@@ -243,17 +326,25 @@ def test_faults_are_counted_and_what_came_before_is_kept(tmp_path, name):
     film(tmp_path / "other.mp4", evenly(20))
     make(tmp_path / f"a.{ending}")
     encoded, counts = read(tmp_path / f"a.{ending}")
-    assert counts == {code: 1} and least <= len(encoded) < max(5, least + 1) and [number(jpeg) for jpeg in encoded] == [10 * k for k in range(len(encoded))]
+    assert counts == {code: 1}
+    assert least <= len(encoded) < max(5, least + 1)
+    assert [number(jpeg) for jpeg in encoded] == [10 * k for k in range(len(encoded))]
 
 
 @pytest.mark.parametrize(
-    "limit, allowed, code", [("MOST_FILE", 100, "archive.huge"), ("MOST_PIXELS", 1000, "archive.broken"), ("MOST_DECODED", 25, "frame.unreadable")]
+    ("limit", "allowed", "code"),
+    [
+        ("MAX_FILE_BYTES", 100, "archive.huge"),
+        ("MAX_PIXELS", 1000, "archive.broken"),
+        ("MAX_DECODED_FRAMES", 25, "frame.unreadable"),
+    ],
 )
 def test_limits_are_kept(tmp_path, monkeypatch, limit, allowed, code):
     path = film(tmp_path / "a.mp4", evenly(60))
     monkeypatch.setattr(clips, limit, allowed)
     encoded, counts = read(path)
-    assert counts == {code: 1} and len(encoded) == (3 if limit == "MOST_DECODED" else 0)
+    assert counts == {code: 1}
+    assert len(encoded) == (3 if limit == "MAX_DECODED_FRAMES" else 0)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -262,7 +353,12 @@ def test_fault_15_flipped_and_missing_bytes_are_never_raised(tmp_path, seed):
     rng = random.Random(seed)
     whole = [
         film(tmp_path / f"a.{ending}", evenly(25), codec).read_bytes()
-        for ending, codec in (("mp4", "libx264"), ("mkv", "libx264"), ("avi", "mpeg4"), ("webm", "libvpx"))
+        for ending, codec in (
+            ("mp4", "libx264"),
+            ("mkv", "libx264"),
+            ("avi", "mpeg4"),
+            ("webm", "libvpx"),
+        )
     ]
     for _ in range(50):
         kind = rng.randrange(4)
@@ -274,7 +370,9 @@ def test_fault_15_flipped_and_missing_bytes_are_never_raised(tmp_path, seed):
         encoded, counts = read(path)
         assert encoded or counts
         for jpeg in encoded:
-            prove(jpeg, Findings())  # a header may say that the film is 11,344 x 48 pixels: counted there
+            probe_image(
+                jpeg, Findings()
+            )  # a header may say that the film is 11,344 x 48 pixels: counted there
 
 
 def test_trap_28_files_are_closed(tmp_path):
@@ -290,18 +388,24 @@ def test_trap_28_files_are_closed(tmp_path):
 def test_without_pyav_or_with_an_old_one_it_says_what_to_install(tmp_path, monkeypatch, installed):
     monkeypatch.setitem(sys.modules, "av", installed)
     with pytest.raises(EnvironmentLacks, match=r"pip install 'wbdc\[video\]'"):
-        pictures(Source(tmp_path / "a.mp4"), 8, Findings())
+        read_images(Source(tmp_path / "a.mp4"), 8, Findings())
 
 
 @pytest.fixture
 def filmed_root(small_root):
-    """The test split comes as clips: the first video in two formats, the second in capitals, the last not at all."""
+    """The test split comes as clips: the first video in two formats, the second in capitals, the
+    last not at all.
+    """
     first, second, third, _ = small.ids("test")
     (small_root / "zip_frames" / "test").rename(small_root / "zip_frames" / "elsewhere")
     folder = small_root / "videos" / "test"
     folder.mkdir(parents=True)
     for i, name in enumerate((f"{first}.mkv", f"{first}.mp4", f"{second}.MP4", f"{third}.webm")):
-        film(folder / name.lower(), evenly(10 * (i + 1)), "libvpx" if name.endswith("webm") else "mpeg4").rename(folder / name)
+        film(
+            folder / name.lower(),
+            evenly(10 * (i + 1)),
+            "libvpx" if name.endswith("webm") else "mpeg4",
+        ).rename(folder / name)
     (folder / "notes.txt").touch()
     return small_root
 
@@ -309,32 +413,53 @@ def filmed_root(small_root):
 def test_a_split_may_come_as_clips(filmed_root):
     found, contest, (first, second, third, last) = Findings(), WeChat2022(), small.ids("test")
     sources = [video.source for video in contest.videos(filmed_root, "test", found)]
-    assert [s.path.relative_to(filmed_root / "videos" / "test").name for s in sources] == [f"{first}.mkv", f"{second}.MP4", f"{third}.webm", f"{last}.mp4"]
-    assert [len(pictures(s, 32, found)) for s in sources] == [1, 3, 4, 0] and found.counts == {"archive.missing": 1}
+    assert [s.path.relative_to(filmed_root / "videos" / "test").name for s in sources] == [
+        f"{first}.mkv",
+        f"{second}.MP4",
+        f"{third}.webm",
+        f"{last}.mp4",
+    ]
+    assert [len(read_images(s, 32, found)) for s in sources] == [1, 3, 4, 0]
+    assert found.counts == {"archive.missing": 1}
     listed = list(contest.stored(filmed_root, "test"))
-    assert [(s.id, s.place) for s in listed] == [(first, f"{first}.mkv"), (first, f"{first}.mp4"), (second, f"{second}.MP4"), (third, f"{third}.webm")]
+    assert [(s.id, s.place) for s in listed] == [
+        (first, f"{first}.mkv"),
+        (first, f"{first}.mp4"),
+        (second, f"{second}.MP4"),
+        (third, f"{third}.webm"),
+    ]
     assert all(s.size == (filmed_root / "videos" / "test" / s.place).stat().st_size for s in listed)
 
 
 def test_archives_of_frames_go_before_clips(filmed_root):
     contest, name = WeChat2022(), small.ids("test")[0]
     (filmed_root / "videos" / "labeled").mkdir()
-    assert all(v.source.path.suffix == ".zip" for v in contest.videos(filmed_root, "labeled", Findings()))
+    assert all(
+        v.source.path.suffix == ".zip" for v in contest.videos(filmed_root, "labeled", Findings())
+    )
     (filmed_root / "zip_frames" / "elsewhere").rename(filmed_root / "zip_frames" / "test")
-    assert contest.source(filmed_root, "test", name).path == small.archive(filmed_root, "test", name)
+    assert contest.source(filmed_root, "test", name).path == small.archive(
+        filmed_root, "test", name
+    )
 
 
 def test_a_root_may_hold_clips_alone(tmp_path):
     (tmp_path / "videos").mkdir()
-    assert WeChat2022().frames(tmp_path) == "jpeg" and not list(WeChat2022().stored(tmp_path, "test"))
+    assert WeChat2022().frames(tmp_path) == "jpeg"
+    assert not list(WeChat2022().stored(tmp_path, "test"))
     assert WeChat2022().source(tmp_path, "test", "1").path == tmp_path / "videos" / "test" / "1.mp4"
     (tmp_path / "videos" / "test").mkdir()
-    (tmp_path / "videos" / "test" / "1.mov").touch()  # copied later: seen, since the folder is listed anew
+    (
+        tmp_path / "videos" / "test" / "1.mov"
+    ).touch()  # copied later: seen, since the folder is listed anew
     assert WeChat2022().source(tmp_path, "test", "1").path.suffix == ".mov"
 
 
 def facts(real_data):
-    return [fact | {"path": real_data / "clips" / fact["file"]} for fact in json.loads((real_data / "clips" / "clips.json").read_text())]
+    return [
+        fact | {"path": real_data / "clips" / fact["file"]}
+        for fact in json.loads((real_data / "clips" / "clips.json").read_text())
+    ]
 
 
 def test_every_real_clip(real_data):
@@ -344,17 +469,31 @@ def test_every_real_clip(real_data):
         assert counts == ({"frame.unreadable": 1} if fact["decode_error"] else {}), fact["file"]
         assert len(encoded) == -(-fact["decoded_frames"] // fact["fps"]), fact["file"]
         width, height = Image.open(io.BytesIO(encoded[0])).size
-        assert min(width, height) == min(512, fact["width"], fact["height"]) and (width < height) == ("rotated" in fact["file"])
+        assert min(width, height) == min(512, fact["width"], fact["height"])
+        assert (width < height) == ("rotated" in fact["file"])
 
 
-@pytest.mark.parametrize("name", ["flipping_a_pancake.mkv", "stream-of-water.mp4", "asl_help.mkv", "decord_video_rotated_90.mov"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "flipping_a_pancake.mkv",
+        "stream-of-water.mp4",
+        "asl_help.mkv",
+        "decord_video_rotated_90.mov",
+    ],
+)
 def test_real_frames_are_those_of_a_longhand_reader(real_data, name):
-    """Every frame decoded, searched by its time, converted by PyAV's plain way: no colour off by more than its coarser rounding."""
+    """Every frame decoded, searched by its time, converted by PyAV's plain way: no colour off by
+    more than its coarser rounding.
+    """
     with av.open(real_data / "clips" / name) as container:
         stream = container.streams.video[0]
         frames = list(container.decode(stream))
         ends = (frames[-1].pts + frames[-1].duration - frames[0].pts) * stream.time_base
-        plain = [next(f for f in reversed(frames) if (f.pts - frames[0].pts) * stream.time_base <= k) for k in range(-int(-ends // 1))]
+        plain = [
+            next(f for f in reversed(frames) if (f.pts - frames[0].pts) * stream.time_base <= k)
+            for k in range(-int(-ends // 1))
+        ]
     encoded, _ = read(real_data / "clips" / name)
     assert len(encoded) == len(plain)
     for jpeg, frame in zip(encoded, plain):

@@ -17,30 +17,36 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from wbdc.core.errors import UsageFault
 from wbdc.core.findings import Findings
-from wbdc.core.look import Look
+from wbdc.core.image_transform import ImageTransform
 from wbdc.data import frames
-from wbdc.data.frames import decode, look_at, prove
+from wbdc.data.frames import decode_frame, decode_frames, probe_image
 from wbdc.nets.vision.timm import Timm
 
 EXIF = 0x0112
 
 
-def look(size: int = 32, interpolation: str = "bicubic", short: int | None = None) -> Look:
+def look(
+    size: int = 32, interpolation: str = "bicubic", short: int | None = None
+) -> ImageTransform:
     return small.LOOK._replace(size=size, interpolation=interpolation, short=short)
 
 
 def seen(data: bytes, size: int = 32, interpolation: str = "bicubic", short: int | None = None):
     """One decoded frame as (S, S, 3), or None, and what was counted."""
     found = Findings()
-    pixels = decode(data, look(size, interpolation, short), found, "v#0")
-    assert pixels is None or (pixels.shape == (3, size, size) and pixels.dtype == np.uint8 and pixels.flags["C_CONTIGUOUS"])
+    pixels = decode_frame(data, look(size, interpolation, short), found, "v#0")
+    assert pixels is None or (
+        pixels.shape == (3, size, size)
+        and pixels.dtype == np.uint8
+        and pixels.flags["C_CONTIGUOUS"]
+    )
     return None if pixels is None else pixels.transpose(1, 2, 0), found.counts
 
 
 def proven(data: bytes):
     """What one frame is, or None, and what was counted."""
     found = Findings()
-    proof = prove(data, found, "v#0")
+    proof = probe_image(data, found, "v#0")
     assert proof is None or (proof[2].shape == (32, 32) and proof[2].dtype == np.uint8)
     return proof, found.counts
 
@@ -48,7 +54,11 @@ def proven(data: bytes):
 def longhand(data: bytes, size: int, interpolation: str, short: int | None = None) -> np.ndarray:
     """The field's way: Pillow, RGB, torchvision's Resize and CenterCrop."""
     with Image.open(io.BytesIO(data)) as picture:
-        return np.asarray(Compose([Resize(short or size, InterpolationMode(interpolation)), CenterCrop(size)])(picture.convert("RGB")))
+        return np.asarray(
+            Compose([Resize(short or size, InterpolationMode(interpolation)), CenterCrop(size)])(
+                picture.convert("RGB")
+            )
+        )
 
 
 FORMS = {
@@ -65,28 +75,48 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("width, height", [(64, 48), (48, 64), (57, 57), (33, 100), (16, 9), (200, 32), (32, 32), (1, 1), (7, 100)])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(64, 48), (48, 64), (57, 57), (33, 100), (16, 9), (200, 32), (32, 32), (1, 1), (7, 100)],
+)
 def test_pixels_equal_those_of_torchvision(form, width, height):
     data = FORMS[form](small.image(width, height))
     for size, interpolation in ((32, "bicubic"), (31, "bilinear"), (64, "bicubic")):
-        assert np.array_equal(seen(data, size, interpolation)[0], longhand(data, size, interpolation))
+        assert np.array_equal(
+            seen(data, size, interpolation)[0], longhand(data, size, interpolation)
+        )
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_pixels_equal_those_of_torchvision_at_any_size(seed):
     rng = random.Random(seed)
     for _ in range(12):
-        width, size, interpolation = rng.randint(8, 120), rng.randint(8, 96), rng.choice(["bicubic", "bilinear"])
-        data = small.encode(small.image(width, rng.randint(max(8, width // 15), min(120, 15 * width)), seed))
-        assert np.array_equal(seen(data, size, interpolation)[0], longhand(data, size, interpolation))
+        width, size, interpolation = (
+            rng.randint(8, 120),
+            rng.randint(8, 96),
+            rng.choice(["bicubic", "bilinear"]),
+        )
+        data = small.encode(
+            small.image(width, rng.randint(max(8, width // 15), min(120, 15 * width)), seed)
+        )
+        assert np.array_equal(
+            seen(data, size, interpolation)[0], longhand(data, size, interpolation)
+        )
 
 
-@pytest.mark.parametrize("width, height", [(36, 36), (36, 64), (64, 36), (37, 55), (16, 9), (150, 20), (33, 36), (72, 1)])
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(36, 36), (36, 64), (64, 36), (37, 55), (16, 9), (150, 20), (33, 36), (72, 1)],
+)
 def test_a_square_smaller_than_the_short_side_is_cut_from_the_centre(width, height):
-    """timm's crop_pct: the short side becomes 36, 32 of it are looked at; where it has 36 already, nothing is resized."""
+    """timm's crop_pct: the short side becomes 36, 32 of it are looked at; where it has 36 already,
+    nothing is resized.
+    """
     for interpolation, short in (("bicubic", 36), ("bilinear", 37), ("bicubic", 32)):
         data = small.encode(small.image(width, height))
-        assert (width, height) == (72, 1) or np.array_equal(seen(data, 32, interpolation, short)[0], longhand(data, 32, interpolation, short))
+        assert (width, height) == (72, 1) or np.array_equal(
+            seen(data, 32, interpolation, short)[0], longhand(data, 32, interpolation, short)
+        )
         assert seen(data, 32, interpolation, short)[0].shape == (32, 32, 3)
 
 
@@ -98,25 +128,34 @@ def test_a_timm_tower_is_shown_what_timm_shows_it(model):
         data = small.encode(small.image(width, height))
         with Image.open(io.BytesIO(data)) as picture:
             shown = theirs(picture.convert("RGB"))
-        pixels = decode(data, tower.look, Findings()).astype(np.float32) / 255
+        pixels = decode_frame(data, tower.look, Findings()).astype(np.float32) / 255
         mean, std = (np.float32(v).reshape(3, 1, 1) for v in (tower.look.mean, tower.look.std))
         np.testing.assert_allclose((pixels - mean) / std, shown.numpy(), rtol=1e-5, atol=1e-5)
-    assert tower.look.short == 168 and Timm(model=model, pretrained=False, size=64).look.short is None  # 160 / .95
+    assert tower.look.short == 168
+    assert Timm(model=model, pretrained=False, size=64).look.short is None
 
 
 def test_timms_other_ways_to_crop_are_not_imitated(monkeypatch):
     wants = resolve_model_data_config(Timm(model="test_resnet", pretrained=False).tower)
-    for crop in ({"crop_mode": "squash"}, {"crop_mode": "border"}, {"crop_pct": 1.0}, {"crop_pct": 1.15}):
-        monkeypatch.setattr("wbdc.nets.vision.timm.resolve_model_data_config", lambda tower, crop=crop: wants | crop)
+    for crop in (
+        {"crop_mode": "squash"},
+        {"crop_mode": "border"},
+        {"crop_pct": 1.0},
+        {"crop_pct": 1.15},
+    ):
+        monkeypatch.setattr(
+            "wbdc.nets.vision.timm.resolve_model_data_config", lambda tower, crop=crop: wants | crop
+        )
         assert Timm(model="test_resnet", pretrained=False).look.short is None
 
 
 def test_a_look_saved_before_short_was_known_is_the_same_look():
     saved = look().table()
-    assert saved.keys() == {"size", "mean", "std", "interpolation"} and Look.of(saved) == Look.of(saved | {"short": None}) == look()
-    assert Look.of(json.loads(json.dumps(look(short=40).table()))) == look(short=40)
+    assert saved.keys() == {"size", "mean", "std", "interpolation"}
+    assert ImageTransform.of(saved) == ImageTransform.of(saved | {"short": None}) == look()
+    assert ImageTransform.of(json.loads(json.dumps(look(short=40).table()))) == look(short=40)
     with pytest.raises(UsageFault, match="32 pixels from a short side of 31"):
-        Look.of(look(short=31).table())
+        ImageTransform.of(look(short=31).table())
 
 
 def test_trap_28_every_picture_becomes_rgb():
@@ -140,7 +179,9 @@ def test_pictures_stand_upright(orientation, form):
     marks[:20, :20], marks[:20, 20:], marks[20:, :20] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     exif = Image.Exif()
     exif[EXIF] = orientation
-    data = small.encode(Image.fromarray(marks), form, exif=exif, **({"lossless": True} if form == "WEBP" else {}))
+    data = small.encode(
+        Image.fromarray(marks), form, exif=exif, **({"lossless": True} if form == "WEBP" else {})
+    )
     with Image.open(io.BytesIO(data)) as picture:
         upright = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
     assert np.array_equal(seen(data, 40)[0], upright)
@@ -151,7 +192,8 @@ def test_an_orientation_that_means_nothing_turns_nothing(broken):
     exif = Image.Exif()
     exif[EXIF] = broken
     plain, marked = small.encode(small.image()), small.encode(small.image(), exif=exif)
-    assert np.array_equal(seen(plain)[0], seen(marked)[0]) and not seen(marked)[1]
+    assert np.array_equal(seen(plain)[0], seen(marked)[0])
+    assert not seen(marked)[1]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -160,7 +202,9 @@ def test_a_broken_exif_block_says_nothing_about_the_pixels():
     exif[EXIF], exif[0x010E] = 6, "a picture"
     data = small.encode(small.image(), exif=exif)
     at, rng = data.index(b"Exif"), random.Random(0)
-    for _ in range(150):  # found so: struct.error of Pillow, which rewrote the block to turn the picture
+    for _ in range(
+        150
+    ):  # found so: struct.error of Pillow, which rewrote the block to turn the picture
         flipped = bytearray(data)
         for _ in range(3):
             flipped[at + rng.randrange(6, 40)] = rng.choice([0, 255, rng.randrange(256)])
@@ -170,18 +214,26 @@ def test_a_broken_exif_block_says_nothing_about_the_pixels():
 def test_16_bits_of_gray_are_scaled_and_not_clipped():
     gray = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
     pixels, _ = seen(small.encode(Image.fromarray(gray), "PNG"))
-    assert np.array_equal(pixels[..., 0], (gray / 257).round()) and np.array_equal(pixels[..., 0], pixels[..., 2])
+    assert np.array_equal(pixels[..., 0], (gray / 257).round())
+    assert np.array_equal(pixels[..., 0], pixels[..., 2])
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "BMP", "GIF"])
 def test_pictures_are_known_by_content_and_counted(form):
-    pixels, counts = seen(small.encode(small.image(), form, **({"lossless": True} if form == "WEBP" else {})))
-    assert counts == {"frame.format": 1} and (form == "GIF" or np.array_equal(pixels, longhand(small.encode(small.image(), "PNG"), 32, "bicubic")))
+    pixels, counts = seen(
+        small.encode(small.image(), form, **({"lossless": True} if form == "WEBP" else {}))
+    )
+    assert counts == {"frame.format": 1}
+    assert form == "GIF" or np.array_equal(
+        pixels, longhand(small.encode(small.image(), "PNG"), 32, "bicubic")
+    )
 
 
 def png(width: int, height: int, data: bytes = b"") -> bytes:
     """A PNG that declares a size."""
-    chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))  # noqa: E731
+    chunk = lambda kind, body: (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    )  # noqa: E731
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
@@ -214,17 +266,26 @@ DAMAGED = {
     "a PNG without pixels": png(20, 20, zlib.compress(b"")),
     "a PNG with a damaged stream": png(20, 20, zlib.compress(bytes(400)) + b"\xff" * 30),
     "a PNG with too little": png(20, 20, zlib.compress(bytes(range(256)))[:150] + b"\xff" * 30),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", DAMAGED)
 def test_fault_13_a_damaged_picture_is_counted_and_left_out(name):
-    """Half a picture is no picture: gray bands are not trained on. A PNG half read was taken once its EXIF block had been asked for."""
+    """Half a picture is no picture: gray bands are not trained on. A PNG half read was taken once
+    its EXIF block had been asked for.
+    """
     pixels, counts = seen(DAMAGED[name])
-    assert pixels is None and counts.pop("frame.format", 1) == 1 and counts == {"frame.damaged": 1}
+    assert pixels is None
+    assert counts.pop("frame.format", 1) == 1
+    assert counts == {"frame.damaged": 1}
 
 
-SHORT = [MemoryError(), ValueError("Insufficient memory (case 4)"), RuntimeError("Pixel allocation failed: Out of memory"), OSError("out of memory")]
+SHORT = [
+    MemoryError(),
+    ValueError("Insufficient memory (case 4)"),
+    RuntimeError("Pixel allocation failed: Out of memory"),
+    OSError("out of memory"),
+]
 
 
 @pytest.mark.parametrize("error", SHORT, ids=str)
@@ -234,14 +295,16 @@ def test_fault_23_too_little_memory_is_not_a_damaged_picture(monkeypatch, error)
 
     monkeypatch.setattr(frames.simplejpeg, "decode_jpeg", fail)
     found = Findings()
-    for read in (lambda: decode(PHOTO, look(), found), lambda: prove(PHOTO, found)):
+    for read in (lambda: decode_frame(PHOTO, look(), found), lambda: probe_image(PHOTO, found)):
         with pytest.raises(type(error)):
             read()
     assert not found.counts
 
 
 @pytest.mark.parametrize("short", [True, False])
-def test_fault_23_a_webp_that_cannot_be_opened_is_damaged_only_when_memory_is_left(monkeypatch, short):
+def test_fault_23_a_webp_that_cannot_be_opened_is_damaged_only_when_memory_is_left(
+    monkeypatch, short
+):
     broken = DAMAGED["half a WebP"]
     monkeypatch.setattr(frames, "is_memory_short", lambda: short)
     with pytest.raises(MemoryError) if short else contextlib.nullcontext():
@@ -254,7 +317,7 @@ import numpy as np
 from PIL import Image
 from wbdc.core.findings import Findings
 from wbdc.core.out_of_memory import is_out_of_memory
-from wbdc.data.frames import prove
+from wbdc.data.frames import probe_image
 
 stream = io.BytesIO()
 Image.effect_noise((3000, 3000), 50).convert("RGB").save(stream, "{form}")
@@ -268,7 +331,7 @@ except MemoryError:
     pass
 found, raised = Findings(), None
 try:
-    prove(stream.getvalue(), found)
+    probe_image(stream.getvalue(), found)
 except Exception as error:
     raised = is_out_of_memory(error)
 resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
@@ -288,11 +351,22 @@ def test_an_empty_frame_was_counted_where_it_was_read():
 
 def test_trap_11_frames_keep_their_order_and_the_damaged_are_dropped():
     data, found = small.photos(4), Findings()
-    pixels = look_at([data[0], b"", data[1][:300], data[3]], look(), found, "v")
-    assert np.array_equal(pixels, np.stack([decode(d, look(), Findings()) for d in (data[0], data[3])]))
-    assert found.report() == {"frame.damaged": {"count": 1, "places": found.places["frame.damaged"]}} and "v#2" in found.places["frame.damaged"][0]
-    assert look_at([], look(), found).shape == (0, 3, 32, 32) == look_at([b"x"], look(), found).shape
-    assert np.array_equal(look_at(data, look(), Findings()), look_at(data, look(), Findings()))
+    pixels = decode_frames([data[0], b"", data[1][:300], data[3]], look(), found, "v")
+    assert np.array_equal(
+        pixels, np.stack([decode_frame(d, look(), Findings()) for d in (data[0], data[3])])
+    )
+    assert found.report() == {
+        "frame.damaged": {"count": 1, "places": found.places["frame.damaged"]}
+    }
+    assert "v#2" in found.places["frame.damaged"][0]
+    assert (
+        decode_frames([], look(), found).shape
+        == (0, 3, 32, 32)
+        == decode_frames([b"x"], look(), found).shape
+    )
+    assert np.array_equal(
+        decode_frames(data, look(), Findings()), decode_frames(data, look(), Findings())
+    )
 
 
 def test_a_strip_is_cut_before_it_grows():
@@ -300,28 +374,35 @@ def test_a_strip_is_cut_before_it_grows():
     strip = small.image(4000, 2)
     pixels, counts = seen(small.encode(strip, "PNG"), 224)
     middle = np.asarray(strip)[:, 1984:2016]
-    assert np.array_equal(pixels, frames.shape(middle, look(224))) and counts == {"frame.format": 1}
+    assert np.array_equal(pixels, frames.resize_and_crop(middle, look(224)))
+    assert counts == {"frame.format": 1}
 
 
 MEASURED = """
 import re, sys
 from pathlib import Path
 from wbdc.core.findings import Findings
-from wbdc.core.look import Look
-from wbdc.data.frames import decode, prove
+from wbdc.core.image_transform import ImageTransform
+from wbdc.data.frames import decode_frame, probe_image
 def peak(): return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
 calm, *bombs = [Path(p).read_bytes() for p in sys.argv[1:]]
-look, found = Look(224, (0,) * 3, (1,) * 3), Findings()
-decode(calm, look, found)
+look, found = ImageTransform(224, (0,) * 3, (1,) * 3), Findings()
+decode_frame(calm, look, found)
 before = peak()
 for bomb in bombs:
-    decode(bomb, look, found), prove(bomb, Findings())
+    decode_frame(bomb, look, found), probe_image(bomb, Findings())
 print(dict(found.counts), peak() - before)
 """
 
 
 def test_fault_14_a_bomb_is_refused_by_its_header(tmp_path):
-    data = {"calm.jpg": PHOTO, "a.png": png(65500, 65500), "b.jpg": jpeg(65500, 65500), "c.jpg": jpeg(9000, 9000), "d.jpg": small.encode(small.image(4000, 2))}
+    data = {
+        "calm.jpg": PHOTO,
+        "a.png": png(65500, 65500),
+        "b.jpg": jpeg(65500, 65500),
+        "c.jpg": jpeg(9000, 9000),
+        "d.jpg": small.encode(small.image(4000, 2)),
+    }
     for name, content in data.items():
         (tmp_path / name).write_bytes(content)
     child = small.python(MEASURED, *(tmp_path / name for name in data))
@@ -337,7 +418,9 @@ def test_fault_13_flipped_bytes_are_never_raised(form):
         for _ in range(80):
             flipped = bytearray(data[: rng.choice([len(data), rng.randrange(1, len(data))])])
             for _ in range(rng.randint(1, 6)):
-                flipped[rng.randrange(min(len(flipped), rng.choice([60, 10_000])))] = rng.choice([0, 255, 128, rng.randrange(256)])
+                flipped[rng.randrange(min(len(flipped), rng.choice([60, 10_000])))] = rng.choice(
+                    [0, 255, 128, rng.randrange(256)]
+                )
             pixels, counts = seen(bytes(flipped))
             assert (pixels is None) == ("frame.damaged" in counts)
 
@@ -383,9 +466,15 @@ ALLOWED = {"error": (REFUSED, REFUSED | OTHER), "fine": (SEEN, OTHER), "warning"
 
 
 def test_every_nasty_picture_is_expected_as_the_index_says(real_data):
-    """error: left out and counted; fine: decoded; warning: counted. What is empty was counted where it was read."""
+    """error: left out and counted; fine: decoded; warning: counted. What is empty was counted where
+    it was read.
+    """
     index = json.loads((real_data / "nasty" / "nasty.json").read_text())
-    verdicts = {e["file"].removeprefix("images/"): e["verdict"] for e in index if e["file"].startswith("images/") and e["bytes"]}
+    verdicts = {
+        e["file"].removeprefix("images/"): e["verdict"]
+        for e in index
+        if e["file"].startswith("images/") and e["bytes"]
+    }
     assert verdicts.keys() == NASTY.keys()
     assert [name for name, verdict in verdicts.items() if NASTY[name] not in ALLOWED[verdict]] == []
 
@@ -394,35 +483,46 @@ def test_every_nasty_picture_is_expected_as_the_index_says(real_data):
 def test_a_nasty_picture_is_seen_or_refused_and_proven_alike(name, real_data):
     data = (real_data / "nasty" / "images" / name).read_bytes()
     (pixels, counts), (proof, found) = seen(data), proven(data)
-    assert counts == found == NASTY[name] and (pixels is None) == (proof is None) == ("frame.damaged" in counts)
+    assert counts == found == NASTY[name]
+    assert (pixels is None) == (proof is None) == ("frame.damaged" in counts)
 
 
 # ---- proofs
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("width, height", [(64, 48), (300, 410), (33, 32), (16, 9), (1, 1), (200, 32)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(64, 48), (300, 410), (33, 32), (16, 9), (1, 1), (200, 32)]
+)
 def test_a_proof_is_the_size_and_a_small_gray_picture_of_the_whole_frame(form, width, height):
     data = FORMS[form](small.image(width, height))
     (wide, high, gray), counts = proven(data)
     with Image.open(io.BytesIO(data)) as picture:
-        meant = np.asarray(picture.convert("RGB").convert("L").resize((32, 32), Image.Resampling.HAMMING)).astype(int)
-    assert (wide, high) == (width, height) and counts.keys() <= {"frame.format"}
-    assert np.abs(gray - meant).mean() < 3 and np.abs(gray - meant).max() < 20  # the DCT shrinks it first: not the same bits
+        meant = np.asarray(
+            picture.convert("RGB").convert("L").resize((32, 32), Image.Resampling.HAMMING)
+        ).astype(int)
+    assert (wide, high) == (width, height)
+    assert counts.keys() <= {"frame.format"}
+    assert np.abs(gray - meant).mean() < 3
+    assert np.abs(gray - meant).max() < 20
 
 
 def test_a_proof_stands_upright():
     exif = Image.Exif()
     exif[EXIF] = 6
     wide, high, gray = proven(small.encode(small.image(64, 48), exif=exif))[0]
-    upright = proven(small.encode(small.image(64, 48).transpose(Image.Transpose.ROTATE_270), quality=95))[0]
-    assert (wide, high) == (48, 64) == upright[:2] and np.abs(gray.astype(int) - upright[2]).mean() < 4
+    upright = proven(
+        small.encode(small.image(64, 48).transpose(Image.Transpose.ROTATE_270), quality=95)
+    )[0]
+    assert (wide, high) == (48, 64) == upright[:2]
+    assert np.abs(gray.astype(int) - upright[2]).mean() < 4
 
 
 @pytest.mark.parametrize("name", [*DAMAGED, "nothing"])
 def test_what_is_damaged_proves_nothing(name):
     data = DAMAGED.get(name, b"")
-    assert proven(data)[0] is None and proven(data)[1] == seen(data)[1]
+    assert proven(data)[0] is None
+    assert proven(data)[1] == seen(data)[1]
 
 
 def damages(data: bytes, count: int, rng: random.Random):
@@ -430,21 +530,32 @@ def damages(data: bytes, count: int, rng: random.Random):
     for _ in range(count):
         hurt = bytearray(data[: rng.choice([len(data), rng.randrange(1, len(data))])])
         for _ in range(rng.randint(0, 3)):
-            hurt[rng.randrange(min(len(hurt), rng.choice([30, 650, 10_000])))] ^= 1 << rng.randrange(8)
+            hurt[rng.randrange(min(len(hurt), rng.choice([30, 650, 10_000])))] ^= (
+                1 << rng.randrange(8)
+            )
         at = rng.randrange(len(hurt))
-        yield bytes(hurt[:at] + rng.choice([b"", b"", rng.randbytes(3)]) + hurt[at + rng.choice([0, 0, 7]) :])
+        yield bytes(
+            hurt[:at]
+            + rng.choice([b"", b"", rng.randbytes(3)])
+            + hurt[at + rng.choice([0, 0, 7]) :]
+        )
 
 
-@pytest.mark.parametrize("form", ["plain", "4:4:4", "4:2:2", "progressive", "gray", "RGB", "restarts", "CMYK"])
+@pytest.mark.parametrize(
+    "form", ["plain", "4:4:4", "4:2:2", "progressive", "gray", "RGB", "restarts", "CMYK"]
+)
 def test_damage_means_the_same_to_every_reader(form, monkeypatch):
-    """The header of our own, Pillow's, and the scaled gray decoder: the same pictures refused, by the same name."""
+    """The header of our own, Pillow's, and the scaled gray decoder: the same pictures refused, by
+    the same name.
+    """
     rng, outcomes = random.Random(form), set()
     for data in damages(FORMS[form](small.image(48, 40)), 100, rng):
         (pixels, counts), (proof, found) = seen(data, 16), proven(data)
         with monkeypatch.context() as patch:
             patch.setattr(frames, "_plain", lambda data: None)
             slow, said = seen(data, 16)
-        assert (pixels is None) == (proof is None) == (slow is None) and counts == found == said
+        assert (pixels is None) == (proof is None) == (slow is None)
+        assert counts == found == said
         assert pixels is None or np.array_equal(pixels, slow)
         outcomes.add(pixels is None)
     assert outcomes == {True, False}
@@ -453,28 +564,43 @@ def test_damage_means_the_same_to_every_reader(form, monkeypatch):
 @pytest.mark.parametrize("form", FORMS)
 def test_plain_jpeg_needs_no_pillow(form, monkeypatch):
     data = FORMS[form](small.image())
-    monkeypatch.setattr(frames.Image, "open", lambda *given, **named: (_ for _ in ()).throw(OSError("asked Pillow")))
+    monkeypatch.setattr(
+        frames.Image, "open", lambda *given, **named: (_ for _ in ()).throw(OSError("asked Pillow"))
+    )
     plain = form not in ("PNG", "CMYK")
     assert (seen(data)[0] is not None) == plain == (proven(data)[0] is not None)
 
 
-@pytest.mark.parametrize("extra", [{"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"}, {"xmp": b"<x/>"}, {"icc_profile": bytes(200)}])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0"},
+        {"xmp": b"<x/>"},
+        {"icc_profile": bytes(200)},
+    ],
+)
 def test_what_may_turn_a_picture_is_left_to_pillow(extra):
     data = small.encode(small.image(), **extra)
-    assert frames._plain(data) is None and np.array_equal(seen(data)[0], seen(small.encode(small.image()))[0])
+    assert frames._plain(data) is None
+    assert np.array_equal(seen(data)[0], seen(small.encode(small.image()))[0])
 
 
 def test_a_large_picture_takes_no_more_than_its_pixels(real_data, tmp_path):
     """6000 x 4000: 72 MB of pixels, the copy that Pillow resizes, and that is all."""
     (tmp_path / "calm.jpg").write_bytes(PHOTO)
-    child = small.python(MEASURED, tmp_path / "calm.jpg", real_data / "nasty" / "images" / "big_6000x4000.jpg")
+    child = small.python(
+        MEASURED, tmp_path / "calm.jpg", real_data / "nasty" / "images" / "big_6000x4000.jpg"
+    )
     counts, rise = child.stdout.rsplit(" ", 1)
     assert counts == "{}" and int(rise) < 260, child.stderr
 
 
 def test_fault_14_nasty_bombs_take_no_memory(real_data, tmp_path):
     (tmp_path / "calm.jpg").write_bytes(PHOTO)
-    bombs = [real_data / "nasty" / "images" / name for name in ("bomb.gif", "bomb_20000x20000_1bit.png", "strip_4000x2.jpg", "zero_width.gif")]
+    bombs = [
+        real_data / "nasty" / "images" / name
+        for name in ("bomb.gif", "bomb_20000x20000_1bit.png", "strip_4000x2.jpg", "zero_width.gif")
+    ]
     child = small.python(MEASURED, tmp_path / "calm.jpg", *bombs)
     counts, rise = child.stdout.rsplit(" ", 1)
     assert counts == "{'frame.damaged': 3}" and int(rise) < 50, child.stderr

@@ -10,22 +10,22 @@ from wbdc.core.errors import IntegrityBroken
 from wbdc.data import store
 from wbdc.data.store import (
     ShardFile,
-    join_pictures,
+    join_images,
     open_columns,
     shard_path,
-    shards,
-    split_pictures,
+    shard_starts,
+    split_images,
     write_shard,
 )
 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch, quick_disk):
-    monkeypatch.setattr(store, "SHARD", 4)
+    monkeypatch.setattr(store, "SHARD_VIDEOS", 4)
 
 
 def write(folder, rows):
-    for part in shards(len(rows)):
+    for part in shard_starts(len(rows)):
         write_shard(shard_path(folder, "x", part.start), {"c": [rows[i] for i in part]})
     return open_column(folder, len(rows))
 
@@ -34,33 +34,41 @@ def open_column(folder, count):
     return open_columns(folder, "x", ["c"], count)[0]
 
 
-@pytest.mark.parametrize("kind, shape", [(np.uint8, (3, 2, 2)), (np.float16, (5,)), (np.int32, ()), (np.int64, ())])
-@pytest.mark.parametrize("lengths", [(1, 2, 3, 4, 5, 6, 7, 8, 9), (0, 3, 0, 0), (0, 0, 0, 0, 0, 1), (0, 0), (2,)])
+@pytest.mark.parametrize(
+    ("kind", "shape"), [(np.uint8, (3, 2, 2)), (np.float16, (5,)), (np.int32, ()), (np.int64, ())]
+)
+@pytest.mark.parametrize(
+    "lengths", [(1, 2, 3, 4, 5, 6, 7, 8, 9), (0, 3, 0, 0), (0, 0, 0, 0, 0, 1), (0, 0), (2,)]
+)
 def test_ragged_rows_come_back(tmp_path, kind, shape, lengths):
     random = np.random.default_rng(0)
     rows = [random.integers(0, 99, (n, *shape)).astype(kind) for n in lengths]
     column = write(tmp_path, rows)
     for i, row in enumerate(rows):
-        assert column[i].dtype == kind and np.array_equal(column[i], row)
+        assert column[i].dtype == kind
+        assert np.array_equal(column[i], row)
 
 
 def test_a_row_without_features_has_no_say_in_the_width(tmp_path):
     empty, full = np.zeros((0, 0), np.float16), np.ones((2, 7), np.float16)
     column = write(tmp_path, [empty, full, empty])
-    assert column[0].shape == (0, 7) == column[2].shape and np.array_equal(column[1], full)
+    assert column[0].shape == (0, 7) == column[2].shape
+    assert np.array_equal(column[1], full)
     assert write(tmp_path / "none", [empty, empty])[1].shape == (0, 0)
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 5, 8, 1000])
 def test_shards_cover_every_row_once(count):
-    assert [i for part in shards(count) for i in part] == list(range(count))
-    assert len({shard_path(small.Path("f"), "x", part.start) for part in shards(count)}) == len(shards(count))
+    assert [i for part in shard_starts(count) for i in part] == list(range(count))
+    assert len(
+        {shard_path(small.Path("f"), "x", part.start) for part in shard_starts(count)}
+    ) == len(shard_starts(count))
 
 
 @pytest.mark.parametrize("encoded", [[], [b"abc", b"", b"d"], [b""], [b"", b""]])
 def test_pictures_come_back_byte_for_byte(encoded):
-    joined = join_pictures(encoded)
-    assert split_pictures(joined["bytes"], joined["sizes"]) == encoded
+    joined = join_images(encoded)
+    assert split_images(joined["bytes"], joined["sizes"]) == encoded
 
 
 def test_equal_rows_give_equal_bytes_and_facts(tmp_path):
@@ -96,7 +104,9 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-@pytest.mark.parametrize("folder, command", [("frames", "`wbdc prepare`"), ("pixels", "the same command")])
+@pytest.mark.parametrize(
+    ("folder", "command"), [("frames", "`wbdc prepare`"), ("pixels", "the same command")]
+)
 def test_fault_10_a_damaged_shard_is_exit_4_and_named(tmp_path, damage, folder, command):
     path = shard_path(tmp_path / folder, "x", 0)
     write_shard(path, {"c": [np.arange(3)] * 3}, {"what": "kept"})
@@ -109,9 +119,12 @@ def test_fault_10_a_damaged_shard_is_exit_4_and_named(tmp_path, damage, folder, 
         lambda: ShardFile(path).rows("c"),
     )
     for read in readers:
-        with pytest.raises(IntegrityBroken, match=f"{path.name} .*; delete this file and run {command} again$") as caught:
+        with pytest.raises(
+            IntegrityBroken, match=f"{path.name} .*; delete this file and run {command} again$"
+        ) as caught:
             read()
-        assert caught.value.code == 4 and "\n" not in str(caught.value)
+        assert caught.value.code == 4
+        assert "\n" not in str(caught.value)
 
 
 def test_every_byte_of_a_shard_counts(tmp_path):
@@ -128,7 +141,9 @@ def test_every_byte_of_a_shard_counts(tmp_path):
 def hashed_paths(monkeypatch):
     """Every shard that is hashed, each time."""
     paths, content_hash = [], store._content_hash
-    monkeypatch.setattr(store, "_content_hash", lambda path: (paths.append(path), content_hash(path))[1])
+    monkeypatch.setattr(
+        store, "_content_hash", lambda path: (paths.append(path), content_hash(path))[1]
+    )
     return paths
 
 
@@ -149,7 +164,9 @@ def test_a_fresh_shard_is_hashed_once_for_all_its_columns(tmp_path, hashed_paths
 
 def test_an_unchanged_shard_is_hashed_once(tmp_path, monkeypatch, hashed_paths):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(integrity, "FRESH_SECONDS", -3600)  # the files of this test may be remembered
+    monkeypatch.setattr(
+        integrity, "FRESH_SECONDS", -3600
+    )  # the files of this test may be remembered
 
     write(tmp_path, [np.arange(3)] * 6)
     del hashed_paths[:]
@@ -164,8 +181,13 @@ def test_an_unchanged_shard_is_hashed_once(tmp_path, monkeypatch, hashed_paths):
 
 
 def test_a_shard_of_an_earlier_version_is_refused(tmp_path):
-    save_file({"c": np.arange(3), "c_ends": np.array([3])}, shard_path(tmp_path, "x", 0), {"facts": "{}"})
-    with pytest.raises(IntegrityBroken, match="by an earlier version of wbdc, without a hash; run `wbdc prepare` again"):
+    save_file(
+        {"c": np.arange(3), "c_ends": np.array([3])}, shard_path(tmp_path, "x", 0), {"facts": "{}"}
+    )
+    with pytest.raises(
+        IntegrityBroken,
+        match="by an earlier version of wbdc, without a hash; run `wbdc prepare` again",
+    ):
         open_column(tmp_path, 1)
 
 

@@ -7,15 +7,40 @@ import random
 import pytest
 
 from wbdc.core.errors import EnvironmentLacks, UsageFault
-from wbdc.data.text import SPECIAL, TextReader, learn_tokenizer, learnable, open_tokenizer, share
+from wbdc.data.text import (
+    SPECIAL_TOKENS,
+    TextReader,
+    learn_tokenizer,
+    learns_tokenizer,
+    open_tokenizer,
+    share_token_budget,
+)
 
-LETTERS = [*"标题说话字幕的了abcdefghijk0123456789.,!?·—“”（）😀é", *(f"##{c}" for c in "abcdefghijklmnopqrst0123456789")]
-WORDS = [*SPECIAL, *LETTERS, "hello", "##ing", "good", "un", "##able", "ok", "café", "\u2028", "x\x85", "last"]
+LETTERS = [
+    *"标题说话字幕的了abcdefghijk0123456789.,!?·—“”（）😀é",
+    *(f"##{c}" for c in "abcdefghijklmnopqrst0123456789"),
+]
+WORDS = [
+    *SPECIAL_TOKENS,
+    *LETTERS,
+    "hello",
+    "##ing",
+    "good",
+    "un",
+    "##able",
+    "ok",
+    "café",
+    "\u2028",
+    "x\x85",
+    "last",
+]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A weights folder with the vocab.txt of a BERT; two of its words hold line separators, as those of Chinese BERTs do."""
+    """A weights folder with the vocab.txt of a BERT; two of its words hold line separators, as
+    those of Chinese BERTs do.
+    """
     home = tmp_path_factory.mktemp("bert")
     (home / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
     return home
@@ -27,10 +52,30 @@ def tokenizer(folder):
 
 
 TEXTS = [
-    "", " ", "标题的字幕了", "Hello 标题hello世界", "HELLOing unable ok", "good·good—“标题”（字幕）", "😀标题👨‍👩‍👧😀", "a\x00b\x07c\ufffdd",
-    "a\tb\nc\r\nd\u3000e", "café CAFÉ cafe\u0301", "20231234567 0001", "x" * 99, "x" * 101, "[SEP] [MASK]标题", "标\u200b题\u202e字", "𠀀标题",
-    "ﬁ１２Ａ", "last", "ＡＢＣ", "标题" * 300, "\ud7ff\ue000", "İstanbul", "ok\u2028ok",
-]  # fmt: skip
+    "",
+    " ",
+    "标题的字幕了",
+    "Hello 标题hello世界",
+    "HELLOing unable ok",
+    "good·good—“标题”（字幕）",
+    "😀标题👨‍👩‍👧😀",
+    "a\x00b\x07c\ufffdd",
+    "a\tb\nc\r\nd\u3000e",
+    "café CAFÉ cafe\u0301",
+    "20231234567 0001",
+    "x" * 99,
+    "x" * 101,
+    "[SEP] [MASK]标题",
+    "标\u200b题\u202e字",
+    "𠀀标题",
+    "ﬁ１２Ａ",
+    "last",
+    "ＡＢＣ",
+    "标题" * 300,
+    "\ud7ff\ue000",
+    "İstanbul",
+    "ok\u2028ok",
+]
 
 
 @pytest.mark.parametrize("lower", [True, False])
@@ -41,7 +86,9 @@ def test_ids_equal_those_of_transformers(folder, tmp_path, lower):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lower}))
     theirs = BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)}, do_lower_case=lower)
     ours = TextReader(open_tokenizer(tmp_path), fields={"title": 800}, length=1000)
-    assert ours([{"title": text} for text in TEXTS]) == [theirs(text, split_special_tokens=True)["input_ids"] for text in TEXTS]
+    assert ours([{"title": text} for text in TEXTS]) == [
+        theirs(text, split_special_tokens=True)["input_ids"] for text in TEXTS
+    ]
 
 
 @pytest.mark.parametrize("special", [True, False])
@@ -50,15 +97,24 @@ def test_a_special_word_in_a_title_is_text(tokenizer, special):
     saved = json.loads(tokenizer.to_str())
     for token in saved["added_tokens"]:
         token["special"] = special
-    read = TextReader(type(tokenizer).from_str(json.dumps(saved)), fields={"title": 20, "asr": 20}, length=60)
+    read = TextReader(
+        type(tokenizer).from_str(json.dumps(saved)), fields={"title": 20, "asr": 20}, length=60
+    )
     ids = {word: i for i, word in enumerate(WORDS)}
     [row] = read([{"title": "标 [SEP] 题[MASK][PAD]", "asr": "[CLS]"}])
-    assert [i for i in row if i in map(ids.get, SPECIAL) and i != ids["[UNK]"]] == [ids["[CLS]"], ids["[SEP]"], ids["[SEP]"]]
-    assert row[:2] == [ids["[CLS]"], ids["标"]] and row.count(ids["题"]) == 1
+    assert [i for i in row if i in map(ids.get, SPECIAL_TOKENS) and i != ids["[UNK]"]] == [
+        ids["[CLS]"],
+        ids["[SEP]"],
+        ids["[SEP]"],
+    ]
+    assert row[:2] == [ids["[CLS]"], ids["标"]]
+    assert row.count(ids["题"]) == 1
 
 
 def test_every_word_of_a_vocabulary_keeps_its_number(tokenizer):
-    """`str.splitlines` also cuts at U+2028 and U+0085: every later word would slip to another vector."""
+    """`str.splitlines` also cuts at U+2028 and U+0085: every later word would slip to another
+    vector.
+    """
     assert tokenizer.get_vocab() == {word: i for i, word in enumerate(WORDS)}
 
 
@@ -67,11 +123,16 @@ def test_a_tokenizer_file_that_cuts_or_pads_is_told_not_to(tokenizer, tmp_path):
     changed.enable_truncation(3)
     changed.enable_padding(length=9)
     changed.save(str(tmp_path / "tokenizer.json"))
-    assert open_tokenizer(tmp_path).encode("标题标题标题", add_special_tokens=False).ids == tokenizer.encode("标题标题标题", add_special_tokens=False).ids
+    assert (
+        open_tokenizer(tmp_path).encode("标题标题标题", add_special_tokens=False).ids
+        == tokenizer.encode("标题标题标题", add_special_tokens=False).ids
+    )
 
 
 def test_no_tokenizer_is_exit_7(tmp_path):
-    with pytest.raises(EnvironmentLacks, match="holds neither tokenizer.json nor vocab.txt") as caught:
+    with pytest.raises(
+        EnvironmentLacks, match="holds neither tokenizer.json nor vocab.txt"
+    ) as caught:
         open_tokenizer(tmp_path)
     assert caught.value.code == 7
 
@@ -83,21 +144,28 @@ BUDGETS = [(3, 2, 4), (0, 5, 1), (1, 1, 1), (0, 0, 0)]
 def test_trap_27_what_a_field_leaves_is_shared_out(budgets):
     for wanted in itertools.product(range(0, 13, 2), repeat=3):
         for room in range(sum(budgets), sum(budgets) + 8):
-            taken = share(list(wanted), list(budgets), room)
-            assert all(min(w, b) <= t <= w for w, b, t in zip(wanted, budgets, taken))  # what is due, and never more than there is
+            taken = share_token_budget(list(wanted), list(budgets), room)
+            assert all(
+                min(w, b) <= t <= w for w, b, t in zip(wanted, budgets, taken)
+            )  # what is due, and never more than there is
             assert sum(taken) == min(room, sum(wanted))  # nothing is wasted, and the room is kept
             beyond = [t - min(w, b) for w, b, t in zip(wanted, budgets, taken) if t < w]
-            assert not beyond or max(beyond) - min(beyond) <= 1  # those still hungry got equal parts
+            assert (
+                not beyond or max(beyond) - min(beyond) <= 1
+            )  # those still hungry got equal parts
 
 
 @pytest.fixture
 def reader(tokenizer):
-    return lambda **settings: TextReader(tokenizer, **{"fields": {"title": 10, "asr": 10, "ocr": 10}, "length": 40} | settings)
+    return lambda **settings: TextReader(
+        tokenizer, **{"fields": {"title": 10, "asr": 10, "ocr": 10}, "length": 40} | settings
+    )
 
 
 def parts(reader, row: list[int]) -> list[list[int]]:
     """Cut a row into its fields."""
-    assert row[0] == reader.cls and row[-1] == reader.sep
+    assert row[0] == reader.cls
+    assert row[-1] == reader.sep
     found = [[]]
     for i in row[1:]:
         found.append([]) if i == reader.sep else found[-1].append(i)
@@ -109,15 +177,23 @@ def test_trap_27_a_long_title_starves_nobody(reader):
     row = {"title": "标" * 500, "asr": "说" * 8, "ocr": "字" * 500}
     (ids,) = read([row])
     title, asr, ocr = parts(read, ids)
-    assert len(ids) == 40 and len(asr) == 8 and (len(title), len(ocr)) == (14, 14)  # the field's way leaves nothing but title
+    assert len(ids) == 40
+    assert len(asr) == 8
+    assert (len(title), len(ocr)) == (14, 14)
 
 
 def test_trap_27_every_row_keeps_its_fields_in_place(reader):
     rng, read = random.Random(0), reader()
-    rows = [{f: "标" * rng.choice([0, 1, 9, 30, 200]) for f in ("ocr", "asr", "title")} for _ in range(50)]
+    rows = [
+        {f: "标" * rng.choice([0, 1, 9, 30, 200]) for f in ("ocr", "asr", "title")}
+        for _ in range(50)
+    ]
     for row, ids in zip(rows, read(rows)):
         assert 4 <= len(ids) <= 40
-        assert all(min(10, len(row[f])) <= len(p) <= len(row[f]) for f, p in zip(("title", "asr", "ocr"), parts(read, ids)))
+        assert all(
+            min(10, len(row[f])) <= len(p) <= len(row[f])
+            for f, p in zip(("title", "asr", "ocr"), parts(read, ids))
+        )
 
 
 def test_head_or_tail(reader):
@@ -144,10 +220,16 @@ def test_trap_11_rows_do_not_depend_on_their_neighbours(reader):
 
 
 @pytest.mark.parametrize(
-    "wrong, said",
+    ("wrong", "said"),
     [
-        ({"fields": {"title": 20, "asr": 20}}, "text.fields ask for 40 tokens; text.length = 40 leaves 37"),
-        ({"tail": ["titel"]}, "text.tail names 'titel', which text.fields does not read; did you mean 'title'"),
+        (
+            {"fields": {"title": 20, "asr": 20}},
+            "text.fields ask for 40 tokens; text.length = 40 leaves 37",
+        ),
+        (
+            {"tail": ["titel"]},
+            "text.tail names 'titel', which text.fields does not read; did you mean 'title'",
+        ),
         ({"fields": {"title": -1}}, "title = -1 is no number of tokens"),
         ({"fields": {"title": "9"}}, "title = '9' is no number of tokens"),
         ({"fields": {"title": True}}, "title = True is no number of tokens"),
@@ -163,14 +245,18 @@ def test_a_learned_vocabulary_is_a_function_of_the_texts():
     one, two = learn_tokenizer(texts), learn_tokenizer(iter(texts))
     assert one.to_str() == two.to_str()
     words = one.get_vocab()
-    assert [words[s] for s in SPECIAL] == [0, 1, 2, 3, 4] and {"标", "题", "hello"} <= set(words) and "幕" not in words
+    assert [words[s] for s in SPECIAL_TOKENS] == [0, 1, 2, 3, 4]
+    assert {"标", "题", "hello"} <= set(words)
+    assert "幕" not in words
     unknown = words["[UNK]"]
-    assert unknown not in one.encode("unseen latin 42", add_special_tokens=False).ids and unknown in one.encode("幕", add_special_tokens=False).ids
-    assert learn_tokenizer(texts, most=20).get_vocab_size() == 20 and "幕" in learn_tokenizer(texts, least=1).get_vocab()
+    assert unknown not in one.encode("unseen latin 42", add_special_tokens=False).ids
+    assert unknown in one.encode("幕", add_special_tokens=False).ids
+    assert learn_tokenizer(texts, most=20).get_vocab_size() == 20
+    assert "幕" in learn_tokenizer(texts, least=1).get_vocab()
 
 
 @pytest.mark.parametrize(
-    "wrong, said",
+    ("wrong", "said"),
     [
         ({"leest": 2}, "has no setting 'leest'; did you mean 'least'"),
         ({"leastmost": 2}, "has no setting 'leastmost'"),
@@ -180,5 +266,5 @@ def test_a_learned_vocabulary_is_a_function_of_the_texts():
 )
 def test_the_vocabulary_table_is_checked_by_the_signature(wrong, said):
     with pytest.raises(UsageFault, match=said):
-        learnable(wrong)
-    assert learnable({"least": 1}) == {"least": 1}
+        learns_tokenizer(wrong)
+    assert learns_tokenizer({"least": 1}) == {"least": 1}

@@ -11,11 +11,13 @@ import toys  # noqa: F401  one thread
 
 import wbdc
 from wbdc.core.tokens import Tokens
-from wbdc.nets.attention import Block
+from wbdc.nets.attention import TransformerBlock
 
 
-def longhand(block: Block, row: Tokens, at: Tokens) -> torch.Tensor:
-    """Pre-norm attention by loops over videos and heads: softmax(q kᵀ / √d) v over the real tokens only."""
+def longhand(block: TransformerBlock, row: Tokens, at: Tokens) -> torch.Tensor:
+    """Pre-norm attention by loops over videos and heads: softmax(q kᵀ / √d) v over the real tokens
+    only.
+    """
     out = []
     asked, seen, d = block.before(row.x), block.at_norm(at.x), row.x.shape[-1] // block.heads
     for b in range(len(row.x)):
@@ -29,10 +31,10 @@ def longhand(block: Block, row: Tokens, at: Tokens) -> torch.Tensor:
     return torch.stack(out)
 
 
-@pytest.mark.parametrize("n, m", [(5, 5), (3, 7), (1, 4)])
+@pytest.mark.parametrize(("n", "m"), [(5, 5), (3, 7), (1, 4)])
 def test_a_block_is_masked_softmax_attention_written_longhand(n, m):
     torch.manual_seed(0)
-    block = Block(16, 4, 0.1).eval()
+    block = TransformerBlock(16, 4, 0.1).eval()
     row = Tokens(torch.randn(3, n, 16), torch.ones(3, n, dtype=torch.bool))
     at = Tokens(torch.randn(3, m, 16), torch.arange(m) < torch.tensor([[m], [1], [2]]))
     met = block(row, at)
@@ -44,5 +46,10 @@ def test_trap_09_no_mask_is_a_large_number():
     """-1e8 is -inf in half precision: masks are booleans, all the way down."""
     for path in sorted(Path(wbdc.__file__).parent.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            large = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant) and node.operand.value >= 1e3
+            large = (
+                isinstance(node, ast.UnaryOp)
+                and isinstance(node.op, ast.USub)
+                and isinstance(node.operand, ast.Constant)
+                and node.operand.value >= 1e3
+            )
             assert not large, f"{path.name} line {node.lineno}: -{node.operand.value}"

@@ -11,24 +11,27 @@ from torch import Tensor
 
 from wbdc.core import plug
 from wbdc.core.batch import Batch
-from wbdc.data.feed import collate
+from wbdc.data.loader import collate
 from wbdc.nets import fusion as fusions
 from wbdc.nets import vision as visions
-from wbdc.nets.model import build
+from wbdc.nets.model import build_model
 
-every_pair = pytest.mark.parametrize("fusion, vision", toys.PAIRS)
-every_vision = pytest.mark.parametrize("vision", plug.names(visions))
+every_pair = pytest.mark.parametrize(("fusion", "vision"), toys.PAIRS)
+every_vision = pytest.mark.parametrize("vision", plug.plug_names(visions))
 
 
 def test_every_plug_has_its_line_among_the_toys():
-    assert sorted(toys.FUSIONS) == plug.names(fusions) and sorted(toys.VISIONS) == plug.names(visions)
+    assert sorted(toys.FUSIONS) == plug.plug_names(fusions)
+    assert sorted(toys.VISIONS) == plug.plug_names(visions)
 
 
 @every_pair
 def test_trap_02_and_05_padding_moves_no_logit_neither_by_content_nor_by_amount(fusion, vision):
     model, batch = toys.model(fusion, vision), toys.batch(vision=vision)
     for words, frames in ((0, 0), (7, 0), (0, 3), (5, 2)):
-        torch.testing.assert_close(model.logits(toys.pad(batch, words, frames)), model.logits(batch))
+        torch.testing.assert_close(
+            model.logits(toys.pad(batch, words, frames)), model.logits(batch)
+        )
 
 
 @every_pair
@@ -36,7 +39,9 @@ def test_a_video_is_answered_alike_alone_and_in_any_company(fusion, vision):
     model, (ids, text, frames) = toys.model(fusion, vision), toys.videos(vision=vision)
     together = model.logits(collate(ids, text, frames))
     for order in ([5, 4, 3, 2, 1, 0], [2, 1], *([i] for i in range(6))):
-        some = collate([ids[i] for i in order], [text[i] for i in order], [frames[i] for i in order])
+        some = collate(
+            [ids[i] for i in order], [text[i] for i in order], [frames[i] for i in order]
+        )
         torch.testing.assert_close(model.logits(some), together[order], rtol=1e-4, atol=1e-5)
 
 
@@ -46,7 +51,8 @@ def test_missing_words_missing_frames_and_both_give_finite_logits(fusion, vision
     model, batch = toys.model(fusion, vision), toys.batch((0, 2, 0, 1), vision)
     for given in (batch, toys.batch((0,), vision), toys.batch((0, 0), vision)):
         given = given.without(modality) if modality else given
-        assert model.logits(given).isfinite().all() and model.logits(given).shape == (len(given), toys.CLASSES)
+        assert model.logits(given).isfinite().all()
+        assert model.logits(given).shape == (len(given), toys.CLASSES)
         loss = F.cross_entropy(model.logits(given), given.label)
         assert all(p.grad is None or p.grad.isfinite().all() for p in _backward(model, loss))
 
@@ -56,7 +62,9 @@ def test_every_weight_gets_a_gradient(fusion, vision):
     model, batch = toys.model(fusion, vision).train(), toys.batch(vision=vision)
     with torch.no_grad():
         for weight in model.parameters():
-            weight.add_(torch.randn_like(weight) * 0.1)  # residual branches that start at zero would hide what lies behind them
+            weight.add_(
+                torch.randn_like(weight) * 0.1
+            )  # residual branches that start at zero would hide what lies behind them
     _backward(model, F.cross_entropy(model.logits(batch), batch.label))
     unused = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert unused == [], "a weight that never learns is dead, or attached to nothing"
@@ -77,7 +85,7 @@ def test_trap_19_forward_twice_gives_the_same_answer_and_leaves_its_batch_alone(
 @every_pair
 def test_a_model_is_rebuilt_from_its_blueprint(fusion, vision):
     model, batch = toys.model(fusion, vision), toys.batch(vision=vision)
-    again = build(model.blueprint(toys.blueprint(fusion, vision)["fusion"])).eval()
+    again = build_model(model.blueprint(toys.blueprint(fusion, vision)["fusion"])).eval()
     again.load_state_dict(model.state_dict(), strict=True)
     assert torch.equal(again.logits(batch), model.logits(batch))
     assert again.vision.look == model.vision.look
@@ -95,7 +103,9 @@ def test_every_weight_has_one_owner(fusion, vision):
 def test_trap_30_padding_frames_never_reach_the_tower(vision, monkeypatch):
     model, batch, rows = toys.model(vision=vision), toys.batch((3, 0, 4, 1), vision), []
     encode = model.vision.encode
-    monkeypatch.setattr(model.vision, "encode", lambda pixels: rows.append(len(pixels)) or encode(pixels))
+    monkeypatch.setattr(
+        model.vision, "encode", lambda pixels: rows.append(len(pixels)) or encode(pixels)
+    )
     model.logits(toys.pad(batch, 0, 3))
     model.logits(toys.batch((0, 0), vision))
     assert rows == [8], "8 real frames, looked at once; no frames: not asked at all"
@@ -105,7 +115,8 @@ def test_trap_30_padding_frames_never_reach_the_tower(vision, monkeypatch):
 def test_frames_come_back_in_their_places(vision):
     model, batch = toys.model(vision=vision), toys.batch((3, 0, 4, 1), vision)
     seen = model.vision(batch.frames, batch.frame_mask)
-    assert seen.shape == (*batch.frame_mask.shape, model.vision.dim) and not seen[~batch.frame_mask].any()
+    assert seen.shape == (*batch.frame_mask.shape, model.vision.dim)
+    assert not seen[~batch.frame_mask].any()
     for row, place in batch.frame_mask.nonzero().tolist():
         alone = model.vision.encode(model.vision.normalise(batch.frames[row, place][None]))[0]
         torch.testing.assert_close(seen[row, place], alone, rtol=1e-4, atol=1e-5)
@@ -127,16 +138,27 @@ def test_trap_09_half_precision_stays_finite_beside_empty_rows(fusion, vision, d
     torch.testing.assert_close(half, model.logits(batch), rtol=0.1, atol=0.1)
 
 
-@pytest.mark.parametrize("vision, settings", [("clip", {}), ("timm", {"model": "test_resnet"}), ("timm", {"model": "test_vit", "size": 64})])
+@pytest.mark.parametrize(
+    ("vision", "settings"),
+    [("clip", {}), ("timm", {"model": "test_resnet"}), ("timm", {"model": "test_vit", "size": 64})],
+)
 def test_trap_16_a_frozen_tower_trains_nothing_and_keeps_its_statistics(vision, settings):
     model, batch = toys.model(vision=vision, frozen=True, **settings).train(), toys.batch()
     if settings.get("size"):
-        batch = Batch(batch.ids, batch.text, batch.text_mask, batch.frames.repeat(1, 1, 1, 2, 2), batch.frame_mask, batch.label)
+        batch = Batch(
+            batch.ids,
+            batch.text,
+            batch.text_mask,
+            batch.frames.repeat(1, 1, 1, 2, 2),
+            batch.frame_mask,
+            batch.label,
+        )
     before = copy.deepcopy(model.vision.state_dict())
     _backward(model, F.cross_entropy(model.logits(batch), batch.label))
     torch.optim.SGD(model.parameters(), 0.1).step()
     trainable = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
-    assert trainable == {"fusion", "project", "when", "no_frame", "head"} and not any(m.training for m in model.vision.modules())
+    assert trainable == {"fusion", "project", "when", "no_frame", "head"}
+    assert not any(m.training for m in model.vision.modules())
     assert all(torch.equal(t, before[name]) for name, t in model.vision.state_dict().items())
 
 
@@ -145,7 +167,11 @@ def test_a_tower_that_is_not_frozen_learns_and_moves_its_statistics():
     before = copy.deepcopy(model.vision.state_dict())
     _backward(model, F.cross_entropy(model.logits(batch), batch.label))
     torch.optim.SGD(model.parameters(), 0.1).step()
-    moved = {name.rsplit(".", 1)[-1] for name, t in model.vision.state_dict().items() if not torch.equal(t, before[name])}
+    moved = {
+        name.rsplit(".", 1)[-1]
+        for name, t in model.vision.state_dict().items()
+        if not torch.equal(t, before[name])
+    }
     assert moved >= {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 
 

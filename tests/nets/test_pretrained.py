@@ -1,4 +1,6 @@
-"""Pretrained weights: what we load answers as the library they come from, and nothing else is ever loaded."""
+"""Pretrained weights: what we load answers as the library they come from, and nothing else is ever
+loaded.
+"""
 
 import io
 import pickle
@@ -16,14 +18,21 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelF
 from wbdc.core.errors import EnvironmentLacks, IntegrityBroken, UsageFault
 from wbdc.core.findings import Findings
 from wbdc.core.tokens import Tokens
-from wbdc.data.frames import decode
+from wbdc.data.frames import decode_frame
 from wbdc.nets.trunk import Trunk, find_trunk, load_trunk, read_architecture
 from wbdc.nets.vision.clip import Clip
 from wbdc.nets.vision.timm import Timm
 
 TOWER = {"layers": 2, "width": 16, "head_width": 8, "patch_size": 8, "image_size": 32}
 WORDS = {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}
-OPENAI = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD, "interpolation": "bicubic", "resize_mode": "shortest", "quick_gelu": True, "hf_hub": "toys/clip/"}
+OPENAI = {
+    "mean": open_clip.OPENAI_DATASET_MEAN,
+    "std": open_clip.OPENAI_DATASET_STD,
+    "interpolation": "bicubic",
+    "resize_mode": "shortest",
+    "quick_gelu": True,
+    "hf_hub": "toys/clip/",
+}
 
 
 @pytest.fixture
@@ -65,29 +74,47 @@ def test_a_trunk_reads_as_transformers_does_on_the_same_weights(kind, auto, weig
     encoder = whole if auto is AutoModel else whole.base_model
     ids, mask = _ids()
     with torch.no_grad():
-        ours, theirs = trunk(Tokens(trunk.embed(ids), mask)).x, encoder(ids, attention_mask=mask.long()).last_hidden_state
+        ours, theirs = (
+            trunk(Tokens(trunk.embed(ids), mask)).x,
+            encoder(ids, attention_mask=mask.long()).last_hidden_state,
+        )
     torch.testing.assert_close(ours[mask], theirs[mask])
-    assert set(left) == {n for n in load_file(weights / "toys/macbert/model.safetensors") if not any(n.endswith(own) for own in trunk.state_dict())}
+    assert set(left) == {
+        n
+        for n in load_file(weights / "toys/macbert/model.safetensors")
+        if not any(n.endswith(own) for own in trunk.state_dict())
+    }
 
 
 def test_a_checkpoint_of_the_first_bert_is_read_by_its_old_names(weights):
     whole = _trained("bert", AutoModelForPreTraining)
     whole.save_pretrained(weights / "old")
     file = weights / "old" / "model.safetensors"
-    old = {n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t for n, t in load_file(file).items()}
+    old = {
+        n.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): t
+        for n, t in load_file(file).items()
+    }
     assert any(n.endswith("gamma") for n in old)
     save_file(old | {"bert.embeddings.position_ids": torch.arange(64)}, file)
     trunk, left = _loaded("old")
     ids, mask = _ids()
     with torch.no_grad():
-        torch.testing.assert_close(trunk(Tokens(trunk.embed(ids), mask)).x[mask], whole.bert(ids, attention_mask=mask.long()).last_hidden_state[mask])
-    assert "bert.embeddings.position_ids" in left and "bert.pooler.dense.weight" in left
+        torch.testing.assert_close(
+            trunk(Tokens(trunk.embed(ids), mask)).x[mask],
+            whole.bert(ids, attention_mask=mask.long()).last_hidden_state[mask],
+        )
+    assert "bert.embeddings.position_ids" in left
+    assert "bert.pooler.dense.weight" in left
 
 
 def test_trap_15_a_checkpoint_that_lacks_a_tensor_is_refused_by_name(weights):
     _trained("bert", AutoModel).save_pretrained(weights / "torn")
     file = weights / "torn" / "model.safetensors"
-    save_file({n: t for n, t in load_file(file).items() if n != "encoder.layer.1.output.dense.bias"}, file)
+    save_file(
+        {n: t for n, t in load_file(file).items() if n != "encoder.layer.1.output.dense.bias"}, file
+    )
     with pytest.raises(IntegrityBroken, match="encoder.layer.1.output.dense.bias"):
         _loaded("torn")
 
@@ -99,28 +126,39 @@ def test_what_is_no_bert_is_refused():
 
 # ---- pictures
 
+
 def _picture(width: int = 71, height: int = 48) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)).resize((3 * width, 3 * height))
+    return Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    ).resize((3 * width, 3 * height))
 
 
 def _shown(picture: Image.Image, tower: Clip | Timm) -> torch.Tensor:
     """The picture as our path gives it to the tower."""
     stored = io.BytesIO()
     picture.save(stored, "PNG")
-    pixels = decode(stored.getvalue(), tower.look, Findings())
+    pixels = decode_frame(stored.getvalue(), tower.look, Findings())
     return tower.normalise(torch.from_numpy(pixels)[None])
 
 
 @pytest.fixture
 def toy_clip(weights, monkeypatch):
-    """A small CLIP that open_clip lists; yields a function that makes it, saves its weights, and returns it."""
+    """A small CLIP that open_clip lists; yields a function that makes it, saves its weights, and
+    returns it.
+    """
     configs = open_clip.factory._MODEL_CONFIGS
 
     def make(**settings: object) -> torch.nn.Module:
-        monkeypatch.setitem(configs, "ViT-toy", {"embed_dim": 8, "vision_cfg": TOWER, "text_cfg": WORDS})
-        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "ViT-toy", {"openai": {**OPENAI, **settings}})
+        monkeypatch.setitem(
+            configs, "ViT-toy", {"embed_dim": 8, "vision_cfg": TOWER, "text_cfg": WORDS}
+        )
+        monkeypatch.setitem(
+            open_clip.pretrained._PRETRAINED, "ViT-toy", {"openai": {**OPENAI, **settings}}
+        )
         torch.manual_seed(0)
-        whole = open_clip.create_model("ViT-toy", force_quick_gelu=settings.get("quick_gelu", True)).eval()
+        whole = open_clip.create_model(
+            "ViT-toy", force_quick_gelu=settings.get("quick_gelu", True)
+        ).eval()
         (weights / "toys/clip").mkdir(parents=True, exist_ok=True)
         save_file(whole.state_dict(), weights / "toys/clip/open_clip_model.safetensors")
         return whole
@@ -135,7 +173,8 @@ def test_a_clip_tower_sees_as_open_clip_does(toy_clip, quick_gelu):
     pixels = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(tower.encode(pixels), whole.encode_image(pixels))
-    assert "takes" in tower.loaded and "the text tower" in tower.loaded
+    assert "takes" in tower.loaded
+    assert "the text tower" in tower.loaded
 
 
 @pytest.mark.parametrize("size", [(71, 48), (48, 71), (40, 40), (32, 32), (20, 25)])
@@ -143,7 +182,9 @@ def test_a_clip_tower_sees_as_open_clip_does(toy_clip, quick_gelu):
 def test_trap_10_a_picture_is_shown_to_clip_as_open_clip_shows_it(toy_clip, size, interpolation):
     toy_clip(interpolation=interpolation)
     tower, picture = Clip(model="ViT-toy", weights="openai"), _picture(*size)
-    theirs = open_clip.image_transform(32, is_train=False, mean=OPENAI["mean"], std=OPENAI["std"], interpolation=interpolation)(picture)
+    theirs = open_clip.image_transform(
+        32, is_train=False, mean=OPENAI["mean"], std=OPENAI["std"], interpolation=interpolation
+    )(picture)
     torch.testing.assert_close(_shown(picture, tower)[0], theirs, rtol=0, atol=1e-6)
 
 
@@ -153,7 +194,12 @@ def test_trap_10_the_look_comes_with_the_weights_and_is_saved_with_them(toy_clip
     assert (tower.look.size, tower.look.mean, tower.look.std) == (32, OPENAI["mean"], OPENAI["std"])
     assert tower.look.mean != timm.data.IMAGENET_DEFAULT_MEAN
     saved = tower.blueprint()
-    assert saved["look"] == {"size": 32, "mean": OPENAI["mean"], "std": OPENAI["std"], "interpolation": "bicubic"}
+    assert saved["look"] == {
+        "size": 32,
+        "mean": OPENAI["mean"],
+        "std": OPENAI["std"],
+        "interpolation": "bicubic",
+    }
     again = Clip(**{k: v for k, v in saved.items() if k != "use"}).eval()
     again.load_state_dict(tower.state_dict())
     pixels = torch.randint(0, 256, (1, 2, 3, 32, 32), dtype=torch.uint8)
@@ -171,15 +217,28 @@ def test_every_name_that_open_clip_lists_has_a_look_or_a_sentence():
     """All of (model, weights): size, mean and std are those of open_clip's own record."""
     from wbdc.nets.vision.clip import _known
 
-    for model, tag in [("ViT-B-32", "openai"), ("RN50", "openai"), ("ViT-B-16", "laion2b_s34b_b88k"), ("convnext_base", "laion400m_s13b_b51k")]:
+    for model, tag in [
+        ("ViT-B-32", "openai"),
+        ("RN50", "openai"),
+        ("ViT-B-16", "laion2b_s34b_b88k"),
+        ("convnext_base", "laion400m_s13b_b51k"),
+    ]:
         _, look, place = _known(model, tag)
-        assert look["mean"] == open_clip.OPENAI_DATASET_MEAN and look["size"] == 224 and place
-    for wrong, said in ((("ViT-B-31", "openai"), "did you mean 'ViT-B-32'"), (("ViT-B-32", "openay"), "did you mean 'openai'")):
+        assert look["mean"] == open_clip.OPENAI_DATASET_MEAN
+        assert look["size"] == 224
+        assert place
+    for wrong, said in (
+        (("ViT-B-31", "openai"), "did you mean 'ViT-B-32'"),
+        (("ViT-B-32", "openay"), "did you mean 'openai'"),
+    ):
         with pytest.raises(UsageFault, match=said):
             _known(*wrong)
 
 
-@pytest.mark.parametrize("settings", [{}, {"model": "a", "architecture": {}}, {"model": "ViT-B-32"}, {"architecture": toys.VIT}])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"model": "a", "architecture": {}}, {"model": "ViT-B-32"}, {"architecture": toys.VIT}],
+)
 def test_half_a_clip_is_refused(settings):
     with pytest.raises(UsageFault, match="either model and weights, or architecture and look"):
         Clip(**settings)
@@ -194,16 +253,26 @@ def test_a_timm_tower_sees_as_timm_does(name, weights):
     tower = Timm(model=name).eval()
     pixels = torch.randn(2, 3, 160, 160)
     with torch.no_grad():
-        torch.testing.assert_close(tower.encode(pixels), whole.forward_head(whole.forward_features(pixels), pre_logits=True))
+        torch.testing.assert_close(
+            tower.encode(pixels),
+            whole.forward_head(whole.forward_features(pixels), pre_logits=True),
+        )
     assert "leaves 2" in tower.loaded
 
 
 def test_trap_10_the_look_of_a_timm_tower_is_saved_and_outlives_timms_own_list(monkeypatch):
     tower = Timm(model="test_vit", pretrained=False)
     wants = timm.data.resolve_model_data_config(tower.tower)
-    assert (tower.look.size, tower.look.mean, tower.look.std) == (wants["input_size"][-1], wants["mean"], wants["std"])
+    assert (tower.look.size, tower.look.mean, tower.look.std) == (
+        wants["input_size"][-1],
+        wants["mean"],
+        wants["std"],
+    )
     saved = {k: v for k, v in tower.blueprint().items() if k != "use"}
-    monkeypatch.setattr("wbdc.nets.vision.timm.resolve_model_data_config", lambda model: {**wants, "mean": (0.1, 0.1, 0.1), "interpolation": "bilinear"})
+    monkeypatch.setattr(
+        "wbdc.nets.vision.timm.resolve_model_data_config",
+        lambda model: {**wants, "mean": (0.1, 0.1, 0.1), "interpolation": "bilinear"},
+    )
     assert Timm(**saved).look == tower.look != Timm(model="test_vit", pretrained=False).look
 
 
@@ -214,16 +283,35 @@ def test_an_unknown_timm_model_is_refused_with_a_hint():
 
 # ---- what people download
 
-@pytest.mark.parametrize("layer, said", [("layers", "is a CLIP in the layout of transformers, .* put open_clip_model.safetensors"), ("layer", "is a Chinese-CLIP")])
+
+@pytest.mark.parametrize(
+    ("layer", "said"),
+    [
+        ("layers", "is a CLIP in the layout of transformers, .* put open_clip_model.safetensors"),
+        ("layer", "is a Chinese-CLIP"),
+    ],
+)
 def test_a_clip_as_transformers_saves_it_is_named(toy_clip, weights, layer, said):
     toy_clip()
-    names = ("vision_model.embeddings.class_embedding", f"text_model.encoder.{layer}.0.mlp.fc1.weight", "logit_scale")
-    save_file({name: torch.zeros(2) for name in names}, weights / "toys/clip/open_clip_model.safetensors")
+    names = (
+        "vision_model.embeddings.class_embedding",
+        f"text_model.encoder.{layer}.0.mlp.fc1.weight",
+        "logit_scale",
+    )
+    save_file(
+        {name: torch.zeros(2) for name in names}, weights / "toys/clip/open_clip_model.safetensors"
+    )
     with pytest.raises(IntegrityBroken, match=said):
         Clip(model="ViT-toy", weights="openai")
 
 
-@pytest.mark.parametrize("model, said", [("openai/clip-vit-base-patch32", "model = 'ViT-B-32', weights = 'openai'$"), ("OFA-Sys/chinese-clip-vit-base-patch16", "open_clip's names: for example")])
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("openai/clip-vit-base-patch32", "model = 'ViT-B-32', weights = 'openai'$"),
+        ("OFA-Sys/chinese-clip-vit-base-patch16", "open_clip's names: for example"),
+    ],
+)
 def test_a_name_of_hugging_face_is_answered_with_open_clips_and_not_with_a_list(model, said):
     with pytest.raises(UsageFault, match=said) as caught:
         Clip(model=model, weights="openai")
@@ -237,14 +325,19 @@ def test_an_unknown_model_is_not_answered_with_hundreds_of_names():
 
 
 def test_the_files_of_a_trunk_are_all_named(weights, monkeypatch):
-    with pytest.raises(EnvironmentLacks, match=f"put model.safetensors, config.json, vocab.txt or tokenizer.json of .* into {weights}/toys/macbert"):
+    with pytest.raises(
+        EnvironmentLacks,
+        match=f"put model.safetensors, config.json, vocab.txt or tokenizer.json of .* into {weights}/toys/macbert",
+    ):
         find_trunk("toys/macbert")
     (weights / "toys/macbert").mkdir(parents=True)
     (weights / "toys/macbert/model.safetensors").touch()
     with pytest.raises(EnvironmentLacks, match="holds model.safetensors and no config.json"):
         find_trunk("toys/macbert")
     monkeypatch.delenv("WBDC_WEIGHTS")
-    with pytest.raises(EnvironmentLacks, match="into FOLDER/toys/macbert and give --weights FOLDER"):
+    with pytest.raises(
+        EnvironmentLacks, match="into FOLDER/toys/macbert and give --weights FOLDER"
+    ):
         find_trunk("toys/macbert")
 
 
@@ -257,7 +350,10 @@ def test_the_command_that_converts_a_pickle_works_as_printed(weights):
     _trained("bert", AutoModel).save_pretrained(folder)
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    torch.save(tensors | {"tied": tensors["embeddings.word_embeddings.weight"]}, folder / "pytorch_model.bin")
+    torch.save(
+        tensors | {"tied": tensors["embeddings.word_embeddings.weight"]},
+        folder / "pytorch_model.bin",
+    )
     with pytest.raises(EnvironmentLacks, match="is a pickle") as caught:
         find_trunk("toys/macbert")
     command = shlex.split(str(caught.value).split("in a place you trust: ")[1])
@@ -269,7 +365,10 @@ def test_the_command_that_converts_a_pickle_works_as_printed(weights):
 
 ASKS = {
     "trunk": ("toys/macbert", lambda: find_trunk("toys/macbert")),
-    "clip": ("timm/vit_base_patch32_clip_224.openai", lambda: Clip(model="ViT-B-32", weights="openai")),
+    "clip": (
+        "timm/vit_base_patch32_clip_224.openai",
+        lambda: Clip(model="ViT-B-32", weights="openai"),
+    ),
     "timm": ("timm/test_vit.r160_in1k", lambda: Timm(model="test_vit.r160_in1k")),
 }
 
@@ -290,7 +389,9 @@ def test_a_pickle_is_refused_in_a_sentence_and_its_payload_never_runs(kind, weig
     (weights / name).mkdir(parents=True)
     for file in ("pytorch_model.bin", "open_clip_pytorch_model.bin"):
         (weights / name / file).write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
-    with pytest.raises(EnvironmentLacks, match="is a pickle, which wbdc never opens; convert it to .*safetensors"):
+    with pytest.raises(
+        EnvironmentLacks, match="is a pickle, which wbdc never opens; convert it to .*safetensors"
+    ):
         ask()
     assert not (tmp_path / "ran").exists()
 
@@ -298,7 +399,8 @@ def test_a_pickle_is_refused_in_a_sentence_and_its_payload_never_runs(kind, weig
 @pytest.mark.parametrize("kind", ASKS)
 def test_absent_weights_are_never_replaced_by_random_ones(kind, weights):
     name, ask = ASKS[kind]
-    with pytest.raises(EnvironmentLacks, match=rf"the weights '{name}' are not on this machine: put .*safetensors.* into {weights}.*--tiny"):
+    with pytest.raises(
+        EnvironmentLacks,
+        match=rf"the weights '{name}' are not on this machine: put .*safetensors.* into {weights}.*--tiny",
+    ):
         ask()
-
-

@@ -1,4 +1,6 @@
-"""The check: annotations against each other, the classes and the archives; what would break later is refused at once."""
+"""The check: annotations against each other, the classes and the archives; what would break later
+is refused at once.
+"""
 
 import os
 import re
@@ -8,8 +10,8 @@ import small
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import DataInvalid
-from wbdc.prepare.catalogue import CATALOGUE
-from wbdc.prepare.check import check, refuse
+from wbdc.prepare.check import check_data, refuse_invalid
+from wbdc.prepare.describe.finding_codes import FINDING_CODES
 
 
 def changed(root, split: str, change):
@@ -19,12 +21,32 @@ def changed(root, split: str, change):
 
 
 FAULTS = {
-    "an unknown class": ("labeled", lambda r: r[1].update(category_id="9999"), "label.unknown", r"\d+ → '9999'"),
-    "a class that lost a zero": ("labeled", lambda r: r[1].update(category_id="001"), "label.unknown", r"\d+ → '001'"),
-    "a class as a number": ("labeled", lambda r: r[1].update(category_id=1305), "label.number", r"\d+: '1305'"),
+    "an unknown class": (
+        "labeled",
+        lambda r: r[1].update(category_id="9999"),
+        "label.unknown",
+        r"\d+ → '9999'",
+    ),
+    "a class that lost a zero": (
+        "labeled",
+        lambda r: r[1].update(category_id="001"),
+        "label.unknown",
+        r"\d+ → '001'",
+    ),
+    "a class as a number": (
+        "labeled",
+        lambda r: r[1].update(category_id=1305),
+        "label.number",
+        r"\d+: '1305'",
+    ),
     "no label": ("labeled", lambda r: r[1].pop("category_id"), "label.missing", r"\d+"),
     "an id twice": ("labeled", lambda r: r[1].update(id=r[2]["id"]), "id.twice", r"labeled: \d+"),
-    "an id in two splits": ("test", lambda r: r[0].update(id=small.ids("labeled")[2]), "id.twice.splits", r"\d+ \(labeled and test\)"),
+    "an id in two splits": (
+        "test",
+        lambda r: r[0].update(id=small.ids("labeled")[2]),
+        "id.twice.splits",
+        r"\d+ \(labeled and test\)",
+    ),
 }
 
 
@@ -32,40 +54,63 @@ FAULTS = {
 def test_faults_19_to_21_are_counted_and_are_exit_3_in_one_sentence(small_root, fault):
     split, change, code, place = FAULTS[fault]
     changed(small_root, split, change)
-    found = check(small_root, WeChat2022()).found.report()
-    assert found[code]["count"] == 1 and re.fullmatch(place, found[code]["places"][0])
+    found = check_data(small_root, WeChat2022()).found.report()
+    assert found[code]["count"] == 1
+    assert re.fullmatch(place, found[code]["places"][0])
     with pytest.raises(DataInvalid, match=place) as caught:
-        refuse(found)
-    assert caught.value.code == 3 and "\n" not in str(caught.value) and CATALOGUE[code].fix in str(caught.value)
+        refuse_invalid(found)
+    assert caught.value.code == 3
+    assert "\n" not in str(caught.value)
+    assert FINDING_CODES[code].fix in str(caught.value)
 
 
 def test_all_errors_are_found_at_once(small_root):
-    changed(small_root, "labeled", lambda r: [x.update(category_id=None if i else "9999") for i, x in enumerate(r)])
-    found = check(small_root, WeChat2022()).found.report()
-    assert {code: entry["count"] for code, entry in found.items()} == {"label.missing": 11, "label.unknown": 1}
-    with pytest.raises(DataInvalid, match=r": 11, first .*; list them with `wbdc prepare --check-only --list label.missing`; 1 other kinds of error too$"):
-        refuse(found)
+    changed(
+        small_root,
+        "labeled",
+        lambda r: [x.update(category_id=None if i else "9999") for i, x in enumerate(r)],
+    )
+    found = check_data(small_root, WeChat2022()).found.report()
+    assert {code: entry["count"] for code, entry in found.items()} == {
+        "label.missing": 11,
+        "label.unknown": 1,
+    }
+    with pytest.raises(
+        DataInvalid,
+        match=r": 11, first .*; list them with `wbdc prepare --check-only --list label.missing`; 1 other kinds of error too$",
+    ):
+        refuse_invalid(found)
 
 
 def test_no_folder_and_no_labelled_split(small_root):
     changed(small_root, "labeled", list.clear)
-    with pytest.raises(DataInvalid, match="the split 'labeled' holds no videos; there is nothing to learn from"):
-        check(small_root, WeChat2022())
+    with pytest.raises(
+        DataInvalid, match="the split 'labeled' holds no videos; there is nothing to learn from"
+    ):
+        check_data(small_root, WeChat2022())
     (small_root / "annotations" / "labeled.json").unlink()
     nowhere = (small_root / "nowhere", "is not a folder; give the one that holds the data")
-    for root, said in (nowhere, (small_root, "has no split 'labeled', only test, unlabeled; there is nothing")):
+    for root, said in (
+        nowhere,
+        (small_root, "has no split 'labeled', only test, unlabeled; there is nothing"),
+    ):
         with pytest.raises(DataInvalid, match=said):
-            check(root, WeChat2022())
+            check_data(root, WeChat2022())
 
 
 def test_a_sound_root_is_silent(small_root):
-    checked = check(small_root, WeChat2022())
-    assert {s: len(v.ids) for s, v in checked.splits.items()} == small.SPLITS and checked.holds == "jpeg" and not checked.found.report()
-    assert len(checked.classes) == 200 and checked.print == check(small_root, WeChat2022()).print
+    checked = check_data(small_root, WeChat2022())
+    assert {s: len(v.ids) for s, v in checked.splits.items()} == small.SPLITS
+    assert checked.holds == "jpeg"
+    assert not checked.found.report()
+    assert len(checked.classes) == 200
+    assert checked.print == check_data(small_root, WeChat2022()).print
 
 
 def test_fault_22_archives_without_annotations_and_the_reverse_are_counted(small_root):
-    first, second, third = (small.archive(small_root, "test", name) for name in small.ids("test")[:3])
+    first, second, third = (
+        small.archive(small_root, "test", name) for name in small.ids("test")[:3]
+    )
     first.unlink()
     second.unlink()
     second.symlink_to("nowhere.zip")
@@ -73,32 +118,46 @@ def test_fault_22_archives_without_annotations_and_the_reverse_are_counted(small
     third.mkdir()
     small.pack(small_root / "zip_frames" / "test" / "abc" / "abc.zip", {})
     (small_root / "zip_frames" / "test" / "abc" / os.fsdecode(b"\xff.zip")).touch()
-    found = check(small_root, WeChat2022()).found
-    assert found.counts == {"archive.missing": 3, "archive.extra": 2} and f"test: {small.ids('test')[0]}" in found.places["archive.missing"]
+    found = check_data(small_root, WeChat2022()).found
+    assert found.counts == {"archive.missing": 3, "archive.extra": 2}
+    assert f"test: {small.ids('test')[0]}" in found.places["archive.missing"]
     str(found.report()).encode()
 
 
 def test_labels_of_other_splits_are_counted_and_never_read(small_root):
     for split in ("unlabeled", "test"):
         changed(small_root, split, lambda rows: rows[0].update(category_id="0001"))
-    found = check(small_root, WeChat2022()).found
-    assert found.report() == {"label.unexpected": {"count": 2, "places": [f"{s}: {small.ids(s)[0]}" for s in ("test", "unlabeled")]}}  # in a fixed order
+    found = check_data(small_root, WeChat2022()).found
+    assert found.report() == {
+        "label.unexpected": {
+            "count": 2,
+            "places": [f"{s}: {small.ids(s)[0]}" for s in ("test", "unlabeled")],
+        }
+    }  # in a fixed order
 
 
 CHANGES = {
     "an annotation": lambda root: changed(root, "test", lambda rows: rows[0].update(title="x")),
-    "an archive's size": lambda root: small.pack(small.archive(root, "test", small.ids("test")[1]), small.frames(small.photos(3, 77))),
-    "an archive taken away": lambda root: small.archive(root, "labeled", small.ids("labeled")[5]).unlink(),
-    "an archive more": lambda root: small.pack(root / "zip_frames" / "test" / "abc" / "abc.zip", {}),
-    "the classes": lambda root: (root / "taxonomy.csv").write_text("category_id\n" + "\n".join([*small.LABELS, "0101"])),
+    "an archive's size": lambda root: small.pack(
+        small.archive(root, "test", small.ids("test")[1]), small.frames(small.photos(3, 77))
+    ),
+    "an archive taken away": lambda root: small.archive(
+        root, "labeled", small.ids("labeled")[5]
+    ).unlink(),
+    "an archive more": lambda root: small.pack(
+        root / "zip_frames" / "test" / "abc" / "abc.zip", {}
+    ),
+    "the classes": lambda root: (root / "taxonomy.csv").write_text(
+        "category_id\n" + "\n".join([*small.LABELS, "0101"])
+    ),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_of_the_data_changes_the_hash(small_root, change):
-    before = check(small_root, WeChat2022()).print
+    before = check_data(small_root, WeChat2022()).print
     CHANGES[change](small_root)
-    assert check(small_root, WeChat2022()).print != before
+    assert check_data(small_root, WeChat2022()).print != before
 
 
 def test_features_of_equal_size_change_the_hash(tmp_path):
@@ -106,16 +165,25 @@ def test_features_of_equal_size_change_the_hash(tmp_path):
     import numpy as np
 
     root = small.features(tmp_path)
-    path, before = root / "zip_feats" / "test.zip", check(root, WeChat2022())
+    path, before = root / "zip_feats" / "test.zip", check_data(root, WeChat2022())
     size = path.stat().st_size
-    rows = {f"{name}.npy": small.numbers(np.ones((i % 5, 6), np.float16)) for i, name in enumerate(small.ids("test"))}
+    rows = {
+        f"{name}.npy": small.numbers(np.ones((i % 5, 6), np.float16))
+        for i, name in enumerate(small.ids("test"))
+    }
     small.pack(path, rows)
-    after = check(root, WeChat2022())
-    assert path.stat().st_size == size and after.print != before.print and not after.found.report()
+    after = check_data(root, WeChat2022())
+    assert path.stat().st_size == size
+    assert after.print != before.print
+    assert not after.found.report()
     small.pack(path, rows | {"stranger.npy": b""})
-    assert check(root, WeChat2022()).found.report() == {"archive.extra": {"count": 1, "places": ["test.zip: stranger.npy"]}}
+    assert check_data(root, WeChat2022()).found.report() == {
+        "archive.extra": {"count": 1, "places": ["test.zip: stranger.npy"]}
+    }
     path.write_bytes(b"PK")
-    with pytest.raises(DataInvalid, match="test.zip is no archive that can be read: .*; copy or download it again"):
-        check(root, WeChat2022())
+    with pytest.raises(
+        DataInvalid, match="test.zip is no archive that can be read: .*; copy or download it again"
+    ):
+        check_data(root, WeChat2022())
     path.unlink()
-    assert check(root, WeChat2022()).print != after.print
+    assert check_data(root, WeChat2022()).print != after.print

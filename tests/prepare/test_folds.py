@@ -9,14 +9,14 @@ import pytest
 
 import wbdc
 from wbdc.core.errors import UsageFault
-from wbdc.prepare.folds import deal, rare
+from wbdc.prepare.folds import assign_folds, rare_classes
 
 COUNTS = Path(wbdc.__file__).parent / "competitions" / "wechat2022_counts.json"
 
 
 def stratified(labels: list[str], count: int, seed: int) -> np.ndarray:
     """Deal videos of which no two are alike, and all have all modalities."""
-    return deal(labels, [0] * len(labels), range(len(labels)), count, seed)
+    return assign_folds(labels, [0] * len(labels), range(len(labels)), count, seed)
 
 
 def spread(labels, folds: np.ndarray, count: int) -> float:
@@ -42,9 +42,13 @@ def test_trap_03_folds_are_stratified(name, count):
     labels = LABELS[name]
     for seed in range(5):
         folds = stratified(labels, count, seed)
-        assert folds.shape == (len(labels),) and set(folds) == set(range(count))
+        assert folds.shape == (len(labels),)
+        assert set(folds) == set(range(count))
         for of in (None, *set(labels)):
-            sizes = [sum(f == fold and of in (None, label) for f, label in zip(folds, labels)) for fold in range(count)]
+            sizes = [
+                sum(f == fold and of in (None, label) for f, label in zip(folds, labels))
+                for fold in range(count)
+            ]
             assert max(sizes) - min(sizes) <= 1
 
 
@@ -56,31 +60,40 @@ def test_folds_are_a_function_of_labels_and_seed():
 
 def test_fault_21_rare_classes_are_listed():
     labels = list("aaaaabbbbcd")
-    assert rare(labels, 5) == ["b", "c", "d"] and rare(labels, 1) == []
+    assert rare_classes(labels, 5) == ["b", "c", "d"]
+    assert rare_classes(labels, 1) == []
     assert Counter(stratified(labels, 5, 0)[5:9].tolist()).most_common(1)[0][1] == 1
 
 
 @pytest.mark.parametrize("count", [0, 1, 12])
 def test_too_many_or_too_few_folds_are_refused(count):
-    with pytest.raises(UsageFault, match=f"--folds {count} cannot be made of 11 labelled videos; take 2 to 11"):
+    with pytest.raises(
+        UsageFault, match=f"--folds {count} cannot be made of 11 labelled videos; take 2 to 11"
+    ):
         stratified(LABELS["all different"], count, 0)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_fault_20_groups_stay_whole_and_classes_even(seed):
-    """As even as scikit-learn's splitter, on the contest's long tail with a tenth of the videos in groups."""
+    """As even as scikit-learn's splitter, on the contest's long tail with a tenth of the videos in
+    groups.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
     rng, counts = np.random.default_rng(seed), json.loads(COUNTS.read_text())
-    labels = rng.permutation([label for label, rows in counts.items() for _ in range(max(1, rows // 100))])
+    labels = rng.permutation(
+        [label for label, rows in counts.items() for _ in range(max(1, rows // 100))]
+    )
     groups = np.arange(len(labels))
     some = rng.choice(len(labels), len(labels) // 10, replace=False)
     groups[some] = groups[rng.permutation(some)]
-    folds = deal(labels, rng.integers(0, 4, len(labels)), groups, 5, seed)
+    folds = assign_folds(labels, rng.integers(0, 4, len(labels)), groups, 5, seed)
     assert all(len(set(folds[groups == group])) == 1 for group in set(groups[some]))
     theirs = np.zeros(len(labels), int)
     with pytest.warns(UserWarning):
-        for fold, (_, held) in enumerate(StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(labels, labels, groups)):
+        for fold, (_, held) in enumerate(
+            StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(labels, labels, groups)
+        ):
             theirs[held] = fold
     assert spread(labels, folds, 5) <= spread(labels, theirs, 5) * 1.02
     sizes = np.bincount(folds)
@@ -89,14 +102,19 @@ def test_fault_20_groups_stay_whole_and_classes_even(seed):
 
 def test_modalities_are_spread_inside_each_class():
     labels, presence = ["a"] * 40 + ["b"] * 60, [0] * 10 + [1] * 30 + [0] * 50 + [3] * 10
-    folds = deal(labels, presence, range(100), 5, 0)
+    folds = assign_folds(labels, presence, range(100), 5, 0)
     for label, kind in {*zip(labels, presence)}:
-        held = np.bincount(folds[[one == (label, kind) for one in zip(labels, presence)]], minlength=5)
+        held = np.bincount(
+            folds[[one == (label, kind) for one in zip(labels, presence)]], minlength=5
+        )
         assert held.max() - held.min() <= 1
 
 
 def test_a_large_group_goes_somewhere_whole_and_too_few_groups_are_refused():
-    folds = deal(["a"] * 30, [0] * 30, [0] * 20 + list(range(1, 11)), 2, 0)
-    assert set(folds[:20]) == {folds[0]} and (folds == folds[0]).sum() == 20
-    with pytest.raises(UsageFault, match="--folds 3 cannot be made of 2 groups of near-duplicates; take 2 to 2"):
-        deal(["a"] * 6, [0] * 6, [0, 0, 0, 1, 1, 1], 3, 0)
+    folds = assign_folds(["a"] * 30, [0] * 30, [0] * 20 + list(range(1, 11)), 2, 0)
+    assert set(folds[:20]) == {folds[0]}
+    assert (folds == folds[0]).sum() == 20
+    with pytest.raises(
+        UsageFault, match="--folds 3 cannot be made of 2 groups of near-duplicates; take 2 to 2"
+    ):
+        assign_folds(["a"] * 6, [0] * 6, [0, 0, 0, 1, 1, 1], 3, 0)

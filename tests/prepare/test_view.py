@@ -1,4 +1,6 @@
-"""A view: what a kit reads of a dataset equals, bit for bit, what a submission reads of the archives."""
+"""A view: what a kit reads of a dataset equals, bit for bit, what a submission reads of the
+archives.
+"""
 
 import shutil
 
@@ -12,51 +14,68 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import DataInvalid, IntegrityBroken
 from wbdc.core.findings import Findings
 from wbdc.data import store
-from wbdc.data.archive import features, pictures
-from wbdc.data.choice import choose
-from wbdc.data.frames import look_at
+from wbdc.data.archive import read_features, read_images
+from wbdc.data.frame_sampling import sample_frames
+from wbdc.data.frames import decode_frames
 from wbdc.data.text import TextReader, learn_tokenizer
 from wbdc.prepare import view
-from wbdc.prepare.build import prepare
-from wbdc.prepare.view import Reading, open_view
+from wbdc.prepare.build import prepare_data
+from wbdc.prepare.view import InputSpec, open_view
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 FIELDS = {"title": 8, "asr": 8, "ocr": 8}
 TOKENIZER = learn_tokenizer(["标题字幕说话 speech"] * 2)
 
 
-def reading(look=small.LOOK, frames: int = 3, **settings: object) -> Reading:
-    return Reading(TextReader(TOKENIZER, **{"fields": FIELDS, "length": 40} | settings), look, frames)
+def reading(look=small.LOOK, frames: int = 3, **settings: object) -> InputSpec:
+    return InputSpec(
+        TextReader(TOKENIZER, **{"fields": FIELDS, "length": 40} | settings), look, frames
+    )
 
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """A prepared dataset of a root with every kind of archive: damaged frames, links, more than 32 frames, none."""
-    monkeypatch.setattr(store, "SHARD", 4)
+    """A prepared dataset of a root with every kind of archive: damaged frames, links, more than 32
+    frames, none.
+    """
+    monkeypatch.setattr(store, "SHARD_VIDEOS", 4)
     root = small.root(tmp_path / "data")
     names = small.ids("labeled")
     many = small.photos(40)
     many[7], many[20], many[39] = b"", many[20][:100], b"no picture"
     small.pack(small.archive(root, "labeled", names[5]), small.frames(many))
     small.pack(
-        small.archive(root, "labeled", names[6]), {"10.jpg": many[0], "2.png": small.encode(small.image(), "PNG"), "a/1.jpg": many[1], "readme.txt": b"x"}
+        small.archive(root, "labeled", names[6]),
+        {
+            "10.jpg": many[0],
+            "2.png": small.encode(small.image(), "PNG"),
+            "a/1.jpg": many[1],
+            "readme.txt": b"x",
+        },
     )
     small.archive(root, "labeled", names[7]).write_bytes(b"no archive")
     small.archive(root, "labeled", names[8]).unlink()
-    return prepare(root, tmp_path / "work", WeChat2022(), folds=3)[0], root
+    return prepare_data(root, tmp_path / "work", WeChat2022(), folds=3)[0], root
 
 
-def served(root, split: str, how: Reading) -> list[tuple[list[int], np.ndarray]]:
+def served(root, split: str, how: InputSpec) -> list[tuple[list[int], np.ndarray]]:
     """What the judge's run reads: annotations and archives, through the floors that are shipped."""
     found, videos = Findings(), WeChat2022().videos(root, split, Findings())
-    read = [features(v.source, how.frames, found) if how.look is None else look_at(pictures(v.source, how.frames, found), how.look, found) for v in videos]
+    read = [
+        read_features(v.source, how.frames, found)
+        if how.look is None
+        else decode_frames(read_images(v.source, how.frames, found), how.look, found)
+        for v in videos
+    ]
     return list(zip(how.text([v.fields for v in videos]), read))
 
 
 def assert_equal(rows, expected) -> None:
     for i, (ids, frames) in enumerate(expected):
         text, pixels = rows[i]
-        assert text.tolist() == ids and pixels.dtype == frames.dtype and np.array_equal(pixels, frames.reshape(len(frames), *pixels.shape[1:]))
+        assert text.tolist() == ids
+        assert pixels.dtype == frames.dtype
+        assert np.array_equal(pixels, frames.reshape(len(frames), *pixels.shape[1:]))
 
 
 @pytest.mark.parametrize("frames", [1, 3, 8, 32])
@@ -76,10 +95,13 @@ def test_trap_03_training_reads_what_the_submission_reads(made, monkeypatch, kep
 def test_trap_11_a_view_is_a_function_of_data_and_reading(made, threads):
     prepared, _ = made
     calls = []
-    open_view(prepared, reading(), "labeled", threads=threads, progress=lambda *told: calls.append(told))
+    open_view(
+        prepared, reading(), "labeled", threads=threads, progress=lambda *told: calls.append(told)
+    )
     folder = prepared.folder / "views" / reading().name()
     before = {p: p.read_bytes() for p in folder.rglob("*.safetensors")}
-    assert calls[-1] == ("view of labeled", 12, 12) and len(before) == 6
+    assert calls[-1] == ("view of labeled", 12, 12)
+    assert len(before) == 6
     open_view(prepared, reading(), "labeled", progress=lambda *told: calls.append("again"))
     assert "again" not in calls
     shutil.rmtree(folder)
@@ -96,7 +118,8 @@ def test_a_killed_view_goes_on_with_the_next_shard(made):
     (folder / "pixels" / ".labeled-00001.safetensors.9.tmp").write_bytes(b"half")
     kept = {p: p.stat().st_mtime_ns for p in folder.rglob("*.safetensors")}
     assert_equal(open_view(prepared, reading(), "labeled"), served(root, "labeled", reading()))
-    assert all(p.stat().st_mtime_ns == then for p, then in kept.items()) and not list(folder.rglob(".*.tmp"))
+    assert all(p.stat().st_mtime_ns == then for p, then in kept.items())
+    assert not list(folder.rglob(".*.tmp"))
 
 
 OTHER = {
@@ -108,7 +131,9 @@ OTHER = {
     "fewer fields": reading(fields={"title": 8}),
     "order of the fields": reading(fields=dict(reversed(FIELDS.items()))),
     "tail": reading(tail=["asr"]),
-    "words": Reading(TextReader(learn_tokenizer(["另"] * 2), fields=FIELDS, length=40), small.LOOK, 3),
+    "words": InputSpec(
+        TextReader(learn_tokenizer(["另"] * 2), fields=FIELDS, length=40), small.LOOK, 3
+    ),
     "features": reading(look=None),
 }
 
@@ -128,17 +153,25 @@ def test_fields_are_read_in_the_order_asked_for(made):
 @pytest.mark.parametrize("frames", [1, 2, 32])
 def test_ready_features_end_to_end(tmp_path, frames):
     root = small.features(tmp_path / "data")
-    prepared, _ = prepare(root, tmp_path / "work", WeChat2022(), folds=3)
+    prepared, _ = prepare_data(root, tmp_path / "work", WeChat2022(), folds=3)
     how = reading(look=None, frames=frames)
     rows = open_view(prepared, how, "labeled")
-    assert rows.made is None and [len(rows[i][1]) for i in range(5)] == [len(choose(n, frames)) for n in range(5)] and rows[0][1].shape == (0, 6)
+    assert rows.made is None
+    assert [len(rows[i][1]) for i in range(5)] == [len(sample_frames(n, frames)) for n in range(5)]
+    assert rows[0][1].shape == (0, 6)
     assert_equal(rows, served(root, "labeled", how))
 
 
 def test_a_kit_that_wants_what_the_data_do_not_hold_is_told_so(made, tmp_path):
-    feats, _ = prepare(small.features(tmp_path / "feats"), tmp_path / "w", WeChat2022(), folds=3)
+    feats, _ = prepare_data(
+        small.features(tmp_path / "feats"), tmp_path / "w", WeChat2022(), folds=3
+    )
     for prepared, look, said in (
-        (made[0], None, "the data holds jpeg, but the kit's vision plug reads features; choose another"),
+        (
+            made[0],
+            None,
+            "the data holds jpeg, but the kit's vision plug reads features; choose another",
+        ),
         (feats, small.LOOK, "the data holds features, but the kit's vision plug reads pictures"),
     ):
         with pytest.raises(DataInvalid, match=said):
@@ -147,13 +180,13 @@ def test_a_kit_that_wants_what_the_data_do_not_hold_is_told_so(made, tmp_path):
 
 def test_the_nasty_root_reads_alike_in_training_and_at_the_judge(real_data, tmp_path):
     root = real_data / "nasty" / "wbdc_root" / "data"
-    prepared, _ = prepare(root, tmp_path / "work", WeChat2022(), folds=2)
+    prepared, _ = prepare_data(root, tmp_path / "work", WeChat2022(), folds=2)
     for split in prepared.facts["counts"]:
         assert_equal(open_view(prepared, reading(), split), served(root, split, reading()))
 
 
 def test_a_picture_that_is_damaged_while_it_is_read_is_no_picture_less(small_root, tmp_path):
-    prepared, _ = prepare(small_root, tmp_path, WeChat2022(), folds=3)
+    prepared, _ = prepare_data(small_root, tmp_path, WeChat2022(), folds=3)
     rows = open_view(prepared, reading(), "labeled", store="jpeg")
     shard = prepared.folder / "frames" / "labeled-00000.safetensors"
     at = shard.read_bytes().index(b"\xff\xd8\xff") + 200
@@ -171,11 +204,14 @@ KINDS = ["text", "pixels", "looked", "features", "jpeg"]
 def test_fault_10_a_flipped_byte_in_any_shard_is_found_and_the_file_is_made_again(tmp_path, kind):
     """Sizes stay; the last byte of the data is one of the values that training reads."""
     root = (small.features if kind == "features" else small.root)(tmp_path / "data")
-    prepared, _ = prepare(root, tmp_path / "work", WeChat2022(), folds=3)
-    how, look = reading(look=None if kind == "features" else small.LOOK), {"store": "raw" if kind == "pixels" else "jpeg"}
+    prepared, _ = prepare_data(root, tmp_path / "work", WeChat2022(), folds=3)
+    how, look = (
+        reading(look=None if kind == "features" else small.LOOK),
+        {"store": "raw" if kind == "pixels" else "jpeg"},
+    )
     if kind == "looked":
         tower = toys.model().vision
-        how = Reading(how.text, tower.look, how.frames, tower)
+        how = InputSpec(how.text, tower.look, how.frames, tower)
     stored = kind in ("features", "jpeg")
 
     open_view(prepared, how, "labeled", **look)
@@ -191,7 +227,7 @@ def test_fault_10_a_flipped_byte_in_any_shard_is_found_and_the_file_is_made_agai
 
     shard.unlink()
     if stored:
-        prepared, _ = prepare(root, tmp_path / "work", WeChat2022(), folds=3)
+        prepared, _ = prepare_data(root, tmp_path / "work", WeChat2022(), folds=3)
     open_view(prepared, how, "labeled", **look)
     assert shard.read_bytes() == whole
 
@@ -200,12 +236,15 @@ def test_a_frozen_tower_encodes_under_no_grad_and_makes_no_inference_tensors():
     """Autocast is several times slower under inference_mode; the bits are the same."""
     tower, modes = toys.model().vision, []
     tower.tower.register_forward_hook(
-        lambda module, inputs, output: modes.append((torch.is_grad_enabled(), output.is_inference()))
+        lambda module, inputs, output: modes.append(
+            (torch.is_grad_enabled(), output.is_inference())
+        )
     )
 
     frames = toys.videos()[2]
     vectors = view._looked(tower, frames)
-    assert modes and set(modes) == {(False, False)}
+    assert modes
+    assert set(modes) == {(False, False)}
 
     with torch.inference_mode():
         again = view._looked(tower, frames)
@@ -218,6 +257,8 @@ def test_opening_a_view_hashes_each_shard_once(made, monkeypatch):
     open_view(prepared, reading(), "labeled")
 
     paths, content_hash = [], store._content_hash
-    monkeypatch.setattr(store, "_content_hash", lambda path: (paths.append(path), content_hash(path))[1])
+    monkeypatch.setattr(
+        store, "_content_hash", lambda path: (paths.append(path), content_hash(path))[1]
+    )
     open_view(prepared, reading(), "labeled")
     assert len(paths) == len(set(paths)) == 9  # 3 shards each of text, pixels and stored frames

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from wbdc.core.errors import IntegrityBroken, UsageFault
-from wbdc.serve.blend import blend
+from wbdc.serve.blend import blend_probabilities
 
 
-def probabilities(members: int = 3, n: int = 50, classes: int = 7, seed: int = 0) -> list[np.ndarray]:
+def probabilities(
+    members: int = 3, n: int = 50, classes: int = 7, seed: int = 0
+) -> list[np.ndarray]:
     random = np.random.default_rng(seed)
     return [random.dirichlet(np.ones(classes), n).astype(np.float32) for _ in range(members)]
 
@@ -18,44 +20,55 @@ def test_equals_the_longhand_mean():
     for i in range(50):
         for c in range(7):
             longhand[i, c] = sum(w * float(m[i, c]) for w, m in zip(weights, members)) / 4.5
-    said = blend(members, weights)
-    assert said.dtype == np.float32 and np.allclose(said, longhand, atol=1e-7)
+    said = blend_probabilities(members, weights)
+    assert said.dtype == np.float32
+    assert np.allclose(said, longhand, atol=1e-7)
     assert np.allclose(said.sum(1), 1, atol=1e-6)
 
 
 def test_one_member_is_itself_bit_for_bit():
     (member,) = probabilities(1)
-    assert np.array_equal(blend([member], [0.3]), member)
+    assert np.array_equal(blend_probabilities([member], [0.3]), member)
 
 
 def test_weights_are_normalised_and_a_zero_weight_changes_nothing():
     members = probabilities()
-    assert np.array_equal(blend(members, [1, 1, 2]), blend(members, [2, 2, 4]))
-    assert np.array_equal(blend(members, [1, 0, 1]), blend([members[0], members[2]], [1, 1]))
+    assert np.array_equal(
+        blend_probabilities(members, [1, 1, 2]), blend_probabilities(members, [2, 2, 4])
+    )
+    assert np.array_equal(
+        blend_probabilities(members, [1, 0, 1]),
+        blend_probabilities([members[0], members[2]], [1, 1]),
+    )
 
 
 def test_members_are_left_as_they_were():
     members = probabilities()
     before = [m.copy() for m in members]
-    blend(members, [1, 2, 3])
+    blend_probabilities(members, [1, 2, 3])
     assert all(np.array_equal(a, b) for a, b in zip(members, before))
 
 
 def test_rows_do_not_meet():
     members = probabilities()
     order = np.random.default_rng(1).permutation(50)
-    assert np.array_equal(blend([m[order] for m in members], [1, 2, 3]), blend(members, [1, 2, 3])[order])
+    assert np.array_equal(
+        blend_probabilities([m[order] for m in members], [1, 2, 3]),
+        blend_probabilities(members, [1, 2, 3])[order],
+    )
 
 
 def test_trap_29_a_blend_takes_its_list_and_no_other(tmp_path, monkeypatch):
-    """A blend written beside its members is not taken for one of them: the list is explicit, twice gives the same."""
+    """A blend written beside its members is not taken for one of them: the list is explicit, twice
+    gives the same.
+    """
     monkeypatch.chdir(tmp_path)
     members = probabilities()
     for i, member in enumerate(members):
         np.save(tmp_path / f"member-{i}.npy", member)
-    first = blend(members, [1, 1, 1])
+    first = blend_probabilities(members, [1, 1, 1])
     np.save(tmp_path / "member-blend.npy", first)
-    assert np.array_equal(blend(members, [1, 1, 1]), first)
+    assert np.array_equal(blend_probabilities(members, [1, 1, 1]), first)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -64,22 +77,26 @@ def test_a_member_that_is_not_finite_is_named_with_its_rows(bad, weights):
     members = probabilities()
     members[1][[4, 9], [0, 3]] = bad
     with pytest.raises(IntegrityBroken, match=r"member 2 of 3 is not finite in 2 of 50 rows"):
-        blend(members, weights)
+        blend_probabilities(members, weights)
 
 
 def test_shapes_must_agree():
     members = probabilities()
     members[2] = members[2][:-1]
-    with pytest.raises(IntegrityBroken, match=r"member 3 of 3 has shape \(49, 7\), member 1 has \(50, 7\)"):
-        blend(members, [1, 1, 1])
+    with pytest.raises(
+        IntegrityBroken, match=r"member 3 of 3 has shape \(49, 7\), member 1 has \(50, 7\)"
+    ):
+        blend_probabilities(members, [1, 1, 1])
 
 
-@pytest.mark.parametrize("weights", [[1, 1], [1, -1, 1], [0, 0, 0], [1, float("nan"), 1], [1, float("inf"), 1], []])
+@pytest.mark.parametrize(
+    "weights", [[1, 1], [1, -1, 1], [0, 0, 0], [1, float("nan"), 1], [1, float("inf"), 1], []]
+)
 def test_weights_must_make_sense(weights):
     with pytest.raises(UsageFault, match="weights"):
-        blend(probabilities(), weights)
+        blend_probabilities(probabilities(), weights)
 
 
 def test_no_members_is_a_usage_fault():
     with pytest.raises(UsageFault):
-        blend([], [])
+        blend_probabilities([], [])

@@ -1,4 +1,6 @@
-"""The engine answers as training judged, looks once where several members share a tower, and survives bad archives."""
+"""The engine answers as training judged, looks once where several members share a tower, and
+survives bad archives.
+"""
 
 from collections import Counter
 
@@ -11,16 +13,16 @@ import toys
 from wbdc.competitions import Source, Video
 from wbdc.core.errors import IntegrityBroken, OutOfResources, ResultInvalid
 from wbdc.core.findings import Findings
-from wbdc.core.look import Look
-from wbdc.data.archive import pictures
-from wbdc.data.feed import by_length, collate
-from wbdc.data.frames import look_at
+from wbdc.core.image_transform import ImageTransform
+from wbdc.data.archive import read_images
+from wbdc.data.frames import decode_frames
+from wbdc.data.loader import batch_by_length, collate
 from wbdc.nets.model import VideoClassifier
 from wbdc.nets.vision import Vision
 from wbdc.serve import reader
-from wbdc.serve.blend import blend
+from wbdc.serve.blend import blend_probabilities
 from wbdc.serve.engine import Engine
-from wbdc.serve.predict import load, probabilities
+from wbdc.serve.predict import load_member, predict_probabilities
 
 CPU = torch.device("cpu")
 SHOWN = (3, 9, 1, 0, 12, 8)  # frames per video; the toys look at 8
@@ -33,7 +35,14 @@ def videos(tmp_path_factory) -> list[Video]:
     made = []
     for i, count in enumerate(SHOWN):
         path = small.pack(home / f"v{i}.zip", small.frames(small.photos(count, seed=i)))
-        made.append(Video(f"v{i}", {"title": "标题字幕" * i, "asr": "一二三" if i % 2 else ""}, None, Source(path)))
+        made.append(
+            Video(
+                f"v{i}",
+                {"title": "标题字幕" * i, "asr": "一二三" if i % 2 else ""},
+                None,
+                Source(path),
+            )
+        )
     return made
 
 
@@ -52,68 +61,117 @@ def sharing(first, seed: int, fusion: str = "dual_stream", **settings):
 @pytest.mark.parametrize("batch", [2, 8])
 def test_the_engine_answers_as_the_path_that_judges_training(tmp_path, videos, fusion, batch):
     folder = toys.member(tmp_path, toys.model(fusion), fusion, batch=batch)
-    member, found = load(folder), Findings()
+    member, found = load_member(folder), Findings()
     look, rows = member.model.vision.look, {}
-    shown = [look_at(pictures(v.source, 8, found), look, found) for v in videos]
+    shown = [decode_frames(read_images(v.source, 8, found), look, found) for v in videos]
     text = member.text([v.fields for v in videos])
-    for group in by_length([sum(map(len, v.fields.values())) for v in videos], batch):
-        made = collate([videos[i].id for i in group], [text[i] for i in group], [shown[i] for i in group])
-        rows |= dict(zip(group.tolist(), probabilities(member.model, [made], CPU, torch.float32).numpy()))
+    for group in batch_by_length([sum(map(len, v.fields.values())) for v in videos], batch):
+        made = collate(
+            [videos[i].id for i in group], [text[i] for i in group], [shown[i] for i in group]
+        )
+        rows |= dict(
+            zip(
+                group.tolist(),
+                predict_probabilities(member.model, [made], CPU, torch.float32).numpy(),
+            )
+        )
     answers = run([folder], videos)
-    assert np.array_equal(answers.probabilities, np.stack([rows[i] for i in range(len(videos))])), "bit for bit, in the order of the videos"
-    assert answers.classes == toys.LEAVES and {"read", "decode", "look", "fuse"} <= set(answers.stages)
+    assert np.array_equal(answers.probabilities, np.stack([rows[i] for i in range(len(videos))])), (
+        "bit for bit, in the order of the videos"
+    )
+    assert answers.classes == toys.LEAVES
+    assert {"read", "decode", "look", "fuse"} <= set(answers.stages)
 
 
 @pytest.fixture
 def counted(monkeypatch) -> Counter:
     """How often frames were decoded and looked at."""
-    counts, forward, look = Counter(), Vision.forward, reader.look_at
-    monkeypatch.setattr(Vision, "forward", lambda self, *given: counts.update(["looks"]) or forward(self, *given))
-    monkeypatch.setattr(reader, "look_at", lambda encoded, *given: counts.update({"decodes": 1, "frames": len(encoded)}) or look(encoded, *given))
+    counts, forward, look = Counter(), Vision.forward, reader.decode_frames
+    monkeypatch.setattr(
+        Vision, "forward", lambda self, *given: counts.update(["looks"]) or forward(self, *given)
+    )
+    monkeypatch.setattr(
+        reader,
+        "decode_frames",
+        lambda encoded, *given: (
+            counts.update({"decodes": 1, "frames": len(encoded)}) or look(encoded, *given)
+        ),
+    )
     return counts
 
 
 def test_trap_31_members_with_one_tower_decode_and_look_once(tmp_path, videos, counted):
     first = toys.model()
-    folders = [toys.member(tmp_path / "0", first), *(toys.member(tmp_path / use, sharing(first, i, use), use) for i, use in enumerate(toys.FUSIONS, 1))]
+    folders = [
+        toys.member(tmp_path / "0", first),
+        *(
+            toys.member(tmp_path / use, sharing(first, i, use), use)
+            for i, use in enumerate(toys.FUSIONS, 1)
+        ),
+    ]
     together = run(folders, videos, [1, 2, 3, 4]).probabilities
     assert counted == {"looks": 1, "decodes": 6, "frames": sum(min(n, 8) for n in SHOWN)}
     alone = [run([folder], videos).probabilities for folder in folders]
-    assert np.array_equal(together, blend(alone, [1, 2, 3, 4])) and len({a.tobytes() for a in alone}) == 4
+    assert np.array_equal(together, blend_probabilities(alone, [1, 2, 3, 4]))
+    assert len({a.tobytes() for a in alone}) == 4
 
 
 def test_towers_of_other_weights_look_each_but_decode_once(tmp_path, videos, counted):
     run([toys.member(tmp_path / str(seed), toys.model(seed=seed)) for seed in range(3)], videos)
-    assert counted["looks"] == 3 and counted["decodes"] == 6
+    assert counted["looks"] == 3
+    assert counted["decodes"] == 6
 
 
 OTHER_LOOKS = {"mean": {"mean": [0.1, 0.1, 0.1]}, "interpolation": {"interpolation": "bicubic"}}
 
 
 @pytest.mark.parametrize("change", OTHER_LOOKS)
-def test_trap_10_members_that_want_another_look_are_shown_the_frames_anew(tmp_path, videos, counted, change):
+def test_trap_10_members_that_want_another_look_are_shown_the_frames_anew(
+    tmp_path, videos, counted, change
+):
     first = toys.model()
     second = sharing(first, 1, look=toys.LOOK | OTHER_LOOKS[change])
-    assert second.vision.look != first.vision.look == Look.of(toys.LOOK)
+    assert second.vision.look != first.vision.look == ImageTransform.of(toys.LOOK)
     folders = [toys.member(tmp_path / "0", first), toys.member(tmp_path / "1", second)]
     together = run(folders, videos).probabilities
-    assert counted["looks"] == 2 and counted["decodes"] == 12
-    assert np.array_equal(together, blend([run([f], videos).probabilities for f in folders], [1, 1]))
+    assert counted["looks"] == 2
+    assert counted["decodes"] == 12
+    assert np.array_equal(
+        together, blend_probabilities([run([f], videos).probabilities for f in folders], [1, 1])
+    )
 
 
 def test_members_that_want_fewer_frames_choose_them_anew(tmp_path, videos, counted):
     first = toys.model()
-    run([toys.member(tmp_path / "0", first), toys.member(tmp_path / "1", sharing(first, 1, frames=2))], videos)
-    assert counted["looks"] == 2 and counted["frames"] == sum(min(n, 8) + min(n, 2) for n in SHOWN)
+    run(
+        [
+            toys.member(tmp_path / "0", first),
+            toys.member(tmp_path / "1", sharing(first, 1, frames=2)),
+        ],
+        videos,
+    )
+    assert counted["looks"] == 2
+    assert counted["frames"] == sum(min(n, 8) + min(n, 2) for n in SHOWN)
 
 
 @pytest.mark.parametrize("modality", ["text", "frames"])
 def test_a_member_without_a_modality_stays_without_it(tmp_path, videos, modality):
     first = toys.model()
-    folders = [toys.member(tmp_path / "0", first), toys.member(tmp_path / "1", first, without=modality)]
+    folders = [
+        toys.member(tmp_path / "0", first),
+        toys.member(tmp_path / "1", first, without=modality),
+    ]
     whole, less = (run([f], videos).probabilities for f in folders)
-    assert not np.array_equal(whole, less) and np.array_equal(run(folders, videos).probabilities, blend([whole, less], [1, 1]))
-    bare = [v._replace(fields=dict.fromkeys(v.fields, "")) if modality == "text" else v._replace(source=Source(tmp_path / "nowhere.zip")) for v in videos]
+    assert not np.array_equal(whole, less)
+    assert np.array_equal(
+        run(folders, videos).probabilities, blend_probabilities([whole, less], [1, 1])
+    )
+    bare = [
+        v._replace(fields=dict.fromkeys(v.fields, ""))
+        if modality == "text"
+        else v._replace(source=Source(tmp_path / "nowhere.zip"))
+        for v in videos
+    ]
     if modality == "frames":
         assert np.allclose(run([folders[1]], bare).probabilities, less, atol=1e-6)
 
@@ -121,21 +179,34 @@ def test_a_member_without_a_modality_stays_without_it(tmp_path, videos, modality
 @pytest.mark.parametrize("threads", [1, 3])
 def test_trap_11_two_runs_give_equal_bytes(tmp_path, videos, threads):
     folder = toys.member(tmp_path, toys.model(), batch=2)
-    assert run([folder], videos, threads=threads).probabilities.tobytes() == run([folder], videos).probabilities.tobytes()
+    assert (
+        run([folder], videos, threads=threads).probabilities.tobytes()
+        == run([folder], videos).probabilities.tobytes()
+    )
 
 
 def test_fault_18_missing_and_broken_archives_get_an_answer_and_are_counted(tmp_path, videos):
     folder = toys.member(tmp_path / "m", toys.model())
     (tmp_path / "torn.zip").write_bytes(videos[0].source.path.read_bytes()[:100])
-    damaged = small.pack(tmp_path / "damaged.zip", {"1.jpg": small.photos(1)[0], "2.jpg": b"no picture"})
+    damaged = small.pack(
+        tmp_path / "damaged.zip", {"1.jpg": small.photos(1)[0], "2.jpg": b"no picture"}
+    )
     sources = [Source(tmp_path / "nowhere.zip"), Source(tmp_path / "torn.zip"), Source(damaged)]
-    bad = [Video(f"bad{i}", {"title": "", "asr": "字幕" if i else ""}, None, source) for i, source in enumerate(sources)]
+    bad = [
+        Video(f"bad{i}", {"title": "", "asr": "字幕" if i else ""}, None, source)
+        for i, source in enumerate(sources)
+    ]
     answers = run([folder], [*videos, *bad])
-    assert answers.probabilities.shape == (9, toys.CLASSES) and np.isfinite(answers.probabilities).all()
+    assert answers.probabilities.shape == (9, toys.CLASSES)
+    assert np.isfinite(answers.probabilities).all()
     np.testing.assert_allclose(answers.probabilities.sum(1), 1, rtol=1e-5)
-    np.testing.assert_allclose(answers.probabilities[:6], run([folder], videos).probabilities, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        answers.probabilities[:6], run([folder], videos).probabilities, rtol=1e-4, atol=1e-6
+    )
     found = answers.findings
-    assert found["archive.missing"]["count"] == 1 and found["archive.broken"]["count"] == 1 and found["archive.empty"]["count"] == 1
+    assert found["archive.missing"]["count"] == 1
+    assert found["archive.broken"]["count"] == 1
+    assert found["archive.empty"]["count"] == 1
     assert sum(entry["count"] for code, entry in found.items() if code.startswith("frame.")) == 1
 
 
@@ -144,22 +215,33 @@ def test_an_empty_split_has_an_empty_answer(tmp_path):
 
 
 @pytest.mark.parametrize("weight", ["vision.tower.proj", "project.0.weight", "head.weight"])
-def test_fault_25_a_batch_that_overflows_in_half_precision_is_answered_in_fp32(tmp_path, videos, weight):
+def test_fault_25_a_batch_that_overflows_in_half_precision_is_answered_in_fp32(
+    tmp_path, videos, weight
+):
     model = toys.model()
     dict(model.named_parameters())[weight].data.mul_(1e6)
     folder = toys.member(tmp_path, model)
-    assert np.array_equal(run([folder], videos, precision=torch.float16).probabilities, run([folder], videos).probabilities)
+    assert np.array_equal(
+        run([folder], videos, precision=torch.float16).probabilities,
+        run([folder], videos).probabilities,
+    )
 
 
 def test_fault_25_scores_that_are_never_finite_are_no_result(tmp_path, videos):
     made = Engine([toys.member(tmp_path, toys.model())], [1.0], CPU, torch.float16, 1)
     made.members[0].model.head.bias.data[2] = float("nan")
-    with pytest.raises(ResultInvalid, match="6 videos of a batch have scores that are not finite, even in fp32, first v"):
+    with pytest.raises(
+        ResultInvalid,
+        match="6 videos of a batch have scores that are not finite, even in fp32, first v",
+    ):
         made.answer(videos)
 
 
 def test_members_of_other_classes_are_refused(tmp_path):
-    folders = [toys.member(tmp_path / "0", toys.model()), toys.member(tmp_path / "1", toys.model(), classes=toys.LEAVES[::-1])]
+    folders = [
+        toys.member(tmp_path / "0", toys.model()),
+        toys.member(tmp_path / "1", toys.model(), classes=toys.LEAVES[::-1]),
+    ]
     with pytest.raises(IntegrityBroken, match="different classes"):
         Engine(folders, [1, 1], CPU, torch.float32, 1)
 
@@ -179,18 +261,22 @@ def test_serving_computes_under_no_grad_and_makes_no_inference_tensors(tmp_path,
         )
 
     scored = engine.answer(videos).probabilities
-    assert len(modes) >= 2 and set(modes) == {(False, False, False)}
+    assert len(modes) >= 2
+    assert set(modes) == {(False, False, False)}
 
     model, batch = engine.members[0].model, toys.batch()
-    direct = probabilities(model, [batch], CPU, precision)
-    assert not direct.is_inference() and set(modes) == {(False, False, False)}
+    direct = predict_probabilities(model, [batch], CPU, precision)
+    assert not direct.is_inference()
+    assert set(modes) == {(False, False, False)}
     with torch.inference_mode():
-        assert torch.equal(probabilities(model, [batch], CPU, precision), direct)
+        assert torch.equal(predict_probabilities(model, [batch], CPU, precision), direct)
         assert np.array_equal(engine.answer(videos).probabilities, scored)
 
 
 def lack_memory(monkeypatch, fits: int) -> list[int]:
-    """Let towers and fusions run out of memory on more than `fits` videos; return the sizes that were tried."""
+    """Let towers and fusions run out of memory on more than `fits` videos; return the sizes that
+    were tried.
+    """
     fuse, sizes = VideoClassifier.fuse, []
 
     def greedy(self, batch, seen):
@@ -205,19 +291,32 @@ def lack_memory(monkeypatch, fits: int) -> list[int]:
 
 def test_fault_23_a_batch_that_does_not_fit_is_answered_in_parts(tmp_path, videos, monkeypatch):
     first = toys.model()
-    folders = [toys.member(tmp_path / "a", first), toys.member(tmp_path / "b", sharing(first, 1)), toys.member(tmp_path / "c", toys.model(seed=2))]
+    folders = [
+        toys.member(tmp_path / "a", first),
+        toys.member(tmp_path / "b", sharing(first, 1)),
+        toys.member(tmp_path / "c", toys.model(seed=2)),
+    ]
     whole = run(folders, videos).probabilities
-    member, batch = load(folders[0]), toys.batch()
-    alone = probabilities(member.model, [batch], CPU, torch.float32)
+    member, batch = load_member(folders[0]), toys.batch()
+    alone = predict_probabilities(member.model, [batch], CPU, torch.float32)
     sizes = lack_memory(monkeypatch, fits=2)
     np.testing.assert_allclose(run(folders, videos).probabilities, whole, rtol=1e-4, atol=1e-6)
-    assert sizes[:2] == [6, 3] and set(sizes[2:]) <= {1, 2}
-    torch.testing.assert_close(probabilities(member.model, [batch], CPU, torch.float32), alone, rtol=1e-4, atol=1e-6)
+    assert sizes[:2] == [6, 3]
+    assert set(sizes[2:]) <= {1, 2}
+    torch.testing.assert_close(
+        predict_probabilities(member.model, [batch], CPU, torch.float32),
+        alone,
+        rtol=1e-4,
+        atol=1e-6,
+    )
 
 
 def test_fault_23_serving_that_never_fits_is_exit_9(tmp_path, videos, monkeypatch):
     folder = toys.member(tmp_path, toys.model())
     lack_memory(monkeypatch, fits=0)
-    with pytest.raises(OutOfResources, match="a batch of 6 videos does not fit, alone; lower serve.batch|even in 8 parts; lower serve.batch") as caught:
+    with pytest.raises(
+        OutOfResources,
+        match="a batch of 6 videos does not fit, alone; lower serve.batch|even in 8 parts; lower serve.batch",
+    ) as caught:
         run([folder], videos)
     assert caught.value.code == 9

@@ -1,4 +1,6 @@
-"""A trained model is rebuilt from its folder strictly, or not at all; its answers are finite, or there are none."""
+"""A trained model is rebuilt from its folder strictly, or not at all; its answers are finite, or
+there are none.
+"""
 
 import pickle
 import re
@@ -11,7 +13,7 @@ from small import python
 
 from wbdc.core.errors import IntegrityBroken, ResultInvalid
 from wbdc.core.files import publish_json, read_json
-from wbdc.serve.predict import certain, load, probabilities
+from wbdc.serve.predict import load_member, predict_probabilities, safe_softmax
 
 CPU = torch.device("cpu")
 
@@ -23,27 +25,49 @@ def folder(tmp_path):
 
 def test_a_loaded_model_answers_as_the_one_that_was_saved(folder):
     model, batch = toys.model(), toys.batch()
-    loaded = load(folder)
-    assert torch.equal(loaded.model.logits(batch), model.logits(batch)) and not loaded.model.training
-    assert (loaded.name, loaded.classes, loaded.batch, loaded.without) == ("fold-0", toys.LEAVES, 8, None)
-    assert loaded.text([{"title": "标题", "asr": ""}]) == [[2, *loaded.text.tokenizer.encode("标题").ids, 3, 3]]
+    loaded = load_member(folder)
+    assert torch.equal(loaded.model.logits(batch), model.logits(batch))
+    assert not loaded.model.training
+    assert (loaded.name, loaded.classes, loaded.batch, loaded.without) == (
+        "fold-0",
+        toys.LEAVES,
+        8,
+        None,
+    )
+    assert loaded.text([{"title": "标题", "asr": ""}]) == [
+        [2, *loaded.text.tokenizer.encode("标题").ids, 3, 3]
+    ]
 
 
 @pytest.mark.parametrize("modality", ["text", "frames"])
 def test_a_model_trained_without_a_modality_does_not_get_to_see_it(tmp_path, modality):
-    loaded, batch = load(toys.member(tmp_path, toys.model(), without=modality)), toys.batch()
+    loaded, batch = load_member(toys.member(tmp_path, toys.model(), without=modality)), toys.batch()
     seen = loaded.see(batch)
-    assert (seen.text.shape[1], seen.frames.shape[1]) == ((1, batch.frames.shape[1]) if modality == "text" else (batch.text.shape[1], 0))
+    assert (seen.text.shape[1], seen.frames.shape[1]) == (
+        (1, batch.frames.shape[1]) if modality == "text" else (batch.text.shape[1], 0)
+    )
 
 
 CHANGES = {
     "missing": (lambda w: w.pop("head.bias"), "head.bias"),
     "extra": (lambda w: w.update({"head.more": torch.zeros(2)}), "head.more"),
     "wrong shape": (lambda w: w.update({"head.bias": torch.zeros(4)}), "head.bias"),
-    "wrong width": (lambda w: w.update({"vision.tower.proj": torch.zeros(16, 9)}), "vision.tower.proj"),
-    "wrong kind": (lambda w: w.update({"head.bias": w["head.bias"].half()}), "another kind of number in head.bias"),
-    "NaN": (lambda w: w["head.bias"].fill_(float("nan")), "numbers that are not finite, in head.bias"),
-    "infinity": (lambda w: w["no_frame"].view(-1)[3:4].fill_(float("inf")), "numbers that are not finite, in no_frame"),
+    "wrong width": (
+        lambda w: w.update({"vision.tower.proj": torch.zeros(16, 9)}),
+        "vision.tower.proj",
+    ),
+    "wrong kind": (
+        lambda w: w.update({"head.bias": w["head.bias"].half()}),
+        "another kind of number in head.bias",
+    ),
+    "NaN": (
+        lambda w: w["head.bias"].fill_(float("nan")),
+        "numbers that are not finite, in head.bias",
+    ),
+    "infinity": (
+        lambda w: w["no_frame"].view(-1)[3:4].fill_(float("inf")),
+        "numbers that are not finite, in no_frame",
+    ),
 }
 
 
@@ -54,15 +78,28 @@ def test_trap_15_weights_that_do_not_fit_are_refused_by_name(folder, change):
     alter(weights)
     save_file(weights, folder / "model.safetensors")
     with pytest.raises(IntegrityBroken, match=f"model.safetensors .*{re.escape(said)}"):
-        load(folder)
+        load_member(folder)
 
 
-@pytest.mark.parametrize("damage", [b"", b"\0" * 40, lambda b: b[:-1], lambda b: b + b"x", lambda b: b[: len(b) // 2], lambda b: b[:6], lambda b: b"\xff" * 8 + b[8:]])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"\0" * 40,
+        lambda b: b[:-1],
+        lambda b: b + b"x",
+        lambda b: b[: len(b) // 2],
+        lambda b: b[:6],
+        lambda b: b"\xff" * 8 + b[8:],
+    ],
+)
 def test_a_file_that_is_no_safetensors_is_refused(folder, damage):
     path = folder / "model.safetensors"
     path.write_bytes(damage if isinstance(damage, bytes) else damage(path.read_bytes()))
-    with pytest.raises(IntegrityBroken, match="model.safetensors does not fit model.json beside it"):
-        load(folder)
+    with pytest.raises(
+        IntegrityBroken, match="model.safetensors does not fit model.json beside it"
+    ):
+        load_member(folder)
 
 
 class Payload:
@@ -77,7 +114,7 @@ LOAD = """
 import os, sys
 from pathlib import Path
 from wbdc.core.files import publish_json, read_json
-from wbdc.serve.predict import load
+from wbdc.serve.predict import load_member
 
 folder = Path(sys.argv[1])
 publish_json(folder / "model.json", read_json(folder / "model.json") | {"tower": "tower.safetensors"})
@@ -86,7 +123,7 @@ for name in ("tower.safetensors", "tokenizer.json", "model.safetensors"):
         (folder / name).rename(folder / "kept")
     os.mkfifo(folder / name)
     try:
-        load(folder)
+        load_member(folder)
     except Exception as error:
         print(name, getattr(error, "code", error), "not a regular file" in str(error))
     (folder / name).unlink()
@@ -94,7 +131,7 @@ for name in ("tower.safetensors", "tokenizer.json", "model.safetensors"):
         publish_json(folder / "model.json", {k: v for k, v in read_json(folder / "model.json").items() if k != "tower"})
     else:
         (folder / "kept").rename(folder / name)
-load(folder)
+load_member(folder)
 print("loaded")
 """
 
@@ -108,10 +145,10 @@ def test_a_pipe_in_a_model_without_a_seal_is_refused_and_not_waited_for(folder):
 def test_a_pickle_offered_as_weights_is_refused_and_does_not_run(folder):
     (folder / "model.safetensors").write_bytes(pickle.dumps(Payload(folder / "ran")))
     with pytest.raises(IntegrityBroken):
-        load(folder)
+        load_member(folder)
     torch.save({"x": Payload(folder / "ran")}, folder / "model.safetensors")
     with pytest.raises(IntegrityBroken):
-        load(folder)
+        load_member(folder)
     assert not (folder / "ran").exists()
 
 
@@ -119,22 +156,30 @@ def test_a_pickle_offered_as_weights_is_refused_and_does_not_run(folder):
 def test_a_missing_file_is_named(folder, file):
     (folder / file).unlink()
     with pytest.raises(IntegrityBroken, match=file):
-        load(folder)
+        load_member(folder)
 
 
 def test_the_look_is_saved_with_the_weights(folder):
     facts = read_json(folder / "model.json")
     facts["blueprint"]["vision"]["look"]["mean"] = [0.1, 0.1, 0.1]
-    before = load(folder).model.vision.look
+    before = load_member(folder).model.vision.look
     publish_json(folder / "model.json", facts)
-    assert load(folder).model.vision.look.mean == (0.1, 0.1, 0.1) != before.mean == (0.5, 0.4, 0.3)
+    assert (
+        load_member(folder).model.vision.look.mean
+        == (0.1, 0.1, 0.1)
+        != before.mean
+        == (0.5, 0.4, 0.3)
+    )
 
 
 def test_probabilities_are_softmax_in_the_order_given():
     model, batches = toys.model(), [toys.batch(seed=s) for s in range(3)]
-    found = probabilities(model, batches, CPU, torch.float32)
-    torch.testing.assert_close(found, torch.cat([model.logits(b).softmax(-1) for b in batches]).detach())
-    assert found.dtype == torch.float32 and not found.requires_grad
+    found = predict_probabilities(model, batches, CPU, torch.float32)
+    torch.testing.assert_close(
+        found, torch.cat([model.logits(b).softmax(-1) for b in batches]).detach()
+    )
+    assert found.dtype == torch.float32
+    assert not found.requires_grad
 
 
 def test_fault_25_scores_that_are_not_finite_are_asked_for_again_in_fp32():
@@ -142,9 +187,13 @@ def test_fault_25_scores_that_are_not_finite_are_asked_for_again_in_fp32():
 
     def logits(precision):
         asked.append((precision, torch.is_autocast_enabled("cpu")))
-        return torch.tensor([[1.0, float("nan")]]) if precision == torch.bfloat16 else torch.tensor([[1.0, 2.0]])
+        return (
+            torch.tensor([[1.0, float("nan")]])
+            if precision == torch.bfloat16
+            else torch.tensor([[1.0, 2.0]])
+        )
 
-    found = certain(logits, ("v0",), CPU, torch.bfloat16)
+    found = safe_softmax(logits, ("v0",), CPU, torch.bfloat16)
     assert asked == [(torch.bfloat16, True), (torch.float32, False)]
     torch.testing.assert_close(found, torch.tensor([[1.0, 2.0]]).softmax(-1))
 
@@ -152,5 +201,10 @@ def test_fault_25_scores_that_are_not_finite_are_asked_for_again_in_fp32():
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_fault_25_there_is_no_silent_class_0(precision, value):
-    with pytest.raises(ResultInvalid, match="1 videos of a batch have scores that are not finite, even in fp32, first v1"):
-        certain(lambda _: torch.tensor([[1.0, 2.0], [1.0, value]]), ("v0", "v1"), CPU, precision)
+    with pytest.raises(
+        ResultInvalid,
+        match="1 videos of a batch have scores that are not finite, even in fp32, first v1",
+    ):
+        safe_softmax(
+            lambda _: torch.tensor([[1.0, 2.0], [1.0, value]]), ("v0", "v1"), CPU, precision
+        )

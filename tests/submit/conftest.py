@@ -1,4 +1,6 @@
-"""A tiny ensemble of two models, one with plugs of its own, on a made-up contest; its runs are as training leaves them."""
+"""A tiny ensemble of two models, one with plugs of its own, on a made-up contest; its runs are as
+training leaves them.
+"""
 
 from pathlib import Path
 
@@ -7,18 +9,18 @@ import torch
 from safetensors.torch import save_file
 
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.files import publish, publish_bytes, publish_json, seal
+from wbdc.core.files import publish_bytes, publish_file, publish_json, seal_folder
 from wbdc.data.text import learn_tokenizer
-from wbdc.nets.model import build
-from wbdc.prepare.demo import make
-from wbdc.submit.package import Packed, pack
+from wbdc.nets.model import build_model
+from wbdc.prepare.demo.generate import generate_contest
+from wbdc.submit.pack.package import PackedMember, pack_submission
 
 TINY_TOWER = '''\
 """A tower without a library: the mean colour of the quarters of a frame."""
 
 from torch import nn
 
-from wbdc.core.look import Look
+from wbdc.core.image_transform import ImageTransform
 from wbdc.nets.vision import Vision
 
 
@@ -27,7 +29,7 @@ class Tiny(Vision):
 
     def __init__(self, *, frames: int = 3, frozen: bool = False):
         super().__init__(frames=frames, frozen=frozen)
-        self.look, self.dim = Look(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), 8
+        self.look, self.dim = ImageTransform(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), 8
         self.pool, self.mix = nn.AdaptiveAvgPool2d(4), nn.Linear(48, 8)
 
     def encode(self, pixels):
@@ -52,28 +54,43 @@ class Late(Fusion):
         return Fused(read, frames, read.mean() + frames.mean())
 '''
 
-TRUNK = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 64}
+TRUNK = {
+    "model_type": "bert",
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 64,
+}
 KIT = {
-    "competition": "wechat2022", "text": {"fields": {"title": 16, "asr": 16, "ocr": 8}, "length": 48, "vocabulary": {}}, "trunk": {"architecture": TRUNK},
-    "vision": {"use": "./tiny_tower.py"}, "train": {"epochs": 1, "batch": 4, "rate": {"rest": 1e-3}, "objective": [{"use": "classify"}]},
-}  # fmt: skip
+    "competition": "wechat2022",
+    "text": {"fields": {"title": 16, "asr": 16, "ocr": 8}, "length": 48, "vocabulary": {}},
+    "trunk": {"architecture": TRUNK},
+    "vision": {"use": "./tiny_tower.py"},
+    "train": {"epochs": 1, "batch": 4, "rate": {"rest": 1e-3}, "objective": [{"use": "classify"}]},
+}
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory) -> Path:
     """The data as a judge mounts them."""
     into = tmp_path_factory.mktemp("contest")
-    make(into, videos=40, seed=0)
+    generate_contest(into, videos=40, seed=0)
     return into / "data"
 
 
 @pytest.fixture(scope="session")
-def members(tmp_path_factory) -> list[Packed]:
-    """Two finished folds: "late" with both plugs of its own, "dual_stream" with the packaged fusion."""
+def members(tmp_path_factory) -> list[PackedMember]:
+    """Two finished folds: "late" with both plugs of its own, "dual_stream" with the packaged
+    fusion.
+    """
     home = tmp_path_factory.mktemp("runs")
     late = fold(home / "late-0a1b2c3d" / "fold-0", {"use": "./late.py"}, seed=1)
     dual = fold(home / "dual-4e5f6071" / "fold-1", {"use": "dual_stream", "heads": 2}, seed=2)
-    return [Packed("late-0a1b2c3d/fold-0", late, 2.0), Packed("dual-4e5f6071/fold-1", dual, 1.0)]
+    return [
+        PackedMember("late-0a1b2c3d/fold-0", late, 2.0),
+        PackedMember("dual-4e5f6071/fold-1", dual, 1.0),
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +98,14 @@ def package(tmp_path_factory, members) -> Path:
     """A packed folder; tests that change it take a copy."""
     into = tmp_path_factory.mktemp("submissions") / "first"
     facts = {"commit": "abc1234", "score": {"mean": 0.7123}}
-    pack(into, members, contest=WeChat2022(), precision="fp32", facts=facts, retrain=['wbdc --version > "$WORK/version"'])
+    pack_submission(
+        into,
+        members,
+        contest=WeChat2022(),
+        precision="fp32",
+        facts=facts,
+        retrain=['wbdc --version > "$WORK/version"'],
+    )
     return into
 
 
@@ -94,15 +118,32 @@ def fold(folder: Path, fusion: dict, seed: int) -> Path:
     special = {w: tokenizer.token_to_id(w) for w in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")}
     classes = sorted(WeChat2022().classes(folder))[:7]
     trunk = {**TRUNK, "vocab_size": tokenizer.get_vocab_size()}
-    model = build({"trunk": trunk, "vision": {"use": "./tiny_tower.py"}, "fusion": fusion, "classes": 7, "special": special}, near=folder)
+    model = build_model(
+        {
+            "trunk": trunk,
+            "vision": {"use": "./tiny_tower.py"},
+            "fusion": fusion,
+            "classes": 7,
+            "special": special,
+        },
+        near=folder,
+    )
     text = {k: v for k, v in KIT["text"].items() if k != "vocabulary"}
-    told = {"blueprint": model.blueprint(fusion), "classes": classes, "competition": "wechat2022", "text": text, "without": None}
+    told = {
+        "blueprint": model.blueprint(fusion),
+        "classes": classes,
+        "competition": "wechat2022",
+        "text": text,
+        "without": None,
+    }
     told["serve"] = {"batch": 3, "precision": "fp32"}
-    publish(folder / "model.safetensors", lambda temporary: save_file(model.state_dict(), temporary))
+    publish_file(
+        folder / "model.safetensors", lambda temporary: save_file(model.state_dict(), temporary)
+    )
     publish_json(folder / "model.json", told)
     publish_json(folder / "kit.json", {**KIT, "fusion": fusion})
     publish_bytes(folder / "tokenizer.json", tokenizer.to_str().encode())
-    seal(folder, {"weights": {"trunk": "random weights, as the kit asks"}})
+    seal_folder(folder, {"weights": {"trunk": "random weights, as the kit asks"}})
     for secret in (".env", ".netrc", "id_rsa", "state.safetensors", "metrics.jsonl"):
         (folder / secret).write_text("TOKEN=planted-secret")
     return folder

@@ -8,7 +8,7 @@ import pytest
 from small import stop_midway
 
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.submit.packed import run_packed
+from wbdc.submit.timing.sandbox import run_packed
 
 VIDEOS = 400  # enough that a signal after the models are loaded comes before the result
 
@@ -27,7 +27,7 @@ def undisturbed(package, long, tmp_path_factory) -> bytes:
     return out.read_bytes()
 
 
-@pytest.mark.parametrize("script, earlier", [("run.sh", None), ("inference.sh", "1,0000\n")])
+@pytest.mark.parametrize(("script", "earlier"), [("run.sh", None), ("inference.sh", "1,0000\n")])
 def test_fault_32_sigterm_leaves_no_half_result(
     script, earlier, package, long, undisturbed, tmp_path
 ):

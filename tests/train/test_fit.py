@@ -11,20 +11,27 @@ import toys
 
 from wbdc.core import plug
 from wbdc.core.errors import Diverged, OutOfResources
-from wbdc.data.feed import order, training
+from wbdc.data.loader import epoch_order, training_batches
 from wbdc.train import objectives, tricks
-from wbdc.train.fit import PATIENCE, fit
+from wbdc.train.fit import MAX_NON_FINITE_STEPS, fit
 
 DATA = [toys.batch(seed=s) for s in range(4)]
 
 
 def longhand(model, batches, accumulate=1, epsilon=0.5, decay=0.9, rate=0.1):
-    """SGD with smoothed cross entropy, FGM on the words, a clipped gradient and an average of the weights; return the average."""
-    optimizer, words = torch.optim.SGD(model.parameters(), rate), model.trunk.embeddings.word_embeddings.weight
+    """SGD with smoothed cross entropy, FGM on the words, a clipped gradient and an average of the
+    weights; return the average.
+    """
+    optimizer, words = (
+        torch.optim.SGD(model.parameters(), rate),
+        model.trunk.embeddings.word_embeddings.weight,
+    )
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
 
     def back(batch):
-        (F.cross_entropy(model.logits(batch), batch.label, label_smoothing=0.1) / accumulate).backward()
+        (
+            F.cross_entropy(model.logits(batch), batch.label, label_smoothing=0.1) / accumulate
+        ).backward()
 
     for number, batch in enumerate(batches, 1):
         back(batch)
@@ -46,8 +53,11 @@ def longhand(model, batches, accumulate=1, epsilon=0.5, decay=0.9, rate=0.1):
 
 
 def ours(model, batches=DATA, **settings):
-    asked = [plug.build(objectives, {"use": "classify", "smoothing": 0.1}, model)]
-    worn = [plug.build(tricks, {"use": "fgm", "epsilon": 0.5}, model), plug.build(tricks, {"use": "ema", "decay": 0.9}, model)]
+    asked = [plug.build_plug(objectives, {"use": "classify", "smoothing": 0.1}, model)]
+    worn = [
+        plug.build_plug(tricks, {"use": "fgm", "epsilon": 0.5}, model),
+        plug.build_plug(tricks, {"use": "ema", "decay": 0.9}, model),
+    ]
     fit(model, asked, batches, torch.optim.SGD(model.parameters(), 0.1), worn, **settings)
     return worn[-1]
 
@@ -67,15 +77,22 @@ def test_fit_equals_the_loop_written_by_hand(fusion, accumulate):
 def test_loss_scaling_changes_nothing():
     plain, scaled = toys.model(), toys.model()
     ours(plain, accumulate=2)
-    ours(scaled, accumulate=2, scaler=torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1))
+    ours(
+        scaled,
+        accumulate=2,
+        scaler=torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1),
+    )
     for p, q in zip(plain.parameters(), scaled.parameters()):
         torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
 
 
 def test_two_halves_accumulated_are_one_whole():
     whole, halves, batch = toys.model(), toys.model(), toys.batch()
-    for model, batches, accumulate in ((whole, [batch], 1), (halves, [_rows(batch, slice(0, 3)), _rows(batch, slice(3, 6))], 2)):
-        asked = [plug.build(objectives, {"use": "classify"}, model)]
+    for model, batches, accumulate in (
+        (whole, [batch], 1),
+        (halves, [_rows(batch, slice(0, 3)), _rows(batch, slice(3, 6))], 2),
+    ):
+        asked = [plug.build_plug(objectives, {"use": "classify"}, model)]
         fit(model, asked, batches, torch.optim.SGD(model.parameters(), 0.1), accumulate=accumulate)
     for p, q in zip(whole.parameters(), halves.parameters()):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
@@ -86,7 +103,9 @@ def test_a_training_that_starts_at_a_step_equals_one_that_got_there():
     through, paused = toys.model(), toys.model()
     for model, parts in ((through, [(DATA, 0)]), (paused, [(DATA[:2], 0), (DATA[2:], 2)])):
         torch.manual_seed(0)
-        asked = [plug.build(objectives, {"use": name}, model) for name in ("mask_words", "match")]
+        asked = [
+            plug.build_plug(objectives, {"use": name}, model) for name in ("mask_words", "match")
+        ]
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
         for batches, start in parts:
             torch.manual_seed(99 + start)  # whatever came before
@@ -103,19 +122,31 @@ class Poisoned(objectives.Objective):
 
     def loss(self, model, seen, batch, whole):
         self.met += 1
-        return F.cross_entropy(model.head(seen.pooled), batch.label) * (math.nan if self.met in self.bad else 1.0)
+        return F.cross_entropy(model.head(seen.pooled), batch.label) * (
+            math.nan if self.met in self.bad else 1.0
+        )
 
 
 def test_one_loss_that_is_not_finite_costs_its_step_and_no_more():
     model, states = toys.model(), []
-    fit(model, [Poisoned(model, bad={2})], DATA, torch.optim.SGD(model.parameters(), 0.1), after_step=lambda step, _: states.append(copy.deepcopy(model.state_dict())))
+    fit(
+        model,
+        [Poisoned(model, bad={2})],
+        DATA,
+        torch.optim.SGD(model.parameters(), 0.1),
+        after_step=lambda step, _: states.append(copy.deepcopy(model.state_dict())),
+    )
     same = [all(torch.equal(a[n], b[n]) for n in a) for a, b in zip(states, states[1:])]
-    assert same == [True, False, False] and all(t.isfinite().all() for t in states[-1].values())
+    assert same == [True, False, False]
+    assert all(t.isfinite().all() for t in states[-1].values())
 
 
 def test_losses_that_stay_not_finite_end_the_training_and_name_the_videos():
     model = toys.model()
-    with pytest.raises(Diverged, match=f"not finite {PATIENCE} times in a row, last for videos v0, v1, .*lower the rates"):
+    with pytest.raises(
+        Diverged,
+        match=f"not finite {MAX_NON_FINITE_STEPS} times in a row, last for videos v0, v1, .*lower the rates",
+    ):
         fit(model, [Poisoned(model, bad={2, 3, 4})], DATA, torch.optim.SGD(model.parameters(), 0.1))
     assert all(p.isfinite().all() for p in model.parameters())
 
@@ -123,17 +154,33 @@ def test_losses_that_stay_not_finite_end_the_training_and_name_the_videos():
 def test_a_loss_that_is_not_finite_in_one_of_two_batches_costs_the_whole_step():
     model, states, skipped = toys.model(), [copy.deepcopy(toys.model().state_dict())], []
     fit(
-        model, [Poisoned(model, bad={1})], DATA, torch.optim.SGD(model.parameters(), 0.1), accumulate=2,
-        after_step=lambda step, _: states.append(copy.deepcopy(model.state_dict())), on_skip=lambda step, ids: skipped.append((step, ids)),
-    )  # fmt: skip
-    assert [all(torch.equal(a[n], b[n]) for n in a) for a, b in zip(states, states[1:])] == [True, False]
+        model,
+        [Poisoned(model, bad={1})],
+        DATA,
+        torch.optim.SGD(model.parameters(), 0.1),
+        accumulate=2,
+        after_step=lambda step, _: states.append(copy.deepcopy(model.state_dict())),
+        on_skip=lambda step, ids: skipped.append((step, ids)),
+    )
+    assert [all(torch.equal(a[n], b[n]) for n in a) for a, b in zip(states, states[1:])] == [
+        True,
+        False,
+    ]
     assert skipped == [(1, list(DATA[0].ids))]
 
 
 def test_a_first_batch_of_each_step_that_is_not_finite_ends_the_training():
     model = toys.model()
-    with pytest.raises(Diverged, match=f"not finite {PATIENCE} times in a row, last for videos v0"):
-        fit(model, [Poisoned(model, bad={1, 3, 5})], DATA * 2, torch.optim.SGD(model.parameters(), 0.1), accumulate=2)
+    with pytest.raises(
+        Diverged, match=f"not finite {MAX_NON_FINITE_STEPS} times in a row, last for videos v0"
+    ):
+        fit(
+            model,
+            [Poisoned(model, bad={1, 3, 5})],
+            DATA * 2,
+            torch.optim.SGD(model.parameters(), 0.1),
+            accumulate=2,
+        )
 
 
 class Steep(objectives.Objective):
@@ -166,17 +213,36 @@ class Sized(objectives.Objective):
 
 def test_one_objective_used_twice_counts_twice_with_targets_and_names_of_its_own():
     model, outcomes = toys.model(), []
-    asked = [Sized(model, size=1.0, weight=1.0), Sized(model, size=10.0, weight=0.5), plug.build(objectives, {"use": "classify", "weight": 0.0}, model)]
-    fit(model, asked, DATA[:1], torch.optim.SGD(model.parameters(), 0.1), after_step=lambda step, outcome: outcomes.append(outcome))
+    asked = [
+        Sized(model, size=1.0, weight=1.0),
+        Sized(model, size=10.0, weight=0.5),
+        plug.build_plug(objectives, {"use": "classify", "weight": 0.0}, model),
+    ]
+    fit(
+        model,
+        asked,
+        DATA[:1],
+        torch.optim.SGD(model.parameters(), 0.1),
+        after_step=lambda step, outcome: outcomes.append(outcome),
+    )
     assert outcomes[0].loss.item() == 6.0
-    assert {n: float(p.detach()) for n, p in outcomes[0].parts.items() if n != "classify"} == {"test_fit": 1.0, "test_fit#2": 10.0}
+    assert {n: float(p.detach()) for n, p in outcomes[0].parts.items() if n != "classify"} == {
+        "test_fit": 1.0,
+        "test_fit#2": 10.0,
+    }
 
 
-MEMORY = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()]
+MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    MemoryError(),
+]
 
 
-class Greedy(plug.find(objectives, "classify")):
-    """A loss that needs more memory than there is for more than `fits` videos, and finds out in the forward or in the backward."""
+class Greedy(plug.find_plug(objectives, "classify")):
+    """A loss that needs more memory than there is for more than `fits` videos, and finds out in the
+    forward or in the backward.
+    """
 
     def __init__(self, model, *, fits, error=MEMORY[0], late=True):
         super().__init__(model)
@@ -188,7 +254,9 @@ class Greedy(plug.find(objectives, "classify")):
             return super().loss(model, seen, batch, whole)
         if not self.late:
             raise self.error
-        model.trunk.embeddings.word_embeddings.weight.register_hook(self._fail)  # the last gradient of all
+        model.trunk.embeddings.word_embeddings.weight.register_hook(
+            self._fail
+        )  # the last gradient of all
         return super().loss(model, seen, batch, whole)
 
     def _fail(self, gradient):
@@ -199,26 +267,41 @@ class Greedy(plug.find(objectives, "classify")):
 @pytest.mark.parametrize("error", MEMORY, ids=lambda e: type(e).__name__)
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_fault_23_a_batch_that_does_not_fit_is_cut_and_the_step_stays_what_it_was(error, late, accumulate):
+def test_fault_23_a_batch_that_does_not_fit_is_cut_and_the_step_stays_what_it_was(
+    error, late, accumulate
+):
     """Labels are missing unevenly, and FGM needs the gradient of the whole batch."""
     whole, cut, said = toys.model(), toys.model(), []
     data = [replace(b, label=torch.where(torch.arange(len(b)) == 1, -1, b.label)) for b in DATA]
     for model, fits in ((whole, 99), (cut, 2)):
         asked = [Greedy(model, fits=fits, error=error, late=late)]
-        worn = [plug.build(tricks, {"use": "fgm", "epsilon": 0.5}, model)]
-        fit(model, asked, data, torch.optim.SGD(model.parameters(), 0.1), worn, accumulate=accumulate, on_cut=lambda *news: said.append(news))
-    assert said == [(1, 2), (1, 4)] and set(asked[0].sizes[4:]) <= {1, 2}, "later steps do not try again what did not fit"
+        worn = [plug.build_plug(tricks, {"use": "fgm", "epsilon": 0.5}, model)]
+        fit(
+            model,
+            asked,
+            data,
+            torch.optim.SGD(model.parameters(), 0.1),
+            worn,
+            accumulate=accumulate,
+            on_cut=lambda *news: said.append(news),
+        )
+    assert said == [(1, 2), (1, 4)] and set(asked[0].sizes[4:]) <= {1, 2}, (
+        "later steps do not try again what did not fit"
+    )
     for p, q in zip(whole.parameters(), cut.parameters()):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("fits, tried", [(1, [16, 8, 4, 2]), (0, [16, 8, 4, 2])])
+@pytest.mark.parametrize(("fits", "tried"), [(1, [16, 8, 4, 2]), (0, [16, 8, 4, 2])])
 def test_fault_23_after_three_halvings_memory_is_exit_9(fits, tried):
     model, batch = toys.model(), toys.batch((1,) * 16)
     asked = [Greedy(model, fits=fits)]
-    with pytest.raises(OutOfResources, match="a batch of 16 videos does not fit, even in 8 parts; lower batch") as caught:
+    with pytest.raises(
+        OutOfResources, match="a batch of 16 videos does not fit, even in 8 parts; lower batch"
+    ) as caught:
         fit(model, asked, [batch], torch.optim.SGD(model.parameters(), 0.1))
-    assert caught.value.code == 9 and asked[0].sizes == tried
+    assert caught.value.code == 9
+    assert asked[0].sizes == tried
     alone = [Greedy(model, fits=0)]
     with pytest.raises(OutOfResources, match="a batch of 2 videos does not fit, alone"):
         fit(model, alone, [toys.batch((1, 1))], torch.optim.SGD(model.parameters(), 0.1))
@@ -228,7 +311,12 @@ def test_fault_23_after_three_halvings_memory_is_exit_9(fits, tried):
 def test_another_error_of_the_loss_is_not_taken_for_a_lack_of_memory():
     model = toys.model()
     with pytest.raises(RuntimeError, match="shapes differ"):
-        fit(model, [Greedy(model, fits=1, error=RuntimeError("shapes differ"), late=False)], DATA, torch.optim.SGD(model.parameters(), 0.1))
+        fit(
+            model,
+            [Greedy(model, fits=1, error=RuntimeError("shapes differ"), late=False)],
+            DATA,
+            torch.optim.SGD(model.parameters(), 0.1),
+        )
 
 
 def test_every_objective_counts_what_it_averages():
@@ -236,26 +324,41 @@ def test_every_objective_counts_what_it_averages():
     model, batch = toys.model().train(), toys.batch()
     batch = replace(batch, label=torch.where(torch.arange(len(batch)) == 2, -1, batch.label))
     for name in ("classify", "classify_frames"):
-        one = plug.build(objectives, {"use": name}, model)
+        one = plug.build_plug(objectives, {"use": name}, model)
         loss = lambda b: one.loss(model, model(b), b, b)  # noqa: B023, E731
         parts = [_rows(batch, slice(0, 2)), _rows(batch, slice(2, 6))]
-        torch.testing.assert_close(sum(loss(p) * one.count(p) for p in parts) / one.count(batch), loss(batch), rtol=1e-4, atol=1e-6)
-    words = plug.build(objectives, {"use": "mask_words", "share": 1.0}, model)
+        torch.testing.assert_close(
+            sum(loss(p) * one.count(p) for p in parts) / one.count(batch),
+            loss(batch),
+            rtol=1e-4,
+            atol=1e-6,
+        )
+    words = plug.build_plug(objectives, {"use": "mask_words", "share": 1.0}, model)
     assert words.count(batch) == int((words.hide(batch).targets["mask_words"] >= 0).sum())
 
 
 def test_trap_18_every_epoch_has_an_order_of_its_own_and_resuming_is_one_integer():
-    assert sorted(order(50, 1, 0)) == list(range(50))
-    assert not (order(50, 1, 0) == order(50, 1, 1)).all() and not (order(50, 1, 0) == order(50, 2, 0)).all()
-    assert (order(50, 1, 3) == order(50, 1, 3)).all()
+    assert sorted(epoch_order(50, 1, 0)) == list(range(50))
+    assert not (epoch_order(50, 1, 0) == epoch_order(50, 1, 1)).all()
+    assert not (epoch_order(50, 1, 0) == epoch_order(50, 2, 0)).all()
+    assert (epoch_order(50, 1, 3) == epoch_order(50, 1, 3)).all()
     rows = torch.arange(100, 123).numpy()
-    every = list(training(rows, 5, 0, 3))
-    assert len(every) == 12 and all(len(set(b)) == 5 and set(b) <= set(rows) for b in every)
+    every = list(training_batches(rows, 5, 0, 3))
+    assert len(every) == 12
+    assert all(len(set(b)) == 5 and set(b) <= set(rows) for b in every)
     for start in range(12):
-        assert [b.tolist() for b in training(rows, 5, 0, 3, start)] == [b.tolist() for b in every[start:]]
+        assert [b.tolist() for b in training_batches(rows, 5, 0, 3, start)] == [
+            b.tolist() for b in every[start:]
+        ]
 
 
 def _rows(batch, cut):
     return replace(
-        batch, ids=batch.ids[cut], text=batch.text[cut], text_mask=batch.text_mask[cut], frames=batch.frames[cut], frame_mask=batch.frame_mask[cut], label=batch.label[cut]
-    )  # fmt: skip
+        batch,
+        ids=batch.ids[cut],
+        text=batch.text[cut],
+        text_mask=batch.text_mask[cut],
+        frames=batch.frames[cut],
+        frame_mask=batch.frame_mask[cut],
+        label=batch.label[cut],
+    )

@@ -1,4 +1,6 @@
-"""Kits: every one of the house opens, and every slip of the pen is an error with the nearest known name."""
+"""Kits: every one of the house opens, and every slip of the pen is an error with the nearest known
+name.
+"""
 
 import re
 from pathlib import Path
@@ -10,17 +12,17 @@ import toys
 from wbdc.cli.kits import describe
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
-from wbdc.core.files import seal
-from wbdc.data.feed import collate
+from wbdc.core.files import seal_folder
+from wbdc.data.loader import collate
 from wbdc.prepare.dataset import open_prepared
-from wbdc.serve.predict import load
-from wbdc.submit.package import _add_kit
+from wbdc.serve.predict import load_member
+from wbdc.submit.pack.package import _add_kit
 from wbdc.train import objectives
-from wbdc.train.assemble import assemble
-from wbdc.train.finish import save
-from wbdc.train.kit import PACKAGED, names, open_kit
+from wbdc.train.export import export_fold
+from wbdc.train.initial_model import build_initial_model
+from wbdc.train.kit import PACKAGED, kit_names, open_kit
+from wbdc.train.run_fold import open_stage
 from wbdc.train.session import parse_folds
-from wbdc.train.stage import open_stage
 
 KITS = sorted(p.stem for p in PACKAGED[0].glob("*.toml"))
 every_kit = pytest.mark.parametrize("name", KITS)
@@ -37,26 +39,35 @@ def here(tmp_path, monkeypatch):
 def test_every_kit_opens_and_can_be_described(name, tiny):
     kit = open_kit(name, tiny=tiny)
     lines = [line for line, _ in describe(kit)]
-    assert kit.tables["about"] in lines[0] and any("(default)" in line for line in lines)
+    assert kit.tables["about"] in lines[0]
+    assert any("(default)" in line for line in lines)
     assert ("architecture" in kit.tables["trunk"]) == tiny
-    assert kit.stage("train").epochs > 0 and kit.stage("pretrain").objective
+    assert kit.stage("train").epochs > 0
+    assert kit.stage("pretrain").objective
 
 
 @every_kit
 def test_every_kit_opens_with_how_to_run_it(name):
     head = (PACKAGED[0] / f"{name}.toml").read_text().splitlines()[:4]
-    assert head[0].startswith("# ") and any(f"wbdc train --kit {name} --fold" in line for line in head)
+    assert head[0].startswith("# ")
+    assert any(f"wbdc train --kit {name} --fold" in line for line in head)
 
 
 @every_kit
 def test_every_tiny_kit_builds_a_model_that_answers(name, ready):
-    made = assemble(open_kit(name, tiny=True), open_prepared(ready), 0)
+    made = build_initial_model(open_kit(name, tiny=True), open_prepared(ready), 0)
     look = made.reading.look
-    text = made.reading.text([{"title": "今天天气", "asr": "好", "ocr": ""}, {"title": "", "asr": "", "ocr": ""}])
+    text = made.reading.text(
+        [{"title": "今天天气", "asr": "好", "ocr": ""}, {"title": "", "asr": "", "ocr": ""}]
+    )
     shown = torch.randint(0, 256, (2, 3, look.size, look.size), dtype=torch.uint8).numpy()
     assert made.model.eval().logits(collate("ab", text, [shown, shown[:0]])).isfinite().all()
-    again = assemble(open_kit(name, tiny=True), open_prepared(ready), 0).model.state_dict()
-    assert all(torch.equal(t, again[n]) for n, t in made.model.state_dict().items()), "random weights are a function of the seed"
+    again = build_initial_model(
+        open_kit(name, tiny=True), open_prepared(ready), 0
+    ).model.state_dict()
+    assert all(torch.equal(t, again[n]) for n, t in made.model.state_dict().items()), (
+        "random weights are a function of the seed"
+    )
 
 
 @every_kit
@@ -64,22 +75,54 @@ def test_a_kit_without_its_weights_says_what_to_put_where(name, ready, tmp_path,
     monkeypatch.setenv("WBDC_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     result = toys.wbdc("train", "--kit", name, "--fold", 0, "--work", ready)
-    assert result.exit_code == 7 and "not on this machine: put" in result.stderr and "--tiny" in result.stderr
+    assert result.exit_code == 7
+    assert "not on this machine: put" in result.stderr
+    assert "--tiny" in result.stderr
 
 
 WRONG = {
     "unknown table": ("[trian]\nepochs = 1", "has no setting 'trian'; did you mean 'train'"),
-    "unknown setting": ("[train]\nepoch = 3", "train has no setting 'epoch'; did you mean 'epochs'"),
-    "unknown plug": ('[fusion]\nuse = "dual_steam"', "no fusion called 'dual_steam'; did you mean 'dual_stream'"),
-    "unknown setting of a plug": ("[fusion]\nlayer = 3", "fusion 'dual_stream' has no setting 'layer'; did you mean 'layers'"),
-    "unknown setting of a tower": ("[vision]\nframe = 3", "vision 'clip' has no setting 'frame'; did you mean 'frames'"),
-    "unknown objective": ('[train]\nobjective = [{ use = "clasify" }]', "no objective called 'clasify'; did you mean 'classify'"),
-    "unknown setting of an objective": ('[pretrain]\nobjective = [{ use = "mask_words", shar = 0.4 }]', "did you mean 'share'"),
-    "unknown trick": ('[train]\ntrick = [{ use = "fmg" }]', "no trick called 'fmg'; did you mean 'fgm'"),
-    "a trick without a name": ("[train]\ntrick = [{ epsilon = 1.0 }]", "trick needs `use = ...`; one of:"),
+    "unknown setting": (
+        "[train]\nepoch = 3",
+        "train has no setting 'epoch'; did you mean 'epochs'",
+    ),
+    "unknown plug": (
+        '[fusion]\nuse = "dual_steam"',
+        "no fusion called 'dual_steam'; did you mean 'dual_stream'",
+    ),
+    "unknown setting of a plug": (
+        "[fusion]\nlayer = 3",
+        "fusion 'dual_stream' has no setting 'layer'; did you mean 'layers'",
+    ),
+    "unknown setting of a tower": (
+        "[vision]\nframe = 3",
+        "vision 'clip' has no setting 'frame'; did you mean 'frames'",
+    ),
+    "unknown objective": (
+        '[train]\nobjective = [{ use = "clasify" }]',
+        "no objective called 'clasify'; did you mean 'classify'",
+    ),
+    "unknown setting of an objective": (
+        '[pretrain]\nobjective = [{ use = "mask_words", shar = 0.4 }]',
+        "did you mean 'share'",
+    ),
+    "unknown trick": (
+        '[train]\ntrick = [{ use = "fmg" }]',
+        "no trick called 'fmg'; did you mean 'fgm'",
+    ),
+    "a trick without a name": (
+        "[train]\ntrick = [{ epsilon = 1.0 }]",
+        "trick needs `use = ...`; one of:",
+    ),
     "unknown competition": ('competition = "wechat2021"', "did you mean 'wechat2022'"),
-    "unknown text field": ("[text]\nfields = { titel = 9 }", "no text field 'titel'; did you mean 'title'"),
-    "unknown setting of serving": ("[serve]\nbach = 3", "serve has no setting 'bach'; did you mean 'batch'"),
+    "unknown text field": (
+        "[text]\nfields = { titel = 9 }",
+        "no text field 'titel'; did you mean 'title'",
+    ),
+    "unknown setting of serving": (
+        "[serve]\nbach = 3",
+        "serve has no setting 'bach'; did you mean 'batch'",
+    ),
     "missing setting": ("", "needs a value for 'epochs'"),
     "budgets larger than the row": ("[text]\nlength = 20", "ask for 28 tokens"),
     "a text for a number": ('[train]\nepochs = "3"', "epochs = '3' is not of the type int"),
@@ -88,31 +131,64 @@ WRONG = {
     "a text for true": ('[vision]\nfrozen = "False"', "frozen = 'False' is not of the type bool"),
     "no batches": ("[train]\nbatch = 0", "train.batch = 0; it counts from 1"),
     "no epochs": ("[train]\nepochs = 0", "train.epochs = 0; it counts from 1"),
-    "a part that is no text": ("[train]\nrate = { fusion.trunk = 1e-5 }", "rate of 'fusion' = .* stands in quotes"),
+    "a part that is no text": (
+        "[train]\nrate = { fusion.trunk = 1e-5 }",
+        "rate of 'fusion' = .* stands in quotes",
+    ),
     "a text for a rate": ('[train]\nrate = { rest = "x" }', "rate of 'rest' = 'x' is not a number"),
-    "a rate that is no number": ("[train]\nrate = { rest = nan }", "rate of 'rest' = nan; a rate is a finite number from 0 up"),
+    "a rate that is no number": (
+        "[train]\nrate = { rest = nan }",
+        "rate of 'rest' = nan; a rate is a finite number from 0 up",
+    ),
     "a rate without end": ("[train]\nrate = { rest = inf }", "rate of 'rest' = inf"),
-    "a negative rate": ("[pretrain]\nrate = { vision = -1e-3 }", "pretrain.rate of 'vision' = -0.001"),
+    "a negative rate": (
+        "[pretrain]\nrate = { vision = -1e-3 }",
+        "pretrain.rate of 'vision' = -0.001",
+    ),
     "a negative decay": ("[train]\ndecay = -0.1", "train.decay = -0.1; it lies from 0"),
     "a warm-up longer than the training": ("[train]\nwarmup = 1.5", "train.warmup = 1.5"),
-    "no gradient": ("[train]\nclip = 0", "train.clip = 0; the longest gradient is a number above 0"),
-    "a setting of a plug that is no number": ('[train]\ntrick = [{ use = "ema", decay = nan }]', "trick 'ema': decay = nan is not a number"),
-    "batches beyond counting": ("[train]\nbatch = 99999999999999999999", "it counts from 1 to 1,000,000,000"),
+    "no gradient": (
+        "[train]\nclip = 0",
+        "train.clip = 0; the longest gradient is a number above 0",
+    ),
+    "a setting of a plug that is no number": (
+        '[train]\ntrick = [{ use = "ema", decay = nan }]',
+        "trick 'ema': decay = nan is not a number",
+    ),
+    "batches beyond counting": (
+        "[train]\nbatch = 99999999999999999999",
+        "it counts from 1 to 1,000,000,000",
+    ),
     "no length of text": ("[text]\nlength = 0", "text.length = 0 is too short"),
     "no words": ("[text]\nvocabulary = { most = 3 }", "text.vocabulary: most = 3"),
-    "more text than positions": ("[text]\nlength = 65", "text.length = 65 exceeds the trunk's 64 positions"),
+    "more text than positions": (
+        "[text]\nlength = 65",
+        "text.length = 65 exceeds the trunk's 64 positions",
+    ),
     "no frames": ("[vision]\nframes = 0", "vision.frames = 0; a video has from 1 to 32 frames"),
     "negative frames": ("[vision]\nframes = -1", "vision.frames = -1"),
     "too many frames": ("[vision]\nframes = 33", "vision.frames = 33"),
-    "heads that do not divide the width": ("[trunk.architecture]\nhidden_size = 7", "trunk.architecture cannot be built: .*multiple"),
-    "a width that is a text": ('[trunk.architecture]\nhidden_size = "wide"', "trunk.architecture cannot be built: "),
-    "an unknown trunk": ('[trunk.architecture]\nmodel_type = "brt"', "trunk.architecture cannot be built: .*brt"),
+    "heads that do not divide the width": (
+        "[trunk.architecture]\nhidden_size = 7",
+        "trunk.architecture cannot be built: .*multiple",
+    ),
+    "a width that is a text": (
+        '[trunk.architecture]\nhidden_size = "wide"',
+        "trunk.architecture cannot be built: ",
+    ),
+    "an unknown trunk": (
+        '[trunk.architecture]\nmodel_type = "brt"',
+        "trunk.architecture cannot be built: .*brt",
+    ),
     "heads of the fusion": ("[fusion]\nheads = 3", "fusion.heads = 3 does not divide"),
     "a tail that is no field": ("[text]\ntail = [3]", "has no text field 3"),
     "nothing to learn": ("[train]\nobjective = []", "train.objective is empty"),
     "a number for a plug": ("[train]\ntrick = [3]", "train.trick takes tables such as .* not 3"),
     "a number for a table": ("serve = 3", "serve = 3 is not a table"),
-    "unknown precision": ('[train]\nprecision = "fp61"', "no precision called 'fp61'; did you mean 'fp16'"),
+    "unknown precision": (
+        '[train]\nprecision = "fp61"',
+        "no precision called 'fp61'; did you mean 'fp16'",
+    ),
     "an extension of an extension": (None, "one level is the limit"),
 }
 
@@ -120,16 +196,26 @@ WRONG = {
 @pytest.mark.parametrize("fault", WRONG)
 def test_trap_04_whatever_is_unknown_unused_or_of_another_type_is_refused(fault, here, ready):
     change, said = WRONG[fault]
-    (here / "parent.toml").write_text(toys.KIT.replace("epochs = 4\n", "") if fault == "missing setting" else toys.KIT)
+    (here / "parent.toml").write_text(
+        toys.KIT.replace("epochs = 4\n", "") if fault == "missing setting" else toys.KIT
+    )
     (here / "child.toml").write_text('extends = "parent"\n' + (change or ""))
     (here / "grandchild.toml").write_text('extends = "child"\n')
     with pytest.raises(UsageFault, match=said):
-        assemble(open_kit("grandchild.toml" if change is None else "child.toml"), open_prepared(ready), 0)
+        build_initial_model(
+            open_kit("grandchild.toml" if change is None else "child.toml"), open_prepared(ready), 0
+        )
 
 
-@pytest.mark.parametrize("change", ["train.rate.rest=nan", "text.length=0", "vision.frames=0", "trunk.architecture.hidden_size=7"])
+@pytest.mark.parametrize(
+    "change",
+    ["train.rate.rest=nan", "text.length=0", "vision.frames=0", "trunk.architecture.hidden_size=7"],
+)
 def test_senseless_numbers_are_refused_by_a_dry_run_and_by_kits(kit, ready, change):
-    for words in (["kits", kit], ["train", "--kit", kit, "--fold", 0, "--work", ready, "--dry-run"]):
+    for words in (
+        ["kits", kit],
+        ["train", "--kit", kit, "--fold", 0, "--work", ready, "--dry-run"],
+    ):
         result = toys.wbdc(*words, "--set", change)
         assert result.exit_code == 2 and len(result.stderr.strip().splitlines()) == 1, result.stderr
 
@@ -137,8 +223,16 @@ def test_senseless_numbers_are_refused_by_a_dry_run_and_by_kits(kit, ready, chan
 TORN = {
     "not UTF-8": ("torn.toml", b'about = "\xff"', "torn.toml is not UTF-8 text: byte 9 is 0xff"),
     "a number of 5,000 digits": ("torn.toml", b"a = " + b"9" * 5000, "torn.toml: .*digits"),
-    "nested": ("torn.toml", b"a = " + b"[" * 60 + b"]" * 60, "torn.toml nests tables more than 20 deep"),
-    "nested beyond the parser": ("torn.toml", b"a = " + b"[" * 9999 + b"]" * 9999, "torn.toml: .*recursion"),
+    "nested": (
+        "torn.toml",
+        b"a = " + b"[" * 60 + b"]" * 60,
+        "torn.toml nests tables more than 20 deep",
+    ),
+    "nested beyond the parser": (
+        "torn.toml",
+        b"a = " + b"[" * 9999 + b"]" * 9999,
+        "torn.toml: .*recursion",
+    ),
     "nested in JSON": ("torn.json", b"[" * 99999 + b"]" * 99999, "torn.json: .*recursion"),
     "a list": ("torn.json", b"[]", "torn.json holds list, not the tables of a kit"),
     "a number to extend": ("torn.toml", b"extends = 5", "extends = 5 is not the name of a kit"),
@@ -151,20 +245,25 @@ def test_a_kit_that_cannot_be_read_is_exit_2_and_one_sentence(fault, here):
     name, content, said = TORN[fault]
     (here / name).write_bytes(content)
     result = toys.wbdc("kits", name)
-    assert result.exit_code == 2 and re.search(said, result.stderr) and len(result.stderr.strip().splitlines()) == 1
+    assert result.exit_code == 2
+    assert re.search(said, result.stderr)
+    assert len(result.stderr.strip().splitlines()) == 1
     assert not isinstance(result.exception, RecursionError)
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "[" * 5000 + "]" * 5000, "[" * 50 + "]" * 50])
 def test_a_senseless_value_of_set_is_exit_2_and_short(kit, value):
     result = toys.wbdc("kits", kit, "--set", f"train.epochs={value}")
-    assert result.exit_code == 2 and len(result.stderr) < 400
+    assert result.exit_code == 2
+    assert len(result.stderr) < 400
 
 
 @pytest.mark.parametrize("fold", ["9" * 5000, "3", "-1", "x", "0,,1", "²"])
 def test_a_fold_that_is_none_is_exit_2_and_short(kit, ready, fold):
     result = toys.wbdc("train", "--kit", kit, "--work", ready, "--fold", fold, "--dry-run")
-    assert result.exit_code == 2 and "the data has folds 0 to 2" in result.stderr and len(result.stderr) < 400
+    assert result.exit_code == 2
+    assert "the data has folds 0 to 2" in result.stderr
+    assert len(result.stderr) < 400
     assert parse_folds("00,2,02,all", 3) == ["0", "2", "all"]
 
 
@@ -173,43 +272,88 @@ def test_text_fields_are_replaced_and_not_merged(here, kit):
     (here / "titles.toml").write_text('extends = "toy"\n[text]\nfields = { title = 20 }')
     assert open_kit("titles.toml").tables["text"]["fields"] == {"title": 20}
     assert open_kit("titles.toml", tiny=True).tables["text"]["fields"] == {"asr": 5}
-    assert open_kit("toy.toml", changes=("text.fields={ocr=3}",)).tables["text"]["fields"] == {"ocr": 3}
-    assert open_kit("toy.toml", changes=("text.fields.ocr=3",)).tables["text"]["fields"] == {"title": 14, "asr": 8, "ocr": 3}
-    assert open_kit("toy.toml", changes=("text.length=40",)).tables["text"]["vocabulary"] == {"least": 2, "most": 400}
+    assert open_kit("toy.toml", changes=("text.fields={ocr=3}",)).tables["text"]["fields"] == {
+        "ocr": 3
+    }
+    assert open_kit("toy.toml", changes=("text.fields.ocr=3",)).tables["text"]["fields"] == {
+        "title": 14,
+        "asr": 8,
+        "ocr": 3,
+    }
+    assert open_kit("toy.toml", changes=("text.length=40",)).tables["text"]["vocabulary"] == {
+        "least": 2,
+        "most": 400,
+    }
 
 
 def test_a_kit_for_other_fields_than_the_data_has_is_exit_2(kit, ready, monkeypatch):
     from wbdc.competitions.wechat2022 import WeChat2022
 
     monkeypatch.setattr(WeChat2022, "fields", ("title", "asr", "ocr", "tags"))
-    words = ["train", "--kit", kit, "--fold", 0, "--work", ready, "--dry-run", "--set", "text.fields={tags = 4}"]
+    words = [
+        "train",
+        "--kit",
+        kit,
+        "--fold",
+        0,
+        "--work",
+        ready,
+        "--dry-run",
+        "--set",
+        "text.fields={tags = 4}",
+    ]
     result = toys.wbdc(*words)
-    assert result.exit_code == 2 and "reads the text field 'tags', which the prepared data of wechat2022 does not have" in result.stderr
+    assert result.exit_code == 2
+    assert (
+        "reads the text field 'tags', which the prepared data of wechat2022 does not have"
+        in result.stderr
+    )
 
 
 def test_a_kit_extends_another_and_changes_only_what_it_names(here, kit):
     (here / "toy.toml").write_text(kit.read_text())
-    (here / "late.toml").write_text('extends = "toy"\n[train]\nepochs = 9\n[fusion]\nuse = "single_stream"')
+    (here / "late.toml").write_text(
+        'extends = "toy"\n[train]\nepochs = 9\n[fusion]\nuse = "single_stream"'
+    )
     parent, child = open_kit("toy.toml"), open_kit("late.toml")
-    assert child.stage("train").epochs == 9 and child.stage("train").batch == parent.stage("train").batch
-    assert child.tables["fusion"] == {"use": "single_stream"}, "settings of another plug are not inherited"
+    assert child.stage("train").epochs == 9
+    assert child.stage("train").batch == parent.stage("train").batch
+    assert child.tables["fusion"] == {"use": "single_stream"}, (
+        "settings of another plug are not inherited"
+    )
     assert child.tables["vision"] == parent.tables["vision"]
 
 
-@pytest.mark.parametrize("change, value", [("train.epochs=7", 7), ("train.clip=0.5", 0.5), ('train.precision="bf16"', "bf16"), ("train.warmup=0", 0)])
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ("train.epochs=7", 7),
+        ("train.clip=0.5", 0.5),
+        ('train.precision="bf16"', "bf16"),
+        ("train.warmup=0", 0),
+    ],
+)
 def test_set_overrides_one_value(kit, change, value):
     table, name = change.split("=")[0].split(".")
     assert open_kit(str(kit), changes=(change,)).tables[table][name] == value
 
 
-@pytest.mark.parametrize("given, is_frozen", [("true", True), ("false", False)])
+@pytest.mark.parametrize(("given", "is_frozen"), [("true", True), ("false", False)])
 def test_trap_14_true_is_true_and_false_is_false(kit, given, is_frozen):
     """`type=bool` of argparse reads "False" as True."""
     frozen = open_kit(str(kit), changes=(f"vision.frozen={given}",)).tables["vision"]["frozen"]
     assert frozen is is_frozen
 
 
-@pytest.mark.parametrize("change, said", [("train.epoch=3", "did you mean 'epochs'"), ("epochs=3", "no setting 'epochs'"), ("train.epochs", "write TABLE.KEY=VALUE"), ("a=b=c", "write TABLE")])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("train.epoch=3", "did you mean 'epochs'"),
+        ("epochs=3", "no setting 'epochs'"),
+        ("train.epochs", "write TABLE.KEY=VALUE"),
+        ("a=b=c", "write TABLE"),
+    ],
+)
 def test_set_refuses_what_is_unknown(kit, change, said):
     with pytest.raises(UsageFault, match=said):
         open_kit(str(kit), changes=(change,))
@@ -223,7 +367,8 @@ def test_kits_are_found_beside_us_first_and_unknown_ones_get_a_hint(here, kit):
     Path("kits").mkdir()
     Path("kits/dual_stream.toml").write_text(kit.read_text())
     Path("kits/mine.toml").write_text(kit.read_text())
-    assert set(names()) == {*KITS, "mine"} and open_kit("dual_stream").tables["about"] == "A toy."
+    assert set(kit_names()) == {*KITS, "mine"}
+    assert open_kit("dual_stream").tables["about"] == "A toy."
     Path("kits/torn.toml").write_text("[train\n")
     with pytest.raises(UsageFault, match="torn.toml: "):
         open_kit("torn")
@@ -243,29 +388,41 @@ class Late(Fusion):
 
 
 def test_a_plug_beside_the_kit_is_found_checked_and_shipped(here, kit, ready):
-    (here / "mine.toml").write_text(kit.read_text().replace('use = "dual_stream"\nheads = 2', 'use = "./late.py"'))
+    (here / "mine.toml").write_text(
+        kit.read_text().replace('use = "dual_stream"\nheads = 2', 'use = "./late.py"')
+    )
     with pytest.raises(UsageFault, match="no fusion at .*late.py; put the file beside the kit"):
         open_kit("mine.toml")
     (here / "late.py").write_text(LATE)
     made = open_kit("mine.toml")
     assert list(made.plugs()) == ["late.py"]
-    assert type(assemble(made, open_prepared(ready), 0).model.fusion).__name__ == "Late"
+    assert type(build_initial_model(made, open_prepared(ready), 0).model.fusion).__name__ == "Late"
     (here / "late.py").write_text(LATE + "class Later(Fusion): pass\n")
     with pytest.raises(UsageFault, match="must define exactly one Fusion, found 2"):
         open_kit("mine.toml")
 
 
 def test_kits_shows_a_plug_beside_a_kit_and_refuses_one_that_cannot_be_loaded(here, kit):
-    (here / "mine.toml").write_text(kit.read_text().replace('use = "dual_stream"\nheads = 2', 'use = "./late.py"'))
+    (here / "mine.toml").write_text(
+        kit.read_text().replace('use = "dual_stream"\nheads = 2', 'use = "./late.py"')
+    )
     (here / "late.py").write_text(LATE)
     shown = toys.wbdc("kits", "./mine.toml")
-    assert shown.exit_code == 0 and "fusion ./late.py: Late fusion." in shown.stdout, shown.exception
+    assert shown.exit_code == 0 and "fusion ./late.py: Late fusion." in shown.stdout, (
+        shown.exception
+    )
     (here / "late.py").write_text(LATE.partition("'''Late fusion.'''")[2])
     assert "fusion ./late.py: The sum of two means." in toys.wbdc("kits", "./mine.toml").stdout
-    for content, said in (("class Late(:\n", "late.py cannot be loaded: line 1: SyntaxError"), ("\nimport nowhere\n", "line 2: ModuleNotFoundError"), ("x = 1 / 0", "line 1: ZeroDivisionError")):
+    for content, said in (
+        ("class Late(:\n", "late.py cannot be loaded: line 1: SyntaxError"),
+        ("\nimport nowhere\n", "line 2: ModuleNotFoundError"),
+        ("x = 1 / 0", "line 1: ZeroDivisionError"),
+    ):
         (here / "late.py").write_text(content)
         result = toys.wbdc("kits", "./mine.toml")
-        assert result.exit_code == 2 and said in result.stderr and len(result.stderr.strip().splitlines()) == 1
+        assert result.exit_code == 2
+        assert said in result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1
 
 
 def test_a_plug_given_by_set_on_a_kit_from_elsewhere_is_found_in_the_current_folder(here, kit):
@@ -278,7 +435,9 @@ def test_a_plug_given_by_set_on_a_kit_from_elsewhere_is_found_in_the_current_fol
     (here / "kits").mkdir()
     (here / "kits" / "mine.toml").write_text(kit.read_text())
     (here / "kits" / "late.py").write_text(LATE)
-    assert [p.resolve() for p in open_kit("kits/mine.toml", changes=(change,)).plugs().values()] == [here / "kits" / "late.py"], "beside the kit first"
+    assert [
+        p.resolve() for p in open_kit("kits/mine.toml", changes=(change,)).plugs().values()
+    ] == [here / "kits" / "late.py"], "beside the kit first"
 
 
 LOSS = """
@@ -298,7 +457,9 @@ def two_losses(here, kit):
     """A kit with two plug files of one name, and one file outside its folder."""
     (here / "x").mkdir()
     text = kit.read_text().replace('objective = [{ use = "classify" }]', TWO_LOSSES)
-    (here / "x" / "mine.toml").write_text(text.replace('use = "dual_stream"\nheads = 2', 'use = "../late.py"'))
+    (here / "x" / "mine.toml").write_text(
+        text.replace('use = "dual_stream"\nheads = 2', 'use = "../late.py"')
+    )
     (here / "late.py").write_text(LATE)
     for folder, size in (("a", 1), ("b", 2)):
         (here / "x" / folder).mkdir()
@@ -307,21 +468,26 @@ def two_losses(here, kit):
 
 
 def sizes(kit):
-    return [plug.find(objectives, t["use"], kit.folder).size for t in kit.stage("train").objective]
+    return [
+        plug.find_plug(objectives, t["use"], kit.folder).size for t in kit.stage("train").objective
+    ]
 
 
 def test_plug_files_of_one_name_are_saved_packed_and_loaded_apart(two_losses, here, ready):
     prepared = open_prepared(ready)
     run = open_stage(here / "work", "train", two_losses, prepared)
     fold = run.fold("all")
-    save(fold, assemble(two_losses, prepared, 0), run, two_losses, two_losses.contest, [])
-    assert type(load(fold).model.fusion).__name__ == "Late"
+    export_fold(
+        fold, build_initial_model(two_losses, prepared, 0), run, two_losses, two_losses.contest, []
+    )
+    assert type(load_member(fold).model.fusion).__name__ == "Late"
 
-    seal(fold, {})
+    seal_folder(fold, {})
     _add_kit(here / "package" / "mine.json", fold)
     for saved in (open_kit(str(fold / "kit.json")), open_kit("package/mine.json")):
         assert sizes(saved) == sizes(two_losses) == [1, 2]
-        assert len(saved.plugs()) == 3 and "late.py" in saved.plugs()
+        assert len(saved.plugs()) == 3
+        assert "late.py" in saved.plugs()
         assert {p.name for p in saved.folder.glob("*.py")} == set(saved.plugs())
     again = open_stage(here / "work", "train", open_kit("package/mine.json"), prepared)
     assert again.name == run.name, "train.sh makes a run of the same name"
@@ -331,9 +497,14 @@ def test_a_plug_file_of_a_name_of_its_own_keeps_it(here, kit):
     for name in ("late.py", "other.py"):
         (here / name).write_text(LATE)
     change = 'fusion={ use = "%s" }'
-    for use, saved in (("./late.py", "./late.py"), ("late.py", "late.py"), (str(here / "other.py"), "./other.py")):
+    for use, saved in (
+        ("./late.py", "./late.py"),
+        ("late.py", "late.py"),
+        (str(here / "other.py"), "./other.py"),
+    ):
         made = open_kit(str(kit), changes=(change % use,))
-        assert made.saved_tables()["fusion"]["use"] == saved and list(made.plugs()) == [Path(saved).name]
+        assert made.saved_tables()["fusion"]["use"] == saved
+        assert list(made.plugs()) == [Path(saved).name]
         assert made.saved_tables() == made.tables | {"fusion": {"use": saved}}
 
 
@@ -344,11 +515,19 @@ def test_the_kit_of_a_run_opens_without_the_kits_folder(trained, here):
 
 
 def test_fields_are_read_in_one_order_by_training_by_serving_and_by_a_saved_kit(trained, kit, here):
-    """JSON with sorted keys would turn title, asr, ocr into asr, ocr, title, and nobody would notice."""
-    from wbdc.serve.predict import load
+    """JSON with sorted keys would turn title, asr, ocr into asr, ocr, title, and nobody would
+    notice.
+    """
+    from wbdc.serve.predict import load_member
 
     fold = Path(trained["folder"]) / "fold-0"
-    (here / "turned.toml").write_text(kit.read_text().replace("title = 14, asr = 8, ocr = 6", "ocr = 6, asr = 8, title = 14"))
+    (here / "turned.toml").write_text(
+        kit.read_text().replace("title = 14, asr = 8, ocr = 6", "ocr = 6, asr = 8, title = 14")
+    )
     for opened in (open_kit(str(kit)), open_kit(str(fold / "kit.json")), open_kit("turned.toml")):
-        assert list(opened.tables["text"]["fields"].items()) == [("title", 14), ("asr", 8), ("ocr", 6)]
-    assert list(load(fold).text.fields.items()) == [("title", 14), ("asr", 8), ("ocr", 6)]
+        assert list(opened.tables["text"]["fields"].items()) == [
+            ("title", 14),
+            ("asr", 8),
+            ("ocr", 6),
+        ]
+    assert list(load_member(fold).text.fields.items()) == [("title", 14), ("asr", 8), ("ocr", 6)]

@@ -1,4 +1,6 @@
-"""Objectives: hide, then ask back; nothing of the caller's is touched, and nothing leaks from one task to another."""
+"""Objectives: hide, then ask back; nothing of the caller's is touched, and nothing leaks from one
+task to another.
+"""
 
 import copy
 import math
@@ -13,14 +15,14 @@ from wbdc.core import plug
 from wbdc.core.batch import Batch
 from wbdc.train import objectives
 from wbdc.train.fit import fit
-from wbdc.train.objectives.match import mismatch
+from wbdc.train.objectives.match import swap_frames
 
-every_objective = pytest.mark.parametrize("use", plug.names(objectives))
+every_objective = pytest.mark.parametrize("use", plug.plug_names(objectives))
 
 
 def build(use: str, model, **settings):
     torch.manual_seed(1)
-    return plug.build(objectives, {"use": use, **settings}, model)
+    return plug.build_plug(objectives, {"use": use, **settings}, model)
 
 
 def words(rows: int = 64, length: int = 60) -> Batch:
@@ -28,7 +30,13 @@ def words(rows: int = 64, length: int = 60) -> Batch:
     torch.manual_seed(0)
     text = torch.randint(0, toys.WORDS, (rows, length))
     mask = torch.arange(length) < torch.randint(4, length, (rows, 1))
-    return Batch(tuple(map(str, range(rows))), text, mask, torch.zeros(rows, 0, 3, 32, 32, dtype=torch.uint8), torch.zeros(rows, 0, dtype=torch.bool))
+    return Batch(
+        tuple(map(str, range(rows))),
+        text,
+        mask,
+        torch.zeros(rows, 0, 3, 32, 32, dtype=torch.uint8),
+        torch.zeros(rows, 0, dtype=torch.bool),
+    )
 
 
 @every_objective
@@ -52,7 +60,8 @@ def test_a_model_that_knows_nothing_scores_the_chance_level(use):
     objective, batch = build(use, model), toys.batch()
     hidden = objective.hide(batch)
     loss = objective.loss(model, model(hidden), hidden, batch)
-    assert loss.shape == () and loss.dtype == torch.float32
+    assert loss.shape == ()
+    assert loss.dtype == torch.float32
     assert abs(loss.item() - objective.chance) < 0.5 * objective.chance
 
 
@@ -64,7 +73,8 @@ def test_trap_09_losses_are_finite_in_half_precision(use, dtype):
     hidden = objective.hide(batch)
     with torch.autocast("cpu", dtype):
         loss = objective.loss(model, model(hidden), hidden, batch)
-    assert loss.dtype == torch.float32 and loss.isfinite()
+    assert loss.dtype == torch.float32
+    assert loss.isfinite()
 
 
 @pytest.mark.parametrize("share", [0.15, 0.4])
@@ -78,13 +88,15 @@ def test_trap_06_the_measured_share_of_masked_words_is_the_setting(share):
         target = seen.targets["mask_words"]
         chosen, may = target != -100, batch.text_mask & ~torch.isin(batch.text, special)
         assert not (chosen & ~may).any(), "special words and padding are never asked for"
-        assert torch.equal(seen.text[~chosen], batch.text[~chosen]) and torch.equal(target[chosen], batch.text[chosen])
+        assert torch.equal(seen.text[~chosen], batch.text[~chosen])
+        assert torch.equal(target[chosen], batch.text[chosen])
         asked, real = asked + chosen.sum(), real + may.sum()
         hidden.append(torch.stack([seen.text[chosen], batch.text[chosen]]))
     assert abs(asked / real - share) < 0.02
     shown, true = torch.cat(hidden, 1)
     masked, kept = (shown == toys.SPECIAL["[MASK]"]).float().mean(), (shown == true).float().mean()
-    assert abs(masked - 0.8) < 0.03 and abs(kept - 0.1) < 0.03  # the rest is another word; chance keeps a few of them too
+    assert abs(masked - 0.8) < 0.03
+    assert abs(kept - 0.1) < 0.03
 
 
 def test_trap_09_nothing_masked_is_a_loss_of_zero_and_no_nan():
@@ -93,7 +105,8 @@ def test_trap_09_nothing_masked_is_a_loss_of_zero_and_no_nan():
     hidden = objective.hide(batch)
     loss = objective.loss(model, model(hidden), hidden, batch)
     loss.backward()
-    assert loss.item() == 0 and all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+    assert loss.item() == 0
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_masked_words_are_guessed_with_a_cross_entropy_over_the_words_asked_for():
@@ -101,9 +114,16 @@ def test_masked_words_are_guessed_with_a_cross_entropy_over_the_words_asked_for(
     objective = build("mask_words", model, share=0.5)
     hidden = objective.hide(batch)
     seen, target = model(hidden), hidden.targets["mask_words"]
-    scores = objective.transform(seen.text.x) @ model.trunk.embeddings.word_embeddings.weight.T + objective.bias
-    longhand = [-scores[b, t].log_softmax(-1)[target[b, t]] for b, t in (target != -100).nonzero().tolist()]
-    torch.testing.assert_close(objective.loss(model, seen, hidden, batch), torch.stack(longhand).mean())
+    scores = (
+        objective.transform(seen.text.x) @ model.trunk.embeddings.word_embeddings.weight.T
+        + objective.bias
+    )
+    longhand = [
+        -scores[b, t].log_softmax(-1)[target[b, t]] for b, t in (target != -100).nonzero().tolist()
+    ]
+    torch.testing.assert_close(
+        objective.loss(model, seen, hidden, batch), torch.stack(longhand).mean()
+    )
 
 
 def test_trap_23_what_is_hidden_does_not_reach_the_guess():
@@ -112,10 +132,17 @@ def test_trap_23_what_is_hidden_does_not_reach_the_guess():
     torch.manual_seed(3)
     hidden = build("mask_words", model, share=0.5).hide(batch)
     covered = hidden.text == toys.SPECIAL["[MASK]"]
-    other = Batch(batch.ids, torch.where(covered, 7, batch.text), batch.text_mask, batch.frames, batch.frame_mask)
+    other = Batch(
+        batch.ids,
+        torch.where(covered, 7, batch.text),
+        batch.text_mask,
+        batch.frames,
+        batch.frame_mask,
+    )
     torch.manual_seed(3)
     again = build("mask_words", model, share=0.5).hide(other)
-    assert covered.any() and torch.equal(again.text[covered], hidden.text[covered])
+    assert covered.any()
+    assert torch.equal(again.text[covered], hidden.text[covered])
     assert torch.equal(model(again).text.x, model(hidden).text.x)
 
 
@@ -126,19 +153,24 @@ SHOWN = (3, 0, 4, 1, 2, 4)
 def test_trap_07_mismatched_frames_travel_with_their_masks_and_labels_follow_what_changed(swapped):
     batch = toys.batch(SHOWN)
     chosen = torch.tensor([i in swapped for i in range(6)])
-    mixed, own = mismatch(batch, chosen)
+    mixed, own = swap_frames(batch, chosen)
     owner = [_owner(mixed, row, batch) for row in range(6)]
-    assert sorted(owner) == list(range(6)), "frames move together with their masks, and none is shown twice"
-    assert torch.equal(mixed.text, batch.text) and torch.equal(mixed.text_mask, batch.text_mask)
+    assert sorted(owner) == list(range(6)), (
+        "frames move together with their masks, and none is shown twice"
+    )
+    assert torch.equal(mixed.text, batch.text)
+    assert torch.equal(mixed.text_mask, batch.text_mask)
     moved = [row for row in range(6) if owner[row] != row]
-    assert moved == (swapped if len(swapped) > 1 else []), "among the swapped nobody keeps their own"
+    assert moved == (swapped if len(swapped) > 1 else []), (
+        "among the swapped nobody keeps their own"
+    )
     assert own.tolist() == [row not in moved for row in range(6)]
 
 
 def test_two_videos_without_frames_have_nothing_to_exchange():
-    _, own = mismatch(toys.batch((0, 0, 2)), torch.tensor([True, True, False]))
+    _, own = swap_frames(toys.batch((0, 0, 2)), torch.tensor([True, True, False]))
     assert own.all()
-    _, own = mismatch(toys.batch((0, 0, 2)), torch.ones(3, dtype=torch.bool))
+    _, own = swap_frames(toys.batch((0, 0, 2)), torch.ones(3, dtype=torch.bool))
     assert own.tolist() == [False, True, False]
 
 
@@ -148,7 +180,7 @@ def test_matching_is_a_binary_cross_entropy_over_its_own_forward():
     torch.manual_seed(4)
     loss = objective.loss(model, None, None, batch)
     torch.manual_seed(4)
-    mixed, own = mismatch(batch, torch.rand(6) < 0.5)
+    mixed, own = swap_frames(batch, torch.rand(6) < 0.5)
     p = objective.judge(model(mixed).pooled).squeeze(1).sigmoid()
     longhand = torch.where(own, -p.log(), -(1 - p).log()).mean()
     torch.testing.assert_close(loss, longhand)
@@ -162,13 +194,20 @@ def test_trap_08_matching_takes_a_forward_of_its_own_and_other_tasks_see_true_pa
     asked = [build("mask_words", model, share=0.5), build("match", model, swap=1.0)]
     fit(model, asked, [batch], torch.optim.SGD(model.parameters(), 0.1))
     shared, apart = seen
-    assert torch.equal(shared.frames, batch.frames) and not torch.equal(shared.text, batch.text)
-    assert torch.equal(apart.text, batch.text) and not torch.equal(apart.frames, batch.frames)
+    assert torch.equal(shared.frames, batch.frames)
+    assert not torch.equal(shared.text, batch.text)
+    assert torch.equal(apart.text, batch.text)
+    assert not torch.equal(apart.frames, batch.frames)
 
 
 def _owner(mixed: Batch, row: int, batch: Batch) -> int:
     """Whose frames, with whose mask, a row shows."""
-    same = [i for i in range(len(batch)) if torch.equal(mixed.frames[row], batch.frames[i]) and torch.equal(mixed.frame_mask[row], batch.frame_mask[i])]
+    same = [
+        i
+        for i in range(len(batch))
+        if torch.equal(mixed.frames[row], batch.frames[i])
+        and torch.equal(mixed.frame_mask[row], batch.frame_mask[i])
+    ]
     assert len(same) == 1
     return same[0]
 
@@ -180,8 +219,11 @@ def test_two_uses_of_mask_words_both_ask_for_the_words_that_were_there(monkeypat
     model, batch, truths = toys.model(), words(rows=32, length=30), []
     batch = replace(batch, text=torch.full_like(batch.text, 7))
     entropy = mask_words.F.cross_entropy
-    record = lambda scores, truth, **settings: truths.append(truth.clone()) or entropy(scores, truth, **settings)  # noqa: E731
+    record = lambda scores, truth, **settings: (
+        truths.append(truth.clone()) or entropy(scores, truth, **settings)
+    )  # noqa: E731
     monkeypatch.setattr(mask_words.F, "cross_entropy", record)
     asked = [build("mask_words", model, share=0.5) for _ in range(2)]
     fit(model, asked, [batch], torch.optim.SGD(model.parameters(), 0.1))
-    assert len(truths) == 2 and all(len(truth) > 50 and (truth == 7).all() for truth in truths)
+    assert len(truths) == 2
+    assert all(len(truth) > 50 and (truth == 7).all() for truth in truths)

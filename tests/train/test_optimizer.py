@@ -10,17 +10,25 @@ from torch import nn
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.train import objectives
-from wbdc.train.optimizer import adamw, cosine, parts, set_rates
+from wbdc.train.optimizer import build_adamw, cosine_schedule, parameter_groups, set_rates
 
 RATES = {"fusion.trunk": 1e-5, "vision": 1e-6, "fusion": 1e-3, "rest": 1e-4}
 
 
 def test_the_longest_prefix_decides_and_every_weight_is_dealt_once():
     model = toys.model()
-    asked = nn.ModuleList([plug.build(objectives, {"use": "match"}, model)])
-    dealt = {part: [name for name, _ in named] for part, named in parts(model, asked, RATES).items()}
-    assert all(name.startswith("fusion.trunk.") for name in dealt["fusion.trunk"]) and all(name.startswith("vision.") for name in dealt["vision"])
-    assert dealt["fusion"] and all(name.startswith("fusion.") and not name.startswith("fusion.trunk.") for name in dealt["fusion"])
+    asked = nn.ModuleList([plug.build_plug(objectives, {"use": "match"}, model)])
+    dealt = {
+        part: [name for name, _ in named]
+        for part, named in parameter_groups(model, asked, RATES).items()
+    }
+    assert all(name.startswith("fusion.trunk.") for name in dealt["fusion.trunk"])
+    assert all(name.startswith("vision.") for name in dealt["vision"])
+    assert dealt["fusion"]
+    assert all(
+        name.startswith("fusion.") and not name.startswith("fusion.trunk.")
+        for name in dealt["fusion"]
+    )
     assert {"head.weight", "no_frame", "objective.0.judge.weight"} <= set(dealt["rest"])
     every = [name for names in dealt.values() for name in names]
     assert len(every) == len(set(every)) == sum(1 for m in (model, asked) for _ in m.parameters())
@@ -28,22 +36,33 @@ def test_the_longest_prefix_decides_and_every_weight_is_dealt_once():
 
 def test_trap_16_frozen_weights_are_dealt_to_nobody():
     model = toys.model(frozen=True)
-    dealt = parts(model, nn.ModuleList(), {"vision": 1e-6, "rest": 1e-4})
-    assert dealt["vision"] == [] and all(p.requires_grad for _, p in dealt["rest"])
-    assert {n for n, _ in dealt["rest"]} == {n for n, p in model.named_parameters() if not n.startswith("vision.")}
+    dealt = parameter_groups(model, nn.ModuleList(), {"vision": 1e-6, "rest": 1e-4})
+    assert dealt["vision"] == []
+    assert all(p.requires_grad for _, p in dealt["rest"])
+    assert {n for n, _ in dealt["rest"]} == {
+        n for n, p in model.named_parameters() if not n.startswith("vision.")
+    }
 
 
-@pytest.mark.parametrize("rates, said", [({"visoin": 1e-6, "rest": 1e-4}, "rate of 'visoin': .* did you mean 'vision'"), ({"vision": 1e-6}, "need a value for 'rest'")])
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ({"visoin": 1e-6, "rest": 1e-4}, "rate of 'visoin': .* did you mean 'vision'"),
+        ({"vision": 1e-6}, "need a value for 'rest'"),
+    ],
+)
 def test_trap_04_a_rate_that_changes_nothing_is_refused(rates, said):
     with pytest.raises(UsageFault, match=said):
-        parts(toys.model(), nn.ModuleList(), rates)
+        parameter_groups(toys.model(), nn.ModuleList(), rates)
 
 
 def test_biases_and_normalisations_do_not_decay_and_rates_are_as_asked():
     model = toys.model()
-    dealt = parts(model, nn.ModuleList(), RATES)
-    optimizer = adamw(dealt, RATES, 0.01)
-    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    dealt = parameter_groups(model, nn.ModuleList(), RATES)
+    optimizer = build_adamw(dealt, RATES, 0.01)
+    decays = {
+        id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]
+    }
     rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert len(decays) == sum(1 for _ in model.parameters())
     for part, named in dealt.items():
@@ -57,17 +76,28 @@ def test_biases_and_normalisations_do_not_decay_and_rates_are_as_asked():
 
 def test_adamw_steps_as_its_formula_says():
     weight = nn.Parameter(torch.tensor([[1.0, -2.0]]))
-    optimizer = adamw({"rest": [("w", weight)]}, {"rest": 0.1}, 0.01)
+    optimizer = build_adamw({"rest": [("w", weight)]}, {"rest": 0.1}, 0.01)
     weight.grad = torch.tensor([[0.5, -0.5]])
     optimizer.step()
-    torch.testing.assert_close(weight.detach(), torch.tensor([[1.0, -2.0]]) * (1 - 0.1 * 0.01) - 0.1 * torch.tensor([[1.0, -1.0]]))
+    torch.testing.assert_close(
+        weight.detach(),
+        torch.tensor([[1.0, -2.0]]) * (1 - 0.1 * 0.01) - 0.1 * torch.tensor([[1.0, -1.0]]),
+    )
 
 
-@pytest.mark.parametrize("steps, warmup", [(100, 0.1), (7, 0.1), (20, 0.0), (1, 0.1), (10, 1.0), (3000, 0.06)])
+@pytest.mark.parametrize(
+    ("steps", "warmup"), [(100, 0.1), (7, 0.1), (20, 0.0), (1, 0.1), (10, 1.0), (3000, 0.06)]
+)
 def test_trap_04_the_schedule_rises_over_its_share_and_ends_with_the_training(steps, warmup):
-    factors = [cosine(step, steps, warmup) for step in range(1, steps + 1)]
+    factors = [cosine_schedule(step, steps, warmup) for step in range(1, steps + 1)]
     rise = max(1, round(steps * warmup))
-    assert factors[0] > 0 and factors[rise - 1] == 1 and max(factors) == 1
-    assert factors[: rise - 1] == sorted(factors[: rise - 1]) and factors[rise - 1 :] == sorted(factors[rise - 1 :], reverse=True)
+    assert factors[0] > 0
+    assert factors[rise - 1] == 1
+    assert max(factors) == 1
+    assert factors[: rise - 1] == sorted(factors[: rise - 1])
+    assert factors[rise - 1 :] == sorted(factors[rise - 1 :], reverse=True)
     if steps > rise:
-        assert math.isclose(factors[-1], 0, abs_tol=1e-9) and math.isclose(cosine((steps + rise) // 2, steps, warmup), 0.5, abs_tol=1.6 / (steps - rise))
+        assert math.isclose(factors[-1], 0, abs_tol=1e-9)
+        assert math.isclose(
+            cosine_schedule((steps + rise) // 2, steps, warmup), 0.5, abs_tol=1.6 / (steps - rise)
+        )

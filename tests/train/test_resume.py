@@ -1,4 +1,6 @@
-"""Killed, stopped, torn: a training goes on from its last state and ends in the same bits, or says why not."""
+"""Killed, stopped, torn: a training goes on from its last state and ends in the same bits, or says
+why not.
+"""
 
 import multiprocessing
 import shutil
@@ -9,39 +11,77 @@ import pytest
 import toys
 from safetensors.torch import load_file, save_file
 
-from wbdc.core.files import publish_json, read_json, sha256
-from wbdc.train import stage, state
+from wbdc.core.files import file_sha256, publish_json, read_json
+from wbdc.train import run_fold, state
 
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["pytest", "wbdc.train.session", "wbdc.cli.train", "wbdc.nets.vision.clip", "transformers.models.bert.modeling_bert", "rich.progress"])
+forks.set_forkserver_preload(
+    [
+        "pytest",
+        "wbdc.train.session",
+        "wbdc.cli.train",
+        "wbdc.nets.vision.clip",
+        "transformers.models.bert.modeling_bert",
+        "rich.progress",
+    ]
+)
 
 CHILD = """
 import os, signal, torch
 torch.set_num_threads(1)
 from wbdc.cli import main
-from wbdc.train import finish, stage, state
+from wbdc.train import export, run_fold, state
 
 def killed(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 if isinstance(when, int):  # before the step of that number
-    cosine = stage.cosine
-    stage.cosine = lambda step, *rest: killed() if step == when else cosine(step, *rest)
+    cosine = run_fold.cosine_schedule
+    run_fold.cosine_schedule = lambda step, *rest: killed() if step == when else cosine(step, *rest)
 elif when:
-    setattr({"state": state, "stage": stage, "finish": finish}[when.split(".")[0]], when.split(".")[1], killed)
+    setattr({"state": state, "stage": run_fold, "finish": export}[when.split(".")[0]], when.split(".")[1], killed)
 main(command)
 """
 
 # the last ones lie between the files that end a fold
-KILLS = [2, 5, "state.publish_json", 9, "stage.append_line", 14, 20, "finish.publish_json", "finish.write_oof", "stage.seal"]
+KILLS = [
+    2,
+    5,
+    "state.publish_json",
+    9,
+    "stage.append_line",
+    14,
+    20,
+    "finish.publish_json",
+    "finish.write_oof",
+    "stage.seal",
+]
 
 
 def command(kit: Path, work: Path) -> list[str]:
-    return [str(word) for word in ("train", "--kit", kit, "--work", work, "--fold", 0, "--threads", 1, "--save-every", 3, "--json")]
+    return [
+        str(word)
+        for word in (
+            "train",
+            "--kit",
+            kit,
+            "--work",
+            work,
+            "--fold",
+            0,
+            "--threads",
+            1,
+            "--save-every",
+            3,
+            "--json",
+        )
+    ]
 
 
 def child(words: list[str], when: int | str | None) -> int:
-    """Run a command in a process of its own, killed at a step or in place of a function; return its exit code."""
+    """Run a command in a process of its own, killed at a step or in place of a function; return its
+    exit code.
+    """
     process = forks.Process(target=exec, args=(CHILD, {"command": words, "when": when}))
     process.start()
     process.join(60)
@@ -54,32 +94,58 @@ def test_a_training_killed_again_and_again_ends_in_the_same_bits(fresh, kit, bit
         assert child(words, when) == -signal.SIGKILL, when
         last = next(fresh.glob("runs/*/fold-0/state.json"), None)
         steps.append(read_json(last)["step"] if last else 0)
-    assert steps == sorted(steps) and steps[0] == 0 and steps[-1] == 18, "every life gets further than the one before"
+    assert steps == sorted(steps) and steps[0] == 0 and steps[-1] == 18, (
+        "every life gets further than the one before"
+    )
     assert steps[2] == steps[1], "weights without their state do not count"
     assert child(words, None) == 0
     folder = next(fresh.glob("runs/*"))
-    assert toys.bits(folder) == bits and not list((folder / "fold-0").glob("*state*")) and not list(folder.rglob(".*.tmp"))
+    assert toys.bits(folder) == bits
+    assert not list((folder / "fold-0").glob("*state*"))
+    assert not list(folder.rglob(".*.tmp"))
 
 
-def stopped(fresh: Path, kit: Path, monkeypatch, times: int = 1, by: signal.Signals = signal.SIGINT) -> Path:
+def stopped(
+    fresh: Path, kit: Path, monkeypatch, times: int = 1, by: signal.Signals = signal.SIGINT
+) -> Path:
     """Train until Ctrl-C, or another signal, during step 5; return the folder of the fold."""
-    cosine = stage.cosine
+    cosine = run_fold.cosine_schedule
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "cosine", lambda step, *rest: [signal.raise_signal(by) for _ in range(times if step == 5 else 0)] and 0 or cosine(step, *rest))
+        patch.setattr(
+            run_fold,
+            "cosine_schedule",
+            lambda step, *rest: (
+                [signal.raise_signal(by) for _ in range(times if step == 5 else 0)]
+                and 0
+                or cosine(step, *rest)
+            ),
+        )
         result = toys.wbdc(*command(kit, fresh))
-    assert result.exit_code == 11 and result.stdout == "" and len(result.stderr.strip().splitlines()) == 1
-    assert ("stopped after step 5 of 20; the same command goes on" if times == 1 else "goes on from what is finished") in result.stderr
+    assert result.exit_code == 11
+    assert result.stdout == ""
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert (
+        "stopped after step 5 of 20; the same command goes on"
+        if times == 1
+        else "goes on from what is finished"
+    ) in result.stderr
     return next(fresh.glob("runs/*/fold-0"))
 
 
-@pytest.mark.parametrize("by, times, kept", [(signal.SIGINT, 1, 5), (signal.SIGTERM, 1, 5), (signal.SIGINT, 2, 3)])
-def test_fault_32_a_signal_stops_at_a_safe_point_and_twice_at_once_and_both_can_go_on(fresh, kit, bits, monkeypatch, by, times, kept):
+@pytest.mark.parametrize(
+    ("by", "times", "kept"), [(signal.SIGINT, 1, 5), (signal.SIGTERM, 1, 5), (signal.SIGINT, 2, 3)]
+)
+def test_fault_32_a_signal_stops_at_a_safe_point_and_twice_at_once_and_both_can_go_on(
+    fresh, kit, bits, monkeypatch, by, times, kept
+):
     before = signal.getsignal(by)
     folder = stopped(fresh, kit, monkeypatch, times, by)
-    assert read_json(folder / "state.json")["step"] == kept and not (folder / "DONE.json").exists()
+    assert read_json(folder / "state.json")["step"] == kept
+    assert not (folder / "DONE.json").exists()
     assert signal.getsignal(by) is before
     result = toys.wbdc(*[word for word in command(kit, fresh) if word != "--json"])
-    assert result.exit_code == 0 and f"goes on after step {kept} of 20" in result.stderr
+    assert result.exit_code == 0
+    assert f"goes on after step {kept} of 20" in result.stderr
     assert toys.bits(folder.parent) == bits
 
 
@@ -96,13 +162,15 @@ def test_a_state_that_is_damaged_or_of_another_recipe_is_refused_by_name(fresh, 
         ({named: None}, f"another recipe; it differs in: {named}"),
     ):
         save_file({name: t for name, t in {**tensors, **change}.items() if t is not None}, path)
-        publish_json(folder / "state.json", {**facts, "sha256": sha256(path)})
+        publish_json(folder / "state.json", {**facts, "sha256": file_sha256(path)})
         _refused(kit, fresh, said)
     (folder / "state-previous.json").unlink()
     for damage in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1]), whole + b"x", b""):
         path.write_bytes(damage)
         publish_json(folder / "state.json", facts)
-        _refused(kit, fresh, f"{path} is damaged: its hash is not the one in state.json; delete {folder}")
+        _refused(
+            kit, fresh, f"{path} is damaged: its hash is not the one in state.json; delete {folder}"
+        )
     path.unlink()
     _refused(kit, fresh, f"{path} is missing; delete {folder}")
 
@@ -112,20 +180,39 @@ def test_a_damaged_state_json_is_exit_4_and_nothing_is_lost(fresh, kit, bits, mo
     path = folder / "state.json"
     (folder / "state-3.safetensors").unlink()
     whole = path.read_bytes()
-    for damage in (b"{}", b"[]", b"", whole[:-5], b"[" * 100_000, b'"\xff"', whole.replace(b'"step"', b'"stop"')):
+    for damage in (
+        b"{}",
+        b"[]",
+        b"",
+        whole[:-5],
+        b"[" * 100_000,
+        b'"\xff"',
+        whole.replace(b'"step"', b'"stop"'),
+    ):
         path.write_bytes(damage)
         _refused(kit, fresh, f"{path} is damaged: ", f"delete {folder} to train this fold anew")
-        assert path.read_bytes() == damage and list(folder.glob("state-*.safetensors"))
+        assert path.read_bytes() == damage
+        assert list(folder.glob("state-*.safetensors"))
 
     path.write_bytes(whole)
     assert toys.wbdc(*command(kit, fresh)).exit_code == 0
     assert toys.bits(folder.parent) == bits
 
 
-@pytest.mark.parametrize("name, damage", [("state-5.safetensors", "flipped"), ("state-5.safetensors", "deleted"), ("state.json", "cut")])
-def test_fault_10_of_two_states_the_earlier_is_used_when_the_last_is_damaged(fresh, kit, bits, monkeypatch, name, damage):
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("state-5.safetensors", "flipped"), ("state-5.safetensors", "deleted"), ("state.json", "cut")],
+)
+def test_fault_10_of_two_states_the_earlier_is_used_when_the_last_is_damaged(
+    fresh, kit, bits, monkeypatch, name, damage
+):
     folder = stopped(fresh, kit, monkeypatch)
-    assert sorted(path.name for path in folder.glob("state*")) == ["state-3.safetensors", "state-5.safetensors", "state-previous.json", "state.json"]
+    assert sorted(path.name for path in folder.glob("state*")) == [
+        "state-3.safetensors",
+        "state-5.safetensors",
+        "state-previous.json",
+        "state.json",
+    ]
     path = folder / name
     whole = bytearray(path.read_bytes())
     whole[len(whole) // 2] ^= 1
@@ -133,41 +220,56 @@ def test_fault_10_of_two_states_the_earlier_is_used_when_the_last_is_damaged(fre
     if damage == "deleted":
         path.unlink()
 
-    with monkeypatch.context() as patch:  # again stopped: the damaged state is not taken for the earlier one
-        patch.setattr(state, "save", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    with (
+        monkeypatch.context() as patch
+    ):  # again stopped: the damaged state is not taken for the earlier one
+        patch.setattr(state, "save_state", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
         result = toys.wbdc(*command(kit, fresh))
     assert result.exit_code == 11, (result.stderr, result.exception)
     warning = result.stderr.splitlines()[0]
-    assert warning.startswith("warning: ") and path.name in warning and warning.endswith("goes on from the state before it, of step 3")
+    assert warning.startswith("warning: ")
+    assert path.name in warning
+    assert warning.endswith("goes on from the state before it, of step 3")
     assert read_json(folder / "state.json")["step"] == 3
 
     assert toys.wbdc(*command(kit, fresh)).exit_code == 0
-    assert toys.bits(folder.parent) == bits and not list(folder.glob("*state*"))
+    assert toys.bits(folder.parent) == bits
+    assert not list(folder.glob("*state*"))
 
 
-def test_two_states_are_kept_and_no_third_is_on_the_disk_while_one_is_written(fresh, kit, monkeypatch):
-    counts, publish = [], state.publish
+def test_two_states_are_kept_and_no_third_is_on_the_disk_while_one_is_written(
+    fresh, kit, monkeypatch
+):
+    counts, publish = [], state.publish_file
 
     def counted(path, write):
-        publish(path, lambda temporary: (write(temporary), counts.append(len(list(path.parent.glob("*state-*.safetensors*"))))))
+        publish(
+            path,
+            lambda temporary: (
+                write(temporary),
+                counts.append(len(list(path.parent.glob("*state-*.safetensors*")))),
+            ),
+        )
 
-    monkeypatch.setattr(state, "publish", counted)
+    monkeypatch.setattr(state, "publish_file", counted)
     assert toys.wbdc(*command(kit, fresh)).exit_code == 0
     assert counts == [1, 2, 2, 2, 2, 2]
 
 
 def test_two_trainings_in_one_folder_are_one_too_many(fresh, kit, monkeypatch):
-    from wbdc.core.files import hold
+    from wbdc.core.files import lock_folder
 
     folder = stopped(fresh, kit, monkeypatch)
-    with hold(folder):
+    with lock_folder(folder):
         result = toys.wbdc(*command(kit, fresh))
-    assert result.exit_code == 8 and "is in use by process" in result.stderr
+    assert result.exit_code == 8
+    assert "is in use by process" in result.stderr
     shutil.rmtree(folder)
 
 
 def _refused(kit: Path, work: Path, *said: str) -> None:
     result = toys.wbdc(*command(kit, work))
-    assert result.exit_code == 4 and result.stdout == ""
+    assert result.exit_code == 4
+    assert result.stdout == ""
     assert all(part in result.stderr for part in said), result.stderr
     assert len(result.stderr.strip().splitlines()) == 1

@@ -1,4 +1,6 @@
-"""One small training through the command line: it learns, it is judged on all it did not see, and its bits are those of its seed."""
+"""One small training through the command line: it learns, it is judged on all it did not see, and
+its bits are those of its seed.
+"""
 
 import json
 import math
@@ -15,12 +17,17 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.files import read_json
 from wbdc.core.integrity import verify_seal
 from wbdc.prepare.dataset import open_prepared
-from wbdc.train import stage
+from wbdc.train import run_fold
 from wbdc.train.kit import open_kit
 
 
 def metrics(said: dict, fold: str = "0") -> list[dict]:
-    return [json.loads(line) for line in (Path(said["folder"]) / f"fold-{fold}" / "metrics.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line)
+        for line in (Path(said["folder"]) / f"fold-{fold}" / "metrics.jsonl")
+        .read_text()
+        .splitlines()
+    ]
 
 
 def train(kit: Path, work: Path, *words: object) -> dict:
@@ -36,25 +43,37 @@ def long(ready, kit):
 def test_losses_go_down(long):
     losses = [m["classify"] for m in metrics(long, "all")]
     chance = long["folds"]["all"]["chance"]["classify"]
-    assert math.isclose(chance, math.log(12)) and losses[0] > 0.8 * chance
-    assert np.mean(losses[-3:]) < 0.75 * np.mean(losses[:3]) and all(map(math.isfinite, losses))
+    assert math.isclose(chance, math.log(12))
+    assert losses[0] > 0.8 * chance
+    assert np.mean(losses[-3:]) < 0.75 * np.mean(losses[:3])
+    assert all(map(math.isfinite, losses))
 
 
 def test_trap_12_a_training_on_all_rows_reports_no_score(long):
     facts = long["folds"]["all"]
-    assert not {"score", "official"} & set(facts) and not (Path(long["folder"]) / "fold-all" / "oof.parquet").exists()
+    assert not {"score", "official"} & set(facts)
+    assert not (Path(long["folder"]) / "fold-all" / "oof.parquet").exists()
 
 
 def test_a_finished_fold_is_whole_and_sealed(trained):
     folder = Path(trained["folder"]) / "fold-0"
     facts = verify_seal(folder)
-    assert set(facts["files"]) == {"model.safetensors", "model.json", "kit.json", "tokenizer.json", "oof.parquet"}
-    assert not list(folder.glob("state*")) and not list(folder.glob(".*.tmp"))
-    assert {"score", "official", "trained", "weights", "chance", "last", "steps"} <= set(trained["folds"]["0"])
+    assert set(facts["files"]) == {
+        "model.safetensors",
+        "model.json",
+        "kit.json",
+        "tokenizer.json",
+        "oof.parquet",
+    }
+    assert not list(folder.glob("state*"))
+    assert not list(folder.glob(".*.tmp"))
+    assert {"score", "official", "trained", "weights", "chance", "last", "steps"} <= set(
+        trained["folds"]["0"]
+    )
 
 
 def test_a_finished_fold_is_not_trained_again(trained, ready, kit, monkeypatch):
-    monkeypatch.setattr(stage, "assemble", None)
+    monkeypatch.setattr(run_fold, "build_initial_model", None)
     assert train(kit, ready, "--fold", 0) == trained
 
 
@@ -68,90 +87,200 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_others(fresh, kit, bits):
     again = train(kit, fresh, "--fold", 0)
     assert toys.bits(Path(again["folder"])) == bits
     other = train(kit, fresh, "--fold", 0, "--seed", 1, "--set", "train.epochs=1")
-    assert other["run"] != again["run"] and toys.bits(Path(other["folder"]))["model.safetensors"] != bits["model.safetensors"]
+    assert other["run"] != again["run"]
+    assert toys.bits(Path(other["folder"]))["model.safetensors"] != bits["model.safetensors"]
 
 
-def test_trap_21_the_score_is_over_all_held_out_rows_whatever_the_batches(fresh, ready, kit, trained):
+def test_trap_21_the_score_is_over_all_held_out_rows_whatever_the_batches(
+    fresh, ready, kit, trained
+):
     """Not a mean of batch means."""
     prepared = open_prepared(ready)
     small = train(kit, fresh, "--fold", 0, "--set", "serve.batch=3")
-    tables = [pl.read_parquet(Path(said["folder"]) / "fold-0" / "oof.parquet") for said in (trained, small)]
+    tables = [
+        pl.read_parquet(Path(said["folder"]) / "fold-0" / "oof.parquet")
+        for said in (trained, small)
+    ]
     held = [i for i, fold in zip(prepared.videos("labeled")["id"], prepared.folds()) if fold == 0]
     for table, said in zip(tables, (trained, small)):
         assert table["id"].to_list() == held, "every held-out video once, in the order of the data"
         answers = [prepared.facts["classes"][i] for i in table["p"].to_numpy().argmax(1)]
-        assert said["folds"]["0"]["score"] == WeChat2022().score(table["label"].to_list(), answers, prepared.facts["classes"])
-    np.testing.assert_allclose(tables[0]["p"].to_numpy(), tables[1]["p"].to_numpy(), rtol=1e-4, atol=1e-6)
+        assert said["folds"]["0"]["score"] == WeChat2022().score(
+            table["label"].to_list(), answers, prepared.facts["classes"]
+        )
+    np.testing.assert_allclose(
+        tables[0]["p"].to_numpy(), tables[1]["p"].to_numpy(), rtol=1e-4, atol=1e-6
+    )
     np.testing.assert_allclose(tables[0]["p"].to_numpy().sum(1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("epochs, accumulate, real", [(3, 2, 7), (2, 3, 3), (2, 1, 10)])
-def test_trap_04_the_horizon_of_the_schedule_is_the_real_number_of_steps(fresh, kit, monkeypatch, epochs, accumulate, real):
-    """22 videos in batches of 4 are 5 batches an epoch; what fills no step at the end of an epoch goes on in the next."""
-    asked, cosine = [], stage.cosine
-    monkeypatch.setattr(stage, "cosine", lambda step, steps, warmup: asked.append((step, steps, cosine(step, steps, warmup))) or asked[-1][-1])
-    said = train(kit, fresh, "--fold", 0, "--set", f"train.epochs={epochs}", "--set", f"train.accumulate={accumulate}", "--set", "train.trick=[]")
-    assert [step for step, _, _ in asked] == list(range(1, real + 1)) and {steps for _, steps, _ in asked} == {real}
-    assert said["folds"]["0"]["steps"] == real and asked[-1][-1] < 1e-9 < asked[0][-1]
+@pytest.mark.parametrize(("epochs", "accumulate", "real"), [(3, 2, 7), (2, 3, 3), (2, 1, 10)])
+def test_trap_04_the_horizon_of_the_schedule_is_the_real_number_of_steps(
+    fresh, kit, monkeypatch, epochs, accumulate, real
+):
+    """22 videos in batches of 4 are 5 batches an epoch; what fills no step at the end of an epoch
+    goes on in the next.
+    """
+    asked, cosine = [], run_fold.cosine_schedule
+    monkeypatch.setattr(
+        run_fold,
+        "cosine_schedule",
+        lambda step, steps, warmup: (
+            asked.append((step, steps, cosine(step, steps, warmup))) or asked[-1][-1]
+        ),
+    )
+    said = train(
+        kit,
+        fresh,
+        "--fold",
+        0,
+        "--set",
+        f"train.epochs={epochs}",
+        "--set",
+        f"train.accumulate={accumulate}",
+        "--set",
+        "train.trick=[]",
+    )
+    assert [step for step, _, _ in asked] == list(range(1, real + 1))
+    assert {steps for _, steps, _ in asked} == {real}
+    assert said["folds"]["0"]["steps"] == real
+    assert asked[-1][-1] < 1e-9 < asked[0][-1]
 
 
 def test_too_few_videos_for_one_step_is_said_before_anything_is_computed(fresh, kit):
-    result = toys.wbdc("train", "--kit", kit, "--work", fresh, "--fold", 0, "--set", "train.accumulate=30", "--threads", 1)
-    assert result.exit_code == 2 and "22 videos make 20 batches of 4, too few for one step of 30" in result.stderr
+    result = toys.wbdc(
+        "train",
+        "--kit",
+        kit,
+        "--work",
+        fresh,
+        "--fold",
+        0,
+        "--set",
+        "train.accumulate=30",
+        "--threads",
+        1,
+    )
+    assert result.exit_code == 2
+    assert "22 videos make 20 batches of 4, too few for one step of 30" in result.stderr
 
 
 @pytest.mark.parametrize("modality", ["text", "frames"])
-def test_a_model_without_a_modality_is_a_run_of_its_own_and_does_not_see_it(fresh, kit, trained, bits, modality, monkeypatch):
+def test_a_model_without_a_modality_is_a_run_of_its_own_and_does_not_see_it(
+    fresh, kit, trained, bits, modality, monkeypatch
+):
     shapes, forward = set(), toys.VideoClassifier.forward
-    monkeypatch.setattr(toys.VideoClassifier, "forward", lambda self, batch: shapes.add((batch.text.shape[1], batch.frames.shape[1])) or forward(self, batch))
+    monkeypatch.setattr(
+        toys.VideoClassifier,
+        "forward",
+        lambda self, batch: (
+            shapes.add((batch.text.shape[1], batch.frames.shape[1])) or forward(self, batch)
+        ),
+    )
     said = train(kit, fresh, "--fold", 0, "--without", modality, "--set", "train.epochs=2")
-    assert said["run"] != trained["run"] and toys.bits(Path(said["folder"]))["oof.parquet"] != bits["oof.parquet"]
-    assert {words if modality == "text" else frames for words, frames in shapes} == {1 if modality == "text" else 0}
+    assert said["run"] != trained["run"]
+    assert toys.bits(Path(said["folder"]))["oof.parquet"] != bits["oof.parquet"]
+    assert {words if modality == "text" else frames for words, frames in shapes} == {
+        1 if modality == "text" else 0
+    }
 
 
 def test_training_starts_from_the_pretraining_of_its_kit(fresh, kit):
     first = toys.told("pretrain", "--kit", kit, "--work", fresh, "--threads", 1)
-    assert set(first["last"]) == set(first["chance"]) == {"mask_words", "match"} and "score" not in first
-    after, anew = train(kit, fresh, "--fold", 0, "--set", "train.epochs=1"), train(kit, fresh, "--fold", 0, "--set", "train.epochs=1", "--from", "none")
-    assert after["run"] != anew["run"] and "start" not in anew["folds"]["0"]["weights"]
+    assert set(first["last"]) == set(first["chance"]) == {"mask_words", "match"}
+    assert "score" not in first
+    after, anew = (
+        train(kit, fresh, "--fold", 0, "--set", "train.epochs=1"),
+        train(kit, fresh, "--fold", 0, "--set", "train.epochs=1", "--from", "none"),
+    )
+    assert after["run"] != anew["run"]
+    assert "start" not in anew["folds"]["0"]["weights"]
     said = after["folds"]["0"]["weights"]["start"]
-    assert first["run"] in said and "takes" in said and "leaves head." in said
+    assert first["run"] in said
+    assert "takes" in said
+    assert "leaves head." in said
     source = load_file(Path(first["folder"]) / "fold-all" / "model.safetensors")
-    model = stage.assemble(open_kit(str(kit)), open_prepared(fresh), 7).model
-    stage.start_from(model, Path(first["folder"]) / "fold-all")
-    assert all(torch.equal(t, source[n]) for n, t in model.state_dict().items() if not n.startswith("head."))
+    model = run_fold.build_initial_model(open_kit(str(kit)), open_prepared(fresh), 7).model
+    run_fold.start_from(model, Path(first["folder"]) / "fold-all")
+    assert all(
+        torch.equal(t, source[n])
+        for n, t in model.state_dict().items()
+        if not n.startswith("head.")
+    )
     assert not torch.equal(model.head.weight, source["head.weight"])
 
 
 def test_a_pretraining_of_another_size_is_refused_by_name(fresh, kit):
-    wide = toys.told("pretrain", "--kit", kit, "--work", fresh, "--threads", 1, "--set", "pretrain.epochs=1", "--set", "trunk.architecture.hidden_size=32")
-    result = toys.wbdc("train", "--kit", kit, "--work", fresh, "--fold", 0, "--threads", 1, "--from", wide["run"])
-    assert result.exit_code == 4 and "tensors of another shape: fusion." in result.stderr
+    wide = toys.told(
+        "pretrain",
+        "--kit",
+        kit,
+        "--work",
+        fresh,
+        "--threads",
+        1,
+        "--set",
+        "pretrain.epochs=1",
+        "--set",
+        "trunk.architecture.hidden_size=32",
+    )
+    result = toys.wbdc(
+        "train", "--kit", kit, "--work", fresh, "--fold", 0, "--threads", 1, "--from", wide["run"]
+    )
+    assert result.exit_code == 4
+    assert "tensors of another shape: fusion." in result.stderr
 
 
 def test_the_test_split_is_never_trained_on(fresh, kit):
-    result = toys.wbdc("pretrain", "--kit", kit, "--work", fresh, "--set", 'pretrain.splits=["labeled", "test"]')
-    assert result.exit_code == 2 and "the test split is never trained on" in result.stderr
+    result = toys.wbdc(
+        "pretrain", "--kit", kit, "--work", fresh, "--set", 'pretrain.splits=["labeled", "test"]'
+    )
+    assert result.exit_code == 2
+    assert "the test split is never trained on" in result.stderr
 
 
 def test_fault_24_a_training_that_diverges_ends_with_exit_10_and_names_videos(fresh, kit):
-    result = toys.wbdc("train", "--kit", kit, "--work", fresh, "--fold", 0, "--threads", 1, "--set", "train.rate.rest=1e30", "--json")
-    assert result.exit_code == 10 and "the loss was not finite 3 times in a row, last for videos" in result.stderr and result.stdout == ""
+    result = toys.wbdc(
+        "train",
+        "--kit",
+        kit,
+        "--work",
+        fresh,
+        "--fold",
+        0,
+        "--threads",
+        1,
+        "--set",
+        "train.rate.rest=1e30",
+        "--json",
+    )
+    assert result.exit_code == 10
+    assert "the loss was not finite 3 times in a row, last for videos" in result.stderr
+    assert result.stdout == ""
     assert not list(fresh.glob("runs/*/fold-0/DONE.json"))
 
 
 def test_a_refused_training_leaves_no_run_behind(fresh, kit):
-    assert toys.wbdc("train", "--kit", kit, "--work", fresh, "--fold", 0, "--set", "text.length=20").exit_code == 2
+    assert (
+        toys.wbdc(
+            "train", "--kit", kit, "--work", fresh, "--fold", 0, "--set", "text.length=20"
+        ).exit_code
+        == 2
+    )
     assert not list(fresh.glob("runs/*/run.json"))
 
 
 def test_a_log_that_cannot_be_written_does_not_end_the_training(fresh, kit, bits):
-    plan = toys.told("train", "--kit", kit, "--work", fresh, "--fold", 0, "--threads", 1, "--dry-run")
+    plan = toys.told(
+        "train", "--kit", kit, "--work", fresh, "--fold", 0, "--threads", 1, "--dry-run"
+    )
     folder = fresh / "runs" / plan["run"] / "fold-0"
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").symlink_to("/dev/full")
     result = toys.wbdc("train", "--kit", kit, "--work", fresh, "--fold", 0, "--threads", 1)
-    assert result.exit_code == 0 and result.stderr.count("metrics.jsonl") == 1, "training goes on, and says so once"
+    assert result.exit_code == 0 and result.stderr.count("metrics.jsonl") == 1, (
+        "training goes on, and says so once"
+    )
     assert toys.bits(folder.parent) == bits
 
 
@@ -174,63 +303,111 @@ class Twin(Objective):
 
 @pytest.fixture
 def twins(fresh, kit, tmp_path):
-    """A kit that pretrains with one plug of its own, used twice, on a file each; returns the kit's path."""
+    """A kit that pretrains with one plug of its own, used twice, on a file each; returns the kit's
+    path.
+    """
     (tmp_path / "twin.py").write_text(TWIN)
     for name in ("a", "b"):
         (tmp_path / name).write_text("1.0")
-    tables = ", ".join(f'{{ use = "./twin.py", path = "{tmp_path / name}" }}' for name in ("a", "b"))
-    text = kit.read_text().replace('{ use = "mask_words", share = 0.15 }, { use = "match" }', tables)
+    tables = ", ".join(
+        f'{{ use = "./twin.py", path = "{tmp_path / name}" }}' for name in ("a", "b")
+    )
+    text = kit.read_text().replace(
+        '{ use = "mask_words", share = 0.15 }, { use = "match" }', tables
+    )
     (tmp_path / "twins.toml").write_text(text)
     return tmp_path / "twins.toml"
 
 
-def test_a_plug_with_a_file_a_part_of_the_model_and_no_chance_level_is_pretrained_twice(fresh, twins):
-    """Its table is printed, the weights of the part are dealt once, and another content of the file is another run."""
-    words = ["pretrain", "--kit", twins, "--work", fresh, "--threads", 1, "--set", "pretrain.epochs=1", "--set", "serve.batch=4"]
+def test_a_plug_with_a_file_a_part_of_the_model_and_no_chance_level_is_pretrained_twice(
+    fresh, twins
+):
+    """Its table is printed, the weights of the part are dealt once, and another content of the file
+    is another run.
+    """
+    words = [
+        "pretrain",
+        "--kit",
+        twins,
+        "--work",
+        fresh,
+        "--threads",
+        1,
+        "--set",
+        "pretrain.epochs=1",
+        "--set",
+        "serve.batch=4",
+    ]
     result = toys.wbdc(*words)
     assert result.exit_code == 0, (result.stderr, result.exception)
-    assert "twin" in result.stdout and "twin#2" in result.stdout and "–" in result.stdout
+    assert "twin" in result.stdout
+    assert "twin#2" in result.stdout
+    assert "–" in result.stdout
     first = toys.told(*words, "--dry-run")
     assert first["folds"] == {"all": "finished"}
     trained = read_json(fresh / "runs" / first["run"] / "fold-all" / "DONE.json")["trained"]["rest"]
-    assert len(trained) == len(set(trained)) and not any(name.startswith("objective.") for name in trained)
+    assert len(trained) == len(set(trained))
+    assert not any(name.startswith("objective.") for name in trained)
     typed = result.stdout.replace("\n", " ").split("`")[1].split()
-    assert typed[:5] == ["wbdc", "train", "--kit", str(twins), "--fold"] and typed.count("--set") == 2
+    assert typed[:5] == ["wbdc", "train", "--kit", str(twins), "--fold"]
+    assert typed.count("--set") == 2
     plan = toys.told(*typed[1:], "--dry-run")
-    assert plan["from"] == first["run"] and "note" not in plan
+    assert plan["from"] == first["run"]
+    assert "note" not in plan
     (twins.parent / "b").write_text("2.0")
     second = toys.told(*words, "--dry-run")
-    assert second["run"] != first["run"] and second["folds"] == {"all": "to train"}
+    assert second["run"] != first["run"]
+    assert second["folds"] == {"all": "to train"}
     assert "differs in: a file that the kit names" in toys.told(*typed[1:], "--dry-run")["note"]
 
 
-def test_a_part_of_the_model_that_an_objective_holds_is_saved_and_restored_once(fresh, twins, tmp_path):
+def test_a_part_of_the_model_that_an_objective_holds_is_saved_and_restored_once(
+    fresh, twins, tmp_path
+):
     from torch import nn
 
     from wbdc.core import plug
     from wbdc.train import objectives, state
-    from wbdc.train.optimizer import adamw, parts
+    from wbdc.train.optimizer import build_adamw, parameter_groups
 
     def learning(seed):
         model = toys.model(seed=seed)
         table = {"use": "./twin.py", "path": str(tmp_path / "a")}
-        asked = nn.ModuleList([plug.build(objectives, table, model, near=tmp_path)])
-        optimizer = adamw(parts(model, asked, {"rest": 1e-3}), {"rest": 1e-3}, 0.0)
-        return state.Learning(model, asked, optimizer, [], torch.amp.GradScaler("cpu", enabled=False))
+        asked = nn.ModuleList([plug.build_plug(objectives, table, model, near=tmp_path)])
+        optimizer = build_adamw(parameter_groups(model, asked, {"rest": 1e-3}), {"rest": 1e-3}, 0.0)
+        return state.TrainingState(
+            model, asked, optimizer, [], torch.amp.GradScaler("cpu", enabled=False)
+        )
 
     before, after = learning(0), learning(1)
-    state.save(tmp_path, 3, before, 2)
-    assert state.restore(tmp_path, after) == (3, 2)
+    state.save_state(tmp_path, 3, before, 2)
+    assert state.restore_state(tmp_path, after) == (3, 2)
     assert after.objectives[0].trunk is after.model.trunk
     for (name, p), q in zip(before.model.state_dict().items(), after.model.state_dict().values()):
         assert torch.equal(p, q), name
 
 
 def test_a_pretraining_that_is_not_taken_is_named_with_the_settings_that_differ(fresh, kit):
-    first = toys.told("pretrain", "--kit", kit, "--work", fresh, "--threads", 1, "--set", "pretrain.epochs=1")
-    result = toys.wbdc("train", "--kit", kit, "--work", fresh, "--threads", 1, "--fold", 0, "--set", "train.epochs=1")
+    first = toys.told(
+        "pretrain", "--kit", kit, "--work", fresh, "--threads", 1, "--set", "pretrain.epochs=1"
+    )
+    result = toys.wbdc(
+        "train",
+        "--kit",
+        kit,
+        "--work",
+        fresh,
+        "--threads",
+        1,
+        "--fold",
+        0,
+        "--set",
+        "train.epochs=1",
+    )
     assert result.exit_code == 0
-    assert f"starts without pretraining: {first['run']} differs in: pretrain.epochs;" in result.stderr
+    assert (
+        f"starts without pretraining: {first['run']} differs in: pretrain.epochs;" in result.stderr
+    )
     assert f"--from {first['run']}" in result.stderr
     words = ["train", "--kit", kit, "--work", fresh, "--fold", 0, "--dry-run"]
     assert "differs in: seed, pretrain.epochs;" in toys.told(*words, "--seed", 3)["note"]
@@ -238,22 +415,52 @@ def test_a_pretraining_that_is_not_taken_is_named_with_the_settings_that_differ(
 
 
 def test_splits_of_training_are_refused(fresh, kit):
-    result = toys.wbdc("train", "--kit", kit, "--work", fresh, "--fold", 0, "--dry-run", "--set", 'train.splits=["labeled"]')
-    assert result.exit_code == 2 and "train.splits is not a setting" in result.stderr
+    result = toys.wbdc(
+        "train",
+        "--kit",
+        kit,
+        "--work",
+        fresh,
+        "--fold",
+        0,
+        "--dry-run",
+        "--set",
+        'train.splits=["labeled"]',
+    )
+    assert result.exit_code == 2
+    assert "train.splits is not a setting" in result.stderr
 
 
 LABELS = 'pretrain.objective=[{ use = "classify" }, { use = "classify_frames" }]'
 
 
 def test_objectives_that_need_labels_pretrain_on_the_labelled_videos(fresh, kit):
-    words = ["pretrain", "--kit", kit, "--work", fresh, "--threads", 1, "--set", "pretrain.epochs=1", "--set", LABELS]
+    words = [
+        "pretrain",
+        "--kit",
+        kit,
+        "--work",
+        fresh,
+        "--threads",
+        1,
+        "--set",
+        "pretrain.epochs=1",
+        "--set",
+        LABELS,
+    ]
     said = toys.told(*words, "--set", 'pretrain.splits=["unlabeled", "labeled"]')
-    assert all(math.isfinite(loss) and loss > 0 for loss in said["last"].values()) and said["skipped"] == 0
+    assert all(math.isfinite(loss) and loss > 0 for loss in said["last"].values())
+    assert said["skipped"] == 0
     result = toys.wbdc(*words, "--set", 'pretrain.splits=["unlabeled"]', "--dry-run")
-    assert result.exit_code == 2 and "objective 'classify' needs labels" in result.stderr and "'labeled'" in result.stderr
+    assert result.exit_code == 2
+    assert "objective 'classify' needs labels" in result.stderr
+    assert "'labeled'" in result.stderr
 
 
-@pytest.mark.parametrize("change, code", [("train.accumulate=30", 2), ("train.rate.rest=1e30", 10), ("train.rate.nobody=1.0", 2)])
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [("train.accumulate=30", 2), ("train.rate.rest=1e30", 10), ("train.rate.nobody=1.0", 2)],
+)
 def test_a_training_that_fails_early_leaves_no_folder(fresh, kit, change, code):
     words = ["train", "--kit", kit, "--work", fresh, "--threads", 1, "--fold", 0, "--set", change]
     assert toys.wbdc(*words).exit_code == code
@@ -263,6 +470,6 @@ def test_a_training_that_fails_early_leaves_no_folder(fresh, kit, change, code):
 def test_a_fold_that_fails_early_leaves_the_other_folds_alone(fresh, kit, monkeypatch):
     words = ["train", "--kit", kit, "--work", fresh, "--threads", 1, "--set", "train.epochs=1"]
     said = toys.told(*words, "--fold", 0)
-    monkeypatch.setattr(stage, "adamw", None)
+    monkeypatch.setattr(run_fold, "build_adamw", None)
     assert toys.wbdc(*words, "--fold", 1).exit_code == 1
     assert {p.name for p in Path(said["folder"]).iterdir()} == {"run.json", "fold-0"}

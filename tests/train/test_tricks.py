@@ -14,15 +14,15 @@ from wbdc.core.errors import UsageFault
 from wbdc.train import objectives, tricks
 from wbdc.train.fit import fit
 from wbdc.train.tricks import Outcome
-from wbdc.train.tricks.drop_modality import drop
-from wbdc.train.tricks.drop_words import hide
-from wbdc.train.tricks.fgm import nudged
+from wbdc.train.tricks.drop_modality import drop_modalities
+from wbdc.train.tricks.drop_words import hide_words
+from wbdc.train.tricks.fgm import perturbed_weights
 
-every_trick = pytest.mark.parametrize("use", plug.names(tricks))
+every_trick = pytest.mark.parametrize("use", plug.plug_names(tricks))
 
 
 def build(use: str, model, **settings):
-    return plug.build(tricks, {"use": use, **settings}, model)
+    return plug.build_plug(tricks, {"use": use, **settings}, model)
 
 
 @every_trick
@@ -31,9 +31,17 @@ def test_every_trick_trains_two_batches_and_leaves_them_alone(use, vision):
     model, data = toys.model(vision=vision), [toys.batch(seed=s) for s in range(2)]
     before, start = copy.deepcopy(data), copy.deepcopy(model.state_dict())
     trick, losses = build(use, model), []
-    asked = [plug.build(objectives, {"use": "classify"}, model)]
-    fit(model, asked, data, torch.optim.SGD(model.parameters(), 0.1), [trick], after_step=lambda step, outcome: losses.append(outcome.loss.item()))
-    assert len(losses) == 2 and all(t.isfinite().all() for t in model.state_dict().values())
+    asked = [plug.build_plug(objectives, {"use": "classify"}, model)]
+    fit(
+        model,
+        asked,
+        data,
+        torch.optim.SGD(model.parameters(), 0.1),
+        [trick],
+        after_step=lambda step, outcome: losses.append(outcome.loss.item()),
+    )
+    assert len(losses) == 2
+    assert all(t.isfinite().all() for t in model.state_dict().values())
     assert not torch.equal(model.head.weight, start["head.weight"])
     for now, then in zip(data, before):
         for f in fields(Batch):
@@ -45,24 +53,31 @@ def test_every_trick_trains_two_batches_and_leaves_them_alone(use, vision):
 def test_a_trick_puts_back_what_it_changes_for_judging_and_takes_back_its_state(use):
     model = toys.model()
     trick = build(use, model)
-    asked = [plug.build(objectives, {"use": "classify"}, model)]
+    asked = [plug.build_plug(objectives, {"use": "classify"}, model)]
     fit(model, asked, [toys.batch()], torch.optim.SGD(model.parameters(), 0.1), [trick])
-    live, state = copy.deepcopy(model.state_dict()), {n: t.clone() for n, t in trick.state().items()}
+    live, state = (
+        copy.deepcopy(model.state_dict()),
+        {n: t.clone() for n, t in trick.state().items()},
+    )
     with pytest.raises(RuntimeError, match="judging failed"), trick.evaluating():
         raise RuntimeError("judging failed")
     assert all(torch.equal(t, live[n]) for n, t in model.state_dict().items())
     other = build(use, toys.model(seed=1))
     other.restore(state)
-    assert all(torch.equal(other.state()[n], t) for n, t in state.items()) and other.state().keys() == state.keys()
+    assert all(torch.equal(other.state()[n], t) for n, t in state.items())
+    assert other.state().keys() == state.keys()
 
 
 # ---- FGM
+
 
 def test_trap_13_an_attack_on_nothing_is_refused():
     for on, frozen in (("no_such_weight", False), ("word_embeddings", True)):
         model = toys.model()
         model.trunk.requires_grad_(not frozen)
-        with pytest.raises(UsageFault, match=f"trick 'fgm': no trainable weight has '{on}' in its name"):
+        with pytest.raises(
+            UsageFault, match=f"trick 'fgm': no trainable weight has '{on}' in its name"
+        ):
             build("fgm", model, on=on)
 
 
@@ -71,7 +86,7 @@ def test_trap_13_the_nudge_has_length_epsilon_along_the_gradient_and_moves_only_
     weight.grad = torch.zeros(6, 3)
     weight.grad[[1, 4]] = torch.randn(2, 3)
     before = weight.detach().clone()
-    with nudged([weight], 0.7):
+    with perturbed_weights([weight], 0.7):
         torch.testing.assert_close(weight.detach(), before + 0.7 * weight.grad / weight.grad.norm())
         assert torch.equal(weight[[0, 2, 3, 5]], before[[0, 2, 3, 5]])
     assert torch.equal(weight, before)
@@ -80,9 +95,13 @@ def test_trap_13_the_nudge_has_length_epsilon_along_the_gradient_and_moves_only_
 @pytest.mark.parametrize("gradient", [None, 0.0, float("nan"), float("inf")])
 def test_trap_13_a_weight_without_a_usable_gradient_stays(gradient):
     weight, other = torch.nn.Parameter(torch.ones(4, 2)), torch.nn.Parameter(torch.ones(3))
-    weight.grad, other.grad = None if gradient is None else torch.full((4, 2), gradient), torch.ones(3)
-    with nudged([weight, other], 1.0):
-        assert torch.equal(weight, torch.ones(4, 2)) and not torch.equal(other, torch.ones(3))
+    weight.grad, other.grad = (
+        None if gradient is None else torch.full((4, 2), gradient),
+        torch.ones(3),
+    )
+    with perturbed_weights([weight, other], 1.0):
+        assert torch.equal(weight, torch.ones(4, 2))
+        assert not torch.equal(other, torch.ones(3))
     assert torch.equal(other, torch.ones(3))
 
 
@@ -108,7 +127,8 @@ def test_trap_13_weights_are_restored_bit_for_bit_also_after_an_exception():
 
 # ---- EMA
 
-@pytest.mark.parametrize("steps, decay", [(1, 0.9), (5, 0.9), (40, 0.5)])
+
+@pytest.mark.parametrize(("steps", "decay"), [(1, 0.9), (5, 0.9), (40, 0.5)])
 def test_the_average_is_the_recurrence_written_by_hand(steps, decay):
     model = torch.nn.Linear(3, 2)
     ema, average = build("ema", model, decay=decay), model.weight.detach().clone()
@@ -123,11 +143,18 @@ def test_the_average_is_the_recurrence_written_by_hand(steps, decay):
 def test_trap_29_the_average_holds_running_statistics_and_swaps_back_bit_for_bit():
     model = toys.model(vision="timm")
     ema = build("ema", model, decay=0.5)
-    asked = [plug.build(objectives, {"use": "classify"}, model)]
-    fit(model, asked, [toys.batch(seed=s) for s in range(3)], torch.optim.SGD(model.parameters(), 0.1), [ema])
+    asked = [plug.build_plug(objectives, {"use": "classify"}, model)]
+    fit(
+        model,
+        asked,
+        [toys.batch(seed=s) for s in range(3)],
+        torch.optim.SGD(model.parameters(), 0.1),
+        [ema],
+    )
     live = copy.deepcopy(model.state_dict())
     statistics = [n for n in live if n.endswith(("running_mean", "running_var"))]
-    assert statistics and set(statistics) <= set(ema.state())
+    assert statistics
+    assert set(statistics) <= set(ema.state())
     with ema.evaluating():
         judged = copy.deepcopy(model.state_dict())
     assert all(torch.equal(t, live[n]) for n, t in model.state_dict().items())
@@ -137,36 +164,53 @@ def test_trap_29_the_average_holds_running_statistics_and_swaps_back_bit_for_bit
 
 # ---- what a model is shown
 
+
 def test_hidden_words_become_masks_and_special_words_stay():
     model, batch = toys.model(), toys.batch()
-    shown = hide(batch, model, torch.ones_like(batch.text, dtype=torch.bool))
+    shown = hide_words(batch, model, torch.ones_like(batch.text, dtype=torch.bool))
     special = torch.isin(batch.text, torch.tensor(sorted(toys.SPECIAL.values())))
-    assert (shown.text[~special] == toys.SPECIAL["[MASK]"]).all() and torch.equal(shown.text[special], batch.text[special])
-    assert torch.equal(hide(batch, model, torch.zeros_like(batch.text, dtype=torch.bool)).text, batch.text)
+    assert (shown.text[~special] == toys.SPECIAL["[MASK]"]).all()
+    assert torch.equal(shown.text[special], batch.text[special])
+    assert torch.equal(
+        hide_words(batch, model, torch.zeros_like(batch.text, dtype=torch.bool)).text, batch.text
+    )
 
 
-@pytest.mark.parametrize("text, frames", [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (1.0, 1.0), (0.7, 0.7)])
+@pytest.mark.parametrize(
+    ("text", "frames"), [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (1.0, 1.0), (0.7, 0.7)]
+)
 def test_no_video_loses_both_modalities_nor_its_only_one(text, frames):
-    model, batch = toys.model(), toys.batch((3, 0, 4, 1, 2, 4))  # the second has no frames, the fifth no words
+    model, batch = (
+        toys.model(),
+        toys.batch((3, 0, 4, 1, 2, 4)),
+    )  # the second has no frames, the fifth no words
     special = torch.tensor(sorted(toys.SPECIAL.values()))
     words = lambda b: (b.text_mask & ~torch.isin(b.text, special)).any(1)  # noqa: E731
     for draw in torch.linspace(0.01, 0.99, 7):
-        dropped = drop(batch, model, draw.expand(6), text, frames)
-        assert (words(dropped) | dropped.frame_mask.any(1)).all() and dropped.text_mask.any(1).all()
+        dropped = drop_modalities(batch, model, draw.expand(6), text, frames)
+        assert (words(dropped) | dropped.frame_mask.any(1)).all()
+        assert dropped.text_mask.any(1).all()
         assert model.logits(dropped).isfinite().all()
         if text + frames <= 1:
-            assert (words(dropped) == (words(batch) & ~((draw < text) & batch.frame_mask.any(1)))).all()
+            assert (
+                words(dropped) == (words(batch) & ~((draw < text) & batch.frame_mask.any(1)))
+            ).all()
 
 
 def test_augmented_frames_stay_pictures_and_padding_stays_empty():
     model, batch = toys.model(), toys.batch()
     torch.manual_seed(0)
     moved = build("augment", model).change(batch)
-    assert moved.frames.dtype == torch.uint8 and not torch.equal(moved.frames[batch.frame_mask], batch.frames[batch.frame_mask])
+    assert moved.frames.dtype == torch.uint8
+    assert not torch.equal(moved.frames[batch.frame_mask], batch.frames[batch.frame_mask])
     assert torch.equal(moved.frames[~batch.frame_mask], batch.frames[~batch.frame_mask])
-    still = build("augment", model, shift=0.0, scale=0.0, turn=0.0, flip=0.0, colour=0.0).change(batch)
+    still = build("augment", model, shift=0.0, scale=0.0, turn=0.0, flip=0.0, colour=0.0).change(
+        batch
+    )
     assert (still.frames.int() - batch.frames.int()).abs().max() <= 1
-    mirrored = build("augment", model, shift=0.0, scale=0.0, turn=0.0, flip=1.0, colour=0.0).change(batch)
+    mirrored = build("augment", model, shift=0.0, scale=0.0, turn=0.0, flip=1.0, colour=0.0).change(
+        batch
+    )
     assert (mirrored.frames.int() - batch.frames.flip(-1).int()).abs().max() <= 1
     with pytest.raises(UsageFault, match="reads ready features"):
         build("augment", toys.model(vision="features"))

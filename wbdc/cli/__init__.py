@@ -7,29 +7,53 @@ from importlib import import_module
 import click
 
 from wbdc import __version__
-from wbdc.core.errors import OutOfResources, Stopped, WbdcError, hint
-from wbdc.core.files import explain
-from wbdc.core.memory_limit import confirm_exit, continue_in_child, end_without_memory, limited_memory
+from wbdc.core.errors import OutOfResources, Stopped, WbdcError, suggest_name
+from wbdc.core.files import explain_os_error
+from wbdc.core.memory_limit import (
+    confirm_exit,
+    continue_in_child,
+    end_without_memory,
+    limited_memory,
+)
 from wbdc.core.out_of_memory import is_memory_short, is_out_of_memory
 from wbdc.core.stop_signals import interruptible
 
-ORDER = ("demo", "prepare", "kits", "pretrain", "train", "compare", "ensemble", "predict", "submit", "verify", "diff", "doctor")
+ORDER = (
+    "demo",
+    "prepare",
+    "kits",
+    "pretrain",
+    "train",
+    "compare",
+    "ensemble",
+    "predict",
+    "submit",
+    "verify",
+    "diff",
+    "doctor",
+)
 STOPPED = "stopped; the same command goes on from what is finished"
 
 
 class Commands(click.Group):
-    """Finds commands by the names of their files, and turns errors into one sentence and an exit code."""
+    """Finds commands by the names of their files, and turns errors into one sentence and an exit
+    code.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         found = {m.name for m in pkgutil.iter_modules(__path__)} - {"console"}
         return [name for name in ORDER if name in found] + sorted(found - set(ORDER))
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        return getattr(import_module(f"wbdc.cli.{name}"), name) if name in self.list_commands(ctx) else None
+        return (
+            getattr(import_module(f"wbdc.cli.{name}"), name)
+            if name in self.list_commands(ctx)
+            else None
+        )
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
         if args and args[0] not in self.list_commands(ctx):
-            ctx.fail(f"no command {args[0]!r}{hint(args[0], self.list_commands(ctx))}")
+            ctx.fail(f"no command {args[0]!r}{suggest_name(args[0], self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
@@ -44,36 +68,49 @@ class Commands(click.Group):
                     confirm_exit()
             except click.exceptions.Exit:
                 raise
-            except (Exception, KeyboardInterrupt) as raised:  # a request to stop may surface as another failure
-                if isinstance(raised, KeyboardInterrupt) or (stopped() and not isinstance(raised, Stopped)):
+            except (
+                Exception,
+                KeyboardInterrupt,
+            ) as raised:  # a request to stop may surface as another failure
+                if isinstance(raised, KeyboardInterrupt) or (
+                    stopped() and not isinstance(raised, Stopped)
+                ):
                     error: WbdcError = Stopped(STOPPED)
                 elif is_out_of_memory(raised):
-                    error = OutOfResources("memory ran out; take smaller batches, or fewer --threads")
+                    error = OutOfResources(
+                        "memory ran out; take smaller batches, or fewer --threads"
+                    )
                 elif is_caused_by_limit(raised):
-                    error = OutOfResources(f"memory ran out under the limit of `ulimit -v` ({type(raised).__name__}); raise the limit")
+                    error = OutOfResources(
+                        f"memory ran out under the limit of `ulimit -v` ({type(raised).__name__}); raise the limit"
+                    )
                 elif isinstance(raised, WbdcError):
                     error = raised
-                elif isinstance(raised, OSError) and (explained := explain(raised)):
+                elif isinstance(raised, OSError) and (explained := explain_os_error(raised)):
                     error = explained
                 else:
                     raise
         if isinstance(error, OutOfResources) and limited_memory():
             end_without_memory(f"{error}\n", error.code)
         try:
-            from wbdc.cli.console import fail
+            from wbdc.cli.console import print_error
 
-            fail(str(error))
+            print_error(str(error))
         except MemoryError:
             end_without_memory(f"{error}\n", error.code)
         ctx.exit(error.code)
 
 
 def is_caused_by_limit(error: BaseException) -> bool:
-    """Tell whether a failure that looks like a bug comes from too little memory: a half imported library, for example."""
+    """Tell whether a failure that looks like a bug comes from too little memory: a half imported
+    library, for example.
+    """
     return limited_memory() and not isinstance(error, (WbdcError, OSError)) and is_memory_short()
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(__version__)
 def main() -> None:
     """From raw data of a short-video competition to a submission that is sure to run.
@@ -85,8 +122,10 @@ def main() -> None:
                                      wbdc ensemble
                                      wbdc submit --check-latency
 
-    Exit codes: 0 done, 2 usage, 3 data invalid, 4 integrity, 5 over the budget, 6 inconclusive, 7 environment lacks something,
-    8 folder in use, 9 resources ran out, 10 diverged, 11 stopped (resumable), 12 result file invalid, 1 a bug.
+    Exit codes: 0 done, 2 usage, 3 data invalid, 4 integrity, 5 over the budget, 6 inconclusive, 7
+    environment lacks something,
+    8 folder in use, 9 resources ran out, 10 diverged, 11 stopped (resumable), 12 result file
+    invalid, 1 a bug.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace") if hasattr(stream, "reconfigure") else None

@@ -7,24 +7,54 @@ import click
 from wbdc.cli import console
 from wbdc.cli.ensemble import print_weights
 
-KITS = ("dual_stream", "cross_attention")  # two kits of two folds are four models, which pass the time check on two cores
-FOLD_COUNT, FOLDS = 3, "0,1"  # two of three folds hold out two thirds of the labelled videos: enough to blend by
+KITS = (
+    "dual_stream",
+    "cross_attention",
+)  # two kits of two folds are four models, which pass the time check on two cores
+FOLD_COUNT, FOLDS = (
+    3,
+    "0,1",
+)  # two of three folds hold out two thirds of the labelled videos: enough to blend by
 TIME_CHECK_SECONDS = 300.0  # at most, for all its runs; an idle machine takes about one minute
 SHORTER = (
     "train.epochs=12",  # half of the tiny recipe: enough to see every part work
-    "serve.precision='fp32'",  # in half precision one changed answer of 160 would be a doubt, and the time check could not pass
+    # in half precision one changed answer of 160 would be a doubt, and the time check could not
+    # pass
+    "serve.precision='fp32'",
 )
 
 
 @click.command()
-@click.option("--into", type=click.Path(path_type=Path), default="demo", show_default=True, help="Folder for all that the demo makes.")
-@click.option("--data-only", type=click.Path(path_type=Path), help="Only make the data, in this folder.")
-@click.option("--videos", type=click.IntRange(40), default=800, show_default=True, help="Videos to make: 55 % labelled, 25 % unlabelled, 20 % test.")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    default="demo",
+    show_default=True,
+    help="Folder for all that the demo makes.",
+)
+@click.option(
+    "--data-only", type=click.Path(path_type=Path), help="Only make the data, in this folder."
+)
+@click.option(
+    "--videos",
+    type=click.IntRange(40),
+    default=800,
+    show_default=True,
+    help="Videos to make: 55 % labelled, 25 % unlabelled, 20 % test.",
+)
 @console.seed
 @console.device
 @console.threads
 @console.as_json
-def demo(into: Path, data_only: Path | None, videos: int, seed: int, device: str, threads: int | None, as_json: bool) -> None:
+def demo(
+    into: Path,
+    data_only: Path | None,
+    videos: int,
+    seed: int,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
     """Run every stage on made-up data: five minutes on two cores.
 
     Everything is tiny and starts from random weights. Stopped and started again, it goes on.
@@ -36,23 +66,35 @@ def demo(into: Path, data_only: Path | None, videos: int, seed: int, device: str
     """
     from wbdc.core.files import check_writable
     from wbdc.core.folders import sweep_work
-    from wbdc.prepare.demo import make
+    from wbdc.prepare.demo.generate import generate_contest
 
     check_writable(data_only or into)
     sweep_work(into)
     with console.progress(as_json) as progress:
-        made = make(data_only or into / "made", videos=videos, seed=seed, progress=lambda done, of: progress("make videos", done, of))
+        made = generate_contest(
+            data_only or into / "made",
+            videos=videos,
+            seed=seed,
+            progress=lambda done, of: progress("make videos", done, of),
+        )
         if data_only is None:
             made = _walk(into, seed, device, threads, progress, as_json)
     if as_json:
-        return console.show(made)
+        return console.print_json(made)
     if data_only:
         counts = f"{made['labeled']:,} labelled, {made['unlabeled']:,} unlabelled, {made['test']:,} test videos"
-        return console.tell(f"{counts} of {made['classes']} classes: {data_only / 'data'}")
+        return console.log(f"{counts} of {made['classes']} classes: {data_only / 'data'}")
     _print(into, made)
 
 
-def _walk(into: Path, seed: int, device: str, threads: int | None, progress: console.Progress, as_json: bool) -> dict:
+def _walk(
+    into: Path,
+    seed: int,
+    device: str,
+    threads: int | None,
+    progress: console.Progress,
+    as_json: bool,
+) -> dict:
     """Run every stage as its command would; return what the table shows."""
     import csv
     import io
@@ -61,48 +103,99 @@ def _walk(into: Path, seed: int, device: str, threads: int | None, progress: con
     from wbdc.competitions import open_competition
     from wbdc.core.device import use_threads
     from wbdc.core.files import read_text
-    from wbdc.ensemble.store import build, choose, open_ensemble
-    from wbdc.prepare.build import prepare
+    from wbdc.ensemble.ensembles import build_ensemble, choose_runs, open_ensemble
+    from wbdc.prepare.build import prepare_data
     from wbdc.serve.entry import serve
-    from wbdc.submit.rehearse import RehearsalOptions
-    from wbdc.submit.submission import SubmitOptions, submit
+    from wbdc.submit.pipeline import SubmitOptions, make_submission
+    from wbdc.submit.timing.rehearse import RehearsalOptions
     from wbdc.train.kit import open_kit
     from wbdc.train.session import open_session
 
-    count, contest, data = use_threads(threads), open_competition("wechat2022"), into / "made" / "data"
-    telling = console.telling(progress, as_json)
-    prepared, _ = prepare(data, into, contest, folds=FOLD_COUNT, seed=seed, threads=count, progress=progress)
+    count, contest, data = (
+        use_threads(threads),
+        open_competition("wechat2022"),
+        into / "made" / "data",
+    )
+    telling = console.console_reporter(progress, as_json)
+    prepared, _ = prepare_data(
+        data, into, contest, folds=FOLD_COUNT, seed=seed, threads=count, progress=progress
+    )
     common = {"seed": seed, "prepared": prepared.hash, "device": device, "threads": count}
-    open_session("pretrain", open_kit("dual_stream", tiny=True, changes=SHORTER), into, **common).train(telling)
+    open_session(
+        "pretrain", open_kit("dual_stream", tiny=True, changes=SHORTER), into, **common
+    ).train(telling)
     runs = []
     for kit in KITS:
-        session = open_session("train", open_kit(kit, tiny=True, changes=SHORTER), into, fold=FOLDS, **common)
+        session = open_session(
+            "train", open_kit(kit, tiny=True, changes=SHORTER), into, fold=FOLDS, **common
+        )
         session.train(telling)
         runs.append(session.run.name)
-    report = build(into, "demo", choose(into, tuple(runs), prepared)[0], seed=seed)
+    report = build_ensemble(into, "demo", choose_runs(into, tuple(runs), prepared)[0], seed=seed)
     home, blend = open_ensemble(into, "demo")
     rehearsal = RehearsalOptions(cap_seconds=TIME_CHECK_SECONDS)
     options = SubmitOptions(rehearsal=rehearsal, device=device, threads=count)
-    made = submit(into / "submissions" / "demo", home, blend, prepared, data, report, options, progress, telling.say)
+    made = make_submission(
+        into / "submissions" / "demo",
+        home,
+        blend,
+        prepared,
+        data,
+        report,
+        options,
+        progress,
+        telling.say,
+    )
     serve(
-        home, blend, contest, data, into / "result.csv", split=None, device=device, precision=None, threads=count, say=telling.say,
-        progress=lambda done, of: progress("answer the test split", done, of), began=time.perf_counter(),
-    )  # fmt: skip
+        home,
+        blend,
+        contest,
+        data,
+        into / "result.csv",
+        split=None,
+        device=device,
+        precision=None,
+        threads=count,
+        say=telling.say,
+        progress=lambda done, of: progress("answer the test split", done, of),
+        began=time.perf_counter(),
+    )
     table = io.StringIO(read_text(into / "made" / "truth" / "test_truth.csv"))
     truth = {row["id"]: row[contest.label_name] for row in csv.DictReader(table)}
     said = contest.read(into / "result.csv", list(truth), prepared.facts["known_classes"])
-    hidden = {"score": contest.score(list(truth.values()), said, prepared.facts["classes"]), "official": contest.score(list(truth.values()), said)}
-    return {"report": report, "hidden": hidden, "submission": made, "prepared": str(prepared.folder), "runs": runs}
+    hidden = {
+        "score": contest.score(list(truth.values()), said, prepared.facts["classes"]),
+        "official": contest.score(list(truth.values()), said),
+    }
+    return {
+        "report": report,
+        "hidden": hidden,
+        "submission": made,
+        "prepared": str(prepared.folder),
+        "runs": runs,
+    }
 
 
 def _print(into: Path, made: dict) -> None:
     report, hidden = made["report"], made["hidden"]
     names = console.components(hidden["score"])
-    scored = {**report["members"], "ensemble": report["ensemble"], "result.csv against the hidden truth": hidden}
-    rows = [(name, *console.scores(facts, names)) for name, facts in scored.items()]
-    console.table(f"Out of fold ({report['rows']:,} videos of folds {', '.join(report['folds'])})", ("", *names, "official"), rows)
+    scored = {
+        **report["members"],
+        "ensemble": report["ensemble"],
+        "result.csv against the hidden truth": hidden,
+    }
+    rows = [(name, *console.score_table(facts, names)) for name, facts in scored.items()]
+    console.print_table(
+        f"Out of fold ({report['rows']:,} videos of folds {', '.join(report['folds'])})",
+        ("", *names, "official"),
+        rows,
+    )
     print_weights(report)
     gain, latency = report["gain"], made["submission"]["latency"]
-    console.tell(f"Ensemble over {report['best']}: {gain['difference']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], {gain['verdict']}.")
-    console.tell(f"Time check: {latency['word']}. {latency['sentence']}", "bold")
-    console.tell(f"Data {into / 'made'}, prepared {made['prepared']}, runs {into / 'runs'}, submission {made['submission']['folder']}, answers {into / 'result.csv'}")
+    console.log(
+        f"Ensemble over {report['best']}: {gain['difference']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], {gain['verdict']}."
+    )
+    console.log(f"Time check: {latency['word']}. {latency['sentence']}", "bold")
+    console.log(
+        f"Data {into / 'made'}, prepared {made['prepared']}, runs {into / 'runs'}, submission {made['submission']['folder']}, answers {into / 'result.csv'}"
+    )

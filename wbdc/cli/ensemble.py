@@ -45,17 +45,50 @@ class EnsembleOptions:
 
 
 @click.command()
-@click.option("--run", "runs", multiple=True, help="A run to take, or a form of it: 'RUN frames=4'. Repeatable; by default every finished run of the prepared data.")
-@click.option("--folds", help="Learn and score on these folds alone, such as 0,1; by default all that the members share.")
+@click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    help="A run to take, or a form of it: 'RUN frames=4'. Repeatable; by default every finished run of the prepared data.",
+)
+@click.option(
+    "--folds",
+    help="Learn and score on these folds alone, such as 0,1; by default all that the members share.",
+)
 @click.option("--name", default="ensemble", show_default=True, help="What to call it.")
-@click.option("--limit", type=console.FiniteRange(min=0, min_open=True), help="Seconds for all videos at the judge's: measure what members cost here, and keep those that fit.")
-@click.option("--qps", type=console.FiniteRange(min=0, min_open=True), help="The limit as videos a second instead.")
-@click.option("--items", type=click.IntRange(1, 10**9), help="Videos of the final run; by default the competition's.")
+@click.option(
+    "--limit",
+    type=console.FiniteRange(min=0, min_open=True),
+    help="Seconds for all videos at the judge's: measure what members cost here, and keep those that fit.",
+)
+@click.option(
+    "--qps",
+    type=console.FiniteRange(min=0, min_open=True),
+    help="The limit as videos a second instead.",
+)
+@click.option(
+    "--items",
+    type=click.IntRange(1, 10**9),
+    help="Videos of the final run; by default the competition's.",
+)
 @click.option("--frames", help="With a limit: also try fewer frames, such as 8,4.")
 @click.option("--length", help="With a limit: also try shorter texts, such as 128,64 tokens.")
-@click.option("--precision", help="Serve in this precision; with a limit: also try these, such as bf16,fp32.")
-@click.option("--priors/--no-priors", default=True, show_default=True, help="Try lifts for rare classes; used when nested cross-validation finds them better.")
-@click.option("--draws", type=click.IntRange(100), default=1000, show_default=True, help="Bootstrap draws for the intervals.")
+@click.option(
+    "--precision", help="Serve in this precision; with a limit: also try these, such as bf16,fp32."
+)
+@click.option(
+    "--priors/--no-priors",
+    default=True,
+    show_default=True,
+    help="Try lifts for rare classes; used when nested cross-validation finds them better.",
+)
+@click.option(
+    "--draws",
+    type=click.IntRange(100),
+    default=1000,
+    show_default=True,
+    help="Bootstrap draws for the intervals.",
+)
 @console.seed
 @console.device
 @console.threads
@@ -75,10 +108,14 @@ def ensemble(
 ) -> None:
     """Learn blend weights on out-of-fold predictions.
 
-    The ensemble's score is its own: each fold is answered with weights learned on the others (nested cross-validation).
-    Of equal weights, those of maximum likelihood, halfway between, and the best member alone, the simplest is taken whose
-    cross-validated log-likelihood is within one standard error of the best. Members below 1 % of the largest weight are dropped.
-    Intervals are 95 % bootstrap over videos; a gain whose interval holds 0 is called within noise. With a limit, members are timed on this
+    The ensemble's score is its own: each fold is answered with weights learned on the others
+    (nested cross-validation).
+    Of equal weights, those of maximum likelihood, halfway between, and the best member alone, the
+    simplest is taken whose
+    cross-validated log-likelihood is within one standard error of the best. Members below 1 % of
+    the largest weight are dropped.
+    Intervals are 95 % bootstrap over videos; a gain whose interval holds 0 is called within noise.
+    With a limit, members are timed on this
     machine, and of all subsets the best that fits is kept.
 
     \b
@@ -87,36 +124,40 @@ def ensemble(
       wbdc ensemble --run dual_stream-1a2b3c4d --run single_stream-5e6f7a8b --name two
       wbdc ensemble --qps 70 --frames 8,4
     """
-    from wbdc.core.files import check_writable, hold_output
+    from wbdc.core.files import check_writable, lock_output
     from wbdc.core.folders import check_name
-    from wbdc.ensemble.store import check_ensemble_folder, choose
+    from wbdc.ensemble.ensembles import check_ensemble_folder, choose_runs
     from wbdc.prepare.dataset import open_prepared
 
     check_name(name, "--name")
     options = EnsembleOptions(**settings)
     ready = open_prepared(work, prepared)
-    chosen, left = choose(work, runs, ready)
+    chosen, left = choose_runs(work, runs, ready)
     for sentence in left:
-        console.say(sentence)
+        console.log_message(sentence)
     if dry_run:
         names = [form.name for form in chosen]
-        return console.show({"members": names}) if as_json else console.tell(f"Would blend {', '.join(names)}.")
+        return (
+            console.print_json({"members": names})
+            if as_json
+            else console.log(f"Would blend {', '.join(names)}.")
+        )
     folder = work / "ensembles" / name
     check_writable(folder)
     check_ensemble_folder(folder)
     build = _build_within if options.has_limit else _build
-    with hold_output(folder), console.progress(as_json) as progress:
+    with lock_output(folder), console.progress(as_json) as progress:
         report = build(work, name, chosen, Path(ready.facts["data"]), options, progress)
-    console.show(report) if as_json else print_report(report, name, ready.contest.components)
+    console.print_json(report) if as_json else print_report(report, name, ready.contest.components)
 
 
 def _build(
     work: Path, name: str, chosen: list, data: Path, options: EnsembleOptions, progress: object
 ) -> dict:
     """Blend all members; return the report."""
-    from wbdc.ensemble.store import build
+    from wbdc.ensemble.ensembles import build_ensemble
 
-    return build(
+    return build_ensemble(
         work,
         name,
         chosen,
@@ -133,10 +174,10 @@ def _build_within(
     work: Path, name: str, chosen: list, data: Path, options: EnsembleOptions, progress: object
 ) -> dict:
     """Blend the members that answer best within the limit; return the report."""
-    from wbdc.ensemble.within import build_within
+    from wbdc.ensemble.budget.budget_search import build_ensemble_within
 
-    items = options.items or console.items(chosen[0].run.contest)
-    return build_within(
+    items = options.items or console.final_run_items(chosen[0].run.contest)
+    return build_ensemble_within(
         work,
         name,
         chosen,
@@ -149,7 +190,7 @@ def _build_within(
         priors=options.priors,
         draws=options.draws,
         seed=options.seed,
-        say=console.say,
+        say=console.log_message,
         progress=progress,
     )
 
@@ -159,7 +200,7 @@ def _predictions(
 ) -> list | None:
     """Predict out of fold as the members will serve; None where that is how their runs did."""
     from wbdc.core.device import find_precision
-    from wbdc.ensemble.forms import said
+    from wbdc.ensemble.variants import out_of_fold_predictions
 
     precision = options.precision
     if not precision and not any(form.serve for form in chosen):
@@ -170,18 +211,21 @@ def _predictions(
     machine = own
     if precision:
         machine = own._replace(precision=find_precision(precision, own.device))
-    return [said(form, data, contest, machine, progress, own=machine == own) for form in chosen]
+    return [
+        out_of_fold_predictions(form, data, contest, machine, progress, own=machine == own)
+        for form in chosen
+    ]
 
 
 def _machine(chosen: list, options: EnsembleOptions) -> object:
     """Return this machine, in the precision that the kits serve in."""
     from wbdc.core.device import find_device, find_precision, use_threads
-    from wbdc.ensemble.forms import Machine
-    from wbdc.ensemble.store import run_blend
+    from wbdc.ensemble.ensembles import run_blend
+    from wbdc.ensemble.variants import ServingHardware
 
     device, run = find_device(options.device), chosen[0].run
     precision = run_blend(run.folder.parents[1], run)["precision"]
-    return Machine(device, find_precision(precision, device), use_threads(options.threads))
+    return ServingHardware(device, find_precision(precision, device), use_threads(options.threads))
 
 
 def _machines(chosen: list, options: EnsembleOptions) -> list:
@@ -212,41 +256,83 @@ def _counts(listed: str | None, option: str) -> list[int]:
 
 def print_report(report: dict, name: str, order: Sequence[str] = ()) -> None:
     """Print an ensemble's members, its own score and its gain. order: of the score's components."""
-    names, dropped = console.components(report["ensemble"]["score"], order=order), [one["name"] for one in report["dropped"]]
-    rows = [(member, "dropped" if member in dropped else report["weights"][member], *_numbers(facts, names)) for member, facts in report["members"].items()]
+    names, dropped = (
+        console.components(report["ensemble"]["score"], order=order),
+        [one["name"] for one in report["dropped"]],
+    )
+    rows = [
+        (
+            member,
+            "dropped" if member in dropped else report["weights"][member],
+            *_numbers(facts, names),
+        )
+        for member, facts in report["members"].items()
+    ]
     rows.append((name, "", *_numbers(report["ensemble"], names)))
     columns = ("out of fold", "weight", *names, "95 % interval", "official")
-    console.table(f"{report['rows']:,} videos of folds {', '.join(report['folds'])}", columns, rows)
+    console.print_table(
+        f"{report['rows']:,} videos of folds {', '.join(report['folds'])}", columns, rows
+    )
     print_weights(report)
     if "budget" in report:
         _print_budget(report["budget"])
     priors, gain = report["priors"], report["gain"]
     if "gain" in priors:
         more, word = priors["gain"], "used" if priors["used"] else "not used"
-        console.tell(f"Lifts for rare classes: {more['difference']:+.4f} [{more['low']:+.4f}, {more['high']:+.4f}], {more['verdict']}, so {word}.")
+        console.log(
+            f"Lifts for rare classes: {more['difference']:+.4f} [{more['low']:+.4f}, {more['high']:+.4f}], {more['verdict']}, so {word}."
+        )
     else:
-        console.tell(f"No lifts for rare classes: {priors['why']}.")
-    console.tell(f"Over {report['best']}: {gain['difference']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], {gain['verdict']}.")
+        console.log(f"No lifts for rare classes: {priors['why']}.")
+    console.log(
+        f"Over {report['best']}: {gain['difference']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], {gain['verdict']}."
+    )
 
 
 def print_weights(report: dict) -> None:
     """Print how the weights were chosen, and which members were dropped."""
-    trials = ", ".join(f"{method} {mean:.3f}" for method, mean in report["weighting"]["trials"].items())
+    trials = ", ".join(
+        f"{method} {mean:.3f}" for method, mean in report["weighting"]["trials"].items()
+    )
     if trials:
-        console.tell(f"Weights: {report['weighting']['method']}. Log-likelihood of a held-out video: {trials}.")
+        console.log(
+            f"Weights: {report['weighting']['method']}. Log-likelihood of a held-out video: {trials}."
+        )
     for one in report["dropped"]:
-        console.tell(f"Dropped {one['name']}: {one['why']} ({one['weight']:.2g}).")
+        console.log(f"Dropped {one['name']}: {one['why']} ({one['weight']:.2g}).")
 
 
 def _print_budget(budget: dict) -> None:
     """Print the frontier, and what was left out."""
-    rows = [(" + ".join(c["members"]), c["precision"], c["seconds"], c["score"], "kept" if c == budget["chosen"] else "") for c in budget["frontier"]]
-    console.table(f"{budget['items']:,} videos within {budget['limit']:,.0f} s, with a margin of {budget['margin']:.0%}", ("members", "precision", "seconds", "score", ""), rows)
-    left = [(d["name"], d["seconds"], f"{d['gain']['difference']:+.4f} [{d['gain']['low']:+.4f}, {d['gain']['high']:+.4f}]") for d in budget["dropped"]]
+    rows = [
+        (
+            " + ".join(c["members"]),
+            c["precision"],
+            c["seconds"],
+            c["score"],
+            "kept" if c == budget["chosen"] else "",
+        )
+        for c in budget["frontier"]
+    ]
+    console.print_table(
+        f"{budget['items']:,} videos within {budget['limit']:,.0f} s, with a margin of {budget['margin']:.0%}",
+        ("members", "precision", "seconds", "score", ""),
+        rows,
+    )
+    left = [
+        (
+            d["name"],
+            d["seconds"],
+            f"{d['gain']['difference']:+.4f} [{d['gain']['low']:+.4f}, {d['gain']['high']:+.4f}]",
+        )
+        for d in budget["dropped"]
+    ]
     if left:
-        console.table("Left out: what it would have added", ("member", "seconds", "score"), left)
+        console.print_table(
+            "Left out: what it would have added", ("member", "seconds", "score"), left
+        )
 
 
 def _numbers(facts: dict, names: list[str]) -> tuple:
-    (low, high), (*parts, official) = facts["interval"], console.scores(facts, names)
+    (low, high), (*parts, official) = facts["interval"], console.score_table(facts, names)
     return *parts, f"{low:.4f} – {high:.4f}", official

@@ -28,21 +28,27 @@ def kits(name: str | None, tiny: bool, changes: tuple[str, ...], as_json: bool) 
       wbdc kits
       wbdc kits dual_stream --tiny
     """
-    from wbdc.train.kit import names, open_kit
+    from wbdc.train.kit import kit_names, open_kit
 
     if name is None:
-        listed = {n: open_kit(n).tables.get("about", "") for n in names()}
-        return console.show(listed) if as_json else console.table("Kits", ("kit", "about"), list(listed.items()))
+        listed = {n: open_kit(n).tables.get("about", "") for n in kit_names()}
+        return (
+            console.print_json(listed)
+            if as_json
+            else console.print_table("Kits", ("kit", "about"), list(listed.items()))
+        )
     kit = open_kit(name, tiny=tiny, changes=changes)
     if as_json:
-        return console.show(kit.tables)
+        return console.print_json(kit.tables)
     for line, style in describe(kit):
-        console.tell(line, style)
+        console.log(line, style)
 
 
 def describe(kit: "Kit") -> Iterator[tuple[str, str]]:
-    """Yield the lines that show a resolved kit, each with a style: its tables, and what every plug does and may be told."""
-    from wbdc.train.recipe import HOMES, TABLES
+    """Yield the lines that show a resolved kit, each with a style: its tables, and what every plug
+    does and may be told.
+    """
+    from wbdc.train.kit_schema import PLUG_FOLDERS, TABLES
 
     yield f"{kit.name}: {kit.tables.get('about', '')}", "bold"
     for key in ("competition", *TABLES):
@@ -54,7 +60,11 @@ def describe(kit: "Kit") -> Iterator[tuple[str, str]]:
         for name, value in table.items():
             if name not in ("use", "objective", "trick"):
                 yield f"  {name} = {json.dumps(value, ensure_ascii=False)}", ""
-        chosen = [(HOMES[key], table)] if "use" in table else [(HOMES[k], t) for k in ("objective", "trick") for t in table.get(k) or []]
+        chosen = (
+            [(PLUG_FOLDERS[key], table)]
+            if "use" in table
+            else [(PLUG_FOLDERS[k], t) for k in ("objective", "trick") for t in table.get(k) or []]
+        )
         for home, one in chosen:
             yield from _describe(home, one, kit.folder)
 
@@ -62,9 +72,12 @@ def describe(kit: "Kit") -> Iterator[tuple[str, str]]:
 def _describe(home: ModuleType, table: dict, folder: Path) -> Iterator[tuple[str, str]]:
     from wbdc.core import plug
 
-    found = plug.find(home, table["use"], folder)
+    found = plug.find_plug(home, table["use"], folder)
     said = inspect.getdoc(inspect.getmodule(found)) or inspect.getdoc(found) or "no description"
-    yield f"  {plug.kind(home)} {table['use']}: {said.splitlines()[0]}", "green"
-    for name, parameter in plug.settings(found).items():
+    yield f"  {plug.plug_kind(home)} {table['use']}: {said.splitlines()[0]}", "green"
+    for name, parameter in plug.plug_settings(found).items():
         value = table.get(name, None if parameter.default is parameter.empty else parameter.default)
-        yield f"    {name} = {json.dumps(value, ensure_ascii=False)}{'' if name in table else '  (default)'}", "" if name in table else "dim"
+        yield (
+            f"    {name} = {json.dumps(value, ensure_ascii=False)}{'' if name in table else '  (default)'}",
+            "" if name in table else "dim",
+        )

@@ -11,8 +11,18 @@ from wbdc.cli import console
 @click.option("--split", default="test", show_default=True, help="Split of the data to answer.")
 @click.option("--ensemble", default="ensemble", show_default=True, help="Ensemble to answer with.")
 @click.option("--run", "run", help="Answer with one run (the mean of its folds) instead.")
-@click.option("--data", type=click.Path(path_type=Path), help="Raw data folder; by default the one that was prepared.")
-@click.option("--out", type=click.Path(path_type=Path), default="result.csv", show_default=True, help="Result file.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Raw data folder; by default the one that was prepared.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="result.csv",
+    show_default=True,
+    help="Result file.",
+)
 @click.option("--precision", help="auto, fp32, bf16 or fp16; by default what the kit serves with.")
 @console.device
 @console.threads
@@ -20,9 +30,17 @@ from wbdc.cli import console
 @console.work
 @console.as_json
 def predict(
-    split: str, ensemble: str, run: str | None, data: Path | None, out: Path, precision: str | None,
-    device: str, threads: int | None, work: Path, as_json: bool,
-) -> None:  # fmt: skip
+    split: str,
+    ensemble: str,
+    run: str | None,
+    data: Path | None,
+    out: Path,
+    precision: str | None,
+    device: str,
+    threads: int | None,
+    work: Path,
+    as_json: bool,
+) -> None:
     """Answer a split from its raw archives, as a submission does.
 
     \b
@@ -32,11 +50,11 @@ def predict(
     import contextlib
     import time
 
-    from wbdc.core.files import check_input, check_output, hold_output
-    from wbdc.ensemble.store import open_contest, open_ensemble, run_blend
+    from wbdc.core.files import check_input, check_output, lock_output
+    from wbdc.ensemble.ensembles import open_contest, open_ensemble, run_blend
     from wbdc.prepare.dataset import open_prepared
     from wbdc.serve.entry import serve
-    from wbdc.serve.ranks import here
+    from wbdc.serve.ranks import rank_and_size
     from wbdc.train.runs import open_run
 
     check_output(out)
@@ -50,15 +68,27 @@ def predict(
         contest = open_contest(work, ensemble)
     data = data or Path(open_prepared(work, blend["data"]).facts["data"])
     check_input(data)
-    held = hold_output(out) if here()[0] == 0 else contextlib.nullcontext()
-    say = (lambda sentence: None) if as_json else console.say
+    held = lock_output(out) if rank_and_size()[0] == 0 else contextlib.nullcontext()
+    say = (lambda sentence: None) if as_json else console.log_message
     with held, console.progress(as_json) as progress:
         _, timings = serve(
-            home, blend, contest, data, out, split=split, device=device, precision=precision, threads=threads, say=say,
-            progress=lambda done, of: progress("predict", done, of), began=time.perf_counter(),
-        )  # fmt: skip
+            home,
+            blend,
+            contest,
+            data,
+            out,
+            split=split,
+            device=device,
+            precision=precision,
+            threads=threads,
+            say=say,
+            progress=lambda done, of: progress("predict", done, of),
+            began=time.perf_counter(),
+        )
     if not timings:
-        return  # one of several ranks; the first one tells
+        return None  # one of several ranks; the first one tells
     if as_json:
-        return console.show({"result": str(out), **timings})
-    console.tell(f"{timings['videos']:,} videos answered in {timings['marks']['written']:.1f} s: {out}")
+        return console.print_json({"result": str(out), **timings})
+    console.log(
+        f"{timings['videos']:,} videos answered in {timings['marks']['written']:.1f} s: {out}"
+    )

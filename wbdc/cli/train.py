@@ -10,14 +10,38 @@ from wbdc.cli import console
 
 @click.command()
 @console.kit_options
-@click.option("--fold", required=True, help="0, or 0,2, or each (all of them in turn), or all (every row, nothing held out).")
-@click.option("--without", type=click.Choice(["text", "frames"]), help="Ablation: take a modality away, in training and judging.")
-@click.option("--from", "source", default="auto", show_default=True, help="Pretrained run to start from: its name, auto (this kit's, where there is one), or none.")
+@click.option(
+    "--fold",
+    required=True,
+    help="0, or 0,2, or each (all of them in turn), or all (every row, nothing held out).",
+)
+@click.option(
+    "--without",
+    type=click.Choice(["text", "frames"]),
+    help="Ablation: take a modality away, in training and judging.",
+)
+@click.option(
+    "--from",
+    "source",
+    default="auto",
+    show_default=True,
+    help="Pretrained run to start from: its name, auto (this kit's, where there is one), or none.",
+)
 @console.training_options
-def train(kit: str, tiny: bool, changes: tuple[str, ...], work: Path, dry_run: bool, as_json: bool, weights: str | None, **asked: object) -> None:
+def train(
+    kit: str,
+    tiny: bool,
+    changes: tuple[str, ...],
+    work: Path,
+    dry_run: bool,
+    as_json: bool,
+    weights: str | None,
+    **asked: object,
+) -> None:
     """Fine-tune a kit and judge it on what it did not see.
 
-    Killed at any moment and started again, it goes on and ends with the same bits. Ctrl-C stops at a safe point (exit 11).
+    Killed at any moment and started again, it goes on and ends with the same bits. Ctrl-C stops at
+    a safe point (exit 11).
 
     \b
     Example:
@@ -32,9 +56,11 @@ def train(kit: str, tiny: bool, changes: tuple[str, ...], work: Path, dry_run: b
     if dry_run:
         return console.show_plan(session, as_json)
     with console.progress(as_json) as progress:
-        found = session.train(console.telling(progress, as_json))
+        found = session.train(console.console_reporter(progress, as_json))
     if as_json:
-        return console.show({"run": session.run.name, "folder": str(session.run.folder), "folds": found})
+        return console.print_json(
+            {"run": session.run.name, "folder": str(session.run.folder), "folds": found}
+        )
     print_folds(session.run.name, session.run.folder, found, session.kit.contest.components)
 
 
@@ -43,8 +69,8 @@ def print_folds(name: str, folder: Path, found: dict[str, dict], order: Sequence
     held = (facts["score"] for facts in found.values() if "score" in facts)
     names = console.components(*held, order=order)
     rows = [
-        (f"fold {fold}", *console.scores(facts, names), f"{facts['seconds']:.0f} s")
+        (f"fold {fold}", *console.score_table(facts, names), f"{facts['seconds']:.0f} s")
         for fold, facts in found.items()
     ]
-    console.table(name, ("", *names, "official", "time"), rows)
-    console.tell(f"Lies in {folder}")
+    console.print_table(name, ("", *names, "official", "time"), rows)
+    console.log(f"Lies in {folder}")

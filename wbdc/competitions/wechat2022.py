@@ -1,4 +1,6 @@
-"""WeChat Big Data Challenge 2022: multimodal short-video classification, preliminary and final round."""
+"""WeChat Big Data Challenge 2022: multimodal short-video classification, preliminary and final
+round.
+"""
 
 import csv
 import io
@@ -12,18 +14,29 @@ from itertools import count, cycle
 from pathlib import Path
 
 from wbdc.competitions import CLIPS, Competition, Limits, Source, Stored, Target, Video
+from wbdc.competitions.formats.json_stream import Digits, clean_text, read_records
 from wbdc.core.errors import DataInvalid, ResultInvalid
-from wbdc.core.files import open_regular, publish, publish_bytes, read_bytes, read_text, sha256
+from wbdc.core.files import (
+    file_sha256,
+    open_regular,
+    publish_bytes,
+    publish_file,
+    read_bytes,
+    read_text,
+)
 from wbdc.core.findings import Findings
-from wbdc.core.records import Digits, records, text
-from wbdc.core.scores import f1
+from wbdc.core.scores import f1_scores
 
-COUNTS = Path(__file__).with_name("wechat2022_counts.json")  # rows per class of the labelled split; its keys are the official classes
+COUNTS = Path(__file__).with_name(
+    "wechat2022_counts.json"
+)  # rows per class of the labelled split; its keys are the official classes
 FIRST_REPEATED_ID = 9 * 10**19  # 20 digits, as the contest's own ids
 
 
 class WeChat2022(Competition):
-    """200 leaf classes (4 characters) under 23 top classes (their first two). Score: mean of four F1."""
+    """200 leaf classes (4 characters) under 23 top classes (their first two). Score: mean of four
+    F1.
+    """
 
     fields = ("title", "asr", "ocr")
     labelled = "labeled"
@@ -32,37 +45,76 @@ class WeChat2022(Competition):
     label_name = "category_id"
     components = ("lv1_micro", "lv1_macro", "lv2_micro", "lv2_macro")
     # 70 videos/s over the wall time of inference.sh, decoding included; 2 V100 of 32 GB
-    limits = Limits(items=25_000, seconds=25_000 / 70, memory=80 * 2**30, gpu_memory=32 * 2**30, tolerance=0.003)
-    # what the leaderboard's image and the audit's image hold; the audit trains the models itself, from public weights
-    audit = ("README.md", "requirements.txt", "requirements.lock", "Dockerfile", "init.sh", "train.sh", "source", "report.json", "weights.json", "sbom.json")
+    limits = Limits(
+        items=25_000, seconds=25_000 / 70, memory=80 * 2**30, gpu_memory=32 * 2**30, tolerance=0.003
+    )
+    # what the leaderboard's image and the audit's image hold; the audit trains the models itself,
+    # from public weights
+    audit = (
+        "README.md",
+        "requirements.txt",
+        "requirements.lock",
+        "Dockerfile",
+        "init.sh",
+        "train.sh",
+        "source",
+        "report.json",
+        "weights.json",
+        "sbom.json",
+    )
     targets = {
         "leaderboard": Target(),
-        "audit": Target(audit, trains=True, renamed={"source": "src"}, pretrained="opensource_models"),
+        "audit": Target(
+            audit, trains=True, renamed={"source": "src"}, pretrained="opensource_models"
+        ),
         "zip": Target(zipped=True),
-    }  # fmt: skip
+    }
     judge = {"data": "/opt/ml/input", "result": "/opt/ml/output/result.csv"}
 
     def frames(self, root: Path) -> str:
-        for folder, holds in (("zip_frames", "jpeg"), ("videos", "jpeg"), ("zip_feats", "features")):
+        for folder, holds in (
+            ("zip_frames", "jpeg"),
+            ("videos", "jpeg"),
+            ("zip_feats", "features"),
+        ):
             if (root / folder).is_dir():
                 return holds
-        raise DataInvalid(f"{root} holds neither zip_frames/ (final round) nor zip_feats/ (preliminary) nor videos/; give the folder that holds annotations/")
+        raise DataInvalid(
+            f"{root} holds neither zip_frames/ (final round) nor zip_feats/ (preliminary) nor videos/; give the folder that holds annotations/"
+        )
 
     def splits(self, root: Path) -> list[str]:
         found = sorted(p.stem for p in (root / "annotations").glob("[!.]*.json"))
         if not found:
-            raise DataInvalid(f"{root / 'annotations'} holds no .json file; give the folder that holds annotations/ and zip_frames/, videos/ or zip_feats/")
+            raise DataInvalid(
+                f"{root / 'annotations'} holds no .json file; give the folder that holds annotations/ and zip_frames/, videos/ or zip_feats/"
+            )
         return found
 
-    def videos(self, root: Path, split: str, findings: Findings, progress: Callable[[int, int], None] = lambda done, of: None) -> Iterator[Video]:
-        for item in records(root / "annotations" / f"{split}.json", findings, progress):
-            yield Video(item["id"], self.read_fields(item, findings), _label(item, findings) if split == self.labelled else _unread(item.get("category_id")), self.source(root, split, item["id"]))
+    def videos(
+        self,
+        root: Path,
+        split: str,
+        findings: Findings,
+        progress: Callable[[int, int], None] = lambda done, of: None,
+    ) -> Iterator[Video]:
+        for item in read_records(root / "annotations" / f"{split}.json", findings, progress):
+            yield Video(
+                item["id"],
+                self.read_fields(item, findings),
+                _label(item, findings)
+                if split == self.labelled
+                else _unread(item.get("category_id")),
+                self.source(root, split, item["id"]),
+            )
 
     def annotations_hash(self, root: Path, split: str) -> str:
-        return sha256(root / "annotations" / f"{split}.json")
+        return file_sha256(root / "annotations" / f"{split}.json")
 
     def read_fields(self, item: dict, findings: Findings) -> dict[str, str]:
-        return {f: text(item, f, findings) for f in ("title", "asr")} | {"ocr": _ocr(item, findings)}
+        return {f: clean_text(item, f, findings) for f in ("title", "asr")} | {
+            "ocr": _ocr(item, findings)
+        }
 
     def source(self, root: Path, split: str, name: str) -> Source:
         """Build a path. name: an id that `records` found safe."""
@@ -70,31 +122,55 @@ class WeChat2022(Competition):
             return Source(root / "zip_feats" / f"{split}.zip", f"{name}.npy")
         if _filmed(root, split):
             folder = root / "videos" / split
-            return Source(folder / _named(folder, folder.stat().st_mtime_ns if folder.is_dir() else 0).get(name, f"{name}.mp4"))
+            return Source(
+                folder
+                / _named(folder, folder.stat().st_mtime_ns if folder.is_dir() else 0).get(
+                    name, f"{name}.mp4"
+                )
+            )
         return Source(root / "zip_frames" / split / name[-3:] / f"{name}.zip")
 
     def stored(self, root: Path, split: str) -> Iterator[Stored]:
-        yield from _clips(root / "videos" / split) if _filmed(root, split) else _archives(root / "zip_frames" / split)
+        yield from (
+            _clips(root / "videos" / split)
+            if _filmed(root, split)
+            else _archives(root / "zip_frames" / split)
+        )
 
     def repeat(self, root: Path, into: Path, split: str, items: int) -> None:
-        rows = list(records(root / "annotations" / f"{split}.json", Findings()))
+        rows = list(read_records(root / "annotations" / f"{split}.json", Findings()))
         if not rows:
-            raise DataInvalid(f"{root} holds no video of the split {split}; there is nothing to repeat")
+            raise DataInvalid(
+                f"{root} holds no video of the split {split}; there is nothing to repeat"
+            )
         taken = {row["id"] for row in rows}
-        names = (name for name in map("{:020d}".format, count(FIRST_REPEATED_ID)) if name not in taken)
+        names = (
+            name for name in map("{:020d}".format, count(FIRST_REPEATED_ID)) if name not in taken
+        )
         new = [(row["id"], row | {"id": next(names)}) for row, _ in zip(cycle(rows), range(items))]
         lines = ",\n".join(json.dumps(row) for _, row in new)
         publish_bytes(into / "annotations" / f"{split}.json", f"[\n{lines}\n]\n".encode())
-        if table := next((p for p in (root / "taxonomy.csv", root.parent / "taxonomy.csv") if p.is_file()), None):
+        if table := next(
+            (p for p in (root / "taxonomy.csv", root.parent / "taxonomy.csv") if p.is_file()), None
+        ):
             publish_bytes(into / "taxonomy.csv", read_bytes(table))
         if self.frames(root) == "features":
-            publish(into / "zip_feats" / f"{split}.zip", lambda temporary: _repeat_members(self.source(root, split, "").path, temporary, new))
+            publish_file(
+                into / "zip_feats" / f"{split}.zip",
+                lambda temporary: _repeat_members(
+                    self.source(root, split, "").path, temporary, new
+                ),
+            )
             return
         filmed = _filmed(root, split)
         (into / "videos" / split if filmed else into / "zip_frames" / split).mkdir(parents=True)
         for old, row in new:
             path = self.source(root, split, old).path
-            own = into / "videos" / split / f"{row['id']}{path.suffix}" if filmed else self.source(into, split, row["id"]).path
+            own = (
+                into / "videos" / split / f"{row['id']}{path.suffix}"
+                if filmed
+                else self.source(into, split, row["id"]).path
+            )
             if path.is_file():
                 _link(path, own)
 
@@ -104,29 +180,43 @@ class WeChat2022(Competition):
                 return _taxonomy(path)
         return sorted(json.loads(read_text(COUNTS)))
 
-    def score(self, truth: Sequence[str], said: Sequence[str], classes: Sequence[str] | None = None) -> dict[str, float]:
+    def score(
+        self, truth: Sequence[str], said: Sequence[str], classes: Sequence[str] | None = None
+    ) -> dict[str, float]:
         """Return lv1_micro, lv1_macro, lv2_micro, lv2_macro and mean.
 
-        With classes None, macro is taken over the labels that occur in truth or answers, as the organisers' script does.
+        With classes None, macro is taken over the labels that occur in truth or answers, as the
+        organisers' script does.
         """
-        pairs = Counter(zip(truth, said, strict=True))  # 100,000 rows are a few thousand pairs, and an interval scores a thousand times
+        pairs = Counter(
+            zip(truth, said, strict=True)
+        )  # 100,000 rows are a few thousand pairs, and an interval scores a thousand times
         parts = {}
         for level, width in (("lv1", 2), ("lv2", 4)):
             t, s = [x[:width] for x, _ in pairs], [x[:width] for _, x in pairs]
             labels = sorted({c[:width] for c in classes} if classes is not None else {*t, *s})
-            parts[f"{level}_micro"], parts[f"{level}_macro"] = f1(t, s, labels, list(pairs.values()))
+            parts[f"{level}_micro"], parts[f"{level}_macro"] = f1_scores(
+                t, s, labels, list(pairs.values())
+            )
         return {**parts, "mean": sum(parts.values()) / 4}
 
     def write(self, ids: Sequence[str], labels: Sequence[str], path: Path) -> None:
         """Publish `id,category_id` lines: no header, no BOM, LF."""
-        publish_bytes(path, "".join(f"{i},{c}\n" for i, c in zip(ids, labels, strict=True)).encode("ascii"))
+        publish_bytes(
+            path, "".join(f"{i},{c}\n" for i, c in zip(ids, labels, strict=True)).encode("ascii")
+        )
 
     def read(self, path: Path, ids: Sequence[str], classes: Sequence[str]) -> list[str]:
-        """Read a result file strictly: the official script counts rows only, so a duplicate beside a missing id passes there."""
+        """Read a result file strictly: the official script counts rows only, so a duplicate beside
+        a missing id passes there.
+        """
         if not path.is_file():
             raise ResultInvalid(f"{path} was not written")
         data = read_bytes(path)
-        for bad, why in ((b"\xef\xbb\xbf", "begins with a byte order mark"), (b"\r", "has CR line ends")):
+        for bad, why in (
+            (b"\xef\xbb\xbf", "begins with a byte order mark"),
+            (b"\r", "has CR line ends"),
+        ):
             if bad in data:
                 raise ResultInvalid(f"{path} {why}; write plain UTF-8 with LF")
         if data and not data.endswith(b"\n"):
@@ -134,11 +224,16 @@ class WeChat2022(Competition):
         rows = [line.split(",") for line in data.decode("utf-8", "replace").split("\n")[:-1]]
         for number, row in enumerate(rows, 1):
             if len(row) != 2:
-                raise ResultInvalid(f"{path} line {number} is not `id,category_id`: {','.join(row)[:60]!r}")
+                raise ResultInvalid(
+                    f"{path} line {number} is not `id,category_id`: {','.join(row)[:60]!r}"
+                )
         said, known, wanted = dict(rows), set(classes), set(ids)
         repeated = [i for i, n in Counter(r[0] for r in rows).items() if n > 1]
         for faults, why in (
-            ([r[0] for r in rows if r[0] not in wanted], "names ids that are not in the test split (a header?)"),
+            (
+                [r[0] for r in rows if r[0] not in wanted],
+                "names ids that are not in the test split (a header?)",
+            ),
             (repeated, "names ids twice"),
             ([i for i in ids if i not in said], "misses ids"),
             ([f"{i} → {c}" for i, c in rows if c not in known], "names unknown classes"),
@@ -149,7 +244,9 @@ class WeChat2022(Competition):
 
 
 def _link(path: Path, own: Path) -> None:
-    """Give a file a second name; a symbolic link where that would cross file systems or is not allowed."""
+    """Give a file a second name; a symbolic link where that would cross file systems or is not
+    allowed.
+    """
     own.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(path, own)
@@ -158,8 +255,14 @@ def _link(path: Path, own: Path) -> None:
 
 
 def _repeat_members(path: Path, copy: Path, rows: Sequence[tuple[str, dict]]) -> None:
-    """Write an archive of features again, under other ids. rows: (id there, annotation with the new id)."""
-    with open_regular(path) as file, zipfile.ZipFile(file) as archive, zipfile.ZipFile(copy, "w", allowZip64=True) as written:
+    """Write an archive of features again, under other ids. rows: (id there, annotation with the new
+    id).
+    """
+    with (
+        open_regular(path) as file,
+        zipfile.ZipFile(file) as archive,
+        zipfile.ZipFile(copy, "w", allowZip64=True) as written,
+    ):
         held = set(archive.namelist())
         for old, row in rows:
             if f"{old}.npy" in held:
@@ -174,7 +277,9 @@ def _taxonomy(path: Path) -> list[str]:
     except OSError as error:
         raise DataInvalid(f"{path} cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, UnicodeDecodeError, csv.Error) as error:
-        raise DataInvalid(f"{path} is no UTF-8 table with a column category_id ({error}); correct it or take it away") from error
+        raise DataInvalid(
+            f"{path} is no UTF-8 table with a column category_id ({error}); correct it or take it away"
+        ) from error
 
 
 def _label(item: dict, findings: Findings) -> str | None:
@@ -196,7 +301,9 @@ def _filmed(root: Path, split: str) -> bool:
 
 @lru_cache(maxsize=8)
 def _named(folder: Path, state: int) -> dict[str, str]:
-    """Look up the video files of a folder by id, listed once for all its videos, and anew when its `state` changes. Of two with one id the first counts."""
+    """Look up the video files of a folder by id, listed once for all its videos, and anew when its
+    `state` changes. Of two with one id the first counts.
+    """
     return {clip.id: clip.place for clip in reversed(list(_clips(folder)))}
 
 
@@ -214,21 +321,28 @@ def _archives(folder: Path) -> Iterator[Stored]:
         for entry in sorted(os.scandir(bucket), key=lambda e: e.name) if bucket.is_dir() else ():
             if entry.name.endswith(".zip") and entry.is_file():
                 name = entry.name.removesuffix(".zip")
-                yield Stored(name if name[-3:] == bucket.name else "", f"{bucket.name}/{entry.name}", entry.stat().st_size, entry.stat().st_mtime_ns)
+                yield Stored(
+                    name if name[-3:] == bucket.name else "",
+                    f"{bucket.name}/{entry.name}",
+                    entry.stat().st_size,
+                    entry.stat().st_mtime_ns,
+                )
 
 
 def _ocr(item: dict, findings: Findings) -> str:
-    """Join the on-screen texts in the order given, which is that of time; a text equal to the one before it once."""
+    """Join the on-screen texts in the order given, which is that of time; a text equal to the one
+    before it once.
+    """
     entries = item.get("ocr")
     if isinstance(entries, str):
         findings.add("text.type", f"{item['id']}: ocr is a string")
-        return text(item, "ocr", findings)
+        return clean_text(item, "ocr", findings)
     if not isinstance(entries, list):
         findings.add("text.missing" if entries is None else "text.type", f"{item['id']}: ocr")
         return ""
     parts: list[str] = []
     for entry in entries:
-        said = text(entry, "text", findings, item["id"]) if isinstance(entry, dict) else ""
+        said = clean_text(entry, "text", findings, item["id"]) if isinstance(entry, dict) else ""
         if not isinstance(entry, dict):
             findings.add("text.type", f"{item['id']}: an ocr entry is no object")
         if said and said not in parts[-1:]:

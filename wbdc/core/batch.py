@@ -14,7 +14,8 @@ class Batch:
     text: (B, T) int64 token ids; text_mask: (B, T) bool.
     frames: (B, F, 3, H, W) uint8 pixels or (B, F, D) float ready features; frame_mask: (B, F) bool.
     label: (B,) int64 class index, or None when unlabelled.
-    targets: what an objective hid, by a name of its choice; each use of an objective sees its own targets only.
+    targets: what an objective hid, by a name of its choice; each use of an objective sees its own
+    targets only.
     """
 
     ids: tuple[str, ...]
@@ -34,13 +35,23 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
-        moved = {f.name: v.to(device, non_blocking=True) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)}
+        moved = {
+            f.name: v.to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(v := getattr(self, f.name), Tensor)
+        }
         return replace(self, **moved)
 
     def rows(self, chosen: slice) -> "Batch":
         """Return some of the videos; rows stay as wide as they were."""
-        kept = {f.name: v[chosen] for f in fields(self) if isinstance(v := getattr(self, f.name), (Tensor, tuple))}
-        return replace(self, targets={name: target[chosen] for name, target in self.targets.items()}, **kept)
+        kept = {
+            f.name: v[chosen]
+            for f in fields(self)
+            if isinstance(v := getattr(self, f.name), (Tensor, tuple))
+        }
+        return replace(
+            self, targets={name: target[chosen] for name, target in self.targets.items()}, **kept
+        )
 
     def without(self, modality: str) -> "Batch":
         """Return the batch as if every video lacked "text" or "frames" (for ablations).

@@ -2,9 +2,10 @@
 
 from difflib import get_close_matches
 
-
-MOST_LISTED = 20  # names in a hint
-CLOSE = 0.65  # similarity of a name that is worth suggesting: two letters swapped, not another word
+MAX_LISTED_NAMES = 20  # names in a hint
+MIN_NAME_SIMILARITY = (
+    0.65  # similarity of a name that is worth suggesting: two letters swapped, not another word
+)
 
 
 class WbdcError(Exception):
@@ -79,12 +80,14 @@ class ResultInvalid(WbdcError):
     code = 12
 
 
-def hint(name: str, allowed: list[str]) -> str:
+def suggest_name(name: str, allowed: list[str]) -> str:
     """End a sentence about an unknown name: the nearest known one, or the first of them all."""
-    close = get_close_matches(name, allowed, 1, CLOSE)
+    close = get_close_matches(name, allowed, 1, MIN_NAME_SIMILARITY)
     if close:
         return f"; did you mean {close[0]!r}?"
     if not allowed:
         return "; there are none"
-    more = f", and {len(allowed) - MOST_LISTED} more" if len(allowed) > MOST_LISTED else ""
-    return f"; it may be one of: {', '.join(allowed[:MOST_LISTED])}{more}"
+    more = (
+        f", and {len(allowed) - MAX_LISTED_NAMES} more" if len(allowed) > MAX_LISTED_NAMES else ""
+    )
+    return f"; it may be one of: {', '.join(allowed[:MAX_LISTED_NAMES])}{more}"

@@ -1,4 +1,6 @@
-"""Names of folders below the work folder, folders that are published in one step, and those that killed commands left."""
+"""Names of folders below the work folder, folders that are published in one step, and those that
+killed commands left.
+"""
 
 import contextlib
 import ctypes
@@ -10,7 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wbdc.core.errors import UsageFault, WbdcError
-from wbdc.core.files import HOLDER, LOCK, hold, hold_output, is_leftover, leftovers, remove, remove_leftovers, temporary_path
+from wbdc.core.files import (
+    HOLDER,
+    LOCK,
+    is_leftover,
+    list_leftovers,
+    lock_folder,
+    lock_output,
+    remove,
+    remove_leftovers,
+    temporary_path,
+)
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
 RUN_FILE = "run.json"  # what a run holds besides its folds
@@ -18,17 +30,23 @@ UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
 def check_name(name: str, option: str) -> str:
-    """Return a name if it is that of one visible folder, so that nothing lies outside. Raises UsageFault."""
+    """Return a name if it is that of one visible folder, so that nothing lies outside. Raises
+    UsageFault.
+    """
     if not name or name.startswith(".") or any(c in name for c in "/\\\0"):
-        raise UsageFault(f"{option} {name!r} is not a name; give one without slashes that does not begin with a dot")
+        raise UsageFault(
+            f"{option} {name!r} is not a name; give one without slashes that does not begin with a dot"
+        )
     return name
 
 
 @contextlib.contextmanager
 def publish_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`, to be filled, and put it in place of `path` in one step when the block ends.
+    """Yield a temporary folder beside `path`, to be filled, and put it in place of `path` in one
+    step when the block ends.
 
-    When the block fails, the temporary folder is removed and `path` stays as it was. What killed processes left
+    When the block fails, the temporary folder is removed and `path` stays as it was. What killed
+    processes left
     of `path` is removed first.
     """
     recover_folder(path)
@@ -45,8 +63,10 @@ def publish_folder(path: Path) -> Iterator[Path]:
 def replace_folder(new: Path, old: Path) -> None:
     """Put a finished folder in the place of another, which is removed.
 
-    The two are exchanged in one step: a reader finds the old folder or the new one, also after a kill.
-    Where the file system cannot do that, the old one first moves to `.NAME.PID.old.tmp`; after a kill in
+    The two are exchanged in one step: a reader finds the old folder or the new one, also after a
+    kill.
+    Where the file system cannot do that, the old one first moves to `.NAME.PID.old.tmp`; after a
+    kill in
     between, `recover_folder` moves it back.
     """
     if not old.exists():
@@ -66,29 +86,37 @@ def replace_folder(new: Path, old: Path) -> None:
 
 
 def recover_folder(path: Path) -> None:
-    """Move a folder back that a killed process had moved aside, and remove what killed processes left beside it."""
-    for left in leftovers(path):
+    """Move a folder back that a killed process had moved aside, and remove what killed processes
+    left beside it.
+    """
+    for left in list_leftovers(path):
         if left.name.endswith(".old.tmp") and not path.exists():
             os.rename(left, path)
     remove_leftovers(path)
 
 
 def sweep_work(work: Path) -> None:
-    """Remove the empty folders of runs, prepared data and ensembles that killed commands left, and temporary ensembles.
+    """Remove the empty folders of runs, prepared data and ensembles that killed commands left, and
+    temporary ensembles.
 
-    A folder that holds anything else stays, and so does one that another process holds. What cannot be removed,
+    A folder that holds anything else stays, and so does one that another process holds. What cannot
+    be removed,
     for example because the work folder is read-only, is left.
     """
     for folder in (*work.glob("runs/*/fold-*"), *work.glob("prepared/*")):
         if is_empty(folder):
-            with contextlib.suppress(WbdcError, OSError), hold(folder):
+            with contextlib.suppress(WbdcError, OSError), lock_folder(folder):
                 remove_if_empty(folder)
     for run in work.glob("runs/*"):
         with contextlib.suppress(OSError):
             remove_empty_run(run)
-    for name in {_ensemble_name(path) for path in work.glob("ensembles/*") if is_empty(path) or path.name.startswith(".")}:
+    for name in {
+        _ensemble_name(path)
+        for path in work.glob("ensembles/*")
+        if is_empty(path) or path.name.startswith(".")
+    }:
         path = work / "ensembles" / name
-        with contextlib.suppress(WbdcError, OSError), hold_output(path):
+        with contextlib.suppress(WbdcError, OSError), lock_output(path):
             recover_folder(path)
             remove_if_empty(path)
     for name in ("runs", "prepared", "ensembles"):
@@ -97,7 +125,9 @@ def sweep_work(work: Path) -> None:
 
 
 def is_empty(folder: Path) -> bool:
-    """Tell whether a folder holds nothing but folders, its own lock, and temporaries of ended processes."""
+    """Tell whether a folder holds nothing but folders, its own lock, and temporaries of ended
+    processes.
+    """
     if folder.is_symlink() or not folder.is_dir():
         return False
     locks = (folder / LOCK, folder / HOLDER)
@@ -109,7 +139,9 @@ def is_empty(folder: Path) -> bool:
 
 def _counts_for_nothing(path: Path) -> bool:
     is_folder = path.is_dir() and not path.is_symlink()
-    return is_folder or is_leftover(path) or path.name.startswith(".tmp")  # of safetensors, as in `sweep`
+    return (
+        is_folder or is_leftover(path) or path.name.startswith(".tmp")
+    )  # of safetensors, as in `sweep`
 
 
 def remove_if_empty(folder: Path) -> None:
@@ -125,7 +157,9 @@ def remove_if_empty(folder: Path) -> None:
 
 
 def remove_empty_run(run: Path) -> None:
-    """Remove the folder of a run without any fold. A fold that another process begins meanwhile writes run.json again."""
+    """Remove the folder of a run without any fold. A fold that another process begins meanwhile
+    writes run.json again.
+    """
     if all(path.name == RUN_FILE or is_leftover(path) for path in run.iterdir()):
         for path in run.iterdir():
             path.unlink()

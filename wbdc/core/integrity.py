@@ -1,7 +1,9 @@
 """Check sealed folders when they are read: every file must have the SHA-256 that its seal lists.
 
-A file that was hashed before and has not changed since (same device, inode, size, and both times) is not
-hashed again. What was hashed is remembered as one line a file in the user's cache folder; a line that is
+A file that was hashed before and has not changed since (same device, inode, size, and both times)
+is not
+hashed again. What was hashed is remembered as one line a file in the user's cache folder; a line
+that is
 lost or damaged only costs another hash.
 """
 
@@ -15,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from wbdc.core.errors import IntegrityBroken
-from wbdc.core.files import SEAL, append_line, read_seal, read_text, sha256
+from wbdc.core.files import SEAL_FILE, append_line, file_sha256, read_seal, read_text
 
 FRESH_SECONDS = 2  # a file changed this recently may change again within one tick of its clock
 MAX_CACHE_BYTES = 2**23  # about 120,000 files; then the cache starts anew
@@ -29,10 +31,13 @@ def hash_always(on: bool = True) -> None:
     _settings["hash_always"] = on
 
 
-def verify_seal(folder: Path, names: Collection[str] | None = None, shape: dict | None = None) -> dict:
+def verify_seal(
+    folder: Path, names: Collection[str] | None = None, shape: dict | None = None
+) -> dict:
     """Compare sealed files with their hashes and return the seal's facts. names: only these files.
 
-    shape: of the facts, as `read_json` takes it. Raises IntegrityBroken, naming up to ten files, when
+    shape: of the facts, as `read_json` takes it. Raises IntegrityBroken, naming up to ten files,
+    when
     the seal or a file is missing or damaged.
     """
     facts = read_seal(folder, shape)
@@ -47,7 +52,7 @@ def verify_seal(folder: Path, names: Collection[str] | None = None, shape: dict 
 
 def verify_if_sealed(folder: Path) -> None:
     """Do `verify_seal` where there is a seal; a packed model has none, its manifest was checked."""
-    if (folder / SEAL).is_file():
+    if (folder / SEAL_FILE).is_file():
         verify_seal(folder)
 
 
@@ -57,7 +62,9 @@ def repair(folder: Path, facts: dict) -> str:
 
 
 def repair_command(folder: Path, facts: dict) -> str:
-    """Quote the command that made a sealed folder, as it can be typed now: with --work where the folder lies today."""
+    """Quote the command that made a sealed folder, as it can be typed now: with --work where the
+    folder lies today.
+    """
     command = facts.get("command")
     if not isinstance(command, str):
         return "the command that made it"
@@ -66,8 +73,10 @@ def repair_command(folder: Path, facts: dict) -> str:
     return f"`{command}`" if is_default else f"`{command} --work {shlex.quote(str(work))}`"
 
 
-def has_hash(path: Path, expected: str, hash_file: Callable[[Path], str] = sha256) -> bool:
-    """Tell whether a file exists and has a hash, as `hash_file` computes it, or had it when it last changed."""
+def has_hash(path: Path, expected: str, hash_file: Callable[[Path], str] = file_sha256) -> bool:
+    """Tell whether a file exists and has a hash, as `hash_file` computes it, or had it when it last
+    changed.
+    """
     try:
         before = _identity(path, expected)
         if before is None:
@@ -85,12 +94,23 @@ def has_hash(path: Path, expected: str, hash_file: Callable[[Path], str] = sha25
 
 
 def _identity(path: Path, expected: str) -> str | None:
-    """Hash what changes whenever a file does, together with the hash it should have; None for no regular file."""
+    """Hash what changes whenever a file does, together with the hash it should have; None for no
+    regular file.
+    """
     if not path.is_file():
         return None
     now = path.stat()
-    facts = (str(path.absolute()), now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
-    return hashlib.sha256("\n".join(map(str, (*facts, expected))).encode(errors="surrogateescape")).hexdigest()
+    facts = (
+        str(path.absolute()),
+        now.st_dev,
+        now.st_ino,
+        now.st_size,
+        now.st_mtime_ns,
+        now.st_ctime_ns,
+    )
+    return hashlib.sha256(
+        "\n".join(map(str, (*facts, expected))).encode(errors="surrogateescape")
+    ).hexdigest()
 
 
 def _remember(path: Path, before: str, expected: str) -> None:

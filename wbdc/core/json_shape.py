@@ -1,12 +1,20 @@
 """The shape of a JSON value: which keys it needs and of which type, given as plain Python.
 
-A type stands for itself, `None` for null, a tuple for alternatives, `[shape]` for a list, `{str: shape}`
-for a table of any keys, and `{"key": shape, "other?": shape}` for a table whose `other` may be absent.
+A type stands for itself, `None` for null, a tuple for alternatives, `[shape]` for a list, `{str:
+shape}`
+for a table of any keys, and `{"key": shape, "other?": shape}` for a table whose `other` may be
+absent.
 """
 
 from math import isfinite
 
-NAMES = {str: "a string", int: "an integer", float: "a finite number", dict: "a table", list: "a list"}
+NAMES = {
+    str: "a string",
+    int: "an integer",
+    float: "a finite number",
+    dict: "a table",
+    list: "a list",
+}
 
 
 def find_mismatch(value: object, shape: object, path: str = "") -> str | None:
@@ -21,7 +29,11 @@ def find_mismatch(value: object, shape: object, path: str = "") -> str | None:
         found = (find_mismatch(item, shape[0], f"{path}[{i}]") for i, item in enumerate(value))
         return next((mismatch for mismatch in found if mismatch), None)
     if isinstance(shape, dict):
-        return _table_mismatch(value, shape, path) if isinstance(value, dict) else f"{name} is not a table"
+        return (
+            _table_mismatch(value, shape, path)
+            if isinstance(value, dict)
+            else f"{name} is not a table"
+        )
     if shape is None:
         return None if value is None else f"{name} is not null"
     return None if _is_a(value, shape) else f"{name} is not {NAMES.get(shape, shape.__name__)}"

@@ -1,4 +1,6 @@
-"""A memory limit (`ulimit -v`): libraries that abort when they hit it end a child process, and the parent explains why."""
+"""A memory limit (`ulimit -v`): libraries that abort when they hit it end a child process, and the
+parent explains why.
+"""
 
 import os
 import resource
@@ -19,11 +21,15 @@ def limited_memory() -> bool:
 
 
 def continue_in_child() -> int | None:
-    """Go on in a child: None there; in the parent its exit code, once it has ended. A stop signal goes on to the child.
+    """Go on in a child: None there; in the parent its exit code, once it has ended. A stop signal
+    goes on to the child.
 
-    The child calls `confirm_exit` when Python ends it. Call this before threads start. Raises OutOfResources when the child
-    was ended as libraries end that get no memory: by a signal, or by exit(1) in C, as OpenBLAS and libgomp do.
-    OpenBLAS gets one thread in the child: where a thread cannot start, it sends SIGINT to its own process.
+    The child calls `confirm_exit` when Python ends it. Call this before threads start. Raises
+    OutOfResources when the child
+    was ended as libraries end that get no memory: by a signal, or by exit(1) in C, as OpenBLAS and
+    libgomp do.
+    OpenBLAS gets one thread in the child: where a thread cannot start, it sends SIGINT to its own
+    process.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -66,6 +72,8 @@ def _is_confirmed(reader: int) -> bool:
 
 
 def end_without_memory(sentence: str, code: int) -> NoReturn:
-    """Write a sentence to stderr and end this process: too little memory may be left for a console, or for exit handlers."""
+    """Write a sentence to stderr and end this process: too little memory may be left for a console,
+    or for exit handlers.
+    """
     os.write(2, sentence.encode())
     os._exit(code)

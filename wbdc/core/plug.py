@@ -1,6 +1,7 @@
 """Plugs: one file, one class, chosen by a kit.
 
-A plug is found by the name of its file, so there is nothing to register. Positional parameters of its
+A plug is found by the name of its file, so there is nothing to register. Positional parameters of
+its
 constructor are the host it serves; keyword-only parameters are the settings a kit may give.
 """
 
@@ -19,21 +20,21 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
-from wbdc.core.errors import UsageFault, hint
+from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.files import read_bytes
 
 
-def names(home: ModuleType) -> list[str]:
+def plug_names(home: ModuleType) -> list[str]:
     """List the plugs that come with a plug folder, such as `wbdc.nets.fusion`."""
-    return sorted(m.name for m in pkgutil.iter_modules(home.__path__))
+    return sorted(m.name for m in pkgutil.iter_modules(home.__path__) if not m.ispkg)
 
 
-def kind(home: ModuleType) -> str:
+def plug_kind(home: ModuleType) -> str:
     """Name what the folder holds in the singular: "fusion", "objective"."""
     return home.Plug.__name__.lower()
 
 
-def called(instance: object) -> str:
+def plug_name(instance: object) -> str:
     """Return the name of the file that defines a plug's class: "mask_words"."""
     return type(instance).__module__.rsplit(".", 1)[-1]
 
@@ -43,26 +44,30 @@ def distinct_names(instances: Iterable[object]) -> list[str]:
     names: list[str] = []
     uses: Counter[str] = Counter()
     for instance in instances:
-        name = called(instance)
+        name = plug_name(instance)
         uses[name] += 1
         names.append(name if uses[name] == 1 else f"{name}#{uses[name]}")
     return names
 
 
-def settings(target: Callable) -> dict[str, inspect.Parameter]:
+def plug_settings(target: Callable) -> dict[str, inspect.Parameter]:
     """Return the settings that a plug or a function takes: its keyword-only parameters, by name."""
-    return {p.name: p for p in inspect.signature(target, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    return {
+        p.name: p
+        for p in inspect.signature(target, eval_str=True).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    }
 
 
-def check(what: str, target: Callable, given: dict) -> None:
+def check_settings(what: str, target: Callable, given: dict) -> None:
     """Refuse settings that `target` does not take, and settings it needs and does not get.
 
     what: the subject of the error sentence, such as "fusion 'dual_stream'". Raises UsageFault.
     """
-    known = settings(target)
+    known = plug_settings(target)
     for name in given:
         if name not in known:
-            raise UsageFault(f"{what} has no setting {name!r}{hint(name, list(known))}")
+            raise UsageFault(f"{what} has no setting {name!r}{suggest_name(name, list(known))}")
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in given:
             raise UsageFault(f"{what} needs a value for {name!r}")
@@ -73,31 +78,41 @@ def check(what: str, target: Callable, given: dict) -> None:
             raise UsageFault(f"{what}: {name} = nan is not a number")
 
 
-def find(home: ModuleType, use: str, near: Path | None = None) -> type:
+def find_plug(home: ModuleType, use: str, near: Path | None = None) -> type:
     """Return the one class that a plug's file defines.
 
     use: a name, or "./file.py" beside the kit. near: the folder of the kit. Raises UsageFault.
     """
     module = _module(home, use, near)
-    found = [c for c in vars(module).values() if inspect.isclass(c) and issubclass(c, home.Plug) and c.__module__ == module.__name__]
+    found = [
+        c
+        for c in vars(module).values()
+        if inspect.isclass(c) and issubclass(c, home.Plug) and c.__module__ == module.__name__
+    ]
     if len(found) != 1:
-        raise UsageFault(f"{module.__file__} must define exactly one {home.Plug.__name__}, found {len(found)}")
+        raise UsageFault(
+            f"{module.__file__} must define exactly one {home.Plug.__name__}, found {len(found)}"
+        )
     return found[0]
 
 
-def prepare(home: ModuleType, table: dict, near: Path | None = None) -> tuple[type, dict]:
+def resolve_plug(home: ModuleType, table: dict, near: Path | None = None) -> tuple[type, dict]:
     """Return the class that `table` asks for and its settings, both checked, without building it."""
     if not isinstance(table.get("use"), str):
-        raise UsageFault(f"{kind(home)} needs `use = ...`; one of: {', '.join(names(home))}")
+        raise UsageFault(
+            f"{plug_kind(home)} needs `use = ...`; one of: {', '.join(plug_names(home))}"
+        )
     chosen = {k: v for k, v in table.items() if k != "use"}
-    plug = find(home, table["use"], near)
-    check(f"{kind(home)} {table['use']!r}", plug, chosen)
+    plug = find_plug(home, table["use"], near)
+    check_settings(f"{plug_kind(home)} {table['use']!r}", plug, chosen)
     return plug, chosen
 
 
-def build(home: ModuleType, table: dict, *host: object, near: Path | None = None) -> object:
-    """Build the plug that `table` ({"use": name, **settings}) asks for, for the host it serves. Raises UsageFault."""
-    plug, chosen = prepare(home, table, near)
+def build_plug(home: ModuleType, table: dict, *host: object, near: Path | None = None) -> object:
+    """Build the plug that `table` ({"use": name, **settings}) asks for, for the host it serves.
+    Raises UsageFault.
+    """
+    plug, chosen = resolve_plug(home, table, near)
     return plug(*host, **chosen)
 
 
@@ -114,7 +129,9 @@ def _fits(value: object, wanted: object) -> bool:
 
 
 class _Loader(SourceFileLoader):
-    """Compiles a plug from its file each time: bytecode beside it could be stale, and would be an extra file in a package."""
+    """Compiles a plug from its file each time: bytecode beside it could be stale, and would be an
+    extra file in a package.
+    """
 
     def get_code(self, fullname: str) -> types.CodeType:
         return self.source_to_code(read_bytes(Path(self.path)), self.path)
@@ -122,13 +139,17 @@ class _Loader(SourceFileLoader):
 
 def _module(home: ModuleType, use: str, near: Path | None) -> ModuleType:
     if not use.endswith(".py"):
-        if use not in names(home):
-            raise UsageFault(f"no {kind(home)} called {use!r}{hint(use, names(home))}")
+        if use not in plug_names(home):
+            raise UsageFault(
+                f"no {plug_kind(home)} called {use!r}{suggest_name(use, plug_names(home))}"
+            )
         return importlib.import_module(f"{home.__name__}.{use}")
     path = (near or Path()) / use
     if not path.is_file():
-        raise UsageFault(f"no {kind(home)} at {path}; put the file beside the kit")
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]  # members of an ensemble bring plugs of one name
+        raise UsageFault(f"no {plug_kind(home)} at {path}; put the file beside the kit")
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[
+        :8
+    ]  # members of an ensemble bring plugs of one name
     name = f"wbdc_plug_{place}.{path.stem}"
     absolute = str(path.absolute())
     spec = importlib.util.spec_from_file_location(name, absolute, loader=_Loader(name, absolute))
@@ -140,8 +161,14 @@ def _module(home: ModuleType, use: str, near: Path | None) -> ModuleType:
         del sys.modules[module.__name__]
         if isinstance(error, (UsageFault, MemoryError)):
             raise
-        frames = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == module.__file__]
+        frames = [
+            f.lineno
+            for f in traceback.extract_tb(error.__traceback__)
+            if f.filename == module.__file__
+        ]
         line = error.lineno if isinstance(error, SyntaxError) else frames[-1] if frames else 1
         said = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
-        raise UsageFault(f"{path} cannot be loaded: line {line}: {type(error).__name__}: {said}") from error
+        raise UsageFault(
+            f"{path} cannot be loaded: line {line}: {type(error).__name__}: {said}"
+        ) from error
     return module

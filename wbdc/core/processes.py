@@ -7,13 +7,13 @@ import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-PROC = Path("/proc")
+PROC_FOLDER = Path("/proc")
 
 
-def tree(root: int, skip: Collection[int] = ()) -> list[int]:
+def process_tree(root: int, skip: Collection[int] = ()) -> list[int]:
     """List a process and all that descend from it, without `skip` and what descends from those."""
     parents: dict[int, list[int]] = {}
-    for path in PROC.glob("[0-9]*"):
+    for path in PROC_FOLDER.glob("[0-9]*"):
         if (parent := read_number(path / "status", "PPid:")) is not None:
             parents.setdefault(parent, []).append(int(path.name))
     found = [root]
@@ -22,20 +22,20 @@ def tree(root: int, skip: Collection[int] = ()) -> list[int]:
     return found
 
 
-def began(process: int) -> str | None:
+def start_time(process: int) -> str | None:
     """Say when a process began, in the kernel's ticks since the boot; None when it has ended."""
     try:
-        return (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()[19]
+        return (PROC_FOLDER / str(process) / "stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return None
 
 
-def now() -> int:
+def current_tick() -> int:
     """Return the time in the kernel's ticks since the boot."""
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))
 
 
-def end(processes: Iterable[int]) -> None:
+def end_processes(processes: Iterable[int]) -> None:
     """Kill processes; one that has ended already, or belongs to another user, is skipped."""
     for process in processes:
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -1,4 +1,6 @@
-"""Stop signals: SIGTERM stops a command as Ctrl-C does; a second signal ends it at once, with every process that it started."""
+"""Stop signals: SIGTERM stops a command as Ctrl-C does; a second signal ends it at once, with every
+process that it started.
+"""
 
 import contextlib
 import os
@@ -9,7 +11,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from wbdc.core.errors import Stopped
-from wbdc.core.processes import began, end, now, tree
+from wbdc.core.processes import current_tick, end_processes, process_tree, start_time
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 REPEAT_SECONDS = 0.2  # `timeout` sends SIGTERM to a process and to its group: that is one request
@@ -32,7 +34,9 @@ class StopRequests:
 
 @contextlib.contextmanager
 def handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict]:
-    """Handle the stop signals for the length of a block; yield the handlers from before. Only the main thread can."""
+    """Handle the stop signals for the length of a block; yield the handlers from before. Only the
+    main thread can.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield {}
         return
@@ -49,13 +53,16 @@ def handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Raise KeyboardInterrupt at the first stop signal, so that open files, locks and temporary folders are cleaned up.
+    """Raise KeyboardInterrupt at the first stop signal, so that open files, locks and temporary
+    folders are cleaned up.
 
-    The second signal ends this process at once, with the exit code of Stopped. Either way no process that was started within
-    the block is left behind. Yields a function that returns whether a stop was requested: what fails after a request fails
+    The second signal ends this process at once, with the exit code of Stopped. Either way no
+    process that was started within
+    the block is left behind. Yields a function that returns whether a stop was requested: what
+    fails after a request fails
     because of it.
     """
-    requests, start = StopRequests(), now()
+    requests, start = StopRequests(), current_tick()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if not requests.add(number):
@@ -74,5 +81,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 
 def end_descendants(since: int) -> None:
-    """Kill every process that descends from this one and began at a time, in the kernel's ticks, or later."""
-    end(p for p in tree(os.getpid())[1:] if int(began(p) or -1) >= since)
+    """Kill every process that descends from this one and began at a time, in the kernel's ticks, or
+    later.
+    """
+    end_processes(p for p in process_tree(os.getpid())[1:] if int(start_time(p) or -1) >= since)

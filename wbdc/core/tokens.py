@@ -22,12 +22,12 @@ class Tokens(NamedTuple):
         return self.x.masked_fill(~real, 0).sum(1) / real.sum(1).clamp(min=1)
 
 
-def join(*rows: Tokens) -> Tokens:
+def join_tokens(*rows: Tokens) -> Tokens:
     """Lay rows end to end: (B, N1 + N2 + ..., D)."""
     return Tokens(torch.cat([r.x for r in rows], 1), torch.cat([r.mask for r in rows], 1))
 
 
-def split(row: Tokens, at: int) -> tuple[Tokens, Tokens]:
+def split_tokens(row: Tokens, at: int) -> tuple[Tokens, Tokens]:
     """Cut rows into their first `at` tokens and the others: the inverse of joining two."""
     return Tokens(row.x[:, :at], row.mask[:, :at]), Tokens(row.x[:, at:], row.mask[:, at:])
 
@@ -35,7 +35,8 @@ def split(row: Tokens, at: int) -> tuple[Tokens, Tokens]:
 class Fused(NamedTuple):
     """What a fusion hands on: both rows after they met, and one vector per video.
 
-    pooled: (B, D) float. looked: what the tower saw before they met, (B, F, vision.dim); the model adds it.
+    pooled: (B, D) float. looked: what the tower saw before they met, (B, F, vision.dim); the model
+    adds it.
     """
 
     text: Tokens

@@ -1,4 +1,6 @@
-"""Clips: the frames of a video file, one a second, as the JPEG bytes that an archive of frames would hold."""
+"""Clips: the frames of a video file, one a second, as the JPEG bytes that an archive of frames
+would hold.
+"""
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -14,51 +16,64 @@ from wbdc.core.errors import EnvironmentLacks
 from wbdc.core.files import open_regular
 from wbdc.core.findings import Findings
 from wbdc.core.out_of_memory import is_memory_short, is_out_of_memory, raise_if_exhausted
-from wbdc.data.choice import BROKEN, MOST_FILE, MOST_FRAMES, choose
-from wbdc.data.frames import MOST_PIXELS
+from wbdc.data.frame_sampling import DAMAGED_FILE_ERRORS, MAX_FILE_BYTES, MAX_FRAMES, sample_frames
+from wbdc.data.frames import MAX_PIXELS
 
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-READERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"  # no format that names further files to open, as a playlist does
-MOST_DECODED = 240 * MOST_FRAMES  # a file may say that a million frames last no time
-SHORT = 512  # pixels: a longer short side is scaled to it; towers look at less, and the store keeps 32 frames of every video
-QUALITY = 95
+# no format that names further files to open, as a playlist does
+READERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
+MAX_DECODED_FRAMES = 240 * MAX_FRAMES  # a file may say that a million frames last no time
+# pixels: a longer short side is scaled to it; towers look at less, and the store keeps 32 frames of
+# every video
+SHORT = 512
+JPEG_QUALITY = 95
 
 Shown = TypeVar("Shown")
 
 
-def clip_pictures(path: Path, most: int, findings: Findings) -> list[bytes]:
-    """Read a video file as JPEGs in time order: of the frames shown at 0, 1, ... 31 seconds, `most` chosen by position.
+def read_clip(path: Path, most: int, findings: Findings) -> list[bytes]:
+    """Read a video file as JPEGs in time order: of the frames shown at 0, 1, ... 31 seconds, `most`
+    chosen by position.
 
-    Time counts from the first frame. Frames are upright RGB, their short side at most 512 pixels, quality 95 without subsampling; pixels are taken as
-    square. Equal bytes on every run. A stream that breaks gives what came before; each fault is counted. Raises EnvironmentLacks without PyAV.
+    Time counts from the first frame. Frames are upright RGB, their short side at most 512 pixels,
+    quality 95 without subsampling; pixels are taken as
+    square. Equal bytes on every run. A stream that breaks gives what came before; each fault is
+    counted. Raises EnvironmentLacks without PyAV.
     """
     av, place, encoded = _av(), f"{path.parent.name}/{path.name}", []
     try:
-        if path.stat().st_size > MOST_FILE:
+        if path.stat().st_size > MAX_FILE_BYTES:
             findings.add("archive.huge", place)
             return []
-        limits = {"format_whitelist": READERS, "max_pixels": str(MOST_PIXELS)}
-        with open_regular(path) as file, av.open(file, options=limits) as container:  # a file, not its name: a name may be an address
-            encoded.extend(_jpegs(container, _flags(av)))  # of a stream that breaks, what came before
+        limits = {"format_whitelist": READERS, "max_pixels": str(MAX_PIXELS)}
+        with (
+            open_regular(path) as file,
+            av.open(file, options=limits) as container,
+        ):  # a file, not its name: a name may be an address
+            encoded.extend(
+                _jpegs(container, _flags(av))
+            )  # of a stream that breaks, what came before
         if not encoded:
             findings.add("archive.empty", place)
     except FileNotFoundError:
         findings.add("archive.missing", place)
-    except (*BROKEN, av.FFmpegError) as error:
+    except (*DAMAGED_FILE_ERRORS, av.FFmpegError) as error:
         if not isinstance(error, av.FFmpegError):
             raise_if_exhausted(error)
         elif is_out_of_memory(error) and is_memory_short():
             raise  # FFmpeg also fails so when a damaged file declares an absurd length
         findings.add("frame.unreadable" if encoded else "archive.broken", f"{place}: {error}")
-    return [encoded[i] for i in choose(len(encoded), most)]
+    return [encoded[i] for i in sample_frames(len(encoded), most)]
 
 
-def each_second(frames: Iterable[tuple[Fraction, Fraction, Shown]]) -> Iterator[Shown]:
-    """Yield what is shown at 0, 1, 2, ... seconds, as soon as that is known. frames: (start, end, what) in order of start, the first at 0."""
+def one_frame_per_second(frames: Iterable[tuple[Fraction, Fraction, Shown]]) -> Iterator[Shown]:
+    """Yield what is shown at 0, 1, 2, ... seconds, as soon as that is known. frames: (start, end,
+    what) in order of start, the first at 0.
+    """
     second, end, shown = 0, Fraction(0), None
     for start, until, what in frames:
         while second < start:
@@ -73,10 +88,11 @@ def each_second(frames: Iterable[tuple[Fraction, Fraction, Shown]]) -> Iterator[
         second += 1
 
 
-def upright(picture: np.ndarray, matrix: list[int]) -> np.ndarray:
+def rotate_upright(picture: np.ndarray, matrix: list[int]) -> np.ndarray:
     """Turn and mirror a picture (H, W, 3) as a display matrix says, to the nearest quarter turn.
 
-    matrix: a, b, u, c, d, ... of ISO/IEC 14496-12 (2022), 6.2.2: what lies at (x, y) is shown at (ax + cy, bx + dy).
+    matrix: a, b, u, c, d, ... of ISO/IEC 14496-12 (2022), 6.2.2: what lies at (x, y) is shown at
+    (ax + cy, bx + dy).
     """
     a, b, _, c, d = matrix[:5]
     if abs(b) > abs(a):
@@ -85,50 +101,70 @@ def upright(picture: np.ndarray, matrix: list[int]) -> np.ndarray:
 
 
 def _av() -> ModuleType:
-    """Import PyAV. Older ones convert colours as the processor likes, and do not say how long a frame is shown."""
+    """Import PyAV. Older ones convert colours as the processor likes, and do not say how long a
+    frame is shown.
+    """
     try:
         import av
 
         _flags(av)
     except (ImportError, AttributeError) as error:
-        raise EnvironmentLacks("video files are read with PyAV 18 or newer, which is not installed; run: pip install 'wbdc[video]'") from error
+        raise EnvironmentLacks(
+            "video files are read with PyAV 18 or newer, which is not installed; run: pip install 'wbdc[video]'"
+        ) from error
     return av
 
 
 def _flags(av: ModuleType) -> int:
-    """Say how pixels are converted and scaled: equally on every processor, and with no colour darker or shifted."""
+    """Say how pixels are converted and scaled: equally on every processor, and with no colour
+    darker or shifted.
+    """
     how = av.video.reformatter.Interpolation
     return how.BICUBIC | how.FULL_CHR_H_INT | how.ACCURATE_RND | how.BITEXACT
 
 
 def _jpegs(container: "InputContainer", flags: int) -> Iterator[bytes]:
-    """Encode the frame of each second; none without a video stream. Raises EOFError when the clip says that it is longer, as half a download does."""
+    """Encode the frame of each second; none without a video stream. Raises EOFError when the clip
+    says that it is longer, as half a download does.
+    """
     stream, count = container.streams.best("video"), 0
     if stream is None:
         return
-    for count, frame in enumerate(islice(each_second(_timed(container, stream)), MOST_FRAMES), 1):
+    for count, frame in enumerate(
+        islice(one_frame_per_second(_timed(container, stream)), MAX_FRAMES), 1
+    ):
         yield _encode(frame, flags)
     seconds = _seconds(container, stream)
-    if count + 1 < min(MOST_FRAMES, seconds):
+    if count + 1 < min(MAX_FRAMES, seconds):
         raise EOFError(f"ends after {count} of {seconds:.1f} seconds")
 
 
 def _seconds(container: "InputContainer", stream: "VideoStream") -> float:
-    """Read how long a clip says it is; 0 when it does not say. Matroska tells only when the whole file ends."""
+    """Read how long a clip says it is; 0 when it does not say. Matroska tells only when the whole
+    file ends.
+    """
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    return container.duration / 1_000_000 - float((stream.start_time or 0) * stream.time_base) if container.duration else 0.0
+    return (
+        container.duration / 1_000_000 - float((stream.start_time or 0) * stream.time_base)
+        if container.duration
+        else 0.0
+    )
 
 
-def _timed(container: "InputContainer", stream: "VideoStream") -> "Iterator[tuple[Fraction, Fraction, VideoFrame]]":
+def _timed(
+    container: "InputContainer", stream: "VideoStream"
+) -> "Iterator[tuple[Fraction, Fraction, VideoFrame]]":
     """Decode frames with the seconds between which each is shown, never going back in time."""
     if stream.codec_context is None:
         raise ValueError("no decoder for this kind of video")
     first, start, end = None, Fraction(0), Fraction(0)
     stream.codec_context.thread_count = 1  # videos are read side by side
-    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
-    counted = container.format.name == "avi"  # it numbers frames as they are shown, and gives no other time
-    for frame in islice(container.decode(stream), MOST_DECODED):
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    counted = (
+        container.format.name == "avi"
+    )  # it numbers frames as they are shown, and gives no other time
+    for frame in islice(container.decode(stream), MAX_DECODED_FRAMES):
         stamp = frame.dts if counted else frame.pts
         if stamp is None:
             start = end
@@ -145,5 +181,7 @@ def _encode(frame: "VideoFrame", flags: int) -> bytes:
     width, height = (side * min(SHORT, short) // short for side in (frame.width, frame.height))
     picture = frame.reformat(width, height, "rgb24", interpolation=flags, threads=1).to_ndarray()
     if turn := frame.side_data.get("DISPLAYMATRIX"):
-        picture = upright(picture, np.frombuffer(bytes(turn), np.int32).tolist())
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(picture), QUALITY, "RGB", "444", fastdct=False)
+        picture = rotate_upright(picture, np.frombuffer(bytes(turn), np.int32).tolist())
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(picture), JPEG_QUALITY, "RGB", "444", fastdct=False
+    )

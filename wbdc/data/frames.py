@@ -1,6 +1,7 @@
 """Frames: from JPEG bytes to the square of uint8 pixels that a vision tower looks at.
 
-Pixels equal those of Pillow's resize path (torchvision's Resize + CenterCrop), byte for byte; normalising waits
+Pixels equal those of Pillow's resize path (torchvision's Resize + CenterCrop), byte for byte;
+normalising waits
 until they are on the device.
 """
 
@@ -15,62 +16,133 @@ import simplejpeg
 from PIL import Image, ImageFile
 
 from wbdc.core.findings import Findings
-from wbdc.core.look import Look
+from wbdc.core.image_transform import ImageTransform
 from wbdc.core.out_of_memory import is_memory_short, raise_if_exhausted
 
-MOST_PIXELS = 64_000_000  # larger pictures are refused by their header, before any memory is taken
+MAX_PIXELS = 64_000_000  # larger pictures are refused by their header, before any memory is taken
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # half a picture is a fault to count, not gray to train on
-Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow refuses twice as many; a GIF takes memory for its first frame before it tells us its size
+Image.MAX_IMAGE_PIXELS = (
+    MAX_PIXELS // 2
+    # Pillow refuses twice as many; a GIF takes memory for its first frame before it tells us its size
+)
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # said from half the limit on
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF")  # no format whose reader starts another program, as that of EPS does
-REACH = 16  # of a strip, so many short sides around its middle are resized: 4000 x 2 would grow to 448,000 x 224
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "BMP",
+    "GIF",
+    "AVIF",
+)  # no format whose reader starts another program, as that of EPS does
+# of a strip, so many short sides around its middle are resized: 4000 x 2 would grow to 448,000 x
+# 224
+REACH = 16
 THUMB = 32  # side of the gray thumbnail that proves a frame
-SCAN, SIZES, TABLES = 0xDA, (0xC0, 0xC1, 0xC2), (0xC4, 0xDB, 0xDD, 0xE0, 0xEE, 0xFE)  # markers of a plain JPEG; not EXIF or XMP, which may turn it
-SHORTEST = {0xC0: 11, 0xC1: 11, 0xC2: 11, 0xE0: 16, 0xEE: 14}  # bytes; of shorter ones readers think differently
+SCAN, SIZES, TABLES = (
+    0xDA,
+    (0xC0, 0xC1, 0xC2),
+    (0xC4, 0xDB, 0xDD, 0xE0, 0xEE, 0xFE),
+)  # markers of a plain JPEG; not EXIF or XMP, which may turn it
+MIN_SEGMENT_BYTES = {
+    0xC0: 11,
+    0xC1: 11,
+    0xC2: 11,
+    0xE0: 16,
+    0xEE: 14,
+}  # bytes; of shorter ones readers think differently
 PLAIN = ((8, 1, b""), (8, 3, b"\x11\x11"))  # bits, channels, sampling of all channels but the first
 ORIENTATION = 0x0112
-UPRIGHT = dict(enumerate(("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"), 2))
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, ArithmeticError, TypeError, LookupError,
-          struct.error, Image.DecompressionBombError)  # fmt: skip
-WEBP_FAILED = "could not create decoder object"  # Pillow's words for damage and for too little memory
+UPRIGHT = dict(
+    enumerate(
+        (
+            "FLIP_LEFT_RIGHT",
+            "ROTATE_180",
+            "FLIP_TOP_BOTTOM",
+            "TRANSPOSE",
+            "ROTATE_270",
+            "TRANSVERSE",
+            "ROTATE_90",
+        ),
+        2,
+    )
+)
+DAMAGED_IMAGE_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    RuntimeError,
+    ArithmeticError,
+    TypeError,
+    LookupError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+WEBP_FAILED = (
+    "could not create decoder object"  # Pillow's words for damage and for too little memory
+)
 
 
-def look_at(encoded: Sequence[bytes], look: Look, findings: Findings, place: str = "") -> np.ndarray:
-    """Decode what can be decoded: (n, 3, S, S) uint8, in order. Frames that cannot are dropped and counted."""
-    seen = [picture for number, data in enumerate(encoded) if (picture := decode(data, look, findings, f"{place}#{number}")) is not None]
+def decode_frames(
+    encoded: Sequence[bytes], look: ImageTransform, findings: Findings, place: str = ""
+) -> np.ndarray:
+    """Decode what can be decoded: (n, 3, S, S) uint8, in order. Frames that cannot are dropped and
+    counted.
+    """
+    seen = [
+        picture
+        for number, data in enumerate(encoded)
+        if (picture := decode_frame(data, look, findings, f"{place}#{number}")) is not None
+    ]
     return np.stack(seen) if seen else np.zeros((0, 3, look.size, look.size), np.uint8)
 
 
-def decode(data: bytes, look: Look, findings: Findings, place: str = "") -> np.ndarray | None:
-    """Decode one frame: (3, S, S) uint8 RGB, resized and centre cropped as `shape` does; None, and counted, when damaged."""
+def decode_frame(
+    data: bytes, look: ImageTransform, findings: Findings, place: str = ""
+) -> np.ndarray | None:
+    """Decode one frame: (3, S, S) uint8 RGB, resized and centre cropped as `shape` does; None, and
+    counted, when damaged.
+    """
     if not data:
         return None  # counted where it was read
     with _surviving(findings, place):
-        return np.ascontiguousarray(shape(_rgb(data, findings, place), look).transpose(2, 0, 1))
+        return np.ascontiguousarray(
+            resize_and_crop(_rgb(data, findings, place), look).transpose(2, 0, 1)
+        )
 
 
-def prove(data: bytes, findings: Findings, place: str = "") -> tuple[int, int, np.ndarray] | None:
-    """Say what one frame is: its width and height, upright, and all of it as (32, 32) uint8 gray; None, and counted, exactly when `decode` does.
+def probe_image(
+    data: bytes, findings: Findings, place: str = ""
+) -> tuple[int, int, np.ndarray] | None:
+    """Say what one frame is: its width and height, upright, and all of it as (32, 32) uint8 gray;
+    None, and counted, exactly when `decode` does.
 
-    A JPEG's every bit is read, for damage, but only the thumbnail is transformed: 1.6 times as fast as decode. Shrunk by Hamming's window: by a box,
+    A JPEG's every bit is read, for damage, but only the thumbnail is transformed: 1.6 times as fast
+    as decode. Shrunk by Hamming's window: by a box,
     thumbnails of one scene in several sizes lie three times as far apart.
     """
     if not data:
         return None
     with _surviving(findings, place):
         if (sides := _plain(data)) is not None:
-            gray = Image.fromarray(simplejpeg.decode_jpeg(data, "GRAY", strict=True, min_width=THUMB, min_height=THUMB)[..., 0])
+            gray = Image.fromarray(
+                simplejpeg.decode_jpeg(
+                    data, "GRAY", strict=True, min_width=THUMB, min_height=THUMB
+                )[..., 0]
+            )
         else:
             gray = Image.fromarray(_rgb(data, findings, place)).convert("L")
             sides = gray.size
         return *sides, np.asarray(gray.resize((THUMB, THUMB), Image.Resampling.HAMMING))
 
 
-def shape(picture: np.ndarray, look: Look) -> np.ndarray:
-    """Resize the short side to look.short, or look.size, and cut the centre square of look.size: (H, W, 3) uint8 -> (S, S, 3) uint8.
+def resize_and_crop(picture: np.ndarray, look: ImageTransform) -> np.ndarray:
+    """Resize the short side to look.short, or look.size, and cut the centre square of look.size:
+    (H, W, 3) uint8 -> (S, S, 3) uint8.
 
-    All of it is resized, not only what the centre shows: Pillow orders its two passes by the box it is given, and pixels would differ by up to 3.
+    All of it is resized, not only what the centre shows: Pillow orders its two passes by the box it
+    is given, and pixels would differ by up to 3.
     """
     height, width = picture.shape[:2]
     size, short, to = look.size, min(height, width), look.short or look.size
@@ -79,8 +151,12 @@ def shape(picture: np.ndarray, look: Look) -> np.ndarray:
         picture = picture[top : height - top, left : width - left]
         height, width = picture.shape[:2]
     if short != to:
-        height, width = (max(to, int(to * side / short)) for side in (height, width))  # torchvision's rule: floor, but never under the short side
-        picture = np.asarray(Image.fromarray(picture).resize((width, height), RESAMPLING[look.interpolation]))
+        height, width = (
+            max(to, int(to * side / short)) for side in (height, width)
+        )  # torchvision's rule: floor, but never under the short side
+        picture = np.asarray(
+            Image.fromarray(picture).resize((width, height), RESAMPLING[look.interpolation])
+        )
     top, left = round((height - size) / 2), round((width - size) / 2)
     return picture[top : top + size, left : left + size]
 
@@ -90,7 +166,7 @@ def _surviving(findings: Findings, place: str) -> Iterator[None]:
     """Count a damaged picture instead of failing on it. Raises what says that memory ran out."""
     try:
         yield
-    except BROKEN as error:
+    except DAMAGED_IMAGE_ERRORS as error:
         raise_if_exhausted(error)
         if str(error) == WEBP_FAILED and is_memory_short():
             raise MemoryError(WEBP_FAILED) from error
@@ -98,14 +174,16 @@ def _surviving(findings: Findings, place: str) -> Iterator[None]:
 
 
 def _plain(data: bytes) -> tuple[int, int] | None:
-    """Read width and height from the header of a plain JPEG: upright, 8 bits, gray or three channels; None for all that Pillow shall judge.
+    """Read width and height from the header of a plain JPEG: upright, 8 bits, gray or three
+    channels; None for all that Pillow shall judge.
 
-    Whatever is plain here is a JPEG for Pillow too: marker, length, content, up to the first scan (ITU-T T.81, 1992, annex B).
+    Whatever is plain here is a JPEG for Pillow too: marker, length, content, up to the first scan
+    (ITU-T T.81, 1992, annex B).
     """
     sides, at = None, 2
     while data.startswith(b"\xff\xd8") and at + 4 <= len(data):
         lead, marker, length = struct.unpack_from(">BBH", data, at)
-        if lead != 0xFF or length < SHORTEST.get(marker, 2):
+        if lead != 0xFF or length < MIN_SEGMENT_BYTES.get(marker, 2):
             return None
         if marker == SCAN:
             return sides and _bounded(*sides)
@@ -122,35 +200,47 @@ def _plain(data: bytes) -> tuple[int, int] | None:
 
 def _bounded(width: int, height: int) -> tuple[int, int]:
     """Refuse a picture by the size that its header declares, before any memory is taken."""
-    if not 0 < width * height <= MOST_PIXELS or max(width, height) > 50 * min(width, height) + 5000:
+    if not 0 < width * height <= MAX_PIXELS or max(width, height) > 50 * min(width, height) + 5000:
         raise ValueError(f"declares {width} x {height} pixels")
     return width, height
 
 
 def _rgb(data: bytes, findings: Findings, place: str) -> np.ndarray:
-    """Decode to (H, W, 3): plain JPEG through libjpeg-turbo, all else through Pillow, judged by content and not by name."""
+    """Decode to (H, W, 3): plain JPEG through libjpeg-turbo, all else through Pillow, judged by
+    content and not by name.
+    """
     if _plain(data):
         return simplejpeg.decode_jpeg(data, "RGB", strict=True)
     with Image.open(io.BytesIO(data), formats=FORMATS) as picture:  # reads the header only
         _bounded(*picture.size)
         if picture.format not in ("JPEG", "MPO"):
             findings.add("frame.format", f"{place} is {picture.format}")
-        elif picture.mode in ("RGB", "L") and _orientation(picture) is None and picture.format == "JPEG":
+        elif (
+            picture.mode in ("RGB", "L")
+            and _orientation(picture) is None
+            and picture.format == "JPEG"
+        ):
             return simplejpeg.decode_jpeg(data, "RGB", strict=True)
         return _convert(picture)
 
 
 def _orientation(picture: Image.Image) -> Image.Transpose | None:
-    """Say what turns a picture upright; None when nothing does, or its EXIF block is broken: that says nothing about the pixels."""
+    """Say what turns a picture upright; None when nothing does, or its EXIF block is broken: that
+    says nothing about the pixels.
+    """
     try:
         return Image.Transpose[UPRIGHT[picture.getexif()[ORIENTATION]]]
-    except BROKEN:
+    except DAMAGED_IMAGE_ERRORS:
         return None
 
 
 def _convert(picture: Image.Image) -> np.ndarray:
-    """Convert any picture to upright 8-bit RGB; 16-bit gray is scaled, not clipped; transparency lies on black."""
-    picture.load()  # raises for half a picture now: asked for the EXIF block of a PNG, Pillow would load it, fail once, and be content
+    """Convert any picture to upright 8-bit RGB; 16-bit gray is scaled, not clipped; transparency
+    lies on black.
+    """
+    # raises for half a picture now: asked for the EXIF block of a PNG, Pillow would load it, fail
+    # once, and be content
+    picture.load()
     if picture.mode.startswith("I"):
         gray = np.asarray(picture, np.float64)
         return np.repeat((gray / 257).clip(0, 255).round().astype(np.uint8)[..., None], 3, 2)

@@ -1,9 +1,13 @@
-"""The frame store and what a kit reads of it: shards of a few hundred videos, each one file that is whole or absent.
+"""The frame store and what a kit reads of it: shards of a few hundred videos, each one file that is
+whole or absent.
 
-A store shard keeps the encoded frames as the archives gave them, so that training decodes the very bytes the judge
-will decode. A view shard keeps what one kit reads: token ids, and frames as uint8 pixels of its tower's size.
+A store shard keeps the encoded frames as the archives gave them, so that training decodes the very
+bytes the judge
+will decode. A view shard keeps what one kit reads: token ids, and frames as uint8 pixels of its
+tower's size.
 
-The header of a shard holds the SHA-256 of the file with the place of the hash itself set to zeros. It is compared
+The header of a shard holds the SHA-256 of the file with the place of the hash itself set to zeros.
+It is compared
 when a shard is opened; `has_hash` remembers files that have not changed since.
 """
 
@@ -18,37 +22,47 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from wbdc.core.errors import IntegrityBroken
-from wbdc.core.files import open_regular, publish, read_seal
+from wbdc.core.files import open_regular, publish_file, read_seal
 from wbdc.core.integrity import has_hash, repair_command
 from wbdc.core.json_shape import find_mismatch
 
-SHARD = 256  # videos; a kill costs at most one shard
-FRAMES = "frames"  # the folder of a prepared dataset that `wbdc prepare` fills; all others are of views
-KEY = "shard"  # of the header's metadata: hash, a space, facts; a single key, as the order of several is random
+SHARD_VIDEOS = 256  # videos; a kill costs at most one shard
+FRAMES_FOLDER = (
+    "frames"  # the folder of a prepared dataset that `wbdc prepare` fills; all others are of views
+)
+# of the header's metadata: hash, a space, facts; a single key, as the order of several is random
+KEY = "shard"
 NO_HASH = "0" * 64
 MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors
 CHUNK_BYTES = 2**20
 DTYPES = {"U8": np.uint8, "F16": np.float16, "I32": np.int32, "I64": np.int64}
 
 
-def shards(count: int) -> list[range]:
+def shard_starts(count: int) -> list[range]:
     """Cut `count` rows into shards."""
-    return [range(start, min(start + SHARD, count)) for start in range(0, count, SHARD)]
+    return [
+        range(start, min(start + SHARD_VIDEOS, count)) for start in range(0, count, SHARD_VIDEOS)
+    ]
 
 
 def shard_path(folder: Path, split: str, start: int) -> Path:
     """Name the file of the shard that begins at row `start`."""
-    return folder / f"{split}-{start // SHARD:05d}.safetensors"
+    return folder / f"{split}-{start // SHARD_VIDEOS:05d}.safetensors"
 
 
-def write_shard(path: Path, columns: dict[str, Sequence[np.ndarray]], facts: dict | None = None) -> None:
-    """Publish ragged columns: per column one array a row, joined along the first axis, with their ends.
+def write_shard(
+    path: Path, columns: dict[str, Sequence[np.ndarray]], facts: dict | None = None
+) -> None:
+    """Publish ragged columns: per column one array a row, joined along the first axis, with their
+    ends.
 
     facts: JSON values kept in the header (what was found while reading).
     """
     tensors = {}
     for name, rows in columns.items():
-        filled = [r for r in rows if len(r)] or list(rows[:1])  # an empty row has no say in the shape
+        filled = [r for r in rows if len(r)] or list(
+            rows[:1]
+        )  # an empty row has no say in the shape
         tensors[name] = np.ascontiguousarray(np.concatenate(filled))
         tensors[f"{name}_ends"] = np.cumsum([len(r) for r in rows], dtype=np.int64)
 
@@ -59,7 +73,7 @@ def write_shard(path: Path, columns: dict[str, Sequence[np.ndarray]], facts: dic
             file.seek(8 + _read_header(temporary)[0].index(NO_HASH.encode()))
             file.write(content_hash.encode())
 
-    publish(path, save)
+    publish_file(path, save)
 
 
 class ShardFile:
@@ -123,20 +137,25 @@ class Column:
         return values[ends[at] : ends[at + 1]]
 
 
-def open_columns(
-    folder: Path, split: str, names: Sequence[str], count: int
-) -> tuple[Column, ...]:
+def open_columns(folder: Path, split: str, names: Sequence[str], count: int) -> tuple[Column, ...]:
     """Open columns of a split of `count` rows; each shard is opened and verified once."""
-    opened = [(rows, ShardFile(shard_path(folder, split, rows.start))) for rows in shards(count)]
+    opened = [
+        (rows, ShardFile(shard_path(folder, split, rows.start))) for rows in shard_starts(count)
+    ]
     return tuple(Column(opened, name) for name in names)
 
 
-def join_pictures(encoded: Sequence[bytes]) -> dict[str, np.ndarray]:
-    """Lay the encoded frames of one video end to end: {"bytes": (n,) uint8, "sizes": (frames,) int64}."""
-    return {"bytes": np.frombuffer(b"".join(encoded), np.uint8), "sizes": np.array([len(e) for e in encoded], np.int64)}
+def join_images(encoded: Sequence[bytes]) -> dict[str, np.ndarray]:
+    """Lay the encoded frames of one video end to end: {"bytes": (n,) uint8, "sizes": (frames,)
+    int64}.
+    """
+    return {
+        "bytes": np.frombuffer(b"".join(encoded), np.uint8),
+        "sizes": np.array([len(e) for e in encoded], np.int64),
+    }
 
 
-def split_pictures(data: np.ndarray, sizes: np.ndarray) -> list[bytes]:
+def split_images(data: np.ndarray, sizes: np.ndarray) -> list[bytes]:
     """Undo `join_pictures`."""
     ends = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
     return [data[a:b].tobytes() for a, b in zip(ends[:-1], ends[1:])]
@@ -183,7 +202,11 @@ def _content_hash(path: Path) -> str:
 
 def _repair(path: Path) -> str:
     """Say how to make a damaged shard again."""
-    command = _prepare_command(path.parents[1]) if path.parent.name == FRAMES else "the same command"
+    command = (
+        _prepare_command(path.parents[1])
+        if path.parent.name == FRAMES_FOLDER
+        else "the same command"
+    )
     return f"delete this file and run {command} again"
 
 

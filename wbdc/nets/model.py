@@ -1,4 +1,6 @@
-"""The model: a trunk, a tower, a fusion and a head, rebuilt from the blueprint that lies beside its weights."""
+"""The model: a trunk, a tower, a fusion and a head, rebuilt from the blueprint that lies beside its
+weights.
+"""
 
 from pathlib import Path
 
@@ -14,19 +16,23 @@ from wbdc.nets.fusion import Fusion
 from wbdc.nets.trunk import Trunk
 from wbdc.nets.vision import Vision
 
-MOST_FRAMES = 32  # positions a frame can have
+MAX_FRAME_POSITIONS = 32  # positions a frame can have
 
 
 class VideoClassifier(nn.Module):
-    """Scores the classes of a video from its words and frames. special: id of each special word of the tokenizer, such as "[MASK]"."""
+    """Scores the classes of a video from its words and frames. special: id of each special word of
+    the tokenizer, such as "[MASK]".
+    """
 
     def __init__(self, fusion: Fusion, vision: Vision, classes: int, special: dict[str, int]):
         super().__init__()
         dim = fusion.trunk.dim
         self.fusion, self.vision, self.special = fusion, vision, special
         self.project = nn.Sequential(nn.Linear(vision.dim, dim), nn.LayerNorm(dim))
-        self.when = nn.Embedding(MOST_FRAMES, dim)  # a frame's place in time
-        self.no_frame = nn.Parameter(torch.randn(1, 1, dim) * 0.02)  # opens each row, so that none is ever empty
+        self.when = nn.Embedding(MAX_FRAME_POSITIONS, dim)  # a frame's place in time
+        self.no_frame = nn.Parameter(
+            torch.randn(1, 1, dim) * 0.02
+        )  # opens each row, so that none is ever empty
         self.head = nn.Linear(dim, classes)
         nn.init.normal_(self.when.weight, std=0.02)
 
@@ -48,7 +54,9 @@ class VideoClassifier(nn.Module):
         """Project a tower's vectors into a row of tokens that opens with "no frame": (B, 1 + F, D)."""
         frames = self.project(seen) + self.when.weight[: seen.shape[1]]
         start = self.no_frame.expand(len(seen), 1, -1).to(frames.dtype)
-        return Tokens(torch.cat([start, frames], 1), torch.cat([mask.new_ones(len(mask), 1), mask], 1))
+        return Tokens(
+            torch.cat([start, frames], 1), torch.cat([mask.new_ones(len(mask), 1), mask], 1)
+        )
 
     def logits(self, batch: Batch) -> Tensor:
         """Score every class: (B, C)."""
@@ -56,11 +64,19 @@ class VideoClassifier(nn.Module):
 
     def blueprint(self, fusion: dict) -> dict:
         """Return what rebuilds this model without its weights. fusion: the kit's table."""
-        return {"trunk": self.trunk.architecture, "vision": self.vision.blueprint(), "fusion": fusion, "classes": self.head.out_features, "special": self.special}
+        return {
+            "trunk": self.trunk.architecture,
+            "vision": self.vision.blueprint(),
+            "fusion": fusion,
+            "classes": self.head.out_features,
+            "special": self.special,
+        }
 
 
-def build(blueprint: dict, near: Path | None = None) -> VideoClassifier:
-    """Build the model of a blueprint, with random weights. near: where "./plug.py" files lie. Raises UsageFault."""
-    vision = plug.build(visions, blueprint["vision"], near=near)
-    fusion = plug.build(fusions, blueprint["fusion"], Trunk(blueprint["trunk"]), near=near)
+def build_model(blueprint: dict, near: Path | None = None) -> VideoClassifier:
+    """Build the model of a blueprint, with random weights. near: where "./plug.py" files lie.
+    Raises UsageFault.
+    """
+    vision = plug.build_plug(visions, blueprint["vision"], near=near)
+    fusion = plug.build_plug(fusions, blueprint["fusion"], Trunk(blueprint["trunk"]), near=near)
     return VideoClassifier(fusion, vision, blueprint["classes"], blueprint["special"])

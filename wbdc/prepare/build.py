@@ -1,4 +1,6 @@
-"""Build a prepared dataset: read every archive once, keep its frames, describe and compare the videos, deal the folds, seal the folder."""
+"""Build a prepared dataset: read every archive once, keep its frames, describe and compare the
+videos, deal the folds, seal the folder.
+"""
 
 import contextlib
 import filecmp
@@ -14,30 +16,39 @@ import polars as pl
 
 from wbdc.competitions import Competition, Video
 from wbdc.core.errors import OutOfResources, UsageFault
-from wbdc.core.files import SEAL, digest, hold, publish, read_seal, reseal, seal, sha256
-from wbdc.core.findings import SHOWN, Findings
+from wbdc.core.files import (
+    SEAL_FILE,
+    file_sha256,
+    json_digest,
+    lock_folder,
+    publish_file,
+    read_seal,
+    seal_folder,
+    update_seal,
+)
+from wbdc.core.findings import MAX_EXAMPLES, Findings
 from wbdc.core.integrity import verify_seal
-from wbdc.data.store import FRAMES, ShardFile, shard_path, shards
-from wbdc.prepare.check import Checked, Progress, check, refuse
-from wbdc.prepare.dataset import PART, SHAPE, Prepared, make_current, part_path
+from wbdc.data.store import FRAMES_FOLDER, ShardFile, shard_path, shard_starts
+from wbdc.prepare.check import CheckedData, Progress, check_data, refuse_invalid
+from wbdc.prepare.dataset import PART, PREPARED_SHAPE, Prepared, make_current, part_path
+from wbdc.prepare.describe.survey import Survey
 from wbdc.prepare.engines import Engine
 from wbdc.prepare.engines.threads import Threads
-from wbdc.prepare.folds import check_count, deal, rare
-from wbdc.prepare.shards import Job, make, read, same_width
-from wbdc.prepare.survey import Survey
+from wbdc.prepare.folds import assign_folds, check_fold_count, rare_classes
+from wbdc.prepare.shards import ShardJob, check_feature_width, make_shard, read_measures
 
-VERSION = 4  # of the stored form; a change makes other hashes
+FORMAT_VERSION = 4  # of the stored form; a change makes other hashes
 KEPT = 100_000  # places of each finding that `--list` can name
-SPARE = 2**28  # bytes that stay free beside the frames: tables, tokens
+DISK_RESERVE = 2**28  # bytes that stay free beside the frames: tables, tokens
 
-Shard = tuple[Job, dict, dict[str, list[np.ndarray]]]  # a job done: its facts and columns
+ShardKey = tuple[ShardJob, dict, dict[str, list[np.ndarray]]]  # a job done: its facts and columns
 
 
-def silent(what: str, done: int, of: int) -> None:
+def no_progress(what: str, done: int, of: int) -> None:
     """Tell no progress."""
 
 
-def prepare(
+def prepare_data(
     data: Path,
     work: Path,
     competition: Competition,
@@ -46,43 +57,79 @@ def prepare(
     seed: int = 0,
     threads: int = 2,
     engine: Engine | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> tuple[Prepared, bool]:
-    """Check and store a data folder below work/prepared/<hash>; return it, and whether it was there already.
+    """Check and store a data folder below work/prepared/<hash>; return it, and whether it was there
+    already.
 
-    The folder holds a copy of the file that defines the competition, if any; its content is part of the hash.
-    Killed at any moment and started again, it goes on with the next shard. Raises DataInvalid, FolderInUse, OutOfResources.
+    The folder holds a copy of the file that defines the competition, if any; its content is part of
+    the hash.
+    Killed at any moment and started again, it goes on with the next shard. Raises DataInvalid,
+    FolderInUse, OutOfResources.
     """
     name = competition.name
     source = competition.source_hash
-    checked, engine = check(data, competition, keep=KEPT, progress=progress), engine or Threads()
-    refuse(checked.found.report())
-    check_count(folds, len(checked.splits[competition.labelled].ids))
-    folder = work / "prepared" / digest(VERSION, [name, source] if source else name, checked.print, folds, seed)
-    before = Prepared(folder, verify_seal(folder, shape=SHAPE)) if (folder / SEAL).is_file() else None
+    checked, engine = (
+        check_data(data, competition, keep=KEPT, progress=progress),
+        engine or Threads(),
+    )
+    refuse_invalid(checked.found.report())
+    check_fold_count(folds, len(checked.splits[competition.labelled].ids))
+    folder = (
+        work
+        / "prepared"
+        / json_digest(
+            FORMAT_VERSION, [name, source] if source else name, checked.print, folds, seed
+        )
+    )
+    before = (
+        Prepared(folder, verify_seal(folder, shape=PREPARED_SHAPE))
+        if (folder / SEAL_FILE).is_file()
+        else None
+    )
     now = _now(data, checked) | {"command": _command(data, competition, folds, seed)}
     if before and before.facts.get("stamp") == checked.stamp and not before.lost():
         return _again(before, now, engine), True
     for path in before.lost() if before and engine.leads else ():
         path.unlink(missing_ok=True)  # of another size than written; what is missing is made anew
-    if before and before.facts.get("stamp") != checked.stamp:  # archives were written since: repaired, or only copied
-        folder = folder.with_name(digest(folder.name, checked.stamp))
-    with hold(folder) if engine.leads else contextlib.nullcontext():
-        jobs = list(_jobs(checked, data, competition, folder / FRAMES, 1 if engine.crowded else threads))
+    if (
+        before and before.facts.get("stamp") != checked.stamp
+    ):  # archives were written since: repaired, or only copied
+        folder = folder.with_name(json_digest(folder.name, checked.stamp))
+    with lock_folder(folder) if engine.leads else contextlib.nullcontext():
+        jobs = list(
+            _jobs(
+                checked, data, competition, folder / FRAMES_FOLDER, 1 if engine.crowded else threads
+            )
+        )
         if engine.leads:
             _room(work, checked.size, jobs)
         _store(jobs, engine, progress)
         if engine.leads and before and before.folder != folder and _equal(jobs, before):
-            shutil.rmtree(folder / FRAMES)
+            shutil.rmtree(folder / FRAMES_FOLDER)
             return _again(before, now, engine), True
         if engine.leads:
-            facts = _describe(data, checked, competition, map(_stored, jobs), folds, seed, progress, folder) | now
+            facts = (
+                _describe(
+                    data, checked, competition, map(_stored, jobs), folds, seed, progress, folder
+                )
+                | now
+            )
             facts["shards"] = {job.path.name: job.path.stat().st_size for job in jobs}
             copies = _save_competition(competition, source, folder)
-            seal(folder, facts, [*sorted((folder / "videos").iterdir()), folder / "folds.parquet", folder / "findings.parquet", *copies])
+            seal_folder(
+                folder,
+                facts,
+                [
+                    *sorted((folder / "videos").iterdir()),
+                    folder / "folds.parquet",
+                    folder / "findings.parquet",
+                    *copies,
+                ],
+            )
             make_current(folder)
     engine.meet()
-    return Prepared(folder, read_seal(folder, SHAPE)), False
+    return Prepared(folder, read_seal(folder, PREPARED_SHAPE)), False
 
 
 def _command(data: Path, competition: Competition, folds: int, seed: int) -> str:
@@ -93,69 +140,106 @@ def _command(data: Path, competition: Competition, folds: int, seed: int) -> str
 
 
 def _save_competition(competition: Competition, source: str, folder: Path) -> list[Path]:
-    """Copy the file that defines the competition. Raises UsageFault when it is no longer the one that was read."""
+    """Copy the file that defines the competition. Raises UsageFault when it is no longer the one
+    that was read.
+    """
     copies = competition.save(folder)
-    if any(sha256(copy) != source for copy in copies):
-        raise UsageFault(f"{competition.file} was changed while the data were prepared; run `wbdc prepare` again")
+    if any(file_sha256(copy) != source for copy in copies):
+        raise UsageFault(
+            f"{competition.file} was changed while the data were prepared; run `wbdc prepare` again"
+        )
     return copies
 
 
 def _again(before: Prepared, now: dict, engine: Engine) -> Prepared:
     """Take what was prepared before, and remember where the data lie now."""
     if engine.leads:
-        reseal(before.folder, now)
+        update_seal(before.folder, now)
         make_current(before.folder)
     engine.meet()
     return Prepared(before.folder, before.facts | now)
 
 
-def _equal(jobs: list[Job], before: Prepared) -> bool:
-    """Tell whether archives that were written since still hold the same: then nothing that was learned from them is out of date."""
-    return all(filecmp.cmp(job.path, before.folder / FRAMES / job.path.name, shallow=False) for job in jobs)
+def _equal(jobs: list[ShardJob], before: Prepared) -> bool:
+    """Tell whether archives that were written since still hold the same: then nothing that was
+    learned from them is out of date.
+    """
+    return all(
+        filecmp.cmp(job.path, before.folder / FRAMES_FOLDER / job.path.name, shallow=False)
+        for job in jobs
+    )
 
 
-def survey(
-    data: Path, competition: Competition, *, folds: int = 5, seed: int = 0, threads: int = 2, progress: Progress = silent
+def survey_data(
+    data: Path,
+    competition: Competition,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    threads: int = 2,
+    progress: Progress = no_progress,
 ) -> tuple[dict, dict]:
-    """Check a data folder as `prepare` does, frame by frame, and write nothing: the facts, and {finding: {"count", "places"}}."""
-    checked = check(data, competition, keep=KEPT, progress=progress)
-    check_count(folds, len(checked.splits[competition.labelled].ids))
+    """Check a data folder as `prepare` does, frame by frame, and write nothing: the facts, and
+    {finding: {"count", "places"}}.
+    """
+    checked = check_data(data, competition, keep=KEPT, progress=progress)
+    check_fold_count(folds, len(checked.splits[competition.labelled].ids))
     jobs = _jobs(checked, data, competition, Path(), threads)
-    done = ((job, facts, columns) for job in jobs for columns, facts in [read(job)])
-    return _describe(data, checked, competition, done, folds, seed, progress) | _now(data, checked), checked.found.report()
+    done = ((job, facts, columns) for job in jobs for columns, facts in [read_measures(job)])
+    return _describe(data, checked, competition, done, folds, seed, progress) | _now(
+        data, checked
+    ), checked.found.report()
 
 
-def _now(data: Path, checked: Checked) -> dict:
+def _now(data: Path, checked: CheckedData) -> dict:
     """Say where the data lie, and when they were last written."""
     return {"data": str(data.resolve()), "stamp": checked.stamp}
 
 
-def _jobs(checked: Checked, data: Path, competition: Competition, folder: Path, threads: int) -> Iterator[Job]:
+def _jobs(
+    checked: CheckedData, data: Path, competition: Competition, folder: Path, threads: int
+) -> Iterator[ShardJob]:
     name = str(competition.file or competition.name)
     for split, videos in checked.splits.items():
-        for rows in shards(len(videos.ids)):
+        for rows in shard_starts(len(videos.ids)):
             ids = tuple(videos.ids[rows.start : rows.stop])
-            yield Job(shard_path(folder, split, rows.start), data.resolve(), name, split, rows.start, ids, checked.holds, threads)
+            yield ShardJob(
+                shard_path(folder, split, rows.start),
+                data.resolve(),
+                name,
+                split,
+                rows.start,
+                ids,
+                checked.holds,
+                threads,
+            )
 
 
-def _room(work: Path, size: int, jobs: list[Job]) -> None:
-    """Raise OutOfResources before anything is written when the frames that are not stored yet would not fit."""
+def _room(work: Path, size: int, jobs: list[ShardJob]) -> None:
+    """Raise OutOfResources before anything is written when the frames that are not stored yet would
+    not fit.
+    """
     size = max(0, size - sum(job.path.stat().st_size for job in jobs if job.path.is_file()))
     there = next(p for p in (work, *work.resolve().parents) if p.is_dir())
-    if (free := shutil.disk_usage(there).free) < size + SPARE:
-        raise OutOfResources(f"the frames take {size:,} bytes and {there} has {free:,} free; make room, or choose another disk with --work")
+    if (free := shutil.disk_usage(there).free) < size + DISK_RESERVE:
+        raise OutOfResources(
+            f"the frames take {size:,} bytes and {there} has {free:,} free; make room, or choose another disk with --work"
+        )
 
 
-def _store(jobs: list[Job], engine: Engine, progress: Progress) -> None:
+def _store(jobs: list[ShardJob], engine: Engine, progress: Progress) -> None:
     """Make the shards that are missing."""
     missing = [job for job in jobs if not job.path.is_file()]
-    done, of = sum(len(job.ids) for job in jobs) - sum(len(job.ids) for job in missing), sum(len(job.ids) for job in jobs)
-    for job in engine.each(make, missing):
+    done, of = (
+        sum(len(job.ids) for job in jobs) - sum(len(job.ids) for job in missing),
+        sum(len(job.ids) for job in jobs),
+    )
+    for job in engine.each(make_shard, missing):
         done += len(job.ids)
         progress("frames", done, of)
 
 
-def _stored(job: Job) -> Shard:
+def _stored(job: ShardJob) -> ShardKey:
     shard = ShardFile(job.path)
     names = () if job.holds == "features" else ("measures", "hashes")
     return job, shard.facts, {name: shard.rows(name) for name in names}
@@ -163,16 +247,22 @@ def _stored(job: Job) -> Shard:
 
 def _describe(
     data: Path,
-    checked: Checked,
+    checked: CheckedData,
     competition: Competition,
-    done: Iterator[Shard],
+    done: Iterator[ShardKey],
     folds: int,
     seed: int,
     progress: Progress,
     folder: Path | None = None,
 ) -> dict:
-    """Take in all shards and texts, count what is wrong or alike, deal the folds, and return the facts; write tables when given a folder."""
-    found, seen, labelled = checked.found, Survey(checked.splits, competition.fields), competition.labelled
+    """Take in all shards and texts, count what is wrong or alike, deal the folds, and return the
+    facts; write tables when given a folder.
+    """
+    found, seen, labelled = (
+        checked.found,
+        Survey(checked.splits, competition.fields),
+        competition.labelled,
+    )
     test = competition.test_split(checked.splits)
     _frames(seen, found, done, progress)
     for split in checked.splits:
@@ -181,13 +271,26 @@ def _describe(
     labels = checked.splits[labelled].labels
     group, presence = group[rows.start : rows.stop], seen.presence[rows.start : rows.stop]
     shifted = seen.shifted(labelled, test, found)
-    for label in rare(labels, folds):
+    for label in rare_classes(labels, folds):
         found.add("label.rare", label)
     if folder:
-        dealt = pl.DataFrame({"id": checked.splits[labelled].ids, "fold": deal(labels, presence, group, folds, seed), "group": group})
-        publish(folder / "folds.parquet", dealt.write_parquet)
-        places = [(code, place) for code, entry in found.report().items() for place in entry["places"]]
-        publish(folder / "findings.parquet", pl.DataFrame(places, {"code": pl.String, "place": pl.String}, orient="row").write_parquet)
+        dealt = pl.DataFrame(
+            {
+                "id": checked.splits[labelled].ids,
+                "fold": assign_folds(labels, presence, group, folds, seed),
+                "group": group,
+            }
+        )
+        publish_file(folder / "folds.parquet", dealt.write_parquet)
+        places = [
+            (code, place) for code, entry in found.report().items() for place in entry["places"]
+        ]
+        publish_file(
+            folder / "findings.parquet",
+            pl.DataFrame(
+                places, {"code": pl.String, "place": pl.String}, orient="row"
+            ).write_parquet,
+        )
     return {
         "competition": competition.name,
         "holds": checked.holds,
@@ -198,38 +301,72 @@ def _describe(
         "classes": sorted({label for label in labels if label is not None}),
         "known_classes": checked.classes,
         "counts": {split: len(videos.ids) for split, videos in checked.splits.items()},
-        "frames": {split: int(seen.frames[rows.start : rows.stop].sum()) for split, rows in seen.rows.items()},
+        "frames": {
+            split: int(seen.frames[rows.start : rows.stop].sum())
+            for split, rows in seen.rows.items()
+        },
         "folds": folds,
         "seed": seed,
-        "findings": found.report(SHOWN),
+        "findings": found.report(MAX_EXAMPLES),
         "statistics": seen.statistics(),
         "shift": shifted,
     }
 
 
-def _frames(seen: Survey, found: Findings, done: Iterator[Shard], progress: Progress) -> None:
+def _frames(seen: Survey, found: Findings, done: Iterator[ShardKey], progress: Progress) -> None:
     widths: dict[str, str] = {}
     for job, facts, columns in done:
         widths |= facts["widths"]
-        same_width(widths)
+        check_feature_width(widths)
         found.merge(facts["findings"])
-        seen.see(job.split, job.start, facts["counts"], columns.get("measures", []), columns.get("hashes", []))
+        seen.see(
+            job.split,
+            job.start,
+            facts["counts"],
+            columns.get("measures", []),
+            columns.get("hashes", []),
+        )
         progress(f"frames of {job.split}", job.start + len(job.ids), len(seen.rows[job.split]))
 
 
-def _texts(data: Path, split: str, competition: Competition, seen: Survey, progress: Progress, folder: Path | None) -> None:
+def _texts(
+    data: Path,
+    split: str,
+    competition: Competition,
+    seen: Survey,
+    progress: Progress,
+    folder: Path | None,
+) -> None:
     """Take in the texts of a split, and write its tables part by part."""
     videos, rows = competition.videos(data, split, Findings()), seen.rows[split]
     for start in range(0, max(1, len(rows)), PART):
         part = list(islice(videos, PART))
         for at, video in enumerate(part, start):
-            seen.read(split, at, video if split == competition.labelled else video._replace(label=None))
+            seen.read(
+                split, at, video if split == competition.labelled else video._replace(label=None)
+            )
         if folder:
-            _table(part_path(folder, split, start), split == competition.labelled, part, competition.fields, seen.frames[rows.start + start :])
+            _table(
+                part_path(folder, split, start),
+                split == competition.labelled,
+                part,
+                competition.fields,
+                seen.frames[rows.start + start :],
+            )
         progress(f"texts of {split}", start + len(part), len(rows))
 
 
-def _table(path: Path, labelled: bool, videos: list[Video], fields: tuple[str, ...], frames: np.ndarray) -> None:
-    schema = {"id": pl.String, **dict.fromkeys(fields, pl.String), "label": pl.String, "frames": pl.Int32}
-    rows = [(v.id, *(v.fields[f] for f in fields), v.label if labelled else None, count) for v, count in zip(videos, frames.tolist())]
-    publish(path, pl.DataFrame(rows, schema, orient="row").write_parquet)
+def _table(
+    path: Path, labelled: bool, videos: list[Video], fields: tuple[str, ...], frames: np.ndarray
+) -> None:
+    schema = {
+        "id": pl.String,
+        **dict.fromkeys(fields, pl.String),
+        "label": pl.String,
+        "frames": pl.Int32,
+    }
+    rows = [
+        (v.id, *(v.fields[f] for f in fields), v.label if labelled else None, count)
+        for v, count in zip(videos, frames.tolist())
+    ]
+    publish_file(path, pl.DataFrame(rows, schema, orient="row").write_parquet)

@@ -7,30 +7,36 @@ from typing import NamedTuple
 
 from wbdc.competitions import CLIPS, Competition
 from wbdc.core.errors import DataInvalid
-from wbdc.core.files import digest
-from wbdc.core.findings import SHOWN, Findings
+from wbdc.core.files import json_digest
+from wbdc.core.findings import MAX_EXAMPLES, Findings
 from wbdc.core.out_of_memory import raise_if_exhausted
-from wbdc.data.archive import checksums
-from wbdc.data.choice import BROKEN
-from wbdc.prepare.catalogue import CATALOGUE
+from wbdc.data.archive import member_checksums
+from wbdc.data.frame_sampling import DAMAGED_FILE_ERRORS
+from wbdc.prepare.describe.finding_codes import FINDING_CODES
 
 Progress = Callable[[str, int, int], None]  # what, done, of
-CLIP_GROWS = 4  # times: frames of a clip as single pictures, at most (a minute of 720p at 2 Mbit/s)
+MAX_CLIP_STORE_RATIO = (
+    4  # times: frames of a clip as single pictures, at most (a minute of 720p at 2 Mbit/s)
+)
 
 
-class Split(NamedTuple):
-    """The videos of a split in the order of its annotations, and their classes (None where there is none)."""
+class CheckedSplit(NamedTuple):
+    """The videos of a split in the order of its annotations, and their classes (None where there is
+    none).
+    """
 
     ids: list[str]
     labels: list[str | None]
 
 
-class Checked(NamedTuple):
-    """splits by name; classes: every id an answer may name; holds: "jpeg" or "features"; found: all that was wrong; print: hash of the data;
-    size: bytes that the frames take once stored, at most; stamp: hash of when the archives were last written: equal stamps, equal archives.
+class CheckedData(NamedTuple):
+    """splits by name; classes: every id an answer may name; holds: "jpeg" or "features"; found: all
+    that was wrong; print: hash of the data;
+    size: bytes that the frames take once stored, at most; stamp: hash of when the archives were
+    last written: equal stamps, equal archives.
     """
 
-    splits: dict[str, Split]
+    splits: dict[str, CheckedSplit]
     classes: list[str]
     holds: str
     found: Findings
@@ -39,47 +45,78 @@ class Checked(NamedTuple):
     stamp: str
 
 
-def check(root: Path, competition: Competition, *, keep: int = SHOWN, progress: Progress = lambda what, done, of: None) -> Checked:
-    """Read the annotations of a data folder and compare them with each other and with the archives that lie there.
+def check_data(
+    root: Path,
+    competition: Competition,
+    *,
+    keep: int = MAX_EXAMPLES,
+    progress: Progress = lambda what, done, of: None,
+) -> CheckedData:
+    """Read the annotations of a data folder and compare them with each other and with the archives
+    that lie there.
 
-    Every fault is counted, `keep` places of each. Raises DataInvalid for a folder or a file that cannot be read at all.
+    Every fault is counted, `keep` places of each. Raises DataInvalid for a folder or a file that
+    cannot be read at all.
     """
     if not root.is_dir():
         raise DataInvalid(f"{root} is not a folder; give the one that holds the data")
     found, holds, classes = Findings(keep), competition.frames(root), competition.classes(root)
     names = competition.splits(root)
     if competition.labelled not in names:
-        raise DataInvalid(f"{root} has no split {competition.labelled!r}, only {', '.join(names)}; there is nothing to learn from")
+        raise DataInvalid(
+            f"{root} has no split {competition.labelled!r}, only {', '.join(names)}; there is nothing to learn from"
+        )
     splits = {name: _split(root, name, competition, found, progress) for name in names}
     if not splits[competition.labelled].ids:
-        raise DataInvalid(f"the split {competition.labelled!r} holds no videos; there is nothing to learn from")
+        raise DataInvalid(
+            f"the split {competition.labelled!r} holds no videos; there is nothing to learn from"
+        )
     _labels(splits, competition, classes, found)
     _once(splits, found)
-    print, size = hashlib.sha256(digest([competition.annotations_hash(root, s) for s in splits], classes).encode()), 0
+    print, size = (
+        hashlib.sha256(
+            json_digest([competition.annotations_hash(root, s) for s in splits], classes).encode()
+        ),
+        0,
+    )
     stamp = hashlib.sha256()
     try:
         for name, split in splits.items():
             for hashed in (print, stamp):
                 hashed.update(f"{name}\n".encode())
-            size += (_members if holds == "features" else _files)(root, name, set(split.ids), competition, found, print, stamp)
+            size += (_members if holds == "features" else _files)(
+                root, name, set(split.ids), competition, found, print, stamp
+            )
     except OSError as error:
         raise DataInvalid(f"{error.filename} cannot be read: {error.strerror}") from error
-    return Checked(splits, classes, holds, found, print.hexdigest()[:12], size, stamp.hexdigest()[:12])
+    return CheckedData(
+        splits, classes, holds, found, print.hexdigest()[:12], size, stamp.hexdigest()[:12]
+    )
 
 
-def refuse(found: dict[str, dict]) -> None:
-    """Raise DataInvalid for what would break later: the findings (a report of them) that the catalogue calls errors."""
-    errors = [code for code in found if CATALOGUE[code].severity == "error"]
+def refuse_invalid(found: dict[str, dict]) -> None:
+    """Raise DataInvalid for what would break later: the findings (a report of them) that the
+    catalogue calls errors.
+    """
+    errors = [code for code in found if FINDING_CODES[code].severity == "error"]
     if errors:
         count, places = found[errors[0]]["count"], found[errors[0]]["places"]
         others = f"; {len(errors) - 1} other kinds of error too" if errors[1:] else ""
-        more = f"; list them with `wbdc prepare --check-only --list {errors[0]}`" if count > 3 else ""
-        raise DataInvalid(f"{CATALOGUE[errors[0]].what}: {count:,}, first {', '.join(places[:3])}; {CATALOGUE[errors[0]].fix}{more}{others}")
+        more = (
+            f"; list them with `wbdc prepare --check-only --list {errors[0]}`" if count > 3 else ""
+        )
+        raise DataInvalid(
+            f"{FINDING_CODES[errors[0]].what}: {count:,}, first {', '.join(places[:3])}; {FINDING_CODES[errors[0]].fix}{more}{others}"
+        )
 
 
-def _split(root: Path, name: str, competition: Competition, found: Findings, progress: Progress) -> Split:
-    split = Split([], [])
-    for video in competition.videos(root, name, found, lambda done, of: progress(f"annotations of {name}", done, of)):
+def _split(
+    root: Path, name: str, competition: Competition, found: Findings, progress: Progress
+) -> CheckedSplit:
+    split = CheckedSplit([], [])
+    for video in competition.videos(
+        root, name, found, lambda done, of: progress(f"annotations of {name}", done, of)
+    ):
         split.ids.append(video.id)
         split.labels.append(video.label)
     if not split.ids:
@@ -87,7 +124,9 @@ def _split(root: Path, name: str, competition: Competition, found: Findings, pro
     return split
 
 
-def _labels(splits: dict[str, Split], competition: Competition, classes: list[str], found: Findings) -> None:
+def _labels(
+    splits: dict[str, CheckedSplit], competition: Competition, classes: list[str], found: Findings
+) -> None:
     known = set(classes)
     for name, split in splits.items():
         for video, label in zip(split.ids, split.labels):
@@ -100,7 +139,7 @@ def _labels(splits: dict[str, Split], competition: Competition, classes: list[st
                 found.add("label.unknown", f"{video} → {label!r}")
 
 
-def _once(splits: dict[str, Split], found: Findings) -> None:
+def _once(splits: dict[str, CheckedSplit], found: Findings) -> None:
     where: dict[str, str] = {}
     for name, split in splits.items():
         for video in split.ids:
@@ -108,13 +147,23 @@ def _once(splits: dict[str, Split], found: Findings) -> None:
                 found.add("id.twice.splits", f"{video} ({where[video]} and {name})")
 
 
-def _files(root: Path, name: str, wanted: set[str], competition: Competition, found: Findings, print: "hashlib._Hash", stamp: "hashlib._Hash") -> int:
-    """Compare the files on disk with the annotations, add their names and sizes to the hash, and return their bytes."""
+def _files(
+    root: Path,
+    name: str,
+    wanted: set[str],
+    competition: Competition,
+    found: Findings,
+    print: "hashlib._Hash",
+    stamp: "hashlib._Hash",
+) -> int:
+    """Compare the files on disk with the annotations, add their names and sizes to the hash, and
+    return their bytes.
+    """
     size = 0
     for stored in competition.stored(root, name):
         print.update(f"{stored.place}\0{stored.size}\n".encode(errors="surrogateescape"))
         stamp.update(f"{stored.changed}\n".encode())
-        size += stored.size * (CLIP_GROWS if stored.place.lower().endswith(CLIPS) else 1)
+        size += stored.size * (MAX_CLIP_STORE_RATIO if stored.place.lower().endswith(CLIPS) else 1)
         if stored.id in wanted:
             wanted.discard(stored.id)
         else:
@@ -124,14 +173,31 @@ def _files(root: Path, name: str, wanted: set[str], competition: Competition, fo
     return size
 
 
-def _members(root: Path, name: str, ids: set[str], competition: Competition, found: Findings, print: "hashlib._Hash", stamp: "hashlib._Hash") -> int:
-    """Do the same for the members of an archive that the videos of a split share, by checksum: other features of equal videos have equal sizes."""
-    path, wanted = competition.source(root, name, "").path, {competition.source(root, name, video).member for video in ids}
+def _members(
+    root: Path,
+    name: str,
+    ids: set[str],
+    competition: Competition,
+    found: Findings,
+    print: "hashlib._Hash",
+    stamp: "hashlib._Hash",
+) -> int:
+    """Do the same for the members of an archive that the videos of a split share, by checksum:
+    other features of equal videos have equal sizes.
+    """
+    path, wanted = (
+        competition.source(root, name, "").path,
+        {competition.source(root, name, video).member for video in ids},
+    )
     try:
-        present = checksums(path) if path.is_file() else []  # the shards count what is missing, video by video
-    except BROKEN as error:
+        present = (
+            member_checksums(path) if path.is_file() else []
+        )  # the shards count what is missing, video by video
+    except DAMAGED_FILE_ERRORS as error:
         raise_if_exhausted(error)
-        raise DataInvalid(f"{path} is no archive that can be read: {error}; copy or download it again") from error
+        raise DataInvalid(
+            f"{path} is no archive that can be read: {error}; copy or download it again"
+        ) from error
     for member, state in present:
         print.update(f"{path.name}\0{member}\0{state}\n".encode(errors="surrogateescape"))
         if member not in wanted:

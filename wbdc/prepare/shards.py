@@ -1,4 +1,6 @@
-"""One shard of frames: what the archives of a few hundred videos hold, read once, by this process or by any other."""
+"""One shard of frames: what the archives of a few hundred videos hold, read once, by this process
+or by any other.
+"""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,21 +11,28 @@ import numpy as np
 from wbdc.competitions import Source, open_competition
 from wbdc.core.errors import DataInvalid
 from wbdc.core.findings import Findings
-from wbdc.data.archive import features, pictures
-from wbdc.data.choice import MOST_FRAMES
-from wbdc.data.frames import prove
-from wbdc.data.store import join_pictures, write_shard
-from wbdc.prepare.duplicates import frame_hashes
+from wbdc.data.archive import read_features, read_images
+from wbdc.data.frame_sampling import MAX_FRAMES
+from wbdc.data.frames import probe_image
+from wbdc.data.store import join_images, write_shard
+from wbdc.prepare.describe.duplicates import frame_hashes
 
-MEASURES = ("width", "height", "bytes", "brightness", "contrast")  # of a frame; all 0 for a damaged one
-THUMB = 32  # side of the gray thumbnail that proves a frame
+MEASURES = (
+    "width",
+    "height",
+    "bytes",
+    "brightness",
+    "contrast",
+)  # of a frame; all 0 for a damaged one
+THUMBNAIL_PIXELS = 32  # side of the gray thumbnail that proves a frame
 EVERYTHING = 1_000_000  # places a shard may name: all of them
 
 
-class Job(NamedTuple):
+class ShardJob(NamedTuple):
     """What makes one shard, small enough to be sent to another machine.
 
-    path: of the shard; competition: its name, or the path of its file; start: row of its first video; threads: that read.
+    path: of the shard; competition: its name, or the path of its file; start: row of its first
+    video; threads: that read.
     """
 
     path: Path
@@ -36,13 +45,14 @@ class Job(NamedTuple):
     threads: int
 
 
-def make(job: Job) -> None:
+def make_shard(job: ShardJob) -> None:
     """Read a shard's videos and publish it. Doing so twice, or elsewhere, gives the same bytes."""
-    write_shard(job.path, *read(job))
+    write_shard(job.path, *read_measures(job))
 
 
-def read(job: Job) -> tuple[dict[str, list[np.ndarray]], dict]:
-    """Read a shard's videos: its columns, and facts {"counts": usable frames per video, "findings", "widths": of features, each with a video}.
+def read_measures(job: ShardJob) -> tuple[dict[str, list[np.ndarray]], dict]:
+    """Read a shard's videos: its columns, and facts {"counts": usable frames per video, "findings",
+    "widths": of features, each with a video}.
 
     Raises DataInvalid for features of different widths.
     """
@@ -55,42 +65,69 @@ def read(job: Job) -> tuple[dict[str, list[np.ndarray]], dict]:
         found.merge(report)
     columns = {name: [columns[name] for columns, _ in seen] for name in seen[0][0]}
     if job.holds == "features":
-        counts, widths = [len(rows) for rows in columns["features"]], _widths(columns["features"], job.ids)
+        counts, widths = (
+            [len(rows) for rows in columns["features"]],
+            _widths(columns["features"], job.ids),
+        )
     else:
         counts, widths = [int((m[:, 0] > 0).sum()) for m in columns["measures"]], {}
-        columns["hashes"] = np.split(frame_hashes(np.concatenate(columns.pop("thumbs"))), np.cumsum([len(m) for m in columns["measures"]])[:-1])
+        columns["hashes"] = np.split(
+            frame_hashes(np.concatenate(columns.pop("thumbs"))),
+            np.cumsum([len(m) for m in columns["measures"]])[:-1],
+        )
     return columns, {"counts": counts, "findings": found.report(), "widths": widths}
 
 
-def same_width(widths: dict[str, str]) -> None:
-    """Raise DataInvalid when features have several widths. widths: {numbers per frame: a video that has so many}."""
+def check_feature_width(widths: dict[str, str]) -> None:
+    """Raise DataInvalid when features have several widths. widths: {numbers per frame: a video that
+    has so many}.
+    """
     if len(widths) > 1:
-        raise DataInvalid(f"features must be equally wide: {', '.join(f'those of {name} have {width} numbers' for width, name in widths.items())}")
+        raise DataInvalid(
+            f"features must be equally wide: {', '.join(f'those of {name} have {width} numbers' for width, name in widths.items())}"
+        )
 
 
 def _widths(rows: list[np.ndarray], ids: tuple[str, ...]) -> dict[str, str]:
     widths = {str(r.shape[1]): name for r, name in zip(rows, ids) if len(r)}
-    same_width(widths)
+    check_feature_width(widths)
     return widths
 
 
 def _features(source: Source, name: str) -> tuple[dict[str, np.ndarray], dict]:
     found = Findings(EVERYTHING)
-    return {"features": features(source, MOST_FRAMES, found)}, found.report()
+    return {"features": read_features(source, MAX_FRAMES, found)}, found.report()
 
 
 def _pictures(source: Source, name: str) -> tuple[dict[str, np.ndarray], dict]:
-    """Read the frames of a video and prove each once: damaged ones become b"", so that positions stay."""
+    """Read the frames of a video and prove each once: damaged ones become b"", so that positions
+    stay.
+    """
     found, measures, thumbs = Findings(EVERYTHING), [], []
-    encoded = pictures(source, MOST_FRAMES, found) if source.path.is_file() else []  # what is missing was counted by the check
+    encoded = (
+        read_images(source, MAX_FRAMES, found) if source.path.is_file() else []
+    )  # what is missing was counted by the check
     for number, data in enumerate(encoded):
-        proof = prove(data, found, f"{name}#{number}") if data else None
+        proof = probe_image(data, found, f"{name}#{number}") if data else None
         if proof is None:
-            encoded[number], measure, thumb = b"", (0,) * len(MEASURES), np.zeros((THUMB, THUMB), np.uint8)
+            encoded[number], measure, thumb = (
+                b"",
+                (0,) * len(MEASURES),
+                np.zeros((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), np.uint8),
+            )
         else:
             width, height, thumb = proof
-            measure = (width, height, len(data), round(float(thumb.mean())), round(float(thumb.std())))
+            measure = (
+                width,
+                height,
+                len(data),
+                round(float(thumb.mean())),
+                round(float(thumb.std())),
+            )
         measures.append(measure)
         thumbs.append(thumb)
-    measured = {"measures": np.array(measures, np.int32).reshape(-1, len(MEASURES)), "thumbs": np.array(thumbs, np.uint8).reshape(-1, THUMB, THUMB)}
-    return join_pictures(encoded) | measured, found.report()
+    measured = {
+        "measures": np.array(measures, np.int32).reshape(-1, len(MEASURES)),
+        "thumbs": np.array(thumbs, np.uint8).reshape(-1, THUMBNAIL_PIXELS, THUMBNAIL_PIXELS),
+    }
+    return join_images(encoded) | measured, found.report()

@@ -1,6 +1,8 @@
-"""A view: what one kit reads of a prepared dataset, made once: token ids, and frames in the form that its epochs read fastest.
+"""A view: what one kit reads of a prepared dataset, made once: token ids, and frames in the form
+that its epochs read fastest.
 
-Forms: "jpeg" (the archives' own bytes, decoded at each visit), "raw" (uint8 pixels of the tower's size), "looked" (the vectors of a
+Forms: "jpeg" (the archives' own bytes, decoded at each visit), "raw" (uint8 pixels of the tower's
+size), "looked" (the vectors of a
 frozen tower), "features" (those that the data bring).
 """
 
@@ -16,57 +18,80 @@ import numpy as np
 import torch
 
 from wbdc.core.errors import DataInvalid, IntegrityBroken, OutOfResources, UsageFault
-from wbdc.core.files import digest, hold
+from wbdc.core.files import json_digest, lock_folder
 from wbdc.core.findings import Findings
-from wbdc.core.weights import fingerprint
-from wbdc.core.look import Look
-from wbdc.data.choice import choose
-from wbdc.data.frames import look_at
-from wbdc.data.store import FRAMES, Column, open_columns, shard_path, shards, split_pictures, write_shard
+from wbdc.core.image_transform import ImageTransform
+from wbdc.core.weights import weights_fingerprint
+from wbdc.data.frame_sampling import sample_frames
+from wbdc.data.frames import decode_frames
+from wbdc.data.store import (
+    FRAMES_FOLDER,
+    Column,
+    open_columns,
+    shard_path,
+    shard_starts,
+    split_images,
+    write_shard,
+)
 from wbdc.data.text import TextReader
 from wbdc.nets.vision import Vision
 from wbdc.prepare.dataset import Prepared
 
 STORES = ("auto", "jpeg", "raw")
-LOOKED = 64  # frames a frozen tower looks at together
+FEATURE_BATCH_FRAMES = 64  # frames a frozen tower looks at together
 PROBED = 16  # videos that tell how long all will take
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How a kit reads: text, and `frames` frames a video for a tower that wants `look` (None: ready features).
+class InputSpec:
+    """How a kit reads: text, and `frames` frames a video for a tower that wants `look` (None: ready
+    features).
 
     tower: a frozen one whose vectors are all that training needs; None when it needs pixels.
     """
 
     text: TextReader
-    look: Look | None
+    look: ImageTransform | None
     frames: int
     tower: Vision | None = None
 
     def name(self) -> str:
         """Hash what determines the view."""
-        text = [self.text.tokenizer.to_str(), list(self.text.fields.items()), self.text.length, sorted(self.text.tail)]
+        text = [
+            self.text.tokenizer.to_str(),
+            list(self.text.fields.items()),
+            self.text.length,
+            sorted(self.text.tail),
+        ]
         text.append(self.text.tokenizer.encode_special_tokens)
-        return digest(text, self.look, self.frames, *([[fingerprint(self.tower.state_dict())]] if self.tower else []))
+        return json_digest(
+            text,
+            self.look,
+            self.frames,
+            *([[weights_fingerprint(self.tower.state_dict())]] if self.tower else []),
+        )
 
 
 @dataclass(frozen=True)
 class View:
-    """The rows of one split, each as (token ids (T,) int32, frames (n, 3, S, S) uint8 or (n, D) float16)."""
+    """The rows of one split, each as (token ids (T,) int32, frames (n, 3, S, S) uint8 or (n, D)
+    float16).
+    """
 
     text: Column
     stored: tuple[Column, ...]
     made: Column | None  # frames as pixels or vectors; None: decoded at each visit
-    reading: Reading
+    reading: InputSpec
 
     def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.text[row], self.made[row] if self.made else _decoded(self.stored, row, self.reading)
+        return self.text[row], self.made[row] if self.made else _decoded(
+            self.stored, row, self.reading
+        )
 
 
 def open_view(
     prepared: Prepared,
-    reading: Reading,
+    reading: InputSpec,
     split: str,
     *,
     store: str = "auto",
@@ -86,7 +111,7 @@ def open_view(
 
 def make_view(
     prepared: Prepared,
-    reading: Reading,
+    reading: InputSpec,
     split: str,
     *,
     store: str = "auto",
@@ -95,22 +120,31 @@ def make_view(
     ranks: int = 1,
     progress: Callable[[str, int, int], None] = lambda what, done, of: None,
 ) -> str | None:
-    """Make the shards of a view that are missing; of several `ranks`, each makes its part. Return the folder of what is made of the frames, None for nothing.
+    """Make the shards of a view that are missing; of several `ranks`, each makes its part. Return
+    the folder of what is made of the frames, None for nothing.
 
-    store: "jpeg" or "raw"; "auto" keeps pixels raw while they take at most half of the free disk. A frozen tower's vectors are always kept.
-    Raises DataInvalid when the data holds features and the kit wants pictures, or the reverse; OutOfResources when raw pixels do not fit.
+    store: "jpeg" or "raw"; "auto" keeps pixels raw while they take at most half of the free disk. A
+    frozen tower's vectors are always kept.
+    Raises DataInvalid when the data holds features and the kit wants pictures, or the reverse;
+    OutOfResources when raw pixels do not fit.
     """
     if (prepared.facts["holds"] == "features") != (reading.look is None):
         reads = "features" if reading.look is None else "pictures"
-        raise DataInvalid(f"the data holds {prepared.facts['holds']}, but the kit's vision plug reads {reads}; choose another [vision] use")
+        raise DataInvalid(
+            f"the data holds {prepared.facts['holds']}, but the kit's vision plug reads {reads}; choose another [vision] use"
+        )
     folder, form = _folder(prepared, reading), _form(prepared, reading, split, store)
     if _missing(folder, split, prepared.facts["counts"][split], form):
-        with hold(folder, wait=True) if ranks == 1 else nullcontext():  # two folds that start together want the same view
+        with (
+            lock_folder(folder, wait=True) if ranks == 1 else nullcontext()
+        ):  # two folds that start together want the same view
             _write(prepared, reading, split, folder, form, threads, (rank, ranks), progress)
     return form
 
 
-def seconds(prepared: Prepared, reading: Reading, split: str, *, threads: int = 2) -> float:
+def estimate_seconds(
+    prepared: Prepared, reading: InputSpec, split: str, *, threads: int = 2
+) -> float:
     """Estimate how long a view takes to make, from its first videos."""
     count, stored = prepared.facts["counts"][split], _stored(prepared, reading, split)
     few = range(min(PROBED, count))
@@ -122,22 +156,26 @@ def seconds(prepared: Prepared, reading: Reading, split: str, *, threads: int = 
     return (perf_counter() - start) * count / max(1, len(few))
 
 
-def size(prepared: Prepared, reading: Reading, split: str) -> int:
+def estimate_bytes(prepared: Prepared, reading: InputSpec, split: str) -> int:
     """Return the most bytes that the frames of a split take in their view, pixels raw."""
     frames = min(prepared.facts["frames"][split], reading.frames * prepared.facts["counts"][split])
-    return frames * (2 * reading.tower.dim if reading.tower else 3 * reading.look.size**2 if reading.look else 0)
+    return frames * (
+        2 * reading.tower.dim if reading.tower else 3 * reading.look.size**2 if reading.look else 0
+    )
 
 
-def _folder(prepared: Prepared, reading: Reading) -> Path:
+def _folder(prepared: Prepared, reading: InputSpec) -> Path:
     return prepared.folder / "views" / reading.name()
 
 
-def _stored(prepared: Prepared, reading: Reading, split: str) -> tuple[Column, ...]:
+def _stored(prepared: Prepared, reading: InputSpec, split: str) -> tuple[Column, ...]:
     names = ("features",) if reading.look is None else ("bytes", "sizes")
-    return open_columns(prepared.folder / FRAMES, split, names, prepared.facts["counts"][split])
+    return open_columns(
+        prepared.folder / FRAMES_FOLDER, split, names, prepared.facts["counts"][split]
+    )
 
 
-def _form(prepared: Prepared, reading: Reading, split: str, store: str) -> str | None:
+def _form(prepared: Prepared, reading: InputSpec, split: str, store: str) -> str | None:
     """Name the folder of what is made of the frames; None when they are read as they are stored."""
     folder = _folder(prepared, reading)
     if store not in STORES:
@@ -147,10 +185,17 @@ def _form(prepared: Prepared, reading: Reading, split: str, store: str) -> str |
     if reading.tower:
         return "looked"
     there = list((folder / "pixels").glob(f"{split}-*"))
-    free, wanted = shutil.disk_usage(prepared.folder).free, size(prepared, reading, split) - sum(path.stat().st_size for path in there)
+    free, wanted = (
+        shutil.disk_usage(prepared.folder).free,
+        estimate_bytes(prepared, reading, split) - sum(path.stat().st_size for path in there),
+    )
     if store == "raw" and wanted > free:
-        raise OutOfResources(f"raw pixels of {split} take {wanted:,} bytes and {free:,} are free; make room, or say --store jpeg")
-    return "pixels" if store == "raw" or (store == "auto" and (there or _fits(wanted, free))) else None
+        raise OutOfResources(
+            f"raw pixels of {split} take {wanted:,} bytes and {free:,} are free; make room, or say --store jpeg"
+        )
+    return (
+        "pixels" if store == "raw" or (store == "auto" and (there or _fits(wanted, free))) else None
+    )
 
 
 def _fits(wanted: int, free: int) -> bool:
@@ -159,41 +204,78 @@ def _fits(wanted: int, free: int) -> bool:
 
 def _missing(folder: Path, split: str, count: int, form: str | None) -> bool:
     columns = ("text", form) if form else ("text",)
-    return not all(shard_path(folder / column, split, rows.start).is_file() for rows in shards(count) for column in columns)
+    return not all(
+        shard_path(folder / column, split, rows.start).is_file()
+        for rows in shard_starts(count)
+        for column in columns
+    )
 
 
-def _write(prepared: Prepared, reading: Reading, split: str, folder: Path, form: str | None, threads: int, share: tuple[int, int], progress: Callable) -> None:
-    count, stored, (rank, ranks) = prepared.facts["counts"][split], _stored(prepared, reading, split), share
+def _write(
+    prepared: Prepared,
+    reading: InputSpec,
+    split: str,
+    folder: Path,
+    form: str | None,
+    threads: int,
+    share: tuple[int, int],
+    progress: Callable,
+) -> None:
+    count, stored, (rank, ranks) = (
+        prepared.facts["counts"][split],
+        _stored(prepared, reading, split),
+        share,
+    )
     with ThreadPoolExecutor(threads) as pool:
-        for part in list(shards(count))[rank::ranks]:
+        for part in list(shard_starts(count))[rank::ranks]:
             path = shard_path(folder / "text", split, part.start)
             if not path.is_file():
                 texts = prepared.rows(split, part, list(reading.text.fields)).to_dicts()
-                write_shard(path, {"text": [np.array(ids, np.int32) for ids in reading.text(texts)]})
+                write_shard(
+                    path, {"text": [np.array(ids, np.int32) for ids in reading.text(texts)]}
+                )
             path = shard_path(folder / form, split, part.start) if form else None
             if path and not path.is_file():
                 seen = list(pool.map(lambda row: _decoded(stored, row, reading), part))
-                write_shard(path, {"frames": _looked(reading.tower, seen) if reading.tower else seen})
+                write_shard(
+                    path, {"frames": _looked(reading.tower, seen) if reading.tower else seen}
+                )
             progress(f"view of {split}", part.stop, count)
 
 
-def _decoded(stored: Sequence[Column], row: int, reading: Reading) -> np.ndarray:
-    """Read the frames that the kit wants of one video, with the very functions that a submission runs."""
+def _decoded(stored: Sequence[Column], row: int, reading: InputSpec) -> np.ndarray:
+    """Read the frames that the kit wants of one video, with the very functions that a submission
+    runs.
+    """
     if reading.look is None:
         features = stored[0][row]
-        return features[choose(len(features), reading.frames)]
-    encoded, found = split_pictures(stored[0][row], stored[1][row]), Findings()
-    seen = look_at([encoded[i] for i in choose(len(encoded), reading.frames)], reading.look, found, f"row {row}")
+        return features[sample_frames(len(features), reading.frames)]
+    encoded, found = split_images(stored[0][row], stored[1][row]), Findings()
+    seen = decode_frames(
+        [encoded[i] for i in sample_frames(len(encoded), reading.frames)],
+        reading.look,
+        found,
+        f"row {row}",
+    )
     if damaged := found.report().get("frame.damaged"):  # `prepare` proved each frame that it kept
-        raise IntegrityBroken(f"the store of frames was damaged after `wbdc prepare`: {damaged['places'][0]}; delete its frames folder and prepare again")
+        raise IntegrityBroken(
+            f"the store of frames was damaged after `wbdc prepare`: {damaged['places'][0]}; delete its frames folder and prepare again"
+        )
     return seen
 
 
 @torch.no_grad()  # inference_mode slows autocast down, see benchmarks/test_autocast.py
 def _looked(tower: Vision, seen: list[np.ndarray]) -> list[np.ndarray]:
-    """Let a frozen tower look at the frames of some videos, (n, 3, S, S) uint8 each: (n, D) float16 each."""
+    """Let a frozen tower look at the frames of some videos, (n, 3, S, S) uint8 each: (n, D) float16
+    each.
+    """
     pixels, device = np.concatenate(seen), next(tower.parameters()).device
-    batches = [torch.from_numpy(pixels[i : i + LOOKED]).to(device) for i in range(0, len(pixels), LOOKED)]
-    vectors = [tower.eval().encode(tower.normalise(batch)).half().cpu().numpy() for batch in batches]
+    batches = [
+        torch.from_numpy(pixels[i : i + FEATURE_BATCH_FRAMES]).to(device)
+        for i in range(0, len(pixels), FEATURE_BATCH_FRAMES)
+    ]
+    vectors = [
+        tower.eval().encode(tower.normalise(batch)).half().cpu().numpy() for batch in batches
+    ]
     joined = np.concatenate(vectors) if vectors else np.zeros((0, tower.dim), np.float16)
     return np.split(joined, np.cumsum([len(frames) for frames in seen])[:-1])

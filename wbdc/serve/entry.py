@@ -1,4 +1,6 @@
-"""The judge's entry: what `python -I main.py` runs inside a submission, and `wbdc predict` in the tree."""
+"""The judge's entry: what `python -I main.py` runs inside a submission, and `wbdc predict` in the
+tree.
+"""
 
 import argparse
 import math
@@ -14,24 +16,32 @@ from safetensors.numpy import save_file
 
 from wbdc.competitions import CONTEST_FOLDER, Competition, Video, open_competition
 from wbdc.core.device import (
-    called,
     find_device,
     find_precision,
+    precision_name,
     reserved_memory,
     use_threads,
 )
-from wbdc.core.errors import OutOfResources, Stopped, UsageFault, WbdcError, hint
-from wbdc.core.files import check_input, check_output, explain, open_regular, publish, publish_json, read_json
+from wbdc.core.errors import OutOfResources, Stopped, UsageFault, WbdcError, suggest_name
+from wbdc.core.files import (
+    check_input,
+    check_output,
+    explain_os_error,
+    open_regular,
+    publish_file,
+    publish_json,
+    read_json,
+)
 from wbdc.core.findings import Findings
 from wbdc.core.out_of_memory import is_out_of_memory
 from wbdc.core.stop_signals import interruptible
-from wbdc.serve.blend import lift
+from wbdc.serve.blend import apply_multipliers
 from wbdc.serve.calls import answer_calls
-from wbdc.serve.engine import Answers, Engine
-from wbdc.serve.ranks import gather, here, part
-from wbdc.serve.schedule import until
+from wbdc.serve.engine import Engine, Predictions
+from wbdc.serve.ranks import gather_ranks, rank_and_size, shard_groups
+from wbdc.serve.scheduler import seconds_until
 
-BLEND = "blend.json"
+BLEND_FILE = "blend.json"
 MAX_THREADS = 4096
 BLEND_SHAPE = {
     "competition": str,
@@ -47,15 +57,33 @@ CONTEST = "contest"  # as a deadline: what the contest allows
 
 
 def serve(
-    home: Path, blend: dict, contest: Competition, data: Path, out: Path, *, split: str | None, device: str, precision: str | None, threads: int | None, sample: list[str] | None = None,
-    deadline: float | str | None = None, say: Callable[[str], None], progress: Callable[[int, int], None], began: float,
-) -> tuple[Answers | None, dict]:  # fmt: skip
-    """Answer a split with a blend of models, publish the result file, and return answers and timings.
+    home: Path,
+    blend: dict,
+    contest: Competition,
+    data: Path,
+    out: Path,
+    *,
+    split: str | None,
+    device: str,
+    precision: str | None,
+    threads: int | None,
+    sample: list[str] | None = None,
+    deadline: float | str | None = None,
+    say: Callable[[str], None],
+    progress: Callable[[int, int], None],
+    began: float,
+) -> tuple[Predictions | None, dict]:
+    """Answer a split with a blend of models, publish the result file, and return answers and
+    timings.
 
-    blend: {"competition", "precision", "members": [{"folder", "weight", "serve"?}]}, folders relative to `home`, serve: frames, length;
-    "lifts"?: one per class; "half"?: weights are rounded to float16; "compiled"?: towers by torch.compile.
-    sample: only these ids, in this order. deadline: seconds after `began`, time.perf_counter() when the process started, by which the result is
-    published, with fewer members when need be; CONTEST: the contest's limit, more in proportion for more videos than it names.
+    blend: {"competition", "precision", "members": [{"folder", "weight", "serve"?}]}, folders
+    relative to `home`, serve: frames, length;
+    "lifts"?: one per class; "half"?: weights are rounded to float16; "compiled"?: towers by
+    torch.compile.
+    sample: only these ids, in this order. deadline: seconds after `began`, time.perf_counter() when
+    the process started, by which the result is
+    published, with fewer members when need be; CONTEST: the contest's limit, more in proportion for
+    more videos than it names.
     Started by torchrun, ranks share the videos: rank 0 publishes, the others return None.
     Raises IntegrityBroken, DataInvalid, ResultInvalid, EnvironmentLacks.
     """
@@ -64,11 +92,13 @@ def serve(
     known = contest.splits(data)
     split = split or contest.test_split(known)
     if split not in known:
-        raise UsageFault(f"{data} has no split {split!r}{hint(split, known)}")
+        raise UsageFault(f"{data} has no split {split!r}{suggest_name(split, known)}")
     where, count = find_device(device), use_threads(threads)
     marks = {"imported": time.perf_counter() - began}
     engine = _open(home, blend, where, precision, count)
-    say(f"{len(blend['members'])} models in {called(engine.precision)} on {where}, {count} threads")
+    say(
+        f"{len(blend['members'])} models in {precision_name(engine.precision)} on {where}, {count} threads"
+    )
     marks["loaded"] = time.perf_counter() - began
     findings = Findings()
     videos = _chosen(list(contest.videos(data, split, findings)), sample)
@@ -82,15 +112,22 @@ def serve(
             gpu_memory.append((batches[-1][1], reserved))
         progress(done, of)
 
-    rank, ranks = here()
+    rank, ranks = rank_and_size()
     groups = engine.groups(videos)
     end = _contest_limit(contest, len(videos)) if deadline == CONTEST else deadline
-    scored = engine.score(videos, part(groups, rank, ranks), after, until(end, lambda: time.perf_counter() - began))
-    if ranks > 1 and (scored := gather(scored)) is None:
+    scored = engine.score(
+        videos,
+        shard_groups(groups, rank, ranks),
+        after,
+        seconds_until(end, lambda: time.perf_counter() - began),
+    )
+    if ranks > 1 and (scored := gather_ranks(scored)) is None:
         return None, {}
     answers = engine.combine(groups, scored)
     if "lifts" in blend:
-        answers = answers._replace(probabilities=lift(answers.probabilities, np.array(blend["lifts"])))
+        answers = answers._replace(
+            probabilities=apply_multipliers(answers.probabilities, np.array(blend["lifts"]))
+        )
     marks["answered"] = time.perf_counter() - began
     labels = [answers.classes[i] for i in answers.probabilities.argmax(1)]
     contest.write([v.id for v in videos], labels, out)
@@ -98,25 +135,59 @@ def serve(
     for code, entry in {**findings.report(), **answers.findings}.items():
         say(f"survived {code}: {entry['count']}")  # counts only: printing test content disqualifies
     if answers.left_out:
-        say(f"out of time: {len(answers.left_out)} of {len(engine.members)} models have no say: {', '.join(blend['members'][i]['folder'] for i in answers.left_out)}")
+        say(
+            f"out of time: {len(answers.left_out)} of {len(engine.members)} models have no say: {', '.join(blend['members'][i]['folder'] for i in answers.left_out)}"
+        )
     if answers.unanswered:
-        say(f"out of time: {answers.unanswered} of {len(videos)} videos are given the mean answer of the others")
-    ran = {"ahead": engine.ahead, "threads": count, "device": str(where), "precision": called(engine.precision), "ranks": ranks}
+        say(
+            f"out of time: {answers.unanswered} of {len(videos)} videos are given the mean answer of the others"
+        )
+    ran = {
+        "ahead": engine.ahead,
+        "threads": count,
+        "device": str(where),
+        "precision": precision_name(engine.precision),
+        "ranks": ranks,
+    }
     if where.type == "cuda":
         ran["gpu_peak"] = torch.cuda.max_memory_reserved(where)
         say(f"{GPU_PEAK} {ran['gpu_peak']}")
     ran |= {"left_out": answers.left_out, "unanswered": answers.unanswered}
-    return answers, {"videos": len(videos), "marks": marks, "batches": batches, "gpu_memory": gpu_memory, "stages": answers.stages, **ran}
+    return answers, {
+        "videos": len(videos),
+        "marks": marks,
+        "batches": batches,
+        "gpu_memory": gpu_memory,
+        "stages": answers.stages,
+        **ran,
+    }
 
 
-def _open(home: Path, blend: dict, device: torch.device, precision: str | None, threads: int) -> Engine:
+def _open(
+    home: Path, blend: dict, device: torch.device, precision: str | None, threads: int
+) -> Engine:
     members, how = blend["members"], find_precision(precision or blend["precision"], device)
-    folders, weights, served = [home / m["folder"] for m in members], [m["weight"] for m in members], [m.get("serve", {}) for m in members]
-    return Engine(folders, weights, device, how, threads, served=served, half=blend.get("half", False), compiled=blend.get("compiled", False))
+    folders, weights, served = (
+        [home / m["folder"] for m in members],
+        [m["weight"] for m in members],
+        [m.get("serve", {}) for m in members],
+    )
+    return Engine(
+        folders,
+        weights,
+        device,
+        how,
+        threads,
+        served=served,
+        half=blend.get("half", False),
+        compiled=blend.get("compiled", False),
+    )
 
 
 def main(home: Path, began: float, argv: list[str] | None = None) -> int:
-    """Run a submission from the command line and return the exit code; under a deadline end the process: a reader may hang for good, and Python would wait for it."""
+    """Run a submission from the command line and return the exit code; under a deadline end the
+    process: a reader may hang for good, and Python would wait for it.
+    """
     code, given = 0, argparse.Namespace(deadline=None)
     try:
         with interruptible():
@@ -125,7 +196,7 @@ def main(home: Path, began: float, argv: list[str] | None = None) -> int:
         print("error: stopped before the result was written", file=sys.stderr)
         code = Stopped.code
     except (WbdcError, OSError, RuntimeError, MemoryError) as raised:
-        error = raised if isinstance(raised, WbdcError) else explain(raised)
+        error = raised if isinstance(raised, WbdcError) else explain_os_error(raised)
         if is_out_of_memory(raised):
             error = OutOfResources("memory ran out; take another device, or fewer --threads")
         if error is None:
@@ -140,33 +211,70 @@ def main(home: Path, began: float, argv: list[str] | None = None) -> int:
 
 
 def _run(home: Path, began: float, given: argparse.Namespace, argv: list[str] | None) -> None:
-    blend = read_json(home / BLEND, BLEND_SHAPE)
+    blend = read_json(home / BLEND_FILE, BLEND_SHAPE)
     contest = open_competition(blend["competition"], home / CONTEST_FOLDER)
-    parser = argparse.ArgumentParser("main.py", description="Answer the test split: one class per video.")
-    parser.add_argument("--data", type=Path, default=Path(contest.judge["data"]), help="folder of the data, as the contest gives them")
-    parser.add_argument("--out", type=Path, default=Path(contest.judge["result"]), help="result file")
+    parser = argparse.ArgumentParser(
+        "main.py", description="Answer the test split: one class per video."
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path(contest.judge["data"]),
+        help="folder of the data, as the contest gives them",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(contest.judge["result"]), help="result file"
+    )
     parser.add_argument("--split", help="split to answer; by default the test split")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    parser.add_argument("--precision", help="auto, fp32, bf16, fp16; by default what blend.json says")
-    parser.add_argument("--threads", type=_threads, help="CPU threads; by default all this process may use")
-    parser.add_argument("--deadline", type=_deadline, help="seconds, start included, by which a complete result is there, of fewer models if need be; contest: its limit")
+    parser.add_argument(
+        "--precision", help="auto, fp32, bf16, fp16; by default what blend.json says"
+    )
+    parser.add_argument(
+        "--threads", type=_threads, help="CPU threads; by default all this process may use"
+    )
+    parser.add_argument(
+        "--deadline",
+        type=_deadline,
+        help="seconds, start included, by which a complete result is there, of fewer models if need be; contest: its limit",
+    )
     parser.add_argument("--sample", type=Path, help="file of ids, one a line: answer only these")
-    parser.add_argument("--probabilities", type=Path, help="also write the probabilities (safetensors)")
-    parser.add_argument("--calls", action="store_true", help="answer items one by one, a line of JSON each, from standard input to standard output")
+    parser.add_argument(
+        "--probabilities", type=Path, help="also write the probabilities (safetensors)"
+    )
+    parser.add_argument(
+        "--calls",
+        action="store_true",
+        help="answer items one by one, a line of JSON each, from standard input to standard output",
+    )
     parser.add_argument("--timings", type=Path, help="also write where the seconds went (JSON)")
     parser.parse_args(argv, given)
     if given.calls:
         lifts = np.array(blend["lifts"]) if "lifts" in blend else None
-        engine = _open(home, blend, find_device(given.device), given.precision, use_threads(given.threads))
+        engine = _open(
+            home, blend, find_device(given.device), given.precision, use_threads(given.threads)
+        )
         sys.stdin.reconfigure(errors="replace")
         answer_calls(engine, contest, sys.stdin, _reply, lifts)
         return
     for path in filter(None, (given.probabilities, given.timings)):
         check_output(path)
     answers, timings = serve(
-        home, blend, contest, given.data, given.out, split=given.split, device=given.device, precision=given.precision, threads=given.threads,
-        sample=_listed(given.sample) if given.sample else None, deadline=given.deadline, say=lambda line: print(line, file=sys.stderr), progress=lambda done, of: None, began=began,
-    )  # fmt: skip
+        home,
+        blend,
+        contest,
+        given.data,
+        given.out,
+        split=given.split,
+        device=given.device,
+        precision=given.precision,
+        threads=given.threads,
+        sample=_listed(given.sample) if given.sample else None,
+        deadline=given.deadline,
+        say=lambda line: print(line, file=sys.stderr),
+        progress=lambda done, of: None,
+        began=began,
+    )
     if answers is None:
         return  # one of several ranks; the first one publishes
     if given.probabilities:
@@ -177,7 +285,9 @@ def _run(home: Path, began: float, given: argparse.Namespace, argv: list[str] | 
 
 def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
     """Publish (n, C) float32 probabilities as safetensors."""
-    publish(path, lambda temporary: save_file({"p": np.ascontiguousarray(probabilities)}, temporary))
+    publish_file(
+        path, lambda temporary: save_file({"p": np.ascontiguousarray(probabilities)}, temporary)
+    )
 
 
 def _reply(line: str) -> None:
@@ -187,7 +297,9 @@ def _reply(line: str) -> None:
 
 def _deadline(given: str) -> float | str:
     if given != CONTEST and not 0 < float(given) < math.inf:
-        raise argparse.ArgumentTypeError("no time at all, or no end; give seconds, more than 0, or leave it out")
+        raise argparse.ArgumentTypeError(
+            "no time at all, or no end; give seconds, more than 0, or leave it out"
+        )
     return given if given == CONTEST else float(given)
 
 

@@ -1,4 +1,6 @@
-"""Ranks: several processes started by torchrun answer a part of the groups each; rank 0 puts the parts together by group."""
+"""Ranks: several processes started by torchrun answer a part of the groups each; rank 0 puts the
+parts together by group.
+"""
 
 import os
 from collections import Counter
@@ -6,34 +8,40 @@ from collections import Counter
 import torch.distributed as ranks
 
 from wbdc.core.findings import Findings
-from wbdc.serve.engine import Groups, Scored
+from wbdc.serve.engine import Groups, GroupScores
 
 
-def here() -> tuple[int, int]:
+def rank_and_size() -> tuple[int, int]:
     """Return this process's rank and the number of ranks; (0, 1) outside torchrun."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
-def part(groups: Groups, rank: int, count: int) -> Groups:
-    """Return every `count`-th group: whole groups, so that each video keeps its neighbours, and its bits."""
+def shard_groups(groups: Groups, rank: int, count: int) -> Groups:
+    """Return every `count`-th group: whole groups, so that each video keeps its neighbours, and its
+    bits.
+    """
     return {number: rows for number, rows in groups.items() if number % count == rank}
 
 
-def gather(scored: Scored) -> Scored | None:
-    """Send what this rank scored to rank 0, which returns all of it; the others return None. Every rank must call it."""
+def gather_ranks(scored: GroupScores) -> GroupScores | None:
+    """Send what this rank scored to rank 0, which returns all of it; the others return None. Every
+    rank must call it.
+    """
     if not ranks.is_initialized():
         ranks.init_process_group("gloo")
     all_of_it = [None] * ranks.get_world_size() if ranks.get_rank() == 0 else None
     ranks.gather_object(scored, all_of_it)
     ranks.barrier()  # whoever sent may end as soon as it was received
-    return merge(all_of_it) if all_of_it else None
+    return merge_ranks(all_of_it) if all_of_it else None
 
 
-def merge(parts: list[Scored]) -> Scored:
-    """Put the parts of several ranks together. Seconds are those of the rank that took longest at a stage."""
+def merge_ranks(parts: list[GroupScores]) -> GroupScores:
+    """Put the parts of several ranks together. Seconds are those of the rank that took longest at a
+    stage.
+    """
     said, stages, findings = {}, Counter(), Findings()
     for scored in parts:
         said |= scored.said
         stages |= Counter(scored.stages)
         findings.merge(scored.findings)
-    return Scored(said, dict(stages), findings.report())
+    return GroupScores(said, dict(stages), findings.report())

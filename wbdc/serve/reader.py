@@ -1,4 +1,6 @@
-"""The reader: from archives to one batch per member; what members read alike is read once, batches ahead of the networks."""
+"""The reader: from archives to one batch per member; what members read alike is read once, batches
+ahead of the networks.
+"""
 
 import hashlib
 from collections import deque
@@ -8,12 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from wbdc.competitions import Source, Video
 from wbdc.core.batch import Batch
 from wbdc.core.findings import Findings
-from wbdc.core.look import Look
-from wbdc.data.archive import features, pictures
-from wbdc.data.feed import collate
-from wbdc.data.frames import look_at
+from wbdc.core.image_transform import ImageTransform
+from wbdc.data.archive import read_features, read_images
+from wbdc.data.frames import decode_frames
+from wbdc.data.loader import collate
 from wbdc.serve.predict import Member
-from wbdc.serve.stages import Stages
+from wbdc.serve.stage_timer import StageTimer
 
 Read = tuple[dict[int, Batch], dict]  # a batch per member asked for; what was survived
 
@@ -23,11 +25,21 @@ class Reader:
 
     def __init__(self, members: Sequence[Member]):
         self.members = members
-        self.texts = [alike(m.text.tokenizer.to_str(), list(m.text.fields.items()), m.text.length, sorted(m.text.tail)) for m in members]
+        self.texts = [
+            cache_key(
+                m.text.tokenizer.to_str(),
+                list(m.text.fields.items()),
+                m.text.length,
+                sorted(m.text.tail),
+            )
+            for m in members
+        ]
         self.looks = [(m.model.vision.look, m.model.vision.frames) for m in members]
 
-    def read(self, videos: Sequence[Video], who: Iterable[int], stages: Stages) -> Read:
-        """Make the batches of the members `who` on some videos; members that read alike are given one and the same."""
+    def read(self, videos: Sequence[Video], who: Iterable[int], stages: StageTimer) -> Read:
+        """Make the batches of the members `who` on some videos; members that read alike are given
+        one and the same.
+        """
         findings, texts, frames, made, batches = Findings(), {}, {}, {}, {}
         for i in who:
             key = text, look = self.texts[i], self.looks[i]
@@ -43,10 +55,17 @@ class Reader:
         return batches, findings.report()
 
 
-def ahead(pool: ThreadPoolExecutor, jobs: Iterable[int], read: Callable[[int], Read], most: int, patience: Callable[[], float | None]) -> Iterator[tuple[int, Read]]:
+def prefetch_reads(
+    pool: ThreadPoolExecutor,
+    jobs: Iterable[int],
+    read: Callable[[int], Read],
+    most: int,
+    patience: Callable[[], float | None],
+) -> Iterator[tuple[int, Read]]:
     """Do jobs in threads, `most` of them before they are asked for, and yield them in order.
 
-    patience: seconds that the next job may be waited for, None for as long as it takes. Raises TimeoutError after it.
+    patience: seconds that the next job may be waited for, None for as long as it takes. Raises
+    TimeoutError after it.
     """
     waiting: deque[tuple[int, Future]] = deque()
     for job in jobs:
@@ -59,15 +78,21 @@ def ahead(pool: ThreadPoolExecutor, jobs: Iterable[int], read: Callable[[int], R
         yield job, future.result(patience())
 
 
-def alike(*parts: object) -> str:
+def cache_key(*parts: object) -> str:
     """Name what is equal by one hash."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _frames(source: Source, look: Look | None, count: int, findings: Findings, stages: Stages) -> object:
+def _frames(
+    source: Source, look: ImageTransform | None, count: int, findings: Findings, stages: StageTimer
+) -> object:
     with stages.time("read"):
-        encoded = features(source, count, findings) if look is None else pictures(source, count, findings)
+        encoded = (
+            read_features(source, count, findings)
+            if look is None
+            else read_images(source, count, findings)
+        )
     if look is None:
         return encoded
     with stages.time("decode"):
-        return look_at(encoded, look, findings, source.path.stem)
+        return decode_frames(encoded, look, findings, source.path.stem)

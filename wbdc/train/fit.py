@@ -13,7 +13,7 @@ from wbdc.train.gradients import BatchLoss, StepGradients
 from wbdc.train.objectives import Objective
 from wbdc.train.tricks import Outcome, Trick
 
-PATIENCE = 3  # steps in a row whose loss may be not finite
+MAX_NON_FINITE_STEPS = 3  # steps in a row whose loss may be not finite
 
 
 def fit(
@@ -37,14 +37,20 @@ def fit(
 ) -> None:
     """Train the model on the batches, once through, from step `start` on.
 
-    accumulate: batches per optimizer step; clip: longest gradient; before_step, after_step: called with the step's number, from 1.
-    All randomness of a batch comes from (seed, its number), so a run that starts at `start` equals one that got there.
-    A step is skipped when the loss of any of its batches, or the gradient, is not finite; on_skip: called with its number and
+    accumulate: batches per optimizer step; clip: longest gradient; before_step, after_step: called
+    with the step's number, from 1.
+    All randomness of a batch comes from (seed, its number), so a run that starts at `start` equals
+    one that got there.
+    A step is skipped when the loss of any of its batches, or the gradient, is not finite; on_skip:
+    called with its number and
     the ids of those videos. Raises Diverged when that happens PATIENCE times in a row.
 
-    When memory runs out, the step is done again with every batch in two parts, then four, then eight, and later steps too;
-    on_cut: called with the step's number and the parts. A part counts as much as it holds of what each loss averages, so the
-    gradient is that of the whole batch, but what is drawn at random (masks, dropout), and losses that compare the videos of
+    When memory runs out, the step is done again with every batch in two parts, then four, then
+    eight, and later steps too;
+    on_cut: called with the step's number and the parts. A part counts as much as it holds of what
+    each loss averages, so the
+    gradient is that of the whole batch, but what is drawn at random (masks, dropout), and losses
+    that compare the videos of
     a batch, differ. Raises OutOfResources when the parts do not fit either.
     """
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
@@ -114,9 +120,9 @@ class Updates:
         """Count a step that is not done. Raises Diverged after PATIENCE such steps in a row."""
         self.on_skip(step, bad_ids)
         self.skipped += 1
-        if self.skipped == PATIENCE:
+        if self.skipped == MAX_NON_FINITE_STEPS:
             raise Diverged(
-                f"the loss was not finite {PATIENCE} times in a row, "
+                f"the loss was not finite {MAX_NON_FINITE_STEPS} times in a row, "
                 f"last for videos {', '.join(bad_ids[:5])}; "
                 "lower the rates, or use precision bf16 or fp32"
             )

@@ -13,7 +13,7 @@ from wbdc.nets.model import VideoClassifier
 from wbdc.train.objectives import Objective
 from wbdc.train.tricks import Outcome, Trick
 
-ADVICE = "lower batch in the kit, shorten text.length or take fewer vision.frames"
+OUT_OF_MEMORY_ADVICE = "lower batch in the kit, shorten text.length or take fewer vision.frames"
 
 
 class BatchLoss:
@@ -46,9 +46,7 @@ class BatchLoss:
                 objective.loss(self.model, seen, replace(batch, targets=own), whole)
                 for objective, own in zip(self.objectives, targets)
             ]
-        losses = [
-            loss * share if share != 1 else loss for loss, share in zip(losses, self.shares)
-        ]
+        losses = [loss * share if share != 1 else loss for loss, share in zip(losses, self.shares)]
 
         total = sum(o.weight * loss for o, loss in zip(self.objectives, losses))
         return Outcome(total, dict(zip(self.names, losses)))
@@ -107,7 +105,7 @@ class StepGradients:
         while outcome is None:
             self.optimizer.zero_grad(set_to_none=True)
             self.bad_ids.clear()
-            self.parts.double(len(batch), ADVICE)
+            self.parts.double(len(batch), OUT_OF_MEMORY_ADVICE)
             on_cut(self.parts.count)
             outcome = self._try(self._batches)
 
@@ -139,10 +137,10 @@ class StepGradients:
                 self.bad_ids.extend(part.ids)
             outcomes.append(outcome)
 
-        return total(outcomes)
+        return total_losses(outcomes)
 
 
-def total(outcomes: Sequence[Outcome]) -> Outcome:
+def total_losses(outcomes: Sequence[Outcome]) -> Outcome:
     """Add the outcomes of the parts of one batch."""
     if len(outcomes) == 1:
         return outcomes[0]

@@ -9,8 +9,8 @@ from wbdc.core.errors import UsageFault
 from wbdc.core.files import read_json
 from wbdc.prepare.dataset import Prepared, open_prepared
 from wbdc.train.kit import Kit
-from wbdc.train.runs import ALL, Run, identify, list_runs, open_run
-from wbdc.train.stage import Machine, Telling, open_stage, run_fold
+from wbdc.train.run_fold import Hardware, Reporter, open_stage, run_fold
+from wbdc.train.runs import ALL_FOLDS, Run, list_runs, open_run, run_name
 
 
 @dataclass(frozen=True)
@@ -21,28 +21,52 @@ class Session:
     folds: list[str]
     kit: Kit
     prepared: Prepared
-    machine: Machine
+    machine: Hardware
     source: Run | None
     note: str = ""  # why a pretrained run that exists is not the one it starts from
 
-    def train(self, telling: Telling) -> dict[str, dict]:
-        """Train every fold that is not finished; return the facts of those asked for. Raises what `run_fold` raises."""
+    def train(self, telling: Reporter) -> dict[str, dict]:
+        """Train every fold that is not finished; return the facts of those asked for. Raises what
+        `run_fold` raises.
+        """
         if self.note:
             telling.say(self.note)
-        return {fold: run_fold(self.run, fold, self.kit, self.prepared, self.machine, self.source, telling) for fold in self.folds}
+        return {
+            fold: run_fold(
+                self.run, fold, self.kit, self.prepared, self.machine, self.source, telling
+            )
+            for fold in self.folds
+        }
 
 
 def open_session(
-    stage: str, kit: Kit, work: Path, *, fold: str = ALL, seed: int = 0, without: str | None = None, source: str = "auto",
-    prepared: str | None = None, device: str = "auto", threads: int | None = None, save_every: int = 0, store: str = "auto",
-) -> Session:  # fmt: skip
-    """Resolve what a training command asks for, before anything is computed. Raises UsageFault, EnvironmentLacks."""
+    stage: str,
+    kit: Kit,
+    work: Path,
+    *,
+    fold: str = ALL_FOLDS,
+    seed: int = 0,
+    without: str | None = None,
+    source: str = "auto",
+    prepared: str | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    save_every: int = 0,
+    store: str = "auto",
+) -> Session:
+    """Resolve what a training command asks for, before anything is computed. Raises UsageFault,
+    EnvironmentLacks.
+    """
     kit.stage(stage)
     data = open_prepared(work, prepared)
     start = _source(kit, data, work, seed, source) if stage == "train" else None
-    machine = Machine(find_device(device), use_threads(threads), save_every, store)
+    machine = Hardware(find_device(device), use_threads(threads), save_every, store)
     run = open_stage(work, stage, kit, data, seed=seed, without=without, source=start)
-    note = _passed_over(kit, data, work, seed) if (stage, source, start) == ("train", "auto", None) else ""
+    note = (
+        _passed_over(kit, data, work, seed)
+        if (stage, source, start) == ("train", "auto", None)
+        else ""
+    )
     return Session(run, parse_folds(fold, data.facts["folds"]), kit, data, machine, start, note)
 
 
@@ -50,41 +74,47 @@ def parse_folds(asked: str, count: int) -> list[str]:
     """Read "0", "0,2", "each" (0..count-1) or "all" (every row). Raises UsageFault."""
     if asked == "each":
         return [str(i) for i in range(count)]
-    known = [ALL, *map(str, range(count))]
+    known = [ALL_FOLDS, *map(str, range(count))]
     parts = [p.strip() for p in asked.split(",")]
     parts = [p if p in known else p.lstrip("0") or p[:1] for p in parts]  # 00 is 0, 01 is 1
     if bad := [p for p in parts if p not in known]:
         shown = ", ".join(p if len(p) <= 20 else f"{p[:20]}…" for p in bad[:5])
-        raise UsageFault(f"no fold {shown}; the data has folds 0 to {count - 1}, or say each, or all")
+        raise UsageFault(
+            f"no fold {shown}; the data has folds 0 to {count - 1}, or say each, or all"
+        )
     return list(dict.fromkeys(parts))
 
 
 def _source(kit: Kit, prepared: Prepared, work: Path, seed: int, asked: str) -> Run | None:
-    """Find the pretrained run to start from; "auto" takes the one of this very kit, data and seed, when it is finished."""
+    """Find the pretrained run to start from; "auto" takes the one of this very kit, data and seed,
+    when it is finished.
+    """
     if asked == "none":
         return None
     if asked != "auto":
         run = open_run(work, asked, "pretrain")
-        if ALL not in run.folds():
-            raise UsageFault(f"pretraining {asked} is not finished; run `wbdc pretrain --kit {run.facts['kit']}` again, it goes on")
+        if ALL_FOLDS not in run.folds():
+            raise UsageFault(
+                f"pretraining {asked} is not finished; run `wbdc pretrain --kit {run.facts['kit']}` again, it goes on"
+            )
         return run
     if "pretrain" not in kit.tables:
         return None
-    name, _ = identify("pretrain", kit, prepared, seed=seed, without=None, source=None)
+    name, _ = run_name("pretrain", kit, prepared, seed=seed, without=None, source=None)
     folder = work / "runs" / name
-    return open_run(work, name, "pretrain") if ALL in Run(folder, {}).folds() else None
+    return open_run(work, name, "pretrain") if ALL_FOLDS in Run(folder, {}).folds() else None
 
 
 def _passed_over(kit: Kit, prepared: Prepared, work: Path, seed: int) -> str:
     """Say which pretraining of this kit exists and why it is not taken; nothing when there is none."""
     if "pretrain" not in kit.tables:
         return ""
-    wanted, facts = identify("pretrain", kit, prepared, seed=seed, without=None, source=None)
+    wanted, facts = run_name("pretrain", kit, prepared, seed=seed, without=None, source=None)
     runs = [run for run in list_runs(work, "pretrain") if run.facts["kit"] == kit.name]
     for run in sorted(runs, key=lambda run: run.name != wanted):
         if run.name == wanted:
             return f"starts without pretraining: {run.name} is not finished; run `wbdc pretrain` with the same settings again, it goes on"
-        if ALL in run.folds():
+        if ALL_FOLDS in run.folds():
             changed = [k for k in ("data", "seed") if run.facts[k] != facts[k]] + _changed(run, kit)
             changed = changed[:5] + [f"{len(changed) - 5} more settings"] * (len(changed) > 5)
             return (
@@ -96,13 +126,17 @@ def _passed_over(kit: Kit, prepared: Prepared, work: Path, seed: int) -> str:
 
 def _changed(run: Run, kit: Kit) -> list[str]:
     """Name the settings in which a pretrained run differs from a kit."""
-    saved = run.fold(ALL) / "kit.json"
+    saved = run.fold(ALL_FOLDS) / "kit.json"
     ignored = ("about", "serve", "train")
     then, now = (
         dict(_flat({k: v for k, v in tables.items() if k not in ignored}))
         for tables in (read_json(saved) if saved.is_file() else {}, kit.saved_tables())
     )
-    return [key for key in sorted(then.keys() | now.keys()) if (key in then, then.get(key)) != (key in now, now.get(key))]
+    return [
+        key
+        for key in sorted(then.keys() | now.keys())
+        if (key in then, then.get(key)) != (key in now, now.get(key))
+    ]
 
 
 def _flat(table: dict, prefix: str = "") -> Iterator[tuple[str, object]]:

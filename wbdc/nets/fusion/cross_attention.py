@@ -1,10 +1,12 @@
-"""Cross attention: text looks at frames while frames look at text (LXMERT's cross-modality layer; Tan & Bansal, 2019)."""
+"""Cross attention: text looks at frames while frames look at text (LXMERT's cross-modality layer;
+Tan & Bansal, 2019).
+"""
 
 from torch import nn
 
 from wbdc.core.tokens import Fused, Tokens
-from wbdc.nets.attention import Block
-from wbdc.nets.fusion import Fusion, Pool
+from wbdc.nets.attention import TransformerBlock
+from wbdc.nets.fusion import Fusion, Pooling
 from wbdc.nets.trunk import Trunk
 
 
@@ -13,14 +15,24 @@ class CrossAttention(Fusion):
 
     def __init__(self, trunk: Trunk, *, layers: int = 1, heads: int = 12, dropout: float = 0.1):
         super().__init__(trunk)
-        self.text_looks = nn.ModuleList(Block(trunk.dim, heads, dropout) for _ in range(layers))
-        self.frames_look = nn.ModuleList(Block(trunk.dim, heads, dropout) for _ in range(layers))
+        self.text_looks = nn.ModuleList(
+            TransformerBlock(trunk.dim, heads, dropout) for _ in range(layers)
+        )
+        self.frames_look = nn.ModuleList(
+            TransformerBlock(trunk.dim, heads, dropout) for _ in range(layers)
+        )
         self.text_norm, self.frames_norm = nn.LayerNorm(trunk.dim), nn.LayerNorm(trunk.dim)
-        self.pool = Pool(trunk.dim, "beside")
+        self.pool = Pooling(trunk.dim, "beside")
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
         text = self.trunk(text)
         for text_looks, frames_look in zip(self.text_looks, self.frames_look):
-            text, frames = text_looks(text, frames), frames_look(frames, text)  # both see the rows of the layer before
-        text, frames = Tokens(self.text_norm(text.x), text.mask), Tokens(self.frames_norm(frames.x), frames.mask)
+            text, frames = (
+                text_looks(text, frames),
+                frames_look(frames, text),
+            )  # both see the rows of the layer before
+        text, frames = (
+            Tokens(self.text_norm(text.x), text.mask),
+            Tokens(self.frames_norm(frames.x), frames.mask),
+        )
         return self.pool(text, frames)

@@ -1,24 +1,38 @@
-"""Dual stream: words through the whole trunk, frames through their tower, both rows through one more transformer."""
+"""Dual stream: words through the whole trunk, frames through their tower, both rows through one
+more transformer.
+"""
 
 from torch import nn
 
-from wbdc.core.tokens import Fused, Tokens, join, split
-from wbdc.nets.attention import Block
-from wbdc.nets.fusion import Fusion, Pool
+from wbdc.core.tokens import Fused, Tokens, join_tokens, split_tokens
+from wbdc.nets.attention import TransformerBlock
+from wbdc.nets.fusion import Fusion, Pooling
 from wbdc.nets.trunk import Trunk
 
 
 class DualStream(Fusion):
-    """layers: blocks of self-attention over both rows; pooling: of both "together", "apart" or "beside", see Pool."""
+    """layers: blocks of self-attention over both rows; pooling: of both "together", "apart" or
+    "beside", see Pool.
+    """
 
-    def __init__(self, trunk: Trunk, *, layers: int = 1, heads: int = 12, dropout: float = 0.1, pooling: str = "together"):
+    def __init__(
+        self,
+        trunk: Trunk,
+        *,
+        layers: int = 1,
+        heads: int = 12,
+        dropout: float = 0.1,
+        pooling: str = "together",
+    ):
         super().__init__(trunk)
-        self.blocks = nn.ModuleList(Block(trunk.dim, heads, dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(trunk.dim, heads, dropout) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(trunk.dim)
-        self.pool = Pool(trunk.dim, pooling)
+        self.pool = Pooling(trunk.dim, pooling)
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
-        row = join(self.trunk(text), frames)
+        row = join_tokens(self.trunk(text), frames)
         for block in self.blocks:
             row = block(row, row)
-        return self.pool(*split(Tokens(self.norm(row.x), row.mask), text.x.shape[1]))
+        return self.pool(*split_tokens(Tokens(self.norm(row.x), row.mask), text.x.shape[1]))

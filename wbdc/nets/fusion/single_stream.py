@@ -1,7 +1,7 @@
 """Single stream: words and frames walk through the trunk as one row (VisualBERT; Li et al., 2019)."""
 
-from wbdc.core.tokens import Fused, Tokens, join, split
-from wbdc.nets.fusion import Fusion, Pool
+from wbdc.core.tokens import Fused, Tokens, join_tokens, split_tokens
+from wbdc.nets.fusion import Fusion, Pooling
 from wbdc.nets.trunk import Trunk
 
 
@@ -10,7 +10,7 @@ class SingleStream(Fusion):
 
     def __init__(self, trunk: Trunk, *, pooling: str = "together"):
         super().__init__(trunk)
-        self.pool = Pool(trunk.dim, pooling)
+        self.pool = Pooling(trunk.dim, pooling)
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
-        return self.pool(*split(self.trunk(join(text, frames)), text.x.shape[1]))
+        return self.pool(*split_tokens(self.trunk(join_tokens(text, frames)), text.x.shape[1]))

@@ -5,18 +5,19 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from wbdc.core.look import Look
+from wbdc.core.image_transform import ImageTransform
 
 
 class Vision(nn.Module):
     """The contract of a tower. Subclass it in a file of its own.
 
-    dim: width of a frame's vector. look: how frames are shown to it, None when they come as ready features.
+    dim: width of a frame's vector. look: how frames are shown to it, None when they come as ready
+    features.
     frames: frames it wants per video. frozen: whether its weights stay as they are.
     """
 
     dim: int
-    look: Look | None
+    look: ImageTransform | None
 
     def __init__(self, *, frames: int, frozen: bool):
         super().__init__()
@@ -33,7 +34,8 @@ class Vision(nn.Module):
         raise NotImplementedError
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Look at the real frames only: (B, F, 3, S, S) uint8, (B, F) bool -> (B, F, dim), zeros where no frame is.
+        """Look at the real frames only: (B, F, 3, S, S) uint8, (B, F) bool -> (B, F, dim), zeros
+        where no frame is.
 
         Vectors (B, F, dim) that a frozen tower has made before are passed on.
         """
@@ -48,9 +50,16 @@ class Vision(nn.Module):
         return seen.to(vectors.dtype).masked_scatter(mask[..., None], vectors)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Turn uint8 pixels into what the tower was trained on: (x / 255 - mean) / std, on the device."""
-        mean, std = (torch.tensor(v, device=pixels.device).view(1, 3, 1, 1) for v in (self.look.mean, self.look.std))
-        return pixels.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)  # in place: each further copy costs as much as the arithmetic
+        """Turn uint8 pixels into what the tower was trained on: (x / 255 - mean) / std, on the
+        device.
+        """
+        mean, std = (
+            torch.tensor(v, device=pixels.device).view(1, 3, 1, 1)
+            for v in (self.look.mean, self.look.std)
+        )
+        return (
+            pixels.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
+        )  # in place: each further copy costs as much as the arithmetic
 
     def train(self, mode: bool = True) -> "Vision":
         """Keep a frozen tower in evaluation mode, so that its running statistics stay too."""

@@ -1,4 +1,6 @@
-"""CLIP's picture tower through open_clip: a ViT or ResNet that comes with its own size, mean and std (Radford et al., 2021)."""
+"""CLIP's picture tower through open_clip: a ViT or ResNet that comes with its own size, mean and
+std (Radford et al., 2021).
+"""
 
 from pathlib import Path
 
@@ -7,25 +9,28 @@ from open_clip.model import _build_vision_tower  # the public factory would buil
 from open_clip.pretrained import get_pretrained_cfg
 from torch import Tensor
 
-from wbdc.core.errors import IntegrityBroken, UsageFault, hint
-from wbdc.core.look import Look
-from wbdc.core.weights import load_weights, locate, record, strict_part
+from wbdc.core.errors import IntegrityBroken, UsageFault, suggest_name
+from wbdc.core.image_transform import ImageTransform
+from wbdc.core.weights import describe_weights, find_weights, load_weights, strict_part
 from wbdc.nets.vision import Vision
 
-OPENAI = {  # transformers' names of OpenAI's weights, and open_clip's
+OPENAI_MODELS = {  # transformers' names of OpenAI's weights, and open_clip's
     "clip-vit-base-patch32": "ViT-B-32",
     "clip-vit-base-patch16": "ViT-B-16",
     "clip-vit-large-patch14": "ViT-L-14",
     "clip-vit-large-patch14-336": "ViT-L-14-336",
 }
-FILES = ("open_clip_model.safetensors", "model.safetensors")
+CLIP_WEIGHTS_FILES = ("open_clip_model.safetensors", "model.safetensors")
 
 
 class Clip(Vision):
-    """model, weights: open_clip's names, such as "ViT-B-32" and "openai"; or architecture: a tower of one's own, random.
+    """model, weights: open_clip's names, such as "ViT-B-32" and "openai"; or architecture: a tower
+    of one's own, random.
 
-    architecture: {embed_dim, quick_gelu, vision_cfg = {open_clip's CLIPVisionCfg}}, with look = {size, mean, std, interpolation, short}.
-    Raises UsageFault for an unknown model, EnvironmentLacks when the weights are not on this machine.
+    architecture: {embed_dim, quick_gelu, vision_cfg = {open_clip's CLIPVisionCfg}}, with look =
+    {size, mean, std, interpolation, short}.
+    Raises UsageFault for an unknown model, EnvironmentLacks when the weights are not on this
+    machine.
     """
 
     def __init__(
@@ -39,13 +44,25 @@ class Clip(Vision):
         look: dict | None = None,
     ):
         super().__init__(frames=frames, frozen=frozen)
-        if (model is None) == (architecture is None) or (model is None) != (weights is None) or (architecture is None) != (look is None):
-            raise UsageFault("vision 'clip' takes either model and weights, or architecture and look (random weights)")
+        if (
+            (model is None) == (architecture is None)
+            or (model is None) != (weights is None)
+            or (architecture is None) != (look is None)
+        ):
+            raise UsageFault(
+                "vision 'clip' takes either model and weights, or architecture and look (random weights)"
+            )
         if model is not None:
             architecture, look, place = _known(model, weights)
-            folder = locate(place, FILES)
-        self.architecture, self.look, self.dim = architecture, Look.of(look), architecture["embed_dim"]
-        self.tower = _build_vision_tower(self.dim, dict(architecture["vision_cfg"]), architecture.get("quick_gelu", False))
+            folder = find_weights(place, CLIP_WEIGHTS_FILES)
+        self.architecture, self.look, self.dim = (
+            architecture,
+            ImageTransform.of(look),
+            architecture["embed_dim"],
+        )
+        self.tower = _build_vision_tower(
+            self.dim, dict(architecture["vision_cfg"]), architecture.get("quick_gelu", False)
+        )
         if model is not None:
             self._load(folder, f"{model} {weights}", place)
         self.freeze()
@@ -54,23 +71,33 @@ class Clip(Vision):
         return self.tower(pixels)
 
     def blueprint(self) -> dict:
-        return {"use": "clip", "frames": self.frames, "frozen": self.frozen, "architecture": self.architecture, "look": self.look.table()}
+        return {
+            "use": "clip",
+            "frames": self.frames,
+            "frozen": self.frozen,
+            "architecture": self.architecture,
+            "look": self.look.table(),
+        }
 
     def _load(self, folder: Path, called: str, place: str) -> None:
-        file = next(folder / f for f in FILES if (folder / f).is_file())
+        file = next(folder / f for f in CLIP_WEIGHTS_FILES if (folder / f).is_file())
         weights = load_weights(file)
         _check_layout(weights, file, called, place)
         taken, left = strict_part(weights, self.tower.state_dict(), file, "visual.")
         self.tower.load_state_dict(taken, strict=True)
-        self.pretrained = record(place, file)
+        self.pretrained = describe_weights(place, file)
         self.loaded = f"{called} from {file.name}: takes {len(taken)} tensors, leaves {len(left)} (the text tower)"
 
 
 def _check_layout(weights: dict[str, Tensor], file: Path, called: str, place: str) -> None:
-    """Name a CLIP that was saved by transformers, whose tensors have other names than open_clip's. Raises IntegrityBroken."""
+    """Name a CLIP that was saved by transformers, whose tensors have other names than open_clip's.
+    Raises IntegrityBroken.
+    """
     if "vision_model.embeddings.class_embedding" not in weights:
         return
-    if any(name.startswith("text_model.encoder.layer.") for name in weights):  # a BERT reads its text
+    if any(
+        name.startswith("text_model.encoder.layer.") for name in weights
+    ):  # a BERT reads its text
         raise IntegrityBroken(
             f"{file} is a Chinese-CLIP in the layout of transformers, which vision 'clip' does not read; take a model that open_clip lists, "
             "or write a vision plug beside the kit"
@@ -82,18 +109,28 @@ def _check_layout(weights: dict[str, Tensor], file: Path, called: str, place: st
 
 
 def _known(model: str, weights: str) -> tuple[dict, dict, str]:
-    """Look up a model and its weights in open_clip's lists: architecture, look, and the weights' usual name."""
+    """Look up a model and its weights in open_clip's lists: architecture, look, and the weights'
+    usual name.
+    """
     config, models = open_clip.get_model_config(model), open_clip.list_models()
     if config is None and "/" in model:
-        names = OPENAI.get(model.rsplit("/", 1)[-1])
-        ours = f"model = {names!r}, weights = 'openai'" if names else "for example model = 'ViT-B-32', weights = 'openai'"
-        raise UsageFault(f"vision.model = {model!r} is a name on Hugging Face, and vision 'clip' takes open_clip's names: {ours}")
+        names = OPENAI_MODELS.get(model.rsplit("/", 1)[-1])
+        ours = (
+            f"model = {names!r}, weights = 'openai'"
+            if names
+            else "for example model = 'ViT-B-32', weights = 'openai'"
+        )
+        raise UsageFault(
+            f"vision.model = {model!r} is a name on Hugging Face, and vision 'clip' takes open_clip's names: {ours}"
+        )
     if config is None:
-        raise UsageFault(f"open_clip has no model {model!r}{hint(model, models)}")
+        raise UsageFault(f"open_clip has no model {model!r}{suggest_name(model, models)}")
     listed = get_pretrained_cfg(model, weights)
     if not listed:
         tags = open_clip.list_pretrained_tags_by_model(model)
-        raise UsageFault(f"open_clip has no weights {weights!r} for {model}{hint(weights, tags)}")
+        raise UsageFault(
+            f"open_clip has no weights {weights!r} for {model}{suggest_name(weights, tags)}"
+        )
     if listed.get("resize_mode", "shortest") != "shortest":
         raise UsageFault(
             f"weights {weights!r} of {model} were trained on pictures that are {listed['resize_mode']}ed to a square; wbdc crops, so choose others"
@@ -103,5 +140,10 @@ def _known(model: str, weights: str) -> tuple[dict, dict, str]:
         "vision_cfg": config["vision_cfg"],
         "quick_gelu": listed.get("quick_gelu", config.get("quick_gelu", False)),
     }
-    look = {"size": config["vision_cfg"]["image_size"], "mean": listed["mean"], "std": listed["std"], "interpolation": listed["interpolation"]}
+    look = {
+        "size": config["vision_cfg"]["image_size"],
+        "mean": listed["mean"],
+        "std": listed["std"],
+        "interpolation": listed["interpolation"],
+    }
     return architecture, look, (listed.get("hf_hub") or f"{model}-{weights}").strip("/")

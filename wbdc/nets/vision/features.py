@@ -1,4 +1,6 @@
-"""Ready features: frames that somebody's tower has looked at already, as in the preliminary round (768 numbers a frame)."""
+"""Ready features: frames that somebody's tower has looked at already, as in the preliminary round
+(768 numbers a frame).
+"""
 
 from torch import Tensor
 
@@ -7,7 +9,9 @@ from wbdc.nets.vision import Vision
 
 
 class Features(Vision):
-    """dim: numbers per frame, as stored. Nothing is learned here; the model projects them. Raises UsageFault for another width."""
+    """dim: numbers per frame, as stored. Nothing is learned here; the model projects them. Raises
+    UsageFault for another width.
+    """
 
     def __init__(self, *, dim: int = 768, frames: int = 32, frozen: bool = True):
         super().__init__(frames=frames, frozen=frozen)
@@ -16,7 +20,9 @@ class Features(Vision):
 
     def encode(self, pixels: Tensor) -> Tensor:
         if pixels.shape[1] != self.dim:
-            raise UsageFault(f"the data's frames are {pixels.shape[1]} numbers each, the kit expects {self.dim}; set vision.dim = {pixels.shape[1]}")
+            raise UsageFault(
+                f"the data's frames are {pixels.shape[1]} numbers each, the kit expects {self.dim}; set vision.dim = {pixels.shape[1]}"
+            )
         return pixels
 
     def normalise(self, pixels: Tensor) -> Tensor:

@@ -7,36 +7,60 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor
 
-from wbdc.core.errors import UsageFault, hint
-from wbdc.core.look import Look
-from wbdc.core.weights import load_weights, locate, record, strict_part
+from wbdc.core.errors import UsageFault, suggest_name
+from wbdc.core.image_transform import ImageTransform
+from wbdc.core.weights import describe_weights, find_weights, load_weights, strict_part
 from wbdc.nets.vision import Vision
 
-FILE = "model.safetensors"
+TIMM_WEIGHTS_FILE = "model.safetensors"
 
 
 class Timm(Vision):
-    """model: timm's name with its tag, such as "swin_tiny_patch4_window7_224.ms_in1k". pretrained = false: random weights.
+    """model: timm's name with its tag, such as "swin_tiny_patch4_window7_224.ms_in1k". pretrained =
+    false: random weights.
 
-    size: side of the frames in pixels, where it should differ from the model's own; the short side is resized to it then.
+    size: side of the frames in pixels, where it should differ from the model's own; the short side
+    is resized to it then.
     look: how frames are shown, where it is known already.
-    Raises UsageFault for an unknown model, EnvironmentLacks when the weights are not on this machine.
+    Raises UsageFault for an unknown model, EnvironmentLacks when the weights are not on this
+    machine.
     """
 
-    def __init__(self, *, model: str, frames: int = 8, frozen: bool = False, pretrained: bool = True, size: int | None = None, look: dict | None = None):
+    def __init__(
+        self,
+        *,
+        model: str,
+        frames: int = 8,
+        frozen: bool = False,
+        pretrained: bool = True,
+        size: int | None = None,
+        look: dict | None = None,
+    ):
         super().__init__(frames=frames, frozen=frozen)
         name = model.split(".")[0]
         if name not in timm.list_models():
-            raise UsageFault(f"timm has no model {model!r}{hint(name, timm.list_models())}")
+            raise UsageFault(f"timm has no model {model!r}{suggest_name(name, timm.list_models())}")
         try:  # transformers can be told another size, convolutions take any
-            self.tower = timm.create_model(model, pretrained=False, num_classes=0, **({"img_size": size} if size else {}))
+            self.tower = timm.create_model(
+                model, pretrained=False, num_classes=0, **({"img_size": size} if size else {})
+            )
         except TypeError:
             self.tower = timm.create_model(model, pretrained=False, num_classes=0)
-        self.tower.to(memory_format=torch.channels_last)  # convolutions are a quarter faster that way, on CPUs and GPUs
+        self.tower.to(
+            memory_format=torch.channels_last
+        )  # convolutions are a quarter faster that way, on CPUs and GPUs
         wants = resolve_model_data_config(self.tower)
         self.model, self.size, self.dim = model, size, self.tower.num_features
-        own = Look(size or wants["input_size"][-1], tuple(wants["mean"]), tuple(wants["std"]), _known(wants["interpolation"]), None if size else _short(wants))
-        self.look = Look.of(look) if look else own  # a saved look outlives timm's own list
+        own = ImageTransform(
+            size or wants["input_size"][-1],
+            tuple(wants["mean"]),
+            tuple(wants["std"]),
+            _known(wants["interpolation"]),
+            None if size else _short(wants),
+        )
+        self.look = (
+            ImageTransform.of(look) if look else own
+        )  # a saved look outlives timm's own list
         if pretrained:
             self._load()
         self.freeze()
@@ -56,15 +80,17 @@ class Timm(Vision):
         }
 
     def _load(self) -> None:
-        file = locate(f"timm/{self.model}", (FILE,)) / FILE
+        file = find_weights(f"timm/{self.model}", (TIMM_WEIGHTS_FILE,)) / TIMM_WEIGHTS_FILE
         taken, left = strict_part(load_weights(file), self.tower.state_dict(), file)
         self.tower.load_state_dict(taken, strict=True)
-        self.pretrained = record(f"timm/{self.model}", file)
+        self.pretrained = describe_weights(f"timm/{self.model}", file)
         self.loaded = f"{self.model} from {file.name}: takes {len(taken)} tensors, leaves {len(left)} (its classifier)"
 
 
 def _short(wants: dict) -> int | None:
-    """Choose the short side that timm resizes to before it cuts the centre; None where that is the size, or where timm does something else."""
+    """Choose the short side that timm resizes to before it cuts the centre; None where that is the
+    size, or where timm does something else.
+    """
     size = wants["input_size"][-1]
     short = math.floor(size / wants["crop_pct"])
     return short if short > size and wants["crop_mode"] == "center" else None

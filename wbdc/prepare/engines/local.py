@@ -11,14 +11,15 @@ from multiprocessing.process import BaseProcess
 from threading import Thread
 
 from wbdc.core.errors import EnvironmentLacks, UsageFault
-from wbdc.prepare.engines import Engine, Make, died_twice
-from wbdc.prepare.shards import Job
+from wbdc.prepare.engines import Engine, Make, shard_failure
+from wbdc.prepare.shards import ShardJob
 
 SPAWN = get_context("spawn")  # a fork would share open archives, and locks that other threads hold
 
 
 class Local(Engine):
-    """workers: processes; as many as CPUs that this process may use when not given. A killed worker's job is done once more.
+    """workers: processes; as many as CPUs that this process may use when not given. A killed
+    worker's job is done once more.
 
     A line to each worker, not a pool: a pool cannot say on which job a worker died.
     """
@@ -30,10 +31,10 @@ class Local(Engine):
             raise UsageFault(f"engine 'local' cannot work with workers = {workers}; give 1 or more")
         self.workers = workers or len(os.sched_getaffinity(0))
 
-    def each(self, make: Make, jobs: Sequence[Job]) -> Iterator[Job]:
+    def each(self, make: Make, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
         todo, free, lost = list(reversed(jobs)), [], set()
         crew: dict[Connection, BaseProcess] = {}
-        busy: dict[Connection, Job] = {}
+        busy: dict[Connection, ShardJob] = {}
         try:
             while todo or busy:
                 while todo and len(busy) < self.workers:
@@ -65,8 +66,10 @@ def _hire(make: Make, crew: dict[Connection, BaseProcess]) -> Connection:
     return line
 
 
-def _send(line: Connection, job: Job) -> None:
-    with contextlib.suppress(ConnectionError):  # a worker just killed; its line has ended, which `_done` finds
+def _send(line: Connection, job: ShardJob) -> None:
+    with contextlib.suppress(
+        ConnectionError
+    ):  # a worker just killed; its line has ended, which `_done` finds
         line.send(job)
 
 
@@ -81,20 +84,27 @@ def _done(line: Connection) -> bool:
     return True
 
 
-def _bury(process: BaseProcess, job: Job, again: bool) -> None:
-    """Take leave of a worker. Raises DataInvalid when it is the second that a job killed, EnvironmentLacks when it was not killed but ended."""
+def _bury(process: BaseProcess, job: ShardJob, again: bool) -> None:
+    """Take leave of a worker. Raises DataInvalid when it is the second that a job killed,
+    EnvironmentLacks when it was not killed but ended.
+    """
     process.join()
-    if process.exitcode >= 0:  # such as a script without `if __name__ == "__main__"`, which every spawned process runs anew
+    if (
+        process.exitcode >= 0
+        # such as a script without `if __name__ == "__main__"`, which every spawned process runs anew
+    ):
         raise EnvironmentLacks(
             f"a worker process ended with exit code {process.exitcode} at {job.path.name}; what it said stands above; engine 'threads' needs none"
         )
     if again:
-        raise died_twice(job)
+        raise shard_failure(job)
 
 
 def _work(make: Make, line: Connection) -> None:
     """Do what comes down the line until it ends: the life of a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent answers it
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches all processes of a terminal; the parent answers it
     Thread(target=_follow_parent, daemon=True).start()
     with contextlib.suppress(EOFError, ConnectionError):
         while True:

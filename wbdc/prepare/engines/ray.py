@@ -6,16 +6,18 @@ import os
 from collections.abc import Iterator, Sequence
 
 from wbdc.core.errors import EnvironmentLacks
-from wbdc.prepare.engines import Engine, Make, died_twice
-from wbdc.prepare.shards import Job
+from wbdc.prepare.engines import Engine, Make, shard_failure
+from wbdc.prepare.shards import ShardJob
 
 
 class Ray(Engine):
-    """address: of a running cluster, "auto" for the one this machine belongs to, "local" to start one here; by default RAY_ADDRESS, else "auto".
+    """address: of a running cluster, "auto" for the one this machine belongs to, "local" to start
+    one here; by default RAY_ADDRESS, else "auto".
 
     workers: CPUs of one started here.
 
-    A task takes one CPU; when its worker dies it is done once more. Every machine must have wbdc installed and see the data and the
+    A task takes one CPU; when its worker dies it is done once more. Every machine must have wbdc
+    installed and see the data and the
     work folder under the same paths: sharing that disk is up to you.
     """
 
@@ -23,10 +25,12 @@ class Ray(Engine):
 
     def __init__(self, *, address: str | None = None, workers: int | None = None):
         if importlib.util.find_spec("ray") is None:
-            raise EnvironmentLacks("engine 'ray' needs Ray, which is not installed; run: pip install 'wbdc[ray]'")
+            raise EnvironmentLacks(
+                "engine 'ray' needs Ray, which is not installed; run: pip install 'wbdc[ray]'"
+            )
         self.address, self.workers = address or os.environ.get("RAY_ADDRESS", "auto"), workers
 
-    def each(self, make: Make, jobs: Sequence[Job]) -> Iterator[Job]:
+    def each(self, make: Make, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
         import ray
 
         ours = not ray.is_initialized()  # a program that joined a cluster before goes on with it
@@ -56,11 +60,15 @@ def _join(address: str, workers: int | None) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **started)
     except ConnectionError as error:
-        raise EnvironmentLacks(f"no Ray cluster answers at {address!r}; start one with `ray start --head`, or set RAY_ADDRESS=local") from error
+        raise EnvironmentLacks(
+            f"no Ray cluster answers at {address!r}; start one with `ray start --head`, or set RAY_ADDRESS=local"
+        ) from error
 
 
-def _check(done: object, job: Job) -> None:
-    """Raise what `make` raised, or DataInvalid when the job killed two workers. done: Ray's promise of a task that ended."""
+def _check(done: object, job: ShardJob) -> None:
+    """Raise what `make` raised, or DataInvalid when the job killed two workers. done: Ray's promise
+    of a task that ended.
+    """
     import ray
     from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
@@ -69,4 +77,4 @@ def _check(done: object, job: Job) -> None:
     except RayTaskError as error:
         raise error.cause from error  # Ray's own error says it in forty lines
     except (WorkerCrashedError, NodeDiedError, OutOfMemoryError) as error:
-        raise died_twice(job) from error
+        raise shard_failure(job) from error

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 
 from wbdc.prepare.engines import Engine, Make
-from wbdc.prepare.shards import Job
+from wbdc.prepare.shards import ShardJob
 
 
 class Threads(Engine):
     """The plainest place, and enough for one machine: decoders let other threads run."""
 
-    def each(self, make: Make, jobs: Sequence[Job]) -> Iterator[Job]:
+    def each(self, make: Make, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
         for job in jobs:
             make(job)
             yield job

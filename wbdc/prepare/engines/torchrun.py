@@ -1,4 +1,6 @@
-"""Torchrun: every process that torchrun starts, on one machine or several, makes its part of the shards."""
+"""Torchrun: every process that torchrun starts, on one machine or several, makes its part of the
+shards.
+"""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -7,7 +9,7 @@ from types import ModuleType
 
 from wbdc.core.errors import UsageFault
 from wbdc.prepare.engines import Engine, Make
-from wbdc.prepare.shards import Job
+from wbdc.prepare.shards import ShardJob
 
 TOLD = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells its processes
 PATIENCE = timedelta(days=7)  # the slowest is waited for; torchrun itself ends all when one dies
@@ -16,8 +18,10 @@ PATIENCE = timedelta(days=7)  # the slowest is waited for; torchrun itself ends 
 class Torchrun(Engine):
     """Rank r of n makes jobs r, r + n, ...; then all wait for each other, and rank 0 leads.
 
-    When a process dies torchrun ends the others, and the same command goes on from what is finished.
-    All machines must see the data and the work folder under the same paths: sharing that disk is up to you.
+    When a process dies torchrun ends the others, and the same command goes on from what is
+    finished.
+    All machines must see the data and the work folder under the same paths: sharing that disk is up
+    to you.
     """
 
     crowded = True
@@ -25,14 +29,18 @@ class Torchrun(Engine):
     def __init__(self):
         if missing := [name for name in TOLD if name not in os.environ]:
             command = "torchrun --nproc-per-node 2 -m wbdc prepare --data DIR --engine torchrun"
-            raise UsageFault(f"engine 'torchrun' is started by torchrun, which sets {', '.join(missing)}; run: {command}")
+            raise UsageFault(
+                f"engine 'torchrun' is started by torchrun, which sets {', '.join(missing)}; run: {command}"
+            )
         self.rank, self.ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         self.leads = self.rank == 0
 
-    def each(self, make: Make, jobs: Sequence[Job]) -> Iterator[Job]:
+    def each(self, make: Make, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
         ranks = _ranks()
         agreed = [list(jobs)]
-        ranks.broadcast_object_list(agreed)  # rank 0's list: one who looked later would find other shards missing
+        ranks.broadcast_object_list(
+            agreed
+        )  # rank 0's list: one who looked later would find other shards missing
         for job in agreed[0][self.rank :: self.ranks]:
             make(job)
             yield job

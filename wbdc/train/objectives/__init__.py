@@ -8,9 +8,11 @@ from wbdc.nets.model import VideoClassifier
 
 
 class Objective(nn.Module):
-    """One loss. Subclass it in a file of its own. chance: its value for a model that knows nothing, to be logged beside it.
+    """One loss. Subclass it in a file of its own. chance: its value for a model that knows nothing,
+    to be logged beside it.
 
-    needs_labels: whether it learns from labelled videos only; those without a label (-1) then count for nothing in its loss.
+    needs_labels: whether it learns from labelled videos only; those without a label (-1) then count
+    for nothing in its loss.
     """
 
     chance: float | None = None
@@ -21,20 +23,30 @@ class Objective(nn.Module):
         self.weight = weight
 
     def hide(self, batch: Batch) -> Batch:
-        """Return a batch with something hidden and the truth in `targets`. By default hides nothing."""
+        """Return a batch with something hidden and the truth in `targets`. By default hides
+        nothing.
+        """
         return batch
 
     def loss(self, model: VideoClassifier, seen: Fused, batch: Batch, whole: Batch) -> Tensor:
         """Score the model's view: a scalar, float32.
 
-        seen: the forward of `batch`, in which every objective has hidden its part. whole: the batch before anything
-        was hidden; an objective that mismatches pairs takes a forward of its own on it, so that it corrupts no other.
+        seen: the forward of `batch`, in which every objective has hidden its part. whole: the batch
+        before anything
+        was hidden; an objective that mismatches pairs takes a forward of its own on it, so that it
+        corrupts no other.
         """
         raise NotImplementedError
 
     def count(self, batch: Batch) -> int:
-        """Count what the loss is the average of: the parts of a batch that does not fit into memory are weighted by it."""
-        return int((batch.label >= 0).sum()) if self.needs_labels and batch.label is not None else len(batch)
+        """Count what the loss is the average of: the parts of a batch that does not fit into memory
+        are weighted by it.
+        """
+        return (
+            int((batch.label >= 0).sum())
+            if self.needs_labels and batch.label is not None
+            else len(batch)
+        )
 
 
 Plug = Objective

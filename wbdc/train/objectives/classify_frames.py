@@ -1,4 +1,6 @@
-"""Name the class from the tower's vectors alone, so that frames learn also where text could answer (as the contest's third team did)."""
+"""Name the class from the tower's vectors alone, so that frames learn also where text could answer
+(as the contest's third team did).
+"""
 
 import math
 
@@ -12,7 +14,9 @@ from wbdc.train.objectives import Objective
 
 
 class ClassifyFrames(Objective):
-    """A head of its own on the masked mean of the frames' vectors, dropped after training. smoothing: as in classify."""
+    """A head of its own on the masked mean of the frames' vectors, dropped after training.
+    smoothing: as in classify.
+    """
 
     needs_labels = True
 
@@ -25,7 +29,9 @@ class ClassifyFrames(Objective):
         """Average over the videos that have a label and show frames; 0 when none does."""
         shown = batch.frame_mask.any(1) & (batch.label >= 0)
         scores = self.head(Tokens(seen.looked, batch.frame_mask).mean()[shown]).float()
-        return F.cross_entropy(scores, batch.label[shown], label_smoothing=self.smoothing, reduction="sum") / shown.sum().clamp(min=1)
+        return F.cross_entropy(
+            scores, batch.label[shown], label_smoothing=self.smoothing, reduction="sum"
+        ) / shown.sum().clamp(min=1)
 
     def count(self, batch: Batch) -> int:
         """Count the videos that have a label and show frames."""

@@ -1,4 +1,6 @@
-"""Tell whether the frames belong to the text (VTM / ITM), in a forward of its own, so that no other task sees a false pair."""
+"""Tell whether the frames belong to the text (VTM / ITM), in a forward of its own, so that no other
+task sees a false pair.
+"""
 
 import math
 from dataclasses import replace
@@ -24,15 +26,18 @@ class Match(Objective):
         self.judge = nn.Linear(model.trunk.dim, 1)
 
     def loss(self, model: VideoClassifier, seen: Fused, batch: Batch, whole: Batch) -> Tensor:
-        mixed, own = mismatch(whole, torch.rand(len(whole), device=whole.text.device) < self.swap)
+        mixed, own = swap_frames(
+            whole, torch.rand(len(whole), device=whole.text.device) < self.swap
+        )
         scores = self.judge(model(mixed).pooled).squeeze(1)
         return F.binary_cross_entropy_with_logits(scores.float(), own.float())
 
 
-def mismatch(batch: Batch, swapped: Tensor) -> tuple[Batch, Tensor]:
+def swap_frames(batch: Batch, swapped: Tensor) -> tuple[Batch, Tensor]:
     """Give each swapped video (B,) bool the frames, and their mask, of the next swapped one.
 
-    Returns the batch and (B,) bool: whether a video's frames are still its own. That follows what really changed:
+    Returns the batch and (B,) bool: whether a video's frames are still its own. That follows what
+    really changed:
     a lone swapped video keeps its frames, and two videos without frames have nothing to exchange.
     """
     places = torch.arange(len(batch), device=swapped.device)

@@ -1,4 +1,6 @@
-"""Hide some words from the model while it learns, so that no single word decides (word dropout; Iyyer et al., 2015)."""
+"""Hide some words from the model while it learns, so that no single word decides (word dropout;
+Iyyer et al., 2015).
+"""
 
 from dataclasses import replace
 
@@ -19,12 +21,23 @@ class DropWords(Trick):
 
     def wrap_loss(self, loss: Loss) -> Loss:
         def dropped(batch: Batch) -> Outcome:
-            return loss(hide(batch, self.model, torch.rand(batch.text.shape, device=batch.text.device) < self.share))
+            return loss(
+                hide_words(
+                    batch,
+                    self.model,
+                    torch.rand(batch.text.shape, device=batch.text.device) < self.share,
+                )
+            )
 
         return dropped
 
 
-def hide(batch: Batch, model: VideoClassifier, hidden: torch.Tensor) -> Batch:
+def hide_words(batch: Batch, model: VideoClassifier, hidden: torch.Tensor) -> Batch:
     """Replace words at the places `hidden` (B, T) bool by [MASK]; special words stay."""
     special = torch.tensor(sorted(model.special.values()), device=batch.text.device)
-    return replace(batch, text=torch.where(hidden & ~torch.isin(batch.text, special), model.special["[MASK]"], batch.text))
+    return replace(
+        batch,
+        text=torch.where(
+            hidden & ~torch.isin(batch.text, special), model.special["[MASK]"], batch.text
+        ),
+    )

@@ -10,7 +10,9 @@ from wbdc.train.tricks import Trick
 
 
 class EMA(Trick):
-    """decay: share of the old average that each step keeps; it grows from 0 as (1 + step) / (10 + step), so that short runs forget their start."""
+    """decay: share of the old average that each step keeps; it grows from 0 as (1 + step) / (10 +
+    step), so that short runs forget their start.
+    """
 
     def __init__(self, model: nn.Module, *, decay: float = 0.999):
         super().__init__(model)
@@ -47,5 +49,9 @@ class EMA(Trick):
 
 
 def _floats(model: nn.Module) -> dict[str, Tensor]:
-    """List what is averaged: every weight, and every buffer of floats (running statistics belong to the weights)."""
-    return {name: t for name, t in model.state_dict(keep_vars=True).items() if t.is_floating_point()}
+    """List what is averaged: every weight, and every buffer of floats (running statistics belong to
+    the weights).
+    """
+    return {
+        name: t for name, t in model.state_dict(keep_vars=True).items() if t.is_floating_point()
+    }

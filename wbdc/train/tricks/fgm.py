@@ -12,19 +12,23 @@ from wbdc.train.tricks import Gradients, Outcome, Trick
 
 
 class FGM(Trick):
-    """epsilon: length of the nudge; on: the weights whose name holds this. Raises UsageFault when none does."""
+    """epsilon: length of the nudge; on: the weights whose name holds this. Raises UsageFault when
+    none does.
+    """
 
     def __init__(self, model: nn.Module, *, epsilon: float = 1.0, on: str = "word_embeddings"):
         super().__init__(model)
         self.epsilon = epsilon
         self.weights = [p for name, p in model.named_parameters() if on in name and p.requires_grad]
         if not self.weights:
-            raise UsageFault(f"trick 'fgm': no trainable weight has {on!r} in its name; see the names with `wbdc kits NAME`")
+            raise UsageFault(
+                f"trick 'fgm': no trainable weight has {on!r} in its name; see the names with `wbdc kits NAME`"
+            )
 
     def wrap_gradients(self, gradients: Gradients) -> Gradients:
         def attacked(batch: Batch) -> Outcome:
             outcome = gradients(batch)
-            with nudged(self.weights, self.epsilon):
+            with perturbed_weights(self.weights, self.epsilon):
                 gradients(batch)
             return outcome
 
@@ -32,10 +36,12 @@ class FGM(Trick):
 
 
 @contextmanager
-def nudged(weights: list[Tensor], epsilon: float) -> Iterator[None]:
-    """Hold each weight w at w + epsilon · g / |g| for a block, then restore it bit for bit, also after an exception.
+def perturbed_weights(weights: list[Tensor], epsilon: float) -> Iterator[None]:
+    """Hold each weight w at w + epsilon · g / |g| for a block, then restore it bit for bit, also
+    after an exception.
 
-    Only rows with a gradient move: of a word table of 21,000 rows those of the batch. A weight without a gradient, or with
+    Only rows with a gradient move: of a word table of 21,000 rows those of the batch. A weight
+    without a gradient, or with
     one that is zero or not finite, stays.
     """
     kept = []

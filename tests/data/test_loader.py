@@ -1,0 +1,139 @@
+"""The feed: an order that is a function of (seed, epoch), batches padded with masks, made ahead and
+in order.
+"""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from wbdc.data.loader import (
+    PREFETCH_BATCHES,
+    batch_by_length,
+    collate,
+    epoch_order,
+    prefetch,
+    training_batches,
+)
+
+
+def test_trap_18_the_order_is_a_function_of_seed_and_epoch():
+    orders = {
+        (seed, epoch): tuple(epoch_order(50, seed, epoch))
+        for seed in range(3)
+        for epoch in range(4)
+    }
+    assert len(set(orders.values())) == 12
+    assert all(sorted(o) == list(range(50)) for o in orders.values())
+    assert orders == {key: tuple(epoch_order(50, *key)) for key in reversed(orders)}
+
+
+@pytest.mark.parametrize(("count", "size"), [(23, 5), (20, 5), (3, 8), (8, 8), (1, 1)])
+def test_resuming_is_one_integer(count, size):
+    rows = np.arange(100, 100 + count)
+    whole = list(training_batches(rows, size, seed=7, epochs=3))
+    assert len(whole) == 3 * max(1, count // size)
+    assert all(len(batch) == min(size, count) for batch in whole)
+    for start in range(len(whole) + 1):
+        tail = list(training_batches(rows, size, seed=7, epochs=3, start=start))
+        assert len(tail) == len(whole) - start
+        assert all(np.array_equal(a, b) for a, b in zip(tail, whole[start:]))
+
+
+def test_an_epoch_shows_no_row_twice_and_epochs_differ():
+    rows = np.arange(100, 123)
+    batches = list(training_batches(rows, 5, seed=0, epochs=2))
+    epochs = [np.concatenate(batches[:4]), np.concatenate(batches[4:])]
+    assert all(len(set(e)) == 20 and set(e) <= set(rows) for e in epochs)
+    assert not np.array_equal(*epochs)
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "window"),
+    [(0, 4, 8), (1, 4, 8), (50, 4, 8), (50, 7, 1024), (33, 8, 16), (9, 100, 4)],
+)
+def test_by_length_covers_every_row_once_and_the_same_way(count, size, window):
+    lengths = np.random.default_rng(0).integers(0, 30, count)
+    batches = batch_by_length(lengths, size, window)
+    assert sorted(r for b in batches for r in b) == list(range(count))
+    assert all(0 < len(b) <= size for b in batches)
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(batches, batch_by_length(lengths.tolist(), size, window))
+    )
+    for batch in batches:
+        assert batch.max() // window == batch.min() // window
+        assert (np.diff(lengths[batch]) <= 0).all()
+
+
+def test_by_length_saves_padding():
+    lengths = np.random.default_rng(0).integers(1, 100, 256)
+    padded = lambda batches: sum(len(b) * lengths[b].max() for b in batches)  # noqa: E731
+    assert padded(batch_by_length(lengths, 16)) < 0.7 * padded(np.arange(256).reshape(16, 16))
+
+
+FRAMES = {
+    "pixels": lambda n: np.full((n, 3, 2, 2), 9, np.uint8),
+    "features": lambda n: np.full((n, 5), 0.5, np.float16) if n else np.zeros((0, 0), np.float16),
+}
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+@pytest.mark.parametrize("shown", [(2, 0, 3), (0, 1, 0), (0, 0, 0)])
+def test_padding_is_masked(kind, shown):
+    text, frames = [[2, 5, 3], [2, 3], [2, 6, 7, 8, 3]], [FRAMES[kind](n) for n in shown]
+    batch = collate(["a", "b", "c"], text, frames, [1, 0, 2])
+    assert batch.ids == ("a", "b", "c")
+    assert batch.text.shape == (3, 5)
+    assert batch.frames.shape[:2] == (3, max(shown))
+    assert batch.text.dtype == batch.label.dtype == torch.int64
+    assert batch.text_mask.dtype == batch.frame_mask.dtype == torch.bool
+    for i, (t, f) in enumerate(zip(text, frames)):
+        assert batch.text[i][batch.text_mask[i]].tolist() == t
+        assert batch.text_mask[i].tolist() == [j < len(t) for j in range(5)]
+        assert batch.frame_mask[i].tolist() == [j < len(f) for j in range(max(shown))]
+        assert (
+            np.array_equal(batch.frames[i][batch.frame_mask[i]].numpy().reshape(f.shape), f)
+            if len(f)
+            else True
+        )
+    assert not batch.text[~batch.text_mask].any()
+    assert not batch.frames[~batch.frame_mask].any()
+    assert collate(["a"], text[:1], frames[:1]).label is None
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_ahead_keeps_the_order_whatever_the_threads_do(threads):
+    def make(job):
+        time.sleep(0.002 * (job % 3))
+        return job * job
+
+    assert list(prefetch(iter(range(30)), make, threads)) == [i * i for i in range(30)]
+    assert list(prefetch(iter([]), make, threads)) == []
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_ahead_raises_what_a_maker_raises_where_it_stands(threads):
+    def make(job):
+        if job == 5:
+            raise ValueError("video 5")
+        return job
+
+    got = []
+    with pytest.raises(ValueError, match="video 5"):
+        for batch in prefetch(iter(range(100)), make, threads):
+            got.append(batch)
+    assert got == [0, 1, 2, 3, 4]
+
+
+def test_ahead_runs_ahead_but_not_away():
+    made, taken = [], prefetch(iter(range(1000)), lambda job: made.append(job) or job, 2)
+    next(taken)
+    time.sleep(0.02)
+    assert 1 <= len(made) <= PREFETCH_BATCHES + 1
+    before = threading.active_count()
+    taken.close()
+    assert threading.active_count() < before
+    assert len(made) <= PREFETCH_BATCHES + 1

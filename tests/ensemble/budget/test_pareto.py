@@ -1,0 +1,436 @@
+"""The budget: seconds added up as they are paid, a frontier that no subset beats, and the best that
+fits.
+"""
+
+import json
+from itertools import chain, combinations, pairwise
+
+import numpy as np
+import pytest
+
+from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.core.errors import DataInvalid, IntegrityBroken, OverBudget, UsageFault
+from wbdc.ensemble import mixture
+from wbdc.ensemble.assess import assess_ensemble
+from wbdc.ensemble.budget import pareto
+from wbdc.ensemble.budget.candidates import Candidate, CandidatePool
+from wbdc.ensemble.budget.cost import Cost
+from wbdc.ensemble.budget.pareto import (
+    BudgetChoice,
+    best_within_limit,
+    choice_gain,
+    dropped_members,
+    pareto_frontier,
+)
+from wbdc.ensemble.evaluation import label_scorer, nested_blend, paired_gain
+from wbdc.ensemble.mixture import (
+    maximum_likelihood_weights,
+    mixture_weights,
+    true_class_likelihoods,
+)
+
+CLASSES = ["0000", "0001", "0002", "0100", "0101", "0203"]
+COST = Cost(
+    fixed=5.0,
+    decode={"224": 0.004, "288": 0.007},
+    tower={"clip": ("224", 0.002), "swin": ("224", 0.003), "large": ("288", 0.006)},
+    member={
+        "a": ("clip", 2.0, 0.0005),
+        "b": ("clip", 3.0, 0.0007),
+        "c": ("swin", 1.0, 0.0004),
+        "d": ("large", 4.0, 0.0009),
+    },
+    shared_cores=False,
+)
+
+
+def problem(
+    members: int = 4, n: int = 120, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Random members (M, n, 6), truth (n,) and folds (n,) of names."""
+    random = np.random.default_rng(seed)
+    truth = random.integers(6, size=n)
+    m = random.dirichlet(np.ones(6), (members, n))
+    m[:, np.arange(n), truth] += random.uniform(0, 0.6, (members, n))
+    return (
+        (m / m.sum(-1, keepdims=True)).astype(np.float32),
+        truth,
+        np.array(["fold-0", "fold-1", "fold-2"])[np.arange(n) % 3],
+    )
+
+
+def labels(truth: np.ndarray) -> list[str]:
+    return [CLASSES[i] for i in truth]
+
+
+def pool(
+    m: np.ndarray,
+    truth: np.ndarray,
+    folds: np.ndarray,
+    candidates: list[Candidate] | None = None,
+    cost: Cost = COST,
+    **settings,
+) -> CandidatePool:
+    """Candidates a, b, ... of one model each, 1,000 items, no margin, unless told otherwise."""
+    candidates = candidates or [Candidate(name, name, (name,)) for name in "abcd"[: len(m)]]
+    return CandidatePool(
+        candidates,
+        m,
+        labels(truth),
+        folds,
+        CLASSES,
+        WeChat2022(),
+        cost,
+        **{"items": 1000, "margin": 0.0, **settings},
+    )
+
+
+def alone(seconds: list[float]) -> Cost:
+    """Models m0, m1, ... that share nothing but the look, and need so many seconds each per item."""
+    return Cost(
+        1.0,
+        {"l": 0.0},
+        {f"t{i}": ("l", s) for i, s in enumerate(seconds)},
+        {f"m{i}": (f"t{i}", 0.0, 0.0) for i in range(len(seconds))},
+        False,
+    )
+
+
+def one_each(count: int) -> list[Candidate]:
+    return [Candidate(f"run-{i}", f"run-{i}", (f"m{i}",)) for i in range(count)]
+
+
+def test_trap_31_members_of_one_tower_pay_for_it_once():
+    assert COST.seconds(["a"], 1000) == pytest.approx(5 + 2 + 1000 * max(0.004, 0.002 + 0.0005))
+    assert COST.seconds(["a", "b"], 1000) == pytest.approx(
+        5 + 2 + 3 + 1000 * max(0.004, 0.002 + 0.0005 + 0.0007)
+    )
+
+
+def test_towers_of_one_look_decode_once():
+    assert COST.seconds(["a", "c"], 1000) == pytest.approx(
+        5 + 2 + 1 + 1000 * max(0.004, 0.002 + 0.003 + 0.0005 + 0.0004)
+    )
+    everything = (
+        5
+        + 2
+        + 3
+        + 1
+        + 4
+        + 1000 * max(0.004 + 0.007, 0.002 + 0.003 + 0.006 + 0.0005 + 0.0007 + 0.0004 + 0.0009)
+    )
+    assert COST.seconds("abcd", 1000) == pytest.approx(everything)
+
+
+def test_shared_cores_add_decoding_and_networks():
+    shared = COST._replace(shared_cores=True)
+    assert shared.seconds(["a", "c"], 1000) == pytest.approx(
+        5 + 2 + 1 + 1000 * (0.004 + 0.002 + 0.003 + 0.0005 + 0.0004)
+    )
+    assert COST.seconds(["a", "c"], 1000) < shared.seconds(["a", "c"], 1000)
+
+
+def test_a_model_named_twice_is_loaded_once_and_nothing_costs_the_start():
+    assert COST.seconds(["a", "b", "a"], 1000) == COST.seconds(["a", "b"], 1000)
+    assert COST.seconds([], 1000) == 5
+
+
+def test_what_was_not_measured_is_named():
+    with pytest.raises(
+        UsageFault, match="no model called 'e' was measured; it may be one of: a, b, c, d"
+    ):
+        COST.seconds(["e"], 10)
+    with pytest.raises(UsageFault, match="no tower called 'clip' was measured"):
+        COST._replace(tower={}).seconds(["a"], 10)
+    with pytest.raises(UsageFault, match="no look called '288' was measured"):
+        COST._replace(decode={"224": 0.004}).seconds(["d"], 10)
+
+
+def test_a_run_costs_all_its_models_and_the_margin():
+    m, truth, folds = problem(1)
+    assert pool(m, truth, folds, [Candidate("run", "run", ("a", "b", "d"))], margin=0.25).seconds(
+        (0,)
+    ) == pytest.approx(1.25 * COST.seconds("abd", 1000))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_interior_point_reaches_the_maximum_of_em_without_em(count, seed, monkeypatch):
+    m, truth, _ = problem(count, seed=seed)
+    m[0, :9] = 0  # likelihoods at their floor
+    given = true_class_likelihoods(
+        np.concatenate([m, m[:1]]) if seed == 2 else m, truth
+    )  # a duplicate: the maximum is not a point
+    expected = mixture_weights(given)
+    monkeypatch.setattr(mixture, "mixture_weights", None)
+    found = maximum_likelihood_weights(given)
+    assert found.min() >= 0
+    assert found.sum() == pytest.approx(1, abs=1e-12)
+    assert np.log(found @ given).mean() == pytest.approx(np.log(expected @ given).mean(), abs=2e-7)
+
+
+def test_em_does_the_work_when_the_proof_does_not_come(monkeypatch):
+    m, truth, _ = problem(3)
+    given = true_class_likelihoods(m, truth)
+    monkeypatch.setattr(mixture, "MAX_NEWTON_STEPS", 1)
+    assert np.array_equal(maximum_likelihood_weights(given), mixture_weights(given))
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("shared", [False, True])
+def test_exhaustive_equals_brute_force(seed, shared):
+    m, truth, folds = problem(seed=seed)
+    brute = {}
+    for subset in chain.from_iterable(combinations(range(4), size) for size in (1, 2, 3, 4)):
+        said = [CLASSES[i] for i in nested_blend(m[list(subset)], truth, folds).argmax(1)]
+        cost = COST._replace(shared_cores=shared).seconds(["abcd"[i] for i in subset], 1000)
+        brute[tuple("abcd"[i] for i in subset)] = (
+            cost,
+            WeChat2022().score(labels(truth), said, CLASSES)["mean"],
+        )
+    expected = [
+        s
+        for s, (cost, score) in brute.items()
+        if not any(c <= cost and v >= score and (c, v) != (cost, score) for c, v in brute.values())
+    ]
+    found = pareto_frontier(pool(m, truth, folds, cost=COST._replace(shared_cores=shared)))
+    assert [c.members for c in found] == sorted(expected, key=lambda s: brute[s][0])
+    assert np.allclose(
+        [(c.seconds, c.score) for c in found], [brute[c.members] for c in found], atol=0
+    )
+    assert {c.search for c in found} == {"exhaustive"}
+
+
+def test_a_frontier_rises_and_scores_as_the_ensemble_report_does():
+    m, truth, folds = problem()
+    found = pareto_frontier(pool(m, truth, folds))
+    assert len(found) > 2
+    for cheaper, dearer in pairwise(found):
+        assert cheaper.seconds < dearer.seconds
+        assert cheaper.score < dearer.score
+    for choice in found:
+        rows = ["abcd".index(name) for name in choice.members]
+        told = assess_ensemble(
+            choice.members, m[rows], labels(truth), folds, CLASSES, WeChat2022(), draws=2
+        )
+        assert (choice.score, choice.weights) == (
+            told["ensemble"]["score"]["mean"],
+            told["weights"],
+        )
+
+
+def experts(decoys: int, n: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Three members that each know two classes and are at a loss elsewhere, after decoys that are
+    right by chance; the first is the best alone.
+    """
+    random = np.random.default_rng(7)
+    truth = random.integers(6, size=n)
+    m = random.dirichlet(np.ones(6), (decoys + 3, n))
+    m[0, np.arange(n), truth] += np.where(random.random(n) < 0.7, 3, 0)
+    for expert in range(3):
+        m[decoys + expert] = np.where((truth // 2 == expert)[:, None], np.eye(6)[truth], 1 / 6)
+    return (m / m.sum(-1, keepdims=True)).astype(np.float32), truth, np.arange(n) % 3
+
+
+@pytest.mark.parametrize("decoys", [3, 11])
+def test_greedy_finds_the_planted_best_behind_a_better_first_step(decoys):
+    m, truth, folds = experts(decoys)
+    candidates = pool(m, truth, folds, one_each(decoys + 3), alone([0.01] * (decoys + 3)))
+    found = pareto_frontier(candidates, exhaustive_up_to=5)
+    planted = tuple(f"run-{decoys + i}" for i in range(3))
+    assert found[0].members == ("run-0",)
+    assert (
+        best_within_limit(found, 1e9).members,
+        best_within_limit(found, 1e9).score,
+        found[-1].search,
+    ) == (planted, 1.0, "greedy")
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_greedy_reaches_the_exhaustive_best_of_six(seed):
+    m, truth, folds = problem(6, seed=seed)
+    candidates = pool(m, truth, folds, one_each(6), alone([0.01, 0.02, 0.01, 0.03, 0.02, 0.05]))
+    assert (
+        pareto_frontier(candidates, exhaustive_up_to=0)[-1].members
+        == pareto_frontier(candidates)[-1].members
+    )
+
+
+def choice(name: str, seconds: float, score: float) -> BudgetChoice:
+    return BudgetChoice((name,), seconds, score, {name: 1.0}, "exhaustive")
+
+
+def test_the_best_is_the_highest_score_that_fits_and_the_limit_itself_fits():
+    choices = [choice("x", 10, 0.5), choice("y", 20, 0.6), choice("z", 30, 0.7)]
+    assert [
+        best_within_limit(choices, limit).members[0]
+        for limit in (10, 19.9, 20, 29, 30, float("inf"))
+    ] == ["x", "x", "y", "y", "z", "z"]
+
+
+def test_of_equal_scores_the_cheaper_is_best():
+    assert best_within_limit(
+        [choice("x", 20, 0.6), choice("y", 10, 0.6), choice("z", 15, 0.5)], 100
+    ).members == ("y",)
+
+
+def test_nothing_fits_names_the_cheapest_and_its_seconds():
+    m, truth, folds = problem()
+    with pytest.raises(
+        OverBudget,
+        match=r"the cheapest ensemble, c, needs 11\.00 s with its margin, the limit is 10\.99 s",
+    ) as raised:
+        best_within_limit(
+            pareto_frontier(pool(m, truth, folds, margin=0.1)), 10.99
+        )  # (5 + 1 + 4) * 1.1
+    assert raised.value.code == 5
+
+
+def test_equal_members_leave_only_the_cheaper():
+    m, truth, folds = problem(1)
+    found = pareto_frontier(
+        pool(np.repeat(m, 3, axis=0), truth, folds, one_each(3), alone([0.02, 0.01, 0.03]))
+    )
+    assert [c.members for c in found] == [("run-1",)]
+
+
+def test_equal_members_of_equal_cost_leave_the_first():
+    m, truth, folds = problem(1)
+    found = pareto_frontier(
+        pool(np.repeat(m, 2, axis=0), truth, folds, one_each(2), alone([0.01, 0.01]))
+    )
+    assert [c.members for c in found] == [("run-0",)]
+
+
+def forms() -> CandidatePool:
+    """A run with three folds, the same with one, and another run."""
+    m, truth, folds = problem(2)
+    named = [
+        Candidate("run", "run", ("m0", "m1", "m2")),
+        Candidate("run of 1", "run", ("m1",)),
+        Candidate("other", "other", ("m3",)),
+    ]
+    return pool(m[[0, 0, 1]], truth, folds, named, alone([0.01] * 4))
+
+
+@pytest.mark.parametrize("exhaustive_up_to", [0, 12])
+def test_forms_of_one_run_are_never_together(exhaustive_up_to):
+    candidates = forms()
+    tried = pareto._exhaustive(candidates) if exhaustive_up_to else pareto._greedy(candidates)
+    assert not any({0, 1} <= set(subset) for subset in tried)
+    assert (1, 2) in tried
+    assert all(
+        "run" not in c.members
+        for c in pareto_frontier(candidates, exhaustive_up_to=exhaustive_up_to)
+    )  # the same answers for less
+
+
+def test_what_is_left_out_takes_the_place_of_its_other_form():
+    candidates = forms()
+    left = dropped_members(candidates, pareto_frontier(candidates)[-1], draws=5)
+    assert pareto_frontier(candidates)[-1].members == ("run of 1", "other")
+    assert [(d.name, d.gain) for d in left] == [("run", (0, 0, 0))]
+    assert left[0].seconds == pytest.approx(2 * 0.01 * 1000)
+
+
+def test_what_is_left_out_is_priced_beside_the_chosen():
+    m, truth, folds = problem()
+    candidates = pool(m, truth, folds, cost=COST._replace(shared_cores=True), margin=0.5)
+    left = {d.name: d for d in dropped_members(candidates, choice("a", 1, 0.5), draws=50, seed=3)}
+    assert list(left) == ["b", "c", "d"]
+    assert left["b"].seconds == pytest.approx(
+        1.5 * (3 + 1000 * 0.0007)
+    )  # the tower and the look are there
+    assert left["c"].seconds == pytest.approx(1.5 * (1 + 1000 * (0.003 + 0.0004)))
+    assert left["d"].seconds == pytest.approx(1.5 * (4 + 1000 * (0.007 + 0.006 + 0.0009)))
+    said = [
+        [CLASSES[i] for i in nested_blend(m[rows], truth, folds).argmax(1)]
+        for rows in ([0, 1], [0])
+    ]
+    assert left["b"].gain == paired_gain(
+        *(label_scorer(WeChat2022(), labels(truth), s, CLASSES) for s in said),
+        len(truth),
+        draws=50,
+        seed=3,
+    )
+
+
+def test_a_lead_is_the_gain_over_the_next_cheaper():
+    m, truth, folds = problem()
+    candidates = pool(m, truth, folds)
+    found = pareto_frontier(candidates)
+    assert choice_gain(candidates, found, found[0], draws=5) is None
+    told = choice_gain(candidates, found, found[2], draws=50)
+    assert told.difference == pytest.approx(found[2].score - found[1].score)
+    assert told.difference > 0
+    assert told.low < told.difference < told.high
+
+
+def test_everything_is_ready_for_json():
+    m, truth, folds = problem()
+    candidates = pool(m, truth, folds)
+    found = pareto_frontier(candidates)
+    for told in [c.as_dict() for c in found] + [
+        d.as_dict() for d in dropped_members(candidates, found[0], draws=5)
+    ]:
+        assert json.loads(json.dumps(told)) == told
+    assert set(found[0].as_dict()) == {"members", "seconds", "score", "weights", "search"}
+    assert set(dropped_members(candidates, found[0], draws=5)[0].as_dict()["gain"]) == {
+        "difference",
+        "low",
+        "high",
+        "verdict",
+    }
+
+
+def test_the_same_input_gives_the_same_frontier_in_any_order_of_candidates():
+    m, truth, folds = problem()
+    once, again = (pareto_frontier(pool(m, truth, folds)) for _ in range(2))
+    turned = pareto_frontier(
+        pool(m[::-1], truth, folds, [Candidate(name, name, (name,)) for name in "dcba"])
+    )
+    assert once == again
+    assert [set(c.members) for c in once] == [set(c.members) for c in turned]
+
+
+def test_one_fold_serves_one_candidate_only():
+    m, truth, _ = problem(2)
+    assert pareto_frontier(pool(m[:1], truth, np.zeros(120, int)))[0].weights == {"a": 1.0}
+    with pytest.raises(UsageFault, match="all 120 videos are of fold 0, .* train a second fold"):
+        pool(m, truth, np.zeros(120, int))
+
+
+def test_faults_of_the_input_are_named():
+    m, truth, folds = problem(2)
+    with pytest.raises(UsageFault, match="different names, got .*: a, a"):
+        pool(m, truth, folds, [Candidate("a", "a", ("a",)), Candidate("a", "a", ("b",))])
+    with pytest.raises(UsageFault, match="n folds"):
+        pool(m, truth, folds[:-1])
+    with pytest.raises(UsageFault, match="candidate y has no models"):
+        pool(m, truth, folds, [Candidate("x", "x", ("a",)), Candidate("y", "y", ())])
+    with pytest.raises(UsageFault, match="no model called 'e'"):
+        pool(m, truth, folds, [Candidate("x", "x", ("a",)), Candidate("y", "y", ("e",))])
+    with pytest.raises(UsageFault, match="candidate a would need nan seconds"):
+        pool(m, truth, folds, cost=COST._replace(fixed=float("nan")))
+    with pytest.raises(UsageFault, match="a margin of 0 or more, got 1000 and -0.1"):
+        pool(m, truth, folds, margin=-0.1)
+    with pytest.raises(UsageFault, match="items of 1 or more"):
+        pool(m, truth, folds, items=0)
+    m[1, 7, (truth[7] + 1) % 6] = np.nan
+    with pytest.raises(IntegrityBroken, match="member 2 of 2 is not finite in 1 of 120 rows"):
+        pool(m, truth, folds)
+
+
+def test_a_label_that_is_no_class_is_named():
+    m, truth, folds = problem(1)
+    with pytest.raises(DataInvalid, match="row 0 has the label '9999', which is no class"):
+        CandidatePool(
+            [Candidate("a", "a", ("a",))],
+            m,
+            ["9999", *labels(truth)[1:]],
+            folds,
+            CLASSES,
+            WeChat2022(),
+            COST,
+            items=10,
+        )

@@ -1,0 +1,90 @@
+"""The packed train.sh under a signal: the command that it runs stops too, and is waited for."""
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from small import pids_in, soon
+
+from wbdc.core.processes import start_time
+from wbdc.submit.pack.scripts import TRAIN, fill
+
+STOPS = """#!/bin/sh
+trap 'echo >> "{place}/signals"; [ "$(wc -l < "{place}/signals")" -lt {signals} ] || STOP=1' TERM
+echo "$@" >> "{place}/commands"
+echo $$ >> "{place}/pids"
+while [ -z "$STOP" ]; do sleep 0.05; done
+exit {code}
+"""
+RETRAIN = 'wbdc prepare --work "$WORK"\nwbdc train --work "$WORK"\necho done >&2'
+SHELLS = [shell for shell in ("sh", "bash") if shutil.which(shell)]
+
+
+def start_train(place: Path, shell: str, *, signals: int = 1, code: int = 11) -> subprocess.Popen:
+    """Start a package's train.sh with a stand-in for Python, which stops at the n-th signal."""
+    python = place / "python"
+    python.write_text(STOPS.format(place=place, signals=signals, code=code))
+    python.chmod(0o755)
+    (place / "train.sh").write_text(fill(TRAIN, commands=RETRAIN))
+    own = {"PYTHON": str(python), "DATA": str(place), "WORK": str(place / "work")}
+    settings = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    process = subprocess.Popen([shell, place / "train.sh"], env=os.environ | own, **settings)
+    assert soon(lambda: pids_in(place)), process.poll()
+    return process
+
+
+def count_lines(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def end_all(process: subprocess.Popen) -> None:
+    for pid in (process.pid, *pids_in(Path(process.args[1]).parent)):
+        if start_time(pid):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(("signals", "code"), [(1, 11), (2, 11), (1, 0), (1, 143)])
+def test_fault_32_a_signal_to_train_sh_stops_its_command(shell, signals, code, tmp_path):
+    """Also when the command ends well all the same: what follows it does not start."""
+    process = start_train(tmp_path, shell, signals=signals, code=code)
+    try:
+        for sent in range(signals):
+            process.terminate()
+            assert soon(lambda: count_lines(tmp_path / "signals") > sent)  # noqa: B023
+
+        assert process.wait(20) == 11
+        assert not any(map(start_time, pids_in(tmp_path)))
+        prepare = f"-P -m wbdc prepare --work {tmp_path}/work\n"
+        assert (tmp_path / "commands").read_text() == prepare
+    finally:
+        end_all(process)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_fault_32_ctrl_c_in_a_terminal_stops_train_sh_and_its_command(shell, tmp_path):
+    process = start_train(tmp_path, shell)
+    try:
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(20) == 11
+        assert not any(map(start_time, pids_in(tmp_path)))
+    finally:
+        end_all(process)
+
+
+@pytest.mark.parametrize("code", [0, 9])
+def test_without_a_signal_the_command_decides_how_train_sh_goes_on(code, tmp_path):
+    process = start_train(tmp_path, "sh", code=code)
+    try:
+        for count in (1, 2) if code == 0 else (1,):
+            assert soon(lambda: len(pids_in(tmp_path)) == count)  # noqa: B023
+            os.kill(pids_in(tmp_path)[-1], signal.SIGTERM)
+
+        said = process.communicate(timeout=20)[1]
+        assert (process.returncode, said) == (code, "" if code else "done\n")
+    finally:
+        end_all(process)

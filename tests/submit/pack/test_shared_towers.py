@@ -1,0 +1,104 @@
+"""Weights in a package: a shared tower once, half the bytes when asked for, and the same answers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import toys
+
+from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.core.files import publish_json, read_json, seal_folder
+from wbdc.serve.predict import load_member
+from wbdc.submit.check.verify import verify_package
+from wbdc.submit.pack.package import PackedMember, pack_submission
+
+SAID = {"contest": WeChat2022(), "precision": "fp32", "facts": {}, "retrain": []}
+
+
+def finished(folder: Path, model, fusion: str) -> Path:
+    toys.member(folder, model, fusion)
+    publish_json(
+        folder / "model.json", read_json(folder / "model.json") | {"competition": "wechat2022"}
+    )
+    seal_folder(folder, {"weights": {"trunk": "random weights"}})
+    return folder
+
+
+@pytest.fixture
+def members(tmp_path) -> list[PackedMember]:
+    """Three models, two of them with one tower."""
+    first, second, third = (
+        toys.model(seed=0),
+        toys.model("cross_attention", seed=1),
+        toys.model(seed=2),
+    )
+    second.vision.load_state_dict(first.vision.state_dict())
+    made = [
+        ("a/fold-0", first, "dual_stream"),
+        ("b/fold-0", second, "cross_attention"),
+        ("c/fold-0", third, "dual_stream"),
+    ]
+    return [
+        PackedMember(name, finished(tmp_path / "runs" / name, model, fusion), 1.0)
+        for name, model, fusion in made
+    ]
+
+
+def weights(folder: Path, **how) -> dict:
+    return load_member(folder, **how).model.state_dict()
+
+
+def test_a_tower_of_several_members_is_stored_once(members, tmp_path):
+    pack_submission(tmp_path / "p", members, **SAID)
+    models = tmp_path / "p" / "models"
+    (tower,) = (models / "towers").iterdir()
+    for name, folder, *_ in members:
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(weights(models / name).values(), weights(folder).values(), strict=True)
+        )
+    alone, shared = (
+        (models / name / "model.safetensors").stat().st_size for name in ("c/fold-0", "a/fold-0")
+    )
+    assert shared < alone
+    assert (models / "c/fold-0/model.safetensors").read_bytes() == (
+        members[2].folder / "model.safetensors"
+    ).read_bytes()
+    tower.unlink()
+    with pytest.raises(Exception, match="towers"):
+        verify_package(tmp_path / "p")
+
+
+def test_half_the_bytes_are_the_weights_rounded(members, tmp_path):
+    pack_submission(tmp_path / "p", members, **SAID)
+    pack_submission(tmp_path / "h", members, **SAID, half=True)
+    sizes = [
+        sum(p.stat().st_size for p in (tmp_path / name / "models").rglob("*.safetensors"))
+        for name in "ph"
+    ]
+    assert sizes[1] < 0.65 * sizes[0]
+    assert read_json(tmp_path / "h" / "blend.json")["half"]
+    for name, folder, *_ in members:
+        stored, rounded = (
+            weights(tmp_path / "h" / "models" / name, half=True),
+            weights(folder, half=True),
+        )
+        assert all(
+            torch.equal(a, b) for a, b in zip(stored.values(), rounded.values(), strict=True)
+        )
+        assert any(
+            not torch.equal(a, b)
+            for a, b in zip(rounded.values(), weights(folder).values(), strict=True)
+        )
+
+
+def test_weights_that_do_not_fit_into_half_are_refused(members, tmp_path):
+    from wbdc.core.errors import IntegrityBroken
+
+    model = toys.model()
+    model.head.weight.data[0, 0] = 1e6
+    finished(tmp_path / "big", model, "dual_stream")
+    with pytest.raises(IntegrityBroken, match="not finite, in head.weight"):
+        load_member(tmp_path / "big", half=True)
+    assert np.isfinite(load_member(tmp_path / "big").model.head.weight.detach().numpy()).all()

@@ -1,0 +1,186 @@
+"""Targets: what each form holds, that equal folders give equal bytes, that the audit's form trains
+and answers by itself.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from small import ended_process
+
+from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.core.errors import UsageFault
+from wbdc.core.files import read_json
+from wbdc.submit.check.reproduce import repeat_predictions
+from wbdc.submit.check.verify import verify_package
+from wbdc.submit.pack import targets
+from wbdc.submit.pack.targets import find_target, make_target
+
+TARGETS = WeChat2022.targets
+
+
+def copy(package, tmp_path):
+    return shutil.copytree(package, tmp_path / "first")
+
+
+def test_the_first_form_is_the_folder_itself(package):
+    assert make_target(package, "leaderboard", find_target(TARGETS, "leaderboard")) == package
+    with pytest.raises(UsageFault, match="no target called 'audits'; did you mean 'audit'"):
+        find_target(TARGETS, "audits")
+
+
+def test_a_zip_holds_the_folder_and_its_bytes_depend_on_nothing_else(package, tmp_path):
+    folder = copy(package, tmp_path)
+    (folder / "latency.json").write_text("{}")
+    first = make_target(folder, "zip", TARGETS["zip"]).read_bytes()
+    for path in folder.rglob("*"):
+        os.utime(path, (1, 1))
+    assert make_target(folder, "zip", TARGETS["zip"]).read_bytes() == first
+    with zipfile.ZipFile(tmp_path / "first.zip") as archive:
+        assert {*archive.namelist(), "latency.json"} == {
+            str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()
+        }
+        assert "main.py" in archive.namelist()
+        archive.extractall(tmp_path / "out")
+    subprocess.run(["chmod", "-R", "u+rX", tmp_path / "out"], check=True)
+    assert verify_package(tmp_path / "out")["files"] == verify_without_receipt(folder)
+
+
+def verify_without_receipt(folder):
+    (folder / "latency.json").unlink()
+    return verify_package(folder)["files"]
+
+
+def test_the_audits_form_holds_no_model_and_says_src(package, tmp_path):
+    made = make_target(copy(package, tmp_path), "audit", TARGETS["audit"])
+    assert made.name == "first-audit"
+    assert not list(made.rglob("*.safetensors"))
+    assert (made / "src/wbdc/train/fit.py").is_file()
+    script = (made / "train.sh").read_text()
+    assert '"$HERE/src"' in script
+    assert "source/" not in script
+    assert os.access(made / "train.sh", os.X_OK)
+    assert {
+        "README.md",
+        "requirements.txt",
+        "Dockerfile",
+        "init.sh",
+        "train.sh",
+        "inference.sh",
+        "src",
+    } <= {p.name for p in made.iterdir()}
+    assert verify_package(made)["target"] == "audit"
+    assert make_target(tmp_path / "first", "audit", TARGETS["audit"]) == made
+    (tmp_path / "first-zip").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "first-audit" / "manifest.json").unlink()
+    with pytest.raises(UsageFault, match="is no submission of wbdc"):
+        make_target(tmp_path / "first", "audit", TARGETS["audit"])
+
+
+def test_the_audits_form_runs_the_whole_wbdc_and_then_what_it_trained(package, data, tmp_path):
+    """Its train.sh runs the commands of the folder it was made of (here one, which says its
+    version); its inference.sh runs what they packed.
+    """
+    made = make_target(copy(package, tmp_path), "audit", TARGETS["audit"])
+    env = {
+        **os.environ,
+        "DATA": str(data),
+        "WORK": str(tmp_path / "again"),
+        "RESULT": str(tmp_path / "result.csv"),
+        "PYTHON": sys.executable,
+    }
+    for script in ("train.sh", "inference.sh"):
+        ran = subprocess.run(
+            ["sh", made / script, *(["--device", "cpu"] if script == "inference.sh" else [])],
+            env=env,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+        if script == "train.sh":
+            assert (
+                (tmp_path / "again" / "version").read_text().startswith("python -m wbdc, version")
+            )
+            shutil.copytree(package, tmp_path / "again" / "submission")
+    assert len((tmp_path / "result.csv").read_text().splitlines()) == 8
+
+
+def test_one_item_per_call(package, data):
+    """Each line is answered by itself; one that cannot be read ends nothing."""
+    items = json.loads((data / "annotations" / "test.json").read_text())[:3]
+    calls = [
+        item | {"frames": str(data / "zip_frames" / "test" / item["id"][-3:] / f"{item['id']}.zip")}
+        for item in items
+    ]
+    lines = [
+        json.dumps(calls[0]),
+        "{",
+        json.dumps({"id": "x"}),
+        json.dumps(calls[1]),
+        '{"id": "\\ud800"}',
+        "[" * 100_000,
+        "1" * 5000,
+        json.dumps(calls[2]),
+    ]
+    ran = subprocess.run(
+        [sys.executable, "-I", package / "main.py", "--calls", "--device", "cpu"],
+        input="\n".join(lines),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    said = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [s.get("id") for s in said] == [
+        items[0]["id"],
+        None,
+        "x",
+        items[1]["id"],
+        "\ud800",
+        None,
+        None,
+        items[2]["id"],
+    ]
+    assert ["error" in s for s in said] == [False, True, True, False, True, True, True, False]
+    assert said[0]["category_id"] in read_json(next(package.rglob("model.json")))["classes"]
+    assert 0 < said[0]["probability"] <= 1
+
+
+def test_the_audits_form_cannot_answer_before_it_has_trained(package, data, tmp_path):
+    made = make_target(copy(package, tmp_path), "audit", TARGETS["audit"])
+    with pytest.raises(UsageFault, match="holds no models; it answers once its train.sh has run"):
+        repeat_predictions(made, data)
+
+
+def test_fault_1_what_killed_processes_left_of_a_form_is_removed_and_a_failure_keeps_the_earlier_form(
+    package, tmp_path, monkeypatch
+):
+    folder, form = copy(package, tmp_path), tmp_path / "first-audit"
+    left = tmp_path / f".first-audit.{ended_process()}.tmp"
+    left.mkdir()
+    (left / "train.sh").touch()
+    make_target(folder, "audit", TARGETS["audit"])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["first", "first-audit"]
+
+    before = (form / "manifest.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            targets, "write_manifest", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            make_target(folder, "audit", TARGETS["audit"])
+    assert (form / "manifest.json").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["first", "first-audit"]
+
+    form.rename(tmp_path / f".first-audit.{ended_process()}.old.tmp")
+    (tmp_path / f".first.zip.{ended_process()}.tmp").touch()
+    targets.recover_targets(folder, TARGETS)
+    assert verify_package(form)["target"] == "audit"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["first", "first-audit"]

@@ -1,0 +1,1 @@
+"""File formats that contests use, read strictly and in bounded memory."""

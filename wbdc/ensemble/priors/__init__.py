@@ -1,0 +1,1 @@
+"""Class multipliers that raise a score which averages over classes."""

@@ -1,0 +1,1 @@
+"""A synthetic contest: scenes, texts and archives in the real layout."""

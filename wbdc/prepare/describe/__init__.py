@@ -1,0 +1,1 @@
+"""Descriptions of a dataset: statistics, near-duplicates, distribution shift, finding codes."""

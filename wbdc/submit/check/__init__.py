@@ -1,0 +1,1 @@
+"""Checks of a packed folder: integrity, differences, reproduction."""

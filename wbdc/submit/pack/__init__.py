@@ -1,0 +1,1 @@
+"""The contents of a packed folder: code, models, scripts, lock file, provenance."""

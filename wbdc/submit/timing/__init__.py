@@ -1,0 +1,1 @@
+"""The time check: run the packed folder as the judge does, and project the full run."""
