@@ -215,7 +215,7 @@ def test_a_single_fold_that_fits_is_trained_again_with_all_that_its_score_used(
     """
     monkeypatch.setattr(
         "wbdc.ensemble.budget.cost._timed",
-        lambda engine, videos: {"read": 0.0, "look": 0.001, "fuse": 0.0},
+        lambda engine, videos: {"read": 0.0, "vision": 0.001, "fuse": 0.0},
     )
     told = toys.told(
         "ensemble",

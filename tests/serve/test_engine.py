@@ -80,7 +80,7 @@ def test_the_engine_answers_as_the_path_that_judges_training(tmp_path, videos, f
         "bit for bit, in the order of the videos"
     )
     assert answers.classes == toys.LEAVES
-    assert {"read", "decode", "look", "fuse"} <= set(answers.stages)
+    assert {"read", "decode", "vision", "fuse"} <= set(answers.stages)
 
 
 @pytest.fixture

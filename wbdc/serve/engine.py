@@ -230,7 +230,7 @@ class Engine:
         for i, batch in batches.items():
             member, batch = self.members[i], self.members[i].see(batch)
             if self.towers[i] not in seen:
-                with stages.time("look"), autocast(self.device, self.precision):
+                with stages.time("vision"), autocast(self.device, self.precision):
                     seen[self.towers[i]] = member.model.vision(batch.frames, batch.frame_mask)
                     if self.device.type == "cuda":
                         torch.cuda.synchronize(

@@ -44,7 +44,7 @@ class Reader:
         for i in who:
             key = text, look = self.texts[i], self.looks[i]
             if text not in texts:
-                with stages.time("tokenise"):
+                with stages.time("tokenize"):
                     texts[text] = self.members[i].text([v.fields for v in videos])
             if look not in frames:
                 frames[look] = [_frames(v.source, *look, findings, stages) for v in videos]

@@ -11,7 +11,7 @@ from wbdc.submit.timing.machine_profile import profile_machine, scaled_seconds, 
 from wbdc.submit.timing.projection import Projection, Rate, project_elsewhere
 
 HERE = {"rates": {"matrix": [100.0, 200.0], "memory": [10.0], "copy": [10.0], "decode": [1000.0]}}
-SHARES = {"read": 0.1, "decode": 0.4, "tokenise": 0.0, "collate": 0.0, "look": 0.4, "fuse": 0.1}
+SHARES = {"read": 0.1, "decode": 0.4, "tokenize": 0.0, "collate": 0.0, "vision": 0.4, "fuse": 0.1}
 
 
 def found(each: float = 0.01) -> Projection:
@@ -43,7 +43,7 @@ def test_shapes_that_gain_differently_give_an_interval():
         "rates": {"matrix": [1000.0, 1000.0], "memory": [20.0], "copy": [1.0], "decode": [500.0]}
     }
     spans = speed_ratios(HERE, there)
-    assert spans["look"] == (0.1, 0.2)
+    assert spans["vision"] == (0.1, 0.2)
     assert spans["decode"] == (2, 2)
     assert spans["read"] == (0.5, 0.5)
     assert spans["start"] == (0.5, 2)

@@ -749,8 +749,8 @@ def test_a_verdict_about_another_machine_is_as_sure_as_the_comparison(judge, mon
     assert judge(slow).word == "FAIL"
     assert judge(Fake(each=0.02), judge=twice).word == "PASS"
     said = judge(
-        Fake(each=0.02, claims=lambda told: told | {"stages": {"look": 1e9}}),
+        Fake(each=0.02, claims=lambda told: told | {"stages": {"vision": 1e9}}),
         judge={"rates": twice["rates"] | {"matrix": [100.0, 200.0]}},
     )
     assert said.word == "INCONCLUSIVE"
-    assert said.facts["stretches"]["look"] == [0.5, 1.0]
+    assert said.facts["stretches"]["vision"] == [0.5, 1.0]

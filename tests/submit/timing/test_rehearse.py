@@ -307,9 +307,9 @@ def test_the_sample_takes_all_sizes_and_the_largest_without_repeating():
 STAGES = {
     "read": 10.0,
     "decode": 80.0,
-    "tokenise": 6.0,
+    "tokenize": 6.0,
     "collate": 4.0,
-    "look": 15.0,
+    "vision": 15.0,
     "fuse": 5.0,
 }  # worker seconds, then seconds of the main thread
 
@@ -323,8 +323,8 @@ def test_the_slowest_stage_is_the_one_that_the_run_waits_for():
     busy = stage_shares(
         STAGES, answering=21.0
     )  # 100 worker seconds hidden behind 20 s of computing
-    assert slowest_stage(busy) == "look"
-    assert busy["look"] == pytest.approx(15 / 21)
+    assert slowest_stage(busy) == "vision"
+    assert busy["vision"] == pytest.approx(15 / 21)
 
 
 def test_advice_is_the_cheapest_change_that_would_do():
@@ -332,7 +332,7 @@ def test_advice_is_the_cheapest_change_that_would_do():
         suggest_change(stage_shares(STAGES, 100.0), ServingSizes(16, 256, 1), needed=0.25)
         == "try vision.frames = 11"
     )
-    fusing = stage_shares({"fuse": 9.0, "look": 1.0}, 10.0)
+    fusing = stage_shares({"fuse": 9.0, "vision": 1.0}, 10.0)
     assert suggest_change(fusing, ServingSizes(8, 256, 3), 0.2) == "try fewer members than 3"
     assert suggest_change(fusing, ServingSizes(8, 256, 1), 0.2) == "try text.length = 199"
     assert (

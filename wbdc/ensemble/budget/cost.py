@@ -79,7 +79,7 @@ def measure_costs(
             )
             each = each or _timed(engine, videos)
             decode.setdefault(look, each["read"])
-            tower.setdefault(key, (look, each["look"]))
+            tower.setdefault(key, (look, each["vision"]))
             member[name] = key, loading, each["fuse"]
     progress("measuring", len(forms), len(forms))
     return Cost(fixed, decode, tower, member, machine.device.type == "cpu")
@@ -113,7 +113,7 @@ def _timed(engine: Engine, videos: Sequence[Video]) -> dict[str, float]:
     count = len(videos)
     return {
         "read": reading / count,
-        "look": stages.seconds["look"] / count,
+        "vision": stages.seconds["vision"] / count,
         "fuse": stages.seconds["fuse"] / count,
     }
 

@@ -2,18 +2,18 @@
 
 from typing import NamedTuple
 
-READING = ("read", "decode", "tokenise", "collate")  # in threads, ahead of
-COMPUTING = ("look", "fuse")  # in the main thread
+READING = ("read", "decode", "tokenize", "collate")  # in threads, ahead of
+COMPUTING = ("vision", "fuse")  # in the main thread
 CALLED = {
     "read": "Reading archives",
     "decode": "Decoding",
-    "tokenise": "Reading text",
+    "tokenize": "Reading text",
     "collate": "Making batches",
-    "look": "Looking at frames",
+    "vision": "Encoding frames",
     "fuse": "Fusing text and frames",
 }
-PER_FRAME = ("read", "decode", "collate", "look")  # stages that shrink with the number of frames
-PER_WORD = ("tokenise", "fuse")
+PER_FRAME = ("read", "decode", "collate", "vision")  # stages that shrink with the number of frames
+PER_WORD = ("tokenize", "fuse")
 
 
 class ServingSizes(NamedTuple):
@@ -29,7 +29,7 @@ class ServingSizes(NamedTuple):
 def stage_shares(stages: dict[str, float], answering: float) -> dict[str, float]:
     """Share out the wall time of answering among the stages; the shares sum to 1.
 
-    stages: seconds, summed over threads for READING. The main thread either computes (look, fuse)
+    stages: seconds, summed over threads for READING. The main thread either computes (vision, fuse)
     or waits for what is read; its
     waiting is shared out by the seconds of the reading stages. So work that overlaps with other
     work costs nothing, as in truth.

@@ -30,9 +30,9 @@ BYTES = 2**26  # that are moved
 KERNELS = {
     "read": "memory",
     "decode": "decode",
-    "tokenise": "decode",
+    "tokenize": "decode",
     "collate": "memory",
-    "look": "matrix",
+    "vision": "matrix",
     "fuse": "matrix",
 }
 STARTING = ("memory", "decode")  # what the start of a process is like
