@@ -107,8 +107,8 @@ def main(
 def compare_rules(forms: list, shared, draws: int, seed: int) -> dict:
     """Score every member and every rule; compare what is chosen with every other rule."""
     facts, names = forms[0].run.facts, [form.name for form in forms]
-    classes, labels, folds = facts["classes"], shared.labels, np.array(shared.folds)
-    contest = plug.build_plug(competitions, {"use": facts["competition"]})
+    classes, labels, folds = facts.classes, shared.labels, np.array(shared.folds)
+    contest = plug.build_plug(competitions, {"use": facts.competition})
     truth = np.array([classes.index(label) for label in labels])
 
     members, scores = dict(zip(names, shared.members)), {}
@@ -148,8 +148,8 @@ def compare_on_splits(forms: list, shared, size: int, seed: int) -> dict:
     The standard error is that of the difference from what is chosen, over the random splits.
     """
     facts, random = forms[0].run.facts, np.random.default_rng(seed)
-    classes, labels = facts["classes"], np.array(shared.labels)
-    contest = plug.build_plug(competitions, {"use": facts["competition"]})
+    classes, labels = facts.classes, np.array(shared.labels)
+    contest = plug.build_plug(competitions, {"use": facts.competition})
     truth = np.array([classes.index(label) for label in shared.labels])
     given, means = true_class_likelihoods(shared.members, truth), {name: [] for name in RULES}
 

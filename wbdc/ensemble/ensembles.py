@@ -48,12 +48,12 @@ def shared_predictions(
     tables: what members said, where it is not what their runs said. only: take these folds alone.
     """
     if other := [
-        f"{r.name} (data {r.facts['data']})"
+        f"{r.name} (data {r.facts.data})"
         for r in runs
-        if r.facts["data"] != runs[0].facts["data"]
+        if r.facts.data != runs[0].facts.data
     ]:
         raise UsageFault(
-            f"data or folds differ: {runs[0].name} learned on {runs[0].facts['data']}, but {', '.join(other)}; take runs of one prepared dataset"
+            f"data or folds differ: {runs[0].name} learned on {runs[0].facts.data}, but {', '.join(other)}; take runs of one prepared dataset"
         )
     tables = [run.oof() for run in runs] if tables is None else tables
     folds = set.intersection(*(set(t["fold"].unique()) for t in tables))
@@ -82,7 +82,7 @@ def compare_runs(run: Run, other: Run, *, draws: int = 1000, seed: int = 0) -> d
     Returns {"rows", "scores": {name: components}, "difference", "low", "high", "verdict"}. Raises
     UsageFault as `common` does.
     """
-    shared, classes = shared_predictions([run, other]), run.facts["classes"]
+    shared, classes = shared_predictions([run, other]), run.facts.classes
     contest = run.contest
     said = [[classes[i] for i in member.argmax(1)] for member in shared.members]
     found = paired_gain(
@@ -131,10 +131,10 @@ def choose_runs(
 
 
 def _unfit(run: Run, prepared: Prepared) -> str | None:
-    if run.facts["data"] != prepared.hash:
+    if run.facts.data != prepared.hash:
         return "it learned on other data"
-    if run.facts["without"]:
-        return f"an ablation, without {run.facts['without']}"
+    if run.facts.without:
+        return f"an ablation, without {run.facts.without}"
     return None if set(run.folds()) - {ALL_FOLDS} else "no finished fold"
 
 
@@ -197,7 +197,7 @@ def save_ensemble(
         shared.members,
         shared.labels,
         shared.folds,
-        facts["classes"],
+        facts.classes,
         contest,
         draws=draws,
         seed=seed,
@@ -205,7 +205,7 @@ def save_ensemble(
     report |= {
         "rows": len(shared.labels),
         "folds": sorted(set(shared.folds)),
-        "data": facts["data"],
+        "data": facts.data,
         **told,
     }
     kept = [form for form in members if report["weights"][form.name] > 0]
@@ -213,7 +213,7 @@ def save_ensemble(
         members=shared.members[[members.index(form) for form in kept]]
     )  # so that the kept members alone give these lifts again
     report["priors"] = (
-        _priors(alone, facts["classes"], contest, draws, seed)
+        _priors(alone, facts.classes, contest, draws, seed)
         if priors
         else {"used": False, "why": "not asked for"}
     )
@@ -277,7 +277,7 @@ def ensemble_command(
         str(draws),
         *([] if priors else ["--no-priors"]),
         "--prepared",
-        members[0].run.facts["data"],
+        members[0].run.facts.data,
     ]
     return shlex.join(words)
 
@@ -360,8 +360,8 @@ def ensemble_blend(work: Path, forms: list[Variant], weights: list[float]) -> di
             f"the runs serve in different precisions ({', '.join(sorted(precisions))}); give one with --precision"
         )
     return {
-        "competition": runs[0].facts["competition"],
-        "data": runs[0].facts["data"],
+        "competition": runs[0].facts.competition,
+        "data": runs[0].facts.data,
         "precision": precisions.pop(),
         "members": members,
     }

@@ -30,7 +30,7 @@ from wbdc.submit.pack.package import (
 from wbdc.submit.pack.targets import find_target, make_target, recover_targets
 from wbdc.submit.timing.plausibility import MOST
 from wbdc.submit.timing.rehearse import RehearsalOptions, rehearse
-from wbdc.train.runs import ALL_FOLDS, read_run
+from wbdc.train.runs import ALL_FOLDS, RunFacts, read_run
 
 PROOF_VIDEOS = 256  # test videos whose answers are compared
 
@@ -202,13 +202,13 @@ def training_script(home: Path, blend: dict, prepared: Prepared) -> list[str]:
         )  # also those that only the score needs
     for source, told in source_kits(home, blend).items():
         lines.append(
-            f'wbdc pretrain --kit {source_kit(source, told)} --seed {told["seed"]} --work "$WORK"'
+            f'wbdc pretrain --kit {source_kit(source, told)} --seed {told.seed} --work "$WORK"'
         )
     for run, trained in folds.items():
         told = read_run(home / "runs" / run)
-        without = f" --without {told['without']}" if told["without"] else ""
+        without = f" --without {told.without}" if told.without else ""
         lines.append(
-            f'wbdc train --kit {kit_file(run)} --seed {told["seed"]} --work "$WORK" --fold {",".join(sorted(trained))} --from {told["source"] or "none"}{without}'
+            f'wbdc train --kit {kit_file(run)} --seed {told.seed} --work "$WORK" --fold {",".join(sorted(trained))} --from {told.source or "none"}{without}'
         )
     switches = "".join(
         f" --{option}"
@@ -248,19 +248,19 @@ def _ensemble(blend: dict, made: dict, trained: dict[str, set[str]]) -> str:
     return f'wbdc ensemble --work "$WORK"{asked}{"".join(names)}'
 
 
-def source_kits(home: Path, blend: dict) -> dict[str, dict]:
+def source_kits(home: Path, blend: dict) -> dict[str, RunFacts]:
     """List the pretrained runs that the members of a blend started from, with their facts."""
     names = dict.fromkeys(
-        read_run(home / "runs" / member["run"])["source"] for member in blend["members"]
+        read_run(home / "runs" / member["run"]).source for member in blend["members"]
     )
     return {name: read_run(home / "runs" / name) for name in names if name}
 
 
-def source_kit(name: str, told: dict) -> str:
+def source_kit(name: str, told: RunFacts) -> str:
     """Say where the kit of a pretrained run lies in the package. The file keeps the kit's name, so
     that the run gets its own again.
     """
-    return f"source/kits/{name}/{told['kit']}.json"
+    return f"source/kits/{name}/{told.kit}.json"
 
 
 def prove_equal_predictions(

@@ -50,13 +50,13 @@ def export_fold(
         folder / MODEL_FILE,
         {
             "blueprint": _blueprint(model, kit.tables["vision"]["use"], tables),
-            "classes": run.facts["classes"],
-            "competition": run.facts["competition"],
+            "classes": run.facts.classes,
+            "competition": run.facts.competition,
             "text": made.text
             | {
                 "fields": list(made.text["fields"].items())
             },  # pairs, as JSON with sorted keys would change the order of reading
-            "without": run.facts["without"],
+            "without": run.facts.without,
             "serve": {"batch": serve.batch, "precision": serve.precision},
         },
     )
@@ -102,7 +102,7 @@ def predict_held_out(
         made.model, batches, device, find_precision(serve.precision, device)
     ).numpy()
     places = np.argsort(order, kind="stable")  # back to the order of the dataset
-    found, classes = found[places], run.facts["classes"]
+    found, classes = found[places], run.facts.classes
     ids, truth = (
         [rows.ids[i] for i in order[places]],
         [classes[c] for c in rows.label[order[places]]],

@@ -18,7 +18,7 @@ from wbdc.competitions import Competition
 from wbdc.core import plug
 from wbdc.core.device import find_device, find_precision, precision_name
 from wbdc.core.errors import Stopped, UsageFault
-from wbdc.core.files import append_line, lock_folder, publish_json, seal_folder, sealed_facts
+from wbdc.core.files import append_line, lock_folder, seal_folder, sealed_facts
 from wbdc.core.folders import remove_empty_run, remove_if_empty
 from wbdc.core.integrity import verify_seal
 from wbdc.prepare.dataset import Prepared
@@ -33,7 +33,7 @@ from wbdc.train.initial_model import InitialModel, build_initial_model, check_co
 from wbdc.train.kit import Kit
 from wbdc.train.kit_schema import Stage
 from wbdc.train.optimizer import build_adamw, cosine_schedule, parameter_groups, set_rates
-from wbdc.train.runs import ALL_FOLDS, RUN_FACTS_FILE, Run, run_name
+from wbdc.train.runs import ALL_FOLDS, Run, identify_run, publish_run
 from wbdc.train.signals import stop_on_signal
 from wbdc.train.tricks import Outcome
 from wbdc.train.views import input_spec
@@ -90,13 +90,10 @@ def open_stage(
         raise UsageFault(f"--without takes text or frames, not {without!r}")
     check_contest(kit, prepared)
     _check_labels(stage, kit, prepared)
-    name, facts = run_name(
+    name, facts = identify_run(
         stage, kit, prepared, seed=seed, without=without, source=source.name if source else None
     )
-    return Run(
-        work / "runs" / name,
-        {**facts, "classes": prepared.facts["classes"], "competition": kit.contest.name},
-    )
+    return Run(work / "runs" / name, facts)
 
 
 def _check_labels(stage: str, kit: Kit, prepared: Prepared) -> None:
@@ -133,16 +130,16 @@ def run_fold(
         return verify_seal(folder, shape=FOLD_SHAPE)
     with lock_folder(folder), _removed_if_empty(run, folder):
         stage, made = (
-            kit.stage(run.facts["stage"]),
-            build_initial_model(kit, prepared, run.facts["seed"]),
+            kit.stage(run.facts.stage),
+            build_initial_model(kit, prepared, run.facts.seed),
         )
-        _publish_facts(run)
+        publish_run(run)
         if source:
             made.weights["start"] = start_from(made.model, source.fold(ALL_FOLDS))
         for part, said in made.weights.items():
             telling.say(f"weights of {part}: {said}")
         rows = _rows(run, stage, prepared, made, machine, telling, kit)
-        folds = prepared.folds() if run.facts["stage"] == "train" else np.full(len(rows.ids), -1)
+        folds = prepared.folds() if run.facts.stage == "train" else np.full(len(rows.ids), -1)
         learned = (
             np.flatnonzero(folds != int(fold)) if fold != ALL_FOLDS else np.arange(len(rows.ids))
         )
@@ -165,17 +162,9 @@ def run_fold(
                 and not p.name.startswith("state")
             ],
         )
-        _publish_facts(run)
+        publish_run(run)  # again: a sweep removes run.json from a run without finished folds
         state.discard_state(folder)
     return sealed_facts(folder)
-
-
-def _publish_facts(run: Run) -> None:
-    """Write run.json where it is missing: at the start, and at the end, as a sweep may take that of
-    a run without folds.
-    """
-    if not (run.folder / RUN_FACTS_FILE).is_file():
-        publish_json(run.folder / RUN_FACTS_FILE, run.facts)
 
 
 @contextmanager
@@ -197,12 +186,12 @@ def train_command(run: Run, fold: str, kit: Kit, machine: Hardware, is_pretraine
     --work, which may move.
     """
     facts = run.facts
-    words = ["wbdc", facts["stage"], *(kit.options or ("--kit", kit.name))]
-    if facts["stage"] == "train":
-        words += ["--fold", fold, "--from", facts["source"] or "none"]
-        words += ["--without", facts["without"]] if facts["without"] else []
-    words += ["--seed", str(facts["seed"])] if facts["seed"] else []
-    words += ["--prepared", facts["data"], "--threads", str(machine.threads)]
+    words = ["wbdc", facts.stage, *(kit.options or ("--kit", kit.name))]
+    if facts.stage == "train":
+        words += ["--fold", fold, "--from", facts.source or "none"]
+        words += ["--without", facts.without] if facts.without else []
+    words += ["--seed", str(facts.seed)] if facts.seed else []
+    words += ["--prepared", facts.data, "--threads", str(machine.threads)]
     words += ["--device", str(machine.device)] if machine.device != find_device("auto") else []
     if is_pretrained and (weights := os.environ.get("WBDC_WEIGHTS")):
         words += ["--weights", os.path.abspath(weights)]
@@ -220,9 +209,7 @@ def _rows(
 ) -> Dataset:
     facts = prepared.facts
     splits = (
-        [facts["labelled"]]
-        if run.facts["stage"] == "train"
-        else stage.splits or [facts["labelled"]]
+        [facts["labelled"]] if run.facts.stage == "train" else stage.splits or [facts["labelled"]]
     )
     for split in splits:
         if split not in facts["counts"] or split == facts["test"]:
@@ -244,7 +231,7 @@ def _rows(
         ids += table["id"].to_list()
         labels += [code.get(label, -1) for label in table["label"].to_list()]
         places += [(number, row) for row in range(len(table))]
-    return Dataset(ids, np.array(labels), views, np.array(places), run.facts["without"])
+    return Dataset(ids, np.array(labels), views, np.array(places), run.facts.without)
 
 
 def _train(
@@ -261,7 +248,7 @@ def _train(
 ) -> dict:
     """Fit the model and save its averaged weights; leave them in the model."""
     seed, device, precision = (
-        run.facts["seed"],
+        run.facts.seed,
         machine.device,
         find_precision(stage.precision, machine.device),
     )
@@ -326,7 +313,7 @@ def _train(
                     }
                 )
                 telling.progress(
-                    f"{run.facts['stage']} {folder.name}",
+                    f"{run.facts.stage} {folder.name}",
                     step,
                     steps,
                     "  ".join(f"{name} {value:.3f}" for name, value in last.items()),

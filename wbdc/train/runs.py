@@ -1,6 +1,6 @@
 """Runs on disk: what identifies one, and what its folds hold."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -9,13 +9,22 @@ import polars as pl
 
 from wbdc.competitions import Competition, open_competition
 from wbdc.core.errors import IntegrityBroken, UsageFault, suggest_name
-from wbdc.core.files import file_sha256, json_digest, publish_file, read_json, sealed_facts
+from wbdc.core.files import (
+    file_sha256,
+    json_digest,
+    publish_file,
+    publish_json,
+    read_json,
+    sealed_facts,
+)
 from wbdc.core.folders import RUN_FILE
 from wbdc.core.integrity import verify_seal
 from wbdc.prepare.dataset import Prepared
 from wbdc.train.kit import Kit
 
-RUN_FACTS_FILE, OOF_FILE, ALL_FOLDS = RUN_FILE, "oof.parquet", "all"
+RUN_FACTS_FILE = RUN_FILE
+OOF_FILE = "oof.parquet"
+ALL_FOLDS = "all"  # the fold that trains on every row and holds out none
 RUN_SHAPE = {
     "stage": str,
     "kit": str,
@@ -29,25 +38,44 @@ RUN_SHAPE = {
 
 
 @dataclass(frozen=True)
-class Run:
-    """folder: work/runs/<kit>-<hash>; facts: what run.json says (stage, kit, data, seed, without,
-    source, classes).
+class RunFacts:
+    """What identifies a run: the content of its run.json.
+
+    stage: "pretrain" or "train". kit: name of the kit. data: hash of the prepared dataset.
+    without: the modality removed for an ablation, "text" or "frames". source: name of the
+    pretrained run that it starts from. classes: the C class names, in the order of the head's
+    outputs. competition: name of the contest, or of the file that defines it.
     """
 
+    stage: str
+    kit: str
+    data: str
+    seed: int
+    without: str | None
+    source: str | None
+    classes: list[str]
+    competition: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on disk. folder: work/runs/<kit>-<hash>."""
+
     folder: Path
-    facts: dict
+    facts: RunFacts
 
     @property
     def name(self) -> str:
-        """The name that users and ensembles call it by."""
+        """The run's name, by which commands and ensembles refer to it."""
         return self.folder.name
 
     @cached_property
     def contest(self) -> Competition:
-        """The competition, from the copy of its file in the first finished fold. Raises
-        IntegrityBroken when that is damaged.
+        """The competition, opened from the copy of its file in the first finished fold.
+
+        Raises IntegrityBroken when that copy is damaged.
         """
-        name = self.facts["competition"]
+        name = self.facts.competition
         folder = self.fold(next(iter(self.folds()), ALL_FOLDS))
         if name.endswith(".py"):
             verify_seal(folder, (Path(name).name,))
@@ -55,11 +83,7 @@ class Run:
 
     def folds(self) -> dict[str, dict]:
         """Return the finished folds and their facts: {"0": {...}, "all": {...}}."""
-        found = {
-            p.name.removeprefix("fold-"): sealed_facts(p)
-            for p in sorted(self.folder.glob("fold-*"))
-        }
-        return {fold: facts for fold, facts in found.items() if facts is not None}
+        return finished_folds(self.folder)
 
     def fold(self, fold: str) -> Path:
         """Return the folder of a fold."""
@@ -75,18 +99,23 @@ class Run:
         return pl.concat(parts)
 
 
-def run_name(
+def finished_folds(folder: Path) -> dict[str, dict]:
+    """Return the finished folds in the folder of a run, and their facts."""
+    facts = {p.name.removeprefix("fold-"): sealed_facts(p) for p in sorted(folder.glob("fold-*"))}
+    return {fold: entry for fold, entry in facts.items() if entry is not None}
+
+
+def identify_run(
     stage: str, kit: Kit, prepared: Prepared, *, seed: int, without: str | None, source: str | None
-) -> tuple[str, dict]:
-    """Name a run by everything that determines its bits on one kind of machine, also the files that
-    its kit names; list those facts.
+) -> tuple[str, RunFacts]:
+    """Return the name of a run and the facts that identify it.
+
+    The name hashes everything that determines the run's bits on one kind of machine: those facts,
+    the settings of the stage, and the content of every file that the kit names.
     """
-    used = {
-        k: v
-        for k, v in kit.saved_tables().items()
-        if k not in ("about", "serve", "pretrain" if stage == "train" else "train")
-    }
-    facts = {
+    unused = ("about", "serve", "pretrain" if stage == "train" else "train")
+    settings = {key: table for key, table in kit.saved_tables().items() if key not in unused}
+    identity = {
         "stage": stage,
         "kit": kit.name,
         "data": prepared.hash,
@@ -94,22 +123,30 @@ def run_name(
         "without": without,
         "source": source,
     }
-    name = f"{kit.name}-{json_digest(facts, used, [file_sha256(path) for path in kit.files(stage)])[:8]}"
+    file_hashes = [file_sha256(path) for path in kit.files(stage)]
+    name = f"{kit.name}-{json_digest(identity, settings, file_hashes)[:8]}"
+    facts = RunFacts(**identity, classes=prepared.facts["classes"], competition=kit.contest.name)
     return f"pretrain-{name}" if stage == "pretrain" else name, facts
 
 
 def list_runs(work: Path, stage: str = "train") -> list[Run]:
-    """List the runs below work/runs, by name."""
-    found = [
-        Run(p.parent, read_run(p.parent))
-        for p in sorted((work / "runs").glob(f"*/{RUN_FACTS_FILE}"))
-    ]
-    return [run for run in found if run.facts["stage"] == stage]
+    """List the runs of a stage below work/runs, by name."""
+    paths = sorted((work / "runs").glob(f"*/{RUN_FACTS_FILE}"))
+    runs = [Run(path.parent, read_run(path.parent)) for path in paths]
+    return [run for run in runs if run.facts.stage == stage]
 
 
-def read_run(folder: Path) -> dict:
-    """Read what identifies a run. Raises IntegrityBroken when it is missing or damaged."""
-    return read_json(folder / RUN_FACTS_FILE, RUN_SHAPE)
+def read_run(folder: Path) -> RunFacts:
+    """Read what identifies a run. Raises IntegrityBroken when run.json is missing or damaged."""
+    facts = read_json(folder / RUN_FACTS_FILE, RUN_SHAPE)
+    return RunFacts(**{key: facts[key] for key in RUN_SHAPE})
+
+
+def publish_run(run: Run) -> None:
+    """Write run.json into the folder of a run unless it is there."""
+    path = run.folder / RUN_FACTS_FILE
+    if not path.is_file():
+        publish_json(path, asdict(run.facts))
 
 
 def open_run(work: Path, name: str, stage: str = "train") -> Run:

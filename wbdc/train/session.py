@@ -10,7 +10,7 @@ from wbdc.core.files import read_json
 from wbdc.prepare.dataset import Prepared, open_prepared
 from wbdc.train.kit import Kit
 from wbdc.train.run_fold import Hardware, Reporter, open_stage, run_fold
-from wbdc.train.runs import ALL_FOLDS, Run, list_runs, open_run, run_name
+from wbdc.train.runs import ALL_FOLDS, Run, finished_folds, identify_run, list_runs, open_run
 
 
 @dataclass(frozen=True)
@@ -95,27 +95,29 @@ def _source(kit: Kit, prepared: Prepared, work: Path, seed: int, asked: str) -> 
         run = open_run(work, asked, "pretrain")
         if ALL_FOLDS not in run.folds():
             raise UsageFault(
-                f"pretraining {asked} is not finished; run `wbdc pretrain --kit {run.facts['kit']}` again, it goes on"
+                f"pretraining {asked} is not finished; run `wbdc pretrain --kit {run.facts.kit}` again, it goes on"
             )
         return run
     if "pretrain" not in kit.tables:
         return None
-    name, _ = run_name("pretrain", kit, prepared, seed=seed, without=None, source=None)
+    name, _ = identify_run("pretrain", kit, prepared, seed=seed, without=None, source=None)
     folder = work / "runs" / name
-    return open_run(work, name, "pretrain") if ALL_FOLDS in Run(folder, {}).folds() else None
+    return open_run(work, name, "pretrain") if ALL_FOLDS in finished_folds(folder) else None
 
 
 def _passed_over(kit: Kit, prepared: Prepared, work: Path, seed: int) -> str:
     """Say which pretraining of this kit exists and why it is not taken; nothing when there is none."""
     if "pretrain" not in kit.tables:
         return ""
-    wanted, facts = run_name("pretrain", kit, prepared, seed=seed, without=None, source=None)
-    runs = [run for run in list_runs(work, "pretrain") if run.facts["kit"] == kit.name]
+    wanted, facts = identify_run("pretrain", kit, prepared, seed=seed, without=None, source=None)
+    runs = [run for run in list_runs(work, "pretrain") if run.facts.kit == kit.name]
     for run in sorted(runs, key=lambda run: run.name != wanted):
         if run.name == wanted:
             return f"starts without pretraining: {run.name} is not finished; run `wbdc pretrain` with the same settings again, it goes on"
         if ALL_FOLDS in run.folds():
-            changed = [k for k in ("data", "seed") if run.facts[k] != facts[k]] + _changed(run, kit)
+            changed = [
+                k for k in ("data", "seed") if getattr(run.facts, k) != getattr(facts, k)
+            ] + _changed(run, kit)
             changed = changed[:5] + [f"{len(changed) - 5} more settings"] * (len(changed) > 5)
             return (
                 f"starts without pretraining: {run.name} differs in: {', '.join(changed) or 'a file that the kit names'}; "

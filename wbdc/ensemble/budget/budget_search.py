@@ -166,7 +166,7 @@ def _search(
 ) -> SearchResult:
     shared = shared_predictions([form.run for form in every], [tables[form.name] for form in every])
     candidates = [Candidate(form.name, form.run.name, tuple(form.models())) for form in every]
-    classes = every[0].run.facts["classes"]
+    classes = every[0].run.facts.classes
     pool = CandidatePool(
         candidates,
         shared.members,
