@@ -170,7 +170,7 @@ def test_trap_11_training_and_serving_read_alike(work, tmp_path):
     oof = run.oof().filter(run.oof()["fold"] == "0")
     whole = run_blend(work, run)
     blend = whole | {"members": [m for m in whole["members"] if m["fold"] == "0"]}
-    data = Path(open_prepared(work).facts["data"])
+    data = Path(open_prepared(work).facts.data_folder)
     answers, _ = serve(
         work,
         blend,

@@ -87,9 +87,9 @@ def test_prepared_data_hold_the_file_that_defines_the_contest(team, work, tmp_pa
     monkeypatch.chdir(tmp_path)
     ready = open_prepared(work)
     assert (ready.folder / "shorts.py").read_bytes() == SOURCE.read_bytes()
-    assert ready.facts["competition"] == "./shorts.py" == ready.contest.name
+    assert ready.facts.competition == "./shorts.py" == ready.contest.name
     assert ready.contest.classes(team / "data") == list(GENRES)
-    assert "shorts.py" in ready.facts["files"]
+    assert "shorts.py" in ready.facts.file_hashes
 
 
 def test_another_content_of_the_file_is_another_dataset(team, tmp_path):

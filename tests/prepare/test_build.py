@@ -20,7 +20,7 @@ from wbdc.core.files import folder_hashes, lock_folder
 from wbdc.data import store
 from wbdc.data.store import open_columns, split_images
 from wbdc.prepare.build import prepare_data
-from wbdc.prepare.dataset import open_prepared
+from wbdc.prepare.dataset import DatasetFacts, open_prepared
 
 pytestmark = pytest.mark.usefixtures("quick_disk", "small_shards")
 
@@ -41,11 +41,11 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder_hashes(folder)}
 
 
-def counted(facts: dict) -> dict[str, int]:
+def counted(facts: DatasetFacts) -> dict[str, int]:
     """What was wrong; made-up texts are much alike, and their classes rare."""
     return {
         code: entry["count"]
-        for code, entry in facts["findings"].items()
+        for code, entry in facts.findings.items()
         if not code.startswith(("duplicate", "label.rare", "shift"))
     }
 
@@ -55,22 +55,22 @@ def test_a_root_becomes_tables_frames_and_folds(small_root, tmp_path):
     made, had = run(small_root, tmp_path / "work", progress=lambda *told: calls.append(told))
     facts = made.facts
     assert not had
-    assert facts["counts"] == small.SPLITS
-    assert facts["fields"] == ["title", "asr", "ocr"]
-    assert facts["holds"] == "jpeg"
-    assert facts["classes"] == sorted(small.LABELS)
-    assert len(facts["known_classes"]) == 200
-    assert facts["frames"] == {"labeled": 20, "test": 5, "unlabeled": 5}
+    assert facts.video_counts == small.SPLITS
+    assert facts.text_fields == ["title", "asr", "ocr"]
+    assert facts.frame_format == "jpeg"
+    assert facts.classes == sorted(small.LABELS)
+    assert len(facts.known_classes) == 200
+    assert facts.frame_counts == {"labeled": 20, "test": 5, "unlabeled": 5}
     assert counted(facts) == {"archive.empty": 5, "frame.damaged": 3}
     assert ("frames", 20, 20) in calls
     assert ("frames of labeled", 8, 12) in calls
     assert ("texts of unlabeled", 4, 4) in calls
-    rows = made.videos("labeled")
+    rows = made.read_split("labeled")
     assert rows.columns == ["id", "title", "asr", "ocr", "label", "frames"]
     assert rows["frames"].to_list()[:5] == [0, 1, 2, 2, 4]
-    assert made.labels() == [small.LABELS[i % 4] for i in range(12)]
-    assert made.videos("test")["label"].to_list() == [None] * 4
-    assert sorted(made.folds().tolist()) == [0] * 4 + [1] * 4 + [2] * 4
+    assert rows["label"].to_list() == [small.LABELS[i % 4] for i in range(12)]
+    assert made.read_split("test")["label"].to_list() == [None] * 4
+    assert sorted(made.read_folds().tolist()) == [0] * 4 + [1] * 4 + [2] * 4
     assert made.hash == made.folder.name
 
 
@@ -82,7 +82,7 @@ def test_trap_26_ids_and_texts_come_through_as_they_were(small_root, tmp_path):
     rows[1] |= {"title": "0001", "asr": "NaN", "category_id": "0001"}
     small.annotate(small_root, "labeled", rows)
     made, _ = run(small_root, tmp_path / "work")
-    table = pl.concat(made.videos(split) for split in ("labeled", "test", "unlabeled"))
+    table = pl.concat(made.read_split(split) for split in ("labeled", "test", "unlabeled"))
     assert dict(zip(table.columns, table.dtypes)) == dict.fromkeys(
         ("id", "title", "asr", "ocr", "label"), pl.String
     ) | {"frames": pl.Int32}
@@ -131,7 +131,7 @@ def test_another_seed_or_number_of_folds_is_another_dataset(small_root, tmp_path
     assert len({m.hash for m in made}) == 3
     assert open_prepared(work).hash == made[0].hash
     assert open_prepared(work, made[1].hash[:6]).hash == made[1].hash
-    with pytest.raises(UsageFault, match="0 prepared datasets .* begin with 'xyz'; there are: "):
+    with pytest.raises(UsageFault, match="0 prepared datasets .* begin with 'xyz'; available: "):
         open_prepared(work, "xyz")
     with pytest.raises(
         UsageFault, match="holds no prepared data; run `wbdc prepare --data DIR` first"
@@ -228,7 +228,7 @@ def test_a_changed_archive_makes_another_dataset(small_root, tmp_path):
     second, had = run(small_root, tmp_path / "work")
     assert not had
     assert second.hash != first.hash
-    assert second.facts["frames"]["test"] == first.facts["frames"]["test"] + 2
+    assert second.facts.frame_counts["test"] == first.facts.frame_counts["test"] + 2
 
 
 def test_fault_22_missing_and_extra_archives_are_counted_once(small_root, tmp_path):
@@ -238,17 +238,17 @@ def test_fault_22_missing_and_extra_archives_are_counted_once(small_root, tmp_pa
         small_root / "zip_frames" / "test" / "abc" / "abc.zip", small.frames(small.photos(1))
     )
     made, _ = run(small_root, tmp_path / "work")
-    found = made.facts["findings"]
+    found = made.facts.findings
     assert found["archive.missing"]["count"] == 2
     assert found["archive.extra"] == {"count": 1, "places": ["test: abc/abc.zip"]}
-    assert made.videos("labeled")["frames"].to_list()[:4] == [0, 0, 0, 2]
+    assert made.read_split("labeled")["frames"].to_list()[:4] == [0, 0, 0, 2]
 
 
 def test_fault_21_rare_classes_are_told(small_root, tmp_path):
     rows = small.items("labeled")
     rows[0]["category_id"] = "1305"
     small.annotate(small_root, "labeled", rows)
-    assert run(small_root, tmp_path / "work")[0].findings()["label.rare"] == {
+    assert run(small_root, tmp_path / "work")[0].read_findings()["label.rare"] == {
         "count": 2,
         "places": ["0000", "1305"],
     }
@@ -258,14 +258,14 @@ def test_a_root_without_any_frame(small_root, tmp_path):
     shutil.rmtree(small_root / "zip_frames")
     (small_root / "zip_frames").mkdir()
     made, _ = run(small_root, tmp_path / "work")
-    assert made.facts["frames"] == {"labeled": 0, "test": 0, "unlabeled": 0}
-    assert made.facts["findings"]["archive.missing"]["count"] == 20
+    assert made.facts.frame_counts == {"labeled": 0, "test": 0, "unlabeled": 0}
+    assert made.facts.findings["archive.missing"]["count"] == 20
 
 
 def test_features_are_stored_as_they_are(tmp_path):
     made, _ = run(small.features(tmp_path / "data"), tmp_path / "work")
-    assert made.facts["holds"] == "features"
-    assert made.facts["frames"] == {"labeled": 21, "test": 6, "unlabeled": 6}
+    assert made.facts.frame_format == "features"
+    assert made.facts.frame_counts == {"labeled": 21, "test": 6, "unlabeled": 6}
     assert counted(made.facts) == {}
     (column,), random = (
         open_columns(made.folder / "frames", "labeled", ("features",), 12),
@@ -292,7 +292,7 @@ def test_fault_12_features_that_are_none_are_left_out_and_counted(tmp_path, bad)
         {names[0]: small.numbers(bad), names[1]: small.numbers(np.ones((2, 6), np.float16))},
     )
     made, _ = run(root, tmp_path / "work")
-    assert made.videos("test")["frames"].to_list() == [0, 2, 0, 0]
+    assert made.read_split("test")["frames"].to_list() == [0, 2, 0, 0]
     assert counted(made.facts) == {"archive.broken": 1, "archive.missing": 2}
 
 
@@ -321,15 +321,15 @@ def test_the_nasty_root_is_survived(real_data, tmp_path):
     faults = {e["id"]: e for e in json.loads((root.parent / "faults.json").read_text())}
     rows = {
         row["id"]: row["frames"]
-        for split in made.facts["counts"]
-        for row in made.videos(split).iter_rows(named=True)
+        for split in made.facts.video_counts
+        for row in made.read_split(split).iter_rows(named=True)
     }
     assert set(faults) <= set(rows)
     lost = [
         e["from_file"] for name, e in faults.items() if e["verdict"] == "fine" and not rows[name]
     ]
     assert lost == []
-    assert sum(e["count"] for e in made.facts["findings"].values()) >= sum(
+    assert sum(e["count"] for e in made.facts.findings.values()) >= sum(
         e["verdict"] == "error" for e in faults.values()
     )
 
@@ -347,13 +347,13 @@ def test_a_repaired_archive_is_read_anew_and_stands_for_other_data(tmp_path):
     whole = path.read_bytes()
     again_later(path, whole[:-20] + b"\xff" * 20)
     broken, _ = run(root, work)
-    assert broken.facts["findings"]["archive.broken"]["count"] == 1
+    assert broken.facts.findings["archive.broken"]["count"] == 1
     again_later(path, whole)
     os.utime(path, ns=(1, path.stat().st_mtime_ns + 10**9))
     mended, had = run(root, work)
     assert not had
     assert mended.hash != broken.hash
-    assert "archive.broken" not in mended.facts["findings"]
+    assert "archive.broken" not in mended.facts.findings
     assert open_prepared(work).hash == mended.hash
     assert run(root, tmp_path / "other")[0].hash == broken.hash, (
         "a fresh preparation bears the name that annotations and sizes give"
@@ -370,7 +370,7 @@ def test_archives_that_were_only_copied_change_nothing(tmp_path):
         assert had
         assert second.hash == first.hash
         assert len(list((work / "prepared").glob("*/DONE.json"))) == 1
-    assert second.facts["stamp"] != first.facts["stamp"]
+    assert second.facts.archive_stamp != first.facts.archive_stamp
     assert content(second.folder).keys() == content(first.folder).keys()
 
 
@@ -394,7 +394,7 @@ def test_moved_data_are_looked_for_where_they_lie_now(tmp_path):
     root.rename(tmp_path / "moved")
     _, had = run(tmp_path / "moved", tmp_path / "work")
     assert had
-    assert open_prepared(tmp_path / "work").facts["data"] == str(tmp_path / "moved")
+    assert open_prepared(tmp_path / "work").facts.data_folder == str(tmp_path / "moved")
 
 
 def test_what_is_stored_takes_no_more_room(small_root, tmp_path, monkeypatch):
@@ -408,13 +408,15 @@ def test_what_is_stored_takes_no_more_room(small_root, tmp_path, monkeypatch):
 
 def test_a_work_folder_may_be_called_anything(small_root, tmp_path):
     made, _ = run(small_root, tmp_path / "w[1]*")
-    assert open_prepared(tmp_path / "w[1]*").labels() == made.labels()
-    assert len(made.rows("labeled", range(2), ["id"])) == 2
+    assert (
+        open_prepared(tmp_path / "w[1]*").read_split("labeled").equals(made.read_split("labeled"))
+    )
+    assert len(made.read_rows("labeled", range(2), ["id"])) == 2
 
 
 def test_labels_of_other_splits_may_be_anything(tmp_path):
     root = small.root(tmp_path / "data")
     small.annotate(root, "test", [item | {"category_id": ["0101"]} for item in small.items("test")])
     made, _ = run(root, tmp_path / "work")
-    assert made.facts["findings"]["label.unexpected"]["count"] == 4
-    assert made.facts["statistics"]["test"]["classes"] == 0
+    assert made.facts.findings["label.unexpected"]["count"] == 4
+    assert made.facts.statistics["test"]["classes"] == 0

@@ -181,7 +181,7 @@ def test_a_kit_that_wants_what_the_data_do_not_hold_is_told_so(made, tmp_path):
 def test_the_nasty_root_reads_alike_in_training_and_at_the_judge(real_data, tmp_path):
     root = real_data / "nasty" / "wbdc_root" / "data"
     prepared, _ = prepare_data(root, tmp_path / "work", WeChat2022(), folds=2)
-    for split in prepared.facts["counts"]:
+    for split in prepared.facts.video_counts:
         assert_equal(open_view(prepared, reading(), split), served(root, split, reading()))
 
 

@@ -101,12 +101,12 @@ def test_trap_21_the_score_is_over_all_held_out_rows_whatever_the_batches(
         pl.read_parquet(Path(said["folder"]) / "fold-0" / "oof.parquet")
         for said in (trained, small)
     ]
-    held = [i for i, fold in zip(prepared.videos("labeled")["id"], prepared.folds()) if fold == 0]
+    held = [i for i, fold in zip(prepared.read_split("labeled")["id"], prepared.read_folds()) if fold == 0]
     for table, said in zip(tables, (trained, small)):
         assert table["id"].to_list() == held, "every held-out video once, in the order of the data"
-        answers = [prepared.facts["classes"][i] for i in table["p"].to_numpy().argmax(1)]
+        answers = [prepared.facts.classes[i] for i in table["p"].to_numpy().argmax(1)]
         assert said["folds"]["0"]["score"] == WeChat2022().score(
-            table["label"].to_list(), answers, prepared.facts["classes"]
+            table["label"].to_list(), answers, prepared.facts.classes
         )
     np.testing.assert_allclose(
         tables[0]["p"].to_numpy(), tables[1]["p"].to_numpy(), rtol=1e-4, atol=1e-6

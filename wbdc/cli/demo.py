@@ -162,9 +162,9 @@ def _walk(
     )
     table = io.StringIO(read_text(into / "made" / "truth" / "test_truth.csv"))
     truth = {row["id"]: row[contest.label_name] for row in csv.DictReader(table)}
-    said = contest.read(into / "result.csv", list(truth), prepared.facts["known_classes"])
+    said = contest.read(into / "result.csv", list(truth), prepared.facts.known_classes)
     hidden = {
-        "score": contest.score(list(truth.values()), said, prepared.facts["classes"]),
+        "score": contest.score(list(truth.values()), said, prepared.facts.classes),
         "official": contest.score(list(truth.values()), said),
     }
     return {

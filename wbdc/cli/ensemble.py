@@ -147,7 +147,7 @@ def ensemble(
     check_ensemble_folder(folder)
     build = _build_within if options.has_limit else _build
     with lock_output(folder), console.progress(as_json) as progress:
-        report = build(work, name, chosen, Path(ready.facts["data"]), options, progress)
+        report = build(work, name, chosen, Path(ready.facts.data_folder), options, progress)
     console.print_json(report) if as_json else print_report(report, name, ready.contest.components)
 
 

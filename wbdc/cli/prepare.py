@@ -170,7 +170,7 @@ def prepare(
                 place.meet()
             if not place.leads:
                 return
-            facts, found, folder = made.facts, made.findings(), str(made.folder)
+            facts, found, folder = made.facts.to_json(), made.read_findings(), str(made.folder)
     if listed:
         for place in found.get(listed, {"places": []})["places"]:
             console.log(place)

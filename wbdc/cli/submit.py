@@ -167,7 +167,7 @@ def submit(
         rehearsal = replace(rehearsal, seconds=count / qps)
     into, data = (
         into or Path("submissions") / (run or ensemble),
-        data or Path(prepared.facts["data"]),
+        data or Path(prepared.facts.data_folder),
     )
     if dry_run:
         plan = {"members": len(blend["members"]), "into": str(into), "data": str(data)}

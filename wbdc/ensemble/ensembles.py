@@ -21,7 +21,7 @@ from wbdc.ensemble.assess import assess_ensemble
 from wbdc.ensemble.evaluation import label_scorer, nested_blend, paired_gain
 from wbdc.ensemble.priors.class_multipliers import assess_multipliers as judge_priors
 from wbdc.ensemble.variants import Variant, full_variant, parse_variant
-from wbdc.prepare.dataset import Prepared
+from wbdc.prepare.dataset import PreparedData
 from wbdc.serve.entry import BLEND_FILE, BLEND_SHAPE
 from wbdc.serve.predict import MODEL_FILE, read_model
 from wbdc.train.runs import ALL_FOLDS, Run, list_runs
@@ -101,7 +101,7 @@ def compare_runs(run: Run, other: Run, *, draws: int = 1000, seed: int = 0) -> d
 
 
 def choose_runs(
-    work: Path, names: tuple[str, ...], prepared: Prepared
+    work: Path, names: tuple[str, ...], prepared: PreparedData
 ) -> tuple[list[Variant], list[str]]:
     """Return the members asked for, runs or forms of them, or every finished run of the prepared
     data that is no ablation; and sentences on those left out.
@@ -130,7 +130,7 @@ def choose_runs(
     return kept, left
 
 
-def _unfit(run: Run, prepared: Prepared) -> str | None:
+def _unfit(run: Run, prepared: PreparedData) -> str | None:
     if run.facts.data != prepared.hash:
         return "it learned on other data"
     if run.facts.without:

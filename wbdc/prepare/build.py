@@ -30,7 +30,14 @@ from wbdc.core.findings import MAX_EXAMPLES, Findings
 from wbdc.core.integrity import verify_seal
 from wbdc.data.store import FRAMES_FOLDER, ShardFile, shard_path, shard_starts
 from wbdc.prepare.check import CheckedData, Progress, check_data, refuse_invalid
-from wbdc.prepare.dataset import PART, PREPARED_SHAPE, Prepared, make_current, part_path
+from wbdc.prepare.dataset import (
+    PREPARED_SHAPE,
+    ROWS_PER_TABLE,
+    DatasetFacts,
+    PreparedData,
+    make_current,
+    table_path,
+)
 from wbdc.prepare.describe.survey import Survey
 from wbdc.prepare.engines import Engine
 from wbdc.prepare.engines.threads import Threads
@@ -58,7 +65,7 @@ def prepare_data(
     threads: int = 2,
     engine: Engine | None = None,
     progress: Progress = no_progress,
-) -> tuple[Prepared, bool]:
+) -> tuple[PreparedData, bool]:
     """Check and store a data folder below work/prepared/<hash>; return it, and whether it was there
     already.
 
@@ -83,17 +90,17 @@ def prepare_data(
         )
     )
     before = (
-        Prepared(folder, verify_seal(folder, shape=PREPARED_SHAPE))
+        PreparedData(folder, DatasetFacts.from_json(verify_seal(folder, shape=PREPARED_SHAPE)))
         if (folder / SEAL_FILE).is_file()
         else None
     )
     now = _now(data, checked) | {"command": _command(data, competition, folds, seed)}
-    if before and before.facts.get("stamp") == checked.stamp and not before.lost():
+    if before and before.facts.archive_stamp == checked.stamp and not before.missing_shards():
         return _again(before, now, engine), True
-    for path in before.lost() if before and engine.leads else ():
+    for path in before.missing_shards() if before and engine.leads else ():
         path.unlink(missing_ok=True)  # of another size than written; what is missing is made anew
     if (
-        before and before.facts.get("stamp") != checked.stamp
+        before and before.facts.archive_stamp != checked.stamp
     ):  # archives were written since: repaired, or only copied
         folder = folder.with_name(json_digest(folder.name, checked.stamp))
     with lock_folder(folder) if engine.leads else contextlib.nullcontext():
@@ -129,7 +136,7 @@ def prepare_data(
             )
             make_current(folder)
     engine.meet()
-    return Prepared(folder, read_seal(folder, PREPARED_SHAPE)), False
+    return PreparedData(folder, DatasetFacts.from_json(read_seal(folder, PREPARED_SHAPE))), False
 
 
 def _command(data: Path, competition: Competition, folds: int, seed: int) -> str:
@@ -151,16 +158,16 @@ def _save_competition(competition: Competition, source: str, folder: Path) -> li
     return copies
 
 
-def _again(before: Prepared, now: dict, engine: Engine) -> Prepared:
+def _again(before: PreparedData, now: dict, engine: Engine) -> PreparedData:
     """Take what was prepared before, and remember where the data lie now."""
     if engine.leads:
         update_seal(before.folder, now)
         make_current(before.folder)
     engine.meet()
-    return Prepared(before.folder, before.facts | now)
+    return PreparedData(before.folder, DatasetFacts.from_json(before.facts.to_json() | now))
 
 
-def _equal(jobs: list[ShardJob], before: Prepared) -> bool:
+def _equal(jobs: list[ShardJob], before: PreparedData) -> bool:
     """Tell whether archives that were written since still hold the same: then nothing that was
     learned from them is out of date.
     """
@@ -339,15 +346,15 @@ def _texts(
 ) -> None:
     """Take in the texts of a split, and write its tables part by part."""
     videos, rows = competition.videos(data, split, Findings()), seen.rows[split]
-    for start in range(0, max(1, len(rows)), PART):
-        part = list(islice(videos, PART))
+    for start in range(0, max(1, len(rows)), ROWS_PER_TABLE):
+        part = list(islice(videos, ROWS_PER_TABLE))
         for at, video in enumerate(part, start):
             seen.read(
                 split, at, video if split == competition.labelled else video._replace(label=None)
             )
         if folder:
             _table(
-                part_path(folder, split, start),
+                table_path(folder, split, start),
                 split == competition.labelled,
                 part,
                 competition.fields,

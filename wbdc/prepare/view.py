@@ -35,7 +35,7 @@ from wbdc.data.store import (
 )
 from wbdc.data.text import TextReader
 from wbdc.nets.vision import Vision
-from wbdc.prepare.dataset import Prepared
+from wbdc.prepare.dataset import PreparedData
 
 STORES = ("auto", "jpeg", "raw")
 FEATURE_BATCH_FRAMES = 64  # frames a frozen tower looks at together
@@ -90,7 +90,7 @@ class View:
 
 
 def open_view(
-    prepared: Prepared,
+    prepared: PreparedData,
     reading: InputSpec,
     split: str,
     *,
@@ -103,14 +103,14 @@ def open_view(
     Raises what `make_view` raises.
     """
     form = make_view(prepared, reading, split, store=store, threads=threads, progress=progress)
-    count, folder = prepared.facts["counts"][split], _folder(prepared, reading)
+    count, folder = prepared.facts.video_counts[split], _folder(prepared, reading)
     made = open_columns(folder / form, split, ("frames",), count)[0] if form else None
     (text,) = open_columns(folder / "text", split, ("text",), count)
     return View(text, _stored(prepared, reading, split), made, reading)
 
 
 def make_view(
-    prepared: Prepared,
+    prepared: PreparedData,
     reading: InputSpec,
     split: str,
     *,
@@ -128,13 +128,13 @@ def make_view(
     Raises DataInvalid when the data holds features and the kit wants pictures, or the reverse;
     OutOfResources when raw pixels do not fit.
     """
-    if (prepared.facts["holds"] == "features") != (reading.look is None):
+    if (prepared.facts.frame_format == "features") != (reading.look is None):
         reads = "features" if reading.look is None else "pictures"
         raise DataInvalid(
-            f"the data holds {prepared.facts['holds']}, but the kit's vision plug reads {reads}; choose another [vision] use"
+            f"the data holds {prepared.facts.frame_format}, but the kit's vision plug reads {reads}; choose another [vision] use"
         )
     folder, form = _folder(prepared, reading), _form(prepared, reading, split, store)
-    if _missing(folder, split, prepared.facts["counts"][split], form):
+    if _missing(folder, split, prepared.facts.video_counts[split], form):
         with (
             lock_folder(folder, wait=True) if ranks == 1 else nullcontext()
         ):  # two folds that start together want the same view
@@ -143,10 +143,10 @@ def make_view(
 
 
 def estimate_seconds(
-    prepared: Prepared, reading: InputSpec, split: str, *, threads: int = 2
+    prepared: PreparedData, reading: InputSpec, split: str, *, threads: int = 2
 ) -> float:
     """Estimate how long a view takes to make, from its first videos."""
-    count, stored = prepared.facts["counts"][split], _stored(prepared, reading, split)
+    count, stored = prepared.facts.video_counts[split], _stored(prepared, reading, split)
     few = range(min(PROBED, count))
     start = perf_counter()
     with ThreadPoolExecutor(threads) as pool:
@@ -156,26 +156,28 @@ def estimate_seconds(
     return (perf_counter() - start) * count / max(1, len(few))
 
 
-def estimate_bytes(prepared: Prepared, reading: InputSpec, split: str) -> int:
+def estimate_bytes(prepared: PreparedData, reading: InputSpec, split: str) -> int:
     """Return the most bytes that the frames of a split take in their view, pixels raw."""
-    frames = min(prepared.facts["frames"][split], reading.frames * prepared.facts["counts"][split])
+    frames = min(
+        prepared.facts.frame_counts[split], reading.frames * prepared.facts.video_counts[split]
+    )
     return frames * (
         2 * reading.tower.dim if reading.tower else 3 * reading.look.size**2 if reading.look else 0
     )
 
 
-def _folder(prepared: Prepared, reading: InputSpec) -> Path:
+def _folder(prepared: PreparedData, reading: InputSpec) -> Path:
     return prepared.folder / "views" / reading.name()
 
 
-def _stored(prepared: Prepared, reading: InputSpec, split: str) -> tuple[Column, ...]:
+def _stored(prepared: PreparedData, reading: InputSpec, split: str) -> tuple[Column, ...]:
     names = ("features",) if reading.look is None else ("bytes", "sizes")
     return open_columns(
-        prepared.folder / FRAMES_FOLDER, split, names, prepared.facts["counts"][split]
+        prepared.folder / FRAMES_FOLDER, split, names, prepared.facts.video_counts[split]
     )
 
 
-def _form(prepared: Prepared, reading: InputSpec, split: str, store: str) -> str | None:
+def _form(prepared: PreparedData, reading: InputSpec, split: str, store: str) -> str | None:
     """Name the folder of what is made of the frames; None when they are read as they are stored."""
     folder = _folder(prepared, reading)
     if store not in STORES:
@@ -212,7 +214,7 @@ def _missing(folder: Path, split: str, count: int, form: str | None) -> bool:
 
 
 def _write(
-    prepared: Prepared,
+    prepared: PreparedData,
     reading: InputSpec,
     split: str,
     folder: Path,
@@ -222,7 +224,7 @@ def _write(
     progress: Callable,
 ) -> None:
     count, stored, (rank, ranks) = (
-        prepared.facts["counts"][split],
+        prepared.facts.video_counts[split],
         _stored(prepared, reading, split),
         share,
     )
@@ -230,7 +232,7 @@ def _write(
         for part in list(shard_starts(count))[rank::ranks]:
             path = shard_path(folder / "text", split, part.start)
             if not path.is_file():
-                texts = prepared.rows(split, part, list(reading.text.fields)).to_dicts()
+                texts = prepared.read_rows(split, part, list(reading.text.fields)).to_dicts()
                 write_shard(
                     path, {"text": [np.array(ids, np.int32) for ids in reading.text(texts)]}
                 )

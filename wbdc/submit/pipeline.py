@@ -16,7 +16,7 @@ from wbdc.core.device import use_threads
 from wbdc.core.errors import Inconclusive, IntegrityBroken, ResultInvalid
 from wbdc.core.files import check_input, json_digest
 from wbdc.core.findings import Findings
-from wbdc.prepare.dataset import Prepared
+from wbdc.prepare.dataset import PreparedData
 from wbdc.serve.entry import serve
 from wbdc.submit.check.diff import drawn, predict_packed
 from wbdc.submit.check.verify import verify_package
@@ -57,7 +57,7 @@ def make_submission(
     into: Path,
     home: Path,
     blend: dict,
-    prepared: Prepared,
+    prepared: PreparedData,
     data: Path,
     report: dict,
     options: SubmitOptions,
@@ -182,18 +182,18 @@ def packed_members(home: Path, blend: dict) -> list[PackedMember]:
     ]
 
 
-def training_script(home: Path, blend: dict, prepared: Prepared) -> list[str]:
+def training_script(home: Path, blend: dict, prepared: PreparedData) -> list[str]:
     """List the commands that make the same models from raw data: prepare, pretrain, train,
     ensemble, submit.
     """
     facts, made, lines = prepared.facts, blend.get("made", {}), []
-    contest = facts["competition"]
+    contest = facts.competition
     if contest.endswith(".py"):  # lies beside each kit
         contest = shlex.quote(
             str(PurePosixPath(kit_file(blend["members"][0]["run"])).with_name(Path(contest).name))
         )
     lines.append(
-        f'wbdc prepare --data "$DATA" --competition {contest} --folds {facts["folds"]} --seed {facts["seed"]} --work "$WORK"'
+        f'wbdc prepare --data "$DATA" --competition {contest} --folds {facts.fold_count} --seed {facts.seed} --work "$WORK"'
     )
     folds: dict[str, set[str]] = {}
     for member in blend["members"]:

@@ -17,7 +17,7 @@ from wbdc.nets import fusion as fusions
 from wbdc.nets import vision as visions
 from wbdc.nets.model import VideoClassifier
 from wbdc.nets.trunk import TRUNK_WEIGHTS_FILE, Trunk, find_trunk, load_trunk, read_architecture
-from wbdc.prepare.dataset import Prepared
+from wbdc.prepare.dataset import PreparedData
 from wbdc.prepare.view import InputSpec
 from wbdc.serve.predict import WEIGHTS_FILE
 from wbdc.train.kit import Kit
@@ -35,7 +35,7 @@ class InitialModel(NamedTuple):
     pretrained: dict[str, dict]
 
 
-def build_initial_model(kit: Kit, prepared: Prepared, seed: int) -> InitialModel:
+def build_initial_model(kit: Kit, prepared: PreparedData, seed: int) -> InitialModel:
     """Build the model of a kit for a dataset. Random weights are a function of the seed.
 
     Raises UsageFault for settings that do not fit, EnvironmentLacks when pretrained weights are not
@@ -73,7 +73,7 @@ def build_initial_model(kit: Kit, prepared: Prepared, seed: int) -> InitialModel
     special = {
         word: tokenizer.token_to_id(word) for word in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
     }
-    model = VideoClassifier(fusion, vision, len(prepared.facts["classes"]), special)
+    model = VideoClassifier(fusion, vision, len(prepared.facts.classes), special)
     pretrained = (
         {"trunk": describe_weights(tables["trunk"]["model"], folder / TRUNK_WEIGHTS_FILE)}
         if folder
@@ -89,14 +89,14 @@ def build_initial_model(kit: Kit, prepared: Prepared, seed: int) -> InitialModel
     )
 
 
-def check_contest(kit: Kit, prepared: Prepared) -> None:
+def check_contest(kit: Kit, prepared: PreparedData) -> None:
     """Refuse a kit of another competition, or that reads text fields which the prepared data does
     not have. Raises UsageFault.
     """
-    known = prepared.facts["fields"]
-    if kit.contest.name != prepared.facts["competition"]:
+    known = prepared.facts.text_fields
+    if kit.contest.name != prepared.facts.competition:
         raise UsageFault(
-            f"kit {kit.name} is for {kit.contest.name}, but data {prepared.hash} were prepared for {prepared.facts['competition']} "
+            f"kit {kit.name} is for {kit.contest.name}, but data {prepared.hash} were prepared for {prepared.facts.competition} "
             f"(text fields: {', '.join(known) or 'none'}); choose another kit or, with --prepared, other data, or set competition and text.fields"
         )
     if kit.contest.source_hash != prepared.contest.source_hash:
@@ -107,7 +107,7 @@ def check_contest(kit: Kit, prepared: Prepared) -> None:
     if missing := [field for field in kit.tables["text"]["fields"] if field not in known]:
         raise UsageFault(
             f"kit {kit.name} is for {kit.tables['competition']} and reads the text field {missing[0]!r}, which the prepared data of "
-            f"{prepared.facts['competition']} does not have (it has {', '.join(known) or 'none'}); "
+            f"{prepared.facts.competition} does not have (it has {', '.join(known) or 'none'}); "
             "choose another kit, or set competition and text.fields"
         )
 
@@ -127,8 +127,8 @@ def start_from(model: VideoClassifier, folder: Path) -> str:
     return f"{folder.parent.name}: takes {len(taken)} tensors, leaves {', '.join(left)}"
 
 
-def _texts(prepared: Prepared) -> Iterator[str]:
-    for split in sorted(prepared.facts["counts"]):
-        for part in prepared.parts(split):
-            for row in pl.read_parquet(part, columns=prepared.facts["fields"]).iter_rows():
+def _texts(prepared: PreparedData) -> Iterator[str]:
+    for split in sorted(prepared.facts.video_counts):
+        for part in prepared.table_paths(split):
+            for row in pl.read_parquet(part, columns=prepared.facts.text_fields).iter_rows():
                 yield from row

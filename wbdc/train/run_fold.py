@@ -21,7 +21,7 @@ from wbdc.core.errors import Stopped, UsageFault
 from wbdc.core.files import append_line, lock_folder, seal_folder, sealed_facts
 from wbdc.core.folders import remove_empty_run, remove_if_empty
 from wbdc.core.integrity import verify_seal
-from wbdc.prepare.dataset import Prepared
+from wbdc.prepare.dataset import PreparedData
 from wbdc.prepare.view import open_view
 from wbdc.train import objectives as objective_plugs
 from wbdc.train import state
@@ -79,7 +79,7 @@ def open_stage(
     work: Path,
     stage: str,
     kit: Kit,
-    prepared: Prepared,
+    prepared: PreparedData,
     *,
     seed: int = 0,
     without: str | None = None,
@@ -96,17 +96,17 @@ def open_stage(
     return Run(work / "runs" / name, facts)
 
 
-def _check_labels(stage: str, kit: Kit, prepared: Prepared) -> None:
+def _check_labels(stage: str, kit: Kit, prepared: PreparedData) -> None:
     """Refuse an objective that learns from labels where no split that is read has any."""
-    if stage == "train" or prepared.facts["labelled"] in (
-        kit.stage(stage).splits or [prepared.facts["labelled"]]
+    if stage == "train" or prepared.facts.labeled_split in (
+        kit.stage(stage).splits or [prepared.facts.labeled_split]
     ):
         return
     for table in kit.stage(stage).objective:
         if plug.find_plug(objective_plugs, table["use"], kit.folder).needs_labels:
             raise UsageFault(
                 f"objective {table['use']!r} needs labels, and no split of pretrain.splits has any; "
-                f"add {prepared.facts['labelled']!r} to the splits, or leave the objective out"
+                f"add {prepared.facts.labeled_split!r} to the splits, or leave the objective out"
             )
 
 
@@ -114,7 +114,7 @@ def run_fold(
     run: Run,
     fold: str,
     kit: Kit,
-    prepared: Prepared,
+    prepared: PreparedData,
     machine: Hardware,
     source: Run | None,
     telling: Reporter,
@@ -139,7 +139,7 @@ def run_fold(
         for part, said in made.weights.items():
             telling.say(f"weights of {part}: {said}")
         rows = _rows(run, stage, prepared, made, machine, telling, kit)
-        folds = prepared.folds() if run.facts.stage == "train" else np.full(len(rows.ids), -1)
+        folds = prepared.read_folds() if run.facts.stage == "train" else np.full(len(rows.ids), -1)
         learned = (
             np.flatnonzero(folds != int(fold)) if fold != ALL_FOLDS else np.arange(len(rows.ids))
         )
@@ -201,7 +201,7 @@ def train_command(run: Run, fold: str, kit: Kit, machine: Hardware, is_pretraine
 def _rows(
     run: Run,
     stage: Stage,
-    prepared: Prepared,
+    prepared: PreparedData,
     made: InitialModel,
     machine: Hardware,
     telling: Reporter,
@@ -209,14 +209,16 @@ def _rows(
 ) -> Dataset:
     facts = prepared.facts
     splits = (
-        [facts["labelled"]] if run.facts.stage == "train" else stage.splits or [facts["labelled"]]
+        [facts.labeled_split]
+        if run.facts.stage == "train"
+        else stage.splits or [facts.labeled_split]
     )
     for split in splits:
-        if split not in facts["counts"] or split == facts["test"]:
+        if split not in facts.video_counts or split == facts.test_split:
             raise UsageFault(
-                f"pretrain.splits names {split!r}; the data has {', '.join(sorted(facts['counts']))}, and the test split is never trained on"
+                f"pretrain.splits names {split!r}; the data has {', '.join(sorted(facts.video_counts))}, and the test split is never trained on"
             )
-    code = {c: i for i, c in enumerate(facts["classes"])}
+    code = {c: i for i, c in enumerate(facts.classes)}
     reading, tell = (
         input_spec(stage, made, machine.device, kit),
         lambda what, done, of: telling.progress(what, done, of, ""),
@@ -227,7 +229,7 @@ def _rows(
     ]
     ids, labels, places = [], [], []
     for number, split in enumerate(splits):
-        table = prepared.videos(split, ["id", "label"])
+        table = prepared.read_split(split, ["id", "label"])
         ids += table["id"].to_list()
         labels += [code.get(label, -1) for label in table["label"].to_list()]
         places += [(number, row) for row in range(len(table))]

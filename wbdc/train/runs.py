@@ -19,7 +19,7 @@ from wbdc.core.files import (
 )
 from wbdc.core.folders import RUN_FILE
 from wbdc.core.integrity import verify_seal
-from wbdc.prepare.dataset import Prepared
+from wbdc.prepare.dataset import PreparedData
 from wbdc.train.kit import Kit
 
 RUN_FACTS_FILE = RUN_FILE
@@ -106,7 +106,7 @@ def finished_folds(folder: Path) -> dict[str, dict]:
 
 
 def identify_run(
-    stage: str, kit: Kit, prepared: Prepared, *, seed: int, without: str | None, source: str | None
+    stage: str, kit: Kit, prepared: PreparedData, *, seed: int, without: str | None, source: str | None
 ) -> tuple[str, RunFacts]:
     """Return the name of a run and the facts that identify it.
 
@@ -125,7 +125,7 @@ def identify_run(
     }
     file_hashes = [file_sha256(path) for path in kit.files(stage)]
     name = f"{kit.name}-{json_digest(identity, settings, file_hashes)[:8]}"
-    facts = RunFacts(**identity, classes=prepared.facts["classes"], competition=kit.contest.name)
+    facts = RunFacts(**identity, classes=prepared.facts.classes, competition=kit.contest.name)
     return f"pretrain-{name}" if stage == "pretrain" else name, facts
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from wbdc.core.device import find_device, use_threads
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import read_json
-from wbdc.prepare.dataset import Prepared, open_prepared
+from wbdc.prepare.dataset import PreparedData, open_prepared
 from wbdc.train.kit import Kit
 from wbdc.train.run_fold import Hardware, Reporter, open_stage, run_fold
 from wbdc.train.runs import ALL_FOLDS, Run, finished_folds, identify_run, list_runs, open_run
@@ -20,7 +20,7 @@ class Session:
     run: Run
     folds: list[str]
     kit: Kit
-    prepared: Prepared
+    prepared: PreparedData
     machine: Hardware
     source: Run | None
     note: str = ""  # why a pretrained run that exists is not the one it starts from
@@ -85,7 +85,7 @@ def parse_folds(asked: str, count: int) -> list[str]:
     return list(dict.fromkeys(parts))
 
 
-def _source(kit: Kit, prepared: Prepared, work: Path, seed: int, asked: str) -> Run | None:
+def _source(kit: Kit, prepared: PreparedData, work: Path, seed: int, asked: str) -> Run | None:
     """Find the pretrained run to start from; "auto" takes the one of this very kit, data and seed,
     when it is finished.
     """
@@ -105,7 +105,7 @@ def _source(kit: Kit, prepared: Prepared, work: Path, seed: int, asked: str) -> 
     return open_run(work, name, "pretrain") if ALL_FOLDS in finished_folds(folder) else None
 
 
-def _passed_over(kit: Kit, prepared: Prepared, work: Path, seed: int) -> str:
+def _passed_over(kit: Kit, prepared: PreparedData, work: Path, seed: int) -> str:
     """Say which pretraining of this kit exists and why it is not taken; nothing when there is none."""
     if "pretrain" not in kit.tables:
         return ""

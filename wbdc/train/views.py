@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from wbdc.core import plug
-from wbdc.prepare.dataset import Prepared
+from wbdc.prepare.dataset import PreparedData
 from wbdc.prepare.view import InputSpec, estimate_bytes, estimate_seconds, make_view
 from wbdc.train import tricks
 from wbdc.train.initial_model import InitialModel, build_initial_model
@@ -36,7 +36,7 @@ def input_spec(stage: Stage, made: InitialModel, device: torch.device, kit: Kit)
 
 def make_views(
     kit: Kit,
-    prepared: Prepared,
+    prepared: PreparedData,
     *,
     seed: int,
     store: str,
@@ -52,7 +52,7 @@ def make_views(
     """
     reading = input_spec(kit.stage("train"), build_initial_model(kit, prepared, seed), device, kit)
     for split in sorted(
-        {prepared.facts["labelled"], prepared.facts["unlabelled"]} & set(prepared.facts["counts"])
+        {prepared.facts.labeled_split, prepared.facts.unlabeled_split} & set(prepared.facts.video_counts)
     ):
         form = (
             "vectors of the frozen tower"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.numpy import load_file
@@ -19,7 +20,7 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import Inconclusive, IntegrityBroken, UsageFault
 from wbdc.core.files import file_sha256, publish_json, read_json, seal_folder, sealed_facts
 from wbdc.core.integrity import verify_seal
-from wbdc.prepare.dataset import Prepared
+from wbdc.prepare.dataset import PreparedData
 from wbdc.serve.entry import main, serve
 from wbdc.submit import pipeline
 from wbdc.submit.check.verify import verify_package
@@ -222,7 +223,7 @@ def submit_toy(members, data, tmp_path, monkeypatch):
             into,
             home,
             blend,
-            Prepared(tmp_path, {"competition": "wechat2022"}),
+            PreparedData(tmp_path, SimpleNamespace(competition="wechat2022")),
             data,
             {},
             options,
