@@ -177,22 +177,22 @@ def test_lifts_that_help_are_served_and_packed(work, tmp_path, monkeypatch):
     and the package answer by them.
     """
     plain = toys.told("ensemble", "--work", work, "--draws", 100, "--name", "plain")
-    assert not plain["priors"]["used"]
-    assert "3 folds" in plain["priors"]["why"]
-    assert toys.told("ensemble", "--work", work, "--draws", 100, "--name", "none", "--no-priors")[
-        "priors"
-    ] == {"used": False, "why": "not asked for"}
+    assert not plain["class_priors"]["used"]
+    assert "3 folds" in plain["class_priors"]["reason"]
+    assert toys.told("ensemble", "--work", work, "--draws", 100, "--name", "none", "--no-class-priors")[
+        "class_priors"
+    ] == {"used": False, "reason": "not requested"}
     count = len(read_json(next((work / "runs").glob("*/fold-0/model.json")))["classes"])
     lifts = dict.fromkeys(map(str, range(count)), 1.0) | {"0": 1e6}
     monkeypatch.setattr(
-        "wbdc.ensemble.ensembles.judge_priors",
-        lambda *given, **settings: {"used": True, "lifts": lifts},
+        "wbdc.ensemble.ensembles.assess_multipliers",
+        lambda *given, **settings: {"used": True, "multipliers": lifts},
     )
     toys.told("ensemble", "--work", work, "--draws", 100, "--name", "lifted")
     assert toys.told(
         "submit", "--work", work, "--ensemble", "lifted", "--into", tmp_path / "packed"
     )["proved"]["equal"]
-    assert read_json(tmp_path / "packed" / "blend.json")["lifts"] == list(lifts.values())
+    assert read_json(tmp_path / "packed" / "blend.json")["class_multipliers"] == list(lifts.values())
     toys.told(
         "predict",
         "--work",
@@ -347,14 +347,17 @@ def test_an_ensemble_learns_on_the_folds_that_are_given(work):
 
 
 def test_train_sh_learns_on_the_same_folds_when_the_kept_members_have_more():
+    from dataclasses import replace
+
+    from wbdc.serve.blend_file import Blend, BlendMember
     from wbdc.submit.pipeline import _ensemble
 
-    blend = {"members": [{"run": "a-1", "fold": fold} for fold in "012"]}
-    made = {"seed": 0, "draws": 100, "priors": True, "folds": ["0", "1"]}
-    assert " --folds 0,1 " in _ensemble(blend, made, {"a-1": {"0", "1", "2"}})
-    assert "--folds" not in _ensemble(
-        blend, made | {"folds": ["0", "1", "2"]}, {"a-1": {"0", "1", "2", "all"}}
-    )
+    members = tuple(BlendMember("", 1 / 3, run="a-1", fold=fold) for fold in "012")
+    settings = {"seed": 0, "draws": 100, "class_priors": True, "folds": ["0", "1"]}
+    blend = Blend("wechat2022", "fp32", members, settings=settings)
+    assert " --folds 0,1 " in _ensemble(blend, {"a-1": {"0", "1", "2"}})
+    blend = replace(blend, settings=settings | {"folds": ["0", "1", "2"]})
+    assert "--folds" not in _ensemble(blend, {"a-1": {"0", "1", "2", "all"}})
 
 
 def test_precisions_are_tried_and_the_chosen_one_is_served(work, tmp_path, monkeypatch):

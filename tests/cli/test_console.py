@@ -131,7 +131,7 @@ def test_an_ensemble_is_whole_at_80_columns(narrow):
         "members": members,
         "weights": dict.fromkeys(RUNS, 0.3456),
         "ensemble": FACTS,
-        "priors": {"used": False, "gain": GAIN},
+        "class_priors": {"used": False, "gain": GAIN},
         "gain": GAIN,
         "best": RUNS[0],
         "weighting": {"method": "halfway", "trials": {"equal": -1.234, "halfway": -1.229}},

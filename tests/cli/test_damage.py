@@ -232,7 +232,7 @@ def test_the_command_that_a_damaged_ensemble_names_makes_the_same_ensemble(work)
         2,
         "--draws",
         100,
-        "--no-priors",
+        "--no-class-priors",
         "--work",
         work,
         "--threads",

@@ -158,6 +158,7 @@ def test_trap_11_training_and_serving_read_alike(work, tmp_path):
     they were judged by.
     """
     import time
+    from dataclasses import replace
 
     import numpy as np
 
@@ -169,7 +170,7 @@ def test_trap_11_training_and_serving_read_alike(work, tmp_path):
     run = open_run(work, name(work))
     oof = run.oof().filter(run.oof()["fold"] == "0")
     whole = run_blend(work, run)
-    blend = whole | {"members": [m for m in whole["members"] if m["fold"] == "0"]}
+    blend = replace(whole, members=tuple(m for m in whole.members if m.fold == "0"))
     data = Path(open_prepared(work).facts.data_folder)
     answers, _ = serve(
         work,

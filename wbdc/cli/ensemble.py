@@ -20,7 +20,7 @@ class EnsembleOptions:
     frames: str | None
     length: str | None
     precision: str | None
-    priors: bool
+    class_priors: bool
     draws: int
     seed: int
     device: str
@@ -77,10 +77,10 @@ class EnsembleOptions:
     "--precision", help="Serve in this precision; with a limit: also try these, such as bf16,fp32."
 )
 @click.option(
-    "--priors/--no-priors",
+    "--class-priors/--no-class-priors",
     default=True,
     show_default=True,
-    help="Try lifts for rare classes; used when nested cross-validation finds them better.",
+    help="Try class multipliers; used when nested cross-validation finds them better.",
 )
 @click.option(
     "--draws",
@@ -164,7 +164,7 @@ def _build(
         _predictions(chosen, data, options, progress),
         only=_parts(options.folds),
         precision=options.precision,
-        priors=options.priors,
+        class_priors=options.class_priors,
         draws=options.draws,
         seed=options.seed,
     )
@@ -187,7 +187,7 @@ def _build_within(
         items=items,
         frames=_counts(options.frames, "--frames"),
         lengths=_counts(options.length, "--length"),
-        priors=options.priors,
+        class_priors=options.class_priors,
         draws=options.draws,
         seed=options.seed,
         say=console.log_message,
@@ -224,7 +224,7 @@ def _machine(chosen: list, options: EnsembleOptions) -> object:
     from wbdc.ensemble.variants import ServingHardware
 
     device, run = find_device(options.device), chosen[0].run
-    precision = run_blend(run.folder.parents[1], run)["precision"]
+    precision = run_blend(run.folder.parents[1], run).precision
     return ServingHardware(device, find_precision(precision, device), use_threads(options.threads))
 
 
@@ -276,14 +276,14 @@ def print_report(report: dict, name: str, order: Sequence[str] = ()) -> None:
     print_weights(report)
     if "budget" in report:
         _print_budget(report["budget"])
-    priors, gain = report["priors"], report["gain"]
+    priors, gain = report["class_priors"], report["gain"]
     if "gain" in priors:
         more, word = priors["gain"], "used" if priors["used"] else "not used"
         console.log(
-            f"Lifts for rare classes: {more['difference']:+.4f} [{more['low']:+.4f}, {more['high']:+.4f}], {more['verdict']}, so {word}."
+            f"Class multipliers: {more['difference']:+.4f} [{more['low']:+.4f}, {more['high']:+.4f}], {more['verdict']}, so {word}."
         )
     else:
-        console.log(f"No lifts for rare classes: {priors['why']}.")
+        console.log(f"No class multipliers: {priors['reason']}.")
     console.log(
         f"Over {report['best']}: {gain['difference']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], {gain['verdict']}."
     )

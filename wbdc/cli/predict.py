@@ -66,7 +66,7 @@ def predict(
     else:
         home, blend = open_ensemble(work, ensemble)
         contest = open_contest(work, ensemble)
-    data = data or Path(open_prepared(work, blend["data"]).facts.data_folder)
+    data = data or Path(open_prepared(work, blend.data).facts.data_folder)
     check_input(data)
     held = lock_output(out) if rank_and_size()[0] == 0 else contextlib.nullcontext()
     say = (lambda sentence: None) if as_json else console.log_message

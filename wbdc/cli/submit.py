@@ -161,7 +161,7 @@ def submit(
     home, blend = (
         (work, run_blend(work, open_run(work, run))) if run else open_ensemble(work, ensemble)
     )
-    prepared = open_prepared(work, blend["data"])
+    prepared = open_prepared(work, blend.data)
     if qps:
         count = items or console.final_run_items(prepared.contest)
         rehearsal = replace(rehearsal, seconds=count / qps)
@@ -170,7 +170,7 @@ def submit(
         data or Path(prepared.facts.data_folder),
     )
     if dry_run:
-        plan = {"members": len(blend["members"]), "into": str(into), "data": str(data)}
+        plan = {"members": len(blend.members), "into": str(into), "data": str(data)}
         return (
             console.print_json(plan)
             if as_json

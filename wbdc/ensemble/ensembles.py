@@ -6,6 +6,7 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,10 +20,10 @@ from wbdc.core.folders import check_name, publish_folder
 from wbdc.core.integrity import repair_command, verify_seal
 from wbdc.ensemble.assess import assess_ensemble
 from wbdc.ensemble.evaluation import label_scorer, nested_blend, paired_gain
-from wbdc.ensemble.priors.class_multipliers import assess_multipliers as judge_priors
+from wbdc.ensemble.priors.class_multipliers import assess_multipliers
 from wbdc.ensemble.variants import Variant, full_variant, parse_variant
 from wbdc.prepare.dataset import PreparedData
-from wbdc.serve.entry import BLEND_FILE, BLEND_SHAPE
+from wbdc.serve.blend_file import BLEND_FILE, Blend, BlendMember, read_blend, write_blend
 from wbdc.serve.predict import MODEL_FILE, read_model
 from wbdc.train.runs import ALL_FOLDS, Run, list_runs
 
@@ -48,9 +49,7 @@ def shared_predictions(
     tables: what members said, where it is not what their runs said. only: take these folds alone.
     """
     if other := [
-        f"{r.name} (data {r.facts.data})"
-        for r in runs
-        if r.facts.data != runs[0].facts.data
+        f"{r.name} (data {r.facts.data})" for r in runs if r.facts.data != runs[0].facts.data
     ]:
         raise UsageFault(
             f"data or folds differ: {runs[0].name} learned on {runs[0].facts.data}, but {', '.join(other)}; take runs of one prepared dataset"
@@ -146,7 +145,7 @@ def build_ensemble(
     *,
     only: Sequence[str] = (),
     precision: str | None = None,
-    priors: bool = True,
+    class_priors: bool = True,
     draws: int = 1000,
     seed: int = 0,
 ) -> dict:
@@ -163,7 +162,7 @@ def build_ensemble(
         shared_predictions([form.run for form in members], tables, only),
         {},
         precision=precision,
-        priors=priors,
+        class_priors=class_priors,
         draws=draws,
         seed=seed,
     )
@@ -177,16 +176,16 @@ def save_ensemble(
     told: dict,
     *,
     precision: str | None = None,
-    priors: bool = True,
+    class_priors: bool = True,
     draws: int,
     seed: int,
     command: str = "",
 ) -> dict:
     """Weigh and judge members, save them as an ensemble, and return its report: what `assess`
-    returns, "priors", "rows", "folds", "data", and what is `told`.
+    returns, "class_priors", "rows", "folds", "data", and what is `told`.
 
     Members of negligible weight are dropped: the blend holds the kept ones alone. precision: to
-    serve in; None: the kits'. priors: whether lifts for rare classes are tried; they are used when
+    serve in; None: the kits'. class_priors: whether lifts for rare classes are tried; they are used when
     nested cross-validation finds them better.
     command: that makes the ensemble again; by default of these members, on these folds.
     """
@@ -212,21 +211,29 @@ def save_ensemble(
     alone = shared._replace(
         members=shared.members[[members.index(form) for form in kept]]
     )  # so that the kept members alone give these lifts again
-    report["priors"] = (
+    report["class_priors"] = (
         _priors(alone, facts.classes, contest, draws, seed)
-        if priors
-        else {"used": False, "why": "not asked for"}
+        if class_priors
+        else {"used": False, "reason": "not requested"}
     )
-    lifts = {"lifts": list(report["priors"]["lifts"].values())} if report["priors"]["used"] else {}
+    multipliers = ()
+    if report["class_priors"]["used"]:
+        multipliers = tuple(report["class_priors"]["multipliers"].values())
     folder = work / "ensembles" / check_name(name, "--name")
-    made = {
+    settings = {
         "seed": seed,
         "draws": draws,
-        "priors": priors,
+        "class_priors": class_priors,
         "folds": report["folds"],
         "precision": precision,
     }
-    blended = ensemble_blend(work, kept, [report["weights"][form.name] for form in kept])
+    blend = ensemble_blend(work, kept, [report["weights"][form.name] for form in kept])
+    blend = replace(
+        blend,
+        precision=precision or blend.precision,
+        class_multipliers=multipliers,
+        settings=settings,
+    )
     names = [form.name for form in kept]
     if not command:
         options = [
@@ -234,14 +241,13 @@ def save_ensemble(
             ",".join(report["folds"]),
             *(["--precision", precision] if precision else []),
         ]
-        command = ensemble_command(name, members, options, priors=priors, draws=draws, seed=seed)
+        command = ensemble_command(
+            name, members, options, class_priors=class_priors, draws=draws, seed=seed
+        )
     check_ensemble_folder(folder)
     with publish_folder(folder) as temporary:
         publish_json(temporary / ENSEMBLE_FILE, report)
-        publish_json(
-            temporary / BLEND_FILE,
-            blended | lifts | ({"precision": precision} if precision else {}) | {"made": made},
-        )
+        write_blend(temporary, blend)
         seal_folder(
             temporary,
             {"members": names, "command": command},
@@ -255,7 +261,7 @@ def ensemble_command(
     members: Sequence[Variant],
     options: Sequence[str],
     *,
-    priors: bool,
+    class_priors: bool,
     draws: int,
     seed: int,
 ) -> str:
@@ -275,7 +281,7 @@ def ensemble_command(
         str(seed),
         "--draws",
         str(draws),
-        *([] if priors else ["--no-priors"]),
+        *([] if class_priors else ["--no-class-priors"]),
         "--prepared",
         members[0].run.facts.data,
     ]
@@ -326,7 +332,7 @@ def _priors(
         return blended
 
     try:
-        return judge_priors(
+        return assess_multipliers(
             nested_blend(shared.members, truth, folds),
             shared.labels,
             shared.folds,
@@ -337,34 +343,30 @@ def _priors(
             seed=seed,
         )
     except UsageFault as error:  # fewer than three folds, or a score that is no F1
-        return {"used": False, "why": str(error)}
+        return {"used": False, "reason": str(error)}
 
 
-def ensemble_blend(work: Path, forms: list[Variant], weights: list[float]) -> dict:
+def ensemble_blend(work: Path, forms: list[Variant], weights: list[float]) -> Blend:
     """Return the blend of members: every fold of one is a model with an equal part of its weight."""
     runs = [form.run for form in forms]
-    members = [
-        {
-            "folder": str(form.run.fold(fold).relative_to(work)),
-            "weight": weight / len(form.folds),
-            "run": form.run.name,
-            "fold": fold,
-            **({"serve": form.serve} if form.serve else {}),
-        }
+    members = tuple(
+        BlendMember(
+            str(form.run.fold(fold).relative_to(work)),
+            weight / len(form.folds),
+            form.serve,
+            run=form.run.name,
+            fold=fold,
+        )
         for form, weight in zip(forms, weights)
         for fold in form.folds
-    ]
-    precisions = {_read_model(work / m["folder"])["serve"]["precision"] for m in members}
+    )
+    precisions = {_read_model(work / m.folder)["serve"]["precision"] for m in members}
     if len(precisions) > 1:
         raise UsageFault(
             f"the runs serve in different precisions ({', '.join(sorted(precisions))}); give one with --precision"
         )
-    return {
-        "competition": runs[0].facts.competition,
-        "data": runs[0].facts.data,
-        "precision": precisions.pop(),
-        "members": members,
-    }
+    facts = runs[0].facts
+    return Blend(facts.competition, precisions.pop(), members, data=facts.data)
 
 
 def _read_model(folder: Path) -> dict:
@@ -372,14 +374,14 @@ def _read_model(folder: Path) -> dict:
     return read_model(folder)
 
 
-def run_blend(work: Path, run: Run) -> dict:
+def run_blend(work: Path, run: Run) -> Blend:
     """Return the blend of one run's finished folds."""
     if not run.folds():
         raise UsageFault(f"run {run.name} has no finished fold")
-    return ensemble_blend(work, [full_variant(run)], [1.0]) | {"run": run.name}
+    return replace(ensemble_blend(work, [full_variant(run)], [1.0]), run=run.name)
 
 
-def open_ensemble(work: Path, name: str) -> tuple[Path, dict]:
+def open_ensemble(work: Path, name: str) -> tuple[Path, Blend]:
     """Open a saved ensemble: (folder that member folders are relative to, blend). Raises
     UsageFault.
     """
@@ -390,11 +392,11 @@ def open_ensemble(work: Path, name: str) -> tuple[Path, dict]:
             f"no ensemble called {name!r}{suggest_name(name, made)}; make one with `wbdc ensemble`"
         )
     facts = verify_seal(folder, (ENSEMBLE_FILE, BLEND_FILE))
-    blend = read_json(folder / BLEND_FILE, BLEND_SHAPE)
-    for member in blend["members"]:
-        if not (work / member["folder"] / SEAL_FILE).is_file():
+    blend = read_blend(folder)
+    for member in blend.members:
+        if not (work / member.folder / SEAL_FILE).is_file():
             raise IntegrityBroken(
-                f"{work / member['folder']} is missing or not finished; train this fold again, or run {repair_command(folder, facts)} again"
+                f"{work / member.folder} is missing or not finished; train this fold again, or run {repair_command(folder, facts)} again"
             )
     return work, blend
 
@@ -404,7 +406,7 @@ def open_contest(work: Path, name: str) -> Competition:
     IntegrityBroken.
     """
     folder = work / "ensembles" / name
-    contest_name = read_json(folder / BLEND_FILE, BLEND_SHAPE)["competition"]
+    contest_name = read_blend(folder).competition
     if contest_name.endswith(".py"):
         verify_seal(folder, (Path(contest_name).name,))
     return open_competition(contest_name, folder)

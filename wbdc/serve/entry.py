@@ -30,35 +30,25 @@ from wbdc.core.files import (
     open_regular,
     publish_file,
     publish_json,
-    read_json,
 )
 from wbdc.core.findings import Findings
 from wbdc.core.out_of_memory import is_out_of_memory
 from wbdc.core.stop_signals import interruptible
 from wbdc.serve.blend import apply_multipliers
+from wbdc.serve.blend_file import Blend, read_blend
 from wbdc.serve.calls import answer_calls
 from wbdc.serve.engine import Engine, Predictions
 from wbdc.serve.ranks import gather_ranks, rank_and_size, shard_groups
 from wbdc.serve.scheduler import seconds_until
 
-BLEND_FILE = "blend.json"
 MAX_THREADS = 4096
-BLEND_SHAPE = {
-    "competition": str,
-    "precision": str,
-    "members": [{"folder": str, "weight": float, "serve?": {str: int}, "run?": str, "fold?": str}],
-    "data?": str,
-    "lifts?": [float],
-    "half?": bool,
-    "compiled?": bool,
-}
 GPU_PEAK = "GPU memory, bytes at most:"  # a line on stderr: a full run writes no timings
 CONTEST = "contest"  # as a deadline: what the contest allows
 
 
 def serve(
     home: Path,
-    blend: dict,
+    blend: Blend,
     contest: Competition,
     data: Path,
     out: Path,
@@ -76,10 +66,7 @@ def serve(
     """Answer a split with a blend of models, publish the result file, and return answers and
     timings.
 
-    blend: {"competition", "precision", "members": [{"folder", "weight", "serve"?}]}, folders
-    relative to `home`, serve: frames, length;
-    "lifts"?: one per class; "half"?: weights are rounded to float16; "compiled"?: towers by
-    torch.compile.
+    home: the folder that the folders of the blend's members are relative to.
     sample: only these ids, in this order. deadline: seconds after `began`, time.perf_counter() when
     the process started, by which the result is
     published, with fewer members when need be; CONTEST: the contest's limit, more in proportion for
@@ -97,7 +84,7 @@ def serve(
     marks = {"imported": time.perf_counter() - began}
     engine = _open(home, blend, where, precision, count)
     say(
-        f"{len(blend['members'])} models in {precision_name(engine.precision)} on {where}, {count} threads"
+        f"{len(blend.members)} models in {precision_name(engine.precision)} on {where}, {count} threads"
     )
     marks["loaded"] = time.perf_counter() - began
     findings = Findings()
@@ -124,9 +111,11 @@ def serve(
     if ranks > 1 and (scored := gather_ranks(scored)) is None:
         return None, {}
     answers = engine.combine(groups, scored)
-    if "lifts" in blend:
+    if blend.class_multipliers:
         answers = answers._replace(
-            probabilities=apply_multipliers(answers.probabilities, np.array(blend["lifts"]))
+            probabilities=apply_multipliers(
+                answers.probabilities, np.array(blend.class_multipliers)
+            )
         )
     marks["answered"] = time.perf_counter() - began
     labels = [answers.classes[i] for i in answers.probabilities.argmax(1)]
@@ -136,7 +125,7 @@ def serve(
         say(f"survived {code}: {entry['count']}")  # counts only: printing test content disqualifies
     if answers.left_out:
         say(
-            f"out of time: {len(answers.left_out)} of {len(engine.members)} models have no say: {', '.join(blend['members'][i]['folder'] for i in answers.left_out)}"
+            f"out of time: {len(answers.left_out)} of {len(engine.members)} models have no say: {', '.join(blend.members[i].folder for i in answers.left_out)}"
         )
     if answers.unanswered:
         say(
@@ -164,14 +153,13 @@ def serve(
 
 
 def _open(
-    home: Path, blend: dict, device: torch.device, precision: str | None, threads: int
+    home: Path, blend: Blend, device: torch.device, precision: str | None, threads: int
 ) -> Engine:
-    members, how = blend["members"], find_precision(precision or blend["precision"], device)
-    folders, weights, served = (
-        [home / m["folder"] for m in members],
-        [m["weight"] for m in members],
-        [m.get("serve", {}) for m in members],
-    )
+    members = blend.members
+    how = find_precision(precision or blend.precision, device)
+    folders = [home / member.folder for member in members]
+    weights = [member.weight for member in members]
+    served = [member.serve for member in members]
     return Engine(
         folders,
         weights,
@@ -179,8 +167,8 @@ def _open(
         how,
         threads,
         served=served,
-        half=blend.get("half", False),
-        compiled=blend.get("compiled", False),
+        half=blend.half,
+        compiled=blend.compiled,
     )
 
 
@@ -211,8 +199,8 @@ def main(home: Path, began: float, argv: list[str] | None = None) -> int:
 
 
 def _run(home: Path, began: float, given: argparse.Namespace, argv: list[str] | None) -> None:
-    blend = read_json(home / BLEND_FILE, BLEND_SHAPE)
-    contest = open_competition(blend["competition"], home / CONTEST_FOLDER)
+    blend = read_blend(home)
+    contest = open_competition(blend.competition, home / CONTEST_FOLDER)
     parser = argparse.ArgumentParser(
         "main.py", description="Answer the test split: one class per video."
     )
@@ -250,12 +238,12 @@ def _run(home: Path, began: float, given: argparse.Namespace, argv: list[str] | 
     parser.add_argument("--timings", type=Path, help="also write where the seconds went (JSON)")
     parser.parse_args(argv, given)
     if given.calls:
-        lifts = np.array(blend["lifts"]) if "lifts" in blend else None
+        multipliers = np.array(blend.class_multipliers) if blend.class_multipliers else None
         engine = _open(
             home, blend, find_device(given.device), given.precision, use_threads(given.threads)
         )
         sys.stdin.reconfigure(errors="replace")
-        answer_calls(engine, contest, sys.stdin, _reply, lifts)
+        answer_calls(engine, contest, sys.stdin, _reply, multipliers)
         return
     for path in filter(None, (given.probabilities, given.timings)):
         check_output(path)

@@ -17,6 +17,7 @@ from wbdc.core.errors import Inconclusive, IntegrityBroken, ResultInvalid
 from wbdc.core.files import check_input, json_digest
 from wbdc.core.findings import Findings
 from wbdc.prepare.dataset import PreparedData
+from wbdc.serve.blend_file import Blend
 from wbdc.serve.entry import serve
 from wbdc.submit.check.diff import drawn, predict_packed
 from wbdc.submit.check.verify import verify_package
@@ -56,7 +57,7 @@ class SubmitOptions:
 def make_submission(
     into: Path,
     home: Path,
-    blend: dict,
+    blend: Blend,
     prepared: PreparedData,
     data: Path,
     report: dict,
@@ -78,10 +79,8 @@ def make_submission(
         {name: find_target(contest.targets, name) for name in options.targets},
     )
     recover_targets(into, contest.targets)
-    say(f"packing {len(blend['members'])} models into {into}")
-    blend = blend | {
-        name: True for name, on in (("half", options.half), ("compiled", options.compiled)) if on
-    }
+    say(f"packing {len(blend.members)} models into {into}")
+    blend = replace(blend, half=options.half, compiled=options.compiled)
     facts = {"source": source_hash(), "data": prepared.hash}
     if report:
         more = report["gain"]
@@ -115,7 +114,7 @@ def make_submission(
         into,
         packed_members(home, blend),
         contest=contest,
-        precision=blend["precision"],
+        precision=blend.precision,
         facts=facts,
         retrain=training_script(home, blend, prepared),
         kits={
@@ -123,7 +122,7 @@ def make_submission(
             for n, told in source_kits(home, blend).items()
         },
         optional=optional_packages(contest, data),
-        lifts=blend.get("lifts"),
+        class_multipliers=blend.class_multipliers,
         check=check,
         half=options.half,
         compiled=options.compiled,
@@ -172,33 +171,31 @@ def optional_packages(contest: Competition, data: Path) -> list[str]:
     return ["av"] if first and first.source.path.suffix.lower() in CLIPS else []
 
 
-def packed_members(home: Path, blend: dict) -> list[PackedMember]:
+def packed_members(home: Path, blend: Blend) -> list[PackedMember]:
     """List the models of a blend as a package names them: "<run>/fold-<k>"."""
     return [
-        PackedMember(
-            f"{m['run']}/fold-{m['fold']}", home / m["folder"], m["weight"], m.get("serve", {})
-        )
-        for m in blend["members"]
+        PackedMember(f"{m.run}/fold-{m.fold}", home / m.folder, m.weight, m.serve)
+        for m in blend.members
     ]
 
 
-def training_script(home: Path, blend: dict, prepared: PreparedData) -> list[str]:
+def training_script(home: Path, blend: Blend, prepared: PreparedData) -> list[str]:
     """List the commands that make the same models from raw data: prepare, pretrain, train,
     ensemble, submit.
     """
-    facts, made, lines = prepared.facts, blend.get("made", {}), []
+    facts, settings, lines = prepared.facts, blend.settings, []
     contest = facts.competition
     if contest.endswith(".py"):  # lies beside each kit
         contest = shlex.quote(
-            str(PurePosixPath(kit_file(blend["members"][0]["run"])).with_name(Path(contest).name))
+            str(PurePosixPath(kit_file(blend.members[0].run)).with_name(Path(contest).name))
         )
     lines.append(
         f'wbdc prepare --data "$DATA" --competition {contest} --folds {facts.fold_count} --seed {facts.seed} --work "$WORK"'
     )
     folds: dict[str, set[str]] = {}
-    for member in blend["members"]:
-        folds.setdefault(member["run"], set(made.get("folds", []))).add(
-            member["fold"]
+    for member in blend.members:
+        folds.setdefault(member.run, set(settings.get("folds", []))).add(
+            member.fold
         )  # also those that only the score needs
     for source, told in source_kits(home, blend).items():
         lines.append(
@@ -213,34 +210,32 @@ def training_script(home: Path, blend: dict, prepared: PreparedData) -> list[str
     switches = "".join(
         f" --{option}"
         for name, option in (("half", "half"), ("compiled", "compile"))
-        if blend.get(name)
+        if getattr(blend, name)
     )
-    alone = f" --run {blend['run']}" if "run" in blend else ""
+    alone = f" --run {blend.run}" if blend.run else ""
     if not alone:
-        lines.append(_ensemble(blend, made, folds))
+        lines.append(_ensemble(blend, folds))
     return [*lines, f'wbdc submit --work "$WORK"{alone} --into "$WORK/submission"{switches}']
 
 
-def _ensemble(blend: dict, made: dict, trained: dict[str, set[str]]) -> str:
+def _ensemble(blend: Blend, trained: dict[str, set[str]]) -> str:
     """Word the command that blends the same members in the same forms."""
     forms: dict[str, dict] = {}
-    for member in blend["members"]:
-        forms.setdefault(member["run"], {"serve": member.get("serve", {}), "folds": []})[
-            "folds"
-        ].append(member["fold"])
+    for member in blend.members:
+        form = forms.setdefault(member.run, {"serve": member.serve, "folds": []})
+        form["folds"].append(member.fold)
     names = []
     for run, form in forms.items():
         settings = [f"{key}={value}" for key, value in form["serve"].items()] + (
             [f"fold={form['folds'][0]}"] if set(form["folds"]) != trained[run] else []
         )
         names.append(f" --run '{' '.join([run, *settings])}'")
-    asked = (
-        f" --seed {made['seed']} --draws {made['draws']}{'' if made['priors'] else ' --no-priors'}"
-        if made
-        else ""
-    )
-    asked += f" --precision {made['precision']}" if made.get("precision") else ""
-    learned = made.get("folds", [])
+    settings, asked = blend.settings, ""
+    if settings:
+        asked = f" --seed {settings['seed']} --draws {settings['draws']}"
+        asked += "" if settings["class_priors"] else " --no-class-priors"
+    asked += f" --precision {settings['precision']}" if settings.get("precision") else ""
+    learned = settings.get("folds", [])
     if learned and set.intersection(*trained.values()) - {ALL_FOLDS} != set(
         learned
     ):  # a member that was dropped had fewer folds
@@ -248,11 +243,9 @@ def _ensemble(blend: dict, made: dict, trained: dict[str, set[str]]) -> str:
     return f'wbdc ensemble --work "$WORK"{asked}{"".join(names)}'
 
 
-def source_kits(home: Path, blend: dict) -> dict[str, RunFacts]:
+def source_kits(home: Path, blend: Blend) -> dict[str, RunFacts]:
     """List the pretrained runs that the members of a blend started from, with their facts."""
-    names = dict.fromkeys(
-        read_run(home / "runs" / member["run"]).source for member in blend["members"]
-    )
+    names = dict.fromkeys(read_run(home / "runs" / member.run).source for member in blend.members)
     return {name: read_run(home / "runs" / name) for name in names if name}
 
 
@@ -266,7 +259,7 @@ def source_kit(name: str, told: RunFacts) -> str:
 def prove_equal_predictions(
     folder: Path,
     home: Path,
-    blend: dict,
+    blend: Blend,
     contest: Competition,
     data: Path,
     *,
@@ -289,7 +282,7 @@ def prove_equal_predictions(
     ).probabilities
     with tempfile.TemporaryDirectory() as scratch:
 
-        def own(blend: dict) -> np.ndarray:
+        def own(blend: Blend) -> np.ndarray:
             answers, _ = serve(
                 home,
                 blend,
@@ -307,7 +300,7 @@ def prove_equal_predictions(
             )
             return answers.probabilities
 
-        ours, whole = own(blend), own(blend | {"half": False}) if blend.get("half") else None
+        ours, whole = own(blend), own(replace(blend, half=False)) if blend.half else None
     if theirs.tobytes() != ours.tobytes():
         rows = int((theirs != ours).any(1).sum())
         raise IntegrityBroken(

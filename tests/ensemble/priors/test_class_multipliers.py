@@ -229,7 +229,7 @@ def test_a_prior_that_is_too_strong_is_found_and_undone():
     assert told["score"] == CONTEST.score(
         ids(truth), ids(nested_predictions(p, truth, folds, CLASSES, CONTEST).argmax(1)), CLASSES
     )
-    lifts = list(told["lifts"].values())
+    lifts = list(told["multipliers"].values())
     assert (
         lifts
         == learn_multipliers(
@@ -250,8 +250,8 @@ def test_free_lifts_mend_a_shift_that_counts_do_not_explain():
     told = assess_multipliers(p, ids(truth), folds, CLASSES, CONTEST, draws=50)
     assert told["used"]
     assert told["family"] == "free"
-    assert told["lifts"]["0001"] > 2 * told["lifts"]["0000"]
-    assert told["lifts"]["0101"] > 2 * told["lifts"]["0100"]
+    assert told["multipliers"]["0001"] > 2 * told["multipliers"]["0000"]
+    assert told["multipliers"]["0101"] > 2 * told["multipliers"]["0100"]
 
 
 def test_lifts_within_noise_are_not_used():
@@ -264,7 +264,7 @@ def test_lifts_within_noise_are_not_used():
     )
     assert told["gain"]["verdict"] != "better"
     assert told["used"] is False
-    assert told["lifts"] == dict.fromkeys(CLASSES, 1.0)
+    assert told["multipliers"] == dict.fromkeys(CLASSES, 1.0)
 
 
 def test_lift_multiplies_and_makes_rows_sum_to_1():
@@ -370,7 +370,7 @@ def test_no_label_of_a_fold_moves_its_answers_through_the_blend_either():
         return {"used": False}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ensembles, "judge_priors", keep)
+        patch.setattr(ensembles, "assess_multipliers", keep)
         for labels in (truth, np.where(folds == 0, random.permutation(truth), truth)):
             ensembles._priors(
                 ensembles.SharedPredictions(

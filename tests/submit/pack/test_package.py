@@ -21,6 +21,7 @@ from wbdc.core.errors import Inconclusive, IntegrityBroken, UsageFault
 from wbdc.core.files import file_sha256, publish_json, read_json, seal_folder, sealed_facts
 from wbdc.core.integrity import verify_seal
 from wbdc.prepare.dataset import PreparedData
+from wbdc.serve.blend_file import Blend, BlendMember
 from wbdc.serve.entry import main, serve
 from wbdc.submit import pipeline
 from wbdc.submit.check.verify import verify_package
@@ -50,11 +51,9 @@ def test_it_runs_alone_and_equals_the_tree_bit_for_bit(package, members, data, t
         probabilities=tmp_path / "p.safetensors",
         timings=tmp_path / "t.json",
     )
-    blend = {
-        "competition": "wechat2022",
-        "precision": "fp32",
-        "members": [{"folder": str(m.folder), "weight": m.weight} for m in members],
-    }
+    blend = Blend(
+        "wechat2022", "fp32", tuple(BlendMember(str(m.folder), m.weight) for m in members)
+    )
     answers, _ = serve(
         Path("/"),
         blend,
@@ -210,8 +209,8 @@ def test_a_package_that_fails_its_check_is_not_published(members, tmp_path):
 def submit_toy(members, data, tmp_path, monkeypatch):
     """Submit one model, unproven, with a time check: call it with the folder to publish."""
     home = members[0].folder.parents[1]
-    member = {"run": "late-0a1b2c3d", "fold": "0", "folder": str(members[0].folder), "weight": 1.0}
-    blend = {"competition": "wechat2022", "precision": "fp32", "members": [member]}
+    member = BlendMember(str(members[0].folder), 1.0, run="late-0a1b2c3d", fold="0")
+    blend = Blend("wechat2022", "fp32", (member,))
     monkeypatch.setattr(pipeline, "training_script", lambda *given: [])
     monkeypatch.setattr(pipeline, "source_kits", lambda *given: {})
     monkeypatch.setattr(pipeline, "prove_equal_predictions", lambda *given, **how: {"videos": 8})

@@ -19,6 +19,7 @@ from wbdc.core.errors import (
 from wbdc.core.files import read_json
 from wbdc.core.findings import Findings
 from wbdc.serve import entry
+from wbdc.serve.blend_file import read_blend
 from wbdc.submit.check.verify import verify_package
 from wbdc.submit.timing import machine_load
 from wbdc.submit.timing import rehearse as module
@@ -428,7 +429,7 @@ def test_a_failing_child_is_named_by_what_it_said():
 def test_gpu_memory_is_read_after_each_batch(package, data, tmp_path, monkeypatch):
     """One reading per batch, at its time; a run on the CPU has none."""
     readings = iter(range(1000, 2000))
-    home, blend, quiet = package, read_json(package / "blend.json"), lambda *told: None
+    home, blend, quiet = package, read_blend(package), lambda *told: None
     asked = {
         "split": None,
         "device": "cpu",

@@ -60,7 +60,7 @@ def build_ensemble_within(
     items: int,
     frames: Sequence[int] = (),
     lengths: Sequence[int] = (),
-    priors: bool = True,
+    class_priors: bool = True,
     draws: int = 1000,
     seed: int = 0,
     say: Callable[[str], None],
@@ -126,7 +126,9 @@ def build_ensemble_within(
         ("--precision", [precision_name(m.precision) for m in machines[1:]]),
     ):
         options += [option, ",".join(map(str, values))] if values else []
-    command = ensemble_command(name, members, options, priors=priors, draws=draws, seed=seed)
+    command = ensemble_command(
+        name, members, options, class_priors=class_priors, draws=draws, seed=seed
+    )
     shared = shared_predictions(
         [form.run for form in kept], [found.tables[form.name] for form in kept]
     )
@@ -137,7 +139,7 @@ def build_ensemble_within(
         shared,
         {"budget": told},
         precision=found.precision if len(machines) > 1 else None,
-        priors=priors,
+        class_priors=class_priors,
         draws=draws,
         seed=seed,
         command=command,

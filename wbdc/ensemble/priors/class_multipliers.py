@@ -141,7 +141,7 @@ def assess_multipliers(
     return {
         "family": family,
         "strength": strength,
-        "lifts": dict(zip(classes, lifts.tolist(), strict=True)),
+        "multipliers": dict(zip(classes, lifts.tolist(), strict=True)),
         "score": competition.score(labels, [classes[i] for i in said], classes),
         "gain": {**more._asdict(), "verdict": more.verdict},
         "used": used,

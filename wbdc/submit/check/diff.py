@@ -15,7 +15,7 @@ from wbdc.core.errors import DataInvalid, UsageFault
 from wbdc.core.files import read_bytes, read_json
 from wbdc.core.findings import Findings
 from wbdc.core.weights import load_weights, open_weights
-from wbdc.serve.entry import BLEND_FILE
+from wbdc.serve.blend_file import BLEND_FILE
 from wbdc.serve.predict import MODEL_FILE, WEIGHTS_FILE
 from wbdc.submit.check.manifest import read_manifest
 from wbdc.submit.check.verify import packed_contest, verify_package

@@ -24,6 +24,7 @@ from wbdc.core.files import (
 )
 from wbdc.core.folders import publish_folder
 from wbdc.core.integrity import verify_seal
+from wbdc.serve.blend_file import Blend, BlendMember, write_blend
 from wbdc.serve.predict import MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE, read_model
 from wbdc.submit.check.manifest import MANIFEST, write_manifest
 from wbdc.submit.pack import scripts
@@ -73,7 +74,7 @@ def pack_submission(
     facts: dict,
     retrain: Sequence[str],
     optional: Collection[str] = (),
-    lifts: Sequence[float] | None = None,
+    class_multipliers: Sequence[float] = (),
     kits: dict[str, Path] | None = None,
     half: bool = False,
     compiled: bool = False,
@@ -89,7 +90,7 @@ def pack_submission(
     nothing else can slip in. facts: what the README tells.
     optional: packages that only these data ask for, such as a reader of video files. retrain: shell
     lines that train everything again, with
-    `wbdc`, "$DATA" and "$WORK". kits: of pretrained runs, {where in the package: fold}. lifts: one
+    `wbdc`, "$DATA" and "$WORK". kits: of pretrained runs, {where in the package: fold}. class_multipliers: one
     per class. half: weights as float16. compiled: towers by torch.compile. report: facts for
     machines. locked, wheelhouse: also write requirements.lock with hashes, and download its wheels,
     which asks a package index. check: tries the finished folder before it is published; when it
@@ -106,23 +107,15 @@ def pack_submission(
             _add_kit(making / place, folder)
         code = _add_code(making, [read_model(m.folder) for m in members], optional)
         contest.save(making / CONTEST_FOLDER)
-        blend = {
-            "competition": competition,
-            "precision": precision,
-            "members": [
-                {
-                    "folder": f"models/{m.name}",
-                    "weight": m.weight,
-                    **({"serve": m.serve} if m.serve else {}),
-                }
-                for m in members
-            ],
-        }
-        switches = {"lifts": list(lifts or ()), "half": half, "compiled": compiled}
-        publish_json(
-            making / "blend.json",
-            blend | {name: value for name, value in switches.items() if value},
+        blend = Blend(
+            competition,
+            precision,
+            tuple(BlendMember(f"models/{m.name}", m.weight, m.serve) for m in members),
+            class_multipliers=tuple(class_multipliers),
+            half=half,
+            compiled=compiled,
         )
+        write_blend(making, blend)
         _add_scripts(making, contest.judge, retrain)
         needed = needed_requirements(
             [*code, *making.glob("models/**/*.py"), *making.glob(f"{CONTEST_FOLDER}/*.py")],

@@ -26,6 +26,7 @@ from wbdc.core.errors import (
 )
 from wbdc.core.files import publish_json, read_json, read_text
 from wbdc.core.findings import Findings
+from wbdc.serve.blend_file import read_blend
 from wbdc.submit.check.manifest import RECEIPT
 from wbdc.submit.check.verify import check_files, packed_contest
 from wbdc.submit.timing.bottleneck import ServingSizes, stage_shares
@@ -604,11 +605,9 @@ def _answering(timings: dict) -> float:
 
 
 def _kits(folder: Path) -> ServingSizes:
-    models = [
-        read_json(folder / m["folder"] / "model.json")
-        for m in read_json(folder / "blend.json")["members"]
-    ]
-    served = [m.get("serve", {}) for m in read_json(folder / "blend.json")["members"]]
+    members = read_blend(folder).members
+    models = [read_json(folder / member.folder / "model.json") for member in members]
+    served = [member.serve for member in members]
     frames = max(
         how.get("frames", m["blueprint"]["vision"].get("frames", 8))
         for m, how in zip(models, served)

@@ -1,0 +1,113 @@
+"""blend.json: the members of a blend, their weights, and how they are served."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wbdc.core.errors import IntegrityBroken
+from wbdc.core.files import publish_json, read_json
+
+BLEND_FILE = "blend.json"
+MEMBER_SHAPE = {
+    "folder": str,
+    "weight": float,
+    "serve?": {str: int},
+    "run?": str,
+    "fold?": str,
+}
+BLEND_SHAPE = {
+    "competition": str,
+    "precision": str,
+    "members": [MEMBER_SHAPE],
+    "data?": str,
+    "class_multipliers?": [float],
+    "half?": bool,
+    "compiled?": bool,
+    "settings?": dict,
+}
+
+
+@dataclass(frozen=True)
+class BlendMember:
+    """One model of a blend.
+
+    folder: of the model, relative to the folder that the blend is opened with; weight: 0 or more;
+    serve: {"frames", "length"}, where they differ from training; run, fold: which training run made
+    the model, unknown inside a package.
+    """
+
+    folder: str
+    weight: float
+    serve: dict[str, int] = field(default_factory=dict)
+    run: str | None = None
+    fold: str | None = None
+
+    def to_json(self) -> dict:
+        """Return plain values for JSON, without the fields that are not set."""
+        optional = {"serve": self.serve, "run": self.run, "fold": self.fold}
+        set_fields = {name: value for name, value in optional.items() if value}
+        return {"folder": self.folder, "weight": self.weight} | set_fields
+
+
+@dataclass(frozen=True)
+class Blend:
+    """What `serve` needs to know about an ensemble, a single run or a package.
+
+    precision: a name, for example "fp16"; competition: as kits name it; data: hash of the prepared
+    data; class_multipliers: C numbers, () for none; half: weights are rounded to float16; compiled:
+    vision towers run through torch.compile; settings: options that `wbdc ensemble` was called with;
+    run: the only run, where the blend holds no ensemble (not written to the file).
+    """
+
+    competition: str
+    precision: str
+    members: tuple[BlendMember, ...]
+    data: str | None = None
+    class_multipliers: tuple[float, ...] = ()
+    half: bool = False
+    compiled: bool = False
+    settings: dict = field(default_factory=dict)
+    run: str | None = None
+
+    def to_json(self) -> dict:
+        """Return plain values for JSON, without the fields that are not set."""
+        optional = {
+            "data": self.data,
+            "class_multipliers": list(self.class_multipliers),
+            "half": self.half,
+            "compiled": self.compiled,
+            "settings": self.settings,
+        }
+        required = {
+            "competition": self.competition,
+            "precision": self.precision,
+            "members": [member.to_json() for member in self.members],
+        }
+        return required | {name: value for name, value in optional.items() if value}
+
+
+def write_blend(folder: Path, blend: Blend) -> None:
+    """Publish a blend as blend.json."""
+    publish_json(folder / BLEND_FILE, blend.to_json())
+
+
+def read_blend(folder: Path) -> Blend:
+    """Read blend.json. Raises IntegrityBroken when it is missing, damaged or of another version."""
+    path = folder / BLEND_FILE
+    values = read_json(path, BLEND_SHAPE)
+    _check_keys(path, values, BLEND_SHAPE)
+    for member in values["members"]:
+        _check_keys(path, member, MEMBER_SHAPE)
+
+    members = tuple(BlendMember(**member) for member in values.pop("members"))
+    multipliers = tuple(values.pop("class_multipliers", ()))
+    return Blend(members=members, class_multipliers=multipliers, **values)
+
+
+def _check_keys(path: Path, values: dict, shape: dict) -> None:
+    """Refuse keys that this version does not know: a setting must not be ignored."""
+    known_keys = {key.removesuffix("?") for key in shape}
+    if unknown_keys := sorted(values.keys() - known_keys):
+        raise IntegrityBroken(
+            f"{path} has unknown keys ({', '.join(unknown_keys)}), so it is damaged or from another"
+            " version of wbdc; make the ensemble or the submission again"
+        )
