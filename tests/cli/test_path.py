@@ -153,7 +153,7 @@ def test_predict_answers_every_test_video_once_and_twice_alike(walked, tmp_path)
     for name in ("a.csv", "b.csv"):
         toys.told("predict", "--work", walked["work"], "--out", tmp_path / name, "--threads", 1)
     ids = [v.id for v in WeChat2022().videos(walked["data"], "test", Findings())]
-    WeChat2022().read(tmp_path / "a.csv", ids, WeChat2022().classes(walked["data"]))
+    WeChat2022().read_result(tmp_path / "a.csv", ids, WeChat2022().classes(walked["data"]))
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()  # trap 11
 
 

@@ -50,7 +50,7 @@ def list_files(place: Path) -> set[str]:
 
 
 def test_fault_32_sigterm_in_the_middle_of_predict(work, data, tmp_path):
-    WeChat2022().repeat(data, tmp_path / "long", "test", VIDEOS)
+    WeChat2022().repeat_videos(data, tmp_path / "long", "test", VIDEOS)
     stderr = tmp_path / "stopped/stderr"
     words = ("predict", "--work", work, "--data", tmp_path / "long", "--threads", 1)
     stopped, undisturbed = tmp_path / "a.csv", tmp_path / "b.csv"

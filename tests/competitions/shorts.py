@@ -5,7 +5,7 @@ result with a header.
 import csv
 from pathlib import Path
 
-from wbdc.competitions import Competition, Limits, Source, Stored, Video
+from wbdc.competitions import Competition, FrameFile, Limits, Source, Video
 from wbdc.core.errors import ResultInvalid
 from wbdc.core.files import publish_bytes
 
@@ -16,12 +16,12 @@ class Shorts(Competition):
     """Three genres; the score is the accuracy."""
 
     fields = ("headline", "speech", "tags")
-    labelled, test = "train", "final"
+    labeled_split, test_split = "train", "final"
     limits = Limits(items=12, seconds=600.0)
-    label_name = "genre"
-    components = ("accuracy",)
+    label_key = "genre"
+    score_components = ("accuracy",)
 
-    def frames(self, root):
+    def frame_format(self, root):
         return "jpeg"
 
     def splits(self, root):
@@ -43,9 +43,9 @@ class Shorts(Competition):
     def source(self, root, split, name):
         return Source(Path(root, split, f"{name}.zip"))
 
-    def stored(self, root, split):
+    def frame_files(self, root, split):
         for path in sorted((root / split).glob("*.zip")):
-            yield Stored(path.stem, path.name, path.stat().st_size, path.stat().st_mtime_ns)
+            yield FrameFile(path.stem, path.name, path.stat().st_size, path.stat().st_mtime_ns)
 
     def classes(self, root):
         return ["comedy", "drama", "news"]
@@ -54,10 +54,10 @@ class Shorts(Competition):
         hits = sum(map(str.__eq__, truth, said)) / max(1, len(truth))
         return {"accuracy": hits, "mean": hits}
 
-    def write(self, ids, labels, path):
+    def write_result(self, ids, labels, path):
         publish_bytes(path, "".join(f"{a},{b}\n" for a, b in [HEADER, *zip(ids, labels)]).encode())
 
-    def read(self, path, ids, classes):
+    def read_result(self, path, ids, classes):
         header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
         answers = dict(rows)
         if (

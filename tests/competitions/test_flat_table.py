@@ -11,20 +11,20 @@ PLUG = '''
 
 import csv
 
-from wbdc.competitions import Competition, Source, Stored, Video
+from wbdc.competitions import Competition, FrameFile, Source, Video
 
 
 class Flat(Competition):
     """Two classes, one score."""
 
     fields = ("caption",)
-    labelled = "train"
-    unlabelled = None
-    test = "test"
+    labeled_split = "train"
+    unlabeled_split = None
+    test_split = "test"
     limits = None
-    judge = {"data": "data", "result": "result.csv"}
+    judge_paths = {"data": "data", "result": "result.csv"}
 
-    def frames(self, root):
+    def frame_format(self, root):
         return "jpeg"
 
     def splits(self, root):
@@ -43,9 +43,9 @@ class Flat(Competition):
     def source(self, root, split, name):
         return Source(root / "frames" / f"{split}-{name}.zip")
 
-    def stored(self, root, split):
+    def frame_files(self, root, split):
         for path in sorted((root / "frames").glob(f"{split}-*.zip")):
-            yield Stored(path.stem.removeprefix(f"{split}-"), path.name, path.stat().st_size, 0)
+            yield FrameFile(path.stem.removeprefix(f"{split}-"), path.name, path.stat().st_size, 0)
 
     def classes(self, root):
         return ["cat", "dog"]
@@ -125,7 +125,7 @@ def test_a_call_is_answered_with_the_name_that_the_contest_gives_a_class(tmp_pat
     class Other(WeChat2022):
         """The same contest with another name for its classes."""
 
-        label_name = "tag"
+        label_key = "tag"
 
     engine = Engine(
         [toys.member(tmp_path / "m", toys.model())], [1.0], torch.device("cpu"), torch.float32, 1

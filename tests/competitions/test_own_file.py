@@ -131,7 +131,7 @@ def test_a_contest_that_is_missing_or_states_too_little_is_one_sentence(tmp_path
     (tmp_path / "less.py").write_text(
         "from wbdc.competitions import Competition\nclass Less(Competition):\n    fields = ()\n"
     )
-    with pytest.raises(UsageFault, match="Less does not state labelled, test"):
+    with pytest.raises(UsageFault, match="Less does not state labeled_split, test_split"):
         open_competition("less.py")
 
 

@@ -17,7 +17,7 @@ from wbdc.data.archive import read_features, read_images
 def test_videos_are_repeated_under_new_ids(write, tmp_path):
     contest, root = WeChat2022(), write(tmp_path / "data")
     before = {p: hashlib.sha256(p.read_bytes()).digest() for p in root.rglob("*") if p.is_file()}
-    contest.repeat(root, tmp_path / "long", "test", 10)
+    contest.repeat_videos(root, tmp_path / "long", "test", 10)
     old, new = (list(contest.videos(r, "test", Findings())) for r in (root, tmp_path / "long"))
     assert len(new) == 10 == len({v.id for v in new})
     assert not {v.id for v in old} & {v.id for v in new}
@@ -34,4 +34,4 @@ def test_videos_are_repeated_under_new_ids(write, tmp_path):
 
 def test_a_competition_that_cannot_repeat_says_so(tmp_path):
     with pytest.raises(UsageFault, match="give test data of 25,000 videos or more"):
-        Competition().repeat(tmp_path, tmp_path / "long", "test", 25_000)
+        Competition().repeat_videos(tmp_path, tmp_path / "long", "test", 25_000)

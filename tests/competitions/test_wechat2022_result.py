@@ -18,19 +18,19 @@ GOOD = b"0001,0000\n1,0001\n12345678901234567890,0100\n00000000000000000000,0001
 def read(data: bytes, folder: Path) -> list[str]:
     path = folder / "result.csv"
     path.write_bytes(data)
-    return WeChat2022().read(path, IDS, CLASSES)
+    return WeChat2022().read_result(path, IDS, CLASSES)
 
 
 def test_trap_25_the_file_is_plain(tmp_path):
     """No header, no BOM, LF, one line for each id in the order given."""
-    WeChat2022().write(IDS, LABELS, tmp_path / "out" / "result.csv")
+    WeChat2022().write_result(IDS, LABELS, tmp_path / "out" / "result.csv")
     assert (tmp_path / "out" / "result.csv").read_bytes() == GOOD
 
 
 def test_trap_26_ids_and_categories_stay_text(tmp_path):
     """ "0001" is not "1", and 20 digits overflow int64: write, then read, is the identity."""
-    WeChat2022().write(IDS, LABELS, tmp_path / "result.csv")
-    assert WeChat2022().read(tmp_path / "result.csv", IDS, CLASSES) == LABELS
+    WeChat2022().write_result(IDS, LABELS, tmp_path / "result.csv")
+    assert WeChat2022().read_result(tmp_path / "result.csv", IDS, CLASSES) == LABELS
     with pytest.raises(ResultInvalid, match="unknown classes: 1, first 0001 → 0"):
         read(GOOD.replace(b"0001,0000", b"0001,0"), tmp_path)
     with pytest.raises(ResultInvalid, match="not in the test split"):
@@ -82,10 +82,10 @@ def test_trap_25_a_fault_is_refused_and_named(fault, tmp_path):
 
 def test_no_file_is_a_fault(tmp_path):
     with pytest.raises(ResultInvalid, match="was not written"):
-        WeChat2022().read(tmp_path / "result.csv", IDS, CLASSES)
+        WeChat2022().read_result(tmp_path / "result.csv", IDS, CLASSES)
 
 
 def test_unequal_lengths_write_nothing(tmp_path):
     with pytest.raises(ValueError):
-        WeChat2022().write(IDS, LABELS[:-1], tmp_path / "result.csv")
+        WeChat2022().write_result(IDS, LABELS[:-1], tmp_path / "result.csv")
     assert not list(tmp_path.iterdir())

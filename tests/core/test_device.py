@@ -63,7 +63,7 @@ def test_an_unknown_device_is_a_fault_of_usage(asked):
     [(GPU, False, torch.float16), (CPU, True, torch.bfloat16), (CPU, False, torch.float32)],
 )
 def test_auto_precision(monkeypatch, where, bf16, found):
-    monkeypatch.setattr(device, "_bf16_cpu", lambda: bf16)
+    monkeypatch.setattr(device, "_has_bf16_cpu", lambda: bf16)
     assert device.find_precision("auto", where) == found
 
 

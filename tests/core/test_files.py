@@ -115,7 +115,7 @@ def test_fault_1_kill_9_leaves_the_old_file_or_the_new_one(path, where, content)
     assert path.read_bytes() == content
     with files.lock_folder(path.parent):  # the next start sweeps what the killed one left
         assert [n for n in names(path.parent) if n.endswith(".tmp")] == []
-    assert files.folder_hashes(path.parent) == [path]
+    assert files.list_files(path.parent) == [path]
 
 
 def test_sweep_removes_the_temporaries_of_safetensors_too(tmp_path):
@@ -135,7 +135,7 @@ def test_sweep_removes_the_temporaries_of_safetensors_too(tmp_path):
         kept,
     ):
         (tmp_path / name).write_bytes(b"1")
-    assert [p.name for p in files.folder_hashes(tmp_path) if p.name != "inner"] == [
+    assert [p.name for p in files.list_files(tmp_path) if p.name != "inner"] == [
         "y.tmpl",
         "x.bin",
     ]

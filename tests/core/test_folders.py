@@ -29,7 +29,7 @@ def killed(call):
         return call(*a, **k)
     return wrapped
 os.rename, shutil.rmtree = killed(os.rename), killed(shutil.rmtree)
-folders._exchange = killed(folders._exchange) if can_exchange else lambda one, other: False
+folders._exchange_paths = killed(folders._exchange_paths) if can_exchange else lambda one, other: False
 folders.replace_folder(new, old)
 """
 
@@ -66,7 +66,7 @@ def test_fault_2_kill_9_while_a_folder_is_replaced_loses_nothing(pair, can_excha
 def test_a_folder_is_replaced_and_the_old_one_goes(pair, monkeypatch, can_exchange):
     new, old = pair
     if not can_exchange:
-        monkeypatch.setattr(folders, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(folders, "_exchange_paths", lambda one, other: False)
     folders.replace_folder(new, old)
     assert (old / "content").read_text() == "new"
     assert [p.name for p in old.parent.iterdir()] == ["pack"]
@@ -74,7 +74,7 @@ def test_a_folder_is_replaced_and_the_old_one_goes(pair, monkeypatch, can_exchan
 
 def test_a_second_rename_that_fails_brings_the_old_folder_back(pair, monkeypatch):
     new, old = pair
-    monkeypatch.setattr(folders, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(folders, "_exchange_paths", lambda one, other: False)
     rename = os.rename
     monkeypatch.setattr(
         os,

@@ -149,19 +149,23 @@ TWO = LATE + "class Later(Lamp): ..."
 
 def test_a_plug_beside_the_kit(home, tmp_path):
     (tmp_path / "late.py").write_text(LATE)
-    assert plug.build_plug(home, {"use": "./late.py", "on": True}, "hall", near=tmp_path).on is True
     assert (
-        plug.plug_name(plug.build_plug(home, {"use": "./late.py"}, "hall", near=tmp_path)) == "late"
+        plug.build_plug(home, {"use": "./late.py", "on": True}, "hall", kit_folder=tmp_path).on
+        is True
+    )
+    assert (
+        plug.plug_name(plug.build_plug(home, {"use": "./late.py"}, "hall", kit_folder=tmp_path))
+        == "late"
     )
     with pytest.raises(UsageFault, match="^no lamp at .*later.py; put the file beside the kit$"):
-        plug.build_plug(home, {"use": "./later.py"}, "hall", near=tmp_path)
+        plug.build_plug(home, {"use": "./later.py"}, "hall", kit_folder=tmp_path)
 
 
 def test_trap_14_holds_for_annotations_that_are_text(home, tmp_path):
     """`from __future__ import annotations` turns every annotation into a string."""
     (tmp_path / "late.py").write_text(LATE)
     with pytest.raises(UsageFault, match="on = 'False' is not of the type bool"):
-        plug.build_plug(home, {"use": "./late.py", "on": "False"}, "hall", near=tmp_path)
+        plug.build_plug(home, {"use": "./late.py", "on": "False"}, "hall", kit_folder=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from wbdc.competitions.wechat2022 import COUNTS, WeChat2022
+from wbdc.competitions.wechat2022 import CLASS_COUNTS_FILE, WeChat2022
 from wbdc.core.scores import F1, f1_scores, f1_scores_from_codes
 
-OFFICIAL = sorted(json.loads(COUNTS.read_text()))
+OFFICIAL = sorted(json.loads(CLASS_COUNTS_FILE.read_text()))
 
 
 def answers(

@@ -23,7 +23,7 @@ from wbdc.cli import STOPPED
 from wbdc.core.errors import Stopped
 from wbdc.core.files import file_sha256
 from wbdc.core.processes import start_time
-from wbdc.core.stop_signals import SIGNALS, StopRequests, interruptible
+from wbdc.core.stop_signals import STOP_SIGNALS, StopRequests, interruptible
 from wbdc.submit.pack.scripts import MAIN
 
 COMMAND = """
@@ -241,7 +241,7 @@ def test_only_what_began_within_the_block_is_ended_and_only_after_a_signal():
 
 def test_handlers_are_put_back_and_an_ignored_signal_stays_ignored():
     """`nohup` and shells in the background ignore SIGINT."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     ours = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: signal.SIG_DFL}
     try:
         for number, handler in ours.items():
@@ -249,7 +249,7 @@ def test_handlers_are_put_back_and_an_ignored_signal_stays_ignored():
         with interruptible():
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
             assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-        assert {number: signal.getsignal(number) for number in SIGNALS} == ours
+        assert {number: signal.getsignal(number) for number in STOP_SIGNALS} == ours
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

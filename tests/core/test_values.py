@@ -71,12 +71,14 @@ def test_hiding_makes_another_batch(batch):
 
 
 def test_taking_a_modality_away(batch):
-    assert batch.without("frames").frames.shape == (2, 0, 5)
-    assert batch.without("frames").frame_mask.shape == (2, 0)
+    assert batch.drop_modality("frames").frames.shape == (2, 0, 5)
+    assert batch.drop_modality("frames").frame_mask.shape == (2, 0)
     assert (
-        batch.without("text").text.shape == (2, 1) == batch.without("text").text_mask.shape
+        batch.drop_modality("text").text.shape
+        == (2, 1)
+        == batch.drop_modality("text").text_mask.shape
     )  # no row becomes empty
-    assert batch.without("text").frames is batch.frames
+    assert batch.drop_modality("text").frames is batch.frames
 
 
 def test_findings_count_all_and_keep_some():
@@ -142,13 +144,13 @@ def test_fault_12_a_pickle_is_named_and_never_opened(cache, name):
 def test_trap_15_a_part_of_some_weights_is_taken_strictly(tmp_path):
     one, two = np.zeros(1), np.zeros(2)
     held = {"bert.a": one, "bert.b": two, "head.c": one}
-    assert weights.strict_part(held, {"a": one, "b": two}, tmp_path, "bert.") == (
+    assert weights.select_tensors(held, {"a": one, "b": two}, tmp_path, "bert.") == (
         {"a": one, "b": two},
         ["head.c"],
     )
     with pytest.raises(errors.IntegrityBroken, match="lacks 2 of 3 tensors: bert.c, bert.d$"):
-        weights.strict_part(held, {"a": one, "c": one, "d": one}, tmp_path, "bert.")
+        weights.select_tensors(held, {"a": one, "c": one, "d": one}, tmp_path, "bert.")
     with pytest.raises(
         errors.IntegrityBroken, match=r"1 tensors of another shape: bert.b \(2,\), not \(1,\)$"
     ):
-        weights.strict_part(held, {"a": one, "b": one}, tmp_path, "bert.")
+        weights.select_tensors(held, {"a": one, "b": one}, tmp_path, "bert.")

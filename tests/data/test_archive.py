@@ -407,7 +407,7 @@ def test_fault_23_too_little_memory_is_not_a_damaged_archive(tmp_path, monkeypat
         raise error
 
     small.pack(tmp_path / "f.zip", {"a.npy": small.numbers(ROWS), "1.jpg": FRAMES["1.jpg"]})
-    archive._shared.cache_clear()
+    archive._open_shared_archive.cache_clear()
     if place == "open":
         monkeypatch.setattr(archive.zipfile, "ZipFile", fail)
     else:

@@ -217,7 +217,7 @@ def test_rotated_clips_stand_upright(tmp_path):
 def test_long_short_sides_are_scaled(tmp_path, monkeypatch):
     path = film(tmp_path / "a.mp4", [0.0])
     for short, size in ((512, (80, 48)), (48, (80, 48)), (24, (40, 24)), (10, (16, 10))):
-        monkeypatch.setattr(clips, "SHORT", short)
+        monkeypatch.setattr(clips, "MAX_SHORT_SIDE_PIXELS", short)
         assert Image.open(io.BytesIO(read(path)[0][0])).size == size
 
 
@@ -421,14 +421,14 @@ def test_a_split_may_come_as_clips(filmed_root):
     ]
     assert [len(read_images(s, 32, found)) for s in sources] == [1, 3, 4, 0]
     assert found.counts == {"archive.missing": 1}
-    listed = list(contest.stored(filmed_root, "test"))
-    assert [(s.id, s.place) for s in listed] == [
+    listed = list(contest.frame_files(filmed_root, "test"))
+    assert [(s.id, s.path) for s in listed] == [
         (first, f"{first}.mkv"),
         (first, f"{first}.mp4"),
         (second, f"{second}.MP4"),
         (third, f"{third}.webm"),
     ]
-    assert all(s.size == (filmed_root / "videos" / "test" / s.place).stat().st_size for s in listed)
+    assert all(s.size == (filmed_root / "videos" / "test" / s.path).stat().st_size for s in listed)
 
 
 def test_archives_of_frames_go_before_clips(filmed_root):
@@ -445,8 +445,8 @@ def test_archives_of_frames_go_before_clips(filmed_root):
 
 def test_a_root_may_hold_clips_alone(tmp_path):
     (tmp_path / "videos").mkdir()
-    assert WeChat2022().frames(tmp_path) == "jpeg"
-    assert not list(WeChat2022().stored(tmp_path, "test"))
+    assert WeChat2022().frame_format(tmp_path) == "jpeg"
+    assert not list(WeChat2022().frame_files(tmp_path, "test"))
     assert WeChat2022().source(tmp_path, "test", "1").path == tmp_path / "videos" / "test" / "1.mp4"
     (tmp_path / "videos" / "test").mkdir()
     (

@@ -128,11 +128,14 @@ def test_a_timm_tower_is_shown_what_timm_shows_it(model):
         data = small.encode(small.image(width, height))
         with Image.open(io.BytesIO(data)) as picture:
             shown = theirs(picture.convert("RGB"))
-        pixels = decode_frame(data, tower.look, Findings()).astype(np.float32) / 255
-        mean, std = (np.float32(v).reshape(3, 1, 1) for v in (tower.look.mean, tower.look.std))
+        pixels = decode_frame(data, tower.image_transform, Findings()).astype(np.float32) / 255
+        mean, std = (
+            np.float32(v).reshape(3, 1, 1)
+            for v in (tower.image_transform.mean, tower.image_transform.std)
+        )
         np.testing.assert_allclose((pixels - mean) / std, shown.numpy(), rtol=1e-5, atol=1e-5)
-    assert tower.look.short == 168
-    assert Timm(model=model, pretrained=False, size=64).look.short is None
+    assert tower.image_transform.short == 168
+    assert Timm(model=model, pretrained=False, size=64).image_transform.short is None
 
 
 def test_timms_other_ways_to_crop_are_not_imitated(monkeypatch):
@@ -146,16 +149,22 @@ def test_timms_other_ways_to_crop_are_not_imitated(monkeypatch):
         monkeypatch.setattr(
             "wbdc.nets.vision.timm.resolve_model_data_config", lambda tower, crop=crop: wants | crop
         )
-        assert Timm(model="test_resnet", pretrained=False).look.short is None
+        assert Timm(model="test_resnet", pretrained=False).image_transform.short is None
 
 
 def test_a_look_saved_before_short_was_known_is_the_same_look():
-    saved = look().table()
+    saved = look().to_table()
     assert saved.keys() == {"size", "mean", "std", "interpolation"}
-    assert ImageTransform.of(saved) == ImageTransform.of(saved | {"short": None}) == look()
-    assert ImageTransform.of(json.loads(json.dumps(look(short=40).table()))) == look(short=40)
+    assert (
+        ImageTransform.from_table(saved)
+        == ImageTransform.from_table(saved | {"short": None})
+        == look()
+    )
+    assert ImageTransform.from_table(json.loads(json.dumps(look(short=40).to_table()))) == look(
+        short=40
+    )
     with pytest.raises(UsageFault, match="32 pixels from a short side of 31"):
-        ImageTransform.of(look(short=31).table())
+        ImageTransform.from_table(look(short=31).to_table())
 
 
 def test_trap_28_every_picture_becomes_rgb():
@@ -552,7 +561,7 @@ def test_damage_means_the_same_to_every_reader(form, monkeypatch):
     for data in damages(FORMS[form](small.image(48, 40)), 100, rng):
         (pixels, counts), (proof, found) = seen(data, 16), proven(data)
         with monkeypatch.context() as patch:
-            patch.setattr(frames, "_plain", lambda data: None)
+            patch.setattr(frames, "_plain_jpeg_size", lambda data: None)
             slow, said = seen(data, 16)
         assert (pixels is None) == (proof is None) == (slow is None)
         assert counts == found == said
@@ -581,7 +590,7 @@ def test_plain_jpeg_needs_no_pillow(form, monkeypatch):
 )
 def test_what_may_turn_a_picture_is_left_to_pillow(extra):
     data = small.encode(small.image(), **extra)
-    assert frames._plain(data) is None
+    assert frames._plain_jpeg_size(data) is None
     assert np.array_equal(seen(data)[0], seen(small.encode(small.image()))[0])
 
 

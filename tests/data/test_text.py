@@ -10,8 +10,8 @@ from wbdc.core.errors import EnvironmentLacks, UsageFault
 from wbdc.data.text import (
     SPECIAL_TOKENS,
     TextReader,
+    check_vocabulary_settings,
     learn_tokenizer,
-    learns_tokenizer,
     open_tokenizer,
     share_token_budget,
 )
@@ -266,5 +266,5 @@ def test_a_learned_vocabulary_is_a_function_of_the_texts():
 )
 def test_the_vocabulary_table_is_checked_by_the_signature(wrong, said):
     with pytest.raises(UsageFault, match=said):
-        learns_tokenizer(wrong)
-    assert learns_tokenizer({"least": 1}) == {"least": 1}
+        check_vocabulary_settings(wrong)
+    assert check_vocabulary_settings({"least": 1}) == {"least": 1}

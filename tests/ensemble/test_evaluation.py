@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from wbdc.competitions.wechat2022 import COUNTS, WeChat2022
+from wbdc.competitions.wechat2022 import CLASS_COUNTS_FILE, WeChat2022
 from wbdc.core.errors import DataInvalid, IntegrityBroken, UsageFault
 from wbdc.ensemble.assess import assess_ensemble
 from wbdc.ensemble.blend_weights import fit_weights
@@ -140,7 +140,7 @@ def test_intervals_cover():
 
 def test_interval_holds_a_macro_score_over_rare_classes():
     """Draws lose rare classes, so bare percentiles of a macro score lie below the score itself."""
-    counts = json.loads(COUNTS.read_text())
+    counts = json.loads(CLASS_COUNTS_FILE.read_text())
     random = np.random.default_rng(0)
     truth = random.choice(
         list(counts), 800, p=np.array(list(counts.values())) / sum(counts.values())
@@ -201,7 +201,7 @@ def test_scorer_equals_the_competition_on_any_rows():
 
 
 def test_scorer_is_fast_enough_for_a_thousand_draws():
-    counts = json.loads(COUNTS.read_text())
+    counts = json.loads(CLASS_COUNTS_FILE.read_text())
     random = np.random.default_rng(0)
     truth = random.choice(list(counts), 1631)
     said = np.where(random.random(1631) < 0.6, truth, random.permutation(truth))

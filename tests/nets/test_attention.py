@@ -19,7 +19,11 @@ def longhand(block: TransformerBlock, row: Tokens, at: Tokens) -> torch.Tensor:
     only.
     """
     out = []
-    asked, seen, d = block.before(row.x), block.at_norm(at.x), row.x.shape[-1] // block.heads
+    asked, seen, d = (
+        block.norm_query(row.x),
+        block.norm_context(at.x),
+        row.x.shape[-1] // block.heads,
+    )
     for b in range(len(row.x)):
         real, heads = at.mask[b], []
         q, k, v = block.query(asked[b]), block.key(seen[b][real]), block.value(seen[b][real])
@@ -27,7 +31,7 @@ def longhand(block: TransformerBlock, row: Tokens, at: Tokens) -> torch.Tensor:
             cut = slice(h * d, (h + 1) * d)
             heads.append(((q[:, cut] @ k[:, cut].T) / math.sqrt(d)).softmax(-1) @ v[:, cut])
         x = row.x[b] + block.out(torch.cat(heads, -1))
-        out.append(x + block.feed[3](F.gelu(block.feed[0](block.between(x)))))
+        out.append(x + block.ffn[3](F.gelu(block.ffn[0](block.norm_ffn(x)))))
     return torch.stack(out)
 
 

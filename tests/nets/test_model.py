@@ -50,7 +50,7 @@ def test_a_video_is_answered_alike_alone_and_in_any_company(fusion, vision):
 def test_missing_words_missing_frames_and_both_give_finite_logits(fusion, vision, modality):
     model, batch = toys.model(fusion, vision), toys.batch((0, 2, 0, 1), vision)
     for given in (batch, toys.batch((0,), vision), toys.batch((0, 0), vision)):
-        given = given.without(modality) if modality else given
+        given = given.drop_modality(modality) if modality else given
         assert model.logits(given).isfinite().all()
         assert model.logits(given).shape == (len(given), toys.CLASSES)
         loss = F.cross_entropy(model.logits(given), given.label)
@@ -88,7 +88,7 @@ def test_a_model_is_rebuilt_from_its_blueprint(fusion, vision):
     again = build_model(model.blueprint(toys.blueprint(fusion, vision)["fusion"])).eval()
     again.load_state_dict(model.state_dict(), strict=True)
     assert torch.equal(again.logits(batch), model.logits(batch))
-    assert again.vision.look == model.vision.look
+    assert again.vision.image_transform == model.vision.image_transform
 
 
 @every_pair
@@ -118,7 +118,7 @@ def test_frames_come_back_in_their_places(vision):
     assert seen.shape == (*batch.frame_mask.shape, model.vision.dim)
     assert not seen[~batch.frame_mask].any()
     for row, place in batch.frame_mask.nonzero().tolist():
-        alone = model.vision.encode(model.vision.normalise(batch.frames[row, place][None]))[0]
+        alone = model.vision.encode(model.vision.normalize(batch.frames[row, place][None]))[0]
         torch.testing.assert_close(seen[row, place], alone, rtol=1e-4, atol=1e-5)
 
 
@@ -157,7 +157,7 @@ def test_trap_16_a_frozen_tower_trains_nothing_and_keeps_its_statistics(vision, 
     _backward(model, F.cross_entropy(model.logits(batch), batch.label))
     torch.optim.SGD(model.parameters(), 0.1).step()
     trainable = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
-    assert trainable == {"fusion", "project", "when", "no_frame", "head"}
+    assert trainable == {"fusion", "project", "time_embedding", "frame_start", "head"}
     assert not any(m.training for m in model.vision.modules())
     assert all(torch.equal(t, before[name]) for name, t in model.vision.state_dict().items())
 

@@ -137,8 +137,8 @@ def _shown(picture: Image.Image, tower: Clip | Timm) -> torch.Tensor:
     """The picture as our path gives it to the tower."""
     stored = io.BytesIO()
     picture.save(stored, "PNG")
-    pixels = decode_frame(stored.getvalue(), tower.look, Findings())
-    return tower.normalise(torch.from_numpy(pixels)[None])
+    pixels = decode_frame(stored.getvalue(), tower.image_transform, Findings())
+    return tower.normalize(torch.from_numpy(pixels)[None])
 
 
 @pytest.fixture
@@ -191,8 +191,12 @@ def test_trap_10_a_picture_is_shown_to_clip_as_open_clip_shows_it(toy_clip, size
 def test_trap_10_the_look_comes_with_the_weights_and_is_saved_with_them(toy_clip):
     toy_clip()
     tower = Clip(model="ViT-toy", weights="openai")
-    assert (tower.look.size, tower.look.mean, tower.look.std) == (32, OPENAI["mean"], OPENAI["std"])
-    assert tower.look.mean != timm.data.IMAGENET_DEFAULT_MEAN
+    assert (tower.image_transform.size, tower.image_transform.mean, tower.image_transform.std) == (
+        32,
+        OPENAI["mean"],
+        OPENAI["std"],
+    )
+    assert tower.image_transform.mean != timm.data.IMAGENET_DEFAULT_MEAN
     saved = tower.blueprint()
     assert saved["look"] == {
         "size": 32,
@@ -215,7 +219,7 @@ def test_a_clip_that_squashes_pictures_is_refused_as_ours_are_cropped(toy_clip):
 
 def test_every_name_that_open_clip_lists_has_a_look_or_a_sentence():
     """All of (model, weights): size, mean and std are those of open_clip's own record."""
-    from wbdc.nets.vision.clip import _known
+    from wbdc.nets.vision.clip import _find_pretrained
 
     for model, tag in [
         ("ViT-B-32", "openai"),
@@ -223,7 +227,7 @@ def test_every_name_that_open_clip_lists_has_a_look_or_a_sentence():
         ("ViT-B-16", "laion2b_s34b_b88k"),
         ("convnext_base", "laion400m_s13b_b51k"),
     ]:
-        _, look, place = _known(model, tag)
+        _, look, place = _find_pretrained(model, tag)
         assert look["mean"] == open_clip.OPENAI_DATASET_MEAN
         assert look["size"] == 224
         assert place
@@ -232,7 +236,7 @@ def test_every_name_that_open_clip_lists_has_a_look_or_a_sentence():
         (("ViT-B-32", "openay"), "did you mean 'openai'"),
     ):
         with pytest.raises(UsageFault, match=said):
-            _known(*wrong)
+            _find_pretrained(*wrong)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +267,7 @@ def test_a_timm_tower_sees_as_timm_does(name, weights):
 def test_trap_10_the_look_of_a_timm_tower_is_saved_and_outlives_timms_own_list(monkeypatch):
     tower = Timm(model="test_vit", pretrained=False)
     wants = timm.data.resolve_model_data_config(tower.tower)
-    assert (tower.look.size, tower.look.mean, tower.look.std) == (
+    assert (tower.image_transform.size, tower.image_transform.mean, tower.image_transform.std) == (
         wants["input_size"][-1],
         wants["mean"],
         wants["std"],
@@ -273,7 +277,11 @@ def test_trap_10_the_look_of_a_timm_tower_is_saved_and_outlives_timms_own_list(m
         "wbdc.nets.vision.timm.resolve_model_data_config",
         lambda model: {**wants, "mean": (0.1, 0.1, 0.1), "interpolation": "bilinear"},
     )
-    assert Timm(**saved).look == tower.look != Timm(model="test_vit", pretrained=False).look
+    assert (
+        Timm(**saved).image_transform
+        == tower.image_transform
+        != Timm(model="test_vit", pretrained=False).image_transform
+    )
 
 
 def test_an_unknown_timm_model_is_refused_with_a_hint():

@@ -16,7 +16,7 @@ import small
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import DataInvalid, FolderInUse, IntegrityBroken, OutOfResources, UsageFault
-from wbdc.core.files import folder_hashes, lock_folder
+from wbdc.core.files import list_files, lock_folder
 from wbdc.data import store
 from wbdc.data.store import open_columns, split_images
 from wbdc.prepare.build import prepare_data
@@ -38,7 +38,7 @@ def run(root: Path, work: Path, **settings: object):
 
 def content(folder: Path) -> dict[str, bytes]:
     """Every file of a folder, by name."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder_hashes(folder)}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in list_files(folder)}
 
 
 def counted(facts: DatasetFacts) -> dict[str, int]:
@@ -167,7 +167,7 @@ def test_fault_2_killed_anywhere_and_started_again_ends_in_the_same_bytes(small_
         assert small.python(KILLED, small_root, work, left).returncode == -signal.SIGKILL
         with pytest.raises(UsageFault, match="holds no prepared data"):
             open_prepared(work)
-    shards = {p: p.stat().st_mtime_ns for p in folder_hashes(work / "prepared" / whole.hash)}
+    shards = {p: p.stat().st_mtime_ns for p in list_files(work / "prepared" / whole.hash)}
     assert len(shards) == 5
     assert list(work.rglob("*.tmp"))
     made, had = run(small_root, work)

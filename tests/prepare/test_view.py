@@ -211,7 +211,7 @@ def test_fault_10_a_flipped_byte_in_any_shard_is_found_and_the_file_is_made_agai
     )
     if kind == "looked":
         tower = toys.model().vision
-        how = InputSpec(how.text, tower.look, how.frames, tower)
+        how = InputSpec(how.text, tower.image_transform, how.frames, tower)
     stored = kind in ("features", "jpeg")
 
     open_view(prepared, how, "labeled", **look)

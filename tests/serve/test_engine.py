@@ -62,7 +62,7 @@ def sharing(first, seed: int, fusion: str = "dual_stream", **settings):
 def test_the_engine_answers_as_the_path_that_judges_training(tmp_path, videos, fusion, batch):
     folder = toys.member(tmp_path, toys.model(fusion), fusion, batch=batch)
     member, found = load_member(folder), Findings()
-    look, rows = member.model.vision.look, {}
+    look, rows = member.model.vision.image_transform, {}
     shown = [decode_frames(read_images(v.source, 8, found), look, found) for v in videos]
     text = member.text([v.fields for v in videos])
     for group in batch_by_length([sum(map(len, v.fields.values())) for v in videos], batch):
@@ -131,7 +131,11 @@ def test_trap_10_members_that_want_another_look_are_shown_the_frames_anew(
 ):
     first = toys.model()
     second = sharing(first, 1, look=toys.LOOK | OTHER_LOOKS[change])
-    assert second.vision.look != first.vision.look == ImageTransform.of(toys.LOOK)
+    assert (
+        second.vision.image_transform
+        != first.vision.image_transform
+        == ImageTransform.from_table(toys.LOOK)
+    )
     folders = [toys.member(tmp_path / "0", first), toys.member(tmp_path / "1", second)]
     together = run(folders, videos).probabilities
     assert counted["looks"] == 2

@@ -65,8 +65,8 @@ CHANGES = {
         "numbers that are not finite, in head.bias",
     ),
     "infinity": (
-        lambda w: w["no_frame"].view(-1)[3:4].fill_(float("inf")),
-        "numbers that are not finite, in no_frame",
+        lambda w: w["frame_start"].view(-1)[3:4].fill_(float("inf")),
+        "numbers that are not finite, in frame_start",
     ),
 }
 
@@ -162,10 +162,10 @@ def test_a_missing_file_is_named(folder, file):
 def test_the_look_is_saved_with_the_weights(folder):
     facts = read_json(folder / "model.json")
     facts["blueprint"]["vision"]["look"]["mean"] = [0.1, 0.1, 0.1]
-    before = load_member(folder).model.vision.look
+    before = load_member(folder).model.vision.image_transform
     publish_json(folder / "model.json", facts)
     assert (
-        load_member(folder).model.vision.look.mean
+        load_member(folder).model.vision.image_transform.mean
         == (0.1, 0.1, 0.1)
         != before.mean
         == (0.5, 0.4, 0.3)

@@ -29,7 +29,7 @@ class Tiny(Vision):
 
     def __init__(self, *, frames: int = 3, frozen: bool = False):
         super().__init__(frames=frames, frozen=frozen)
-        self.look, self.dim = ImageTransform(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), 8
+        self.image_transform, self.dim = ImageTransform(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), 8
         self.pool, self.mix = nn.AdaptiveAvgPool2d(4), nn.Linear(48, 8)
 
     def encode(self, pixels):
@@ -126,7 +126,7 @@ def fold(folder: Path, fusion: dict, seed: int) -> Path:
             "classes": 7,
             "special": special,
         },
-        near=folder,
+        kit_folder=folder,
     )
     text = {k: v for k, v in KIT["text"].items() if k != "vocabulary"}
     told = {

@@ -16,7 +16,7 @@ VIDEOS = 400  # enough that a signal after the models are loaded comes before th
 @pytest.fixture(scope="module")
 def long(data, tmp_path_factory) -> Path:
     into = tmp_path_factory.mktemp("long") / "data"
-    WeChat2022().repeat(data, into, "test", VIDEOS)
+    WeChat2022().repeat_videos(data, into, "test", VIDEOS)
     return into
 
 

@@ -101,7 +101,11 @@ def test_trap_21_the_score_is_over_all_held_out_rows_whatever_the_batches(
         pl.read_parquet(Path(said["folder"]) / "fold-0" / "oof.parquet")
         for said in (trained, small)
     ]
-    held = [i for i, fold in zip(prepared.read_split("labeled")["id"], prepared.read_folds()) if fold == 0]
+    held = [
+        i
+        for i, fold in zip(prepared.read_split("labeled")["id"], prepared.read_folds())
+        if fold == 0
+    ]
     for table, said in zip(tables, (trained, small)):
         assert table["id"].to_list() == held, "every held-out video once, in the order of the data"
         answers = [prepared.facts.classes[i] for i in table["p"].to_numpy().argmax(1)]
@@ -373,7 +377,7 @@ def test_a_part_of_the_model_that_an_objective_holds_is_saved_and_restored_once(
     def learning(seed):
         model = toys.model(seed=seed)
         table = {"use": "./twin.py", "path": str(tmp_path / "a")}
-        asked = nn.ModuleList([plug.build_plug(objectives, table, model, near=tmp_path)])
+        asked = nn.ModuleList([plug.build_plug(objectives, table, model, kit_folder=tmp_path)])
         optimizer = build_adamw(parameter_groups(model, asked, {"rest": 1e-3}), {"rest": 1e-3}, 0.0)
         return state.TrainingState(
             model, asked, optimizer, [], torch.amp.GradScaler("cpu", enabled=False)

@@ -12,8 +12,8 @@ from wbdc.core.files import explain_os_error
 from wbdc.core.memory_limit import (
     confirm_exit,
     continue_in_child,
-    end_without_memory,
-    limited_memory,
+    exit_out_of_memory,
+    has_memory_limit,
 )
 from wbdc.core.out_of_memory import is_memory_short, is_out_of_memory
 from wbdc.core.stop_signals import interruptible
@@ -59,7 +59,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         with interruptible() as stopped:
             try:
-                code = continue_in_child() if limited_memory() else None
+                code = continue_in_child() if has_memory_limit() else None
                 if code is not None:
                     ctx.exit(code)
                 try:
@@ -90,14 +90,14 @@ class Commands(click.Group):
                     error = explained
                 else:
                     raise
-        if isinstance(error, OutOfResources) and limited_memory():
-            end_without_memory(f"{error}\n", error.code)
+        if isinstance(error, OutOfResources) and has_memory_limit():
+            exit_out_of_memory(f"{error}\n", error.code)
         try:
             from wbdc.cli.console import print_error
 
             print_error(str(error))
         except MemoryError:
-            end_without_memory(f"{error}\n", error.code)
+            exit_out_of_memory(f"{error}\n", error.code)
         ctx.exit(error.code)
 
 
@@ -105,7 +105,7 @@ def is_caused_by_limit(error: BaseException) -> bool:
     """Tell whether a failure that looks like a bug comes from too little memory: a half imported
     library, for example.
     """
-    return limited_memory() and not isinstance(error, (WbdcError, OSError)) and is_memory_short()
+    return has_memory_limit() and not isinstance(error, (WbdcError, OSError)) and is_memory_short()
 
 
 @click.group(

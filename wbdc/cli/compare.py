@@ -34,7 +34,7 @@ def compare(run: str, other: str, draws: int, seed: int, work: Path, as_json: bo
     found = judge(first, open_run(work, other), draws=draws, seed=seed)
     if as_json:
         return console.print_json(found)
-    print_comparison(found, run, other, first.contest.components)
+    print_comparison(found, run, other, first.contest.score_components)
 
 
 def print_comparison(found: dict, run: str, other: str, order: Sequence[str] = ()) -> None:

@@ -161,8 +161,8 @@ def _walk(
         began=time.perf_counter(),
     )
     table = io.StringIO(read_text(into / "made" / "truth" / "test_truth.csv"))
-    truth = {row["id"]: row[contest.label_name] for row in csv.DictReader(table)}
-    said = contest.read(into / "result.csv", list(truth), prepared.facts.known_classes)
+    truth = {row["id"]: row[contest.label_key] for row in csv.DictReader(table)}
+    said = contest.read_result(into / "result.csv", list(truth), prepared.facts.known_classes)
     hidden = {
         "score": contest.score(list(truth.values()), said, prepared.facts.classes),
         "official": contest.score(list(truth.values()), said),

@@ -148,7 +148,9 @@ def ensemble(
     build = _build_within if options.has_limit else _build
     with lock_output(folder), console.progress(as_json) as progress:
         report = build(work, name, chosen, Path(ready.facts.data_folder), options, progress)
-    console.print_json(report) if as_json else print_report(report, name, ready.contest.components)
+    console.print_json(report) if as_json else print_report(
+        report, name, ready.contest.score_components
+    )
 
 
 def _build(

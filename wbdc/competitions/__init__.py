@@ -15,7 +15,7 @@ from wbdc.core.files import publish_bytes, read_bytes
 from wbdc.core.findings import Findings
 
 CONTEST_FOLDER = "contest"  # of a package: holds the file that defines the competition
-CLIPS = (".mp4", ".webm", ".avi", ".mkv", ".mov")  # real video files
+CLIP_SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov")  # real video files
 
 
 class Source(NamedTuple):
@@ -38,15 +38,18 @@ class Video(NamedTuple):
     source: Source
 
 
-class Stored(NamedTuple):
-    """A file that lies where a split's frames lie. id: of the video it belongs to, "" when it can
-    be none's; place: as strangers named it.
+class FrameFile(NamedTuple):
+    """A file in the folder that holds the frames of a split.
+
+    id: video that the file belongs to; "" when it cannot belong to any. path: relative path, as it
+    was found. size: bytes. modified_ns: modification time in nanoseconds; it is only compared for
+    equality, to notice changes.
     """
 
     id: str
-    place: str
-    size: int  # bytes
-    changed: int  # nanoseconds; equal as long as nobody writes the file, and good for nothing else
+    path: str
+    size: int
+    modified_ns: int
 
 
 class Limits(NamedTuple):
@@ -83,15 +86,15 @@ class Competition:
     """
 
     fields: tuple[str, ...]  # text fields, in the order they are read
-    labelled: str  # names of the splits
-    unlabelled: str | None = None
-    test: str
+    labeled_split: str  # names of the splits
+    unlabeled_split: str | None = None
+    test_split: str
     limits: Limits | None = None
-    label_name: str = "label"  # key of the class in the answer to a call
-    components: tuple[
+    label_key: str = "label"  # key of the class in the answer to a call
+    score_components: tuple[
         str, ...
     ] = ()  # names in a score beside "mean", in the order of a table's columns
-    judge: dict[str, str] = {"data": "data", "result": "result.csv"}  # paths at the judge
+    judge_paths: dict[str, str] = {"data": "data", "result": "result.csv"}  # paths at the judge
     file: Path | None = None  # that defines the contest, where it does not come with wbdc
     targets: dict[str, Target] = {
         "folder": Target(),
@@ -118,7 +121,7 @@ class Competition:
         publish_bytes(copy, read_bytes(self.file))
         return [copy]
 
-    def frames(self, root: Path) -> str:
+    def frame_format(self, root: Path) -> str:
         """Say what the archives below `root` hold: "jpeg" or "features". Raises DataInvalid when
         the layout is not known.
         """
@@ -156,7 +159,7 @@ class Competition:
         """Say where the frames of a video should lie."""
         raise NotImplementedError
 
-    def stored(self, root: Path, split: str) -> Iterator[Stored]:
+    def frame_files(self, root: Path, split: str) -> Iterator[FrameFile]:
         """List in a fixed order the files that lie where a split's frames should; none when its
         videos share an archive.
         """
@@ -166,17 +169,17 @@ class Competition:
         """List the splits that lie below `root`."""
         raise NotImplementedError
 
-    def test_split(self, splits: Collection[str]) -> str:
+    def find_test_split(self, splits: Collection[str]) -> str:
         """Choose the split that is to be answered: the test split, or the last of those that begin
         with its name (test_a, test_b).
         """
         return (
-            max((name for name in splits if name.startswith(self.test)), default=self.test)
-            if self.test not in splits
-            else self.test
+            max((name for name in splits if name.startswith(self.test_split)), default=self.test_split)
+            if self.test_split not in splits
+            else self.test_split
         )
 
-    def repeat(self, root: Path, into: Path, split: str, items: int) -> None:
+    def repeat_videos(self, root: Path, into: Path, split: str, items: int) -> None:
         """Write a data root below `into` whose `split` has `items` videos: those of `root` again
         and again, all under new ids.
 
@@ -198,11 +201,11 @@ class Competition:
         """
         raise NotImplementedError
 
-    def write(self, ids: Sequence[str], labels: Sequence[str], path: Path) -> None:
+    def write_result(self, ids: Sequence[str], labels: Sequence[str], path: Path) -> None:
         """Publish a result file."""
         raise NotImplementedError
 
-    def read(self, path: Path, ids: Sequence[str], classes: Sequence[str]) -> list[str]:
+    def read_result(self, path: Path, ids: Sequence[str], classes: Sequence[str]) -> list[str]:
         """Read a result file's labels in the order of `ids`. Raises ResultInvalid, naming the
         fault.
         """
@@ -210,7 +213,7 @@ class Competition:
 
 
 Plug = Competition
-STATED = ("fields", "labelled", "test")  # what every contest must state
+REQUIRED_ATTRIBUTES = ("fields", "labeled_split", "test_split")  # what every contest must state
 
 
 def open_competition(use: str, folder: Path | None = None) -> Competition:
@@ -226,7 +229,7 @@ def open_competition(use: str, folder: Path | None = None) -> Competition:
     if not file.is_file():
         raise UsageFault(f"no competition at {file}; give the path of the file that defines it")
     contest = plug.build_plug(sys.modules[__name__], {"use": str(file)})
-    if missing := [name for name in STATED if not hasattr(contest, name)]:
+    if missing := [name for name in REQUIRED_ATTRIBUTES if not hasattr(contest, name)]:
         raise UsageFault(
             f"{file}: {type(contest).__name__} does not state {', '.join(missing)}; add it to the class"
         )

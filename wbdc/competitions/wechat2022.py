@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import count, cycle
 from pathlib import Path
 
-from wbdc.competitions import CLIPS, Competition, Limits, Source, Stored, Target, Video
+from wbdc.competitions import CLIP_SUFFIXES, Competition, FrameFile, Limits, Source, Target, Video
 from wbdc.competitions.formats.json_stream import Digits, clean_text, read_records
 from wbdc.core.errors import DataInvalid, ResultInvalid
 from wbdc.core.files import (
@@ -27,7 +27,7 @@ from wbdc.core.files import (
 from wbdc.core.findings import Findings
 from wbdc.core.scores import f1_scores
 
-COUNTS = Path(__file__).with_name(
+CLASS_COUNTS_FILE = Path(__file__).with_name(
     "wechat2022_counts.json"
 )  # rows per class of the labelled split; its keys are the official classes
 FIRST_REPEATED_ID = 9 * 10**19  # 20 digits, as the contest's own ids
@@ -39,11 +39,11 @@ class WeChat2022(Competition):
     """
 
     fields = ("title", "asr", "ocr")
-    labelled = "labeled"
-    unlabelled = "unlabeled"
-    test = "test"
-    label_name = "category_id"
-    components = ("lv1_micro", "lv1_macro", "lv2_micro", "lv2_macro")
+    labeled_split = "labeled"
+    unlabeled_split = "unlabeled"
+    test_split = "test"
+    label_key = "category_id"
+    score_components = ("lv1_micro", "lv1_macro", "lv2_micro", "lv2_macro")
     # 70 videos/s over the wall time of inference.sh, decoding included; 2 V100 of 32 GB
     limits = Limits(
         items=25_000, seconds=25_000 / 70, memory=80 * 2**30, gpu_memory=32 * 2**30, tolerance=0.003
@@ -69,9 +69,9 @@ class WeChat2022(Competition):
         ),
         "zip": Target(zipped=True),
     }
-    judge = {"data": "/opt/ml/input", "result": "/opt/ml/output/result.csv"}
+    judge_paths = {"data": "/opt/ml/input", "result": "/opt/ml/output/result.csv"}
 
-    def frames(self, root: Path) -> str:
+    def frame_format(self, root: Path) -> str:
         for folder, holds in (
             ("zip_frames", "jpeg"),
             ("videos", "jpeg"),
@@ -102,9 +102,9 @@ class WeChat2022(Competition):
             yield Video(
                 item["id"],
                 self.read_fields(item, findings),
-                _label(item, findings)
-                if split == self.labelled
-                else _unread(item.get("category_id")),
+                _read_label(item, findings)
+                if split == self.labeled_split
+                else _label_text(item.get("category_id")),
                 self.source(root, split, item["id"]),
             )
 
@@ -113,31 +113,31 @@ class WeChat2022(Competition):
 
     def read_fields(self, item: dict, findings: Findings) -> dict[str, str]:
         return {f: clean_text(item, f, findings) for f in ("title", "asr")} | {
-            "ocr": _ocr(item, findings)
+            "ocr": _join_ocr(item, findings)
         }
 
     def source(self, root: Path, split: str, name: str) -> Source:
         """Build a path. name: an id that `records` found safe."""
-        if self.frames(root) == "features":
+        if self.frame_format(root) == "features":
             return Source(root / "zip_feats" / f"{split}.zip", f"{name}.npy")
-        if _filmed(root, split):
+        if _has_clips(root, split):
             folder = root / "videos" / split
             return Source(
                 folder
-                / _named(folder, folder.stat().st_mtime_ns if folder.is_dir() else 0).get(
+                / _clip_paths(folder, folder.stat().st_mtime_ns if folder.is_dir() else 0).get(
                     name, f"{name}.mp4"
                 )
             )
         return Source(root / "zip_frames" / split / name[-3:] / f"{name}.zip")
 
-    def stored(self, root: Path, split: str) -> Iterator[Stored]:
+    def frame_files(self, root: Path, split: str) -> Iterator[FrameFile]:
         yield from (
-            _clips(root / "videos" / split)
-            if _filmed(root, split)
-            else _archives(root / "zip_frames" / split)
+            _list_clips(root / "videos" / split)
+            if _has_clips(root, split)
+            else _list_archives(root / "zip_frames" / split)
         )
 
-    def repeat(self, root: Path, into: Path, split: str, items: int) -> None:
+    def repeat_videos(self, root: Path, into: Path, split: str, items: int) -> None:
         rows = list(read_records(root / "annotations" / f"{split}.json", Findings()))
         if not rows:
             raise DataInvalid(
@@ -154,7 +154,7 @@ class WeChat2022(Competition):
             (p for p in (root / "taxonomy.csv", root.parent / "taxonomy.csv") if p.is_file()), None
         ):
             publish_bytes(into / "taxonomy.csv", read_bytes(table))
-        if self.frames(root) == "features":
+        if self.frame_format(root) == "features":
             publish_file(
                 into / "zip_feats" / f"{split}.zip",
                 lambda temporary: _repeat_members(
@@ -162,7 +162,7 @@ class WeChat2022(Competition):
                 ),
             )
             return
-        filmed = _filmed(root, split)
+        filmed = _has_clips(root, split)
         (into / "videos" / split if filmed else into / "zip_frames" / split).mkdir(parents=True)
         for old, row in new:
             path = self.source(root, split, old).path
@@ -172,13 +172,13 @@ class WeChat2022(Competition):
                 else self.source(into, split, row["id"]).path
             )
             if path.is_file():
-                _link(path, own)
+                _link_file(path, own)
 
     def classes(self, root: Path) -> list[str]:
         for path in (root / "taxonomy.csv", root.parent / "taxonomy.csv"):
             if path.is_file():
-                return _taxonomy(path)
-        return sorted(json.loads(read_text(COUNTS)))
+                return _read_taxonomy(path)
+        return sorted(json.loads(read_text(CLASS_COUNTS_FILE)))
 
     def score(
         self, truth: Sequence[str], said: Sequence[str], classes: Sequence[str] | None = None
@@ -200,13 +200,13 @@ class WeChat2022(Competition):
             )
         return {**parts, "mean": sum(parts.values()) / 4}
 
-    def write(self, ids: Sequence[str], labels: Sequence[str], path: Path) -> None:
+    def write_result(self, ids: Sequence[str], labels: Sequence[str], path: Path) -> None:
         """Publish `id,category_id` lines: no header, no BOM, LF."""
         publish_bytes(
             path, "".join(f"{i},{c}\n" for i, c in zip(ids, labels, strict=True)).encode("ascii")
         )
 
-    def read(self, path: Path, ids: Sequence[str], classes: Sequence[str]) -> list[str]:
+    def read_result(self, path: Path, ids: Sequence[str], classes: Sequence[str]) -> list[str]:
         """Read a result file strictly: the official script counts rows only, so a duplicate beside
         a missing id passes there.
         """
@@ -243,7 +243,7 @@ class WeChat2022(Competition):
         return [said[i] for i in ids]
 
 
-def _link(path: Path, own: Path) -> None:
+def _link_file(path: Path, own: Path) -> None:
     """Give a file a second name; a symbolic link where that would cross file systems or is not
     allowed.
     """
@@ -269,7 +269,7 @@ def _repeat_members(path: Path, copy: Path, rows: Sequence[tuple[str, dict]]) ->
                 written.writestr(f"{row['id']}.npy", archive.read(f"{old}.npy"))
 
 
-def _taxonomy(path: Path) -> list[str]:
+def _read_taxonomy(path: Path) -> list[str]:
     """Read the class ids of a table with a column category_id. Raises DataInvalid."""
     try:
         with io.TextIOWrapper(open_regular(path), "utf-8-sig", newline="") as file:
@@ -282,7 +282,7 @@ def _taxonomy(path: Path) -> list[str]:
         ) from error
 
 
-def _label(item: dict, findings: Findings) -> str | None:
+def _read_label(item: dict, findings: Findings) -> str | None:
     label = item.get("category_id")
     if label is None or (isinstance(label, str) and not isinstance(label, Digits)):
         return label
@@ -290,38 +290,38 @@ def _label(item: dict, findings: Findings) -> str | None:
     return str(label)[:60]
 
 
-def _unread(label: object) -> str | None:
+def _label_text(label: object) -> str | None:
     return None if label is None else str(label)[:60]
 
 
-def _filmed(root: Path, split: str) -> bool:
+def _has_clips(root: Path, split: str) -> bool:
     """Tell whether a split comes as video files: only where it has no archives of frames."""
     return (root / "videos").is_dir() and not (root / "zip_frames" / split).is_dir()
 
 
 @lru_cache(maxsize=8)
-def _named(folder: Path, state: int) -> dict[str, str]:
+def _clip_paths(folder: Path, state: int) -> dict[str, str]:
     """Look up the video files of a folder by id, listed once for all its videos, and anew when its
     `state` changes. Of two with one id the first counts.
     """
-    return {clip.id: clip.place for clip in reversed(list(_clips(folder)))}
+    return {clip.id: clip.path for clip in reversed(list(_list_clips(folder)))}
 
 
-def _clips(folder: Path) -> Iterator[Stored]:
+def _list_clips(folder: Path) -> Iterator[FrameFile]:
     """List <id>.mp4 and the like."""
     for entry in sorted(os.scandir(folder), key=lambda e: e.name) if folder.is_dir() else ():
         name, suffix = os.path.splitext(entry.name)
-        if suffix.lower() in CLIPS and entry.is_file():
-            yield Stored(name, entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
+        if suffix.lower() in CLIP_SUFFIXES and entry.is_file():
+            yield FrameFile(name, entry.name, entry.stat().st_size, entry.stat().st_mtime_ns)
 
 
-def _archives(folder: Path) -> Iterator[Stored]:
+def _list_archives(folder: Path) -> Iterator[FrameFile]:
     """List <bucket>/<id>.zip. One in the wrong bucket belongs to no video."""
     for bucket in sorted(folder.iterdir()) if folder.is_dir() else ():
         for entry in sorted(os.scandir(bucket), key=lambda e: e.name) if bucket.is_dir() else ():
             if entry.name.endswith(".zip") and entry.is_file():
                 name = entry.name.removesuffix(".zip")
-                yield Stored(
+                yield FrameFile(
                     name if name[-3:] == bucket.name else "",
                     f"{bucket.name}/{entry.name}",
                     entry.stat().st_size,
@@ -329,7 +329,7 @@ def _archives(folder: Path) -> Iterator[Stored]:
                 )
 
 
-def _ocr(item: dict, findings: Findings) -> str:
+def _join_ocr(item: dict, findings: Findings) -> str:
     """Join the on-screen texts in the order given, which is that of time; a text equal to the one
     before it once.
     """

@@ -42,7 +42,7 @@ class Batch:
         }
         return replace(self, **moved)
 
-    def rows(self, chosen: slice) -> "Batch":
+    def select(self, chosen: slice) -> "Batch":
         """Return some of the videos; rows stay as wide as they were."""
         kept = {
             f.name: v[chosen]
@@ -53,7 +53,7 @@ class Batch:
             self, targets={name: target[chosen] for name, target in self.targets.items()}, **kept
         )
 
-    def without(self, modality: str) -> "Batch":
+    def drop_modality(self, modality: str) -> "Batch":
         """Return the batch as if every video lacked "text" or "frames" (for ablations).
 
         Text keeps its first token, so that no row becomes empty.

@@ -46,7 +46,7 @@ def find_precision(asked: str, device: torch.device) -> torch.dtype:
     if asked == "auto":
         if device.type == "cuda":
             return torch.float16
-        return torch.bfloat16 if _bf16_cpu() else torch.float32
+        return torch.bfloat16 if _has_bf16_cpu() else torch.float32
     if asked not in PRECISIONS:
         raise UsageFault(
             f"no precision called {asked!r}{suggest_name(asked, ['auto', *PRECISIONS])}"
@@ -82,7 +82,7 @@ def reserved_memory(device: torch.device) -> int | None:
     return torch.cuda.memory_reserved(device) if device.type == "cuda" else None
 
 
-def _bf16_cpu() -> bool:
+def _has_bf16_cpu() -> bool:
     return (
         torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     )  # no public question exists

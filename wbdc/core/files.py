@@ -28,7 +28,7 @@ from wbdc.core.errors import (
 from wbdc.core.json_shape import find_mismatch
 
 SEAL_FILE = "DONE.json"
-LOCK, HOLDER = ".lock", ".holder.lock"  # of a folder that is held, and who holds it
+LOCK_FILE, LOCK_HOLDER_FILE = ".lock", ".holder.lock"  # of a folder that is held, and who holds it
 LOCK_GRACE_SECONDS = 0.2  # a command that looks for empty folders holds one for an instant
 LOCK_POLL_SECONDS = 0.01
 DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -61,9 +61,9 @@ def publish_file(path: Path, write: Callable[[Path], None]) -> None:
         mode = temporary.stat().st_mode
         write(temporary)
         temporary.chmod(mode)  # safetensors would leave it to its owner alone
-        _sync(temporary)
+        _fsync(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)
+        _fsync(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -72,7 +72,7 @@ def publish_file(path: Path, write: Callable[[Path], None]) -> None:
 
 def publish_bytes(path: Path, data: bytes) -> None:
     """Publish `data` as the file `path`."""
-    publish_file(path, lambda temporary: _write(temporary, data))
+    publish_file(path, lambda temporary: _write_bytes(temporary, data))
 
 
 def publish_json(path: Path, value: object) -> None:
@@ -160,7 +160,7 @@ def seal_folder(folder: Path, facts: dict, files: list[Path] | None = None) -> N
     """Declare a folder finished: publish, last of all, some facts and the SHA-256 of its files (all
     of them by default).
     """
-    kept = [p for p in folder_hashes(folder) if p.name != SEAL_FILE] if files is None else files
+    kept = [p for p in list_files(folder) if p.name != SEAL_FILE] if files is None else files
     publish_json(
         folder / SEAL_FILE,
         {**facts, "files": {str(p.relative_to(folder)): file_sha256(p) for p in kept}},
@@ -195,7 +195,7 @@ def sealed_facts(folder: Path, shape: dict | None = None) -> dict | None:
     return read_seal(folder, shape) if (folder / SEAL_FILE).is_file() else None
 
 
-def folder_hashes(folder: Path) -> list[Path]:
+def list_files(folder: Path) -> list[Path]:
     """List the regular files below a folder in a fixed order, temporaries and lock files left out."""
     return sorted(
         p
@@ -208,7 +208,7 @@ def sweep_temporaries(folder: Path) -> None:
     """Remove temporaries that killed processes left. Call it while holding the folder's lock."""
     for temporary in [*folder.rglob(".*.tmp")]:
         if is_leftover(temporary):
-            remove(temporary)
+            remove_path(temporary)
     for temporary in folder.rglob(
         ".tmp*"
     ):  # of safetensors, which makes one of its own beside ours
@@ -228,7 +228,7 @@ def list_leftovers(path: Path) -> list[Path]:
 def remove_leftovers(path: Path) -> None:
     """Remove what killed processes left beside a file or folder while they made it."""
     for temporary in list_leftovers(path):
-        remove(temporary)
+        remove_path(temporary)
 
 
 def is_leftover(temporary: Path, name: str | None = None) -> bool:
@@ -236,10 +236,10 @@ def is_leftover(temporary: Path, name: str | None = None) -> bool:
     has ended.
     """
     made = re.fullmatch(r"\.(.+?)\.(\d{1,10})(\.old)?\.tmp", temporary.name, re.DOTALL)
-    return bool(made) and name in (None, made[1]) and not _is_alive(int(made[2]))
+    return bool(made) and name in (None, made[1]) and not _is_process_alive(int(made[2]))
 
 
-def _is_alive(process: int) -> bool:
+def _is_process_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -249,7 +249,7 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-def remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Remove a file, a link or a folder with all that it holds, as far as that can be done."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -271,20 +271,24 @@ def lock_folder(folder: Path, *, wait: bool = False) -> Iterator[None]:
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / LOCK, timeout=-1 if wait else LOCK_GRACE_SECONDS)
+            lock = FileLock(folder / LOCK_FILE, timeout=-1 if wait else LOCK_GRACE_SECONDS)
             with lock:
-                _write(folder / HOLDER, f"process {os.getpid()}".encode())
+                _write_bytes(folder / LOCK_HOLDER_FILE, f"process {os.getpid()}".encode())
                 lock.acquire()  # once more: it stays locked when the block ends
             break
         except Timeout as error:
-            holder = read_text(folder / HOLDER) if (folder / HOLDER).is_file() else ""
+            holder = (
+                read_text(folder / LOCK_HOLDER_FILE)
+                if (folder / LOCK_HOLDER_FILE).is_file()
+                else ""
+            )
             raise FolderInUse(
                 f"{folder} is in use by {holder or 'another process'}; wait for it to end"
             ) from error
         except OSError as error:
             if isinstance(error, FileNotFoundError) and time.monotonic() < deadline:
                 continue  # another process removed the folder, which was empty
-            raise explain_os_error(error, folder / LOCK) or error
+            raise explain_os_error(error, folder / LOCK_FILE) or error
     try:
         sweep_temporaries(folder)
         yield
@@ -381,7 +385,7 @@ def lock_output(path: Path) -> Iterator[None]:
     """
     lock = path.parent / f".{path.name}.lock"
     try:
-        handle = _lock(lock)
+        handle = _lock_file(lock)
     except BlockingIOError as error:
         holder = error.filename or "another process"
         raise FolderInUse(
@@ -400,7 +404,7 @@ def lock_output(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _lock(path: Path) -> int:
+def _lock_file(path: Path) -> int:
     """Lock a file and return its handle. Raises BlockingIOError with the holder's name in place of
     the file's.
     """
@@ -437,12 +441,12 @@ def temporary_path(path: Path) -> Path:
     return path.parent / f".{path.name}.{os.getpid()}.tmp"
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write_bytes(path: Path, data: bytes) -> None:
     with path.open("wb") as file:
         file.write(data)
 
 
-def _sync(path: Path) -> None:
+def _fsync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -13,20 +13,20 @@ from pathlib import Path
 
 from wbdc.core.errors import UsageFault, WbdcError
 from wbdc.core.files import (
-    HOLDER,
-    LOCK,
+    LOCK_FILE,
+    LOCK_HOLDER_FILE,
     is_leftover,
     list_leftovers,
     lock_folder,
     lock_output,
-    remove,
     remove_leftovers,
+    remove_path,
     temporary_path,
 )
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
 RUN_FILE = "run.json"  # what a run holds besides its folds
-UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
+UNSUPPORTED_ERRNOS = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
 def check_name(name: str, option: str) -> str:
@@ -72,7 +72,7 @@ def replace_folder(new: Path, old: Path) -> None:
     if not old.exists():
         os.rename(new, old)
         return
-    if _exchange(new, old):
+    if _exchange_paths(new, old):
         shutil.rmtree(new, ignore_errors=True)
         return
     aside = old.parent / f".{old.name}.{os.getpid()}.old.tmp"
@@ -130,14 +130,14 @@ def is_empty(folder: Path) -> bool:
     """
     if folder.is_symlink() or not folder.is_dir():
         return False
-    locks = (folder / LOCK, folder / HOLDER)
+    locks = (folder / LOCK_FILE, folder / LOCK_HOLDER_FILE)
     try:
-        return all(path in locks or _counts_for_nothing(path) for path in folder.rglob("*"))
+        return all(path in locks or _is_disposable(path) for path in folder.rglob("*"))
     except OSError:  # it cannot be read, or another process removes it
         return False
 
 
-def _counts_for_nothing(path: Path) -> bool:
+def _is_disposable(path: Path) -> bool:
     is_folder = path.is_dir() and not path.is_symlink()
     return (
         is_folder or is_leftover(path) or path.name.startswith(".tmp")
@@ -149,10 +149,10 @@ def remove_if_empty(folder: Path) -> None:
     if not is_empty(folder):
         return
     for path in folder.iterdir():
-        if path.name != LOCK:
-            remove(path)
+        if path.name != LOCK_FILE:
+            remove_path(path)
     with contextlib.suppress(OSError):  # another process holds it as soon as the lock is gone
-        (folder / LOCK).unlink(missing_ok=True)
+        (folder / LOCK_FILE).unlink(missing_ok=True)
         folder.rmdir()
 
 
@@ -172,7 +172,7 @@ def _ensemble_name(path: Path) -> str:
     return hidden[1] if hidden else path.name
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def _exchange_paths(one: Path, other: Path) -> bool:
     """Exchange two paths in one step; False where the system or the file system cannot."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
@@ -181,6 +181,6 @@ def _exchange(one: Path, other: Path) -> bool:
     if rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0:
         return True
     number = ctypes.get_errno()
-    if number in UNSUPPORTED:
+    if number in UNSUPPORTED_ERRNOS:
         return False
     raise OSError(number, os.strerror(number), str(other))

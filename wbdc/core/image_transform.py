@@ -20,7 +20,7 @@ class ImageTransform(NamedTuple):
     short: int | None = None
 
     @classmethod
-    def of(cls, table: dict) -> "ImageTransform":
+    def from_table(cls, table: dict) -> "ImageTransform":
         """Rebuild a look from what a kit or a model.json says, which may be older than `short`.
         Raises UsageFault where the square would not fit.
         """
@@ -37,7 +37,7 @@ class ImageTransform(NamedTuple):
             )
         return look
 
-    def table(self) -> dict:
+    def to_table(self) -> dict:
         """Say a look as a kit or a model.json does: what is None is left out, so that looks without
         `short` stay as they were.
         """

@@ -23,12 +23,12 @@ FRESH_SECONDS = 2  # a file changed this recently may change again within one ti
 MAX_CACHE_BYTES = 2**23  # about 120,000 files; then the cache starts anew
 WORK_PARTS = ("prepared", "runs", "ensembles")  # folders of a work folder
 
-_settings = {"hash_always": False}
+_options = {"hash_always": False}
 
 
 def hash_always(on: bool = True) -> None:
     """Hash files again although they have not changed since they were hashed last."""
-    _settings["hash_always"] = on
+    _options["hash_always"] = on
 
 
 def verify_seal(
@@ -46,17 +46,17 @@ def verify_seal(
     wrong = [n for n in listed if n not in files or not has_hash(folder / n, files[n])]
     if wrong:
         differ = f"{len(wrong)} files differ from what was written: {', '.join(wrong[:10])}"
-        raise IntegrityBroken(f"{folder} is damaged, {differ}; {repair(folder, facts)}")
+        raise IntegrityBroken(f"{folder} is damaged, {differ}; {repair_hint(folder, facts)}")
     return facts
 
 
-def verify_if_sealed(folder: Path) -> None:
+def verify_seal_if_present(folder: Path) -> None:
     """Do `verify_seal` where there is a seal; a packed model has none, its manifest was checked."""
     if (folder / SEAL_FILE).is_file():
         verify_seal(folder)
 
 
-def repair(folder: Path, facts: dict) -> str:
+def repair_hint(folder: Path, facts: dict) -> str:
     """Say how to make a damaged folder again."""
     return f"delete {folder} and run {repair_command(folder, facts)} again"
 
@@ -78,10 +78,10 @@ def has_hash(path: Path, expected: str, hash_file: Callable[[Path], str] = file_
     changed.
     """
     try:
-        before = _identity(path, expected)
+        before = _state_hash(path, expected)
         if before is None:
             return False
-        if not _settings["hash_always"] and before in _remembered():
+        if not _options["hash_always"] and before in _verified_states():
             return True
         if hash_file(path) != expected:
             return False
@@ -89,11 +89,11 @@ def has_hash(path: Path, expected: str, hash_file: Callable[[Path], str] = file_
         return False
     except OSError as error:
         raise IntegrityBroken(f"{path} cannot be read: {error.strerror}") from error
-    _remember(path, before, expected)
+    _cache_state(path, before, expected)
     return True
 
 
-def _identity(path: Path, expected: str) -> str | None:
+def _state_hash(path: Path, expected: str) -> str | None:
     """Hash what changes whenever a file does, together with the hash it should have; None for no
     regular file.
     """
@@ -113,9 +113,9 @@ def _identity(path: Path, expected: str) -> str | None:
     ).hexdigest()
 
 
-def _remember(path: Path, before: str, expected: str) -> None:
+def _cache_state(path: Path, before: str, expected: str) -> None:
     changed = max(path.stat().st_mtime, path.stat().st_ctime)
-    if changed >= time.time() - FRESH_SECONDS or _identity(path, expected) != before:
+    if changed >= time.time() - FRESH_SECONDS or _state_hash(path, expected) != before:
         return
     file = _cache_file()
     with contextlib.suppress(OSError):  # a cache that cannot be written is no cache
@@ -123,10 +123,10 @@ def _remember(path: Path, before: str, expected: str) -> None:
         if file.is_file() and file.stat().st_size > MAX_CACHE_BYTES:
             file.unlink()
         append_line(file, before)
-        _remembered().add(before)
+        _verified_states().add(before)
 
 
-def _remembered() -> set[str]:
+def _verified_states() -> set[str]:
     return _read_cache(_cache_file())
 
 

@@ -8,7 +8,7 @@ absent.
 
 from math import isfinite
 
-NAMES = {
+TYPE_NAMES = {
     str: "a string",
     int: "an integer",
     float: "a finite number",
@@ -36,7 +36,11 @@ def find_mismatch(value: object, shape: object, path: str = "") -> str | None:
         )
     if shape is None:
         return None if value is None else f"{name} is not null"
-    return None if _is_a(value, shape) else f"{name} is not {NAMES.get(shape, shape.__name__)}"
+    return (
+        None
+        if _is_instance(value, shape)
+        else f"{name} is not {TYPE_NAMES.get(shape, shape.__name__)}"
+    )
 
 
 def _table_mismatch(table: dict, shape: dict, path: str) -> str | None:
@@ -54,7 +58,7 @@ def _table_mismatch(table: dict, shape: dict, path: str) -> str | None:
     return None
 
 
-def _is_a(value: object, kind: type) -> bool:
+def _is_instance(value: object, kind: type) -> bool:
     if kind is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and _is_finite(value)
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

@@ -9,13 +9,13 @@ from typing import NoReturn
 
 from wbdc.core.errors import OutOfResources
 
-ENDED_BY = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGKILL)
-C_FAILURES = (1, 127)  # OpenBLAS and libgomp; the C library without memory for a thread
+MEMORY_FAILURE_SIGNALS = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGKILL)
+LIBRARY_FAILURE_CODES = (1, 127)  # OpenBLAS and libgomp; the C library without memory for a thread
 
 _pipes: list[int] = []
 
 
-def limited_memory() -> bool:
+def has_memory_limit() -> bool:
     """Tell whether this process has a limit of its address space."""
     return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 
@@ -47,9 +47,9 @@ def continue_in_child() -> int | None:
             break
         except KeyboardInterrupt:
             os.kill(child, signal.SIGTERM)
-    by_library = code in C_FAILURES and not _is_confirmed(reader)
+    by_library = code in LIBRARY_FAILURE_CODES and not _is_confirmed(reader)
     os.close(reader)
-    if by_library or -code in ENDED_BY:
+    if by_library or -code in MEMORY_FAILURE_SIGNALS:
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         end = f"exit code {code} in a library" if by_library else f"signal {-code}"
         raise OutOfResources(
@@ -71,7 +71,7 @@ def _is_confirmed(reader: int) -> bool:
         return False
 
 
-def end_without_memory(sentence: str, code: int) -> NoReturn:
+def exit_out_of_memory(sentence: str, code: int) -> NoReturn:
     """Write a sentence to stderr and end this process: too little memory may be left for a console,
     or for exit handlers.
     """

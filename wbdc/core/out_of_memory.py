@@ -4,7 +4,7 @@ from wbdc.core.errors import OutOfResources
 from wbdc.core.files import RESOURCE_ERRNOS
 
 # of torch's CPU and CUDA allocators, of cuBLAS and cuDNN, of libavif, and of the system
-MESSAGES = (
+OUT_OF_MEMORY_MESSAGES = (
     "out of memory",
     "Out of memory",
     "can't allocate memory",
@@ -13,9 +13,9 @@ MESSAGES = (
     "Cannot allocate memory",
     "failed to map segment",
 )
-LIBJPEG = "Insufficient memory (case"  # simplejpeg raises it as a ValueError
-MAX_PARTS = 8  # a batch is halved three times
-PROBE_BYTES = 2**28
+LIBJPEG_MESSAGE = "Insufficient memory (case"  # simplejpeg raises it as a ValueError
+MAX_BATCH_PARTS = 8  # a batch is halved three times
+MEMORY_PROBE_BYTES = 2**28
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -25,9 +25,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, ValueError):
-        return str(error).startswith(LIBJPEG)
+        return str(error).startswith(LIBJPEG_MESSAGE)
     return isinstance(error, (RuntimeError, OSError, ImportError)) and any(
-        message in str(error) for message in MESSAGES
+        message in str(error) for message in OUT_OF_MEMORY_MESSAGES
     )
 
 
@@ -42,13 +42,13 @@ def raise_if_exhausted(error: BaseException) -> None:
 def is_memory_short() -> bool:
     """Try to allocate 256 MiB. For errors that mean damaged data as well as too little memory."""
     try:
-        bytearray(PROBE_BYTES)
+        bytearray(MEMORY_PROBE_BYTES)
     except MemoryError:
         return True
     return False
 
 
-class Parts:
+class BatchParts:
     """In how many parts batches are computed. It only grows: what did not fit once is not tried
     again.
     """
@@ -60,7 +60,7 @@ class Parts:
         """Halve the parts of a batch of `rows` videos that did not fit. Raises OutOfResources when
         they were halved three times.
         """
-        if self.count == MAX_PARTS or self.count >= rows:
+        if self.count == MAX_BATCH_PARTS or self.count >= rows:
             tried = "alone" if self.count >= rows else f"even in {self.count} parts"
             raise OutOfResources(
                 f"memory ran out: a batch of {rows} videos does not fit, {tried}; {advice}"

@@ -71,19 +71,19 @@ def check_settings(what: str, target: Callable, given: dict) -> None:
     for name, parameter in known.items():
         if parameter.default is parameter.empty and name not in given:
             raise UsageFault(f"{what} needs a value for {name!r}")
-        if name in given and not _fits(given[name], parameter.annotation):
+        if name in given and not _matches_type(given[name], parameter.annotation):
             wanted = getattr(parameter.annotation, "__name__", str(parameter.annotation))
             raise UsageFault(f"{what}: {name} = {given[name]!r} is not of the type {wanted}")
         if name in given and given[name] != given[name]:
             raise UsageFault(f"{what}: {name} = nan is not a number")
 
 
-def find_plug(home: ModuleType, use: str, near: Path | None = None) -> type:
+def find_plug(home: ModuleType, use: str, kit_folder: Path | None = None) -> type:
     """Return the one class that a plug's file defines.
 
-    use: a name, or "./file.py" beside the kit. near: the folder of the kit. Raises UsageFault.
+    use: a name, or "./file.py" beside the kit. kit_folder: the folder of the kit. Raises UsageFault.
     """
-    module = _module(home, use, near)
+    module = _import_plug(home, use, kit_folder)
     found = [
         c
         for c in vars(module).values()
@@ -96,30 +96,34 @@ def find_plug(home: ModuleType, use: str, near: Path | None = None) -> type:
     return found[0]
 
 
-def resolve_plug(home: ModuleType, table: dict, near: Path | None = None) -> tuple[type, dict]:
+def resolve_plug(
+    home: ModuleType, table: dict, kit_folder: Path | None = None
+) -> tuple[type, dict]:
     """Return the class that `table` asks for and its settings, both checked, without building it."""
     if not isinstance(table.get("use"), str):
         raise UsageFault(
             f"{plug_kind(home)} needs `use = ...`; one of: {', '.join(plug_names(home))}"
         )
     chosen = {k: v for k, v in table.items() if k != "use"}
-    plug = find_plug(home, table["use"], near)
+    plug = find_plug(home, table["use"], kit_folder)
     check_settings(f"{plug_kind(home)} {table['use']!r}", plug, chosen)
     return plug, chosen
 
 
-def build_plug(home: ModuleType, table: dict, *host: object, near: Path | None = None) -> object:
+def build_plug(
+    home: ModuleType, table: dict, *host: object, kit_folder: Path | None = None
+) -> object:
     """Build the plug that `table` ({"use": name, **settings}) asks for, for the host it serves.
     Raises UsageFault.
     """
-    plug, chosen = resolve_plug(home, table, near)
+    plug, chosen = resolve_plug(home, table, kit_folder)
     return plug(*host, **chosen)
 
 
-def _fits(value: object, wanted: object) -> bool:
+def _matches_type(value: object, wanted: object) -> bool:
     """Tell whether a TOML value fits an annotation; whole numbers fit float, and true is no number."""
     if typing.get_origin(wanted) in (typing.Union, types.UnionType):
-        return any(_fits(value, one) for one in typing.get_args(wanted))
+        return any(_matches_type(value, one) for one in typing.get_args(wanted))
     kind = typing.get_origin(wanted) or wanted
     if kind in (None, types.NoneType):
         return value is None
@@ -128,7 +132,7 @@ def _fits(value: object, wanted: object) -> bool:
     return isinstance(value, kind) if kind in (str, bool, dict, list) else True
 
 
-class _Loader(SourceFileLoader):
+class _SourceLoader(SourceFileLoader):
     """Compiles a plug from its file each time: bytecode beside it could be stale, and would be an
     extra file in a package.
     """
@@ -137,14 +141,14 @@ class _Loader(SourceFileLoader):
         return self.source_to_code(read_bytes(Path(self.path)), self.path)
 
 
-def _module(home: ModuleType, use: str, near: Path | None) -> ModuleType:
+def _import_plug(home: ModuleType, use: str, kit_folder: Path | None) -> ModuleType:
     if not use.endswith(".py"):
         if use not in plug_names(home):
             raise UsageFault(
                 f"no {plug_kind(home)} called {use!r}{suggest_name(use, plug_names(home))}"
             )
         return importlib.import_module(f"{home.__name__}.{use}")
-    path = (near or Path()) / use
+    path = (kit_folder or Path()) / use
     if not path.is_file():
         raise UsageFault(f"no {plug_kind(home)} at {path}; put the file beside the kit")
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[
@@ -152,7 +156,9 @@ def _module(home: ModuleType, use: str, near: Path | None) -> ModuleType:
     ]  # members of an ensemble bring plugs of one name
     name = f"wbdc_plug_{place}.{path.stem}"
     absolute = str(path.absolute())
-    spec = importlib.util.spec_from_file_location(name, absolute, loader=_Loader(name, absolute))
+    spec = importlib.util.spec_from_file_location(
+        name, absolute, loader=_SourceLoader(name, absolute)
+    )
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module  # as dataclasses and inspect expect of every module
     try:

@@ -41,8 +41,8 @@ def f1_scores_from_codes(
     weight: (n,) float, or None for 1 each.
     """
     weight = np.ones(len(truth)) if weight is None else weight
-    hit = _count(truth, labels, weight * (truth == said))
-    both = _count(truth, labels, weight) + _count(said, labels, weight)
+    hit = _count_labels(truth, labels, weight * (truth == said))
+    both = _count_labels(truth, labels, weight) + _count_labels(said, labels, weight)
     macro = np.divide(2.0 * hit, both, out=np.zeros(labels), where=both > 0)
     return F1(
         float(2 * hit.sum() / both.sum()) if both.any() else 0.0,
@@ -50,5 +50,5 @@ def f1_scores_from_codes(
     )
 
 
-def _count(codes: np.ndarray, labels: int, weight: np.ndarray) -> np.ndarray:
+def _count_labels(codes: np.ndarray, labels: int, weight: np.ndarray) -> np.ndarray:
     return np.bincount(codes + 1, weight, labels + 1)[1:]  # place 0 takes the -1s

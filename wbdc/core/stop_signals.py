@@ -13,7 +13,7 @@ from types import FrameType
 from wbdc.core.errors import Stopped
 from wbdc.core.processes import current_tick, end_processes, process_tree, start_time
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 REPEAT_SECONDS = 0.2  # `timeout` sends SIGTERM to a process and to its group: that is one request
 
 
@@ -40,7 +40,7 @@ def handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator
     if threading.current_thread() is not threading.main_thread():
         yield {}
         return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     before = {number: handled for number, handled in before.items() if handled != signal.SIG_IGN}
     try:
         for number in before:

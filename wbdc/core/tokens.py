@@ -42,4 +42,4 @@ class Fused(NamedTuple):
     text: Tokens
     frames: Tokens
     pooled: Tensor
-    looked: Tensor | None = None
+    vision_features: Tensor | None = None

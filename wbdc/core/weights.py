@@ -35,7 +35,7 @@ def find_weights(name: str, files: tuple[str, ...], beside: tuple[str, ...] = ()
         if os.environ.get(WEIGHTS_VARIABLE)
         else []
     )
-    places += _cached(name)
+    places += _cached_snapshots(name)
     for place in places:
         if any((place / file).is_file() for file in files):
             return place
@@ -100,7 +100,7 @@ def weights_fingerprint(weights: dict[str, torch.Tensor]) -> str:
     return made.hexdigest()
 
 
-def strict_part(
+def select_tensors(
     weights: dict, wanted: dict, source: Path, prefix: str = ""
 ) -> tuple[dict, list[str]]:
     """Take the tensors that a network wants, by name and shape, out of a larger file; return them
@@ -127,7 +127,7 @@ def strict_part(
     return taken, sorted(set(weights) - {prefix + name for name in wanted})
 
 
-def _cached(name: str) -> list[Path]:
+def _cached_snapshots(name: str) -> list[Path]:
     """List the snapshots of a model in the Hugging Face cache (HF_HOME is honoured)."""
     hub = Path(
         os.environ.get("HF_HUB_CACHE")

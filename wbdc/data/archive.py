@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from wbdc.competitions import CLIPS, Source
+from wbdc.competitions import CLIP_SUFFIXES, Source
 from wbdc.core.files import open_regular
 from wbdc.core.findings import Findings
+from wbdc.core.limits import MAX_FRAMES
 from wbdc.core.out_of_memory import is_memory_short, raise_if_exhausted
 from wbdc.data.clips import read_clip
-from wbdc.data.frame_sampling import DAMAGED_FILE_ERRORS, MAX_FILE_BYTES, MAX_FRAMES, sample_frames
+from wbdc.data.frame_sampling import DAMAGED_FILE_ERRORS, MAX_FILE_BYTES, sample_frames
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".avif")
 MAX_MEMBERS = 10_000
@@ -26,11 +27,11 @@ MAX_VIDEO_BYTES = 2**27  # of the frames of one video together, once expanded
 MAX_DIRECTORY_BYTES = (
     2**22
 )  # of an archive's list of members: 400 bytes each for as many as are allowed
-BOUNDED = (
+BOUNDED_METHODS = (
     zipfile.ZIP_STORED,
     zipfile.ZIP_DEFLATED,
 )  # the methods that zipfile stops at the size asked for
-HEADERS = {
+NPY_HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
     (
@@ -39,7 +40,9 @@ HEADERS = {
         # differs only in names of fields, which no features have
     ): np.lib.format.read_array_header_2_0,
 }
-SIP = 16  # compressed bytes at a time of the other methods: 46 bytes of bzip2 can be 45 MB
+UNBOUNDED_READ_BYTES = (
+    16  # compressed bytes at a time of the other methods: 46 bytes of bzip2 can be 45 MB
+)
 
 
 def natural_order(name: str) -> tuple:
@@ -59,7 +62,7 @@ def read_images(source: Source, most: int, findings: Findings) -> list[bytes]:
     be read gives []. Every fault is counted; nothing is ever extracted to disk. Raises only
     EnvironmentLacks: for a clip, without PyAV.
     """
-    if source.path.suffix.lower() in CLIPS:
+    if source.path.suffix.lower() in CLIP_SUFFIXES:
         return read_clip(source.path, most, findings)
     place = f"{source.path.parent.name}/{source.path.name}"
     try:
@@ -68,14 +71,14 @@ def read_images(source: Source, most: int, findings: Findings) -> list[bytes]:
             return []
         with open_regular(source.path) as file:
             data = file.read()
-        if _directory(data) > MAX_DIRECTORY_BYTES:
-            findings.add("archive.crowded", f"{place}: a list of {_directory(data)} bytes")
+        if _directory_bytes(data) > MAX_DIRECTORY_BYTES:
+            findings.add("archive.crowded", f"{place}: a list of {_directory_bytes(data)} bytes")
             return []
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            listed = _listed(archive, place, findings)
+            listed = _list_images(archive, place, findings)
             kept = [listed[i] for i in sample_frames(len(listed), MAX_FRAMES)]
             chosen = [kept[i] for i in sample_frames(len(kept), most)]
-            return _members(archive, chosen, len(data), place, findings)
+            return _read_members(archive, chosen, len(data), place, findings)
     except FileNotFoundError:
         findings.add("archive.missing", place)
     except DAMAGED_FILE_ERRORS as error:
@@ -91,8 +94,10 @@ def read_features(source: Source, most: int, findings: Findings) -> np.ndarray:
     place = f"{source.path.name}:{source.member}"
     try:
         now = source.path.stat()
-        archive = _shared(source.path, os.getpid(), (now.st_ino, now.st_size, now.st_mtime_ns))
-        rows = _read_array(_expand(archive, archive.getinfo(source.member)))
+        archive = _open_shared_archive(
+            source.path, os.getpid(), (now.st_ino, now.st_size, now.st_mtime_ns)
+        )
+        rows = _parse_npy(_read_member(archive, archive.getinfo(source.member)))
         if rows.ndim != 2 or rows.dtype.kind != "f":
             raise ValueError(f"shape {rows.shape} of {rows.dtype}, not (frames, D) of floats")
         with np.errstate(over="ignore"):
@@ -119,7 +124,7 @@ def member_checksums(path: Path) -> list[tuple[str, int]]:
 
 
 @lru_cache(maxsize=4)
-def _shared(path: Path, process: int, state: tuple[int, ...]) -> zipfile.ZipFile:
+def _open_shared_archive(path: Path, process: int, state: tuple[int, ...]) -> zipfile.ZipFile:
     """Open an archive that many videos share: anew in each process, since a fork shares the
     position in an open file
     (the standard library locks it among threads only), and when the file was replaced.
@@ -128,31 +133,31 @@ def _shared(path: Path, process: int, state: tuple[int, ...]) -> zipfile.ZipFile
     return zipfile.ZipFile(path)
 
 
-def _expand(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+def _read_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     """Read a member: as much as it declares, since zipfile expands as much as it is asked for.
     Raises one of `BROKEN`.
     """
     if entry.file_size > MAX_MEMBER_BYTES:
         raise ValueError(f"declares {entry.file_size} bytes")
     with archive.open(entry) as member:
-        if entry.compress_type in BOUNDED:
+        if entry.compress_type in BOUNDED_METHODS:
             return member.read(entry.file_size)
-        member.MIN_READ_SIZE = SIP
+        member.MIN_READ_SIZE = UNBOUNDED_READ_BYTES
         try:
-            return b"".join(iter(lambda: member.read(SIP), b""))
+            return b"".join(iter(lambda: member.read(UNBOUNDED_READ_BYTES), b""))
         except MemoryError as error:
             if is_memory_short():
                 raise
             raise ValueError("declares a dictionary of gigabytes") from error  # LZMA allocates it
 
 
-def _read_array(data: bytes) -> np.ndarray:
+def _parse_npy(data: bytes) -> np.ndarray:
     """Read a .npy file without a copy. Raises one of `BROKEN`, also for a shape larger than the
     file.
     """
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
-    read_header = HEADERS.get(version)
+    read_header = NPY_HEADER_READERS.get(version)
     if read_header is None:
         raise ValueError(f"version {version} of the .npy format")
 
@@ -167,7 +172,7 @@ def _read_array(data: bytes) -> np.ndarray:
     return numbers.reshape(shape, order="F" if by_columns else "C")
 
 
-def _listed(archive: zipfile.ZipFile, place: str, findings: Findings) -> list[zipfile.ZipInfo]:
+def _list_images(archive: zipfile.ZipFile, place: str, findings: Findings) -> list[zipfile.ZipInfo]:
     """List the members that are pictures, in time order; of equal names the last one counts."""
     entries = archive.infolist()
     if len(entries) > MAX_MEMBERS:
@@ -197,7 +202,7 @@ def _listed(archive: zipfile.ZipFile, place: str, findings: Findings) -> list[zi
     return [found[name] for name in ordered]
 
 
-def _directory(data: bytes) -> int:
+def _directory_bytes(data: bytes) -> int:
     """Read how long an archive says its list of members is: zipfile reads all of that before it can
     be asked how many there are.
     """
@@ -205,7 +210,7 @@ def _directory(data: bytes) -> int:
     return struct.unpack_from("<L", data, end + 12)[0] if 0 <= end <= len(data) - 22 else 0
 
 
-def _members(
+def _read_members(
     archive: zipfile.ZipFile,
     chosen: list[zipfile.ZipInfo],
     size: int,
@@ -222,12 +227,12 @@ def _members(
             )
             read.append(b"")
         else:
-            read.append(_member(archive, entry, size, place, findings))
+            read.append(_read_image(archive, entry, size, place, findings))
             total += len(read[-1])
     return read
 
 
-def _member(
+def _read_image(
     archive: zipfile.ZipFile, entry: zipfile.ZipInfo, size: int, place: str, findings: Findings
 ) -> bytes:
     """Read one member; b"" when it is encrypted, damaged, larger than allowed or larger than the
@@ -238,7 +243,7 @@ def _member(
         findings.add("frame.bomb", f"{where} declares {entry.file_size} bytes")
         return b""
     try:
-        data = _expand(archive, entry)
+        data = _read_member(archive, entry)
     except DAMAGED_FILE_ERRORS as error:
         raise_if_exhausted(error)
         findings.add("frame.unreadable", f"{where}: {error}")

@@ -15,8 +15,9 @@ import simplejpeg
 from wbdc.core.errors import EnvironmentLacks
 from wbdc.core.files import open_regular
 from wbdc.core.findings import Findings
+from wbdc.core.limits import MAX_FRAMES
 from wbdc.core.out_of_memory import is_memory_short, is_out_of_memory, raise_if_exhausted
-from wbdc.data.frame_sampling import DAMAGED_FILE_ERRORS, MAX_FILE_BYTES, MAX_FRAMES, sample_frames
+from wbdc.data.frame_sampling import DAMAGED_FILE_ERRORS, MAX_FILE_BYTES, sample_frames
 from wbdc.data.frames import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 # no format that names further files to open, as a playlist does
-READERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
+CONTAINER_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 MAX_DECODED_FRAMES = 240 * MAX_FRAMES  # a file may say that a million frames last no time
 # pixels: a longer short side is scaled to it; towers look at less, and the store keeps 32 frames of
 # every video
-SHORT = 512
+MAX_SHORT_SIDE_PIXELS = 512
 JPEG_QUALITY = 95
 
-Shown = TypeVar("Shown")
+Frame = TypeVar("Frame")
 
 
 def read_clip(path: Path, most: int, findings: Findings) -> list[bytes]:
@@ -44,18 +45,18 @@ def read_clip(path: Path, most: int, findings: Findings) -> list[bytes]:
     square. Equal bytes on every run. A stream that breaks gives what came before; each fault is
     counted. Raises EnvironmentLacks without PyAV.
     """
-    av, place, encoded = _av(), f"{path.parent.name}/{path.name}", []
+    av, place, encoded = _import_av(), f"{path.parent.name}/{path.name}", []
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             findings.add("archive.huge", place)
             return []
-        limits = {"format_whitelist": READERS, "max_pixels": str(MAX_PIXELS)}
+        limits = {"format_whitelist": CONTAINER_FORMATS, "max_pixels": str(MAX_PIXELS)}
         with (
             open_regular(path) as file,
             av.open(file, options=limits) as container,
         ):  # a file, not its name: a name may be an address
             encoded.extend(
-                _jpegs(container, _flags(av))
+                _encode_frames(container, _scaling_flags(av))
             )  # of a stream that breaks, what came before
         if not encoded:
             findings.add("archive.empty", place)
@@ -70,7 +71,7 @@ def read_clip(path: Path, most: int, findings: Findings) -> list[bytes]:
     return [encoded[i] for i in sample_frames(len(encoded), most)]
 
 
-def one_frame_per_second(frames: Iterable[tuple[Fraction, Fraction, Shown]]) -> Iterator[Shown]:
+def one_frame_per_second(frames: Iterable[tuple[Fraction, Fraction, Frame]]) -> Iterator[Frame]:
     """Yield what is shown at 0, 1, 2, ... seconds, as soon as that is known. frames: (start, end,
     what) in order of start, the first at 0.
     """
@@ -100,14 +101,14 @@ def rotate_upright(picture: np.ndarray, matrix: list[int]) -> np.ndarray:
     return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
-def _av() -> ModuleType:
+def _import_av() -> ModuleType:
     """Import PyAV. Older ones convert colours as the processor likes, and do not say how long a
     frame is shown.
     """
     try:
         import av
 
-        _flags(av)
+        _scaling_flags(av)
     except (ImportError, AttributeError) as error:
         raise EnvironmentLacks(
             "video files are read with PyAV 18 or newer, which is not installed; run: pip install 'wbdc[video]'"
@@ -115,7 +116,7 @@ def _av() -> ModuleType:
     return av
 
 
-def _flags(av: ModuleType) -> int:
+def _scaling_flags(av: ModuleType) -> int:
     """Say how pixels are converted and scaled: equally on every processor, and with no colour
     darker or shifted.
     """
@@ -123,7 +124,7 @@ def _flags(av: ModuleType) -> int:
     return how.BICUBIC | how.FULL_CHR_H_INT | how.ACCURATE_RND | how.BITEXACT
 
 
-def _jpegs(container: "InputContainer", flags: int) -> Iterator[bytes]:
+def _encode_frames(container: "InputContainer", flags: int) -> Iterator[bytes]:
     """Encode the frame of each second; none without a video stream. Raises EOFError when the clip
     says that it is longer, as half a download does.
     """
@@ -131,15 +132,15 @@ def _jpegs(container: "InputContainer", flags: int) -> Iterator[bytes]:
     if stream is None:
         return
     for count, frame in enumerate(
-        islice(one_frame_per_second(_timed(container, stream)), MAX_FRAMES), 1
+        islice(one_frame_per_second(_decode_timed_frames(container, stream)), MAX_FRAMES), 1
     ):
-        yield _encode(frame, flags)
-    seconds = _seconds(container, stream)
+        yield _encode_jpeg(frame, flags)
+    seconds = _declared_seconds(container, stream)
     if count + 1 < min(MAX_FRAMES, seconds):
         raise EOFError(f"ends after {count} of {seconds:.1f} seconds")
 
 
-def _seconds(container: "InputContainer", stream: "VideoStream") -> float:
+def _declared_seconds(container: "InputContainer", stream: "VideoStream") -> float:
     """Read how long a clip says it is; 0 when it does not say. Matroska tells only when the whole
     file ends.
     """
@@ -152,7 +153,7 @@ def _seconds(container: "InputContainer", stream: "VideoStream") -> float:
     )
 
 
-def _timed(
+def _decode_timed_frames(
     container: "InputContainer", stream: "VideoStream"
 ) -> "Iterator[tuple[Fraction, Fraction, VideoFrame]]":
     """Decode frames with the seconds between which each is shown, never going back in time."""
@@ -175,10 +176,12 @@ def _timed(
         yield start, end, frame
 
 
-def _encode(frame: "VideoFrame", flags: int) -> bytes:
+def _encode_jpeg(frame: "VideoFrame", flags: int) -> bytes:
     """Encode a frame as an upright JPEG."""
     short = min(frame.width, frame.height)
-    width, height = (side * min(SHORT, short) // short for side in (frame.width, frame.height))
+    width, height = (
+        side * min(MAX_SHORT_SIDE_PIXELS, short) // short for side in (frame.width, frame.height)
+    )
     picture = frame.reformat(width, height, "rgb24", interpolation=flags, threads=1).to_ndarray()
     if turn := frame.side_data.get("DISPLAYMATRIX"):
         picture = rotate_upright(picture, np.frombuffer(bytes(turn), np.int32).tolist())

@@ -27,7 +27,7 @@ Image.MAX_IMAGE_PIXELS = (
 )
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # said from half the limit on
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-FORMATS = (
+IMAGE_FORMATS = (
     "JPEG",
     "PNG",
     "WEBP",
@@ -37,9 +37,9 @@ FORMATS = (
 )  # no format whose reader starts another program, as that of EPS does
 # of a strip, so many short sides around its middle are resized: 4000 x 2 would grow to 448,000 x
 # 224
-REACH = 16
-THUMB = 32  # side of the gray thumbnail that proves a frame
-SCAN, SIZES, TABLES = (
+MAX_STRIP_RATIO = 16
+THUMBNAIL_PIXELS = 32  # side of the gray thumbnail that proves a frame
+SCAN_MARKER, SIZE_MARKERS, TABLE_MARKERS = (
     0xDA,
     (0xC0, 0xC1, 0xC2),
     (0xC4, 0xDB, 0xDD, 0xE0, 0xEE, 0xFE),
@@ -51,9 +51,12 @@ MIN_SEGMENT_BYTES = {
     0xE0: 16,
     0xEE: 14,
 }  # bytes; of shorter ones readers think differently
-PLAIN = ((8, 1, b""), (8, 3, b"\x11\x11"))  # bits, channels, sampling of all channels but the first
-ORIENTATION = 0x0112
-UPRIGHT = dict(
+PLAIN_CHANNELS = (
+    (8, 1, b""),
+    (8, 3, b"\x11\x11"),
+)  # bits, channels, sampling of all channels but the first
+ORIENTATION_TAG = 0x0112
+ORIENTATION_TRANSPOSES = dict(
     enumerate(
         (
             "FLIP_LEFT_RIGHT",
@@ -79,7 +82,7 @@ DAMAGED_IMAGE_ERRORS = (
     struct.error,
     Image.DecompressionBombError,
 )
-WEBP_FAILED = (
+WEBP_DECODER_ERROR = (
     "could not create decoder object"  # Pillow's words for damage and for too little memory
 )
 
@@ -106,9 +109,9 @@ def decode_frame(
     """
     if not data:
         return None  # counted where it was read
-    with _surviving(findings, place):
+    with _count_damage(findings, place):
         return np.ascontiguousarray(
-            resize_and_crop(_rgb(data, findings, place), look).transpose(2, 0, 1)
+            resize_and_crop(_decode_rgb(data, findings, place), look).transpose(2, 0, 1)
         )
 
 
@@ -124,17 +127,23 @@ def probe_image(
     """
     if not data:
         return None
-    with _surviving(findings, place):
-        if (sides := _plain(data)) is not None:
+    with _count_damage(findings, place):
+        if (sides := _plain_jpeg_size(data)) is not None:
             gray = Image.fromarray(
                 simplejpeg.decode_jpeg(
-                    data, "GRAY", strict=True, min_width=THUMB, min_height=THUMB
+                    data,
+                    "GRAY",
+                    strict=True,
+                    min_width=THUMBNAIL_PIXELS,
+                    min_height=THUMBNAIL_PIXELS,
                 )[..., 0]
             )
         else:
-            gray = Image.fromarray(_rgb(data, findings, place)).convert("L")
+            gray = Image.fromarray(_decode_rgb(data, findings, place)).convert("L")
             sides = gray.size
-        return *sides, np.asarray(gray.resize((THUMB, THUMB), Image.Resampling.HAMMING))
+        return *sides, np.asarray(
+            gray.resize((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), Image.Resampling.HAMMING)
+        )
 
 
 def resize_and_crop(picture: np.ndarray, look: ImageTransform) -> np.ndarray:
@@ -146,8 +155,8 @@ def resize_and_crop(picture: np.ndarray, look: ImageTransform) -> np.ndarray:
     """
     height, width = picture.shape[:2]
     size, short, to = look.size, min(height, width), look.short or look.size
-    if max(height, width) > REACH * short:
-        top, left = (max(0, (side - REACH * short) // 2) for side in (height, width))
+    if max(height, width) > MAX_STRIP_RATIO * short:
+        top, left = (max(0, (side - MAX_STRIP_RATIO * short) // 2) for side in (height, width))
         picture = picture[top : height - top, left : width - left]
         height, width = picture.shape[:2]
     if short != to:
@@ -162,18 +171,18 @@ def resize_and_crop(picture: np.ndarray, look: ImageTransform) -> np.ndarray:
 
 
 @contextmanager
-def _surviving(findings: Findings, place: str) -> Iterator[None]:
+def _count_damage(findings: Findings, place: str) -> Iterator[None]:
     """Count a damaged picture instead of failing on it. Raises what says that memory ran out."""
     try:
         yield
     except DAMAGED_IMAGE_ERRORS as error:
         raise_if_exhausted(error)
-        if str(error) == WEBP_FAILED and is_memory_short():
-            raise MemoryError(WEBP_FAILED) from error
+        if str(error) == WEBP_DECODER_ERROR and is_memory_short():
+            raise MemoryError(WEBP_DECODER_ERROR) from error
         findings.add("frame.damaged", f"{place}: {str(error)[:80]}")
 
 
-def _plain(data: bytes) -> tuple[int, int] | None:
+def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Read width and height from the header of a plain JPEG: upright, 8 bits, gray or three
     channels; None for all that Pillow shall judge.
 
@@ -185,34 +194,34 @@ def _plain(data: bytes) -> tuple[int, int] | None:
         lead, marker, length = struct.unpack_from(">BBH", data, at)
         if lead != 0xFF or length < MIN_SEGMENT_BYTES.get(marker, 2):
             return None
-        if marker == SCAN:
-            return sides and _bounded(*sides)
-        if marker in SIZES and sides is None:
+        if marker == SCAN_MARKER:
+            return sides and _check_size(*sides)
+        if marker in SIZE_MARKERS and sides is None:
             bits, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
-            if (bits, channels, data[at + 11 : at + 2 + length : 3][1:]) not in PLAIN:
+            if (bits, channels, data[at + 11 : at + 2 + length : 3][1:]) not in PLAIN_CHANNELS:
                 return None
             sides = width, height
-        elif marker not in TABLES:
+        elif marker not in TABLE_MARKERS:
             return None
         at += 2 + length
     return None
 
 
-def _bounded(width: int, height: int) -> tuple[int, int]:
+def _check_size(width: int, height: int) -> tuple[int, int]:
     """Refuse a picture by the size that its header declares, before any memory is taken."""
     if not 0 < width * height <= MAX_PIXELS or max(width, height) > 50 * min(width, height) + 5000:
         raise ValueError(f"declares {width} x {height} pixels")
     return width, height
 
 
-def _rgb(data: bytes, findings: Findings, place: str) -> np.ndarray:
+def _decode_rgb(data: bytes, findings: Findings, place: str) -> np.ndarray:
     """Decode to (H, W, 3): plain JPEG through libjpeg-turbo, all else through Pillow, judged by
     content and not by name.
     """
-    if _plain(data):
+    if _plain_jpeg_size(data):
         return simplejpeg.decode_jpeg(data, "RGB", strict=True)
-    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:  # reads the header only
-        _bounded(*picture.size)
+    with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as picture:  # reads the header only
+        _check_size(*picture.size)
         if picture.format not in ("JPEG", "MPO"):
             findings.add("frame.format", f"{place} is {picture.format}")
         elif (
@@ -221,7 +230,7 @@ def _rgb(data: bytes, findings: Findings, place: str) -> np.ndarray:
             and picture.format == "JPEG"
         ):
             return simplejpeg.decode_jpeg(data, "RGB", strict=True)
-        return _convert(picture)
+        return _convert_to_rgb(picture)
 
 
 def _orientation(picture: Image.Image) -> Image.Transpose | None:
@@ -229,12 +238,12 @@ def _orientation(picture: Image.Image) -> Image.Transpose | None:
     says nothing about the pixels.
     """
     try:
-        return Image.Transpose[UPRIGHT[picture.getexif()[ORIENTATION]]]
+        return Image.Transpose[ORIENTATION_TRANSPOSES[picture.getexif()[ORIENTATION_TAG]]]
     except DAMAGED_IMAGE_ERRORS:
         return None
 
 
-def _convert(picture: Image.Image) -> np.ndarray:
+def _convert_to_rgb(picture: Image.Image) -> np.ndarray:
     """Convert any picture to upright 8-bit RGB; 16-bit gray is scaled, not clipped; transparency
     lies on black.
     """

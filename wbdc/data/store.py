@@ -31,11 +31,11 @@ FRAMES_FOLDER = (
     "frames"  # the folder of a prepared dataset that `wbdc prepare` fills; all others are of views
 )
 # of the header's metadata: hash, a space, facts; a single key, as the order of several is random
-KEY = "shard"
-NO_HASH = "0" * 64
+HEADER_KEY = "shard"
+ZERO_HASH = "0" * 64
 MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors
 CHUNK_BYTES = 2**20
-DTYPES = {"U8": np.uint8, "F16": np.float16, "I32": np.int32, "I64": np.int64}
+SHARD_DTYPES = {"U8": np.uint8, "F16": np.float16, "I32": np.int32, "I64": np.int64}
 
 
 def shard_starts(count: int) -> list[range]:
@@ -67,10 +67,14 @@ def write_shard(
         tensors[f"{name}_ends"] = np.cumsum([len(r) for r in rows], dtype=np.int64)
 
     def save(temporary: Path) -> None:
-        save_file(tensors, temporary, {KEY: f"{NO_HASH} {json.dumps(facts or {}, sort_keys=True)}"})
+        save_file(
+            tensors,
+            temporary,
+            {HEADER_KEY: f"{ZERO_HASH} {json.dumps(facts or {}, sort_keys=True)}"},
+        )
         content_hash = _content_hash(temporary)
         with temporary.open("r+b") as file:
-            file.seek(8 + _read_header(temporary)[0].index(NO_HASH.encode()))
+            file.seek(8 + _read_header(temporary)[0].index(ZERO_HASH.encode()))
             file.write(content_hash.encode())
 
     publish_file(path, save)
@@ -86,7 +90,7 @@ class ShardFile:
         raw, self._header = _read_header(path)
         if not has_hash(path, _expected_hash(self._header), _content_hash):
             damage = "its content differs from what was written"
-            raise IntegrityBroken(f"{path} is damaged: {damage}; {_repair(path)}")
+            raise IntegrityBroken(f"{path} is damaged: {damage}; {_repair_hint(path)}")
 
         self.path = path
         self._data_start = 8 + len(raw)
@@ -94,7 +98,7 @@ class ShardFile:
     @property
     def facts(self) -> dict:
         """The facts that `write_shard` kept in the header."""
-        return json.loads(self._header["__metadata__"][KEY].split(" ", 1)[1])
+        return json.loads(self._header["__metadata__"][HEADER_KEY].split(" ", 1)[1])
 
     def column(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the values of a column, all rows joined and memory-mapped, and the rows' ends."""
@@ -108,13 +112,13 @@ class ShardFile:
     def _map(self, name: str) -> np.ndarray:
         try:
             entry = self._header[name]
-            dtype = DTYPES[entry["dtype"]]
+            dtype = SHARD_DTYPES[entry["dtype"]]
             if 0 in entry["shape"]:
                 return np.zeros(entry["shape"], dtype)
             offset = self._data_start + entry["data_offsets"][0]
             return np.memmap(self.path, dtype, "r", offset, tuple(entry["shape"]))
         except (KeyError, ValueError) as error:
-            raise _unreadable(self.path, f"column {name}: {error}") from error
+            raise _unreadable_shard(self.path, f"column {name}: {error}") from error
 
 
 class Column:
@@ -126,7 +130,7 @@ class Column:
             values, ends = shard.column(name)
             if len(ends) != len(rows):
                 fault = f"holds {len(ends)} videos, not {len(rows)}"
-                raise IntegrityBroken(f"{shard.path} {fault}; {_repair(shard.path)}")
+                raise IntegrityBroken(f"{shard.path} {fault}; {_repair_hint(shard.path)}")
             self.starts.append(rows.start)
             self.parts.append((values, np.concatenate([[0], ends])))
 
@@ -171,21 +175,21 @@ def _read_header(path: Path) -> tuple[bytes, dict]:
             raw = file.read(length)
         header = json.loads(raw.decode("utf-8"))
     except RecursionError as error:
-        raise _unreadable(path, "its header is too deeply nested") from error
+        raise _unreadable_shard(path, "its header is too deeply nested") from error
     except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable_shard(path, error) from error
     if find_mismatch(header, {"__metadata__": {"facts": str}}) is None:
         old = "was written by an earlier version of wbdc, without a hash"
         raise IntegrityBroken(f"{path} {old}; run `wbdc prepare` again")
-    if mismatch := find_mismatch(header, {"__metadata__": {KEY: str}}):
-        raise _unreadable(path, mismatch)
-    if not re.match(f"[0-9a-f]{{{len(NO_HASH)}}} ", header["__metadata__"][KEY]):
-        raise _unreadable(path, "its header holds no hash")
+    if mismatch := find_mismatch(header, {"__metadata__": {HEADER_KEY: str}}):
+        raise _unreadable_shard(path, mismatch)
+    if not re.match(f"[0-9a-f]{{{len(ZERO_HASH)}}} ", header["__metadata__"][HEADER_KEY]):
+        raise _unreadable_shard(path, "its header holds no hash")
     return raw, header
 
 
 def _expected_hash(header: dict) -> str:
-    return header["__metadata__"][KEY][: len(NO_HASH)]
+    return header["__metadata__"][HEADER_KEY][: len(ZERO_HASH)]
 
 
 def _content_hash(path: Path) -> str:
@@ -194,13 +198,13 @@ def _content_hash(path: Path) -> str:
     with open_regular(path) as file:
         content = hashlib.sha256(file.read(8))
         written = file.read(len(raw))
-        content.update(written.replace(_expected_hash(header).encode(), NO_HASH.encode(), 1))
+        content.update(written.replace(_expected_hash(header).encode(), ZERO_HASH.encode(), 1))
         while chunk := file.read(CHUNK_BYTES):
             content.update(chunk)
     return content.hexdigest()
 
 
-def _repair(path: Path) -> str:
+def _repair_hint(path: Path) -> str:
     """Say how to make a damaged shard again."""
     command = (
         _prepare_command(path.parents[1])
@@ -218,5 +222,5 @@ def _prepare_command(folder: Path) -> str:
         return "`wbdc prepare`"
 
 
-def _unreadable(path: Path, error: object) -> IntegrityBroken:
-    return IntegrityBroken(f"{path} cannot be read ({str(error)[:200]}); {_repair(path)}")
+def _unreadable_shard(path: Path, error: object) -> IntegrityBroken:
+    return IntegrityBroken(f"{path} cannot be read ({str(error)[:200]}); {_repair_hint(path)}")

@@ -138,7 +138,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     words = (
         read_text(folder / "vocab.txt").removesuffix("\n").split("\n")
     )  # some words are line separators
-    return _bert({word: i for i, word in enumerate(words)}, lower)
+    return _build_bert_tokenizer({word: i for i, word in enumerate(words)}, lower)
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:
@@ -169,10 +169,10 @@ def learn_tokenizer(texts: Iterable[str], *, least: int = 2, most: int = 8000) -
         "abcdefghijklmnopqrstuvwxyz0123456789"
     )
     vocabulary = list(dict.fromkeys([*SPECIAL_TOKENS, *letters, *words]))[:most]
-    return _bert({word: i for i, word in enumerate(vocabulary)}, True)
+    return _build_bert_tokenizer({word: i for i, word in enumerate(vocabulary)}, True)
 
 
-def learns_tokenizer(settings: dict) -> dict[str, int]:
+def check_vocabulary_settings(settings: dict) -> dict[str, int]:
     """Check the kit's `text.vocabulary` table. Raises UsageFault."""
     plug.check_settings("text.vocabulary", learn_tokenizer, settings)
     for name, lowest in (("least", 1), ("most", len(SPECIAL_TOKENS) + 1)):
@@ -181,7 +181,7 @@ def learns_tokenizer(settings: dict) -> dict[str, int]:
     return settings
 
 
-def _bert(vocabulary: dict[str, int], lower: bool) -> Tokenizer:
+def _build_bert_tokenizer(vocabulary: dict[str, int], lower: bool) -> Tokenizer:
     tokenizer = Tokenizer(
         models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
     )

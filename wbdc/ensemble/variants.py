@@ -178,7 +178,7 @@ def _answer(
     progress: Callable[[str, int, int], None],
 ) -> None:
     held = read_oof(form.run.fold(fold))
-    videos = {v.id: v for v in contest.videos(data, contest.labelled, Findings())}
+    videos = {v.id: v for v in contest.videos(data, contest.labeled_split, Findings())}
     if missing := [i for i in held["id"].to_list() if i not in videos]:
         raise DataInvalid(
             f"{data} lacks {len(missing)} videos that {form.run.name} learned from, first {missing[0]}; give the data it was prepared from"

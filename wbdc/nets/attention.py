@@ -1,7 +1,7 @@
 """One transformer block for tokens that meet: a row looks at itself or at another row."""
 
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Tokens
@@ -19,27 +19,34 @@ class TransformerBlock(nn.Module):
             )
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.before, self.between = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.at_norm = nn.LayerNorm(dim)
+        self.norm_query = nn.LayerNorm(dim)
+        self.norm_ffn = nn.LayerNorm(dim)
+        self.norm_context = nn.LayerNorm(dim)
         self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
-        self.feed = nn.Sequential(
+        self.ffn = nn.Sequential(
             nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim)
         )
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, row: Tokens, at: Tokens) -> Tokens:
+    def forward(self, row: Tokens, context: Tokens) -> Tokens:
         """Let `row` (B, N, D) look at the real tokens of `at` (B, M, D); each row of `at` holds at
         least one.
         """
-        asked, seen = self.before(row.x), self.at_norm(at.x)
-        q, k, v = (
-            self._cut(f(x)) for f, x in ((self.query, asked), (self.key, seen), (self.value, seen))
-        )
+        query_input = self.norm_query(row.x)
+        context_input = self.norm_context(context.x)
+
+        query = self._split_heads(self.query(query_input))
+        key = self._split_heads(self.key(context_input))
+        value = self._split_heads(self.value(context_input))
         mixed = F.scaled_dot_product_attention(
-            q, k, v, at.mask[:, None, None, :], self.dropout if self.training else 0.0
+            query,
+            key,
+            value,
+            context.mask[:, None, None, :],
+            self.dropout if self.training else 0.0,
         )
         x = row.x + self.drop(self.out(mixed.transpose(1, 2).flatten(2)))
-        return Tokens(x + self.drop(self.feed(self.between(x))), row.mask)
+        return Tokens(x + self.drop(self.ffn(self.norm_ffn(x))), row.mask)
 
-    def _cut(self, x):
+    def _split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

@@ -9,14 +9,13 @@ from torch import Tensor, nn
 
 from wbdc.core import plug
 from wbdc.core.batch import Batch
+from wbdc.core.limits import MAX_FRAMES
 from wbdc.core.tokens import Fused, Tokens
 from wbdc.nets import fusion as fusions
 from wbdc.nets import vision as visions
 from wbdc.nets.fusion import Fusion
 from wbdc.nets.trunk import Trunk
 from wbdc.nets.vision import Vision
-
-MAX_FRAME_POSITIONS = 32  # positions a frame can have
 
 
 class VideoClassifier(nn.Module):
@@ -29,12 +28,12 @@ class VideoClassifier(nn.Module):
         dim = fusion.trunk.dim
         self.fusion, self.vision, self.special = fusion, vision, special
         self.project = nn.Sequential(nn.Linear(vision.dim, dim), nn.LayerNorm(dim))
-        self.when = nn.Embedding(MAX_FRAME_POSITIONS, dim)  # a frame's place in time
-        self.no_frame = nn.Parameter(
+        self.time_embedding = nn.Embedding(MAX_FRAMES, dim)  # a frame's place in time
+        self.frame_start = nn.Parameter(
             torch.randn(1, 1, dim) * 0.02
         )  # opens each row, so that none is ever empty
         self.head = nn.Linear(dim, classes)
-        nn.init.normal_(self.when.weight, std=0.02)
+        nn.init.normal_(self.time_embedding.weight, std=0.02)
 
     @property
     def trunk(self) -> Trunk:
@@ -48,12 +47,14 @@ class VideoClassifier(nn.Module):
     def fuse(self, batch: Batch, seen: Tensor) -> Fused:
         """Let the words meet what the tower saw. seen: (B, F, vision.dim)."""
         text = Tokens(self.trunk.embed(batch.text), batch.text_mask)
-        return self.fusion(text, self.row(seen, batch.frame_mask))._replace(looked=seen)
+        return self.fusion(text, self.frame_tokens(seen, batch.frame_mask))._replace(
+            vision_features=seen
+        )
 
-    def row(self, seen: Tensor, mask: Tensor) -> Tokens:
+    def frame_tokens(self, seen: Tensor, mask: Tensor) -> Tokens:
         """Project a tower's vectors into a row of tokens that opens with "no frame": (B, 1 + F, D)."""
-        frames = self.project(seen) + self.when.weight[: seen.shape[1]]
-        start = self.no_frame.expand(len(seen), 1, -1).to(frames.dtype)
+        frames = self.project(seen) + self.time_embedding.weight[: seen.shape[1]]
+        start = self.frame_start.expand(len(seen), 1, -1).to(frames.dtype)
         return Tokens(
             torch.cat([start, frames], 1), torch.cat([mask.new_ones(len(mask), 1), mask], 1)
         )
@@ -73,10 +74,12 @@ class VideoClassifier(nn.Module):
         }
 
 
-def build_model(blueprint: dict, near: Path | None = None) -> VideoClassifier:
-    """Build the model of a blueprint, with random weights. near: where "./plug.py" files lie.
+def build_model(blueprint: dict, kit_folder: Path | None = None) -> VideoClassifier:
+    """Build the model of a blueprint, with random weights. kit_folder: where "./plug.py" files lie.
     Raises UsageFault.
     """
-    vision = plug.build_plug(visions, blueprint["vision"], near=near)
-    fusion = plug.build_plug(fusions, blueprint["fusion"], Trunk(blueprint["trunk"]), near=near)
+    vision = plug.build_plug(visions, blueprint["vision"], kit_folder=kit_folder)
+    fusion = plug.build_plug(
+        fusions, blueprint["fusion"], Trunk(blueprint["trunk"]), kit_folder=kit_folder
+    )
     return VideoClassifier(fusion, vision, blueprint["classes"], blueprint["special"])

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel
 
 from wbdc.core.errors import EnvironmentLacks, UsageFault
 from wbdc.core.tokens import Tokens
-from wbdc.core.weights import find_weights, load_weights, strict_part
+from wbdc.core.weights import find_weights, load_weights, select_tensors
 
 TRUNK_WEIGHTS_FILE = "model.safetensors"
 TRUNK_FILES = ("config.json", "vocab.txt or tokenizer.json")  # what a trunk's folder holds too
@@ -91,7 +91,7 @@ def load_trunk(trunk: Trunk, folder: Path) -> list[str]:
         ): w
         for n, w in weights.items()
     }
-    taken, left = strict_part(named, trunk.state_dict(), folder / TRUNK_WEIGHTS_FILE, prefix)
+    taken, left = select_tensors(named, trunk.state_dict(), folder / TRUNK_WEIGHTS_FILE, prefix)
     with torch.no_grad():
         trunk.load_state_dict(taken, strict=True)
     return left

@@ -81,7 +81,7 @@ def prepare_data(
         engine or Threads(),
     )
     refuse_invalid(checked.found.report())
-    check_fold_count(folds, len(checked.splits[competition.labelled].ids))
+    check_fold_count(folds, len(checked.splits[competition.labeled_split].ids))
     folder = (
         work
         / "prepared"
@@ -190,7 +190,7 @@ def survey_data(
     {finding: {"count", "places"}}.
     """
     checked = check_data(data, competition, keep=KEPT, progress=progress)
-    check_fold_count(folds, len(checked.splits[competition.labelled].ids))
+    check_fold_count(folds, len(checked.splits[competition.labeled_split].ids))
     jobs = _jobs(checked, data, competition, Path(), threads)
     done = ((job, facts, columns) for job in jobs for columns, facts in [read_measures(job)])
     return _describe(data, checked, competition, done, folds, seed, progress) | _now(
@@ -268,9 +268,9 @@ def _describe(
     found, seen, labelled = (
         checked.found,
         Survey(checked.splits, competition.fields),
-        competition.labelled,
+        competition.labeled_split,
     )
-    test = competition.test_split(checked.splits)
+    test = competition.find_test_split(checked.splits)
     _frames(seen, found, done, progress)
     for split in checked.splits:
         _texts(data, split, competition, seen, progress, folder)
@@ -302,7 +302,7 @@ def _describe(
         "competition": competition.name,
         "holds": checked.holds,
         "labelled": labelled,
-        "unlabelled": competition.unlabelled,
+        "unlabelled": competition.unlabeled_split,
         "test": test,
         "fields": list(competition.fields),
         "classes": sorted({label for label in labels if label is not None}),
@@ -350,12 +350,12 @@ def _texts(
         part = list(islice(videos, ROWS_PER_TABLE))
         for at, video in enumerate(part, start):
             seen.read(
-                split, at, video if split == competition.labelled else video._replace(label=None)
+                split, at, video if split == competition.labeled_split else video._replace(label=None)
             )
         if folder:
             _table(
                 table_path(folder, split, start),
-                split == competition.labelled,
+                split == competition.labeled_split,
                 part,
                 competition.fields,
                 seen.frames[rows.start + start :],

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from wbdc.competitions import CLIPS, Competition
+from wbdc.competitions import CLIP_SUFFIXES, Competition
 from wbdc.core.errors import DataInvalid
 from wbdc.core.files import json_digest
 from wbdc.core.findings import MAX_EXAMPLES, Findings
@@ -60,16 +60,20 @@ def check_data(
     """
     if not root.is_dir():
         raise DataInvalid(f"{root} is not a folder; give the one that holds the data")
-    found, holds, classes = Findings(keep), competition.frames(root), competition.classes(root)
+    found, holds, classes = (
+        Findings(keep),
+        competition.frame_format(root),
+        competition.classes(root),
+    )
     names = competition.splits(root)
-    if competition.labelled not in names:
+    if competition.labeled_split not in names:
         raise DataInvalid(
-            f"{root} has no split {competition.labelled!r}, only {', '.join(names)}; there is nothing to learn from"
+            f"{root} has no split {competition.labeled_split!r}, only {', '.join(names)}; there is nothing to learn from"
         )
     splits = {name: _split(root, name, competition, found, progress) for name in names}
-    if not splits[competition.labelled].ids:
+    if not splits[competition.labeled_split].ids:
         raise DataInvalid(
-            f"the split {competition.labelled!r} holds no videos; there is nothing to learn from"
+            f"the split {competition.labeled_split!r} holds no videos; there is nothing to learn from"
         )
     _labels(splits, competition, classes, found)
     _once(splits, found)
@@ -130,7 +134,7 @@ def _labels(
     known = set(classes)
     for name, split in splits.items():
         for video, label in zip(split.ids, split.labels):
-            if name != competition.labelled:
+            if name != competition.labeled_split:
                 if label is not None:
                     found.add("label.unexpected", f"{name}: {video}")  # never read further
             elif label is None:
@@ -160,14 +164,16 @@ def _files(
     return their bytes.
     """
     size = 0
-    for stored in competition.stored(root, name):
-        print.update(f"{stored.place}\0{stored.size}\n".encode(errors="surrogateescape"))
-        stamp.update(f"{stored.changed}\n".encode())
-        size += stored.size * (MAX_CLIP_STORE_RATIO if stored.place.lower().endswith(CLIPS) else 1)
+    for stored in competition.frame_files(root, name):
+        print.update(f"{stored.path}\0{stored.size}\n".encode(errors="surrogateescape"))
+        stamp.update(f"{stored.modified_ns}\n".encode())
+        size += stored.size * (
+            MAX_CLIP_STORE_RATIO if stored.path.lower().endswith(CLIP_SUFFIXES) else 1
+        )
         if stored.id in wanted:
             wanted.discard(stored.id)
         else:
-            found.add("archive.extra", f"{name}: {stored.place}")
+            found.add("archive.extra", f"{name}: {stored.path}")
     for video in sorted(wanted):
         found.add("archive.missing", f"{name}: {video}")
     return size

@@ -11,9 +11,9 @@ import numpy as np
 from wbdc.competitions import Source, open_competition
 from wbdc.core.errors import DataInvalid
 from wbdc.core.findings import Findings
+from wbdc.core.limits import MAX_FRAMES
 from wbdc.data.archive import read_features, read_images
-from wbdc.data.frame_sampling import MAX_FRAMES
-from wbdc.data.frames import probe_image
+from wbdc.data.frames import THUMBNAIL_PIXELS, probe_image
 from wbdc.data.store import join_images, write_shard
 from wbdc.prepare.describe.duplicates import frame_hashes
 
@@ -24,7 +24,6 @@ MEASURES = (
     "brightness",
     "contrast",
 )  # of a frame; all 0 for a damaged one
-THUMBNAIL_PIXELS = 32  # side of the gray thumbnail that proves a frame
 EVERYTHING = 1_000_000  # places a shard may name: all of them
 
 

@@ -277,7 +277,7 @@ def _looked(tower: Vision, seen: list[np.ndarray]) -> list[np.ndarray]:
         for i in range(0, len(pixels), FEATURE_BATCH_FRAMES)
     ]
     vectors = [
-        tower.eval().encode(tower.normalise(batch)).half().cpu().numpy() for batch in batches
+        tower.eval().encode(tower.normalize(batch)).half().cpu().numpy() for batch in batches
     ]
     joined = np.concatenate(vectors) if vectors else np.zeros((0, tower.dim), np.float16)
     return np.split(joined, np.cumsum([len(frames) for frames in seen])[:-1])

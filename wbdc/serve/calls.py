@@ -25,7 +25,7 @@ def answer_calls(
     """Answer items one by one as they come; return how many.
 
     A line is an item as in the annotations, with "frames": where its archive lies. The answer is
-    {"id", <the contest's label_name>, "probability"}, or
+    {"id", <the contest's label_key>, "probability"}, or
     {"id", "error"} for a line that cannot be read: one bad call does not end the others.
     """
     count = 0
@@ -56,4 +56,4 @@ def _answer(engine: Engine, contest: Competition, item: object, lifts: np.ndarra
         answers.probabilities if lifts is None else apply_multipliers(answers.probabilities, lifts)
     )
     best = int(row[0].argmax())
-    return {contest.label_name: answers.classes[best], "probability": round(float(row[0, best]), 6)}
+    return {contest.label_key: answers.classes[best], "probability": round(float(row[0, best]), 6)}

@@ -21,7 +21,7 @@ from wbdc.core.batch import Batch
 from wbdc.core.device import autocast
 from wbdc.core.errors import IntegrityBroken
 from wbdc.core.findings import Findings
-from wbdc.core.out_of_memory import Parts
+from wbdc.core.out_of_memory import BatchParts
 from wbdc.core.weights import weights_fingerprint
 from wbdc.data.loader import batch_by_length
 from wbdc.nets.model import VideoClassifier
@@ -104,7 +104,7 @@ class Engine:
             threads,
             max(READ_AHEAD_BATCHES, threads),
         )
-        self.parts = Parts()
+        self.parts = BatchParts()
         self.classes, self.batch = self.members[0].classes, min(m.batch for m in self.members)
         self.reader = Reader(self.members)
         towers = [m.model.vision for m in self.members]  # equal ones share one look
@@ -209,7 +209,7 @@ class Engine:
         def compute_rows(rows: slice) -> tuple[dict, dict]:
             vectors = {tower: known[rows] for tower, known in seen.items()}
             return self._compute(
-                {i: batch.rows(rows) for i, batch in batches.items()}, stages, vectors
+                {i: batch.select(rows) for i, batch in batches.items()}, stages, vectors
             ), vectors
 
         if not batches:

@@ -33,12 +33,13 @@ from wbdc.core.files import (
 )
 from wbdc.core.findings import Findings
 from wbdc.core.out_of_memory import is_out_of_memory
+from wbdc.core.ranks import rank_and_size
 from wbdc.core.stop_signals import interruptible
 from wbdc.serve.blend import apply_multipliers
 from wbdc.serve.blend_file import Blend, read_blend
 from wbdc.serve.calls import answer_calls
 from wbdc.serve.engine import Engine, Predictions
-from wbdc.serve.ranks import gather_ranks, rank_and_size, shard_groups
+from wbdc.serve.ranks import gather_ranks, shard_groups
 from wbdc.serve.scheduler import seconds_until
 
 MAX_THREADS = 4096
@@ -77,7 +78,7 @@ def serve(
     check_input(data)
     check_output(out)
     known = contest.splits(data)
-    split = split or contest.test_split(known)
+    split = split or contest.find_test_split(known)
     if split not in known:
         raise UsageFault(f"{data} has no split {split!r}{suggest_name(split, known)}")
     where, count = find_device(device), use_threads(threads)
@@ -119,7 +120,7 @@ def serve(
         )
     marks["answered"] = time.perf_counter() - began
     labels = [answers.classes[i] for i in answers.probabilities.argmax(1)]
-    contest.write([v.id for v in videos], labels, out)
+    contest.write_result([v.id for v in videos], labels, out)
     marks["written"] = time.perf_counter() - began
     for code, entry in {**findings.report(), **answers.findings}.items():
         say(f"survived {code}: {entry['count']}")  # counts only: printing test content disqualifies
@@ -207,11 +208,11 @@ def _run(home: Path, began: float, given: argparse.Namespace, argv: list[str] | 
     parser.add_argument(
         "--data",
         type=Path,
-        default=Path(contest.judge["data"]),
+        default=Path(contest.judge_paths["data"]),
         help="folder of the data, as the contest gives them",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path(contest.judge["result"]), help="result file"
+        "--out", type=Path, default=Path(contest.judge_paths["result"]), help="result file"
     )
     parser.add_argument("--split", help="split to answer; by default the test split")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")

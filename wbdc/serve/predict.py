@@ -13,8 +13,8 @@ from wbdc.core.batch import Batch
 from wbdc.core.device import autocast
 from wbdc.core.errors import IntegrityBroken, ResultInvalid
 from wbdc.core.files import read_json
-from wbdc.core.integrity import verify_if_sealed
-from wbdc.core.out_of_memory import Parts, is_out_of_memory
+from wbdc.core.integrity import verify_seal_if_present
+from wbdc.core.out_of_memory import BatchParts, is_out_of_memory
 from wbdc.core.weights import load_weights
 from wbdc.data.text import TextReader, open_tokenizer
 from wbdc.nets.model import VideoClassifier, build_model
@@ -56,7 +56,7 @@ class Member:
 
     def see(self, batch: Batch) -> Batch:
         """Take away the modality the model was trained without."""
-        return batch.without(self.without) if self.without else batch
+        return batch.drop_modality(self.without) if self.without else batch
 
 
 def load_member(
@@ -75,9 +75,9 @@ def load_member(
     Raises IntegrityBroken when a file is missing or damaged, or the weights belong to another model
     or hold NaN.
     """
-    verify_if_sealed(folder)
+    verify_seal_if_present(folder)
     facts = read_model(folder)
-    model = build_model(facts["blueprint"], near=folder)
+    model = build_model(facts["blueprint"], kit_folder=folder)
     try:
         weights = load_weights(folder / WEIGHTS_FILE) | (
             load_weights(folder / facts[TOWER]) if TOWER in facts else {}
@@ -148,7 +148,7 @@ def predict_probabilities(
     ResultInvalid as `certain` does.
     """
     model.eval()
-    parts = Parts()
+    parts = BatchParts()
 
     def score(batch: Batch) -> Tensor:
         batch = batch.to(device)
@@ -158,12 +158,12 @@ def predict_probabilities(
         [
             part
             for b in batches
-            for part in compute_in_parts(lambda rows, b=b: score(b.rows(rows)), len(b), parts)
+            for part in compute_in_parts(lambda rows, b=b: score(b.select(rows)), len(b), parts)
         ]
     )
 
 
-def compute_in_parts(compute: Callable[[slice], T], rows: int, parts: Parts) -> list[T]:
+def compute_in_parts(compute: Callable[[slice], T], rows: int, parts: BatchParts) -> list[T]:
     """Compute `rows` videos: all at once, and in two parts when memory runs out, in four, in eight.
     Raises OutOfResources when these do not fit.
     """

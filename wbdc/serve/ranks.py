@@ -2,18 +2,11 @@
 parts together by group.
 """
 
-import os
 from collections import Counter
 
-import torch.distributed as ranks
-
 from wbdc.core.findings import Findings
+from wbdc.core.ranks import join_ranks
 from wbdc.serve.engine import Groups, GroupScores
-
-
-def rank_and_size() -> tuple[int, int]:
-    """Return this process's rank and the number of ranks; (0, 1) outside torchrun."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def shard_groups(groups: Groups, rank: int, count: int) -> Groups:
@@ -27,8 +20,7 @@ def gather_ranks(scored: GroupScores) -> GroupScores | None:
     """Send what this rank scored to rank 0, which returns all of it; the others return None. Every
     rank must call it.
     """
-    if not ranks.is_initialized():
-        ranks.init_process_group("gloo")
+    ranks = join_ranks()
     all_of_it = [None] * ranks.get_world_size() if ranks.get_rank() == 0 else None
     ranks.gather_object(scored, all_of_it)
     ranks.barrier()  # whoever sent may end as soon as it was received

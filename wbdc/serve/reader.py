@@ -34,7 +34,7 @@ class Reader:
             )
             for m in members
         ]
-        self.looks = [(m.model.vision.look, m.model.vision.frames) for m in members]
+        self.looks = [(m.model.vision.image_transform, m.model.vision.frames) for m in members]
 
     def read(self, videos: Sequence[Video], who: Iterable[int], stages: StageTimer) -> Read:
         """Make the batches of the members `who` on some videos; members that read alike are given

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from wbdc.competitions import CLIPS, Competition
+from wbdc.competitions import CLIP_SUFFIXES, Competition
 from wbdc.core.device import use_threads
 from wbdc.core.errors import Inconclusive, IntegrityBroken, ResultInvalid
 from wbdc.core.files import check_input, json_digest
@@ -167,8 +167,8 @@ def _time(
 
 def optional_packages(contest: Competition, data: Path) -> list[str]:
     """List the packages that only some data ask for: a reader of video files."""
-    first = next(contest.videos(data, contest.test_split(contest.splits(data)), Findings()), None)
-    return ["av"] if first and first.source.path.suffix.lower() in CLIPS else []
+    first = next(contest.videos(data, contest.find_test_split(contest.splits(data)), Findings()), None)
+    return ["av"] if first and first.source.path.suffix.lower() in CLIP_SUFFIXES else []
 
 
 def packed_members(home: Path, blend: Blend) -> list[PackedMember]:

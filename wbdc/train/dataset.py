@@ -28,7 +28,7 @@ class Dataset:
         """Collate the videos at positions `chosen`."""
         text, frames = zip(*(self.views[v][int(row)] for v, row in self.place[chosen]))
         made = collate([self.ids[i] for i in chosen], text, frames, self.label[chosen])
-        return made.without(self.without) if self.without else made
+        return made.drop_modality(self.without) if self.without else made
 
     def training(
         self, among: np.ndarray, size: int, seed: int, epochs: int, start: int

@@ -7,7 +7,7 @@ import torch
 
 from wbdc.core.batch import Batch
 from wbdc.core.device import autocast
-from wbdc.core.out_of_memory import Parts, is_out_of_memory
+from wbdc.core.out_of_memory import BatchParts, is_out_of_memory
 from wbdc.core.plug import distinct_names
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.objectives import Objective
@@ -51,9 +51,9 @@ class BatchLoss:
         total = sum(o.weight * loss for o, loss in zip(self.objectives, losses))
         return Outcome(total, dict(zip(self.names, losses)))
 
-    def split(self, batch: Batch, parts: Parts) -> list[Batch]:
+    def split(self, batch: Batch, parts: BatchParts) -> list[Batch]:
         """Cut a batch into parts, as many as its memory needs."""
-        return [batch] if parts.count == 1 else [batch.rows(r) for r in parts.slices(len(batch))]
+        return [batch] if parts.count == 1 else [batch.select(r) for r in parts.slices(len(batch))]
 
     def set_shares(self, part: Batch, whole: Batch) -> None:
         """Weigh a part by how much it holds of what each loss averages."""
@@ -80,7 +80,7 @@ class StepGradients:
     ):
         self.optimizer, self.scaler = optimizer, scaler
         self.accumulate, self.seed = accumulate, seed
-        self.parts = Parts()
+        self.parts = BatchParts()
         self.bad_ids: list[str] = []
         self._batches: list[tuple[int, Batch]] = []  # of this step, to be done again
         self._batch_loss = self._loss = loss

@@ -11,7 +11,7 @@ import torch
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.core.integrity import verify_seal
-from wbdc.core.weights import describe_weights, load_weights, strict_part
+from wbdc.core.weights import describe_weights, load_weights, select_tensors
 from wbdc.data.text import TextReader, learn_tokenizer, open_tokenizer
 from wbdc.nets import fusion as fusions
 from wbdc.nets import vision as visions
@@ -68,8 +68,8 @@ def build_initial_model(kit: Kit, prepared: PreparedData, seed: int) -> InitialM
     if folder:
         left = load_trunk(trunk, folder)
         said["trunk"] = f"{tables['trunk']['model']}: leaves {', '.join(left) or 'nothing'}"
-    vision = plug.build_plug(visions, tables["vision"], near=kit.folder)
-    fusion = plug.build_plug(fusions, tables["fusion"], trunk, near=kit.folder)
+    vision = plug.build_plug(visions, tables["vision"], kit_folder=kit.folder)
+    fusion = plug.build_plug(fusions, tables["fusion"], trunk, kit_folder=kit.folder)
     special = {
         word: tokenizer.token_to_id(word) for word in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
     }
@@ -82,7 +82,7 @@ def build_initial_model(kit: Kit, prepared: PreparedData, seed: int) -> InitialM
     pretrained |= {"vision": vision.pretrained} if vision.pretrained else {}
     return InitialModel(
         model,
-        InputSpec(reader, vision.look, vision.frames),
+        InputSpec(reader, vision.image_transform, vision.frames),
         text,
         {**said, "vision": vision.loaded},
         pretrained,
@@ -118,7 +118,7 @@ def start_from(model: VideoClassifier, folder: Path) -> str:
     """
     verify_seal(folder, (WEIGHTS_FILE,))
     own = model.state_dict()
-    taken, left = strict_part(
+    taken, left = select_tensors(
         load_weights(folder / WEIGHTS_FILE),
         {n: t for n, t in own.items() if not n.startswith("head.")},
         folder / WEIGHTS_FILE,

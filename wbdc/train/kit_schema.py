@@ -12,10 +12,10 @@ from wbdc.competitions import Competition
 from wbdc.core import plug
 from wbdc.core.device import PRECISIONS
 from wbdc.core.errors import UsageFault, suggest_name
-from wbdc.data.text import TextReader, check_budgets, learns_tokenizer
+from wbdc.core.limits import MAX_FRAMES
+from wbdc.data.text import TextReader, check_budgets, check_vocabulary_settings
 from wbdc.nets import fusion as fusions
 from wbdc.nets import vision as visions
-from wbdc.nets.model import MAX_FRAME_POSITIONS
 from wbdc.nets.trunk import Trunk
 from wbdc.train import objectives, tricks
 from wbdc.train.optimizer import OTHER_PARTS
@@ -169,7 +169,7 @@ def _check_text(name: str, tables: dict, contest: Competition) -> None:
                 f"kit {name}: competition {tables['competition']!r} has no text field {field!r}{suggest_name(str(field), list(contest.fields))}"
             )
     if "vocabulary" in tables["text"]:
-        learns_tokenizer(tables["text"]["vocabulary"])
+        check_vocabulary_settings(tables["text"]["vocabulary"])
     settings = {k: v for k, v in tables["text"].items() if k != "vocabulary"}
     plug.check_settings(f"kit {name}: text", TextReader, settings)
     check_budgets(settings["fields"], settings.get("length", 256), settings.get("tail", []))
@@ -180,10 +180,8 @@ def _check_networks(tables: dict, folder: Path) -> None:
     the fusion refuses.
     """
     frames = tables["vision"].get("frames", 1)
-    if isinstance(frames, int) and not 1 <= frames <= MAX_FRAME_POSITIONS:
-        raise UsageFault(
-            f"vision.frames = {frames}; a video has from 1 to {MAX_FRAME_POSITIONS} frames"
-        )
+    if isinstance(frames, int) and not 1 <= frames <= MAX_FRAMES:
+        raise UsageFault(f"vision.frames = {frames}; a video has from 1 to {MAX_FRAMES} frames")
     architecture = tables["trunk"].get("architecture")
     if architecture is None:
         return
@@ -192,7 +190,7 @@ def _check_networks(tables: dict, folder: Path) -> None:
         if not tables["fusion"]["use"].endswith(
             ".py"
         ):  # a plug of the user's own may need real tensors
-            plug.build_plug(fusions, tables["fusion"], trunk, near=folder)
+            plug.build_plug(fusions, tables["fusion"], trunk, kit_folder=folder)
     places, length = trunk.positions, tables["text"].get("length", 256)
     if places is not None and length > places:
         raise UsageFault(

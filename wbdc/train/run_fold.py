@@ -266,9 +266,11 @@ def _train(
     torch.manual_seed(seed)  # new heads are a function of the seed
     model = made.model.to(device)
     objectives = nn.ModuleList(
-        plug.build_plug(objective_plugs, t, model, near=kit.folder) for t in stage.objective
+        plug.build_plug(objective_plugs, t, model, kit_folder=kit.folder) for t in stage.objective
     ).to(device)
-    tricks = [plug.build_plug(trick_plugs, t, model, near=kit.folder) for t in stage.trick or []]
+    tricks = [
+        plug.build_plug(trick_plugs, t, model, kit_folder=kit.folder) for t in stage.trick or []
+    ]
     dealt = parameter_groups(model, objectives, stage.rate)
     for part, named in dealt.items():
         telling.say(

@@ -28,7 +28,7 @@ def input_spec(stage: Stage, made: InitialModel, device: torch.device, kit: Kit)
     )
     once = (
         vision.frozen
-        and vision.look is not None
+        and vision.image_transform is not None
         and not any(trick.needs_pixels for trick in chosen)
     )
     return replace(made.reading, tower=vision.to(device)) if once else made.reading
@@ -52,7 +52,8 @@ def make_views(
     """
     reading = input_spec(kit.stage("train"), build_initial_model(kit, prepared, seed), device, kit)
     for split in sorted(
-        {prepared.facts.labeled_split, prepared.facts.unlabeled_split} & set(prepared.facts.video_counts)
+        {prepared.facts.labeled_split, prepared.facts.unlabeled_split}
+        & set(prepared.facts.video_counts)
     ):
         form = (
             "vectors of the frozen tower"

@@ -279,7 +279,7 @@ def test_splits_and_layout(tmp_path):
     with pytest.raises(
         DataInvalid, match=r"holds neither zip_frames/ \(final round\) nor zip_feats/"
     ):
-        WeChat2022().frames(tmp_path)
+        WeChat2022().frame_format(tmp_path)
     with pytest.raises(DataInvalid, match="annotations holds no .json file"):
         WeChat2022().splits(tmp_path)
     for name in ("test_b.json", "labeled.json", "._labeled.json", "notes.txt"):
@@ -288,7 +288,7 @@ def test_splits_and_layout(tmp_path):
     assert WeChat2022().splits(tmp_path) == ["labeled", "test_b"]
     for folder, holds in (("zip_feats", "features"), ("zip_frames", "jpeg")):
         (tmp_path / folder).mkdir()
-        assert WeChat2022().frames(tmp_path) == holds
+        assert WeChat2022().frame_format(tmp_path) == holds
 
 
 def test_classes(tmp_path):

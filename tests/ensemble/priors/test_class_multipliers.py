@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from wbdc.competitions import Competition
-from wbdc.competitions.wechat2022 import COUNTS, WeChat2022
+from wbdc.competitions.wechat2022 import CLASS_COUNTS_FILE, WeChat2022
 from wbdc.core.errors import DataInvalid, IntegrityBroken, UsageFault
 from wbdc.core.scores import f1_scores
 from wbdc.ensemble.priors.class_multipliers import (
@@ -83,7 +83,7 @@ def test_a_score_that_is_no_mean_of_f1_is_refused():
 
 @pytest.mark.parametrize("contest", [CONTEST, Flat()])
 def test_scorer_equals_the_competition_on_any_rows(contest):
-    classes = sorted(json.loads(COUNTS.read_text()))[::4]
+    classes = sorted(json.loads(CLASS_COUNTS_FILE.read_text()))[::4]
     random = np.random.default_rng(0)
     truth, said = random.integers(len(classes), size=(2, 300))
     said[:200] = truth[:200]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import UsageFault
-from wbdc.core.files import file_sha256, folder_hashes
+from wbdc.core.files import file_sha256, list_files
 from wbdc.core.findings import Findings
 from wbdc.prepare.demo.generate import generate_contest, roles
 
@@ -42,7 +42,7 @@ def made(tmp_path_factory):
 
 def _hashes(root: Path) -> dict[str, str]:
     """Hash every file below `root`, by its name."""
-    return {str(p.relative_to(root)): file_sha256(p) for p in folder_hashes(root)}
+    return {str(p.relative_to(root)): file_sha256(p) for p in list_files(root)}
 
 
 def _table(path: Path) -> list[list[str]]:
@@ -122,7 +122,7 @@ def test_the_competition_reads_it_without_a_finding(made):
         assert all(v.source.path.is_file() for v in videos)
         assert all((v.label in known) if split == "labeled" else v.label is None for v in videos)
     assert findings.report() == {}
-    assert contest.frames(into / "data") == "jpeg"
+    assert contest.frame_format(into / "data") == "jpeg"
     assert contest.splits(into / "data") == sorted(SPLITS)
 
 

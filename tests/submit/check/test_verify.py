@@ -348,11 +348,11 @@ RESULTS = {
 
 def test_a_right_result_is_read_in_the_order_of_the_ids(tmp_path):
     (tmp_path / "r.csv").write_bytes(b"12345678901234567890,0101\n0001,0100\n")
-    assert WeChat2022().read(tmp_path / "r.csv", IDS, CLASSES) == ["0100", "0101"]
+    assert WeChat2022().read_result(tmp_path / "r.csv", IDS, CLASSES) == ["0100", "0101"]
 
 
 @pytest.mark.parametrize("kind", RESULTS)
 def test_a_wrong_result_is_refused(tmp_path, kind):
     (tmp_path / "r.csv").write_bytes(RESULTS[kind])
     with pytest.raises(ResultInvalid):
-        WeChat2022().read(tmp_path / "r.csv", IDS, CLASSES)
+        WeChat2022().read_result(tmp_path / "r.csv", IDS, CLASSES)

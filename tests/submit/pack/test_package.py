@@ -72,7 +72,7 @@ def test_it_runs_alone_and_equals_the_tree_bit_for_bit(package, members, data, t
     assert (tmp_path / "result.csv").read_bytes() == (tmp_path / "own.csv").read_bytes()
     assert read_json(tmp_path / "t.json")["videos"] == len(answers.probabilities) == 8
     ids = [line.split(",")[0] for line in (tmp_path / "own.csv").read_text().split()]
-    assert len(WeChat2022().read(tmp_path / "result.csv", ids, answers.classes)) == 8
+    assert len(WeChat2022().read_result(tmp_path / "result.csv", ids, answers.classes)) == 8
     assert not list(package.rglob("__pycache__")), "a run leaves nothing behind"
 
 

@@ -14,12 +14,12 @@ from wbdc.core.errors import DataInvalid
 from wbdc.core.files import open_regular
 from wbdc.core.findings import Findings
 
-SAFE_ID = re.compile(r"[0-9A-Za-z_-]{1,128}")  # an id becomes a file name
+ID_PATTERN = re.compile(r"[0-9A-Za-z_-]{1,128}")  # an id becomes a file name
 TEXT_PATTERN = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
-NON_FINITE = re.compile("NaN|-?Infinity")
-SURROGATE = re.compile("[\ud800-\udfff]")
-CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
-BLANK = re.compile(r"[ \t\n\r]*")
+NON_FINITE_PATTERN = re.compile("NaN|-?Infinity")
+SURROGATE_PATTERN = re.compile("[\ud800-\udfff]")
+CONTROL_PATTERN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 CHUNK_BYTES = 2**20  # bytes read at a time: a million annotations never lie in memory together
 MAX_ITEM_CHARACTERS = 2**24  # characters of one item
 
@@ -46,12 +46,12 @@ def read_records(
     seen: set[str] = set()
     try:
         with open_regular(path) as file:
-            for index, item in enumerate(_values(_Characters(path, file, findings, progress))):
+            for index, item in enumerate(_read_values(_TextWindow(path, file, findings, progress))):
                 if not isinstance(item, dict):
-                    raise DataInvalid(f"{path}: item {index} is {_kind(item)}, not an object")
+                    raise DataInvalid(f"{path}: item {index} is {_kind_name(item)}, not an object")
                 if isinstance(item.get("id"), Digits):
                     findings.add("id.number", f"{path.name}: item {index}")
-                name = item["id"] = _id(path, index, item.get("id"))
+                name = item["id"] = _check_id(path, index, item.get("id"))
                 if name in seen:
                     findings.add("id.twice", f"{path.stem}: {name}")
                     continue
@@ -74,20 +74,20 @@ def clean_text(item: dict, field: str, findings: Findings, where: str | None = N
         findings.add("text.missing", place)
         return ""
     if not isinstance(value, str):
-        findings.add("text.type", f"{place} is {_kind(value)}")
+        findings.add("text.type", f"{place} is {_kind_name(value)}")
         return ""
     if isinstance(value, Digits):
         findings.add("text.type", f"{place} is a number")
-    if SURROGATE.search(value):
+    if SURROGATE_PATTERN.search(value):
         findings.add("text.surrogate", place)
-        value = SURROGATE.sub("\ufffd", value)
-    if CONTROL.search(value):
+        value = SURROGATE_PATTERN.sub("\ufffd", value)
+    if CONTROL_PATTERN.search(value):
         findings.add("text.control", place)
-        value = CONTROL.sub(" ", value)
+        value = CONTROL_PATTERN.sub(" ", value)
     return str(value.strip())
 
 
-class _Characters:
+class _TextWindow:
     """The text of a file behind a moving window: `left` is what was read and not yet taken."""
 
     def __init__(self, path: Path, file: BinaryIO, findings: Findings, progress: ByteProgress):
@@ -140,7 +140,7 @@ class _Characters:
     def peek(self) -> str:
         """Skip white space; return the next character, "" at the end of the file."""
         while True:
-            self.at = BLANK.match(self.left, self.at).end()
+            self.at = WHITE_SPACE.match(self.left, self.at).end()
             if self.at < len(self.left) or not self.more():
                 return self.left[self.at : self.at + 1]
 
@@ -167,7 +167,9 @@ class _Characters:
                 raise self.wrong("nested too deeply to be annotations", self.at) from error
             except ValueError as error:  # a constant; the same word may also stand in a text
                 bare = TEXT_PATTERN.sub(lambda text: "-" * len(text[0]), self.left[self.at :])
-                raise self.wrong(str(error), self.at + NON_FINITE.search(bare).start()) from error
+                raise self.wrong(
+                    str(error), self.at + NON_FINITE_PATTERN.search(bare).start()
+                ) from error
 
     def wrong(self, why: str, at: int) -> DataInvalid:
         """Make the error that names a position in the window."""
@@ -175,7 +177,7 @@ class _Characters:
         return DataInvalid(f"{self.path}: {why} at line {line} column {column}")
 
 
-def _values(source: _Characters) -> Iterator[object]:
+def _read_values(source: _TextWindow) -> Iterator[object]:
     """Yield the values of a list, or those that stand one after another."""
 
     def once(pairs: list[tuple[str, object]]) -> dict:
@@ -184,11 +186,13 @@ def _values(source: _Characters) -> Iterator[object]:
             source.twice += [k for k, n in Counter(k for k, _ in pairs).items() if n > 1]
         return found
 
-    decoder = json.JSONDecoder(parse_constant=_refuse, parse_int=Digits, object_pairs_hook=once)
+    decoder = json.JSONDecoder(
+        parse_constant=_refuse_constant, parse_int=Digits, object_pairs_hook=once
+    )
     if source.peek() != "[":
         first = source.take(decoder)
         if not source.peek():
-            raise DataInvalid(f"{source.path} holds {_kind(first)}, not a list of items")
+            raise DataInvalid(f"{source.path} holds {_kind_name(first)}, not a list of items")
         yield first
         while source.peek():
             yield source.take(decoder)
@@ -207,21 +211,21 @@ def _values(source: _Characters) -> Iterator[object]:
         raise source.wrong("Extra data", source.at)
 
 
-def _refuse(constant: str) -> None:
+def _refuse_constant(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON value")
 
 
-def _id(path: Path, index: int, value: object) -> str:
+def _check_id(path: Path, index: int, value: object) -> str:
     if value is None:
         raise DataInvalid(f"{path}: item {index} has no id")
-    if not isinstance(value, str) or not SAFE_ID.fullmatch(value):
+    if not isinstance(value, str) or not ID_PATTERN.fullmatch(value):
         raise DataInvalid(
             f"{path}: item {index} has id {str(value)[:60]!r}; ids are 1 to 128 letters, digits, - or _, since they become file names"
         )
     return str(value)
 
 
-def _kind(value: object) -> str:
+def _kind_name(value: object) -> str:
     names = {
         dict: "an object",
         list: "a list",

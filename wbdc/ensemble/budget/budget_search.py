@@ -151,7 +151,7 @@ def _sample(contest: Competition, data: Path, items: int, seed: int) -> tuple[li
     judge asks for.
     """
     start = time.perf_counter()
-    videos = list(contest.videos(data, contest.test_split(contest.splits(data)), Findings()))
+    videos = list(contest.videos(data, contest.find_test_split(contest.splits(data)), Findings()))
     listing = (time.perf_counter() - start) * items / max(1, len(videos))
     return [
         videos[i] for i in np.random.default_rng(seed).permutation(len(videos))[:COST_SAMPLE_VIDEOS]

@@ -15,10 +15,10 @@ class CrossAttention(Fusion):
 
     def __init__(self, trunk: Trunk, *, layers: int = 1, heads: int = 12, dropout: float = 0.1):
         super().__init__(trunk)
-        self.text_looks = nn.ModuleList(
+        self.text_to_frames = nn.ModuleList(
             TransformerBlock(trunk.dim, heads, dropout) for _ in range(layers)
         )
-        self.frames_look = nn.ModuleList(
+        self.frames_to_text = nn.ModuleList(
             TransformerBlock(trunk.dim, heads, dropout) for _ in range(layers)
         )
         self.text_norm, self.frames_norm = nn.LayerNorm(trunk.dim), nn.LayerNorm(trunk.dim)
@@ -26,10 +26,10 @@ class CrossAttention(Fusion):
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
         text = self.trunk(text)
-        for text_looks, frames_look in zip(self.text_looks, self.frames_look):
+        for text_to_frames, frames_to_text in zip(self.text_to_frames, self.frames_to_text):
             text, frames = (
-                text_looks(text, frames),
-                frames_look(frames, text),
+                text_to_frames(text, frames),
+                frames_to_text(frames, text),
             )  # both see the rows of the layer before
         text, frames = (
             Tokens(self.text_norm(text.x), text.mask),

@@ -17,7 +17,7 @@ class Vision(nn.Module):
     """
 
     dim: int
-    look: ImageTransform | None
+    image_transform: ImageTransform | None
 
     def __init__(self, *, frames: int, frozen: bool):
         super().__init__()
@@ -39,23 +39,23 @@ class Vision(nn.Module):
 
         Vectors (B, F, dim) that a frozen tower has made before are passed on.
         """
-        if self.look and frames.is_floating_point():
+        if self.image_transform and frames.is_floating_point():
             return frames.float() * mask[..., None]
         real = frames[mask]  # padding never goes through the tower
         seen = torch.zeros(*mask.shape, self.dim, device=frames.device)
         if len(real) == 0:
             return seen
         with torch.no_grad() if self.frozen else nullcontext():
-            vectors = self.encode(self.normalise(real))
+            vectors = self.encode(self.normalize(real))
         return seen.to(vectors.dtype).masked_scatter(mask[..., None], vectors)
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: Tensor) -> Tensor:
         """Turn uint8 pixels into what the tower was trained on: (x / 255 - mean) / std, on the
         device.
         """
         mean, std = (
             torch.tensor(v, device=pixels.device).view(1, 3, 1, 1)
-            for v in (self.look.mean, self.look.std)
+            for v in (self.image_transform.mean, self.image_transform.std)
         )
         return (
             pixels.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)

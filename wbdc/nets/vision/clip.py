@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wbdc.core.errors import IntegrityBroken, UsageFault, suggest_name
 from wbdc.core.image_transform import ImageTransform
-from wbdc.core.weights import describe_weights, find_weights, load_weights, strict_part
+from wbdc.core.weights import describe_weights, find_weights, load_weights, select_tensors
 from wbdc.nets.vision import Vision
 
 OPENAI_MODELS = {  # transformers' names of OpenAI's weights, and open_clip's
@@ -53,11 +53,11 @@ class Clip(Vision):
                 "vision 'clip' takes either model and weights, or architecture and look (random weights)"
             )
         if model is not None:
-            architecture, look, place = _known(model, weights)
+            architecture, look, place = _find_pretrained(model, weights)
             folder = find_weights(place, CLIP_WEIGHTS_FILES)
-        self.architecture, self.look, self.dim = (
+        self.architecture, self.image_transform, self.dim = (
             architecture,
-            ImageTransform.of(look),
+            ImageTransform.from_table(look),
             architecture["embed_dim"],
         )
         self.tower = _build_vision_tower(
@@ -76,14 +76,14 @@ class Clip(Vision):
             "frames": self.frames,
             "frozen": self.frozen,
             "architecture": self.architecture,
-            "look": self.look.table(),
+            "look": self.image_transform.to_table(),
         }
 
     def _load(self, folder: Path, called: str, place: str) -> None:
         file = next(folder / f for f in CLIP_WEIGHTS_FILES if (folder / f).is_file())
         weights = load_weights(file)
         _check_layout(weights, file, called, place)
-        taken, left = strict_part(weights, self.tower.state_dict(), file, "visual.")
+        taken, left = select_tensors(weights, self.tower.state_dict(), file, "visual.")
         self.tower.load_state_dict(taken, strict=True)
         self.pretrained = describe_weights(place, file)
         self.loaded = f"{called} from {file.name}: takes {len(taken)} tensors, leaves {len(left)} (the text tower)"
@@ -108,7 +108,7 @@ def _check_layout(weights: dict[str, Tensor], file: Path, called: str, place: st
     )
 
 
-def _known(model: str, weights: str) -> tuple[dict, dict, str]:
+def _find_pretrained(model: str, weights: str) -> tuple[dict, dict, str]:
     """Look up a model and its weights in open_clip's lists: architecture, look, and the weights'
     usual name.
     """

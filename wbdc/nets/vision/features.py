@@ -15,7 +15,7 @@ class Features(Vision):
 
     def __init__(self, *, dim: int = 768, frames: int = 32, frozen: bool = True):
         super().__init__(frames=frames, frozen=frozen)
-        self.dim, self.look = dim, None
+        self.dim, self.image_transform = dim, None
         self.loaded = "none: the data brings features"
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ class Features(Vision):
             )
         return pixels
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: Tensor) -> Tensor:
         return pixels.float()
 
     def blueprint(self) -> dict:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.image_transform import ImageTransform
-from wbdc.core.weights import describe_weights, find_weights, load_weights, strict_part
+from wbdc.core.weights import describe_weights, find_weights, load_weights, select_tensors
 from wbdc.nets.vision import Vision
 
 TIMM_WEIGHTS_FILE = "model.safetensors"
@@ -55,11 +55,11 @@ class Timm(Vision):
             size or wants["input_size"][-1],
             tuple(wants["mean"]),
             tuple(wants["std"]),
-            _known(wants["interpolation"]),
-            None if size else _short(wants),
+            _interpolation(wants["interpolation"]),
+            None if size else _short_side(wants),
         )
-        self.look = (
-            ImageTransform.of(look) if look else own
+        self.image_transform = (
+            ImageTransform.from_table(look) if look else own
         )  # a saved look outlives timm's own list
         if pretrained:
             self._load()
@@ -76,18 +76,18 @@ class Timm(Vision):
             "model": self.model,
             "pretrained": False,
             "size": self.size,
-            "look": self.look.table(),
+            "look": self.image_transform.to_table(),
         }
 
     def _load(self) -> None:
         file = find_weights(f"timm/{self.model}", (TIMM_WEIGHTS_FILE,)) / TIMM_WEIGHTS_FILE
-        taken, left = strict_part(load_weights(file), self.tower.state_dict(), file)
+        taken, left = select_tensors(load_weights(file), self.tower.state_dict(), file)
         self.tower.load_state_dict(taken, strict=True)
         self.pretrained = describe_weights(f"timm/{self.model}", file)
         self.loaded = f"{self.model} from {file.name}: takes {len(taken)} tensors, leaves {len(left)} (its classifier)"
 
 
-def _short(wants: dict) -> int | None:
+def _short_side(wants: dict) -> int | None:
     """Choose the short side that timm resizes to before it cuts the centre; None where that is the
     size, or where timm does something else.
     """
@@ -96,5 +96,5 @@ def _short(wants: dict) -> int | None:
     return short if short > size and wants["crop_mode"] == "center" else None
 
 
-def _known(interpolation: str) -> str:
+def _interpolation(interpolation: str) -> str:
     return interpolation if interpolation in ("bicubic", "bilinear") else "bicubic"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wbdc.competitions.wechat2022 import COUNTS
+from wbdc.competitions.wechat2022 import CLASS_COUNTS_FILE
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import publish_bytes, publish_json, read_json, read_text
 from wbdc.prepare.demo import scenes, texts
@@ -144,7 +144,7 @@ def _claim(into: Path, settings: dict[str, int]) -> None:
 
 def _leaves() -> list[str]:
     """List the leaves, the most frequent first."""
-    counts = json.loads(read_text(COUNTS))
+    counts = json.loads(read_text(CLASS_COUNTS_FILE))
     return sorted(counts, key=lambda leaf: (-counts[leaf], leaf))
 
 
@@ -158,7 +158,7 @@ def _plan(videos: int, seed: int) -> Plan:
         np.searchsorted(ends, rng.permutation(videos), side="right")
     ]
     counts, leaves = (
-        json.loads(read_text(COUNTS)),
+        json.loads(read_text(CLASS_COUNTS_FILE)),
         _leaves()[: int(np.clip(ends[0] // 12, 12, 200))],
     )
     odds = np.array([counts[leaf] for leaf in leaves], dtype=float)

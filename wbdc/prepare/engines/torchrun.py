@@ -5,13 +5,12 @@ shards.
 import os
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from types import ModuleType
 
 from wbdc.core.errors import UsageFault
+from wbdc.core.ranks import RANK_VARIABLES, join_ranks, rank_and_size
 from wbdc.prepare.engines import Engine, Make
 from wbdc.prepare.shards import ShardJob
 
-TOLD = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells its processes
 PATIENCE = timedelta(days=7)  # the slowest is waited for; torchrun itself ends all when one dies
 
 
@@ -27,16 +26,16 @@ class Torchrun(Engine):
     crowded = True
 
     def __init__(self):
-        if missing := [name for name in TOLD if name not in os.environ]:
+        if missing := [name for name in RANK_VARIABLES if name not in os.environ]:
             command = "torchrun --nproc-per-node 2 -m wbdc prepare --data DIR --engine torchrun"
             raise UsageFault(
                 f"engine 'torchrun' is started by torchrun, which sets {', '.join(missing)}; run: {command}"
             )
-        self.rank, self.ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        self.rank, self.ranks = rank_and_size()
         self.leads = self.rank == 0
 
     def each(self, make: Make, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
-        ranks = _ranks()
+        ranks = join_ranks()
         agreed = [list(jobs)]
         ranks.broadcast_object_list(
             agreed
@@ -48,13 +47,4 @@ class Torchrun(Engine):
         yield from (job for i, job in enumerate(agreed[0]) if i % self.ranks != self.rank)
 
     def meet(self) -> None:
-        _ranks().monitored_barrier(timeout=PATIENCE)  # names the rank that did not come
-
-
-def _ranks() -> ModuleType:
-    """Join the other processes, once: a second meeting would find the addresses of the first."""
-    import torch.distributed as ranks
-
-    if not ranks.is_initialized():
-        ranks.init_process_group("gloo")
-    return ranks
+        join_ranks().monitored_barrier(timeout=PATIENCE)  # names the rank that did not come

@@ -132,14 +132,14 @@ def sample_ids(contest: Competition, data: Path, most: int, seed: int) -> list[s
     ids = drawn(contest, data, most, seed)
     if not ids:
         raise DataInvalid(
-            f"{data} holds no video of the split {contest.test_split(contest.splits(data))}; there is nothing to answer"
+            f"{data} holds no video of the split {contest.find_test_split(contest.splits(data))}; there is nothing to answer"
         )
     return ids
 
 
 def drawn(contest: Competition, data: Path, most: int, seed: int) -> list[str]:
     """Draw up to `most` random test videos, in the order of the annotations."""
-    ids = [v.id for v in contest.videos(data, contest.test_split(contest.splits(data)), Findings())]
+    ids = [v.id for v in contest.videos(data, contest.find_test_split(contest.splits(data)), Findings())]
     return [ids[i] for i in sorted(np.random.default_rng(seed).permutation(len(ids))[:most])]
 
 
@@ -166,7 +166,7 @@ def predict_packed(
             sample=ids,
             probabilities=probabilities,
         )
-        labels = contest.read(result, ids, contest.classes(data))
+        labels = contest.read_result(result, ids, contest.classes(data))
         return PackedPredictions(
             labels, load_weights(probabilities)["p"].numpy(), read_bytes(result)
         )

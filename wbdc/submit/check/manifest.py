@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from wbdc.core.errors import IntegrityBroken
-from wbdc.core.files import file_sha256, folder_hashes, publish_json, read_json
+from wbdc.core.files import file_sha256, list_files, publish_json, read_json
 
 MANIFEST, RECEIPT = "manifest.json", "latency.json"
 
@@ -18,7 +18,7 @@ def write_manifest(folder: Path, facts: dict) -> dict:
     """
     files = {
         str(p.relative_to(folder)): {"sha256": file_sha256(p), "bytes": p.stat().st_size}
-        for p in folder_hashes(folder)
+        for p in list_files(folder)
     }
     files = {name: entry for name, entry in files.items() if name not in (MANIFEST, RECEIPT)}
     manifest = {**facts, "files": files}

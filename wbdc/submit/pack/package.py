@@ -116,7 +116,7 @@ def pack_submission(
             compiled=compiled,
         )
         write_blend(making, blend)
-        _add_scripts(making, contest.judge, retrain)
+        _add_scripts(making, contest.judge_paths, retrain)
         needed = needed_requirements(
             [*code, *making.glob("models/**/*.py"), *making.glob(f"{CONTEST_FOLDER}/*.py")],
             optional,
@@ -134,7 +134,7 @@ def pack_submission(
                 making,
                 competition=competition,
                 precision=precision,
-                judge=contest.judge,
+                judge=contest.judge_paths,
                 members=told,
                 facts=facts,
                 ledger=provenance_table(entries),

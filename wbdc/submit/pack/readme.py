@@ -4,7 +4,7 @@ run it.
 
 from pathlib import Path
 
-from wbdc.core.files import folder_hashes
+from wbdc.core.files import list_files
 from wbdc.submit.pack.scripts import fill
 
 TEXT = """\
@@ -111,7 +111,7 @@ def _flat(facts: dict, prefix: str = "") -> list[tuple[str, str]]:
 def _sizes(folder: Path) -> list[str]:
     """Add up the files of each part: one table row per entry of the folder."""
     parts: dict[str, list[int]] = {}
-    for path in folder_hashes(folder):
+    for path in list_files(folder):
         inner = path.relative_to(folder).parts
         parts.setdefault(inner[0] + ("/" if len(inner) > 1 else ""), []).append(path.stat().st_size)
     return [f"| {name} | {len(sizes)} | {sum(sizes):,} |" for name, sizes in sorted(parts.items())]

@@ -9,7 +9,7 @@ from pathlib import Path
 from wbdc.competitions import Target
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.files import (
-    folder_hashes,
+    list_files,
     publish_bytes,
     publish_file,
     read_bytes,
@@ -78,7 +78,7 @@ def recover_targets(folder: Path, targets: dict[str, Target]) -> None:
 
 
 def _copy_parts(folder: Path, making: Path, target: Target) -> None:
-    for path in folder_hashes(folder):
+    for path in list_files(folder):
         inner = path.relative_to(folder)
         if inner.parts[0] not in target.parts:
             continue
@@ -115,7 +115,7 @@ def _zip(folder: Path, into: Path) -> Path:
 
     def write(temporary: Path) -> None:
         with zipfile.ZipFile(temporary, "w") as archive:
-            for path in folder_hashes(folder):
+            for path in list_files(folder):
                 if path.name == RECEIPT and path.parent == folder:
                     continue
                 entry = zipfile.ZipInfo(str(path.relative_to(folder)), BEGINNING)

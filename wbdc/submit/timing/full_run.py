@@ -71,9 +71,9 @@ def run_full(
         root, distinct = data, sum(1 for _ in contest.videos(data, split, Findings()))
         if distinct < items:
             root = Path(place) / "data"
-            contest.repeat(data, root, split, items)
+            contest.repeat_videos(data, root, split, items)
         videos = list(contest.videos(root, split, Findings()))
-        asked = split if split != contest.test_split(contest.splits(root)) else None
+        asked = split if split != contest.find_test_split(contest.splits(root)) else None
         out, before = Path(place) / "result.csv", data_snapshot(root)
         drop_page_cache([v.source.path for v in videos])
         meter = CpuMeter()
@@ -93,7 +93,7 @@ def run_full(
                 PATIENCE * limit, False, len(videos), min(distinct, items), 0, "", meter.read()
             )
         check_data_unchanged(root, before)
-        contest.read(out, [v.id for v in videos], contest.classes(data))
+        contest.read_result(out, [v.id for v in videos], contest.classes(data))
     incomplete = next((line for line in ran.stderr.splitlines() if line.startswith(LEFT_OUT)), "")
     return FullRun(
         ran.seconds,

@@ -548,7 +548,7 @@ def _precision(
 
 
 def _judged(contest: Competition, data: Path, split: str | None) -> TestData:
-    split = split or contest.test_split(contest.splits(data))
+    split = split or contest.find_test_split(contest.splits(data))
     videos = list(contest.videos(data, split, Findings()))
     if not videos:
         raise DataInvalid(f"{data} holds no video of the split {split}; there is nothing to time")
@@ -591,7 +591,7 @@ def _timed(
             precision=precision,
             timeout=timeout,
         )
-        labels = [] if repeated else judged.contest.read(out, ids, judged.known)
+        labels = [] if repeated else judged.contest.read_result(out, ids, judged.known)
         told = read_json(timings) if asked else {}
     if asked and (wanted := find_device(device).type) != torch.device(told["device"]).type:
         raise EnvironmentLacks(

@@ -28,7 +28,7 @@ class ClassifyFrames(Objective):
     def loss(self, model: VideoClassifier, seen: Fused, batch: Batch, whole: Batch) -> Tensor:
         """Average over the videos that have a label and show frames; 0 when none does."""
         shown = batch.frame_mask.any(1) & (batch.label >= 0)
-        scores = self.head(Tokens(seen.looked, batch.frame_mask).mean()[shown]).float()
+        scores = self.head(Tokens(seen.vision_features, batch.frame_mask).mean()[shown]).float()
         return F.cross_entropy(
             scores, batch.label[shown], label_smoothing=self.smoothing, reduction="sum"
         ) / shown.sum().clamp(min=1)

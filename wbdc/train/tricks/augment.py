@@ -36,7 +36,7 @@ class Augment(Trick):
         colour: float = 0.2,
     ):
         super().__init__(model)
-        if model.vision.look is None:
+        if model.vision.image_transform is None:
             raise UsageFault(
                 "trick 'augment' changes pixels, but this kit reads ready features; remove it"
             )
