@@ -254,13 +254,9 @@ def test_prepare_checks_only_and_writes_nothing(data, tmp_path):
         "prepare", "--data", data, "--work", tmp_path / "w", "--check-only", "--folds", 3
     )
     made = toys.told("prepare", "--data", data, "--work", tmp_path / "w", "--folds", 3)
-    assert (
-        made.pop("folder")
-        and made.pop("files")
-        and made.pop("shards")
-        and not checked.pop("folder")
-        and checked == made
-    ), "a check tells what preparing tells"
+    assert checked.pop("folder") is None
+    assert all(made.pop(name) for name in ("folder", "files", "shards", "command"))
+    assert checked == made, "checking and preparing report the same facts"
 
 
 def test_prepare_lists_every_place_of_a_finding(data, tmp_path):

@@ -29,6 +29,7 @@ forks.set_forkserver_preload(
 CHILD = """
 import os, signal, torch
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from wbdc.cli import main
 from wbdc.train import export, run_fold, state
 

@@ -67,7 +67,7 @@ def open_session(
         if (stage, source, start) == ("train", "auto", None)
         else ""
     )
-    return Session(run, parse_folds(fold, data.facts["folds"]), kit, data, machine, start, note)
+    return Session(run, parse_folds(fold, data.facts.fold_count), kit, data, machine, start, note)
 
 
 def parse_folds(asked: str, count: int) -> list[str]:
