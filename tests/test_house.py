@@ -1,6 +1,7 @@
 """The house itself: floors, plugs, and habits that no reviewer should have to watch over."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -257,6 +258,94 @@ def test_no_exception_is_swallowed_whole(name):
             assert not (
                 broad and not any(isinstance(n, ast.Raise) for n in ast.walk(node))
             ) and not (broad and silent), f"`{name}` line {node.lineno} swallows everything"
+
+
+# words that do not say what a value holds, or what a function does
+VAGUE_NAME = re.compile(
+    "_*(said|told|found|made|asked|seen|given|kept|wanted|taken|left|held|shown|learned|own|others|"
+    "which|who|where|how|place|look|looked|looks|alike|again|certain)"
+)
+VAGUE_CONSTANTS = ("MOST", "LEAST", "FEW", "MANY")
+EXACT_WORDS = {  # {file: names that mean here what they say}
+    "data/frames.py": {"left"},  # edge of a crop
+    "prepare/demo/scenes.py": {"left"},  # edge of a shape
+}
+# files to be renamed inside; no file may be added
+FILES_WITH_VAGUE_NAMES = set(Path(__file__).with_name("vague_names.txt").read_text().split())
+
+
+def bound_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield the line and name of each variable, parameter, attribute, function and class that a
+    tree defines.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.alias) and node.asname:
+            yield node.lineno, node.asname
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            yield node.lineno, node.name
+
+
+def vague_names(name: str) -> list[str]:
+    """List the vague names that a file defines, each with its line."""
+    exact = EXACT_WORDS.get(name, set())
+    return [
+        f"line {line}: {word}"
+        for line, word in bound_names(TREES[Path(name)])
+        if VAGUE_NAME.fullmatch(word) and word not in exact
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(set(FILES) - FILES_WITH_VAGUE_NAMES))
+def test_names_say_what_they_hold(name):
+    assert not vague_names(name), f"`{name}` uses vague names; see VAGUE_NAME"
+
+
+@pytest.mark.parametrize("name", sorted(set(FILES) - FILES_WITH_VAGUE_NAMES))
+def test_constants_name_their_domain(name):
+    for node in FILES[name][1].body:
+        for line, constant in bound_names(node):
+            assert not constant.startswith(VAGUE_CONSTANTS), (
+                f"`{name}` line {line}: {constant}; write MAX_ or MIN_ and the domain"
+            )
+
+
+NAMES_OF_CONTRACTS = {
+    "Plug",  # every plug folder names its contract so
+    "main",  # entry points: of the wbdc command, and of a packed submission
+}
+NAMES_DEFINED_TWICE = {  # to be renamed; no name may be added
+    *("CHUNK_BYTES", "Engine", "LEAST", "MAX_THREADS", "OWN", "PATIENCE", "POLL_SECONDS"),
+    *("PRECISIONS", "Progress", "SCORE", "SHAPES", "SHARE", "SHORT", "STOPPED", "verify"),
+}
+
+
+def top_level_names(tree: ast.Module) -> set[str]:
+    """Return the public functions, classes and constants of a file."""
+
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            names |= {name for _, name in bound_names(node)}
+    return {name for name in names if not name.startswith("_")}
+
+
+def test_a_top_level_name_means_one_thing():
+    homes: dict[str, list[str]] = {}
+    for path, tree in TREES.items():
+        for name in top_level_names(tree) - NAMES_OF_CONTRACTS - NAMES_DEFINED_TWICE:
+            homes.setdefault(name, []).append(str(path))
+    clashes = {name: paths for name, paths in homes.items() if len(paths) > 1}
+    assert not clashes
 
 
 CONTEST_WORDS = (
