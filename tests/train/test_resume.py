@@ -40,7 +40,7 @@ if isinstance(when, int):  # before the step of that number
     cosine = run_fold.cosine_schedule
     run_fold.cosine_schedule = lambda step, *rest: killed() if step == when else cosine(step, *rest)
 elif when:
-    setattr({"state": state, "stage": run_fold, "finish": export}[when.split(".")[0]], when.split(".")[1], killed)
+    setattr({"state": state, "run_fold": run_fold, "export": export}[when.split(".")[0]], when.split(".")[1], killed)
 main(command)
 """
 
@@ -50,12 +50,12 @@ KILLS = [
     5,
     "state.publish_json",
     9,
-    "stage.append_line",
+    "run_fold.append_line",
     14,
     20,
-    "finish.publish_json",
-    "finish.write_oof",
-    "stage.seal",
+    "export.publish_json",
+    "export.write_oof",
+    "run_fold.seal_folder",
 ]
 
 
