@@ -134,7 +134,7 @@ def test_a_form_with_fewer_frames_is_packed_as_it_was_judged(work, tmp_path):
     )
     reseal_folder(blend.parent)
     told = toys.told("submit", "--work", work, "--ensemble", "one", "--into", tmp_path / "packed")
-    assert told["proved"]["equal"]
+    assert told["proof"]["equal"]
     assert all(
         m["serve"] == {"frames": 1}
         for m in read_json(tmp_path / "packed" / "blend.json")["members"]
@@ -191,7 +191,7 @@ def test_lifts_that_help_are_served_and_packed(work, tmp_path, monkeypatch):
     toys.told("ensemble", "--work", work, "--draws", 100, "--name", "lifted")
     assert toys.told(
         "submit", "--work", work, "--ensemble", "lifted", "--into", tmp_path / "packed"
-    )["proved"]["equal"]
+    )["proof"]["equal"]
     assert read_json(tmp_path / "packed" / "blend.json")["class_multipliers"] == list(lifts.values())
     toys.told(
         "predict",
@@ -350,14 +350,14 @@ def test_train_sh_learns_on_the_same_folds_when_the_kept_members_have_more():
     from dataclasses import replace
 
     from wbdc.serve.blend_file import Blend, BlendMember
-    from wbdc.submit.pipeline import _ensemble
+    from wbdc.submit.pipeline import ensemble_command
 
     members = tuple(BlendMember("", 1 / 3, run="a-1", fold=fold) for fold in "012")
     settings = {"seed": 0, "draws": 100, "class_priors": True, "folds": ["0", "1"]}
     blend = Blend("wechat2022", "fp32", members, settings=settings)
-    assert " --folds 0,1 " in _ensemble(blend, {"a-1": {"0", "1", "2"}})
+    assert " --folds 0,1 " in ensemble_command(blend, {"a-1": {"0", "1", "2"}})
     blend = replace(blend, settings=settings | {"folds": ["0", "1", "2"]})
-    assert "--folds" not in _ensemble(blend, {"a-1": {"0", "1", "2", "all"}})
+    assert "--folds" not in ensemble_command(blend, {"a-1": {"0", "1", "2", "all"}})
 
 
 def test_precisions_are_tried_and_the_chosen_one_is_served(work, tmp_path, monkeypatch):

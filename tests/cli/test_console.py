@@ -224,7 +224,7 @@ def test_packing_and_verifying_are_whole_at_80_columns(narrow):
     made = {
         "files": 1_234,
         "bytes": 5_432_198_765,
-        "proved": {"videos": 2_048},
+        "proof": {"videos": 2_048},
         "targets": {"zip": f"{folder}.zip"},
     }
     submit._print(folder, made | {"latency": latency})

@@ -430,7 +430,7 @@ def test_ranks_of_torchrun_make_the_very_views_that_one_process_makes(data, tmp_
         (("predict", "--out", "/proc/nowhere/result.csv"), 7, "cannot be written"),
         (("submit", "--data", "/nowhere"), 2, "/nowhere is not a folder"),
         (("submit", "--into", "{file}/packed"), 7, "cannot be written: Not a directory"),
-        (("submit", "--into", "{file}"), 2, "is no submission of wbdc"),
+        (("submit", "--into", "{file}"), 2, "is not a submission of wbdc"),
         (("ensemble", "--name", "x" * 300), 7, "name too long"),
     ],
 )

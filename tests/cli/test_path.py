@@ -181,7 +181,7 @@ def submitted(walked, tmp_path_factory) -> dict:
 
 def test_a_submission_answers_alone_bit_for_bit_and_is_timed(submitted):
     said = submitted["said"]
-    assert said["proved"] == {"videos": 12, "equal": True, "changed_by_half": 0.0}
+    assert said["proof"] == {"videos": 12, "equal": True, "changed_by_half": 0.0}
     assert {"PASS": 0, "FAIL": 5, "INCONCLUSIVE": 6}[said["latency"]["word"]] == submitted["code"]
     assert (submitted["into"] / "latency.json").is_file()
 

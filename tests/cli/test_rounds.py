@@ -52,7 +52,7 @@ def test_the_preliminary_round_end_to_end(tmp_path):
     )
     toys.told("ensemble", "--work", work, "--draws", 100)
     told = toys.told("submit", "--work", work, "--into", tmp_path / "packed")
-    assert told["proved"] == {"videos": 4, "equal": True, "changed_by_half": 0.0}
+    assert told["proof"] == {"videos": 4, "equal": True, "changed_by_half": 0.0}
     assert json.loads((tmp_path / "packed" / "blend.json").read_text())["members"]
 
 

@@ -13,7 +13,7 @@ from wbdc.core.files import publish_bytes, publish_file, publish_json, seal_fold
 from wbdc.data.text import learn_tokenizer
 from wbdc.nets.model import build_model
 from wbdc.prepare.demo.generate import generate_contest
-from wbdc.submit.pack.package import PackedMember, pack_submission
+from wbdc.submit.pack.package import PackedMember, PackOptions, pack_submission
 
 TINY_TOWER = '''\
 """A tower without a library: the mean colour of the quarters of a frame."""
@@ -98,14 +98,13 @@ def package(tmp_path_factory, members) -> Path:
     """A packed folder; tests that change it take a copy."""
     into = tmp_path_factory.mktemp("submissions") / "first"
     facts = {"commit": "abc1234", "score": {"mean": 0.7123}}
-    pack_submission(
-        into,
-        members,
+    options = PackOptions(
         contest=WeChat2022(),
         precision="fp32",
         facts=facts,
-        retrain=['wbdc --version > "$WORK/version"'],
+        training_commands=['wbdc --version > "$WORK/version"'],
     )
+    pack_submission(into, members, options)
     return into
 
 

@@ -183,8 +183,8 @@ def submit(
         rehearsal=rehearsal if check_latency or quick or full else None,
         half=half,
         compiled=compiled,
-        locked=locked,
-        wheelhouse=wheelhouse,
+        lock=locked,
+        wheels=wheelhouse,
         targets=targets,
         device=device,
         threads=threads,
@@ -211,7 +211,7 @@ def submit(
 
 def _print(into: Path, made: dict) -> None:
     console.log(
-        f"{into}: {made['files']} files, {made['bytes'] / 1e6:.1f} MB; {made['proved']['videos']:,} test videos answered alone, bit for bit as in the runs."
+        f"{into}: {made['files']} files, {made['bytes'] / 1e6:.1f} MB; {made['proof']['videos']:,} test videos answered alone, bit for bit as in the runs."
     )
     for name, place in made["targets"].items():
         console.log(f"{name}: {place}")

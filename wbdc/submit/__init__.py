@@ -1,1 +1,1 @@
-"""Pack a folder that runs alone, rehearse it, verify it."""
+"""Packs a submission folder that runs on its own, times it and verifies it."""

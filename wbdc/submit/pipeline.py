@@ -1,5 +1,5 @@
-"""From an ensemble to a submission: what is packed, how it is trained again, and the proof that it
-answers as the runs do.
+"""From an ensemble to a submission: pack it, prove that its predictions equal those of the runs,
+and time it.
 """
 
 import shlex
@@ -19,36 +19,38 @@ from wbdc.core.findings import Findings
 from wbdc.prepare.dataset import PreparedData
 from wbdc.serve.blend_file import Blend
 from wbdc.serve.entry import serve
-from wbdc.submit.check.diff import drawn, predict_packed
+from wbdc.submit.check import MAX_SAMPLE_VIDEOS
+from wbdc.submit.check.diff import draw_test_ids, predict_packed
 from wbdc.submit.check.verify import verify_package
 from wbdc.submit.pack.package import (
     PackedMember,
+    PackOptions,
     check_submission_folder,
-    kit_file,
+    kit_path,
     pack_submission,
-    source_files,
+    source_hashes,
 )
 from wbdc.submit.pack.targets import find_target, make_target, recover_targets
 from wbdc.submit.timing.plausibility import MOST
 from wbdc.submit.timing.rehearse import RehearsalOptions, rehearse
 from wbdc.train.runs import ALL_FOLDS, RunFacts, read_run
 
-PROOF_VIDEOS = 256  # test videos whose answers are compared
+PROOF_SEED = 0  # draws the test videos whose predictions are compared
 
 
 @dataclass(frozen=True)
 class SubmitOptions:
     """How a submission is made.
 
-    rehearsal: how it is timed, None: not at all. half, compiled, locked, wheelhouse: as `pack`.
-    targets: other forms to make.
+    rehearsal: how it is timed; None for no time check. half, compiled, lock, wheels: as in
+    `PackOptions`. targets: names of further forms to make, for example "zip".
     """
 
     rehearsal: RehearsalOptions | None = None
     half: bool = False
     compiled: bool = False
-    locked: bool = False
-    wheelhouse: bool = False
+    lock: bool = False
+    wheels: bool = False
     targets: tuple[str, ...] = ()
     device: str = "auto"
     threads: int | None = None
@@ -65,83 +67,110 @@ def make_submission(
     progress: Callable[[str, int, int], None],
     say: Callable[[str], None],
 ) -> dict:
-    """Pack a blend, prove that the folder answers as the runs do, time it when that is asked for,
-    and publish it then.
+    """Pack a blend, prove that its predictions equal those of the runs, time it, and publish it.
 
-    Returns {"files", "bytes", "proved", "latency": {"word", "sentence", "code", ...} or None}.
-    Raises what its steps raise.
+    home: work folder of the runs. report: what the ensemble's assessment found, {} for a single
+    run. Nothing is published when the proof or the time check raises.
+
+    Returns {"folder", "targets": {name: path}, "files", "bytes", "proof", "latency": {"word",
+    "sentence", "code", ...} or None}. Raises what its steps raise.
     """
     check_input(data)
     check_submission_folder(into)
     contest = prepared.contest
-    threads, targets = (
-        use_threads(options.threads),
-        {name: find_target(contest.targets, name) for name in options.targets},
-    )
+    targets = {name: find_target(contest.targets, name) for name in options.targets}
+    threads = use_threads(options.threads)
     recover_targets(into, contest.targets)
+
     say(f"packing {len(blend.members)} models into {into}")
     blend = replace(blend, half=options.half, compiled=options.compiled)
-    facts = {"source": source_hash(), "data": prepared.hash}
-    if report:
-        more = report["gain"]
-        gain = f"{more['difference']:+.4f} [{more['low']:+.4f}, {more['high']:+.4f}], {more['verdict']}"
-        facts |= {
-            "out of fold": report["ensemble"]["score"],
-            "interval": report["ensemble"]["interval"],
-            f"gain over {report['best']}": gain,
-        }
-    found: dict = {"proved": None, "latency": None}
+    results: dict = {"proof": None, "latency": None}
 
     def check(folder: Path) -> None:
         """Prove and time the folder before it is published: one that fails replaces nothing."""
-        found["proved"] = prove_equal_predictions(
-            folder,
-            home,
-            blend,
-            contest,
-            data,
-            most=PROOF_VIDEOS,
-            seed=0,
-            device=options.device,
-            threads=threads,
-            say=say,
+        results["proof"] = prove_equal_predictions(
+            folder, home, blend, contest, data, device=options.device, threads=threads, say=say
         )
         if options.rehearsal:
             rehearsal = replace(options.rehearsal, device=options.device, threads=threads)
-            found["latency"] = _time(folder, data, rehearsal, progress)
+            results["latency"] = time_package(folder, data, rehearsal, progress)
 
-    pack_submission(
-        into,
-        packed_members(home, blend),
-        contest=contest,
-        precision=blend.precision,
-        facts=facts,
-        retrain=training_script(home, blend, prepared),
-        kits={
-            source_kit(n, told): home / "runs" / n / "fold-all"
-            for n, told in source_kits(home, blend).items()
-        },
-        optional=optional_packages(contest, data),
-        class_multipliers=blend.class_multipliers,
-        check=check,
-        half=options.half,
-        compiled=options.compiled,
-        report=report,
-        locked=options.locked or options.wheelhouse,
-        wheelhouse=options.wheelhouse,
-    )
-    checked = verify_package(into)
-    made = {name: str(make_target(into, name, target)) for name, target in targets.items()}
+    pack_options = _pack_options(home, blend, prepared, data, report, options)
+    pack_submission(into, packed_members(home, blend), pack_options, check)
+
+    verified = verify_package(into)
+    target_paths = {name: str(make_target(into, name, t)) for name, t in targets.items()}
     return {
         "folder": str(into),
-        "targets": made,
-        "files": checked["files"],
-        "bytes": checked["bytes"],
-        **found,
+        "targets": target_paths,
+        "files": verified["files"],
+        "bytes": verified["bytes"],
+        **results,
     }
 
 
-def _time(
+def prove_equal_predictions(
+    folder: Path,
+    home: Path,
+    blend: Blend,
+    contest: Competition,
+    data: Path,
+    *,
+    device: str,
+    threads: int,
+    say: Callable[[str], None],
+) -> dict:
+    """Predict random test videos in the packed folder and from the runs, and compare every bit.
+
+    Returns {"videos", "equal": True, "changed_by_half": share of videos whose class changes when
+    weights are stored as float16}. Raises IntegrityBroken when a probability differs,
+    ResultInvalid when the result file is invalid or float16 changes more than 1 %.
+    """
+    ids = draw_test_ids(contest, data, MAX_SAMPLE_VIDEOS, PROOF_SEED)
+
+    def predict_runs(blend: Blend) -> np.ndarray:
+        with tempfile.TemporaryDirectory() as scratch:
+            predictions, _ = serve(
+                home,
+                blend,
+                contest,
+                data,
+                Path(scratch) / "result.csv",
+                split=None,
+                device=device,
+                precision=None,
+                threads=threads,
+                sample=ids,
+                say=lambda line: None,
+                progress=lambda done, of: None,
+                began=time.perf_counter(),
+            )
+        return predictions.probabilities
+
+    packed = predict_packed(folder, contest, data, ids, device=device, threads=threads)
+    expected = predict_runs(blend)
+    if packed.probabilities.tobytes() != expected.tobytes():
+        count = int((packed.probabilities != expected).any(1).sum())
+        raise IntegrityBroken(
+            f"the packed folder's predictions for {count} of {len(ids)} videos differ from those "
+            "of the runs it was packed from; pack it again on this machine"
+        )
+    say(f"{len(ids):,} test videos: packed predictions equal those of the runs, bit for bit")
+
+    changed = 0.0
+    if blend.half:
+        full = predict_runs(replace(blend, half=False))
+        changed = float((full.argmax(1) != expected.argmax(1)).mean())
+        say(f"weights stored as float16 change {changed:.2%} of these predictions")
+    if changed > MOST:
+        raise ResultInvalid(
+            f"weights stored as float16 change {changed:.1%} of the predictions, "
+            f"more than {MOST:.0%}; pack without --half"
+        )
+    return {"videos": len(ids), "equal": True, "changed_by_half": changed}
+
+
+def time_package(
     folder: Path,
     data: Path,
     options: RehearsalOptions,
@@ -149,8 +178,8 @@ def _time(
 ) -> dict:
     """Time a packed folder and return the verdict: {"word", "sentence", "code", ...}.
 
-    A rehearsal that ran out of time is INCONCLUSIVE and leaves no receipt: the folder itself is
-    sound, and is published.
+    A rehearsal that runs out of time is INCONCLUSIVE and leaves no receipt: the folder itself is
+    valid, and is published.
     """
     try:
         verdict = rehearse(folder, data, options, progress)
@@ -165,160 +194,162 @@ def _time(
     }
 
 
-def optional_packages(contest: Competition, data: Path) -> list[str]:
-    """List the packages that only some data ask for: a reader of video files."""
-    first = next(contest.videos(data, contest.find_test_split(contest.splits(data)), Findings()), None)
-    return ["av"] if first and first.source.path.suffix.lower() in CLIP_SUFFIXES else []
-
-
 def packed_members(home: Path, blend: Blend) -> list[PackedMember]:
-    """List the models of a blend as a package names them: "<run>/fold-<k>"."""
+    """List the models of a blend under their names in a package: "<run>/fold-<k>"."""
     return [
-        PackedMember(f"{m.run}/fold-{m.fold}", home / m.folder, m.weight, m.serve)
-        for m in blend.members
+        PackedMember(
+            name=f"{member.run}/fold-{member.fold}",
+            folder=home / member.folder,
+            weight=member.weight,
+            serve=member.serve,
+        )
+        for member in blend.members
     ]
 
 
-def training_script(home: Path, blend: Blend, prepared: PreparedData) -> list[str]:
-    """List the commands that make the same models from raw data: prepare, pretrain, train,
+def optional_packages(contest: Competition, data: Path) -> list[str]:
+    """List the Python packages that only some data need: a decoder for video files."""
+    split = contest.find_test_split(contest.splits(data))
+    first = next(contest.videos(data, split, Findings()), None)
+    return ["av"] if first and first.source.path.suffix.lower() in CLIP_SUFFIXES else []
+
+
+def source_hash() -> str:
+    """Hash the source of the wbdc that packs; equal in a checkout and an installed wheel."""
+    return json_digest(source_hashes())
+
+
+def _pack_options(
+    home: Path,
+    blend: Blend,
+    prepared: PreparedData,
+    data: Path,
+    report: dict,
+    options: SubmitOptions,
+) -> PackOptions:
+    """Collect what the package holds apart from its members."""
+    source_kits = {
+        source_kit_path(name, facts): home / "runs" / name / "fold-all"
+        for name, facts in source_runs(home, blend).items()
+    }
+    return PackOptions(
+        contest=prepared.contest,
+        precision=blend.precision,
+        facts=_readme_facts(prepared, report),
+        training_commands=training_commands(home, blend, prepared),
+        report=report or {},
+        source_kits=source_kits,
+        optional_packages=optional_packages(prepared.contest, data),
+        class_multipliers=blend.class_multipliers,
+        half=options.half,
+        compiled=options.compiled,
+        lock=options.lock or options.wheels,
+        wheels=options.wheels,
+    )
+
+
+def _readme_facts(prepared: PreparedData, report: dict) -> dict:
+    """Return what README.md states about the source, the data and the score."""
+    facts = {"source": source_hash(), "data": prepared.hash}
+    if not report:
+        return facts
+
+    gain = report["gain"]
+    interval = f"[{gain['low']:+.4f}, {gain['high']:+.4f}]"
+    return facts | {
+        "out of fold": report["ensemble"]["score"],
+        "interval": report["ensemble"]["interval"],
+        f"gain over {report['best']}": f"{gain['difference']:+.4f} {interval}, {gain['verdict']}",
+    }
+
+
+def training_commands(home: Path, blend: Blend, prepared: PreparedData) -> list[str]:
+    """List the commands that train the same models from raw data: prepare, pretrain, train,
     ensemble, submit.
     """
-    facts, settings, lines = prepared.facts, blend.settings, []
+    trained_folds: dict[str, set[str]] = {}
+    for member in blend.members:
+        # folds that only the ensemble's score needs are trained as well
+        folds = trained_folds.setdefault(member.run, set(blend.settings.get("folds", [])))
+        folds.add(member.fold)
+
+    lines = [_prepare_command(blend, prepared)]
+    for name, facts in source_runs(home, blend).items():
+        kit = source_kit_path(name, facts)
+        lines.append(f'wbdc pretrain --kit {kit} --seed {facts.seed} --work "$WORK"')
+    for run, folds in trained_folds.items():
+        lines.append(_train_command(run, read_run(home / "runs" / run), folds))
+    if not blend.run:
+        lines.append(ensemble_command(blend, trained_folds))
+    return [*lines, _submit_command(blend)]
+
+
+def _prepare_command(blend: Blend, prepared: PreparedData) -> str:
+    facts = prepared.facts
     contest = facts.competition
-    if contest.endswith(".py"):  # lies beside each kit
-        contest = shlex.quote(
-            str(PurePosixPath(kit_file(blend.members[0].run)).with_name(Path(contest).name))
-        )
-    lines.append(
-        f'wbdc prepare --data "$DATA" --competition {contest} --folds {facts.fold_count} --seed {facts.seed} --work "$WORK"'
+    if contest.endswith(".py"):  # the contest's file lies beside each kit
+        kit = PurePosixPath(kit_path(blend.members[0].run))
+        contest = shlex.quote(str(kit.with_name(Path(contest).name)))
+    return (
+        f'wbdc prepare --data "$DATA" --competition {contest} --folds {facts.fold_count} '
+        f'--seed {facts.seed} --work "$WORK"'
     )
-    folds: dict[str, set[str]] = {}
-    for member in blend.members:
-        folds.setdefault(member.run, set(settings.get("folds", []))).add(
-            member.fold
-        )  # also those that only the score needs
-    for source, told in source_kits(home, blend).items():
-        lines.append(
-            f'wbdc pretrain --kit {source_kit(source, told)} --seed {told.seed} --work "$WORK"'
-        )
-    for run, trained in folds.items():
-        told = read_run(home / "runs" / run)
-        without = f" --without {told.without}" if told.without else ""
-        lines.append(
-            f'wbdc train --kit {kit_file(run)} --seed {told.seed} --work "$WORK" --fold {",".join(sorted(trained))} --from {told.source or "none"}{without}'
-        )
-    switches = "".join(
-        f" --{option}"
-        for name, option in (("half", "half"), ("compiled", "compile"))
-        if getattr(blend, name)
-    )
-    alone = f" --run {blend.run}" if blend.run else ""
-    if not alone:
-        lines.append(_ensemble(blend, folds))
-    return [*lines, f'wbdc submit --work "$WORK"{alone} --into "$WORK/submission"{switches}']
 
 
-def _ensemble(blend: Blend, trained: dict[str, set[str]]) -> str:
-    """Word the command that blends the same members in the same forms."""
-    forms: dict[str, dict] = {}
-    for member in blend.members:
-        form = forms.setdefault(member.run, {"serve": member.serve, "folds": []})
-        form["folds"].append(member.fold)
-    names = []
-    for run, form in forms.items():
-        settings = [f"{key}={value}" for key, value in form["serve"].items()] + (
-            [f"fold={form['folds'][0]}"] if set(form["folds"]) != trained[run] else []
-        )
-        names.append(f" --run '{' '.join([run, *settings])}'")
-    settings, asked = blend.settings, ""
+def _train_command(run: str, facts: RunFacts, folds: set[str]) -> str:
+    without = f" --without {facts.without}" if facts.without else ""
+    return (
+        f'wbdc train --kit {kit_path(run)} --seed {facts.seed} --work "$WORK" '
+        f"--fold {','.join(sorted(folds))} --from {facts.source or 'none'}{without}"
+    )
+
+
+def _submit_command(blend: Blend) -> str:
+    run = f" --run {blend.run}" if blend.run else ""
+    half = " --half" if blend.half else ""
+    compiled = " --compile" if blend.compiled else ""
+    return f'wbdc submit --work "$WORK"{run} --into "$WORK/submission"{half}{compiled}'
+
+
+def ensemble_command(blend: Blend, trained_folds: dict[str, set[str]]) -> str:
+    """Write the command that blends the same members in the same variants.
+
+    trained_folds: {run: folds}.
+    """
+    options = ""
+    settings = blend.settings
     if settings:
-        asked = f" --seed {settings['seed']} --draws {settings['draws']}"
-        asked += "" if settings["class_priors"] else " --no-class-priors"
-    asked += f" --precision {settings['precision']}" if settings.get("precision") else ""
-    learned = settings.get("folds", [])
-    if learned and set.intersection(*trained.values()) - {ALL_FOLDS} != set(
-        learned
-    ):  # a member that was dropped had fewer folds
-        asked += f" --folds {','.join(learned)}"
-    return f'wbdc ensemble --work "$WORK"{asked}{"".join(names)}'
+        no_priors = "" if settings["class_priors"] else " --no-class-priors"
+        options += f" --seed {settings['seed']} --draws {settings['draws']}{no_priors}"
+    if settings.get("precision"):
+        options += f" --precision {settings['precision']}"
+    score_folds = settings.get("folds", [])
+    common_folds = set.intersection(*trained_folds.values()) - {ALL_FOLDS}
+    if score_folds and common_folds != set(score_folds):  # a member that was dropped had fewer
+        options += f" --folds {','.join(score_folds)}"
+
+    member_folds: dict[str, list[str]] = {}
+    variants: dict[str, dict] = {}
+    for member in blend.members:
+        member_folds.setdefault(member.run, []).append(member.fold)
+        variants.setdefault(member.run, member.serve)
+    for run, folds in member_folds.items():
+        words = [run, *(f"{key}={value}" for key, value in variants[run].items())]
+        if set(folds) != trained_folds[run]:
+            words.append(f"fold={folds[0]}")
+        options += f" --run '{' '.join(words)}'"
+    return f'wbdc ensemble --work "$WORK"{options}'
 
 
-def source_kits(home: Path, blend: Blend) -> dict[str, RunFacts]:
-    """List the pretrained runs that the members of a blend started from, with their facts."""
+def source_runs(home: Path, blend: Blend) -> dict[str, RunFacts]:
+    """Return {name: facts} of the pretrained runs that the members of a blend started from."""
     names = dict.fromkeys(read_run(home / "runs" / member.run).source for member in blend.members)
     return {name: read_run(home / "runs" / name) for name in names if name}
 
 
-def source_kit(name: str, told: RunFacts) -> str:
-    """Say where the kit of a pretrained run lies in the package. The file keeps the kit's name, so
-    that the run gets its own again.
+def source_kit_path(name: str, facts: RunFacts) -> str:
+    """Return the path of a pretrained run's kit in the package.
+
+    The file keeps the name of the kit, so that pretraining with it creates a run of the same name.
     """
-    return f"source/kits/{name}/{told.kit}.json"
-
-
-def prove_equal_predictions(
-    folder: Path,
-    home: Path,
-    blend: Blend,
-    contest: Competition,
-    data: Path,
-    *,
-    most: int,
-    seed: int,
-    device: str,
-    threads: int,
-    say: Callable[[str], None],
-) -> dict:
-    """Answer up to `most` random test videos in the packed folder and in the tree, and compare
-    every bit.
-
-    Returns {"videos", "equal", "changed_by_half"}: the share of answers that weights as float16
-    change. Raises IntegrityBroken when an answer differs,
-    ResultInvalid when the result file is no good, or more than 1 % change.
-    """
-    sample = drawn(contest, data, most, seed)
-    theirs = predict_packed(
-        folder, contest, data, sample, device=device, threads=threads
-    ).probabilities
-    with tempfile.TemporaryDirectory() as scratch:
-
-        def own(blend: Blend) -> np.ndarray:
-            answers, _ = serve(
-                home,
-                blend,
-                contest,
-                data,
-                Path(scratch) / "own.csv",
-                split=None,
-                device=device,
-                precision=None,
-                threads=threads,
-                sample=sample,
-                say=lambda line: None,
-                progress=lambda done, of: None,
-                began=time.perf_counter(),
-            )
-            return answers.probabilities
-
-        ours, whole = own(blend), own(replace(blend, half=False)) if blend.half else None
-    if theirs.tobytes() != ours.tobytes():
-        rows = int((theirs != ours).any(1).sum())
-        raise IntegrityBroken(
-            f"the packed folder answers {rows} of {len(sample)} videos otherwise than the runs it was packed from; pack it again on this machine"
-        )
-    say(f"{len(sample):,} test videos: packed answers equal the runs' answers, bit for bit")
-    changed = float((whole.argmax(1) != ours.argmax(1)).mean()) if whole is not None else 0.0
-    if whole is not None:
-        say(f"weights as float16 change {changed:.2%} of these answers")
-    if changed > MOST:
-        raise ResultInvalid(
-            f"weights as float16 change {changed:.1%} of the answers, more than {MOST:.0%}; pack without --half"
-        )
-    return {"videos": len(sample), "equal": True, "changed_by_half": changed}
-
-
-def source_hash() -> str:
-    """Hash the source of wbdc that packs; equal in a checkout and an installed wheel, where a
-    commit is unknown.
-    """
-    return json_digest(source_files())
+    return f"source/kits/{name}/{facts.kit}.json"

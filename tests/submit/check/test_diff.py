@@ -16,16 +16,14 @@ from wbdc.core.errors import DataInvalid, IntegrityBroken, UsageFault
 from wbdc.core.files import publish_json, read_json
 from wbdc.submit.check import diff as difference_module
 from wbdc.submit.check.diff import (
-    REPORT_FILE,
     PackedPredictions,
     diff_packages,
     diff_predictions,
     diff_tensors,
-    flatten_table,
     pair_members,
     sample_ids,
 )
-from wbdc.submit.check.manifest import write_manifest
+from wbdc.submit.check.manifest import REPORT_FILE, write_manifest
 from wbdc.submit.check.verify import verify_package
 
 LATE, DUAL = "late-0a1b2c3d/fold-0", "dual-4e5f6071/fold-1"
@@ -276,11 +274,3 @@ def test_the_sample_follows_from_the_seed_and_is_in_the_order_of_the_annotations
     (tmp_path / "annotations/test.json").write_text("[]")
     with pytest.raises(DataInvalid, match="nothing to answer"):
         sample_ids(WeChat2022(), tmp_path, 4, 0)
-
-
-def test_flat_names_every_value_by_its_way():
-    assert flatten_table({"train": {"rate": [1, {"x": 2}]}, "empty": {}, "a": None}) == {
-        "train.rate.0": 1,
-        "train.rate.1.x": 2,
-        "a": None,
-    }

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,19 @@ from wbdc.core.errors import Inconclusive, IntegrityBroken, OutOfResources, Usag
 from wbdc.core.files import publish_json, read_json
 from wbdc.core.processes import start_time
 from wbdc.submit.check import reproduce
-from wbdc.submit.check.diff import REPORT_FILE, PackedPredictions
-from wbdc.submit.check.manifest import write_manifest
+from wbdc.submit.check.diff import PackedPredictions
+from wbdc.submit.check.manifest import REPORT_FILE, write_manifest
 from wbdc.submit.check.reproduce import repeat_predictions, retrain_submission
 from wbdc.submit.check.verify import verify_package
-from wbdc.submit.pack.package import pack_submission
+from wbdc.submit.pack.package import PackOptions, pack_submission
 
-SAID = {"contest": WeChat2022(), "precision": "fp32", "facts": {}}
+OPTIONS = PackOptions(contest=WeChat2022(), precision="fp32", facts={}, training_commands=[])
+
+
+def with_training(commands: list[str]) -> PackOptions:
+    return replace(OPTIONS, training_commands=commands)
+
+
 ALONE = {"device": "cpu", "threads": 1}
 
 
@@ -205,7 +212,7 @@ def test_a_package_of_one_run_has_no_ensemble_to_score(
 
 
 def test_other_models_than_packed_are_refused(replayed, members, data, tmp_path):
-    pack_submission(tmp_path / "submission", members, **SAID, retrain=["true"])
+    pack_submission(tmp_path / "submission", members, with_training(["true"]))
     with pytest.raises(IntegrityBroken, match="makes toy-.*; pack it again"):
         retrain_submission(tmp_path / "submission", data)
 
@@ -239,7 +246,7 @@ def test_training_that_fails_says_why_and_damage_is_seen_before_it_starts(member
         ([], UsageFault, "without the commands"),
         (['echo "${PYTHONPATH:-none} $(nproc)" >&2; exit 9'], OutOfResources, "none 1$"),
     ):
-        pack_submission(folder, members, **SAID, retrain=commands)
+        pack_submission(folder, members, with_training(commands))
         with pytest.raises(fault, match=says), pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", "/elsewhere")
             retrain_submission(folder, data, threads=1)
@@ -250,7 +257,7 @@ def test_training_that_fails_says_why_and_damage_is_seen_before_it_starts(member
 
 def test_the_cpus_of_this_process_stay_its_own(members, data, tmp_path):
     own = os.sched_getaffinity(0)
-    pack_submission(tmp_path / "submission", members, **SAID, retrain=["exit 9"])
+    pack_submission(tmp_path / "submission", members, with_training(["exit 9"]))
     with pytest.raises(OutOfResources):
         retrain_submission(tmp_path / "submission", data, threads=1)
     assert os.sched_getaffinity(0) == own
@@ -260,8 +267,7 @@ def test_nothing_goes_on_when_the_command_is_stopped(members, data, tmp_path):
     pack_submission(
         tmp_path / "submission",
         members,
-        **SAID,
-        retrain=["echo started >&2", f"sleep 97.{os.getpid()}"],
+        with_training(["echo started >&2", f"sleep 97.{os.getpid()}"]),
     )
 
     def stop(line: str) -> None:
@@ -311,7 +317,7 @@ echo started >&2
 def test_daemons_of_train_sh_are_ended_and_make_nobody_wait(stopped, members, data, tmp_path):
     """Their parents have ended and their session is another one: only a subreaper finds them."""
     more = "sleep 60" if stopped else "exit 9"
-    pack_submission(tmp_path / "s", members, **SAID, retrain=[DAEMON.format(place=tmp_path), more])
+    pack_submission(tmp_path / "s", members, with_training([DAEMON.format(place=tmp_path), more]))
 
     def say(line: str) -> None:
         if stopped:

@@ -25,11 +25,17 @@ from wbdc.serve.blend_file import Blend, BlendMember
 from wbdc.serve.entry import main, serve
 from wbdc.submit import pipeline
 from wbdc.submit.check.verify import verify_package
-from wbdc.submit.pack.package import SHIPPED_FOLDERS, PackedMember, kit_file, pack_submission
+from wbdc.submit.pack.package import (
+    SHIPPED_FOLDERS,
+    PackedMember,
+    PackOptions,
+    kit_path,
+    pack_submission,
+)
 from wbdc.submit.pack.requirements import needed_requirements
 from wbdc.submit.timing.sandbox import run_packed
 
-SAID = {"contest": WeChat2022(), "precision": "fp32", "facts": {}, "retrain": []}
+OPTIONS = PackOptions(contest=WeChat2022(), precision="fp32", facts={}, training_commands=[])
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -192,15 +198,15 @@ def test_a_package_that_fails_its_check_is_not_published(members, tmp_path):
         raise IntegrityBroken("the packed folder answers otherwise")
 
     with pytest.raises(IntegrityBroken, match="answers otherwise"):
-        pack_submission(into, members, **SAID, check=fail)
+        pack_submission(into, members, OPTIONS, fail)
     assert not list(tmp_path.iterdir())
     pack_submission(
-        into, members, **SAID, check=lambda folder: publish_json(folder / "latency.json", {})
+        into, members, OPTIONS, lambda folder: publish_json(folder / "latency.json", {})
     )
     assert (into / "latency.json").is_file()
     before = files(into)
     with pytest.raises(IntegrityBroken, match="answers otherwise"):
-        pack_submission(into, members[:1], **SAID, check=fail)
+        pack_submission(into, members[:1], OPTIONS, fail)
     assert files(into) == before
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
@@ -211,8 +217,8 @@ def submit_toy(members, data, tmp_path, monkeypatch):
     home = members[0].folder.parents[1]
     member = BlendMember(str(members[0].folder), 1.0, run="late-0a1b2c3d", fold="0")
     blend = Blend("wechat2022", "fp32", (member,))
-    monkeypatch.setattr(pipeline, "training_script", lambda *given: [])
-    monkeypatch.setattr(pipeline, "source_kits", lambda *given: {})
+    monkeypatch.setattr(pipeline, "training_commands", lambda *given: [])
+    monkeypatch.setattr(pipeline, "source_runs", lambda *given: {})
     monkeypatch.setattr(pipeline, "prove_equal_predictions", lambda *given, **how: {"videos": 8})
 
     def submit(into: Path) -> dict:
@@ -232,7 +238,7 @@ def submit_toy(members, data, tmp_path, monkeypatch):
     return submit
 
 
-@pytest.mark.parametrize("step", ["prove", "rehearse"])
+@pytest.mark.parametrize("step", ["prove_equal_predictions", "rehearse"])
 def test_submit_publishes_nothing_when_the_proof_or_the_time_check_fails(
     step, submit_toy, tmp_path, monkeypatch
 ):
@@ -284,7 +290,7 @@ def test_fault_40_a_token_in_what_is_packed_is_refused(plant, members, tmp_path)
     (folder / "DONE.json").unlink()
     seal_folder(folder, facts)
     with pytest.raises(UsageFault, match=f"{named} \\(a token of Hugging Face\\)") as refused:
-        pack_submission(tmp_path / "out", [PackedMember("late-1/fold-0", folder, 1.0)], **SAID)
+        pack_submission(tmp_path / "out", [PackedMember("late-1/fold-0", folder, 1.0)], OPTIONS)
     assert TOKEN not in str(refused.value)
     assert [p.name for p in tmp_path.iterdir()] == ["late-1"], "nothing is left behind"
 
@@ -311,8 +317,8 @@ def test_it_holds_the_serving_floors_and_nothing_that_trains(package):
 
 
 def test_the_kits_train_again_under_their_own_names(package):
-    assert kit_file("late-0a1b2c3d/fold-0") == "source/kits/late-0a1b2c3d/late.json"
-    assert (package / kit_file("late-0a1b2c3d/fold-0")).is_file()
+    assert kit_path("late-0a1b2c3d/fold-0") == "source/kits/late-0a1b2c3d/late.json"
+    assert (package / kit_path("late-0a1b2c3d/fold-0")).is_file()
     assert (package / "source/kits/late-0a1b2c3d/late.py").is_file()
     assert (package / "source/wbdc/train/fit.py").is_file()
     assert (package / "source/wbdc/__main__.py").is_file()
@@ -372,7 +378,7 @@ def test_a_vision_library_is_required_when_a_model_looks_with_it(members, tmp_pa
     publish_json(folder / "model.json", told)
     (folder / "DONE.json").unlink()
     seal_folder(folder, {})
-    pack_submission(tmp_path / "out", [PackedMember("timm-1/fold-0", folder, 1.0)], **SAID)
+    pack_submission(tmp_path / "out", [PackedMember("timm-1/fold-0", folder, 1.0)], OPTIONS)
     text = (tmp_path / "out/requirements.txt").read_text()
     assert "timm==" in text
     assert "open_clip" not in text
@@ -381,10 +387,13 @@ def test_a_vision_library_is_required_when_a_model_looks_with_it(members, tmp_pa
 def test_equal_inputs_give_equal_bytes(package, members, tmp_path):
     """Under another time zone, language, umask, hash seed, folder and time of the files."""
     code = (
-        "import os, sys; os.umask(0o077); from pathlib import Path; from wbdc.submit.pack.package import Packed, pack; from wbdc.competitions.wechat2022 import WeChat2022\n"
-        f"members = [Packed(n, Path(f), w) for n, f, w in {[(m.name, str(m.folder), m.weight) for m in members]!r}]\n"
+        "import os, sys; os.umask(0o077); from pathlib import Path; from wbdc.competitions.wechat2022 import WeChat2022\n"
+        "from wbdc.submit.pack.package import PackedMember, PackOptions, pack_submission\n"
+        f"members = [PackedMember(n, Path(f), w) for n, f, w in {[(m.name, str(m.folder), m.weight) for m in members]!r}]\n"
         "facts = {'score': {'mean': 0.7123}, 'commit': 'abc1234'}\n"
-        "pack(Path(sys.argv[1]), members, contest=WeChat2022(), precision='fp32', facts=facts, retrain=['wbdc --version > \"$WORK/version\"'])"
+        "options = PackOptions(contest=WeChat2022(), precision='fp32', facts=facts, "
+        "training_commands=['wbdc --version > \"$WORK/version\"'])\n"
+        "pack_submission(Path(sys.argv[1]), members, options)"
     )
     for member in members:
         os.utime(member.folder / "model.json", (1, 1))
@@ -410,12 +419,15 @@ def test_a_checkout_and_an_installed_wheel_pack_equal_bytes(package, members, tm
     shutil.copytree(home, site / "wbdc", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(home.parent / "kits", site / "wbdc" / "kits")
     code = (
-        "import sys; from pathlib import Path; import wbdc; from wbdc.submit.pack.package import Packed, pack; from wbdc.competitions.wechat2022 import WeChat2022\n"
+        "import sys; from pathlib import Path; import wbdc; from wbdc.competitions.wechat2022 import WeChat2022\n"
+        "from wbdc.submit.pack.package import PackedMember, PackOptions, pack_submission\n"
         "from wbdc.submit.pipeline import source_hash\n"
         "assert Path(wbdc.__file__).parents[1] == Path(sys.argv[2]), wbdc.__file__\n"
-        f"members = [Packed(n, Path(f), w) for n, f, w in {[(m.name, str(m.folder), m.weight) for m in members]!r}]\n"
+        f"members = [PackedMember(n, Path(f), w) for n, f, w in {[(m.name, str(m.folder), m.weight) for m in members]!r}]\n"
         "facts = {'score': {'mean': 0.7123}, 'commit': 'abc1234'}\n"
-        "pack(Path(sys.argv[1]), members, contest=WeChat2022(), precision='fp32', facts=facts, retrain=['wbdc --version > \"$WORK/version\"'])\n"
+        "options = PackOptions(contest=WeChat2022(), precision='fp32', facts=facts, "
+        "training_commands=['wbdc --version > \"$WORK/version\"'])\n"
+        "pack_submission(Path(sys.argv[1]), members, options)\n"
         "print(source_hash())"
     )
     env = {**os.environ, "PYTHONPATH": str(site)}
@@ -451,11 +463,11 @@ def test_an_earlier_package_is_replaced_and_anything_else_is_not(members, tmp_pa
     into = tmp_path / "mine"
     into.mkdir()
     (into / "thesis.txt").write_text("precious")
-    with pytest.raises(UsageFault, match="no submission"):
-        pack_submission(into, members, **SAID)
+    with pytest.raises(UsageFault, match="not a submission"):
+        pack_submission(into, members, OPTIONS)
     assert (into / "thesis.txt").read_text() == "precious"
     (into / "manifest.json").write_text("{}")
-    pack_submission(into, members, **SAID)
+    pack_submission(into, members, OPTIONS)
     assert not (into / "thesis.txt").exists()
     assert (into / "main.py").is_file()
     assert [p.name for p in tmp_path.iterdir()] == ["mine"], "nothing is left beside it"
@@ -472,12 +484,12 @@ def test_what_cannot_be_packed_is_refused_before_anything_is_written(members, tm
         ([members[0]._replace(folder=tmp_path)], UsageFault, "not finished"),
     ):
         with pytest.raises(fault, match=says):
-            pack_submission(tmp_path / "out", given, **SAID)
+            pack_submission(tmp_path / "out", given, OPTIONS)
     assert sealed_facts(bad)
     assert verify_seal(bad)
     (bad / "model.safetensors").write_bytes((bad / "model.safetensors").read_bytes()[:-1] + b"\x07")
     with pytest.raises(IntegrityBroken, match=r"model\.safetensors"):
-        pack_submission(tmp_path / "out", [members[0]._replace(folder=bad)], **SAID)
+        pack_submission(tmp_path / "out", [members[0]._replace(folder=bad)], OPTIONS)
     assert not (tmp_path / "out").exists()
 
 
@@ -498,20 +510,20 @@ def test_what_runs_from_a_package_knows_its_needs_without_being_installed(packag
 
 
 def test_the_readme_says_what_the_precision_auto_means(tmp_path):
-    from wbdc.submit.pack.readme import write_readme
+    from wbdc.submit.pack.readme import package_readme
 
     judge, gain = (
         {"data": "/data", "result": "/result.csv"},
         "+0.0123 [-0.0045, +0.0267], within noise",
     )
-    text = write_readme(
+    text = package_readme(
         tmp_path,
         competition="wechat2022",
         precision="auto",
         judge=judge,
         members=[],
         facts={"gain over a-run": gain},
-        ledger="",
+        provenance="",
     )
     assert "in auto" not in text
     assert "in the precision that suits the machine: FP16 on a GPU" in text

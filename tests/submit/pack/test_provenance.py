@@ -26,17 +26,17 @@ OWN = {
 }
 
 
-def test_a_record_becomes_an_entry_with_link_licence_and_checksums():
+def test_a_record_becomes_an_entry_with_link_license_and_checksums():
     assert weights_provenance({"vision": CLIP, "trunk": MACBERT}) == [
         {
             **MACBERT,
             "link": "https://huggingface.co/hfl/chinese-macbert-base",
-            "licence": "apache-2.0",
+            "license": "apache-2.0",
         },
         {
             **CLIP,
             "link": "https://huggingface.co/timm/vit_base_patch32_clip_224.openai",
-            "licence": "apache-2.0",
+            "license": "apache-2.0",
         },
     ]
 
@@ -51,11 +51,11 @@ def test_weights_of_ones_own_are_no_pretrained_weights():
     assert len(weights_provenance({**OWN, "trunk": MACBERT})) == 1
 
 
-def test_an_unknown_licence_is_said_and_a_recorded_one_counts():
-    assert weights_provenance({"trunk": {**MACBERT, "name": "some/body"}})[0]["licence"] == UNKNOWN
+def test_an_unknown_license_is_said_and_a_recorded_one_counts():
+    assert weights_provenance({"trunk": {**MACBERT, "name": "some/body"}})[0]["license"] == UNKNOWN
     assert (
-        weights_provenance({"trunk": {**MACBERT, "name": "some/body", "licence": "mit"}})[0][
-            "licence"
+        weights_provenance({"trunk": {**MACBERT, "name": "some/body", "license": "mit"}})[0][
+            "license"
         ]
         == "mit"
     )
@@ -124,7 +124,7 @@ def test_two_files_of_one_name_stay_two_rows():
 
 def test_a_bar_does_not_break_the_table_and_an_empty_ledger_says_so():
     assert (
-        provenance_table(weights_provenance({"trunk": {**MACBERT, "licence": "mit | apache-2.0"}}))
+        provenance_table(weights_provenance({"trunk": {**MACBERT, "license": "mit | apache-2.0"}}))
         .splitlines()[2]
         .count(" | ")
         == 5

@@ -1,4 +1,4 @@
-"""The bill of materials: what CycloneDX 1.5 demands of it, where licences come from, equal bytes
+"""The bill of materials: what CycloneDX 1.5 demands of it, where licenses come from, equal bytes
 for equal contents.
 """
 
@@ -28,13 +28,12 @@ INSTALLED = {
     "short": ["Version: 3.0", "License: 3-Clause BSD License"],
     "unknown": ["Version: 4.0", "License: UNKNOWN"],
 }
-FILES = {"wbdc/b.py": "b" * 64, "main.py": "a" * 64}
 MODELS = [
     {"name": "models/late/fold-0", "sha256": "d" * 64},
     {
         "name": "hfl/chinese-macbert-base",
         "sha256": None,
-        "licence": "apache-2.0",
+        "license": "apache-2.0",
         "link": "https://huggingface.co/hfl/chinese-macbert-base",
     },
 ]
@@ -64,7 +63,7 @@ def installed(tmp_path, monkeypatch):
 
 
 def test_it_has_what_the_schema_demands_and_nothing_that_it_forbids():
-    said = bill_of_materials(["Top_Level"], files=FILES, models=MODELS)
+    said = bill_of_materials(["Top_Level"], MODELS)
     assert set(said) <= DOCUMENT
     assert (said["bomFormat"], said["specVersion"], said["version"]) == ("CycloneDX", "1.5", 1)
     assert re.fullmatch(
@@ -73,23 +72,23 @@ def test_it_has_what_the_schema_demands_and_nothing_that_it_forbids():
     )
     for component in said["components"]:
         assert {"type", "name"} <= set(component) <= COMPONENT
-        assert component["type"] in ("library", "file", "machine-learning-model")
+        assert component["type"] in ("library", "machine-learning-model")
         assert all(
             h["alg"] == "SHA-256" and re.fullmatch("[0-9a-f]{64}", h["content"])
             for h in component.get("hashes", [])
         )
-        licences = component.get("licenses", [])
-        assert len(licences) <= 1 or all(set(c) == {"license"} for c in licences), (
+        licenses = component.get("licenses", [])
+        assert len(licenses) <= 1 or all(set(c) == {"license"} for c in licenses), (
             "an expression stands alone"
         )
         assert all({"type", "url"} == set(r) for r in component.get("externalReferences", []))
     references = [c["bom-ref"] for c in said["components"]]
-    assert len(references) == len(set(references)) == 7
+    assert len(references) == len(set(references)) == 5
     assert all({d["ref"], *d["dependsOn"]} <= set(references) for d in said["dependencies"])
 
 
 def test_packages_are_named_by_purl_and_say_what_they_need():
-    said = bill_of_materials(["Top_Level"], files={}, models=[])
+    said = bill_of_materials(["Top_Level"], [])
     assert [(c["name"], c["version"], c["purl"]) for c in said["components"]] == [
         ("middle", "1.0", "pkg:pypi/middle@1.0"),
         ("mute", "2.0", "pkg:pypi/mute@2.0"),
@@ -100,12 +99,10 @@ def test_packages_are_named_by_purl_and_say_what_they_need():
     ] == ["pkg:pypi/middle@1.0", "pkg:pypi/mute@2.0"]
 
 
-def test_a_licence_is_the_expression_else_the_classifier_else_a_short_word_else_nothing():
+def test_a_license_is_the_expression_else_the_classifier_else_a_short_word_else_nothing():
     found = {
         c["name"]: c.get("licenses")
-        for c in bill_of_materials(["Top_Level", "short", "unknown"], files={}, models=[])[
-            "components"
-        ]
+        for c in bill_of_materials(["Top_Level", "short", "unknown"], [])["components"]
     }
     assert found["Top_Level"] == [{"expression": "MIT OR Apache-2.0"}]
     assert found["middle"] == [{"license": {"name": "BSD License"}}]
@@ -114,11 +111,9 @@ def test_a_licence_is_the_expression_else_the_classifier_else_a_short_word_else_
     assert found["unknown"] is None
 
 
-def test_models_and_files_carry_their_hashes():
-    found = {c["name"]: c for c in bill_of_materials([], files=FILES, models=MODELS)["components"]}
-    assert list(found) == ["main.py", "wbdc/b.py", "hfl/chinese-macbert-base", "models/late/fold-0"]
-    assert found["main.py"]["hashes"] == [{"alg": "SHA-256", "content": "a" * 64}]
-    assert found["main.py"]["type"] == "file"
+def test_models_carry_their_hashes():
+    found = {c["name"]: c for c in bill_of_materials([], MODELS)["components"]}
+    assert list(found) == ["hfl/chinese-macbert-base", "models/late/fold-0"]
     assert found["models/late/fold-0"]["hashes"] == [{"alg": "SHA-256", "content": "d" * 64}]
     theirs = found["hfl/chinese-macbert-base"]
     assert "hashes" not in theirs
@@ -130,22 +125,20 @@ def test_models_and_files_carry_their_hashes():
 
 
 def test_equal_contents_give_equal_bytes_and_another_hash_another_number():
-    one = bill_of_materials(["Top_Level", "short"], files=FILES, models=MODELS)
-    other = bill_of_materials(
-        ["short", "Top_Level"], files=dict(reversed(FILES.items())), models=MODELS[::-1]
-    )
+    one = bill_of_materials(["Top_Level", "short"], MODELS)
+    other = bill_of_materials(["short", "Top_Level"], MODELS[::-1])
     assert json.dumps(one) == json.dumps(other)
     changed = bill_of_materials(
-        ["Top_Level", "short"], files={**FILES, "main.py": "f" * 64}, models=MODELS
+        ["Top_Level", "short"], [{**MODELS[0], "sha256": "f" * 64}, MODELS[1]]
     )
     assert changed["serialNumber"] != one["serialNumber"]
 
 
 def test_a_model_that_is_given_twice_is_refused_but_two_files_may_share_a_name():
     with pytest.raises(UsageFault, match="model:models/late/fold-0@d+ more than once"):
-        bill_of_materials([], files={}, models=[MODELS[0], MODELS[0]])
+        bill_of_materials([], [MODELS[0], MODELS[0]])
     other = {**MODELS[0], "sha256": "e" * 64}
     assert [
         c["hashes"][0]["content"][0]
-        for c in bill_of_materials([], files={}, models=[other, MODELS[0]])["components"]
+        for c in bill_of_materials([], [other, MODELS[0]])["components"]
     ] == ["d", "e"]

@@ -1,5 +1,6 @@
 """Weights in a package: a shared tower once, half the bytes when asked for, and the same answers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.files import publish_json, read_json, seal_folder
 from wbdc.serve.predict import load_member
 from wbdc.submit.check.verify import verify_package
-from wbdc.submit.pack.package import PackedMember, pack_submission
+from wbdc.submit.pack.package import PackedMember, PackOptions, pack_submission
 
-SAID = {"contest": WeChat2022(), "precision": "fp32", "facts": {}, "retrain": []}
+OPTIONS = PackOptions(contest=WeChat2022(), precision="fp32", facts={}, training_commands=[])
 
 
 def finished(folder: Path, model, fusion: str) -> Path:
@@ -50,7 +51,7 @@ def weights(folder: Path, **how) -> dict:
 
 
 def test_a_tower_of_several_members_is_stored_once(members, tmp_path):
-    pack_submission(tmp_path / "p", members, **SAID)
+    pack_submission(tmp_path / "p", members, OPTIONS)
     models = tmp_path / "p" / "models"
     (tower,) = (models / "towers").iterdir()
     for name, folder, *_ in members:
@@ -71,8 +72,8 @@ def test_a_tower_of_several_members_is_stored_once(members, tmp_path):
 
 
 def test_half_the_bytes_are_the_weights_rounded(members, tmp_path):
-    pack_submission(tmp_path / "p", members, **SAID)
-    pack_submission(tmp_path / "h", members, **SAID, half=True)
+    pack_submission(tmp_path / "p", members, OPTIONS)
+    pack_submission(tmp_path / "h", members, replace(OPTIONS, half=True))
     sizes = [
         sum(p.stat().st_size for p in (tmp_path / name / "models").rglob("*.safetensors"))
         for name in "ph"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from wbdc.submit.check.manifest import read_manifest
-from wbdc.submit.pipeline import _time
+from wbdc.submit.pipeline import time_package
 from wbdc.submit.timing import rehearse as module
 from wbdc.submit.timing.rehearse import RehearsalOptions, rehearse
 
@@ -50,7 +50,9 @@ def test_a_package_that_takes_longer_than_the_cap(package, data, tmp_path, monke
     (copy / "run.sh").write_text(f"sh -c '{nap}' &\nsetsid sh -c '{nap}' &\n{nap}\n")
     monkeypatch.setattr(module, "check_files", read_manifest)  # run.sh is not what was packed
     start = time.monotonic()
-    told = _time(copy, data, RehearsalOptions(device="cpu", cap_seconds=2.0), lambda *at: None)
+    told = time_package(
+        copy, data, RehearsalOptions(device="cpu", cap_seconds=2.0), lambda *at: None
+    )
     assert time.monotonic() - start < 2 + PATIENCE < LONG
     assert told["word"] == "INCONCLUSIVE"
     assert told["code"] == 6

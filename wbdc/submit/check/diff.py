@@ -17,15 +17,12 @@ from wbdc.core.findings import Findings
 from wbdc.core.weights import load_weights, open_weights
 from wbdc.serve.blend_file import BLEND_FILE
 from wbdc.serve.predict import MODEL_FILE, WEIGHTS_FILE
-from wbdc.submit.check.manifest import read_manifest
+from wbdc.submit.check import MAX_SAMPLE_VIDEOS
+from wbdc.submit.check.manifest import REPORT_FILE, read_manifest
 from wbdc.submit.check.verify import packed_contest, verify_package
-from wbdc.submit.pack.package import KIT
+from wbdc.submit.flatten import flatten_table
+from wbdc.submit.pack.package import KIT_FILE
 from wbdc.submit.timing.sandbox import run_packed
-
-REPORT_FILE = (
-    "report.json"  # the facts that the README tells, for machines; older packages hold none
-)
-SAMPLE_VIDEOS = 256  # test videos whose answers are compared
 
 
 class PackedFolder(NamedTuple):
@@ -88,7 +85,7 @@ def diff_predictions(
     b: Path,
     data: Path,
     *,
-    most: int = SAMPLE_VIDEOS,
+    most: int = MAX_SAMPLE_VIDEOS,
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
@@ -128,8 +125,8 @@ def diff_predictions(
 
 
 def sample_ids(contest: Competition, data: Path, most: int, seed: int) -> list[str]:
-    """Draw as `drawn` does. Raises DataInvalid when there is no video."""
-    ids = drawn(contest, data, most, seed)
+    """Draw as `draw_test_ids` does. Raises DataInvalid when there is no video."""
+    ids = draw_test_ids(contest, data, most, seed)
     if not ids:
         raise DataInvalid(
             f"{data} holds no video of the split {contest.find_test_split(contest.splits(data))}; there is nothing to answer"
@@ -137,9 +134,12 @@ def sample_ids(contest: Competition, data: Path, most: int, seed: int) -> list[s
     return ids
 
 
-def drawn(contest: Competition, data: Path, most: int, seed: int) -> list[str]:
+def draw_test_ids(contest: Competition, data: Path, most: int, seed: int) -> list[str]:
     """Draw up to `most` random test videos, in the order of the annotations."""
-    ids = [v.id for v in contest.videos(data, contest.find_test_split(contest.splits(data)), Findings())]
+    ids = [
+        v.id
+        for v in contest.videos(data, contest.find_test_split(contest.splits(data)), Findings())
+    ]
     return [ids[i] for i in sorted(np.random.default_rng(seed).permutation(len(ids))[:most])]
 
 
@@ -198,26 +198,6 @@ def read_report(folder: Path) -> dict:
     return read_json(folder / REPORT_FILE) if (folder / REPORT_FILE).is_file() else {}
 
 
-def flatten_table(table: object, prefix: str = "") -> dict:
-    """Flatten tables and lists: {"train": {"rate": [1, 2]}} is {"train.rate.0": 1, "train.rate.1":
-    2}.
-    """
-    inner = (
-        table.items()
-        if isinstance(table, dict)
-        else enumerate(table)
-        if isinstance(table, list)
-        else None
-    )
-    if inner is None:
-        return {prefix.removesuffix("."): table}
-    return {
-        name: value
-        for key, part in inner
-        for name, value in flatten_table(part, f"{prefix}{key}.").items()
-    }
-
-
 def pair_members(a: Collection[str], b: Collection[str]) -> list[tuple[str, str]]:
     """Pair members of one name, then those left of one kit and fold, in order: a changed kit gives
     a run another hash.
@@ -274,7 +254,7 @@ def _paired(a: PackedFolder, b: PackedFolder) -> dict:
                 "with": other,
                 **diff_tensors(a.folder / first / WEIGHTS_FILE, b.folder / second / WEIGHTS_FILE),
             }
-        if changed := _changed(_kit(a, f"{first}/{KIT}"), _kit(b, f"{second}/{KIT}")):
+        if changed := _changed(_kit(a, f"{first}/{KIT_FILE}"), _kit(b, f"{second}/{KIT_FILE}")):
             kits[name] = {"with": other, "changed": changed}
     return {"weights": weights, "kits": kits}
 

@@ -1,6 +1,4 @@
-"""The manifest: hash and size of every file of a packed folder, and one hash that stands for them
-all.
-"""
+"""The manifest: hash and size of every file of a packed folder, and one hash over all of them."""
 
 import hashlib
 import json
@@ -9,27 +7,34 @@ from pathlib import Path
 from wbdc.core.errors import IntegrityBroken
 from wbdc.core.files import file_sha256, list_files, publish_json, read_json
 
-MANIFEST, RECEIPT = "manifest.json", "latency.json"
+MANIFEST_FILE = "manifest.json"
+RECEIPT_FILE = "latency.json"  # result of the time check, written after packing
+REPORT_FILE = "report.json"  # facts of the README for programs; older packages lack it
 
 
 def write_manifest(folder: Path, facts: dict) -> dict:
-    """Publish the manifest of a folder and return it: `facts`, {"files": {path: {"sha256",
-    "bytes"}}, "bound": hash of all that}.
+    """Publish the manifest of a folder and return it.
+
+    It holds `facts`, {"files": {path: {"sha256", "bytes"}}} and {"bound": hash of all that}.
     """
     files = {
-        str(p.relative_to(folder)): {"sha256": file_sha256(p), "bytes": p.stat().st_size}
-        for p in list_files(folder)
+        str(path.relative_to(folder)): {
+            "sha256": file_sha256(path),
+            "bytes": path.stat().st_size,
+        }
+        for path in list_files(folder)
     }
-    files = {name: entry for name, entry in files.items() if name not in (MANIFEST, RECEIPT)}
+    unlisted = (MANIFEST_FILE, RECEIPT_FILE)
+    files = {name: entry for name, entry in files.items() if name not in unlisted}
     manifest = {**facts, "files": files}
     manifest["bound"] = manifest_hash(manifest)
-    publish_json(folder / MANIFEST, manifest)
+    publish_json(folder / MANIFEST_FILE, manifest)
     return manifest
 
 
 def read_manifest(folder: Path) -> dict:
-    """Read a manifest. Raises IntegrityBroken when it is absent, damaged or not what was written."""
-    path = folder / MANIFEST
+    """Read a manifest. Raises IntegrityBroken when it is missing, damaged or was changed."""
+    path = folder / MANIFEST_FILE
     if path.exists() and not path.is_file():
         raise IntegrityBroken(f"{path} is not a regular file; pack again")
     try:
@@ -41,27 +46,25 @@ def read_manifest(folder: Path) -> dict:
     raise IntegrityBroken(f"{path} was changed after packing; pack again")
 
 
+def manifest_hash(manifest: dict) -> str:
+    """Hash the content of a manifest; a receipt stores this hash of the package that it timed."""
+    content = {key: value for key, value in manifest.items() if key != "bound"}
+    text = json.dumps(content, ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
+
+
 def _is_manifest(manifest: dict) -> bool:
     """Tell whether a manifest has the form that `write_manifest` gives, and its own hash."""
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(map(_is_entry, files.values())):
         return False
-    named = ("competition", "precision")
-    if not all(isinstance(manifest.get(name), str) for name in named):
+    texts = (manifest.get("competition"), manifest.get("precision"))
+    if not all(isinstance(text, str) for text in texts):
         return False
-    return isinstance(manifest.get("members"), list) and manifest.get("bound") == manifest_hash(
-        manifest
-    )
+    has_members = isinstance(manifest.get("members"), list)
+    return has_members and manifest.get("bound") == manifest_hash(manifest)
 
 
 def _is_entry(entry: object) -> bool:
-    known = isinstance(entry, dict) and entry.keys() >= {"sha256", "bytes"}
-    return known and isinstance(entry["sha256"], str) and isinstance(entry["bytes"], int)
-
-
-def manifest_hash(manifest: dict) -> str:
-    """Hash what a manifest says: the name that receipts are bound to."""
-    said = {k: v for k, v in manifest.items() if k != "bound"}
-    return hashlib.sha256(
-        json.dumps(said, ensure_ascii=False, sort_keys=True).encode(errors="backslashreplace")
-    ).hexdigest()
+    has_keys = isinstance(entry, dict) and entry.keys() >= {"sha256", "bytes"}
+    return has_keys and isinstance(entry["sha256"], str) and isinstance(entry["bytes"], int)

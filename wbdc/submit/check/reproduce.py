@@ -17,10 +17,9 @@ from wbdc.core.errors import Inconclusive, IntegrityBroken, UsageFault
 from wbdc.core.files import publish_json, read_json
 from wbdc.ensemble.ensembles import open_report
 from wbdc.serve.predict import WEIGHTS_FILE
+from wbdc.submit.check import MAX_SAMPLE_VIDEOS
 from wbdc.submit.check.diff import (
-    SAMPLE_VIDEOS,
     diff_predictions,
-    flatten_table,
     member_origin,
     pair_members,
     predict_packed,
@@ -29,7 +28,8 @@ from wbdc.submit.check.diff import (
 )
 from wbdc.submit.check.manifest import read_manifest
 from wbdc.submit.check.verify import packed_contest, verify_package
-from wbdc.submit.pack.shared_towers import TOWERS
+from wbdc.submit.flatten import flatten_table
+from wbdc.submit.pack.shared_towers import SHARED_TOWERS_FOLDER
 from wbdc.submit.timing.memory import ProcessMonitor, start_contained
 from wbdc.submit.timing.sandbox import SandboxRun, failure_message
 
@@ -50,7 +50,7 @@ def repeat_predictions(
     folder: Path,
     data: Path,
     *,
-    most: int = SAMPLE_VIDEOS,
+    most: int = MAX_SAMPLE_VIDEOS,
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
@@ -230,7 +230,7 @@ def _weights(folder: Path, made: Path) -> dict:
         for a, b in pair_members(old["members"], new["members"])
     ]
     towers = [
-        {n: f for n, f in made["files"].items() if n.startswith(f"{TOWERS}/")}
+        {n: f for n, f in made["files"].items() if n.startswith(f"{SHARED_TOWERS_FOLDER}/")}
         for made in (old, new)
     ]
     return {

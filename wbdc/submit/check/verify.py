@@ -6,7 +6,7 @@ from pathlib import Path
 from wbdc.competitions import CONTEST_FOLDER, Competition, open_competition
 from wbdc.core.errors import IntegrityBroken
 from wbdc.core.files import file_sha256, read_json
-from wbdc.submit.check.manifest import MANIFEST, RECEIPT, read_manifest
+from wbdc.submit.check.manifest import MANIFEST_FILE, RECEIPT_FILE, read_manifest
 from wbdc.submit.timing.verdict import CODES
 
 VERDICTS = tuple(CODES)  # what a receipt may hold
@@ -21,7 +21,7 @@ def verify_package(folder: Path) -> dict:
     or when latency.json is of other bytes.
     """
     manifest = check_files(folder)
-    receipt = _read_receipt(folder / RECEIPT, manifest["bound"])
+    receipt = _read_receipt(folder / RECEIPT_FILE, manifest["bound"])
     sizes = [entry["bytes"] for entry in manifest["files"].values()]
     said = {k: v for k, v in manifest.items() if k != "files"}
     return {**said, "files": len(sizes), "bytes": sum(sizes), "latency": receipt}
@@ -56,7 +56,9 @@ def check_files(folder: Path) -> dict:
     files = manifest["files"]
     wrong = [f"{name} (a link)" for name in links]
     wrong += [f"{name} (missing)" for name in files if name not in found and name not in links]
-    wrong += [f"{name} (extra)" for name in sorted(found - set(files) - {MANIFEST, RECEIPT})]
+    wrong += [
+        f"{name} (extra)" for name in sorted(found - set(files) - {MANIFEST_FILE, RECEIPT_FILE})
+    ]
     wrong += [
         f"{name} (changed)"
         for name in files

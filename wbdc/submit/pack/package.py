@@ -1,4 +1,4 @@
-"""Pack finished models, and the floors that serve them, into a folder that runs alone."""
+"""Pack finished models, with the code that serves them, into a folder that runs on its own."""
 
 import json
 import math
@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -26,26 +27,29 @@ from wbdc.core.folders import publish_folder
 from wbdc.core.integrity import verify_seal
 from wbdc.serve.blend_file import Blend, BlendMember, write_blend
 from wbdc.serve.predict import MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE, read_model
-from wbdc.submit.check.manifest import MANIFEST, write_manifest
+from wbdc.submit.check.manifest import MANIFEST_FILE, REPORT_FILE, write_manifest
 from wbdc.submit.pack import scripts
 from wbdc.submit.pack.lock import download_wheels, lock_requirements
 from wbdc.submit.pack.provenance import provenance_table, weights_provenance
-from wbdc.submit.pack.readme import write_readme
+from wbdc.submit.pack.readme import package_readme
 from wbdc.submit.pack.requirements import all_requirements, needed_requirements
 from wbdc.submit.pack.sbom import bill_of_materials
 from wbdc.submit.pack.secrets import refuse_secrets
 from wbdc.submit.pack.shared_towers import share_towers
 from wbdc.train.kit import PACKAGED
 
-SHIPPED_FOLDERS = ("core", "competitions", "data", "nets", "serve")  # below the shipping line
-CODE = (".py", ".json", ".toml", ".html", ".css", ".js")  # all that the source of wbdc consists of
-KIT, LOCK = "kit.json", "requirements.lock"
-NEEDED = (WEIGHTS_FILE, MODEL_FILE, TOKENIZER_FILE)
+SHIPPED_FOLDERS = ("core", "competitions", "data", "nets", "serve")  # all that inference needs
+SOURCE_SUFFIXES = (".py", ".json", ".toml", ".html", ".css", ".js")  # of the source of wbdc
+KIT_FILE = "kit.json"
+REQUIREMENTS_LOCK = "requirements.lock"
+MEMBER_FILES = (WEIGHTS_FILE, MODEL_FILE, TOKENIZER_FILE)
 
 
 class PackedMember(NamedTuple):
-    """A model to pack. name: "dual_stream-1f3694da/fold-0"; folder: of the finished fold; weight: 0
-    or more; serve: frames and length, where others than learned from.
+    """A model to pack.
+
+    name: for example "dual_stream-1f3694da/fold-0". folder: the finished fold. weight: 0 or more.
+    serve: number of frames and text length, where they differ from those of training.
     """
 
     name: str
@@ -54,138 +58,102 @@ class PackedMember(NamedTuple):
     serve: dict = {}
 
 
-def kit_file(name: str) -> str:
-    """Say where the kit of a member lies in the package, as `retrain` commands call it: they run in
-    the package's folder.
+@dataclass(frozen=True)
+class PackOptions:
+    """The content of a package, apart from its members.
 
-    The file keeps the kit's own name, so that training with it makes a run of the same name as
-    before.
+    facts: what README.md states, {name: value or table}. report: further facts for report.json.
+    training_commands: shell lines for train.sh, which may use `wbdc`, "$DATA" and "$WORK".
+    source_kits: kits of pretrained runs, {path in the package: folder of the fold}.
+    optional_packages: Python packages that only some data need, for example a video decoder.
+    class_multipliers: one factor per class, or none. half: store weights as float16.
+    compiled: run towers through torch.compile. lock: write requirements.lock, with hashes from a
+    package index. wheels: download the locked packages into the folder; needs `lock`.
     """
-    run = PurePosixPath(name).parts[0]
+
+    contest: Competition
+    precision: str
+    facts: dict
+    training_commands: Sequence[str]
+    report: dict = field(default_factory=dict)
+    source_kits: dict[str, Path] = field(default_factory=dict)
+    optional_packages: Collection[str] = ()
+    class_multipliers: Sequence[float] = ()
+    half: bool = False
+    compiled: bool = False
+    lock: bool = False
+    wheels: bool = False
+
+
+def kit_path(member: str) -> str:
+    """Return the path of a member's kit in the package; train.sh runs in that folder.
+
+    The file keeps the name of the kit, so that training with it creates a run of the same name.
+    """
+    run = PurePosixPath(member).parts[0]
     return f"source/kits/{run}/{run.rsplit('-', 1)[0]}.json"
 
 
 def pack_submission(
     into: Path,
     members: Sequence[PackedMember],
-    *,
-    contest: Competition,
-    precision: str,
-    facts: dict,
-    retrain: Sequence[str],
-    optional: Collection[str] = (),
-    class_multipliers: Sequence[float] = (),
-    kits: dict[str, Path] | None = None,
-    half: bool = False,
-    compiled: bool = False,
-    locked: bool = False,
-    wheelhouse: bool = False,
-    report: dict | None = None,
+    options: PackOptions,
     check: Callable[[Path], None] = lambda folder: None,
 ) -> dict:
-    """Make the folder `into` that runs alone, and return its manifest. Equal inputs give equal
-    bytes.
+    """Create the folder `into`, which runs on its own, and return its manifest.
 
-    Only named files are copied (FLOORS, NEEDED, kits and their plugs, the contest's file), so
-    nothing else can slip in. facts: what the README tells.
-    optional: packages that only these data ask for, such as a reader of video files. retrain: shell
-    lines that train everything again, with
-    `wbdc`, "$DATA" and "$WORK". kits: of pretrained runs, {where in the package: fold}. class_multipliers: one
-    per class. half: weights as float16. compiled: towers by torch.compile. report: facts for
-    machines. locked, wheelhouse: also write requirements.lock with hashes, and download its wheels,
-    which asks a package index. check: tries the finished folder before it is published; when it
-    raises, nothing is. An earlier package is replaced, anything else never.
-    Raises UsageFault for members that do not fit, a folder that is not ours or files that look like
-    secrets, IntegrityBroken for a damaged fold.
+    Equal inputs give equal bytes. Only listed files are copied (SHIPPED_FOLDERS, MEMBER_FILES, kits
+    with their plugs, the contest's file). An earlier package is replaced; any other folder is
+    refused. check: called with the finished folder before it is published; if it raises, nothing
+    is published.
+
+    Raises UsageFault for members that cannot be packed, a folder that is not a package and files
+    that look like secrets; IntegrityBroken for a damaged fold.
     """
-    competition = contest.name
-    with publish_folder(into) as making:
-        _check(into, members)
-        told = [_add_member(making, member) for member in members]
-        share_towers(making, [making / "models" / member.name for member in members], half=half)
-        for place, folder in (kits or {}).items():
-            _add_kit(making / place, folder)
-        code = _add_code(making, [read_model(m.folder) for m in members], optional)
-        contest.save(making / CONTEST_FOLDER)
-        blend = Blend(
-            competition,
-            precision,
-            tuple(BlendMember(f"models/{m.name}", m.weight, m.serve) for m in members),
-            class_multipliers=tuple(class_multipliers),
-            half=half,
-            compiled=compiled,
-        )
-        write_blend(making, blend)
-        _add_scripts(making, contest.judge_paths, retrain)
-        needed = needed_requirements(
-            [*code, *making.glob("models/**/*.py"), *making.glob(f"{CONTEST_FOLDER}/*.py")],
-            optional,
-        )
-        _text(making / "requirements.txt", needed)
-        if locked:
-            _text(making / LOCK, lock_requirements(needed))
-        if wheelhouse:
-            download_wheels(making / LOCK, making / "wheels")
-        entries = _tell_origins(making, needed, told)
-        publish_json(making / "report.json", {**facts, "report": report or {}})
-        _text(
-            making / "README.md",
-            write_readme(
-                making,
-                competition=competition,
-                precision=precision,
-                judge=contest.judge_paths,
-                members=told,
-                facts=facts,
-                ledger=provenance_table(entries),
-            ),
-        )
-        refuse_secrets(making)
-        manifest = write_manifest(
-            making,
-            {
-                "competition": competition,
-                "precision": precision,
-                "members": [m.name for m in members],
-            },
-        )
-        check(making)
+    contest = options.contest
+    with publish_folder(into) as folder:
+        _check_members(into, members)
+        member_facts = _add_members(folder, members, options)
+        code = _add_code(folder, [read_model(m.folder) for m in members], options)
+        contest.save(folder / CONTEST_FOLDER)
+        _add_blend(folder, members, options)
+        _add_scripts(folder, contest.judge_paths, options.training_commands)
+
+        requirements = _add_requirements(folder, code, options)
+        entries = _write_provenance(folder, requirements, member_facts)
+        _write_reports(folder, member_facts, entries, options)
+
+        refuse_secrets(folder)
+        summary = {
+            "competition": contest.name,
+            "precision": options.precision,
+            "members": [m.name for m in members],
+        }
+        manifest = write_manifest(folder, summary)
+        check(folder)
     return manifest
 
 
-def _tell_origins(making: Path, needed: str, told: list[dict]) -> list[dict]:
-    """Write weights.json, the ledger of pretrained weights, and sbom.json, the bill of materials;
-    return the ledger.
-    """
-    entries = [
-        entry
-        for member in told
-        for entry in weights_provenance(member["weights"] | member["pretrained"])
-    ]
-    distinct = list({json.dumps(entry, sort_keys=True): entry for entry in entries}.values())
-    models = [{"name": member["name"], "sha256": member["sha256"]} for member in told]
-    models += [
-        {k: entry[k] for k in ("name", "sha256", "licence", "link")}
-        for entry in distinct
-        if entry["sha256"]
-    ]
-    publish_json(making / "weights.json", distinct)
-    publish_json(
-        making / "sbom.json", bill_of_materials(needed.splitlines(), files={}, models=models)
-    )
-    return distinct
-
-
 def check_submission_folder(into: Path) -> None:
-    """Refuse a folder that cannot be packed into. Raises UsageFault, or EnvironmentLacks where
-    nothing can be written.
+    """Refuse a folder that cannot be packed into.
+
+    Raises UsageFault for an existing folder that is not a package, EnvironmentLacks for a path
+    that cannot be written.
     """
-    if os.path.exists(into) and not (into / MANIFEST).is_file():
-        raise UsageFault(f"{into} exists and is no submission of wbdc; choose another name")
+    if os.path.exists(into) and not (into / MANIFEST_FILE).is_file():
+        raise UsageFault(f"{into} exists and is not a submission of wbdc; choose another name")
     check_writable(into)
 
 
-def _check(into: Path, members: Sequence[PackedMember]) -> None:
+def source_hashes() -> dict[str, str]:
+    """Return {path: SHA-256} of the source of wbdc, kits included, wherever it is installed."""
+    home = Path(wbdc.__file__).parent
+    kits = {f"kits/{p.name}": file_sha256(p) for kits in PACKAGED for p in _source_files(kits)}
+    code = {p.relative_to(home).as_posix(): file_sha256(p) for p in _source_files(home)}
+    return kits | code
+
+
+def _check_members(into: Path, members: Sequence[PackedMember]) -> None:
     """Refuse what cannot be packed, before anything is written."""
     check_submission_folder(into)
     names = [m.name for m in members]
@@ -193,147 +161,224 @@ def _check(into: Path, members: Sequence[PackedMember]) -> None:
         raise UsageFault(
             f"a submission takes one or more members, each once; got {', '.join(names) or 'none'}"
         )
-    for name, folder, weight, _ in members:
-        if not name or any(
-            part in ("", ".", "..") or part.startswith("/") for part in name.split("/")
-        ):
-            raise UsageFault(f"{name!r} cannot be the name of a member")
-        if not (math.isfinite(weight) and weight >= 0):
-            raise UsageFault(f"member {name} has weight {weight}; weights are 0 or more")
-        if not (folder / SEAL_FILE).is_file():
-            raise UsageFault(f"{folder} is not finished; run the same `wbdc train` command again")
-        verify_seal(folder)
-        if absent := [n for n in NEEDED if not (folder / n).is_file()]:
-            raise IntegrityBroken(f"{folder} lacks {', '.join(absent)}")
+
+    for member in members:
+        _check_member(member)
     if sum(m.weight for m in members) <= 0:
-        raise UsageFault("the members' weights sum to 0; give one of them a say")
+        raise UsageFault("the members' weights sum to 0; give at least one a weight above 0")
 
 
-def _add_member(making: Path, member: PackedMember) -> dict:
-    """Copy a model, and its kit for training it again; return what the README tells of it."""
-    model, home = read_model(member.folder), making / "models" / member.name
-    kit = member.folder / KIT
-    for name in [*NEEDED, *([KIT] if kit.is_file() else []), *_plugs(model["blueprint"])]:
-        _copy(member.folder / name, home / name)
-    if kit.is_file():
-        _add_kit(making / kit_file(member.name), member.folder)
-    facts = read_seal(member.folder, {"weights?": {str: str}, "pretrained?": {str: dict}})
-    told = {
-        "kit": kit_file(member.name) if kit.is_file() else None,
-        "weights": facts.get("weights", {}),
-        "pretrained": facts.get("pretrained", {}),
+def _check_member(member: PackedMember) -> None:
+    name, folder, weight, _ = member
+    if not name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise UsageFault(f"{name!r} cannot be the name of a member; use <run>/fold-<number>")
+    if not (math.isfinite(weight) and weight >= 0):
+        raise UsageFault(f"member {name} has weight {weight}; a weight is 0 or more")
+    if not (folder / SEAL_FILE).is_file():
+        raise UsageFault(f"{folder} is not finished; run the same `wbdc train` command again")
+
+    verify_seal(folder)
+    if missing := [name for name in MEMBER_FILES if not (folder / name).is_file()]:
+        raise IntegrityBroken(f"{folder} lacks {', '.join(missing)}; train this fold again")
+
+
+def _add_members(folder: Path, members: Sequence[PackedMember], options: PackOptions) -> list[dict]:
+    """Copy the models and the kits that trained them; return what README.md states of each."""
+    member_facts = [_add_member(folder, member) for member in members]
+    model_folders = [folder / "models" / member.name for member in members]
+    share_towers(folder, model_folders, half=options.half)
+    for path, fold in options.source_kits.items():
+        _add_kit(folder / path, fold)
+
+    return member_facts
+
+
+def _add_member(folder: Path, member: PackedMember) -> dict:
+    """Copy a model, and its kit for training it again; return what README.md states of it."""
+    model = read_model(member.folder)
+    home = folder / "models" / member.name
+    has_kit = (member.folder / KIT_FILE).is_file()
+    kit_files = [KIT_FILE] if has_kit else []
+    for name in [*MEMBER_FILES, *kit_files, *_plug_files(model["blueprint"])]:
+        _copy_file(member.folder / name, home / name)
+    if has_kit:
+        _add_kit(folder / kit_path(member.name), member.folder)
+
+    seal = read_seal(member.folder, {"weights?": {str: str}, "pretrained?": {str: dict}})
+    return {
+        "name": member.name,
+        "weight": member.weight,
+        "kit": kit_path(member.name) if has_kit else None,
+        "weights": seal.get("weights", {}),
+        "pretrained": seal.get("pretrained", {}),
+        "sha256": file_sha256(home / WEIGHTS_FILE),  # as trained, before towers are shared
     }
-    told["sha256"] = file_sha256(home / WEIGHTS_FILE)  # as the run left it
-    return {"name": member.name, "weight": member.weight, **told}
 
 
 def _add_kit(file: Path, folder: Path) -> None:
-    """Copy the kit that a fold was trained with, and its plugs beside it, once for all folds of a
-    run.
-    """
-    verify_seal(folder, (KIT,))
-    tables = read_json(folder / KIT)
-    own = {Path(tables["competition"]).name} if tables["competition"].endswith(".py") else set()
-    names = sorted({*own, *_plugs(tables)})
+    """Copy the kit of a fold and the plugs beside it, once for all folds of a run."""
+    verify_seal(folder, (KIT_FILE,))
+    tables = read_json(folder / KIT_FILE)
+    contest = tables["competition"]
+    contest_files = {Path(contest).name} if contest.endswith(".py") else set()
+    names = sorted({*contest_files, *_plug_files(tables)})
     verify_seal(folder, names)
+
     for name in names:
-        if (file.parent / name).is_file() and file_sha256(file.parent / name) != file_sha256(
-            folder / name
-        ):
+        copy = file.parent / name
+        if copy.is_file() and file_sha256(copy) != file_sha256(folder / name):
             raise IntegrityBroken(
-                f"{folder / name} differs between the folds of one run; train them again with one plug"
+                f"{folder / name} differs between the folds of one run; "
+                "train them again with one plug"
             )
-        _copy(folder / name, file.parent / name)
+        _copy_file(folder / name, copy)
     if not file.is_file():  # folds of one run may differ in [serve] alone
-        _copy(folder / KIT, file)
+        _copy_file(folder / KIT_FILE, file)
 
 
-def _plugs(table: object) -> list[str]:
-    """Name the plug files, "./late.py", that a blueprint or a kit uses, wherever in it."""
-    inner = (
-        table.values()
-        if isinstance(table, dict)
-        else table
-        if isinstance(table, (list, tuple))
-        else ()
-    )
-    own = (
-        [Path(table["use"]).name]
-        if isinstance(table, dict) and str(table.get("use", "")).endswith(".py")
-        else []
-    )
-    return sorted({*own, *(name for value in inner for name in _plugs(value))})
+def _plug_files(table: object) -> list[str]:
+    """List the plug files, for example "late.py", that a blueprint or a kit uses at any depth."""
+    if isinstance(table, dict):
+        use = str(table.get("use", ""))
+        names = {Path(use).name} if use.endswith(".py") else set()
+        inner = table.values()
+    else:
+        names = set()
+        inner = table if isinstance(table, (list, tuple)) else ()
+
+    return sorted(names.union(*map(_plug_files, inner)))
 
 
-def _add_code(making: Path, models: list[dict], optional: Collection[str]) -> list[Path]:
-    """Copy the floors that serve, and the whole of wbdc as `source/`. Return the served files that
-    these models load.
+def _add_code(folder: Path, models: list[dict], options: PackOptions) -> list[Path]:
+    """Copy the folders that serve, and all of wbdc as `source/`.
+
+    Returns the files of the first that these models import.
     """
     home = Path(wbdc.__file__).parent
-    looks = {m["blueprint"]["vision"]["use"] for m in models}
-    loaded = []
-    for path in (p for folder in PACKAGED for p in _code(folder)):
-        _copy(path, making / "source" / "wbdc" / "kits" / path.name)
-    for path in _code(home):
+    vision_plugs = {m["blueprint"]["vision"]["use"] for m in models}
+    imported = []
+    for path in (path for kits in PACKAGED for path in _source_files(kits)):
+        _copy_file(path, folder / "source" / "wbdc" / "kits" / path.name)
+
+    for path in _source_files(home):
         inner = path.relative_to(home)
-        if inner.parts[0] == "kits":  # only an installed wbdc has them inside; copied above
+        if inner.parts[0] == "kits":  # only in an installed wbdc; copied above
             continue
-        _copy(path, making / "source" / "wbdc" / inner)
-        if inner.parts[0] in (*SHIPPED_FOLDERS, "__init__.py"):
-            _copy(path, making / "wbdc" / inner)
-            tower = inner.parts[:2] == ("nets", "vision") and inner.stem != "__init__"
-            if path.suffix == ".py" and (not tower or inner.stem in looks):
-                loaded.append(path)
-    _text(making / "source" / "requirements.txt", all_requirements(optional))
-    return loaded
+        _copy_file(path, folder / "source" / "wbdc" / inner)
+        if inner.parts[0] not in (*SHIPPED_FOLDERS, "__init__.py"):
+            continue
+        _copy_file(path, folder / "wbdc" / inner)
+        is_tower = inner.parts[:2] == ("nets", "vision") and inner.stem != "__init__"
+        if path.suffix == ".py" and (not is_tower or inner.stem in vision_plugs):
+            imported.append(path)
+
+    requirements = all_requirements(options.optional_packages)
+    _write_text(folder / "source" / "requirements.txt", requirements)
+    return imported
 
 
-def source_files() -> dict[str, str]:
-    """Return {path: SHA-256} of the source of wbdc, kits included, wherever it is installed."""
-    home = Path(wbdc.__file__).parent
-    found = {f"kits/{p.name}": file_sha256(p) for folder in PACKAGED for p in _code(folder)}
-    return found | {p.relative_to(home).as_posix(): file_sha256(p) for p in _code(home)}
-
-
-def _code(home: Path) -> Iterator[Path]:
+def _source_files(home: Path) -> Iterator[Path]:
     for path in sorted(home.rglob("*")):
-        hidden = any(part.startswith((".", "__pycache__")) for part in path.relative_to(home).parts)
-        if path.is_file() and not path.is_symlink() and path.suffix in CODE and not hidden:
+        inner = path.relative_to(home)
+        is_hidden = any(part.startswith((".", "__pycache__")) for part in inner.parts)
+        is_source = path.is_file() and not path.is_symlink() and path.suffix in SOURCE_SUFFIXES
+        if is_source and not is_hidden:
             yield path
 
 
-def _add_scripts(making: Path, judge: dict[str, str], retrain: Sequence[str]) -> None:
-    folder, version = (
-        str(PurePosixPath(judge["result"]).parent),
-        ".".join(map(str, sys.version_info[:2])),
+def _add_blend(folder: Path, members: Sequence[PackedMember], options: PackOptions) -> None:
+    """Write blend.json: the members, their weights and how main.py serves them."""
+    blend = Blend(
+        competition=options.contest.name,
+        precision=options.precision,
+        members=tuple(BlendMember(f"models/{m.name}", m.weight, m.serve) for m in members),
+        class_multipliers=tuple(options.class_multipliers),
+        half=options.half,
+        compiled=options.compiled,
     )
-    _text(making / "main.py", scripts.MAIN)
-    _text(
-        making / "Dockerfile",
-        scripts.fill(scripts.DOCKERFILE, data=judge["data"], folder=folder, python=version),
+    write_blend(folder, blend)
+
+
+def _add_scripts(folder: Path, judge: dict[str, str], training_commands: Sequence[str]) -> None:
+    """Write main.py, the shell scripts and the Dockerfile. judge: the contest's paths."""
+    _write_text(folder / "main.py", scripts.MAIN)
+    dockerfile = scripts.fill(
+        scripts.DOCKERFILE,
+        data=judge["data"],
+        folder=str(PurePosixPath(judge["result"]).parent),
+        python=".".join(map(str, sys.version_info[:2])),
     )
-    commands = (
-        "\n".join(retrain)
-        or 'echo "error: this package was made without the commands that train it" >&2; exit 2'
-    )
+    _write_text(folder / "Dockerfile", dockerfile)
+
+    commands = "\n".join(training_commands) or scripts.NO_TRAINING
     for name, script in (
         ("run", scripts.RUN),
         ("inference", scripts.INFERENCE),
         ("init", scripts.INIT),
         ("train", scripts.TRAIN),
     ):
-        path = making / f"{name}.sh"
-        _text(
-            path,
-            scripts.fill(script, data=judge["data"], result=judge["result"], commands=commands),
-        )
+        path = folder / f"{name}.sh"
+        text = scripts.fill(script, data=judge["data"], result=judge["result"], commands=commands)
+        _write_text(path, text)
         mode = path.stat().st_mode
-        path.chmod(mode | (mode & 0o444) >> 2)  # whoever may read it may run it
+        path.chmod(mode | (mode & 0o444) >> 2)  # executable for everyone who may read it
 
 
-def _copy(source: Path, to: Path) -> None:
+def _add_requirements(folder: Path, code: Sequence[Path], options: PackOptions) -> str:
+    """Write requirements.txt, and the lock and the wheels if requested; return its text."""
+    plugs = [*folder.glob("models/**/*.py"), *folder.glob(f"{CONTEST_FOLDER}/*.py")]
+    requirements = needed_requirements([*code, *plugs], options.optional_packages)
+    _write_text(folder / "requirements.txt", requirements)
+    if options.lock:
+        _write_text(folder / REQUIREMENTS_LOCK, lock_requirements(requirements))
+    if options.wheels:
+        download_wheels(folder / REQUIREMENTS_LOCK, folder / "wheels")
+
+    return requirements
+
+
+def _write_provenance(folder: Path, requirements: str, member_facts: list[dict]) -> list[dict]:
+    """Write weights.json (pretrained weights) and sbom.json (bill of materials).
+
+    Returns the entries of weights.json.
+    """
+    entries = [
+        entry
+        for member in member_facts
+        for entry in weights_provenance(member["weights"] | member["pretrained"])
+    ]
+    distinct = list({json.dumps(entry, sort_keys=True): entry for entry in entries}.values())
+    models = [{"name": member["name"], "sha256": member["sha256"]} for member in member_facts]
+    models += [
+        {key: entry[key] for key in ("name", "sha256", "license", "link")}
+        for entry in distinct
+        if entry["sha256"]
+    ]
+    publish_json(folder / "weights.json", distinct)
+    publish_json(folder / "sbom.json", bill_of_materials(requirements.splitlines(), models))
+    return distinct
+
+
+def _write_reports(
+    folder: Path, member_facts: list[dict], entries: list[dict], options: PackOptions
+) -> None:
+    """Write report.json for programs and README.md for people."""
+    publish_json(folder / REPORT_FILE, {**options.facts, "report": options.report})
+    text = package_readme(
+        folder,
+        competition=options.contest.name,
+        precision=options.precision,
+        judge=options.contest.judge_paths,
+        members=member_facts,
+        facts=options.facts,
+        provenance=provenance_table(entries),
+    )
+    _write_text(folder / "README.md", text)
+
+
+def _copy_file(source: Path, to: Path) -> None:
     publish_file(to, lambda temporary: shutil.copyfile(source, temporary))
 
 
-def _text(path: Path, text: str) -> None:
+def _write_text(path: Path, text: str) -> None:
     publish_bytes(path, text.encode())

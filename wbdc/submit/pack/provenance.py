@@ -1,5 +1,5 @@
 """The ledger of pretrained weights that contests ask for: where each file comes from, under which
-licence, with its checksums.
+license, with its checksums.
 """
 
 import re
@@ -15,15 +15,15 @@ UNKNOWN, UNRECORDED = "unknown, ask the publisher", "not recorded"
 RECORDED = ("name", "file", "bytes", "md5", "sha256")
 OWN = ("random weights", "none:")  # how parts that nobody else trained begin
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-HEAD = "| weights | file | bytes | licence | MD5 | SHA-256 |\n|---|---|---|---|---|---|\n"
+HEAD = "| weights | file | bytes | license | MD5 | SHA-256 |\n|---|---|---|---|---|---|\n"
 
 
 def weights_provenance(weights: dict) -> list[dict]:
-    """List the pretrained files of a fold: {"name", "file", "link", "licence", "bytes", "md5",
+    """List the pretrained files of a fold: {"name", "file", "link", "license", "bytes", "md5",
     "sha256"}, each file once, sorted.
 
     weights: part -> {"name": "hfl/chinese-macbert-base", "file", "bytes", "md5", "sha256", and
-    perhaps "licence"}, or the words that older folds left:
+    perhaps "license"}, or the words that older folds left:
     those name the weights at best, and what they do not say is None. Random weights and "start", a
     run of one's own, are left out.
     Raises IntegrityBroken for an incomplete record.
@@ -55,12 +55,12 @@ def _entry(part: str, said: dict | str) -> dict:
     return {
         **{key: said[key] for key in RECORDED},
         "link": link,
-        "licence": said.get("licence") or KNOWN_LICENSES.get(name, UNKNOWN),
+        "license": said.get("license") or KNOWN_LICENSES.get(name, UNKNOWN),
     }
 
 
 def _distinct(entries: list[dict]) -> list[dict]:
-    order = [*RECORDED, "link", "licence"]
+    order = [*RECORDED, "link", "license"]
     kept = {tuple(str(entry[key]) for key in order): entry for entry in entries}
     return [kept[key] for key in sorted(kept)]
 
@@ -68,5 +68,5 @@ def _distinct(entries: list[dict]) -> list[dict]:
 def _cells(entry: dict) -> list[str]:
     name = f"[{entry['name']}]({entry['link']})" if entry["link"] else entry["name"]
     size = f"{entry['bytes']:,}" if entry["bytes"] is not None else None
-    cells = [name, entry["file"], size, entry["licence"], entry["md5"], entry["sha256"]]
+    cells = [name, entry["file"], size, entry["license"], entry["md5"], entry["sha256"]]
     return [(UNRECORDED if cell is None else cell).replace("|", "/") for cell in cells]

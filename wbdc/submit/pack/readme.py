@@ -1,39 +1,47 @@
-"""The README of a packed folder: what it holds, what it scored, where its weights come from, how to
-run it.
-"""
+"""The README of a packed folder: how to run it, its members, pretrained weights and sizes."""
 
 from pathlib import Path
 
 from wbdc.core.files import list_files
+from wbdc.submit.flatten import flatten_table
 from wbdc.submit.pack.scripts import fill
 
-TEXT = """\
+TEMPLATE = """\
 # Submission to @COMPETITION@
 
 @COUNT@ in @PRECISION@.
 @FACTS@
 ## Run
 
-    ./init.sh                                  # Python 3.11 or newer; installs requirements.txt
-    ./run.sh --data DIR --out result.csv       # DIR holds the data as the contest gives them; --help lists the rest
-    ./inference.sh                             # the same with the judge's paths: @DATA@, @RESULT@
-    ./init.sh source/requirements.txt && DATA=DIR WORK=work ./train.sh     # trains the models again from the raw data
+    # Install requirements.txt; needs Python 3.11 or newer
+    ./init.sh
 
-Nothing is downloaded and nothing outside this folder is read but the data. `manifest.json` holds the SHA-256 of every file;
-a run refuses code or models that differ, and `wbdc verify FOLDER` compares everything.
+    # Predict the test split. DIR: data folder in the contest's layout; --help lists all options
+    ./run.sh --data DIR --out result.csv
+
+    # The same with the judge's paths: @DATA@, @RESULT@
+    ./inference.sh
+
+    # Train the models again from raw data
+    ./init.sh source/requirements.txt
+    DATA=DIR WORK=work ./train.sh
+
+Inference downloads nothing and reads only this folder and the data. `manifest.json` holds the
+SHA-256 of every file. `main.py` refuses code or models that differ from it; `wbdc verify FOLDER`
+compares every file.
 
 ## Members
 
-| member | weight | kit | first weights | model.safetensors, SHA-256 |
+| member | weight | kit | initial weights | model.safetensors, SHA-256 |
 |---|---|---|---|---|
 @MEMBERS@
 
-The share of a member is its weight divided by the sum of all weights.
+Each member contributes its weight divided by the sum of all weights.
 
 ## Pretrained weights
 
-@LEDGER@
-`sbom.json` (CycloneDX 1.5) lists packages and models, `weights.json` this table for machines.
+@PROVENANCE@
+`weights.json` holds this table for programs. `sbom.json` (CycloneDX 1.5) lists packages and models.
 
 ## Sizes
 
@@ -44,11 +52,12 @@ The share of a member is its weight divided by the sum of all weights.
 
 
 PRECISIONS = {
-    "auto": "the precision that suits the machine: FP16 on a GPU, BF16 on a CPU with AMX or AVX512-BF16, else FP32"
+    "auto": "the precision that suits the machine: FP16 on a GPU, BF16 on a CPU with AMX or "
+    "AVX512-BF16, otherwise FP32"
 }
 
 
-def write_readme(
+def package_readme(
     folder: Path,
     *,
     competition: str,
@@ -56,62 +65,52 @@ def write_readme(
     judge: dict[str, str],
     members: list[dict],
     facts: dict,
-    ledger: str,
+    provenance: str,
 ) -> str:
-    """Write the README of a folder whose other files are in place.
+    """Return the README of a folder whose other files are in place.
 
-    members: {"name", "weight", "kit", "weights": {part: words}, "sha256"}. facts: what is to be
-    told, such as {"commit": "83c5ac9",
-    "score": {"mean": .71, "interval": [.70, .72]}}; nested tables become dotted names. ledger: the
-    table of pretrained weights.
+    judge: the contest's paths, {"data", "result"}. members: {"name", "weight", "kit", "weights":
+    {part: description}, "sha256"}. facts: values to state, for example {"score": {"mean": 0.71,
+    "interval": [0.70, 0.72]}}; nested tables become dotted names. provenance: table of pretrained
+    weights in Markdown.
     """
     rows = [
-        f"| {m['name']} | {m['weight']:g} | {m['kit'] or '–'} | {_words(m['weights'])} | {m['sha256']} |"
+        f"| {m['name']} | {m['weight']:g} | {m['kit'] or '–'} | {_initial_weights(m['weights'])} "
+        f"| {m['sha256']} |"
         for m in members
     ]
-    told = [f"* {name}: {value}" for name, value in _flat(facts)]
+    values = sorted(flatten_table(facts, lists=False).items())
+    fact_lines = [f"* {name}: {_format_value(value)}" for name, value in values]
     return fill(
-        TEXT,
+        TEMPLATE,
         competition=competition,
         precision=PRECISIONS.get(precision, precision),
         data=judge["data"],
         result=judge["result"],
         members="\n".join(rows),
-        ledger=ledger,
-        sizes="\n".join(_sizes(folder)),
+        provenance=provenance,
+        sizes="\n".join(_size_rows(folder)),
         count="One model" if len(members) == 1 else f"A blend of {len(members)} models",
-        facts="\n".join(["", *told, ""]) if told else "",
+        facts="\n".join(["", *fact_lines, ""]) if fact_lines else "",
     )
 
 
-def _words(weights: dict[str, str]) -> str:
-    return (
-        "; ".join(f"{part}: {said}" for part, said in sorted(weights.items())).replace("|", "/")
-        or "–"
-    )
+def _initial_weights(weights: dict[str, str]) -> str:
+    """Describe where the weights of each part of a model came from, in one table cell."""
+    parts = [f"{part}: {description}" for part, description in sorted(weights.items())]
+    return "; ".join(parts).replace("|", "/") or "–"
 
 
-def _flat(facts: dict, prefix: str = "") -> list[tuple[str, str]]:
-    """Flatten tables: {"score": {"mean": .71}} -> [("score.mean", "0.71")], sorted by name."""
-    found = []
-    for name, value in sorted(facts.items()):
-        if isinstance(value, dict):
-            found += _flat(value, f"{prefix}{name}.")
-        else:
-            values = value if isinstance(value, (list, tuple)) else [value]
-            found.append(
-                (
-                    f"{prefix}{name}",
-                    ", ".join(f"{v:.5g}" if isinstance(v, float) else str(v) for v in values),
-                )
-            )
-    return found
+def _format_value(value: object) -> str:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return ", ".join(f"{v:.5g}" if isinstance(v, float) else str(v) for v in values)
 
 
-def _sizes(folder: Path) -> list[str]:
-    """Add up the files of each part: one table row per entry of the folder."""
+def _size_rows(folder: Path) -> list[str]:
+    """Add up the sizes of the files in each part: one table row per entry of the folder."""
     parts: dict[str, list[int]] = {}
     for path in list_files(folder):
         inner = path.relative_to(folder).parts
-        parts.setdefault(inner[0] + ("/" if len(inner) > 1 else ""), []).append(path.stat().st_size)
+        part = inner[0] + ("/" if len(inner) > 1 else "")
+        parts.setdefault(part, []).append(path.stat().st_size)
     return [f"| {name} | {len(sizes)} | {sum(sizes):,} |" for name, sizes in sorted(parts.items())]

@@ -1,5 +1,5 @@
 """The software bill of materials: every package, file and model of a submission with version,
-licence and hash (CycloneDX 1.5, ECMA-424).
+license and hash (CycloneDX 1.5, ECMA-424).
 """
 
 import json
@@ -16,18 +16,17 @@ SHORT = 80  # characters; a longer "License" holds the whole text
 UNSAID = ("unknown", "")
 
 
-def bill_of_materials(names: Collection[str], *, files: dict[str, str], models: list[dict]) -> dict:
+def bill_of_materials(names: Collection[str], models: list[dict]) -> dict:
     """List what a submission consists of, as a CycloneDX 1.5 document without a time: equal
     contents give equal documents.
 
     names: requirements, whose `closure` is listed. files: path -> SHA-256. models: {"name",
-    "sha256", and perhaps "licence", "link"}, such as the entries of
+    "sha256", and perhaps "license", "link"}, such as the entries of
     `ledger`. Raises what `closure` does, UsageFault for a model that is given twice.
     """
     packages = dependency_closure(names)
     components = [
         *map(_package, packages),
-        *(_file(*item) for item in sorted(files.items())),
         *map(_model, sorted(models, key=_reference)),
     ]
     references = [c["bom-ref"] for c in components]
@@ -56,8 +55,8 @@ def _package(package: Distribution) -> dict:
         "version": package.version,
         "purl": _purl(package),
     }
-    licences = _licences(metadata.metadata(package.name))
-    return {**told, "licenses": licences} if licences else told
+    licenses = _licenses(metadata.metadata(package.name))
+    return {**told, "licenses": licenses} if licenses else told
 
 
 def _purl(package: Distribution) -> str:
@@ -67,8 +66,8 @@ def _purl(package: Distribution) -> str:
     return f"pkg:pypi/{canonicalize_name(package.name)}@{package.version.replace('+', '%2B')}"
 
 
-def _licences(facts: metadata.PackageMetadata) -> list[dict]:
-    """Read a licence from License-Expression (PEP 639), else from the classifiers, else from
+def _licenses(facts: metadata.PackageMetadata) -> list[dict]:
+    """Read a license from License-Expression (PEP 639), else from the classifiers, else from
     License when that is short.
     """
     if expression := facts.get("License-Expression"):
@@ -85,16 +84,12 @@ def _licences(facts: metadata.PackageMetadata) -> list[dict]:
     return [{"license": {"name": name}} for name in sorted(set(said))]
 
 
-def _file(path: str, digest: str) -> dict:
-    return {"type": "file", "bom-ref": f"file:{path}", "name": path, "hashes": _hashes(digest)}
-
-
 def _model(model: dict) -> dict:
     told = {"type": "machine-learning-model", "bom-ref": _reference(model), "name": model["name"]}
     if model.get("sha256"):
         told["hashes"] = _hashes(model["sha256"])
-    if model.get("licence"):
-        told["licenses"] = [{"license": {"name": model["licence"]}}]
+    if model.get("license"):
+        told["licenses"] = [{"license": {"name": model["license"]}}]
     if model.get("link"):
         told["externalReferences"] = [{"type": "distribution", "url": model["link"]}]
     return told

@@ -242,6 +242,10 @@ set -eu
 exec sh "${WORK:-work}/submission/inference.sh" "$@"
 """
 
+NO_TRAINING = (
+    'echo "error: this package was made without the commands that train its models" >&2; exit 2'
+)
+
 DOCKERFILE = """\
 # Runs on the CPU as it stands. For a GPU choose a base with CUDA and this Python, such as
 #   nvidia/cuda:12.4.1-cudnn-runtime-ubuntu22.04 (and install python3 and pip), or pytorch/pytorch:*-runtime,

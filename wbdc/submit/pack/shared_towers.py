@@ -1,8 +1,7 @@
-"""Weights as a package stores them: a tower that several members share once, and in half the bytes
-where that is asked for.
+"""Weights as a package stores them: a vision tower that several members share is stored once, and
+weights may be stored as float16.
 """
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -12,57 +11,60 @@ import torch
 from safetensors.torch import save_file
 
 from wbdc.core.files import publish_file, publish_json, read_json
-from wbdc.core.weights import load_weights
+from wbdc.core.weights import load_weights, weights_fingerprint
 from wbdc.serve.predict import MODEL_FILE, TOWER, WEIGHTS_FILE
 
-TOWERS = "models/towers"  # in a package
+SHARED_TOWERS_FOLDER = "models/towers"  # in a package
+TOWER_PREFIX = "vision."  # of the names of a tower's tensors in a member's weights file
+TOWER_NAME_LENGTH = 12  # hexadecimal digits
+
+Weights = dict[str, torch.Tensor]
 
 
-def share_towers(making: Path, homes: Sequence[Path], *, half: bool) -> None:
-    """Rewrite the weights of members in place: towers of equal bytes go into one file of their own,
-    floats become float16 when `half`.
+def share_towers(package: Path, member_folders: Sequence[Path], *, half: bool) -> None:
+    """Rewrite the weights of members in place: equal towers go into one file, and floating-point
+    weights become float16 when `half`.
 
-    Members that share nothing keep the very bytes of their runs, unless `half`.
+    Without `half`, the weights file of a member that shares nothing keeps its bytes.
     """
-    prints = [_tower(home / WEIGHTS_FILE) for home in homes]
-    shared = {name for name, count in Counter(prints).items() if name and count > 1}
-    for home, name in zip(homes, prints):
+    names = [_tower_name(load_weights(folder / WEIGHTS_FILE)) for folder in member_folders]
+    shared = {name for name, count in Counter(names).items() if name and count > 1}
+    for folder, name in zip(member_folders, names, strict=True):
         if name not in shared and not half:
             continue
-        weights = {
-            key: _stored(tensor, half) for key, tensor in load_weights(home / WEIGHTS_FILE).items()
-        }
+        weights = load_weights(folder / WEIGHTS_FILE)
+        if half:
+            weights = {key: _to_half(tensor) for key, tensor in weights.items()}
         if name in shared:
-            tower = making / TOWERS / f"{name}.safetensors"
-            if not tower.is_file():
-                _save(
-                    tower,
-                    {key: tensor for key, tensor in weights.items() if key.startswith("vision.")},
-                )
-            weights = {
-                key: tensor for key, tensor in weights.items() if not key.startswith("vision.")
-            }
-            publish_json(
-                home / MODEL_FILE,
-                read_json(home / MODEL_FILE) | {TOWER: os.path.relpath(tower, home)},
-            )
-        _save(home / WEIGHTS_FILE, weights)
+            weights = _move_tower(weights, folder, package / SHARED_TOWERS_FOLDER / name)
+        _save(folder / WEIGHTS_FILE, weights)
 
 
-def _tower(path: Path) -> str:
-    """Name the tower in a file of weights by its content; "" when there is none."""
-    hashed, found = hashlib.sha256(), False
-    for key, tensor in sorted(load_weights(path).items()):
-        if key.startswith("vision."):
-            found = True
-            hashed.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            hashed.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-    return hashed.hexdigest()[:12] if found else ""
+def _move_tower(weights: Weights, folder: Path, stem: Path) -> Weights:
+    """Save the tower of a member unless it is there, refer to it in model.json, and return the
+    other weights.
+    """
+    path = stem.with_name(f"{stem.name}.safetensors")
+    if not path.is_file():
+        _save(path, {key: w for key, w in weights.items() if key.startswith(TOWER_PREFIX)})
+    model = read_json(folder / MODEL_FILE)
+    publish_json(folder / MODEL_FILE, model | {TOWER: os.path.relpath(path, folder)})
+    return {key: w for key, w in weights.items() if not key.startswith(TOWER_PREFIX)}
 
 
-def _stored(tensor: torch.Tensor, half: bool) -> torch.Tensor:
-    return tensor.half() if half and tensor.is_floating_point() else tensor
+def _tower_name(weights: Weights) -> str:
+    """Name the tower in a member's weights by its content; "" when there is none."""
+    tower = {
+        key.removeprefix(TOWER_PREFIX): tensor
+        for key, tensor in weights.items()
+        if key.startswith(TOWER_PREFIX)
+    }
+    return weights_fingerprint(tower)[:TOWER_NAME_LENGTH] if tower else ""
 
 
-def _save(path: Path, weights: dict[str, torch.Tensor]) -> None:
+def _to_half(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.half() if tensor.is_floating_point() else tensor
+
+
+def _save(path: Path, weights: Weights) -> None:
     publish_file(path, lambda temporary: save_file(weights, temporary))

@@ -18,7 +18,7 @@ from wbdc.core.files import (
 )
 from wbdc.core.folders import publish_folder, recover_folder
 from wbdc.core.weights import find_weights
-from wbdc.submit.check.manifest import MANIFEST, RECEIPT, read_manifest, write_manifest
+from wbdc.submit.check.manifest import MANIFEST_FILE, RECEIPT_FILE, read_manifest, write_manifest
 from wbdc.submit.pack.scripts import AFTER_TRAINING
 
 BEGINNING = (
@@ -57,8 +57,8 @@ def make_target(folder: Path, name: str, target: Target) -> Path:
         return folder
     into = folder.with_name(f"{folder.name}-{name}")
     with publish_folder(into) as making:
-        if into.exists() and not (into / MANIFEST).is_file():
-            raise UsageFault(f"{into} exists and is no submission of wbdc; choose another name")
+        if into.exists() and not (into / MANIFEST_FILE).is_file():
+            raise UsageFault(f"{into} exists and is not a submission of wbdc; choose another name")
         _copy_parts(folder, making, target)
         if target.trains:
             publish_bytes(making / "inference.sh", AFTER_TRAINING.encode())
@@ -116,7 +116,7 @@ def _zip(folder: Path, into: Path) -> Path:
     def write(temporary: Path) -> None:
         with zipfile.ZipFile(temporary, "w") as archive:
             for path in list_files(folder):
-                if path.name == RECEIPT and path.parent == folder:
+                if path.name == RECEIPT_FILE and path.parent == folder:
                     continue
                 entry = zipfile.ZipInfo(str(path.relative_to(folder)), BEGINNING)
                 entry.external_attr = (0o100755 if path.stat().st_mode & 0o100 else 0o100644) << 16

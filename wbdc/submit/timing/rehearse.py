@@ -27,7 +27,7 @@ from wbdc.core.errors import (
 from wbdc.core.files import publish_json, read_json, read_text
 from wbdc.core.findings import Findings
 from wbdc.serve.blend_file import read_blend
-from wbdc.submit.check.manifest import RECEIPT
+from wbdc.submit.check.manifest import RECEIPT_FILE
 from wbdc.submit.check.verify import check_files, packed_contest
 from wbdc.submit.timing.bottleneck import ServingSizes, stage_shares
 from wbdc.submit.timing.data_guard import check_data_unchanged, data_snapshot
@@ -232,7 +232,7 @@ def rehearse(
         "memory_growth": {kind: growth._asdict() for kind, growth in memory.growth.items()},
         "stretches": spans and {stage: list(span) for stage, span in spans.items()},
     }
-    publish_json(folder / RECEIPT, facts)
+    publish_json(folder / RECEIPT_FILE, facts)
     return replace(verdict, facts=facts)
 
 
