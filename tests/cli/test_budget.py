@@ -350,14 +350,14 @@ def test_train_sh_learns_on_the_same_folds_when_the_kept_members_have_more():
     from dataclasses import replace
 
     from wbdc.serve.blend_file import Blend, BlendMember
-    from wbdc.submit.pipeline import ensemble_command
+    from wbdc.submit.pipeline import _ensemble_command
 
     members = tuple(BlendMember("", 1 / 3, run="a-1", fold=fold) for fold in "012")
     settings = {"seed": 0, "draws": 100, "class_priors": True, "folds": ["0", "1"]}
     blend = Blend("wechat2022", "fp32", members, settings=settings)
-    assert " --folds 0,1 " in ensemble_command(blend, {"a-1": {"0", "1", "2"}})
+    assert " --folds 0,1 " in _ensemble_command(blend, {"a-1": {"0", "1", "2"}})
     blend = replace(blend, settings=settings | {"folds": ["0", "1", "2"]})
-    assert "--folds" not in ensemble_command(blend, {"a-1": {"0", "1", "2", "all"}})
+    assert "--folds" not in _ensemble_command(blend, {"a-1": {"0", "1", "2", "all"}})
 
 
 def test_precisions_are_tried_and_the_chosen_one_is_served(work, tmp_path, monkeypatch):

@@ -280,7 +280,7 @@ def training_commands(home: Path, blend: Blend, prepared: PreparedData) -> list[
     for run, folds in trained_folds.items():
         lines.append(_train_command(run, read_run(home / "runs" / run), folds))
     if not blend.run:
-        lines.append(ensemble_command(blend, trained_folds))
+        lines.append(_ensemble_command(blend, trained_folds))
     return [*lines, _submit_command(blend)]
 
 
@@ -311,7 +311,7 @@ def _submit_command(blend: Blend) -> str:
     return f'wbdc submit --work "$WORK"{run} --into "$WORK/submission"{half}{compiled}'
 
 
-def ensemble_command(blend: Blend, trained_folds: dict[str, set[str]]) -> str:
+def _ensemble_command(blend: Blend, trained_folds: dict[str, set[str]]) -> str:
     """Write the command that blends the same members in the same variants.
 
     trained_folds: {run: folds}.
