@@ -38,9 +38,9 @@ def test_each_rank_of_torchrun_takes_a_gpu_of_its_own(gpus, monkeypatch):
 @pytest.mark.parametrize(
     ("count", "asked", "said"),
     [
-        (0, "cuda", "torch sees no GPU"),
-        (0, "cuda:0", "torch sees no GPU"),
-        (1, "cuda:1", "torch sees 1 GPU"),
+        (0, "cuda", "torch finds no GPU"),
+        (0, "cuda:0", "torch finds no GPU"),
+        (1, "cuda:1", "torch finds 1 GPU"),
     ],
 )
 def test_fault_36_a_gpu_that_is_not_there_is_exit_7(gpus, count, asked, said):

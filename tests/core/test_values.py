@@ -82,7 +82,7 @@ def test_taking_a_modality_away(batch):
 
 
 def test_findings_count_all_and_keep_some():
-    found, other = Findings(keep=3), Findings(keep=3)
+    found, other = Findings(max_places=3), Findings(max_places=3)
     for i in range(5):
         found.add("b", f"place {i}")
     other.add("a", "x")

@@ -1,4 +1,4 @@
-"""Batch: the one value that crosses from data to networks."""
+"""Batch: the one type that passes from data to networks."""
 
 from dataclasses import dataclass, field, fields, replace
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of B videos. Nothing changes it in place: whoever hides something makes a new one.
+    """A batch of B videos. It is never changed in place: hiding something returns a new batch.
 
     ids: B strings.
     text: (B, T) int64 token ids; text_mask: (B, T) bool.
-    frames: (B, F, 3, H, W) uint8 pixels or (B, F, D) float ready features; frame_mask: (B, F) bool.
-    label: (B,) int64 class index, or None when unlabelled.
-    targets: what an objective hid, by a name of its choice; each use of an objective sees its own
-    targets only.
+    frames: (B, F, 3, H, W) uint8 pixels or (B, F, D) float features; frame_mask: (B, F) bool.
+    label: (B,) int64 class index, or None for unlabeled videos.
+    targets: what an objective hid, by a name that it chooses. Each use of an objective receives its
+    own targets only.
     """
 
     ids: tuple[str, ...]
@@ -29,34 +29,33 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def hide(self, name: str, target: Tensor, **changed: Tensor) -> "Batch":
-        """Return a batch with some fields changed, remembering what was hidden."""
-        return replace(self, targets={**self.targets, name: target}, **changed)
+    def hide(self, name: str, target: Tensor, **changes: Tensor) -> "Batch":
+        """Return a batch with some fields replaced, and `target` stored in `targets[name]`."""
+        return replace(self, targets={**self.targets, name: target}, **changes)
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
         moved = {
-            f.name: v.to(device, non_blocking=True)
+            f.name: value.to(device, non_blocking=True)
             for f in fields(self)
-            if isinstance(v := getattr(self, f.name), Tensor)
+            if isinstance(value := getattr(self, f.name), Tensor)
         }
         return replace(self, **moved)
 
-    def select(self, chosen: slice) -> "Batch":
-        """Return some of the videos; rows stay as wide as they were."""
-        kept = {
-            f.name: v[chosen]
+    def select(self, rows: slice) -> "Batch":
+        """Return some of the videos. Padding is not removed."""
+        selected = {
+            f.name: value[rows]
             for f in fields(self)
-            if isinstance(v := getattr(self, f.name), (Tensor, tuple))
+            if isinstance(value := getattr(self, f.name), (Tensor, tuple))
         }
-        return replace(
-            self, targets={name: target[chosen] for name, target in self.targets.items()}, **kept
-        )
+        targets = {name: target[rows] for name, target in self.targets.items()}
+        return replace(self, targets=targets, **selected)
 
     def drop_modality(self, modality: str) -> "Batch":
-        """Return the batch as if every video lacked "text" or "frames" (for ablations).
+        """Return the batch as if no video had "text" or "frames", for ablations.
 
-        Text keeps its first token, so that no row becomes empty.
+        The first text token stays, so that no row is empty.
         """
         if modality == "frames":
             return replace(self, frames=self.frames[:, :0], frame_mask=self.frame_mask[:, :0])

@@ -1,4 +1,4 @@
-"""Where and how precisely a network computes: resolved once, said aloud, never changed silently."""
+"""Device and precision of a network: resolved once, reported, and never changed silently."""
 
 import os
 from contextlib import AbstractContextManager, nullcontext
@@ -10,52 +10,53 @@ from wbdc.core.errors import EnvironmentLacks, UsageFault, suggest_name
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def find_device(asked: str = "auto") -> torch.device:
-    """Return the device asked for; "auto": the first GPU (under torchrun this process's own), else
-    the CPU. Raises EnvironmentLacks when it is not there, UsageFault when nothing is called so.
+def find_device(name: str = "auto") -> torch.device:
+    """Return the device of a name.
+
+    "auto" is the first GPU, or the CPU when there is none; under torchrun it is the GPU of this
+    rank. Raises EnvironmentLacks for a GPU that does not exist, UsageFault for an unknown name.
     """
-    if asked == "auto":
+    if name == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
         rank = os.environ.get("LOCAL_RANK")
-        return (
-            torch.device("cuda")
-            if rank is None
-            else torch.device("cuda", int(rank) % torch.cuda.device_count())
-        )
+        if rank is None:
+            return torch.device("cuda")
+        return torch.device("cuda", int(rank) % torch.cuda.device_count())
+
     try:
-        device = torch.device(asked)
+        device = torch.device(name)
     except RuntimeError as error:
-        raise UsageFault(
-            f"no device called {asked!r}{suggest_name(asked, ['auto', 'cpu', 'cuda', 'cuda:1'])}"
-        ) from error
+        suggestion = suggest_name(name, ["auto", "cpu", "cuda", "cuda:1"])
+        raise UsageFault(f"no device called {name!r}{suggestion}") from error
+
     if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
         raise EnvironmentLacks(
-            f"device {asked} was asked for, but torch sees {torch.cuda.device_count() or 'no'} GPU here; say --device cpu if you mean it"
+            f"device {name} was asked for, but torch finds {torch.cuda.device_count() or 'no'} GPU "
+            "on this machine; use --device cpu to compute on the CPU"
         )
     return device
 
 
-def find_precision(asked: str, device: torch.device) -> torch.dtype:
-    """Return the precision asked for; "auto": FP16 on GPUs, BF16 on CPUs with AMX or AVX512-BF16,
-    else FP32.
+def find_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the precision of a name.
 
-    Raises UsageFault for an unknown name, or FP16 on a CPU (slower than FP32 there, and it
-    overflows).
+    "auto" is FP16 on GPUs, BF16 on CPUs with AMX or AVX512-BF16, else FP32. Raises UsageFault for
+    an unknown name, and for FP16 on a CPU, where it is slower than FP32 and overflows.
     """
-    if asked == "auto":
+    if name == "auto":
         if device.type == "cuda":
             return torch.float16
         return torch.bfloat16 if _has_bf16_cpu() else torch.float32
-    if asked not in PRECISIONS:
-        raise UsageFault(
-            f"no precision called {asked!r}{suggest_name(asked, ['auto', *PRECISIONS])}"
-        )
-    if asked == "fp16" and device.type == "cpu":
+
+    if name not in PRECISIONS:
+        suggestion = suggest_name(name, ["auto", *PRECISIONS])
+        raise UsageFault(f"no precision called {name!r}{suggestion}")
+    if name == "fp16" and device.type == "cpu":
         raise UsageFault(
             "fp16 on a CPU is slower than fp32 and overflows; use auto, bf16 or fp32 there"
         )
-    return PRECISIONS[asked]
+    return PRECISIONS[name]
 
 
 def precision_name(precision: torch.dtype) -> str:
@@ -64,13 +65,14 @@ def precision_name(precision: torch.dtype) -> str:
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager:
-    """Compute a block in a precision; weights stay as they are."""
+    """Return a context that computes in a precision. Weights are not converted."""
     return nullcontext() if precision == torch.float32 else torch.autocast(device.type, precision)
 
 
 def use_threads(count: int | None) -> int:
-    """Set the number of CPU threads (default: all this process may use) and return it: equal
-    numbers give equal bits.
+    """Set the number of CPU threads and return it. Equal numbers give equal bits.
+
+    count: None for all that this process may use.
     """
     count = count or len(os.sched_getaffinity(0))
     torch.set_num_threads(count)
@@ -78,11 +80,12 @@ def use_threads(count: int | None) -> int:
 
 
 def reserved_memory(device: torch.device) -> int | None:
-    """Return the bytes of GPU memory that torch holds now, cached blocks included; None for a CPU."""
+    """Return the bytes of GPU memory that torch has reserved, cached blocks included; None on a
+    CPU.
+    """
     return torch.cuda.memory_reserved(device) if device.type == "cuda" else None
 
 
 def _has_bf16_cpu() -> bool:
-    return (
-        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    )  # no public question exists
+    """Return whether the CPU computes BF16 in hardware. torch has no public function for this."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

@@ -1,93 +1,97 @@
-"""Errors that a user can act on: one sentence each (what, where, what next), and an exit code."""
+"""Errors that a user can act on.
+
+The text of each is one sentence: what happened, why, and what to do next. Each class has an exit
+code.
+"""
 
 from difflib import get_close_matches
 
-MAX_LISTED_NAMES = 20  # names in a hint
-MIN_NAME_SIMILARITY = (
-    0.65  # similarity of a name that is worth suggesting: two letters swapped, not another word
-)
+MAX_LISTED_NAMES = 20
+MIN_NAME_SIMILARITY = 0.65  # allows two swapped letters, and not another word
 
 
 class WbdcError(Exception):
-    """A failure that is not a bug. Its text is one sentence; `code` is the process's exit code."""
+    """A failure that is not a bug in wbdc. `code` is the exit code of the process."""
 
     code = 1
 
 
 class UsageFault(WbdcError):
-    """The command, a kit or a setting asks for something that does not exist."""
+    """A command, a kit or a setting is wrong, or names something that does not exist."""
 
     code = 2
 
 
 class DataInvalid(WbdcError):
-    """The competition's data breaks its own rules."""
+    """The data of the competition are invalid."""
 
     code = 3
 
 
 class IntegrityBroken(WbdcError):
-    """A file of ours is not what was written, or belongs to something else."""
+    """A file that wbdc wrote is missing, damaged, or belongs to other work."""
 
     code = 4
 
 
 class OverBudget(WbdcError):
-    """The submission would need more time or memory than the judge gives."""
+    """The submission would exceed the time or memory limit of the competition."""
 
     code = 5
 
 
 class Inconclusive(WbdcError):
-    """The measurement cannot decide between within and over the limit."""
+    """The measurement is too uncertain to tell whether the submission meets the limit."""
 
     code = 6
 
 
 class EnvironmentLacks(WbdcError):
-    """The machine lacks a device, weights, a library or a permission."""
+    """A required device, model file, package or permission is missing on this machine."""
 
     code = 7
 
 
 class FolderInUse(WbdcError):
-    """Another process holds the folder."""
+    """Another process uses the folder."""
 
     code = 8
 
 
 class OutOfResources(WbdcError):
-    """Disk or memory ran out."""
+    """The disk is full, or the memory is exhausted."""
 
     code = 9
 
 
 class Diverged(WbdcError):
-    """Training met numbers that are not finite, again and again."""
+    """Training diverged: losses or gradients were not finite in several steps."""
 
     code = 10
 
 
 class Stopped(WbdcError):
-    """The user stopped the work; the same command goes on where it ended."""
+    """The user stopped the command. Running it again resumes the work."""
 
     code = 11
 
 
 class ResultInvalid(WbdcError):
-    """The result file would be rejected, or worse, accepted with wrong rows."""
+    """The result file has an invalid format, or wrong or missing rows."""
 
     code = 12
 
 
 def suggest_name(name: str, allowed: list[str]) -> str:
-    """End a sentence about an unknown name: the nearest known one, or the first of them all."""
+    """Return the end of a sentence about an unknown name: the most similar allowed name, or a list
+    of the allowed names.
+    """
     close = get_close_matches(name, allowed, 1, MIN_NAME_SIMILARITY)
     if close:
         return f"; did you mean {close[0]!r}?"
     if not allowed:
         return "; there are none"
-    more = (
-        f", and {len(allowed) - MAX_LISTED_NAMES} more" if len(allowed) > MAX_LISTED_NAMES else ""
-    )
+
+    hidden = len(allowed) - MAX_LISTED_NAMES
+    more = f", and {hidden} more" if hidden > 0 else ""
     return f"; it may be one of: {', '.join(allowed[:MAX_LISTED_NAMES])}{more}"

@@ -1,4 +1,6 @@
-"""Look: how a vision tower wants to be shown a frame. It travels with the tower's weights."""
+"""The image transform of a vision tower: how a frame becomes its input. It is saved with the
+tower's weights.
+"""
 
 from typing import NamedTuple
 
@@ -6,11 +8,11 @@ from wbdc.core.errors import UsageFault
 
 
 class ImageTransform(NamedTuple):
-    """size: side of the square in pixels; mean, std: per RGB channel, of pixels in 0..1;
-    interpolation: "bicubic" or "bilinear".
+    """How a frame is resized, cropped and normalized.
 
-    short: pixels to which the short side is resized before the square is cut from the centre; None:
-    size.
+    size: side of the square in pixels. mean, std: per RGB channel, of pixels in 0..1.
+    interpolation: "bicubic" or "bilinear". short: pixels to which the short side is resized before
+    the square is cropped from the center; None: `size`.
     """
 
     size: int
@@ -21,24 +23,27 @@ class ImageTransform(NamedTuple):
 
     @classmethod
     def from_table(cls, table: dict) -> "ImageTransform":
-        """Rebuild a look from what a kit or a model.json says, which may be older than `short`.
-        Raises UsageFault where the square would not fit.
+        """Build a transform from the `look` table of a kit or a model.json.
+
+        Older tables have no `short`. Raises UsageFault when the square does not fit.
         """
-        look = cls(
+        transform = cls(
             table["size"],
             tuple(table["mean"]),
             tuple(table["std"]),
             table.get("interpolation", "bicubic"),
             table.get("short"),
         )
-        if look.short is not None and look.short < look.size:
+        if transform.short is not None and transform.short < transform.size:
             raise UsageFault(
-                f"a look cuts {look.size} pixels from a short side of {look.short}; make short at least {look.size}, or leave it out"
+                f"look.short = {transform.short} is smaller than look.size = {transform.size}; "
+                f"set short to {transform.size} or more, or leave it out"
             )
-        return look
+        return transform
 
     def to_table(self) -> dict:
-        """Say a look as a kit or a model.json does: what is None is left out, so that looks without
-        `short` stay as they were.
+        """Return the transform as a table of a kit or a model.json.
+
+        None is left out, so that the table of a transform without `short` stays as it was.
         """
         return {name: value for name, value in self._asdict().items() if value is not None}

@@ -1,8 +1,8 @@
 """Plugs: one file, one class, chosen by a kit.
 
-A plug is found by the name of its file, so there is nothing to register. Positional parameters of
-its
-constructor are the host it serves; keyword-only parameters are the settings a kit may give.
+A plug is found by the name of its file; there is no registry. The positional parameters of its
+constructor are the host that it serves. The keyword-only parameters are the settings that a kit may
+give.
 """
 
 import hashlib
@@ -24,23 +24,23 @@ from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.files import read_bytes
 
 
-def plug_names(home: ModuleType) -> list[str]:
-    """List the plugs that come with a plug folder, such as `wbdc.nets.fusion`."""
-    return sorted(m.name for m in pkgutil.iter_modules(home.__path__) if not m.ispkg)
+def plug_names(package: ModuleType) -> list[str]:
+    """List the plugs of a plug package, for example of `wbdc.nets.fusion`."""
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg)
 
 
-def plug_kind(home: ModuleType) -> str:
-    """Name what the folder holds in the singular: "fusion", "objective"."""
-    return home.Plug.__name__.lower()
+def plug_kind(package: ModuleType) -> str:
+    """Return what a plug package holds, in the singular: "fusion", "objective"."""
+    return package.Plug.__name__.lower()
 
 
 def plug_name(instance: object) -> str:
-    """Return the name of the file that defines a plug's class: "mask_words"."""
+    """Return the name of the file that defines the class of a plug: "mask_words"."""
     return type(instance).__module__.rsplit(".", 1)[-1]
 
 
 def distinct_names(instances: Iterable[object]) -> list[str]:
-    """Name plugs by their files, in order; a second use of one is "mask_words#2"."""
+    """Name plugs by their files, in order. The second use of a plug is named "mask_words#2"."""
     names: list[str] = []
     uses: Counter[str] = Counter()
     for instance in instances:
@@ -51,7 +51,7 @@ def distinct_names(instances: Iterable[object]) -> list[str]:
 
 
 def plug_settings(target: Callable) -> dict[str, inspect.Parameter]:
-    """Return the settings that a plug or a function takes: its keyword-only parameters, by name."""
+    """Return the settings of a plug or a function by name: its keyword-only parameters."""
     return {
         p.name: p
         for p in inspect.signature(target, eval_str=True).parameters.values()
@@ -59,72 +59,89 @@ def plug_settings(target: Callable) -> dict[str, inspect.Parameter]:
     }
 
 
-def check_settings(what: str, target: Callable, given: dict) -> None:
-    """Refuse settings that `target` does not take, and settings it needs and does not get.
+def check_settings(subject: str, target: Callable, settings: dict) -> None:
+    """Check that `target` takes all settings, and that it gets all that it requires.
 
-    what: the subject of the error sentence, such as "fusion 'dual_stream'". Raises UsageFault.
+    subject: of the error message, for example "fusion 'dual_stream'". Raises UsageFault for an
+    unknown or missing setting and for a value of the wrong type.
     """
-    known = plug_settings(target)
-    for name in given:
-        if name not in known:
-            raise UsageFault(f"{what} has no setting {name!r}{suggest_name(name, list(known))}")
-    for name, parameter in known.items():
-        if parameter.default is parameter.empty and name not in given:
-            raise UsageFault(f"{what} needs a value for {name!r}")
-        if name in given and not _matches_type(given[name], parameter.annotation):
-            wanted = getattr(parameter.annotation, "__name__", str(parameter.annotation))
-            raise UsageFault(f"{what}: {name} = {given[name]!r} is not of the type {wanted}")
-        if name in given and given[name] != given[name]:
-            raise UsageFault(f"{what}: {name} = nan is not a number")
+    parameters = plug_settings(target)
+    for name in settings:
+        if name not in parameters:
+            raise UsageFault(
+                f"{subject} has no setting {name!r}{suggest_name(name, list(parameters))}"
+            )
+
+    for name, parameter in parameters.items():
+        if name not in settings:
+            if parameter.default is parameter.empty:
+                raise UsageFault(f"{subject} needs a value for {name!r}")
+            continue
+
+        value = settings[name]
+        if not _matches_type(value, parameter.annotation):
+            type_name = getattr(parameter.annotation, "__name__", str(parameter.annotation))
+            raise UsageFault(f"{subject}: {name} = {value!r} is not of the type {type_name}")
+        if value != value:
+            raise UsageFault(f"{subject}: {name} = nan is not a number")
 
 
-def find_plug(home: ModuleType, use: str, kit_folder: Path | None = None) -> type:
-    """Return the one class that a plug's file defines.
+def find_plug(package: ModuleType, use: str, kit_folder: Path | None = None) -> type:
+    """Return the one class that the file of a plug defines.
 
-    use: a name, or "./file.py" beside the kit. kit_folder: the folder of the kit. Raises UsageFault.
+    use: a name, or "./file.py" relative to the folder of the kit. Raises UsageFault.
     """
-    module = _import_plug(home, use, kit_folder)
-    found = [
+    module = _import_plug(package, use, kit_folder)
+    classes = [
         c
         for c in vars(module).values()
-        if inspect.isclass(c) and issubclass(c, home.Plug) and c.__module__ == module.__name__
+        if inspect.isclass(c) and issubclass(c, package.Plug) and c.__module__ == module.__name__
     ]
-    if len(found) != 1:
+    if len(classes) != 1:
+        contract = package.Plug.__name__
         raise UsageFault(
-            f"{module.__file__} must define exactly one {home.Plug.__name__}, found {len(found)}"
+            f"{module.__file__} must define exactly one {contract}, found {len(classes)}"
         )
-    return found[0]
+    return classes[0]
 
 
 def resolve_plug(
-    home: ModuleType, table: dict, kit_folder: Path | None = None
+    package: ModuleType, table: dict, kit_folder: Path | None = None
 ) -> tuple[type, dict]:
-    """Return the class that `table` asks for and its settings, both checked, without building it."""
+    """Return the class that a kit's table names and its settings, both checked, without building
+    it.
+
+    table: {"use": name, **settings}. Raises UsageFault.
+    """
+    kind = plug_kind(package)
     if not isinstance(table.get("use"), str):
-        raise UsageFault(
-            f"{plug_kind(home)} needs `use = ...`; one of: {', '.join(plug_names(home))}"
-        )
-    chosen = {k: v for k, v in table.items() if k != "use"}
-    plug = find_plug(home, table["use"], kit_folder)
-    check_settings(f"{plug_kind(home)} {table['use']!r}", plug, chosen)
-    return plug, chosen
+        raise UsageFault(f"{kind} needs `use = ...`; one of: {', '.join(plug_names(package))}")
+
+    settings = {name: value for name, value in table.items() if name != "use"}
+    plug_class = find_plug(package, table["use"], kit_folder)
+    check_settings(f"{kind} {table['use']!r}", plug_class, settings)
+    return plug_class, settings
 
 
 def build_plug(
-    home: ModuleType, table: dict, *host: object, kit_folder: Path | None = None
+    package: ModuleType, table: dict, *host: object, kit_folder: Path | None = None
 ) -> object:
-    """Build the plug that `table` ({"use": name, **settings}) asks for, for the host it serves.
-    Raises UsageFault.
+    """Build the plug that a kit's table names, for its host.
+
+    table: {"use": name, **settings}. host: the positional arguments of the plug. Raises UsageFault.
     """
-    plug, chosen = resolve_plug(home, table, kit_folder)
-    return plug(*host, **chosen)
+    plug_class, settings = resolve_plug(package, table, kit_folder)
+    return plug_class(*host, **settings)
 
 
-def _matches_type(value: object, wanted: object) -> bool:
-    """Tell whether a TOML value fits an annotation; whole numbers fit float, and true is no number."""
-    if typing.get_origin(wanted) in (typing.Union, types.UnionType):
-        return any(_matches_type(value, one) for one in typing.get_args(wanted))
-    kind = typing.get_origin(wanted) or wanted
+def _matches_type(value: object, annotation: object) -> bool:
+    """Return whether a TOML value fits an annotation. An integer fits float; a bool fits neither
+    int nor float.
+    """
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return any(_matches_type(value, option) for option in typing.get_args(annotation))
+
+    kind = typing.get_origin(annotation) or annotation
     if kind in (None, types.NoneType):
         return value is None
     if kind in (int, float):
@@ -133,48 +150,61 @@ def _matches_type(value: object, wanted: object) -> bool:
 
 
 class _SourceLoader(SourceFileLoader):
-    """Compiles a plug from its file each time: bytecode beside it could be stale, and would be an
-    extra file in a package.
+    """Compiles a plug from its source each time.
+
+    Bytecode beside the file could be stale, and would be an extra file in a package.
     """
 
     def get_code(self, fullname: str) -> types.CodeType:
         return self.source_to_code(read_bytes(Path(self.path)), self.path)
 
 
-def _import_plug(home: ModuleType, use: str, kit_folder: Path | None) -> ModuleType:
-    if not use.endswith(".py"):
-        if use not in plug_names(home):
-            raise UsageFault(
-                f"no {plug_kind(home)} called {use!r}{suggest_name(use, plug_names(home))}"
-            )
-        return importlib.import_module(f"{home.__name__}.{use}")
-    path = (kit_folder or Path()) / use
+def _import_plug(package: ModuleType, use: str, kit_folder: Path | None) -> ModuleType:
+    """Import the module of a plug: one of the package, or a file beside the kit."""
+    if use.endswith(".py"):
+        return _import_file(plug_kind(package), (kit_folder or Path()) / use)
+
+    names = plug_names(package)
+    if use not in names:
+        raise UsageFault(f"no {plug_kind(package)} called {use!r}{suggest_name(use, names)}")
+    return importlib.import_module(f"{package.__name__}.{use}")
+
+
+def _import_file(kind: str, path: Path) -> ModuleType:
+    """Import the file of a plug under a module name of its own.
+
+    The name holds a hash of the path, since the members of an ensemble may bring different plugs of
+    one name.
+    """
     if not path.is_file():
-        raise UsageFault(f"no {plug_kind(home)} at {path}; put the file beside the kit")
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[
-        :8
-    ]  # members of an ensemble bring plugs of one name
-    name = f"wbdc_plug_{place}.{path.stem}"
+        raise UsageFault(f"no {kind} at {path}; put the file beside the kit")
+
+    path_hash = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    name = f"wbdc_plug_{path_hash}.{path.stem}"
     absolute = str(path.absolute())
-    spec = importlib.util.spec_from_file_location(
-        name, absolute, loader=_SourceLoader(name, absolute)
-    )
+    loader = _SourceLoader(name, absolute)
+    spec = importlib.util.spec_from_file_location(name, absolute, loader=loader)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module.__name__] = module  # as dataclasses and inspect expect of every module
+    sys.modules[module.__name__] = module  # dataclasses and inspect expect this of every module
+
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[module.__name__]
         if isinstance(error, (UsageFault, MemoryError)):
             raise
-        frames = [
-            f.lineno
-            for f in traceback.extract_tb(error.__traceback__)
-            if f.filename == module.__file__
-        ]
-        line = error.lineno if isinstance(error, SyntaxError) else frames[-1] if frames else 1
-        said = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
-        raise UsageFault(
-            f"{path} cannot be loaded: line {line}: {type(error).__name__}: {said}"
-        ) from error
+        raise UsageFault(f"{path} cannot be loaded: {_explain(error, module)}") from error
     return module
+
+
+def _explain(error: Exception, module: ModuleType) -> str:
+    """Describe an error that a plug raised on import, with the line in the plug's file."""
+    if isinstance(error, SyntaxError):
+        line = error.lineno
+        message = error.msg
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == module.__file__]
+        line = lines[-1] if lines else 1
+        message = " ".join(str(error).split())
+    return f"line {line}: {type(error).__name__}: {message}"

@@ -1,4 +1,4 @@
-"""F1 scores over a fixed label set, in numpy, so that a submission can be checked anywhere."""
+"""F1 scores over a fixed label set, in numpy only, so that a submission can compute them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,8 +7,8 @@ import numpy as np
 
 
 class F1(NamedTuple):
-    """micro: pooled over labels; macro: mean over labels, a label that neither occurs nor is said
-    counting 0.
+    """micro: pooled over labels. macro: mean over labels; a label that occurs in neither the truth
+    nor the predictions counts 0.
     """
 
     micro: float
@@ -17,38 +17,41 @@ class F1(NamedTuple):
 
 def f1_scores(
     truth: Sequence[str],
-    said: Sequence[str],
+    predictions: Sequence[str],
     labels: Sequence[str],
     weight: Sequence[float] | None = None,
 ) -> F1:
-    """Score single-label answers over `labels`, as scikit-learn's `f1_score(labels=...,
+    """Score single-label predictions over `labels`, as scikit-learn's `f1_score(labels=...,
     zero_division=0)` does.
 
-    Answers or truths outside `labels` count as errors of the labels they meet. weight: how often
-    each row counts, once when None.
+    A prediction or truth outside `labels` is an error of the label that it meets. weight: of each
+    row; None: 1.
     """
-    place = {label: i for i, label in enumerate(dict.fromkeys(labels))}
-    codes = [np.array([place.get(x, -1) for x in row], dtype=np.int64) for row in (truth, said)]
-    return f1_scores_from_codes(
-        *codes, len(place), None if weight is None else np.asarray(weight, dtype=np.float64)
+    codes = {label: code for code, label in enumerate(dict.fromkeys(labels))}
+    truth_codes, predicted_codes = (
+        np.array([codes.get(label, -1) for label in row], dtype=np.int64)
+        for row in (truth, predictions)
     )
+    weights = None if weight is None else np.asarray(weight, dtype=np.float64)
+    return f1_scores_from_codes(truth_codes, predicted_codes, len(codes), weights)
 
 
 def f1_scores_from_codes(
-    truth: np.ndarray, said: np.ndarray, labels: int, weight: np.ndarray | None = None
+    truth: np.ndarray, predictions: np.ndarray, labels: int, weight: np.ndarray | None = None
 ) -> F1:
-    """Score answers given as codes 0..labels-1, (n,) int each; -1 is a label outside the set.
+    """Score predictions given as codes 0..labels-1, (n,) int each; -1 is a label outside the set.
+
     weight: (n,) float, or None for 1 each.
     """
     weight = np.ones(len(truth)) if weight is None else weight
-    hit = _count_labels(truth, labels, weight * (truth == said))
-    both = _count_labels(truth, labels, weight) + _count_labels(said, labels, weight)
-    macro = np.divide(2.0 * hit, both, out=np.zeros(labels), where=both > 0)
-    return F1(
-        float(2 * hit.sum() / both.sum()) if both.any() else 0.0,
-        float(macro.mean()) if labels else 0.0,
-    )
+    hits = _count_labels(truth, labels, weight * (truth == predictions))
+    totals = _count_labels(truth, labels, weight) + _count_labels(predictions, labels, weight)
+
+    micro = float(2 * hits.sum() / totals.sum()) if totals.any() else 0.0
+    by_label = np.divide(2.0 * hits, totals, out=np.zeros(labels), where=totals > 0)
+    return F1(micro, float(by_label.mean()) if labels else 0.0)
 
 
 def _count_labels(codes: np.ndarray, labels: int, weight: np.ndarray) -> np.ndarray:
-    return np.bincount(codes + 1, weight, labels + 1)[1:]  # place 0 takes the -1s
+    """Sum the weights of each label: (labels,) float. Codes of -1 are not counted."""
+    return np.bincount(codes + 1, weight, labels + 1)[1:]

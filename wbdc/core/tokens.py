@@ -1,4 +1,4 @@
-"""Tokens: vectors standing in a row, together with which of them are real."""
+"""Tokens: rows of vectors, together with the mask that marks the real ones."""
 
 from typing import NamedTuple
 
@@ -23,20 +23,21 @@ class Tokens(NamedTuple):
 
 
 def join_tokens(*rows: Tokens) -> Tokens:
-    """Lay rows end to end: (B, N1 + N2 + ..., D)."""
+    """Concatenate rows: (B, N1 + N2 + ..., D)."""
     return Tokens(torch.cat([r.x for r in rows], 1), torch.cat([r.mask for r in rows], 1))
 
 
 def split_tokens(row: Tokens, at: int) -> tuple[Tokens, Tokens]:
-    """Cut rows into their first `at` tokens and the others: the inverse of joining two."""
+    """Split rows after their first `at` tokens: the inverse of joining two."""
     return Tokens(row.x[:, :at], row.mask[:, :at]), Tokens(row.x[:, at:], row.mask[:, at:])
 
 
 class Fused(NamedTuple):
-    """What a fusion hands on: both rows after they met, and one vector per video.
+    """The output of a fusion.
 
-    pooled: (B, D) float. looked: what the tower saw before they met, (B, F, vision.dim); the model
-    adds it.
+    text, frames: the rows after they have attended to each other. pooled: (B, D) float, one vector
+    per video. vision_features: (B, F, vision.dim), the output of the vision tower; the model adds
+    it.
     """
 
     text: Tokens
