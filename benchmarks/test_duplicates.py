@@ -8,7 +8,7 @@ import resource
 import numpy as np
 import pytest
 
-from wbdc.prepare.describe.duplicates import NEAR, duplicate_groups, similar_frames
+from wbdc.prepare.describe.duplicates import MAX_FRAME_BITS, duplicate_groups, similar_frames
 
 FULL = os.environ.get("WBDC_FULL") == "1"
 VIDEOS, FRAMES, FEW = 1_125_000 if FULL else 20_000, 32, 500
@@ -38,7 +38,7 @@ def every_pair(hashes: np.ndarray, owner: np.ndarray) -> set[tuple[int, int]]:
     rows, found = hashes.reshape(-1, FRAMES), set()
     for i in range(len(rows)):
         near = (
-            np.bitwise_count(rows[i][:, None, None] ^ rows[None, i + 1 :]).min(2).T <= NEAR
+            np.bitwise_count(rows[i][:, None, None] ^ rows[None, i + 1 :]).min(2).T <= MAX_FRAME_BITS
             if i + 1 < len(rows)
             else np.zeros((0, FRAMES), bool)
         )

@@ -65,7 +65,7 @@ def test_prepare_strictly_is_exit_3_when_anything_was_wrong(data, tmp_path):
     [
         (["--data", "/nowhere"], "/nowhere is not a folder", 3),
         (["--competition", "wechat2021"], "did you mean 'wechat2022'", 2),
-        (["--folds", 40], "--folds 40 cannot be made of 33", 2),
+        (["--folds", 40], "--folds 40 does not fit 33", 2),
     ],
 )
 def test_prepare_refuses_what_cannot_be(data, tmp_path, words, said, code):
@@ -337,7 +337,7 @@ def test_engines_make_the_same_bytes(data, tmp_path):
     )
 
 
-@pytest.mark.parametrize(("frozen", "folder"), [("true", "looked"), ("false", "pixels")])
+@pytest.mark.parametrize(("frozen", "folder"), [("true", "vision_features"), ("false", "pixels")])
 def test_prepare_makes_ahead_what_a_kit_reads(data, tmp_path, kit, frozen, folder):
     """A frozen tower looks once; training then makes nothing more, and ends with the very bits of a
     training that made its own.
@@ -417,7 +417,7 @@ def test_ranks_of_torchrun_make_the_very_views_that_one_process_makes(data, tmp_
         for work in ("one", "two")
     ]
     assert made[0] == made[1]
-    assert sum("looked" in name for name in made[0]) == 2
+    assert sum("vision_features" in name for name in made[0]) == 2
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_a_contest_changed_while_it_is_prepared_is_refused(team, tmp_path, monke
     real = build._describe
     change = lambda *given: ((tmp_path / "shorts.py").write_text("# other"), real(*given))[1]  # noqa: E731
     monkeypatch.setattr(build, "_describe", change)
-    with pytest.raises(UsageFault, match="was changed while the data were prepared"):
+    with pytest.raises(UsageFault, match="changed while the data were prepared"):
         build.prepare_data(team / "data", tmp_path / "work", contest, folds=3)
 
 

@@ -307,7 +307,7 @@ def test_features_of_two_widths_are_exit_3(tmp_path, split, place):
     small.pack(root / "zip_feats" / f"{split}.zip", rows)
     with pytest.raises(
         DataInvalid,
-        match=f"features must be equally wide: .*those of {small.ids(split)[place]} have 7 numbers",
+        match=f"all features must have the same width, .*{small.ids(split)[place]} has 7",
     ):
         run(root, tmp_path / "work")
 

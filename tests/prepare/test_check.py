@@ -54,7 +54,7 @@ FAULTS = {
 def test_faults_19_to_21_are_counted_and_are_exit_3_in_one_sentence(small_root, fault):
     split, change, code, place = FAULTS[fault]
     changed(small_root, split, change)
-    found = check_data(small_root, WeChat2022()).found.report()
+    found = check_data(small_root, WeChat2022()).findings.report()
     assert found[code]["count"] == 1
     assert re.fullmatch(place, found[code]["places"][0])
     with pytest.raises(DataInvalid, match=place) as caught:
@@ -70,14 +70,15 @@ def test_all_errors_are_found_at_once(small_root):
         "labeled",
         lambda r: [x.update(category_id=None if i else "9999") for i, x in enumerate(r)],
     )
-    found = check_data(small_root, WeChat2022()).found.report()
+    found = check_data(small_root, WeChat2022()).findings.report()
     assert {code: entry["count"] for code, entry in found.items()} == {
         "label.missing": 11,
         "label.unknown": 1,
     }
     with pytest.raises(
         DataInvalid,
-        match=r": 11, first .*; list them with `wbdc prepare --check-only --list label.missing`; 1 other kinds of error too$",
+        match=r": 11, first .*; list all with `wbdc prepare --check-only --list label.missing`; "
+        r"other kinds of errors: label.unknown$",
     ):
         refuse_invalid(found)
 
@@ -85,14 +86,14 @@ def test_all_errors_are_found_at_once(small_root):
 def test_no_folder_and_no_labelled_split(small_root):
     changed(small_root, "labeled", list.clear)
     with pytest.raises(
-        DataInvalid, match="the split 'labeled' holds no videos; there is nothing to learn from"
+        DataInvalid, match="the split 'labeled' holds no videos, so there is nothing to train on"
     ):
         check_data(small_root, WeChat2022())
     (small_root / "annotations" / "labeled.json").unlink()
-    nowhere = (small_root / "nowhere", "is not a folder; give the one that holds the data")
+    nowhere = (small_root / "nowhere", "is not a folder; pass the folder of the raw data")
     for root, said in (
         nowhere,
-        (small_root, "has no split 'labeled', only test, unlabeled; there is nothing"),
+        (small_root, "has no split 'labeled', which training needs; its splits are: test, unlabeled"),
     ):
         with pytest.raises(DataInvalid, match=said):
             check_data(root, WeChat2022())
@@ -101,10 +102,10 @@ def test_no_folder_and_no_labelled_split(small_root):
 def test_a_sound_root_is_silent(small_root):
     checked = check_data(small_root, WeChat2022())
     assert {s: len(v.ids) for s, v in checked.splits.items()} == small.SPLITS
-    assert checked.holds == "jpeg"
-    assert not checked.found.report()
+    assert checked.frame_format == "jpeg"
+    assert not checked.findings.report()
     assert len(checked.classes) == 200
-    assert checked.print == check_data(small_root, WeChat2022()).print
+    assert checked.fingerprint == check_data(small_root, WeChat2022()).fingerprint
 
 
 def test_fault_22_archives_without_annotations_and_the_reverse_are_counted(small_root):
@@ -118,7 +119,7 @@ def test_fault_22_archives_without_annotations_and_the_reverse_are_counted(small
     third.mkdir()
     small.pack(small_root / "zip_frames" / "test" / "abc" / "abc.zip", {})
     (small_root / "zip_frames" / "test" / "abc" / os.fsdecode(b"\xff.zip")).touch()
-    found = check_data(small_root, WeChat2022()).found
+    found = check_data(small_root, WeChat2022()).findings
     assert found.counts == {"archive.missing": 3, "archive.extra": 2}
     assert f"test: {small.ids('test')[0]}" in found.places["archive.missing"]
     str(found.report()).encode()
@@ -127,7 +128,7 @@ def test_fault_22_archives_without_annotations_and_the_reverse_are_counted(small
 def test_labels_of_other_splits_are_counted_and_never_read(small_root):
     for split in ("unlabeled", "test"):
         changed(small_root, split, lambda rows: rows[0].update(category_id="0001"))
-    found = check_data(small_root, WeChat2022()).found
+    found = check_data(small_root, WeChat2022()).findings
     assert found.report() == {
         "label.unexpected": {
             "count": 2,
@@ -155,9 +156,9 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_of_the_data_changes_the_hash(small_root, change):
-    before = check_data(small_root, WeChat2022()).print
+    before = check_data(small_root, WeChat2022()).fingerprint
     CHANGES[change](small_root)
-    assert check_data(small_root, WeChat2022()).print != before
+    assert check_data(small_root, WeChat2022()).fingerprint != before
 
 
 def test_features_of_equal_size_change_the_hash(tmp_path):
@@ -174,16 +175,16 @@ def test_features_of_equal_size_change_the_hash(tmp_path):
     small.pack(path, rows)
     after = check_data(root, WeChat2022())
     assert path.stat().st_size == size
-    assert after.print != before.print
-    assert not after.found.report()
+    assert after.fingerprint != before.fingerprint
+    assert not after.findings.report()
     small.pack(path, rows | {"stranger.npy": b""})
-    assert check_data(root, WeChat2022()).found.report() == {
+    assert check_data(root, WeChat2022()).findings.report() == {
         "archive.extra": {"count": 1, "places": ["test.zip: stranger.npy"]}
     }
     path.write_bytes(b"PK")
     with pytest.raises(
-        DataInvalid, match="test.zip is no archive that can be read: .*; copy or download it again"
+        DataInvalid, match="test.zip is not a readable archive: .*; copy or download it again"
     ):
         check_data(root, WeChat2022())
     path.unlink()
-    assert check_data(root, WeChat2022()).print != after.print
+    assert check_data(root, WeChat2022()).fingerprint != after.fingerprint

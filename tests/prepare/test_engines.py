@@ -27,16 +27,16 @@ from wbdc.core.errors import DataInvalid
 from wbdc.core.files import publish_bytes
 
 def make(job):
-    """What a job does beside its file is told by `holds`."""
+    """What a job does beside its file is stated by `frame_format`."""
     tries = job.root / f"{job.path.name}.tries"
     tries.write_text(tries.read_text() + "x" if tries.is_file() else "x")
-    if job.holds == "death" or (job.holds == "stumble" and tries.read_text() == "x"):
+    if job.frame_format == "death" or (job.frame_format == "stumble" and tries.read_text() == "x"):
         os.kill(os.getpid(), signal.SIGKILL)
-    if job.holds == "fault":
+    if job.frame_format == "fault":
         raise DataInvalid(f"{job.ids[0]} is not as it should be")
-    if job.holds == "bug":
+    if job.frame_format == "bug":
         [][job.start]
-    if job.holds == "sleep":
+    if job.frame_format == "sleep":
         publish_bytes(job.root / f"{os.getpid()}.pid", b"")
         time.sleep(60)
     publish_bytes(job.path, " ".join(job.ids).encode())
@@ -199,7 +199,7 @@ def test_local_says_when_workers_cannot_even_start(toy, tmp_path):
     ).stderr
     assert "a worker process ended with exit code 1 at 0.shard" in told
     assert "if __name__ == '__main__'" in told
-    with pytest.raises(UsageFault, match="workers = 0; give 1 or more"):
+    with pytest.raises(UsageFault, match="at least 1 worker, not workers = 0"):
         plug.build_plug(engines, {"use": "local", "workers": 0})
 
 

@@ -68,7 +68,7 @@ def test_fault_21_rare_classes_are_listed():
 @pytest.mark.parametrize("count", [0, 1, 12])
 def test_too_many_or_too_few_folds_are_refused(count):
     with pytest.raises(
-        UsageFault, match=f"--folds {count} cannot be made of 11 labelled videos; take 2 to 11"
+        UsageFault, match=f"--folds {count} does not fit 11 labeled videos; use 2 to 11"
     ):
         stratified(LABELS["all different"], count, 0)
 
@@ -115,6 +115,6 @@ def test_a_large_group_goes_somewhere_whole_and_too_few_groups_are_refused():
     assert set(folds[:20]) == {folds[0]}
     assert (folds == folds[0]).sum() == 20
     with pytest.raises(
-        UsageFault, match="--folds 3 cannot be made of 2 groups of near-duplicates; take 2 to 2"
+        UsageFault, match="--folds 3 does not fit 2 groups of near-duplicates; use 2 to 2"
     ):
         assign_folds(["a"] * 6, [0] * 6, [0, 0, 0, 1, 1, 1], 3, 0)

@@ -20,7 +20,7 @@ from wbdc.data.frames import decode_frames
 from wbdc.data.text import TextReader, learn_tokenizer
 from wbdc.prepare import view
 from wbdc.prepare.build import prepare_data
-from wbdc.prepare.view import InputSpec, open_view
+from wbdc.prepare.view import InputSpec, encode_frames, open_view
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 FIELDS = {"title": 8, "asr": 8, "ocr": 8}
@@ -63,8 +63,8 @@ def served(root, split: str, how: InputSpec) -> list[tuple[list[int], np.ndarray
     found, videos = Findings(), WeChat2022().videos(root, split, Findings())
     read = [
         read_features(v.source, how.frames, found)
-        if how.look is None
-        else decode_frames(read_images(v.source, how.frames, found), how.look, found)
+        if how.image_transform is None
+        else decode_frames(read_images(v.source, how.frames, found), how.image_transform, found)
         for v in videos
     ]
     return list(zip(how.text([v.fields for v in videos]), read))
@@ -83,11 +83,11 @@ def assert_equal(rows, expected) -> None:
 def test_trap_03_training_reads_what_the_submission_reads(made, monkeypatch, kept, frames):
     """Whether pixels are kept raw or decoded at each visit, with damaged frames in their places."""
     prepared, root = made
-    monkeypatch.setattr(view, "_fits", lambda *_: kept == "raw")
+    monkeypatch.setattr(view, "_fits_disk", lambda *_: kept == "raw")
     how = reading(frames=frames)
     for split in small.SPLITS:
         rows = open_view(prepared, how, split)
-        assert (rows.made is None) == (kept == "encoded")
+        assert (rows.computed is None) == (kept == "encoded")
         assert_equal(rows, served(root, split, how))
 
 
@@ -156,7 +156,7 @@ def test_ready_features_end_to_end(tmp_path, frames):
     prepared, _ = prepare_data(root, tmp_path / "work", WeChat2022(), folds=3)
     how = reading(look=None, frames=frames)
     rows = open_view(prepared, how, "labeled")
-    assert rows.made is None
+    assert rows.computed is None
     assert [len(rows[i][1]) for i in range(5)] == [len(sample_frames(n, frames)) for n in range(5)]
     assert rows[0][1].shape == (0, 6)
     assert_equal(rows, served(root, "labeled", how))
@@ -170,9 +170,9 @@ def test_a_kit_that_wants_what_the_data_do_not_hold_is_told_so(made, tmp_path):
         (
             made[0],
             None,
-            "the data holds jpeg, but the kit's vision plug reads features; choose another",
+            "the data hold jpeg, but the kit's vision plug reads features; choose another",
         ),
-        (feats, small.LOOK, "the data holds features, but the kit's vision plug reads pictures"),
+        (feats, small.LOOK, "the data hold features, but the kit's vision plug reads images"),
     ):
         with pytest.raises(DataInvalid, match=said):
             open_view(prepared, reading(look=look), "labeled")
@@ -193,11 +193,11 @@ def test_a_picture_that_is_damaged_while_it_is_read_is_no_picture_less(small_roo
     with shard.open("r+b") as file:
         file.seek(at)
         file.write(bytes(300))
-    with pytest.raises(IntegrityBroken, match="was damaged after `wbdc prepare`: row"):
+    with pytest.raises(IntegrityBroken, match="were damaged after `wbdc prepare`: row"):
         [rows[i] for i in range(12)]
 
 
-KINDS = ["text", "pixels", "looked", "features", "jpeg"]
+KINDS = ["text", "pixels", "vision_features", "features", "jpeg"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -209,7 +209,7 @@ def test_fault_10_a_flipped_byte_in_any_shard_is_found_and_the_file_is_made_agai
         reading(look=None if kind == "features" else small.LOOK),
         {"store": "raw" if kind == "pixels" else "jpeg"},
     )
-    if kind == "looked":
+    if kind == "vision_features":
         tower = toys.model().vision
         how = InputSpec(how.text, tower.image_transform, how.frames, tower)
     stored = kind in ("features", "jpeg")
@@ -242,18 +242,18 @@ def test_a_frozen_tower_encodes_under_no_grad_and_makes_no_inference_tensors():
     )
 
     frames = toys.videos()[2]
-    vectors = view._looked(tower, frames)
+    vectors = encode_frames(tower, frames)
     assert modes
     assert set(modes) == {(False, False)}
 
     with torch.inference_mode():
-        again = view._looked(tower, frames)
+        again = encode_frames(tower, frames)
     assert all(np.array_equal(a, b) for a, b in zip(vectors, again, strict=True))
 
 
 def test_opening_a_view_hashes_each_shard_once(made, monkeypatch):
     prepared, _ = made
-    monkeypatch.setattr(view, "_fits", lambda *_: True)
+    monkeypatch.setattr(view, "_fits_disk", lambda *_: True)
     open_view(prepared, reading(), "labeled")
 
     paths, content_hash = [], store._content_hash

@@ -56,7 +56,7 @@ def test_every_kit_opens_with_how_to_run_it(name):
 @every_kit
 def test_every_tiny_kit_builds_a_model_that_answers(name, ready):
     made = build_initial_model(open_kit(name, tiny=True), open_prepared(ready), 0)
-    look = made.reading.look
+    look = made.reading.image_transform
     text = made.reading.text(
         [{"title": "今天天气", "asr": "好", "ocr": ""}, {"title": "", "asr": "", "ocr": ""}]
     )

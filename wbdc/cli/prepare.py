@@ -109,7 +109,7 @@ def prepare(
     from wbdc.core.errors import DataInvalid, UsageFault, suggest_name
     from wbdc.core.files import check_writable
     from wbdc.prepare import engines
-    from wbdc.prepare.build import KEPT, survey_data
+    from wbdc.prepare.build import MAX_LISTED_PLACES, survey_data
     from wbdc.prepare.build import prepare_data as build
     from wbdc.prepare.check import check_data, refuse_invalid
     from wbdc.prepare.describe.finding_codes import FINDING_CODES
@@ -134,16 +134,17 @@ def prepare(
     folder, had = None, False
     with console.progress(as_json) as progress:
         if dry_run:
-            checked = check_data(data, contest, keep=KEPT, progress=progress)
+            checked = check_data(data, contest, max_places=MAX_LISTED_PLACES, progress=progress)
             facts, found = (
                 {
                     "counts": {name: len(split.ids) for name, split in checked.splits.items()},
-                    "holds": checked.holds,
+                    "holds": checked.frame_format,
                 },
-                checked.found.report(),
+                checked.findings.report(),
             )
         elif check_only:
-            facts, found = survey_data(data, contest, progress=progress, **settings)
+            surveyed, found = survey_data(data, contest, progress=progress, **settings)
+            facts = surveyed.to_json()
         else:
             place = plug.build_plug(
                 engines,

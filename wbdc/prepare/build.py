@@ -1,5 +1,5 @@
-"""Build a prepared dataset: read every archive once, keep its frames, describe and compare the
-videos, deal the folds, seal the folder.
+"""Build a prepared dataset: read every archive once, store its frames, describe the videos, find
+near-duplicates, assign folds and seal the folder.
 """
 
 import contextlib
@@ -7,9 +7,11 @@ import filecmp
 import os
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -28,8 +30,9 @@ from wbdc.core.files import (
 )
 from wbdc.core.findings import MAX_EXAMPLES, Findings
 from wbdc.core.integrity import verify_seal
+from wbdc.core.progress import ProgressCallback, no_progress
 from wbdc.data.store import FRAMES_FOLDER, ShardFile, shard_path, shard_starts
-from wbdc.prepare.check import CheckedData, Progress, check_data, refuse_invalid
+from wbdc.prepare.check import CheckedData, check_data, refuse_invalid
 from wbdc.prepare.dataset import (
     PREPARED_SHAPE,
     ROWS_PER_TABLE,
@@ -42,17 +45,67 @@ from wbdc.prepare.describe.survey import Survey
 from wbdc.prepare.engines import Engine
 from wbdc.prepare.engines.threads import Threads
 from wbdc.prepare.folds import assign_folds, check_fold_count, rare_classes
-from wbdc.prepare.shards import ShardJob, check_feature_width, make_shard, read_measures
+from wbdc.prepare.shards import ShardJob, check_feature_width, make_shard, read_shard_videos
 
-FORMAT_VERSION = 4  # of the stored form; a change makes other hashes
-KEPT = 100_000  # places of each finding that `--list` can name
-DISK_RESERVE = 2**28  # bytes that stay free beside the frames: tables, tokens
-
-ShardKey = tuple[ShardJob, dict, dict[str, list[np.ndarray]]]  # a job done: its facts and columns
+FORMAT_VERSION = 4  # of the files of a dataset; part of its hash
+MAX_LISTED_PLACES = 100_000  # of each finding, for `wbdc prepare --list`
+MIN_FREE_BYTES = 2**28  # of disk space beside the frames, for tables and tokens
 
 
-def no_progress(what: str, done: int, of: int) -> None:
-    """Tell no progress."""
+class ShardContent(NamedTuple):
+    """A shard that was read. facts, columns: as `read_shard_videos` returns them."""
+
+    job: ShardJob
+    facts: dict
+    columns: dict[str, list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class _Build:
+    """The inputs of a dataset. contest_hash: of the competition's file, before it was used."""
+
+    data: Path
+    competition: Competition
+    contest_hash: str
+    checked: CheckedData
+    fold_count: int
+    seed: int
+    progress: ProgressCallback
+
+    @property
+    def labeled_split(self) -> str:
+        return self.competition.labeled_split
+
+    def hash(self) -> str:
+        """Hash all that determines the dataset."""
+        name = self.competition.name
+        contest = [name, self.contest_hash] if self.contest_hash else name
+        return json_digest(
+            FORMAT_VERSION, contest, self.checked.fingerprint, self.fold_count, self.seed
+        )
+
+    def command(self) -> str:
+        """Return the command that prepares the same data again, without --work, which may move."""
+        file = self.competition.file
+        contest = os.path.abspath(file) if file else self.competition.name
+        words = ["wbdc", "prepare", "--data", str(self.data.resolve()), "--competition", contest]
+        return shlex.join([*words, "--folds", str(self.fold_count), "--seed", str(self.seed)])
+
+    def shard_jobs(self, folder: Path, threads: int) -> Iterator[ShardJob]:
+        """List the shards of all splits in order. folder: of the shards."""
+        contest = str(self.competition.file or self.competition.name)
+        for split, videos in self.checked.splits.items():
+            for rows in shard_starts(len(videos.ids)):
+                yield ShardJob(
+                    path=shard_path(folder, split, rows.start),
+                    root=self.data.resolve(),
+                    competition=contest,
+                    split=split,
+                    start=rows.start,
+                    ids=tuple(videos.ids[rows.start : rows.stop]),
+                    frame_format=self.checked.frame_format,
+                    threads=threads,
+                )
 
 
 def prepare_data(
@@ -64,117 +117,45 @@ def prepare_data(
     seed: int = 0,
     threads: int = 2,
     engine: Engine | None = None,
-    progress: Progress = no_progress,
+    progress: ProgressCallback = no_progress,
 ) -> tuple[PreparedData, bool]:
-    """Check and store a data folder below work/prepared/<hash>; return it, and whether it was there
-    already.
+    """Check a data folder and store it below work/prepared/<hash>.
 
-    The folder holds a copy of the file that defines the competition, if any; its content is part of
-    the hash.
-    Killed at any moment and started again, it goes on with the next shard. Raises DataInvalid,
-    FolderInUse, OutOfResources.
+    Returns the dataset, and whether it existed already. The folder also holds a copy of the file
+    that defines the competition, if any. A run that is killed and started again continues with the
+    next shard. Raises DataInvalid, FolderInUse, OutOfResources, UsageFault, IntegrityBroken.
     """
-    name = competition.name
-    source = competition.source_hash
-    checked, engine = (
-        check_data(data, competition, keep=KEPT, progress=progress),
-        engine or Threads(),
-    )
-    refuse_invalid(checked.found.report())
+    engine = engine or Threads()
+    contest_hash = competition.source_hash
+    checked = check_data(data, competition, max_places=MAX_LISTED_PLACES, progress=progress)
+    refuse_invalid(checked.findings.report())
     check_fold_count(folds, len(checked.splits[competition.labeled_split].ids))
-    folder = (
-        work
-        / "prepared"
-        / json_digest(
-            FORMAT_VERSION, [name, source] if source else name, checked.print, folds, seed
-        )
-    )
-    before = (
-        PreparedData(folder, DatasetFacts.from_json(verify_seal(folder, shape=PREPARED_SHAPE)))
-        if (folder / SEAL_FILE).is_file()
-        else None
-    )
-    now = _now(data, checked) | {"command": _command(data, competition, folds, seed)}
-    if before and before.facts.archive_stamp == checked.stamp and not before.missing_shards():
-        return _again(before, now, engine), True
-    for path in before.missing_shards() if before and engine.leads else ():
-        path.unlink(missing_ok=True)  # of another size than written; what is missing is made anew
-    if (
-        before and before.facts.archive_stamp != checked.stamp
-    ):  # archives were written since: repaired, or only copied
-        folder = folder.with_name(json_digest(folder.name, checked.stamp))
+    build = _Build(data, competition, contest_hash, checked, folds, seed, progress)
+
+    folder = work / "prepared" / build.hash()
+    existing = _open_existing(folder)
+    if existing and existing.facts.archive_stamp == checked.archive_stamp:
+        missing = existing.missing_shards()
+        if not missing:
+            return _reuse(existing, build, engine), True
+        if engine.leads:
+            for path in missing:
+                path.unlink(missing_ok=True)  # a shard of the wrong size is written again
+    elif existing:  # the archives were written since: repaired, or only copied
+        folder = folder.with_name(json_digest(folder.name, checked.archive_stamp))
+
     with lock_folder(folder) if engine.leads else contextlib.nullcontext():
-        jobs = list(
-            _jobs(
-                checked, data, competition, folder / FRAMES_FOLDER, 1 if engine.crowded else threads
-            )
-        )
+        jobs = list(build.shard_jobs(folder / FRAMES_FOLDER, 1 if engine.crowded else threads))
         if engine.leads:
-            _room(work, checked.size, jobs)
-        _store(jobs, engine, progress)
-        if engine.leads and before and before.folder != folder and _equal(jobs, before):
-            shutil.rmtree(folder / FRAMES_FOLDER)
-            return _again(before, now, engine), True
+            _check_disk_space(work, checked.frame_bytes, jobs)
+        _make_shards(jobs, engine, progress)
         if engine.leads:
-            facts = (
-                _describe(
-                    data, checked, competition, map(_stored, jobs), folds, seed, progress, folder
-                )
-                | now
-            )
-            facts["shards"] = {job.path.name: job.path.stat().st_size for job in jobs}
-            copies = _save_competition(competition, source, folder)
-            seal_folder(
-                folder,
-                facts,
-                [
-                    *sorted((folder / "videos").iterdir()),
-                    folder / "folds.parquet",
-                    folder / "findings.parquet",
-                    *copies,
-                ],
-            )
-            make_current(folder)
+            if existing and existing.folder != folder and _same_shards(jobs, existing):
+                shutil.rmtree(folder / FRAMES_FOLDER)
+                return _reuse(existing, build, engine), True
+            _finish(build, jobs, folder)
     engine.meet()
     return PreparedData(folder, DatasetFacts.from_json(read_seal(folder, PREPARED_SHAPE))), False
-
-
-def _command(data: Path, competition: Competition, folds: int, seed: int) -> str:
-    """Return the command that prepares the same data again; it lacks --work, which may move."""
-    contest = os.path.abspath(competition.file) if competition.file else competition.name
-    words = ["wbdc", "prepare", "--data", str(data.resolve()), "--competition", contest]
-    return shlex.join([*words, "--folds", str(folds), "--seed", str(seed)])
-
-
-def _save_competition(competition: Competition, source: str, folder: Path) -> list[Path]:
-    """Copy the file that defines the competition. Raises UsageFault when it is no longer the one
-    that was read.
-    """
-    copies = competition.save(folder)
-    if any(file_sha256(copy) != source for copy in copies):
-        raise UsageFault(
-            f"{competition.file} was changed while the data were prepared; run `wbdc prepare` again"
-        )
-    return copies
-
-
-def _again(before: PreparedData, now: dict, engine: Engine) -> PreparedData:
-    """Take what was prepared before, and remember where the data lie now."""
-    if engine.leads:
-        update_seal(before.folder, now)
-        make_current(before.folder)
-    engine.meet()
-    return PreparedData(before.folder, DatasetFacts.from_json(before.facts.to_json() | now))
-
-
-def _equal(jobs: list[ShardJob], before: PreparedData) -> bool:
-    """Tell whether archives that were written since still hold the same: then nothing that was
-    learned from them is out of date.
-    """
-    return all(
-        filecmp.cmp(job.path, before.folder / FRAMES_FOLDER / job.path.name, shallow=False)
-        for job in jobs
-    )
 
 
 def survey_data(
@@ -184,196 +165,221 @@ def survey_data(
     folds: int = 5,
     seed: int = 0,
     threads: int = 2,
-    progress: Progress = no_progress,
-) -> tuple[dict, dict]:
-    """Check a data folder as `prepare` does, frame by frame, and write nothing: the facts, and
-    {finding: {"count", "places"}}.
+    progress: ProgressCallback = no_progress,
+) -> tuple[DatasetFacts, dict]:
+    """Check a data folder as `prepare_data` does, frame by frame, and write nothing.
+
+    Returns the facts of the dataset, and all findings: {code: {"count": int, "places": [str]}}.
     """
-    checked = check_data(data, competition, keep=KEPT, progress=progress)
+    contest_hash = competition.source_hash
+    checked = check_data(data, competition, max_places=MAX_LISTED_PLACES, progress=progress)
     check_fold_count(folds, len(checked.splits[competition.labeled_split].ids))
-    jobs = _jobs(checked, data, competition, Path(), threads)
-    done = ((job, facts, columns) for job in jobs for columns, facts in [read_measures(job)])
-    return _describe(data, checked, competition, done, folds, seed, progress) | _now(
-        data, checked
-    ), checked.found.report()
+    build = _Build(data, competition, contest_hash, checked, folds, seed, progress)
+    shards = map(_read_archives, build.shard_jobs(Path(), threads))
+    return _describe(build, shards), checked.findings.report()
 
 
-def _now(data: Path, checked: CheckedData) -> dict:
-    """Say where the data lie, and when they were last written."""
-    return {"data": str(data.resolve()), "stamp": checked.stamp}
+def _open_existing(folder: Path) -> PreparedData | None:
+    if not (folder / SEAL_FILE).is_file():
+        return None
+    seal = verify_seal(folder, shape=PREPARED_SHAPE)
+    return PreparedData(folder, DatasetFacts.from_json(seal))
 
 
-def _jobs(
-    checked: CheckedData, data: Path, competition: Competition, folder: Path, threads: int
-) -> Iterator[ShardJob]:
-    name = str(competition.file or competition.name)
-    for split, videos in checked.splits.items():
-        for rows in shard_starts(len(videos.ids)):
-            ids = tuple(videos.ids[rows.start : rows.stop])
-            yield ShardJob(
-                shard_path(folder, split, rows.start),
-                data.resolve(),
-                name,
-                split,
-                rows.start,
-                ids,
-                checked.holds,
-                threads,
-            )
+def _reuse(existing: PreparedData, build: _Build, engine: Engine) -> PreparedData:
+    """Return an existing dataset, with the place of the raw data updated."""
+    facts = replace(
+        existing.facts,
+        data_folder=str(build.data.resolve()),
+        archive_stamp=build.checked.archive_stamp,
+        command=build.command(),
+    )
+    if engine.leads:
+        update_seal(existing.folder, facts.to_json())
+        make_current(existing.folder)
+    engine.meet()
+    return PreparedData(existing.folder, facts)
 
 
-def _room(work: Path, size: int, jobs: list[ShardJob]) -> None:
-    """Raise OutOfResources before anything is written when the frames that are not stored yet would
-    not fit.
+def _same_shards(jobs: list[ShardJob], existing: PreparedData) -> bool:
+    """Return whether archives that were written again still hold the same frames, so that the
+    existing dataset is valid.
     """
-    size = max(0, size - sum(job.path.stat().st_size for job in jobs if job.path.is_file()))
-    there = next(p for p in (work, *work.resolve().parents) if p.is_dir())
-    if (free := shutil.disk_usage(there).free) < size + DISK_RESERVE:
+    return not existing.missing_shards() and all(
+        filecmp.cmp(job.path, existing.folder / FRAMES_FOLDER / job.path.name, shallow=False)
+        for job in jobs
+    )
+
+
+def _check_disk_space(work: Path, frame_bytes: int, jobs: list[ShardJob]) -> None:
+    """Raise OutOfResources, before anything is written, if the missing shards do not fit."""
+    stored = sum(job.path.stat().st_size for job in jobs if job.path.is_file())
+    required = max(0, frame_bytes - stored)
+    folder = next(p for p in (work, *work.resolve().parents) if p.is_dir())
+    free = shutil.disk_usage(folder).free
+    if free < required + MIN_FREE_BYTES:
         raise OutOfResources(
-            f"the frames take {size:,} bytes and {there} has {free:,} free; make room, or choose another disk with --work"
+            f"the frames take {required:,} bytes, but the disk of {folder} has {free:,} bytes "
+            "free; free some space or choose another disk with --work"
         )
 
 
-def _store(jobs: list[ShardJob], engine: Engine, progress: Progress) -> None:
-    """Make the shards that are missing."""
+def _make_shards(jobs: list[ShardJob], engine: Engine, progress: ProgressCallback) -> None:
+    """Write the shards that do not exist."""
     missing = [job for job in jobs if not job.path.is_file()]
-    done, of = (
-        sum(len(job.ids) for job in jobs) - sum(len(job.ids) for job in missing),
-        sum(len(job.ids) for job in jobs),
-    )
+    total = sum(len(job.ids) for job in jobs)
+    done = total - sum(len(job.ids) for job in missing)
     for job in engine.each(make_shard, missing):
         done += len(job.ids)
-        progress("frames", done, of)
+        progress("frames", done, total)
 
 
-def _stored(job: ShardJob) -> ShardKey:
+def _finish(build: _Build, jobs: list[ShardJob], folder: Path) -> None:
+    """Write the tables, seal the folder and make it the current dataset."""
+    facts = replace(
+        _describe(build, map(_read_shard, jobs), folder),
+        command=build.command(),
+        shard_bytes={job.path.name: job.path.stat().st_size for job in jobs},
+    )
+    contest_files = _save_competition(build, folder)
+    tables = [
+        *sorted((folder / "videos").iterdir()),
+        folder / "folds.parquet",
+        folder / "findings.parquet",
+    ]
+    seal_folder(folder, facts.to_json(), [*tables, *contest_files])
+    make_current(folder)
+
+
+def _save_competition(build: _Build, folder: Path) -> list[Path]:
+    """Copy the file that defines the competition. Raises UsageFault if it has changed since it was
+    read.
+    """
+    copies = build.competition.save(folder)
+    if any(file_sha256(copy) != build.contest_hash for copy in copies):
+        raise UsageFault(
+            f"{build.competition.file} changed while the data were prepared; run `wbdc prepare` again"
+        )
+    return copies
+
+
+def _read_shard(job: ShardJob) -> ShardContent:
     shard = ShardFile(job.path)
-    names = () if job.holds == "features" else ("measures", "hashes")
-    return job, shard.facts, {name: shard.rows(name) for name in names}
+    names = () if job.frame_format == "features" else ("measures", "hashes")
+    return ShardContent(job, shard.facts, {name: shard.rows(name) for name in names})
+
+
+def _read_archives(job: ShardJob) -> ShardContent:
+    columns, facts = read_shard_videos(job)
+    return ShardContent(job, facts, columns)
 
 
 def _describe(
-    data: Path,
-    checked: CheckedData,
-    competition: Competition,
-    done: Iterator[ShardKey],
-    folds: int,
-    seed: int,
-    progress: Progress,
-    folder: Path | None = None,
-) -> dict:
-    """Take in all shards and texts, count what is wrong or alike, deal the folds, and return the
-    facts; write tables when given a folder.
+    build: _Build, shards: Iterable[ShardContent], folder: Path | None = None
+) -> DatasetFacts:
+    """Describe the frames and texts of all videos, assign folds, and return the facts.
+
+    folder: where to write the tables; None to write nothing.
     """
-    found, seen, labelled = (
-        checked.found,
-        Survey(checked.splits, competition.fields),
-        competition.labeled_split,
-    )
+    checked, competition, findings = build.checked, build.competition, build.checked.findings
+    labeled = build.labeled_split
     test = competition.find_test_split(checked.splits)
-    _frames(seen, found, done, progress)
+    labels = checked.splits[labeled].labels
+
+    survey = Survey(checked.splits, competition.fields)
+    _add_frames(survey, findings, shards, build.progress)
     for split in checked.splits:
-        _texts(data, split, competition, seen, progress, folder)
-    group, rows = seen.groups(labelled, test, found, progress), seen.rows[labelled]
-    labels = checked.splits[labelled].labels
-    group, presence = group[rows.start : rows.stop], seen.presence[rows.start : rows.stop]
-    shifted = seen.shifted(labelled, test, found)
-    for label in rare_classes(labels, folds):
-        found.add("label.rare", label)
+        _add_texts(build, split, survey, folder)
+
+    groups = survey.group_duplicates(labeled, test, findings, build.progress)
+    shifts = survey.shifts(labeled, test, findings)
+    for label in rare_classes(labels, build.fold_count):
+        findings.add("label.rare", label)
     if folder:
-        dealt = pl.DataFrame(
-            {
-                "id": checked.splits[labelled].ids,
-                "fold": assign_folds(labels, presence, group, folds, seed),
-                "group": group,
-            }
-        )
-        publish_file(folder / "folds.parquet", dealt.write_parquet)
-        places = [
-            (code, place) for code, entry in found.report().items() for place in entry["places"]
-        ]
-        publish_file(
-            folder / "findings.parquet",
-            pl.DataFrame(
-                places, {"code": pl.String, "place": pl.String}, orient="row"
-            ).write_parquet,
-        )
-    return {
-        "competition": competition.name,
-        "holds": checked.holds,
-        "labelled": labelled,
-        "unlabelled": competition.unlabeled_split,
-        "test": test,
-        "fields": list(competition.fields),
-        "classes": sorted({label for label in labels if label is not None}),
-        "known_classes": checked.classes,
-        "counts": {split: len(videos.ids) for split, videos in checked.splits.items()},
-        "frames": {
-            split: int(seen.frames[rows.start : rows.stop].sum())
-            for split, rows in seen.rows.items()
+        _write_folds(build, survey, groups, folder)
+        _write_findings(findings, folder)
+
+    return DatasetFacts(
+        competition=competition.name,
+        frame_format=checked.frame_format,
+        labeled_split=labeled,
+        unlabeled_split=competition.unlabeled_split,
+        test_split=test,
+        text_fields=list(competition.fields),
+        classes=sorted({label for label in labels if label is not None}),
+        known_classes=checked.classes,
+        video_counts={split: len(videos.ids) for split, videos in checked.splits.items()},
+        frame_counts={
+            split: int(survey.frame_counts[rows.start : rows.stop].sum())
+            for split, rows in survey.rows.items()
         },
-        "folds": folds,
-        "seed": seed,
-        "findings": found.report(MAX_EXAMPLES),
-        "statistics": seen.statistics(),
-        "shift": shifted,
-    }
+        fold_count=build.fold_count,
+        seed=build.seed,
+        findings=findings.report(MAX_EXAMPLES),
+        statistics=survey.statistics(),
+        shifts=shifts,
+        data_folder=str(build.data.resolve()),
+        archive_stamp=checked.archive_stamp,
+    )
 
 
-def _frames(seen: Survey, found: Findings, done: Iterator[ShardKey], progress: Progress) -> None:
+def _add_frames(
+    survey: Survey,
+    findings: Findings,
+    shards: Iterable[ShardContent],
+    progress: ProgressCallback,
+) -> None:
     widths: dict[str, str] = {}
-    for job, facts, columns in done:
+    for job, facts, columns in shards:
         widths |= facts["widths"]
         check_feature_width(widths)
-        found.merge(facts["findings"])
-        seen.see(
-            job.split,
-            job.start,
-            facts["counts"],
-            columns.get("measures", []),
-            columns.get("hashes", []),
-        )
-        progress(f"frames of {job.split}", job.start + len(job.ids), len(seen.rows[job.split]))
+        findings.merge(facts["findings"])
+        measures, hashes = columns.get("measures", []), columns.get("hashes", [])
+        survey.add_frames(job.split, job.start, facts["counts"], measures, hashes)
+        total = len(survey.rows[job.split])
+        progress(f"frames of {job.split}", job.start + len(job.ids), total)
 
 
-def _texts(
-    data: Path,
-    split: str,
-    competition: Competition,
-    seen: Survey,
-    progress: Progress,
-    folder: Path | None,
-) -> None:
-    """Take in the texts of a split, and write its tables part by part."""
-    videos, rows = competition.videos(data, split, Findings()), seen.rows[split]
+def _add_texts(build: _Build, split: str, survey: Survey, folder: Path | None) -> None:
+    """Add the texts of a split to the survey, and write its tables if there is a folder."""
+    videos = build.competition.videos(build.data, split, Findings())
+    rows, is_labeled = survey.rows[split], split == build.labeled_split
     for start in range(0, max(1, len(rows)), ROWS_PER_TABLE):
         part = list(islice(videos, ROWS_PER_TABLE))
-        for at, video in enumerate(part, start):
-            seen.read(
-                split, at, video if split == competition.labeled_split else video._replace(label=None)
-            )
+        if not is_labeled:
+            part = [video._replace(label=None) for video in part]  # never read further
+        for position, video in enumerate(part, start):
+            survey.add_text(split, position, video)
         if folder:
-            _table(
-                table_path(folder, split, start),
-                split == competition.labeled_split,
-                part,
-                competition.fields,
-                seen.frames[rows.start + start :],
-            )
-        progress(f"texts of {split}", start + len(part), len(rows))
+            frame_counts = survey.frame_counts[rows.start + start :][: len(part)]
+            path = table_path(folder, split, start)
+            _write_videos(path, part, build.competition.fields, frame_counts)
+        build.progress(f"texts of {split}", start + len(part), len(rows))
 
 
-def _table(
-    path: Path, labelled: bool, videos: list[Video], fields: tuple[str, ...], frames: np.ndarray
+def _write_videos(
+    path: Path, videos: list[Video], fields: tuple[str, ...], frame_counts: np.ndarray
 ) -> None:
-    schema = {
-        "id": pl.String,
-        **dict.fromkeys(fields, pl.String),
-        "label": pl.String,
-        "frames": pl.Int32,
-    }
+    texts = dict.fromkeys(fields, pl.String)
+    schema = {"id": pl.String, **texts, "label": pl.String, "frames": pl.Int32}
     rows = [
-        (v.id, *(v.fields[f] for f in fields), v.label if labelled else None, count)
-        for v, count in zip(videos, frames.tolist())
+        (video.id, *(video.fields[field] for field in fields), video.label, count)
+        for video, count in zip(videos, frame_counts.tolist(), strict=True)
     ]
     publish_file(path, pl.DataFrame(rows, schema, orient="row").write_parquet)
+
+
+def _write_folds(build: _Build, survey: Survey, groups: np.ndarray, folder: Path) -> None:
+    videos = build.checked.splits[build.labeled_split]
+    rows = survey.rows[build.labeled_split]
+    group = groups[rows.start : rows.stop]
+    modalities = survey.modalities[rows.start : rows.stop]
+    folds = assign_folds(videos.labels, modalities, group, build.fold_count, build.seed)
+    table = pl.DataFrame({"id": videos.ids, "fold": folds, "group": group})
+    publish_file(folder / "folds.parquet", table.write_parquet)
+
+
+def _write_findings(findings: Findings, folder: Path) -> None:
+    rows = [(code, place) for code, entry in findings.report().items() for place in entry["places"]]
+    table = pl.DataFrame(rows, {"code": pl.String, "place": pl.String}, orient="row")
+    publish_file(folder / "findings.parquet", table.write_parquet)

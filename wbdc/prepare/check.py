@@ -1,7 +1,6 @@
-"""Check the annotations of every split against each other, the class list and the archives on disk."""
+"""Check the annotations of all splits against each other, the class list and the archives."""
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,205 +9,241 @@ from wbdc.core.errors import DataInvalid
 from wbdc.core.files import json_digest
 from wbdc.core.findings import MAX_EXAMPLES, Findings
 from wbdc.core.out_of_memory import raise_if_exhausted
+from wbdc.core.progress import ProgressCallback, no_progress
 from wbdc.data.archive import member_checksums
 from wbdc.data.frame_sampling import DAMAGED_FILE_ERRORS
 from wbdc.prepare.describe.finding_codes import FINDING_CODES
 
-Progress = Callable[[str, int, int], None]  # what, done, of
-MAX_CLIP_STORE_RATIO = (
-    4  # times: frames of a clip as single pictures, at most (a minute of 720p at 2 Mbit/s)
-)
+# decoded JPEG frames take at most this many times the bytes of a clip (one minute of 720p, 2 Mbit/s)
+MAX_CLIP_EXPANSION = 4
+MAX_ERROR_EXAMPLES = 3  # places that an error message names
 
 
 class CheckedSplit(NamedTuple):
-    """The videos of a split in the order of its annotations, and their classes (None where there is
-    none).
-    """
+    """The ids of a split in the order of its annotations, and their classes (None: no class)."""
 
     ids: list[str]
     labels: list[str | None]
 
 
 class CheckedData(NamedTuple):
-    """splits by name; classes: every id an answer may name; holds: "jpeg" or "features"; found: all
-    that was wrong; print: hash of the data;
-    size: bytes that the frames take once stored, at most; stamp: hash of when the archives were
-    last written: equal stamps, equal archives.
+    """The annotations of a data folder.
+
+    splits: by name; classes: every id that an answer may name; frame_format: "jpeg" or "features";
+    findings: all problems; fingerprint: hash of the data; frame_bytes: upper bound for the stored
+    frames; archive_stamp: hash of the times at which the archives were written. Equal stamps mean
+    equal archives.
     """
 
     splits: dict[str, CheckedSplit]
     classes: list[str]
-    holds: str
-    found: Findings
-    print: str
-    size: int
-    stamp: str
+    frame_format: str
+    findings: Findings
+    fingerprint: str
+    frame_bytes: int
+    archive_stamp: str
+
+
+class _ArchiveHashes:
+    """Hashes of the names and sizes, and of the modification times, of all archives."""
+
+    def __init__(self, annotations_digest: str):
+        self.content = hashlib.sha256(annotations_digest.encode())
+        self.times = hashlib.sha256()
+
+    def begin_split(self, name: str) -> None:
+        for digest in (self.content, self.times):
+            digest.update(f"{name}\n".encode())
+
+    def add_content(self, line: str) -> None:
+        self.content.update(f"{line}\n".encode(errors="surrogateescape"))
+
+    def add_time(self, nanoseconds: int) -> None:
+        self.times.update(f"{nanoseconds}\n".encode())
 
 
 def check_data(
     root: Path,
     competition: Competition,
     *,
-    keep: int = MAX_EXAMPLES,
-    progress: Progress = lambda what, done, of: None,
+    max_places: int = MAX_EXAMPLES,
+    progress: ProgressCallback = no_progress,
 ) -> CheckedData:
-    """Read the annotations of a data folder and compare them with each other and with the archives
-    that lie there.
+    """Read the annotations of a data folder and compare them with each other and with its archives.
 
-    Every fault is counted, `keep` places of each. Raises DataInvalid for a folder or a file that
-    cannot be read at all.
+    All problems are counted; `max_places` places of each kind are listed. Raises DataInvalid for a
+    folder or a file that cannot be read.
     """
     if not root.is_dir():
-        raise DataInvalid(f"{root} is not a folder; give the one that holds the data")
-    found, holds, classes = (
-        Findings(keep),
-        competition.frame_format(root),
-        competition.classes(root),
-    )
-    names = competition.splits(root)
-    if competition.labeled_split not in names:
-        raise DataInvalid(
-            f"{root} has no split {competition.labeled_split!r}, only {', '.join(names)}; there is nothing to learn from"
-        )
-    splits = {name: _split(root, name, competition, found, progress) for name in names}
-    if not splits[competition.labeled_split].ids:
-        raise DataInvalid(
-            f"the split {competition.labeled_split!r} holds no videos; there is nothing to learn from"
-        )
-    _labels(splits, competition, classes, found)
-    _once(splits, found)
-    print, size = (
-        hashlib.sha256(
-            json_digest([competition.annotations_hash(root, s) for s in splits], classes).encode()
-        ),
-        0,
-    )
-    stamp = hashlib.sha256()
+        raise DataInvalid(f"{root} is not a folder; pass the folder of the raw data")
+
+    findings = Findings(max_places)
+    frame_format = competition.frame_format(root)
+    classes = competition.classes(root)
+    splits = _read_splits(root, competition, findings, progress)
+    _check_labels(splits, competition, classes, findings)
+    _check_ids(splits, findings)
+
+    annotations = [competition.annotations_hash(root, name) for name in splits]
+    hashes = _ArchiveHashes(json_digest(annotations, classes))
+    check_archives = _check_shared_archive if frame_format == "features" else _check_files
+    frame_bytes = 0
     try:
         for name, split in splits.items():
-            for hashed in (print, stamp):
-                hashed.update(f"{name}\n".encode())
-            size += (_members if holds == "features" else _files)(
-                root, name, set(split.ids), competition, found, print, stamp
-            )
+            hashes.begin_split(name)
+            frame_bytes += check_archives(root, name, split.ids, competition, findings, hashes)
     except OSError as error:
         raise DataInvalid(f"{error.filename} cannot be read: {error.strerror}") from error
+
     return CheckedData(
-        splits, classes, holds, found, print.hexdigest()[:12], size, stamp.hexdigest()[:12]
+        splits,
+        classes,
+        frame_format,
+        findings,
+        hashes.content.hexdigest()[:12],
+        frame_bytes,
+        hashes.times.hexdigest()[:12],
     )
 
 
-def refuse_invalid(found: dict[str, dict]) -> None:
-    """Raise DataInvalid for what would break later: the findings (a report of them) that the
-    catalogue calls errors.
-    """
-    errors = [code for code in found if FINDING_CODES[code].severity == "error"]
-    if errors:
-        count, places = found[errors[0]]["count"], found[errors[0]]["places"]
-        others = f"; {len(errors) - 1} other kinds of error too" if errors[1:] else ""
-        more = (
-            f"; list them with `wbdc prepare --check-only --list {errors[0]}`" if count > 3 else ""
-        )
+def refuse_invalid(findings: dict[str, dict]) -> None:
+    """Raise DataInvalid if a report of findings has one of severity "error"."""
+    errors = [code for code in findings if FINDING_CODES[code].severity == "error"]
+    if not errors:
+        return
+
+    code = errors[0]
+    count, places = findings[code]["count"], findings[code]["places"]
+    parts = [
+        f"{FINDING_CODES[code].what}: {count:,}, first {', '.join(places[:MAX_ERROR_EXAMPLES])}",
+        FINDING_CODES[code].fix,
+    ]
+    if count > MAX_ERROR_EXAMPLES:
+        parts.append(f"list all with `wbdc prepare --check-only --list {code}`")
+    if errors[1:]:
+        parts.append(f"other kinds of errors: {', '.join(errors[1:])}")
+    raise DataInvalid("; ".join(parts))
+
+
+def _read_splits(
+    root: Path, competition: Competition, findings: Findings, progress: ProgressCallback
+) -> dict[str, CheckedSplit]:
+    names = competition.splits(root)
+    labeled = competition.labeled_split
+    if labeled not in names:
         raise DataInvalid(
-            f"{FINDING_CODES[errors[0]].what}: {count:,}, first {', '.join(places[:3])}; {FINDING_CODES[errors[0]].fix}{more}{others}"
+            f"{root} has no split {labeled!r}, which training needs; "
+            f"its splits are: {', '.join(names)}"
         )
 
+    splits = {name: _read_split(root, name, competition, findings, progress) for name in names}
+    if not splits[labeled].ids:
+        raise DataInvalid(f"the split {labeled!r} holds no videos, so there is nothing to train on")
+    return splits
 
-def _split(
-    root: Path, name: str, competition: Competition, found: Findings, progress: Progress
+
+def _read_split(
+    root: Path,
+    name: str,
+    competition: Competition,
+    findings: Findings,
+    progress: ProgressCallback,
 ) -> CheckedSplit:
+    def report(done: int, total: int) -> None:
+        progress(f"annotations of {name}", done, total)
+
     split = CheckedSplit([], [])
-    for video in competition.videos(
-        root, name, found, lambda done, of: progress(f"annotations of {name}", done, of)
-    ):
+    for video in competition.videos(root, name, findings, report):
         split.ids.append(video.id)
         split.labels.append(video.label)
+
     if not split.ids:
-        found.add("split.empty", name)
+        findings.add("split.empty", name)
     return split
 
 
-def _labels(
-    splits: dict[str, CheckedSplit], competition: Competition, classes: list[str], found: Findings
+def _check_labels(
+    splits: dict[str, CheckedSplit],
+    competition: Competition,
+    classes: list[str],
+    findings: Findings,
 ) -> None:
-    known = set(classes)
+    known_classes = set(classes)
     for name, split in splits.items():
-        for video, label in zip(split.ids, split.labels):
+        for video_id, label in zip(split.ids, split.labels, strict=True):
             if name != competition.labeled_split:
                 if label is not None:
-                    found.add("label.unexpected", f"{name}: {video}")  # never read further
+                    findings.add("label.unexpected", f"{name}: {video_id}")  # never read further
             elif label is None:
-                found.add("label.missing", video)
-            elif label not in known:
-                found.add("label.unknown", f"{video} → {label!r}")
+                findings.add("label.missing", video_id)
+            elif label not in known_classes:
+                findings.add("label.unknown", f"{video_id} → {label!r}")
 
 
-def _once(splits: dict[str, CheckedSplit], found: Findings) -> None:
-    where: dict[str, str] = {}
+def _check_ids(splits: dict[str, CheckedSplit], findings: Findings) -> None:
+    """Count ids that occur in two splits."""
+    first_split: dict[str, str] = {}
     for name, split in splits.items():
-        for video in split.ids:
-            if where.setdefault(video, name) != name:
-                found.add("id.twice.splits", f"{video} ({where[video]} and {name})")
+        for video_id in split.ids:
+            if first_split.setdefault(video_id, name) != name:
+                findings.add("id.twice.splits", f"{video_id} ({first_split[video_id]} and {name})")
 
 
-def _files(
+def _check_files(
     root: Path,
-    name: str,
-    wanted: set[str],
+    split: str,
+    ids: list[str],
     competition: Competition,
-    found: Findings,
-    print: "hashlib._Hash",
-    stamp: "hashlib._Hash",
+    findings: Findings,
+    hashes: _ArchiveHashes,
 ) -> int:
-    """Compare the files on disk with the annotations, add their names and sizes to the hash, and
-    return their bytes.
-    """
+    """Compare the archives on disk, one a video, with the ids of a split; return their bytes."""
     size = 0
-    for stored in competition.frame_files(root, name):
-        print.update(f"{stored.path}\0{stored.size}\n".encode(errors="surrogateescape"))
-        stamp.update(f"{stored.modified_ns}\n".encode())
-        size += stored.size * (
-            MAX_CLIP_STORE_RATIO if stored.path.lower().endswith(CLIP_SUFFIXES) else 1
-        )
-        if stored.id in wanted:
-            wanted.discard(stored.id)
+    missing = set(ids)
+    for file in competition.frame_files(root, split):
+        hashes.add_content(f"{file.path}\0{file.size}")
+        hashes.add_time(file.modified_ns)
+        is_clip = file.path.lower().endswith(CLIP_SUFFIXES)
+        size += file.size * (MAX_CLIP_EXPANSION if is_clip else 1)
+        if file.id in missing:
+            missing.discard(file.id)
         else:
-            found.add("archive.extra", f"{name}: {stored.path}")
-    for video in sorted(wanted):
-        found.add("archive.missing", f"{name}: {video}")
+            findings.add("archive.extra", f"{split}: {file.path}")
+
+    for video_id in sorted(missing):
+        findings.add("archive.missing", f"{split}: {video_id}")
     return size
 
 
-def _members(
+def _check_shared_archive(
     root: Path,
-    name: str,
-    ids: set[str],
+    split: str,
+    ids: list[str],
     competition: Competition,
-    found: Findings,
-    print: "hashlib._Hash",
-    stamp: "hashlib._Hash",
+    findings: Findings,
+    hashes: _ArchiveHashes,
 ) -> int:
-    """Do the same for the members of an archive that the videos of a split share, by checksum:
-    other features of equal videos have equal sizes.
+    """Compare the members of an archive that all videos of a split share; return its bytes.
+
+    Members are hashed by checksum, since features of another tower have equal sizes. Missing
+    members are counted later, when the shards are read.
     """
-    path, wanted = (
-        competition.source(root, name, "").path,
-        {competition.source(root, name, video).member for video in ids},
-    )
+    path = competition.source(root, split, "").path
+    if not path.is_file():
+        return 0
+
+    members = {competition.source(root, split, video_id).member for video_id in ids}
     try:
-        present = (
-            member_checksums(path) if path.is_file() else []
-        )  # the shards count what is missing, video by video
+        checksums = member_checksums(path)
     except DAMAGED_FILE_ERRORS as error:
         raise_if_exhausted(error)
         raise DataInvalid(
-            f"{path} is no archive that can be read: {error}; copy or download it again"
+            f"{path} is not a readable archive: {error}; copy or download it again"
         ) from error
-    for member, state in present:
-        print.update(f"{path.name}\0{member}\0{state}\n".encode(errors="surrogateescape"))
-        if member not in wanted:
-            found.add("archive.extra", f"{path.name}: {member}")
-    if not path.is_file():
-        return 0
-    stamp.update(f"{path.stat().st_mtime_ns}\n".encode())
+
+    for member, checksum in checksums:
+        hashes.add_content(f"{path.name}\0{member}\0{checksum}")
+        if member not in members:
+            findings.add("archive.extra", f"{path.name}: {member}")
+    hashes.add_time(path.stat().st_mtime_ns)
     return path.stat().st_size

@@ -1,6 +1,4 @@
-"""One shard of frames: what the archives of a few hundred videos hold, read once, by this process
-or by any other.
-"""
+"""One shard of frames: the content of the archives of a few hundred videos, read once."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,21 +15,16 @@ from wbdc.data.frames import THUMBNAIL_PIXELS, probe_image
 from wbdc.data.store import join_images, write_shard
 from wbdc.prepare.describe.duplicates import frame_hashes
 
-MEASURES = (
-    "width",
-    "height",
-    "bytes",
-    "brightness",
-    "contrast",
-)  # of a frame; all 0 for a damaged one
-EVERYTHING = 1_000_000  # places a shard may name: all of them
+# columns of the measures of a frame; all are 0 for a damaged frame
+MEASURES = ("width", "height", "bytes", "brightness", "contrast")
+MAX_SHARD_PLACES = 1_000_000  # places of a finding that a shard lists: all of them
 
 
 class ShardJob(NamedTuple):
-    """What makes one shard, small enough to be sent to another machine.
+    """All that a worker needs to write one shard; small enough to be sent to another machine.
 
-    path: of the shard; competition: its name, or the path of its file; start: row of its first
-    video; threads: that read.
+    path: of the shard; root: folder of the raw data; competition: its name, or the path of its
+    file; start: row of the first video; frame_format: "jpeg" or "features"; threads: readers.
     """
 
     path: Path
@@ -40,93 +33,99 @@ class ShardJob(NamedTuple):
     split: str
     start: int
     ids: tuple[str, ...]
-    holds: str
+    frame_format: str
     threads: int
 
 
 def make_shard(job: ShardJob) -> None:
-    """Read a shard's videos and publish it. Doing so twice, or elsewhere, gives the same bytes."""
-    write_shard(job.path, *read_measures(job))
+    """Read the videos of a shard and publish it. The bytes do not depend on time or machine."""
+    write_shard(job.path, *read_shard_videos(job))
 
 
-def read_measures(job: ShardJob) -> tuple[dict[str, list[np.ndarray]], dict]:
-    """Read a shard's videos: its columns, and facts {"counts": usable frames per video, "findings",
-    "widths": of features, each with a video}.
+def read_shard_videos(job: ShardJob) -> tuple[dict[str, list[np.ndarray]], dict]:
+    """Read the videos of a shard: its columns, one array a video, and its facts.
 
-    Raises DataInvalid for features of different widths.
+    Facts: {"counts": usable frames of each video, "findings", "widths": {width of the features: id
+    of a video}}. Raises DataInvalid for features of different widths.
     """
     contest = open_competition(job.competition)
-    sources = [contest.source(job.root, job.split, name) for name in job.ids]
+    sources = [contest.source(job.root, job.split, video_id) for video_id in job.ids]
+    read_video = _read_features if job.frame_format == "features" else _read_frames
     with ThreadPoolExecutor(job.threads) as pool:
-        seen = list(pool.map(_features if job.holds == "features" else _pictures, sources, job.ids))
-    found = Findings(EVERYTHING)
-    for _, report in seen:  # in the order of videos, whatever the threads did
-        found.merge(report)
-    columns = {name: [columns[name] for columns, _ in seen] for name in seen[0][0]}
-    if job.holds == "features":
-        counts, widths = (
-            [len(rows) for rows in columns["features"]],
-            _widths(columns["features"], job.ids),
-        )
+        videos = list(pool.map(read_video, sources, job.ids))
+
+    findings = Findings(MAX_SHARD_PLACES)
+    for _, report in videos:  # in the order of the videos, whichever thread was first
+        findings.merge(report)
+
+    columns = {name: [columns[name] for columns, _ in videos] for name in videos[0][0]}
+    widths: dict[str, str] = {}
+    if job.frame_format == "features":
+        counts = [len(rows) for rows in columns["features"]]
+        widths = _feature_widths(columns["features"], job.ids)
     else:
-        counts, widths = [int((m[:, 0] > 0).sum()) for m in columns["measures"]], {}
-        columns["hashes"] = np.split(
-            frame_hashes(np.concatenate(columns.pop("thumbs"))),
-            np.cumsum([len(m) for m in columns["measures"]])[:-1],
-        )
-    return columns, {"counts": counts, "findings": found.report(), "widths": widths}
+        counts = [int((measures[:, 0] > 0).sum()) for measures in columns["measures"]]
+        thumbnails = np.concatenate(columns.pop("thumbnails"))
+        ends = np.cumsum([len(measures) for measures in columns["measures"]])
+        columns["hashes"] = np.split(frame_hashes(thumbnails), ends[:-1])
+
+    return columns, {"counts": counts, "findings": findings.report(), "widths": widths}
 
 
 def check_feature_width(widths: dict[str, str]) -> None:
-    """Raise DataInvalid when features have several widths. widths: {numbers per frame: a video that
-    has so many}.
+    """Raise DataInvalid if features have several widths.
+
+    widths: {width of the features: id of a video with this width}.
     """
     if len(widths) > 1:
+        examples = ", ".join(f"{video_id} has {width}" for width, video_id in widths.items())
         raise DataInvalid(
-            f"features must be equally wide: {', '.join(f'those of {name} have {width} numbers' for width, name in widths.items())}"
+            f"all features must have the same width, but they differ: {examples}; "
+            "extract them again with one model"
         )
 
 
-def _widths(rows: list[np.ndarray], ids: tuple[str, ...]) -> dict[str, str]:
-    widths = {str(r.shape[1]): name for r, name in zip(rows, ids) if len(r)}
+def _feature_widths(rows: list[np.ndarray], ids: tuple[str, ...]) -> dict[str, str]:
+    widths = {
+        str(features.shape[1]): video_id
+        for features, video_id in zip(rows, ids, strict=True)
+        if len(features)
+    }
     check_feature_width(widths)
     return widths
 
 
-def _features(source: Source, name: str) -> tuple[dict[str, np.ndarray], dict]:
-    found = Findings(EVERYTHING)
-    return {"features": read_features(source, MAX_FRAMES, found)}, found.report()
+def _read_features(source: Source, video_id: str) -> tuple[dict[str, np.ndarray], dict]:
+    findings = Findings(MAX_SHARD_PLACES)
+    return {"features": read_features(source, MAX_FRAMES, findings)}, findings.report()
 
 
-def _pictures(source: Source, name: str) -> tuple[dict[str, np.ndarray], dict]:
-    """Read the frames of a video and prove each once: damaged ones become b"", so that positions
-    stay.
+def _read_frames(source: Source, video_id: str) -> tuple[dict[str, np.ndarray], dict]:
+    """Read the frames of a video and probe each; a damaged frame becomes b"" and keeps its
+    position.
     """
-    found, measures, thumbs = Findings(EVERYTHING), [], []
-    encoded = (
-        read_images(source, MAX_FRAMES, found) if source.path.is_file() else []
-    )  # what is missing was counted by the check
-    for number, data in enumerate(encoded):
-        proof = probe_image(data, found, f"{name}#{number}") if data else None
-        if proof is None:
-            encoded[number], measure, thumb = (
-                b"",
-                (0,) * len(MEASURES),
-                np.zeros((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), np.uint8),
-            )
-        else:
-            width, height, thumb = proof
-            measure = (
-                width,
-                height,
-                len(data),
-                round(float(thumb.mean())),
-                round(float(thumb.std())),
-            )
-        measures.append(measure)
-        thumbs.append(thumb)
-    measured = {
+    findings = Findings(MAX_SHARD_PLACES)
+    measures = []
+    thumbnails = []
+    # `check_data` has already counted missing archives
+    encoded = read_images(source, MAX_FRAMES, findings) if source.path.is_file() else []
+    for position, data in enumerate(encoded):
+        probe = probe_image(data, findings, f"{video_id}#{position}") if data else None
+        if probe is None:
+            encoded[position] = b""
+            measures.append((0,) * len(MEASURES))
+            thumbnails.append(np.zeros((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), np.uint8))
+            continue
+        width, height, thumbnail = probe
+        brightness = round(float(thumbnail.mean()))
+        contrast = round(float(thumbnail.std()))
+        measures.append((width, height, len(data), brightness, contrast))
+        thumbnails.append(thumbnail)
+
+    columns = {
         "measures": np.array(measures, np.int32).reshape(-1, len(MEASURES)),
-        "thumbs": np.array(thumbs, np.uint8).reshape(-1, THUMBNAIL_PIXELS, THUMBNAIL_PIXELS),
+        "thumbnails": np.array(thumbnails, np.uint8).reshape(
+            -1, THUMBNAIL_PIXELS, THUMBNAIL_PIXELS
+        ),
     }
-    return join_images(encoded) | measured, found.report()
+    return join_images(encoded) | columns, findings.report()

@@ -1,13 +1,12 @@
-"""A view: what one kit reads of a prepared dataset, made once: token ids, and frames in the form
-that its epochs read fastest.
+"""A view: the inputs that one kit reads from a prepared dataset, computed once.
 
-Forms: "jpeg" (the archives' own bytes, decoded at each visit), "raw" (uint8 pixels of the tower's
-size), "looked" (the vectors of a
-frozen tower), "features" (those that the data bring).
+A view holds token ids, and the frames in one of four formats: "jpeg" (the bytes of the archives,
+decoded for each epoch), "raw" (uint8 pixels at the size of the vision tower), the features of a
+frozen vision tower, or the features of the raw data.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from wbdc.core.errors import DataInvalid, IntegrityBroken, OutOfResources, Usage
 from wbdc.core.files import json_digest, lock_folder
 from wbdc.core.findings import Findings
 from wbdc.core.image_transform import ImageTransform
+from wbdc.core.progress import ProgressCallback, no_progress
 from wbdc.core.weights import weights_fingerprint
 from wbdc.data.frame_sampling import sample_frames
 from wbdc.data.frames import decode_frames
@@ -38,246 +38,250 @@ from wbdc.nets.vision import Vision
 from wbdc.prepare.dataset import PreparedData
 
 STORES = ("auto", "jpeg", "raw")
-FEATURE_BATCH_FRAMES = 64  # frames a frozen tower looks at together
-PROBED = 16  # videos that tell how long all will take
+TEXT_FOLDER, PIXELS_FOLDER, FEATURES_FOLDER = "text", "pixels", "vision_features"
+FEATURE_BATCH_FRAMES = 64  # frames that a frozen tower encodes together
+MAX_TIMED_VIDEOS = 16  # for the estimate of the time that a view takes
+MAX_DISK_SHARE = 0.5  # of the free disk that raw pixels may take with store "auto"
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How a kit reads: text, and `frames` frames a video for a tower that wants `look` (None: ready
-    features).
+    """The inputs of a kit.
 
-    tower: a frozen one whose vectors are all that training needs; None when it needs pixels.
+    text: tokenizes the text fields; image_transform: of the frames, None if the data hold features;
+    frames: number for each video; tower: a frozen vision tower whose features are all that training
+    needs, None if training needs pixels.
     """
 
     text: TextReader
-    look: ImageTransform | None
+    image_transform: ImageTransform | None
     frames: int
     tower: Vision | None = None
 
     def name(self) -> str:
-        """Hash what determines the view."""
+        """Hash all that determines the view."""
         text = [
             self.text.tokenizer.to_str(),
             list(self.text.fields.items()),
             self.text.length,
             sorted(self.text.tail),
+            self.text.tokenizer.encode_special_tokens,
         ]
-        text.append(self.text.tokenizer.encode_special_tokens)
-        return json_digest(
-            text,
-            self.look,
-            self.frames,
-            *([[weights_fingerprint(self.tower.state_dict())]] if self.tower else []),
-        )
+        tower = [[weights_fingerprint(self.tower.state_dict())]] if self.tower else []
+        return json_digest(text, self.image_transform, self.frames, *tower)
 
 
 @dataclass(frozen=True)
 class View:
-    """The rows of one split, each as (token ids (T,) int32, frames (n, 3, S, S) uint8 or (n, D)
-    float16).
+    """The rows of one split: (token ids (T,) int32, frames (n, 3, S, S) uint8 or (n, D) float16).
+
+    stored: frames of the prepared dataset; computed: pixels or features; None to decode the stored
+    frames for each epoch.
     """
 
     text: Column
     stored: tuple[Column, ...]
-    made: Column | None  # frames as pixels or vectors; None: decoded at each visit
-    reading: InputSpec
+    computed: Column | None
+    spec: InputSpec
 
     def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.text[row], self.made[row] if self.made else _decoded(
-            self.stored, row, self.reading
-        )
+        if self.computed is not None:
+            return self.text[row], self.computed[row]
+        return self.text[row], _read_frames(self.stored, row, self.spec)
 
 
 def open_view(
     prepared: PreparedData,
-    reading: InputSpec,
+    spec: InputSpec,
     split: str,
     *,
     store: str = "auto",
     threads: int = 2,
-    progress: Callable[[str, int, int], None] = lambda what, done, of: None,
+    progress: ProgressCallback = no_progress,
 ) -> View:
-    """Open the view of a split, made first where it is missing (shard by shard, resumable).
+    """Open the view of a split; missing shards are computed first.
 
     Raises what `make_view` raises.
     """
-    form = make_view(prepared, reading, split, store=store, threads=threads, progress=progress)
-    count, folder = prepared.facts.video_counts[split], _folder(prepared, reading)
-    made = open_columns(folder / form, split, ("frames",), count)[0] if form else None
-    (text,) = open_columns(folder / "text", split, ("text",), count)
-    return View(text, _stored(prepared, reading, split), made, reading)
+    frames_folder = make_view(
+        prepared, spec, split, store=store, threads=threads, progress=progress
+    )
+    count = prepared.facts.video_counts[split]
+    folder = _view_folder(prepared, spec)
+    computed = None
+    if frames_folder:
+        (computed,) = open_columns(folder / frames_folder, split, ("frames",), count)
+    (text,) = open_columns(folder / TEXT_FOLDER, split, ("text",), count)
+    return View(text, _stored_frames(prepared, spec, split), computed, spec)
 
 
 def make_view(
     prepared: PreparedData,
-    reading: InputSpec,
+    spec: InputSpec,
     split: str,
     *,
     store: str = "auto",
     threads: int = 2,
     rank: int = 0,
     ranks: int = 1,
-    progress: Callable[[str, int, int], None] = lambda what, done, of: None,
+    progress: ProgressCallback = no_progress,
 ) -> str | None:
-    """Make the shards of a view that are missing; of several `ranks`, each makes its part. Return
-    the folder of what is made of the frames, None for nothing.
+    """Compute the missing shards of a view; each of several `ranks` computes some of them.
 
-    store: "jpeg" or "raw"; "auto" keeps pixels raw while they take at most half of the free disk. A
-    frozen tower's vectors are always kept.
-    Raises DataInvalid when the data holds features and the kit wants pictures, or the reverse;
-    OutOfResources when raw pixels do not fit.
+    Returns the name of the folder with computed frames, None if the stored frames are used. store:
+    "jpeg" or "raw"; "auto" stores raw pixels if they take at most half of the free disk. Features
+    of a frozen tower are always stored. Raises DataInvalid if the data hold features and the kit
+    reads images, or the reverse; OutOfResources if raw pixels do not fit; UsageFault for an unknown
+    store.
     """
-    if (prepared.facts.frame_format == "features") != (reading.look is None):
-        reads = "features" if reading.look is None else "pictures"
+    frame_format = prepared.facts.frame_format
+    if (frame_format == "features") != (spec.image_transform is None):
+        reads = "features" if spec.image_transform is None else "images"
         raise DataInvalid(
-            f"the data holds {prepared.facts.frame_format}, but the kit's vision plug reads {reads}; choose another [vision] use"
+            f"the data hold {frame_format}, but the kit's vision plug reads {reads}; "
+            "choose another [vision] use"
         )
-    folder, form = _folder(prepared, reading), _form(prepared, reading, split, store)
-    if _missing(folder, split, prepared.facts.video_counts[split], form):
-        with (
-            lock_folder(folder, wait=True) if ranks == 1 else nullcontext()
-        ):  # two folds that start together want the same view
-            _write(prepared, reading, split, folder, form, threads, (rank, ranks), progress)
-    return form
+
+    frames_folder = _choose_frames_folder(prepared, spec, split, store)
+    folder = _view_folder(prepared, spec)
+    columns = [TEXT_FOLDER, frames_folder] if frames_folder else [TEXT_FOLDER]
+    if _has_all_shards(folder, split, prepared.facts.video_counts[split], columns):
+        return frames_folder
+
+    # two folds that start together need the same view
+    with lock_folder(folder, wait=True) if ranks == 1 else nullcontext():
+        starts = list(shard_starts(prepared.facts.video_counts[split]))
+        stored = _stored_frames(prepared, spec, split)
+        with ThreadPoolExecutor(threads) as pool:
+            for rows in starts[rank::ranks]:
+                _write_text_shard(prepared, spec, split, rows)
+                if frames_folder:
+                    path = shard_path(folder / frames_folder, split, rows.start)
+                    _write_frames_shard(path, stored, spec, rows, pool)
+                progress(f"view of {split}", rows.stop, prepared.facts.video_counts[split])
+    return frames_folder
 
 
 def estimate_seconds(
-    prepared: PreparedData, reading: InputSpec, split: str, *, threads: int = 2
+    prepared: PreparedData, spec: InputSpec, split: str, *, threads: int = 2
 ) -> float:
-    """Estimate how long a view takes to make, from its first videos."""
-    count, stored = prepared.facts.video_counts[split], _stored(prepared, reading, split)
-    few = range(min(PROBED, count))
+    """Estimate the time to compute a view, from its first videos."""
+    count = prepared.facts.video_counts[split]
+    stored = _stored_frames(prepared, spec, split)
+    sample = range(min(MAX_TIMED_VIDEOS, count))
+
     start = perf_counter()
     with ThreadPoolExecutor(threads) as pool:
-        seen = list(pool.map(lambda row: _decoded(stored, row, reading), few))
-    if reading.tower:
-        _looked(reading.tower, seen)
-    return (perf_counter() - start) * count / max(1, len(few))
+        frames = list(pool.map(lambda row: _read_frames(stored, row, spec), sample))
+    if spec.tower:
+        encode_frames(spec.tower, frames)
+    return (perf_counter() - start) * count / max(1, len(sample))
 
 
-def estimate_bytes(prepared: PreparedData, reading: InputSpec, split: str) -> int:
-    """Return the most bytes that the frames of a split take in their view, pixels raw."""
-    frames = min(
-        prepared.facts.frame_counts[split], reading.frames * prepared.facts.video_counts[split]
-    )
-    return frames * (
-        2 * reading.tower.dim if reading.tower else 3 * reading.look.size**2 if reading.look else 0
-    )
+def estimate_bytes(prepared: PreparedData, spec: InputSpec, split: str) -> int:
+    """Return an upper bound for the bytes of the computed frames of a split, pixels raw."""
+    facts = prepared.facts
+    frames = min(facts.frame_counts[split], spec.frames * facts.video_counts[split])
+    if spec.tower:
+        return frames * 2 * spec.tower.dim
+    if spec.image_transform:
+        return frames * 3 * spec.image_transform.size**2
+    return 0
 
 
-def _folder(prepared: PreparedData, reading: InputSpec) -> Path:
-    return prepared.folder / "views" / reading.name()
+@torch.no_grad()  # inference_mode slows autocast down, see benchmarks/test_autocast.py
+def encode_frames(tower: Vision, videos: list[np.ndarray]) -> list[np.ndarray]:
+    """Encode the frames of some videos, (n, 3, S, S) uint8 each, to (n, D) float16 each."""
+    pixels = np.concatenate(videos)
+    device = next(tower.parameters()).device
+    batches = [
+        torch.from_numpy(pixels[start : start + FEATURE_BATCH_FRAMES]).to(device)
+        for start in range(0, len(pixels), FEATURE_BATCH_FRAMES)
+    ]
+    features = [
+        tower.eval().encode(tower.normalize(batch)).half().cpu().numpy() for batch in batches
+    ]
+    joined = np.concatenate(features) if features else np.zeros((0, tower.dim), np.float16)
+    return np.split(joined, np.cumsum([len(frames) for frames in videos])[:-1])
 
 
-def _stored(prepared: PreparedData, reading: InputSpec, split: str) -> tuple[Column, ...]:
-    names = ("features",) if reading.look is None else ("bytes", "sizes")
-    return open_columns(
-        prepared.folder / FRAMES_FOLDER, split, names, prepared.facts.video_counts[split]
-    )
+def _view_folder(prepared: PreparedData, spec: InputSpec) -> Path:
+    return prepared.folder / "views" / spec.name()
 
 
-def _form(prepared: PreparedData, reading: InputSpec, split: str, store: str) -> str | None:
-    """Name the folder of what is made of the frames; None when they are read as they are stored."""
-    folder = _folder(prepared, reading)
+def _stored_frames(prepared: PreparedData, spec: InputSpec, split: str) -> tuple[Column, ...]:
+    names = ("features",) if spec.image_transform is None else ("bytes", "sizes")
+    count = prepared.facts.video_counts[split]
+    return open_columns(prepared.folder / FRAMES_FOLDER, split, names, count)
+
+
+def _choose_frames_folder(
+    prepared: PreparedData, spec: InputSpec, split: str, store: str
+) -> str | None:
+    """Return the name of the folder with computed frames; None if the stored frames are used."""
     if store not in STORES:
-        raise UsageFault(f"no store called {store!r}; one of: {', '.join(STORES)}")
-    if reading.look is None:
+        raise UsageFault(f"no store called {store!r}; use one of: {', '.join(STORES)}")
+    if spec.image_transform is None:
         return None
-    if reading.tower:
-        return "looked"
-    there = list((folder / "pixels").glob(f"{split}-*"))
-    free, wanted = (
-        shutil.disk_usage(prepared.folder).free,
-        estimate_bytes(prepared, reading, split) - sum(path.stat().st_size for path in there),
-    )
-    if store == "raw" and wanted > free:
+    if spec.tower:
+        return FEATURES_FOLDER
+    if store == "jpeg":
+        return None
+
+    existing = list((_view_folder(prepared, spec) / PIXELS_FOLDER).glob(f"{split}-*"))
+    free = shutil.disk_usage(prepared.folder).free
+    required = estimate_bytes(prepared, spec, split) - sum(p.stat().st_size for p in existing)
+    if store == "raw" and required > free:
         raise OutOfResources(
-            f"raw pixels of {split} take {wanted:,} bytes and {free:,} are free; make room, or say --store jpeg"
+            f"raw pixels of {split} take {required:,} bytes, but the disk has {free:,} bytes free; "
+            "free some space or use --store jpeg"
         )
-    return (
-        "pixels" if store == "raw" or (store == "auto" and (there or _fits(wanted, free))) else None
-    )
+    if store == "raw" or existing or _fits_disk(required, free):
+        return PIXELS_FOLDER
+    return None
 
 
-def _fits(wanted: int, free: int) -> bool:
-    return wanted * 2 < free
+def _fits_disk(required: int, free: int) -> bool:
+    return required < free * MAX_DISK_SHARE
 
 
-def _missing(folder: Path, split: str, count: int, form: str | None) -> bool:
-    columns = ("text", form) if form else ("text",)
-    return not all(
+def _has_all_shards(folder: Path, split: str, count: int, columns: Sequence[str]) -> bool:
+    return all(
         shard_path(folder / column, split, rows.start).is_file()
         for rows in shard_starts(count)
         for column in columns
     )
 
 
-def _write(
-    prepared: PreparedData,
-    reading: InputSpec,
-    split: str,
-    folder: Path,
-    form: str | None,
-    threads: int,
-    share: tuple[int, int],
-    progress: Callable,
+def _write_text_shard(prepared: PreparedData, spec: InputSpec, split: str, rows: range) -> None:
+    path = shard_path(_view_folder(prepared, spec) / TEXT_FOLDER, split, rows.start)
+    if not path.is_file():
+        texts = prepared.read_rows(split, rows, list(spec.text.fields)).to_dicts()
+        write_shard(path, {"text": [np.array(ids, np.int32) for ids in spec.text(texts)]})
+
+
+def _write_frames_shard(
+    path: Path, stored: Sequence[Column], spec: InputSpec, rows: range, pool: ThreadPoolExecutor
 ) -> None:
-    count, stored, (rank, ranks) = (
-        prepared.facts.video_counts[split],
-        _stored(prepared, reading, split),
-        share,
-    )
-    with ThreadPoolExecutor(threads) as pool:
-        for part in list(shard_starts(count))[rank::ranks]:
-            path = shard_path(folder / "text", split, part.start)
-            if not path.is_file():
-                texts = prepared.read_rows(split, part, list(reading.text.fields)).to_dicts()
-                write_shard(
-                    path, {"text": [np.array(ids, np.int32) for ids in reading.text(texts)]}
-                )
-            path = shard_path(folder / form, split, part.start) if form else None
-            if path and not path.is_file():
-                seen = list(pool.map(lambda row: _decoded(stored, row, reading), part))
-                write_shard(
-                    path, {"frames": _looked(reading.tower, seen) if reading.tower else seen}
-                )
-            progress(f"view of {split}", part.stop, count)
+    if not path.is_file():
+        frames = list(pool.map(lambda row: _read_frames(stored, row, spec), rows))
+        write_shard(path, {"frames": encode_frames(spec.tower, frames) if spec.tower else frames})
 
 
-def _decoded(stored: Sequence[Column], row: int, reading: InputSpec) -> np.ndarray:
-    """Read the frames that the kit wants of one video, with the very functions that a submission
-    runs.
-    """
-    if reading.look is None:
+def _read_frames(stored: Sequence[Column], row: int, spec: InputSpec) -> np.ndarray:
+    """Read the frames of one video for a kit, with the functions that a submission uses."""
+    if spec.image_transform is None:
         features = stored[0][row]
-        return features[sample_frames(len(features), reading.frames)]
-    encoded, found = split_images(stored[0][row], stored[1][row]), Findings()
-    seen = decode_frames(
-        [encoded[i] for i in sample_frames(len(encoded), reading.frames)],
-        reading.look,
-        found,
-        f"row {row}",
-    )
-    if damaged := found.report().get("frame.damaged"):  # `prepare` proved each frame that it kept
+        return features[sample_frames(len(features), spec.frames)]
+
+    encoded = split_images(stored[0][row], stored[1][row])
+    sample = [encoded[i] for i in sample_frames(len(encoded), spec.frames)]
+    findings = Findings()
+    frames = decode_frames(sample, spec.image_transform, findings, f"row {row}")
+    # `wbdc prepare` decoded each stored frame once, so a damaged frame is new damage
+    if damaged := findings.report().get("frame.damaged"):
         raise IntegrityBroken(
-            f"the store of frames was damaged after `wbdc prepare`: {damaged['places'][0]}; delete its frames folder and prepare again"
+            f"the stored frames were damaged after `wbdc prepare`: {damaged['places'][0]}; "
+            "delete the frames folder of the prepared data and prepare them again"
         )
-    return seen
-
-
-@torch.no_grad()  # inference_mode slows autocast down, see benchmarks/test_autocast.py
-def _looked(tower: Vision, seen: list[np.ndarray]) -> list[np.ndarray]:
-    """Let a frozen tower look at the frames of some videos, (n, 3, S, S) uint8 each: (n, D) float16
-    each.
-    """
-    pixels, device = np.concatenate(seen), next(tower.parameters()).device
-    batches = [
-        torch.from_numpy(pixels[i : i + FEATURE_BATCH_FRAMES]).to(device)
-        for i in range(0, len(pixels), FEATURE_BATCH_FRAMES)
-    ]
-    vectors = [
-        tower.eval().encode(tower.normalize(batch)).half().cpu().numpy() for batch in batches
-    ]
-    joined = np.concatenate(vectors) if vectors else np.zeros((0, tower.dim), np.float16)
-    return np.split(joined, np.cumsum([len(frames) for frames in seen])[:-1])
+    return frames

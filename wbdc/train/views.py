@@ -59,7 +59,7 @@ def make_views(
             "vectors of the frozen tower"
             if reading.tower
             else "pixels"
-            if reading.look
+            if reading.image_transform
             else "features"
         )
         takes = estimate_seconds(prepared, reading, split, threads=threads) / ranks

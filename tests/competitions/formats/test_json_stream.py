@@ -328,7 +328,7 @@ def test_every_nasty_file_is_refused_or_counted(real_data, tmp_path):
             (real_data / "nasty" / entry["file"]).read_bytes()
         )
         try:
-            found = check_data(root, WeChat2022()).found.report()
+            found = check_data(root, WeChat2022()).findings.report()
             found.pop("archive.missing", None)
             refuse_invalid(found)
             refused = ""

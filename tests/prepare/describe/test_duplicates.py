@@ -52,7 +52,7 @@ def test_the_same_picture_has_nearly_the_same_hash(change):
     for seed in range(8):
         assert (
             distance(small.encode(scene(seed), quality=90), CHANGES[change](scene(seed)))
-            <= duplicates.NEAR
+            <= duplicates.MAX_FRAME_BITS
         )
 
 
@@ -60,7 +60,7 @@ def test_other_pictures_have_other_hashes():
     encoded = [small.encode(scene(seed)) for seed in range(12)]
     assert (
         min(distance(a, b) for i, a in enumerate(encoded) for b in encoded[:i])
-        > 2 * duplicates.NEAR
+        > 2 * duplicates.MAX_FRAME_BITS
     )
 
 

@@ -16,7 +16,7 @@ def test_a_split_is_described():
         ({"title": "hello world", "asr": "说话"}, "0002"),
         ({"title": "", "asr": ""}, "0001"),
     ):
-        tally.add(fields, label)
+        tally.add_text(fields, label)
     measures = [
         np.array([[40, 30, 1000, 100, 50], [0, 0, 0, 0, 0], [40, 30, 500, 50, 30]]),
         np.zeros((0, 5), int),
@@ -28,11 +28,11 @@ def test_a_split_is_described():
     assert told["classes"] == 2
     assert told["modalities"] == {"title+frames": 1, "title+asr": 1, "frames": 1}
     assert told["present"] == {"title": 0.6667, "asr": 0.3333, "frames": 0.6667}
-    assert told["characters of title"] == {"mean": 7.5, "p50": 4.0, "p95": 11.0, "most": 11.0}
-    assert told["frames"]["most"] == 2
+    assert told["characters of title"] == {"mean": 7.5, "p50": 4.0, "p95": 11.0, "max": 11.0}
+    assert told["frames"]["max"] == 2
     assert told["tokens of title, sampled"]["mean"] == 4.0, "a character each, as BERT cuts Chinese"
     assert told["frame sizes"] == {"40 x 30": 2, "64 x 48": 1}
-    numbers = tally.numbers()
+    numbers = tally.values_per_video()
     assert numbers["kilobytes"].tolist() == [1.5, 0.9]
     assert numbers["brightness"].tolist() == [75, 10]
 
@@ -40,7 +40,7 @@ def test_a_split_is_described():
 def test_nothing_at_all_and_ready_features_are_described_too():
     assert SplitStatistics().report()["videos"] == 0
     tally = SplitStatistics()
-    tally.add({"title": "x"}, None)
+    tally.add_text({"title": "x"}, None)
     tally.add_frames([3], [])
     assert "brightness" not in tally.report()
     assert tally.report()["frames"]["mean"] == 3
@@ -49,9 +49,9 @@ def test_nothing_at_all_and_ready_features_are_described_too():
 def test_a_video_takes_a_few_bytes():
     tally = SplitStatistics()
     for _ in range(3000):
-        tally.add({"title": "标题", "asr": "说话", "ocr": "字幕"}, "0001")
+        tally.add_text({"title": "标题", "asr": "说话", "ocr": "字幕"}, "0001")
         tally.add_frames([1], [np.array([[40, 30, 1000, 100, 50]])])
-    held = [*tally.characters.values(), tally.frames, tally.bytes, tally.brightness, tally.contrast]
+    held = [*tally.characters.values(), tally.frame_counts, tally.frame_bytes, tally.brightness, tally.contrast]
     assert sum(a.itemsize * len(a) for a in held) <= 24 * 3000
 
 

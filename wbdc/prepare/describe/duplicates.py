@@ -1,227 +1,245 @@
-"""Near-duplicates: which videos are (nearly) the same, by perceptual hashes of their frames and by
-signatures of their texts.
-"""
+"""Near-duplicate videos, found by perceptual hashes of their frames and signatures of their texts."""
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 
-SIDE, LOW = 32, 8  # of a thumbnail; of the low frequencies that a hash keeps
-# standard deviation of gray levels under which a frame (black, white, a fade) tells nothing
-FLAT = 4.0
-BANDS = (
-    (0, 11),
-    (11, 11),
-    (22, 11),
-    (33, 11),
-    (44, 10),
-    (54, 10),
-)  # first bit and bits; any 3 of the 6 give a key of up to 33 bits
-NEAR, ALONE = (
-    4,
-    2,
-)  # bits by which frames that are alike may differ; where a video has one frame only
-CROWD = 64  # entries that share a key and are then no evidence: logos, test cards
-NUMBERS, ROWS = 24, 3  # of a text's signature; of one band of it
-SILENT = np.uint32(0xFFFFFFFF)
-SHORT, LONG = 12, 2000  # characters: too few to tell, and all that are read
-ALIKE = 0.8  # Jaccard similarity of texts
+from wbdc.core.progress import ProgressCallback, no_progress
+from wbdc.data.frames import THUMBNAIL_PIXELS
 
-_angles = np.pi / SIDE * (np.arange(SIDE) + 0.5)
-_COSINES = np.cos(np.arange(LOW)[:, None] * _angles[None]).astype(
-    np.float32
-)  # (LOW, SIDE): the discrete cosine transform
-_SPIN = np.random.default_rng(0).integers(1, 2**63, (2, NUMBERS), dtype=np.uint64) | np.uint64(
-    1
-)  # the hash functions of MinHash
-_KEPT = re.compile(r"[\W_]+")
+LOW_FREQUENCIES = 8  # a side: 64 coefficients of the cosine transform are hashed
+# standard deviation of gray levels below which a frame (black, white, a fade) is not compared
+MIN_CONTRAST = 4.0
 
-Progress = Callable[[str, int, int], None]
+# First bit and number of bits of each band. A key is 3 of the 6 bands, up to 33 bits.
+HASH_BANDS = ((0, 11), (11, 11), (22, 11), (33, 11), (44, 10), (54, 10))
+BANDS_PER_KEY = 3
+MAX_FRAME_BITS = 4  # different bits of two near-duplicate frames
+MAX_ONLY_FRAME_BITS = 2  # the same for a video with a single frame
+# A key that more entries share is ignored: it is a logo or a test card.
+MAX_ENTRIES_PER_KEY = 64
+
+SIGNATURE_NUMBERS = 24  # of a text
+SIGNATURE_BAND_NUMBERS = 3  # texts are compared if all numbers of a band are equal
+EMPTY_SIGNATURE = np.uint32(0xFFFFFFFF)
+MIN_TEXT_CHARACTERS = 12  # shorter texts are not compared
+MAX_TEXT_CHARACTERS = 2000  # longer texts are cut
+MIN_TEXT_SIMILARITY = 0.8  # Jaccard similarity of near-duplicate texts
+
+# odd constants that splitmix64 and xxHash multiply by
+MIX_1 = np.uint64(0x9E3779B97F4A7C15)
+MIX_2 = np.uint64(0xC2B2AE3D27D4EB4F)
+MIX_3 = np.uint64(0x165667B19E3779F9)
+MIX_4 = np.uint64(0xBF58476D1CE4E5B9)
+
+_angles = np.pi / THUMBNAIL_PIXELS * (np.arange(THUMBNAIL_PIXELS) + 0.5)
+# discrete cosine transform: (LOW_FREQUENCIES, THUMBNAIL_PIXELS)
+_cosines = np.cos(np.arange(LOW_FREQUENCIES)[:, None] * _angles[None]).astype(np.float32)
+# parameters of the hash functions of MinHash: (2, SIGNATURE_NUMBERS)
+_multipliers = np.random.default_rng(0).integers(
+    1, 2**63, (2, SIGNATURE_NUMBERS), dtype=np.uint64
+) | np.uint64(1)
+_ignored_characters = re.compile(r"[\W_]+")
 
 
 def frame_hashes(gray: np.ndarray) -> np.ndarray:
-    """Hash thumbnails, (n, 32, 32) uint8 -> (n,) int64: a bit for each low frequency above the
-    median (pHash; Zauner, 2010).
+    """Hash thumbnails: (n, 32, 32) uint8 -> (n,) int64, one bit for each low frequency that is
+    above the median (pHash; Zauner, 2010).
 
-    0 stands for a frame that tells nothing.
+    The hash of a frame with too little contrast is 0.
     """
     if not len(gray):
         return np.zeros(0, np.int64)
-    low = (_COSINES @ gray.astype(np.float32) @ _COSINES.T).reshape(len(gray), -1)
-    low[:, 0] = 0  # the mean brightness says nothing
+    low = (_cosines @ gray.astype(np.float32) @ _cosines.T).reshape(len(gray), -1)
+    low[:, 0] = 0  # mean brightness is ignored
     bits = low > np.median(low[:, 1:], 1, keepdims=True)
-    bits[:, 0] = True  # so that no telling frame is 0
+    bits[:, 0] = True  # 0 is reserved for frames with too little contrast
     hashes = np.packbits(bits, 1).view(">u8")[:, 0].astype(np.uint64).view(np.int64)
-    return np.where(gray.reshape(len(gray), -1).std(1) < FLAT, 0, hashes)
+    return np.where(gray.reshape(len(gray), -1).std(1) < MIN_CONTRAST, 0, hashes)
 
 
 def similar_frames(
-    hashes: np.ndarray, owner: np.ndarray, *, progress: Progress = lambda what, done, of: None
+    hashes: np.ndarray, rows: np.ndarray, *, progress: ProgressCallback = no_progress
 ) -> np.ndarray:
-    """Find pairs of videos with the same pictures: (p, 2) int32, first < second, in order.
+    """Find pairs of videos with nearly the same frames: (p, 2) int32, first < second, sorted.
 
-    hashes: (n,) int64 of frames; owner: (n,) row of each one's video. Alike are two videos when at
-    least half of the telling, distinct
-    frames of the one that has fewer, and at least two, have a frame within 4 bits in the other; an
-    only frame must be within 2 bits.
-    Frames within 3 bits always meet: six bands differ in three at most, so three are equal
-    (multi-index hashing; Norouzi et al., 2012).
-    Of more than 64 videos with the very same frames each is paired with the next.
+    hashes: (n,) int64 of frames, 0 for a frame that is not compared; rows: (n,) row of the video of
+    each frame. Two videos are a pair if at least half of the distinct frames of the video that has
+    fewer, and at least two, have a frame within 4 bits in the other video; a single frame must be
+    within 2 bits.
+
+    Frames within 3 bits are always compared: they differ in at most three of six bands, so three
+    bands are equal (multi-index hashing; Norouzi et al., 2012). Of more than 64 videos with
+    identical frames, each is paired with the next.
     """
-    telling = hashes != 0
-    owner, hashes = owner[telling].astype(np.int64), hashes[telling].view(np.uint64)
-    order = np.lexsort((hashes, owner))
-    owner, hashes = owner[order], hashes[order]
-    distinct = np.r_[True, (owner[1:] != owner[:-1]) | (hashes[1:] != hashes[:-1])][: len(owner)]
-    owner, hashes = owner[distinct], hashes[distinct]
-    choices, found = list(combinations(BANDS, 3)), _copies(hashes, owner)
-    for number, bands in enumerate(choices):
-        found = np.union1d(found, _meet(hashes, owner, bands))
-        progress("near-duplicates", number + 1, len(choices))
-    pairs = np.stack([found >> 32, found & 0xFFFFFFFF], 1)
-    return pairs[_verified(pairs, hashes, owner)].astype(np.int32)
+    has_hash = hashes != 0
+    rows, hashes = rows[has_hash].astype(np.int64), hashes[has_hash].view(np.uint64)
+    order = np.lexsort((hashes, rows))
+    rows, hashes = rows[order], hashes[order]
+    distinct = np.r_[True, (rows[1:] != rows[:-1]) | (hashes[1:] != hashes[:-1])][: len(rows)]
+    rows, hashes = rows[distinct], hashes[distinct]
+
+    keys = list(combinations(HASH_BANDS, BANDS_PER_KEY))
+    codes = _chain_identical_videos(hashes, rows)
+    for number, bands in enumerate(keys, 1):
+        codes = np.union1d(codes, _pairs_with_equal_bands(hashes, rows, bands))
+        progress("near-duplicates", number, len(keys))
+
+    pairs = _decode_pairs(codes)
+    return pairs[_have_similar_frames(pairs, hashes, rows)].astype(np.int32)
 
 
 def text_signature(text: str) -> np.ndarray:
-    """Sketch a text by the least hashes of its runs of three characters: (24,) uint32 (MinHash;
-    Broder, 1997). Short texts tell nothing.
+    """Return the MinHash signature of the trigrams of characters of a text: (24,) uint32 (Broder,
+    1997).
+
+    The signature of a short text is constant, so that it is not compared.
     """
-    kept = _KEPT.sub("", unicodedata.normalize("NFKC", text[: 2 * LONG]).casefold())[:LONG]
-    if len(kept) < SHORT:
-        return np.full(NUMBERS, SILENT)
-    points = np.frombuffer(kept.encode("utf-32-le", "replace"), np.uint32).astype(np.uint64)
-    runs = np.unique((points[:-2] << np.uint64(42)) ^ (points[1:-1] << np.uint64(21)) ^ points[2:])
-    mixed = (runs[:, None] * _SPIN[0] + _SPIN[1]) * _SPIN[0]
+    normalized = unicodedata.normalize("NFKC", text[: 2 * MAX_TEXT_CHARACTERS]).casefold()
+    characters = _ignored_characters.sub("", normalized)[:MAX_TEXT_CHARACTERS]
+    if len(characters) < MIN_TEXT_CHARACTERS:
+        return np.full(SIGNATURE_NUMBERS, EMPTY_SIGNATURE)
+
+    encoded = characters.encode("utf-32-le", "replace")
+    points = np.frombuffer(encoded, np.uint32).astype(np.uint64)
+    trigrams = np.unique(
+        (points[:-2] << np.uint64(42)) ^ (points[1:-1] << np.uint64(21)) ^ points[2:]
+    )
+    mixed = (trigrams[:, None] * _multipliers[0] + _multipliers[1]) * _multipliers[0]
     return (mixed >> np.uint64(32)).min(0).astype(np.uint32)
 
 
 def similar_texts(signatures: np.ndarray) -> np.ndarray:
-    """Find pairs of videos whose texts are nearly the same: (n, 24) uint32 -> (p, 2) int32, first <
-    second, in order.
+    """Find pairs of videos with nearly the same text: (n, 24) uint32 -> (p, 2) int32, first <
+    second, sorted.
     """
-    rows, found = np.flatnonzero((signatures != SILENT).any(1)), np.zeros(0, np.int64)
-    for band in range(0, NUMBERS, ROWS):
-        keys = signatures[rows, band : band + ROWS].astype(np.uint64)
-        key = (
-            keys[:, 0] * np.uint64(0x9E3779B97F4A7C15)
-            ^ keys[:, 1] * np.uint64(0xC2B2AE3D27D4EB4F)
-            ^ keys[:, 2] * np.uint64(0x165667B19E3779F9)
-        )
+    rows = np.flatnonzero((signatures != EMPTY_SIGNATURE).any(1))
+    codes = np.zeros(0, np.int64)
+    for start in range(0, SIGNATURE_NUMBERS, SIGNATURE_BAND_NUMBERS):
+        band = signatures[rows, start : start + SIGNATURE_BAND_NUMBERS].astype(np.uint64)
+        key = band[:, 0] * MIX_1 ^ band[:, 1] * MIX_2 ^ band[:, 2] * MIX_3
         order = np.argsort(key, kind="stable")
-        found = np.union1d(found, _coded(*_within(key[order], rows[order])))
-    pairs = np.stack([found >> 32, found & 0xFFFFFFFF], 1)
-    return pairs[(signatures[pairs[:, 0]] == signatures[pairs[:, 1]]).mean(1) >= ALIKE].astype(
-        np.int32
-    )
+        codes = np.union1d(codes, _encode_pairs(*_pairs_with_equal_key(key[order], rows[order])))
+
+    pairs = _decode_pairs(codes)
+    similarity = (signatures[pairs[:, 0]] == signatures[pairs[:, 1]]).mean(1)
+    return pairs[similarity >= MIN_TEXT_SIMILARITY].astype(np.int32)
 
 
 def duplicate_groups(count: int, pairs: np.ndarray) -> np.ndarray:
-    """Join what is alike, directly or through others: the group of each of `count` rows, named by
-    its first row, (count,) int32.
+    """Join pairs to groups, also through other rows: the first row of the group of each of `count`
+    rows, (count,) int32.
     """
-    group = np.arange(count, dtype=np.int32)
+    groups = np.arange(count, dtype=np.int32)
     while len(pairs):
-        least = np.minimum(group[pairs[:, 0]], group[pairs[:, 1]])
-        before = group.copy()
+        smaller = np.minimum(groups[pairs[:, 0]], groups[pairs[:, 1]])
+        before = groups.copy()
         for side in (0, 1):
-            np.minimum.at(group, group[pairs[:, side]], least)
-            np.minimum.at(group, pairs[:, side], least)
-        group = group[group]
-        if np.array_equal(group, before):
+            np.minimum.at(groups, groups[pairs[:, side]], smaller)
+            np.minimum.at(groups, pairs[:, side], smaller)
+        groups = groups[groups]
+        if np.array_equal(groups, before):
             break
-    return group
+    return groups
 
 
 def label_conflicts(
-    group: np.ndarray, labels: Sequence[str | None]
+    groups: np.ndarray, labels: Sequence[str | None]
 ) -> list[tuple[list[int], list[str]]]:
-    """List groups whose members bear different labels, the largest first: (rows, their labels)."""
-    names, sizes = np.unique(group, return_counts=True)
-    several = np.isin(group, names[sizes > 1])
+    """List the groups with several labels, the largest first: (rows, labels of the rows)."""
+    first_rows, sizes = np.unique(groups, return_counts=True)
+    duplicates = np.isin(groups, first_rows[sizes > 1])
     members: dict[int, list[int]] = {}
-    for row in np.flatnonzero(several).tolist():
-        members.setdefault(int(group[row]), []).append(row)
-    found = [
+    for row in np.flatnonzero(duplicates).tolist():
+        members.setdefault(int(groups[row]), []).append(row)
+
+    conflicts = [
         (rows, [labels[row] for row in rows])
         for rows in members.values()
         if len({labels[row] for row in rows}) > 1
     ]
-    return sorted(found, key=lambda one: (-len(one[0]), one[0]))
+    return sorted(conflicts, key=lambda conflict: (-len(conflict[0]), conflict[0]))
 
 
-def _copies(hashes: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Code a chain through the videos that own the very same hashes, two or more: however many they
-    are, they are copies.
+def _chain_identical_videos(hashes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Pair each video with the next video that has the same set of hashes, two or more: (p,) codes.
+
+    This also finds copies that `MAX_ENTRIES_PER_KEY` would ignore. Frames are sorted by row.
     """
-    starts = (
-        np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]]) if len(owner) else np.zeros(0, int)
-    )
-    counts, videos = np.diff(np.r_[starts, len(owner)]), owner[starts]
-    if not len(starts):
+    if not len(rows):
         return np.zeros(0, np.int64)
-    mixed = hashes * np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
-    key = np.add.reduceat(
-        mixed, starts
-    )  # of a set: the order does not count; `_verified` looks at the frames themselves
+    starts = np.flatnonzero(np.r_[True, rows[1:] != rows[:-1]])
+    counts = np.diff(np.r_[starts, len(rows)])
+    videos = rows[starts]
+
+    # a sum does not depend on the order; collisions are removed by `_have_similar_frames`
+    mixed = hashes * MIX_1
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * MIX_4
+    key = np.add.reduceat(mixed, starts)
+
     several = counts >= 2
     key, videos = key[several], videos[several]
     order = np.lexsort((videos, key))
     same = key[order][1:] == key[order][:-1]
-    return _coded(videos[order][:-1][same], videos[order][1:][same])
+    return _encode_pairs(videos[order][:-1][same], videos[order][1:][same])
 
 
-def _meet(hashes: np.ndarray, owner: np.ndarray, bands: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Code the pairs of videos that own frames which are equal in some bands of bits, and near in
-    all.
-    """
+def _pairs_with_equal_bands(
+    hashes: np.ndarray, rows: np.ndarray, bands: Sequence[tuple[int, int]]
+) -> np.ndarray:
+    """Pair videos with frames that are equal in some bands of bits and near in all: (p,) codes."""
     key = np.zeros(len(hashes), np.uint64)
-    for first, bits in bands:
-        key = (key << np.uint64(bits)) | ((hashes >> np.uint64(first)) & np.uint64(2**bits - 1))
+    for start, bits in bands:
+        key = (key << np.uint64(bits)) | ((hashes >> np.uint64(start)) & np.uint64(2**bits - 1))
     order = np.argsort(key)
-    first, second = _within(key[order], order)
-    near = np.bitwise_count(hashes[first] ^ hashes[second]) <= NEAR
-    first, second = owner[first[near]], owner[second[near]]
-    return _coded(first[first != second], second[first != second])
+    first, second = _pairs_with_equal_key(key[order], order)
+
+    near = np.bitwise_count(hashes[first] ^ hashes[second]) <= MAX_FRAME_BITS
+    first, second = rows[first[near]], rows[second[near]]
+    return _encode_pairs(first[first != second], second[first != second])
 
 
-def _within(keys: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pair the rows that share a key: keys sorted, rows in the same order. A key of a crowd is no
-    evidence and pairs nobody.
+def _pairs_with_equal_key(keys: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pair the rows that share a key, unless too many share it. keys: sorted; rows: in the same
+    order.
     """
     first, second = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     if len(keys):
         starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
         sizes = np.diff(np.r_[starts, len(keys)])
-        ends = np.repeat(
-            np.where(sizes > CROWD, starts, starts + sizes), sizes
-        )  # behind the last row that each may be paired with
-        at = np.flatnonzero(np.arange(1, len(keys) + 1) < ends)
-        for step in range(1, CROWD):
-            at = at[at + step < ends[at]]
-            first.append(rows[at])
-            second.append(rows[at + step])
+        # the end of the entries with which each entry may be paired
+        ends = np.repeat(np.where(sizes > MAX_ENTRIES_PER_KEY, starts, starts + sizes), sizes)
+        entries = np.flatnonzero(np.arange(1, len(keys) + 1) < ends)
+        for step in range(1, MAX_ENTRIES_PER_KEY):
+            entries = entries[entries + step < ends[entries]]
+            first.append(rows[entries])
+            second.append(rows[entries + step])
     return np.concatenate(first), np.concatenate(second)
 
 
-def _coded(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Write each pair, smaller row first, as one number; each once."""
+def _encode_pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Write each distinct pair as one number, the smaller row in the upper 32 bits: (p,) int64."""
     return np.unique((np.minimum(first, second).astype(np.int64) << 32) | np.maximum(first, second))
 
 
-def _verified(pairs: np.ndarray, hashes: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """Tell which pairs of videos are alike by all their frames: (p,) bool. Frames lie in order of
-    their owners.
-    """
-    begin, end = (np.searchsorted(owner, pairs, side) for side in ("left", "right"))
-    good = np.zeros(len(pairs), bool)
-    for i, ((a, b), (c, d)) in enumerate(zip(begin.tolist(), end.tolist())):
-        few, many = sorted((hashes[a:c], hashes[b:d]), key=len)
-        near = np.bitwise_count(few[:, None] ^ many[None]).min(1)
-        good[i] = (
-            near[0] <= ALONE if len(few) == 1 else (near <= NEAR).sum() >= max(2, len(few) / 2)
+def _decode_pairs(codes: np.ndarray) -> np.ndarray:
+    """Return the pairs that `_encode_pairs` wrote: (p, 2) int64."""
+    return np.stack([codes >> 32, codes & 0xFFFFFFFF], 1)
+
+
+def _have_similar_frames(pairs: np.ndarray, hashes: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Compare all frames of the videos of each pair: (p,) bool. Frames are sorted by row."""
+    starts, ends = (np.searchsorted(rows, pairs, side).tolist() for side in ("left", "right"))
+    similar = np.zeros(len(pairs), bool)
+    for i, ((start_1, start_2), (end_1, end_2)) in enumerate(zip(starts, ends, strict=True)):
+        fewer, more = sorted((hashes[start_1:end_1], hashes[start_2:end_2]), key=len)
+        nearest = np.bitwise_count(fewer[:, None] ^ more[None]).min(1)
+        similar[i] = (
+            nearest[0] <= MAX_ONLY_FRAME_BITS
+            if len(fewer) == 1
+            else (nearest <= MAX_FRAME_BITS).sum() >= max(2, len(fewer) / 2)
         )
-    return good
+    return similar

@@ -1,46 +1,45 @@
-"""A survey: what all videos tell while they are read, in bounded memory: statistics, shift, and
-which of them are (nearly) the same.
-"""
+"""A survey of all videos in bounded memory: statistics, distribution shift and near-duplicates."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from wbdc.competitions import Video
 from wbdc.core.findings import Findings
+from wbdc.core.progress import ProgressCallback
 from wbdc.prepare.check import CheckedSplit
 from wbdc.prepare.describe import duplicates
 from wbdc.prepare.describe.distribution_shift import distribution_shifts
 from wbdc.prepare.describe.statistics import SplitStatistics
 
-TOLD = 5  # members of a group that are named
-
-Progress = Callable[[str, int, int], None]
+MAX_NAMED_VIDEOS = 5  # of a group of near-duplicates with different classes
 
 
 class Survey:
-    """Fed with the frames and the texts of every video, split by split in order; rows are counted
-    over all splits.
+    """Collects the frames and the texts of every video, split by split in order.
+
+    A row is the position of a video among the videos of all splits.
     """
 
     def __init__(self, splits: dict[str, CheckedSplit], fields: Sequence[str]):
-        """splits: as the check found them. fields: names of the text fields."""
-        self.ids = [name for split in splits.values() for name in split.ids]
+        """splits: from `check_data`; fields: names of the text fields."""
+        self.ids = [video_id for split in splits.values() for video_id in split.ids]
         self.labels = [label for split in splits.values() for label in split.labels]
         self.rows: dict[str, range] = {}
         for name, split in splits.items():
             start = sum(map(len, self.rows.values()))
             self.rows[name] = range(start, start + len(split.ids))
-        self.fields, self.tallies = tuple(fields), {name: SplitStatistics() for name in splits}
-        self.presence = np.zeros(
-            len(self.ids), np.uint8
-        )  # a bit for each text field, and one for frames
-        self.frames = np.zeros(len(self.ids), np.int32)  # that can be used
-        self.signatures = np.tile(duplicates.text_signature(""), (len(self.ids), 1))
-        self.hashes: list[np.ndarray] = []
-        self.owners: list[np.ndarray] = []
 
-    def see(
+        self.fields = tuple(fields)
+        self.split_statistics = {name: SplitStatistics() for name in splits}
+        # bit i: text field i is not empty; the bit after the fields: the video has frames
+        self.modalities = np.zeros(len(self.ids), np.uint8)
+        self.frame_counts = np.zeros(len(self.ids), np.int32)  # usable frames
+        self.text_signatures = np.tile(duplicates.text_signature(""), (len(self.ids), 1))
+        self.frame_hashes: list[np.ndarray] = []
+        self.frame_rows: list[np.ndarray] = []
+
+    def add_frames(
         self,
         split: str,
         start: int,
@@ -48,86 +47,98 @@ class Survey:
         measures: Sequence[np.ndarray],
         hashes: Sequence[np.ndarray],
     ) -> None:
-        """Take a shard of frames. counts: usable frames per video; measures, hashes: per video
-        (frames, 5) and (frames,), none for ready features.
+        """Add a shard of frames, which begins with video `start` of a split.
+
+        counts: usable frames of each video; measures: (frames, 5) of each video; hashes: (frames,)
+        of each video. For features, measures and hashes are empty.
         """
         row = self.rows[split].start + start
-        self.frames[row : row + len(counts)] = counts
-        self.presence[row : row + len(counts)] |= (np.asarray(counts) > 0).astype(np.uint8) << len(
-            self.fields
-        )
-        self.tallies[split].add_frames(counts, measures)
+        has_frames = (np.asarray(counts) > 0).astype(np.uint8)
+        self.frame_counts[row : row + len(counts)] = counts
+        self.modalities[row : row + len(counts)] |= has_frames << len(self.fields)
+        self.split_statistics[split].add_frames(counts, measures)
         if hashes:
-            self.hashes.append(np.concatenate(hashes))
-            self.owners.append(
-                np.repeat(
-                    np.arange(row, row + len(hashes), dtype=np.int32), [len(h) for h in hashes]
-                )
-            )
+            rows = np.arange(row, row + len(hashes), dtype=np.int32)
+            self.frame_hashes.append(np.concatenate(hashes))
+            self.frame_rows.append(np.repeat(rows, [len(h) for h in hashes]))
 
-    def read(self, split: str, at: int, video: Video) -> None:
-        """Take the text of the video in place `at` of a split."""
-        row = self.rows[split].start + at
-        self.tallies[split].add(video.fields, video.label)
-        self.signatures[row] = duplicates.text_signature(" ".join(video.fields.values()))
+    def add_text(self, split: str, position: int, video: Video) -> None:
+        """Add the text and the class of the video at a position in a split."""
+        row = self.rows[split].start + position
+        self.split_statistics[split].add_text(video.fields, video.label)
+        self.text_signatures[row] = duplicates.text_signature(" ".join(video.fields.values()))
         for bit, field in enumerate(self.fields):
-            self.presence[row] |= bool(video.fields[field]) << bit
+            self.modalities[row] |= bool(video.fields[field]) << bit
 
-    def groups(self, labelled: str, test: str, found: Findings, progress: Progress) -> np.ndarray:
-        """Find what is (nearly) the same: the group of each row, named by its first row. Counts
-        duplicates, conflicts and overlap in `found`.
+    def group_duplicates(
+        self, labeled: str, test: str, findings: Findings, progress: ProgressCallback
+    ) -> np.ndarray:
+        """Group near-duplicates: the first row of the group of each row, (n,) int32.
+
+        Counts duplicates, contradictory labels, and test videos that repeat a labeled video.
         """
-        hashes, owners = (
-            np.concatenate(parts) if parts else np.zeros(0, kind)
-            for parts, kind in ((self.hashes, np.int64), (self.owners, np.int32))
-        )
+        hashes = _join(self.frame_hashes, np.int64)
         pairs = {
-            "frames": duplicates.similar_frames(hashes, owners, progress=progress),
-            "text": duplicates.similar_texts(self.signatures),
+            "frames": duplicates.similar_frames(
+                hashes, _join(self.frame_rows, np.int32), progress=progress
+            ),
+            "text": duplicates.similar_texts(self.text_signatures),
         }
-        for kind, found_pairs in pairs.items():
-            for a, b in found_pairs.tolist():
-                found.add(f"duplicate.{kind}", f"{self.ids[a]} ~ {self.ids[b]}")
-        group = duplicates.duplicate_groups(len(self.ids), np.concatenate(list(pairs.values())))
-        self._overlap(group, labelled, test, found)
-        rows = self.rows[labelled]
-        for same, labels in duplicates.label_conflicts(
-            group[rows.start : rows.stop], self.labels[rows.start : rows.stop]
-        ):
-            told = ", ".join(
-                f"{self.ids[rows.start + row]} is {label}"
-                for row, label in list(zip(same, labels))[:TOLD]
-            )
-            found.add(
-                "duplicate.conflict",
-                f"{len(same)} alike: {told}{', …' if len(same) > TOLD else ''}",
-            )
-        return group
+        for modality, rows in pairs.items():
+            for first, second in rows.tolist():
+                findings.add(f"duplicate.{modality}", f"{self.ids[first]} ~ {self.ids[second]}")
 
-    def _overlap(self, group: np.ndarray, labelled: str, test: str, found: Findings) -> None:
-        """Count videos of the test split that repeat a labelled one: reported, never used."""
-        if test not in self.rows:
-            return
-        own, known = (
-            self.rows[test],
-            set(group[self.rows[labelled].start : self.rows[labelled].stop].tolist()),
-        )
-        for row in own:
-            if group[row] in known:
-                found.add("duplicate.test", f"{self.ids[row]} ~ {self.ids[group[row]]}")
+        groups = duplicates.duplicate_groups(len(self.ids), np.concatenate(list(pairs.values())))
+        self._count_test_duplicates(groups, labeled, test, findings)
+        self._count_label_conflicts(groups, labeled, findings)
+        return groups
 
     def statistics(self) -> dict[str, dict]:
-        """Describe every split."""
-        return {split: tally.report() for split, tally in self.tallies.items()}
+        """Return the statistics of every split in JSON values."""
+        return {split: statistics.report() for split, statistics in self.split_statistics.items()}
 
-    def shifted(self, labelled: str, test: str, found: Findings) -> list[dict]:
-        """Compare the labelled with the test split, statistic by statistic; what differs notably is
-        counted in `found`.
-        """
-        if test not in self.tallies:
+    def shifts(self, labeled: str, test: str, findings: Findings) -> list[dict]:
+        """Compare the labeled split with the test split; notable differences become findings."""
+        if test not in self.split_statistics:
             return []
-        moved = distribution_shifts(self.tallies[labelled].numbers(), self.tallies[test].numbers())
-        for one in moved:
-            if one.notable:
-                found.add("shift", f"{one.statistic}: {one.train_mean:.4g} → {one.test_mean:.4g}")
-        return [one._asdict() for one in moved]
+        shifts = distribution_shifts(
+            self.split_statistics[labeled].values_per_video(),
+            self.split_statistics[test].values_per_video(),
+        )
+        for shift in shifts:
+            if shift.notable:
+                means = f"{shift.train_mean:.4g} → {shift.test_mean:.4g}"
+                findings.add("shift", f"{shift.statistic}: {means}")
+        return [shift._asdict() for shift in shifts]
+
+    def _count_test_duplicates(
+        self, groups: np.ndarray, labeled: str, test: str, findings: Findings
+    ) -> None:
+        """Count test videos that repeat a labeled video: reported, never used."""
+        if test not in self.rows:
+            return
+        labeled_rows = self.rows[labeled]
+        labeled_groups = set(groups[labeled_rows.start : labeled_rows.stop].tolist())
+        for row in self.rows[test]:
+            if groups[row] in labeled_groups:
+                findings.add("duplicate.test", f"{self.ids[row]} ~ {self.ids[groups[row]]}")
+
+    def _count_label_conflicts(self, groups: np.ndarray, labeled: str, findings: Findings) -> None:
+        rows = self.rows[labeled]
+        conflicts = duplicates.label_conflicts(
+            groups[rows.start : rows.stop], self.labels[rows.start : rows.stop]
+        )
+        for members, labels in conflicts:
+            examples = [
+                f"{self.ids[rows.start + row]} is {label}"
+                for row, label in zip(members, labels, strict=True)
+            ][:MAX_NAMED_VIDEOS]
+            more = ["…"] if len(members) > MAX_NAMED_VIDEOS else []
+            findings.add(
+                "duplicate.conflict",
+                f"{len(members)} near-duplicates: {', '.join(examples + more)}",
+            )
+
+
+def _join(parts: list[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype)

@@ -1,48 +1,45 @@
-"""Engines: each file is a place where the shards of frames can be made, from one process to a
-cluster.
-"""
+"""Engines: each file runs the jobs that write the shards of frames, from threads to a cluster."""
 
 from collections.abc import Callable, Iterator, Sequence
 
 from wbdc.core.errors import DataInvalid
 from wbdc.prepare.shards import ShardJob
 
-Make = Callable[
-    [ShardJob], None
-]  # a function of a module, so that another process finds it by name; it publishes the shard itself
+# A module-level function, so that another process can import it. It publishes the shard itself.
+MakeShard = Callable[[ShardJob], None]
 
 
 class Engine:
-    """Where shards are made. leads: whether this process writes what follows them; of several that
-    run the same command, one does.
+    """Runs the jobs that write shards.
 
-    rank, ranks: this process among those that run the same command.
+    rank, ranks: of this process among all processes that run the same command; leads: whether this
+    process writes the other files of the dataset, which exactly one process does; crowded: whether
+    several workers share the CPUs of a machine, so that each reads with one thread.
     """
 
     rank: int = 0
     ranks: int = 1
     leads: bool = True
-    crowded: bool = (
-        False  # several workers share the CPUs of a machine, so each reads with one thread
-    )
+    crowded: bool = False
 
-    def each(self, make: Make, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
-        """Do `make(job)` for every job and yield each job when its shard is there, in any order.
+    def each(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
+        """Call `make(job)` for every job, and yield each job when its shard exists, in any order.
 
-        Raises what `make` raised; DataInvalid, naming the job, when two workers died on it.
+        Raises what `make` raises; DataInvalid, which names the job, if two workers died on it.
         """
         raise NotImplementedError
 
     def meet(self) -> None:
-        """Wait until every process that runs the same command has come this far."""
+        """Wait until every process that runs the same command has called this."""
 
 
 Plug = Engine
 
 
 def shard_failure(job: ShardJob) -> DataInvalid:
-    """Name the shard on which two workers in a row died."""
+    """Return the error for a shard on which two workers died."""
     videos = f"videos {job.ids[0]} to {job.ids[-1]} of {job.split}"
     return DataInvalid(
-        f"a worker died twice on {job.path.name}, {videos}: an archive kills its reader, or memory ran out; try fewer workers, then look at these archives"
+        f"a worker died twice on {job.path.name}, {videos}: an archive crashes the decoder, or "
+        "memory ran out; use fewer workers (--threads), then check these archives"
     )

@@ -1,4 +1,4 @@
-"""Local: several processes of this machine make shards side by side, and survive the death of one."""
+"""Local: several processes of this machine write shards in parallel; a worker may die."""
 
 import contextlib
 import os
@@ -11,72 +11,74 @@ from multiprocessing.process import BaseProcess
 from threading import Thread
 
 from wbdc.core.errors import EnvironmentLacks, UsageFault
-from wbdc.prepare.engines import Engine, Make, shard_failure
+from wbdc.prepare.engines import Engine, MakeShard, shard_failure
 from wbdc.prepare.shards import ShardJob
 
-SPAWN = get_context("spawn")  # a fork would share open archives, and locks that other threads hold
+# a fork would share open archives, and locks that other threads hold
+SPAWN_CONTEXT = get_context("spawn")
 
 
 class Local(Engine):
-    """workers: processes; as many as CPUs that this process may use when not given. A killed
-    worker's job is done once more.
+    """Runs jobs in worker processes. The job of a worker that was killed runs once more.
 
-    A line to each worker, not a pool: a pool cannot say on which job a worker died.
+    workers: number of processes; by default the CPUs that this process may use. Each worker has a
+    connection of its own instead of a pool, because a pool does not report the job on which a
+    worker died.
     """
 
     crowded = True
 
     def __init__(self, *, workers: int | None = None):
         if workers is not None and workers < 1:
-            raise UsageFault(f"engine 'local' cannot work with workers = {workers}; give 1 or more")
+            raise UsageFault(f"engine 'local' needs at least 1 worker, not workers = {workers}")
         self.workers = workers or len(os.sched_getaffinity(0))
 
-    def each(self, make: Make, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
-        todo, free, lost = list(reversed(jobs)), [], set()
-        crew: dict[Connection, BaseProcess] = {}
-        busy: dict[Connection, ShardJob] = {}
+    def each(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
+        pending, idle, failed = list(reversed(jobs)), [], set()
+        processes: dict[Connection, BaseProcess] = {}
+        running: dict[Connection, ShardJob] = {}
         try:
-            while todo or busy:
-                while todo and len(busy) < self.workers:
-                    line = free.pop() if free else _hire(make, crew)
-                    busy[line] = todo.pop()
-                    _send(line, busy[line])
-                for line in wait(list(busy)):
-                    job = busy.pop(line)
-                    if _done(line):
-                        free.append(line)
+            while pending or running:
+                while pending and len(running) < self.workers:
+                    connection = idle.pop() if idle else _start_worker(make, processes)
+                    running[connection] = pending.pop()
+                    _send_job(connection, running[connection])
+
+                for connection in wait(list(running)):
+                    job = running.pop(connection)
+                    if _is_done(connection):
+                        idle.append(connection)
                         yield job
                     else:
-                        _bury(crew.pop(line), job, again=job in lost)
-                        lost.add(job)
-                        todo.append(job)
-        finally:  # also after Ctrl-C; a job cut short leaves no shard
-            for process in crew.values():
+                        _check_death(processes.pop(connection), job, is_second=job in failed)
+                        failed.add(job)
+                        pending.append(job)
+        finally:  # also after Ctrl-C; an interrupted job leaves no shard
+            for process in processes.values():
                 process.kill()
                 process.join()
 
 
-def _hire(make: Make, crew: dict[Connection, BaseProcess]) -> Connection:
-    """Start a worker and return the line to it."""
-    line, its = SPAWN.Pipe()
-    process = SPAWN.Process(target=_work, args=(make, its), daemon=True)
+def _start_worker(make: MakeShard, processes: dict[Connection, BaseProcess]) -> Connection:
+    """Start a worker and return the connection to it."""
+    connection, worker_end = SPAWN_CONTEXT.Pipe()
+    process = SPAWN_CONTEXT.Process(target=_run_worker, args=(make, worker_end), daemon=True)
     process.start()
-    its.close()  # or the line would never end when the worker does
-    crew[line] = process
-    return line
+    worker_end.close()  # otherwise the connection would not end with the worker
+    processes[connection] = process
+    return connection
 
 
-def _send(line: Connection, job: ShardJob) -> None:
-    with contextlib.suppress(
-        ConnectionError
-    ):  # a worker just killed; its line has ended, which `_done` finds
-        line.send(job)
+def _send_job(connection: Connection, job: ShardJob) -> None:
+    # a worker that was just killed; its connection has ended, which `_is_done` notices
+    with contextlib.suppress(ConnectionError):
+        connection.send(job)
 
 
-def _done(line: Connection) -> bool:
-    """Tell whether the worker did its job or died. Raises what `make` raised."""
+def _is_done(connection: Connection) -> bool:
+    """Return True if the worker did its job, False if it died. Raises what `make` raised."""
     try:
-        error = line.recv()
+        error = connection.recv()
     except (EOFError, OSError):
         return False
     if error is not None:
@@ -84,41 +86,39 @@ def _done(line: Connection) -> bool:
     return True
 
 
-def _bury(process: BaseProcess, job: ShardJob, again: bool) -> None:
-    """Take leave of a worker. Raises DataInvalid when it is the second that a job killed,
-    EnvironmentLacks when it was not killed but ended.
+def _check_death(process: BaseProcess, job: ShardJob, is_second: bool) -> None:
+    """Raise DataInvalid if this is the second worker that died on a job, EnvironmentLacks if the
+    worker exited by itself.
     """
     process.join()
-    if (
-        process.exitcode >= 0
-        # such as a script without `if __name__ == "__main__"`, which every spawned process runs anew
-    ):
+    # for example, a script without `if __name__ == "__main__"`, which every spawned process runs
+    if process.exitcode >= 0:
         raise EnvironmentLacks(
-            f"a worker process ended with exit code {process.exitcode} at {job.path.name}; what it said stands above; engine 'threads' needs none"
+            f"a worker process ended with exit code {process.exitcode} at {job.path.name}; "
+            "its output is above; engine 'threads' needs no worker processes"
         )
-    if again:
+    if is_second:
         raise shard_failure(job)
 
 
-def _work(make: Make, line: Connection) -> None:
-    """Do what comes down the line until it ends: the life of a worker."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches all processes of a terminal; the parent answers it
-    Thread(target=_follow_parent, daemon=True).start()
+def _run_worker(make: MakeShard, connection: Connection) -> None:
+    """Run the jobs that arrive until the connection ends."""
+    # Ctrl-C reaches all processes of a terminal; the parent handles it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_exit_with_parent, daemon=True).start()
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            job = line.recv()
+            job = connection.recv()
             try:
                 make(job)
             except Exception as error:
                 error.add_note(traceback.format_exc())  # a traceback itself cannot be sent
-                line.send(error)
-                raise SystemExit from error  # quietly: the parent raises it
-            line.send(None)
+                connection.send(error)
+                raise SystemExit from error  # without output: the parent raises the error
+            connection.send(None)
 
 
-def _follow_parent() -> None:
-    """Die with the parent, also in the middle of a job, and also when it was killed."""
+def _exit_with_parent() -> None:
+    """Exit when the parent ends, even if it was killed and a job is running."""
     parent_process().join()
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Ray: the machines of a Ray cluster make shards side by side."""
+"""Ray: the machines of a Ray cluster write shards in parallel."""
 
 import importlib.util
 import logging
@@ -6,19 +6,16 @@ import os
 from collections.abc import Iterator, Sequence
 
 from wbdc.core.errors import EnvironmentLacks
-from wbdc.prepare.engines import Engine, Make, shard_failure
+from wbdc.prepare.engines import Engine, MakeShard, shard_failure
 from wbdc.prepare.shards import ShardJob
 
 
 class Ray(Engine):
-    """address: of a running cluster, "auto" for the one this machine belongs to, "local" to start
-    one here; by default RAY_ADDRESS, else "auto".
+    """Runs jobs as Ray tasks of one CPU each. The task of a worker that died runs once more.
 
-    workers: CPUs of one started here.
-
-    A task takes one CPU; when its worker dies it is done once more. Every machine must have wbdc
-    installed and see the data and the
-    work folder under the same paths: sharing that disk is up to you.
+    address: of a running cluster; "auto" for the cluster of this machine; "local" to start one
+    here; by default RAY_ADDRESS, else "auto". workers: CPUs of a cluster that is started here.
+    Every machine needs wbdc, and the data and the work folder under the same paths.
     """
 
     crowded = True
@@ -28,46 +25,48 @@ class Ray(Engine):
             raise EnvironmentLacks(
                 "engine 'ray' needs Ray, which is not installed; run: pip install 'wbdc[ray]'"
             )
-        self.address, self.workers = address or os.environ.get("RAY_ADDRESS", "auto"), workers
+        self.address = address or os.environ.get("RAY_ADDRESS", "auto")
+        self.workers = workers
 
-    def each(self, make: Make, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
+    def each(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
         import ray
 
-        ours = not ray.is_initialized()  # a program that joined a cluster before goes on with it
-        if ours:
-            _join(self.address, self.workers)
+        starts_connection = not ray.is_initialized()  # keep the connection of a calling program
+        if starts_connection:
+            _connect(self.address, self.workers)
         task = ray.remote(max_retries=1)(make)
         pending = {task.remote(job): job for job in jobs}
         try:
             while pending:
                 (done,), _ = ray.wait(list(pending))
                 job = pending.pop(done)
-                _check(done, job)
+                _check_result(done, job)
                 yield job
         finally:
-            for left in pending:
-                ray.cancel(left, force=True)
-            if ours:
+            for unfinished in pending:
+                ray.cancel(unfinished, force=True)
+            if starts_connection:
                 ray.shutdown()
 
 
-def _join(address: str, workers: int | None) -> None:
-    """Join a cluster, or start one here. Raises EnvironmentLacks when none answers."""
+def _connect(address: str, workers: int | None) -> None:
+    """Connect to a cluster, or start one here. Raises EnvironmentLacks if none answers."""
     import ray
 
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of ours tells nobody
-    started = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster sends no statistics
+    options = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **started)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except ConnectionError as error:
         raise EnvironmentLacks(
-            f"no Ray cluster answers at {address!r}; start one with `ray start --head`, or set RAY_ADDRESS=local"
+            f"no Ray cluster answers at {address!r}; start one with `ray start --head`, "
+            "or set RAY_ADDRESS=local"
         ) from error
 
 
-def _check(done: object, job: ShardJob) -> None:
-    """Raise what `make` raised, or DataInvalid when the job killed two workers. done: Ray's promise
-    of a task that ended.
+def _check_result(done: object, job: ShardJob) -> None:
+    """Raise what `make` raised, or DataInvalid if two workers died. done: reference to a finished
+    task.
     """
     import ray
     from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
@@ -75,6 +74,6 @@ def _check(done: object, job: ShardJob) -> None:
     try:
         ray.get(done)
     except RayTaskError as error:
-        raise error.cause from error  # Ray's own error says it in forty lines
+        raise error.cause from error  # Ray's own message has forty lines
     except (WorkerCrashedError, NodeDiedError, OutOfMemoryError) as error:
         raise shard_failure(job) from error

@@ -1,15 +1,15 @@
-"""Threads: this process makes one shard after another; inside a shard, threads read the videos."""
+"""Threads: this process writes one shard after another; threads read the videos of a shard."""
 
 from collections.abc import Iterator, Sequence
 
-from wbdc.prepare.engines import Engine, Make
+from wbdc.prepare.engines import Engine, MakeShard
 from wbdc.prepare.shards import ShardJob
 
 
 class Threads(Engine):
-    """The plainest place, and enough for one machine: decoders let other threads run."""
+    """Runs all jobs in this process. Fast enough for one machine: decoders release the GIL."""
 
-    def each(self, make: Make, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
+    def each(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
         for job in jobs:
             make(job)
             yield job

@@ -1,6 +1,4 @@
-"""Torchrun: every process that torchrun starts, on one machine or several, makes its part of the
-shards.
-"""
+"""Torchrun: every process that torchrun starts, on one or more machines, writes some shards."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -8,19 +6,18 @@ from datetime import timedelta
 
 from wbdc.core.errors import UsageFault
 from wbdc.core.ranks import RANK_VARIABLES, join_ranks, rank_and_size
-from wbdc.prepare.engines import Engine, Make
+from wbdc.prepare.engines import Engine, MakeShard
 from wbdc.prepare.shards import ShardJob
 
-PATIENCE = timedelta(days=7)  # the slowest is waited for; torchrun itself ends all when one dies
+# ranks wait this long for the slowest; torchrun itself ends all of them if one dies
+BARRIER_TIMEOUT = timedelta(days=7)
 
 
 class Torchrun(Engine):
-    """Rank r of n makes jobs r, r + n, ...; then all wait for each other, and rank 0 leads.
+    """Rank r of n runs jobs r, r + n, ...; then all ranks wait for each other, and rank 0 leads.
 
-    When a process dies torchrun ends the others, and the same command goes on from what is
-    finished.
-    All machines must see the data and the work folder under the same paths: sharing that disk is up
-    to you.
+    If a process dies, torchrun ends the others; the same command then continues with the missing
+    shards. All machines need the data and the work folder under the same paths.
     """
 
     crowded = True
@@ -29,22 +26,24 @@ class Torchrun(Engine):
         if missing := [name for name in RANK_VARIABLES if name not in os.environ]:
             command = "torchrun --nproc-per-node 2 -m wbdc prepare --data DIR --engine torchrun"
             raise UsageFault(
-                f"engine 'torchrun' is started by torchrun, which sets {', '.join(missing)}; run: {command}"
+                f"engine 'torchrun' needs torchrun, which sets {', '.join(missing)}; run: {command}"
             )
         self.rank, self.ranks = rank_and_size()
         self.leads = self.rank == 0
 
-    def each(self, make: Make, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
-        ranks = join_ranks()
-        agreed = [list(jobs)]
-        ranks.broadcast_object_list(
-            agreed
-        )  # rank 0's list: one who looked later would find other shards missing
-        for job in agreed[0][self.rank :: self.ranks]:
+    def each(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
+        # all ranks use the list of rank 0: a later look would find more shards on disk
+        broadcast = [list(jobs)]
+        join_ranks().broadcast_object_list(broadcast)
+        (shared_jobs,) = broadcast
+        for job in shared_jobs[self.rank :: self.ranks]:
             make(job)
             yield job
+
         self.meet()
-        yield from (job for i, job in enumerate(agreed[0]) if i % self.ranks != self.rank)
+        for number, job in enumerate(shared_jobs):
+            if number % self.ranks != self.rank:
+                yield job
 
     def meet(self) -> None:
-        join_ranks().monitored_barrier(timeout=PATIENCE)  # names the rank that did not come
+        join_ranks().monitored_barrier(timeout=BARRIER_TIMEOUT)  # names a rank that is missing
