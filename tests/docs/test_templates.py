@@ -1,0 +1,111 @@
+"""The templates of docs/write-a-plug.md run as they stand."""
+
+import csv
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import small
+import toys
+from toys import data, fresh, ready  # noqa: F401
+
+from wbdc.competitions import open_competition
+from wbdc.core.errors import ResultInvalid
+
+HOME = Path(__file__).parents[2]
+PAGE = HOME / "docs" / "write-a-plug.md"
+GENRES = ("comedy", "drama", "news")
+TINY = (
+    "--set",
+    'trunk={architecture={model_type="bert",hidden_size=16,num_hidden_layers=1,'
+    "num_attention_heads=2,intermediate_size=32,max_position_embeddings=64}}",
+    "--set",
+    "text.vocabulary={least=2,most=400}",
+    "--set",
+    "text.fields={title=14,asr=8,ocr=6}",
+    "--set",
+    "text.length=32",
+    "--set",
+    "train.epochs=1",
+    "--set",
+    "train.batch=4",
+)
+
+
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory) -> Path:
+    """A folder with every code block that begins with a file name."""
+    folder = tmp_path_factory.mktemp("templates")
+    blocks = re.findall(r"^```\w+\n# ([\w.]+)\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+    for name, text in blocks:
+        (folder / name).write_text(text)
+
+    assert {name for name, _ in blocks} == {
+        "mykit.toml",
+        "focal.py",
+        "drop_frames.py",
+        "gated.py",
+        "small_cnn.py",
+        "mycontest.py",
+        "myclips.toml",
+    }
+    return folder
+
+
+def test_templates_follow_the_rules_of_the_tree(templates):
+    subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "--config", HOME / "pyproject.toml", templates],
+        check=True,
+    )
+    assert len((templates / "mycontest.py").read_text().splitlines()) <= 75
+
+
+def test_the_kit_trains_and_predicts_with_four_plugs(templates, fresh):
+    kit = ("--kit", templates / "mykit.toml", "--work", fresh, *TINY, "--threads", 1)
+    trained = toys.told("train", *kit, "--fold", 0)
+    facts = trained["folds"]["0"] if "folds" in trained else trained
+    folder = Path(facts["folder"])
+    saved = {path.name for path in folder.glob("*.py")}
+    assert saved == {"focal.py", "drop_frames.py", "gated.py", "small_cnn.py"}
+
+    run = folder.parent.name
+    out = fresh / "result.csv"
+    toys.told("predict", "--run", run, "--work", fresh, "--out", out, "--threads", 1)
+    assert out.is_file()
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """Data of the contest of the page: six labeled and three test videos."""
+    root = tmp_path_factory.mktemp("clips")
+    with (root / "videos.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(("id", "split", "headline", "speech", "genre"))
+        for i in range(9):
+            split, genre = ("train", GENRES[i % 3]) if i < 6 else ("final", "")
+            table.writerow((f"c{i}", split, f"{GENRES[i % 3]} {i}", "words", genre))
+            small.pack(root / split / f"c{i}.zip", small.frames(small.photos(1, seed=i)))
+    return root
+
+
+def test_the_contest_is_prepared_and_its_kit_opens(templates, clips, tmp_path):
+    from wbdc.train.kit import open_kit
+
+    contest = templates / "mycontest.py"
+    common = ("--data", clips, "--work", tmp_path / "work", "--folds", 2, "--threads", 1)
+    toys.told("prepare", *common, "--competition", contest)
+    kit = open_kit(str(templates / "myclips.toml"))
+    assert list(kit.tables["text"]["fields"]) == ["headline", "speech"]
+
+
+def test_the_contest_reads_its_own_result(templates, tmp_path):
+    contest = open_competition(str(templates / "mycontest.py"))
+    path = tmp_path / "result.csv"
+    contest.write_result(["a", "b"], ["news", "drama"], path)
+    assert path.read_text() == "video,genre\na,news\nb,drama\n"
+    assert contest.read_result(path, ["b", "a"], GENRES) == ["drama", "news"]
+    assert contest.score(["news", "drama"], ["news", "news"])["mean"] == 0.5
+    with pytest.raises(ResultInvalid, match="unknown genres: news"):
+        contest.read_result(path, ["a", "b"], GENRES[:2])
