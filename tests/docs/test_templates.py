@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import small
 import toys
-from toys import data, fresh, ready  # noqa: F401
 
 from wbdc.competitions import open_competition
 from wbdc.core.errors import ResultInvalid
@@ -65,14 +64,11 @@ def test_templates_follow_the_rules_of_the_tree(templates):
 def test_the_kit_trains_and_predicts_with_four_plugs(templates, fresh):
     kit = ("--kit", templates / "mykit.toml", "--work", fresh, *TINY, "--threads", 1)
     trained = toys.told("train", *kit, "--fold", 0)
-    facts = trained["folds"]["0"] if "folds" in trained else trained
-    folder = Path(facts["folder"])
-    saved = {path.name for path in folder.glob("*.py")}
+    saved = {path.name for path in Path(trained["folder"], "fold-0").glob("*.py")}
     assert saved == {"focal.py", "drop_frames.py", "gated.py", "small_cnn.py"}
 
-    run = folder.parent.name
     out = fresh / "result.csv"
-    toys.told("predict", "--run", run, "--work", fresh, "--out", out, "--threads", 1)
+    toys.told("predict", "--run", trained["run"], "--work", fresh, "--out", out, "--threads", 1)
     assert out.is_file()
 
 
