@@ -221,7 +221,7 @@ def test_made_up_data_are_made_from_the_command_line(tmp_path):
     assert said["labeled"] + said["unlabeled"] + said["test"] == 40
     result = toys.wbdc("demo", "--data-only", tmp_path / "made", "--videos", 41)
     assert result.exit_code == 2
-    assert "made-up data of 40 videos" in result.stderr
+    assert "synthetic contest of 40 videos" in result.stderr
 
 
 def test_an_ensemble_is_a_table_for_people(work):

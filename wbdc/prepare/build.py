@@ -258,7 +258,8 @@ def _save_competition(build: _Build, folder: Path) -> list[Path]:
     copies = build.competition.save(folder)
     if any(file_sha256(copy) != build.contest_hash for copy in copies):
         raise UsageFault(
-            f"{build.competition.file} changed while the data were prepared; run `wbdc prepare` again"
+            f"{build.competition.file} changed while the data were prepared; "
+            "run `wbdc prepare` again"
         )
     return copies
 
@@ -380,6 +381,10 @@ def _write_folds(build: _Build, survey: Survey, groups: np.ndarray, folder: Path
 
 
 def _write_findings(findings: Findings, folder: Path) -> None:
-    rows = [(code, place) for code, entry in findings.report().items() for place in entry["places"]]
+    rows = [
+        (code, location)
+        for code, entry in findings.report().items()
+        for location in entry["places"]
+    ]
     table = pl.DataFrame(rows, {"code": pl.String, "place": pl.String}, orient="row")
     publish_file(folder / "findings.parquet", table.write_parquet)

@@ -14,7 +14,7 @@ from wbdc.data.archive import member_checksums
 from wbdc.data.frame_sampling import DAMAGED_FILE_ERRORS
 from wbdc.prepare.describe.finding_codes import FINDING_CODES
 
-# decoded JPEG frames take at most this many times the bytes of a clip (one minute of 720p, 2 Mbit/s)
+# JPEG frames of a clip take at most this many times its bytes (one minute of 720p at 2 Mbit/s)
 MAX_CLIP_EXPANSION = 4
 MAX_ERROR_EXAMPLES = 3  # places that an error message names
 

@@ -1,1 +1,1 @@
-"""A synthetic contest: scenes, texts and archives in the real layout."""
+"""A synthetic contest: its plan, texts, frames and archives."""

@@ -1,5 +1,5 @@
-"""A made-up contest in the real layout: annotations, archives of frames, and the hidden truth
-beside them.
+"""A synthetic contest in the layout and with the class frequencies of the WeChat Big Data
+Challenge 2022: annotations, archives of frames, and the hidden test labels.
 """
 
 import json
@@ -16,14 +16,22 @@ from wbdc.core.files import publish_bytes, publish_json, read_json, read_text
 from wbdc.prepare.demo import scenes, texts
 
 SPLIT_SHARES = {"labeled": 0.55, "unlabeled": 0.25, "test": 0.20}
-COPIES = 0.02  # of all videos repeat another one
-MATES = 2  # leaves that look alike
-MARK = "demo.json"  # below `into`: the settings of the data that lie there
+MIN_VIDEOS = 40
+COPY_SHARE = 0.02  # of all videos are near-duplicates of another video
+CLASSES_PER_SCENE = 2
+LABELED_VIDEOS_PER_CLASS = 12
+MIN_CLASSES, MAX_CLASSES = 12, 200
+MAX_SECONDS = 32
+SETTINGS_FILE = "demo.json"  # settings of the data in a folder
+# Rates at which a modality is missing. A video without any text counts for all three fields.
+NO_TEXT_RATE = 0.01
+MISSING_TEXT_RATES = {"title": 0.01, "asr": 0.19, "ocr": 0.24}
+MISSING_FRAMES_RATE = 0.03
 
 
-class Role(NamedTuple):
-    """How a leaf can be told: words by topic and pair (two leaves of a pair say the same), looks by
-    scene (shared across topics).
+class ClassTraits(NamedTuple):
+    """What identifies a class: words by topic and pair (two classes of a pair have the same
+    words), and a scene (which classes of different topics share).
     """
 
     topic: int
@@ -31,16 +39,18 @@ class Role(NamedTuple):
     scene: int
 
 
-class Plan(NamedTuple):
-    """What is settled before any video is made, each a row of n entries. origin: the video's own
-    index, or that of the one it copies;
-    missing: by "title", "asr", "ocr" or "frames"."""
+class ContestPlan(NamedTuple):
+    """All that is decided before the first video is generated; each field has n entries.
+
+    source: the index of the video, or of the video that it copies; missing: flags by modality
+    ("title", "asr", "ocr", "frames").
+    """
 
     ids: list[str]
     splits: list[str]
     labels: list[str]
     seconds: np.ndarray
-    origin: np.ndarray
+    source: np.ndarray
     missing: dict[str, np.ndarray]
 
 
@@ -49,174 +59,189 @@ def generate_contest(
     *,
     videos: int = 1000,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, of: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict:
-    """Write a made-up dataset below `into` and return its facts: counts of splits, classes and
-    copies.
+    """Write a synthetic dataset below `into`; return its settings and the number of videos of each
+    split, classes and copies.
 
-    `data/` is what a team receives, `truth/` what it does not: the classes of the test split and
-    the pairs of near-duplicates.
-    Of `videos`, 55 % are labelled, 25 % unlabelled, 20 % test. The classes are the contest's most
-    frequent leaves, one for every
-    12 labelled videos but 12 to 200 of them, drawn by the contest's counts. Missing: title 2 %, asr
-    20 %, ocr 25 %, all three 1 %,
-    frames 3 % (an archive without members). 2 % are near-duplicates of another video, in whatever
-    split.
-    Equal seed and count give equal bytes (with one version of numpy and Pillow); made again it ends
-    in the same files.
+    `data/` is what a team receives; `truth/` holds the classes of the test split and the pairs of
+    near-duplicates. Of all videos, 55 % are labeled, 25 % unlabeled and 20 % test. The classes are
+    the most frequent ones of the contest, one for every 12 labeled videos (12 to 200 classes), with
+    the contest's frequencies. Missing: title 2 %, asr 20 %, ocr 25 %, all text 1 %, frames 3 % (an
+    archive without members). 2 % of the videos are near-duplicates of another video in any split.
 
-    Raises UsageFault when `videos` is under 40 or `seed` under 0, or when other data lie below
-    `into`.
+    Equal seed and count give equal bytes (with one version of numpy and Pillow). Raises UsageFault
+    for fewer than 40 videos, a negative seed, or a folder that holds other data.
     """
     settings = {"videos": videos, "seed": seed}
-    _claim(into, settings)
-    plan, known = _plan(videos, seed), roles()
+    _claim_folder(into, settings)
+    plan, traits = _plan_contest(videos, seed), class_traits()
+
     items: dict[str, list[dict]] = {split: [] for split in SPLIT_SHARES}
-    for index, (name, split, label) in enumerate(
+    for index, (video_id, split, label) in enumerate(
         zip(plan.ids, plan.splits, plan.labels, strict=True)
     ):
-        item, frames = _video(plan, known[label], index, seed)
-        items[split].append(
-            {"id": name, **item} | ({"category_id": label} if split == "labeled" else {})
-        )
-        publish_bytes(into / "data" / "zip_frames" / split / name[-3:] / f"{name}.zip", frames)
+        item, archive = _generate_video(plan, traits[label], index, seed)
+        answer = {"category_id": label} if split == "labeled" else {}
+        items[split].append({"id": video_id, **item, **answer})
+        folder = into / "data" / "zip_frames" / split / video_id[-3:]
+        publish_bytes(folder / f"{video_id}.zip", archive)
         progress(index + 1, videos)
+
     for split, rows in items.items():
         lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
         publish_bytes(into / "data" / "annotations" / f"{split}.json", f"[\n{lines}\n]\n".encode())
-    copies = [(plan.ids[i], plan.ids[o]) for i, o in enumerate(plan.origin) if i != o]
-    test = [
-        (i, c) for i, s, c in zip(plan.ids, plan.splits, plan.labels, strict=True) if s == "test"
-    ]
-    _table(into / "truth" / "test_truth.csv", ("id", "category_id"), test)
-    _table(into / "truth" / "copies.csv", ("id", "copy_of"), copies)
-    return (
-        settings
-        | {split: len(rows) for split, rows in items.items()}
-        | {"classes": len(set(plan.labels)), "copies": len(copies)}
-    )
+    copies = _write_truth(into / "truth", plan)
+
+    counts = {split: len(rows) for split, rows in items.items()}
+    return {**settings, **counts, "classes": len(set(plan.labels)), "copies": copies}
 
 
-def roles() -> dict[str, Role]:
-    """Give every leaf of the contest its role, from the most frequent on, so that the leaves of a
-    small set confuse each other too.
+def class_traits() -> dict[str, ClassTraits]:
+    """Assign traits to every class of the contest, the most frequent first, so that the classes of
+    a small dataset are also hard to distinguish.
 
-    Leaves of a top class pair up, in words, in the order of frequency. A scene goes to MATES leaves
-    of different top classes.
+    In order of frequency, two classes of a topic form a pair with the same words. A scene goes to
+    `CLASSES_PER_SCENE` classes of different topics.
     """
-    met: Counter[str] = Counter()
-    hosts: list[list[str]] = []  # top classes by scene
-    given = {}
-    for leaf in _leaves():
-        top = leaf[:2]
-        scene = next(
-            (s for s, tops in enumerate(hosts) if len(tops) < MATES and top not in tops), len(hosts)
+    topic_sizes: Counter[str] = Counter()
+    scene_topics: list[list[str]] = []  # topics that already have a class in a scene
+    traits = {}
+    for label in _classes_by_frequency():
+        topic = label[:2]
+        free = (
+            scene
+            for scene, topics in enumerate(scene_topics)
+            if len(topics) < CLASSES_PER_SCENE and topic not in topics
         )
-        if scene == len(hosts):
-            hosts.append([])
-        hosts[scene].append(top)
-        given[leaf] = Role(int(top), met[top] // 2, scene % scenes.SCENES)
-        met[top] += 1
-    return given
+        scene = next(free, len(scene_topics))
+        if scene == len(scene_topics):
+            scene_topics.append([])
+        scene_topics[scene].append(topic)
+        traits[label] = ClassTraits(int(topic), topic_sizes[topic] // 2, scene % scenes.SCENES)
+        topic_sizes[topic] += 1
+    return traits
 
 
-def _claim(into: Path, settings: dict[str, int]) -> None:
-    """Mark the folder as ours before the first file, so that somebody's real data are never written
-    over.
-    """
-    if settings["videos"] < 40:
+def _claim_folder(into: Path, settings: dict[str, int]) -> None:
+    """Mark the folder before the first file is written, so that real data are never overwritten."""
+    if settings["videos"] < MIN_VIDEOS:
         raise UsageFault(
-            f"{settings['videos']} videos are too few for splits, classes and copies; ask for 40 or more"
+            f"{settings['videos']} videos are too few for a contest; use {MIN_VIDEOS} or more"
         )
     if settings["seed"] < 0:
-        raise UsageFault(f"the seed is {settings['seed']}; give 0 or more")
-    found = read_json(into / MARK) if (into / MARK).is_file() else None
-    if found not in (None, settings):
+        raise UsageFault(f"the seed is {settings['seed']}; use 0 or more")
+
+    path = into / SETTINGS_FILE
+    existing = read_json(path) if path.is_file() else None
+    if existing not in (None, settings):
         raise UsageFault(
-            f"{into} holds made-up data of {found['videos']} videos with seed {found['seed']}; choose another folder or remove it"
+            f"{into} holds a synthetic contest of {existing['videos']} videos with seed "
+            f"{existing['seed']}; choose another folder or remove it"
         )
-    if found is None and any((into / name).exists() for name in ("data", "truth")):
+    if existing is None and any((into / name).exists() for name in ("data", "truth")):
         raise UsageFault(
-            f"{into} holds data that were not made by this command; choose another folder"
+            f"{into} holds data that were not generated by this command; choose another folder"
         )
-    publish_json(into / MARK, settings)
+    publish_json(path, settings)
 
 
-def _leaves() -> list[str]:
-    """List the leaves, the most frequent first."""
-    counts = json.loads(read_text(CLASS_COUNTS_FILE))
-    return sorted(counts, key=lambda leaf: (-counts[leaf], leaf))
+def _class_counts() -> dict[str, int]:
+    return json.loads(read_text(CLASS_COUNTS_FILE))
 
 
-def _plan(videos: int, seed: int) -> Plan:
-    """Settle splits, classes, lengths, copies and gaps. A copy has its origin's class, length and
-    gaps.
+def _classes_by_frequency() -> list[str]:
+    counts = _class_counts()
+    return sorted(counts, key=lambda label: (-counts[label], label))
+
+
+def _plan_contest(videos: int, seed: int) -> ContestPlan:
+    """Decide splits, classes, lengths, copies and missing modalities. A copy has the class, length
+    and modalities of its source.
     """
     rng = np.random.default_rng([seed, videos])
     ends = np.round(np.cumsum(list(SPLIT_SHARES.values())) * videos).astype(int)
-    splits = np.array(list(SPLIT_SHARES))[
-        np.searchsorted(ends, rng.permutation(videos), side="right")
-    ]
-    counts, leaves = (
-        json.loads(read_text(CLASS_COUNTS_FILE)),
-        _leaves()[: int(np.clip(ends[0] // 12, 12, 200))],
-    )
-    odds = np.array([counts[leaf] for leaf in leaves], dtype=float)
-    seconds = rng.lognormal(1.95, 0.6, size=videos).round().clip(1, 32).astype(int)
-    silent = rng.random(videos) < 0.01
+    split_numbers = np.searchsorted(ends, rng.permutation(videos), side="right")
+    splits = np.array(list(SPLIT_SHARES))[split_numbers]
+
+    counts = _class_counts()
+    class_count = int(np.clip(ends[0] // LABELED_VIDEOS_PER_CLASS, MIN_CLASSES, MAX_CLASSES))
+    classes = _classes_by_frequency()[:class_count]
+    frequencies = np.array([counts[label] for label in classes], dtype=float)
+
+    seconds = rng.lognormal(1.95, 0.6, size=videos).round().clip(1, MAX_SECONDS).astype(int)
+    no_text = rng.random(videos) < NO_TEXT_RATE
     missing = {
-        kind: silent | (rng.random(videos) < rate)
-        for kind, rate in (("title", 0.01), ("asr", 0.19), ("ocr", 0.24))
+        field: no_text | (rng.random(videos) < rate) for field, rate in MISSING_TEXT_RATES.items()
     }
-    missing["frames"] = rng.random(videos) < 0.03
-    copy, origin = rng.permutation(videos)[: 2 * round(COPIES * videos)].reshape(2, -1)
+    missing["frames"] = rng.random(videos) < MISSING_FRAMES_RATE
+
+    copies, sources = rng.permutation(videos)[: 2 * round(COPY_SHARE * videos)].reshape(2, -1)
     source = np.arange(videos)
-    source[copy] = origin
-    missing["frames"][[*copy, *origin]] = False  # or there would be nothing to find
-    labels = rng.choice(leaves, size=videos, p=odds / odds.sum())[source]
-    return Plan(
-        _ids(rng, videos),
+    source[copies] = sources
+    missing["frames"][[*copies, *sources]] = False  # near-duplicates need frames to be found
+    labels = rng.choice(classes, size=videos, p=frequencies / frequencies.sum())[source]
+    return ContestPlan(
+        _random_ids(rng, videos),
         splits.tolist(),
         labels.tolist(),
         seconds[source],
         source,
-        {k: row[source] for k, row in missing.items()},
+        {modality: flags[source] for modality, flags in missing.items()},
     )
 
 
-def _ids(rng: np.random.Generator, count: int) -> list[str]:
-    """Make unique ids of 20 digits: multiplying by a number prime to the range permutes it, so that
-    no two meet.
+def _random_ids(rng: np.random.Generator, count: int) -> list[str]:
+    """Generate unique ids of 20 digits: a multiplication by a number that is coprime to the range
+    is a permutation.
     """
-    span, start = 9 * 10**19, int(rng.integers(10**18))
+    size, start = 9 * 10**19, int(rng.integers(10**18))
     return [
-        str(10**19 + (start + index) * 61_803_398_874_989_484_821 % span) for index in range(count)
+        str(10**19 + (start + index) * 61_803_398_874_989_484_821 % size) for index in range(count)
     ]
 
 
-def _video(plan: Plan, role: Role, index: int, seed: int) -> tuple[dict, bytes]:
-    """Make one video from (seed, its own or its origin's index) alone: the annotation without id
-    and class, and the archive.
+def _generate_video(
+    plan: ContestPlan, traits: ClassTraits, index: int, seed: int
+) -> tuple[dict, bytes]:
+    """Generate one video as a function of the seed, its index and the index of its source: the
+    annotation without id and class, and the archive.
     """
-    origin, seconds = int(plan.origin[index]), int(plan.seconds[index])
-    copied, speech, scene = (
-        np.random.default_rng([seed, *key]) for key in ((index, 0), (origin, 1), (origin, 2))
-    )
-    item = texts.compose_texts(speech, texts.class_words(role.topic, role.pair), seconds)
+    source, seconds = int(plan.source[index]), int(plan.seconds[index])
+    copy_rng = np.random.default_rng([seed, index, 0])
+    text_rng = np.random.default_rng([seed, source, 1])
+    scene_rng = np.random.default_rng([seed, source, 2])
+
+    words = texts.class_words(traits.topic, traits.pair)
+    item = texts.compose_texts(text_rng, words, seconds)
     item |= {field: type(item[field])() for field in item if plan.missing[field][index]}  # "" or []
     captions = {entry["time"]: entry["text"] for entry in item["ocr"]}
-    quality = int(scene.integers(70, 91))
-    frames = scenes.draw_frames(
-        scene, role.scene, 0 if plan.missing["frames"][index] else seconds, captions
-    )
-    if index != origin:
-        item["title"], quality, frames = (
-            texts.edit_title(copied, item["title"]),
-            int(copied.integers(45, 96)),
-            scenes.repeat_scene(copied, frames),
-        )
+    quality = int(scene_rng.integers(70, 91))
+    frame_count = 0 if plan.missing["frames"][index] else seconds
+    frames = scenes.draw_frames(scene_rng, traits.scene, frame_count, captions)
+    if index != source:
+        item["title"] = texts.edit_title(copy_rng, item["title"])
+        quality = int(copy_rng.integers(45, 96))
+        frames = scenes.crop_and_resize(copy_rng, frames)
     return item, scenes.zip_frames(frames, quality)
 
 
-def _table(path: Path, head: tuple[str, str], rows: list[tuple[str, str]]) -> None:
-    publish_bytes(path, "".join(f"{a},{b}\n" for a, b in (head, *rows)).encode("ascii"))
+def _write_truth(folder: Path, plan: ContestPlan) -> int:
+    """Write the classes of the test split and the pairs of near-duplicates; return their number."""
+    test = [
+        (video_id, label)
+        for video_id, split, label in zip(plan.ids, plan.splits, plan.labels, strict=True)
+        if split == "test"
+    ]
+    copies = [
+        (plan.ids[index], plan.ids[source])
+        for index, source in enumerate(plan.source)
+        if index != source
+    ]
+    _write_csv(folder / "test_truth.csv", ("id", "category_id"), test)
+    _write_csv(folder / "copies.csv", ("id", "copy_of"), copies)
+    return len(copies)
+
+
+def _write_csv(path: Path, header: tuple[str, str], rows: list[tuple[str, str]]) -> None:
+    publish_bytes(path, "".join(f"{a},{b}\n" for a, b in (header, *rows)).encode("ascii"))

@@ -1,5 +1,5 @@
-"""What made-up videos show: a scene by number (colours, layout, shape, motion), drawn frame by
-frame with captions, and its JPEG archive.
+"""The frames of synthetic videos: a numbered scene (colors, layout, shape, motion), drawn frame by
+frame with captions, and packed into an archive of JPEG files.
 """
 
 import colorsys
@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 HUES = 12
-# Layouts look the same in a mirror, so that flipping a frame in training does not change its class.
-# Boxes in parts of width and height.
+# Shapes with corners in parts of width and height. Every layout is symmetric, so that a flipped
+# frame has the same class.
 LAYOUTS = (
     ("rectangle", (0.0, 0.6, 1.0, 1.0)),  # floor
     ("rectangle", (0.0, 0.0, 1.0, 0.3)),  # ceiling
@@ -26,113 +26,126 @@ LAYOUTS = (
     ("ellipse", (-0.3, 0.5, 1.3, 1.7)),  # hill
 )
 SCENES = HUES * len(LAYOUTS)
-STUDIO = -1  # the grey room with a speaker that any class may have
+STUDIO = -1  # a gray room with a speaker, which videos of any class may show
 MOTIONS = 5
+OUTLINES = 4  # triangle, square, pentagon, circle
+STUDIO_RATE, STUDIO_CUT_RATE = 0.05, 0.15  # videos in the studio, or that cut to it
+PORTRAIT_RATE = 0.6
+BACKDROP_CELLS = 8  # a side, before the backdrop is enlarged
+ZIP_DATE = (2022, 1, 1, 0, 0, 0)  # of every member, so that bytes are reproducible
+GLYPH_BITS, GLYPH_STEP, GLYPH_HEIGHT = 6, 14, 12  # bits a side; pixels of a character
+
+Color = tuple[int, int, int]
 
 
 def draw_frames(
     rng: np.random.Generator, scene: int, seconds: int, captions: dict[int, str]
 ) -> Iterator[Image.Image]:
-    """Draw the frames of a video, one a second: RGB, short side 128..160 pixels, upright in six of
-    ten.
+    """Draw the frames of a video, one a second: RGB, short side 128 to 160 pixels, 60 % portrait.
 
-    scene: 0..SCENES-1 or STUDIO; captions: on-screen text by second. One video in twenty is a
-    studio throughout, and one in seven
-    cuts to it at some second.
+    scene: 0..SCENES-1 or STUDIO; captions: on-screen text by second. One video in twenty shows the
+    studio only, and one in seven cuts to it at some second.
     """
-    short, wide = int(rng.integers(128, 161)), float(rng.choice([1.25, 4 / 3, 1.5, 16 / 9]))
-    size = (short, round(short * wide)) if rng.random() < 0.6 else (round(short * wide), short)
-    fate, cut = rng.random(), int(rng.integers(seconds + 1))
-    cut = 0 if fate < 0.05 else cut if fate < 0.2 else seconds
-    path = rng.random(4)
-    shown, studio = (_backdrop(rng, s, size) for s in (scene, STUDIO))
+    short_side = int(rng.integers(128, 161))
+    ratio = float(rng.choice([1.25, 4 / 3, 1.5, 16 / 9]))
+    long_side = round(short_side * ratio)
+    is_portrait = rng.random() < PORTRAIT_RATE
+    size = (short_side, long_side) if is_portrait else (long_side, short_side)
+
+    chance, cut = rng.random(), int(rng.integers(seconds + 1))
+    if chance < STUDIO_RATE:
+        cut = 0
+    elif chance >= STUDIO_RATE + STUDIO_CUT_RATE:
+        cut = seconds
+    motion = rng.random(4)
+    main, studio = (_draw_backdrop(rng, number, size) for number in (scene, STUDIO))
+
     for second in range(seconds):
-        backdrop, colour = shown if second < cut else studio
+        in_studio = second >= cut
+        backdrop, color = studio if in_studio else main
         frame = backdrop.copy()
-        _actor(ImageDraw.Draw(frame), size, colour, scene if second < cut else STUDIO, path, second)
+        actor_scene = STUDIO if in_studio else scene
+        _draw_actor(ImageDraw.Draw(frame), size, color, actor_scene, motion, second)
         if second in captions:
-            _caption(frame, captions[second])
+            _draw_caption(frame, captions[second])
         yield frame
 
 
-def repeat_scene(rng: np.random.Generator, frames: Iterable[Image.Image]) -> Iterator[Image.Image]:
-    """Repost frames: cut two to five pixels off each side and scale the rest by .9 to 1.1, alike
-    for all.
+def crop_and_resize(
+    rng: np.random.Generator, frames: Iterable[Image.Image]
+) -> Iterator[Image.Image]:
+    """Change frames as a repost does: crop two to five pixels of each side and scale by 0.9 to 1.1,
+    the same for all frames.
     """
-    left, top, right, bottom = (int(x) for x in rng.integers(2, 6, size=4))
+    left, top, right, bottom = (int(pixels) for pixels in rng.integers(2, 6, size=4))
     scale = float(rng.uniform(0.9, 1.1))
     for frame in frames:
         part = frame.crop((left, top, frame.width - right, frame.height - bottom))
-        yield part.resize(
-            (round(part.width * scale), round(part.height * scale)), Image.Resampling.BILINEAR
-        )
+        size = (round(part.width * scale), round(part.height * scale))
+        yield part.resize(size, Image.Resampling.BILINEAR)
 
 
 def zip_frames(frames: Iterable[Image.Image], quality: int) -> bytes:
-    """Return a zip of JPEG members `1.jpg`, `2.jpg`, ...: stored, since JPEG does not shrink, and
-    with one date, so that bytes repeat.
+    """Return a zip archive with JPEG members `1.jpg`, `2.jpg`, ..., uncompressed, with a fixed
+    date.
     """
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as file:
         for number, frame in enumerate(frames, 1):
-            picture = io.BytesIO()
-            frame.save(picture, "JPEG", quality=quality)
-            member = zipfile.ZipInfo(f"{number}.jpg", date_time=(2022, 1, 1, 0, 0, 0))
-            member.create_system, member.external_attr = (
-                3,
-                0o644 << 16,
-            )  # as on Unix, wherever it is made
-            file.writestr(member, picture.getvalue())
+            image = io.BytesIO()
+            frame.save(image, "JPEG", quality=quality)
+            member = zipfile.ZipInfo(f"{number}.jpg", date_time=ZIP_DATE)
+            member.create_system = 3  # Unix, on every system
+            member.external_attr = 0o644 << 16
+            file.writestr(member, image.getvalue())
     return stream.getvalue()
 
 
-def _backdrop(
+def _draw_backdrop(
     rng: np.random.Generator, scene: int, size: tuple[int, int]
-) -> tuple[Image.Image, tuple[int, int, int]]:
-    """Paint what stands still, and choose the actor's colour. Light, hue and texture differ from
-    video to video.
+) -> tuple[Image.Image, Color]:
+    """Draw the static part of a scene and choose the color of the actor. Light, hue and texture
+    vary from video to video.
     """
-    light, drift, grain = (
-        rng.uniform(0.8, 1.12),
-        rng.normal(0, 0.015),
-        rng.normal(0, 10, size=(8, 8, 1)),
-    )
+    light = rng.uniform(0.8, 1.12)
+    hue_shift = rng.normal(0, 0.015)
+    grain = rng.normal(0, 10, size=(BACKDROP_CELLS, BACKDROP_CELLS, 1))
     if scene == STUDIO:
-        hue, strength, layout = rng.random(), 0.12, LAYOUTS[3]
-    else:  # a hue comes back with another layout after HUES scenes
-        hue, strength, layout = (
-            scene % HUES / HUES + drift,
-            0.75,
-            LAYOUTS[(scene + scene // HUES) % len(LAYOUTS)],
-        )
-    above, below = _colour(hue, strength, 0.85 * light), _colour(hue, strength * 0.7, 0.5 * light)
-    ramp = np.linspace(0, 1, 8)[:, None, None]
-    coarse = (
-        np.broadcast_to(np.array(above) * (1 - ramp) + np.array(below) * ramp, (8, 8, 3)) + grain
-    )
-    picture = Image.fromarray(coarse.clip(0, 255).astype(np.uint8)).resize(
-        size, Image.Resampling.BICUBIC
-    )
-    kind, corners = layout
-    spots = [(x * size[0], y * size[1]) for x, y in zip(corners[::2], corners[1::2], strict=True)]
-    getattr(ImageDraw.Draw(picture), kind)(spots, fill=_colour(hue + 0.12, strength, 0.35 * light))
-    return picture, _colour(hue + 0.5, strength, 0.95 * light)
+        hue, saturation, layout = rng.random(), 0.12, LAYOUTS[3]
+    else:  # a hue has another layout in each block of HUES scenes
+        hue, saturation = scene % HUES / HUES + hue_shift, 0.75
+        layout = LAYOUTS[(scene + scene // HUES) % len(LAYOUTS)]
+
+    above = np.array(_rgb(hue, saturation, 0.85 * light))
+    below = np.array(_rgb(hue, saturation * 0.7, 0.5 * light))
+    ramp = np.linspace(0, 1, BACKDROP_CELLS)[:, None, None]
+    gradient = above * (1 - ramp) + below * ramp
+    cells = np.broadcast_to(gradient, (BACKDROP_CELLS, BACKDROP_CELLS, 3)) + grain
+    backdrop = Image.fromarray(cells.clip(0, 255).astype(np.uint8))
+    backdrop = backdrop.resize(size, Image.Resampling.BICUBIC)
+
+    shape, corners = layout
+    points = [(x * size[0], y * size[1]) for x, y in zip(corners[::2], corners[1::2], strict=True)]
+    fill = _rgb(hue + 0.12, saturation, 0.35 * light)
+    getattr(ImageDraw.Draw(backdrop), shape)(points, fill=fill)
+    return backdrop, _rgb(hue + 0.5, saturation, 0.95 * light)
 
 
-def _actor(
-    pen: ImageDraw.ImageDraw,
+def _draw_actor(
+    draw: ImageDraw.ImageDraw,
     size: tuple[int, int],
-    colour: tuple[int, int, int],
+    color: Color,
     scene: int,
-    path: np.ndarray,
+    motion: np.ndarray,
     second: int,
 ) -> None:
-    """Draw the moving shape. The scene chooses its outline and motion; path, (4,) in 0..1: phase,
-    speed, place and size of the video.
+    """Draw the moving shape; the scene determines its outline and motion. motion: (4,) in 0..1:
+    phase, speed, position and size for the video.
     """
-    phase, side = path[0] + second * (0.08 + 0.1 * path[1]), min(size)
-    swing, radius = math.sin(2 * math.pi * phase), side * (0.1 + 0.08 * path[3])
-    x, y = 0.5, 0.3 + 0.4 * path[2]
+    phase = motion[0] + second * (0.08 + 0.1 * motion[1])
+    swing = math.sin(2 * math.pi * phase)
+    radius = min(size) * (0.1 + 0.08 * motion[3])
+    x, y = 0.5, 0.3 + 0.4 * motion[2]
     match scene % MOTIONS:
         case 0:
             x += 0.35 * swing
@@ -144,37 +157,37 @@ def _actor(
             radius *= 1.3 + 0.5 * swing
         case 4:
             x, y = phase % 1, phase % 1
-    place = (x * size[0], y * size[1], radius)
-    if scene % 4 == 3:
-        pen.ellipse(
-            (place[0] - radius, place[1] - radius, place[0] + radius, place[1] + radius),
-            fill=colour,
-        )
+
+    x, y = x * size[0], y * size[1]
+    outline = scene % OUTLINES
+    if outline == OUTLINES - 1:
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
     else:
-        pen.regular_polygon(place, n_sides=3 + scene % 4, fill=colour)
+        draw.regular_polygon((x, y, radius), n_sides=3 + outline, fill=color)
 
 
-def _caption(frame: Image.Image, text: str) -> None:
-    """Write block glyphs, since Pillow's own font has no Chinese: each character is a fixed 6 x 6
-    pattern, shown at 12 pixels.
+def _draw_caption(frame: Image.Image, text: str) -> None:
+    """Draw a caption in block glyphs, since Pillow's own font has no Chinese characters.
+
+    A glyph is a fixed 6 x 6 pattern of bits for each character, 12 pixels high.
     """
-    fits = max(1, (frame.width - 8) // 14)
-    codes = np.array([ord(c) for c in text[:fits]], dtype=np.uint64)
-    bits = (codes * np.uint64(0x9E3779B97F4A7C15))[:, None] >> np.arange(
-        20, 56, dtype=np.uint64
-    ) & np.uint64(1)
-    glyphs = np.zeros((6, len(codes), 7), dtype=np.uint8)
-    glyphs[:, :, :6] = bits.reshape(-1, 6, 6).transpose(1, 0, 2) * 255
-    mask = Image.fromarray(glyphs.reshape(6, -1)).resize(
-        (14 * len(codes), 12), Image.Resampling.NEAREST
+    max_characters = max(1, (frame.width - 8) // GLYPH_STEP)
+    codes = np.array([ord(c) for c in text[:max_characters]], dtype=np.uint64)
+    shifts = np.arange(20, 20 + GLYPH_BITS**2, dtype=np.uint64)
+    bits = (codes * np.uint64(0x9E3779B97F4A7C15))[:, None] >> shifts & np.uint64(1)
+    glyphs = np.zeros((GLYPH_BITS, len(codes), GLYPH_BITS + 1), dtype=np.uint8)
+    patterns = bits.reshape(-1, GLYPH_BITS, GLYPH_BITS).transpose(1, 0, 2)
+    glyphs[:, :, :GLYPH_BITS] = patterns * 255
+    mask = Image.fromarray(glyphs.reshape(GLYPH_BITS, -1)).resize(
+        (GLYPH_STEP * len(codes), GLYPH_HEIGHT), Image.Resampling.NEAREST
     )
-    place = ((frame.width - mask.width) // 2, round(frame.height * 0.85) - 6)
-    ImageDraw.Draw(frame).rectangle(
-        (place[0] - 2, place[1] - 2, place[0] + mask.width, place[1] + 13), fill=(20, 20, 20)
-    )
-    frame.paste((245, 245, 245), place, mask)
+
+    x, y = (frame.width - mask.width) // 2, round(frame.height * 0.85) - GLYPH_HEIGHT // 2
+    box = (x - 2, y - 2, x + mask.width, y + GLYPH_HEIGHT + 1)
+    ImageDraw.Draw(frame).rectangle(box, fill=(20, 20, 20))
+    frame.paste((245, 245, 245), (x, y), mask)
 
 
-def _colour(hue: float, strength: float, value: float) -> tuple[int, int, int]:
-    red, green, blue = colorsys.hsv_to_rgb(hue % 1, strength, min(value, 1.0))
+def _rgb(hue: float, saturation: float, value: float) -> Color:
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, min(value, 1.0))
     return round(255 * red), round(255 * green), round(255 * blue)

@@ -1,15 +1,14 @@
-"""What made-up videos say: titles, speech and on-screen text, from a small vocabulary in which some
-classes share all their words.
+"""The texts of synthetic videos: titles, speech and on-screen text, from a small vocabulary in
+which some classes share all their words.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-# One row per top class, in the order of their ids: 20 characters that occur in no other row. The
-# first six are common to
-# all leaves of the topic; of the rest each pair of leaves has two. The topics are invented, the
-# contest never named its own.
+# One row for each topic (top-level class), in the order of ids: 20 characters that occur in no
+# other row. All classes of a topic share the first six; each pair of classes has two of the others. The
+# topics are invented: the contest published only ids.
 TOPICS = [
     "情感恋爱婚姻分手暧昧思念伴侣吵架牵挂约誓",
     "漫番萌忍魔耽傲娇宅腐御姐幻绘勇灵贼忠弹痴",
@@ -35,7 +34,7 @@ TOPICS = [
     "皮肤雄副本备位炫黑吃鸡野塔盟符咒坐骑氪斩",
     "影镜头房悬疑侦探科配预幕反派悲恐惊怖丧尸",
 ]
-PLAIN = (
+COMMON_WORDS = (
     "今天",
     "大家",
     "一起",
@@ -71,7 +70,8 @@ PLAIN = (
     "不会",
     "说到",
 )
-MUSIC = [
+# "words" that speech recognition returns for a song
+SONG_WORDS = (
     "啦",
     "啦啦",
     "嗯",
@@ -85,120 +85,131 @@ MUSIC = [
     "na",
     "na",
     "na",
-]  # what speech recognition hears in a song
-SHARED, OWN = 6, 14  # characters of a row
+)
+TOPIC_CHARACTERS, CLASS_CHARACTERS = 6, 14  # of a row of TOPICS
+MISREAD_CHARACTERS = "口日目田一丨|0"
+# rates at which a title, speech, caption or character does not match the class
+BAIT_TITLE_RATE = 0.1
+SONG_RATE, OFF_TOPIC_RATE = 0.2, 0.14  # of speech
+CAPTION_RATE, RECOGNIZED_RATE, MISREAD_RATE = 0.75, 0.9, 0.1
+WORDS_PER_CLAUSE = 5
 
 
 class ClassWords(NamedTuple):
-    """The words of a leaf: own, which only its twin has too; topic, which every leaf of its top
-    class has.
+    """The words of a class: `pair` is shared with the other class of its pair, `topic` with all
+    classes of its topic.
     """
 
-    own: tuple[str, ...]
+    pair: tuple[str, ...]
     topic: tuple[str, ...]
 
 
 def class_words(topic: int, pair: int) -> ClassWords:
-    """Derive the two-character words of the `pair`-th pair of leaves (0..13) of a top class
-    (0..22).
-    """
-    shared, own = TOPICS[topic][:SHARED], TOPICS[topic][SHARED:]
-    start, lap = (
-        2 * pair % OWN,
-        2 * pair // OWN,
-    )  # from the eighth pair on, characters meet in new combinations
-    a, b, s = own[start], own[(start + 1 + 2 * lap) % OWN], shared[(pair + 2 * lap) % SHARED]
+    """Return the two-character words of a pair of classes (0..13) of a topic (0..22)."""
+    shared = TOPICS[topic][:TOPIC_CHARACTERS]
+    characters = TOPICS[topic][TOPIC_CHARACTERS:]
+    # from the eighth pair on, the characters are combined differently
+    start, lap = 2 * pair % CLASS_CHARACTERS, 2 * pair // CLASS_CHARACTERS
+    first = characters[start]
+    second = characters[(start + 1 + 2 * lap) % CLASS_CHARACTERS]
+    common = shared[(pair + 2 * lap) % TOPIC_CHARACTERS]
     return ClassWords(
-        (a + b, b + a, s + a, b + s),
-        tuple(x + y for x, y in zip(shared, shared[1:] + shared[:1], strict=True)),
+        (first + second, second + first, common + first, second + common),
+        tuple(a + b for a, b in zip(shared, shared[1:] + shared[:1], strict=True)),
     )
 
 
-def compose_texts(rng: np.random.Generator, leaf: ClassWords, seconds: int) -> dict:
-    """Write the title (str), asr (str) and ocr ([{"time": second, "text": str}], time in
+def compose_texts(rng: np.random.Generator, words: ClassWords, seconds: int) -> dict:
+    """Compose the title (str), asr (str) and ocr ([{"time": second, "text": str}], time in
     0..seconds-1) of one video.
     """
-    said = _other(rng) if rng.random() < 0.1 else leaf  # bait
-    title = (
-        _sentence(rng, said, int(rng.integers(3, 7)), own=0.14, topic=0.22)
-        + ("", "！", "～", " #热门")[int(rng.integers(4))]
-    )
-    return {"title": title, "asr": _speech(rng, leaf), "ocr": _screen(rng, leaf, seconds)}
+    title_words = _random_class(rng) if rng.random() < BAIT_TITLE_RATE else words
+    length = int(rng.integers(3, 7))
+    title = _compose_sentence(rng, title_words, length, pair_share=0.14, topic_share=0.22)
+    title += ("", "！", "～", " #热门")[int(rng.integers(4))]
+    return {
+        "title": title,
+        "asr": _compose_speech(rng, words),
+        "ocr": _compose_captions(rng, words, seconds),
+    }
 
 
 def edit_title(rng: np.random.Generator, title: str) -> str:
-    """Change a title as a reposter does: not at all, or by a mark or a word at one end."""
-    return (
-        (title, title, title + "！", "【转】" + title, title.rstrip("！～") + "…")[
-            int(rng.integers(5))
-        ]
-        if title
-        else title
-    )
+    """Change a title as a repost does: not at all, or by a mark or a word at one end."""
+    edits = (title, title, title + "！", "【转】" + title, title.rstrip("！～") + "…")
+    return edits[int(rng.integers(len(edits)))] if title else title
 
 
-def _speech(rng: np.random.Generator, leaf: ClassWords) -> str:
-    """Speech is long and mostly empty talk; one video in five has only a song, one in seven talks
-    of something else.
+def _compose_speech(rng: np.random.Generator, words: ClassWords) -> str:
+    """Compose long speech of mostly common words; one video in five has a song instead, one in
+    seven has speech about another class.
     """
-    length, kind = int(np.clip(rng.lognormal(3.5, 0.7), 6, 600)), rng.random()  # words
-    if kind < 0.2:
-        return " ".join(MUSIC[i] for i in rng.integers(len(MUSIC), size=length // 3 + 1))
-    if kind < 0.34:
-        leaf = _other(rng)
-    return _sentence(rng, leaf, length, own=0.025, topic=0.04)
+    length, kind = int(np.clip(rng.lognormal(3.5, 0.7), 6, 600)), rng.random()  # in words
+    if kind < SONG_RATE:
+        choices = rng.integers(len(SONG_WORDS), size=length // 3 + 1)
+        return " ".join(SONG_WORDS[i] for i in choices)
+    if kind < SONG_RATE + OFF_TOPIC_RATE:
+        words = _random_class(rng)
+    return _compose_sentence(rng, words, length, pair_share=0.025, topic_share=0.04)
 
 
-def _screen(rng: np.random.Generator, leaf: ClassWords, seconds: int) -> list[dict]:
-    """A caption stays for one to four seconds and is read anew each second, at times with a wrong
-    character.
+def _compose_captions(rng: np.random.Generator, words: ClassWords, seconds: int) -> list[dict]:
+    """Compose captions that stay for one to four seconds and are recognized each second, sometimes
+    with a wrong character.
     """
     entries, time = [], 0
     while time < seconds:
-        caption, stays = (
-            _sentence(rng, leaf, int(rng.integers(2, 5)), own=0.05, topic=0.1),
-            int(rng.integers(1, 5)),
-        )
-        shown = rng.random() < 0.75
-        for second in range(time, min(time + stays, seconds)):
-            if shown and rng.random() < 0.9:
+        length = int(rng.integers(2, 5))
+        caption = _compose_sentence(rng, words, length, pair_share=0.05, topic_share=0.1)
+        duration = int(rng.integers(1, 5))
+        is_visible = rng.random() < CAPTION_RATE
+        for second in range(time, min(time + duration, seconds)):
+            if is_visible and rng.random() < RECOGNIZED_RATE:
                 entries.append({"time": second, "text": _misread(rng, caption)})
-        time += stays
+        time += duration
     return entries
 
 
 def _misread(rng: np.random.Generator, caption: str) -> str:
-    if rng.random() >= 0.1:
+    """Replace one character in one of ten captions."""
+    if rng.random() >= MISREAD_RATE:
         return caption
-    place, wrong = int(rng.integers(len(caption))), str(rng.choice(list("口日目田一丨|0")))
-    return caption[:place] + wrong + caption[place + 1 :]
+    position = int(rng.integers(len(caption)))
+    wrong = str(rng.choice(list(MISREAD_CHARACTERS)))
+    return caption[:position] + wrong + caption[position + 1 :]
 
 
-def _sentence(
+def _compose_sentence(
     rng: np.random.Generator,
-    leaf: ClassWords,
+    words: ClassWords,
     length: int,
     *,
-    own: float,
-    topic: float,
-    wrong: float = 0.05,
+    pair_share: float,
+    topic_share: float,
+    wrong_share: float = 0.05,
 ) -> str:
-    """Join `length` words: a share `own` of the leaf's, `topic` of its topic's, `wrong` of any
-    other leaf's, the rest plain.
+    """Join `length` words: shares of the class's pair, of its topic and of a random class; the
+    others are common words.
     """
     parts = []
-    for kind, pick in zip(rng.random(length), rng.random(length), strict=True):
-        if kind < own:
-            pool = leaf.own
-        elif kind < own + topic:
-            pool = leaf.topic
+    for kind, choice in zip(rng.random(length), rng.random(length), strict=True):
+        if kind < pair_share:
+            vocabulary = words.pair
+        elif kind < pair_share + topic_share:
+            vocabulary = words.topic
+        elif kind > 1 - wrong_share:
+            vocabulary = sum(_random_class(rng), ())
         else:
-            pool = sum(_other(rng), ()) if kind > 1 - wrong else PLAIN
-        parts.append(pool[int(pick * len(pool))])
+            vocabulary = COMMON_WORDS
+        parts.append(vocabulary[int(choice * len(vocabulary))])
+
+    last = len(parts) - 1
     return "".join(
-        part + ("，" if i % 5 == 4 and i + 1 < length else "") for i, part in enumerate(parts)
+        part + ("，" if i % WORDS_PER_CLAUSE == WORDS_PER_CLAUSE - 1 and i < last else "")
+        for i, part in enumerate(parts)
     )
 
 
-def _other(rng: np.random.Generator) -> ClassWords:
-    return class_words(int(rng.integers(len(TOPICS))), int(rng.integers(OWN // 2)))
+def _random_class(rng: np.random.Generator) -> ClassWords:
+    topic = int(rng.integers(len(TOPICS)))
+    return class_words(topic, int(rng.integers(CLASS_CHARACTERS // 2)))

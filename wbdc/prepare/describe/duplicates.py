@@ -1,4 +1,4 @@
-"""Near-duplicate videos, found by perceptual hashes of their frames and signatures of their texts."""
+"""Near-duplicate videos, found by hashes of their frames and signatures of their texts."""
 
 import re
 import unicodedata
