@@ -57,3 +57,10 @@ def test_headings_become_anchors(tmp_path):
 
 def test_the_readme_is_short():
     assert len((HOME / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_every_page_is_in_the_table_of_contents():
+    text = (HOME / "docs" / "index.md").read_text(encoding="utf-8")
+    listed = text.split("```{toctree}")[1].split()
+    pages = {p.stem for p in HOME.glob("docs/*.md")} - {"index"}
+    assert pages == {name for name in listed if name in pages}
