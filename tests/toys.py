@@ -220,7 +220,7 @@ def told(*words: object) -> dict:
 @pytest.fixture(scope="session")
 def data(tmp_path_factory) -> Path:
     """Sixty made-up videos in the contest's layout."""
-    from wbdc.prepare.demo.generate import generate_contest
+    from wbdc.prepare.demo.synthetic_contest import generate_contest
 
     into = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:

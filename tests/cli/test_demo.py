@@ -9,7 +9,7 @@ import pytest
 from wbdc.cli.demo import FOLD_COUNT, FOLDS, KITS, SHORTER, TIME_CHECK_SECONDS, _print, demo
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.ensemble.assess import assess_ensemble
-from wbdc.prepare.demo.generate import SPLIT_SHARES
+from wbdc.prepare.demo.synthetic_contest import SPLIT_SHARES
 from wbdc.submit.timing.projection import ColdStart, SteadyRun, project_seconds
 from wbdc.submit.timing.rehearse import COLD_STARTS, SHARE
 from wbdc.submit.timing.time_cap import TimeCap

@@ -12,7 +12,7 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.files import publish_bytes, publish_file, publish_json, seal_folder
 from wbdc.data.text import learn_tokenizer
 from wbdc.nets.model import build_model
-from wbdc.prepare.demo.generate import generate_contest
+from wbdc.prepare.demo.synthetic_contest import generate_contest
 from wbdc.submit.pack.package import PackedMember, PackOptions, pack_submission
 
 TINY_TOWER = '''\

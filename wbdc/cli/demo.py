@@ -66,7 +66,7 @@ def demo(
     """
     from wbdc.core.files import check_writable
     from wbdc.core.folders import sweep_work
-    from wbdc.prepare.demo.generate import generate_contest
+    from wbdc.prepare.demo.synthetic_contest import generate_contest
 
     check_writable(data_only or into)
     sweep_work(into)

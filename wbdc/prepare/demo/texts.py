@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 # One row for each topic (top-level class), in the order of ids: 20 characters that occur in no
-# other row. All classes of a topic share the first six; each pair of classes has two of the others. The
-# topics are invented: the contest published only ids.
+# other row. All classes of a topic share the first six; each pair of classes has two of the others.
+# The topics are invented: the contest published only ids.
 TOPICS = [
     "情感恋爱婚姻分手暧昧思念伴侣吵架牵挂约誓",
     "漫番萌忍魔耽傲娇宅腐御姐幻绘勇灵贼忠弹痴",

@@ -19,7 +19,7 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import file_sha256, list_files
 from wbdc.core.findings import Findings
-from wbdc.prepare.demo.generate import class_traits, generate_contest
+from wbdc.prepare.demo.synthetic_contest import class_traits, generate_contest
 
 VIDEOS = 800
 SPLITS = ("labeled", "unlabeled", "test")
