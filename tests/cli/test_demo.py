@@ -10,8 +10,9 @@ from wbdc.cli.demo import FOLD_COUNT, FOLDS, KITS, SHORTER, TIME_CHECK_SECONDS, 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.ensemble.assess import assess_ensemble
 from wbdc.prepare.demo.synthetic_contest import SPLIT_SHARES
+from wbdc.submit.timing.measure import RUN_CAP_SHARE
+from wbdc.submit.timing.options import COLD_STARTS
 from wbdc.submit.timing.projection import ColdStart, SteadyRun, project_seconds
-from wbdc.submit.timing.rehearse import COLD_STARTS, SHARE
 from wbdc.submit.timing.time_cap import TimeCap
 from wbdc.train.kit import open_kit
 
@@ -32,7 +33,7 @@ def word(models: int, videos: int, seed: int) -> str:
         SteadyRun(0.01, videos, 2.0, marks),
         items=LIMITS.items,
         seconds=LIMITS.seconds,
-    ).word
+    ).status
 
 
 def test_the_demo_has_few_enough_models_to_pass_the_time_check():
@@ -58,11 +59,11 @@ def test_the_cap_of_the_time_check_leaves_room_for_all_test_videos_and_all_its_r
         cap.run(8.0)
     cap.run(8.0)
     for _ in range(3):
-        assert cap.videos(SHARE, 8.0, 0.1) >= videos, (
+        assert cap.max_videos(RUN_CAP_SHARE, 8.0, 0.1) >= videos, (
             "a tenth of a second a video is ten times what an idle machine takes"
         )
         cap.run(8.0 + videos * 0.1)
-    assert cap.videos(1.0, 8.0, 0.1, runs=4) >= videos
+    assert cap.max_videos(1.0, 8.0, 0.1, runs=4) >= videos
 
 
 @pytest.mark.parametrize("kit", KITS)
@@ -83,7 +84,7 @@ def test_what_the_demo_prints(members, says, capsys):
     report = assess_ensemble(
         "ab"[:members], p, labels, np.arange(60) % 2, classes, WeChat2022(), draws=10
     ) | {"rows": 60, "folds": ["0", "1"]}
-    submission = {"folder": "s", "latency": {"word": "PASS", "sentence": "It fits."}}
+    submission = {"folder": "s", "latency": {"verdict": "PASS", "sentence": "It fits."}}
     _print(
         Path("demo"),
         {"report": report, "hidden": report["ensemble"], "submission": submission, "prepared": "p"},

@@ -182,7 +182,7 @@ def submitted(walked, tmp_path_factory) -> dict:
 def test_a_submission_answers_alone_bit_for_bit_and_is_timed(submitted):
     said = submitted["said"]
     assert said["proof"] == {"videos": 12, "equal": True, "changed_by_half": 0.0}
-    assert {"PASS": 0, "FAIL": 5, "INCONCLUSIVE": 6}[said["latency"]["word"]] == submitted["code"]
+    assert {"PASS": 0, "FAIL": 5, "INCONCLUSIVE": 6}[said["latency"]["verdict"]] == submitted["code"]
     assert (submitted["into"] / "latency.json").is_file()
 
 
@@ -191,7 +191,7 @@ def test_verify_names_a_changed_byte(submitted, tmp_path):
 
     checked = toys.wbdc("verify", submitted["into"], "--json")
     verdict = json.loads(checked.stdout)[str(submitted["into"])]["latency"]["verdict"]
-    assert verdict == submitted["said"]["latency"]["word"]
+    assert verdict == submitted["said"]["latency"]["verdict"]
     assert checked.exit_code == submitted["code"]
     shutil.copytree(submitted["into"], tmp_path / "copy")
     weights = next((tmp_path / "copy").rglob("model.safetensors"))

@@ -331,7 +331,7 @@ def test_a_package_is_run_again_and_timed_by_its_own_contest(packed, team, tmp_p
     """
     from wbdc.submit.check import diff
     from wbdc.submit.check.verify import packed_contest, verify_package
-    from wbdc.submit.timing import rehearse
+    from wbdc.submit.timing.measure import open_judged_split
 
     monkeypatch.chdir(tmp_path)
 
@@ -348,10 +348,10 @@ def test_a_package_is_run_again_and_timed_by_its_own_contest(packed, team, tmp_p
     assert toys.told("verify", packed, "--rerun", *common)[str(packed)]["rerun"]["videos"] == 4
     assert toys.told("diff", packed, packed, *common)["answers"]["changed"] == 0
 
-    judged = rehearse._judged(packed_contest(packed, verify_package(packed)), team / "data", None)
+    judged = open_judged_split(packed_contest(packed, verify_package(packed)), team / "data")
     assert judged.contest.file == packed / "contest" / "shorts.py"
     assert judged.split == "final"
-    assert judged.known == list(GENRES)
+    assert judged.class_ids == list(GENRES)
     assert len(judged.videos) == FINAL_VIDEOS
 
 

@@ -107,7 +107,7 @@ def _walk(
     from wbdc.prepare.build import prepare_data
     from wbdc.serve.entry import serve
     from wbdc.submit.pipeline import SubmitOptions, make_submission
-    from wbdc.submit.timing.rehearse import RehearsalOptions
+    from wbdc.submit.timing.options import RehearsalOptions
     from wbdc.train.kit import open_kit
     from wbdc.train.session import open_session
 
@@ -195,7 +195,7 @@ def _print(into: Path, made: dict) -> None:
     console.log(
         f"Ensemble over {report['best']}: {gain['difference']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], {gain['verdict']}."
     )
-    console.log(f"Time check: {latency['word']}. {latency['sentence']}", "bold")
+    console.log(f"Time check: {latency['verdict']}. {latency['sentence']}", "bold")
     console.log(
         f"Data {into / 'made'}, prepared {made['prepared']}, runs {into / 'runs'}, submission {made['submission']['folder']}, answers {into / 'result.csv'}"
     )

@@ -144,7 +144,7 @@ def submit(
     from wbdc.prepare.dataset import open_prepared
     from wbdc.submit.pipeline import SubmitOptions
     from wbdc.submit.pipeline import make_submission as make
-    from wbdc.submit.timing.rehearse import RehearsalOptions
+    from wbdc.submit.timing.options import RehearsalOptions
     from wbdc.train.runs import open_run
 
     if limit and qps:
@@ -217,6 +217,6 @@ def _print(into: Path, made: dict) -> None:
         console.log(f"{name}: {place}")
     if made["latency"]:
         style = {"PASS": "bold green", "FAIL": "bold red"}.get(
-            made["latency"]["word"], "bold yellow"
+            made["latency"]["verdict"], "bold yellow"
         )
-        console.log(f"{made['latency']['word']}: {made['latency']['sentence']}", style)
+        console.log(f"{made['latency']['verdict']}: {made['latency']['sentence']}", style)

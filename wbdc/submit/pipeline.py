@@ -31,8 +31,9 @@ from wbdc.submit.pack.package import (
     source_hashes,
 )
 from wbdc.submit.pack.targets import find_target, make_target, recover_targets
-from wbdc.submit.timing.plausibility import MOST
-from wbdc.submit.timing.rehearse import RehearsalOptions, rehearse
+from wbdc.submit.timing.options import RehearsalOptions
+from wbdc.submit.timing.plausibility import MAX_CHANGED_SHARE
+from wbdc.submit.timing.rehearse import rehearse
 from wbdc.train.runs import ALL_FOLDS, RunFacts, read_run
 
 PROOF_SEED = 0  # draws the test videos whose predictions are compared
@@ -72,7 +73,7 @@ def make_submission(
     home: work folder of the runs. report: what the ensemble's assessment found, {} for a single
     run. Nothing is published when the proof or the time check raises.
 
-    Returns {"folder", "targets": {name: path}, "files", "bytes", "proof", "latency": {"word",
+    Returns {"folder", "targets": {name: path}, "files", "bytes", "proof", "latency": {"verdict",
     "sentence", "code", ...} or None}. Raises what its steps raise.
     """
     check_input(data)
@@ -162,10 +163,10 @@ def prove_equal_predictions(
         full = predict_runs(replace(blend, half=False))
         changed = float((full.argmax(1) != expected.argmax(1)).mean())
         say(f"weights stored as float16 change {changed:.2%} of these predictions")
-    if changed > MOST:
+    if changed > MAX_CHANGED_SHARE:
         raise ResultInvalid(
             f"weights stored as float16 change {changed:.1%} of the predictions, "
-            f"more than {MOST:.0%}; pack without --half"
+            f"more than {MAX_CHANGED_SHARE:.0%}; pack without --half"
         )
     return {"videos": len(ids), "equal": True, "changed_by_half": changed}
 
@@ -176,7 +177,7 @@ def time_package(
     options: RehearsalOptions,
     progress: Callable[[str, int, int], None],
 ) -> dict:
-    """Time a packed folder and return the verdict: {"word", "sentence", "code", ...}.
+    """Time a packed folder and return the verdict: {"verdict", "sentence", "code", ...}.
 
     A rehearsal that runs out of time is INCONCLUSIVE and leaves no receipt: the folder itself is
     valid, and is published.
@@ -184,10 +185,10 @@ def time_package(
     try:
         verdict = rehearse(folder, data, options, progress)
     except Inconclusive as error:
-        return {"word": "INCONCLUSIVE", "sentence": str(error), "code": error.code}
+        return {"verdict": "INCONCLUSIVE", "sentence": str(error), "code": error.code}
 
     return {
-        "word": verdict.word,
+        "verdict": verdict.status,
         "sentence": verdict.sentence,
         "code": verdict.code,
         **verdict.facts,

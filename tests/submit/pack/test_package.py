@@ -261,7 +261,7 @@ def test_a_time_check_that_runs_out_of_time_still_publishes_the_folder(
     monkeypatch.setattr(pipeline, "rehearse", run_out)
     made = submit_toy(tmp_path / "out")
     assert made["latency"] == {
-        "word": "INCONCLUSIVE",
+        "verdict": "INCONCLUSIVE",
         "sentence": "the cap of 60 s was used up",
         "code": 6,
     }

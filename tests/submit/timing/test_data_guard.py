@@ -1,4 +1,4 @@
-"""Whatever a packed folder changes in the data is named, also when the times are put back."""
+"""Changes of the data folder are detected, also when modification times are restored."""
 
 import os
 
@@ -8,7 +8,7 @@ from wbdc.core.errors import IntegrityBroken
 from wbdc.submit.timing.data_guard import check_data_unchanged, data_snapshot
 
 
-def put_back(path, change):
+def restore_times(path, change):
     """Change a file and restore its times."""
     before = path.stat()
     change(path)
@@ -16,18 +16,18 @@ def put_back(path, change):
 
 
 CHANGES = {
-    "a size, times put back": (
-        lambda root: put_back(root / "a/x", lambda path: path.write_bytes(b"12")),
+    "a size, times restored": (
+        lambda root: restore_times(root / "a/x", lambda path: path.write_bytes(b"12")),
         "a/x (changed)",
     ),
     "a mode": (lambda root: (root / "a/x").chmod(0o600), "a/x (changed)"),
     "a time": (lambda root: os.utime(root / "a/x", (1, 1)), "a/x (changed)"),
     "a file removed": (
-        lambda root: put_back(root / "a", lambda path: (path / "x").unlink()),
+        lambda root: restore_times(root / "a", lambda path: (path / "x").unlink()),
         "a/x (removed)",
     ),
     "an empty folder": (
-        lambda root: put_back(root / "a", lambda path: (path / "new").mkdir()),
+        lambda root: restore_times(root / "a", lambda path: (path / "new").mkdir()),
         "a/new (new)",
     ),
     "a file that came and went": (
@@ -35,14 +35,14 @@ CHANGES = {
         ". (changed)",
     ),
     "a link": (
-        lambda root: put_back(root / "a", lambda path: (path / "y").symlink_to("x")),
+        lambda root: restore_times(root / "a", lambda path: (path / "y").symlink_to("x")),
         "a/y (new)",
     ),
 }
 
 
 @pytest.mark.parametrize("kind", CHANGES)
-def test_what_changed_is_named(tmp_path, kind):
+def test_changes_are_named(tmp_path, kind):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/x").write_bytes(b"1")
     (tmp_path / "a/x").chmod(0o644)
@@ -55,4 +55,4 @@ def test_what_changed_is_named(tmp_path, kind):
     change(tmp_path)
     with pytest.raises(IntegrityBroken) as caught:
         check_data_unchanged(tmp_path, before)
-    assert f"1 differences: {named}; the judge's data are read-only" in str(caught.value)
+    assert f"1 differences: {named}; the judge's data folder is read-only" in str(caught.value)

@@ -1,4 +1,4 @@
-"""Probes of two machines: what is compared, and what a verdict about another machine may say."""
+"""Machine profiles: what is compared, and what a verdict about another machine may claim."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 import toys
 
 from wbdc.core.errors import IntegrityBroken
-from wbdc.submit.timing import machine_profile as module
+from wbdc.submit.timing import machine_profile
 from wbdc.submit.timing.machine_profile import profile_machine, scaled_seconds, speed_ratios
 from wbdc.submit.timing.projection import Projection, Rate, project_elsewhere
 
@@ -14,46 +14,40 @@ HERE = {"rates": {"matrix": [100.0, 200.0], "memory": [10.0], "copy": [10.0], "d
 SHARES = {"read": 0.1, "decode": 0.4, "tokenize": 0.0, "collate": 0.0, "vision": 0.4, "fuse": 0.1}
 
 
-def found(each: float = 0.01) -> Projection:
-    return Projection(
-        "PASS",
-        20 + 25_000 * each,
-        20 + 25_000 * each,
-        (20 + 25_000 * each) * 1.1,
-        20.0,
-        Rate(each, each, each, 0.0, 1.0, "ample"),
-        0.1,
-    )
+def projection(mean: float = 0.01) -> Projection:
+    seconds = 20 + 25_000 * mean
+    rate = Rate(mean, mean, mean, 0.0, 1.0, "ample")
+    return Projection("PASS", seconds, seconds, seconds * 1.1, 20.0, rate, 0.1)
 
 
-def test_a_machine_is_as_fast_as_itself(monkeypatch):
-    monkeypatch.setattr(module, "LEAST", 0.001)
-    once = profile_machine("cpu", 1)
-    spans = speed_ratios(once, json.loads(json.dumps(once)))
-    assert set(spans) == {*SHARES, "start"}
-    assert all(span == (1, 1) for span in spans.values())
-    assert scaled_seconds(SHARES, spans) == pytest.approx((1, 1))
-    assert all(rate > 0 for rates in once["rates"].values() for rate in rates)
-    assert once["threads"] == 1
-    assert once["device"] == "cpu"
+def test_machine_compared_with_itself_has_ratio_one(monkeypatch):
+    monkeypatch.setattr(machine_profile, "MIN_KERNEL_SECONDS", 0.001)
+    profile = profile_machine("cpu", 1)
+    ratios = speed_ratios(profile, json.loads(json.dumps(profile)))
+    assert set(ratios) == {*SHARES, "start"}
+    assert all(ratio == (1, 1) for ratio in ratios.values())
+    assert scaled_seconds(SHARES, ratios) == pytest.approx((1, 1))
+    assert all(rate > 0 for rates in profile["rates"].values() for rate in rates)
+    assert profile["threads"] == 1
+    assert profile["device"] == "cpu"
 
 
-def test_shapes_that_gain_differently_give_an_interval():
+def test_shapes_with_different_gains_give_an_interval():
     there = {
         "rates": {"matrix": [1000.0, 1000.0], "memory": [20.0], "copy": [1.0], "decode": [500.0]}
     }
-    spans = speed_ratios(HERE, there)
-    assert spans["vision"] == (0.1, 0.2)
-    assert spans["decode"] == (2, 2)
-    assert spans["read"] == (0.5, 0.5)
-    assert spans["start"] == (0.5, 2)
-    assert scaled_seconds(SHARES, spans) == pytest.approx(
+    ratios = speed_ratios(HERE, there)
+    assert ratios["vision"] == (0.1, 0.2)
+    assert ratios["decode"] == (2, 2)
+    assert ratios["read"] == (0.5, 0.5)
+    assert ratios["start"] == (0.5, 2)
+    assert scaled_seconds(SHARES, ratios) == pytest.approx(
         (0.1 * 0.5 + 0.4 * 2 + 0.5 * 0.1, 0.1 * 0.5 + 0.4 * 2 + 0.5 * 0.2)
     )
 
 
 @pytest.mark.parametrize(
-    ("start", "answering", "word"),
+    ("start", "prediction", "status"),
     [
         ((1, 1), (1, 1), "PASS"),
         ((1, 1), (1.0, 1.3), "INCONCLUSIVE"),
@@ -61,10 +55,10 @@ def test_shapes_that_gain_differently_give_an_interval():
         ((0.1, 9), (1, 1), "INCONCLUSIVE"),
     ],
 )
-def test_only_the_pessimistic_end_passes_and_only_the_optimistic_end_fails(start, answering, word):
-    told = project_elsewhere(found(), start, answering, items=25_000, seconds=357.14)
-    assert told.word == word
-    assert told.lower <= told.expected <= told.upper
+def test_pass_needs_the_pessimistic_end_and_fail_the_optimistic_end(start, prediction, status):
+    scaled = project_elsewhere(projection(), start, prediction, items=25_000, seconds=357.14)
+    assert scaled.status == status
+    assert scaled.lower <= scaled.expected <= scaled.upper
 
 
 @pytest.mark.parametrize(
@@ -77,20 +71,19 @@ def test_only_the_pessimistic_end_passes_and_only_the_optimistic_end_fails(start
         {"rates": HERE["rates"] | {"decode": [0.0]}},
     ],
 )
-def test_what_is_no_profile_is_refused(there):
-    with pytest.raises(IntegrityBroken, match="no profile of `wbdc doctor --probe`"):
+def test_invalid_profile_is_refused(there):
+    with pytest.raises(IntegrityBroken, match="not a profile of `wbdc doctor --probe`"):
         speed_ratios(HERE, there)
 
 
-def test_the_doctor_tells_what_is_here_and_keeps_a_profile(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "LEAST", 0.001)
-    told = toys.told("doctor", "--device", "cpu")
-    assert {"python", "torch", "device", "precision", "CPUs"} <= set(told)
-    assert "profile" not in told
-    told = toys.told(
-        "doctor", "--probe", "--out", tmp_path / "p.json", "--device", "cpu", "--threads", 1
-    )
-    assert json.loads((tmp_path / "p.json").read_text()) == told["profile"]
+def test_doctor_describes_the_machine_and_writes_a_profile(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine_profile, "MIN_KERNEL_SECONDS", 0.001)
+    facts = toys.told("doctor", "--device", "cpu")
+    assert {"python", "torch", "device", "precision", "CPUs"} <= set(facts)
+    assert "profile" not in facts
+    file = tmp_path / "p.json"
+    facts = toys.told("doctor", "--probe", "--out", file, "--device", "cpu", "--threads", 1)
+    assert json.loads(file.read_text()) == facts["profile"]
     result = toys.wbdc("doctor", "--out", tmp_path / "q.json")
     assert result.exit_code == 2
     assert "--probe" in result.stderr

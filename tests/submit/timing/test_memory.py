@@ -29,15 +29,15 @@ def test_a_spike_is_seen(deep):
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD.format(code=code) if deep else code], start_new_session=True
     )
-    watch = ProcessMonitor(process.pid)
+    monitor = ProcessMonitor(process.pid)
     try:
-        watch.start()
+        monitor.start()
         for _ in range(200):
-            if watch.peak > 400 << 20:
+            if monitor.peak > 400 << 20:
                 break
             process.poll()
-            watch.join(0.1)
-        assert 400 << 20 < watch.stop() < 600 << 20
+            monitor.join(0.1)
+        assert 400 << 20 < monitor.stop() < 600 << 20
         assert len(process_tree(process.pid)) == 1 + deep
     finally:
         subprocess.run(["pkill", "-P", str(process.pid)], check=False)
@@ -48,9 +48,9 @@ def test_a_spike_is_seen(deep):
 def test_a_process_that_has_ended_holds_nothing():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    watch = ProcessMonitor(process.pid)
-    watch.look()
-    assert watch.peak == 0
+    monitor = ProcessMonitor(process.pid)
+    monitor.take_sample()
+    assert monitor.peak == 0
 
 
 def test_memory_is_sampled_over_time():
@@ -59,15 +59,15 @@ def test_memory_is_sampled_over_time():
     """
     code = "import time; time.sleep(1); b = bytearray(100 << 20); b[::4096] = b'x' * len(b[::4096]); time.sleep(30)"
     process = subprocess.Popen([sys.executable, "-c", code])
-    watch = ProcessMonitor(process.pid)
+    monitor = ProcessMonitor(process.pid)
     try:
-        watch.start()
+        monitor.start()
         for _ in range(200):
-            if watch.samples and watch.samples[-1][1] > 100 << 20:
+            if monitor.samples and monitor.samples[-1][1] > 100 << 20:
                 break
-            watch.join(0.1)
-        watch.stop()
-        seconds, held = zip(*watch.samples)
+            monitor.join(0.1)
+        monitor.stop()
+        seconds, held = zip(*monitor.samples)
         assert list(seconds) == sorted(seconds)
         assert held[0] < 50 << 20 < 100 << 20 < held[-1]
     finally:
@@ -124,7 +124,7 @@ def test_a_daemon_is_counted_and_ended(tmp_path):
     )
     (tmp_path / "run.sh").write_text(script)
     ran = sandbox.run_packed(tmp_path, tmp_path, tmp_path / "out.csv", timeout=60)
-    assert ran.peak > HELD
+    assert ran.peak_memory > HELD
     left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if b"time.sleep(94)" in read(p)]
     assert not left
 

@@ -23,10 +23,11 @@ from wbdc.core.errors import (
 )
 from wbdc.core.files import publish_json
 from wbdc.serve.entry import GPU_PEAK
-from wbdc.submit.timing import machine_load
-from wbdc.submit.timing import rehearse as module
+from wbdc.submit.timing import machine_load, measure
+from wbdc.submit.timing import rehearse as rehearse_module
 from wbdc.submit.timing.machine_load import CpuUse
-from wbdc.submit.timing.rehearse import RehearsalOptions, rehearse
+from wbdc.submit.timing.options import RehearsalOptions
+from wbdc.submit.timing.rehearse import rehearse
 from wbdc.submit.timing.sandbox import SandboxRun, failure_message
 
 VIDEOS, GB = 4000, 2**30
@@ -144,11 +145,11 @@ def judge(package, data, tmp_path, monkeypatch):
     """Hold a made-up package against the contest's limit."""
     copy = shutil.copytree(package, tmp_path / "copy")
     monkeypatch.setattr(
-        module, "archive_sizes", lambda paths: [1000 + weight(path.stem) for path in paths]
+        measure, "archive_sizes", lambda paths: [1000 + weight(path.stem) for path in paths]
     )
 
     def run(fake: Fake, data: Path = data, **asked):
-        monkeypatch.setattr(module, "run_packed", fake)
+        monkeypatch.setattr(measure, "run_packed", fake)
         return rehearse(copy, data, RehearsalOptions(**asked))
 
     return run
@@ -165,62 +166,62 @@ def weight(video: str) -> int:
 
 
 def test_an_honest_package_passes(judge):
-    said = judge(Fake())
-    assert said.word == "PASS"
-    assert said.facts["projection"]["expected"] == pytest.approx(10.3 + 250 + 5.25)
-    assert said.facts["sampled"] == 2048
-    assert said.facts["peaks"]["memory"] == 2 * GB
-    assert said.facts["doubts"] == []
+    verdict = judge(Fake())
+    assert verdict.status == "PASS"
+    assert verdict.facts["projection"]["expected"] == pytest.approx(10.3 + 250 + 5.25)
+    assert verdict.facts["sample_videos"] == 2048
+    assert verdict.facts["memory_peaks"]["memory"] == 2 * GB
+    assert verdict.facts["warnings"] == []
 
 
 def test_mutant_cold_start_dropped(judge):
     """A process that starts slowly once in three times is judged by that time."""
-    said = judge(Fake(start=lambda run: 130.0 if run == 1 else 10.0))
-    assert said.word != "PASS"
-    assert said.facts["projection"]["expected"] > 370
+    verdict = judge(Fake(start=lambda run: 130.0 if run == 1 else 10.0))
+    assert verdict.status != "PASS"
+    assert verdict.facts["projection"]["expected"] > 370
 
 
 def test_mutant_first_k_sampling(judge):
     """Fast for the first 2,048 ids of the split, slow for the rest."""
-    said = judge(Fake(cost=lambda place, video, seen: 0.005 if int(video) < 2048 else 0.03))
-    assert said.facts["projection"]["expected"] > 10 + 25_000 * 0.014
-    assert said.word == "FAIL"
+    verdict = judge(Fake(cost=lambda place, video, seen: 0.005 if int(video) < 2048 else 0.03))
+    assert verdict.facts["projection"]["expected"] > 10 + 25_000 * 0.014
+    assert verdict.status == "FAIL"
 
 
 def test_mutant_caching_by_id(judge):
-    said = judge(Fake(cost=lambda place, video, seen: 0.001 if video in seen else 0.01))
-    assert said.word == "INCONCLUSIVE"
-    assert "the judge shows no video twice" in said.sentence
+    verdict = judge(Fake(cost=lambda place, video, seen: 0.001 if video in seen else 0.01))
+    assert verdict.status == "INCONCLUSIVE"
+    assert "which suggests caching. The judge shows each video once" in verdict.sentence
 
 
 def test_mutant_gpu_fallback(judge, monkeypatch):
-    monkeypatch.setattr(module, "find_device", lambda asked: module.torch.device("cuda"))
+    monkeypatch.setattr(measure, "find_device", lambda name: measure.torch.device("cuda"))
     with pytest.raises(EnvironmentLacks, match="ran on cpu, not on cuda"):
         judge(Fake(), device="cuda")
 
 
 def test_mutant_slow_after_item_600(judge):
-    said = judge(Fake(cost=lambda place, video, seen: 0.01 if place < 600 else 0.02))
-    assert said.word == "FAIL"
+    verdict = judge(Fake(cost=lambda place, video, seen: 0.01 if place < 600 else 0.02))
+    assert verdict.status == "FAIL"
 
 
 def test_mutant_slow_only_among_the_largest(judge):
     """1 % of the videos take a second each: 250 s more of 25,000."""
-    said = judge(
+    verdict = judge(
         Fake(cost=lambda place, video, seen: 1.0 if weight(video) >= VIDEOS * 0.99 else 0.01)
     )
-    assert said.word == "FAIL"
-    assert said.facts["projection"]["expected"] > 480
+    assert verdict.status == "FAIL"
+    assert verdict.facts["projection"]["expected"] > 480
 
 
 def test_mishap_each_video_slower_than_the_last(judge):
     """1.87 times as slow after 2,048 videos: 250 s at the first pace, about 1,360 s in truth."""
     fake = Fake(cost=lambda place, video, seen: 0.0075 * (1 + place / 2048 * 0.87))
-    said = judge(fake)
+    verdict = judge(fake)
     truth = 10.3 + sum(0.0075 * (1 + place / 2048 * 0.87) for place in range(25_000))
-    assert said.word == "FAIL"
-    assert "Each video takes longer than the one before" in said.sentence
-    assert said.facts["projection"]["expected"] == pytest.approx(truth, rel=0.05)
+    assert verdict.status == "FAIL"
+    assert "Each video takes longer than the one before" in verdict.sentence
+    assert verdict.facts["projection"]["expected"] == pytest.approx(truth, rel=0.05)
 
 
 def test_mishap_each_video_slower_than_the_last_in_noise(judge):
@@ -231,24 +232,26 @@ def test_mishap_each_video_slower_than_the_last_in_noise(judge):
     growing = Fake(
         cost=lambda place, video, seen: 0.0075 * (1 + place / 2048 * 0.87) * noise[place // 32]
     )
-    assert judge(growing).word != "PASS"
-    assert judge(Fake(cost=lambda place, video, seen: 0.01 * noise[place // 32])).word == "PASS"
+    assert judge(growing).status != "PASS"
+    assert judge(Fake(cost=lambda place, video, seen: 0.01 * noise[place // 32])).status == "PASS"
 
 
 def test_mishap_slow_without_a_sample(judge):
     """Three times the pace when it is run without --sample, as the judge does: all test videos are
     run so.
     """
-    said = judge(Fake(alone=0.02))
-    assert said.word == "FAIL"
-    assert said.facts["projection"]["expected"] > 25_000 * 0.028
+    verdict = judge(Fake(alone=0.02))
+    assert verdict.status == "FAIL"
+    assert verdict.facts["projection"]["expected"] > 25_000 * 0.028
 
 
 def test_the_largest_run_is_named(judge):
-    said = judge(Fake())
-    assert said.facts["largest_run"] == VIDEOS
-    assert said.word == "PASS"
-    assert said.sentence.endswith("Largest run in one process: 4,000 of 25,000 videos.")
+    verdict = judge(Fake())
+    assert verdict.facts["largest_run"] == VIDEOS
+    assert verdict.status == "PASS"
+    assert verdict.sentence.endswith(
+        "Largest run in one process: 4,000 of 25,000 videos (`wbdc submit --full` runs all of them)."
+    )
     assert "one process" not in judge(Fake(), items=4000, seconds=357.0).sentence
 
 
@@ -262,30 +265,30 @@ def test_the_cap_holds(judge, start, each, precision):
     """
     fake = Fake(start=start, each=each, precision=precision)
     try:
-        said = judge(fake, cap_seconds=60.0)
-        assert said.word != "PASS" or len(said.facts["colds"]) == 3
+        verdict = judge(fake, cap_seconds=60.0)
+        assert verdict.status != "PASS" or len(verdict.facts["cold_starts"]) == 3
     except Inconclusive as error:
         assert start == 25.0, error
     assert fake.seconds <= 61
 
 
 def test_cold_starts_that_fill_the_cap_do_not_pass(judge):
-    said = judge(Fake(start=22.0, each=0.0001), cap_seconds=90.0)
-    assert said.word == "INCONCLUSIVE"
-    assert "only 1 of 3 cold starts fit into the cap of 90 s; give more with --cap" in said.sentence
+    verdict = judge(Fake(start=22.0, each=0.0001), cap_seconds=90.0)
+    assert verdict.status == "INCONCLUSIVE"
+    assert "Only 1 of 3 cold starts fit into the cap of 90 s" in verdict.sentence
 
 
-BUSY = CpuUse(seconds=50.0, cpus=2, own=12.0, others=85.0)
+BUSY = CpuUse(seconds=50.0, cpus=2, run_seconds=12.0, other_seconds=85.0)
 
 
 @pytest.mark.parametrize("each", [0.002, 0.05])
 def test_mishap_a_busy_machine(judge, each):
     """Neither PASS nor FAIL while others use the CPUs."""
-    said = judge(Fake(each=each, use=BUSY))
-    assert said.word == "INCONCLUSIVE"
-    assert said.code == 6
-    assert "the machine was busy: other processes used 85% of its CPUs" in said.sentence
-    assert said.facts["cpu_use"]["others"] == 85.0
+    verdict = judge(Fake(each=each, use=BUSY))
+    assert verdict.status == "INCONCLUSIVE"
+    assert verdict.code == 6
+    assert "The machine was busy: other processes used 85% of its CPUs" in verdict.sentence
+    assert verdict.facts["cpu_use"]["other_seconds"] == 85.0
 
 
 @pytest.mark.parametrize(
@@ -424,10 +427,10 @@ def test_mishaps_by_sample_and_in_full(judge, data, tmp_path, monkeypatch, table
     fake, *expected = MISHAPS[name]
     if fake.writes:
         data = shutil.copytree(data, tmp_path / "data")
-    words = []
+    statuses = []
     for full in (False, True):
         try:
-            said = judge(
+            verdict = judge(
                 replace(fake, runs=[]),
                 data=data,
                 full=full,
@@ -436,24 +439,24 @@ def test_mishaps_by_sample_and_in_full(judge, data, tmp_path, monkeypatch, table
                 cap_seconds=CAPS.get(name, 100.0),
             )
         except WbdcError as error:
-            words.append(f"refused, exit {error.code}")
+            statuses.append(f"refused, exit {error.code}")
             continue
 
-        words.append(said.word)
-        facts = said.facts
+        statuses.append(verdict.status)
+        facts = verdict.facts
         assert facts["full"] is full
         if full:
             assert facts["largest_run"] == 6000
-            assert facts["full_run"]["distinct"] == VIDEOS
-            assert "6,000 videos in one process" in said.sentence
+            assert facts["full_run"]["distinct_videos"] == VIDEOS
+            assert "6,000 videos in one process" in verdict.sentence
         else:
             assert (
                 f"Largest run in one process: {facts['largest_run']:,} of 6,000 videos"
-                in said.sentence
+                in verdict.sentence
             )
 
-    table.append(f"| {name} | {words[0]} | {words[1]} |")
-    assert words == expected
+    table.append(f"| {name} | {statuses[0]} | {statuses[1]} |")
+    assert statuses == expected
 
 
 def test_no_mishap_passes_in_full():
@@ -496,24 +499,26 @@ def test_a_full_run_goes_as_the_judge_s(judge, data):
 
 
 def test_mutant_memory_spike(judge):
-    said = judge(Fake(peak=81 * GB))
-    assert said.word == "FAIL"
-    assert said.code == 5
-    assert "it holds 81.0 GB of memory, and the judge has 80.0 GB" in said.sentence
+    verdict = judge(Fake(peak=81 * GB))
+    assert verdict.status == "FAIL"
+    assert verdict.code == 5
+    assert "The package uses 81.0 GB of memory; the judge has 80.0 GB." in verdict.sentence
 
 
 def test_mishap_memory_that_grows_with_the_videos(judge):
     """2 GB and 4 MB a video: 18 GB at the largest run, 100 GB at the last item; the judge has 80
     GB.
     """
-    said = judge(Fake(grows=lambda videos: videos * 4 * 2**20))
-    assert said.word == "FAIL"
-    assert said.facts["peaks"]["memory"] < 20 * GB
+    verdict = judge(Fake(grows=lambda videos: videos * 4 * 2**20))
+    assert verdict.status == "FAIL"
+    assert verdict.facts["memory_peaks"]["memory"] < 20 * GB
     assert (
-        "its memory grows by 4.0 MB a video to 99.7 GB at 25,000 videos, and the judge has 80.0 GB"
-        in said.sentence
+        "Memory grows by 4.0 MB per video, to 99.7 GB at 25,000 videos; the judge has 80.0 GB."
+        in verdict.sentence
     )
-    assert said.facts["memory_growth"]["memory"]["expected"] == pytest.approx(99.66 * GB, rel=0.01)
+    assert verdict.facts["memory_growth"]["memory"]["expected"] == pytest.approx(
+        99.66 * GB, rel=0.01
+    )
 
 
 def test_mishap_memory_that_grows_in_noise(judge):
@@ -521,30 +526,32 @@ def test_mishap_memory_that_grows_in_noise(judge):
     growth.
     """
     noise = np.random.default_rng(2).normal(1, 0.1, 30_000)
-    assert judge(Fake(grows=lambda videos: int(videos * 4 * 2**20 * noise[videos]))).word != "PASS"
-    assert judge(Fake(grows=lambda videos: videos * 2 * 2**20)).word == "PASS"
-    assert judge(Fake(grows=lambda videos: min(videos, 400) * 10 * 2**20)).word == "PASS"
-    assert judge(Fake(grows=lambda videos: int(GB * noise[videos]))).word == "PASS"
+    assert (
+        judge(Fake(grows=lambda videos: int(videos * 4 * 2**20 * noise[videos]))).status != "PASS"
+    )
+    assert judge(Fake(grows=lambda videos: videos * 2 * 2**20)).status == "PASS"
+    assert judge(Fake(grows=lambda videos: min(videos, 400) * 10 * 2**20)).status == "PASS"
+    assert judge(Fake(grows=lambda videos: int(GB * noise[videos]))).status == "PASS"
 
 
 def test_mutant_gpu_memory(judge):
-    said = judge(Fake(claims=lambda told: told | {"gpu_peak": 33 * GB}))
-    assert said.word == "FAIL"
-    assert "33.0 GB of GPU memory" in said.sentence
+    verdict = judge(Fake(claims=lambda told: told | {"gpu_peak": 33 * GB}))
+    assert verdict.status == "FAIL"
+    assert "33.0 GB of GPU memory" in verdict.sentence
 
 
 def test_mishap_gpu_memory_that_grows_with_the_videos(judge):
     """1 GB and 2 MB a video: 5 GB at the largest timed run, 50 GB at the last item; the judge has
     32 GB.
     """
-    said = judge(Fake(gpu_grows=lambda videos: GB + videos * 2 * 2**20))
-    assert said.word == "FAIL"
-    assert said.facts["peaks"]["gpu_memory"] < 6 * GB
+    verdict = judge(Fake(gpu_grows=lambda videos: GB + videos * 2 * 2**20))
+    assert verdict.status == "FAIL"
+    assert verdict.facts["memory_peaks"]["gpu_memory"] < 6 * GB
     assert (
-        "its GPU memory grows by 2.0 MB a video to 49.8 GB at 25,000 videos, and the judge has 32.0 GB"
-        in said.sentence
+        "GPU memory grows by 2.0 MB per video, to 49.8 GB at 25,000 videos; the judge has 32.0 GB."
+        in verdict.sentence
     )
-    assert said.facts["memory_growth"]["gpu_memory"]["expected"] == pytest.approx(
+    assert verdict.facts["memory_growth"]["gpu_memory"]["expected"] == pytest.approx(
         49.8 * GB, rel=0.01
     )
 
@@ -553,14 +560,15 @@ def test_mishap_gpu_memory_that_grows_in_noise(judge):
     """It never passes. 1 MB a video fits, and blocks that are cached once and kept are no growth."""
     noise = np.random.default_rng(5).normal(1, 0.1, 30_000)
     assert (
-        judge(Fake(gpu_grows=lambda videos: int(videos * 2 * 2**20 * noise[videos]))).word != "PASS"
+        judge(Fake(gpu_grows=lambda videos: int(videos * 2 * 2**20 * noise[videos]))).status
+        != "PASS"
     )
     for steady in (
         lambda videos: videos * 2**20,
         lambda videos: min(videos, 400) * 10 * 2**20,
         lambda videos: int(4 * GB * noise[videos]),
     ):
-        assert judge(Fake(gpu_grows=steady)).word == "PASS"
+        assert judge(Fake(gpu_grows=steady)).status == "PASS"
 
 
 def test_a_full_run_measures_gpu_memory(judge):
@@ -571,10 +579,10 @@ def test_a_full_run_measures_gpu_memory(judge):
     late = judge(
         Fake(start=2.0, gpu_grows=lambda videos: (33 if videos > 5000 else 3) * GB), **limit
     )
-    assert late.word == "FAIL"
-    assert "it holds 33.0 GB of GPU memory, and the judge has 32.0 GB" in late.sentence
+    assert late.status == "FAIL"
+    assert "The package uses 33.0 GB of GPU memory; the judge has 32.0 GB." in late.sentence
     fills = judge(Fake(start=2.0, gpu_grows=lambda videos: min(videos, 4000) * 6 * 2**20), **limit)
-    assert fills.word == "PASS"
+    assert fills.status == "PASS"
     assert "gpu_memory" not in fills.facts["memory_growth"]
 
 
@@ -587,9 +595,9 @@ def test_mutant_output_not_flushed(judge):
 
 def test_mutant_time_spent_after_the_last_row(judge):
     """The marks say .01 s a video; the process takes .02 s until it ends."""
-    said = judge(Fake(after=0.01))
-    assert said.word == "FAIL"
-    assert said.facts["projection"]["expected"] > 500
+    verdict = judge(Fake(after=0.01))
+    assert verdict.status == "FAIL"
+    assert verdict.facts["projection"]["expected"] > 500
 
 
 def test_mutant_clock_that_runs_slow(judge):
@@ -606,18 +614,18 @@ def test_mutant_clock_that_runs_slow(judge):
             "batches": [[n, begin + (at - begin) / 2] for n, at in told["batches"]],
         }
 
-    said = judge(Fake(each=0.02, claims=halve))
-    assert said.word == "FAIL"
-    assert said.facts["projection"]["expected"] > 450
+    verdict = judge(Fake(each=0.02, claims=halve))
+    assert verdict.status == "FAIL"
+    assert verdict.facts["projection"]["expected"] > 450
 
 
 def test_mutant_wall_clock_jump(judge, monkeypatch):
     """No second is read from the wall clock: it may jump as it likes."""
     monkeypatch.setattr(time, "time", lambda: 4e9)
-    assert judge(Fake()).word == "PASS"
+    assert judge(Fake()).status == "PASS"
     assert not [
         p
-        for p in Path(module.__file__).parents[1].rglob("*.py")
+        for p in Path(measure.__file__).parents[1].rglob("*.py")
         if p.parts[-2] in ("serve", "submit") and "time.time()" in p.read_text()
     ]
 
@@ -632,25 +640,25 @@ def test_mutant_less_work_when_it_is_timed(judge):
                 )
             )
         )
-    said = judge(
+    verdict = judge(
         Fake(start=lambda run: 30.0 if run in (3, 4) else 10.0)
     )  # the untimed run, and the second try
-    assert said.word == "INCONCLUSIVE"
-    assert "without being asked for timings it took 30.4 s" in said.sentence
-    assert judge(Fake(start=lambda run: 30.0 if run == 3 else 10.0)).word == "PASS", "once is noise"
+    assert verdict.status == "INCONCLUSIVE"
+    assert "Without --timings, the package took 30.4 s" in verdict.sentence
+    assert judge(Fake(start=lambda run: 30.0 if run == 3 else 10.0)).status == "PASS", (
+        "once is noise"
+    )
 
 
 def test_mutant_slow_when_it_is_not_timed(judge):
     """A tenth of the pace when nobody asks for timings: too little of it shows on a handful."""
-    said = judge(Fake(cost=lambda place, video, seen: 0.01, unasked=0.09))
-    assert said.word != "PASS"
-    assert said.facts["projection"]["upper"] > 2000
+    verdict = judge(Fake(cost=lambda place, video, seen: 0.01, unasked=0.09))
+    assert verdict.status != "PASS"
+    assert verdict.facts["projection"]["upper"] > 2000
 
 
 def test_mutant_more_videos_claimed_than_were_asked(judge):
-    with pytest.raises(
-        IntegrityBroken, match="says of itself that it answered 20480 of 2048 videos"
-    ):
+    with pytest.raises(IntegrityBroken, match="reports 20480 predictions for 2048 videos"):
         judge(
             Fake(
                 each=0.05,
@@ -682,25 +690,25 @@ def test_mutant_all_time_claimed_to_be_warm_up(judge):
             ]
         }
 
-    said = judge(Fake(each=0.02, claims=first))
-    assert said.word != "PASS"
-    assert said.facts["projection"]["upper"] > 500
+    verdict = judge(Fake(each=0.02, claims=first))
+    assert verdict.status != "PASS"
+    assert verdict.facts["projection"]["upper"] > 500
 
 
 def test_mutant_unmarked_time_behind_a_hiccup_of_one_cold_start(judge):
-    said = judge(Fake(start=lambda run: 40.0 if run == 1 else 10.0, after=0.012))
-    assert said.word != "PASS"
-    assert said.facts["projection"]["upper"] > 560
+    verdict = judge(Fake(start=lambda run: 40.0 if run == 1 else 10.0, after=0.012))
+    assert verdict.status != "PASS"
+    assert verdict.facts["projection"]["upper"] > 560
 
 
 def test_mutant_unmarked_time_too_small_to_be_sure_of(judge):
-    said = judge(Fake(each=0.0122, after=0.0019), sample=1024)
-    assert said.word != "PASS"
-    assert said.facts["projection"]["upper"] > 368
+    verdict = judge(Fake(each=0.0122, after=0.0019), sample=1024)
+    assert verdict.status != "PASS"
+    assert verdict.facts["projection"]["upper"] > 368
 
 
-@pytest.mark.parametrize(("changed", "word"), [(0, "PASS"), (3, "INCONCLUSIVE"), (8, None)])
-def test_mutant_half_precision_that_changes_answers(judge, changed, word):
+@pytest.mark.parametrize(("changed", "status"), [(0, "PASS"), (3, "INCONCLUSIVE"), (8, None)])
+def test_mutant_half_precision_that_changes_answers(judge, changed, status):
     fake = Fake(
         precision="fp16",
         rows=lambda rows, precision, asked: [
@@ -708,30 +716,31 @@ def test_mutant_half_precision_that_changes_answers(judge, changed, word):
             for i, r in enumerate(rows)
         ],
     )
-    if word is None:
+    if status is None:
         with pytest.raises(
-            ResultInvalid, match="half precision changes 1.6% of the answers, more than 1%"
+            ResultInvalid,
+            match="half precision changes 1.6% of the predictions compared with FP32, more than 1%",
         ):
             judge(fake)
     else:
-        said = judge(fake)
-        assert said.word == word
-        assert said.facts["changed_by_half_precision"] == pytest.approx(changed / 512)
+        verdict = judge(fake)
+        assert verdict.status == status
+        assert verdict.facts["changed_by_half_precision"] == pytest.approx(changed / 512)
 
 
 def test_a_quick_rehearsal_fails_or_tells_nothing(judge):
     fake = Fake()
-    said = judge(fake, quick=True)
-    assert said.word == "INCONCLUSIVE"
-    assert "a quick rehearsal never passes" in said.sentence
+    verdict = judge(fake, quick=True)
+    assert verdict.status == "INCONCLUSIVE"
+    assert "A quick check never passes" in verdict.sentence
     assert fake.runs == [8, 8, 64]
-    assert judge(Fake(each=0.1), quick=True).word == "FAIL"
+    assert judge(Fake(each=0.1), quick=True).status == "FAIL"
 
 
 def test_the_receipt_holds_what_was_seen(judge):
     facts = judge(Fake()).facts
     assert json.loads(json.dumps(facts))
-    assert {"peaks", "doubts", "over", "untimed", "colds", "machine"} <= set(facts)
+    assert {"memory_peaks", "warnings", "exceeded_limits", "cold_starts", "machine"} <= set(facts)
 
 
 def test_a_verdict_about_another_machine_is_as_sure_as_the_comparison(judge, monkeypatch):
@@ -741,16 +750,16 @@ def test_a_verdict_about_another_machine_is_as_sure_as_the_comparison(judge, mon
     here = {
         "rates": {"matrix": [100.0, 100.0], "memory": [10.0], "copy": [10.0], "decode": [1000.0]}
     }
-    monkeypatch.setattr(module, "profile_machine", lambda device, threads: here)
+    monkeypatch.setattr(rehearse_module, "profile_machine", lambda device, threads: here)
     twice = {
         "rates": {kernel: [2 * rate for rate in rates] for kernel, rates in here["rates"].items()}
     }
     slow = Fake(each=0.02)
-    assert judge(slow).word == "FAIL"
-    assert judge(Fake(each=0.02), judge=twice).word == "PASS"
-    said = judge(
+    assert judge(slow).status == "FAIL"
+    assert judge(Fake(each=0.02), judge=twice).status == "PASS"
+    verdict = judge(
         Fake(each=0.02, claims=lambda told: told | {"stages": {"vision": 1e9}}),
         judge={"rates": twice["rates"] | {"matrix": [100.0, 200.0]}},
     )
-    assert said.word == "INCONCLUSIVE"
-    assert said.facts["stretches"]["vision"] == [0.5, 1.0]
+    assert verdict.status == "INCONCLUSIVE"
+    assert verdict.facts["speed_ratios"]["vision"] == [0.5, 1.0]

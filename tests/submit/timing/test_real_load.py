@@ -11,11 +11,12 @@ import pytest
 
 from wbdc.submit.check.manifest import read_manifest
 from wbdc.submit.pipeline import time_package
-from wbdc.submit.timing import rehearse as module
-from wbdc.submit.timing.rehearse import RehearsalOptions, rehearse
+from wbdc.submit.timing import rehearse as rehearse_module
+from wbdc.submit.timing.options import RehearsalOptions
+from wbdc.submit.timing.rehearse import rehearse
 
-LONG = 300  # seconds that each process of the slow package would take
-PATIENCE = 60  # seconds beyond the cap, on a busy machine
+SLEEP_SECONDS = 300  # that each process of the slow package would take
+EXTRA_SECONDS = 60  # seconds beyond the cap, on a busy machine
 
 
 @pytest.fixture
@@ -35,29 +36,31 @@ def test_a_package_beside_busy_processes(package, data, tmp_path, others):
     """It is fast enough, and does not pass: the sentence names the load."""
     copy = shutil.copytree(package, tmp_path / "copy")
     options = RehearsalOptions(items=8, seconds=3600.0, device="cpu", cold_starts=1)
-    said = rehearse(copy, data, options)
-    assert said.word == "INCONCLUSIVE"
-    assert said.code == 6
-    assert "the machine was busy: other processes used" in said.sentence
-    assert said.facts["cpu_use"]["others"] > said.facts["cpu_use"]["seconds"] / 2
+    verdict = rehearse(copy, data, options)
+    assert verdict.status == "INCONCLUSIVE"
+    assert verdict.code == 6
+    assert "The machine was busy: other processes used" in verdict.sentence
+    assert verdict.facts["cpu_use"]["other_seconds"] > verdict.facts["cpu_use"]["seconds"] / 2
     assert all(load.poll() is None for load in others), "they are not the package's"
 
 
 def test_a_package_that_takes_longer_than_the_cap(package, data, tmp_path, monkeypatch):
     """It is ended with all that it started, well before its time; INCONCLUSIVE, and no receipt."""
     copy, mark = shutil.copytree(package, tmp_path / "copy"), f"wbdc-cap-{os.getpid()}"
-    nap = f"sleep {LONG}; : {mark}"
+    nap = f"sleep {SLEEP_SECONDS}; : {mark}"
     (copy / "run.sh").write_text(f"sh -c '{nap}' &\nsetsid sh -c '{nap}' &\n{nap}\n")
-    monkeypatch.setattr(module, "check_files", read_manifest)  # run.sh is not what was packed
+    monkeypatch.setattr(
+        rehearse_module, "check_files", read_manifest
+    )  # run.sh is not what was packed
     start = time.monotonic()
-    told = time_package(
+    latency = time_package(
         copy, data, RehearsalOptions(device="cpu", cap_seconds=2.0), lambda *at: None
     )
-    assert time.monotonic() - start < 2 + PATIENCE < LONG
-    assert told["word"] == "INCONCLUSIVE"
-    assert told["code"] == 6
-    assert "did not end within 2 s" in told["sentence"]
-    assert "--cap" in told["sentence"]
+    assert time.monotonic() - start < 2 + EXTRA_SECONDS < SLEEP_SECONDS
+    assert latency["verdict"] == "INCONCLUSIVE"
+    assert latency["code"] == 6
+    assert "did not end within 2 s" in latency["sentence"]
+    assert "--cap" in latency["sentence"]
     assert not (copy / "latency.json").exists()
     assert not named(mark)
 

@@ -1,49 +1,53 @@
-"""The data stay as they are while a packed folder runs: the judge mounts them read-only."""
+"""Detect changes of the data folder while a packed folder runs: the judge mounts it read-only."""
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 
 from wbdc.core.errors import IntegrityBroken
 
-MAX_NAMED_FILES = 5  # paths in a sentence
+MAX_NAMED_FILES = 5  # paths in an error message
 
-State = dict[str, tuple[int, int, int]]
+Snapshot = dict[str, tuple[int, int, int]]  # path -> mode, bytes, nanoseconds of the last change
 
 
-def data_snapshot(root: Path) -> State:
-    """List all below a folder, itself included: mode, bytes and time of the last change of each.
+def data_snapshot(root: Path) -> Snapshot:
+    """Record mode, size and modification time of a folder and everything below it.
 
-    A folder's time also tells of a file that was written and removed again.
+    A folder's own time also reveals a file that was written and removed again.
     """
-    state = {".": _state(os.stat(root))}
-    for place, folders, files in os.walk(root):
+    snapshot = {".": _entry(os.stat(root))}
+    for parent, folders, files in os.walk(root):
         for name in (*folders, *files):
-            path = os.path.join(place, name)
+            path = os.path.join(parent, name)
             with contextlib.suppress(FileNotFoundError):
-                state[os.path.relpath(path, root)] = _state(os.lstat(path))
-    return state
+                snapshot[os.path.relpath(path, root)] = _entry(os.lstat(path))
+    return snapshot
 
 
-def snapshot_differences(before: State, after: State) -> list[str]:
-    """Name what was written, removed or changed between two snapshots."""
-    paths = sorted(before.keys() | after.keys())
-    return [
-        f"{path} ({'removed' if path not in after else 'changed' if path in before else 'new'})"
-        for path in paths
-        if before.get(path) != after.get(path)
-    ]
+def snapshot_differences(before: Snapshot, after: Snapshot) -> list[str]:
+    """List what is new, removed or changed between two snapshots."""
+    differences = []
+    for path in sorted(before.keys() | after.keys()):
+        if before.get(path) == after.get(path):
+            continue
+        change = "removed" if path not in after else "changed" if path in before else "new"
+        differences.append(f"{path} ({change})")
+    return differences
 
 
-def check_data_unchanged(root: Path, before: State) -> None:
+def check_data_unchanged(root: Path, before: Snapshot) -> None:
     """Compare the data with an earlier snapshot. Raises IntegrityBroken when they differ."""
-    if changes := snapshot_differences(before, data_snapshot(root)):
+    differences = snapshot_differences(before, data_snapshot(root))
+    if differences:
+        named = ", ".join(differences[:MAX_NAMED_FILES])
         raise IntegrityBroken(
-            f"{root} is not what it was before the packed folder ran, {len(changes)} differences: {', '.join(changes[:MAX_NAMED_FILES])}; "
-            "the judge's data are read-only, so the package must write nothing there"
+            f"{root} changed while the packed folder ran, {len(differences)} differences: {named}; "
+            "the judge's data folder is read-only, so write to a temporary folder instead"
         )
 
 
-def _state(stat: os.stat_result) -> tuple[int, int, int]:
-    size = 0 if (stat.st_mode & 0o170000) == 0o040000 else stat.st_size
-    return stat.st_mode, size, stat.st_mtime_ns
+def _entry(status: os.stat_result) -> tuple[int, int, int]:
+    size = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+    return status.st_mode, size, status.st_mtime_ns

@@ -1,4 +1,4 @@
-"""The final run at full length: all items in one process, by inference.sh, timed from outside."""
+"""The full run: all items in one process, with inference.sh, timed from outside."""
 
 import tempfile
 from collections.abc import Callable
@@ -8,43 +8,53 @@ from typing import NamedTuple
 from wbdc.competitions import Competition
 from wbdc.core.errors import Inconclusive
 from wbdc.core.findings import Findings
+from wbdc.core.time_margins import TIME_MARGIN
 from wbdc.serve.entry import GPU_PEAK
 from wbdc.submit.timing.data_guard import check_data_unchanged, data_snapshot
 from wbdc.submit.timing.machine_load import CpuMeter, CpuUse
+from wbdc.submit.timing.projection import compare_with_limit
 from wbdc.submit.timing.sample import drop_page_cache
 from wbdc.submit.timing.sandbox import SandboxRun
 
-PATIENCE = 1.5  # times the limit, after which the run is ended
-LEFT_OUT = "out of time:"  # how a packed folder reports models that its deadline left out
+TIMEOUT_RATIO = 1.5  # times the limit, after which the run is stopped
+OUT_OF_TIME = "out of time:"  # starts a line on stderr about models that the deadline left out
 
 
 class FullRun(NamedTuple):
-    """seconds: wall time from start to end, or until it was ended; ended: whether it did so by
-    itself; videos: answered in
-    one process; distinct: of those, not repeated; peak: bytes of memory; gpu_peak: bytes of GPU
-    memory, 0 where none was used; incomplete: what the deadline left out, "" for nothing.
+    """One process that predicts all items.
+
+    seconds: wall time, or the timeout; completed: whether it ended by itself; videos: number
+    predicted; distinct_videos: of those, not repeated; peak_memory, peak_gpu_memory: bytes, 0 where
+    unknown; out_of_time: the line about what the deadline left out, "" for nothing.
     """
 
     seconds: float
-    ended: bool
+    completed: bool
     videos: int
-    distinct: int
-    peak: int
-    incomplete: str
-    use: CpuUse | None = None
-    gpu_peak: int = 0
+    distinct_videos: int
+    peak_memory: int = 0
+    peak_gpu_memory: int = 0
+    out_of_time: str = ""
+    cpu_use: CpuUse | None = None
 
-    def upper(self, margin: float, slower_start: float) -> float:
+    def upper(self, slower_start: float) -> float:
         """Bound the seconds of another such run. slower_start: seconds by which a cold start may
         take longer.
         """
-        return (self.seconds + slower_start) * (1 + margin)
+        return (self.seconds + slower_start) * (1 + TIME_MARGIN)
 
-    def word(self, limit: float, upper: float) -> str:
-        """Judge the time: within the limit up to its bound, over it, or in between."""
-        if not self.ended or self.seconds > limit:
-            return "FAIL"
-        return "PASS" if upper <= limit else "INCONCLUSIVE"
+    def status(self, limit: float, upper: float) -> str:
+        """Compare the time with the limit, in seconds: PASS, FAIL or INCONCLUSIVE."""
+        return compare_with_limit(self.seconds, upper, limit) if self.completed else "FAIL"
+
+    def out_of_time_warning(self) -> str | None:
+        """Warn when the run met its deadline only because models were left out."""
+        if not self.out_of_time:
+            return None
+        return (
+            "The package met its deadline only by leaving models out, which changes the score "
+            f"({self.out_of_time}). Use fewer models: `wbdc ensemble --limit SECONDS`."
+        )
 
 
 def run_full(
@@ -56,62 +66,63 @@ def run_full(
     split: str,
     items: int,
     limit: float,
-    device: str = "auto",
-    threads: int | None = None,
+    device: str,
+    threads: int | None,
 ) -> FullRun:
-    """Answer `items` videos as the judge's run does: inference.sh with the limit as its deadline,
-    without --sample or --timings.
+    """Predict `items` videos as the judge does: inference.sh with the limit (seconds) as its
+    deadline, without --sample or --timings.
 
-    Fewer test videos than items are repeated under new ids, in a temporary data folder of the
-    contest's layout.
-    run: as `run_packed`. Raises IntegrityBroken when the data were changed, ResultInvalid, and what
-    the packed folder fails with.
+    When the split has fewer videos than items, they are repeated under new ids in a temporary data
+    folder of the contest's layout. run: as `run_packed`. Raises IntegrityBroken when the data were
+    changed, ResultInvalid, and the errors of the packed folder.
     """
-    with tempfile.TemporaryDirectory(prefix="wbdc-full-") as place:
-        root, distinct = data, sum(1 for _ in contest.videos(data, split, Findings()))
+    with tempfile.TemporaryDirectory(prefix="wbdc-full-") as scratch:
+        root = data
+        distinct = sum(1 for _ in contest.videos(data, split, Findings()))
         if distinct < items:
-            root = Path(place) / "data"
+            root = Path(scratch) / "data"
             contest.repeat_videos(data, root, split, items)
         videos = list(contest.videos(root, split, Findings()))
-        asked = split if split != contest.find_test_split(contest.splits(root)) else None
-        out, before = Path(place) / "result.csv", data_snapshot(root)
-        drop_page_cache([v.source.path for v in videos])
+        default_split = contest.find_test_split(contest.splits(root))
+
+        out = Path(scratch) / "result.csv"
+        snapshot = data_snapshot(root)
+        drop_page_cache([video.source.path for video in videos])
         meter = CpuMeter()
+        timeout = TIMEOUT_RATIO * limit
+        counts = {"videos": len(videos), "distinct_videos": min(distinct, items)}
         try:
-            ran = run(
+            result = run(
                 folder,
                 root,
                 out,
                 device=device,
                 threads=threads,
-                split=asked,
-                timeout=PATIENCE * limit,
+                split=split if split != default_split else None,
+                timeout=timeout,
                 deadline=limit,
             )
         except Inconclusive:
-            return FullRun(
-                PATIENCE * limit, False, len(videos), min(distinct, items), 0, "", meter.read()
-            )
-        check_data_unchanged(root, before)
-        contest.read_result(out, [v.id for v in videos], contest.classes(data))
-    incomplete = next((line for line in ran.stderr.splitlines() if line.startswith(LEFT_OUT)), "")
+            return FullRun(timeout, False, **counts, cpu_use=meter.read())
+        check_data_unchanged(root, snapshot)
+        contest.read_result(out, [video.id for video in videos], contest.classes(data))
+
     return FullRun(
-        ran.seconds,
+        result.seconds,
         True,
-        len(videos),
-        min(distinct, items),
-        ran.peak,
-        incomplete,
-        ran.use,
-        _gpu_peak(ran.stderr),
+        **counts,
+        peak_memory=result.peak_memory,
+        peak_gpu_memory=_peak_gpu_memory(result.stderr),
+        out_of_time=next(iter(_lines_with(OUT_OF_TIME, result.stderr)), ""),
+        cpu_use=result.cpu_use,
     )
 
 
-def _gpu_peak(stderr: str) -> int:
-    """Read how much GPU memory the packed folder reports; 0 where it reports none."""
-    numbers = [
-        line.removeprefix(GPU_PEAK).strip()
-        for line in stderr.splitlines()
-        if line.startswith(GPU_PEAK)
-    ]
+def _peak_gpu_memory(stderr: str) -> int:
+    """Read the GPU memory, in bytes, that the packed folder reports; 0 where it reports none."""
+    numbers = [line.removeprefix(GPU_PEAK).strip() for line in _lines_with(GPU_PEAK, stderr)]
     return max((int(number) for number in numbers if number.isdecimal()), default=0)
+
+
+def _lines_with(prefix: str, stderr: str) -> list[str]:
+    return [line for line in stderr.splitlines() if line.startswith(prefix)]

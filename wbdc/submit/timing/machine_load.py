@@ -1,4 +1,4 @@
-"""Whether a machine was too busy with other processes for its seconds to mean anything."""
+"""Detect whether other processes used so much CPU that measured seconds mean nothing."""
 
 import os
 import resource
@@ -9,67 +9,72 @@ from typing import NamedTuple
 
 from wbdc.core.files import read_text
 
-STAT = Path("/proc/stat")
-IDLE, OTHERS, STARVED = 0.15, 0.10, 0.90  # shares of the CPUs' time; of the time that was wanted
+STAT_FILE = Path("/proc/stat")
+MAX_IDLE_SHARE = 0.15  # of the CPUs' time: with more, CPUs were free
+MIN_OTHER_SHARE = 0.10  # of the CPUs' time: with less, other processes did not matter
+MIN_RUN_SHARE = 0.90  # of the time its threads could use: with more, the run was not slowed down
 
 
 class CpuUse(NamedTuple):
-    """What happened on this process's CPUs while something ran. seconds: wall time; cpus: how many;
-    own: CPU seconds of what ran; others: CPU seconds of all other processes (and of other virtual
-    machines).
+    """CPU use while something ran. seconds: wall time; cpus: available to this process;
+    run_seconds: CPU seconds of the run; other_seconds: CPU seconds of all other processes, and of
+    other virtual machines.
     """
 
     seconds: float
     cpus: int
-    own: float
-    others: float
+    run_seconds: float
+    other_seconds: float
 
 
 def busy_reason(uses: Sequence[CpuUse], threads: int | None = None) -> str | None:
-    """Word why seconds cannot be trusted: in a run, others took CPUs that it could have used.
+    """Explain why measured seconds cannot be trusted: other processes used CPUs that a run needed.
 
-    That takes three things at once: the CPUs were hardly ever idle, others used a good part of
-    them,
-    and the run itself got less than its threads could use. A run that sleeps, waits for a disk or
+    Three conditions must hold at once: the CPUs were hardly idle, other processes used a good part
+    of them, and the run got less than its threads could use. A run that sleeps, waits for a disk or
     uses few threads leaves CPUs idle.
     """
     for use in uses:
         capacity = use.seconds * use.cpus
-        wanted = use.seconds * min(threads or use.cpus, use.cpus)
-        idle = max(0.0, capacity - use.own - use.others)
-        crowded = idle < IDLE * capacity and use.others > OTHERS * capacity
-        if crowded and use.own < STARVED * wanted:
+        usable = use.seconds * min(threads or use.cpus, use.cpus)
+        idle = max(0.0, capacity - use.run_seconds - use.other_seconds)
+        is_crowded = (
+            idle < MAX_IDLE_SHARE * capacity and use.other_seconds > MIN_OTHER_SHARE * capacity
+        )
+        if is_crowded and use.run_seconds < MIN_RUN_SHARE * usable:
             return (
-                f"the machine was busy: other processes used {min(1.0, use.others / capacity):.0%} of its CPUs "
-                "while the packed folder ran, so its time cannot be judged; run the check again on an idle machine"
+                "The machine was busy: other processes used "
+                f"{min(1.0, use.other_seconds / capacity):.0%} of its CPUs while the packed folder ran, "
+                "so its time cannot be judged. Run the check again on an idle machine."
             )
     return None
 
 
 class CpuMeter:
-    """Measures the use of this process's CPUs from now until `read`."""
+    """Measures the use of this process's CPUs from its creation until `read`."""
 
     def __init__(self):
         self.cpus = os.sched_getaffinity(0)
-        self.began, self.before = time.perf_counter(), (busy_seconds(self.cpus), *_spent())
+        self._start = time.perf_counter()
+        self._busy = busy_seconds(self.cpus)
+        self._children, self._self = _cpu_seconds()
 
     def read(self) -> CpuUse:
-        """Return the use so far; children count once they have been waited for."""
-        seconds, (busy, children, this) = (
-            time.perf_counter() - self.began,
-            (busy_seconds(self.cpus), *_spent()),
-        )
-        own = children - self.before[1]
-        others = busy - self.before[0] - own - (this - self.before[2])
-        return CpuUse(seconds, len(self.cpus), own, max(0.0, others))
+        """Return the use so far; child processes count once they have been waited for."""
+        seconds = time.perf_counter() - self._start
+        busy = busy_seconds(self.cpus) - self._busy
+        children, this_process = _cpu_seconds()
+        run_seconds = children - self._children
+        other_seconds = busy - run_seconds - (this_process - self._self)
+        return CpuUse(seconds, len(self.cpus), run_seconds, max(0.0, other_seconds))
 
 
 def busy_seconds(cpus: set[int]) -> float:
-    """Return the CPU seconds that were not idle, since the boot, summed over some CPUs; 0 where the
-    kernel does not say.
+    """Return the CPU seconds since boot that were not idle, summed over some CPUs; 0 where the
+    kernel does not report them.
     """
     total = 0
-    lines = read_text(STAT).splitlines() if STAT.is_file() else []
+    lines = read_text(STAT_FILE).splitlines() if STAT_FILE.is_file() else []
     for name, *ticks in (line.split() for line in lines if line.startswith("cpu")):
         if name[3:].isdigit() and int(name[3:]) in cpus:
             user, nice, system, _, _, irq, softirq, steal = (int(tick) for tick in ticks[:8])
@@ -77,10 +82,11 @@ def busy_seconds(cpus: set[int]) -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
-def _spent() -> tuple[float, float]:
-    """Return the CPU seconds of all children that ended, and of this process itself."""
-    ended, this = (
-        resource.getrusage(resource.RUSAGE_CHILDREN),
-        resource.getrusage(resource.RUSAGE_SELF),
+def _cpu_seconds() -> tuple[float, float]:
+    """Return the CPU seconds of all ended child processes, and of this process."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    this_process = resource.getrusage(resource.RUSAGE_SELF)
+    return (
+        children.ru_utime + children.ru_stime,
+        this_process.ru_utime + this_process.ru_stime,
     )
-    return ended.ru_utime + ended.ru_stime, this.ru_utime + this.ru_stime

@@ -1,5 +1,6 @@
-"""Probe: how fast a machine is at what serving does, in four kernels; and from two probes, how long
-a run measured here would take there.
+"""Profile a machine with four kernels of serving, and compare two profiles.
+
+From the comparison follows how long a run measured here would take on the other machine.
 """
 
 import io
@@ -19,15 +20,17 @@ from wbdc.core.findings import Findings
 from wbdc.core.image_transform import ImageTransform
 from wbdc.data.frames import decode_frames
 
-SHAPES = (
+# rows x width x width: layers of ViT-B/32, its feed-forward layer, a large tower, few rows
+MATRIX_SHAPES = (
     (3200, 768, 768),
     (3200, 768, 3072),
     (4096, 1024, 1024),
     (512, 768, 768),
-)  # rows x width x width of layers: ViT-B/32, its feed-forward layer, a large one, few rows
-ROUNDS, LEAST = 7, 0.05  # repeats of each kernel, and seconds that one of them takes at least
-BYTES = 2**26  # that are moved
-KERNELS = {
+)
+KERNEL_REPEATS = 7  # measurements of each kernel; the median counts
+MIN_KERNEL_SECONDS = 0.05  # of one measurement
+COPY_BYTES = 2**26
+STAGE_KERNELS = {
     "read": "memory",
     "decode": "decode",
     "tokenize": "decode",
@@ -35,116 +38,123 @@ KERNELS = {
     "vision": "matrix",
     "fuse": "matrix",
 }
-STARTING = ("memory", "decode")  # what the start of a process is like
+START_KERNELS = ("memory", "decode")  # what the start of a process depends on
 
 
 class SpeedRatio(NamedTuple):
-    """By how much longer something takes on another machine: between low and high."""
+    """How many times as long something takes on another machine: between low and high."""
 
     low: float
     high: float
 
 
 def profile_machine(device: str = "auto", threads: int | None = None) -> dict:
-    """Measure this machine: {"device", "precision", "threads", "rates": {kernel: [work per second,
-    one per shape]}}.
+    """Measure this machine: {"device", "precision", "threads", "rates": {kernel: [rate, one per
+    shape]}}.
 
-    matrix: products at the shapes of towers and trunks, GFLOP/s; memory: copies within it, GB/s;
-    copy: to the device, GB/s; decode: JPEG of
-    256 x 455 to their centre, frames a second on one core times the cores that may be used. Each is
-    the median of seven.
+    matrix: products at the shapes of towers and trunks, GFLOP/s; memory: copies in memory, GB/s;
+    copy: copies to the device, GB/s; decode: 256 x 455 JPEG frames decoded and cropped, frames per
+    second on one core times the number of cores. Each rate is the median of seven measurements.
     """
-    where, cores = find_device(device), threads or len(os.sched_getaffinity(0))
+    torch_device = find_device(device)
+    cores = threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
-    precision = find_precision("auto", where)
-    source, target = np.ones(BYTES, np.uint8), np.empty(BYTES, np.uint8)
+    precision = find_precision("auto", torch_device)
+
+    source = np.ones(COPY_BYTES, np.uint8)
+    target = np.empty(COPY_BYTES, np.uint8)
     host = torch.from_numpy(source)
-    encoded, look = (
-        [_frame(seed) for seed in range(8)],
-        ImageTransform(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), short=256),
-    )
-    rates = {
-        "matrix": [
-            2 * n * k * m / 1e9 / _seconds(_product(n, k, m, where, precision))
-            for n, k, m in SHAPES
-        ],
-        "memory": [BYTES / 1e9 / _seconds(lambda: np.copyto(target, source))],
-        "copy": [BYTES / 1e9 / _seconds(_synchronised(lambda: host.to(where, copy=True), where))],
-        "decode": [
-            len(encoded) / _seconds(lambda: decode_frames(encoded, look, Findings())) * cores
-        ],
-    }
+    frames = [_random_frame(seed) for seed in range(8)]
+    transform = ImageTransform(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), short=256)
+
+    def copy_to_device() -> None:
+        host.to(torch_device, copy=True)
+
+    def decode() -> None:
+        decode_frames(frames, transform, Findings())
+
+    matrix_rates = [
+        2 * n * k * m / 1e9 / _median_seconds(_matrix_product(n, k, m, torch_device, precision))
+        for n, k, m in MATRIX_SHAPES
+    ]
+    memory_rate = COPY_BYTES / 1e9 / _median_seconds(lambda: np.copyto(target, source))
+    copy_rate = COPY_BYTES / 1e9 / _median_seconds(_synchronized(copy_to_device, torch_device))
+    decode_rate = len(frames) / _median_seconds(decode) * cores
     return {
-        "device": where.type,
+        "device": torch_device.type,
         "precision": precision_name(precision),
         "threads": cores,
-        "rates": rates,
+        "rates": {
+            "matrix": matrix_rates,
+            "memory": [memory_rate],
+            "copy": [copy_rate],
+            "decode": [decode_rate],
+        },
     }
 
 
 def speed_ratios(here: dict, there: dict) -> dict[str, SpeedRatio]:
-    """Compare two probes: per stage of serving, and for "start", how many times as long it takes
+    """Compare two profiles: per stage of serving, and for "start", how many times as long it takes
     there. Several shapes give an interval.
 
-    Raises IntegrityBroken for what is no probe.
+    Raises IntegrityBroken for a dictionary that is not a profile.
     """
     try:
-        factors = {
-            kernel: [
-                a / b for a, b in zip(here["rates"][kernel], there["rates"][kernel], strict=True)
-            ]
-            for kernel in here["rates"]
-        }
-        spans = {kernel: SpeedRatio(min(values), max(values)) for kernel, values in factors.items()}
-        starting = [spans[kernel] for kernel in STARTING]
-        return {stage: spans[kernel] for stage, kernel in KERNELS.items()} | {
-            "start": SpeedRatio(min(s.low for s in starting), max(s.high for s in starting))
-        }
+        by_kernel = {}
+        for kernel, rates in here["rates"].items():
+            ratios = [a / b for a, b in zip(rates, there["rates"][kernel], strict=True)]
+            by_kernel[kernel] = SpeedRatio(min(ratios), max(ratios))
+
+        start = [by_kernel[kernel] for kernel in START_KERNELS]
+        stages = {stage: by_kernel[kernel] for stage, kernel in STAGE_KERNELS.items()}
+        return stages | {"start": SpeedRatio(min(r.low for r in start), max(r.high for r in start))}
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise IntegrityBroken(
-            "that is no profile of `wbdc doctor --probe`, or one of another version; probe the machine again"
+            "this file is not a profile of `wbdc doctor --probe`, or one of another version; "
+            "profile the judge's machine again with `wbdc doctor --probe --out FILE`"
         ) from error
 
 
-def scaled_seconds(shares: dict[str, float], spans: dict[str, SpeedRatio]) -> SpeedRatio:
-    """Return how many times as long answering takes there. shares: of the wall time here, by stage."""
-    return SpeedRatio(
-        *(
-            sum(share * getattr(spans[stage], end) for stage, share in shares.items())
-            for end in ("low", "high")
-        )
-    )
+def scaled_seconds(shares: dict[str, float], ratios: dict[str, SpeedRatio]) -> SpeedRatio:
+    """Return how many times as long prediction takes there. shares: of the wall time here, by
+    stage.
+    """
+    low = sum(share * ratios[stage].low for stage, share in shares.items())
+    high = sum(share * ratios[stage].high for stage, share in shares.items())
+    return SpeedRatio(low, high)
 
 
-def _seconds(kernel: Callable[[], object]) -> float:
+def _median_seconds(kernel: Callable[[], object]) -> float:
     """Return the median time of a kernel, repeated within each measurement until that takes long
     enough to be timed.
     """
-    times = 1
-    while (taken := _timed(kernel, times)) < LEAST:
-        times *= 2
-    return statistics.median([taken, *(_timed(kernel, times) for _ in range(ROUNDS - 1))]) / times
+    repeats = 1
+    seconds = _time_repeats(kernel, repeats)
+    while seconds < MIN_KERNEL_SECONDS:
+        repeats *= 2
+        seconds = _time_repeats(kernel, repeats)
+
+    more = [_time_repeats(kernel, repeats) for _ in range(KERNEL_REPEATS - 1)]
+    return statistics.median([seconds, *more]) / repeats
 
 
-def _timed(kernel: Callable[[], object], times: int) -> float:
+def _time_repeats(kernel: Callable[[], object], repeats: int) -> float:
     start = time.perf_counter()
-    for _ in range(times):
+    for _ in range(repeats):
         kernel()
     return time.perf_counter() - start
 
 
-def _product(
+def _matrix_product(
     n: int, k: int, m: int, device: torch.device, precision: torch.dtype
 ) -> Callable[[], object]:
-    a, b = (
-        torch.randn(n, k, device=device, dtype=precision),
-        torch.randn(k, m, device=device, dtype=precision),
-    )
-    return _synchronised(lambda: a @ b, device)
+    a = torch.randn(n, k, device=device, dtype=precision)
+    b = torch.randn(k, m, device=device, dtype=precision)
+    return _synchronized(lambda: a @ b, device)
 
 
-def _synchronised(kernel: Callable[[], object], device: torch.device) -> Callable[[], object]:
-    """Wait for the device after a kernel: it only queues work."""
+def _synchronized(kernel: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """Wait for the device after a kernel, which only queues work."""
 
     def run() -> None:
         kernel()
@@ -154,12 +164,13 @@ def _synchronised(kernel: Callable[[], object], device: torch.device) -> Callabl
     return run
 
 
-def _frame(seed: int) -> bytes:
-    """Draw a frame of about 30 kB."""
-    rng, stream = np.random.default_rng(seed), io.BytesIO()
-    scene = Image.fromarray(rng.integers(0, 256, (8, 12, 3), np.uint8)).resize(
-        (455, 256), Image.Resampling.BICUBIC
-    )
-    grain = (np.asarray(scene) + rng.normal(0, 6, (256, 455, 1))).clip(0, 255).astype(np.uint8)
-    Image.fromarray(grain).save(stream, "JPEG", quality=88)
+def _random_frame(seed: int) -> bytes:
+    """Generate a JPEG frame of about 30 kB."""
+    generator = np.random.default_rng(seed)
+    blocks = Image.fromarray(generator.integers(0, 256, (8, 12, 3), np.uint8))
+    scene = blocks.resize((455, 256), Image.Resampling.BICUBIC)
+    grain = (np.asarray(scene) + generator.normal(0, 6, (256, 455, 1))).clip(0, 255)
+
+    stream = io.BytesIO()
+    Image.fromarray(grain.astype(np.uint8)).save(stream, "JPEG", quality=88)
     return stream.getvalue()

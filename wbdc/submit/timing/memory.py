@@ -1,4 +1,4 @@
-"""Memory of a process and all that it starts, watched from outside."""
+"""Measure the memory of a process and everything it starts, from outside."""
 
 import contextlib
 import ctypes
@@ -12,83 +12,88 @@ from pathlib import Path
 
 from wbdc.core.processes import end_processes, process_tree, read_number, start_time
 
-POLL_SECONDS = 0.1  # seconds between two looks
 PROC = Path("/proc")
-ENDING = 5.0  # seconds that killed processes may take to disappear
+POLL_SECONDS = 0.1  # between two samples
+MAX_ENDING_SECONDS = 5.0  # that killed processes may take to disappear
 SET_CHILD_SUBREAPER, GET_CHILD_SUBREAPER = 36, 37  # of linux/prctl.h
 
 
 class ProcessMonitor(threading.Thread):
-    """Looks at a process tree until told to stop. peak: bytes, the larger of two: the most that all
-    processes held at one look (PSS: what they share
-    counts once), and the most that any single one ever held (which the kernel remembers, so that no
-    spike between two looks is missed).
+    """Samples the memory of a process tree until `stop`.
 
-    The tree is the process and all descendants of this process in a session of their own: daemons
-    that left the tree come back
-    to this process inside `adopt_orphans`. known: processes that existed before, which are let
-    alone.
+    peak: bytes, the larger of two values: the most that all processes held in one sample (PSS:
+    shared memory counts once), and the most that any single process ever held (recorded by the
+    kernel, so no spike between two samples is missed). samples: (seconds since the start, bytes of
+    all processes).
+
+    The tree is the process `root` and all descendants of this process in another session: daemons
+    that left the tree return to this process inside `adopt_orphans`. known_ids: processes that
+    existed before, which are ignored.
     """
 
-    def __init__(self, root: int, known: Collection[int] = ()):
+    def __init__(self, root: int, known_ids: Collection[int] = ()):
         super().__init__(daemon=True)
-        self.root, self.peak, self._over = root, 0, threading.Event()
-        self.known, self.session = known, os.getsid(0)
-        self.started = time.perf_counter()
-        self.samples: list[
-            tuple[float, int]
-        ] = []  # seconds since the start, bytes (PSS) of all processes
-        self.seen: dict[int, str | None] = {}  # every process of the tree, and when it began
+        self.root = root
+        self.known_ids = known_ids
+        self.peak = 0
+        self.samples: list[tuple[float, int]] = []
+        self._start = time.perf_counter()
+        self._start_times: dict[int, str | None] = {}  # of every process of the tree
+        self._session = os.getsid(0)
+        self._stop_event = threading.Event()
 
     def run(self) -> None:
-        """Look again and again."""
-        while not self._over.wait(POLL_SECONDS):
-            self.look()
+        """Take samples until `stop`."""
+        while not self._stop_event.wait(POLL_SECONDS):
+            self.take_sample()
 
-    def look(self) -> None:
-        """Take the tree as it is now into account."""
+    def take_sample(self) -> None:
+        """Record the memory of the tree as it is now."""
         processes = self.list_processes()
-        self.seen |= {
-            process: start_time(process) for process in processes if process not in self.seen
-        }
-        held = sum(map(_shared, processes))
-        if held:
-            self.samples.append((time.perf_counter() - self.started, held))
-        self.peak = max(self.peak, held, *(_highest(p) for p in processes), 0)
+        for process in processes:
+            if process not in self._start_times:
+                self._start_times[process] = start_time(process)
+
+        size = sum(map(_proportional_bytes, processes))
+        if size:
+            self.samples.append((time.perf_counter() - self._start, size))
+        self.peak = max(self.peak, size, *(_peak_bytes(process) for process in processes), 0)
 
     def list_processes(self) -> list[int]:
         """List the processes of the tree, adopted orphans included."""
-        descendants = process_tree(os.getpid(), self.known)[1:]
-        return [p for p in descendants if p == self.root or self._is_apart(p)]
+        descendants = process_tree(os.getpid(), self.known_ids)[1:]
+        return [p for p in descendants if p == self.root or self._is_in_other_session(p)]
 
-    def _is_apart(self, process: int) -> bool:
-        """Tell whether a process is in another session than this one; ordinary children are not."""
+    def _is_in_other_session(self, process: int) -> bool:
+        """Whether a process is in another session than this one; ordinary children are not."""
         try:
-            return os.getsid(process) != self.session
+            return os.getsid(process) != self._session
         except ProcessLookupError:
             return False
 
     def stop(self) -> int:
-        """End, if it was started, and return the peak."""
-        self._over.set()
+        """Stop sampling, if it was started, and return the peak in bytes."""
+        self._stop_event.set()
         if self.ident is not None:
             self.join()
         return self.peak
 
     def kill(self) -> None:
-        """End what is left of the tree, adopted orphans included. A number that another process
-        bears by now is let alone.
+        """Kill what remains of the tree, adopted orphans included. A process id that was reused by
+        another process is ignored.
         """
         end_processes(
-            p for p, start in self.seen.items() if start is not None and start_time(p) == start
+            process
+            for process, start in self._start_times.items()
+            if start is not None and start_time(process) == start
         )
-        deadline = time.monotonic() + ENDING
+        deadline = time.monotonic() + MAX_ENDING_SECONDS
         while time.monotonic() < deadline:
-            left = [p for p in self.list_processes() if p != self.root]
-            if not left:
+            remaining = [process for process in self.list_processes() if process != self.root]
+            if not remaining:
                 return
-            end_processes(left)
-            for process in left:
+            end_processes(remaining)
+            for process in remaining:
                 with contextlib.suppress(ChildProcessError):  # still another process's child
                     os.waitpid(process, os.WNOHANG)
             time.sleep(0.01)
@@ -99,10 +104,11 @@ def adopt_orphans() -> Iterator[set[int]]:
     """Make this process the parent of descendants whose own parents end, so that a daemon is still
     found in its tree.
 
-    Yields the descendants that exist already. Without prctl (not Linux), orphans go to init as
+    Yields the descendants that already exist. Without prctl (not Linux), orphans go to init as
     usual.
     """
-    prctl, before = getattr(ctypes.CDLL(None), "prctl", None), ctypes.c_int(0)
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    before = ctypes.c_int(0)
     if prctl is None:
         yield set(process_tree(os.getpid())[1:])
         return
@@ -118,29 +124,29 @@ def adopt_orphans() -> Iterator[set[int]]:
 def start_contained(
     command: Sequence[str], **settings: object
 ) -> Iterator[tuple[subprocess.Popen, ProcessMonitor]]:
-    """Start a command in a session of its own. When the block ends, every process that it started
-    ends too, daemons included.
+    """Start a command in a session of its own, with a monitor that is not started yet. When the
+    block ends, every process that the command started is killed, daemons included.
 
-    settings: as `subprocess.Popen` takes them. The watch measures memory once it is started.
+    settings: passed to `subprocess.Popen`.
     """
-    with adopt_orphans() as known:
+    with adopt_orphans() as known_ids:
         process = subprocess.Popen(command, start_new_session=True, **settings)
-        watch = ProcessMonitor(process.pid, known)
+        monitor = ProcessMonitor(process.pid, known_ids)
         try:
-            yield process, watch
+            yield process, monitor
         finally:
-            watch.stop()
+            monitor.stop()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            watch.kill()
+            monitor.kill()
             process.wait()
 
 
-def _shared(process: int) -> int:
-    """Proportional set size, bytes: memory shared by k processes counts 1 / k in each."""
+def _proportional_bytes(process: int) -> int:
+    """Return the proportional set size: memory shared by k processes counts 1 / k in each."""
     return 1024 * (read_number(PROC / str(process) / "smaps_rollup", "Pss:") or 0)
 
 
-def _highest(process: int) -> int:
-    """The most memory a process ever held, bytes."""
+def _peak_bytes(process: int) -> int:
+    """Return the most memory that a process ever held."""
     return 1024 * (read_number(PROC / str(process) / "status", "VmHWM:") or 0)

@@ -1,114 +1,110 @@
-"""From measured seconds to a verdict: pure arithmetic, tested with made-up timings.
+"""Project measured seconds to all items and compare them with the limit. Pure arithmetic.
 
-    seconds for all items = fixed + items × each
-    fixed = the slowest cold start (the whole process without the time it answers) + listing the
-    other items + warm-up, once
-    each  = seconds per video between the first batches' marks and the last one's
+    seconds for all items = fixed + items × mean
+    fixed = the slowest cold start (the whole process minus its prediction time) + reading the
+            annotations of the remaining items + warm-up, once
+    mean  = seconds per video between the marks of the first batches and the last one
 
-`upper` adds a one-sided 95 % bound of `each` and a margin; `lower` takes the other bound and no
+`upper` adds a one-sided 95 % bound of `mean` and a margin; `lower` uses the other bound and no
 margin.
 
-| sample | bound of each | margin |
+| sample | bound of the mean | margin |
 |---|---|---|
-| ample: 512 videos, and 3 bursts after warm-up | block bootstrap, widened for the number of blocks
-| 10 % |
-| small: 64 videos, and 3 batches after warm-up | the same, and at least the whole run's mean,
-warm-up included | 25 % |
-| tiny: less | up: the whole run's mean + 50 %; down: half the mean after the first batch, or of
-what it took longer than a cold start | – |
+| ample: 512 videos, and 3 bursts after warm-up | block bootstrap, widened for few blocks | 10 % |
+| small: 64 videos, and 3 batches after warm-up | the same, at least the mean with warm-up | 25 % |
+| tiny: fewer | up: the whole run's mean + 50 %; down: half of the mean after the first batch, or | – |
+| | half of what further videos took after a cold start | |
 
-A burst is as many batches as are read at once (`Steady.burst`): they end together, so their marks
-say little one by one. Warm-up
-is the first burst, or a quarter of the batches where there are few.
+A burst is the number of batches that are read at once (`SteadyRun.burst_batches`). They end
+together, so single marks carry little information. Warm-up is the first burst, or a quarter of the
+batches where there are few.
 
-A sample that gets slower from video to video (`trend`: a straight line through seconds per video,
-significant at 99.75 %) is extrapolated to
-all items: its rate is the line's mean from the first video to the last one, and `upper` takes the
-steeper end of the line's interval. Expected
-and `lower` follow the line only where each half of the sample alone shows it too: a jump within the
-sample is not a trend, and counts by
-its last third. The marks are what the process says of itself. Held
-against them is what was seen from outside: between a cold start and the long process, each further
-video took so many seconds, whatever they
-were spent on: `upper` is never below that, and where it is clearly more than the marks say, `each`
-is raised to it.
+A significant trend (see `trend`) is extrapolated to all items: the rate is the mean of the line
+from the first video to the last one, and `upper` uses the steeper end of the line's interval.
+`expected` and `lower` follow the line only where each half of the sample confirms it. A jump within
+the sample is not a trend; the last third of the sample then sets the bound.
+
+The marks are reported by the packed process itself. They are checked against wall time measured
+from outside: the further videos of the long process, compared with a cold start, took so many
+seconds each, whatever these were spent on. `upper` is never below that, and the mean is raised to
+it where it is clearly more than the marks report.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-Z = 1.645  # one-sided 95 %
-DRAWS = 2000
-AMPLE, SMALL = (512, 3), (64, 3)  # videos, and after warm-up: bursts, batches
-MARGIN_SMALL, TINY = 0.25, 0.5
-DRIFT = 1.1
-TREND = 0.0025  # one-sided error of calling a sample slower and slower
-TREND_BOUND = 0.99  # one-sided confidence of its slope
-LEAST_GROWTH = 0.01  # share of the mean, from the first value to the last one
-TREND_VALUES = 5  # fewer batches, or bursts, than these show no trend
-CLEARER = 0.7  # share of the single values' error, for which the means of blocks are taken instead
-MOST_CORRELATION, CORRELATION_BIAS = 0.6, 2.0  # of neighboring residuals; divided by their number
-HIDDEN, LEAST_HIDDEN = (
-    0.05,
-    2.0,
-    # share of the marks' time, and seconds, by which a process may differ from what it says of itself
-)
+from wbdc.core.time_margins import SMALL_SAMPLE_TIME_MARGIN, TIME_MARGIN, TINY_SAMPLE_SPREAD
+from wbdc.submit.timing.trend import persistent_trend
+
+NORMAL_QUANTILE_95 = 1.645  # one-sided
+BOOTSTRAP_DRAWS = 2000
+BOOTSTRAP_SEED = 0
+MIN_AMPLE_VIDEOS = 512
+MIN_AMPLE_BURSTS = 3  # after warm-up
+MIN_SMALL_VIDEOS = 64
+MIN_SMALL_BATCHES = 3  # after warm-up
+MAX_DRIFT = 1.1  # last third over first third of a sample; above it, the last third is the bound
+UNMARKED_TIME_SHARE = 0.05  # of the marked time, that a process may take beyond its marks
+UNMARKED_SECONDS = 2.0  # and so many seconds
+MARGINS = {"ample": TIME_MARGIN, "small": SMALL_SAMPLE_TIME_MARGIN, "tiny": 0.0}
 
 
 class ColdStart(NamedTuple):
-    """A fresh process. seconds: wall time of all of it, seen from outside; answering: of those,
-    between listing and the last answer; videos answered.
+    """A fresh process. seconds: its wall time, measured from outside; prediction_seconds: the part
+    between listing the videos and the last prediction; videos: number predicted.
     """
 
     seconds: float
-    answering: float
+    prediction_seconds: float
     videos: int
 
 
 class SteadyRun(NamedTuple):
-    """One long process. listing: seconds to read the annotations of `listed` videos; start: when
-    answering began;
-    marks: (videos answered so far, when) per batch, in seconds since the process began; burst:
-    batches read at once;
-    walls: (videos, seconds of all of it, seen from outside) of this and other long processes."""
+    """One long process.
 
-    listing: float
-    listed: int
-    start: float
+    listing_seconds: to read the annotations of `listed_videos`; start_seconds: when prediction
+    began; marks: (videos predicted so far, when) per batch, in seconds since the process began;
+    burst_batches: batches read at once; wall_times: (videos, wall seconds measured from outside) of
+    this and other long processes.
+    """
+
+    listing_seconds: float
+    listed_videos: int
+    start_seconds: float
     marks: Sequence[tuple[int, float]]
-    burst: int = 5
-    walls: Sequence[tuple[int, float]] = ()
+    burst_batches: int = 5
+    wall_times: Sequence[tuple[int, float]] = ()
 
 
 class Rate(NamedTuple):
-    """Seconds per video: the mean after warm-up, its bounds, the seconds of warm-up beyond that
-    mean, and which rule gave the bounds.
+    """Seconds per video.
 
-    With a slope, the mean and its bounds are those of all items, extrapolated.
+    mean: after warm-up; low, high: its bounds; warm_up: seconds of warm-up beyond the mean; drift:
+    last third over first third; rule: ample, small or tiny; slope: seconds that each video takes
+    longer than the one before, 0 where no trend is significant. With a slope, the mean and its
+    bounds are extrapolated to all items.
     """
 
-    each: float
+    mean: float
     low: float
     high: float
     warm_up: float
     drift: float
     rule: str
-    # seconds that each video takes longer than the one before, 0 where no trend is significant
     slope: float = 0.0
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Seconds for all items: expected, and between lower and upper with 95 % each way; word: PASS,
-    FAIL or INCONCLUSIVE.
+    """Seconds for all items. status: PASS, FAIL or INCONCLUSIVE; expected: between `lower` and
+    `upper`, each a one-sided 95 % bound; fixed: the part that does not grow with the items.
     """
 
-    word: str
+    status: str
     expected: float
     lower: float
     upper: float
@@ -118,279 +114,201 @@ class Projection:
 
 
 def project_seconds(
-    colds: Sequence[ColdStart],
-    steady: SteadyRun,
-    *,
-    items: int,
-    seconds: float,
-    margin: float = 0.10,
-    seed: int = 0,
+    cold_starts: Sequence[ColdStart], steady: SteadyRun, *, items: int, seconds: float
 ) -> Projection:
-    """Project measured runs to `items` videos and judge them by the limit of `seconds`.
+    """Project measured runs to `items` videos and compare them with the limit of `seconds`.
 
-    PASS: upper <= limit. FAIL: lower > limit. INCONCLUSIVE: neither, also when both bounds are
-    close to the limit.
+    PASS: upper <= limit. FAIL: lower > limit. INCONCLUSIVE: the limit lies between the bounds.
     """
-    rate = _outside(measure_rate(steady, seed, items), colds, steady)
+    rate = _raise_to_wall_time(measure_rate(steady, items), cold_starts, steady)
     if rate.rule == "tiny":
-        rate = rate._replace(low=max(rate.low, _slope(colds, steady) * (1 - TINY)))
-    warm_up = max(rate.warm_up, *(c.answering - c.videos * rate.each for c in colds))
-    listing = (
-        steady.listing * max(0, items / steady.listed - 1) if steady.listed >= AMPLE[0] else 0.0
-    )  # of fewer, opening the file is most
-    fixed = max(c.seconds - c.answering for c in colds) + listing + warm_up
-    margin = {"ample": margin, "small": max(margin, MARGIN_SMALL), "tiny": 0.0}[
-        rate.rule
-    ]  # tiny: its bounds are wide as they are
-    lower, upper = fixed + items * rate.low, (fixed + items * rate.high) * (1 + margin)
-    word = "PASS" if upper <= seconds else "FAIL" if lower > seconds else "INCONCLUSIVE"
-    return Projection(word, fixed + items * rate.each, lower, upper, fixed, rate, margin)
+        further = _further_video_seconds(cold_starts, steady) * (1 - TINY_SAMPLE_SPREAD)
+        rate = rate._replace(low=max(rate.low, further))
+    margin = MARGINS[rate.rule]
+
+    warm_up = max(
+        rate.warm_up, *(run.prediction_seconds - run.videos * rate.mean for run in cold_starts)
+    )
+    listing = 0.0  # of few videos, most of the listing time is opening the file
+    if steady.listed_videos >= MIN_AMPLE_VIDEOS:
+        listing = steady.listing_seconds * max(0, items / steady.listed_videos - 1)
+    fixed = max(run.seconds - run.prediction_seconds for run in cold_starts) + listing + warm_up
+
+    lower = fixed + items * rate.low
+    upper = (fixed + items * rate.high) * (1 + margin)
+    status = compare_with_limit(lower, upper, seconds)
+    return Projection(status, fixed + items * rate.mean, lower, upper, fixed, rate, margin)
 
 
 def project_elsewhere(
-    found: Projection,
+    projection: Projection,
     start: tuple[float, float],
-    answering: tuple[float, float],
+    prediction: tuple[float, float],
     *,
     items: int,
     seconds: float,
 ) -> Projection:
-    """Carry a projection over to another machine. start, answering: how many times as long these
-    take there, (low, high).
+    """Transfer a projection to another machine. start, prediction: (low, high) factors by which
+    these phases take longer there.
 
-    Its pessimistic end must pass, and its optimistic end must fail: what lies between is
-    INCONCLUSIVE.
+    PASS requires that the pessimistic end fits; FAIL, that the optimistic end does not.
     """
-    rate = found.rate._replace(
-        low=found.rate.low * answering[0],
-        high=found.rate.high * answering[1],
-        each=found.rate.each * sum(answering) / 2,
+    rate = projection.rate._replace(
+        low=projection.rate.low * prediction[0],
+        high=projection.rate.high * prediction[1],
+        mean=projection.rate.mean * sum(prediction) / 2,
     )
-    low, high = found.fixed * start[0], found.fixed * start[1]
-    lower, upper = low + items * rate.low, (high + items * rate.high) * (1 + found.margin)
-    word = "PASS" if upper <= seconds else "FAIL" if lower > seconds else "INCONCLUSIVE"
+    low = projection.fixed * start[0]
+    high = projection.fixed * start[1]
+    fixed = (low + high) / 2
+
+    lower = low + items * rate.low
+    upper = (high + items * rate.high) * (1 + projection.margin)
+    status = compare_with_limit(lower, upper, seconds)
     return Projection(
-        word,
-        (low + high) / 2 + items * rate.each,
-        lower,
-        upper,
-        (low + high) / 2,
-        rate,
-        found.margin,
+        status, fixed + items * rate.mean, lower, upper, fixed, rate, projection.margin
     )
 
 
-def measure_rate(steady: SteadyRun, seed: int = 0, items: int = 0) -> Rate:
-    """Measure seconds per video from the marks of the batches. Raises ValueError when there are
-    none.
+def compare_with_limit(lower: float, upper: float, limit: float) -> str:
+    """Return PASS, FAIL or INCONCLUSIVE for bounds of the time and a limit, all in seconds."""
+    if upper <= limit:
+        return "PASS"
+    return "FAIL" if lower > limit else "INCONCLUSIVE"
 
-    items: videos to which a trend is extrapolated; no more than were timed: a trend adds nothing.
+
+def measure_rate(steady: SteadyRun, items: int = 0) -> Rate:
+    """Measure seconds per video from the marks of the batches.
+
+    items: videos to which a trend is extrapolated; a number below the sample's adds no trend.
+    Raises ValueError when there are no marks.
     """
     if not steady.marks:
         raise ValueError("no batch was timed")
-    done, when = (np.array(column, dtype=float) for column in zip((0, steady.start), *steady.marks))
-    counts, spans = np.diff(done), np.diff(when)
-    videos, whole = int(counts.sum()), float(spans.sum() / counts.sum())
-    first = min(steady.burst, max(1, len(spans) // 4))
-    if videos < SMALL[0] or len(spans) - first < SMALL[1]:
-        later = (
-            float(spans[1:].sum() / counts[1:].sum()) if len(spans) > 1 else 0.0
-        )  # one batch may be all warm-up
-        return Rate(whole, min(whole, later) * (1 - TINY), whole * (1 + TINY), 0.0, 1.0, "tiny")
-    kept, spent = counts[first:], spans[first:]
-    each = float(spent.sum() / kept.sum())
-    warm_up = max(0.0, float(spans[:first].sum() - counts[:first].sum() * each))
-    low, high = block_bootstrap_interval(spent, kept, steady.burst, seed)
+    done, when = (
+        np.array(column, dtype=float) for column in zip((0, steady.start_seconds), *steady.marks)
+    )
+    counts = np.diff(done)
+    spans = np.diff(when)
+    videos = int(counts.sum())
+    whole_mean = float(spans.sum() / counts.sum())
+
+    first = min(steady.burst_batches, max(1, len(spans) // 4))
+    if videos < MIN_SMALL_VIDEOS or len(spans) - first < MIN_SMALL_BATCHES:
+        return _tiny_rate(counts, spans, whole_mean)
+
+    warm_counts = counts[first:]
+    warm_spans = spans[first:]
+    mean = float(warm_spans.sum() / warm_counts.sum())
+    warm_up = max(0.0, float(spans[:first].sum() - counts[:first].sum() * mean))
+    low, high = block_bootstrap_interval(warm_spans, warm_counts, steady.burst_batches)
+
+    if videos < MIN_AMPLE_VIDEOS or len(warm_counts) < MIN_AMPLE_BURSTS * steady.burst_batches:
+        rate = Rate(mean, low, max(high, whole_mean), warm_up, 1.0, "small")
+    else:
+        drift, late_mean = _drift(warm_counts, warm_spans)
+        high = max(high, late_mean) if drift > MAX_DRIFT else high
+        rate = Rate(mean, low, high, warm_up, drift, "ample")
+
     middles = (done[:-1] + counts / 2)[first:]
-    if videos < AMPLE[0] or len(kept) < AMPLE[1] * steady.burst:
-        rate = Rate(each, low, max(high, whole), warm_up, 1.0, "small")
-        return _extrapolated(rate, spent, kept, middles, items, steady.burst)
-    third = len(kept) // 3
-    early, late = (
-        spent[:third].sum() / kept[:third].sum(),
-        spent[-third:].sum() / kept[-third:].sum(),
-    )
-    drift = float(late / early) if early > 0 else math.inf
-    rate = Rate(
-        each, low, max(high, float(late)) if drift > DRIFT else high, warm_up, drift, "ample"
-    )
-    return _extrapolated(rate, spent, kept, middles, items, steady.burst)
-
-
-class Trend(NamedTuple):
-    """How fast a quantity grows with the number of videos: per video, with bounds of 99 % each way;
-    significant: beyond `TREND`.
-    """
-
-    slope: float
-    low: float
-    high: float
-    significant: bool
-
-
-def trend(values: np.ndarray, weights: np.ndarray, positions: np.ndarray, block: int) -> Trend:
-    """Fit a straight line by weighted least squares; bounds by Student's t.
-
-    values: (n,) per video, such as seconds; weights: (n,) videos that each value stands for;
-    positions: (n,) number of the video; block: values that may end together, as a burst does. The
-    line goes through single values, or through means of blocks where these scatter clearly less, as
-    in bursts. Fewer than `TREND_VALUES` show no trend.
-    """
-    n = len(values)
-    if n < TREND_VALUES or np.ptp(positions) == 0:
-        return Trend(0.0, 0.0, 0.0, False)
-    slope, error, free = _fit_line(values, weights.astype(float), positions)
-    if n >= TREND_VALUES * block:
-        blocks = _fit_line(*_block_means(values, weights, positions, block))
-        if _reach(blocks) < CLEARER * _reach((slope, error, free)):
-            slope, error, free = blocks
-    bound = error * student_quantile(TREND_BOUND, free)
-    significant = slope > _reach((slope, error, free))
-    mean = float(np.average(values, weights=weights))
-    visible = slope * float(np.ptp(positions)) > LEAST_GROWTH * mean
-    return Trend(slope, slope - bound, slope + bound, bool(significant and visible))
-
-
-def _reach(fit: tuple[float, float, float]) -> float:
-    """Return the slope that a fit must exceed to be significant."""
-    _, error, free = fit
-    return error * student_quantile(1 - TREND, free)
-
-
-def _block_means(
-    values: np.ndarray, weights: np.ndarray, positions: np.ndarray, size: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Average values and positions over blocks, and sum weights; the first n % size are left out."""
-    first = len(values) % size
-    mass = weights[first:].reshape(-1, size).sum(1).astype(float)
-    value, position = (
-        (column[first:] * weights[first:]).reshape(-1, size).sum(1) / mass
-        for column in (values, positions)
-    )
-    return value, mass, position
-
-
-def _fit_line(
-    values: np.ndarray, weights: np.ndarray, positions: np.ndarray
-) -> tuple[float, float, float]:
-    """Fit a line by weighted least squares: (slope, its standard error, degrees of freedom).
-
-    Neighbors that err alike tell less than their number: n counts as n (1 - r) / (1 + r), where r
-    is the correlation of neighboring residuals (Santer et al., 2000), raised by its own bias in few
-    values.
-    """
-    n, centered = len(values), positions - np.average(positions, weights=weights)
-    spread = float((weights * centered**2).sum())
-    slope = float((weights * centered * values).sum() / spread)
-    residuals = values - np.average(values, weights=weights) - slope * centered
-    residuals *= np.sqrt(weights)
-    squares = float((residuals**2).sum())
-    correlation = float((residuals[1:] * residuals[:-1]).sum()) / squares if squares else 0.0
-    correlation = min(MOST_CORRELATION, max(0.0, correlation + CORRELATION_BIAS / n))
-    free = max(1.0, n * (1 - correlation) / (1 + correlation) - 2)
-    return slope, math.sqrt(squares / free / spread), round(free, 1)
-
-
-@lru_cache(4096)
-def student_quantile(probability: float, free: float) -> float:
-    """Compute a quantile of Student's t with `free` degrees of freedom.
-
-    t = sqrt(free) * tan(angle), where the density of the angle is proportional to cos(angle) **
-    (free - 1).
-    """
-    angles = np.linspace(-math.pi / 2, math.pi / 2, 20_001)[1:-1]
-    mass = np.cumsum(np.cos(angles) ** (free - 1))
-    shares = (mass - np.diff(mass, prepend=0.0) / 2) / mass[-1]
-    return float(math.sqrt(free) * math.tan(np.interp(probability, shares, angles)))
-
-
-def persistent_trend(
-    values: np.ndarray, weights: np.ndarray, positions: np.ndarray, block: int
-) -> tuple[Trend, float]:
-    """Fit the trend of all values, and the least slope that they and both of their halves support.
-
-    The least slope is the lower bound of all values, or less where a half is flatter. A jump lies
-    in one of the halves, so the other one shows no growth: the least slope is 0.
-    """
-    half = len(values) // 2
-    whole, first, second = (
-        trend(values[part], weights[part], positions[part], block)
-        for part in (slice(None), slice(half), slice(half, None))
-    )
-    if min(first.low, second.low) <= 0:
-        return whole, 0.0
-    return whole, max(0.0, min(whole.low, first.slope, second.slope))
-
-
-def _extrapolated(
-    rate: Rate, spent: np.ndarray, kept: np.ndarray, middles: np.ndarray, items: int, burst: int
-) -> Rate:
-    """Integrate a significant trend up to `items` videos: a rate that stands for all of them."""
-    whole, sure = persistent_trend(spent / kept, kept, middles, burst)
-    ahead = items / 2 - float(np.average(middles, weights=kept))
-    if not whole.significant or ahead <= 0:
-        return rate
-    rate = rate._replace(slope=whole.slope, high=max(rate.high, rate.each + ahead * whole.high))
-    if not sure:
-        return rate
-    each = max(rate.each, rate.each + ahead * whole.slope)
-    return rate._replace(each=each, low=max(rate.low, rate.each + ahead * sure))
-
-
-def _outside(rate: Rate, colds: Sequence[ColdStart], steady: SteadyRun) -> Rate:
-    """Raise a rate to what was seen from outside, where the process did more than its marks tell
-    (after its last row, say).
-
-    Each long run and the median cold start differ by so many videos and by so many seconds,
-    whatever these were spent on. That bounds `high` as it is,
-    and raises the rest where it is clearly more than the marks say.
-    """
-    cold, few = float(np.median([c.seconds for c in colds])), max(c.videos for c in colds)
-    for videos, wall in steady.walls:
-        if videos <= few:
-            continue
-        seen = (wall - cold) / (videos - few)
-        clearly = (
-            seen > rate.each * (1 + HIDDEN)
-            and wall - cold - (videos - few) * rate.each > LEAST_HIDDEN
-            and seen > rate.high
-        )
-        rate = rate._replace(high=max(rate.high, seen))
-        if clearly:
-            rate = rate._replace(each=seen, low=max(rate.low, seen * (1 - 2 * HIDDEN)))
-    return rate
-
-
-def _slope(colds: Sequence[ColdStart], steady: SteadyRun) -> float:
-    """Seconds per video between the slowest cold start's handful and a sample of more, 0 if it is
-    not more: warm-up is in both, so it cancels.
-    """
-    done, when = steady.marks[-1]
-    slowest = max(colds, key=lambda cold: cold.answering)
-    return (
-        max(0.0, (when - steady.start - slowest.answering) / (done - slowest.videos))
-        if done > slowest.videos
-        else 0.0
-    )
+    return _extrapolate_trend(rate, warm_spans, warm_counts, middles, items, steady.burst_batches)
 
 
 def block_bootstrap_interval(
-    spans: np.ndarray, counts: np.ndarray, block: int, seed: int = 0
+    spans: np.ndarray, counts: np.ndarray, block: int
 ) -> tuple[float, float]:
-    """Bound sum(spans) / sum(counts), 95 % each way, by a circular block bootstrap (Politis &
+    """Bound sum(spans) / sum(counts), 95 % on each side, by a circular block bootstrap (Politis &
     Romano, 1992).
 
     spans: (n,) seconds per batch; counts: (n,) videos per batch; n >= 3; block: batches. With few
-    blocks the percentiles are too narrow: the
-    distances from the mean grow by sqrt(k / (k - 1)) and by Student's quantile over the normal one.
+    blocks the percentiles are too narrow: the distances from the mean are widened by
+    sqrt(k / (k - 1)) and by the ratio of Student's quantile to the normal one.
     """
     n = len(spans)
     size = min(block, n // 3)
     blocks = math.ceil(n / size)
-    starts = np.random.default_rng(seed).integers(n, size=(DRAWS, blocks, 1))
-    rows = ((starts + np.arange(size)) % n).reshape(DRAWS, -1)
-    drawn = spans[rows].sum(1) / counts[rows].sum(1)
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
+    starts = generator.integers(n, size=(BOOTSTRAP_DRAWS, blocks, 1))
+    rows = ((starts + np.arange(size)) % n).reshape(BOOTSTRAP_DRAWS, -1)
+
+    means = spans[rows].sum(1) / counts[rows].sum(1)
     mean = float(spans.sum() / counts.sum())
-    wider = math.sqrt(blocks / (blocks - 1)) * (1 + (Z**2 + 1) / (4 * (blocks - 1)))
-    low, high = (mean + wider * (float(q) - mean) for q in np.quantile(drawn, (0.05, 0.95)))
+    student_ratio = 1 + (NORMAL_QUANTILE_95**2 + 1) / (4 * (blocks - 1))
+    widening = math.sqrt(blocks / (blocks - 1)) * student_ratio
+    low, high = (mean + widening * (float(q) - mean) for q in np.quantile(means, (0.05, 0.95)))
     return max(0.0, low), high
+
+
+def _tiny_rate(counts: np.ndarray, spans: np.ndarray, whole_mean: float) -> Rate:
+    """Bound the rate of a sample that is too small for statistics."""
+    later_mean = 0.0  # a single batch may be all warm-up
+    if len(spans) > 1:
+        later_mean = float(spans[1:].sum() / counts[1:].sum())
+    low = min(whole_mean, later_mean) * (1 - TINY_SAMPLE_SPREAD)
+    return Rate(whole_mean, low, whole_mean * (1 + TINY_SAMPLE_SPREAD), 0.0, 1.0, "tiny")
+
+
+def _drift(counts: np.ndarray, spans: np.ndarray) -> tuple[float, float]:
+    """Compare the last third of the batches with the first: (ratio, mean of the last third)."""
+    third = len(counts) // 3
+    early = spans[:third].sum() / counts[:third].sum()
+    late = spans[-third:].sum() / counts[-third:].sum()
+    return (float(late / early) if early > 0 else math.inf), float(late)
+
+
+def _extrapolate_trend(
+    rate: Rate, spans: np.ndarray, counts: np.ndarray, middles: np.ndarray, items: int, block: int
+) -> Rate:
+    """Integrate a significant trend up to `items` videos: a rate that stands for all of them."""
+    trend, confirmed_slope = persistent_trend(spans / counts, counts, middles, block)
+    distance = items / 2 - float(np.average(middles, weights=counts))
+    if not trend.significant or distance <= 0:
+        return rate
+
+    high = max(rate.high, rate.mean + distance * trend.high)
+    rate = rate._replace(slope=trend.slope, high=high)
+    if not confirmed_slope:
+        return rate
+    mean = max(rate.mean, rate.mean + distance * trend.slope)
+    return rate._replace(mean=mean, low=max(rate.low, rate.mean + distance * confirmed_slope))
+
+
+def _raise_to_wall_time(rate: Rate, cold_starts: Sequence[ColdStart], steady: SteadyRun) -> Rate:
+    """Raise a rate to what was measured from outside, where the process did more than its marks
+    report (for example after its last row).
+
+    Each long run and the median cold start differ by a number of videos and by a number of seconds,
+    whatever these were spent on. That bounds `high`, and raises the rest of the rate where it is
+    clearly more than the marks report.
+    """
+    cold_seconds = float(np.median([run.seconds for run in cold_starts]))
+    cold_videos = max(run.videos for run in cold_starts)
+
+    for videos, wall in steady.wall_times:
+        if videos <= cold_videos:
+            continue
+        wall_rate = (wall - cold_seconds) / (videos - cold_videos)
+        unmarked = wall - cold_seconds - (videos - cold_videos) * rate.mean
+        is_clearly_more = (
+            wall_rate > rate.mean * (1 + UNMARKED_TIME_SHARE)
+            and unmarked > UNMARKED_SECONDS
+            and wall_rate > rate.high
+        )
+        rate = rate._replace(high=max(rate.high, wall_rate))
+        if is_clearly_more:
+            low = max(rate.low, wall_rate * (1 - 2 * UNMARKED_TIME_SHARE))
+            rate = rate._replace(mean=wall_rate, low=low)
+
+    return rate
+
+
+def _further_video_seconds(cold_starts: Sequence[ColdStart], steady: SteadyRun) -> float:
+    """Return the seconds per video between the slowest cold start and a larger sample, 0 when the
+    sample is not larger. Warm-up is part of both, so it cancels.
+    """
+    done, when = steady.marks[-1]
+    slowest = max(cold_starts, key=lambda run: run.prediction_seconds)
+    if done <= slowest.videos:
+        return 0.0
+    seconds = when - steady.start_seconds - slowest.prediction_seconds
+    return max(0.0, seconds / (done - slowest.videos))

@@ -1,6 +1,4 @@
-"""The sample that is timed: drawn across all sizes of archives, the largest among them, no video
-twice.
-"""
+"""Draw the videos to time: across all sizes of archives, the largest included, none twice."""
 
 import math
 import os
@@ -11,40 +9,41 @@ import numpy as np
 
 from wbdc.core.files import open_regular
 
-LARGEST_VIDEO_SHARE = 0.01  # share of the ranks from which the largest video is taken
+LARGEST_VIDEO_SHARE = 0.01  # of the size ranges, from which the largest video is drawn
 
 
 def stratified_sample(sizes: Sequence[int], count: int, seed: int = 0) -> list[int]:
-    """Choose `count` of n videos: one from each of `count` equal ranges of ranks by size; all when
+    """Draw `count` of n videos, one from each of `count` equal ranges of size ranks; all when
     count >= n.
 
-    sizes: bytes per video. From the top 1 % of the ranges comes the largest video, from the others
-    a random one, so that the
-    plain mean stands for all videos and errs, if at all, on the slow side. (The first k videos were
-    24 % optimistic.)
-    Returns indices in a random order that is a function of the seed.
+    sizes: bytes per video. The top 1 % of the ranges contribute their largest video, the others a
+    random one, so that the plain mean represents all videos and errs, if at all, on the slow side.
+    (Timing the first k videos was 24 % too optimistic.) Returns indices in a random order that
+    depends on the seed alone.
     """
-    rng, n = np.random.default_rng(seed), len(sizes)
+    generator = np.random.default_rng(seed)
+    n = len(sizes)
     count = min(count, n)
     if count <= 0:
         return []
-    ranked = np.lexsort((rng.permutation(n), np.asarray(sizes)))  # equal sizes in random order
+
+    ranked = np.lexsort((generator.permutation(n), np.asarray(sizes)))  # ties in random order
     ends = np.arange(count + 1) * n // count
-    places = ends[:-1] + np.floor(rng.random(count) * np.diff(ends)).astype(int)
+    ranks = ends[:-1] + np.floor(generator.random(count) * np.diff(ends)).astype(int)
     largest = math.ceil(count * LARGEST_VIDEO_SHARE)
-    places[-largest:] = ends[1:][-largest:] - 1
-    return rng.permutation(ranked[places]).tolist()
+    ranks[-largest:] = ends[1:][-largest:] - 1
+    return generator.permutation(ranked[ranks]).tolist()
 
 
 def archive_sizes(paths: Sequence[Path]) -> list[int]:
-    """Look up the bytes of each archive; 0 for one that is not there. Videos that share one archive
-    all weigh the same.
+    """Return the bytes of each archive, 0 for a missing one. Videos in one shared archive all have
+    its size.
     """
     return [os.stat(path).st_size if path.is_file() else 0 for path in paths]
 
 
 def drop_page_cache(paths: Sequence[Path]) -> None:
-    """Drop files from the page cache, so that they are read from the disk as at the judge's."""
+    """Drop files from the page cache, so that they are read from disk as on the judge's machine."""
     for path in dict.fromkeys(paths):
         if path.is_file():
             with open_regular(path) as file:

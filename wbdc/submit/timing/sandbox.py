@@ -1,5 +1,5 @@
-"""Run a packed folder as the judge would: a fresh process, a clean room, nothing of the author's
-tree, cache or home.
+"""Run a packed folder as the judge would: in a fresh process that sees nothing of the author's
+source tree, caches or home folder.
 """
 
 import functools
@@ -23,35 +23,33 @@ from wbdc.core.files import publish_bytes
 from wbdc.submit.timing.machine_load import CpuMeter, CpuUse
 from wbdc.submit.timing.memory import start_contained
 
-KEPT_VARIABLES = (
-    "PATH",
-    "LD_LIBRARY_PATH",
-    "CUDA_VISIBLE_DEVICES",
-    "TMPDIR",
-)  # of this process's environment; nothing else is passed on
-UNREACHABLE = 9
+# of this process's environment; nothing else is passed on
+PASSED_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TMPDIR")
+UNREACHABLE_CODE = 9  # exit code of the canary when it cannot connect
 CANARY = f"""
 import socket
 try:
-    socket.create_connection(("198.51.100.1", 80), timeout=2)  # an address that stands in no network (RFC 5737)
+    # an address that no network uses (RFC 5737)
+    socket.create_connection(("198.51.100.1", 80), timeout=2)
 except TimeoutError:
-    raise SystemExit("the way out is open")
+    raise SystemExit("the network is reachable")
 except OSError:
-    raise SystemExit({UNREACHABLE})
+    raise SystemExit({UNREACHABLE_CODE})
 """
 
 
 class SandboxRun(NamedTuple):
-    """code: exit code, negative for a signal; seconds: wall time from start to end; stderr: what it
-    said; peak: bytes of memory, its children's included.
+    """One run. code: exit code, negative for a signal; seconds: wall time; stderr: its output;
+    peak_memory: bytes, child processes included; memory_samples: (seconds since the start, bytes of
+    all its processes).
     """
 
     code: int
     seconds: float
     stderr: str
-    peak: int = 0
-    memory: Sequence[tuple[float, int]] = ()  # seconds since the start, bytes of all its processes
-    use: CpuUse | None = None
+    peak_memory: int = 0
+    memory_samples: Sequence[tuple[float, int]] = ()
+    cpu_use: CpuUse | None = None
 
 
 def run_packed(
@@ -69,113 +67,133 @@ def run_packed(
     timeout: float | None = None,
     deadline: float | None = None,
 ) -> SandboxRun:
-    """Run the folder's own run.sh (inference.sh where a deadline is given: seconds, as at the
-    judge) by this Python, alone (-I), from /, with an empty home and, where possible, without a
-    network.
+    """Run the folder's run.sh with this Python in isolated mode (-I), from /, with an empty home
+    folder and, where possible, without a network.
 
-    out, probabilities, timings: files it shall write. sample: answer only these ids, in this order.
-    timeout: seconds, None for no end.
-    Raises what the exit code stands for, with the last line the process said; Inconclusive after
+    out, probabilities, timings: files to write. sample: predict only these ids, in this order.
+    deadline: seconds; runs inference.sh instead, as the judge does. timeout: seconds, None for no
+    limit. Raises the error of the exit code with the last line of stderr; Inconclusive after
     `timeout`.
     """
     with tempfile.TemporaryDirectory(prefix="wbdc-home-") as home:
-        script, options = (
-            "run.sh",
-            ["--data", str(data.resolve()), "--out", str(out.resolve()), "--device", device],
-        )
-        if deadline is not None:
-            script, options = "inference.sh", [] if device == "auto" else ["--device", device]
-        command = [*network_is_cut()[0], "sh", str(folder.resolve() / script), *options]
-        for option, value in (
-            ("--threads", threads),
-            ("--probabilities", probabilities),
-            ("--timings", timings),
-            ("--split", split),
-            ("--precision", precision),
-        ):
-            if value is not None:
-                command += [option, str(value.resolve() if isinstance(value, Path) else value)]
+        options = {
+            "--threads": threads,
+            "--probabilities": probabilities,
+            "--timings": timings,
+            "--split": split,
+            "--precision": precision,
+        }
         if sample is not None:
-            publish_bytes(Path(home) / "sample.txt", "\n".join(sample).encode())
-            command += ["--sample", str(Path(home) / "sample.txt")]
-        room = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-        room |= {"HOME": home, "HF_HUB_OFFLINE": "1", "LC_ALL": "C.UTF-8", "PYTHON": sys.executable}
-        if deadline is not None:
-            room |= {
+            sample_file = Path(home) / "sample.txt"
+            publish_bytes(sample_file, "\n".join(sample).encode())
+            options["--sample"] = sample_file
+
+        environment = _environment(home)
+        if deadline is None:
+            options = {"--data": data, "--out": out, "--device": device} | options
+            command = ["sh", str(folder.resolve() / "run.sh")]
+        else:
+            options = {"--device": None if device == "auto" else device} | options
+            command = ["sh", str(folder.resolve() / "inference.sh")]
+            environment |= {
                 "DATA": str(data.resolve()),
                 "RESULT": str(out.resolve()),
                 "DEADLINE": f"{deadline:g}",
             }
-        start, meter = time.perf_counter(), CpuMeter()
-        with (
-            tempfile.TemporaryFile() as said
-        ):  # a file: of a pipe the end would only come with that of the last process that holds it
-            settings = {
-                "cwd": "/",
-                "env": room,
-                "stdin": subprocess.DEVNULL,
-                "stdout": subprocess.DEVNULL,
-                "stderr": said,
-            }
-            with start_contained(command, **settings) as (process, watch):
-                watch.start()
-                try:
-                    process.wait(timeout)
-                except subprocess.TimeoutExpired as error:
-                    raise Inconclusive(
-                        f"the packed folder did not end within {timeout:.0f} s; give a smaller sample (--sample) or more time (--cap)"
-                    ) from error
-                seconds = time.perf_counter() - start
+        for option, value in options.items():
+            if value is not None:
+                value = value.resolve() if isinstance(value, Path) else value
+                command += [option, str(value)]
 
-            said.seek(0)
-            ran = SandboxRun(
-                process.returncode,
-                seconds,
-                said.read().decode(errors="replace"),
-                watch.peak,
-                watch.samples,
-                meter.read(),
-            )
-    if ran.code:
-        raise failure_message(ran)
-    return ran
+        result = _run_contained([*network_is_cut()[0], *command], environment, timeout)
+
+    if result.code:
+        raise failure_message(result)
+    return result
 
 
-def failure_message(ran: SandboxRun) -> WbdcError:
-    """Say in one sentence why a run failed, as the error that its exit code stands for."""
-    said = next(
-        (line.strip() for line in reversed(ran.stderr.splitlines()) if line.strip()),
-        "it said nothing",
-    )
-    known = {kind.code: kind for kind in WbdcError.__subclasses__()}
-    if ran.code < 0:
+def failure_message(result: SandboxRun) -> WbdcError:
+    """Explain in one sentence why a run failed, as the error of its exit code."""
+    lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
+    last_line = lines[-1] if lines else "no output"
+    errors = {error.code: error for error in WbdcError.__subclasses__()}
+
+    if result.code < 0:
         return OutOfResources(
-            f"the packed folder was ended by signal {-ran.code} (memory?); last it said: {said}"
+            f"the packed folder was killed by signal {-result.code}, possibly for lack of memory; "
+            f"last line of its output: {last_line}"
         )
-    if ran.code in known:
-        return known[ran.code](f"the packed folder fails: {said.removeprefix('error: ')}")
-    if said.startswith(("ModuleNotFoundError", "ImportError")):
+    if result.code in errors:
+        return errors[result.code](f"the packed folder fails: {last_line.removeprefix('error: ')}")
+    if last_line.startswith(("ModuleNotFoundError", "ImportError")):
         return EnvironmentLacks(
-            f"the packed folder lacks something: {said}; see its requirements.txt"
+            f"the packed folder needs a package that is not installed: {last_line}; install its "
+            "requirements.txt"
         )
-    return IntegrityBroken(f"the packed folder fails with code {ran.code}: {said}")
+    return IntegrityBroken(f"the packed folder fails with exit code {result.code}: {last_line}")
 
 
 @functools.cache
 def network_is_cut() -> tuple[list[str], str]:
-    """Find the best means here to cut the network off, proven by a canary that tries to connect:
-    what to put before a command, and what to say of it.
+    """Find a way to cut off the network, proven by a canary that tries to connect.
+
+    Returns the words to put before a command, and a description.
     """
-    # root would lose the right to read others' files in a user namespace of its own
-    for means in (["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-r", "-n"],):
-        try:
-            if (
-                subprocess.run(
-                    [*means, sys.executable, "-I", "-c", CANARY], capture_output=True, timeout=20
-                ).returncode
-                == UNREACHABLE
-            ):
-                return means, f"cut off by {' '.join(means)}; a canary could not connect"
-        except (OSError, subprocess.TimeoutExpired):
-            pass
+    # as root, a user namespace would lose the right to read other users' files
+    prefix = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-r", "-n"]
+    command = [*prefix, sys.executable, "-I", "-c", CANARY]
+    try:
+        canary = subprocess.run(command, check=False, capture_output=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        canary = None
+    if canary and canary.returncode == UNREACHABLE_CODE:
+        return prefix, f"cut off by {' '.join(prefix)}; a canary could not connect"
     return [], "not cut off: unshare is not allowed here"
+
+
+def _environment(home: str) -> dict[str, str]:
+    """Return the environment variables of a packed folder's process."""
+    passed = {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ}
+    return passed | {
+        "HOME": home,
+        "HF_HUB_OFFLINE": "1",
+        "LC_ALL": "C.UTF-8",
+        "PYTHON": sys.executable,
+    }
+
+
+def _run_contained(
+    command: Sequence[str], environment: dict[str, str], timeout: float | None
+) -> SandboxRun:
+    """Run a command and everything it starts, and measure both. Raises Inconclusive."""
+    start = time.perf_counter()
+    meter = CpuMeter()
+    # stderr is a file: a pipe would only end with the last process that holds it
+    with tempfile.TemporaryFile() as stderr:
+        settings = {
+            "cwd": "/",
+            "env": environment,
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.DEVNULL,
+            "stderr": stderr,
+        }
+        with start_contained(command, **settings) as (process, monitor):
+            monitor.start()
+            try:
+                process.wait(timeout)
+            except subprocess.TimeoutExpired as error:
+                raise Inconclusive(
+                    f"the packed folder did not end within {timeout:.0f} s; give a smaller sample "
+                    "(--sample) or more time (--cap)"
+                ) from error
+            seconds = time.perf_counter() - start
+
+        stderr.seek(0)
+        return SandboxRun(
+            process.returncode,
+            seconds,
+            stderr.read().decode(errors="replace"),
+            monitor.peak,
+            monitor.samples,
+            meter.read(),
+        )

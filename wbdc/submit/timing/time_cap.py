@@ -1,39 +1,46 @@
-"""The cap of a rehearsal: no run may take longer than what is left of it."""
+"""The cap of a time check: no run may take longer than what is left of it."""
 
 from collections.abc import Callable
 from typing import Any
 
 from wbdc.core.errors import Inconclusive
 
-SAMPLE_SHARE = 0.4  # of the cap: what cold starts leave for the sample
+SAMPLE_RESERVE_SHARE = 0.4  # of the cap: what cold starts leave for the sample
 
 
 class TimeCap:
-    """Seconds that the runs of a rehearsal may still take. run: starts one, with a timeout, and
-    returns what has `seconds`.
+    """Seconds that the runs of a time check may still take.
+
+    run: starts one; takes `timeout`, returns an object with `seconds`.
     """
 
     def __init__(self, seconds: float, run: Callable[..., Any]):
-        self.seconds, self.left, self._run = seconds, seconds, run
+        self.seconds = seconds
+        self.remaining = seconds
+        self._run = run
 
     def run(self, *arguments: Any, **options: Any) -> Any:
-        """Start a run that may take all that is left. Raises Inconclusive when nothing is."""
-        if self.left <= 0:
+        """Start a run that may take all remaining time. Raises Inconclusive when none is left."""
+        if self.remaining <= 0:
             raise Inconclusive(
-                f"the cap of {self.seconds:.0f} s was used up before all was timed; give more with --cap"
+                f"the cap of {self.seconds:.0f} s was used up before everything was timed; "
+                "raise it with --cap"
             )
-        result = self._run(*arguments, timeout=self.left, **options)
-        self.left -= result.seconds
+        result = self._run(*arguments, timeout=self.remaining, **options)
+        self.remaining -= result.seconds
         return result
 
     def allows_cold_start(self, seconds: float) -> bool:
-        """Tell whether one more start of so many seconds, and one that is not timed, leave enough
-        for the sample.
+        """Whether two more cold starts of so many seconds (one timed, one untimed) leave enough
+        time for the sample.
         """
-        return self.left - 2 * seconds >= SAMPLE_SHARE * self.seconds
+        return self.remaining - 2 * seconds >= SAMPLE_RESERVE_SHARE * self.seconds
 
-    def videos(self, share: float, start: float, each: float, runs: int = 1) -> int:
-        """Count the videos that each of some runs can answer in a share of what is left once all
-        have started.
+    def max_videos(
+        self, share: float, start_seconds: float, seconds_per_video: float, runs: int = 1
+    ) -> int:
+        """Return how many videos each of some runs can predict in a share of the remaining time,
+        once all of them have started.
         """
-        return max(0, int((self.left - runs * start) * share / runs / max(each, 1e-6)))
+        available = (self.remaining - runs * start_seconds) * share / runs
+        return max(0, int(available / max(seconds_per_video, 1e-6)))

@@ -1,122 +1,137 @@
-"""The verdict of a rehearsal: one word, one sentence, one exit code."""
+"""The verdict of a time check: a status, an explanation, an exit code and the receipt's facts."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from wbdc.core.errors import Inconclusive, OverBudget
-from wbdc.submit.timing.bottleneck import ServingSizes, describe_stages, suggest_change
-from wbdc.submit.timing.projection import Projection
+from wbdc.submit.timing.bottleneck import ServingSizes, describe_bottleneck, suggest_change
+from wbdc.submit.timing.projection import MIN_SMALL_VIDEOS, Projection
 
 CODES = {"PASS": 0, "FAIL": OverBudget.code, "INCONCLUSIVE": Inconclusive.code}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """word: PASS, FAIL or INCONCLUSIVE; sentence: for people; code: the exit code, 0, 5 or 6;
-    facts: what the receipt holds.
+    """status: PASS, FAIL or INCONCLUSIVE; sentence: the explanation for people; code: the exit
+    code, 0, 5 or 6; facts: the content of the receipt.
     """
 
-    word: str
+    status: str
     sentence: str
     code: int
     facts: dict
 
 
 def reach_verdict(
-    found: Projection,
-    shared: dict[str, float],
-    kits: ServingSizes,
+    projection: Projection,
+    shares: dict[str, float],
+    sizes: ServingSizes,
     *,
     items: int,
     seconds: float,
-    doubts: Sequence[str] = (),
-    over: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+    exceeded_limits: Sequence[str] = (),
     busy: str | None = None,
-    largest: int | None = None,
-    measured: int | None = None,
+    largest_run: int | None = None,
+    full_run_videos: int | None = None,
 ) -> Verdict:
-    """Word a projection. Pure: no file is read.
+    """Turn a projection and all findings into a verdict. Pure: reads no file.
 
-    doubts: what forbids to PASS; over: limits other than time that are broken, which FAIL; busy:
-    why no time can be judged, neither way;
-    largest: videos of the largest run in one process; measured: videos of the full run, whose
-    seconds `found` then holds, None for a projection.
+    shares: of the wall time, by stage. items, seconds: the limit. warnings: sentences about what
+    makes a PASS unreliable; exceeded_limits: sentences about limits other than time, each a FAIL;
+    busy: why no time measured here can be judged. largest_run: videos of the largest run in one
+    process; full_run_videos: videos of the full run that `projection` then describes, None for a
+    projection.
     """
-    need, limit = (
-        f"The packed folder would need {format_duration(found.expected)} for {items:,} videos",
-        format_duration(seconds),
-    )
-    told = describe_stages(shared)
-    if measured:
-        need = f"The packed folder took {format_duration(found.expected)} for {measured:,} videos in one process"
-    if found.word == "INCONCLUSIVE" and found.rate.rule == "tiny" and not measured:
-        bounds = f"{format_duration(found.lower)} and {format_duration(found.upper)}"
-        sentence = f"Too few videos were timed to tell: {items:,} would need between {bounds}; the limit is {limit}. It takes 64 videos, in four batches or more."
-    elif found.word == "PASS":
-        at_most = (
-            f", {format_duration(found.upper)} with the margin"
-            if measured
-            else f", and at most {format_duration(found.upper)}"
+    sentences = [_explain_time(projection, shares, sizes, items, seconds, full_run_videos)]
+    if projection.rate.slope and not full_run_videos:
+        growth = 100_000 * projection.rate.slope / projection.rate.mean
+        sentences.append(
+            f"Each video takes longer than the one before ({growth:.1f}% of the mean per 1,000 "
+            "videos), and the projection extrapolates this to all videos."
         )
-        sentence = f"{need}{at_most}; the limit is {limit}. {told}."
+    if largest_run is not None and largest_run < items:
+        sentences.append(
+            f"Largest run in one process: {largest_run:,} of {items:,} videos "
+            "(`wbdc submit --full` runs all of them)."
+        )
+
+    warnings = [*warnings, *([busy] if busy else [])]
+    if exceeded_limits:
+        status = "FAIL"
+    elif busy or (warnings and projection.status == "PASS"):
+        status = "INCONCLUSIVE"
     else:
-        hint = suggest_change(
-            shared,
-            kits,
-            1
-            - seconds
-            / (found.upper if found.word == "INCONCLUSIVE" else max(found.expected, found.lower)),
-        )
-        if found.fixed > found.expected / 2:
-            told, hint = (
-                f"Starting takes {found.fixed / found.expected:.0%}",
-                "try fewer or smaller models",
-            )
-        between = (
-            f", between {format_duration(found.lower)} and {format_duration(found.upper)}"
-            if found.word == "INCONCLUSIVE"
-            else ""
-        )
-        sentence = f"{need}{between}; the limit is {limit}. {told}: {hint}."
-    if found.rate.slope and not measured:
-        slower = 100_000 * found.rate.slope / found.rate.each
-        sentence += f" Each video takes longer than the one before ({slower:.1f}% of the mean per 1,000 videos); this is extrapolated to all of them."
-    if largest is not None and largest < items:
-        sentence += f" Largest run in one process: {largest:,} of {items:,} videos."
-    doubts = [*doubts, *([busy] if busy else [])]
-    word = (
-        "FAIL"
-        if over
-        else "INCONCLUSIVE"
-        if busy or (doubts and found.word == "PASS")
-        else found.word
-    )
-    sentence = " But ".join([sentence, *(f"{d}." for d in [*over, *doubts])])
+        status = projection.status
+
+    sentence = " ".join([*sentences, *exceeded_limits, *warnings])
     facts = {
-        "verdict": word,
+        "verdict": status,
         "sentence": sentence,
-        "doubts": list(doubts),
-        "over": list(over),
+        "warnings": list(warnings),
+        "exceeded_limits": list(exceeded_limits),
         "items": items,
         "limit": seconds,
-        "largest_run": largest,
-        "shares": shared,
-        "projection": asdict(found),
+        "largest_run": largest_run,
+        "stage_shares": shares,
+        "projection": asdict(projection) | {"rate": projection.rate._asdict()},
     }
-    facts["projection"]["rate"] = found.rate._asdict()
-    return Verdict(word, sentence, CODES[word], facts)
+    return Verdict(status, sentence, CODES[status], facts)
+
+
+def _explain_time(
+    projection: Projection,
+    shares: dict[str, float],
+    sizes: ServingSizes,
+    items: int,
+    seconds: float,
+    full_run_videos: int | None,
+) -> str:
+    """Explain the time: what it is, how sure that is, the limit, and what to change."""
+    limit = f"the limit is {format_duration(seconds)}"
+    between = f"between {format_duration(projection.lower)} and {format_duration(projection.upper)}"
+    is_inconclusive = projection.status == "INCONCLUSIVE"
+    if is_inconclusive and projection.rate.rule == "tiny" and not full_run_videos:
+        return (
+            f"Too few videos were timed: {items:,} would need {between}; {limit}. The check needs "
+            f"{MIN_SMALL_VIDEOS} videos in at least four batches; raise --sample or --cap."
+        )
+
+    expected = format_duration(projection.expected)
+    time = f"The packed folder would need {expected} for {items:,} videos"
+    if full_run_videos:
+        time = f"The packed folder took {expected} for {full_run_videos:,} videos in one process"
+
+    if projection.status == "PASS":
+        upper = format_duration(projection.upper)
+        bound = f"{upper} with the margin" if full_run_videos else f"and at most {upper}"
+        return f"{time}, {bound}; {limit}. {describe_bottleneck(shares)}."
+
+    advice = _advise(projection, shares, sizes, seconds)
+    return f"{time}{f', {between}' if is_inconclusive else ''}; {limit}. {advice}."
+
+
+def _advise(
+    projection: Projection, shares: dict[str, float], sizes: ServingSizes, seconds: float
+) -> str:
+    """Name what takes the most time, and what to change about it."""
+    if projection.fixed > projection.expected / 2:
+        share = projection.fixed / projection.expected
+        command = "`wbdc ensemble --limit SECONDS`"
+        return f"Starting takes {share:.0%} of the time; try fewer or smaller models ({command})"
+
+    needed = max(projection.expected, projection.lower)
+    if projection.status == "INCONCLUSIVE":
+        needed = projection.upper
+    return f"{describe_bottleneck(shares)}; {suggest_change(shares, sizes, 1 - seconds / needed)}"
 
 
 def format_duration(seconds: float) -> str:
-    """Say a time: 460.2 is "7 min 40 s", 9.12 is "9.1 s"."""
+    """Format a duration: 460.2 is "7 min 40 s", 9.12 is "9.1 s"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes} min"
-        if hours
-        else f"{minutes} min {rest} s"
-        if minutes
-        else f"{rest} s"
-    )
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
