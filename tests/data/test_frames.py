@@ -108,7 +108,7 @@ def test_pixels_equal_those_of_torchvision_at_any_size(seed):
     ("width", "height"),
     [(36, 36), (36, 64), (64, 36), (37, 55), (16, 9), (150, 20), (33, 36), (72, 1)],
 )
-def test_a_square_smaller_than_the_short_side_is_cut_from_the_centre(width, height):
+def test_a_square_smaller_than_the_short_side_is_cropped_from_the_center(width, height):
     """timm's crop_pct: the short side becomes 36, 32 of it are looked at; where it has 36 already,
     nothing is resized.
     """
@@ -152,7 +152,7 @@ def test_timms_other_ways_to_crop_are_not_imitated(monkeypatch):
         assert Timm(model="test_resnet", pretrained=False).image_transform.short is None
 
 
-def test_a_look_saved_before_short_was_known_is_the_same_look():
+def test_an_older_table_without_short_gives_the_same_transform():
     saved = look().to_table()
     assert saved.keys() == {"size", "mean", "std", "interpolation"}
     assert (
@@ -163,7 +163,7 @@ def test_a_look_saved_before_short_was_known_is_the_same_look():
     assert ImageTransform.from_table(json.loads(json.dumps(look(short=40).to_table()))) == look(
         short=40
     )
-    with pytest.raises(UsageFault, match="32 pixels from a short side of 31"):
+    with pytest.raises(UsageFault, match="look.short = 31 is smaller than look.size = 32"):
         ImageTransform.from_table(look(short=31).to_table())
 
 

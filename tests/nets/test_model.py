@@ -179,7 +179,7 @@ def test_features_of_another_width_are_refused_instead_of_scattered_wrongly():
     from wbdc.core.errors import UsageFault
 
     model, batch = toys.model(vision="features", dim=6), toys.batch(vision="features")
-    with pytest.raises(UsageFault, match="are 12 numbers .* set vision.dim = 12"):
+    with pytest.raises(UsageFault, match="are 12 numbers, .* set vision.dim = 12"):
         model.logits(batch)
 
 

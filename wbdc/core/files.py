@@ -1,4 +1,7 @@
-"""Files that are either whole or absent: the only writer of the house, seals, hashes and locks."""
+"""Publishing, reading, sealing and locking files.
+
+All files that wbdc writes are published by this module: they are complete or absent.
+"""
 
 import contextlib
 import errno
@@ -28,8 +31,9 @@ from wbdc.core.errors import (
 from wbdc.core.json_shape import find_mismatch
 
 SEAL_FILE = "DONE.json"
-LOCK_FILE, LOCK_HOLDER_FILE = ".lock", ".holder.lock"  # of a folder that is held, and who holds it
-LOCK_GRACE_SECONDS = 0.2  # a command that looks for empty folders holds one for an instant
+LOCK_FILE = ".lock"
+LOCK_HOLDER_FILE = ".holder.lock"  # names the process that holds the lock
+LOCK_GRACE_SECONDS = 0.2  # a command that searches for empty folders locks each for an instant
 LOCK_POLL_SECONDS = 0.01
 DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 ACCESS_ERRNOS = (
@@ -47,11 +51,11 @@ RESOURCE_ERRNOS = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 
 
 def publish_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file, then put it in place of `path` in one step, with the mode
-    that umask gives.
+    """Let `write` fill a temporary file, then move it to `path` in one atomic step.
 
-    A reader sees the old file or the new one, also after a crash or a power loss.
-    Raises OutOfResources when the disk is full, EnvironmentLacks when the folder cannot be written.
+    A reader finds the old file or the new one, also after a crash or a power loss. The file gets
+    the mode that umask gives. Raises OutOfResources when the disk is full, EnvironmentLacks when
+    the folder cannot be written.
     """
     temporary = temporary_path(path)
     try:
@@ -60,14 +64,16 @@ def publish_file(path: Path, write: Callable[[Path], None]) -> None:
         temporary.touch()
         mode = temporary.stat().st_mode
         write(temporary)
-        temporary.chmod(mode)  # safetensors would leave it to its owner alone
+        temporary.chmod(mode)  # safetensors gives access to the owner only
         _fsync(temporary)
         os.replace(temporary, path)
         _fsync(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise explain_os_error(error, path) or error
+        if explained := explain_os_error(error, path):
+            raise explained from error
+        raise
 
 
 def publish_bytes(path: Path, data: bytes) -> None:
@@ -77,18 +83,15 @@ def publish_bytes(path: Path, data: bytes) -> None:
 
 def publish_json(path: Path, value: object) -> None:
     """Publish `value` as indented JSON with sorted keys: equal values give equal bytes."""
-    publish_bytes(
-        path,
-        (json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode(
-            errors="backslashreplace"
-        ),
-    )
+    text = json.dumps(value, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    publish_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def read_json(path: Path, shape: object = dict) -> dict:
-    """Read a JSON file that this program wrote. shape: what it holds, as `find_mismatch` takes it.
+    """Read a JSON file that wbdc wrote.
 
-    Raises IntegrityBroken when it is absent or damaged.
+    shape: of the content, as `find_mismatch` takes it. Raises IntegrityBroken when the file is
+    missing or damaged.
     """
     try:
         with open_regular(path) as file:
@@ -107,13 +110,13 @@ def read_json(path: Path, shape: object = dict) -> dict:
 
 
 class NotRegularFile(OSError):
-    """A pipe, a device or a socket in the place of a file."""
+    """A path is a pipe, a device or a socket, and not a file."""
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; every reader opens files by this function.
+    """Open a file for reading. All readers of wbdc use this function.
 
-    Raises NotRegularFile for a pipe or a device: opening it, or reading from it, might never end.
+    Raises NotRegularFile for a pipe or a device: opening or reading it might never return.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     kind = os.fstat(handle).st_mode
@@ -132,39 +135,38 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:
-    """Read a regular file of text; line ends become LF. Raises as `open_regular` does."""
+    """Read a regular text file; line ends become LF. Raises as `open_regular` does."""
     with io.TextIOWrapper(open_regular(path), encoding, errors) as file:
         return file.read()
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add one line to a log. A log may be torn; nothing is ever rebuilt from it."""
+    """Append one line to a log. A kill may cut the line, so nothing may depend on a log."""
     with path.open("a", encoding="utf-8") as log:
         log.write(line + "\n")
 
 
 def file_sha256(path: Path) -> str:
-    """Hash the content of a file."""
+    """Return the SHA-256 of a file."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def json_digest(*values: object) -> str:
-    """Hash JSON values into 12 hexadecimal digits: the name of what they determine."""
-    return hashlib.sha256(
-        json.dumps(values, ensure_ascii=False, sort_keys=True).encode(errors="backslashreplace")
-    ).hexdigest()[:12]
+    """Hash JSON values to 12 hexadecimal digits, which identify what the values determine."""
+    text = json.dumps(values, ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:12]
 
 
 def seal_folder(folder: Path, facts: dict, files: list[Path] | None = None) -> None:
-    """Declare a folder finished: publish, last of all, some facts and the SHA-256 of its files (all
-    of them by default).
+    """Mark a folder as finished: publish its seal, with `facts` and the SHA-256 of its files.
+
+    files: None for all files of the folder. The seal must be the last file that is written.
     """
-    kept = [p for p in list_files(folder) if p.name != SEAL_FILE] if files is None else files
-    publish_json(
-        folder / SEAL_FILE,
-        {**facts, "files": {str(p.relative_to(folder)): file_sha256(p) for p in kept}},
-    )
+    if files is None:
+        files = [path for path in list_files(folder) if path.name != SEAL_FILE]
+    hashes = {str(path.relative_to(folder)): file_sha256(path) for path in files}
+    publish_json(folder / SEAL_FILE, {**facts, "files": hashes})
 
 
 def update_seal(folder: Path, facts: dict) -> None:
@@ -175,28 +177,30 @@ def update_seal(folder: Path, facts: dict) -> None:
 
 
 def add_to_seal(folder: Path, path: Path) -> None:
-    """List one more file in a folder's seal; the first one makes the seal."""
+    """Add a file to the seal of a folder; the first file creates the seal."""
     before = sealed_facts(folder) or {"files": {}}
     files = {**before["files"], str(path.relative_to(folder)): file_sha256(path)}
     publish_json(folder / SEAL_FILE, {**before, "files": files})
 
 
 def read_seal(folder: Path, shape: dict | None = None) -> dict:
-    """Return the facts of a finished folder. Raises IntegrityBroken when they are absent or do not
-    fit `shape`.
+    """Return the facts of a finished folder.
+
+    Raises IntegrityBroken when they are missing or do not fit `shape`.
     """
     return read_json(folder / SEAL_FILE, {"files": {str: str}, **(shape or {})})
 
 
 def sealed_facts(folder: Path, shape: dict | None = None) -> dict | None:
-    """Return the facts of a finished folder, or None when it is absent or unfinished. Raises as
-    `read_seal` does.
+    """Return the facts of a finished folder; None when it is missing or unfinished.
+
+    Raises as `read_seal` does.
     """
     return read_seal(folder, shape) if (folder / SEAL_FILE).is_file() else None
 
 
 def list_files(folder: Path) -> list[Path]:
-    """List the regular files below a folder in a fixed order, temporaries and lock files left out."""
+    """List the regular files below a folder, sorted, without temporaries and lock files."""
     return sorted(
         p
         for p in folder.rglob("*")
@@ -205,19 +209,17 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def sweep_temporaries(folder: Path) -> None:
-    """Remove temporaries that killed processes left. Call it while holding the folder's lock."""
+    """Remove the temporaries of killed processes. The caller must hold the lock of the folder."""
     for temporary in [*folder.rglob(".*.tmp")]:
         if is_leftover(temporary):
             remove_path(temporary)
-    for temporary in folder.rglob(
-        ".tmp*"
-    ):  # of safetensors, which makes one of its own beside ours
+    for temporary in folder.rglob(".tmp*"):  # of safetensors
         if not temporary.is_dir():
             temporary.unlink(missing_ok=True)
 
 
 def list_leftovers(path: Path) -> list[Path]:
-    """List the temporaries of a file or folder, `.NAME.PID.tmp` beside it, whose process has ended."""
+    """List the temporaries `.NAME.PID.tmp` of a file or folder whose process has ended."""
     return [
         p
         for p in sorted(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
@@ -226,17 +228,18 @@ def list_leftovers(path: Path) -> list[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what killed processes left beside a file or folder while they made it."""
+    """Remove the temporaries of a file or folder that killed processes left beside it."""
     for temporary in list_leftovers(path):
         remove_path(temporary)
 
 
 def is_leftover(temporary: Path, name: str | None = None) -> bool:
-    """Tell whether a path is a temporary, of a file or folder called `name` if given, whose process
-    has ended.
+    """Return whether a path is a temporary whose process has ended.
+
+    name: of the file or folder that the temporary was made for; None for any.
     """
-    made = re.fullmatch(r"\.(.+?)\.(\d{1,10})(\.old)?\.tmp", temporary.name, re.DOTALL)
-    return bool(made) and name in (None, made[1]) and not _is_process_alive(int(made[2]))
+    match = re.fullmatch(r"\.(.+?)\.(\d{1,10})(\.old)?\.tmp", temporary.name, re.DOTALL)
+    return bool(match) and name in (None, match[1]) and not _is_process_alive(int(match[2]))
 
 
 def _is_process_alive(process: int) -> bool:
@@ -244,13 +247,13 @@ def _is_process_alive(process: int) -> bool:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # a process of another user
         return True
     return True
 
 
 def remove_path(path: Path) -> None:
-    """Remove a file, a link or a folder with all that it holds, as far as that can be done."""
+    """Remove a file, a link, or a folder with its content, as far as that is possible."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -259,11 +262,10 @@ def remove_path(path: Path) -> None:
 
 @contextlib.contextmanager
 def lock_folder(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold a folder alone for the length of a block, and sweep it first.
+    """Lock a folder for the duration of a block, and remove old temporaries from it first.
 
-    Raises FolderInUse almost at once, naming the holder; with `wait`, for work that another process
-    does for us too, waits its turn
-    instead. A killed holder holds nothing.
+    wait: whether to wait for another holder. Otherwise FolderInUse is raised almost at once; it
+    names the holder. The lock of a killed process is released by the system.
     """
     from filelock import FileLock, Timeout
 
@@ -274,7 +276,7 @@ def lock_folder(folder: Path, *, wait: bool = False) -> Iterator[None]:
             lock = FileLock(folder / LOCK_FILE, timeout=-1 if wait else LOCK_GRACE_SECONDS)
             with lock:
                 _write_bytes(folder / LOCK_HOLDER_FILE, f"process {os.getpid()}".encode())
-                lock.acquire()  # once more: it stays locked when the block ends
+                lock.acquire()  # a second time, so that it stays locked after the block
             break
         except Timeout as error:
             holder = (
@@ -287,8 +289,10 @@ def lock_folder(folder: Path, *, wait: bool = False) -> Iterator[None]:
             ) from error
         except OSError as error:
             if isinstance(error, FileNotFoundError) and time.monotonic() < deadline:
-                continue  # another process removed the folder, which was empty
-            raise explain_os_error(error, folder / LOCK_FILE) or error
+                continue  # another process has removed the empty folder
+            if explained := explain_os_error(error, folder / LOCK_FILE):
+                raise explained from error
+            raise
     try:
         sweep_temporaries(folder)
         yield
@@ -297,32 +301,32 @@ def lock_folder(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def explain_os_error(error: BaseException, path: Path | None = None) -> WbdcError | None:
-    """Explain in one sentence why the system refused a file or memory; None for errors of another
-    kind.
+    """Explain an error of the operating system about a file or memory; None for other errors.
 
-    path: the file that was written; by default what the error names. Writers in Rust only mention
-    the number: "(os error 28)".
+    path: the file that was written; None: the file that the error names. Writers in Rust only state
+    the number, as in "(os error 28)".
     """
     mentioned = re.search(r"\(os error (\d+)\)", str(error))
     number = int(mentioned[1]) if mentioned else getattr(error, "errno", None)
     name = path or getattr(error, "filename", None) or "a file"
     if number in DISK_ERRNOS:
-        places = (place for place in Path(name).absolute().parents if place.is_dir())
-        why = (
-            f"{os.strerror(number)}, {shutil.disk_usage(next(places)).free:,} bytes are free there"
-        )
+        folder = next(parent for parent in Path(name).absolute().parents if parent.is_dir())
+        free_bytes = shutil.disk_usage(folder).free
         explained = OutOfResources(
-            f"{name} could not be written: {why}; make room and run the command again"
+            f"{name} could not be written: {os.strerror(number)}, {free_bytes:,} bytes are free; "
+            "free some space and run the command again"
         )
     elif number in ACCESS_ERRNOS:
         explained = EnvironmentLacks(
-            f"{name} cannot be {'written' if path else 'used'}: {os.strerror(number)}; choose another place"
+            f"{name} cannot be {'written' if path else 'used'}: {os.strerror(number)}; "
+            "choose another path"
         )
     elif isinstance(error, NotRegularFile):
-        explained = IntegrityBroken(f"{name} is not a regular file; put the file in its place")
+        explained = IntegrityBroken(f"{name} is not a regular file; replace it with a file")
     elif number in RESOURCE_ERRNOS:
         explained = OutOfResources(
-            f"{name} could not be opened or made: {os.strerror(number)}; run fewer processes or raise the limit"
+            f"{name} could not be opened or created: {os.strerror(number)}; "
+            "run fewer processes or raise the limit"
         )
     else:
         return None
@@ -331,9 +335,9 @@ def explain_os_error(error: BaseException, path: Path | None = None) -> WbdcErro
 
 
 def check_output(path: Path) -> None:
-    """Refuse an output file that could not be written, before any work is done for it.
+    """Check that an output file can be written, before any work is done for it.
 
-    Raises UsageFault for a folder or a device, EnvironmentLacks for a place where nothing can be
+    Raises UsageFault for a folder or a device, EnvironmentLacks for a folder that cannot be
     written.
     """
     try:
@@ -341,47 +345,52 @@ def check_output(path: Path) -> None:
     except FileNotFoundError:
         kind = stat.S_IFREG
     except OSError as error:
-        raise explain_os_error(error, path) or error
+        if explained := explain_os_error(error, path):
+            raise explained from error
+        raise
     if kind != stat.S_IFREG:
-        raise UsageFault(
-            f"{path} is {'a folder' if kind == stat.S_IFDIR else 'no regular file'}; name a file to write"
-        )
+        kind_name = "a folder" if kind == stat.S_IFDIR else "not a regular file"
+        raise UsageFault(f"{path} is {kind_name}; name a file to write")
     check_writable(path.parent, temporary_path(path).name)
 
 
 def check_writable(folder: Path, name: str = "") -> None:
-    """Refuse a folder in which no file called `name` could be made, before any work is done for it.
-    Raises EnvironmentLacks.
+    """Check that a file called `name` can be created in a folder, before any work is done for it.
+
+    The folder may not exist yet. Raises EnvironmentLacks.
     """
     try:
-        below, place = name, folder.absolute()
-        while not os.path.lexists(place):
-            below, place = place.name, place.parent
+        child = name
+        parent = folder.absolute()
+        while not os.path.lexists(parent):
+            child = parent.name
+            parent = parent.parent
+
         with contextlib.suppress(FileNotFoundError):
-            (place / below).lstat()  # too long a name?
-        with tempfile.TemporaryFile(dir=place):
+            (parent / child).lstat()  # raises when the name is too long
+        with tempfile.TemporaryFile(dir=parent):
             pass
     except OSError as error:
-        why = os.strerror(error.errno) if error.errno else str(error)
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise explain_os_error(error, folder) or EnvironmentLacks(
-            f"{folder} cannot be written: {why}; choose another place"
+            f"{folder} cannot be written: {reason}; choose another path"
         ) from error
 
 
 def check_input(folder: Path) -> None:
-    """Refuse a data folder that is not there, before any work is done. Raises UsageFault."""
+    """Check that a data folder exists, before any work is done. Raises UsageFault."""
     if not os.path.isdir(folder):
         raise UsageFault(f"{folder} is not a folder; give the folder of the data with --data")
 
 
 @contextlib.contextmanager
 def lock_output(path: Path) -> Iterator[None]:
-    """Hold the name of an output alone for the length of a block, by a hidden file beside it that
-    goes when the block ends.
+    """Lock the path of an output for the duration of a block.
 
-    Raises FolderInUse almost at once, naming the holder. A killed holder holds nothing. Where the
-    file system has no locks,
-    nobody is kept out.
+    The lock is a hidden file beside the output, which is removed when the block ends. Raises
+    FolderInUse almost at once when another process holds it; the error names the process. The lock
+    of a killed process is released by the system. Without support for locks in the file system,
+    the block runs without one.
     """
     lock = path.parent / f".{path.name}.lock"
     try:
@@ -389,31 +398,33 @@ def lock_output(path: Path) -> Iterator[None]:
     except BlockingIOError as error:
         holder = error.filename or "another process"
         raise FolderInUse(
-            f"{path} is being made by {holder}; wait for it to end, or choose another name"
+            f"{path} is being written by {holder}; wait for it to end, or choose another name"
         ) from error
     except OSError as error:
-        raise explain_os_error(error, path) or error
+        if explained := explain_os_error(error, path):
+            raise explained from error
+        raise
     try:
         os.ftruncate(handle, 0)
         os.write(handle, f"process {os.getpid()}".encode())
         yield
     finally:
-        lock.unlink(
-            missing_ok=True
-        )  # while it is still locked: whoever waits for it sees that it is gone
+        # removed while it is locked, so that a waiting process notices
+        lock.unlink(missing_ok=True)
         os.close(handle)
 
 
 def _lock_file(path: Path) -> int:
-    """Lock a file and return its handle. Raises BlockingIOError with the holder's name in place of
-    the file's.
+    """Lock a file and return its handle.
+
+    Raises BlockingIOError, whose `filename` is the name of the process that holds the lock.
     """
     deadline = time.monotonic() + LOCK_GRACE_SECONDS
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
-        except FileNotFoundError:  # another process removed the folder, which was empty
+        except FileNotFoundError:  # another process has removed the empty folder
             if time.monotonic() < deadline:
                 continue
             raise
@@ -433,20 +444,22 @@ def _lock_file(path: Path) -> int:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), path.stat()):
                 return handle
-        os.close(handle)  # its holder removed it in the meantime
+        os.close(handle)  # its holder has removed it in the meantime
 
 
 def temporary_path(path: Path) -> Path:
-    """Name this process's temporary of a file or folder, beside it."""
+    """Return the path of this process's temporary for a file or folder, beside it."""
     return path.parent / f".{path.name}.{os.getpid()}.tmp"
 
 
 def _write_bytes(path: Path, data: bytes) -> None:
+    """Write a file, not atomically."""
     with path.open("wb") as file:
         file.write(data)
 
 
 def _fsync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

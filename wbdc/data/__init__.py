@@ -1,1 +1,1 @@
-"""From a raw archive to a Batch: the same lines in training, validation and at the judge."""
+"""From raw archives to a Batch: training, validation and inference run the same code."""

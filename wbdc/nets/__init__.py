@@ -1,1 +1,1 @@
-"""The networks: a language trunk, a vision tower, a fusion, a head."""
+"""Networks: the language trunk, vision towers, fusions and the model that joins them."""

@@ -1,4 +1,4 @@
-"""One transformer block for tokens that meet: a row looks at itself or at another row."""
+"""One transformer block for two rows of tokens: a row attends to itself or to another row."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,8 +8,10 @@ from wbdc.core.tokens import Tokens
 
 
 class TransformerBlock(nn.Module):
-    """Attention then a feed-forward layer, each normalised first and added back (pre-norm; Xiong et
-    al., 2020). Raises UsageFault for heads that do not divide dim.
+    """Attention and a feed-forward layer, both with pre-norm and a residual connection (Xiong et
+    al., 2020).
+
+    Raises UsageFault when `heads` does not divide `dim`.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float):
@@ -18,19 +20,24 @@ class TransformerBlock(nn.Module):
                 f"fusion.heads = {heads} does not divide the trunk's width of {dim}; give a divisor"
             )
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
+        self.dropout = dropout
         self.norm_query = nn.LayerNorm(dim)
         self.norm_ffn = nn.LayerNorm(dim)
         self.norm_context = nn.LayerNorm(dim)
-        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
         self.ffn = nn.Sequential(
             nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim)
         )
         self.drop = nn.Dropout(dropout)
 
     def forward(self, row: Tokens, context: Tokens) -> Tokens:
-        """Let `row` (B, N, D) look at the real tokens of `at` (B, M, D); each row of `at` holds at
-        least one.
+        """Let `row` (B, N, D) attend to the real tokens of `context` (B, M, D).
+
+        Each row of `context` must hold at least one real token.
         """
         query_input = self.norm_query(row.x)
         context_input = self.norm_context(context.x)
@@ -38,15 +45,17 @@ class TransformerBlock(nn.Module):
         query = self._split_heads(self.query(query_input))
         key = self._split_heads(self.key(context_input))
         value = self._split_heads(self.value(context_input))
-        mixed = F.scaled_dot_product_attention(
+
+        attended = F.scaled_dot_product_attention(
             query,
             key,
             value,
             context.mask[:, None, None, :],
             self.dropout if self.training else 0.0,
         )
-        x = row.x + self.drop(self.out(mixed.transpose(1, 2).flatten(2)))
+        x = row.x + self.drop(self.out(attended.transpose(1, 2).flatten(2)))
         return Tokens(x + self.drop(self.ffn(self.norm_ffn(x))), row.mask)
 
     def _split_heads(self, x: Tensor) -> Tensor:
+        """Split the width into heads: (B, N, D) -> (B, heads, N, D / heads)."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)

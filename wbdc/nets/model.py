@@ -1,5 +1,6 @@
-"""The model: a trunk, a tower, a fusion and a head, rebuilt from the blueprint that lies beside its
-weights.
+"""The model: a language trunk, a vision tower, a fusion and a classification head.
+
+It is rebuilt from the blueprint that is saved beside its weights.
 """
 
 from pathlib import Path
@@ -19,19 +20,21 @@ from wbdc.nets.vision import Vision
 
 
 class VideoClassifier(nn.Module):
-    """Scores the classes of a video from its words and frames. special: id of each special word of
-    the tokenizer, such as "[MASK]".
+    """Classifies a video from its text and its frames.
+
+    special: id of each special token of the tokenizer, for example of "[MASK]".
     """
 
     def __init__(self, fusion: Fusion, vision: Vision, classes: int, special: dict[str, int]):
         super().__init__()
         dim = fusion.trunk.dim
-        self.fusion, self.vision, self.special = fusion, vision, special
+        self.fusion = fusion
+        self.vision = vision
+        self.special = special
         self.project = nn.Sequential(nn.Linear(vision.dim, dim), nn.LayerNorm(dim))
-        self.time_embedding = nn.Embedding(MAX_FRAMES, dim)  # a frame's place in time
-        self.frame_start = nn.Parameter(
-            torch.randn(1, 1, dim) * 0.02
-        )  # opens each row, so that none is ever empty
+        self.time_embedding = nn.Embedding(MAX_FRAMES, dim)
+        # a learned token at the start of each row of frames, so that no row is empty
+        self.frame_start = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
         self.head = nn.Linear(dim, classes)
         nn.init.normal_(self.time_embedding.weight, std=0.02)
 
@@ -41,30 +44,29 @@ class VideoClassifier(nn.Module):
         return self.fusion.trunk
 
     def forward(self, batch: Batch) -> Fused:
-        """Look and read, then let both meet."""
+        """Encode the frames and fuse them with the text."""
         return self.fuse(batch, self.vision(batch.frames, batch.frame_mask))
 
-    def fuse(self, batch: Batch, seen: Tensor) -> Fused:
-        """Let the words meet what the tower saw. seen: (B, F, vision.dim)."""
+    def fuse(self, batch: Batch, vision_features: Tensor) -> Fused:
+        """Fuse the text with the output of the vision tower, (B, F, vision.dim)."""
         text = Tokens(self.trunk.embed(batch.text), batch.text_mask)
-        return self.fusion(text, self.frame_tokens(seen, batch.frame_mask))._replace(
-            vision_features=seen
-        )
+        fused = self.fusion(text, self.frame_tokens(vision_features, batch.frame_mask))
+        return fused._replace(vision_features=vision_features)
 
-    def frame_tokens(self, seen: Tensor, mask: Tensor) -> Tokens:
-        """Project a tower's vectors into a row of tokens that opens with "no frame": (B, 1 + F, D)."""
-        frames = self.project(seen) + self.time_embedding.weight[: seen.shape[1]]
-        start = self.frame_start.expand(len(seen), 1, -1).to(frames.dtype)
-        return Tokens(
-            torch.cat([start, frames], 1), torch.cat([mask.new_ones(len(mask), 1), mask], 1)
-        )
+    def frame_tokens(self, vision_features: Tensor, mask: Tensor) -> Tokens:
+        """Project vision features to tokens and put the start token before them: (B, 1 + F, D)."""
+        count = vision_features.shape[1]
+        frames = self.project(vision_features) + self.time_embedding.weight[:count]
+        start = self.frame_start.expand(len(vision_features), 1, -1).to(frames.dtype)
+        start_mask = mask.new_ones(len(mask), 1)
+        return Tokens(torch.cat([start, frames], 1), torch.cat([start_mask, mask], 1))
 
     def logits(self, batch: Batch) -> Tensor:
-        """Score every class: (B, C)."""
+        """Return the logits of every class: (B, C)."""
         return self.head(self(batch).pooled)
 
     def blueprint(self, fusion: dict) -> dict:
-        """Return what rebuilds this model without its weights. fusion: the kit's table."""
+        """Return what `build_model` needs to rebuild this model. fusion: the kit's table."""
         return {
             "trunk": self.trunk.architecture,
             "vision": self.vision.blueprint(),
@@ -75,11 +77,11 @@ class VideoClassifier(nn.Module):
 
 
 def build_model(blueprint: dict, kit_folder: Path | None = None) -> VideoClassifier:
-    """Build the model of a blueprint, with random weights. kit_folder: where "./plug.py" files lie.
-    Raises UsageFault.
+    """Build the model of a blueprint with random weights.
+
+    kit_folder: where "./plug.py" files are. Raises UsageFault.
     """
     vision = plug.build_plug(visions, blueprint["vision"], kit_folder=kit_folder)
-    fusion = plug.build_plug(
-        fusions, blueprint["fusion"], Trunk(blueprint["trunk"]), kit_folder=kit_folder
-    )
+    trunk = Trunk(blueprint["trunk"])
+    fusion = plug.build_plug(fusions, blueprint["fusion"], trunk, kit_folder=kit_folder)
     return VideoClassifier(fusion, vision, blueprint["classes"], blueprint["special"])

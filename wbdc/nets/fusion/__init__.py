@@ -1,4 +1,4 @@
-"""Fusions: everything between embedded tokens and one vector per video."""
+"""Fusions: from embedded tokens to one vector per video."""
 
 import torch
 from torch import nn
@@ -9,8 +9,9 @@ from wbdc.nets.trunk import Trunk
 
 
 class Fusion(nn.Module):
-    """Lets text and frames meet. Owns the trunk, so that every weight has one name. Subclass it in
-    a file of its own.
+    """The contract of a fusion. Subclass it in a file of its own.
+
+    A fusion owns the trunk, so that every weight has one name.
     """
 
     def __init__(self, trunk: Trunk):
@@ -18,38 +19,38 @@ class Fusion(nn.Module):
         self.trunk = trunk
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
-        """Take embedded words and projected frames, both (B, N, trunk.dim); each row holds at least
-        one real token.
+        """Fuse embedded text tokens and projected frames, both (B, N, trunk.dim).
+
+        Each row holds at least one real token.
         """
         raise NotImplementedError
 
 
 class Pooling(nn.Module):
-    """Masked means of two rows become one vector per video, (B, D).
+    """Masked mean pooling of two rows to one vector per video, (B, D).
 
-    how: "together", over all tokens of both, so that a long text outweighs its frames; "apart",
-    each row first and then the
-    mean of the two (as the contest's fifth team did); "beside", each row first, side by side
-    through a layer that weighs them.
-    Raises UsageFault for another word.
+    mode: "together", the mean over the tokens of both rows, so that a long text outweighs the
+    frames; "apart", the mean of the two row means (as the contest's fifth team did); "beside", both
+    row means concatenated and projected by a linear layer. Raises UsageFault for another mode.
     """
 
-    def __init__(self, dim: int, how: str):
+    def __init__(self, dim: int, mode: str):
         super().__init__()
-        if how not in POOLINGS:
-            raise UsageFault(f"no pooling called {how!r}{suggest_name(how, list(POOLINGS))}")
-        self.how = how
-        self.merge = nn.Linear(2 * dim, dim) if how == "beside" else None
+        if mode not in POOLING_MODES:
+            suggestion = suggest_name(mode, list(POOLING_MODES))
+            raise UsageFault(f"no pooling called {mode!r}{suggestion}")
+        self.mode = mode
+        self.merge = nn.Linear(2 * dim, dim) if mode == "beside" else None
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
-        """Pool rows (B, N, D) and hand them on."""
-        if self.how == "together":
+        """Pool rows of (B, N, D)."""
+        if self.mode == "together":
             return Fused(text, frames, join_tokens(text, frames).mean())
+
         means = text.mean(), frames.mean()
-        return Fused(
-            text, frames, self.merge(torch.cat(means, 1)) if self.merge else sum(means) / 2
-        )
+        pooled = self.merge(torch.cat(means, 1)) if self.merge else sum(means) / 2
+        return Fused(text, frames, pooled)
 
 
-POOLINGS = ("together", "apart", "beside")
+POOLING_MODES = ("together", "apart", "beside")
 Plug = Fusion

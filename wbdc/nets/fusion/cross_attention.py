@@ -1,5 +1,5 @@
-"""Cross attention: text looks at frames while frames look at text (LXMERT's cross-modality layer;
-Tan & Bansal, 2019).
+"""Cross attention: text attends to frames while frames attend to text (the cross-modality layer of
+LXMERT; Tan & Bansal, 2019).
 """
 
 from torch import nn
@@ -11,7 +11,9 @@ from wbdc.nets.trunk import Trunk
 
 
 class CrossAttention(Fusion):
-    """Masked means of both rows, laid side by side and merged."""
+    """layers: number of cross-attention blocks for each direction. The masked means of both rows
+    are concatenated and projected (pooling "beside").
+    """
 
     def __init__(self, trunk: Trunk, *, layers: int = 1, heads: int = 12, dropout: float = 0.1):
         super().__init__(trunk)
@@ -21,18 +23,18 @@ class CrossAttention(Fusion):
         self.frames_to_text = nn.ModuleList(
             TransformerBlock(trunk.dim, heads, dropout) for _ in range(layers)
         )
-        self.text_norm, self.frames_norm = nn.LayerNorm(trunk.dim), nn.LayerNorm(trunk.dim)
+        self.text_norm = nn.LayerNorm(trunk.dim)
+        self.frames_norm = nn.LayerNorm(trunk.dim)
         self.pool = Pooling(trunk.dim, "beside")
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
         text = self.trunk(text)
-        for text_to_frames, frames_to_text in zip(self.text_to_frames, self.frames_to_text):
-            text, frames = (
-                text_to_frames(text, frames),
-                frames_to_text(frames, text),
-            )  # both see the rows of the layer before
-        text, frames = (
-            Tokens(self.text_norm(text.x), text.mask),
-            Tokens(self.frames_norm(frames.x), frames.mask),
-        )
+        for text_to_frames, frames_to_text in zip(
+            self.text_to_frames, self.frames_to_text, strict=True
+        ):
+            # both directions attend to the rows of the layer before
+            text, frames = text_to_frames(text, frames), frames_to_text(frames, text)
+
+        text = Tokens(self.text_norm(text.x), text.mask)
+        frames = Tokens(self.frames_norm(frames.x), frames.mask)
         return self.pool(text, frames)

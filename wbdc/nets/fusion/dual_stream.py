@@ -1,5 +1,5 @@
-"""Dual stream: words through the whole trunk, frames through their tower, both rows through one
-more transformer.
+"""Dual stream: text passes through the whole trunk, frames through their tower, and both through
+further transformer blocks.
 """
 
 from torch import nn
@@ -11,8 +11,8 @@ from wbdc.nets.trunk import Trunk
 
 
 class DualStream(Fusion):
-    """layers: blocks of self-attention over both rows; pooling: of both "together", "apart" or
-    "beside", see Pool.
+    """layers: self-attention blocks over both rows. pooling: "together", "apart" or "beside"; see
+    `wbdc.nets.fusion.Pooling`.
     """
 
     def __init__(

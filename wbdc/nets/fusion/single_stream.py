@@ -1,4 +1,4 @@
-"""Single stream: words and frames walk through the trunk as one row (VisualBERT; Li et al., 2019)."""
+"""Single stream: text and frames are one row in the trunk (VisualBERT; Li et al., 2019)."""
 
 from wbdc.core.tokens import Fused, Tokens, join_tokens, split_tokens
 from wbdc.nets.fusion import Fusion, Pooling
@@ -6,7 +6,7 @@ from wbdc.nets.trunk import Trunk
 
 
 class SingleStream(Fusion):
-    """pooling: of both rows "together", "apart" or "beside", see Pool."""
+    """pooling: "together", "apart" or "beside"; see `wbdc.nets.fusion.Pooling`."""
 
     def __init__(self, trunk: Trunk, *, pooling: str = "together"):
         super().__init__(trunk)

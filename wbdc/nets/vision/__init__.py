@@ -1,4 +1,4 @@
-"""Vision towers: one vector per frame."""
+"""Vision towers: one vector for each frame."""
 
 from contextlib import nullcontext
 
@@ -9,11 +9,11 @@ from wbdc.core.image_transform import ImageTransform
 
 
 class Vision(nn.Module):
-    """The contract of a tower. Subclass it in a file of its own.
+    """The contract of a vision tower. Subclass it in a file of its own.
 
-    dim: width of a frame's vector. look: how frames are shown to it, None when they come as ready
-    features.
-    frames: frames it wants per video. frozen: whether its weights stay as they are.
+    dim: width of the vector of a frame. image_transform: how frames are prepared; None when the
+    data hold features and no images. frames: number of frames of each video. frozen: whether the
+    weights are not trained.
     """
 
     dim: int
@@ -21,52 +21,51 @@ class Vision(nn.Module):
 
     def __init__(self, *, frames: int, frozen: bool):
         super().__init__()
-        self.frames, self.frozen = frames, frozen
+        self.frames = frames
+        self.frozen = frozen
         self.loaded = "random weights"
-        self.pretrained: dict | None = None  # the record of the file that was loaded
+        self.pretrained: dict | None = None  # name and hashes of the loaded file
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Look at M normalised frames: (M, 3, S, S) float -> (M, dim)."""
+        """Encode M normalized frames: (M, 3, S, S) float -> (M, dim)."""
         raise NotImplementedError
 
     def blueprint(self) -> dict:
-        """Return the kit table that rebuilds this tower without its pretrained weights."""
+        """Return the kit table that rebuilds this tower without loading pretrained weights."""
         raise NotImplementedError
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Look at the real frames only: (B, F, 3, S, S) uint8, (B, F) bool -> (B, F, dim), zeros
-        where no frame is.
+        """Encode the real frames: (B, F, 3, S, S) uint8, (B, F) bool -> (B, F, dim), zeros for
+        padding.
 
-        Vectors (B, F, dim) that a frozen tower has made before are passed on.
+        Cached features (B, F, dim) of a frozen tower are returned as they are.
         """
         if self.image_transform and frames.is_floating_point():
             return frames.float() * mask[..., None]
         real = frames[mask]  # padding never goes through the tower
-        seen = torch.zeros(*mask.shape, self.dim, device=frames.device)
+        features = torch.zeros(*mask.shape, self.dim, device=frames.device)
         if len(real) == 0:
-            return seen
+            return features
+
         with torch.no_grad() if self.frozen else nullcontext():
             vectors = self.encode(self.normalize(real))
-        return seen.to(vectors.dtype).masked_scatter(mask[..., None], vectors)
+        return features.to(vectors.dtype).masked_scatter(mask[..., None], vectors)
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Turn uint8 pixels into what the tower was trained on: (x / 255 - mean) / std, on the
-        device.
-        """
+        """Normalize uint8 pixels on their device: (x / 255 - mean) / std."""
         mean, std = (
-            torch.tensor(v, device=pixels.device).view(1, 3, 1, 1)
-            for v in (self.image_transform.mean, self.image_transform.std)
+            torch.tensor(values, device=pixels.device).view(1, 3, 1, 1)
+            for values in (self.image_transform.mean, self.image_transform.std)
         )
-        return (
-            pixels.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
-        )  # in place: each further copy costs as much as the arithmetic
+        # in place, since each further copy costs as much as the arithmetic
+        return pixels.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
 
     def train(self, mode: bool = True) -> "Vision":
-        """Keep a frozen tower in evaluation mode, so that its running statistics stay too."""
+        """Keep a frozen tower in evaluation mode, so that its running statistics do not change."""
         return super().train(mode and not self.frozen)
 
     def freeze(self) -> None:
-        """Stop gradients of every weight, when the kit asks for it."""
+        """Disable the gradients of all weights if the tower is frozen."""
         self.requires_grad_(not self.frozen)
 
 

@@ -1,5 +1,5 @@
-"""CLIP's picture tower through open_clip: a ViT or ResNet that comes with its own size, mean and
-std (Radford et al., 2021).
+"""The image tower of CLIP through open_clip: a ViT or a ResNet. Size, mean and std come with its
+weights (Radford et al., 2021).
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from wbdc.core.image_transform import ImageTransform
 from wbdc.core.weights import describe_weights, find_weights, load_weights, select_tensors
 from wbdc.nets.vision import Vision
 
-OPENAI_MODELS = {  # transformers' names of OpenAI's weights, and open_clip's
+OPENAI_MODELS = {  # names of OpenAI's weights: of transformers, and of open_clip
     "clip-vit-base-patch32": "ViT-B-32",
     "clip-vit-base-patch16": "ViT-B-16",
     "clip-vit-large-patch14": "ViT-L-14",
@@ -24,13 +24,12 @@ CLIP_WEIGHTS_FILES = ("open_clip_model.safetensors", "model.safetensors")
 
 
 class Clip(Vision):
-    """model, weights: open_clip's names, such as "ViT-B-32" and "openai"; or architecture: a tower
-    of one's own, random.
+    """model, weights: open_clip's names, for example "ViT-B-32" and "openai". Instead of them,
+    architecture and look describe a tower with random weights.
 
-    architecture: {embed_dim, quick_gelu, vision_cfg = {open_clip's CLIPVisionCfg}}, with look =
-    {size, mean, std, interpolation, short}.
-    Raises UsageFault for an unknown model, EnvironmentLacks when the weights are not on this
-    machine.
+    architecture: {embed_dim, quick_gelu, vision_cfg = {open_clip's CLIPVisionCfg}}. look: {size,
+    mean, std, interpolation, short}. Raises UsageFault for an unknown model, EnvironmentLacks when
+    the weights are not on this machine.
     """
 
     def __init__(
@@ -50,21 +49,21 @@ class Clip(Vision):
             or (architecture is None) != (look is None)
         ):
             raise UsageFault(
-                "vision 'clip' takes either model and weights, or architecture and look (random weights)"
+                "vision 'clip' takes either model and weights, or architecture and look "
+                "(random weights)"
             )
         if model is not None:
-            architecture, look, place = _find_pretrained(model, weights)
-            folder = find_weights(place, CLIP_WEIGHTS_FILES)
-        self.architecture, self.image_transform, self.dim = (
-            architecture,
-            ImageTransform.from_table(look),
-            architecture["embed_dim"],
-        )
+            architecture, look, hub_name = _find_pretrained(model, weights)
+            folder = find_weights(hub_name, CLIP_WEIGHTS_FILES)
+
+        self.architecture = architecture
+        self.image_transform = ImageTransform.from_table(look)
+        self.dim = architecture["embed_dim"]
         self.tower = _build_vision_tower(
             self.dim, dict(architecture["vision_cfg"]), architecture.get("quick_gelu", False)
         )
         if model is not None:
-            self._load(folder, f"{model} {weights}", place)
+            self._load(folder, f"{model} {weights}", hub_name)
         self.freeze()
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -79,52 +78,62 @@ class Clip(Vision):
             "look": self.image_transform.to_table(),
         }
 
-    def _load(self, folder: Path, called: str, place: str) -> None:
+    def _load(self, folder: Path, model: str, hub_name: str) -> None:
         file = next(folder / f for f in CLIP_WEIGHTS_FILES if (folder / f).is_file())
         weights = load_weights(file)
-        _check_layout(weights, file, called, place)
-        taken, left = select_tensors(weights, self.tower.state_dict(), file, "visual.")
-        self.tower.load_state_dict(taken, strict=True)
-        self.pretrained = describe_weights(place, file)
-        self.loaded = f"{called} from {file.name}: takes {len(taken)} tensors, leaves {len(left)} (the text tower)"
+        _check_layout(weights, file, model, hub_name)
+        selected, unused = select_tensors(weights, self.tower.state_dict(), file, "visual.")
+        self.tower.load_state_dict(selected, strict=True)
+        self.pretrained = describe_weights(hub_name, file)
+        self.loaded = (
+            f"{model} from {file.name}: {len(selected)} tensors loaded, "
+            f"{len(unused)} not used (the text tower)"
+        )
 
 
-def _check_layout(weights: dict[str, Tensor], file: Path, called: str, place: str) -> None:
-    """Name a CLIP that was saved by transformers, whose tensors have other names than open_clip's.
+def _check_layout(weights: dict[str, Tensor], file: Path, model: str, hub_name: str) -> None:
+    """Refuse a CLIP that transformers saved: its tensors have other names than open_clip's.
+
     Raises IntegrityBroken.
     """
     if "vision_model.embeddings.class_embedding" not in weights:
         return
-    if any(
-        name.startswith("text_model.encoder.layer.") for name in weights
-    ):  # a BERT reads its text
+
+    # the text tower of Chinese-CLIP is a BERT
+    if any(name.startswith("text_model.encoder.layer.") for name in weights):
         raise IntegrityBroken(
-            f"{file} is a Chinese-CLIP in the layout of transformers, which vision 'clip' does not read; take a model that open_clip lists, "
-            "or write a vision plug beside the kit"
+            f"{file} is a Chinese-CLIP in the layout of transformers, which vision 'clip' does not "
+            "read; take a model that open_clip lists, or write a vision plug beside the kit"
         )
     raise IntegrityBroken(
-        f"{file} is a CLIP in the layout of transformers, and vision 'clip' reads that of open_clip; "
-        f"put open_clip_model.safetensors or model.safetensors of https://huggingface.co/{place} there, which holds {called}"
+        f"{file} is a CLIP in the layout of transformers, and vision 'clip' reads that of "
+        f"open_clip; put open_clip_model.safetensors or model.safetensors of "
+        f"https://huggingface.co/{hub_name} there, which holds {model}"
     )
 
 
 def _find_pretrained(model: str, weights: str) -> tuple[dict, dict, str]:
-    """Look up a model and its weights in open_clip's lists: architecture, look, and the weights'
-    usual name.
+    """Find a model and its weights in open_clip's lists.
+
+    Returns the architecture, the table of the image transform, and the name of the weights on
+    Hugging Face. Raises UsageFault for unknown names.
     """
-    config, models = open_clip.get_model_config(model), open_clip.list_models()
+    config = open_clip.get_model_config(model)
     if config is None and "/" in model:
-        names = OPENAI_MODELS.get(model.rsplit("/", 1)[-1])
-        ours = (
-            f"model = {names!r}, weights = 'openai'"
-            if names
+        openai_model = OPENAI_MODELS.get(model.rsplit("/", 1)[-1])
+        example = (
+            f"model = {openai_model!r}, weights = 'openai'"
+            if openai_model
             else "for example model = 'ViT-B-32', weights = 'openai'"
         )
         raise UsageFault(
-            f"vision.model = {model!r} is a name on Hugging Face, and vision 'clip' takes open_clip's names: {ours}"
+            f"vision.model = {model!r} is a name on Hugging Face, and vision 'clip' takes "
+            f"open_clip's names: {example}"
         )
     if config is None:
-        raise UsageFault(f"open_clip has no model {model!r}{suggest_name(model, models)}")
+        suggestion = suggest_name(model, open_clip.list_models())
+        raise UsageFault(f"open_clip has no model {model!r}{suggestion}")
+
     listed = get_pretrained_cfg(model, weights)
     if not listed:
         tags = open_clip.list_pretrained_tags_by_model(model)
@@ -133,8 +142,10 @@ def _find_pretrained(model: str, weights: str) -> tuple[dict, dict, str]:
         )
     if listed.get("resize_mode", "shortest") != "shortest":
         raise UsageFault(
-            f"weights {weights!r} of {model} were trained on pictures that are {listed['resize_mode']}ed to a square; wbdc crops, so choose others"
+            f"weights {weights!r} of {model} were trained on images that are "
+            f"{listed['resize_mode']}ed to a square, and wbdc crops images; choose other weights"
         )
+
     architecture = {
         "embed_dim": config["embed_dim"],
         "vision_cfg": config["vision_cfg"],

@@ -1,5 +1,5 @@
-"""Ready features: frames that somebody's tower has looked at already, as in the preliminary round
-(768 numbers a frame).
+"""Features: the data hold precomputed frame features and no images, as in the preliminary round
+(768 numbers for each frame).
 """
 
 from torch import Tensor
@@ -9,19 +9,21 @@ from wbdc.nets.vision import Vision
 
 
 class Features(Vision):
-    """dim: numbers per frame, as stored. Nothing is learned here; the model projects them. Raises
-    UsageFault for another width.
+    """dim: width of the stored features. This tower has no weights; the model projects the
+    features. Raises UsageFault when the data have another width.
     """
 
     def __init__(self, *, dim: int = 768, frames: int = 32, frozen: bool = True):
         super().__init__(frames=frames, frozen=frozen)
-        self.dim, self.image_transform = dim, None
-        self.loaded = "none: the data brings features"
+        self.dim = dim
+        self.image_transform = None
+        self.loaded = "none: the data hold features"
 
     def encode(self, pixels: Tensor) -> Tensor:
         if pixels.shape[1] != self.dim:
             raise UsageFault(
-                f"the data's frames are {pixels.shape[1]} numbers each, the kit expects {self.dim}; set vision.dim = {pixels.shape[1]}"
+                f"the features of a frame are {pixels.shape[1]} numbers, and the kit expects "
+                f"{self.dim}; set vision.dim = {pixels.shape[1]}"
             )
         return pixels
 

@@ -1,11 +1,11 @@
-"""Any picture model of timm: its size, crop, mean and std come with its weights (Wightman, 2019)."""
+"""Any image model of timm. Size, crop, mean and std come with its weights (Wightman, 2019)."""
 
 import math
 
 import timm
 import torch
 from timm.data import resolve_model_data_config
-from torch import Tensor
+from torch import Tensor, nn
 
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.image_transform import ImageTransform
@@ -16,14 +16,12 @@ TIMM_WEIGHTS_FILE = "model.safetensors"
 
 
 class Timm(Vision):
-    """model: timm's name with its tag, such as "swin_tiny_patch4_window7_224.ms_in1k". pretrained =
-    false: random weights.
+    """model: timm's name with its tag, for example "swin_tiny_patch4_window7_224.ms_in1k".
+    pretrained: whether to load pretrained weights; false: random weights.
 
-    size: side of the frames in pixels, where it should differ from the model's own; the short side
-    is resized to it then.
-    look: how frames are shown, where it is known already.
-    Raises UsageFault for an unknown model, EnvironmentLacks when the weights are not on this
-    machine.
+    size: side of the frames in pixels, to which the short side is resized; None: the model's own.
+    look: a saved image transform; None: the one that timm lists. Raises UsageFault for an unknown
+    model, EnvironmentLacks when the weights are not on this machine.
     """
 
     def __init__(
@@ -40,27 +38,21 @@ class Timm(Vision):
         name = model.split(".")[0]
         if name not in timm.list_models():
             raise UsageFault(f"timm has no model {model!r}{suggest_name(name, timm.list_models())}")
-        try:  # transformers can be told another size, convolutions take any
+        try:  # vision transformers take another size, convolutions take any
             self.tower = timm.create_model(
                 model, pretrained=False, num_classes=0, **({"img_size": size} if size else {})
             )
         except TypeError:
             self.tower = timm.create_model(model, pretrained=False, num_classes=0)
-        self.tower.to(
-            memory_format=torch.channels_last
-        )  # convolutions are a quarter faster that way, on CPUs and GPUs
-        wants = resolve_model_data_config(self.tower)
-        self.model, self.size, self.dim = model, size, self.tower.num_features
-        own = ImageTransform(
-            size or wants["input_size"][-1],
-            tuple(wants["mean"]),
-            tuple(wants["std"]),
-            _interpolation(wants["interpolation"]),
-            None if size else _short_side(wants),
-        )
+        # convolutions are a quarter faster in this format, on CPUs and GPUs
+        self.tower.to(memory_format=torch.channels_last)
+        self.model = model
+        self.size = size
+        self.dim = self.tower.num_features
+        # a saved transform outlives timm's own list
         self.image_transform = (
-            ImageTransform.from_table(look) if look else own
-        )  # a saved look outlives timm's own list
+            ImageTransform.from_table(look) if look else _listed_transform(self.tower, size)
+        )
         if pretrained:
             self._load()
         self.freeze()
@@ -81,19 +73,35 @@ class Timm(Vision):
 
     def _load(self) -> None:
         file = find_weights(f"timm/{self.model}", (TIMM_WEIGHTS_FILE,)) / TIMM_WEIGHTS_FILE
-        taken, left = select_tensors(load_weights(file), self.tower.state_dict(), file)
-        self.tower.load_state_dict(taken, strict=True)
+        selected, unused = select_tensors(load_weights(file), self.tower.state_dict(), file)
+        self.tower.load_state_dict(selected, strict=True)
         self.pretrained = describe_weights(f"timm/{self.model}", file)
-        self.loaded = f"{self.model} from {file.name}: takes {len(taken)} tensors, leaves {len(left)} (its classifier)"
+        self.loaded = (
+            f"{self.model} from {file.name}: {len(selected)} tensors loaded, "
+            f"{len(unused)} not used (its classifier)"
+        )
 
 
-def _short_side(wants: dict) -> int | None:
-    """Choose the short side that timm resizes to before it cuts the centre; None where that is the
-    size, or where timm does something else.
+def _listed_transform(tower: nn.Module, size: int | None) -> ImageTransform:
+    """Return the image transform that timm lists for a model, with another size if given."""
+    listed = resolve_model_data_config(tower)
+    return ImageTransform(
+        size or listed["input_size"][-1],
+        tuple(listed["mean"]),
+        tuple(listed["std"]),
+        _interpolation(listed["interpolation"]),
+        None if size else _short_side(listed),
+    )
+
+
+def _short_side(listed: dict) -> int | None:
+    """Return the short side that timm resizes to before it crops the center.
+
+    None where it equals the size, or where timm does not crop the center.
     """
-    size = wants["input_size"][-1]
-    short = math.floor(size / wants["crop_pct"])
-    return short if short > size and wants["crop_mode"] == "center" else None
+    size = listed["input_size"][-1]
+    short = math.floor(size / listed["crop_pct"])
+    return short if short > size and listed["crop_mode"] == "center" else None
 
 
 def _interpolation(interpolation: str) -> str:
