@@ -487,7 +487,7 @@ def test_fault_31_two_commands_do_not_make_one_output(work, tmp_path):
         with lock_output(folder):
             result = toys.wbdc(*words, "--work", work)
         assert result.exit_code == 8
-        assert f"{folder} is being made by process" in result.stderr
+        assert f"{folder} is being written by process" in result.stderr
         assert not folder.exists()
         assert not folder.with_name(f".{folder.name}.lock").exists()
 

@@ -219,7 +219,7 @@ def test_fault_9_a_read_only_folder_is_exit_7(path, monkeypatch, number):
 
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(
-        EnvironmentLacks, match="cannot be written: .*choose another place"
+        EnvironmentLacks, match="cannot be written: .*choose another path"
     ) as caught:
         files.publish_bytes(path, NEW)
     assert caught.value.code == 7
@@ -419,7 +419,7 @@ LONG = "x" * 300
     ("where", "fault", "said"),
     [
         (".", UsageFault, "is a folder; name a file"),
-        ("pipe", UsageFault, "is no regular file"),
+        ("pipe", UsageFault, "is not a regular file"),
         ("kept.bin/result.csv", EnvironmentLacks, "Not a directory"),
         ("kept.bin/deeper/result.csv", EnvironmentLacks, "Not a directory"),
         ("loop/result.csv", EnvironmentLacks, "symbolic links"),
@@ -458,7 +458,7 @@ def test_fault_9_a_folder_that_nobody_can_write_in_is_refused_before_any_work(pa
 def test_what_the_system_refuses_is_one_sentence(number):
     explained = files.explain_os_error(OSError(number, os.strerror(number), "there"))
     assert explained.code == 7
-    assert str(explained) == f"there cannot be used: {os.strerror(number)}; choose another place"
+    assert str(explained) == f"there cannot be used: {os.strerror(number)}; choose another path"
     assert files.explain_os_error(OSError(errno.ENOMEM, "")).code == 9
     assert files.explain_os_error(OSError(errno.EPIPE, "")) is None
 
@@ -485,7 +485,7 @@ def test_fault_31_an_output_is_made_by_one_process_at_a_time(path):
         assert process.stdout.readline() == "held\n"
         with (
             pytest.raises(
-                FolderInUse, match=f"kept.bin is being made by process {process.pid}; wait"
+                FolderInUse, match=f"kept.bin is being written by process {process.pid}; wait"
             ),
             files.lock_output(path),
         ):

@@ -1,4 +1,4 @@
-"""Readers: every file is opened by wbdc/core/files.py, which refuses what is no regular file: a
+"""Readers: every file is opened by wbdc/core/files.py, which refuses anything that is not a regular file: a
 pipe would be waited for.
 """
 
@@ -132,7 +132,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
     ran = python(READ_ALL, pipe, timeout=60)
     assert ran.stdout.splitlines() == [
         *(
-            f"{name} 4 {pipe} is not a regular file; put the file in its place"
+            f"{name} 4 {pipe} is not a regular file; replace it with a file"
             for name in ("read_bytes", "read_text", "load_weights", "open_weights")
         ),
         f"4 {pipe} is damaged: [Errno 22] not a regular file: '{pipe}'",
