@@ -198,7 +198,7 @@ def table_schema(table: str) -> dict:
 
 def write_schema() -> str:
     """Return the text of kit.schema.json."""
-    tables = {table: {"$ref": f"#/$defs/{table}"} for table in kit_schema.TABLES}
+    tables = {table: {"$ref": f"#/$defs/{table}"} for table in kit_schema.KIT_TABLES}
     definitions = {table: table_schema(table) for table in SETTINGS_OF_TABLES}
     for kind, home in kit_schema.PLUG_FOLDERS.items():
         definitions[kind] = plug_table(home)

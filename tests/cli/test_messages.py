@@ -348,7 +348,7 @@ def test_prepare_makes_ahead_what_a_kit_reads(data, tmp_path, kit, frozen, folde
     )
     assert result.exit_code == 0
     assert "reads labeled: at most" in result.stderr
-    assert "when none are there, in about" in result.stderr
+    assert "if none exist yet, about" in result.stderr
     (views,) = Path(
         toys.told("prepare", "--data", data, "--work", tmp_path / "a", "--folds", 3)["folder"]
     ).glob("views/*")

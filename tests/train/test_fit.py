@@ -226,7 +226,7 @@ def test_one_objective_used_twice_counts_twice_with_targets_and_names_of_its_own
         after_step=lambda step, outcome: outcomes.append(outcome),
     )
     assert outcomes[0].loss.item() == 6.0
-    assert {n: float(p.detach()) for n, p in outcomes[0].parts.items() if n != "classify"} == {
+    assert {n: float(p.detach()) for n, p in outcomes[0].losses.items() if n != "classify"} == {
         "test_fit": 1.0,
         "test_fit#2": 10.0,
     }

@@ -21,8 +21,8 @@ from wbdc.train import objectives
 from wbdc.train.export import export_fold
 from wbdc.train.initial_model import build_initial_model
 from wbdc.train.kit import PACKAGED, kit_names, open_kit
-from wbdc.train.run_fold import open_stage
 from wbdc.train.session import parse_folds
+from wbdc.train.stage_plan import plan_stage
 
 KITS = sorted(p.stem for p in PACKAGED[0].glob("*.toml"))
 every_kit = pytest.mark.parametrize("name", KITS)
@@ -56,8 +56,8 @@ def test_every_kit_opens_with_how_to_run_it(name):
 @every_kit
 def test_every_tiny_kit_builds_a_model_that_answers(name, ready):
     made = build_initial_model(open_kit(name, tiny=True), open_prepared(ready), 0)
-    look = made.reading.image_transform
-    text = made.reading.text(
+    look = made.input_spec.image_transform
+    text = made.input_spec.text(
         [{"title": "今天天气", "asr": "好", "ocr": ""}, {"title": "", "asr": "", "ocr": ""}]
     )
     shown = torch.randint(0, 256, (2, 3, look.size, look.size), dtype=torch.uint8).numpy()
@@ -133,7 +133,7 @@ WRONG = {
     "no epochs": ("[train]\nepochs = 0", "train.epochs = 0; it counts from 1"),
     "a part that is no text": (
         "[train]\nrate = { fusion.trunk = 1e-5 }",
-        "rate of 'fusion' = .* stands in quotes",
+        "rate of 'fusion' = .* in quotes",
     ),
     "a text for a rate": ('[train]\nrate = { rest = "x" }', "rate of 'rest' = 'x' is not a number"),
     "a rate that is no number": (
@@ -145,11 +145,11 @@ WRONG = {
         "[pretrain]\nrate = { vision = -1e-3 }",
         "pretrain.rate of 'vision' = -0.001",
     ),
-    "a negative decay": ("[train]\ndecay = -0.1", "train.decay = -0.1; it lies from 0"),
+    "a negative decay": ("[train]\ndecay = -0.1", "train.decay = -0.1; it must be between 0"),
     "a warm-up longer than the training": ("[train]\nwarmup = 1.5", "train.warmup = 1.5"),
     "no gradient": (
         "[train]\nclip = 0",
-        "train.clip = 0; the longest gradient is a number above 0",
+        "train.clip = 0; the largest gradient norm must be above 0",
     ),
     "a setting of a plug that is no number": (
         '[train]\ntrick = [{ use = "ema", decay = nan }]',
@@ -183,7 +183,7 @@ WRONG = {
     "heads of the fusion": ("[fusion]\nheads = 3", "fusion.heads = 3 does not divide"),
     "a tail that is no field": ("[text]\ntail = [3]", "has no text field 3"),
     "nothing to learn": ("[train]\nobjective = []", "train.objective is empty"),
-    "a number for a plug": ("[train]\ntrick = [3]", "train.trick takes tables such as .* not 3"),
+    "a number for a plug": ("[train]\ntrick = [3]", "train.trick takes tables like .* not 3"),
     "a number for a table": ("serve = 3", "serve = 3 is not a table"),
     "unknown precision": (
         '[train]\nprecision = "fp61"',
@@ -475,11 +475,9 @@ def sizes(kit):
 
 def test_plug_files_of_one_name_are_saved_packed_and_loaded_apart(two_losses, here, ready):
     prepared = open_prepared(ready)
-    run = open_stage(here / "work", "train", two_losses, prepared)
-    fold = run.fold("all")
-    export_fold(
-        fold, build_initial_model(two_losses, prepared, 0), run, two_losses, two_losses.contest, []
-    )
+    plan = plan_stage(here / "work", "train", two_losses, prepared)
+    fold = plan.run.fold("all")
+    export_fold(fold, plan.build_model(), plan, [])
     assert type(load_member(fold).model.fusion).__name__ == "Late"
 
     seal_folder(fold, {})
@@ -489,8 +487,8 @@ def test_plug_files_of_one_name_are_saved_packed_and_loaded_apart(two_losses, he
         assert len(saved.plugs()) == 3
         assert "late.py" in saved.plugs()
         assert {p.name for p in saved.folder.glob("*.py")} == set(saved.plugs())
-    again = open_stage(here / "work", "train", open_kit("package/mine.json"), prepared)
-    assert again.name == run.name, "train.sh makes a run of the same name"
+    again = plan_stage(here / "work", "train", open_kit("package/mine.json"), prepared)
+    assert again.run.name == plan.run.name, "train.sh makes a run of the same name"
 
 
 def test_a_plug_file_of_a_name_of_its_own_keeps_it(here, kit):

@@ -12,7 +12,7 @@ import toys
 from safetensors.torch import load_file, save_file
 
 from wbdc.core.files import file_sha256, publish_json, read_json
-from wbdc.train import run_fold, state
+from wbdc.train import state, train_fold
 
 forks = multiprocessing.get_context("forkserver")
 forks.set_forkserver_preload(
@@ -31,16 +31,16 @@ import os, signal, torch
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from wbdc.cli import main
-from wbdc.train import export, run_fold, state
+from wbdc.train import export, run_fold, state, step_monitor, train_fold
 
 def killed(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 if isinstance(when, int):  # before the step of that number
-    cosine = run_fold.cosine_schedule
-    run_fold.cosine_schedule = lambda step, *rest: killed() if step == when else cosine(step, *rest)
+    cosine = train_fold.cosine_schedule
+    train_fold.cosine_schedule = lambda step, *rest: killed() if step == when else cosine(step, *rest)
 elif when:
-    setattr({"state": state, "run_fold": run_fold, "export": export}[when.split(".")[0]], when.split(".")[1], killed)
+    setattr({"state": state, "step_monitor": step_monitor, "run_fold": run_fold, "export": export}[when.split(".")[0]], when.split(".")[1], killed)
 main(command)
 """
 
@@ -50,7 +50,7 @@ KILLS = [
     5,
     "state.publish_json",
     9,
-    "run_fold.append_line",
+    "step_monitor.append_line",
     14,
     20,
     "export.publish_json",
@@ -110,10 +110,10 @@ def stopped(
     fresh: Path, kit: Path, monkeypatch, times: int = 1, by: signal.Signals = signal.SIGINT
 ) -> Path:
     """Train until Ctrl-C, or another signal, during step 5; return the folder of the fold."""
-    cosine = run_fold.cosine_schedule
+    cosine = train_fold.cosine_schedule
     with monkeypatch.context() as patch:
         patch.setattr(
-            run_fold,
+            train_fold,
             "cosine_schedule",
             lambda step, *rest: (
                 [signal.raise_signal(by) for _ in range(times if step == 5 else 0)]
@@ -126,7 +126,7 @@ def stopped(
     assert result.stdout == ""
     assert len(result.stderr.strip().splitlines()) == 1
     assert (
-        "stopped after step 5 of 20; the same command goes on"
+        "stopped after step 5 of 20; the same command resumes"
         if times == 1
         else "goes on from what is finished"
     ) in result.stderr
@@ -146,7 +146,7 @@ def test_fault_32_a_signal_stops_at_a_safe_point_and_twice_at_once_and_both_can_
     assert signal.getsignal(by) is before
     result = toys.wbdc(*[word for word in command(kit, fresh) if word != "--json"])
     assert result.exit_code == 0
-    assert f"goes on after step {kept} of 20" in result.stderr
+    assert f"resumes after step {kept} of 20" in result.stderr
     assert toys.bits(folder.parent) == bits
 
 
@@ -224,13 +224,16 @@ def test_fault_10_of_two_states_the_earlier_is_used_when_the_last_is_damaged(
     with (
         monkeypatch.context() as patch
     ):  # again stopped: the damaged state is not taken for the earlier one
-        patch.setattr(state, "save_state", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "wbdc.train.step_monitor.save_state",
+            lambda *_: (_ for _ in ()).throw(KeyboardInterrupt),
+        )
         result = toys.wbdc(*command(kit, fresh))
     assert result.exit_code == 11, (result.stderr, result.exception)
     warning = result.stderr.splitlines()[0]
     assert warning.startswith("warning: ")
     assert path.name in warning
-    assert warning.endswith("goes on from the state before it, of step 3")
+    assert warning.endswith("resumes from the state before it, saved after step 3")
     assert read_json(folder / "state.json")["step"] == 3
 
     assert toys.wbdc(*command(kit, fresh)).exit_code == 0

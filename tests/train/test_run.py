@@ -17,7 +17,7 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.files import read_json
 from wbdc.core.integrity import verify_seal
 from wbdc.prepare.dataset import open_prepared
-from wbdc.train import run_fold
+from wbdc.train import initial_model, stage_plan, train_fold
 from wbdc.train.kit import open_kit
 
 
@@ -73,7 +73,7 @@ def test_a_finished_fold_is_whole_and_sealed(trained):
 
 
 def test_a_finished_fold_is_not_trained_again(trained, ready, kit, monkeypatch):
-    monkeypatch.setattr(run_fold, "build_initial_model", None)
+    monkeypatch.setattr(stage_plan, "build_initial_model", lambda *_: 1 / 0)
     assert train(kit, ready, "--fold", 0) == trained
 
 
@@ -125,9 +125,9 @@ def test_trap_04_the_horizon_of_the_schedule_is_the_real_number_of_steps(
     """22 videos in batches of 4 are 5 batches an epoch; what fills no step at the end of an epoch
     goes on in the next.
     """
-    asked, cosine = [], run_fold.cosine_schedule
+    asked, cosine = [], train_fold.cosine_schedule
     monkeypatch.setattr(
-        run_fold,
+        train_fold,
         "cosine_schedule",
         lambda step, steps, warmup: (
             asked.append((step, steps, cosine(step, steps, warmup))) or asked[-1][-1]
@@ -201,11 +201,11 @@ def test_training_starts_from_the_pretraining_of_its_kit(fresh, kit):
     assert "start" not in anew["folds"]["0"]["weights"]
     said = after["folds"]["0"]["weights"]["start"]
     assert first["run"] in said
-    assert "takes" in said
-    assert "leaves head." in said
+    assert "loads" in said
+    assert "skips head." in said
     source = load_file(Path(first["folder"]) / "fold-all" / "model.safetensors")
-    model = run_fold.build_initial_model(open_kit(str(kit)), open_prepared(fresh), 7).model
-    run_fold.start_from(model, Path(first["folder"]) / "fold-all")
+    model = initial_model.build_initial_model(open_kit(str(kit)), open_prepared(fresh), 7).model
+    initial_model.start_from(model, Path(first["folder"]) / "fold-all")
     assert all(
         torch.equal(t, source[n])
         for n, t in model.state_dict().items()
@@ -232,7 +232,7 @@ def test_a_pretraining_of_another_size_is_refused_by_name(fresh, kit):
         "train", "--kit", kit, "--work", fresh, "--fold", 0, "--threads", 1, "--from", wide["run"]
     )
     assert result.exit_code == 4
-    assert "tensors of another shape: fusion." in result.stderr
+    assert "tensors of another shape: frame_start" in result.stderr
 
 
 def test_the_test_split_is_never_trained_on(fresh, kit):
@@ -474,6 +474,6 @@ def test_a_training_that_fails_early_leaves_no_folder(fresh, kit, change, code):
 def test_a_fold_that_fails_early_leaves_the_other_folds_alone(fresh, kit, monkeypatch):
     words = ["train", "--kit", kit, "--work", fresh, "--threads", 1, "--set", "train.epochs=1"]
     said = toys.told(*words, "--fold", 0)
-    monkeypatch.setattr(run_fold, "build_adamw", None)
+    monkeypatch.setattr(train_fold, "build_adamw", None)
     assert toys.wbdc(*words, "--fold", 1).exit_code == 1
     assert {p.name for p in Path(said["folder"]).iterdir()} == {"run.json", "fold-0"}

@@ -197,7 +197,7 @@ def use_weights(folder: str | None) -> None:
 
 def console_reporter(progress: Progress, quiet: bool) -> object:
     """Let a training session tell what it does."""
-    from wbdc.train.run_fold import Reporter
+    from wbdc.train.reporter import Reporter
 
     return Reporter(progress, (lambda sentence: None) if quiet else log_message, log_message)
 
@@ -207,12 +207,12 @@ def show_plan(session: object, as_json: bool) -> None:
     done = session.run.folds()
     plan = {
         "run": session.run.name,
-        "data": session.prepared.hash,
-        "device": str(session.machine.device),
-        "threads": session.machine.threads,
+        "data": session.plan.prepared.hash,
+        "device": str(session.hardware.device),
+        "threads": session.hardware.threads,
     }
     plan |= {
-        "from": session.source.name if session.source else None,
+        "from": session.plan.source.name if session.plan.source else None,
         **({"note": session.note} if session.note else {}),
     }
     plan |= {"folds": {f: "finished" if f in done else "to train" for f in session.folds}}

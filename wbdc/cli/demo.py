@@ -116,20 +116,20 @@ def _walk(
         open_competition("wechat2022"),
         into / "made" / "data",
     )
-    telling = console.console_reporter(progress, as_json)
+    reporter = console.console_reporter(progress, as_json)
     prepared, _ = prepare_data(
         data, into, contest, folds=FOLD_COUNT, seed=seed, threads=count, progress=progress
     )
     common = {"seed": seed, "prepared": prepared.hash, "device": device, "threads": count}
     open_session(
         "pretrain", open_kit("dual_stream", tiny=True, changes=SHORTER), into, **common
-    ).train(telling)
+    ).train(reporter)
     runs = []
     for kit in KITS:
         session = open_session(
             "train", open_kit(kit, tiny=True, changes=SHORTER), into, fold=FOLDS, **common
         )
-        session.train(telling)
+        session.train(reporter)
         runs.append(session.run.name)
     report = build_ensemble(into, "demo", choose_runs(into, tuple(runs), prepared)[0], seed=seed)
     home, blend = open_ensemble(into, "demo")
@@ -144,7 +144,7 @@ def _walk(
         report,
         options,
         progress,
-        telling.say,
+        reporter.log,
     )
     serve(
         home,
@@ -156,7 +156,7 @@ def _walk(
         device=device,
         precision=None,
         threads=count,
-        say=telling.say,
+        say=reporter.log,
         progress=lambda done, of: progress("answer the test split", done, of),
         began=time.perf_counter(),
     )

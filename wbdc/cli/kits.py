@@ -48,10 +48,10 @@ def describe(kit: "Kit") -> Iterator[tuple[str, str]]:
     """Yield the lines that show a resolved kit, each with a style: its tables, and what every plug
     does and may be told.
     """
-    from wbdc.train.kit_schema import PLUG_FOLDERS, TABLES
+    from wbdc.train.kit_schema import KIT_TABLES, PLUG_FOLDERS
 
     yield f"{kit.name}: {kit.tables.get('about', '')}", "bold"
-    for key in ("competition", *TABLES):
+    for key in ("competition", *KIT_TABLES):
         table = kit.tables.get(key)
         if not isinstance(table, dict):
             yield from [(f"{key} = {table}", "")] if table else []

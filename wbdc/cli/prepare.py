@@ -163,7 +163,7 @@ def prepare(
                     store=store,
                     device=find_device(device),
                     threads=count,
-                    say=console.log_message,
+                    log=console.log_message,
                     progress=progress,
                     rank=place.rank,
                     ranks=place.ranks,

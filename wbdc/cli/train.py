@@ -61,7 +61,7 @@ def train(
         return console.print_json(
             {"run": session.run.name, "folder": str(session.run.folder), "folds": found}
         )
-    print_folds(session.run.name, session.run.folder, found, session.kit.contest.score_components)
+    print_folds(session.run.name, session.run.folder, found, session.plan.contest.score_components)
 
 
 def print_folds(name: str, folder: Path, found: dict[str, dict], order: Sequence[str] = ()) -> None:

@@ -1,6 +1,4 @@
-"""The rows that a stage trains on or judges: videos of one or several splits, read through their
-views.
-"""
+"""The videos that a stage trains on or evaluates: those of one or several splits, read as views."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,36 +12,38 @@ from wbdc.prepare.view import View
 
 @dataclass(frozen=True)
 class Dataset:
-    """ids, label (class index; -1: none) and place (view, row) of n videos. without: a modality
-    that is taken away.
+    """n videos with their labels.
+
+    ids: n strings. labels: (n,) int class codes, -1 for a video without a label.
+    rows: (n, 2) int, the number of each video's view and its row in that view.
+    without: the modality removed from every batch for an ablation, "text" or "frames".
     """
 
     ids: list[str]
-    label: np.ndarray
+    labels: np.ndarray
     views: Sequence[View]
-    place: np.ndarray
+    rows: np.ndarray
     without: str | None
 
-    def batch(self, chosen: np.ndarray) -> Batch:
-        """Collate the videos at positions `chosen`."""
-        text, frames = zip(*(self.views[v][int(row)] for v, row in self.place[chosen]))
-        made = collate([self.ids[i] for i in chosen], text, frames, self.label[chosen])
-        return made.drop_modality(self.without) if self.without else made
+    def batch(self, positions: np.ndarray) -> Batch:
+        """Collate the videos at `positions`."""
+        text, frames = zip(*(self.views[view][int(row)] for view, row in self.rows[positions]))
+        batch = collate([self.ids[i] for i in positions], text, frames, self.labels[positions])
+        return batch.drop_modality(self.without) if self.without else batch
 
-    def training(
-        self, among: np.ndarray, size: int, seed: int, epochs: int, start: int
+    def train_batches(
+        self, positions: np.ndarray, size: int, seed: int, epochs: int, start: int
     ) -> Iterator[Batch]:
-        """Yield training batches of the videos at positions `among`, from batch number `start` on."""
-        return prefetch(training_batches(among, size, seed, epochs, start), self.batch)
+        """Yield shuffled batches of the videos at `positions`, from batch number `start` on."""
+        return prefetch(training_batches(positions, size, seed, epochs, start), self.batch)
 
-    def judging(self, among: np.ndarray, size: int) -> tuple[np.ndarray, Iterator[Batch]]:
-        """Return the order in which batches visit the videos at positions `among`, and those
-        batches.
+    def evaluation_batches(
+        self, positions: np.ndarray, size: int
+    ) -> tuple[np.ndarray, Iterator[Batch]]:
+        """Batch the videos at `positions` by the length of their text.
+
+        Returns the positions in the order of the batches, and the batches.
         """
-        groups = [
-            among[g]
-            for g in batch_by_length(
-                [len(self.views[v].text[int(r)]) for v, r in self.place[among]], size
-            )
-        ]
+        lengths = [len(self.views[view].text[int(row)]) for view, row in self.rows[positions]]
+        groups = [positions[group] for group in batch_by_length(lengths, size)]
         return np.concatenate(groups), prefetch(iter(groups), self.batch)

@@ -1,5 +1,5 @@
-"""What a trained fold leaves behind: its weights, what rebuilds them, and what it says of videos it
-did not see.
+"""What a trained fold leaves behind: its weights, what rebuilds the model, and its out-of-fold
+predictions.
 """
 
 import shutil
@@ -11,102 +11,119 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from wbdc.competitions import Competition
 from wbdc.core.device import find_precision
 from wbdc.core.files import publish_bytes, publish_file, publish_json
 from wbdc.nets.model import VideoClassifier
 from wbdc.serve.predict import MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE, predict_probabilities
 from wbdc.train.dataset import Dataset
 from wbdc.train.initial_model import InitialModel
-from wbdc.train.kit import Kit
-from wbdc.train.runs import OOF_FILE, Run, write_oof
+from wbdc.train.kit import SavedKit
+from wbdc.train.runs import KIT_FILE, OOF_FILE, write_oof
+from wbdc.train.stage_plan import StagePlan
 from wbdc.train.tricks import Trick
 
 
-def export_fold(
-    folder: Path, made: InitialModel, run: Run, kit: Kit, contest: Competition, tricks: list[Trick]
-) -> None:
-    """Publish the weights that the tricks want judged, and all that rebuilds the model; put those
-    weights into it.
+def export_fold(folder: Path, initial: InitialModel, plan: StagePlan, tricks: list[Trick]) -> None:
+    """Publish the weights that are evaluated, with everything that rebuilds the model, and load
+    those weights into it.
 
-    Writes model.safetensors, model.json, tokenizer.json, kit.json, the kit's own plugs and the
-    contest's file, if any.
+    The tricks decide which weights are evaluated, for example a moving average. Writes
+    model.safetensors, model.json, tokenizer.json, kit.json, the kit's own plugs and the contest's
+    file, if any.
     """
-    model = made.model
+    model = initial.model
+    weights = _evaluated_weights(model, tricks)
+    model.load_state_dict(weights, strict=True)
+
+    publish_file(folder / WEIGHTS_FILE, lambda temporary: save_file(weights, temporary))
+    tokenizer = initial.input_spec.text.tokenizer
+    publish_bytes(folder / TOKENIZER_FILE, tokenizer.to_str().encode())
+    publish_json(folder / KIT_FILE, plan.saved_kit.tables)
+    for name, path in plan.saved_kit.plug_files.items():
+        publish_file(folder / name, lambda temporary, path=path: shutil.copyfile(path, temporary))
+    plan.contest.save(folder)
+    publish_json(folder / MODEL_FILE, _model_facts(initial, plan))
+
+
+def _evaluated_weights(model: VideoClassifier, tricks: list[Trick]) -> dict[str, torch.Tensor]:
     with _evaluating(tricks):
-        final = {
+        return {
             name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()
         }
-    model.load_state_dict(final, strict=True)
-    publish_file(folder / WEIGHTS_FILE, lambda temporary: save_file(final, temporary))
-    publish_bytes(folder / TOKENIZER_FILE, made.reading.text.tokenizer.to_str().encode())
-    tables = kit.saved_tables()
-    publish_json(folder / "kit.json", tables)
-    for name, path in kit.plugs().items():
-        publish_file(folder / name, lambda temporary, path=path: shutil.copyfile(path, temporary))
-    contest.save(folder)
-    serve = kit.serving()
-    publish_json(
-        folder / MODEL_FILE,
-        {
-            "blueprint": _blueprint(model, kit.tables["vision"]["use"], tables),
-            "classes": run.facts.classes,
-            "competition": run.facts.competition,
-            "text": made.text
-            | {
-                "fields": list(made.text["fields"].items())
-            },  # pairs, as JSON with sorted keys would change the order of reading
-            "without": run.facts.without,
-            "serve": {"batch": serve.batch, "precision": serve.precision},
-        },
-    )
-
-
-def _blueprint(model: VideoClassifier, vision: str, tables: dict) -> dict:
-    """Return what rebuilds the model beside its saved plugs. vision: the tower's `use` in the kit."""
-    blueprint = model.blueprint(tables["fusion"])
-    tower = blueprint["vision"]  # a tower words it itself, and knows only the name of its own file
-    if Path(tower["use"]).name == Path(vision).name:
-        blueprint["vision"] = tower | {"use": tables["vision"]["use"]}
-
-    return blueprint
 
 
 @contextmanager
 def _evaluating(tricks: list[Trick]) -> Iterator[None]:
-    with ExitStack() as held:
+    with ExitStack() as stack:
         for trick in tricks:
-            held.enter_context(trick.evaluating())
+            stack.enter_context(trick.evaluating())
         yield
 
 
-def predict_held_out(
-    run: Run,
+def _model_facts(initial: InitialModel, plan: StagePlan) -> dict:
+    """Return the content of model.json: what rebuilds the model and its inputs."""
+    facts = plan.run.facts
+    # pairs: JSON with sorted keys would change the order in which fields are read
+    fields = list(initial.text["fields"].items())
+    return {
+        "blueprint": _blueprint(initial.model, plan.saved_kit),
+        "classes": facts.classes,
+        "competition": facts.competition,
+        "text": initial.text | {"fields": fields},
+        "without": facts.without,
+        "serve": {"batch": plan.serve.batch, "precision": plan.serve.precision},
+    }
+
+
+def _blueprint(model: VideoClassifier, kit: SavedKit) -> dict:
+    """Return what rebuilds the model beside its saved plugs."""
+    blueprint = model.blueprint(kit.tables["fusion"])
+    tower = blueprint["vision"]  # written by the tower, which knows only its own file's name
+    saved_use = kit.tables["vision"]["use"]
+    file = kit.plug_files.get(Path(saved_use).name)
+    if Path(tower["use"]).name == (file.name if file else saved_use):
+        blueprint["vision"] = tower | {"use": saved_use}
+
+    return blueprint
+
+
+def evaluate_fold(
     folder: Path,
     fold: str,
-    kit: Kit,
-    contest: Competition,
-    made: InitialModel,
-    rows: Dataset,
-    held: np.ndarray,
+    plan: StagePlan,
+    model: VideoClassifier,
+    dataset: Dataset,
+    positions: np.ndarray,
     device: torch.device,
 ) -> dict:
-    """Predict the held-out videos on the path that serves, publish the predictions and return
-    {"score", "official"}.
+    """Predict the held-out videos at `positions`, which are sorted, with the code that serves.
 
-    held: positions of the videos. Judged on all of them at once: batches have no say in a score.
+    Publishes the out-of-fold predictions and returns {"score", "official"}: the contest's scores
+    over the run's classes, and in the official way. Both are computed over all videos at once, so
+    they do not depend on the batches.
     """
-    serve = kit.serving()
-    order, batches = rows.judging(held, serve.batch)
-    found = predict_probabilities(
-        made.model, batches, device, find_precision(serve.precision, device)
-    ).numpy()
-    places = np.argsort(order, kind="stable")  # back to the order of the dataset
-    found, classes = found[places], run.facts.classes
-    ids, truth = (
-        [rows.ids[i] for i in order[places]],
-        [classes[c] for c in rows.label[order[places]]],
-    )
-    write_oof(folder / OOF_FILE, ids, fold, truth, found)
-    said = [classes[c] for c in found.argmax(1)]
-    return {"score": contest.score(truth, said, classes), "official": contest.score(truth, said)}
+    probabilities = _predict(plan, model, dataset, positions, device)
+
+    classes = plan.run.facts.classes
+    ids = [dataset.ids[i] for i in positions]
+    truth = [classes[code] for code in dataset.labels[positions]]
+    predictions = [classes[code] for code in probabilities.argmax(1)]
+    write_oof(folder / OOF_FILE, ids, fold, truth, probabilities)
+    return {
+        "score": plan.contest.score(truth, predictions, classes),
+        "official": plan.contest.score(truth, predictions),
+    }
+
+
+def _predict(
+    plan: StagePlan,
+    model: VideoClassifier,
+    dataset: Dataset,
+    positions: np.ndarray,
+    device: torch.device,
+) -> np.ndarray:
+    """Return the class probabilities of the videos at `positions`, in that order: (n, C) float32."""
+    order, batches = dataset.evaluation_batches(positions, plan.serve.batch)
+    precision = find_precision(plan.serve.precision, device)
+    probabilities = predict_probabilities(model, batches, device, precision).numpy()
+    return probabilities[np.argsort(order, kind="stable")]

@@ -13,7 +13,7 @@ from wbdc.train.gradients import BatchLoss, StepGradients
 from wbdc.train.objectives import Objective
 from wbdc.train.tricks import Outcome, Trick
 
-MAX_NON_FINITE_STEPS = 3  # steps in a row whose loss may be not finite
+MAX_NON_FINITE_STEPS = 3  # in a row; then the training ends
 
 
 def fit(
@@ -37,31 +37,29 @@ def fit(
 ) -> None:
     """Train the model on the batches, once through, from step `start` on.
 
-    accumulate: batches per optimizer step; clip: longest gradient; before_step, after_step: called
-    with the step's number, from 1.
-    All randomness of a batch comes from (seed, its number), so a run that starts at `start` equals
-    one that got there.
-    A step is skipped when the loss of any of its batches, or the gradient, is not finite; on_skip:
-    called with its number and
-    the ids of those videos. Raises Diverged when that happens PATIENCE times in a row.
+    accumulate: batches per optimizer step. clip: largest norm of the gradient. before_step,
+    after_step: called with the step's number, from 1. All randomness of a batch follows from
+    (seed, its number), so a training that is resumed at `start` ends with the same bits.
 
-    When memory runs out, the step is done again with every batch in two parts, then four, then
-    eight, and later steps too;
-    on_cut: called with the step's number and the parts. A part counts as much as it holds of what
-    each loss averages, so the
-    gradient is that of the whole batch, but what is drawn at random (masks, dropout), and losses
-    that compare the videos of
-    a batch, differ. Raises OutOfResources when the parts do not fit either.
+    A step is skipped when the gradient or the loss of any of its batches is not finite; on_skip is
+    called with its number and the ids of those videos. Raises Diverged when MAX_NON_FINITE_STEPS
+    steps in a row are skipped.
+
+    When memory runs out, the step is computed again with every batch in two parts, then four, then
+    eight, and so are later steps; on_cut is called with the step's number and the parts. Each part
+    is weighted by how much it holds of what each loss averages, so the gradient is that of the
+    whole batch, except for what is drawn at random (masks, dropout) and for losses that compare
+    the videos of a batch. Raises OutOfResources when the smallest parts do not fit either.
     """
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
-    loss = BatchLoss(model, objectives, device, precision)
-    gradients = StepGradients(loss, optimizer, tricks, scaler, accumulate, seed)
+    batch_loss = BatchLoss(model, objectives, device, precision)
+    gradients = StepGradients(batch_loss, optimizer, tricks, scaler, accumulate, seed)
     updates = Updates(optimizer, tricks, scaler, clip, on_skip)
 
     model.train()
     for number, batch in enumerate(batches, start * accumulate + 1):
-        done, position = divmod(number - 1, accumulate)
-        step = done + 1
+        step, position = divmod(number - 1, accumulate)
+        step += 1
         if position == 0:
             before_step(step)
             gradients.start_step()
@@ -75,7 +73,10 @@ def fit(
 
 
 class Updates:
-    """The optimizer's steps; one whose loss or gradient is not finite is skipped."""
+    """Applies the optimizer's steps; skips a step whose loss or gradient is not finite.
+
+    skipped: number of skipped steps in a row.
+    """
 
     def __init__(
         self,
@@ -85,13 +86,16 @@ class Updates:
         clip: float,
         on_skip: Callable[[int, Sequence[str]], None],
     ):
-        self.optimizer, self.tricks, self.scaler = optimizer, tricks, scaler
-        self.clip, self.on_skip = clip, on_skip
-        self.skipped = 0  # steps in a row
+        self.optimizer = optimizer
+        self.tricks = tricks
+        self.scaler = scaler
+        self.clip = clip
+        self.on_skip = on_skip
+        self.skipped = 0
 
-    def apply(self, step: int, bad_ids: Sequence[str], last: Batch) -> None:
-        """Update the weights, or skip the step. last: its last batch. Raises Diverged."""
-        bad_ids = bad_ids or self._clip_gradient(last)
+    def apply(self, step: int, bad_ids: Sequence[str], last_batch: Batch) -> None:
+        """Update the weights, or skip the step when `bad_ids` is not empty. Raises Diverged."""
+        bad_ids = bad_ids or self._clip_gradient(last_batch)
         if bad_ids:
             self._skip(step, list(dict.fromkeys(bad_ids)))
         else:
@@ -99,14 +103,14 @@ class Updates:
 
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _clip_gradient(self, last: Batch) -> Sequence[str]:
+    def _clip_gradient(self, last_batch: Batch) -> Sequence[str]:
         """Clip the gradient; return the videos of the last batch when it is not finite."""
         self.scaler.unscale_(self.optimizer)
         weights = [p for group in self.optimizer.param_groups for p in group["params"]]
-        length = nn.utils.clip_grad_norm_(weights, self.clip)
-        if self.scaler.is_enabled() or length.isfinite():  # a scaler skips such a step itself
+        norm = nn.utils.clip_grad_norm_(weights, self.clip)
+        if self.scaler.is_enabled() or norm.isfinite():  # a scaler skips such a step itself
             return []
-        return last.ids
+        return last_batch.ids
 
     def _update_weights(self, step: int) -> None:
         self.scaler.step(self.optimizer)
@@ -117,12 +121,12 @@ class Updates:
         self.skipped = 0
 
     def _skip(self, step: int, bad_ids: Sequence[str]) -> None:
-        """Count a step that is not done. Raises Diverged after PATIENCE such steps in a row."""
+        """Count a skipped step. Raises Diverged after MAX_NON_FINITE_STEPS of them in a row."""
         self.on_skip(step, bad_ids)
         self.skipped += 1
         if self.skipped == MAX_NON_FINITE_STEPS:
             raise Diverged(
                 f"the loss was not finite {MAX_NON_FINITE_STEPS} times in a row, "
                 f"last for videos {', '.join(bad_ids[:5])}; "
-                "lower the rates, or use precision bf16 or fp32"
+                "lower the rates, or set precision to bf16 or fp32"
             )

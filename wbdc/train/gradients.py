@@ -1,4 +1,4 @@
-"""The gradients of one optimizer step: the loss of each batch, whole or in parts."""
+"""The gradients of one optimizer step: the loss of each batch, computed whole or in parts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ OUT_OF_MEMORY_ADVICE = "lower batch in the kit, shorten text.length or take fewe
 class BatchLoss:
     """The weighted sum of the objectives' losses of a batch.
 
-    shares: for each objective, how much of its whole batch the next part holds.
+    shares: for each objective, which share of what its loss averages the next part holds.
     """
 
     def __init__(
@@ -29,64 +29,75 @@ class BatchLoss:
         device: torch.device,
         precision: torch.dtype,
     ):
-        self.model, self.objectives = model, objectives
-        self.device, self.precision = device, precision
+        self.model = model
+        self.objectives = objectives
+        self.device = device
+        self.precision = precision
         self.names = distinct_names(objectives)
         self.shares = [1.0] * len(objectives)
 
-    def __call__(self, whole: Batch) -> Outcome:
-        batch, targets = whole, []
+    def __call__(self, original: Batch) -> Outcome:
+        """Hide what every objective hides, run the model once, and sum the losses."""
+        batch = original
+        targets = []
         for objective in self.objectives:
-            batch = objective.hide(replace(batch, targets=whole.targets))
+            batch = objective.hide(replace(batch, targets=original.targets))
             targets.append(batch.targets)  # by position: one plug may be used twice
 
         with autocast(self.device, self.precision):
-            seen = self.model(batch)
+            fused = self.model(batch)
             losses = [
-                objective.loss(self.model, seen, replace(batch, targets=own), whole)
-                for objective, own in zip(self.objectives, targets)
+                objective.loss(self.model, fused, replace(batch, targets=target), original)
+                for objective, target in zip(self.objectives, targets, strict=True)
             ]
-        losses = [loss * share if share != 1 else loss for loss, share in zip(losses, self.shares)]
 
-        total = sum(o.weight * loss for o, loss in zip(self.objectives, losses))
-        return Outcome(total, dict(zip(self.names, losses)))
+        losses = [
+            loss if share == 1 else loss * share
+            for loss, share in zip(losses, self.shares, strict=True)
+        ]
+        total = sum(o.weight * loss for o, loss in zip(self.objectives, losses, strict=True))
+        return Outcome(total, dict(zip(self.names, losses, strict=True)))
 
     def split(self, batch: Batch, parts: BatchParts) -> list[Batch]:
-        """Cut a batch into parts, as many as its memory needs."""
+        """Cut a batch into parts."""
         return [batch] if parts.count == 1 else [batch.select(r) for r in parts.slices(len(batch))]
 
-    def set_shares(self, part: Batch, whole: Batch) -> None:
-        """Weigh a part by how much it holds of what each loss averages."""
+    def set_shares(self, part: Batch, batch: Batch) -> None:
+        """Weight the next part by how much it holds of what each loss averages over the batch."""
         self.shares[:] = [
-            1.0 if part is whole else o.count(part) / max(1, o.count(whole))
+            1.0 if part is batch else o.count(part) / max(1, o.count(batch))
             for o in self.objectives
         ]
 
 
 class StepGradients:
-    """Adds the gradients of a step's batches; without memory for them, does it again in parts.
+    """Adds up the gradients of a step's batches; computes them in parts when memory runs out.
 
     bad_ids: the videos of this step whose loss is not finite.
     """
 
     def __init__(
         self,
-        loss: BatchLoss,
+        batch_loss: BatchLoss,
         optimizer: torch.optim.Optimizer,
         tricks: Sequence[Trick],
         scaler: torch.amp.GradScaler,
         accumulate: int,
         seed: int,
     ):
-        self.optimizer, self.scaler = optimizer, scaler
-        self.accumulate, self.seed = accumulate, seed
+        self.optimizer = optimizer
+        self.scaler = scaler
+        self.accumulate = accumulate
+        self.seed = seed
         self.parts = BatchParts()
         self.bad_ids: list[str] = []
-        self._batches: list[tuple[int, Batch]] = []  # of this step, to be done again
-        self._batch_loss = self._loss = loss
-        self._gradients = self._of_batch
+        self._batches: list[tuple[int, Batch]] = []  # of this step, to be computed again
+        self._batch_loss = batch_loss
+
+        self._loss = batch_loss
         for trick in reversed(tricks):
             self._loss = trick.wrap_loss(self._loss)
+        self._gradients = self._batch_gradients
         for trick in reversed(tricks):
             self._gradients = trick.wrap_gradients(self._gradients)
 
@@ -96,25 +107,27 @@ class StepGradients:
         self._batches.clear()
 
     def add(self, number: int, batch: Batch, on_cut: Callable[[int], None]) -> Outcome:
-        """Add the gradients of one more batch. on_cut: called with the parts, when they double.
+        """Add the gradients of batch number `number`.
 
-        Raises OutOfResources when the smallest parts do not fit either.
+        When memory runs out, the step starts again with twice as many parts; on_cut is called with
+        their count. Raises OutOfResources when the smallest parts do not fit either.
         """
         self._batches.append((number, batch))
-        outcome = self._try(self._batches[-1:])
+        outcome = self._try_add(self._batches[-1:])
         while outcome is None:
             self.optimizer.zero_grad(set_to_none=True)
             self.bad_ids.clear()
             self.parts.double(len(batch), OUT_OF_MEMORY_ADVICE)
             on_cut(self.parts.count)
-            outcome = self._try(self._batches)
+            outcome = self._try_add(self._batches)
 
         return outcome
 
-    def _try(self, batches: Sequence[tuple[int, Batch]]) -> Outcome | None:
-        """Add the gradients of batches; None when memory ran out.
+    def _try_add(self, batches: Sequence[tuple[int, Batch]]) -> Outcome | None:
+        """Add the gradients of batches; return None when memory ran out.
 
-        By then the traceback, which holds tensors, is gone.
+        The caller retries after this function returned, when the traceback and the tensors that it
+        references are gone.
         """
         try:
             for number, batch in batches:
@@ -126,7 +139,7 @@ class StepGradients:
                 raise
             return None
 
-    def _of_batch(self, batch: Batch) -> Outcome:
+    def _batch_gradients(self, batch: Batch) -> Outcome:
         outcomes = []
         for part in self._batch_loss.split(batch, self.parts):
             self._batch_loss.set_shares(part, batch)
@@ -144,5 +157,7 @@ def total_losses(outcomes: Sequence[Outcome]) -> Outcome:
     """Add the outcomes of the parts of one batch."""
     if len(outcomes) == 1:
         return outcomes[0]
-    parts = {name: sum(o.parts[name].detach() for o in outcomes) for name in outcomes[0].parts}
-    return Outcome(sum(o.loss.detach() for o in outcomes), parts)
+
+    total = sum(outcome.loss.detach() for outcome in outcomes)
+    names = outcomes[0].losses
+    return Outcome(total, {n: sum(o.losses[n].detach() for o in outcomes) for n in names})

@@ -1,4 +1,4 @@
-"""From a kit and a prepared dataset to a model with its first weights, and the way it reads."""
+"""From a kit and a prepared dataset to a model with its first weights, and what that model reads."""
 
 import shlex
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 import torch
+from tokenizers import Tokenizer
 
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
@@ -22,14 +23,19 @@ from wbdc.prepare.view import InputSpec
 from wbdc.serve.predict import WEIGHTS_FILE
 from wbdc.train.kit import Kit
 
+SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
 
 class InitialModel(NamedTuple):
-    """model; reading: how it reads; text: settings of the reader; weights: where each part's first
-    weights come from, in words; pretrained: records of the files.
+    """A model with its first weights.
+
+    input_spec: what it reads of a video. text: the settings of its TextReader.
+    weights: the origin of each part's first weights, as a sentence.
+    pretrained: a record of each part's pretrained file.
     """
 
     model: VideoClassifier
-    reading: InputSpec
+    input_spec: InputSpec
     text: dict
     weights: dict[str, str]
     pretrained: dict[str, dict]
@@ -38,96 +44,103 @@ class InitialModel(NamedTuple):
 def build_initial_model(kit: Kit, prepared: PreparedData, seed: int) -> InitialModel:
     """Build the model of a kit for a dataset. Random weights are a function of the seed.
 
-    Raises UsageFault for settings that do not fit, EnvironmentLacks when pretrained weights are not
-    on this machine.
+    Raises UsageFault for settings that do not fit together, EnvironmentLacks when pretrained
+    weights are not on this machine.
     """
     check_contest(kit, prepared)
     torch.manual_seed(seed)
-    tables, folder = (
-        kit.tables,
-        find_trunk(kit.tables["trunk"]["model"]) if "model" in kit.tables["trunk"] else None,
-    )
-    text = {k: v for k, v in tables["text"].items() if k != "vocabulary"}
+    tables = kit.tables
+    trunk_name = tables["trunk"].get("model")
+    trunk_folder = find_trunk(trunk_name) if trunk_name else None
+
+    text = {key: value for key, value in tables["text"].items() if key != "vocabulary"}
     tokenizer = (
-        open_tokenizer(folder)
-        if folder
-        else learn_tokenizer(_texts(prepared), **tables["text"]["vocabulary"])
+        open_tokenizer(trunk_folder)
+        if trunk_folder
+        else learn_tokenizer(_all_texts(prepared), **tables["text"]["vocabulary"])
     )
     reader = TextReader(tokenizer, **text)
-    architecture = (
-        read_architecture(folder)
-        if folder
-        else {**tables["trunk"]["architecture"], "vocab_size": tokenizer.get_vocab_size()}
-    )
-    trunk = Trunk(architecture)
-    if trunk.positions is not None and reader.length > trunk.positions:
-        raise UsageFault(
-            f"text.length = {reader.length} exceeds the {trunk.positions} positions of {tables['trunk'].get('model', 'the trunk')}; lower it"
-        )
-    said = {"trunk": "random weights, as the kit asks; words learned from the data"}
-    if folder:
-        left = load_trunk(trunk, folder)
-        said["trunk"] = f"{tables['trunk']['model']}: leaves {', '.join(left) or 'nothing'}"
+
+    trunk = _build_trunk(tables["trunk"], trunk_folder, tokenizer, reader.length)
+    weights = {"trunk": "random weights, as the kit asks; words learned from the data"}
+    pretrained = {}
+    if trunk_folder:
+        skipped = load_trunk(trunk, trunk_folder)
+        weights["trunk"] = f"{trunk_name}: skips {', '.join(skipped) or 'nothing'}"
+        pretrained["trunk"] = describe_weights(trunk_name, trunk_folder / TRUNK_WEIGHTS_FILE)
+
     vision = plug.build_plug(visions, tables["vision"], kit_folder=kit.folder)
+    weights["vision"] = vision.loaded
+    if vision.pretrained:
+        pretrained["vision"] = vision.pretrained
+
     fusion = plug.build_plug(fusions, tables["fusion"], trunk, kit_folder=kit.folder)
-    special = {
-        word: tokenizer.token_to_id(word) for word in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-    }
+    special = {word: tokenizer.token_to_id(word) for word in SPECIAL_WORDS}
     model = VideoClassifier(fusion, vision, len(prepared.facts.classes), special)
-    pretrained = (
-        {"trunk": describe_weights(tables["trunk"]["model"], folder / TRUNK_WEIGHTS_FILE)}
-        if folder
-        else {}
-    )
-    pretrained |= {"vision": vision.pretrained} if vision.pretrained else {}
-    return InitialModel(
-        model,
-        InputSpec(reader, vision.image_transform, vision.frames),
-        text,
-        {**said, "vision": vision.loaded},
-        pretrained,
-    )
+    spec = InputSpec(reader, vision.image_transform, vision.frames)
+    return InitialModel(model, spec, text, weights, pretrained)
 
 
 def check_contest(kit: Kit, prepared: PreparedData) -> None:
-    """Refuse a kit of another competition, or that reads text fields which the prepared data does
-    not have. Raises UsageFault.
+    """Refuse a kit of another contest than the data's, or one that reads text fields which the data
+    lack. Raises UsageFault.
     """
-    known = prepared.facts.text_fields
-    if kit.contest.name != prepared.facts.competition:
+    fields = prepared.facts.text_fields
+    data_contest = prepared.facts.competition
+    listed = ", ".join(fields) or "none"
+    if kit.contest.name != data_contest:
         raise UsageFault(
-            f"kit {kit.name} is for {kit.contest.name}, but data {prepared.hash} were prepared for {prepared.facts.competition} "
-            f"(text fields: {', '.join(known) or 'none'}); choose another kit or, with --prepared, other data, or set competition and text.fields"
+            f"kit {kit.name} is for {kit.contest.name}, but data {prepared.hash} were prepared for "
+            f"{data_contest} (text fields: {listed}); choose another kit, other data with "
+            "--prepared, or set competition and text.fields"
         )
     if kit.contest.source_hash != prepared.contest.source_hash:
+        path = shlex.quote(str(kit.contest.file))
         raise UsageFault(
-            f"kit {kit.name} is for {kit.contest.file}, which is not the file that data {prepared.hash} were prepared with; "
-            f"run `wbdc prepare --competition {shlex.quote(str(kit.contest.file))}`, or choose other data with --prepared"
+            f"kit {kit.name} is for {kit.contest.file}, which is not the file that data "
+            f"{prepared.hash} were prepared with; run `wbdc prepare --competition {path}`, or "
+            "choose other data with --prepared"
         )
-    if missing := [field for field in kit.tables["text"]["fields"] if field not in known]:
+    if missing := [field for field in kit.tables["text"]["fields"] if field not in fields]:
         raise UsageFault(
-            f"kit {kit.name} is for {kit.tables['competition']} and reads the text field {missing[0]!r}, which the prepared data of "
-            f"{prepared.facts.competition} does not have (it has {', '.join(known) or 'none'}); "
-            "choose another kit, or set competition and text.fields"
+            f"kit {kit.name} is for {kit.tables['competition']} and reads the text field "
+            f"{missing[0]!r}, which the prepared data of {data_contest} does not have (it has "
+            f"{listed}); choose another kit, or set competition and text.fields"
         )
 
 
 def start_from(model: VideoClassifier, folder: Path) -> str:
-    """Take a pretrained run's weights, all but the head, and say name by name what was left. Raises
-    IntegrityBroken when they are damaged or do not fit.
+    """Load a pretrained fold's weights, all but the head; return a sentence that names what was
+    skipped.
+
+    Raises IntegrityBroken when the weights are damaged or do not fit.
     """
     verify_seal(folder, (WEIGHTS_FILE,))
-    own = model.state_dict()
-    taken, left = select_tensors(
-        load_weights(folder / WEIGHTS_FILE),
-        {n: t for n, t in own.items() if not n.startswith("head.")},
-        folder / WEIGHTS_FILE,
+    current = model.state_dict()
+    path = folder / WEIGHTS_FILE
+    body = {name: t for name, t in current.items() if not name.startswith("head.")}
+    loaded, skipped = select_tensors(load_weights(path), body, path)
+    model.load_state_dict({**current, **loaded}, strict=True)
+    return f"{folder.parent.name}: loads {len(loaded)} tensors, skips {', '.join(skipped)}"
+
+
+def _build_trunk(table: dict, folder: Path | None, tokenizer: Tokenizer, text_length: int) -> Trunk:
+    """Build a trunk with random weights. Raises UsageFault when texts are longer than it allows."""
+    trunk = Trunk(
+        read_architecture(folder)
+        if folder
+        else {**table["architecture"], "vocab_size": tokenizer.get_vocab_size()}
     )
-    model.load_state_dict({**own, **taken}, strict=True)
-    return f"{folder.parent.name}: takes {len(taken)} tensors, leaves {', '.join(left)}"
+    if trunk.positions is not None and text_length > trunk.positions:
+        raise UsageFault(
+            f"text.length = {text_length} exceeds the {trunk.positions} positions of "
+            f"{table.get('model', 'the trunk')}; lower it"
+        )
+    return trunk
 
 
-def _texts(prepared: PreparedData) -> Iterator[str]:
+def _all_texts(prepared: PreparedData) -> Iterator[str]:
+    """Yield every text of every split, in a fixed order."""
     for split in sorted(prepared.facts.video_counts):
         for part in prepared.table_paths(split):
             for row in pl.read_parquet(part, columns=prepared.facts.text_fields).iter_rows():

@@ -8,31 +8,46 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from wbdc.competitions import Competition, open_competition
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.files import file_sha256, read_text
-from wbdc.train.kit_schema import Serve, Stage, check_kit, check_tables
+from wbdc.train.kit_schema import STAGES, Serve, Stage, check_kit, check_tables
 
-MAX_DEPTH = 20  # of tables in a kit
+MAX_TABLE_DEPTH = 20
 PACKAGED = [
-    p
-    for p in (Path(__file__).parents[1] / "kits", Path(__file__).parents[2] / "kits")
-    if p.is_dir()
-][:1]  # in a wheel, in a checkout
+    folder
+    for folder in (Path(__file__).parents[1] / "kits", Path(__file__).parents[2] / "kits")
+    if folder.is_dir()
+][:1]  # in a wheel, or else in a checkout
+
+
+class SavedKit(NamedTuple):
+    """A kit as a fold saves it.
+
+    tables: the resolved settings; every plug file lies beside the kit.
+    plug_files: the files to copy, by the name that each is saved under.
+    """
+
+    tables: dict
+    plug_files: dict[str, Path]
 
 
 @dataclass(frozen=True)
 class Kit:
-    """name: of the file; folder: where "./plug.py" files lie; tables: the resolved recipe, every
-    key checked; contest: whose videos it classifies.
+    """A resolved recipe.
+
+    name: of the file. folder: where "./plug.py" files lie. tables: the settings, every key checked.
+    contest: the competition whose videos it classifies.
+    options: the command-line options that open it again: --kit, --tiny, --set.
     """
 
     name: str
     folder: Path
     tables: dict
     contest: Competition
-    options: tuple[str, ...] = ()  # of the command that opens it again: --kit, --tiny, --set
+    options: tuple[str, ...] = ()
 
     def stage(self, name: str) -> Stage:
         """Return the settings of "pretrain" or "train". Raises UsageFault when the kit has none."""
@@ -43,35 +58,43 @@ class Kit:
         return Stage(**self.tables[name])
 
     def serving(self) -> Serve:
-        """Return the settings of "serve", defaults where the kit has none."""
+        """Return the settings of [serve], or the defaults when the kit has none."""
         return Serve(**self.tables.get("serve", {}))
 
     def plugs(self) -> dict[str, Path]:
-        """Return the kit's own plug files by the name that each is saved under."""
+        """Return the kit's own plug files, by the name that each is saved under."""
         return {name: self.folder / use for use, name in self._saved_names().items()}
 
     def saved_tables(self) -> dict:
         """Return the tables as they are saved: every plug file lies beside the kit."""
-        saved, names = replace(self, tables=copy.deepcopy(self.tables)), self._saved_names()
-        for table in saved._plug_tables():
+        names = self._saved_names()
+        copied = replace(self, tables=copy.deepcopy(self.tables))
+        for table in copied._plug_tables():
             name = names.get(table["use"], table["use"])
             if Path(name) != Path(table["use"]):
                 table["use"] = f"./{name}"
+        return copied.tables
 
-        return saved.tables
+    def saved(self) -> SavedKit:
+        """Return the kit as a fold saves it."""
+        return SavedKit(self.saved_tables(), self.plugs())
 
     def files(self, stage: str) -> list[Path]:
-        """List every file that a stage's plugs stand in or read: plug files, and settings that are
-        the path of a file.
+        """List every file that determines a stage: its plug files, and every setting of a plug that
+        is the path of a file.
         """
-        tables, names = self._plug_tables(stage), self._saved_names()
+        tables = self._plug_tables(stage)
+        names = self._saved_names()
         files = {
-            self.folder / names[t["use"]]: self.folder / t["use"]
-            for t in tables
-            if t["use"] in names
+            self.folder / names[table["use"]]: self.folder / table["use"]
+            for table in tables
+            if table["use"] in names
         }
-        for name in _texts([{k: v for k, v in t.items() if k != "use"} for t in tables]):
-            path = next((p for p in (Path(name), self.folder / name) if name and _is_file(p)), None)
+
+        settings = [{k: v for k, v in table.items() if k != "use"} for table in tables]
+        for text in _strings(settings):
+            candidates = (Path(text), self.folder / text) if text else ()
+            path = next(filter(_is_file, candidates), None)
             files |= {path: path} if path else {}
         return [files[key] for key in sorted(files)]  # in the order of a saved kit
 
@@ -82,220 +105,225 @@ class Kit:
         """
         uses = {t["use"] for t in self._plug_tables() if t["use"].endswith(".py")}
         paths = {use: Path(os.path.abspath(self.folder / use)) for use in sorted(uses)}
-        contest = {self.contest.file} - {None}  # is saved under its own name
-        counts = Counter(path.name for path in contest | {*paths.values()})
+        contest_file = {self.contest.file} - {None}  # always saved under its own name
+        counts = Counter(path.name for path in contest_file | {*paths.values()})
         return {
             use: path.name if counts[path.name] == 1 else f"{path.stem}_{file_sha256(path)[:8]}.py"
             for use, path in paths.items()
         }
 
     def _plug_tables(self, *stages: str) -> list[dict]:
+        """Return the tables that choose a plug; of some stages, or of all."""
         tables = [self.tables["vision"], self.tables["fusion"]]
-        for stage in stages or ("pretrain", "train"):
-            tables += [
-                t
-                for kind in ("objective", "trick")
-                for t in self.tables.get(stage, {}).get(kind) or []
-            ]
+        for stage in stages or STAGES:
+            for kind in ("objective", "trick"):
+                tables += self.tables.get(stage, {}).get(kind) or []
         return tables
 
 
 def kit_names() -> list[str]:
-    """List the kits at hand: ./kits first, then the packaged ones."""
-    return sorted(
-        {
-            p.stem
-            for folder in (Path("kits"), *PACKAGED)
-            if folder.is_dir()
-            for p in folder.glob("*.toml")
-        }
-    )
+    """List the kits in ./kits and the packaged ones."""
+    folders = [folder for folder in (Path("kits"), *PACKAGED) if folder.is_dir()]
+    return sorted({path.stem for folder in folders for path in folder.glob("*.toml")})
 
 
 def open_kit(name: str, *, tiny: bool = False, changes: tuple[str, ...] = ()) -> Kit:
     """Read, resolve and check a kit.
 
     name: a path (.toml, or the .json of a run), or the name of a file in ./kits or the packaged
-    kits.
-    tiny: take the [tiny] overrides, which run on two CPU cores from random weights. changes:
-    "train.epochs=3", values as in TOML.
-    Raises UsageFault for anything unknown, unused or missing, with the nearest known name.
+    kits. tiny: apply the [tiny] overrides, which run on two CPU cores from random weights.
+    changes: overrides such as "train.epochs=3", with values as in TOML.
+    Raises UsageFault for a setting that is unknown, unused or missing, with the nearest known name.
     """
-    path = _find(name)
-    tables = _read(path)
-    if "extends" in tables:
-        extended = tables.pop("extends")
-        if not isinstance(extended, str):
-            raise UsageFault(f"kit {path.stem}: extends = {extended!r} is not the name of a kit")
-        parent = _read(_find(extended, path.parent))
-        if "extends" in parent:
-            raise UsageFault(
-                f"kit {path.stem} extends a kit that extends another; one level is the limit, copy the table you need"
-            )
-        tables = _merge(parent, tables)
-    small = tables.pop("tiny", {})
-    if not isinstance(small, dict):
-        raise UsageFault(f"kit {path.stem}: tiny = {small!r} is not a table")
-    if tiny and not small:
-        raise UsageFault(
-            f"kit {path.stem} has no [tiny] table; add one, or give pretrained weights with --weights"
-        )
-    if tiny:
-        tables = _merge(tables, small)
+    path = _find_kit(name)
+    tables = _apply_tiny(path.stem, _read_with_parent(path), tiny)
     for change in changes:
-        tables = _merge(
-            tables, _change(change), one_field=change.replace(" ", "").startswith("text.fields.")
-        )
+        is_one_field = change.replace(" ", "").startswith("text.fields.")
+        tables = _merge(tables, _parse_change(change), replace_fields=not is_one_field)
+
     folder = _plug_folder(tables, path.parent)
     check_tables(path.stem, tables)
     contest = _open_contest(tables["competition"], path.parent)
     tables["competition"] = contest.name
     check_kit(path.stem, folder, tables, contest)
-    given = tables["text"]["fields"]
+
+    # the contest's order of fields, as a saved kit.json has sorted its keys
+    budgets = tables["text"]["fields"]
     tables["text"]["fields"] = {
-        field: given[field] for field in contest.fields if field in given
-    }  # also when a saved kit.json has sorted its keys
-    return Kit(path.stem, folder, tables, contest, _options(path, tiny, changes))
+        field: budgets[field] for field in contest.fields if field in budgets
+    }
+    return Kit(path.stem, folder, tables, contest, _kit_options(path, tiny, changes))
 
 
-def _options(path: Path, tiny: bool, changes: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the options that choose a kit, in any current folder."""
-    name = path.stem if path.parent in PACKAGED else os.path.abspath(path)
-    return (
-        "--kit",
-        name,
-        *(["--tiny"] if tiny else []),
-        *(word for change in changes for word in ("--set", change)),
-    )
-
-
-def _open_contest(use: object, beside: Path) -> Competition:
-    """Open a kit's competition: a name, or a file beside the kit, or else from the current folder."""
-    here = isinstance(use, str) and not _is_file(beside / use) and _is_file(Path(use))
-    return open_competition(use, Path() if here else beside)
-
-
-def _plug_folder(tables: dict, beside: Path) -> Path:
-    """Choose where "./plug.py" files lie: beside the kit, or in the current folder when none of
-    them is there and all are here.
-    """
-    files = [name for name in _texts(_uses(tables)) if name.endswith(".py")]
-    here = (
-        files
-        and not any(_is_file(beside / f) for f in files)
-        and all(_is_file(Path(f)) for f in files)
-    )
-    return Path() if here else beside
-
-
-def _uses(value: object) -> list:
-    """Collect what stands behind every `use` in nested tables."""
-    if isinstance(value, dict):
-        return [inner if key == "use" else _uses(inner) for key, inner in value.items()]
-    return [_uses(inner) for inner in value] if isinstance(value, list) else []
-
-
-def _texts(value: object) -> Iterator[str]:
-    """Yield every text in a value of TOML, however deep."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (list, dict)):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a text that is no path: too long, or with a zero byte
-        return False
-
-
-def _find(name: str, near: Path | None = None) -> Path:
+def _find_kit(name: str, near: Path | None = None) -> Path:
+    """Find the file of a kit; first in `near`, then in ./kits and the packaged kits."""
     if name.endswith((".toml", ".json")):
         if not Path(name).is_file():
             raise UsageFault(f"no kit at {name}")
         return Path(name)
+
     for folder in filter(None, (near, Path("kits"), *PACKAGED)):
         if (folder / f"{name}.toml").is_file():
             return folder / f"{name}.toml"
     raise UsageFault(f"no kit called {name!r}{suggest_name(name, kit_names())}")
 
 
-def _read(path: Path) -> dict:
+def _read_with_parent(path: Path) -> dict:
+    """Read a kit, merged over the kit that it extends."""
+    tables = _read_tables(path)
+    if "extends" not in tables:
+        return tables
+
+    parent_name = tables.pop("extends")
+    if not isinstance(parent_name, str):
+        raise UsageFault(f"kit {path.stem}: extends = {parent_name!r} is not the name of a kit")
+
+    parent = _read_tables(_find_kit(parent_name, path.parent))
+    if "extends" in parent:
+        raise UsageFault(
+            f"kit {path.stem} extends a kit that extends another; one level is the limit, "
+            "copy the table you need"
+        )
+    return _merge(parent, tables)
+
+
+def _apply_tiny(name: str, tables: dict, tiny: bool) -> dict:
+    """Remove the [tiny] table, and merge it over the others if `tiny`."""
+    overrides = tables.pop("tiny", {})
+    if not isinstance(overrides, dict):
+        raise UsageFault(f"kit {name}: tiny = {overrides!r} is not a table")
+    if tiny and not overrides:
+        raise UsageFault(
+            f"kit {name} has no [tiny] table; add one, or give pretrained weights with --weights"
+        )
+    return _merge(tables, overrides) if tiny else tables
+
+
+def _kit_options(path: Path, tiny: bool, changes: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the options that choose a kit, in any current folder."""
+    name = path.stem if path.parent in PACKAGED else os.path.abspath(path)
+    settings = [word for change in changes for word in ("--set", change)]
+    return ("--kit", name, *(["--tiny"] if tiny else []), *settings)
+
+
+def _open_contest(use: object, kit_folder: Path) -> Competition:
+    """Open a kit's competition by its name, or from a file beside the kit, or else from a file in
+    the current folder.
+    """
+    in_current = isinstance(use, str) and not _is_file(kit_folder / use) and _is_file(Path(use))
+    return open_competition(use, Path() if in_current else kit_folder)
+
+
+def _plug_folder(tables: dict, kit_folder: Path) -> Path:
+    """Choose where "./plug.py" files lie: beside the kit, or in the current folder when it has all
+    of them and the kit's folder none.
+    """
+    files = [name for name in _strings(_used_plugs(tables)) if name.endswith(".py")]
+    in_current = (
+        files
+        and not any(_is_file(kit_folder / name) for name in files)
+        and all(_is_file(Path(name)) for name in files)
+    )
+    return Path() if in_current else kit_folder
+
+
+def _used_plugs(value: object) -> list:
+    """Collect the value of every `use` in nested tables."""
+    if isinstance(value, dict):
+        return [inner if key == "use" else _used_plugs(inner) for key, inner in value.items()]
+    return [_used_plugs(inner) for inner in value] if isinstance(value, list) else []
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Yield every string in a nested TOML value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _strings(inner)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a string that is no path: too long, or with a zero byte
+        return False
+
+
+def _read_tables(path: Path) -> dict:
     try:
         text = read_text(path)
         tables = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except UnicodeDecodeError as error:
-        raise UsageFault(
-            f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
-        ) from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # broken syntax, a number of 5,000 digits, tables a thousand deep
+        byte = error.object[error.start]
+        raise UsageFault(f"{path} is not UTF-8 text: byte {error.start} is {byte:#04x}") from error
+    except (ValueError, RecursionError) as error:  # broken syntax, or very long or deep values
         raise UsageFault(f"{path}: {error}") from error
-    return _shallow(tables, str(path))
+    return _check_depth(tables, str(path))
 
 
-def _shallow(tables: object, where: str) -> dict:
-    """Refuse what is no table, or nested beyond all sense."""
+def _check_depth(tables: object, source: str) -> dict:
+    """Refuse a value that is not a table, or that is nested too deeply."""
     if not isinstance(tables, dict):
-        raise UsageFault(f"{where} holds {type(tables).__name__}, not the tables of a kit")
-    level, depth = [tables], 0
+        raise UsageFault(f"{source} holds {type(tables).__name__}, not the tables of a kit")
+
+    level = [tables]
+    depth = 0
     while level:
         depth += 1
-        if depth > MAX_DEPTH:
-            raise UsageFault(f"{where} nests tables more than {MAX_DEPTH} deep")
+        if depth > MAX_TABLE_DEPTH:
+            raise UsageFault(f"{source} nests tables more than {MAX_TABLE_DEPTH} deep")
         level = [
-            i
-            for v in level
-            for i in (v.values() if isinstance(v, dict) else v)
-            if isinstance(i, (dict, list))
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, (dict, list))
         ]
     return tables
 
 
-def _change(change: str) -> dict:
+def _parse_change(change: str) -> dict:
     """Read "train.epochs=3" as a nested table."""
     try:
-        return _shallow(tomllib.loads(change), f"--set {change[:80]}")
+        return _check_depth(tomllib.loads(change), f"--set {change[:80]}")
     except (ValueError, RecursionError) as error:
         raise UsageFault(
             f"--set {change[:80]}: {error}; write TABLE.KEY=VALUE as in TOML, texts in quotes"
         ) from error
 
 
-def _merge(below: dict, above: dict, place: str = "", one_field: bool = False) -> dict:
-    """Lay one recipe over another: tables key by key, but whole where the upper one chooses another
-    plug, or other weights.
+def _merge(lower: dict, upper: dict, prefix: str = "", replace_fields: bool = True) -> dict:
+    """Merge one recipe over another: tables key by key, but as a whole where `upper` chooses
+    another plug or other weights.
 
-    text.fields is replaced as a whole too, as a field could not be taken out else; one_field:
-    change one budget in it.
+    text.fields is replaced as a whole, because a merge could not remove a field. Only a change of
+    one field's budget (replace_fields=False) is merged into it.
     """
-    merged = copy.deepcopy(below)
-    for key, value in above.items():
-        joins = (
+    merged = copy.deepcopy(lower)
+    for key, value in upper.items():
+        path = f"{prefix}{key}"
+        current = merged.get(key)
+        is_merged = (
             isinstance(value, dict)
-            and isinstance(merged.get(key), dict)
-            and not _chooses(value, merged[key])
+            and isinstance(current, dict)
+            and not _chooses_another(value, current)
+            and not (replace_fields and path.removeprefix("tiny.") == "text.fields")
         )
-        joins = joins and (one_field or f"{place}{key}".removeprefix("tiny.") != "text.fields")
         merged[key] = (
-            _merge(merged[key], value, f"{place}{key}.", one_field)
-            if joins
+            _merge(current, value, f"{path}.", replace_fields)
+            if is_merged
             else copy.deepcopy(value)
         )
     return merged
 
 
-def _chooses(table: dict, instead: dict) -> bool:
-    """Tell whether a table names another plug, or goes from pretrained weights to an architecture
-    of its own or back.
+def _chooses_another(table: dict, current: dict) -> bool:
+    """Return whether a table chooses another plug, or an architecture instead of pretrained weights
+    or the reverse.
     """
-    another = table.get("use", instead.get("use")) != instead.get("use")
+    has_other_plug = table.get("use", current.get("use")) != current.get("use")
     return (
-        another
-        or ("architecture" in table and "model" in instead)
-        or ("model" in table and "architecture" in instead)
+        has_other_plug
+        or ("architecture" in table and "model" in current)
+        or ("model" in table and "architecture" in current)
     )

@@ -1,5 +1,5 @@
-"""What a kit may say: every table, every key, every plug, and the sentence for one that is unknown,
-unused or missing.
+"""The schema of a kit: its tables, settings and plugs, and the error for one that is unknown, unused
+or missing.
 """
 
 import sys
@@ -21,19 +21,24 @@ from wbdc.train import objectives, tricks
 from wbdc.train.optimizer import OTHER_PARTS
 
 PLUG_FOLDERS = {"vision": visions, "fusion": fusions, "objective": objectives, "trick": tricks}
-MAX_COUNT = 10**9
-RANGES = {"decay": (0.0, 1e6), "warmup": (0.0, 1.0)}
-TABLES = ("text", "trunk", "vision", "fusion", "pretrain", "train", "serve")
+STAGES = ("pretrain", "train")
+KIT_TABLES = ("text", "trunk", "vision", "fusion", *STAGES, "serve")
+REQUIRED_SETTINGS = ("competition", "text", "trunk", "vision", "fusion", "train")
+MAX_COUNT = 10**9  # of epochs, of videos a batch, of batches a step
+STAGE_RANGES = {"decay": (0.0, 1e6), "warmup": (0.0, 1.0)}
+CHECKED_VOCABULARY_WORDS = 100  # any size will do to check the shapes of a network
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What [pretrain] and [train] may set.
+    """The settings of [pretrain] and [train].
 
-    splits: the splits that [pretrain] reads; [train] always reads the labelled one and refuses the
-    setting. rate: per part of the model, with "rest". decay: weight decay.
-    warmup: share of the steps. clip: longest gradient. precision: "auto", "fp32", "bf16" or "fp16".
-    objective, trick: plugs, outermost trick first.
+    epochs: passes over the training videos. batch: videos a batch. accumulate: batches a step.
+    rate: learning rate of each part of the model, by the prefix of its weights' names; "rest" is
+    that of all other weights. decay: weight decay. warmup: share of the steps over which the rates
+    rise. clip: largest norm of the gradient. precision: "auto", "fp32", "bf16" or "fp16".
+    objective: the losses, as plug tables. trick: the tricks, as plug tables, outermost first.
+    splits: the splits to pretrain on; [train] always uses the labeled split and refuses this.
     """
 
     epochs: int
@@ -51,15 +56,15 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Serve:
-    """What [serve] may set. batch: videos a batch; precision: as in training."""
+    """The settings of [serve]. batch: videos a batch. precision: as in training."""
 
     batch: int = 64
     precision: str = "auto"
 
 
 def trunk_settings(*, model: str | None = None, architecture: dict | None = None) -> None:
-    """State what [trunk] may set: the name of pretrained weights, or an architecture with random
-    ones.
+    """State the settings of [trunk]: the name of pretrained weights, or an architecture with random
+    weights.
     """
 
 
@@ -71,128 +76,162 @@ def text_settings(
     tail: list[str] = (),
     vocabulary: dict | None = None,
 ) -> None:
-    """State what [text] may set: what TextReader takes, and how to learn a vocabulary when no
-    pretrained one is used.
+    """State the settings of [text]: those of TextReader, and how to learn a vocabulary when there
+    is no pretrained one.
     """
 
 
+SETTINGS_OF_TABLE = {
+    "text": text_settings,
+    "trunk": trunk_settings,
+    "pretrain": Stage,
+    "train": Stage,
+    "serve": Serve,
+}
+
+
 def check_tables(name: str, tables: dict) -> None:
-    """Refuse a kit with an unknown table, or without a table that it needs. Raises UsageFault."""
-    known = ["about", "competition", *TABLES]
+    """Refuse a kit with an unknown table, or without a required one. Raises UsageFault."""
+    known = ["about", "competition", *KIT_TABLES]
     for key in tables:
         if key not in known:
             raise UsageFault(f"kit {name} has no setting {key!r}{suggest_name(key, known)}")
-        if key in TABLES and not isinstance(tables[key], dict):
+        if key in KIT_TABLES and not isinstance(tables[key], dict):
             raise UsageFault(f"kit {name}: {key} = {tables[key]!r} is not a table")
-    for key in ("competition", "text", "trunk", "vision", "fusion", "train"):
+    for key in REQUIRED_SETTINGS:
         if key not in tables:
             raise UsageFault(f"kit {name} needs {key!r}")
 
 
 def check_kit(name: str, folder: Path, tables: dict, contest: Competition) -> None:
-    """Refuse a kit with an unknown, unused or missing setting. Builds nothing. Raises UsageFault."""
-    for key, target in (
-        ("text", text_settings),
-        ("trunk", trunk_settings),
-        ("pretrain", Stage),
-        ("train", Stage),
-        ("serve", Serve),
-    ):
+    """Refuse a kit with an unknown, unused or missing setting. Builds no network of real size.
+
+    folder: where plug files lie. Raises UsageFault.
+    """
+    for key, settings in SETTINGS_OF_TABLE.items():
         if key in tables:
-            plug.check_settings(f"kit {name}: {key}", target, tables[key])
-            _check_values(f"kit {name}: {key}", tables[key])
+            plug.check_settings(f"kit {name}: {key}", settings, tables[key])
+            _check_numbers(f"kit {name}: {key}", tables[key])
+
     if "splits" in tables["train"]:
         raise UsageFault(
-            f"kit {name}: train.splits is not a setting, as [train] always reads the labelled split; splits belongs in [pretrain]"
+            f"kit {name}: train.splits is not a setting, because [train] always uses the labeled "
+            "split; move splits to [pretrain]"
         )
+
     _check_text(name, tables, contest)
     plug.resolve_plug(visions, tables["vision"], folder)
     plug.resolve_plug(fusions, tables["fusion"], folder)
-    for stage in ("pretrain", "train"):
-        for home, kind in ((objectives, "objective"), (tricks, "trick")):
-            for table in tables.get(stage, {}).get(kind) or []:
-                if not isinstance(table, dict):
-                    raise UsageFault(
-                        f"kit {name}: {stage}.{kind} takes tables such as {{ use = ... }}, not {table!r}"
-                    )
-                plug.resolve_plug(home, table, folder)
-    _check_networks(tables, folder)
+    for stage in STAGES:
+        for kind in ("objective", "trick"):
+            _check_plugs(f"kit {name}: {stage}.{kind}", kind, tables.get(stage, {}), folder)
+    _check_shapes(tables, folder)
 
 
-def _check_values(where: str, table: dict) -> None:
+def _check_plugs(setting: str, kind: str, stage: dict, folder: Path) -> None:
+    """Check the objectives or the tricks of a stage."""
+    for table in stage.get(kind) or []:
+        if not isinstance(table, dict):
+            raise UsageFault(f"{setting} takes tables like {{ use = ... }}, not {table!r}")
+        plug.resolve_plug(PLUG_FOLDERS[kind], table, folder)
+
+
+def _check_numbers(name: str, table: dict) -> None:
+    """Check the counts, rates, ranges and the precision of a table. name: "kit toy: train"."""
     for count in ("epochs", "batch", "accumulate"):
         if not 1 <= table.get(count, 1) <= MAX_COUNT:
-            raise UsageFault(f"{where}.{count} = {table[count]}; it counts from 1 to {MAX_COUNT:,}")
-    for part, rate in table.get("rate", {}).items():
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)):
-            raise UsageFault(
-                f"{where}.rate of {part!r} = {rate!r} is not a number; a part with a dot in its name stands in quotes"
-            )
-        if not 0 <= rate <= sys.float_info.max:
-            raise UsageFault(
-                f"{where}.rate of {part!r} = {rate}; a rate is a finite number from 0 up"
-            )
-    if "rate" in table and OTHER_PARTS not in table["rate"]:
-        raise UsageFault(
-            f"{where}.rate needs a value for 'rest': all weights that no other part names"
-        )
-    for setting, (lowest, highest) in RANGES.items():
+            raise UsageFault(f"{name}.{count} = {table[count]}; it counts from 1 to {MAX_COUNT:,}")
+
+    _check_rates(name, table.get("rate"))
+    for setting, (lowest, highest) in STAGE_RANGES.items():
         if setting in table and not lowest <= table[setting] <= highest:
             raise UsageFault(
-                f"{where}.{setting} = {table[setting]}; it lies from {lowest:g} to {highest:g}"
+                f"{name}.{setting} = {table[setting]}; "
+                f"it must be between {lowest:g} and {highest:g}"
             )
     if table.get("clip", 1.0) <= 0:
         raise UsageFault(
-            f"{where}.clip = {table['clip']}; the longest gradient is a number above 0"
+            f"{name}.clip = {table['clip']}; the largest gradient norm must be above 0"
         )
     if table.get("objective") == []:
-        raise UsageFault(f"{where}.objective is empty; there is nothing to learn")
-    known, precision = ["auto", *PRECISIONS], table.get("precision", "auto")
+        raise UsageFault(f"{name}.objective is empty; add at least one loss to train with")
+
+    known = ["auto", *PRECISIONS]
+    precision = table.get("precision", "auto")
     if precision not in known:
         raise UsageFault(
-            f"{where}: no precision called {precision!r}{suggest_name(precision, known)}"
+            f"{name}: no precision called {precision!r}{suggest_name(precision, known)}"
+        )
+
+
+def _check_rates(name: str, rates: dict | None) -> None:
+    if rates is None:
+        return
+
+    for part, rate in rates.items():
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)):
+            raise UsageFault(
+                f"{name}.rate of {part!r} = {rate!r} is not a number; "
+                "write a part with a dot in its name in quotes"
+            )
+        if not 0 <= rate <= sys.float_info.max:
+            raise UsageFault(
+                f"{name}.rate of {part!r} = {rate}; a rate is a finite number from 0 up"
+            )
+    if OTHER_PARTS not in rates:
+        raise UsageFault(
+            f"{name}.rate needs a value for {OTHER_PARTS!r}: all weights that no other part names"
         )
 
 
 def _check_text(name: str, tables: dict, contest: Competition) -> None:
-    if ("model" in tables["trunk"]) == ("architecture" in tables["trunk"]):
+    """Check [text] and its agreement with [trunk] and the contest."""
+    text = tables["text"]
+    trunk = tables["trunk"]
+    if ("model" in trunk) == ("architecture" in trunk):
         raise UsageFault(
             f"kit {name}: trunk takes either model (pretrained) or architecture (random weights)"
         )
-    if ("vocabulary" in tables["text"]) != ("architecture" in tables["trunk"]):
+    if ("vocabulary" in text) != ("architecture" in trunk):
         raise UsageFault(
-            f"kit {name}: text.vocabulary goes with trunk.architecture; a pretrained trunk brings its own words"
+            f"kit {name}: text.vocabulary and trunk.architecture are set together; "
+            "a pretrained trunk (trunk.model) has its own vocabulary"
         )
-    for field in [*tables["text"]["fields"], *tables["text"].get("tail", [])]:
+
+    for field in [*text["fields"], *text.get("tail", [])]:
         if field not in contest.fields:
+            hint = suggest_name(str(field), list(contest.fields))
             raise UsageFault(
-                f"kit {name}: competition {tables['competition']!r} has no text field {field!r}{suggest_name(str(field), list(contest.fields))}"
+                f"kit {name}: competition {tables['competition']!r} has no text field "
+                f"{field!r}{hint}"
             )
-    if "vocabulary" in tables["text"]:
-        check_vocabulary_settings(tables["text"]["vocabulary"])
-    settings = {k: v for k, v in tables["text"].items() if k != "vocabulary"}
+
+    if "vocabulary" in text:
+        check_vocabulary_settings(text["vocabulary"])
+    settings = {key: value for key, value in text.items() if key != "vocabulary"}
     plug.check_settings(f"kit {name}: text", TextReader, settings)
     check_budgets(settings["fields"], settings.get("length", 256), settings.get("tail", []))
 
 
-def _check_networks(tables: dict, folder: Path) -> None:
-    """Refuse sizes that fit no network: frames a video, and an architecture that transformers or
-    the fusion refuses.
-    """
+def _check_shapes(tables: dict, folder: Path) -> None:
+    """Refuse an impossible number of frames, and an architecture that cannot be built."""
     frames = tables["vision"].get("frames", 1)
     if isinstance(frames, int) and not 1 <= frames <= MAX_FRAMES:
         raise UsageFault(f"vision.frames = {frames}; a video has from 1 to {MAX_FRAMES} frames")
+
     architecture = tables["trunk"].get("architecture")
     if architecture is None:
         return
+
     with torch.device("meta"):  # shapes only: no memory, no time
-        trunk = Trunk({"vocab_size": 100, **architecture})
-        if not tables["fusion"]["use"].endswith(
-            ".py"
-        ):  # a plug of the user's own may need real tensors
+        trunk = Trunk({"vocab_size": CHECKED_VOCABULARY_WORDS, **architecture})
+        is_own_fusion = tables["fusion"]["use"].endswith(".py")
+        if not is_own_fusion:  # a user's fusion may need real tensors
             plug.build_plug(fusions, tables["fusion"], trunk, kit_folder=folder)
-    places, length = trunk.positions, tables["text"].get("length", 256)
-    if places is not None and length > places:
+
+    length = tables["text"].get("length", 256)
+    if trunk.positions is not None and length > trunk.positions:
         raise UsageFault(
-            f"text.length = {length} exceeds the trunk's {places} positions; lower it, or raise trunk.architecture.max_position_embeddings"
+            f"text.length = {length} exceeds the trunk's {trunk.positions} positions; "
+            "lower it, or raise trunk.architecture.max_position_embeddings"
         )

@@ -1,4 +1,4 @@
-"""AdamW with a rate for each part of the model, and the schedule of those rates."""
+"""AdamW with a learning rate for each part of the model, and the schedule of the rates."""
 
 import math
 
@@ -13,76 +13,95 @@ OTHER_PARTS = "rest"
 def parameter_groups(
     model: nn.Module, objectives: nn.Module, rates: dict[str, float]
 ) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """Deal the trainable weights to the parts that `rates` names: the longest matching prefix wins,
-    all else is "rest".
+    """Assign every trainable weight to one of the parts that `rates` names.
 
-    Raises UsageFault when a part matches no weight: a rate that changes nothing is a mistake.
+    A part is a prefix of weight names. The longest matching prefix wins; all other weights are
+    "rest". Raises UsageFault when a part matches no weight, because its rate would have no effect.
     """
-    dealt: dict[str, list[tuple[str, nn.Parameter]]] = {name: [] for name in sorted(rates)}
-    if OTHER_PARTS not in dealt:
-        raise UsageFault("the rates need a value for 'rest': all weights that no other part names")
-    owned = {
-        id(p) for p in model.parameters()
-    }  # an objective may hold a part of the model; its weights stay the model's
-    heads = [(f"objective.{n}", p) for n, p in objectives.named_parameters() if id(p) not in owned]
-    named = [*model.named_parameters(), *heads]
+    if OTHER_PARTS not in rates:
+        raise UsageFault(
+            f"the rates need a value for {OTHER_PARTS!r}: all weights that no other part names"
+        )
+
+    groups: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in sorted(rates)}
+    named = _named_parameters(model, objectives)
     for name, weight in named:
         if weight.requires_grad:
-            fits = [part for part in rates if name.startswith(f"{part}.")]
-            dealt[max(fits, key=len, default=OTHER_PARTS)].append((name, weight))
-    prefixes = sorted({".".join(n.split(".")[:depth]) for n, _ in named for depth in (1, 2)})
-    frozen = {n for n, p in named if not p.requires_grad}
-    for part, found in dealt.items():
-        if not found and part != OTHER_PARTS and not any(n.startswith(f"{part}.") for n in frozen):
-            raise UsageFault(
-                f"rate of {part!r}: no weight of the model begins with that{suggest_name(part, prefixes)}"
+            matches = [part for part in rates if name.startswith(f"{part}.")]
+            groups[max(matches, key=len, default=OTHER_PARTS)].append((name, weight))
+
+    for part, members in groups.items():
+        is_frozen = any(name.startswith(f"{part}.") for name, p in named if not p.requires_grad)
+        if not members and part != OTHER_PARTS and not is_frozen:
+            prefixes = sorted(
+                {".".join(n.split(".")[:depth]) for n, _ in named for depth in (1, 2)}
             )
-    return dealt
+            raise UsageFault(
+                f"rate of {part!r}: no weight of the model begins with that"
+                f"{suggest_name(part, prefixes)}"
+            )
+    return groups
+
+
+def _named_parameters(model: nn.Module, objectives: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """List the weights of the model, then those of the objectives' own heads."""
+    # an objective may refer to a part of the model, whose weights belong to the model
+    model_weights = {id(p) for p in model.parameters()}
+    heads = [
+        (f"objective.{name}", p)
+        for name, p in objectives.named_parameters()
+        if id(p) not in model_weights
+    ]
+    return [*model.named_parameters(), *heads]
 
 
 def build_adamw(
-    dealt: dict[str, list[tuple[str, nn.Parameter]]], rates: dict[str, float], decay: float
+    groups: dict[str, list[tuple[str, nn.Parameter]]], rates: dict[str, float], weight_decay: float
 ) -> torch.optim.AdamW:
-    """Build AdamW (Loshchilov & Hutter, 2019): biases and normalisations, which have one axis, do
-    not decay.
+    """Build AdamW (Loshchilov & Hutter, 2019, "Decoupled Weight Decay Regularization").
+
+    Biases and normalization weights, which have one axis, do not decay.
     """
-    groups = []
-    for part, named in dealt.items():
+    options = []
+    for part, named in groups.items():
         for decays in (True, False):
             weights = [p for _, p in named if (p.dim() > 1) == decays]
             if weights:
-                groups.append(
+                options.append(
                     {
                         "params": weights,
                         "lr": rates[part],
                         "base": rates[part],
-                        "weight_decay": decay if decays else 0.0,
+                        "weight_decay": weight_decay if decays else 0.0,
                     }
                 )
-    optimizer = torch.optim.AdamW(groups, fused=True)
-    for group in groups:
-        for weight in group[
-            "params"
-        ]:  # every slot from the start, so that a saved state has the same names at every step
-            optimizer.state[weight] = {
-                "step": torch.zeros((), device=weight.device),
-                "exp_avg": torch.zeros_like(weight),
-                "exp_avg_sq": torch.zeros_like(weight),
-            }
+
+    optimizer = torch.optim.AdamW(options, fused=True)
+    # created now, so that a saved state has the same tensors at every step
+    for weight in [weight for group in options for weight in group["params"]]:
+        optimizer.state[weight] = {
+            "step": torch.zeros((), device=weight.device),
+            "exp_avg": torch.zeros_like(weight),
+            "exp_avg_sq": torch.zeros_like(weight),
+        }
     return optimizer
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set every part's rate to `factor` times its own."""
+    """Set the learning rate of every part to `factor` times its base rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["base"] * factor
 
 
 def cosine_schedule(step: int, steps: int, warmup: float) -> float:
-    """Return the factor of step 1..steps: a linear rise over the first `warmup` share, then half a
-    cosine to 0.
+    """Return the factor of the learning rates at a step from 1 to `steps`.
+
+    It rises linearly over the first `warmup` share of the steps, then falls to 0 along half a
+    cosine (Loshchilov & Hutter, 2017, "SGDR").
     """
-    rise = max(1, round(steps * warmup))
-    if step <= rise:
-        return step / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+    warmup_steps = max(1, round(steps * warmup))
+    if step <= warmup_steps:
+        return step / warmup_steps
+
+    angle = math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)
+    return 0.5 * (1 + math.cos(angle))

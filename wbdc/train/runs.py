@@ -24,6 +24,7 @@ from wbdc.train.kit import Kit
 
 RUN_FACTS_FILE = RUN_FILE
 OOF_FILE = "oof.parquet"
+KIT_FILE = "kit.json"
 ALL_FOLDS = "all"  # the fold that trains on every row and holds out none
 RUN_SHAPE = {
     "stage": str,
@@ -106,7 +107,13 @@ def finished_folds(folder: Path) -> dict[str, dict]:
 
 
 def identify_run(
-    stage: str, kit: Kit, prepared: PreparedData, *, seed: int, without: str | None, source: str | None
+    stage: str,
+    kit: Kit,
+    prepared: PreparedData,
+    *,
+    seed: int,
+    without: str | None,
+    source: str | None,
 ) -> tuple[str, RunFacts]:
     """Return the name of a run and the facts that identify it.
 

@@ -8,35 +8,51 @@ from wbdc.core.device import find_device, use_threads
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import read_json
 from wbdc.prepare.dataset import PreparedData, open_prepared
+from wbdc.train.hardware import Hardware
 from wbdc.train.kit import Kit
-from wbdc.train.run_fold import Hardware, Reporter, open_stage, run_fold
-from wbdc.train.runs import ALL_FOLDS, Run, finished_folds, identify_run, list_runs, open_run
+from wbdc.train.reporter import Reporter
+from wbdc.train.run_fold import run_fold
+from wbdc.train.runs import (
+    ALL_FOLDS,
+    KIT_FILE,
+    Run,
+    finished_folds,
+    identify_run,
+    list_runs,
+    open_run,
+)
+from wbdc.train.stage_plan import StagePlan, plan_stage
+
+MAX_LISTED_SETTINGS = 5
+MAX_LISTED_FOLDS = 5
+MAX_FOLD_NAME_CHARS = 20
 
 
 @dataclass(frozen=True)
 class Session:
-    """run; folds asked for, in order; source: the pretrained run whose weights it starts from."""
+    """A resolved training command.
 
-    run: Run
+    folds: the requested ones, in order. note: why a pretrained run that exists is not used.
+    """
+
+    plan: StagePlan
     folds: list[str]
-    kit: Kit
-    prepared: PreparedData
-    machine: Hardware
-    source: Run | None
-    note: str = ""  # why a pretrained run that exists is not the one it starts from
+    hardware: Hardware
+    note: str = ""
 
-    def train(self, telling: Reporter) -> dict[str, dict]:
-        """Train every fold that is not finished; return the facts of those asked for. Raises what
-        `run_fold` raises.
+    @property
+    def run(self) -> Run:
+        """The run that the session trains."""
+        return self.plan.run
+
+    def train(self, reporter: Reporter) -> dict[str, dict]:
+        """Train every requested fold that is not finished; return the facts of all requested folds.
+
+        Raises what `run_fold` raises.
         """
         if self.note:
-            telling.say(self.note)
-        return {
-            fold: run_fold(
-                self.run, fold, self.kit, self.prepared, self.machine, self.source, telling
-            )
-            for fold in self.folds
-        }
+            reporter.log(self.note)
+        return {fold: run_fold(self.plan, fold, self.hardware, reporter) for fold in self.folds}
 
 
 def open_session(
@@ -54,96 +70,120 @@ def open_session(
     save_every: int = 0,
     store: str = "auto",
 ) -> Session:
-    """Resolve what a training command asks for, before anything is computed. Raises UsageFault,
-    EnvironmentLacks.
+    """Resolve a training command before anything is computed.
+
+    stage: "pretrain" or "train". source: name of the pretrained run to start from, "auto" or
+    "none". prepared: hash of the prepared data. Raises UsageFault, EnvironmentLacks.
     """
-    kit.stage(stage)
+    kit.stage(stage)  # refuses a kit without this stage
     data = open_prepared(work, prepared)
-    start = _source(kit, data, work, seed, source) if stage == "train" else None
-    machine = Hardware(find_device(device), use_threads(threads), save_every, store)
-    run = open_stage(work, stage, kit, data, seed=seed, without=without, source=start)
-    note = (
-        _passed_over(kit, data, work, seed)
-        if (stage, source, start) == ("train", "auto", None)
-        else ""
-    )
-    return Session(run, parse_folds(fold, data.facts.fold_count), kit, data, machine, start, note)
+    source_run = _find_source(kit, data, work, seed, source) if stage == "train" else None
+    hardware = Hardware(find_device(device), use_threads(threads), save_every, store)
+    plan = plan_stage(work, stage, kit, data, seed=seed, without=without, source=source_run)
+
+    note = ""
+    if stage == "train" and source == "auto" and source_run is None:
+        note = _explain_unused_source(kit, data, work, seed)
+    return Session(plan, parse_folds(fold, data.facts.fold_count), hardware, note)
 
 
-def parse_folds(asked: str, count: int) -> list[str]:
-    """Read "0", "0,2", "each" (0..count-1) or "all" (every row). Raises UsageFault."""
-    if asked == "each":
+def parse_folds(text: str, count: int) -> list[str]:
+    """Parse --fold: "0", "0,2", "each" (0..count-1) or "all" (every row). Raises UsageFault."""
+    if text == "each":
         return [str(i) for i in range(count)]
+
     known = [ALL_FOLDS, *map(str, range(count))]
-    parts = [p.strip() for p in asked.split(",")]
-    parts = [p if p in known else p.lstrip("0") or p[:1] for p in parts]  # 00 is 0, 01 is 1
-    if bad := [p for p in parts if p not in known]:
-        shown = ", ".join(p if len(p) <= 20 else f"{p[:20]}…" for p in bad[:5])
-        raise UsageFault(
-            f"no fold {shown}; the data has folds 0 to {count - 1}, or say each, or all"
+    folds = [word.strip() for word in text.split(",")]
+    folds = [f if f in known else f.lstrip("0") or f[:1] for f in folds]  # 00 is 0, 01 is 1
+    if unknown := [f for f in folds if f not in known]:
+        listed = ", ".join(
+            f if len(f) <= MAX_FOLD_NAME_CHARS else f"{f[:MAX_FOLD_NAME_CHARS]}…"
+            for f in unknown[:MAX_LISTED_FOLDS]
         )
-    return list(dict.fromkeys(parts))
+        raise UsageFault(
+            f"no fold {listed}; the data has folds 0 to {count - 1}; "
+            "--fold also takes each (all folds in turn) and all (every row)"
+        )
+    return list(dict.fromkeys(folds))
 
 
-def _source(kit: Kit, prepared: PreparedData, work: Path, seed: int, asked: str) -> Run | None:
-    """Find the pretrained run to start from; "auto" takes the one of this very kit, data and seed,
-    when it is finished.
+def _find_source(
+    kit: Kit, prepared: PreparedData, work: Path, seed: int, source: str
+) -> Run | None:
+    """Find the pretrained run to start from; "auto" is that of this kit, data and seed, if it is
+    finished.
     """
-    if asked == "none":
+    if source == "none":
         return None
-    if asked != "auto":
-        run = open_run(work, asked, "pretrain")
+
+    if source != "auto":
+        run = open_run(work, source, "pretrain")
         if ALL_FOLDS not in run.folds():
             raise UsageFault(
-                f"pretraining {asked} is not finished; run `wbdc pretrain --kit {run.facts.kit}` again, it goes on"
+                f"pretraining {source} is not finished; run `wbdc pretrain --kit {run.facts.kit}` "
+                "again to resume it"
             )
         return run
+
     if "pretrain" not in kit.tables:
         return None
     name, _ = identify_run("pretrain", kit, prepared, seed=seed, without=None, source=None)
-    folder = work / "runs" / name
-    return open_run(work, name, "pretrain") if ALL_FOLDS in finished_folds(folder) else None
+    is_finished = ALL_FOLDS in finished_folds(work / "runs" / name)
+    return open_run(work, name, "pretrain") if is_finished else None
 
 
-def _passed_over(kit: Kit, prepared: PreparedData, work: Path, seed: int) -> str:
-    """Say which pretraining of this kit exists and why it is not taken; nothing when there is none."""
+def _explain_unused_source(kit: Kit, prepared: PreparedData, work: Path, seed: int) -> str:
+    """Explain why a pretrained run of this kit is not used; return "" when there is none."""
     if "pretrain" not in kit.tables:
         return ""
-    wanted, facts = identify_run("pretrain", kit, prepared, seed=seed, without=None, source=None)
+
+    name, facts = identify_run("pretrain", kit, prepared, seed=seed, without=None, source=None)
     runs = [run for run in list_runs(work, "pretrain") if run.facts.kit == kit.name]
-    for run in sorted(runs, key=lambda run: run.name != wanted):
-        if run.name == wanted:
-            return f"starts without pretraining: {run.name} is not finished; run `wbdc pretrain` with the same settings again, it goes on"
-        if ALL_FOLDS in run.folds():
-            changed = [
-                k for k in ("data", "seed") if getattr(run.facts, k) != getattr(facts, k)
-            ] + _changed(run, kit)
-            changed = changed[:5] + [f"{len(changed) - 5} more settings"] * (len(changed) > 5)
+    for run in sorted(runs, key=lambda run: run.name != name):
+        if run.name == name:
             return (
-                f"starts without pretraining: {run.name} differs in: {', '.join(changed) or 'a file that the kit names'}; "
-                f"give both commands the same settings, or start from it with --from {run.name}"
+                f"starts without pretraining: {run.name} is not finished; "
+                "run `wbdc pretrain` with the same settings again to resume it"
+            )
+        if ALL_FOLDS in run.folds():
+            changed = [k for k in ("data", "seed") if getattr(run.facts, k) != getattr(facts, k)]
+            changed += _changed_settings(run, kit)
+            return (
+                f"starts without pretraining: {run.name} differs in: "
+                f"{_join_settings(changed) or 'a file that the kit names'}; use the same settings "
+                f"for both commands, or start from it with --from {run.name}"
             )
     return ""
 
 
-def _changed(run: Run, kit: Kit) -> list[str]:
+def _join_settings(names: list[str]) -> str:
+    extra = len(names) - MAX_LISTED_SETTINGS
+    more = [f"{extra} more settings"] if extra > 0 else []
+    return ", ".join(names[:MAX_LISTED_SETTINGS] + more)
+
+
+def _changed_settings(run: Run, kit: Kit) -> list[str]:
     """Name the settings in which a pretrained run differs from a kit."""
-    saved = run.fold(ALL_FOLDS) / "kit.json"
-    ignored = ("about", "serve", "train")
-    then, now = (
-        dict(_flat({k: v for k, v in tables.items() if k not in ignored}))
-        for tables in (read_json(saved) if saved.is_file() else {}, kit.saved_tables())
-    )
+    path = run.fold(ALL_FOLDS) / KIT_FILE
+    before = _flat_settings(read_json(path) if path.is_file() else {})
+    after = _flat_settings(kit.saved_tables())
+    missing = object()
     return [
         key
-        for key in sorted(then.keys() | now.keys())
-        if (key in then, then.get(key)) != (key in now, now.get(key))
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key, missing) != after.get(key, missing)
     ]
 
 
-def _flat(table: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+def _flat_settings(tables: dict) -> dict[str, object]:
+    """Return the settings that determine a pretraining, by their dotted names."""
+    ignored = ("about", "serve", "train")
+    return dict(_flatten({key: table for key, table in tables.items() if key not in ignored}))
+
+
+def _flatten(table: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in table.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

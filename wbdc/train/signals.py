@@ -1,5 +1,5 @@
-"""Stopping: the first Ctrl-C or SIGTERM asks for an end at the next safe point, the second ends at
-once.
+"""Stop requests during training: the first Ctrl-C or SIGTERM stops at the next safe point, the
+second at once.
 """
 
 import os
@@ -14,20 +14,24 @@ from wbdc.core.stop_signals import StopRequests, handle_signals
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether a stop was asked for. A second signal goes to the
-    handlers from before.
-    """
-    asked, requests, before = threading.Event(), StopRequests(), {}
+    """Yield a function that returns whether a stop was requested.
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    A second signal goes to the handlers that were installed before.
+    """
+    stop = threading.Event()
+    requests = StopRequests()
+    previous_handlers = {}
+
+    def request_stop(number: int, frame: FrameType | None) -> None:
         if not requests.add(number):
             return
-        asked.set()
+
+        stop.set()
         if requests.count > 1:
-            for each, handled in before.items():
-                signal.signal(each, handled)
+            for signal_number, handler in previous_handlers.items():
+                signal.signal(signal_number, handler)
             os.kill(os.getpid(), number)
 
-    with handle_signals(ask) as handlers:
-        before.update(handlers)
-        yield asked.is_set
+    with handle_signals(request_stop) as handlers:
+        previous_handlers.update(handlers)
+        yield stop.is_set

@@ -1,8 +1,7 @@
-"""The state of a training that was stopped or killed: saved whole, taken back bit for bit.
+"""The state of an unfinished training: saved as a whole, restored bit for bit.
 
-A fold keeps its last two states. `state.json` names the last one and `state-previous.json` the one
-before it,
-which is taken when the last one is damaged.
+A fold keeps its last two states. `state.json` names the last one; `state-previous.json` names the
+one before it, which is restored when the last one is damaged.
 """
 
 import contextlib
@@ -19,16 +18,17 @@ from wbdc.core.files import file_sha256, publish_file, publish_json, read_json
 from wbdc.core.weights import load_weights
 from wbdc.train.tricks import Trick
 
-STATE_FILE, PREVIOUS = "state.json", "state-previous.json"
-SHAPE = {"step": int, "skipped?": int, "sha256": str}
+STATE_FILE = "state.json"
+PREVIOUS_STATE_FILE = "state-previous.json"
+STATE_SHAPE = {"step": int, "skipped?": int, "sha256": str}
 
 
 class _Damaged(IntegrityBroken):
-    """A state that cannot be read; one of another recipe can."""
+    """A state that cannot be read, unlike a readable state of another recipe."""
 
 
 class TrainingState(NamedTuple):
-    """All that changes while a model learns."""
+    """Everything that changes during training."""
 
     model: nn.Module
     objectives: nn.Module
@@ -37,68 +37,80 @@ class TrainingState(NamedTuple):
     scaler: torch.amp.GradScaler
 
 
-def save_state(folder: Path, step: int, learning: TrainingState, skipped: int = 0) -> None:
-    """Publish the state after `step`, of which `skipped` steps changed nothing, and keep the one
-    before it.
+def save_state(folder: Path, step: int, training: TrainingState, skipped: int = 0) -> None:
+    """Publish the state after `step`, and keep the state before it.
 
-    The disk holds two states at most, also while this one is written.
+    skipped: how many of the steps changed nothing. The disk never holds more than two states, not
+    even while this one is written.
     """
-    tensors = {name: t.detach().contiguous() for name, t in _tensors(learning).items()}
-    path, last = _path(folder, step), None
+    tensors = {name: t.detach().contiguous() for name, t in _named_tensors(training).items()}
+    path = _tensors_path(folder, step)
+    previous = None
     with contextlib.suppress(IntegrityBroken):
-        last = read_json(folder / STATE_FILE, SHAPE)
-    kept = {path, _path(folder, last["step"])} if last else {path}
-    for old in set(folder.glob("state-*.safetensors")) - kept:
+        previous = read_json(folder / STATE_FILE, STATE_SHAPE)
+
+    needed = {path, _tensors_path(folder, previous["step"])} if previous else {path}
+    for old in set(folder.glob("state-*.safetensors")) - needed:
         old.unlink()
     publish_file(path, lambda temporary: save_file(tensors, temporary))
-    if last and last["step"] != step:
-        publish_json(folder / PREVIOUS, last)
-    publish_json(
-        folder / STATE_FILE, {"step": step, "skipped": skipped, "sha256": file_sha256(path)}
-    )
+    if previous and previous["step"] != step:
+        publish_json(folder / PREVIOUS_STATE_FILE, previous)
+    facts = {"step": step, "skipped": skipped, "sha256": file_sha256(path)}
+    publish_json(folder / STATE_FILE, facts)
 
 
 def restore_state(
-    folder: Path, learning: TrainingState, warn: Callable[[str], None] = lambda sentence: None
+    folder: Path, training: TrainingState, warn: Callable[[str], None] = lambda message: None
 ) -> tuple[int, int]:
-    """Take back the last state and return its step and how many were skipped; zeros when there is
-    none.
+    """Restore the last state; return its step and how many steps were skipped, or zeros if there
+    is no state.
 
-    When it is damaged, takes the one before it, and `warn` is told the damaged file. Raises
-    IntegrityBroken when
-    that is damaged too, or a state belongs to another recipe.
+    When the last state is damaged, restores the one before it and calls `warn` with the reason.
+    Raises IntegrityBroken when both are damaged, or when a state belongs to another recipe.
     """
-    if not (folder / STATE_FILE).is_file() and not (folder / PREVIOUS).is_file():
+    if not (folder / STATE_FILE).is_file() and not (folder / PREVIOUS_STATE_FILE).is_file():
         return 0, 0
+
     try:
-        return _restore(folder, _read_facts(folder, STATE_FILE), learning)
+        return _restore(folder, _read_facts(folder, STATE_FILE), training)
     except _Damaged as error:
         damage = error
+
     try:
-        facts = _read_facts(folder, PREVIOUS)
+        facts = _read_facts(folder, PREVIOUS_STATE_FILE)
     except _Damaged:
         raise IntegrityBroken(f"{damage}; delete {folder} to train this fold anew") from damage
-    restored = _restore(folder, facts, learning)
+
+    step_and_skipped = _restore(folder, facts, training)
     warn(
-        f"warning: {damage}; the training goes on from the state before it, of step {facts['step']}"
+        f"warning: {damage}; training resumes from the state before it, saved after step "
+        f"{facts['step']}"
     )
     publish_json(folder / STATE_FILE, facts)
-    return restored
+    return step_and_skipped
 
 
-def _path(folder: Path, step: int) -> Path:
+def discard_state(folder: Path) -> None:
+    """Remove the states of a finished fold."""
+    tensors = folder.glob("state-*.safetensors")
+    for path in [folder / PREVIOUS_STATE_FILE, folder / STATE_FILE, *tensors]:
+        path.unlink(missing_ok=True)
+
+
+def _tensors_path(folder: Path, step: int) -> Path:
     return folder / f"state-{step}.safetensors"
 
 
 def _read_facts(folder: Path, name: str) -> dict:
-    """Read which state a file names. Raises _Damaged when this file or the state is missing or
+    """Read the step and hash of a state. Raises _Damaged when that file or the state is missing or
     damaged.
     """
     try:
-        facts = read_json(folder / name, SHAPE)
+        facts = read_json(folder / name, STATE_SHAPE)
     except IntegrityBroken as error:
         raise _Damaged(str(error)) from error
-    path = _path(folder, facts["step"])
+
+    path = _tensors_path(folder, facts["step"])
     if not path.is_file():
         raise _Damaged(f"{path} is missing")
     if file_sha256(path) != facts["sha256"]:
@@ -106,72 +118,66 @@ def _read_facts(folder: Path, name: str) -> dict:
     return facts
 
 
-def _restore(folder: Path, facts: dict, learning: TrainingState) -> tuple[int, int]:
-    """Take back the state that `facts` name."""
-    path = _path(folder, facts["step"])
+def _restore(folder: Path, facts: dict, training: TrainingState) -> tuple[int, int]:
+    """Copy a saved state into a training. Raises IntegrityBroken if it is of another recipe."""
+    path = _tensors_path(folder, facts["step"])
     tensors = load_weights(path)
-    wanted = _tensors(learning)
-    differ = [
-        n
-        for n in sorted(wanted.keys() | tensors.keys())
-        if n not in wanted or n not in tensors or wanted[n].shape != tensors[n].shape
-    ]
-    if differ:
-        raise IntegrityBroken(
-            f"{path} belongs to another recipe; it differs in: {', '.join(differ[:10])}"
-        )
-    learning.model.load_state_dict(
-        {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")},
+    _check_same_tensors(path, tensors, _named_tensors(training))
+
+    training.model.load_state_dict(_tensors_below("model.", tensors), strict=True)
+    training.objectives.load_state_dict(
+        # complete: an objective's references to the model are saved as the model's tensors only
+        {**training.objectives.state_dict(), **_tensors_below("objectives.", tensors)},
         strict=True,
     )
-    heads = {
-        n.removeprefix("objectives."): t for n, t in tensors.items() if n.startswith("objectives.")
-    }
-    learning.objectives.load_state_dict(
-        {**learning.objectives.state_dict(), **heads}, strict=True
-    )  # the names are compared above
-    for number, entry in enumerate(learning.optimizer.state.values()):
-        for key, value in entry.items():
+    for number, moments in enumerate(training.optimizer.state.values()):
+        for key, value in moments.items():
             value.copy_(tensors[f"optimizer.{number}.{key}"])
-    for number, trick in enumerate(learning.tricks):
-        prefix = f"trick.{number}."
-        trick.restore(
-            {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-        )
-    if learning.scaler.is_enabled():
-        learning.scaler.load_state_dict(
-            {
-                **learning.scaler.state_dict(),
-                "scale": float(tensors["scaler.scale"]),
-                "_growth_tracker": int(tensors["scaler.growth"]),
-            }
-        )
+    for number, trick in enumerate(training.tricks):
+        trick.restore(_tensors_below(f"trick.{number}.", tensors))
+    if training.scaler.is_enabled():
+        scale = {
+            "scale": float(tensors["scaler.scale"]),
+            "_growth_tracker": int(tensors["scaler.growth"]),
+        }
+        training.scaler.load_state_dict({**training.scaler.state_dict(), **scale})
+
     return facts["step"], facts.get("skipped", 0)
 
 
-def discard_state(folder: Path) -> None:
-    """Remove the state of a fold that is finished."""
-    for path in [folder / PREVIOUS, folder / STATE_FILE, *folder.glob("state-*.safetensors")]:
-        path.unlink(missing_ok=True)
+def _tensors_below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
 
 
-def _tensors(learning: TrainingState) -> dict[str, Tensor]:
-    model, heads = (
-        part.state_dict(keep_vars=True) for part in (learning.model, learning.objectives)
-    )
-    owned = {
-        id(t) for t in model.values()
-    }  # what an objective holds of the model is saved once, as the model's
-    found = {f"model.{n}": t for n, t in model.items()}
-    found |= {f"objectives.{n}": t for n, t in heads.items() if id(t) not in owned}
-    for number, entry in enumerate(learning.optimizer.state.values()):
-        found |= {f"optimizer.{number}.{key}": value for key, value in entry.items()}
-    for number, trick in enumerate(learning.tricks):
-        found |= {f"trick.{number}.{name}": t for name, t in trick.state().items()}
-    if learning.scaler.is_enabled():
-        kept = learning.scaler.state_dict()
-        found |= {
-            "scaler.scale": torch.tensor(kept["scale"], dtype=torch.float64),
-            "scaler.growth": torch.tensor(kept["_growth_tracker"]),
+def _check_same_tensors(path: Path, saved: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    different = [
+        name
+        for name in sorted(expected.keys() | saved.keys())
+        if name not in expected or name not in saved or expected[name].shape != saved[name].shape
+    ]
+    if different:
+        raise IntegrityBroken(
+            f"{path} belongs to another recipe; it differs in: {', '.join(different[:10])}"
+        )
+
+
+def _named_tensors(training: TrainingState) -> dict[str, Tensor]:
+    """Return every tensor of a state by its name in the file."""
+    model = training.model.state_dict(keep_vars=True)
+    objectives = training.objectives.state_dict(keep_vars=True)
+    model_tensors = {id(t) for t in model.values()}
+
+    tensors = {f"model.{n}": t for n, t in model.items()}
+    # an objective may refer to a part of the model, which is saved once, as the model's
+    tensors |= {f"objectives.{n}": t for n, t in objectives.items() if id(t) not in model_tensors}
+    for number, moments in enumerate(training.optimizer.state.values()):
+        tensors |= {f"optimizer.{number}.{key}": value for key, value in moments.items()}
+    for number, trick in enumerate(training.tricks):
+        tensors |= {f"trick.{number}.{name}": t for name, t in trick.state().items()}
+    if training.scaler.is_enabled():
+        scaler = training.scaler.state_dict()
+        tensors |= {
+            "scaler.scale": torch.tensor(scaler["scale"], dtype=torch.float64),
+            "scaler.growth": torch.tensor(scaler["_growth_tracker"]),
         }
-    return found
+    return tensors

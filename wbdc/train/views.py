@@ -1,9 +1,8 @@
-"""How a stage of a kit reads: pixels, or the vectors of a frozen tower that looked once; and its
-views, made ahead.
-"""
+"""What a stage reads of each video: pixels, or the cached features of a frozen tower."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -15,23 +14,23 @@ from wbdc.train.initial_model import InitialModel, build_initial_model
 from wbdc.train.kit import Kit
 from wbdc.train.kit_schema import Stage
 
-Progress = Callable[[str, int, int], None]
+
+def has_pixel_tricks(stage: Stage, folder: Path) -> bool:
+    """Return whether a trick of a stage needs pixels. folder: where plug files lie."""
+    used = [plug.find_plug(tricks, table["use"], folder) for table in stage.trick or []]
+    return any(trick.needs_pixels for trick in used)
 
 
-def input_spec(stage: Stage, made: InitialModel, device: torch.device, kit: Kit) -> InputSpec:
-    """Say how a stage reads: a frozen tower looks once, unless a trick changes the pixels at every
-    visit.
+def training_inputs(initial: InitialModel, needs_pixels: bool, device: torch.device) -> InputSpec:
+    """Return what a training reads of a video.
+
+    A frozen tower encodes each frame once and its features are cached, unless a trick changes the
+    pixels at every visit.
     """
-    vision, chosen = (
-        made.model.vision,
-        [plug.find_plug(tricks, t["use"], kit.folder) for t in stage.trick or []],
-    )
-    once = (
-        vision.frozen
-        and vision.image_transform is not None
-        and not any(trick.needs_pixels for trick in chosen)
-    )
-    return replace(made.reading, tower=vision.to(device)) if once else made.reading
+    vision = initial.model.vision
+    if vision.frozen and vision.image_transform is not None and not needs_pixels:
+        return replace(initial.input_spec, tower=vision.to(device))
+    return initial.input_spec
 
 
 def make_views(
@@ -42,33 +41,37 @@ def make_views(
     store: str,
     device: torch.device,
     threads: int,
-    say: Callable[[str], None],
-    progress: Progress,
+    log: Callable[[str], None],
+    progress: Callable[[str, int, int], None],
     rank: int = 0,
     ranks: int = 1,
 ) -> None:
-    """Make ahead what `wbdc train` with this kit would make first; of several `ranks`, each makes
-    its part. Raises what `make_view` raises.
+    """Make the views that `wbdc train` with this kit would make first.
+
+    Of several `ranks`, each makes its share. Raises what `make_view` raises.
     """
-    reading = input_spec(kit.stage("train"), build_initial_model(kit, prepared, seed), device, kit)
-    for split in sorted(
-        {prepared.facts.labeled_split, prepared.facts.unlabeled_split}
-        & set(prepared.facts.video_counts)
-    ):
-        form = (
-            "vectors of the frozen tower"
-            if reading.tower
-            else "pixels"
-            if reading.image_transform
-            else "features"
-        )
-        takes = estimate_seconds(prepared, reading, split, threads=threads) / ranks
-        say(
-            f"{kit.name} reads {split}: at most {estimate_bytes(prepared, reading, split) / 1e9:,.1f} GB of {form}; when none are there, in about {takes:,.0f} s"
+    initial = build_initial_model(kit, prepared, seed)
+    needs_pixels = has_pixel_tricks(kit.stage("train"), kit.folder)
+    spec = training_inputs(initial, needs_pixels, device)
+    form = (
+        "vectors of the frozen tower"
+        if spec.tower
+        else "pixels"
+        if spec.image_transform
+        else "features"
+    )
+
+    facts = prepared.facts
+    for split in sorted({facts.labeled_split, facts.unlabeled_split} & set(facts.video_counts)):
+        gigabytes = estimate_bytes(prepared, spec, split) / 1e9
+        seconds = estimate_seconds(prepared, spec, split, threads=threads) / ranks
+        log(
+            f"{kit.name} reads {split}: at most {gigabytes:,.1f} GB of {form}; "
+            f"if none exist yet, about {seconds:,.0f} s to make them"
         )
         make_view(
             prepared,
-            reading,
+            spec,
             split,
             store=store,
             threads=threads,

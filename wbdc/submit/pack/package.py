@@ -37,10 +37,10 @@ from wbdc.submit.pack.sbom import bill_of_materials
 from wbdc.submit.pack.secrets import refuse_secrets
 from wbdc.submit.pack.shared_towers import share_towers
 from wbdc.train.kit import PACKAGED
+from wbdc.train.runs import KIT_FILE
 
 SHIPPED_FOLDERS = ("core", "competitions", "data", "nets", "serve")  # all that inference needs
 SOURCE_SUFFIXES = (".py", ".json", ".toml", ".html", ".css", ".js")  # of the source of wbdc
-KIT_FILE = "kit.json"
 REQUIREMENTS_LOCK = "requirements.lock"
 MEMBER_FILES = (WEIGHTS_FILE, MODEL_FILE, TOKENIZER_FILE)
 

@@ -20,10 +20,10 @@ from wbdc.core.batch import Batch
 
 
 class Outcome(NamedTuple):
-    """loss: scalar to descend; parts: named losses to log."""
+    """loss: scalar to minimize. losses: its parts by name, to be logged."""
 
     loss: Tensor
-    parts: dict[str, Tensor]
+    losses: dict[str, Tensor]
 
 
 Loss = Callable[[Batch], Outcome]

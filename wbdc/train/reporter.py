@@ -1,0 +1,15 @@
+"""How a training reports to whoever started it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """Where a training reports. progress(task, done, total, note). log(message). warn(message):
+    shown with --json too.
+    """
+
+    progress: Callable[[str, int, int, str], None] = lambda task, done, total, note: None
+    log: Callable[[str], None] = lambda message: None
+    warn: Callable[[str], None] = lambda message: None

@@ -1,0 +1,135 @@
+"""A stage of a kit on a dataset, resolved once: the typed values that its folds are trained from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from wbdc.competitions import Competition
+from wbdc.core import plug
+from wbdc.core.errors import UsageFault
+from wbdc.nets.model import VideoClassifier
+from wbdc.prepare.dataset import PreparedData
+from wbdc.train import objectives as objective_plugs
+from wbdc.train import tricks as trick_plugs
+from wbdc.train.initial_model import InitialModel, build_initial_model, check_contest
+from wbdc.train.kit import Kit, SavedKit
+from wbdc.train.kit_schema import Serve, Stage
+from wbdc.train.runs import Run, identify_run
+from wbdc.train.tricks import Trick
+from wbdc.train.views import has_pixel_tricks
+
+MODALITIES = ("text", "frames")
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What all folds of a run share.
+
+    source: the pretrained run whose weights the folds start from. splits: the splits to train on.
+    stage, serve: settings of the kit. needs_pixels: whether a trick changes the pixels at every
+    visit. saved_kit: the kit as each fold saves it; kit_options: the command-line options that
+    choose it. build_model, build_objectives and build_tricks build the parts of a training anew.
+    """
+
+    run: Run
+    source: Run | None
+    prepared: PreparedData
+    contest: Competition
+    splits: list[str]
+    stage: Stage
+    serve: Serve
+    needs_pixels: bool
+    saved_kit: SavedKit
+    kit_options: tuple[str, ...]
+    build_model: Callable[[], InitialModel]
+    build_objectives: Callable[[VideoClassifier], nn.ModuleList]
+    build_tricks: Callable[[VideoClassifier], list[Trick]]
+
+
+def plan_stage(
+    work: Path,
+    stage_name: str,
+    kit: Kit,
+    prepared: PreparedData,
+    *,
+    seed: int = 0,
+    without: str | None = None,
+    source: Run | None = None,
+) -> StagePlan:
+    """Resolve a stage of a kit on a dataset. Writes nothing: the first fold creates the run.
+
+    stage_name: "pretrain" or "train". without: the modality to remove, "text" or "frames".
+    Raises UsageFault when the kit does not fit the dataset.
+    """
+    if without not in (None, *MODALITIES):
+        raise UsageFault(f"--without takes text or frames, not {without!r}")
+
+    check_contest(kit, prepared)
+    stage = kit.stage(stage_name)
+    splits = _training_splits(stage_name, stage, prepared)
+    _check_labels(stage, splits, prepared, kit.folder)
+
+    source_name = source.name if source else None
+    name, facts = identify_run(
+        stage_name, kit, prepared, seed=seed, without=without, source=source_name
+    )
+    return StagePlan(
+        run=Run(work / "runs" / name, facts),
+        source=source,
+        prepared=prepared,
+        contest=kit.contest,
+        splits=splits,
+        stage=stage,
+        serve=kit.serving(),
+        needs_pixels=has_pixel_tricks(stage, kit.folder),
+        saved_kit=kit.saved(),
+        kit_options=kit.options or ("--kit", kit.name),
+        build_model=partial(build_initial_model, kit, prepared, seed),
+        build_objectives=partial(_build_objectives, stage, kit.folder),
+        build_tricks=partial(_build_tricks, stage, kit.folder),
+    )
+
+
+def _training_splits(stage_name: str, stage: Stage, prepared: PreparedData) -> list[str]:
+    """Return the splits that a stage trains on. Raises UsageFault for the test split, or for one
+    that the data lack.
+    """
+    facts = prepared.facts
+    splits = stage.splits if stage_name == "pretrain" and stage.splits else [facts.labeled_split]
+    for split in splits:
+        if split not in facts.video_counts or split == facts.test_split:
+            raise UsageFault(
+                f"pretrain.splits names {split!r}; the data has "
+                f"{', '.join(sorted(facts.video_counts))}, and the test split is never trained on"
+            )
+    return splits
+
+
+def _check_labels(stage: Stage, splits: list[str], prepared: PreparedData, folder: Path) -> None:
+    """Refuse an objective that needs labels when no split has any. Raises UsageFault."""
+    labeled_split = prepared.facts.labeled_split
+    if labeled_split in splits:
+        return
+
+    for table in stage.objective:
+        if plug.find_plug(objective_plugs, table["use"], folder).needs_labels:
+            raise UsageFault(
+                f"objective {table['use']!r} needs labels, and no split of pretrain.splits has "
+                f"any; add {labeled_split!r} to the splits, or remove the objective"
+            )
+
+
+def _build_objectives(stage: Stage, folder: Path, model: VideoClassifier) -> nn.ModuleList:
+    return nn.ModuleList(
+        plug.build_plug(objective_plugs, table, model, kit_folder=folder)
+        for table in stage.objective
+    )
+
+
+def _build_tricks(stage: Stage, folder: Path, model: VideoClassifier) -> list[Trick]:
+    return [
+        plug.build_plug(trick_plugs, table, model, kit_folder=folder) for table in stage.trick or []
+    ]
