@@ -25,7 +25,7 @@ def generator():
     return module
 
 
-@pytest.mark.parametrize("name", ["kit-reference.md", "kit.schema.json"])
+@pytest.mark.parametrize("name", ["kit-reference.md", "kit.schema.json", "finding-codes.md"])
 def test_the_files_are_current(generator, name):
     text = (DOCS / name).read_text(encoding="utf-8")
     assert text == generator.FILES[name](), "run `python docs/generate_reference.py`"
