@@ -185,11 +185,11 @@ def print_report(report: dict) -> None:
 
     for rule, more in report["gains"].items():
         bounds = f"[{more['low']:+.4f}, {more['high']:+.4f}]"
-        console.log(f"Chosen over {rule}: {more['difference']:+.4f} {bounds}, {more['verdict']}.")
+        console.print_text(f"Chosen over {rule}: {more['difference']:+.4f} {bounds}, {more['verdict']}.")
     for fold, facts in report["chosen"].items():
         weights = ", ".join(f"{name} {weight:.3f}" for name, weight in facts["weights"].items())
         where = "on all videos" if fold == "all" else f"for fold {fold}"
-        console.log(f"Chosen {where}: {facts['method']} ({weights}).")
+        console.print_text(f"Chosen {where}: {facts['method']} ({weights}).")
 
     if "splits" in report:
         rows = []

@@ -125,7 +125,7 @@ def test_exit_codes_are_those_of_the_design_and_are_told():
     codes = {c.__name__: c.code for c in FAULTS}
     assert sorted(codes.values()) == list(range(2, 13)), "2 to 12, each once"
     told = main.help[main.help.index("Exit codes") :]
-    assert all(re.search(rf"\b{code} ", told) for code in range(13))
+    assert all(re.search(rf"\b{code}\s", told) for code in range(13))
 
 
 @pytest.mark.parametrize(

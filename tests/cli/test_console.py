@@ -20,14 +20,14 @@ with console.progress() as progress:
             progress(what, done, of, "classify 0.123")
             time.sleep(0.03)
     progress("frames", 0, 9)
-    console.log_message("weights of text: random weights")
+    console.log("weights of text: random weights")
     print("a library writes to stderr", file=sys.stderr)
     progress("frames", 9, 9)
     progress("frames", 3, 9)
     time.sleep(0.15)
     progress("frames", 9, 9)
-console.log_message("the end of the log")
-console.log("the result")
+console.log("the end of the log")
+console.print_text("the result")
 """
 
 
@@ -69,7 +69,7 @@ from wbdc.cli import console
 sys.stdout = open({str(path)!r}, "w")
 with console.progress() as progress:
     progress("frames", 1, 2)
-    console.tell("the result")
+    console.print_text("the result")
     print("a library writes to stdout")
 sys.stdout.close()
 """
@@ -253,7 +253,7 @@ def test_a_difference_is_whole_at_80_columns(narrow):
         for name, other in zip(files, files[1:])
     ]
     diff._tell("weights", lines)
-    console.log(diff._answered({"largest": 0.00123, "changed": 0.1234, "videos": 25_000}))
+    console.print_text(diff._answered({"largest": 0.00123, "changed": 0.1234, "videos": 25_000}))
     assert_whole(narrow(), *files, "152", "0.00123", "12.34%", "25,000")
 
 
@@ -301,10 +301,10 @@ def test_texts_wrap_between_words_and_short_rows_stay_a_grid(narrow):
 
 def test_a_command_to_copy_stays_on_one_line(narrow):
     command = "`wbdc prepare --check-only --list archive.missing`"
-    console.log(f"There are some archives that nobody could find where they should be; {command}")
+    console.print_text(f"There are some archives that nobody could find where they should be; {command}")
     assert narrow()[1].strip() == command
 
 
 def test_without_a_terminal_a_sentence_is_one_line(capsys):
-    console.log("many words " * 30)
+    console.print_text("many words " * 30)
     assert capsys.readouterr().out == "many words " * 30 + "\n"

@@ -444,7 +444,7 @@ def test_a_path_that_cannot_be_used_is_refused_before_a_model_is_loaded(
         raise AssertionError("a model was read")
 
     (tmp_path / "file").write_text("x")
-    for module, name in ((engine, "load"), (package, "verify_seal")):
+    for module, name in ((engine, "load_member"), (package, "verify_seal")):
         monkeypatch.setattr(module, name, never)
     result = toys.wbdc(*(word.format(file=tmp_path / "file") for word in words), "--work", work)
     assert (

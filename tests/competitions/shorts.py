@@ -1,6 +1,4 @@
-"""Shorts: a contest of one CSV table with three text fields, classes of its own, accuracy, and a
-result with a header.
-"""
+"""Shorts: a contest of one CSV table with three text fields, its own classes, and accuracy."""
 
 import csv
 from pathlib import Path
@@ -30,12 +28,8 @@ class Shorts(Competition):
     def videos(self, root, split, findings, progress=lambda done, of: None):
         for row in csv.DictReader((root / "shorts.csv").read_text(encoding="utf-8").splitlines()):
             if row["split"] == split:
-                yield Video(
-                    row["id"],
-                    self.read_fields(row, findings),
-                    row["genre"] or None,
-                    self.source(root, split, row["id"]),
-                )
+                texts, source = self.read_fields(row, findings), self.source(root, split, row["id"])
+                yield Video(row["id"], texts, row["genre"] or None, source)
 
     def read_fields(self, item, findings):
         return {field: item.get(field) or "" for field in self.fields}
@@ -59,13 +53,8 @@ class Shorts(Competition):
 
     def read_result(self, path, ids, classes):
         header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
-        answers = dict(rows)
-        if (
-            header != HEADER
-            or sorted(a for a, _ in rows) != sorted(ids)
-            or not {*answers.values()} <= {*classes}
-        ):
-            raise ResultInvalid(
-                f"{path} is not the header {','.join(HEADER)} and one known genre for each test video"
-            )
-        return [answers[name] for name in ids]
+        genres = dict(rows)
+        known = {*genres.values()} <= {*classes}
+        if header != HEADER or sorted(a for a, _ in rows) != sorted(ids) or not known:
+            raise ResultInvalid(f"{path} lacks the header or a known genre for each test video")
+        return [genres[name] for name in ids]

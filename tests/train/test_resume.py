@@ -111,6 +111,7 @@ def stopped(
 ) -> Path:
     """Train until Ctrl-C, or another signal, during step 5; return the folder of the fold."""
     cosine = train_fold.cosine_schedule
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     with monkeypatch.context() as patch:
         patch.setattr(
             train_fold,
@@ -122,6 +123,7 @@ def stopped(
             ),
         )
         result = toys.wbdc(*command(kit, fresh))
+    signal.signal(signal.SIGINT, previous)
     assert result.exit_code == 11
     assert result.stdout == ""
     assert len(result.stderr.strip().splitlines()) == 1

@@ -44,6 +44,6 @@ def print_comparison(found: dict, run: str, other: str, order: Sequence[str] = (
     names = console.components(*found["scores"].values(), order=order)
     rows = [(name, *(scores[c] for c in names)) for name, scores in found["scores"].items()]
     console.print_table(f"Out of fold, {found['rows']:,} videos", ("", *names), rows)
-    console.log(
+    console.print_text(
         f"{run} over {other}: {found['difference']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}], {found['verdict']}."
     )

@@ -199,7 +199,7 @@ def console_reporter(progress: Progress, quiet: bool) -> object:
     """Let a training session tell what it does."""
     from wbdc.train.reporter import Reporter
 
-    return Reporter(progress, (lambda sentence: None) if quiet else log_message, log_message)
+    return Reporter(progress, (lambda sentence: None) if quiet else log, log)
 
 
 def show_plan(session: object, as_json: bool) -> None:
@@ -219,7 +219,7 @@ def show_plan(session: object, as_json: bool) -> None:
     if as_json:
         return print_json(plan)
     for key, value in plan.items():
-        log(
+        print_text(
             f"{key}: {', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value}"
         )
 
@@ -242,7 +242,7 @@ def score_table(facts: dict, names: Sequence[str]) -> list:
     return [*(facts["score"].get(name, "–") for name in names), facts["official"]["mean"]]
 
 
-def log_message(sentence: str) -> None:
+def log(sentence: str) -> None:
     """Write one line of log."""
     _err().print(sentence, style="dim", highlight=False, markup=False, soft_wrap=True)
 
@@ -257,7 +257,7 @@ def print_json(value: dict) -> None:
     click.echo(json.dumps(value, ensure_ascii=False, indent=1, default=str))
 
 
-def log(sentence: str, style: str = "") -> None:
+def print_text(sentence: str, style: str = "") -> None:
     """Print a result for people; on a terminal, lines end between words."""
     console = _out()
     for line in sentence.split("\n"):
@@ -271,7 +271,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     Only longer texts wrap, between words. What is too narrow for that is printed row by row, as
     pairs.
     """
-    log(title, "bold")
+    print_text(title, "bold")
     texts = [all(isinstance(row[number], str) for row in rows) for number in range(len(columns))]
     cells = [[_cell(value) for value in row] for row in rows]
     widths = _column_widths([columns, *cells], _out().width - 3 * len(columns) - 1)
@@ -337,17 +337,17 @@ def _print_pairs(columns: Sequence[str], cells: list[list[str]]) -> None:
     room = _out().width - 2
 
     for row in cells:
-        log(row[0], "bold")
+        print_text(row[0], "bold")
         line = ""
         for column, cell, width in zip(columns[1:], row[1:], widths[1:], strict=True):
             pair = f"{column} {cell}".strip() if cell else " " * (display_width(column) + 1)
             pair += " " * (width - display_width(cell))
             if line and display_width(line) + 2 + display_width(pair) > room:
-                log(f"  {line.rstrip()}")
+                print_text(f"  {line.rstrip()}")
                 line = ""
             line += f"  {pair}" if line else pair
         if line.strip():
-            log(f"  {line.rstrip()}")
+            print_text(f"  {line.rstrip()}")
 
 
 def _wrapped(line: str, width: int) -> list[str]:
@@ -407,7 +407,7 @@ def progress(hidden: bool = False) -> Iterator[Progress]:
         if done == of and what in tasks:
             bars.remove_task(tasks.pop(what))
         if done == of and not hidden:
-            log_message(f"{what}: {of:,} done" + (f"  {note}" if note else ""))
+            log(f"{what}: {of:,} done" + (f"  {note}" if note else ""))
 
     with bars:
         yield step

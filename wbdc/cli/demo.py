@@ -83,7 +83,7 @@ def demo(
         return console.print_json(made)
     if data_only:
         counts = f"{made['labeled']:,} labelled, {made['unlabeled']:,} unlabelled, {made['test']:,} test videos"
-        return console.log(f"{counts} of {made['classes']} classes: {data_only / 'data'}")
+        return console.print_text(f"{counts} of {made['classes']} classes: {data_only / 'data'}")
     _print(into, made)
 
 
@@ -192,10 +192,10 @@ def _print(into: Path, made: dict) -> None:
     )
     print_weights(report)
     gain, latency = report["gain"], made["submission"]["latency"]
-    console.log(
+    console.print_text(
         f"Ensemble over {report['best']}: {gain['difference']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], {gain['verdict']}."
     )
-    console.log(f"Time check: {latency['verdict']}. {latency['sentence']}", "bold")
-    console.log(
+    console.print_text(f"Time check: {latency['verdict']}. {latency['sentence']}", "bold")
+    console.print_text(
         f"Data {into / 'made'}, prepared {made['prepared']}, runs {into / 'runs'}, submission {made['submission']['folder']}, answers {into / 'result.csv'}"
     )

@@ -61,9 +61,9 @@ def diff(
     for title, lines in _sections(found).items():
         _tell(title, lines)
     if found["same"]:
-        console.log("no difference")
+        console.print_text("no difference")
     if asked:
-        console.log(_answered(asked))
+        console.print_text(_answered(asked))
 
 
 def _sections(found: dict) -> dict[str, list[str]]:
@@ -105,11 +105,11 @@ def _sections(found: dict) -> dict[str, list[str]]:
 
 def _tell(title: str, lines: list[str]) -> None:
     if lines:
-        console.log(title, "bold")
+        console.print_text(title, "bold")
     for line in lines[:MOST_LINES]:
-        console.log(f"  {line}")
+        console.print_text(f"  {line}")
     if len(lines) > MOST_LINES:
-        console.log(f"  and {len(lines) - MOST_LINES} more; --json lists them all")
+        console.print_text(f"  and {len(lines) - MOST_LINES} more; --json lists them all")
 
 
 def _weights(name: str, entry: dict) -> str:

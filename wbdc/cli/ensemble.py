@@ -134,13 +134,13 @@ def ensemble(
     ready = open_prepared(work, prepared)
     chosen, left = choose_runs(work, runs, ready)
     for sentence in left:
-        console.log_message(sentence)
+        console.log(sentence)
     if dry_run:
         names = [form.name for form in chosen]
         return (
             console.print_json({"members": names})
             if as_json
-            else console.log(f"Would blend {', '.join(names)}.")
+            else console.print_text(f"Would blend {', '.join(names)}.")
         )
     folder = work / "ensembles" / name
     check_writable(folder)
@@ -192,7 +192,7 @@ def _build_within(
         class_priors=options.class_priors,
         draws=options.draws,
         seed=options.seed,
-        say=console.log_message,
+        say=console.log,
         progress=progress,
     )
 
@@ -281,12 +281,12 @@ def print_report(report: dict, name: str, order: Sequence[str] = ()) -> None:
     priors, gain = report["class_priors"], report["gain"]
     if "gain" in priors:
         more, word = priors["gain"], "used" if priors["used"] else "not used"
-        console.log(
+        console.print_text(
             f"Class multipliers: {more['difference']:+.4f} [{more['low']:+.4f}, {more['high']:+.4f}], {more['verdict']}, so {word}."
         )
     else:
-        console.log(f"No class multipliers: {priors['reason']}.")
-    console.log(
+        console.print_text(f"No class multipliers: {priors['reason']}.")
+    console.print_text(
         f"Over {report['best']}: {gain['difference']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], {gain['verdict']}."
     )
 
@@ -297,11 +297,11 @@ def print_weights(report: dict) -> None:
         f"{method} {mean:.3f}" for method, mean in report["weighting"]["trials"].items()
     )
     if trials:
-        console.log(
+        console.print_text(
             f"Weights: {report['weighting']['method']}. Log-likelihood of a held-out video: {trials}."
         )
     for one in report["dropped"]:
-        console.log(f"Dropped {one['name']}: {one['why']} ({one['weight']:.2g}).")
+        console.print_text(f"Dropped {one['name']}: {one['why']} ({one['weight']:.2g}).")
 
 
 def _print_budget(budget: dict) -> None:

@@ -41,7 +41,7 @@ def kits(name: str | None, tiny: bool, changes: tuple[str, ...], as_json: bool) 
     if as_json:
         return console.print_json(kit.tables)
     for line, style in describe(kit):
-        console.log(line, style)
+        console.print_text(line, style)
 
 
 def describe(kit: "Kit") -> Iterator[tuple[str, str]]:

@@ -69,7 +69,7 @@ def predict(
     data = data or Path(open_prepared(work, blend.data).facts.data_folder)
     check_input(data)
     held = lock_output(out) if rank_and_size()[0] == 0 else contextlib.nullcontext()
-    say = (lambda sentence: None) if as_json else console.log_message
+    say = (lambda sentence: None) if as_json else console.log
     with held, console.progress(as_json) as progress:
         _, timings = serve(
             home,
@@ -89,6 +89,6 @@ def predict(
         return None  # one of several ranks; the first one tells
     if as_json:
         return console.print_json({"result": str(out), **timings})
-    console.log(
+    console.print_text(
         f"{timings['videos']:,} videos answered in {timings['marks']['written']:.1f} s: {out}"
     )

@@ -144,7 +144,7 @@ def prepare(
             )
         elif check_only:
             surveyed, found = survey_data(data, contest, progress=progress, **settings)
-            facts = surveyed.to_json()
+            facts = surveyed.to_dict()
         else:
             place = plug.build_plug(
                 engines,
@@ -163,7 +163,7 @@ def prepare(
                     store=store,
                     device=find_device(device),
                     threads=count,
-                    log=console.log_message,
+                    log=console.log,
                     progress=progress,
                     rank=place.rank,
                     ranks=place.ranks,
@@ -171,12 +171,12 @@ def prepare(
                 place.meet()
             if not place.leads:
                 return
-            facts, found, folder = made.facts.to_json(), made.read_findings(), str(made.folder)
+            facts, found, folder = made.facts.to_dict(), made.read_findings(), str(made.folder)
     if listed:
         for place in found.get(listed, {"places": []})["places"]:
-            console.log(place)
+            console.print_text(place)
         if listed in found and (more := found[listed]["count"] - len(found[listed]["places"])) > 0:
-            console.log_message(f"and {more:,} more places, which were counted and not kept")
+            console.log(f"and {more:,} more places, which were counted and not kept")
     elif as_json:
         console.print_json({"folder": folder, "unchanged": had, **facts, "findings": found})
     else:
@@ -236,12 +236,12 @@ def _print(facts: dict, found: dict[str, dict], folder: str | None, had: bool) -
             lines,
         )
     if folder is None:
-        return console.log("Checked only; nothing was written.")
+        return console.print_text("Checked only; nothing was written.")
     classes = f"{len(facts['classes'])} classes in the labelled split, {len(facts['known_classes'])} known"
-    console.log(
+    console.print_text(
         f"{classes}; {facts['folds']} folds, stratified by class and modality, near-duplicates together (seed {facts['seed']})."
     )
-    console.log(f"Nothing has changed; {folder} is ready." if had else f"Ready: {folder}")
+    console.print_text(f"Nothing has changed; {folder} is ready." if had else f"Ready: {folder}")
 
 
 def _statistics(facts: dict) -> Iterator[tuple[str, ...]]:

@@ -50,4 +50,4 @@ def pretrain(
     then = console.next_command(
         "train", "--kit", kit, "--fold", "each", tiny=tiny, changes=changes, work=work, **given
     )
-    console.log(f"Lies in {session.run.folder}; `{then}` starts from it.")
+    console.print_text(f"Lies in {session.run.folder}; `{then}` starts from it.")

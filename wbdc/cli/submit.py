@@ -174,7 +174,7 @@ def submit(
         return (
             console.print_json(plan)
             if as_json
-            else console.log(
+            else console.print_text(
                 f"Would pack {plan['members']} models into {into} and run it on {data}."
             )
         )
@@ -199,7 +199,7 @@ def submit(
             facts,
             options,
             progress,
-            (lambda line: None) if as_json else console.log_message,
+            (lambda line: None) if as_json else console.log,
         )
     if as_json:
         console.print_json(made)
@@ -210,13 +210,13 @@ def submit(
 
 
 def _print(into: Path, made: dict) -> None:
-    console.log(
+    console.print_text(
         f"{into}: {made['files']} files, {made['bytes'] / 1e6:.1f} MB; {made['proof']['videos']:,} test videos answered alone, bit for bit as in the runs."
     )
     for name, place in made["targets"].items():
-        console.log(f"{name}: {place}")
+        console.print_text(f"{name}: {place}")
     if made["latency"]:
         style = {"PASS": "bold green", "FAIL": "bold red"}.get(
             made["latency"]["verdict"], "bold yellow"
         )
-        console.log(f"{made['latency']['verdict']}: {made['latency']['sentence']}", style)
+        console.print_text(f"{made['latency']['verdict']}: {made['latency']['sentence']}", style)

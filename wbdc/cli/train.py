@@ -73,4 +73,4 @@ def print_folds(name: str, folder: Path, found: dict[str, dict], order: Sequence
         for fold, facts in found.items()
     ]
     console.print_table(name, ("", *names, "official", "time"), rows)
-    console.log(f"Lies in {folder}")
+    console.print_text(f"Lies in {folder}")

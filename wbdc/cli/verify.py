@@ -104,7 +104,7 @@ def verify(
     if anew:
         from wbdc.submit.check.reproduce import retrain_submission
 
-        say = (lambda line: None) if as_json else console.log_message
+        say = (lambda line: None) if as_json else console.log
         _add(
             checked,
             "retrain",
@@ -118,7 +118,7 @@ def verify(
         for name, facts in checked.items():
             _print(name, facts)
         if not checked:
-            console.log("No folder to verify.")
+            console.print_text("No folder to verify.")
     words = {facts["latency"]["verdict"] for facts in checked.values() if facts["latency"]}
     worst = next((word for word in ("FAIL", "INCONCLUSIVE") if word in words), "PASS")
     click.get_current_context().exit(CODES[worst])
@@ -136,15 +136,15 @@ def _print(name: str, facts: dict) -> None:
         if latency
         else "no time check yet; run `wbdc submit --check-latency`"
     )
-    console.log(
+    console.print_text(
         f"{name}: {facts['files']} files, {facts['bytes'] / 1e6:.1f} MB, all as packed; {timed}."
     )
     if latency and latency["verdict"] != "PASS" and latency.get("sentence"):
-        console.log(f"{latency['verdict']}: {latency['sentence']}")
+        console.print_text(f"{latency['verdict']}: {latency['sentence']}")
     if again := facts.get("rerun"):
-        console.log(f"{name}: {again['videos']:,} test videos answered twice, equal bit for bit.")
+        console.print_text(f"{name}: {again['videos']:,} test videos answered twice, equal bit for bit.")
     if anew := facts.get("retrain"):
-        console.log(
+        console.print_text(
             f"{name}: trained again, {_scored(anew)}; {anew['equal_weights']} of {anew['members']} weights files have equal bytes."
         )
 

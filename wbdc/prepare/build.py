@@ -155,7 +155,7 @@ def prepare_data(
                 return _reuse(existing, build, engine), True
             _finish(build, jobs, folder)
     engine.meet()
-    return PreparedData(folder, DatasetFacts.from_json(read_seal(folder, PREPARED_SHAPE))), False
+    return PreparedData(folder, DatasetFacts.from_dict(read_seal(folder, PREPARED_SHAPE))), False
 
 
 def survey_data(
@@ -183,7 +183,7 @@ def _open_existing(folder: Path) -> PreparedData | None:
     if not (folder / SEAL_FILE).is_file():
         return None
     seal = verify_seal(folder, shape=PREPARED_SHAPE)
-    return PreparedData(folder, DatasetFacts.from_json(seal))
+    return PreparedData(folder, DatasetFacts.from_dict(seal))
 
 
 def _reuse(existing: PreparedData, build: _Build, engine: Engine) -> PreparedData:
@@ -195,7 +195,7 @@ def _reuse(existing: PreparedData, build: _Build, engine: Engine) -> PreparedDat
         command=build.command(),
     )
     if engine.leads:
-        update_seal(existing.folder, facts.to_json())
+        update_seal(existing.folder, facts.to_dict())
         make_current(existing.folder)
     engine.meet()
     return PreparedData(existing.folder, facts)
@@ -247,7 +247,7 @@ def _finish(build: _Build, jobs: list[ShardJob], folder: Path) -> None:
         folder / "folds.parquet",
         folder / "findings.parquet",
     ]
-    seal_folder(folder, facts.to_json(), [*tables, *contest_files])
+    seal_folder(folder, facts.to_dict(), [*tables, *contest_files])
     make_current(folder)
 
 

@@ -81,12 +81,12 @@ class DatasetFacts:
     file_hashes: dict[str, str] | None = None
 
     @classmethod
-    def from_json(cls, values: dict) -> "DatasetFacts":
+    def from_dict(cls, values: dict) -> "DatasetFacts":
         """Build the facts from the content of DONE.json."""
         keys = {field.name: JSON_KEYS.get(field.name, field.name) for field in fields(cls)}
         return cls(**{name: values.get(key) for name, key in keys.items()})
 
-    def to_json(self) -> dict:
+    def to_dict(self) -> dict:
         """Return the content of DONE.json; facts that are not known yet are left out."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
@@ -194,7 +194,7 @@ def open_prepared(work: Path, name: str | None = None) -> PreparedData:
 
     folder = home / matches[0]
     seal = verify_seal(folder, shape=PREPARED_SHAPE)
-    prepared = PreparedData(folder, DatasetFacts.from_json(seal))
+    prepared = PreparedData(folder, DatasetFacts.from_dict(seal))
     if missing := prepared.missing_shards():
         raise IntegrityBroken(
             f"{len(missing)} shards of frames are missing or damaged, first {missing[0]}; "

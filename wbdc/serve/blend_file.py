@@ -41,7 +41,7 @@ class BlendMember:
     run: str | None = None
     fold: str | None = None
 
-    def to_json(self) -> dict:
+    def to_dict(self) -> dict:
         """Return plain values for JSON, without the fields that are not set."""
         optional = {"serve": self.serve, "run": self.run, "fold": self.fold}
         set_fields = {name: value for name, value in optional.items() if value}
@@ -68,7 +68,7 @@ class Blend:
     settings: dict = field(default_factory=dict)
     run: str | None = None
 
-    def to_json(self) -> dict:
+    def to_dict(self) -> dict:
         """Return plain values for JSON, without the fields that are not set."""
         optional = {
             "data": self.data,
@@ -80,14 +80,14 @@ class Blend:
         required = {
             "competition": self.competition,
             "precision": self.precision,
-            "members": [member.to_json() for member in self.members],
+            "members": [member.to_dict() for member in self.members],
         }
         return required | {name: value for name, value in optional.items() if value}
 
 
 def write_blend(folder: Path, blend: Blend) -> None:
     """Publish a blend as blend.json."""
-    publish_json(folder / BLEND_FILE, blend.to_json())
+    publish_json(folder / BLEND_FILE, blend.to_dict())
 
 
 def read_blend(folder: Path) -> Blend:

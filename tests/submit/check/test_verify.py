@@ -229,7 +229,7 @@ assert competitions.__path__ and plug.plug_names(competitions) == ["wechat2022"]
 try:
     plug.find_plug(competitions, "nobody")
 except Exception:
-    assert 'raise UsageFault(f"no {kind(home)} called' in traceback.format_exc()
+    assert 'raise UsageFault(f"no {plug_kind(package)} called' in traceback.format_exc()
     print("shown")
 """
     main = copy / "main.py"
