@@ -14,6 +14,7 @@ from wbdc.competitions import Competition
 from wbdc.core.device import precision_name
 from wbdc.core.errors import OverBudget
 from wbdc.core.findings import Findings
+from wbdc.core.time_margins import TIME_MARGIN
 from wbdc.ensemble.budget.candidates import Candidate, CandidatePool
 from wbdc.ensemble.budget.cost import COST_SAMPLE_VIDEOS, Cost, measure_costs, measure_start
 from wbdc.ensemble.budget.pareto import (
@@ -33,8 +34,6 @@ from wbdc.ensemble.variants import (
     out_of_fold_predictions,
 )
 from wbdc.train.runs import ALL_FOLDS
-
-COST_MARGIN = 0.10  # by which measured seconds are raised, as the time check does
 
 
 class SearchResult(NamedTuple):
@@ -108,7 +107,7 @@ def build_ensemble_within(
     told = {
         "limit": limit,
         "items": items,
-        "margin": COST_MARGIN,
+        "margin": TIME_MARGIN,
         "cost": costs[searched.index(found)]._asdict(),
         "precision": found.precision,
         "frontier": [{**c.as_dict(), "precision": s.precision} for s, c in _frontier(searched)],
@@ -178,7 +177,7 @@ def _search(
         contest,
         cost,
         items=items,
-        margin=COST_MARGIN,
+        margin=TIME_MARGIN,
     )
     return SearchResult(precision, every, tables, pool, pareto_frontier(pool))
 

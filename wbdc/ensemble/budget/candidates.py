@@ -10,6 +10,7 @@ import numpy as np
 
 from wbdc.competitions import Competition
 from wbdc.core.errors import DataInvalid, UsageFault, suggest_name
+from wbdc.core.time_margins import TIME_MARGIN
 from wbdc.ensemble.blend_weights import approximate_weights
 from wbdc.ensemble.budget.cost import Cost, named
 from wbdc.ensemble.evaluation import Gain, label_scorer, nested_blend, paired_gain
@@ -50,7 +51,7 @@ class CandidatePool:
         cost: Cost,
         *,
         items: int,
-        margin: float = 0.10,
+        margin: float = TIME_MARGIN,
     ):
         self.candidates, self.members, self.labels, self.classes = (
             list(candidates),
