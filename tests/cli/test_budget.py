@@ -360,6 +360,7 @@ def test_train_sh_learns_on_the_same_folds_when_the_kept_members_have_more():
     assert "--folds" not in _ensemble_command(blend, {"a-1": {"0", "1", "2", "all"}})
 
 
+@pytest.mark.slow
 def test_precisions_are_tried_and_the_chosen_one_is_served(work, tmp_path, monkeypatch):
     """Made four times as fast in bf16, that is chosen under a limit that fp32 does not meet; the
     blend and the package say so.

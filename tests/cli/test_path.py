@@ -179,6 +179,7 @@ def submitted(walked, tmp_path_factory) -> dict:
     }
 
 
+@pytest.mark.slow
 def test_a_submission_answers_alone_bit_for_bit_and_is_timed(submitted):
     said = submitted["said"]
     assert said["proof"] == {"videos": 12, "equal": True, "changed_by_half": 0.0}
@@ -186,6 +187,7 @@ def test_a_submission_answers_alone_bit_for_bit_and_is_timed(submitted):
     assert (submitted["into"] / "latency.json").is_file()
 
 
+@pytest.mark.slow
 def test_verify_names_a_changed_byte(submitted, tmp_path):
     import shutil
 
@@ -203,6 +205,7 @@ def test_verify_names_a_changed_byte(submitted, tmp_path):
     assert "model.safetensors" in refused.stderr
 
 
+@pytest.mark.slow
 def test_the_packed_train_script_names_the_commands_that_made_it(submitted, walked):
     script = (submitted["into"] / "train.sh").read_text()
     assert "wbdc prepare --data" in script

@@ -13,6 +13,7 @@ from wbdc.core.files import read_json
 
 VIDEOS = 400  # enough that a signal after the models are loaded comes before the result
 DRAWS = 10_000  # enough that a signal before them comes before the ensemble is there
+pytestmark = pytest.mark.slow
 STOPPED = "stopped; the same command goes on from what is finished"
 
 

@@ -118,6 +118,7 @@ def repacked(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_toy_trained_again_on_one_thread_has_equal_bytes_and_the_same_score(retrained, trained):
     found, work, lines = retrained
     score = read_json(trained / "work/ensembles/ensemble/ensemble.json")["ensemble"]["score"][
@@ -150,6 +151,7 @@ def replayed(retrained, monkeypatch) -> Path:
     return retrained[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "holds"), [(0.003, True), (-0.003, True), (0.0031, False), (-0.0031, False)]
 )
@@ -166,6 +168,7 @@ def test_a_score_further_away_than_the_tolerance_is_refused(
     assert retrain_submission(folder, data, tolerance=0.01)["tolerance"] == 0.01
 
 
+@pytest.mark.slow
 def test_without_a_stored_score_the_answers_are_compared(
     replayed, trained, data, tmp_path, monkeypatch
 ):
@@ -187,6 +190,7 @@ def test_without_a_stored_score_the_answers_are_compared(
             assert retrain_submission(folder, data)["packed"] is None
 
 
+@pytest.mark.slow
 def test_a_package_of_one_run_has_no_ensemble_to_score(
     replayed, trained, data, tmp_path, monkeypatch
 ):
@@ -211,12 +215,14 @@ def test_a_package_of_one_run_has_no_ensemble_to_score(
         retrain_submission(scored(trained, tmp_path / "scored", 0.0), data)
 
 
+@pytest.mark.slow
 def test_other_models_than_packed_are_refused(replayed, members, data, tmp_path):
     pack_submission(tmp_path / "submission", members, with_training(["true"]))
     with pytest.raises(IntegrityBroken, match="makes toy-.*; pack it again"):
         retrain_submission(tmp_path / "submission", data)
 
 
+@pytest.mark.slow
 def test_a_work_folder_of_other_things_is_refused_and_ones_own_goes_on(
     replayed, trained, data, tmp_path
 ):
