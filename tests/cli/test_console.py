@@ -198,12 +198,9 @@ def test_prepared_data_are_whole_at_80_columns(narrow):
         ],
     }
     place = "10026655171233560317 ~ 10617622138925008756"
-    prepare._print(
-        facts,
-        {"duplicate.frames": {"count": 1_234_567, "places": [place]}},
-        "work/prepared/2e3479562de6",
-        False,
-    )
+    findings = {"duplicate.frames": {"count": 1_234_567, "places": [place]}}
+    folder = "work/prepared/2e3479562de6"
+    prepare.print_result(prepare.PrepareResult(facts, findings, folder))
     pieces = (
         "title+asr+ocr+frames: 4,000,000",
         "5\u00d71080",

@@ -43,7 +43,7 @@ def test_prepare_says_when_nothing_has_changed(ready, data):
     assert said["counts"] == {"labeled": 33, "test": 12, "unlabeled": 15}
     result = toys.wbdc("prepare", "--data", data, "--work", ready, "--folds", 3)
     assert result.exit_code == 0
-    assert "Nothing has changed" in result.stdout
+    assert "The data are unchanged" in result.stdout
     assert said["folder"] in result.stdout.replace("\n", "")
 
 
@@ -54,7 +54,7 @@ def test_prepare_strictly_is_exit_3_when_anything_was_wrong(data, tmp_path):
         )
         found = json.loads(result.stdout)["findings"]
         assert result.exit_code == (3 if found else 0)
-        assert not found or "--strict allows none" in result.stderr
+        assert not found or "--strict accepts none" in result.stderr
     assert (
         "archive.order" in found
     )  # the made-up contest has archives whose names, as text, would shuffle time
@@ -248,7 +248,7 @@ def test_prepare_checks_only_and_writes_nothing(data, tmp_path):
     assert not (tmp_path / "w").exists()
     assert all(
         word in result.stdout
-        for word in ("Statistics", "characters of title", "archive.order", "what to do")
+        for word in ("Statistics", "characters of title", "archive.order", "consequence")
     )
     checked = toys.told(
         "prepare", "--data", data, "--work", tmp_path / "w", "--check-only", "--folds", 3

@@ -1,13 +1,41 @@
-"""wbdc prepare: check a data folder and store what training reads."""
+"""wbdc prepare: check a data folder and store the data for training."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from wbdc.cli import console
 
-SHARES = 4  # values of a statistic that are shown, the most frequent ones
+if TYPE_CHECKING:
+    from wbdc.competitions import Competition
+    from wbdc.prepare.dataset import PreparedData
+    from wbdc.prepare.engines import Engine
+    from wbdc.train.kit import Kit
+
+MAX_SHOWN_COUNTS = 4  # values of a statistic in the table: the most frequent ones
+SEVERITIES = ("error", "warning", "note")
+
+
+@dataclass(frozen=True)
+class PrepareResult:
+    """What `wbdc prepare` prints.
+
+    facts: of the dataset, as in DONE.json; findings: {code: {"count", "places"}}; folder: of the
+    dataset, None if nothing was written; unchanged: the dataset existed already.
+    """
+
+    facts: dict
+    findings: dict[str, dict]
+    folder: str | None = None
+    unchanged: bool = False
+
+    def to_dict(self) -> dict:
+        """Return the result in JSON values."""
+        header = {"folder": self.folder, "unchanged": self.unchanged}
+        return {**header, **self.facts, "findings": self.findings}
 
 
 @click.command()
@@ -15,7 +43,7 @@ SHARES = 4  # values of a statistic that are shown, the most frequent ones
     "--data",
     required=True,
     type=click.Path(path_type=Path),
-    help="Folder of the raw data, in the competition's layout.",
+    help="Folder of the raw data, in the layout of the competition.",
 )
 @click.option(
     "--competition",
@@ -28,39 +56,30 @@ SHARES = 4  # values of a statistic that are shown, the most frequent ones
     type=click.IntRange(2),
     default=5,
     show_default=True,
-    help="Folds, stratified by class and modality, near-duplicates kept together.",
+    help="Number of folds, stratified by class and modality.",
 )
-@click.option(
-    "--check-only",
-    is_flag=True,
-    help="Read and report everything, frame by frame, and write nothing.",
-)
+@click.option("--check-only", is_flag=True, help="Check all data, frame by frame; write nothing.")
 @click.option(
     "--list",
     "listed",
     metavar="CODE",
-    help="Print every place of one finding, such as archive.empty, one a line.",
+    help="Print all places of one finding, for example archive.empty.",
 )
-@click.option(
-    "--strict", is_flag=True, help="Exit 3 when anything was wrong, also what can be survived."
-)
+@click.option("--strict", is_flag=True, help="Exit with code 3 if there are any findings.")
 @click.option(
     "--engine",
     default="threads",
     show_default=True,
-    help="Who reads the archives: threads, local (processes), ray, torchrun.",
+    help="Engine that reads the archives: threads, local (processes), ray, torchrun.",
 )
-@click.option(
-    "--kit",
-    help="Also make ahead what this kit reads: token ids, and pixels or the vectors of its frozen tower.",
-)
-@click.option("--tiny", is_flag=True, help="With --kit: its [tiny] recipe.")
+@click.option("--kit", help="Also compute the inputs of this kit: tokens and frames.")
+@click.option("--tiny", is_flag=True, help="With --kit: use its [tiny] recipe.")
 @click.option(
     "--set",
     "changes",
     multiple=True,
     metavar="KEY=VALUE",
-    help="With --kit: override one setting, such as vision.frozen=true. Repeatable.",
+    help="With --kit: change a setting (vision.frozen=true). Repeatable.",
 )
 @console.store
 @console.weights
@@ -90,183 +109,259 @@ def prepare(
     work: Path,
     as_json: bool,
 ) -> None:
-    """Check a data folder, keep its frames, deal the folds.
+    """Check a data folder, store its frames and assign folds.
 
-    Killed at any moment and started again, it goes on. A second run with nothing changed says so.
+    A run that was stopped continues where it was; unchanged data are reused.
 
     \b
     Example:
       wbdc prepare --data data/wechat2022 --check-only
       wbdc prepare --data data/wechat2022 --engine local
       wbdc prepare --data data/shorts --competition ./shorts.py
-      wbdc prepare --data data/wechat2022 --kit dual_stream --set vision.frozen=true
+      wbdc prepare --data data/wechat2022 --kit dual_stream
     """
     import os
 
     from wbdc.competitions import open_competition
-    from wbdc.core import plug
-    from wbdc.core.device import find_device, use_threads
-    from wbdc.core.errors import DataInvalid, UsageFault, suggest_name
+    from wbdc.core.errors import DataInvalid
     from wbdc.core.files import check_writable
-    from wbdc.prepare import engines
-    from wbdc.prepare.build import MAX_LISTED_PLACES, survey_data
-    from wbdc.prepare.build import prepare_data as build
-    from wbdc.prepare.check import check_data, refuse_invalid
-    from wbdc.prepare.describe.finding_codes import FINDING_CODES
+    from wbdc.prepare.check import refuse_invalid
     from wbdc.train.kit import open_kit
-    from wbdc.train.views import make_views
 
-    if check_only and (kit or engine != "threads"):
-        raise UsageFault(
-            "--check-only writes nothing, so there is nothing that --kit or --engine could do; leave them out"
-        )
-    if listed and listed not in FINDING_CODES:
-        raise UsageFault(
-            f"no finding called {listed!r}{suggest_name(listed, sorted(FINDING_CODES))}"
-        )
+    _check_options(check_only, kit, engine, listed)
     if not (check_only or dry_run):
         check_writable(work)
     contest = open_competition(competition)
-    count = threads or len(os.sched_getaffinity(0))
-    settings = {"folds": folds, "seed": seed, "threads": count}
     console.use_weights(weights)
-    chosen = open_kit(kit, tiny=tiny, changes=changes) if kit else None
-    folder, had = None, False
+    opened_kit = open_kit(kit, tiny=tiny, changes=changes) if kit else None
+    cpu_threads = threads or len(os.sched_getaffinity(0))
+    settings = {"folds": folds, "seed": seed, "threads": cpu_threads}
+
     with console.progress(as_json) as progress:
         if dry_run:
-            checked = check_data(data, contest, max_places=MAX_LISTED_PLACES, progress=progress)
-            facts, found = (
-                {
-                    "counts": {name: len(split.ids) for name, split in checked.splits.items()},
-                    "holds": checked.frame_format,
-                },
-                checked.findings.report(),
-            )
+            result = _check(data, contest, progress)
         elif check_only:
-            surveyed, found = survey_data(data, contest, progress=progress, **settings)
-            facts = surveyed.to_dict()
+            result = _survey(data, contest, progress, settings)
         else:
-            place = plug.build_plug(
-                engines,
-                {
-                    "use": engine,
-                    **({"workers": threads} if threads and engine in ("local", "ray") else {}),
-                },
-            )
-            made, had = build(data, work, contest, engine=place, progress=progress, **settings)
-            if chosen:
-                count = use_threads(1 if place.ranks > 1 else count)
-                make_views(
-                    chosen,
-                    made,
-                    seed=seed,
-                    store=store,
-                    device=find_device(device),
-                    threads=count,
-                    log=console.log,
-                    progress=progress,
-                    rank=place.rank,
-                    ranks=place.ranks,
+            engine_plug = _open_engine(engine, threads)
+            prepared, unchanged = _prepare(data, work, contest, engine_plug, progress, settings)
+            if opened_kit:
+                _make_views(
+                    opened_kit, prepared, engine_plug, seed, store, device, cpu_threads, progress
                 )
-                place.meet()
-            if not place.leads:
+            if not engine_plug.leads:
                 return
-            facts, found, folder = made.facts.to_dict(), made.read_findings(), str(made.folder)
+            result = PrepareResult(
+                prepared.facts.to_dict(),
+                prepared.read_findings(),
+                str(prepared.folder),
+                unchanged,
+            )
+
     if listed:
-        for place in found.get(listed, {"places": []})["places"]:
-            console.print_text(place)
-        if listed in found and (more := found[listed]["count"] - len(found[listed]["places"])) > 0:
-            console.log(f"and {more:,} more places, which were counted and not kept")
+        _print_places(result.findings, listed)
     elif as_json:
-        console.print_json({"folder": folder, "unchanged": had, **facts, "findings": found})
+        console.print_json(result.to_dict())
     else:
-        _print(facts, found, folder, had)
-    if strict and found:
+        print_result(result)
+
+    if strict and result.findings:
+        count = sum(entry["count"] for entry in result.findings.values())
         raise DataInvalid(
-            f"{sum(f['count'] for f in found.values()):,} findings of {len(found)} kinds, and --strict allows none"
+            f"the data have {count:,} findings of {len(result.findings)} kinds, "
+            "and --strict accepts none; fix the data or omit --strict"
         )
-    refuse_invalid(found)
+    refuse_invalid(result.findings)
 
 
-def _print(facts: dict, found: dict[str, dict], folder: str | None, had: bool) -> None:
+def _check_options(check_only: bool, kit: str | None, engine: str, listed: str | None) -> None:
+    from wbdc.core.errors import UsageFault, suggest_name
     from wbdc.prepare.describe.finding_codes import FINDING_CODES
 
-    rows = [
-        (split, count, facts["frames"][split] if "frames" in facts else "")
-        for split, count in facts["counts"].items()
-    ]
+    if check_only and (kit or engine != "threads"):
+        raise UsageFault(
+            "--check-only writes nothing, so it does not accept --kit or --engine; omit them"
+        )
+    if listed and listed not in FINDING_CODES:
+        suggestion = suggest_name(listed, sorted(FINDING_CODES))
+        raise UsageFault(f"--list: no finding has the code {listed!r}{suggestion}")
+
+
+def _check(data: Path, contest: "Competition", progress: console.Progress) -> PrepareResult:
+    """Check the annotations and the names of the archives only."""
+    from wbdc.prepare.build import MAX_LISTED_PLACES
+    from wbdc.prepare.check import check_data
+
+    checked = check_data(data, contest, max_places=MAX_LISTED_PLACES, progress=progress)
+    counts = {name: len(split.ids) for name, split in checked.splits.items()}
+    facts = {"counts": counts, "holds": checked.frame_format}
+    return PrepareResult(facts, checked.findings.report())
+
+
+def _survey(
+    data: Path, contest: "Competition", progress: console.Progress, settings: dict
+) -> PrepareResult:
+    """Check everything, frame by frame, and write nothing."""
+    from wbdc.prepare.build import survey_data
+
+    facts, findings = survey_data(data, contest, progress=progress, **settings)
+    return PrepareResult(facts.to_dict(), findings)
+
+
+def _open_engine(name: str, threads: int | None) -> "Engine":
+    from wbdc.core import plug
+    from wbdc.prepare import engines
+
+    settings: dict[str, object] = {"use": name}
+    if threads and name in ("local", "ray"):
+        settings["workers"] = threads
+    return plug.build_plug(engines, settings)
+
+
+def _prepare(
+    data: Path,
+    work: Path,
+    contest: "Competition",
+    engine: "Engine",
+    progress: console.Progress,
+    settings: dict,
+) -> tuple["PreparedData", bool]:
+    from wbdc.prepare.build import prepare_data
+
+    return prepare_data(data, work, contest, engine=engine, progress=progress, **settings)
+
+
+def _make_views(
+    kit: "Kit",
+    prepared: "PreparedData",
+    engine: "Engine",
+    seed: int,
+    store: str,
+    device: str,
+    threads: int,
+    progress: console.Progress,
+) -> None:
+    """Compute the inputs of a kit; each rank of the engine computes some of them."""
+    from wbdc.core.device import find_device, use_threads
+    from wbdc.train.views import make_views
+
+    make_views(
+        kit,
+        prepared,
+        seed=seed,
+        store=store,
+        device=find_device(device),
+        threads=use_threads(1 if engine.ranks > 1 else threads),
+        log=console.log,
+        progress=progress,
+        rank=engine.rank,
+        ranks=engine.ranks,
+    )
+    engine.meet()
+
+
+def _print_places(findings: dict[str, dict], code: str) -> None:
+    """Print the places of a finding, one a line."""
+    if code not in findings:
+        return
+    places = findings[code]["places"]
+    for line in places:
+        console.print_text(line)
+    if unlisted := findings[code]["count"] - len(places):
+        console.log(f"{unlisted:,} more places were counted but not stored")
+
+
+def print_result(result: PrepareResult) -> None:
+    """Print the videos, statistics, distribution shift and findings as tables."""
+    facts = result.facts
+    frame_counts = facts.get("frames", {})
+    rows = [(split, count, frame_counts.get(split, "")) for split, count in facts["counts"].items()]
     console.print_table("Videos", ("split", "videos", "frames"), rows)
     if "statistics" in facts:
         console.print_table(
-            "Statistics: mean (95 % are at most)",
+            "Statistics: mean (95th percentile)",
             ("", *facts["statistics"]),
-            list(_statistics(facts)),
+            list(_statistics_rows(facts)),
         )
-        if moved := [
-            (s["statistic"], s["train_mean"], s["test_mean"], s["distance"])
-            for s in facts["shift"]
-            if s["notable"]
-        ]:
-            console.print_table(
-                "Shift: where test differs from what is learned from",
-                ("statistic", "labelled, mean", "test, mean", "distance"),
-                moved,
-            )
-    if found:
-        order = sorted(
-            found,
-            key=lambda code: (
-                ("error", "warning", "note").index(FINDING_CODES[code].severity),
-                code,
-            ),
-        )
-        lines = [
-            (
-                f"{code} ({FINDING_CODES[code].severity})",
-                found[code]["count"],
-                found[code]["places"][0],
-                FINDING_CODES[code].consequence,
-                FINDING_CODES[code].fix,
-            )
-            for code in order
-        ]
-        console.print_table(
-            "Found (`--list FINDING` names all places)",
-            ("finding", "count", "first", "what follows", "what to do"),
-            lines,
-        )
-    if folder is None:
-        return console.print_text("Checked only; nothing was written.")
-    classes = f"{len(facts['classes'])} classes in the labelled split, {len(facts['known_classes'])} known"
+        _print_shifts(facts["shift"])
+    if result.findings:
+        _print_findings(result.findings)
+
+    if result.folder is None:
+        console.print_text("Check complete; nothing was written.")
+        return
     console.print_text(
-        f"{classes}; {facts['folds']} folds, stratified by class and modality, near-duplicates together (seed {facts['seed']})."
+        f"{len(facts['classes'])} classes in the labeled split, "
+        f"{len(facts['known_classes'])} known; {facts['folds']} folds, stratified by class and "
+        f"modality, near-duplicates in one fold (seed {facts['seed']})."
     )
-    console.print_text(f"Nothing has changed; {folder} is ready." if had else f"Ready: {folder}")
+    state = "The data are unchanged; ready" if result.unchanged else "Ready"
+    console.print_text(f"{state}: {result.folder}")
 
 
-def _statistics(facts: dict) -> Iterator[tuple[str, ...]]:
-    """Yield the rows of a table: a statistic, and what it is in each split."""
-    splits = facts["statistics"]
-    for name in max((report for report in splits.values()), key=len):
+def _print_shifts(shifts: list[dict]) -> None:
+    rows = [
+        (shift["statistic"], shift["train_mean"], shift["test_mean"], shift["distance"])
+        for shift in shifts
+        if shift["notable"]
+    ]
+    if rows:
+        console.print_table(
+            "Distribution shift between the labeled and the test split",
+            ("statistic", "labeled mean", "test mean", "distance"),
+            rows,
+        )
+
+
+def _print_findings(findings: dict[str, dict]) -> None:
+    from wbdc.prepare.describe.finding_codes import FINDING_CODES
+
+    order = sorted(
+        findings, key=lambda code: (SEVERITIES.index(FINDING_CODES[code].severity), code)
+    )
+    rows = [
+        (
+            f"{code} ({FINDING_CODES[code].severity})",
+            findings[code]["count"],
+            FINDING_CODES[code].what,
+            findings[code]["places"][0],
+            FINDING_CODES[code].consequence,
+            FINDING_CODES[code].fix,
+        )
+        for code in order
+    ]
+    console.print_table(
+        "Findings (`--list CODE` prints all places of a finding)",
+        ("finding", "count", "problem", "first place", "consequence", "fix"),
+        rows,
+    )
+
+
+def _statistics_rows(facts: dict) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of the table of statistics: a name, then the value for each split."""
+    reports = facts["statistics"]
+    for name in max(reports.values(), key=len):
         cells = []
-        for split, report in splits.items():
-            value = report.get(name, "")
-            if name == "present":
-                value = ", ".join(f"{key} {share:.0%}" for key, share in value.items())
-            elif isinstance(value, dict) and "mean" in value:
-                value = f"{value['mean']:,g} ({value['p95']:,g})"
-            elif isinstance(value, dict):
-                value = _largest(
-                    value, facts["frames"][split] if name == "frame sizes" else report["videos"]
-                )
-            cells.append(f"{value:,}" if isinstance(value, int) else str(value))
+        for split, report in reports.items():
+            total = facts["frames"][split] if name == "frame sizes" else report["videos"]
+            cells.append(_format_statistic(name, report.get(name, ""), total))
         yield name, *cells
 
 
-def _largest(counts: dict[str, int], total: int) -> str:
-    """Word the most frequent values, and how many of `total` have another one."""
-    order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    shown = dict(order[:SHARES])
-    words = [f"{key.replace(' x ', '×')}: {count:,}" for key, count in shown.items()]
-    others = total - sum(shown.values())
-    return ", ".join([*words, f"others: {others:,}"] if others else words)
+def _format_statistic(name: str, value: object, total: int) -> str:
+    """Format a number, a distribution, shares, or counts of a `total`."""
+    if name == "present":
+        return ", ".join(f"{modality} {share:.0%}" for modality, share in value.items())
+    if isinstance(value, dict) and "mean" in value:
+        return f"{value['mean']:,g} ({value['p95']:,g})"
+    if isinstance(value, dict):
+        return _format_counts(value, total)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _format_counts(counts: dict[str, int], total: int) -> str:
+    """Format the highest counts, and the rest of `total`."""
+    order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_SHOWN_COUNTS]
+    parts = [f"{name.replace(' x ', '×')}: {count:,}" for name, count in order]
+    rest = total - sum(count for _, count in order)
+    return ", ".join([*parts, f"others: {rest:,}"] if rest else parts)
