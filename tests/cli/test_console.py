@@ -226,7 +226,13 @@ def test_packing_and_verifying_are_whole_at_80_columns(narrow):
     submit._print(folder, made | {"latency": latency})
     again, anew = (
         {"videos": 2_048},
-        {"answers": None, "retrained": 0.7215, "packed": 0.7322, "equal_weights": 3, "members": 10},
+        {
+            "predictions": None,
+            "retrained_score": 0.7215,
+            "packed_score": 0.7322,
+            "equal_weights": 3,
+            "members": 10,
+        },
     )
     verify._print(folder, made | {"latency": latency, "rerun": again, "retrain": anew})
     assert_whole(
@@ -249,8 +255,10 @@ def test_a_difference_is_whole_at_80_columns(narrow):
         f"{name} and {other}: 152 of 152 tensors differ, by at most 0.00123"
         for name, other in zip(files, files[1:])
     ]
-    diff._tell("weights", lines)
-    console.print_text(diff._answered({"largest": 0.00123, "changed": 0.1234, "videos": 25_000}))
+    diff._print_section("weights", lines)
+    console.print_text(
+        diff._prediction_line({"max_difference": 0.00123, "changed": 0.1234, "videos": 25_000})
+    )
     assert_whole(narrow(), *files, "152", "0.00123", "12.34%", "25,000")
 
 
@@ -298,7 +306,9 @@ def test_texts_wrap_between_words_and_short_rows_stay_a_grid(narrow):
 
 def test_a_command_to_copy_stays_on_one_line(narrow):
     command = "`wbdc prepare --check-only --list archive.missing`"
-    console.print_text(f"There are some archives that nobody could find where they should be; {command}")
+    console.print_text(
+        f"There are some archives that nobody could find where they should be; {command}"
+    )
     assert narrow()[1].strip() == command
 
 

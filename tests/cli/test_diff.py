@@ -45,7 +45,7 @@ def test_equal_folders_have_no_difference(two):
     assert result.exit_code == 0
     assert result.stdout == "no difference\n"
     assert toys.told("diff", *two)["same"] is True
-    assert toys.told("diff", *two)["answers"] is None
+    assert toys.told("diff", *two)["predictions"] is None
 
 
 def test_each_difference_is_a_line_and_folds_of_one_run_are_told_once(two):
@@ -88,7 +88,7 @@ def test_a_changed_byte_is_exit_4_and_a_folder_that_is_not_there_exit_2(two):
 
 
 def test_the_answers_are_worded(two, data, monkeypatch):
-    asked = {"videos": 256, "changed": 0.0312, "largest": 0.25}
+    asked = {"videos": 256, "changed": 0.0312, "max_difference": 0.25}
     given = {}
     monkeypatch.setattr(
         "wbdc.submit.check.diff.diff_predictions",
@@ -99,9 +99,9 @@ def test_the_answers_are_worded(two, data, monkeypatch):
     )
     assert result.stdout.splitlines() == [
         "no difference",
-        "3.12% of the answers to 256 test videos changed; probabilities differ by at most 0.25.",
+        "3.12% of the predictions for 256 test videos changed; probabilities differ by at most 0.25.",
     ]
-    assert given == {"data": data, "most": 99, "seed": 3, "device": "cpu", "threads": 1}
-    assert toys.told("diff", *two, "--data", data)["answers"] == asked
-    asked["largest"] = None
+    assert given == {"data": data, "max_videos": 99, "seed": 3, "device": "cpu", "threads": 1}
+    assert toys.told("diff", *two, "--data", data)["predictions"] == asked
+    asked["max_difference"] = None
     assert "their classes differ" in toys.wbdc("diff", *two, "--data", data).stdout

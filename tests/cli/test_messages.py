@@ -149,7 +149,7 @@ def test_a_split_is_answered_from_raw_archives(work, data, tmp_path, source):
     first = (tmp_path / "result.csv").read_bytes()
     result = toys.wbdc(*words)
     assert result.exit_code == 0
-    assert "12 videos answered" in result.stdout
+    assert "12 videos predicted" in result.stdout
     assert (tmp_path / "result.csv").read_bytes() == first
 
 

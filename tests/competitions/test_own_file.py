@@ -346,7 +346,7 @@ def test_a_package_is_run_again_and_timed_by_its_own_contest(packed, team, tmp_p
     monkeypatch.setattr(diff, "run_packed", run_packed)
     common = ("--data", team / "data", "--sample", 4)
     assert toys.told("verify", packed, "--rerun", *common)[str(packed)]["rerun"]["videos"] == 4
-    assert toys.told("diff", packed, packed, *common)["answers"]["changed"] == 0
+    assert toys.told("diff", packed, packed, *common)["predictions"]["changed"] == 0
 
     judged = open_judged_split(packed_contest(packed, verify_package(packed)), team / "data")
     assert judged.contest.file == packed / "contest" / "shorts.py"

@@ -1,12 +1,13 @@
-"""wbdc diff: what is other in one packed folder than in another?"""
+"""wbdc diff: list the differences between two packed folders."""
 
 from pathlib import Path
 
 import click
 
 from wbdc.cli import console
+from wbdc.submit.check import MAX_SAMPLE_VIDEOS
 
-MOST_LINES = 10  # of one kind; --json gives them all
+MAX_SECTION_LINES = 10  # --json prints all of them
 
 
 @click.command()
@@ -15,14 +16,14 @@ MOST_LINES = 10  # of one kind; --json gives them all
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Raw data folder: both also answer its test videos.",
+    help="Folder of the raw data: also compare the predictions for its test videos.",
 )
 @click.option(
     "--sample",
     type=click.IntRange(1),
-    default=256,
+    default=MAX_SAMPLE_VIDEOS,
     show_default=True,
-    help="Most test videos to answer.",
+    help="Maximum number of test videos to predict.",
 )
 @console.seed
 @console.device
@@ -38,10 +39,10 @@ def diff(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Say what differs between the packed folders A and B.
+    """List the differences between the packed folders A and B.
 
     Both are verified first. Members, weights, kits, code, time check and score are compared; with
-    --data, the answers to the same random test videos too.
+    --data, also the predictions for the same random test videos.
 
     \b
     Example:
@@ -50,92 +51,101 @@ def diff(
     """
     from wbdc.submit.check.diff import diff_packages, diff_predictions
 
-    found = diff_packages(a, b)
-    asked = (
-        diff_predictions(a, b, data, most=sample, seed=seed, device=device, threads=threads)
-        if data
-        else None
-    )
+    differences = diff_packages(a, b)
+    predictions = None
+    if data:
+        predictions = diff_predictions(
+            a, b, data, max_videos=sample, seed=seed, device=device, threads=threads
+        )
+
     if as_json:
-        return console.print_json({**found, "answers": asked})
-    for title, lines in _sections(found).items():
-        _tell(title, lines)
-    if found["same"]:
+        return console.print_json({**differences, "predictions": predictions})
+    for title, lines in _sections(differences).items():
+        _print_section(title, lines)
+    if differences["same"]:
         console.print_text("no difference")
-    if asked:
-        console.print_text(_answered(asked))
+    if predictions:
+        console.print_text(_prediction_line(predictions))
+    return None
 
 
-def _sections(found: dict) -> dict[str, list[str]]:
-    """Word each part of a difference, line by line."""
-    members = found["members"] or {"added": {}, "removed": {}, "changed": {}}
+def _sections(differences: dict) -> dict[str, list[str]]:
+    """Describe each part of a difference, line by line."""
+    # folds of one run have the same kit: one line for all of them
+    kit_lines = [line for item in differences["kits"].items() for line in _kit_lines(*item)]
+    score_first = sorted(
+        differences["facts"].items(), key=lambda fact: "ensemble.score" not in fact[0]
+    )
+    contest = {name: differences[name] for name in ("competition", "precision")}
     return {
-        "contest": [
-            f"{name}: {_arrow(found[name])}" for name in ("competition", "precision") if found[name]
-        ],
-        "members": [
-            f"{word} {name}, weight {weight:g}"
-            for word in ("added", "removed")
-            for name, weight in members[word].items()
-        ]
-        + [
-            f"{name}: {key}: {_arrow(pair)}"
-            for name, changed in members["changed"].items()
-            for key, pair in changed.items()
-        ],
-        "weights": [_weights(name, entry) for name, entry in found["weights"].items()],
-        "kits": list(
-            dict.fromkeys(
-                line for name, entry in found["kits"].items() for line in _kit(name, entry)
-            )
-        ),
-        **{
-            kind: [f"{word} {name}" for word, names in found[kind].items() for name in names]
-            for kind in ("code", "files")
-        },
-        "time check": [f"{name}: {_arrow(pair)}" for name, pair in found["time"].items()],
-        "score": [
-            f"{name}: {_arrow(pair)}"
-            for name, pair in sorted(
-                found["facts"].items(), key=lambda item: "ensemble.score" not in item[0]
-            )
-        ],
+        "contest": _pair_lines({name: pair for name, pair in contest.items() if pair}),
+        "members": _member_lines(differences["members"]),
+        "weights": [_weights_line(*item) for item in differences["weights"].items()],
+        "kits": list(dict.fromkeys(kit_lines)),
+        "code": _file_lines(differences["code"]),
+        "files": _file_lines(differences["files"]),
+        "time check": _pair_lines(differences["time_check"]),
+        "score": _pair_lines(dict(score_first)),
     }
 
 
-def _tell(title: str, lines: list[str]) -> None:
+def _print_section(title: str, lines: list[str]) -> None:
     if lines:
         console.print_text(title, "bold")
-    for line in lines[:MOST_LINES]:
+    for line in lines[:MAX_SECTION_LINES]:
         console.print_text(f"  {line}")
-    if len(lines) > MOST_LINES:
-        console.print_text(f"  and {len(lines) - MOST_LINES} more; --json lists them all")
+    if len(lines) > MAX_SECTION_LINES:
+        console.print_text(f"  and {len(lines) - MAX_SECTION_LINES} more; --json lists them all")
 
 
-def _weights(name: str, entry: dict) -> str:
-    other = f" and {entry['with']}" if entry["with"] != name else ""
-    alone = f"; {len(entry['alone'])} tensors have no counterpart" if entry["alone"] else ""
-    return f"{name}{other}: {entry['tensors']} of {entry['of']} tensors differ, by at most {entry['largest']:.3g}{alone}"
+def _member_lines(members: dict) -> list[str]:
+    lines = [
+        f"{change} {name}, weight {weight:g}"
+        for change in ("added", "removed")
+        for name, weight in members.get(change, {}).items()
+    ]
+    for name, changed in members.get("changed", {}).items():
+        lines += [f"{name}: {line}" for line in _pair_lines(changed)]
+    return lines
 
 
-def _kit(name: str, entry: dict) -> list[str]:
-    """Word the settings of a kit that differ, the same for every fold of a run."""
-    run, other = name.split("/")[0], entry["with"].split("/")[0]
-    runs = run if run == other else f"{run} and {other}"
-    return [f"{runs}: {key}: {_arrow(pair)}" for key, pair in entry["changed"].items()]
-
-
-def _answered(asked: dict) -> str:
-    largest = (
-        "their classes differ"
-        if asked["largest"] is None
-        else f"probabilities differ by at most {asked['largest']:.3g}"
+def _weights_line(name: str, weights: dict) -> str:
+    counterpart = weights["counterpart"]
+    names = name if counterpart == name else f"{name} and {counterpart}"
+    unmatched = len(weights["unmatched_tensors"])
+    return (
+        f"{names}: {weights['changed_tensors']} of {weights['compared_tensors']} tensors differ, "
+        f"by at most {weights['max_difference']:.3g}"
+        + (f"; {unmatched} tensors have no counterpart" if unmatched else "")
     )
-    return f"{asked['changed']:.2%} of the answers to {asked['videos']:,} test videos changed; {largest}."
 
 
-def _arrow(pair: list) -> str:
-    return " -> ".join(
-        "absent" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-        for value in pair
-    )
+def _kit_lines(name: str, kit: dict) -> list[str]:
+    """Describe the settings of a kit that differ."""
+    run = name.split("/")[0]
+    counterpart = kit["counterpart"].split("/")[0]
+    runs = run if run == counterpart else f"{run} and {counterpart}"
+    return [f"{runs}: {line}" for line in _pair_lines(kit["changed"])]
+
+
+def _file_lines(files: dict[str, list[str]]) -> list[str]:
+    return [f"{change} {name}" for change, names in files.items() for name in names]
+
+
+def _prediction_line(predictions: dict) -> str:
+    if predictions["max_difference"] is None:
+        difference = "their classes differ"
+    else:
+        difference = f"probabilities differ by at most {predictions['max_difference']:.3g}"
+    videos = f"{predictions['videos']:,} test videos"
+    return f"{predictions['changed']:.2%} of the predictions for {videos} changed; {difference}."
+
+
+def _pair_lines(pairs: dict[str, list]) -> list[str]:
+    return [f"{name}: {' -> '.join(map(_format_value, pair))}" for name, pair in pairs.items()]
+
+
+def _format_value(value: object) -> str:
+    if value is None:
+        return "absent"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

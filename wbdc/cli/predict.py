@@ -1,4 +1,4 @@
-"""wbdc predict: answer a split with an ensemble or a run."""
+"""wbdc predict: predict a split with an ensemble or a run."""
 
 from pathlib import Path
 
@@ -8,22 +8,22 @@ from wbdc.cli import console
 
 
 @click.command()
-@click.option("--split", default="test", show_default=True, help="Split of the data to answer.")
-@click.option("--ensemble", default="ensemble", show_default=True, help="Ensemble to answer with.")
-@click.option("--run", "run", help="Answer with one run (the mean of its folds) instead.")
+@click.option("--split", default="test", show_default=True, help="Split of the data to predict.")
+@click.option("--ensemble", default="ensemble", show_default=True, help="Ensemble to predict with.")
+@click.option("--run", help="Use one run (the mean of its folds) instead of an ensemble.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Raw data folder; by default the one that was prepared.",
+    help="Folder of the raw data; by default the folder that was prepared.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default="result.csv",
     show_default=True,
-    help="Result file.",
+    help="Result file to write.",
 )
-@click.option("--precision", help="auto, fp32, bf16 or fp16; by default what the kit serves with.")
+@click.option("--precision", help="auto, fp32, bf16 or fp16; by default the precision of the kit.")
 @console.device
 @console.threads
 @console.verify
@@ -41,7 +41,7 @@ def predict(
     work: Path,
     as_json: bool,
 ) -> None:
-    """Answer a split from its raw archives, as a submission does.
+    """Predict a split from its raw archives, as a submission does.
 
     \b
     Example:
@@ -60,17 +60,19 @@ def predict(
     check_output(out)
 
     if run:
-        opened = open_run(work, run)
-        home, blend = work, run_blend(work, opened)
-        contest = opened.contest
+        opened_run = open_run(work, run)
+        home = work
+        blend = run_blend(work, opened_run)
+        contest = opened_run.contest
     else:
         home, blend = open_ensemble(work, ensemble)
         contest = open_contest(work, ensemble)
     data = data or Path(open_prepared(work, blend.data).facts.data_folder)
     check_input(data)
-    held = lock_output(out) if rank_and_size()[0] == 0 else contextlib.nullcontext()
+    is_first_rank = rank_and_size()[0] == 0
+    lock = lock_output(out) if is_first_rank else contextlib.nullcontext()
     say = (lambda sentence: None) if as_json else console.log
-    with held, console.progress(as_json) as progress:
+    with lock, console.progress(as_json) as progress:
         _, timings = serve(
             home,
             blend,
@@ -86,9 +88,10 @@ def predict(
             began=time.perf_counter(),
         )
     if not timings:
-        return None  # one of several ranks; the first one tells
+        return None  # the first rank prints the result
     if as_json:
         return console.print_json({"result": str(out), **timings})
     console.print_text(
-        f"{timings['videos']:,} videos answered in {timings['marks']['written']:.1f} s: {out}"
+        f"{timings['videos']:,} videos predicted in {timings['marks']['written']:.1f} s: {out}"
     )
+    return None

@@ -1,6 +1,4 @@
-"""wbdc verify: is a packed folder, byte for byte, what was packed; does it answer, and train, as it
-did?
-"""
+"""wbdc verify: compare packed folders with their manifests, predict again, or train again."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,45 +6,43 @@ from pathlib import Path
 import click
 
 from wbdc.cli import console
+from wbdc.submit.check import MAX_SAMPLE_VIDEOS
 
 
 @click.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--rerun",
-    "again",
     is_flag=True,
-    help="Let each folder answer random test videos twice, alone; every bit must be equal.",
+    help="Predict random test videos twice with each folder, isolated; every bit must be equal.",
 )
 @click.option(
     "--retrain",
-    "anew",
     is_flag=True,
-    help="Train each folder again with its train.sh; exit 4 when the score differs by more than --tolerance.",
+    help="Train each folder again with its train.sh; exit 4 when the score differs by more than "
+    "--tolerance.",
 )
 @click.option(
     "--data",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Raw data folder, for --rerun and --retrain.",
+    help="Folder of the raw data, for --rerun and --retrain.",
 )
 @click.option(
     "--sample",
     type=click.IntRange(1),
-    default=256,
+    default=MAX_SAMPLE_VIDEOS,
     show_default=True,
-    help="Most test videos that --rerun answers.",
+    help="Maximum number of test videos for --rerun.",
 )
 @click.option(
     "--tolerance",
     type=console.FiniteRange(min=0),
-    default=0.003,
-    show_default=True,
-    help="By how much the retrained out-of-fold score may differ.",
+    help="Largest difference of the retrained out-of-fold score; by default the competition's.",
 )
 @click.option(
     "--work",
     type=click.Path(path_type=Path),
-    help="Folder to retrain in, kept, so that a stopped --retrain goes on; by default a temporary one.",
+    help="Folder to retrain in; a stopped --retrain goes on there. By default a temporary folder.",
 )
 @console.seed
 @console.device
@@ -54,11 +50,11 @@ from wbdc.cli import console
 @console.as_json
 def verify(
     folders: tuple[Path, ...],
-    again: bool,
-    anew: bool,
+    rerun: bool,
+    retrain: bool,
     data: Path | None,
     sample: int,
-    tolerance: float,
+    tolerance: float | None,
     work: Path | None,
     seed: int,
     device: str,
@@ -67,9 +63,8 @@ def verify(
 ) -> None:
     """Compare packed folders with their manifests and time checks.
 
-    The exit code is that of the time check: 5 for FAIL, 6 for INCONCLUSIVE. Without one it is 0.
-
-    With --rerun they also answer again, with --retrain they are trained again from the raw data.
+    The exit code is that of the time check: 5 for FAIL, 6 for INCONCLUSIVE. Without a time check it
+    is 0.
 
     \b
     Example:
@@ -78,78 +73,75 @@ def verify(
       wbdc verify submissions/ensemble --retrain --data data/wechat2022 --work again
     """
     from wbdc.core.errors import UsageFault
-    from wbdc.submit.check.verify import verify_package as check
+    from wbdc.submit.check.verify import verify_package
     from wbdc.submit.timing.verdict import CODES
 
-    if (again or anew) and not data:
-        raise UsageFault(
-            f"--{'rerun' if again else 'retrain'} answers or learns from raw data; say where they lie with --data"
-        )
-    found = [folder for folder in folders if folder.is_dir()]
-    if anew and work and len(found) > 1:
+    if (rerun or retrain) and not data:
+        option = "--rerun" if rerun else "--retrain"
+        raise UsageFault(f"{option} needs the raw data; give their folder with --data")
+    packages = [folder for folder in folders if folder.is_dir()]
+    if retrain and work and len(packages) > 1:
         raise UsageFault(
             "--work holds the training of one folder; give one folder, or leave --work out"
         )
-    checked = {str(folder): check(folder) for folder in found}
-    if again:
+
+    results = {str(folder): verify_package(folder) for folder in packages}
+    if rerun:
         from wbdc.submit.check.reproduce import repeat_predictions
 
-        _add(
-            checked,
-            "rerun",
-            lambda folder: repeat_predictions(
-                folder, data, most=sample, seed=seed, device=device, threads=threads
-            ),
-        )
-    if anew:
+        options = {"max_videos": sample, "seed": seed, "device": device, "threads": threads}
+        _add_results(results, "rerun", lambda path: repeat_predictions(path, data, **options))
+    if retrain:
         from wbdc.submit.check.reproduce import retrain_submission
 
         say = (lambda line: None) if as_json else console.log
-        _add(
-            checked,
-            "retrain",
-            lambda folder: retrain_submission(
-                folder, data, work=work, tolerance=tolerance, threads=threads, say=say
-            ),
-        )
+        options = {"work": work, "tolerance": tolerance, "threads": threads, "say": say}
+        _add_results(results, "retrain", lambda path: retrain_submission(path, data, **options))
+
     if as_json:
-        console.print_json(checked)
+        console.print_json(results)
     else:
-        for name, facts in checked.items():
+        for name, facts in results.items():
             _print(name, facts)
-        if not checked:
+        if not results:
             console.print_text("No folder to verify.")
-    words = {facts["latency"]["verdict"] for facts in checked.values() if facts["latency"]}
-    worst = next((word for word in ("FAIL", "INCONCLUSIVE") if word in words), "PASS")
+    verdicts = {facts["latency"]["verdict"] for facts in results.values() if facts["latency"]}
+    worst = next((word for word in ("FAIL", "INCONCLUSIVE") if word in verdicts), "PASS")
     click.get_current_context().exit(CODES[worst])
 
 
-def _add(checked: dict[str, dict], what: str, find: Callable[[Path], dict]) -> None:
-    for name, facts in checked.items():
-        facts[what] = find(Path(name))
+def _add_results(results: dict[str, dict], key: str, check: Callable[[Path], dict]) -> None:
+    for name, facts in results.items():
+        facts[key] = check(Path(name))
 
 
 def _print(name: str, facts: dict) -> None:
     latency = facts["latency"]
-    timed = (
-        f"time check: {latency['verdict']}"
-        if latency
-        else "no time check yet; run `wbdc submit --check-latency`"
-    )
+    if latency:
+        time_check = f"time check: {latency['verdict']}"
+    else:
+        time_check = "no time check yet; run `wbdc submit --check-latency`"
     console.print_text(
-        f"{name}: {facts['files']} files, {facts['bytes'] / 1e6:.1f} MB, all as packed; {timed}."
+        f"{name}: {facts['files']} files, {facts['bytes'] / 1e6:.1f} MB, all as packed; "
+        f"{time_check}."
     )
     if latency and latency["verdict"] != "PASS" and latency.get("sentence"):
         console.print_text(f"{latency['verdict']}: {latency['sentence']}")
-    if again := facts.get("rerun"):
-        console.print_text(f"{name}: {again['videos']:,} test videos answered twice, equal bit for bit.")
-    if anew := facts.get("retrain"):
+
+    if rerun := facts.get("rerun"):
         console.print_text(
-            f"{name}: trained again, {_scored(anew)}; {anew['equal_weights']} of {anew['members']} weights files have equal bytes."
+            f"{name}: {rerun['videos']:,} test videos predicted twice, equal bit for bit."
+        )
+    if retrain := facts.get("retrain"):
+        console.print_text(
+            f"{name}: trained again, {_compare_sentence(retrain)}; {retrain['equal_weights']} of "
+            f"{retrain['members']} weights files have equal bytes."
         )
 
 
-def _scored(anew: dict) -> str:
-    if asked := anew["answers"]:
-        return f"{asked['videos']:,} test videos are answered as before (no score is stored)"
-    return f"it scores {anew['retrained']:.4f} out of fold, packed {anew['packed']:.4f}"
+def _compare_sentence(retrain: dict) -> str:
+    if predictions := retrain["predictions"]:
+        videos = f"{predictions['videos']:,} test videos"
+        return f"the predictions for {videos} are as before (the package stores no score)"
+    packed = retrain["packed_score"]
+    return f"it scores {retrain['retrained_score']:.4f} out of fold, packed {packed:.4f}"

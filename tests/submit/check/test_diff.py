@@ -1,6 +1,4 @@
-"""The difference between two packed folders: nothing when they are equal, and each thing that was
-changed under its own name.
-"""
+"""Differences between two packed folders: none when they are equal, else each change by name."""
 
 import json
 import shutil
@@ -14,14 +12,14 @@ from safetensors.torch import load_file, save_file
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import DataInvalid, IntegrityBroken, UsageFault
 from wbdc.core.files import publish_json, read_json
-from wbdc.submit.check import diff as difference_module
+from wbdc.submit.check import diff as diff_module
 from wbdc.submit.check.diff import (
     PackedPredictions,
     diff_packages,
     diff_predictions,
     diff_tensors,
     pair_members,
-    sample_ids,
+    sample_test_ids,
 )
 from wbdc.submit.check.manifest import REPORT_FILE, write_manifest
 from wbdc.submit.check.verify import verify_package
@@ -36,7 +34,7 @@ def copy(package, tmp_path) -> Path:
 
 
 def repack(folder: Path, **facts: object) -> None:
-    """Let the manifest say what the folder holds now, as if it had been packed so."""
+    """Rewrite the manifest for the present content of the folder."""
     old = read_json(folder / "manifest.json")
     write_manifest(
         folder, {name: old[name] for name in ("competition", "precision", "members")} | facts
@@ -49,14 +47,14 @@ def change(path: Path, edit) -> None:
     publish_json(path, table)
 
 
-def differing(found: dict) -> set[str]:
-    return {name for name, part in found.items() if part and name != "same"}
+def differing(differences: dict) -> set[str]:
+    return {name for name, part in differences.items() if part and name != "same"}
 
 
 def test_equal_folders_do_not_differ(package, copy):
-    found = diff_packages(package, copy)
-    assert found.pop("same") is True
-    assert not any(found.values())
+    differences = diff_packages(package, copy)
+    assert differences.pop("same") is True
+    assert not any(differences.values())
 
 
 def test_weights_are_compared_tensor_by_tensor(package, copy):
@@ -67,21 +65,21 @@ def test_weights_are_compared_tensor_by_tensor(package, copy):
     weights[second].view(-1)[-1] -= 0.25
     save_file(weights, path)
     repack(copy)
-    found = diff_packages(package, copy)
-    assert found["weights"] == {
+    differences = diff_packages(package, copy)
+    assert differences["weights"] == {
         LATE: {
-            "with": LATE,
-            "tensors": 2,
-            "of": len(weights),
-            "largest": pytest.approx(0.5, abs=1e-6),
-            "alone": [],
+            "counterpart": LATE,
+            "changed_tensors": 2,
+            "compared_tensors": len(weights),
+            "max_difference": pytest.approx(0.5, abs=1e-6),
+            "unmatched_tensors": [],
         }
     }
-    assert differing(found) == {"weights"}
-    assert not found["same"]
+    assert differing(differences) == {"weights"}
+    assert not differences["same"]
 
 
-def test_tensors_of_other_shapes_names_and_kinds_are_told(tmp_path):
+def test_tensors_of_other_shapes_names_and_types_are_counted(tmp_path):
     base = {
         "a": torch.zeros(2, 3),
         "b": torch.ones(4),
@@ -100,27 +98,27 @@ def test_tensors_of_other_shapes_names_and_kinds_are_told(tmp_path):
         tmp_path / "b.safetensors",
     )
     assert diff_tensors(tmp_path / "a.safetensors", tmp_path / "b.safetensors") == {
-        "tensors": 3,
-        "of": 3,
-        "largest": 4.0,
-        "alone": ["a", "new"],
+        "changed_tensors": 3,
+        "compared_tensors": 3,
+        "max_difference": 4.0,
+        "unmatched_tensors": ["a", "new"],
     }
     save_file(base | {"b": torch.tensor([1.0, 1.0, torch.nan, 1.0])}, tmp_path / "nan.safetensors")
     assert diff_tensors(tmp_path / "a.safetensors", tmp_path / "nan.safetensors")[
-        "largest"
-    ] == float("inf"), "what is no number is infinitely far"
+        "max_difference"
+    ] == float("inf"), "NaN counts as an infinite difference"
 
 
-def test_a_member_added_removed_or_weighed_anew(package, copy):
+def test_added_removed_and_reweighted_members_are_listed(package, copy):
     change(copy / "blend.json", lambda blend: blend["members"][0].update(weight=3.5))
     repack(copy)
-    found = diff_packages(package, copy)
-    assert found["members"] == {
+    differences = diff_packages(package, copy)
+    assert differences["members"] == {
         "added": {},
         "removed": {},
         "changed": {LATE: {"weight": [2.0, 3.5]}},
     }
-    assert differing(found) == {"members", "files"}
+    assert differing(differences) == {"members", "files"}
     change(copy / "blend.json", lambda blend: blend["members"].pop(0))
     shutil.rmtree(copy / f"models/{LATE}")
     repack(copy, members=[DUAL])
@@ -137,13 +135,11 @@ def test_a_member_added_removed_or_weighed_anew(package, copy):
     assert not any(
         LATE in name
         for name in json.loads(json.dumps(diff_packages(copy, package)["files"]))["added"]
-    ), "its files go without saying"
+    ), "files of a removed member are not listed again"
 
 
-def test_a_run_of_a_changed_kit_is_held_against_the_run_before(package, copy):
-    """A changed kit gives the run another hash; names alone would only say that one went and one
-    came.
-    """
+def test_a_run_with_a_changed_kit_is_compared_with_the_earlier_run(package, copy):
+    """A changed kit gives the run another hash, so the names of the members differ."""
     new = "late-99999999/fold-0"
     (copy / f"models/{new}").parent.mkdir()
     (copy / f"models/{LATE}").rename(copy / f"models/{new}")
@@ -154,14 +150,14 @@ def test_a_run_of_a_changed_kit_is_held_against_the_run_before(package, copy):
     )
     change(copy / "blend.json", lambda blend: blend["members"][0].update(folder=f"models/{new}"))
     repack(copy, members=[new, DUAL])
-    found = diff_packages(package, copy)
-    assert found["kits"] == {
-        LATE: {"with": new, "changed": {"train.batch": [4, None], "train.epochs": [1, 5]}}
+    differences = diff_packages(package, copy)
+    assert differences["kits"] == {
+        LATE: {"counterpart": new, "changed": {"train.batch": [4, None], "train.epochs": [1, 5]}}
     }
-    assert found["members"]["added"] == {new: 2.0}
-    assert found["members"]["removed"] == {LATE: 2.0}
-    assert found["weights"] == {}
-    assert found["files"] == {"added": [], "removed": [], "changed": ["blend.json"]}
+    assert differences["members"]["added"] == {new: 2.0}
+    assert differences["members"]["removed"] == {LATE: 2.0}
+    assert differences["weights"] == {}
+    assert differences["files"] == {"added": [], "removed": [], "changed": ["blend.json"]}
 
 
 def test_members_pair_by_name_then_by_kit_and_fold():
@@ -176,21 +172,21 @@ def test_members_pair_by_name_then_by_kit_and_fold():
     assert sorted(pair_members(a, b)) == [(a[0], b[2]), (a[1], b[1]), (a[2], a[2])]
 
 
-def test_code_and_other_files_are_listed_apart(package, copy):
+def test_code_and_other_files_are_listed_separately(package, copy):
     (copy / "wbdc/serve/new.py").write_text("x = 1\n")
     (copy / "wbdc/core/tokens.py").unlink()
     (copy / f"models/{LATE}/late.py").write_text("x = 2\n")
     (copy / "README.md").write_text("short\n")
     repack(copy, precision="fp16", competition="other")
-    found = diff_packages(package, copy)
-    assert found["code"] == {
+    differences = diff_packages(package, copy)
+    assert differences["code"] == {
         "added": ["wbdc/serve/new.py"],
         "removed": ["wbdc/core/tokens.py"],
         "changed": [f"models/{LATE}/late.py"],
     }
-    assert found["files"]["changed"] == ["README.md"]
-    assert found["precision"] == ["fp32", "fp16"]
-    assert found["competition"] == ["wechat2022", "other"]
+    assert differences["files"]["changed"] == ["README.md"]
+    assert differences["precision"] == ["fp32", "fp16"]
+    assert differences["competition"] == ["wechat2022", "other"]
 
 
 def test_time_checks_and_scores_are_compared_where_there_are_any(package, copy):
@@ -204,9 +200,9 @@ def test_time_checks_and_scores_are_compared_where_there_are_any(package, copy):
             "projection": {"expected": 210.5},
         },
     )
-    found = diff_packages(package, copy)
-    assert found["time"] == {"seconds": [None, 210.5], "verdict": [None, "PASS"]}
-    assert found["facts"]["report.ensemble.score.mean"][1] == 0.71
+    differences = diff_packages(package, copy)
+    assert differences["time_check"] == {"seconds": [None, 210.5], "verdict": [None, "PASS"]}
+    assert differences["facts"]["report.ensemble.score.mean"][1] == 0.71
 
 
 def test_damaged_folders_are_refused(package, copy, data):
@@ -220,21 +216,21 @@ def test_damaged_folders_are_refused(package, copy, data):
             compare()
 
 
-def test_a_changed_head_answers_otherwise(package, copy, data):
+def test_a_changed_head_changes_predictions(package, copy, data):
     path = copy / f"models/{LATE}/model.safetensors"
     weights = load_file(path)
     head = next(name for name in weights if name.startswith("head") and name.endswith("bias"))
     weights[head] += torch.tensor([0.0, 0, 0, 9, 0, 0, 0])
     save_file(weights, path)
     repack(copy)
-    found = diff_predictions(package, copy, data, most=5, **ALONE)
-    assert found["videos"] == 5
-    assert found["changed"] > 0.5
-    assert 0.1 < found["largest"] <= 1
+    differences = diff_predictions(package, copy, data, max_videos=5, **ALONE)
+    assert differences["videos"] == 5
+    assert differences["changed"] > 0.5
+    assert 0.1 < differences["max_difference"] <= 1
 
 
-def test_answers_are_counted_as_by_hand(package, copy, data, monkeypatch):
-    said = {
+def test_prediction_differences_equal_a_hand_calculation(package, copy, data, monkeypatch):
+    predictions = {
         package: PackedPredictions(
             ["a", "b", "a", "b"], np.float32([[0.75, 0.25], [0.5, 0.5], [1, 0], [0, 1]]), b""
         ),
@@ -243,34 +239,42 @@ def test_answers_are_counted_as_by_hand(package, copy, data, monkeypatch):
         ),
     }
     monkeypatch.setattr(
-        difference_module, "predict_packed", lambda folder, *given, **how: said[folder]
+        diff_module, "predict_packed", lambda folder, *given, **how: predictions[folder]
     )
-    monkeypatch.setattr(difference_module, "sample_ids", lambda *given: ["1", "2", "3", "4"])
-    assert diff_predictions(package, copy, data) == {"videos": 4, "changed": 0.25, "largest": 0.125}
-    assert diff_predictions(copy, copy, data) == {"videos": 4, "changed": 0.0, "largest": 0.0}
+    monkeypatch.setattr(diff_module, "sample_test_ids", lambda *given: ["1", "2", "3", "4"])
+    assert diff_predictions(package, copy, data) == {
+        "videos": 4,
+        "changed": 0.25,
+        "max_difference": 0.125,
+    }
+    assert diff_predictions(copy, copy, data) == {
+        "videos": 4,
+        "changed": 0.0,
+        "max_difference": 0.0,
+    }
     change(copy / f"models/{LATE}/model.json", lambda model: model["classes"].reverse())
     repack(copy)
-    assert diff_predictions(package, copy, data)["largest"] is None, (
-        "columns of other classes are not compared"
+    assert diff_predictions(package, copy, data)["max_difference"] is None, (
+        "probabilities of different classes are not compared"
     )
 
 
-def test_folders_of_two_contests_answer_nothing_in_common(package, copy, data):
+def test_packages_of_two_contests_are_refused(package, copy, data):
     repack(copy, competition="other")
     with pytest.raises(UsageFault, match="one competition"):
         diff_predictions(package, copy, data)
 
 
-def test_the_sample_follows_from_the_seed_and_is_in_the_order_of_the_annotations(data, tmp_path):
-    every = sample_ids(WeChat2022(), data, 99, 0)
+def test_the_sample_depends_on_the_seed_and_keeps_annotation_order(data, tmp_path):
+    every = sample_test_ids(WeChat2022(), data, 99, 0)
     assert every == [
         video["id"] for video in json.loads((data / "annotations/test.json").read_text())
     ]
-    few = sample_ids(WeChat2022(), data, 4, 1)
-    assert few == sample_ids(WeChat2022(), data, 4, 1) == [i for i in every if i in few]
+    few = sample_test_ids(WeChat2022(), data, 4, 1)
+    assert few == sample_test_ids(WeChat2022(), data, 4, 1) == [i for i in every if i in few]
     assert len(few) == 4
-    assert any(few != sample_ids(WeChat2022(), data, 4, seed) for seed in range(2, 6))
+    assert any(few != sample_test_ids(WeChat2022(), data, 4, seed) for seed in range(2, 6))
     shutil.copytree(data / "annotations", tmp_path / "annotations")
     (tmp_path / "annotations/test.json").write_text("[]")
-    with pytest.raises(DataInvalid, match="nothing to answer"):
-        sample_ids(WeChat2022(), tmp_path, 4, 0)
+    with pytest.raises(DataInvalid, match="nothing to predict"):
+        sample_test_ids(WeChat2022(), tmp_path, 4, 0)

@@ -127,10 +127,10 @@ def test_a_toy_trained_again_on_one_thread_has_equal_bytes_and_the_same_score(re
     assert found == {
         "members": 2,
         "equal_weights": 2,
-        "packed": score,
-        "retrained": score,
+        "packed_score": score,
+        "retrained_score": score,
         "tolerance": 0.003,
-        "answers": None,
+        "predictions": None,
     }
     assert (
         verify_package(work / "submission")["members"]
@@ -147,7 +147,7 @@ def replayed(retrained, monkeypatch) -> Path:
         for name in ("submission", "ensembles"):
             shutil.copytree(retrained[1] / name, work / name)
 
-    monkeypatch.setattr(reproduce, "_train", train)
+    monkeypatch.setattr(reproduce, "_run_train_script", train)
     return retrained[1]
 
 
@@ -161,7 +161,7 @@ def test_a_score_further_away_than_the_tolerance_is_refused(
     folder = scored(trained, tmp_path / "submission", more)
     if holds:
         found = retrain_submission(folder, data)
-        assert abs(found["packed"] - found["retrained"]) == pytest.approx(0.003)
+        assert abs(found["packed_score"] - found["retrained_score"]) == pytest.approx(0.003)
         return
     with pytest.raises(IntegrityBroken, match="further apart than 0.003"):
         retrain_submission(folder, data)
@@ -177,17 +177,21 @@ def test_without_a_stored_score_the_answers_are_compared(
         monkeypatch.setattr(
             reproduce,
             "diff_predictions",
-            lambda a, b, data, threads: {"videos": 8, "changed": changed, "largest": changed},
+            lambda a, b, data, threads: {
+                "videos": 8,
+                "changed": changed,
+                "max_difference": changed,
+            },
         )  # noqa: B023
         if changed:
             with pytest.raises(
                 Inconclusive,
-                match=r"12\.50% of its answers change \(2 of 2 weights files are equal\)",
+                match=r"12\.50% of its predictions change \(2 of 2 weights files are equal\)",
             ):
                 retrain_submission(folder, data)
         else:
-            assert retrain_submission(folder, data)["answers"]["changed"] == 0.0
-            assert retrain_submission(folder, data)["packed"] is None
+            assert retrain_submission(folder, data)["predictions"]["changed"] == 0.0
+            assert retrain_submission(folder, data)["packed_score"] is None
 
 
 @pytest.mark.slow
@@ -195,21 +199,21 @@ def test_a_package_of_one_run_has_no_ensemble_to_score(
     replayed, trained, data, tmp_path, monkeypatch
 ):
     """`submit --run` stores no score, and its train.sh makes no ensemble: answers are compared."""
-    train = reproduce._train
+    train = reproduce._run_train_script
 
     def train_run(folder, data, work, threads, say):
         train(folder, data, work, threads, say)
         shutil.rmtree(work / "ensembles")
 
-    monkeypatch.setattr(reproduce, "_train", train_run)
+    monkeypatch.setattr(reproduce, "_run_train_script", train_run)
     monkeypatch.setattr(
         reproduce,
         "diff_predictions",
-        lambda a, b, data, threads: {"videos": 8, "changed": 0.0, "largest": 0.0},
+        lambda a, b, data, threads: {"videos": 8, "changed": 0.0, "max_difference": 0.0},
     )
     found = retrain_submission(unscored(trained, tmp_path / "submission"), data)
-    assert found["packed"] is None
-    assert found["retrained"] is None
+    assert found["packed_score"] is None
+    assert found["retrained_score"] is None
     assert found["equal_weights"] == 2
     with pytest.raises(IntegrityBroken, match="ensemble"):
         retrain_submission(scored(trained, tmp_path / "scored", 0.0), data)
@@ -229,10 +233,10 @@ def test_a_work_folder_of_other_things_is_refused_and_ones_own_goes_on(
     """In the folder where the package was made, everything would be found finished, and nothing
     trained.
     """
-    with pytest.raises(UsageFault, match="holds other things"):
+    with pytest.raises(UsageFault, match="holds other files"):
         retrain_submission(trained / "submission", data, work=trained / "work")
     publish_json(tmp_path / "other/retrain.json", {"bound": "0" * 64})
-    with pytest.raises(UsageFault, match="holds other things"):
+    with pytest.raises(UsageFault, match="holds other files"):
         retrain_submission(trained / "submission", data, work=tmp_path / "other")
     publish_json(
         tmp_path / "own/retrain.json",
@@ -306,9 +310,9 @@ def test_a_package_of_one_run_is_stopped_and_trained_again_to_its_end(trained, d
     assert not (work / "submission").exists()
 
     found = toys.told(*words)[str(folder)]["retrain"]
-    assert found["answers"].pop("videos") > 0
-    assert not any(found["answers"].values())
-    assert (found["members"], found["equal_weights"], found["packed"]) == (2, 2, None)
+    assert found["predictions"].pop("videos") > 0
+    assert not any(found["predictions"].values())
+    assert (found["members"], found["equal_weights"], found["packed_score"]) == (2, 2, None)
 
 
 DAEMON = """
@@ -338,10 +342,10 @@ def test_daemons_of_train_sh_are_ended_and_make_nobody_wait(stopped, members, da
 
 
 def test_a_package_run_twice_answers_the_same_bits(package, data):
-    found = repeat_predictions(package, data, most=5, **ALONE)
+    found = repeat_predictions(package, data, max_videos=5, **ALONE)
     assert found["videos"] == 5
     assert found["equal"] is True
-    assert len(found["answers"]) == 64
+    assert len(found["sha256"]) == 64
 
 
 def test_one_bit_from_run_to_run_is_seen(package, data, monkeypatch):
@@ -353,8 +357,8 @@ def test_one_bit_from_run_to_run_is_seen(package, data, monkeypatch):
         ]
     )
     monkeypatch.setattr(reproduce, "predict_packed", lambda *given, **how: next(said))
-    with pytest.raises(IntegrityBroken, match="answers 1 of 5 videos differently from run to run"):
-        repeat_predictions(package, data, most=5)
+    with pytest.raises(IntegrityBroken, match="predicts 1 of 5 videos differently from run to run"):
+        repeat_predictions(package, data, max_videos=5)
 
 
 @pytest.mark.parametrize("option", ["--rerun", "--retrain"])
@@ -371,16 +375,16 @@ def test_the_command_says_what_it_found(package, data, tmp_path, monkeypatch):
         reproduce,
         "repeat_predictions",
         lambda folder, where, **how: (
-            asked.update(how) or {"videos": 9, "equal": True, "answers": "f" * 64}
+            asked.update(how) or {"videos": 9, "equal": True, "sha256": "f" * 64}
         ),
     )
     anew = {
         "members": 2,
         "equal_weights": 1,
-        "packed": 0.71,
-        "retrained": 0.7112,
+        "packed_score": 0.71,
+        "retrained_score": 0.7112,
         "tolerance": 0.003,
-        "answers": None,
+        "predictions": None,
     }
     monkeypatch.setattr(
         reproduce, "retrain_submission", lambda folder, where, **how: asked.update(how) or anew
@@ -388,11 +392,17 @@ def test_the_command_says_what_it_found(package, data, tmp_path, monkeypatch):
     options = f"--rerun --retrain --data {data} --sample 9 --work {tmp_path / 'w'} --tolerance 0.01 --threads 1 --seed 2"
     words = ("verify", package, *options.split())
     said = toys.wbdc(*words).stdout
-    assert "9 test videos answered twice, equal bit for bit" in said
+    assert "9 test videos predicted twice, equal bit for bit" in said
     assert (
         "it scores 0.7112 out of fold, packed 0.7100; 1 of 2 weights files have equal bytes" in said
     )
-    assert (asked["most"], asked["seed"], asked["threads"], asked["tolerance"], asked["work"]) == (
+    assert (
+        asked["max_videos"],
+        asked["seed"],
+        asked["threads"],
+        asked["tolerance"],
+        asked["work"],
+    ) == (
         9,
         2,
         1,

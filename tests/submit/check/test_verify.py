@@ -32,12 +32,12 @@ def flip(path) -> None:
 
 
 def test_an_untouched_copy_passes(copy):
-    said = verify_package(copy)
-    assert said["competition"] == "wechat2022"
-    assert said["latency"] is None
-    assert said["members"] == ["late-0a1b2c3d/fold-0", "dual-4e5f6071/fold-1"]
+    summary = verify_package(copy)
+    assert summary["competition"] == "wechat2022"
+    assert summary["latency"] is None
+    assert summary["members"] == ["late-0a1b2c3d/fold-0", "dual-4e5f6071/fold-1"]
     assert (
-        said["bytes"]
+        summary["bytes"]
         == sum(p.stat().st_size for p in copy.rglob("*") if p.is_file())
         - (copy / "manifest.json").stat().st_size
     )
@@ -77,7 +77,7 @@ TAMPERS = {
     "manifest cut": (lambda f: (f / "manifest.json").write_text("{"), "damaged"),
     "receipt of other bytes": (
         lambda f: publish_json(f / "latency.json", {"bound": "0" * 64}),
-        "belongs to other bytes",
+        "belongs to another package",
     ),
 }
 

@@ -155,7 +155,7 @@ def test_one_item_per_call(package, data):
 
 def test_the_audits_form_cannot_answer_before_it_has_trained(package, data, tmp_path):
     made = make_target(copy(package, tmp_path), "audit", TARGETS["audit"])
-    with pytest.raises(UsageFault, match="holds no models; it answers once its train.sh has run"):
+    with pytest.raises(UsageFault, match="holds no models; run its train.sh first"):
         repeat_predictions(made, data)
 
 

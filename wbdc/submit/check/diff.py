@@ -1,9 +1,9 @@
-"""What differs between two packed folders: members, weights, kits, code, time check, score; and, on
-data, their answers.
+"""The differences between two packed folders: members, weights, kits, code, time check, score and,
+given data, predictions.
 """
 
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -24,14 +24,18 @@ from wbdc.submit.flatten import flatten_table
 from wbdc.submit.pack.package import KIT_FILE
 from wbdc.submit.timing.sandbox import run_packed
 
+CODE_SUFFIXES = (".py", ".sh", ".txt", "Dockerfile")
+
 
 class PackedFolder(NamedTuple):
-    """A packed folder. files: path -> SHA-256; members: name -> {"weight", ...}; latency: the
-    receipt or None; facts: of its report, flat.
+    """A verified packed folder.
+
+    summary: what `verify_package` returns. files: path -> SHA-256. members: name -> settings.
+    latency: receipt of the time check, or None. facts: content of report.json, flat.
     """
 
     folder: Path
-    said: dict
+    summary: dict
     files: dict[str, str]
     members: dict[str, dict]
     latency: dict | None
@@ -39,8 +43,9 @@ class PackedFolder(NamedTuple):
 
 
 class PackedPredictions(NamedTuple):
-    """What a packed folder answered. labels: n class ids; probabilities: (n, C) float32; result:
-    bytes of the result file.
+    """Predictions of a packed folder for n videos.
+
+    labels: n class ids. probabilities: (n, C) float32. result: bytes of the result file.
     """
 
     labels: list[str]
@@ -51,33 +56,35 @@ class PackedPredictions(NamedTuple):
 def diff_packages(a: Path, b: Path) -> dict:
     """Compare two packed folders without running them. Both are verified first.
 
-    Returns {"same": bool}, and under each other name what differs, empty where nothing does. Pairs
-    are [of a, of b], None: absent there.
+    Returns {"same": bool} and, under each further name, the differences, empty where there are
+    none. A pair is [value in a, value in b], with None for a missing value.
+
       competition, precision   a pair
-      members   {"added", "removed": {name: weight}, "changed": {name: {setting: pair}}}
-      weights   {name: {"with", "tensors", "of", "largest", "alone"}}, as `tensors` returns, of
-      files of other bytes
-      kits      {name: {"with", "changed": {"train.epochs": [3, 5]}}}
-      code, files   {"added", "removed", "changed": names}, files: all that is neither code nor
-      weights; a member's only where both hold it
-      time      {"verdict", "seconds": pair}, facts   {"report.ensemble.score.mean": pair}
-    A member that only one folder holds is held against one of the same kit and fold, if any
-    ("with"). Raises IntegrityBroken.
+      members     {"added", "removed": {name: weight}, "changed": {name: {setting: pair}}}
+      weights     {name: {"counterpart", ...}}, as `diff_tensors` returns, for files that differ
+      kits        {name: {"counterpart", "changed": {"train.epochs": [3, 5]}}}
+      code, files   {"added", "removed", "changed": names}; files are neither code nor weights.
+                    Files of a member or a kit are listed only when both folders hold it.
+      time_check  {"verdict", "seconds": pair}
+      facts       {"report.ensemble.score.mean": pair}
+
+    A member that only one folder holds is compared with its counterpart of the same kit and fold,
+    if there is one. Raises IntegrityBroken.
     """
-    first, second = _read(a), _read(b)
-    found = {
-        name: _pair(first.said[name], second.said[name]) for name in ("competition", "precision")
+    first = _read_package(a)
+    second = _read_package(b)
+    differences = {
+        name: _pair(first.summary[name], second.summary[name])
+        for name in ("competition", "precision")
     }
-    found |= {
-        "members": _members(first.members, second.members),
-        **_paired(first, second),
-        **_files(first, second),
+    differences |= {
+        "members": _diff_members(first.members, second.members),
+        **_diff_models(first, second),
+        **_diff_files(first, second),
+        "time_check": _changed_values(_time_facts(first.latency), _time_facts(second.latency)),
+        "facts": _changed_values(first.facts, second.facts),
     }
-    found |= {
-        "time": _changed(_time(first.latency), _time(second.latency)),
-        "facts": _changed(first.facts, second.facts),
-    }
-    return {"same": not any(found.values()), **found}
+    return {"same": not any(differences.values()), **differences}
 
 
 def diff_predictions(
@@ -85,62 +92,61 @@ def diff_predictions(
     b: Path,
     data: Path,
     *,
-    most: int = MAX_SAMPLE_VIDEOS,
+    max_videos: int = MAX_SAMPLE_VIDEOS,
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
 ) -> dict:
-    """Let two packed folders answer the same random test videos, each in a fresh process, and
+    """Predict the same random test videos with two packed folders, each in a fresh process, and
     compare. Both are verified first.
 
-    Returns {"videos", "changed": share of other answers, "largest": difference of probabilities,
-    None when their classes differ}.
-    Raises UsageFault for two competitions, IntegrityBroken, and what the packed processes fail
-    with.
+    Returns {"videos", "changed": share of videos with another class, "max_difference": of the
+    probabilities, None when the folders have different classes}. Raises UsageFault for two
+    competitions, IntegrityBroken, and what the packed processes fail with.
     """
-    names = [verify_package(folder)["competition"] for folder in (a, b)]
+    summaries = [verify_package(folder) for folder in (a, b)]
+    names = [summary["competition"] for summary in summaries]
     if names[0] != names[1]:
         raise UsageFault(
-            f"{a} answers {names[0]} and {b} answers {names[1]}; compare answers of one competition"
+            f"{a} is made for {names[0]} and {b} for {names[1]}; "
+            "compare predictions for one competition"
         )
-    contests = [
-        packed_contest(folder, {"competition": name}) for folder, name in zip((a, b), names)
-    ]
-    ids = sample_ids(contests[0], data, most, seed)
-    first, second = (
-        predict_packed(folder, contest, data, ids, device=device, threads=threads)
-        for folder, contest in zip((a, b), contests)
-    )
-    alike = _classes(a) == _classes(b)
-    largest = (
-        float(np.abs(first.probabilities.astype(np.float64) - second.probabilities).max())
-        if alike
-        else None
-    )
+
+    contest, second_contest = map(packed_contest, (a, b), summaries)
+    ids = sample_test_ids(contest, data, max_videos, seed)
+    first = predict_packed(a, contest, data, ids, device=device, threads=threads)
+    second = predict_packed(b, second_contest, data, ids, device=device, threads=threads)
+
+    label_pairs = zip(first.labels, second.labels, strict=True)
+    max_difference = None
+    if _classes(a) == _classes(b):
+        differences = first.probabilities.astype(np.float64) - second.probabilities
+        max_difference = float(np.abs(differences).max())
     return {
         "videos": len(ids),
-        "changed": sum(x != y for x, y in zip(first.labels, second.labels, strict=True)) / len(ids),
-        "largest": largest,
+        "changed": sum(x != y for x, y in label_pairs) / len(ids),
+        "max_difference": max_difference,
     }
 
 
-def sample_ids(contest: Competition, data: Path, most: int, seed: int) -> list[str]:
-    """Draw as `draw_test_ids` does. Raises DataInvalid when there is no video."""
-    ids = draw_test_ids(contest, data, most, seed)
+def sample_test_ids(contest: Competition, data: Path, max_videos: int, seed: int) -> list[str]:
+    """Draw test videos as `draw_test_ids`. Raises DataInvalid when the test split is empty."""
+    ids = draw_test_ids(contest, data, max_videos, seed)
     if not ids:
+        split = contest.find_test_split(contest.splits(data))
         raise DataInvalid(
-            f"{data} holds no video of the split {contest.find_test_split(contest.splits(data))}; there is nothing to answer"
+            f"{data} has no video in the split {split}, so there is nothing to predict; "
+            "give data with test videos"
         )
     return ids
 
 
-def draw_test_ids(contest: Competition, data: Path, most: int, seed: int) -> list[str]:
-    """Draw up to `most` random test videos, in the order of the annotations."""
-    ids = [
-        v.id
-        for v in contest.videos(data, contest.find_test_split(contest.splits(data)), Findings())
-    ]
-    return [ids[i] for i in sorted(np.random.default_rng(seed).permutation(len(ids))[:most])]
+def draw_test_ids(contest: Competition, data: Path, max_videos: int, seed: int) -> list[str]:
+    """Draw up to `max_videos` random test videos; return their ids in annotation order."""
+    split = contest.find_test_split(contest.splits(data))
+    ids = [video.id for video in contest.videos(data, split, Findings())]
+    drawn = np.random.default_rng(seed).permutation(len(ids))[:max_videos]
+    return [ids[i] for i in sorted(drawn)]
 
 
 def predict_packed(
@@ -152,11 +158,13 @@ def predict_packed(
     device: str,
     threads: int | None,
 ) -> PackedPredictions:
-    """Let a packed folder answer some videos in a fresh, isolated process. Raises ResultInvalid,
-    and what the process fails with.
+    """Predict some videos with a packed folder, in a fresh, isolated process.
+
+    Raises ResultInvalid, and what the process fails with.
     """
-    with tempfile.TemporaryDirectory(prefix="wbdc-answers-") as place:
-        result, probabilities = Path(place) / "result.csv", Path(place) / "p.safetensors"
+    with tempfile.TemporaryDirectory(prefix="wbdc-predictions-") as scratch:
+        result = Path(scratch) / "result.csv"
+        probabilities = Path(scratch) / "p.safetensors"
         run_packed(
             folder,
             data,
@@ -166,167 +174,187 @@ def predict_packed(
             sample=ids,
             probabilities=probabilities,
         )
-        labels = contest.read_result(result, ids, contest.classes(data))
         return PackedPredictions(
-            labels, load_weights(probabilities)["p"].numpy(), read_bytes(result)
+            labels=contest.read_result(result, ids, contest.classes(data)),
+            probabilities=load_weights(probabilities)["p"].numpy(),
+            result=read_bytes(result),
         )
 
 
 def diff_tensors(a: Path, b: Path) -> dict:
-    """Compare two weights files tensor by tensor, one of them in memory at a time.
+    """Compare two weights files tensor by tensor, loading one tensor of each at a time.
 
-    Returns {"tensors": how many differ, "of": how many both hold in one shape, "largest": absolute
-    difference, "alone": other names, sorted}.
+    Returns {"changed_tensors": number that differ, "compared_tensors": number of those with one
+    name and shape in both, "max_difference": absolute, "unmatched_tensors": other names, sorted}.
     """
-    differ, both, largest, alone = 0, 0, 0.0, []
+    changed = 0
+    compared = 0
+    max_difference = 0.0
     with open_weights(a) as first, open_weights(b) as second:
-        names = {*first.keys()} & {*second.keys()}
-        alone += {*first.keys()} ^ {*second.keys()}
-        for name in sorted(names):
-            x, y = first.get_tensor(name), second.get_tensor(name)
+        first_names = {*first.keys()}
+        second_names = {*second.keys()}
+        unmatched = [*(first_names ^ second_names)]
+        for name in sorted(first_names & second_names):
+            x = first.get_tensor(name)
+            y = second.get_tensor(name)
             if x.shape != y.shape:
-                alone.append(name)
+                unmatched.append(name)
                 continue
-            both += 1
+            compared += 1
             if x.dtype != y.dtype or not torch.equal(x, y):
-                differ, largest = differ + 1, max(largest, _largest(x, y))
-    return {"tensors": differ, "of": both, "largest": largest, "alone": sorted(alone)}
+                changed += 1
+                max_difference = max(max_difference, _max_difference(x, y))
+    return {
+        "changed_tensors": changed,
+        "compared_tensors": compared,
+        "max_difference": max_difference,
+        "unmatched_tensors": sorted(unmatched),
+    }
 
 
 def read_report(folder: Path) -> dict:
-    """Read the facts that were packed for machines; {} when the folder holds none."""
-    return read_json(folder / REPORT_FILE) if (folder / REPORT_FILE).is_file() else {}
+    """Read report.json; {} when the folder has none."""
+    path = folder / REPORT_FILE
+    return read_json(path) if path.is_file() else {}
 
 
 def pair_members(a: Collection[str], b: Collection[str]) -> list[tuple[str, str]]:
-    """Pair members of one name, then those left of one kit and fold, in order: a changed kit gives
-    a run another hash.
+    """Pair the members of two packages.
+
+    Members of one name form a pair. The others are paired by kit and fold, in order, because a
+    changed kit gives a run another hash.
     """
-    left: dict[tuple, list[str]] = {}
-    for name in (n for n in b if n not in a):
-        left.setdefault(member_origin(name), []).append(name)
-    again = [
-        (name, left[member_origin(name)].pop(0))
+    unpaired: dict[tuple, list[str]] = {}
+    for name in b:
+        if name not in a:
+            unpaired.setdefault(member_origin(name), []).append(name)
+
+    same_origin = [
+        (name, unpaired[member_origin(name)].pop(0))
         for name in a
-        if name not in b and left.get(member_origin(name))
+        if name not in b and unpaired.get(member_origin(name))
     ]
-    return [*((name, name) for name in a if name in b), *again]
+    return [*((name, name) for name in a if name in b), *same_origin]
 
 
 def member_origin(name: str) -> tuple[str, ...]:
-    """Say what a member was made by: "dual_stream-1f3694da/fold-0" is ("dual_stream", "fold-0")."""
+    """Return kit and fold of a member: ("x", "fold-0") for "x-1f3694da/fold-0"."""
     run, *inner = PurePosixPath(name).parts
     return run.rsplit("-", 1)[0], *inner
 
 
-def _read(folder: Path) -> PackedFolder:
-    said = verify_package(folder)
-    files = {name: entry["sha256"] for name, entry in read_manifest(folder)["files"].items()}
-    entries = read_json(folder / BLEND_FILE)["members"]
+def _read_package(folder: Path) -> PackedFolder:
+    summary = verify_package(folder)
     members = {
-        m["folder"].removeprefix("models/"): flatten_table(
-            {k: v for k, v in m.items() if k != "folder"}
-        )
-        for m in entries
+        member.pop("folder").removeprefix("models/"): flatten_table(member)
+        for member in read_json(folder / BLEND_FILE)["members"]
     }
     return PackedFolder(
-        folder, said, files, members, said["latency"], flatten_table(read_report(folder))
+        folder=folder,
+        summary=summary,
+        files={name: file["sha256"] for name, file in read_manifest(folder)["files"].items()},
+        members=members,
+        latency=summary["latency"],
+        facts=flatten_table(read_report(folder)),
     )
 
 
-def _members(a: dict[str, dict], b: dict[str, dict]) -> dict:
-    changed = {name: _changed(a[name], b[name]) for name in a if name in b and a[name] != b[name]}
-    found = {"added": _alone(b, a), "removed": _alone(a, b), "changed": changed}
-    return found if any(found.values()) else {}
+def _diff_members(a: dict[str, dict], b: dict[str, dict]) -> dict:
+    both = [name for name in a if name in b]
+    differences = {
+        "added": {name: member["weight"] for name, member in b.items() if name not in a},
+        "removed": {name: member["weight"] for name, member in a.items() if name not in b},
+        "changed": {n: _changed_values(a[n], b[n]) for n in both if a[n] != b[n]},
+    }
+    return differences if any(differences.values()) else {}
 
 
-def _alone(own: dict[str, dict], others: dict[str, dict]) -> dict[str, float]:
-    return {name: entry["weight"] for name, entry in own.items() if name not in others}
-
-
-def _paired(a: PackedFolder, b: PackedFolder) -> dict:
-    """Compare weights and kits of members that belong together."""
-    weights, kits = {}, {}
-    for name, other in pair_members(a.members, b.members):
-        first, second = f"models/{name}", f"models/{other}"
+def _diff_models(a: PackedFolder, b: PackedFolder) -> dict:
+    """Compare the weights and kits of paired members."""
+    weights: dict[str, dict] = {}
+    kits: dict[str, dict] = {}
+    for name, counterpart in pair_members(a.members, b.members):
+        first = f"models/{name}"
+        second = f"models/{counterpart}"
         if a.files[f"{first}/{WEIGHTS_FILE}"] != b.files[f"{second}/{WEIGHTS_FILE}"]:
-            weights[name] = {
-                "with": other,
-                **diff_tensors(a.folder / first / WEIGHTS_FILE, b.folder / second / WEIGHTS_FILE),
-            }
-        if changed := _changed(_kit(a, f"{first}/{KIT_FILE}"), _kit(b, f"{second}/{KIT_FILE}")):
-            kits[name] = {"with": other, "changed": changed}
+            tensors = diff_tensors(
+                a.folder / first / WEIGHTS_FILE, b.folder / second / WEIGHTS_FILE
+            )
+            weights[name] = {"counterpart": counterpart, **tensors}
+        kit = _read_kit(a, f"{first}/{KIT_FILE}")
+        if changed := _changed_values(kit, _read_kit(b, f"{second}/{KIT_FILE}")):
+            kits[name] = {"counterpart": counterpart, "changed": changed}
     return {"weights": weights, "kits": kits}
 
 
-def _kit(side: PackedFolder, name: str) -> dict:
-    return flatten_table(read_json(side.folder / name)) if name in side.files else {}
+def _read_kit(package: PackedFolder, name: str) -> dict:
+    return flatten_table(read_json(package.folder / name)) if name in package.files else {}
 
 
-def _files(a: PackedFolder, b: PackedFolder) -> dict:
-    """List other files, code apart; the folders of members and kits that only one side holds are
-    told by `members`.
+def _diff_files(a: PackedFolder, b: PackedFolder) -> dict:
+    """Compare code and other files by their hashes.
+
+    Weights are left out, and so are the folders of members and kits that only one package holds:
+    `_diff_members` lists those.
     """
     both = {*a.members} & {*b.members}
-    homes = {f"models/{name}" for name in both} | {
-        f"source/kits/{PurePosixPath(name).parts[0]}" for name in both
-    }
-    told = [
-        n
-        for n in {*a.files, *b.files}
-        if n.startswith(("models/", "source/kits/"))
-        and not any(n.startswith(f"{home}/") for home in homes)
+    folders = tuple(
+        folder
+        for name in both
+        for folder in (f"models/{name}/", f"source/kits/{PurePosixPath(name).parts[0]}/")
+    )
+    names = [
+        name
+        for name in sorted({*a.files, *b.files})
+        if not name.endswith(f"/{WEIGHTS_FILE}")
+        and (not name.startswith(("models/", "source/kits/")) or name.startswith(folders))
     ]
-    names = sorted(n for n in {*a.files, *b.files} - {*told} if not n.endswith(f"/{WEIGHTS_FILE}"))
-    found = {}
-    for kind, some in (
-        ("code", [n for n in names if _code(n)]),
-        ("files", [n for n in names if not _code(n)]),
-    ):
-        added, removed = (
-            [n for n in some if n not in a.files],
-            [n for n in some if n not in b.files],
-        )
-        changed = [n for n in some if n in a.files and n in b.files and a.files[n] != b.files[n]]
-        found[kind] = (
-            {"added": added, "removed": removed, "changed": changed}
-            if added or removed or changed
-            else {}
-        )
-    return found
+    return {
+        "code": _diff_hashes(a.files, b.files, filter(_is_code, names)),
+        "files": _diff_hashes(a.files, b.files, (n for n in names if not _is_code(n))),
+    }
 
 
-def _code(name: str) -> bool:
-    return name.startswith(("wbdc/", "source/wbdc/")) or name.endswith(
-        (".py", ".sh", ".txt", "Dockerfile")
-    )
+def _diff_hashes(a: dict[str, str], b: dict[str, str], names: Iterable[str]) -> dict:
+    differences: dict[str, list[str]] = {"added": [], "removed": [], "changed": []}
+    for name in names:
+        if name not in a:
+            differences["added"].append(name)
+        elif name not in b:
+            differences["removed"].append(name)
+        elif a[name] != b[name]:
+            differences["changed"].append(name)
+    return differences if any(differences.values()) else {}
 
 
-def _time(latency: dict | None) -> dict:
-    return (
-        {"verdict": latency["verdict"], "seconds": latency["projection"]["expected"]}
-        if latency
-        else {}
-    )
+def _is_code(name: str) -> bool:
+    return name.startswith(("wbdc/", "source/wbdc/")) or name.endswith(CODE_SUFFIXES)
+
+
+def _time_facts(latency: dict | None) -> dict:
+    if not latency:
+        return {}
+    return {"verdict": latency["verdict"], "seconds": latency["projection"]["expected"]}
 
 
 def _classes(folder: Path) -> list[str]:
-    return read_json(folder / read_json(folder / BLEND_FILE)["members"][0]["folder"] / MODEL_FILE)[
-        "classes"
-    ]
+    member = read_json(folder / BLEND_FILE)["members"][0]
+    return read_json(folder / member["folder"] / MODEL_FILE)["classes"]
 
 
-def _changed(a: dict, b: dict) -> dict[str, list]:
+def _changed_values(a: dict, b: dict) -> dict[str, list]:
     """Pair the values that differ, by name, sorted."""
-    return {
-        name: [a.get(name), b.get(name)] for name in sorted({*a, *b}) if a.get(name) != b.get(name)
-    }
+    names = sorted({*a, *b})
+    return {name: [a.get(name), b.get(name)] for name in names if a.get(name) != b.get(name)}
 
 
 def _pair(a: object, b: object) -> list:
     return [] if a == b else [a, b]
 
 
-def _largest(x: torch.Tensor, y: torch.Tensor) -> float:
-    apart = (x.double() - y.double()).abs()
-    return float(apart.nan_to_num(nan=torch.inf, posinf=torch.inf).max()) if apart.numel() else 0.0
+def _max_difference(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Return the largest absolute difference; infinity where it is not a number."""
+    if not x.numel():
+        return 0.0
+    difference = (x.double() - y.double()).abs()
+    return float(difference.nan_to_num(nan=torch.inf, posinf=torch.inf).max())

@@ -1,5 +1,5 @@
-"""Again: a packed folder answers twice and must say the same, or is trained anew from the raw data
-and must score the same.
+"""Reproduction of a packed folder: predict twice and compare every bit, or train it again from raw
+data and compare the score.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from wbdc.competitions import Competition
 from wbdc.core.errors import Inconclusive, IntegrityBroken, UsageFault
 from wbdc.core.files import publish_json, read_json
 from wbdc.ensemble.ensembles import open_report
@@ -24,7 +25,7 @@ from wbdc.submit.check.diff import (
     pair_members,
     predict_packed,
     read_report,
-    sample_ids,
+    sample_test_ids,
 )
 from wbdc.submit.check.manifest import read_manifest
 from wbdc.submit.check.verify import packed_contest, verify_package
@@ -33,57 +34,50 @@ from wbdc.submit.pack.shared_towers import SHARED_TOWERS_FOLDER
 from wbdc.submit.timing.memory import ProcessMonitor, start_contained
 from wbdc.submit.timing.sandbox import SandboxRun, failure_message
 
-DEFAULT_TOLERANCE = 0.003  # by how much the WeChat contest of 2022 lets a retrained score differ
-CLAIM = "retrain.json"  # says which package a work folder belongs to
-SCORE = "ensemble.score.mean"
-KEPT_SCORE = "kept_score"  # where members were dropped: of the others alone, which train.sh makes
-POLL_SECONDS = 0.2  # between two checks of whether train.sh has ended
+RETRAIN_FILE = "retrain.json"  # in a work folder: the package that is trained there
+SCORE_KEY = "ensemble.score.mean"
+# of the ensemble without the members that were dropped, which is what train.sh makes
+KEPT_SCORE_KEY = "kept_score"
+SCORE_DIGITS = 9  # .703 - .7 is a little more than .003
+PROCESS_POLL_SECONDS = 0.2  # between two checks of whether train.sh has ended
 PIPE_BYTES = 1 << 16
-MISLEADING = (
-    "PYTHONPATH",
-    "PYTHONHOME",
-    "PYTHONSTARTUP",
-)  # would put other code before the package's
+PYTHON_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")  # may load other code
 
 
 def repeat_predictions(
     folder: Path,
     data: Path,
     *,
-    most: int = MAX_SAMPLE_VIDEOS,
+    max_videos: int = MAX_SAMPLE_VIDEOS,
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
 ) -> dict:
-    """Let a packed folder, verified first, answer the same random test videos twice, each time in a
-    fresh, isolated process.
+    """Predict the same random test videos twice, each time in a fresh, isolated process.
 
-    Returns {"videos", "equal": True, "answers": SHA-256 of the (n, C) float32 probabilities}.
-    Raises IntegrityBroken when a bit differs.
+    The folder is verified first. Returns {"videos", "equal": True, "sha256": hash of the (n, C)
+    float32 probabilities}. Raises IntegrityBroken when a bit differs.
     """
-    checked = verify_package(folder)
-    if "target" in checked:
+    summary = verify_package(folder)
+    if "target" in summary:
         raise UsageFault(
-            f"{folder} is the {checked['target']} form of a submission and holds no models; it answers once its train.sh has run (--retrain)"
+            f"{folder} is the {summary['target']} form of a submission and holds no models; "
+            "run its train.sh first, or verify it with --retrain"
         )
-    contest = packed_contest(folder, checked)
-    ids = sample_ids(contest, data, most, seed)
+    contest = packed_contest(folder, summary)
+    ids = sample_test_ids(contest, data, max_videos, seed)
     first, second = (
         predict_packed(folder, contest, data, ids, device=device, threads=threads) for _ in range(2)
     )
-    if (
-        first.result != second.result
-        or first.probabilities.tobytes() != second.probabilities.tobytes()
-    ):
-        rows = int((first.probabilities != second.probabilities).any(1).sum())
+
+    first_bytes = first.probabilities.tobytes()
+    if first.result != second.result or first_bytes != second.probabilities.tobytes():
+        count = int((first.probabilities != second.probabilities).any(1).sum())
         raise IntegrityBroken(
-            f"{folder} answers {rows} of {len(ids)} videos differently from run to run; nothing it answers can be trusted"
+            f"{folder} predicts {count} of {len(ids)} videos differently from run to run, so its "
+            "result cannot be reproduced; pack it again on a machine that computes reliably"
         )
-    return {
-        "videos": len(ids),
-        "equal": True,
-        "answers": hashlib.sha256(first.probabilities.tobytes()).hexdigest(),
-    }
+    return {"videos": len(ids), "equal": True, "sha256": hashlib.sha256(first_bytes).hexdigest()}
 
 
 def retrain_submission(
@@ -91,108 +85,152 @@ def retrain_submission(
     data: Path,
     *,
     work: Path | None = None,
-    tolerance: float = DEFAULT_TOLERANCE,
+    tolerance: float | None = None,
     threads: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict:
-    """Train a packed folder, verified first, anew with its own train.sh, and compare what comes out
-    with what was packed.
+    """Train a packed folder again with its own train.sh, and compare the result with the package.
 
-    work: a new folder, or one where the same training was stopped; by default a temporary one.
-    tolerance: of the out-of-fold score, in 0 to 1.
-    threads: CPUs that the training may use. say: takes what it says, line by line.
-    Returns {"members", "equal_weights": files of equal bytes (none for the audit's form, which
-    holds none), "packed", "retrained": scores, "tolerance", "answers": as `answers`, or None}:
-    answers are compared where the package stores no score. Raises IntegrityBroken when the scores
-    are further apart, or other models come out;
-    Inconclusive when without a score answers differ; UsageFault for a folder that holds other
-    things; and what the training fails with.
+    The folder is verified first. work: a new folder, or one where the same training was stopped; by
+    default a temporary one. tolerance: largest difference of the out-of-fold score, in 0 to 1; by
+    default the contest's. threads: CPUs that the training may use. say: receives the lines that
+    the training prints.
+
+    Returns {"members", "equal_weights": number of weights files with equal bytes (0 for the audit
+    form, which holds none), "packed_score", "retrained_score", "tolerance", "predictions": as
+    `diff_predictions`, or None}. Predictions are compared where the package stores no score.
+
+    Raises IntegrityBroken when the scores differ by more than `tolerance`, or other models result;
+    Inconclusive when there is no score and predictions differ; UsageFault for a work folder with
+    other content, or when no tolerance is known; and what the training fails with.
     """
     if work is None:
-        with tempfile.TemporaryDirectory(prefix="wbdc-retrain-") as place:
+        with tempfile.TemporaryDirectory(prefix="wbdc-retrain-") as scratch:
             return retrain_submission(
-                folder, data, work=Path(place), tolerance=tolerance, threads=threads, say=say
+                folder, data, work=Path(scratch), tolerance=tolerance, threads=threads, say=say
             )
-    _claim(work, verify_package(folder)["bound"])
-    _train(folder, data, work, threads, say)
-    facts = flatten_table(read_report(folder))
-    made, packed = (
-        work / "submission",
-        facts.get(f"report.{KEPT_SCORE}", facts.get(f"report.{SCORE}")),
-    )
-    verify_package(made)
-    blended = packed is not None or (work / "ensembles" / "ensemble").is_dir()  # not by --run
-    score = flatten_table(open_report(work, "ensemble"))[SCORE] if blended else None
-    found = {
-        "packed": packed,
-        "retrained": score,
+
+    summary = verify_package(folder)
+    packed_score = _packed_score(folder)
+    if packed_score is not None and tolerance is None:
+        tolerance = score_tolerance(packed_contest(folder, summary))
+    _claim_work(work, summary["bound"])
+    _run_train_script(folder, data, work, threads, say)
+
+    retrained = work / "submission"
+    verify_package(retrained)
+    results = {
+        "packed_score": packed_score,
+        "retrained_score": _retrained_score(work, packed_score),
         "tolerance": tolerance,
-        "answers": None,
-        **_weights(folder, made),
+        "predictions": None,
+        **_compare_weights(folder, retrained),
     }
-    if packed is None:
-        found["answers"] = _unscored(folder, made, data, found, threads)
-    elif (
-        round(abs(found["retrained"] - packed), 9) > tolerance
-    ):  # .703 - .7 is a little more than .003
-        scores = f"{packed:.4f} out of fold when packed, and {found['retrained']:.4f} trained again"
-        raise IntegrityBroken(
-            f"{folder} scored {scores}, further apart than {tolerance:g}; pack what train.sh makes"
-        )
-    return found
+    if packed_score is None:
+        results["predictions"] = _compare_predictions(folder, retrained, data, results, threads)
+    else:
+        _compare_scores(folder, packed_score, results["retrained_score"], tolerance)
+    return results
 
 
-def _claim(work: Path, bound: str) -> None:
-    """Mark a work folder as this package's: what another training finished there would pass for
-    trained again.
+def score_tolerance(contest: Competition) -> float:
+    """Return by how much the score of a retrained submission may differ in a contest.
+
+    Raises UsageFault when the contest does not state it.
     """
-    if (work / CLAIM).is_file() and read_json(work / CLAIM).get("bound") == bound:
+    tolerance = contest.limits.tolerance if contest.limits else None
+    if tolerance is None:
+        raise UsageFault(
+            f"competition {contest.name} does not state by how much a retrained score may differ; "
+            "give it with --tolerance"
+        )
+    return tolerance
+
+
+def _packed_score(folder: Path) -> float | None:
+    """Return the out-of-fold score that train.sh should reach; None when the package has none."""
+    facts = flatten_table(read_report(folder))
+    return facts.get(f"report.{KEPT_SCORE_KEY}", facts.get(f"report.{SCORE_KEY}"))
+
+
+def _retrained_score(work: Path, packed_score: float | None) -> float | None:
+    """Return the out-of-fold score of the trained ensemble; None for a package of one run."""
+    if packed_score is None and not (work / "ensembles" / "ensemble").is_dir():
+        return None
+    return flatten_table(open_report(work, "ensemble"))[SCORE_KEY]
+
+
+def _compare_scores(folder: Path, packed: float, retrained: float, tolerance: float) -> None:
+    if round(abs(retrained - packed), SCORE_DIGITS) > tolerance:
+        raise IntegrityBroken(
+            f"{folder} scored {packed:.4f} out of fold when packed and {retrained:.4f} trained "
+            f"again, further apart than {tolerance:g}; pack the submission that train.sh makes"
+        )
+
+
+def _claim_work(work: Path, bound: str) -> None:
+    """Mark a work folder as this package's.
+
+    Otherwise the results of another training in that folder would pass for retrained ones.
+    """
+    claim = work / RETRAIN_FILE
+    if claim.is_file() and read_json(claim).get("bound") == bound:
         return
     if work.exists() and (not work.is_dir() or any(work.iterdir())):
         raise UsageFault(
-            f"{work} holds other things; training again takes a new folder, or one where the same package was trained"
+            f"{work} holds other files; give --work a new folder, or one where the same package "
+            "was trained"
         )
-    publish_json(work / CLAIM, {"bound": bound})
+    publish_json(claim, {"bound": bound})
 
 
-def _train(
+def _run_train_script(
     folder: Path, data: Path, work: Path, threads: int | None, say: Callable[[str], None]
 ) -> None:
-    """Run train.sh to its end. The network and the home stay: it may need to look up pretrained
-    weights.
+    """Run train.sh to its end.
+
+    Network and home folder stay available: training may look up pretrained weights.
     """
-    room = {name: value for name, value in os.environ.items() if name not in MISLEADING}
-    room |= {"DATA": str(data.resolve()), "WORK": str(work.resolve()), "PYTHON": sys.executable}
-    script, start, said = str(folder.resolve() / "train.sh"), time.perf_counter(), []
-    settings = {
+    environment = {k: v for k, v in os.environ.items() if k not in PYTHON_VARIABLES}
+    environment |= {
+        "DATA": str(data.resolve()),
+        "WORK": str(work.resolve()),
+        "PYTHON": sys.executable,
+    }
+    command = ["sh", str(folder.resolve() / "train.sh")]
+    streams = {
         "stdin": subprocess.DEVNULL,
         "stdout": subprocess.DEVNULL,
         "stderr": subprocess.PIPE,
     }
+    start = time.perf_counter()
+    lines: list[str] = []
     with contextlib.ExitStack() as stack:
-        with _narrowed(threads):
-            contained = start_contained(["sh", script], env=room, **settings)
-            process, watch = stack.enter_context(contained)
-        for line in _read_lines(process, watch):
-            said.append(line + "\n")
+        with _limited_cpus(threads):
+            contained = start_contained(command, env=environment, **streams)
+            process, monitor = stack.enter_context(contained)
+        for line in _read_lines(process, monitor):
+            lines.append(line + "\n")
             say(line.rstrip())
         code = process.wait()
     if code:
-        raise failure_message(SandboxRun(code, time.perf_counter() - start, "".join(said)))
+        raise failure_message(SandboxRun(code, time.perf_counter() - start, "".join(lines)))
 
 
-def _read_lines(process: subprocess.Popen, watch: ProcessMonitor) -> Iterator[str]:
-    """Yield the lines of a process's stderr. Once it has ended, what it left running is ended too:
-    a daemon that holds the pipe open would make this wait for ever.
+def _read_lines(process: subprocess.Popen, monitor: ProcessMonitor) -> Iterator[str]:
+    """Yield the lines of a process's stderr.
+
+    Once the process has ended, the processes that it left running are ended too: a daemon that
+    holds the pipe open would block this loop.
     """
     rest = b""
     with process.stderr as pipe:
         while True:
             ended = process.poll() is not None
             if ended:
-                watch.kill()
+                monitor.kill()
 
-            ready = select.select([pipe], [], [], POLL_SECONDS)[0]
+            ready = select.select([pipe], [], [], PROCESS_POLL_SECONDS)[0]
             chunk = os.read(pipe.fileno(), PIPE_BYTES) if ready else b""
             *lines, rest = (rest + chunk).split(b"\n")
             yield from (line.decode(errors="replace") for line in lines)
@@ -204,47 +242,56 @@ def _read_lines(process: subprocess.Popen, watch: ProcessMonitor) -> Iterator[st
 
 
 @contextlib.contextmanager
-def _narrowed(threads: int | None) -> Iterator[None]:
-    """Let a child that starts within the block use only so many of the CPUs: train.sh takes no
-    --threads, and their number decides bits.
+def _limited_cpus(threads: int | None) -> Iterator[None]:
+    """Start child processes within the block on the first `threads` CPUs of this process.
+
+    train.sh has no --threads option, and the number of threads changes the bits of the result.
     """
-    own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(own)[:threads])
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(cpus)[:threads])
     try:
         yield
     finally:
-        os.sched_setaffinity(0, own)
+        os.sched_setaffinity(0, cpus)
 
 
-def _weights(folder: Path, made: Path) -> dict:
-    """Count members, and those whose weights have equal bytes. Raises IntegrityBroken when other
-    models were made than packed.
+def _compare_weights(folder: Path, retrained: Path) -> dict:
+    """Count the members, and those whose weights have equal bytes.
+
+    Raises IntegrityBroken when other models were trained than packed.
     """
-    old, new = read_manifest(folder), read_manifest(made)
+    old = read_manifest(folder)
+    new = read_manifest(retrained)
     if sorted(map(member_origin, old["members"])) != sorted(map(member_origin, new["members"])):
         raise IntegrityBroken(
-            f"{folder} packs {', '.join(old['members'])}, but its train.sh makes {', '.join(new['members'])}; pack it again"
+            f"{folder} holds {', '.join(old['members'])}, but its train.sh makes "
+            f"{', '.join(new['members'])}; pack it again"
         )
-    files = [
-        (old["files"].get(f"models/{a}/{WEIGHTS_FILE}"), new["files"][f"models/{b}/{WEIGHTS_FILE}"])
-        for a, b in pair_members(old["members"], new["members"])
-    ]
-    towers = [
-        {n: f for n, f in made["files"].items() if n.startswith(f"{SHARED_TOWERS_FOLDER}/")}
-        for made in (old, new)
-    ]
-    return {
-        "members": len(files),
-        "equal_weights": sum(a == b for a, b in files) if towers[0] == towers[1] else 0,
-    }
+
+    pairs = pair_members(old["members"], new["members"])
+    equal = sum(
+        old["files"].get(f"models/{a}/{WEIGHTS_FILE}") == new["files"][f"models/{b}/{WEIGHTS_FILE}"]
+        for a, b in pairs
+    )
+    has_same_towers = _shared_towers(old) == _shared_towers(new)
+    return {"members": len(pairs), "equal_weights": equal if has_same_towers else 0}
 
 
-def _unscored(folder: Path, made: Path, data: Path, found: dict, threads: int | None) -> dict:
-    """Compare answers, where there is no score to compare. Raises Inconclusive when one differs."""
-    asked = diff_predictions(folder, made, data, threads=threads)
-    if asked["changed"]:
-        told = f"{asked['changed']:.2%} of its answers change ({found['equal_weights']} of {found['members']} weights files are equal)"
+def _shared_towers(manifest: dict) -> dict[str, dict]:
+    folder = f"{SHARED_TOWERS_FOLDER}/"
+    return {name: file for name, file in manifest["files"].items() if name.startswith(folder)}
+
+
+def _compare_predictions(
+    folder: Path, retrained: Path, data: Path, results: dict, threads: int | None
+) -> dict:
+    """Compare predictions where there is no score. Raises Inconclusive when one differs."""
+    differences = diff_predictions(folder, retrained, data, threads=threads)
+    if differences["changed"]:
+        equal = f"{results['equal_weights']} of {results['members']} weights files are equal"
         raise Inconclusive(
-            f"{folder} stores no score to compare, and trained again {told}; pack it again with its ensemble"
+            f"{folder} stores no score to compare, and after training again "
+            f"{differences['changed']:.2%} of its predictions change ({equal}); "
+            "pack it again with its ensemble"
         )
-    return asked
+    return differences

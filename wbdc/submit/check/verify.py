@@ -1,4 +1,4 @@
-"""Verify a packed folder, byte by byte, before anything of it runs."""
+"""Verify a packed folder, byte by byte, without running anything in it."""
 
 import os
 from pathlib import Path
@@ -9,89 +9,93 @@ from wbdc.core.files import file_sha256, read_json
 from wbdc.submit.check.manifest import MANIFEST_FILE, RECEIPT_FILE, read_manifest
 from wbdc.submit.timing.verdict import CODES
 
-VERDICTS = tuple(CODES)  # what a receipt may hold
+VERDICTS = tuple(CODES)  # that a receipt may hold
+MAX_LISTED_DIFFERENCES = 10  # in an error message
 
 
 def verify_package(folder: Path) -> dict:
-    """Compare a packed folder with its manifest; nothing of it is imported.
+    """Compare a packed folder with its manifest, and its time check with the package.
 
     Returns {"bound", "competition", "precision", "members", "files": count, "bytes": sum,
-    "latency": the receipt or None}.
-    Raises IntegrityBroken, naming up to ten files, when one is missing, changed, extra or a link,
-    or when latency.json is of other bytes.
+    "latency": receipt of the time check or None}. Raises IntegrityBroken, naming up to ten files,
+    when one is missing, changed, extra or a link, or when latency.json belongs to another package.
     """
     manifest = check_files(folder)
     receipt = _read_receipt(folder / RECEIPT_FILE, manifest["bound"])
     sizes = [entry["bytes"] for entry in manifest["files"].values()]
-    said = {k: v for k, v in manifest.items() if k != "files"}
-    return {**said, "files": len(sizes), "bytes": sum(sizes), "latency": receipt}
+    summary = {key: value for key, value in manifest.items() if key != "files"}
+    return {**summary, "files": len(sizes), "bytes": sum(sizes), "latency": receipt}
+
+
+def check_files(folder: Path) -> dict:
+    """Compare every file with the manifest and return it; a receipt is not read.
+
+    Raises IntegrityBroken.
+    """
+    if not folder.is_dir():
+        raise IntegrityBroken(f"{folder} is not a folder; give the folder of a submission")
+    manifest = read_manifest(folder)
+    files = manifest["files"]
+    present, irregular = _list_entries(folder)
+
+    extra = sorted(present - set(files) - {MANIFEST_FILE, RECEIPT_FILE})
+    missing = [name for name in files if name not in present and name not in irregular]
+    changed = [
+        name for name in files if name in present and not _is_same(folder / name, files[name])
+    ]
+    differences = [
+        *(f"{name} (a link)" for name in irregular),
+        *(f"{name} (missing)" for name in missing),
+        *(f"{name} (extra)" for name in extra),
+        *(f"{name} (changed)" for name in changed),
+    ]
+    if differences:
+        raise IntegrityBroken(
+            f"{folder} is not what was packed, {len(differences)} differences: "
+            f"{', '.join(differences[:MAX_LISTED_DIFFERENCES])}; pack again"
+        )
+    return manifest
+
+
+def packed_contest(folder: Path, manifest: dict) -> Competition:
+    """Open the competition of a packed folder that was verified. Raises UsageFault."""
+    return open_competition(manifest["competition"], folder / CONTEST_FOLDER)
 
 
 def _read_receipt(path: Path, bound: str) -> dict | None:
     """Read the receipt of the time check; None without one. Raises IntegrityBroken."""
     if not os.path.lexists(path):
         return None
-    again = "measure this folder with `wbdc submit --check-latency`"
+    fix = "time this submission again with `wbdc submit --check-latency`"
     try:
         receipt = read_json(path) if path.is_file() and not path.is_symlink() else None
     except RecursionError as error:
-        raise IntegrityBroken(f"{path} is nested too deeply; {again}") from error
+        raise IntegrityBroken(f"{path} is nested too deeply; {fix}") from error
+
     if not isinstance(receipt, dict):
-        raise IntegrityBroken(f"{path} is no receipt of a time check; {again}")
+        raise IntegrityBroken(f"{path} is not the result of a time check; {fix}")
     if receipt.get("bound") != bound:
-        raise IntegrityBroken(f"{path} belongs to other bytes; {again}")
+        raise IntegrityBroken(f"{path} belongs to another package; {fix}")
     if receipt.get("verdict") not in VERDICTS:
-        raise IntegrityBroken(f"{path} holds none of {', '.join(VERDICTS)}; {again}")
+        raise IntegrityBroken(f"{path} states none of {', '.join(VERDICTS)}; {fix}")
     return receipt
 
 
-def check_files(folder: Path) -> dict:
-    """Compare every file with the manifest and return it; a receipt, if any, is left aside. Raises
-    IntegrityBroken.
-    """
-    if not folder.is_dir():
-        raise IntegrityBroken(f"{folder} is no folder")
-    manifest = read_manifest(folder)
-    found, links = _walk(folder)
-    files = manifest["files"]
-    wrong = [f"{name} (a link)" for name in links]
-    wrong += [f"{name} (missing)" for name in files if name not in found and name not in links]
-    wrong += [
-        f"{name} (extra)" for name in sorted(found - set(files) - {MANIFEST_FILE, RECEIPT_FILE})
-    ]
-    wrong += [
-        f"{name} (changed)"
-        for name in files
-        if name in found and not _same(folder / name, files[name])
-    ]
-    if wrong:
-        raise IntegrityBroken(
-            f"{folder} is not what was packed, {len(wrong)} differences: {', '.join(wrong[:10])}; pack again"
-        )
-    return manifest
-
-
-def packed_contest(folder: Path, manifest: dict) -> Competition:
-    """Open the competition of a packed folder whose files were compared with its manifest. Raises
-    UsageFault.
-    """
-    return open_competition(manifest["competition"], folder / CONTEST_FOLDER)
-
-
-def _same(path: Path, entry: dict) -> bool:
+def _is_same(path: Path, entry: dict) -> bool:
     return path.stat().st_size == entry["bytes"] and file_sha256(path) == entry["sha256"]
 
 
-def _walk(folder: Path) -> tuple[set[str], list[str]]:
-    """List what lies below a folder, by relative path: regular files, and all that is neither file
-    nor folder (links, pipes).
+def _list_entries(folder: Path) -> tuple[set[str], list[str]]:
+    """List the relative paths of regular files below a folder, and of everything that is neither
+    file nor folder (links, pipes), sorted.
     """
-    found, odd = set(), []
-    for place, folders, files in os.walk(folder):
-        for path in (Path(place) / name for name in (*folders, *files)):
+    regular: set[str] = set()
+    irregular: list[str] = []
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent) / name for name in (*folders, *files)):
             name = str(path.relative_to(folder))
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
-                odd.append(name)
+                irregular.append(name)
             elif path.is_file():
-                found.add(name)
-    return found, sorted(odd)
+                regular.add(name)
+    return regular, sorted(irregular)
