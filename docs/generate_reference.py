@@ -19,13 +19,6 @@ from wbdc.prepare.describe.finding_codes import FINDING_CODES
 from wbdc.train import kit_schema
 
 DOCS = Path(__file__).parent
-SETTINGS_OF_TABLES: dict[str, Callable] = {
-    "text": kit_schema.text_settings,
-    "trunk": kit_schema.trunk_settings,
-    "pretrain": kit_schema.Stage,
-    "train": kit_schema.Stage,
-    "serve": kit_schema.Serve,
-}
 REFUSED_SETTINGS = {"train": ("splits",)}  # [train] always reads the labeled split
 INTRODUCTION = """\
 # Kit reference
@@ -125,7 +118,7 @@ def toml_value(value: object) -> str:
 def write_reference() -> str:
     """Return the text of kit-reference.md."""
     parts = [INTRODUCTION]
-    for table, target in SETTINGS_OF_TABLES.items():
+    for table, target in kit_schema.SETTINGS_OF_TABLE.items():
         text = settings_table(target, REFUSED_SETTINGS.get(table, ()))
         parts.append(f"## [{table}]\n\n{text}\n")
     for kind, home in kit_schema.PLUG_FOLDERS.items():
@@ -199,7 +192,7 @@ def table_schema(table: str) -> dict:
     if table in kit_schema.PLUG_FOLDERS:
         return {"$ref": f"#/$defs/{table}"}
 
-    described = properties(SETTINGS_OF_TABLES[table])
+    described = properties(kit_schema.SETTINGS_OF_TABLE[table])
     for kind in ("objective", "trick"):
         if kind in described:
             described[kind] = {"type": "array", "items": {"$ref": f"#/$defs/{kind}"}}
@@ -211,7 +204,7 @@ def table_schema(table: str) -> dict:
 def write_schema() -> str:
     """Return the text of kit.schema.json."""
     tables = {table: {"$ref": f"#/$defs/{table}"} for table in kit_schema.KIT_TABLES}
-    definitions = {table: table_schema(table) for table in SETTINGS_OF_TABLES}
+    definitions = {table: table_schema(table) for table in kit_schema.SETTINGS_OF_TABLE}
     for kind, home in kit_schema.PLUG_FOLDERS.items():
         definitions[kind] = plug_table(home)
     for kind in ("objective", "trick"):

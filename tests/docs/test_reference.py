@@ -31,6 +31,11 @@ def test_the_files_are_current(generator, name):
     assert text == generator.FILES[name](), "run `python docs/generate_reference.py`"
 
 
+def test_every_setting_is_explained():
+    text = (DOCS / "kit-reference.md").read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if line.endswith("|  |")] == []
+
+
 def test_the_schema_is_one():
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 

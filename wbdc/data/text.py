@@ -31,7 +31,7 @@ class TextReader:
         length: int = 256,
         tail: Sequence[str] = (),
     ):
-        """fields: budget in tokens per field, in reading order. length: of the whole row. tail:
+        """fields: budget in tokens per field, in reading order. length: tokens of the whole row. tail:
         fields whose end is kept.
 
         What one field leaves of its budget is shared out among the others. Raises UsageFault when

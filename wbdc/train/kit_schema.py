@@ -63,8 +63,10 @@ class Serve:
 
 
 def trunk_settings(*, model: str | None = None, architecture: dict | None = None) -> None:
-    """State the settings of [trunk]: the name of pretrained weights, or an architecture with random
-    weights.
+    """State the settings of [trunk], which takes one of the two.
+
+    model: name of pretrained weights, for example "hfl/chinese-macbert-base". architecture: the
+    content of a config.json of transformers, with random weights.
     """
 
 
@@ -76,8 +78,10 @@ def text_settings(
     tail: list[str] = (),
     vocabulary: dict | None = None,
 ) -> None:
-    """State the settings of [text]: those of TextReader, and how to learn a vocabulary when there
-    is no pretrained one.
+    """State the settings of [text]: those of TextReader, and those of a vocabulary.
+
+    vocabulary: how to learn one from the data, with an architecture of random weights: least, the
+    number of times that a word must occur; most, the size.
     """
 
 

@@ -11,8 +11,10 @@ from wbdc.nets.trunk import Trunk
 
 
 class CrossAttention(Fusion):
-    """layers: number of cross-attention blocks for each direction. The masked means of both rows
-    are concatenated and projected (pooling "beside").
+    """The masked means of both rows are concatenated and projected (pooling "beside").
+
+    layers: number of cross-attention blocks for each direction. heads: attention heads of a block;
+    a divisor of the trunk's width. dropout: probability in the blocks.
     """
 
     def __init__(self, trunk: Trunk, *, layers: int = 1, heads: int = 12, dropout: float = 0.1):

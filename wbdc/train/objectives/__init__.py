@@ -8,11 +8,11 @@ from wbdc.nets.model import VideoClassifier
 
 
 class Objective(nn.Module):
-    """One loss. Subclass it in a file of its own. chance: its value for a model that knows nothing,
-    to be logged beside it.
+    """One loss. Subclass it in a file of its own.
 
-    needs_labels: whether it learns from labelled videos only; those without a label (-1) then count
-    for nothing in its loss.
+    weight: factor of the loss in the sum of all losses. chance: value of the loss for a model that
+    knows nothing, which is logged beside it. needs_labels: whether it learns from labeled videos
+    only; videos without a label (-1) then do not count in its loss.
     """
 
     chance: float | None = None
