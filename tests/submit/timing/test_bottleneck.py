@@ -10,7 +10,6 @@ from wbdc.submit.timing.bottleneck import (
     suggest_change,
 )
 
-
 STAGES = {
     "read": 10.0,
     "decode": 80.0,

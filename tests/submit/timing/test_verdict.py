@@ -8,7 +8,6 @@ from wbdc.submit.timing.bottleneck import ServingSizes
 from wbdc.submit.timing.projection import ColdStart, Projection, Rate, SteadyRun, project_seconds
 from wbdc.submit.timing.verdict import format_duration, reach_verdict
 
-
 SHARES = {"decode": 0.64, "read": 0.08, "collate": 0.03, "tokenize": 0.05} | {
     "vision": 0.15,
     "fuse": 0.05,

@@ -38,14 +38,14 @@ def busy_reason(uses: Sequence[CpuUse], threads: int | None = None) -> str | Non
         capacity = use.seconds * use.cpus
         usable = use.seconds * min(threads or use.cpus, use.cpus)
         idle = max(0.0, capacity - use.run_seconds - use.other_seconds)
-        is_crowded = (
-            idle < MAX_IDLE_SHARE * capacity and use.other_seconds > MIN_OTHER_SHARE * capacity
-        )
-        if is_crowded and use.run_seconds < MIN_RUN_SHARE * usable:
+        has_no_idle_cpu = idle < MAX_IDLE_SHARE * capacity
+        has_other_load = use.other_seconds > MIN_OTHER_SHARE * capacity
+        if has_no_idle_cpu and has_other_load and use.run_seconds < MIN_RUN_SHARE * usable:
+            other_share = min(1.0, use.other_seconds / capacity)
             return (
-                "The machine was busy: other processes used "
-                f"{min(1.0, use.other_seconds / capacity):.0%} of its CPUs while the packed folder ran, "
-                "so its time cannot be judged. Run the check again on an idle machine."
+                f"The machine was busy: other processes used {other_share:.0%} of its CPUs while "
+                "the packed folder ran, so its time cannot be judged. Run the check again on an "
+                "idle machine."
             )
     return None
 

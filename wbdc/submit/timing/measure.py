@@ -226,7 +226,7 @@ def read_steady_run(runs: MeasuredRuns, judged: JudgedSplit) -> SteadyRun:
     timings = runs.steady.timings
     listed = timings["marks"]["listed"]
     batches = [tuple(batch) for batch in timings["batches"]]
-    done, when = zip((0, listed), *batches)
+    done, when = zip((0, listed), *batches, strict=False)
     count = len(runs.sample)
     is_possible = (
         done[-1] == count
@@ -364,8 +364,12 @@ def _measure_untimed(
         return []
 
     untimed = cap.run(selected, with_timings=False, whole_split=whole_split)
-    labels = dict(zip((video.id for video in selected), untimed.labels))
-    timed_labels = {v.id: label for v, label in zip(sample, steady.labels) if v.id in labels}
+    labels = dict(zip((video.id for video in selected), untimed.labels, strict=True))
+    timed_labels = {
+        video.id: label
+        for video, label in zip(sample, steady.labels, strict=True)
+        if video.id in labels
+    }
     share = changed_share([labels[i] for i in timed_labels], list(timed_labels.values()))
     if share > MAX_CHANGED_SHARE:
         raise IntegrityBroken(

@@ -39,7 +39,7 @@ def extrapolate_memory(
     if len(marks) < 2 or items <= marks[-1][0]:
         return no_growth
 
-    done, when = (np.array(column, dtype=float) for column in zip(*marks))
+    done, when = (np.array(column, dtype=float) for column in zip(*marks, strict=True))
     inside = np.array([s for s in samples if when[0] <= s[0] <= when[-1]], dtype=float)
     count = min(MAX_BINS, len(inside))
     if count < MIN_BINS:

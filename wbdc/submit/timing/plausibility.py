@@ -22,9 +22,9 @@ def caching_warning(new_seconds: float, repeated_seconds: float) -> str | None:
     if repeated_seconds >= MAX_CACHED_TIME_RATIO * new_seconds:
         return None
     return (
-        f"Repeated videos were {1 - repeated_seconds / new_seconds:.0%} faster than new ones, which "
-        "suggests caching. The judge shows each video once, so the measured speed may be too "
-        "optimistic."
+        f"Repeated videos were {1 - repeated_seconds / new_seconds:.0%} faster than new ones, "
+        "which suggests caching. The judge shows each video once, so the measured speed may be "
+        "too optimistic."
     )
 
 

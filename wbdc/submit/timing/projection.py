@@ -1,19 +1,23 @@
 """Project measured seconds to all items and compare them with the limit. Pure arithmetic.
 
     seconds for all items = fixed + items × mean
-    fixed = the slowest cold start (the whole process minus its prediction time) + reading the
-            annotations of the remaining items + warm-up, once
+    fixed = the slowest cold start (its wall time minus its prediction time)
+            + reading the annotations of the remaining items + warm-up, once
     mean  = seconds per video between the marks of the first batches and the last one
 
 `upper` adds a one-sided 95 % bound of `mean` and a margin; `lower` uses the other bound and no
 margin.
 
-| sample | bound of the mean | margin |
-|---|---|---|
-| ample: 512 videos, and 3 bursts after warm-up | block bootstrap, widened for few blocks | 10 % |
-| small: 64 videos, and 3 batches after warm-up | the same, at least the mean with warm-up | 25 % |
-| tiny: fewer | up: the whole run's mean + 50 %; down: half of the mean after the first batch, or | – |
-| | half of what further videos took after a cold start | |
+| sample                                        | bound of the mean                | margin |
+|-----------------------------------------------|----------------------------------|--------|
+| ample: 512 videos, and 3 bursts after warm-up | block bootstrap, widened for few | 10 %   |
+|                                               | blocks                           |        |
+| small: 64 videos, and 3 batches after warm-up | the same, at least the mean with | 25 %   |
+|                                               | warm-up                          |        |
+| tiny: fewer                                   | up: the mean of the run + 50 %;  | none   |
+|                                               | down: half of the mean after the |        |
+|                                               | first batch, or of what further  |        |
+|                                               | videos took after a cold start   |        |
 
 A burst is the number of batches that are read at once (`SteadyRun.burst_batches`). They end
 together, so single marks carry little information. Warm-up is the first burst, or a quarter of the
@@ -186,7 +190,8 @@ def measure_rate(steady: SteadyRun, items: int = 0) -> Rate:
     if not steady.marks:
         raise ValueError("no batch was timed")
     done, when = (
-        np.array(column, dtype=float) for column in zip((0, steady.start_seconds), *steady.marks)
+        np.array(column, dtype=float)
+        for column in zip((0, steady.start_seconds), *steady.marks, strict=True)
     )
     counts = np.diff(done)
     spans = np.diff(when)
