@@ -273,7 +273,7 @@ def test_the_command_that_damaged_data_name_prepare_the_same(work, kit):
 )
 def test_a_name_that_leads_out_of_the_work_folder_is_exit_2(work, words, name):
     result = toys.wbdc(*words, name, "--work", work)
-    assert result.exit_code == 2 and "is not a name" in result.stderr, (
+    assert result.exit_code == 2 and "is not a valid name" in result.stderr, (
         result.stderr,
         result.exception,
     )

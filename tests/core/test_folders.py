@@ -89,7 +89,7 @@ def test_a_second_rename_that_fails_brings_the_old_folder_back(pair, monkeypatch
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../../x", "/tmp/x", "a/b", ".hidden", "a\0b"])
 def test_a_name_that_leads_elsewhere_is_refused(name):
-    with pytest.raises(UsageFault, match="--name .* is not a name"):
+    with pytest.raises(UsageFault, match="--name .* is not a valid name"):
         folders.check_name(name, "--name")
     assert folders.check_name("two.1 字", "--name") == "two.1 字"
 

@@ -125,7 +125,7 @@ def test_weights_are_found_by_their_usual_name(cache, place):
 
 
 def test_missing_weights_are_exit_7_and_say_what_to_put_where(cache):
-    said = r"put model.safetensors of https://huggingface.co/hfl/bert into .*/weights/hfl/bert .*licence and checksum.*--tiny"
+    said = r"put model.safetensors of https://huggingface.co/hfl/bert into .*/weights/hfl/bert .*license and checksum.*--tiny"
     with pytest.raises(errors.EnvironmentLacks, match=said):
         weights.find_weights("hfl/bert", ("model.safetensors",))
 

@@ -364,7 +364,7 @@ def test_the_command_that_converts_a_pickle_works_as_printed(weights):
     )
     with pytest.raises(EnvironmentLacks, match="is a pickle") as caught:
         find_trunk("toys/macbert")
-    command = shlex.split(str(caught.value).split("in a place you trust: ")[1])
+    command = shlex.split(str(caught.value).split("in a sandbox: ")[1])
     subprocess.run([sys.executable, *command[1:]], check=True)
     _loaded("toys/macbert")
 

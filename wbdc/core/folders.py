@@ -1,6 +1,4 @@
-"""Names of folders below the work folder, folders that are published in one step, and those that
-killed commands left.
-"""
+"""Publishing folders in one step, checking their names, and removing what killed commands left."""
 
 import contextlib
 import ctypes
@@ -24,30 +22,31 @@ from wbdc.core.files import (
     temporary_path,
 )
 
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
-RUN_FILE = "run.json"  # what a run holds besides its folds
+AT_FDCWD = -100  # of Linux
+RENAME_EXCHANGE = 2
+RUN_FILE = "run.json"  # in the folder of a run, beside its folds
 UNSUPPORTED_ERRNOS = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
 def check_name(name: str, option: str) -> str:
-    """Return a name if it is that of one visible folder, so that nothing lies outside. Raises
-    UsageFault.
+    """Return `name` if it can name one visible folder, without a path to another one.
+
+    option: for the error message. Raises UsageFault.
     """
     if not name or name.startswith(".") or any(c in name for c in "/\\\0"):
         raise UsageFault(
-            f"{option} {name!r} is not a name; give one without slashes that does not begin with a dot"
+            f"{option} {name!r} is not a valid name; "
+            "use a name without slashes that does not begin with a dot"
         )
     return name
 
 
 @contextlib.contextmanager
 def publish_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`, to be filled, and put it in place of `path` in one
-    step when the block ends.
+    """Yield a temporary folder to fill, and move it to `path` in one step when the block ends.
 
-    When the block fails, the temporary folder is removed and `path` stays as it was. What killed
-    processes left
-    of `path` is removed first.
+    When the block fails, the temporary folder is removed and `path` does not change. Temporary
+    folders that killed processes left beside `path` are removed first.
     """
     recover_folder(path)
     temporary = temporary_path(path)
@@ -61,13 +60,11 @@ def publish_folder(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(new: Path, old: Path) -> None:
-    """Put a finished folder in the place of another, which is removed.
+    """Replace the folder `old` by `new`.
 
-    The two are exchanged in one step: a reader finds the old folder or the new one, also after a
-    kill.
-    Where the file system cannot do that, the old one first moves to `.NAME.PID.old.tmp`; after a
-    kill in
-    between, `recover_folder` moves it back.
+    The two are exchanged in one step, so that a reader finds the old folder or the new one, also
+    after a kill. Where the file system cannot exchange paths, the old folder first moves to
+    `.NAME.PID.old.tmp`; after a kill in between, `recover_folder` moves it back.
     """
     if not old.exists():
         os.rename(new, old)
@@ -86,22 +83,21 @@ def replace_folder(new: Path, old: Path) -> None:
 
 
 def recover_folder(path: Path) -> None:
-    """Move a folder back that a killed process had moved aside, and remove what killed processes
-    left beside it.
+    """Move a folder back that a killed process had moved aside, and remove the temporaries of
+    killed processes beside it.
     """
-    for left in list_leftovers(path):
-        if left.name.endswith(".old.tmp") and not path.exists():
-            os.rename(left, path)
+    for leftover in list_leftovers(path):
+        if leftover.name.endswith(".old.tmp") and not path.exists():
+            os.rename(leftover, path)
     remove_leftovers(path)
 
 
 def sweep_work(work: Path) -> None:
-    """Remove the empty folders of runs, prepared data and ensembles that killed commands left, and
-    temporary ensembles.
+    """Remove empty folders of runs, prepared data and ensembles, and temporary ensembles, that
+    killed commands left.
 
-    A folder that holds anything else stays, and so does one that another process holds. What cannot
-    be removed,
-    for example because the work folder is read-only, is left.
+    Folders with content and folders that another process has locked stay. Errors are ignored, for
+    example when the work folder is read-only.
     """
     for folder in (*work.glob("runs/*/fold-*"), *work.glob("prepared/*")):
         if is_empty(folder):
@@ -110,55 +106,57 @@ def sweep_work(work: Path) -> None:
     for run in work.glob("runs/*"):
         with contextlib.suppress(OSError):
             remove_empty_run(run)
-    for name in {
+
+    ensembles = {
         _ensemble_name(path)
         for path in work.glob("ensembles/*")
         if is_empty(path) or path.name.startswith(".")
-    }:
+    }
+    for name in ensembles:
         path = work / "ensembles" / name
         with contextlib.suppress(WbdcError, OSError), lock_output(path):
             recover_folder(path)
             remove_if_empty(path)
+
     for name in ("runs", "prepared", "ensembles"):
         with contextlib.suppress(OSError):
             (work / name).rmdir()
 
 
 def is_empty(folder: Path) -> bool:
-    """Tell whether a folder holds nothing but folders, its own lock, and temporaries of ended
-    processes.
-    """
+    """Return whether a folder holds only folders, its lock, and temporaries of ended processes."""
     if folder.is_symlink() or not folder.is_dir():
         return False
     locks = (folder / LOCK_FILE, folder / LOCK_HOLDER_FILE)
     try:
         return all(path in locks or _is_disposable(path) for path in folder.rglob("*"))
-    except OSError:  # it cannot be read, or another process removes it
+    except OSError:  # the folder cannot be read, or another process is removing it
         return False
 
 
 def _is_disposable(path: Path) -> bool:
+    """Return whether a path may be removed with its folder: it is a folder or a temporary."""
     is_folder = path.is_dir() and not path.is_symlink()
-    return (
-        is_folder or is_leftover(path) or path.name.startswith(".tmp")
-    )  # of safetensors, as in `sweep`
+    is_of_safetensors = path.name.startswith(".tmp")
+    return is_folder or is_leftover(path) or is_of_safetensors
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder that holds nothing, as `is_empty` tells. Call it while holding the folder."""
+    """Remove a folder if `is_empty` is true for it. The caller must hold its lock."""
     if not is_empty(folder):
         return
     for path in folder.iterdir():
         if path.name != LOCK_FILE:
             remove_path(path)
-    with contextlib.suppress(OSError):  # another process holds it as soon as the lock is gone
+    with contextlib.suppress(OSError):  # another process may lock it as soon as the lock is gone
         (folder / LOCK_FILE).unlink(missing_ok=True)
         folder.rmdir()
 
 
 def remove_empty_run(run: Path) -> None:
-    """Remove the folder of a run without any fold. A fold that another process begins meanwhile
-    writes run.json again.
+    """Remove the folder of a run without folds.
+
+    If another process starts a fold meanwhile, that process writes run.json again.
     """
     if all(path.name == RUN_FILE or is_leftover(path) for path in run.iterdir()):
         for path in run.iterdir():
@@ -167,13 +165,13 @@ def remove_empty_run(run: Path) -> None:
 
 
 def _ensemble_name(path: Path) -> str:
-    """Return the name of the ensemble that a folder, a lock or a temporary belongs to."""
-    hidden = re.fullmatch(r"\.(.+?)(\.\d{1,10}(\.old)?\.tmp|\.lock)", path.name, re.DOTALL)
-    return hidden[1] if hidden else path.name
+    """Return the name of the ensemble to which a folder, a lock or a temporary belongs."""
+    match = re.fullmatch(r"\.(.+?)(\.\d{1,10}(\.old)?\.tmp|\.lock)", path.name, re.DOTALL)
+    return match[1] if match else path.name
 
 
 def _exchange_paths(one: Path, other: Path) -> bool:
-    """Exchange two paths in one step; False where the system or the file system cannot."""
+    """Exchange two paths in one step. Returns False where the system cannot do that."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False

@@ -1,10 +1,8 @@
-"""Check sealed folders when they are read: every file must have the SHA-256 that its seal lists.
+"""Verification of sealed folders: each file must have the SHA-256 that the seal lists.
 
-A file that was hashed before and has not changed since (same device, inode, size, and both times)
-is not
-hashed again. What was hashed is remembered as one line a file in the user's cache folder; a line
-that is
-lost or damaged only costs another hash.
+A file that was verified before and has not changed since (same device, inode, size and times) is
+not hashed again. Verified files are listed in the user's cache folder, one line each. A lost or
+damaged line only costs one more hash.
 """
 
 import contextlib
@@ -19,63 +17,68 @@ from pathlib import Path
 from wbdc.core.errors import IntegrityBroken
 from wbdc.core.files import SEAL_FILE, append_line, file_sha256, read_seal, read_text
 
-FRESH_SECONDS = 2  # a file changed this recently may change again within one tick of its clock
-MAX_CACHE_BYTES = 2**23  # about 120,000 files; then the cache starts anew
-WORK_PARTS = ("prepared", "runs", "ensembles")  # folders of a work folder
+FRESH_SECONDS = 2  # a newer file may change again without a change of its modification time
+MAX_CACHE_BYTES = 2**23  # about 120,000 files; a larger cache is deleted
+WORK_FOLDERS = ("prepared", "runs", "ensembles")
 
 _options = {"hash_always": False}
 
 
 def hash_always(on: bool = True) -> None:
-    """Hash files again although they have not changed since they were hashed last."""
+    """Hash all files, also those that were verified before and have not changed."""
     _options["hash_always"] = on
 
 
 def verify_seal(
     folder: Path, names: Collection[str] | None = None, shape: dict | None = None
 ) -> dict:
-    """Compare sealed files with their hashes and return the seal's facts. names: only these files.
+    """Compare sealed files with their hashes and return the facts of the seal.
 
-    shape: of the facts, as `read_json` takes it. Raises IntegrityBroken, naming up to ten files,
-    when
-    the seal or a file is missing or damaged.
+    names: files to compare; None: all. shape: of the facts, as `read_json` takes it. Raises
+    IntegrityBroken, which names up to ten files, when the seal or a file is missing or damaged.
     """
     facts = read_seal(folder, shape)
     files = facts["files"]
-    listed = files if names is None else names
-    wrong = [n for n in listed if n not in files or not has_hash(folder / n, files[n])]
-    if wrong:
-        differ = f"{len(wrong)} files differ from what was written: {', '.join(wrong[:10])}"
-        raise IntegrityBroken(f"{folder} is damaged, {differ}; {repair_hint(folder, facts)}")
+    damaged = [
+        name
+        for name in (files if names is None else names)
+        if name not in files or not has_hash(folder / name, files[name])
+    ]
+    if damaged:
+        difference = f"{len(damaged)} files differ from what was written: {', '.join(damaged[:10])}"
+        raise IntegrityBroken(f"{folder} is damaged, {difference}; {repair_hint(folder, facts)}")
     return facts
 
 
 def verify_seal_if_present(folder: Path) -> None:
-    """Do `verify_seal` where there is a seal; a packed model has none, its manifest was checked."""
+    """Verify a folder if it has a seal. A packed model has none, but a manifest."""
     if (folder / SEAL_FILE).is_file():
         verify_seal(folder)
 
 
 def repair_hint(folder: Path, facts: dict) -> str:
-    """Say how to make a damaged folder again."""
+    """Return the hint how to restore a damaged folder, for an error message."""
     return f"delete {folder} and run {repair_command(folder, facts)} again"
 
 
 def repair_command(folder: Path, facts: dict) -> str:
-    """Quote the command that made a sealed folder, as it can be typed now: with --work where the
-    folder lies today.
+    """Return the command that writes a sealed folder again, quoted.
+
+    It gets --work when the folder is not in the default work folder.
     """
     command = facts.get("command")
     if not isinstance(command, str):
         return "the command that made it"
-    work = next((p.parent for p in folder.parents if p.name in WORK_PARTS), Path("work"))
+    work = next((p.parent for p in folder.parents if p.name in WORK_FOLDERS), Path("work"))
     is_default = str(work) == "work" and "WBDC_WORK" not in os.environ
     return f"`{command}`" if is_default else f"`{command} --work {shlex.quote(str(work))}`"
 
 
 def has_hash(path: Path, expected: str, hash_file: Callable[[Path], str] = file_sha256) -> bool:
-    """Tell whether a file exists and has a hash, as `hash_file` computes it, or had it when it last
-    changed.
+    """Return whether a file exists and has a hash, or had it at its last verification and has not
+    changed since.
+
+    hash_file: computes the hash of a file. Raises IntegrityBroken when the file cannot be read.
     """
     try:
         before = _state_hash(path, expected)
@@ -94,31 +97,34 @@ def has_hash(path: Path, expected: str, hash_file: Callable[[Path], str] = file_
 
 
 def _state_hash(path: Path, expected: str) -> str | None:
-    """Hash what changes whenever a file does, together with the hash it should have; None for no
-    regular file.
+    """Hash the state of a file that changes whenever its content does, and its expected hash.
+
+    None when the path is not a regular file.
     """
     if not path.is_file():
         return None
-    now = path.stat()
+
+    status = path.stat()
     facts = (
         str(path.absolute()),
-        now.st_dev,
-        now.st_ino,
-        now.st_size,
-        now.st_mtime_ns,
-        now.st_ctime_ns,
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        expected,
     )
-    return hashlib.sha256(
-        "\n".join(map(str, (*facts, expected))).encode(errors="surrogateescape")
-    ).hexdigest()
+    text = "\n".join(map(str, facts))
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def _cache_state(path: Path, before: str, expected: str) -> None:
+    """Add a verified file to the cache, unless it changed during or shortly before the hash."""
     changed = max(path.stat().st_mtime, path.stat().st_ctime)
     if changed >= time.time() - FRESH_SECONDS or _state_hash(path, expected) != before:
         return
     file = _cache_file()
-    with contextlib.suppress(OSError):  # a cache that cannot be written is no cache
+    with contextlib.suppress(OSError):  # without a cache, files are hashed again
         file.parent.mkdir(parents=True, exist_ok=True)
         if file.is_file() and file.stat().st_size > MAX_CACHE_BYTES:
             file.unlink()
@@ -140,6 +146,6 @@ def _read_cache(file: Path) -> set[str]:
 
 def _cache_file() -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    if not os.path.isabs(home):  # an unknown home: nothing can be kept below this file
+    if not os.path.isabs(home):  # unknown home folder: disable the cache
         home = os.devnull
     return Path(home) / "wbdc" / "hashed"

@@ -1,9 +1,8 @@
-"""The shape of a JSON value: which keys it needs and of which type, given as plain Python.
+"""Checks of the shape of a JSON value: its keys and their types.
 
-A type stands for itself, `None` for null, a tuple for alternatives, `[shape]` for a list, `{str:
-shape}`
-for a table of any keys, and `{"key": shape, "other?": shape}` for a table whose `other` may be
-absent.
+A shape is plain Python: a type stands for itself, `None` for null, a tuple for alternatives,
+`[shape]` for a list, `{str: shape}` for a table with any keys, and `{"key": shape, "other?":
+shape}` for a table in which `other` is optional.
 """
 
 from math import isfinite
@@ -18,22 +17,20 @@ TYPE_NAMES = {
 
 
 def find_mismatch(value: object, shape: object, path: str = "") -> str | None:
-    """Return the first place where a value differs from a shape, as a sentence; None when it fits."""
+    """Return a sentence about the first difference between a value and a shape; None if it fits."""
     name = path or "the content"
     if isinstance(shape, tuple):
-        found = [find_mismatch(value, choice, path) for choice in shape]
-        return None if None in found else found[0]
+        mismatches = [find_mismatch(value, choice, path) for choice in shape]
+        return None if None in mismatches else mismatches[0]
     if isinstance(shape, list):
         if not isinstance(value, list):
             return f"{name} is not a list"
-        found = (find_mismatch(item, shape[0], f"{path}[{i}]") for i, item in enumerate(value))
-        return next((mismatch for mismatch in found if mismatch), None)
+        mismatches = (find_mismatch(item, shape[0], f"{path}[{i}]") for i, item in enumerate(value))
+        return next((mismatch for mismatch in mismatches if mismatch), None)
     if isinstance(shape, dict):
-        return (
-            _table_mismatch(value, shape, path)
-            if isinstance(value, dict)
-            else f"{name} is not a table"
-        )
+        if not isinstance(value, dict):
+            return f"{name} is not a table"
+        return _table_mismatch(value, shape, path)
     if shape is None:
         return None if value is None else f"{name} is not null"
     return (
@@ -44,11 +41,14 @@ def find_mismatch(value: object, shape: object, path: str = "") -> str | None:
 
 
 def _table_mismatch(table: dict, shape: dict, path: str) -> str | None:
+    """Return a sentence about the first difference between a table and a shape; None if it fits."""
     start = f"{path}." if path else ""
     for key, inner in shape.items():
         if key is str:
-            found = (find_mismatch(value, inner, f"{start}{name}") for name, value in table.items())
-            mismatch = next((one for one in found if one), None)
+            mismatches = (
+                find_mismatch(value, inner, f"{start}{name}") for name, value in table.items()
+            )
+            mismatch = next((sentence for sentence in mismatches if sentence), None)
         elif (name := key.removesuffix("?")) in table:
             mismatch = find_mismatch(table[name], inner, f"{start}{name}")
         else:
@@ -67,5 +67,5 @@ def _is_instance(value: object, kind: type) -> bool:
 def _is_finite(value: float) -> bool:
     try:
         return isfinite(value)
-    except OverflowError:  # an integer beyond the range of floats
+    except OverflowError:  # the integer exceeds the range of floats
         return False

@@ -1,9 +1,11 @@
-"""Out of memory: how it is recognized, and in how many parts a batch that did not fit is computed."""
+"""Out-of-memory errors: how they are recognized, and how a batch is split when it does not fit."""
+
+from itertools import pairwise
 
 from wbdc.core.errors import OutOfResources
 from wbdc.core.files import RESOURCE_ERRNOS
 
-# of torch's CPU and CUDA allocators, of cuBLAS and cuDNN, of libavif, and of the system
+# of torch's CPU and CUDA allocators, cuBLAS and cuDNN, libavif, and the system
 OUT_OF_MEMORY_MESSAGES = (
     "out of memory",
     "Out of memory",
@@ -14,13 +16,14 @@ OUT_OF_MEMORY_MESSAGES = (
     "failed to map segment",
 )
 LIBJPEG_MESSAGE = "Insufficient memory (case"  # simplejpeg raises it as a ValueError
-MAX_BATCH_PARTS = 8  # a batch is halved three times
+MAX_BATCH_PARTS = 8  # a batch is halved at most three times
 MEMORY_PROBE_BYTES = 2**28
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an error says that the memory of the CPU or the GPU ran out:
-    torch.OutOfMemoryError is a RuntimeError.
+    """Return whether an error means that the memory of the CPU or the GPU ran out.
+
+    torch.OutOfMemoryError is a RuntimeError; its message is compared.
     """
     if isinstance(error, MemoryError):
         return True
@@ -32,15 +35,19 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def raise_if_exhausted(error: BaseException) -> None:
-    """Raise an error of a reader again when this machine lacks memory or file handles: the data are
-    not damaged.
+    """Raise an error of a reader again when memory or file handles ran out.
+
+    In that case the data are not damaged.
     """
     if is_out_of_memory(error) or getattr(error, "errno", None) in RESOURCE_ERRNOS:
         raise error
 
 
 def is_memory_short() -> bool:
-    """Try to allocate 256 MiB. For errors that mean damaged data as well as too little memory."""
+    """Return whether 256 MiB cannot be allocated.
+
+    This separates damaged data from too little memory, where an error may mean either.
+    """
     try:
         bytearray(MEMORY_PROBE_BYTES)
     except MemoryError:
@@ -49,16 +56,19 @@ def is_memory_short() -> bool:
 
 
 class BatchParts:
-    """In how many parts batches are computed. It only grows: what did not fit once is not tried
-    again.
+    """The number of parts in which batches are computed.
+
+    It only grows: a size that did not fit is not tried again.
     """
 
     def __init__(self) -> None:
         self.count = 1
 
     def double(self, rows: int, advice: str) -> None:
-        """Halve the parts of a batch of `rows` videos that did not fit. Raises OutOfResources when
-        they were halved three times.
+        """Double the number of parts, after a batch of `rows` videos did not fit.
+
+        advice: end of the error message. Raises OutOfResources when a part is one video, or when
+        the batch was halved three times.
         """
         if self.count == MAX_BATCH_PARTS or self.count >= rows:
             tried = "alone" if self.count >= rows else f"even in {self.count} parts"
@@ -75,4 +85,4 @@ class BatchParts:
         """Cut `rows` videos into parts of nearly equal size."""
         parts = min(self.count, rows) or 1
         ends = [rows * number // parts for number in range(parts + 1)]
-        return [slice(*pair) for pair in zip(ends, ends[1:])]
+        return [slice(start, end) for start, end in pairwise(ends)]

@@ -1,5 +1,5 @@
-"""Stop signals: SIGTERM stops a command as Ctrl-C does; a second signal ends it at once, with every
-process that it started.
+"""Stop signals: SIGTERM stops a command as Ctrl-C does. A second signal ends the command at once,
+with all processes that it started.
 """
 
 import contextlib
@@ -14,17 +14,19 @@ from wbdc.core.errors import Stopped
 from wbdc.core.processes import current_tick, end_processes, process_tree, start_time
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-REPEAT_SECONDS = 0.2  # `timeout` sends SIGTERM to a process and to its group: that is one request
+# `timeout` sends SIGTERM to a process and to its group, which is one request
+REPEAT_SECONDS = 0.2
 
 
 class StopRequests:
-    """Counts requests to stop. A SIGTERM that follows another one at once belongs to it."""
+    """Counts requests to stop. A SIGTERM shortly after another signal is the same request."""
 
     def __init__(self) -> None:
-        self.count, self.last = 0, -REPEAT_SECONDS
+        self.count = 0
+        self.last = -REPEAT_SECONDS
 
     def add(self, number: int) -> bool:
-        """Count a signal; return False when it only repeats the one before."""
+        """Count a signal. Returns False when it repeats the signal before."""
         now = time.monotonic()
         repeats = number == signal.SIGTERM and now - self.last < REPEAT_SECONDS
         self.last = now
@@ -34,8 +36,9 @@ class StopRequests:
 
 @contextlib.contextmanager
 def handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[dict]:
-    """Handle the stop signals for the length of a block; yield the handlers from before. Only the
-    main thread can.
+    """Handle the stop signals for the duration of a block, and yield the previous handlers.
+
+    Outside the main thread nothing is handled, as Python does not allow it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield {}
@@ -53,16 +56,15 @@ def handle_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Raise KeyboardInterrupt at the first stop signal, so that open files, locks and temporary
-    folders are cleaned up.
+    """Raise KeyboardInterrupt at the first stop signal, so that files, locks and temporary folders
+    are cleaned up.
 
-    The second signal ends this process at once, with the exit code of Stopped. Either way no
-    process that was started within
-    the block is left behind. Yields a function that returns whether a stop was requested: what
-    fails after a request fails
-    because of it.
+    The second signal ends this process at once with the exit code of Stopped. In both cases all
+    processes that were started within the block are killed. Yields a function that returns whether
+    a stop was requested: an error after a request is a consequence of it.
     """
-    requests, start = StopRequests(), current_tick()
+    requests = StopRequests()
+    start = current_tick()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if not requests.add(number):
@@ -81,7 +83,8 @@ def interruptible() -> Iterator[Callable[[], bool]]:
 
 
 def end_descendants(since: int) -> None:
-    """Kill every process that descends from this one and began at a time, in the kernel's ticks, or
-    later.
+    """Kill all descendants of this process that started at `since` or later.
+
+    since: in the kernel's ticks since boot.
     """
     end_processes(p for p in process_tree(os.getpid())[1:] if int(start_time(p) or -1) >= since)
