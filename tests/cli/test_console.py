@@ -275,10 +275,10 @@ def test_the_demo_is_whole_at_80_columns(narrow, tmp_path):
     report |= {"weighting": {"method": "equal", "trials": {}}, "dropped": []}
     made = {
         "report": report,
-        "hidden": FACTS,
+        "test_scores": FACTS,
         "submission": {"latency": latency, "folder": "demo/submissions/demo"},
     }
-    demo._print(
+    demo.print_demo(
         "demo" / tmp_path.relative_to("/"), made | {"prepared": "demo/prepared/2e3479562de6"}
     )
     lines = [line for line in narrow() if str(tmp_path) not in line]

@@ -6,7 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from wbdc.cli.demo import FOLD_COUNT, FOLDS, KITS, SHORTER, TIME_CHECK_SECONDS, _print, demo
+from wbdc.cli.demo import (
+    DEMO_CHANGES,
+    DEMO_FOLD_COUNT,
+    DEMO_FOLDS,
+    DEMO_KITS,
+    TIME_CHECK_SECONDS,
+    demo,
+    print_demo,
+)
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.ensemble.assess import assess_ensemble
 from wbdc.prepare.demo.synthetic_contest import SPLIT_SHARES
@@ -37,7 +45,10 @@ def word(models: int, videos: int, seed: int) -> str:
 
 
 def test_the_demo_has_few_enough_models_to_pass_the_time_check():
-    models, test_videos = len(KITS) * len(FOLDS.split(",")), int(VIDEOS * SPLIT_SHARES["test"])
+    models, test_videos = (
+        len(DEMO_KITS) * len(DEMO_FOLDS.split(",")),
+        int(VIDEOS * SPLIT_SHARES["test"]),
+    )
     assert [word(models, test_videos, seed) for seed in range(30)].count("PASS") >= 29, (
         "1 % of the noise is taken for a trend"
     )
@@ -66,13 +77,13 @@ def test_the_cap_of_the_time_check_leaves_room_for_all_test_videos_and_all_its_r
     assert cap.max_videos(1.0, 8.0, 0.1, runs=4) >= videos
 
 
-@pytest.mark.parametrize("kit", KITS)
+@pytest.mark.parametrize("kit", DEMO_KITS)
 def test_the_demo_serves_in_full_precision(kit):
-    assert open_kit(kit, tiny=True, changes=SHORTER).tables["serve"]["precision"] == "fp32"
+    assert open_kit(kit, tiny=True, changes=DEMO_CHANGES).tables["serve"]["precision"] == "fp32"
 
 
 def test_the_demo_holds_out_enough_videos_to_blend_by():
-    assert VIDEOS * SPLIT_SHARES["labeled"] * len(FOLDS.split(",")) / FOLD_COUNT >= 250
+    assert VIDEOS * SPLIT_SHARES["labeled"] * len(DEMO_FOLDS.split(",")) / DEMO_FOLD_COUNT >= 250
 
 
 @pytest.mark.parametrize(("members", "says"), [(2, "Weights: "), (1, "Ensemble over a")])
@@ -85,11 +96,16 @@ def test_what_the_demo_prints(members, says, capsys):
         "ab"[:members], p, labels, np.arange(60) % 2, classes, WeChat2022(), draws=10
     ) | {"rows": 60, "folds": ["0", "1"]}
     submission = {"folder": "s", "latency": {"verdict": "PASS", "sentence": "It fits."}}
-    _print(
+    print_demo(
         Path("demo"),
-        {"report": report, "hidden": report["ensemble"], "submission": submission, "prepared": "p"},
+        {
+            "report": report,
+            "test_scores": report["ensemble"],
+            "submission": submission,
+            "prepared": "p",
+        },
     )
     told = capsys.readouterr().out
     assert says in told
     assert "Time check: PASS. It fits." in told
-    assert "against the hidden truth" in told
+    assert "result.csv, test labels" in told

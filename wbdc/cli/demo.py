@@ -1,27 +1,28 @@
-"""wbdc demo: the whole path on made-up data, from raw archives to a timed submission."""
+"""wbdc demo: all steps on a synthetic contest, from raw archives to a timed submission."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from wbdc.cli import console
 from wbdc.cli.ensemble import print_weights
 
-KITS = (
-    "dual_stream",
-    "cross_attention",
-)  # two kits of two folds are four models, which pass the time check on two cores
-FOLD_COUNT, FOLDS = (
-    3,
-    "0,1",
-)  # two of three folds hold out two thirds of the labelled videos: enough to blend by
-TIME_CHECK_SECONDS = 300.0  # at most, for all its runs; an idle machine takes about one minute
-SHORTER = (
-    "train.epochs=12",  # half of the tiny recipe: enough to see every part work
-    # in half precision one changed answer of 160 would be a doubt, and the time check could not
-    # pass
+if TYPE_CHECKING:
+    from wbdc.competitions import Competition
+    from wbdc.prepare.dataset import PreparedData
+
+# two kits with two folds each are four models, which pass the time check on two cores
+DEMO_KITS = ("dual_stream", "cross_attention")
+# two of three folds hold out two thirds of the labeled videos: enough to learn blend weights
+DEMO_FOLD_COUNT, DEMO_FOLDS = 3, "0,1"
+TIME_CHECK_SECONDS = 300.0  # cap for all runs of the time check; an idle machine takes one minute
+DEMO_CHANGES = (
+    "train.epochs=12",  # half of the tiny recipe
+    # in half precision, one changed prediction of 160 would make the time check inconclusive
     "serve.precision='fp32'",
 )
+DEMO_CONTEST_FOLDER, DEMO_RESULT_FILE = "contest", "result.csv"  # below --into
 
 
 @click.command()
@@ -30,17 +31,19 @@ SHORTER = (
     type=click.Path(path_type=Path),
     default="demo",
     show_default=True,
-    help="Folder for all that the demo makes.",
+    help="Folder for all files of the demo.",
 )
 @click.option(
-    "--data-only", type=click.Path(path_type=Path), help="Only make the data, in this folder."
+    "--data-only",
+    type=click.Path(path_type=Path),
+    help="Only generate the data, in this folder.",
 )
 @click.option(
     "--videos",
     type=click.IntRange(40),
     default=800,
     show_default=True,
-    help="Videos to make: 55 % labelled, 25 % unlabelled, 20 % test.",
+    help="Number of videos: 55% labeled, 25% unlabeled, 20% test.",
 )
 @console.seed
 @console.device
@@ -55,9 +58,10 @@ def demo(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Run every stage on made-up data: five minutes on two cores.
+    """Run all steps on synthetic data: five minutes on two cores.
 
-    Everything is tiny and starts from random weights. Stopped and started again, it goes on.
+    All models are tiny and start from random weights. A run that was stopped continues where it
+    was.
 
     \b
     Example:
@@ -71,23 +75,28 @@ def demo(
     check_writable(data_only or into)
     sweep_work(into)
     with console.progress(as_json) as progress:
-        made = generate_contest(
-            data_only or into / "made",
+        contest = generate_contest(
+            data_only or into / DEMO_CONTEST_FOLDER,
             videos=videos,
             seed=seed,
-            progress=lambda done, of: progress("make videos", done, of),
+            progress=lambda done, total: progress("generate videos", done, total),
         )
         if data_only is None:
-            made = _walk(into, seed, device, threads, progress, as_json)
+            result = run_demo(into, seed, device, threads, progress, as_json)
+
     if as_json:
-        return console.print_json(made)
-    if data_only:
-        counts = f"{made['labeled']:,} labelled, {made['unlabeled']:,} unlabelled, {made['test']:,} test videos"
-        return console.print_text(f"{counts} of {made['classes']} classes: {data_only / 'data'}")
-    _print(into, made)
+        console.print_json(contest if data_only else result)
+    elif data_only:
+        counts = ", ".join(
+            f"{contest[split]:,} {split}" for split in ("labeled", "unlabeled", "test")
+        )
+        classes = contest["classes"]
+        console.print_text(f"{counts} videos of {classes} classes: {data_only / 'data'}")
+    else:
+        print_demo(into, result)
 
 
-def _walk(
+def run_demo(
     into: Path,
     seed: int,
     device: str,
@@ -95,107 +104,168 @@ def _walk(
     progress: console.Progress,
     as_json: bool,
 ) -> dict:
-    """Run every stage as its command would; return what the table shows."""
-    import csv
-    import io
-    import time
-
+    """Run every step as its command does; return what `print_demo` prints."""
     from wbdc.competitions import open_competition
     from wbdc.core.device import use_threads
-    from wbdc.core.files import read_text
-    from wbdc.ensemble.ensembles import build_ensemble, choose_runs, open_ensemble
+    from wbdc.ensemble.ensembles import build_ensemble, choose_runs
     from wbdc.prepare.build import prepare_data
-    from wbdc.serve.entry import serve
-    from wbdc.submit.pipeline import SubmitOptions, make_submission
-    from wbdc.submit.timing.options import RehearsalOptions
-    from wbdc.train.kit import open_kit
-    from wbdc.train.session import open_session
 
-    count, contest, data = (
-        use_threads(threads),
-        open_competition("wechat2022"),
-        into / "made" / "data",
-    )
+    cpu_threads = use_threads(threads)
+    contest = open_competition("wechat2022")
+    data = into / DEMO_CONTEST_FOLDER / "data"
     reporter = console.console_reporter(progress, as_json)
+
     prepared, _ = prepare_data(
-        data, into, contest, folds=FOLD_COUNT, seed=seed, threads=count, progress=progress
-    )
-    common = {"seed": seed, "prepared": prepared.hash, "device": device, "threads": count}
-    open_session(
-        "pretrain", open_kit("dual_stream", tiny=True, changes=SHORTER), into, **common
-    ).train(reporter)
-    runs = []
-    for kit in KITS:
-        session = open_session(
-            "train", open_kit(kit, tiny=True, changes=SHORTER), into, fold=FOLDS, **common
-        )
-        session.train(reporter)
-        runs.append(session.run.name)
-    report = build_ensemble(into, "demo", choose_runs(into, tuple(runs), prepared)[0], seed=seed)
-    home, blend = open_ensemble(into, "demo")
-    rehearsal = RehearsalOptions(cap_seconds=TIME_CHECK_SECONDS)
-    options = SubmitOptions(rehearsal=rehearsal, device=device, threads=count)
-    made = make_submission(
-        into / "submissions" / "demo",
-        home,
-        blend,
-        prepared,
         data,
-        report,
-        options,
-        progress,
-        reporter.log,
-    )
-    serve(
-        home,
-        blend,
+        into,
         contest,
-        data,
-        into / "result.csv",
-        split=None,
-        device=device,
-        precision=None,
-        threads=count,
-        say=reporter.log,
-        progress=lambda done, of: progress("answer the test split", done, of),
-        began=time.perf_counter(),
+        folds=DEMO_FOLD_COUNT,
+        seed=seed,
+        threads=cpu_threads,
+        progress=progress,
     )
-    table = io.StringIO(read_text(into / "made" / "truth" / "test_truth.csv"))
-    truth = {row["id"]: row[contest.label_key] for row in csv.DictReader(table)}
-    said = contest.read_result(into / "result.csv", list(truth), prepared.facts.known_classes)
-    hidden = {
-        "score": contest.score(list(truth.values()), said, prepared.facts.classes),
-        "official": contest.score(list(truth.values()), said),
-    }
+    runs = _train(into, prepared, seed, device, cpu_threads, reporter)
+    members = choose_runs(into, tuple(runs), prepared)[0]
+    report = build_ensemble(into, "demo", members, seed=seed)
+    submission = _submit(into, prepared, data, report, device, cpu_threads, progress, reporter)
+    _predict(into, contest, data, device, cpu_threads, progress, reporter)
     return {
         "report": report,
-        "hidden": hidden,
-        "submission": made,
+        "test_scores": _score_test(into, contest, prepared),
+        "submission": submission,
         "prepared": str(prepared.folder),
         "runs": runs,
     }
 
 
-def _print(into: Path, made: dict) -> None:
-    report, hidden = made["report"], made["hidden"]
-    names = console.components(hidden["score"])
-    scored = {
+def _train(
+    into: Path,
+    prepared: "PreparedData",
+    seed: int,
+    device: str,
+    threads: int,
+    reporter: object,
+) -> list[str]:
+    """Pretrain, then train every kit; return the names of the runs."""
+    from wbdc.train.kit import open_kit
+    from wbdc.train.session import open_session
+
+    options = {"seed": seed, "prepared": prepared.hash, "device": device, "threads": threads}
+    kit = open_kit(DEMO_KITS[0], tiny=True, changes=DEMO_CHANGES)
+    open_session("pretrain", kit, into, **options).train(reporter)
+
+    runs = []
+    for name in DEMO_KITS:
+        kit = open_kit(name, tiny=True, changes=DEMO_CHANGES)
+        session = open_session("train", kit, into, fold=DEMO_FOLDS, **options)
+        session.train(reporter)
+        runs.append(session.run.name)
+    return runs
+
+
+def _submit(
+    into: Path,
+    prepared: "PreparedData",
+    data: Path,
+    report: dict,
+    device: str,
+    threads: int,
+    progress: console.Progress,
+    reporter: object,
+) -> dict:
+    """Pack the ensemble, run the time check and publish the submission."""
+    from wbdc.ensemble.ensembles import open_ensemble
+    from wbdc.submit.pipeline import SubmitOptions, make_submission
+    from wbdc.submit.timing.options import RehearsalOptions
+
+    home, blend = open_ensemble(into, "demo")
+    rehearsal = RehearsalOptions(cap_seconds=TIME_CHECK_SECONDS)
+    options = SubmitOptions(rehearsal=rehearsal, device=device, threads=threads)
+    folder = into / "submissions" / "demo"
+    return make_submission(
+        folder, home, blend, prepared, data, report, options, progress, reporter.log
+    )
+
+
+def _predict(
+    into: Path,
+    contest: "Competition",
+    data: Path,
+    device: str,
+    threads: int,
+    progress: console.Progress,
+    reporter: object,
+) -> None:
+    """Predict the test split and write the result file."""
+    import time
+
+    from wbdc.ensemble.ensembles import open_ensemble
+    from wbdc.serve.entry import serve
+
+    home, blend = open_ensemble(into, "demo")
+    serve(
+        home,
+        blend,
+        contest,
+        data,
+        into / DEMO_RESULT_FILE,
+        split=None,
+        device=device,
+        precision=None,
+        threads=threads,
+        say=reporter.log,
+        progress=lambda done, total: progress("predict the test split", done, total),
+        began=time.perf_counter(),
+    )
+
+
+def _score_test(into: Path, contest: "Competition", prepared: "PreparedData") -> dict:
+    """Score the result file with the test labels that a team does not receive."""
+    import csv
+    import io
+
+    from wbdc.core.files import read_text
+
+    table = io.StringIO(read_text(into / DEMO_CONTEST_FOLDER / "truth" / "test_truth.csv"))
+    truth = {row["id"]: row[contest.label_key] for row in csv.DictReader(table)}
+    labels = list(truth.values())
+    predictions = contest.read_result(
+        into / DEMO_RESULT_FILE, list(truth), prepared.facts.known_classes
+    )
+    return {
+        "score": contest.score(labels, predictions, prepared.facts.classes),
+        "official": contest.score(labels, predictions),
+    }
+
+
+def print_demo(into: Path, result: dict) -> None:
+    """Print the scores, the blend, the time check and the folders."""
+    report, submission = result["report"], result["submission"]
+    names = console.components(result["test_scores"]["score"])
+    scores = {
         **report["members"],
         "ensemble": report["ensemble"],
-        "result.csv against the hidden truth": hidden,
+        f"{DEMO_RESULT_FILE}, test labels": result["test_scores"],
     }
-    rows = [(name, *console.score_table(facts, names)) for name, facts in scored.items()]
     console.print_table(
-        f"Out of fold ({report['rows']:,} videos of folds {', '.join(report['folds'])})",
+        f"Out-of-fold scores ({report['rows']:,} videos of folds {', '.join(report['folds'])})",
         ("", *names, "official"),
-        rows,
+        [(name, *console.score_table(facts, names)) for name, facts in scores.items()],
     )
     print_weights(report)
-    gain, latency = report["gain"], made["submission"]["latency"]
+
+    gain, latency = report["gain"], submission["latency"]
+    interval = f"[{gain['low']:+.4f}, {gain['high']:+.4f}]"
     console.print_text(
-        f"Ensemble over {report['best']}: {gain['difference']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], {gain['verdict']}."
+        f"Ensemble over {report['best']}: {gain['difference']:+.4f} {interval}, {gain['verdict']}."
     )
     console.print_text(f"Time check: {latency['verdict']}. {latency['sentence']}", "bold")
-    console.print_text(
-        f"Data {into / 'made'}, prepared {made['prepared']}, runs {into / 'runs'}, submission {made['submission']['folder']}, answers {into / 'result.csv'}"
-    )
+    folders = {
+        "Data": into / DEMO_CONTEST_FOLDER,
+        "Prepared data": result["prepared"],
+        "Runs": into / "runs",
+        "Submission": submission["folder"],
+        "Predictions": into / DEMO_RESULT_FILE,
+    }
+    for name, path in folders.items():
+        console.print_text(f"{name}: {path}")

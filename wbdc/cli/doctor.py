@@ -1,4 +1,4 @@
-"""wbdc doctor: what this machine has, and how fast it is."""
+"""wbdc doctor: the software, devices and speed of this machine."""
 
 from pathlib import Path
 
@@ -6,26 +6,38 @@ import click
 
 from wbdc.cli import console
 
+REPORTED_PACKAGES = (
+    "torch",
+    "transformers",
+    "open_clip_torch",
+    "timm",
+    "numpy",
+    "simplejpeg",
+    "pillow",
+    "polars",
+)
+KERNEL_UNITS = {"matrix": "GFLOP/s", "memory": "GB/s", "copy": "GB/s", "decode": "frames/s"}
+
 
 @click.command()
 @click.option(
     "--probe",
     is_flag=True,
-    help="Also measure matrix products, memory, copies to the device and JPEG decoding (half a minute).",
+    help="Also measure matrix products, memory, copies and JPEG decoding (30 s).",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="With --probe: keep the profile in this file, for `wbdc submit --judge`.",
+    help="With --probe: write the profile to this file, for `wbdc submit --judge`.",
 )
 @console.device
 @console.threads
 @console.as_json
 def doctor(probe: bool, out: Path | None, device: str, threads: int | None, as_json: bool) -> None:
-    """Say what wbdc finds on this machine.
+    """Report the software, devices and speed of this machine.
 
-    A profile that was made on a machine like the judge's lets a time check that runs elsewhere
-    speak for it.
+    With a profile of a machine like the judge's, a time check on another machine can estimate the
+    judge's time.
 
     \b
     Example:
@@ -34,34 +46,32 @@ def doctor(probe: bool, out: Path | None, device: str, threads: int | None, as_j
     """
     from wbdc.core.errors import UsageFault
     from wbdc.core.files import check_output, publish_json
-    from wbdc.submit.timing.machine_profile import profile_machine as measure
+    from wbdc.submit.timing.machine_profile import profile_machine
 
     if out and not probe:
-        raise UsageFault("--out keeps what --probe measures; say --probe too")
+        raise UsageFault("--out writes the profile that --probe measures; add --probe")
     if out:
         check_output(out)
-    found = _machine(device, threads)
-    if probe:
-        found["profile"] = measure(device, threads)
+
+    facts = machine_facts(device, threads)
+    profile = profile_machine(device, threads) if probe else None
     if out:
-        publish_json(out, found["profile"])
+        publish_json(out, profile)
     if as_json:
-        return console.print_json(found)
-    console.print_table(
-        "This machine",
-        ("", ""),
-        [(name, str(value)) for name, value in found.items() if name != "profile"],
-    )
-    if probe:
-        units = {"matrix": "GFLOP/s", "memory": "GB/s", "copy": "GB/s", "decode": "frames/s"}
+        console.print_json({**facts, "profile": profile} if probe else facts)
+        return
+
+    console.print_table("This machine", ("", ""), [(k, str(v)) for k, v in facts.items()])
+    if profile:
         rows = [
-            (kernel, ", ".join(f"{rate:,.1f}" for rate in rates), units[kernel])
-            for kernel, rates in found["profile"]["rates"].items()
+            (kernel, ", ".join(f"{rate:,.1f}" for rate in rates), KERNEL_UNITS[kernel])
+            for kernel, rates in profile["rates"].items()
         ]
-        console.print_table("Kernels", ("kernel", "rate", ""), rows)
+        console.print_table("Kernels", ("kernel", "rate", "unit"), rows)
 
 
-def _machine(device: str, threads: int | None) -> dict:
+def machine_facts(device: str, threads: int | None) -> dict[str, object]:
+    """Return the versions of the packages, the device, its precision, and the resources."""
     import os
     import platform
     import shutil
@@ -70,27 +80,15 @@ def _machine(device: str, threads: int | None) -> dict:
     from wbdc.core.device import find_device, find_precision, precision_name
     from wbdc.submit.timing.sandbox import network_is_cut
 
-    where = find_device(device)
-    versions = {
-        name: metadata.version(name)
-        for name in (
-            "torch",
-            "transformers",
-            "open_clip_torch",
-            "timm",
-            "numpy",
-            "simplejpeg",
-            "pillow",
-            "polars",
-        )
-    }
+    torch_device = find_device(device)
+    cpus = len(os.sched_getaffinity(0))
     return {
         "python": platform.python_version(),
-        **versions,
-        "device": str(where),
-        "precision": precision_name(find_precision("auto", where)),
-        "CPUs": len(os.sched_getaffinity(0)),
-        "threads": threads or len(os.sched_getaffinity(0)),
+        **{name: metadata.version(name) for name in REPORTED_PACKAGES},
+        "device": str(torch_device),
+        "precision": precision_name(find_precision("auto", torch_device)),
+        "CPUs": cpus,
+        "threads": threads or cpus,
         "network of packed folders": network_is_cut()[1],
         "weights": os.environ.get("WBDC_WEIGHTS") or "WBDC_WEIGHTS is not set",
         "free disk here": f"{shutil.disk_usage('.').free / 1e9:,.0f} GB",
