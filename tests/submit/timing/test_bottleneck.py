@@ -10,29 +10,25 @@ from wbdc.submit.timing.bottleneck import (
     suggest_change,
 )
 
-STAGES = {
-    "read": 10.0,
-    "decode": 80.0,
-    "tokenize": 6.0,
-    "collate": 4.0,
+# seconds of all worker threads, then seconds of the main thread
+STAGES = {"read": 10.0, "decode": 80.0, "tokenize": 6.0, "collate": 4.0} | {
     "vision": 15.0,
     "fuse": 5.0,
-}  # worker seconds, then seconds of the main thread
+}
 
 
-def test_slowest_stage_is_the_one_that_the_main_thread_waits_for():
-    waiting = stage_shares(
-        STAGES, prediction_seconds=100.0
-    )  # the main thread waits for 80 of 100 s
-    assert slowest_stage(waiting) == "decode"
-    assert waiting["decode"] == pytest.approx(0.64)
-    assert sum(waiting.values()) == pytest.approx(1)
-    assert describe_bottleneck(waiting) == "Decoding takes 64% of the time"
-    busy = stage_shares(
-        STAGES, prediction_seconds=21.0
-    )  # 100 worker seconds hidden behind 20 s of computing
-    assert slowest_stage(busy) == "vision"
-    assert busy["vision"] == pytest.approx(15 / 21)
+def test_main_thread_that_waits_is_limited_by_decoding():
+    shares = stage_shares(STAGES, prediction_seconds=100.0)  # waits for 80 of 100 s
+    assert slowest_stage(shares) == "decode"
+    assert shares["decode"] == pytest.approx(0.64)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert describe_bottleneck(shares) == "Decoding takes 64% of the time"
+
+
+def test_reading_behind_computation_costs_nothing():
+    shares = stage_shares(STAGES, prediction_seconds=21.0)  # computes for 20 of 21 s
+    assert slowest_stage(shares) == "vision"
+    assert shares["vision"] == pytest.approx(15 / 21)
 
 
 def test_advice_is_the_cheapest_sufficient_change():

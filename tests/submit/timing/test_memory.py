@@ -1,4 +1,4 @@
-"""Memory is watched over a whole process tree, and no spike is missed."""
+"""Memory is measured over a whole process tree, and no spike is missed."""
 
 import contextlib
 import ctypes
@@ -18,13 +18,14 @@ from wbdc.submit.timing.memory import (
     process_tree,
 )
 
-SPIKE = "b = bytearray(400 << 20); b[::4096] = b'x' * len(b[::4096]); del b; import time; time.sleep({sleep})"
+ALLOCATE = "b = bytearray({size}); b[::4096] = b'x' * len(b[::4096])"
+SPIKE = f"{ALLOCATE.format(size='400 << 20')}; del b; import time; time.sleep({{sleep}})"
 CHILD = "import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
 
 
 @pytest.mark.parametrize("deep", [False, True], ids=["own", "of a child"])
-def test_a_spike_is_seen(deep):
-    """The kernel remembers the most that a process ever held: one look after the spike is enough."""
+def test_spike_is_measured(deep):
+    """The kernel records the peak of each process: one sample after the spike is enough."""
     code = SPIKE.format(sleep=30)
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD.format(code=code) if deep else code], start_new_session=True
@@ -45,7 +46,7 @@ def test_a_spike_is_seen(deep):
         process.wait()
 
 
-def test_a_process_that_has_ended_holds_nothing():
+def test_ended_process_uses_no_memory():
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     monitor = ProcessMonitor(process.pid)
@@ -54,10 +55,9 @@ def test_a_process_that_has_ended_holds_nothing():
 
 
 def test_memory_is_sampled_over_time():
-    """A process that takes 100 MB more after a while: the samples show both states, in the order of
-    time.
-    """
-    code = "import time; time.sleep(1); b = bytearray(100 << 20); b[::4096] = b'x' * len(b[::4096]); time.sleep(30)"
+    """A process allocates 100 MB after a second: the samples show both states in order."""
+    allocate = ALLOCATE.format(size="100 << 20")
+    code = f"import time; time.sleep(1); {allocate}; time.sleep(30)"
     process = subprocess.Popen([sys.executable, "-c", code])
     monitor = ProcessMonitor(process.pid)
     try:
@@ -67,70 +67,64 @@ def test_memory_is_sampled_over_time():
                 break
             monitor.join(0.1)
         monitor.stop()
-        seconds, held = zip(*monitor.samples)
+        seconds, sizes = zip(*monitor.samples, strict=True)
         assert list(seconds) == sorted(seconds)
-        assert held[0] < 50 << 20 < 100 << 20 < held[-1]
+        assert sizes[0] < 50 << 20 < 100 << 20 < sizes[-1]
     finally:
         process.kill()
         process.wait()
 
 
-def test_the_network_is_cut_off_and_a_canary_proves_it():
-    means, said = sandbox.network_is_cut()
-    assert said == (
-        f"cut off by {' '.join(means)}; a canary could not connect"
-        if means
+def test_network_is_cut_off_and_a_canary_proves_it():
+    prefix, description = sandbox.network_is_cut()
+    assert description == (
+        f"cut off by {' '.join(prefix)}; a canary could not connect"
+        if prefix
         else "not cut off: unshare is not allowed here"
     )
-    listening = "import socket; s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname(), timeout=2); raise SystemExit(7)"
-    ran = subprocess.run(
-        [*means, sys.executable, "-I", "-c", listening], check=False, capture_output=True
+    connect_to_itself = (
+        "import socket; s = socket.create_server(('127.0.0.1', 0)); "
+        "socket.create_connection(s.getsockname(), timeout=2); raise SystemExit(7)"
     )
-    assert ran.returncode == (1 if means else 7)
+    result = subprocess.run(
+        [*prefix, sys.executable, "-I", "-c", connect_to_itself], check=False, capture_output=True
+    )
+    assert result.returncode == (1 if prefix else 7)
 
 
 @pytest.mark.parametrize(
     "script",
     ["sleep 97 & exit 0", "setsid sleep 98 & sleep 99"],
-    ids=["beside it", "out of its group"],
+    ids=["in its session", "in another session"],
 )
-def test_nothing_that_a_packed_folder_starts_stays_behind(script, tmp_path):
-    """Neither when it ends well nor when time is up; and a process that holds its error output
-    makes nobody wait.
-    """
+def test_all_processes_of_a_packed_folder_are_ended(script, tmp_path):
+    """After success and after a timeout; a process that keeps stderr open does not block."""
     (tmp_path / "run.sh").write_text(script)
     start = time.monotonic()
     with contextlib.suppress(Inconclusive):
         sandbox.run_packed(tmp_path, tmp_path, tmp_path / "out.csv", timeout=2)
     assert time.monotonic() - start < 20
     time.sleep(0.2)
-    left = [
-        p
-        for p in Path("/proc").glob("[0-9]*/cmdline")
-        if p.is_file()
-        and (b"sleep\x0097" in read(p) or b"sleep\x0098" in read(p) or b"sleep\x0099" in read(p))
-    ]
-    assert not left
+    assert not any(running(f"sleep\0{seconds}") for seconds in (97, 98, 99))
 
 
-HELD = 150 << 20
-DAEMON = f"import time; b = bytearray({HELD}); b[::4096] = b'x' * len(b[::4096]); time.sleep(94)"
+DAEMON_BYTES = 150 << 20
+DAEMON = f"import time; {ALLOCATE.format(size=DAEMON_BYTES)}; time.sleep(94)"
 
 
-def test_a_daemon_is_counted_and_ended(tmp_path):
-    """Its parents end at once, so that it leaves the tree and the session before anything sees it."""
+def test_daemon_is_counted_and_ended(tmp_path):
+    """Its parents end at once, so it leaves the tree and the session before it is sampled."""
     script = (
         f'("$PYTHON" -c "import os; os.fork() and os._exit(0); os.setsid(); {DAEMON}" &)\nsleep 3'
     )
     (tmp_path / "run.sh").write_text(script)
-    ran = sandbox.run_packed(tmp_path, tmp_path, tmp_path / "out.csv", timeout=60)
-    assert ran.peak_memory > HELD
-    left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if b"time.sleep(94)" in read(p)]
-    assert not left
+    result = sandbox.run_packed(tmp_path, tmp_path, tmp_path / "out.csv", timeout=60)
+    assert result.peak_memory > DAEMON_BYTES
+    assert not running("time.sleep(94)")
 
 
-def test_other_children_are_let_alone_and_orphans_are_adopted_only_during_a_run(tmp_path):
-    """A service that ran before, in a session of its own, goes on, and so does what it starts."""
+def test_other_children_survive_and_orphans_are_adopted_only_during_a_run(tmp_path):
+    """A service that ran before, in its own session, continues, as do its child processes."""
     service = "while :; do sleep 0.1; done"
     before = subprocess.Popen(["sh", "-c", service], start_new_session=True)
     (tmp_path / "run.sh").write_text("exit 0")
@@ -152,8 +146,13 @@ def is_subreaper() -> bool:
     return bool(state.value)
 
 
-def read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
+def running(words: str) -> list[Path]:
+    """List the processes whose command line contains some words."""
+    processes = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if words.encode() in path.read_bytes():
+                processes.append(path)
+        except OSError:  # it has ended
+            continue
+    return processes

@@ -1,4 +1,4 @@
-"""The time check under real load and within a real cap: a tiny package in processes of its own."""
+"""The time check on a busy machine and with a short cap, with a real package."""
 
 import os
 import shutil
@@ -15,13 +15,13 @@ from wbdc.submit.timing import rehearse as rehearse_module
 from wbdc.submit.timing.options import RehearsalOptions
 from wbdc.submit.timing.rehearse import rehearse
 
-SLEEP_SECONDS = 300  # that each process of the slow package would take
-EXTRA_SECONDS = 60  # seconds beyond the cap, on a busy machine
+SLEEP_SECONDS = 300  # of each process of the slow package
+EXTRA_SECONDS = 60  # beyond the cap, on a busy machine
 
 
 @pytest.fixture
-def others():
-    """Keep every CPU of this process busy with two processes of another session."""
+def other_processes():
+    """Keep every CPU of this process busy with two processes in other sessions."""
     loop = [sys.executable, "-I", "-S", "-c", "while True: pass"]
     count = 2 * len(os.sched_getaffinity(0))
     loads = [subprocess.Popen(loop, start_new_session=True) for _ in range(count)]
@@ -32,8 +32,7 @@ def others():
 
 
 @pytest.mark.slow
-def test_a_package_beside_busy_processes(package, data, tmp_path, others):
-    """It is fast enough, and does not pass: the sentence names the load."""
+def test_fast_package_on_a_busy_machine_is_inconclusive(package, data, tmp_path, other_processes):
     copy = shutil.copytree(package, tmp_path / "copy")
     options = RehearsalOptions(items=8, seconds=3600.0, device="cpu", cold_starts=1)
     verdict = rehearse(copy, data, options)
@@ -41,20 +40,20 @@ def test_a_package_beside_busy_processes(package, data, tmp_path, others):
     assert verdict.code == 6
     assert "The machine was busy: other processes used" in verdict.sentence
     assert verdict.facts["cpu_use"]["other_seconds"] > verdict.facts["cpu_use"]["seconds"] / 2
-    assert all(load.poll() is None for load in others), "they are not the package's"
+    assert all(load.poll() is None for load in other_processes)
 
 
-def test_a_package_that_takes_longer_than_the_cap(package, data, tmp_path, monkeypatch):
-    """It is ended with all that it started, well before its time; INCONCLUSIVE, and no receipt."""
-    copy, mark = shutil.copytree(package, tmp_path / "copy"), f"wbdc-cap-{os.getpid()}"
+def test_package_slower_than_the_cap_is_ended(package, data, tmp_path, monkeypatch):
+    """It is ended with all its processes; INCONCLUSIVE, and no receipt."""
+    copy = shutil.copytree(package, tmp_path / "copy")
+    mark = f"wbdc-cap-{os.getpid()}"
     nap = f"sleep {SLEEP_SECONDS}; : {mark}"
     (copy / "run.sh").write_text(f"sh -c '{nap}' &\nsetsid sh -c '{nap}' &\n{nap}\n")
-    monkeypatch.setattr(
-        rehearse_module, "check_files", read_manifest
-    )  # run.sh is not what was packed
+    # run.sh differs from the packed one
+    monkeypatch.setattr(rehearse_module, "check_files", read_manifest)
     start = time.monotonic()
     latency = time_package(
-        copy, data, RehearsalOptions(device="cpu", cap_seconds=2.0), lambda *at: None
+        copy, data, RehearsalOptions(device="cpu", cap_seconds=2.0), lambda *step: None
     )
     assert time.monotonic() - start < 2 + EXTRA_SECONDS < SLEEP_SECONDS
     assert latency["verdict"] == "INCONCLUSIVE"
@@ -62,16 +61,16 @@ def test_a_package_that_takes_longer_than_the_cap(package, data, tmp_path, monke
     assert "did not end within 2 s" in latency["sentence"]
     assert "--cap" in latency["sentence"]
     assert not (copy / "latency.json").exists()
-    assert not named(mark)
+    assert not running(mark)
 
 
-def named(mark: str) -> list[int]:
-    """List the running processes whose command line holds a word."""
-    found = []
+def running(mark: str) -> list[int]:
+    """List the running processes whose command line contains a mark."""
+    processes = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if mark.encode() in path.read_bytes():
-                found.append(int(path.parent.name))
+                processes.append(int(path.parent.name))
         except OSError:  # it has ended
             continue
-    return found
+    return processes
