@@ -120,9 +120,9 @@ class Poisoned(objectives.Objective):
         super().__init__(model)
         self.bad, self.met = bad, 0
 
-    def loss(self, model, seen, batch, whole):
+    def loss(self, model, fused, batch, original):
         self.met += 1
-        return F.cross_entropy(model.head(seen.pooled), batch.label) * (
+        return F.cross_entropy(model.head(fused.pooled), batch.label) * (
             math.nan if self.met in self.bad else 1.0
         )
 
@@ -186,8 +186,8 @@ def test_a_first_batch_of_each_step_that_is_not_finite_ends_the_training():
 class Steep(objectives.Objective):
     """A finite loss without a finite gradient: the root of 0."""
 
-    def loss(self, model, seen, batch, whole):
-        return (model.head(seen.pooled).sum() * 0).sqrt()
+    def loss(self, model, fused, batch, original):
+        return (model.head(fused.pooled).sum() * 0).sqrt()
 
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights():
@@ -207,8 +207,8 @@ class Sized(objectives.Objective):
     def hide(self, batch):
         return batch.hide("size", torch.tensor(self.size))
 
-    def loss(self, model, seen, batch, whole):
-        return 0.0 * seen.pooled.sum() + batch.targets["size"]
+    def loss(self, model, fused, batch, original):
+        return 0.0 * fused.pooled.sum() + batch.targets["size"]
 
 
 def test_one_objective_used_twice_counts_twice_with_targets_and_names_of_its_own():
@@ -248,16 +248,16 @@ class Greedy(plug.find_plug(objectives, "classify")):
         super().__init__(model)
         self.fits, self.error, self.late, self.sizes = fits, error, late, []
 
-    def loss(self, model, seen, batch, whole):
+    def loss(self, model, fused, batch, original):
         self.sizes.append(len(batch))
         if len(batch) <= self.fits:
-            return super().loss(model, seen, batch, whole)
+            return super().loss(model, fused, batch, original)
         if not self.late:
             raise self.error
         model.trunk.embeddings.word_embeddings.weight.register_hook(
             self._fail
         )  # the last gradient of all
-        return super().loss(model, seen, batch, whole)
+        return super().loss(model, fused, batch, original)
 
     def _fail(self, gradient):
         if self.sizes[-1] > self.fits:

@@ -446,8 +446,8 @@ from wbdc.train.objectives import Objective
 class Loss(Objective):
     '''{size} times nothing.'''
     size = {size}
-    def loss(self, model, seen, batch, whole):
-        return self.size * model.head(seen.pooled).sum()
+    def loss(self, model, fused, batch, original):
+        return self.size * model.head(fused.pooled).sum()
 """
 TWO_LOSSES = 'objective = [{ use = "./a/loss.py" }, { use = "./b/loss.py" }]'
 

@@ -181,7 +181,7 @@ def test_matching_is_a_binary_cross_entropy_over_its_own_forward():
     loss = objective.loss(model, None, None, batch)
     torch.manual_seed(4)
     mixed, own = swap_frames(batch, torch.rand(6) < 0.5)
-    p = objective.judge(model(mixed).pooled).squeeze(1).sigmoid()
+    p = objective.head(model(mixed).pooled).squeeze(1).sigmoid()
     longhand = torch.where(own, -p.log(), -(1 - p).log()).mean()
     torch.testing.assert_close(loss, longhand)
     assert objective.chance == math.log(2)

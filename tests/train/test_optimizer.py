@@ -29,7 +29,7 @@ def test_the_longest_prefix_decides_and_every_weight_is_dealt_once():
         name.startswith("fusion.") and not name.startswith("fusion.trunk.")
         for name in dealt["fusion"]
     )
-    assert {"head.weight", "frame_start", "objective.0.judge.weight"} <= set(dealt["rest"])
+    assert {"head.weight", "frame_start", "objective.0.head.weight"} <= set(dealt["rest"])
     every = [name for names in dealt.values() for name in names]
     assert len(every) == len(set(every)) == sum(1 for m in (model, asked) for _ in m.parameters())
 

@@ -300,8 +300,8 @@ class Twin(Objective):
         super().__init__(model, weight=weight)
         self.trunk, self.size = model.trunk, float(Path(path).read_text())
 
-    def loss(self, model, seen, batch, whole):
-        return self.size * seen.pooled.square().mean()
+    def loss(self, model, fused, batch, original):
+        return self.size * fused.pooled.square().mean()
 """
 
 

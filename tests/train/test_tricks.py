@@ -200,17 +200,17 @@ def test_no_video_loses_both_modalities_nor_its_only_one(text, frames):
 def test_augmented_frames_stay_pictures_and_padding_stays_empty():
     model, batch = toys.model(), toys.batch()
     torch.manual_seed(0)
-    moved = build("augment", model).change(batch)
+    moved = build("augment", model).augment(batch)
     assert moved.frames.dtype == torch.uint8
     assert not torch.equal(moved.frames[batch.frame_mask], batch.frames[batch.frame_mask])
     assert torch.equal(moved.frames[~batch.frame_mask], batch.frames[~batch.frame_mask])
-    still = build("augment", model, shift=0.0, scale=0.0, turn=0.0, flip=0.0, colour=0.0).change(
+    still = build("augment", model, shift=0.0, scale=0.0, turn=0.0, flip=0.0, colour=0.0).augment(
         batch
     )
     assert (still.frames.int() - batch.frames.int()).abs().max() <= 1
-    mirrored = build("augment", model, shift=0.0, scale=0.0, turn=0.0, flip=1.0, colour=0.0).change(
-        batch
-    )
+    mirrored = build(
+        "augment", model, shift=0.0, scale=0.0, turn=0.0, flip=1.0, colour=0.0
+    ).augment(batch)
     assert (mirrored.frames.int() - batch.frames.flip(-1).int()).abs().max() <= 1
     with pytest.raises(UsageFault, match="reads ready features"):
         build("augment", toys.model(vision="features"))

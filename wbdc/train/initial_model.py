@@ -13,7 +13,7 @@ from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.core.integrity import verify_seal
 from wbdc.core.weights import describe_weights, load_weights, select_tensors
-from wbdc.data.text import TextReader, learn_tokenizer, open_tokenizer
+from wbdc.data.text import SPECIAL_TOKENS, TextReader, learn_tokenizer, open_tokenizer
 from wbdc.nets import fusion as fusions
 from wbdc.nets import vision as visions
 from wbdc.nets.model import VideoClassifier
@@ -22,8 +22,6 @@ from wbdc.prepare.dataset import PreparedData
 from wbdc.prepare.view import InputSpec
 from wbdc.serve.predict import WEIGHTS_FILE
 from wbdc.train.kit import Kit
-
-SPECIAL_WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class InitialModel(NamedTuple):
@@ -75,7 +73,7 @@ def build_initial_model(kit: Kit, prepared: PreparedData, seed: int) -> InitialM
         pretrained["vision"] = vision.pretrained
 
     fusion = plug.build_plug(fusions, tables["fusion"], trunk, kit_folder=kit.folder)
-    special = {word: tokenizer.token_to_id(word) for word in SPECIAL_WORDS}
+    special = {word: tokenizer.token_to_id(word) for word in SPECIAL_TOKENS}
     model = VideoClassifier(fusion, vision, len(prepared.facts.classes), special)
     spec = InputSpec(reader, vision.image_transform, vision.frames)
     return InitialModel(model, spec, text, weights, pretrained)

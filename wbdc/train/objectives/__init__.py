@@ -1,4 +1,15 @@
-"""Objectives: each hides something in the batch, then asks the model for it back."""
+"""Objectives: the losses of pretraining and fine-tuning.
+
+A training sums the weighted losses of its objectives. Each may hide a part of the batch before the
+model reads it:
+
+    for objective in objectives:
+        batch = objective.hide(batch)
+    fused = model(batch)
+    loss = sum(o.weight * o.loss(model, fused, batch, original) for o in objectives)
+
+Every `batch` that `loss` receives holds the targets of that objective only.
+"""
 
 from torch import Tensor, nn
 
@@ -10,9 +21,19 @@ from wbdc.nets.model import VideoClassifier
 class Objective(nn.Module):
     """One loss. Subclass it in a file of its own.
 
+<<<<<<< HEAD
     weight: factor of the loss in the sum of all losses. chance: value of the loss for a model that
     knows nothing, which is logged beside it. needs_labels: whether it learns from labeled videos
     only; videos without a label (-1) then do not count in its loss.
+=======
+    Letters: B videos, T text tokens, F frames, D width of the model, C classes.
+
+    Class attributes, to be overridden. chance: the loss of a model that knows nothing, which logs
+    show beside the loss; None: unknown. needs_labels: whether only labeled videos count; the loss
+    then ignores videos without a label (-1).
+
+    weight: factor of this loss in the sum.
+>>>>>>> 3ce0d10 (Objectives and tricks: shapes, units and papers in docstrings; plain names)
     """
 
     chance: float | None = None
@@ -23,30 +44,30 @@ class Objective(nn.Module):
         self.weight = weight
 
     def hide(self, batch: Batch) -> Batch:
-        """Return a batch with something hidden and the truth in `targets`. By default hides
-        nothing.
+        """Return a batch in which something is hidden, with the truth in `targets`.
+
+        Returns the batch unchanged by default. Never changes the batch in place.
         """
         return batch
 
-    def loss(self, model: VideoClassifier, seen: Fused, batch: Batch, whole: Batch) -> Tensor:
-        """Score the model's view: a scalar, float32.
+    def loss(self, model: VideoClassifier, fused: Fused, batch: Batch, original: Batch) -> Tensor:
+        """Return the loss: a float32 scalar.
 
-        seen: the forward of `batch`, in which every objective has hidden its part. whole: the batch
-        before anything
-        was hidden; an objective that mismatches pairs takes a forward of its own on it, so that it
-        corrupts no other.
+        fused: the model's output for `batch`, in which every objective has hidden its part; for
+        example fused.pooled (B, D). original: the batch before anything was hidden. An objective
+        that mismatches texts and frames runs the model itself, on a changed copy of `original`, so
+        that no other objective trains on false pairs.
         """
         raise NotImplementedError
 
     def count(self, batch: Batch) -> int:
-        """Count what the loss is the average of: the parts of a batch that does not fit into memory
-        are weighted by it.
+        """Return how many items the loss averages: the (labeled) videos by default.
+
+        When memory runs out, a batch is computed in parts, which are weighted by their counts.
         """
-        return (
-            int((batch.label >= 0).sum())
-            if self.needs_labels and batch.label is not None
-            else len(batch)
-        )
+        if self.needs_labels and batch.label is not None:
+            return int((batch.label >= 0).sum())
+        return len(batch)
 
 
 Plug = Objective

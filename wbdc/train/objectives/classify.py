@@ -1,4 +1,4 @@
-"""Name the class of the video: cross entropy with label smoothing (Szegedy et al., 2016)."""
+"""Predict the class of a video: cross entropy with label smoothing (Szegedy et al., 2016)."""
 
 import math
 
@@ -12,8 +12,12 @@ from wbdc.train.objectives import Objective
 
 
 class Classify(Objective):
-    """smoothing: share of the truth that is spread over all classes; dropout: of the pooled vector,
-    before the head.
+    """Cross entropy of the model's head on the pooled vector: (B, D) to (B, C).
+
+    Label smoothing is equation 7 of "Rethinking the Inception Architecture for Computer Vision".
+
+    smoothing: share of the probability that the target spreads evenly over all classes.
+    dropout: probability of zeroing each number of the pooled vector before the head.
     """
 
     needs_labels = True
@@ -27,16 +31,15 @@ class Classify(Objective):
         dropout: float = 0.0,
     ):
         super().__init__(model, weight=weight)
-        self.smoothing, self.dropout, self.chance = (
-            smoothing,
-            dropout,
-            math.log(model.head.out_features),
-        )
+        self.smoothing = smoothing
+        self.dropout = dropout
+        self.chance = math.log(model.head.out_features)
 
-    def loss(self, model: VideoClassifier, seen: Fused, batch: Batch, whole: Batch) -> Tensor:
-        """Average over the videos that have a label; 0 when none has."""
-        scores = model.head(F.dropout(seen.pooled, self.dropout, model.training)).float()
+    def loss(self, model: VideoClassifier, fused: Fused, batch: Batch, original: Batch) -> Tensor:
+        """Return the average over the labeled videos, or 0 when there is none."""
+        pooled = F.dropout(fused.pooled, self.dropout, model.training)
+        logits = model.head(pooled).float()
         total = F.cross_entropy(
-            scores, batch.label, label_smoothing=self.smoothing, ignore_index=-1, reduction="sum"
+            logits, batch.label, label_smoothing=self.smoothing, ignore_index=-1, reduction="sum"
         )
         return total / (batch.label >= 0).sum().clamp(min=1)

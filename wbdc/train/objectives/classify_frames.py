@@ -1,5 +1,5 @@
-"""Name the class from the tower's vectors alone, so that frames learn also where text could answer
-(as the contest's third team did).
+"""Predict the class from the frames alone, so that the vision tower also learns where the text would
+be enough (unimodal loss; Wang et al., 2020).
 """
 
 import math
@@ -14,25 +14,40 @@ from wbdc.train.objectives import Objective
 
 
 class ClassifyFrames(Objective):
-    """A head of its own on the masked mean of the frames' vectors, dropped after training.
-    smoothing: as in classify.
+    """Cross entropy of a head of its own on the mean of the frames' features: (B, F, vision.dim) to
+    (B, C). The head is not exported.
+
+    The third team of WeChat Big Data Challenge 2022 trained with such a loss. The reason for it is
+    that of "What Makes Training Multi-Modal Classification Networks Hard?": joint training stops
+    improving a modality that the other one can replace.
+
+    weight: factor of this loss in the sum. smoothing: share of the probability that the target
+    spreads evenly over all classes.
     """
 
     needs_labels = True
 
     def __init__(self, model: VideoClassifier, *, weight: float = 0.5, smoothing: float = 0.1):
         super().__init__(model, weight=weight)
-        self.smoothing, self.chance = smoothing, math.log(model.head.out_features)
+        self.smoothing = smoothing
+        self.chance = math.log(model.head.out_features)
         self.head = nn.Linear(model.vision.dim, model.head.out_features)
 
-    def loss(self, model: VideoClassifier, seen: Fused, batch: Batch, whole: Batch) -> Tensor:
-        """Average over the videos that have a label and show frames; 0 when none does."""
-        shown = batch.frame_mask.any(1) & (batch.label >= 0)
-        scores = self.head(Tokens(seen.vision_features, batch.frame_mask).mean()[shown]).float()
-        return F.cross_entropy(
-            scores, batch.label[shown], label_smoothing=self.smoothing, reduction="sum"
-        ) / shown.sum().clamp(min=1)
+    def loss(self, model: VideoClassifier, fused: Fused, batch: Batch, original: Batch) -> Tensor:
+        """Return the average over the labeled videos with frames, or 0 when there is none."""
+        counted = _labeled_with_frames(batch)
+        features = Tokens(fused.vision_features, batch.frame_mask).mean()[counted]
+        logits = self.head(features).float()
+        total = F.cross_entropy(
+            logits, batch.label[counted], label_smoothing=self.smoothing, reduction="sum"
+        )
+        return total / counted.sum().clamp(min=1)
 
     def count(self, batch: Batch) -> int:
-        """Count the videos that have a label and show frames."""
-        return int((batch.frame_mask.any(1) & (batch.label >= 0)).sum())
+        """Return the number of labeled videos with frames."""
+        return int(_labeled_with_frames(batch).sum())
+
+
+def _labeled_with_frames(batch: Batch) -> Tensor:
+    """Return which videos count: (B,) bool."""
+    return batch.frame_mask.any(1) & (batch.label >= 0)

@@ -1,6 +1,4 @@
-"""Tell whether the frames belong to the text (VTM / ITM), in a forward of its own, so that no other
-task sees a false pair.
-"""
+"""Predict whether the frames belong to the text (image-text matching, ITM; Chen et al., 2020)."""
 
 import math
 from dataclasses import replace
@@ -16,33 +14,42 @@ from wbdc.train.objectives import Objective
 
 
 class Match(Objective):
-    """swap: share of the videos that get another video's frames."""
+    """Binary cross entropy of a head on the pooled vector: (B, D) to (B,).
+
+    As in "UNITER: UNiversal Image-TExt Representation Learning", some videos get the frames of
+    another one. It runs the model on these pairs itself, so that no other objective trains on
+    mismatched pairs.
+
+    swap: share of the videos that get another video's frames.
+    """
 
     chance = math.log(2)
 
     def __init__(self, model: VideoClassifier, *, weight: float = 1.0, swap: float = 0.5):
         super().__init__(model, weight=weight)
         self.swap = swap
-        self.judge = nn.Linear(model.trunk.dim, 1)
+        self.head = nn.Linear(model.trunk.dim, 1)
 
-    def loss(self, model: VideoClassifier, seen: Fused, batch: Batch, whole: Batch) -> Tensor:
-        mixed, own = swap_frames(
-            whole, torch.rand(len(whole), device=whole.text.device) < self.swap
-        )
-        scores = self.judge(model(mixed).pooled).squeeze(1)
-        return F.binary_cross_entropy_with_logits(scores.float(), own.float())
+    def loss(self, model: VideoClassifier, fused: Fused, batch: Batch, original: Batch) -> Tensor:
+        """Return the average over the videos, matched or not."""
+        is_swapped = torch.rand(len(original), device=original.text.device) < self.swap
+        mixed, is_match = swap_frames(original, is_swapped)
+        logits = self.head(model(mixed).pooled).squeeze(1)
+        return F.binary_cross_entropy_with_logits(logits.float(), is_match.float())
 
 
-def swap_frames(batch: Batch, swapped: Tensor) -> tuple[Batch, Tensor]:
-    """Give each swapped video (B,) bool the frames, and their mask, of the next swapped one.
+def swap_frames(batch: Batch, is_swapped: Tensor) -> tuple[Batch, Tensor]:
+    """Give each swapped video the frames, and the frame mask, of the next swapped video.
 
-    Returns the batch and (B,) bool: whether a video's frames are still its own. That follows what
-    really changed:
-    a lone swapped video keeps its frames, and two videos without frames have nothing to exchange.
+    is_swapped: (B,) bool. Returns the new batch and (B,) bool, whether the frames of a video still
+    match its text: those of a lone swapped video do, and those of two videos without frames, as
+    they have nothing to exchange.
     """
-    places = torch.arange(len(batch), device=swapped.device)
-    source = places.clone()
-    source[swapped] = places[swapped].roll(1)
-    empty = ~batch.frame_mask.any(1)
-    own = (source == places) | (empty & empty[source])
-    return replace(batch, frames=batch.frames[source], frame_mask=batch.frame_mask[source]), own
+    positions = torch.arange(len(batch), device=is_swapped.device)
+    source = positions.clone()
+    source[is_swapped] = positions[is_swapped].roll(1)
+
+    has_no_frames = ~batch.frame_mask.any(1)
+    is_match = (source == positions) | (has_no_frames & has_no_frames[source])
+    frames = batch.frames[source]
+    return replace(batch, frames=frames, frame_mask=batch.frame_mask[source]), is_match

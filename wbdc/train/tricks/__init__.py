@@ -1,4 +1,4 @@
-"""Tricks: small changes to how a model is trained, made by wrapping one of four seams.
+"""Tricks: changes to how a model is trained, made by wrapping one of four seams.
 
 The loop of `wbdc.train.fit` reads, with its seams in capitals:
 
@@ -20,45 +20,55 @@ from wbdc.core.batch import Batch
 
 
 class Outcome(NamedTuple):
-    """loss: scalar to minimize. losses: its parts by name, to be logged."""
+    """The losses of a batch.
+
+    loss: scalar to minimize. losses: the unweighted scalar of each objective by name, to be logged.
+    """
 
     loss: Tensor
     losses: dict[str, Tensor]
 
 
 Loss = Callable[[Batch], Outcome]
-Gradients = Callable[[Batch], Outcome]  # a Loss that has also added to every .grad
+Gradients = Callable[[Batch], Outcome]  # a Loss that has also added to the .grad of every weight
 
 
 class Trick:
-    """Changes nothing until a method is overridden. Subclass it in a file of its own."""
+    """Changes nothing until a method is overridden. Subclass it in a file of its own.
 
-    needs_pixels = False  # or the vectors of a frozen tower, made once, do
+    A trick draws random numbers from torch's default generator, which is seeded for each batch, so
+    that a resumed training draws the same ones.
+
+    needs_pixels: class attribute; whether the trick changes pixels. If no trick does, a frozen
+    vision tower encodes each frame once and training reads the cached features.
+    """
+
+    needs_pixels = False
 
     def __init__(self, model: nn.Module):
         self.model = model
 
     def wrap_loss(self, loss: Loss) -> Loss:
-        """Return a loss that does something before or after `loss`."""
+        """Return a loss that acts before or after `loss`."""
         return loss
 
     def wrap_gradients(self, gradients: Gradients) -> Gradients:
-        """Return a function that does something around forward and backward."""
+        """Return a function that acts around the forward and backward pass."""
         return gradients
 
     def after_step(self, step: int) -> None:
         """Act after the optimizer's step number `step`, counted from 1."""
 
     def evaluating(self) -> AbstractContextManager:
-        """Hold while the model is judged and saved."""
+        """Return a context that holds while the model is evaluated and saved."""
         return nullcontext()
 
     def state(self) -> dict[str, Tensor]:
-        """Return what a resumed run needs."""
+        """Return what a resumed training needs, as named tensors."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Take back what `state` returned."""
+        """Restore what `state` returned."""
 
 
 Plug = Trick

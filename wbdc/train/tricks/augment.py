@@ -1,6 +1,4 @@
-"""Show every video a little differently each time: moved, turned, mirrored, in other light; all its
-frames alike.
-"""
+"""Augment the frames: shift, scale, rotate, flip and color jitter, drawn once a video."""
 
 import math
 from dataclasses import replace
@@ -15,12 +13,14 @@ from wbdc.train.tricks import Loss, Outcome, Trick
 
 
 class Augment(Trick):
-    """shift: share of the side; scale: natural logarithm; turn: degrees; each drawn evenly from -x
-    to x.
+    """Changes the pixels of all frames of a video alike: (B, F, 3, S, S) uint8.
 
-    flip: share of the videos mirrored; colour: largest relative change of brightness, contrast and
-    saturation.
-    Raises UsageFault for a model that reads ready features.
+    Each amount is drawn uniformly from -x to x.
+
+    shift: largest shift, as a share of the side. scale: largest natural logarithm of the zoom.
+    turn: largest rotation in degrees. flip: probability of mirroring left and right.
+    colour: largest relative change of brightness, contrast and saturation. Raises UsageFault for a
+    model that reads features instead of pixels.
     """
 
     needs_pixels = True
@@ -40,71 +40,84 @@ class Augment(Trick):
             raise UsageFault(
                 "trick 'augment' changes pixels, but this kit reads ready features; remove it"
             )
-        self.shift, self.scale, self.turn, self.flip, self.colour = shift, scale, turn, flip, colour
+        self.shift = shift
+        self.scale = scale
+        self.turn = turn
+        self.flip = flip
+        self.color = colour
 
     def wrap_loss(self, loss: Loss) -> Loss:
-        def augmented(batch: Batch) -> Outcome:
-            return loss(self.change(batch))
+        """Return the loss of the augmented batch."""
 
-        return augmented
+        def augmented_loss(batch: Batch) -> Outcome:
+            return loss(self.augment(batch))
 
-    def change(self, batch: Batch) -> Batch:
-        """Return the batch with other pixels: (B, F, 3, S, S) uint8, padding untouched."""
-        videos = batch.frame_mask.nonzero()[:, 0]  # which video each real frame belongs to
-        if len(videos) == 0:
+        return augmented_loss
+
+    def augment(self, batch: Batch) -> Batch:
+        """Return the batch with changed pixels; padding stays as it is."""
+        frame_owners = batch.frame_mask.nonzero()[:, 0]  # the video of each real frame
+        if len(frame_owners) == 0:
             return batch
-        count, device = len(batch), batch.frames.device
-        even = lambda most: (torch.rand(count, device=device) * 2 - 1) * most  # noqa: E731
-        mirrored = torch.where(torch.rand(count, device=device) < self.flip, -1.0, 1.0)
-        to = affine_matrix(
-            even(2 * self.shift),
-            even(2 * self.shift),
-            even(self.scale).exp(),
-            even(math.radians(self.turn)),
-            mirrored,
-        )
-        light = torch.stack([1 + even(self.colour) for _ in range(3)], 1)
-        pixels = adjust_light(
-            transform_pixels(batch.frames[batch.frame_mask].float(), to[videos]), light[videos]
-        )
+
+        matrices, factors = self._draw(len(batch), batch.frames.device)
+        pixels = batch.frames[batch.frame_mask].float()
+        pixels = transform_pixels(pixels, matrices[frame_owners])
+        pixels = jitter_color(pixels, factors[frame_owners])
+
         frames = batch.frames.clone()
         frames[batch.frame_mask] = pixels.round().clamp(0, 255).to(torch.uint8)
         return replace(batch, frames=frames)
 
+    def _draw(self, videos: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Draw an affine matrix (videos, 2, 3) and color factors (videos, 3) for each video."""
+
+        def uniform(limit: float) -> Tensor:
+            return (torch.rand(videos, device=device) * 2 - 1) * limit
+
+        mirror = torch.where(torch.rand(videos, device=device) < self.flip, -1.0, 1.0)
+        matrices = affine_matrix(
+            right=uniform(2 * self.shift),  # the side of a picture spans -1 to 1
+            down=uniform(2 * self.shift),
+            scale=uniform(self.scale).exp(),
+            angle=uniform(math.radians(self.turn)),
+            mirror=mirror,
+        )
+        factors = torch.stack([1 + uniform(self.color) for _ in range(3)], 1)
+        return matrices, factors
+
 
 def affine_matrix(
-    right: Tensor, down: Tensor, scale: Tensor, turn: Tensor, mirrored: Tensor
+    right: Tensor, down: Tensor, scale: Tensor, angle: Tensor, mirror: Tensor
 ) -> Tensor:
-    """Lay out (n,) movements as (n, 2, 3) matrices for `torch.nn.functional.affine_grid`. turn:
-    radians; mirrored: 1 or -1.
+    """Return matrices for `torch.nn.functional.affine_grid`: (n, 2, 3).
+
+    right, down: (n,) shifts, where 2 is the side of a picture. scale: (n,) factors. angle: (n,)
+    radians. mirror: (n,) 1, or -1 to mirror left and right.
     """
-    cos, sin = scale * turn.cos(), scale * turn.sin()
-    return torch.stack(
-        [
-            torch.stack([cos * mirrored, -sin, right], 1),
-            torch.stack([sin * mirrored, cos, down], 1),
-        ],
-        1,
-    )
+    cos = scale * angle.cos()
+    sin = scale * angle.sin()
+    x_row = torch.stack([cos * mirror, -sin, right], 1)
+    y_row = torch.stack([sin * mirror, cos, down], 1)
+    return torch.stack([x_row, y_row], 1)
 
 
-def transform_pixels(pixels: Tensor, to: Tensor) -> Tensor:
-    """Move pictures (n, 3, S, S) float by matrices (n, 2, 3); the border is repeated outwards."""
-    return F.grid_sample(
-        pixels,
-        F.affine_grid(to, list(pixels.shape), align_corners=False),
-        padding_mode="border",
-        align_corners=False,
-    )
+def transform_pixels(pixels: Tensor, matrices: Tensor) -> Tensor:
+    """Resample pictures (n, 3, S, S) float by matrices (n, 2, 3); the border is repeated outwards."""
+    grid = F.affine_grid(matrices, list(pixels.shape), align_corners=False)
+    return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
 
 
-def adjust_light(pixels: Tensor, light: Tensor) -> Tensor:
-    """Multiply brightness, then contrast around the mean, then saturation around gray. light: (n,
-    3).
+def jitter_color(pixels: Tensor, factors: Tensor) -> Tensor:
+    """Scale the brightness, then the contrast around the mean, then the saturation around gray.
+
+    pixels: (n, 3, S, S) float. factors: (n, 3), one for each of the three.
     """
-    bright, contrast, saturation = (factor.view(-1, 1, 1, 1) for factor in light.unbind(1))
-    pixels = pixels * bright
+    brightness, contrast, saturation = (f.view(-1, 1, 1, 1) for f in factors.unbind(1))
+    pixels = pixels * brightness
+
     mean = pixels.mean((1, 2, 3), keepdim=True)
     pixels = (pixels - mean) * contrast + mean
+
     gray = pixels.mean(1, keepdim=True)
     return (pixels - gray) * saturation + gray

@@ -1,4 +1,4 @@
-"""EMA: judge and save the moving average of the weights (Polyak & Juditsky, 1992)."""
+"""EMA: evaluate and save a moving average of the weights (Polyak & Juditsky, 1992)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,23 +10,30 @@ from wbdc.train.tricks import Trick
 
 
 class EMA(Trick):
-    """decay: share of the old average that each step keeps; it grows from 0 as (1 + step) / (10 +
-    step), so that short runs forget their start.
+    """After each step, average = d * average + (1 - d) * weights, with
+    d = min(decay, (1 + step) / (10 + step)), so that short trainings forget their start.
+
+    Every weight is averaged, and every buffer of floats, because running statistics belong to the
+    weights.
+
+    decay: share of the old average that each step keeps.
     """
 
     def __init__(self, model: nn.Module, *, decay: float = 0.999):
         super().__init__(model)
         self.decay = decay
-        self.names, self.live = zip(*_floats(model).items())
-        self.average = [t.detach().clone() for t in self.live]
+        self.names, self.weights = zip(*_float_tensors(model).items(), strict=True)
+        self.averages = [weight.detach().clone() for weight in self.weights]
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        kept = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.average, list(self.live), 1 - kept)
+        """Move the averages towards the weights."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.averages, list(self.weights), 1 - decay)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
+        """Put the averages into the model for the length of the context."""
         self._swap()
         try:
             yield
@@ -34,24 +41,23 @@ class EMA(Trick):
             self._swap()
 
     def state(self) -> dict[str, Tensor]:
-        return dict(zip(self.names, self.average))
+        """Return the averages by the names of their weights."""
+        return dict(zip(self.names, self.averages, strict=True))
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        for name, average in zip(self.names, self.average):
+        """Copy averages that `state` returned."""
+        for name, average in zip(self.names, self.averages, strict=True):
             average.copy_(state[name])
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for live, average in zip(self.live, self.average):
-            kept = live.detach().clone()
-            live.copy_(average)
-            average.copy_(kept)
+        """Exchange the weights and their averages."""
+        for weight, average in zip(self.weights, self.averages, strict=True):
+            copy = weight.detach().clone()
+            weight.copy_(average)
+            average.copy_(copy)
 
 
-def _floats(model: nn.Module) -> dict[str, Tensor]:
-    """List what is averaged: every weight, and every buffer of floats (running statistics belong to
-    the weights).
-    """
-    return {
-        name: t for name, t in model.state_dict(keep_vars=True).items() if t.is_floating_point()
-    }
+def _float_tensors(model: nn.Module) -> dict[str, Tensor]:
+    tensors = model.state_dict(keep_vars=True)
+    return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}

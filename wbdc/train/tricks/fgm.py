@@ -1,4 +1,4 @@
-"""FGM: train also on words nudged towards a larger loss (Miyato et al., 2017)."""
+"""FGM: train also on word embeddings perturbed towards a larger loss (Miyato et al., 2017)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +12,14 @@ from wbdc.train.tricks import Gradients, Outcome, Trick
 
 
 class FGM(Trick):
-    """epsilon: length of the nudge; on: the weights whose name holds this. Raises UsageFault when
-    none does.
+    """Fast gradient method: adds the gradients of a second pass, in which each chosen weight w is
+    w + epsilon * g / |g|, with g its gradient in the first pass. It doubles the time of a step.
+
+    "Adversarial Training Methods for Semi-Supervised Text Classification" perturbs the embedded
+    words of each text; as usual in competitions, this perturbs the embedding table instead.
+
+    epsilon: length of the perturbation, as an L2 norm. on: text in the names of the weights to
+    perturb. Raises UsageFault when no trainable weight has it.
     """
 
     def __init__(self, model: nn.Module, *, epsilon: float = 1.0, on: str = "word_embeddings"):
@@ -22,39 +28,42 @@ class FGM(Trick):
         self.weights = [p for name, p in model.named_parameters() if on in name and p.requires_grad]
         if not self.weights:
             raise UsageFault(
-                f"trick 'fgm': no trainable weight has {on!r} in its name; see the names with `wbdc kits NAME`"
+                f"trick 'fgm': no trainable weight has {on!r} in its name; "
+                "set `on` to a part of a weight's name"
             )
 
     def wrap_gradients(self, gradients: Gradients) -> Gradients:
-        def attacked(batch: Batch) -> Outcome:
+        """Return a function that adds the gradients of both passes."""
+
+        def adversarial_gradients(batch: Batch) -> Outcome:
             outcome = gradients(batch)
             with perturbed_weights(self.weights, self.epsilon):
                 gradients(batch)
             return outcome
 
-        return attacked
+        return adversarial_gradients
 
 
 @contextmanager
 def perturbed_weights(weights: list[Tensor], epsilon: float) -> Iterator[None]:
-    """Hold each weight w at w + epsilon · g / |g| for a block, then restore it bit for bit, also
+    """Hold each weight w at w + epsilon * g / |g| in a block, then restore it bit for bit, also
     after an exception.
 
-    Only rows with a gradient move: of a word table of 21,000 rows those of the batch. A weight
-    without a gradient, or with
-    one that is zero or not finite, stays.
+    g is the weight's gradient, and |g| its L2 norm. Only rows with a gradient move: of an embedding
+    table of 21,000 words, those of the batch. A weight stays when its gradient is missing, zero or
+    not finite.
     """
-    kept = []
+    saved = []
     try:
         with torch.no_grad():
             for weight in weights:
-                length = torch.zeros(()) if weight.grad is None else weight.grad.norm()
-                if torch.isfinite(length) and length > 0:
+                norm = torch.zeros(()) if weight.grad is None else weight.grad.norm()
+                if torch.isfinite(norm) and norm > 0:
                     rows = weight.grad.flatten(1).any(1) if weight.dim() > 1 else slice(None)
-                    kept.append((weight, rows, weight[rows].clone()))
-                    weight[rows] += epsilon * weight.grad[rows] / length
+                    saved.append((weight, rows, weight[rows].clone()))
+                    weight[rows] += epsilon * weight.grad[rows] / norm
         yield
     finally:
         with torch.no_grad():
-            for weight, rows, value in kept:
-                weight[rows] = value
+            for weight, rows, values in saved:
+                weight[rows] = values
