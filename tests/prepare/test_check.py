@@ -1,6 +1,4 @@
-"""The check: annotations against each other, the classes and the archives; what would break later
-is refused at once.
-"""
+"""Checking annotations against each other, the classes and the archives; errors are refused."""
 
 import os
 import re
@@ -14,7 +12,7 @@ from wbdc.prepare.check import check_data, refuse_invalid
 from wbdc.prepare.describe.finding_codes import FINDING_CODES
 
 
-def changed(root, split: str, change):
+def change_items(root, split: str, change) -> None:
     rows = small.items(split)
     change(rows)
     small.annotate(root, split, rows)
@@ -52,26 +50,26 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_19_to_21_are_counted_and_are_exit_3_in_one_sentence(small_root, fault):
-    split, change, code, place = FAULTS[fault]
-    changed(small_root, split, change)
-    found = check_data(small_root, WeChat2022()).findings.report()
-    assert found[code]["count"] == 1
-    assert re.fullmatch(place, found[code]["places"][0])
-    with pytest.raises(DataInvalid, match=place) as caught:
-        refuse_invalid(found)
+    split, change, code, pattern = FAULTS[fault]
+    change_items(small_root, split, change)
+    findings = check_data(small_root, WeChat2022()).findings.report()
+    assert findings[code]["count"] == 1
+    assert re.fullmatch(pattern, findings[code]["places"][0])
+    with pytest.raises(DataInvalid, match=pattern) as caught:
+        refuse_invalid(findings)
     assert caught.value.code == 3
     assert "\n" not in str(caught.value)
     assert FINDING_CODES[code].fix in str(caught.value)
 
 
-def test_all_errors_are_found_at_once(small_root):
-    changed(
+def test_all_errors_are_reported_together(small_root):
+    change_items(
         small_root,
         "labeled",
         lambda r: [x.update(category_id=None if i else "9999") for i, x in enumerate(r)],
     )
-    found = check_data(small_root, WeChat2022()).findings.report()
-    assert {code: entry["count"] for code, entry in found.items()} == {
+    findings = check_data(small_root, WeChat2022()).findings.report()
+    assert {code: entry["count"] for code, entry in findings.items()} == {
         "label.missing": 11,
         "label.unknown": 1,
     }
@@ -80,26 +78,29 @@ def test_all_errors_are_found_at_once(small_root):
         match=r": 11, first .*; list all with `wbdc prepare --check-only --list label.missing`; "
         r"other kinds of errors: label.unknown$",
     ):
-        refuse_invalid(found)
+        refuse_invalid(findings)
 
 
-def test_no_folder_and_no_labelled_split(small_root):
-    changed(small_root, "labeled", list.clear)
+def test_a_missing_folder_or_labeled_split_is_refused(small_root):
+    change_items(small_root, "labeled", list.clear)
     with pytest.raises(
         DataInvalid, match="the split 'labeled' holds no videos, so there is nothing to train on"
     ):
         check_data(small_root, WeChat2022())
     (small_root / "annotations" / "labeled.json").unlink()
-    nowhere = (small_root / "nowhere", "is not a folder; pass the folder of the raw data")
-    for root, said in (
-        nowhere,
-        (small_root, "has no split 'labeled', which training needs; its splits are: test, unlabeled"),
+    absent = (small_root / "absent", "is not a folder; pass the folder of the raw data")
+    for root, message in (
+        absent,
+        (
+            small_root,
+            "has no split 'labeled', which training needs; its splits are: test, unlabeled",
+        ),
     ):
-        with pytest.raises(DataInvalid, match=said):
+        with pytest.raises(DataInvalid, match=message):
             check_data(root, WeChat2022())
 
 
-def test_a_sound_root_is_silent(small_root):
+def test_valid_data_have_no_findings(small_root):
     checked = check_data(small_root, WeChat2022())
     assert {s: len(v.ids) for s, v in checked.splits.items()} == small.SPLITS
     assert checked.frame_format == "jpeg"
@@ -108,7 +109,7 @@ def test_a_sound_root_is_silent(small_root):
     assert checked.fingerprint == check_data(small_root, WeChat2022()).fingerprint
 
 
-def test_fault_22_archives_without_annotations_and_the_reverse_are_counted(small_root):
+def test_fault_22_missing_and_extra_archives_are_counted(small_root):
     first, second, third = (
         small.archive(small_root, "test", name) for name in small.ids("test")[:3]
     )
@@ -119,17 +120,17 @@ def test_fault_22_archives_without_annotations_and_the_reverse_are_counted(small
     third.mkdir()
     small.pack(small_root / "zip_frames" / "test" / "abc" / "abc.zip", {})
     (small_root / "zip_frames" / "test" / "abc" / os.fsdecode(b"\xff.zip")).touch()
-    found = check_data(small_root, WeChat2022()).findings
-    assert found.counts == {"archive.missing": 3, "archive.extra": 2}
-    assert f"test: {small.ids('test')[0]}" in found.places["archive.missing"]
-    str(found.report()).encode()
+    findings = check_data(small_root, WeChat2022()).findings
+    assert findings.counts == {"archive.missing": 3, "archive.extra": 2}
+    assert f"test: {small.ids('test')[0]}" in findings.places["archive.missing"]
+    str(findings.report()).encode()
 
 
-def test_labels_of_other_splits_are_counted_and_never_read(small_root):
+def test_labels_of_other_splits_are_counted(small_root):
     for split in ("unlabeled", "test"):
-        changed(small_root, split, lambda rows: rows[0].update(category_id="0001"))
-    found = check_data(small_root, WeChat2022()).findings
-    assert found.report() == {
+        change_items(small_root, split, lambda rows: rows[0].update(category_id="0001"))
+    findings = check_data(small_root, WeChat2022()).findings
+    assert findings.report() == {
         "label.unexpected": {
             "count": 2,
             "places": [f"{s}: {small.ids(s)[0]}" for s in ("test", "unlabeled")],
@@ -138,14 +139,16 @@ def test_labels_of_other_splits_are_counted_and_never_read(small_root):
 
 
 CHANGES = {
-    "an annotation": lambda root: changed(root, "test", lambda rows: rows[0].update(title="x")),
+    "an annotation": lambda root: change_items(
+        root, "test", lambda rows: rows[0].update(title="x")
+    ),
     "an archive's size": lambda root: small.pack(
         small.archive(root, "test", small.ids("test")[1]), small.frames(small.photos(3, 77))
     ),
-    "an archive taken away": lambda root: small.archive(
+    "a missing archive": lambda root: small.archive(
         root, "labeled", small.ids("labeled")[5]
     ).unlink(),
-    "an archive more": lambda root: small.pack(
+    "an extra archive": lambda root: small.pack(
         root / "zip_frames" / "test" / "abc" / "abc.zip", {}
     ),
     "the classes": lambda root: (root / "taxonomy.csv").write_text(
@@ -155,14 +158,14 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_of_the_data_changes_the_hash(small_root, change):
+def test_any_change_of_the_data_changes_the_fingerprint(small_root, change):
     before = check_data(small_root, WeChat2022()).fingerprint
     CHANGES[change](small_root)
     assert check_data(small_root, WeChat2022()).fingerprint != before
 
 
-def test_features_of_equal_size_change_the_hash(tmp_path):
-    """Features of another tower have the very sizes of the old ones; checksums tell them apart."""
+def test_features_of_equal_size_change_the_fingerprint(tmp_path):
+    """Features of another tower have equal sizes; checksums differ."""
     import numpy as np
 
     root = small.features(tmp_path)

@@ -1,4 +1,4 @@
-"""Folds: deterministic, even in all and in every class, whatever the classes look like."""
+"""Folds: deterministic, and balanced in total and in every class."""
 
 import json
 from collections import Counter
@@ -15,12 +15,12 @@ COUNTS = Path(wbdc.__file__).parent / "competitions" / "wechat2022_counts.json"
 
 
 def stratified(labels: list[str], count: int, seed: int) -> np.ndarray:
-    """Deal videos of which no two are alike, and all have all modalities."""
+    """Assign folds to videos without duplicates, all with the same modalities."""
     return assign_folds(labels, [0] * len(labels), range(len(labels)), count, seed)
 
 
-def spread(labels, folds: np.ndarray, count: int) -> float:
-    """How far the classes are from even, over all folds."""
+def class_variance(labels, folds: np.ndarray, count: int) -> float:
+    """Sum the squared deviations of class counts from their mean over the folds."""
     rows = np.zeros((len(set(labels)), count))
     np.add.at(rows, (np.unique(labels, return_inverse=True)[1], folds), 1)
     return ((rows - rows.mean(1, keepdims=True)) ** 2).sum()
@@ -44,15 +44,18 @@ def test_trap_03_folds_are_stratified(name, count):
         folds = stratified(labels, count, seed)
         assert folds.shape == (len(labels),)
         assert set(folds) == set(range(count))
-        for of in (None, *set(labels)):
+        for counted in (None, *set(labels)):
             sizes = [
-                sum(f == fold and of in (None, label) for f, label in zip(folds, labels))
+                sum(
+                    f == fold and counted in (None, label)
+                    for f, label in zip(folds, labels, strict=True)
+                )
                 for fold in range(count)
             ]
             assert max(sizes) - min(sizes) <= 1
 
 
-def test_folds_are_a_function_of_labels_and_seed():
+def test_folds_depend_only_on_labels_and_seed():
     labels = LABELS["long tail"]
     assert np.array_equal(stratified(labels, 5, 3), stratified(list(labels), 5, 3))
     assert not np.array_equal(stratified(labels, 5, 3), stratified(labels, 5, 4))
@@ -66,7 +69,7 @@ def test_fault_21_rare_classes_are_listed():
 
 
 @pytest.mark.parametrize("count", [0, 1, 12])
-def test_too_many_or_too_few_folds_are_refused(count):
+def test_an_impossible_number_of_folds_is_refused(count):
     with pytest.raises(
         UsageFault, match=f"--folds {count} does not fit 11 labeled videos; use 2 to 11"
     ):
@@ -74,9 +77,9 @@ def test_too_many_or_too_few_folds_are_refused(count):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_fault_20_groups_stay_whole_and_classes_even(seed):
-    """As even as scikit-learn's splitter, on the contest's long tail with a tenth of the videos in
-    groups.
+def test_fault_20_groups_are_not_divided_and_classes_are_balanced(seed):
+    """As balanced as scikit-learn's splitter, on the class counts of the contest, with a tenth of
+    the videos in groups.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -89,28 +92,27 @@ def test_fault_20_groups_stay_whole_and_classes_even(seed):
     groups[some] = groups[rng.permutation(some)]
     folds = assign_folds(labels, rng.integers(0, 4, len(labels)), groups, 5, seed)
     assert all(len(set(folds[groups == group])) == 1 for group in set(groups[some]))
-    theirs = np.zeros(len(labels), int)
-    with pytest.warns(UserWarning):
-        for fold, (_, held) in enumerate(
-            StratifiedGroupKFold(5, shuffle=True, random_state=seed).split(labels, labels, groups)
-        ):
-            theirs[held] = fold
-    assert spread(labels, folds, 5) <= spread(labels, theirs, 5) * 1.02
+    sklearn_folds = np.zeros(len(labels), int)
+    splitter = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
+    with pytest.warns(UserWarning, match="least populated class"):
+        splits = list(splitter.split(labels, labels, groups))
+    for fold, (_, rows) in enumerate(splits):
+        sklearn_folds[rows] = fold
+    assert class_variance(labels, folds, 5) <= class_variance(labels, sklearn_folds, 5) * 1.02
     sizes = np.bincount(folds)
     assert sizes.max() - sizes.min() <= 1 + np.bincount(groups).max()
 
 
-def test_modalities_are_spread_inside_each_class():
-    labels, presence = ["a"] * 40 + ["b"] * 60, [0] * 10 + [1] * 30 + [0] * 50 + [3] * 10
-    folds = assign_folds(labels, presence, range(100), 5, 0)
-    for label, kind in {*zip(labels, presence)}:
-        held = np.bincount(
-            folds[[one == (label, kind) for one in zip(labels, presence)]], minlength=5
-        )
-        assert held.max() - held.min() <= 1
+def test_modalities_are_balanced_inside_each_class():
+    labels, modalities = ["a"] * 40 + ["b"] * 60, [0] * 10 + [1] * 30 + [0] * 50 + [3] * 10
+    folds = assign_folds(labels, modalities, range(100), 5, 0)
+    strata = list(zip(labels, modalities, strict=True))
+    for stratum in set(strata):
+        counts = np.bincount(folds[[other == stratum for other in strata]], minlength=5)
+        assert counts.max() - counts.min() <= 1
 
 
-def test_a_large_group_goes_somewhere_whole_and_too_few_groups_are_refused():
+def test_a_large_group_is_not_divided_and_too_few_groups_are_refused():
     folds = assign_folds(["a"] * 30, [0] * 30, [0] * 20 + list(range(1, 11)), 2, 0)
     assert set(folds[:20]) == {folds[0]}
     assert (folds == folds[0]).sum() == 20

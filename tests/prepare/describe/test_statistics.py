@@ -51,7 +51,13 @@ def test_a_video_takes_a_few_bytes():
     for _ in range(3000):
         tally.add_text({"title": "标题", "asr": "说话", "ocr": "字幕"}, "0001")
         tally.add_frames([1], [np.array([[40, 30, 1000, 100, 50]])])
-    held = [*tally.characters.values(), tally.frame_counts, tally.frame_bytes, tally.brightness, tally.contrast]
+    held = [
+        *tally.characters.values(),
+        tally.frame_counts,
+        tally.frame_bytes,
+        tally.brightness,
+        tally.contrast,
+    ]
     assert sum(a.itemsize * len(a) for a in held) <= 24 * 3000
 
 
