@@ -9,7 +9,7 @@ import pytest
 import torch
 import toys
 
-from wbdc.cli.kits import describe
+from wbdc.cli.kits import describe_kit
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import seal_folder
@@ -38,7 +38,7 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.parametrize("tiny", [False, True])
 def test_every_kit_opens_and_can_be_described(name, tiny):
     kit = open_kit(name, tiny=tiny)
-    lines = [line for line, _ in describe(kit)]
+    lines = [line for line, _ in describe_kit(kit)]
     assert kit.tables["about"] in lines[0]
     assert any("(default)" in line for line in lines)
     assert ("architecture" in kit.tables["trunk"]) == tiny

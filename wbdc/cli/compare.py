@@ -12,7 +12,11 @@ from wbdc.cli import console
 @click.argument("run")
 @click.argument("other")
 @click.option(
-    "--draws", type=click.IntRange(100), default=1000, show_default=True, help="Bootstrap draws."
+    "--draws",
+    type=click.IntRange(100),
+    default=1000,
+    show_default=True,
+    help="Number of bootstrap samples.",
 )
 @console.seed
 @console.verify
@@ -21,29 +25,34 @@ from wbdc.cli import console
 def compare(run: str, other: str, draws: int, seed: int, work: Path, as_json: bool) -> None:
     """Compare RUN with OTHER on the videos that both held out.
 
-    The interval of the difference is a paired bootstrap, 95 %.
+    Prints a 95% confidence interval of the difference, from a paired bootstrap over the videos.
 
     \b
     Example:
       wbdc compare dual_stream-1a2b3c4d dual_stream-5e6f7a8b
     """
-    from wbdc.ensemble.ensembles import compare_runs as judge
+    from wbdc.ensemble.ensembles import compare_runs
     from wbdc.train.runs import open_run
 
     first = open_run(work, run)
-    found = judge(first, open_run(work, other), draws=draws, seed=seed)
+    comparison = compare_runs(first, open_run(work, other), draws=draws, seed=seed)
     if as_json:
-        return console.print_json(found)
-    print_comparison(found, run, other, first.contest.score_components)
+        console.print_json(comparison)
+    else:
+        print_comparison(comparison, run, other, first.contest.score_components)
 
 
-def print_comparison(found: dict, run: str, other: str, order: Sequence[str] = ()) -> None:
-    """Print the scores of two runs, and whether their difference is more than noise. order: of the
-    score's components.
-    """
-    names = console.components(*found["scores"].values(), order=order)
-    rows = [(name, *(scores[c] for c in names)) for name, scores in found["scores"].items()]
-    console.print_table(f"Out of fold, {found['rows']:,} videos", ("", *names), rows)
+def print_comparison(
+    comparison: dict, run: str, other: str, component_order: Sequence[str] = ()
+) -> None:
+    """Print the scores of two runs, and whether their difference is more than noise."""
+    names = console.components(*comparison["scores"].values(), order=component_order)
+    rows = [
+        (run_name, *(scores[name] for name in names))
+        for run_name, scores in comparison["scores"].items()
+    ]
+    console.print_table(f"Out of fold, {comparison['rows']:,} videos", ("", *names), rows)
+    interval = f"[{comparison['low']:+.4f}, {comparison['high']:+.4f}]"
     console.print_text(
-        f"{run} over {other}: {found['difference']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}], {found['verdict']}."
+        f"{run} over {other}: {comparison['difference']:+.4f} {interval}, {comparison['verdict']}."
     )

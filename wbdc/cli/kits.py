@@ -1,4 +1,4 @@
-"""wbdc kits: list the recipes, or show one resolved."""
+"""wbdc kits: list the kits, or show one resolved."""
 
 import inspect
 import json
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--tiny", is_flag=True, help="With the [tiny] overrides.")
+@click.option("--tiny", is_flag=True, help="Apply the kit's [tiny] overrides.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Override one setting.")
 @console.as_json
 def kits(name: str | None, tiny: bool, changes: tuple[str, ...], as_json: bool) -> None:
@@ -31,22 +31,28 @@ def kits(name: str | None, tiny: bool, changes: tuple[str, ...], as_json: bool) 
     from wbdc.train.kit import kit_names, open_kit
 
     if name is None:
-        listed = {n: open_kit(n).tables.get("about", "") for n in kit_names()}
-        return (
-            console.print_json(listed)
-            if as_json
-            else console.print_table("Kits", ("kit", "about"), list(listed.items()))
-        )
+        list_kits({kit: open_kit(kit).tables.get("about", "") for kit in kit_names()}, as_json)
+        return
+
     kit = open_kit(name, tiny=tiny, changes=changes)
     if as_json:
-        return console.print_json(kit.tables)
-    for line, style in describe(kit):
+        console.print_json(kit.tables)
+        return
+    for line, style in describe_kit(kit):
         console.print_text(line, style)
 
 
-def describe(kit: "Kit") -> Iterator[tuple[str, str]]:
-    """Yield the lines that show a resolved kit, each with a style: its tables, and what every plug
-    does and may be told.
+def list_kits(sentences: dict[str, str], as_json: bool) -> None:
+    """Print the kits. sentences: what each kit is about, by its name."""
+    if as_json:
+        console.print_json(sentences)
+    else:
+        console.print_table("Kits", ("kit", "about"), list(sentences.items()))
+
+
+def describe_kit(kit: "Kit") -> Iterator[tuple[str, str]]:
+    """Yield the lines that show a resolved kit, each with a style: its tables, and every plug with
+    its description and settings.
     """
     from wbdc.train.kit_schema import KIT_TABLES, PLUG_FOLDERS
 
@@ -54,30 +60,41 @@ def describe(kit: "Kit") -> Iterator[tuple[str, str]]:
     for key in ("competition", *KIT_TABLES):
         table = kit.tables.get(key)
         if not isinstance(table, dict):
-            yield from [(f"{key} = {table}", "")] if table else []
+            if table:
+                yield f"{key} = {table}", ""
             continue
+
         yield f"[{key}]", "bold"
         for name, value in table.items():
             if name not in ("use", "objective", "trick"):
-                yield f"  {name} = {json.dumps(value, ensure_ascii=False)}", ""
-        chosen = (
-            [(PLUG_FOLDERS[key], table)]
-            if "use" in table
-            else [(PLUG_FOLDERS[k], t) for k in ("objective", "trick") for t in table.get(k) or []]
-        )
-        for home, one in chosen:
-            yield from _describe(home, one, kit.folder)
+                yield f"  {name} = {_json_text(value)}", ""
+
+        if "use" in table:
+            yield from describe_plug(PLUG_FOLDERS[key], table, kit.folder)
+            continue
+        for kind in ("objective", "trick"):
+            for plug_table in table.get(kind) or []:
+                yield from describe_plug(PLUG_FOLDERS[kind], plug_table, kit.folder)
 
 
-def _describe(home: ModuleType, table: dict, folder: Path) -> Iterator[tuple[str, str]]:
-    from wbdc.core import plug
+def describe_plug(
+    plug_folder: ModuleType, table: dict, kit_folder: Path
+) -> Iterator[tuple[str, str]]:
+    """Yield the lines that show a plug: its first sentence, and its settings with their values."""
+    from wbdc.core.plug import find_plug, plug_kind, plug_settings
 
-    found = plug.find_plug(home, table["use"], folder)
-    said = inspect.getdoc(inspect.getmodule(found)) or inspect.getdoc(found) or "no description"
-    yield f"  {plug.plug_kind(home)} {table['use']}: {said.splitlines()[0]}", "green"
-    for name, parameter in plug.plug_settings(found).items():
-        value = table.get(name, None if parameter.default is parameter.empty else parameter.default)
-        yield (
-            f"    {name} = {json.dumps(value, ensure_ascii=False)}{'' if name in table else '  (default)'}",
-            "" if name in table else "dim",
-        )
+    plug = find_plug(plug_folder, table["use"], kit_folder)
+    text = inspect.getdoc(inspect.getmodule(plug)) or inspect.getdoc(plug) or "no description"
+    paragraph = " ".join(text.split("\n\n")[0].split())
+    yield f"  {plug_kind(plug_folder)} {table['use']}: {paragraph}", "green"
+
+    for name, parameter in plug_settings(plug).items():
+        if name in table:
+            yield f"    {name} = {_json_text(table[name])}", ""
+        else:
+            default = None if parameter.default is parameter.empty else parameter.default
+            yield f"    {name} = {_json_text(default)}  (default)", "dim"
+
+
+def _json_text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""wbdc pretrain: let a kit read and look at every video, labelled or not."""
+"""wbdc pretrain: train a kit on all labeled and unlabeled videos."""
 
 from pathlib import Path
 
@@ -18,11 +18,11 @@ def pretrain(
     dry_run: bool,
     as_json: bool,
     weights: str | None,
-    **asked: object,
+    **options: object,
 ) -> None:
-    """Pretrain a kit on labelled and unlabelled videos.
+    """Pretrain a kit on labeled and unlabeled videos.
 
-    `wbdc train` then starts from it. Each loss is shown beside its chance level: the loss of a
+    `wbdc train` then starts from it. Each loss is shown beside its chance level, the loss of a
     model that knows nothing.
 
     \b
@@ -34,20 +34,39 @@ def pretrain(
     from wbdc.train.session import open_session
 
     console.use_weights(weights)
-    session = open_session("pretrain", open_kit(kit, tiny=tiny, changes=changes), work, **asked)
+    session = open_session("pretrain", open_kit(kit, tiny=tiny, changes=changes), work, **options)
     if dry_run:
-        return console.show_plan(session, as_json)
+        console.show_plan(session, as_json)
+        return
+
     with console.progress(as_json) as progress:
         facts = session.train(console.console_reporter(progress, as_json))[ALL_FOLDS]
+
+    run = session.run
     if as_json:
-        return console.print_json(
-            {"run": session.run.name, "folder": str(session.run.folder), **facts}
-        )
-    known = {name: ("–" if chance is None else chance) for name, chance in facts["chance"].items()}
-    rows = [(name, facts["last"].get(name, "–"), chance) for name, chance in known.items()]
-    console.print_table(session.run.name, ("objective", "last loss", "chance"), rows)
-    given = {"weights": weights, "prepared": asked["prepared"], "seed": asked["seed"] or None}
-    then = console.next_command(
-        "train", "--kit", kit, "--fold", "each", tiny=tiny, changes=changes, work=work, **given
+        console.print_json({"run": run.name, "folder": str(run.folder), **facts})
+        return
+
+    next_options = {
+        "weights": weights,
+        "prepared": options["prepared"],
+        "seed": options["seed"] or None,
+    }
+    command = console.next_command(
+        *("train", "--kit", kit, "--fold", "each"),
+        tiny=tiny,
+        changes=changes,
+        work=work,
+        **next_options,
     )
-    console.print_text(f"Lies in {session.run.folder}; `{then}` starts from it.")
+    print_losses(run.name, facts)
+    console.print_text(f"Saved in {run.folder}; `{command}` starts from it.")
+
+
+def print_losses(run_name: str, facts: dict) -> None:
+    """Print the last value of each loss beside its chance level."""
+    rows = [
+        (name, facts["last"].get(name, "–"), "–" if chance is None else chance)
+        for name, chance in facts["chance"].items()
+    ]
+    console.print_table(run_name, ("objective", "last loss", "chance"), rows)

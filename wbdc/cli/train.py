@@ -13,19 +13,19 @@ from wbdc.cli import console
 @click.option(
     "--fold",
     required=True,
-    help="0, or 0,2, or each (all of them in turn), or all (every row, nothing held out).",
+    help="0, or 0,2, or each (all folds in turn), or all (every row, nothing held out).",
 )
 @click.option(
     "--without",
     type=click.Choice(["text", "frames"]),
-    help="Ablation: take a modality away, in training and judging.",
+    help="Ablation: remove a modality from training and evaluation.",
 )
 @click.option(
     "--from",
     "source",
     default="auto",
     show_default=True,
-    help="Pretrained run to start from: its name, auto (this kit's, where there is one), or none.",
+    help="Pretrained run to start from: its name, auto (this kit's, if there is one) or none.",
 )
 @console.training_options
 def train(
@@ -36,12 +36,12 @@ def train(
     dry_run: bool,
     as_json: bool,
     weights: str | None,
-    **asked: object,
+    **options: object,
 ) -> None:
-    """Fine-tune a kit and judge it on what it did not see.
+    """Fine-tune a kit and score it on the held-out videos.
 
-    Killed at any moment and started again, it goes on and ends with the same bits. Ctrl-C stops at
-    a safe point (exit 11).
+    Run the same command again to resume a training that was stopped or killed; it ends with the
+    same bits. Ctrl-C stops at the next safe point (exit code 11).
 
     \b
     Example:
@@ -52,25 +52,30 @@ def train(
     from wbdc.train.session import open_session
 
     console.use_weights(weights)
-    session = open_session("train", open_kit(kit, tiny=tiny, changes=changes), work, **asked)
+    session = open_session("train", open_kit(kit, tiny=tiny, changes=changes), work, **options)
     if dry_run:
-        return console.show_plan(session, as_json)
+        console.show_plan(session, as_json)
+        return
+
     with console.progress(as_json) as progress:
-        found = session.train(console.console_reporter(progress, as_json))
+        folds = session.train(console.console_reporter(progress, as_json))
+
+    run = session.run
     if as_json:
-        return console.print_json(
-            {"run": session.run.name, "folder": str(session.run.folder), "folds": found}
-        )
-    print_folds(session.run.name, session.run.folder, found, session.plan.contest.score_components)
+        console.print_json({"run": run.name, "folder": str(run.folder), "folds": folds})
+    else:
+        print_folds(run.name, run.folder, folds, session.plan.contest.score_components)
 
 
-def print_folds(name: str, folder: Path, found: dict[str, dict], order: Sequence[str] = ()) -> None:
-    """Print the scores of a run's folds, and where the run lies. order: of the score's components."""
-    held = (facts["score"] for facts in found.values() if "score" in facts)
-    names = console.components(*held, order=order)
+def print_folds(
+    run_name: str, folder: Path, folds: dict[str, dict], component_order: Sequence[str] = ()
+) -> None:
+    """Print the scores of a run's folds, and the folder of the run."""
+    scores = [facts["score"] for facts in folds.values() if "score" in facts]
+    names = console.components(*scores, order=component_order)
     rows = [
         (f"fold {fold}", *console.score_table(facts, names), f"{facts['seconds']:.0f} s")
-        for fold, facts in found.items()
+        for fold, facts in folds.items()
     ]
-    console.print_table(name, ("", *names, "official", "time"), rows)
-    console.print_text(f"Lies in {folder}")
+    console.print_table(run_name, ("", *names, "official", "time"), rows)
+    console.print_text(f"Saved in {folder}")

@@ -27,7 +27,9 @@ class Dataset:
 
     def batch(self, positions: np.ndarray) -> Batch:
         """Collate the videos at `positions`."""
-        text, frames = zip(*(self.views[view][int(row)] for view, row in self.rows[positions]))
+        videos = [self.views[view][int(row)] for view, row in self.rows[positions]]
+        text = [tokens for tokens, _ in videos]
+        frames = [pictures for _, pictures in videos]
         batch = collate([self.ids[i] for i in positions], text, frames, self.labels[positions])
         return batch.drop_modality(self.without) if self.without else batch
 

@@ -122,7 +122,7 @@ def _predict(
     positions: np.ndarray,
     device: torch.device,
 ) -> np.ndarray:
-    """Return the class probabilities of the videos at `positions`, in that order: (n, C) float32."""
+    """Return the class probabilities of the videos at `positions`, in order: (n, C) float32."""
     order, batches = dataset.evaluation_batches(positions, plan.serve.batch)
     precision = find_precision(plan.serve.precision, device)
     probabilities = predict_probabilities(model, batches, device, precision).numpy()

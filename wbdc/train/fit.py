@@ -13,6 +13,7 @@ from wbdc.train.gradients import BatchLoss, StepGradients
 from wbdc.train.objectives import Objective
 from wbdc.train.tricks import Outcome, Trick
 
+CPU = torch.device("cpu")
 MAX_NON_FINITE_STEPS = 3  # in a row; then the training ends
 
 
@@ -23,7 +24,7 @@ def fit(
     optimizer: torch.optim.Optimizer,
     tricks: Sequence[Trick] = (),
     *,
-    device: torch.device = torch.device("cpu"),
+    device: torch.device = CPU,
     precision: torch.dtype = torch.float32,
     scaler: torch.amp.GradScaler | None = None,
     accumulate: int = 1,
@@ -58,18 +59,15 @@ def fit(
 
     model.train()
     for number, batch in enumerate(batches, start * accumulate + 1):
-        step, position = divmod(number - 1, accumulate)
-        step += 1
-        if position == 0:
+        step = (number - 1) // accumulate + 1
+        if (number - 1) % accumulate == 0:
             before_step(step)
             gradients.start_step()
 
         outcome = gradients.add(number, batch, partial(on_cut, step))
-        if position + 1 < accumulate:
-            continue
-
-        updates.apply(step, gradients.bad_ids, batch)
-        after_step(step, outcome)
+        if number % accumulate == 0:
+            updates.apply(step, gradients.bad_ids, batch)
+            after_step(step, outcome)
 
 
 class Updates:

@@ -1,4 +1,4 @@
-"""From a kit and a prepared dataset to a model with its first weights, and what that model reads."""
+"""From a kit and a prepared dataset to a model with its first weights, and what it reads."""
 
 import shlex
 from collections.abc import Iterator

@@ -1,5 +1,5 @@
-"""The schema of a kit: its tables, settings and plugs, and the error for one that is unknown, unused
-or missing.
+"""The schema of a kit: its tables, settings and plugs, and the errors for unknown, unused and
+missing ones.
 """
 
 import sys

@@ -91,13 +91,18 @@ class Run:
         return self.folder / f"fold-{fold}"
 
     def oof(self) -> pl.DataFrame:
-        """Return the out-of-fold predictions of all finished folds: id, fold, label, p (C float32)."""
-        parts = [read_oof(self.fold(f)) for f in self.folds() if f != ALL_FOLDS]
-        if not parts:
+        """Return the out-of-fold predictions of all finished folds.
+
+        Columns: id, fold and label (str), and p, the probabilities (C float32). Raises UsageFault
+        when no fold is finished.
+        """
+        tables = [read_oof(self.fold(fold)) for fold in self.folds() if fold != ALL_FOLDS]
+        if not tables:
             raise UsageFault(
-                f"run {self.name} has no finished fold with out-of-fold predictions; train one with --fold 0"
+                f"run {self.name} has no finished fold with out-of-fold predictions; "
+                "train one with --fold 0"
             )
-        return pl.concat(parts)
+        return pl.concat(tables)
 
 
 def finished_folds(folder: Path) -> dict[str, dict]:

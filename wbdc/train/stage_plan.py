@@ -1,4 +1,4 @@
-"""A stage of a kit on a dataset, resolved once: the typed values that its folds are trained from."""
+"""A stage of a kit on a dataset, resolved once into the typed values that train its folds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -133,7 +133,7 @@ def _run_steps(
     device: torch.device,
     precision: torch.dtype,
 ) -> None:
-    """Run the loop over the steps after `start`, until the last one or until a stop is requested."""
+    """Run the steps after `start`, until the last one or until a stop is requested."""
     stage = plan.stage
     seed = plan.run.facts.seed
     batches = dataset.train_batches(

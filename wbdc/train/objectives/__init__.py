@@ -21,11 +21,6 @@ from wbdc.nets.model import VideoClassifier
 class Objective(nn.Module):
     """One loss. Subclass it in a file of its own.
 
-<<<<<<< HEAD
-    weight: factor of the loss in the sum of all losses. chance: value of the loss for a model that
-    knows nothing, which is logged beside it. needs_labels: whether it learns from labeled videos
-    only; videos without a label (-1) then do not count in its loss.
-=======
     Letters: B videos, T text tokens, F frames, D width of the model, C classes.
 
     Class attributes, to be overridden. chance: the loss of a model that knows nothing, which logs
@@ -33,7 +28,6 @@ class Objective(nn.Module):
     then ignores videos without a label (-1).
 
     weight: factor of this loss in the sum.
->>>>>>> 3ce0d10 (Objectives and tricks: shapes, units and papers in docstrings; plain names)
     """
 
     chance: float | None = None

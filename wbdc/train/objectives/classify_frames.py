@@ -1,5 +1,5 @@
-"""Predict the class from the frames alone, so that the vision tower also learns where the text would
-be enough (unimodal loss; Wang et al., 2020).
+"""Predict the class from the frames alone, so that the vision tower also learns where the text is
+enough (unimodal loss; Wang et al., 2020).
 """
 
 import math

@@ -1,5 +1,5 @@
-"""Predict masked words from the other words and the frames (masked language modeling, MLM; Devlin et
-al., 2019).
+"""Predict masked words from the other words and the frames (masked language modeling, MLM; Devlin
+et al., 2019).
 """
 
 import math

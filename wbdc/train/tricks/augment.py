@@ -103,7 +103,7 @@ def affine_matrix(
 
 
 def transform_pixels(pixels: Tensor, matrices: Tensor) -> Tensor:
-    """Resample pictures (n, 3, S, S) float by matrices (n, 2, 3); the border is repeated outwards."""
+    """Resample pictures (n, 3, S, S) float by matrices (n, 2, 3); the border is repeated."""
     grid = F.affine_grid(matrices, list(pixels.shape), align_corners=False)
     return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
 
