@@ -1,6 +1,4 @@
-"""Engines: the same bytes wherever shards are made, a killed worker's job done once more, and every
-error as it was raised.
-"""
+"""Engines: equal bytes from every engine, a second try after a killed worker, errors unchanged."""
 
 import importlib
 import json
@@ -21,19 +19,19 @@ from wbdc.core.errors import DataInvalid, EnvironmentLacks, UsageFault
 from wbdc.prepare import engines
 from wbdc.prepare.shards import ShardJob
 
-TOY = '''
+WORKER_MODULE = '''
 import os, signal, time
 from wbdc.core.errors import DataInvalid
 from wbdc.core.files import publish_bytes
 
 def make(job):
-    """What a job does beside its file is stated by `frame_format`."""
+    """Do what `frame_format` names, then write the shard."""
     tries = job.root / f"{job.path.name}.tries"
     tries.write_text(tries.read_text() + "x" if tries.is_file() else "x")
     if job.frame_format == "death" or (job.frame_format == "stumble" and tries.read_text() == "x"):
         os.kill(os.getpid(), signal.SIGKILL)
     if job.frame_format == "fault":
-        raise DataInvalid(f"{job.ids[0]} is not as it should be")
+        raise DataInvalid(f"{job.ids[0]} is invalid")
     if job.frame_format == "bug":
         [][job.start]
     if job.frame_format == "sleep":
@@ -44,31 +42,41 @@ def make(job):
 SCRIPT = """
 import sys
 from pathlib import Path
-import toy_work
+import toy_worker
 from wbdc.core import plug
 from wbdc.prepare import engines
 from wbdc.prepare.shards import ShardJob
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
-    jobs = [ShardJob(root / f"{i}.shard", root, "toy", "labeled", 2 * i, (str(2 * i), str(2 * i + 1)), sys.argv[2], 1) for i in range(5)]
+    jobs = [
+        ShardJob(root / f"{i}.shard", root, "toy", "labeled", 2 * i, (str(2 * i), str(2 * i + 1)),
+                 sys.argv[2], 1)
+        for i in range(5)
+    ]
+"""
+
+# added to SCRIPT, inside its `if`
+RUN_LOCAL = """
+    engine = plug.build_plug(engines, {{"use": "local", "workers": {workers}}})
+    list(engine.each(toy_worker.make, jobs))
 """
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    """A module that workers can import, as they import the real one."""
+    """A module that workers can import."""
     home = tmp_path_factory.mktemp("toy")
-    (home / "toy_work.py").write_text(TOY)
+    (home / "toy_worker.py").write_text(WORKER_MODULE)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(home)
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        yield importlib.import_module("toy_work")
+        yield importlib.import_module("toy_worker")
 
 
 @pytest.fixture(scope="module")
 def cluster(toy: ModuleType) -> Iterator[None]:
-    """A Ray of two workers, which the engine joins."""
+    """A Ray cluster of two workers, to which the engine connects."""
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'wbdc[ray]'")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -85,17 +93,17 @@ def cluster(toy: ModuleType) -> Iterator[None]:
 
 
 @pytest.fixture(params=["local", "ray"])
-def way(request: pytest.FixtureRequest) -> dict:
-    """An engine with workers that can die."""
+def engine_settings(request: pytest.FixtureRequest) -> dict:
+    """Settings of an engine with workers that can die."""
     if request.param == "ray":
         request.getfixturevalue("cluster")
         return {"use": "ray"}
     return {"use": "local", "workers": 2}
 
 
-def jobs(root: Path, *does: str) -> list[ShardJob]:
-    """Five jobs of two videos each; the last ones do what `does` says."""
-    does = ("write",) * (5 - len(does)) + does
+def jobs(root: Path, *actions: str) -> list[ShardJob]:
+    """Return five jobs of two videos each; the last ones do `actions`."""
+    actions = ("write",) * (5 - len(actions)) + actions
     return [
         ShardJob(
             root / f"{i}.shard",
@@ -104,10 +112,10 @@ def jobs(root: Path, *does: str) -> list[ShardJob]:
             "labeled",
             2 * i,
             (str(2 * i), str(2 * i + 1)),
-            what,
+            action,
             1,
         )
-        for i, what in enumerate(does)
+        for i, action in enumerate(actions)
     ]
 
 
@@ -119,97 +127,100 @@ def tries(root: Path) -> list[int]:
     return [len((root / f"{i}.shard.tries").read_text()) for i in range(5)]
 
 
-WHOLE = {f"{i}.shard": f"{2 * i} {2 * i + 1}".encode() for i in range(5)}
+ALL_SHARDS = {f"{i}.shard": f"{2 * i} {2 * i + 1}".encode() for i in range(5)}
 
 
-def test_threads_do_one_job_after_another(toy, tmp_path, quick_disk):
+def test_threads_run_jobs_in_order(toy, tmp_path, quick_disk):
     engine = plug.build_plug(engines, {"use": "threads"})
     assert list(engine.each(toy.make, jobs(tmp_path))) == jobs(tmp_path)
     assert engine.leads
-    assert shards(tmp_path) == WHOLE
+    assert shards(tmp_path) == ALL_SHARDS
 
 
-def test_fault_03_a_killed_worker_costs_one_more_try_and_the_shards_are_the_same(
-    way, toy, tmp_path
+def test_fault_03_the_job_of_a_killed_worker_runs_again_with_equal_bytes(
+    engine_settings, toy, tmp_path
 ):
-    engine, asked = plug.build_plug(engines, way), jobs(tmp_path, "stumble", "write")
-    assert sorted(engine.each(toy.make, asked)) == asked
+    engine = plug.build_plug(engines, engine_settings)
+    all_jobs = jobs(tmp_path, "stumble", "write")
+    assert sorted(engine.each(toy.make, all_jobs)) == all_jobs
     assert engine.leads
-    assert shards(tmp_path) == WHOLE, "byte for byte what one process writes"
+    assert shards(tmp_path) == ALL_SHARDS, "equal to the bytes that one process writes"
     assert tries(tmp_path) == [1, 1, 1, 2, 1]
 
 
-def test_fault_03_a_job_that_always_kills_its_worker_is_named(way, toy, tmp_path):
+def test_fault_03_a_job_that_kills_two_workers_is_named(engine_settings, toy, tmp_path):
     with pytest.raises(
         DataInvalid, match="a worker died twice on 3.shard, videos 6 to 7 of labeled"
     ) as caught:
-        list(plug.build_plug(engines, way).each(toy.make, jobs(tmp_path, "death", "write")))
+        list(
+            plug.build_plug(engines, engine_settings).each(
+                toy.make, jobs(tmp_path, "death", "write")
+            )
+        )
     assert caught.value.code == 3
     assert len((tmp_path / "3.shard.tries").read_text()) == 2
 
 
-def test_errors_arrive_as_they_were_raised(way, toy, tmp_path):
+def test_errors_of_workers_are_raised_unchanged(engine_settings, toy, tmp_path):
     with pytest.raises(DataInvalid) as caught:
-        list(plug.build_plug(engines, way).each(toy.make, jobs(tmp_path, "fault")))
-    assert type(caught.value) is DataInvalid and str(caught.value) == "8 is not as it should be", (
-        "the roof prints one sentence"
-    )
+        list(plug.build_plug(engines, engine_settings).each(toy.make, jobs(tmp_path, "fault")))
+    assert type(caught.value) is DataInvalid
+    assert str(caught.value) == "8 is invalid"
     with pytest.raises(IndexError) as bug:
-        list(plug.build_plug(engines, way).each(toy.make, jobs(tmp_path, "bug")))
-    told = [*getattr(bug.value, "__notes__", []), str(bug.value.__cause__)]
-    assert any("[][job.start]" in told for told in told), "the line of a bug is told"
+        list(plug.build_plug(engines, engine_settings).each(toy.make, jobs(tmp_path, "bug")))
+    texts = [*getattr(bug.value, "__notes__", []), str(bug.value.__cause__)]
+    assert any("[][job.start]" in text for text in texts), "the error names the line of the bug"
 
 
 def processes(root: Path) -> list[int]:
-    """Tell which workers are alive."""
+    """List the workers that are alive."""
     return [int(path.stem) for path in root.glob("*.pid") if Path(f"/proc/{path.stem}").is_dir()]
 
 
-def soon(met: Callable[[], object], seconds: float = 20) -> bool:
+def wait_until(condition: Callable[[], object], seconds: float = 20) -> bool:
     end = time.monotonic() + seconds
-    while not met() and time.monotonic() < end:
+    while not condition() and time.monotonic() < end:
         time.sleep(0.02)
-    return bool(met())
+    return bool(condition())
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_local_workers_end_with_their_parent(how, toy, tmp_path):
-    script = (
-        SCRIPT
-        + '    list(plug.build_plug(engines, {"use": "local", "workers": 2}).each(toy_work.make, jobs))'
-    )
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
+def test_local_workers_end_with_their_parent(signal_number, toy, tmp_path):
+    script = SCRIPT + RUN_LOCAL.format(workers=2)
     parent = small.python(script, tmp_path, "sleep", start=subprocess.Popen, start_new_session=True)
-    assert soon(lambda: len(processes(tmp_path)) == 2)
-    os.killpg(
-        parent.pid, how
-    ) if how == signal.SIGINT else parent.kill()  # Ctrl-C reaches all processes of a terminal
-    told = parent.communicate(timeout=10)[1]
-    assert soon(lambda: not processes(tmp_path), 5)
-    assert told.count("Traceback") == (how == signal.SIGINT), "workers say nothing of their own"
+    assert wait_until(lambda: len(processes(tmp_path)) == 2)
+    if signal_number == signal.SIGINT:
+        os.killpg(parent.pid, signal_number)  # Ctrl-C reaches all processes of a terminal
+    else:
+        parent.kill()
+    stderr = parent.communicate(timeout=10)[1]
+    assert wait_until(lambda: not processes(tmp_path), 5)
+    assert stderr.count("Traceback") == (signal_number == signal.SIGINT), "none from workers"
 
 
-def test_local_says_when_workers_cannot_even_start(toy, tmp_path):
+def test_local_reports_workers_that_cannot_start(toy, tmp_path):
     script = tmp_path / "unguarded.py"
     script.write_text(
-        SCRIPT.replace('if __name__ == "__main__"', "if True")
-        + '    list(plug.build_plug(engines, {"use": "local", "workers": 1}).each(toy_work.make, jobs))'
+        SCRIPT.replace('if __name__ == "__main__"', "if True") + RUN_LOCAL.format(workers=1)
     )
-    told = subprocess.run(
+    stderr = subprocess.run(
         [sys.executable, script, tmp_path, "write"], check=False, capture_output=True, text=True
     ).stderr
-    assert "a worker process ended with exit code 1 at 0.shard" in told
-    assert "if __name__ == '__main__'" in told
+    assert "a worker process ended with exit code 1 at 0.shard" in stderr
+    assert "if __name__ == '__main__'" in stderr
     with pytest.raises(UsageFault, match="at least 1 worker, not workers = 0"):
         plug.build_plug(engines, {"use": "local", "workers": 0})
 
 
-def test_torchrun_ranks_share_the_jobs_of_the_leader(toy, tmp_path):
+def test_torchrun_ranks_share_the_jobs_of_rank_0(toy, tmp_path):
     script = tmp_path / "ranks.py"
     body = """
     import json
     engine = plug.build_plug(engines, {"use": "torchrun"})
-    done = list(engine.each(toy_work.make, jobs[engine.rank :]))  # rank 1 looked when the first shard was there for a moment
-    (root / f"{engine.rank}.rank").write_text(json.dumps([engine.leads, [job.start for job in done], sorted(p.name for p in root.glob("*.shard"))]))
+    # rank 1 lists its jobs later, when the first shard exists
+    done = [job.start for job in engine.each(toy_worker.make, jobs[engine.rank :])]
+    shards = sorted(p.name for p in root.glob("*.shard"))
+    (root / f"{engine.rank}.rank").write_text(json.dumps([engine.leads, done, shards]))
 """
     script.write_text(SCRIPT + body)
     ran = subprocess.run(
@@ -230,14 +241,14 @@ def test_torchrun_ranks_share_the_jobs_of_the_leader(toy, tmp_path):
     assert ran.returncode == 0, ran.stderr
     ranks = [json.loads((tmp_path / f"{r}.rank").read_text()) for r in range(2)]
     assert ranks == [
-        [True, [0, 4, 8, 2, 6], sorted(WHOLE)],
-        [False, [2, 6, 0, 4, 8], sorted(WHOLE)],
-    ], "its own first; then all are there"
-    assert shards(tmp_path) == WHOLE
+        [True, [0, 4, 8, 2, 6], sorted(ALL_SHARDS)],
+        [False, [2, 6, 0, 4, 8], sorted(ALL_SHARDS)],
+    ], "first the jobs of the rank, then the others"
+    assert shards(tmp_path) == ALL_SHARDS
     assert tries(tmp_path) == [1] * 5
 
 
-def test_torchrun_and_ray_say_what_they_lack(monkeypatch):
+def test_torchrun_and_ray_name_what_is_missing(monkeypatch):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UsageFault, match="run: torchrun --nproc-per-node 2 -m wbdc prepare"):

@@ -1,5 +1,5 @@
-"""Made-up data: the same bytes from the same seed, the real layout, and a task that neither words
-nor frames solve alone.
+"""The synthetic contest: reproducible bytes, the layout of the real contest, and a task that
+neither texts nor frames solve alone.
 """
 
 import csv
@@ -26,13 +26,12 @@ SPLITS = ("labeled", "unlabeled", "test")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def contest_data(tmp_path_factory):
     into = tmp_path_factory.mktemp("demo")
     calls = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "os.fsync", lambda handle: None
-        )  # half the time on a busy disk, and no power is lost here
+        # fsync takes half of the time on a busy disk
+        patch.setattr("os.fsync", lambda handle: None)
         facts = generate_contest(
             into, videos=VIDEOS, seed=0, progress=lambda done, of: calls.append((done, of))
         )
@@ -51,7 +50,7 @@ def _table(path: Path) -> list[list[str]]:
 
 
 def _rows(root: Path) -> dict[str, dict]:
-    """All annotations of the three splits by id, each with its split."""
+    """Return all annotations of the three splits by id, each with its split."""
     found = {}
     for split in SPLITS:
         found |= {
@@ -73,22 +72,21 @@ def _pictures(path: Path) -> list[Image.Image]:
         ]
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
+def test_bytes_depend_on_the_seed_only(tmp_path):
     for folder, seed in (("a", 5), ("b", 5), ("c", 6)):
         generate_contest(tmp_path / folder, videos=40, seed=seed)
     a, b, c = (_hashes(tmp_path / folder) for folder in "abc")
     assert a == b
     assert len(a) == 40 + 3 + 2 + 1
-    empty = hashlib.sha256(
-        b"PK\5\6" + bytes(18)
-    ).hexdigest()  # an archive without members has only one form
+    # an archive without members has the same bytes for every seed
+    empty = hashlib.sha256(b"PK\5\6" + bytes(18)).hexdigest()
     assert set(a.values()) & set(c.values()) <= {empty}
     assert len(set(a) & set(c)) == 3 + 2 + 1
-    generate_contest(tmp_path / "b", videos=40, seed=5)  # again in its place, as after a kill
+    generate_contest(tmp_path / "b", videos=40, seed=5)  # a second time, as after an interruption
     assert _hashes(tmp_path / "b") == a
 
 
-def test_other_data_in_the_folder_and_impossible_numbers_are_refused(tmp_path):
+def test_folders_with_other_data_and_invalid_numbers_are_refused(tmp_path):
     generate_contest(tmp_path, videos=40, seed=1)
     with pytest.raises(UsageFault, match="40 videos with seed 1"):
         generate_contest(tmp_path, videos=40, seed=2)
@@ -103,8 +101,8 @@ def test_other_data_in_the_folder_and_impossible_numbers_are_refused(tmp_path):
     assert not (tmp_path / "minus").exists()
 
 
-def test_ids_are_unique_strings_of_20_digits_and_name_the_bucket(made):
-    into, facts = made
+def test_ids_are_unique_strings_of_20_digits(contest_data):
+    into, facts = contest_data
     rows = _rows(into)
     assert len(rows) == VIDEOS == sum(facts[s] for s in SPLITS)
     assert all(name.isdecimal() and len(name) == 20 and name[0] != "0" for name in rows)
@@ -112,8 +110,8 @@ def test_ids_are_unique_strings_of_20_digits_and_name_the_bucket(made):
     assert wanted == set((into / "data" / "zip_frames").rglob("*.zip"))
 
 
-def test_the_competition_reads_it_without_a_finding(made):
-    into, facts = made
+def test_the_competition_reads_the_data_without_findings(contest_data):
+    into, facts = contest_data
     findings, contest = Findings(), WeChat2022()
     known = set(contest.classes(into / "data"))
     for split, share in zip(SPLITS, (0.55, 0.25, 0.2), strict=True):
@@ -126,8 +124,8 @@ def test_the_competition_reads_it_without_a_finding(made):
     assert contest.splits(into / "data") == sorted(SPLITS)
 
 
-def test_the_truth_is_apart_and_names_every_test_video(made):
-    into, _ = made
+def test_test_labels_are_stored_outside_the_data(contest_data):
+    into, _ = contest_data
     head, *rows = _table(into / "truth" / "test_truth.csv")
     assert head == ["id", "category_id"]
     assert [r[0] for r in rows] == [i for i, row in _rows(into).items() if row["split"] == "test"]
@@ -136,8 +134,8 @@ def test_the_truth_is_apart_and_names_every_test_video(made):
     )
 
 
-def test_archives_hold_jpeg_frames_of_one_size_under_natural_names(made):
-    into, _ = made
+def test_archives_hold_jpeg_frames_of_one_size_under_natural_names(contest_data):
+    into, _ = contest_data
     lengths, sizes = [], []
     for name, row in _rows(into).items():
         path = _archive(into, row["split"], name)
@@ -159,8 +157,8 @@ def test_archives_hold_jpeg_frames_of_one_size_under_natural_names(made):
     assert 0.5 < np.mean([height > width for width, height in sizes]) < 0.7
 
 
-def test_every_modality_is_missing_at_the_documented_rate(made):
-    into, _ = made
+def test_modalities_are_missing_at_the_documented_rates(contest_data):
+    into, _ = contest_data
     rows = _rows(into)
     missing = {
         field: sum(not row[field] for row in rows.values()) for field in ("title", "asr", "ocr")
@@ -177,14 +175,13 @@ def test_every_modality_is_missing_at_the_documented_rate(made):
         "text": 0.01,
         "frames": 0.03,
     }.items():
-        assert (
-            missing[kind] > 0
-            and abs(missing[kind] - rate * VIDEOS) < 3 * math.sqrt(rate * (1 - rate) * VIDEOS) + 4
-        ), kind
+        tolerance = 3 * math.sqrt(rate * (1 - rate) * VIDEOS) + 4
+        assert missing[kind] > 0, kind
+        assert abs(missing[kind] - rate * VIDEOS) < tolerance, kind
 
 
-def test_classes_have_the_long_tail_of_the_contest(made):
-    into, facts = made
+def test_classes_have_the_frequencies_of_the_contest(contest_data):
+    into, facts = contest_data
     counts = Counter(
         row["category_id"] for row in _rows(into).values() if row["split"] == "labeled"
     )
@@ -194,18 +191,18 @@ def test_classes_have_the_long_tail_of_the_contest(made):
     assert np.median(list(counts.values())) < 0.25 * counts["1305"]
 
 
-def test_two_leaves_never_share_both_words_and_scene():
-    known = class_traits()
-    assert len(known) == len(set(known.values())) == 200
+def test_no_two_classes_share_words_and_scene():
+    traits = class_traits()
+    assert len(traits) == len(set(traits.values())) == 200
     assert (
-        len({(r.topic, r.scene) for r in known.values()}) == 200
-    )  # leaves of one topic never look alike
-    assert max(Counter((r.topic, r.pair) for r in known.values()).values()) == 2
-    assert max(Counter(r.scene for r in known.values()).values()) == 2
+        len({(r.topic, r.scene) for r in traits.values()}) == 200
+    )  # classes of a topic have different scenes
+    assert max(Counter((r.topic, r.pair) for r in traits.values()).values()) == 2
+    assert max(Counter(r.scene for r in traits.values()).values()) == 2
 
 
-def test_copies_show_and_say_nearly_the_same_also_across_splits(made):
-    into, facts = made
+def test_copies_have_similar_texts_and_frames_across_splits(contest_data):
+    into, facts = contest_data
     rows, (head, *pairs) = _rows(into), _table(into / "truth" / "copies.csv")
     assert head == ["id", "copy_of"]
     assert len(pairs) == facts["copies"] == 0.02 * VIDEOS
@@ -232,52 +229,55 @@ def test_copies_show_and_say_nearly_the_same_also_across_splits(made):
     assert 0 < across < len(pairs)
 
 
-def test_words_and_frames_each_tell_something_and_together_clearly_more(made):
-    into, _ = made
+def test_texts_and_frames_together_score_clearly_higher_than_each_alone(contest_data):
+    into, _ = contest_data
     contest, findings = WeChat2022(), Findings()
-    learn, ask = (
+    train, test = (
         list(contest.videos(into / "data", split, findings)) for split in ("labeled", "test")
     )
-    known, truth = [v.label for v in learn], dict(_table(into / "truth" / "test_truth.csv"))
-    wanted = [truth[v.id] for v in ask]
-    classes = sorted(set(wanted))
-    words, looks = _by_words(learn, ask, known), _by_looks(learn, ask, known)
-    order = np.array(sorted(set(known)))
-    most = [Counter(known).most_common(1)[0][0]] * len(ask)
+    train_labels = [video.label for video in train]
+    truth = dict(_table(into / "truth" / "test_truth.csv"))
+    test_labels = [truth[video.id] for video in test]
+    classes = sorted(set(test_labels))
+    text_logs = _text_log_probabilities(train, test, train_labels)
+    frame_logs = _frame_log_probabilities(train, test, train_labels)
+
+    order = np.array(sorted(set(train_labels)))
     text, frames, both = (
-        contest.score(wanted, list(order[log.argmax(1)]), classes)["mean"]
-        for log in (words, looks, words + looks)
+        contest.score(test_labels, list(order[logs.argmax(1)]), classes)["mean"]
+        for logs in (text_logs, frame_logs, text_logs + frame_logs)
     )
-    assert min(text, frames) > 3 * contest.score(wanted, most, classes)["mean"]
+    most_frequent = [Counter(train_labels).most_common(1)[0][0]] * len(test)
+    assert min(text, frames) > 3 * contest.score(test_labels, most_frequent, classes)["mean"]
     assert 0.5 < text < 0.7
     assert 0.35 < frames < 0.6
     assert 0.65 < both < 0.9
     assert both > max(text, frames) + 0.05
 
 
-def _by_words(learn, ask, known) -> np.ndarray:
+def _text_log_probabilities(train, test, labels) -> np.ndarray:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    said = [[" ".join(v.fields.values()) for v in videos] for videos in (learn, ask)]
-    vectors = TfidfVectorizer(analyzer="char", ngram_range=(1, 2), sublinear_tf=True).fit(said[0])
-    model = LogisticRegression(C=20, tol=1e-3).fit(vectors.transform(said[0]), known)
-    return model.predict_log_proba(vectors.transform(said[1]))
+    texts = [[" ".join(v.fields.values()) for v in videos] for videos in (train, test)]
+    vectors = TfidfVectorizer(analyzer="char", ngram_range=(1, 2), sublinear_tf=True).fit(texts[0])
+    model = LogisticRegression(C=20, tol=1e-3).fit(vectors.transform(texts[0]), labels)
+    return model.predict_log_proba(vectors.transform(texts[1]))
 
 
-def _by_looks(learn, ask, known) -> np.ndarray:
+def _frame_log_probabilities(train, test, labels) -> np.ndarray:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-3))
-    return model.fit([_features(v.source.path) for v in learn], known).predict_log_proba(
-        [_features(v.source.path) for v in ask]
+    return model.fit([_features(v.source.path) for v in train], labels).predict_log_proba(
+        [_features(v.source.path) for v in test]
     )
 
 
 def _features(path: Path) -> np.ndarray:
-    """Histogram of 27 colours and 8 x 8 thumbnail of the middle frame: (219,)."""
+    """Histogram of 27 colors and 8 x 8 thumbnail of the middle frame: (219,)."""
     frames = _pictures(path)
     if not frames:
         return np.zeros(27 + 192)

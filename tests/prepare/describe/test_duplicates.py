@@ -1,5 +1,5 @@
-"""Near-duplicates: the same picture under other bytes is found, other pictures are not, and what
-everybody shows is no evidence.
+"""Near-duplicates: changed copies of a frame are found, other frames are not, common ones are
+ignored.
 """
 
 import io
@@ -23,11 +23,11 @@ from wbdc.prepare.describe.duplicates import (
 
 
 def distance(first: bytes, second: bytes) -> int:
-    """Bits in which the hashes of two encoded pictures differ."""
-    one, other = frame_hashes(
+    """Count the bits in which the hashes of two encoded images differ."""
+    hash_1, hash_2 = frame_hashes(
         np.stack([probe_image(data, Findings())[2] for data in (first, second)])
     )
-    return int(np.bitwise_count(np.uint64(one.view(np.uint64) ^ other.view(np.uint64))))
+    return int(np.bitwise_count(np.uint64(hash_1.view(np.uint64) ^ hash_2.view(np.uint64))))
 
 
 def scene(seed: int) -> Image.Image:
@@ -48,7 +48,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_the_same_picture_has_nearly_the_same_hash(change):
+def test_changed_copies_of_an_image_have_similar_hashes(change):
     for seed in range(8):
         assert (
             distance(small.encode(scene(seed), quality=90), CHANGES[change](scene(seed)))
@@ -56,7 +56,7 @@ def test_the_same_picture_has_nearly_the_same_hash(change):
         )
 
 
-def test_other_pictures_have_other_hashes():
+def test_different_images_have_different_hashes():
     encoded = [small.encode(scene(seed)) for seed in range(12)]
     assert (
         min(distance(a, b) for i, a in enumerate(encoded) for b in encoded[:i])
@@ -65,7 +65,7 @@ def test_other_pictures_have_other_hashes():
 
 
 @pytest.mark.parametrize("level", [0, 20, 255])
-def test_a_flat_frame_tells_nothing(level):
+def test_a_frame_without_contrast_is_not_compared(level):
     gray = np.full((1, 32, 32), level, np.uint8)
     assert frame_hashes(gray).tolist() == [0]
     assert frame_hashes(np.zeros((0, 32, 32), np.uint8)).shape == (0,)
@@ -73,55 +73,57 @@ def test_a_flat_frame_tells_nothing(level):
     assert frame_hashes(gray)[0] != 0
 
 
-def near(value: int, *bits: int) -> int:
+def flip_bits(value: int, *bits: int) -> int:
     for bit in bits:
         value ^= 1 << bit
     return value
 
 
-def longhand(videos: list[list[int]]) -> list[list[int]]:
-    """Compare every frame with every other."""
-    found = []
+def compare_all_frames(videos: list[list[int]]) -> list[list[int]]:
+    """Find pairs by comparing every frame with every other frame."""
+    pairs = []
     for i, a in enumerate(videos):
         for j in range(i + 1, len(videos)):
-            few, many = sorted(({h for h in a if h}, {h for h in videos[j] if h}), key=len)
-            best = [min((bin(x ^ y).count("1") for y in many), default=64) for x in few]
-            if few and (
-                best[0] <= 2 if len(few) == 1 else sum(b <= 4 for b in best) >= max(2, len(few) / 2)
-            ):
-                found.append([i, j])
-    return found
+            fewer, more = sorted(({h for h in a if h}, {h for h in videos[j] if h}), key=len)
+            best = [min((bin(x ^ y).count("1") for y in more), default=64) for x in fewer]
+            if len(fewer) == 1:
+                is_pair = best[0] <= 2
+            else:
+                is_pair = bool(fewer) and sum(b <= 4 for b in best) >= max(2, len(fewer) / 2)
+            if is_pair:
+                pairs.append([i, j])
+    return pairs
 
 
-def of(videos: list[list[int]]) -> list[list[int]]:
+def find_pairs(videos: list[list[int]]) -> list[list[int]]:
     hashes = np.array([h for video in videos for h in video], np.uint64).view(np.int64)
     owner = np.repeat(np.arange(len(videos), dtype=np.int32), [len(v) for v in videos])
     return similar_frames(hashes, owner).tolist()
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_pairs_are_those_of_comparing_everything(seed):
-    """Frames within 3 bits always meet; pairs here have one such frame at least."""
+def test_pairs_equal_those_of_a_full_comparison(seed):
+    """Each pair here has at least one frame within 3 bits, which is always compared."""
     rng = np.random.default_rng(seed)
     videos = [[int(h) for h in rng.integers(1, 2**63, rng.integers(0, 6))] for _ in range(40)]
     for i in range(0, 30, 3):
         videos[i] = [
-            near(h, *rng.choice(64, rng.integers(0, 4), replace=False).tolist())
+            flip_bits(h, *rng.choice(64, rng.integers(0, 4), replace=False).tolist())
             for h in videos[i + 1]
         ] + [0] * (i % 2)
-    found = of(videos)
-    assert found == longhand(videos)
-    assert len(found) >= 6
+    pairs = find_pairs(videos)
+    assert pairs == compare_all_frames(videos)
+    assert len(pairs) >= 6
 
 
-def test_fault_20_black_frames_and_a_logo_chain_nobody():
+def test_fault_20_black_frames_and_logos_do_not_make_pairs():
     rng = np.random.default_rng(0)
     videos = [[0, 0, 77, 78, *(int(h) for h in rng.integers(1, 2**63, 2))] for _ in range(200)]
-    assert of(videos) == []
-    assert of([[], [0], [0]]) == []
+    assert find_pairs(videos) == []
+    assert find_pairs([[], [0], [0]]) == []
 
 
-def test_texts():
+def test_similar_texts_are_paired():
     base = "今天天气真好我们一起去公园散步看见了很多漂亮的花和鸟大家都很开心希望明天也是晴天"
     texts = [
         base,
@@ -143,7 +145,7 @@ def test_texts():
     assert similar_texts(np.stack([text_signature("")] * 3)).shape == (0, 2)
 
 
-def test_what_a_crowd_says_is_no_evidence():
+def test_a_text_of_many_videos_does_not_make_pairs():
     assert (
         len(
             similar_texts(
@@ -155,22 +157,22 @@ def test_what_a_crowd_says_is_no_evidence():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_groups_are_those_of_a_longhand_union(seed):
+def test_groups_equal_those_of_a_union_find(seed):
     rng = np.random.default_rng(seed)
     pairs = rng.integers(0, 60, (40, 2))
     parent = list(range(60))
 
-    def top(i: int) -> int:
-        return i if parent[i] == i else top(parent[i])
+    def root(i: int) -> int:
+        return i if parent[i] == i else root(parent[i])
 
     for a, b in pairs.tolist():
-        a, b = sorted((top(a), top(b)))
+        a, b = sorted((root(a), root(b)))
         parent[b] = a
-    assert duplicate_groups(60, pairs).tolist() == [top(i) for i in range(60)]
+    assert duplicate_groups(60, pairs).tolist() == [root(i) for i in range(60)]
     assert duplicate_groups(3, np.zeros((0, 2), int)).tolist() == [0, 1, 2]
 
 
-def test_labels_that_contradict_each_other():
+def test_contradictory_labels_are_listed():
     group = np.array([0, 0, 2, 3, 3, 3, 6, 6])
     assert label_conflicts(group, ["a", "b", "a", "c", "c", "d", "e", "e"]) == [
         ([3, 4, 5], ["c", "c", "d"]),
@@ -178,19 +180,17 @@ def test_labels_that_contradict_each_other():
     ]
 
 
-def test_pictures_hash_alike_whatever_their_container():
+def test_hashes_do_not_depend_on_the_image_format():
     stream = io.BytesIO()
     scene(3).save(stream, "WEBP", lossless=True)
     assert distance(stream.getvalue(), small.encode(scene(3), "PNG")) == 0
 
 
-def test_however_many_copies_of_a_video_there_are_they_are_one_group():
+def test_any_number_of_copies_of_a_video_is_one_group():
     rng = np.random.default_rng(0)
-    same, others = rng.integers(1, 2**62, 5), rng.integers(1, 2**62, (40, 5))
-    hashes, owner = (
-        np.concatenate([np.tile(same, 100), others.ravel()]),
-        np.repeat(np.arange(140, dtype=np.int32), 5),
-    )
+    copied, unique = rng.integers(1, 2**62, 5), rng.integers(1, 2**62, (40, 5))
+    hashes = np.concatenate([np.tile(copied, 100), unique.ravel()])
+    owner = np.repeat(np.arange(140, dtype=np.int32), 5)
     shuffled = rng.permutation(len(hashes))
     pairs = similar_frames(hashes[shuffled], owner[shuffled])
     assert len(pairs) == 99
@@ -199,5 +199,5 @@ def test_however_many_copies_of_a_video_there_are_they_are_one_group():
     )
 
 
-def test_a_crowd_that_shares_its_only_frame_shares_a_logo():
+def test_an_only_frame_of_many_videos_does_not_make_pairs():
     assert len(similar_frames(np.full(100, 12345678901), np.arange(100, dtype=np.int32))) == 0

@@ -1,4 +1,4 @@
-"""The catalogue: every finding that the house can count is explained."""
+"""Finding codes: every code that is counted somewhere is explained."""
 
 import ast
 from pathlib import Path
@@ -8,15 +8,15 @@ import pytest
 import wbdc
 from wbdc.prepare.describe.finding_codes import FINDING_CODES
 
-HOME = Path(wbdc.__file__).parent
-MADE = {"duplicate.frames", "duplicate.text"}  # named by what was compared
+PACKAGE_FOLDER = Path(wbdc.__file__).parent
+COMPOSED_CODES = {"duplicate.frames", "duplicate.text"}  # named by modality in an f-string
 
 
-def codes() -> set[str]:
-    """Every literal code that is given to an `add` of findings."""
+def literal_codes() -> set[str]:
+    """Return every literal code that is passed to `add` of findings."""
     calls = [
         node
-        for path in HOME.rglob("*.py")
+        for path in PACKAGE_FOLDER.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
     ]
@@ -34,12 +34,12 @@ def codes() -> set[str]:
     return {t for t in texts if "." in t and not t.endswith(".") or t == "shift"}
 
 
-def test_every_code_has_an_entry_and_every_entry_is_used():
-    assert codes() | MADE == set(FINDING_CODES)
+def test_every_code_is_explained_and_used():
+    assert literal_codes() | COMPOSED_CODES == set(FINDING_CODES)
 
 
 @pytest.mark.parametrize("code", FINDING_CODES)
-def test_an_entry_says_what_follows_and_what_to_do(code):
+def test_a_code_has_severity_consequence_and_fix(code):
     entry = FINDING_CODES[code]
     assert entry.severity in ("error", "warning", "note")
     assert all(entry)
