@@ -230,9 +230,9 @@ def test_trap_11_rows_do_not_depend_on_their_neighbours(reader):
             {"tail": ["titel"]},
             "text.tail names 'titel', which text.fields does not read; did you mean 'title'",
         ),
-        ({"fields": {"title": -1}}, "title = -1 is no number of tokens"),
-        ({"fields": {"title": "9"}}, "title = '9' is no number of tokens"),
-        ({"fields": {"title": True}}, "title = True is no number of tokens"),
+        ({"fields": {"title": -1}}, "title = -1 is not a number of tokens"),
+        ({"fields": {"title": "9"}}, "title = '9' is not a number of tokens"),
+        ({"fields": {"title": True}}, "title = True is not a number of tokens"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(reader, wrong, said):

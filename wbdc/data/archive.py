@@ -1,4 +1,4 @@
-"""Archives of frames: what a zip or a feature file holds, read without trusting it."""
+"""Archives of frames: zip files of images or features, which may be damaged or hostile."""
 
 import io
 import math
@@ -22,81 +22,79 @@ from wbdc.data.frame_sampling import DAMAGED_FILE_ERRORS, MAX_FILE_BYTES, sample
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".avif")
 MAX_MEMBERS = 10_000
-MAX_MEMBER_BYTES = 64 * 2**20  # of one member, once expanded
-MAX_VIDEO_BYTES = 2**27  # of the frames of one video together, once expanded
-MAX_DIRECTORY_BYTES = (
-    2**22
-)  # of an archive's list of members: 400 bytes each for as many as are allowed
-BOUNDED_METHODS = (
-    zipfile.ZIP_STORED,
-    zipfile.ZIP_DEFLATED,
-)  # the methods that zipfile stops at the size asked for
+MAX_MEMBER_BYTES = 64 * 2**20  # of one member, uncompressed
+MAX_VIDEO_BYTES = 2**27  # of all frames of one video, uncompressed
+MAX_DIRECTORY_BYTES = 2**22  # of an archive's list of members: about 400 bytes for each
+# compression methods for which zipfile stops at the requested size
+BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 NPY_HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
-    (
-        3,
-        0,
-        # differs only in names of fields, which no features have
-    ): np.lib.format.read_array_header_2_0,
+    # differs from 2.0 in the names of fields only, which features do not have
+    (3, 0): np.lib.format.read_array_header_2_0,
 }
-UNBOUNDED_READ_BYTES = (
-    16  # compressed bytes at a time of the other methods: 46 bytes of bzip2 can be 45 MB
-)
+# compressed bytes to read at once with other methods: 46 bytes of bzip2 can expand to 45 MB
+UNBOUNDED_READ_BYTES = 16
 
 
 def natural_order(name: str) -> tuple:
-    """Sort key under which 2.jpg comes before 10.jpg."""
+    """Return a sort key that puts 2.jpg before 10.jpg."""
     return tuple(
         (1, int(part), "") if part.isdecimal() else (0, 0, part)
         for part in re.split(r"(\d+)", name)
     )
 
 
-def read_images(source: Source, most: int, findings: Findings) -> list[bytes]:
-    """Read the encoded frames of one video, an archive of pictures or a clip, in time order: `most`
-    of its up to 32, chosen by position.
+def read_images(source: Source, max_frames: int, findings: Findings) -> list[bytes]:
+    """Read the encoded frames of one video in time order, from an archive of images or a video
+    file.
 
-    A member that cannot be read gives b"", so that positions stay those of the archive. An archive
-    that cannot
-    be read gives []. Every fault is counted; nothing is ever extracted to disk. Raises only
-    EnvironmentLacks: for a clip, without PyAV.
+    Of its first 32 frames at most, `max_frames` are sampled by position. A member that cannot be
+    read gives b"", so that positions do not shift. An archive that cannot be read gives []. Every
+    fault is counted in `findings`. Nothing is extracted to disk. Raises EnvironmentLacks for a
+    video file when PyAV is not installed.
     """
     if source.path.suffix.lower() in CLIP_SUFFIXES:
-        return read_clip(source.path, most, findings)
-    place = f"{source.path.parent.name}/{source.path.name}"
+        return read_clip(source.path, max_frames, findings)
+
+    location = f"{source.path.parent.name}/{source.path.name}"
     try:
         if source.path.stat().st_size > MAX_FILE_BYTES:
-            findings.add("archive.huge", place)
+            findings.add("archive.huge", location)
             return []
+
         with open_regular(source.path) as file:
             data = file.read()
         if _directory_bytes(data) > MAX_DIRECTORY_BYTES:
-            findings.add("archive.crowded", f"{place}: a list of {_directory_bytes(data)} bytes")
+            findings.add(
+                "archive.crowded", f"{location}: a directory of {_directory_bytes(data)} bytes"
+            )
             return []
+
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            listed = _list_images(archive, place, findings)
-            kept = [listed[i] for i in sample_frames(len(listed), MAX_FRAMES)]
-            chosen = [kept[i] for i in sample_frames(len(kept), most)]
-            return _read_members(archive, chosen, len(data), place, findings)
+            entries = _list_images(archive, location, findings)
+            entries = [entries[i] for i in sample_frames(len(entries), MAX_FRAMES)]
+            entries = [entries[i] for i in sample_frames(len(entries), max_frames)]
+            return _read_members(archive, entries, len(data), location, findings)
     except FileNotFoundError:
-        findings.add("archive.missing", place)
+        findings.add("archive.missing", location)
     except DAMAGED_FILE_ERRORS as error:
         raise_if_exhausted(error)
-        findings.add("archive.broken", f"{place}: {error}")
+        findings.add("archive.broken", f"{location}: {error}")
     return []
 
 
-def read_features(source: Source, most: int, findings: Findings) -> np.ndarray:
-    """Read the ready features of one video, `most` of its up to 32 rows: (n, D) float16; (0, 0)
-    when there are none.
+def read_features(source: Source, max_frames: int, findings: Findings) -> np.ndarray:
+    """Read the features of one video: (n, D) float16, or (0, 0) when they cannot be read.
+
+    Of its first 32 rows at most, `max_frames` are sampled by position. Every fault is counted in
+    `findings`.
     """
-    place = f"{source.path.name}:{source.member}"
+    location = f"{source.path.name}:{source.member}"
     try:
-        now = source.path.stat()
-        archive = _open_shared_archive(
-            source.path, os.getpid(), (now.st_ino, now.st_size, now.st_mtime_ns)
-        )
+        status = source.path.stat()
+        state = (status.st_ino, status.st_size, status.st_mtime_ns)
+        archive = _open_shared_archive(source.path, os.getpid(), state)
         rows = _parse_npy(_read_member(archive, archive.getinfo(source.member)))
         if rows.ndim != 2 or rows.dtype.kind != "f":
             raise ValueError(f"shape {rows.shape} of {rows.dtype}, not (frames, D) of floats")
@@ -104,18 +102,19 @@ def read_features(source: Source, most: int, findings: Findings) -> np.ndarray:
             rows = rows[sample_frames(len(rows), MAX_FRAMES)].astype(np.float16)
         if not np.isfinite(rows).all():
             raise ValueError("numbers that are not finite in float16")
-        return rows[sample_frames(len(rows), most)]
+        return rows[sample_frames(len(rows), max_frames)]
     except (KeyError, FileNotFoundError):
-        findings.add("archive.missing", place)
+        findings.add("archive.missing", location)
     except DAMAGED_FILE_ERRORS as error:
         raise_if_exhausted(error)
-        findings.add("archive.broken", f"{place}: {error}")
+        findings.add("archive.broken", f"{location}: {error}")
     return np.zeros((0, 0), np.float16)
 
 
 def member_checksums(path: Path) -> list[tuple[str, int]]:
-    """List the members of an archive with their CRC-32, as its directory states them. Raises one of
-    `BROKEN`.
+    """List the members of an archive with their CRC-32, as its directory states them.
+
+    Raises one of `DAMAGED_FILE_ERRORS`.
     """
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
         return sorted(
@@ -125,17 +124,19 @@ def member_checksums(path: Path) -> list[tuple[str, int]]:
 
 @lru_cache(maxsize=4)
 def _open_shared_archive(path: Path, process: int, state: tuple[int, ...]) -> zipfile.ZipFile:
-    """Open an archive that many videos share: anew in each process, since a fork shares the
-    position in an open file
-    (the standard library locks it among threads only), and when the file was replaced.
+    """Open an archive that many videos share.
+
+    It is opened again in each process, since a fork shares the position in an open file (the
+    standard library locks it among threads only), and when its `state` has changed.
     """
     open_regular(path).close()
     return zipfile.ZipFile(path)
 
 
 def _read_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """Read a member: as much as it declares, since zipfile expands as much as it is asked for.
-    Raises one of `BROKEN`.
+    """Read a member, at most as many bytes as it declares.
+
+    Raises one of `DAMAGED_FILE_ERRORS`.
     """
     if entry.file_size > MAX_MEMBER_BYTES:
         raise ValueError(f"declares {entry.file_size} bytes")
@@ -152,8 +153,9 @@ def _read_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
 
 
 def _parse_npy(data: bytes) -> np.ndarray:
-    """Read a .npy file without a copy. Raises one of `BROKEN`, also for a shape larger than the
-    file.
+    """Parse a .npy file without a copy.
+
+    Raises one of `DAMAGED_FILE_ERRORS`, also for a shape larger than the file.
     """
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
@@ -162,49 +164,53 @@ def _parse_npy(data: bytes) -> np.ndarray:
         raise ValueError(f"version {version} of the .npy format")
 
     try:
-        shape, by_columns, kind = read_header(file)
-    except MemoryError as error:  # Python's parser, on thousands of nested signs
+        shape, is_fortran_order, dtype = read_header(file)
+    except MemoryError as error:  # of Python's parser, for thousands of nested signs
         raise ValueError("its header is too deeply nested") from error
     if any(side < 0 for side in shape):
         raise ValueError(f"shape {shape}")
 
-    numbers = np.frombuffer(data, kind, math.prod(shape), file.tell())
-    return numbers.reshape(shape, order="F" if by_columns else "C")
+    values = np.frombuffer(data, dtype, math.prod(shape), file.tell())
+    return values.reshape(shape, order="F" if is_fortran_order else "C")
 
 
-def _list_images(archive: zipfile.ZipFile, place: str, findings: Findings) -> list[zipfile.ZipInfo]:
-    """List the members that are pictures, in time order; of equal names the last one counts."""
+def _list_images(
+    archive: zipfile.ZipFile, location: str, findings: Findings
+) -> list[zipfile.ZipInfo]:
+    """List the members that are images, in time order. Of equal names, the last one counts."""
     entries = archive.infolist()
     if len(entries) > MAX_MEMBERS:
-        findings.add("archive.crowded", f"{place}: {len(entries)} members")
+        findings.add("archive.crowded", f"{location}: {len(entries)} members")
         return []
-    found: dict[str, zipfile.ZipInfo] = {}
+
+    images: dict[str, zipfile.ZipInfo] = {}
     for entry in entries:
         name = entry.filename.replace("\\", "/")
-        last = name.rsplit("/", 1)[-1]
-        if entry.is_dir() or last.startswith(".") or not last.lower().endswith(IMAGE_SUFFIXES):
+        base = name.rsplit("/", 1)[-1]
+        if entry.is_dir() or base.startswith(".") or not base.lower().endswith(IMAGE_SUFFIXES):
             continue
         if stat.S_ISLNK(entry.external_attr >> 16):
-            findings.add("archive.link", f"{place}: {name}")
+            findings.add("archive.link", f"{location}: {name}")
             continue
         if ".." in name.split("/") or name.startswith("/") or ":" in name:
-            findings.add(
-                "archive.escape", f"{place}: {name}"
-            )  # read in memory like any other; never extracted
-        if name in found:
-            findings.add("archive.twice", f"{place}: {name}")
-        found[name] = entry
-    if not found:
-        findings.add("archive.empty", place)
-    ordered = sorted(found, key=natural_order)
-    if ordered != sorted(found):
-        findings.add("archive.order", place)  # sorting names as text would shuffle time
-    return [found[name] for name in ordered]
+            # harmless, since members are read in memory and never extracted
+            findings.add("archive.escape", f"{location}: {name}")
+        if name in images:
+            findings.add("archive.twice", f"{location}: {name}")
+        images[name] = entry
+
+    if not images:
+        findings.add("archive.empty", location)
+    names = sorted(images, key=natural_order)
+    if names != sorted(images):
+        findings.add("archive.order", location)  # sorted as text, frames would be out of order
+    return [images[name] for name in names]
 
 
 def _directory_bytes(data: bytes) -> int:
-    """Read how long an archive says its list of members is: zipfile reads all of that before it can
-    be asked how many there are.
+    """Return the size of the list of members that an archive declares.
+
+    zipfile reads the whole list before it can return the number of members.
     """
     end = data.rfind(b"PK\5\6", max(0, len(data) - 65_557))
     return struct.unpack_from("<L", data, end + 12)[0] if 0 <= end <= len(data) - 22 else 0
@@ -212,42 +218,49 @@ def _directory_bytes(data: bytes) -> int:
 
 def _read_members(
     archive: zipfile.ZipFile,
-    chosen: list[zipfile.ZipInfo],
-    size: int,
-    place: str,
+    entries: list[zipfile.ZipInfo],
+    archive_bytes: int,
+    location: str,
     findings: Findings,
 ) -> list[bytes]:
-    """Read members until they are too much for one video."""
-    read, total = [], 0
-    for entry in chosen:
+    """Read members. Those beyond the limit of one video are counted and give b""."""
+    images: list[bytes] = []
+    total = 0
+    for entry in entries:
         if total + entry.file_size > MAX_VIDEO_BYTES:
             findings.add(
                 "frame.bomb",
-                f"{place}: {entry.filename} and those before it are more than {MAX_VIDEO_BYTES} bytes",
+                f"{location}: {entry.filename} and the frames before it exceed "
+                f"{MAX_VIDEO_BYTES} bytes",
             )
-            read.append(b"")
+            images.append(b"")
         else:
-            read.append(_read_image(archive, entry, size, place, findings))
-            total += len(read[-1])
-    return read
+            images.append(_read_image(archive, entry, archive_bytes, location, findings))
+            total += len(images[-1])
+    return images
 
 
 def _read_image(
-    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, size: int, place: str, findings: Findings
+    archive: zipfile.ZipFile,
+    entry: zipfile.ZipInfo,
+    archive_bytes: int,
+    location: str,
+    findings: Findings,
 ) -> bytes:
-    """Read one member; b"" when it is encrypted, damaged, larger than allowed or larger than the
-    archive can hold.
+    """Read one member. It is counted and gives b"" when it is encrypted, damaged, larger than
+    allowed or larger than the archive can hold.
     """
-    where = f"{place}: {entry.filename}"
-    if entry.file_size > MAX_MEMBER_BYTES or entry.compress_size > size:
-        findings.add("frame.bomb", f"{where} declares {entry.file_size} bytes")
+    location = f"{location}: {entry.filename}"
+    if entry.file_size > MAX_MEMBER_BYTES or entry.compress_size > archive_bytes:
+        findings.add("frame.bomb", f"{location} declares {entry.file_size} bytes")
         return b""
+
     try:
         data = _read_member(archive, entry)
     except DAMAGED_FILE_ERRORS as error:
         raise_if_exhausted(error)
-        findings.add("frame.unreadable", f"{where}: {error}")
+        findings.add("frame.unreadable", f"{location}: {error}")
         return b""
     if not data:
-        findings.add("frame.unreadable", f"{where} is empty")
+        findings.add("frame.unreadable", f"{location} is empty")
     return data

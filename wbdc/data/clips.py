@@ -1,6 +1,4 @@
-"""Clips: the frames of a video file, one a second, as the JPEG bytes that an archive of frames
-would hold.
-"""
+"""Video files: one frame a second, as the JPEG bytes that an archive of frames would hold."""
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -25,85 +23,94 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-# no format that names further files to open, as a playlist does
+# no format that refers to other files, as a playlist does
 CONTAINER_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
-MAX_DECODED_FRAMES = 240 * MAX_FRAMES  # a file may say that a million frames last no time
-# pixels: a longer short side is scaled to it; towers look at less, and the store keeps 32 frames of
-# every video
+MAX_DECODED_FRAMES = 240 * MAX_FRAMES  # a file may declare a million frames without duration
+# a longer short side is resized to it: vision towers take less, and 32 frames of each video are
+# stored
 MAX_SHORT_SIDE_PIXELS = 512
 JPEG_QUALITY = 95
 
 Frame = TypeVar("Frame")
 
 
-def read_clip(path: Path, most: int, findings: Findings) -> list[bytes]:
-    """Read a video file as JPEGs in time order: of the frames shown at 0, 1, ... 31 seconds, `most`
-    chosen by position.
+def read_clip(path: Path, max_frames: int, findings: Findings) -> list[bytes]:
+    """Read frames of a video file as JPEGs in time order.
 
-    Time counts from the first frame. Frames are upright RGB, their short side at most 512 pixels,
-    quality 95 without subsampling; pixels are taken as
-    square. Equal bytes on every run. A stream that breaks gives what came before; each fault is
-    counted. Raises EnvironmentLacks without PyAV.
+    Of the frames displayed at 0, 1, ... 31 seconds after the first one, `max_frames` are sampled by
+    position. They are upright RGB with square pixels, a short side of at most 512 pixels, quality
+    95 and no chroma subsampling. Every run gives equal bytes. A damaged stream gives the frames
+    before the damage; every fault is counted in `findings`. Raises EnvironmentLacks when PyAV is
+    not installed.
     """
-    av, place, encoded = _import_av(), f"{path.parent.name}/{path.name}", []
+    av = _import_av()
+    location = f"{path.parent.name}/{path.name}"
+    encoded: list[bytes] = []
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            findings.add("archive.huge", place)
+            findings.add("archive.huge", location)
             return []
+
         limits = {"format_whitelist": CONTAINER_FORMATS, "max_pixels": str(MAX_PIXELS)}
-        with (
-            open_regular(path) as file,
-            av.open(file, options=limits) as container,
-        ):  # a file, not its name: a name may be an address
-            encoded.extend(
-                _encode_frames(container, _scaling_flags(av))
-            )  # of a stream that breaks, what came before
+        # PyAV gets an open file, since it would take a path for a URL
+        with open_regular(path) as file, av.open(file, options=limits) as container:
+            # `extend` keeps the frames before an error
+            encoded.extend(_encode_frames(container, _scaling_flags(av)))
         if not encoded:
-            findings.add("archive.empty", place)
+            findings.add("archive.empty", location)
     except FileNotFoundError:
-        findings.add("archive.missing", place)
+        findings.add("archive.missing", location)
     except (*DAMAGED_FILE_ERRORS, av.FFmpegError) as error:
         if not isinstance(error, av.FFmpegError):
             raise_if_exhausted(error)
         elif is_out_of_memory(error) and is_memory_short():
-            raise  # FFmpeg also fails so when a damaged file declares an absurd length
-        findings.add("frame.unreadable" if encoded else "archive.broken", f"{place}: {error}")
-    return [encoded[i] for i in sample_frames(len(encoded), most)]
+            raise  # a damaged file that declares an absurd length causes the same error
+        findings.add("frame.unreadable" if encoded else "archive.broken", f"{location}: {error}")
+    return [encoded[i] for i in sample_frames(len(encoded), max_frames)]
 
 
 def one_frame_per_second(frames: Iterable[tuple[Fraction, Fraction, Frame]]) -> Iterator[Frame]:
-    """Yield what is shown at 0, 1, 2, ... seconds, as soon as that is known. frames: (start, end,
-    what) in order of start, the first at 0.
+    """Yield the frames that are displayed at 0, 1, 2, ... seconds, as soon as they are known.
+
+    frames: (start, end, frame) in seconds, sorted by start; the first starts at 0.
     """
-    second, end, shown = 0, Fraction(0), None
-    for start, until, what in frames:
+    second = 0
+    last_end = Fraction(0)
+    last_frame = None
+    for start, end, frame in frames:
         while second < start:
-            yield shown
+            yield last_frame
             second += 1
         if second == start:
-            yield what
+            yield frame
             second += 1
-        end, shown = until, what
-    while second < end:
-        yield shown
+        last_end = end
+        last_frame = frame
+
+    while second < last_end:
+        yield last_frame
         second += 1
 
 
-def rotate_upright(picture: np.ndarray, matrix: list[int]) -> np.ndarray:
-    """Turn and mirror a picture (H, W, 3) as a display matrix says, to the nearest quarter turn.
+def rotate_upright(image: np.ndarray, matrix: list[int]) -> np.ndarray:
+    """Rotate and mirror an image (H, W, 3) by a display matrix, to the nearest quarter turn.
 
-    matrix: a, b, u, c, d, ... of ISO/IEC 14496-12 (2022), 6.2.2: what lies at (x, y) is shown at
-    (ax + cy, bx + dy).
+    matrix: a, b, u, c, d, ... of ISO/IEC 14496-12 (2022), 6.2.2: the pixel at (x, y) is displayed
+    at (ax + cy, bx + dy).
     """
     a, b, _, c, d = matrix[:5]
     if abs(b) > abs(a):
-        picture, a, d = picture.transpose(1, 0, 2), c, b
-    return picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+        image = image.transpose(1, 0, 2)
+        a = c
+        d = b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
 def _import_av() -> ModuleType:
-    """Import PyAV. Older ones convert colours as the processor likes, and do not say how long a
-    frame is shown.
+    """Import PyAV 18 or newer.
+
+    Older versions convert colors differently on different processors, and do not report the
+    duration of a frame. Raises EnvironmentLacks.
     """
     try:
         import av
@@ -111,62 +118,68 @@ def _import_av() -> ModuleType:
         _scaling_flags(av)
     except (ImportError, AttributeError) as error:
         raise EnvironmentLacks(
-            "video files are read with PyAV 18 or newer, which is not installed; run: pip install 'wbdc[video]'"
+            "video files are read with PyAV 18 or newer, which is not installed; "
+            "run: pip install 'wbdc[video]'"
         ) from error
     return av
 
 
 def _scaling_flags(av: ModuleType) -> int:
-    """Say how pixels are converted and scaled: equally on every processor, and with no colour
-    darker or shifted.
+    """Return FFmpeg's flags for converting and scaling pixels.
+
+    Results are equal on all processors, and colors do not become darker or shift.
     """
-    how = av.video.reformatter.Interpolation
-    return how.BICUBIC | how.FULL_CHR_H_INT | how.ACCURATE_RND | how.BITEXACT
+    flags = av.video.reformatter.Interpolation
+    return flags.BICUBIC | flags.FULL_CHR_H_INT | flags.ACCURATE_RND | flags.BITEXACT
 
 
 def _encode_frames(container: "InputContainer", flags: int) -> Iterator[bytes]:
-    """Encode the frame of each second; none without a video stream. Raises EOFError when the clip
-    says that it is longer, as half a download does.
+    """Encode the frame of each second. A container without a video stream gives none.
+
+    Raises EOFError when the file declares a longer video, as an incomplete download does.
     """
-    stream, count = container.streams.best("video"), 0
+    stream = container.streams.best("video")
     if stream is None:
         return
-    for count, frame in enumerate(
-        islice(one_frame_per_second(_decode_timed_frames(container, stream)), MAX_FRAMES), 1
-    ):
+
+    count = 0
+    frames = one_frame_per_second(_decode_timed_frames(container, stream))
+    for frame in islice(frames, MAX_FRAMES):
         yield _encode_jpeg(frame, flags)
+        count += 1
+
     seconds = _declared_seconds(container, stream)
     if count + 1 < min(MAX_FRAMES, seconds):
         raise EOFError(f"ends after {count} of {seconds:.1f} seconds")
 
 
 def _declared_seconds(container: "InputContainer", stream: "VideoStream") -> float:
-    """Read how long a clip says it is; 0 when it does not say. Matroska tells only when the whole
-    file ends.
+    """Return the duration that a file declares for a stream; 0 when it declares none.
+
+    Matroska declares the end of the whole file only.
     """
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    return (
-        container.duration / 1_000_000 - float((stream.start_time or 0) * stream.time_base)
-        if container.duration
-        else 0.0
-    )
+    if container.duration:
+        return container.duration / 1_000_000 - float((stream.start_time or 0) * stream.time_base)
+    return 0.0
 
 
 def _decode_timed_frames(
     container: "InputContainer", stream: "VideoStream"
 ) -> "Iterator[tuple[Fraction, Fraction, VideoFrame]]":
-    """Decode frames with the seconds between which each is shown, never going back in time."""
+    """Yield (start, end, frame) in seconds since the first frame. Starts never decrease."""
     if stream.codec_context is None:
         raise ValueError("no decoder for this kind of video")
-    first, start, end = None, Fraction(0), Fraction(0)
-    stream.codec_context.thread_count = 1  # videos are read side by side
+    stream.codec_context.thread_count = 1  # several videos are read at the same time
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-    counted = (
-        container.format.name == "avi"
-    )  # it numbers frames as they are shown, and gives no other time
+    is_avi = container.format.name == "avi"  # it numbers frames in display order, without times
+
+    first = None
+    start = Fraction(0)
+    end = Fraction(0)
     for frame in islice(container.decode(stream), MAX_DECODED_FRAMES):
-        stamp = frame.dts if counted else frame.pts
+        stamp = frame.dts if is_avi else frame.pts
         if stamp is None:
             start = end
         else:
@@ -182,9 +195,9 @@ def _encode_jpeg(frame: "VideoFrame", flags: int) -> bytes:
     width, height = (
         side * min(MAX_SHORT_SIDE_PIXELS, short) // short for side in (frame.width, frame.height)
     )
-    picture = frame.reformat(width, height, "rgb24", interpolation=flags, threads=1).to_ndarray()
-    if turn := frame.side_data.get("DISPLAYMATRIX"):
-        picture = rotate_upright(picture, np.frombuffer(bytes(turn), np.int32).tolist())
+    image = frame.reformat(width, height, "rgb24", interpolation=flags, threads=1).to_ndarray()
+    if matrix := frame.side_data.get("DISPLAYMATRIX"):
+        image = rotate_upright(image, np.frombuffer(bytes(matrix), np.int32).tolist())
     return simplejpeg.encode_jpeg(
-        np.ascontiguousarray(picture), JPEG_QUALITY, "RGB", "444", fastdct=False
+        np.ascontiguousarray(image), JPEG_QUALITY, "RGB", "444", fastdct=False
     )

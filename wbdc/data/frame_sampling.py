@@ -1,6 +1,4 @@
-"""What is read of a video's file: how much of it at most, which frames, and which faults are the
-file's own.
-"""
+"""Frame sampling, the size limit of a video's file, and the errors that mean a damaged file."""
 
 import lzma
 import struct
@@ -8,10 +6,10 @@ import tokenize
 import zipfile
 import zlib
 
-MAX_FILE_BYTES = 2**30  # bytes of one video's archive or clip
+MAX_FILE_BYTES = 2**30  # of one video's archive or video file
 
-# all that zipfile and numpy raise on archives of strangers, as found by flipping their bytes;
-# MemoryError is not among them: what a file declares is checked before memory is taken for it
+# what zipfile and numpy raise for damaged archives, found by flipping bytes; MemoryError is not
+# among them, since declared sizes are checked before memory is allocated
 DAMAGED_FILE_ERRORS = (
     zipfile.BadZipFile,
     zipfile.LargeZipFile,
@@ -29,15 +27,13 @@ DAMAGED_FILE_ERRORS = (
 )
 
 
-def sample_frames(count: int, most: int) -> list[int]:
-    """Choose `most` of `count` positions, each in the middle of its share: floor((i + .5) · count /
-    most).
+def sample_frames(count: int, max_frames: int) -> list[int]:
+    """Return `max_frames` of `count` positions, each the middle of an equal share of them:
+    floor((i + 0.5) · count / max_frames).
 
-    Strictly increasing; all of them when count <= most. (The field's `range(0, n, n // k)[:k]`
-    takes a prefix.)
+    Positions are strictly increasing; all are returned when count <= max_frames. (The common
+    `range(0, n, n // k)[:k]` samples a prefix only.)
     """
-    return (
-        list(range(count))
-        if count <= most
-        else [(2 * i + 1) * count // (2 * most) for i in range(most)]
-    )
+    if count <= max_frames:
+        return list(range(count))
+    return [(2 * i + 1) * count // (2 * max_frames) for i in range(max_frames)]

@@ -1,8 +1,7 @@
-"""Frames: from JPEG bytes to the square of uint8 pixels that a vision tower looks at.
+"""Frames: from the bytes of an image file to the square of uint8 pixels that a vision tower takes.
 
-Pixels equal those of Pillow's resize path (torchvision's Resize + CenterCrop), byte for byte;
-normalising waits
-until they are on the device.
+Pixels equal those of Pillow's resize (torchvision's Resize + CenterCrop), byte for byte. They are
+normalized later, on the device.
 """
 
 import io
@@ -19,42 +18,26 @@ from wbdc.core.findings import Findings
 from wbdc.core.image_transform import ImageTransform
 from wbdc.core.out_of_memory import is_memory_short, raise_if_exhausted
 
-MAX_PIXELS = 64_000_000  # larger pictures are refused by their header, before any memory is taken
-ImageFile.LOAD_TRUNCATED_IMAGES = False  # half a picture is a fault to count, not gray to train on
-Image.MAX_IMAGE_PIXELS = (
-    MAX_PIXELS // 2
-    # Pillow refuses twice as many; a GIF takes memory for its first frame before it tells us its size
-)
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # said from half the limit on
+MAX_PIXELS = 64_000_000  # larger images are refused by their header, before any memory is used
+ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated image is counted, not filled with gray
+# Pillow refuses twice as many; a GIF takes memory for its first frame before its size is known
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # is raised at half the limit
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-IMAGE_FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "BMP",
-    "GIF",
-    "AVIF",
-)  # no format whose reader starts another program, as that of EPS does
-# of a strip, so many short sides around its middle are resized: 4000 x 2 would grow to 448,000 x
-# 224
+# no format whose reader starts another program, as that of EPS does
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF")
+# a longer strip is cut to this many short sides: 4000 x 2 would grow to 448,000 x 224
 MAX_STRIP_RATIO = 16
-THUMBNAIL_PIXELS = 32  # side of the gray thumbnail that proves a frame
-SCAN_MARKER, SIZE_MARKERS, TABLE_MARKERS = (
-    0xDA,
-    (0xC0, 0xC1, 0xC2),
-    (0xC4, 0xDB, 0xDD, 0xE0, 0xEE, 0xFE),
-)  # markers of a plain JPEG; not EXIF or XMP, which may turn it
-MIN_SEGMENT_BYTES = {
-    0xC0: 11,
-    0xC1: 11,
-    0xC2: 11,
-    0xE0: 16,
-    0xEE: 14,
-}  # bytes; of shorter ones readers think differently
-PLAIN_CHANNELS = (
-    (8, 1, b""),
-    (8, 3, b"\x11\x11"),
-)  # bits, channels, sampling of all channels but the first
+THUMBNAIL_PIXELS = 32  # side of the gray thumbnail of a frame
+
+# markers of a plain JPEG; EXIF and XMP are not among them, since they may rotate the image
+SCAN_MARKER = 0xDA
+SIZE_MARKERS = (0xC0, 0xC1, 0xC2)
+TABLE_MARKERS = (0xC4, 0xDB, 0xDD, 0xE0, 0xEE, 0xFE)
+# readers disagree on shorter segments
+MIN_SEGMENT_BYTES = {0xC0: 11, 0xC1: 11, 0xC2: 11, 0xE0: 16, 0xEE: 14}
+# bits, channels, sampling of all channels but the first
+PLAIN_CHANNELS = ((8, 1, b""), (8, 3, b"\x11\x11"))
 ORIENTATION_TAG = 0x0112
 ORIENTATION_TRANSPOSES = dict(
     enumerate(
@@ -82,125 +65,126 @@ DAMAGED_IMAGE_ERRORS = (
     struct.error,
     Image.DecompressionBombError,
 )
-WEBP_DECODER_ERROR = (
-    "could not create decoder object"  # Pillow's words for damage and for too little memory
-)
+# Pillow's message for damage and for too little memory
+WEBP_DECODER_ERROR = "could not create decoder object"
 
 
 def decode_frames(
-    encoded: Sequence[bytes], look: ImageTransform, findings: Findings, place: str = ""
+    encoded: Sequence[bytes], transform: ImageTransform, findings: Findings, location: str = ""
 ) -> np.ndarray:
-    """Decode what can be decoded: (n, 3, S, S) uint8, in order. Frames that cannot are dropped and
-    counted.
+    """Decode frames: (n, 3, S, S) uint8, in order. Damaged frames are dropped and counted.
+
+    location: name of the video in `findings`.
     """
-    seen = [
-        picture
+    frames = [
+        frame
         for number, data in enumerate(encoded)
-        if (picture := decode_frame(data, look, findings, f"{place}#{number}")) is not None
+        if (frame := decode_frame(data, transform, findings, f"{location}#{number}")) is not None
     ]
-    return np.stack(seen) if seen else np.zeros((0, 3, look.size, look.size), np.uint8)
+    size = transform.size
+    return np.stack(frames) if frames else np.zeros((0, 3, size, size), np.uint8)
 
 
 def decode_frame(
-    data: bytes, look: ImageTransform, findings: Findings, place: str = ""
+    data: bytes, transform: ImageTransform, findings: Findings, location: str = ""
 ) -> np.ndarray | None:
-    """Decode one frame: (3, S, S) uint8 RGB, resized and centre cropped as `shape` does; None, and
-    counted, when damaged.
-    """
-    if not data:
-        return None  # counted where it was read
-    with _count_damage(findings, place):
-        return np.ascontiguousarray(
-            resize_and_crop(_decode_rgb(data, findings, place), look).transpose(2, 0, 1)
-        )
+    """Decode one frame, resize it and crop its center: (3, S, S) uint8 RGB.
 
-
-def probe_image(
-    data: bytes, findings: Findings, place: str = ""
-) -> tuple[int, int, np.ndarray] | None:
-    """Say what one frame is: its width and height, upright, and all of it as (32, 32) uint8 gray;
-    None, and counted, exactly when `decode` does.
-
-    A JPEG's every bit is read, for damage, but only the thumbnail is transformed: 1.6 times as fast
-    as decode. Shrunk by Hamming's window: by a box,
-    thumbnails of one scene in several sizes lie three times as far apart.
+    A damaged frame is counted in `findings` and gives None. Empty `data` gives None; the reader of
+    the archive has counted it.
     """
     if not data:
         return None
-    with _count_damage(findings, place):
-        if (sides := _plain_jpeg_size(data)) is not None:
-            gray = Image.fromarray(
-                simplejpeg.decode_jpeg(
-                    data,
-                    "GRAY",
-                    strict=True,
-                    min_width=THUMBNAIL_PIXELS,
-                    min_height=THUMBNAIL_PIXELS,
-                )[..., 0]
-            )
-        else:
-            gray = Image.fromarray(_decode_rgb(data, findings, place)).convert("L")
-            sides = gray.size
-        return *sides, np.asarray(
-            gray.resize((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), Image.Resampling.HAMMING)
-        )
+    with _count_damage(findings, location):
+        image = resize_and_crop(_decode_rgb(data, findings, location), transform)
+        return np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
-def resize_and_crop(picture: np.ndarray, look: ImageTransform) -> np.ndarray:
-    """Resize the short side to look.short, or look.size, and cut the centre square of look.size:
-    (H, W, 3) uint8 -> (S, S, 3) uint8.
+def probe_image(
+    data: bytes, findings: Findings, location: str = ""
+) -> tuple[int, int, np.ndarray] | None:
+    """Return the upright width and height of a frame, and a thumbnail of it as (32, 32) uint8 gray.
 
-    All of it is resized, not only what the centre shows: Pillow orders its two passes by the box it
-    is given, and pixels would differ by up to 3.
+    A damaged frame is counted and gives None, exactly when `decode_frame` does that. Every bit of a
+    JPEG is read, but only the thumbnail is transformed, which is 1.6 times as fast as decoding. The
+    image is resized with a Hamming window: with a box, the thumbnails of one scene in several sizes
+    differ three times as much.
     """
-    height, width = picture.shape[:2]
-    size, short, to = look.size, min(height, width), look.short or look.size
+    if not data:
+        return None
+    with _count_damage(findings, location):
+        side = THUMBNAIL_PIXELS
+        if (size := _plain_jpeg_size(data)) is not None:
+            pixels = simplejpeg.decode_jpeg(
+                data, "GRAY", strict=True, min_width=side, min_height=side
+            )
+            gray = Image.fromarray(pixels[..., 0])
+        else:
+            gray = Image.fromarray(_decode_rgb(data, findings, location)).convert("L")
+            size = gray.size
+        return *size, np.asarray(gray.resize((side, side), Image.Resampling.HAMMING))
+
+
+def resize_and_crop(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
+    """Resize the short side to `transform.short`, or to `transform.size`, and crop the center
+    square: (H, W, 3) uint8 -> (S, S, 3) uint8.
+
+    The whole image is resized, not only its center: Pillow orders its two passes by the box that it
+    gets, and pixels would differ by up to 3.
+    """
+    height, width = image.shape[:2]
+    size = transform.size
+    short = min(height, width)
+    new_short = transform.short or transform.size
+
     if max(height, width) > MAX_STRIP_RATIO * short:
         top, left = (max(0, (side - MAX_STRIP_RATIO * short) // 2) for side in (height, width))
-        picture = picture[top : height - top, left : width - left]
-        height, width = picture.shape[:2]
-    if short != to:
-        height, width = (
-            max(to, int(to * side / short)) for side in (height, width)
-        )  # torchvision's rule: floor, but never under the short side
-        picture = np.asarray(
-            Image.fromarray(picture).resize((width, height), RESAMPLING[look.interpolation])
-        )
-    top, left = round((height - size) / 2), round((width - size) / 2)
-    return picture[top : top + size, left : left + size]
+        image = image[top : height - top, left : width - left]
+        height, width = image.shape[:2]
+
+    if short != new_short:
+        # torchvision's rule: floor, but at least the new short side
+        height, width = (max(new_short, int(new_short * side / short)) for side in (height, width))
+        resampling = RESAMPLING[transform.interpolation]
+        image = np.asarray(Image.fromarray(image).resize((width, height), resampling))
+
+    top = round((height - size) / 2)
+    left = round((width - size) / 2)
+    return image[top : top + size, left : left + size]
 
 
 @contextmanager
-def _count_damage(findings: Findings, place: str) -> Iterator[None]:
-    """Count a damaged picture instead of failing on it. Raises what says that memory ran out."""
+def _count_damage(findings: Findings, location: str) -> Iterator[None]:
+    """Count a damaged image instead of failing on it. Out-of-memory errors are raised."""
     try:
         yield
     except DAMAGED_IMAGE_ERRORS as error:
         raise_if_exhausted(error)
         if str(error) == WEBP_DECODER_ERROR and is_memory_short():
             raise MemoryError(WEBP_DECODER_ERROR) from error
-        findings.add("frame.damaged", f"{place}: {str(error)[:80]}")
+        findings.add("frame.damaged", f"{location}: {str(error)[:80]}")
 
 
 def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Read width and height from the header of a plain JPEG: upright, 8 bits, gray or three
-    channels; None for all that Pillow shall judge.
+    channels. None for all other files, which Pillow reads.
 
-    Whatever is plain here is a JPEG for Pillow too: marker, length, content, up to the first scan
-    (ITU-T T.81, 1992, annex B).
+    A file that is plain here is a JPEG for Pillow too. The header is a sequence of segments
+    (marker, length, content) up to the first scan (ITU-T T.81, 1992, annex B).
     """
-    sides, at = None, 2
+    size = None
+    at = 2
     while data.startswith(b"\xff\xd8") and at + 4 <= len(data):
         lead, marker, length = struct.unpack_from(">BBH", data, at)
         if lead != 0xFF or length < MIN_SEGMENT_BYTES.get(marker, 2):
             return None
         if marker == SCAN_MARKER:
-            return sides and _check_size(*sides)
-        if marker in SIZE_MARKERS and sides is None:
+            return size and _check_size(*size)
+        if marker in SIZE_MARKERS and size is None:
             bits, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
             if (bits, channels, data[at + 11 : at + 2 + length : 3][1:]) not in PLAIN_CHANNELS:
                 return None
-            sides = width, height
+            size = width, height
         elif marker not in TABLE_MARKERS:
             return None
         at += 2 + length
@@ -208,54 +192,53 @@ def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _check_size(width: int, height: int) -> tuple[int, int]:
-    """Refuse a picture by the size that its header declares, before any memory is taken."""
+    """Raise ValueError for an image that its header declares too large or too long."""
     if not 0 < width * height <= MAX_PIXELS or max(width, height) > 50 * min(width, height) + 5000:
         raise ValueError(f"declares {width} x {height} pixels")
     return width, height
 
 
-def _decode_rgb(data: bytes, findings: Findings, place: str) -> np.ndarray:
-    """Decode to (H, W, 3): plain JPEG through libjpeg-turbo, all else through Pillow, judged by
-    content and not by name.
+def _decode_rgb(data: bytes, findings: Findings, location: str) -> np.ndarray:
+    """Decode an image to (H, W, 3) uint8: a plain JPEG by libjpeg-turbo, others by Pillow.
+
+    The content decides about the format, not the file name.
     """
     if _plain_jpeg_size(data):
         return simplejpeg.decode_jpeg(data, "RGB", strict=True)
-    with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as picture:  # reads the header only
-        _check_size(*picture.size)
-        if picture.format not in ("JPEG", "MPO"):
-            findings.add("frame.format", f"{place} is {picture.format}")
-        elif (
-            picture.mode in ("RGB", "L")
-            and _orientation(picture) is None
-            and picture.format == "JPEG"
-        ):
+    with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:  # reads the header only
+        _check_size(*image.size)
+        if image.format not in ("JPEG", "MPO"):
+            findings.add("frame.format", f"{location} is {image.format}")
+        elif image.mode in ("RGB", "L") and _orientation(image) is None and image.format == "JPEG":
             return simplejpeg.decode_jpeg(data, "RGB", strict=True)
-        return _convert_to_rgb(picture)
+        return _convert_to_rgb(image)
 
 
-def _orientation(picture: Image.Image) -> Image.Transpose | None:
-    """Say what turns a picture upright; None when nothing does, or its EXIF block is broken: that
-    says nothing about the pixels.
+def _orientation(image: Image.Image) -> Image.Transpose | None:
+    """Return the transposition that makes an image upright.
+
+    None when it is upright or its EXIF block is damaged, which does not mean that the pixels are.
     """
     try:
-        return Image.Transpose[ORIENTATION_TRANSPOSES[picture.getexif()[ORIENTATION_TAG]]]
+        return Image.Transpose[ORIENTATION_TRANSPOSES[image.getexif()[ORIENTATION_TAG]]]
     except DAMAGED_IMAGE_ERRORS:
         return None
 
 
-def _convert_to_rgb(picture: Image.Image) -> np.ndarray:
-    """Convert any picture to upright 8-bit RGB; 16-bit gray is scaled, not clipped; transparency
-    lies on black.
+def _convert_to_rgb(image: Image.Image) -> np.ndarray:
+    """Convert any image to upright 8-bit RGB: (H, W, 3) uint8.
+
+    16-bit gray is scaled, not clipped. Transparent pixels become black.
     """
-    # raises for half a picture now: asked for the EXIF block of a PNG, Pillow would load it, fail
-    # once, and be content
-    picture.load()
-    if picture.mode.startswith("I"):
-        gray = np.asarray(picture, np.float64)
+    # raises for a truncated image: `getexif` of a PNG would load it, fail once, and then succeed
+    image.load()
+    if image.mode.startswith("I"):
+        gray = np.asarray(image, np.float64)
         return np.repeat((gray / 257).clip(0, 255).round().astype(np.uint8)[..., None], 3, 2)
-    if (turn := _orientation(picture)) is not None:
-        picture = picture.transpose(turn)
-    if "A" in picture.getbands() or "transparency" in picture.info:
-        rgba = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
-    return np.asarray(picture.convert("RGB"))
+
+    if (transposition := _orientation(image)) is not None:
+        image = image.transpose(transposition)
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+    return np.asarray(image.convert("RGB"))

@@ -1,4 +1,4 @@
-"""The feed: rows of a view in an order that is a function of (seed, epoch), collated into batches."""
+"""Loader: the order of rows as a function of (seed, epoch), collation into batches, prefetching."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,12 +8,13 @@ import torch
 
 from wbdc.core.batch import Batch
 
-PREFETCH_BATCHES = 3  # batches made while the model works
+PREFETCH_BATCHES = 3  # batches that are prepared while the model computes
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """Shuffle 0..count-1 as a function of (seed, epoch) alone, so that resuming is one integer:
-    (count,) int.
+    """Shuffle 0..count-1 as a function of (seed, epoch): (count,) int.
+
+    Training can therefore resume from the number of its batch.
     """
     return np.random.default_rng([seed, epoch]).permutation(count)
 
@@ -21,19 +22,21 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
 def training_batches(
     rows: np.ndarray, size: int, seed: int, epochs: int, start: int = 0
 ) -> Iterator[np.ndarray]:
-    """Yield the rows of each training batch from batch number `start` on; the rest that fills no
-    batch is left to other epochs.
+    """Yield the rows of each training batch, from batch number `start` on.
+
+    The last rows of an epoch that do not fill a batch are dropped.
     """
-    each = max(1, len(rows) // size)
-    for number in range(start, each * epochs):
-        epoch, at = divmod(number, each)
+    batches_per_epoch = max(1, len(rows) // size)
+    for number in range(start, batches_per_epoch * epochs):
+        epoch, batch = divmod(number, batches_per_epoch)
         shuffled = rows[epoch_order(len(rows), seed, epoch)]
-        yield shuffled[at * size : (at + 1) * size]
+        yield shuffled[batch * size : (batch + 1) * size]
 
 
 def batch_by_length(lengths: Sequence[int], size: int, window: int = 1024) -> list[np.ndarray]:
-    """Cut 0..n-1 into batches of `size`, sorted by length inside windows: little padding, and the
-    same batches every time.
+    """Split 0..n-1 into batches of `size`, sorted by length within windows of `window` rows.
+
+    Sorting saves padding. The same lengths always give the same batches.
     """
     lengths = np.asarray(lengths)
     batches = []
@@ -49,41 +52,45 @@ def collate(
     frames: Sequence[np.ndarray],
     label: Sequence[int] | None = None,
 ) -> Batch:
-    """Pad B videos into a Batch. text: ids per video; frames: (n, 3, S, S) uint8 or (n, D) float16
-    per video.
+    """Pad B videos to a Batch.
+
+    text: token ids of each video. frames: (n, 3, S, S) uint8 or (n, D) float16 of each video.
+    label: class index of each video, or None.
     """
-    tokens, shown = max(map(len, text)), max(map(len, frames))
-    shape = next((f.shape[1:] for f in frames if len(f)), frames[0].shape[1:])
-    words, word_mask = np.zeros((len(ids), tokens), np.int64), np.zeros((len(ids), tokens), bool)
-    seen, seen_mask = (
-        np.zeros((len(ids), shown, *shape), frames[0].dtype),
-        np.zeros((len(ids), shown), bool),
-    )
-    for row, (t, f) in enumerate(zip(text, frames)):
-        words[row, : len(t)], word_mask[row, : len(t)] = t, True
-        if len(f):
-            seen[row, : len(f)], seen_mask[row, : len(f)] = f, True
-    tensors = (torch.from_numpy(a) for a in (words, word_mask, seen, seen_mask))
-    return Batch(
-        tuple(ids),
-        *tensors,
-        None if label is None else torch.as_tensor(np.asarray(label), dtype=torch.int64),
-    )
+    token_shape = (len(ids), max(map(len, text)))
+    frame_shape = (len(ids), max(map(len, frames)))
+    pixel_shape = next((f.shape[1:] for f in frames if len(f)), frames[0].shape[1:])
+
+    token_ids = np.zeros(token_shape, np.int64)
+    token_mask = np.zeros(token_shape, bool)
+    pixels = np.zeros((*frame_shape, *pixel_shape), frames[0].dtype)
+    frame_mask = np.zeros(frame_shape, bool)
+    for row, (video_text, video_frames) in enumerate(zip(text, frames, strict=True)):
+        token_ids[row, : len(video_text)] = video_text
+        token_mask[row, : len(video_text)] = True
+        if len(video_frames):
+            pixels[row, : len(video_frames)] = video_frames
+            frame_mask[row, : len(video_frames)] = True
+
+    tensors = (torch.from_numpy(a) for a in (token_ids, token_mask, pixels, frame_mask))
+    labels = None if label is None else torch.as_tensor(np.asarray(label), dtype=torch.int64)
+    return Batch(tuple(ids), *tensors, labels)
 
 
 def prefetch(jobs: Iterator, make: Callable[[object], Batch], threads: int = 1) -> Iterator[Batch]:
-    """Make batches in order, `AHEAD` of them in threads before they are asked for. Decoders release
-    the interpreter's lock.
+    """Call `make` for each job in threads and yield the batches in order.
+
+    `PREFETCH_BATCHES` batches are prepared in advance. Decoders release Python's global lock.
     """
     with ThreadPoolExecutor(threads) as pool:
-        waiting = []
+        futures = []
         try:
             for job in jobs:
-                waiting.append(pool.submit(make, job))
-                if len(waiting) > PREFETCH_BATCHES:
-                    yield waiting.pop(0).result()
-            while waiting:
-                yield waiting.pop(0).result()
+                futures.append(pool.submit(make, job))
+                if len(futures) > PREFETCH_BATCHES:
+                    yield futures.pop(0).result()
+            while futures:
+                yield futures.pop(0).result()
         finally:
-            for future in waiting:
+            for future in futures:
                 future.cancel()

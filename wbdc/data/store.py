@@ -1,14 +1,11 @@
-"""The frame store and what a kit reads of it: shards of a few hundred videos, each one file that is
-whole or absent.
+"""Shards: files of a few hundred videos each, which hold ragged columns.
 
-A store shard keeps the encoded frames as the archives gave them, so that training decodes the very
-bytes the judge
-will decode. A view shard keeps what one kit reads: token ids, and frames as uint8 pixels of its
-tower's size.
+The shards of the frame store hold the encoded frames as the archives gave them, so that training
+decodes the same bytes as inference. The shards of a view hold what one kit reads: token ids, and
+frames as uint8 pixels of the size that its vision tower takes.
 
-The header of a shard holds the SHA-256 of the file with the place of the hash itself set to zeros.
-It is compared
-when a shard is opened; `has_hash` remembers files that have not changed since.
+The header of a shard holds the SHA-256 of the file, computed with zeros in place of the hash. It is
+verified when a shard is opened; `has_hash` remembers files that have not changed since.
 """
 
 import bisect
@@ -16,6 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,43 +24,41 @@ from wbdc.core.files import open_regular, publish_file, read_seal
 from wbdc.core.integrity import has_hash, repair_command
 from wbdc.core.json_shape import find_mismatch
 
-SHARD_VIDEOS = 256  # videos; a kill costs at most one shard
-FRAMES_FOLDER = (
-    "frames"  # the folder of a prepared dataset that `wbdc prepare` fills; all others are of views
-)
-# of the header's metadata: hash, a space, facts; a single key, as the order of several is random
+SHARD_VIDEOS = 256  # a kill loses the work on one shard at most
+# the folder of a prepared dataset that `wbdc prepare` fills; all others hold views
+FRAMES_FOLDER = "frames"
+# in the metadata of the header: hash, a space, facts. One key, as the order of several is random
 HEADER_KEY = "shard"
 ZERO_HASH = "0" * 64
 MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors
-CHUNK_BYTES = 2**20
+HASH_CHUNK_BYTES = 2**20
 SHARD_DTYPES = {"U8": np.uint8, "F16": np.float16, "I32": np.int32, "I64": np.int64}
 
 
 def shard_starts(count: int) -> list[range]:
-    """Cut `count` rows into shards."""
+    """Split `count` rows into the ranges of their shards."""
     return [
         range(start, min(start + SHARD_VIDEOS, count)) for start in range(0, count, SHARD_VIDEOS)
     ]
 
 
 def shard_path(folder: Path, split: str, start: int) -> Path:
-    """Name the file of the shard that begins at row `start`."""
+    """Return the path of the shard whose first row is `start`."""
     return folder / f"{split}-{start // SHARD_VIDEOS:05d}.safetensors"
 
 
 def write_shard(
     path: Path, columns: dict[str, Sequence[np.ndarray]], facts: dict | None = None
 ) -> None:
-    """Publish ragged columns: per column one array a row, joined along the first axis, with their
-    ends.
+    """Publish a shard of ragged columns.
 
-    facts: JSON values kept in the header (what was found while reading).
+    columns: by name, one array for each row; the arrays of a column are concatenated along the
+    first axis. facts: JSON values to store in the header.
     """
     tensors = {}
     for name, rows in columns.items():
-        filled = [r for r in rows if len(r)] or list(
-            rows[:1]
-        )  # an empty row has no say in the shape
+        # empty rows may have another shape
+        filled = [r for r in rows if len(r)] or list(rows[:1])
         tensors[name] = np.ascontiguousarray(np.concatenate(filled))
         tensors[f"{name}_ends"] = np.cumsum([len(r) for r in rows], dtype=np.int64)
 
@@ -81,7 +77,7 @@ def write_shard(
 
 
 class ShardFile:
-    """One shard, opened and compared with its hash once for all that is read of it.
+    """One shard, which is verified once, when it is opened.
 
     Raises IntegrityBroken for a damaged shard, and for a column that it does not hold.
     """
@@ -89,23 +85,25 @@ class ShardFile:
     def __init__(self, path: Path):
         raw, self._header = _read_header(path)
         if not has_hash(path, _expected_hash(self._header), _content_hash):
-            damage = "its content differs from what was written"
-            raise IntegrityBroken(f"{path} is damaged: {damage}; {_repair_hint(path)}")
+            raise IntegrityBroken(
+                f"{path} is damaged: its content differs from what was written; "
+                f"{_repair_hint(path)}"
+            )
 
         self.path = path
         self._data_start = 8 + len(raw)
 
     @property
     def facts(self) -> dict:
-        """The facts that `write_shard` kept in the header."""
+        """The facts that `write_shard` stored in the header."""
         return json.loads(self._header["__metadata__"][HEADER_KEY].split(" ", 1)[1])
 
     def column(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the values of a column, all rows joined and memory-mapped, and the rows' ends."""
+        """Return the concatenated, memory-mapped values of a column and the end of each row."""
         return self._map(name), np.array(self._map(f"{name}_ends"))
 
     def rows(self, name: str) -> list[np.ndarray]:
-        """Return a column as one array a row."""
+        """Return a column as one array for each row."""
         values, ends = self.column(name)
         return np.split(values, ends[:-1])
 
@@ -122,10 +120,11 @@ class ShardFile:
 
 
 class Column:
-    """One ragged column of a split: column[row] -> array (a copy-free slice)."""
+    """One ragged column of a split: column[row] is an array, without a copy."""
 
     def __init__(self, opened: Sequence[tuple[range, ShardFile]], name: str):
-        self.starts, self.parts = [], []
+        self.starts: list[int] = []
+        self.parts: list[tuple[np.ndarray, np.ndarray]] = []
         for rows, shard in opened:
             values, ends = shard.column(name)
             if len(ends) != len(rows):
@@ -137,12 +136,12 @@ class Column:
     def __getitem__(self, row: int) -> np.ndarray:
         shard = bisect.bisect_right(self.starts, row) - 1
         values, ends = self.parts[shard]
-        at = row - self.starts[shard]
-        return values[ends[at] : ends[at + 1]]
+        position = row - self.starts[shard]
+        return values[ends[position] : ends[position + 1]]
 
 
 def open_columns(folder: Path, split: str, names: Sequence[str], count: int) -> tuple[Column, ...]:
-    """Open columns of a split of `count` rows; each shard is opened and verified once."""
+    """Open columns of a split with `count` rows. Each shard is opened and verified once."""
     opened = [
         (rows, ShardFile(shard_path(folder, split, rows.start))) for rows in shard_starts(count)
     ]
@@ -150,8 +149,9 @@ def open_columns(folder: Path, split: str, names: Sequence[str], count: int) -> 
 
 
 def join_images(encoded: Sequence[bytes]) -> dict[str, np.ndarray]:
-    """Lay the encoded frames of one video end to end: {"bytes": (n,) uint8, "sizes": (frames,)
-    int64}.
+    """Concatenate the encoded frames of one video.
+
+    Returns {"bytes": (n,) uint8, "sizes": (frames,) int64}.
     """
     return {
         "bytes": np.frombuffer(b"".join(encoded), np.uint8),
@@ -160,13 +160,13 @@ def join_images(encoded: Sequence[bytes]) -> dict[str, np.ndarray]:
 
 
 def split_images(data: np.ndarray, sizes: np.ndarray) -> list[bytes]:
-    """Undo `join_pictures`."""
+    """Split the concatenated frames of one video: the inverse of `join_images`."""
     ends = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
-    return [data[a:b].tobytes() for a, b in zip(ends[:-1], ends[1:])]
+    return [data[start:end].tobytes() for start, end in pairwise(ends)]
 
 
 def _read_header(path: Path) -> tuple[bytes, dict]:
-    """Read the header of a shard: its bytes, and what they say."""
+    """Return the header of a shard as bytes and parsed. Raises IntegrityBroken."""
     try:
         with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
@@ -179,8 +179,10 @@ def _read_header(path: Path) -> tuple[bytes, dict]:
     except (OSError, ValueError) as error:
         raise _unreadable_shard(path, error) from error
     if find_mismatch(header, {"__metadata__": {"facts": str}}) is None:
-        old = "was written by an earlier version of wbdc, without a hash"
-        raise IntegrityBroken(f"{path} {old}; run `wbdc prepare` again")
+        raise IntegrityBroken(
+            f"{path} was written by an earlier version of wbdc, without a hash; "
+            "run `wbdc prepare` again"
+        )
     if mismatch := find_mismatch(header, {"__metadata__": {HEADER_KEY: str}}):
         raise _unreadable_shard(path, mismatch)
     if not re.match(f"[0-9a-f]{{{len(ZERO_HASH)}}} ", header["__metadata__"][HEADER_KEY]):
@@ -193,19 +195,19 @@ def _expected_hash(header: dict) -> str:
 
 
 def _content_hash(path: Path) -> str:
-    """Hash a shard as it was before its hash was put into the header."""
+    """Hash a shard with zeros in place of the hash in its header."""
     raw, header = _read_header(path)
     with open_regular(path) as file:
         content = hashlib.sha256(file.read(8))
-        written = file.read(len(raw))
-        content.update(written.replace(_expected_hash(header).encode(), ZERO_HASH.encode(), 1))
-        while chunk := file.read(CHUNK_BYTES):
+        header_bytes = file.read(len(raw))
+        content.update(header_bytes.replace(_expected_hash(header).encode(), ZERO_HASH.encode(), 1))
+        while chunk := file.read(HASH_CHUNK_BYTES):
             content.update(chunk)
     return content.hexdigest()
 
 
 def _repair_hint(path: Path) -> str:
-    """Say how to make a damaged shard again."""
+    """Return the hint how to restore a damaged shard, for an error message."""
     command = (
         _prepare_command(path.parents[1])
         if path.parent.name == FRAMES_FOLDER
@@ -215,10 +217,10 @@ def _repair_hint(path: Path) -> str:
 
 
 def _prepare_command(folder: Path) -> str:
-    """Quote the command that made a prepared dataset."""
+    """Return the command that writes a prepared dataset again, quoted."""
     try:
         return repair_command(folder, read_seal(folder, {"command": str}))
-    except IntegrityBroken:  # not finished, or damaged too
+    except IntegrityBroken:  # the seal is missing or damaged
         return "`wbdc prepare`"
 
 

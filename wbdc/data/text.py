@@ -1,4 +1,4 @@
-"""Text: the fields of a video become one row of token ids, each field with a budget of its own."""
+"""Text: the fields of a video become one row of token ids; each field has its own token budget."""
 
 import json
 from collections import Counter
@@ -13,13 +13,14 @@ from wbdc.core.files import read_bytes, read_text
 from wbdc.core.out_of_memory import raise_if_exhausted
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-CHARACTERS_PER_TOKEN = (
-    8  # text far beyond its budget is cut by characters first: OCR can be 15,000 long
-)
+LATIN_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+# long text is first cut to this many characters for each token: OCR can have 15,000
+CHARACTERS_PER_TOKEN = 8
+MAX_WORD_CHARACTERS = 23  # longer Latin words do not enter the vocabulary
 
 
 class TextReader:
-    """Turns the fields of a video into `[CLS] first field [SEP] second field [SEP]` of at most
+    """Encodes the fields of a video as `[CLS] first field [SEP] second field [SEP]`, with at most
     `length` ids.
     """
 
@@ -31,20 +32,19 @@ class TextReader:
         length: int = 256,
         tail: Sequence[str] = (),
     ):
-        """fields: budget in tokens per field, in reading order. length: tokens of the whole row. tail:
-        fields whose end is kept.
+        """fields: token budget of each field, in reading order. length: maximum of the whole row.
+        tail: fields of which the end is used, and not the beginning, when they are too long.
 
-        What one field leaves of its budget is shared out among the others. Raises UsageFault when
+        Tokens that a field does not use are given to the other fields. Raises UsageFault when the
         budgets exceed the length.
         """
         check_budgets(fields, length, tail)
-        self.tokenizer, self.fields, self.length, self.tail = (
-            tokenizer,
-            fields,
-            length,
-            frozenset(tail),
-        )
-        self.room = length - 1 - len(fields)  # [CLS], and a [SEP] after each field
+        self.tokenizer = tokenizer
+        self.fields = fields
+        self.length = length
+        self.tail = frozenset(tail)
+        self.text_length = length - 1 - len(fields)  # without [CLS], and a [SEP] after each field
+
         literal = [
             t
             for t in tokenizer.get_added_tokens_decoder().values()
@@ -52,75 +52,86 @@ class TextReader:
         ]
         if literal:
             tokenizer.add_special_tokens([t.content for t in literal])
-        tokenizer.encode_special_tokens = (
-            True  # a title that holds "[SEP]" is text, not a boundary; no tokenizer file keeps this
-        )
-        self.cls, self.sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+        # "[SEP]" in a title is text, not a boundary; tokenizer files do not store this option
+        tokenizer.encode_special_tokens = True
+        self.cls = tokenizer.token_to_id("[CLS]")
+        self.sep = tokenizer.token_to_id("[SEP]")
 
     def __call__(self, rows: Sequence[dict[str, str]]) -> list[list[int]]:
         """Encode videos, given as {field: text}: one list of 1 + len(fields) .. length ids each."""
-        most = self.length * CHARACTERS_PER_TOKEN
-        flat = [
-            row[f][-most:] if f in self.tail else row[f][:most] for row in rows for f in self.fields
+        limit = self.length * CHARACTERS_PER_TOKEN
+        texts = [
+            row[field][-limit:] if field in self.tail else row[field][:limit]
+            for row in rows
+            for field in self.fields
         ]
-        ids = [e.ids for e in self.tokenizer.encode_batch_fast(flat, add_special_tokens=False)]
+        ids = [e.ids for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
         width = len(self.fields)
         return [self._join(ids[i * width : (i + 1) * width]) for i in range(len(rows))]
 
     def _join(self, parts: list[list[int]]) -> list[int]:
+        counts = share_token_budget(
+            [len(part) for part in parts], list(self.fields.values()), self.text_length
+        )
         row = [self.cls]
-        for field, part, take in zip(
-            self.fields,
-            parts,
-            share_token_budget([len(p) for p in parts], list(self.fields.values()), self.room),
-        ):
-            row += part[len(part) - take :] if field in self.tail else part[:take]
+        for field, part, count in zip(self.fields, parts, counts, strict=True):
+            row += part[len(part) - count :] if field in self.tail else part[:count]
             row.append(self.sep)
         return row
 
 
 def check_budgets(fields: dict[str, int], length: int, tail: Sequence[str] = ()) -> None:
-    """Refuse budgets that are no numbers of tokens, that exceed the length, or a tail that is not
-    read. Raises UsageFault.
+    """Check the token budgets of fields.
+
+    Raises UsageFault for budgets that are not numbers of tokens or exceed the length, and for a
+    field in `tail` that is not read.
     """
     for field in tail:
         if field not in fields:
+            suggestion = suggest_name(str(field), list(fields))
             raise UsageFault(
-                f"text.tail names {field!r}, which text.fields does not read{suggest_name(str(field), list(fields))}"
+                f"text.tail names {field!r}, which text.fields does not read{suggestion}"
             )
-    if wrong := [f for f, budget in fields.items() if type(budget) is not int or budget < 0]:
-        raise UsageFault(f"text.fields: {wrong[0]} = {fields[wrong[0]]!r} is no number of tokens")
-    room = length - 1 - len(fields)
-    if room < 0:
+    for field, budget in fields.items():
+        if type(budget) is not int or budget < 0:
+            raise UsageFault(f"text.fields: {field} = {budget!r} is not a number of tokens")
+
+    special_tokens = 1 + len(fields)
+    available = length - special_tokens
+    if available < 0:
         raise UsageFault(
-            f"text.length = {length} is too short: {len(fields)} fields need {1 + len(fields)} special tokens alone"
+            f"text.length = {length} is too short: {len(fields)} fields need {special_tokens} "
+            "special tokens alone"
         )
-    if sum(fields.values()) > room:
+    if sum(fields.values()) > available:
         raise UsageFault(
-            f"text.fields ask for {sum(fields.values())} tokens; text.length = {length} leaves {room} beside its special ones"
+            f"text.fields ask for {sum(fields.values())} tokens; text.length = {length} leaves "
+            f"{available} beside its special tokens"
         )
 
 
-def share_token_budget(wanted: list[int], budgets: list[int], room: int) -> list[int]:
-    """Give each field up to its budget, then share what is left evenly among those that want more.
+def share_token_budget(counts: list[int], budgets: list[int], available: int) -> list[int]:
+    """Give each field at most its budget, then share the remaining tokens evenly among the fields
+    that have more.
 
-    wanted: tokens per field; returns tokens taken per field, at most `room` in all. (Cutting the
-    joined text
-    instead lets a long title starve speech and on-screen text.)
+    counts: tokens of each field. Returns the tokens granted to each field, at most `available` in
+    total. (Truncating the joined text instead would let a long title displace speech and on-screen
+    text.)
     """
-    taken = [min(w, b) for w, b in zip(wanted, budgets)]
-    left = room - sum(taken)
-    while left > 0 and (hungry := [i for i, w in enumerate(wanted) if w > taken[i]]):
-        for i in hungry:
-            more = min(max(1, left // len(hungry)), wanted[i] - taken[i], room - sum(taken))
-            taken[i] += more
-        left = room - sum(taken)
-    return taken
+    granted = [min(count, budget) for count, budget in zip(counts, budgets, strict=True)]
+    remaining = available - sum(granted)
+    while remaining > 0 and (cut := [i for i, count in enumerate(counts) if count > granted[i]]):
+        for i in cut:
+            share = max(1, remaining // len(cut))
+            granted[i] += min(share, counts[i] - granted[i], available - sum(granted))
+        remaining = available - sum(granted)
+    return granted
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:
-    """Open the tokenizer of a weights folder: tokenizer.json, or a BERT vocab.txt. Raises
-    EnvironmentLacks.
+    """Open the tokenizer of a weights folder: tokenizer.json, or the vocab.txt of a BERT.
+
+    Raises EnvironmentLacks when there is none, IntegrityBroken when it is damaged.
     """
     if (folder / "tokenizer.json").exists():
         tokenizer = _read_tokenizer(folder / "tokenizer.json")
@@ -129,22 +140,22 @@ def open_tokenizer(folder: Path) -> Tokenizer:
         return tokenizer
     if not (folder / "vocab.txt").is_file():
         raise EnvironmentLacks(
-            f"{folder} holds neither tokenizer.json nor vocab.txt; put the tokenizer beside the weights"
+            f"{folder} holds neither tokenizer.json nor vocab.txt; "
+            "put the tokenizer beside the weights"
         )
-    settings = folder / "tokenizer_config.json"
-    lower = (
-        json.loads(read_text(settings)).get("do_lower_case", True) if settings.is_file() else True
-    )
-    words = (
-        read_text(folder / "vocab.txt").removesuffix("\n").split("\n")
-    )  # some words are line separators
-    return _build_bert_tokenizer({word: i for i, word in enumerate(words)}, lower)
+
+    config = folder / "tokenizer_config.json"
+    settings = json.loads(read_text(config)) if config.is_file() else {}
+    # not `splitlines`, since some tokens are line separators
+    tokens = read_text(folder / "vocab.txt").removesuffix("\n").split("\n")
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    return _build_bert_tokenizer(vocabulary, settings.get("do_lower_case", True))
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_buffer(read_bytes(path))
-    except Exception as error:  # the library raises this very class
+    except Exception as error:  # the library raises this class
         raise_if_exhausted(error)
         raise IntegrityBroken(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
 
@@ -153,39 +164,44 @@ def learn_tokenizer(texts: Iterable[str], *, least: int = 2, most: int = 8000) -
     """Build a BERT tokenizer of single characters and whole Latin words from raw text, for models
     without pretrained weights.
 
-    least: times a character or word must occur; most: size of the vocabulary. Equal texts give
-    equal tokenizers.
+    least: minimum number of occurrences of a character or word. most: maximum size of the
+    vocabulary. Equal texts give equal tokenizers.
     """
-    normalise, cut = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    splitter = pre_tokenizers.BertPreTokenizer()
     counts: Counter[str] = Counter()
     for text in texts:
-        for word, _ in cut.pre_tokenize_str(normalise.normalize_str(text)):
+        for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)):
             counts[word] += 1
             counts.update(c if i == 0 else f"##{c}" for i, c in enumerate(word) if len(word) > 1)
-    words = sorted(
-        (w for w, n in counts.items() if n >= least and len(w) < 24), key=lambda w: (-counts[w], w)
+
+    frequent = (
+        word
+        for word, count in counts.items()
+        if count >= least and len(word) <= MAX_WORD_CHARACTERS
     )
-    letters = [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789"] + list(
-        "abcdefghijklmnopqrstuvwxyz0123456789"
-    )
-    vocabulary = list(dict.fromkeys([*SPECIAL_TOKENS, *letters, *words]))[:most]
-    return _build_bert_tokenizer({word: i for i, word in enumerate(vocabulary)}, True)
+    words = sorted(frequent, key=lambda word: (-counts[word], word))
+    letters = [*(f"##{c}" for c in LATIN_CHARACTERS), *LATIN_CHARACTERS]
+    tokens = list(dict.fromkeys([*SPECIAL_TOKENS, *letters, *words]))[:most]
+    return _build_bert_tokenizer({token: i for i, token in enumerate(tokens)}, True)
 
 
 def check_vocabulary_settings(settings: dict) -> dict[str, int]:
-    """Check the kit's `text.vocabulary` table. Raises UsageFault."""
+    """Check and return the `text.vocabulary` table of a kit. Raises UsageFault."""
     plug.check_settings("text.vocabulary", learn_tokenizer, settings)
-    for name, lowest in (("least", 1), ("most", len(SPECIAL_TOKENS) + 1)):
-        if settings.get(name, lowest) < lowest:
-            raise UsageFault(f"text.vocabulary: {name} = {settings[name]}; it counts from {lowest}")
+    for name, minimum in (("least", 1), ("most", len(SPECIAL_TOKENS) + 1)):
+        if settings.get(name, minimum) < minimum:
+            raise UsageFault(
+                f"text.vocabulary: {name} = {settings[name]} is less than the minimum of {minimum}"
+            )
     return settings
 
 
-def _build_bert_tokenizer(vocabulary: dict[str, int], lower: bool) -> Tokenizer:
+def _build_bert_tokenizer(vocabulary: dict[str, int], lowercase: bool) -> Tokenizer:
     tokenizer = Tokenizer(
         models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
     )
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.add_special_tokens([t for t in SPECIAL_TOKENS if t in vocabulary])
     return tokenizer
