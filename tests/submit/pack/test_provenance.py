@@ -3,7 +3,7 @@
 import pytest
 
 from wbdc.core.errors import IntegrityBroken
-from wbdc.submit.pack.provenance import UNKNOWN, provenance_table, weights_provenance
+from wbdc.submit.pack.provenance import UNKNOWN_LICENSE, provenance_table, weights_provenance
 
 MACBERT = {
     "name": "hfl/chinese-macbert-base",
@@ -52,7 +52,10 @@ def test_weights_of_ones_own_are_no_pretrained_weights():
 
 
 def test_an_unknown_license_is_said_and_a_recorded_one_counts():
-    assert weights_provenance({"trunk": {**MACBERT, "name": "some/body"}})[0]["license"] == UNKNOWN
+    assert (
+        weights_provenance({"trunk": {**MACBERT, "name": "some/body"}})[0]["license"]
+        == UNKNOWN_LICENSE
+    )
     assert (
         weights_provenance({"trunk": {**MACBERT, "name": "some/body", "license": "mit"}})[0][
             "license"

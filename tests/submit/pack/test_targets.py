@@ -78,7 +78,7 @@ def test_the_audits_form_holds_no_model_and_says_src(package, tmp_path):
     (tmp_path / "first-zip").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "first-audit" / "manifest.json").unlink()
-    with pytest.raises(UsageFault, match="is no submission of wbdc"):
+    with pytest.raises(UsageFault, match="is not a submission of wbdc"):
         make_target(tmp_path / "first", "audit", TARGETS["audit"])
 
 

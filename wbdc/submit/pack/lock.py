@@ -1,5 +1,5 @@
-"""The lock: all that a submission needs, in turn, with the SHA-256 of the archives; and those
-archives, for a judge without a network.
+"""requirements.lock: all packages that a submission needs, directly or not, with the SHA-256 of
+their wheels; and those wheels, for a judge without network access.
 """
 
 import json
@@ -18,12 +18,23 @@ from wbdc.core.errors import EnvironmentLacks, IntegrityBroken, UsageFault
 from wbdc.core.files import file_sha256, read_text
 
 HASH_PATTERN = re.compile(r"--hash=sha256:([0-9a-f]{64})")
-PIP_REPORT_VERSION = "1"  # the version of pip's installation report, since pip 23.0
+PIP_REPORT_VERSION = "1"  # of pip's installation report, since pip 23.0
+PIP_REPORT_OPTIONS = (
+    "--dry-run",
+    "--ignore-installed",
+    "--no-deps",
+    *("--only-binary", ":all:"),
+    "--quiet",
+    *("--report", "-"),
+)
+MAX_LISTED_WHEELS = 10  # in an error message
 
 
 class Distribution(NamedTuple):
-    """An installed package. name: as it calls itself; version: with its local part, such as
-    "2.6.0+cu124"; needs: canonical names of what it asks for here.
+    """An installed package.
+
+    name: as its metadata spell it. version: with the local part, for example "2.6.0+cu124". needs:
+    canonical names of the packages that it requires on this machine.
     """
 
     name: str
@@ -32,178 +43,171 @@ class Distribution(NamedTuple):
 
 
 def dependency_closure(names: Collection[str]) -> list[Distribution]:
-    """List packages and all that they need in turn, as installed here, sorted by canonical name.
+    """List packages and everything that they require, as installed here, by canonical name.
 
-    names: requirements such as "numpy", "torch==2.6.0" or "ray[data]"; an extra counts only where
-    somebody asks for it, a marker as this machine answers it.
-    Raises UsageFault for what is no requirement, EnvironmentLacks for a package that is absent or
-    of another version than is asked for.
+    names: requirements, for example "numpy", "torch==2.6.0" or "ray[data]". An extra counts only
+    where a package requires it; markers are evaluated for this machine.
+
+    Raises UsageFault for text that is not a requirement, EnvironmentLacks for a package that is
+    missing or has another version than required.
     """
-    waiting, extras, found = [(_read(name), "the submission") for name in names], {}, {}
-    while waiting:
-        wanted, by = waiting.pop()
-        name = canonicalize_name(wanted.name)
-        if name in found and wanted.extras <= extras[name]:
-            _check(wanted, found[name].version, by)
+    queue = [(_parse_requirement(name), "the submission") for name in names]
+    extras: dict[str, set[str]] = {}
+    closure: dict[str, Distribution] = {}
+    while queue:
+        requirement, parent = queue.pop()
+        name = canonicalize_name(requirement.name)
+        if name in closure and requirement.extras <= extras[name]:
+            _check_version(requirement, closure[name].version, parent)
             continue
-        extras[name] = extras.get(name, set()) | wanted.extras
-        installed = _installed(wanted, by)
-        needed = _needed(installed, extras[name])
-        found[name] = Distribution(
-            installed.metadata["Name"],
-            installed.version,
-            tuple(sorted({canonicalize_name(n.name) for n in needed} - {name})),
+
+        extras[name] = extras.get(name, set()) | requirement.extras
+        installed = _find_installed(requirement, parent)
+        children = _required_packages(installed, extras[name])
+        closure[name] = Distribution(
+            name=installed.metadata["Name"],
+            version=installed.version,
+            needs=tuple(sorted({canonicalize_name(child.name) for child in children} - {name})),
         )
-        waiting += [(n, installed.metadata["Name"]) for n in needed]
-    return [found[name] for name in sorted(found)]
+        queue += [(child, installed.metadata["Name"]) for child in children]
+    return [closure[name] for name in sorted(closure)]
 
 
-def lock_requirements(requirements: str, *, python: str = sys.executable) -> str:
-    """Write a requirements.lock for this platform: "name==version --hash=sha256:..." lines, sorted,
-    for the whole closure.
+def lock_requirements(requirements: str) -> str:
+    """Write a requirements.lock for this platform: sorted lines "name==version --hash=sha256:...".
 
-    requirements: the text of a requirements.txt. python: the interpreter whose pip asks its package
-    index. Only wheels count: sources need tools to build them.
-    Raises what `closure` does, and EnvironmentLacks when pip finds no index, or no wheel with a
-    hash.
+    requirements: text of a requirements.txt. The hashes are those of the wheels in pip's package
+    index; source archives are not used, because building them needs further tools.
+
+    Raises what `dependency_closure` raises, and EnvironmentLacks when pip finds no index, or no
+    wheel with a hash.
     """
     lines = [line.split("#")[0].strip() for line in requirements.splitlines()]
-    wanted = dependency_closure([line for line in lines if line])
-    if not wanted:
+    closure = dependency_closure([line for line in lines if line])
+    if not closure:
         return ""
-    options = [
-        "--dry-run",
-        "--ignore-installed",
-        "--no-deps",
-        "--only-binary",
-        ":all:",
-        "--quiet",
-        "--report",
-        "-",
-    ]
-    found = _archives(
-        _pip(python, "install", *options, *(f"{d.name}=={d.version}" for d in wanted))
-    )
-    if missing := [d.name for d in wanted if canonicalize_name(d.name) not in found]:
+
+    pins = [f"{package.name}=={package.version}" for package in closure]
+    wheels = _parse_report(_run_pip("install", *PIP_REPORT_OPTIONS, *pins))
+    if missing := [p.name for p in closure if canonicalize_name(p.name) not in wheels]:
         raise EnvironmentLacks(
-            f"pip names no archive with a SHA-256 for {', '.join(missing)}; name an index that has its wheel in PIP_EXTRA_INDEX_URL and try again"
+            f"pip reports no wheel with a SHA-256 for {', '.join(missing)}; "
+            "set PIP_EXTRA_INDEX_URL to an index that has it and run the command again"
         )
     return "".join(
-        "{}=={} --hash=sha256:{}\n".format(d.name, *found[canonicalize_name(d.name)])
-        for d in wanted
+        "{}=={} --hash=sha256:{}\n".format(package.name, *wheels[canonicalize_name(package.name)])
+        for package in closure
     )
 
 
-def download_wheels(lock_file: Path, into: Path, *, python: str = sys.executable) -> list[Path]:
-    """Download the archives of a lock into a folder and list them; what is there already is not
-    asked for again.
+def download_wheels(lock_file: Path, into: Path) -> list[Path]:
+    """Download the wheels of a lock file into a folder and list them; present ones are reused.
 
     Install from it offline with `pip install --no-index --find-links INTO --require-hashes -r
-    LOCK`. Raises UsageFault for a lock without hashes
-    or a folder that holds something else, EnvironmentLacks when pip finds no index, IntegrityBroken
-    for an archive that differs from its hash.
+    LOCK_FILE`. Raises UsageFault for a lock file without hashes or a folder that holds other files,
+    EnvironmentLacks when pip finds no index, IntegrityBroken for a wheel that differs from its
+    hash.
     """
-    known = set(HASH_PATTERN.findall(read_text(lock_file))) if lock_file.is_file() else set()
-    if not known:
-        raise UsageFault(f"{lock_file} holds no hash; lock the requirements first")
-    if odd := [path.name for path in _files(into) if file_sha256(path) not in known]:
+    hashes = set(HASH_PATTERN.findall(read_text(lock_file))) if lock_file.is_file() else set()
+    if not hashes:
+        raise UsageFault(f"{lock_file} holds no hash; create it with `wbdc submit --lock`")
+    if unknown := [path.name for path in _wheel_files(into) if file_sha256(path) not in hashes]:
         raise UsageFault(
-            f"{into} holds {', '.join(odd[:10])}, which the lock does not name; choose an empty folder"
+            f"{into} holds files that the lock does not list: "
+            f"{', '.join(unknown[:MAX_LISTED_WHEELS])}; choose an empty folder"
         )
-    _pip(
-        python,
-        "download",
-        "--require-hashes",
-        "--no-deps",
-        "--quiet",
-        "-d",
-        str(into),
-        "-r",
-        str(lock_file),
-    )
-    return _files(into)
+    options = ("--require-hashes", "--no-deps", "--quiet")
+    _run_pip("download", *options, "-d", str(into), "-r", str(lock_file))
+    return _wheel_files(into)
 
 
-def _read(text: str) -> Requirement:
+def _parse_requirement(text: str) -> Requirement:
     try:
         return Requirement(text)
     except InvalidRequirement as error:
         raise UsageFault(
-            f"{text!r} is no requirement such as 'numpy==2.1.0'; correct the line"
+            f"{text!r} is not a requirement, for example 'numpy==2.1.0'; correct the line"
         ) from error
 
 
-def _installed(wanted: Requirement, by: str) -> metadata.Distribution:
+def _find_installed(requirement: Requirement, parent: str) -> metadata.Distribution:
     try:
-        installed = metadata.distribution(wanted.name)
+        installed = metadata.distribution(requirement.name)
     except metadata.PackageNotFoundError as error:
         raise EnvironmentLacks(
-            f"{by} needs {wanted}, which is not installed; install it and try again"
+            f"{parent} needs {requirement}, which is not installed; install it with pip"
         ) from error
-    _check(wanted, installed.version, by)
+    _check_version(requirement, installed.version, parent)
     return installed
 
 
-def _check(wanted: Requirement, version: str, by: str) -> None:
-    if not wanted.specifier.contains(version, prereleases=True):
+def _check_version(requirement: Requirement, version: str, parent: str) -> None:
+    if not requirement.specifier.contains(version, prereleases=True):
         raise EnvironmentLacks(
-            f"{by} needs {wanted}, but {version} is installed; install what it needs and try again"
+            f"{parent} needs {requirement}, but {version} is installed; "
+            "install the required version with pip"
         )
 
 
-def _needed(installed: metadata.Distribution, extras: set[str]) -> list[Requirement]:
-    """Read what a package asks for on this machine, its own and that of the extras."""
-    asked = [Requirement(line) for line in installed.requires or []]
+def _required_packages(installed: metadata.Distribution, extras: set[str]) -> list[Requirement]:
+    """List what a package requires on this machine, for itself and for its extras."""
+    environments = [{"extra": extra} for extra in ("", *sorted(extras))]
+    requirements = [Requirement(line) for line in installed.requires or []]
     return [
-        r
-        for r in asked
-        if r.marker is None
-        or any(r.marker.evaluate({"extra": extra}) for extra in ("", *sorted(extras)))
+        requirement
+        for requirement in requirements
+        if requirement.marker is None or any(map(requirement.marker.evaluate, environments))
     ]
 
 
-def _archives(said: str) -> dict[str, tuple[str, str]]:
-    """Read pip's installation report: canonical name -> (version, SHA-256), without those that have
-    no hash.
-    """
-    report = json.loads(said)
+def _parse_report(text: str) -> dict[str, tuple[str, str]]:
+    """Read pip's installation report: {canonical name: (version, SHA-256)} of hashed archives."""
+    report = json.loads(text)
     if report.get("version") != PIP_REPORT_VERSION:
         raise EnvironmentLacks(
-            f"pip's report has version {report.get('version')}, not {PIP_REPORT_VERSION}; install pip 23 or newer"
+            f"pip's report has version {report.get('version')}, not {PIP_REPORT_VERSION}; "
+            "install pip 23 or newer"
         )
-    found = {}
+    wheels = {}
     for item in report["install"]:
-        if digest := item["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256"):
-            found[canonicalize_name(item["metadata"]["name"])] = item["metadata"]["version"], digest
-    return found
+        archive = item["download_info"].get("archive_info", {})
+        if digest := archive.get("hashes", {}).get("sha256"):
+            name = canonicalize_name(item["metadata"]["name"])
+            wheels[name] = item["metadata"]["version"], digest
+    return wheels
 
 
-def _pip(python: str, *asked: str) -> str:
-    """Run pip and return what it says. Raises IntegrityBroken for an archive that differs from its
-    hash, EnvironmentLacks with pip's last words otherwise.
+def _run_pip(*arguments: str) -> str:
+    """Run the pip of this Python and return its output.
+
+    Raises IntegrityBroken for a wheel that differs from its hash, EnvironmentLacks with pip's last
+    line otherwise.
     """
+    command = [sys.executable, "-m", "pip", *arguments, "--no-input"]
+    command.append("--disable-pip-version-check")
     try:
-        command = [python, "-m", "pip", *asked, "--no-input", "--disable-pip-version-check"]
-        ran = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        result = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False
+        )
     except OSError as error:
         raise EnvironmentLacks(
-            f"{python} cannot be run: {error.strerror}; name another Python"
+            f"{sys.executable} cannot be run: {error.strerror}; repair this Python installation"
         ) from error
-    if "DO NOT MATCH THE HASHES" in ran.stderr:
+
+    if "DO NOT MATCH THE HASHES" in result.stderr:
         raise IntegrityBroken(
-            "an index gives an archive whose hash is not the lock's; lock the requirements again if you trust that index"
+            "the package index has a wheel whose hash differs from the lock; "
+            "write the lock again if you trust that index"
         )
-    if ran.returncode:
-        lines = [line.strip() for line in ran.stderr.splitlines() if line.strip()] or [
-            "it said nothing"
-        ]
-        said = [line for line in lines if line.startswith("ERROR: ")] or lines
+    if result.returncode:
+        lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith("ERROR: ")] or lines or ["no message"]
         raise EnvironmentLacks(
-            f"pip got nothing from its package indexes ({said[-1].removeprefix('ERROR: ')}); "
-            "connect, or name an index that has it in PIP_EXTRA_INDEX_URL, and try again"
+            f"pip got nothing from its package indexes ({errors[-1].removeprefix('ERROR: ')}); "
+            "connect to the network, or set PIP_EXTRA_INDEX_URL to an index that has the package"
         )
-    return ran.stdout
+    return result.stdout
 
 
-def _files(folder: Path) -> list[Path]:
+def _wheel_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())

@@ -1,5 +1,5 @@
-"""The ledger of pretrained weights that contests ask for: where each file comes from, under which
-license, with its checksums.
+"""The origin of pretrained weights, which contests ask for: where each file comes from, its license
+and its checksums.
 """
 
 import re
@@ -11,62 +11,72 @@ KNOWN_LICENSES = {  # as the publishers' pages state
     "hfl/chinese-roberta-wwm-ext": "apache-2.0",
     "timm/vit_base_patch32_clip_224.openai": "apache-2.0",
 }
-UNKNOWN, UNRECORDED = "unknown, ask the publisher", "not recorded"
-RECORDED = ("name", "file", "bytes", "md5", "sha256")
-OWN = ("random weights", "none:")  # how parts that nobody else trained begin
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-HEAD = "| weights | file | bytes | license | MD5 | SHA-256 |\n|---|---|---|---|---|---|\n"
+UNKNOWN_LICENSE = "unknown, ask the publisher"
+NOT_RECORDED = "not recorded"
+RECORD_KEYS = ("name", "file", "bytes", "md5", "sha256")
+ENTRY_KEYS = (*RECORD_KEYS, "link", "license")
+NOT_PRETRAINED_PREFIXES = ("random weights", "none:")  # descriptions of parts without a file
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+TABLE_HEADER = "| weights | file | bytes | license | MD5 | SHA-256 |\n|---|---|---|---|---|---|\n"
 
 
 def weights_provenance(weights: dict) -> list[dict]:
-    """List the pretrained files of a fold: {"name", "file", "link", "license", "bytes", "md5",
-    "sha256"}, each file once, sorted.
+    """List the pretrained files of a fold, each once, sorted.
 
-    weights: part -> {"name": "hfl/chinese-macbert-base", "file", "bytes", "md5", "sha256", and
-    perhaps "license"}, or the words that older folds left:
-    those name the weights at best, and what they do not say is None. Random weights and "start", a
-    run of one's own, are left out.
-    Raises IntegrityBroken for an incomplete record.
+    weights: part -> {"name": "hfl/chinese-macbert-base", "file", "bytes", "md5", "sha256" and
+    optionally "license"}, or a description, as older folds have it; a description states at most
+    the name, and the other values are None. Parts with random weights are left out, and so is
+    "start", a run of this project.
+
+    Returns {"name", "file", "link", "license", "bytes", "md5", "sha256"}. Raises IntegrityBroken
+    for an incomplete record.
     """
-    entries = [_entry(part, said) for part, said in sorted(weights.items()) if not _own(part, said)]
+    entries = [
+        _provenance_entry(part, record)
+        for part, record in sorted(weights.items())
+        if _is_pretrained(part, record)
+    ]
     return _distinct(entries)
 
 
 def provenance_table(entries: list[dict]) -> str:
-    """Write entries, of one fold or of many, as a table in Markdown; equal ones once."""
+    """Return entries, of one or more folds, as a Markdown table; equal entries are listed once."""
     if not entries:
         return "No pretrained weights: all models start from random numbers.\n"
-    return HEAD + "".join(f"| {' | '.join(_cells(entry))} |\n" for entry in _distinct(entries))
+    rows = [f"| {' | '.join(_table_cells(entry))} |\n" for entry in _distinct(entries)]
+    return TABLE_HEADER + "".join(rows)
 
 
-def _own(part: str, said: dict | str) -> bool:
-    return isinstance(said, str) and (part == "start" or said.startswith(OWN))
+def _is_pretrained(part: str, record: dict | str) -> bool:
+    if isinstance(record, dict):
+        return True
+    return part != "start" and not record.startswith(NOT_PRETRAINED_PREFIXES)
 
 
-def _entry(part: str, said: dict | str) -> dict:
-    if isinstance(said, str):
-        said = dict.fromkeys(RECORDED) | {"name": re.split(r" from |: ", said)[0]}
-    elif missing := [key for key in RECORDED if key not in said]:
+def _provenance_entry(part: str, record: dict | str) -> dict:
+    if isinstance(record, str):
+        record = dict.fromkeys(RECORD_KEYS) | {"name": re.split(r" from |: ", record)[0]}
+    elif missing := [key for key in RECORD_KEYS if key not in record]:
         raise IntegrityBroken(
             f"the record of the weights of {part} lacks {', '.join(missing)}; train the fold again"
         )
-    name = said["name"]
-    link = f"https://huggingface.co/{name}" if REPOSITORY.fullmatch(name) else None
+
+    name = record["name"]
+    link = f"https://huggingface.co/{name}" if HUB_NAME.fullmatch(name) else None
     return {
-        **{key: said[key] for key in RECORDED},
+        **{key: record[key] for key in RECORD_KEYS},
         "link": link,
-        "license": said.get("license") or KNOWN_LICENSES.get(name, UNKNOWN),
+        "license": record.get("license") or KNOWN_LICENSES.get(name, UNKNOWN_LICENSE),
     }
 
 
 def _distinct(entries: list[dict]) -> list[dict]:
-    order = [*RECORDED, "link", "license"]
-    kept = {tuple(str(entry[key]) for key in order): entry for entry in entries}
-    return [kept[key] for key in sorted(kept)]
+    by_values = {tuple(str(entry[key]) for key in ENTRY_KEYS): entry for entry in entries}
+    return [by_values[values] for values in sorted(by_values)]
 
 
-def _cells(entry: dict) -> list[str]:
+def _table_cells(entry: dict) -> list[str]:
     name = f"[{entry['name']}]({entry['link']})" if entry["link"] else entry["name"]
     size = f"{entry['bytes']:,}" if entry["bytes"] is not None else None
     cells = [name, entry["file"], size, entry["license"], entry["md5"], entry["sha256"]]
-    return [(UNRECORDED if cell is None else cell).replace("|", "/") for cell in cells]
+    return [(NOT_RECORDED if cell is None else cell).replace("|", "/") for cell in cells]

@@ -1,8 +1,9 @@
-"""What a packed folder needs installed: read from the imports of the very files it holds, with the
-versions present now.
+"""The Python packages that a packed folder needs: read from the imports of its files, with the
+versions installed now.
 """
 
 import ast
+import re
 import sys
 from collections.abc import Collection, Iterable
 from importlib import metadata
@@ -12,69 +13,68 @@ import wbdc
 from wbdc.core.errors import EnvironmentLacks
 from wbdc.core.files import read_text
 
+PACKAGE_NAME = re.compile(r"[\w.-]+")  # at the start of a requirement
+
 
 def needed_requirements(files: Iterable[Path], optional: Collection[str] = ()) -> str:
-    """Pin what some Python files import at their top: "numpy==2.1.0" lines, sorted.
+    """Pin the packages that Python files import at their top level: sorted lines "numpy==2.1.0".
 
-    optional: packages that are imported inside functions, when the data ask for them. Raises
-    EnvironmentLacks when a file imports what is not installed here.
+    optional: packages that are imported inside functions, when the data need them. Raises
+    EnvironmentLacks when a file imports a module that no installed package provides.
     """
-    wanted = sorted(
-        {name for path in files for name in _imports(path)} - {"wbdc", *sys.stdlib_module_names}
-    )
-    known = metadata.packages_distributions()
-    missing = [name for name in wanted if name not in known]
-    if missing:
+    modules = {name for path in files for name in _imported_modules(path)}
+    modules -= {"wbdc", *sys.stdlib_module_names}
+    packages = metadata.packages_distributions()
+    if missing := sorted(name for name in modules if name not in packages):
         raise EnvironmentLacks(
-            f"files of the submission import {', '.join(missing)}, which no installed package provides; install it"
+            f"files of the submission import {', '.join(missing)}, which no installed package "
+            "provides; install it with pip"
         )
-    return _pinned({known[name][0] for name in wanted} | set(optional))
+    return _pin_versions({packages[name][0] for name in modules} | set(optional))
 
 
 def all_requirements(optional: Collection[str] = ()) -> str:
-    """Pin what the whole of wbdc needs, training included, as far as it is installed, and the
-    optional packages that the data ask for.
+    """Pin the installed packages that all of wbdc needs, training included, and the optional ones
+    that the data need.
     """
-    names = {
-        "".join(c if c.isalnum() or c in "-_." else " " for c in r).split()[0] for r in _needed()
-    }
-    return _pinned({n for n in names if _version(n)} | set(optional))
+    names = {PACKAGE_NAME.match(line)[0] for line in _wbdc_requirements()}
+    return _pin_versions({name for name in names if _installed_version(name)} | set(optional))
 
 
-def _needed() -> list[str]:
-    """List what wbdc asks for: by its installed metadata, or, where it runs from a package's
-    `source`, by the requirements.txt that lies there.
+def _wbdc_requirements() -> list[str]:
+    """List what wbdc requires: from its installed metadata or, where it runs from the `source`
+    folder of a package, from the requirements.txt there.
     """
     try:
-        return [r for r in metadata.requires("wbdc") or [] if "extra ==" not in r]
+        return [line for line in metadata.requires("wbdc") or [] if "extra ==" not in line]
     except metadata.PackageNotFoundError:
-        beside = Path(wbdc.__file__).parents[1] / "requirements.txt"
-        if not beside.is_file():
+        file = Path(wbdc.__file__).parents[1] / "requirements.txt"
+        if not file.is_file():
             raise EnvironmentLacks(
-                f"wbdc is neither installed nor part of a package: {beside} is missing; install it with pip"
+                f"wbdc is not installed, and {file} is missing; install wbdc with pip"
             ) from None
-        return read_text(beside).split()
+        return read_text(file).split()
 
 
-def _pinned(names: set[str]) -> str:
-    return "".join(f"{name}=={_version(name)}\n" for name in sorted(names, key=str.lower))
+def _pin_versions(names: set[str]) -> str:
+    ordered = sorted(names, key=str.lower)
+    return "".join(f"{name}=={_installed_version(name)}\n" for name in ordered)
 
 
-def _version(name: str) -> str | None:
+def _installed_version(name: str) -> str | None:
+    """Return a version without its local part: "+cu126" exists only in an index of its own."""
     try:
-        return metadata.version(name).split("+")[
-            0
-        ]  # +cu126 is an index of its own, which the reader may not have
+        return metadata.version(name).split("+")[0]
     except metadata.PackageNotFoundError:
         return None
 
 
-def _imports(path: Path) -> set[str]:
-    """Name the top-level modules that a file imports as soon as it is loaded."""
-    found = set()
+def _imported_modules(path: Path) -> set[str]:
+    """List the top-level modules that a file imports when it is loaded."""
+    modules = set()
     for node in ast.parse(read_text(path), str(path)).body:
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            modules |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.split(".")[0])
-    return found
+            modules.add(node.module.split(".")[0])
+    return modules

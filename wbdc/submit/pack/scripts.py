@@ -1,18 +1,19 @@
-"""The scripts of a packed folder, as text: what the judge calls, and what they stand on. @NAME@ is
-filled in by `package`.
-"""
+"""The scripts of a packed folder, as text. `fill` replaces the placeholders @NAME@."""
 
-# Standard library only until the checks are done: nothing of a damaged package is imported.
+# Uses only the standard library before the checks, so that a damaged package imports nothing.
 MAIN = '''\
-"""Answer the test split with the models beside this file: python3 -I main.py --data DIR --out FILE (--help lists the rest)."""
+"""Predict the test split with the models of this folder.
+
+Usage: python3 -I main.py --data DIR --out FILE    (--help lists all options)
+"""
 
 import sys
 import time
 
-BEGAN = time.perf_counter()  # first of all: imports belong to the time that the judge counts
+BEGAN = time.perf_counter()  # before the imports, which count in the judge's time limit
 
-if not sys.flags.isolated:  # otherwise Python imports what lies beside this file, a torch.py for example
-    import os  # loaded when Python starts, so it is not read from this folder
+if not sys.flags.isolated:  # otherwise a file of this folder, e.g. torch.py, hides the package
+    import os  # already loaded when Python starts, so not read from this folder
 
     os.execv(sys.executable, [sys.executable, "-I", __file__, *sys.argv[1:]])
 
@@ -21,15 +22,15 @@ import signal
 
 
 def stop(number, frame):
-    """End at a stop signal: until wbdc is imported, there is nothing to clean up."""
+    """Exit on a stop signal: before wbdc is imported, there is nothing to clean up."""
     os.write(2, b"error: stopped before the result was written\\n")
     os._exit(11)
 
 
 def limit_spinning():
-    """Let OpenMP threads sleep soon while they wait, when other processes use the CPUs."""
-    chosen = "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ
-    if not chosen and os.getloadavg()[0] > os.cpu_count() / 2:
+    """Make waiting OpenMP threads sleep early when other processes use the CPUs."""
+    is_set = "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ
+    if not is_set and os.getloadavg()[0] > os.cpu_count() / 2:
         os.environ["GOMP_SPINCOUNT"] = "1000"
 
 
@@ -48,12 +49,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HOME = Path(__file__).resolve().parent
-CHECKED = ("wbdc", "models", "contest")  # folders in which every file is checked; scripts may be adapted
-NEEDED = ("blend.json", "wbdc/__init__.py", "wbdc/serve/entry.py")
+# Every file of these folders is compared with the manifest. The scripts may be adapted.
+CHECKED_FOLDERS = ("wbdc", "models", "contest")
+REQUIRED_FILES = ("blend.json", "wbdc/__init__.py", "wbdc/serve/entry.py")
 
 
 def read_files() -> dict[str, str] | None:
-    """Read {path: SHA-256} of the manifest; None when it is not what was packed."""
+    """Read {path: SHA-256} from the manifest; None when it was changed after packing."""
     try:
         if not stat.S_ISREG(os.lstat(HOME / "manifest.json").st_mode):
             return None
@@ -65,18 +67,18 @@ def read_files() -> dict[str, str] | None:
         files = {name: entry["sha256"] for name, entry in manifest["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
         return None
-    return files if all(name in files for name in NEEDED) else None
+    return files if all(name in files for name in REQUIRED_FILES) else None
 
 
 def list_files() -> set[str]:
     """List everything in the checked folders that is not a folder: files, links, pipes."""
-    found = set()
-    for top in CHECKED:
-        for place, folders, files in os.walk(HOME / top):
-            inner = Path(place).relative_to(HOME)
-            links = [name for name in folders if os.path.islink(os.path.join(place, name))]
-            found |= {(inner / name).as_posix() for name in (*files, *links)}
-    return found
+    paths = set()
+    for top in CHECKED_FOLDERS:
+        for parent, folders, files in os.walk(HOME / top):
+            inner = Path(parent).relative_to(HOME)
+            links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+            paths |= {(inner / name).as_posix() for name in (*files, *links)}
+    return paths
 
 
 def is_code(name: str) -> bool:
@@ -84,38 +86,45 @@ def is_code(name: str) -> bool:
     return name.startswith("wbdc/") and name.endswith(".py")
 
 
-def check_file(item: tuple[str, str]) -> tuple[str, str | None, bytes]:
-    """Compare a file with its hash: its path, what is wrong (None: nothing), and its bytes when it is code of wbdc."""
-    path, expected = HOME / item[0], item[1]
+def check_file(name: str, expected: str) -> tuple[str, str | None, bytes]:
+    """Compare a file with its SHA-256.
+
+    Returns its name, the problem or None, and its bytes when it is a module of wbdc.
+    """
+    content = b""
     try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):  # opening a pipe would wait for ever
-            return item[0], "not a regular file", b""
-        with path.open("rb") as file:
-            if is_code(item[0]):
+        if not stat.S_ISREG(os.lstat(HOME / name).st_mode):  # opening a pipe would block
+            return name, "not a regular file", content
+        with open(HOME / name, "rb") as file:
+            if is_code(name):
                 content = file.read()
                 actual = hashlib.sha256(content).hexdigest()
             else:
-                content, actual = b"", hashlib.file_digest(file, "sha256").hexdigest()
+                actual = hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError):
-        return item[0], "missing", b""
-    return item[0], None if actual == expected else "changed", content
+        return name, "missing", b""
+    return name, None if actual == expected else "changed", content
 
 
 def check_package() -> tuple[dict[str, bytes], list[str]]:
-    """Check code and models: {path: source} of wbdc, and the differences from the manifest."""
+    """Compare code and models with the manifest.
+
+    Returns {path: source} of the modules of wbdc, and the differences.
+    """
     files = read_files()
     if files is None:
         return {}, ["manifest.json (changed)"]
-    checked = {n: h for n, h in files.items() if n.split("/")[0] in CHECKED or n in NEEDED}
+
+    names = [n for n in files if n.split("/")[0] in CHECKED_FOLDERS or n in REQUIRED_FILES]
     with ThreadPoolExecutor() as pool:
-        results = list(pool.map(check_file, checked.items()))
-    wrong = [f"{name} ({problem})" for name, problem, _ in results if problem]
-    wrong += [f"{name} (extra)" for name in sorted(list_files() - set(checked))]
-    return {name: content for name, _, content in results if is_code(name)}, wrong
+        results = list(pool.map(check_file, names, [files[name] for name in names]))
+    differences = [f"{name} ({problem})" for name, problem, _ in results if problem]
+    differences += [f"{name} (extra)" for name in sorted(list_files() - set(names))]
+    return {name: content for name, _, content in results if is_code(name)}, differences
 
 
 class CheckedSource(importlib.abc.ExecutionLoader, importlib.abc.MetaPathFinder):
-    """Imports wbdc from the bytes that were checked: no other file, and no bytecode, is read."""
+    """Import wbdc from the bytes that were checked; no other file and no bytecode is read."""
 
     def __init__(self, sources: dict[str, bytes]):
         self.sources = sources
@@ -126,11 +135,11 @@ class CheckedSource(importlib.abc.ExecutionLoader, importlib.abc.MetaPathFinder)
         return next((p for p in (f"{stem}/__init__.py", f"{stem}.py") if p in self.sources), None)
 
     def find_spec(self, name, path=None, target=None):
-        """Find a module of wbdc. All other modules are left to Python."""
+        """Find a module of wbdc. Python finds all other modules."""
         if name.split(".")[0] != "wbdc":
             return None
         file = self.locate(name)
-        if file is None:  # an installed wbdc must not fill in
+        if file is None:  # an installed wbdc must not replace it
             raise ModuleNotFoundError(f"no module {name} in this package", name=name)
         spec = importlib.machinery.ModuleSpec(name, self, origin=str(HOME / file))
         spec.has_location = True
@@ -143,7 +152,7 @@ class CheckedSource(importlib.abc.ExecutionLoader, importlib.abc.MetaPathFinder)
         return self.locate(name).endswith("/__init__.py")
 
     def get_filename(self, name):
-        """Return where the source of a module lies, for tracebacks."""
+        """Return the path of a module's source, for tracebacks."""
         return str(HOME / self.locate(name))
 
     def get_source(self, name):
@@ -151,13 +160,13 @@ class CheckedSource(importlib.abc.ExecutionLoader, importlib.abc.MetaPathFinder)
         return importlib.util.decode_source(self.sources[self.locate(name)])
 
 
-SOURCES, WRONG = check_package()
-if WRONG:
-    named = f"{len(WRONG)} files differ from what was packed: {', '.join(WRONG[:10])}"
-    print(f"error: the package is damaged, {named}; copy it again", file=sys.stderr)
+SOURCES, DIFFERENCES = check_package()
+if DIFFERENCES:
+    summary = f"{len(DIFFERENCES)} files differ from the manifest: {', '.join(DIFFERENCES[:10])}"
+    print(f"error: the package is damaged, {summary}; copy it again", file=sys.stderr)
     sys.exit(4)
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-sys.dont_write_bytecode = True  # the folder may be read-only, and stays what the manifest says
+sys.dont_write_bytecode = True  # the folder may be read-only, and must keep matching the manifest
 sys.meta_path.insert(0, CheckedSource(SOURCES))
 
 from wbdc.serve.entry import main
@@ -167,31 +176,39 @@ sys.exit(main(HOME, BEGAN))
 
 RUN = """\
 #!/bin/sh
-# Answer the test split: ./run.sh --data DIR --out FILE   (PYTHON=... chooses another interpreter, RANKS=2 uses two GPUs)
+# Predict the test split: ./run.sh --data DIR --out FILE
+# PYTHON=... selects another Python interpreter. RANKS=2 uses two GPUs.
 set -eu
 HERE=$(cd "$(dirname "$0")" && pwd)
 PYTHON="${PYTHON:-python3}"
 if [ "${RANKS:-1}" -gt 1 ]; then
-    exec "$PYTHON" -I -m torch.distributed.run --standalone --nproc-per-node "$RANKS" --no-python "$PYTHON" -I "$HERE/main.py" "$@"
+    exec "$PYTHON" -I -m torch.distributed.run --standalone --nproc-per-node "$RANKS" \\
+        --no-python "$PYTHON" -I "$HERE/main.py" "$@"
 fi
 exec "$PYTHON" -I "$HERE/main.py" "$@"
 """
 
 INFERENCE = """\
 #!/bin/sh
-# What the judge calls, with the judge's paths and limit; DATA, RESULT, DEADLINE (seconds) or options change them.
+# Predict the test split with the judge's paths and time limit.
+# DATA, RESULT and DEADLINE (seconds) change them; further options go to main.py.
 set -eu
 HERE=$(cd "$(dirname "$0")" && pwd)
-exec sh "$HERE/run.sh" --data "${DATA:-@DATA@}" --out "${RESULT:-@RESULT@}" --deadline "${DEADLINE:-contest}" "$@"
+exec sh "$HERE/run.sh" --data "${DATA:-@DATA@}" --out "${RESULT:-@RESULT@}" \\
+    --deadline "${DEADLINE:-contest}" "$@"
 """
 
 INIT = """\
 #!/bin/sh
-# Make the environment ready: ./init.sh   (for train.sh: ./init.sh source/requirements.txt)
+# Install the required packages: ./init.sh
+# For train.sh: ./init.sh source/requirements.txt
 set -eu
 cd "$(dirname "$0")"
 PYTHON="${PYTHON:-python3}"
-"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $PYTHON is older than 3.11; set PYTHON=..." >&2; exit 7; }
+if ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    echo "error: $PYTHON is older than Python 3.11; set PYTHON to a newer one" >&2
+    exit 7
+fi
 FILE="${1:-requirements.txt}"
 if [ "$FILE" = requirements.txt ] && [ -f requirements.lock ]; then
     set -- --require-hashes -r requirements.lock
@@ -203,27 +220,34 @@ fi
 
 TRAIN = """\
 #!/bin/sh
-# Train the models again from the raw data: ./train.sh   (DATA, WORK and WBDC_WEIGHTS say where; ./init.sh source/requirements.txt first)
-# Commands that were stopped go on where they ended when this script is run again.
+# Train the models again from raw data: DATA=DIR WORK=work ./train.sh
+# Install the packages first: ./init.sh source/requirements.txt
+# WBDC_WEIGHTS is the folder of the pretrained weights.
+# A stopped script goes on from its finished steps when it is run again.
 set -eu
 HERE=$(cd "$(dirname "$0")" && pwd)
 DATA=$(cd "${DATA:-@DATA@}" && pwd)
 mkdir -p "${WORK:-work}"
 WORK=$(cd "${WORK:-work}" && pwd)
-if [ -z "${WBDC_WEIGHTS:-}" ] && [ -d "$HERE/opensource_models" ]; then WBDC_WEIGHTS="$HERE/opensource_models"; fi
-if [ -n "${WBDC_WEIGHTS:-}" ]; then WBDC_WEIGHTS=$(cd "$WBDC_WEIGHTS" && pwd); export WBDC_WEIGHTS; fi
+if [ -z "${WBDC_WEIGHTS:-}" ] && [ -d "$HERE/opensource_models" ]; then
+    WBDC_WEIGHTS="$HERE/opensource_models"
+fi
+if [ -n "${WBDC_WEIGHTS:-}" ]; then
+    WBDC_WEIGHTS=$(cd "$WBDC_WEIGHTS" && pwd)
+    export WBDC_WEIGHTS
+fi
 export DATA WORK PYTHONDONTWRITEBYTECODE=1
-# A signal that ends this script stops the command that runs, which would go on alone otherwise.
+# A stop signal is passed on to the running command, which would otherwise continue alone.
 COMMAND='' STOPPED=''
 trap 'STOPPED=1; [ -z "$COMMAND" ] || kill -TERM "$COMMAND" 2>/dev/null || :' HUP INT TERM
-# -P: the wbdc/ beside this script only serves, and must not be found first
+# -P: the wbdc/ folder beside this script cannot train and must not be imported
 wbdc() {
     [ -z "$STOPPED" ] || exit 11
     PYTHONPATH="$HERE/source" "${PYTHON:-python3}" -P -m wbdc "$@" &
     COMMAND=$! CODE=0
     [ -z "$STOPPED" ] || kill -TERM "$COMMAND" 2>/dev/null || :
     wait "$COMMAND" || CODE=$?
-    while [ "$CODE" -gt 128 ] && kill -0 "$COMMAND" 2>/dev/null; do  # a signal ends `wait` early
+    while [ "$CODE" -gt 128 ] && kill -0 "$COMMAND" 2>/dev/null; do  # a signal interrupts `wait`
         CODE=0
         wait "$COMMAND" || CODE=$?
     done
@@ -237,7 +261,8 @@ cd "$HERE"
 
 AFTER_TRAINING = """\
 #!/bin/sh
-# Answer the test split with the models that train.sh made: DATA, WORK, RESULT as there.
+# Predict the test split with the models that train.sh trained; uses the same DATA and WORK.
+# RESULT is the result file.
 set -eu
 exec sh "${WORK:-work}/submission/inference.sh" "$@"
 """
@@ -247,10 +272,11 @@ NO_TRAINING = (
 )
 
 DOCKERFILE = """\
-# Runs on the CPU as it stands. For a GPU choose a base with CUDA and this Python, such as
-#   nvidia/cuda:12.4.1-cudnn-runtime-ubuntu22.04 (and install python3 and pip), or pytorch/pytorch:*-runtime,
-# and start it with `docker run --gpus all`. The data are mounted, read-only:
-#   docker build -t submission . && docker run --network none -v DIR:@DATA@:ro -v OUT:@FOLDER@ submission
+# This image runs on the CPU. For a GPU, use a base image with CUDA and this version of Python:
+# pytorch/pytorch:*-runtime, or nvidia/cuda:12.4.1-cudnn-runtime-ubuntu22.04 with python3 and pip.
+# Start it with `docker run --gpus all`. The data are mounted read-only:
+#   docker build -t submission .
+#   docker run --network none -v DIR:@DATA@:ro -v OUT:@FOLDER@ submission
 FROM python:@PYTHON@-slim
 WORKDIR /submission
 COPY requirements.txt ./
@@ -261,7 +287,7 @@ ENTRYPOINT ["sh", "/submission/run.sh"]
 
 
 def fill(script: str, **values: str) -> str:
-    """Put values in the places of a script: fill("run @IT@", it="x") is "run x"."""
+    """Replace placeholders in a script: fill("run @NAME@", name="x") returns "run x"."""
     for name, value in values.items():
         script = script.replace(f"@{name.upper()}@", value)
     return script

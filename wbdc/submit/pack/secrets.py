@@ -1,5 +1,5 @@
-"""Secrets that must not leave the house: files refused by their names, and by what well-known
-tokens look like.
+"""Secrets must not be packed: files are refused by their names, and by the patterns of well-known
+tokens.
 """
 
 import re
@@ -10,9 +10,8 @@ from pathlib import Path
 from wbdc.core.errors import EnvironmentLacks, UsageFault
 from wbdc.core.files import read_bytes
 
-MAX_SCANNED_BYTES = (
-    2**20
-)  # bytes; larger files are data or weights, which nobody types a token into
+MAX_SCANNED_BYTES = 2**20  # larger files are data or weights
+MAX_LISTED_SECRETS = 10  # in an error message
 SECRET_FILE_NAMES = {
     "settings with passwords": (
         ".env",
@@ -58,48 +57,46 @@ TOKEN_PATTERNS = {
     "a key of a language model's service": rb"\bsk-(proj|ant|or)-[0-9A-Za-z_-]{20}",
     "a password in an address": rb"\bhttps?://[^\s/:@\"'{}<>$]+:[^\s/:@\"'{}<>$]+@[\w.-]",
 }
-SHAPES = {kind: re.compile(shape) for kind, shape in TOKEN_PATTERNS.items()}
+COMPILED_PATTERNS = {kind: re.compile(pattern) for kind, pattern in TOKEN_PATTERNS.items()}
 
 
 def refuse_secrets(files: Path | Iterable[Path]) -> None:
-    """Refuse files, or a folder with all that is in it, when a name or a small file's content looks
-    like a secret.
+    """Refuse files, or a folder with everything in it, when the name of a file or the content of a
+    small file looks like a secret.
 
-    Raises UsageFault that names up to ten files and the kind of secret, never the secret;
-    EnvironmentLacks for what cannot be read.
+    Raises UsageFault that names up to ten files and the kind of secret, never the secret itself;
+    EnvironmentLacks for a file that cannot be read.
     """
-    found = [f"{path} ({kind})" for path in _listed(files) if (kind := _kind(path))]
-    if found:
+    secrets = [f"{path} ({kind})" for path in _list_paths(files) if (kind := _secret_kind(path))]
+    if secrets:
         raise UsageFault(
-            f"{len(found)} files hold secrets or look like it and are not packed: {', '.join(found[:10])}; take them out and pack again"
+            f"{len(secrets)} files look like secrets and are not packed: "
+            f"{', '.join(secrets[:MAX_LISTED_SECRETS])}; remove them and pack again"
         )
 
 
-def _listed(files: Path | Iterable[Path]) -> list[Path]:
+def _list_paths(files: Path | Iterable[Path]) -> list[Path]:
     if not isinstance(files, Path):
         return sorted(files)
-    return (
-        sorted(p for p in files.rglob("*") if p.is_file() or p.is_symlink())
-        if files.is_dir()
-        else [files]
-    )
+    if not files.is_dir():
+        return [files]
+    return sorted(path for path in files.rglob("*") if path.is_file() or path.is_symlink())
 
 
-def _kind(path: Path) -> str | None:
-    """Say what kind of secret a file holds, None for none that is known."""
-    named = [
-        kind
-        for kind, patterns in SECRET_FILE_NAMES.items()
-        if any(fnmatch(path.name.lower(), pattern) for pattern in patterns)
-    ]
-    if named:
-        return named[0]
+def _secret_kind(path: Path) -> str | None:
+    """Return the kind of secret that a file holds, None for no known kind."""
+    for kind, patterns in SECRET_FILE_NAMES.items():
+        if any(fnmatch(path.name.lower(), pattern) for pattern in patterns):
+            return kind
+
     try:
-        content = (
-            read_bytes(path).replace(b"\0", b"") if path.stat().st_size < MAX_SCANNED_BYTES else b""
-        )  # UTF-16 has a zero beside every letter
+        is_small = path.stat().st_size < MAX_SCANNED_BYTES
+        content = read_bytes(path) if is_small else b""
     except OSError as error:
         raise EnvironmentLacks(
-            f"{path} cannot be read: {error.strerror}; it must be checked before it is packed"
+            f"{path} cannot be read: {error.strerror}; make it readable, so that it can be checked "
+            "for secrets before it is packed"
         ) from error
-    return next((kind for kind, shape in SHAPES.items() if shape.search(content)), None)
+    content = content.replace(b"\0", b"")  # UTF-16 has a zero beside every ASCII letter
+    matches = (kind for kind, pattern in COMPILED_PATTERNS.items() if pattern.search(content))
+    return next(matches, None)
