@@ -175,7 +175,7 @@ def answers(probabilities: np.ndarray, classes: list[str]) -> list[str]:
 
 def print_report(report: dict) -> None:
     """Print the table, the differences with their intervals, and the chosen weights."""
-    names = console.components(*report["members"].values())
+    names = console.component_names(*report["members"].values())
     rows = [(name, *(s[n] for n in names), "") for name, s in report["members"].items()]
     for rule, facts in report["rules"].items():
         low, high = facts["interval"]

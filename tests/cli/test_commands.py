@@ -15,7 +15,8 @@ import pytest
 import toys
 from click.testing import CliRunner
 
-from wbdc.cli import STOPPED, main
+from wbdc import STOPPED_MESSAGE
+from wbdc.cli import main
 from wbdc.core import errors
 
 COMMANDS = {name: main.get_command(None, name) for name in main.list_commands(None)}
@@ -147,7 +148,7 @@ def test_an_interrupt_and_a_full_memory_are_no_bugs(raised, code, said, monkeypa
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (RuntimeError("a worker died"), STOPPED),
+        (RuntimeError("a worker died"), STOPPED_MESSAGE),
         (errors.Stopped("stopped after step 3"), "stopped after step 3"),
     ],
 )

@@ -8,13 +8,13 @@ import pytest
 import toys
 from small import processes_with, stop_midway
 
+from wbdc import STOPPED_MESSAGE
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.files import read_json
 
 VIDEOS = 400  # enough that a signal after the models are loaded comes before the result
 DRAWS = 10_000  # enough that a signal before them comes before the ensemble is there
 pytestmark = pytest.mark.slow
-STOPPED = "stopped; the same command goes on from what is finished"
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def stop(words: tuple, place: Path, has_begun) -> None:
     before = list_files(place)
     command = [sys.executable, "-m", "wbdc", *words]
     code, said = stop_midway(command, place / "stopped", has_begun)
-    assert (code, said.splitlines()[-1]) == (11, STOPPED)
+    assert (code, said.splitlines()[-1]) == (11, STOPPED_MESSAGE)
     assert "Traceback" not in said
     shutil.rmtree(place / "stopped")
     assert list_files(place) - before <= {"work/.lock", "work/.holder.lock"}

@@ -105,4 +105,4 @@ def test_fault_32_a_stop_signal_reaches_a_command_under_a_memory_limit():
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=10)[1]
     assert process.returncode == 11
-    assert said == "cleaned up: stopped; the same command goes on from what is finished\n"
+    assert said == "cleaned up: stopped; run the same command again to continue\n"

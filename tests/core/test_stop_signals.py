@@ -19,7 +19,7 @@ import pytest
 from small import pids_in, python, soon
 
 import wbdc.__main__
-from wbdc.cli import STOPPED
+from wbdc import STOPPED_MESSAGE
 from wbdc.core.errors import Stopped
 from wbdc.core.files import file_sha256
 from wbdc.core.processes import start_time
@@ -91,7 +91,7 @@ def test_fault_32_a_signal_ends_a_command_with_all_that_it_started(tmp_path, num
         process.send_signal(number)
         said = process.communicate(timeout=20)[1]
     assert process.returncode == 11
-    assert said == "stopped; the same command goes on from what is finished\n"
+    assert said == f"{STOPPED_MESSAGE}\n"
     assert soon(lambda: not alive(tmp_path))
     assert not list((tmp_path / "tmp").iterdir())
 
@@ -142,7 +142,7 @@ runpy.run_module("wbdc", run_name="__main__")
 def test_fault_32_a_signal_that_arrives_while_wbdc_imports_is_exit_11(module, number):
     ran = python(WHILE_IMPORTING, module, int(number), "handled", timeout=20)
     assert ran.returncode == Stopped.code
-    assert ran.stderr == f"{STOPPED}\n"
+    assert ran.stderr == f"{STOPPED_MESSAGE}\n"
 
 
 def test_fault_32_an_ignored_signal_stays_ignored():
@@ -161,7 +161,7 @@ def test_fault_32_a_signal_as_soon_as_it_is_handled_is_exit_11():
     assert soon(lambda: handles(process.pid, signal.SIGTERM) or process.poll() is not None)
     process.send_signal(signal.SIGTERM)
     said = process.communicate(timeout=20)[1]
-    assert (process.returncode, said) in ((11, f"{STOPPED}\n"), (0, ""))
+    assert (process.returncode, said) in ((11, f"{STOPPED_MESSAGE}\n"), (0, ""))
 
 
 def handles(process: int, number: int) -> bool:

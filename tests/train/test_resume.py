@@ -130,7 +130,7 @@ def stopped(
     assert (
         "stopped after step 5 of 20; the same command resumes"
         if times == 1
-        else "goes on from what is finished"
+        else "run the same command again to continue"
     ) in result.stderr
     return next(fresh.glob("runs/*/fold-0"))
 

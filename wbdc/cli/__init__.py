@@ -6,7 +6,7 @@ from importlib import import_module
 
 import click
 
-from wbdc import __version__
+from wbdc import STOPPED_MESSAGE, __version__
 from wbdc.core.errors import OutOfResources, Stopped, WbdcError, suggest_name
 from wbdc.core.files import explain_os_error
 from wbdc.core.memory_limit import (
@@ -32,7 +32,6 @@ ORDER = (
     "diff",
     "doctor",
 )
-STOPPED = "stopped; the same command goes on from what is finished"
 
 
 class Commands(click.Group):
@@ -75,7 +74,7 @@ class Commands(click.Group):
                 if isinstance(raised, KeyboardInterrupt) or (
                     stopped() and not isinstance(raised, Stopped)
                 ):
-                    error: WbdcError = Stopped(STOPPED)
+                    error: WbdcError = Stopped(STOPPED_MESSAGE)
                 elif is_out_of_memory(raised):
                     error = OutOfResources(
                         "memory ran out; take smaller batches, or fewer --threads"

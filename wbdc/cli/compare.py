@@ -19,7 +19,7 @@ from wbdc.cli import console
     help="Number of bootstrap samples.",
 )
 @console.seed
-@console.verify
+@console.verify_files
 @console.work
 @console.as_json
 def compare(run: str, other: str, draws: int, seed: int, work: Path, as_json: bool) -> None:
@@ -46,7 +46,7 @@ def print_comparison(
     comparison: dict, run: str, other: str, component_order: Sequence[str] = ()
 ) -> None:
     """Print the scores of two runs, and whether their difference is more than noise."""
-    names = console.components(*comparison["scores"].values(), order=component_order)
+    names = console.component_names(*comparison["scores"].values(), order=component_order)
     rows = [
         (run_name, *(scores[name] for name in names))
         for run_name, scores in comparison["scores"].items()

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wbdc.core.processes import MAX_THREADS
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from wbdc.competitions import Competition
-
-MAX_THREADS = 4096
 
 
 class FiniteRange(click.FloatRange):
@@ -46,7 +46,7 @@ _work = click.option(
     envvar="WBDC_WORK",
     help="Where data, runs and ensembles lie.",
 )
-verify = click.option(
+verify_files = click.option(
     "--verify",
     is_flag=True,
     expose_value=False,
@@ -111,7 +111,7 @@ def work(command: Callable) -> Callable:
     return _work(sweep_and_run)
 
 
-Progress = Callable[..., None]
+ProgressCallback = Callable[..., None]
 WIDTH = 140  # columns of a table that no terminal shows
 SHORT_CELL = 16  # columns: a cell of a table that is not longer never wraps
 
@@ -169,7 +169,7 @@ def training_options(command: Callable) -> Callable:
     for option in (
         as_json,
         work,
-        verify,
+        verify_files,
         dry_run,
         threads,
         store,
@@ -195,14 +195,14 @@ def use_weights(folder: str | None) -> None:
         os.environ["WBDC_WEIGHTS"] = folder
 
 
-def console_reporter(progress: Progress, quiet: bool) -> object:
+def console_reporter(progress: ProgressCallback, quiet: bool) -> object:
     """Let a training session tell what it does."""
     from wbdc.train.reporter import Reporter
 
     return Reporter(progress, (lambda sentence: None) if quiet else log, log)
 
 
-def show_plan(session: object, as_json: bool) -> None:
+def print_plan(session: object, as_json: bool) -> None:
     """Print what a training session would do."""
     done = session.run.folds()
     plan = {
@@ -224,7 +224,7 @@ def show_plan(session: object, as_json: bool) -> None:
         )
 
 
-def components(*score_tables: dict, order: Sequence[str] = ()) -> list[str]:
+def component_names(*score_tables: dict, order: Sequence[str] = ()) -> list[str]:
     """Return the names of a contest's scores that score tables hold: in the order that the contest
     states, others after these, the mean last.
     """
@@ -233,7 +233,7 @@ def components(*score_tables: dict, order: Sequence[str] = ()) -> list[str]:
     return [*names, "mean"] if score_tables else []
 
 
-def score_table(facts: dict, names: Sequence[str]) -> list:
+def score_cells(facts: dict, names: Sequence[str]) -> list:
     """Return the named components of a score and the official mean; dashes when nothing was held
     out.
     """
@@ -370,7 +370,7 @@ def display_width(text: str) -> int:
 
 
 @contextmanager
-def progress(hidden: bool = False) -> Iterator[Progress]:
+def progress(hidden: bool = False) -> Iterator[ProgressCallback]:
     """Show bars on stderr for the length of a block: call it with (what, done, of, note). Without a
     terminal: a line a task.
     """

@@ -101,7 +101,7 @@ def run_demo(
     seed: int,
     device: str,
     threads: int | None,
-    progress: console.Progress,
+    progress: console.ProgressCallback,
     as_json: bool,
 ) -> dict:
     """Run every step as its command does; return what `print_demo` prints."""
@@ -170,7 +170,7 @@ def _submit(
     report: dict,
     device: str,
     threads: int,
-    progress: console.Progress,
+    progress: console.ProgressCallback,
     reporter: object,
 ) -> dict:
     """Pack the ensemble, run the time check and publish the submission."""
@@ -193,7 +193,7 @@ def _predict(
     data: Path,
     device: str,
     threads: int,
-    progress: console.Progress,
+    progress: console.ProgressCallback,
     reporter: object,
 ) -> None:
     """Predict the test split and write the result file."""
@@ -241,7 +241,7 @@ def _score_test(into: Path, contest: "Competition", prepared: "PreparedData") ->
 def print_demo(into: Path, result: dict) -> None:
     """Print the scores, the blend, the time check and the folders."""
     report, submission = result["report"], result["submission"]
-    names = console.components(result["test_scores"]["score"])
+    names = console.component_names(result["test_scores"]["score"])
     scores = {
         **report["members"],
         "ensemble": report["ensemble"],
@@ -250,7 +250,7 @@ def print_demo(into: Path, result: dict) -> None:
     console.print_table(
         f"Out-of-fold scores ({report['rows']:,} videos of folds {', '.join(report['folds'])})",
         ("", *names, "official"),
-        [(name, *console.score_table(facts, names)) for name, facts in scores.items()],
+        [(name, *console.score_cells(facts, names)) for name, facts in scores.items()],
     )
     print_weights(report)
 

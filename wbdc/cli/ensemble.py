@@ -94,7 +94,7 @@ class EnsembleOptions:
 @console.threads
 @console.prepared
 @console.dry_run
-@console.verify
+@console.verify_files
 @console.work
 @console.as_json
 def ensemble(
@@ -259,7 +259,7 @@ def _counts(listed: str | None, option: str) -> list[int]:
 def print_report(report: dict, name: str, order: Sequence[str] = ()) -> None:
     """Print an ensemble's members, its own score and its gain. order: of the score's components."""
     names, dropped = (
-        console.components(report["ensemble"]["score"], order=order),
+        console.component_names(report["ensemble"]["score"], order=order),
         [one["name"] for one in report["dropped"]],
     )
     rows = [
@@ -336,5 +336,5 @@ def _print_budget(budget: dict) -> None:
 
 
 def _numbers(facts: dict, names: list[str]) -> tuple:
-    (low, high), (*parts, official) = facts["interval"], console.score_table(facts, names)
+    (low, high), (*parts, official) = facts["interval"], console.score_cells(facts, names)
     return *parts, f"{low:.4f} – {high:.4f}", official

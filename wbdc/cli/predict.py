@@ -26,7 +26,7 @@ from wbdc.cli import console
 @click.option("--precision", help="auto, fp32, bf16 or fp16; by default the precision of the kit.")
 @console.device
 @console.threads
-@console.verify
+@console.verify_files
 @console.work
 @console.as_json
 def predict(

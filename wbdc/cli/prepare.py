@@ -187,7 +187,7 @@ def _check_options(check_only: bool, kit: str | None, engine: str, listed: str |
         raise UsageFault(f"--list: no finding has the code {listed!r}{suggestion}")
 
 
-def _check(data: Path, contest: "Competition", progress: console.Progress) -> PrepareResult:
+def _check(data: Path, contest: "Competition", progress: console.ProgressCallback) -> PrepareResult:
     """Check the annotations and the names of the archives only."""
     from wbdc.prepare.build import MAX_LISTED_PLACES
     from wbdc.prepare.check import check_data
@@ -199,7 +199,7 @@ def _check(data: Path, contest: "Competition", progress: console.Progress) -> Pr
 
 
 def _survey(
-    data: Path, contest: "Competition", progress: console.Progress, settings: dict
+    data: Path, contest: "Competition", progress: console.ProgressCallback, settings: dict
 ) -> PrepareResult:
     """Check everything, frame by frame, and write nothing."""
     from wbdc.prepare.build import survey_data
@@ -223,7 +223,7 @@ def _prepare(
     work: Path,
     contest: "Competition",
     engine: "Engine",
-    progress: console.Progress,
+    progress: console.ProgressCallback,
     settings: dict,
 ) -> tuple["PreparedData", bool]:
     from wbdc.prepare.build import prepare_data
@@ -239,7 +239,7 @@ def _make_views(
     store: str,
     device: str,
     threads: int,
-    progress: console.Progress,
+    progress: console.ProgressCallback,
 ) -> None:
     """Compute the inputs of a kit; each rank of the engine computes some of them."""
     from wbdc.core.device import find_device, use_threads

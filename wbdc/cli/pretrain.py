@@ -36,7 +36,7 @@ def pretrain(
     console.use_weights(weights)
     session = open_session("pretrain", open_kit(kit, tiny=tiny, changes=changes), work, **options)
     if dry_run:
-        console.show_plan(session, as_json)
+        console.print_plan(session, as_json)
         return
 
     with console.progress(as_json) as progress:

@@ -108,7 +108,7 @@ VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red"}
 @console.device
 @console.threads
 @console.dry_run
-@console.verify
+@console.verify_files
 @console.work
 @console.as_json
 def submit(

@@ -54,7 +54,7 @@ def train(
     console.use_weights(weights)
     session = open_session("train", open_kit(kit, tiny=tiny, changes=changes), work, **options)
     if dry_run:
-        console.show_plan(session, as_json)
+        console.print_plan(session, as_json)
         return
 
     with console.progress(as_json) as progress:
@@ -72,9 +72,9 @@ def print_folds(
 ) -> None:
     """Print the scores of a run's folds, and the folder of the run."""
     scores = [facts["score"] for facts in folds.values() if "score" in facts]
-    names = console.components(*scores, order=component_order)
+    names = console.component_names(*scores, order=component_order)
     rows = [
-        (f"fold {fold}", *console.score_table(facts, names), f"{facts['seconds']:.0f} s")
+        (f"fold {fold}", *console.score_cells(facts, names), f"{facts['seconds']:.0f} s")
         for fold, facts in folds.items()
     ]
     console.print_table(run_name, ("", *names, "official", "time"), rows)

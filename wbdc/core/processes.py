@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 PROC_FOLDER = Path("/proc")
+MAX_THREADS = 4096  # that a command may be asked to use
 
 
 def process_tree(root: int, skip: Collection[int] = ()) -> list[int]:

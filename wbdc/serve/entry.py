@@ -33,6 +33,7 @@ from wbdc.core.files import (
 )
 from wbdc.core.findings import Findings
 from wbdc.core.out_of_memory import is_out_of_memory
+from wbdc.core.processes import MAX_THREADS
 from wbdc.core.ranks import rank_and_size
 from wbdc.core.stop_signals import interruptible
 from wbdc.serve.blend import apply_multipliers
@@ -42,7 +43,6 @@ from wbdc.serve.engine import Engine, Predictions
 from wbdc.serve.ranks import gather_ranks, shard_groups
 from wbdc.serve.scheduler import seconds_until
 
-MAX_THREADS = 4096
 GPU_PEAK = "GPU memory, bytes at most:"  # a line on stderr: a full run writes no timings
 CONTEST = "contest"  # as a deadline: what the contest allows
 

@@ -43,7 +43,7 @@ RUN_CAP_SHARE = 0.5  # of the remaining cap: the most that a single run plans to
 FP32_TIME_RATIO = 4  # how many times as long FP32 may take as half precision
 SAMPLE_SEED = 0
 
-Progress = Callable[[str, int, int], None]
+StepProgress = Callable[[str, int, int], None]
 
 
 class JudgedSplit(NamedTuple):
@@ -191,7 +191,7 @@ def measure_runs(
     videos: Sequence[Video],
     weights: Sequence[Path],
     options: RehearsalOptions,
-    progress: Progress,
+    progress: StepProgress,
 ) -> MeasuredRuns:
     """Time fresh processes on a few videos, then one on as large a sample as the cap allows.
 
@@ -226,7 +226,8 @@ def read_steady_run(runs: MeasuredRuns, judged: JudgedSplit) -> SteadyRun:
     timings = runs.steady.timings
     listed = timings["marks"]["listed"]
     batches = [tuple(batch) for batch in timings["batches"]]
-    done, when = zip((0, listed), *batches, strict=False)
+    done = [0, *(videos for videos, _ in batches)]
+    when = [listed, *(seconds for _, seconds in batches)]
     count = len(runs.sample)
     is_possible = (
         done[-1] == count
@@ -322,7 +323,7 @@ def measure_full_run(timer: PackageTimer, options: RehearsalOptions) -> FullRun:
 
 
 def _measure_cold_starts(
-    cap: TimeCap, few: Sequence[Video], weights: Sequence[Path], count: int, progress: Progress
+    cap: TimeCap, few: Sequence[Video], weights: Sequence[Path], count: int, progress: StepProgress
 ) -> tuple[list[TimedRun], TimedRun]:
     """Run up to `count` fresh processes, as the cap allows, and one or two without --timings, of
     which the faster is returned.

@@ -29,7 +29,7 @@ from wbdc.submit.timing.measure import (
     JudgedSplit,
     MeasuredRuns,
     PackageTimer,
-    Progress,
+    StepProgress,
     measure_caching,
     measure_full_run,
     measure_precision,
@@ -61,7 +61,7 @@ def rehearse(
     folder: Path,
     data: Path,
     options: RehearsalOptions,
-    progress: Progress = lambda task, done, total: None,
+    progress: StepProgress = lambda task, done, total: None,
 ) -> Verdict:
     """Time a packed folder, publish the receipt latency.json into it, and return the verdict.
 
