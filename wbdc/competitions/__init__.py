@@ -1,4 +1,4 @@
-"""Competitions: each file holds what one contest fixes, and nothing that a team chooses."""
+"""Competitions: each file describes what one contest fixes, and nothing that a team chooses."""
 
 import json
 import os
@@ -14,13 +14,15 @@ from wbdc.core.files import file_sha256 as hash_file
 from wbdc.core.files import publish_bytes, read_bytes
 from wbdc.core.findings import Findings
 
-CONTEST_FOLDER = "contest"  # of a package: holds the file that defines the competition
-CLIP_SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov")  # real video files
+CONTEST_FOLDER = "contest"  # of a package, for the file that defines the contest
+CLIP_SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov")  # of video files
 
 
 class Source(NamedTuple):
-    """Where the frames of a video lie: an archive of pictures, a video file, or one member (.npy
-    features) of a shared archive.
+    """Where the frames of a video are stored.
+
+    path: an archive of images, a video file, or an archive of features. member: name of the .npy
+    file in a shared archive of features.
     """
 
     path: Path
@@ -28,8 +30,9 @@ class Source(NamedTuple):
 
 
 class Video(NamedTuple):
-    """One item as the annotations give it. fields: text by field name, never None; label: class id,
-    None when unlabelled.
+    """One item of the annotations.
+
+    fields: text by field name, never None. label: class id; None for an unlabeled video.
     """
 
     id: str
@@ -53,10 +56,11 @@ class FrameFile(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What the judge allows. items: videos in the final run; seconds: wall time of the whole
-    process for all of them; memory, gpu_memory: bytes.
+    """The limits of a contest.
 
-    tolerance: by how much the score of a retrained submission may differ.
+    items: videos in the final run. seconds: wall time of the whole process for all of them. memory,
+    gpu_memory: bytes. tolerance: allowed difference between the scores of a submission and of the
+    same submission trained again.
     """
 
     items: int
@@ -67,10 +71,11 @@ class Limits(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A form in which a judge takes submissions. parts: what of a packed folder goes along, () for
-    all; trains: no models go along, train.sh makes
-    them there; renamed: {part: its name there}; pretrained: folder for the pretrained weights;
-    zipped: all in one archive.
+    """A format of submissions that a contest accepts.
+
+    parts: files and folders of the package that are included; (): all. trains: the models are left
+    out, and train.sh trains them. renamed: {part: its name in the target}. pretrained: folder for
+    the pretrained weights. zipped: whether the target is one zip archive.
     """
 
     parts: tuple[str, ...] = ()
@@ -85,35 +90,32 @@ class Competition:
     `open_competition`.
     """
 
-    fields: tuple[str, ...]  # text fields, in the order they are read
-    labeled_split: str  # names of the splits
+    fields: tuple[str, ...]  # text fields, in reading order
+    labeled_split: str
     unlabeled_split: str | None = None
     test_split: str
     limits: Limits | None = None
-    label_key: str = "label"  # key of the class in the answer to a call
-    score_components: tuple[
-        str, ...
-    ] = ()  # names in a score beside "mean", in the order of a table's columns
-    judge_paths: dict[str, str] = {"data": "data", "result": "result.csv"}  # paths at the judge
-    file: Path | None = None  # that defines the contest, where it does not come with wbdc
-    targets: dict[str, Target] = {
-        "folder": Target(),
-        "zip": Target(zipped=True),
-    }  # the first is what is made unasked
+    label_key: str = "label"  # key of the class in the answer to a request
+    score_components: tuple[str, ...] = ()  # keys of a score beside "mean", in display order
+    judge_paths: dict[str, str] = {"data": "data", "result": "result.csv"}  # on the judge's machine
+    file: Path | None = None  # defines the contest; None for a contest of wbdc
+    # the first is the default
+    targets: dict[str, Target] = {"folder": Target(), "zip": Target(zipped=True)}
 
     @property
     def name(self) -> str:
-        """The name that kits, runs and packages use: "wechat2022", or "./shorts.py" for a file."""
+        """The name in kits, runs and packages: "wechat2022", or "./shorts.py" for a file."""
         return f"./{self.file.name}" if self.file else plug.plug_name(self)
 
     @property
     def source_hash(self) -> str:
-        """Hash the file that defines the contest; "" for a contest that comes with wbdc."""
+        """The SHA-256 of the file that defines the contest; "" for a contest of wbdc."""
         return hash_file(self.file) if self.file else ""
 
     def save(self, folder: Path) -> list[Path]:
-        """Copy the file that defines the contest into a folder and return [the copy]; [] when it
-        comes with wbdc.
+        """Copy the file that defines the contest into a folder.
+
+        Returns a list with the path of the copy; an empty list for a contest of wbdc.
         """
         if self.file is None:
             return []
@@ -122,8 +124,9 @@ class Competition:
         return [copy]
 
     def frame_format(self, root: Path) -> str:
-        """Say what the archives below `root` hold: "jpeg" or "features". Raises DataInvalid when
-        the layout is not known.
+        """Return what the archives below `root` hold: "jpeg" or "features".
+
+        Raises DataInvalid for an unknown layout.
         """
         raise NotImplementedError
 
@@ -134,94 +137,97 @@ class Competition:
         findings: Findings,
         progress: Callable[[int, int], None] = lambda done, of: None,
     ) -> Iterator[Video]:
-        """Stream one split in the order of its annotations; count in `findings` what was mended.
-        progress: bytes read, of.
+        """Yield the videos of a split in the order of its annotations.
 
-        Raises DataInvalid for what cannot be read.
+        findings: counts the faults that were corrected. progress: called with the bytes read and
+        their total. Raises DataInvalid for annotations that cannot be read.
         """
         raise NotImplementedError
 
     def annotations_hash(self, root: Path, split: str) -> str:
-        """Hash what the annotations of a split hold. Override it where hashing their files is
-        faster.
-        """
-        hashed = sha256()
+        """Hash the annotations of a split. Override it where hashing the files is faster."""
+        content_hash = sha256()
         for video in self.videos(root, split, Findings()):
-            hashed.update(json.dumps([video.id, video.fields, video.label]).encode())
-
-        return hashed.hexdigest()
+            content_hash.update(json.dumps([video.id, video.fields, video.label]).encode())
+        return content_hash.hexdigest()
 
     def read_fields(self, item: dict, findings: Findings) -> dict[str, str]:
-        """Return the text fields of one annotation; count in `findings` what was mended."""
+        """Return the text fields of one annotation. findings: counts corrected faults."""
         raise NotImplementedError
 
     def source(self, root: Path, split: str, name: str) -> Source:
-        """Say where the frames of a video should lie."""
+        """Return where the frames of a video are expected. name: id of the video."""
         raise NotImplementedError
 
     def frame_files(self, root: Path, split: str) -> Iterator[FrameFile]:
-        """List in a fixed order the files that lie where a split's frames should; none when its
-        videos share an archive.
+        """Yield the files in the folders of a split's frames, in a fixed order.
+
+        Yields none when the videos of the split share one archive.
         """
         raise NotImplementedError
 
     def splits(self, root: Path) -> list[str]:
-        """List the splits that lie below `root`."""
+        """List the splits below `root`."""
         raise NotImplementedError
 
     def find_test_split(self, splits: Collection[str]) -> str:
-        """Choose the split that is to be answered: the test split, or the last of those that begin
-        with its name (test_a, test_b).
+        """Return the split to predict: the test split, or the last one whose name starts with its
+        name (test_a, test_b).
         """
         return (
-            max((name for name in splits if name.startswith(self.test_split)), default=self.test_split)
+            max(
+                (name for name in splits if name.startswith(self.test_split)),
+                default=self.test_split,
+            )
             if self.test_split not in splits
             else self.test_split
         )
 
     def repeat_videos(self, root: Path, into: Path, split: str, items: int) -> None:
-        """Write a data root below `into` whose `split` has `items` videos: those of `root` again
-        and again, all under new ids.
+        """Write a data root below `into` whose `split` has `items` videos.
 
-        Archives may be links to those of `root`.
+        They are the videos of `root`, repeated under new ids. Archives may be links to those of
+        `root`.
         """
         raise UsageFault(
-            f"this competition cannot repeat videos; give test data of {items:,} videos or more"
+            f"this contest does not support repeating videos; use test data of {items:,} videos "
+            "or more"
         )
 
     def classes(self, root: Path) -> list[str]:
-        """List every class id that an answer may name, sorted."""
+        """List all class ids that a result may contain, sorted."""
         raise NotImplementedError
 
     def score(
-        self, truth: Sequence[str], said: Sequence[str], classes: Sequence[str] | None = None
+        self, truth: Sequence[str], predictions: Sequence[str], classes: Sequence[str] | None = None
     ) -> dict[str, float]:
-        """Score answers: the components and their "mean", over `classes`, or the official way when
-        None.
+        """Score predictions: return the components of the score and their "mean".
+
+        classes: over which macro averages are taken; None: as the official script does.
         """
         raise NotImplementedError
 
     def write_result(self, ids: Sequence[str], labels: Sequence[str], path: Path) -> None:
-        """Publish a result file."""
+        """Publish a result file with one label for each id."""
         raise NotImplementedError
 
     def read_result(self, path: Path, ids: Sequence[str], classes: Sequence[str]) -> list[str]:
-        """Read a result file's labels in the order of `ids`. Raises ResultInvalid, naming the
-        fault.
+        """Read the labels of a result file in the order of `ids`.
+
+        Raises ResultInvalid with the first fault.
         """
         raise NotImplementedError
 
 
 Plug = Competition
-REQUIRED_ATTRIBUTES = ("fields", "labeled_split", "test_split")  # what every contest must state
+REQUIRED_ATTRIBUTES = ("fields", "labeled_split", "test_split")
 
 
 def open_competition(use: str, folder: Path | None = None) -> Competition:
     """Open a contest by its name, or by the path of its file. Raises UsageFault.
 
-    folder: where a relative path starts, the current folder by default. What is prepared, trained,
-    blended
-    or packed holds a copy of the file, so a saved contest is opened from the folder that names it.
+    folder: to which a relative path belongs; None: the current folder. Prepared data, runs,
+    ensembles and packages hold a copy of the file, and are the folder of their contest.
     """
     if not isinstance(use, str) or not use.endswith(".py"):
         return plug.build_plug(sys.modules[__name__], {"use": use})

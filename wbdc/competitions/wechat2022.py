@@ -1,5 +1,5 @@
 """WeChat Big Data Challenge 2022: multimodal short-video classification, preliminary and final
-round.
+rounds.
 """
 
 import csv
@@ -10,7 +10,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import count, cycle
+from itertools import count, cycle, islice
 from pathlib import Path
 
 from wbdc.competitions import CLIP_SUFFIXES, Competition, FrameFile, Limits, Source, Target, Video
@@ -27,15 +27,15 @@ from wbdc.core.files import (
 from wbdc.core.findings import Findings
 from wbdc.core.scores import f1_scores
 
-CLASS_COUNTS_FILE = Path(__file__).with_name(
-    "wechat2022_counts.json"
-)  # rows per class of the labelled split; its keys are the official classes
-FIRST_REPEATED_ID = 9 * 10**19  # 20 digits, as the contest's own ids
+# rows of each class of the labeled split; the keys are the official classes
+CLASS_COUNTS_FILE = Path(__file__).with_name("wechat2022_counts.json")
+FIRST_REPEATED_ID = 9 * 10**19  # 20 digits, as the ids of the contest
+MAX_LABEL_CHARACTERS = 60  # of an invalid label
 
 
 class WeChat2022(Competition):
-    """200 leaf classes (4 characters) under 23 top classes (their first two). Score: mean of four
-    F1.
+    """200 leaf classes (4 characters) under 23 top classes (their first two characters). The score
+    is the mean of four F1 scores.
     """
 
     fields = ("title", "asr", "ocr")
@@ -44,12 +44,11 @@ class WeChat2022(Competition):
     test_split = "test"
     label_key = "category_id"
     score_components = ("lv1_micro", "lv1_macro", "lv2_micro", "lv2_macro")
-    # 70 videos/s over the wall time of inference.sh, decoding included; 2 V100 of 32 GB
+    # 70 videos a second over the wall time of inference.sh with decoding; 2 V100 of 32 GB
     limits = Limits(
         items=25_000, seconds=25_000 / 70, memory=80 * 2**30, gpu_memory=32 * 2**30, tolerance=0.003
     )
-    # what the leaderboard's image and the audit's image hold; the audit trains the models itself,
-    # from public weights
+    # content of the image for the audit, which trains the models from public weights
     audit = (
         "README.md",
         "requirements.txt",
@@ -72,24 +71,23 @@ class WeChat2022(Competition):
     judge_paths = {"data": "/opt/ml/input", "result": "/opt/ml/output/result.csv"}
 
     def frame_format(self, root: Path) -> str:
-        for folder, holds in (
-            ("zip_frames", "jpeg"),
-            ("videos", "jpeg"),
-            ("zip_feats", "features"),
-        ):
+        formats = {"zip_frames": "jpeg", "videos": "jpeg", "zip_feats": "features"}
+        for folder, frame_format in formats.items():
             if (root / folder).is_dir():
-                return holds
+                return frame_format
         raise DataInvalid(
-            f"{root} holds neither zip_frames/ (final round) nor zip_feats/ (preliminary) nor videos/; give the folder that holds annotations/"
+            f"{root} holds neither zip_frames/ (final round) nor zip_feats/ (preliminary) nor "
+            "videos/; give the folder that holds annotations/"
         )
 
     def splits(self, root: Path) -> list[str]:
-        found = sorted(p.stem for p in (root / "annotations").glob("[!.]*.json"))
-        if not found:
+        names = sorted(p.stem for p in (root / "annotations").glob("[!.]*.json"))
+        if not names:
             raise DataInvalid(
-                f"{root / 'annotations'} holds no .json file; give the folder that holds annotations/ and zip_frames/, videos/ or zip_feats/"
+                f"{root / 'annotations'} holds no .json file; give the folder that holds "
+                "annotations/ and zip_frames/, videos/ or zip_feats/"
             )
-        return found
+        return names
 
     def videos(
         self,
@@ -112,22 +110,17 @@ class WeChat2022(Competition):
         return file_sha256(root / "annotations" / f"{split}.json")
 
     def read_fields(self, item: dict, findings: Findings) -> dict[str, str]:
-        return {f: clean_text(item, f, findings) for f in ("title", "asr")} | {
-            "ocr": _join_ocr(item, findings)
-        }
+        texts = {field: clean_text(item, field, findings) for field in ("title", "asr")}
+        return texts | {"ocr": _join_ocr(item, findings)}
 
     def source(self, root: Path, split: str, name: str) -> Source:
-        """Build a path. name: an id that `records` found safe."""
+        """Return where the frames of a video are expected. name: a valid id of `read_records`."""
         if self.frame_format(root) == "features":
             return Source(root / "zip_feats" / f"{split}.zip", f"{name}.npy")
         if _has_clips(root, split):
             folder = root / "videos" / split
-            return Source(
-                folder
-                / _clip_paths(folder, folder.stat().st_mtime_ns if folder.is_dir() else 0).get(
-                    name, f"{name}.mp4"
-                )
-            )
+            state = folder.stat().st_mtime_ns if folder.is_dir() else 0
+            return Source(folder / _clip_paths(folder, state).get(name, f"{name}.mp4"))
         return Source(root / "zip_frames" / split / name[-3:] / f"{name}.zip")
 
     def frame_files(self, root: Path, split: str) -> Iterator[FrameFile]:
@@ -143,130 +136,157 @@ class WeChat2022(Competition):
             raise DataInvalid(
                 f"{root} holds no video of the split {split}; there is nothing to repeat"
             )
-        taken = {row["id"] for row in rows}
-        names = (
-            name for name in map("{:020d}".format, count(FIRST_REPEATED_ID)) if name not in taken
-        )
-        new = [(row["id"], row | {"id": next(names)}) for row, _ in zip(cycle(rows), range(items))]
-        lines = ",\n".join(json.dumps(row) for _, row in new)
+
+        repeated = _repeat_rows(rows, items)
+        lines = ",\n".join(json.dumps(row) for _, row in repeated)
         publish_bytes(into / "annotations" / f"{split}.json", f"[\n{lines}\n]\n".encode())
-        if table := next(
-            (p for p in (root / "taxonomy.csv", root.parent / "taxonomy.csv") if p.is_file()), None
-        ):
-            publish_bytes(into / "taxonomy.csv", read_bytes(table))
+        if taxonomy := _find_taxonomy(root):
+            publish_bytes(into / "taxonomy.csv", read_bytes(taxonomy))
+
         if self.frame_format(root) == "features":
+            features = self.source(root, split, "").path
             publish_file(
                 into / "zip_feats" / f"{split}.zip",
-                lambda temporary: _repeat_members(
-                    self.source(root, split, "").path, temporary, new
-                ),
+                lambda temporary: _repeat_members(features, temporary, repeated),
             )
             return
-        filmed = _has_clips(root, split)
-        (into / "videos" / split if filmed else into / "zip_frames" / split).mkdir(parents=True)
-        for old, row in new:
-            path = self.source(root, split, old).path
-            own = (
+
+        has_clips = _has_clips(root, split)
+        (into / ("videos" if has_clips else "zip_frames") / split).mkdir(parents=True)
+        for original_id, row in repeated:
+            path = self.source(root, split, original_id).path
+            copy = (
                 into / "videos" / split / f"{row['id']}{path.suffix}"
-                if filmed
+                if has_clips
                 else self.source(into, split, row["id"]).path
             )
             if path.is_file():
-                _link_file(path, own)
+                _link_file(path, copy)
 
     def classes(self, root: Path) -> list[str]:
-        for path in (root / "taxonomy.csv", root.parent / "taxonomy.csv"):
-            if path.is_file():
-                return _read_taxonomy(path)
+        if taxonomy := _find_taxonomy(root):
+            return _read_taxonomy(taxonomy)
         return sorted(json.loads(read_text(CLASS_COUNTS_FILE)))
 
     def score(
-        self, truth: Sequence[str], said: Sequence[str], classes: Sequence[str] | None = None
+        self, truth: Sequence[str], predictions: Sequence[str], classes: Sequence[str] | None = None
     ) -> dict[str, float]:
         """Return lv1_micro, lv1_macro, lv2_micro, lv2_macro and mean.
 
-        With classes None, macro is taken over the labels that occur in truth or answers, as the
-        organisers' script does.
+        classes: over which macro averages are taken; None: the labels that occur in the truth or
+        the predictions, as in the official script.
         """
-        pairs = Counter(
-            zip(truth, said, strict=True)
-        )  # 100,000 rows are a few thousand pairs, and an interval scores a thousand times
-        parts = {}
+        # 100,000 rows are a few thousand distinct pairs, and a bootstrap scores a thousand times
+        pairs = Counter(zip(truth, predictions, strict=True))
+        weights = list(pairs.values())
+        components = {}
         for level, width in (("lv1", 2), ("lv2", 4)):
-            t, s = [x[:width] for x, _ in pairs], [x[:width] for _, x in pairs]
-            labels = sorted({c[:width] for c in classes} if classes is not None else {*t, *s})
-            parts[f"{level}_micro"], parts[f"{level}_macro"] = f1_scores(
-                t, s, labels, list(pairs.values())
+            true_labels = [label[:width] for label, _ in pairs]
+            predicted_labels = [label[:width] for _, label in pairs]
+            labels = (
+                {*true_labels, *predicted_labels}
+                if classes is None
+                else {label[:width] for label in classes}
             )
-        return {**parts, "mean": sum(parts.values()) / 4}
+            f1 = f1_scores(true_labels, predicted_labels, sorted(labels), weights)
+            components[f"{level}_micro"] = f1.micro
+            components[f"{level}_macro"] = f1.macro
+        return {**components, "mean": sum(components.values()) / 4}
 
     def write_result(self, ids: Sequence[str], labels: Sequence[str], path: Path) -> None:
-        """Publish `id,category_id` lines: no header, no BOM, LF."""
-        publish_bytes(
-            path, "".join(f"{i},{c}\n" for i, c in zip(ids, labels, strict=True)).encode("ascii")
-        )
+        """Publish lines of `id,category_id` without a header or a byte order mark, ended by LF."""
+        lines = (f"{name},{label}\n" for name, label in zip(ids, labels, strict=True))
+        publish_bytes(path, "".join(lines).encode("ascii"))
 
     def read_result(self, path: Path, ids: Sequence[str], classes: Sequence[str]) -> list[str]:
-        """Read a result file strictly: the official script counts rows only, so a duplicate beside
-        a missing id passes there.
+        """Read a result file strictly.
+
+        The official script only counts rows, so that it accepts a duplicate beside a missing id.
         """
         if not path.is_file():
             raise ResultInvalid(f"{path} was not written")
-        data = read_bytes(path)
-        for bad, why in (
-            (b"\xef\xbb\xbf", "begins with a byte order mark"),
-            (b"\r", "has CR line ends"),
-        ):
-            if bad in data:
-                raise ResultInvalid(f"{path} {why}; write plain UTF-8 with LF")
-        if data and not data.endswith(b"\n"):
-            raise ResultInvalid(f"{path} ends inside a line; its last row may be cut")
-        rows = [line.split(",") for line in data.decode("utf-8", "replace").split("\n")[:-1]]
-        for number, row in enumerate(rows, 1):
-            if len(row) != 2:
+        rows = _read_rows(path)
+        labels = dict(rows)
+        known_classes = set(classes)
+        expected_ids = set(ids)
+        counts = Counter(name for name, _ in rows)
+        faults = {
+            "names ids that are not in the test split (a header?)": [
+                name for name, _ in rows if name not in expected_ids
+            ],
+            "names ids twice": [name for name, count in counts.items() if count > 1],
+            "misses ids": [name for name in ids if name not in labels],
+            "names unknown classes": [
+                f"{name} → {label}" for name, label in rows if label not in known_classes
+            ],
+        }
+        for fault, examples in faults.items():
+            if examples:
                 raise ResultInvalid(
-                    f"{path} line {number} is not `id,category_id`: {','.join(row)[:60]!r}"
+                    f"{path} {fault}: {len(examples)}, first {', '.join(examples[:3])}"
                 )
-        said, known, wanted = dict(rows), set(classes), set(ids)
-        repeated = [i for i, n in Counter(r[0] for r in rows).items() if n > 1]
-        for faults, why in (
-            (
-                [r[0] for r in rows if r[0] not in wanted],
-                "names ids that are not in the test split (a header?)",
-            ),
-            (repeated, "names ids twice"),
-            ([i for i in ids if i not in said], "misses ids"),
-            ([f"{i} → {c}" for i, c in rows if c not in known], "names unknown classes"),
-        ):
-            if faults:
-                raise ResultInvalid(f"{path} {why}: {len(faults)}, first {', '.join(faults[:3])}")
-        return [said[i] for i in ids]
+        return [labels[name] for name in ids]
 
 
-def _link_file(path: Path, own: Path) -> None:
-    """Give a file a second name; a symbolic link where that would cross file systems or is not
-    allowed.
-    """
-    own.parent.mkdir(parents=True, exist_ok=True)
+def _read_rows(path: Path) -> list[list[str]]:
+    """Read the rows of a result file as [id, label]. Raises ResultInvalid for a wrong format."""
+    data = read_bytes(path)
+    for pattern, fault in (
+        (b"\xef\xbb\xbf", "begins with a byte order mark"),
+        (b"\r", "has CR line ends"),
+    ):
+        if pattern in data:
+            raise ResultInvalid(f"{path} {fault}; write plain UTF-8 with LF")
+    if data and not data.endswith(b"\n"):
+        raise ResultInvalid(f"{path} ends inside a line; its last row may be cut")
+
+    rows = [line.split(",") for line in data.decode("utf-8", "replace").split("\n")[:-1]]
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2:
+            raise ResultInvalid(
+                f"{path} line {number} is not `id,category_id`: {','.join(row)[:60]!r}"
+            )
+    return rows
+
+
+def _repeat_rows(rows: list[dict], items: int) -> list[tuple[str, dict]]:
+    """Repeat annotations to `items` rows: (original id, annotation with a new id)."""
+    used_ids = {row["id"] for row in rows}
+    new_ids = (
+        name for name in map("{:020d}".format, count(FIRST_REPEATED_ID)) if name not in used_ids
+    )
+    return [(row["id"], row | {"id": next(new_ids)}) for row in islice(cycle(rows), items)]
+
+
+def _link_file(path: Path, copy: Path) -> None:
+    """Link a file to a second path; by a symbolic link where a hard link is not possible."""
+    copy.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(path, own)
+        os.link(path, copy)
     except OSError:
-        own.symlink_to(path.resolve())
+        copy.symlink_to(path.resolve())
 
 
 def _repeat_members(path: Path, copy: Path, rows: Sequence[tuple[str, dict]]) -> None:
-    """Write an archive of features again, under other ids. rows: (id there, annotation with the new
-    id).
+    """Copy the members of an archive of features under new ids.
+
+    rows: (original id, annotation with the new id).
     """
     with (
         open_regular(path) as file,
         zipfile.ZipFile(file) as archive,
-        zipfile.ZipFile(copy, "w", allowZip64=True) as written,
+        zipfile.ZipFile(copy, "w", allowZip64=True) as output,
     ):
-        held = set(archive.namelist())
-        for old, row in rows:
-            if f"{old}.npy" in held:
-                written.writestr(f"{row['id']}.npy", archive.read(f"{old}.npy"))
+        names = set(archive.namelist())
+        for original_id, row in rows:
+            if f"{original_id}.npy" in names:
+                output.writestr(f"{row['id']}.npy", archive.read(f"{original_id}.npy"))
+
+
+def _find_taxonomy(root: Path) -> Path | None:
+    """Find the table of classes in the data root or beside it."""
+    paths = (root / "taxonomy.csv", root.parent / "taxonomy.csv")
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _read_taxonomy(path: Path) -> list[str]:
@@ -278,37 +298,41 @@ def _read_taxonomy(path: Path) -> list[str]:
         raise DataInvalid(f"{path} cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, UnicodeDecodeError, csv.Error) as error:
         raise DataInvalid(
-            f"{path} is no UTF-8 table with a column category_id ({error}); correct it or take it away"
+            f"{path} is not a UTF-8 table with a column category_id ({error}); "
+            "correct it or remove it"
         ) from error
 
 
 def _read_label(item: dict, findings: Findings) -> str | None:
+    """Return the class of an annotation. A number is counted, since it has lost leading zeros."""
     label = item.get("category_id")
     if label is None or (isinstance(label, str) and not isinstance(label, Digits)):
         return label
-    findings.add("label.number", f"{item['id']}: {label!r}")  # a number has lost its leading zeros
-    return str(label)[:60]
+    findings.add("label.number", f"{item['id']}: {label!r}")
+    return str(label)[:MAX_LABEL_CHARACTERS]
 
 
 def _label_text(label: object) -> str | None:
-    return None if label is None else str(label)[:60]
+    """Return the class of an annotation outside the labeled split, without any check."""
+    return None if label is None else str(label)[:MAX_LABEL_CHARACTERS]
 
 
 def _has_clips(root: Path, split: str) -> bool:
-    """Tell whether a split comes as video files: only where it has no archives of frames."""
+    """Return whether a split has video files, and no archives of frames."""
     return (root / "videos").is_dir() and not (root / "zip_frames" / split).is_dir()
 
 
 @lru_cache(maxsize=8)
 def _clip_paths(folder: Path, state: int) -> dict[str, str]:
-    """Look up the video files of a folder by id, listed once for all its videos, and anew when its
-    `state` changes. Of two with one id the first counts.
+    """Return the video files of a folder by id. Of several with one id, the first counts.
+
+    The folder is listed once, and again when its `state` has changed.
     """
     return {clip.id: clip.path for clip in reversed(list(_list_clips(folder)))}
 
 
 def _list_clips(folder: Path) -> Iterator[FrameFile]:
-    """List <id>.mp4 and the like."""
+    """Yield the video files <id>.mp4 (or another suffix) of a folder."""
     for entry in sorted(os.scandir(folder), key=lambda e: e.name) if folder.is_dir() else ():
         name, suffix = os.path.splitext(entry.name)
         if suffix.lower() in CLIP_SUFFIXES and entry.is_file():
@@ -316,7 +340,7 @@ def _list_clips(folder: Path) -> Iterator[FrameFile]:
 
 
 def _list_archives(folder: Path) -> Iterator[FrameFile]:
-    """List <bucket>/<id>.zip. One in the wrong bucket belongs to no video."""
+    """Yield the archives <bucket>/<id>.zip. One in the wrong bucket belongs to no video."""
     for bucket in sorted(folder.iterdir()) if folder.is_dir() else ():
         for entry in sorted(os.scandir(bucket), key=lambda e: e.name) if bucket.is_dir() else ():
             if entry.name.endswith(".zip") and entry.is_file():
@@ -330,9 +354,7 @@ def _list_archives(folder: Path) -> Iterator[FrameFile]:
 
 
 def _join_ocr(item: dict, findings: Findings) -> str:
-    """Join the on-screen texts in the order given, which is that of time; a text equal to the one
-    before it once.
-    """
+    """Join the on-screen texts in order of time. A text that equals the one before is skipped."""
     entries = item.get("ocr")
     if isinstance(entries, str):
         findings.add("text.type", f"{item['id']}: ocr is a string")
@@ -342,9 +364,10 @@ def _join_ocr(item: dict, findings: Findings) -> str:
         return ""
     parts: list[str] = []
     for entry in entries:
-        said = clean_text(entry, "text", findings, item["id"]) if isinstance(entry, dict) else ""
         if not isinstance(entry, dict):
-            findings.add("text.type", f"{item['id']}: an ocr entry is no object")
-        if said and said not in parts[-1:]:
-            parts.append(said)
+            findings.add("text.type", f"{item['id']}: an ocr entry is not an object")
+            continue
+        text = clean_text(entry, "text", findings, item["id"])
+        if text and text not in parts[-1:]:
+            parts.append(text)
     return " ".join(parts)

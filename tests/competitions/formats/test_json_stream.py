@@ -43,7 +43,7 @@ REFUSED = {
     "trailing comma": (b'[{"id": "1"},\n]', "Expecting value at line 2 column 1$"),
     "empty": (b"", "Expecting value at line 1 column 1$"),
     "no list": (json.dumps(ITEM).encode(), "holds an object, not a list of items$"),
-    "a text": (b'"x"', "holds a text, not a list of items$"),
+    "a text": (b'"x"', "holds a string, not a list of items$"),
     "null": (b"null", "holds null, not a list of items$"),
     "rubbish after the end": (GOOD + b" #", r"Extra data at line 1 column \d+$"),
     "UTF-16": (
@@ -54,11 +54,11 @@ REFUSED = {
     "overlong UTF-8": (b'["\xc0\xaf"]', "is not UTF-8: byte 2 is 0xc0"),
     "NaN": (
         b'[{"id": "1", "title": "NaN",\n "asr": NaN}]',
-        "NaN is no JSON value at line 2 column 9$",
+        "NaN is not a JSON value at line 2 column 9$",
     ),
     "infinity": (
         b'[{"id": "1", "title": "-Infinity \\" NaN", "asr": -Infinity}]',
-        "-Infinity is no JSON value at line 1 column 50$",
+        "-Infinity is not a JSON value at line 1 column 50$",
     ),
     "raw control character": (
         b'[{"id": "a\x00"}]',
@@ -304,7 +304,7 @@ def test_classes(tmp_path):
     for bad in (b"id,level1\n1,2\n", b"category_id\n\xff\n", b"level1,category_id\n1\n2,3\n"):
         (root / "taxonomy.csv").write_bytes(bad)
         with pytest.raises(
-            DataInvalid, match="taxonomy.csv is no UTF-8 table with a column category_id"
+            DataInvalid, match="taxonomy.csv is not a UTF-8 table with a column category_id"
         ):
             WeChat2022().classes(root)
 

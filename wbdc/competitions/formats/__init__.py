@@ -1,1 +1,1 @@
-"""File formats that contests use, read strictly and in bounded memory."""
+"""Readers of the file formats of contests. They are strict and use bounded memory."""

@@ -1,5 +1,6 @@
-"""Annotation files: lists of items as other people write them, streamed in bounded memory, read
-strictly, mended aloud.
+"""Annotation files: JSON lists of items, streamed in bounded memory.
+
+Files are read strictly. Faults that can be corrected are corrected and counted.
 """
 
 import codecs
@@ -14,48 +15,50 @@ from wbdc.core.errors import DataInvalid
 from wbdc.core.files import open_regular
 from wbdc.core.findings import Findings
 
-ID_PATTERN = re.compile(r"[0-9A-Za-z_-]{1,128}")  # an id becomes a file name
+ID_PATTERN = re.compile(r"[0-9A-Za-z_-]{1,128}")  # ids become file names
 TEXT_PATTERN = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 NON_FINITE_PATTERN = re.compile("NaN|-?Infinity")
 SURROGATE_PATTERN = re.compile("[\ud800-\udfff]")
 CONTROL_PATTERN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 WHITE_SPACE = re.compile(r"[ \t\n\r]*")
-CHUNK_BYTES = 2**20  # bytes read at a time: a million annotations never lie in memory together
-MAX_ITEM_CHARACTERS = 2**24  # characters of one item
+CHUNK_BYTES = 2**20  # a million annotations would not fit into memory together
+MAX_ITEM_CHARACTERS = 2**24
+MAX_ID_CHARACTERS = 60  # of an invalid id in an error
 
-ByteProgress = Callable[[int, int], None]  # bytes read, of
+ByteProgress = Callable[[int, int], None]  # bytes read, total bytes
 
 
 class Digits(str):
-    """A whole number as the file spells it: 20 digits survive, and nobody takes it for text
-    unawares.
+    """An integer as it is spelled in the file, so that all of its 20 digits are exact.
+
+    The type distinguishes it from text.
     """
 
 
 def read_records(
     path: Path, findings: Findings, progress: ByteProgress = lambda done, of: None
 ) -> Iterator[dict]:
-    """Yield the objects of a JSON list (or of a file with one object after another), each with an
-    "id" that is a unique, safe string.
+    """Yield the objects of a JSON list, or of a file with one object after another.
 
-    Ids given as numbers, ids and keys given twice (the first item, the last key counts) are counted
-    in `findings`; other numbers
+    Each has an "id", which is unique and can be a file name. findings: counts ids that are numbers,
+    repeated ids (the first item is used) and repeated keys (the last value is used). Integers
     become `Digits`. Raises DataInvalid with the line and column, the byte, or the index of the
     item.
     """
-    seen: set[str] = set()
+    known_ids: set[str] = set()
     try:
         with open_regular(path) as file:
-            for index, item in enumerate(_read_values(_TextWindow(path, file, findings, progress))):
+            window = _TextWindow(path, file, findings, progress)
+            for index, item in enumerate(_read_values(window)):
                 if not isinstance(item, dict):
                     raise DataInvalid(f"{path}: item {index} is {_kind_name(item)}, not an object")
                 if isinstance(item.get("id"), Digits):
                     findings.add("id.number", f"{path.name}: item {index}")
                 name = item["id"] = _check_id(path, index, item.get("id"))
-                if name in seen:
+                if name in known_ids:
                     findings.add("id.twice", f"{path.stem}: {name}")
                     continue
-                seen.add(name)
+                known_ids.add(name)
                 yield item
     except FileNotFoundError as error:
         raise DataInvalid(f"{path} is missing") from error
@@ -63,173 +66,194 @@ def read_records(
         raise DataInvalid(f"{path} cannot be read: {error.strerror}") from error
 
 
-def clean_text(item: dict, field: str, findings: Findings, where: str | None = None) -> str:
-    """Return a text field of an item: stripped, without control characters; "" when absent.
+def clean_text(item: dict, field: str, findings: Findings, item_id: str | None = None) -> str:
+    """Return a text field of an item, stripped and without control characters; "" when missing.
 
-    What is no text, and what cannot be written as UTF-8 (a lone surrogate), is counted in
-    `findings`.
+    findings: counts fields that are missing or not text, control characters, and characters that
+    cannot be written as UTF-8 (lone surrogates). item_id: None: the "id" of the item.
     """
-    value, place = item.get(field), f"{where or item.get('id')}: {field}"
+    value = item.get(field)
+    location = f"{item_id or item.get('id')}: {field}"
     if value is None:
-        findings.add("text.missing", place)
+        findings.add("text.missing", location)
         return ""
     if not isinstance(value, str):
-        findings.add("text.type", f"{place} is {_kind_name(value)}")
+        findings.add("text.type", f"{location} is {_kind_name(value)}")
         return ""
+
     if isinstance(value, Digits):
-        findings.add("text.type", f"{place} is a number")
+        findings.add("text.type", f"{location} is a number")
     if SURROGATE_PATTERN.search(value):
-        findings.add("text.surrogate", place)
+        findings.add("text.surrogate", location)
         value = SURROGATE_PATTERN.sub("\ufffd", value)
     if CONTROL_PATTERN.search(value):
-        findings.add("text.control", place)
+        findings.add("text.control", location)
         value = CONTROL_PATTERN.sub(" ", value)
     return str(value.strip())
 
 
 class _TextWindow:
-    """The text of a file behind a moving window: `left` is what was read and not yet taken."""
+    """A moving window over the text of a file.
+
+    text: what was read and may still be needed. position: of the next character in `text`. line,
+    column: of the first character of `text` in the file. repeated_keys: of the value that is being
+    parsed.
+    """
 
     def __init__(self, path: Path, file: BinaryIO, findings: Findings, progress: ByteProgress):
-        self.path, self.file, self.findings, self.progress, self.size = (
-            path,
-            file,
-            findings,
-            progress,
-            path.stat().st_size,
-        )
-        self.twice: list[str] = []  # keys given twice in the value that is being read
-        self.decoder, self.bytes, self.ended = codecs.getincrementaldecoder("utf-8")(), 0, False
-        self.left, self.at, self.line, self.column = (
-            "",
-            0,
-            1,
-            1,
-        )  # line, column: of the window's first character
+        self.path = path
+        self.file = file
+        self.findings = findings
+        self.progress = progress
+        self.size = path.stat().st_size
+        self.repeated_keys: list[str] = []
+        self.decoder = codecs.getincrementaldecoder("utf-8")()
+        self.is_at_end = False
+        self.text = ""
+        self.position = 0
+        self.line = 1
+        self.column = 1
         if file.read(3) != codecs.BOM_UTF8:
             file.seek(0)
 
-    def more(self) -> bool:
-        """Read on, as much again as is left; say whether there was more. What was taken is dropped."""
-        if self.ended:
+    def read_more(self) -> bool:
+        """Drop what was parsed and read on, at least as much as remains in the window.
+
+        Returns whether there was more.
+        """
+        if self.is_at_end:
             return False
-        self.line, self.column = self.place(self.at)
-        self.left, self.at, before = (
-            self.left[self.at :],
-            0,
-            self.file.tell() - len(self.decoder.getstate()[0]),
-        )
-        data = self.file.read(max(CHUNK_BYTES, len(self.left)))
-        self.ended = not data
+
+        self.line, self.column = self.line_and_column(self.position)
+        self.text = self.text[self.position :]
+        self.position = 0
+
+        start = self.file.tell() - len(self.decoder.getstate()[0])
+        data = self.file.read(max(CHUNK_BYTES, len(self.text)))
+        self.is_at_end = not data
         try:
-            self.left += self.decoder.decode(data, final=self.ended)
+            self.text += self.decoder.decode(data, final=self.is_at_end)
         except UnicodeDecodeError as error:
-            place = f"byte {before + error.start} is 0x{error.object[error.start]:02x}"
+            byte = f"byte {start + error.start} is 0x{error.object[error.start]:02x}"
             raise DataInvalid(
-                f"{self.path} is not UTF-8: {place}; convert the file to UTF-8"
+                f"{self.path} is not UTF-8: {byte}; convert the file to UTF-8"
             ) from error
+
         if data:
             self.progress(min(self.file.tell(), self.size), self.size)
-        return not self.ended
+        return not self.is_at_end
 
-    def place(self, at: int) -> tuple[int, int]:
+    def line_and_column(self, position: int) -> tuple[int, int]:
         """Return the line and column in the file of a position in the window."""
-        lines = self.left.count("\n", 0, at)
-        return self.line + lines, at - self.left.rfind("\n", 0, at) if lines else self.column + at
+        lines = self.text.count("\n", 0, position)
+        if lines:
+            return self.line + lines, position - self.text.rfind("\n", 0, position)
+        return self.line, self.column + position
 
     def peek(self) -> str:
-        """Skip white space; return the next character, "" at the end of the file."""
+        """Skip white space and return the next character; "" at the end of the file."""
         while True:
-            self.at = WHITE_SPACE.match(self.left, self.at).end()
-            if self.at < len(self.left) or not self.more():
-                return self.left[self.at : self.at + 1]
+            self.position = WHITE_SPACE.match(self.text, self.position).end()
+            if self.position < len(self.text) or not self.read_more():
+                return self.text[self.position : self.position + 1]
 
-    def take(self, decoder: json.JSONDecoder) -> object:
-        """Read one JSON value. An error in a window that does not end the file may only mean that
-        the value goes on behind it.
+    def parse_value(self, decoder: json.JSONDecoder) -> object:
+        """Parse one JSON value. After an error before the end of the file, read on and try again,
+        since the value may only be incomplete.
         """
         while True:
-            self.twice.clear()
+            self.repeated_keys.clear()
             try:
-                value, self.at = decoder.raw_decode(self.left, self.at)
-                for key in self.twice:
+                value, self.position = decoder.raw_decode(self.text, self.position)
+                for key in self.repeated_keys:
                     self.findings.add("key.twice", f"{self.path.name}: {key}")
                 return value
             except json.JSONDecodeError as error:
-                if not self.ended and len(self.left) - self.at > MAX_ITEM_CHARACTERS:
-                    raise self.wrong(
-                        f"an item of more than {MAX_ITEM_CHARACTERS:,} characters", self.at
-                    ) from error
-                if self.ended:
-                    raise self.wrong(error.msg.removesuffix(" at"), error.pos) from error
-                self.more()
+                if self.is_at_end:
+                    reason = error.msg.removesuffix(" at")
+                    raise self.syntax_error(reason, error.pos) from error
+                if len(self.text) - self.position > MAX_ITEM_CHARACTERS:
+                    reason = f"an item of more than {MAX_ITEM_CHARACTERS:,} characters"
+                    raise self.syntax_error(reason, self.position) from error
+                self.read_more()
             except RecursionError as error:
-                raise self.wrong("nested too deeply to be annotations", self.at) from error
-            except ValueError as error:  # a constant; the same word may also stand in a text
-                bare = TEXT_PATTERN.sub(lambda text: "-" * len(text[0]), self.left[self.at :])
-                raise self.wrong(
-                    str(error), self.at + NON_FINITE_PATTERN.search(bare).start()
-                ) from error
+                reason = "nested too deeply to be annotations"
+                raise self.syntax_error(reason, self.position) from error
+            except ValueError as error:  # a constant; find it outside of strings
+                rest = TEXT_PATTERN.sub(lambda text: "-" * len(text[0]), self.text[self.position :])
+                offset = NON_FINITE_PATTERN.search(rest).start()
+                raise self.syntax_error(str(error), self.position + offset) from error
 
-    def wrong(self, why: str, at: int) -> DataInvalid:
-        """Make the error that names a position in the window."""
-        line, column = self.place(at)
-        return DataInvalid(f"{self.path}: {why} at line {line} column {column}")
+    def syntax_error(self, reason: str, position: int) -> DataInvalid:
+        """Build the error for a position in the window."""
+        line, column = self.line_and_column(position)
+        return DataInvalid(f"{self.path}: {reason} at line {line} column {column}")
 
 
-def _read_values(source: _TextWindow) -> Iterator[object]:
-    """Yield the values of a list, or those that stand one after another."""
+def _read_values(window: _TextWindow) -> Iterator[object]:
+    """Yield the values of a JSON list, or of a file with one value after another."""
 
-    def once(pairs: list[tuple[str, object]]) -> dict:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            source.twice += [k for k, n in Counter(k for k, _ in pairs).items() if n > 1]
-        return found
+    def build_object(pairs: list[tuple[str, object]]) -> dict:
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            counts = Counter(key for key, _ in pairs)
+            window.repeated_keys += [key for key, count in counts.items() if count > 1]
+        return values
 
     decoder = json.JSONDecoder(
-        parse_constant=_refuse_constant, parse_int=Digits, object_pairs_hook=once
+        parse_constant=_refuse_constant, parse_int=Digits, object_pairs_hook=build_object
     )
-    if source.peek() != "[":
-        first = source.take(decoder)
-        if not source.peek():
-            raise DataInvalid(f"{source.path} holds {_kind_name(first)}, not a list of items")
-        yield first
-        while source.peek():
-            yield source.take(decoder)
+    if window.peek() == "[":
+        yield from _read_list(window, decoder)
         return
-    source.at += 1
-    if source.peek() != "]":
-        yield source.take(decoder)
-        while source.peek() == ",":
-            source.at += 1
-            source.peek()
-            yield source.take(decoder)
-    if source.peek() != "]":
-        raise source.wrong("Expecting ',' delimiter", source.at)
-    source.at += 1
-    if source.peek():
-        raise source.wrong("Extra data", source.at)
+
+    first = window.parse_value(decoder)
+    if not window.peek():
+        raise DataInvalid(f"{window.path} holds {_kind_name(first)}, not a list of items")
+    yield first
+    while window.peek():
+        yield window.parse_value(decoder)
+
+
+def _read_list(window: _TextWindow, decoder: json.JSONDecoder) -> Iterator[object]:
+    """Yield the values of a JSON list that starts at the position of the window."""
+    window.position += 1
+    if window.peek() != "]":
+        yield window.parse_value(decoder)
+        while window.peek() == ",":
+            window.position += 1
+            window.peek()
+            yield window.parse_value(decoder)
+    if window.peek() != "]":
+        raise window.syntax_error("Expecting ',' delimiter", window.position)
+
+    window.position += 1
+    if window.peek():
+        raise window.syntax_error("Extra data", window.position)
 
 
 def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON value")
+    raise ValueError(f"{constant} is not a JSON value")
 
 
 def _check_id(path: Path, index: int, value: object) -> str:
+    """Return the id of an item if it can be a file name. Raises DataInvalid."""
     if value is None:
         raise DataInvalid(f"{path}: item {index} has no id")
     if not isinstance(value, str) or not ID_PATTERN.fullmatch(value):
         raise DataInvalid(
-            f"{path}: item {index} has id {str(value)[:60]!r}; ids are 1 to 128 letters, digits, - or _, since they become file names"
+            f"{path}: item {index} has id {str(value)[:MAX_ID_CHARACTERS]!r}; ids are 1 to 128 "
+            "letters, digits, - or _, since they become file names"
         )
     return str(value)
 
 
 def _kind_name(value: object) -> str:
+    """Return the name of a JSON type, with an article."""
     names = {
         dict: "an object",
         list: "a list",
-        str: "a text",
+        str: "a string",
         float: "a number",
         Digits: "a number",
         bool: "true or false",
