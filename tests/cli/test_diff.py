@@ -1,6 +1,4 @@
-"""wbdc diff speaks: nothing to say of equal folders, a line for each thing that differs, exit 4 for
-what is not as packed.
-"""
+"""wbdc diff: one line for equal folders, a line per difference, exit 4 for a damaged folder."""
 
 import shutil
 
@@ -16,7 +14,7 @@ RUN = "toy-0a1b2c3d"
 
 @pytest.fixture
 def two(tmp_path):
-    """Two folders as `wbdc submit` leaves them, less the code; the second is a copy."""
+    """Two packed folders without code; the second is a copy."""
     first = tmp_path / "first"
     for fold in ("fold-0", "fold-1"):
         toys.member(first / "models" / RUN / fold, toys.model())
@@ -40,7 +38,7 @@ def pack(folder) -> None:
     )
 
 
-def test_equal_folders_have_no_difference(two):
+def test_equal_folders_have_no_difference_line(two):
     result = toys.wbdc("diff", *two)
     assert result.exit_code == 0
     assert result.stdout == "no difference\n"
@@ -48,7 +46,7 @@ def test_equal_folders_have_no_difference(two):
     assert toys.told("diff", *two)["predictions"] is None
 
 
-def test_each_difference_is_a_line_and_folds_of_one_run_are_told_once(two):
+def test_each_difference_is_a_line_and_folds_of_one_run_share_it(two):
     _, second = two
     for fold in ("fold-0", "fold-1"):
         publish_json(second / "models" / RUN / fold / "kit.json", {"train": {"epochs": 5}})
@@ -78,7 +76,7 @@ def test_each_difference_is_a_line_and_folds_of_one_run_are_told_once(two):
     assert len(toys.told("diff", *two)["code"]["added"]) == 12
 
 
-def test_a_changed_byte_is_exit_4_and_a_folder_that_is_not_there_exit_2(two):
+def test_a_changed_byte_is_exit_4_and_a_missing_folder_exit_2(two):
     (two[1] / "blend.json").write_text("{}")
     result = toys.wbdc("diff", *two)
     assert result.exit_code == 4
@@ -87,21 +85,22 @@ def test_a_changed_byte_is_exit_4_and_a_folder_that_is_not_there_exit_2(two):
     assert toys.wbdc("diff", two[0], two[0] / "nowhere").exit_code == 2
 
 
-def test_the_answers_are_worded(two, data, monkeypatch):
-    asked = {"videos": 256, "changed": 0.0312, "max_difference": 0.25}
-    given = {}
+def test_differences_of_predictions_are_one_line(two, data, monkeypatch):
+    predictions = {"videos": 256, "changed": 0.0312, "max_difference": 0.25}
+    options = {}
     monkeypatch.setattr(
         "wbdc.submit.check.diff.diff_predictions",
-        lambda a, b, where, **how: given.update(how, data=where) or asked,
+        lambda a, b, data, **rest: options.update(rest, data=data) or predictions,
     )
     result = toys.wbdc(
         "diff", *two, "--data", data, "--sample", 99, "--seed", 3, "--device", "cpu", "--threads", 1
     )
     assert result.stdout.splitlines() == [
         "no difference",
-        "3.12% of the predictions for 256 test videos changed; probabilities differ by at most 0.25.",
+        "3.12% of the predictions for 256 test videos changed; "
+        "probabilities differ by at most 0.25.",
     ]
-    assert given == {"data": data, "max_videos": 99, "seed": 3, "device": "cpu", "threads": 1}
-    assert toys.told("diff", *two, "--data", data)["predictions"] == asked
-    asked["max_difference"] = None
+    assert options == {"data": data, "max_videos": 99, "seed": 3, "device": "cpu", "threads": 1}
+    assert toys.told("diff", *two, "--data", data)["predictions"] == predictions
+    predictions["max_difference"] = None
     assert "their classes differ" in toys.wbdc("diff", *two, "--data", data).stdout

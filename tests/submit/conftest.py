@@ -1,5 +1,5 @@
-"""A tiny ensemble of two models, one with plugs of its own, on a made-up contest; its runs are as
-training leaves them.
+"""A tiny ensemble of two models, one with plugs of its own, on generated data; the folders of its
+runs are as training leaves them.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from wbdc.prepare.demo.synthetic_contest import generate_contest
 from wbdc.submit.pack.package import PackedMember, PackOptions, pack_submission
 
 TINY_TOWER = '''\
-"""A tower without a library: the mean colour of the quarters of a frame."""
+"""A tower without a library: the mean color of the quarters of a frame."""
 
 from torch import nn
 
@@ -40,14 +40,14 @@ class Tiny(Vision):
 '''
 
 LATE = '''\
-"""Late fusion: both rows are averaged apart, then added."""
+"""Late fusion: the means of both rows are added."""
 
 from wbdc.core.tokens import Fused, Tokens
 from wbdc.nets.fusion import Fusion
 
 
 class Late(Fusion):
-    """Nothing meets before the end."""
+    """Text and frames meet only in the sum."""
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
         read = self.trunk(text)
@@ -73,7 +73,7 @@ KIT = {
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory) -> Path:
-    """The data as a judge mounts them."""
+    """Data as a judge mounts it."""
     into = tmp_path_factory.mktemp("contest")
     generate_contest(into, videos=40, seed=0)
     return into / "data"
@@ -95,7 +95,7 @@ def members(tmp_path_factory) -> list[PackedMember]:
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory, members) -> Path:
-    """A packed folder; tests that change it take a copy."""
+    """A packed folder; tests that change it use a copy."""
     into = tmp_path_factory.mktemp("submissions") / "first"
     facts = {"commit": "abc1234", "score": {"mean": 0.7123}}
     options = PackOptions(
@@ -109,7 +109,7 @@ def package(tmp_path_factory, members) -> Path:
 
 
 def fold(folder: Path, fusion: dict, seed: int) -> Path:
-    """Leave a model as `wbdc train` does, and some things beside it that are nobody's business."""
+    """Write a model as `wbdc train` does, and files beside it that must not be packed."""
     torch.manual_seed(seed)
     publish_bytes(folder / "late.py", LATE.encode())
     publish_bytes(folder / "tiny_tower.py", TINY_TOWER.encode())
@@ -128,18 +128,18 @@ def fold(folder: Path, fusion: dict, seed: int) -> Path:
         kit_folder=folder,
     )
     text = {k: v for k, v in KIT["text"].items() if k != "vocabulary"}
-    told = {
+    facts = {
         "blueprint": model.blueprint(fusion),
         "classes": classes,
         "competition": "wechat2022",
         "text": text,
         "without": None,
     }
-    told["serve"] = {"batch": 3, "precision": "fp32"}
+    facts["serve"] = {"batch": 3, "precision": "fp32"}
     publish_file(
         folder / "model.safetensors", lambda temporary: save_file(model.state_dict(), temporary)
     )
-    publish_json(folder / "model.json", told)
+    publish_json(folder / "model.json", facts)
     publish_json(folder / "kit.json", {**KIT, "fusion": fusion})
     publish_bytes(folder / "tokenizer.json", tokenizer.to_str().encode())
     seal_folder(folder, {"weights": {"trunk": "random weights, as the kit asks"}})

@@ -1,4 +1,4 @@
-"""SIGTERM in the middle of a packed folder's answering: no process and no half result is left."""
+"""SIGTERM while a packed folder predicts: no process and no partial result remains."""
 
 import shutil
 import sys
@@ -31,13 +31,13 @@ def undisturbed(package, long, tmp_path_factory) -> bytes:
 def test_fault_32_sigterm_leaves_no_half_result(
     script, earlier, package, long, undisturbed, tmp_path
 ):
-    """Under a deadline (inference.sh) the process ends without Python's own clean-up."""
+    """Under a deadline (inference.sh) the process exits without Python's clean-up."""
     folder, out = shutil.copytree(package, tmp_path / "package"), tmp_path / "out/result.csv"
     out.parent.mkdir()
     if earlier:
         out.write_text(earlier)
     stderr = tmp_path / "stopped/stderr"
-    code, said = stop_midway(
+    code, stderr_text = stop_midway(
         ["sh", folder / script, "--data", long, "--out", out, "--device", "cpu", "--threads", 1],
         tmp_path / "stopped",
         lambda: "2 models in" in stderr.read_text(),
@@ -45,8 +45,11 @@ def test_fault_32_sigterm_leaves_no_half_result(
         DEADLINE="3000",
     )
 
-    assert (code, said.splitlines()[-1]) == (11, "error: stopped before the result was written")
-    assert "Traceback" not in said
+    assert (code, stderr_text.splitlines()[-1]) == (
+        11,
+        "error: stopped before the result was written",
+    )
+    assert "Traceback" not in stderr_text
     assert [(p.name, p.read_text()) for p in out.parent.iterdir()] == (
         [("result.csv", earlier)] if earlier else []
     )

@@ -238,10 +238,8 @@ def test_prediction_differences_equal_a_hand_calculation(package, copy, data, mo
             ["a", "a", "a", "b"], np.float32([[0.75, 0.25], [0.625, 0.375], [1, 0], [0, 1]]), b""
         ),
     }
-    monkeypatch.setattr(
-        diff_module, "predict_packed", lambda folder, *given, **how: predictions[folder]
-    )
-    monkeypatch.setattr(diff_module, "sample_test_ids", lambda *given: ["1", "2", "3", "4"])
+    monkeypatch.setattr(diff_module, "predict_packed", lambda folder, *_, **__: predictions[folder])
+    monkeypatch.setattr(diff_module, "sample_test_ids", lambda *_: ["1", "2", "3", "4"])
     assert diff_predictions(package, copy, data) == {
         "videos": 4,
         "changed": 0.25,

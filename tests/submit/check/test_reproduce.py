@@ -1,6 +1,4 @@
-"""A packed folder run again answers the same bits; trained again it scores the same, or the command
-says no.
-"""
+"""A packed folder predicts the same bits twice; trained again, it must reach its score."""
 
 import os
 import shutil
@@ -22,7 +20,11 @@ from wbdc.core.processes import start_time
 from wbdc.submit.check import reproduce
 from wbdc.submit.check.diff import PackedPredictions
 from wbdc.submit.check.manifest import REPORT_FILE, write_manifest
-from wbdc.submit.check.reproduce import repeat_predictions, retrain_submission
+from wbdc.submit.check.reproduce import (
+    repeat_predictions,
+    retrain_submission,
+    score_tolerance,
+)
 from wbdc.submit.check.verify import verify_package
 from wbdc.submit.pack.package import PackOptions, pack_submission
 
@@ -30,6 +32,7 @@ OPTIONS = PackOptions(contest=WeChat2022(), precision="fp32", facts={}, training
 
 
 def with_training(commands: list[str]) -> PackOptions:
+    """Return pack options with commands for train.sh."""
     return replace(OPTIONS, training_commands=commands)
 
 
@@ -38,8 +41,8 @@ ALONE = {"device": "cpu", "threads": 1}
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory) -> Path:
-    """A work folder of a toy run of one epoch on both of two folds, started from another seed's
-    pretraining, and its submission beside it: one frame, float16.
+    """A work folder with a toy run of one epoch on both of two folds, started from a pretraining of
+    another seed, and its submission beside it: one frame, float16.
     """
     home = tmp_path_factory.mktemp("trained")
     (home / "toy.toml").write_text(toys.KIT)
@@ -80,7 +83,7 @@ def trained(data, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def retrained(trained, data, tmp_path_factory) -> tuple[dict, Path, list[str]]:
-    """The same, trained again by its own train.sh: what is found, where, and what it said."""
+    """The same, trained again by its train.sh: results, work folder and lines of output."""
     work, lines = tmp_path_factory.mktemp("again") / "work", []
     return (
         retrain_submission(
@@ -96,7 +99,7 @@ def retrained(trained, data, tmp_path_factory) -> tuple[dict, Path, list[str]]:
 
 
 def scored(trained: Path, into: Path, more: float) -> Path:
-    """Copy the submission, with a report for machines whose score is `more` than the ensemble's."""
+    """Copy the submission, with a score in report.json that is higher by `more`."""
     shutil.copytree(trained / "submission", into)
     report = read_json(trained / "work/ensembles/ensemble/ensemble.json")
     report["ensemble"]["score"]["mean"] += more
@@ -119,12 +122,12 @@ def repacked(folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_toy_trained_again_on_one_thread_has_equal_bytes_and_the_same_score(retrained, trained):
-    found, work, lines = retrained
+def test_retraining_on_one_thread_gives_equal_bytes_and_the_same_score(retrained, trained):
+    results, work, lines = retrained
     score = read_json(trained / "work/ensembles/ensemble/ensemble.json")["ensemble"]["score"][
         "mean"
     ]
-    assert found == {
+    assert results == {
         "members": 2,
         "equal_weights": 2,
         "packed_score": score,
@@ -141,7 +144,7 @@ def test_a_toy_trained_again_on_one_thread_has_equal_bytes_and_the_same_score(re
 
 @pytest.fixture
 def replayed(retrained, monkeypatch) -> Path:
-    """Training is what was trained before: its folders are put in place, and nothing is computed."""
+    """Replace the training: the folders of the earlier training are copied, nothing is computed."""
 
     def train(folder, data, work, threads, say):
         for name in ("submission", "ensembles"):
@@ -155,13 +158,11 @@ def replayed(retrained, monkeypatch) -> Path:
 @pytest.mark.parametrize(
     ("more", "holds"), [(0.003, True), (-0.003, True), (0.0031, False), (-0.0031, False)]
 )
-def test_a_score_further_away_than_the_tolerance_is_refused(
-    more, holds, replayed, trained, data, tmp_path
-):
+def test_a_score_beyond_the_tolerance_is_refused(more, holds, replayed, trained, data, tmp_path):
     folder = scored(trained, tmp_path / "submission", more)
     if holds:
-        found = retrain_submission(folder, data)
-        assert abs(found["packed_score"] - found["retrained_score"]) == pytest.approx(0.003)
+        results = retrain_submission(folder, data)
+        assert abs(results["packed_score"] - results["retrained_score"]) == pytest.approx(0.003)
         return
     with pytest.raises(IntegrityBroken, match="further apart than 0.003"):
         retrain_submission(folder, data)
@@ -169,36 +170,42 @@ def test_a_score_further_away_than_the_tolerance_is_refused(
 
 
 @pytest.mark.slow
-def test_without_a_stored_score_the_answers_are_compared(
+def test_without_a_stored_score_predictions_are_compared(
     replayed, trained, data, tmp_path, monkeypatch
 ):
     folder = unscored(trained, tmp_path / "submission")
-    for changed in (0.0, 0.125):
-        monkeypatch.setattr(
-            reproduce,
-            "diff_predictions",
-            lambda a, b, data, threads: {
-                "videos": 8,
-                "changed": changed,
-                "max_difference": changed,
-            },
-        )  # noqa: B023
-        if changed:
-            with pytest.raises(
-                Inconclusive,
-                match=r"12\.50% of its predictions change \(2 of 2 weights files are equal\)",
-            ):
-                retrain_submission(folder, data)
-        else:
-            assert retrain_submission(folder, data)["predictions"]["changed"] == 0.0
-            assert retrain_submission(folder, data)["packed_score"] is None
+
+    def predict_with_change(share: float) -> None:
+        differences = {"videos": 8, "changed": share, "max_difference": share}
+        monkeypatch.setattr(reproduce, "diff_predictions", lambda *_, **__: differences)
+
+    predict_with_change(0.0)
+    results = retrain_submission(folder, data)
+    assert results["predictions"]["changed"] == 0.0
+    assert results["packed_score"] is None
+
+    predict_with_change(0.125)
+    message = r"12\.50% of its predictions change \(2 of 2 weights files are equal\)"
+    with pytest.raises(Inconclusive, match=message):
+        retrain_submission(folder, data)
+
+
+def test_the_tolerance_is_that_of_the_contest():
+    contest = WeChat2022()
+    assert score_tolerance(contest) == 0.003
+    contest.limits = contest.limits._replace(tolerance=None)
+    with pytest.raises(UsageFault, match="give it with --tolerance"):
+        score_tolerance(contest)
+    contest.limits = None
+    with pytest.raises(UsageFault, match="wechat2022 does not state"):
+        score_tolerance(contest)
 
 
 @pytest.mark.slow
 def test_a_package_of_one_run_has_no_ensemble_to_score(
     replayed, trained, data, tmp_path, monkeypatch
 ):
-    """`submit --run` stores no score, and its train.sh makes no ensemble: answers are compared."""
+    """`submit --run` stores no score and makes no ensemble: predictions are compared."""
     train = reproduce._run_train_script
 
     def train_run(folder, data, work, threads, say):
@@ -211,10 +218,10 @@ def test_a_package_of_one_run_has_no_ensemble_to_score(
         "diff_predictions",
         lambda a, b, data, threads: {"videos": 8, "changed": 0.0, "max_difference": 0.0},
     )
-    found = retrain_submission(unscored(trained, tmp_path / "submission"), data)
-    assert found["packed_score"] is None
-    assert found["retrained_score"] is None
-    assert found["equal_weights"] == 2
+    results = retrain_submission(unscored(trained, tmp_path / "submission"), data)
+    assert results["packed_score"] is None
+    assert results["retrained_score"] is None
+    assert results["equal_weights"] == 2
     with pytest.raises(IntegrityBroken, match="ensemble"):
         retrain_submission(scored(trained, tmp_path / "scored", 0.0), data)
 
@@ -227,12 +234,10 @@ def test_other_models_than_packed_are_refused(replayed, members, data, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_work_folder_of_other_things_is_refused_and_ones_own_goes_on(
+def test_a_work_folder_with_other_files_is_refused_and_the_same_training_goes_on(
     replayed, trained, data, tmp_path
 ):
-    """In the folder where the package was made, everything would be found finished, and nothing
-    trained.
-    """
+    """In the work folder of the package, everything is finished and nothing would be trained."""
     with pytest.raises(UsageFault, match="holds other files"):
         retrain_submission(trained / "submission", data, work=trained / "work")
     publish_json(tmp_path / "other/retrain.json", {"bound": "0" * 64})
@@ -245,7 +250,9 @@ def test_a_work_folder_of_other_things_is_refused_and_ones_own_goes_on(
     assert retrain_submission(tmp_path / "s", data, work=tmp_path / "own")["equal_weights"] == 2
 
 
-def test_training_that_fails_says_why_and_damage_is_seen_before_it_starts(members, data, tmp_path):
+def test_a_failing_training_is_explained_and_damage_is_found_before_it_starts(
+    members, data, tmp_path
+):
     folder = tmp_path / "submission"
     for commands, fault, says in (
         (
@@ -265,15 +272,15 @@ def test_training_that_fails_says_why_and_damage_is_seen_before_it_starts(member
         retrain_submission(folder, data)
 
 
-def test_the_cpus_of_this_process_stay_its_own(members, data, tmp_path):
-    own = os.sched_getaffinity(0)
+def test_the_cpus_of_this_process_are_restored(members, data, tmp_path):
+    cpus = os.sched_getaffinity(0)
     pack_submission(tmp_path / "submission", members, with_training(["exit 9"]))
     with pytest.raises(OutOfResources):
         retrain_submission(tmp_path / "submission", data, threads=1)
-    assert os.sched_getaffinity(0) == own
+    assert os.sched_getaffinity(0) == cpus
 
 
-def test_nothing_goes_on_when_the_command_is_stopped(members, data, tmp_path):
+def test_no_process_continues_when_the_command_is_stopped(members, data, tmp_path):
     pack_submission(
         tmp_path / "submission",
         members,
@@ -304,15 +311,15 @@ def test_a_package_of_one_run_is_stopped_and_trained_again_to_its_end(trained, d
     words = ("verify", folder, "--retrain", "--data", data, "--work", work, "--threads", 1)
 
     command, pretrained = [sys.executable, "-m", "wbdc", *words], work / "runs"
-    code, said = stop_midway(command, tmp_path / "stopped", pretrained.is_dir)
+    code, stderr = stop_midway(command, tmp_path / "stopped", pretrained.is_dir)
     assert code == 11
-    assert "Traceback" not in said
+    assert "Traceback" not in stderr
     assert not (work / "submission").exists()
 
-    found = toys.told(*words)[str(folder)]["retrain"]
-    assert found["predictions"].pop("videos") > 0
-    assert not any(found["predictions"].values())
-    assert (found["members"], found["equal_weights"], found["packed_score"]) == (2, 2, None)
+    results = toys.told(*words)[str(folder)]["retrain"]
+    assert results["predictions"].pop("videos") > 0
+    assert not any(results["predictions"].values())
+    assert (results["members"], results["equal_weights"], results["packed_score"]) == (2, 2, None)
 
 
 DAEMON = """
@@ -324,8 +331,8 @@ echo started >&2
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["it ends", "it is stopped"])
-def test_daemons_of_train_sh_are_ended_and_make_nobody_wait(stopped, members, data, tmp_path):
-    """Their parents have ended and their session is another one: only a subreaper finds them."""
+def test_daemons_of_train_sh_are_ended_without_waiting_for_them(stopped, members, data, tmp_path):
+    """Their parents have ended and they have their own session: only a subreaper finds them."""
     more = "sleep 60" if stopped else "exit 9"
     pack_submission(tmp_path / "s", members, with_training([DAEMON.format(place=tmp_path), more]))
 
@@ -341,44 +348,44 @@ def test_daemons_of_train_sh_are_ended_and_make_nobody_wait(stopped, members, da
     assert not (tmp_path / "waited-for").exists()
 
 
-def test_a_package_run_twice_answers_the_same_bits(package, data):
-    found = repeat_predictions(package, data, max_videos=5, **ALONE)
-    assert found["videos"] == 5
-    assert found["equal"] is True
-    assert len(found["sha256"]) == 64
+def test_a_package_predicts_the_same_bits_twice(package, data):
+    results = repeat_predictions(package, data, max_videos=5, **ALONE)
+    assert results["videos"] == 5
+    assert results["equal"] is True
+    assert len(results["sha256"]) == 64
 
 
-def test_one_bit_from_run_to_run_is_seen(package, data, monkeypatch):
+def test_one_changed_bit_is_found(package, data, monkeypatch):
     p = np.float32([[0.75, 0.25], [0.5, 0.5]])
-    said = iter(
+    answers = iter(
         [
             PackedPredictions(["a", "b"], p, b""),
             PackedPredictions(["a", "b"], np.nextafter(p, np.float32([[0], [0.5]])), b""),
         ]
     )
-    monkeypatch.setattr(reproduce, "predict_packed", lambda *given, **how: next(said))
+    monkeypatch.setattr(reproduce, "predict_packed", lambda *_, **__: next(answers))
     with pytest.raises(IntegrityBroken, match="predicts 1 of 5 videos differently from run to run"):
         repeat_predictions(package, data, max_videos=5)
 
 
 @pytest.mark.parametrize("option", ["--rerun", "--retrain"])
-def test_the_command_asks_for_data(option, package):
+def test_the_command_requires_data(option, package):
     result = toys.wbdc("verify", package, option)
     assert result.exit_code == 2
     assert "--data" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_the_command_says_what_it_found(package, data, tmp_path, monkeypatch):
-    asked = {}
+def test_the_command_prints_its_results(package, data, tmp_path, monkeypatch):
+    options = {}
     monkeypatch.setattr(
         reproduce,
         "repeat_predictions",
-        lambda folder, where, **how: (
-            asked.update(how) or {"videos": 9, "equal": True, "sha256": "f" * 64}
+        lambda folder, data, **rest: (
+            options.update(rest) or {"videos": 9, "equal": True, "sha256": "f" * 64}
         ),
     )
-    anew = {
+    retraining = {
         "members": 2,
         "equal_weights": 1,
         "packed_score": 0.71,
@@ -387,21 +394,24 @@ def test_the_command_says_what_it_found(package, data, tmp_path, monkeypatch):
         "predictions": None,
     }
     monkeypatch.setattr(
-        reproduce, "retrain_submission", lambda folder, where, **how: asked.update(how) or anew
+        reproduce,
+        "retrain_submission",
+        lambda folder, data, **rest: options.update(rest) or retraining,
     )
-    options = f"--rerun --retrain --data {data} --sample 9 --work {tmp_path / 'w'} --tolerance 0.01 --threads 1 --seed 2"
-    words = ("verify", package, *options.split())
-    said = toys.wbdc(*words).stdout
-    assert "9 test videos predicted twice, equal bit for bit" in said
+    words = ("verify", package, "--rerun", "--retrain", "--data", data, "--sample", 9)
+    words += ("--work", tmp_path / "w", "--tolerance", 0.01, "--threads", 1, "--seed", 2)
+    stdout = toys.wbdc(*words).stdout
+    assert "9 test videos predicted twice, equal bit for bit" in stdout
     assert (
-        "it scores 0.7112 out of fold, packed 0.7100; 1 of 2 weights files have equal bytes" in said
+        "it scores 0.7112 out of fold, packed 0.7100; 1 of 2 weights files have equal bytes"
+        in stdout
     )
     assert (
-        asked["max_videos"],
-        asked["seed"],
-        asked["threads"],
-        asked["tolerance"],
-        asked["work"],
+        options["max_videos"],
+        options["seed"],
+        options["threads"],
+        options["tolerance"],
+        options["work"],
     ) == (
         9,
         2,
@@ -409,7 +419,7 @@ def test_the_command_says_what_it_found(package, data, tmp_path, monkeypatch):
         0.01,
         tmp_path / "w",
     )
-    assert toys.told(*words)[str(package)]["retrain"] == anew
+    assert toys.told(*words)[str(package)]["retrain"] == retraining
     shutil.copytree(package, tmp_path / "copy")
     refused = toys.wbdc(
         "verify", package, tmp_path / "copy", "--retrain", "--data", data, "--work", tmp_path / "w"

@@ -1,4 +1,4 @@
-"""Every kind of tampering is seen, before anything of the folder runs; every wrong result file is
+"""Every kind of tampering is found before anything of the folder runs; invalid result files are
 refused.
 """
 
@@ -83,14 +83,14 @@ TAMPERS = {
 
 
 @pytest.mark.parametrize("kind", TAMPERS)
-def test_tampering_is_seen(copy, kind):
+def test_tampering_is_found(copy, kind):
     tamper, says = TAMPERS[kind]
     tamper(copy)
     with pytest.raises(IntegrityBroken, match=says):
         verify_package(copy)
 
 
-def test_at_most_ten_files_are_named(copy):
+def test_at_most_ten_files_are_listed(copy):
     for number in range(15):
         (copy / f"extra-{number:02d}").write_text("x")
     with pytest.raises(IntegrityBroken, match="15 differences") as raised:
@@ -98,7 +98,7 @@ def test_at_most_ten_files_are_named(copy):
     assert str(raised.value).count("(extra)") == 10
 
 
-def test_a_receipt_of_these_bytes_is_returned(copy):
+def test_a_receipt_of_this_package_is_returned(copy):
     publish_json(copy / "latency.json", {"bound": verify_package(copy)["bound"], "verdict": "PASS"})
     assert verify_package(copy)["latency"]["verdict"] == "PASS"
 
@@ -122,7 +122,7 @@ def test_a_damaged_package_refuses_to_run_before_it_imports_anything(copy, name)
 
 
 def start(folder, *before) -> subprocess.CompletedProcess:
-    """Start main.py as the judge does; --help ends it after all imports."""
+    """Run main.py as the judge does; --help ends it after all imports."""
     command = [sys.executable, *(before or ["-I"]), folder / "main.py", "--help"]
     return subprocess.run(command, capture_output=True, text=True, cwd="/", check=False, timeout=60)
 
@@ -132,15 +132,16 @@ PLANTED = "raise SystemExit('planted code ran')"
 
 @pytest.mark.parametrize("options", [["-I"], ["-B"]], ids=["isolated", "not isolated"])
 def test_nothing_beside_main_py_is_imported(copy, options):
-    """Files beside main.py are not checked at the judge's, so they must not be found either."""
+    """main.py does not check the files beside it, so it must not import them either."""
     for name in ("torch", "numpy", "safetensors", "hashlib", "json", "argparse"):
         (copy / f"{name}.py").write_text(PLANTED)
     ran = start(copy, *options)
-    assert ran.returncode == 0 and "--probabilities" in ran.stdout, ran.stderr
+    assert ran.returncode == 0, ran.stderr
+    assert "--probabilities" in ran.stdout
 
 
 def compiled(folder, name: str) -> str:
-    """Plant bytecode that Python would read instead of the source, whose time and size fit."""
+    """Add bytecode that Python would read instead of the source: its time and size match."""
     path = folder / name
     cached = Path(importlib.util.cache_from_source(str(path)))
     cached.parent.mkdir(exist_ok=True)
@@ -158,7 +159,7 @@ def shadow(folder) -> str:
 
 
 def unlist(folder) -> str:
-    """Drop the entry of a file, so that nothing compares it, and give it other content."""
+    """Remove a file from the manifest, so that nothing compares it, and change it."""
     manifest = read_json(folder / "manifest.json")
     del manifest["files"]["wbdc/core/tokens.py"]
     publish_json(folder / "manifest.json", manifest)
@@ -196,10 +197,11 @@ PLANTS = {
 
 
 @pytest.mark.parametrize("kind", PLANTS)
-def test_only_listed_files_run_at_the_judges(copy, kind):
+def test_only_listed_files_run_on_the_judges_machine(copy, kind):
     named = PLANTS[kind](copy)
     ran = start(copy)
-    assert ran.returncode == 4 and named in ran.stderr, ran.stdout + ran.stderr
+    assert ran.returncode == 4, ran.stdout + ran.stderr
+    assert named in ran.stderr
     assert ran.stderr.count("\n") == 1
     assert "planted code ran" not in ran.stderr
     with pytest.raises(IntegrityBroken):
@@ -207,7 +209,7 @@ def test_only_listed_files_run_at_the_judges(copy, kind):
 
 
 def test_the_bytes_that_were_checked_are_the_bytes_that_run(copy):
-    """Code that changes, and bytecode that appears, after the check is not read."""
+    """Code that changes after the check is not read, and neither is new bytecode."""
     late = f"""
 import os; from pathlib import Path
 for path in Path({str(copy)!r}).glob("wbdc/**/*.py"): path.write_text({PLANTED!r})
@@ -215,11 +217,12 @@ for path in Path({str(copy)!r}).glob("wbdc/**/*.py"): path.write_text({PLANTED!r
     main = copy / "main.py"
     main.write_text(main.read_text().replace("sys.meta_path.insert", late + "sys.meta_path.insert"))
     ran = start(copy)
-    assert ran.returncode == 0 and "--probabilities" in ran.stdout, ran.stderr
+    assert ran.returncode == 0, ran.stderr
+    assert "--probabilities" in ran.stdout
 
 
-def test_tracebacks_and_inspect_show_the_source(copy):
-    """What torch.compile and transformers read of a class is there."""
+def test_tracebacks_and_inspect_find_the_source(copy):
+    """torch.compile and transformers read the source of classes."""
     shows = """
 import inspect, traceback
 from wbdc.core import plug
@@ -254,7 +257,7 @@ BROKEN_MANIFESTS = {
 
 
 def bind(content: bytes) -> bytes:
-    """Give a manifest of another shape the hash that fits it."""
+    """Add the matching hash to a manifest of another shape."""
     manifest = json.loads(content)
     return json.dumps(manifest | {"bound": manifest_hash(manifest)}).encode()
 
@@ -270,7 +273,8 @@ BOUND_MANIFESTS = {
 def test_a_broken_manifest_is_refused_in_one_sentence(copy, kind):
     (copy / "manifest.json").write_bytes((BROKEN_MANIFESTS | BOUND_MANIFESTS)[kind])
     ran = start(copy)
-    assert ran.returncode == 4 and "manifest.json" in ran.stderr, ran.stderr
+    assert ran.returncode == 4, ran.stderr
+    assert "manifest.json" in ran.stderr
     assert ran.stderr.count("\n") == 1
     with pytest.raises(IntegrityBroken, match="manifest.json"):
         verify_package(copy)
@@ -297,9 +301,9 @@ def test_a_pipe_in_place_of_the_manifest_or_the_receipt_does_not_hang(copy):
         ([None], 0),
     ],
 )
-def test_the_command_ends_with_the_code_of_the_time_check(package, tmp_path, words, code):
+def test_the_exit_code_is_that_of_the_time_check(package, tmp_path, words, code):
     folders = [shutil.copytree(package, tmp_path / str(number)) for number in range(len(words))]
-    for folder, word in zip(folders, words):
+    for folder, word in zip(folders, words, strict=True):
         if word:
             receipt = {"bound": read_json(folder / "manifest.json")["bound"]}
             publish_json(
@@ -346,13 +350,13 @@ RESULTS = {
 }
 
 
-def test_a_right_result_is_read_in_the_order_of_the_ids(tmp_path):
+def test_a_valid_result_is_read_in_the_order_of_the_ids(tmp_path):
     (tmp_path / "r.csv").write_bytes(b"12345678901234567890,0101\n0001,0100\n")
     assert WeChat2022().read_result(tmp_path / "r.csv", IDS, CLASSES) == ["0100", "0101"]
 
 
 @pytest.mark.parametrize("kind", RESULTS)
-def test_a_wrong_result_is_refused(tmp_path, kind):
+def test_an_invalid_result_is_refused(tmp_path, kind):
     (tmp_path / "r.csv").write_bytes(RESULTS[kind])
     with pytest.raises(ResultInvalid):
         WeChat2022().read_result(tmp_path / "r.csv", IDS, CLASSES)

@@ -1,4 +1,4 @@
-"""The lock: the closure of what is installed, and what pip's report says of its archives."""
+"""The lock: the closure of the installed packages, and the hashes in pip's report."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from wbdc.core.errors import EnvironmentLacks, IntegrityBroken, UsageFault
 from wbdc.submit.pack import lock as locks
 from wbdc.submit.pack.lock import dependency_closure, download_wheels, lock_requirements
 
-INSTALLED = {  # name: version, then what it asks for
+INSTALLED = {  # name: version, then its requirements
     "Top_Level": (
         "1.0",
         "middle>=2",
@@ -18,7 +18,7 @@ INSTALLED = {  # name: version, then what it asks for
         'fast; extra == "speed"',
         "torchy",
     ),
-    "middle": ("2.5", "leaf[wide]", "top-level"),  # a ring
+    "middle": ("2.5", "leaf[wide]", "top-level"),  # a cycle
     "leaf": ("0.1", 'broad; extra == "wide"', 'never; extra == "deep"'),
     "broad": ("3.0rc1",),
     "fast": ("4.0",),
@@ -56,27 +56,29 @@ def archive(digest: str) -> dict:
     return {"archive_info": {"hashes": {"sha256": digest, "md5": "0"}}}
 
 
-def answer(monkeypatch, *items: dict, version: str = "1") -> list:
-    """Let pip say this, and note what it is asked."""
-    asked = []
+def answer_pip(monkeypatch, *items: dict, version: str = "1") -> list:
+    """Replace pip: it returns these items. Returns the list of its calls."""
+    calls = []
     monkeypatch.setattr(
         locks,
         "_run_pip",
-        lambda *given: asked.append(given) or json.dumps({"version": version, "install": items}),
+        lambda *arguments: (
+            calls.append(arguments) or json.dumps({"version": version, "install": items})
+        ),
     )
-    return asked
+    return calls
 
 
-def test_the_closure_follows_needs_markers_rings_and_only_the_extras_that_somebody_asks_for():
-    found = dependency_closure(["top.level==1.0"])
-    assert [(d.name, d.version) for d in found] == [
+def test_the_closure_follows_requirements_markers_cycles_and_required_extras():
+    closure = dependency_closure(["top.level==1.0"])
+    assert [(d.name, d.version) for d in closure] == [
         ("broad", "3.0rc1"),
         ("leaf", "0.1"),
         ("middle", "2.5"),
         ("Top_Level", "1.0"),
         ("torchy", "2.6.0+cu124"),
     ]
-    assert {d.name: d.needs for d in found} == {
+    assert {d.name: d.needs for d in closure} == {
         "broad": (),
         "leaf": ("broad",),
         "middle": ("leaf", "top-level"),
@@ -95,7 +97,7 @@ def test_the_closure_follows_needs_markers_rings_and_only_the_extras_that_somebo
     assert [d.name for d in dependency_closure(["leaf", "leaf[wide]"])] == ["broad", "leaf"]
 
 
-def test_the_order_of_the_names_does_not_matter():
+def test_the_closure_does_not_depend_on_the_order_of_names():
     names = ["leaf", "leaf[wide]", "Top_Level[speed]", "torchy==2.6.0"]
     assert dependency_closure(names) == dependency_closure(names[::-1])
     assert dependency_closure([]) == []
@@ -116,12 +118,12 @@ def test_the_order_of_the_names_does_not_matter():
         (["middle --hash=sha256:0"], UsageFault, "not a requirement"),
     ],
 )
-def test_what_cannot_be_closed_is_said(names, fault, says):
+def test_missing_and_conflicting_packages_are_named(names, fault, says):
     with pytest.raises(fault, match=says):
         dependency_closure(names)
 
 
-def test_a_lock_has_one_hashed_line_for_each_package_in_order_whatever_the_order_of_the_report(
+def test_a_lock_has_one_hashed_line_per_package_in_a_fixed_order(
     monkeypatch,
 ):
     items = [
@@ -133,7 +135,7 @@ def test_a_lock_has_one_hashed_line_for_each_package_in_order_whatever_the_order
         item("top-level", "1.0", **archive("d" * 64)),
         item("broad", "3.0rc1", **archive("a" * 64)),
     ]
-    asked = answer(monkeypatch, *items)
+    calls = answer_pip(monkeypatch, *items)
     text = lock_requirements(
         "# pinned\nTop_Level==1.0\n\ntorchy==2.6.0  # from an index of its own\n"
     )
@@ -147,10 +149,10 @@ def test_a_lock_has_one_hashed_line_for_each_package_in_order_whatever_the_order
     assert text == "".join(
         f"{name}=={version} --hash=sha256:{letter * 64}\n" for name, version, letter in names
     )
-    assert asked[0][0] == "install"
-    assert asked[0][-5:] == tuple(f"{name}=={version}" for name, version, _ in names)
-    assert {"--dry-run", "--ignore-installed", "--no-deps", "--report"} <= set(asked[0])
-    answer(monkeypatch, *items[::-1])
+    assert calls[0][0] == "install"
+    assert calls[0][-5:] == tuple(f"{name}=={version}" for name, version, _ in names)
+    assert {"--dry-run", "--ignore-installed", "--no-deps", "--report"} <= set(calls[0])
+    answer_pip(monkeypatch, *items[::-1])
     assert lock_requirements("torchy==2.6.0\nTop_Level==1.0\n") == text
 
 
@@ -162,21 +164,21 @@ def test_a_lock_has_one_hashed_line_for_each_package_in_order_whatever_the_order
         {"dir_info": {"editable": True}},
     ],
 )
-def test_an_archive_without_a_sha256_is_refused(monkeypatch, info):
-    answer(monkeypatch, item("torchy", "2.6.0+cu124", **info))
+def test_a_wheel_without_a_sha256_is_refused(monkeypatch, info):
+    answer_pip(monkeypatch, item("torchy", "2.6.0+cu124", **info))
     with pytest.raises(EnvironmentLacks, match="no wheel with a SHA-256 for torchy"):
         lock_requirements("torchy==2.6.0")
 
 
-def test_a_report_of_another_version_or_with_gaps_is_refused_and_nothing_asks_for_nothing(
+def test_a_report_of_another_version_or_with_gaps_is_refused(
     monkeypatch,
 ):
-    asked = answer(monkeypatch, version="2")
+    calls = answer_pip(monkeypatch, version="2")
     assert lock_requirements("# nothing\n") == ""
-    assert not asked
+    assert not calls
     with pytest.raises(EnvironmentLacks, match="report has version 2"):
         lock_requirements("broad")
-    answer(monkeypatch)
+    answer_pip(monkeypatch)
     with pytest.raises(EnvironmentLacks, match="for broad"):
         lock_requirements("broad")
 
@@ -187,7 +189,7 @@ def fake_python(path: Path, code: int, says: str) -> str:
     return str(path)
 
 
-def test_pips_failures_become_one_sentence(tmp_path, monkeypatch):
+def test_a_failure_of_pip_becomes_one_sentence(tmp_path, monkeypatch):
     def use(python: str) -> None:
         monkeypatch.setattr(locks.sys, "executable", python)
 
@@ -221,25 +223,25 @@ def test_pips_failures_become_one_sentence(tmp_path, monkeypatch):
         download_wheels(tmp_path / "lock", tmp_path / "wheels")
 
 
-def test_wheels_are_downloaded_by_hash_into_a_folder_that_holds_nothing_else(tmp_path, monkeypatch):
+def test_wheels_are_downloaded_by_hash_into_an_empty_folder(tmp_path, monkeypatch):
     into, file = tmp_path / "wheels", tmp_path / "requirements.lock"
     file.write_text(f"broad==3.0rc1 --hash=sha256:{hashlib.sha256(b'wheel').hexdigest()}\n")
-    asked = []
+    calls = []
 
-    def pip(*given: str) -> str:
-        asked.append(given)
+    def pip(*arguments: str) -> str:
+        calls.append(arguments)
         into.mkdir(exist_ok=True)
         (into / "broad.whl").write_bytes(b"wheel")
         return ""
 
     monkeypatch.setattr(locks, "_run_pip", pip)
     assert download_wheels(file, into) == download_wheels(file, into) == [into / "broad.whl"]
-    assert asked[0][:3] == ("download", "--require-hashes", "--no-deps")
-    assert asked[0][-4:] == ("-d", str(into), "-r", str(file))
+    assert calls[0][:3] == ("download", "--require-hashes", "--no-deps")
+    assert calls[0][-4:] == ("-d", str(into), "-r", str(file))
     (into / "stale.whl").write_bytes(b"another")
     with pytest.raises(UsageFault, match=r"lock does not list: stale\.whl"):
         download_wheels(file, into)
-    assert len(asked) == 2
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("text", [None, "", "broad==3.0rc1\n"])

@@ -1,6 +1,4 @@
-"""A packed folder: what it holds, what it does not, that it runs alone and answers as the tree
-does.
-"""
+"""A packed folder: its content, and its predictions, which equal those of the runs."""
 
 import ast
 import json
@@ -33,6 +31,7 @@ from wbdc.submit.pack.package import (
     pack_submission,
 )
 from wbdc.submit.pack.requirements import needed_requirements
+from wbdc.submit.pack.scripts import fill
 from wbdc.submit.timing.sandbox import run_packed
 
 OPTIONS = PackOptions(contest=WeChat2022(), precision="fp32", facts={}, training_commands=[])
@@ -44,9 +43,11 @@ def files(folder: Path) -> dict[str, str]:
     }
 
 
-def test_it_runs_alone_and_equals_the_tree_bit_for_bit(package, members, data, tmp_path):
-    """The child runs from / with an empty home; one model brings plugs of its own. The tree
-    computes from the runs, not from the package.
+def test_a_package_runs_on_its_own_and_predicts_as_the_tree_bit_for_bit(
+    package, members, data, tmp_path
+):
+    """The package runs from / with an empty home, and one model has plugs of its own. The expected
+    predictions come from the runs, not from the package.
     """
     run_packed(
         package,
@@ -79,10 +80,10 @@ def test_it_runs_alone_and_equals_the_tree_bit_for_bit(package, members, data, t
     assert read_json(tmp_path / "t.json")["videos"] == len(answers.probabilities) == 8
     ids = [line.split(",")[0] for line in (tmp_path / "own.csv").read_text().split()]
     assert len(WeChat2022().read_result(tmp_path / "result.csv", ids, answers.classes)) == 8
-    assert not list(package.rglob("__pycache__")), "a run leaves nothing behind"
+    assert not list(package.rglob("__pycache__")), "a run writes nothing into the package"
 
 
-def test_trap_17_two_ranks_answer_as_one_process_does(package, data, tmp_path):
+def test_trap_17_two_ranks_predict_as_one_process(package, data, tmp_path):
     one, two = (
         {
             "PATH": os.environ["PATH"],
@@ -94,7 +95,7 @@ def test_trap_17_two_ranks_answer_as_one_process_does(package, data, tmp_path):
     )
     for env in (one, two):
         into = tmp_path / env["RANKS"]
-        given = [
+        options = [
             "--data",
             data,
             "--out",
@@ -108,7 +109,11 @@ def test_trap_17_two_ranks_answer_as_one_process_does(package, data, tmp_path):
         ]
         into.mkdir()
         ran = subprocess.run(
-            ["sh", package / "run.sh", *given], env=env, capture_output=True, text=True, check=False
+            ["sh", package / "run.sh", *options],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert ran.returncode == 0, ran.stderr
     assert all(
@@ -117,7 +122,7 @@ def test_trap_17_two_ranks_answer_as_one_process_does(package, data, tmp_path):
     )
 
 
-def test_the_judges_script_has_the_contests_deadline_and_takes_another(package, data, tmp_path):
+def test_inference_sh_has_the_contests_deadline_and_takes_another(package, data, tmp_path):
     env = {
         "PATH": os.environ["PATH"],
         "PYTHON": sys.executable,
@@ -132,9 +137,8 @@ def test_the_judges_script_has_the_contests_deadline_and_takes_another(package, 
             text=True,
             check=False,
         )
-        assert ran.returncode == 0 and ("out of time" in ran.stderr) == (deadline == "2.1"), (
-            ran.stderr
-        )
+        assert ran.returncode == 0, ran.stderr
+        assert ("out of time" in ran.stderr) == (deadline == "2.1")
         assert len((tmp_path / "result.csv").read_text().splitlines()) == len(
             json.loads((data / "annotations" / "test.json").read_text())
         )
@@ -143,19 +147,19 @@ def test_the_judges_script_has_the_contests_deadline_and_takes_another(package, 
 @pytest.mark.parametrize(
     ("deadline", "says"), [("0", "no time at all"), ("inf", "no end"), ("soon", "invalid")]
 )
-def test_a_deadline_that_cannot_be_is_refused(package, deadline, says, capsys):
+def test_an_impossible_deadline_is_refused(package, deadline, says, capsys):
     with pytest.raises(SystemExit) as ended:
         main(package, time.perf_counter(), ["--deadline", deadline])
     assert ended.value.code == 2
     assert says in capsys.readouterr().err
 
 
-def test_only_what_is_listed_is_packed(package):
-    """Trap: secrets, states and caches of the author's tree in the image."""
+def test_only_listed_files_are_packed(package):
+    """Secrets, training states and caches of the author must not be packed."""
     for path in package.rglob("*"):
-        assert not path.is_symlink() and not path.name.startswith(".") and path.suffix != ".pyc", (
-            path
-        )
+        assert not path.is_symlink()
+        assert not path.name.startswith(".")
+        assert path.suffix != ".pyc"
         assert not path.is_file() or b"planted-secret" not in path.read_bytes(), path
     dual = {p.name for p in (package / "models/dual-4e5f6071/fold-1").iterdir()}
     assert dual == {
@@ -190,14 +194,14 @@ def test_only_what_is_listed_is_packed(package):
 
 
 def test_a_package_that_fails_its_check_is_not_published(members, tmp_path):
-    """Neither a new folder nor one over an earlier package: `verify` would call it good."""
+    """Neither as a new folder nor over an earlier package."""
     into = tmp_path / "out"
 
     def fail(folder: Path) -> None:
         verify_package(folder)
-        raise IntegrityBroken("the packed folder answers otherwise")
+        raise IntegrityBroken("predictions differ")
 
-    with pytest.raises(IntegrityBroken, match="answers otherwise"):
+    with pytest.raises(IntegrityBroken, match="predictions differ"):
         pack_submission(into, members, OPTIONS, fail)
     assert not list(tmp_path.iterdir())
     pack_submission(
@@ -205,7 +209,7 @@ def test_a_package_that_fails_its_check_is_not_published(members, tmp_path):
     )
     assert (into / "latency.json").is_file()
     before = files(into)
-    with pytest.raises(IntegrityBroken, match="answers otherwise"):
+    with pytest.raises(IntegrityBroken, match="predictions differ"):
         pack_submission(into, members[:1], OPTIONS, fail)
     assert files(into) == before
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
@@ -213,13 +217,13 @@ def test_a_package_that_fails_its_check_is_not_published(members, tmp_path):
 
 @pytest.fixture
 def submit_toy(members, data, tmp_path, monkeypatch):
-    """Submit one model, unproven, with a time check: call it with the folder to publish."""
+    """Return a function that submits one model without a proof, with a time check."""
     home = members[0].folder.parents[1]
     member = BlendMember(str(members[0].folder), 1.0, run="late-0a1b2c3d", fold="0")
     blend = Blend("wechat2022", "fp32", (member,))
-    monkeypatch.setattr(pipeline, "training_commands", lambda *given: [])
-    monkeypatch.setattr(pipeline, "source_runs", lambda *given: {})
-    monkeypatch.setattr(pipeline, "prove_equal_predictions", lambda *given, **how: {"videos": 8})
+    monkeypatch.setattr(pipeline, "training_commands", lambda *_: [])
+    monkeypatch.setattr(pipeline, "source_runs", lambda *_: {})
+    monkeypatch.setattr(pipeline, "prove_equal_predictions", lambda *_, **__: {"videos": 8})
 
     def submit(into: Path) -> dict:
         quiet = (lambda *of: None, lambda line: None)
@@ -242,7 +246,7 @@ def submit_toy(members, data, tmp_path, monkeypatch):
 def test_submit_publishes_nothing_when_the_proof_or_the_time_check_fails(
     step, submit_toy, tmp_path, monkeypatch
 ):
-    def fail(folder: Path, *given, **how) -> None:
+    def fail(folder: Path, *_, **__) -> None:
         assert verify_package(folder)["members"] == ["late-0a1b2c3d/fold-0"]
         raise IntegrityBroken("no good")
 
@@ -255,12 +259,12 @@ def test_submit_publishes_nothing_when_the_proof_or_the_time_check_fails(
 def test_a_time_check_that_runs_out_of_time_still_publishes_the_folder(
     submit_toy, tmp_path, monkeypatch
 ):
-    def run_out(folder: Path, *given, **how) -> None:
+    def run_out(folder: Path, *_, **__) -> None:
         raise Inconclusive("the cap of 60 s was used up")
 
     monkeypatch.setattr(pipeline, "rehearse", run_out)
-    made = submit_toy(tmp_path / "out")
-    assert made["latency"] == {
+    submission = submit_toy(tmp_path / "out")
+    assert submission["latency"] == {
         "verdict": "INCONCLUSIVE",
         "sentence": "the cap of 60 s was used up",
         "code": 6,
@@ -283,7 +287,7 @@ def in_the_kit(folder: Path) -> str:
 
 @pytest.mark.parametrize("plant", [in_a_plug, in_the_kit])
 def test_fault_40_a_token_in_what_is_packed_is_refused(plant, members, tmp_path):
-    """The allow-list lets plugs and kits in, so their content is read as well."""
+    """Plugs and kits are listed, so their content is checked as well."""
     folder = shutil.copytree(members[0].folder, tmp_path / "late-1/fold-0")
     named = plant(folder)
     facts = sealed_facts(folder)
@@ -292,10 +296,10 @@ def test_fault_40_a_token_in_what_is_packed_is_refused(plant, members, tmp_path)
     with pytest.raises(UsageFault, match=f"{named} \\(a token of Hugging Face\\)") as refused:
         pack_submission(tmp_path / "out", [PackedMember("late-1/fold-0", folder, 1.0)], OPTIONS)
     assert TOKEN not in str(refused.value)
-    assert [p.name for p in tmp_path.iterdir()] == ["late-1"], "nothing is left behind"
+    assert [p.name for p in tmp_path.iterdir()] == ["late-1"], "no temporary folder remains"
 
 
-def test_it_holds_the_serving_floors_and_nothing_that_trains(package):
+def test_wbdc_in_a_package_can_serve_and_not_train(package):
     assert {p.name for p in (package / "wbdc").iterdir()} == {*SHIPPED_FOLDERS, "__init__.py"}
     assert (package / "wbdc/competitions/wechat2022_counts.json").is_file()
     for path in (package / "wbdc").rglob("*.py"):
@@ -316,7 +320,7 @@ def test_it_holds_the_serving_floors_and_nothing_that_trains(package):
                 )
 
 
-def test_the_kits_train_again_under_their_own_names(package):
+def test_kits_keep_their_names_in_a_package(package):
     assert kit_path("late-0a1b2c3d/fold-0") == "source/kits/late-0a1b2c3d/late.json"
     assert (package / kit_path("late-0a1b2c3d/fold-0")).is_file()
     assert (package / "source/kits/late-0a1b2c3d/late.py").is_file()
@@ -325,9 +329,9 @@ def test_the_kits_train_again_under_their_own_names(package):
     assert "polars==" in (package / "source/requirements.txt").read_text()
 
 
-def test_train_sh_runs_the_whole_wbdc_and_not_the_floors_beside_it(package, tmp_path):
-    """`python -m` would look into the current folder first, whose wbdc/ cannot train. Relative
-    paths are the caller's.
+def test_train_sh_runs_all_of_wbdc_and_not_the_serving_part_beside_it(package, tmp_path):
+    """`python -m` would import wbdc from the current folder, which cannot train. Relative paths
+    belong to the caller.
     """
     (tmp_path / "raw").mkdir()
     env = {"PATH": os.environ["PATH"], "PYTHON": sys.executable, "DATA": "raw", "WORK": "made"}
@@ -341,10 +345,10 @@ def test_train_sh_runs_the_whole_wbdc_and_not_the_floors_beside_it(package, tmp_
     )
     assert ran.returncode == 0, ran.stderr
     assert "version" in (tmp_path / "made/version").read_text()
-    assert verify_package(package)["latency"] is None, "training again leaves the package as it was"
+    assert verify_package(package)["latency"] is None, "training again does not change the package"
 
 
-def test_the_scripts_are_sound_and_executable(package):
+def test_the_scripts_are_valid_and_executable(package):
     for name in ("run.sh", "inference.sh", "init.sh", "train.sh"):
         assert os.access(package / name, os.X_OK)
         assert subprocess.run(["sh", "-n", package / name], check=False).returncode == 0
@@ -352,7 +356,7 @@ def test_the_scripts_are_sound_and_executable(package):
     assert "/opt/ml/output/result.csv" in (package / "inference.sh").read_text()
 
 
-def test_requirements_name_what_the_files_import_and_no_more(package, tmp_path):
+def test_requirements_are_the_imported_packages(package, tmp_path):
     names = {line.split("==")[0] for line in (package / "requirements.txt").read_text().split()}
     assert names == {
         "torch",
@@ -371,11 +375,11 @@ def test_requirements_name_what_the_files_import_and_no_more(package, tmp_path):
     assert needed_requirements([tmp_path / "own.py"]).startswith("timm==")
 
 
-def test_a_vision_library_is_required_when_a_model_looks_with_it(members, tmp_path):
+def test_a_vision_library_is_required_when_a_model_uses_it(members, tmp_path):
     folder = shutil.copytree(members[0].folder, tmp_path / "timm-1/fold-0")
-    told = read_json(folder / "model.json")
-    told["blueprint"]["vision"] = {"use": "timm", "model": "test_resnet", "pretrained": False}
-    publish_json(folder / "model.json", told)
+    model = read_json(folder / "model.json")
+    model["blueprint"]["vision"] = {"use": "timm", "model": "test_resnet", "pretrained": False}
+    publish_json(folder / "model.json", model)
     (folder / "DONE.json").unlink()
     seal_folder(folder, {})
     pack_submission(tmp_path / "out", [PackedMember("timm-1/fold-0", folder, 1.0)], OPTIONS)
@@ -384,17 +388,46 @@ def test_a_vision_library_is_required_when_a_model_looks_with_it(members, tmp_pa
     assert "open_clip" not in text
 
 
+SCRIPT = """
+import os, sys
+from pathlib import Path
+
+import wbdc
+from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.submit.pack.package import PackedMember, PackOptions, pack_submission
+from wbdc.submit.pipeline import source_hash
+
+os.umask(0o077)
+assert Path(wbdc.__file__).parents[1] == Path(sys.argv[2]), wbdc.__file__
+members = [PackedMember(name, Path(folder), weight) for name, folder, weight in @MEMBERS@]
+options = PackOptions(
+    contest=WeChat2022(),
+    precision="fp32",
+    facts={"score": {"mean": 0.7123}, "commit": "abc1234"},
+    training_commands=['wbdc --version > "$WORK/version"'],
+)
+pack_submission(Path(sys.argv[1]), members, options)
+print(source_hash())
+"""
+
+
+def pack_in_child(members, into: Path, home: Path, **settings) -> str:
+    """Pack as the fixture `package`, in a new process that imports wbdc from `home`."""
+    code = fill(SCRIPT, members=repr([(m.name, str(m.folder), m.weight) for m in members]))
+    child = subprocess.run(
+        [sys.executable, "-P", "-c", code, str(into), str(home)],
+        check=True,
+        capture_output=True,
+        text=True,
+        **settings,
+    )
+    return child.stdout.strip()
+
+
 def test_equal_inputs_give_equal_bytes(package, members, tmp_path):
     """Under another time zone, language, umask, hash seed, folder and time of the files."""
-    code = (
-        "import os, sys; os.umask(0o077); from pathlib import Path; from wbdc.competitions.wechat2022 import WeChat2022\n"
-        "from wbdc.submit.pack.package import PackedMember, PackOptions, pack_submission\n"
-        f"members = [PackedMember(n, Path(f), w) for n, f, w in {[(m.name, str(m.folder), m.weight) for m in members]!r}]\n"
-        "facts = {'score': {'mean': 0.7123}, 'commit': 'abc1234'}\n"
-        "options = PackOptions(contest=WeChat2022(), precision='fp32', facts=facts, "
-        "training_commands=['wbdc --version > \"$WORK/version\"'])\n"
-        "pack_submission(Path(sys.argv[1]), members, options)"
-    )
+    import wbdc
+
     for member in members:
         os.utime(member.folder / "model.json", (1, 1))
     env = {
@@ -404,50 +437,31 @@ def test_equal_inputs_give_equal_bytes(package, members, tmp_path):
         "LC_ALL": "C",
         "PYTHONHASHSEED": "7",
     }
-    subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "second")], check=True, env=env, cwd=tmp_path
-    )
+    home = Path(wbdc.__file__).parents[1]
+    pack_in_child(members, tmp_path / "second", home, env=env, cwd=tmp_path)
     assert files(tmp_path / "second") == files(package)
     assert (tmp_path / "second/run.sh").stat().st_mode & 0o777 == 0o700
 
 
 def test_a_checkout_and_an_installed_wheel_pack_equal_bytes(package, members, tmp_path):
-    """pyproject puts the kits into the wheel as wbdc/kits; in a checkout they lie beside wbdc."""
+    """The wheel holds the kits as wbdc/kits; in a checkout they are beside wbdc."""
     import wbdc
 
-    home, site = Path(wbdc.__file__).parent, tmp_path / "site"
+    home = Path(wbdc.__file__).parent
+    site = tmp_path / "site"
     shutil.copytree(home, site / "wbdc", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(home.parent / "kits", site / "wbdc" / "kits")
-    code = (
-        "import sys; from pathlib import Path; import wbdc; from wbdc.competitions.wechat2022 import WeChat2022\n"
-        "from wbdc.submit.pack.package import PackedMember, PackOptions, pack_submission\n"
-        "from wbdc.submit.pipeline import source_hash\n"
-        "assert Path(wbdc.__file__).parents[1] == Path(sys.argv[2]), wbdc.__file__\n"
-        f"members = [PackedMember(n, Path(f), w) for n, f, w in {[(m.name, str(m.folder), m.weight) for m in members]!r}]\n"
-        "facts = {'score': {'mean': 0.7123}, 'commit': 'abc1234'}\n"
-        "options = PackOptions(contest=WeChat2022(), precision='fp32', facts=facts, "
-        "training_commands=['wbdc --version > \"$WORK/version\"'])\n"
-        "pack_submission(Path(sys.argv[1]), members, options)\n"
-        "print(source_hash())"
-    )
     env = {**os.environ, "PYTHONPATH": str(site)}
-    ran = subprocess.run(
-        [sys.executable, "-P", "-c", code, str(tmp_path / "out"), str(site)],
-        check=True,
-        env=env,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    source_hash = pack_in_child(members, tmp_path / "out", site, env=env, cwd=tmp_path)
     assert files(tmp_path / "out") == files(package)
     assert (package / "source/wbdc/kits/dual_stream.toml").is_file()
-    assert ran.stdout.strip() == pipeline.source_hash()
+    assert source_hash == pipeline.source_hash()
 
 
-def test_the_readme_tells_members_scores_and_sizes(package, members):
+def test_the_readme_states_members_scores_and_sizes(package, members):
     text = (package / "README.md").read_text()
     weights = file_sha256(members[0].folder / "model.safetensors")
-    for told in (
+    for text_part in (
         "| late-0a1b2c3d/fold-0 | 2 |",
         "score.mean: 0.7123",
         "commit: abc1234",
@@ -455,11 +469,11 @@ def test_the_readme_tells_members_scores_and_sizes(package, members):
         "| models/ |",
         weights,
     ):
-        assert told in text, told
+        assert text_part in text, text_part
     assert "@" not in text
 
 
-def test_an_earlier_package_is_replaced_and_anything_else_is_not(members, tmp_path):
+def test_an_earlier_package_is_replaced_and_other_folders_are_refused(members, tmp_path):
     into = tmp_path / "mine"
     into.mkdir()
     (into / "thesis.txt").write_text("precious")
@@ -470,12 +484,12 @@ def test_an_earlier_package_is_replaced_and_anything_else_is_not(members, tmp_pa
     pack_submission(into, members, OPTIONS)
     assert not (into / "thesis.txt").exists()
     assert (into / "main.py").is_file()
-    assert [p.name for p in tmp_path.iterdir()] == ["mine"], "nothing is left beside it"
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"], "no temporary folder remains"
 
 
-def test_what_cannot_be_packed_is_refused_before_anything_is_written(members, tmp_path):
+def test_bad_members_are_refused_before_anything_is_written(members, tmp_path):
     bad = shutil.copytree(members[0].folder, tmp_path / "bad")
-    for given, fault, says in (
+    for bad_members, fault, message in (
         ([], UsageFault, "one or more"),
         ([members[0], members[0]], UsageFault, "each once"),
         ([members[0]._replace(name="../up")], UsageFault, "name"),
@@ -483,8 +497,8 @@ def test_what_cannot_be_packed_is_refused_before_anything_is_written(members, tm
         ([members[0]._replace(weight=0.0)], UsageFault, "sum to 0"),
         ([members[0]._replace(folder=tmp_path)], UsageFault, "not finished"),
     ):
-        with pytest.raises(fault, match=says):
-            pack_submission(tmp_path / "out", given, OPTIONS)
+        with pytest.raises(fault, match=message):
+            pack_submission(tmp_path / "out", bad_members, OPTIONS)
     assert sealed_facts(bad)
     assert verify_seal(bad)
     (bad / "model.safetensors").write_bytes((bad / "model.safetensors").read_bytes()[:-1] + b"\x07")
@@ -493,10 +507,8 @@ def test_what_cannot_be_packed_is_refused_before_anything_is_written(members, tm
     assert not (tmp_path / "out").exists()
 
 
-def test_what_runs_from_a_package_knows_its_needs_without_being_installed(package, monkeypatch):
-    """At the judge's only the requirements are installed: wbdc itself lies in `source`, and packs
-    again from there.
-    """
+def test_wbdc_in_a_package_finds_its_requirements_without_being_installed(package, monkeypatch):
+    """On the judge's machine only the requirements are installed; wbdc runs from `source`."""
     import wbdc
     from wbdc.submit.pack import requirements as module
 
@@ -509,7 +521,7 @@ def test_what_runs_from_a_package_knows_its_needs_without_being_installed(packag
     assert module.all_requirements() == (package / "source" / "requirements.txt").read_text()
 
 
-def test_the_readme_says_what_the_precision_auto_means(tmp_path):
+def test_the_readme_explains_the_precision_auto(tmp_path):
     from wbdc.submit.pack.readme import package_readme
 
     judge, gain = (

@@ -1,4 +1,4 @@
-"""The ledger of pretrained weights: from what a fold records to a table in the README."""
+"""The origin of pretrained weights: from the record of a fold to a table in the README."""
 
 import pytest
 
@@ -19,7 +19,7 @@ CLIP = {
     "md5": "c" * 32,
     "sha256": "d" * 64,
 }
-OWN = {
+NOT_PRETRAINED = {
     "trunk": "random weights, as the kit asks; words learned from the data",
     "vision": "none: the data brings features",
     "start": "pre-1f: takes 9 tensors, leaves x",
@@ -41,17 +41,17 @@ def test_a_record_becomes_an_entry_with_link_license_and_checksums():
     ]
 
 
-def test_weights_of_ones_own_are_no_pretrained_weights():
+def test_random_weights_and_own_runs_are_not_listed():
     assert (
-        weights_provenance(OWN)
+        weights_provenance(NOT_PRETRAINED)
         == weights_provenance({"vision": "random weights"})
         == weights_provenance({})
         == []
     )
-    assert len(weights_provenance({**OWN, "trunk": MACBERT})) == 1
+    assert len(weights_provenance({**NOT_PRETRAINED, "trunk": MACBERT})) == 1
 
 
-def test_an_unknown_license_is_said_and_a_recorded_one_counts():
+def test_a_recorded_license_wins_over_the_known_ones():
     assert (
         weights_provenance({"trunk": {**MACBERT, "name": "some/body"}})[0]["license"]
         == UNKNOWN_LICENSE
@@ -64,7 +64,7 @@ def test_an_unknown_license_is_said_and_a_recorded_one_counts():
     )
 
 
-def test_a_name_that_is_no_repository_has_no_link():
+def test_a_name_outside_the_hub_has_no_link():
     assert weights_provenance({"vision": {**CLIP, "name": "ViT-B-32-own"}})[0]["link"] is None
 
 
@@ -84,7 +84,7 @@ def test_a_name_that_is_no_repository_has_no_link():
         ("what a tower of one's own said", "what a tower of one's own said", None),
     ],
 )
-def test_words_of_older_folds_are_kept_and_what_they_lack_is_said(words, name, link):
+def test_descriptions_of_older_folds_give_the_name_alone(words, name, link):
     (entry,) = weights_provenance({"trunk": words})
     assert (entry["name"], entry["link"], entry["md5"], entry["sha256"], entry["bytes"]) == (
         name,
@@ -102,7 +102,7 @@ def test_an_incomplete_record_is_refused(key):
         weights_provenance({"trunk": {k: v for k, v in MACBERT.items() if k != key}})
 
 
-def test_the_table_names_each_file_once_in_order_whatever_the_order_of_the_folds():
+def test_the_table_lists_each_file_once_in_a_fixed_order():
     one, two = (
         weights_provenance({"trunk": MACBERT}),
         weights_provenance({"vision": CLIP, "trunk": MACBERT}),
@@ -112,12 +112,14 @@ def test_the_table_names_each_file_once_in_order_whatever_the_order_of_the_folds
     assert weights_provenance({"trunk": MACBERT, "vision": MACBERT}) == one
     hub = "https://huggingface.co"
     assert text.splitlines()[2:] == [
-        f"| [hfl/chinese-macbert-base]({hub}/hfl/chinese-macbert-base) | model.safetensors | 409,103,316 | apache-2.0 | {'a' * 32} | {'b' * 64} |",
-        f"| [{CLIP['name']}]({hub}/{CLIP['name']}) | open_clip_model.safetensors | 605,143,316 | apache-2.0 | {'c' * 32} | {'d' * 64} |",
+        f"| [hfl/chinese-macbert-base]({hub}/hfl/chinese-macbert-base) | model.safetensors "
+        f"| 409,103,316 | apache-2.0 | {'a' * 32} | {'b' * 64} |",
+        f"| [{CLIP['name']}]({hub}/{CLIP['name']}) | open_clip_model.safetensors "
+        f"| 605,143,316 | apache-2.0 | {'c' * 32} | {'d' * 64} |",
     ]
 
 
-def test_two_files_of_one_name_stay_two_rows():
+def test_two_files_with_one_name_are_two_rows():
     other = {**MACBERT, "sha256": "e" * 64}
     assert (
         len(provenance_table(weights_provenance({"trunk": MACBERT, "vision": other})).splitlines())
@@ -125,7 +127,7 @@ def test_two_files_of_one_name_stay_two_rows():
     )
 
 
-def test_a_bar_does_not_break_the_table_and_an_empty_ledger_says_so():
+def test_a_bar_in_a_cell_and_an_empty_table():
     assert (
         provenance_table(weights_provenance({"trunk": {**MACBERT, "license": "mit | apache-2.0"}}))
         .splitlines()[2]

@@ -62,15 +62,19 @@ def installed(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path / "site")
 
 
-def test_it_has_what_the_schema_demands_and_nothing_that_it_forbids():
-    said = bill_of_materials(["Top_Level"], MODELS)
-    assert set(said) <= DOCUMENT
-    assert (said["bomFormat"], said["specVersion"], said["version"]) == ("CycloneDX", "1.5", 1)
+def test_the_document_follows_the_schema():
+    document = bill_of_materials(["Top_Level"], MODELS)
+    assert set(document) <= DOCUMENT
+    assert (document["bomFormat"], document["specVersion"], document["version"]) == (
+        "CycloneDX",
+        "1.5",
+        1,
+    )
     assert re.fullmatch(
         r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-5[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}",
-        said["serialNumber"],
+        document["serialNumber"],
     )
-    for component in said["components"]:
+    for component in document["components"]:
         assert {"type", "name"} <= set(component) <= COMPONENT
         assert component["type"] in ("library", "machine-learning-model")
         assert all(
@@ -82,40 +86,40 @@ def test_it_has_what_the_schema_demands_and_nothing_that_it_forbids():
             "an expression stands alone"
         )
         assert all({"type", "url"} == set(r) for r in component.get("externalReferences", []))
-    references = [c["bom-ref"] for c in said["components"]]
+    references = [c["bom-ref"] for c in document["components"]]
     assert len(references) == len(set(references)) == 5
-    assert all({d["ref"], *d["dependsOn"]} <= set(references) for d in said["dependencies"])
+    assert all({d["ref"], *d["dependsOn"]} <= set(references) for d in document["dependencies"])
 
 
-def test_packages_are_named_by_purl_and_say_what_they_need():
-    said = bill_of_materials(["Top_Level"], [])
-    assert [(c["name"], c["version"], c["purl"]) for c in said["components"]] == [
+def test_packages_have_a_package_url_and_dependencies():
+    document = bill_of_materials(["Top_Level"], [])
+    assert [(c["name"], c["version"], c["purl"]) for c in document["components"]] == [
         ("middle", "1.0", "pkg:pypi/middle@1.0"),
         ("mute", "2.0", "pkg:pypi/mute@2.0"),
         ("Top_Level", "2.6.0+cu124", "pkg:pypi/top-level@2.6.0%2Bcu124"),
     ]
-    assert {d["ref"]: d["dependsOn"] for d in said["dependencies"]}[
+    assert {d["ref"]: d["dependsOn"] for d in document["dependencies"]}[
         "pkg:pypi/top-level@2.6.0%2Bcu124"
     ] == ["pkg:pypi/middle@1.0", "pkg:pypi/mute@2.0"]
 
 
-def test_a_license_is_the_expression_else_the_classifier_else_a_short_word_else_nothing():
-    found = {
+def test_a_license_comes_from_the_expression_the_classifier_or_a_short_field():
+    components = {
         c["name"]: c.get("licenses")
         for c in bill_of_materials(["Top_Level", "short", "unknown"], [])["components"]
     }
-    assert found["Top_Level"] == [{"expression": "MIT OR Apache-2.0"}]
-    assert found["middle"] == [{"license": {"name": "BSD License"}}]
-    assert found["short"] == [{"license": {"name": "3-Clause BSD License"}}]
-    assert found["mute"] is None
-    assert found["unknown"] is None
+    assert components["Top_Level"] == [{"expression": "MIT OR Apache-2.0"}]
+    assert components["middle"] == [{"license": {"name": "BSD License"}}]
+    assert components["short"] == [{"license": {"name": "3-Clause BSD License"}}]
+    assert components["mute"] is None
+    assert components["unknown"] is None
 
 
 def test_models_carry_their_hashes():
-    found = {c["name"]: c for c in bill_of_materials([], MODELS)["components"]}
-    assert list(found) == ["hfl/chinese-macbert-base", "models/late/fold-0"]
-    assert found["models/late/fold-0"]["hashes"] == [{"alg": "SHA-256", "content": "d" * 64}]
-    theirs = found["hfl/chinese-macbert-base"]
+    components = {c["name"]: c for c in bill_of_materials([], MODELS)["components"]}
+    assert list(components) == ["hfl/chinese-macbert-base", "models/late/fold-0"]
+    assert components["models/late/fold-0"]["hashes"] == [{"alg": "SHA-256", "content": "d" * 64}]
+    theirs = components["hfl/chinese-macbert-base"]
     assert "hashes" not in theirs
     assert theirs["licenses"] == [{"license": {"name": "apache-2.0"}}]
     assert theirs["type"] == "machine-learning-model"
@@ -124,7 +128,7 @@ def test_models_carry_their_hashes():
     ]
 
 
-def test_equal_contents_give_equal_bytes_and_another_hash_another_number():
+def test_equal_contents_give_equal_bytes_and_serial_numbers():
     one = bill_of_materials(["Top_Level", "short"], MODELS)
     other = bill_of_materials(["short", "Top_Level"], MODELS[::-1])
     assert json.dumps(one) == json.dumps(other)
@@ -134,7 +138,7 @@ def test_equal_contents_give_equal_bytes_and_another_hash_another_number():
     assert changed["serialNumber"] != one["serialNumber"]
 
 
-def test_a_model_that_is_given_twice_is_refused_but_two_files_may_share_a_name():
+def test_a_repeated_model_is_refused_but_two_files_may_share_a_name():
     with pytest.raises(UsageFault, match="model:models/late/fold-0@d+ more than once"):
         bill_of_materials([], [MODELS[0], MODELS[0]])
     other = {**MODELS[0], "sha256": "e" * 64}

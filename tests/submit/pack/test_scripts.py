@@ -13,9 +13,9 @@ from wbdc.core.processes import start_time
 from wbdc.submit.pack.scripts import TRAIN, fill
 
 STOPS = """#!/bin/sh
-trap 'echo >> "{place}/signals"; [ "$(wc -l < "{place}/signals")" -lt {signals} ] || STOP=1' TERM
-echo "$@" >> "{place}/commands"
-echo $$ >> "{place}/pids"
+trap 'echo >> "{folder}/signals"; [ "$(wc -l < "{folder}/signals")" -lt {signals} ] || STOP=1' TERM
+echo "$@" >> "{folder}/commands"
+echo $$ >> "{folder}/pids"
 while [ -z "$STOP" ]; do sleep 0.05; done
 exit {code}
 """
@@ -23,16 +23,16 @@ RETRAIN = 'wbdc prepare --work "$WORK"\nwbdc train --work "$WORK"\necho done >&2
 SHELLS = [shell for shell in ("sh", "bash") if shutil.which(shell)]
 
 
-def start_train(place: Path, shell: str, *, signals: int = 1, code: int = 11) -> subprocess.Popen:
+def start_train(folder: Path, shell: str, *, signals: int = 1, code: int = 11) -> subprocess.Popen:
     """Start a package's train.sh with a stand-in for Python, which stops at the n-th signal."""
-    python = place / "python"
-    python.write_text(STOPS.format(place=place, signals=signals, code=code))
+    python = folder / "python"
+    python.write_text(STOPS.format(folder=folder, signals=signals, code=code))
     python.chmod(0o755)
-    (place / "train.sh").write_text(fill(TRAIN, commands=RETRAIN))
-    own = {"PYTHON": str(python), "DATA": str(place), "WORK": str(place / "work")}
+    (folder / "train.sh").write_text(fill(TRAIN, commands=RETRAIN))
+    variables = {"PYTHON": str(python), "DATA": str(folder), "WORK": str(folder / "work")}
     settings = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    process = subprocess.Popen([shell, place / "train.sh"], env=os.environ | own, **settings)
-    assert soon(lambda: pids_in(place)), process.poll()
+    process = subprocess.Popen([shell, folder / "train.sh"], env=os.environ | variables, **settings)
+    assert soon(lambda: pids_in(folder)), process.poll()
     return process
 
 
@@ -49,7 +49,7 @@ def end_all(process: subprocess.Popen) -> None:
 
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize(("signals", "code"), [(1, 11), (2, 11), (1, 0), (1, 143)])
-def test_fault_32_a_signal_to_train_sh_stops_its_command(shell, signals, code, tmp_path):
+def test_fault_32_a_signal_to_train_sh_stops_its_command_too(shell, signals, code, tmp_path):
     """Also when the command ends well all the same: what follows it does not start."""
     process = start_train(tmp_path, shell, signals=signals, code=code)
     try:
@@ -77,14 +77,14 @@ def test_fault_32_ctrl_c_in_a_terminal_stops_train_sh_and_its_command(shell, tmp
 
 
 @pytest.mark.parametrize("code", [0, 9])
-def test_without_a_signal_the_command_decides_how_train_sh_goes_on(code, tmp_path):
+def test_train_sh_ends_when_a_command_fails(code, tmp_path):
     process = start_train(tmp_path, "sh", code=code)
     try:
         for count in (1, 2) if code == 0 else (1,):
             assert soon(lambda: len(pids_in(tmp_path)) == count)  # noqa: B023
             os.kill(pids_in(tmp_path)[-1], signal.SIGTERM)
 
-        said = process.communicate(timeout=20)[1]
-        assert (process.returncode, said) == (code, "" if code else "done\n")
+        stderr = process.communicate(timeout=20)[1]
+        assert (process.returncode, stderr) == (code, "" if code else "done\n")
     finally:
         end_all(process)

@@ -1,5 +1,5 @@
-"""Secrets: refused by name and by shape, never repeated, and not seen where there are none. Tokens
-are put together here so that this file holds none.
+"""Secrets are refused by name and by pattern, and not repeated. Tokens are concatenated here, so
+that this file holds none.
 """
 
 from pathlib import Path
@@ -39,7 +39,7 @@ TOKENS = {
         ".pypirc",
     ],
 )
-def test_a_secret_is_refused_by_its_name_wherever_it_lies(tmp_path, name):
+def test_a_file_with_a_secret_name_is_refused_at_any_depth(tmp_path, name):
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "er" / name).write_text("")
     with pytest.raises(UsageFault, match=rf"1 files .*{name}"):
@@ -48,18 +48,18 @@ def test_a_secret_is_refused_by_its_name_wherever_it_lies(tmp_path, name):
 
 @pytest.mark.parametrize("kind", TOKENS)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_a_secret_is_refused_by_its_shape_and_never_repeated(tmp_path, kind, encoding):
+def test_a_token_is_refused_by_its_pattern_and_not_repeated(tmp_path, kind, encoding):
     (tmp_path / "notes.txt").write_text(f'token = "{TOKENS[kind]}"\n', encoding=encoding)
-    with pytest.raises(UsageFault, match=rf"notes\.txt \(.*{kind}") as said:
+    with pytest.raises(UsageFault, match=rf"notes\.txt \(.*{kind}") as raised:
         refuse_secrets(tmp_path)
-    assert TOKENS[kind] not in str(said.value)
-    assert TOKENS[kind][-8:] not in str(said.value)
+    assert TOKENS[kind] not in str(raised.value)
+    assert TOKENS[kind][-8:] not in str(raised.value)
 
 
 @pytest.mark.parametrize(
     "kind", [k for k in TOKENS if k not in ("private key", "password in an address")]
 )
-def test_the_beginning_of_a_token_alone_is_no_secret(tmp_path, kind):
+def test_the_start_of_a_token_is_not_a_secret(tmp_path, kind):
     (tmp_path / "notes.txt").write_text(TOKENS[kind][:9])
     refuse_secrets(tmp_path)
 
@@ -75,35 +75,35 @@ def test_the_beginning_of_a_token_alone_is_no_secret(tmp_path, kind):
         "elf_" + "a" * 40,
     ],
 )
-def test_what_only_resembles_a_secret_passes(tmp_path, text):
+def test_similar_text_is_not_a_secret(tmp_path, text):
     for name in ("secrets.py", "environment.yml", "keys.py", "id_rsa.pub"):
         (tmp_path / name).write_text(text)
     refuse_secrets(tmp_path)
 
 
-def test_the_source_of_wbdc_passes():
+def test_the_source_of_wbdc_holds_no_secret():
     home = Path(wbdc.__file__).parent
     assert (home / "submit" / "pack" / "secrets.py").is_file()
     refuse_secrets(home)
 
 
-def test_given_files_are_checked_alone_in_any_order(tmp_path):
+def test_only_the_listed_files_are_checked_in_any_order(tmp_path):
     names = [tmp_path / name for name in ("b.txt", ".netrc", "a.txt")]
     for path in names:
         path.write_text(TOKENS["GitHub"])
     (tmp_path / "clean.txt").write_text("nothing")
     refuse_secrets([tmp_path / "clean.txt"])
     refuse_secrets([])
-    said = []
+    messages = []
     for order in (names, names[::-1]):
         with pytest.raises(UsageFault, match="3 files") as raised:
             refuse_secrets(iter(order))
-        said.append(str(raised.value))
-    assert said[0] == said[1]
-    assert str(tmp_path / ".netrc") + " (a login)" in said[0]
+        messages.append(str(raised.value))
+    assert messages[0] == messages[1]
+    assert str(tmp_path / ".netrc") + " (a login)" in messages[0]
 
 
-def test_large_files_are_judged_by_name_alone(tmp_path):
+def test_large_files_are_checked_by_name_only(tmp_path):
     token = TOKENS["GitHub"].encode()
     (tmp_path / "tokenizer.json").write_bytes(token.rjust(MAX_SCANNED_BYTES))
     refuse_secrets(tmp_path)
@@ -112,7 +112,7 @@ def test_large_files_are_judged_by_name_alone(tmp_path):
         refuse_secrets(tmp_path)
 
 
-def test_what_cannot_be_read_is_not_passed_over(tmp_path):
+def test_an_unreadable_file_is_an_error(tmp_path):
     with pytest.raises(EnvironmentLacks, match="absent cannot be read"):
         refuse_secrets(tmp_path / "absent")
     (tmp_path / "dangling").symlink_to(tmp_path / "gone")

@@ -1,4 +1,4 @@
-"""Weights in a package: a shared tower once, half the bytes when asked for, and the same answers."""
+"""Weights in a package: shared towers are stored once, and float16 weights are rounded ones."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from wbdc.submit.pack.package import PackedMember, PackOptions, pack_submission
 OPTIONS = PackOptions(contest=WeChat2022(), precision="fp32", facts={}, training_commands=[])
 
 
-def finished(folder: Path, model, fusion: str) -> Path:
+def write_finished_fold(folder: Path, model, fusion: str) -> Path:
     toys.member(folder, model, fusion)
     publish_json(
         folder / "model.json", read_json(folder / "model.json") | {"competition": "wechat2022"}
@@ -35,22 +35,22 @@ def members(tmp_path) -> list[PackedMember]:
         toys.model(seed=2),
     )
     second.vision.load_state_dict(first.vision.state_dict())
-    made = [
+    models = [
         ("a/fold-0", first, "dual_stream"),
         ("b/fold-0", second, "cross_attention"),
         ("c/fold-0", third, "dual_stream"),
     ]
     return [
-        PackedMember(name, finished(tmp_path / "runs" / name, model, fusion), 1.0)
-        for name, model, fusion in made
+        PackedMember(name, write_finished_fold(tmp_path / "runs" / name, model, fusion), 1.0)
+        for name, model, fusion in models
     ]
 
 
-def weights(folder: Path, **how) -> dict:
-    return load_member(folder, **how).model.state_dict()
+def weights(folder: Path, **options) -> dict:
+    return load_member(folder, **options).model.state_dict()
 
 
-def test_a_tower_of_several_members_is_stored_once(members, tmp_path):
+def test_a_tower_that_members_share_is_stored_once(members, tmp_path):
     pack_submission(tmp_path / "p", members, OPTIONS)
     models = tmp_path / "p" / "models"
     (tower,) = (models / "towers").iterdir()
@@ -71,7 +71,7 @@ def test_a_tower_of_several_members_is_stored_once(members, tmp_path):
         verify_package(tmp_path / "p")
 
 
-def test_half_the_bytes_are_the_weights_rounded(members, tmp_path):
+def test_half_stores_the_weights_rounded_to_float16(members, tmp_path):
     pack_submission(tmp_path / "p", members, OPTIONS)
     pack_submission(tmp_path / "h", members, replace(OPTIONS, half=True))
     sizes = [
@@ -94,12 +94,12 @@ def test_half_the_bytes_are_the_weights_rounded(members, tmp_path):
         )
 
 
-def test_weights_that_do_not_fit_into_half_are_refused(members, tmp_path):
+def test_weights_that_overflow_float16_are_refused(members, tmp_path):
     from wbdc.core.errors import IntegrityBroken
 
     model = toys.model()
     model.head.weight.data[0, 0] = 1e6
-    finished(tmp_path / "big", model, "dual_stream")
+    write_finished_fold(tmp_path / "big", model, "dual_stream")
     with pytest.raises(IntegrityBroken, match="not finite, in head.weight"):
         load_member(tmp_path / "big", half=True)
     assert np.isfinite(load_member(tmp_path / "big").model.head.weight.detach().numpy()).all()

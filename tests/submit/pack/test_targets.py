@@ -1,5 +1,5 @@
-"""Targets: what each form holds, that equal folders give equal bytes, that the audit's form trains
-and answers by itself.
+"""Targets: their content, equal bytes for equal folders, and an audit target that trains and
+predicts on its own.
 """
 
 import json
@@ -27,13 +27,13 @@ def copy(package, tmp_path):
     return shutil.copytree(package, tmp_path / "first")
 
 
-def test_the_first_form_is_the_folder_itself(package):
+def test_the_first_target_is_the_folder_itself(package):
     assert make_target(package, "leaderboard", find_target(TARGETS, "leaderboard")) == package
     with pytest.raises(UsageFault, match="no target called 'audits'; did you mean 'audit'"):
         find_target(TARGETS, "audits")
 
 
-def test_a_zip_holds_the_folder_and_its_bytes_depend_on_nothing_else(package, tmp_path):
+def test_a_zip_holds_the_folder_and_depends_on_nothing_else(package, tmp_path):
     folder = copy(package, tmp_path)
     (folder / "latency.json").write_text("{}")
     first = make_target(folder, "zip", TARGETS["zip"]).read_bytes()
@@ -55,15 +55,15 @@ def verify_without_receipt(folder):
     return verify_package(folder)["files"]
 
 
-def test_the_audits_form_holds_no_model_and_says_src(package, tmp_path):
-    made = make_target(copy(package, tmp_path), "audit", TARGETS["audit"])
-    assert made.name == "first-audit"
-    assert not list(made.rglob("*.safetensors"))
-    assert (made / "src/wbdc/train/fit.py").is_file()
-    script = (made / "train.sh").read_text()
+def test_the_audit_target_holds_no_model_and_renames_source_to_src(package, tmp_path):
+    audit = make_target(copy(package, tmp_path), "audit", TARGETS["audit"])
+    assert audit.name == "first-audit"
+    assert not list(audit.rglob("*.safetensors"))
+    assert (audit / "src/wbdc/train/fit.py").is_file()
+    script = (audit / "train.sh").read_text()
     assert '"$HERE/src"' in script
     assert "source/" not in script
-    assert os.access(made / "train.sh", os.X_OK)
+    assert os.access(audit / "train.sh", os.X_OK)
     assert {
         "README.md",
         "requirements.txt",
@@ -72,9 +72,9 @@ def test_the_audits_form_holds_no_model_and_says_src(package, tmp_path):
         "train.sh",
         "inference.sh",
         "src",
-    } <= {p.name for p in made.iterdir()}
-    assert verify_package(made)["target"] == "audit"
-    assert make_target(tmp_path / "first", "audit", TARGETS["audit"]) == made
+    } <= {p.name for p in audit.iterdir()}
+    assert verify_package(audit)["target"] == "audit"
+    assert make_target(tmp_path / "first", "audit", TARGETS["audit"]) == audit
     (tmp_path / "first-zip").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "first-audit" / "manifest.json").unlink()
@@ -82,11 +82,13 @@ def test_the_audits_form_holds_no_model_and_says_src(package, tmp_path):
         make_target(tmp_path / "first", "audit", TARGETS["audit"])
 
 
-def test_the_audits_form_runs_the_whole_wbdc_and_then_what_it_trained(package, data, tmp_path):
-    """Its train.sh runs the commands of the folder it was made of (here one, which says its
-    version); its inference.sh runs what they packed.
+def test_the_audit_target_trains_and_then_predicts_with_the_trained_package(
+    package, data, tmp_path
+):
+    """Its train.sh runs the commands of the package (here `wbdc --version`), and its inference.sh
+    runs the trained package.
     """
-    made = make_target(copy(package, tmp_path), "audit", TARGETS["audit"])
+    audit = make_target(copy(package, tmp_path), "audit", TARGETS["audit"])
     env = {
         **os.environ,
         "DATA": str(data),
@@ -96,7 +98,7 @@ def test_the_audits_form_runs_the_whole_wbdc_and_then_what_it_trained(package, d
     }
     for script in ("train.sh", "inference.sh"):
         ran = subprocess.run(
-            ["sh", made / script, *(["--device", "cpu"] if script == "inference.sh" else [])],
+            ["sh", audit / script, *(["--device", "cpu"] if script == "inference.sh" else [])],
             env=env,
             cwd=tmp_path,
             capture_output=True,
@@ -112,8 +114,8 @@ def test_the_audits_form_runs_the_whole_wbdc_and_then_what_it_trained(package, d
     assert len((tmp_path / "result.csv").read_text().splitlines()) == 8
 
 
-def test_one_item_per_call(package, data):
-    """Each line is answered by itself; one that cannot be read ends nothing."""
+def test_calls_answer_one_item_per_line(package, data):
+    """Each line has its own answer; an unreadable line is an error of that line only."""
     items = json.loads((data / "annotations" / "test.json").read_text())[:3]
     calls = [
         item | {"frames": str(data / "zip_frames" / "test" / item["id"][-3:] / f"{item['id']}.zip")}
@@ -137,8 +139,8 @@ def test_one_item_per_call(package, data):
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    said = [json.loads(line) for line in ran.stdout.splitlines()]
-    assert [s.get("id") for s in said] == [
+    answers = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [s.get("id") for s in answers] == [
         items[0]["id"],
         None,
         "x",
@@ -148,24 +150,24 @@ def test_one_item_per_call(package, data):
         None,
         items[2]["id"],
     ]
-    assert ["error" in s for s in said] == [False, True, True, False, True, True, True, False]
-    assert said[0]["category_id"] in read_json(next(package.rglob("model.json")))["classes"]
-    assert 0 < said[0]["probability"] <= 1
+    assert ["error" in s for s in answers] == [False, True, True, False, True, True, True, False]
+    assert answers[0]["category_id"] in read_json(next(package.rglob("model.json")))["classes"]
+    assert 0 < answers[0]["probability"] <= 1
 
 
-def test_the_audits_form_cannot_answer_before_it_has_trained(package, data, tmp_path):
-    made = make_target(copy(package, tmp_path), "audit", TARGETS["audit"])
+def test_the_audit_target_cannot_predict_before_training(package, data, tmp_path):
+    audit = make_target(copy(package, tmp_path), "audit", TARGETS["audit"])
     with pytest.raises(UsageFault, match="holds no models; run its train.sh first"):
-        repeat_predictions(made, data)
+        repeat_predictions(audit, data)
 
 
-def test_fault_1_what_killed_processes_left_of_a_form_is_removed_and_a_failure_keeps_the_earlier_form(
+def test_fault_1_leftovers_of_a_target_are_removed_and_a_failure_keeps_it(
     package, tmp_path, monkeypatch
 ):
     folder, form = copy(package, tmp_path), tmp_path / "first-audit"
-    left = tmp_path / f".first-audit.{ended_process()}.tmp"
-    left.mkdir()
-    (left / "train.sh").touch()
+    leftover = tmp_path / f".first-audit.{ended_process()}.tmp"
+    leftover.mkdir()
+    (leftover / "train.sh").touch()
     make_target(folder, "audit", TARGETS["audit"])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["first", "first-audit"]
 
