@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wbdc.core.processes import MAX_THREADS
+from wbdc.core.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -111,7 +112,6 @@ def work(command: Callable) -> Callable:
     return _work(sweep_and_run)
 
 
-ProgressCallback = Callable[..., None]
 WIDTH = 140  # columns of a table that no terminal shows
 SHORT_CELL = 16  # columns: a cell of a table that is not longer never wraps
 

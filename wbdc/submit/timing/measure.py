@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,7 @@ from wbdc.core.device import find_device
 from wbdc.core.errors import DataInvalid, EnvironmentLacks, IntegrityBroken, ResultInvalid
 from wbdc.core.files import read_json
 from wbdc.core.findings import Findings
+from wbdc.core.progress import ProgressCallback
 from wbdc.submit.timing.full_run import FullRun, run_full
 from wbdc.submit.timing.machine_load import CpuUse
 from wbdc.submit.timing.options import RehearsalOptions
@@ -42,8 +43,6 @@ MAX_REPEATED_VIDEOS = 200  # that are predicted twice, to detect caching
 RUN_CAP_SHARE = 0.5  # of the remaining cap: the most that a single run plans to take
 FP32_TIME_RATIO = 4  # how many times as long FP32 may take as half precision
 SAMPLE_SEED = 0
-
-StepProgress = Callable[[str, int, int], None]
 
 
 class JudgedSplit(NamedTuple):
@@ -191,7 +190,7 @@ def measure_runs(
     videos: Sequence[Video],
     weights: Sequence[Path],
     options: RehearsalOptions,
-    progress: StepProgress,
+    progress: ProgressCallback,
 ) -> MeasuredRuns:
     """Time fresh processes on a few videos, then one on as large a sample as the cap allows.
 
@@ -323,7 +322,11 @@ def measure_full_run(timer: PackageTimer, options: RehearsalOptions) -> FullRun:
 
 
 def _measure_cold_starts(
-    cap: TimeCap, few: Sequence[Video], weights: Sequence[Path], count: int, progress: StepProgress
+    cap: TimeCap,
+    few: Sequence[Video],
+    weights: Sequence[Path],
+    count: int,
+    progress: ProgressCallback,
 ) -> tuple[list[TimedRun], TimedRun]:
     """Run up to `count` fresh processes, as the cap allows, and one or two without --timings, of
     which the faster is returned.

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from wbdc.competitions import Limits
 from wbdc.core.files import publish_json, read_json
+from wbdc.core.progress import ProgressCallback, no_progress
 from wbdc.core.time_margins import TIME_MARGIN
 from wbdc.serve.blend_file import read_blend
 from wbdc.submit.check.manifest import RECEIPT_FILE
@@ -29,7 +30,6 @@ from wbdc.submit.timing.measure import (
     JudgedSplit,
     MeasuredRuns,
     PackageTimer,
-    StepProgress,
     measure_caching,
     measure_full_run,
     measure_precision,
@@ -61,7 +61,7 @@ def rehearse(
     folder: Path,
     data: Path,
     options: RehearsalOptions,
-    progress: StepProgress = lambda task, done, total: None,
+    progress: ProgressCallback = no_progress,
 ) -> Verdict:
     """Time a packed folder, publish the receipt latency.json into it, and return the verdict.
 
