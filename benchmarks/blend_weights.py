@@ -19,9 +19,10 @@ from wbdc import competitions
 from wbdc.cli import console
 from wbdc.core import plug
 from wbdc.ensemble.blend_weights import fit_weights
-from wbdc.ensemble.ensembles import choose_runs, shared_predictions
-from wbdc.ensemble.evaluation import bootstrap_interval, label_scorer, paired_gain
+from wbdc.ensemble.bootstrap import bootstrap_interval, competition_scorer, paired_gain
+from wbdc.ensemble.member_selection import select_members
 from wbdc.ensemble.mixture import mixture_weights, true_class_likelihoods
+from wbdc.ensemble.out_of_fold import shared_predictions
 from wbdc.prepare.dataset import open_prepared
 from wbdc.serve.blend import blend_probabilities
 
@@ -87,33 +88,33 @@ def main(
     as_json: bool,
 ) -> None:
     """Compare ways to weigh the runs of a work folder, each scored by nested cross-validation."""
-    forms, _ = choose_runs(work, runs, open_prepared(work, prepared))
+    variants, _ = select_members(work, runs, open_prepared(work, prepared))
     only = [fold.strip() for fold in (folds or "").split(",") if fold.strip()]
-    shared = shared_predictions([form.run for form in forms], only=only)
-    if len(forms) < 2 or len(set(shared.folds)) < 2:
+    shared = shared_predictions([variant.run for variant in variants], only_folds=only)
+    if len(variants) < 2 or len(set(shared.folds)) < 2:
         raise click.UsageError("two runs with two common folds are needed")
 
     sizes = [int(size) for size in (videos or "").split(",") if size.strip()]
-    if wrong := [size for size in sizes if not 1 <= size < len(shared.labels)]:
-        raise click.UsageError(f"--videos {wrong[0]}: give 1 to {len(shared.labels) - 1}")
+    if wrong := [size for size in sizes if not 1 <= size < len(shared.truth)]:
+        raise click.UsageError(f"--videos {wrong[0]}: give 1 to {len(shared.truth) - 1}")
 
-    report = compare_rules(forms, shared, draws, seed)
+    report = compare_rules(variants, shared, draws, seed)
     if sizes:
-        splits = {str(size): compare_on_splits(forms, shared, size, seed) for size in sizes}
+        splits = {str(size): compare_on_splits(variants, shared, size, seed) for size in sizes}
         report["splits"] = splits
     console.print_json(report) if as_json else print_report(report)
 
 
-def compare_rules(forms: list, shared, draws: int, seed: int) -> dict:
+def compare_rules(variants: list, shared, draws: int, seed: int) -> dict:
     """Score every member and every rule; compare what is chosen with every other rule."""
-    facts, names = forms[0].run.facts, [form.name for form in forms]
-    classes, labels, folds = facts.classes, shared.labels, np.array(shared.folds)
+    facts, names = variants[0].run.facts, [variant.name for variant in variants]
+    classes, truth, folds = facts.classes, shared.truth, shared.folds
+    labels = [classes[code] for code in truth]
     contest = plug.build_plug(competitions, {"use": facts.competition})
-    truth = np.array([classes.index(label) for label in labels])
 
     members, scores = dict(zip(names, shared.members)), {}
     for name, p in members.items():
-        scores[name] = contest.score(labels, answers(p, classes), classes)
+        scores[name] = contest.score(labels, predicted_ids(p, classes), classes)
     best = max(names, key=lambda name: scores[name]["mean"])
     blends = {f"best member in hindsight: {best}": members[best]}
     for name, rule in RULES.items():
@@ -121,11 +122,11 @@ def compare_rules(forms: list, shared, draws: int, seed: int) -> dict:
 
     rules, gains = {}, {}
     scorers = {
-        k: label_scorer(contest, labels, answers(p, classes), classes) for k, p in blends.items()
+        k: competition_scorer(contest, truth, p.argmax(axis=1), classes) for k, p in blends.items()
     }
     for name, p in blends.items():
         interval = bootstrap_interval(scorers[name], len(labels), draws=draws, seed=seed)
-        score = contest.score(labels, answers(p, classes), classes)
+        score = contest.score(labels, predicted_ids(p, classes), classes)
         rules[name] = {"score": score, "interval": list(interval)}
         if name != CHOSEN:
             more = paired_gain(scorers[CHOSEN], scorers[name], len(labels), draws=draws, seed=seed)
@@ -134,23 +135,23 @@ def compare_rules(forms: list, shared, draws: int, seed: int) -> dict:
     given, weights = true_class_likelihoods(shared.members, truth), {}
     for fold in [*np.unique(folds).tolist(), "all"]:
         fitted = fit_weights(given[:, folds != fold])
-        kept = {names[i]: round(float(fitted.values[i]), 3) for i in fitted.kept}
-        method = fitted.method if len(kept) > 1 else "one member"
-        weights[fold] = {"method": method, "weights": kept}
+        weights_by_name = {names[i]: round(float(fitted.values[i]), 3) for i in fitted.members}
+        method = fitted.method if len(weights_by_name) > 1 else "one member"
+        weights[fold] = {"method": method, "weights": weights_by_name}
 
-    counts = {"videos": len(labels), "folds": sorted(set(shared.folds))}
+    counts = {"videos": len(labels), "folds": np.unique(folds).tolist()}
     return {**counts, "members": scores, "rules": rules, "gains": gains, "chosen": weights}
 
 
-def compare_on_splits(forms: list, shared, size: int, seed: int) -> dict:
+def compare_on_splits(variants: list, shared, size: int, seed: int) -> dict:
     """Learn on `size` random videos, score on the others: {rule: [mean, its standard error]}.
 
     The standard error is that of the difference from what is chosen, over the random splits.
     """
-    facts, random = forms[0].run.facts, np.random.default_rng(seed)
-    classes, labels = facts.classes, np.array(shared.labels)
+    facts, random = variants[0].run.facts, np.random.default_rng(seed)
+    classes, truth = facts.classes, shared.truth
+    labels = np.array([classes[code] for code in truth])
     contest = plug.build_plug(competitions, {"use": facts.competition})
-    truth = np.array([classes.index(label) for label in shared.labels])
     given, means = true_class_likelihoods(shared.members, truth), {name: [] for name in RULES}
 
     for _ in range(SPLITS):
@@ -158,7 +159,7 @@ def compare_on_splits(forms: list, shared, size: int, seed: int) -> dict:
         own, others = order[:size], order[size:]
         for name, rule in RULES.items():
             p = blend_probabilities(shared.members[:, others], rule(given[:, own]))
-            score = contest.score(labels[others].tolist(), answers(p, classes), classes)
+            score = contest.score(labels[others].tolist(), predicted_ids(p, classes), classes)
             means[name].append(score["mean"])
 
     result = {}
@@ -168,7 +169,7 @@ def compare_on_splits(forms: list, shared, size: int, seed: int) -> dict:
     return result
 
 
-def answers(probabilities: np.ndarray, classes: list[str]) -> list[str]:
+def predicted_ids(probabilities: np.ndarray, classes: list[str]) -> list[str]:
     """Return the most probable class of each row."""
     return [classes[i] for i in probabilities.argmax(axis=1)]
 
@@ -185,7 +186,9 @@ def print_report(report: dict) -> None:
 
     for rule, more in report["gains"].items():
         bounds = f"[{more['low']:+.4f}, {more['high']:+.4f}]"
-        console.print_text(f"Chosen over {rule}: {more['difference']:+.4f} {bounds}, {more['verdict']}.")
+        console.print_text(
+            f"Chosen over {rule}: {more['difference']:+.4f} {bounds}, {more['verdict']}."
+        )
     for fold, facts in report["chosen"].items():
         weights = ", ".join(f"{name} {weight:.3f}" for name, weight in facts["weights"].items())
         where = "on all videos" if fold == "all" else f"for fold {fold}"

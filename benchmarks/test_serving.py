@@ -182,7 +182,7 @@ def theirs(folders: list[Path], videos: list[Video]) -> np.ndarray:
 def ours(folders: list[Path], videos: list[Video]) -> np.ndarray:
     return (
         Engine(folders, [1.0] * 3, torch.device("cpu"), torch.float32, 2)
-        .answer(videos)
+        .predict(videos)
         .probabilities
     )
 

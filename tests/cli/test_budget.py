@@ -185,7 +185,7 @@ def test_lifts_that_help_are_served_and_packed(work, tmp_path, monkeypatch):
     count = len(read_json(next((work / "runs").glob("*/fold-0/model.json")))["classes"])
     lifts = dict.fromkeys(map(str, range(count)), 1.0) | {"0": 1e6}
     monkeypatch.setattr(
-        "wbdc.ensemble.ensembles.assess_multipliers",
+        "wbdc.ensemble.ensembles.evaluate_multipliers",
         lambda *given, **settings: {"used": True, "multipliers": lifts},
     )
     toys.told("ensemble", "--work", work, "--draws", 100, "--name", "lifted")
@@ -214,7 +214,7 @@ def test_a_single_fold_that_fits_is_trained_again_with_all_that_its_score_used(
     all, and train.sh trains both.
     """
     monkeypatch.setattr(
-        "wbdc.ensemble.budget.cost._timed",
+        "wbdc.ensemble.budget.cost._stage_seconds",
         lambda engine, videos: {"read": 0.0, "vision": 0.001, "fuse": 0.0},
     )
     told = toys.told(
@@ -274,10 +274,10 @@ def test_a_run_that_saw_everything_is_packed_and_trained_again_as_it_is(ready, k
     ("form", "says"),
     [
         ("", "no run called ''"),
-        ("{run} frames=2", "a number under the 2"),
-        ("{run} length=4096", "a number under the 32"),
+        ("{run} frames=2", "a number below 2"),
+        ("{run} length=4096", "a number below 32"),
         ("{run} frame=1", "did you mean 'frames'"),
-        ("{run} frames=x", "a number under"),
+        ("{run} frames=x", "a number below"),
         ("{run} fold=7", "the finished folds are 0, 1"),
     ],
 )
@@ -291,7 +291,7 @@ def test_forms_that_cannot_be_served_are_refused(work, form, says):
     assert result.exit_code == 2 and says in result.stderr, result.stderr
     both = toys.wbdc("ensemble", "--work", work, "--run", run, "--run", f"{run} frames=1")
     assert both.exit_code == 2
-    assert "in several forms" in both.stderr
+    assert "in several variants" in both.stderr
 
 
 def test_dropped_members_are_reported_and_neither_packed_nor_trained_again(
@@ -325,7 +325,7 @@ def test_dropped_members_are_reported_and_neither_packed_nor_trained_again(
         "ensemble", "--work", work, "--run", kept, "--draws", 100, "--name", "remade"
     )
     assert read_json(work / "ensembles" / "remade" / "blend.json")["members"] == members
-    assert remade["ensemble"]["score"]["mean"] == told["kept_score"]
+    assert remade["ensemble"]["score"]["mean"] == told["score_without_dropped"]
 
 
 def test_an_ensemble_learns_on_the_folds_that_are_given(work):
@@ -367,10 +367,10 @@ def test_precisions_are_tried_and_the_chosen_one_is_served(work, tmp_path, monke
     """
     from wbdc.ensemble.budget import cost
 
-    timed = cost._timed
+    timed = cost._stage_seconds
     monkeypatch.setattr(
         cost,
-        "_timed",
+        "_stage_seconds",
         lambda engine, videos: {
             k: v / (1000 if engine.precision == torch.bfloat16 else 1e-3)
             for k, v in timed(engine, videos).items()

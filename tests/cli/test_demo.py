@@ -16,7 +16,7 @@ from wbdc.cli.demo import (
     print_demo,
 )
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.ensemble.assess import assess_ensemble
+from wbdc.ensemble.evaluation import evaluate_ensemble
 from wbdc.prepare.demo.synthetic_contest import SPLIT_SHARES
 from wbdc.submit.timing.measure import RUN_CAP_SHARE
 from wbdc.submit.timing.options import COLD_STARTS
@@ -91,9 +91,8 @@ def test_what_the_demo_prints(members, says, capsys):
     random, classes = np.random.default_rng(0), ["0000", "0001", "0102"]
     truth = random.integers(3, size=60)
     p = random.dirichlet(np.ones(3), (members, 60)).astype(np.float32)
-    labels = [classes[i] for i in truth]
-    report = assess_ensemble(
-        "ab"[:members], p, labels, np.arange(60) % 2, classes, WeChat2022(), draws=10
+    report = evaluate_ensemble(
+        "ab"[:members], p, truth, np.arange(60) % 2, classes, WeChat2022(), draws=10
     ) | {"rows": 60, "folds": ["0", "1"]}
     submission = {"folder": "s", "latency": {"verdict": "PASS", "sentence": "It fits."}}
     print_demo(

@@ -140,7 +140,7 @@ def test_a_split_is_answered_from_raw_archives(work, data, tmp_path, source):
         *(["--run", name(work)] if source == "run" else []),
     ]
     said = toys.told(*words)
-    assert {"imported", "loaded", "answered", "written"} <= set(said["marks"])
+    assert {"imported", "loaded", "predicted", "written"} <= set(said["marks"])
     rows = [line.split(",") for line in (tmp_path / "result.csv").read_text().splitlines()]
     wanted = [item["id"] for item in json.loads((data / "annotations" / "test.json").read_text())]
     assert [row[0] for row in rows] == wanted
@@ -164,7 +164,7 @@ def test_trap_11_training_and_serving_read_alike(work, tmp_path):
 
     from wbdc.ensemble.ensembles import run_blend
     from wbdc.prepare.dataset import open_prepared
-    from wbdc.serve.entry import serve
+    from wbdc.serve.entry import ServeOptions, serve
     from wbdc.train.runs import open_run
 
     run = open_run(work, name(work))
@@ -178,14 +178,10 @@ def test_trap_11_training_and_serving_read_alike(work, tmp_path):
         run.contest,
         data,
         tmp_path / "r.csv",
-        split="labeled",
-        device="cpu",
-        precision="fp32",
-        threads=1,
-        sample=oof["id"].to_list(),
-        say=lambda line: None,
+        ServeOptions("labeled", "cpu", "fp32", threads=1, sample=oof["id"].to_list()),
+        log=lambda line: None,
         progress=lambda done, of: None,
-        began=time.perf_counter(),
+        start=time.perf_counter(),
     )
     np.testing.assert_allclose(answers.probabilities, oof["p"].to_numpy(), rtol=1e-4, atol=1e-6)
 

@@ -119,7 +119,7 @@ def test_a_call_is_answered_with_the_name_that_the_contest_gives_a_class(tmp_pat
     import torch
 
     from wbdc.competitions.wechat2022 import WeChat2022
-    from wbdc.serve.calls import answer_calls
+    from wbdc.serve.calls import serve_calls
     from wbdc.serve.engine import Engine
 
     class Other(WeChat2022):
@@ -135,7 +135,7 @@ def test_a_call_is_answered_with_the_name_that_the_contest_gives_a_class(tmp_pat
         [],
     )
     for contest in (WeChat2022(), Other()):
-        answer_calls(engine, contest, [call], replies.append)
+        serve_calls(engine, contest, [call], replies.append)
     assert [set(json.loads(reply)) for reply in replies] == [
         {"id", "category_id", "probability"},
         {"id", "tag", "probability"},

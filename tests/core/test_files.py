@@ -589,7 +589,7 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_does_not_hang(tmp_path, de
     from wbdc.core.weights import describe_weights
     from wbdc.data.archive import member_checksums, read_features, read_images
     from wbdc.data.store import ShardFile
-    from wbdc.serve.entry import _listed
+    from wbdc.serve.entry import _read_sample
 
     for name in ("x.json", "x.zip", "x.mp4", "DONE.json"):
         os.mkfifo(tmp_path / name)
@@ -604,7 +604,7 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_does_not_hang(tmp_path, de
         (member_checksums, OSError),
         (lambda p: describe_weights("x", p), OSError),
         (ShardFile, IntegrityBroken),
-        (_listed, UsageFault),
+        (_read_sample, UsageFault),
     ):
         with pytest.raises(fault, match="not a regular file"):
             read(tmp_path / "x.zip")

@@ -1,11 +1,22 @@
-"""Blend weights that ship: the method that few videos allow, and no member of negligible weight."""
+"""Blend weights: the method suits the number of videos, and negligible members are dropped."""
 
 import numpy as np
 import pytest
 
-from wbdc.ensemble.blend_weights import METHODS, MIN_WEIGHT_RATIO, choose_method, fit_weights
-from wbdc.ensemble.evaluation import nested_blend
-from wbdc.ensemble.mixture import maximum_likelihood_weights, true_class_likelihoods
+from wbdc.core.errors import UsageFault
+from wbdc.ensemble.blend_weights import (
+    METHODS,
+    MIN_WEIGHT_RATIO,
+    choose_method,
+    fit_weights,
+    nested_blend,
+)
+from wbdc.ensemble.mixture import (
+    maximum_likelihood_weights,
+    mixture_weights,
+    true_class_likelihoods,
+)
+from wbdc.serve.blend import blend_probabilities
 
 CLASSES = 20
 
@@ -22,8 +33,8 @@ def simulate(
         size=(len(strengths), n, CLASSES)
     )
     for number, strength in enumerate(strengths):
-        knows = (truth % 3 == number) if experts else np.ones(n, bool)
-        logits[number, np.arange(n), truth] += np.where(knows, strength, 0.5)
+        is_expert = (truth % 3 == number) if experts else np.ones(n, bool)
+        logits[number, np.arange(n), truth] += np.where(is_expert, strength, 0.5)
     raised = np.exp(logits - logits.max(-1, keepdims=True))
     return (raised / raised.sum(-1, keepdims=True)).astype(np.float32), truth
 
@@ -42,23 +53,23 @@ def accuracies(name: str, n: int) -> np.ndarray:
     """Nested accuracy with the chosen method, with plain maximum likelihood, and of the best member
     afterwards, for 20 seeds: (20, 3).
     """
-    out = []
+    rows = []
     for seed in range(20):
         m, truth = simulate(**SETS[name][0], n=n, seed=seed)
-        folds, given, plain = np.arange(n) % 3, true_class_likelihoods(m, truth), np.empty(n, int)
+        folds, likelihoods = np.arange(n) % 3, true_class_likelihoods(m, truth)
+        plain = np.empty(n, int)
         for fold in range(3):
-            held = folds == fold
-            plain[held] = np.tensordot(
-                maximum_likelihood_weights(given[:, ~held]), m[:, held], 1
-            ).argmax(1)
-        out.append(
+            held_out = folds == fold
+            weights = maximum_likelihood_weights(likelihoods[:, ~held_out])
+            plain[held_out] = np.tensordot(weights, m[:, held_out], 1).argmax(1)
+        rows.append(
             [
                 (nested_blend(m, truth, folds).argmax(1) == truth).mean(),
                 (plain == truth).mean(),
                 (m.argmax(2) == truth).mean(1).max(),
             ]
         )
-    return np.array(out)
+    return np.array(rows)
 
 
 @pytest.mark.parametrize("n", [60, 130])
@@ -68,19 +79,21 @@ def test_few_videos_are_blended_as_well_as_the_best_member_and_plain_maximum_lik
     assert (chosen - best >= -SETS[name][1]).all(), "never under the best member by more than noise"
     assert chosen.mean() >= plain.mean() - 0.002
     if name == "similar":
-        assert chosen.mean() > plain.mean() + 0.02, "few videos teach no weights of similar members"
+        assert chosen.mean() > plain.mean() + 0.02, (
+            "few videos are not enough to learn weights of similar members"
+        )
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_method_follows_the_members(seed):
-    given = {
+    likelihoods = {
         name: true_class_likelihoods(*simulate(**settings, n=400, seed=seed))
         for name, (settings, _) in SETS.items()
     }
-    assert choose_method(given["similar"])[0] == "equal"
-    assert fit_weights(given["one strong"]).kept == [3]
-    assert fit_weights(given["mixed"]).kept[:3] == [0, 1, 2]
-    assert fit_weights(given["mixed"]).values[4] < 0.1
+    assert choose_method(likelihoods["similar"])[0] == "equal"
+    assert fit_weights(likelihoods["one strong"]).members == [3]
+    assert fit_weights(likelihoods["mixed"]).members[:3] == [0, 1, 2]
+    assert fit_weights(likelihoods["mixed"]).values[4] < 0.1
 
 
 def test_the_simplest_method_within_one_standard_error_is_chosen():
@@ -96,31 +109,96 @@ def test_the_simplest_method_within_one_standard_error_is_chosen():
 
 def test_one_member_or_one_video_needs_no_method():
     m, truth = simulate([2.0, 2.0], 30, 0)
-    given = true_class_likelihoods(m, truth)
-    assert fit_weights(given[:1]).values.tolist() == [1.0]
-    assert fit_weights(given[:1]).trials == {}
-    assert fit_weights(given[:, :1]).values.tolist() == [0.5, 0.5]
-    assert fit_weights(given[:, :2]).values.sum() == pytest.approx(1)
+    likelihoods = true_class_likelihoods(m, truth)
+    assert fit_weights(likelihoods[:1]).values.tolist() == [1.0]
+    assert fit_weights(likelihoods[:1]).trials == {}
+    assert fit_weights(likelihoods[:, :1]).values.tolist() == [0.5, 0.5]
+    assert fit_weights(likelihoods[:, :2]).values.sum() == pytest.approx(1)
 
 
 def test_negligible_members_are_dropped_and_the_others_fitted_again_bit_for_bit():
     m, truth = simulate([4.0, 3.0, 2.0], 400, 0)
-    useless = np.roll(m[:2], 1, axis=1)  # answers given to the wrong videos
-    given = true_class_likelihoods(np.concatenate([m[:1], useless, m[1:]]), truth)
-    fitted = fit_weights(given)
+    useless = np.roll(m[:2], 1, axis=1)  # predictions of other videos
+    likelihoods = true_class_likelihoods(np.concatenate([m[:1], useless, m[1:]]), truth)
+    fitted = fit_weights(likelihoods)
     assert {1, 2} <= set(fitted.dropped)
-    assert set(fitted.kept) | set(fitted.dropped) == set(range(5))
+    assert set(fitted.members) | set(fitted.dropped) == set(range(5))
     assert all(0 <= weight < MIN_WEIGHT_RATIO for weight in fitted.dropped.values())
     assert not fitted.values[list(fitted.dropped)].any()
     assert fitted.values.sum() == pytest.approx(1)
-    again = fit_weights(given[fitted.kept])
-    assert again.values.tobytes() == fitted.values[fitted.kept].tobytes()
-    assert not again.dropped
+    refitted = fit_weights(likelihoods[fitted.members])
+    assert refitted.values.tobytes() == fitted.values[fitted.members].tobytes()
+    assert not refitted.dropped
 
 
 def test_the_same_input_gives_the_same_bits_in_any_layout_of_memory():
-    given = true_class_likelihoods(*simulate([2.6, 2.4, 2.2], 130, 1))
+    likelihoods = true_class_likelihoods(*simulate([2.6, 2.4, 2.2], 130, 1))
     assert (
-        fit_weights(given).values.tobytes()
-        == fit_weights(np.asfortranarray(given)).values.tobytes()
+        fit_weights(likelihoods).values.tobytes()
+        == fit_weights(np.asfortranarray(likelihoods)).values.tobytes()
     )
+
+
+def problem(
+    members: int = 3, n: int = 240, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Random members (M, n, 6), truth (n,) and folds (n,) of names."""
+    random = np.random.default_rng(seed)
+    truth = random.integers(6, size=n)
+    m = random.dirichlet(np.ones(6), (members, n))
+    m[:, np.arange(n), truth] += random.uniform(0, 0.6, (members, n))
+    return (
+        (m / m.sum(-1, keepdims=True)).astype(np.float32),
+        truth,
+        random.choice(["fold-0", "fold-1", "fold-2"], n),
+    )
+
+
+def test_a_nested_blend_uses_weights_of_the_other_folds():
+    m, truth, folds = problem()
+    blended = nested_blend(m, truth, folds)
+    assert blended.dtype == np.float32
+    for fold in np.unique(folds):
+        held_out = folds == fold
+        weights = fit_weights(true_class_likelihoods(m[:, ~held_out], truth[~held_out])).values
+        expected = blend_probabilities([member[held_out] for member in m], weights)
+        assert np.array_equal(blended[held_out], expected)
+
+
+def test_nested_predictions_do_not_depend_on_their_own_labels():
+    m, truth, folds = problem()
+    held_out = folds == "fold-1"
+    before = nested_blend(m, truth, folds)
+    after = nested_blend(m, np.where(held_out, (truth + 1) % 6, truth), folds)
+    assert np.array_equal(before[held_out], after[held_out])
+    assert not np.array_equal(before[~held_out], after[~held_out])
+
+
+def test_a_nested_blend_drops_negligible_members_inside_each_fold():
+    """The score is that of what ships: a member that the other folds drop changes no prediction."""
+    m, truth, folds = problem(2)
+    m = np.concatenate([m, np.roll(m[:1], 1, axis=1)])
+    for fold in np.unique(folds):
+        held_out = folds == fold
+        likelihoods = true_class_likelihoods(m[:, ~held_out], truth[~held_out])
+        assert fit_weights(likelihoods).members == [0, 1]
+        changed = m.copy()
+        changed[2, held_out] = np.eye(6, dtype=np.float32)[0]
+        blended, blended_changed = (nested_blend(x, truth, folds) for x in (m, changed))
+        assert np.array_equal(blended[held_out], blended_changed[held_out])
+        assert mixture_weights(likelihoods)[2] > 0, "without dropping it would change some"
+
+
+def test_fold_names_may_be_strings_or_numbers():
+    m, truth, folds = problem()
+    numbers = np.array([int(fold[-1]) for fold in folds])
+    assert np.array_equal(nested_blend(m, truth, folds), nested_blend(m, truth, numbers))
+
+
+def test_several_members_need_two_folds():
+    m, truth, _ = problem()
+    with pytest.raises(UsageFault, match="all 240 videos are in fold 0, .* train a second fold"):
+        nested_blend(m, truth, np.zeros(240, int))
+    assert np.array_equal(nested_blend(m[:1], truth, np.zeros(240, int)), m[0])
+    with pytest.raises(UsageFault, match="240 videos need as many fold names, got 239"):
+        nested_blend(m, truth, np.zeros(239, int))

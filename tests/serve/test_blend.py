@@ -1,4 +1,4 @@
-"""Blending: arithmetic, order, and refusals that name the member."""
+"""Blending: arithmetic, order, and errors that name the member."""
 
 import numpy as np
 import pytest
@@ -14,16 +14,16 @@ def probabilities(
     return [random.dirichlet(np.ones(classes), n).astype(np.float32) for _ in range(members)]
 
 
-def test_equals_the_longhand_mean():
+def test_a_blend_equals_the_longhand_mean():
     members, weights = probabilities(), [3.0, 1.0, 0.5]
     longhand = np.empty((50, 7))
     for i in range(50):
         for c in range(7):
             longhand[i, c] = sum(w * float(m[i, c]) for w, m in zip(weights, members)) / 4.5
-    said = blend_probabilities(members, weights)
-    assert said.dtype == np.float32
-    assert np.allclose(said, longhand, atol=1e-7)
-    assert np.allclose(said.sum(1), 1, atol=1e-6)
+    blended = blend_probabilities(members, weights)
+    assert blended.dtype == np.float32
+    assert np.allclose(blended, longhand, atol=1e-7)
+    assert np.allclose(blended.sum(1), 1, atol=1e-6)
 
 
 def test_one_member_is_itself_bit_for_bit():
@@ -31,7 +31,7 @@ def test_one_member_is_itself_bit_for_bit():
     assert np.array_equal(blend_probabilities([member], [0.3]), member)
 
 
-def test_weights_are_normalised_and_a_zero_weight_changes_nothing():
+def test_weights_are_normalized_and_a_zero_weight_changes_nothing():
     members = probabilities()
     assert np.array_equal(
         blend_probabilities(members, [1, 1, 2]), blend_probabilities(members, [2, 2, 4])
@@ -42,14 +42,14 @@ def test_weights_are_normalised_and_a_zero_weight_changes_nothing():
     )
 
 
-def test_members_are_left_as_they_were():
+def test_members_are_not_changed():
     members = probabilities()
     before = [m.copy() for m in members]
     blend_probabilities(members, [1, 2, 3])
     assert all(np.array_equal(a, b) for a, b in zip(members, before))
 
 
-def test_rows_do_not_meet():
+def test_rows_are_blended_independently():
     members = probabilities()
     order = np.random.default_rng(1).permutation(50)
     assert np.array_equal(
@@ -58,10 +58,8 @@ def test_rows_do_not_meet():
     )
 
 
-def test_trap_29_a_blend_takes_its_list_and_no_other(tmp_path, monkeypatch):
-    """A blend written beside its members is not taken for one of them: the list is explicit, twice
-    gives the same.
-    """
+def test_trap_29_a_blend_uses_only_the_listed_members(tmp_path, monkeypatch):
+    """A blend saved beside its members does not become one of them: the list is explicit."""
     monkeypatch.chdir(tmp_path)
     members = probabilities()
     for i, member in enumerate(members):
@@ -80,7 +78,7 @@ def test_a_member_that_is_not_finite_is_named_with_its_rows(bad, weights):
         blend_probabilities(members, weights)
 
 
-def test_shapes_must_agree():
+def test_different_shapes_are_refused():
     members = probabilities()
     members[2] = members[2][:-1]
     with pytest.raises(
@@ -92,11 +90,11 @@ def test_shapes_must_agree():
 @pytest.mark.parametrize(
     "weights", [[1, 1], [1, -1, 1], [0, 0, 0], [1, float("nan"), 1], [1, float("inf"), 1], []]
 )
-def test_weights_must_make_sense(weights):
+def test_invalid_weights_are_refused(weights):
     with pytest.raises(UsageFault, match="weights"):
         blend_probabilities(probabilities(), weights)
 
 
-def test_no_members_is_a_usage_fault():
+def test_an_empty_blend_is_refused():
     with pytest.raises(UsageFault):
         blend_probabilities([], [])

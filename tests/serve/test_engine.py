@@ -1,6 +1,4 @@
-"""The engine answers as training judged, looks once where several members share a tower, and
-survives bad archives.
-"""
+"""The engine predicts as training does, encodes once for shared towers, and tolerates damage."""
 
 from collections import Counter
 
@@ -25,17 +23,17 @@ from wbdc.serve.engine import Engine
 from wbdc.serve.predict import load_member, predict_probabilities
 
 CPU = torch.device("cpu")
-SHOWN = (3, 9, 1, 0, 12, 8)  # frames per video; the toys look at 8
+FRAME_COUNTS = (3, 9, 1, 0, 12, 8)  # of the videos; the toys read 8
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> list[Video]:
     """Six videos: plain ones, one without frames, one without words."""
     home = tmp_path_factory.mktemp("videos")
-    made = []
-    for i, count in enumerate(SHOWN):
+    videos = []
+    for i, count in enumerate(FRAME_COUNTS):
         path = small.pack(home / f"v{i}.zip", small.frames(small.photos(count, seed=i)))
-        made.append(
+        videos.append(
             Video(
                 f"v{i}",
                 {"title": "标题字幕" * i, "asr": "一二三" if i % 2 else ""},
@@ -43,11 +41,11 @@ def videos(tmp_path_factory) -> list[Video]:
                 Source(path),
             )
         )
-    return made
+    return videos
 
 
 def run(folders, videos, weights=None, precision=torch.float32, threads=1):
-    return Engine(folders, weights or [1.0] * len(folders), CPU, precision, threads).answer(videos)
+    return Engine(folders, weights or [1.0] * len(folders), CPU, precision, threads).predict(videos)
 
 
 def sharing(first, seed: int, fusion: str = "dual_stream", **settings):
@@ -59,48 +57,50 @@ def sharing(first, seed: int, fusion: str = "dual_stream", **settings):
 
 @pytest.mark.parametrize("fusion", toys.FUSIONS)
 @pytest.mark.parametrize("batch", [2, 8])
-def test_the_engine_answers_as_the_path_that_judges_training(tmp_path, videos, fusion, batch):
+def test_the_engine_predicts_as_the_evaluation_of_training(tmp_path, videos, fusion, batch):
     folder = toys.member(tmp_path, toys.model(fusion), fusion, batch=batch)
-    member, found = load_member(folder), Findings()
-    look, rows = member.model.vision.image_transform, {}
-    shown = [decode_frames(read_images(v.source, 8, found), look, found) for v in videos]
+    member, findings = load_member(folder), Findings()
+    transform, rows = member.model.vision.image_transform, {}
+    frames = [
+        decode_frames(read_images(v.source, 8, findings), transform, findings) for v in videos
+    ]
     text = member.text([v.fields for v in videos])
     for group in batch_by_length([sum(map(len, v.fields.values())) for v in videos], batch):
-        made = collate(
-            [videos[i].id for i in group], [text[i] for i in group], [shown[i] for i in group]
+        batch_of_group = collate(
+            [videos[i].id for i in group], [text[i] for i in group], [frames[i] for i in group]
         )
         rows |= dict(
             zip(
                 group.tolist(),
-                predict_probabilities(member.model, [made], CPU, torch.float32).numpy(),
+                predict_probabilities(member.model, [batch_of_group], CPU, torch.float32).numpy(),
             )
         )
-    answers = run([folder], videos)
-    assert np.array_equal(answers.probabilities, np.stack([rows[i] for i in range(len(videos))])), (
-        "bit for bit, in the order of the videos"
-    )
-    assert answers.classes == toys.LEAVES
-    assert {"read", "decode", "vision", "fuse"} <= set(answers.stages)
+    predictions = run([folder], videos)
+    assert np.array_equal(
+        predictions.probabilities, np.stack([rows[i] for i in range(len(videos))])
+    ), "bit for bit, in the order of the videos"
+    assert predictions.classes == toys.LEAVES
+    assert {"read", "decode", "vision", "fuse"} <= set(predictions.stages)
 
 
 @pytest.fixture
 def counted(monkeypatch) -> Counter:
-    """How often frames were decoded and looked at."""
-    counts, forward, look = Counter(), Vision.forward, reader.decode_frames
+    """How often frames were decoded and encoded."""
+    counts, forward, decode = Counter(), Vision.forward, reader.decode_frames
     monkeypatch.setattr(
-        Vision, "forward", lambda self, *given: counts.update(["looks"]) or forward(self, *given)
+        Vision, "forward", lambda self, *given: counts.update(["encodes"]) or forward(self, *given)
     )
     monkeypatch.setattr(
         reader,
         "decode_frames",
         lambda encoded, *given: (
-            counts.update({"decodes": 1, "frames": len(encoded)}) or look(encoded, *given)
+            counts.update({"decodes": 1, "frames": len(encoded)}) or decode(encoded, *given)
         ),
     )
     return counts
 
 
-def test_trap_31_members_with_one_tower_decode_and_look_once(tmp_path, videos, counted):
+def test_trap_31_members_with_one_tower_decode_and_encode_once(tmp_path, videos, counted):
     first = toys.model()
     folders = [
         toys.member(tmp_path / "0", first),
@@ -110,27 +110,30 @@ def test_trap_31_members_with_one_tower_decode_and_look_once(tmp_path, videos, c
         ),
     ]
     together = run(folders, videos, [1, 2, 3, 4]).probabilities
-    assert counted == {"looks": 1, "decodes": 6, "frames": sum(min(n, 8) for n in SHOWN)}
+    assert counted == {"encodes": 1, "decodes": 6, "frames": sum(min(n, 8) for n in FRAME_COUNTS)}
     alone = [run([folder], videos).probabilities for folder in folders]
     assert np.array_equal(together, blend_probabilities(alone, [1, 2, 3, 4]))
     assert len({a.tobytes() for a in alone}) == 4
 
 
-def test_towers_of_other_weights_look_each_but_decode_once(tmp_path, videos, counted):
+def test_towers_of_different_weights_share_only_the_decoding(tmp_path, videos, counted):
     run([toys.member(tmp_path / str(seed), toys.model(seed=seed)) for seed in range(3)], videos)
-    assert counted["looks"] == 3
+    assert counted["encodes"] == 3
     assert counted["decodes"] == 6
 
 
-OTHER_LOOKS = {"mean": {"mean": [0.1, 0.1, 0.1]}, "interpolation": {"interpolation": "bicubic"}}
+OTHER_TRANSFORMS = {
+    "mean": {"mean": [0.1, 0.1, 0.1]},
+    "interpolation": {"interpolation": "bicubic"},
+}
 
 
-@pytest.mark.parametrize("change", OTHER_LOOKS)
-def test_trap_10_members_that_want_another_look_are_shown_the_frames_anew(
+@pytest.mark.parametrize("change", OTHER_TRANSFORMS)
+def test_trap_10_members_with_another_image_transform_decode_their_own_frames(
     tmp_path, videos, counted, change
 ):
     first = toys.model()
-    second = sharing(first, 1, look=toys.LOOK | OTHER_LOOKS[change])
+    second = sharing(first, 1, look=toys.LOOK | OTHER_TRANSFORMS[change])
     assert (
         second.vision.image_transform
         != first.vision.image_transform
@@ -138,14 +141,14 @@ def test_trap_10_members_that_want_another_look_are_shown_the_frames_anew(
     )
     folders = [toys.member(tmp_path / "0", first), toys.member(tmp_path / "1", second)]
     together = run(folders, videos).probabilities
-    assert counted["looks"] == 2
+    assert counted["encodes"] == 2
     assert counted["decodes"] == 12
     assert np.array_equal(
         together, blend_probabilities([run([f], videos).probabilities for f in folders], [1, 1])
     )
 
 
-def test_members_that_want_fewer_frames_choose_them_anew(tmp_path, videos, counted):
+def test_members_with_fewer_frames_sample_their_own(tmp_path, videos, counted):
     first = toys.model()
     run(
         [
@@ -154,12 +157,12 @@ def test_members_that_want_fewer_frames_choose_them_anew(tmp_path, videos, count
         ],
         videos,
     )
-    assert counted["looks"] == 2
-    assert counted["frames"] == sum(min(n, 8) + min(n, 2) for n in SHOWN)
+    assert counted["encodes"] == 2
+    assert counted["frames"] == sum(min(n, 8) + min(n, 2) for n in FRAME_COUNTS)
 
 
 @pytest.mark.parametrize("modality", ["text", "frames"])
-def test_a_member_without_a_modality_stays_without_it(tmp_path, videos, modality):
+def test_a_member_trained_without_a_modality_ignores_it(tmp_path, videos, modality):
     first = toys.model()
     folders = [
         toys.member(tmp_path / "0", first),
@@ -181,7 +184,7 @@ def test_a_member_without_a_modality_stays_without_it(tmp_path, videos, modality
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_trap_11_two_runs_give_equal_bytes(tmp_path, videos, threads):
+def test_trap_11_repeated_predictions_are_equal_bit_for_bit(tmp_path, videos, threads):
     folder = toys.member(tmp_path, toys.model(), batch=2)
     assert (
         run([folder], videos, threads=threads).probabilities.tobytes()
@@ -189,7 +192,9 @@ def test_trap_11_two_runs_give_equal_bytes(tmp_path, videos, threads):
     )
 
 
-def test_fault_18_missing_and_broken_archives_get_an_answer_and_are_counted(tmp_path, videos):
+def test_fault_18_videos_with_missing_or_broken_archives_are_predicted_and_counted(
+    tmp_path, videos
+):
     folder = toys.member(tmp_path / "m", toys.model())
     (tmp_path / "torn.zip").write_bytes(videos[0].source.path.read_bytes()[:100])
     damaged = small.pack(
@@ -200,26 +205,26 @@ def test_fault_18_missing_and_broken_archives_get_an_answer_and_are_counted(tmp_
         Video(f"bad{i}", {"title": "", "asr": "字幕" if i else ""}, None, source)
         for i, source in enumerate(sources)
     ]
-    answers = run([folder], [*videos, *bad])
-    assert answers.probabilities.shape == (9, toys.CLASSES)
-    assert np.isfinite(answers.probabilities).all()
-    np.testing.assert_allclose(answers.probabilities.sum(1), 1, rtol=1e-5)
+    predictions = run([folder], [*videos, *bad])
+    assert predictions.probabilities.shape == (9, toys.CLASSES)
+    assert np.isfinite(predictions.probabilities).all()
+    np.testing.assert_allclose(predictions.probabilities.sum(1), 1, rtol=1e-5)
     np.testing.assert_allclose(
-        answers.probabilities[:6], run([folder], videos).probabilities, rtol=1e-4, atol=1e-6
+        predictions.probabilities[:6], run([folder], videos).probabilities, rtol=1e-4, atol=1e-6
     )
-    found = answers.findings
-    assert found["archive.missing"]["count"] == 1
-    assert found["archive.broken"]["count"] == 1
-    assert found["archive.empty"]["count"] == 1
-    assert sum(entry["count"] for code, entry in found.items() if code.startswith("frame.")) == 1
+    findings = predictions.findings
+    assert findings["archive.missing"]["count"] == 1
+    assert findings["archive.broken"]["count"] == 1
+    assert findings["archive.empty"]["count"] == 1
+    assert sum(entry["count"] for code, entry in findings.items() if code.startswith("frame.")) == 1
 
 
-def test_an_empty_split_has_an_empty_answer(tmp_path):
+def test_an_empty_split_gives_no_predictions(tmp_path):
     assert run([toys.member(tmp_path, toys.model())], []).probabilities.shape == (0, toys.CLASSES)
 
 
 @pytest.mark.parametrize("weight", ["vision.tower.proj", "project.0.weight", "head.weight"])
-def test_fault_25_a_batch_that_overflows_in_half_precision_is_answered_in_fp32(
+def test_fault_25_a_batch_that_overflows_in_half_precision_is_computed_in_fp32(
     tmp_path, videos, weight
 ):
     model = toys.model()
@@ -231,17 +236,17 @@ def test_fault_25_a_batch_that_overflows_in_half_precision_is_answered_in_fp32(
     )
 
 
-def test_fault_25_scores_that_are_never_finite_are_no_result(tmp_path, videos):
-    made = Engine([toys.member(tmp_path, toys.model())], [1.0], CPU, torch.float16, 1)
-    made.members[0].model.head.bias.data[2] = float("nan")
+def test_fault_25_scores_that_are_not_finite_in_fp32_are_an_error(tmp_path, videos):
+    engine = Engine([toys.member(tmp_path, toys.model())], [1.0], CPU, torch.float16, 1)
+    engine.members[0].model.head.bias.data[2] = float("nan")
     with pytest.raises(
         ResultInvalid,
         match="6 videos of a batch have scores that are not finite, even in fp32, first v",
     ):
-        made.answer(videos)
+        engine.predict(videos)
 
 
-def test_members_of_other_classes_are_refused(tmp_path):
+def test_members_with_different_classes_are_refused(tmp_path):
     folders = [
         toys.member(tmp_path / "0", toys.model()),
         toys.member(tmp_path / "1", toys.model(), classes=toys.LEAVES[::-1]),
@@ -264,7 +269,7 @@ def test_serving_computes_under_no_grad_and_makes_no_inference_tensors(tmp_path,
             )
         )
 
-    scored = engine.answer(videos).probabilities
+    scored = engine.predict(videos).probabilities
     assert len(modes) >= 2
     assert set(modes) == {(False, False, False)}
 
@@ -274,7 +279,7 @@ def test_serving_computes_under_no_grad_and_makes_no_inference_tensors(tmp_path,
     assert set(modes) == {(False, False, False)}
     with torch.inference_mode():
         assert torch.equal(predict_probabilities(model, [batch], CPU, precision), direct)
-        assert np.array_equal(engine.answer(videos).probabilities, scored)
+        assert np.array_equal(engine.predict(videos).probabilities, scored)
 
 
 def lack_memory(monkeypatch, fits: int) -> list[int]:
@@ -293,7 +298,7 @@ def lack_memory(monkeypatch, fits: int) -> list[int]:
     return sizes
 
 
-def test_fault_23_a_batch_that_does_not_fit_is_answered_in_parts(tmp_path, videos, monkeypatch):
+def test_fault_23_a_batch_that_does_not_fit_is_computed_in_parts(tmp_path, videos, monkeypatch):
     first = toys.model()
     folders = [
         toys.member(tmp_path / "a", first),
@@ -315,7 +320,7 @@ def test_fault_23_a_batch_that_does_not_fit_is_answered_in_parts(tmp_path, video
     )
 
 
-def test_fault_23_serving_that_never_fits_is_exit_9(tmp_path, videos, monkeypatch):
+def test_fault_23_a_batch_that_never_fits_is_exit_9(tmp_path, videos, monkeypatch):
     folder = toys.member(tmp_path, toys.model())
     lack_memory(monkeypatch, fits=0)
     with pytest.raises(

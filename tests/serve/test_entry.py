@@ -1,4 +1,4 @@
-"""The judge's entry: what its command line refuses."""
+"""The entry point of a submission: errors of its command line."""
 
 import json
 import time
@@ -19,18 +19,18 @@ from wbdc.serve.entry import main
         ("--deadline", "-1"),
     ],
 )
-def test_a_number_that_makes_no_sense_is_exit_2(tmp_path, capsys, words):
+def test_an_invalid_number_is_exit_2(tmp_path, capsys, words):
     (tmp_path / "blend.json").write_text(
         json.dumps({"competition": "wechat2022", "precision": "fp32", "members": []})
     )
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         main(tmp_path, time.perf_counter(), list(words))
-    assert ended.value.code == 2
+    assert exit_info.value.code == 2
     assert f"argument {words[0]}: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (("--data", "/nowhere"), 2, "/nowhere is not a folder"),
         (("--data", ".", "--out", "/proc/nowhere/x"), 7, "cannot be written"),
@@ -38,8 +38,8 @@ def test_a_number_that_makes_no_sense_is_exit_2(tmp_path, capsys, words):
         (("--probabilities", "."), 2, ". is a folder"),
     ],
 )
-def test_paths_that_cannot_be_used_are_refused_before_a_model_is_loaded(
-    tmp_path, capsys, words, code, said
+def test_unusable_paths_are_refused_before_a_model_is_loaded(
+    tmp_path, capsys, words, code, message
 ):
     (tmp_path / "blend.json").write_text(
         json.dumps({"competition": "wechat2022", "precision": "fp32", "members": []})
@@ -47,5 +47,5 @@ def test_paths_that_cannot_be_used_are_refused_before_a_model_is_loaded(
     assert main(tmp_path, time.perf_counter(), list(words)) == code
     err = capsys.readouterr().err
     assert err.startswith("error: ")
-    assert said in err
+    assert message in err
     assert len(err.splitlines()) == 1

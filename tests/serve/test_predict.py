@@ -1,6 +1,4 @@
-"""A trained model is rebuilt from its folder strictly, or not at all; its answers are finite, or
-there are none.
-"""
+"""A model is rebuilt strictly from its folder, and its probabilities are finite."""
 
 import pickle
 import re
@@ -23,7 +21,7 @@ def folder(tmp_path):
     return toys.member(tmp_path / "fold-0", toys.model())
 
 
-def test_a_loaded_model_answers_as_the_one_that_was_saved(folder):
+def test_a_loaded_model_has_the_logits_of_the_saved_one(folder):
     model, batch = toys.model(), toys.batch()
     loaded = load_member(folder)
     assert torch.equal(loaded.model.logits(batch), model.logits(batch))
@@ -40,10 +38,10 @@ def test_a_loaded_model_answers_as_the_one_that_was_saved(folder):
 
 
 @pytest.mark.parametrize("modality", ["text", "frames"])
-def test_a_model_trained_without_a_modality_does_not_get_to_see_it(tmp_path, modality):
+def test_a_model_trained_without_a_modality_does_not_receive_it(tmp_path, modality):
     loaded, batch = load_member(toys.member(tmp_path, toys.model(), without=modality)), toys.batch()
-    seen = loaded.see(batch)
-    assert (seen.text.shape[1], seen.frames.shape[1]) == (
+    reduced = loaded.drop_modality(batch)
+    assert (reduced.text.shape[1], reduced.frames.shape[1]) == (
         (1, batch.frames.shape[1]) if modality == "text" else (batch.text.shape[1], 0)
     )
 
@@ -56,9 +54,9 @@ CHANGES = {
         lambda w: w.update({"vision.tower.proj": torch.zeros(16, 9)}),
         "vision.tower.proj",
     ),
-    "wrong kind": (
+    "wrong dtype": (
         lambda w: w.update({"head.bias": w["head.bias"].half()}),
-        "another kind of number in head.bias",
+        "another dtype in head.bias",
     ),
     "NaN": (
         lambda w: w["head.bias"].fill_(float("nan")),
@@ -73,11 +71,11 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_trap_15_weights_that_do_not_fit_are_refused_by_name(folder, change):
-    alter, said = CHANGES[change]
+    change_weights, message = CHANGES[change]
     weights = load_file(folder / "model.safetensors")
-    alter(weights)
+    change_weights(weights)
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(IntegrityBroken, match=f"model.safetensors .*{re.escape(said)}"):
+    with pytest.raises(IntegrityBroken, match=f"model.safetensors .*{re.escape(message)}"):
         load_member(folder)
 
 
@@ -93,7 +91,7 @@ def test_trap_15_weights_that_do_not_fit_are_refused_by_name(folder, change):
         lambda b: b"\xff" * 8 + b[8:],
     ],
 )
-def test_a_file_that_is_no_safetensors_is_refused(folder, damage):
+def test_a_file_that_is_not_safetensors_is_refused(folder, damage):
     path = folder / "model.safetensors"
     path.write_bytes(damage if isinstance(damage, bytes) else damage(path.read_bytes()))
     with pytest.raises(
@@ -136,13 +134,13 @@ print("loaded")
 """
 
 
-def test_a_pipe_in_a_model_without_a_seal_is_refused_and_not_waited_for(folder):
+def test_a_pipe_in_a_model_without_a_seal_is_refused_without_waiting(folder):
     ran = python(LOAD, folder, timeout=120)
     files = ("tower.safetensors", "tokenizer.json", "model.safetensors")
     assert ran.stdout.splitlines() == [*(f"{name} 4 True" for name in files), "loaded"], ran.stderr
 
 
-def test_a_pickle_offered_as_weights_is_refused_and_does_not_run(folder):
+def test_a_pickle_in_place_of_weights_is_refused_and_does_not_run(folder):
     (folder / "model.safetensors").write_bytes(pickle.dumps(Payload(folder / "ran")))
     with pytest.raises(IntegrityBroken):
         load_member(folder)
@@ -159,7 +157,7 @@ def test_a_missing_file_is_named(folder, file):
         load_member(folder)
 
 
-def test_the_look_is_saved_with_the_weights(folder):
+def test_the_image_transform_is_saved_with_the_weights(folder):
     facts = read_json(folder / "model.json")
     facts["blueprint"]["vision"]["look"]["mean"] = [0.1, 0.1, 0.1]
     before = load_member(folder).model.vision.image_transform
@@ -174,33 +172,33 @@ def test_the_look_is_saved_with_the_weights(folder):
 
 def test_probabilities_are_softmax_in_the_order_given():
     model, batches = toys.model(), [toys.batch(seed=s) for s in range(3)]
-    found = predict_probabilities(model, batches, CPU, torch.float32)
+    probabilities = predict_probabilities(model, batches, CPU, torch.float32)
     torch.testing.assert_close(
-        found, torch.cat([model.logits(b).softmax(-1) for b in batches]).detach()
+        probabilities, torch.cat([model.logits(b).softmax(-1) for b in batches]).detach()
     )
-    assert found.dtype == torch.float32
-    assert not found.requires_grad
+    assert probabilities.dtype == torch.float32
+    assert not probabilities.requires_grad
 
 
-def test_fault_25_scores_that_are_not_finite_are_asked_for_again_in_fp32():
-    asked = []
+def test_fault_25_logits_that_are_not_finite_are_computed_again_in_fp32():
+    calls = []
 
     def logits(precision):
-        asked.append((precision, torch.is_autocast_enabled("cpu")))
+        calls.append((precision, torch.is_autocast_enabled("cpu")))
         return (
             torch.tensor([[1.0, float("nan")]])
             if precision == torch.bfloat16
             else torch.tensor([[1.0, 2.0]])
         )
 
-    found = safe_softmax(logits, ("v0",), CPU, torch.bfloat16)
-    assert asked == [(torch.bfloat16, True), (torch.float32, False)]
-    torch.testing.assert_close(found, torch.tensor([[1.0, 2.0]]).softmax(-1))
+    probabilities = safe_softmax(logits, ("v0",), CPU, torch.bfloat16)
+    assert calls == [(torch.bfloat16, True), (torch.float32, False)]
+    torch.testing.assert_close(probabilities, torch.tensor([[1.0, 2.0]]).softmax(-1))
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_fault_25_there_is_no_silent_class_0(precision, value):
+def test_fault_25_scores_that_are_not_finite_never_become_class_0(precision, value):
     with pytest.raises(
         ResultInvalid,
         match="1 videos of a batch have scores that are not finite, even in fp32, first v1",

@@ -1,4 +1,4 @@
-"""Under a deadline: a virtual clock, so nothing here depends on how fast the machine is."""
+"""The schedule under a deadline, with a virtual clock: the machine's speed does not matter."""
 
 import math
 import threading
@@ -11,7 +11,7 @@ import torch
 import toys
 
 from wbdc.competitions import Source, Video
-from wbdc.serve import engine as module
+from wbdc.serve import engine as engine_module
 from wbdc.serve import reader
 from wbdc.serve.blend import blend_probabilities
 from wbdc.serve.engine import Engine, Predictions
@@ -21,7 +21,7 @@ CPU, WEIGHTS = torch.device("cpu"), [1.0, 3.0, 2.0]
 
 
 class Clock:
-    """Seconds left: each look and each fusion of a batch takes some."""
+    """Virtual seconds left."""
 
     def __init__(self, left: float):
         self.left = left
@@ -57,55 +57,51 @@ def folders(tmp_path_factory) -> list:
     ]
 
 
-def answered(
+def predict_within(
     folders, videos, seconds: float, *, slow_start: float = 0.0
 ) -> tuple[Predictions, int]:
-    """Answer with so many virtual seconds; each look costs 10, each fusion 1, the first three steps
-    more. Return the answers, and how many videos were decoded.
+    """Predict with so many virtual seconds: each encoding takes 10, each fusion 1, and the first
+    three steps slow_start more. Return the predictions and the number of decoded videos.
     """
-    clock, made, steps, decodes = (
-        Clock(seconds),
-        Engine(folders, WEIGHTS, CPU, torch.float32, 1),
-        [],
-        [],
-    )
-    made.ahead = 0
-    compute, look_at = Engine.compute, reader.decode_frames
+    clock = Clock(seconds)
+    engine = Engine(folders, WEIGHTS, CPU, torch.float32, 1)
+    steps, decodes = [], []
+    engine.read_ahead = 0
+    compute, decode = Engine.compute, reader.decode_frames
 
-    def costly(self, batches, stages, seen):
-        before = set(seen)
-        answers = compute(self, batches, stages, seen)
-        clock.left -= 10 * len(set(seen) - before) + len(answers)
-        if batches and made.order[0] in batches:
+    def costly(self, batches, stages, features):
+        before = set(features)
+        scores = compute(self, batches, stages, features)
+        clock.left -= 10 * len(set(features) - before) + len(scores)
+        if batches and engine.order[0] in batches:
             clock.left -= slow_start if len(steps) < 3 else 0
             steps.append(1)
-        return answers
+        return scores
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Engine, "compute", costly)
         patch.setattr(
-            reader, "decode_frames", lambda *given: (decodes.append(1), look_at(*given))[1]
+            reader, "decode_frames", lambda *given: (decodes.append(1), decode(*given))[1]
         )
-        return made.answer(videos, left=clock), len(decodes)
+        return engine.predict(videos, left=clock), len(decodes)
 
 
 @pytest.fixture
 def alone(folders, videos):
     return [
-        Engine([folder], [1.0], CPU, torch.float32, 1).answer(videos).probabilities
+        Engine([folder], [1.0], CPU, torch.float32, 1).predict(videos).probabilities
         for folder in folders
     ]
 
 
-ALL, FIRST, FUSE = (
-    23,
-    11,
-    1,
-)  # seconds that a video takes: two looks and three fusions; a look and a fusion; a fusion
+# seconds that a video takes
+ALL = 23  # two encodings and three fusions
+FIRST = 11  # one encoding and one fusion
+FUSE = 1
 
 
 @pytest.mark.parametrize(
-    ("seconds", "slow_start", "who", "decoded"),
+    ("seconds", "slow_start", "complete", "decoded"),
     [
         (12 * ALL + 24, 0, [0, 1, 2], 12),
         (
@@ -113,118 +109,120 @@ ALL, FIRST, FUSE = (
             20,
             [0, 1, 2],
             20,
-        ),  # what seemed too slow was in time: for the other tower 8 are read again
+        ),  # the slow start was misleading: 8 videos are read again for the other tower
         (
             4 * ALL + 8 * (FIRST + FUSE) + 30,
             0,
             [1, 2],
             None,
-        ),  # the member that shares the tower costs a fusion; the other does not end
+        ),  # the member that shares the tower costs one fusion; the other does not end
         (4 * ALL + 8 * FIRST + 12, 0, [1], None),
     ],
 )
-def test_fault_37_whoever_answered_every_video_counts_and_nobody_else(
-    folders, videos, alone, seconds, slow_start, who, decoded
+def test_fault_37_only_members_that_scored_every_video_are_blended(
+    folders, videos, alone, seconds, slow_start, complete, decoded
 ):
-    answers, decodes = answered(folders, videos, seconds, slow_start=slow_start)
-    assert answers.left_out == [i for i in range(3) if i not in who]
-    assert answers.unanswered == 0
+    predictions, decodes = predict_within(folders, videos, seconds, slow_start=slow_start)
+    assert predictions.dropped_members == [i for i in range(3) if i not in complete]
+    assert predictions.unscored_videos == 0
     assert np.array_equal(
-        answers.probabilities,
-        blend_probabilities([alone[i] for i in who], [WEIGHTS[i] for i in who]),
-    ), "all rows alike, bit for bit"
+        predictions.probabilities,
+        blend_probabilities([alone[i] for i in complete], [WEIGHTS[i] for i in complete]),
+    ), "all rows, bit for bit"
     assert decoded in (None, decodes)
 
 
-def test_what_is_not_kept_is_read_again_to_the_same_bits(folders, videos, alone, monkeypatch):
-    monkeypatch.setattr(module, "MAX_CACHED_BYTES", 0)
-    answers, _ = answered(folders, videos, 4 * ALL + 60 + 8 * FIRST + 8 * FIRST + 60, slow_start=20)
-    assert answers.left_out == [0]
+def test_features_that_are_not_cached_are_computed_again_to_the_same_bits(
+    folders, videos, alone, monkeypatch
+):
+    monkeypatch.setattr(engine_module, "MAX_CACHED_BYTES", 0)
+    predictions, _ = predict_within(
+        folders, videos, 4 * ALL + 60 + 8 * FIRST + 8 * FIRST + 60, slow_start=20
+    )
+    assert predictions.dropped_members == [0]
     assert np.array_equal(
-        answers.probabilities, blend_probabilities([alone[1], alone[2]], [3.0, 2.0])
+        predictions.probabilities, blend_probabilities([alone[1], alone[2]], [3.0, 2.0])
     )
 
 
-def test_fault_37_when_not_even_one_member_ends_every_video_still_has_an_answer(
-    folders, videos, alone
-):
-    answers, _ = answered(folders, videos, 70.0)
-    assert answers.unanswered > 0
-    assert answers.left_out == [0, 2]
-    assert np.isfinite(answers.probabilities).all()
-    np.testing.assert_allclose(answers.probabilities.sum(1), 1, rtol=1e-5)
-    same = (answers.probabilities == alone[1]).all(1)
-    assert same.sum() == len(videos) - answers.unanswered
-    assert len(np.unique(answers.probabilities[~same], axis=0)) == 1
-    none, _ = answered(folders, videos, 0.0)
-    assert none.unanswered == len(videos)
+def test_fault_37_every_video_has_a_prediction_when_no_member_ends(folders, videos, alone):
+    predictions, _ = predict_within(folders, videos, 70.0)
+    assert predictions.unscored_videos > 0
+    assert predictions.dropped_members == [0, 2]
+    assert np.isfinite(predictions.probabilities).all()
+    np.testing.assert_allclose(predictions.probabilities.sum(1), 1, rtol=1e-5)
+    same = (predictions.probabilities == alone[1]).all(1)
+    assert same.sum() == len(videos) - predictions.unscored_videos
+    assert len(np.unique(predictions.probabilities[~same], axis=0)) == 1
+    none, _ = predict_within(folders, videos, 0.0)
+    assert none.unscored_videos == len(videos)
     assert np.allclose(none.probabilities, 1 / toys.CLASSES)
 
 
-def test_fault_26_a_reader_that_hangs_costs_what_it_reads_and_not_the_result(
+def test_fault_26_a_reader_that_hangs_costs_its_videos_and_not_the_result(
     folders, videos, monkeypatch
 ):
-    ever, look_at = threading.Event(), reader.decode_frames
+    never, decode = threading.Event(), reader.decode_frames
     monkeypatch.setattr(
         reader,
         "decode_frames",
-        lambda encoded, look, found, place: (
-            ever.wait(60) if place == "v7" else None,
-            look_at(encoded, look, found, place),
+        lambda encoded, transform, findings, video: (
+            never.wait(60) if video == "v7" else None,
+            decode(encoded, transform, findings, video),
         )[1],
     )
-    made = Engine(folders, WEIGHTS, CPU, torch.float32, 1)
+    engine = Engine(folders, WEIGHTS, CPU, torch.float32, 1)
     end = time.monotonic() + 1.5
-    answers = made.answer(videos, left=lambda: end - time.monotonic())
-    ever.set()
-    assert 0 < answers.unanswered < len(videos)
-    assert np.isfinite(answers.probabilities).all()
+    predictions = engine.predict(videos, left=lambda: end - time.monotonic())
+    never.set()
+    assert 0 < predictions.unscored_videos < len(videos)
+    assert np.isfinite(predictions.probabilities).all()
 
 
-def test_the_reserve_is_kept_and_without_a_deadline_there_is_always_time():
+def test_the_deadline_has_a_reserve_and_without_one_time_is_unlimited():
     left = seconds_until(100.0, lambda: 40.0)
     assert left() == pytest.approx(60 - 2 - 2)
     assert seconds_until(None, lambda: 1e9) is no_deadline
     assert no_deadline() == math.inf
 
 
-def paced(
+def run_steps(
     costs: list[float], left: float, others: float = 0.0, steps: int = 10, skipped: int = 0
 ) -> list[bool]:
-    """Take steps of some seconds each; say after each whether all may go on."""
+    """Take steps of some seconds each; return after each whether all members may go on."""
     clock = Clock(left)
-    pace, said = DeadlineScheduler(steps, clock, skipped), []
+    scheduler, allowed = DeadlineScheduler(steps, clock, skipped), []
     for cost in costs:
         clock.left -= cost
-        pace.step("all", others)
-        said.append(pace.allows_all())
-    return said
+        scheduler.step("all", others)
+        allowed.append(scheduler.allows_all())
+    return allowed
 
 
-def test_the_pace_is_believed_after_three_steps_and_a_hurry_never_ends():
-    assert paced([12, 12, 12, 0, 0], 100) == [True, True, False, False, False]
+def test_the_speed_is_used_after_three_steps_and_a_hurry_never_ends():
+    assert run_steps([12, 12, 12, 0, 0], 100) == [True, True, False, False, False]
 
 
-def test_steps_that_fill_the_pipeline_tell_nothing():
-    assert all(paced([50, 8, 8, 8, 8, 8, 8, 8, 8], 140, skipped=1))
-    assert not all(paced([50, 8, 8, 8], 140))
+def test_steps_that_fill_the_pipeline_are_not_timed():
+    assert all(run_steps([50, 8, 8, 8, 8, 8, 8, 8, 8], 140, skipped=1))
+    assert not all(run_steps([50, 8, 8, 8], 140))
 
 
 def test_a_little_late_is_no_hurry_until_the_first_alone_is_at_risk():
     """11 s a step and 108 in all: two seconds late. Alone the first takes 5, so all go on until
     three steps no longer fit.
     """
-    said = paced([11] * 9, 108, others=6)
-    assert said.index(False) == 6
+    allowed = run_steps([11] * 9, 108, others=6)
+    assert allowed.index(False) == 6
 
 
 def test_a_step_is_allowed_when_one_like_it_ends_in_time():
     clock = Clock(30.0)
-    pace = DeadlineScheduler(10, clock)
+    scheduler = DeadlineScheduler(10, clock)
     clock.left -= 12
-    pace.step("all")
-    assert pace.allows("all")
-    assert pace.allows("new")
+    scheduler.step("all")
+    assert scheduler.allows("all")
+    assert scheduler.allows("new")
     clock.left = 12.0
-    assert not pace.allows("all")
-    assert not pace.allows("new")
+    assert not scheduler.allows("all")
+    assert not scheduler.allows("new")

@@ -31,7 +31,7 @@ def compare(run: str, other: str, draws: int, seed: int, work: Path, as_json: bo
     Example:
       wbdc compare dual_stream-1a2b3c4d dual_stream-5e6f7a8b
     """
-    from wbdc.ensemble.ensembles import compare_runs
+    from wbdc.ensemble.evaluation import compare_runs
     from wbdc.train.runs import open_run
 
     first = open_run(work, run)

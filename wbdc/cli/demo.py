@@ -107,7 +107,8 @@ def run_demo(
     """Run every step as its command does; return what `print_demo` prints."""
     from wbdc.competitions import open_competition
     from wbdc.core.device import use_threads
-    from wbdc.ensemble.ensembles import build_ensemble, choose_runs
+    from wbdc.ensemble.ensembles import build_ensemble
+    from wbdc.ensemble.member_selection import select_members
     from wbdc.prepare.build import prepare_data
 
     cpu_threads = use_threads(threads)
@@ -125,7 +126,7 @@ def run_demo(
         progress=progress,
     )
     runs = _train(into, prepared, seed, device, cpu_threads, reporter)
-    members = choose_runs(into, tuple(runs), prepared)[0]
+    members = select_members(into, tuple(runs), prepared)[0]
     report = build_ensemble(into, "demo", members, seed=seed)
     submission = _submit(into, prepared, data, report, device, cpu_threads, progress, reporter)
     _predict(into, contest, data, device, cpu_threads, progress, reporter)
@@ -200,7 +201,7 @@ def _predict(
     import time
 
     from wbdc.ensemble.ensembles import open_ensemble
-    from wbdc.serve.entry import serve
+    from wbdc.serve.entry import ServeOptions, serve
 
     home, blend = open_ensemble(into, "demo")
     serve(
@@ -209,13 +210,10 @@ def _predict(
         contest,
         data,
         into / DEMO_RESULT_FILE,
-        split=None,
-        device=device,
-        precision=None,
-        threads=threads,
-        say=reporter.log,
+        ServeOptions(device=device, threads=threads),
+        log=reporter.log,
         progress=lambda done, total: progress("predict the test split", done, total),
-        began=time.perf_counter(),
+        start=time.perf_counter(),
     )
 
 

@@ -126,13 +126,14 @@ def ensemble(
     """
     from wbdc.core.files import check_writable, lock_output
     from wbdc.core.folders import check_name
-    from wbdc.ensemble.ensembles import check_ensemble_folder, choose_runs
+    from wbdc.ensemble.ensembles import check_ensemble_folder
+    from wbdc.ensemble.member_selection import select_members
     from wbdc.prepare.dataset import open_prepared
 
     check_name(name, "--name")
     options = EnsembleOptions(**settings)
     ready = open_prepared(work, prepared)
-    chosen, left = choose_runs(work, runs, ready)
+    chosen, left = select_members(work, runs, ready)
     for sentence in left:
         console.log(sentence)
     if dry_run:
@@ -164,7 +165,7 @@ def _build(
         name,
         chosen,
         _predictions(chosen, data, options, progress),
-        only=_parts(options.folds),
+        only_folds=_parts(options.folds),
         precision=options.precision,
         class_priors=options.class_priors,
         draws=options.draws,
@@ -176,7 +177,7 @@ def _build_within(
     work: Path, name: str, chosen: list, data: Path, options: EnsembleOptions, progress: object
 ) -> dict:
     """Blend the members that answer best within the limit; return the report."""
-    from wbdc.ensemble.budget.budget_search import build_ensemble_within
+    from wbdc.ensemble.budget.budget_search import BudgetOptions, build_ensemble_within
 
     items = options.items or console.final_run_items(chosen[0].run.contest)
     return build_ensemble_within(
@@ -185,14 +186,16 @@ def _build_within(
         chosen,
         data,
         _machines(chosen, options),
-        limit=options.limit or items / options.qps,
-        items=items,
-        frames=_counts(options.frames, "--frames"),
-        lengths=_counts(options.length, "--length"),
-        class_priors=options.class_priors,
-        draws=options.draws,
-        seed=options.seed,
-        say=console.log,
+        BudgetOptions(
+            limit=options.limit or items / options.qps,
+            items=items,
+            frames=_counts(options.frames, "--frames"),
+            lengths=_counts(options.length, "--length"),
+            class_priors=options.class_priors,
+            draws=options.draws,
+            seed=options.seed,
+        ),
+        log=console.log,
         progress=progress,
     )
 
@@ -202,7 +205,7 @@ def _predictions(
 ) -> list | None:
     """Predict out of fold as the members will serve; None where that is how their runs did."""
     from wbdc.core.device import find_precision
-    from wbdc.ensemble.variants import out_of_fold_predictions
+    from wbdc.ensemble.out_of_fold import out_of_fold_predictions
 
     precision = options.precision
     if not precision and not any(form.serve for form in chosen):
@@ -214,7 +217,9 @@ def _predictions(
     if precision:
         machine = own._replace(precision=find_precision(precision, own.device))
     return [
-        out_of_fold_predictions(form, data, contest, machine, progress, own=machine == own)
+        out_of_fold_predictions(
+            form, data, contest, machine, progress, training_precision=machine == own
+        )
         for form in chosen
     ]
 
@@ -223,7 +228,7 @@ def _machine(chosen: list, options: EnsembleOptions) -> object:
     """Return this machine, in the precision that the kits serve in."""
     from wbdc.core.device import find_device, find_precision, use_threads
     from wbdc.ensemble.ensembles import run_blend
-    from wbdc.ensemble.variants import ServingHardware
+    from wbdc.ensemble.out_of_fold import ServingHardware
 
     device, run = find_device(options.device), chosen[0].run
     precision = run_blend(run.folder.parents[1], run).precision
@@ -301,7 +306,7 @@ def print_weights(report: dict) -> None:
             f"Weights: {report['weighting']['method']}. Log-likelihood of a held-out video: {trials}."
         )
     for one in report["dropped"]:
-        console.print_text(f"Dropped {one['name']}: {one['why']} ({one['weight']:.2g}).")
+        console.print_text(f"Dropped {one['name']}: {one['reason']} ({one['weight']:.2g}).")
 
 
 def _print_budget(budget: dict) -> None:

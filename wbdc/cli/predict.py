@@ -54,7 +54,7 @@ def predict(
     from wbdc.core.ranks import rank_and_size
     from wbdc.ensemble.ensembles import open_contest, open_ensemble, run_blend
     from wbdc.prepare.dataset import open_prepared
-    from wbdc.serve.entry import serve
+    from wbdc.serve.entry import ServeOptions, serve
     from wbdc.train.runs import open_run
 
     check_output(out)
@@ -71,7 +71,7 @@ def predict(
     check_input(data)
     is_first_rank = rank_and_size()[0] == 0
     lock = lock_output(out) if is_first_rank else contextlib.nullcontext()
-    say = (lambda sentence: None) if as_json else console.log
+    log = (lambda sentence: None) if as_json else console.log
     with lock, console.progress(as_json) as progress:
         _, timings = serve(
             home,
@@ -79,13 +79,10 @@ def predict(
             contest,
             data,
             out,
-            split=split,
-            device=device,
-            precision=precision,
-            threads=threads,
-            say=say,
+            ServeOptions(split=split, device=device, precision=precision, threads=threads),
+            log=log,
             progress=lambda done, of: progress("predict", done, of),
-            began=time.perf_counter(),
+            start=time.perf_counter(),
         )
     if not timings:
         return None  # the first rank prints the result

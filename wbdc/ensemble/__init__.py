@@ -1,1 +1,1 @@
-"""Several runs, one answer: blend weights and what they are worth."""
+"""Ensembles: blend weights, class multipliers, scores, and the best blend within a time limit."""

@@ -1,23 +1,29 @@
-"""Blend weights that ship: a method chosen by cross-validation, and no member of negligible weight."""
+"""Blend weights: the method is chosen by cross-validation, negligible members are dropped."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from wbdc.ensemble.mixture import maximum_likelihood_weights, mixture_weights
+from wbdc.core.errors import UsageFault
+from wbdc.ensemble.mixture import (
+    maximum_likelihood_weights,
+    mixture_weights,
+    true_class_likelihoods,
+)
+from wbdc.serve.blend import blend_probabilities
 
 MIN_WEIGHT_RATIO = 0.01  # to the largest weight; a member with less is dropped
 METHODS = ("equal", "halfway", "maximum likelihood", "best member")  # the simplest first
+FITTED_METHODS = METHODS[1:3]  # those that need maximum-likelihood weights
 VALIDATION_PARTS = 5
 
 
 class BlendWeights(NamedTuple):
     """Weights after negligible members were dropped.
 
-    values: (M,) float64, >= 0, sum 1, and 0 for a dropped member; dropped: {member: the weight that
-    it had};
-    method: one of METHODS; trials: {method: mean log-likelihood of a held-out video}, empty for one
-    member or one video.
+    values: (M,) float64, >= 0, sum 1, and 0 for a dropped member; dropped: {member: weight before
+    it was dropped}; method: one of METHODS; trials: {method: mean log-likelihood of a held-out
+    video}, empty for one member or one video.
     """
 
     values: np.ndarray
@@ -26,83 +32,118 @@ class BlendWeights(NamedTuple):
     trials: dict[str, float]
 
     @property
-    def kept(self) -> list[int]:
-        """Return the indices of the members that are left."""
+    def members(self) -> list[int]:
+        """Return the indices of the members that were not dropped."""
         return np.flatnonzero(self.values > 0).tolist()
 
 
-def fit_weights(given: np.ndarray) -> BlendWeights:
-    """Choose a method, fit its weights, drop every member below 1 % of the largest weight, and
-    begin again with the others until none is below.
+def fit_weights(likelihoods: np.ndarray) -> BlendWeights:
+    """Choose a method, fit its weights, and drop negligible members.
 
-    given: (M, n) likelihoods above 0, as `likelihoods` returns them. Fitting the kept members alone
-    gives their weights again, bit for bit.
+    A member below 1 % of the largest weight is dropped; then the method is chosen and fitted again
+    on the remaining members, until none is below. Fitting the remaining members alone gives the
+    same weights bit for bit.
+
+    likelihoods: (M, n), above 0, from `true_class_likelihoods`.
     """
-    kept, dropped = np.arange(len(given)), {}
+    members, dropped = np.arange(len(likelihoods)), {}
     while True:
-        rest = np.ascontiguousarray(given[kept])
-        method, trials = choose_method(rest)
-        weights = _weights_of(
-            method, rest, mixture_weights(rest) if method in METHODS[1:3] else None
-        )
-        small = weights < MIN_WEIGHT_RATIO * weights.max()
-        if not small.any():
-            break
-        dropped |= dict(zip(kept[small].tolist(), weights[small].tolist()))
-        kept = kept[~small]
+        remaining = np.ascontiguousarray(likelihoods[members])
+        method, trials = choose_method(remaining)
+        fitted = mixture_weights(remaining) if method in FITTED_METHODS else None
+        weights = _method_weights(method, remaining, fitted)
 
-    values = np.zeros(len(given))
-    values[kept] = weights
+        negligible = weights < MIN_WEIGHT_RATIO * weights.max()
+        if not negligible.any():
+            break
+        dropped |= dict(zip(members[negligible].tolist(), weights[negligible].tolist()))
+        members = members[~negligible]
+
+    values = np.zeros(len(likelihoods))
+    values[members] = weights
     return BlendWeights(values, dropped, method, trials)
 
 
-def approximate_weights(given: np.ndarray) -> np.ndarray:
-    """Return nearly the values of `fit_weights`, many times as fast: negligible members keep their
-    weight, and `maximum` fits. For searches.
+def approximate_weights(likelihoods: np.ndarray) -> np.ndarray:
+    """Return nearly the values of `fit_weights`, many times as fast, for searches.
+
+    Negligible members keep their weight, and Newton steps replace EM.
     """
-    method, _ = choose_method(given)
-    return _weights_of(
-        method, given, maximum_likelihood_weights(given) if method in METHODS[1:3] else None
-    )
+    method, _ = choose_method(likelihoods)
+    fitted = maximum_likelihood_weights(likelihoods) if method in FITTED_METHODS else None
+    return _method_weights(method, likelihoods, fitted)
 
 
-def choose_method(given: np.ndarray) -> tuple[str, dict[str, float]]:
-    """Choose how to weigh members by 5-fold cross-validation over videos: (method, {method: mean
-    held-out log-likelihood}).
+def choose_method(likelihoods: np.ndarray) -> tuple[str, dict[str, float]]:
+    """Choose how to weigh members by 5-fold cross-validation over videos.
 
-    given: (M, n) likelihoods. It is the simplest method whose log-likelihood is within one standard
-    error of the best method's (Breiman et
-    al. 1984): few videos do not teach weights, and equal ones are then better. (Simulated, mean
-    accuracy over 20 sets of 60 and of 400
-    videos: 8 similar members .545 and .562 by maximum likelihood, .587 and .581 by this rule; one
-    strong and 9 weak, the same by both.)
+    likelihoods: (M, n). Returns (method, {method: mean held-out log-likelihood}).
+    The choice is the simplest method within one standard error of the best one (Breiman et al.
+    1984): few videos are not enough to learn weights, and equal ones are then better. In a
+    simulation (mean accuracy over 20 sets of 60 and of 400 videos) 8 similar members scored .545
+    and .562 with maximum likelihood, .587 and .581 with this rule; one strong and 9 weak members
+    scored the same with both.
     """
-    count, rows = given.shape
+    count, rows = likelihoods.shape
     if count == 1 or rows < 2:
         return METHODS[0], {}
 
-    held_out, part = np.empty((len(METHODS), rows)), np.arange(rows) % VALIDATION_PARTS
-    for number in np.unique(part):
-        own, others = part == number, np.ascontiguousarray(given[:, part != number])
-        fitted = maximum_likelihood_weights(others)
-        held_out[:, own] = [
-            np.log(_weights_of(method, others, fitted) @ given[:, own]) for method in METHODS
+    log_likelihoods = np.empty((len(METHODS), rows))
+    part_numbers = np.arange(rows) % VALIDATION_PARTS
+    for number in np.unique(part_numbers):
+        held_out = part_numbers == number
+        learning = np.ascontiguousarray(likelihoods[:, ~held_out])
+        fitted = maximum_likelihood_weights(learning)
+        log_likelihoods[:, held_out] = [
+            np.log(_method_weights(method, learning, fitted) @ likelihoods[:, held_out])
+            for method in METHODS
         ]
 
-    means = held_out.mean(axis=1)
-    behind = held_out[means.argmax()] - held_out
-    error = behind.std(axis=1, ddof=1) / np.sqrt(rows)
-    simplest = int((behind.mean(axis=1) <= error).argmax())  # the best one itself is 0 behind
+    means = log_likelihoods.mean(axis=1)
+    deficit = log_likelihoods[means.argmax()] - log_likelihoods
+    standard_error = deficit.std(axis=1, ddof=1) / np.sqrt(rows)
+    simplest = int((deficit.mean(axis=1) <= standard_error).argmax())  # the best has deficit 0
     return METHODS[simplest], dict(zip(METHODS, means.tolist()))
 
 
-def _weights_of(method: str, given: np.ndarray, fitted: np.ndarray | None) -> np.ndarray:
-    """Return a method's weights. fitted: those of the maximum likelihood, where the method needs
-    them.
+def nested_blend(members: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Return the ensemble's own out-of-fold probabilities.
+
+    Each fold is blended with weights learned on the other folds, so the labels of a fold do not
+    change the predictions of that fold. The method is chosen and negligible members are dropped
+    inside each fold, as for the weights that ship (`fit_weights`). A single member needs no weights
+    and is returned unchanged.
+
+    members: (M, n, C) float; truth: (n,) int; folds: (n,) str or int. Returns (n, C) float32.
+    Raises UsageFault when two or more members share only one fold, and as `true_class_likelihoods`
+    and `blend_probabilities` do.
     """
-    equal = np.full(len(given), 1 / len(given))
+    likelihoods = true_class_likelihoods(members, truth)
+    if folds.shape != truth.shape:
+        raise UsageFault(f"{len(truth):,} videos need as many fold names, got {folds.size:,}")
+    names = np.unique(folds)
+    if len(members) > 1 and len(names) < 2:
+        raise UsageFault(
+            f"all {len(truth):,} videos are in fold {names[0]}, so no other fold is left to learn"
+            " weights on; train a second fold"
+        )
+
+    blended = np.empty(members.shape[1:], dtype=np.float32)
+    for name in names:
+        held_out = folds == name
+        weights = np.ones(1)
+        if len(members) > 1:
+            weights = fit_weights(likelihoods[:, ~held_out]).values
+        blended[held_out] = blend_probabilities([member[held_out] for member in members], weights)
+
+    return blended
+
+
+def _method_weights(method: str, likelihoods: np.ndarray, fitted: np.ndarray | None) -> np.ndarray:
+    """Return the weights of one method. fitted: maximum-likelihood weights, for FITTED_METHODS."""
+    equal = np.full(len(likelihoods), 1 / len(likelihoods))
     if method == "equal":
         return equal
     if method == "best member":
-        return np.eye(len(given))[np.log(given).mean(axis=1).argmax()]
+        return np.eye(len(likelihoods))[np.log(likelihoods).mean(axis=1).argmax()]
     return (equal + fitted) / 2 if method == "halfway" else fitted

@@ -1,14 +1,10 @@
-"""Ensembles on disk: made from runs' out-of-fold predictions, saved as a blend that prediction and
-packing read.
-"""
+"""Ensembles on disk: built from out-of-fold predictions, saved as a blend, opened again."""
 
 import os
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -18,123 +14,16 @@ from wbdc.core.errors import IntegrityBroken, UsageFault, suggest_name
 from wbdc.core.files import SEAL_FILE, publish_json, read_json, seal_folder, sealed_facts
 from wbdc.core.folders import check_name, publish_folder
 from wbdc.core.integrity import repair_command, verify_seal
-from wbdc.ensemble.assess import assess_ensemble
-from wbdc.ensemble.evaluation import label_scorer, nested_blend, paired_gain
-from wbdc.ensemble.priors.class_multipliers import assess_multipliers
-from wbdc.ensemble.variants import Variant, full_variant, parse_variant
-from wbdc.prepare.dataset import PreparedData
+from wbdc.ensemble.blend_weights import nested_blend
+from wbdc.ensemble.evaluation import evaluate_ensemble
+from wbdc.ensemble.out_of_fold import SharedPredictions, shared_predictions
+from wbdc.ensemble.priors.class_multipliers import evaluate_multipliers
+from wbdc.ensemble.variants import Variant, full_variant
 from wbdc.serve.blend_file import BLEND_FILE, Blend, BlendMember, read_blend, write_blend
 from wbdc.serve.predict import MODEL_FILE, read_model
-from wbdc.train.runs import ALL_FOLDS, Run, list_runs
+from wbdc.train.runs import Run
 
 ENSEMBLE_FILE = "ensemble.json"
-
-
-class SharedPredictions(NamedTuple):
-    """What members predicted on the rows that all of them held out. members: (M, n, C) float32;
-    labels, folds: n strings each.
-    """
-
-    members: np.ndarray
-    labels: list[str]
-    folds: list[str]
-
-
-def shared_predictions(
-    runs: list[Run], tables: list[pl.DataFrame] | None = None, only: Sequence[str] = ()
-) -> SharedPredictions:
-    """Lay out-of-fold predictions of runs side by side on their common folds, row by row. Raises
-    UsageFault when data or folds differ.
-
-    tables: what members said, where it is not what their runs said. only: take these folds alone.
-    """
-    if other := [
-        f"{r.name} (data {r.facts.data})" for r in runs if r.facts.data != runs[0].facts.data
-    ]:
-        raise UsageFault(
-            f"data or folds differ: {runs[0].name} learned on {runs[0].facts.data}, but {', '.join(other)}; take runs of one prepared dataset"
-        )
-    tables = [run.oof() for run in runs] if tables is None else tables
-    folds = set.intersection(*(set(t["fold"].unique()) for t in tables))
-    if not folds:
-        raise UsageFault(
-            f"the runs share no finished fold: {', '.join(f'{r.name} has {sorted(r.folds())}' for r in runs)}; train a common one"
-        )
-    if lacking := [fold for fold in only if fold not in folds]:
-        raise UsageFault(
-            f"not every run has fold {lacking[0]}; the folds that all of them share are {', '.join(sorted(folds))}"
-        )
-    folds = set(only) or folds
-    tables = [t.filter(t["fold"].is_in(sorted(folds))).sort("id") for t in tables]
-    if any(t["id"].to_list() != tables[0]["id"].to_list() for t in tables):
-        raise UsageFault("the runs' held-out videos differ; train them on the same prepared data")
-    return SharedPredictions(
-        np.stack([t["p"].to_numpy() for t in tables]),
-        tables[0]["label"].to_list(),
-        tables[0]["fold"].to_list(),
-    )
-
-
-def compare_runs(run: Run, other: Run, *, draws: int = 1000, seed: int = 0) -> dict:
-    """Score two runs on their common rows, and their difference by a paired bootstrap over videos.
-
-    Returns {"rows", "scores": {name: components}, "difference", "low", "high", "verdict"}. Raises
-    UsageFault as `common` does.
-    """
-    shared, classes = shared_predictions([run, other]), run.facts.classes
-    contest = run.contest
-    said = [[classes[i] for i in member.argmax(1)] for member in shared.members]
-    found = paired_gain(
-        *(label_scorer(contest, shared.labels, s, classes) for s in said),
-        len(shared.labels),
-        draws=draws,
-        seed=seed,
-    )
-    scores = {r.name: contest.score(shared.labels, s, classes) for r, s in zip((run, other), said)}
-    return {
-        "rows": len(shared.labels),
-        "scores": scores,
-        **found._asdict(),
-        "verdict": found.verdict,
-    }
-
-
-def choose_runs(
-    work: Path, names: tuple[str, ...], prepared: PreparedData
-) -> tuple[list[Variant], list[str]]:
-    """Return the members asked for, runs or forms of them, or every finished run of the prepared
-    data that is no ablation; and sentences on those left out.
-
-    Raises UsageFault when a run asked for does not exist, or nothing is left.
-    """
-    if names:
-        asked = [parse_variant(work, name) for name in dict.fromkeys(names)]
-        if twice := [
-            run for run, count in Counter(form.run.name for form in asked).items() if count > 1
-        ]:
-            raise UsageFault(
-                f"run {twice[0]} is asked for in several forms; an ensemble takes one of them"
-            )
-        return asked, []
-    kept, left = [], []
-    for run in list_runs(work):
-        if why := _unfit(run, prepared):
-            left.append(f"{run.name} is left out: {why}")
-        else:
-            kept.append(full_variant(run))
-    if not kept:
-        raise UsageFault(
-            f"{work / 'runs'} holds no finished fold on data {prepared.hash}; run `wbdc train --kit dual_stream --fold 0` first"
-        )
-    return kept, left
-
-
-def _unfit(run: Run, prepared: PreparedData) -> str | None:
-    if run.facts.data != prepared.hash:
-        return "it learned on other data"
-    if run.facts.without:
-        return f"an ablation, without {run.facts.without}"
-    return None if set(run.folds()) - {ALL_FOLDS} else "no finished fold"
 
 
 def build_ensemble(
@@ -143,24 +32,23 @@ def build_ensemble(
     members: list[Variant],
     tables: list[pl.DataFrame] | None = None,
     *,
-    only: Sequence[str] = (),
+    only_folds: Sequence[str] = (),
     precision: str | None = None,
     class_priors: bool = True,
     draws: int = 1000,
     seed: int = 0,
 ) -> dict:
-    """Learn blend weights on the members' common out-of-fold rows, judge them, and save the
-    ensemble; return its report.
+    """Learn blend weights on the members' common out-of-fold rows, and save the ensemble.
 
-    tables: what members said, where it is not what their runs said; only: folds, if not all that
-    they share. Raises UsageFault as `common` does.
+    tables: predictions of each member, where they are not its run's own; only_folds: use these
+    alone. Returns the report of `save_ensemble`. Raises UsageFault as `shared_predictions` does.
     """
+    shared = shared_predictions([member.run for member in members], tables, only_folds)
     return save_ensemble(
         work,
         name,
         members,
-        shared_predictions([form.run for form in members], tables, only),
-        {},
+        shared,
         precision=precision,
         class_priors=class_priors,
         draws=draws,
@@ -173,86 +61,72 @@ def save_ensemble(
     name: str,
     members: list[Variant],
     shared: SharedPredictions,
-    told: dict,
     *,
+    extra_facts: dict | None = None,
     precision: str | None = None,
     class_priors: bool = True,
     draws: int,
     seed: int,
     command: str = "",
 ) -> dict:
-    """Weigh and judge members, save them as an ensemble, and return its report: what `assess`
-    returns, "class_priors", "rows", "folds", "data", and what is `told`.
+    """Weigh and evaluate members, save them as an ensemble, and return its report.
 
-    Members of negligible weight are dropped: the blend holds the kept ones alone. precision: to
-    serve in; None: the kits'. class_priors: whether lifts for rare classes are tried; they are used when
-    nested cross-validation finds them better.
-    command: that makes the ensemble again; by default of these members, on these folds.
+    Members of negligible weight are dropped: the blend holds the remaining ones alone.
+
+    extra_facts: added to the report; precision: to serve in, by default that of the kits;
+    class_priors: whether class multipliers are tried (they are used when nested cross-validation
+    finds them better); command: that builds the ensemble again, by default of these members on
+    these folds.
+    Returns what `evaluate_ensemble` returns, and "class_priors", "rows", "folds", "data".
     """
-    facts, names = members[0].run.facts, [form.name for form in members]
-    contest = members[0].run.contest
-    report = assess_ensemble(
-        names,
-        shared.members,
-        shared.labels,
-        shared.folds,
+    facts, contest = members[0].run.facts, members[0].run.contest
+    report = evaluate_ensemble(
+        [member.name for member in members],
+        *shared,
         facts.classes,
         contest,
         draws=draws,
         seed=seed,
     )
     report |= {
-        "rows": len(shared.labels),
-        "folds": sorted(set(shared.folds)),
+        "rows": len(shared.truth),
+        "folds": sorted(set(shared.folds.tolist())),
         "data": facts.data,
-        **told,
+        **(extra_facts or {}),
     }
-    kept = [form for form in members if report["weights"][form.name] > 0]
-    alone = shared._replace(
-        members=shared.members[[members.index(form) for form in kept]]
-    )  # so that the kept members alone give these lifts again
-    report["class_priors"] = (
-        _priors(alone, facts.classes, contest, draws, seed)
-        if class_priors
-        else {"used": False, "reason": "not requested"}
-    )
-    multipliers = ()
-    if report["class_priors"]["used"]:
-        multipliers = tuple(report["class_priors"]["multipliers"].values())
-    folder = work / "ensembles" / check_name(name, "--name")
-    settings = {
-        "seed": seed,
-        "draws": draws,
-        "class_priors": class_priors,
-        "folds": report["folds"],
-        "precision": precision,
-    }
-    blend = ensemble_blend(work, kept, [report["weights"][form.name] for form in kept])
+
+    remaining = [member for member in members if report["weights"][member.name] > 0]
+    report["class_priors"] = {"used": False, "reason": "not requested"}
+    if class_priors:
+        # so that the remaining members alone give the same multipliers
+        positions = [members.index(member) for member in remaining]
+        predictions = shared._replace(members=shared.members[positions])
+        report["class_priors"] = _class_priors(predictions, facts.classes, contest, draws, seed)
+
+    used = report["class_priors"]["used"]
+    multipliers = report["class_priors"]["multipliers"].values() if used else ()
+    blend = members_blend(work, remaining, [report["weights"][m.name] for m in remaining])
     blend = replace(
         blend,
         precision=precision or blend.precision,
-        class_multipliers=multipliers,
-        settings=settings,
+        class_multipliers=tuple(multipliers),
+        settings={
+            "seed": seed,
+            "draws": draws,
+            "class_priors": class_priors,
+            "folds": report["folds"],
+            "precision": precision,
+        },
     )
-    names = [form.name for form in kept]
     if not command:
-        options = [
-            "--folds",
-            ",".join(report["folds"]),
-            *(["--precision", precision] if precision else []),
-        ]
+        options = ["--folds", ",".join(report["folds"])]
+        options += ["--precision", precision] if precision else []
         command = ensemble_command(
             name, members, options, class_priors=class_priors, draws=draws, seed=seed
         )
-    check_ensemble_folder(folder)
-    with publish_folder(folder) as temporary:
-        publish_json(temporary / ENSEMBLE_FILE, report)
-        write_blend(temporary, blend)
-        seal_folder(
-            temporary,
-            {"members": names, "command": command},
-            [temporary / ENSEMBLE_FILE, temporary / BLEND_FILE, *contest.save(temporary)],
-        )
+
+    sealed = {"members": [member.name for member in remaining], "command": command}
+    _publish(work / "ensembles" / check_name(name, "--name"), report, blend, contest, sealed)
     return report
 
 
@@ -265,145 +139,94 @@ def ensemble_command(
     draws: int,
     seed: int,
 ) -> str:
-    """Return the command that makes an ensemble of the same members again; it lacks --work, which
-    may move.
-    """
-    words = [
-        "wbdc",
-        "ensemble",
-        "--name",
-        name,
-        *(word for form in members for word in ("--run", form.name)),
-        *options,
-    ]
-    words += [
-        "--seed",
-        str(seed),
-        "--draws",
-        str(draws),
-        *([] if class_priors else ["--no-class-priors"]),
-        "--prepared",
-        members[0].run.facts.data,
-    ]
+    """Return the command that builds an ensemble of the same members, without --work."""
+    words = ["wbdc", "ensemble", "--name", name]
+    for member in members:
+        words += ["--run", member.name]
+    words += [*options, "--seed", str(seed), "--draws", str(draws)]
+    words += [] if class_priors else ["--no-class-priors"]
+    words += ["--prepared", members[0].run.facts.data]
     return shlex.join(words)
 
 
 def check_ensemble_folder(folder: Path) -> None:
-    """Refuse to replace a folder that holds other things than an ensemble. Raises UsageFault."""
+    """Refuse to replace a folder that holds other files than an ensemble. Raises UsageFault."""
     if not os.path.lexists(folder):
         return
     if folder.is_symlink() or not folder.is_dir():
         raise UsageFault(f"{folder} is not a folder; remove it, or choose another --name")
-    own = {ENSEMBLE_FILE, BLEND_FILE, SEAL_FILE, *_sealed_files(folder)}
-    others = sorted(
+    ensemble_files = {ENSEMBLE_FILE, BLEND_FILE, SEAL_FILE, *_sealed_files(folder)}
+    other_files = sorted(
         path.name
         for path in folder.iterdir()
-        if path.name not in own and not path.name.startswith(".")
+        if path.name not in ensemble_files and not path.name.startswith(".")
     )
-    if others:
+    if other_files:
         raise UsageFault(
-            f"{folder} holds other files than an ensemble ({', '.join(others[:5])}); move them, or choose another --name"
+            f"{folder} holds other files than an ensemble ({', '.join(other_files[:5])}); move"
+            " them, or choose another --name"
         )
 
 
-def _sealed_files(folder: Path) -> list[str]:
-    """List what an ensemble's seal lists, such as the file of its contest; nothing when it has no
-    seal that can be read.
+def members_blend(work: Path, members: list[Variant], weights: list[float]) -> Blend:
+    """Return the blend of members: each fold is a model with an equal part of its member's weight.
+
+    Raises UsageFault when the members' kits serve in different precisions.
     """
-    try:
-        return list((sealed_facts(folder) or {"files": {}})["files"])
-    except IntegrityBroken:
-        return []
-
-
-def _priors(
-    shared: SharedPredictions, classes: list[str], contest: Competition, draws: int, seed: int
-) -> dict:
-    """Judge lifts on the ensemble's own out-of-fold answers; say why where they cannot be judged."""
-    place = {label: i for i, label in enumerate(classes)}
-    truth, folds = np.array([place[label] for label in shared.labels]), np.array(shared.folds)
-
-    def without(fold: str) -> np.ndarray:
-        """Blend the other folds' rows as if this one were not there: its labels teach neither
-        weights nor lifts.
-        """
-        others, blended = folds != fold, np.zeros(shared.members.shape[1:], np.float32)
-        blended[others] = nested_blend(shared.members[:, others], truth[others], folds[others])
-        return blended
-
-    try:
-        return assess_multipliers(
-            nested_blend(shared.members, truth, folds),
-            shared.labels,
-            shared.folds,
-            classes,
-            contest,
-            without=without,
-            draws=draws,
-            seed=seed,
-        )
-    except UsageFault as error:  # fewer than three folds, or a score that is no F1
-        return {"used": False, "reason": str(error)}
-
-
-def ensemble_blend(work: Path, forms: list[Variant], weights: list[float]) -> Blend:
-    """Return the blend of members: every fold of one is a model with an equal part of its weight."""
-    runs = [form.run for form in forms]
-    members = tuple(
+    models = tuple(
         BlendMember(
-            str(form.run.fold(fold).relative_to(work)),
-            weight / len(form.folds),
-            form.serve,
-            run=form.run.name,
+            str(member.run.fold(fold).relative_to(work)),
+            weight / len(member.folds),
+            member.serve,
+            run=member.run.name,
             fold=fold,
         )
-        for form, weight in zip(forms, weights)
-        for fold in form.folds
+        for member, weight in zip(members, weights)
+        for fold in member.folds
     )
-    precisions = {_read_model(work / m.folder)["serve"]["precision"] for m in members}
+    precisions = {_serving_precision(work / model.folder) for model in models}
     if len(precisions) > 1:
         raise UsageFault(
-            f"the runs serve in different precisions ({', '.join(sorted(precisions))}); give one with --precision"
+            f"the runs serve in different precisions ({', '.join(sorted(precisions))}); choose one"
+            " with --precision"
         )
-    facts = runs[0].facts
-    return Blend(facts.competition, precisions.pop(), members, data=facts.data)
-
-
-def _read_model(folder: Path) -> dict:
-    verify_seal(folder, (MODEL_FILE,))
-    return read_model(folder)
+    facts = members[0].run.facts
+    return Blend(facts.competition, precisions.pop(), models, data=facts.data)
 
 
 def run_blend(work: Path, run: Run) -> Blend:
     """Return the blend of one run's finished folds."""
     if not run.folds():
-        raise UsageFault(f"run {run.name} has no finished fold")
-    return replace(ensemble_blend(work, [full_variant(run)], [1.0]), run=run.name)
+        raise UsageFault(f"run {run.name} has no finished fold; train one with --fold 0")
+    return replace(members_blend(work, [full_variant(run)], [1.0]), run=run.name)
 
 
 def open_ensemble(work: Path, name: str) -> tuple[Path, Blend]:
-    """Open a saved ensemble: (folder that member folders are relative to, blend). Raises
-    UsageFault.
+    """Open a saved ensemble: (folder that member folders are relative to, blend).
+
+    Raises UsageFault when there is none, IntegrityBroken when it or a member is damaged.
     """
     folder = work / "ensembles" / check_name(name, "--ensemble")
     if not (folder / SEAL_FILE).is_file():
-        made = sorted(p.parent.name for p in (work / "ensembles").glob(f"[!.]*/{SEAL_FILE}"))
+        names = sorted(p.parent.name for p in (work / "ensembles").glob(f"[!.]*/{SEAL_FILE}"))
         raise UsageFault(
-            f"no ensemble called {name!r}{suggest_name(name, made)}; make one with `wbdc ensemble`"
+            f"no ensemble called {name!r}{suggest_name(name, names)}; make one with `wbdc ensemble`"
         )
     facts = verify_seal(folder, (ENSEMBLE_FILE, BLEND_FILE))
     blend = read_blend(folder)
     for member in blend.members:
         if not (work / member.folder / SEAL_FILE).is_file():
             raise IntegrityBroken(
-                f"{work / member.folder} is missing or not finished; train this fold again, or run {repair_command(folder, facts)} again"
+                f"{work / member.folder} is missing or not finished; train this fold again, or run"
+                f" {repair_command(folder, facts)} again"
             )
     return work, blend
 
 
 def open_contest(work: Path, name: str) -> Competition:
-    """Open the competition of a saved ensemble, from the ensemble's copy of its file. Raises
-    IntegrityBroken.
+    """Open the competition of a saved ensemble, from the ensemble's copy of its file.
+
+    Raises IntegrityBroken.
     """
     folder = work / "ensembles" / name
     contest_name = read_blend(folder).competition
@@ -413,7 +236,67 @@ def open_contest(work: Path, name: str) -> Competition:
 
 
 def open_report(work: Path, name: str) -> dict:
-    """Read what an ensemble scored."""
+    """Read the report of a saved ensemble. Raises IntegrityBroken."""
     folder = work / "ensembles" / name
     verify_seal(folder, (ENSEMBLE_FILE,))
     return read_json(folder / ENSEMBLE_FILE)
+
+
+def _publish(folder: Path, report: dict, blend: Blend, contest: Competition, sealed: dict) -> None:
+    check_ensemble_folder(folder)
+    with publish_folder(folder) as temporary:
+        publish_json(temporary / ENSEMBLE_FILE, report)
+        write_blend(temporary, blend)
+        contest_files = contest.save(temporary)
+        seal_folder(
+            temporary, sealed, [temporary / ENSEMBLE_FILE, temporary / BLEND_FILE, *contest_files]
+        )
+
+
+def _sealed_files(folder: Path) -> list[str]:
+    """List the files in an ensemble's seal, for example that of its contest.
+
+    Empty when the folder has no readable seal.
+    """
+    try:
+        return list((sealed_facts(folder) or {"files": {}})["files"])
+    except IntegrityBroken:
+        return []
+
+
+def _class_priors(
+    shared: SharedPredictions, classes: list[str], contest: Competition, draws: int, seed: int
+) -> dict:
+    """Evaluate class multipliers on the ensemble's nested predictions.
+
+    Returns {"used": False, "reason"} where they cannot be evaluated.
+    """
+    members, truth, folds = shared
+
+    def blend_without_fold(fold: str) -> np.ndarray:
+        """Blend the other folds without this one: its labels change neither weights nor p."""
+        other_rows = folds != fold
+        blended = np.zeros(members.shape[1:], np.float32)
+        blended[other_rows] = nested_blend(
+            members[:, other_rows], truth[other_rows], folds[other_rows]
+        )
+        return blended
+
+    try:
+        return evaluate_multipliers(
+            nested_blend(members, truth, folds),
+            truth,
+            folds,
+            classes,
+            contest,
+            blend_without_fold=blend_without_fold,
+            draws=draws,
+            seed=seed,
+        )
+    except UsageFault as error:  # fewer than three folds, or a score that is no mean of F1 scores
+        return {"used": False, "reason": str(error)}
+
+
+def _serving_precision(folder: Path) -> str:
+    verify_seal(folder, (MODEL_FILE,))
+    return read_model(folder)["serve"]["precision"]

@@ -1,124 +1,134 @@
-"""Judge: what an ensemble is worth, on videos that neither its members nor its weights saw, and how
-sure that is.
-"""
+"""Evaluation: the score of each member and of their ensemble, and whether a gain is noise."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 
 from wbdc.competitions import Competition
 from wbdc.core.errors import UsageFault
-from wbdc.ensemble.blend_weights import fit_weights
+from wbdc.ensemble.blend_weights import MIN_WEIGHT_RATIO, BlendWeights, fit_weights, nested_blend
+from wbdc.ensemble.bootstrap import bootstrap_interval, competition_scorer, paired_gain
 from wbdc.ensemble.mixture import true_class_likelihoods
-from wbdc.serve.blend import blend_probabilities
-
-Score = Callable[[np.ndarray], float]  # row indices (k,), repeats allowed -> score of these rows
-
-
-class Interval(NamedTuple):
-    """Where the score would lie on other videos of the same kind."""
-
-    low: float
-    high: float
+from wbdc.ensemble.out_of_fold import shared_predictions
+from wbdc.serve.blend import check_members
+from wbdc.train.runs import Run
 
 
-class Gain(NamedTuple):
-    """How much better one set of answers is than another, with its interval."""
-
-    difference: float
-    low: float
-    high: float
-
-    @property
-    def verdict(self) -> str:
-        """Say "better", "worse", or "within noise" when the interval holds 0."""
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "within noise"
-
-
-def nested_blend(members: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Blend each fold with weights learned on the other folds: the ensemble's own out-of-fold
-    probabilities.
-
-    members: (M, n, C) float; truth: (n,) int; folds: (n,) str or int. Returns (n, C) float32.
-    Inside each fold the method is chosen and negligible members are dropped, as for the weights
-    that ship (`fit_weights`).
-    No label of a fold moves that fold's answers. One member needs no weights and is returned as it
-    is.
-    Raises UsageFault when two or more members share only one fold, and as `likelihoods` and `blend`
-    do.
-    """
-    folds, given = np.asarray(folds), true_class_likelihoods(members, truth)
-    if folds.shape != truth.shape:
-        raise UsageFault(f"{len(truth):,} videos need as many fold names, got {folds.size:,}")
-    names = np.unique(folds)
-    if len(members) > 1 and len(names) < 2:
-        raise UsageFault(
-            f"all {len(truth):,} videos are of fold {names[0]}, so no others are left to learn weights on; train a second fold"
-        )
-    out = np.empty(members.shape[1:], dtype=np.float32)
-    for name in names:
-        held = folds == name
-        weights = fit_weights(given[:, ~held]).values if len(members) > 1 else np.ones(1)
-        out[held] = blend_probabilities([member[held] for member in members], weights)
-    return out
-
-
-def label_scorer(
+def evaluate_ensemble(
+    names: Sequence[str],
+    members: np.ndarray,
+    truth: np.ndarray,
+    folds: np.ndarray,
+    classes: Sequence[str],
     competition: Competition,
-    truth: Sequence[str],
-    said: Sequence[str],
-    classes: Sequence[str] | None,
-) -> Score:
-    """Return the competition's mean score as a function of row indices; classes as in
-    `Competition.score`.
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict:
+    """Weigh the members, score each of them and their ensemble, and compare it with the best one.
+
+    names: M different names; members: (M, n, C) float, out of fold; truth: (n,) int class codes;
+    folds: (n,) names; classes: the C ids that codes stand for.
+    Returns plain values for JSON:
+      weights    {name: weight}, learned on all rows, to ship; 0 for a dropped member
+      weighting  {method, trials}: how the weights were chosen, and {method: mean log-likelihood of
+                 a held-out video}
+      dropped    [{name, weight, reason}]: members of negligible weight, which do not ship
+      score_without_dropped  mean of an ensemble of the remaining members alone, which is what
+                 train.sh makes; only where members were dropped
+      members    {name: {score, official, interval}}: score is over `classes`, official over the
+                 labels that occur, interval is of score's mean
+      ensemble   the same for nested predictions, whose weights were learned on the other folds
+      best       the member with the highest mean; it is chosen on these rows, so the gain over it
+                 tends to be too small
+      gain       {difference, low, high, verdict} of the ensemble over the best member, in score's
+                 mean
+    Raises UsageFault or IntegrityBroken.
     """
-    true, answers = np.array(truth, dtype=object), np.array(said, dtype=object)
-    return lambda rows: competition.score(true[rows].tolist(), answers[rows].tolist(), classes)[
-        "mean"
+    _check(names, members, truth, classes)
+    fitted = fit_weights(true_class_likelihoods(members, truth))
+    predictions = dict(zip(names, members.argmax(axis=2), strict=True))
+    blended = nested_blend(members, truth, folds).argmax(axis=1)
+
+    def evaluate(predicted: np.ndarray) -> dict:
+        """Score one prediction (n,) of class codes."""
+        scorer = competition_scorer(competition, truth, predicted, classes)
+        interval = bootstrap_interval(scorer, len(truth), draws=draws, seed=seed)
+        true_ids, predicted_ids = _ids(truth, classes), _ids(predicted, classes)
+        return {
+            "score": competition.score(true_ids, predicted_ids, classes),
+            "official": competition.score(true_ids, predicted_ids),
+            "interval": list(interval),
+        }
+
+    entries = {name: evaluate(predicted) for name, predicted in predictions.items()}
+    best = max(names, key=lambda name: entries[name]["score"]["mean"])
+    gain = paired_gain(
+        competition_scorer(competition, truth, blended, classes),
+        competition_scorer(competition, truth, predictions[best], classes),
+        len(truth),
+        draws=draws,
+        seed=seed,
+    )
+
+    report = {
+        "weights": dict(zip(names, fitted.values.tolist(), strict=True)),
+        "weighting": {"method": fitted.method, "trials": fitted.trials},
+        "dropped": _dropped_entries(names, fitted),
+        "members": entries,
+        "ensemble": evaluate(blended),
+        "best": best,
+        "gain": gain.to_dict(),
+    }
+    if fitted.dropped:
+        remaining = nested_blend(members[fitted.members], truth, folds).argmax(axis=1)
+        score = competition.score(_ids(truth, classes), _ids(remaining, classes), classes)
+        report["score_without_dropped"] = score["mean"]
+    return report
+
+
+def compare_runs(run: Run, other_run: Run, *, draws: int = 1000, seed: int = 0) -> dict:
+    """Score two runs on their common rows, and their difference by a paired bootstrap over videos.
+
+    Returns {"rows", "scores": {name: components}, "difference", "low", "high", "verdict"}.
+    Raises UsageFault as `shared_predictions` does.
+    """
+    shared, classes, contest = shared_predictions([run, other_run]), run.facts.classes, run.contest
+    truth, predictions = shared.truth, shared.members.argmax(axis=2)
+    gain = paired_gain(
+        *(competition_scorer(contest, truth, predicted, classes) for predicted in predictions),
+        len(truth),
+        draws=draws,
+        seed=seed,
+    )
+    true_ids = _ids(truth, classes)
+    scores = {
+        name: contest.score(true_ids, _ids(predicted, classes), classes)
+        for name, predicted in zip((run.name, other_run.name), predictions)
+    }
+    return {"rows": len(truth), "scores": scores, **gain.to_dict()}
+
+
+def _check(
+    names: Sequence[str], members: np.ndarray, truth: np.ndarray, classes: Sequence[str]
+) -> None:
+    """Refuse names, rows and classes that do not fit the members."""
+    expected = (len(names), len(truth), len(classes))
+    if members.shape != expected or len(set(names)) < len(names) or not members.size:
+        raise UsageFault(
+            "an ensemble needs members (M, n, C) with different names, got"
+            f" {members.shape} for names, labels, classes {expected}: {', '.join(names)}"
+        )
+    check_members(list(members))
+
+
+def _dropped_entries(names: Sequence[str], fitted: BlendWeights) -> list[dict]:
+    reason = f"its weight is below {MIN_WEIGHT_RATIO:.0%} of the largest"
+    return [
+        {"name": names[member], "weight": weight, "reason": reason}
+        for member, weight in sorted(fitted.dropped.items())
     ]
 
 
-def bootstrap_interval(
-    score: Score, n: int, *, draws: int = 1000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """Bound the score of n videos by drawing n of them with replacement, again and again (Efron
-    1979).
-
-    The spread of the draws is laid around the score of all rows, not around their own mean: a draw
-    loses rare classes, so its
-    macro F1 is too low. (Simulated on this contest's classes with 1,631 videos: bare percentiles of
-    a nominal 95% cover 72%,
-    these 92%; for the level-2 macro alone 12% and 87%.)
-    """
-    drawn, whole = (
-        np.array([score(rows) for rows in _resamples(n, draws, seed)]),
-        score(np.arange(n)),
-    )
-    low, high = _ends(drawn - drawn.mean(), level)
-    return Interval(whole + low, whole + high)
-
-
-def paired_gain(
-    new: Score, old: Score, n: int, *, draws: int = 1000, seed: int = 0, level: float = 0.95
-) -> Gain:
-    """Bound how much `new` is above `old` on the same n videos, both scored on the same draws.
-
-    Here the percentiles stand as they are: what a draw loses, both lose (simulated cover of a
-    nominal 95%: 93%).
-    """
-    drawn = np.array([new(rows) - old(rows) for rows in _resamples(n, draws, seed)])
-    whole = np.arange(n)
-    return Gain(new(whole) - old(whole), *_ends(drawn, level))
-
-
-def _resamples(n: int, draws: int, seed: int) -> Iterator[np.ndarray]:
-    if n < 1 or draws < 1:
-        raise UsageFault(f"an interval needs at least one video and one draw, got {n} and {draws}")
-    random = np.random.default_rng(seed)
-    return (random.integers(n, size=n) for _ in range(draws))
-
-
-def _ends(drawn: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+def _ids(codes: np.ndarray, classes: Sequence[str]) -> list[str]:
+    return [classes[code] for code in codes]

@@ -1,1 +1,1 @@
-"""All that a submission runs: rebuild, read, predict, write."""
+"""Serving, which is all that a submission runs: load models, read videos, predict, write results."""

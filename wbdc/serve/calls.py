@@ -1,6 +1,4 @@
-"""Calls: one item per call, for judges that ask so: a line of JSON in, a line of JSON out, until
-the input ends.
-"""
+"""One item per call, for judges that work so: a JSON line in, a JSON line out, until input ends."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -14,46 +12,51 @@ from wbdc.core.findings import Findings
 from wbdc.serve.blend import apply_multipliers
 from wbdc.serve.engine import Engine
 
+MAX_REPLY_ERROR_CHARACTERS = 300
 
-def answer_calls(
+
+def serve_calls(
     engine: Engine,
     contest: Competition,
     lines: Iterable[str],
     reply: Callable[[str], None],
-    lifts: np.ndarray | None = None,
+    multipliers: np.ndarray | None = None,
 ) -> int:
-    """Answer items one by one as they come; return how many.
+    """Predict items one by one as their lines arrive; return how many there were.
 
-    A line is an item as in the annotations, with "frames": where its archive lies. The answer is
-    {"id", <the contest's label_key>, "probability"}, or
-    {"id", "error"} for a line that cannot be read: one bad call does not end the others.
+    A line is an item as in the annotations, with "frames": the path of its archive. The reply is
+    {"id", <the contest's label_key>, "probability"}, or {"id", "error"} for a line that cannot be
+    read: a bad call does not end the others.
+    multipliers: (C,) class multipliers.
     """
     count = 0
     for count, line in enumerate(lines, 1):
-        name = None
+        item_id = None
         try:
             item = json.loads(line)
-            name = item.get("id") if isinstance(item, dict) else None
-            said = _answer(engine, contest, item, lifts)
+            item_id = item.get("id") if isinstance(item, dict) else None
+            fields = _predict(engine, contest, item, multipliers)
         except (WbdcError, ValueError, RecursionError) as error:
-            said = {"error": str(error)[:300]}
-        reply(json.dumps({"id": name, **said}))
+            fields = {"error": str(error)[:MAX_REPLY_ERROR_CHARACTERS]}
+        reply(json.dumps({"id": item_id, **fields}))
     return count
 
 
-def _answer(engine: Engine, contest: Competition, item: object, lifts: np.ndarray | None) -> dict:
-    if (
-        not isinstance(item, dict)
-        or not isinstance(item.get("id"), str)
-        or not isinstance(item.get("frames"), str)
-    ):
+def _predict(
+    engine: Engine, contest: Competition, item: object, multipliers: np.ndarray | None
+) -> dict:
+    """Return the class and probability of one item. Raises DataInvalid."""
+    is_table = isinstance(item, dict)
+    if not is_table or not all(isinstance(item.get(key), str) for key in ("id", "frames")):
         raise DataInvalid(
-            'a call is an object with "id" and "frames" (the path of its archive), both texts, and the fields of an annotation'
+            'a call is an object with "id", "frames" (the path of its archive) and the text fields'
+            " of an annotation"
         )
     fields = contest.read_fields(item, Findings())
-    answers = engine.answer([Video(item["id"], fields, None, Source(Path(item["frames"])))])
-    row = (
-        answers.probabilities if lifts is None else apply_multipliers(answers.probabilities, lifts)
-    )
+    predictions = engine.predict([Video(item["id"], fields, None, Source(Path(item["frames"])))])
+    row = predictions.probabilities
+    if multipliers is not None:
+        row = apply_multipliers(row, multipliers)
     best = int(row[0].argmax())
-    return {contest.label_key: answers.classes[best], "probability": round(float(row[0, best]), 6)}
+    probability = round(float(row[0, best]), 6)
+    return {contest.label_key: predictions.classes[best], "probability": probability}

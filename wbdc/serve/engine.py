@@ -1,10 +1,9 @@
-"""The engine: archives in, probabilities out. Every frame is decoded once and looked at once per
-distinct tower.
+"""The engine: archives in, blended probabilities out.
 
-Threads read, decode and tokenise batches ahead while the networks work on the one before. Under a
-deadline the member that counts most
-answers every video, the others follow as long as there is time, and who did not answer all videos
-counts for none.
+Every frame is decoded once for each image transform and encoded once for each distinct tower.
+Threads read, decode and tokenize the next batches while the networks work on the current one. Under
+a deadline the member with the largest weight predicts every video, and the others follow while
+there is time; a member that did not score every video is dropped from the blend.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from wbdc.competitions import Video
 from wbdc.core.batch import Batch
@@ -27,52 +27,50 @@ from wbdc.data.loader import batch_by_length
 from wbdc.nets.model import VideoClassifier
 from wbdc.serve.blend import blend_probabilities
 from wbdc.serve.predict import compute_in_parts, load_member, safe_softmax
-from wbdc.serve.reader import Read, Reader, cache_key, prefetch_reads
+from wbdc.serve.reader import MemberBatches, Reader, cache_key, prefetch_reads
 from wbdc.serve.scheduler import DeadlineScheduler, SecondsLeft, no_deadline
 from wbdc.serve.stage_timer import StageTimer
 
-# batches being read while one is computed, at least; no thread shall wait for another's batch
+# batches that are read while one is computed, at least; no thread should wait for another's batch
 READ_AHEAD_BATCHES = 4
-MAX_CACHED_BYTES = (
-    2**31
-    # bytes of vectors kept for members that follow under a deadline; what is beyond is read and looked
-    # at again
-)
+# vision features cached for members that follow under a deadline; videos beyond are encoded again
+MAX_CACHED_BYTES = 2**31
 
-Groups = dict[int, np.ndarray]  # rows of the videos that are answered together
-Progress = Callable[[int, int], None]
+Groups = dict[int, np.ndarray]  # {group number: rows of the videos that are predicted together}
+VideoProgress = Callable[[int, int], None]  # videos done, videos in all
 
 
 class GroupScores(NamedTuple):
-    """said: what each of M members said of each group, (b, C) float32, None where time was up;
-    seconds per stage; what was survived.
+    """Probabilities of some groups of videos.
+
+    probabilities: {group number: of each of M members (b, C) float32, None where time was up};
+    stages: seconds per stage; findings: damage in the data, counted.
     """
 
-    said: dict[int, list[np.ndarray | None]]
+    probabilities: dict[int, list[np.ndarray | None]]
     stages: dict[str, float]
     findings: dict
 
 
 class Predictions(NamedTuple):
-    """probabilities: (n, C) float32 in the order of the videos; classes: id of each column; seconds
-    per stage; what was survived.
+    """Blended probabilities of all videos.
 
-    left_out: members without a say, since time was up; unanswered: videos of which none had said
-    anything: they are given the mean of the others.
+    probabilities: (n, C) float32 in the order of the videos; classes: id of each column; stages:
+    seconds per stage; findings: damage in the data, counted; dropped_members: positions of members
+    that did not score every video in time; unscored_videos: number of videos that no member scored
+    in time, which get the mean of the others.
     """
 
     probabilities: np.ndarray
     classes: list[str]
     stages: dict[str, float]
     findings: dict
-    left_out: list[int]
-    unanswered: int
+    dropped_members: list[int]
+    unscored_videos: int
 
 
 class Engine:
-    """Members loaded once, and what they share: text read alike, frames shown alike, towers with
-    equal weights.
-    """
+    """Members loaded once, with everything that they share: texts, frames and equal towers."""
 
     def __init__(
         self,
@@ -86,55 +84,65 @@ class Engine:
         half: bool = False,
         compiled: bool = False,
     ):
-        """served: frames or length of each member, where they are not those it learned from. half:
-        weights are rounded to float16. compiled: towers by torch.compile.
+        """Load the models of `folders`.
+
+        served: {"frames", "length"} of each member, where they differ from training; half: round
+        weights to float16; compiled: run vision towers through torch.compile.
+        Raises IntegrityBroken when a model is damaged or members have different classes.
         """
+        settings = served or [{}] * len(folders)
         self.members = [
-            load_member(folder, device, half=half, **how)
-            for folder, how in zip(folders, served or [{}] * len(folders), strict=True)
+            load_member(folder, device, half=half, **serve)
+            for folder, serve in zip(folders, settings, strict=True)
         ]
-        if any(m.classes != self.members[0].classes for m in self.members):
+        self.classes = self.members[0].classes
+        if any(member.classes != self.classes for member in self.members):
             raise IntegrityBroken(
-                "the members of this ensemble answer with different classes; train them on the same data"
+                "the members of this ensemble have different classes; train them on the same data"
             )
-        self.weights, self.device, self.precision, self.threads, self.ahead = (
-            list(weights),
-            device,
-            precision,
-            threads,
-            max(READ_AHEAD_BATCHES, threads),
-        )
+
+        self.weights = list(weights)
+        self.device, self.precision = device, precision
+        self.threads = threads
+        self.read_ahead = max(READ_AHEAD_BATCHES, threads)
+        self.batch = min(member.batch for member in self.members)
         self.parts = BatchParts()
-        self.classes, self.batch = self.members[0].classes, min(m.batch for m in self.members)
         self.reader = Reader(self.members)
-        towers = [m.model.vision for m in self.members]  # equal ones share one look
-        self.towers = [
-            (cache_key(look, tower.blueprint(), weights_fingerprint(tower.state_dict())), m.without)
-            for m, tower, look in zip(self.members, towers, self.reader.looks)
-        ]
+        self.towers = self._tower_keys()
         self.order = sorted(range(len(self.members)), key=lambda i: -self.weights[i])
         if compiled:
             for member in self.members:
                 member.model.vision.encode = torch.compile(member.model.vision.encode, dynamic=True)
 
-    def groups(self, videos: Sequence[Video]) -> Groups:
-        """Group videos of like length: little padding, and the same groups every time; in a fixed
-        random order, so that the first tell how long all take.
-        """
-        groups = batch_by_length([sum(map(len, v.fields.values())) for v in videos], self.batch)
-        return {
-            number: groups[i]
-            for number, i in enumerate(np.random.default_rng(0).permutation(len(groups)))
-        }
+    def _tower_keys(self) -> list[tuple]:
+        """Return a key of each member's vision features: members with equal keys share them."""
+        keys = []
+        for member, transform in zip(self.members, self.reader.transforms):
+            tower = member.model.vision
+            fingerprint = weights_fingerprint(tower.state_dict())
+            keys.append((cache_key(transform, tower.blueprint(), fingerprint), member.without))
+        return keys
 
-    def answer(
+    def groups(self, videos: Sequence[Video]) -> Groups:
+        """Group videos of similar length: little padding, and the same groups every time.
+
+        The groups come in a fixed random order, so that the first ones tell how long all will take.
+        """
+        lengths = [sum(map(len, video.fields.values())) for video in videos]
+        groups = batch_by_length(lengths, self.batch)
+        order = np.random.default_rng(0).permutation(len(groups))
+        return {number: groups[i] for number, i in enumerate(order)}
+
+    def predict(
         self,
         videos: Sequence[Video],
-        progress: Progress = lambda done, of: None,
+        progress: VideoProgress = lambda done, of: None,
         left: SecondsLeft = no_deadline,
     ) -> Predictions:
-        """Score videos. Faults in the data are survived and counted; raises ResultInvalid for
-        scores that are not finite.
+        """Predict videos. Damage in the data is counted in the findings.
+
+        left: function that returns the seconds left. Raises ResultInvalid for scores that are not
+        finite.
         """
         groups = self.groups(videos)
         return self.combine(groups, self.score(videos, groups, progress, left))
@@ -143,257 +151,248 @@ class Engine:
         self,
         videos: Sequence[Video],
         groups: Groups,
-        progress: Progress = lambda done, of: None,
+        progress: VideoProgress = lambda done, of: None,
         left: SecondsLeft = no_deadline,
     ) -> GroupScores:
         """Let every member score some groups of videos, as far as time allows."""
-        run = _Run(self, videos, groups, progress, left)
+        run = _ScoringRun(self, videos, groups, progress, left)
         try:
-            run.first()
-            run.rest()
-        except TimeoutError:  # reading hangs; what is there counts
+            run.score_together()
+            run.score_remaining()
+        except TimeoutError:  # a reader hangs; the scores so far count
             pass
         finally:
-            run.pool.shutdown(
-                wait=left is no_deadline, cancel_futures=True
-            )  # under a deadline a reader that hangs is left to hang
-        return GroupScores(run.said, dict(run.stages.seconds), run.findings.report())
+            # under a deadline, do not wait for a reader that hangs
+            run.pool.shutdown(wait=left is no_deadline, cancel_futures=True)
+        return GroupScores(run.probabilities, dict(run.stages.seconds), run.findings.report())
 
     def combine(self, groups: Groups, scored: GroupScores) -> Predictions:
-        """Blend the members that scored every group; when there is none, the first in `order` where
-        it did.
+        """Blend the members that scored every group.
+
+        When no member did, the first in `order` is used where it did; other videos get its mean.
         """
-        who = [
+        complete = [
             i
             for i in range(len(self.members))
-            if all(said[i] is not None for said in scored.said.values())
+            if all(scores[i] is not None for scores in scored.probabilities.values())
         ] or self.order[:1]
-        found, lacking = (
-            np.zeros((sum(map(len, groups.values())), len(self.classes)), np.float32),
-            [np.zeros(0, int)],
-        )
+        weights = [self.weights[i] for i in complete]
+
+        videos = sum(map(len, groups.values()))
+        probabilities = np.zeros((videos, len(self.classes)), np.float32)
+        unscored = [np.zeros(0, int)]
         for number, rows in groups.items():
-            answers = [scored.said[number][i] for i in who]
-            if answers[0] is None:
-                lacking.append(rows)
+            scores = [scored.probabilities[number][i] for i in complete]
+            if scores[0] is None:
+                unscored.append(rows)
             else:
-                found[rows] = blend_probabilities(answers, [self.weights[i] for i in who])
-        unanswered = np.concatenate(lacking)
-        if len(unanswered):
-            found[unanswered] = (
-                np.delete(found, unanswered, 0).mean(0)
-                if len(unanswered) < len(found)
-                else 1 / len(self.classes)
-            )
-        left_out = [i for i in range(len(self.members)) if i not in who]
+                probabilities[rows] = blend_probabilities(scores, weights)
+
+        unscored = np.concatenate(unscored)
+        if 0 < len(unscored) < videos:
+            probabilities[unscored] = np.delete(probabilities, unscored, 0).mean(0)
+        elif len(unscored):
+            probabilities[unscored] = 1 / len(self.classes)
+
+        dropped = [i for i in range(len(self.members)) if i not in complete]
         return Predictions(
-            found, self.classes, scored.stages, scored.findings, left_out, len(unanswered)
+            probabilities, self.classes, scored.stages, scored.findings, dropped, len(unscored)
         )
 
     def move(self, batches: dict[int, Batch]) -> dict[int, Batch]:
-        """Bring batches to the device, each once, however many members share it."""
-        moved = {id(batch): batch for batch in batches.values()}
-        moved = {key: batch.to(self.device) for key, batch in moved.items()}
+        """Copy batches to the device, each once, however many members share it."""
+        distinct = {id(batch): batch for batch in batches.values()}
+        moved = {key: batch.to(self.device) for key, batch in distinct.items()}
         return {i: moved[id(batch)] for i, batch in batches.items()}
 
     def compute(
-        self, batches: dict[int, Batch], stages: StageTimer, seen: dict
+        self, batches: dict[int, Batch], stages: StageTimer, features: dict[tuple, Tensor]
     ) -> dict[int, np.ndarray]:
-        """Let members answer their batches, which lie on the device: (B, C) float32 each. seen:
-        what towers have seen of them, added to.
+        """Score the batches of some members, which are on the device: {member: (B, C) float32}.
 
+        features: {tower key: vision features of these videos}; missing ones are computed and added.
         When memory runs out, this batch and those that follow are computed in parts. Raises
         OutOfResources when eighths do not fit.
         """
 
         def compute_rows(rows: slice) -> tuple[dict, dict]:
-            vectors = {tower: known[rows] for tower, known in seen.items()}
-            return self._compute(
-                {i: batch.select(rows) for i, batch in batches.items()}, stages, vectors
-            ), vectors
+            known = {tower: tensor[rows] for tower, tensor in features.items()}
+            selected = {i: batch.select(rows) for i, batch in batches.items()}
+            return self._compute(selected, stages, known), known
 
         if not batches:
             return {}
         parts = compute_in_parts(compute_rows, len(next(iter(batches.values()))), self.parts)
-        answers, vectors = zip(*parts)
-        seen |= {
-            tower: torch.cat([part[tower] for part in vectors])
-            for tower in vectors[0].keys() - seen.keys()
+        scores, features_of_parts = zip(*parts)
+        features |= {
+            tower: torch.cat([part[tower] for part in features_of_parts])
+            for tower in features_of_parts[0].keys() - features.keys()
         }
-        return {i: np.concatenate([part[i] for part in answers]) for i in batches}
+        return {i: np.concatenate([part[i] for part in scores]) for i in batches}
 
     @torch.no_grad()  # inference_mode slows autocast down, see benchmarks/test_autocast.py
     def _compute(
-        self, batches: dict[int, Batch], stages: StageTimer, seen: dict
+        self, batches: dict[int, Batch], stages: StageTimer, features: dict[tuple, Tensor]
     ) -> dict[int, np.ndarray]:
-        answers = {}
-        for i, batch in batches.items():
-            member, batch = self.members[i], self.members[i].see(batch)
-            if self.towers[i] not in seen:
-                with stages.time("vision"), autocast(self.device, self.precision):
-                    seen[self.towers[i]] = member.model.vision(batch.frames, batch.frame_mask)
-                    if self.device.type == "cuda":
-                        torch.cuda.synchronize(
-                            self.device
-                        )  # or the time of the look would be counted as the fusion's
-            looked = seen[self.towers[i]].to(self.device)
+        scores = {}
+        for i, member_batch in batches.items():
+            member, tower = self.members[i], self.towers[i]
+            batch = member.drop_modality(member_batch)
+            if tower not in features:
+                with stages.time("vision"):
+                    features[tower] = self._encode(member.model, batch)
+            tower_features = features[tower].to(self.device)
             with stages.time("fuse"):
-                answers[i] = safe_softmax(
-                    lambda how: self._logits(member.model, batch, looked, how),
-                    batch.ids,
-                    self.device,
-                    self.precision,
-                ).numpy()  # noqa: B023
-        return answers
+                scores[i] = self._fuse(member.model, batch, tower_features)
+        return scores
 
-    def _logits(
-        self, model: VideoClassifier, batch: Batch, seen: torch.Tensor, precision: torch.dtype
-    ) -> torch.Tensor:
-        """Score from what was seen; in another precision than ours look again, as the look itself
-        may have overflowed.
-        """
-        return (
-            model.head(model.fuse(batch, seen).pooled)
-            if precision == self.precision
-            else model.logits(batch)
-        )
+    def _encode(self, model: VideoClassifier, batch: Batch) -> Tensor:
+        """Return vision features (B, F, D)."""
+        with autocast(self.device, self.precision):
+            features = model.vision(batch.frames, batch.frame_mask)
+        if self.device.type == "cuda":
+            # otherwise the time of the tower would be counted as the fusion's
+            torch.cuda.synchronize(self.device)
+        return features
+
+    def _fuse(self, model: VideoClassifier, batch: Batch, features: Tensor) -> np.ndarray:
+        """Return probabilities (B, C) float32 from vision features."""
+
+        def logits(precision: torch.dtype) -> Tensor:
+            if precision == self.precision:
+                return model.head(model.fuse(batch, features).pooled)
+            return model.logits(batch)  # encode again: the features may have overflowed
+
+        return safe_softmax(logits, batch.ids, self.device, self.precision).numpy()
 
 
-class _Run:
-    """One run over groups: who has said what, and what is kept for those who follow."""
+class _ScoringRun:
+    """One run over groups: probabilities so far, and features cached for members that follow."""
 
     def __init__(
         self,
         engine: Engine,
         videos: Sequence[Video],
         groups: Groups,
-        progress: Progress,
+        progress: VideoProgress,
         left: SecondsLeft,
     ):
-        self.engine, self.videos, self.groups, self.progress, self.left = (
-            engine,
-            videos,
-            groups,
-            progress,
-            left,
-        )
-        self.said: dict[int, list[np.ndarray | None]] = {
+        self.engine, self.videos, self.groups = engine, videos, groups
+        self.progress, self.left = progress, left
+        self.probabilities: dict[int, list[np.ndarray | None]] = {
             number: [None] * len(engine.members) for number in groups
         }
-        self.stages, self.findings, self.pool = (
-            StageTimer(),
-            Findings(),
-            ThreadPoolExecutor(engine.threads),
-        )
-        self.pace, self.kept, self.room = (
-            DeadlineScheduler(len(groups), left, engine.ahead + 1),
-            {},
-            MAX_CACHED_BYTES,
-        )
+        self.stages, self.findings = StageTimer(), Findings()
+        self.pool = ThreadPoolExecutor(engine.threads)
+        self.scheduler = DeadlineScheduler(len(groups), left, engine.read_ahead + 1)
+        self.cache: dict[tuple, tuple[Batch, Tensor]] = {}
+        self.cache_bytes_left = MAX_CACHED_BYTES
 
-    def first(self) -> None:
-        """Read every group once: all members answer while there is time for all, else the first
-        alone.
+    def score_together(self) -> None:
+        """Read every group once and score it with all members while there is time for all.
+
+        Otherwise only the first member in the engine's order scores.
         """
+        order = self.engine.order
         done, total = 0, sum(map(len, self.groups.values()))
-        for number, (batches, report) in self._read(
-            self.groups,
-            lambda: self._alike(self.engine.order[0]) if self.pace.hurried else self.engine.order,
-        ):
-            kind = "all" if self.pace.allows_all() else "first"
-            if not self.pace.allows(kind):
+
+        def readers() -> list[int]:
+            return self._sharing_members(order[0]) if self.scheduler.hurried else order
+
+        for number, (batches, report) in self._read(self.groups, readers):
+            kind = "all" if self.scheduler.allows_all() else "first"
+            if not self.scheduler.allows(kind):
                 return
             self.findings.merge(report)
-            self._say(
-                kind, number, self.engine.order if kind == "all" else self.engine.order[:1], batches
-            )
+            self._score_group(kind, number, order if kind == "all" else order[:1], batches)
             done += len(self.groups[number])
             self.progress(done, total)
 
-    def rest(self) -> None:
-        """Let the members that were left out follow, one by one, from vectors that were kept or by
-        reading again.
-        """
+    def score_remaining(self) -> None:
+        """Let the other members follow one by one, from cached features or by reading again."""
         for i in self.engine.order:
-            missing = [number for number in self.groups if self.said[number][i] is None]
-            kept = [
-                number
-                for number in missing
-                if (number, self.engine.towers[i], self.engine.reader.texts[i]) in self.kept
-            ]
-            for number in kept:
-                if not self.pace.allows("fuse"):
+            tower = self.engine.towers[i]
+            missing = [n for n in self.groups if self.probabilities[n][i] is None]
+            cached = [number for number in missing if self._cache_key(number, i) in self.cache]
+            for number in cached:
+                if not self.scheduler.allows("fuse"):
                     return
-                batch, seen = self.kept[number, self.engine.towers[i], self.engine.reader.texts[i]]
-                self._say("fuse", number, [i], {i: batch}, {self.engine.towers[i]: seen})
-            for number, (batches, _) in self._read(
-                [n for n in missing if n not in kept], lambda i=i: self._alike(i)
-            ):
-                if not self.pace.allows("again"):
-                    return
-                self._say("again", number, [i], batches)
+                batch, features = self.cache[self._cache_key(number, i)]
+                self._score_group("fuse", number, [i], {i: batch}, {tower: features})
 
-    def _alike(self, i: int) -> list[int]:
-        """List the members that can use what is read and seen for member i, itself first."""
-        key = self.engine.towers[i], self.engine.reader.texts[i], self.engine.reader.looks[i]
-        return sorted(
-            (
-                j
-                for j in self.engine.order
-                if (self.engine.towers[j], self.engine.reader.texts[j], self.engine.reader.looks[j])
-                == key
-            ),
-            key=lambda j: j != i,
-        )
+            uncached = [number for number in missing if number not in cached]
+            for number, (batches, _) in self._read(uncached, lambda i=i: self._sharing_members(i)):
+                if not self.scheduler.allows("reread"):
+                    return
+                self._score_group("reread", number, [i], batches)
+
+    def _cache_key(self, number: int, i: int) -> tuple:
+        """Return the key of a group's features and text as member `i` reads them."""
+        return number, self.engine.towers[i], self.engine.reader.text_keys[i]
+
+    def _sharing_members(self, i: int) -> list[int]:
+        """List the members that can use the texts and features of member i, itself first."""
+        engine, reader = self.engine, self.engine.reader
+
+        def key(j: int) -> tuple:
+            return engine.towers[j], reader.text_keys[j], reader.transforms[j]
+
+        sharing = (j for j in engine.order if key(j) == key(i))
+        return sorted(sharing, key=lambda j: j != i)
 
     def _read(
-        self, numbers: Sequence[int], who: Callable[[], Sequence[int]]
-    ) -> Iterator[tuple[int, Read]]:
-        """Read groups ahead. who: for which members, asked when a group's turn comes to be read."""
-        patience = (lambda: None) if self.left is no_deadline else (lambda: max(0.0, self.left()))
-        return prefetch_reads(
-            self.pool,
-            numbers,
-            lambda n: self.engine.reader.read(
-                [self.videos[r] for r in self.groups[n]], who(), self.stages
-            ),
-            self.engine.ahead,
-            patience,
-        )
+        self, numbers: Sequence[int], readers: Callable[[], Sequence[int]]
+    ) -> Iterator[tuple[int, MemberBatches]]:
+        """Read groups ahead.
 
-    def _say(
+        readers: returns the members to read for; called when a group's turn comes to be read.
+        """
+
+        def read(number: int) -> MemberBatches:
+            videos = [self.videos[row] for row in self.groups[number]]
+            return self.engine.reader.read(videos, readers(), self.stages)
+
+        def timeout() -> float | None:
+            return None if self.left is no_deadline else max(0.0, self.left())
+
+        return prefetch_reads(self.pool, numbers, read, self.engine.read_ahead, timeout)
+
+    def _score_group(
         self,
         kind: str,
         number: int,
-        who: Sequence[int],
+        members: Sequence[int],
         batches: dict[int, Batch],
-        seen: dict | None = None,
+        features: dict[tuple, Tensor] | None = None,
     ) -> None:
-        """Let members answer a group; in a hurry keep what a tower saw, for members that share it."""
-        seen, there = {} if seen is None else seen, self.engine.move({i: batches[i] for i in who})
-        answers, between = (
-            self.engine.compute({i: there[i] for i in who[:1]}, self.stages, seen),
-            self.left(),
-        )
-        answers |= self.engine.compute({i: there[i] for i in who[1:]}, self.stages, seen)
-        for i, answer in answers.items():
-            self.said[number][i] = answer
-        self.pace.step(kind, others=0.0 if self.left is no_deadline else between - self.left())
-        if not self.pace.hurried:
-            return
+        """Score a group with some members; when in a hurry, cache features for the others."""
+        features = {} if features is None else features
+        moved = self.engine.move({i: batches[i] for i in members})
+        first = {i: moved[i] for i in members[:1]}
+        followers = {i: moved[i] for i in members[1:]}
+
+        scores = self.engine.compute(first, self.stages, features)
+        left_after_first = self.left()
+        scores |= self.engine.compute(followers, self.stages, features)
+        for i, probabilities in scores.items():
+            self.probabilities[number][i] = probabilities
+
+        no_limit = self.left is no_deadline
+        followers_seconds = 0.0 if no_limit else left_after_first - self.left()
+        self.scheduler.step(kind, followers_seconds)
+        if self.scheduler.hurried:
+            self._cache_features(number, batches, features)
+
+    def _cache_features(
+        self, number: int, batches: dict[int, Batch], features: dict[tuple, Tensor]
+    ) -> None:
+        """Keep the features of a group on the CPU, in place of its frames, while there is room."""
         for i, batch in batches.items():
-            vectors, key = (
-                seen.get(self.engine.towers[i]),
-                (number, self.engine.towers[i], self.engine.reader.texts[i]),
-            )
-            if (
-                vectors is not None
-                and key not in self.kept
-                and self.room > 0
-                and vectors.isfinite().all()
-            ):
-                batch = replace(batch, frames=vectors.cpu())
-                self.kept[key], self.room = (
-                    (batch, batch.frames),
-                    self.room - batch.frames.nbytes - batch.text.nbytes,
-                )
+            key, tensor = self._cache_key(number, i), features.get(self.engine.towers[i])
+            if tensor is None or key in self.cache or self.cache_bytes_left <= 0:
+                continue
+            if not tensor.isfinite().all():  # to be computed again in FP32
+                continue
+            batch = replace(batch, frames=tensor.cpu())
+            self.cache[key] = batch, batch.frames
+            self.cache_bytes_left -= batch.frames.nbytes + batch.text.nbytes

@@ -1,6 +1,4 @@
-"""The judge's entry: what `python -I main.py` runs inside a submission, and `wbdc predict` in the
-tree.
-"""
+"""The entry point of a submission: `python -I main.py`, and the same for `wbdc predict`."""
 
 import argparse
 import math
@@ -8,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +37,34 @@ from wbdc.core.ranks import rank_and_size
 from wbdc.core.stop_signals import interruptible
 from wbdc.serve.blend import apply_multipliers
 from wbdc.serve.blend_file import Blend, read_blend
-from wbdc.serve.calls import answer_calls
+from wbdc.serve.calls import serve_calls
 from wbdc.serve.engine import Engine, Predictions
 from wbdc.serve.ranks import gather_ranks, shard_groups
 from wbdc.serve.scheduler import seconds_until
 
-GPU_PEAK = "GPU memory, bytes at most:"  # a line on stderr: a full run writes no timings
-CONTEST = "contest"  # as a deadline: what the contest allows
+CONTEST_DEADLINE = "contest"  # value of --deadline: the contest's own limit
+# Lines on stderr that the time check reads: a full run writes no timings.
+GPU_PEAK = "peak GPU memory in bytes:"
+OUT_OF_TIME = "out of time:"
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How a split is predicted.
+
+    split: by default the test split; precision: by default that of the blend; threads: by default
+    all that this process may use; sample: predict only these ids, in this order; deadline: seconds
+    after the start of the process by which the result is published, with fewer members if
+    necessary, or CONTEST_DEADLINE for the contest's limit, in proportion for more videos than it
+    names.
+    """
+
+    split: str | None = None
+    device: str = "auto"
+    precision: str | None = None
+    threads: int | None = None
+    sample: list[str] | None = None
+    deadline: float | str | None = None
 
 
 def serve(
@@ -53,230 +73,276 @@ def serve(
     contest: Competition,
     data: Path,
     out: Path,
+    options: ServeOptions,
     *,
-    split: str | None,
-    device: str,
-    precision: str | None,
-    threads: int | None,
-    sample: list[str] | None = None,
-    deadline: float | str | None = None,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     progress: Callable[[int, int], None],
-    began: float,
+    start: float,
 ) -> tuple[Predictions | None, dict]:
-    """Answer a split with a blend of models, publish the result file, and return answers and
-    timings.
+    """Predict a split with a blend of models, and publish the result file.
 
-    home: the folder that the folders of the blend's members are relative to.
-    sample: only these ids, in this order. deadline: seconds after `began`, time.perf_counter() when
-    the process started, by which the result is
-    published, with fewer members when need be; CONTEST: the contest's limit, more in proportion for
-    more videos than it names.
-    Started by torchrun, ranks share the videos: rank 0 publishes, the others return None.
+    home: the folder that the folders of the blend's members are relative to; start:
+    time.perf_counter() when the process started.
+    Returns (predictions, timings). When torchrun starts several ranks, they share the videos: rank
+    0 publishes, the others return (None, {}).
     Raises IntegrityBroken, DataInvalid, ResultInvalid, EnvironmentLacks.
     """
+
+    def seconds() -> float:
+        return time.perf_counter() - start
+
     check_input(data)
     check_output(out)
-    known = contest.splits(data)
-    split = split or contest.find_test_split(known)
-    if split not in known:
-        raise UsageFault(f"{data} has no split {split!r}{suggest_name(split, known)}")
-    where, count = find_device(device), use_threads(threads)
-    marks = {"imported": time.perf_counter() - began}
-    engine = _open(home, blend, where, precision, count)
-    say(
-        f"{len(blend.members)} models in {precision_name(engine.precision)} on {where}, {count} threads"
-    )
-    marks["loaded"] = time.perf_counter() - began
+    split = _find_split(contest, data, options.split)
+    device, threads = find_device(options.device), use_threads(options.threads)
+    marks = {"imported": seconds()}
+
+    engine = _load_engine(home, blend, device, options.precision, threads)
+    precision = precision_name(engine.precision)
+    log(f"{len(blend.members)} models in {precision} on {device}, {threads} threads")
+    marks["loaded"] = seconds()
+
     findings = Findings()
-    videos = _chosen(list(contest.videos(data, split, findings)), sample)
-    marks["listed"] = time.perf_counter() - began
-    batches: list[tuple[int, float]] = []
+    videos = _select_videos(list(contest.videos(data, split, findings)), options.sample)
+    marks["listed"] = seconds()
+
+    batches: list[tuple[int, float]] = []  # videos done, seconds
     gpu_memory: list[tuple[float, int]] = []  # seconds, bytes
 
-    def after(done: int, of: int) -> None:
-        batches.append((done, time.perf_counter() - began))
-        if (reserved := reserved_memory(where)) is not None:
+    def after_batch(done: int, of: int) -> None:
+        batches.append((done, seconds()))
+        if (reserved := reserved_memory(device)) is not None:
             gpu_memory.append((batches[-1][1], reserved))
         progress(done, of)
 
     rank, ranks = rank_and_size()
     groups = engine.groups(videos)
-    end = _contest_limit(contest, len(videos)) if deadline == CONTEST else deadline
-    scored = engine.score(
-        videos,
-        shard_groups(groups, rank, ranks),
-        after,
-        seconds_until(end, lambda: time.perf_counter() - began),
-    )
+    own_groups = shard_groups(groups, rank, ranks)
+    deadline = _deadline_seconds(options.deadline, contest, len(videos))
+    scored = engine.score(videos, own_groups, after_batch, seconds_until(deadline, seconds))
     if ranks > 1 and (scored := gather_ranks(scored)) is None:
         return None, {}
-    answers = engine.combine(groups, scored)
+
+    predictions = engine.combine(groups, scored)
     if blend.class_multipliers:
-        answers = answers._replace(
-            probabilities=apply_multipliers(
-                answers.probabilities, np.array(blend.class_multipliers)
-            )
-        )
-    marks["answered"] = time.perf_counter() - began
-    labels = [answers.classes[i] for i in answers.probabilities.argmax(1)]
-    contest.write_result([v.id for v in videos], labels, out)
-    marks["written"] = time.perf_counter() - began
-    for code, entry in {**findings.report(), **answers.findings}.items():
-        say(f"survived {code}: {entry['count']}")  # counts only: printing test content disqualifies
-    if answers.left_out:
-        say(
-            f"out of time: {len(answers.left_out)} of {len(engine.members)} models have no say: {', '.join(blend.members[i].folder for i in answers.left_out)}"
-        )
-    if answers.unanswered:
-        say(
-            f"out of time: {answers.unanswered} of {len(videos)} videos are given the mean answer of the others"
-        )
-    ran = {
-        "ahead": engine.ahead,
-        "threads": count,
-        "device": str(where),
-        "precision": precision_name(engine.precision),
-        "ranks": ranks,
-    }
-    if where.type == "cuda":
-        ran["gpu_peak"] = torch.cuda.max_memory_reserved(where)
-        say(f"{GPU_PEAK} {ran['gpu_peak']}")
-    ran |= {"left_out": answers.left_out, "unanswered": answers.unanswered}
-    return answers, {
+        multipliers = np.array(blend.class_multipliers)
+        probabilities = apply_multipliers(predictions.probabilities, multipliers)
+        predictions = predictions._replace(probabilities=probabilities)
+    marks["predicted"] = seconds()
+
+    labels = [predictions.classes[i] for i in predictions.probabilities.argmax(1)]
+    contest.write_result([video.id for video in videos], labels, out)
+    marks["written"] = seconds()
+
+    _log_findings({**findings.report(), **predictions.findings}, log)
+    _log_missed_deadline(predictions, blend, len(videos), log)
+    timings = {
         "videos": len(videos),
         "marks": marks,
         "batches": batches,
         "gpu_memory": gpu_memory,
-        "stages": answers.stages,
-        **ran,
+        "stages": predictions.stages,
+        "read_ahead": engine.read_ahead,
+        "threads": threads,
+        "device": str(device),
+        "precision": precision,
+        "ranks": ranks,
+        "dropped_members": predictions.dropped_members,
+        "unscored_videos": predictions.unscored_videos,
     }
+    if device.type == "cuda":
+        timings["gpu_peak"] = torch.cuda.max_memory_reserved(device)
+        log(f"{GPU_PEAK} {timings['gpu_peak']}")
+    return predictions, timings
 
 
-def _open(
-    home: Path, blend: Blend, device: torch.device, precision: str | None, threads: int
-) -> Engine:
-    members = blend.members
-    how = find_precision(precision or blend.precision, device)
-    folders = [home / member.folder for member in members]
-    weights = [member.weight for member in members]
-    served = [member.serve for member in members]
-    return Engine(
-        folders,
-        weights,
-        device,
-        how,
-        threads,
-        served=served,
-        half=blend.half,
-        compiled=blend.compiled,
-    )
+def main(home: Path, start: float, argv: list[str] | None = None) -> int:
+    """Run a submission from the command line and return the exit code.
 
-
-def main(home: Path, began: float, argv: list[str] | None = None) -> int:
-    """Run a submission from the command line and return the exit code; under a deadline end the
-    process: a reader may hang for good, and Python would wait for it.
+    With --deadline the process is ended at once: a reader may hang for good, and Python would wait
+    for it.
     """
-    code, given = 0, argparse.Namespace(deadline=None)
+    code, arguments = 0, argparse.Namespace(deadline=None)
     try:
         with interruptible():
-            _run(home, began, given, argv)
+            _run(home, start, arguments, argv)
     except KeyboardInterrupt:
         print("error: stopped before the result was written", file=sys.stderr)
         code = Stopped.code
     except (WbdcError, OSError, RuntimeError, MemoryError) as raised:
         error = raised if isinstance(raised, WbdcError) else explain_os_error(raised)
         if is_out_of_memory(raised):
-            error = OutOfResources("memory ran out; take another device, or fewer --threads")
+            error = OutOfResources("memory ran out; use another device, or fewer --threads")
         if error is None:
             raise
         print(f"error: {error}", file=sys.stderr)
         code = error.code
-    if given.deadline is not None:
+
+    if arguments.deadline is not None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     return code
 
 
-def _run(home: Path, began: float, given: argparse.Namespace, argv: list[str] | None) -> None:
+def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
+    """Publish (n, C) float32 probabilities as safetensors."""
+    tensors = {"p": np.ascontiguousarray(probabilities)}
+    publish_file(path, lambda temporary: save_file(tensors, temporary))
+
+
+def _run(home: Path, start: float, arguments: argparse.Namespace, argv: list[str] | None) -> None:
+    """Parse the command line into `arguments`, and predict a split or single calls."""
     blend = read_blend(home)
     contest = open_competition(blend.competition, home / CONTEST_FOLDER)
+    _parser(contest).parse_args(argv, arguments)
+    if arguments.calls:
+        _run_calls(home, blend, contest, arguments)
+        return
+
+    for path in filter(None, (arguments.probabilities, arguments.timings)):
+        check_output(path)
+    options = ServeOptions(
+        split=arguments.split,
+        device=arguments.device,
+        precision=arguments.precision,
+        threads=arguments.threads,
+        sample=_read_sample(arguments.sample) if arguments.sample else None,
+        deadline=arguments.deadline,
+    )
+    predictions, timings = serve(
+        home,
+        blend,
+        contest,
+        arguments.data,
+        arguments.out,
+        options,
+        log=lambda line: print(line, file=sys.stderr),
+        progress=lambda done, of: None,
+        start=start,
+    )
+    if predictions is None:
+        return  # one of several ranks; the first one publishes
+    if arguments.probabilities:
+        write_probabilities(arguments.probabilities, predictions.probabilities)
+    if arguments.timings:
+        publish_json(arguments.timings, timings)
+
+
+def _parser(contest: Competition) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "main.py", description="Answer the test split: one class per video."
+        "main.py", description="Predict the test split: one class per video."
     )
     parser.add_argument(
         "--data",
         type=Path,
         default=Path(contest.judge_paths["data"]),
-        help="folder of the data, as the contest gives them",
+        help="folder of the data, as the contest provides them",
     )
     parser.add_argument(
         "--out", type=Path, default=Path(contest.judge_paths["result"]), help="result file"
     )
-    parser.add_argument("--split", help="split to answer; by default the test split")
+    parser.add_argument("--split", help="split to predict; by default the test split")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument(
-        "--precision", help="auto, fp32, bf16, fp16; by default what blend.json says"
+        "--precision", help="auto, fp32, bf16, fp16; by default the one in blend.json"
     )
     parser.add_argument(
-        "--threads", type=_threads, help="CPU threads; by default all this process may use"
+        "--threads", type=_parse_threads, help="CPU threads; by default all this process may use"
     )
     parser.add_argument(
         "--deadline",
-        type=_deadline,
-        help="seconds, start included, by which a complete result is there, of fewer models if need be; contest: its limit",
+        type=_parse_deadline,
+        help="seconds, start included, by which a complete result is written, by fewer models if"
+        " necessary; contest: the contest's limit",
     )
-    parser.add_argument("--sample", type=Path, help="file of ids, one a line: answer only these")
+    parser.add_argument("--sample", type=Path, help="file of ids, one a line: predict only these")
     parser.add_argument(
         "--probabilities", type=Path, help="also write the probabilities (safetensors)"
     )
     parser.add_argument(
         "--calls",
         action="store_true",
-        help="answer items one by one, a line of JSON each, from standard input to standard output",
+        help="predict items one by one: a JSON line each on standard input, and one on standard"
+        " output",
     )
-    parser.add_argument("--timings", type=Path, help="also write where the seconds went (JSON)")
-    parser.parse_args(argv, given)
-    if given.calls:
-        multipliers = np.array(blend.class_multipliers) if blend.class_multipliers else None
-        engine = _open(
-            home, blend, find_device(given.device), given.precision, use_threads(given.threads)
+    parser.add_argument("--timings", type=Path, help="also write the seconds of each step (JSON)")
+    return parser
+
+
+def _run_calls(
+    home: Path, blend: Blend, contest: Competition, arguments: argparse.Namespace
+) -> None:
+    """Predict items one by one, from standard input to standard output."""
+    device, threads = find_device(arguments.device), use_threads(arguments.threads)
+    engine = _load_engine(home, blend, device, arguments.precision, threads)
+    multipliers = np.array(blend.class_multipliers) if blend.class_multipliers else None
+    sys.stdin.reconfigure(errors="replace")
+    serve_calls(engine, contest, sys.stdin, _reply, multipliers)
+
+
+def _load_engine(
+    home: Path, blend: Blend, device: torch.device, precision: str | None, threads: int
+) -> Engine:
+    return Engine(
+        [home / member.folder for member in blend.members],
+        [member.weight for member in blend.members],
+        device,
+        find_precision(precision or blend.precision, device),
+        threads,
+        served=[member.serve for member in blend.members],
+        half=blend.half,
+        compiled=blend.compiled,
+    )
+
+
+def _find_split(contest: Competition, data: Path, name: str | None) -> str:
+    """Return the split to predict. Raises UsageFault."""
+    splits = contest.splits(data)
+    split = name or contest.find_test_split(splits)
+    if split not in splits:
+        raise UsageFault(f"{data} has no split {split!r}{suggest_name(split, splits)}")
+    return split
+
+
+def _select_videos(videos: list[Video], sample: list[str] | None) -> list[Video]:
+    """Return all videos, or those of a sample in its order. Raises UsageFault."""
+    if sample is None:
+        return videos
+    by_id = {video.id: video for video in videos}
+    if unknown := [video_id for video_id in sample if video_id not in by_id]:
+        raise UsageFault(f"the sample names {len(unknown)} ids that are not in the split")
+    return [by_id[video_id] for video_id in sample]
+
+
+def _deadline_seconds(
+    deadline: float | str | None, contest: Competition, videos: int
+) -> float | None:
+    """Return a deadline in seconds; None for no deadline, or a contest without limits."""
+    if deadline != CONTEST_DEADLINE:
+        return deadline
+    limits = contest.limits
+    return limits and limits.seconds * max(1.0, videos / limits.items)
+
+
+def _log_findings(report: dict, log: Callable[[str], None]) -> None:
+    """Log counts of findings, never test content, which would disqualify."""
+    for code, entry in report.items():
+        log(f"finding {code}: {entry['count']}")
+
+
+def _log_missed_deadline(
+    predictions: Predictions, blend: Blend, videos: int, log: Callable[[str], None]
+) -> None:
+    """Log the members and videos that the deadline left without predictions."""
+    if dropped := predictions.dropped_members:
+        folders = ", ".join(blend.members[i].folder for i in dropped)
+        log(f"{OUT_OF_TIME} {len(dropped)} of {len(blend.members)} models are not used: {folders}")
+    if predictions.unscored_videos:
+        log(
+            f"{OUT_OF_TIME} {predictions.unscored_videos} of {videos} videos get the mean"
+            " prediction of the others"
         )
-        sys.stdin.reconfigure(errors="replace")
-        answer_calls(engine, contest, sys.stdin, _reply, multipliers)
-        return
-    for path in filter(None, (given.probabilities, given.timings)):
-        check_output(path)
-    answers, timings = serve(
-        home,
-        blend,
-        contest,
-        given.data,
-        given.out,
-        split=given.split,
-        device=given.device,
-        precision=given.precision,
-        threads=given.threads,
-        sample=_listed(given.sample) if given.sample else None,
-        deadline=given.deadline,
-        say=lambda line: print(line, file=sys.stderr),
-        progress=lambda done, of: None,
-        began=began,
-    )
-    if answers is None:
-        return  # one of several ranks; the first one publishes
-    if given.probabilities:
-        write_probabilities(given.probabilities, answers.probabilities)
-    if given.timings:
-        publish_json(given.timings, timings)
-
-
-def write_probabilities(path: Path, probabilities: np.ndarray) -> None:
-    """Publish (n, C) float32 probabilities as safetensors."""
-    publish_file(
-        path, lambda temporary: save_file({"p": np.ascontiguousarray(probabilities)}, temporary)
-    )
 
 
 def _reply(line: str) -> None:
@@ -284,38 +350,23 @@ def _reply(line: str) -> None:
     sys.stdout.flush()
 
 
-def _deadline(given: str) -> float | str:
-    if given != CONTEST and not 0 < float(given) < math.inf:
+def _parse_deadline(text: str) -> float | str:
+    if text != CONTEST_DEADLINE and not 0 < float(text) < math.inf:
         raise argparse.ArgumentTypeError(
-            "no time at all, or no end; give seconds, more than 0, or leave it out"
+            "give a finite number of seconds above 0, or leave it out for no deadline"
         )
-    return given if given == CONTEST else float(given)
+    return text if text == CONTEST_DEADLINE else float(text)
 
 
-def _threads(given: str) -> int:
-    if not 1 <= int(given) <= MAX_THREADS:
+def _parse_threads(text: str) -> int:
+    if not 1 <= int(text) <= MAX_THREADS:
         raise argparse.ArgumentTypeError(f"give 1 to {MAX_THREADS:,} threads, or leave it out")
-    return int(given)
+    return int(text)
 
 
-def _contest_limit(contest: Competition, videos: int) -> float | None:
-    limits = contest.limits
-    return limits and limits.seconds * max(1.0, videos / limits.items)
-
-
-def _listed(path: Path) -> list[str]:
+def _read_sample(path: Path) -> list[str]:
     try:
         with open_regular(path) as file:
             return file.read().decode("utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageFault(f"the sample {path} cannot be read: {error}") from error
-
-
-def _chosen(videos: list[Video], sample: list[str] | None) -> list[Video]:
-    if sample is None:
-        return videos
-    by_id = {v.id: v for v in videos}
-    unknown = [i for i in sample if i not in by_id]
-    if unknown:
-        raise UsageFault(f"the sample names {len(unknown)} ids that are not in the split")
-    return [by_id[i] for i in sample]

@@ -1,4 +1,4 @@
-"""Rebuild a trained model from its folder and score videos."""
+"""Members: trained models rebuilt from their folders, and their probabilities."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,8 +21,7 @@ from wbdc.nets.model import VideoClassifier, build_model
 
 T = TypeVar("T")
 WEIGHTS_FILE, MODEL_FILE, TOKENIZER_FILE = "model.safetensors", "model.json", "tokenizer.json"
-# in model.json: where the weights of the vision tower lie, when several members of a package share
-# them
+# in model.json: the file with the weights of the vision tower, when several members share it
 TOWER = "tower"
 MODEL_SHAPE = {
     "blueprint": {
@@ -39,12 +38,16 @@ MODEL_SHAPE = {
     "serve": {"batch": int, "precision": str},
     "tower?": str,
 }
+MAX_ERROR_CHARACTERS = 600
+MAX_NAMES = 10  # in an error
 
 
 @dataclass(frozen=True)
 class Member:
-    """A model and how it reads. classes: class id of each logit; without: the modality it was
-    trained without, if any.
+    """A model and its inputs.
+
+    text: turns fields into token ids; classes: class id of each logit; without: the modality that
+    the model was trained without, if any; batch: videos computed together.
     """
 
     name: str
@@ -54,8 +57,8 @@ class Member:
     without: str | None
     batch: int
 
-    def see(self, batch: Batch) -> Batch:
-        """Take away the modality the model was trained without."""
+    def drop_modality(self, batch: Batch) -> Batch:
+        """Return the batch without the modality that the model was trained without."""
         return batch.drop_modality(self.without) if self.without else batch
 
 
@@ -67,53 +70,23 @@ def load_member(
     length: int | None = None,
     half: bool = False,
 ) -> Member:
-    """Rebuild the model that `folder` describes; every weight must find its place.
+    """Rebuild the model of `folder`; names, shapes and dtypes of all weights must match.
 
-    frames, length: serve fewer frames or tokens than it learned from. half: its weights are rounded
-    to float16, as they may be stored.
-
+    frames, length: serve fewer frames or tokens than in training; half: round weights to float16,
+    as they may be stored.
     Raises IntegrityBroken when a file is missing or damaged, or the weights belong to another model
     or hold NaN.
     """
     verify_seal_if_present(folder)
     facts = read_model(folder)
     model = build_model(facts["blueprint"], kit_folder=folder)
-    try:
-        weights = load_weights(folder / WEIGHTS_FILE) | (
-            load_weights(folder / facts[TOWER]) if TOWER in facts else {}
-        )
-        if half:
-            weights = {
-                name: w.half().float() if w.is_floating_point() else w
-                for name, w in weights.items()
-            }
-        if odd := [
-            name
-            for name, t in model.state_dict().items()
-            if name in weights and weights[name].dtype != t.dtype
-        ]:
-            raise RuntimeError(
-                f"another kind of number in {', '.join(odd[:10])}"
-            )  # torch would convert them in silence
-        model.load_state_dict(weights, strict=True)
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise IntegrityBroken(
-            f"{folder / WEIGHTS_FILE} does not fit {MODEL_FILE} beside it: {' '.join(str(error).split())[:600]}"
-        ) from error
-    broken = [
-        name for name, w in weights.items() if w.is_floating_point() and not w.isfinite().all()
-    ]
-    if broken:
-        raise IntegrityBroken(
-            f"{folder / WEIGHTS_FILE} holds numbers that are not finite, in {', '.join(broken[:10])}"
-        )
+    _load_weights(model, folder, facts, half)
     if frames is not None:
         model.vision.frames = frames
-    text = TextReader(open_tokenizer(folder), **_shortened(facts["text"], length))
     return Member(
         folder.name,
         model.eval().to(device),
-        text,
+        TextReader(open_tokenizer(folder), **_shorten_text(facts["text"], length)),
         facts["classes"],
         facts["without"],
         facts["serve"]["batch"],
@@ -121,51 +94,37 @@ def load_member(
 
 
 def read_model(folder: Path) -> dict:
-    """Read what rebuilds a model, and how it serves. Raises IntegrityBroken when it is missing or
-    damaged.
-    """
+    """Read model.json, which rebuilds a model. Raises IntegrityBroken."""
     return read_json(folder / MODEL_FILE, MODEL_SHAPE)
-
-
-def _shortened(text: dict, length: int | None) -> dict:
-    """Return the settings of a text reader, each field's budget in proportion when rows are to be
-    shorter.
-    """
-    fields = dict(text["fields"])  # given as pairs: their order is the order of reading
-    room = (length or text["length"]) - 1 - len(fields)
-    if room < sum(fields.values()):
-        fields = {
-            name: budget * max(0, room) // sum(fields.values()) for name, budget in fields.items()
-        }
-    return {**text, "fields": fields, "length": length or text["length"]}
 
 
 @torch.no_grad()  # inference_mode slows autocast down, see benchmarks/test_autocast.py
 def predict_probabilities(
     model: VideoClassifier, batches: Iterable[Batch], device: torch.device, precision: torch.dtype
 ) -> Tensor:
-    """Score videos: (n, C) float32 probabilities on the CPU, in the order given. Raises
-    ResultInvalid as `certain` does.
+    """Return the probabilities of some batches, (n, C) float32 on the CPU, in their order.
+
+    Raises ResultInvalid as `safe_softmax` does.
     """
     model.eval()
     parts = BatchParts()
 
-    def score(batch: Batch) -> Tensor:
+    def predict(batch: Batch) -> Tensor:
         batch = batch.to(device)
         return safe_softmax(lambda _: model.logits(batch), batch.ids, device, precision)
 
-    return torch.cat(
-        [
-            part
-            for b in batches
-            for part in compute_in_parts(lambda rows, b=b: score(b.select(rows)), len(b), parts)
-        ]
-    )
+    probabilities = []
+    for batch in batches:
+        probabilities += compute_in_parts(
+            lambda rows, batch=batch: predict(batch.select(rows)), len(batch), parts
+        )
+    return torch.cat(probabilities)
 
 
 def compute_in_parts(compute: Callable[[slice], T], rows: int, parts: BatchParts) -> list[T]:
-    """Compute `rows` videos: all at once, and in two parts when memory runs out, in four, in eight.
-    Raises OutOfResources when these do not fit.
+    """Compute `rows` videos at once; when memory runs out, in two, four or eight parts.
+
+    Raises OutOfResources when eighths do not fit.
     """
     while True:
         try:
@@ -173,7 +132,7 @@ def compute_in_parts(compute: Callable[[slice], T], rows: int, parts: BatchParts
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        parts.double(rows, "lower serve.batch in the kit, or take another device")
+        parts.double(rows, "lower serve.batch in the kit, or use another device")
 
 
 def safe_softmax(
@@ -182,18 +141,76 @@ def safe_softmax(
     device: torch.device,
     precision: torch.dtype,
 ) -> Tensor:
-    """Turn logits (B, C) into probabilities on the CPU; once more in FP32 when half precision
-    overflowed.
+    """Return probabilities (B, C) on the CPU; computed again in FP32 when half precision overflows.
 
-    logits: a function of the precision, called inside it. Raises ResultInvalid when they are not
-    finite even then: never a silent class 0.
+    logits: a function of the precision, called in its autocast context, that returns (B, C).
+    Raises ResultInvalid when logits are not finite even in FP32, where argmax would silently return
+    class 0.
     """
     for attempt in dict.fromkeys((precision, torch.float32)):
         with autocast(device, attempt):
             scores = logits(attempt).float()
         if scores.isfinite().all():
             return scores.softmax(-1).cpu()
-    bad = [name for name, row in zip(ids, scores.isfinite().all(1).tolist()) if not row]
+    finite = scores.isfinite().all(1).tolist()
+    bad_ids = [name for name, is_finite in zip(ids, finite) if not is_finite]
     raise ResultInvalid(
-        f"{len(bad)} videos of a batch have scores that are not finite, even in fp32, first {bad[0]}"
+        f"{len(bad_ids)} videos of a batch have scores that are not finite, even in fp32, first"
+        f" {bad_ids[0]}"
     )
+
+
+def _load_weights(model: VideoClassifier, folder: Path, facts: dict, half: bool) -> None:
+    """Load the weights of a folder into its model. Raises IntegrityBroken."""
+    try:
+        weights = load_weights(folder / WEIGHTS_FILE)
+        if TOWER in facts:
+            weights |= load_weights(folder / facts[TOWER])
+        if half:
+            weights = {name: _round_to_half(tensor) for name, tensor in weights.items()}
+        _check_dtypes(model, weights)
+        model.load_state_dict(weights, strict=True)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        message = " ".join(str(error).split())[:MAX_ERROR_CHARACTERS]
+        raise IntegrityBroken(
+            f"{folder / WEIGHTS_FILE} does not fit {MODEL_FILE} beside it: {message}"
+        ) from error
+
+    broken = [
+        name
+        for name, tensor in weights.items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+    if broken:
+        raise IntegrityBroken(
+            f"{folder / WEIGHTS_FILE} holds numbers that are not finite, in"
+            f" {', '.join(broken[:MAX_NAMES])}"
+        )
+
+
+def _round_to_half(tensor: Tensor) -> Tensor:
+    return tensor.half().float() if tensor.is_floating_point() else tensor
+
+
+def _check_dtypes(model: VideoClassifier, weights: dict[str, Tensor]) -> None:
+    """Refuse weights of another dtype, which torch would convert without a warning."""
+    mismatches = [
+        name
+        for name, tensor in model.state_dict().items()
+        if name in weights and weights[name].dtype != tensor.dtype
+    ]
+    if mismatches:
+        raise RuntimeError(f"another dtype in {', '.join(mismatches[:MAX_NAMES])}")
+
+
+def _shorten_text(text: dict, length: int | None) -> dict:
+    """Return the settings of a text reader for rows of `length` tokens.
+
+    The fields' budgets shrink in proportion.
+    """
+    fields = dict(text["fields"])  # stored as pairs: their order is the reading order
+    length = length or text["length"]
+    room, budgets = length - 1 - len(fields), sum(fields.values())
+    if room < budgets:
+        fields = {name: budget * max(0, room) // budgets for name, budget in fields.items()}
+    return {**text, "fields": fields, "length": length}

@@ -1,6 +1,4 @@
-"""Ranks: several processes started by torchrun answer a part of the groups each; rank 0 puts the
-parts together by group.
-"""
+"""Serving with several processes that torchrun starts: each rank scores a part of the groups."""
 
 from collections import Counter
 
@@ -10,30 +8,30 @@ from wbdc.serve.engine import Groups, GroupScores
 
 
 def shard_groups(groups: Groups, rank: int, count: int) -> Groups:
-    """Return every `count`-th group: whole groups, so that each video keeps its neighbours, and its
-    bits.
+    """Return every `count`-th group, from `rank` on.
+
+    Groups stay whole, so that each video is predicted beside the same videos, to the same bits.
     """
     return {number: rows for number, rows in groups.items() if number % count == rank}
 
 
 def gather_ranks(scored: GroupScores) -> GroupScores | None:
-    """Send what this rank scored to rank 0, which returns all of it; the others return None. Every
-    rank must call it.
+    """Send the scores of this rank to rank 0, which returns all of them; the others return None.
+
+    Every rank must call it.
     """
     ranks = join_ranks()
-    all_of_it = [None] * ranks.get_world_size() if ranks.get_rank() == 0 else None
-    ranks.gather_object(scored, all_of_it)
-    ranks.barrier()  # whoever sent may end as soon as it was received
-    return merge_ranks(all_of_it) if all_of_it else None
+    parts = [None] * ranks.get_world_size() if ranks.get_rank() == 0 else None
+    ranks.gather_object(scored, parts)
+    ranks.barrier()  # a sender may end as soon as its scores were received
+    return merge_ranks(parts) if parts else None
 
 
 def merge_ranks(parts: list[GroupScores]) -> GroupScores:
-    """Put the parts of several ranks together. Seconds are those of the rank that took longest at a
-    stage.
-    """
-    said, stages, findings = {}, Counter(), Findings()
+    """Merge the scores of several ranks. Each stage has the seconds of its slowest rank."""
+    probabilities, stages, findings = {}, Counter(), Findings()
     for scored in parts:
-        said |= scored.said
+        probabilities |= scored.probabilities
         stages |= Counter(scored.stages)
         findings.merge(scored.findings)
-    return GroupScores(said, dict(stages), findings.report())
+    return GroupScores(probabilities, dict(stages), findings.report())

@@ -1,11 +1,11 @@
-"""The reader: from archives to one batch per member; what members read alike is read once, batches
-ahead of the networks.
-"""
+"""The reader: from archives to one batch for each member; equal inputs are read once."""
 
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
 
 from wbdc.competitions import Source, Video
 from wbdc.core.batch import Batch
@@ -17,82 +17,102 @@ from wbdc.data.loader import collate
 from wbdc.serve.predict import Member
 from wbdc.serve.stage_timer import StageTimer
 
-Read = tuple[dict[int, Batch], dict]  # a batch per member asked for; what was survived
+MemberBatches = tuple[dict[int, Batch], dict]  # a batch for each member; report of the findings
 
 
 class Reader:
-    """What some members read of a video, and what of it is the same."""
+    """Reads videos for several members, and knows which of them have equal inputs.
+
+    text_keys: of each member's tokenizer and settings; transforms: of each member's tower, the
+    image transform (None for precomputed features) and the number of frames.
+    """
 
     def __init__(self, members: Sequence[Member]):
         self.members = members
-        self.texts = [
+        self.text_keys = [
             cache_key(
-                m.text.tokenizer.to_str(),
-                list(m.text.fields.items()),
-                m.text.length,
-                sorted(m.text.tail),
+                member.text.tokenizer.to_str(),
+                list(member.text.fields.items()),
+                member.text.length,
+                sorted(member.text.tail),
             )
-            for m in members
+            for member in members
         ]
-        self.looks = [(m.model.vision.image_transform, m.model.vision.frames) for m in members]
+        towers = [member.model.vision for member in members]
+        self.transforms = [(tower.image_transform, tower.frames) for tower in towers]
 
-    def read(self, videos: Sequence[Video], who: Iterable[int], stages: StageTimer) -> Read:
-        """Make the batches of the members `who` on some videos; members that read alike are given
-        one and the same.
+    def read(
+        self, videos: Sequence[Video], members: Iterable[int], stages: StageTimer
+    ) -> MemberBatches:
+        """Return a batch of the videos for each of some members.
+
+        Members with equal inputs share one batch.
         """
-        findings, texts, frames, made, batches = Findings(), {}, {}, {}, {}
-        for i in who:
-            key = text, look = self.texts[i], self.looks[i]
-            if text not in texts:
+        findings = Findings()
+        texts: dict[str, list[list[int]]] = {}
+        frames: dict[tuple, list[np.ndarray]] = {}
+        distinct_batches: dict[tuple, Batch] = {}
+        batches = {}
+
+        for i in members:
+            text_key, transform = self.text_keys[i], self.transforms[i]
+            if text_key not in texts:
                 with stages.time("tokenize"):
-                    texts[text] = self.members[i].text([v.fields for v in videos])
-            if look not in frames:
-                frames[look] = [_frames(v.source, *look, findings, stages) for v in videos]
-            if key not in made:
+                    texts[text_key] = self.members[i].text([video.fields for video in videos])
+            if transform not in frames:
+                frames[transform] = [
+                    _read_frames(video.source, *transform, findings, stages) for video in videos
+                ]
+            key = text_key, transform
+            if key not in distinct_batches:
                 with stages.time("collate"):
-                    made[key] = collate([v.id for v in videos], texts[text], frames[look])
-            batches[i] = made[key]
+                    ids = [video.id for video in videos]
+                    distinct_batches[key] = collate(ids, texts[text_key], frames[transform])
+            batches[i] = distinct_batches[key]
+
         return batches, findings.report()
 
 
 def prefetch_reads(
     pool: ThreadPoolExecutor,
-    jobs: Iterable[int],
-    read: Callable[[int], Read],
-    most: int,
-    patience: Callable[[], float | None],
-) -> Iterator[tuple[int, Read]]:
-    """Do jobs in threads, `most` of them before they are asked for, and yield them in order.
+    numbers: Iterable[int],
+    read: Callable[[int], MemberBatches],
+    max_waiting: int,
+    timeout: Callable[[], float | None],
+) -> Iterator[tuple[int, MemberBatches]]:
+    """Read groups in threads, `max_waiting` of them ahead, and yield them in order.
 
-    patience: seconds that the next job may be waited for, None for as long as it takes. Raises
-    TimeoutError after it.
+    timeout: returns the seconds to wait for the next group, None for no limit. Raises TimeoutError
+    after it.
     """
     waiting: deque[tuple[int, Future]] = deque()
-    for job in jobs:
-        waiting.append((job, pool.submit(read, job)))
-        if len(waiting) > most:
-            job, future = waiting.popleft()
-            yield job, future.result(patience())
+    for number in numbers:
+        waiting.append((number, pool.submit(read, number)))
+        if len(waiting) > max_waiting:
+            next_number, future = waiting.popleft()
+            yield next_number, future.result(timeout())
     while waiting:
-        job, future = waiting.popleft()
-        yield job, future.result(patience())
+        next_number, future = waiting.popleft()
+        yield next_number, future.result(timeout())
 
 
 def cache_key(*parts: object) -> str:
-    """Name what is equal by one hash."""
+    """Return a hash that is equal for equal values."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def _frames(
-    source: Source, look: ImageTransform | None, count: int, findings: Findings, stages: StageTimer
-) -> object:
+def _read_frames(
+    source: Source,
+    transform: ImageTransform | None,
+    count: int,
+    findings: Findings,
+    stages: StageTimer,
+) -> np.ndarray:
+    """Return the pixels (n, 3, S, S) uint8 or features (n, D) of a video's frames, n <= count."""
+    if transform is None:
+        with stages.time("read"):
+            return read_features(source, count, findings)
     with stages.time("read"):
-        encoded = (
-            read_features(source, count, findings)
-            if look is None
-            else read_images(source, count, findings)
-        )
-    if look is None:
-        return encoded
+        encoded = read_images(source, count, findings)
     with stages.time("decode"):
-        return decode_frames(encoded, look, findings, source.path.stem)
+        return decode_frames(encoded, transform, findings, source.path.stem)

@@ -1,71 +1,79 @@
-"""The schedule under a deadline: all members together while that will end in time, else the first
-one alone, and the others after it.
-"""
+"""The schedule under a deadline: all members together, or the first alone and then the others."""
 
 import math
 from collections.abc import Callable
 
-TRUSTED = 3  # batches whose pace is believed
-CLEARLY, SAFETY = 1.05, 1.15  # shares of the time left
-RESERVE, SHARE = 2.0, 0.02  # seconds, and share of the deadline, kept for blending and writing
+MIN_TIMED_STEPS = 3  # before the measured speed is used
+LATE_FACTOR = 1.05  # of the time left: beyond it the run would clearly be late
+SAFETY_FACTOR = 1.15  # on the time that the first member needs alone
+RESERVE_SECONDS = 2.0  # for blending and writing
+RESERVE_SHARE = 0.02  # of the deadline, for blending and writing
 
-SecondsLeft = Callable[[], float]  # seconds that are left for answering
+SecondsLeft = Callable[[], float]  # returns the seconds left for predictions
 
 
 def no_deadline() -> float:
-    """Without a deadline there is always time."""
+    """Return infinity: without a deadline there is always time."""
     return math.inf
 
 
 def seconds_until(deadline: float | None, clock: Callable[[], float]) -> SecondsLeft:
-    """Return what is left of a deadline. clock: seconds since the process began."""
+    """Return a function that returns the seconds left, less a reserve for blending and writing.
+
+    clock: seconds since the process began.
+    """
     if deadline is None:
         return no_deadline
-    end = deadline - RESERVE - SHARE * deadline
+    end = deadline - RESERVE_SECONDS - RESERVE_SHARE * deadline
     return lambda: end - clock()
 
 
 class DeadlineScheduler:
-    """How fast steps go, by kind, and whether all members can go on. left: of the whole deadline;
-    skipped: steps that fill the pipeline and warm up.
+    """Measures how long steps take, by kind, and decides whether all members can go on.
 
-    While all members answer, each step also tells what the first member alone would have taken: the
-    waiting, and its own computing.
+    steps: in all; left: seconds left until the deadline; skipped: first steps that fill the
+    pipeline and warm up. A step in which all members score also measures what the first member
+    would have taken alone: its waiting and its own computing.
     """
 
     def __init__(self, steps: int, left: SecondsLeft, skipped: int = 0):
-        self.steps, self.left, self.last, self.skipped = steps, left, left(), skipped
+        self.steps, self.left, self.skipped = steps, left, skipped
+        self.last_left = left()
         self.done, self.hurried = 0, False
         self.longest: dict[str, float] = {}  # seconds, by kind of step
-        self.all = self.alone = 0.0  # seconds of the steps that count
+        self.all_seconds = self.first_seconds = 0.0  # of the timed steps: all members, first alone
 
-    def step(self, kind: str, others: float = 0.0) -> None:
-        """Count a step. others: seconds of it that members after the first took."""
-        now = self.left()
-        if now == math.inf:
+    def step(self, kind: str, followers_seconds: float = 0.0) -> None:
+        """Count a step. followers_seconds: of it, taken by members after the first."""
+        left = self.left()
+        if left == math.inf:
             return
-        taken, self.last = self.last - now, now
-        self.longest[kind] = max(self.longest.get(kind, 0.0), taken)
+        seconds = self.last_left - left
+        self.last_left = left
+        self.longest[kind] = max(self.longest.get(kind, 0.0), seconds)
         self.done += 1
         if self.done > self.skipped:
-            self.all, self.alone = self.all + taken, self.alone + taken - others
+            self.all_seconds += seconds
+            self.first_seconds = self.first_seconds + seconds - followers_seconds
 
     def allows_all(self) -> bool:
-        """Tell whether all members can go on answering; once they cannot, never again.
+        """Return whether all members can go on; after the first no, it stays no.
 
-        They cannot where the whole would clearly be late, since then the others had better follow
-        the first, or where even the first alone is at risk.
+        They cannot when the run would clearly be late, since the others then had better follow the
+        first member, or when even the first member alone is at risk.
         """
-        counted, remaining = self.done - self.skipped, self.steps - self.done
-        if not self.hurried and counted >= TRUSTED and remaining:
-            late = self.all / counted * remaining > CLEARLY * self.left()
-            self.hurried = (
-                late or (self.all + self.alone * (remaining - 1)) / counted * SAFETY > self.left()
-            )
+        timed, remaining = self.done - self.skipped, self.steps - self.done
+        if not self.hurried and timed >= MIN_TIMED_STEPS and remaining:
+            late = self.all_seconds / timed * remaining > LATE_FACTOR * self.left()
+            # one more step with all members, then the first member alone
+            needed = (self.all_seconds + self.first_seconds * (remaining - 1)) / timed
+            self.hurried = late or needed * SAFETY_FACTOR > self.left()
         return not self.hurried
 
     def allows(self, kind: str) -> bool:
-        """Tell whether one more step ends in time: as long as the longest of its kind so far, of a
-        new kind as the longest of all.
+        """Return whether one more step would end in time.
+
+        It is expected to take as long as the longest step of its kind so far, or of any kind when
+        the kind is new.
         """
         return self.left() > self.longest.get(kind, max(self.longest.values(), default=0.0))

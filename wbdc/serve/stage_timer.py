@@ -1,4 +1,4 @@
-"""Stages: where the seconds of serving go."""
+"""Seconds that each stage of serving takes."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ class StageTimer:
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
-        """Add the length of a block to a stage."""
+        """Add the seconds of a block to a stage."""
         start = time.perf_counter()
         yield
         with self._lock:

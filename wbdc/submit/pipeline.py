@@ -18,7 +18,7 @@ from wbdc.core.files import check_input, json_digest
 from wbdc.core.findings import Findings
 from wbdc.prepare.dataset import PreparedData
 from wbdc.serve.blend_file import Blend
-from wbdc.serve.entry import serve
+from wbdc.serve.entry import ServeOptions, serve
 from wbdc.submit.check import MAX_SAMPLE_VIDEOS
 from wbdc.submit.check.diff import draw_test_ids, predict_packed
 from wbdc.submit.check.verify import verify_package
@@ -137,14 +137,10 @@ def prove_equal_predictions(
                 contest,
                 data,
                 Path(scratch) / "result.csv",
-                split=None,
-                device=device,
-                precision=None,
-                threads=threads,
-                sample=ids,
-                say=lambda line: None,
+                ServeOptions(device=device, threads=threads, sample=ids),
+                log=lambda line: None,
                 progress=lambda done, of: None,
-                began=time.perf_counter(),
+                start=time.perf_counter(),
             )
         return predictions.probabilities
 

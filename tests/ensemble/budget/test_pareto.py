@@ -1,6 +1,4 @@
-"""The budget: seconds added up as they are paid, a frontier that no subset beats, and the best that
-fits.
-"""
+"""The budget: seconds of shared parts are counted once, and no subset beats the frontier."""
 
 import json
 from itertools import chain, combinations, pairwise
@@ -9,9 +7,10 @@ import numpy as np
 import pytest
 
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.errors import DataInvalid, IntegrityBroken, OverBudget, UsageFault
+from wbdc.core.errors import IntegrityBroken, OverBudget, UsageFault
 from wbdc.ensemble import mixture
-from wbdc.ensemble.assess import assess_ensemble
+from wbdc.ensemble.blend_weights import nested_blend
+from wbdc.ensemble.bootstrap import competition_scorer, paired_gain
 from wbdc.ensemble.budget import pareto
 from wbdc.ensemble.budget.candidates import Candidate, CandidatePool
 from wbdc.ensemble.budget.cost import Cost
@@ -22,7 +21,7 @@ from wbdc.ensemble.budget.pareto import (
     dropped_members,
     pareto_frontier,
 )
-from wbdc.ensemble.evaluation import label_scorer, nested_blend, paired_gain
+from wbdc.ensemble.evaluation import evaluate_ensemble
 from wbdc.ensemble.mixture import (
     maximum_likelihood_weights,
     mixture_weights,
@@ -71,12 +70,12 @@ def pool(
     cost: Cost = COST,
     **settings,
 ) -> CandidatePool:
-    """Candidates a, b, ... of one model each, 1,000 items, no margin, unless told otherwise."""
+    """Candidates a, b, ... of one model each, 1,000 items, no margin, unless facts otherwise."""
     candidates = candidates or [Candidate(name, name, (name,)) for name in "abcd"[: len(m)]]
     return CandidatePool(
         candidates,
         m,
-        labels(truth),
+        truth,
         folds,
         CLASSES,
         WeChat2022(),
@@ -86,7 +85,7 @@ def pool(
 
 
 def alone(seconds: list[float]) -> Cost:
-    """Models m0, m1, ... that share nothing but the look, and need so many seconds each per item."""
+    """Models m0, m1, ... that share only the image transform. seconds: of each, per item."""
     return Cost(
         1.0,
         {"l": 0.0},
@@ -107,7 +106,7 @@ def test_trap_31_members_of_one_tower_pay_for_it_once():
     )
 
 
-def test_towers_of_one_look_decode_once():
+def test_towers_of_one_image_transform_decode_once():
     assert COST.seconds(["a", "c"], 1000) == pytest.approx(
         5 + 2 + 1 + 1000 * max(0.004, 0.002 + 0.003 + 0.0005 + 0.0004)
     )
@@ -135,14 +134,14 @@ def test_a_model_named_twice_is_loaded_once_and_nothing_costs_the_start():
     assert COST.seconds([], 1000) == 5
 
 
-def test_what_was_not_measured_is_named():
+def test_an_unknown_name_is_refused():
     with pytest.raises(
         UsageFault, match="no model called 'e' was measured; it may be one of: a, b, c, d"
     ):
         COST.seconds(["e"], 10)
     with pytest.raises(UsageFault, match="no tower called 'clip' was measured"):
         COST._replace(tower={}).seconds(["a"], 10)
-    with pytest.raises(UsageFault, match="no look called '288' was measured"):
+    with pytest.raises(UsageFault, match="no image transform called '288' was measured"):
         COST._replace(decode={"224": 0.004}).seconds(["d"], 10)
 
 
@@ -155,67 +154,69 @@ def test_a_run_costs_all_its_models_and_the_margin():
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_interior_point_reaches_the_maximum_of_em_without_em(count, seed, monkeypatch):
+def test_the_interior_point_method_reaches_the_maximum_of_em_without_em(count, seed, monkeypatch):
     m, truth, _ = problem(count, seed=seed)
     m[0, :9] = 0  # likelihoods at their floor
-    given = true_class_likelihoods(
+    likelihoods = true_class_likelihoods(
         np.concatenate([m, m[:1]]) if seed == 2 else m, truth
     )  # a duplicate: the maximum is not a point
-    expected = mixture_weights(given)
+    expected = mixture_weights(likelihoods)
     monkeypatch.setattr(mixture, "mixture_weights", None)
-    found = maximum_likelihood_weights(given)
-    assert found.min() >= 0
-    assert found.sum() == pytest.approx(1, abs=1e-12)
-    assert np.log(found @ given).mean() == pytest.approx(np.log(expected @ given).mean(), abs=2e-7)
+    weights = maximum_likelihood_weights(likelihoods)
+    assert weights.min() >= 0
+    assert weights.sum() == pytest.approx(1, abs=1e-12)
+    assert np.log(weights @ likelihoods).mean() == pytest.approx(
+        np.log(expected @ likelihoods).mean(), abs=2e-7
+    )
 
 
-def test_em_does_the_work_when_the_proof_does_not_come(monkeypatch):
+def test_em_is_the_fallback_of_the_interior_point_method(monkeypatch):
     m, truth, _ = problem(3)
-    given = true_class_likelihoods(m, truth)
+    likelihoods = true_class_likelihoods(m, truth)
     monkeypatch.setattr(mixture, "MAX_NEWTON_STEPS", 1)
-    assert np.array_equal(maximum_likelihood_weights(given), mixture_weights(given))
+    assert np.array_equal(maximum_likelihood_weights(likelihoods), mixture_weights(likelihoods))
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("shared", [False, True])
-def test_exhaustive_equals_brute_force(seed, shared):
+def test_the_exhaustive_frontier_equals_brute_force(seed, shared):
     m, truth, folds = problem(seed=seed)
     brute = {}
     for subset in chain.from_iterable(combinations(range(4), size) for size in (1, 2, 3, 4)):
-        said = [CLASSES[i] for i in nested_blend(m[list(subset)], truth, folds).argmax(1)]
+        predictions = [CLASSES[i] for i in nested_blend(m[list(subset)], truth, folds).argmax(1)]
         cost = COST._replace(shared_cores=shared).seconds(["abcd"[i] for i in subset], 1000)
         brute[tuple("abcd"[i] for i in subset)] = (
             cost,
-            WeChat2022().score(labels(truth), said, CLASSES)["mean"],
+            WeChat2022().score(labels(truth), predictions, CLASSES)["mean"],
         )
     expected = [
         s
         for s, (cost, score) in brute.items()
         if not any(c <= cost and v >= score and (c, v) != (cost, score) for c, v in brute.values())
     ]
-    found = pareto_frontier(pool(m, truth, folds, cost=COST._replace(shared_cores=shared)))
-    assert [c.members for c in found] == sorted(expected, key=lambda s: brute[s][0])
+    frontier = pareto_frontier(pool(m, truth, folds, cost=COST._replace(shared_cores=shared)))
+    assert [c.members for c in frontier] == sorted(expected, key=lambda s: brute[s][0])
     assert np.allclose(
-        [(c.seconds, c.score) for c in found], [brute[c.members] for c in found], atol=0
+        [(c.seconds, c.score) for c in frontier], [brute[c.members] for c in frontier], atol=0
     )
-    assert {c.search for c in found} == {"exhaustive"}
+    assert {c.search for c in frontier} == {"exhaustive"}
 
 
-def test_a_frontier_rises_and_scores_as_the_ensemble_report_does():
+def test_scores_of_the_frontier_rise_and_equal_those_of_the_report():
     m, truth, folds = problem()
-    found = pareto_frontier(pool(m, truth, folds))
-    assert len(found) > 2
-    for cheaper, dearer in pairwise(found):
+    frontier = pareto_frontier(pool(m, truth, folds))
+    assert len(frontier) > 2
+    for cheaper, dearer in pairwise(frontier):
         assert cheaper.seconds < dearer.seconds
         assert cheaper.score < dearer.score
-    for choice in found:
+    for choice in frontier:
         rows = ["abcd".index(name) for name in choice.members]
-        told = assess_ensemble(
-            choice.members, m[rows], labels(truth), folds, CLASSES, WeChat2022(), draws=2
+        facts = evaluate_ensemble(
+            choice.members, m[rows], truth, folds, CLASSES, WeChat2022(), draws=2
         )
         assert (choice.score, choice.weights) == (
-            told["ensemble"]["score"]["mean"],
-            told["weights"],
+            facts["ensemble"]["score"]["mean"],
+            facts["weights"],
         )
 
 
@@ -233,27 +234,28 @@ def experts(decoys: int, n: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 @pytest.mark.parametrize("decoys", [3, 11])
-def test_greedy_finds_the_planted_best_behind_a_better_first_step(decoys):
+def test_greedy_search_finds_the_planted_best_behind_a_better_first_step(decoys, monkeypatch):
     m, truth, folds = experts(decoys)
     candidates = pool(m, truth, folds, one_each(decoys + 3), alone([0.01] * (decoys + 3)))
-    found = pareto_frontier(candidates, exhaustive_up_to=5)
+    monkeypatch.setattr(pareto, "MAX_EXHAUSTIVE_CANDIDATES", 5)
+    frontier = pareto_frontier(candidates)
     planted = tuple(f"run-{decoys + i}" for i in range(3))
-    assert found[0].members == ("run-0",)
+    assert frontier[0].members == ("run-0",)
     assert (
-        best_within_limit(found, 1e9).members,
-        best_within_limit(found, 1e9).score,
-        found[-1].search,
+        best_within_limit(frontier, 1e9).members,
+        best_within_limit(frontier, 1e9).score,
+        frontier[-1].search,
     ) == (planted, 1.0, "greedy")
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_greedy_reaches_the_exhaustive_best_of_six(seed):
+def test_greedy_search_reaches_the_exhaustive_best_of_six(seed, monkeypatch):
     m, truth, folds = problem(6, seed=seed)
     candidates = pool(m, truth, folds, one_each(6), alone([0.01, 0.02, 0.01, 0.03, 0.02, 0.05]))
-    assert (
-        pareto_frontier(candidates, exhaustive_up_to=0)[-1].members
-        == pareto_frontier(candidates)[-1].members
-    )
+    exhaustive = pareto_frontier(candidates)
+    monkeypatch.setattr(pareto, "MAX_EXHAUSTIVE_CANDIDATES", 0)
+    greedy = pareto_frontier(candidates)
+    assert greedy[-1].members == exhaustive[-1].members
 
 
 def choice(name: str, seconds: float, score: float) -> BudgetChoice:
@@ -274,7 +276,7 @@ def test_of_equal_scores_the_cheaper_is_best():
     ).members == ("y",)
 
 
-def test_nothing_fits_names_the_cheapest_and_its_seconds():
+def test_an_error_names_the_cheapest_when_nothing_fits():
     m, truth, folds = problem()
     with pytest.raises(
         OverBudget,
@@ -288,94 +290,93 @@ def test_nothing_fits_names_the_cheapest_and_its_seconds():
 
 def test_equal_members_leave_only_the_cheaper():
     m, truth, folds = problem(1)
-    found = pareto_frontier(
+    frontier = pareto_frontier(
         pool(np.repeat(m, 3, axis=0), truth, folds, one_each(3), alone([0.02, 0.01, 0.03]))
     )
-    assert [c.members for c in found] == [("run-1",)]
+    assert [c.members for c in frontier] == [("run-1",)]
 
 
 def test_equal_members_of_equal_cost_leave_the_first():
     m, truth, folds = problem(1)
-    found = pareto_frontier(
+    frontier = pareto_frontier(
         pool(np.repeat(m, 2, axis=0), truth, folds, one_each(2), alone([0.01, 0.01]))
     )
-    assert [c.members for c in found] == [("run-0",)]
+    assert [c.members for c in frontier] == [("run-0",)]
 
 
-def forms() -> CandidatePool:
+def variants() -> CandidatePool:
     """A run with three folds, the same with one, and another run."""
     m, truth, folds = problem(2)
-    named = [
+    candidates = [
         Candidate("run", "run", ("m0", "m1", "m2")),
         Candidate("run of 1", "run", ("m1",)),
         Candidate("other", "other", ("m3",)),
     ]
-    return pool(m[[0, 0, 1]], truth, folds, named, alone([0.01] * 4))
+    return pool(m[[0, 0, 1]], truth, folds, candidates, alone([0.01] * 4))
 
 
-@pytest.mark.parametrize("exhaustive_up_to", [0, 12])
-def test_forms_of_one_run_are_never_together(exhaustive_up_to):
-    candidates = forms()
-    tried = pareto._exhaustive(candidates) if exhaustive_up_to else pareto._greedy(candidates)
-    assert not any({0, 1} <= set(subset) for subset in tried)
-    assert (1, 2) in tried
-    assert all(
-        "run" not in c.members
-        for c in pareto_frontier(candidates, exhaustive_up_to=exhaustive_up_to)
-    )  # the same answers for less
+@pytest.mark.parametrize("search", [pareto._exhaustive_trials, pareto._greedy_trials])
+def test_variants_of_one_run_are_never_together(search, monkeypatch):
+    candidates = variants()
+    trials = search(candidates)
+    assert not any({0, 1} <= set(subset) for subset in trials)
+    assert (1, 2) in trials
+    if search is pareto._greedy_trials:
+        monkeypatch.setattr(pareto, "MAX_EXHAUSTIVE_CANDIDATES", 0)
+    # the one-fold variant has the same predictions for less
+    assert all("run" not in choice.members for choice in pareto_frontier(candidates))
 
 
-def test_what_is_left_out_takes_the_place_of_its_other_form():
-    candidates = forms()
-    left = dropped_members(candidates, pareto_frontier(candidates)[-1], draws=5)
+def test_a_dropped_candidate_is_measured_in_place_of_its_other_variant():
+    candidates = variants()
+    dropped = dropped_members(candidates, pareto_frontier(candidates)[-1], draws=5)
     assert pareto_frontier(candidates)[-1].members == ("run of 1", "other")
-    assert [(d.name, d.gain) for d in left] == [("run", (0, 0, 0))]
-    assert left[0].seconds == pytest.approx(2 * 0.01 * 1000)
+    assert [(d.name, d.gain) for d in dropped] == [("run", (0, 0, 0))]
+    assert dropped[0].seconds == pytest.approx(2 * 0.01 * 1000)
 
 
-def test_what_is_left_out_is_priced_beside_the_chosen():
+def test_a_dropped_candidate_costs_only_what_it_does_not_share():
     m, truth, folds = problem()
     candidates = pool(m, truth, folds, cost=COST._replace(shared_cores=True), margin=0.5)
-    left = {d.name: d for d in dropped_members(candidates, choice("a", 1, 0.5), draws=50, seed=3)}
-    assert list(left) == ["b", "c", "d"]
-    assert left["b"].seconds == pytest.approx(
+    dropped = {
+        d.name: d for d in dropped_members(candidates, choice("a", 1, 0.5), draws=50, seed=3)
+    }
+    assert list(dropped) == ["b", "c", "d"]
+    assert dropped["b"].seconds == pytest.approx(
         1.5 * (3 + 1000 * 0.0007)
-    )  # the tower and the look are there
-    assert left["c"].seconds == pytest.approx(1.5 * (1 + 1000 * (0.003 + 0.0004)))
-    assert left["d"].seconds == pytest.approx(1.5 * (4 + 1000 * (0.007 + 0.006 + 0.0009)))
-    said = [
-        [CLASSES[i] for i in nested_blend(m[rows], truth, folds).argmax(1)]
-        for rows in ([0, 1], [0])
-    ]
-    assert left["b"].gain == paired_gain(
-        *(label_scorer(WeChat2022(), labels(truth), s, CLASSES) for s in said),
+    )  # tower and frames are shared
+    assert dropped["c"].seconds == pytest.approx(1.5 * (1 + 1000 * (0.003 + 0.0004)))
+    assert dropped["d"].seconds == pytest.approx(1.5 * (4 + 1000 * (0.007 + 0.006 + 0.0009)))
+    predictions = [nested_blend(m[rows], truth, folds).argmax(1) for rows in ([0, 1], [0])]
+    assert dropped["b"].gain == paired_gain(
+        *(competition_scorer(WeChat2022(), truth, codes, CLASSES) for codes in predictions),
         len(truth),
         draws=50,
         seed=3,
     )
 
 
-def test_a_lead_is_the_gain_over_the_next_cheaper():
+def test_the_lead_is_the_gain_over_the_next_cheaper_choice():
     m, truth, folds = problem()
     candidates = pool(m, truth, folds)
-    found = pareto_frontier(candidates)
-    assert choice_gain(candidates, found, found[0], draws=5) is None
-    told = choice_gain(candidates, found, found[2], draws=50)
-    assert told.difference == pytest.approx(found[2].score - found[1].score)
-    assert told.difference > 0
-    assert told.low < told.difference < told.high
+    frontier = pareto_frontier(candidates)
+    assert choice_gain(candidates, frontier, frontier[0], draws=5) is None
+    facts = choice_gain(candidates, frontier, frontier[2], draws=50)
+    assert facts.difference == pytest.approx(frontier[2].score - frontier[1].score)
+    assert facts.difference > 0
+    assert facts.low < facts.difference < facts.high
 
 
-def test_everything_is_ready_for_json():
+def test_choices_and_dropped_members_are_plain_values():
     m, truth, folds = problem()
     candidates = pool(m, truth, folds)
-    found = pareto_frontier(candidates)
-    for told in [c.as_dict() for c in found] + [
-        d.as_dict() for d in dropped_members(candidates, found[0], draws=5)
+    frontier = pareto_frontier(candidates)
+    for facts in [c.to_dict() for c in frontier] + [
+        d.to_dict() for d in dropped_members(candidates, frontier[0], draws=5)
     ]:
-        assert json.loads(json.dumps(told)) == told
-    assert set(found[0].as_dict()) == {"members", "seconds", "score", "weights", "search"}
-    assert set(dropped_members(candidates, found[0], draws=5)[0].as_dict()["gain"]) == {
+        assert json.loads(json.dumps(facts)) == facts
+    assert set(frontier[0].to_dict()) == {"members", "seconds", "score", "weights", "search"}
+    assert set(dropped_members(candidates, frontier[0], draws=5)[0].to_dict()["gain"]) == {
         "difference",
         "low",
         "high",
@@ -385,22 +386,22 @@ def test_everything_is_ready_for_json():
 
 def test_the_same_input_gives_the_same_frontier_in_any_order_of_candidates():
     m, truth, folds = problem()
-    once, again = (pareto_frontier(pool(m, truth, folds)) for _ in range(2))
+    first, second = (pareto_frontier(pool(m, truth, folds)) for _ in range(2))
     turned = pareto_frontier(
         pool(m[::-1], truth, folds, [Candidate(name, name, (name,)) for name in "dcba"])
     )
-    assert once == again
-    assert [set(c.members) for c in once] == [set(c.members) for c in turned]
+    assert first == second
+    assert [set(c.members) for c in first] == [set(c.members) for c in turned]
 
 
-def test_one_fold_serves_one_candidate_only():
+def test_several_candidates_need_two_folds():
     m, truth, _ = problem(2)
     assert pareto_frontier(pool(m[:1], truth, np.zeros(120, int)))[0].weights == {"a": 1.0}
-    with pytest.raises(UsageFault, match="all 120 videos are of fold 0, .* train a second fold"):
+    with pytest.raises(UsageFault, match="all 120 videos are in fold 0, .* train a second fold"):
         pool(m, truth, np.zeros(120, int))
 
 
-def test_faults_of_the_input_are_named():
+def test_errors_name_the_candidate_or_the_setting():
     m, truth, folds = problem(2)
     with pytest.raises(UsageFault, match="different names, got .*: a, a"):
         pool(m, truth, folds, [Candidate("a", "a", ("a",)), Candidate("a", "a", ("b",))])
@@ -419,18 +420,3 @@ def test_faults_of_the_input_are_named():
     m[1, 7, (truth[7] + 1) % 6] = np.nan
     with pytest.raises(IntegrityBroken, match="member 2 of 2 is not finite in 1 of 120 rows"):
         pool(m, truth, folds)
-
-
-def test_a_label_that_is_no_class_is_named():
-    m, truth, folds = problem(1)
-    with pytest.raises(DataInvalid, match="row 0 has the label '9999', which is no class"):
-        CandidatePool(
-            [Candidate("a", "a", ("a",))],
-            m,
-            ["9999", *labels(truth)[1:]],
-            folds,
-            CLASSES,
-            WeChat2022(),
-            COST,
-            items=10,
-        )

@@ -20,7 +20,7 @@ from wbdc.core.files import file_sha256, publish_json, read_json, seal_folder, s
 from wbdc.core.integrity import verify_seal
 from wbdc.prepare.dataset import PreparedData
 from wbdc.serve.blend_file import Blend, BlendMember
-from wbdc.serve.entry import main, serve
+from wbdc.serve.entry import ServeOptions, main, serve
 from wbdc.submit import pipeline
 from wbdc.submit.check.verify import verify_package
 from wbdc.submit.pack.package import (
@@ -67,13 +67,10 @@ def test_a_package_runs_on_its_own_and_predicts_as_the_tree_bit_for_bit(
         WeChat2022(),
         data,
         tmp_path / "own.csv",
-        split=None,
-        device="cpu",
-        precision=None,
-        threads=1,
-        say=lambda line: None,
+        ServeOptions(device="cpu", threads=1),
+        log=lambda line: None,
         progress=lambda done, of: None,
-        began=time.perf_counter(),
+        start=time.perf_counter(),
     )
     assert load_file(tmp_path / "p.safetensors")["p"].tobytes() == answers.probabilities.tobytes()
     assert (tmp_path / "result.csv").read_bytes() == (tmp_path / "own.csv").read_bytes()
@@ -145,7 +142,7 @@ def test_inference_sh_has_the_contests_deadline_and_takes_another(package, data,
 
 
 @pytest.mark.parametrize(
-    ("deadline", "says"), [("0", "no time at all"), ("inf", "no end"), ("soon", "invalid")]
+    ("deadline", "says"), [("0", "above 0"), ("inf", "finite"), ("soon", "invalid")]
 )
 def test_an_impossible_deadline_is_refused(package, deadline, says, capsys):
     with pytest.raises(SystemExit) as ended:

@@ -35,24 +35,18 @@ def test_gpu_memory_is_sampled_after_each_batch(package, data, tmp_path, monkeyp
     readings = iter(range(1000, 2000))
     home = package
     blend = read_blend(package)
-    options = {
-        "split": None,
-        "device": "cpu",
-        "precision": None,
-        "threads": 1,
-        "sample": None,
-        "say": ignore,
-        "progress": ignore,
-    }
-    _, timings = entry.serve(
-        home, blend, WeChat2022(), data, tmp_path / "a.csv", **options, began=time.perf_counter()
-    )
+    options = entry.ServeOptions(device="cpu", threads=1)
+
+    def serve(name: str) -> dict:
+        start, out = time.perf_counter(), tmp_path / name
+        reports = {"log": ignore, "progress": ignore, "start": start}
+        return entry.serve(home, blend, WeChat2022(), data, out, options, **reports)[1]
+
+    timings = serve("a.csv")
     assert timings["gpu_memory"] == []
     assert len(timings["batches"]) > 1
     monkeypatch.setattr(entry, "reserved_memory", lambda device: next(readings))
-    _, timings = entry.serve(
-        home, blend, WeChat2022(), data, tmp_path / "b.csv", **options, began=time.perf_counter()
-    )
+    timings = serve("b.csv")
     assert timings["gpu_memory"] == [
         (when, 1000 + i) for i, (_, when) in enumerate(timings["batches"])
     ]
@@ -66,12 +60,12 @@ def fake_run(seconds_per_video: float, label: str):
         end = 10 + seconds_per_video * len(sample)
         out.write_text("".join(f"{i},{label}\n" for i in sample))
         batches = [[n, 10 + seconds_per_video * n] for n in range(1, len(sample) + 1)]
-        marks = {"imported": 5.0, "loaded": 9.0, "listed": 10.0, "answered": end, "written": end}
+        marks = {"imported": 5.0, "loaded": 9.0, "listed": 10.0, "predicted": end, "written": end}
         content = {
             "marks": marks,
             "batches": batches,
             "stages": {"decode": 1.0},
-            "ahead": 4,
+            "read_ahead": 4,
             "device": "cpu",
             "threads": 1,
             "precision": "fp32",

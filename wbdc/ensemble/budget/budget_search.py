@@ -1,16 +1,15 @@
-"""Within a budget: measure what members cost, choose those that answer best in time, and save them
-as an ensemble.
-"""
+"""Build the best ensemble within a time limit: predict, measure costs, search, save."""
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from wbdc.competitions import Competition
+from wbdc.competitions import Competition, Video
 from wbdc.core.device import precision_name
 from wbdc.core.errors import OverBudget
 from wbdc.core.findings import Findings
@@ -22,28 +21,46 @@ from wbdc.ensemble.budget.pareto import (
     best_within_limit,
     choice_gain,
     dropped_members,
-    efficient_trials,
+    efficient_subsets,
     pareto_frontier,
 )
-from wbdc.ensemble.ensembles import ensemble_command, save_ensemble, shared_predictions
-from wbdc.ensemble.variants import (
+from wbdc.ensemble.ensembles import ensemble_command, save_ensemble
+from wbdc.ensemble.out_of_fold import (
     ServingHardware,
-    Variant,
-    full_variant,
-    list_variants,
     out_of_fold_predictions,
+    shared_predictions,
 )
+from wbdc.ensemble.variants import Variant, full_variant, list_variants
 from wbdc.train.runs import ALL_FOLDS
 
 
+@dataclass(frozen=True)
+class BudgetOptions:
+    """How an ensemble within a limit is built.
+
+    limit: seconds for `items` videos; frames, lengths: smaller values to try; class_priors, draws,
+    seed: as for `save_ensemble`.
+    """
+
+    limit: float
+    items: int
+    frames: Sequence[int] = ()
+    lengths: Sequence[int] = ()
+    class_priors: bool = True
+    draws: int = 1000
+    seed: int = 0
+
+
 class SearchResult(NamedTuple):
-    """One search: in which precision, over which forms, what they said out of fold, and the
-    ensembles that no other beats.
+    """One search in one precision.
+
+    tables: {variant name: out-of-fold predictions}; choices: the Pareto frontier.
     """
 
     precision: str
-    forms: list[Variant]
+    variants: list[Variant]
     tables: dict[str, pl.DataFrame]
+    cost: Cost
     pool: CandidatePool
     choices: list[BudgetChoice]
 
@@ -53,159 +70,186 @@ def build_ensemble_within(
     name: str,
     members: list[Variant],
     data: Path,
-    machines: Sequence[ServingHardware],
+    hardware: Sequence[ServingHardware],
+    options: BudgetOptions,
     *,
-    limit: float,
-    items: int,
-    frames: Sequence[int] = (),
-    lengths: Sequence[int] = (),
-    class_priors: bool = True,
-    draws: int = 1000,
-    seed: int = 0,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     progress: Callable[[str, int, int], None],
 ) -> dict:
-    """Choose among members, also with fewer frames or shorter texts, what answers best within
-    `limit` seconds for `items` videos; save it; return its report.
+    """Build the ensemble with the best score that predicts `items` videos within `limit` seconds.
 
-    machines: in one precision each; the first is the one that the kits serve in. The report has
-    "budget" beside what `save` returns: the frontier, what was
-    chosen, its lead over the next cheaper, what was left out and why. When not even the cheapest
-    fits with all its folds, forms of one fold are tried
-    too: out-of-fold scores cannot tell what fewer folds lose. Raises OverBudget when nothing fits.
+    Members are tried as they are, and with fewer frames or shorter texts. When not even the
+    cheapest ensemble fits with all its folds, variants of one fold are tried: out-of-fold scores
+    cannot measure what fewer folds lose.
+
+    hardware: one for each precision to try; the first has the precision of the kits.
+    Returns the report of `save_ensemble` with "budget": the frontier, the chosen ensemble, its lead
+    over the next cheaper one, and the dropped candidates. Raises OverBudget when nothing fits.
     """
     contest = members[0].run.contest
-    every = list(
-        {
-            form.name: form
-            for member in members
-            for form in (member, *list_variants(member.run, frames, lengths))
-        }.values()
-    )
-    sample, listing = _sample(contest, data, items, seed)
-    fixed, searched, costs = measure_start() + listing, [], []
-    for number, machine in enumerate(machines):
-        told = {
-            form.name: out_of_fold_predictions(
-                form, data, contest, machine, progress, own=number == 0
-            )
-            for form in every
-        }
-        costs.append(measure_costs(every, sample, machine, fixed=fixed, progress=progress))
-        searched.append(
-            _search(precision_name(machine.precision), every, told, contest, costs[-1], items)
-        )
+    results = _search_precisions(members, data, hardware, options, contest, progress)
     try:
-        chosen, found = _best(searched, limit)
+        chosen, result = _best(results, options.limit)
     except OverBudget as error:
-        say(
-            f"{error}; trying single folds, whose out-of-fold scores do not tell what fewer folds lose"
-        )
-        searched = [_single(s, contest, cost, items) for s, cost in zip(searched, costs)]
-        chosen, found = _best(searched, limit)
-    over = choice_gain(found.pool, found.choices, chosen, draws=draws, seed=seed)
-    told = {
-        "limit": limit,
-        "items": items,
-        "margin": TIME_MARGIN,
-        "cost": costs[searched.index(found)]._asdict(),
-        "precision": found.precision,
-        "frontier": [{**c.as_dict(), "precision": s.precision} for s, c in _frontier(searched)],
-        "chosen": {**chosen.as_dict(), "precision": found.precision},
-        "lead": over and {**over._asdict(), "verdict": over.verdict},
-        "dropped": [
-            d.as_dict() for d in dropped_members(found.pool, chosen, draws=draws, seed=seed)
-        ],
-    }
-    kept = [form for form in found.forms if form.name in chosen.members]
-    options = ["--limit", str(limit), "--items", str(items)]
-    for option, values in (
-        ("--frames", frames),
-        ("--length", lengths),
-        ("--precision", [precision_name(m.precision) for m in machines[1:]]),
-    ):
-        options += [option, ",".join(map(str, values))] if values else []
-    command = ensemble_command(
-        name, members, options, class_priors=class_priors, draws=draws, seed=seed
-    )
+        log(f"{error}; trying single folds, for which out-of-fold scores do not measure the loss")
+        results = [_search_single_folds(result, contest, options.items) for result in results]
+        chosen, result = _best(results, options.limit)
+
+    variants = [variant for variant in result.variants if variant.name in chosen.members]
     shared = shared_predictions(
-        [form.run for form in kept], [found.tables[form.name] for form in kept]
+        [variant.run for variant in variants], [result.tables[variant.name] for variant in variants]
     )
     return save_ensemble(
         work,
         name,
-        kept,
+        variants,
         shared,
-        {"budget": told},
-        precision=found.precision if len(machines) > 1 else None,
-        class_priors=class_priors,
-        draws=draws,
-        seed=seed,
-        command=command,
+        extra_facts={"budget": _budget_report(results, chosen, result, options)},
+        precision=result.precision if len(hardware) > 1 else None,
+        class_priors=options.class_priors,
+        draws=options.draws,
+        seed=options.seed,
+        command=_command(name, members, hardware, options),
     )
 
 
-def _sample(contest: Competition, data: Path, items: int, seed: int) -> tuple[list, float]:
-    """Draw the videos that members are timed with, and say how long it takes to list as many as the
-    judge asks for.
+def _search_precisions(
+    members: list[Variant],
+    data: Path,
+    hardware: Sequence[ServingHardware],
+    options: BudgetOptions,
+    contest: Competition,
+    progress: Callable[[str, int, int], None],
+) -> list[SearchResult]:
+    """Predict and time every variant in each precision, and search among them."""
+    variants = {
+        variant.name: variant
+        for member in members
+        for variant in (member, *list_variants(member.run, options.frames, options.lengths))
+    }
+    variants = list(variants.values())
+    sample, listing_seconds = _sample(contest, data, options.items, options.seed)
+    fixed = measure_start() + listing_seconds
+
+    results = []
+    for number, one in enumerate(hardware):
+        tables = {
+            variant.name: out_of_fold_predictions(
+                variant, data, contest, one, progress, training_precision=number == 0
+            )
+            for variant in variants
+        }
+        cost = measure_costs(variants, sample, one, fixed=fixed, progress=progress)
+        precision = precision_name(one.precision)
+        results.append(_search(precision, variants, tables, contest, cost, options.items))
+    return results
+
+
+def _sample(contest: Competition, data: Path, items: int, seed: int) -> tuple[list[Video], float]:
+    """Draw the videos that members are timed with.
+
+    Returns (videos, seconds to list as many videos as the final run has).
     """
     start = time.perf_counter()
-    videos = list(contest.videos(data, contest.find_test_split(contest.splits(data)), Findings()))
-    listing = (time.perf_counter() - start) * items / max(1, len(videos))
-    return [
-        videos[i] for i in np.random.default_rng(seed).permutation(len(videos))[:COST_SAMPLE_VIDEOS]
-    ], listing
+    split = contest.find_test_split(contest.splits(data))
+    videos = list(contest.videos(data, split, Findings()))
+    listing_seconds = (time.perf_counter() - start) * items / max(1, len(videos))
+    order = np.random.default_rng(seed).permutation(len(videos))
+    return [videos[i] for i in order[:COST_SAMPLE_VIDEOS]], listing_seconds
 
 
 def _search(
     precision: str,
-    every: list[Variant],
+    variants: list[Variant],
     tables: dict[str, pl.DataFrame],
     contest: Competition,
     cost: Cost,
     items: int,
 ) -> SearchResult:
-    shared = shared_predictions([form.run for form in every], [tables[form.name] for form in every])
-    candidates = [Candidate(form.name, form.run.name, tuple(form.models())) for form in every]
-    classes = every[0].run.facts.classes
-    pool = CandidatePool(
-        candidates,
-        shared.members,
-        shared.labels,
-        shared.folds,
-        classes,
-        contest,
-        cost,
-        items=items,
-        margin=TIME_MARGIN,
+    shared = shared_predictions(
+        [variant.run for variant in variants], [tables[variant.name] for variant in variants]
     )
-    return SearchResult(precision, every, tables, pool, pareto_frontier(pool))
+    candidates = [
+        Candidate(variant.name, variant.run.name, tuple(variant.models())) for variant in variants
+    ]
+    classes = variants[0].run.facts.classes
+    pool = CandidatePool(candidates, *shared, classes, contest, cost, items=items)
+    return SearchResult(precision, variants, tables, cost, pool, pareto_frontier(pool))
 
 
-def _single(searched: SearchResult, contest: Competition, cost: Cost, items: int) -> SearchResult:
-    """Search again over the same forms with one fold each, the same for all."""
-    shared = sorted(set.intersection(*(set(form.folds) for form in searched.forms)) - {ALL_FOLDS})
-    every = [form._replace(folds=(shared[0],)) for form in searched.forms]
+def _search_single_folds(result: SearchResult, contest: Competition, items: int) -> SearchResult:
+    """Search again over the same variants with one fold each, the same for all."""
+    folds = set.intersection(*(set(variant.folds) for variant in result.variants)) - {ALL_FOLDS}
+    variants = [variant._replace(folds=(min(folds),)) for variant in result.variants]
     tables = {
-        form.name: searched.tables[full_variant(form.run)._replace(serve=form.serve).name]
-        for form in every
+        variant.name: result.tables[full_variant(variant.run)._replace(serve=variant.serve).name]
+        for variant in variants
     }
-    return _search(searched.precision, every, tables, contest, cost, items)
+    return _search(result.precision, variants, tables, contest, result.cost, items)
 
 
-def _best(searched: list[SearchResult], limit: float) -> tuple[BudgetChoice, SearchResult]:
-    """Choose across precisions. Raises OverBudget, naming the cheapest, when nothing fits."""
-    chosen = best_within_limit([choice for s in searched for choice in s.choices], limit)
-    return chosen, next(s for s in searched if chosen in s.choices)
+def _best(results: list[SearchResult], limit: float) -> tuple[BudgetChoice, SearchResult]:
+    """Choose across precisions. Raises OverBudget when nothing fits."""
+    chosen = best_within_limit([choice for result in results for choice in result.choices], limit)
+    return chosen, next(result for result in results if chosen in result.choices)
 
 
-def _frontier(searched: list[SearchResult]) -> list[tuple[SearchResult, BudgetChoice]]:
-    """Keep of all precisions' choices those that score higher than all that cost as much or less,
-    cheapest first.
-    """
-    tried = {
+def _budget_report(
+    results: list[SearchResult],
+    chosen: BudgetChoice,
+    result: SearchResult,
+    options: BudgetOptions,
+) -> dict:
+    """Describe the frontier, the choice and what was dropped, in plain values for JSON."""
+    draws, seed = options.draws, options.seed
+    lead = choice_gain(result.pool, result.choices, chosen, draws=draws, seed=seed)
+    dropped = dropped_members(result.pool, chosen, draws=draws, seed=seed)
+    return {
+        "limit": options.limit,
+        "items": options.items,
+        "margin": TIME_MARGIN,
+        "cost": result.cost._asdict(),
+        "precision": result.precision,
+        "frontier": _frontier(results),
+        "chosen": {**chosen.to_dict(), "precision": result.precision},
+        "lead": lead and lead.to_dict(),
+        "dropped": [member.to_dict() for member in dropped],
+    }
+
+
+def _frontier(results: list[SearchResult]) -> list[dict]:
+    """Return the Pareto frontier over all precisions, cheapest first, as plain values."""
+    trials = {
         (i, j): (choice.seconds, choice.score)
-        for i, s in enumerate(searched)
-        for j, choice in enumerate(s.choices)
+        for i, result in enumerate(results)
+        for j, choice in enumerate(result.choices)
     }
-    return [(searched[i], searched[i].choices[j]) for i, j in efficient_trials(tried)]
+    return [
+        {**results[i].choices[j].to_dict(), "precision": results[i].precision}
+        for i, j in efficient_subsets(trials)
+    ]
+
+
+def _command(
+    name: str,
+    members: list[Variant],
+    hardware: Sequence[ServingHardware],
+    options: BudgetOptions,
+) -> str:
+    """Return the command that builds the ensemble again."""
+    words = ["--limit", str(options.limit), "--items", str(options.items)]
+    lists = {
+        "--frames": options.frames,
+        "--length": options.lengths,
+        "--precision": [precision_name(one.precision) for one in hardware[1:]],
+    }
+    for option, values in lists.items():
+        words += [option, ",".join(map(str, values))] if values else []
+    return ensemble_command(
+        name,
+        members,
+        words,
+        class_priors=options.class_priors,
+        draws=options.draws,
+        seed=options.seed,
+    )

@@ -1,4 +1,4 @@
-"""Cost: what serving takes, measured part by part on this machine."""
+"""Serving costs of members, measured part by part on this machine."""
 
 import subprocess
 import sys
@@ -9,24 +9,25 @@ from typing import NamedTuple, TypeVar
 
 from wbdc.competitions import Video
 from wbdc.core.errors import UsageFault, suggest_name
-from wbdc.ensemble.variants import ServingHardware, Variant
+from wbdc.ensemble.out_of_fold import ServingHardware
+from wbdc.ensemble.variants import Variant
 from wbdc.serve.engine import Engine
 from wbdc.serve.reader import cache_key
 from wbdc.serve.stage_timer import StageTimer
 
-COST_SAMPLE_VIDEOS = 32  # videos that each form is timed with
+COST_SAMPLE_VIDEOS = 32  # videos that each variant is timed with
+WARM_UP_VIDEOS = 4
 
 Value = TypeVar("Value")
 
 
 class Cost(NamedTuple):
-    """What serving costs, in seconds as measured on one machine.
+    """Serving costs in seconds, measured on one machine.
 
-    fixed: once per process, for an ensemble of nothing (imports, listing); decode: {look: per item,
-    reading and decoding};
-    tower: {tower: (look, per item)}; member: {model: (tower, to load it, per item to fuse)};
-    shared_cores: decoding and networks use the same processor, so their times add up; else the
-    slower one counts.
+    fixed: once per process, without any member (imports, listing); decode: {image transform:
+    reading and decoding one video}; tower: {tower: (image transform, encoding one video)}; member:
+    {model: (tower, loading the model, fusing one video)}; shared_cores: decoding and networks use
+    the same processor, so their times add up; otherwise the slower one counts.
     """
 
     fixed: float
@@ -36,59 +37,59 @@ class Cost(NamedTuple):
     shared_cores: bool
 
     def seconds(self, models: Iterable[str], items: int) -> float:
-        """Add up one run over `items`: a model, a tower and a look are each paid once, however many
-        share them. Raises UsageFault for unknown names.
+        """Add up one run over `items` videos.
+
+        A model, a tower and an image transform are each paid once, however many members share
+        them. Raises UsageFault for unknown names.
         """
-        fused = [named(self.member, "model", name) for name in dict.fromkeys(models)]
-        seen = [
-            named(self.tower, "tower", name)
-            for name in dict.fromkeys(tower for tower, _, _ in fused)
+        members = [find_measured(self.member, "model", name) for name in dict.fromkeys(models)]
+        towers = [
+            find_measured(self.tower, "tower", name)
+            for name in dict.fromkeys(tower for tower, _, _ in members)
         ]
         decode = sum(
-            named(self.decode, "look", name) for name in dict.fromkeys(look for look, _ in seen)
+            find_measured(self.decode, "image transform", name)
+            for name in dict.fromkeys(transform for transform, _ in towers)
         )
-        compute = sum(each for _, each in seen) + sum(each for _, _, each in fused)
-        each = decode + compute if self.shared_cores else max(decode, compute)
-        return self.fixed + sum(load for _, load, _ in fused) + items * each
+        compute = sum(encode for _, encode in towers) + sum(fuse for _, _, fuse in members)
+        per_video = decode + compute if self.shared_cores else max(decode, compute)
+        return self.fixed + sum(load for _, load, _ in members) + items * per_video
 
 
 def measure_costs(
-    forms: Sequence[Variant],
+    variants: Sequence[Variant],
     videos: Sequence[Video],
-    machine: ServingHardware,
+    hardware: ServingHardware,
     *,
     fixed: float,
     progress: Callable[[str, int, int], None],
 ) -> Cost:
-    """Time the parts of every form on some videos: reading once per look, looking and fusing once
-    per form, loading once per model.
+    """Time the parts of every variant on some videos.
 
-    The folds of a form are alike, so its first one stands for all of them.
+    Reading is timed once per image transform, encoding and fusing once per variant, loading once
+    per model: the folds of a variant have equal sizes, so its first one stands for all of them.
     """
     decode, tower, member = {}, {}, {}
-    for number, form in enumerate(forms):
-        progress("measuring", number, len(forms))
-        each = None
-        for name, folder in form.models().items():
+    for number, variant in enumerate(variants):
+        progress("measuring", number, len(variants))
+        stage_seconds = None
+        for name, folder in variant.models().items():
             start = time.perf_counter()
-            engine = Engine([folder], [1.0], *machine, served=[form.serve])
-            loading, look, key = (
-                time.perf_counter() - start,
-                cache_key(engine.reader.looks[0]),
-                cache_key(engine.towers[0]),
-            )
-            each = each or _timed(engine, videos)
-            decode.setdefault(look, each["read"])
-            tower.setdefault(key, (look, each["vision"]))
-            member[name] = key, loading, each["fuse"]
-    progress("measuring", len(forms), len(forms))
-    return Cost(fixed, decode, tower, member, machine.device.type == "cpu")
+            engine = Engine([folder], [1.0], *hardware, served=[variant.serve])
+            loading = time.perf_counter() - start
+            transform_key = cache_key(engine.reader.transforms[0])
+            tower_key = cache_key(engine.towers[0])
+            stage_seconds = stage_seconds or _stage_seconds(engine, videos)
+
+            decode.setdefault(transform_key, stage_seconds["read"])
+            tower.setdefault(tower_key, (transform_key, stage_seconds["vision"]))
+            member[name] = tower_key, loading, stage_seconds["fuse"]
+    progress("measuring", len(variants), len(variants))
+    return Cost(fixed, decode, tower, member, hardware.device.type == "cpu")
 
 
 def measure_start() -> float:
-    """Time what a submission does before it loads its first model: start Python, import what
-    serves.
-    """
+    """Time what a submission does before it loads its first model: start Python and import."""
     start = time.perf_counter()
     subprocess.run(
         [sys.executable, "-c", "import wbdc.serve.entry"], check=True, capture_output=True
@@ -96,20 +97,28 @@ def measure_start() -> float:
     return time.perf_counter() - start
 
 
-def _timed(engine: Engine, videos: Sequence[Video]) -> dict[str, float]:
-    """Seconds per video to read in all threads, to look and to fuse, once everything is warm."""
-    parts = [videos[i : i + engine.batch] for i in range(0, len(videos), engine.batch)]
-    engine.compute(
-        engine.move(engine.reader.read(parts[0][:4], [0], StageTimer())[0]), StageTimer(), {}
-    )
+def find_measured(table: dict[str, Value], kind: str, name: str) -> Value:
+    """Return the entry of a table of measurements. Raises UsageFault when there is none."""
+    if name not in table:
+        raise UsageFault(f"no {kind} called {name!r} was measured{suggest_name(name, list(table))}")
+    return table[name]
+
+
+def _stage_seconds(engine: Engine, videos: Sequence[Video]) -> dict[str, float]:
+    """Return the seconds per video to read in all threads, to encode and to fuse, after a warm-up."""
+    batches = [videos[i : i + engine.batch] for i in range(0, len(videos), engine.batch)]
+    _compute(engine, batches[0][:WARM_UP_VIDEOS], StageTimer())
+
     stages = StageTimer()
     start = time.perf_counter()
     with ThreadPoolExecutor(engine.threads) as pool:
-        for part in parts:  # each video a job of its own: a few batches would leave threads idle
-            list(pool.map(lambda video: engine.reader.read([video], [0], stages), part))
+        for batch in batches:  # one job for each video: few batches would leave threads idle
+            list(pool.map(lambda video: engine.reader.read([video], [0], stages), batch))
     reading = time.perf_counter() - start
-    for part in parts:
-        engine.compute(engine.move(engine.reader.read(part, [0], StageTimer())[0]), stages, {})
+
+    for batch in batches:
+        _compute(engine, batch, stages)
+
     count = len(videos)
     return {
         "read": reading / count,
@@ -118,8 +127,7 @@ def _timed(engine: Engine, videos: Sequence[Video]) -> dict[str, float]:
     }
 
 
-def named(table: dict[str, Value], kind: str, name: str) -> Value:
-    """Look up what was measured. Raises UsageFault."""
-    if name not in table:
-        raise UsageFault(f"no {kind} called {name!r} was measured{suggest_name(name, list(table))}")
-    return table[name]
+def _compute(engine: Engine, videos: Sequence[Video], stages: StageTimer) -> None:
+    """Read and predict some videos with the engine's first member; time the networks."""
+    batches, _ = engine.reader.read(videos, [0], StageTimer())
+    engine.compute(engine.move(batches), stages, {})

@@ -1,6 +1,4 @@
-"""Budget: which members are worth their seconds, and which of them together answer best within the
-judge's time.
-"""
+"""The ensembles that no other beats in both seconds and score, and the best within a limit."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, combinations
@@ -8,20 +6,20 @@ from typing import NamedTuple
 
 from wbdc.core.errors import OverBudget
 from wbdc.ensemble.blend_weights import fit_weights
+from wbdc.ensemble.bootstrap import Gain
 from wbdc.ensemble.budget.candidates import CandidatePool, Subset
-from wbdc.ensemble.evaluation import Gain
 from wbdc.ensemble.mixture import true_class_likelihoods
 
-MAX_EXHAUSTIVE_MEMBERS = 12  # candidates of which every subset is tried, 4,095 at most
-Tried = dict[Subset, tuple[float, float]]  # (seconds, score)
+MAX_EXHAUSTIVE_CANDIDATES = 12  # up to here every subset is tried, 4,095 at most
+Trials = dict[Subset, tuple[float, float]]  # {subset: (seconds, score)}
 
 
 class BudgetChoice(NamedTuple):
-    """An ensemble that no other beats in both respects.
+    """An ensemble of the Pareto frontier.
 
-    seconds: for all items, margin included; score: nested out-of-fold mean, as `assess` tells it;
-    weights: learned on all rows, those to ship;
-    search: "exhaustive" (every subset was tried) or "greedy".
+    seconds: for all items, margin included; score: nested out-of-fold mean, as in
+    `evaluate_ensemble`; weights: learned on all rows, to ship; search: "exhaustive" (every subset
+    was tried) or "greedy".
     """
 
     members: tuple[str, ...]
@@ -30,61 +28,58 @@ class BudgetChoice(NamedTuple):
     weights: dict[str, float]
     search: str
 
-    def as_dict(self) -> dict:
-        """Return plain values, ready for JSON."""
+    def to_dict(self) -> dict:
+        """Return plain values for JSON."""
         return {**self._asdict(), "members": list(self.members)}
 
 
 class DroppedMember(NamedTuple):
-    """A candidate that was left out. seconds: what it would add, margin included; gain: of the
-    ensemble with it over the one without.
+    """A candidate that was not chosen.
+
+    seconds: that it would add, margin included; gain: of the ensemble with it over the one without.
     """
 
     name: str
     seconds: float
     gain: Gain
 
-    def as_dict(self) -> dict:
-        """Return plain values, ready for JSON."""
-        return {
-            "name": self.name,
-            "seconds": self.seconds,
-            "gain": {**self.gain._asdict(), "verdict": self.gain.verdict},
-        }
+    def to_dict(self) -> dict:
+        """Return plain values for JSON."""
+        return {"name": self.name, "seconds": self.seconds, "gain": self.gain.to_dict()}
 
 
-def pareto_frontier(
-    pool: CandidatePool, *, exhaustive_up_to: int = MAX_EXHAUSTIVE_MEMBERS
-) -> list[BudgetChoice]:
+def pareto_frontier(pool: CandidatePool) -> list[BudgetChoice]:
     """Find the ensembles that score higher than all that cost as much or less, cheapest first.
 
-    Every subset of up to 12 candidates is tried; of more, see `_greedy`. The search scores quickly,
-    what it found is judged by `nested`.
-    No label of a fold moves that fold's answers, but the subsets are picked on these rows: a score
-    here is rather too high than too low.
+    Every subset is tried for up to MAX_EXHAUSTIVE_CANDIDATES candidates; for more, see
+    `_greedy_trials`. The search uses approximate scores; its results are scored by nested
+    cross-validation. The labels of a fold do not change that fold's predictions, but the subsets
+    are chosen on these rows, so a score here tends to be too high.
     """
-    exhaustive = len(pool.candidates) <= exhaustive_up_to
-    judged = {
-        s: (pool.seconds(s), pool.score(pool.answers(s)))
-        for s in efficient_trials(_exhaustive(pool) if exhaustive else _greedy(pool))
+    exhaustive = len(pool.candidates) <= MAX_EXHAUSTIVE_CANDIDATES
+    trials = _exhaustive_trials(pool) if exhaustive else _greedy_trials(pool)
+    scored = {
+        subset: (pool.seconds(subset), pool.score(pool.predictions(subset)))
+        for subset in efficient_subsets(trials)
     }
-    return [
-        _choice(pool, s, *judged[s], "exhaustive" if exhaustive else "greedy")
-        for s in efficient_trials(judged)
-    ]
+    search = "exhaustive" if exhaustive else "greedy"
+    return [_choice(pool, subset, *scored[subset], search) for subset in efficient_subsets(scored)]
 
 
 def best_within_limit(choices: Sequence[BudgetChoice], limit: float) -> BudgetChoice:
-    """Choose from a frontier the highest score that fits `limit` seconds, the cheaper of equals.
-    Raises OverBudget when none fits.
+    """Return the choice with the highest score that fits `limit` seconds, the cheaper of equals.
+
+    Raises OverBudget, naming the cheapest, when none fits.
     """
-    cheapest = min(choices, key=lambda c: c.seconds)
+    cheapest = min(choices, key=lambda choice: choice.seconds)
     if not cheapest.seconds <= limit:
-        needs = f"the cheapest ensemble, {' + '.join(cheapest.members)}, needs {cheapest.seconds:,.2f} s with its margin"
         raise OverBudget(
-            f"{needs}, the limit is {limit:,.2f} s; serve fewer frames or train a smaller kit"
+            f"the cheapest ensemble, {' + '.join(cheapest.members)}, needs {cheapest.seconds:,.2f} s"
+            f" with its margin, the limit is {limit:,.2f} s; serve fewer frames or train a smaller"
+            " kit"
         )
-    return max((c for c in choices if c.seconds <= limit), key=lambda c: (c.score, -c.seconds))
+    fitting = (choice for choice in choices if choice.seconds <= limit)
+    return max(fitting, key=lambda choice: (choice.score, -choice.seconds))
 
 
 def choice_gain(
@@ -95,85 +90,90 @@ def choice_gain(
     draws: int = 1000,
     seed: int = 0,
 ) -> Gain | None:
-    """Bound how much a choice is above the next cheaper one of its frontier; None for the cheapest."""
-    cheaper = [c for c in choices if c.seconds < chosen.seconds]
-    return (
-        pool.gain(pool.places(chosen.members), pool.places(cheaper[-1].members), draws, seed)
-        if cheaper
-        else None
-    )
+    """Bound how much a choice scores above the next cheaper one; None for the cheapest."""
+    cheaper = [choice for choice in choices if choice.seconds < chosen.seconds]
+    if not cheaper:
+        return None
+    new, old = pool.positions(chosen.members), pool.positions(cheaper[-1].members)
+    return pool.gain(new, old, draws, seed)
 
 
 def dropped_members(
     pool: CandidatePool, chosen: BudgetChoice, *, draws: int = 1000, seed: int = 0
 ) -> list[DroppedMember]:
-    """Tell for each candidate left out what it would add in seconds and in score. It takes the
-    place of other forms of its run.
+    """Return what each candidate that was not chosen would add in seconds and in score.
+
+    It takes the place of other variants of its run.
     """
-    old, found = pool.places(chosen.members), []
-    for place in sorted(set(range(len(pool.candidates))) - set(old)):
-        new = tuple(sorted((place, *(i for i in old if pool.allows((i, place))))))
-        found.append(
+    old = pool.positions(chosen.members)
+    dropped = []
+    for position in sorted(set(range(len(pool.candidates))) - set(old)):
+        compatible = (i for i in old if pool.is_allowed((i, position)))
+        new = tuple(sorted((position, *compatible)))
+        dropped.append(
             DroppedMember(
-                pool.candidates[place].name,
+                pool.candidates[position].name,
                 pool.seconds(new) - pool.seconds(old),
                 pool.gain(new, old, draws, seed),
             )
         )
-    return found
+    return dropped
 
 
-def _exhaustive(pool: CandidatePool) -> Tried:
-    places = range(len(pool.candidates))
-    every = chain.from_iterable(combinations(places, size) for size in range(1, len(places) + 1))
-    return {subset: _trial(pool, subset) for subset in every if pool.allows(subset)}
+def efficient_subsets(trials: Trials) -> list[Subset]:
+    """Return the subsets that score higher than all that cost as much or less, cheapest first.
 
-
-def _greedy(pool: CandidatePool) -> Tried:
-    """Go forward from single candidates, adding, exchanging or removing one, wherever no subset
-    tried so far is better and cheaper.
-
-    The highest score goes first, as in forward selection (Caruana et al. 2004); it ends when no
-    such step is left (Paquete et al. 2004).
+    Of equals, the smaller subset is returned.
     """
-    tried: Tried = {(place,): _trial(pool, (place,)) for place in range(len(pool.candidates))}
-    left: set[Subset] = set()
-    while fresh := [subset for subset in efficient_trials(tried) if subset not in left]:
-        left.add(fresh[-1])
-        tried |= {near: _trial(pool, near) for near in _near(pool, fresh[-1]) if near not in tried}
-    return tried
+    efficient: list[Subset] = []
+    for subset in sorted(trials, key=lambda s: (trials[s][0], -trials[s][1], len(s), s)):
+        if not efficient or trials[subset][1] > trials[efficient[-1]][1]:
+            efficient.append(subset)
+    return efficient
 
 
-def _near(pool: CandidatePool, subset: Subset) -> Iterator[Subset]:
+def _exhaustive_trials(pool: CandidatePool) -> Trials:
+    positions = range(len(pool.candidates))
+    sizes = range(1, len(positions) + 1)
+    subsets = chain.from_iterable(combinations(positions, size) for size in sizes)
+    return {subset: _trial(pool, subset) for subset in subsets if pool.is_allowed(subset)}
+
+
+def _greedy_trials(pool: CandidatePool) -> Trials:
+    """Search from single candidates by adding, exchanging or removing one.
+
+    Each round expands the efficient subset with the highest score that was not expanded yet, as in
+    forward selection (Caruana et al. 2004), until none is left (Paquete et al. 2004).
+    """
+    trials: Trials = {(i,): _trial(pool, (i,)) for i in range(len(pool.candidates))}
+    expanded: set[Subset] = set()
+    while fresh := [subset for subset in efficient_subsets(trials) if subset not in expanded]:
+        expanded.add(fresh[-1])
+        trials |= {
+            subset: _trial(pool, subset)
+            for subset in _neighbors(pool, fresh[-1])
+            if subset not in trials
+        }
+    return trials
+
+
+def _neighbors(pool: CandidatePool, subset: Subset) -> Iterator[Subset]:
     """List the allowed subsets with one candidate more, one exchanged, and one less."""
-    others = set(range(len(pool.candidates))) - set(subset)
-    shorter = [tuple(i for i in subset if i != gone) for gone in subset]
-    longer = (tuple(sorted((*kept, new))) for kept in (subset, *shorter) for new in sorted(others))
-    return (near for near in dict.fromkeys(chain(longer, shorter)) if near and pool.allows(near))
-
-
-def efficient_trials(tried: Tried) -> list[Subset]:
-    """Keep of what was tried all that scores higher than everything that costs as much or less,
-    cheapest first; of equals the smaller subset.
-    """
-    kept: list[Subset] = []
-    for subset in sorted(tried, key=lambda s: (tried[s][0], -tried[s][1], len(s), s)):
-        if not kept or tried[subset][1] > tried[kept[-1]][1]:
-            kept.append(subset)
-    return kept
+    outside = sorted(set(range(len(pool.candidates))) - set(subset))
+    shorter = [tuple(i for i in subset if i != removed) for removed in subset]
+    longer = (tuple(sorted((*base, new))) for base in (subset, *shorter) for new in outside)
+    distinct = dict.fromkeys(chain(longer, shorter))
+    return (neighbor for neighbor in distinct if neighbor and pool.is_allowed(neighbor))
 
 
 def _trial(pool: CandidatePool, subset: Subset) -> tuple[float, float]:
-    return pool.seconds(subset), pool.quick(subset)
+    return pool.seconds(subset), pool.approximate_score(subset)
 
 
 def _choice(
     pool: CandidatePool, subset: Subset, seconds: float, score: float, search: str
 ) -> BudgetChoice:
-    names, weights = (
-        [pool.candidates[i].name for i in subset],
-        fit_weights(true_class_likelihoods(pool.members[list(subset)], pool.truth)).values.tolist(),
-    )
-    return BudgetChoice(
-        tuple(names), seconds, score, dict(zip(names, weights, strict=True)), search
-    )
+    names = tuple(pool.candidates[i].name for i in subset)
+    likelihoods = true_class_likelihoods(pool.members[list(subset)], pool.truth)
+    weights = fit_weights(likelihoods).values.tolist()
+    return BudgetChoice(names, seconds, score, dict(zip(names, weights, strict=True)), search)

@@ -1,1 +1,1 @@
-"""Class multipliers that raise a score which averages over classes."""
+"""Class multipliers, which predict rare classes more often when the score averages over classes."""

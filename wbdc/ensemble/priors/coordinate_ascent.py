@@ -1,143 +1,153 @@
-"""Coordinate ascent of class lifts on a contest's own score, and the family of lifts that it starts
-from.
-"""
+"""Coordinate ascent of class multipliers on a contest's score, and the family it starts from."""
 
 import numpy as np
 
 from wbdc.ensemble.mixture import MIN_PROBABILITY
-from wbdc.ensemble.priors.fast_f1 import ClassLevel, code_scorer
+from wbdc.ensemble.priors.fast_f1 import ClassLevel, f1_scorer
 
-# What is tried, in this order; of equals the first counts, and the very first lifts nothing.
+# Tried in this order; the first of equal scores wins, and the very first multiplies by 1.
 FAMILIES = {"count": tuple(i / 20 for i in range(13)), "free": (1.0, 0.1, 0.01)}
-MAX_LOG_OFFSET = 1.0  # how far a free log-lift may lie from the count family's
+MAX_LOG_OFFSET = 1.0  # of a free log multiplier from that of the count family
 LOG_OFFSET_GRID = np.linspace(-MAX_LOG_OFFSET, MAX_LOG_OFFSET, 21)
 MAX_PASSES = 5
 
+Counts = tuple[np.ndarray, np.ndarray]  # hits, and true plus predicted rows, of each group
+
 
 class CoordinateAscent:
-    """Coordinate ascent from the best lifts of the count family: a class's whole grid is scored at
-    once, and exactly.
+    """Coordinate ascent from the best multipliers of the count family.
 
-    As a class's lift grows, rows turn to it one after another, each from its rival, the best of the
-    other classes. So tallies of
-    these turns, summed along the grid, are the tallies of all grid points.
+    The whole grid of one class is scored at once, and exactly: as a class's multiplier grows, rows
+    switch to it one after another, each from its rival, the best of the other classes. So the
+    counts of these switches, summed along the grid, are the counts of all grid points.
     """
 
-    def __init__(self, logs: np.ndarray, truth: np.ndarray, found: list[ClassLevel]):
-        self.logs, self.truth, self.found = logs, truth, found
-        self.start = best_count_multipliers(logs, truth, found)
-        z = logs + self.start.astype(np.float32)
-        near = (
-            z >= z.max(axis=1, keepdims=True) - 2 * MAX_LOG_OFFSET - 1e-3
-        )  # elsewhere the class wins under no lifts of the grid
-        self.rows = [np.flatnonzero(column) for column in np.ascontiguousarray(near.T)]
+    def __init__(self, log_probabilities: np.ndarray, truth: np.ndarray, levels: list[ClassLevel]):
+        self.log_probabilities, self.truth, self.levels = log_probabilities, truth, levels
+        self.start = best_count_multipliers(log_probabilities, truth, levels)
+        scores = log_probabilities + self.start.astype(np.float32)
+        # in other rows the class is never predicted, whatever multipliers of the grid are used
+        lowest = scores.max(axis=1, keepdims=True) - 2 * MAX_LOG_OFFSET - 1e-3
+        reachable = scores >= lowest
+        self.rows = [np.flatnonzero(column) for column in np.ascontiguousarray(reachable.T)]
 
     def fit(self, strength: float) -> np.ndarray:
-        """Return log-lifts (C,)."""
-        self.at = np.full(len(self.start), len(LOG_OFFSET_GRID) // 2)
-        self.z = self.logs + self.start.astype(np.float32)
-        self.tallies = [
-            _tally(level.groups, self.truth, self.z.argmax(axis=1)) for level in self.found
-        ]
-        cost = strength * LOG_OFFSET_GRID**2 / len(self.start)
-        for _ in range(MAX_PASSES):
-            if not sum([self._move(label, cost) for label in range(len(self.start))]):
-                break
-        return self.start + LOG_OFFSET_GRID[self.at]
+        """Return log multipliers (C,). strength: of the penalty on squared offsets."""
+        classes = len(self.start)
+        self.grid_positions = np.full(classes, len(LOG_OFFSET_GRID) // 2)
+        self.scores = self.log_probabilities + self.start.astype(np.float32)
+        predictions = self.scores.argmax(axis=1)
+        self.counts = [_count(level.groups, self.truth, predictions) for level in self.levels]
+        penalty = strength * LOG_OFFSET_GRID**2 / classes
 
-    def _move(self, label: int, cost: np.ndarray) -> bool:
-        rival, turn = self._turns(label)
-        truth, now = self.truth[self.rows[label]], self.at[label]
+        for _ in range(MAX_PASSES):
+            if not sum([self._move(code, penalty) for code in range(classes)]):
+                break
+
+        return self.start + LOG_OFFSET_GRID[self.grid_positions]
+
+    def _move(self, code: int, penalty: np.ndarray) -> bool:
+        """Move one class to the best point of its grid; return whether it moved."""
+        rivals, switch_points = self._switches(code)
+        truth, position = self.truth[self.rows[code]], self.grid_positions[code]
+
         grids = []
-        for level, (hit, both) in zip(self.found, self.tallies):
-            more_hit, more_both = _changes(level.groups, label, truth, rival, turn)
+        for level, (hits, totals) in zip(self.levels, self.counts):
+            hit_changes, total_changes = _changes(level.groups, code, truth, rivals, switch_points)
             grids.append(
                 (
-                    hit + more_hit - more_hit[:, now, None],
-                    both + more_both - more_both[:, now, None],
+                    hits + hit_changes - hit_changes[:, position, None],
+                    totals + total_changes - total_changes[:, position, None],
                 )
             )
-        goal = sum(level.f1(*grid) for level, grid in zip(self.found, grids)) - cost
+
+        goal = sum(level.f1(*grid) for level, grid in zip(self.levels, grids)) - penalty
         best = int(goal.argmax())
-        if goal[best] <= goal[now] + 1e-12:
+        if goal[best] <= goal[position] + 1e-12:
             return False
-        self.at[label], self.tallies = (
-            best,
-            [(hit[:, best, None], both[:, best, None]) for hit, both in grids],
-        )
-        self.z[self.rows[label], label] = self._own(label)[:, best]
+
+        self.grid_positions[code] = best
+        self.counts = [(hits[:, best, None], totals[:, best, None]) for hits, totals in grids]
+        self.scores[self.rows[code], code] = self._grid_scores(code)[:, best]
         return True
 
-    def _own(self, label: int) -> np.ndarray:
-        return self.logs[self.rows[label], label, None] + (
-            self.start[label] + LOG_OFFSET_GRID
-        ).astype(np.float32)
+    def _grid_scores(self, code: int) -> np.ndarray:
+        """Return a class's score in its reachable rows at each grid point: (rows, GRID)."""
+        log_multipliers = (self.start[code] + LOG_OFFSET_GRID).astype(np.float32)
+        return self.log_probabilities[self.rows[code], code, None] + log_multipliers
 
-    def _turns(self, label: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return each near row's rival and the grid point from which it says the class; len(GRID):
-        never.
+    def _switches(self, code: int) -> Counts:
+        """Return each reachable row's rival, and the grid point from which the row predicts `code`.
+
+        The grid point is len(LOG_OFFSET_GRID) where the row never does.
         """
-        others = self.z[self.rows[label]]
-        others[:, label] = -np.inf
-        rival = others.argmax(axis=1)
-        high, own = others[np.arange(len(rival)), rival, None], self._own(label)
-        says = (own > high) | (
-            (own == high) & (label < rival)[:, None]
-        )  # of equals argmax takes the first
-        return rival, len(LOG_OFFSET_GRID) - says.sum(axis=1)
-
-
-def _changes(
-    groups: np.ndarray, label: int, truth: np.ndarray, rival: np.ndarray, turn: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return by how much hits, and truths + answers, of each group change up to each grid point:
-    (groups, GRID) twice.
-    """
-    to, of, real = groups[label], groups[rival], groups[truth]
-    shape = (groups.max() + 1, len(LOG_OFFSET_GRID) + 1)
-    out = []
-    for gained, lost in ((real == to, real == of), (np.ones(len(of)), np.ones(len(of)))):
-        change = -np.bincount(of * shape[1] + turn, lost, shape[0] * shape[1]).reshape(shape)
-        change[to] += np.bincount(turn, gained, shape[1])
-        out.append(change.cumsum(axis=1)[:, :-1])
-    return out[0], out[1]
-
-
-def _tally(
-    groups: np.ndarray, truth: np.ndarray, said: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Count hits, and truths + answers, of each group: (groups, 1) float twice."""
-    of, real, size = groups[said], groups[truth], groups.max() + 1
-    hit = np.bincount(real, real == of, size)
-    return hit[:, None], (
-        np.bincount(real, minlength=size) + np.bincount(of, minlength=size)
-    ).astype(np.float64)[:, None]
+        other_scores = self.scores[self.rows[code]]
+        other_scores[:, code] = -np.inf
+        rivals = other_scores.argmax(axis=1)
+        rival_scores = other_scores[np.arange(len(rivals)), rivals, None]
+        grid_scores = self._grid_scores(code)
+        # argmax takes the first of equal scores
+        wins_tie = (grid_scores == rival_scores) & (code < rivals)[:, None]
+        predicted = (grid_scores > rival_scores) | wins_tie
+        return rivals, len(LOG_OFFSET_GRID) - predicted.sum(axis=1)
 
 
 def best_count_multipliers(
-    logs: np.ndarray, truth: np.ndarray, found: list[ClassLevel]
+    log_probabilities: np.ndarray, truth: np.ndarray, levels: list[ClassLevel]
 ) -> np.ndarray:
-    """Return the log-lifts (C,) of the count family that score best. logs: (n, C); truth: (n,) int."""
-    tried = [count_multipliers(truth, logs.shape[1], strength) for strength in FAMILIES["count"]]
-    rows = np.arange(len(truth))
-    return max(
-        tried,
-        key=lambda lifts: code_scorer(
-            found, truth, (logs + lifts.astype(np.float32)).argmax(axis=1)
-        )(rows),
-    )
+    """Return the log multipliers (C,) of the count family with the highest score.
+
+    log_probabilities: (n, C); truth: (n,) int.
+    """
+    classes, rows = log_probabilities.shape[1], np.arange(len(truth))
+    candidates = [count_multipliers(truth, classes, strength) for strength in FAMILIES["count"]]
+
+    def score(log_multipliers: np.ndarray) -> float:
+        predictions = (log_probabilities + log_multipliers.astype(np.float32)).argmax(axis=1)
+        return f1_scorer(levels, truth, predictions)(rows)
+
+    return max(candidates, key=score)
 
 
-def count_multipliers(truth: np.ndarray, size: int, strength: float) -> np.ndarray:
-    """Return the count family's log-lifts (size,)."""
-    return center_logarithms(-strength * np.log(np.maximum(np.bincount(truth, minlength=size), 1)))
+def count_multipliers(truth: np.ndarray, classes: int, strength: float) -> np.ndarray:
+    """Return the log multipliers (classes,) of the count family: counts to the power -strength."""
+    counts = np.maximum(np.bincount(truth, minlength=classes), 1)
+    return center_logarithms(-strength * np.log(counts))
 
 
-def center_logarithms(logs: np.ndarray) -> np.ndarray:
-    """Shift log-lifts so that their mean is 0: lifts of geometric mean 1."""
-    return logs - logs.mean()
+def center_logarithms(logarithms: np.ndarray) -> np.ndarray:
+    """Shift log multipliers to mean 0, so that the multipliers have geometric mean 1."""
+    return logarithms - logarithms.mean()
 
 
 def safe_log(p: np.ndarray) -> np.ndarray:
-    """Return log-probabilities, (n, C) float32, none below that of FLOOR."""
+    """Return log probabilities (n, C) float32, none below that of MIN_PROBABILITY."""
     return np.log(np.maximum(p, MIN_PROBABILITY), dtype=np.float32)
+
+
+def _changes(
+    groups: np.ndarray, code: int, truth: np.ndarray, rivals: np.ndarray, switch_points: np.ndarray
+) -> Counts:
+    """Return how hits and totals of each group change up to each grid point: (groups, GRID) twice."""
+    new_group, old_groups, true_groups = groups[code], groups[rivals], groups[truth]
+    shape = (groups.max() + 1, len(LOG_OFFSET_GRID) + 1)
+    ones = np.ones(len(old_groups))
+    hits = (true_groups == new_group, true_groups == old_groups)
+
+    changes = []
+    for gained, lost in (hits, (ones, ones)):
+        cells = old_groups * shape[1] + switch_points
+        change = -np.bincount(cells, lost, shape[0] * shape[1]).reshape(shape)
+        change[new_group] += np.bincount(switch_points, gained, shape[1])
+        changes.append(change.cumsum(axis=1)[:, :-1])
+    return changes[0], changes[1]
+
+
+def _count(groups: np.ndarray, truth: np.ndarray, predictions: np.ndarray) -> Counts:
+    """Count hits, and true plus predicted rows, of each group: (groups, 1) float twice."""
+    predicted_groups, true_groups, size = groups[predictions], groups[truth], groups.max() + 1
+    hits = np.bincount(true_groups, true_groups == predicted_groups, size)
+    totals = np.bincount(true_groups, minlength=size) + np.bincount(
+        predicted_groups, minlength=size
+    )
+    return hits[:, None], totals.astype(np.float64)[:, None]

@@ -9,7 +9,7 @@ from wbdc.competitions import Competition
 from wbdc.core.errors import Inconclusive
 from wbdc.core.findings import Findings
 from wbdc.core.time_margins import TIME_MARGIN
-from wbdc.serve.entry import GPU_PEAK
+from wbdc.serve.entry import GPU_PEAK, OUT_OF_TIME
 from wbdc.submit.timing.data_guard import check_data_unchanged, data_snapshot
 from wbdc.submit.timing.machine_load import CpuMeter, CpuUse
 from wbdc.submit.timing.projection import compare_with_limit
@@ -17,7 +17,6 @@ from wbdc.submit.timing.sample import drop_page_cache
 from wbdc.submit.timing.sandbox import SandboxRun
 
 TIMEOUT_RATIO = 1.5  # times the limit, after which the run is stopped
-OUT_OF_TIME = "out of time:"  # starts a line on stderr about models that the deadline left out
 
 
 class FullRun(NamedTuple):

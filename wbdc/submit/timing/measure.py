@@ -71,7 +71,7 @@ class TimedRun(NamedTuple):
     @property
     def prediction_seconds(self) -> float:
         """Seconds between listing the videos and the last prediction."""
-        return self.timings["marks"]["answered"] - self.timings["marks"]["listed"]
+        return self.timings["marks"]["predicted"] - self.timings["marks"]["listed"]
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ def read_steady_run(runs: MeasuredRuns, judged: JudgedSplit) -> SteadyRun:
         listed_videos=len(judged.videos),
         start_seconds=listed,
         marks=batches,
-        burst_batches=timings.get("ahead", 4) + 1,
+        burst_batches=timings.get("read_ahead", 4) + 1,
         wall_times=wall_times,
     )
 

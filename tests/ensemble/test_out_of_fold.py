@@ -1,0 +1,15 @@
+"""Out-of-fold tables: labels become codes once."""
+
+import pytest
+
+from wbdc.core.errors import DataInvalid
+from wbdc.ensemble.out_of_fold import label_codes
+
+
+def test_labels_become_positions_in_the_classes():
+    assert label_codes(["b", "a", "b"], ["a", "b"]).tolist() == [1, 0, 1]
+
+
+def test_a_label_that_is_no_class_is_named_with_its_row():
+    with pytest.raises(DataInvalid, match="row 1 has the label '9999', which is no class"):
+        label_codes(["0000", "9999"], ["0000", "0001"])

@@ -1,0 +1,45 @@
+"""blend.json: what is written is read back, and unknown keys are refused."""
+
+import json
+
+import pytest
+
+from wbdc.core.errors import IntegrityBroken
+from wbdc.serve.blend_file import BLEND_FILE, Blend, BlendMember, read_blend, write_blend
+
+MEMBERS = (BlendMember("models/a", 0.5, {"frames": 4}), BlendMember("models/b", 1.0, run="b-1"))
+BLENDS = {
+    "plain": Blend("wechat2022", "fp32", MEMBERS),
+    "all fields": Blend(
+        "./shorts.py",
+        "fp16",
+        MEMBERS,
+        data="0a1b2c3d",
+        class_multipliers=(1.0, 2.0),
+        half=True,
+        compiled=True,
+        settings={"seed": 0, "folds": ["0"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BLENDS)
+def test_a_blend_is_read_as_it_was_written(tmp_path, name):
+    write_blend(tmp_path, BLENDS[name])
+    assert read_blend(tmp_path) == BLENDS[name]
+
+
+def test_fields_that_are_not_set_are_not_written(tmp_path):
+    write_blend(tmp_path, BLENDS["plain"])
+    table = json.loads((tmp_path / BLEND_FILE).read_text())
+    assert set(table) == {"competition", "precision", "members"}
+    assert set(table["members"][0]) == {"folder", "weight", "serve"}
+
+
+@pytest.mark.parametrize("in_member", [False, True])
+def test_unknown_keys_are_refused(tmp_path, in_member):
+    table = BLENDS["plain"].to_dict()
+    (table["members"][0] if in_member else table)["lifts"] = [1.0]
+    (tmp_path / BLEND_FILE).write_text(json.dumps(table))
+    with pytest.raises(IntegrityBroken, match=r"unknown keys \(lifts\)"):
+        read_blend(tmp_path)
