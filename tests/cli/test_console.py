@@ -135,7 +135,7 @@ def test_an_ensemble_is_whole_at_80_columns(narrow):
         "gain": GAIN,
         "best": RUNS[0],
         "weighting": {"method": "halfway", "trials": {"equal": -1.234, "halfway": -1.229}},
-        "dropped": [{"name": RUNS[2], "why": "it counts for less than 1 %", "weight": 4.3e-07}],
+        "dropped": [{"name": RUNS[2], "reason": "it counts for less than 1 %", "weight": 4.3e-07}],
         "budget": budget | {"dropped": dropped},
     }
     ensemble.print_report(report, "ensemble-of-all-three")
