@@ -51,7 +51,7 @@ Each member contributes its weight divided by the sum of all weights.
 """
 
 
-PRECISIONS = {
+PRECISION_NAMES = {
     "auto": "the precision that suits the machine: FP16 on a GPU, BF16 on a CPU with AMX or "
     "AVX512-BF16, otherwise FP32"
 }
@@ -84,7 +84,7 @@ def package_readme(
     return fill(
         TEMPLATE,
         competition=competition,
-        precision=PRECISIONS.get(precision, precision),
+        precision=PRECISION_NAMES.get(precision, precision),
         data=judge["data"],
         result=judge["result"],
         members="\n".join(rows),
