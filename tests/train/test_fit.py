@@ -1,8 +1,9 @@
-"""The one loop, against the same training written by hand."""
+"""The training loop, compared with the same training written out in full."""
 
 import copy
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -18,10 +19,8 @@ from wbdc.train.fit import MAX_NON_FINITE_STEPS, fit
 DATA = [toys.batch(seed=s) for s in range(4)]
 
 
-def longhand(model, batches, accumulate=1, epsilon=0.5, decay=0.9, rate=0.1):
-    """SGD with smoothed cross entropy, FGM on the words, a clipped gradient and an average of the
-    weights; return the average.
-    """
+def run_longhand(model, batches, accumulate=1, epsilon=0.5, decay=0.9, rate=0.1):
+    """Train by SGD with label smoothing, FGM, gradient clipping and EMA; return the averages."""
     optimizer, words = (
         torch.optim.SGD(model.parameters(), rate),
         model.trunk.embeddings.word_embeddings.weight,
@@ -35,11 +34,11 @@ def longhand(model, batches, accumulate=1, epsilon=0.5, decay=0.9, rate=0.1):
 
     for number, batch in enumerate(batches, 1):
         back(batch)
-        kept = words.detach().clone()
+        saved = words.detach().clone()
         with torch.no_grad():
             words.add_(epsilon * words.grad / words.grad.norm())
         back(batch)
-        words.data.copy_(kept)
+        words.data.copy_(saved)
         if number % accumulate == 0:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -52,22 +51,22 @@ def longhand(model, batches, accumulate=1, epsilon=0.5, decay=0.9, rate=0.1):
     return average
 
 
-def ours(model, batches=DATA, **settings):
-    asked = [plug.build_plug(objectives, {"use": "classify", "smoothing": 0.1}, model)]
-    worn = [
+def run_fit(model, batches=DATA, **settings):
+    losses = [plug.build_plug(objectives, {"use": "classify", "smoothing": 0.1}, model)]
+    used_tricks = [
         plug.build_plug(tricks, {"use": "fgm", "epsilon": 0.5}, model),
         plug.build_plug(tricks, {"use": "ema", "decay": 0.9}, model),
     ]
-    fit(model, asked, batches, torch.optim.SGD(model.parameters(), 0.1), worn, **settings)
-    return worn[-1]
+    fit(model, losses, batches, torch.optim.SGD(model.parameters(), 0.1), used_tricks, **settings)
+    return used_tricks[-1]
 
 
 @pytest.mark.parametrize("fusion", toys.FUSIONS)
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_fit_equals_the_loop_written_by_hand(fusion, accumulate):
+def test_fit_equals_a_loop_written_out_in_full(fusion, accumulate):
     model, twin = toys.model(fusion), toys.model(fusion).train()
-    ema, average = ours(model, accumulate=accumulate), longhand(twin, DATA, accumulate)
-    for (name, p), q in zip(model.named_parameters(), twin.parameters()):
+    ema, average = run_fit(model, accumulate=accumulate), run_longhand(twin, DATA, accumulate)
+    for (name, p), q in zip(model.named_parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(p, q, msg=name, rtol=1e-4, atol=1e-6)
     with ema.evaluating():
         for name, p in model.named_parameters():
@@ -76,41 +75,43 @@ def test_fit_equals_the_loop_written_by_hand(fusion, accumulate):
 
 def test_loss_scaling_changes_nothing():
     plain, scaled = toys.model(), toys.model()
-    ours(plain, accumulate=2)
-    ours(
+    run_fit(plain, accumulate=2)
+    run_fit(
         scaled,
         accumulate=2,
         scaler=torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=1),
     )
-    for p, q in zip(plain.parameters(), scaled.parameters()):
+    for p, q in zip(plain.parameters(), scaled.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
 
 
-def test_two_halves_accumulated_are_one_whole():
+def test_two_accumulated_halves_equal_one_batch():
     whole, halves, batch = toys.model(), toys.model(), toys.batch()
     for model, batches, accumulate in (
         (whole, [batch], 1),
         (halves, [_rows(batch, slice(0, 3)), _rows(batch, slice(3, 6))], 2),
     ):
-        asked = [plug.build_plug(objectives, {"use": "classify"}, model)]
-        fit(model, asked, batches, torch.optim.SGD(model.parameters(), 0.1), accumulate=accumulate)
-    for p, q in zip(whole.parameters(), halves.parameters()):
+        losses = [plug.build_plug(objectives, {"use": "classify"}, model)]
+        fit(model, losses, batches, torch.optim.SGD(model.parameters(), 0.1), accumulate=accumulate)
+    for p, q in zip(whole.parameters(), halves.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
 
 
-def test_a_training_that_starts_at_a_step_equals_one_that_got_there():
+def test_a_resumed_training_equals_an_uninterrupted_one():
     """All randomness of a batch (masking, dropout) is a function of its number."""
     through, paused = toys.model(), toys.model()
     for model, parts in ((through, [(DATA, 0)]), (paused, [(DATA[:2], 0), (DATA[2:], 2)])):
         torch.manual_seed(0)
-        asked = [
+        losses = [
             plug.build_plug(objectives, {"use": name}, model) for name in ("mask_words", "match")
         ]
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
         for batches, start in parts:
-            torch.manual_seed(99 + start)  # whatever came before
-            fit(model, asked, batches, optimizer, start=start, seed=5)
-    assert all(torch.equal(p, q) for p, q in zip(through.parameters(), paused.parameters()))
+            torch.manual_seed(99 + start)  # any earlier state of the generator
+            fit(model, losses, batches, optimizer, start=start, seed=5)
+    assert all(
+        torch.equal(p, q) for p, q in zip(through.parameters(), paused.parameters(), strict=True)
+    )
 
 
 class Poisoned(objectives.Objective):
@@ -118,16 +119,16 @@ class Poisoned(objectives.Objective):
 
     def __init__(self, model, *, bad):
         super().__init__(model)
-        self.bad, self.met = bad, 0
+        self.bad, self.calls = bad, 0
 
     def loss(self, model, fused, batch, original):
-        self.met += 1
+        self.calls += 1
         return F.cross_entropy(model.head(fused.pooled), batch.label) * (
-            math.nan if self.met in self.bad else 1.0
+            math.nan if self.calls in self.bad else 1.0
         )
 
 
-def test_one_loss_that_is_not_finite_costs_its_step_and_no_more():
+def test_a_non_finite_loss_skips_only_its_step():
     model, states = toys.model(), []
     fit(
         model,
@@ -136,22 +137,23 @@ def test_one_loss_that_is_not_finite_costs_its_step_and_no_more():
         torch.optim.SGD(model.parameters(), 0.1),
         after_step=lambda step, _: states.append(copy.deepcopy(model.state_dict())),
     )
-    same = [all(torch.equal(a[n], b[n]) for n in a) for a, b in zip(states, states[1:])]
+    same = [all(torch.equal(a[n], b[n]) for n in a) for a, b in pairwise(states)]
     assert same == [True, False, False]
     assert all(t.isfinite().all() for t in states[-1].values())
 
 
-def test_losses_that_stay_not_finite_end_the_training_and_name_the_videos():
+def test_non_finite_losses_in_a_row_end_the_training_and_name_the_videos():
     model = toys.model()
     with pytest.raises(
         Diverged,
-        match=f"not finite {MAX_NON_FINITE_STEPS} times in a row, last for videos v0, v1, .*lower the rates",
+        match=f"not finite {MAX_NON_FINITE_STEPS} times in a row, last for videos v0, v1, .*"
+        "lower the rates",
     ):
         fit(model, [Poisoned(model, bad={2, 3, 4})], DATA, torch.optim.SGD(model.parameters(), 0.1))
     assert all(p.isfinite().all() for p in model.parameters())
 
 
-def test_a_loss_that_is_not_finite_in_one_of_two_batches_costs_the_whole_step():
+def test_a_non_finite_loss_in_one_of_two_batches_skips_the_whole_step():
     model, states, skipped = toys.model(), [copy.deepcopy(toys.model().state_dict())], []
     fit(
         model,
@@ -162,14 +164,14 @@ def test_a_loss_that_is_not_finite_in_one_of_two_batches_costs_the_whole_step():
         after_step=lambda step, _: states.append(copy.deepcopy(model.state_dict())),
         on_skip=lambda step, ids: skipped.append((step, ids)),
     )
-    assert [all(torch.equal(a[n], b[n]) for n in a) for a, b in zip(states, states[1:])] == [
+    assert [all(torch.equal(a[n], b[n]) for n in a) for a, b in pairwise(states)] == [
         True,
         False,
     ]
     assert skipped == [(1, list(DATA[0].ids))]
 
 
-def test_a_first_batch_of_each_step_that_is_not_finite_ends_the_training():
+def test_a_non_finite_first_batch_of_each_step_ends_the_training():
     model = toys.model()
     with pytest.raises(
         Diverged, match=f"not finite {MAX_NON_FINITE_STEPS} times in a row, last for videos v0"
@@ -190,7 +192,7 @@ class Steep(objectives.Objective):
         return (model.head(fused.pooled).sum() * 0).sqrt()
 
 
-def test_a_gradient_that_is_not_finite_never_reaches_the_weights():
+def test_a_non_finite_gradient_never_reaches_the_weights():
     model = toys.model()
     with pytest.raises(Diverged):
         fit(model, [Steep(model)], DATA, torch.optim.SGD(model.parameters(), 0.1))
@@ -198,7 +200,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights():
 
 
 class Sized(objectives.Objective):
-    """A loss of a given size, which it hides as its target."""
+    """A loss of a fixed size, which it stores as its target."""
 
     def __init__(self, model, *, size, weight):
         super().__init__(model, weight=weight)
@@ -211,16 +213,16 @@ class Sized(objectives.Objective):
         return 0.0 * fused.pooled.sum() + batch.targets["size"]
 
 
-def test_one_objective_used_twice_counts_twice_with_targets_and_names_of_its_own():
+def test_an_objective_used_twice_has_two_targets_and_two_names():
     model, outcomes = toys.model(), []
-    asked = [
+    losses = [
         Sized(model, size=1.0, weight=1.0),
         Sized(model, size=10.0, weight=0.5),
         plug.build_plug(objectives, {"use": "classify", "weight": 0.0}, model),
     ]
     fit(
         model,
-        asked,
+        losses,
         DATA[:1],
         torch.optim.SGD(model.parameters(), 0.1),
         after_step=lambda step, outcome: outcomes.append(outcome),
@@ -240,8 +242,8 @@ MEMORY = [
 
 
 class Greedy(plug.find_plug(objectives, "classify")):
-    """A loss that needs more memory than there is for more than `fits` videos, and finds out in the
-    forward or in the backward.
+    """A loss that runs out of memory for more than `fits` videos, in the forward or (late) in the
+    backward pass.
     """
 
     def __init__(self, model, *, fits, error=MEMORY[0], late=True):
@@ -267,48 +269,45 @@ class Greedy(plug.find_plug(objectives, "classify")):
 @pytest.mark.parametrize("error", MEMORY, ids=lambda e: type(e).__name__)
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_fault_23_a_batch_that_does_not_fit_is_cut_and_the_step_stays_what_it_was(
-    error, late, accumulate
-):
+def test_fault_23_a_batch_computed_in_parts_gives_the_same_step(error, late, accumulate):
     """Labels are missing unevenly, and FGM needs the gradient of the whole batch."""
-    whole, cut, said = toys.model(), toys.model(), []
+    whole, cut, cuts = toys.model(), toys.model(), []
     data = [replace(b, label=torch.where(torch.arange(len(b)) == 1, -1, b.label)) for b in DATA]
     for model, fits in ((whole, 99), (cut, 2)):
-        asked = [Greedy(model, fits=fits, error=error, late=late)]
-        worn = [plug.build_plug(tricks, {"use": "fgm", "epsilon": 0.5}, model)]
+        losses = [Greedy(model, fits=fits, error=error, late=late)]
+        used_tricks = [plug.build_plug(tricks, {"use": "fgm", "epsilon": 0.5}, model)]
         fit(
             model,
-            asked,
+            losses,
             data,
             torch.optim.SGD(model.parameters(), 0.1),
-            worn,
+            used_tricks,
             accumulate=accumulate,
-            on_cut=lambda *news: said.append(news),
+            on_cut=lambda *event: cuts.append(event),
         )
-    assert said == [(1, 2), (1, 4)] and set(asked[0].sizes[4:]) <= {1, 2}, (
-        "later steps do not try again what did not fit"
-    )
-    for p, q in zip(whole.parameters(), cut.parameters()):
+    assert cuts == [(1, 2), (1, 4)]
+    assert set(losses[0].sizes[4:]) <= {1, 2}, "later steps do not retry whole batches"
+    for p, q in zip(whole.parameters(), cut.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("fits", "tried"), [(1, [16, 8, 4, 2]), (0, [16, 8, 4, 2])])
-def test_fault_23_after_three_halvings_memory_is_exit_9(fits, tried):
+def test_fault_23_out_of_memory_after_three_halvings_is_exit_9(fits, tried):
     model, batch = toys.model(), toys.batch((1,) * 16)
-    asked = [Greedy(model, fits=fits)]
+    losses = [Greedy(model, fits=fits)]
     with pytest.raises(
         OutOfResources, match="a batch of 16 videos does not fit, even in 8 parts; lower batch"
     ) as caught:
-        fit(model, asked, [batch], torch.optim.SGD(model.parameters(), 0.1))
+        fit(model, losses, [batch], torch.optim.SGD(model.parameters(), 0.1))
     assert caught.value.code == 9
-    assert asked[0].sizes == tried
+    assert losses[0].sizes == tried
     alone = [Greedy(model, fits=0)]
     with pytest.raises(OutOfResources, match="a batch of 2 videos does not fit, alone"):
         fit(model, alone, [toys.batch((1, 1))], torch.optim.SGD(model.parameters(), 0.1))
     assert alone[0].sizes == [2, 1], "one video cannot be halved"
 
 
-def test_another_error_of_the_loss_is_not_taken_for_a_lack_of_memory():
+def test_another_error_of_the_loss_is_not_treated_as_out_of_memory():
     model = toys.model()
     with pytest.raises(RuntimeError, match="shapes differ"):
         fit(
@@ -319,7 +318,7 @@ def test_another_error_of_the_loss_is_not_taken_for_a_lack_of_memory():
         )
 
 
-def test_every_objective_counts_what_it_averages():
+def test_objectives_count_what_they_average():
     """The parts of a batch, weighted by their counts, give the loss of the whole."""
     model, batch = toys.model().train(), toys.batch()
     batch = replace(batch, label=torch.where(torch.arange(len(batch)) == 2, -1, batch.label))
@@ -337,7 +336,7 @@ def test_every_objective_counts_what_it_averages():
     assert words.count(batch) == int((words.hide(batch).targets["mask_words"] >= 0).sum())
 
 
-def test_trap_18_every_epoch_has_an_order_of_its_own_and_resuming_is_one_integer():
+def test_trap_18_each_epoch_has_its_own_order_and_resumes_from_one_integer():
     assert sorted(epoch_order(50, 1, 0)) == list(range(50))
     assert not (epoch_order(50, 1, 0) == epoch_order(50, 1, 1)).all()
     assert not (epoch_order(50, 1, 0) == epoch_order(50, 2, 0)).all()

@@ -1,6 +1,4 @@
-"""Kits: every one of the house opens, and every slip of the pen is an error with the nearest known
-name.
-"""
+"""Kits: every packaged one opens, and every mistake is an error with the nearest known name."""
 
 import re
 from pathlib import Path
@@ -47,31 +45,33 @@ def test_every_kit_opens_and_can_be_described(name, tiny):
 
 
 @every_kit
-def test_every_kit_opens_with_how_to_run_it(name):
+def test_the_header_of_every_kit_states_its_command(name):
     head = (PACKAGED[0] / f"{name}.toml").read_text().splitlines()[:4]
     assert head[0].startswith("# ")
     assert any(f"wbdc train --kit {name} --fold" in line for line in head)
 
 
 @every_kit
-def test_every_tiny_kit_builds_a_model_that_answers(name, ready):
-    made = build_initial_model(open_kit(name, tiny=True), open_prepared(ready), 0)
-    look = made.input_spec.image_transform
-    text = made.input_spec.text(
+def test_every_tiny_kit_builds_a_model_that_predicts(name, ready):
+    initial = build_initial_model(open_kit(name, tiny=True), open_prepared(ready), 0)
+    transform = initial.input_spec.image_transform
+    text = initial.input_spec.text(
         [{"title": "今天天气", "asr": "好", "ocr": ""}, {"title": "", "asr": "", "ocr": ""}]
     )
-    shown = torch.randint(0, 256, (2, 3, look.size, look.size), dtype=torch.uint8).numpy()
-    assert made.model.eval().logits(collate("ab", text, [shown, shown[:0]])).isfinite().all()
-    again = build_initial_model(
+    frames = torch.randint(
+        0, 256, (2, 3, transform.size, transform.size), dtype=torch.uint8
+    ).numpy()
+    assert initial.model.eval().logits(collate("ab", text, [frames, frames[:0]])).isfinite().all()
+    second = build_initial_model(
         open_kit(name, tiny=True), open_prepared(ready), 0
     ).model.state_dict()
-    assert all(torch.equal(t, again[n]) for n, t in made.model.state_dict().items()), (
+    assert all(torch.equal(t, second[n]) for n, t in initial.model.state_dict().items()), (
         "random weights are a function of the seed"
     )
 
 
 @every_kit
-def test_a_kit_without_its_weights_says_what_to_put_where(name, ready, tmp_path, monkeypatch):
+def test_missing_pretrained_weights_are_explained(name, ready, tmp_path, monkeypatch):
     monkeypatch.setenv("WBDC_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     result = toys.wbdc("train", "--kit", name, "--fold", 0, "--work", ready)
@@ -194,14 +194,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("fault", WRONG)
-def test_trap_04_whatever_is_unknown_unused_or_of_another_type_is_refused(fault, here, ready):
-    change, said = WRONG[fault]
+def test_trap_04_unknown_unused_and_mistyped_settings_are_refused(fault, here, ready):
+    change, message = WRONG[fault]
     (here / "parent.toml").write_text(
         toys.KIT.replace("epochs = 4\n", "") if fault == "missing setting" else toys.KIT
     )
     (here / "child.toml").write_text('extends = "parent"\n' + (change or ""))
     (here / "grandchild.toml").write_text('extends = "child"\n')
-    with pytest.raises(UsageFault, match=said):
+    with pytest.raises(UsageFault, match=message):
         build_initial_model(
             open_kit("grandchild.toml" if change is None else "child.toml"), open_prepared(ready), 0
         )
@@ -211,13 +211,14 @@ def test_trap_04_whatever_is_unknown_unused_or_of_another_type_is_refused(fault,
     "change",
     ["train.rate.rest=nan", "text.length=0", "vision.frames=0", "trunk.architecture.hidden_size=7"],
 )
-def test_senseless_numbers_are_refused_by_a_dry_run_and_by_kits(kit, ready, change):
+def test_impossible_numbers_are_refused_by_a_dry_run_and_by_kits(kit, ready, change):
     for words in (
         ["kits", kit],
         ["train", "--kit", kit, "--fold", 0, "--work", ready, "--dry-run"],
     ):
         result = toys.wbdc(*words, "--set", change)
-        assert result.exit_code == 2 and len(result.stderr.strip().splitlines()) == 1, result.stderr
+        assert result.exit_code == 2, result.stderr
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
 
 
 TORN = {
@@ -241,25 +242,25 @@ TORN = {
 
 
 @pytest.mark.parametrize("fault", TORN)
-def test_a_kit_that_cannot_be_read_is_exit_2_and_one_sentence(fault, here):
-    name, content, said = TORN[fault]
+def test_an_unreadable_kit_is_exit_2_and_one_sentence(fault, here):
+    name, content, message = TORN[fault]
     (here / name).write_bytes(content)
     result = toys.wbdc("kits", name)
     assert result.exit_code == 2
-    assert re.search(said, result.stderr)
+    assert re.search(message, result.stderr)
     assert len(result.stderr.strip().splitlines()) == 1
     assert not isinstance(result.exception, RecursionError)
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "[" * 5000 + "]" * 5000, "[" * 50 + "]" * 50])
-def test_a_senseless_value_of_set_is_exit_2_and_short(kit, value):
+def test_an_impossible_value_of_set_is_exit_2_and_a_short_message(kit, value):
     result = toys.wbdc("kits", kit, "--set", f"train.epochs={value}")
     assert result.exit_code == 2
     assert len(result.stderr) < 400
 
 
 @pytest.mark.parametrize("fold", ["9" * 5000, "3", "-1", "x", "0,,1", "²"])
-def test_a_fold_that_is_none_is_exit_2_and_short(kit, ready, fold):
+def test_an_unknown_fold_is_exit_2_and_a_short_message(kit, ready, fold):
     result = toys.wbdc("train", "--kit", kit, "--work", ready, "--fold", fold, "--dry-run")
     assert result.exit_code == 2
     assert "the data has folds 0 to 2" in result.stderr
@@ -286,7 +287,7 @@ def test_text_fields_are_replaced_and_not_merged(here, kit):
     }
 
 
-def test_a_kit_for_other_fields_than_the_data_has_is_exit_2(kit, ready, monkeypatch):
+def test_a_kit_that_reads_fields_that_the_data_lack_is_exit_2(kit, ready, monkeypatch):
     from wbdc.competitions.wechat2022 import WeChat2022
 
     monkeypatch.setattr(WeChat2022, "fields", ("title", "asr", "ocr", "tags"))
@@ -338,15 +339,15 @@ def test_set_overrides_one_value(kit, change, value):
     assert open_kit(str(kit), changes=(change,)).tables[table][name] == value
 
 
-@pytest.mark.parametrize(("given", "is_frozen"), [("true", True), ("false", False)])
-def test_trap_14_true_is_true_and_false_is_false(kit, given, is_frozen):
+@pytest.mark.parametrize(("value", "is_frozen"), [("true", True), ("false", False)])
+def test_trap_14_false_is_not_read_as_true(kit, value, is_frozen):
     """`type=bool` of argparse reads "False" as True."""
-    frozen = open_kit(str(kit), changes=(f"vision.frozen={given}",)).tables["vision"]["frozen"]
+    frozen = open_kit(str(kit), changes=(f"vision.frozen={value}",)).tables["vision"]["frozen"]
     assert frozen is is_frozen
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("train.epoch=3", "did you mean 'epochs'"),
         ("epochs=3", "no setting 'epochs'"),
@@ -354,12 +355,12 @@ def test_trap_14_true_is_true_and_false_is_false(kit, given, is_frozen):
         ("a=b=c", "write TABLE"),
     ],
 )
-def test_set_refuses_what_is_unknown(kit, change, said):
-    with pytest.raises(UsageFault, match=said):
+def test_set_refuses_unknown_settings(kit, change, message):
+    with pytest.raises(UsageFault, match=message):
         open_kit(str(kit), changes=(change,))
 
 
-def test_kits_are_found_beside_us_first_and_unknown_ones_get_a_hint(here, kit):
+def test_kits_in_the_current_folder_come_first_and_unknown_names_get_a_hint(here, kit):
     with pytest.raises(UsageFault, match="no kit called 'dual_steam'; did you mean 'dual_stream'"):
         open_kit("dual_steam")
     with pytest.raises(UsageFault, match="no kit at nowhere.toml"):
@@ -394,26 +395,27 @@ def test_a_plug_beside_the_kit_is_found_checked_and_shipped(here, kit, ready):
     with pytest.raises(UsageFault, match="no fusion at .*late.py; put the file beside the kit"):
         open_kit("mine.toml")
     (here / "late.py").write_text(LATE)
-    made = open_kit("mine.toml")
-    assert list(made.plugs()) == ["late.py"]
-    assert type(build_initial_model(made, open_prepared(ready), 0).model.fusion).__name__ == "Late"
+    opened = open_kit("mine.toml")
+    assert list(opened.plugs()) == ["late.py"]
+    assert (
+        type(build_initial_model(opened, open_prepared(ready), 0).model.fusion).__name__ == "Late"
+    )
     (here / "late.py").write_text(LATE + "class Later(Fusion): pass\n")
     with pytest.raises(UsageFault, match="must define exactly one Fusion, found 2"):
         open_kit("mine.toml")
 
 
-def test_kits_shows_a_plug_beside_a_kit_and_refuses_one_that_cannot_be_loaded(here, kit):
+def test_kits_shows_a_plug_beside_a_kit_and_refuses_a_broken_one(here, kit):
     (here / "mine.toml").write_text(
         kit.read_text().replace('use = "dual_stream"\nheads = 2', 'use = "./late.py"')
     )
     (here / "late.py").write_text(LATE)
-    shown = toys.wbdc("kits", "./mine.toml")
-    assert shown.exit_code == 0 and "fusion ./late.py: Late fusion." in shown.stdout, (
-        shown.exception
-    )
+    result = toys.wbdc("kits", "./mine.toml")
+    assert result.exit_code == 0, result.exception
+    assert "fusion ./late.py: Late fusion." in result.stdout
     (here / "late.py").write_text(LATE.partition("'''Late fusion.'''")[2])
     assert "fusion ./late.py: The sum of two means." in toys.wbdc("kits", "./mine.toml").stdout
-    for content, said in (
+    for content, message in (
         ("class Late(:\n", "late.py cannot be loaded: line 1: SyntaxError"),
         ("\nimport nowhere\n", "line 2: ModuleNotFoundError"),
         ("x = 1 / 0", "line 1: ZeroDivisionError"),
@@ -421,17 +423,17 @@ def test_kits_shows_a_plug_beside_a_kit_and_refuses_one_that_cannot_be_loaded(he
         (here / "late.py").write_text(content)
         result = toys.wbdc("kits", "./mine.toml")
         assert result.exit_code == 2
-        assert said in result.stderr
+        assert message in result.stderr
         assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_a_plug_given_by_set_on_a_kit_from_elsewhere_is_found_in_the_current_folder(here, kit):
+def test_a_plug_set_on_a_kit_in_another_folder_is_found_in_the_current_one(here, kit):
     change = 'fusion={ use = "./late.py" }'
     with pytest.raises(UsageFault, match="no fusion at .*late.py"):
         open_kit(str(kit), changes=(change,))
     (here / "late.py").write_text(LATE)
-    made = open_kit(str(kit), changes=(change,))
-    assert [p.resolve() for p in made.plugs().values()] == [here / "late.py"]
+    opened = open_kit(str(kit), changes=(change,))
+    assert [p.resolve() for p in opened.plugs().values()] == [here / "late.py"]
     (here / "kits").mkdir()
     (here / "kits" / "mine.toml").write_text(kit.read_text())
     (here / "kits" / "late.py").write_text(LATE)
@@ -473,7 +475,7 @@ def sizes(kit):
     ]
 
 
-def test_plug_files_of_one_name_are_saved_packed_and_loaded_apart(two_losses, here, ready):
+def test_plug_files_with_the_same_name_are_kept_apart(two_losses, here, ready):
     prepared = open_prepared(ready)
     plan = plan_stage(here / "work", "train", two_losses, prepared)
     fold = plan.run.fold("all")
@@ -487,11 +489,11 @@ def test_plug_files_of_one_name_are_saved_packed_and_loaded_apart(two_losses, he
         assert len(saved.plugs()) == 3
         assert "late.py" in saved.plugs()
         assert {p.name for p in saved.folder.glob("*.py")} == set(saved.plugs())
-    again = plan_stage(here / "work", "train", open_kit("package/mine.json"), prepared)
-    assert again.run.name == plan.run.name, "train.sh makes a run of the same name"
+    retrained = plan_stage(here / "work", "train", open_kit("package/mine.json"), prepared)
+    assert retrained.run.name == plan.run.name, "train.sh makes a run of the same name"
 
 
-def test_a_plug_file_of_a_name_of_its_own_keeps_it(here, kit):
+def test_a_plug_file_with_a_unique_name_keeps_it(here, kit):
     for name in ("late.py", "other.py"):
         (here / name).write_text(LATE)
     change = 'fusion={ use = "%s" }'
@@ -500,10 +502,10 @@ def test_a_plug_file_of_a_name_of_its_own_keeps_it(here, kit):
         ("late.py", "late.py"),
         (str(here / "other.py"), "./other.py"),
     ):
-        made = open_kit(str(kit), changes=(change % use,))
-        assert made.saved_tables()["fusion"]["use"] == saved
-        assert list(made.plugs()) == [Path(saved).name]
-        assert made.saved_tables() == made.tables | {"fusion": {"use": saved}}
+        opened = open_kit(str(kit), changes=(change % use,))
+        assert opened.saved_tables()["fusion"]["use"] == saved
+        assert list(opened.plugs()) == [Path(saved).name]
+        assert opened.saved_tables() == opened.tables | {"fusion": {"use": saved}}
 
 
 def test_the_kit_of_a_run_opens_without_the_kits_folder(trained, here):
@@ -512,7 +514,7 @@ def test_the_kit_of_a_run_opens_without_the_kits_folder(trained, here):
     assert toys.told("kits", path)["train"]["epochs"] == 4
 
 
-def test_fields_are_read_in_one_order_by_training_by_serving_and_by_a_saved_kit(trained, kit, here):
+def test_training_serving_and_a_saved_kit_read_fields_in_the_same_order(trained, kit, here):
     """JSON with sorted keys would turn title, asr, ocr into asr, ocr, title, and nobody would
     notice.
     """

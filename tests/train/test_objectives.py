@@ -1,6 +1,4 @@
-"""Objectives: hide, then ask back; nothing of the caller's is touched, and nothing leaks from one
-task to another.
-"""
+"""Objectives: they hide a part of a copy and predict it; nothing leaks from one to another."""
 
 import copy
 import math
@@ -52,7 +50,7 @@ def test_trap_20_objectives_leave_the_callers_tensors_alone(use):
 
 
 @every_objective
-def test_a_model_that_knows_nothing_scores_the_chance_level(use):
+def test_an_uninformed_model_has_the_chance_level_as_its_loss(use):
     model = toys.model()
     with torch.no_grad():
         for p in model.parameters():
@@ -80,26 +78,29 @@ def test_trap_09_losses_are_finite_in_half_precision(use, dtype):
 @pytest.mark.parametrize("share", [0.15, 0.4])
 def test_trap_06_the_measured_share_of_masked_words_is_the_setting(share):
     objective, batch = build("mask_words", toys.model(), share=share), words()
-    asked, real, hidden = 0, 0, []
+    selected, real, hidden = 0, 0, []
     special = torch.tensor(sorted(toys.SPECIAL.values()))
     for seed in range(8):
         torch.manual_seed(seed)
-        seen = objective.hide(batch)
-        target = seen.targets["mask_words"]
+        masked_batch = objective.hide(batch)
+        target = masked_batch.targets["mask_words"]
         chosen, may = target != -100, batch.text_mask & ~torch.isin(batch.text, special)
-        assert not (chosen & ~may).any(), "special words and padding are never asked for"
-        assert torch.equal(seen.text[~chosen], batch.text[~chosen])
+        assert not (chosen & ~may).any(), "special words and padding are never selected"
+        assert torch.equal(masked_batch.text[~chosen], batch.text[~chosen])
         assert torch.equal(target[chosen], batch.text[chosen])
-        asked, real = asked + chosen.sum(), real + may.sum()
-        hidden.append(torch.stack([seen.text[chosen], batch.text[chosen]]))
-    assert abs(asked / real - share) < 0.02
-    shown, true = torch.cat(hidden, 1)
-    masked, kept = (shown == toys.SPECIAL["[MASK]"]).float().mean(), (shown == true).float().mean()
+        selected, real = selected + chosen.sum(), real + may.sum()
+        hidden.append(torch.stack([masked_batch.text[chosen], batch.text[chosen]]))
+    assert abs(selected / real - share) < 0.02
+    inputs, true = torch.cat(hidden, 1)
+    masked, unchanged = (
+        (inputs == toys.SPECIAL["[MASK]"]).float().mean(),
+        (inputs == true).float().mean(),
+    )
     assert abs(masked - 0.8) < 0.03
-    assert abs(kept - 0.1) < 0.03
+    assert abs(unchanged - 0.1) < 0.03
 
 
-def test_trap_09_nothing_masked_is_a_loss_of_zero_and_no_nan():
+def test_trap_09_no_masked_word_is_a_loss_of_zero_and_not_nan():
     model, batch = toys.model(), toys.batch((1,))
     objective = build("mask_words", model, share=0.0)
     hidden = objective.hide(batch)
@@ -109,25 +110,25 @@ def test_trap_09_nothing_masked_is_a_loss_of_zero_and_no_nan():
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_masked_words_are_guessed_with_a_cross_entropy_over_the_words_asked_for():
+def test_mask_words_is_the_cross_entropy_of_the_selected_words():
     model, batch = toys.model(), toys.batch()
     objective = build("mask_words", model, share=0.5)
     hidden = objective.hide(batch)
-    seen, target = model(hidden), hidden.targets["mask_words"]
+    fused, target = model(hidden), hidden.targets["mask_words"]
     scores = (
-        objective.transform(seen.text.x) @ model.trunk.embeddings.word_embeddings.weight.T
+        objective.transform(fused.text.x) @ model.trunk.embeddings.word_embeddings.weight.T
         + objective.bias
     )
     longhand = [
         -scores[b, t].log_softmax(-1)[target[b, t]] for b, t in (target != -100).nonzero().tolist()
     ]
     torch.testing.assert_close(
-        objective.loss(model, seen, hidden, batch), torch.stack(longhand).mean()
+        objective.loss(model, fused, hidden, batch), torch.stack(longhand).mean()
     )
 
 
-def test_trap_23_what_is_hidden_does_not_reach_the_guess():
-    """Change the words that are hidden behind [MASK]: nothing that the model says may move."""
+def test_trap_23_hidden_words_do_not_reach_the_prediction():
+    """Changing the words behind [MASK] changes no output of the model."""
     model, batch = toys.model(), toys.batch()
     torch.manual_seed(3)
     hidden = build("mask_words", model, share=0.5).hide(batch)
@@ -140,60 +141,60 @@ def test_trap_23_what_is_hidden_does_not_reach_the_guess():
         batch.frame_mask,
     )
     torch.manual_seed(3)
-    again = build("mask_words", model, share=0.5).hide(other)
+    changed = build("mask_words", model, share=0.5).hide(other)
     assert covered.any()
-    assert torch.equal(again.text[covered], hidden.text[covered])
-    assert torch.equal(model(again).text.x, model(hidden).text.x)
+    assert torch.equal(changed.text[covered], hidden.text[covered])
+    assert torch.equal(model(changed).text.x, model(hidden).text.x)
 
 
 SHOWN = (3, 0, 4, 1, 2, 4)
 
 
 @pytest.mark.parametrize("swapped", [[0, 1, 2, 3, 4, 5], [0, 2, 5], [1, 3], [4], []])
-def test_trap_07_mismatched_frames_travel_with_their_masks_and_labels_follow_what_changed(swapped):
+def test_trap_07_swapped_frames_keep_their_masks_and_labels_follow(swapped):
     batch = toys.batch(SHOWN)
     chosen = torch.tensor([i in swapped for i in range(6)])
-    mixed, own = swap_frames(batch, chosen)
+    mixed, is_match = swap_frames(batch, chosen)
     owner = [_owner(mixed, row, batch) for row in range(6)]
     assert sorted(owner) == list(range(6)), (
-        "frames move together with their masks, and none is shown twice"
+        "frames move together with their masks, and none appears twice"
     )
     assert torch.equal(mixed.text, batch.text)
     assert torch.equal(mixed.text_mask, batch.text_mask)
     moved = [row for row in range(6) if owner[row] != row]
-    assert moved == (swapped if len(swapped) > 1 else []), (
-        "among the swapped nobody keeps their own"
-    )
-    assert own.tolist() == [row not in moved for row in range(6)]
+    assert moved == (swapped if len(swapped) > 1 else []), "no swapped video keeps its own frames"
+    assert is_match.tolist() == [row not in moved for row in range(6)]
 
 
-def test_two_videos_without_frames_have_nothing_to_exchange():
-    _, own = swap_frames(toys.batch((0, 0, 2)), torch.tensor([True, True, False]))
-    assert own.all()
-    _, own = swap_frames(toys.batch((0, 0, 2)), torch.ones(3, dtype=torch.bool))
-    assert own.tolist() == [False, True, False]
+def test_swapping_two_videos_without_frames_is_still_a_match():
+    _, is_match = swap_frames(toys.batch((0, 0, 2)), torch.tensor([True, True, False]))
+    assert is_match.all()
+    _, is_match = swap_frames(toys.batch((0, 0, 2)), torch.ones(3, dtype=torch.bool))
+    assert is_match.tolist() == [False, True, False]
 
 
-def test_matching_is_a_binary_cross_entropy_over_its_own_forward():
+def test_match_is_a_binary_cross_entropy_of_its_own_forward_pass():
     model, batch = toys.model(), toys.batch(SHOWN)
     objective = build("match", model, swap=0.5)
     torch.manual_seed(4)
     loss = objective.loss(model, None, None, batch)
     torch.manual_seed(4)
-    mixed, own = swap_frames(batch, torch.rand(6) < 0.5)
+    mixed, is_match = swap_frames(batch, torch.rand(6) < 0.5)
     p = objective.head(model(mixed).pooled).squeeze(1).sigmoid()
-    longhand = torch.where(own, -p.log(), -(1 - p).log()).mean()
+    longhand = torch.where(is_match, -p.log(), -(1 - p).log()).mean()
     torch.testing.assert_close(loss, longhand)
     assert objective.chance == math.log(2)
 
 
-def test_trap_08_matching_takes_a_forward_of_its_own_and_other_tasks_see_true_pairs(monkeypatch):
-    model, batch, seen = toys.model(), toys.batch(SHOWN), []
+def test_trap_08_only_match_reads_mismatched_pairs(monkeypatch):
+    model, batch, batches = toys.model(), toys.batch(SHOWN), []
     forward = type(model).forward
-    monkeypatch.setattr(type(model), "forward", lambda self, b: seen.append(b) or forward(self, b))
-    asked = [build("mask_words", model, share=0.5), build("match", model, swap=1.0)]
-    fit(model, asked, [batch], torch.optim.SGD(model.parameters(), 0.1))
-    shared, apart = seen
+    monkeypatch.setattr(
+        type(model), "forward", lambda self, b: batches.append(b) or forward(self, b)
+    )
+    both = [build("mask_words", model, share=0.5), build("match", model, swap=1.0)]
+    fit(model, both, [batch], torch.optim.SGD(model.parameters(), 0.1))
+    shared, apart = batches
     assert torch.equal(shared.frames, batch.frames)
     assert not torch.equal(shared.text, batch.text)
     assert torch.equal(apart.text, batch.text)
@@ -201,7 +202,7 @@ def test_trap_08_matching_takes_a_forward_of_its_own_and_other_tasks_see_true_pa
 
 
 def _owner(mixed: Batch, row: int, batch: Batch) -> int:
-    """Whose frames, with whose mask, a row shows."""
+    """Return the video whose frames and mask a row has."""
     same = [
         i
         for i in range(len(batch))
@@ -212,18 +213,20 @@ def _owner(mixed: Batch, row: int, batch: Batch) -> int:
     return same[0]
 
 
-def test_two_uses_of_mask_words_both_ask_for_the_words_that_were_there(monkeypatch):
-    """The second one meets words that the first one has exchanged."""
+def test_two_uses_of_mask_words_both_predict_the_original_words(monkeypatch):
+    """The second one reads words that the first one has replaced."""
     from wbdc.train.objectives import mask_words
 
     model, batch, truths = toys.model(), words(rows=32, length=30), []
     batch = replace(batch, text=torch.full_like(batch.text, 7))
     entropy = mask_words.F.cross_entropy
-    record = lambda scores, truth, **settings: (
-        truths.append(truth.clone()) or entropy(scores, truth, **settings)
-    )  # noqa: E731
+
+    def record(scores, truth, **settings):
+        truths.append(truth.clone())
+        return entropy(scores, truth, **settings)
+
     monkeypatch.setattr(mask_words.F, "cross_entropy", record)
-    asked = [build("mask_words", model, share=0.5) for _ in range(2)]
-    fit(model, asked, [batch], torch.optim.SGD(model.parameters(), 0.1))
+    both = [build("mask_words", model, share=0.5) for _ in range(2)]
+    fit(model, both, [batch], torch.optim.SGD(model.parameters(), 0.1))
     assert len(truths) == 2
     assert all(len(truth) > 50 and (truth == 7).all() for truth in truths)

@@ -1,4 +1,4 @@
-"""Tricks: each does what its formula says, to the bit, and puts back what it borrows."""
+"""Tricks: each follows its formula, and restores what it changes bit for bit."""
 
 import copy
 from dataclasses import fields
@@ -27,14 +27,14 @@ def build(use: str, model, **settings):
 
 @every_trick
 @pytest.mark.parametrize("vision", ["clip", "timm"])
-def test_every_trick_trains_two_batches_and_leaves_them_alone(use, vision):
+def test_every_trick_trains_without_changing_its_batches(use, vision):
     model, data = toys.model(vision=vision), [toys.batch(seed=s) for s in range(2)]
     before, start = copy.deepcopy(data), copy.deepcopy(model.state_dict())
     trick, losses = build(use, model), []
-    asked = [plug.build_plug(objectives, {"use": "classify"}, model)]
+    objective_list = [plug.build_plug(objectives, {"use": "classify"}, model)]
     fit(
         model,
-        asked,
+        objective_list,
         data,
         torch.optim.SGD(model.parameters(), 0.1),
         [trick],
@@ -43,18 +43,18 @@ def test_every_trick_trains_two_batches_and_leaves_them_alone(use, vision):
     assert len(losses) == 2
     assert all(t.isfinite().all() for t in model.state_dict().values())
     assert not torch.equal(model.head.weight, start["head.weight"])
-    for now, then in zip(data, before):
+    for now, then in zip(data, before, strict=True):
         for f in fields(Batch):
             a, b = getattr(now, f.name), getattr(then, f.name)
             assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
 
 
 @every_trick
-def test_a_trick_puts_back_what_it_changes_for_judging_and_takes_back_its_state(use):
+def test_a_trick_restores_the_weights_after_evaluating_and_its_own_state(use):
     model = toys.model()
     trick = build(use, model)
-    asked = [plug.build_plug(objectives, {"use": "classify"}, model)]
-    fit(model, asked, [toys.batch()], torch.optim.SGD(model.parameters(), 0.1), [trick])
+    objective_list = [plug.build_plug(objectives, {"use": "classify"}, model)]
+    fit(model, objective_list, [toys.batch()], torch.optim.SGD(model.parameters(), 0.1), [trick])
     live, state = (
         copy.deepcopy(model.state_dict()),
         {n: t.clone() for n, t in trick.state().items()},
@@ -71,7 +71,7 @@ def test_a_trick_puts_back_what_it_changes_for_judging_and_takes_back_its_state(
 # ---- FGM
 
 
-def test_trap_13_an_attack_on_nothing_is_refused():
+def test_trap_13_fgm_without_weights_is_refused():
     for on, frozen in (("no_such_weight", False), ("word_embeddings", True)):
         model = toys.model()
         model.trunk.requires_grad_(not frozen)
@@ -81,7 +81,7 @@ def test_trap_13_an_attack_on_nothing_is_refused():
             build("fgm", model, on=on)
 
 
-def test_trap_13_the_nudge_has_length_epsilon_along_the_gradient_and_moves_only_rows_of_the_batch():
+def test_trap_13_the_perturbation_has_length_epsilon_and_moves_rows_with_a_gradient():
     weight = torch.nn.Parameter(torch.randn(6, 3))
     weight.grad = torch.zeros(6, 3)
     weight.grad[[1, 4]] = torch.randn(2, 3)
@@ -109,17 +109,17 @@ def test_trap_13_weights_are_restored_bit_for_bit_also_after_an_exception():
     model, batch = toys.model(), toys.batch()
     before, calls = copy.deepcopy(model.state_dict()), []
 
-    def gradients(given: Batch) -> Outcome:
+    def gradients(batch: Batch) -> Outcome:
         calls.append(model.trunk.embeddings.word_embeddings.weight.detach().clone())
         if len(calls) == 2:
             raise RuntimeError("out of memory")
-        loss = model.logits(given).logsumexp(1).sum()
+        loss = model.logits(batch).logsumexp(1).sum()
         loss.backward()
         return Outcome(loss, {})
 
     with pytest.raises(RuntimeError, match="out of memory"):
         build("fgm", model).wrap_gradients(gradients)(batch)
-    assert not torch.equal(*calls), "the second pass saw nudged words"
+    assert not torch.equal(*calls), "the second pass reads perturbed words"
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
     moved = (calls[0] != calls[1]).any(1).nonzero().flatten()
     assert set(moved.tolist()) <= set(batch.text.unique().tolist()), "only words of the batch"
@@ -129,24 +129,24 @@ def test_trap_13_weights_are_restored_bit_for_bit_also_after_an_exception():
 
 
 @pytest.mark.parametrize(("steps", "decay"), [(1, 0.9), (5, 0.9), (40, 0.5)])
-def test_the_average_is_the_recurrence_written_by_hand(steps, decay):
+def test_the_average_follows_its_recurrence(steps, decay):
     model = torch.nn.Linear(3, 2)
     ema, average = build("ema", model, decay=decay), model.weight.detach().clone()
     for step in range(1, steps + 1):
         torch.nn.init.normal_(model.weight)
         ema.after_step(step)
-        kept = min(decay, (1 + step) / (10 + step))
-        average = kept * average + (1 - kept) * model.weight.detach()
+        share = min(decay, (1 + step) / (10 + step))
+        average = share * average + (1 - share) * model.weight.detach()
     torch.testing.assert_close(ema.state()["weight"], average)
 
 
-def test_trap_29_the_average_holds_running_statistics_and_swaps_back_bit_for_bit():
+def test_trap_29_the_average_includes_running_statistics_and_swaps_back_exactly():
     model = toys.model(vision="timm")
     ema = build("ema", model, decay=0.5)
-    asked = [plug.build_plug(objectives, {"use": "classify"}, model)]
+    objective_list = [plug.build_plug(objectives, {"use": "classify"}, model)]
     fit(
         model,
-        asked,
+        objective_list,
         [toys.batch(seed=s) for s in range(3)],
         torch.optim.SGD(model.parameters(), 0.1),
         [ema],
@@ -162,15 +162,15 @@ def test_trap_29_the_average_holds_running_statistics_and_swaps_back_bit_for_bit
     assert all(torch.equal(judged[n], live[n]) for n in live if n.endswith("num_batches_tracked"))
 
 
-# ---- what a model is shown
+# ---- tricks that change the batch
 
 
-def test_hidden_words_become_masks_and_special_words_stay():
+def test_hidden_words_become_mask_tokens_and_special_tokens_stay():
     model, batch = toys.model(), toys.batch()
-    shown = hide_words(batch, model, torch.ones_like(batch.text, dtype=torch.bool))
+    hidden = hide_words(batch, model, torch.ones_like(batch.text, dtype=torch.bool))
     special = torch.isin(batch.text, torch.tensor(sorted(toys.SPECIAL.values())))
-    assert (shown.text[~special] == toys.SPECIAL["[MASK]"]).all()
-    assert torch.equal(shown.text[special], batch.text[special])
+    assert (hidden.text[~special] == toys.SPECIAL["[MASK]"]).all()
+    assert torch.equal(hidden.text[special], batch.text[special])
     assert torch.equal(
         hide_words(batch, model, torch.zeros_like(batch.text, dtype=torch.bool)).text, batch.text
     )
@@ -179,7 +179,7 @@ def test_hidden_words_become_masks_and_special_words_stay():
 @pytest.mark.parametrize(
     ("text", "frames"), [(1.0, 0.0), (0.0, 1.0), (0.5, 0.5), (1.0, 1.0), (0.7, 0.7)]
 )
-def test_no_video_loses_both_modalities_nor_its_only_one(text, frames):
+def test_no_video_loses_both_modalities_or_its_only_one(text, frames):
     model, batch = (
         toys.model(),
         toys.batch((3, 0, 4, 1, 2, 4)),
@@ -197,7 +197,7 @@ def test_no_video_loses_both_modalities_nor_its_only_one(text, frames):
             ).all()
 
 
-def test_augmented_frames_stay_pictures_and_padding_stays_empty():
+def test_augmented_frames_stay_uint8_and_padding_stays():
     model, batch = toys.model(), toys.batch()
     torch.manual_seed(0)
     moved = build("augment", model).augment(batch)

@@ -1,5 +1,5 @@
-"""Killed, stopped, torn: a training goes on from its last state and ends in the same bits, or says
-why not.
+"""A training that was killed or stopped resumes from its last state and ends in the same bits, or
+explains why it cannot.
 """
 
 import multiprocessing
@@ -38,13 +38,17 @@ def killed(*_, **__):
 
 if isinstance(when, int):  # before the step of that number
     cosine = train_fold.cosine_schedule
-    train_fold.cosine_schedule = lambda step, *rest: killed() if step == when else cosine(step, *rest)
+    train_fold.cosine_schedule = lambda step, *settings: (
+        killed() if step == when else cosine(step, *settings)
+    )
 elif when:
-    setattr({"state": state, "step_monitor": step_monitor, "run_fold": run_fold, "export": export}[when.split(".")[0]], when.split(".")[1], killed)
+    module, function = when.split(".")
+    modules = {"state": state, "step_monitor": step_monitor, "run_fold": run_fold, "export": export}
+    setattr(modules[module], function, killed)
 main(command)
 """
 
-# the last ones lie between the files that end a fold
+# steps, and functions; the last functions publish the files that end a fold
 KILLS = [
     2,
     5,
@@ -80,8 +84,9 @@ def command(kit: Path, work: Path) -> list[str]:
 
 
 def child(words: list[str], when: int | str | None) -> int:
-    """Run a command in a process of its own, killed at a step or in place of a function; return its
-    exit code.
+    """Run a command in a process that is killed before a step, or in place of a function.
+
+    Returns the exit code.
     """
     process = forks.Process(target=exec, args=(CHILD, {"command": words, "when": when}))
     process.start()
@@ -89,15 +94,15 @@ def child(words: list[str], when: int | str | None) -> int:
     return process.exitcode
 
 
-def test_a_training_killed_again_and_again_ends_in_the_same_bits(fresh, kit, bits):
+def test_a_training_killed_repeatedly_ends_in_the_same_bits(fresh, kit, bits):
     words, steps = command(kit, fresh), []
     for when in KILLS:
         assert child(words, when) == -signal.SIGKILL, when
         last = next(fresh.glob("runs/*/fold-0/state.json"), None)
         steps.append(read_json(last)["step"] if last else 0)
-    assert steps == sorted(steps) and steps[0] == 0 and steps[-1] == 18, (
-        "every life gets further than the one before"
-    )
+    assert steps == sorted(steps), "every process gets further than the one before"
+    assert steps[0] == 0
+    assert steps[-1] == 18
     assert steps[2] == steps[1], "weights without their state do not count"
     assert child(words, None) == 0
     folder = next(fresh.glob("runs/*"))
@@ -136,29 +141,30 @@ def stopped(
 
 
 @pytest.mark.parametrize(
-    ("by", "times", "kept"), [(signal.SIGINT, 1, 5), (signal.SIGTERM, 1, 5), (signal.SIGINT, 2, 3)]
+    ("by", "times", "saved_step"),
+    [(signal.SIGINT, 1, 5), (signal.SIGTERM, 1, 5), (signal.SIGINT, 2, 3)],
 )
-def test_fault_32_a_signal_stops_at_a_safe_point_and_twice_at_once_and_both_can_go_on(
-    fresh, kit, bits, monkeypatch, by, times, kept
+def test_fault_32_one_signal_stops_at_a_safe_point_and_two_at_once(
+    fresh, kit, bits, monkeypatch, by, times, saved_step
 ):
     before = signal.getsignal(by)
     folder = stopped(fresh, kit, monkeypatch, times, by)
-    assert read_json(folder / "state.json")["step"] == kept
+    assert read_json(folder / "state.json")["step"] == saved_step
     assert not (folder / "DONE.json").exists()
     assert signal.getsignal(by) is before
     result = toys.wbdc(*[word for word in command(kit, fresh) if word != "--json"])
     assert result.exit_code == 0
-    assert f"resumes after step {kept} of 20" in result.stderr
+    assert f"resumes after step {saved_step} of 20" in result.stderr
     assert toys.bits(folder.parent) == bits
 
 
-def test_a_state_that_is_damaged_or_of_another_recipe_is_refused_by_name(fresh, kit, monkeypatch):
+def test_a_damaged_state_or_one_of_another_recipe_is_refused(fresh, kit, monkeypatch):
     folder = stopped(fresh, kit, monkeypatch)
     path, facts = folder / "state-5.safetensors", read_json(folder / "state.json")
     whole, tensors = path.read_bytes(), load_file(path)
     bias = tensors["model.head.bias"]
     named = [name for name in tensors if name.startswith(("trick.1.", "optimizer.0.exp_avg"))][0]
-    for change, said in (
+    for change, message in (
         ({"model.head.bias": None}, "another recipe; it differs in: model.head.bias"),
         ({"model.extra": bias.clone()}, "another recipe; it differs in: model.extra"),
         ({"model.head.bias": bias[:-1].clone()}, "another recipe; it differs in: model.head.bias"),
@@ -166,7 +172,7 @@ def test_a_state_that_is_damaged_or_of_another_recipe_is_refused_by_name(fresh, 
     ):
         save_file({name: t for name, t in {**tensors, **change}.items() if t is not None}, path)
         publish_json(folder / "state.json", {**facts, "sha256": file_sha256(path)})
-        _refused(kit, fresh, said)
+        _refused(kit, fresh, message)
     (folder / "state-previous.json").unlink()
     for damage in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1]), whole + b"x", b""):
         path.write_bytes(damage)
@@ -178,7 +184,7 @@ def test_a_state_that_is_damaged_or_of_another_recipe_is_refused_by_name(fresh, 
     _refused(kit, fresh, f"{path} is missing; delete {folder}")
 
 
-def test_a_damaged_state_json_is_exit_4_and_nothing_is_lost(fresh, kit, bits, monkeypatch):
+def test_a_damaged_state_json_is_exit_4_and_loses_nothing(fresh, kit, bits, monkeypatch):
     folder = stopped(fresh, kit, monkeypatch)
     path = folder / "state.json"
     (folder / "state-3.safetensors").unlink()
@@ -206,7 +212,7 @@ def test_a_damaged_state_json_is_exit_4_and_nothing_is_lost(fresh, kit, bits, mo
     ("name", "damage"),
     [("state-5.safetensors", "flipped"), ("state-5.safetensors", "deleted"), ("state.json", "cut")],
 )
-def test_fault_10_of_two_states_the_earlier_is_used_when_the_last_is_damaged(
+def test_fault_10_the_earlier_state_replaces_a_damaged_one(
     fresh, kit, bits, monkeypatch, name, damage
 ):
     folder = stopped(fresh, kit, monkeypatch)
@@ -225,7 +231,7 @@ def test_fault_10_of_two_states_the_earlier_is_used_when_the_last_is_damaged(
 
     with (
         monkeypatch.context() as patch
-    ):  # again stopped: the damaged state is not taken for the earlier one
+    ):  # stop it again: the damaged state must not become the earlier one
         patch.setattr(
             "wbdc.train.step_monitor.save_state",
             lambda *_: (_ for _ in ()).throw(KeyboardInterrupt),
@@ -243,9 +249,7 @@ def test_fault_10_of_two_states_the_earlier_is_used_when_the_last_is_damaged(
     assert not list(folder.glob("*state*"))
 
 
-def test_two_states_are_kept_and_no_third_is_on_the_disk_while_one_is_written(
-    fresh, kit, monkeypatch
-):
+def test_the_disk_never_holds_a_third_state(fresh, kit, monkeypatch):
     counts, publish = [], state.publish_file
 
     def counted(path, write):
@@ -262,7 +266,7 @@ def test_two_states_are_kept_and_no_third_is_on_the_disk_while_one_is_written(
     assert counts == [1, 2, 2, 2, 2, 2]
 
 
-def test_two_trainings_in_one_folder_are_one_too_many(fresh, kit, monkeypatch):
+def test_a_second_training_in_the_same_folder_is_refused(fresh, kit, monkeypatch):
     from wbdc.core.files import lock_folder
 
     folder = stopped(fresh, kit, monkeypatch)
@@ -273,9 +277,9 @@ def test_two_trainings_in_one_folder_are_one_too_many(fresh, kit, monkeypatch):
     shutil.rmtree(folder)
 
 
-def _refused(kit: Path, work: Path, *said: str) -> None:
+def _refused(kit: Path, work: Path, *messages: str) -> None:
     result = toys.wbdc(*command(kit, work))
     assert result.exit_code == 4
     assert result.stdout == ""
-    assert all(part in result.stderr for part in said), result.stderr
+    assert all(part in result.stderr for part in messages), result.stderr
     assert len(result.stderr.strip().splitlines()) == 1

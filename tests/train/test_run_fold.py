@@ -1,5 +1,5 @@
-"""One small training through the command line: it learns, it is judged on all it did not see, and
-its bits are those of its seed.
+"""Small trainings through the command line: losses fall, every held-out video is scored once, and
+the seed determines the bits.
 """
 
 import json
@@ -21,10 +21,10 @@ from wbdc.train import initial_model, stage_plan, train_fold
 from wbdc.train.kit import open_kit
 
 
-def metrics(said: dict, fold: str = "0") -> list[dict]:
+def metrics(report: dict, fold: str = "0") -> list[dict]:
     return [
         json.loads(line)
-        for line in (Path(said["folder"]) / f"fold-{fold}" / "metrics.jsonl")
+        for line in (Path(report["folder"]) / f"fold-{fold}" / "metrics.jsonl")
         .read_text()
         .splitlines()
     ]
@@ -55,7 +55,7 @@ def test_trap_12_a_training_on_all_rows_reports_no_score(long):
     assert not (Path(long["folder"]) / "fold-all" / "oof.parquet").exists()
 
 
-def test_a_finished_fold_is_whole_and_sealed(trained):
+def test_a_finished_fold_is_complete_and_sealed(trained):
     folder = Path(trained["folder"]) / "fold-0"
     facts = verify_seal(folder)
     assert set(facts["files"]) == {
@@ -77,39 +77,39 @@ def test_a_finished_fold_is_not_trained_again(trained, ready, kit, monkeypatch):
     assert train(kit, ready, "--fold", 0) == trained
 
 
-def test_trap_16_what_is_trained_is_listed_by_name(trained):
+def test_trap_16_trained_weights_are_listed_by_name(trained):
     weights = load_file(Path(trained["folder"]) / "fold-0" / "model.safetensors")
     listed = [name for names in trained["folds"]["0"]["trained"].values() for name in names]
     assert sorted(listed) == sorted(name for name, w in weights.items() if w.is_floating_point())
 
 
-def test_equal_seeds_give_equal_bytes_and_other_seeds_others(fresh, kit, bits):
-    again = train(kit, fresh, "--fold", 0)
-    assert toys.bits(Path(again["folder"])) == bits
+def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(fresh, kit, bits):
+    repeated = train(kit, fresh, "--fold", 0)
+    assert toys.bits(Path(repeated["folder"])) == bits
     other = train(kit, fresh, "--fold", 0, "--seed", 1, "--set", "train.epochs=1")
-    assert other["run"] != again["run"]
+    assert other["run"] != repeated["run"]
     assert toys.bits(Path(other["folder"]))["model.safetensors"] != bits["model.safetensors"]
 
 
-def test_trap_21_the_score_is_over_all_held_out_rows_whatever_the_batches(
-    fresh, ready, kit, trained
-):
+def test_trap_21_the_score_covers_all_held_out_rows_at_once(fresh, ready, kit, trained):
     """Not a mean of batch means."""
     prepared = open_prepared(ready)
     small = train(kit, fresh, "--fold", 0, "--set", "serve.batch=3")
     tables = [
-        pl.read_parquet(Path(said["folder"]) / "fold-0" / "oof.parquet")
-        for said in (trained, small)
+        pl.read_parquet(Path(report["folder"]) / "fold-0" / "oof.parquet")
+        for report in (trained, small)
     ]
-    held = [
+    held_out = [
         i
-        for i, fold in zip(prepared.read_split("labeled")["id"], prepared.read_folds())
+        for i, fold in zip(prepared.read_split("labeled")["id"], prepared.read_folds(), strict=True)
         if fold == 0
     ]
-    for table, said in zip(tables, (trained, small)):
-        assert table["id"].to_list() == held, "every held-out video once, in the order of the data"
+    for table, report in zip(tables, (trained, small), strict=True):
+        assert table["id"].to_list() == held_out, (
+            "every held-out video once, in the order of the data"
+        )
         answers = [prepared.facts.classes[i] for i in table["p"].to_numpy().argmax(1)]
-        assert said["folds"]["0"]["score"] == WeChat2022().score(
+        assert report["folds"]["0"]["score"] == WeChat2022().score(
             table["label"].to_list(), answers, prepared.facts.classes
         )
     np.testing.assert_allclose(
@@ -119,21 +119,19 @@ def test_trap_21_the_score_is_over_all_held_out_rows_whatever_the_batches(
 
 
 @pytest.mark.parametrize(("epochs", "accumulate", "real"), [(3, 2, 7), (2, 3, 3), (2, 1, 10)])
-def test_trap_04_the_horizon_of_the_schedule_is_the_real_number_of_steps(
+def test_trap_04_the_schedule_spans_the_real_number_of_steps(
     fresh, kit, monkeypatch, epochs, accumulate, real
 ):
-    """22 videos in batches of 4 are 5 batches an epoch; what fills no step at the end of an epoch
-    goes on in the next.
-    """
-    asked, cosine = [], train_fold.cosine_schedule
+    """22 videos in batches of 4 are 5 batches an epoch; a step may span two epochs."""
+    calls, cosine = [], train_fold.cosine_schedule
     monkeypatch.setattr(
         train_fold,
         "cosine_schedule",
         lambda step, steps, warmup: (
-            asked.append((step, steps, cosine(step, steps, warmup))) or asked[-1][-1]
+            calls.append((step, steps, cosine(step, steps, warmup))) or calls[-1][-1]
         ),
     )
-    said = train(
+    report = train(
         kit,
         fresh,
         "--fold",
@@ -145,13 +143,13 @@ def test_trap_04_the_horizon_of_the_schedule_is_the_real_number_of_steps(
         "--set",
         "train.trick=[]",
     )
-    assert [step for step, _, _ in asked] == list(range(1, real + 1))
-    assert {steps for _, steps, _ in asked} == {real}
-    assert said["folds"]["0"]["steps"] == real
-    assert asked[-1][-1] < 1e-9 < asked[0][-1]
+    assert [step for step, _, _ in calls] == list(range(1, real + 1))
+    assert {steps for _, steps, _ in calls} == {real}
+    assert report["folds"]["0"]["steps"] == real
+    assert calls[-1][-1] < 1e-9 < calls[0][-1]
 
 
-def test_too_few_videos_for_one_step_is_said_before_anything_is_computed(fresh, kit):
+def test_too_few_videos_for_one_step_are_refused(fresh, kit):
     result = toys.wbdc(
         "train",
         "--kit",
@@ -170,7 +168,7 @@ def test_too_few_videos_for_one_step_is_said_before_anything_is_computed(fresh, 
 
 
 @pytest.mark.parametrize("modality", ["text", "frames"])
-def test_a_model_without_a_modality_is_a_run_of_its_own_and_does_not_see_it(
+def test_an_ablation_is_a_run_of_its_own_and_reads_no_removed_modality(
     fresh, kit, trained, bits, modality, monkeypatch
 ):
     shapes, forward = set(), toys.VideoClassifier.forward
@@ -181,9 +179,9 @@ def test_a_model_without_a_modality_is_a_run_of_its_own_and_does_not_see_it(
             shapes.add((batch.text.shape[1], batch.frames.shape[1])) or forward(self, batch)
         ),
     )
-    said = train(kit, fresh, "--fold", 0, "--without", modality, "--set", "train.epochs=2")
-    assert said["run"] != trained["run"]
-    assert toys.bits(Path(said["folder"]))["oof.parquet"] != bits["oof.parquet"]
+    report = train(kit, fresh, "--fold", 0, "--without", modality, "--set", "train.epochs=2")
+    assert report["run"] != trained["run"]
+    assert toys.bits(Path(report["folder"]))["oof.parquet"] != bits["oof.parquet"]
     assert {words if modality == "text" else frames for words, frames in shapes} == {
         1 if modality == "text" else 0
     }
@@ -199,10 +197,10 @@ def test_training_starts_from_the_pretraining_of_its_kit(fresh, kit):
     )
     assert after["run"] != anew["run"]
     assert "start" not in anew["folds"]["0"]["weights"]
-    said = after["folds"]["0"]["weights"]["start"]
-    assert first["run"] in said
-    assert "loads" in said
-    assert "skips head." in said
+    origin = after["folds"]["0"]["weights"]["start"]
+    assert first["run"] in origin
+    assert "loads" in origin
+    assert "skips head." in origin
     source = load_file(Path(first["folder"]) / "fold-all" / "model.safetensors")
     model = initial_model.build_initial_model(open_kit(str(kit)), open_prepared(fresh), 7).model
     initial_model.start_from(model, Path(first["folder"]) / "fold-all")
@@ -214,7 +212,7 @@ def test_training_starts_from_the_pretraining_of_its_kit(fresh, kit):
     assert not torch.equal(model.head.weight, source["head.weight"])
 
 
-def test_a_pretraining_of_another_size_is_refused_by_name(fresh, kit):
+def test_a_pretraining_of_another_size_is_refused_naming_tensors(fresh, kit):
     wide = toys.told(
         "pretrain",
         "--kit",
@@ -282,9 +280,8 @@ def test_a_log_that_cannot_be_written_does_not_end_the_training(fresh, kit, bits
     folder.mkdir(parents=True)
     (folder / "metrics.jsonl").symlink_to("/dev/full")
     result = toys.wbdc("train", "--kit", kit, "--work", fresh, "--fold", 0, "--threads", 1)
-    assert result.exit_code == 0 and result.stderr.count("metrics.jsonl") == 1, (
-        "training goes on, and says so once"
-    )
+    assert result.exit_code == 0, "training continues"
+    assert result.stderr.count("metrics.jsonl") == 1, "and reports it once"
     assert toys.bits(folder.parent) == bits
 
 
@@ -294,7 +291,7 @@ from pathlib import Path
 from wbdc.train.objectives import Objective
 
 class Twin(Objective):
-    '''path: of a file; it holds a part of the model, and states no chance level.'''
+    '''path: of a file. Refers to a part of the model and states no chance level.'''
 
     def __init__(self, model, *, path: str, weight: float = 1.0):
         super().__init__(model, weight=weight)
@@ -307,9 +304,7 @@ class Twin(Objective):
 
 @pytest.fixture
 def twins(fresh, kit, tmp_path):
-    """A kit that pretrains with one plug of its own, used twice, on a file each; returns the kit's
-    path.
-    """
+    """Return the path of a kit that pretrains with its own plug, used twice, on a file each."""
     (tmp_path / "twin.py").write_text(TWIN)
     for name in ("a", "b"):
         (tmp_path / name).write_text("1.0")
@@ -323,11 +318,11 @@ def twins(fresh, kit, tmp_path):
     return tmp_path / "twins.toml"
 
 
-def test_a_plug_with_a_file_a_part_of_the_model_and_no_chance_level_is_pretrained_twice(
-    fresh, twins
-):
-    """Its table is printed, the weights of the part are dealt once, and another content of the file
-    is another run.
+def test_a_plug_used_twice_with_files_of_its_own_is_pretrained(fresh, twins):
+    """The plug reads a file, refers to a part of the model, and states no chance level.
+
+    Its table is printed, the weights of that part are in one group, and a changed file is another
+    run.
     """
     words = [
         "pretrain",
@@ -365,9 +360,7 @@ def test_a_plug_with_a_file_a_part_of_the_model_and_no_chance_level_is_pretraine
     assert "differs in: a file that the kit names" in toys.told(*typed[1:], "--dry-run")["note"]
 
 
-def test_a_part_of_the_model_that_an_objective_holds_is_saved_and_restored_once(
-    fresh, twins, tmp_path
-):
+def test_a_model_part_referenced_by_an_objective_is_saved_once(fresh, twins, tmp_path):
     from torch import nn
 
     from wbdc.core import plug
@@ -377,21 +370,23 @@ def test_a_part_of_the_model_that_an_objective_holds_is_saved_and_restored_once(
     def learning(seed):
         model = toys.model(seed=seed)
         table = {"use": "./twin.py", "path": str(tmp_path / "a")}
-        asked = nn.ModuleList([plug.build_plug(objectives, table, model, kit_folder=tmp_path)])
-        optimizer = build_adamw(parameter_groups(model, asked, {"rest": 1e-3}), {"rest": 1e-3}, 0.0)
+        heads = nn.ModuleList([plug.build_plug(objectives, table, model, kit_folder=tmp_path)])
+        optimizer = build_adamw(parameter_groups(model, heads, {"rest": 1e-3}), {"rest": 1e-3}, 0.0)
         return state.TrainingState(
-            model, asked, optimizer, [], torch.amp.GradScaler("cpu", enabled=False)
+            model, heads, optimizer, [], torch.amp.GradScaler("cpu", enabled=False)
         )
 
     before, after = learning(0), learning(1)
     state.save_state(tmp_path, 3, before, 2)
     assert state.restore_state(tmp_path, after) == (3, 2)
     assert after.objectives[0].trunk is after.model.trunk
-    for (name, p), q in zip(before.model.state_dict().items(), after.model.state_dict().values()):
+    for (name, p), q in zip(
+        before.model.state_dict().items(), after.model.state_dict().values(), strict=True
+    ):
         assert torch.equal(p, q), name
 
 
-def test_a_pretraining_that_is_not_taken_is_named_with_the_settings_that_differ(fresh, kit):
+def test_an_unused_pretraining_is_named_with_the_settings_that_differ(fresh, kit):
     first = toys.told(
         "pretrain", "--kit", kit, "--work", fresh, "--threads", 1, "--set", "pretrain.epochs=1"
     )
@@ -438,7 +433,7 @@ def test_splits_of_training_are_refused(fresh, kit):
 LABELS = 'pretrain.objective=[{ use = "classify" }, { use = "classify_frames" }]'
 
 
-def test_objectives_that_need_labels_pretrain_on_the_labelled_videos(fresh, kit):
+def test_objectives_that_need_labels_pretrain_on_labeled_videos(fresh, kit):
     words = [
         "pretrain",
         "--kit",
@@ -452,9 +447,9 @@ def test_objectives_that_need_labels_pretrain_on_the_labelled_videos(fresh, kit)
         "--set",
         LABELS,
     ]
-    said = toys.told(*words, "--set", 'pretrain.splits=["unlabeled", "labeled"]')
-    assert all(math.isfinite(loss) and loss > 0 for loss in said["last"].values())
-    assert said["skipped"] == 0
+    report = toys.told(*words, "--set", 'pretrain.splits=["unlabeled", "labeled"]')
+    assert all(math.isfinite(loss) and loss > 0 for loss in report["last"].values())
+    assert report["skipped"] == 0
     result = toys.wbdc(*words, "--set", 'pretrain.splits=["unlabeled"]', "--dry-run")
     assert result.exit_code == 2
     assert "objective 'classify' needs labels" in result.stderr
@@ -473,7 +468,7 @@ def test_a_training_that_fails_early_leaves_no_folder(fresh, kit, change, code):
 
 def test_a_fold_that_fails_early_leaves_the_other_folds_alone(fresh, kit, monkeypatch):
     words = ["train", "--kit", kit, "--work", fresh, "--threads", 1, "--set", "train.epochs=1"]
-    said = toys.told(*words, "--fold", 0)
+    report = toys.told(*words, "--fold", 0)
     monkeypatch.setattr(train_fold, "build_adamw", None)
     assert toys.wbdc(*words, "--fold", 1).exit_code == 1
-    assert {p.name for p in Path(said["folder"]).iterdir()} == {"run.json", "fold-0"}
+    assert {p.name for p in Path(report["folder"]).iterdir()} == {"run.json", "fold-0"}
