@@ -122,16 +122,16 @@ def test_a_fault_is_one_sentence_on_stderr_and_its_exit_code(fault, monkeypatch)
     assert result.stderr == "no [bold]way[/bold] here; take another\n"
 
 
-def test_exit_codes_are_those_of_the_design_and_are_told():
+def test_exit_codes_are_unique_and_documented():
     codes = {c.__name__: c.code for c in FAULTS}
     assert sorted(codes.values()) == list(range(2, 13)), "2 to 12, each once"
-    told = main.help[main.help.index("Exit codes") :]
-    assert all(re.search(rf"\b{code}\s", told) for code in range(13))
+    documented = main.help[main.help.index("Exit codes") :]
+    assert all(re.search(rf"\b{code}\s", documented) for code in range(13))
 
 
 @pytest.mark.parametrize(
     ("raised", "code", "said"),
-    [(KeyboardInterrupt(), 11, "the same command goes on"), (MemoryError(), 9, "memory ran out")],
+    [(KeyboardInterrupt(), 11, "run the same command again"), (MemoryError(), 9, "memory ran out")],
 )
 def test_an_interrupt_and_a_full_memory_are_no_bugs(raised, code, said, monkeypatch):
     @click.command("kits")

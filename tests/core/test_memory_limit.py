@@ -50,17 +50,17 @@ def limited(body: str, **settings: object):
         (
             "sys.modules['wbdc.cli.console'] = None; raise MemoryError  # the console cannot be imported",
             9,
-            "memory ran out; take smaller batches",
+            "memory ran out; use smaller batches",
         ),
         (
             "raise RuntimeError('DefaultCPUAllocator: can\\'t allocate memory')",
             9,
-            "memory ran out; take smaller batches",
+            "memory ran out; use smaller batches",
         ),
         (
             "raise ImportError('libtorch.so: failed to map segment from shared object')",
             9,
-            "memory ran out; take smaller batches",
+            "memory ran out; use smaller batches",
         ),
         (
             "import ctypes; ctypes.CDLL(None).exit(1)",

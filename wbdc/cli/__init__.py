@@ -35,20 +35,18 @@ ORDER = (
 
 
 class Commands(click.Group):
-    """Finds commands by the names of their files, and turns errors into one sentence and an exit
+    """Finds commands by the names of their files, and reports errors as one sentence and an exit
     code.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        found = {m.name for m in pkgutil.iter_modules(__path__)} - {"console"}
-        return [name for name in ORDER if name in found] + sorted(found - set(ORDER))
+        names = {module.name for module in pkgutil.iter_modules(__path__)} - {"console"}
+        return [name for name in ORDER if name in names] + sorted(names - set(ORDER))
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        return (
-            getattr(import_module(f"wbdc.cli.{name}"), name)
-            if name in self.list_commands(ctx)
-            else None
-        )
+        if name not in self.list_commands(ctx):
+            return None
+        return getattr(import_module(f"wbdc.cli.{name}"), name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:
         if args and args[0] not in self.list_commands(ctx):
@@ -56,39 +54,16 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
-        with interruptible() as stopped:
+        with interruptible() as stop_requested:
             try:
-                code = continue_in_child() if has_memory_limit() else None
-                if code is not None:
-                    ctx.exit(code)
-                try:
-                    return super().invoke(ctx)
-                finally:
-                    confirm_exit()
+                return self._invoke_within_memory_limit(ctx)
             except click.exceptions.Exit:
                 raise
-            except (
-                Exception,
-                KeyboardInterrupt,
-            ) as raised:  # a request to stop may surface as another failure
-                if isinstance(raised, KeyboardInterrupt) or (
-                    stopped() and not isinstance(raised, Stopped)
-                ):
-                    error: WbdcError = Stopped(STOPPED_MESSAGE)
-                elif is_out_of_memory(raised):
-                    error = OutOfResources(
-                        "memory ran out; take smaller batches, or fewer --threads"
-                    )
-                elif is_caused_by_limit(raised):
-                    error = OutOfResources(
-                        f"memory ran out under the limit of `ulimit -v` ({type(raised).__name__}); raise the limit"
-                    )
-                elif isinstance(raised, WbdcError):
-                    error = raised
-                elif isinstance(raised, OSError) and (explained := explain_os_error(raised)):
-                    error = explained
-                else:
+            except (Exception, KeyboardInterrupt) as raised:
+                error = explain_error(raised, stop_requested())
+                if error is None:
                     raise
+
         if isinstance(error, OutOfResources) and has_memory_limit():
             exit_out_of_memory(f"{error}\n", error.code)
         try:
@@ -97,12 +72,43 @@ class Commands(click.Group):
             print_error(str(error))
         except MemoryError:
             exit_out_of_memory(f"{error}\n", error.code)
-        ctx.exit(error.code)
+        return ctx.exit(error.code)
+
+    def _invoke_within_memory_limit(self, ctx: click.Context) -> object:
+        """Run the command; under `ulimit -v`, in a child process."""
+        code = continue_in_child() if has_memory_limit() else None
+        if code is not None:
+            ctx.exit(code)
+        try:
+            return super().invoke(ctx)
+        finally:
+            confirm_exit()
+
+
+def explain_error(raised: BaseException, stop_requested: bool) -> WbdcError | None:
+    """Return the error that a user can act on; None for a bug.
+
+    stop_requested: a stop signal arrived; whatever failed afterwards is a consequence.
+    """
+    if isinstance(raised, KeyboardInterrupt):
+        return Stopped(STOPPED_MESSAGE)
+    if stop_requested and not isinstance(raised, Stopped):
+        return Stopped(STOPPED_MESSAGE)
+    if is_out_of_memory(raised):
+        return OutOfResources("memory ran out; use smaller batches, or fewer --threads")
+    if is_caused_by_limit(raised):
+        return OutOfResources(
+            f"memory ran out under the limit of `ulimit -v` ({type(raised).__name__}); raise the "
+            "limit"
+        )
+    if isinstance(raised, WbdcError):
+        return raised
+    return explain_os_error(raised) if isinstance(raised, OSError) else None
 
 
 def is_caused_by_limit(error: BaseException) -> bool:
-    """Tell whether a failure that looks like a bug comes from too little memory: a half imported
-    library, for example.
+    """Return whether a failure that looks like a bug is caused by too little memory, for example a
+    library that was imported in part.
     """
     return has_memory_limit() and not isinstance(error, (WbdcError, OSError)) and is_memory_short()
 
@@ -112,19 +118,31 @@ def is_caused_by_limit(error: BaseException) -> bool:
 )
 @click.version_option(__version__)
 def main() -> None:
-    """From raw data of a short-video competition to a submission that is sure to run.
+    """From the raw data of a short-video competition to a verified submission.
 
     \b
-    A first look, on made-up data:   wbdc demo
-    With your data:                  wbdc prepare --data DIR
-                                     wbdc train --kit dual_stream --fold each
-                                     wbdc ensemble
-                                     wbdc submit --check-latency
+    Try it on synthetic data:   wbdc demo
+    Use your own data:          wbdc prepare --data DIR
+                                wbdc train --kit dual_stream --fold each
+                                wbdc ensemble
+                                wbdc submit --check-latency
 
-    Exit codes: 0 done, 2 usage, 3 data invalid, 4 integrity, 5 over the budget, 6 inconclusive, 7
-    environment lacks something,
-    8 folder in use, 9 resources ran out, 10 diverged, 11 stopped (resumable), 12 result file
-    invalid, 1 a bug.
+    \b
+    Exit codes:
+      0   success
+      1   bug in wbdc
+      2   wrong command, option or kit
+      3   invalid data
+      4   file missing, changed or damaged
+      5   over the time or memory limit
+      6   time check inconclusive
+      7   required package, model file or device is missing
+      8   folder in use by another command
+      9   out of memory or disk space
+      10  training diverged
+      11  stopped; the same command continues
+      12  invalid result file
     """
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace") if hasattr(stream, "reconfigure") else None
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
