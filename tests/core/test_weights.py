@@ -1,8 +1,16 @@
-"""Fingerprints of weights: every layout of memory, every shape, and every difference counts."""
+"""Pretrained weights: where they are found, strict selection of tensors, fingerprints."""
 
+import numpy as np
+import pytest
 import torch
 
-from wbdc.core.weights import weights_fingerprint
+from wbdc.core.errors import EnvironmentLacks, IntegrityBroken
+from wbdc.core.weights import (
+    WEIGHTS_VARIABLE,
+    find_weights,
+    select_tensors,
+    weights_fingerprint,
+)
 
 
 def test_scalars_and_any_layout_of_memory_are_hashed_by_their_values():
@@ -30,3 +38,52 @@ def test_the_weights_of_a_frozen_timm_tower_have_a_fingerprint():
 
     vision = toys.model(vision="timm", frozen=True).vision
     assert len(weights_fingerprint(vision.state_dict())) == 64
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path / "weights"))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "folder", ["weights/hfl/bert", "weights/bert", "hf/hub/models--hfl--bert/snapshots/0a1b"]
+)
+def test_weights_are_found_by_their_usual_names(cache, folder):
+    (cache / folder).mkdir(parents=True)
+    (cache / folder / "model.safetensors").touch()
+    assert find_weights("hfl/bert", ("model.safetensors",)) == cache / folder
+
+
+def test_missing_weights_exit_with_7_and_state_the_files_and_the_folder(cache):
+    message = r"put model.safetensors of https://huggingface.co/hfl/bert into .*/weights/hfl/bert .*license and checksum.*--tiny"
+    with pytest.raises(EnvironmentLacks, match=message):
+        find_weights("hfl/bert", ("model.safetensors",))
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "open_clip.pt", "x.pth"])
+def test_fault_12_a_pickle_is_refused_and_never_opened(cache, name):
+    (cache / "weights" / "bert").mkdir(parents=True)
+    (cache / "weights" / "bert" / name).write_bytes(b"cos\nsystem\n(S'touch evil'\ntR.")
+    with pytest.raises(
+        EnvironmentLacks,
+        match=f"{name} is a pickle, which wbdc never opens; convert it to model.safetensors",
+    ):
+        find_weights("hfl/bert", ("model.safetensors",))
+
+
+def test_trap_15_tensors_are_selected_strictly(tmp_path):
+    one, two = np.zeros(1), np.zeros(2)
+    tensors = {"bert.a": one, "bert.b": two, "head.c": one}
+    assert select_tensors(tensors, {"a": one, "b": two}, tmp_path, "bert.") == (
+        {"a": one, "b": two},
+        ["head.c"],
+    )
+    with pytest.raises(IntegrityBroken, match="lacks 2 of 3 tensors: bert.c, bert.d$"):
+        select_tensors(tensors, {"a": one, "c": one, "d": one}, tmp_path, "bert.")
+    with pytest.raises(
+        IntegrityBroken, match=r"1 tensors of another shape: bert.b \(2,\), not \(1,\)$"
+    ):
+        select_tensors(tensors, {"a": one, "b": one}, tmp_path, "bert.")

@@ -1,5 +1,5 @@
-"""Readers: every file is opened by wbdc/core/files.py, which refuses anything that is not a regular file: a
-pipe would be waited for.
+"""Every file is opened by wbdc/core/files.py, which refuses pipes and devices: opening them might
+never return.
 """
 
 import ast
@@ -12,7 +12,7 @@ from small import python
 
 import wbdc
 
-HOME = Path(wbdc.__file__).parent
+PACKAGE = Path(wbdc.__file__).parent
 FILES, WEIGHTS = "core/files.py", "core/weights.py"
 KERNEL = "core/processes.py"  # reads /proc only
 LOADERS = {
@@ -24,7 +24,7 @@ LOADERS = {
 
 
 def reads(tree: ast.Module, name: str = "") -> Iterator[int]:
-    """Yield the lines on which a module reads a file by itself."""
+    """Yield the lines on which a module opens a file without `open_regular`."""
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         called = getattr(call.func, "attr", getattr(call.func, "id", ""))
         loads = called in LOADERS and LOADERS[called] != name
@@ -38,7 +38,7 @@ def reads(tree: ast.Module, name: str = "") -> Iterator[int]:
 
 
 def opens(call: ast.Call, method: bool) -> bool:
-    """Tell whether a call of `open` opens a path for reading: open(path), path.open(),
+    """Return whether a call of `open` opens a path for reading: open(path), path.open(),
     os.open(path, O_RDONLY).
     """
     owner = getattr(call.func.value, "id", "") if method else ""
@@ -53,18 +53,19 @@ def opens(call: ast.Call, method: bool) -> bool:
 
 
 @pytest.mark.parametrize(
-    "path", sorted(HOME.rglob("*.py")), ids=lambda path: str(path.relative_to(HOME))
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
 )
 def test_only_files_and_weights_open_files(path):
-    name = str(path.relative_to(HOME))
+    name = str(path.relative_to(PACKAGE))
     if name not in (FILES, KERNEL):
         lines = list(reads(ast.parse(path.read_text(encoding="utf-8")), name))
         assert not lines, (
-            f"`{name}` line {lines[0]} opens a file by itself; use open_regular, read_bytes or read_text of wbdc.core.files, or load_weights"
+            f"`{name}` line {lines[0]} opens a file itself; use open_regular, read_bytes or "
+            "read_text of wbdc.core.files, or load_weights"
         )
 
 
-GUILTY = [
+FORBIDDEN = [
     "open(p)",
     "open(p, 'rb')",
     "open(p, mode='r')",
@@ -79,7 +80,7 @@ GUILTY = [
     "Tokenizer.from_file(p)",
     "os.open(p, os.O_RDONLY)",
 ]
-INNOCENT = [
+ALLOWED = [
     "read_text(p)",
     "read_bytes(p)",
     "open_regular(p)",
@@ -93,13 +94,13 @@ INNOCENT = [
 ]
 
 
-@pytest.mark.parametrize("code", GUILTY)
-def test_the_walk_sees_readers(code):
+@pytest.mark.parametrize("code", FORBIDDEN)
+def test_readers_are_noticed(code):
     assert list(reads(ast.parse(code)))
 
 
-@pytest.mark.parametrize("code", INNOCENT)
-def test_the_walk_passes_what_is_guarded(code):
+@pytest.mark.parametrize("code", ALLOWED)
+def test_guarded_readers_are_allowed(code):
     assert not list(reads(ast.parse(code)))
 
 
@@ -126,7 +127,7 @@ print(_read_cache(pipe))
 """
 
 
-def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
+def test_a_pipe_in_place_of_a_file_is_refused(tmp_path):
     pipe = tmp_path / "tokenizer.json"
     os.mkfifo(pipe)
     ran = python(READ_ALL, pipe, timeout=60)

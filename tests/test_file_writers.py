@@ -1,6 +1,4 @@
-"""The house has one writer: nothing in wbdc writes a file but wbdc/core/files.py, or inside a
-callable handed to its `publish`.
-"""
+"""Only wbdc/core/files.py writes files, and functions that are passed to its `publish_file`."""
 
 import ast
 from collections.abc import Iterator
@@ -10,9 +8,9 @@ import pytest
 
 import wbdc
 
-HOUSE = Path(wbdc.__file__).parent
-WRITER = HOUSE / "core" / "files.py"
-NEVER = {
+PACKAGE = Path(wbdc.__file__).parent
+WRITER = PACKAGE / "core" / "files.py"
+FORBIDDEN_WRITERS = {
     "write_text",
     "write_bytes",
     "to_csv",
@@ -25,7 +23,7 @@ NEVER = {
     "tofile",
     "savetxt",
 }
-PUBLISHED = {
+PUBLISHING_WRITERS = {
     "save_file",
     "write_parquet",
     "copyfile",
@@ -33,23 +31,25 @@ PUBLISHED = {
     "copytree",
     "save_pretrained",
     "savez",
-}  # allowed where `publish` calls them
+}  # allowed in functions that `publish_file` calls
 
 
 def writes(tree: ast.Module) -> Iterator[int]:
-    """Yield the lines on which a module writes by itself."""
-    handed = {
+    """Yield the lines on which a module writes a file without `publish_file`."""
+    passed_names = {
         a.id for call in _calls(tree, "publish_file") for a in call.args if isinstance(a, ast.Name)
     }
-    inside = [
+    functions = [
         a for call in _calls(tree, "publish_file") for a in call.args if isinstance(a, ast.Lambda)
     ]
-    inside += [f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) and f.name in handed]
-    published = {id(node) for function in inside for node in ast.walk(function)}
+    functions += [
+        f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) and f.name in passed_names
+    ]
+    published = {id(node) for function in functions for node in ast.walk(function)}
     for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
-        if (_opens(call) or _name(call) in NEVER or _name(call) in PUBLISHED) and id(
-            call
-        ) not in published:
+        if (
+            _opens(call) or _name(call) in FORBIDDEN_WRITERS or _name(call) in PUBLISHING_WRITERS
+        ) and id(call) not in published:
             yield call.lineno
 
 
@@ -62,17 +62,17 @@ def _name(call: ast.Call) -> str:
 
 
 def _opens(call: ast.Call) -> bool:
-    """Tell whether a call opens for writing: open(path, "w"), path.open("a"), os.open(path,
-    O_WRONLY).
+    """Return whether a call opens a file for writing: open(path, "w"), path.open("a"),
+    os.open(path, O_WRONLY).
     """
     if _name(call) != "open":
         return False
     if isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") == "os":
         return any(word in ast.unparse(call) for word in ("O_WRONLY", "O_RDWR", "O_CREAT"))
-    place = 0 if isinstance(call.func, ast.Attribute) else 1
+    position = 0 if isinstance(call.func, ast.Attribute) else 1
     mode = next(
         (k.value for k in call.keywords if k.arg == "mode"),
-        call.args[place] if len(call.args) > place else None,
+        call.args[position] if len(call.args) > position else None,
     )
     return (
         isinstance(mode, ast.Constant)
@@ -83,13 +83,13 @@ def _opens(call: ast.Call) -> bool:
 
 
 @pytest.mark.parametrize(
-    "path", sorted(HOUSE.rglob("*.py")), ids=lambda path: str(path.relative_to(HOUSE))
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
 )
-def test_only_files_writes(path):
+def test_only_core_files_writes(path):
     if path != WRITER:
         lines = list(writes(ast.parse(path.read_text(encoding="utf-8"))))
         assert not lines, (
-            f"`{path.relative_to(HOUSE.parent)}` line {lines[0]} writes by itself; use wbdc.core.files"
+            f"`{path.relative_to(PACKAGE.parent)}` line {lines[0]} writes by itself; use wbdc.core.files"
         )
 
 
@@ -127,10 +127,10 @@ INNOCENT = [
 
 
 @pytest.mark.parametrize("code", GUILTY)
-def test_the_walk_sees_writers(code):
+def test_writers_are_noticed(code):
     assert list(writes(ast.parse(code)))
 
 
 @pytest.mark.parametrize("code", INNOCENT)
-def test_the_walk_passes_readers(code):
+def test_readers_are_allowed(code):
     assert not list(writes(ast.parse(code)))

@@ -1,4 +1,4 @@
-"""Waiting threads of OpenMP: on a busy machine they sleep soon; what is computed stays the same."""
+"""`limit_spinning`: on a busy machine, waiting OpenMP threads sleep soon. Results do not change."""
 
 import ast
 import inspect
