@@ -20,6 +20,7 @@ from wbdc.core.stop_signals import interruptible
 
 ORDER = (
     "demo",
+    "init",
     "prepare",
     "kits",
     "pretrain",

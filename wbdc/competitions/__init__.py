@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tomllib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import NamedTuple
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import file_sha256 as hash_file
-from wbdc.core.files import publish_bytes, read_bytes
+from wbdc.core.files import publish_bytes, read_bytes, read_text
 from wbdc.core.findings import Findings
 
 CONTEST_FOLDER = "contest"  # of a package, for the file that defines the contest
@@ -27,6 +28,10 @@ class Source(NamedTuple):
 
     path: Path
     member: str | None = None
+
+
+NO_FRAMES = Source(Path())  # of a video that has none
+CONTEST_SUFFIXES = (".py", ".toml")  # of a file that defines a contest
 
 
 class Video(NamedTuple):
@@ -229,15 +234,41 @@ def open_competition(use: str, folder: Path | None = None) -> Competition:
     folder: to which a relative path belongs; None: the current folder. Prepared data, runs,
     ensembles and packages hold a copy of the file, and are the folder of their contest.
     """
-    if not isinstance(use, str) or not use.endswith(".py"):
+    if not is_contest_file(use):
         return plug.build_plug(sys.modules[__name__], {"use": use})
     file = Path(os.path.abspath((folder or Path()) / use))
     if not file.is_file():
         raise UsageFault(f"no competition at {file}; give the path of the file that defines it")
+    if file.suffix == ".toml":
+        contest = _open_table(file)
+        contest.file = file
+        return contest
+
     contest = plug.build_plug(sys.modules[__name__], {"use": str(file)})
     if missing := [name for name in REQUIRED_ATTRIBUTES if not hasattr(contest, name)]:
         raise UsageFault(
-            f"{file}: {type(contest).__name__} does not state {', '.join(missing)}; add it to the class"
+            f"{file}: {type(contest).__name__} does not state {', '.join(missing)}; "
+            "add it to the class"
         )
     contest.file = file
     return contest
+
+
+def is_contest_file(use: object) -> bool:
+    """Return whether a contest is named by the path of its file, code or TOML."""
+    return isinstance(use, str) and use.endswith(CONTEST_SUFFIXES)
+
+
+def _open_table(file: Path) -> Competition:
+    """Open a contest that a TOML file describes. Raises UsageFault."""
+    try:
+        settings = tomllib.loads(read_text(file))
+    except (ValueError, RecursionError) as error:  # broken syntax, or not UTF-8
+        raise UsageFault(f"{file}: {error}") from error
+
+    table = plug.find_plug(sys.modules[__name__], "table")
+    plug.check_settings(str(file), table, settings)
+    try:
+        return table(**settings)
+    except UsageFault as error:
+        raise UsageFault(f"{file}: {error}") from error

@@ -1,4 +1,4 @@
-"""F1 scores over a fixed label set, in numpy only, so that a submission can compute them."""
+"""Scores of single-label predictions, in numpy only, so that a submission can compute them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -44,12 +44,45 @@ def f1_scores_from_codes(
     weight: (n,) float, or None for 1 each.
     """
     weight = np.ones(len(truth)) if weight is None else weight
+    hits, totals = _count_hits(truth, predictions, labels, weight)
+    micro = float(2 * hits.sum() / totals.sum()) if totals.any() else 0.0
+    by_label = _f1_by_label(hits, totals)
+    return F1(micro, float(by_label.mean()) if labels else 0.0)
+
+
+def accuracy(truth: Sequence[str], predictions: Sequence[str]) -> float:
+    """Return the share of rows whose prediction equals the truth; 0 without rows."""
+    hits = sum(map(str.__eq__, truth, predictions))
+    return hits / max(1, len(truth))
+
+
+def weighted_f1(truth: Sequence[str], predictions: Sequence[str], labels: Sequence[str]) -> float:
+    """Return the F1 of each label averaged by its number of true rows, as scikit-learn's
+    `f1_score(labels=..., average="weighted", zero_division=0)` does.
+    """
+    codes = {label: code for code, label in enumerate(dict.fromkeys(labels))}
+    truth_codes, predicted_codes = (
+        np.array([codes.get(label, -1) for label in row], dtype=np.int64)
+        for row in (truth, predictions)
+    )
+    ones = np.ones(len(truth_codes))
+    support = _count_labels(truth_codes, len(codes), ones)
+    by_label = _f1_by_label(*_count_hits(truth_codes, predicted_codes, len(codes), ones))
+    return float((by_label * support).sum() / support.sum()) if support.any() else 0.0
+
+
+def _count_hits(
+    truth: np.ndarray, predictions: np.ndarray, labels: int, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the correct rows of each label, and its true rows plus its predicted rows."""
     hits = _count_labels(truth, labels, weight * (truth == predictions))
     totals = _count_labels(truth, labels, weight) + _count_labels(predictions, labels, weight)
+    return hits, totals
 
-    micro = float(2 * hits.sum() / totals.sum()) if totals.any() else 0.0
-    by_label = np.divide(2.0 * hits, totals, out=np.zeros(labels), where=totals > 0)
-    return F1(micro, float(by_label.mean()) if labels else 0.0)
+
+def _f1_by_label(hits: np.ndarray, totals: np.ndarray) -> np.ndarray:
+    """Return the F1 of each label, (labels,) float; 0 for a label that does not occur."""
+    return np.divide(2.0 * hits, totals, out=np.zeros(len(hits)), where=totals > 0)
 
 
 def _count_labels(codes: np.ndarray, labels: int, weight: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wbdc.competitions import CLIP_SUFFIXES, Source
+from wbdc.competitions import CLIP_SUFFIXES, NO_FRAMES, Source
 from wbdc.core.files import open_regular
 from wbdc.core.findings import Findings
 from wbdc.core.limits import MAX_FRAMES
@@ -46,25 +46,32 @@ def natural_order(name: str) -> tuple:
 
 
 def read_images(source: Source, max_frames: int, findings: Findings) -> list[bytes]:
-    """Read the encoded frames of one video in time order, from an archive of images or a video
-    file.
+    """Read the encoded frames of one video in time order, from an archive of images, a video
+    file or a single image. NO_FRAMES has none.
 
     Of its first 32 frames at most, `max_frames` are sampled by position. A member that cannot be
     read gives b"", so that positions do not shift. An archive that cannot be read gives []. Every
     fault is counted in `findings`. Nothing is extracted to disk. Raises EnvironmentLacks for a
     video file when PyAV is not installed.
     """
-    if source.path.suffix.lower() in CLIP_SUFFIXES:
+    if source == NO_FRAMES:
+        return []
+
+    suffix = source.path.suffix.lower()
+    if suffix in CLIP_SUFFIXES:
         return read_clip(source.path, max_frames, findings)
 
     location = f"{source.path.parent.name}/{source.path.name}"
     try:
-        if source.path.stat().st_size > MAX_FILE_BYTES:
+        is_image = suffix in IMAGE_SUFFIXES
+        if source.path.stat().st_size > (MAX_MEMBER_BYTES if is_image else MAX_FILE_BYTES):
             findings.add("archive.huge", location)
             return []
 
         with open_regular(source.path) as file:
             data = file.read()
+        if is_image:
+            return [data]
         if _directory_bytes(data) > MAX_DIRECTORY_BYTES:
             findings.add(
                 "archive.crowded", f"{location}: a directory of {_directory_bytes(data)} bytes"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from wbdc.competitions import Competition, open_competition
+from wbdc.competitions import Competition, is_contest_file, open_competition
 from wbdc.core.errors import IntegrityBroken, UsageFault, suggest_name
 from wbdc.core.files import SEAL_FILE, publish_json, read_json, seal_folder, sealed_facts
 from wbdc.core.folders import check_name, publish_folder
@@ -230,7 +230,7 @@ def open_contest(work: Path, name: str) -> Competition:
     """
     folder = work / "ensembles" / name
     contest_name = read_blend(folder).competition
-    if contest_name.endswith(".py"):
+    if is_contest_file(contest_name):
         verify_seal(folder, (Path(contest_name).name,))
     return open_competition(contest_name, folder)
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from wbdc.competitions import CLIP_SUFFIXES, Competition
+from wbdc.competitions import CLIP_SUFFIXES, Competition, is_contest_file
 from wbdc.core.device import use_threads
 from wbdc.core.errors import Inconclusive, IntegrityBroken, ResultInvalid
 from wbdc.core.files import check_input, json_digest
@@ -284,7 +284,7 @@ def training_commands(home: Path, blend: Blend, prepared: PreparedData) -> list[
 def _prepare_command(blend: Blend, prepared: PreparedData) -> str:
     facts = prepared.facts
     contest = facts.competition
-    if contest.endswith(".py"):  # the contest's file lies beside each kit
+    if is_contest_file(contest):  # the contest's file lies beside each kit
         kit = PurePosixPath(kit_path(blend.members[0].run))
         contest = shlex.quote(str(kit.with_name(Path(contest).name)))
     return (

@@ -37,7 +37,7 @@ FOLD_SHAPE = {
     "score?": SCORE_SHAPE,
     "official?": SCORE_SHAPE,
 }
-SEALED_SUFFIXES = (".safetensors", ".json", ".parquet", ".py")
+SEALED_SUFFIXES = (".safetensors", ".json", ".parquet", ".py", ".toml")
 
 
 def run_fold(plan: StagePlan, fold: str, hardware: Hardware, reporter: Reporter) -> dict:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from wbdc.competitions import Competition, open_competition
+from wbdc.competitions import Competition, is_contest_file, open_competition
 from wbdc.core.errors import IntegrityBroken, UsageFault, suggest_name
 from wbdc.core.files import (
     file_sha256,
@@ -78,7 +78,7 @@ class Run:
         """
         name = self.facts.competition
         folder = self.fold(next(iter(self.folds()), ALL_FOLDS))
-        if name.endswith(".py"):
+        if is_contest_file(name):
             verify_seal(folder, (Path(name).name,))
         return open_competition(name, folder)
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import wbdc
-from wbdc.competitions import CONTEST_FOLDER, Competition
+from wbdc.competitions import CONTEST_FOLDER, Competition, is_contest_file
 from wbdc.core.errors import IntegrityBroken, UsageFault
 from wbdc.core.files import (
     SEAL_FILE,
@@ -220,7 +220,7 @@ def _add_kit(file: Path, folder: Path) -> None:
     verify_seal(folder, (KIT_FILE,))
     tables = read_json(folder / KIT_FILE)
     contest = tables["competition"]
-    contest_files = {Path(contest).name} if contest.endswith(".py") else set()
+    contest_files = {Path(contest).name} if is_contest_file(contest) else set()
     names = sorted({*contest_files, *_plug_files(tables)})
     verify_seal(folder, names)
 
