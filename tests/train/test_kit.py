@@ -276,6 +276,8 @@ def test_text_fields_are_replaced_and_not_merged(here, kit):
     assert open_kit("toy.toml", changes=("text.fields={ocr=3}",)).tables["text"]["fields"] == {
         "ocr": 3
     }
+    whole_table = ("text={ fields={ ocr=3 } }",)
+    assert open_kit("toy.toml", changes=whole_table).tables["text"]["fields"] == {"ocr": 3}
     assert open_kit("toy.toml", changes=("text.fields.ocr=3",)).tables["text"]["fields"] == {
         "title": 14,
         "asr": 8,
