@@ -100,7 +100,8 @@ def test_the_simplest_method_within_one_standard_error_is_chosen():
     m, truth = simulate([2.4, 2.2, 2.2], 60, 3)
     method, trials = choose_method(true_class_likelihoods(m, truth))
     assert list(trials) == list(METHODS)
-    assert method == "equal" and trials["equal"] < max(trials.values()), (
+    assert method == "equal"
+    assert trials["equal"] < max(trials.values()), (
         "another method is better, but not by more than its error"
     )
     useless = np.concatenate([m, np.full_like(m, 1 / CLASSES)])

@@ -52,7 +52,7 @@ def test_the_report_holds_plain_values():
     report = evaluate_ensemble(["a", "b", "c"], m, truth, folds, CLASSES, WeChat2022(), draws=100)
     assert json.loads(json.dumps(report)) == report
     assert report["weights"] == dict(
-        zip("abc", fit_weights(true_class_likelihoods(m, truth)).values)
+        zip("abc", fit_weights(true_class_likelihoods(m, truth)).values, strict=True)
     )
     assert report["weighting"]["method"] in report["weighting"]["trials"]
     assert report["dropped"] == []

@@ -19,7 +19,9 @@ def test_a_blend_equals_the_longhand_mean():
     longhand = np.empty((50, 7))
     for i in range(50):
         for c in range(7):
-            longhand[i, c] = sum(w * float(m[i, c]) for w, m in zip(weights, members)) / 4.5
+            longhand[i, c] = (
+                sum(w * float(m[i, c]) for w, m in zip(weights, members, strict=True)) / 4.5
+            )
     blended = blend_probabilities(members, weights)
     assert blended.dtype == np.float32
     assert np.allclose(blended, longhand, atol=1e-7)
@@ -46,7 +48,7 @@ def test_members_are_not_changed():
     members = probabilities()
     before = [m.copy() for m in members]
     blend_probabilities(members, [1, 2, 3])
-    assert all(np.array_equal(a, b) for a, b in zip(members, before))
+    assert all(np.array_equal(a, b) for a, b in zip(members, before, strict=True))
 
 
 def test_rows_are_blended_independently():

@@ -73,6 +73,7 @@ def test_the_engine_predicts_as_the_evaluation_of_training(tmp_path, videos, fus
             zip(
                 group.tolist(),
                 predict_probabilities(member.model, [batch_of_group], CPU, torch.float32).numpy(),
+                strict=True,
             )
         )
     predictions = run([folder], videos)
@@ -325,7 +326,7 @@ def test_fault_23_a_batch_that_never_fits_is_exit_9(tmp_path, videos, monkeypatc
     lack_memory(monkeypatch, fits=0)
     with pytest.raises(
         OutOfResources,
-        match="a batch of 6 videos does not fit, alone; lower serve.batch|even in 8 parts; lower serve.batch",
+        match="(a batch of 6 videos does not fit, alone|even in 8 parts); lower serve.batch",
     ) as caught:
         run([folder], videos)
     assert caught.value.code == 9

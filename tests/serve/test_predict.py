@@ -115,10 +115,11 @@ from wbdc.core.files import publish_json, read_json
 from wbdc.serve.predict import load_member
 
 folder = Path(sys.argv[1])
-publish_json(folder / "model.json", read_json(folder / "model.json") | {"tower": "tower.safetensors"})
+facts = read_json(folder / "model.json")
+publish_json(folder / "model.json", facts | {"tower": "tower.safetensors"})
 for name in ("tower.safetensors", "tokenizer.json", "model.safetensors"):
     if (folder / name).exists():
-        (folder / name).rename(folder / "kept")
+        (folder / name).rename(folder / "aside")
     os.mkfifo(folder / name)
     try:
         load_member(folder)
@@ -126,9 +127,9 @@ for name in ("tower.safetensors", "tokenizer.json", "model.safetensors"):
         print(name, getattr(error, "code", error), "not a regular file" in str(error))
     (folder / name).unlink()
     if name == "tower.safetensors":
-        publish_json(folder / "model.json", {k: v for k, v in read_json(folder / "model.json").items() if k != "tower"})
+        publish_json(folder / "model.json", facts)
     else:
-        (folder / "kept").rename(folder / name)
+        (folder / "aside").rename(folder / name)
 load_member(folder)
 print("loaded")
 """

@@ -7,6 +7,7 @@ import torch
 
 from wbdc.core.errors import EnvironmentLacks, UsageFault, suggest_name
 
+CPU = torch.device("cpu")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 

@@ -56,7 +56,9 @@ def fit_weights(likelihoods: np.ndarray) -> BlendWeights:
         negligible = weights < MIN_WEIGHT_RATIO * weights.max()
         if not negligible.any():
             break
-        dropped |= dict(zip(members[negligible].tolist(), weights[negligible].tolist()))
+        dropped |= dict(
+            zip(members[negligible].tolist(), weights[negligible].tolist(), strict=True)
+        )
         members = members[~negligible]
 
     values = np.zeros(len(likelihoods))
@@ -103,7 +105,7 @@ def choose_method(likelihoods: np.ndarray) -> tuple[str, dict[str, float]]:
     deficit = log_likelihoods[means.argmax()] - log_likelihoods
     standard_error = deficit.std(axis=1, ddof=1) / np.sqrt(rows)
     simplest = int((deficit.mean(axis=1) <= standard_error).argmax())  # the best has deficit 0
-    return METHODS[simplest], dict(zip(METHODS, means.tolist()))
+    return METHODS[simplest], dict(zip(METHODS, means.tolist(), strict=True))
 
 
 def nested_blend(members: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> np.ndarray:

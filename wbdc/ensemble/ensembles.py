@@ -181,7 +181,7 @@ def members_blend(work: Path, members: list[Variant], weights: list[float]) -> B
             run=member.run.name,
             fold=fold,
         )
-        for member, weight in zip(members, weights)
+        for member, weight in zip(members, weights, strict=True)
         for fold in member.folds
     )
     precisions = {_serving_precision(work / model.folder) for model in models}

@@ -104,7 +104,7 @@ def compare_runs(run: Run, other_run: Run, *, draws: int = 1000, seed: int = 0) 
     true_ids = _ids(truth, classes)
     scores = {
         name: contest.score(true_ids, _ids(predicted, classes), classes)
-        for name, predicted in zip((run.name, other_run.name), predictions)
+        for name, predicted in zip((run.name, other_run.name), predictions, strict=True)
     }
     return {"rows": len(truth), "scores": scores, **gain.to_dict()}
 

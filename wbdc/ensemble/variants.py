@@ -82,7 +82,7 @@ def list_variants(run: Run, frames: Sequence[int], lengths: Sequence[int]) -> li
     settings = [
         {
             key: value
-            for key, value in zip(SERVE_SETTINGS, values)
+            for key, value in zip(SERVE_SETTINGS, values, strict=True)
             if value is not None and value < trained[key]
         }
         for values in product([None, *frames], [None, *lengths])
@@ -92,7 +92,7 @@ def list_variants(run: Run, frames: Sequence[int], lengths: Sequence[int]) -> li
 
 
 def _trained_settings(run: Run) -> dict[str, int]:
-    """Return the frames and tokens that a run was trained with. Raises UsageFault without a fold."""
+    """Return the frames and tokens of a run's training. Raises UsageFault without a fold."""
     if not run.folds():
         raise UsageFault(f"run {run.name} has no finished fold; train one with --fold 0")
     folder = run.fold(next(iter(run.folds())))

@@ -1,1 +1,1 @@
-"""Serving, which is all that a submission runs: load models, read videos, predict, write results."""
+"""Serving, all that a submission runs: load models, read videos, predict, write the result."""

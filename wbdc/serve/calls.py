@@ -30,7 +30,8 @@ def serve_calls(
     multipliers: (C,) class multipliers.
     """
     count = 0
-    for count, line in enumerate(lines, 1):
+    for line in lines:
+        count += 1
         item_id = None
         try:
             item = json.loads(line)

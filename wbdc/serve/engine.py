@@ -117,7 +117,7 @@ class Engine:
     def _tower_keys(self) -> list[tuple]:
         """Return a key of each member's vision features: members with equal keys share them."""
         keys = []
-        for member, transform in zip(self.members, self.reader.transforms):
+        for member, transform in zip(self.members, self.reader.transforms, strict=True):
             tower = member.model.vision
             fingerprint = weights_fingerprint(tower.state_dict())
             keys.append((cache_key(transform, tower.blueprint(), fingerprint), member.without))
@@ -223,7 +223,7 @@ class Engine:
         if not batches:
             return {}
         parts = compute_in_parts(compute_rows, len(next(iter(batches.values()))), self.parts)
-        scores, features_of_parts = zip(*parts)
+        scores, features_of_parts = zip(*parts, strict=True)
         features |= {
             tower: torch.cat([part[tower] for part in features_of_parts])
             for tower in features_of_parts[0].keys() - features.keys()

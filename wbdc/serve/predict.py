@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from wbdc.core.batch import Batch
-from wbdc.core.device import autocast
+from wbdc.core.device import CPU, autocast
 from wbdc.core.errors import IntegrityBroken, ResultInvalid
 from wbdc.core.files import read_json
 from wbdc.core.integrity import verify_seal_if_present
@@ -64,7 +64,7 @@ class Member:
 
 def load_member(
     folder: Path,
-    device: torch.device = torch.device("cpu"),
+    device: torch.device = CPU,
     *,
     frames: int | None = None,
     length: int | None = None,
@@ -153,7 +153,7 @@ def safe_softmax(
         if scores.isfinite().all():
             return scores.softmax(-1).cpu()
     finite = scores.isfinite().all(1).tolist()
-    bad_ids = [name for name, is_finite in zip(ids, finite) if not is_finite]
+    bad_ids = [name for name, is_finite in zip(ids, finite, strict=True) if not is_finite]
     raise ResultInvalid(
         f"{len(bad_ids)} videos of a batch have scores that are not finite, even in fp32, first"
         f" {bad_ids[0]}"

@@ -7,13 +7,13 @@ import torch
 from torch import nn
 
 from wbdc.core.batch import Batch
+from wbdc.core.device import CPU
 from wbdc.core.errors import Diverged
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.gradients import BatchLoss, StepGradients
 from wbdc.train.objectives import Objective
 from wbdc.train.tricks import Outcome, Trick
 
-CPU = torch.device("cpu")
 MAX_NON_FINITE_STEPS = 3  # in a row; then the training ends
 
 

@@ -160,7 +160,7 @@ def test_rows_with_equal_probabilities_are_counted_as_argmax_does():
     logs = np.log(p)
     ascent = CoordinateAscent(logs, truth, levels := class_levels(CLASSES, CONTEST))
     predictions = (logs + ascent.fit(0.01).astype(np.float32)).argmax(1)
-    score = sum(level.f1(*counts)[0] for level, counts in zip(levels, ascent.counts))
+    score = sum(level.f1(*counts)[0] for level, counts in zip(levels, ascent.counts, strict=True))
     assert score == pytest.approx(
         CONTEST.score(ids(truth), ids(predictions), CLASSES)["mean"], abs=1e-12
     )

@@ -105,7 +105,7 @@ def find_measured(table: dict[str, Value], kind: str, name: str) -> Value:
 
 
 def _stage_seconds(engine: Engine, videos: Sequence[Video]) -> dict[str, float]:
-    """Return the seconds per video to read in all threads, to encode and to fuse, after a warm-up."""
+    """Return the seconds per video to read in all threads, encode and fuse, after a warm-up."""
     batches = [videos[i : i + engine.batch] for i in range(0, len(videos), engine.batch)]
     _compute(engine, batches[0][:WARM_UP_VIDEOS], StageTimer())
 

@@ -74,9 +74,9 @@ def best_within_limit(choices: Sequence[BudgetChoice], limit: float) -> BudgetCh
     cheapest = min(choices, key=lambda choice: choice.seconds)
     if not cheapest.seconds <= limit:
         raise OverBudget(
-            f"the cheapest ensemble, {' + '.join(cheapest.members)}, needs {cheapest.seconds:,.2f} s"
-            f" with its margin, the limit is {limit:,.2f} s; serve fewer frames or train a smaller"
-            " kit"
+            f"the cheapest ensemble, {' + '.join(cheapest.members)}, needs"
+            f" {cheapest.seconds:,.2f} s with its margin, the limit is"
+            f" {limit:,.2f} s; serve fewer frames or train a smaller kit"
         )
     fitting = (choice for choice in choices if choice.seconds <= limit)
     return max(fitting, key=lambda choice: (choice.score, -choice.seconds))

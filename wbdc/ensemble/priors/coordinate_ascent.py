@@ -52,7 +52,7 @@ class CoordinateAscent:
         truth, position = self.truth[self.rows[code]], self.grid_positions[code]
 
         grids = []
-        for level, (hits, totals) in zip(self.levels, self.counts):
+        for level, (hits, totals) in zip(self.levels, self.counts, strict=True):
             hit_changes, total_changes = _changes(level.groups, code, truth, rivals, switch_points)
             grids.append(
                 (
@@ -61,7 +61,9 @@ class CoordinateAscent:
                 )
             )
 
-        goal = sum(level.f1(*grid) for level, grid in zip(self.levels, grids)) - penalty
+        goal = (
+            sum(level.f1(*grid) for level, grid in zip(self.levels, grids, strict=True)) - penalty
+        )
         best = int(goal.argmax())
         if goal[best] <= goal[position] + 1e-12:
             return False
@@ -128,7 +130,7 @@ def safe_log(p: np.ndarray) -> np.ndarray:
 def _changes(
     groups: np.ndarray, code: int, truth: np.ndarray, rivals: np.ndarray, switch_points: np.ndarray
 ) -> Counts:
-    """Return how hits and totals of each group change up to each grid point: (groups, GRID) twice."""
+    """Return the change of each group's hits and totals up to each grid point: (groups, GRID)."""
     new_group, old_groups, true_groups = groups[code], groups[rivals], groups[truth]
     shape = (groups.max() + 1, len(LOG_OFFSET_GRID) + 1)
     ones = np.ones(len(old_groups))

@@ -48,7 +48,7 @@ def class_levels(classes: Sequence[str], competition: Competition) -> list[Class
     ]
 
     shares: dict[bytes, list[float]] = {}
-    for component, column in zip(components, np.array(first_matches).T):
+    for component, column in zip(components, np.array(first_matches).T, strict=True):
         groups = np.unique(column, return_inverse=True)[1].astype(np.int64)
         is_macro = int(single_row[component] < 1)
         shares.setdefault(groups.tobytes(), [0.0, 0.0])[is_macro] += 1 / len(components)
@@ -78,7 +78,8 @@ def f1_scorer(levels: Sequence[ClassLevel], truth: np.ndarray, predictions: np.n
             for level in levels
         ]
         return sum(
-            level.micro * f1.micro + level.macro * f1.macro for level, f1 in zip(levels, scores)
+            level.micro * f1.micro + level.macro * f1.macro
+            for level, f1 in zip(levels, scores, strict=True)
         )
 
     return score
