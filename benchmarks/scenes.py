@@ -1,4 +1,4 @@
-"""Made-up frames for benchmarks."""
+"""Synthetic frames for benchmarks."""
 
 import io
 
@@ -7,8 +7,8 @@ from PIL import Image, ImageDraw
 
 
 def photo(rng: np.random.Generator) -> bytes:
-    """Draw a scene as frames of videos are, about 30 kB: soft ground, things with edges, a line of
-    text, some grain; some stand upright.
+    """Draw a JPEG frame of about 30 kB: a smooth background, shapes, a line of text, some noise.
+    Half of the frames are portrait.
     """
     width = int(rng.choice([384, 400, 426, 455]))
     scene = Image.fromarray(rng.integers(0, 256, (8, 12, 3), np.uint8)).resize(
@@ -16,9 +16,9 @@ def photo(rng: np.random.Generator) -> bytes:
     )
     draw = ImageDraw.Draw(scene)
     for _ in range(30):
-        left, top, wide, high = (int(v) for v in rng.integers(0, (width, 256, 80, 80)))
+        x, y, box_width, box_height = (int(v) for v in rng.integers(0, (width, 256, 80, 80)))
         rng.choice([draw.ellipse, draw.rectangle])(
-            (left, top, left + wide, top + high),
+            (x, y, x + box_width, y + box_height),
             fill=tuple(int(v) for v in rng.integers(0, 256, 3)),
         )
     draw.text((20, 215), "The quick brown fox jumps over the lazy dog", fill="white", font_size=16)

@@ -1,7 +1,7 @@
-"""BF16 autocast of a picture tower: under no_grad, as serving computes, and under inference_mode.
+"""BF16 autocast of a vision tower under no_grad, which wbdc uses, and under inference_mode.
 
-`pytest benchmarks/test_autocast.py --benchmark-enable -n 0`; WBDC_FULL=1: ViT-B/32, else four of
-its twelve layers. Equal bits; inference_mode is slower the fewer the frames.
+Run with `pytest benchmarks/test_autocast.py --benchmark-enable -n 0`. WBDC_FULL=1 uses all twelve
+layers of ViT-B/32 instead of four. The bits are equal; with few frames, inference_mode is slower.
 """
 
 import os

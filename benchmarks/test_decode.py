@@ -1,5 +1,6 @@
-"""Frames from JPEG bytes to 224² pixels, and to a proof: ours beside the solutions' way, in one
-run. `pytest benchmarks --benchmark-enable -n 0`.
+"""JPEG bytes to 224² pixels, and to the probe of `wbdc prepare`: wbdc and public solutions.
+
+Run with `pytest benchmarks --benchmark-enable -n 0`.
 """
 
 import io
@@ -17,12 +18,10 @@ from wbdc.core.image_transform import ImageTransform
 from wbdc.data.frames import decode_frames, probe_image
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-CUT, RESIZED = (
-    "JPEG, 256 short side, to its 224² centre; one core",
-    "JPEG to 224² resized; one core",
-)
-PROVEN = "JPEG, 256 short side, proven or decoded; one core"
-SHORT = {CUT: 256, RESIZED: 224}
+CROP_GROUP = "JPEG, 256 short side, to its 224² center; one core"
+RESIZE_GROUP = "JPEG to 224² resized; one core"
+PROBE_GROUP = "JPEG, 256 short side, probed or decoded; one core"
+SHORT_SIDES = {CROP_GROUP: 256, RESIZE_GROUP: 224}
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +32,8 @@ def encoded() -> list[bytes]:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_core():
-    """Where another process holds a core, ToTensor waits for it: their way would look slower than
-    it is.
+    """Use one thread: ToTensor would wait for a core that another process uses, and look slower
+    than it is.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -42,36 +41,38 @@ def one_core():
     torch.set_num_threads(before)
 
 
-def ours(encoded: list[bytes], short: int) -> np.ndarray:
+def decode_with_wbdc(encoded: list[bytes], short: int) -> np.ndarray:
     return decode_frames(encoded, ImageTransform(224, MEAN, STD, short=short), Findings())
 
 
-def theirs(
+def decode_with_torchvision(
     encoded: list[bytes], short: int, last: tuple = (T.ToTensor(), T.Normalize(MEAN, STD))
 ) -> list:
     compose = T.Compose([T.Resize(short, T.InterpolationMode.BICUBIC), T.CenterCrop(224), *last])
     return [compose(Image.open(io.BytesIO(data)).convert("RGB")) for data in encoded]
 
 
-@pytest.mark.parametrize("short", SHORT.values())
-def test_both_ways_see_the_same_pixels(encoded, short):
-    pictures = theirs(encoded, short, last=(np.asarray,))
-    assert np.array_equal(ours(encoded, short), np.stack(pictures).transpose(0, 3, 1, 2))
+@pytest.mark.parametrize("short", SHORT_SIDES.values())
+def test_both_decoders_return_equal_pixels(encoded, short):
+    images = decode_with_torchvision(encoded, short, last=(np.asarray,))
+    assert np.array_equal(decode_with_wbdc(encoded, short), np.stack(images).transpose(0, 3, 1, 2))
     assert 25_000 < np.mean([len(data) for data in encoded]) < 35_000
 
 
-@pytest.mark.parametrize("way", [ours, theirs], ids=["ours", "the solutions' way"])
-@pytest.mark.parametrize("group", SHORT, ids=["cut", "resized"])
-def test_decode(benchmark, encoded, group, way):
+@pytest.mark.parametrize(
+    "decode", [decode_with_wbdc, decode_with_torchvision], ids=["wbdc", "torchvision"]
+)
+@pytest.mark.parametrize("group", SHORT_SIDES, ids=["crop", "resize"])
+def test_decode(benchmark, encoded, group, decode):
     benchmark.group = group
-    benchmark(partial(way, encoded, SHORT[group]))
+    benchmark(partial(decode, encoded, SHORT_SIDES[group]))
 
 
-@pytest.mark.benchmark(group=PROVEN)
-def test_prove(benchmark, encoded):
+@pytest.mark.benchmark(group=PROBE_GROUP)
+def test_probe(benchmark, encoded):
     benchmark(lambda: [probe_image(data, Findings()) for data in encoded])
 
 
-@pytest.mark.benchmark(group=PROVEN)
+@pytest.mark.benchmark(group=PROBE_GROUP)
 def test_decode_only(benchmark, encoded):
-    benchmark(lambda: ours(encoded, 256))
+    benchmark(lambda: decode_with_wbdc(encoded, 256))

@@ -1,5 +1,6 @@
-"""From archives to batches, in the first epoch and in later ones: ours beside the solutions' way,
-in one run. `pytest benchmarks --benchmark-enable -n 0`.
+"""Archives to batches, in the first epoch and in later epochs: wbdc and public solutions.
+
+Run with `pytest benchmarks --benchmark-enable -n 0`.
 """
 
 import io
@@ -27,15 +28,15 @@ from wbdc.prepare.build import prepare_data
 from wbdc.prepare.view import InputSpec, View, open_view
 
 VIDEOS, FRAMES, SIZE, BATCH = 64, 14, 224, 16
-LOOK = ImageTransform(
+TRANSFORM = ImageTransform(
     SIZE, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), short=256
 )
-FIRST, LATER = "archives to batches, two cores", "a later epoch, one core"
+FIRST_EPOCH, LATER_EPOCH = "archives to batches, two cores", "a later epoch, one core"
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """A data root of 64 videos of 14 frames."""
+    """A data folder with 64 videos of 14 frames."""
     into, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
     items = [
         {"id": f"{i:020}", "title": "标题", "asr": "", "ocr": [], "category_id": "0000"}
@@ -52,20 +53,25 @@ def root(tmp_path_factory) -> Path:
     return into
 
 
-class Solution(Dataset):
-    """What public solutions do: open the archive, Pillow, Compose to float32."""
+class SolutionDataset(Dataset):
+    """Reads frames as public solutions do: open the archive, Pillow, Compose to float32."""
 
     def __init__(self, paths: list[Path]):
         self.paths = paths
         self.compose = T.Compose(
-            [T.Resize(256), T.CenterCrop(SIZE), T.ToTensor(), T.Normalize(LOOK.mean, LOOK.std)]
+            [
+                T.Resize(256),
+                T.CenterCrop(SIZE),
+                T.ToTensor(),
+                T.Normalize(TRANSFORM.mean, TRANSFORM.std),
+            ]
         )
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, at: int) -> torch.Tensor:
-        with zipfile.ZipFile(self.paths[at]) as archive:
+    def __getitem__(self, index: int) -> torch.Tensor:
+        with zipfile.ZipFile(self.paths[index]) as archive:
             return torch.stack(
                 [
                     self.compose(Image.open(io.BytesIO(archive.read(name))).convert("RGB"))
@@ -78,38 +84,39 @@ def sources(root: Path) -> list:
     return [video.source for video in WeChat2022().videos(root, "labeled", Findings())]
 
 
-def their_batches(root: Path, workers: int) -> Iterator[torch.Tensor]:
+def solution_batches(root: Path, workers: int) -> Iterator[torch.Tensor]:
     yield from DataLoader(
-        Solution([source.path for source in sources(root)]), BATCH, num_workers=workers
+        SolutionDataset([source.path for source in sources(root)]), BATCH, num_workers=workers
     )
 
 
-def our_batches(root: Path, threads: int) -> Iterator[torch.Tensor]:
-    listed = sources(root)
+def wbdc_batches(root: Path, threads: int) -> Iterator[torch.Tensor]:
+    all_sources = sources(root)
 
-    def make(start: int) -> object:
-        read = [
-            decode_frames(read_images(source, FRAMES, Findings()), LOOK, Findings())
-            for source in listed[start : start + BATCH]
+    def read_batch(start: int) -> object:
+        frames = [
+            decode_frames(read_images(source, FRAMES, Findings()), TRANSFORM, Findings())
+            for source in all_sources[start : start + BATCH]
         ]
-        return collate([""] * BATCH, [[0]] * BATCH, read)
+        return collate([""] * BATCH, [[0]] * BATCH, frames)
 
-    yield from prefetch(iter(range(0, VIDEOS, BATCH)), make, threads)
+    yield from prefetch(iter(range(0, VIDEOS, BATCH)), read_batch, threads)
 
 
-def used(batches: Callable[[], Iterator]) -> None:
+def consume(batches: Callable[[], Iterator]) -> None:
+    """Read a value of every batch, so that lazy work is done."""
     for batch in batches():
         getattr(batch, "frames", batch)[0, 0, 0, 0, 0].item()
 
 
-@pytest.mark.benchmark(group=FIRST, min_rounds=3)
-def test_first_epoch_ours(benchmark, root):
-    benchmark(lambda: used(lambda: our_batches(root, 2)))
+@pytest.mark.benchmark(group=FIRST_EPOCH, min_rounds=3)
+def test_first_epoch_wbdc(benchmark, root):
+    benchmark(lambda: consume(lambda: wbdc_batches(root, 2)))
 
 
-@pytest.mark.benchmark(group=FIRST, min_rounds=3)
-def test_first_epoch_the_solutions_way(benchmark, root):
-    benchmark(lambda: used(lambda: their_batches(root, 2)))
+@pytest.mark.benchmark(group=FIRST_EPOCH, min_rounds=3)
+def test_first_epoch_solution(benchmark, root):
+    benchmark(lambda: consume(lambda: solution_batches(root, 2)))
 
 
 @pytest.fixture(scope="module")
@@ -117,24 +124,24 @@ def views(root, tmp_path_factory) -> dict[str, View]:
     prepared, _ = prepare_data(root, tmp_path_factory.mktemp("work"), WeChat2022(), folds=2)
     reader = TextReader(learn_tokenizer(["标题"] * 2), fields={"title": 8}, length=16)
     return {
-        store: open_view(prepared, InputSpec(reader, LOOK, FRAMES), "labeled", store=store)
+        store: open_view(prepared, InputSpec(reader, TRANSFORM, FRAMES), "labeled", store=store)
         for store in ("jpeg", "raw")
     }
 
 
-@pytest.mark.benchmark(group=LATER, min_rounds=3)
+@pytest.mark.benchmark(group=LATER_EPOCH, min_rounds=3)
 @pytest.mark.parametrize("store", ["raw", "jpeg"])
-def test_later_epochs_ours(benchmark, views, store):
+def test_later_epoch_wbdc(benchmark, views, store):
     view = views[store]
 
     def epoch() -> Iterator:
         for start in range(0, VIDEOS, BATCH):
-            text, frames = zip(*(view[row] for row in range(start, start + BATCH)))
+            text, frames = zip(*(view[row] for row in range(start, start + BATCH)), strict=True)
             yield collate([""] * BATCH, text, frames)
 
-    benchmark(lambda: used(epoch))
+    benchmark(lambda: consume(epoch))
 
 
-@pytest.mark.benchmark(group=LATER, min_rounds=3)
-def test_later_epochs_the_solutions_way(benchmark, root):
-    benchmark(lambda: used(lambda: their_batches(root, 0)))
+@pytest.mark.benchmark(group=LATER_EPOCH, min_rounds=3)
+def test_later_epoch_solution(benchmark, root):
+    benchmark(lambda: consume(lambda: solution_batches(root, 0)))

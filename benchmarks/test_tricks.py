@@ -1,5 +1,6 @@
-"""EMA and FGM bookkeeping beside the solutions' loops, in one run. `pytest benchmarks
---benchmark-enable -n 0`.
+"""EMA and FGM updates: wbdc and the loops of public solutions.
+
+Run with `pytest benchmarks --benchmark-enable -n 0`.
 """
 
 import pytest
@@ -12,28 +13,28 @@ from wbdc.train.tricks.fgm import perturbed_weights
 
 @pytest.fixture(scope="module")
 def network() -> nn.Module:
-    """About 50 million numbers in 200 weights, with a word table whose gradient touches 2,000 of
-    21,000 rows.
+    """A network of 50 million parameters in 200 tensors, with a gradient for 2,000 of the 21,000
+    rows of its embedding table.
     """
-    made = nn.ModuleDict(
+    modules = nn.ModuleDict(
         {
             "words": nn.Embedding(21_128, 768),
             "layers": nn.ModuleList(nn.Linear(768, 440) for _ in range(100)),
         }
     )
-    made["words"].weight.grad = torch.zeros_like(made["words"].weight)
-    made["words"].weight.grad[torch.randperm(21_128)[:2000]] = 0.1
-    return made
+    modules["words"].weight.grad = torch.zeros_like(modules["words"].weight)
+    modules["words"].weight.grad[torch.randperm(21_128)[:2000]] = 0.1
+    return modules
 
 
 @pytest.mark.benchmark(group="EMA, one update")
-def test_ema_ours(benchmark, network):
+def test_ema_wbdc(benchmark, network):
     trick = EMA(network)
     benchmark(lambda: trick.after_step(1000))
 
 
 @pytest.mark.benchmark(group="EMA, one update")
-def test_ema_the_solutions_way(benchmark, network):
+def test_ema_loop(benchmark, network):
     shadow = {name: p.data.clone() for name, p in network.named_parameters()}
 
     def update() -> None:
@@ -44,7 +45,7 @@ def test_ema_the_solutions_way(benchmark, network):
 
 
 @pytest.mark.benchmark(group="FGM, attack and restore")
-def test_fgm_ours(benchmark, network):
+def test_fgm_wbdc(benchmark, network):
     def attack() -> None:
         with perturbed_weights([network["words"].weight], 0.5):
             pass
@@ -53,7 +54,7 @@ def test_fgm_ours(benchmark, network):
 
 
 @pytest.mark.benchmark(group="FGM, attack and restore")
-def test_fgm_the_solutions_way(benchmark, network):
+def test_fgm_loop(benchmark, network):
     weight = network["words"].weight
 
     def attack() -> None:
