@@ -1,13 +1,13 @@
-"""Nested out-of-fold scores of several ways to weigh the members of an ensemble.
+"""Nested out-of-fold scores of several rules for the blend weights of an ensemble.
 
     python benchmarks/blend_weights.py --work work
     python benchmarks/blend_weights.py --work demo --folds 0,1 --json
     python benchmarks/blend_weights.py --work work --videos 50,100,200,400
 
-It reads the finished runs of a work folder, as `wbdc ensemble` does, and writes nothing. Every fold
-is answered with weights learned on the other folds. The last row is what `wbdc ensemble` does.
-With --videos, weights are also learned on so many random videos and scored on all others, which
-has less noise: the table shows means over random splits.
+It reads the finished runs of a work folder, as `wbdc ensemble` does, and writes nothing. Each fold
+is predicted with weights that were learned on the other folds. The last row is the rule of `wbdc
+ensemble`. With --videos, weights are also learned on so many random videos and scored on all
+others, which has less noise: the table shows means over random splits.
 """
 
 from pathlib import Path
@@ -27,28 +27,28 @@ from wbdc.prepare.dataset import open_prepared
 from wbdc.serve.blend import blend_probabilities
 
 
-def equal(given: np.ndarray) -> np.ndarray:
-    """Return equal weights. given: (M, n) likelihoods of the truth; returns (M,)."""
-    return np.full(len(given), 1 / len(given))
+def equal_weights(likelihoods: np.ndarray) -> np.ndarray:
+    """Return equal weights (M,). likelihoods: (M, n) of the true classes."""
+    return np.full(len(likelihoods), 1 / len(likelihoods))
 
 
-def best_member(given: np.ndarray) -> np.ndarray:
-    """Return weight 1 for the member of the highest mean log-likelihood."""
-    return np.eye(len(given))[np.log(given).mean(axis=1).argmax()]
+def best_member_weights(likelihoods: np.ndarray) -> np.ndarray:
+    """Return weight 1 for the member with the highest mean log-likelihood."""
+    return np.eye(len(likelihoods))[np.log(likelihoods).mean(axis=1).argmax()]
 
 
-def chosen(given: np.ndarray) -> np.ndarray:
-    """Return the weights that `wbdc ensemble` ships."""
-    return fit_weights(given).values
+def shipped_weights(likelihoods: np.ndarray) -> np.ndarray:
+    """Return the weights that `wbdc ensemble` uses."""
+    return fit_weights(likelihoods).values
 
 
-SPLITS = 40  # random splits for each number of --videos
-CHOSEN = "chosen (wbdc ensemble)"
+RANDOM_SPLITS = 40  # random splits for each number of --videos
+SHIPPED_RULE = "wbdc ensemble"
 RULES = {
-    "best member of the other folds": best_member,
-    "equal": equal,
+    "best member of the other folds": best_member_weights,
+    "equal": equal_weights,
     "maximum likelihood": mixture_weights,
-    CHOSEN: chosen,
+    SHIPPED_RULE: shipped_weights,
 }
 
 
@@ -57,19 +57,18 @@ def nested_blend(rule, members: np.ndarray, truth: np.ndarray, folds: np.ndarray
 
     members: (M, n, C) float; truth: (n,) int; folds: (n,) names. Returns (n, C) float32.
     """
-    given, blended = (
-        true_class_likelihoods(members, truth),
-        np.empty(members.shape[1:], dtype=np.float32),
-    )
+    likelihoods = true_class_likelihoods(members, truth)
+    blended = np.empty(members.shape[1:], dtype=np.float32)
     for fold in np.unique(folds):
-        held_out = folds == fold
-        blended[held_out] = blend_probabilities(members[:, held_out], rule(given[:, ~held_out]))
+        is_held_out = folds == fold
+        weights = rule(likelihoods[:, ~is_held_out])
+        blended[is_held_out] = blend_probabilities(members[:, is_held_out], weights)
 
     return blended
 
 
 @click.command()
-@click.option("--run", "runs", multiple=True, help="A run; by default every finished one.")
+@click.option("--run", "runs", multiple=True, help="A run; by default all finished runs.")
 @click.option("--folds", help="Only these folds, for example 0,1.")
 @click.option("--videos", help="Also learn on so many random videos, for example 50,100,200.")
 @click.option("--draws", type=click.IntRange(100), default=1000, show_default=True)
@@ -87,7 +86,7 @@ def main(
     work: Path,
     as_json: bool,
 ) -> None:
-    """Compare ways to weigh the runs of a work folder, each scored by nested cross-validation."""
+    """Compare rules for blend weights on the runs of a work folder by nested cross-validation."""
     variants, _ = select_members(work, runs, open_prepared(work, prepared))
     only = [fold.strip() for fold in (folds or "").split(",") if fold.strip()]
     shared = shared_predictions([variant.run for variant in variants], only_folds=only)
@@ -96,7 +95,9 @@ def main(
 
     sizes = [int(size) for size in (videos or "").split(",") if size.strip()]
     if wrong := [size for size in sizes if not 1 <= size < len(shared.truth)]:
-        raise click.UsageError(f"--videos {wrong[0]}: give 1 to {len(shared.truth) - 1}")
+        raise click.UsageError(
+            f"--videos {wrong[0]} does not fit; use 1 to {len(shared.truth) - 1}"
+        )
 
     report = compare_rules(variants, shared, draws, seed)
     if sizes:
@@ -106,13 +107,13 @@ def main(
 
 
 def compare_rules(variants: list, shared, draws: int, seed: int) -> dict:
-    """Score every member and every rule; compare what is chosen with every other rule."""
+    """Score every member and every rule; compare the rule of wbdc with every other rule."""
     facts, names = variants[0].run.facts, [variant.name for variant in variants]
     classes, truth, folds = facts.classes, shared.truth, shared.folds
     labels = [classes[code] for code in truth]
     contest = plug.build_plug(competitions, {"use": facts.competition})
 
-    members, scores = dict(zip(names, shared.members)), {}
+    members, scores = dict(zip(names, shared.members, strict=True)), {}
     for name, p in members.items():
         scores[name] = contest.score(labels, predicted_ids(p, classes), classes)
     best = max(names, key=lambda name: scores[name]["mean"])
@@ -128,44 +129,50 @@ def compare_rules(variants: list, shared, draws: int, seed: int) -> dict:
         interval = bootstrap_interval(scorers[name], len(labels), draws=draws, seed=seed)
         score = contest.score(labels, predicted_ids(p, classes), classes)
         rules[name] = {"score": score, "interval": list(interval)}
-        if name != CHOSEN:
-            more = paired_gain(scorers[CHOSEN], scorers[name], len(labels), draws=draws, seed=seed)
-            gains[name] = {**more._asdict(), "verdict": more.verdict}
+        if name != SHIPPED_RULE:
+            gain = paired_gain(
+                scorers[SHIPPED_RULE], scorers[name], len(labels), draws=draws, seed=seed
+            )
+            gains[name] = {**gain._asdict(), "verdict": gain.verdict}
 
-    given, weights = true_class_likelihoods(shared.members, truth), {}
+    likelihoods, weights = true_class_likelihoods(shared.members, truth), {}
     for fold in [*np.unique(folds).tolist(), "all"]:
-        fitted = fit_weights(given[:, folds != fold])
+        fitted = fit_weights(likelihoods[:, folds != fold])
         weights_by_name = {names[i]: round(float(fitted.values[i]), 3) for i in fitted.members}
         method = fitted.method if len(weights_by_name) > 1 else "one member"
         weights[fold] = {"method": method, "weights": weights_by_name}
 
     counts = {"videos": len(labels), "folds": np.unique(folds).tolist()}
-    return {**counts, "members": scores, "rules": rules, "gains": gains, "chosen": weights}
+    return {**counts, "members": scores, "rules": rules, "gains": gains, "weights": weights}
 
 
 def compare_on_splits(variants: list, shared, size: int, seed: int) -> dict:
     """Learn on `size` random videos, score on the others: {rule: [mean, its standard error]}.
 
-    The standard error is that of the difference from what is chosen, over the random splits.
+    The standard error is that of the difference from the rule of wbdc, over the random splits.
     """
     facts, random = variants[0].run.facts, np.random.default_rng(seed)
     classes, truth = facts.classes, shared.truth
     labels = np.array([classes[code] for code in truth])
     contest = plug.build_plug(competitions, {"use": facts.competition})
-    given, means = true_class_likelihoods(shared.members, truth), {name: [] for name in RULES}
+    likelihoods = true_class_likelihoods(shared.members, truth)
+    means = {name: [] for name in RULES}
 
-    for _ in range(SPLITS):
+    for _ in range(RANDOM_SPLITS):
         order = random.permutation(len(labels))
-        own, others = order[:size], order[size:]
+        train, test = order[:size], order[size:]
         for name, rule in RULES.items():
-            p = blend_probabilities(shared.members[:, others], rule(given[:, own]))
-            score = contest.score(labels[others].tolist(), predicted_ids(p, classes), classes)
+            p = blend_probabilities(shared.members[:, test], rule(likelihoods[:, train]))
+            score = contest.score(labels[test].tolist(), predicted_ids(p, classes), classes)
             means[name].append(score["mean"])
 
     result = {}
     for name, values in means.items():
-        behind = np.array(values) - means[CHOSEN]
-        result[name] = [float(np.mean(values)), float(behind.std(ddof=1) / np.sqrt(SPLITS))]
+        difference = np.array(values) - means[SHIPPED_RULE]
+        result[name] = [
+            float(np.mean(values)),
+            float(difference.std(ddof=1) / np.sqrt(RANDOM_SPLITS)),
+        ]
     return result
 
 
@@ -182,26 +189,30 @@ def print_report(report: dict) -> None:
         low, high = facts["interval"]
         rows.append((rule, *(facts["score"][n] for n in names), f"{low:.3f} – {high:.3f}"))
     title = f"{report['videos']:,} videos of folds {', '.join(report['folds'])}"
-    console.print_table(title, ("", *names, "95 % interval"), rows)
+    console.print_table(title, ("", *names, "95% interval"), rows)
 
-    for rule, more in report["gains"].items():
-        bounds = f"[{more['low']:+.4f}, {more['high']:+.4f}]"
+    for rule, gain in report["gains"].items():
+        interval = f"[{gain['low']:+.4f}, {gain['high']:+.4f}]"
         console.print_text(
-            f"Chosen over {rule}: {more['difference']:+.4f} {bounds}, {more['verdict']}."
+            f"{SHIPPED_RULE} over {rule}: {gain['difference']:+.4f} {interval}, {gain['verdict']}."
         )
-    for fold, facts in report["chosen"].items():
+    for fold, facts in report["weights"].items():
         weights = ", ".join(f"{name} {weight:.3f}" for name, weight in facts["weights"].items())
-        where = "on all videos" if fold == "all" else f"for fold {fold}"
-        console.print_text(f"Chosen {where}: {facts['method']} ({weights}).")
+        target = "all videos" if fold == "all" else f"fold {fold}"
+        console.print_text(f"Weights for {target}: {facts['method']} ({weights}).")
 
     if "splits" in report:
         rows = []
         for size, rules in report["splits"].items():
             for rule, (mean, error) in rules.items():
-                ahead = f"{rules[CHOSEN][0] - mean:+.4f} ± {error:.4f}" if rule != CHOSEN else ""
-                rows.append((f"{int(size):,}", rule, mean, ahead))
-        title = f"Learned on random videos, scored on the others (mean of {SPLITS} splits)"
-        console.print_table(title, ("videos", "", "mean", "chosen is ahead by"), rows)
+                lead = (
+                    f"{rules[SHIPPED_RULE][0] - mean:+.4f} ± {error:.4f}"
+                    if rule != SHIPPED_RULE
+                    else ""
+                )
+                rows.append((f"{int(size):,}", rule, mean, lead))
+        title = f"Learned on random videos, scored on the others (mean of {RANDOM_SPLITS} splits)"
+        console.print_table(title, ("videos", "rule", "mean", f"lead of {SHIPPED_RULE}"), rows)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""From archives to blended answers with three members: ours beside the solutions' way, in one run,
-answers compared.
+"""Archives to blended predictions of three members: wbdc and public solutions, compared.
 
-`pytest benchmarks/test_serving.py --benchmark-enable -n 0`; WBDC_FULL=1: BERT-base and ViT-B/32
-(random weights), else a sixteenth of that.
+Run with `pytest benchmarks/test_serving.py --benchmark-enable -n 0`. WBDC_FULL=1 uses BERT-base and
+ViT-B/32 with random weights instead of models of a sixteenth of that size.
 """
 
 import io
@@ -31,24 +30,24 @@ from wbdc.serve.predict import load_member
 
 FULL = os.environ.get("WBDC_FULL") == "1"
 VIDEOS, FRAMES, LENGTH, BATCH, CLASSES = (32 if FULL else 96), 14, 256, 16, 200
-WIDE, LAYERS = (768, 12) if FULL else (192, 4)
+WIDTH, LAYERS = (768, 12) if FULL else (192, 4)
 BERT = {
     "model_type": "bert",
-    "hidden_size": WIDE,
+    "hidden_size": WIDTH,
     "num_hidden_layers": LAYERS,
-    "num_attention_heads": WIDE // 64,
-    "intermediate_size": 4 * WIDE,
+    "num_attention_heads": WIDTH // 64,
+    "intermediate_size": 4 * WIDTH,
 }
-LOOK = {
+TRANSFORM = {
     "size": 224,
     "mean": [0.48145466, 0.4578275, 0.40821073],
     "std": [0.26862954, 0.26130258, 0.27577711],
 }
 VIT = {
-    "embed_dim": WIDE,
+    "embed_dim": WIDTH,
     "vision_cfg": {
         "layers": LAYERS,
-        "width": WIDE,
+        "width": WIDTH,
         "head_width": 64,
         "patch_size": 32,
         "image_size": 224,
@@ -56,44 +55,42 @@ VIT = {
 }
 FUSIONS = {
     "single_stream": {},
-    "dual_stream": {"heads": WIDE // 64},
-    "cross_attention": {"heads": WIDE // 64},
+    "dual_stream": {"heads": WIDTH // 64},
+    "cross_attention": {"heads": WIDTH // 64},
 }
-WORDS = "今天大家一起看这个真的就是我们你可以没有知道觉得时候现在然后因为所以什么怎么非常喜欢关注点赞视频推荐"
+CHARACTERS = (
+    "今天大家一起看这个真的就是我们你可以没有知道觉得时候"
+    "现在然后因为所以什么怎么非常喜欢关注点赞视频推荐"
+)
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory) -> list[Video]:
-    """Videos as the contest's: 3 to 14 frames, 20 to 400 characters."""
-    home, rng, made = tmp_path_factory.mktemp("videos"), np.random.default_rng(0), []
+    """Videos with 3 to 20 frames and 20 to 400 characters, as in the contest."""
+    home, rng = tmp_path_factory.mktemp("videos"), np.random.default_rng(0)
+    result = []
     for i in range(VIDEOS):
         path = home / f"{i:020}.zip"
         with zipfile.ZipFile(path, "w") as archive:
             for number in range(int(rng.choice([3, 8, 11, 14, 14, 14, 20]))):
                 archive.writestr(f"{number}.jpg", photo(rng))
-        text = "".join(rng.choice(list(WORDS), int(rng.integers(20, 400))))
-        made.append(
-            Video(
-                path.stem,
-                {"title": text[:30], "asr": text[30:250], "ocr": text[250:]},
-                None,
-                Source(path),
-            )
-        )
-    return made
+        text = "".join(rng.choice(list(CHARACTERS), int(rng.integers(20, 400))))
+        fields = {"title": text[:30], "asr": text[30:250], "ocr": text[250:]}
+        result.append(Video(path.stem, fields, None, Source(path)))
+    return result
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, list[Path]]:
-    """Three members that share one tower, and three with one each."""
-    home, tokenizer = tmp_path_factory.mktemp("members"), learn_tokenizer([WORDS] * 3)
+    """The folders of three members that share one tower, and of three with different towers."""
+    home, tokenizer = tmp_path_factory.mktemp("members"), learn_tokenizer([CHARACTERS] * 3)
     special = {w: tokenizer.token_to_id(w) for w in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")}
-    made: dict[str, list[Path]] = {"one tower": [], "three towers": []}
+    result: dict[str, list[Path]] = {"one tower": [], "three towers": []}
     towers: list[dict] = []
     for seed, (use, settings) in enumerate(FUSIONS.items()):
         torch.manual_seed(seed)
         tables = {
-            "vision": {"use": "clip", "architecture": VIT, "look": LOOK, "frames": FRAMES},
+            "vision": {"use": "clip", "architecture": VIT, "look": TRANSFORM, "frames": FRAMES},
             "fusion": {"use": use, **settings},
         }
         model = build_model(
@@ -104,10 +101,9 @@ def folders(tmp_path_factory) -> dict[str, list[Path]]:
                 "special": special,
             }
         )
-        own = {name: tensor.clone() for name, tensor in model.vision.state_dict().items()}
-        towers.append(own)
-        for kind, folders in made.items():
-            model.vision.load_state_dict(towers[0] if kind == "one tower" else own)
+        towers.append({name: t.clone() for name, t in model.vision.state_dict().items()})
+        for kind, folders in result.items():
+            model.vision.load_state_dict(towers[0 if kind == "one tower" else -1])
             folder = home / kind / use
             folder.mkdir(parents=True)
             save_file(model.state_dict(), folder / "model.safetensors")
@@ -123,12 +119,12 @@ def folders(tmp_path_factory) -> dict[str, list[Path]]:
                 {"blueprint": model.blueprint(tables["fusion"]), "text": text, **facts},
             )
             folders.append(folder)
-    return made
+    return result
 
 
-class Solution(Dataset):
-    """What public solutions do for every member anew: open, decode with Pillow, Compose to float32;
-    tokenise one by one, pad to the most.
+class SolutionDataset(Dataset):
+    """Reads videos as public solutions do, for each member again: open the archive, Pillow, Compose
+    to float32, tokenize one text at a time, pad to the maximum.
     """
 
     def __init__(self, videos: list[Video], member):
@@ -138,64 +134,61 @@ class Solution(Dataset):
                 T.Resize(224, T.InterpolationMode.BICUBIC),
                 T.CenterCrop(224),
                 T.ToTensor(),
-                T.Normalize(LOOK["mean"], LOOK["std"]),
+                T.Normalize(TRANSFORM["mean"], TRANSFORM["std"]),
             ]
         )
 
     def __len__(self) -> int:
         return len(self.videos)
 
-    def __getitem__(self, at: int) -> tuple:
-        with zipfile.ZipFile(self.videos[at].source.path) as archive:
+    def __getitem__(self, index: int) -> tuple:
+        with zipfile.ZipFile(self.videos[index].source.path) as archive:
             names = sorted(archive.namelist(), key=natural_order)
-            shown = [
+            images = [
                 self.compose(Image.open(io.BytesIO(archive.read(names[i]))).convert("RGB"))
                 for i in sample_frames(len(names), FRAMES)
             ]
-        ids = torch.tensor(self.member.text([self.videos[at].fields])[0])
+        ids = torch.tensor(self.member.text([self.videos[index].fields])[0])
         frames, text = torch.zeros(FRAMES, 3, 224, 224), torch.zeros(LENGTH, dtype=torch.int64)
-        frames[: len(shown)], text[: len(ids)] = torch.stack(shown), ids
-        return frames, torch.arange(FRAMES) < len(shown), text, torch.arange(LENGTH) < len(ids)
+        frames[: len(images)], text[: len(ids)] = torch.stack(images), ids
+        return frames, torch.arange(FRAMES) < len(images), text, torch.arange(LENGTH) < len(ids)
 
 
 @torch.inference_mode()
-def theirs(folders: list[Path], videos: list[Video]) -> np.ndarray:
-    """Score with each member on its own, padding frames and words through all networks, and
-    average.
-    """
-    answers = []
+def predict_as_solutions(folders: list[Path], videos: list[Video]) -> np.ndarray:
+    """Predict with one member after the other, with padded frames and tokens, and average."""
+    predictions = []
     for folder in folders:
-        member, said = load_member(folder), []
+        member, batches = load_member(folder), []
         for frames, frame_mask, text, text_mask in DataLoader(
-            Solution(videos, member), BATCH, num_workers=2
+            SolutionDataset(videos, member), BATCH, num_workers=2
         ):
-            seen = member.model.vision.encode(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-            said.append(
-                member.model.head(
-                    member.model.fuse(Batch((), text, text_mask, frames, frame_mask), seen).pooled
-                ).softmax(-1)
-            )
-        answers.append(torch.cat(said).numpy())
-    return np.mean(answers, 0)
+            features = member.model.vision.encode(frames.flatten(0, 1))
+            features = features.unflatten(0, frames.shape[:2])
+            batch = Batch((), text, text_mask, frames, frame_mask)
+            pooled = member.model.fuse(batch, features).pooled
+            batches.append(member.model.head(pooled).softmax(-1))
+        predictions.append(torch.cat(batches).numpy())
+    return np.mean(predictions, 0)
 
 
-def ours(folders: list[Path], videos: list[Video]) -> np.ndarray:
-    return (
-        Engine(folders, [1.0] * 3, torch.device("cpu"), torch.float32, 2)
-        .predict(videos)
-        .probabilities
-    )
+def predict_with_wbdc(folders: list[Path], videos: list[Video]) -> np.ndarray:
+    engine = Engine(folders, [1.0] * 3, torch.device("cpu"), torch.float32, 2)
+    return engine.predict(videos).probabilities
 
 
 @pytest.mark.parametrize("towers", ["one tower", "three towers"])
-def test_both_ways_give_the_same_answers(folders, videos, towers):
-    mine, other = ours(folders[towers], videos), theirs(folders[towers], videos)
-    assert np.abs(mine - other).max() < 1e-4
-    assert (mine.argmax(1) == other.argmax(1)).mean() > 0.98
+def test_both_ways_give_equal_predictions(folders, videos, towers):
+    actual = predict_with_wbdc(folders[towers], videos)
+    expected = predict_as_solutions(folders[towers], videos)
+    assert np.abs(actual - expected).max() < 1e-4
+    assert (actual.argmax(1) == expected.argmax(1)).mean() > 0.98
 
 
-@pytest.mark.parametrize("way", [ours, theirs], ids=["ours", "the solutions' way"])
+@pytest.mark.parametrize(
+    "predict", [predict_with_wbdc, predict_as_solutions], ids=["wbdc", "solution"]
+)
 @pytest.mark.parametrize("towers", ["one tower", "three towers"])
-def test_serving(benchmark, folders, videos, towers, way):
-    benchmark.group = f"archives to answers, three members, {towers}"
-    benchmark.pedantic(way, (folders[towers], videos), rounds=1 if FULL else 2)
+def test_serving(benchmark, folders, videos, towers, predict):
+    benchmark.group = f"archives to predictions, three members, {towers}"
+    benchmark.pedantic(predict, (folders[towers], videos), rounds=1 if FULL else 2)
