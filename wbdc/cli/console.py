@@ -1,5 +1,5 @@
-"""The console: the only place where anything is printed. Results to stdout, progress and log to
-stderr.
+"""Console output and shared options. This is the only file that prints: results to stdout, progress
+and log to stderr.
 """
 
 import json
@@ -26,34 +26,32 @@ if TYPE_CHECKING:
 
 
 class FiniteRange(click.FloatRange):
-    """A number in a range; neither infinite nor "nan", which passes every comparison of a plain
-    range.
-    """
+    """A finite number in a range. A plain range accepts "nan", which passes every comparison."""
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value} is no finite number.", param, ctx)
+            self.fail(f"{value} is not a finite number.", param, ctx)
         return number
 
 
-_work = click.option(
+_work_option = click.option(
     "--work",
     type=click.Path(path_type=Path),
     default="work",
     show_default=True,
     envvar="WBDC_WORK",
-    help="Where data, runs and ensembles lie.",
+    help="Folder of prepared data, runs and ensembles.",
 )
 verify_files = click.option(
     "--verify",
     is_flag=True,
     expose_value=False,
     is_eager=True,
-    help="Hash every file that is read, also those unchanged since they were hashed last.",
-    callback=lambda context, option, value: _hash_always(value),
+    help="Hash every input file, even if it is unchanged since its last check.",
+    callback=lambda context, option, value: _set_hash_always(value),
 )
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."
@@ -62,44 +60,44 @@ device = click.option(
     "--device",
     default="auto",
     show_default=True,
-    help="auto (the first GPU, else the CPU), cpu, cuda, cuda:1.",
+    help="auto (first GPU, else CPU), cpu, cuda, or cuda:1.",
 )
 threads = click.option(
     "--threads",
     type=click.IntRange(1, MAX_THREADS),
-    help="CPU threads; by default all this process may use. Part of what makes bits equal.",
+    help="CPU threads, by default all that are available. Results are reproducible "
+    "bit for bit only with the same number.",
 )
 seed = click.option(
     "--seed",
     type=click.IntRange(0, 2**31 - 1),
     default=0,
     show_default=True,
-    help="Everything random follows from it.",
+    help="Random seed.",
 )
 prepared = click.option(
-    "--prepared", help="Hash of the prepared data (or its start); by default the one prepared last."
+    "--prepared", help="Hash of the prepared data, or its first characters; by default the latest."
 )
-dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+dry_run = click.option("--dry-run", is_flag=True, help="Print the plan and exit.")
 store = click.option(
     "--store",
     type=click.Choice(["auto", "jpeg", "raw"]),
     default="auto",
     show_default=True,
     envvar="WBDC_STORE",
-    help="Frames of later epochs: decoded anew, or raw pixels; auto: raw while they take at most half of the free disk.",
+    help="How later epochs read frames: jpeg decodes them again, raw stores pixels; auto stores "
+    "pixels that need at most half of the free disk space.",
 )
 weights = click.option(
     "--weights",
     type=click.Path(exists=True, file_okay=False),
     envvar="WBDC_WEIGHTS",
-    help="Folder of pretrained weights, by their usual names.",
+    help="Folder of pretrained weights, named by their Hugging Face ids.",
 )
 
 
 def work(command: Callable) -> Callable:
-    """Add the option of the work folder; what killed commands left in it is swept before the
-    command runs.
-    """
+    """Add the --work option. Leftovers of killed commands are removed before the command runs."""
 
     @wraps(command)
     def sweep_and_run(*values: object, **options: object) -> object:
@@ -109,19 +107,18 @@ def work(command: Callable) -> Callable:
             sweep_work(options["work"])
         return command(*values, **options)
 
-    return _work(sweep_and_run)
+    return _work_option(sweep_and_run)
 
 
-WIDTH = 140  # columns of a table that no terminal shows
-SHORT_CELL = 16  # columns: a cell of a table that is not longer never wraps
+COLUMNS_WITHOUT_TERMINAL = 140
+MAX_UNBROKEN_COLUMNS = 16  # shorter cells of a table never wrap
+NO_SCORE = "–"
 
 
 def next_command(
     *words: str, tiny: bool, changes: Sequence[str], work: Path, **options: object
 ) -> str:
-    """Write the command that goes on after this one, as it can be typed. options: those given, by
-    name; None is left out.
-    """
+    """Return the command to run next, quoted for a shell. options: by name; None is left out."""
     import shlex
 
     words = [
@@ -131,27 +128,28 @@ def next_command(
     ]
     options = {"work": None if str(work) == "work" else work} | options
     for name, value in options.items():
-        words += [] if value is None else [f"--{name}", str(value)]
+        if value is not None:
+            words += [f"--{name}", str(value)]
     return shlex.join(["wbdc", *words])
 
 
 def kit_options(command: Callable) -> Callable:
-    """Add the options that choose and change a kit."""
+    """Add the options that select and change a kit."""
     for option in (
         click.option(
             "--set",
             "changes",
             multiple=True,
             metavar="KEY=VALUE",
-            help="Override one setting, such as train.epochs=3 (TOML). Repeatable.",
+            help="Override a setting, for example train.epochs=3 (TOML). Repeatable.",
         ),
         click.option(
             "--tiny",
             is_flag=True,
-            help="The kit's [tiny] recipe: random weights, minutes on two CPU cores.",
+            help="Use the kit's [tiny] settings: random weights, minutes on two CPU cores.",
         ),
         click.option(
-            "--kit", required=True, help="Name of a kit (see `wbdc kits`), or a path to one."
+            "--kit", required=True, help="Name of a kit (see `wbdc kits`), or path of a kit file."
         ),
     ):
         command = option(command)
@@ -159,12 +157,12 @@ def kit_options(command: Callable) -> Callable:
 
 
 def training_options(command: Callable) -> Callable:
-    """Add the options that say where and on what a stage trains."""
+    """Add the options about data, device and output of a training stage."""
     save = click.option(
         "--save-every",
         type=click.IntRange(0),
         default=0,
-        help="Steps between saved states; by default the end of each epoch.",
+        help="Steps between checkpoints; by default one at the end of each epoch.",
     )
     for option in (
         as_json,
@@ -183,20 +181,20 @@ def training_options(command: Callable) -> Callable:
     return command
 
 
-def _hash_always(on: bool) -> None:
+def _set_hash_always(on: bool) -> None:
     from wbdc.core.integrity import hash_always
 
     hash_always(on)
 
 
 def use_weights(folder: str | None) -> None:
-    """Let pretrained weights be looked up in a folder."""
+    """Search pretrained weights in a folder."""
     if folder:
         os.environ["WBDC_WEIGHTS"] = folder
 
 
 def console_reporter(progress: ProgressCallback, quiet: bool) -> object:
-    """Let a training session tell what it does."""
+    """Return a reporter that shows the progress and log of a training session."""
     from wbdc.train.reporter import Reporter
 
     return Reporter(progress, (lambda sentence: None) if quiet else log, log)
@@ -204,125 +202,123 @@ def console_reporter(progress: ProgressCallback, quiet: bool) -> object:
 
 def print_plan(session: object, as_json: bool) -> None:
     """Print what a training session would do."""
-    done = session.run.folds()
+    finished = session.run.folds()
     plan = {
         "run": session.run.name,
         "data": session.plan.prepared.hash,
         "device": str(session.hardware.device),
         "threads": session.hardware.threads,
     }
-    plan |= {
-        "from": session.plan.source.name if session.plan.source else None,
-        **({"note": session.note} if session.note else {}),
-    }
-    plan |= {"folds": {f: "finished" if f in done else "to train" for f in session.folds}}
+    plan["from"] = session.plan.source.name if session.plan.source else None
+    if session.note:
+        plan["note"] = session.note
+    folds = {fold: "finished" if fold in finished else "to train" for fold in session.folds}
     if as_json:
-        return print_json(plan)
-    for key, value in plan.items():
-        print_text(
-            f"{key}: {', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value}"
-        )
+        print_json(plan | {"folds": folds})
+        return
+
+    for name, value in plan.items():
+        print_text(f"{name}: {value}")
+    print_text(f"folds: {', '.join(f'{fold} {state}' for fold, state in folds.items())}")
 
 
 def component_names(*score_tables: dict, order: Sequence[str] = ()) -> list[str]:
-    """Return the names of a contest's scores that score tables hold: in the order that the contest
-    states, others after these, the mean last.
+    """Return the names of the score components in some score tables: those in `order` first, then
+    the others, then the mean.
     """
-    held = dict.fromkeys(name for scores in score_tables for name in scores if name != "mean")
-    names = dict.fromkeys([*(name for name in order if name in held), *held])
+    components = dict.fromkeys(name for scores in score_tables for name in scores)
+    components.pop("mean", None)
+    names = dict.fromkeys([*(name for name in order if name in components), *components])
     return [*names, "mean"] if score_tables else []
 
 
 def score_cells(facts: dict, names: Sequence[str]) -> list:
-    """Return the named components of a score and the official mean; dashes when nothing was held
+    """Return the named components of a score and the official mean; dashes where no video was held
     out.
     """
     if "score" not in facts:
-        return ["–"] * (len(names) + 1)
-    return [*(facts["score"].get(name, "–") for name in names), facts["official"]["mean"]]
+        return [NO_SCORE] * (len(names) + 1)
+    return [*(facts["score"].get(name, NO_SCORE) for name in names), facts["official"]["mean"]]
 
 
 def log(sentence: str) -> None:
-    """Write one line of log."""
+    """Print a log line to stderr."""
     _err().print(sentence, style="dim", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_error(sentence: str) -> None:
-    """Write the one sentence of an error."""
+    """Print an error to stderr."""
     _err().print(sentence, style="bold red", highlight=False, markup=False, soft_wrap=True)
 
 
 def print_json(value: dict) -> None:
-    """Print a result for machines."""
+    """Print a result as JSON."""
     click.echo(json.dumps(value, ensure_ascii=False, indent=1, default=str))
 
 
 def print_text(sentence: str, style: str = "") -> None:
-    """Print a result for people; on a terminal, lines end between words."""
+    """Print a result as text. On a terminal, lines break between words."""
     console = _out()
     for line in sentence.split("\n"):
-        parts = _wrapped(line, console.width) if console.is_terminal else [line]
+        parts = _wrap(line, console.width) if console.is_terminal else [line]
         console.print("\n".join(parts), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table: texts to the left, numbers to the right; no name and no number is ever split.
+    """Print a table: text aligned left, numbers right; no name or number is split.
 
-    Only longer texts wrap, between words. What is too narrow for that is printed row by row, as
-    pairs.
+    Longer texts wrap between words. On a terminal that is too narrow, each row is printed as pairs
+    of column and cell.
     """
     print_text(title, "bold")
-    texts = [all(isinstance(row[number], str) for row in rows) for number in range(len(columns))]
+    is_text = [all(isinstance(row[i], str) for row in rows) for i in range(len(columns))]
     cells = [[_cell(value) for value in row] for row in rows]
     widths = _column_widths([columns, *cells], _out().width - 3 * len(columns) - 1)
 
     if widths:
-        _print_grid(columns, cells, widths, texts)
+        _print_grid(columns, cells, widths, is_text)
     else:
         _print_pairs(columns, cells)
 
 
 def _cell(value: object) -> str:
-    return (
-        value
-        if isinstance(value, str)
-        else f"{value:.4f}"
-        if isinstance(value, float)
-        else f"{value:,}"
-    )
+    """Format a cell of a table."""
+    if isinstance(value, str):
+        return value
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
 
 
-def _column_widths(lines: Sequence[Sequence[str]], room: int) -> list[int] | None:
-    """Share `room` among the columns of a table, the widest give most; None when words would be
-    split.
+def _column_widths(rows: Sequence[Sequence[str]], available: int) -> list[int] | None:
+    """Divide the available width among the columns of a table, shrinking the widest first. Returns
+    None when words would be split.
     """
-    natural = [max(display_width(cell) for cell in column) for column in zip(*lines, strict=True)]
-    least = [
-        max(display_width(_longest_piece(cell)) for cell in column)
-        for column in zip(*lines, strict=True)
-    ]
+    columns = list(zip(*rows, strict=True))
+    natural = [max(display_width(cell) for cell in column) for column in columns]
+    minimal = [max(display_width(_longest_word(cell)) for cell in column) for column in columns]
     for limit in range(max(natural), -1, -1):
-        widths = [max(low, min(high, limit)) for low, high in zip(least, natural, strict=True)]
-        if sum(widths) <= room:
+        widths = [max(low, min(high, limit)) for low, high in zip(minimal, natural, strict=True)]
+        if sum(widths) <= available:
             return widths
 
     return None
 
 
-def _longest_piece(cell: str) -> str:
-    """Return what must stand on one line: a short cell, or the longest word of a text."""
-    return cell if display_width(cell) <= SHORT_CELL else max(cell.split(), key=display_width)
+def _longest_word(cell: str) -> str:
+    """Return what must fit into one line: a short cell, or the longest word of a text."""
+    if display_width(cell) <= MAX_UNBROKEN_COLUMNS:
+        return cell
+    return max(cell.split(), key=display_width)
 
 
 def _print_grid(
-    columns: Sequence[str], cells: list[list[str]], widths: list[int], texts: list[bool]
+    columns: Sequence[str], cells: list[list[str]], widths: list[int], is_text: list[bool]
 ) -> None:
     from rich.table import Table
     from rich.text import Text
 
     grid = Table(show_header=any(columns))
-    for column, width, text in zip(columns, widths, texts, strict=True):
-        grid.add_column(column, width=width, justify="left" if text else "right")
+    for column, width, left_aligned in zip(columns, widths, is_text, strict=True):
+        grid.add_column(column, width=width, justify="left" if left_aligned else "right")
 
     for row in cells:
         grid.add_row(*map(Text, row))
@@ -330,11 +326,11 @@ def _print_grid(
 
 
 def _print_pairs(columns: Sequence[str], cells: list[list[str]]) -> None:
-    """Print each row as its first cell, then the others as pairs of column and cell, aligned over
+    """Print the first cell of each row, then the others as pairs of column and cell, aligned over
     all rows.
     """
     widths = [max(map(display_width, column)) for column in zip(*cells, strict=True)]
-    room = _out().width - 2
+    available = _out().width - 2
 
     for row in cells:
         print_text(row[0], "bold")
@@ -342,7 +338,7 @@ def _print_pairs(columns: Sequence[str], cells: list[list[str]]) -> None:
         for column, cell, width in zip(columns[1:], row[1:], widths[1:], strict=True):
             pair = f"{column} {cell}".strip() if cell else " " * (display_width(column) + 1)
             pair += " " * (width - display_width(cell))
-            if line and display_width(line) + 2 + display_width(pair) > room:
+            if line and display_width(line) + 2 + display_width(pair) > available:
                 print_text(f"  {line.rstrip()}")
                 line = ""
             line += f"  {pair}" if line else pair
@@ -350,10 +346,8 @@ def _print_pairs(columns: Sequence[str], cells: list[list[str]]) -> None:
             print_text(f"  {line.rstrip()}")
 
 
-def _wrapped(line: str, width: int) -> list[str]:
-    """Break a line between words; a command in backticks, to be copied, and longer words stay
-    whole.
-    """
+def _wrap(line: str, width: int) -> list[str]:
+    """Break a line between words. Commands in backticks, which users copy, stay whole."""
     indent = re.match(" *", line)[0] + "  "
     joined = re.sub("`[^`]*`", lambda quoted: quoted[0].replace(" ", "\0"), line)
     parts = textwrap.wrap(
@@ -363,7 +357,7 @@ def _wrapped(line: str, width: int) -> list[str]:
 
 
 def display_width(text: str) -> int:
-    """Count the columns that a text takes on a terminal: Chinese characters take two."""
+    """Return the columns that a text takes on a terminal: Chinese characters take two."""
     from rich.cells import cell_len
 
     return cell_len(text)
@@ -371,8 +365,9 @@ def display_width(text: str) -> int:
 
 @contextmanager
 def progress(hidden: bool = False) -> Iterator[ProgressCallback]:
-    """Show bars on stderr for the length of a block: call it with (what, done, of, note). Without a
-    terminal: a line a task.
+    """Show progress bars on stderr during a block. Yields a callback: (task, done, total, note).
+
+    Without a terminal, one log line is printed per finished task.
     """
     from rich.progress import (
         BarColumn,
@@ -384,36 +379,36 @@ def progress(hidden: bool = False) -> Iterator[ProgressCallback]:
     )
     from rich.table import Column
 
-    whole = lambda: Column(no_wrap=True)  # noqa: E731: where it is narrow, only the bar gets shorter
+    # on a narrow terminal only the bar gets shorter
     columns = (
         TextColumn("{task.description}"),
         BarColumn(table_column=Column(min_width=4)),
-        MofNCompleteColumn(table_column=whole()),
-        TimeElapsedColumn(table_column=whole()),
-        TimeRemainingColumn(table_column=whole()),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[note]}"),
     )
-    shown = not hidden and sys.stderr.isatty()
+    is_visible = not hidden and sys.stderr.isatty()
     bars = Progress(
-        *columns, console=_err(), disable=not shown, transient=True, redirect_stdout=False
+        *columns, console=_err(), disable=not is_visible, transient=True, redirect_stdout=False
     )
-    tasks: dict[str, int] = {}
+    task_ids: dict[str, int] = {}
 
-    def step(what: str, done: int, of: int, note: str = "") -> None:
-        if done < of and what not in tasks:
-            tasks[what] = bars.add_task(what, total=of, note=note)
-        if what in tasks:
-            bars.update(tasks[what], completed=done, total=of, note=note)
-        if done == of and what in tasks:
-            bars.remove_task(tasks.pop(what))
-        if done == of and not hidden:
-            log(f"{what}: {of:,} done" + (f"  {note}" if note else ""))
+    def report_step(task: str, done: int, total: int, note: str = "") -> None:
+        if done < total and task not in task_ids:
+            task_ids[task] = bars.add_task(task, total=total, note=note)
+        if task in task_ids:
+            bars.update(task_ids[task], completed=done, total=total, note=note)
+        if done == total and task in task_ids:
+            bars.remove_task(task_ids.pop(task))
+        if done == total and not hidden:
+            log(f"{task}: {total:,} done" + (f"  {note}" if note else ""))
 
     with bars:
-        yield step
+        yield report_step
 
 
-# the one Console of each stream: a second one would write into the bars of the first
+# one Console per stream: a second one would write into the bars of the first
 _consoles: dict = {}
 
 
@@ -426,26 +421,29 @@ def _err() -> "Console":
 
 
 def _console(name: str) -> "Console":
-    """Return the Console of "stdout" or "stderr"; without a terminal or COLUMNS it is 140 columns
-    wide.
-    """
+    """Return the Console of "stdout" or "stderr"; 140 columns wide without a terminal."""
     from rich.console import Console
 
     stream = getattr(sys, name)
-    stream = getattr(
-        stream, "rich_proxied_file", stream
-    )  # while bars are shown, rich puts a proxy in its place
+    # rich replaces the stream by a proxy while it shows bars
+    stream = getattr(stream, "rich_proxied_file", stream)
     if name not in _consoles or _consoles[name].file is not stream:
-        measured = stream.isatty() or os.environ.get("COLUMNS", "").isdecimal()
-        _consoles[name] = Console(file=stream, width=None if measured else WIDTH)
+        has_width = stream.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+        _consoles[name] = Console(
+            file=stream, width=None if has_width else COLUMNS_WITHOUT_TERMINAL
+        )
 
     return _consoles[name]
 
 
 def final_run_items(contest: "Competition") -> int:
-    """Return how many videos a competition's final run has. Raises UsageFault when it does not say."""
+    """Return the number of videos of a competition's final run. Raises UsageFault when it is
+    unknown.
+    """
     from wbdc.core.errors import UsageFault
 
     if contest.limits is None:
-        raise UsageFault(f"competition {contest.name} states no number of videos; give --items")
+        raise UsageFault(
+            f"competition {contest.name} has no number of videos for the final run; give --items"
+        )
     return contest.limits.items
