@@ -12,6 +12,7 @@ import toys
 
 from wbdc.competitions import open_competition
 from wbdc.core.errors import ResultInvalid
+from wbdc.core.findings import Findings
 
 HOME = Path(__file__).parents[2]
 PAGE = HOME / "docs" / "write-a-plug.md"
@@ -105,3 +106,15 @@ def test_the_contest_reads_its_own_result(templates, tmp_path):
     assert contest.score(["news", "drama"], ["news", "news"])["mean"] == 0.5
     with pytest.raises(ResultInvalid, match="unknown genres: news"):
         contest.read_result(path, ["a", "b"], GENRES[:2])
+
+
+def test_the_contest_without_code_reads_its_table(tmp_path):
+    page = (HOME / "docs" / "table-contest.md").read_text(encoding="utf-8")
+    (tmp_path / "data.toml").write_text(re.search(r"^```toml\n(.*?)^```$", page, re.M | re.S)[1])
+    (tmp_path / "data.csv").write_text(re.search(r"^```\n(id,.*?)^```$", page, re.M | re.S)[1])
+    contest = open_competition(str(tmp_path / "data.toml"))
+    labeled = list(contest.videos(tmp_path, "labeled", Findings()))
+    assert [(v.id, v.label) for v in labeled] == [("v1", "comedy"), ("v2", "news")]
+    assert labeled[1].fields == {"headline": "Rain all week", "speech": "it will rain"}
+    assert labeled[0].source.path == tmp_path / "clips" / "v1.zip"
+    assert [v.id for v in contest.videos(tmp_path, "test", Findings())] == ["v3"]
