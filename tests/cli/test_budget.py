@@ -161,8 +161,8 @@ def test_the_seconds_grow_with_the_items(work):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--limit", 5, "--qps", 5), "twice"),
-        (("--frames", "4"), "belong to a limit"),
+        (("--limit", 5, "--qps", 5), "mutually exclusive"),
+        (("--frames", "4"), "need a time limit"),
         (("--limit", 5, "--frames", "4,x"), "'x' is no number of 1 or more"),
     ],
 )
@@ -312,7 +312,7 @@ def test_dropped_members_are_reported_and_neither_packed_nor_trained_again(
     assert dropped
     assert set(told["members"]) == {kept, *dropped}
     said = toys.wbdc(*words).stdout
-    assert all(f"Dropped {name}: its weight is under" in said for name in dropped)
+    assert all(f"Dropped {name}: its weight is below" in said for name in dropped)
     members = read_json(work / "ensembles" / "two" / "blend.json")["members"]
     assert {m["run"] for m in members} == {kept}
 

@@ -1,17 +1,24 @@
-"""wbdc ensemble: blend runs, and say what the blend is worth."""
+"""wbdc ensemble: blend runs and score the blend."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from wbdc.cli import console
 
+if TYPE_CHECKING:
+    import polars as pl
+
+    from wbdc.ensemble.out_of_fold import ServingHardware
+    from wbdc.ensemble.variants import Variant
+
 
 @dataclass(frozen=True)
 class EnsembleOptions:
-    """How members are blended: the options of the command, by their names. Raises UsageFault."""
+    """The options of the command, by their names. Raises UsageFault."""
 
     folds: str | None
     limit: float | None
@@ -30,17 +37,19 @@ class EnsembleOptions:
         from wbdc.core.errors import UsageFault
 
         if self.limit and self.qps:
-            raise UsageFault("--limit and --qps say the same thing twice; give one")
+            raise UsageFault("--limit and --qps are mutually exclusive; give one of them")
         if (self.frames or self.length or self.items) and not self.has_limit:
-            fault = "--frames, --length and --items belong to a limit"
-            raise UsageFault(f"{fault}; give --limit (seconds) or --qps")
+            raise UsageFault(
+                "--frames, --length and --items need a time limit; add --limit (seconds) or --qps"
+            )
         if self.folds and self.has_limit:
-            fault = "--folds cannot be combined with --limit or --qps"
-            raise UsageFault(f"{fault}; give the folds without a limit")
+            raise UsageFault(
+                "--folds cannot be combined with --limit or --qps; leave --folds or the limit out"
+            )
 
     @property
     def has_limit(self) -> bool:
-        """Whether members are chosen within a limit of time."""
+        """Whether members are chosen within a time limit."""
         return bool(self.limit or self.qps)
 
 
@@ -49,38 +58,42 @@ class EnsembleOptions:
     "--run",
     "runs",
     multiple=True,
-    help="A run to take, or a form of it: 'RUN frames=4'. Repeatable; by default every finished run of the prepared data.",
+    help="A run, or a variant of it: 'RUN frames=4'. Repeatable; by default every finished run of "
+    "the prepared data.",
 )
 @click.option(
     "--folds",
-    help="Learn and score on these folds alone, such as 0,1; by default all that the members share.",
+    help="Learn and score on these folds only, for example 0,1; by default on all that the "
+    "members share.",
 )
-@click.option("--name", default="ensemble", show_default=True, help="What to call it.")
+@click.option("--name", default="ensemble", show_default=True, help="Name of the ensemble.")
 @click.option(
     "--limit",
     type=console.FiniteRange(min=0, min_open=True),
-    help="Seconds for all videos at the judge's: measure what members cost here, and keep those that fit.",
+    help="Time limit in seconds for all videos: measure the members on this machine, and choose "
+    "the best subset that fits.",
 )
 @click.option(
     "--qps",
     type=console.FiniteRange(min=0, min_open=True),
-    help="The limit as videos a second instead.",
+    help="The same limit, in videos per second.",
 )
 @click.option(
     "--items",
     type=click.IntRange(1, 10**9),
-    help="Videos of the final run; by default the competition's.",
+    help="Videos of the final run; by default those of the competition.",
 )
-@click.option("--frames", help="With a limit: also try fewer frames, such as 8,4.")
-@click.option("--length", help="With a limit: also try shorter texts, such as 128,64 tokens.")
+@click.option("--frames", help="With a limit: also try fewer frames, for example 8,4.")
+@click.option("--length", help="With a limit: also try shorter texts, for example 128,64 tokens.")
 @click.option(
-    "--precision", help="Serve in this precision; with a limit: also try these, such as bf16,fp32."
+    "--precision",
+    help="Serve in this precision. With a limit: also try these, for example bf16,fp32.",
 )
 @click.option(
     "--class-priors/--no-class-priors",
     default=True,
     show_default=True,
-    help="Try class multipliers; used when nested cross-validation finds them better.",
+    help="Try class multipliers; they are used when nested cross-validation finds them better.",
 )
 @click.option(
     "--draws",
@@ -108,15 +121,15 @@ def ensemble(
 ) -> None:
     """Learn blend weights on out-of-fold predictions.
 
-    The ensemble's score is its own: each fold is answered with weights learned on the others
-    (nested cross-validation).
-    Of equal weights, those of maximum likelihood, halfway between, and the best member alone, the
-    simplest is taken whose
-    cross-validated log-likelihood is within one standard error of the best. Members below 1 % of
-    the largest weight are dropped.
-    Intervals are 95 % bootstrap over videos; a gain whose interval holds 0 is called within noise.
-    With a limit, members are timed on this
-    machine, and of all subsets the best that fits is kept.
+    The score is nested: each fold is predicted with weights learned on the other folds.
+
+    The weights are equal, of maximum likelihood, the mean of both, or the best member alone: the
+    simplest method whose cross-validated log-likelihood is within one standard error of the best.
+    Members below 1 % of the largest weight are dropped.
+
+    Intervals are 95 % bootstrap intervals over videos; a gain whose interval contains 0 is within
+    noise. With a time limit, members are timed on this machine, and the best subset that fits is
+    used.
 
     \b
     Example:
@@ -132,30 +145,33 @@ def ensemble(
 
     check_name(name, "--name")
     options = EnsembleOptions(**settings)
-    ready = open_prepared(work, prepared)
-    chosen, left = select_members(work, runs, ready)
-    for sentence in left:
-        console.log(sentence)
+    dataset = open_prepared(work, prepared)
+    members, messages = select_members(work, runs, dataset)
+    for message in messages:
+        console.log(message)
     if dry_run:
-        names = [form.name for form in chosen]
-        return (
-            console.print_json({"members": names})
-            if as_json
-            else console.print_text(f"Would blend {', '.join(names)}.")
-        )
-    folder = work / "ensembles" / name
+        _print_plan([member.name for member in members], as_json)
+        return
+
+    folder, data = work / "ensembles" / name, Path(dataset.facts.data_folder)
     check_writable(folder)
     check_ensemble_folder(folder)
     build = _build_within if options.has_limit else _build
     with lock_output(folder), console.progress(as_json) as progress:
-        report = build(work, name, chosen, Path(ready.facts.data_folder), options, progress)
-    console.print_json(report) if as_json else print_report(
-        report, name, ready.contest.score_components
-    )
+        report = build(work, name, members, data, options, progress)
+    if as_json:
+        console.print_json(report)
+    else:
+        print_report(report, name, dataset.contest.score_components)
 
 
 def _build(
-    work: Path, name: str, chosen: list, data: Path, options: EnsembleOptions, progress: object
+    work: Path,
+    name: str,
+    members: "list[Variant]",
+    data: Path,
+    options: EnsembleOptions,
+    progress: console.ProgressCallback,
 ) -> dict:
     """Blend all members; return the report."""
     from wbdc.ensemble.ensembles import build_ensemble
@@ -163,9 +179,9 @@ def _build(
     return build_ensemble(
         work,
         name,
-        chosen,
-        _predictions(chosen, data, options, progress),
-        only_folds=_parts(options.folds),
+        members,
+        _predict_members(members, data, options, progress),
+        only_folds=_split_list(options.folds),
         precision=options.precision,
         class_priors=options.class_priors,
         draws=options.draws,
@@ -174,23 +190,28 @@ def _build(
 
 
 def _build_within(
-    work: Path, name: str, chosen: list, data: Path, options: EnsembleOptions, progress: object
+    work: Path,
+    name: str,
+    members: "list[Variant]",
+    data: Path,
+    options: EnsembleOptions,
+    progress: console.ProgressCallback,
 ) -> dict:
-    """Blend the members that answer best within the limit; return the report."""
+    """Blend the best members within the time limit; return the report."""
     from wbdc.ensemble.budget.budget_search import BudgetOptions, build_ensemble_within
 
-    items = options.items or console.final_run_items(chosen[0].run.contest)
+    items = options.items or console.final_run_items(members[0].run.contest)
     return build_ensemble_within(
         work,
         name,
-        chosen,
+        members,
         data,
-        _machines(chosen, options),
+        _hardware_to_try(members, options),
         BudgetOptions(
             limit=options.limit or items / options.qps,
             items=items,
-            frames=_counts(options.frames, "--frames"),
-            lengths=_counts(options.length, "--length"),
+            frames=_parse_counts(options.frames, "--frames"),
+            lengths=_parse_counts(options.length, "--length"),
             class_priors=options.class_priors,
             draws=options.draws,
             seed=options.seed,
@@ -200,146 +221,158 @@ def _build_within(
     )
 
 
-def _predictions(
-    chosen: list, data: Path, options: EnsembleOptions, progress: object
-) -> list | None:
-    """Predict out of fold as the members will serve; None where that is how their runs did."""
+def _predict_members(
+    members: "list[Variant]",
+    data: Path,
+    options: EnsembleOptions,
+    progress: console.ProgressCallback,
+) -> "list[pl.DataFrame] | None":
+    """Predict out of fold as the members will be served; None when their runs already did."""
     from wbdc.core.device import find_precision
     from wbdc.ensemble.out_of_fold import out_of_fold_predictions
 
-    precision = options.precision
-    if not precision and not any(form.serve for form in chosen):
+    if not options.precision and not any(member.serve for member in members):
         return None
 
-    contest = chosen[0].run.contest
-    own = _machine(chosen, options)
-    machine = own
-    if precision:
-        machine = own._replace(precision=find_precision(precision, own.device))
+    contest, training = members[0].run.contest, _hardware(members, options)
+    hardware = training
+    if options.precision:
+        precision = find_precision(options.precision, training.device)
+        hardware = training._replace(precision=precision)
     return [
         out_of_fold_predictions(
-            form, data, contest, machine, progress, training_precision=machine == own
+            member, data, contest, hardware, progress, training_precision=hardware == training
         )
-        for form in chosen
+        for member in members
     ]
 
 
-def _machine(chosen: list, options: EnsembleOptions) -> object:
-    """Return this machine, in the precision that the kits serve in."""
+def _hardware(members: "list[Variant]", options: EnsembleOptions) -> "ServingHardware":
+    """Return this machine in the precision of the members' kits."""
     from wbdc.core.device import find_device, find_precision, use_threads
     from wbdc.ensemble.ensembles import run_blend
     from wbdc.ensemble.out_of_fold import ServingHardware
 
-    device, run = find_device(options.device), chosen[0].run
+    device, run = find_device(options.device), members[0].run
     precision = run_blend(run.folder.parents[1], run).precision
     return ServingHardware(device, find_precision(precision, device), use_threads(options.threads))
 
 
-def _machines(chosen: list, options: EnsembleOptions) -> list:
-    """Return this machine in the kits' precision, then in each other one to try."""
+def _hardware_to_try(members: "list[Variant]", options: EnsembleOptions) -> "list[ServingHardware]":
+    """Return this machine in the precision of the kits, then in each other one to try."""
     from wbdc.core.device import find_precision
 
-    own = _machine(chosen, options)
-    precisions = [find_precision(name, own.device) for name in _parts(options.precision)]
-    others = [precision for precision in dict.fromkeys(precisions) if precision != own.precision]
-    return [own, *(own._replace(precision=precision) for precision in others)]
+    hardware = _hardware(members, options)
+    requested = [find_precision(name, hardware.device) for name in _split_list(options.precision)]
+    precisions = dict.fromkeys([hardware.precision, *requested])
+    return [hardware._replace(precision=precision) for precision in precisions]
 
 
-def _parts(listed: str | None) -> list[str]:
-    """Read "0,1" as its parts."""
-    return [part.strip() for part in (listed or "").split(",") if part.strip()]
+def _split_list(text: str | None) -> list[str]:
+    """Split "0,1" at its commas."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
-def _counts(listed: str | None, option: str) -> list[int]:
-    """Read "8,4" as numbers of 1 or more. Raises UsageFault."""
+def _parse_counts(text: str | None, option: str) -> list[int]:
+    """Parse "8,4" as numbers of 1 or more. Raises UsageFault."""
     from wbdc.core.errors import UsageFault
 
-    parts = _parts(listed)
-    if wrong := [part for part in parts if not part.isdecimal() or int(part) < 1]:
-        fault = f"{wrong[0]!r} is no number of 1 or more; give such as 8,4"
-        raise UsageFault(f"{option} {listed}: {fault}")
+    parts = _split_list(text)
+    if invalid := [part for part in parts if not part.isdecimal() or int(part) < 1]:
+        raise UsageFault(
+            f"{option} {text}: {invalid[0]!r} is no number of 1 or more; give a list, for example"
+            " 8,4"
+        )
     return [int(part) for part in parts]
 
 
+def _print_plan(names: list[str], as_json: bool) -> None:
+    if as_json:
+        console.print_json({"members": names})
+    else:
+        console.print_text(f"Would blend {', '.join(names)}.")
+
+
 def print_report(report: dict, name: str, order: Sequence[str] = ()) -> None:
-    """Print an ensemble's members, its own score and its gain. order: of the score's components."""
-    names, dropped = (
-        console.component_names(report["ensemble"]["score"], order=order),
-        [one["name"] for one in report["dropped"]],
-    )
-    rows = [
-        (
-            member,
-            "dropped" if member in dropped else report["weights"][member],
-            *_numbers(facts, names),
-        )
-        for member, facts in report["members"].items()
-    ]
-    rows.append((name, "", *_numbers(report["ensemble"], names)))
+    """Print the scores of members and ensemble, the weights and the gain.
+
+    order: of the components of the score.
+    """
+    names = console.component_names(report["ensemble"]["score"], order=order)
+    dropped = [member["name"] for member in report["dropped"]]
+    rows = []
+    for member, entry in report["members"].items():
+        weight = "dropped" if member in dropped else report["weights"][member]
+        rows.append((member, weight, *_score_cells(entry, names)))
+    rows.append((name, "", *_score_cells(report["ensemble"], names)))
+
+    title = f"{report['rows']:,} videos of folds {', '.join(report['folds'])}"
     columns = ("out of fold", "weight", *names, "95 % interval", "official")
-    console.print_table(
-        f"{report['rows']:,} videos of folds {', '.join(report['folds'])}", columns, rows
-    )
+    console.print_table(title, columns, rows)
     print_weights(report)
     if "budget" in report:
         _print_budget(report["budget"])
-    priors, gain = report["class_priors"], report["gain"]
-    if "gain" in priors:
-        more, word = priors["gain"], "used" if priors["used"] else "not used"
-        console.print_text(
-            f"Class multipliers: {more['difference']:+.4f} [{more['low']:+.4f}, {more['high']:+.4f}], {more['verdict']}, so {word}."
-        )
-    else:
-        console.print_text(f"No class multipliers: {priors['reason']}.")
-    console.print_text(
-        f"Over {report['best']}: {gain['difference']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}], {gain['verdict']}."
-    )
+    _print_class_priors(report["class_priors"])
+    console.print_text(f"Over {report['best']}: {_gain_text(report['gain'])}.")
 
 
 def print_weights(report: dict) -> None:
     """Print how the weights were chosen, and which members were dropped."""
-    trials = ", ".join(
-        f"{method} {mean:.3f}" for method, mean in report["weighting"]["trials"].items()
-    )
+    weighting = report["weighting"]
+    trials = ", ".join(f"{method} {mean:.3f}" for method, mean in weighting["trials"].items())
     if trials:
         console.print_text(
-            f"Weights: {report['weighting']['method']}. Log-likelihood of a held-out video: {trials}."
+            f"Weights: {weighting['method']}. Log-likelihood of a held-out video: {trials}."
         )
-    for one in report["dropped"]:
-        console.print_text(f"Dropped {one['name']}: {one['reason']} ({one['weight']:.2g}).")
+    for member in report["dropped"]:
+        console.print_text(
+            f"Dropped {member['name']}: {member['reason']} ({member['weight']:.2g})."
+        )
+
+
+def _print_class_priors(class_priors: dict) -> None:
+    """Print the gain of class multipliers, or why there is none."""
+    if "gain" not in class_priors:
+        console.print_text(f"No class multipliers: {class_priors['reason']}.")
+        return
+    decision = "used" if class_priors["used"] else "not used"
+    console.print_text(f"Class multipliers: {_gain_text(class_priors['gain'])}, so {decision}.")
 
 
 def _print_budget(budget: dict) -> None:
-    """Print the frontier, and what was left out."""
+    """Print the frontier, and what the dropped candidates would have added."""
     rows = [
         (
-            " + ".join(c["members"]),
-            c["precision"],
-            c["seconds"],
-            c["score"],
-            "kept" if c == budget["chosen"] else "",
+            " + ".join(choice["members"]),
+            choice["precision"],
+            choice["seconds"],
+            choice["score"],
+            "chosen" if choice == budget["chosen"] else "",
         )
-        for c in budget["frontier"]
+        for choice in budget["frontier"]
     ]
-    console.print_table(
-        f"{budget['items']:,} videos within {budget['limit']:,.0f} s, with a margin of {budget['margin']:.0%}",
-        ("members", "precision", "seconds", "score", ""),
-        rows,
+    title = (
+        f"{budget['items']:,} videos within {budget['limit']:,.0f} s, with a margin of"
+        f" {budget['margin']:.0%}"
     )
-    left = [
-        (
-            d["name"],
-            d["seconds"],
-            f"{d['gain']['difference']:+.4f} [{d['gain']['low']:+.4f}, {d['gain']['high']:+.4f}]",
-        )
-        for d in budget["dropped"]
-    ]
-    if left:
+    console.print_table(title, ("members", "precision", "seconds", "score", ""), rows)
+    if dropped := budget["dropped"]:
         console.print_table(
-            "Left out: what it would have added", ("member", "seconds", "score"), left
+            "Not chosen: what each would add",
+            ("member", "seconds", "score"),
+            [(one["name"], one["seconds"], _interval_text(one["gain"])) for one in dropped],
         )
 
 
-def _numbers(facts: dict, names: list[str]) -> tuple:
-    (low, high), (*parts, official) = facts["interval"], console.score_cells(facts, names)
-    return *parts, f"{low:.4f} – {high:.4f}", official
+def _gain_text(gain: dict) -> str:
+    return f"{_interval_text(gain)}, {gain['verdict']}"
+
+
+def _interval_text(gain: dict) -> str:
+    return f"{gain['difference']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
+
+
+def _score_cells(entry: dict, names: list[str]) -> tuple:
+    low, high = entry["interval"]
+    *components, official = console.score_cells(entry, names)
+    return *components, f"{low:.4f} – {high:.4f}", official

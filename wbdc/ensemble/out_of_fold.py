@@ -1,6 +1,6 @@
 """Out-of-fold predictions of runs and their variants, and the rows that several of them share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from wbdc.core.errors import DataInvalid, IntegrityBroken, UsageFault, suggest_n
 from wbdc.core.files import add_to_seal
 from wbdc.core.findings import Findings
 from wbdc.core.integrity import verify_seal
+from wbdc.core.progress import ProgressCallback
 from wbdc.ensemble.variants import Variant
 from wbdc.serve.engine import Engine
 from wbdc.train.runs import ALL_FOLDS, Run, read_oof, read_predictions, write_oof
@@ -76,7 +77,7 @@ def out_of_fold_predictions(
     data: Path,
     contest: Competition,
     hardware: ServingHardware,
-    progress: Callable[[str, int, int], None],
+    progress: ProgressCallback,
     *,
     training_precision: bool = True,
 ) -> pl.DataFrame:
@@ -149,7 +150,7 @@ def _predict_fold(
     data: Path,
     contest: Competition,
     hardware: ServingHardware,
-    progress: Callable[[str, int, int], None],
+    progress: ProgressCallback,
 ) -> None:
     """Predict the videos that one fold held out, and write them to `path`."""
     table = read_oof(variant.run.fold(fold))

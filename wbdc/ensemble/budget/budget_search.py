@@ -13,6 +13,7 @@ from wbdc.competitions import Competition, Video
 from wbdc.core.device import precision_name
 from wbdc.core.errors import OverBudget
 from wbdc.core.findings import Findings
+from wbdc.core.progress import ProgressCallback
 from wbdc.core.time_margins import TIME_MARGIN
 from wbdc.ensemble.budget.candidates import Candidate, CandidatePool
 from wbdc.ensemble.budget.cost import COST_SAMPLE_VIDEOS, Cost, measure_costs, measure_start
@@ -74,7 +75,7 @@ def build_ensemble_within(
     options: BudgetOptions,
     *,
     log: Callable[[str], None],
-    progress: Callable[[str, int, int], None],
+    progress: ProgressCallback,
 ) -> dict:
     """Build the ensemble with the best score that predicts `items` videos within `limit` seconds.
 
@@ -119,7 +120,7 @@ def _search_precisions(
     hardware: Sequence[ServingHardware],
     options: BudgetOptions,
     contest: Competition,
-    progress: Callable[[str, int, int], None],
+    progress: ProgressCallback,
 ) -> list[SearchResult]:
     """Predict and time every variant in each precision, and search among them."""
     variants = {

@@ -3,12 +3,13 @@
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from wbdc.competitions import Video
 from wbdc.core.errors import UsageFault, suggest_name
+from wbdc.core.progress import ProgressCallback
 from wbdc.ensemble.out_of_fold import ServingHardware
 from wbdc.ensemble.variants import Variant
 from wbdc.serve.engine import Engine
@@ -62,7 +63,7 @@ def measure_costs(
     hardware: ServingHardware,
     *,
     fixed: float,
-    progress: Callable[[str, int, int], None],
+    progress: ProgressCallback,
 ) -> Cost:
     """Time the parts of every variant on some videos.
 
