@@ -94,8 +94,8 @@ def verify(
     if retrain:
         from wbdc.submit.check.reproduce import retrain_submission
 
-        say = (lambda line: None) if as_json else console.log
-        options = {"work": work, "tolerance": tolerance, "threads": threads, "say": say}
+        log = (lambda line: None) if as_json else console.log
+        options = {"work": work, "tolerance": tolerance, "threads": threads, "log": log}
         _add_results(results, "retrain", lambda path: retrain_submission(path, data, **options))
 
     if as_json:

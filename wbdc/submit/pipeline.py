@@ -66,7 +66,7 @@ def make_submission(
     report: dict,
     options: SubmitOptions,
     progress: Callable[[str, int, int], None],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> dict:
     """Pack a blend, prove that its predictions equal those of the runs, time it, and publish it.
 
@@ -83,14 +83,14 @@ def make_submission(
     threads = use_threads(options.threads)
     recover_targets(into, contest.targets)
 
-    say(f"packing {len(blend.members)} models into {into}")
+    log(f"packing {len(blend.members)} models into {into}")
     blend = replace(blend, half=options.half, compiled=options.compiled)
     results: dict = {"proof": None, "latency": None}
 
     def check(folder: Path) -> None:
         """Prove and time the folder before it is published: one that fails replaces nothing."""
         results["proof"] = prove_equal_predictions(
-            folder, home, blend, contest, data, device=options.device, threads=threads, say=say
+            folder, home, blend, contest, data, device=options.device, threads=threads, log=log
         )
         if options.rehearsal:
             rehearsal = replace(options.rehearsal, device=options.device, threads=threads)
@@ -119,7 +119,7 @@ def prove_equal_predictions(
     *,
     device: str,
     threads: int,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> dict:
     """Predict random test videos in the packed folder and from the runs, and compare every bit.
 
@@ -152,13 +152,13 @@ def prove_equal_predictions(
             f"the packed folder's predictions for {count} of {len(ids)} videos differ from those "
             "of the runs it was packed from; pack it again on this machine"
         )
-    say(f"{len(ids):,} test videos: packed predictions equal those of the runs, bit for bit")
+    log(f"{len(ids):,} test videos: packed predictions equal those of the runs, bit for bit")
 
     changed = 0.0
     if blend.half:
         full = predict_runs(replace(blend, half=False))
         changed = float((full.argmax(1) != expected.argmax(1)).mean())
-        say(f"weights stored as float16 change {changed:.2%} of these predictions")
+        log(f"weights stored as float16 change {changed:.2%} of these predictions")
     if changed > MAX_CHANGED_SHARE:
         raise ResultInvalid(
             f"weights stored as float16 change {changed:.1%} of the predictions, "

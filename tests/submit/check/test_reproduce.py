@@ -91,7 +91,7 @@ def retrained(trained, data, tmp_path_factory) -> tuple[dict, Path, list[str]]:
             data,
             work=work,
             threads=1,
-            say=lines.append,
+            log=lines.append,
         ),
         work,
         lines,
@@ -146,7 +146,7 @@ def test_retraining_on_one_thread_gives_equal_bytes_and_the_same_score(retrained
 def replayed(retrained, monkeypatch) -> Path:
     """Replace the training: the folders of the earlier training are copied, nothing is computed."""
 
-    def train(folder, data, work, threads, say):
+    def train(folder, data, work, threads, log):
         for name in ("submission", "ensembles"):
             shutil.copytree(retrained[1] / name, work / name)
 
@@ -208,8 +208,8 @@ def test_a_package_of_one_run_has_no_ensemble_to_score(
     """`submit --run` stores no score and makes no ensemble: predictions are compared."""
     train = reproduce._run_train_script
 
-    def train_run(folder, data, work, threads, say):
-        train(folder, data, work, threads, say)
+    def train_run(folder, data, work, threads, log):
+        train(folder, data, work, threads, log)
         shutil.rmtree(work / "ensembles")
 
     monkeypatch.setattr(reproduce, "_run_train_script", train_run)
@@ -292,7 +292,7 @@ def test_no_process_continues_when_the_command_is_stopped(members, data, tmp_pat
 
     start = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
-        retrain_submission(tmp_path / "submission", data, say=stop)
+        retrain_submission(tmp_path / "submission", data, log=stop)
     assert time.perf_counter() - start < 30
     assert (
         f"sleep 97.{os.getpid()}"
@@ -336,13 +336,13 @@ def test_daemons_of_train_sh_are_ended_without_waiting_for_them(stopped, members
     more = "sleep 60" if stopped else "exit 9"
     pack_submission(tmp_path / "s", members, with_training([DAEMON.format(place=tmp_path), more]))
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         if stopped:
             raise KeyboardInterrupt
 
     fault, says = (KeyboardInterrupt, None) if stopped else (OutOfResources, "started")
     with pytest.raises(fault, match=says):
-        retrain_submission(tmp_path / "s", data, say=say)
+        retrain_submission(tmp_path / "s", data, log=log)
     daemons = [int((tmp_path / name).read_text()) for name in ("quiet", "holds-stderr")]
     assert [start_time(daemon) for daemon in daemons] == [None, None]
     assert not (tmp_path / "waited-for").exists()

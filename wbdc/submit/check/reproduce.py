@@ -87,13 +87,13 @@ def retrain_submission(
     work: Path | None = None,
     tolerance: float | None = None,
     threads: int | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> dict:
     """Train a packed folder again with its own train.sh, and compare the result with the package.
 
     The folder is verified first. work: a new folder, or one where the same training was stopped; by
     default a temporary one. tolerance: largest difference of the out-of-fold score, in 0 to 1; by
-    default the contest's. threads: CPUs that the training may use. say: receives the lines that
+    default the contest's. threads: CPUs that the training may use. log: receives the lines that
     the training prints.
 
     Returns {"members", "equal_weights": number of weights files with equal bytes (0 for the audit
@@ -107,7 +107,7 @@ def retrain_submission(
     if work is None:
         with tempfile.TemporaryDirectory(prefix="wbdc-retrain-") as scratch:
             return retrain_submission(
-                folder, data, work=Path(scratch), tolerance=tolerance, threads=threads, say=say
+                folder, data, work=Path(scratch), tolerance=tolerance, threads=threads, log=log
             )
 
     summary = verify_package(folder)
@@ -115,7 +115,7 @@ def retrain_submission(
     if packed_score is not None and tolerance is None:
         tolerance = score_tolerance(packed_contest(folder, summary))
     _claim_work(work, summary["bound"])
-    _run_train_script(folder, data, work, threads, say)
+    _run_train_script(folder, data, work, threads, log)
 
     retrained = work / "submission"
     verify_package(retrained)
@@ -185,7 +185,7 @@ def _claim_work(work: Path, bound: str) -> None:
 
 
 def _run_train_script(
-    folder: Path, data: Path, work: Path, threads: int | None, say: Callable[[str], None]
+    folder: Path, data: Path, work: Path, threads: int | None, log: Callable[[str], None]
 ) -> None:
     """Run train.sh to its end.
 
@@ -211,7 +211,7 @@ def _run_train_script(
             process, monitor = stack.enter_context(contained)
         for line in _read_lines(process, monitor):
             lines.append(line + "\n")
-            say(line.rstrip())
+            log(line.rstrip())
         code = process.wait()
     if code:
         raise failure_message(SandboxRun(code, time.perf_counter() - start, "".join(lines)))
