@@ -19,7 +19,7 @@ class FindingCode(NamedTuple):
 FINDING_CODES = {
     "archive.broken": FindingCode(
         "warning",
-        "archives that cannot be read",
+        "archives or video files that cannot be read",
         "the video keeps its text and has no frames",
         "copy or download these archives again",
     ),
@@ -49,7 +49,7 @@ FINDING_CODES = {
     ),
     "archive.huge": FindingCode(
         "warning",
-        "archives larger than 1 GiB",
+        "archives or video files larger than 1 GiB",
         "the video keeps its text and has no frames",
         "create these archives again with fewer or smaller frames",
     ),
