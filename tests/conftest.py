@@ -1,4 +1,4 @@
-"""What every test may stand on: one thread, a small data root, and the real data where they lie."""
+"""Fixtures for all tests: one thread, a small data root, and the real data where available."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ REAL = Path(os.environ.get("WBDC_REAL_DATA") or Path(__file__).parents[2] / "sha
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what tests remember out of the user's cache; each worker has a folder of its own."""
+    """Use a cache folder for each worker, and not the cache of the user."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -27,7 +27,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of the test data that the project does not carry along."""
+    """The folder of test data that are not part of the repository."""
     if not (REAL / "nasty" / "nasty.json").is_file():
         pytest.skip(f"{REAL} holds no test data; set WBDC_REAL_DATA to run this")
     return REAL
@@ -35,20 +35,20 @@ def real_data() -> Path:
 
 @pytest.fixture
 def small_root(tmp_path: Path) -> Path:
-    """A tiny data root in the contest's layout: 12 labelled, 4 unlabelled and 4 test videos with
-    JPEG archives.
+    """A tiny data root in the layout of the contest: 12 labeled, 4 unlabeled and 4 test videos with
+    archives of JPEG frames.
     """
     return small.root(tmp_path / "data")
 
 
 @pytest.fixture
 def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not wait for the disk: no power is lost here."""
+    """Do not wait for the disk, since tests lose no power."""
     monkeypatch.setattr("os.fsync", lambda handle: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that start processes and train: a long one that came last would leave
-    the other worker idle.
+    """Run the tests that start processes and train first: a long one at the end would leave the
+    other workers idle.
     """
     items.sort(key=lambda item: not {"cli", "submit"} & set(item.path.parts))

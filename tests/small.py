@@ -1,5 +1,5 @@
-"""Small data as the contest gives them: pictures of a few pixels, archives of a few frames, a root
-of twenty videos.
+"""Small data in the layout of the contest: images of a few pixels, archives of a few frames, a data
+root of twenty videos. And helpers that run and stop processes.
 """
 
 import contextlib
@@ -25,9 +25,7 @@ SPLITS = {"labeled": 12, "unlabeled": 4, "test": 4}
 
 
 def image(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
-    """Draw a smooth picture with some noise, as photos are: what resampling and JPEG treat gently
-    and not so gently.
-    """
+    """Return a smooth image with some noise, similar to a photo."""
     random = np.random.default_rng([seed, width, height])
     coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), np.uint8)).resize(
         (width, height), Image.Resampling.BICUBIC
@@ -40,19 +38,19 @@ def image(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
 
 
 def encode(picture: Image.Image, form: str = "JPEG", **settings: object) -> bytes:
-    """Encode a picture."""
+    """Encode an image."""
     stream = io.BytesIO()
     picture.save(stream, form, **settings)
     return stream.getvalue()
 
 
 def photos(count: int, seed: int = 0, **size: int) -> list[bytes]:
-    """Encode `count` different JPEG pictures."""
+    """Return `count` different images as JPEG."""
     return [encode(image(seed=100 * seed + i, **size)) for i in range(count)]
 
 
 def numbers(rows: np.ndarray) -> bytes:
-    """Encode an array as .npy, objects and all."""
+    """Encode an array as .npy; objects are allowed."""
     stream = io.BytesIO()
     np.save(stream, rows, allow_pickle=True)
     return stream.getvalue()
@@ -63,7 +61,7 @@ def pack(
     members: dict[str, bytes] | list[tuple[str, bytes]],
     method: int = zipfile.ZIP_STORED,
 ) -> Path:
-    """Write an archive, of equal members in equal bytes."""
+    """Write a zip archive. Equal members give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, data in members.items() if isinstance(members, dict) else members:
@@ -72,23 +70,22 @@ def pack(
 
 
 def frames(encoded: list[bytes]) -> dict[str, bytes]:
-    """Name frames as the contest does: 1.jpg, 2.jpg, ..."""
+    """Name frames as in the contest: 1.jpg, 2.jpg, ..."""
     return {f"{i}.jpg": data for i, data in enumerate(encoded, 1)}
 
 
 def ids(split: str) -> list[str]:
-    """Name the videos of a split: 20 digits, which overflow int64; the first of all begins with
+    """Return the ids of a split: 20 digits, which overflow int64. The first labeled id begins with
     zeros.
     """
-    start = 10_000_000_000_000_000_000 * (1 + list(SPLITS).index(split) // 2) + 1000 * list(
-        SPLITS
-    ).index(split)
-    found = [str(start + 7 * i) for i in range(SPLITS[split])]
-    return ["00000000000000000001", *found[1:]] if split == "labeled" else found
+    number = list(SPLITS).index(split)
+    start = 10_000_000_000_000_000_000 * (1 + number // 2) + 1000 * number
+    names = [str(start + 7 * i) for i in range(SPLITS[split])]
+    return ["00000000000000000001", *names[1:]] if split == "labeled" else names
 
 
 def items(split: str) -> list[dict]:
-    """Annotate a split."""
+    """Return the annotations of a split."""
     rows = [
         {
             "id": name,
@@ -114,24 +111,24 @@ def annotate(root: Path, split: str, rows: list[dict]) -> Path:
 
 
 def archive(root: Path, split: str, name: str) -> Path:
-    """Say where the archive of a video lies."""
+    """Return the path of the archive of a video."""
     return root / "zip_frames" / split / name[-3:] / f"{name}.zip"
 
 
 def root(into: Path) -> Path:
-    """Write a data root with JPEG archives of 0 to 4 frames; one holds a damaged frame."""
+    """Write a data root with archives of 0 to 4 JPEG frames. One frame is damaged."""
     for split in SPLITS:
         annotate(into, split, items(split))
         for i, name in enumerate(ids(split)):
-            shown = photos(i % 5, i)
+            encoded = photos(i % 5, i)
             if i == 3:
-                shown[1] = shown[1][: len(shown[1]) // 2]
-            pack(archive(into, split, name), frames(shown))
+                encoded[1] = encoded[1][: len(encoded[1]) // 2]
+            pack(archive(into, split, name), frames(encoded))
     return into
 
 
 def features(into: Path, width: int = 6) -> Path:
-    """Write a data root with ready features of 0 to 4 frames."""
+    """Write a data root with features of 0 to 4 frames."""
     for number, split in enumerate(SPLITS):
         annotate(into, split, items(split))
         random = np.random.default_rng(number)
@@ -146,27 +143,27 @@ def features(into: Path, width: int = 6) -> Path:
 def python(
     script: str, *arguments: object, start: Callable = subprocess.run, **settings: object
 ) -> subprocess.CompletedProcess | subprocess.Popen:
-    """Run a script in a process of its own, to be killed or limited there."""
+    """Run a script in a process of its own, which may be killed or limited."""
     settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | settings
     return start([sys.executable, "-c", script, *map(str, arguments)], **settings)
 
 
 def soon(is_met: Callable[[], object], seconds: float = 20) -> object:
-    """Wait until something is the case, and return what it is by then."""
+    """Wait until `is_met` returns something true, and return its last result."""
     end = time.monotonic() + seconds
     while not is_met() and time.monotonic() < end:
         time.sleep(0.02)
     return is_met()
 
 
-def pids_in(place: Path) -> list[int]:
-    """Read the process ids that a script wrote to the file `pids`."""
-    file = place / "pids"
+def pids_in(folder: Path) -> list[int]:
+    """Read the process ids that a script wrote to the file `pids` of a folder."""
+    file = folder / "pids"
     return [int(line) for line in file.read_text().split()] if file.is_file() else []
 
 
 def ended_process() -> int:
-    """Return the number of a process that has ended."""
+    """Return the id of a process that has ended."""
     with subprocess.Popen(["true"]) as child:
         child.wait()
     return child.pid
@@ -175,12 +172,13 @@ def ended_process() -> int:
 def stop_midway(
     command: Sequence[object], place: Path, has_begun: Callable[[], object], **variables: str
 ) -> tuple[int, str]:
-    """Run a command, send SIGTERM once its work has begun, and return its exit code and stderr.
+    """Run a command, send SIGTERM when its work has begun, and return its exit code and stderr.
 
-    place: a folder for its temporary files and its stderr. has_begun: takes no arguments.
-    Fails when the command ends before that, or leaves a process or a temporary file behind.
+    place: folder for its temporary files and its stderr. has_begun: returns whether to stop it.
+    Fails when the command ends before that, or when a process or a temporary file of it remains.
     """
-    home, errors = place / "tmp", place / "stderr"
+    home = place / "tmp"
+    errors = place / "stderr"
     home.mkdir(parents=True)
     environment = os.environ | {"TMPDIR": str(home)} | variables
     with errors.open("w") as stderr:
@@ -191,33 +189,36 @@ def stop_midway(
             stderr=stderr,
         )
     try:
-        assert soon(lambda: has_begun() or process.poll() is not None, 120), "it never began"
+        assert soon(lambda: has_begun() or process.poll() is not None, 120), (
+            "the work did not begin"
+        )
         process.terminate()
         code = process.wait(60)
     finally:
-        left = soon_none(lambda: processes_with(home), 5)
-        for pid in left:
+        remaining = soon_none(lambda: processes_with(home), 5)
+        for pid in remaining:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait()
 
-    said = errors.read_text()
-    assert not left, (code, said)
-    assert not list(home.iterdir()), (code, said)
-    return code, said
+    message = errors.read_text()
+    assert not remaining, (code, message)
+    assert not list(home.iterdir()), (code, message)
+    return code, message
 
 
 def soon_none(find: Callable[[], list], seconds: float) -> list:
-    """Wait until nothing is found any more, and return what is found by then."""
+    """Wait until `find` returns an empty list, and return its last result."""
     soon(lambda: not find(), seconds)
     return find()
 
 
 def processes_with(home: Path) -> list[int]:
-    """List the processes whose temporary files lie in a folder: all that a command started."""
-    setting, found = f"TMPDIR={home}".encode(), []
+    """List the processes whose TMPDIR is a folder: all that a command started."""
+    setting = f"TMPDIR={home}".encode()
+    processes: list[int] = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
             if setting in path.read_bytes().split(b"\0"):
-                found.append(int(path.parent.name))
-    return found
+                processes.append(int(path.parent.name))
+    return processes

@@ -1,4 +1,4 @@
-"""A pseudo-terminal to run a script in, and the screen that a user sees there."""
+"""A pseudo-terminal that runs a script, and the screen that it displays."""
 
 import fcntl
 import os
@@ -12,9 +12,7 @@ SEQUENCE = re.compile(r"\x1b\[([?\d;]*)([A-Za-z])|(.)", re.DOTALL)
 
 
 def run_in_terminal(script: str, columns: int, rows: int = 50) -> str:
-    """Run a Python script with its three streams on a terminal of a size; return all that it wrote
-    there.
-    """
+    """Run a Python script with its three streams on a terminal, and return all that it wrote."""
     handle, inner = os.openpty()
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
@@ -40,8 +38,10 @@ def run_in_terminal(script: str, columns: int, rows: int = 50) -> str:
 
 
 class Screen:
-    """What a terminal of a width shows. lines: now; frames: each time before a line is erased;
-    wrapped: lines that were too long.
+    """The content of a terminal.
+
+    lines: current content. frames: the content before each erased line. wrapped: lines that were
+    longer than the terminal is wide.
     """
 
     def __init__(self, columns: int):
@@ -55,8 +55,8 @@ class Screen:
         return ["".join(line).rstrip() for line in self.cells]
 
     def write(self, text: str) -> "Screen":
-        for found in SEQUENCE.finditer(text):
-            number, command, character = found.groups()
+        for match in SEQUENCE.finditer(text):
+            number, command, character = match.groups()
             if character is not None:
                 self._put(character)
             elif command == "A":
@@ -65,7 +65,7 @@ class Screen:
                 self.frames.append(self.lines)
                 self.cells[self.row] = []
             else:
-                assert command in "mhl", f"unknown sequence {found.group()!r}"
+                assert command in "mhl", f"unknown sequence {match.group()!r}"
         return self
 
     def _put(self, character: str) -> None:

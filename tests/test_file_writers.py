@@ -89,7 +89,8 @@ def test_only_core_files_writes(path):
     if path != WRITER:
         lines = list(writes(ast.parse(path.read_text(encoding="utf-8"))))
         assert not lines, (
-            f"`{path.relative_to(PACKAGE.parent)}` line {lines[0]} writes by itself; use wbdc.core.files"
+            f"`{path.relative_to(PACKAGE.parent)}` line {lines[0]} writes a file; "
+            "use wbdc.core.files"
         )
 
 

@@ -1,4 +1,4 @@
-"""The house itself: floors, plugs, and habits that no reviewer should have to watch over."""
+"""Rules for the whole package: layers, plugs, names, and habits that a program can check."""
 
 import ast
 import re
@@ -14,8 +14,8 @@ from wbdc.nets import fusion, vision
 from wbdc.prepare import engines
 from wbdc.train import objectives, tricks
 
-HOME = Path(wbdc.__file__).parent
-FLOORS = (
+PACKAGE = Path(wbdc.__file__).parent
+LAYERS = (
     ("core",),
     ("competitions",),
     ("data", "nets"),
@@ -27,9 +27,9 @@ FLOORS = (
     ("report",),
     ("cli",),
 )
-FLOOR = {folder: number for number, folders in enumerate(FLOORS) for folder in folders}
+LAYER = {folder: number for number, folders in enumerate(LAYERS) for folder in folders}
 SHIPPED = ("core", "competitions", "data", "nets", "serve")
-LEFT_AT_HOME = {"polars", "rich", "click", "sklearn"}
+NOT_SHIPPED = {"polars", "rich", "click", "sklearn"}
 PLUGS = {
     "competitions": competitions,
     "vision": vision,
@@ -39,15 +39,15 @@ PLUGS = {
     "engines": engines,
 }
 
-TREES = {path.relative_to(HOME): ast.parse(path.read_text()) for path in sorted(HOME.rglob("*.py"))}
+TREES = {
+    path.relative_to(PACKAGE): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))
+}
 FILES = {str(path): (path, tree) for path, tree in TREES.items()}
 every_file = pytest.mark.parametrize("name", FILES)
 
 
 def imports(path: Path, tree: ast.Module) -> Iterator[str]:
-    """Yield the dotted name of all that a file imports, wherever in it, modules and what is taken
-    from them.
-    """
+    """Yield the dotted names of all modules and objects that a file imports, also in functions."""
     package = ["wbdc", *path.parts[:-1]]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -63,88 +63,95 @@ def imports(path: Path, tree: ast.Module) -> Iterator[str]:
 
 
 def folder(dotted: str) -> str | None:
-    """Name the folder of wbdc that an import reaches into."""
+    """Return the folder of wbdc to which an import belongs."""
     parts = dotted.split(".")
-    return parts[1] if parts[0] == "wbdc" and len(parts) > 1 and parts[1] in FLOOR else None
+    return parts[1] if parts[0] == "wbdc" and len(parts) > 1 and parts[1] in LAYER else None
 
 
 @pytest.mark.parametrize("name", [name for name, (path, _) in FILES.items() if len(path.parts) > 1])
-def test_imports_go_down_or_stay_inside_one_folder(name):
+def test_imports_go_down_or_stay_in_one_folder(name):
     path, tree = FILES[name]
     own = path.parts[0]
     for dotted in imports(path, tree):
         other = folder(dotted)
         if other and other != own:
-            assert FLOOR[other] < FLOOR[own], (
-                f"`{path}` reaches {'up' if FLOOR[other] > FLOOR[own] else 'across'} to `{dotted}`"
+            assert LAYER[other] < LAYER[own], (
+                f"`{path}` imports {'up' if LAYER[other] > LAYER[own] else 'across'}: `{dotted}`"
             )
 
 
-def test_every_folder_has_its_floor():
-    assert {path.parts[0] for path in TREES if len(path.parts) > 1} <= set(FLOOR)
+def test_every_folder_has_a_layer():
+    assert {path.parts[0] for path in TREES if len(path.parts) > 1} <= set(LAYER)
 
 
 @pytest.mark.parametrize(
     "name", [name for name, (path, _) in FILES.items() if path.parts[0] in SHIPPED]
 )
-def test_what_is_shipped_needs_nothing_that_a_judge_lacks(name):
+def test_shipped_files_import_only_packages_of_a_submission(name):
     for dotted in imports(*FILES[name]):
-        assert dotted.split(".")[0] not in LEFT_AT_HOME, f"`{name}` is shipped and imports {dotted}"
+        assert dotted.split(".")[0] not in NOT_SHIPPED, f"`{name}` is shipped and imports {dotted}"
 
 
 ALL_PLUGS = [(kind, name) for kind, home in PLUGS.items() for name in plug.plug_names(home)]
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL_PLUGS)
-def test_a_plug_is_one_file_with_one_class_and_a_sentence(kind, name):
+def test_a_plug_is_one_file_with_one_class_and_a_docstring(kind, name):
     home = PLUGS[kind]
-    path = Path(home.__path__[0], f"{name}.py").relative_to(HOME)
-    found, tree = plug.find_plug(home, name), TREES[path]
-    assert [c.name for c in tree.body if isinstance(c, ast.ClassDef)] == [
-        found.__name__
-    ] and found.__bases__ == (home.Plug,), "one level: contract, plug"
-    assert found.__name__.lower() == name.replace("_", ""), "the file name is the plug's name"
-    assert found.__doc__
+    path = Path(home.__path__[0], f"{name}.py").relative_to(PACKAGE)
+    tree = TREES[path]
+    plug_class = plug.find_plug(home, name)
+    classes = [c.name for c in tree.body if isinstance(c, ast.ClassDef)]
+    assert classes == [plug_class.__name__]
+    assert plug_class.__bases__ == (home.Plug,), "a plug inherits from its contract only"
+    assert plug_class.__name__.lower() == name.replace("_", ""), "the file name is the plug's name"
+    assert plug_class.__doc__
     assert ast.get_docstring(tree).split("\n\n")[0].endswith((".", ")"))
-    for setting in plug.plug_settings(found).values():
+    for setting in plug.plug_settings(plug_class).values():
         assert setting.annotation is not setting.empty, (
-            f"{kind} {name}: {setting.name} has no type, so nothing checks it"
+            f"{kind} {name}: {setting.name} has no type, so its values are not checked"
         )
 
 
 @pytest.mark.parametrize(("kind", "name"), ALL_PLUGS)
-def test_plugs_never_lean_on_their_siblings(kind, name):
+def test_plugs_do_not_import_their_siblings(kind, name):
     home = PLUGS[kind]
-    path = Path(home.__path__[0], f"{name}.py").relative_to(HOME)
+    path = Path(home.__path__[0], f"{name}.py").relative_to(PACKAGE)
     siblings = {f"{home.__name__}.{other}" for other in plug.plug_names(home) if other != name}
     for dotted in imports(path, TREES[path]):
         assert not any(dotted == s or dotted.startswith(f"{s}.") for s in siblings), (
-            f"`{path}` leans on its sibling `{dotted}`"
+            f"`{path}` imports its sibling `{dotted}`"
         )
 
 
-def called(node: ast.AST) -> str:
+def called_name(node: ast.AST) -> str:
+    """Return the name of the function that a node calls."""
     return ast.unparse(node.func) if isinstance(node, ast.Call) else ""
 
 
 @pytest.mark.parametrize(
     "name", [name for name, (path, _) in FILES.items() if path.parts[0] != "cli"]
 )
-def test_only_the_roof_prints(name):
+def test_only_cli_prints(name):
     _, tree = FILES[name]
     for node in ast.walk(tree):
         to_stderr = isinstance(node, ast.Call) and any(
             k.arg == "file" and ast.unparse(k.value) == "sys.stderr" for k in node.keywords
         )
-        prints = called(node) in ("print", "click.echo", "sys.stdout.write", "sys.stderr.write")
-        answers = called(node) == "sys.stdout.write"  # to calls, one item each
+        prints = called_name(node) in (
+            "print",
+            "click.echo",
+            "sys.stdout.write",
+            "sys.stderr.write",
+        )
+        answers = called_name(node) == "sys.stdout.write"  # to requests, one line each
         assert not prints or (name == "serve/entry.py" and (to_stderr or answers)), (
-            f"`{name}` line {node.lineno} prints; return it, or tell it to the caller"
+            f"`{name}` line {node.lineno} prints; return the text, or use a callback"
         )
 
 
 @every_file
-def test_trap_15_nothing_is_loaded_loosely_or_unpickled(name):
+def test_trap_15_nothing_is_unpickled_or_loaded_without_strict(name):
     path, tree = FILES[name]
     for dotted in imports(path, tree):
         assert dotted.split(".")[0] not in (
@@ -156,13 +163,13 @@ def test_trap_15_nothing_is_loaded_loosely_or_unpickled(name):
             "shelve",
         ), f"`{name}` imports {dotted}"
     for node in ast.walk(tree):
-        assert called(node) not in (
+        assert called_name(node) not in (
             "torch.load",
             "torch.save",
             "pickle.load",
             "pickle.loads",
             "eval",
-        ), f"`{name}` line {node.lineno}: {called(node)}"
+        ), f"`{name}` line {node.lineno}: {called_name(node)}"
         for keyword in node.keywords if isinstance(node, ast.Call) else ():
             loose = (keyword.arg, ast.unparse(keyword.value)) in (
                 ("strict", "False"),
@@ -173,33 +180,33 @@ def test_trap_15_nothing_is_loaded_loosely_or_unpickled(name):
             assert not loose, (
                 f"`{name}` line {node.lineno}: {keyword.arg}={ast.unparse(keyword.value)}"
             )
-        assert called(node) != "model.load_state_dict" or any(
+        assert called_name(node) != "model.load_state_dict" or any(
             k.arg == "strict" for k in node.keywords
-        ), f"`{name}` line {node.lineno}: say strict=True"
+        ), f"`{name}` line {node.lineno}: use strict=True"
 
 
 NAMES_TO_AVOID = {"cfg", "config", "args", "opt", "utils", "helpers", "common", "manager", "base"}
 
 
 @every_file
-def test_no_settings_object_travels_and_no_file_is_a_drawer(name):
+def test_no_config_object_and_no_file_without_a_subject(name):
     path, tree = FILES[name]
     assert path.stem not in NAMES_TO_AVOID
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            given = [
+            parameters = [
                 a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
             ]
             allowed = (
                 {"args"} if (path.parts[0], node.name) == ("cli", "resolve_command") else set()
             )  # click's own name
-            assert not NAMES_TO_AVOID - allowed & set(given), (
-                f"`{name}` line {node.lineno}: {node.name} takes {given}"
+            assert not NAMES_TO_AVOID - allowed & set(parameters), (
+                f"`{name}` line {node.lineno}: {node.name} takes {parameters}"
             )
 
 
-def public(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.ClassDef | None]]:
-    """Yield the public functions, classes and methods of a file, each with the class it stands in."""
+def public_definitions(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.ClassDef | None]]:
+    """Yield the public functions, classes and methods of a file, and the class of each method."""
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
             yield node, None
@@ -213,13 +220,11 @@ def public(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.ClassDef | None]]:
 
 
 @every_file
-def test_public_names_are_typed_and_explained(name):
+def test_public_names_have_types_and_docstrings(name):
     path, tree = FILES[name]
-    assert ast.get_docstring(tree), (
-        f"`{name}` has no docstring: one sentence that a competitor understands"
-    )
-    for node, within in public(tree):
-        where = f"`{name}` line {node.lineno}: {node.name}"
+    assert ast.get_docstring(tree), f"`{name}` has no docstring"
+    for node, within in public_definitions(tree):
+        location = f"`{name}` line {node.lineno}: {node.name}"
         if isinstance(node, ast.FunctionDef):
             arguments = [
                 a
@@ -232,32 +237,31 @@ def test_public_names_are_typed_and_explained(name):
                 )
                 if a
             ]
-            bare = [
+            untyped = [
                 a.arg
                 for a in arguments
                 if a.annotation is None and not (within and a.arg in ("self", "cls"))
             ]
-            assert not bare, f"{where} takes {', '.join(bare)} without a type"
+            assert not untyped, f"{location} takes {', '.join(untyped)} without a type"
             assert node.returns or node.name == "__init__", (
-                f"{where} returns something without a type"
+                f"{location} returns something without a type"
             )
-        inherits = within is not None and bool(
-            within.bases
-        )  # a method of a contract is explained there
+        inherits = within is not None and bool(within.bases)  # the contract explains the method
         assert ast.get_docstring(node) or inherits or getattr(node, "name", "") == "__init__", (
-            f"{where} has no docstring"
+            f"{location} has no docstring"
         )
 
 
 @every_file
-def test_no_exception_is_swallowed_whole(name):
+def test_no_broad_exception_is_ignored(name):
     for node in ast.walk(FILES[name][1]):
         if isinstance(node, ast.ExceptHandler):
             broad = node.type is None or ast.unparse(node.type) in ("Exception", "BaseException")
             silent = all(isinstance(s, (ast.Pass, ast.Continue)) for s in node.body)
-            assert not (
-                broad and not any(isinstance(n, ast.Raise) for n in ast.walk(node))
-            ) and not (broad and silent), f"`{name}` line {node.lineno} swallows everything"
+            raises = any(isinstance(n, ast.Raise) for n in ast.walk(node))
+            assert not broad or (raises and not silent), (
+                f"`{name}` line {node.lineno} ignores every exception"
+            )
 
 
 # words that do not say what a value holds, or what a function does
@@ -306,7 +310,7 @@ def vague_names(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", sorted(set(FILES) - FILES_WITH_VAGUE_NAMES))
-def test_names_say_what_they_hold(name):
+def test_no_vague_names(name):
     assert not vague_names(name), f"`{name}` uses vague names; see VAGUE_NAME"
 
 
@@ -362,15 +366,17 @@ CONTEST_WORDS = (
     "name",
     [
         n for n in FILES if not n.startswith(("competitions/", "prepare/demo"))
-    ],  # the demo makes data of that contest
+    ],  # the demo generates data of that contest
 )
-def test_only_a_contest_knows_its_files_fields_and_scores(name):
-    text = (HOME / name).read_text(encoding="utf-8")
-    assert not [word for word in CONTEST_WORDS if word in text], f"`{name}` knows a contest"
+def test_names_of_one_contest_stay_in_its_file(name):
+    text = (PACKAGE / name).read_text(encoding="utf-8")
+    assert not [word for word in CONTEST_WORDS if word in text], (
+        f"`{name}` names a part of one contest"
+    )
 
 
-def test_assertions_of_this_file_can_fail():
-    """A floor test that sees no imports would pass for ever."""
+def test_imports_are_found():
+    """A test of layers that finds no imports would always pass."""
     path, tree = (
         Path("core/x.py"),
         ast.parse("from wbdc.serve.engine import Engine\nimport polars\nfrom ..train import fit"),

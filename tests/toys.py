@@ -1,5 +1,5 @@
-"""Toys: the smallest models and batches on which a property can be seen. D = 16, two layers,
-pictures of 32 pixels.
+"""Toys: the smallest models, batches and kits that show a property. D = 16, two layers, images of
+32 pixels.
 """
 
 import json
@@ -44,8 +44,8 @@ VIT = {
     "vision_cfg": {"layers": 1, "width": 16, "head_width": 8, "patch_size": 16, "image_size": 32},
 }
 
-# the settings under which every plug of the two folders is tried; a new plug adds a line here, or a
-# test says so
+# the settings with which every fusion and tower is tested; a test fails for a new plug without a
+# line here
 FUSIONS = {
     "single_stream": {},
     "dual_stream": {"heads": 2, "dropout": 0.0},
@@ -60,7 +60,7 @@ PAIRS = [(f, v) for f in plug.plug_names(fusions) for v in plug.plug_names(visio
 
 
 def blueprint(fusion: str = "dual_stream", vision: str = "clip", **settings: object) -> dict:
-    """Describe a toy model. settings: of the vision plug, over those above."""
+    """Return the blueprint of a toy model. settings: override those of the vision tower."""
     tables = {
         "vision": {"use": vision, **VISIONS[vision], **settings},
         "fusion": {"use": fusion, **FUSIONS[fusion]},
@@ -71,58 +71,60 @@ def blueprint(fusion: str = "dual_stream", vision: str = "clip", **settings: obj
 def model(
     fusion: str = "dual_stream", vision: str = "clip", seed: int = 0, **settings: object
 ) -> VideoClassifier:
-    """Build a toy model, in evaluation mode."""
+    """Build a toy model in evaluation mode."""
     torch.manual_seed(seed)
     return build_model(blueprint(fusion, vision, **settings)).eval()
 
 
 def videos(
-    shown: tuple[int, ...] = (3, 0, 4, 1, 2, 4), vision: str = "clip", seed: int = 1
+    frame_counts: tuple[int, ...] = (3, 0, 4, 1, 2, 4), vision: str = "clip", seed: int = 1
 ) -> tuple[list, list, list]:
-    """Make videos of `shown` frames each: ids, token ids (the last but one video has no words),
-    frames.
-    """
+    """Return the ids, token ids and frames of videos. The last but one video has no words."""
     random = np.random.default_rng(seed)
-    text = [[2, *random.integers(5, WORDS, 3 + 2 * i).tolist(), 3] for i in range(len(shown))]
-    if len(shown) > 1:
+    count = len(frame_counts)
+    text = [[2, *random.integers(5, WORDS, 3 + 2 * i).tolist(), 3] for i in range(count)]
+    if count > 1:
         text[-2] = [2, 3, 3, 3]
     shape = (VISIONS["features"]["dim"],) if vision == "features" else (3, 32, 32)
     frames = [
         random.integers(0, 256, (n, *shape)).astype(
             np.float16 if vision == "features" else np.uint8
         )
-        for n in shown
+        for n in frame_counts
     ]
-    return [f"v{i}" for i in range(len(shown))], text, frames
+    return [f"v{i}" for i in range(count)], text, frames
 
 
 def batch(
-    shown: tuple[int, ...] = (3, 0, 4, 1, 2, 4), vision: str = "clip", seed: int = 1
+    frame_counts: tuple[int, ...] = (3, 0, 4, 1, 2, 4), vision: str = "clip", seed: int = 1
 ) -> Batch:
-    """Collate `videos`, with labels."""
-    ids, text, frames = videos(shown, vision, seed)
+    """Collate `videos` with random labels."""
+    ids, text, frames = videos(frame_counts, vision, seed)
     return collate(ids, text, frames, np.random.default_rng(seed).integers(0, CLASSES, len(ids)))
 
 
 def pad(b: Batch, words: int, frames: int, seed: int = 9) -> Batch:
-    """Widen both rows and fill every place that is not real with noise."""
+    """Add padding to both rows, and fill all padding with noise."""
     torch.manual_seed(seed)
-    more = lambda t, n: torch.cat([t, t.new_zeros(len(t), n, *t.shape[2:])], 1)  # noqa: E731
-    text, text_mask, shown, frame_mask = (
-        more(b.text, words),
-        more(b.text_mask, words),
-        more(b.frames, frames),
-        more(b.frame_mask, frames),
-    )
-    noise = torch.randint(0, 255, shown.shape).to(shown.dtype)
-    real = frame_mask.view(*frame_mask.shape, *[1] * (shown.dim() - 2))
+    text = _widen(b.text, words)
+    text_mask = _widen(b.text_mask, words)
+    pixels = _widen(b.frames, frames)
+    frame_mask = _widen(b.frame_mask, frames)
+    noise = torch.randint(0, 255, pixels.shape).to(pixels.dtype)
+    real = frame_mask.view(*frame_mask.shape, *[1] * (pixels.dim() - 2))
     return replace(
         b,
         text=torch.where(text_mask, text, torch.randint_like(text, 5, WORDS)),
         text_mask=text_mask,
-        frames=torch.where(real, shown, noise),
+        frames=torch.where(real, pixels, noise),
         frame_mask=frame_mask,
     )
+
+
+def _widen(tensor: torch.Tensor, count: int) -> torch.Tensor:
+    """Append `count` columns of zeros."""
+    zeros = tensor.new_zeros(len(tensor), count, *tensor.shape[2:])
+    return torch.cat([tensor, zeros], 1)
 
 
 TEXT = {"fields": {"title": 12, "asr": 8}, "length": 30}
@@ -138,7 +140,7 @@ def member(
     without: str | None = None,
     classes: list[str] = LEAVES,
 ) -> Path:
-    """Write the folder of a trained model, as a fold of a run holds it."""
+    """Write the folder of a trained model, as in a fold of a run."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(model.state_dict(), folder / "model.safetensors")
     learn_tokenizer(["标题字幕说话一二三" * 3], least=1, most=WORDS).save(
@@ -176,7 +178,12 @@ max_position_embeddings = 64
 [vision]
 use = "clip"
 frames = 2
-architecture = { embed_dim = 8, vision_cfg = { layers = 1, width = 16, head_width = 8, patch_size = 16, image_size = 32 } }
+architecture.embed_dim = 8
+architecture.vision_cfg.layers = 1
+architecture.vision_cfg.width = 16
+architecture.vision_cfg.head_width = 8
+architecture.vision_cfg.patch_size = 16
+architecture.vision_cfg.image_size = 32
 look = { size = 32, mean = [0.5, 0.4, 0.3], std = [0.2, 0.3, 0.4] }
 
 [fusion]
@@ -206,12 +213,12 @@ precision = "fp32"
 
 
 def wbdc(*words: object) -> Result:
-    """Run a command of ours in this process, as the shell would."""
+    """Run a command of wbdc in this process."""
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
 def told(*words: object) -> dict:
-    """Run a command with --json and return what it says."""
+    """Run a command with --json and return its parsed output."""
     result = wbdc(*words, "--json")
     assert result.exit_code == 0, (result.stderr, result.exception)
     return json.loads(result.stdout)
@@ -219,7 +226,7 @@ def told(*words: object) -> dict:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory) -> Path:
-    """Sixty made-up videos in the contest's layout."""
+    """Sixty synthetic videos in the layout of the contest."""
     from wbdc.prepare.demo.synthetic_contest import generate_contest
 
     into = tmp_path_factory.mktemp("demo")
@@ -231,7 +238,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def kit(tmp_path_factory) -> Path:
-    """The toy recipe, in a folder of its own."""
+    """The toy kit in a folder of its own."""
     path = tmp_path_factory.mktemp("kits") / "toy.toml"
     path.write_text(KIT)
     return path
@@ -239,7 +246,7 @@ def kit(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def ready(data, tmp_path_factory) -> Path:
-    """A work folder that holds the data, prepared; to be copied by whoever trains in it."""
+    """A work folder with prepared data. Tests that train copy it."""
     work = tmp_path_factory.mktemp("ready") / "work"
     told("prepare", "--data", data, "--work", work, "--folds", 3, "--threads", 1)
     return work
@@ -247,13 +254,13 @@ def ready(data, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def fresh(ready, tmp_path) -> Path:
-    """A work folder of one's own, with the data prepared and nothing trained."""
+    """A new work folder with prepared data and no runs."""
     shutil.copytree(ready / "prepared", tmp_path / "work" / "prepared")
     return tmp_path / "work"
 
 
 def bits(run: Path) -> dict[str, bytes]:
-    """Read the files of fold 0 that must not depend on how the training went along."""
+    """Read the files of fold 0 that must not depend on interruptions of the training."""
     return {
         name: (run / "fold-0" / name).read_bytes()
         for name in ("model.safetensors", "oof.parquet", "model.json", "kit.json", "tokenizer.json")

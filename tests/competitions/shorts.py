@@ -49,7 +49,10 @@ class Shorts(Competition):
         return {"accuracy": hits, "mean": hits}
 
     def write_result(self, ids, labels, path):
-        publish_bytes(path, "".join(f"{a},{b}\n" for a, b in [HEADER, *zip(ids, labels)]).encode())
+        publish_bytes(
+            path,
+            "".join(f"{a},{b}\n" for a, b in [HEADER, *zip(ids, labels, strict=True)]).encode(),
+        )
 
     def read_result(self, path, ids, classes):
         header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())

@@ -206,7 +206,8 @@ def test_a_run_holds_the_contest_and_its_saved_kit_makes_the_same_run(
         ),
         (
             "changed.toml",
-            "kit changed is for .*/shorts.py, which is not the file that data .* were prepared with",
+            "kit changed is for .*/shorts.py, "
+            "which is not the file that data .* were prepared with",
         ),
     ],
 )

@@ -86,6 +86,6 @@ def test_no_file_is_a_fault(tmp_path):
 
 
 def test_unequal_lengths_write_nothing(tmp_path):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="shorter"):
         WeChat2022().write_result(IDS, LABELS[:-1], tmp_path / "result.csv")
     assert not list(tmp_path.iterdir())

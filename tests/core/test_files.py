@@ -1,4 +1,4 @@
-"""Files: whole or absent, whatever happens while they are written; folders that one process holds."""
+"""Files: complete or absent, whatever happens while they are written. Locks of folders."""
 
 import errno
 import fcntl
@@ -307,7 +307,8 @@ def test_a_seal_names_the_files_that_changed(sealed, change):
     change(sealed / "b" / "c.bin")
     with pytest.raises(
         IntegrityBroken,
-        match=r"1 files differ from what was written: b/c.bin; delete .* and run the command that made it again",
+        match=r"1 files differ from what was written: b/c.bin; "
+        "delete .* and run the command that made it again",
     ):
         verify_seal(sealed)
 
@@ -317,7 +318,7 @@ def test_a_seal_is_written_last(tmp_path, monkeypatch):
     monkeypatch.setattr(
         files, "file_sha256", lambda path: (_ for _ in ()).throw(OSError(errno.EIO, "broken disk"))
     )
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="broken disk"):
         files.seal_folder(tmp_path, {})
     assert files.sealed_facts(tmp_path) is None
 
@@ -342,9 +343,9 @@ def holder(tmp_path):
 
 def test_fault_31_a_held_folder_is_exit_8_at_once_and_names_the_holder(tmp_path, holder):
     start = time.perf_counter()
-    with pytest.raises(FolderInUse, match=f"in use by process {holder.pid};") as caught:
-        with files.lock_folder(tmp_path):
-            pass
+    message = f"in use by process {holder.pid};"
+    with pytest.raises(FolderInUse, match=message) as caught, files.lock_folder(tmp_path):
+        pass
     assert caught.value.code == 8
     assert time.perf_counter() - start < 1
 
@@ -381,8 +382,8 @@ def test_fault_31_of_many_one_holds(tmp_path):
 
 
 def test_a_holder_that_fails_lets_go(tmp_path):
-    with pytest.raises(ValueError), files.lock_folder(tmp_path):
-        raise ValueError
+    with pytest.raises(ValueError, match="a failure"), files.lock_folder(tmp_path):
+        raise ValueError("a failure")
     with files.lock_folder(tmp_path):
         pass
 
@@ -501,7 +502,7 @@ def test_fault_31_an_output_is_made_by_one_process_at_a_time(path):
 
 
 def test_fault_31_a_lock_that_is_removed_while_others_wait_for_it_keeps_them_apart(path):
-    """Who opens the lock file just before it is removed must not take the removed one for the lock."""
+    """A process that opens the lock file just before its removal must not lock the removed file."""
     inside, most, done = [], [], []
 
     def race():

@@ -18,7 +18,8 @@ KILLED = """
 import os, signal, shutil, sys
 from pathlib import Path
 from wbdc.core import folders
-step, can_exchange, new, old = int(sys.argv[1]), sys.argv[2] == "True", Path(sys.argv[3]), Path(sys.argv[4])
+step, can_exchange = int(sys.argv[1]), sys.argv[2] == "True"
+new, old = Path(sys.argv[3]), Path(sys.argv[4])
 new = new.rename(new.with_name(f".pack.{os.getpid()}.tmp"))
 done = 0
 def killed(call):
@@ -29,7 +30,8 @@ def killed(call):
         return call(*a, **k)
     return wrapped
 os.rename, shutil.rmtree = killed(os.rename), killed(shutil.rmtree)
-folders._exchange_paths = killed(folders._exchange_paths) if can_exchange else lambda one, other: False
+exchange = killed(folders._exchange_paths)
+folders._exchange_paths = exchange if can_exchange else lambda one, other: False
 folders.replace_folder(new, old)
 """
 
@@ -106,13 +108,17 @@ with lock_output(path), publish_folder(path) as temporary:
 """
 
 
-def test_a_folder_is_published_whole_or_not_at_all(tmp_path):
+def _write_and_fail(folder: Path) -> None:
+    files.publish_bytes(folder / "content", b"new")
+    folder.mkdir()  # exists
+
+
+def test_a_folder_is_published_completely_or_not_at_all(tmp_path):
     path = tmp_path / "pack"
     with folders.publish_folder(path) as temporary:
         files.publish_bytes(temporary / "content", b"old")
-    with pytest.raises(ValueError), folders.publish_folder(path) as temporary:
-        files.publish_bytes(temporary / "content", b"new")
-        raise ValueError
+    with pytest.raises(FileExistsError), folders.publish_folder(path) as temporary:
+        _write_and_fail(temporary)
     assert (path / "content").read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -188,7 +194,7 @@ def test_an_ensemble_that_was_moved_aside_when_its_process_was_killed_comes_back
 
 @pytest.mark.parametrize("hold", [files.lock_folder, files.lock_output])
 def test_processes_that_begin_while_others_sweep_keep_their_folder(tmp_path, hold):
-    """A sweep may remove a folder between the moments when another process makes it and locks it."""
+    """A sweep may remove a folder after another process has made it and before it locks it."""
     failures, ended = [], threading.Event()
 
     def work():

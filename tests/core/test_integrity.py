@@ -1,4 +1,4 @@
-"""Sealed files are hashed when they are read, and again only when they changed or `--verify` asks."""
+"""Sealed files are verified when they are read, and again after a change or with `--verify`."""
 
 import errno
 import os
@@ -64,7 +64,10 @@ def test_fault_10_a_changed_byte_is_noticed_although_the_times_were_put_back(cac
     verify_seal(folder)
     flip(folder / "a.bin")
     os.utime(folder / "a.bin", ns=(before.st_atime_ns, before.st_mtime_ns))
-    said = "1 files differ from what was written: a.bin; delete .*run `wbdc train --kit k --fold 0` again"
+    said = (
+        "1 files differ from what was written: a.bin; "
+        "delete .*run `wbdc train --kit k --fold 0` again"
+    )
     with pytest.raises(IntegrityBroken, match=said):
         verify_seal(folder)
 

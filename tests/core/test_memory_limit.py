@@ -29,26 +29,32 @@ def limited(body: str, **settings: object):
     return python(COMMAND.format(body=body), preexec_fn=limit, **settings)
 
 
+LIMIT_ENDED = (
+    "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with "
+)
+
+
 @pytest.mark.parametrize(
     ("body", "code", "said"),
     [
         (
             "os.abort()",
             9,
-            "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with signal 6",
+            LIMIT_ENDED + "signal 6",
         ),
         (
             "os.kill(os.getpid(), 11)",
             9,
-            "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with signal 11",
+            LIMIT_ENDED + "signal 11",
         ),
         (
             "os.kill(os.getpid(), 9)",
             9,
-            "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with signal 9",
+            LIMIT_ENDED + "signal 9",
         ),
         (
-            "sys.modules['wbdc.cli.console'] = None; raise MemoryError  # the console cannot be imported",
+            # the console cannot be imported
+            "sys.modules['wbdc.cli.console'] = None; raise MemoryError",
             9,
             "memory ran out; use smaller batches",
         ),
@@ -65,12 +71,12 @@ def limited(body: str, **settings: object):
         (
             "import ctypes; ctypes.CDLL(None).exit(1)",
             9,
-            "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with exit code 1",
+            LIMIT_ENDED + "exit code 1",
         ),
         (
             "import ctypes; ctypes.CDLL(None).exit(127)",
             9,
-            "memory ran out: the limit of 1,099,511,627,776 bytes (ulimit -v) ended the command with exit code 127",
+            LIMIT_ENDED + "exit code 127",
         ),
         ("sys.exit(os.environ['OPENBLAS_NUM_THREADS'] != '1')", 0, ""),
         ("sys.exit(1)", 1, ""),

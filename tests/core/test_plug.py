@@ -187,7 +187,8 @@ def test_every_plug_is_one_class_whose_settings_are_typed_and_described(home, na
     found = plug.find_plug(home, name)
     untyped = [n for n, p in plug.plug_settings(found).items() if p.annotation is p.empty]
     assert not untyped, (
-        f"{plug.plug_kind(home)} {name!r}: give {', '.join(untyped)} a type, or nothing checks what a kit says"
+        f"{plug.plug_kind(home)} {name!r}: {', '.join(untyped)} has no type, so that the values of "
+        "kits are not checked"
     )
     assert importlib.import_module(found.__module__).__doc__, (
         f"{found.__module__} opens with a sentence that says what it does"

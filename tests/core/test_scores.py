@@ -63,7 +63,9 @@ def test_labels_absent_and_labels_unknown(seed):
 def test_a_weight_is_a_repetition(seed):
     truth, said = answers(60, list("abcdef"), seed)
     times = np.random.default_rng(seed).integers(0, 4, 60)
-    repeated = [[x for x, k in zip(row, times) for _ in range(k)] for row in (truth, said)]
+    repeated = [
+        [x for x, k in zip(row, times, strict=True) for _ in range(k)] for row in (truth, said)
+    ]
     assert f1_scores(truth, said, list("abcde"), times) == f1_scores(*repeated, list("abcde"))
     weighted = [
         f1_score(
@@ -86,7 +88,7 @@ def test_edges():
 
 
 def test_trap_24_macro_over_labels_that_happen_to_be_present():
-    """Two answers, both right: the labels present score 1, the 200 classes of the contest do not."""
+    """Both predictions are right: macro F1 over the labels present is 1, over all 200 it is not."""
     truth = ["0000", "0101"]
     present, fixed = WeChat2022().score(truth, truth), WeChat2022().score(truth, truth, OFFICIAL)
     assert present["mean"] == present["lv2_macro"] == 1
@@ -119,5 +121,5 @@ def test_wechat_score_does_not_depend_on_order_and_refuses_unequal_lengths():
     assert WeChat2022().score(
         [truth[i] for i in order], [said[i] for i in order]
     ) == WeChat2022().score(truth, said)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="shorter"):
         WeChat2022().score(truth, said[:-1])

@@ -227,7 +227,7 @@ def test_only_what_began_within_the_block_is_ended_and_only_after_a_signal():
         assert before.poll() is None
         time.sleep(0.05)  # some ticks of the kernel
 
-        with pytest.raises(KeyboardInterrupt), interruptible() as stopped:
+        with pytest.raises(KeyboardInterrupt), interruptible() as stopped:  # noqa: PT012
             inside = start()
             signal.raise_signal(signal.SIGTERM)
         assert stopped()

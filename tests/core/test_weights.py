@@ -58,7 +58,10 @@ def test_weights_are_found_by_their_usual_names(cache, folder):
 
 
 def test_missing_weights_exit_with_7_and_state_the_files_and_the_folder(cache):
-    message = r"put model.safetensors of https://huggingface.co/hfl/bert into .*/weights/hfl/bert .*license and checksum.*--tiny"
+    message = (
+        r"put model.safetensors of https://huggingface.co/hfl/bert into .*/weights/hfl/bert .*"
+        r"license and checksum.*--tiny"
+    )
     with pytest.raises(EnvironmentLacks, match=message):
         find_weights("hfl/bert", ("model.safetensors",))
 

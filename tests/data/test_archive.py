@@ -13,6 +13,7 @@ import random
 import warnings
 import zipfile
 import zlib
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def test_trap_01_frames_are_chosen_from_the_whole_video():
         chosen = sample_frames(n, k)
         assert len(chosen) == min(n, k)
         assert all(0 <= i < n for i in chosen)
-        assert all(a < b for a, b in zip(chosen, chosen[1:]))
+        assert all(a < b for a, b in pairwise(chosen))
         assert not n or chosen[-1] >= n - math.ceil(n / k)
         if n <= k:
             assert chosen == list(range(n))
@@ -274,7 +275,9 @@ from pathlib import Path
 from wbdc.competitions import Source
 from wbdc.core.findings import Findings
 from wbdc.data.archive import read_features, read_images
-def peak(): return int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+def peak():
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s*(\d+)", status)[1]) // 1024
 def read(path):
     found = Findings()
     kept = read_images(Source(Path(path)), 32, found)
@@ -481,7 +484,8 @@ from wbdc.data.archive import read_features
 def reads(seed, count):
     found, rng = Findings(), random.Random(seed)
     for i in (rng.randrange(200) for _ in range(count)):
-        assert np.array_equal(read_features(Source(Path(sys.argv[1]), f"{i}.npy"), 32, found), np.full((3, 40), i, np.float16)), (i, found.report())
+        features = read_features(Source(Path(sys.argv[1]), f"{i}.npy"), 32, found)
+        assert np.array_equal(features, np.full((3, 40), i, np.float16)), (i, found.report())
 reads(0, 3)
 children = []
 for seed in range(4):

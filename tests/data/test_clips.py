@@ -496,6 +496,6 @@ def test_real_frames_are_those_of_a_longhand_reader(real_data, name):
         ]
     encoded, _ = read(real_data / "clips" / name)
     assert len(encoded) == len(plain)
-    for jpeg, frame in zip(encoded, plain):
+    for jpeg, frame in zip(encoded, plain, strict=True):
         wanted = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
         assert np.abs(np.asarray(Image.open(io.BytesIO(jpeg))).astype(int) - wanted).mean() < 3

@@ -1,4 +1,4 @@
-"""The feed: an order that is a function of (seed, epoch), batches padded with masks, made ahead and
+"""Loader: the order as a function of (seed, epoch), padded batches with masks, prefetching and
 in order.
 """
 
@@ -39,7 +39,7 @@ def test_resuming_is_one_integer(count, size):
     for start in range(len(whole) + 1):
         tail = list(training_batches(rows, size, seed=7, epochs=3, start=start))
         assert len(tail) == len(whole) - start
-        assert all(np.array_equal(a, b) for a, b in zip(tail, whole[start:]))
+        assert all(np.array_equal(a, b) for a, b in zip(tail, whole[start:], strict=True))
 
 
 def test_an_epoch_shows_no_row_twice_and_epochs_differ():
@@ -61,7 +61,7 @@ def test_by_length_covers_every_row_once_and_the_same_way(count, size, window):
     assert all(0 < len(b) <= size for b in batches)
     assert all(
         np.array_equal(a, b)
-        for a, b in zip(batches, batch_by_length(lengths.tolist(), size, window))
+        for a, b in zip(batches, batch_by_length(lengths.tolist(), size, window), strict=True)
     )
     for batch in batches:
         assert batch.max() // window == batch.min() // window
@@ -90,7 +90,7 @@ def test_padding_is_masked(kind, shown):
     assert batch.frames.shape[:2] == (3, max(shown))
     assert batch.text.dtype == batch.label.dtype == torch.int64
     assert batch.text_mask.dtype == batch.frame_mask.dtype == torch.bool
-    for i, (t, f) in enumerate(zip(text, frames)):
+    for i, (t, f) in enumerate(zip(text, frames, strict=True)):
         assert batch.text[i][batch.text_mask[i]].tolist() == t
         assert batch.text_mask[i].tolist() == [j < len(t) for j in range(5)]
         assert batch.frame_mask[i].tolist() == [j < len(f) for j in range(max(shown))]
@@ -105,7 +105,7 @@ def test_padding_is_masked(kind, shown):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_ahead_keeps_the_order_whatever_the_threads_do(threads):
+def test_prefetch_keeps_the_order_with_any_number_of_threads(threads):
     def make(job):
         time.sleep(0.002 * (job % 3))
         return job * job
@@ -115,20 +115,19 @@ def test_ahead_keeps_the_order_whatever_the_threads_do(threads):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_ahead_raises_what_a_maker_raises_where_it_stands(threads):
+def test_prefetch_raises_errors_in_order(threads):
     def make(job):
         if job == 5:
             raise ValueError("video 5")
         return job
 
-    got = []
+    batches = []
     with pytest.raises(ValueError, match="video 5"):
-        for batch in prefetch(iter(range(100)), make, threads):
-            got.append(batch)
-    assert got == [0, 1, 2, 3, 4]
+        batches.extend(prefetch(iter(range(100)), make, threads))
+    assert batches == [0, 1, 2, 3, 4]
 
 
-def test_ahead_runs_ahead_but_not_away():
+def test_prefetch_prepares_a_limited_number_of_batches():
     made, taken = [], prefetch(iter(range(1000)), lambda job: made.append(job) or job, 2)
     next(taken)
     time.sleep(0.02)

@@ -146,10 +146,12 @@ def test_trap_27_what_a_field_leaves_is_shared_out(budgets):
         for room in range(sum(budgets), sum(budgets) + 8):
             taken = share_token_budget(list(wanted), list(budgets), room)
             assert all(
-                min(w, b) <= t <= w for w, b, t in zip(wanted, budgets, taken)
+                min(w, b) <= t <= w for w, b, t in zip(wanted, budgets, taken, strict=True)
             )  # what is due, and never more than there is
             assert sum(taken) == min(room, sum(wanted))  # nothing is wasted, and the room is kept
-            beyond = [t - min(w, b) for w, b, t in zip(wanted, budgets, taken) if t < w]
+            beyond = [
+                t - min(w, b) for w, b, t in zip(wanted, budgets, taken, strict=True) if t < w
+            ]
             assert (
                 not beyond or max(beyond) - min(beyond) <= 1
             )  # those still hungry got equal parts
@@ -188,11 +190,11 @@ def test_trap_27_every_row_keeps_its_fields_in_place(reader):
         {f: "标" * rng.choice([0, 1, 9, 30, 200]) for f in ("ocr", "asr", "title")}
         for _ in range(50)
     ]
-    for row, ids in zip(rows, read(rows)):
+    for row, ids in zip(rows, read(rows), strict=True):
         assert 4 <= len(ids) <= 40
         assert all(
             min(10, len(row[f])) <= len(p) <= len(row[f])
-            for f, p in zip(("title", "asr", "ocr"), parts(read, ids))
+            for f, p in zip(("title", "asr", "ocr"), parts(read, ids), strict=True)
         )
 
 

@@ -1,4 +1,4 @@
-"""Every fusion with every tower: what is padding, missing or in another row never moves an answer."""
+"""Every fusion with every tower: padding, a missing modality and other rows change no logits."""
 
 import copy
 from dataclasses import FrozenInstanceError, fields

@@ -335,7 +335,8 @@ def test_an_unknown_model_is_not_answered_with_hundreds_of_names():
 def test_the_files_of_a_trunk_are_all_named(weights, monkeypatch):
     with pytest.raises(
         EnvironmentLacks,
-        match=f"put model.safetensors, config.json, vocab.txt or tokenizer.json of .* into {weights}/toys/macbert",
+        match="put model.safetensors, config.json, vocab.txt or tokenizer.json of .* "
+        f"into {weights}/toys/macbert",
     ):
         find_trunk("toys/macbert")
     (weights / "toys/macbert").mkdir(parents=True)
@@ -409,6 +410,7 @@ def test_absent_weights_are_never_replaced_by_random_ones(kind, weights):
     name, ask = ASKS[kind]
     with pytest.raises(
         EnvironmentLacks,
-        match=rf"the weights '{name}' are not on this machine: put .*safetensors.* into {weights}.*--tiny",
+        match=rf"the weights '{name}' are not on this machine: "
+        rf"put .*safetensors.* into {weights}.*--tiny",
     ):
         ask()
