@@ -1,0 +1,45 @@
+"""Commands and options that the documents name exist, and every command is documented."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from wbdc.cli import main
+
+HOME = Path(__file__).parents[2]
+DOCUMENTS = sorted([*HOME.glob("*.md"), *HOME.glob("docs/*.md"), HOME / "submissions/README.md"])
+COMMAND = re.compile(r"(?:^|`|&& |do )wbdc ([a-z]+)\b([^`\n#;]*)", re.MULTILINE)
+
+
+def command_options(name: str) -> set[str]:
+    """List the options of a command."""
+    command = main.get_command(click.Context(main), name)
+    assert command is not None, f"there is no command wbdc {name}"
+    return {option for p in command.params for option in (*p.opts, *p.secondary_opts)} | {"--help"}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(HOME)))
+def test_commands_and_options_that_are_named_exist(path):
+    unknown = []
+    for name, words in COMMAND.findall(path.read_text(encoding="utf-8")):
+        known = command_options(name)
+        unknown += [f"{name} {o}" for o in re.findall(r"--[a-z-]+", words) if o not in known]
+    assert unknown == []
+
+
+def test_every_command_is_in_the_table_of_commands():
+    text = (HOME / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert [
+        n for n in main.list_commands(click.Context(main)) if f"| `wbdc {n}` |" not in text
+    ] == []
+
+
+def test_the_table_of_exit_codes_is_complete():
+    from wbdc.core import errors
+
+    text = (HOME / "docs" / "commands.md").read_text(encoding="utf-8")
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
+    codes = {e.code for e in vars(errors).values() if isinstance(e, type) and hasattr(e, "code")}
+    assert listed == codes | {0}
