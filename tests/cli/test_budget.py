@@ -163,7 +163,7 @@ def test_the_seconds_grow_with_the_items(work):
     [
         (("--limit", 5, "--qps", 5), "mutually exclusive"),
         (("--frames", "4"), "need a time limit"),
-        (("--limit", 5, "--frames", "4,x"), "'x' is no number of 1 or more"),
+        (("--limit", 5, "--frames", "4,x"), "'x' is not a positive integer"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(work, words, says):

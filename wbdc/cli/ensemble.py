@@ -280,8 +280,8 @@ def _parse_counts(text: str | None, option: str) -> list[int]:
     parts = _split_list(text)
     if invalid := [part for part in parts if not part.isdecimal() or int(part) < 1]:
         raise UsageFault(
-            f"{option} {text}: {invalid[0]!r} is no number of 1 or more; give a list, for example"
-            " 8,4"
+            f"{option} {text}: {invalid[0]!r} is not a positive integer; give for example "
+            f"{option} 8,4"
         )
     return [int(part) for part in parts]
 
