@@ -18,11 +18,11 @@ from wbdc.submit.pack.package import _add_kit
 from wbdc.train import objectives
 from wbdc.train.export import export_fold
 from wbdc.train.initial_model import build_initial_model
-from wbdc.train.kit import PACKAGED, kit_names, open_kit
+from wbdc.train.kit import PACKAGED_KIT_FOLDERS, kit_names, open_kit
 from wbdc.train.session import parse_folds
 from wbdc.train.stage_plan import plan_stage
 
-KITS = sorted(p.stem for p in PACKAGED[0].glob("*.toml"))
+KITS = sorted(p.stem for p in PACKAGED_KIT_FOLDERS[0].glob("*.toml"))
 every_kit = pytest.mark.parametrize("name", KITS)
 
 
@@ -46,7 +46,7 @@ def test_every_kit_opens_and_can_be_described(name, tiny):
 
 @every_kit
 def test_the_header_of_every_kit_states_its_command(name):
-    head = (PACKAGED[0] / f"{name}.toml").read_text().splitlines()[:4]
+    head = (PACKAGED_KIT_FOLDERS[0] / f"{name}.toml").read_text().splitlines()[:4]
     assert head[0].startswith("# ")
     assert any(f"wbdc train --kit {name} --fold" in line for line in head)
 

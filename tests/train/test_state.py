@@ -199,7 +199,7 @@ def test_a_damaged_state_json_is_exit_4_and_loses_nothing(fresh, kit, bits, monk
         whole.replace(b'"step"', b'"stop"'),
     ):
         path.write_bytes(damage)
-        _refused(kit, fresh, f"{path} is damaged: ", f"delete {folder} to train this fold anew")
+        _refused(kit, fresh, f"{path} is damaged: ", f"delete {folder} to train this fold again")
         assert path.read_bytes() == damage
         assert list(folder.glob("state-*.safetensors"))
 

@@ -23,7 +23,7 @@ def pretrain(
     """Pretrain a kit on labeled and unlabeled videos.
 
     `wbdc train` then starts from it. Each loss is shown beside its chance level, the loss of a
-    model that knows nothing.
+    uniform prediction.
 
     \b
     Example:

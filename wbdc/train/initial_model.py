@@ -60,7 +60,7 @@ def build_initial_model(kit: Kit, prepared: PreparedData, seed: int) -> InitialM
     reader = TextReader(tokenizer, **text)
 
     trunk = _build_trunk(tables["trunk"], trunk_folder, tokenizer, reader.length)
-    weights = {"trunk": "random weights, as the kit asks; words learned from the data"}
+    weights = {"trunk": "random weights, as the kit sets; vocabulary learned from the data"}
     pretrained = {}
     if trunk_folder:
         skipped = load_trunk(trunk, trunk_folder)

@@ -16,7 +16,7 @@ from wbdc.core.files import file_sha256, read_text
 from wbdc.train.kit_schema import STAGES, Serve, Stage, check_kit, check_tables
 
 MAX_TABLE_DEPTH = 20
-PACKAGED = [
+PACKAGED_KIT_FOLDERS = [
     folder
     for folder in (Path(__file__).parents[1] / "kits", Path(__file__).parents[2] / "kits")
     if folder.is_dir()
@@ -123,7 +123,7 @@ class Kit:
 
 def kit_names() -> list[str]:
     """List the kits in ./kits and the packaged ones."""
-    folders = [folder for folder in (Path("kits"), *PACKAGED) if folder.is_dir()]
+    folders = [folder for folder in (Path("kits"), *PACKAGED_KIT_FOLDERS) if folder.is_dir()]
     return sorted({path.stem for folder in folders for path in folder.glob("*.toml")})
 
 
@@ -162,7 +162,7 @@ def _find_kit(name: str, near: Path | None = None) -> Path:
             raise UsageFault(f"no kit at {name}")
         return Path(name)
 
-    for folder in filter(None, (near, Path("kits"), *PACKAGED)):
+    for folder in filter(None, (near, Path("kits"), *PACKAGED_KIT_FOLDERS)):
         if (folder / f"{name}.toml").is_file():
             return folder / f"{name}.toml"
     raise UsageFault(f"no kit called {name!r}{suggest_name(name, kit_names())}")
@@ -201,7 +201,7 @@ def _apply_tiny(name: str, tables: dict, tiny: bool) -> dict:
 
 def _kit_options(path: Path, tiny: bool, changes: tuple[str, ...]) -> tuple[str, ...]:
     """Return the options that choose a kit, in any current folder."""
-    name = path.stem if path.parent in PACKAGED else os.path.abspath(path)
+    name = path.stem if path.parent in PACKAGED_KIT_FOLDERS else os.path.abspath(path)
     settings = [word for change in changes for word in ("--set", change)]
     return ("--kit", name, *(["--tiny"] if tiny else []), *settings)
 

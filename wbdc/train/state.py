@@ -79,7 +79,7 @@ def restore_state(
     try:
         facts = _read_facts(folder, PREVIOUS_STATE_FILE)
     except _Damaged:
-        raise IntegrityBroken(f"{damage}; delete {folder} to train this fold anew") from damage
+        raise IntegrityBroken(f"{damage}; delete {folder} to train this fold again") from damage
 
     step_and_skipped = _restore(folder, facts, training)
     warn(

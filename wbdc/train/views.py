@@ -53,20 +53,12 @@ def make_views(
     initial = build_initial_model(kit, prepared, seed)
     needs_pixels = has_pixel_tricks(kit.stage("train"), kit.folder)
     spec = training_inputs(initial, needs_pixels, device)
-    form = (
-        "vectors of the frozen tower"
-        if spec.tower
-        else "pixels"
-        if spec.image_transform
-        else "features"
-    )
-
     facts = prepared.facts
     for split in sorted({facts.labeled_split, facts.unlabeled_split} & set(facts.video_counts)):
         gigabytes = estimate_bytes(prepared, spec, split) / 1e9
         seconds = estimate_seconds(prepared, spec, split, threads=threads) / ranks
         log(
-            f"{kit.name} reads {split}: at most {gigabytes:,.1f} GB of {form}; "
+            f"{kit.name} reads {split}: at most {gigabytes:,.1f} GB of {_stored_form(spec)}; "
             f"if none exist yet, about {seconds:,.0f} s to make them"
         )
         make_view(
@@ -79,3 +71,10 @@ def make_views(
             ranks=ranks,
             progress=progress,
         )
+
+
+def _stored_form(spec: InputSpec) -> str:
+    """Name what a view stores of each frame."""
+    if spec.tower:
+        return "features of the frozen tower"
+    return "pixels" if spec.image_transform else "features"

@@ -36,7 +36,7 @@ from wbdc.submit.pack.requirements import all_requirements, needed_requirements
 from wbdc.submit.pack.sbom import bill_of_materials
 from wbdc.submit.pack.secrets import refuse_secrets
 from wbdc.submit.pack.shared_towers import share_towers
-from wbdc.train.kit import PACKAGED
+from wbdc.train.kit import PACKAGED_KIT_FOLDERS
 from wbdc.train.runs import KIT_FILE
 
 SHIPPED_FOLDERS = ("core", "competitions", "data", "nets", "serve")  # all that inference needs
@@ -148,7 +148,7 @@ def check_submission_folder(into: Path) -> None:
 def source_hashes() -> dict[str, str]:
     """Return {path: SHA-256} of the source of wbdc, kits included, wherever it is installed."""
     home = Path(wbdc.__file__).parent
-    kits = {f"kits/{p.name}": file_sha256(p) for kits in PACKAGED for p in _source_files(kits)}
+    kits = {f"kits/{p.name}": file_sha256(p) for kits in PACKAGED_KIT_FOLDERS for p in _source_files(kits)}
     code = {p.relative_to(home).as_posix(): file_sha256(p) for p in _source_files(home)}
     return kits | code
 
@@ -257,7 +257,7 @@ def _add_code(folder: Path, models: list[dict], options: PackOptions) -> list[Pa
     home = Path(wbdc.__file__).parent
     vision_plugs = {m["blueprint"]["vision"]["use"] for m in models}
     imported = []
-    for path in (path for kits in PACKAGED for path in _source_files(kits)):
+    for path in (path for kits in PACKAGED_KIT_FOLDERS for path in _source_files(kits)):
         _copy_file(path, folder / "source" / "wbdc" / "kits" / path.name)
 
     for path in _source_files(home):

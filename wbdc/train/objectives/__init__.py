@@ -23,9 +23,9 @@ class Objective(nn.Module):
 
     Letters: B videos, T text tokens, F frames, D width of the model, C classes.
 
-    Class attributes, to be overridden. chance: the loss of a model that knows nothing, which logs
-    show beside the loss; None: unknown. needs_labels: whether only labeled videos count; the loss
-    then ignores videos without a label (-1).
+    Class attributes, to be overridden. chance: the loss of a uniform prediction, which logs show
+    beside the loss; None: unknown. needs_labels: whether only labeled videos count; the loss then
+    ignores videos without a label (-1).
 
     weight: factor of this loss in the sum.
     """
