@@ -38,6 +38,15 @@ class PrepareResult:
         return {**header, **self.facts, "findings": self.findings}
 
 
+@dataclass(frozen=True)
+class ViewOptions:
+    """The kit whose inputs are computed, and how its frames are stored."""
+
+    kit: "Kit"
+    store: str
+    device: str
+
+
 @click.command()
 @click.option(
     "--data",
@@ -123,19 +132,21 @@ def prepare(
     import os
 
     from wbdc.competitions import open_competition
-    from wbdc.core.errors import DataInvalid
     from wbdc.core.files import check_writable
-    from wbdc.prepare.check import refuse_invalid
     from wbdc.train.kit import open_kit
 
     _check_options(check_only, kit, engine, listed)
     if not (check_only or dry_run):
         check_writable(work)
-    contest = open_competition(competition)
     console.use_weights(weights)
+    contest = open_competition(competition)
     opened_kit = open_kit(kit, tiny=tiny, changes=changes) if kit else None
-    cpu_threads = threads or len(os.sched_getaffinity(0))
-    settings = {"folds": folds, "seed": seed, "threads": cpu_threads}
+    views = ViewOptions(opened_kit, store, device) if opened_kit else None
+    settings = {
+        "folds": folds,
+        "seed": seed,
+        "threads": threads or len(os.sched_getaffinity(0)),
+    }
 
     with console.progress(as_json) as progress:
         if dry_run:
@@ -144,34 +155,12 @@ def prepare(
             result = _survey(data, contest, progress, settings)
         else:
             engine_plug = _open_engine(engine, threads)
-            prepared, unchanged = _prepare(data, work, contest, engine_plug, progress, settings)
-            if opened_kit:
-                _make_views(
-                    opened_kit, prepared, engine_plug, seed, store, device, cpu_threads, progress
-                )
+            result = _prepare(data, work, contest, engine_plug, views, progress, settings)
             if not engine_plug.leads:
                 return
-            result = PrepareResult(
-                prepared.facts.to_dict(),
-                prepared.read_findings(),
-                str(prepared.folder),
-                unchanged,
-            )
 
-    if listed:
-        _print_places(result.findings, listed)
-    elif as_json:
-        console.print_json(result.to_dict())
-    else:
-        print_result(result)
-
-    if strict and result.findings:
-        count = sum(entry["count"] for entry in result.findings.values())
-        raise DataInvalid(
-            f"the data have {count:,} findings of {len(result.findings)} kinds, "
-            "and --strict accepts none; fix the data or omit --strict"
-        )
-    refuse_invalid(result.findings)
+    _print(result, listed, as_json)
+    _refuse_findings(result.findings, strict)
 
 
 def _check_options(check_only: bool, kit: str | None, engine: str, listed: str | None) -> None:
@@ -223,22 +212,27 @@ def _prepare(
     work: Path,
     contest: "Competition",
     engine: "Engine",
+    views: ViewOptions | None,
     progress: console.ProgressCallback,
     settings: dict,
-) -> tuple["PreparedData", bool]:
+) -> PrepareResult:
+    """Prepare the data, and compute the inputs of a kit if `views` names one."""
     from wbdc.prepare.build import prepare_data
 
-    return prepare_data(data, work, contest, engine=engine, progress=progress, **settings)
+    prepared, unchanged = prepare_data(
+        data, work, contest, engine=engine, progress=progress, **settings
+    )
+    if views:
+        _make_views(views, prepared, engine, settings, progress)
+    facts, findings = prepared.facts.to_dict(), prepared.read_findings()
+    return PrepareResult(facts, findings, str(prepared.folder), unchanged)
 
 
 def _make_views(
-    kit: "Kit",
+    options: ViewOptions,
     prepared: "PreparedData",
     engine: "Engine",
-    seed: int,
-    store: str,
-    device: str,
-    threads: int,
+    settings: dict,
     progress: console.ProgressCallback,
 ) -> None:
     """Compute the inputs of a kit; each rank of the engine computes some of them."""
@@ -246,18 +240,41 @@ def _make_views(
     from wbdc.train.views import make_views
 
     make_views(
-        kit,
+        options.kit,
         prepared,
-        seed=seed,
-        store=store,
-        device=find_device(device),
-        threads=use_threads(1 if engine.ranks > 1 else threads),
+        seed=settings["seed"],
+        store=options.store,
+        device=find_device(options.device),
+        threads=use_threads(1 if engine.ranks > 1 else settings["threads"]),
         log=console.log,
         progress=progress,
         rank=engine.rank,
         ranks=engine.ranks,
     )
     engine.meet()
+
+
+def _print(result: PrepareResult, listed: str | None, as_json: bool) -> None:
+    if listed:
+        _print_places(result.findings, listed)
+    elif as_json:
+        console.print_json(result.to_dict())
+    else:
+        print_result(result)
+
+
+def _refuse_findings(findings: dict[str, dict], strict: bool) -> None:
+    """Raise DataInvalid for an error in the data or, if strict, for any finding."""
+    from wbdc.core.errors import DataInvalid
+    from wbdc.prepare.check import refuse_invalid
+
+    if strict and findings:
+        count = sum(entry["count"] for entry in findings.values())
+        raise DataInvalid(
+            f"the data have {count:,} findings of {len(findings)} kinds, "
+            "and --strict accepts none; fix the data or omit --strict"
+        )
+    refuse_invalid(findings)
 
 
 def _print_places(findings: dict[str, dict], code: str) -> None:
