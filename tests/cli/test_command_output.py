@@ -37,7 +37,7 @@ def name(work: Path) -> str:
     return next(p.name for p in (work / "runs").iterdir() if (p / "fold-1" / "DONE.json").is_file())
 
 
-def test_prepare_says_when_nothing_has_changed(ready, data):
+def test_prepare_reports_unchanged_data(ready, data):
     said = toys.told("prepare", "--data", data, "--work", ready, "--folds", 3)
     assert said["unchanged"]
     assert said["counts"] == {"labeled": 33, "test": 12, "unlabeled": 15}
@@ -47,7 +47,7 @@ def test_prepare_says_when_nothing_has_changed(ready, data):
     assert said["folder"] in result.stdout.replace("\n", "")
 
 
-def test_prepare_strictly_is_exit_3_when_anything_was_wrong(data, tmp_path):
+def test_prepare_strict_is_exit_3_after_findings(data, tmp_path):
     for words in (("--dry-run",), ()):
         result = toys.wbdc(
             "prepare", "--data", data, "--work", tmp_path, "--strict", "--json", *words
@@ -68,7 +68,7 @@ def test_prepare_strictly_is_exit_3_when_anything_was_wrong(data, tmp_path):
         (["--folds", 40], "--folds 40 does not fit 33", 2),
     ],
 )
-def test_prepare_refuses_what_cannot_be(data, tmp_path, words, said, code):
+def test_prepare_refuses_invalid_options(data, tmp_path, words, said, code):
     result = toys.wbdc("prepare", "--data", data, "--work", tmp_path, *words)
     assert result.exit_code == code
     assert said in result.stderr
@@ -76,7 +76,7 @@ def test_prepare_refuses_what_cannot_be(data, tmp_path, words, said, code):
     assert len(result.stderr.splitlines()) <= 4
 
 
-def test_training_prints_a_table_to_stdout_and_progress_to_stderr(work, fresh, kit):
+def test_train_prints_a_table_to_stdout_and_progress_to_stderr(work, fresh, kit):
     result = toys.wbdc(
         "train",
         "--kit",
@@ -110,7 +110,7 @@ def test_training_prints_a_table_to_stdout_and_progress_to_stderr(work, fresh, k
     assert "train fold-2: 10 done" not in anew.stdout
 
 
-def test_a_dry_run_leaves_the_folder_as_it_was(fresh, kit, data):
+def test_dry_run_changes_no_file(fresh, kit, data):
     before = sorted(fresh.rglob("*"))
     for words in (
         ["train", "--kit", kit, "--fold", 0],
@@ -121,14 +121,14 @@ def test_a_dry_run_leaves_the_folder_as_it_was(fresh, kit, data):
     assert sorted(fresh.rglob("*")) == before
 
 
-def test_training_before_preparing_names_the_command_that_is_missing(kit, tmp_path):
+def test_train_before_prepare_names_the_missing_command(kit, tmp_path):
     result = toys.wbdc("train", "--kit", kit, "--fold", 0, "--work", tmp_path)
     assert result.exit_code == 2
     assert "run `wbdc prepare --data DIR` first" in result.stderr
 
 
 @pytest.mark.parametrize("source", ["ensemble", "run"])
-def test_a_split_is_answered_from_raw_archives(work, data, tmp_path, source):
+def test_predict_reads_raw_archives(work, data, tmp_path, source):
     words = [
         "predict",
         "--work",
@@ -153,7 +153,7 @@ def test_a_split_is_answered_from_raw_archives(work, data, tmp_path, source):
     assert (tmp_path / "result.csv").read_bytes() == first
 
 
-def test_trap_11_training_and_serving_read_alike(work, tmp_path):
+def test_trap_11_training_and_serving_read_videos_identically(work, tmp_path):
     """Held-out videos, answered from their raw archives by the packed path, get the probabilities
     they were judged by.
     """
@@ -193,25 +193,25 @@ def test_trap_11_training_and_serving_read_alike(work, tmp_path):
         (["--run", "nobody"], "no run called 'nobody'"),
     ],
 )
-def test_what_was_never_made_cannot_answer(work, words, said, tmp_path):
+def test_unknown_run_or_ensemble_cannot_predict(work, words, said, tmp_path):
     result = toys.wbdc("predict", "--work", work, "--out", tmp_path / "r.csv", *words)
     assert result.exit_code == 2
     assert said in result.stderr
     assert not (tmp_path / "r.csv").exists()
 
 
-def test_packing_says_what_it_would_do(work):
+def test_submit_dry_run_prints_the_plan(work):
     assert toys.told("submit", "--work", work, "--dry-run")["members"] == 2
     assert "Would pack 2 models into" in toys.wbdc("submit", "--work", work, "--dry-run").stdout
 
 
-def test_a_folder_to_verify_that_is_not_there_is_no_success(tmp_path):
+def test_verify_of_a_missing_folder_fails(tmp_path):
     result = toys.wbdc("verify", tmp_path / "nowhere")
     assert result.exit_code == 2
     assert result.stdout == ""
 
 
-def test_made_up_data_are_made_from_the_command_line(tmp_path):
+def test_synthetic_data_are_generated_from_the_command_line(tmp_path):
     said = toys.told("demo", "--data-only", tmp_path / "made", "--videos", 40)
     assert (tmp_path / "made" / "data" / "annotations" / "test.json").is_file()
     assert said["labeled"] + said["unlabeled"] + said["test"] == 40
@@ -220,7 +220,7 @@ def test_made_up_data_are_made_from_the_command_line(tmp_path):
     assert "synthetic contest of 40 videos" in result.stderr
 
 
-def test_an_ensemble_is_a_table_for_people(work):
+def test_ensemble_prints_a_table(work):
     report = toys.told("ensemble", "--work", work, "--draws", 100)
     result = toys.wbdc("ensemble", "--work", work, "--draws", 100)
     assert result.exit_code == 0
@@ -229,13 +229,13 @@ def test_an_ensemble_is_a_table_for_people(work):
     assert toys.told("ensemble", "--work", work, "--dry-run") == {"members": [name(work)]}
 
 
-def test_an_unknown_run_gets_a_hint(work):
+def test_unknown_run_gets_a_hint(work):
     result = toys.wbdc("compare", name(work), name(work) + "x", "--work", work)
     assert result.exit_code == 2
     assert f"did you mean '{name(work)}'" in result.stderr
 
 
-def test_prepare_checks_only_and_writes_nothing(data, tmp_path):
+def test_prepare_check_only_writes_nothing(data, tmp_path):
     result = toys.wbdc(
         "prepare", "--data", data, "--work", tmp_path / "w", "--check-only", "--folds", 3
     )
@@ -255,7 +255,7 @@ def test_prepare_checks_only_and_writes_nothing(data, tmp_path):
     assert checked == made, "checking and preparing report the same facts"
 
 
-def test_prepare_lists_every_place_of_a_finding(data, tmp_path):
+def test_prepare_list_prints_every_place_of_a_finding(data, tmp_path):
     places = [
         toys.wbdc(
             "prepare",
@@ -282,7 +282,7 @@ def test_prepare_lists_every_place_of_a_finding(data, tmp_path):
     )
 
 
-def test_prepare_reports_errors_and_then_is_exit_3(data, tmp_path):
+def test_prepare_reports_all_errors_then_is_exit_3(data, tmp_path):
     import shutil
 
     root = tmp_path / "data"
@@ -300,7 +300,7 @@ def test_prepare_reports_errors_and_then_is_exit_3(data, tmp_path):
     assert not (tmp_path / "w" / "prepared").exists()
 
 
-def test_engines_make_the_same_bytes(data, tmp_path):
+def test_engines_write_the_same_bytes(data, tmp_path):
     kept = []
     for engine in ("threads", "local"):
         folder = Path(
@@ -334,7 +334,7 @@ def test_engines_make_the_same_bytes(data, tmp_path):
 
 
 @pytest.mark.parametrize(("frozen", "folder"), [("true", "vision_features"), ("false", "pixels")])
-def test_prepare_makes_ahead_what_a_kit_reads(data, tmp_path, kit, frozen, folder):
+def test_prepare_with_a_kit_writes_what_training_reads(data, tmp_path, kit, frozen, folder):
     """A frozen tower looks once; training then makes nothing more, and ends with the very bits of a
     training that made its own.
     """
@@ -370,7 +370,7 @@ def test_prepare_makes_ahead_what_a_kit_reads(data, tmp_path, kit, frozen, folde
     assert ended[0] == ended[1]
 
 
-def test_ranks_of_torchrun_make_the_very_views_that_one_process_makes(data, tmp_path, kit):
+def test_torchrun_ranks_write_the_same_views_as_one_process(data, tmp_path, kit):
     table = (
         "--data",
         data,
@@ -430,7 +430,7 @@ def test_ranks_of_torchrun_make_the_very_views_that_one_process_makes(data, tmp_
         (("ensemble", "--name", "x" * 300), 7, "name too long"),
     ],
 )
-def test_a_path_that_cannot_be_used_is_refused_before_a_model_is_loaded(
+def test_unusable_path_is_refused_before_a_model_is_loaded(
     work, tmp_path, monkeypatch, words, code, said
 ):
     from wbdc.serve import engine
@@ -450,7 +450,7 @@ def test_a_path_that_cannot_be_used_is_refused_before_a_model_is_loaded(
 
 
 @pytest.mark.parametrize("option", ["--quick", "--judge"])
-def test_a_full_run_is_not_combined_with_a_part_of_one(tmp_path, option):
+def test_full_run_is_not_combined_with_quick_or_judge(tmp_path, option):
     (tmp_path / "judge.json").write_text("{}")
     words = ("--quick",) if option == "--quick" else ("--judge", tmp_path / "judge.json")
     result = toys.wbdc("submit", "--full", *words, "--work", tmp_path / "work")
@@ -460,9 +460,7 @@ def test_a_full_run_is_not_combined_with_a_part_of_one(tmp_path, option):
 
 
 @pytest.mark.parametrize("words", [("prepare", "--data", "{data}"), ("demo", "--videos", "40")])
-def test_a_work_folder_that_cannot_be_written_is_refused_before_the_data_are_read(
-    data, tmp_path, words
-):
+def test_unwritable_work_folder_is_refused_before_the_data_are_read(data, tmp_path, words):
     (tmp_path / "file").write_text("x")
     option = {"prepare": "--work", "demo": "--into"}[words[0]]
     result = toys.wbdc(
@@ -473,7 +471,7 @@ def test_a_work_folder_that_cannot_be_written_is_refused_before_the_data_are_rea
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_fault_31_two_commands_do_not_make_one_output(work, tmp_path):
+def test_fault_31_two_commands_do_not_write_one_output(work, tmp_path):
     from wbdc.core.files import lock_output
 
     for folder, words in (
@@ -505,7 +503,7 @@ def test_fault_31_two_commands_do_not_make_one_output(work, tmp_path):
         ("verify", ".", "--tolerance", "nan"),
     ],
 )
-def test_a_number_that_makes_no_sense_is_a_fault_of_usage(words):
+def test_invalid_number_is_a_usage_fault(words):
     result = toys.wbdc(*words)
     assert result.exit_code == 2
     assert f"Invalid value for '{words[-2]}'" in result.stderr

@@ -25,7 +25,7 @@ HEAVY = ("torch", "transformers", "polars", "rich", "sklearn", "numpy", "open_cl
 
 
 @every_command
-def test_a_command_explains_itself_with_an_example(name):
+def test_help_shows_an_example(name):
     result = toys.wbdc(name, "--help")
     assert result.exit_code == 0
     assert result.stderr == ""
@@ -41,33 +41,33 @@ def test_a_command_explains_itself_with_an_example(name):
 
 
 @every_command
-def test_the_options_of_an_example_exist(name):
+def test_options_of_examples_exist(name):
     known = {o for p in COMMANDS[name].params for o in p.opts}
     used = set(re.findall(r" (--[a-z-]+)", COMMANDS[name].help.split("Example:")[1]))
     assert used <= known
 
 
 @every_command
-def test_every_option_says_what_it_is_for(name):
+def test_every_option_has_help(name):
     for parameter in COMMANDS[name].params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"wbdc {name} {parameter.opts[0]} has no help"
 
 
 @every_command
-def test_every_command_speaks_json(name):
+def test_every_command_has_json_output(name):
     assert "--json" in {o for p in COMMANDS[name].params for o in p.opts}
 
 
 @every_command
-def test_an_option_that_does_not_exist_is_a_fault_of_usage(name):
+def test_unknown_option_is_a_usage_fault(name):
     result = toys.wbdc(name, "--no-such-option")
     assert result.exit_code == 2
     assert result.stdout == ""
     assert "No such option" in result.stderr
 
 
-def test_help_needs_no_heavy_import_and_hardly_any_time():
+def test_help_is_fast_and_imports_no_torch():
     code = f"import sys\nfrom wbdc.cli import main\ntry: main({{words}})\nexcept SystemExit: pass\nprint([m for m in {HEAVY} if m in sys.modules])"
     seconds = []
     for words in (["--help"], *([name, "--help"] for name in COMMANDS)):
@@ -83,7 +83,7 @@ def test_help_needs_no_heavy_import_and_hardly_any_time():
     assert min(seconds) < 0.5  # 0.1 on a machine that does nothing else
 
 
-def test_version_and_module():
+def test_version_and_python_m():
     result = toys.wbdc("--version")
     assert result.exit_code == 0
     assert __import__("wbdc").__version__ in result.stdout
@@ -93,7 +93,7 @@ def test_version_and_module():
     assert said.stdout.split()[-1] == result.stdout.split()[-1]
 
 
-def test_every_summary_fits_one_line_of_80_columns():
+def test_summaries_fit_80_columns():
     listed = (
         CliRunner()
         .invoke(main, ["--help"], env={"COLUMNS": "80"}, terminal_width=80)
@@ -110,7 +110,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda c: c.__name__)
-def test_a_fault_is_one_sentence_on_stderr_and_its_exit_code(fault, monkeypatch):
+def test_error_is_one_line_on_stderr_with_its_exit_code(fault, monkeypatch):
     @click.command("kits")
     def broken() -> None:
         raise fault("no [bold]way[/bold] here; take another")
@@ -133,7 +133,7 @@ def test_exit_codes_are_unique_and_documented():
     ("raised", "code", "said"),
     [(KeyboardInterrupt(), 11, "run the same command again"), (MemoryError(), 9, "memory ran out")],
 )
-def test_an_interrupt_and_a_full_memory_are_no_bugs(raised, code, said, monkeypatch):
+def test_interrupt_and_out_of_memory_are_explained(raised, code, said, monkeypatch):
     @click.command("kits")
     def broken() -> None:
         raise raised
@@ -152,7 +152,7 @@ def test_an_interrupt_and_a_full_memory_are_no_bugs(raised, code, said, monkeypa
         (errors.Stopped("stopped after step 3"), "stopped after step 3"),
     ],
 )
-def test_what_fails_after_a_request_to_stop_is_stopped(error, said, monkeypatch):
+def test_failure_after_a_stop_signal_is_reported_as_stopped(error, said, monkeypatch):
     @click.command("kits")
     def broken() -> None:
         try:
@@ -166,7 +166,7 @@ def test_what_fails_after_a_request_to_stop_is_stopped(error, said, monkeypatch)
     assert result.stderr == f"{said}\n"
 
 
-def test_a_bug_stays_a_bug(monkeypatch):
+def test_bug_keeps_its_traceback(monkeypatch):
     @click.command("kits")
     def broken() -> None:
         raise ZeroDivisionError("ours")
@@ -185,7 +185,7 @@ def test_a_bug_stays_a_bug(monkeypatch):
         (["report"], "no command 'report'; it may be one of: demo, prepare"),
     ],
 )
-def test_an_unknown_command_gets_a_hint(words, said):
+def test_unknown_command_gets_a_hint(words, said):
     result = toys.wbdc(*words)
     assert result.exit_code == 2
     assert said in result.stderr
@@ -193,7 +193,7 @@ def test_an_unknown_command_gets_a_hint(words, said):
 
 
 @pytest.mark.parametrize("command", ["kits", "train", "pretrain"])
-def test_an_unknown_kit_gets_a_hint(command):
+def test_unknown_kit_gets_a_hint(command):
     words = (
         ["kits", "dual_steam"]
         if command == "kits"
@@ -209,13 +209,13 @@ def test_an_unknown_kit_gets_a_hint(command):
     "environment",
     [{"NO_COLOR": "1"}, {"NO_COLOR": "1", "FORCE_COLOR": "1", "TERM": "xterm-256color"}, {}],
 )
-def test_no_escape_codes_without_a_terminal_or_against_no_color(environment):
+def test_no_escape_codes_without_terminal_or_with_no_color(environment):
     for words in (["kits"], ["kits", "dual_stream"], ["kits", "nothing"], ["--help"]):
         result = CliRunner().invoke(main, words, env=environment)
         assert "\x1b[3" not in result.output and "\x1b[9" not in result.output, words
 
 
-def test_bytes_that_are_no_text_do_not_break_the_console(tmp_path):
+def test_invalid_utf8_does_not_break_the_console(tmp_path):
     said = subprocess.run(
         [sys.executable, "-m", "wbdc", b"\xff"],
         capture_output=True,
@@ -229,20 +229,20 @@ def test_bytes_that_are_no_text_do_not_break_the_console(tmp_path):
 README = Path(__file__).parents[2] / "README.md"
 
 
-def test_the_readme_mentions_every_command():
+def test_readme_mentions_every_command():
     text = README.read_text()
     if "Commands" not in text:
         pytest.skip('README.md has no "Commands" heading yet')
     assert [name for name in COMMANDS if f"wbdc {name}" not in text] == []
 
 
-def test_every_command_in_the_readme_exists():
+def test_commands_in_the_readme_exist():
     text = README.read_text()
     named = set(re.findall(r"^wbdc ([a-z]+)|`wbdc ([a-z]+)", text, re.MULTILINE))
     assert {a or b for a, b in named} <= set(COMMANDS)
 
 
-def test_kits_as_json_is_what_training_reads():
+def test_kits_json_equals_the_kit_that_training_reads():
     from wbdc.train.kit import open_kit
 
     listed = json.loads(toys.wbdc("kits", "--json").stdout)

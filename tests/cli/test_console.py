@@ -32,7 +32,7 @@ console.print_text("the result")
 
 
 @pytest.mark.parametrize("columns", [80, 140])
-def test_bars_and_lines_take_turns_in_a_terminal(columns):
+def test_progress_bars_and_log_lines_do_not_mix(columns):
     screen = Screen(columns).write(run_in_terminal(BARS, columns))
 
     assert [line for line in screen.lines if line] == [
@@ -60,7 +60,7 @@ def test_bars_and_lines_take_turns_in_a_terminal(columns):
         assert totals[name] in f"{line} "
 
 
-def test_results_that_are_piped_do_not_reach_the_terminal_while_bars_are_shown(tmp_path):
+def test_piped_results_do_not_reach_the_terminal(tmp_path):
     path = tmp_path / "results"
     script = f"""
 import sys
@@ -114,7 +114,7 @@ def has_piece(line, piece):
 NUMBERS = ("1.1378", "2.1378", "0.7215", "0.7322")
 
 
-def test_an_ensemble_is_whole_at_80_columns(narrow):
+def test_ensemble_report_fits_80_columns(narrow):
     members = dict.fromkeys(RUNS, FACTS)
     choice = {"members": RUNS, "precision": "bf16", "seconds": 12_345.6, "score": 0.7391}
     dropped = [{"name": f"{run} frames=4", "seconds": 12_345.6, "gain": GAIN} for run in RUNS]
@@ -153,7 +153,7 @@ def test_an_ensemble_is_whole_at_80_columns(narrow):
     assert_whole(narrow(), *pieces, "dropped", "4.3e-07", "bf16", "ensemble-of-all-three")
 
 
-def test_a_comparison_is_whole_at_80_columns(narrow):
+def test_comparison_fits_80_columns(narrow):
     found = {"rows": 100_000, "scores": dict.fromkeys(RUNS[:2], SCORES), **GAIN}
     compare.print_comparison(found, *RUNS[:2])
     assert_whole(
@@ -161,13 +161,13 @@ def test_a_comparison_is_whole_at_80_columns(narrow):
     )
 
 
-def test_a_training_is_whole_at_80_columns(narrow):
+def test_training_report_fits_80_columns(narrow):
     folder = f"work/runs/{RUNS[0]}"
     train.print_folds(RUNS[0], folder, {"0": FACTS | SHORT, "all": SHORT})
     assert_whole(narrow(), RUNS[0], folder, *SCORES, *NUMBERS, "fold 0", "fold all", "12346 s")
 
 
-def test_prepared_data_are_whole_at_80_columns(narrow):
+def test_prepare_report_fits_80_columns(narrow):
     modalities = {"+".join(WORDS[:n]): 1_000_000 * n for n in (1, 2, 3, 4)} | {"nothing": 17}
     described = {"mean": 191.15, "p95": 1235.5}
     sizes = {f"{width} x 1080": 100_000 * width for width in range(1, 6)}
@@ -211,7 +211,7 @@ def test_prepared_data_are_whole_at_80_columns(narrow):
     assert_whole(narrow(), *pieces, "10,000,017", "duplicate.frames", "work/prepared/2e3479562de6")
 
 
-def test_packing_and_verifying_are_whole_at_80_columns(narrow):
+def test_submit_and_verify_reports_fit_80_columns(narrow):
     folder = f"submissions/{RUNS[0]}"
     latency = {
         "sentence": f"{folder} needs 123.45 s of 357.14 s for 25,000 videos",
@@ -249,7 +249,7 @@ def test_packing_and_verifying_are_whole_at_80_columns(narrow):
     )
 
 
-def test_a_difference_is_whole_at_80_columns(narrow):
+def test_diff_report_fits_80_columns(narrow):
     files = [f"{run}/fold-0/model.safetensors" for run in RUNS]
     lines = [
         f"{name} and {other}: 152 of 152 tensors differ, by at most 0.00123"
@@ -262,7 +262,7 @@ def test_a_difference_is_whole_at_80_columns(narrow):
     assert_whole(narrow(), *files, "152", "0.00123", "12.34%", "25,000")
 
 
-def test_the_demo_is_whole_at_80_columns(narrow, tmp_path):
+def test_demo_report_fits_80_columns(narrow, tmp_path):
     latency = {"verdict": "PASS", "sentence": "needs 123.45 s"}
     report = {
         "members": dict.fromkeys(RUNS, FACTS),
@@ -287,14 +287,14 @@ def test_the_demo_is_whole_at_80_columns(narrow, tmp_path):
     )
 
 
-def test_kits_and_this_machine_are_whole_at_80_columns(narrow):
+def test_kits_and_doctor_reports_fit_80_columns(narrow):
     for words in (("kits",), ("doctor",)):
         result = toys.wbdc(*words)
         assert result.exit_code == 0, result.exception
     assert_whole(narrow(), "dual_stream", "cross_attention", "open_clip_torch")
 
 
-def test_texts_wrap_between_words_and_short_rows_stay_a_grid(narrow):
+def test_text_wraps_between_words_and_short_rows_stay_a_grid(narrow):
     console.print_table(
         "Two", ("name", "about"), [("a-name-of-a-run", "many words " * 12), ("b", "few")]
     )
@@ -304,7 +304,7 @@ def test_texts_wrap_between_words_and_short_rows_stay_a_grid(narrow):
     assert_whole(lines, "a-name-of-a-run")
 
 
-def test_a_command_to_copy_stays_on_one_line(narrow):
+def test_command_in_backticks_stays_on_one_line(narrow):
     command = "`wbdc prepare --check-only --list archive.missing`"
     console.print_text(
         f"There are some archives that nobody could find where they should be; {command}"
@@ -312,6 +312,6 @@ def test_a_command_to_copy_stays_on_one_line(narrow):
     assert narrow()[1].strip() == command
 
 
-def test_without_a_terminal_a_sentence_is_one_line(capsys):
+def test_sentence_is_one_line_without_a_terminal(capsys):
     console.print_text("many words " * 30)
     assert capsys.readouterr().out == "many words " * 30 + "\n"

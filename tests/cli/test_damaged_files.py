@@ -79,7 +79,7 @@ FLIPS = [
 
 @pytest.mark.parametrize("damage", ["flipped", "deleted", "cut"])
 @pytest.mark.parametrize(("pattern", "readers"), FLIPS, ids=[pattern for pattern, _ in FLIPS])
-def test_fault_10_a_damaged_file_is_named_and_never_used(work, kit, pattern, readers, damage):
+def test_fault_10_damaged_file_is_named_and_not_used(work, kit, pattern, readers, damage):
     path = the(work, pattern)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -91,7 +91,7 @@ def test_fault_10_a_damaged_file_is_named_and_never_used(work, kit, pattern, rea
 
 
 @pytest.mark.parametrize("column", ["frames", "views/*/text", "views/*/pixels"])
-def test_fault_10_a_flipped_byte_of_a_shard_is_named_and_never_used(work, kit, column):
+def test_fault_10_flipped_byte_of_a_shard_is_named_and_not_used(work, kit, column):
     """The lines before the sentence name the weights that the fold would start from."""
     path = the(work, f"prepared/*/{column}/labeled-00000.safetensors")
     whole = path.read_bytes()
@@ -123,7 +123,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("pattern", JSON)
-def test_json_of_ours_in_any_state_is_exit_4(work, kit, pattern):
+def test_damaged_json_is_exit_4(work, kit, pattern):
     path = the(work, pattern)
     whole, command = path.read_bytes(), commands(work, kit)[JSON[pattern]]
     for damage in DAMAGES.values():
@@ -132,20 +132,20 @@ def test_json_of_ours_in_any_state_is_exit_4(work, kit, pattern):
 
 
 @pytest.mark.parametrize("pattern", [pattern for pattern in JSON if pattern.endswith("DONE.json")])
-def test_a_seal_that_lists_nothing_is_exit_4(work, kit, pattern):
+def test_empty_seal_is_exit_4(work, kit, pattern):
     path = the(work, pattern)
     path.write_bytes(b'{"files": {}}')
     refused(commands(work, kit)[JSON[pattern]], path.parent)
 
 
-def test_the_report_of_an_ensemble_is_verified_when_it_is_read(work):
+def test_report_of_an_ensemble_is_verified_when_read(work):
     path = the(work, "ensembles/ensemble/ensemble.json")
     path.write_bytes(path.read_bytes().replace(b"0.", b"1.", 1))
     with pytest.raises(IntegrityBroken, match="ensemble.json; delete .* run `wbdc ensemble"):
         ensembles.open_report(work, "ensemble")
 
 
-def test_a_damaged_answer_of_a_form_is_made_again(work, kit):
+def test_damaged_predictions_of_a_variant_are_computed_again(work, kit):
     command = commands(work, kit)["forms"]
     toys.told(*command)
     path = the(work, "runs/toy-*/served/*/fold-0.parquet")
@@ -179,7 +179,7 @@ def printed(*command: object) -> list[str]:
     return words[1:]
 
 
-def test_the_command_that_a_damaged_fold_names_makes_the_same_bits(work, tmp_path):
+def test_command_named_for_a_damaged_fold_restores_the_same_bits(work, tmp_path):
     kit = tmp_path / "my kits" / "toy.toml"
     kit.parent.mkdir()
     kit.write_text(toys.KIT + "\n[tiny.train]\nepochs = 1\n")
@@ -210,7 +210,7 @@ def test_the_command_that_a_damaged_fold_names_makes_the_same_bits(work, tmp_pat
     assert toys.bits(run) == before
 
 
-def test_the_command_that_a_damaged_pretraining_names_makes_the_same_bits(work, kit):
+def test_command_named_for_a_damaged_pretraining_restores_the_same_bits(work, kit):
     folder = work / "runs" / pretrained(work) / "fold-all"
     before = (folder / "model.safetensors").read_bytes()
     flip(folder / "model.safetensors")
@@ -220,7 +220,7 @@ def test_the_command_that_a_damaged_pretraining_names_makes_the_same_bits(work, 
     assert (folder / "model.safetensors").read_bytes() == before
 
 
-def test_the_command_that_a_damaged_ensemble_names_makes_the_same_ensemble(work):
+def test_command_named_for_a_damaged_ensemble_restores_it(work):
     run = the(work, "runs/toy-*").name
     toys.told(
         "ensemble",
@@ -249,7 +249,7 @@ def test_the_command_that_a_damaged_ensemble_names_makes_the_same_ensemble(work)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_the_command_that_damaged_data_name_prepare_the_same(work, kit):
+def test_command_named_for_damaged_data_restores_them(work, kit):
     folder = the(work, "prepared/*/folds.parquet").parent
     before = read_json(folder / "DONE.json")
     shard = the(folder, "frames/labeled-00000.safetensors")
@@ -271,7 +271,7 @@ def test_the_command_that_damaged_data_name_prepare_the_same(work, kit):
     [("ensemble", "--draws", 100, "--name"), ("predict", "--ensemble"), ("submit", "--ensemble")],
     ids=lambda words: words[0],
 )
-def test_a_name_that_leads_out_of_the_work_folder_is_exit_2(work, words, name):
+def test_name_outside_the_work_folder_is_exit_2(work, words, name):
     result = toys.wbdc(*words, name, "--work", work)
     assert result.exit_code == 2 and "is not a valid name" in result.stderr, (
         result.stderr,
@@ -280,7 +280,7 @@ def test_a_name_that_leads_out_of_the_work_folder_is_exit_2(work, words, name):
     assert [p.name for p in work.parent.iterdir()] == ["work"]
 
 
-def test_every_command_sweeps_what_killed_ones_left_and_a_dry_run_does_not(work, kit):
+def test_commands_remove_leftovers_of_killed_ones_except_dry_runs(work, kit):
     left = work / "ensembles" / f".two.{small.ended_process()}.tmp"
     fold = work / "runs" / "toy-00000000" / "fold-0"
     for folder in (left, work / "ensembles" / "three", fold):
@@ -306,7 +306,7 @@ def test_every_command_sweeps_what_killed_ones_left_and_a_dry_run_does_not(work,
     assert not fold.parent.exists()
 
 
-def test_an_ensemble_is_replaced_in_one_step(work, kit, monkeypatch):
+def test_ensemble_is_replaced_atomically(work, kit, monkeypatch):
     folder = work / "ensembles" / "ensemble"
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     with monkeypatch.context() as patch:

@@ -14,7 +14,7 @@ from wbdc.submit.pack.requirements import all_requirements, needed_requirements
 from wbdc.submit.pipeline import optional_packages
 
 
-def test_the_preliminary_round_end_to_end(tmp_path):
+def test_preliminary_round_end_to_end(tmp_path):
     """zip_feats, two test splits: prepare, pretrain, train, ensemble, predict, and a submission
     that answers test_b alone.
     """
@@ -56,7 +56,7 @@ def test_the_preliminary_round_end_to_end(tmp_path):
     assert json.loads((tmp_path / "packed" / "blend.json").read_text())["members"]
 
 
-def test_a_submission_on_video_files_asks_for_their_reader(tmp_path):
+def test_submission_on_video_files_requires_their_reader(tmp_path):
     for folder in ("annotations", "videos/test"):
         (tmp_path / folder).mkdir(parents=True)
     small.annotate(tmp_path, "test", small.items("test"))

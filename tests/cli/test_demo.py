@@ -44,7 +44,7 @@ def word(models: int, videos: int, seed: int) -> str:
     ).status
 
 
-def test_the_demo_has_few_enough_models_to_pass_the_time_check():
+def test_demo_models_pass_the_time_check():
     models, test_videos = (
         len(DEMO_KITS) * len(DEMO_FOLDS.split(",")),
         int(VIDEOS * SPLIT_SHARES["test"]),
@@ -57,7 +57,7 @@ def test_the_demo_has_few_enough_models_to_pass_the_time_check():
     )
 
 
-def test_the_cap_of_the_time_check_leaves_room_for_all_test_videos_and_all_its_runs():
+def test_time_check_cap_fits_all_runs_of_the_demo():
     """Four cold starts of 8 s come first; then the sample, twice, FP32, and four runs of repeated
     videos.
     """
@@ -78,16 +78,16 @@ def test_the_cap_of_the_time_check_leaves_room_for_all_test_videos_and_all_its_r
 
 
 @pytest.mark.parametrize("kit", DEMO_KITS)
-def test_the_demo_serves_in_full_precision(kit):
+def test_demo_serves_in_fp32(kit):
     assert open_kit(kit, tiny=True, changes=DEMO_CHANGES).tables["serve"]["precision"] == "fp32"
 
 
-def test_the_demo_holds_out_enough_videos_to_blend_by():
+def test_demo_holds_out_enough_videos_to_learn_weights():
     assert VIDEOS * SPLIT_SHARES["labeled"] * len(DEMO_FOLDS.split(",")) / DEMO_FOLD_COUNT >= 250
 
 
 @pytest.mark.parametrize(("members", "says"), [(2, "Weights: "), (1, "Ensemble over a")])
-def test_what_the_demo_prints(members, says, capsys):
+def test_demo_prints_weights_and_time_check(members, says, capsys):
     random, classes = np.random.default_rng(0), ["0000", "0001", "0102"]
     truth = random.integers(3, size=60)
     p = random.dirichlet(np.ones(3), (members, 60)).astype(np.float32)

@@ -46,7 +46,7 @@ def walked(data, kit, ready, tmp_path_factory) -> dict:
     }
 
 
-def test_train_starts_from_a_pretrained_run_and_names_what_it_took(walked):
+def test_train_starts_from_a_pretrained_run_and_names_it(walked):
     said = walked["runs"][1]["folds"]["0"]["weights"]["start"]
     assert said.startswith(f"{walked['pretrained']}: takes")
     assert "head.weight" in said
@@ -55,7 +55,7 @@ def test_train_starts_from_a_pretrained_run_and_names_what_it_took(walked):
     )
 
 
-def test_an_ensemble_takes_every_run_but_ablations_and_judges_itself(walked):
+def test_ensemble_blends_every_run_but_ablations_and_scores_itself(walked):
     report = walked["report"]
     assert set(report["weights"]) == {run["run"] for run in walked["runs"]}
     assert sum(report["weights"].values()) == pytest.approx(1)
@@ -72,7 +72,7 @@ def test_an_ensemble_takes_every_run_but_ablations_and_judges_itself(walked):
     ), "what is left out is said"
 
 
-def test_the_benchmark_of_blend_weights_scores_the_ensemble_as_the_command_does(walked):
+def test_blend_weights_benchmark_scores_the_ensemble_as_the_command(walked):
     import blend_weights
     from click.testing import CliRunner
 
@@ -95,7 +95,7 @@ def read(walked: dict, run: dict, fold: str) -> list:
     return polars.read_parquet(Path(run["folder"]) / f"fold-{fold}" / "oof.parquet").rows()
 
 
-def test_compare_says_whether_a_difference_is_noise(walked):
+def test_compare_reports_whether_a_difference_is_noise(walked):
     run, other = walked["runs"][0]["run"], walked["blind"]["run"]
     found = toys.told("compare", run, other, "--work", walked["work"], "--draws", 100)
     assert found["low"] <= found["difference"] <= found["high"]
@@ -105,7 +105,7 @@ def test_compare_says_whether_a_difference_is_noise(walked):
     assert same["verdict"] == "within noise"
 
 
-def test_runs_of_other_data_or_of_no_common_fold_are_refused(walked, kit, data, tmp_path):
+def test_runs_of_other_data_or_without_a_common_fold_are_refused(walked, kit, data, tmp_path):
     work = walked["work"]
     toys.told("prepare", "--data", data, "--work", work, "--folds", 2, "--threads", 1)
     other = toys.told(
@@ -149,7 +149,7 @@ def test_runs_of_other_data_or_of_no_common_fold_are_refused(walked, kit, data, 
     assert "share no finished fold" in refused.stderr
 
 
-def test_predict_answers_every_test_video_once_and_twice_alike(walked, tmp_path):
+def test_predict_is_complete_and_repeatable(walked, tmp_path):
     for name in ("a.csv", "b.csv"):
         toys.told("predict", "--work", walked["work"], "--out", tmp_path / name, "--threads", 1)
     ids = [v.id for v in WeChat2022().videos(walked["data"], "test", Findings())]
@@ -180,10 +180,12 @@ def submitted(walked, tmp_path_factory) -> dict:
 
 
 @pytest.mark.slow
-def test_a_submission_answers_alone_bit_for_bit_and_is_timed(submitted):
+def test_submission_predicts_bit_for_bit_and_is_timed(submitted):
     said = submitted["said"]
     assert said["proof"] == {"videos": 12, "equal": True, "changed_by_half": 0.0}
-    assert {"PASS": 0, "FAIL": 5, "INCONCLUSIVE": 6}[said["latency"]["verdict"]] == submitted["code"]
+    assert {"PASS": 0, "FAIL": 5, "INCONCLUSIVE": 6}[said["latency"]["verdict"]] == submitted[
+        "code"
+    ]
     assert (submitted["into"] / "latency.json").is_file()
 
 
@@ -206,7 +208,7 @@ def test_verify_names_a_changed_byte(submitted, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_packed_train_script_names_the_commands_that_made_it(submitted, walked):
+def test_train_sh_lists_the_commands_of_the_submission(submitted, walked):
     script = (submitted["into"] / "train.sh").read_text()
     assert "wbdc prepare --data" in script
     assert "--from pretrain-toy-" in script
@@ -216,7 +218,7 @@ def test_the_packed_train_script_names_the_commands_that_made_it(submitted, walk
         assert f"source/kits/{run['run']}/toy.json" in script
 
 
-def test_folds_are_read_as_people_write_them():
+def test_fold_option_formats():
     assert session.parse_folds("each", 3) == ["0", "1", "2"]
     assert session.parse_folds("2, 0", 3) == ["2", "0"]
     assert session.parse_folds("all", 3) == ["all"]
@@ -225,7 +227,7 @@ def test_folds_are_read_as_people_write_them():
             session.parse_folds(wrong, 3)
 
 
-def test_dry_runs_say_and_do_nothing(walked, data, kit, tmp_path):
+def test_dry_runs_print_and_write_nothing(walked, data, kit, tmp_path):
     assert (
         toys.told("prepare", "--data", data, "--work", tmp_path, "--dry-run")["counts"]["labeled"]
         == 33

@@ -49,15 +49,15 @@ def work(ready, kit, tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick_start(monkeypatch):
-    """Do not start another Python to see how long that takes; `test_starting_takes_time` does."""
+    """Do not start another Python to see how long that takes; `test_start_of_a_process_is_measured` does."""
     monkeypatch.setattr("wbdc.ensemble.budget.budget_search.measure_start", lambda: 0.5)
 
 
-def test_starting_takes_time():
+def test_start_of_a_process_is_measured():
     assert 0.1 < measure_start() < 100
 
 
-def test_the_best_that_fits_is_kept_and_served_as_it_was_chosen(work, tmp_path):
+def test_best_ensemble_that_fits_is_saved_and_served(work, tmp_path):
     told = toys.told(
         "ensemble",
         "--work",
@@ -115,7 +115,7 @@ def test_the_best_that_fits_is_kept_and_served_as_it_was_chosen(work, tmp_path):
     )
 
 
-def test_a_form_with_fewer_frames_is_packed_as_it_was_judged(work, tmp_path):
+def test_variant_with_fewer_frames_is_packed_as_it_was_scored(work, tmp_path):
     """The out-of-fold answers of the form are those that the engine gives with so many frames, and
     the package holds the number.
     """
@@ -141,14 +141,14 @@ def test_a_form_with_fewer_frames_is_packed_as_it_was_judged(work, tmp_path):
     )
 
 
-def test_when_nothing_fits_single_folds_are_tried_and_then_it_is_said(work):
+def test_single_folds_are_tried_when_nothing_fits(work):
     result = toys.wbdc("ensemble", "--work", work, "--limit", 0.01, "--draws", 100)
     assert result.exit_code == 5
     assert "trying single folds" in result.stderr
     assert "needs" in result.stderr.splitlines()[-1]
 
 
-def test_the_seconds_grow_with_the_items(work):
+def test_seconds_grow_with_the_items(work):
     few, many = (
         toys.told("ensemble", "--work", work, "--limit", 1e9, "--items", n, "--draws", 100)[
             "budget"
@@ -166,22 +166,22 @@ def test_the_seconds_grow_with_the_items(work):
         (("--limit", 5, "--frames", "4,x"), "'x' is not a positive integer"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(work, words, says):
+def test_incompatible_options_are_refused(work, words, says):
     result = toys.wbdc("ensemble", "--work", work, *words)
     assert result.exit_code == 2
     assert says in result.stderr
 
 
-def test_lifts_that_help_are_served_and_packed(work, tmp_path, monkeypatch):
+def test_class_multipliers_are_served_and_packed(work, tmp_path, monkeypatch):
     """Of two folds no lifts can be judged, and that is said; with lifts in the blend both the tree
     and the package answer by them.
     """
     plain = toys.told("ensemble", "--work", work, "--draws", 100, "--name", "plain")
     assert not plain["class_priors"]["used"]
     assert "3 folds" in plain["class_priors"]["reason"]
-    assert toys.told("ensemble", "--work", work, "--draws", 100, "--name", "none", "--no-class-priors")[
-        "class_priors"
-    ] == {"used": False, "reason": "not requested"}
+    assert toys.told(
+        "ensemble", "--work", work, "--draws", 100, "--name", "none", "--no-class-priors"
+    )["class_priors"] == {"used": False, "reason": "not requested"}
     count = len(read_json(next((work / "runs").glob("*/fold-0/model.json")))["classes"])
     lifts = dict.fromkeys(map(str, range(count)), 1.0) | {"0": 1e6}
     monkeypatch.setattr(
@@ -192,7 +192,9 @@ def test_lifts_that_help_are_served_and_packed(work, tmp_path, monkeypatch):
     assert toys.told(
         "submit", "--work", work, "--ensemble", "lifted", "--into", tmp_path / "packed"
     )["proof"]["equal"]
-    assert read_json(tmp_path / "packed" / "blend.json")["class_multipliers"] == list(lifts.values())
+    assert read_json(tmp_path / "packed" / "blend.json")["class_multipliers"] == list(
+        lifts.values()
+    )
     toys.told(
         "predict",
         "--work",
@@ -207,9 +209,7 @@ def test_lifts_that_help_are_served_and_packed(work, tmp_path, monkeypatch):
     assert len({line.split(",")[1] for line in (tmp_path / "r.csv").read_text().split()}) == 1
 
 
-def test_a_single_fold_that_fits_is_trained_again_with_all_that_its_score_used(
-    work, tmp_path, monkeypatch
-):
+def test_train_sh_trains_all_folds_that_the_score_used(work, tmp_path, monkeypatch):
     """Whole runs cost two folds: with a limit between one and two, one fold is kept, the same for
     all, and train.sh trains both.
     """
@@ -243,7 +243,7 @@ def test_a_single_fold_that_fits_is_trained_again_with_all_that_its_score_used(
     ) == [member]
 
 
-def test_a_run_that_saw_everything_is_packed_and_trained_again_as_it_is(ready, kit, tmp_path):
+def test_run_on_all_data_is_packed_and_trained_again(ready, kit, tmp_path):
     work = shutil.copytree(ready, tmp_path / "work")
     run = toys.told(
         "train",
@@ -281,7 +281,7 @@ def test_a_run_that_saw_everything_is_packed_and_trained_again_as_it_is(ready, k
         ("{run} fold=7", "the finished folds are 0, 1"),
     ],
 )
-def test_forms_that_cannot_be_served_are_refused(work, form, says):
+def test_invalid_variants_are_refused(work, form, says):
     run = next(
         p.name
         for p in sorted((work / "runs").iterdir())
@@ -294,9 +294,7 @@ def test_forms_that_cannot_be_served_are_refused(work, form, says):
     assert "in several variants" in both.stderr
 
 
-def test_dropped_members_are_reported_and_neither_packed_nor_trained_again(
-    work, tmp_path, monkeypatch
-):
+def test_dropped_members_are_reported_and_not_packed(work, tmp_path, monkeypatch):
     """The best run alone is taken, and the others are dropped. The command in train.sh remakes the
     blend, weights and score included.
     """
@@ -328,7 +326,7 @@ def test_dropped_members_are_reported_and_neither_packed_nor_trained_again(
     assert remade["ensemble"]["score"]["mean"] == told["score_without_dropped"]
 
 
-def test_an_ensemble_learns_on_the_folds_that_are_given(work):
+def test_ensemble_learns_on_the_requested_folds(work):
     told = toys.told(
         "ensemble", "--work", work, "--folds", "0,1", "--draws", 100, "--name", "folds"
     )
@@ -346,7 +344,7 @@ def test_an_ensemble_learns_on_the_folds_that_are_given(work):
         assert says in result.stderr
 
 
-def test_train_sh_learns_on_the_same_folds_when_the_kept_members_have_more():
+def test_train_sh_learns_on_the_folds_of_the_ensemble():
     from dataclasses import replace
 
     from wbdc.serve.blend_file import Blend, BlendMember
@@ -361,7 +359,7 @@ def test_train_sh_learns_on_the_same_folds_when_the_kept_members_have_more():
 
 
 @pytest.mark.slow
-def test_precisions_are_tried_and_the_chosen_one_is_served(work, tmp_path, monkeypatch):
+def test_chosen_precision_is_served(work, tmp_path, monkeypatch):
     """Made four times as fast in bf16, that is chosen under a limit that fp32 does not meet; the
     blend and the package say so.
     """

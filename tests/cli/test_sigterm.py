@@ -50,7 +50,7 @@ def list_files(place: Path) -> set[str]:
     return {str(p.relative_to(place)) for p in place.rglob("*") if "served" not in p.parts}
 
 
-def test_fault_32_sigterm_in_the_middle_of_predict(work, data, tmp_path):
+def test_fault_32_sigterm_during_predict(work, data, tmp_path):
     WeChat2022().repeat_videos(data, tmp_path / "long", "test", VIDEOS)
     stderr = tmp_path / "stopped/stderr"
     words = ("predict", "--work", work, "--data", tmp_path / "long", "--threads", 1)
@@ -63,7 +63,7 @@ def test_fault_32_sigterm_in_the_middle_of_predict(work, data, tmp_path):
     assert stopped.read_bytes() == undisturbed.read_bytes()
 
 
-def test_fault_32_sigterm_in_the_middle_of_ensemble(work, tmp_path):
+def test_fault_32_sigterm_during_ensemble(work, tmp_path):
     """It comes when one form has answered and the bootstrap runs; a second name blends anew."""
     first, second = sorted(p.name for p in (work / "runs").iterdir())
     runs = ("--run", f"{first} frames=1", "--run", second)
@@ -87,7 +87,7 @@ def is_sealed(path: Path) -> bool:
     return seal.is_file() and path.name in read_json(seal)["files"]
 
 
-def test_fault_32_sigterm_in_the_middle_of_submit(work, tmp_path):
+def test_fault_32_sigterm_during_submit(work, tmp_path):
     """It comes while the packed folder answers in a session of its own."""
     words = ("submit", "--work", work, "--threads", 1, "--into")
     stopped, undisturbed = tmp_path / "submissions/a", tmp_path / "submissions/b"
