@@ -5,7 +5,12 @@ import pytest
 from scipy.optimize import minimize
 
 from wbdc.core.errors import IntegrityBroken, UsageFault
-from wbdc.ensemble.mixture import mixture_weights, true_class_likelihoods
+from wbdc.ensemble import mixture
+from wbdc.ensemble.mixture import (
+    maximum_likelihood_weights,
+    mixture_weights,
+    true_class_likelihoods,
+)
 
 
 def problem(
@@ -126,3 +131,28 @@ def test_errors_name_the_row_and_the_member():
     m[1] = np.nan
     with pytest.raises(IntegrityBroken, match="member 2 of 2"):
         learn_blend_weights(m, truth)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_interior_point_method_reaches_the_maximum_of_em_without_em(count, seed, monkeypatch):
+    m, truth = problem(count, n=120, classes=6, seed=seed)
+    m[0, :9] = 0  # likelihoods at their floor
+    if seed == 2:  # with a duplicate the maximum is not a point
+        m = np.concatenate([m, m[:1]])
+    likelihoods = true_class_likelihoods(m, truth)
+    expected = mixture_weights(likelihoods)
+    monkeypatch.setattr(mixture, "mixture_weights", None)
+    weights = maximum_likelihood_weights(likelihoods)
+    assert weights.min() >= 0
+    assert weights.sum() == pytest.approx(1, abs=1e-12)
+    assert np.log(weights @ likelihoods).mean() == pytest.approx(
+        np.log(expected @ likelihoods).mean(), abs=2e-7
+    )
+
+
+def test_em_is_the_fallback_of_the_interior_point_method(monkeypatch):
+    m, truth = problem(3)
+    likelihoods = true_class_likelihoods(m, truth)
+    monkeypatch.setattr(mixture, "MAX_NEWTON_STEPS", 1)
+    assert np.array_equal(maximum_likelihood_weights(likelihoods), mixture_weights(likelihoods))

@@ -89,13 +89,15 @@ def counted(monkeypatch) -> Counter:
     """How often frames were decoded and encoded."""
     counts, forward, decode = Counter(), Vision.forward, reader.decode_frames
     monkeypatch.setattr(
-        Vision, "forward", lambda self, *given: counts.update(["encodes"]) or forward(self, *given)
+        Vision,
+        "forward",
+        lambda self, *arguments: counts.update(["encodes"]) or forward(self, *arguments),
     )
     monkeypatch.setattr(
         reader,
         "decode_frames",
-        lambda encoded, *given: (
-            counts.update({"decodes": 1, "frames": len(encoded)}) or decode(encoded, *given)
+        lambda encoded, *arguments: (
+            counts.update({"decodes": 1, "frames": len(encoded)}) or decode(encoded, *arguments)
         ),
     )
     return counts
@@ -289,13 +291,13 @@ def lack_memory(monkeypatch, fits: int) -> list[int]:
     """
     fuse, sizes = VideoClassifier.fuse, []
 
-    def greedy(self, batch, seen):
+    def fuse_or_fail(self, batch, features):
         sizes.append(len(batch))
         if len(batch) > fits:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return fuse(self, batch, seen)
+        return fuse(self, batch, features)
 
-    monkeypatch.setattr(VideoClassifier, "fuse", greedy)
+    monkeypatch.setattr(VideoClassifier, "fuse", fuse_or_fail)
     return sizes
 
 

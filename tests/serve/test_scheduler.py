@@ -23,11 +23,11 @@ CPU, WEIGHTS = torch.device("cpu"), [1.0, 3.0, 2.0]
 class Clock:
     """Virtual seconds left."""
 
-    def __init__(self, left: float):
-        self.left = left
+    def __init__(self, seconds_left: float):
+        self.seconds_left = seconds_left
 
     def __call__(self) -> float:
-        return self.left
+        return self.seconds_left
 
 
 @pytest.fixture(scope="module")
@@ -72,18 +72,18 @@ def predict_within(
     def costly(self, batches, stages, features):
         before = set(features)
         scores = compute(self, batches, stages, features)
-        clock.left -= 10 * len(set(features) - before) + len(scores)
+        clock.seconds_left -= 10 * len(set(features) - before) + len(scores)
         if batches and engine.order[0] in batches:
-            clock.left -= slow_start if len(steps) < 3 else 0
+            clock.seconds_left -= slow_start if len(steps) < 3 else 0
             steps.append(1)
         return scores
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Engine, "compute", costly)
         patch.setattr(
-            reader, "decode_frames", lambda *given: (decodes.append(1), decode(*given))[1]
+            reader, "decode_frames", lambda *arguments: (decodes.append(1), decode(*arguments))[1]
         )
-        return engine.predict(videos, left=clock), len(decodes)
+        return engine.predict(videos, seconds_left=clock), len(decodes)
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_fault_26_a_reader_that_hangs_costs_its_videos_and_not_the_result(
     )
     engine = Engine(folders, WEIGHTS, CPU, torch.float32, 1)
     end = time.monotonic() + 1.5
-    predictions = engine.predict(videos, left=lambda: end - time.monotonic())
+    predictions = engine.predict(videos, seconds_left=lambda: end - time.monotonic())
     never.set()
     assert 0 < predictions.unscored_videos < len(videos)
     assert np.isfinite(predictions.probabilities).all()
@@ -187,14 +187,14 @@ def test_the_deadline_has_a_reserve_and_without_one_time_is_unlimited():
 
 
 def run_steps(
-    costs: list[float], left: float, others: float = 0.0, steps: int = 10, skipped: int = 0
+    costs: list[float], seconds: float, followers: float = 0.0, steps: int = 10, skipped: int = 0
 ) -> list[bool]:
     """Take steps of some seconds each; return after each whether all members may go on."""
-    clock = Clock(left)
+    clock = Clock(seconds)
     scheduler, allowed = DeadlineScheduler(steps, clock, skipped), []
     for cost in costs:
-        clock.left -= cost
-        scheduler.step("all", others)
+        clock.seconds_left -= cost
+        scheduler.step("all", followers)
         allowed.append(scheduler.allows_all())
     return allowed
 
@@ -212,17 +212,17 @@ def test_a_little_late_is_no_hurry_until_the_first_alone_is_at_risk():
     """11 s a step and 108 in all: two seconds late. Alone the first takes 5, so all go on until
     three steps no longer fit.
     """
-    allowed = run_steps([11] * 9, 108, others=6)
+    allowed = run_steps([11] * 9, 108, followers=6)
     assert allowed.index(False) == 6
 
 
 def test_a_step_is_allowed_when_one_like_it_ends_in_time():
     clock = Clock(30.0)
     scheduler = DeadlineScheduler(10, clock)
-    clock.left -= 12
+    clock.seconds_left -= 12
     scheduler.step("all")
     assert scheduler.allows("all")
     assert scheduler.allows("new")
-    clock.left = 12.0
+    clock.seconds_left = 12.0
     assert not scheduler.allows("all")
     assert not scheduler.allows("new")

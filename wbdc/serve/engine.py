@@ -126,7 +126,7 @@ class Engine:
     def groups(self, videos: Sequence[Video]) -> Groups:
         """Group videos of similar length: little padding, and the same groups every time.
 
-        The groups come in a fixed random order, so that the first ones tell how long all will take.
+        The groups come in a fixed random order, so that the first ones show how long all will take.
         """
         lengths = [sum(map(len, video.fields.values())) for video in videos]
         groups = batch_by_length(lengths, self.batch)
@@ -137,25 +137,25 @@ class Engine:
         self,
         videos: Sequence[Video],
         progress: VideoProgress = lambda done, of: None,
-        left: SecondsLeft = no_deadline,
+        seconds_left: SecondsLeft = no_deadline,
     ) -> Predictions:
         """Predict videos. Damage in the data is counted in the findings.
 
-        left: function that returns the seconds left. Raises ResultInvalid for scores that are not
-        finite.
+        seconds_left: returns the seconds until the deadline.
+        Raises ResultInvalid for scores that are not finite.
         """
         groups = self.groups(videos)
-        return self.combine(groups, self.score(videos, groups, progress, left))
+        return self.combine(groups, self.score(videos, groups, progress, seconds_left))
 
     def score(
         self,
         videos: Sequence[Video],
         groups: Groups,
         progress: VideoProgress = lambda done, of: None,
-        left: SecondsLeft = no_deadline,
+        seconds_left: SecondsLeft = no_deadline,
     ) -> GroupScores:
         """Let every member score some groups of videos, as far as time allows."""
-        run = _ScoringRun(self, videos, groups, progress, left)
+        run = _ScoringRun(self, videos, groups, progress, seconds_left)
         try:
             run.score_together()
             run.score_remaining()
@@ -163,7 +163,7 @@ class Engine:
             pass
         finally:
             # under a deadline, do not wait for a reader that hangs
-            run.pool.shutdown(wait=left is no_deadline, cancel_futures=True)
+            run.pool.shutdown(wait=seconds_left is no_deadline, cancel_futures=True)
         return GroupScores(run.probabilities, dict(run.stages.seconds), run.findings.report())
 
     def combine(self, groups: Groups, scored: GroupScores) -> Predictions:
@@ -275,16 +275,16 @@ class _ScoringRun:
         videos: Sequence[Video],
         groups: Groups,
         progress: VideoProgress,
-        left: SecondsLeft,
+        seconds_left: SecondsLeft,
     ):
         self.engine, self.videos, self.groups = engine, videos, groups
-        self.progress, self.left = progress, left
+        self.progress, self.seconds_left = progress, seconds_left
         self.probabilities: dict[int, list[np.ndarray | None]] = {
             number: [None] * len(engine.members) for number in groups
         }
         self.stages, self.findings = StageTimer(), Findings()
         self.pool = ThreadPoolExecutor(engine.threads)
-        self.scheduler = DeadlineScheduler(len(groups), left, engine.read_ahead + 1)
+        self.scheduler = DeadlineScheduler(len(groups), seconds_left, engine.read_ahead + 1)
         self.cache: dict[tuple, tuple[Batch, Tensor]] = {}
         self.cache_bytes_left = MAX_CACHED_BYTES
 
@@ -353,7 +353,7 @@ class _ScoringRun:
             return self.engine.reader.read(videos, readers(), self.stages)
 
         def timeout() -> float | None:
-            return None if self.left is no_deadline else max(0.0, self.left())
+            return None if self.seconds_left is no_deadline else max(0.0, self.seconds_left())
 
         return prefetch_reads(self.pool, numbers, read, self.engine.read_ahead, timeout)
 
@@ -372,13 +372,13 @@ class _ScoringRun:
         followers = {i: moved[i] for i in members[1:]}
 
         scores = self.engine.compute(first, self.stages, features)
-        left_after_first = self.left()
+        left_after_first = self.seconds_left()
         scores |= self.engine.compute(followers, self.stages, features)
         for i, probabilities in scores.items():
             self.probabilities[number][i] = probabilities
 
-        no_limit = self.left is no_deadline
-        followers_seconds = 0.0 if no_limit else left_after_first - self.left()
+        no_limit = self.seconds_left is no_deadline
+        followers_seconds = 0.0 if no_limit else left_after_first - self.seconds_left()
         self.scheduler.step(kind, followers_seconds)
         if self.scheduler.hurried:
             self._cache_features(number, batches, features)

@@ -31,25 +31,25 @@ def seconds_until(deadline: float | None, clock: Callable[[], float]) -> Seconds
 class DeadlineScheduler:
     """Measures how long steps take, by kind, and decides whether all members can go on.
 
-    steps: in all; left: seconds left until the deadline; skipped: first steps that fill the
+    steps: in all; seconds_left: until the deadline; skipped: first steps that fill the
     pipeline and warm up. A step in which all members score also measures what the first member
     would have taken alone: its waiting and its own computing.
     """
 
-    def __init__(self, steps: int, left: SecondsLeft, skipped: int = 0):
-        self.steps, self.left, self.skipped = steps, left, skipped
-        self.last_left = left()
+    def __init__(self, steps: int, seconds_left: SecondsLeft, skipped: int = 0):
+        self.steps, self.seconds_left, self.skipped = steps, seconds_left, skipped
+        self.last_seconds_left = seconds_left()
         self.done, self.hurried = 0, False
         self.longest: dict[str, float] = {}  # seconds, by kind of step
         self.all_seconds = self.first_seconds = 0.0  # of the timed steps: all members, first alone
 
     def step(self, kind: str, followers_seconds: float = 0.0) -> None:
         """Count a step. followers_seconds: of it, taken by members after the first."""
-        left = self.left()
-        if left == math.inf:
+        seconds_left = self.seconds_left()
+        if seconds_left == math.inf:
             return
-        seconds = self.last_left - left
-        self.last_left = left
+        seconds = self.last_seconds_left - seconds_left
+        self.last_seconds_left = seconds_left
         self.longest[kind] = max(self.longest.get(kind, 0.0), seconds)
         self.done += 1
         if self.done > self.skipped:
@@ -64,10 +64,10 @@ class DeadlineScheduler:
         """
         timed, remaining = self.done - self.skipped, self.steps - self.done
         if not self.hurried and timed >= MIN_TIMED_STEPS and remaining:
-            late = self.all_seconds / timed * remaining > LATE_FACTOR * self.left()
+            late = self.all_seconds / timed * remaining > LATE_FACTOR * self.seconds_left()
             # one more step with all members, then the first member alone
             needed = (self.all_seconds + self.first_seconds * (remaining - 1)) / timed
-            self.hurried = late or needed * SAFETY_FACTOR > self.left()
+            self.hurried = late or needed * SAFETY_FACTOR > self.seconds_left()
         return not self.hurried
 
     def allows(self, kind: str) -> bool:
@@ -76,4 +76,4 @@ class DeadlineScheduler:
         It is expected to take as long as the longest step of its kind so far, or of any kind when
         the kind is new.
         """
-        return self.left() > self.longest.get(kind, max(self.longest.values(), default=0.0))
+        return self.seconds_left() > self.longest.get(kind, max(self.longest.values(), default=0.0))

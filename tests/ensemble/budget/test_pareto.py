@@ -1,4 +1,4 @@
-"""The budget: seconds of shared parts are counted once, and no subset beats the frontier."""
+"""The Pareto frontier of ensembles: no subset beats it, and the best that fits is chosen."""
 
 import json
 from itertools import chain, combinations, pairwise
@@ -8,7 +8,6 @@ import pytest
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import IntegrityBroken, OverBudget, UsageFault
-from wbdc.ensemble import mixture
 from wbdc.ensemble.blend_weights import nested_blend
 from wbdc.ensemble.bootstrap import competition_scorer, paired_gain
 from wbdc.ensemble.budget import pareto
@@ -22,11 +21,6 @@ from wbdc.ensemble.budget.pareto import (
     pareto_frontier,
 )
 from wbdc.ensemble.evaluation import evaluate_ensemble
-from wbdc.ensemble.mixture import (
-    maximum_likelihood_weights,
-    mixture_weights,
-    true_class_likelihoods,
-)
 
 CLASSES = ["0000", "0001", "0002", "0100", "0101", "0203"]
 COST = Cost(
@@ -99,82 +93,11 @@ def one_each(count: int) -> list[Candidate]:
     return [Candidate(f"run-{i}", f"run-{i}", (f"m{i}",)) for i in range(count)]
 
 
-def test_trap_31_members_of_one_tower_pay_for_it_once():
-    assert COST.seconds(["a"], 1000) == pytest.approx(5 + 2 + 1000 * max(0.004, 0.002 + 0.0005))
-    assert COST.seconds(["a", "b"], 1000) == pytest.approx(
-        5 + 2 + 3 + 1000 * max(0.004, 0.002 + 0.0005 + 0.0007)
-    )
-
-
-def test_towers_of_one_image_transform_decode_once():
-    assert COST.seconds(["a", "c"], 1000) == pytest.approx(
-        5 + 2 + 1 + 1000 * max(0.004, 0.002 + 0.003 + 0.0005 + 0.0004)
-    )
-    everything = (
-        5
-        + 2
-        + 3
-        + 1
-        + 4
-        + 1000 * max(0.004 + 0.007, 0.002 + 0.003 + 0.006 + 0.0005 + 0.0007 + 0.0004 + 0.0009)
-    )
-    assert COST.seconds("abcd", 1000) == pytest.approx(everything)
-
-
-def test_shared_cores_add_decoding_and_networks():
-    shared = COST._replace(shared_cores=True)
-    assert shared.seconds(["a", "c"], 1000) == pytest.approx(
-        5 + 2 + 1 + 1000 * (0.004 + 0.002 + 0.003 + 0.0005 + 0.0004)
-    )
-    assert COST.seconds(["a", "c"], 1000) < shared.seconds(["a", "c"], 1000)
-
-
-def test_a_model_named_twice_is_loaded_once_and_nothing_costs_the_start():
-    assert COST.seconds(["a", "b", "a"], 1000) == COST.seconds(["a", "b"], 1000)
-    assert COST.seconds([], 1000) == 5
-
-
-def test_an_unknown_name_is_refused():
-    with pytest.raises(
-        UsageFault, match="no model called 'e' was measured; it may be one of: a, b, c, d"
-    ):
-        COST.seconds(["e"], 10)
-    with pytest.raises(UsageFault, match="no tower called 'clip' was measured"):
-        COST._replace(tower={}).seconds(["a"], 10)
-    with pytest.raises(UsageFault, match="no image transform called '288' was measured"):
-        COST._replace(decode={"224": 0.004}).seconds(["d"], 10)
-
-
 def test_a_run_costs_all_its_models_and_the_margin():
     m, truth, folds = problem(1)
     assert pool(m, truth, folds, [Candidate("run", "run", ("a", "b", "d"))], margin=0.25).seconds(
         (0,)
     ) == pytest.approx(1.25 * COST.seconds("abd", 1000))
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 6])
-@pytest.mark.parametrize("seed", range(3))
-def test_the_interior_point_method_reaches_the_maximum_of_em_without_em(count, seed, monkeypatch):
-    m, truth, _ = problem(count, seed=seed)
-    m[0, :9] = 0  # likelihoods at their floor
-    likelihoods = true_class_likelihoods(
-        np.concatenate([m, m[:1]]) if seed == 2 else m, truth
-    )  # a duplicate: the maximum is not a point
-    expected = mixture_weights(likelihoods)
-    monkeypatch.setattr(mixture, "mixture_weights", None)
-    weights = maximum_likelihood_weights(likelihoods)
-    assert weights.min() >= 0
-    assert weights.sum() == pytest.approx(1, abs=1e-12)
-    assert np.log(weights @ likelihoods).mean() == pytest.approx(
-        np.log(expected @ likelihoods).mean(), abs=2e-7
-    )
-
-
-def test_em_is_the_fallback_of_the_interior_point_method(monkeypatch):
-    m, truth, _ = problem(3)
-    likelihoods = true_class_likelihoods(m, truth)
-    monkeypatch.setattr(mixture, "MAX_NEWTON_STEPS", 1)
-    assert np.array_equal(maximum_likelihood_weights(likelihoods), mixture_weights(likelihoods))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from wbdc.competitions import Competition
-from wbdc.competitions.wechat2022 import CLASS_COUNTS_FILE, WeChat2022
+from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import IntegrityBroken, UsageFault
 from wbdc.core.scores import f1_scores
 from wbdc.ensemble.priors.class_multipliers import (
@@ -17,7 +17,7 @@ from wbdc.ensemble.priors.class_multipliers import (
     nested_predictions,
 )
 from wbdc.ensemble.priors.coordinate_ascent import FAMILIES, LOG_OFFSET_GRID, CoordinateAscent
-from wbdc.ensemble.priors.fast_f1 import class_levels, f1_scorer
+from wbdc.ensemble.priors.fast_f1 import class_levels
 from wbdc.serve.blend import apply_multipliers
 
 CLASSES = ["0000", "0001", "0002", "0100", "0101", "0203", "0204", "0300"]
@@ -33,14 +33,6 @@ class Flat(Competition):
             truth, predictions, sorted({*truth, *predictions}) if classes is None else classes
         ).macro
         return {"macro": macro, "mean": macro}
-
-
-class Squared(Flat):
-    """A score that is no mean of F1 scores."""
-
-    def score(self, truth, predictions, classes=None):
-        mean = super().score(truth, predictions, classes)["mean"]
-        return {"macro": mean, "mean": mean**2}
 
 
 def problem(
@@ -65,37 +57,6 @@ def ids(codes: np.ndarray, classes: list[str] = CLASSES) -> list[str]:
     return [classes[i] for i in codes]
 
 
-def test_levels_are_found_from_scores():
-    leaf, top = sorted(class_levels(CLASSES, CONTEST), key=lambda level: -level.groups.max())
-    assert leaf.groups.tolist() == list(range(8))
-    assert top.groups.tolist() == [0, 0, 0, 1, 1, 2, 2, 3]
-    assert (*leaf[1:], *top[1:]) == (0.25,) * 4
-    (flat,) = class_levels(CLASSES, Flat())
-    assert flat.groups.tolist() == list(range(8))
-    assert flat[1:] == (0, 1)
-
-
-def test_a_score_that_is_no_mean_of_f1_is_refused():
-    with pytest.raises(UsageFault, match=r"Squared.score is no mean of F1"):
-        class_levels(CLASSES, Squared())
-
-
-@pytest.mark.parametrize("contest", [CONTEST, Flat()])
-def test_scorer_equals_the_competition_on_any_rows(contest):
-    classes = sorted(json.loads(CLASS_COUNTS_FILE.read_text()))[::4]
-    random = np.random.default_rng(0)
-    truth, predictions = random.integers(len(classes), size=(2, 300))
-    predictions[:200] = truth[:200]
-    score = f1_scorer(class_levels(classes, contest), truth, predictions)
-    for rows in (np.arange(300), random.integers(300, size=300), random.integers(300, size=20)):
-        assert score(rows) == pytest.approx(
-            contest.score(ids(truth[rows], classes), ids(predictions[rows], classes), classes)[
-                "mean"
-            ],
-            abs=1e-12,
-        )
-
-
 def test_count_multipliers_are_counts_to_a_power():
     p, truth, _ = problem()
     truth[truth == 7] = 0
@@ -116,8 +77,8 @@ def test_no_single_free_multiplier_could_be_better(contest, strength):
     p, truth, _ = problem(200, shift=0.5)
     logs = np.log(p)
     ascent = CoordinateAscent(logs, truth, class_levels(CLASSES, contest))
-    found = ascent.fit(strength)
-    assert np.any(found != ascent.start)
+    fitted = ascent.fit(strength)
+    assert np.any(fitted != ascent.start)
 
     def goal(multipliers: np.ndarray) -> float:
         predictions = (logs + multipliers.astype(np.float32)).argmax(1)
@@ -126,13 +87,13 @@ def test_no_single_free_multiplier_could_be_better(contest, strength):
             - strength * ((multipliers - ascent.start) ** 2).mean()
         )
 
-    other_folds = [
-        np.where(np.arange(8) == label, ascent.start[label] + step, found)
+    neighbors = [
+        np.where(np.arange(8) == label, ascent.start[label] + step, fitted)
         for label in range(8)
         for step in LOG_OFFSET_GRID
     ]
-    assert max(map(goal, other_folds)) <= goal(found) + 1e-9
-    assert goal(found) > goal(ascent.start)
+    assert max(map(goal, neighbors)) <= goal(fitted) + 1e-9
+    assert goal(fitted) > goal(ascent.start)
 
 
 def test_free_multipliers_start_from_the_best_of_the_count_family():
@@ -269,34 +230,6 @@ def test_multipliers_within_noise_are_not_used():
     assert report["gain"]["verdict"] != "better"
     assert report["used"] is False
     assert report["multipliers"] == dict.fromkeys(CLASSES, 1.0)
-
-
-def test_multipliers_are_applied_and_rows_sum_to_1():
-    p, multipliers = (
-        np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]], dtype=np.float32),
-        np.array([1.0, 2.0, 0.5]),
-    )
-    assert apply_multipliers(p, multipliers) == pytest.approx(
-        np.array([[5, 6, 1], [1, 2, 4]]) / [[12], [7]]
-    )
-    assert apply_multipliers(p, multipliers).dtype == np.float32
-    assert apply_multipliers(p, np.ones(3)) == pytest.approx(p)
-
-
-@pytest.mark.parametrize(
-    "multipliers",
-    [
-        np.ones(7),
-        np.ones((1, 8)),
-        np.r_[0.0, np.ones(7)],
-        np.r_[-1.0, np.ones(7)],
-        np.r_[np.nan, np.ones(7)],
-        np.r_[np.inf, np.ones(7)],
-    ],
-)
-def test_multipliers_that_do_not_fit_are_refused(multipliers):
-    with pytest.raises(UsageFault, match="8 classes need as many multipliers, finite and above 0"):
-        apply_multipliers(problem(10)[0], multipliers)
 
 
 def test_broken_probabilities_are_refused():
