@@ -22,7 +22,6 @@ class Flat(Competition):
     unlabeled_split = None
     test_split = "test"
     limits = None
-    judge_paths = {"data": "data", "result": "result.csv"}
 
     def frame_format(self, root):
         return "jpeg"
@@ -35,7 +34,8 @@ class Flat(Competition):
             for row in csv.DictReader(file):
                 if row["split"] == split:
                     fields = {"caption": row["caption"]}
-                    yield Video(row["id"], fields, row["label"] or None, self.source(root, split, row["id"]))
+                    source = self.source(root, split, row["id"])
+                    yield Video(row["id"], fields, row["label"] or None, source)
 
     def read_fields(self, item, findings):
         return {"caption": item.get("caption", "")}

@@ -320,7 +320,7 @@ def test_limits_and_paths_of_the_judge(tmp_path):
     more = 'limits = { items = 5, seconds = 2.5 }\njudge = { data = "/in" }'
     contest = open_competition(str(write_contest(tmp_path, more)))
     assert contest.limits == Limits(items=5, seconds=2.5)
-    assert contest.judge_paths == {"data": "/in", "result": "result.csv"}
+    assert contest.judge_paths == ("/in", "result.csv")
 
 
 def test_the_example_of_the_documents_is_a_contest(tmp_path):

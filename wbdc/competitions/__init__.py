@@ -75,6 +75,13 @@ class Limits(NamedTuple):
     tolerance: float | None = None
 
 
+class JudgePaths(NamedTuple):
+    """Paths on the machine of the judge. data: data root; result: result file to write."""
+
+    data: str = "data"
+    result: str = "result.csv"
+
+
 class Target(NamedTuple):
     """A format of submissions that a contest accepts.
 
@@ -102,7 +109,7 @@ class Competition:
     limits: Limits | None = None
     label_key: str = "label"  # key of the class in the answer to a request
     score_components: tuple[str, ...] = ()  # keys of a score beside "mean", in display order
-    judge_paths: dict[str, str] = {"data": "data", "result": "result.csv"}  # on the judge's machine
+    judge_paths: JudgePaths = JudgePaths()
     file: Path | None = None  # defines the contest; None for a contest of wbdc
     # the first is the default
     targets: dict[str, Target] = {"folder": Target(), "zip": Target(zipped=True)}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from wbdc.competitions import NO_FRAMES, Competition, FrameFile, Limits, Source, Video
+from wbdc.competitions import NO_FRAMES, Competition, FrameFile, JudgePaths, Limits, Source, Video
 from wbdc.competitions.formats.json_stream import clean_text
 from wbdc.competitions.formats.tables import check_table_suffix, read_table
 from wbdc.core.errors import DataInvalid, ResultInvalid, UsageFault, suggest_name
@@ -99,7 +99,7 @@ class Table(Competition):
         self.label_key = label
         self.unlabeled_split = "unlabeled" if unlabeled else None
         self.limits = Limits(**limits) if limits else None
-        self.judge_paths = {**Competition.judge_paths, **(judge or {})}
+        self.judge_paths = JudgePaths(**(judge or {}))
         self._files = {name: tables[name] for name in SPLITS if tables[name]}
         self._id = id
         self._frames = frames

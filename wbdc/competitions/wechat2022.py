@@ -13,7 +13,16 @@ from functools import lru_cache
 from itertools import count, cycle, islice
 from pathlib import Path
 
-from wbdc.competitions import CLIP_SUFFIXES, Competition, FrameFile, Limits, Source, Target, Video
+from wbdc.competitions import (
+    CLIP_SUFFIXES,
+    Competition,
+    FrameFile,
+    JudgePaths,
+    Limits,
+    Source,
+    Target,
+    Video,
+)
 from wbdc.competitions.formats.json_stream import Digits, clean_text, read_records
 from wbdc.core.errors import DataInvalid, ResultInvalid
 from wbdc.core.files import (
@@ -68,7 +77,7 @@ class WeChat2022(Competition):
         ),
         "zip": Target(zipped=True),
     }
-    judge_paths = {"data": "/opt/ml/input", "result": "/opt/ml/output/result.csv"}
+    judge_paths = JudgePaths(data="/opt/ml/input", result="/opt/ml/output/result.csv")
 
     def frame_format(self, root: Path) -> str:
         formats = {"zip_frames": "jpeg", "videos": "jpeg", "zip_feats": "features"}

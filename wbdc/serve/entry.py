@@ -236,11 +236,11 @@ def _parser(contest: Competition) -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         type=Path,
-        default=Path(contest.judge_paths["data"]),
+        default=Path(contest.judge_paths.data),
         help="folder of the data, as the contest provides them",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path(contest.judge_paths["result"]), help="result file"
+        "--out", type=Path, default=Path(contest.judge_paths.result), help="result file"
     )
     parser.add_argument("--split", help="split to predict; by default the test split")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")

@@ -519,12 +519,11 @@ def test_wbdc_in_a_package_finds_its_requirements_without_being_installed(packag
 
 
 def test_the_readme_explains_the_precision_auto(tmp_path):
+    from wbdc.competitions import JudgePaths
     from wbdc.submit.pack.readme import package_readme
 
-    judge, gain = (
-        {"data": "/data", "result": "/result.csv"},
-        "+0.0123 [-0.0045, +0.0267], within noise",
-    )
+    judge = JudgePaths("/data", "/result.csv")
+    gain = "+0.0123 [-0.0045, +0.0267], within noise"
     text = package_readme(
         tmp_path,
         competition="wechat2022",

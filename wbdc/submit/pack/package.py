@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import wbdc
-from wbdc.competitions import CONTEST_FOLDER, Competition, is_contest_file
+from wbdc.competitions import CONTEST_FOLDER, Competition, JudgePaths, is_contest_file
 from wbdc.core.errors import IntegrityBroken, UsageFault
 from wbdc.core.files import (
     SEAL_FILE,
@@ -299,13 +299,13 @@ def _add_blend(folder: Path, members: Sequence[PackedMember], options: PackOptio
     write_blend(folder, blend)
 
 
-def _add_scripts(folder: Path, judge: dict[str, str], training_commands: Sequence[str]) -> None:
+def _add_scripts(folder: Path, judge: JudgePaths, training_commands: Sequence[str]) -> None:
     """Write main.py, the shell scripts and the Dockerfile. judge: the contest's paths."""
     _write_text(folder / "main.py", scripts.MAIN)
     dockerfile = scripts.fill(
         scripts.DOCKERFILE,
-        data=judge["data"],
-        folder=str(PurePosixPath(judge["result"]).parent),
+        data=judge.data,
+        folder=str(PurePosixPath(judge.result).parent),
         python=".".join(map(str, sys.version_info[:2])),
     )
     _write_text(folder / "Dockerfile", dockerfile)
@@ -318,7 +318,7 @@ def _add_scripts(folder: Path, judge: dict[str, str], training_commands: Sequenc
         ("train", scripts.TRAIN),
     ):
         path = folder / f"{name}.sh"
-        text = scripts.fill(script, data=judge["data"], result=judge["result"], commands=commands)
+        text = scripts.fill(script, data=judge.data, result=judge.result, commands=commands)
         _write_text(path, text)
         mode = path.stat().st_mode
         path.chmod(mode | (mode & 0o444) >> 2)  # executable for everyone who may read it

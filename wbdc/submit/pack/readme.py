@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from wbdc.competitions import JudgePaths
 from wbdc.core.files import list_files
 from wbdc.submit.flatten import flatten_table
 from wbdc.submit.pack.scripts import fill
@@ -62,14 +63,14 @@ def package_readme(
     *,
     competition: str,
     precision: str,
-    judge: dict[str, str],
+    judge: JudgePaths,
     members: list[dict],
     facts: dict,
     provenance: str,
 ) -> str:
     """Return the README of a folder whose other files are in place.
 
-    judge: the contest's paths, {"data", "result"}. members: {"name", "weight", "kit", "weights":
+    judge: the contest's paths. members: {"name", "weight", "kit", "weights":
     {part: description}, "sha256"}. facts: values to state, for example {"score": {"mean": 0.71,
     "interval": [0.70, 0.72]}}; nested tables become dotted names. provenance: table of pretrained
     weights in Markdown.
@@ -85,8 +86,8 @@ def package_readme(
         TEMPLATE,
         competition=competition,
         precision=PRECISION_NAMES.get(precision, precision),
-        data=judge["data"],
-        result=judge["result"],
+        data=judge.data,
+        result=judge.result,
         members="\n".join(rows),
         provenance=provenance,
         sizes="\n".join(_size_rows(folder)),
