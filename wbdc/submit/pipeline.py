@@ -128,24 +128,9 @@ def prove_equal_predictions(
     ResultInvalid when the result file is invalid or float16 changes more than 1 %.
     """
     ids = draw_test_ids(contest, data, MAX_SAMPLE_VIDEOS, PROOF_SEED)
-
-    def predict_runs(blend: Blend) -> np.ndarray:
-        with tempfile.TemporaryDirectory() as scratch:
-            predictions, _ = serve(
-                home,
-                blend,
-                contest,
-                data,
-                Path(scratch) / "result.csv",
-                ServeOptions(device=device, threads=threads, sample=ids),
-                log=lambda line: None,
-                progress=lambda done, of: None,
-                start=time.perf_counter(),
-            )
-        return predictions.probabilities
-
+    options = ServeOptions(device=device, threads=threads, sample=ids)
     packed = predict_packed(folder, contest, data, ids, device=device, threads=threads)
-    expected = predict_runs(blend)
+    expected = _predict_runs(home, blend, contest, data, options)
     if packed.probabilities.tobytes() != expected.tobytes():
         count = int((packed.probabilities != expected).any(1).sum())
         raise IntegrityBroken(
@@ -156,7 +141,7 @@ def prove_equal_predictions(
 
     changed = 0.0
     if blend.half:
-        full = predict_runs(replace(blend, half=False))
+        full = _predict_runs(home, replace(blend, half=False), contest, data, options)
         changed = float((full.argmax(1) != expected.argmax(1)).mean())
         log(f"weights stored as float16 change {changed:.2%} of these predictions")
     if changed > MAX_CHANGED_SHARE:
@@ -165,6 +150,25 @@ def prove_equal_predictions(
             f"more than {MAX_CHANGED_SHARE:.0%}; pack without --half"
         )
     return {"videos": len(ids), "equal": True, "changed_by_half": changed}
+
+
+def _predict_runs(
+    home: Path, blend: Blend, contest: Competition, data: Path, options: ServeOptions
+) -> np.ndarray:
+    """Predict test videos with a blend of runs, not packed; return (n, C) float32 probabilities."""
+    with tempfile.TemporaryDirectory() as scratch:
+        predictions, _ = serve(
+            home,
+            blend,
+            contest,
+            data,
+            Path(scratch) / "result.csv",
+            options,
+            log=lambda line: None,
+            progress=lambda done, of: None,
+            start=time.perf_counter(),
+        )
+    return predictions.probabilities
 
 
 def time_package(
