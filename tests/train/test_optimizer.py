@@ -1,6 +1,4 @@
-"""Learning rates by part, weight decay, and a schedule that spans the training."""
-
-import math
+"""Learning rates by part, and weight decay."""
 
 import pytest
 import torch
@@ -10,7 +8,8 @@ from torch import nn
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.train import objectives
-from wbdc.train.optimizer import build_adamw, cosine_schedule, parameter_groups, set_rates
+from wbdc.train.optimizer import build_adamw, parameter_groups
+from wbdc.train.schedule import set_rates
 
 RATES = {"fusion.trunk": 1e-5, "vision": 1e-6, "fusion": 1e-3, "rest": 1e-4}
 
@@ -83,21 +82,3 @@ def test_an_adamw_step_equals_its_formula():
         weight.detach(),
         torch.tensor([[1.0, -2.0]]) * (1 - 0.1 * 0.01) - 0.1 * torch.tensor([[1.0, -1.0]]),
     )
-
-
-@pytest.mark.parametrize(
-    ("steps", "warmup"), [(100, 0.1), (7, 0.1), (20, 0.0), (1, 0.1), (10, 1.0), (3000, 0.06)]
-)
-def test_trap_04_the_schedule_rises_over_its_share_and_ends_with_the_training(steps, warmup):
-    factors = [cosine_schedule(step, steps, warmup) for step in range(1, steps + 1)]
-    rise = max(1, round(steps * warmup))
-    assert factors[0] > 0
-    assert factors[rise - 1] == 1
-    assert max(factors) == 1
-    assert factors[: rise - 1] == sorted(factors[: rise - 1])
-    assert factors[rise - 1 :] == sorted(factors[rise - 1 :], reverse=True)
-    if steps > rise:
-        assert math.isclose(factors[-1], 0, abs_tol=1e-9)
-        assert math.isclose(
-            cosine_schedule((steps + rise) // 2, steps, warmup), 0.5, abs_tol=1.6 / (steps - rise)
-        )
