@@ -321,11 +321,3 @@ def test_limits_and_paths_of_the_judge(tmp_path):
     contest = open_competition(str(write_contest(tmp_path, more)))
     assert contest.limits == Limits(items=5, seconds=2.5)
     assert contest.judge_paths == ("/in", "result.csv")
-
-
-def test_the_example_of_the_documents_is_a_contest(tmp_path):
-    page = Path(__file__).parents[2] / "docs" / "table-contest.md"
-    (tmp_path / "data.toml").write_text(page.read_text().split("```toml\n")[1].split("```")[0])
-    contest = open_competition(str(tmp_path / "data.toml"))
-    assert contest.score_components == ("macro_f1",)
-    assert contest.limits == Limits(items=10_000, seconds=3600.0)
