@@ -25,7 +25,7 @@ from wbdc.data.archive import natural_order
 from wbdc.data.frame_sampling import sample_frames
 from wbdc.data.text import learn_tokenizer
 from wbdc.nets.model import build_model
-from wbdc.serve.engine import Engine
+from wbdc.serve.engine import InferenceEngine
 from wbdc.serve.predict import load_member
 
 FULL = os.environ.get("WBDC_FULL") == "1"
@@ -173,7 +173,7 @@ def predict_as_solutions(folders: list[Path], videos: list[Video]) -> np.ndarray
 
 
 def predict_with_wbdc(folders: list[Path], videos: list[Video]) -> np.ndarray:
-    engine = Engine(folders, [1.0] * 3, torch.device("cpu"), torch.float32, 2)
+    engine = InferenceEngine(folders, [1.0] * 3, torch.device("cpu"), torch.float32, 2)
     return engine.predict(videos).probabilities
 
 

@@ -276,8 +276,6 @@ EXACT_WORDS = {  # {file: names that mean here what they say}
     "nets/vision/timm.py": {"look"},
     "prepare/demo/scenes.py": {"left"},  # edge of a shape
 }
-# files to be renamed inside; no file may be added
-FILES_WITH_VAGUE_NAMES = set(Path(__file__).with_name("vague_names.txt").read_text().split())
 
 
 def bound_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -309,12 +307,12 @@ def vague_names(name: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("name", sorted(set(FILES) - FILES_WITH_VAGUE_NAMES))
+@every_file
 def test_no_vague_names(name):
     assert not vague_names(name), f"`{name}` uses vague names; see VAGUE_NAME"
 
 
-@pytest.mark.parametrize("name", sorted(set(FILES) - FILES_WITH_VAGUE_NAMES))
+@every_file
 def test_constants_name_their_domain(name):
     for node in FILES[name][1].body:
         for line, constant in bound_names(node):
@@ -327,7 +325,6 @@ NAMES_OF_CONTRACTS = {
     "Plug",  # every plug folder names its contract so
     "main",  # entry points: of the wbdc command, and of a packed submission
 }
-NAMES_DEFINED_TWICE = {"Engine"}  # to be renamed; no name may be added
 
 
 def top_level_names(tree: ast.Module) -> set[str]:
@@ -345,7 +342,7 @@ def top_level_names(tree: ast.Module) -> set[str]:
 def test_a_top_level_name_means_one_thing():
     homes: dict[str, list[str]] = {}
     for path, tree in TREES.items():
-        for name in top_level_names(tree) - NAMES_OF_CONTRACTS - NAMES_DEFINED_TWICE:
+        for name in top_level_names(tree) - NAMES_OF_CONTRACTS:
             homes.setdefault(name, []).append(str(path))
     clashes = {name: paths for name, paths in homes.items() if len(paths) > 1}
     assert not clashes
@@ -379,7 +376,13 @@ def test_imports_are_found():
     """A test of layers that finds no imports would always pass."""
     path, tree = (
         Path("core/x.py"),
-        ast.parse("from wbdc.serve.engine import Engine\nimport polars\nfrom ..train import fit"),
+        ast.parse(
+            "from wbdc.serve.engine import InferenceEngine\nimport polars\nfrom ..train import fit"
+        ),
     )
-    assert list(imports(path, tree)) == ["wbdc.serve.engine.Engine", "polars", "wbdc.train.fit"]
+    assert list(imports(path, tree)) == [
+        "wbdc.serve.engine.InferenceEngine",
+        "polars",
+        "wbdc.train.fit",
+    ]
     assert [folder(d) for d in imports(path, tree)] == ["serve", None, "train"]

@@ -120,14 +120,14 @@ def test_a_call_is_answered_with_the_name_that_the_contest_gives_a_class(tmp_pat
 
     from wbdc.competitions.wechat2022 import WeChat2022
     from wbdc.serve.calls import serve_calls
-    from wbdc.serve.engine import Engine
+    from wbdc.serve.engine import InferenceEngine
 
     class Other(WeChat2022):
         """The same contest with another name for its classes."""
 
         label_key = "tag"
 
-    engine = Engine(
+    engine = InferenceEngine(
         [toys.member(tmp_path / "m", toys.model())], [1.0], torch.device("cpu"), torch.float32, 1
     )
     call, replies = (

@@ -19,7 +19,7 @@ from wbdc.nets.model import VideoClassifier
 from wbdc.nets.vision import Vision
 from wbdc.serve import reader
 from wbdc.serve.blend import blend_probabilities
-from wbdc.serve.engine import Engine
+from wbdc.serve.engine import InferenceEngine
 from wbdc.serve.predict import load_member, predict_probabilities
 
 CPU = torch.device("cpu")
@@ -45,7 +45,9 @@ def videos(tmp_path_factory) -> list[Video]:
 
 
 def run(folders, videos, weights=None, precision=torch.float32, threads=1):
-    return Engine(folders, weights or [1.0] * len(folders), CPU, precision, threads).predict(videos)
+    return InferenceEngine(
+        folders, weights or [1.0] * len(folders), CPU, precision, threads
+    ).predict(videos)
 
 
 def sharing(first, seed: int, fusion: str = "dual_stream", **settings):
@@ -240,7 +242,7 @@ def test_fault_25_a_batch_that_overflows_in_half_precision_is_computed_in_fp32(
 
 
 def test_fault_25_scores_that_are_not_finite_in_fp32_are_an_error(tmp_path, videos):
-    engine = Engine([toys.member(tmp_path, toys.model())], [1.0], CPU, torch.float16, 1)
+    engine = InferenceEngine([toys.member(tmp_path, toys.model())], [1.0], CPU, torch.float16, 1)
     engine.members[0].model.head.bias.data[2] = float("nan")
     with pytest.raises(
         ResultInvalid,
@@ -255,14 +257,14 @@ def test_members_with_different_classes_are_refused(tmp_path):
         toys.member(tmp_path / "1", toys.model(), classes=toys.LEAVES[::-1]),
     ]
     with pytest.raises(IntegrityBroken, match="different classes"):
-        Engine(folders, [1, 1], CPU, torch.float32, 1)
+        InferenceEngine(folders, [1, 1], CPU, torch.float32, 1)
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_serving_computes_under_no_grad_and_makes_no_inference_tensors(tmp_path, videos, precision):
     """Autocast is several times slower under inference_mode; the bits are the same."""
     folder, modes = toys.member(tmp_path, toys.model()), []
-    engine = Engine([folder], [1.0], CPU, precision, 1)
+    engine = InferenceEngine([folder], [1.0], CPU, precision, 1)
     parts = (engine.members[0].model.vision.tower, engine.members[0].model.head)
 
     for part in parts:

@@ -14,7 +14,7 @@ from wbdc.competitions import Source, Video
 from wbdc.serve import engine as engine_module
 from wbdc.serve import reader
 from wbdc.serve.blend import blend_probabilities
-from wbdc.serve.engine import Engine, Predictions
+from wbdc.serve.engine import InferenceEngine, Predictions
 from wbdc.serve.scheduler import DeadlineScheduler, no_deadline, seconds_until
 
 CPU, WEIGHTS = torch.device("cpu"), [1.0, 3.0, 2.0]
@@ -64,10 +64,10 @@ def predict_within(
     three steps slow_start more. Return the predictions and the number of decoded videos.
     """
     clock = Clock(seconds)
-    engine = Engine(folders, WEIGHTS, CPU, torch.float32, 1)
+    engine = InferenceEngine(folders, WEIGHTS, CPU, torch.float32, 1)
     steps, decodes = [], []
     engine.read_ahead = 0
-    compute, decode = Engine.compute, reader.decode_frames
+    compute, decode = InferenceEngine.compute, reader.decode_frames
 
     def costly(self, batches, stages, features):
         before = set(features)
@@ -79,7 +79,7 @@ def predict_within(
         return scores
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine, "compute", costly)
+        patch.setattr(InferenceEngine, "compute", costly)
         patch.setattr(
             reader, "decode_frames", lambda *arguments: (decodes.append(1), decode(*arguments))[1]
         )
@@ -89,7 +89,7 @@ def predict_within(
 @pytest.fixture
 def alone(folders, videos):
     return [
-        Engine([folder], [1.0], CPU, torch.float32, 1).predict(videos).probabilities
+        InferenceEngine([folder], [1.0], CPU, torch.float32, 1).predict(videos).probabilities
         for folder in folders
     ]
 
@@ -171,7 +171,7 @@ def test_fault_26_a_reader_that_hangs_costs_its_videos_and_not_the_result(
             decode(encoded, transform, findings, video),
         )[1],
     )
-    engine = Engine(folders, WEIGHTS, CPU, torch.float32, 1)
+    engine = InferenceEngine(folders, WEIGHTS, CPU, torch.float32, 1)
     end = time.monotonic() + 1.5
     predictions = engine.predict(videos, seconds_left=lambda: end - time.monotonic())
     never.set()

@@ -16,7 +16,7 @@ from wbdc.core.findings import Findings
 from wbdc.core.integrity import verify_seal
 from wbdc.core.progress import ProgressCallback
 from wbdc.ensemble.variants import Variant
-from wbdc.serve.engine import Engine
+from wbdc.serve.engine import InferenceEngine
 from wbdc.train.runs import ALL_FOLDS, Run, read_oof, read_predictions, write_oof
 
 VARIANTS_FOLDER = "served"  # inside a run: predictions of its variants
@@ -162,7 +162,7 @@ def _predict_fold(
             f" {missing[0]}; give the data it was prepared from"
         )
 
-    engine = Engine([variant.run.fold(fold)], [1.0], *hardware, served=[variant.serve])
+    engine = InferenceEngine([variant.run.fold(fold)], [1.0], *hardware, served=[variant.serve])
     predictions = engine.predict(
         [videos[name] for name in ids],
         lambda done, of: progress(f"{variant.name}, fold {fold}", done, of),

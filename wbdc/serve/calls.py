@@ -10,13 +10,13 @@ from wbdc.competitions import Competition, Source, Video
 from wbdc.core.errors import DataInvalid, WbdcError
 from wbdc.core.findings import Findings
 from wbdc.serve.blend import apply_multipliers
-from wbdc.serve.engine import Engine
+from wbdc.serve.engine import InferenceEngine
 
 MAX_REPLY_ERROR_CHARACTERS = 300
 
 
 def serve_calls(
-    engine: Engine,
+    engine: InferenceEngine,
     contest: Competition,
     lines: Iterable[str],
     reply: Callable[[str], None],
@@ -44,7 +44,7 @@ def serve_calls(
 
 
 def _predict(
-    engine: Engine, contest: Competition, item: object, multipliers: np.ndarray | None
+    engine: InferenceEngine, contest: Competition, item: object, multipliers: np.ndarray | None
 ) -> dict:
     """Return the class and probability of one item. Raises DataInvalid."""
     is_table = isinstance(item, dict)

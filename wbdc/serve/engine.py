@@ -69,7 +69,7 @@ class Predictions(NamedTuple):
     unscored_videos: int
 
 
-class Engine:
+class InferenceEngine:
     """Members loaded once, with everything that they share: texts, frames and equal towers."""
 
     def __init__(
@@ -271,7 +271,7 @@ class _ScoringRun:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: InferenceEngine,
         videos: Sequence[Video],
         groups: Groups,
         progress: VideoProgress,

@@ -38,7 +38,7 @@ from wbdc.core.stop_signals import interruptible
 from wbdc.serve.blend import apply_multipliers
 from wbdc.serve.blend_file import Blend, read_blend
 from wbdc.serve.calls import serve_calls
-from wbdc.serve.engine import Engine, Predictions
+from wbdc.serve.engine import InferenceEngine, Predictions
 from wbdc.serve.ranks import gather_ranks, shard_groups
 from wbdc.serve.scheduler import seconds_until
 
@@ -283,8 +283,8 @@ def _run_calls(
 
 def _load_engine(
     home: Path, blend: Blend, device: torch.device, precision: str | None, threads: int
-) -> Engine:
-    return Engine(
+) -> InferenceEngine:
+    return InferenceEngine(
         [home / member.folder for member in blend.members],
         [member.weight for member in blend.members],
         device,

@@ -12,7 +12,7 @@ from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.progress import ProgressCallback
 from wbdc.ensemble.out_of_fold import ServingHardware
 from wbdc.ensemble.variants import Variant
-from wbdc.serve.engine import Engine
+from wbdc.serve.engine import InferenceEngine
 from wbdc.serve.reader import cache_key
 from wbdc.serve.stage_timer import StageTimer
 
@@ -76,7 +76,7 @@ def measure_costs(
         stage_seconds = None
         for name, folder in variant.models().items():
             start = time.perf_counter()
-            engine = Engine([folder], [1.0], *hardware, served=[variant.serve])
+            engine = InferenceEngine([folder], [1.0], *hardware, served=[variant.serve])
             loading = time.perf_counter() - start
             transform_key = cache_key(engine.reader.transforms[0])
             tower_key = cache_key(engine.towers[0])
@@ -105,7 +105,7 @@ def find_measured(table: dict[str, Value], kind: str, name: str) -> Value:
     return table[name]
 
 
-def _stage_seconds(engine: Engine, videos: Sequence[Video]) -> dict[str, float]:
+def _stage_seconds(engine: InferenceEngine, videos: Sequence[Video]) -> dict[str, float]:
     """Return the seconds per video to read in all threads, encode and fuse, after a warm-up."""
     batches = [videos[i : i + engine.batch] for i in range(0, len(videos), engine.batch)]
     _compute(engine, batches[0][:WARM_UP_VIDEOS], StageTimer())
@@ -128,7 +128,7 @@ def _stage_seconds(engine: Engine, videos: Sequence[Video]) -> dict[str, float]:
     }
 
 
-def _compute(engine: Engine, videos: Sequence[Video], stages: StageTimer) -> None:
+def _compute(engine: InferenceEngine, videos: Sequence[Video], stages: StageTimer) -> None:
     """Read and predict some videos with the engine's first member; time the networks."""
     batches, _ = engine.reader.read(videos, [0], StageTimer())
     engine.compute(engine.move(batches), stages, {})

@@ -148,7 +148,11 @@ def check_submission_folder(into: Path) -> None:
 def source_hashes() -> dict[str, str]:
     """Return {path: SHA-256} of the source of wbdc, kits included, wherever it is installed."""
     home = Path(wbdc.__file__).parent
-    kits = {f"kits/{p.name}": file_sha256(p) for kits in PACKAGED_KIT_FOLDERS for p in _source_files(kits)}
+    kits = {
+        f"kits/{p.name}": file_sha256(p)
+        for kits in PACKAGED_KIT_FOLDERS
+        for p in _source_files(kits)
+    }
     code = {p.relative_to(home).as_posix(): file_sha256(p) for p in _source_files(home)}
     return kits | code
 
