@@ -251,10 +251,11 @@ def test_a_work_folder_with_other_files_is_refused_and_the_same_training_goes_on
 
 
 def test_a_failing_training_is_explained_and_damage_is_found_before_it_starts(
-    members, data, tmp_path
+    members, data, tmp_path, monkeypatch
 ):
     folder = tmp_path / "submission"
-    for commands, fault, says in (
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    for commands, fault, message in (
         (
             ['echo "first" >&2', 'echo "error: the disk is full" >&2; exit 9'],
             OutOfResources,
@@ -264,8 +265,7 @@ def test_a_failing_training_is_explained_and_damage_is_found_before_it_starts(
         (['echo "${PYTHONPATH:-none} $(nproc)" >&2; exit 9'], OutOfResources, "none 1$"),
     ):
         pack_submission(folder, members, with_training(commands))
-        with pytest.raises(fault, match=says), pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PYTHONPATH", "/elsewhere")
+        with pytest.raises(fault, match=message):
             retrain_submission(folder, data, threads=1)
     (folder / "train.sh").write_text("exit 9")
     with pytest.raises(IntegrityBroken, match=r"train\.sh \(changed\)"):
