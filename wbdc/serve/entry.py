@@ -87,66 +87,46 @@ def serve(
     0 publishes, the others return (None, {}).
     Raises IntegrityBroken, DataInvalid, ResultInvalid, EnvironmentLacks.
     """
-
-    def seconds() -> float:
-        return time.perf_counter() - start
-
     check_input(data)
     check_output(out)
     split = _find_split(contest, data, options.split)
     device, threads = find_device(options.device), use_threads(options.threads)
-    marks = {"imported": seconds()}
+    monitor = _ServingMonitor(start, device, progress)
+    monitor.mark("imported")
 
     engine = _load_engine(home, blend, device, options.precision, threads)
     precision = precision_name(engine.precision)
     log(f"{len(blend.members)} models in {precision} on {device}, {threads} threads")
-    marks["loaded"] = seconds()
+    monitor.mark("loaded")
 
     findings = Findings()
     videos = _select_videos(list(contest.videos(data, split, findings)), options.sample)
-    marks["listed"] = seconds()
+    monitor.mark("listed")
 
-    batches: list[tuple[int, float]] = []  # videos done, seconds
-    gpu_memory: list[tuple[float, int]] = []  # seconds, bytes
-
-    def after_batch(done: int, of: int) -> None:
-        batches.append((done, seconds()))
-        if (reserved := reserved_memory(device)) is not None:
-            gpu_memory.append((batches[-1][1], reserved))
-        progress(done, of)
-
-    rank, ranks = rank_and_size()
-    groups = engine.groups(videos)
-    own_groups = shard_groups(groups, rank, ranks)
     deadline = _deadline_seconds(options.deadline, contest, len(videos))
-    scored = engine.score(videos, own_groups, after_batch, seconds_until(deadline, seconds))
-    if ranks > 1 and (scored := gather_ranks(scored)) is None:
+    predictions = _predict_on_ranks(engine, videos, deadline, monitor)
+    if predictions is None:
         return None, {}
-
-    predictions = engine.combine(groups, scored)
-    if blend.class_multipliers:
-        multipliers = np.array(blend.class_multipliers)
-        probabilities = apply_multipliers(predictions.probabilities, multipliers)
-        predictions = predictions._replace(probabilities=probabilities)
-    marks["predicted"] = seconds()
+    predictions = _multiply_classes(predictions, blend)
+    monitor.mark("predicted")
 
     labels = [predictions.classes[i] for i in predictions.probabilities.argmax(1)]
     contest.write_result([video.id for video in videos], labels, out)
-    marks["written"] = seconds()
+    monitor.mark("written")
 
     _log_findings({**findings.report(), **predictions.findings}, log)
     _log_missed_deadline(predictions, blend, len(videos), log)
     timings = {
         "videos": len(videos),
-        "marks": marks,
-        "batches": batches,
-        "gpu_memory": gpu_memory,
+        "marks": monitor.marks,
+        "batches": monitor.batches,
+        "gpu_memory": monitor.gpu_memory,
         "stages": predictions.stages,
         "read_ahead": engine.read_ahead,
         "threads": threads,
         "device": str(device),
         "precision": precision,
-        "ranks": ranks,
+        "ranks": rank_and_size()[1],
         "dropped_members": predictions.dropped_members,
         "unscored_videos": predictions.unscored_videos,
     }
@@ -279,6 +259,60 @@ def _run_calls(
     multipliers = np.array(blend.class_multipliers) if blend.class_multipliers else None
     sys.stdin.reconfigure(errors="replace")
     serve_calls(engine, contest, sys.stdin, _reply, multipliers)
+
+
+class _ServingMonitor:
+    """Seconds since the process started, after each step and batch, and the GPU memory.
+
+    marks: {step: seconds}; batches: (videos done, seconds); gpu_memory: (seconds, bytes).
+    """
+
+    def __init__(self, start: float, device: torch.device, progress: Callable[[int, int], None]):
+        self.start, self.device, self.progress = start, device, progress
+        self.marks: dict[str, float] = {}
+        self.batches: list[tuple[int, float]] = []
+        self.gpu_memory: list[tuple[float, int]] = []
+
+    def seconds(self) -> float:
+        """Return the seconds since the process started."""
+        return time.perf_counter() - self.start
+
+    def mark(self, step: str) -> None:
+        """Store when a step ended."""
+        self.marks[step] = self.seconds()
+
+    def after_batch(self, done: int, of: int) -> None:
+        """Store when a batch ended, and the GPU memory that is reserved then."""
+        self.batches.append((done, self.seconds()))
+        if (reserved := reserved_memory(self.device)) is not None:
+            self.gpu_memory.append((self.batches[-1][1], reserved))
+        self.progress(done, of)
+
+
+def _predict_on_ranks(
+    engine: Engine, videos: list[Video], deadline: float | None, monitor: _ServingMonitor
+) -> Predictions | None:
+    """Predict this rank's share of the videos; rank 0 returns all predictions, the others None."""
+    rank, ranks = rank_and_size()
+    groups = engine.groups(videos)
+    scored = engine.score(
+        videos,
+        shard_groups(groups, rank, ranks),
+        monitor.after_batch,
+        seconds_until(deadline, monitor.seconds),
+    )
+    if ranks > 1 and (scored := gather_ranks(scored)) is None:
+        return None
+    return engine.combine(groups, scored)
+
+
+def _multiply_classes(predictions: Predictions, blend: Blend) -> Predictions:
+    """Apply the blend's class multipliers, if it has some."""
+    if not blend.class_multipliers:
+        return predictions
+    multipliers = np.array(blend.class_multipliers)
+    probabilities = apply_multipliers(predictions.probabilities, multipliers)
+    return predictions._replace(probabilities=probabilities)
 
 
 def _load_engine(
