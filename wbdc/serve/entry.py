@@ -290,7 +290,7 @@ class _ServingMonitor:
 
 
 def _predict_on_ranks(
-    engine: Engine, videos: list[Video], deadline: float | None, monitor: _ServingMonitor
+    engine: InferenceEngine, videos: list[Video], deadline: float | None, monitor: _ServingMonitor
 ) -> Predictions | None:
     """Predict this rank's share of the videos; rank 0 returns all predictions, the others None."""
     rank, ranks = rank_and_size()
