@@ -1,4 +1,4 @@
-"""The other layouts: the preliminary round's features end to end, and data of video files."""
+"""Other data layouts: the frame features of the preliminary round, and video files."""
 
 import json
 import re
@@ -15,10 +15,9 @@ from wbdc.submit.pipeline import optional_packages
 
 
 def test_preliminary_round_end_to_end(tmp_path):
-    """zip_feats, two test splits: prepare, pretrain, train, ensemble, predict, and a submission
-    that answers test_b alone.
-    """
-    root, work = small.features(tmp_path / "data"), tmp_path / "work"
+    """zip_feats and two test splits, from prepare to a submission that predicts test_b alone."""
+    root = small.features(tmp_path / "data")
+    work = tmp_path / "work"
     (root / "annotations" / "test.json").rename(root / "annotations" / "test_a.json")
     (root / "zip_feats" / "test.zip").rename(root / "zip_feats" / "test_a.zip")
     for folder, suffix in (("annotations", "json"), ("zip_feats", "zip")):
@@ -30,29 +29,23 @@ def test_preliminary_round_end_to_end(tmp_path):
         {f"{row['id']}.npy": small.numbers(np.ones((2, 6), np.float16)) for row in rows},
     )
     kit = tmp_path / "toy.toml"
-    without = re.sub(
-        r" vision = [^,]+,", "", toys.KIT
-    )  # ready features have no weights to give a rate
-    kit.write_text(
-        re.sub(
-            r"\[vision\].*?\n\n",
-            '[vision]\nuse = "features"\ndim = 6\n\n',
-            without,
-            flags=re.DOTALL,
-        )
-    )
-    made = toys.told("prepare", "--data", root, "--work", work, "--folds", 2)
-    assert made["holds"] == "features"
-    assert made["test"] == "test_b"
-    assert made["counts"]["test_a"] == 4
+    # features have no weights, so no learning rate either
+    settings = re.sub(r" vision = [^,]+,", "", toys.KIT)
+    vision = '[vision]\nuse = "features"\ndim = 6\n\n'
+    kit.write_text(re.sub(r"\[vision\].*?\n\n", vision, settings, flags=re.DOTALL))
+
+    facts = toys.told("prepare", "--data", root, "--work", work, "--folds", 2)
+    assert facts["holds"] == "features"
+    assert facts["test"] == "test_b"
+    assert facts["counts"]["test_a"] == 4
     common = ("--kit", kit, "--work", work, "--threads", 1)
     toys.told("pretrain", *common, "--set", "pretrain.epochs=1")
     toys.told(
         "train", *common, "--fold", "each", "--set", "train.epochs=1", "--set", "train.batch=4"
     )
     toys.told("ensemble", "--work", work, "--draws", 100)
-    told = toys.told("submit", "--work", work, "--into", tmp_path / "packed")
-    assert told["proof"] == {"videos": 4, "equal": True, "changed_by_half": 0.0}
+    report = toys.told("submit", "--work", work, "--into", tmp_path / "packed")
+    assert report["proof"] == {"videos": 4, "equal": True, "changed_by_half": 0.0}
     assert json.loads((tmp_path / "packed" / "blend.json").read_text())["members"]
 
 

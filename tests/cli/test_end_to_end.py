@@ -1,5 +1,5 @@
-"""The path a team walks, command by command, on toys: prepare, pretrain, train, compare, ensemble,
-predict, submit, verify.
+"""All commands in order on toy data: prepare, pretrain, train, compare, ensemble, predict, submit,
+verify.
 """
 
 import csv
@@ -11,181 +11,138 @@ import toys
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.findings import Findings
+from wbdc.submit.timing.verdict import CODES
 from wbdc.train import session
 
 
 @pytest.fixture(scope="module")
-def walked(data, kit, ready, tmp_path_factory) -> dict:
-    """Train three toy runs on two folds, one of them from a pretraining, and blend them."""
+def trained(data, kit, ready, tmp_path_factory) -> dict:
+    """Train three toy runs on two folds, one of them from a pretrained run, and blend them."""
     import shutil
 
-    work = tmp_path_factory.mktemp("walked") / "work"
-    shutil.copytree(ready / "prepared", work / "prepared")  # nothing that other tests trained
+    work = tmp_path_factory.mktemp("trained") / "work"
+    shutil.copytree(ready / "prepared", work / "prepared")  # without the runs of other tests
     common = ("--kit", kit, "--work", work, "--threads", 1)
     pretrained = toys.told("pretrain", *common, "--set", "pretrain.epochs=1")["run"]
     first = toys.told("train", *common, "--fold", "0,1")
     second = toys.told(
-        "train",
-        *common,
-        "--fold",
-        "0,1",
-        "--from",
-        pretrained,
-        "--set",
-        "fusion.use='single_stream'",
+        *("train", *common, "--fold", "0,1", "--from", pretrained),
+        *("--set", "fusion.use='single_stream'"),
     )
-    blind = toys.told("train", *common, "--fold", "0,1", "--without", "frames", "--from", "none")
+    ablation = toys.told("train", *common, "--fold", "0,1", "--without", "frames", "--from", "none")
     report = toys.told("ensemble", "--work", work, "--draws", 100)
     return {
         "work": work,
         "data": data,
         "pretrained": pretrained,
         "runs": [first, second],
-        "blind": blind,
+        "ablation": ablation,
         "report": report,
     }
 
 
-def test_train_starts_from_a_pretrained_run_and_names_it(walked):
-    said = walked["runs"][1]["folds"]["0"]["weights"]["start"]
-    assert said.startswith(f"{walked['pretrained']}: takes")
-    assert "head.weight" in said
-    assert "start" not in walked["runs"][0]["folds"]["0"]["weights"], (
-        "another recipe's pretraining is not taken by itself"
-    )
+def test_train_starts_from_a_pretrained_run_and_names_it(trained):
+    start = trained["runs"][1]["folds"]["0"]["weights"]["start"]
+    assert start.startswith(f"{trained['pretrained']}: loads")
+    assert "head.weight" in start
 
 
-def test_ensemble_blends_every_run_but_ablations_and_scores_itself(walked):
-    report = walked["report"]
-    assert set(report["weights"]) == {run["run"] for run in walked["runs"]}
+def test_train_does_not_start_from_the_pretrained_run_of_another_recipe(trained):
+    assert "start" not in trained["runs"][0]["folds"]["0"]["weights"]
+
+
+def test_ensemble_blends_every_run_but_ablations_and_scores_itself(trained):
+    report = trained["report"]
+    assert set(report["weights"]) == {run["run"] for run in trained["runs"]}
     assert sum(report["weights"].values()) == pytest.approx(1)
     assert report["folds"] == ["0", "1"]
-    assert report["rows"] == sum(
-        len(read(walked, run, f)) for run in walked["runs"][:1] for f in "01"
-    )
+    assert report["rows"] == sum(len(read_oof(trained["runs"][0], fold)) for fold in "01")
     low, high = report["ensemble"]["interval"]
     assert low <= report["ensemble"]["score"]["mean"] <= high
     assert report["gain"]["verdict"] in ("better", "worse", "within noise")
-    assert (
-        walked["blind"]["run"]
-        in toys.wbdc("ensemble", "--work", walked["work"], "--draws", 100).stderr
-    ), "what is left out is said"
+    result = toys.wbdc("ensemble", "--work", trained["work"], "--draws", 100)
+    assert trained["ablation"]["run"] in result.stderr
 
 
-def test_blend_weights_benchmark_scores_the_ensemble_as_the_command(walked):
+def test_blend_weights_benchmark_scores_the_ensemble_as_the_command(trained):
     import blend_weights
     from click.testing import CliRunner
 
-    arguments = ["--work", str(walked["work"]), "--draws", "100", "--videos", "5", "--json"]
-    found = json.loads(CliRunner().invoke(blend_weights.main, arguments).stdout)
-    ensemble = walked["report"]["ensemble"]
-    chosen = found["rules"][blend_weights.CHOSEN]
+    arguments = ["--work", str(trained["work"]), "--draws", "100", "--videos", "5", "--json"]
+    benchmark = json.loads(CliRunner().invoke(blend_weights.main, arguments).stdout)
+    ensemble = trained["report"]["ensemble"]
+    chosen = benchmark["rules"][blend_weights.CHOSEN]
     assert chosen == {"score": ensemble["score"], "interval": ensemble["interval"]}
-    assert set(found["splits"]["5"]) == set(blend_weights.RULES)
-    assert set(found["gains"]) == set(found["rules"]) - {blend_weights.CHOSEN}
+    assert set(benchmark["splits"]["5"]) == set(blend_weights.RULES)
+    assert set(benchmark["gains"]) == set(benchmark["rules"]) - {blend_weights.CHOSEN}
     assert any(
-        more["difference"] == walked["report"]["gain"]["difference"]
-        for more in found["gains"].values()
+        gain["difference"] == trained["report"]["gain"]["difference"]
+        for gain in benchmark["gains"].values()
     )
 
 
-def read(walked: dict, run: dict, fold: str) -> list:
+def read_oof(run: dict, fold: str) -> list:
     import polars
 
     return polars.read_parquet(Path(run["folder"]) / f"fold-{fold}" / "oof.parquet").rows()
 
 
-def test_compare_reports_whether_a_difference_is_noise(walked):
-    run, other = walked["runs"][0]["run"], walked["blind"]["run"]
-    found = toys.told("compare", run, other, "--work", walked["work"], "--draws", 100)
-    assert found["low"] <= found["difference"] <= found["high"]
-    assert set(found["scores"]) == {run, other}
-    same = toys.told("compare", run, run, "--work", walked["work"], "--draws", 100)
+def test_compare_reports_whether_a_difference_is_noise(trained):
+    run = trained["runs"][0]["run"]
+    other_run = trained["ablation"]["run"]
+    comparison = toys.told("compare", run, other_run, "--work", trained["work"], "--draws", 100)
+    assert comparison["low"] <= comparison["difference"] <= comparison["high"]
+    assert set(comparison["scores"]) == {run, other_run}
+    same = toys.told("compare", run, run, "--work", trained["work"], "--draws", 100)
     assert same["difference"] == 0
     assert same["verdict"] == "within noise"
 
 
-def test_runs_of_other_data_or_without_a_common_fold_are_refused(walked, kit, data, tmp_path):
-    work = walked["work"]
+def test_runs_of_other_data_or_without_a_common_fold_are_refused(trained, kit, data, tmp_path):
+    work = trained["work"]
+    run = trained["runs"][0]["run"]
+    train = ("train", "--kit", kit, "--work", work, "--threads", 1, "--set", "train.epochs=1")
     toys.told("prepare", "--data", data, "--work", work, "--folds", 2, "--threads", 1)
-    other = toys.told(
-        "train",
-        "--kit",
-        kit,
-        "--work",
-        work,
-        "--threads",
-        1,
-        "--fold",
-        0,
-        "--set",
-        "train.epochs=1",
-    )["run"]
-    refused = toys.wbdc(
-        "ensemble", "--work", work, "--run", walked["runs"][0]["run"], "--run", other
-    )
+    other_run = toys.told(*train, "--fold", 0)["run"]
+    refused = toys.wbdc("ensemble", "--work", work, "--run", run, "--run", other_run)
     assert refused.exit_code == 2
     assert "data or folds differ" in refused.stderr
-    toys.told(
-        "prepare", "--data", data, "--work", work, "--folds", 3, "--threads", 1
-    )  # what was prepared last is the default again
-    lone = toys.told(
-        "train",
-        "--kit",
-        kit,
-        "--work",
-        work,
-        "--threads",
-        1,
-        "--fold",
-        2,
-        "--set",
-        "train.epochs=1",
-    )["run"]
-    refused = toys.wbdc(
-        "ensemble", "--work", work, "--run", walked["runs"][0]["run"], "--run", lone
-    )
+    # the data prepared last are the default again
+    toys.told("prepare", "--data", data, "--work", work, "--folds", 3, "--threads", 1)
+    lone_run = toys.told(*train, "--fold", 2)["run"]
+    refused = toys.wbdc("ensemble", "--work", work, "--run", run, "--run", lone_run)
     assert refused.exit_code == 2
     assert "share no finished fold" in refused.stderr
 
 
-def test_predict_is_complete_and_repeatable(walked, tmp_path):
+def test_predict_is_complete_and_repeatable(trained, tmp_path):
     for name in ("a.csv", "b.csv"):
-        toys.told("predict", "--work", walked["work"], "--out", tmp_path / name, "--threads", 1)
-    ids = [v.id for v in WeChat2022().videos(walked["data"], "test", Findings())]
-    WeChat2022().read_result(tmp_path / "a.csv", ids, WeChat2022().classes(walked["data"]))
+        toys.told("predict", "--work", trained["work"], "--out", tmp_path / name, "--threads", 1)
+    ids = [v.id for v in WeChat2022().videos(trained["data"], "test", Findings())]
+    WeChat2022().read_result(tmp_path / "a.csv", ids, WeChat2022().classes(trained["data"]))
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()  # trap 11
 
 
 @pytest.fixture(scope="module")
-def submitted(walked, tmp_path_factory) -> dict:
+def submitted(trained, tmp_path_factory) -> dict:
     into = tmp_path_factory.mktemp("submissions") / "ensemble"
     result = toys.wbdc(
-        "submit",
-        "--work",
-        walked["work"],
-        "--into",
-        into,
-        "--check-latency",
-        "--threads",
-        1,
-        "--json",
+        *("submit", "--work", trained["work"], "--into", into),
+        *("--check-latency", "--threads", 1, "--json"),
     )
     return {
         "into": into,
         "code": result.exit_code,
-        "said": json.loads(result.stdout),
+        "report": json.loads(result.stdout),
         "stderr": result.stderr,
     }
 
 
 @pytest.mark.slow
 def test_submission_predicts_bit_for_bit_and_is_timed(submitted):
-    said = submitted["said"]
-    assert said["proof"] == {"videos": 12, "equal": True, "changed_by_half": 0.0}
-    assert {"PASS": 0, "FAIL": 5, "INCONCLUSIVE": 6}[said["latency"]["verdict"]] == submitted[
-        "code"
-    ]
+    report = submitted["report"]
+    assert report["proof"] == {"videos": 12, "equal": True, "changed_by_half": 0.0}
+    assert CODES[report["latency"]["verdict"]] == submitted["code"]
     assert (submitted["into"] / "latency.json").is_file()
 
 
@@ -195,7 +152,7 @@ def test_verify_names_a_changed_byte(submitted, tmp_path):
 
     checked = toys.wbdc("verify", submitted["into"], "--json")
     verdict = json.loads(checked.stdout)[str(submitted["into"])]["latency"]["verdict"]
-    assert verdict == submitted["said"]["latency"]["verdict"]
+    assert verdict == submitted["report"]["latency"]["verdict"]
     assert checked.exit_code == submitted["code"]
     shutil.copytree(submitted["into"], tmp_path / "copy")
     weights = next((tmp_path / "copy").rglob("model.safetensors"))
@@ -208,13 +165,13 @@ def test_verify_names_a_changed_byte(submitted, tmp_path):
 
 
 @pytest.mark.slow
-def test_train_sh_lists_the_commands_of_the_submission(submitted, walked):
+def test_train_sh_lists_the_commands_of_the_submission(submitted, trained):
     script = (submitted["into"] / "train.sh").read_text()
     assert "wbdc prepare --data" in script
     assert "--from pretrain-toy-" in script
     assert "wbdc pretrain --kit source/kits/pretrain-toy-" in script
     assert "--fold 0,1" in script
-    for run in walked["runs"]:
+    for run in trained["runs"]:
         assert f"source/kits/{run['run']}/toy.json" in script
 
 
@@ -222,45 +179,34 @@ def test_fold_option_formats():
     assert session.parse_folds("each", 3) == ["0", "1", "2"]
     assert session.parse_folds("2, 0", 3) == ["2", "0"]
     assert session.parse_folds("all", 3) == ["all"]
-    for wrong in ("3", "x", "", "-1"):
-        with pytest.raises(session.UsageFault, match="folds 0 to 2"):
-            session.parse_folds(wrong, 3)
 
 
-def test_dry_runs_print_and_write_nothing(walked, data, kit, tmp_path):
-    assert (
-        toys.told("prepare", "--data", data, "--work", tmp_path, "--dry-run")["counts"]["labeled"]
-        == 33
-    )
+@pytest.mark.parametrize("folds", ["3", "x", "", "-1"])
+def test_invalid_folds_are_a_usage_fault(folds):
+    with pytest.raises(session.UsageFault, match="folds 0 to 2"):
+        session.parse_folds(folds, 3)
+
+
+def test_dry_runs_print_and_write_nothing(trained, data, kit, tmp_path):
+    work = trained["work"]
+    plan = toys.told("prepare", "--data", data, "--work", tmp_path, "--dry-run")
+    assert plan["counts"]["labeled"] == 33
     plan = toys.told(
-        "train",
-        "--kit",
-        kit,
-        "--work",
-        walked["work"],
-        "--fold",
-        "0,2",
-        "--dry-run",
-        "--threads",
-        1,
+        *("train", "--kit", kit, "--work", work, "--fold", "0,2"),
+        *("--dry-run", "--threads", 1),
     )
     assert plan["folds"] == {"0": "finished", "2": "to train"}
-    assert (
-        toys.wbdc(
-            "submit", "--work", walked["work"], "--into", tmp_path / "s", "--dry-run"
-        ).exit_code
-        == 0
-    )
+    result = toys.wbdc("submit", "--work", work, "--into", tmp_path / "s", "--dry-run")
+    assert result.exit_code == 0
     assert not list(tmp_path.iterdir())
 
 
-def test_prepare_runs_on_real_data(real_data, tmp_path):
-    for name, videos in (("howtocook", 103), ("kuaitext", 1631), ("emojizh", 984)):
-        said = toys.told("prepare", "--data", real_data / name / "data", "--work", tmp_path)
-        assert said["counts"]["labeled"] == videos
-    with (real_data / "howtocook" / "taxonomy.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == len(
-            toys.told("prepare", "--data", real_data / "howtocook" / "data", "--work", tmp_path)[
-                "known_classes"
-            ]
-        )
+@pytest.mark.parametrize(
+    ("name", "videos"), [("howtocook", 103), ("kuaitext", 1631), ("emojizh", 984)]
+)
+def test_prepare_runs_on_real_data(real_data, tmp_path, name, videos):
+    facts = toys.told("prepare", "--data", real_data / name / "data", "--work", tmp_path)
+    assert facts["counts"]["labeled"] == videos
+    if name == "howtocook":
+        with (real_data / name / "taxonomy.csv").open() as file:
+            assert len(list(csv.DictReader(file))) == len(facts["known_classes"])

@@ -1,4 +1,4 @@
-"""SIGTERM in the middle of predict, ensemble and submit: exit 11, and the same command succeeds."""
+"""SIGTERM during predict, ensemble and submit: exit 11, then the same command succeeds."""
 
 import shutil
 import sys
@@ -12,8 +12,8 @@ from wbdc import STOPPED_MESSAGE
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.files import read_json
 
-VIDEOS = 400  # enough that a signal after the models are loaded comes before the result
-DRAWS = 10_000  # enough that a signal before them comes before the ensemble is there
+VIDEOS = 400  # so many that a signal after the models are loaded arrives before the result
+DRAWS = 10_000  # so many that a signal during the bootstrap arrives before the ensemble
 pytestmark = pytest.mark.slow
 
 
@@ -35,19 +35,19 @@ def work(trained, tmp_path) -> Path:
     return shutil.copytree(trained, tmp_path / "work")
 
 
-def stop(words: tuple, place: Path, has_begun) -> None:
-    """Stop a command of a real process midway. It leaves nothing beside what was there before."""
-    before = list_files(place)
+def stop(words: tuple, folder: Path, has_begun) -> None:
+    """Stop a command in a real process midway. It leaves no new files."""
+    before = list_files(folder)
     command = [sys.executable, "-m", "wbdc", *words]
-    code, said = stop_midway(command, place / "stopped", has_begun)
-    assert (code, said.splitlines()[-1]) == (11, STOPPED_MESSAGE)
-    assert "Traceback" not in said
-    shutil.rmtree(place / "stopped")
-    assert list_files(place) - before <= {"work/.lock", "work/.holder.lock"}
+    code, stderr = stop_midway(command, folder / "stopped", has_begun)
+    assert (code, stderr.splitlines()[-1]) == (11, STOPPED_MESSAGE)
+    assert "Traceback" not in stderr
+    shutil.rmtree(folder / "stopped")
+    assert list_files(folder) - before <= {"work/.lock", "work/.holder.lock"}
 
 
-def list_files(place: Path) -> set[str]:
-    return {str(p.relative_to(place)) for p in place.rglob("*") if "served" not in p.parts}
+def list_files(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if "served" not in p.parts}
 
 
 def test_fault_32_sigterm_during_predict(work, data, tmp_path):
@@ -64,18 +64,18 @@ def test_fault_32_sigterm_during_predict(work, data, tmp_path):
 
 
 def test_fault_32_sigterm_during_ensemble(work, tmp_path):
-    """It comes when one form has answered and the bootstrap runs; a second name blends anew."""
+    """The signal arrives after one variant is predicted, during the bootstrap."""
     first, second = sorted(p.name for p in (work / "runs").iterdir())
     runs = ("--run", f"{first} frames=1", "--run", second)
     words = ("ensemble", "--work", work, "--threads", 1, *runs)
     many, few = ("--draws", DRAWS, "--name", "stopped"), ("--draws", 100, "--name", "undisturbed")
-    answers = work / "runs" / first / "served/frames=1/fold-1.parquet"
+    predictions = work / "runs" / first / "served/frames=1/fold-1.parquet"
 
-    stop((*words, *many), tmp_path, lambda: is_sealed(answers))
-    modified = answers.stat().st_mtime_ns
+    stop((*words, *many), tmp_path, lambda: is_sealed(predictions))
+    modified = predictions.stat().st_mtime_ns
     toys.told(*words, *many)
-    assert answers.stat().st_mtime_ns == modified, "what was finished is kept"
-    shutil.rmtree(answers.parent)
+    assert predictions.stat().st_mtime_ns == modified
+    shutil.rmtree(predictions.parent)
     toys.told(*words, *few)
 
     blends = [read_json(work / "ensembles" / options[-1] / "blend.json") for options in (many, few)]
@@ -88,12 +88,12 @@ def is_sealed(path: Path) -> bool:
 
 
 def test_fault_32_sigterm_during_submit(work, tmp_path):
-    """It comes while the packed folder answers in a session of its own."""
+    """The signal arrives while the packed folder predicts in its own session."""
     words = ("submit", "--work", work, "--threads", 1, "--into")
     stopped, undisturbed = tmp_path / "submissions/a", tmp_path / "submissions/b"
     stopped.parent.mkdir()
 
-    stop((*words, stopped), tmp_path, lambda: is_answering(tmp_path / "stopped/tmp"))
+    stop((*words, stopped), tmp_path, lambda: is_predicting(tmp_path / "stopped/tmp"))
     toys.told(*words, stopped)
     toys.told(*words, undisturbed)
 
@@ -101,6 +101,6 @@ def test_fault_32_sigterm_during_submit(work, tmp_path):
     assert bound[0] == bound[1]
 
 
-def is_answering(home: Path) -> bool:
+def is_predicting(home: Path) -> bool:
     commands = [Path(f"/proc/{pid}/cmdline") for pid in processes_with(home)]
     return any(b"main.py\0--data" in path.read_bytes() for path in commands if path.exists())
