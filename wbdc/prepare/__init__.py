@@ -1,1 +1,1 @@
-"""Raw data in, checked and stored data out."""
+"""Preparation: raw data are checked, described and stored for training."""

@@ -32,7 +32,7 @@ class Torchrun(Engine):
         self.leads = self.rank == 0
 
     def each(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
-        # all ranks use the list of rank 0: a later look would find more shards on disk
+        # all ranks use the list of rank 0: a later listing would find more shards on disk
         broadcast = [list(jobs)]
         join_ranks().broadcast_object_list(broadcast)
         (shared_jobs,) = broadcast
