@@ -71,10 +71,10 @@ def test_blend_weights_benchmark_scores_the_ensemble_as_the_command(trained):
     arguments = ["--work", str(trained["work"]), "--draws", "100", "--videos", "5", "--json"]
     benchmark = json.loads(CliRunner().invoke(blend_weights.main, arguments).stdout)
     ensemble = trained["report"]["ensemble"]
-    chosen = benchmark["rules"][blend_weights.CHOSEN]
+    chosen = benchmark["rules"][blend_weights.SHIPPED_RULE]
     assert chosen == {"score": ensemble["score"], "interval": ensemble["interval"]}
     assert set(benchmark["splits"]["5"]) == set(blend_weights.RULES)
-    assert set(benchmark["gains"]) == set(benchmark["rules"]) - {blend_weights.CHOSEN}
+    assert set(benchmark["gains"]) == set(benchmark["rules"]) - {blend_weights.SHIPPED_RULE}
     assert any(
         gain["difference"] == trained["report"]["gain"]["difference"]
         for gain in benchmark["gains"].values()
