@@ -86,7 +86,9 @@ def test_loss_scaling_changes_nothing():
 
 
 def test_two_accumulated_halves_equal_one_batch():
-    whole, halves, batch = toys.model(), toys.model(), toys.batch()
+    whole = toys.model()
+    halves = toys.model()
+    batch = toys.batch()
     for model, batches, accumulate in (
         (whole, [batch], 1),
         (halves, [_rows(batch, slice(0, 3)), _rows(batch, slice(3, 6))], 2),
@@ -154,7 +156,9 @@ def test_non_finite_losses_in_a_row_end_the_training_and_name_the_videos():
 
 
 def test_a_non_finite_loss_in_one_of_two_batches_skips_the_whole_step():
-    model, states, skipped = toys.model(), [copy.deepcopy(toys.model().state_dict())], []
+    model = toys.model()
+    states = [copy.deepcopy(toys.model().state_dict())]
+    skipped = []
     fit(
         model,
         [Poisoned(model, bad={1})],
@@ -248,7 +252,10 @@ class Greedy(plug.find_plug(objectives, "classify")):
 
     def __init__(self, model, *, fits, error=MEMORY[0], late=True):
         super().__init__(model)
-        self.fits, self.error, self.late, self.sizes = fits, error, late, []
+        self.fits = fits
+        self.error = error
+        self.late = late
+        self.sizes = []
 
     def loss(self, model, fused, batch, original):
         self.sizes.append(len(batch))
@@ -271,7 +278,9 @@ class Greedy(plug.find_plug(objectives, "classify")):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_fault_23_a_batch_computed_in_parts_gives_the_same_step(error, late, accumulate):
     """Labels are missing unevenly, and FGM needs the gradient of the whole batch."""
-    whole, cut, cuts = toys.model(), toys.model(), []
+    whole = toys.model()
+    cut = toys.model()
+    cuts = []
     data = [replace(b, label=torch.where(torch.arange(len(b)) == 1, -1, b.label)) for b in DATA]
     for model, fits in ((whole, 99), (cut, 2)):
         losses = [Greedy(model, fits=fits, error=error, late=late)]

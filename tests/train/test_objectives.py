@@ -78,7 +78,9 @@ def test_trap_09_losses_are_finite_in_half_precision(use, dtype):
 @pytest.mark.parametrize("share", [0.15, 0.4])
 def test_trap_06_the_measured_share_of_masked_words_is_the_setting(share):
     objective, batch = build("mask_words", toys.model(), share=share), words()
-    selected, real, hidden = 0, 0, []
+    selected = 0
+    real = 0
+    hidden = []
     special = torch.tensor(sorted(toys.SPECIAL.values()))
     for seed in range(8):
         torch.manual_seed(seed)
@@ -187,7 +189,9 @@ def test_match_is_a_binary_cross_entropy_of_its_own_forward_pass():
 
 
 def test_trap_08_only_match_reads_mismatched_pairs(monkeypatch):
-    model, batch, batches = toys.model(), toys.batch(SHOWN), []
+    model = toys.model()
+    batch = toys.batch(SHOWN)
+    batches = []
     forward = type(model).forward
     monkeypatch.setattr(
         type(model), "forward", lambda self, b: batches.append(b) or forward(self, b)
@@ -217,7 +221,9 @@ def test_two_uses_of_mask_words_both_predict_the_original_words(monkeypatch):
     """The second one reads words that the first one has replaced."""
     from wbdc.train.objectives import mask_words
 
-    model, batch, truths = toys.model(), words(rows=32, length=30), []
+    model = toys.model()
+    batch = words(rows=32, length=30)
+    truths = []
     batch = replace(batch, text=torch.full_like(batch.text, 7))
     entropy = mask_words.F.cross_entropy
 
