@@ -71,12 +71,12 @@ def folder(dotted: str) -> str | None:
 @pytest.mark.parametrize("name", [name for name, (path, _) in FILES.items() if len(path.parts) > 1])
 def test_imports_go_down_or_stay_in_one_folder(name):
     path, tree = FILES[name]
-    own = path.parts[0]
+    home_folder = path.parts[0]
     for dotted in imports(path, tree):
         other = folder(dotted)
-        if other and other != own:
-            assert LAYER[other] < LAYER[own], (
-                f"`{path}` imports {'up' if LAYER[other] > LAYER[own] else 'across'}: `{dotted}`"
+        if other and other != home_folder:
+            assert LAYER[other] < LAYER[home_folder], (
+                f"`{path}` imports {'up' if LAYER[other] > LAYER[home_folder] else 'across'}: `{dotted}`"
             )
 
 

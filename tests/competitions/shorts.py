@@ -44,8 +44,8 @@ class Shorts(Competition):
     def classes(self, root):
         return ["comedy", "drama", "news"]
 
-    def score(self, truth, said, classes=None):
-        hits = sum(map(str.__eq__, truth, said)) / max(1, len(truth))
+    def score(self, truth, predictions, classes=None):
+        hits = sum(map(str.__eq__, truth, predictions)) / max(1, len(truth))
         return {"accuracy": hits, "mean": hits}
 
     def write_result(self, ids, labels, path):

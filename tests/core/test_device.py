@@ -36,26 +36,26 @@ def test_each_rank_of_torchrun_takes_a_gpu_of_its_own(gpus, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("count", "asked", "said"),
+    ("count", "name", "message"),
     [
         (0, "cuda", "torch finds no GPU"),
         (0, "cuda:0", "torch finds no GPU"),
         (1, "cuda:1", "torch finds 1 GPU"),
     ],
 )
-def test_fault_36_a_gpu_that_is_not_there_is_exit_7(gpus, count, asked, said):
+def test_fault_36_a_gpu_that_is_not_there_is_exit_7(gpus, count, name, message):
     gpus(count)
     with pytest.raises(
-        EnvironmentLacks, match=f"device {asked} was asked for, but {said}.*--device cpu"
+        EnvironmentLacks, match=f"device {name} was asked for, but {message}.*--device cpu"
     ) as caught:
-        device.find_device(asked)
+        device.find_device(name)
     assert caught.value.code == 7
 
 
-@pytest.mark.parametrize("asked", ["gpu", "cud", ""])
-def test_an_unknown_device_is_a_fault_of_usage(asked):
-    with pytest.raises(UsageFault, match=f"no device called '{asked}'"):
-        device.find_device(asked)
+@pytest.mark.parametrize("name", ["gpu", "cud", ""])
+def test_an_unknown_device_is_a_fault_of_usage(name):
+    with pytest.raises(UsageFault, match=f"no device called '{name}'"):
+        device.find_device(name)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_auto_precision(monkeypatch, where, bf16, found):
     assert device.find_precision("auto", where) == found
 
 
-@pytest.mark.parametrize("asked", device.PRECISIONS)
-def test_precision_as_asked(asked):
-    assert device.precision_name(device.find_precision(asked, GPU)) == asked
+@pytest.mark.parametrize("name", device.PRECISIONS)
+def test_precision_as_asked(name):
+    assert device.precision_name(device.find_precision(name, GPU)) == name
 
 
 SENSELESS = {
@@ -79,10 +79,10 @@ SENSELESS = {
 }
 
 
-@pytest.mark.parametrize("asked", SENSELESS)
-def test_a_precision_that_makes_no_sense_is_refused(asked):
-    with pytest.raises(UsageFault, match=SENSELESS[asked]):
-        device.find_precision(asked, CPU)
+@pytest.mark.parametrize("name", SENSELESS)
+def test_a_precision_that_makes_no_sense_is_refused(name):
+    with pytest.raises(UsageFault, match=SENSELESS[name]):
+        device.find_precision(name, CPU)
 
 
 def test_autocast_changes_the_block_and_not_the_weights():

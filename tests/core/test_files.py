@@ -124,7 +124,7 @@ def test_sweep_removes_the_temporaries_of_safetensors_too(tmp_path):
     (tmp_path / f".package.{dead}.tmp").mkdir()
     (tmp_path / f".package.{dead}.tmp" / "inner").write_bytes(b"1")
     (tmp_path / f".package.{alive}.tmp").mkdir()
-    kept = f".z.{alive}.tmp"
+    kept_file = f".z.{alive}.tmp"
     for name in (
         f".x.bin.{dead}.tmp",
         ".tmpA1b2C3",
@@ -132,7 +132,7 @@ def test_sweep_removes_the_temporaries_of_safetensors_too(tmp_path):
         "deep/.tmpq",
         "x.bin",
         "deep/y.tmpl",
-        kept,
+        kept_file,
     ):
         (tmp_path / name).write_bytes(b"1")
     assert [p.name for p in files.list_files(tmp_path) if p.name != "inner"] == [
@@ -141,17 +141,20 @@ def test_sweep_removes_the_temporaries_of_safetensors_too(tmp_path):
     ]
     files.sweep_temporaries(tmp_path)
     assert sorted(p.name for p in tmp_path.rglob("*")) == sorted(
-        [f".package.{alive}.tmp", kept, "deep", "x.bin", "y.tmpl"]
+        [f".package.{alive}.tmp", kept_file, "deep", "x.bin", "y.tmpl"]
     )
 
 
 def test_publishing_a_file_again_removes_what_a_killed_process_left_of_it(path):
     dead = ended_process()
-    left, other = path.with_name(f".kept.bin.{dead}.tmp"), path.with_name(f".other.bin.{dead}.tmp")
-    left.write_bytes(b"half")
+    remaining, other = (
+        path.with_name(f".kept.bin.{dead}.tmp"),
+        path.with_name(f".other.bin.{dead}.tmp"),
+    )
+    remaining.write_bytes(b"half")
     other.write_bytes(b"somebody else's")
     files.publish_bytes(path, NEW)
-    assert not left.exists()
+    assert not remaining.exists()
     assert other.exists()
     assert path.read_bytes() == NEW
 
@@ -351,12 +354,12 @@ def test_fault_31_a_held_folder_is_exit_8_at_once_and_names_the_holder(tmp_path,
 
 
 def test_fault_31_a_killed_holder_holds_nothing(tmp_path, holder):
-    left = tmp_path / f".x.{ended_process()}.tmp"
-    left.write_bytes(b"half")
+    remaining = tmp_path / f".x.{ended_process()}.tmp"
+    remaining.write_bytes(b"half")
     holder.kill()
     holder.wait()
     with files.lock_folder(tmp_path):
-        assert not left.exists()
+        assert not remaining.exists()
 
 
 def test_fault_31_of_many_one_holds(tmp_path):
@@ -594,12 +597,12 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_does_not_hang(tmp_path, de
 
     for name in ("x.json", "x.zip", "x.mp4", "DONE.json"):
         os.mkfifo(tmp_path / name)
-    found = Findings()
+    result = Findings()
     with pytest.raises(DataInvalid, match="x.json cannot be read: not a regular file"):
-        list(read_records(tmp_path / "x.json", found))
-    assert read_images(Source(tmp_path / "x.zip"), 8, found) == []
-    assert len(read_features(Source(tmp_path / "x.zip", "a.npy"), 8, found)) == 0
-    assert found.report()["archive.broken"]["count"] == 2
+        list(read_records(tmp_path / "x.json", result))
+    assert read_images(Source(tmp_path / "x.zip"), 8, result) == []
+    assert len(read_features(Source(tmp_path / "x.zip", "a.npy"), 8, result)) == 0
+    assert result.report()["archive.broken"]["count"] == 2
     for read, fault in (
         (files.file_sha256, OSError),
         (member_checksums, OSError),

@@ -145,7 +145,7 @@ def test_a_sweep_removes_what_a_killed_ensemble_left(tmp_path):
 
 
 def test_a_sweep_leaves_all_that_holds_something_or_is_in_use(tmp_path):
-    kept = [
+    kept_folder = [
         "ensembles/one/blend.json",
         f"ensembles/.three.{os.getpid()}.tmp/blend.json",
         "prepared/1a2b/frames/labeled-00000.safetensors",
@@ -154,7 +154,7 @@ def test_a_sweep_leaves_all_that_holds_something_or_is_in_use(tmp_path):
         f"runs/kit-2/fold-0/.state-1.safetensors.{os.getpid()}.tmp",
         "runs/kit-3/notes.txt",
     ]
-    for name in kept:
+    for name in kept_folder:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
     (tmp_path / "ensembles" / "two").mkdir()
@@ -167,14 +167,14 @@ def test_a_sweep_leaves_all_that_holds_something_or_is_in_use(tmp_path):
         folders.sweep_work(tmp_path)
         for folder in ("ensembles/two", "runs/kit-4/fold-1", "prepared/3c4d"):
             assert (tmp_path / folder).is_dir(), "a live process holds it"
-        assert all((tmp_path / name).is_file() for name in kept)
+        assert all((tmp_path / name).is_file() for name in kept_folder)
 
     folders.sweep_work(tmp_path)
     assert sorted(
         str(p.relative_to(tmp_path))
         for p in tmp_path.rglob("*")
         if p.is_file() and not p.name.endswith(".lock")
-    ) == sorted(kept)
+    ) == sorted(kept_folder)
     assert not any(
         (tmp_path / folder).exists() for folder in ("ensembles/two", "runs/kit-4", "prepared/3c4d")
     )

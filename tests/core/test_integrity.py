@@ -64,11 +64,11 @@ def test_fault_10_a_changed_byte_is_noticed_although_the_times_were_put_back(cac
     verify_seal(folder)
     flip(folder / "a.bin")
     os.utime(folder / "a.bin", ns=(before.st_atime_ns, before.st_mtime_ns))
-    said = (
+    message = (
         "1 files differ from what was written: a.bin; "
         "delete .*run `wbdc train --kit k --fold 0` again"
     )
-    with pytest.raises(IntegrityBroken, match=said):
+    with pytest.raises(IntegrityBroken, match=message):
         verify_seal(folder)
 
 

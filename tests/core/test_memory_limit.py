@@ -35,7 +35,7 @@ LIMIT_ENDED = (
 
 
 @pytest.mark.parametrize(
-    ("body", "code", "said"),
+    ("body", "code", "message"),
     [
         (
             "os.abort()",
@@ -84,11 +84,11 @@ LIMIT_ENDED = (
         ("pass", 0, ""),
     ],
 )
-def test_fault_23_a_library_that_aborts_under_a_memory_limit_is_exit_9(body, code, said):
+def test_fault_23_a_library_that_aborts_under_a_memory_limit_is_exit_9(body, code, message):
     ran = limited(body)
     assert ran.returncode == code
-    assert ran.stderr.startswith(said)
-    assert len(ran.stderr.splitlines()) == bool(said)
+    assert ran.stderr.startswith(message)
+    assert len(ran.stderr.splitlines()) == bool(message)
 
 
 def test_a_bug_under_a_memory_limit_stays_a_bug():
@@ -109,6 +109,6 @@ def test_fault_32_a_stop_signal_reaches_a_command_under_a_memory_limit():
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=10)[1]
+    message = process.communicate(timeout=10)[1]
     assert process.returncode == 11
-    assert said == "cleaned up: stopped; run the same command again to continue\n"
+    assert message == "cleaned up: stopped; run the same command again to continue\n"

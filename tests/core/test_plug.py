@@ -62,9 +62,9 @@ def home(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def refused(given: dict) -> str:
+def refused(settings: dict) -> str:
     with pytest.raises(UsageFault) as caught:
-        plug.check_settings("lamp 'bright'", Bright, given)
+        plug.check_settings("lamp 'bright'", Bright, settings)
     assert caught.value.code == 2
     return str(caught.value)
 
@@ -169,12 +169,14 @@ def test_trap_14_holds_for_annotations_that_are_text(home, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("content", "plug_class"),
     [(TWO, 2), ("import lamps", 0), ("from lamps import Lamp\nfrom lamps.dual_stream import A", 0)],
 )
-def test_a_file_defines_exactly_one_plug(home, tmp_path, content, found):
+def test_a_file_defines_exactly_one_plug(home, tmp_path, content, plug_class):
     (tmp_path / "late.py").write_text(content)
-    with pytest.raises(UsageFault, match=f"late.py must define exactly one Lamp, found {found}$"):
+    with pytest.raises(
+        UsageFault, match=f"late.py must define exactly one Lamp, plug_class {plug_class}$"
+    ):
         plug.find_plug(home, "./late.py", tmp_path)
 
 
@@ -184,14 +186,14 @@ def test_a_file_defines_exactly_one_plug(home, tmp_path, content, found):
     ids=lambda x: x if isinstance(x, str) else plug.plug_kind(x),
 )
 def test_every_plug_is_one_class_whose_settings_are_typed_and_described(home, name):
-    found = plug.find_plug(home, name)
-    untyped = [n for n, p in plug.plug_settings(found).items() if p.annotation is p.empty]
+    plug_class = plug.find_plug(home, name)
+    untyped = [n for n, p in plug.plug_settings(plug_class).items() if p.annotation is p.empty]
     assert not untyped, (
         f"{plug.plug_kind(home)} {name!r}: {', '.join(untyped)} has no type, so that the values of "
         "kits are not checked"
     )
-    assert importlib.import_module(found.__module__).__doc__, (
-        f"{found.__module__} opens with a sentence that says what it does"
+    assert importlib.import_module(plug_class.__module__).__doc__, (
+        f"{plug_class.__module__} opens with a sentence that says what it does"
     )
 
 
@@ -221,12 +223,14 @@ def test_trap_14_no_option_of_the_command_line_is_a_bool_with_a_value():
 def test_trap_14_no_type_bool_anywhere():
     for path in HOUSE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            asked = (
+            requested = (
                 {k.arg: ast.unparse(k.value) for k in node.keywords}
                 if isinstance(node, ast.Call)
                 else {}
             )
-            assert asked.get("type") not in ("bool", "click.BOOL"), f"{path}: {ast.unparse(node)}"
+            assert requested.get("type") not in ("bool", "click.BOOL"), (
+                f"{path}: {ast.unparse(node)}"
+            )
 
 
 def test_kinds_are_named_in_the_singular():

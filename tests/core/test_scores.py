@@ -22,20 +22,23 @@ def answers(
     ).tolist()
 
 
-def longhand(truth: list[str], said: list[str], labels: list[str] | None) -> tuple[float, float]:
+def longhand(
+    truth: list[str], predictions: list[str], labels: list[str] | None
+) -> tuple[float, float]:
     return tuple(
-        f1_score(truth, said, labels=labels, average=a, zero_division=0) for a in ("micro", "macro")
+        f1_score(truth, predictions, labels=labels, average=a, zero_division=0)
+        for a in ("micro", "macro")
     )
 
 
 def official_script(
-    truth: list[str], said: list[str], classes: list[str] | None = None
+    truth: list[str], predictions: list[str], classes: list[str] | None = None
 ) -> dict[str, float]:
     """The organisers' evaluation, with scikit-learn, label sets fixed or not."""
     parts = {}
     for level, width in (("lv1", 2), ("lv2", 4)):
         labels = None if classes is None else sorted({c[:width] for c in classes})
-        scores = longhand([t[:width] for t in truth], [s[:width] for s in said], labels)
+        scores = longhand([t[:width] for t in truth], [s[:width] for s in predictions], labels)
         parts |= {f"{level}_micro": scores[0], f"{level}_macro": scores[1]}
     return {**parts, "mean": sum(parts.values()) / 4}
 
@@ -43,37 +46,47 @@ def official_script(
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("n", [1, 30, 500])
 def test_f1_is_sklearns(n, seed):
-    truth, said = answers(n, list("abcdefgh"), seed)
-    assert f1_scores(truth, said, list("abcdefgh")) == pytest.approx(
-        longhand(truth, said, list("abcdefgh"))
+    truth, predictions = answers(n, list("abcdefgh"), seed)
+    assert f1_scores(truth, predictions, list("abcdefgh")) == pytest.approx(
+        longhand(truth, predictions, list("abcdefgh"))
     )
-    assert f1_scores(truth, said, sorted({*truth, *said})) == pytest.approx(
-        longhand(truth, said, None)
+    assert f1_scores(truth, predictions, sorted({*truth, *predictions})) == pytest.approx(
+        longhand(truth, predictions, None)
     )
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_labels_absent_and_labels_unknown(seed):
-    truth, said = answers(200, list("abcdexyz"), seed)
+    truth, predictions = answers(200, list("abcdexyz"), seed)
     for labels in (list("abcde"), list("abcdefghijk"), list("edcba"), ["a"], ["never", "seen"]):
-        assert f1_scores(truth, said, labels) == pytest.approx(longhand(truth, said, labels))
+        assert f1_scores(truth, predictions, labels) == pytest.approx(
+            longhand(truth, predictions, labels)
+        )
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_weight_is_a_repetition(seed):
-    truth, said = answers(60, list("abcdef"), seed)
+    truth, predictions = answers(60, list("abcdef"), seed)
     times = np.random.default_rng(seed).integers(0, 4, 60)
     repeated = [
-        [x for x, k in zip(row, times, strict=True) for _ in range(k)] for row in (truth, said)
+        [x for x, k in zip(row, times, strict=True) for _ in range(k)]
+        for row in (truth, predictions)
     ]
-    assert f1_scores(truth, said, list("abcde"), times) == f1_scores(*repeated, list("abcde"))
+    assert f1_scores(truth, predictions, list("abcde"), times) == f1_scores(
+        *repeated, list("abcde")
+    )
     weighted = [
         f1_score(
-            truth, said, labels=list("abcde"), average=a, sample_weight=times / 9, zero_division=0
+            truth,
+            predictions,
+            labels=list("abcde"),
+            average=a,
+            sample_weight=times / 9,
+            zero_division=0,
         )
         for a in ("micro", "macro")
     ]
-    assert f1_scores(truth, said, list("abcde"), times / 9) == pytest.approx(weighted)
+    assert f1_scores(truth, predictions, list("abcde"), times / 9) == pytest.approx(weighted)
 
 
 def test_edges():
@@ -100,26 +113,26 @@ def test_trap_24_macro_over_labels_that_happen_to_be_present():
 @pytest.mark.parametrize("classes", [None, OFFICIAL])
 def test_trap_24_wechat_score_is_the_official_script_with_either_label_set(seed, classes):
     some = OFFICIAL[seed * 7 :: 3]  # many classes absent
-    truth, said = answers(400, some, seed)
-    assert WeChat2022().score(truth, said, classes) == pytest.approx(
-        official_script(truth, said, classes)
+    truth, predictions = answers(400, some, seed)
+    assert WeChat2022().score(truth, predictions, classes) == pytest.approx(
+        official_script(truth, predictions, classes)
     )
 
 
 def test_wechat_score_with_an_unknown_answer():
     """An unknown class under a known top class is right on level 1 and an error on level 2."""
-    truth, said = ["0000", "0101", "0203"], ["0099", "0101", "9900"]
+    truth, predictions = ["0000", "0101", "0203"], ["0099", "0101", "9900"]
     for classes in (None, OFFICIAL):
-        assert WeChat2022().score(truth, said, classes) == pytest.approx(
-            official_script(truth, said, classes)
+        assert WeChat2022().score(truth, predictions, classes) == pytest.approx(
+            official_script(truth, predictions, classes)
         )
 
 
 def test_wechat_score_does_not_depend_on_order_and_refuses_unequal_lengths():
-    truth, said = answers(300, OFFICIAL, 0)
+    truth, predictions = answers(300, OFFICIAL, 0)
     order = np.random.default_rng(0).permutation(300)
     assert WeChat2022().score(
-        [truth[i] for i in order], [said[i] for i in order]
-    ) == WeChat2022().score(truth, said)
+        [truth[i] for i in order], [predictions[i] for i in order]
+    ) == WeChat2022().score(truth, predictions)
     with pytest.raises(ValueError, match="shorter"):
-        WeChat2022().score(truth, said[:-1])
+        WeChat2022().score(truth, predictions[:-1])

@@ -59,12 +59,12 @@ wait
 
 
 @contextlib.contextmanager
-def started(root: Path, how: str):
+def started(root: Path, method: str):
     """Start a command that runs a packed folder, which starts a process in a session of its own."""
     (root / "run.sh").write_text(RUN.format(root=root))
     (root / "tmp").mkdir()
     environment = os.environ | {"TMPDIR": str(root / "tmp")}
-    process = python(COMMAND, root, how, start=subprocess.Popen, env=environment)
+    process = python(COMMAND, root, method, start=subprocess.Popen, env=environment)
     try:
         assert soon(lambda: len(pids_in(root)) == 3 and list((root / "tmp").iterdir())), (
             process.poll()
@@ -89,9 +89,9 @@ def alive(root: Path) -> list[int]:
 def test_fault_32_a_signal_ends_a_command_with_all_that_it_started(tmp_path, number):
     with started(tmp_path, "ends") as process:
         process.send_signal(number)
-        said = process.communicate(timeout=20)[1]
+        message = process.communicate(timeout=20)[1]
     assert process.returncode == 11
-    assert said == f"{STOPPED_MESSAGE}\n"
+    assert message == f"{STOPPED_MESSAGE}\n"
     assert soon(lambda: not alive(tmp_path))
     assert not list((tmp_path / "tmp").iterdir())
 
@@ -113,10 +113,10 @@ def test_fault_32_a_real_command_stops_and_goes_on(tmp_path):
     process = python(script, *words, 20_000, start=subprocess.Popen)
     assert soon(lambda: list((tmp_path / "made").rglob("*.zip")))
     process.terminate()
-    said = process.communicate(timeout=20)[1]
+    message = process.communicate(timeout=20)[1]
     assert process.returncode == 11
-    assert said.splitlines()[-1].startswith("stopped; ")
-    assert "Traceback" not in said
+    assert message.splitlines()[-1].startswith("stopped; ")
+    assert "Traceback" not in message
     assert not list(tmp_path.rglob(".*.tmp"))
 
 
@@ -160,8 +160,8 @@ def test_fault_32_a_signal_as_soon_as_it_is_handled_is_exit_11():
     )
     assert soon(lambda: handles(process.pid, signal.SIGTERM) or process.poll() is not None)
     process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=20)[1]
-    assert (process.returncode, said) in ((11, f"{STOPPED_MESSAGE}\n"), (0, ""))
+    message = process.communicate(timeout=20)[1]
+    assert (process.returncode, message) in ((11, f"{STOPPED_MESSAGE}\n"), (0, ""))
 
 
 def handles(process: int, number: int) -> bool:

@@ -303,8 +303,8 @@ def test_fault_14_a_bomb_costs_little_memory(tmp_path):
     bomb(lying, zeros, zipfile.ZIP_DEFLATED, 1000)
     bomb(folded, FOLDED, zipfile.ZIP_BZIP2, 1000)
     child = small.python(MEASURED, calm, honest, lying, folded)
-    told, *rises = child.stdout.splitlines()
-    assert told == str(
+    message, *rises = child.stdout.splitlines()
+    assert message == str(
         [([0, len(PHOTOS[1])], {"frame.bomb": 1}), *[([1000, len(PHOTOS[1])], {})] * 2]
     ), child.stderr
     deflated, bzipped = map(int, rises)
@@ -404,14 +404,16 @@ SHORT = [
 
 
 @pytest.mark.parametrize("error", SHORT, ids=str)
-@pytest.mark.parametrize("place", ["open", "read"])
-def test_fault_23_too_little_memory_is_not_a_damaged_archive(tmp_path, monkeypatch, error, place):
-    def fail(*given, **named):
+@pytest.mark.parametrize("location", ["open", "read"])
+def test_fault_23_too_little_memory_is_not_a_damaged_archive(
+    tmp_path, monkeypatch, error, location
+):
+    def fail(*arguments, **named):
         raise error
 
     small.pack(tmp_path / "f.zip", {"a.npy": small.numbers(ROWS), "1.jpg": FRAMES["1.jpg"]})
     archive._open_shared_archive.cache_clear()
-    if place == "open":
+    if location == "open":
         monkeypatch.setattr(archive.zipfile, "ZipFile", fail)
     else:
         monkeypatch.setattr(archive.zipfile.ZipExtFile, "read", fail)
@@ -429,7 +431,7 @@ def test_fault_23_too_little_memory_is_not_a_damaged_archive(tmp_path, monkeypat
 def test_fault_23_a_dictionary_of_gigabytes_is_damage_and_too_little_memory_is_not(
     tmp_path, monkeypatch, short
 ):
-    def fail(*given):
+    def fail(*arguments):
         raise MemoryError
 
     small.pack(tmp_path / "f.zip", {"1.jpg": FRAMES["1.jpg"]}, zipfile.ZIP_LZMA)

@@ -106,14 +106,14 @@ def longhand(frames):
     """What is shown at 0, 1, ... seconds: of the frames that began by then the last one; of two at
     that very moment the first.
     """
-    seen = []
+    read_frames = []
     for second in range(100):
         begun = [(start, -i) for i, (start, _, _) in enumerate(frames) if start <= second]
         if begun and second < max(frames[-1][0] + Fraction(1, 10**9), frames[-1][1]):
             latest = max(begun)[0]
             at = [i for i, f in enumerate(frames) if f[0] == latest]
-            seen.append(frames[at[0] if latest == second else at[-1]][2])
-    return seen
+            read_frames.append(frames[at[0] if latest == second else at[-1]][2])
+    return read_frames
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -179,11 +179,13 @@ def test_a_display_matrix_turns_and_mirrors(ones):
     picture = np.arange(2 * 3 * 3).reshape(2, 3, 3)
     places = {(a * x + c * y, b * x + d * y): picture[y, x] for y in range(2) for x in range(3)}
     left, top = min(x for x, _ in places), min(y for _, y in places)
-    wanted = np.zeros((3, 2, 3) if b else (2, 3, 3), int)
+    expected = np.zeros((3, 2, 3) if b else (2, 3, 3), int)
     for (x, y), pixel in places.items():
-        wanted[y - top, x - left] = pixel
+        expected[y - top, x - left] = pixel
     assert len(QUARTERS) == 8
-    assert np.array_equal(rotate_upright(picture, [a << 16, b << 16, 0, c << 16, d << 16]), wanted)
+    assert np.array_equal(
+        rotate_upright(picture, [a << 16, b << 16, 0, c << 16, d << 16]), expected
+    )
 
 
 def test_rotated_clips_stand_upright(tmp_path):
@@ -497,5 +499,5 @@ def test_real_frames_are_those_of_a_longhand_reader(real_data, name):
     encoded, _ = read(real_data / "clips" / name)
     assert len(encoded) == len(plain)
     for jpeg, frame in zip(encoded, plain, strict=True):
-        wanted = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
-        assert np.abs(np.asarray(Image.open(io.BytesIO(jpeg))).astype(int) - wanted).mean() < 3
+        expected = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+        assert np.abs(np.asarray(Image.open(io.BytesIO(jpeg))).astype(int) - expected).mean() < 3

@@ -25,7 +25,7 @@ from wbdc.nets.vision.timm import Timm
 EXIF = 0x0112
 
 
-def look(
+def transform(
     size: int = 32, interpolation: str = "bicubic", short: int | None = None
 ) -> ImageTransform:
     return small.LOOK._replace(size=size, interpolation=interpolation, short=short)
@@ -34,7 +34,7 @@ def look(
 def seen(data: bytes, size: int = 32, interpolation: str = "bicubic", short: int | None = None):
     """One decoded frame as (S, S, 3), or None, and what was counted."""
     found = Findings()
-    pixels = decode_frame(data, look(size, interpolation, short), found, "v#0")
+    pixels = decode_frame(data, transform(size, interpolation, short), found, "v#0")
     assert pixels is None or (
         pixels.shape == (3, size, size)
         and pixels.dtype == np.uint8
@@ -153,18 +153,18 @@ def test_timms_other_ways_to_crop_are_not_imitated(monkeypatch):
 
 
 def test_an_older_table_without_short_gives_the_same_transform():
-    saved = look().to_table()
+    saved = transform().to_table()
     assert saved.keys() == {"size", "mean", "std", "interpolation"}
     assert (
         ImageTransform.from_table(saved)
         == ImageTransform.from_table(saved | {"short": None})
-        == look()
+        == transform()
     )
-    assert ImageTransform.from_table(json.loads(json.dumps(look(short=40).to_table()))) == look(
-        short=40
-    )
+    assert ImageTransform.from_table(
+        json.loads(json.dumps(transform(short=40).to_table()))
+    ) == transform(short=40)
     with pytest.raises(UsageFault, match="look.short = 31 is smaller than look.size = 32"):
-        ImageTransform.from_table(look(short=31).to_table())
+        ImageTransform.from_table(transform(short=31).to_table())
 
 
 def test_trap_28_every_picture_becomes_rgb():
@@ -307,7 +307,10 @@ def test_fault_23_too_little_memory_is_not_a_damaged_picture(monkeypatch, error)
 
     monkeypatch.setattr(frames.simplejpeg, "decode_jpeg", fail)
     found = Findings()
-    for read in (lambda: decode_frame(PHOTO, look(), found), lambda: probe_image(PHOTO, found)):
+    for read in (
+        lambda: decode_frame(PHOTO, transform(), found),
+        lambda: probe_image(PHOTO, found),
+    ):
         with pytest.raises(type(error)):
             read()
     assert not found.counts
@@ -364,21 +367,21 @@ def test_an_empty_frame_was_counted_where_it_was_read():
 
 def test_trap_11_frames_keep_their_order_and_the_damaged_are_dropped():
     data, found = small.photos(4), Findings()
-    pixels = decode_frames([data[0], b"", data[1][:300], data[3]], look(), found, "v")
+    pixels = decode_frames([data[0], b"", data[1][:300], data[3]], transform(), found, "v")
     assert np.array_equal(
-        pixels, np.stack([decode_frame(d, look(), Findings()) for d in (data[0], data[3])])
+        pixels, np.stack([decode_frame(d, transform(), Findings()) for d in (data[0], data[3])])
     )
     assert found.report() == {
         "frame.damaged": {"count": 1, "places": found.places["frame.damaged"]}
     }
     assert "v#2" in found.places["frame.damaged"][0]
     assert (
-        decode_frames([], look(), found).shape
+        decode_frames([], transform(), found).shape
         == (0, 3, 32, 32)
-        == decode_frames([b"x"], look(), found).shape
+        == decode_frames([b"x"], transform(), found).shape
     )
     assert np.array_equal(
-        decode_frames(data, look(), Findings()), decode_frames(data, look(), Findings())
+        decode_frames(data, transform(), Findings()), decode_frames(data, transform(), Findings())
     )
 
 
@@ -387,7 +390,7 @@ def test_a_strip_is_cut_before_it_grows():
     strip = small.image(4000, 2)
     pixels, counts = seen(small.encode(strip, "PNG"), 224)
     middle = np.asarray(strip)[:, 1984:2016]
-    assert np.array_equal(pixels, frames.resize_and_crop(middle, look(224)))
+    assert np.array_equal(pixels, frames.resize_and_crop(middle, transform(224)))
     assert counts == {"frame.format": 1}
 
 
@@ -569,9 +572,9 @@ def test_damage_means_the_same_to_every_reader(form, monkeypatch):
         (pixels, counts), (proof, found) = seen(data, 16), proven(data)
         with monkeypatch.context() as patch:
             patch.setattr(frames, "_plain_jpeg_size", lambda data: None)
-            slow, said = seen(data, 16)
+            slow, message = seen(data, 16)
         assert (pixels is None) == (proof is None) == (slow is None)
-        assert counts == found == said
+        assert counts == found == message
         assert pixels is None or np.array_equal(pixels, slow)
         outcomes.add(pixels is None)
     assert outcomes == {True, False}

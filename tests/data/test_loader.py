@@ -128,11 +128,11 @@ def test_prefetch_raises_errors_in_order(threads):
 
 
 def test_prefetch_prepares_a_limited_number_of_batches():
-    made, taken = [], prefetch(iter(range(1000)), lambda job: made.append(job) or job, 2)
+    prepared, taken = [], prefetch(iter(range(1000)), lambda job: prepared.append(job) or job, 2)
     next(taken)
     time.sleep(0.02)
-    assert 1 <= len(made) <= PREFETCH_BATCHES + 1
+    assert 1 <= len(prepared) <= PREFETCH_BATCHES + 1
     before = threading.active_count()
     taken.close()
     assert threading.active_count() < before
-    assert len(made) <= PREFETCH_BATCHES + 1
+    assert len(prepared) <= PREFETCH_BATCHES + 1

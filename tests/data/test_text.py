@@ -142,15 +142,15 @@ BUDGETS = [(3, 2, 4), (0, 5, 1), (1, 1, 1), (0, 0, 0)]
 
 @pytest.mark.parametrize("budgets", BUDGETS)
 def test_trap_27_what_a_field_leaves_is_shared_out(budgets):
-    for wanted in itertools.product(range(0, 13, 2), repeat=3):
+    for counts in itertools.product(range(0, 13, 2), repeat=3):
         for room in range(sum(budgets), sum(budgets) + 8):
-            taken = share_token_budget(list(wanted), list(budgets), room)
+            granted = share_token_budget(list(counts), list(budgets), room)
             assert all(
-                min(w, b) <= t <= w for w, b, t in zip(wanted, budgets, taken, strict=True)
+                min(w, b) <= t <= w for w, b, t in zip(counts, budgets, granted, strict=True)
             )  # what is due, and never more than there is
-            assert sum(taken) == min(room, sum(wanted))  # nothing is wasted, and the room is kept
+            assert sum(granted) == min(room, sum(counts))  # nothing is wasted, and the room is kept
             beyond = [
-                t - min(w, b) for w, b, t in zip(wanted, budgets, taken, strict=True) if t < w
+                t - min(w, b) for w, b, t in zip(counts, budgets, granted, strict=True) if t < w
             ]
             assert (
                 not beyond or max(beyond) - min(beyond) <= 1
@@ -222,7 +222,7 @@ def test_trap_11_rows_do_not_depend_on_their_neighbours(reader):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (
             {"fields": {"title": 20, "asr": 20}},
@@ -237,8 +237,8 @@ def test_trap_11_rows_do_not_depend_on_their_neighbours(reader):
         ({"fields": {"title": True}}, "title = True is not a number of tokens"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(reader, wrong, said):
-    with pytest.raises(UsageFault, match=said):
+def test_settings_that_do_not_fit_are_refused(reader, wrong, message):
+    with pytest.raises(UsageFault, match=message):
         reader(**wrong)
 
 
@@ -258,7 +258,7 @@ def test_a_learned_vocabulary_is_a_function_of_the_texts():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"leest": 2}, "has no setting 'leest'; did you mean 'least'"),
         ({"leastmost": 2}, "has no setting 'leastmost'"),
@@ -266,7 +266,7 @@ def test_a_learned_vocabulary_is_a_function_of_the_texts():
         ({"most": True}, "most = True is not of the type int"),
     ],
 )
-def test_the_vocabulary_table_is_checked_by_the_signature(wrong, said):
-    with pytest.raises(UsageFault, match=said):
+def test_the_vocabulary_table_is_checked_by_the_signature(wrong, message):
+    with pytest.raises(UsageFault, match=message):
         check_vocabulary_settings(wrong)
     assert check_vocabulary_settings({"least": 1}) == {"least": 1}

@@ -19,14 +19,18 @@ def longhand(block: TransformerBlock, row: Tokens, at: Tokens) -> torch.Tensor:
     only.
     """
     out = []
-    asked, seen, d = (
+    query_input, context_input, d = (
         block.norm_query(row.x),
         block.norm_context(at.x),
         row.x.shape[-1] // block.heads,
     )
     for b in range(len(row.x)):
         real, heads = at.mask[b], []
-        q, k, v = block.query(asked[b]), block.key(seen[b][real]), block.value(seen[b][real])
+        q, k, v = (
+            block.query(query_input[b]),
+            block.key(context_input[b][real]),
+            block.value(context_input[b][real]),
+        )
         for h in range(block.heads):
             cut = slice(h * d, (h + 1) * d)
             heads.append(((q[:, cut] @ k[:, cut].T) / math.sqrt(d)).softmax(-1) @ v[:, cut])

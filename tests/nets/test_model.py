@@ -85,10 +85,10 @@ def test_trap_19_forward_twice_gives_the_same_answer_and_leaves_its_batch_alone(
 @every_pair
 def test_a_model_is_rebuilt_from_its_blueprint(fusion, vision):
     model, batch = toys.model(fusion, vision), toys.batch(vision=vision)
-    again = build_model(model.blueprint(toys.blueprint(fusion, vision)["fusion"])).eval()
-    again.load_state_dict(model.state_dict(), strict=True)
-    assert torch.equal(again.logits(batch), model.logits(batch))
-    assert again.vision.image_transform == model.vision.image_transform
+    rebuilt = build_model(model.blueprint(toys.blueprint(fusion, vision)["fusion"])).eval()
+    rebuilt.load_state_dict(model.state_dict(), strict=True)
+    assert torch.equal(rebuilt.logits(batch), model.logits(batch))
+    assert rebuilt.vision.image_transform == model.vision.image_transform
 
 
 @every_pair
@@ -114,12 +114,12 @@ def test_trap_30_padding_frames_never_reach_the_tower(vision, monkeypatch):
 @every_vision
 def test_frames_come_back_in_their_places(vision):
     model, batch = toys.model(vision=vision), toys.batch((3, 0, 4, 1), vision)
-    seen = model.vision(batch.frames, batch.frame_mask)
-    assert seen.shape == (*batch.frame_mask.shape, model.vision.dim)
-    assert not seen[~batch.frame_mask].any()
+    calls = model.vision(batch.frames, batch.frame_mask)
+    assert calls.shape == (*batch.frame_mask.shape, model.vision.dim)
+    assert not calls[~batch.frame_mask].any()
     for row, place in batch.frame_mask.nonzero().tolist():
         alone = model.vision.encode(model.vision.normalize(batch.frames[row, place][None]))[0]
-        torch.testing.assert_close(seen[row, place], alone, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(calls[row, place], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_the_order_of_frames_counts():

@@ -70,7 +70,7 @@ def _ids() -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_trunk_reads_as_transformers_does_on_the_same_weights(kind, auto, weights):
     whole = _trained(kind, auto)
     whole.save_pretrained(weights / "toys" / "macbert")
-    trunk, left = _loaded("toys/macbert")
+    trunk, unused = _loaded("toys/macbert")
     encoder = whole if auto is AutoModel else whole.base_model
     ids, mask = _ids()
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_a_trunk_reads_as_transformers_does_on_the_same_weights(kind, auto, weig
             encoder(ids, attention_mask=mask.long()).last_hidden_state,
         )
     torch.testing.assert_close(ours[mask], theirs[mask])
-    assert set(left) == {
+    assert set(unused) == {
         n
         for n in load_file(weights / "toys/macbert/model.safetensors")
         if not any(n.endswith(own) for own in trunk.state_dict())
@@ -98,15 +98,15 @@ def test_a_checkpoint_of_the_first_bert_is_read_by_its_old_names(weights):
     }
     assert any(n.endswith("gamma") for n in old)
     save_file(old | {"bert.embeddings.position_ids": torch.arange(64)}, file)
-    trunk, left = _loaded("old")
+    trunk, unused = _loaded("old")
     ids, mask = _ids()
     with torch.no_grad():
         torch.testing.assert_close(
             trunk(Tokens(trunk.embed(ids), mask)).x[mask],
             whole.bert(ids, attention_mask=mask.long()).last_hidden_state[mask],
         )
-    assert "bert.embeddings.position_ids" in left
-    assert "bert.pooler.dense.weight" in left
+    assert "bert.embeddings.position_ids" in unused
+    assert "bert.pooler.dense.weight" in unused
 
 
 def test_trap_15_a_checkpoint_that_lacks_a_tensor_is_refused_by_name(weights):
@@ -204,11 +204,11 @@ def test_trap_10_the_look_comes_with_the_weights_and_is_saved_with_them(toy_clip
         "std": OPENAI["std"],
         "interpolation": "bicubic",
     }
-    again = Clip(**{k: v for k, v in saved.items() if k != "use"}).eval()
-    again.load_state_dict(tower.state_dict())
+    reloaded = Clip(**{k: v for k, v in saved.items() if k != "use"}).eval()
+    reloaded.load_state_dict(tower.state_dict())
     pixels = torch.randint(0, 256, (1, 2, 3, 32, 32), dtype=torch.uint8)
     mask = torch.ones(1, 2, dtype=torch.bool)
-    assert torch.equal(again(pixels, mask), tower.eval()(pixels, mask))
+    assert torch.equal(reloaded(pixels, mask), tower.eval()(pixels, mask))
 
 
 def test_a_clip_that_squashes_pictures_is_refused_as_ours_are_cropped(toy_clip):
@@ -231,11 +231,11 @@ def test_every_name_that_open_clip_lists_has_a_look_or_a_sentence():
         assert look["mean"] == open_clip.OPENAI_DATASET_MEAN
         assert look["size"] == 224
         assert place
-    for wrong, said in (
+    for wrong, message in (
         (("ViT-B-31", "openai"), "did you mean 'ViT-B-32'"),
         (("ViT-B-32", "openay"), "did you mean 'openai'"),
     ):
-        with pytest.raises(UsageFault, match=said):
+        with pytest.raises(UsageFault, match=message):
             _find_pretrained(*wrong)
 
 
@@ -293,13 +293,13 @@ def test_an_unknown_timm_model_is_refused_with_a_hint():
 
 
 @pytest.mark.parametrize(
-    ("layer", "said"),
+    ("layer", "message"),
     [
         ("layers", "is a CLIP in the layout of transformers, .* put open_clip_model.safetensors"),
         ("layer", "is a Chinese-CLIP"),
     ],
 )
-def test_a_clip_as_transformers_saves_it_is_named(toy_clip, weights, layer, said):
+def test_a_clip_as_transformers_saves_it_is_named(toy_clip, weights, layer, message):
     toy_clip()
     names = (
         "vision_model.embeddings.class_embedding",
@@ -309,19 +309,19 @@ def test_a_clip_as_transformers_saves_it_is_named(toy_clip, weights, layer, said
     save_file(
         {name: torch.zeros(2) for name in names}, weights / "toys/clip/open_clip_model.safetensors"
     )
-    with pytest.raises(IntegrityBroken, match=said):
+    with pytest.raises(IntegrityBroken, match=message):
         Clip(model="ViT-toy", weights="openai")
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         ("openai/clip-vit-base-patch32", "model = 'ViT-B-32', weights = 'openai'$"),
         ("OFA-Sys/chinese-clip-vit-base-patch16", "open_clip's names: for example"),
     ],
 )
-def test_a_name_of_hugging_face_is_answered_with_open_clips_and_not_with_a_list(model, said):
-    with pytest.raises(UsageFault, match=said) as caught:
+def test_a_name_of_hugging_face_is_answered_with_open_clips_and_not_with_a_list(model, message):
+    with pytest.raises(UsageFault, match=message) as caught:
         Clip(model=model, weights="openai")
     assert len(str(caught.value)) < 250
 

@@ -147,7 +147,7 @@ def test_fault_17_what_can_be_mended_is_mended_and_counted(name, tmp_path):
     (video,), found = videos(said(change), tmp_path)
     assert {f: video.fields[f] for f in fields} == fields
     assert found.counts[code] >= 1
-    assert all("20" in place for place in found.places[code])
+    assert all("20" in location for location in found.places[code])
     assert {type(text) for text in video.fields.values()} == {str}
     "".join(video.fields.values()).encode()
 
@@ -181,15 +181,15 @@ def test_how_much_is_read_at_a_time_changes_nothing(name, chunk, tmp_path, monke
     if len(data) > 5000:
         return
 
-    def told() -> object:
+    def read_outcome() -> object:
         try:
             return videos(data, tmp_path)[0]
         except DataInvalid as error:
             return str(error)
 
-    whole = told()
+    whole = read_outcome()
     monkeypatch.setattr("wbdc.competitions.formats.json_stream.CHUNK_BYTES", chunk)
-    assert told() == whole
+    assert read_outcome() == whole
 
 
 def test_an_item_that_never_ends_is_refused_in_bounded_memory(tmp_path, monkeypatch):
@@ -296,8 +296,8 @@ def test_classes(tmp_path):
     root.mkdir()
     assert len(WeChat2022().classes(root)) == 200
     assert "0001" in WeChat2022().classes(root)
-    for place in (tmp_path, root):  # beside the data, then in it
-        (place / "taxonomy.csv").write_text(
+    for location in (tmp_path, root):  # beside the data, then in it
+        (location / "taxonomy.csv").write_text(
             "\ufeffcategory_id,level1\r\n0002,甲\r\n0001,乙\r\n0002,again\r\n"
         )
         assert WeChat2022().classes(root) == ["0001", "0002"]
