@@ -79,33 +79,11 @@ def save_ensemble(
     these folds.
     Returns what `evaluate_ensemble` returns, and "class_priors", "rows", "folds", "data".
     """
-    facts, contest = members[0].run.facts, members[0].run.contest
-    report = evaluate_ensemble(
-        [member.name for member in members],
-        *shared,
-        facts.classes,
-        contest,
-        draws=draws,
-        seed=seed,
-    )
-    report |= {
-        "rows": len(shared.truth),
-        "folds": sorted(set(shared.folds.tolist())),
-        "data": facts.data,
-        **(extra_facts or {}),
-    }
-
+    report = _evaluate_members(members, shared, class_priors, draws, seed) | (extra_facts or {})
     remaining = [member for member in members if report["weights"][member.name] > 0]
-    report["class_priors"] = {"used": False, "reason": "not requested"}
-    if class_priors:
-        # so that the remaining members alone give the same multipliers
-        positions = [members.index(member) for member in remaining]
-        predictions = shared._replace(members=shared.members[positions])
-        report["class_priors"] = _class_priors(predictions, facts.classes, contest, draws, seed)
-
+    blend = members_blend(work, remaining, [report["weights"][m.name] for m in remaining])
     used = report["class_priors"]["used"]
     multipliers = report["class_priors"]["multipliers"].values() if used else ()
-    blend = members_blend(work, remaining, [report["weights"][m.name] for m in remaining])
     blend = replace(
         blend,
         precision=precision or blend.precision,
@@ -125,8 +103,9 @@ def save_ensemble(
             name, members, options, class_priors=class_priors, draws=draws, seed=seed
         )
 
-    sealed = {"members": [member.name for member in remaining], "command": command}
-    _publish(work / "ensembles" / check_name(name, "--name"), report, blend, contest, sealed)
+    folder, contest = work / "ensembles" / check_name(name, "--name"), members[0].run.contest
+    seal_facts = {"members": [member.name for member in remaining], "command": command}
+    _publish(folder, report, blend, contest, seal_facts)
     return report
 
 
@@ -242,14 +221,39 @@ def open_report(work: Path, name: str) -> dict:
     return read_json(folder / ENSEMBLE_FILE)
 
 
-def _publish(folder: Path, report: dict, blend: Blend, contest: Competition, sealed: dict) -> None:
+def _evaluate_members(
+    members: list[Variant], shared: SharedPredictions, class_priors: bool, draws: int, seed: int
+) -> dict:
+    """Return the report of an ensemble, with the class multipliers of its remaining members."""
+    facts, contest = members[0].run.facts, members[0].run.contest
+    names = [member.name for member in members]
+    report = evaluate_ensemble(names, *shared, facts.classes, contest, draws=draws, seed=seed)
+    report |= {
+        "rows": len(shared.truth),
+        "folds": sorted(set(shared.folds.tolist())),
+        "data": facts.data,
+        "class_priors": {"used": False, "reason": "not requested"},
+    }
+    if class_priors:
+        # so that the remaining members alone give the same multipliers
+        positions = [i for i, name in enumerate(names) if report["weights"][name] > 0]
+        remaining = shared._replace(members=shared.members[positions])
+        report["class_priors"] = _class_priors(remaining, facts.classes, contest, draws, seed)
+    return report
+
+
+def _publish(
+    folder: Path, report: dict, blend: Blend, contest: Competition, seal_facts: dict
+) -> None:
     check_ensemble_folder(folder)
     with publish_folder(folder) as temporary:
         publish_json(temporary / ENSEMBLE_FILE, report)
         write_blend(temporary, blend)
         contest_files = contest.save(temporary)
         seal_folder(
-            temporary, sealed, [temporary / ENSEMBLE_FILE, temporary / BLEND_FILE, *contest_files]
+            temporary,
+            seal_facts,
+            [temporary / ENSEMBLE_FILE, temporary / BLEND_FILE, *contest_files],
         )
 
 
