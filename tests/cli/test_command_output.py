@@ -443,9 +443,9 @@ def test_unusable_path_is_refused_before_a_model_is_loaded(
     for module, name in ((engine, "load_member"), (package, "verify_seal")):
         monkeypatch.setattr(module, name, never)
     result = toys.wbdc(*(word.format(file=tmp_path / "file") for word in words), "--work", work)
-    assert (
-        result.exit_code == code and said in result.stderr and len(result.stderr.splitlines()) == 1
-    ), result.stderr
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+from itertools import pairwise
 
 import pytest
 import toys
@@ -253,7 +254,7 @@ def test_diff_report_fits_80_columns(narrow):
     files = [f"{run}/fold-0/model.safetensors" for run in RUNS]
     lines = [
         f"{name} and {other}: 152 of 152 tensors differ, by at most 0.00123"
-        for name, other in zip(files, files[1:])
+        for name, other in pairwise(files)
     ]
     diff._print_section("weights", lines)
     console.print_text(

@@ -1,5 +1,5 @@
-"""wbdc ensemble with a limit: members are measured, the best that fits is kept, and it is served as
-it was chosen.
+"""wbdc ensemble with a time limit: members are timed, and the best ensemble that fits is saved and
+served as it was scored.
 """
 
 import json
@@ -19,7 +19,7 @@ from wbdc.ensemble.budget.cost import measure_start
 
 
 def reseal_folder(folder: Path) -> None:
-    """Make a changed folder look as if it had been written so."""
+    """Seal a folder again after a change."""
     facts = read_json(folder / SEAL_FILE)
     (folder / SEAL_FILE).unlink()
     seal_folder(folder, facts)
@@ -31,25 +31,15 @@ def work(ready, kit, tmp_path_factory) -> Path:
     work = shutil.copytree(ready, tmp_path_factory.mktemp("budget") / "work")
     for changes in ((), ("--set", 'fusion.use="cross_attention"', "--set", "fusion.heads=2")):
         toys.told(
-            "train",
-            "--kit",
-            kit,
-            "--fold",
-            "0,1",
-            "--work",
-            work,
-            "--threads",
-            1,
-            "--set",
-            "train.epochs=1",
-            *changes,
+            *("train", "--kit", kit, "--fold", "0,1", "--work", work, "--threads", 1),
+            *("--set", "train.epochs=1", *changes),
         )
     return work
 
 
 @pytest.fixture(autouse=True)
 def quick_start(monkeypatch):
-    """Do not start another Python to see how long that takes; `test_start_of_a_process_is_measured` does."""
+    """Do not start a process to time it; `test_start_of_a_process_is_measured` does."""
     monkeypatch.setattr("wbdc.ensemble.budget.budget_search.measure_start", lambda: 0.5)
 
 
@@ -58,7 +48,7 @@ def test_start_of_a_process_is_measured():
 
 
 def test_best_ensemble_that_fits_is_saved_and_served(work, tmp_path):
-    told = toys.told(
+    report = toys.told(
         "ensemble",
         "--work",
         work,
@@ -71,7 +61,7 @@ def test_best_ensemble_that_fits_is_saved_and_served(work, tmp_path):
         "--name",
         "wide",
     )
-    budget = told["budget"]
+    budget = report["budget"]
     names = {name for choice in budget["frontier"] for name in choice["members"]} | {
         d["name"] for d in budget["dropped"]
     }
@@ -80,8 +70,8 @@ def test_best_ensemble_that_fits_is_saved_and_served(work, tmp_path):
         "9 frames are no less than 2"
     )
     assert budget["chosen"] == budget["frontier"][-1]
-    assert list(told["members"]) == budget["chosen"]["members"]
-    assert told["ensemble"]["score"]["mean"] == budget["chosen"]["score"]
+    assert list(report["members"]) == budget["chosen"]["members"]
+    assert report["ensemble"]["score"]["mean"] == budget["chosen"]["score"]
     assert all(d["seconds"] == pytest.approx(d["seconds"]) for d in budget["dropped"])
     assert sum(
         m["weight"] for m in read_json(work / "ensembles" / "wide" / "blend.json")["members"]
@@ -133,8 +123,8 @@ def test_variant_with_fewer_frames_is_packed_as_it_was_scored(work, tmp_path):
         json.dumps(read_json(blend) | {"members": [m | {"serve": {"frames": 1}} for m in members]})
     )
     reseal_folder(blend.parent)
-    told = toys.told("submit", "--work", work, "--ensemble", "one", "--into", tmp_path / "packed")
-    assert told["proof"]["equal"]
+    report = toys.told("submit", "--work", work, "--ensemble", "one", "--into", tmp_path / "packed")
+    assert report["proof"]["equal"]
     assert all(
         m["serve"] == {"frames": 1}
         for m in read_json(tmp_path / "packed" / "blend.json")["members"]
@@ -159,22 +149,22 @@ def test_seconds_grow_with_the_items(work):
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (("--limit", 5, "--qps", 5), "mutually exclusive"),
         (("--frames", "4"), "need a time limit"),
         (("--limit", 5, "--frames", "4,x"), "'x' is not a positive integer"),
     ],
 )
-def test_incompatible_options_are_refused(work, words, says):
+def test_incompatible_options_are_refused(work, words, message):
     result = toys.wbdc("ensemble", "--work", work, *words)
     assert result.exit_code == 2
-    assert says in result.stderr
+    assert message in result.stderr
 
 
 def test_class_multipliers_are_served_and_packed(work, tmp_path, monkeypatch):
-    """Of two folds no lifts can be judged, and that is said; with lifts in the blend both the tree
-    and the package answer by them.
+    """Two folds are too few to assess class multipliers, which is reported. With multipliers in the
+    blend, both the work folder and the package predict with them.
     """
     plain = toys.told("ensemble", "--work", work, "--draws", 100, "--name", "plain")
     assert not plain["class_priors"]["used"]
@@ -217,7 +207,7 @@ def test_train_sh_trains_all_folds_that_the_score_used(work, tmp_path, monkeypat
         "wbdc.ensemble.budget.cost._stage_seconds",
         lambda engine, videos: {"read": 0.0, "vision": 0.001, "fuse": 0.0},
     )
-    told = toys.told(
+    report = toys.told(
         "ensemble",
         "--work",
         work,
@@ -230,9 +220,9 @@ def test_train_sh_trains_all_folds_that_the_score_used(work, tmp_path, monkeypat
         "--name",
         "single",
     )
-    (member,) = told["members"]
+    (member,) = report["members"]
     assert member.endswith(" fold=0")
-    assert told["folds"] == ["0", "1"]
+    assert report["folds"] == ["0", "1"]
     toys.told("submit", "--work", work, "--ensemble", "single", "--into", tmp_path / "p")
     script = (tmp_path / "p" / "train.sh").read_text()
     assert "--fold 0,1" in script
@@ -271,7 +261,7 @@ def test_run_on_all_data_is_packed_and_trained_again(ready, kit, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("form", "says"),
+    ("form", "message"),
     [
         ("", "no run called ''"),
         ("{run} frames=2", "a number below 2"),
@@ -281,22 +271,23 @@ def test_run_on_all_data_is_packed_and_trained_again(ready, kit, tmp_path):
         ("{run} fold=7", "the finished folds are 0, 1"),
     ],
 )
-def test_invalid_variants_are_refused(work, form, says):
+def test_invalid_variants_are_refused(work, form, message):
     run = next(
         p.name
         for p in sorted((work / "runs").iterdir())
         if (p / "fold-1" / "DONE.json").is_file() and not (p / "fold-2").exists()
     )
     result = toys.wbdc("ensemble", "--work", work, "--run", form.format(run=run))
-    assert result.exit_code == 2 and says in result.stderr, result.stderr
+    assert result.exit_code == 2
+    assert message in result.stderr
     both = toys.wbdc("ensemble", "--work", work, "--run", run, "--run", f"{run} frames=1")
     assert both.exit_code == 2
     assert "in several variants" in both.stderr
 
 
 def test_dropped_members_are_reported_and_not_packed(work, tmp_path, monkeypatch):
-    """The best run alone is taken, and the others are dropped. The command in train.sh remakes the
-    blend, weights and score included.
+    """The blend is the best run alone. The command in train.sh builds the same blend with the same
+    weights and score.
     """
     trials = {"equal": -2.0, "best member": -1.0}
     monkeypatch.setattr(
@@ -304,13 +295,13 @@ def test_dropped_members_are_reported_and_not_packed(work, tmp_path, monkeypatch
         lambda given: ("best member", trials) if len(given) > 1 else ("equal", {}),
     )
     words = ("ensemble", "--work", work, "--draws", 100, "--name", "two")
-    told = toys.told(*words)
-    dropped = {one["name"] for one in told["dropped"]}
-    (kept,) = {name.split()[0] for name, weight in told["weights"].items() if weight > 0}
+    report = toys.told(*words)
+    dropped = {one["name"] for one in report["dropped"]}
+    (kept,) = {name.split()[0] for name, weight in report["weights"].items() if weight > 0}
     assert dropped
-    assert set(told["members"]) == {kept, *dropped}
-    said = toys.wbdc(*words).stdout
-    assert all(f"Dropped {name}: its weight is below" in said for name in dropped)
+    assert set(report["members"]) == {kept, *dropped}
+    output = toys.wbdc(*words).stdout
+    assert all(f"Dropped {name}: its weight is below" in output for name in dropped)
     members = read_json(work / "ensembles" / "two" / "blend.json")["members"]
     assert {m["run"] for m in members} == {kept}
 
@@ -323,25 +314,25 @@ def test_dropped_members_are_reported_and_not_packed(work, tmp_path, monkeypatch
         "ensemble", "--work", work, "--run", kept, "--draws", 100, "--name", "remade"
     )
     assert read_json(work / "ensembles" / "remade" / "blend.json")["members"] == members
-    assert remade["ensemble"]["score"]["mean"] == told["score_without_dropped"]
+    assert remade["ensemble"]["score"]["mean"] == report["score_without_dropped"]
 
 
 def test_ensemble_learns_on_the_requested_folds(work):
-    told = toys.told(
+    report = toys.told(
         "ensemble", "--work", work, "--folds", "0,1", "--draws", 100, "--name", "folds"
     )
-    run = next(iter(told["members"]))
-    assert told["folds"] == ["0", "1"]
+    run = next(iter(report["members"]))
+    assert report["folds"] == ["0", "1"]
     assert toys.told(
         "ensemble", "--work", work, "--run", run, "--folds", "1", "--draws", 100, "--name", "folds"
     )["folds"] == ["1"]
-    for given, says in (
+    for given, message in (
         (("--folds", "2"), "not every run has fold 2"),
         (("--folds", "0", "--qps", 5), "cannot be combined"),
     ):
         result = toys.wbdc("ensemble", "--work", work, *given)
         assert result.exit_code == 2
-        assert says in result.stderr
+        assert message in result.stderr
 
 
 def test_train_sh_learns_on_the_folds_of_the_ensemble():
@@ -374,7 +365,7 @@ def test_chosen_precision_is_served(work, tmp_path, monkeypatch):
             for k, v in timed(engine, videos).items()
         },
     )
-    told = toys.told(
+    report = toys.told(
         "ensemble",
         "--work",
         work,
@@ -387,10 +378,10 @@ def test_chosen_precision_is_served(work, tmp_path, monkeypatch):
         "--name",
         "half",
     )
-    assert told["budget"]["precision"] == "bf16"
-    assert {c["precision"] for c in told["budget"]["frontier"]} <= {"bf16", "fp32"}
+    assert report["budget"]["precision"] == "bf16"
+    assert {c["precision"] for c in report["budget"]["frontier"]} <= {"bf16", "fp32"}
     assert read_json(work / "ensembles" / "half" / "blend.json")["precision"] == "bf16"
-    run = next(name.split()[0] for name in told["members"])
+    run = next(name.split()[0] for name in report["members"])
     assert (work / "runs" / run / "served" / "precision=bf16" / "fold-0.parquet").is_file()
     toys.told("submit", "--work", work, "--ensemble", "half", "--into", tmp_path / "p")
     again = (tmp_path / "p" / "train.sh").read_text()
