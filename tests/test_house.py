@@ -71,13 +71,12 @@ def folder(dotted: str) -> str | None:
 @pytest.mark.parametrize("name", [name for name, (path, _) in FILES.items() if len(path.parts) > 1])
 def test_imports_go_down_or_stay_in_one_folder(name):
     path, tree = FILES[name]
-    home_folder = path.parts[0]
+    package = path.parts[0]
     for dotted in imports(path, tree):
         other = folder(dotted)
-        if other and other != home_folder:
-            assert LAYER[other] < LAYER[home_folder], (
-                f"`{path}` imports {'up' if LAYER[other] > LAYER[home_folder] else 'across'}: `{dotted}`"
-            )
+        if other and other != package:
+            direction = "up" if LAYER[other] > LAYER[package] else "across"
+            assert LAYER[other] < LAYER[package], f"`{path}` imports {direction}: `{dotted}`"
 
 
 def test_every_folder_has_a_layer():

@@ -169,14 +169,12 @@ def test_trap_14_holds_for_annotations_that_are_text(home, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "plug_class"),
+    ("content", "count"),
     [(TWO, 2), ("import lamps", 0), ("from lamps import Lamp\nfrom lamps.dual_stream import A", 0)],
 )
-def test_a_file_defines_exactly_one_plug(home, tmp_path, content, plug_class):
+def test_a_file_defines_exactly_one_plug(home, tmp_path, content, count):
     (tmp_path / "late.py").write_text(content)
-    with pytest.raises(
-        UsageFault, match=f"late.py must define exactly one Lamp, plug_class {plug_class}$"
-    ):
+    with pytest.raises(UsageFault, match=f"late.py must define exactly one Lamp, found {count}$"):
         plug.find_plug(home, "./late.py", tmp_path)
 
 
