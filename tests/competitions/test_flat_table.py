@@ -115,7 +115,7 @@ def test_a_flat_table_is_prepared_trained_and_scored(tmp_path, monkeypatch):
     assert changed["folder"] != first["folder"]
 
 
-def test_a_call_is_answered_with_the_name_that_the_contest_gives_a_class(tmp_path):
+def test_the_answer_to_a_request_uses_the_label_key_of_the_contest(tmp_path):
     import torch
 
     from wbdc.competitions.wechat2022 import WeChat2022

@@ -32,6 +32,6 @@ def test_videos_are_repeated_under_new_ids(write, tmp_path):
     }
 
 
-def test_a_competition_that_cannot_repeat_says_so(tmp_path):
+def test_a_contest_without_repeat_videos_raises_an_error(tmp_path):
     with pytest.raises(UsageFault, match="use test data of 25,000 videos or more"):
         Competition().repeat_videos(tmp_path, tmp_path / "long", "test", 25_000)

@@ -80,7 +80,7 @@ def test_trap_25_a_fault_is_refused_and_named(fault, tmp_path):
     assert caught.value.code == 12
 
 
-def test_no_file_is_a_fault(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(ResultInvalid, match="was not written"):
         WeChat2022().read_result(tmp_path / "result.csv", IDS, CLASSES)
 

@@ -18,7 +18,7 @@ def gpus(monkeypatch):
     return set_count
 
 
-def test_auto_takes_what_is_there(gpus):
+def test_auto_uses_the_available_device(gpus):
     gpus(0)
     assert device.find_device() == CPU
     gpus(1)
@@ -26,7 +26,7 @@ def test_auto_takes_what_is_there(gpus):
     assert device.find_device("cpu") == CPU
 
 
-def test_each_rank_of_torchrun_takes_a_gpu_of_its_own(gpus, monkeypatch):
+def test_each_rank_uses_its_own_gpu(gpus, monkeypatch):
     gpus(2)
     taken = []
     for rank in range(3):
@@ -43,7 +43,7 @@ def test_each_rank_of_torchrun_takes_a_gpu_of_its_own(gpus, monkeypatch):
         (1, "cuda:1", "torch finds 1 GPU"),
     ],
 )
-def test_fault_36_a_gpu_that_is_not_there_is_exit_7(gpus, count, name, message):
+def test_fault_36_a_missing_gpu_is_exit_7(gpus, count, name, message):
     gpus(count)
     with pytest.raises(
         EnvironmentLacks, match=f"device {name} was asked for, but {message}.*--device cpu"
@@ -68,7 +68,7 @@ def test_auto_precision(monkeypatch, where, bf16, found):
 
 
 @pytest.mark.parametrize("name", device.PRECISIONS)
-def test_precision_as_asked(name):
+def test_precision_by_name(name):
     assert device.precision_name(device.find_precision(name, GPU)) == name
 
 
@@ -80,7 +80,7 @@ SENSELESS = {
 
 
 @pytest.mark.parametrize("name", SENSELESS)
-def test_a_precision_that_makes_no_sense_is_refused(name):
+def test_unknown_precisions_and_fp16_on_a_cpu_are_refused(name):
     with pytest.raises(UsageFault, match=SENSELESS[name]):
         device.find_precision(name, CPU)
 
@@ -94,7 +94,7 @@ def test_autocast_changes_the_block_and_not_the_weights():
     assert layer.weight.dtype == torch.float32
 
 
-def test_threads_are_set_and_told():
+def test_threads_are_set_and_returned():
     before = torch.get_num_threads()
     try:
         assert device.use_threads(2) == 2 == torch.get_num_threads()

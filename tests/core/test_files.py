@@ -270,7 +270,7 @@ def test_equal_values_give_equal_bytes(tmp_path):
     )
 
 
-def test_names_that_are_no_utf8_can_be_written_and_hashed(tmp_path):
+def test_names_that_are_not_utf8_can_be_written_and_hashed(tmp_path):
     name = os.fsdecode(b"\xff\xe5.zip")
     files.publish_json(tmp_path / "a.json", {"name": name})
     assert files.read_json(tmp_path / "a.json") == {"name": name}
@@ -278,7 +278,7 @@ def test_names_that_are_no_utf8_can_be_written_and_hashed(tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b'{"a": "\xff"}'])
-def test_fault_10_a_damaged_json_of_ours_is_exit_4(tmp_path, content):
+def test_fault_10_a_damaged_json_file_is_exit_4(tmp_path, content):
     if content is not None:
         (tmp_path / "facts.json").write_bytes(content)
     with pytest.raises(IntegrityBroken, match="facts.json is (missing|damaged)") as caught:
@@ -295,7 +295,7 @@ def sealed(tmp_path):
     return tmp_path
 
 
-def test_a_seal_keeps_facts_and_hashes(sealed):
+def test_a_seal_stores_facts_and_hashes(sealed):
     facts = verify_seal(sealed)
     assert facts == files.sealed_facts(sealed)
     assert facts["rows"] == 3
@@ -344,7 +344,7 @@ def holder(tmp_path):
         child.kill()
 
 
-def test_fault_31_a_held_folder_is_exit_8_at_once_and_names_the_holder(tmp_path, holder):
+def test_fault_31_a_locked_folder_is_exit_8_at_once_and_names_the_holder(tmp_path, holder):
     start = time.perf_counter()
     message = f"in use by process {holder.pid};"
     with pytest.raises(FolderInUse, match=message) as caught, files.lock_folder(tmp_path):
@@ -353,7 +353,7 @@ def test_fault_31_a_held_folder_is_exit_8_at_once_and_names_the_holder(tmp_path,
     assert time.perf_counter() - start < 1
 
 
-def test_fault_31_a_killed_holder_holds_nothing(tmp_path, holder):
+def test_fault_31_the_lock_of_a_killed_process_is_released(tmp_path, holder):
     remaining = tmp_path / f".x.{ended_process()}.tmp"
     remaining.write_bytes(b"half")
     holder.kill()
@@ -362,7 +362,7 @@ def test_fault_31_a_killed_holder_holds_nothing(tmp_path, holder):
         assert not remaining.exists()
 
 
-def test_fault_31_of_many_one_holds(tmp_path):
+def test_fault_31_one_of_many_processes_gets_the_lock(tmp_path):
     won, lost, gate, leave = [], [], threading.Barrier(8), threading.Event()
 
     def race():
@@ -384,14 +384,14 @@ def test_fault_31_of_many_one_holds(tmp_path):
         pass
 
 
-def test_a_holder_that_fails_lets_go(tmp_path):
+def test_a_failing_holder_releases_its_lock(tmp_path):
     with pytest.raises(ValueError, match="a failure"), files.lock_folder(tmp_path):
         raise ValueError("a failure")
     with files.lock_folder(tmp_path):
         pass
 
 
-def test_a_log_grows_by_lines(tmp_path):
+def test_lines_are_appended_to_a_log(tmp_path):
     for step in range(3):
         files.append_line(tmp_path / "log.jsonl", json.dumps({"step": step}))
     assert [
@@ -399,7 +399,7 @@ def test_a_log_grows_by_lines(tmp_path):
     ] == [0, 1, 2]
 
 
-def test_who_waits_gets_its_turn(tmp_path):
+def test_a_waiting_process_gets_the_lock(tmp_path):
     """Two folds that start together want the same view."""
     turns = []
 
@@ -459,7 +459,7 @@ def test_fault_9_a_folder_that_nobody_can_write_in_is_refused_before_any_work(pa
 
 
 @pytest.mark.parametrize("number", [errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP])
-def test_what_the_system_refuses_is_one_sentence(number):
+def test_errors_of_the_system_become_one_sentence(number):
     explained = files.explain_os_error(OSError(number, os.strerror(number), "there"))
     assert explained.code == 7
     assert str(explained) == f"there cannot be used: {os.strerror(number)}; choose another path"
@@ -556,7 +556,7 @@ def test_fault_31_a_lock_file_is_removed_while_it_is_locked(path, monkeypatch):
     ("number", "code"),
     [(errno.ENOLCK, None), (errno.EOPNOTSUPP, None), (errno.EIO, 9), (errno.EACCES, 7)],
 )
-def test_a_file_system_without_locks_keeps_nobody_out_and_other_errors_are_told(
+def test_a_file_system_without_locks_works_and_other_errors_are_raised(
     path, monkeypatch, number, code
 ):
     def fail(handle, how):
@@ -617,7 +617,7 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_does_not_hang(tmp_path, de
     assert files.sealed_facts(tmp_path) is None
 
 
-def test_a_folder_or_a_device_is_no_regular_file(tmp_path):
+def test_a_folder_or_a_device_is_not_a_regular_file(tmp_path):
     for path, said in ((tmp_path, "Is a directory"), (Path("/dev/null"), "not a regular file")):
         with pytest.raises(OSError, match=said):
             files.open_regular(path)

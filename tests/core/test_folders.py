@@ -90,7 +90,7 @@ def test_a_second_rename_that_fails_brings_the_old_folder_back(pair, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../../x", "/tmp/x", "a/b", ".hidden", "a\0b"])
-def test_a_name_that_leads_elsewhere_is_refused(name):
+def test_a_name_with_a_path_is_refused(name):
     with pytest.raises(UsageFault, match="--name .* is not a valid name"):
         folders.check_name(name, "--name")
     assert folders.check_name("two.1 字", "--name") == "two.1 字"
@@ -123,7 +123,7 @@ def test_a_folder_is_published_completely_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_sweep_removes_what_a_killed_ensemble_left(tmp_path):
+def test_a_sweep_removes_the_remains_of_a_killed_ensemble(tmp_path):
     work, path = tmp_path / "work", tmp_path / "work" / "ensembles" / "two"
     assert python(PUBLISHER, path).returncode == -signal.SIGKILL
     assert len(list(path.parent.iterdir())) == 2, "its lock and its temporary folder"
@@ -144,7 +144,7 @@ def test_a_sweep_removes_what_a_killed_ensemble_left(tmp_path):
     assert list(work.iterdir()) == []
 
 
-def test_a_sweep_leaves_all_that_holds_something_or_is_in_use(tmp_path):
+def test_a_sweep_leaves_folders_with_content_or_a_lock(tmp_path):
     kept_folder = [
         "ensembles/one/blend.json",
         f"ensembles/.three.{os.getpid()}.tmp/blend.json",

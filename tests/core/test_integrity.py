@@ -104,7 +104,7 @@ def test_a_file_that_changes_while_it_is_hashed_is_not_remembered(cache, folder)
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "below a file"])
-def test_what_is_no_file_is_named_as_damaged(cache, folder, kind):
+def test_a_path_that_is_not_a_file_is_damaged(cache, folder, kind):
     path = folder / "a.bin"
     path.unlink()
     if kind == "folder":
@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_read_is_exit_4(cache, folder):
         has_hash(folder / "a.bin", "0" * 64, fail)
 
 
-def test_a_cache_that_has_grown_large_starts_anew(cache, folder, hashed, monkeypatch):
+def test_a_large_cache_is_deleted(cache, folder, hashed, monkeypatch):
     monkeypatch.setattr(integrity, "MAX_CACHE_BYTES", 100)
     cache.parent.mkdir(parents=True)
     cache.write_bytes(b"x\n" * 51)
@@ -174,5 +174,5 @@ def test_a_file_that_the_seal_does_not_list_is_not_trusted(cache, folder):
         verify_seal(folder, ("more.bin",))
 
 
-def test_tests_remember_nothing_in_the_cache_of_the_user(tmp_path_factory):
+def test_tests_do_not_write_to_the_cache_of_the_user(tmp_path_factory):
     assert integrity._cache_file().is_relative_to(tmp_path_factory.getbasetemp())

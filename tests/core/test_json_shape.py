@@ -17,7 +17,7 @@ SHAPE = {
 GOOD = {"name": "a", "rows": 3, "of": None, "parts": [{"weight": 1}], "any": {"x": 1}}
 
 
-def test_what_fits_fits():
+def test_matching_values_have_no_mismatch():
     assert find_mismatch(GOOD, SHAPE) is None
     assert find_mismatch({**GOOD, "share": 0.5, "of": "b", "more": 1}, SHAPE) is None
 
@@ -37,7 +37,7 @@ def test_what_fits_fits():
         ({"any": {"x": "y"}}, "any.x is not an integer"),
     ],
 )
-def test_what_does_not_fit_is_named(change, sentence):
+def test_a_mismatch_is_named(change, sentence):
     assert find_mismatch({**GOOD, **change}, SHAPE) == sentence
     assert find_mismatch([], SHAPE) == "the content is not a table"
 

@@ -89,7 +89,7 @@ def test_settings_that_fit(home):
     )
 
 
-def test_names_are_hinted(home):
+def test_unknown_names_get_a_suggestion(home):
     with pytest.raises(
         UsageFault, match="^no lamp called 'dual_steam'; did you mean 'dual_stream'\\?$"
     ):
@@ -112,7 +112,7 @@ def test_a_table_without_a_name_lists_the_names(home, use):
         plug.build_plug(home, {"use": use} if use else {})
 
 
-def test_a_host_is_no_setting(home):
+def test_positional_parameters_are_not_settings(home):
     assert refused({"watts": 1, "room": "hall"}).startswith("lamp 'bright' has no setting 'room'")
     assert refused({}) == "lamp 'bright' needs a value for 'watts'"
 

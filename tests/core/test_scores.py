@@ -45,7 +45,7 @@ def official_script(
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("n", [1, 30, 500])
-def test_f1_is_sklearns(n, seed):
+def test_f1_equals_scikit_learns(n, seed):
     truth, predictions = answers(n, list("abcdefgh"), seed)
     assert f1_scores(truth, predictions, list("abcdefgh")) == pytest.approx(
         longhand(truth, predictions, list("abcdefgh"))

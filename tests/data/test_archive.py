@@ -28,7 +28,7 @@ from wbdc.data.frame_sampling import sample_frames
 ALL = [(n, k) for n in range(65) for k in range(1, 65)]
 
 
-def test_trap_01_frames_are_chosen_from_the_whole_video():
+def test_trap_01_frames_are_sampled_from_the_whole_video():
     """The field's `range(0, n, n // k)[:k]` takes a prefix: of 15 frames for 8, the first 8."""
     for n, k in ALL:
         chosen = sample_frames(n, k)
@@ -40,13 +40,13 @@ def test_trap_01_frames_are_chosen_from_the_whole_video():
             assert chosen == list(range(n))
 
 
-def test_trap_01_frames_are_centred_in_their_shares():
+def test_trap_01_sampled_frames_are_centered_in_their_shares():
     for n, k in ALL:
         if n > k:
             assert sample_frames(n, k) == [math.floor((i + 0.5) * n / k) for i in range(k)]
 
 
-def test_trap_28_frames_stand_in_natural_order():
+def test_trap_28_frames_are_sorted_in_natural_order():
     ordered = [
         "1.jpg",
         "01.jpg",
@@ -94,12 +94,12 @@ def test_frames_are_read_by_any_method(tmp_path, method, most):
     )
 
 
-def test_trap_11_reading_twice_is_reading_once(tmp_path):
+def test_trap_11_reading_twice_gives_equal_frames(tmp_path):
     path = small.pack(tmp_path / "a.zip", FRAMES)
     assert read(path, 5) == read(path, 5)
 
 
-def test_of_more_than_32_frames_32_are_the_video(tmp_path):
+def test_at_most_32_frames_are_read(tmp_path):
     """So that what is stored, 32 frames, and what the judge reads, k of all, agree on which k."""
     path = small.pack(tmp_path / "a.zip", {f"{i:02}.jpg": bytes([i]) for i in range(60)})
     kept, _ = read(path)
@@ -227,7 +227,7 @@ def test_fault_15_every_fault_is_counted_and_none_is_raised(tmp_path, name):
     }  # nothing is ever extracted
 
 
-def test_of_equal_names_the_last_counts(tmp_path):
+def test_the_last_member_of_a_name_is_read(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate name"):
         path = small.pack(
             tmp_path / "a.zip", [("1.jpg", PHOTOS[0]), ("2.jpg", PHOTOS[1]), ("1.jpg", PHOTOS[2])]
@@ -235,12 +235,12 @@ def test_of_equal_names_the_last_counts(tmp_path):
     assert read(path)[0] == [PHOTOS[2], PHOTOS[1]]
 
 
-def test_a_member_that_cannot_be_read_keeps_its_place(tmp_path):
+def test_an_unreadable_member_keeps_its_position(tmp_path):
     bad_crc(tmp_path / "a.zip")
     assert read(tmp_path / "a.zip")[0] == [PHOTOS[0], b"", *PHOTOS[2:]]
 
 
-def test_an_archive_beyond_the_limit_is_not_even_opened(tmp_path, monkeypatch):
+def test_an_archive_beyond_the_limit_is_not_opened(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "MAX_FILE_BYTES", 100)
     assert read(small.pack(tmp_path / "a.zip", FRAMES)) == ([], {"archive.huge": 1})
 
@@ -379,7 +379,7 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("name", UNFIT)
-def test_fault_12_features_that_are_none_are_counted_and_nothing_is_unpickled(
+def test_fault_12_invalid_features_are_counted_and_nothing_is_unpickled(
     tmp_path, monkeypatch, name
 ):
     monkeypatch.chdir(tmp_path)
@@ -441,7 +441,7 @@ def test_fault_23_a_dictionary_of_gigabytes_is_damage_and_too_little_memory_is_n
         assert read(tmp_path / "f.zip") == ([b""], {"frame.unreadable": 1})
 
 
-def test_features_that_are_not_there(tmp_path):
+def test_missing_features_are_counted(tmp_path):
     assert feats(tmp_path / "f.zip", {"b.npy": small.numbers(ROWS)})[1] == {"archive.missing": 1}
     found = Findings()
     read_features(Source(tmp_path / "g.zip", "a.npy"), 3, found)
@@ -450,7 +450,7 @@ def test_features_that_are_not_there(tmp_path):
     assert found.counts == {"archive.missing": 1, "archive.broken": 1}
 
 
-def test_features_of_a_replaced_archive_are_the_new_ones(tmp_path):
+def test_features_of_a_replaced_archive_are_read_again(tmp_path):
     for rows in (ROWS, ROWS[:4], ROWS + 1):
         assert np.array_equal(feats(tmp_path / "f.zip", {"a.npy": small.numbers(rows)})[0], rows)
 

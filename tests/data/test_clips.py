@@ -149,11 +149,11 @@ def long_clip(tmp_path_factory):
 
 
 @pytest.mark.parametrize("most", [1, 8, 14, 31, 32])
-def test_trap_01_of_32_seconds_the_chosen_ones_are_centred(long_clip, most):
+def test_trap_01_sampled_seconds_are_centered_in_their_shares(long_clip, most):
     assert shown(long_clip, most) == [2 * k for k in sample_frames(32, most)]
 
 
-def test_what_comes_after_32_seconds_is_not_read(long_clip, tmp_path):
+def test_frames_after_32_seconds_are_not_read(long_clip, tmp_path):
     (tmp_path / "a.mkv").write_bytes(long_clip.read_bytes()[: long_clip.stat().st_size * 4 // 5])
     assert shown(tmp_path / "a.mkv") == shown(long_clip)
 
@@ -173,7 +173,7 @@ QUARTERS = [
 
 
 @pytest.mark.parametrize("ones", QUARTERS)
-def test_a_display_matrix_turns_and_mirrors(ones):
+def test_a_display_matrix_rotates_and_mirrors(ones):
     """Each pixel goes where (ax + cy, bx + dy) says, moved into the picture."""
     a, b, c, d = (i - 1 for i in ones)
     picture = np.arange(2 * 3 * 3).reshape(2, 3, 3)
@@ -188,7 +188,7 @@ def test_a_display_matrix_turns_and_mirrors(ones):
     )
 
 
-def test_rotated_clips_stand_upright(tmp_path):
+def test_rotated_clips_become_upright(tmp_path):
     data = film(
         tmp_path / "a.mp4",
         evenly(3),
@@ -223,7 +223,7 @@ def test_long_short_sides_are_scaled(tmp_path, monkeypatch):
         assert Image.open(io.BytesIO(read(path)[0][0])).size == size
 
 
-def test_colours_stay(tmp_path):
+def test_colors_do_not_change(tmp_path):
     for colour in ((200, 40, 40), (40, 180, 60), (60, 60, 220), (128, 128, 128)):
         path = film(
             tmp_path / "a.mp4",
@@ -250,7 +250,7 @@ def test_grays_are_not_darkened(tmp_path):
     assert abs(np.mean(read_as - levels[: len(read_as)])) < 0.6
 
 
-def test_frames_are_read_on_as_those_of_an_archive(tmp_path):
+def test_clip_frames_are_decoded_like_archive_frames(tmp_path):
     found = Findings()
     for jpeg in read_images(Source(film(tmp_path / "a.mp4", evenly(15))), 32, found):
         picture = decode_frame(jpeg, ImageTransform(32, (0.5,) * 3, (0.2,) * 3), found)
@@ -323,7 +323,7 @@ STRANGE = {
 
 
 @pytest.mark.parametrize("name", STRANGE)
-def test_faults_are_counted_and_what_came_before_is_kept(tmp_path, name):
+def test_frames_before_a_fault_are_returned(tmp_path, name):
     ending, make, least, code = STRANGE[name]
     film(tmp_path / "other.mp4", evenly(20))
     make(tmp_path / f"a.{ending}")
@@ -387,7 +387,7 @@ def test_trap_28_files_are_closed(tmp_path):
 
 
 @pytest.mark.parametrize("installed", [None, ModuleType("av")])
-def test_without_pyav_or_with_an_old_one_it_says_what_to_install(tmp_path, monkeypatch, installed):
+def test_without_a_recent_pyav_the_error_names_the_package(tmp_path, monkeypatch, installed):
     monkeypatch.setitem(sys.modules, "av", installed)
     with pytest.raises(EnvironmentLacks, match=r"pip install 'wbdc\[video\]'"):
         read_images(Source(tmp_path / "a.mp4"), 8, Findings())
@@ -433,7 +433,7 @@ def test_a_split_may_come_as_clips(filmed_root):
     assert all(s.size == (filmed_root / "videos" / "test" / s.path).stat().st_size for s in listed)
 
 
-def test_archives_of_frames_go_before_clips(filmed_root):
+def test_archives_of_frames_are_preferred_to_clips(filmed_root):
     contest, name = WeChat2022(), small.ids("test")[0]
     (filmed_root / "videos" / "labeled").mkdir()
     assert all(

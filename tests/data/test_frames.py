@@ -121,7 +121,7 @@ def test_a_square_smaller_than_the_short_side_is_cropped_from_the_center(width, 
 
 
 @pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
-def test_a_timm_tower_is_shown_what_timm_shows_it(model):
+def test_the_transform_of_a_timm_tower_equals_timms(model):
     tower = Timm(model=model, pretrained=False)
     theirs = create_transform(**resolve_model_data_config(tower.tower), is_training=False)
     for width, height in ((200, 300), (256, 168), (90, 70)):
@@ -138,7 +138,7 @@ def test_a_timm_tower_is_shown_what_timm_shows_it(model):
     assert Timm(model=model, pretrained=False, size=64).image_transform.short is None
 
 
-def test_timms_other_ways_to_crop_are_not_imitated(monkeypatch):
+def test_other_crop_modes_of_timm_are_ignored(monkeypatch):
     wants = resolve_model_data_config(Timm(model="test_resnet", pretrained=False).tower)
     for crop in (
         {"crop_mode": "squash"},
@@ -167,7 +167,7 @@ def test_an_older_table_without_short_gives_the_same_transform():
         ImageTransform.from_table(transform(short=31).to_table())
 
 
-def test_trap_28_every_picture_becomes_rgb():
+def test_trap_28_every_image_becomes_rgb():
     red = Image.new("RGB", (20, 20), (250, 10, 10))
     for mode in ("RGB", "P", "RGBA", "LA", "1", "CMYK"):
         form = "JPEG" if mode == "CMYK" else "PNG"
@@ -180,7 +180,7 @@ def test_trap_28_every_picture_becomes_rgb():
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
-def test_pictures_stand_upright(orientation, form):
+def test_images_become_upright(orientation, form):
     """EXIF says how; the corners of a marked picture prove it."""
     from PIL import ImageOps
 
@@ -197,7 +197,7 @@ def test_pictures_stand_upright(orientation, form):
 
 
 @pytest.mark.parametrize("broken", [0, 9, 255, 65535])
-def test_an_orientation_that_means_nothing_turns_nothing(broken):
+def test_an_invalid_orientation_is_ignored(broken):
     exif = Image.Exif()
     exif[EXIF] = broken
     plain, marked = small.encode(small.image()), small.encode(small.image(), exif=exif)
@@ -206,7 +206,7 @@ def test_an_orientation_that_means_nothing_turns_nothing(broken):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_broken_exif_block_says_nothing_about_the_pixels():
+def test_a_damaged_exif_block_is_ignored():
     exif = Image.Exif()
     exif[EXIF], exif[0x010E] = 6, "a picture"
     data = small.encode(small.image(), exif=exif)
@@ -228,7 +228,7 @@ def test_16_bits_of_gray_are_scaled_and_not_clipped():
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "BMP", "GIF"])
-def test_pictures_are_known_by_content_and_counted(form):
+def test_formats_are_detected_by_content_and_counted(form):
     pixels, counts = seen(
         small.encode(small.image(), form, **({"lossless": True} if form == "WEBP" else {}))
     )
@@ -282,7 +282,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_fault_13_a_damaged_picture_is_counted_and_left_out(name):
+def test_fault_13_a_damaged_image_is_counted_and_dropped(name):
     """Half a picture is no picture: gray bands are not trained on. A PNG half read was taken once
     its EXIF block had been asked for.
     """
@@ -301,7 +301,7 @@ SHORT = [
 
 
 @pytest.mark.parametrize("error", SHORT, ids=str)
-def test_fault_23_too_little_memory_is_not_a_damaged_picture(monkeypatch, error):
+def test_fault_23_too_little_memory_is_not_a_damaged_image(monkeypatch, error):
     def fail(*given, **named):
         raise error
 
@@ -317,9 +317,7 @@ def test_fault_23_too_little_memory_is_not_a_damaged_picture(monkeypatch, error)
 
 
 @pytest.mark.parametrize("short", [True, False])
-def test_fault_23_a_webp_that_cannot_be_opened_is_damaged_only_when_memory_is_left(
-    monkeypatch, short
-):
+def test_fault_23_a_webp_is_damaged_only_if_memory_is_available(monkeypatch, short):
     broken = DAMAGED["half a WebP"]
     monkeypatch.setattr(frames, "is_memory_short", lambda: short)
     with pytest.raises(MemoryError) if short else contextlib.nullcontext():
@@ -355,7 +353,7 @@ print(raised, found.counts)
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
-def test_fault_23_a_picture_under_a_memory_limit(form):
+def test_fault_23_an_image_under_a_memory_limit(form):
     ran = small.python(UNDER_A_LIMIT.format(form=form))
     assert ran.stdout.startswith("True Counter("), ran.stderr
     assert "frame.damaged" not in ran.stdout
@@ -365,7 +363,7 @@ def test_an_empty_frame_was_counted_where_it_was_read():
     assert seen(b"") == (None, {})
 
 
-def test_trap_11_frames_keep_their_order_and_the_damaged_are_dropped():
+def test_trap_11_frames_keep_their_order_and_damaged_ones_are_dropped():
     data, found = small.photos(4), Findings()
     pixels = decode_frames([data[0], b"", data[1][:300], data[3]], transform(), found, "v")
     assert np.array_equal(
@@ -484,7 +482,7 @@ NASTY = {
 ALLOWED = {"error": (REFUSED, REFUSED | OTHER), "fine": (SEEN, OTHER), "warning": (REFUSED, OTHER)}
 
 
-def test_every_nasty_picture_is_expected_as_the_index_says(real_data):
+def test_every_nasty_image_has_an_expected_outcome(real_data):
     """error: left out and counted; fine: decoded; warning: counted. What is empty was counted where
     it was read.
     """
@@ -499,7 +497,7 @@ def test_every_nasty_picture_is_expected_as_the_index_says(real_data):
 
 
 @pytest.mark.parametrize("name", NASTY)
-def test_a_nasty_picture_is_seen_or_refused_and_proven_alike(name, real_data):
+def test_decoding_and_probing_a_nasty_image_agree(name, real_data):
     data = (real_data / "nasty" / "images" / name).read_bytes()
     (pixels, counts), (proof, found) = seen(data), proven(data)
     assert counts == found == NASTY[name]
@@ -513,7 +511,7 @@ def test_a_nasty_picture_is_seen_or_refused_and_proven_alike(name, real_data):
 @pytest.mark.parametrize(
     ("width", "height"), [(64, 48), (300, 410), (33, 32), (16, 9), (1, 1), (200, 32)]
 )
-def test_a_proof_is_the_size_and_a_small_gray_picture_of_the_whole_frame(form, width, height):
+def test_probe_image_returns_the_size_and_a_gray_thumbnail(form, width, height):
     data = FORMS[form](small.image(width, height))
     (wide, high, gray), counts = proven(data)
     with Image.open(io.BytesIO(data)) as picture:
@@ -526,7 +524,7 @@ def test_a_proof_is_the_size_and_a_small_gray_picture_of_the_whole_frame(form, w
     assert np.abs(gray - meant).max() < 20
 
 
-def test_a_proof_stands_upright():
+def test_probe_image_is_upright():
     exif = Image.Exif()
     exif[EXIF] = 6
     wide, high, gray = proven(small.encode(small.image(64, 48), exif=exif))[0]
@@ -538,7 +536,7 @@ def test_a_proof_stands_upright():
 
 
 @pytest.mark.parametrize("name", [*DAMAGED, "nothing"])
-def test_what_is_damaged_proves_nothing(name):
+def test_probe_image_of_a_damaged_frame_is_none(name):
     data = DAMAGED.get(name, b"")
     assert proven(data)[0] is None
     assert proven(data)[1] == seen(data)[1]
@@ -563,7 +561,7 @@ def damages(data: bytes, count: int, rng: random.Random):
 @pytest.mark.parametrize(
     "form", ["plain", "4:4:4", "4:2:2", "progressive", "gray", "RGB", "restarts", "CMYK"]
 )
-def test_damage_means_the_same_to_every_reader(form, monkeypatch):
+def test_all_readers_agree_on_damage(form, monkeypatch):
     """The header of our own, Pillow's, and the scaled gray decoder: the same pictures refused, by
     the same name.
     """
@@ -598,13 +596,13 @@ def test_plain_jpeg_needs_no_pillow(form, monkeypatch):
         {"icc_profile": bytes(200)},
     ],
 )
-def test_what_may_turn_a_picture_is_left_to_pillow(extra):
+def test_images_with_an_orientation_are_read_by_pillow(extra):
     data = small.encode(small.image(), **extra)
     assert frames._plain_jpeg_size(data) is None
     assert np.array_equal(seen(data)[0], seen(small.encode(small.image()))[0])
 
 
-def test_a_large_picture_takes_no_more_than_its_pixels(real_data, tmp_path):
+def test_a_large_image_needs_no_more_memory_than_its_pixels(real_data, tmp_path):
     """6000 x 4000: 72 MB of pixels, the copy that Pillow resizes, and that is all."""
     (tmp_path / "calm.jpg").write_bytes(PHOTO)
     child = small.python(

@@ -31,7 +31,7 @@ def test_trap_18_the_order_is_a_function_of_seed_and_epoch():
 
 
 @pytest.mark.parametrize(("count", "size"), [(23, 5), (20, 5), (3, 8), (8, 8), (1, 1)])
-def test_resuming_is_one_integer(count, size):
+def test_training_resumes_at_a_batch_number(count, size):
     rows = np.arange(100, 100 + count)
     whole = list(training_batches(rows, size, seed=7, epochs=3))
     assert len(whole) == 3 * max(1, count // size)
@@ -42,7 +42,7 @@ def test_resuming_is_one_integer(count, size):
         assert all(np.array_equal(a, b) for a, b in zip(tail, whole[start:], strict=True))
 
 
-def test_an_epoch_shows_no_row_twice_and_epochs_differ():
+def test_an_epoch_has_no_row_twice_and_epochs_differ():
     rows = np.arange(100, 123)
     batches = list(training_batches(rows, 5, seed=0, epochs=2))
     epochs = [np.concatenate(batches[:4]), np.concatenate(batches[4:])]
@@ -54,7 +54,7 @@ def test_an_epoch_shows_no_row_twice_and_epochs_differ():
     ("count", "size", "window"),
     [(0, 4, 8), (1, 4, 8), (50, 4, 8), (50, 7, 1024), (33, 8, 16), (9, 100, 4)],
 )
-def test_by_length_covers_every_row_once_and_the_same_way(count, size, window):
+def test_batch_by_length_covers_every_row_once(count, size, window):
     lengths = np.random.default_rng(0).integers(0, 30, count)
     batches = batch_by_length(lengths, size, window)
     assert sorted(r for b in batches for r in b) == list(range(count))
@@ -68,7 +68,7 @@ def test_by_length_covers_every_row_once_and_the_same_way(count, size, window):
         assert (np.diff(lengths[batch]) <= 0).all()
 
 
-def test_by_length_saves_padding():
+def test_batch_by_length_saves_padding():
     lengths = np.random.default_rng(0).integers(1, 100, 256)
     padded = lambda batches: sum(len(b) * lengths[b].max() for b in batches)  # noqa: E731
     assert padded(batch_by_length(lengths, 16)) < 0.7 * padded(np.arange(256).reshape(16, 16))

@@ -40,7 +40,7 @@ def open_column(folder, count):
 @pytest.mark.parametrize(
     "lengths", [(1, 2, 3, 4, 5, 6, 7, 8, 9), (0, 3, 0, 0), (0, 0, 0, 0, 0, 1), (0, 0), (2,)]
 )
-def test_ragged_rows_come_back(tmp_path, kind, shape, lengths):
+def test_ragged_rows_are_read_back(tmp_path, kind, shape, lengths):
     random = np.random.default_rng(0)
     rows = [random.integers(0, 99, (n, *shape)).astype(kind) for n in lengths]
     column = write(tmp_path, rows)
@@ -49,7 +49,7 @@ def test_ragged_rows_come_back(tmp_path, kind, shape, lengths):
         assert np.array_equal(column[i], row)
 
 
-def test_a_row_without_features_has_no_say_in_the_width(tmp_path):
+def test_an_empty_row_does_not_determine_the_width(tmp_path):
     empty, full = np.zeros((0, 0), np.float16), np.ones((2, 7), np.float16)
     column = write(tmp_path, [empty, full, empty])
     assert column[0].shape == (0, 7) == column[2].shape
@@ -66,7 +66,7 @@ def test_shards_cover_every_row_once(count):
 
 
 @pytest.mark.parametrize("encoded", [[], [b"abc", b"", b"d"], [b""], [b"", b""]])
-def test_pictures_come_back_byte_for_byte(encoded):
+def test_images_are_read_back_byte_for_byte(encoded):
     joined = join_images(encoded)
     assert split_images(joined["bytes"], joined["sizes"]) == encoded
 

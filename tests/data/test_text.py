@@ -92,7 +92,7 @@ def test_ids_equal_those_of_transformers(folder, tmp_path, lower):
 
 
 @pytest.mark.parametrize("special", [True, False])
-def test_a_special_word_in_a_title_is_text(tokenizer, special):
+def test_a_special_token_in_a_title_is_text(tokenizer, special):
     """Also with a tokenizer.json that marks its special words as ordinary ones."""
     saved = json.loads(tokenizer.to_str())
     for token in saved["added_tokens"]:
@@ -111,14 +111,14 @@ def test_a_special_word_in_a_title_is_text(tokenizer, special):
     assert row.count(ids["题"]) == 1
 
 
-def test_every_word_of_a_vocabulary_keeps_its_number(tokenizer):
+def test_every_token_of_a_vocabulary_keeps_its_id(tokenizer):
     """`str.splitlines` also cuts at U+2028 and U+0085: every later word would slip to another
     vector.
     """
     assert tokenizer.get_vocab() == {word: i for i, word in enumerate(WORDS)}
 
 
-def test_a_tokenizer_file_that_cuts_or_pads_is_told_not_to(tokenizer, tmp_path):
+def test_truncation_and_padding_of_a_tokenizer_file_are_disabled(tokenizer, tmp_path):
     changed = type(tokenizer).from_str(tokenizer.to_str())
     changed.enable_truncation(3)
     changed.enable_padding(length=9)
@@ -141,7 +141,7 @@ BUDGETS = [(3, 2, 4), (0, 5, 1), (1, 1, 1), (0, 0, 0)]
 
 
 @pytest.mark.parametrize("budgets", BUDGETS)
-def test_trap_27_what_a_field_leaves_is_shared_out(budgets):
+def test_trap_27_unused_budget_is_shared(budgets):
     for counts in itertools.product(range(0, 13, 2), repeat=3):
         for room in range(sum(budgets), sum(budgets) + 8):
             granted = share_token_budget(list(counts), list(budgets), room)
@@ -174,7 +174,7 @@ def parts(reader, row: list[int]) -> list[list[int]]:
     return found[:-1]
 
 
-def test_trap_27_a_long_title_starves_nobody(reader):
+def test_trap_27_a_long_title_does_not_displace_other_fields(reader):
     read = reader()
     row = {"title": "标" * 500, "asr": "说" * 8, "ocr": "字" * 500}
     (ids,) = read([row])
@@ -184,7 +184,7 @@ def test_trap_27_a_long_title_starves_nobody(reader):
     assert (len(title), len(ocr)) == (14, 14)
 
 
-def test_trap_27_every_row_keeps_its_fields_in_place(reader):
+def test_trap_27_every_row_keeps_the_order_of_fields(reader):
     rng, read = random.Random(0), reader()
     rows = [
         {f: "标" * rng.choice([0, 1, 9, 30, 200]) for f in ("ocr", "asr", "title")}
@@ -208,7 +208,7 @@ def test_head_or_tail(reader):
 
 
 @pytest.mark.parametrize("tail", [(), ("asr",)])
-def test_a_text_far_beyond_its_budget_is_cut_before_it_is_read(reader, tail):
+def test_a_long_text_is_cut_before_tokenization(reader, tail):
     row = {"title": "", "asr": "标题" + "说" * 10**6 + "字幕", "ocr": ""}
     read = reader(tail=tail)
     (ids,) = read([row])
@@ -216,7 +216,7 @@ def test_a_text_far_beyond_its_budget_is_cut_before_it_is_read(reader, tail):
     assert kept == ("说" * 34 + "字幕" if tail else "标题" + "说" * 34)
 
 
-def test_trap_11_rows_do_not_depend_on_their_neighbours(reader):
+def test_trap_11_rows_do_not_depend_on_their_neighbors(reader):
     rows = [{"title": t, "asr": t[::-1], "ocr": ""} for t in TEXTS if t.isprintable()]
     assert reader()(rows) == [ids for row in rows for ids in reader()([row])]
 
@@ -237,12 +237,12 @@ def test_trap_11_rows_do_not_depend_on_their_neighbours(reader):
         ({"fields": {"title": True}}, "title = True is not a number of tokens"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(reader, wrong, message):
+def test_invalid_settings_are_refused(reader, wrong, message):
     with pytest.raises(UsageFault, match=message):
         reader(**wrong)
 
 
-def test_a_learned_vocabulary_is_a_function_of_the_texts():
+def test_equal_texts_give_equal_vocabularies():
     texts = ["标题 hello", "标题 hello 字", "Hello! 幕"]
     one, two = learn_tokenizer(texts), learn_tokenizer(iter(texts))
     assert one.to_str() == two.to_str()

@@ -20,13 +20,13 @@ every_pair = pytest.mark.parametrize(("fusion", "vision"), toys.PAIRS)
 every_vision = pytest.mark.parametrize("vision", plug.plug_names(visions))
 
 
-def test_every_plug_has_its_line_among_the_toys():
+def test_every_plug_has_toy_settings():
     assert sorted(toys.FUSIONS) == plug.plug_names(fusions)
     assert sorted(toys.VISIONS) == plug.plug_names(visions)
 
 
 @every_pair
-def test_trap_02_and_05_padding_moves_no_logit_neither_by_content_nor_by_amount(fusion, vision):
+def test_trap_02_and_05_logits_do_not_depend_on_padding(fusion, vision):
     model, batch = toys.model(fusion, vision), toys.batch(vision=vision)
     for words, frames in ((0, 0), (7, 0), (0, 3), (5, 2)):
         torch.testing.assert_close(
@@ -35,7 +35,7 @@ def test_trap_02_and_05_padding_moves_no_logit_neither_by_content_nor_by_amount(
 
 
 @every_pair
-def test_a_video_is_answered_alike_alone_and_in_any_company(fusion, vision):
+def test_logits_do_not_depend_on_other_videos_of_the_batch(fusion, vision):
     model, (ids, text, frames) = toys.model(fusion, vision), toys.videos(vision=vision)
     together = model.logits(collate(ids, text, frames))
     for order in ([5, 4, 3, 2, 1, 0], [2, 1], *([i] for i in range(6))):
@@ -71,7 +71,7 @@ def test_every_weight_gets_a_gradient(fusion, vision):
 
 
 @every_pair
-def test_trap_19_forward_twice_gives_the_same_answer_and_leaves_its_batch_alone(fusion, vision):
+def test_trap_19_forward_is_repeatable_and_does_not_change_its_batch(fusion, vision):
     model, batch = toys.model(fusion, vision), toys.batch(vision=vision)
     before = copy.deepcopy(batch)
     assert torch.equal(model.logits(batch), model.logits(batch))
@@ -112,7 +112,7 @@ def test_trap_30_padding_frames_never_reach_the_tower(vision, monkeypatch):
 
 
 @every_vision
-def test_frames_come_back_in_their_places(vision):
+def test_features_are_at_the_positions_of_their_frames(vision):
     model, batch = toys.model(vision=vision), toys.batch((3, 0, 4, 1), vision)
     calls = model.vision(batch.frames, batch.frame_mask)
     assert calls.shape == (*batch.frame_mask.shape, model.vision.dim)
@@ -122,7 +122,7 @@ def test_frames_come_back_in_their_places(vision):
         torch.testing.assert_close(calls[row, place], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_the_order_of_frames_counts():
+def test_logits_depend_on_the_order_of_frames():
     model, batch = toys.model(), toys.batch((4, 4))
     turned = Batch(batch.ids, batch.text, batch.text_mask, batch.frames.flip(1), batch.frame_mask)
     assert not torch.allclose(model.logits(batch), model.logits(turned))
@@ -162,7 +162,7 @@ def test_trap_16_a_frozen_tower_trains_nothing_and_keeps_its_statistics(vision, 
     assert all(torch.equal(t, before[name]) for name, t in model.vision.state_dict().items())
 
 
-def test_a_tower_that_is_not_frozen_learns_and_moves_its_statistics():
+def test_a_tower_that_is_not_frozen_is_trained():
     model, batch = toys.model(vision="timm").train(), toys.batch()
     before = copy.deepcopy(model.vision.state_dict())
     _backward(model, F.cross_entropy(model.logits(batch), batch.label))
@@ -175,7 +175,7 @@ def test_a_tower_that_is_not_frozen_learns_and_moves_its_statistics():
     assert moved >= {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 
 
-def test_features_of_another_width_are_refused_instead_of_scattered_wrongly():
+def test_features_of_another_width_are_refused():
     from wbdc.core.errors import UsageFault
 
     model, batch = toys.model(vision="features", dim=6), toys.batch(vision="features")

@@ -67,7 +67,7 @@ def _ids() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("kind", TRUNKS)
 @pytest.mark.parametrize("auto", [AutoModel, AutoModelForMaskedLM, AutoModelForPreTraining])
-def test_a_trunk_reads_as_transformers_does_on_the_same_weights(kind, auto, weights):
+def test_a_trunk_equals_the_model_of_transformers(kind, auto, weights):
     whole = _trained(kind, auto)
     whole.save_pretrained(weights / "toys" / "macbert")
     trunk, unused = _loaded("toys/macbert")
@@ -86,7 +86,7 @@ def test_a_trunk_reads_as_transformers_does_on_the_same_weights(kind, auto, weig
     }
 
 
-def test_a_checkpoint_of_the_first_bert_is_read_by_its_old_names(weights):
+def test_a_checkpoint_with_the_names_of_the_first_bert_is_loaded(weights):
     whole = _trained("bert", AutoModelForPreTraining)
     whole.save_pretrained(weights / "old")
     file = weights / "old" / "model.safetensors"
@@ -119,7 +119,7 @@ def test_trap_15_a_checkpoint_that_lacks_a_tensor_is_refused_by_name(weights):
         _loaded("torn")
 
 
-def test_what_is_no_bert_is_refused():
+def test_a_trunk_that_is_not_a_bert_is_refused():
     with pytest.raises(UsageFault, match="gpt2 is not a BERT"):
         Trunk({"model_type": "gpt2", "vocab_size": 50, "n_embd": 16, "n_layer": 1, "n_head": 2})
 
@@ -167,7 +167,7 @@ def toy_clip(weights, monkeypatch):
 
 
 @pytest.mark.parametrize("quick_gelu", [True, False])
-def test_a_clip_tower_sees_as_open_clip_does(toy_clip, quick_gelu):
+def test_a_clip_tower_equals_the_model_of_open_clip(toy_clip, quick_gelu):
     whole = toy_clip(quick_gelu=quick_gelu)
     tower = Clip(model="ViT-toy", weights="openai").eval()
     pixels = torch.randn(3, 3, 32, 32)
@@ -179,7 +179,7 @@ def test_a_clip_tower_sees_as_open_clip_does(toy_clip, quick_gelu):
 
 @pytest.mark.parametrize("size", [(71, 48), (48, 71), (40, 40), (32, 32), (20, 25)])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_trap_10_a_picture_is_shown_to_clip_as_open_clip_shows_it(toy_clip, size, interpolation):
+def test_trap_10_the_transform_of_a_clip_tower_equals_open_clips(toy_clip, size, interpolation):
     toy_clip(interpolation=interpolation)
     tower, picture = Clip(model="ViT-toy", weights="openai"), _picture(*size)
     theirs = open_clip.image_transform(
@@ -188,7 +188,7 @@ def test_trap_10_a_picture_is_shown_to_clip_as_open_clip_shows_it(toy_clip, size
     torch.testing.assert_close(_shown(picture, tower)[0], theirs, rtol=0, atol=1e-6)
 
 
-def test_trap_10_the_look_comes_with_the_weights_and_is_saved_with_them(toy_clip):
+def test_trap_10_the_image_transform_is_saved_with_the_weights(toy_clip):
     toy_clip()
     tower = Clip(model="ViT-toy", weights="openai")
     assert (tower.image_transform.size, tower.image_transform.mean, tower.image_transform.std) == (
@@ -211,13 +211,13 @@ def test_trap_10_the_look_comes_with_the_weights_and_is_saved_with_them(toy_clip
     assert torch.equal(reloaded(pixels, mask), tower.eval()(pixels, mask))
 
 
-def test_a_clip_that_squashes_pictures_is_refused_as_ours_are_cropped(toy_clip):
+def test_a_clip_trained_on_squashed_images_is_refused(toy_clip):
     toy_clip(resize_mode="squash")
     with pytest.raises(UsageFault, match="'openai' of ViT-toy .* squashed"):
         Clip(model="ViT-toy", weights="openai")
 
 
-def test_every_name_that_open_clip_lists_has_a_look_or_a_sentence():
+def test_every_model_of_open_clip_has_a_transform_or_an_error():
     """All of (model, weights): size, mean and std are those of open_clip's own record."""
     from wbdc.nets.vision.clip import _find_pretrained
 
@@ -243,13 +243,13 @@ def test_every_name_that_open_clip_lists_has_a_look_or_a_sentence():
     "settings",
     [{}, {"model": "a", "architecture": {}}, {"model": "ViT-B-32"}, {"architecture": toys.VIT}],
 )
-def test_half_a_clip_is_refused(settings):
+def test_incomplete_clip_settings_are_refused(settings):
     with pytest.raises(UsageFault, match="either model and weights, or architecture and look"):
         Clip(**settings)
 
 
 @pytest.mark.parametrize("name", ["test_resnet.r160_in1k", "test_vit.r160_in1k"])
-def test_a_timm_tower_sees_as_timm_does(name, weights):
+def test_a_timm_tower_equals_the_model_of_timm(name, weights):
     torch.manual_seed(0)
     whole = timm.create_model(name, pretrained=False).eval()
     (weights / "timm" / name).mkdir(parents=True)
@@ -264,7 +264,7 @@ def test_a_timm_tower_sees_as_timm_does(name, weights):
     assert "2 not used" in tower.loaded
 
 
-def test_trap_10_the_look_of_a_timm_tower_is_saved_and_outlives_timms_own_list(monkeypatch):
+def test_trap_10_the_saved_transform_of_a_timm_tower_outlives_timms_list(monkeypatch):
     tower = Timm(model="test_vit", pretrained=False)
     wants = timm.data.resolve_model_data_config(tower.tower)
     assert (tower.image_transform.size, tower.image_transform.mean, tower.image_transform.std) == (
@@ -299,7 +299,7 @@ def test_an_unknown_timm_model_is_refused_with_a_hint():
         ("layer", "is a Chinese-CLIP"),
     ],
 )
-def test_a_clip_as_transformers_saves_it_is_named(toy_clip, weights, layer, message):
+def test_a_clip_in_the_layout_of_transformers_is_refused(toy_clip, weights, layer, message):
     toy_clip()
     names = (
         "vision_model.embeddings.class_embedding",
@@ -320,19 +320,19 @@ def test_a_clip_as_transformers_saves_it_is_named(toy_clip, weights, layer, mess
         ("OFA-Sys/chinese-clip-vit-base-patch16", "open_clip's names: for example"),
     ],
 )
-def test_a_name_of_hugging_face_is_answered_with_open_clips_and_not_with_a_list(model, message):
+def test_a_name_of_hugging_face_gets_the_name_of_open_clip(model, message):
     with pytest.raises(UsageFault, match=message) as caught:
         Clip(model=model, weights="openai")
     assert len(str(caught.value)) < 250
 
 
-def test_an_unknown_model_is_not_answered_with_hundreds_of_names():
+def test_an_unknown_model_gets_a_short_list_of_names():
     with pytest.raises(UsageFault, match="and [0-9,]+ more$") as caught:
         Timm(model="qqq", pretrained=False)
     assert len(str(caught.value)) < 1000
 
 
-def test_the_files_of_a_trunk_are_all_named(weights, monkeypatch):
+def test_the_error_for_a_missing_trunk_names_all_files(weights, monkeypatch):
     with pytest.raises(
         EnvironmentLacks,
         match="put model.safetensors, config.json, vocab.txt or tokenizer.json of .* "
@@ -393,7 +393,7 @@ class Payload:
 
 
 @pytest.mark.parametrize("kind", ASKS)
-def test_a_pickle_is_refused_in_a_sentence_and_its_payload_never_runs(kind, weights, tmp_path):
+def test_a_pickle_is_refused_and_its_payload_never_runs(kind, weights, tmp_path):
     name, ask = ASKS[kind]
     (weights / name).mkdir(parents=True)
     for file in ("pytorch_model.bin", "open_clip_pytorch_model.bin"):
@@ -406,7 +406,7 @@ def test_a_pickle_is_refused_in_a_sentence_and_its_payload_never_runs(kind, weig
 
 
 @pytest.mark.parametrize("kind", ASKS)
-def test_absent_weights_are_never_replaced_by_random_ones(kind, weights):
+def test_missing_weights_are_never_replaced_by_random_ones(kind, weights):
     name, ask = ASKS[kind]
     with pytest.raises(
         EnvironmentLacks,
