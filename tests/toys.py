@@ -217,7 +217,7 @@ def wbdc(*words: object) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
-def told(*words: object) -> dict:
+def run_json(*words: object) -> dict:
     """Run a command with --json and return its parsed output."""
     result = wbdc(*words, "--json")
     assert result.exit_code == 0, (result.stderr, result.exception)
@@ -248,7 +248,7 @@ def kit(tmp_path_factory) -> Path:
 def ready(data, tmp_path_factory) -> Path:
     """A work folder with prepared data. Tests that train copy it."""
     work = tmp_path_factory.mktemp("ready") / "work"
-    told("prepare", "--data", data, "--work", work, "--folds", 3, "--threads", 1)
+    run_json("prepare", "--data", data, "--work", work, "--folds", 3, "--threads", 1)
     return work
 
 

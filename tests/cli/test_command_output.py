@@ -16,7 +16,7 @@ COMPONENTS = ("lv1_micro", "lv1_macro", "lv2_micro", "lv2_macro", "mean")
 @pytest.fixture(scope="module")
 def work(ready, kit) -> Path:
     """A work folder with a run of two folds, and an ensemble of it."""
-    toys.told(
+    toys.run_json(
         "train",
         "--kit",
         kit,
@@ -29,7 +29,7 @@ def work(ready, kit) -> Path:
         "--set",
         "train.epochs=2",
     )
-    toys.told("ensemble", "--work", ready, "--draws", 100)
+    toys.run_json("ensemble", "--work", ready, "--draws", 100)
     return ready
 
 
@@ -38,7 +38,7 @@ def name(work: Path) -> str:
 
 
 def test_prepare_reports_unchanged_data(ready, data):
-    said = toys.told("prepare", "--data", data, "--work", ready, "--folds", 3)
+    said = toys.run_json("prepare", "--data", data, "--work", ready, "--folds", 3)
     assert said["unchanged"]
     assert said["counts"] == {"labeled": 33, "test": 12, "unlabeled": 15}
     result = toys.wbdc("prepare", "--data", data, "--work", ready, "--folds", 3)
@@ -139,7 +139,7 @@ def test_predict_reads_raw_archives(work, data, tmp_path, source):
         tmp_path / "result.csv",
         *(["--run", name(work)] if source == "run" else []),
     ]
-    said = toys.told(*words)
+    said = toys.run_json(*words)
     assert {"imported", "loaded", "predicted", "written"} <= set(said["marks"])
     rows = [line.split(",") for line in (tmp_path / "result.csv").read_text().splitlines()]
     wanted = [item["id"] for item in json.loads((data / "annotations" / "test.json").read_text())]
@@ -201,7 +201,7 @@ def test_unknown_run_or_ensemble_cannot_predict(work, words, said, tmp_path):
 
 
 def test_submit_dry_run_prints_the_plan(work):
-    assert toys.told("submit", "--work", work, "--dry-run")["members"] == 2
+    assert toys.run_json("submit", "--work", work, "--dry-run")["members"] == 2
     assert "Would pack 2 models into" in toys.wbdc("submit", "--work", work, "--dry-run").stdout
 
 
@@ -212,7 +212,7 @@ def test_verify_of_a_missing_folder_fails(tmp_path):
 
 
 def test_synthetic_data_are_generated_from_the_command_line(tmp_path):
-    said = toys.told("demo", "--data-only", tmp_path / "made", "--videos", 40)
+    said = toys.run_json("demo", "--data-only", tmp_path / "made", "--videos", 40)
     assert (tmp_path / "made" / "data" / "annotations" / "test.json").is_file()
     assert said["labeled"] + said["unlabeled"] + said["test"] == 40
     result = toys.wbdc("demo", "--data-only", tmp_path / "made", "--videos", 41)
@@ -221,12 +221,12 @@ def test_synthetic_data_are_generated_from_the_command_line(tmp_path):
 
 
 def test_ensemble_prints_a_table(work):
-    report = toys.told("ensemble", "--work", work, "--draws", 100)
+    report = toys.run_json("ensemble", "--work", work, "--draws", 100)
     result = toys.wbdc("ensemble", "--work", work, "--draws", 100)
     assert result.exit_code == 0
     assert report["gain"]["verdict"] in result.stdout
     assert all(c in result.stdout for c in (*COMPONENTS, "95 % interval", name(work)))
-    assert toys.told("ensemble", "--work", work, "--dry-run") == {"members": [name(work)]}
+    assert toys.run_json("ensemble", "--work", work, "--dry-run") == {"members": [name(work)]}
 
 
 def test_unknown_run_gets_a_hint(work):
@@ -246,10 +246,10 @@ def test_prepare_check_only_writes_nothing(data, tmp_path):
         word in result.stdout
         for word in ("Statistics", "characters of title", "archive.order", "consequence")
     )
-    checked = toys.told(
+    checked = toys.run_json(
         "prepare", "--data", data, "--work", tmp_path / "w", "--check-only", "--folds", 3
     )
-    made = toys.told("prepare", "--data", data, "--work", tmp_path / "w", "--folds", 3)
+    made = toys.run_json("prepare", "--data", data, "--work", tmp_path / "w", "--folds", 3)
     assert checked.pop("folder") is None
     assert all(made.pop(name) for name in ("folder", "files", "shards", "command"))
     assert checked == made, "checking and preparing report the same facts"
@@ -304,7 +304,7 @@ def test_engines_write_the_same_bytes(data, tmp_path):
     kept = []
     for engine in ("threads", "local"):
         folder = Path(
-            toys.told(
+            toys.run_json(
                 "prepare",
                 "--data",
                 data,
@@ -346,10 +346,10 @@ def test_prepare_with_a_kit_writes_what_training_reads(data, tmp_path, kit, froz
     assert "reads labeled: at most" in result.stderr
     assert "if none exist yet, about" in result.stderr
     (views,) = Path(
-        toys.told("prepare", "--data", data, "--work", tmp_path / "a", "--folds", 3)["folder"]
+        toys.run_json("prepare", "--data", data, "--work", tmp_path / "a", "--folds", 3)["folder"]
     ).glob("views/*")
     assert {p.name for p in views.iterdir() if p.is_dir()} == {"text", folder}
-    toys.told("prepare", "--data", data, "--work", tmp_path / "b", "--folds", 3)
+    toys.run_json("prepare", "--data", data, "--work", tmp_path / "b", "--folds", 3)
     ended = []
     for work in ("a", "b"):
         made = toys.wbdc(
@@ -383,7 +383,7 @@ def test_torchrun_ranks_write_the_same_views_as_one_process(data, tmp_path, kit)
         "--set",
         "vision.frozen=true",
     )
-    toys.told("prepare", "--work", tmp_path / "one", *table)
+    toys.run_json("prepare", "--work", tmp_path / "one", *table)
     ran = subprocess.run(
         [
             sys.executable,

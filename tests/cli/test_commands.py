@@ -249,6 +249,6 @@ def test_kits_json_equals_the_kit_that_training_reads():
     listed = json.loads(toys.wbdc("kits", "--json").stdout)
     assert {"single_stream", "dual_stream", "cross_attention"} <= set(listed)
     for name in listed:
-        assert toys.told("kits", name, "--tiny") == json.loads(
+        assert toys.run_json("kits", name, "--tiny") == json.loads(
             json.dumps(open_kit(name, tiny=True).tables)
         )

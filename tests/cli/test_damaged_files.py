@@ -23,9 +23,9 @@ def finished(ready, kit, tmp_path_factory) -> Path:
     work = tmp_path_factory.mktemp("finished") / "work"
     shutil.copytree(ready / "prepared", work / "prepared")
     few = ("--kit", kit, "--work", work, "--threads", 1)
-    toys.told("pretrain", *few, "--set", "pretrain.epochs=1")
-    toys.told("train", *few, "--fold", 0, "--set", "train.epochs=1", "--from", pretrained(work))
-    toys.told("ensemble", "--work", work, "--threads", 1, "--draws", 100)
+    toys.run_json("pretrain", *few, "--set", "pretrain.epochs=1")
+    toys.run_json("train", *few, "--fold", 0, "--set", "train.epochs=1", "--from", pretrained(work))
+    toys.run_json("ensemble", "--work", work, "--threads", 1, "--draws", 100)
     return work
 
 
@@ -148,12 +148,12 @@ def test_report_of_an_ensemble_is_verified_when_read(work):
 
 def test_damaged_predictions_of_a_variant_are_computed_again(work, kit):
     command = commands(work, kit)["forms"]
-    toys.told(*command)
+    toys.run_json(*command)
     path = the(work, "runs/toy-*/served/*/fold-0.parquet")
     whole = path.read_bytes()
     middle = len(whole) // 2
     path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
-    toys.told(*command)
+    toys.run_json(*command)
     assert path.read_bytes() == whole
 
 
@@ -199,7 +199,7 @@ def test_command_named_for_a_damaged_fold_restores_the_same_bits(work, tmp_path)
         "--threads",
         1,
     )
-    run = Path(toys.told("train", *options, "--fold", 0, "--work", work)["folder"])
+    run = Path(toys.run_json("train", *options, "--fold", 0, "--work", work)["folder"])
     before = toys.bits(run)
     flip(run / "fold-0" / "model.safetensors")
     words = printed("train", *options, "--fold", 0, "--work", work)
@@ -207,7 +207,7 @@ def test_command_named_for_a_damaged_fold_restores_the_same_bits(work, tmp_path)
     assert "text.fields={title = 10}" in words
 
     shutil.rmtree(run / "fold-0")
-    assert toys.told(*words)["run"] == run.name
+    assert toys.run_json(*words)["run"] == run.name
     assert toys.bits(run) == before
 
 
@@ -217,13 +217,13 @@ def test_command_named_for_a_damaged_pretraining_restores_the_same_bits(work, ki
     flip(folder / "model.safetensors")
     words = printed(*commands(work, kit)["another fold"])
     shutil.rmtree(folder)
-    assert toys.told(*words)["run"] == folder.parent.name
+    assert toys.run_json(*words)["run"] == folder.parent.name
     assert (folder / "model.safetensors").read_bytes() == before
 
 
 def test_command_named_for_a_damaged_ensemble_restores_it(work):
     run = the(work, "runs/toy-*").name
-    toys.told(
+    toys.run_json(
         "ensemble",
         "--name",
         "two of us",
@@ -246,7 +246,7 @@ def test_command_named_for_a_damaged_ensemble_restores_it(work):
         "predict", "--ensemble", "two of us", "--out", work.parent / "out.csv", "--work", work
     )
     shutil.rmtree(folder)
-    toys.told(*words)
+    toys.run_json(*words)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -262,7 +262,7 @@ def test_command_named_for_damaged_data_restores_them(work, kit):
     flip(folder / "folds.parquet")
     words = printed(*commands(work, kit)["train"])
     shutil.rmtree(folder)
-    assert toys.told(*words)["folder"] == str(folder)
+    assert toys.run_json(*words)["folder"] == str(folder)
     assert read_json(folder / "DONE.json") == before
 
 

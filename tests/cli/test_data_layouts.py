@@ -34,17 +34,17 @@ def test_preliminary_round_end_to_end(tmp_path):
     vision = '[vision]\nuse = "features"\ndim = 6\n\n'
     kit.write_text(re.sub(r"\[vision\].*?\n\n", vision, settings, flags=re.DOTALL))
 
-    facts = toys.told("prepare", "--data", root, "--work", work, "--folds", 2)
+    facts = toys.run_json("prepare", "--data", root, "--work", work, "--folds", 2)
     assert facts["holds"] == "features"
     assert facts["test"] == "test_b"
     assert facts["counts"]["test_a"] == 4
     common = ("--kit", kit, "--work", work, "--threads", 1)
-    toys.told("pretrain", *common, "--set", "pretrain.epochs=1")
-    toys.told(
+    toys.run_json("pretrain", *common, "--set", "pretrain.epochs=1")
+    toys.run_json(
         "train", *common, "--fold", "each", "--set", "train.epochs=1", "--set", "train.batch=4"
     )
-    toys.told("ensemble", "--work", work, "--draws", 100)
-    report = toys.told("submit", "--work", work, "--into", tmp_path / "packed")
+    toys.run_json("ensemble", "--work", work, "--draws", 100)
+    report = toys.run_json("submit", "--work", work, "--into", tmp_path / "packed")
     assert report["proof"] == {"videos": 4, "equal": True, "changed_by_half": 0.0}
     assert json.loads((tmp_path / "packed" / "blend.json").read_text())["members"]
 

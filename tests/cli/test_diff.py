@@ -42,8 +42,8 @@ def test_equal_folders_have_no_difference_line(two):
     result = toys.wbdc("diff", *two)
     assert result.exit_code == 0
     assert result.stdout == "no difference\n"
-    assert toys.told("diff", *two)["same"] is True
-    assert toys.told("diff", *two)["predictions"] is None
+    assert toys.run_json("diff", *two)["same"] is True
+    assert toys.run_json("diff", *two)["predictions"] is None
 
 
 def test_each_difference_is_a_line_and_folds_of_one_run_share_it(two):
@@ -73,7 +73,7 @@ def test_each_difference_is_a_line_and_folds_of_one_run_share_it(two):
     ):
         assert result.stdout.count(line) == 1, (line, result.stdout)
     assert "n10.py" not in result.stdout
-    assert len(toys.told("diff", *two)["code"]["added"]) == 12
+    assert len(toys.run_json("diff", *two)["code"]["added"]) == 12
 
 
 def test_a_changed_byte_is_exit_4_and_a_missing_folder_exit_2(two):
@@ -101,6 +101,6 @@ def test_differences_of_predictions_are_one_line(two, data, monkeypatch):
         "probabilities differ by at most 0.25.",
     ]
     assert options == {"data": data, "max_videos": 99, "seed": 3, "device": "cpu", "threads": 1}
-    assert toys.told("diff", *two, "--data", data)["predictions"] == predictions
+    assert toys.run_json("diff", *two, "--data", data)["predictions"] == predictions
     predictions["max_difference"] = None
     assert "their classes differ" in toys.wbdc("diff", *two, "--data", data).stdout

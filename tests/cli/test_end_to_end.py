@@ -23,14 +23,16 @@ def trained(data, kit, ready, tmp_path_factory) -> dict:
     work = tmp_path_factory.mktemp("trained") / "work"
     shutil.copytree(ready / "prepared", work / "prepared")  # without the runs of other tests
     common = ("--kit", kit, "--work", work, "--threads", 1)
-    pretrained = toys.told("pretrain", *common, "--set", "pretrain.epochs=1")["run"]
-    first = toys.told("train", *common, "--fold", "0,1")
-    second = toys.told(
+    pretrained = toys.run_json("pretrain", *common, "--set", "pretrain.epochs=1")["run"]
+    first = toys.run_json("train", *common, "--fold", "0,1")
+    second = toys.run_json(
         *("train", *common, "--fold", "0,1", "--from", pretrained),
         *("--set", "fusion.use='single_stream'"),
     )
-    ablation = toys.told("train", *common, "--fold", "0,1", "--without", "frames", "--from", "none")
-    report = toys.told("ensemble", "--work", work, "--draws", 100)
+    ablation = toys.run_json(
+        "train", *common, "--fold", "0,1", "--without", "frames", "--from", "none"
+    )
+    report = toys.run_json("ensemble", "--work", work, "--draws", 100)
     return {
         "work": work,
         "data": data,
@@ -90,10 +92,10 @@ def read_oof(run: dict, fold: str) -> list:
 def test_compare_reports_whether_a_difference_is_noise(trained):
     run = trained["runs"][0]["run"]
     other_run = trained["ablation"]["run"]
-    comparison = toys.told("compare", run, other_run, "--work", trained["work"], "--draws", 100)
+    comparison = toys.run_json("compare", run, other_run, "--work", trained["work"], "--draws", 100)
     assert comparison["low"] <= comparison["difference"] <= comparison["high"]
     assert set(comparison["scores"]) == {run, other_run}
-    same = toys.told("compare", run, run, "--work", trained["work"], "--draws", 100)
+    same = toys.run_json("compare", run, run, "--work", trained["work"], "--draws", 100)
     assert same["difference"] == 0
     assert same["verdict"] == "within noise"
 
@@ -102,14 +104,14 @@ def test_runs_of_other_data_or_without_a_common_fold_are_refused(trained, kit, d
     work = trained["work"]
     run = trained["runs"][0]["run"]
     train = ("train", "--kit", kit, "--work", work, "--threads", 1, "--set", "train.epochs=1")
-    toys.told("prepare", "--data", data, "--work", work, "--folds", 2, "--threads", 1)
-    other_run = toys.told(*train, "--fold", 0)["run"]
+    toys.run_json("prepare", "--data", data, "--work", work, "--folds", 2, "--threads", 1)
+    other_run = toys.run_json(*train, "--fold", 0)["run"]
     refused = toys.wbdc("ensemble", "--work", work, "--run", run, "--run", other_run)
     assert refused.exit_code == 2
     assert "data or folds differ" in refused.stderr
     # the data prepared last are the default again
-    toys.told("prepare", "--data", data, "--work", work, "--folds", 3, "--threads", 1)
-    lone_run = toys.told(*train, "--fold", 2)["run"]
+    toys.run_json("prepare", "--data", data, "--work", work, "--folds", 3, "--threads", 1)
+    lone_run = toys.run_json(*train, "--fold", 2)["run"]
     refused = toys.wbdc("ensemble", "--work", work, "--run", run, "--run", lone_run)
     assert refused.exit_code == 2
     assert "share no finished fold" in refused.stderr
@@ -117,7 +119,9 @@ def test_runs_of_other_data_or_without_a_common_fold_are_refused(trained, kit, d
 
 def test_predict_is_complete_and_repeatable(trained, tmp_path):
     for name in ("a.csv", "b.csv"):
-        toys.told("predict", "--work", trained["work"], "--out", tmp_path / name, "--threads", 1)
+        toys.run_json(
+            "predict", "--work", trained["work"], "--out", tmp_path / name, "--threads", 1
+        )
     ids = [v.id for v in WeChat2022().videos(trained["data"], "test", Findings())]
     WeChat2022().read_result(tmp_path / "a.csv", ids, WeChat2022().classes(trained["data"]))
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()  # trap 11
@@ -189,9 +193,9 @@ def test_invalid_folds_are_a_usage_fault(folds):
 
 def test_dry_runs_print_and_write_nothing(trained, data, kit, tmp_path):
     work = trained["work"]
-    plan = toys.told("prepare", "--data", data, "--work", tmp_path, "--dry-run")
+    plan = toys.run_json("prepare", "--data", data, "--work", tmp_path, "--dry-run")
     assert plan["counts"]["labeled"] == 33
-    plan = toys.told(
+    plan = toys.run_json(
         *("train", "--kit", kit, "--work", work, "--fold", "0,2"),
         *("--dry-run", "--threads", 1),
     )
@@ -205,7 +209,7 @@ def test_dry_runs_print_and_write_nothing(trained, data, kit, tmp_path):
     ("name", "videos"), [("howtocook", 103), ("kuaitext", 1631), ("emojizh", 984)]
 )
 def test_prepare_runs_on_real_data(real_data, tmp_path, name, videos):
-    facts = toys.told("prepare", "--data", real_data / name / "data", "--work", tmp_path)
+    facts = toys.run_json("prepare", "--data", real_data / name / "data", "--work", tmp_path)
     assert facts["counts"]["labeled"] == videos
     if name == "howtocook":
         with (real_data / name / "taxonomy.csv").open() as file:

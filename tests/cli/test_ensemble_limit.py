@@ -30,7 +30,7 @@ def work(ready, kit, tmp_path_factory) -> Path:
     """Two runs of two folds each."""
     work = shutil.copytree(ready, tmp_path_factory.mktemp("budget") / "work")
     for changes in ((), ("--set", 'fusion.use="cross_attention"', "--set", "fusion.heads=2")):
-        toys.told(
+        toys.run_json(
             *("train", "--kit", kit, "--fold", "0,1", "--work", work, "--threads", 1),
             *("--set", "train.epochs=1", *changes),
         )
@@ -48,7 +48,7 @@ def test_start_of_a_process_is_measured():
 
 
 def test_best_ensemble_that_fits_is_saved_and_served(work, tmp_path):
-    report = toys.told(
+    report = toys.run_json(
         "ensemble",
         "--work",
         work,
@@ -90,7 +90,7 @@ def test_best_ensemble_that_fits_is_saved_and_served(work, tmp_path):
         assert {name: context.params[name] for name in options} == options
         assert set(context.params["runs"]) == runs
     assert (
-        toys.told(
+        toys.run_json(
             "predict",
             "--work",
             work,
@@ -109,7 +109,7 @@ def test_variant_with_fewer_frames_is_packed_as_it_was_scored(work, tmp_path):
     """The out-of-fold answers of the form are those that the engine gives with so many frames, and
     the package holds the number.
     """
-    toys.told(
+    toys.run_json(
         "ensemble", "--work", work, "--limit", 1e6, "--frames", "1", "--draws", 100, "--name", "one"
     )
     run = next(p for p in sorted((work / "runs").iterdir()) if (p / "served").is_dir())
@@ -123,7 +123,9 @@ def test_variant_with_fewer_frames_is_packed_as_it_was_scored(work, tmp_path):
         json.dumps(read_json(blend) | {"members": [m | {"serve": {"frames": 1}} for m in members]})
     )
     reseal_folder(blend.parent)
-    report = toys.told("submit", "--work", work, "--ensemble", "one", "--into", tmp_path / "packed")
+    report = toys.run_json(
+        "submit", "--work", work, "--ensemble", "one", "--into", tmp_path / "packed"
+    )
     assert report["proof"]["equal"]
     assert all(
         m["serve"] == {"frames": 1}
@@ -140,7 +142,7 @@ def test_single_folds_are_tried_when_nothing_fits(work):
 
 def test_seconds_grow_with_the_items(work):
     few, many = (
-        toys.told("ensemble", "--work", work, "--limit", 1e9, "--items", n, "--draws", 100)[
+        toys.run_json("ensemble", "--work", work, "--limit", 1e9, "--items", n, "--draws", 100)[
             "budget"
         ]["frontier"][0]["seconds"]
         for n in (100, 1_000_000)
@@ -166,10 +168,10 @@ def test_class_multipliers_are_served_and_packed(work, tmp_path, monkeypatch):
     """Two folds are too few to assess class multipliers, which is reported. With multipliers in the
     blend, both the work folder and the package predict with them.
     """
-    plain = toys.told("ensemble", "--work", work, "--draws", 100, "--name", "plain")
+    plain = toys.run_json("ensemble", "--work", work, "--draws", 100, "--name", "plain")
     assert not plain["class_priors"]["used"]
     assert "3 folds" in plain["class_priors"]["reason"]
-    assert toys.told(
+    assert toys.run_json(
         "ensemble", "--work", work, "--draws", 100, "--name", "none", "--no-class-priors"
     )["class_priors"] == {"used": False, "reason": "not requested"}
     count = len(read_json(next((work / "runs").glob("*/fold-0/model.json")))["classes"])
@@ -178,14 +180,14 @@ def test_class_multipliers_are_served_and_packed(work, tmp_path, monkeypatch):
         "wbdc.ensemble.ensembles.evaluate_multipliers",
         lambda *given, **settings: {"used": True, "multipliers": lifts},
     )
-    toys.told("ensemble", "--work", work, "--draws", 100, "--name", "lifted")
-    assert toys.told(
+    toys.run_json("ensemble", "--work", work, "--draws", 100, "--name", "lifted")
+    assert toys.run_json(
         "submit", "--work", work, "--ensemble", "lifted", "--into", tmp_path / "packed"
     )["proof"]["equal"]
     assert read_json(tmp_path / "packed" / "blend.json")["class_multipliers"] == list(
         lifts.values()
     )
-    toys.told(
+    toys.run_json(
         "predict",
         "--work",
         work,
@@ -207,7 +209,7 @@ def test_train_sh_trains_all_folds_that_the_score_used(work, tmp_path, monkeypat
         "wbdc.ensemble.budget.cost._stage_seconds",
         lambda engine, videos: {"read": 0.0, "vision": 0.001, "fuse": 0.0},
     )
-    report = toys.told(
+    report = toys.run_json(
         "ensemble",
         "--work",
         work,
@@ -223,19 +225,19 @@ def test_train_sh_trains_all_folds_that_the_score_used(work, tmp_path, monkeypat
     (member,) = report["members"]
     assert member.endswith(" fold=0")
     assert report["folds"] == ["0", "1"]
-    toys.told("submit", "--work", work, "--ensemble", "single", "--into", tmp_path / "p")
+    toys.run_json("submit", "--work", work, "--ensemble", "single", "--into", tmp_path / "p")
     script = (tmp_path / "p" / "train.sh").read_text()
     assert "--fold 0,1" in script
     assert f"--run '{member}'" in script
     assert "--draws 100" in script
     assert list(
-        toys.told("ensemble", "--work", work, "--run", member, "--draws", 100)["members"]
+        toys.run_json("ensemble", "--work", work, "--run", member, "--draws", 100)["members"]
     ) == [member]
 
 
 def test_run_on_all_data_is_packed_and_trained_again(ready, kit, tmp_path):
     work = shutil.copytree(ready, tmp_path / "work")
-    run = toys.told(
+    run = toys.run_json(
         "train",
         "--kit",
         kit,
@@ -250,7 +252,7 @@ def test_run_on_all_data_is_packed_and_trained_again(ready, kit, tmp_path):
         "--set",
         "train.batch=5",
     )["run"]
-    toys.told("submit", "--work", work, "--run", run, "--into", tmp_path / "p")
+    toys.run_json("submit", "--work", work, "--run", run, "--into", tmp_path / "p")
     script = (tmp_path / "p" / "train.sh").read_text()
     assert "--fold all" in script
     assert f'wbdc submit --work "$WORK" --run {run}' in script
@@ -295,7 +297,7 @@ def test_dropped_members_are_reported_and_not_packed(work, tmp_path, monkeypatch
         lambda given: ("best member", trials) if len(given) > 1 else ("equal", {}),
     )
     words = ("ensemble", "--work", work, "--draws", 100, "--name", "two")
-    report = toys.told(*words)
+    report = toys.run_json(*words)
     dropped = {one["name"] for one in report["dropped"]}
     (kept,) = {name.split()[0] for name, weight in report["weights"].items() if weight > 0}
     assert dropped
@@ -305,12 +307,12 @@ def test_dropped_members_are_reported_and_not_packed(work, tmp_path, monkeypatch
     members = read_json(work / "ensembles" / "two" / "blend.json")["members"]
     assert {m["run"] for m in members} == {kept}
 
-    toys.told("submit", "--work", work, "--ensemble", "two", "--into", tmp_path / "p")
+    toys.run_json("submit", "--work", work, "--ensemble", "two", "--into", tmp_path / "p")
     script = (tmp_path / "p" / "train.sh").read_text()
     assert f"--run {kept}" in script.replace("'", "")
     assert not any(name in script for name in dropped)
     assert "--folds 0" not in script
-    remade = toys.told(
+    remade = toys.run_json(
         "ensemble", "--work", work, "--run", kept, "--draws", 100, "--name", "remade"
     )
     assert read_json(work / "ensembles" / "remade" / "blend.json")["members"] == members
@@ -318,12 +320,12 @@ def test_dropped_members_are_reported_and_not_packed(work, tmp_path, monkeypatch
 
 
 def test_ensemble_learns_on_the_requested_folds(work):
-    report = toys.told(
+    report = toys.run_json(
         "ensemble", "--work", work, "--folds", "0,1", "--draws", 100, "--name", "folds"
     )
     run = next(iter(report["members"]))
     assert report["folds"] == ["0", "1"]
-    assert toys.told(
+    assert toys.run_json(
         "ensemble", "--work", work, "--run", run, "--folds", "1", "--draws", 100, "--name", "folds"
     )["folds"] == ["1"]
     for given, message in (
@@ -365,7 +367,7 @@ def test_chosen_precision_is_served(work, tmp_path, monkeypatch):
             for k, v in timed(engine, videos).items()
         },
     )
-    report = toys.told(
+    report = toys.run_json(
         "ensemble",
         "--work",
         work,
@@ -383,11 +385,11 @@ def test_chosen_precision_is_served(work, tmp_path, monkeypatch):
     assert read_json(work / "ensembles" / "half" / "blend.json")["precision"] == "bf16"
     run = next(name.split()[0] for name in report["members"])
     assert (work / "runs" / run / "served" / "precision=bf16" / "fold-0.parquet").is_file()
-    toys.told("submit", "--work", work, "--ensemble", "half", "--into", tmp_path / "p")
+    toys.run_json("submit", "--work", work, "--ensemble", "half", "--into", tmp_path / "p")
     again = (tmp_path / "p" / "train.sh").read_text()
     assert "--precision bf16" in again
     assert read_json(tmp_path / "p" / "blend.json")["precision"] == "bf16"
-    plain = toys.told(
+    plain = toys.run_json(
         "ensemble",
         "--work",
         work,

@@ -46,7 +46,7 @@ def write_rows(path: Path, *rows: str) -> Path:
 def test_columns_are_guessed_from_names_and_values(tmp_path, monkeypatch):
     write_data(tmp_path)
     monkeypatch.chdir(tmp_path)
-    facts = toys.told("init", "data.csv")
+    facts = toys.run_json("init", "data.csv")
     assert facts["columns"] == dict(
         zip(HEADER, ("id", "text", "text", "text", "frames", "not used", "label"), strict=True)
     )
@@ -112,7 +112,7 @@ def test_parquet_is_converted_to_csv(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = {"id": list("abcdef"), "words": ["x, y"] * 6, "label": ["p", "q"] * 3}
     pl.DataFrame(rows).write_parquet("t.parquet")
-    facts = toys.told("init", "t.parquet")
+    facts = toys.run_json("init", "t.parquet")
     assert facts["columns"] == {"id": "id", "words": "text", "label": "label"}
     assert pl.read_csv("t.csv").to_dict(as_series=False) == rows
     assert 'labeled = "t.csv"' in Path("t.toml").read_text()
@@ -133,22 +133,22 @@ def test_a_contest_by_its_toml_alone_becomes_a_package(tmp_path, monkeypatch):
     (tmp_path / "team").mkdir()
     monkeypatch.chdir(tmp_path / "team")
     monkeypatch.setattr("os.fsync", lambda handle: None)
-    toys.told("init", table)
+    toys.run_json("init", table)
     contest = Path("data.toml").read_bytes()
     common = ("--data", table.parent, "--competition", "./data.toml", "--folds", 3, "--threads", 1)
-    ready = toys.told("prepare", *common)
+    ready = toys.run_json("prepare", *common)
     assert ready["counts"] == {"labeled": LABELED_VIDEOS, "test": TEST_VIDEOS}
     assert ready["frames"] == {"labeled": LABELED_VIDEOS // 2, "test": TEST_VIDEOS // 2}
     assert ready["findings"].keys() <= {"duplicate.text", "duplicate.frames", "shift"}
-    assert toys.told("prepare", *common)["unchanged"]
+    assert toys.run_json("prepare", *common)["unchanged"]
 
     options = ("--tiny", "--fold", 0, "--threads", 1, "--set", "train.epochs=1")
-    run = toys.told("train", "--kit", "./data_kit.toml", *options)["run"]
+    run = toys.run_json("train", "--kit", "./data_kit.toml", *options)["run"]
     assert Path("work/runs", run, "fold-0", "data.toml").read_bytes() == contest
 
     monkeypatch.chdir(tmp_path)  # the copies are found from any folder
-    toys.told("ensemble", "--work", "team/work", "--draws", 100)
-    toys.told("predict", "--work", "team/work", "--out", "result.csv", "--threads", 1)
+    toys.run_json("ensemble", "--work", "team/work", "--draws", 100)
+    toys.run_json("predict", "--work", "team/work", "--out", "result.csv", "--threads", 1)
     header, *rows = Path("result.csv").read_text().splitlines()
     assert header == "video_id,genre"
     assert [row.split(",")[0] for row in rows] == [
@@ -156,10 +156,10 @@ def test_a_contest_by_its_toml_alone_becomes_a_package(tmp_path, monkeypatch):
     ]
     assert {row.split(",")[1] for row in rows} <= set(GENRES)
 
-    toys.told("submit", "--work", "team/work", "--threads", 1)
+    toys.run_json("submit", "--work", "team/work", "--threads", 1)
     package = Path("submissions/ensemble")
     assert (package / "contest" / "data.toml").read_bytes() == contest
-    assert toys.told("verify", package)[str(package)]["competition"] == "./data.toml"
+    assert toys.run_json("verify", package)[str(package)]["competition"] == "./data.toml"
     assert "--competition source/kits/" in (package / "train.sh").read_text()
     assert json.loads((package / "blend.json").read_text())["competition"] == "./data.toml"
 

@@ -25,8 +25,8 @@ def trained(kit, ready, tmp_path_factory) -> Path:
     options = ("--kit", kit, "--work", work, "--threads", 1, "--fold", "0,1")
     for fusion in ("dual_stream", "single_stream"):
         changes = ("--set", "train.epochs=1", "--set", f"fusion.use='{fusion}'")
-        toys.told("train", *options, *changes)
-    toys.told("ensemble", "--work", work, "--draws", 100)
+        toys.run_json("train", *options, *changes)
+    toys.run_json("ensemble", "--work", work, "--draws", 100)
     return work
 
 
@@ -57,8 +57,8 @@ def test_fault_32_sigterm_during_predict(work, data, tmp_path):
     stopped, undisturbed = tmp_path / "a.csv", tmp_path / "b.csv"
 
     stop((*words, "--out", stopped), tmp_path, lambda: "4 models in" in stderr.read_text())
-    toys.told(*words, "--out", stopped)
-    toys.told(*words, "--out", undisturbed)
+    toys.run_json(*words, "--out", stopped)
+    toys.run_json(*words, "--out", undisturbed)
 
     assert stopped.read_bytes() == undisturbed.read_bytes()
 
@@ -73,10 +73,10 @@ def test_fault_32_sigterm_during_ensemble(work, tmp_path):
 
     stop((*words, *many), tmp_path, lambda: is_sealed(predictions))
     modified = predictions.stat().st_mtime_ns
-    toys.told(*words, *many)
+    toys.run_json(*words, *many)
     assert predictions.stat().st_mtime_ns == modified
     shutil.rmtree(predictions.parent)
-    toys.told(*words, *few)
+    toys.run_json(*words, *few)
 
     blends = [read_json(work / "ensembles" / options[-1] / "blend.json") for options in (many, few)]
     assert blends[0]["members"] == blends[1]["members"]
@@ -94,8 +94,8 @@ def test_fault_32_sigterm_during_submit(work, tmp_path):
     stopped.parent.mkdir()
 
     stop((*words, stopped), tmp_path, lambda: is_predicting(tmp_path / "stopped/tmp"))
-    toys.told(*words, stopped)
-    toys.told(*words, undisturbed)
+    toys.run_json(*words, stopped)
+    toys.run_json(*words, undisturbed)
 
     bound = [read_json(folder / "manifest.json")["bound"] for folder in (stopped, undisturbed)]
     assert bound[0] == bound[1]

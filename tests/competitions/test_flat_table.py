@@ -90,9 +90,9 @@ def test_a_flat_table_is_prepared_trained_and_scored(tmp_path, monkeypatch):
         "--threads",
         1,
     )
-    first = toys.told("prepare", *common)
+    first = toys.run_json("prepare", *common)
     assert first["counts"] == {"test": 3, "train": 12}
-    assert toys.told("prepare", *common)["unchanged"]
+    assert toys.run_json("prepare", *common)["unchanged"]
 
     words = (
         "--kit",
@@ -110,7 +110,7 @@ def test_a_flat_table_is_prepared_trained_and_scored(tmp_path, monkeypatch):
     assert "lv1_micro" not in result.stdout
 
     write_data(root, "两条 狗")
-    changed = toys.told("prepare", *common)
+    changed = toys.run_json("prepare", *common)
     assert not changed["unchanged"]
     assert changed["folder"] != first["folder"]
 

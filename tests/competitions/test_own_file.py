@@ -60,7 +60,7 @@ def team(tmp_path_factory) -> Path:
 def prepare(home: Path, work: Path) -> dict:
     contest = home / "own" / "shorts.py"
     common = ("--data", home / "data", "--work", work, "--folds", 3, "--threads", 1)
-    return toys.told("prepare", *common, "--competition", contest)
+    return toys.run_json("prepare", *common, "--competition", contest)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_an_opened_contest_knows_its_file_from_any_folder(tmp_path, monkeypatch)
 
 def train(home: Path, work: Path, *more: object) -> dict:
     kit = home / "own" / "short.toml"
-    return toys.told(
+    return toys.run_json(
         "train",
         "--kit",
         kit,
@@ -190,9 +190,9 @@ def test_a_run_holds_the_contest_and_its_saved_kit_makes_the_same_run(
     (copy.parent / "kit.json").rename(copy)
     assert json.loads(copy.read_text())["competition"] == "./shorts.py"
     assert (
-        toys.told("train", "--kit", copy, "--fold", 0, "--work", work, "--threads", 1, "--dry-run")[
-            "run"
-        ]
+        toys.run_json(
+            "train", "--kit", copy, "--fold", 0, "--work", work, "--threads", 1, "--dry-run"
+        )["run"]
         == run
     )
 
@@ -243,7 +243,7 @@ def walked(team, prepared, tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("elsewhere"))
         train(team, home / "work")
-        toys.told("ensemble", "--work", home / "work", "--draws", 100)
+        toys.run_json("ensemble", "--work", home / "work", "--draws", 100)
     return home / "work"
 
 
@@ -263,7 +263,7 @@ def answered(path: Path) -> list[str]:
 def test_predict_finds_the_contest_from_another_folder(walked, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
     run = next((walked / "runs").iterdir()).name
-    toys.told(
+    toys.run_json(
         "predict",
         "--work",
         walked,
@@ -280,7 +280,7 @@ def test_an_ensemble_holds_the_contest_and_a_damaged_copy_is_named(walked, tmp_p
     work = tmp_path / "work"
     shutil.copytree(walked, work)
     copy = work / "ensembles" / "ensemble" / "shorts.py"
-    toys.told("ensemble", "--work", work, "--draws", 100)  # replaces it
+    toys.run_json("ensemble", "--work", work, "--draws", 100)  # replaces it
     assert copy.read_bytes() == SOURCE.read_bytes()
     copy.write_text("# nothing")
     result = toys.wbdc("predict", "--work", work, "--out", tmp_path / "result.csv")
@@ -295,7 +295,7 @@ def packed(walked, tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("packed")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        toys.told("submit", "--work", walked, "--threads", 1)
+        toys.run_json("submit", "--work", walked, "--threads", 1)
     return place / "submissions" / "ensemble"
 
 
@@ -321,9 +321,9 @@ def test_the_package_answers_alone_and_is_verified(packed, team, tmp_path, monke
     )
     assert ran.returncode == 0, ran.stderr
     answered(tmp_path / "r.csv")
-    checked = toys.told("verify", packed)[str(packed)]
+    checked = toys.run_json("verify", packed)[str(packed)]
     assert checked["competition"] == "./shorts.py"
-    assert toys.told("diff", packed, packed)["same"]
+    assert toys.run_json("diff", packed, packed)["same"]
 
 
 def test_a_package_is_run_again_and_timed_by_its_own_contest(packed, team, tmp_path, monkeypatch):
@@ -346,8 +346,8 @@ def test_a_package_is_run_again_and_timed_by_its_own_contest(packed, team, tmp_p
 
     monkeypatch.setattr(diff, "run_packed", run_packed)
     common = ("--data", team / "data", "--sample", 4)
-    assert toys.told("verify", packed, "--rerun", *common)[str(packed)]["rerun"]["videos"] == 4
-    assert toys.told("diff", packed, packed, *common)["predictions"]["changed"] == 0
+    assert toys.run_json("verify", packed, "--rerun", *common)[str(packed)]["rerun"]["videos"] == 4
+    assert toys.run_json("diff", packed, packed, *common)["predictions"]["changed"] == 0
 
     judged = open_judged_split(packed_contest(packed, verify_package(packed)), team / "data")
     assert judged.contest.file == packed / "contest" / "shorts.py"
@@ -387,7 +387,7 @@ def test_train_sh_names_the_contest_that_the_package_holds(packed, team, walked,
     assert contest.read_bytes() == SOURCE.read_bytes()
     assert contest.parent.parent == packed / "source" / "kits"
     common = ("--data", team / "data", "--work", tmp_path / "work", "--folds", 3, "--threads", 1)
-    again = toys.told("prepare", *common, "--competition", contest)
+    again = toys.run_json("prepare", *common, "--competition", contest)
     assert Path(again["folder"]).name == next(
         p.parent.name for p in walked.glob("prepared/*/DONE.json")
     )

@@ -10,7 +10,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 
 
 def test_the_code_of_the_page_runs(fresh, kit, data, tmp_path, monkeypatch, capsys):
-    trained = toys.told(
+    trained = toys.run_json(
         "train",
         *("--kit", kit, "--work", fresh, "--fold", 0, "--threads", 1),
         *("--set", "train.epochs=1"),

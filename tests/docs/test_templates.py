@@ -64,12 +64,12 @@ def test_templates_follow_the_rules_of_the_tree(templates):
 
 def test_the_kit_trains_and_predicts_with_four_plugs(templates, fresh):
     kit = ("--kit", templates / "mykit.toml", "--work", fresh, *TINY, "--threads", 1)
-    trained = toys.told("train", *kit, "--fold", 0)
+    trained = toys.run_json("train", *kit, "--fold", 0)
     saved = {path.name for path in Path(trained["folder"], "fold-0").glob("*.py")}
     assert saved == {"focal.py", "drop_frames.py", "gated.py", "small_cnn.py"}
 
     out = fresh / "result.csv"
-    toys.told("predict", "--run", trained["run"], "--work", fresh, "--out", out, "--threads", 1)
+    toys.run_json("predict", "--run", trained["run"], "--work", fresh, "--out", out, "--threads", 1)
     assert out.is_file()
 
 
@@ -92,7 +92,7 @@ def test_the_contest_is_prepared_and_its_kit_opens(templates, clips, tmp_path):
 
     contest = templates / "mycontest.py"
     common = ("--data", clips, "--work", tmp_path / "work", "--folds", 2, "--threads", 1)
-    toys.told("prepare", *common, "--competition", contest)
+    toys.run_json("prepare", *common, "--competition", contest)
     kit = open_kit(str(templates / "myclips.toml"))
     assert list(kit.tables["text"]["fields"]) == ["headline", "speech"]
 

@@ -8,7 +8,7 @@ from toys import data, fresh, kit, ready  # noqa: F401
 @pytest.fixture(scope="session")
 def trained(ready, kit) -> dict:
     """Return the report of training fold 0 of the toy recipe without interruption."""
-    return toys.told("train", "--kit", kit, "--fold", 0, "--work", ready, "--threads", 1)
+    return toys.run_json("train", "--kit", kit, "--fold", 0, "--work", ready, "--threads", 1)
 
 
 @pytest.fixture(scope="session")

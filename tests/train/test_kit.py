@@ -513,7 +513,7 @@ def test_a_plug_file_with_a_unique_name_keeps_it(here, kit):
 def test_the_kit_of_a_run_opens_without_the_kits_folder(trained, here):
     path = Path(trained["folder"]) / "fold-0" / "kit.json"
     assert open_kit(str(path)).tables["about"] == "A toy."
-    assert toys.told("kits", path)["train"]["epochs"] == 4
+    assert toys.run_json("kits", path)["train"]["epochs"] == 4
 
 
 def test_training_serving_and_a_saved_kit_read_fields_in_the_same_order(trained, kit, here):

@@ -31,7 +31,7 @@ def metrics(report: dict, fold: str = "0") -> list[dict]:
 
 
 def train(kit: Path, work: Path, *words: object) -> dict:
-    return toys.told("train", "--kit", kit, "--work", work, "--threads", 1, *words)
+    return toys.run_json("train", "--kit", kit, "--work", work, "--threads", 1, *words)
 
 
 @pytest.fixture(scope="session")
@@ -188,7 +188,7 @@ def test_an_ablation_is_a_run_of_its_own_and_reads_no_removed_modality(
 
 
 def test_training_starts_from_the_pretraining_of_its_kit(fresh, kit):
-    first = toys.told("pretrain", "--kit", kit, "--work", fresh, "--threads", 1)
+    first = toys.run_json("pretrain", "--kit", kit, "--work", fresh, "--threads", 1)
     assert set(first["last"]) == set(first["chance"]) == {"mask_words", "match"}
     assert "score" not in first
     after, anew = (
@@ -213,7 +213,7 @@ def test_training_starts_from_the_pretraining_of_its_kit(fresh, kit):
 
 
 def test_a_pretraining_of_another_size_is_refused_naming_tensors(fresh, kit):
-    wide = toys.told(
+    wide = toys.run_json(
         "pretrain",
         "--kit",
         kit,
@@ -273,7 +273,7 @@ def test_a_refused_training_leaves_no_run_behind(fresh, kit):
 
 
 def test_a_log_that_cannot_be_written_does_not_end_the_training(fresh, kit, bits):
-    plan = toys.told(
+    plan = toys.run_json(
         "train", "--kit", kit, "--work", fresh, "--fold", 0, "--threads", 1, "--dry-run"
     )
     folder = fresh / "runs" / plan["run"] / "fold-0"
@@ -342,7 +342,7 @@ def test_a_plug_used_twice_with_files_of_its_own_is_pretrained(fresh, twins):
     assert "twin" in result.stdout
     assert "twin#2" in result.stdout
     assert "–" in result.stdout
-    first = toys.told(*words, "--dry-run")
+    first = toys.run_json(*words, "--dry-run")
     assert first["folds"] == {"all": "finished"}
     trained = read_json(fresh / "runs" / first["run"] / "fold-all" / "DONE.json")["trained"]["rest"]
     assert len(trained) == len(set(trained))
@@ -350,14 +350,14 @@ def test_a_plug_used_twice_with_files_of_its_own_is_pretrained(fresh, twins):
     typed = result.stdout.replace("\n", " ").split("`")[1].split()
     assert typed[:5] == ["wbdc", "train", "--kit", str(twins), "--fold"]
     assert typed.count("--set") == 2
-    plan = toys.told(*typed[1:], "--dry-run")
+    plan = toys.run_json(*typed[1:], "--dry-run")
     assert plan["from"] == first["run"]
     assert "note" not in plan
     (twins.parent / "b").write_text("2.0")
-    second = toys.told(*words, "--dry-run")
+    second = toys.run_json(*words, "--dry-run")
     assert second["run"] != first["run"]
     assert second["folds"] == {"all": "to train"}
-    assert "differs in: a file that the kit names" in toys.told(*typed[1:], "--dry-run")["note"]
+    assert "differs in: a file that the kit names" in toys.run_json(*typed[1:], "--dry-run")["note"]
 
 
 def test_a_model_part_referenced_by_an_objective_is_saved_once(fresh, twins, tmp_path):
@@ -387,7 +387,7 @@ def test_a_model_part_referenced_by_an_objective_is_saved_once(fresh, twins, tmp
 
 
 def test_an_unused_pretraining_is_named_with_the_settings_that_differ(fresh, kit):
-    first = toys.told(
+    first = toys.run_json(
         "pretrain", "--kit", kit, "--work", fresh, "--threads", 1, "--set", "pretrain.epochs=1"
     )
     result = toys.wbdc(
@@ -409,8 +409,8 @@ def test_an_unused_pretraining_is_named_with_the_settings_that_differ(fresh, kit
     )
     assert f"--from {first['run']}" in result.stderr
     words = ["train", "--kit", kit, "--work", fresh, "--fold", 0, "--dry-run"]
-    assert "differs in: seed, pretrain.epochs;" in toys.told(*words, "--seed", 3)["note"]
-    assert "note" not in toys.told(*words, "--from", "none")
+    assert "differs in: seed, pretrain.epochs;" in toys.run_json(*words, "--seed", 3)["note"]
+    assert "note" not in toys.run_json(*words, "--from", "none")
 
 
 def test_splits_of_training_are_refused(fresh, kit):
@@ -447,7 +447,7 @@ def test_objectives_that_need_labels_pretrain_on_labeled_videos(fresh, kit):
         "--set",
         LABELS,
     ]
-    report = toys.told(*words, "--set", 'pretrain.splits=["unlabeled", "labeled"]')
+    report = toys.run_json(*words, "--set", 'pretrain.splits=["unlabeled", "labeled"]')
     assert all(math.isfinite(loss) and loss > 0 for loss in report["last"].values())
     assert report["skipped"] == 0
     result = toys.wbdc(*words, "--set", 'pretrain.splits=["unlabeled"]', "--dry-run")
@@ -468,7 +468,7 @@ def test_a_training_that_fails_early_leaves_no_folder(fresh, kit, change, code):
 
 def test_a_fold_that_fails_early_leaves_the_other_folds_alone(fresh, kit, monkeypatch):
     words = ["train", "--kit", kit, "--work", fresh, "--threads", 1, "--set", "train.epochs=1"]
-    report = toys.told(*words, "--fold", 0)
+    report = toys.run_json(*words, "--fold", 0)
     monkeypatch.setattr(train_fold, "build_adamw", None)
     assert toys.wbdc(*words, "--fold", 1).exit_code == 1
     assert {p.name for p in Path(report["folder"]).iterdir()} == {"run.json", "fold-0"}

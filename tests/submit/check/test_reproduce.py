@@ -47,8 +47,8 @@ def trained(data, tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("trained")
     (home / "toy.toml").write_text(toys.KIT)
     work = ("--work", home / "work")
-    toys.told("prepare", "--data", data, *work, "--folds", 2, "--threads", 1)
-    toys.told(
+    toys.run_json("prepare", "--data", data, *work, "--folds", 2, "--threads", 1)
+    toys.run_json(
         "pretrain",
         "--kit",
         home / "toy.toml",
@@ -61,7 +61,7 @@ def trained(data, tmp_path_factory) -> Path:
         1,
     )
     (source,) = (p.name for p in (home / "work" / "runs").iterdir())
-    toys.told(
+    toys.run_json(
         "train",
         "--kit",
         home / "toy.toml",
@@ -76,8 +76,8 @@ def trained(data, tmp_path_factory) -> Path:
         source,
     )
     (run,) = (p.name for p in (home / "work" / "runs").iterdir() if p.name != source)
-    toys.told("ensemble", *work, "--draws", 100, "--run", f"{run} frames=1", "--seed", 5)
-    toys.told("submit", *work, "--into", home / "submission", "--threads", 1, "--half")
+    toys.run_json("ensemble", *work, "--draws", 100, "--run", f"{run} frames=1", "--seed", 5)
+    toys.run_json("submit", *work, "--into", home / "submission", "--threads", 1, "--half")
     return home
 
 
@@ -307,7 +307,9 @@ def test_a_package_of_one_run_is_stopped_and_trained_again_to_its_end(trained, d
     """Every command of train.sh runs: prepare, pretrain, train and submit."""
     (run,) = (p.name for p in (trained / "work/runs").iterdir() if p.name.startswith("toy-"))
     folder, work = tmp_path / "submission", tmp_path / "again"
-    toys.told("submit", "--work", trained / "work", "--run", run, "--into", folder, "--threads", 1)
+    toys.run_json(
+        "submit", "--work", trained / "work", "--run", run, "--into", folder, "--threads", 1
+    )
     words = ("verify", folder, "--retrain", "--data", data, "--work", work, "--threads", 1)
 
     command, pretrained = [sys.executable, "-m", "wbdc", *words], work / "runs"
@@ -316,7 +318,7 @@ def test_a_package_of_one_run_is_stopped_and_trained_again_to_its_end(trained, d
     assert "Traceback" not in stderr
     assert not (work / "submission").exists()
 
-    results = toys.told(*words)[str(folder)]["retrain"]
+    results = toys.run_json(*words)[str(folder)]["retrain"]
     assert results["predictions"].pop("videos") > 0
     assert not any(results["predictions"].values())
     assert (results["members"], results["equal_weights"], results["packed_score"]) == (2, 2, None)
@@ -419,7 +421,7 @@ def test_the_command_prints_its_results(package, data, tmp_path, monkeypatch):
         0.01,
         tmp_path / "w",
     )
-    assert toys.told(*words)[str(package)]["retrain"] == retraining
+    assert toys.run_json(*words)[str(package)]["retrain"] == retraining
     shutil.copytree(package, tmp_path / "copy")
     refused = toys.wbdc(
         "verify", package, tmp_path / "copy", "--retrain", "--data", data, "--work", tmp_path / "w"

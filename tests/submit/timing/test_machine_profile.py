@@ -78,11 +78,11 @@ def test_invalid_profile_is_refused(there):
 
 def test_doctor_describes_the_machine_and_writes_a_profile(tmp_path, monkeypatch):
     monkeypatch.setattr(machine_profile, "MIN_KERNEL_SECONDS", 0.001)
-    facts = toys.told("doctor", "--device", "cpu")
+    facts = toys.run_json("doctor", "--device", "cpu")
     assert {"python", "torch", "device", "precision", "CPUs"} <= set(facts)
     assert "profile" not in facts
     file = tmp_path / "p.json"
-    facts = toys.told("doctor", "--probe", "--out", file, "--device", "cpu", "--threads", 1)
+    facts = toys.run_json("doctor", "--probe", "--out", file, "--device", "cpu", "--threads", 1)
     assert json.loads(file.read_text()) == facts["profile"]
     result = toys.wbdc("doctor", "--out", tmp_path / "q.json")
     assert result.exit_code == 2
