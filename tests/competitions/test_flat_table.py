@@ -1,4 +1,4 @@
-"""A contest whose annotations are one flat CSV table: nothing but its plug knows the files."""
+"""A contest whose annotations are one flat CSV table, which only its plug reads."""
 
 import csv
 import json
@@ -57,7 +57,7 @@ class Flat(Competition):
 
 
 def write_data(root, captions):
-    """Write a table of twelve labelled and three test videos, and their archives."""
+    """Write a table of twelve labeled and three test videos, and their archives."""
     root.mkdir(exist_ok=True)
     with (root / "videos.csv").open("w", newline="") as file:
         table = csv.writer(file)

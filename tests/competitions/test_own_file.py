@@ -1,4 +1,4 @@
-"""A contest in a file of the user's own: found from any folder, saved with all that is made for it,
+"""A contest in a file of the user: found from any folder, saved with its data, runs and packages,
 and verified.
 """
 
@@ -26,7 +26,7 @@ TRAIN_VIDEOS, FINAL_VIDEOS = 18, 6
 
 
 def write_data(root: Path) -> Path:
-    """Write the table of labelled and test videos, and an archive of one frame each."""
+    """Write the table of labeled and test videos, and an archive of one frame each."""
     root.mkdir()
     with (root / "shorts.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
@@ -65,7 +65,7 @@ def prepare(home: Path, work: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def prepared(team, tmp_path_factory) -> Path:
-    """A work folder that holds the data, prepared."""
+    """A work folder with prepared data."""
     work = tmp_path_factory.mktemp("prepared") / "work"
     prepare(team, work)
     return work

@@ -1,4 +1,4 @@
-"""A full run needs as many videos as the judge's: those at hand are repeated under new ids."""
+"""A full run needs as many videos as the final run: available ones are repeated with new ids."""
 
 import hashlib
 

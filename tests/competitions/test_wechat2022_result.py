@@ -1,6 +1,4 @@
-"""The result file of WeChat 2022: what is written is read back, and what a judge would mistake is
-refused.
-"""
+"""The result file of WeChat 2022: it is read back as written, and ambiguous files are refused."""
 
 from pathlib import Path
 

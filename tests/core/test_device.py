@@ -1,4 +1,4 @@
-"""Device and precision: found or refused, never replaced in silence."""
+"""Device and precision: found or refused, never replaced silently."""
 
 import pytest
 import torch

@@ -190,7 +190,7 @@ def small_disk():
 
 @pytest.mark.parametrize("writer", WRITERS)
 def test_fault_7_a_full_disk_is_exit_9_and_keeps_the_old_file(path, small_disk, writer):
-    """Writers in Rust raise errors of their own, which are no OSError."""
+    """Writers in Rust raise their own errors, which are not OSError."""
     with pytest.raises(
         OutOfResources,
         match=r"kept.bin could not be written: File too large, [\d,]+ bytes are free",
@@ -400,7 +400,7 @@ def test_lines_are_appended_to_a_log(tmp_path):
 
 
 def test_a_waiting_process_gets_the_lock(tmp_path):
-    """Two folds that start together want the same view."""
+    """Two folds that start together need the same view."""
     turns = []
 
     def second():
@@ -574,7 +574,7 @@ def test_a_file_system_without_locks_works_and_other_errors_are_raised(
 
 @pytest.fixture
 def deadline():
-    """What hangs is ended."""
+    """End a test that hangs."""
 
     def ring(*_):
         raise TimeoutError("it waits for a writer that never comes")

@@ -1,5 +1,5 @@
-"""A folder is replaced in one step, killed anywhere; what killed commands leave is swept; names of
-folders lead nowhere else.
+"""Folders are replaced in one step, also when the process is killed; remains of killed commands are
+removed; names cannot be paths.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A shape names the first thing that does not fit, and never fails on the value."""
+"""The first mismatch between a value and a shape is named; no value causes an error."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A memory limit: what aborts when it hits the limit ends with a sentence and exit 9."""
+"""A memory limit: a library that aborts at the limit gives an error message and exit 9."""
 
 import resource
 import signal

@@ -1,5 +1,5 @@
-"""Plugs: the signature is the schema, the file name is the name, and whatever does not fit is
-refused with a hint.
+"""Plugs: the signature is the schema, the file name is the name, and invalid settings are refused
+with a suggestion.
 """
 
 import ast

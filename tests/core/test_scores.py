@@ -34,7 +34,7 @@ def longhand(
 def official_script(
     truth: list[str], predictions: list[str], classes: list[str] | None = None
 ) -> dict[str, float]:
-    """The organisers' evaluation, with scikit-learn, label sets fixed or not."""
+    """The official evaluation with scikit-learn, label sets fixed or not."""
     parts = {}
     for level, width in (("lv1", 2), ("lv2", 4)):
         labels = None if classes is None else sorted({c[:width] for c in classes})

@@ -1,6 +1,4 @@
-"""Stop signals: one stops a command cleanly, a second one at once; nothing is left behind either
-way.
-"""
+"""Stop signals: the first stops a command cleanly, the second at once; nothing remains."""
 
 import contextlib
 import hashlib
@@ -165,7 +163,7 @@ def test_fault_32_a_signal_as_soon_as_it_is_handled_is_exit_11():
 
 
 def handles(process: int, number: int) -> bool:
-    """Tell whether a process handles a signal: the kernel's mask of caught signals."""
+    """Return whether a process handles a signal, by the kernel's mask of caught signals."""
     status = Path(f"/proc/{process}/status").read_text()
     caught = next(
         (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt")), "0"

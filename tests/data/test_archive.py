@@ -1,6 +1,4 @@
-"""Archives of strangers: frames chosen from the whole video, in the order of time, and no fault
-that ends a run.
-"""
+"""Archives of frames: sampling over the whole video, time order, damaged and hostile files."""
 
 import base64
 import contextlib
@@ -73,7 +71,7 @@ def test_trap_28_frames_are_sorted_in_natural_order():
 
 
 def read(path, most=32):
-    """The frames of an archive, and what was counted."""
+    """Return the frames of an archive and the findings."""
     found = Findings()
     return read_images(Source(path), most, found), found.counts
 
@@ -313,7 +311,7 @@ def test_fault_14_a_bomb_costs_little_memory(tmp_path):
 
 
 def feats(path, members: dict[str, bytes], name: str = "a.npy", most: int = 32):
-    """One video's features of a shared archive, and what was counted."""
+    """Return one video's features from a shared archive, and the findings."""
     small.pack(path, members)
     found = Findings()
     return read_features(Source(path, name), most, found), found.counts
@@ -457,7 +455,7 @@ def test_features_of_a_replaced_archive_are_read_again(tmp_path):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_fault_15_flipped_bytes_are_never_raised(tmp_path, seed):
-    """Found so: IndexError of zipfile, TokenError of numpy."""
+    """This found an IndexError of zipfile and a TokenError of numpy."""
     rng = random.Random(seed)
     made = [
         small.pack(tmp_path / "a.zip", {"1.jpg": b"x" * 50, "2.jpg": b"y" * 50}, m).read_bytes()
@@ -535,7 +533,7 @@ def test_trap_28_archives_are_closed(tmp_path):
 
 
 def test_every_nasty_archive(real_data, tmp_path):
-    """error: counted; fine: every picture read; never a crash, nothing written."""
+    """error: counted; fine: every image read; never a crash, nothing written."""
     wrong, index = {}, json.loads((real_data / "nasty" / "nasty.json").read_text())
     entries = [e for e in index if e["file"].startswith("zips/")]
     for entry in entries:

@@ -1,6 +1,4 @@
-"""Video files: the frame of each second, whatever the container says of time, and no damage that
-ends a run.
-"""
+"""Video files: the frame of each second with any kind of time stamps, and damaged files."""
 
 import io
 import json
@@ -39,7 +37,7 @@ def bars(number):
 
 
 def number(jpeg):
-    """Read the number that a frame shows."""
+    """Read the number in a frame."""
     gray = np.asarray(Image.open(io.BytesIO(jpeg)).convert("L"))
     return sum(int(gray[HIGH // 2, WIDE * bit + WIDE // 2] > 127) << bit for bit in range(BITS))
 
@@ -73,13 +71,13 @@ def evenly(count, rate=10):
 
 
 def read(path, most=32):
-    """The frames of a clip, and what was counted."""
+    """Return the frames of a clip and the findings."""
     found = Findings()
     return read_clip(path, most, found), found.counts
 
 
 def shown(path, most=32):
-    """The numbers of the frames of a clip that is whole."""
+    """Return the numbers in the frames of an undamaged clip."""
     encoded, counts = read(path, most)
     assert not counts
     return [number(jpeg) for jpeg in encoded]
@@ -174,7 +172,7 @@ QUARTERS = [
 
 @pytest.mark.parametrize("ones", QUARTERS)
 def test_a_display_matrix_rotates_and_mirrors(ones):
-    """Each pixel goes where (ax + cy, bx + dy) says, moved into the picture."""
+    """Each pixel goes where (ax + cy, bx + dy) says, moved into the image."""
     a, b, c, d = (i - 1 for i in ones)
     picture = np.arange(2 * 3 * 3).reshape(2, 3, 3)
     places = {(a * x + c * y, b * x + d * y): picture[y, x] for y in range(2) for x in range(3)}
@@ -351,7 +349,7 @@ def test_limits_are_kept(tmp_path, monkeypatch, limit, allowed, code):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_fault_15_flipped_and_missing_bytes_are_never_raised(tmp_path, seed):
-    """Found so: a stream without a decoder."""
+    """This found a stream without a decoder."""
     rng = random.Random(seed)
     whole = [
         film(tmp_path / f"a.{ending}", evenly(25), codec).read_bytes()
@@ -485,8 +483,8 @@ def test_every_real_clip(real_data):
     ],
 )
 def test_real_frames_are_those_of_a_longhand_reader(real_data, name):
-    """Every frame decoded, searched by its time, converted by PyAV's plain way: no colour off by
-    more than its coarser rounding.
+    """Every frame is decoded, found by its time and converted by PyAV's default conversion. Colors
+    differ by no more than its coarser rounding.
     """
     with av.open(real_data / "clips" / name) as container:
         stream = container.streams.video[0]

@@ -1,4 +1,4 @@
-"""Frames: pixels equal those of the usual path, and a damaged picture is counted and left out."""
+"""Frames: pixels equal torchvision's, and damaged images are counted and dropped."""
 
 import contextlib
 import io
@@ -32,7 +32,7 @@ def transform(
 
 
 def seen(data: bytes, size: int = 32, interpolation: str = "bicubic", short: int | None = None):
-    """One decoded frame as (S, S, 3), or None, and what was counted."""
+    """Return one decoded frame as (S, S, 3) or None, and the findings."""
     found = Findings()
     pixels = decode_frame(data, transform(size, interpolation, short), found, "v#0")
     assert pixels is None or (
@@ -44,7 +44,7 @@ def seen(data: bytes, size: int = 32, interpolation: str = "bicubic", short: int
 
 
 def proven(data: bytes):
-    """What one frame is, or None, and what was counted."""
+    """Return the result of `probe_image` and the findings."""
     found = Findings()
     proof = probe_image(data, found, "v#0")
     assert proof is None or (proof[2].shape == (32, 32) and proof[2].dtype == np.uint8)
@@ -52,7 +52,7 @@ def proven(data: bytes):
 
 
 def longhand(data: bytes, size: int, interpolation: str, short: int | None = None) -> np.ndarray:
-    """The field's way: Pillow, RGB, torchvision's Resize and CenterCrop."""
+    """Decode with Pillow and torchvision's Resize and CenterCrop."""
     with Image.open(io.BytesIO(data)) as picture:
         return np.asarray(
             Compose([Resize(short or size, InterpolationMode(interpolation)), CenterCrop(size)])(
@@ -181,7 +181,7 @@ def test_trap_28_every_image_becomes_rgb():
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 def test_images_become_upright(orientation, form):
-    """EXIF says how; the corners of a marked picture prove it."""
+    """EXIF says how; the corners of a marked image are compared."""
     from PIL import ImageOps
 
     marks = np.zeros((40, 40, 3), np.uint8)
@@ -251,7 +251,7 @@ def png(width: int, height: int, data: bytes = b"") -> bytes:
 
 
 def jpeg(width: int, height: int) -> bytes:
-    """A JPEG whose header lies about its size."""
+    """A JPEG whose header declares a wrong size."""
     data = bytearray(small.encode(small.image()))
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", height, width)

@@ -1,4 +1,4 @@
-"""Loader: the order as a function of (seed, epoch), padded batches with masks, prefetching and
+"""Loader: the order as a function of (seed, epoch), padded batches with masks, prefetching
 in order.
 """
 

@@ -1,4 +1,4 @@
-"""The store: ragged rows come back as they went in, from shards that are whole or absent."""
+"""Shards: ragged rows are read back as written; files are complete or absent."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Text: the same ids as transformers' BERT, a budget for every field, nothing starved."""
+"""Text: the same ids as transformers' BERT, and a token budget for every field."""
 
 import itertools
 import json
@@ -165,7 +165,7 @@ def reader(tokenizer):
 
 
 def parts(reader, row: list[int]) -> list[list[int]]:
-    """Cut a row into its fields."""
+    """Split a row into its fields."""
     assert row[0] == reader.cls
     assert row[-1] == reader.sep
     found = [[]]

@@ -1,4 +1,4 @@
-"""The block that rows meet in, against attention written longhand."""
+"""The transformer block equals attention written with loops."""
 
 import ast
 import math

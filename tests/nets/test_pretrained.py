@@ -1,6 +1,4 @@
-"""Pretrained weights: what we load answers as the library they come from, and nothing else is ever
-loaded.
-"""
+"""Pretrained weights: loaded models equal those of the original library; pickles are refused."""
 
 import io
 import pickle
@@ -134,7 +132,7 @@ def _picture(width: int = 71, height: int = 48) -> Image.Image:
 
 
 def _shown(picture: Image.Image, tower: Clip | Timm) -> torch.Tensor:
-    """The picture as our path gives it to the tower."""
+    """Return an image as the pipeline passes it to the tower."""
     stored = io.BytesIO()
     picture.save(stored, "PNG")
     pixels = decode_frame(stored.getvalue(), tower.image_transform, Findings())

@@ -1,1 +1,1 @@
-"""What every floor stands on: values, errors, files."""
+"""Core: types, errors, files and plugs, which all other folders use."""

@@ -1,5 +1,5 @@
-"""Annotations as strangers write them: read strictly, mended aloud, refused with the place; never a
-crash, never silence.
+"""Annotation files: read strictly, corrected faults are counted, others are refused with their
+position; no file crashes the reader.
 """
 
 import json
@@ -23,7 +23,7 @@ ITEM = {
 
 
 def said(change: dict | None = None, **more: object) -> bytes:
-    """One annotation, with some of it changed."""
+    """Return one annotation with some values changed."""
     return json.dumps([ITEM | (change or {}) | more]).encode()
 
 
@@ -251,7 +251,7 @@ def test_trap_26_ids_given_as_numbers_keep_every_digit_and_are_counted(tmp_path)
     assert found.counts == {"id.number": 1}
 
 
-def test_a_label_of_the_test_split_is_no_business_of_ours(tmp_path):
+def test_an_invalid_label_of_the_test_split_is_ignored(tmp_path):
     """A stray number there must not end a submission."""
     for label in (-1, 3.5, [], "9999"):
         assert videos(said(category_id=label), tmp_path, "test")[0][0].id == "20"
