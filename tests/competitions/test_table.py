@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
 from wbdc.competitions import NO_FRAMES, Limits, open_competition
 from wbdc.core.errors import DataInvalid, ResultInvalid, UsageFault
@@ -282,6 +282,84 @@ def test_mean_f1_averages_the_levels_as_scikit_learn_does(tmp_path):
     }
     assert contest.score_components == tuple(expected)
     assert score == pytest.approx({**expected, "mean": np.mean(list(expected.values()))})
+
+
+def draw_probabilities(classes: int, rows: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    """Draw class codes, and rounded probabilities with ties that favor them a little."""
+    draw = np.random.default_rng(classes)
+    truth = draw.integers(classes, size=rows)
+    scores = draw.random((rows, classes)).round(1) + 0.1
+    scores[np.arange(rows), truth] += 0.3
+    return truth, scores / scores.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("metric", ["log_loss", "auc"])
+def test_scores_of_probabilities_equal_those_of_scikit_learn(tmp_path, metric, classes):
+    names = list("wxyz"[:classes])
+    order = names if classes == 2 else names[::-1]  # of two, the last is the positive class
+    toml = TOML.replace('["news", "comedy", "drama"]', json.dumps(order))
+    contest = open_competition(str(write_contest(tmp_path, f'metric = "{metric}"', toml=toml)))
+    truth, probabilities = draw_probabilities(classes)
+    if metric == "log_loss":
+        expected = {metric: (loss := log_loss(truth, probabilities)), "mean": -loss}
+    else:
+        scores = probabilities[:, 1] if classes == 2 else probabilities
+        area = roc_auc_score(truth, scores, multi_class="ovr")
+        expected = {metric: area, "mean": area}
+    true_ids = [names[code] for code in truth]
+    assert contest.needs_probabilities
+    assert contest.score_components == (metric,)
+    for official in (False, True):
+        score = contest.score_probabilities(true_ids, probabilities, names, official=official)
+        assert score == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(UsageFault, match=f"{metric} scores probabilities, not classes"):
+        contest.score(true_ids, true_ids)
+
+
+def test_scores_of_probabilities_at_their_limits(tmp_path):
+    loss = open_competition(str(write_contest(tmp_path / "a", 'metric = "log_loss"')))
+    certain = np.array([[1.0, 0.0]])
+    assert loss.score_probabilities(["news"], certain, ["news", "drama"])["log_loss"] < 1e-12
+    wrong = loss.score_probabilities(["drama"], certain, ["news", "drama"])["log_loss"]
+    unknown = loss.score_probabilities(["comedy"], certain, ["news", "drama"])["log_loss"]
+    assert wrong == unknown == pytest.approx(-np.log(np.finfo(float).eps))
+    area = open_competition(str(write_contest(tmp_path / "b", 'metric = "auc"')))
+    assert area.score_probabilities(["news"], certain, ["news", "drama"])["mean"] == 0.5
+
+
+def test_a_contest_of_classes_scores_the_most_probable_ones(tmp_path):
+    contest = open_competition(str(write_contest(tmp_path, 'metric = "macro_f1"')))
+    names = contest.classes(tmp_path)
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]])
+    truth = [names[0], names[1]]
+    for official in (False, True):
+        score = contest.score_probabilities(truth, probabilities, names, official=official)
+        assert score == contest.score(truth, [names[0], names[2]], None if official else names)
+
+
+def test_probabilities_are_written_for_every_class_and_read_back(tmp_path):
+    contest = open_competition(str(write_contest(tmp_path, 'metric = "log_loss"')))
+    known = ["comedy", "news"]  # of the model, which has seen no drama
+    rows = np.array([[0.25, 0.75], [0.6, 0.4]], np.float32)
+    contest.write_predictions(["a", "b"], rows, known, tmp_path / "r.csv")
+    lines = (tmp_path / "r.csv").read_text().splitlines()
+    assert lines[:2] == ["vid,news,comedy,drama", "a,0.75,0.25,0"]
+    classes = contest.classes(tmp_path)
+    assert contest.read_result(tmp_path / "r.csv", ["a", "b"], classes) == ["news", "comedy"]
+    (tmp_path / "r.csv").write_text("vid,news,comedy,drama\na,0.5,nan,0\nb,0.5,0.5,0\n")
+    with pytest.raises(ResultInvalid, match="a has no probabilities"):
+        contest.read_result(tmp_path / "r.csv", ["a", "b"], classes)
+
+
+def test_two_classes_may_have_one_column_of_probabilities(tmp_path):
+    toml = TOML.replace('["news", "comedy", "drama"]', '["no", "yes"]')
+    more = 'metric = "auc"\nresult = { columns = ["vid", "score"] }'
+    contest = open_competition(str(write_contest(tmp_path, more, toml=toml)))
+    rows = np.array([[0.75, 0.25], [0.25, 0.75]], np.float32)
+    contest.write_predictions(["a", "b"], rows, ["no", "yes"], tmp_path / "r.csv")
+    assert (tmp_path / "r.csv").read_text() == "vid,score\na,0.25\nb,0.75\n"
+    assert contest.read_result(tmp_path / "r.csv", ["a", "b"], ["no", "yes"]) == ["no", "yes"]
 
 
 def test_a_result_is_read_back(tmp_path):

@@ -4,7 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from sklearn.metrics import log_loss, roc_auc_score
 
+from wbdc.competitions import open_competition
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import IntegrityBroken, UsageFault
 from wbdc.ensemble.blend_weights import fit_weights, nested_blend
@@ -102,3 +104,24 @@ def test_errors_name_the_members():
     m[1, 7, (truth[7] + 1) % 6] = np.nan  # not the truth's column
     with pytest.raises(IntegrityBroken, match="member 2 of 2 is not finite in 1 of 240 rows"):
         evaluate_ensemble(["a", "b"], m, truth, folds, CLASSES, WeChat2022())
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "auc"])
+def test_a_score_of_probabilities_is_that_of_the_blended_probabilities(tmp_path, metric):
+    settings = f'classes = {json.dumps(CLASSES)}\nmetric = "{metric}"\n'
+    (tmp_path / "my.toml").write_text(
+        settings + 'labeled = "a.csv"\ntest = "b.csv"\nid = "id"\ntext = ["t"]\nlabel = "y"\n'
+    )
+    contest = open_competition(str(tmp_path / "my.toml"))
+    m, truth, folds = problem(2, n=120)
+    report = evaluate_ensemble(["a", "b"], m, truth, folds, CLASSES, contest, draws=20)
+    blended = nested_blend(m, truth, folds)
+    expected = {
+        "log_loss": lambda: log_loss(truth, blended.astype(np.float64), labels=range(6)),
+        "auc": lambda: roc_auc_score(truth, blended, multi_class="ovr"),
+    }[metric]()
+    assert report["ensemble"]["score"][metric] == pytest.approx(expected, abs=1e-6)
+    means = {name: entry["score"]["mean"] for name, entry in report["members"].items()}
+    assert report["best"] == max(means, key=means.get)
+    low, high = report["ensemble"]["interval"]
+    assert low < report["ensemble"]["score"]["mean"] < high

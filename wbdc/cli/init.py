@@ -1,5 +1,7 @@
 """wbdc init: describe a contest whose data are a table, without code."""
 
+import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,7 +122,8 @@ def _print(draft: "ContestDraft", contest_file: Path, kit_file: Path) -> None:
     if not draft.test_exists:
         console.print_text(f"There are no test rows yet: put {draft.test} beside the table.")
     console.print_text(f"Wrote {contest_file} and {kit_file}. Correct them where a guess is wrong.")
-    console.log(f"Next: wbdc prepare --data {draft.folder} --competition ./{contest_file}")
+    words = ["--data", str(draft.folder), "--competition", os.path.join(".", contest_file)]
+    console.log(f"Next: {shlex.join(['wbdc', 'prepare', *words])}")
 
 
 def _shorten(text: str) -> str:

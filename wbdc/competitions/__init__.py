@@ -7,13 +7,16 @@ import tomllib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import file_sha256 as hash_file
 from wbdc.core.files import publish_bytes, read_bytes, read_text
 from wbdc.core.findings import Findings
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CONTEST_FOLDER = "contest"  # of a package, for the file that defines the contest
 CLIP_SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov")  # of video files
@@ -110,6 +113,7 @@ class Competition:
     label_key: str = "label"  # key of the class in the answer to a request
     score_components: tuple[str, ...] = ()  # keys of a score beside "mean", in display order
     judge_paths: JudgePaths = JudgePaths()
+    needs_probabilities: bool = False  # whether the score depends on more than the best class
     file: Path | None = None  # defines the contest; None for a contest of wbdc
     # the first is the default
     targets: dict[str, Target] = {"folder": Target(), "zip": Target(zipped=True)}
@@ -218,6 +222,34 @@ class Competition:
         classes: over which macro averages are taken; None: as the official script does.
         """
         raise NotImplementedError
+
+    def score_probabilities(
+        self,
+        truth: Sequence[str],
+        probabilities: "np.ndarray",
+        classes: Sequence[str],
+        *,
+        official: bool = False,
+    ) -> dict[str, float]:
+        """Score probabilities (n, C), columns as `classes`; official: the official way, as in
+        `score`.
+
+        By default the most probable classes are scored. A contest whose score depends on the
+        probabilities overrides this, and sets `needs_probabilities`. A higher "mean" is better.
+        """
+        predictions = [classes[code] for code in probabilities.argmax(1)]
+        return self.score(truth, predictions, None if official else classes)
+
+    def write_predictions(
+        self,
+        ids: Sequence[str],
+        probabilities: "np.ndarray",
+        classes: Sequence[str],
+        path: Path,
+    ) -> None:
+        """Publish a result file of probabilities (n, C); by default the most probable classes."""
+        labels = [classes[code] for code in probabilities.argmax(1)]
+        self.write_result(ids, labels, path)
 
     def write_result(self, ids: Sequence[str], labels: Sequence[str], path: Path) -> None:
         """Publish a result file with one label for each id."""

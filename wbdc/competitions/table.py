@@ -3,11 +3,14 @@
 import csv
 import io
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from wbdc.competitions import NO_FRAMES, Competition, FrameFile, JudgePaths, Limits, Source, Video
 from wbdc.competitions.formats.json_stream import clean_text
@@ -16,13 +19,14 @@ from wbdc.core.errors import DataInvalid, ResultInvalid, UsageFault, suggest_nam
 from wbdc.core.files import publish_bytes, read_bytes
 from wbdc.core.findings import Findings
 from wbdc.core.json_shape import find_mismatch
-from wbdc.core.scores import accuracy, f1_scores, weighted_f1
+from wbdc.core.scores import accuracy, f1_scores, log_loss, mean_roc_auc, weighted_f1
 
 TABLE_ID_PATTERN = re.compile(
     r"[^\s\0-\x1f\x7f]{1,200}"
 )  # a list of ids is separated by white space
 ID_IN_PATH = "{id}"
-METRICS = ("accuracy", "macro_f1", "micro_f1", "weighted_f1", "mean_f1")
+PROBABILITY_METRICS = ("log_loss", "auc")
+METRICS = ("accuracy", "macro_f1", "micro_f1", "weighted_f1", "mean_f1", *PROBABILITY_METRICS)
 SPLITS = ("labeled", "unlabeled", "test")
 VALUES_SHAPE = (str, [str])  # values of the split column
 SHAPES = {
@@ -52,8 +56,8 @@ class Table(Competition):
 
     labeled, test, unlabeled: the table of each split, CSV, TSV or JSON Lines; two splits may share
     one. id: column of the ids. text: columns of text. label: column of the classes. classes: every
-    class that a prediction may name. metric: "accuracy", "macro_f1", "micro_f1", "weighted_f1" or
-    "mean_f1".
+    class that a prediction may name. metric: "accuracy", "macro_f1", "micro_f1", "weighted_f1",
+    "mean_f1", "log_loss" or "auc".
 
     frames: column that holds the path of an image, a video or a zip of images, or a path with
     "{id}" in it; None for items without frames. labels: a table with the columns `id` and `label`,
@@ -110,7 +114,12 @@ class Table(Competition):
         self._metric = metric
         self._levels = _class_levels(metric, self._classes, parents)
         self.score_components = _score_components(metric, self._levels)
-        self._columns, self._header, self._separator = _result_format(id, label, result or {})
+        self.needs_probabilities = metric in PROBABILITY_METRICS
+        self._class_order = list(classes)
+        answer_columns = self._class_order if self.needs_probabilities else [label]
+        self._columns, self._header, self._separator = _result_format(
+            id, answer_columns, result or {}
+        )
 
     def frame_format(self, root: Path) -> str:
         return "jpeg"
@@ -179,6 +188,11 @@ class Table(Competition):
         With classes None, F1 scores are over the labels that occur in truth or predictions, as in
         scikit-learn.
         """
+        if self.needs_probabilities:
+            raise UsageFault(
+                f"{self._metric} scores probabilities, not classes, so class multipliers and "
+                "ensembles within a time limit are not supported"
+            )
         labels = sorted({*truth, *predictions} if classes is None else classes)
         if self._metric == "mean_f1":
             parts = self._score_levels(truth, predictions, labels)
@@ -192,13 +206,56 @@ class Table(Competition):
             value = getattr(f1_scores(truth, predictions, labels), self._metric.removesuffix("_f1"))
         return {self._metric: value, "mean": value}
 
+    def score_probabilities(
+        self,
+        truth: Sequence[str],
+        probabilities: np.ndarray,
+        classes: Sequence[str],
+        *,
+        official: bool = False,
+    ) -> dict[str, float]:
+        """Return the metric and "mean", which is the negative log loss or the AUC."""
+        if not self.needs_probabilities:
+            return super().score_probabilities(truth, probabilities, classes, official=official)
+
+        codes = {label: code for code, label in enumerate(self._class_order)}
+        truth_codes = np.array([codes[label] for label in truth], np.int64)
+        rows = self._all_columns(probabilities, classes)
+        if self._metric == "auc":
+            value = mean_roc_auc(truth_codes, rows)
+            return {"auc": value, "mean": value}
+        value = log_loss(truth_codes, rows)
+        return {"log_loss": value, "mean": -value}
+
+    def write_predictions(
+        self,
+        ids: Sequence[str],
+        probabilities: np.ndarray,
+        classes: Sequence[str],
+        path: Path,
+    ) -> None:
+        """Publish the most probable classes; for log_loss and auc the probability of every class,
+        or with two columns of two classes, that of the last class.
+        """
+        if not self.needs_probabilities:
+            super().write_predictions(ids, probabilities, classes, path)
+            return
+        count = len(self._columns) - 1
+        rows = self._all_columns(probabilities, classes)[:, -count:]
+        cells = [[f"{value:.9g}" for value in row] for row in rows.tolist()]
+        self._publish_rows([[i, *row] for i, row in zip(ids, cells, strict=True)], path)
+
     def write_result(self, ids: Sequence[str], labels: Sequence[str], path: Path) -> None:
-        """Publish one row a video, UTF-8 with LF; a cell is quoted only where CSV requires it."""
+        """Publish the id and the class of each video."""
+        self._publish_rows([list(row) for row in zip(ids, labels, strict=True)], path)
+
+    def _publish_rows(self, rows: list[list[str]], path: Path) -> None:
+        """Publish rows as UTF-8 with LF; a cell is quoted only where CSV requires it."""
         text = io.StringIO()
         writer = csv.writer(text, delimiter=self._separator, lineterminator="\n")
         if self._header:
             writer.writerow(self._columns)
-        writer.writerows(zip(ids, labels, strict=True))
+        writer.writerows(rows)
         publish_bytes(path, text.getvalue().encode())
 
     def read_result(self, path: Path, ids: Sequence[str], classes: Sequence[str]) -> list[str]:
@@ -216,6 +273,17 @@ class Table(Competition):
             if faults:
                 raise ResultInvalid(f"{path} {what}: {len(faults)}, first {', '.join(faults[:3])}")
         return [predictions[video_id] for video_id in ids]
+
+    def _all_columns(self, probabilities: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+        """Return probabilities (n, all classes) in the order of the TOML file, 0 for the classes
+        that a model does not know.
+        """
+        columns = {label: column for column, label in enumerate(classes)}
+        rows = np.zeros((len(probabilities), len(self._class_order)), probabilities.dtype)
+        for code, label in enumerate(self._class_order):
+            if label in columns:
+                rows[:, code] = probabilities[:, columns[label]]
+        return rows
 
     def _required_columns(self, split: str) -> list[str]:
         columns = [self._id, *self.fields]
@@ -297,7 +365,21 @@ class Table(Competition):
         for number, row in enumerate(rows, 1):
             if len(row) != len(self._columns):
                 raise ResultInvalid(f"{path} row {number} is not `{columns}`: {str(row)[:60]}")
-        return [(row[0], row[1]) for row in rows]
+        return [(row[0], self._row_label(path, row)) for row in rows]
+
+    def _row_label(self, path: Path, row: list[str]) -> str:
+        """Return the class of a row of the result file, or its most probable class."""
+        if not self.needs_probabilities:
+            return row[1]
+        try:
+            values = [float(cell) for cell in row[1:]]
+        except ValueError:
+            values = [math.nan]
+        if not all(0 <= value <= 1 for value in values):
+            raise ResultInvalid(f"{path}: {row[0]} has no probabilities: {str(row[1:])[:60]}")
+        if len(values) == 1:
+            values = [1 - values[0], values[0]]
+        return self._class_order[values.index(max(values))]
 
 
 def _check_shapes(settings: dict[str, object]) -> None:
@@ -370,11 +452,14 @@ def _score_components(metric: str, levels: list[dict[str, str]]) -> tuple[str, .
     return tuple(f"{name}_{kind}" for name in names for kind in ("micro", "macro")) or (metric,)
 
 
-def _result_format(id: str, label: str, result: dict) -> tuple[list[str], bool, str]:
-    columns = result.get("columns", [id, label])
+def _result_format(id: str, answer_columns: list[str], result: dict) -> tuple[list[str], bool, str]:
+    columns = result.get("columns", [id, *answer_columns])
     separator = result.get("separator", ",")
-    if len(columns) != 2:
+    if len(answer_columns) == 1 and len(columns) != 2:
         raise UsageFault("result.columns must name two columns, of the id and of the class")
+    is_binary = len(answer_columns) == 2 and len(columns) == 2
+    if len(columns) != 1 + len(answer_columns) and not is_binary:
+        raise UsageFault("result.columns must name the column of the id, and one for each class")
     if len(separator) != 1 or separator in '"\r\n':
         raise UsageFault(f"result.separator = {separator!r} is not one character")
     return columns, result.get("header", True), separator

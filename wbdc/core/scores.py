@@ -71,6 +71,46 @@ def weighted_f1(truth: Sequence[str], predictions: Sequence[str], labels: Sequen
     return float((by_label * support).sum() / support.sum()) if support.any() else 0.0
 
 
+def log_loss(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the mean negative log-likelihood, as scikit-learn's `log_loss` does.
+
+    truth: (n,) int codes; probabilities: (n, C) float, clipped to the range of float64 above 0.
+    """
+    smallest = np.finfo(np.float64).eps
+    likelihoods = probabilities[np.arange(len(truth)), truth].astype(np.float64)
+    return float(-np.log(likelihoods.clip(smallest, 1 - smallest)).mean())
+
+
+def mean_roc_auc(truth: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the area under the ROC curve of each class against the others, averaged over classes,
+    as scikit-learn's `roc_auc_score(multi_class="ovr", average="macro")` does.
+
+    truth: (n,) int codes; probabilities: (n, C) float. A class that no row has, or every row, is
+    left out of the average; 0.5 when that leaves none. Of two classes, only the last one counts.
+    """
+    codes = np.unique(truth)
+    if probabilities.shape[1] == 2:
+        codes = codes[codes == 1]
+    areas = [
+        _roc_auc(is_positive, probabilities[:, code])
+        for code in codes
+        if not (is_positive := truth == code).all()
+    ]
+    return float(np.mean(areas)) if areas else 0.5
+
+
+def _roc_auc(is_positive: np.ndarray, scores: np.ndarray) -> float:
+    """Return the share of (positive, negative) pairs in the right order; a tie counts half (Mann
+    and Whitney 1947).
+    """
+    _, groups, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    mean_ranks = np.cumsum(counts) - (counts - 1) / 2
+    positives = int(is_positive.sum())
+    pairs = positives * (len(scores) - positives)
+    rank_sum = mean_ranks[groups[is_positive]].sum()
+    return float((rank_sum - positives * (positives + 1) / 2) / pairs)
+
+
 def _count_hits(
     truth: np.ndarray, predictions: np.ndarray, labels: int, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -57,6 +57,25 @@ def competition_scorer(
     return score
 
 
+def probability_scorer(
+    competition: Competition,
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+) -> RowScore:
+    """Return the mean score of probabilities (n, C) as a function of row indices."""
+    if not competition.needs_probabilities:
+        return competition_scorer(competition, truth, probabilities.argmax(axis=1), classes)
+    true_ids = np.array(classes, dtype=object)[truth]
+
+    def score(rows: np.ndarray) -> float:
+        return competition.score_probabilities(
+            true_ids[rows].tolist(), probabilities[rows], classes
+        )["mean"]
+
+    return score
+
+
 def bootstrap_interval(score: RowScore, n: int, *, draws: int = 1000, seed: int = 0) -> Interval:
     """Bound the score of n videos by drawing n of them with replacement (Efron 1979).
 

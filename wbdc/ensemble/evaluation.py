@@ -7,7 +7,7 @@ import numpy as np
 from wbdc.competitions import Competition
 from wbdc.core.errors import UsageFault
 from wbdc.ensemble.blend_weights import MIN_WEIGHT_RATIO, BlendWeights, fit_weights, nested_blend
-from wbdc.ensemble.bootstrap import bootstrap_interval, competition_scorer, paired_gain
+from wbdc.ensemble.bootstrap import bootstrap_interval, paired_gain, probability_scorer
 from wbdc.ensemble.mixture import true_class_likelihoods
 from wbdc.ensemble.out_of_fold import shared_predictions
 from wbdc.serve.blend import check_members
@@ -47,25 +47,26 @@ def evaluate_ensemble(
     """
     _check(names, members, truth, classes)
     fitted = fit_weights(true_class_likelihoods(members, truth))
-    predictions = dict(zip(names, members.argmax(axis=2), strict=True))
-    blended = nested_blend(members, truth, folds).argmax(axis=1)
+    predictions = dict(zip(names, members, strict=True))
+    blended = nested_blend(members, truth, folds)
+    true_ids = _ids(truth, classes)
 
     def evaluate(predicted: np.ndarray) -> dict:
-        """Score one prediction (n,) of class codes."""
-        scorer = competition_scorer(competition, truth, predicted, classes)
+        """Score one prediction (n, C)."""
+        scorer = probability_scorer(competition, truth, predicted, classes)
         interval = bootstrap_interval(scorer, len(truth), draws=draws, seed=seed)
-        true_ids, predicted_ids = _ids(truth, classes), _ids(predicted, classes)
+        score = competition.score_probabilities
         return {
-            "score": competition.score(true_ids, predicted_ids, classes),
-            "official": competition.score(true_ids, predicted_ids),
+            "score": score(true_ids, predicted, classes),
+            "official": score(true_ids, predicted, classes, official=True),
             "interval": list(interval),
         }
 
     entries = {name: evaluate(predicted) for name, predicted in predictions.items()}
     best = max(names, key=lambda name: entries[name]["score"]["mean"])
     gain = paired_gain(
-        competition_scorer(competition, truth, blended, classes),
-        competition_scorer(competition, truth, predictions[best], classes),
+        probability_scorer(competition, truth, blended, classes),
+        probability_scorer(competition, truth, predictions[best], classes),
         len(truth),
         draws=draws,
         seed=seed,
@@ -81,8 +82,8 @@ def evaluate_ensemble(
         "gain": gain.to_dict(),
     }
     if fitted.dropped:
-        remaining = nested_blend(members[fitted.members], truth, folds).argmax(axis=1)
-        score = competition.score(_ids(truth, classes), _ids(remaining, classes), classes)
+        remaining = nested_blend(members[fitted.members], truth, folds)
+        score = competition.score_probabilities(true_ids, remaining, classes)
         report["score_without_dropped"] = score["mean"]
     return report
 
@@ -94,16 +95,16 @@ def compare_runs(run: Run, other_run: Run, *, draws: int = 1000, seed: int = 0) 
     Raises UsageFault as `shared_predictions` does.
     """
     shared, classes, contest = shared_predictions([run, other_run]), run.facts.classes, run.contest
-    truth, predictions = shared.truth, shared.members.argmax(axis=2)
+    truth, predictions = shared.truth, shared.members
     gain = paired_gain(
-        *(competition_scorer(contest, truth, predicted, classes) for predicted in predictions),
+        *(probability_scorer(contest, truth, predicted, classes) for predicted in predictions),
         len(truth),
         draws=draws,
         seed=seed,
     )
     true_ids = _ids(truth, classes)
     scores = {
-        name: contest.score(true_ids, _ids(predicted, classes), classes)
+        name: contest.score_probabilities(true_ids, predicted, classes)
         for name, predicted in zip((run.name, other_run.name), predictions, strict=True)
     }
     return {"rows": len(truth), "scores": scores, **gain.to_dict()}

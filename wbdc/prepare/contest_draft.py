@@ -12,7 +12,7 @@ import polars as pl
 
 from wbdc.competitions import CLIP_SUFFIXES
 from wbdc.competitions.formats.tables import read_table, table_columns
-from wbdc.competitions.table import TABLE_ID_PATTERN
+from wbdc.competitions.table import PROBABILITY_METRICS, TABLE_ID_PATTERN
 from wbdc.core.errors import DataInvalid, UsageFault, suggest_name
 from wbdc.core.files import publish_file
 from wbdc.data.archive import IMAGE_SUFFIXES
@@ -106,6 +106,9 @@ class ContestDraft:
         frames = f"frames = {json.dumps(self.frames, ensure_ascii=False)}"
         if self.frames is None:
             frames = '# frames = "video"  # column of paths: an image, a video or a zip of images'
+        result = {"columns": [self.id, self.label], "header": True}
+        if self.metric in PROBABILITY_METRICS:
+            result["columns"][1:] = self.classes
         lines = [
             "# A contest: wbdc prepare --data DIR --competition ./THIS_FILE.toml",
             "# Every setting: docs/table-contest.md",
@@ -121,7 +124,7 @@ class ContestDraft:
             f"classes = {_toml(list(self.classes))}",
             "",
             f"metric = {_toml(self.metric)}",
-            f"result = {_toml({'columns': [self.id, self.label], 'header': True})}",
+            f"result = {_toml(result)}",
             "# limits = { items = 10000, seconds = 3600.0 }  # the judge's: videos and wall time",
         ]
         return "\n".join(lines) + "\n"

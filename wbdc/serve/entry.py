@@ -110,8 +110,8 @@ def serve(
     predictions = _multiply_classes(predictions, blend)
     monitor.mark("predicted")
 
-    labels = [predictions.classes[i] for i in predictions.probabilities.argmax(1)]
-    contest.write_result([video.id for video in videos], labels, out)
+    ids = [video.id for video in videos]
+    contest.write_predictions(ids, predictions.probabilities, predictions.classes, out)
     monitor.mark("written")
 
     _log_findings({**findings.report(), **predictions.findings}, log)

@@ -107,11 +107,11 @@ def evaluate_fold(
     classes = plan.run.facts.classes
     ids = [dataset.ids[i] for i in positions]
     truth = [classes[code] for code in dataset.labels[positions]]
-    predictions = [classes[code] for code in probabilities.argmax(1)]
     write_oof(folder / OOF_FILE, ids, fold, truth, probabilities)
+    score = plan.contest.score_probabilities
     return {
-        "score": plan.contest.score(truth, predictions, classes),
-        "official": plan.contest.score(truth, predictions),
+        "score": score(truth, probabilities, classes),
+        "official": score(truth, probabilities, classes, official=True),
     }
 
 
