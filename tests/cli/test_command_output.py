@@ -1,6 +1,4 @@
-"""What the commands say, to people and to machines, and that what they say they would do is not
-done.
-"""
+"""The output of the commands as text and as JSON; dry runs and refused options change no file."""
 
 import json
 import subprocess
@@ -15,7 +13,7 @@ COMPONENTS = ("lv1_micro", "lv1_macro", "lv2_micro", "lv2_macro", "mean")
 
 @pytest.fixture(scope="module")
 def work(ready, kit) -> Path:
-    """A work folder with a run of two folds, and an ensemble of it."""
+    """Create a work folder with a run of two folds and an ensemble of it."""
     toys.run_json(
         "train",
         "--kit",
@@ -38,13 +36,13 @@ def name(work: Path) -> str:
 
 
 def test_prepare_reports_unchanged_data(ready, data):
-    said = toys.run_json("prepare", "--data", data, "--work", ready, "--folds", 3)
-    assert said["unchanged"]
-    assert said["counts"] == {"labeled": 33, "test": 12, "unlabeled": 15}
+    report = toys.run_json("prepare", "--data", data, "--work", ready, "--folds", 3)
+    assert report["unchanged"]
+    assert report["counts"] == {"labeled": 33, "test": 12, "unlabeled": 15}
     result = toys.wbdc("prepare", "--data", data, "--work", ready, "--folds", 3)
     assert result.exit_code == 0
     assert "The data are unchanged" in result.stdout
-    assert said["folder"] in result.stdout.replace("\n", "")
+    assert report["folder"] in result.stdout.replace("\n", "")
 
 
 def test_prepare_strict_is_exit_3_after_findings(data, tmp_path):
@@ -52,26 +50,26 @@ def test_prepare_strict_is_exit_3_after_findings(data, tmp_path):
         result = toys.wbdc(
             "prepare", "--data", data, "--work", tmp_path, "--strict", "--json", *words
         )
-        found = json.loads(result.stdout)["findings"]
-        assert result.exit_code == (3 if found else 0)
-        assert not found or "--strict accepts none" in result.stderr
+        findings = json.loads(result.stdout)["findings"]
+        assert result.exit_code == (3 if findings else 0)
+        assert not findings or "--strict accepts none" in result.stderr
     assert (
-        "archive.order" in found
+        "archive.order" in findings
     )  # the made-up contest has archives whose names, as text, would shuffle time
 
 
 @pytest.mark.parametrize(
-    ("words", "said", "code"),
+    ("words", "message", "code"),
     [
         (["--data", "/nowhere"], "/nowhere is not a folder", 3),
         (["--competition", "wechat2021"], "did you mean 'wechat2022'", 2),
         (["--folds", 40], "--folds 40 does not fit 33", 2),
     ],
 )
-def test_prepare_refuses_invalid_options(data, tmp_path, words, said, code):
+def test_prepare_refuses_invalid_options(data, tmp_path, words, message, code):
     result = toys.wbdc("prepare", "--data", data, "--work", tmp_path, *words)
     assert result.exit_code == code
-    assert said in result.stderr
+    assert message in result.stderr
     assert result.stdout == ""
     assert len(result.stderr.splitlines()) <= 4
 
@@ -139,12 +137,12 @@ def test_predict_reads_raw_archives(work, data, tmp_path, source):
         tmp_path / "result.csv",
         *(["--run", name(work)] if source == "run" else []),
     ]
-    said = toys.run_json(*words)
-    assert {"imported", "loaded", "predicted", "written"} <= set(said["marks"])
+    report = toys.run_json(*words)
+    assert {"imported", "loaded", "predicted", "written"} <= set(report["marks"])
     rows = [line.split(",") for line in (tmp_path / "result.csv").read_text().splitlines()]
     wanted = [item["id"] for item in json.loads((data / "annotations" / "test.json").read_text())]
     assert [row[0] for row in rows] == wanted
-    assert said["videos"] == 12
+    assert report["videos"] == 12
     assert all(len(row[1]) == 4 for row in rows)
     first = (tmp_path / "result.csv").read_bytes()
     result = toys.wbdc(*words)
@@ -154,9 +152,7 @@ def test_predict_reads_raw_archives(work, data, tmp_path, source):
 
 
 def test_trap_11_training_and_serving_read_videos_identically(work, tmp_path):
-    """Held-out videos, answered from their raw archives by the packed path, get the probabilities
-    they were judged by.
-    """
+    """Held-out videos that are predicted from raw archives get the probabilities of validation."""
     import time
     from dataclasses import replace
 
@@ -187,16 +183,16 @@ def test_trap_11_training_and_serving_read_videos_identically(work, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--ensemble", "ensembel"], "did you mean 'ensemble'"),
         (["--run", "nobody"], "no run called 'nobody'"),
     ],
 )
-def test_unknown_run_or_ensemble_cannot_predict(work, words, said, tmp_path):
+def test_unknown_run_or_ensemble_cannot_predict(work, words, message, tmp_path):
     result = toys.wbdc("predict", "--work", work, "--out", tmp_path / "r.csv", *words)
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert message in result.stderr
     assert not (tmp_path / "r.csv").exists()
 
 
@@ -212,9 +208,9 @@ def test_verify_of_a_missing_folder_fails(tmp_path):
 
 
 def test_synthetic_data_are_generated_from_the_command_line(tmp_path):
-    said = toys.run_json("demo", "--data-only", tmp_path / "made", "--videos", 40)
+    report = toys.run_json("demo", "--data-only", tmp_path / "made", "--videos", 40)
     assert (tmp_path / "made" / "data" / "annotations" / "test.json").is_file()
-    assert said["labeled"] + said["unlabeled"] + said["test"] == 40
+    assert report["labeled"] + report["unlabeled"] + report["test"] == 40
     result = toys.wbdc("demo", "--data-only", tmp_path / "made", "--videos", 41)
     assert result.exit_code == 2
     assert "synthetic contest of 40 videos" in result.stderr
@@ -249,10 +245,10 @@ def test_prepare_check_only_writes_nothing(data, tmp_path):
     checked = toys.run_json(
         "prepare", "--data", data, "--work", tmp_path / "w", "--check-only", "--folds", 3
     )
-    made = toys.run_json("prepare", "--data", data, "--work", tmp_path / "w", "--folds", 3)
+    result = toys.run_json("prepare", "--data", data, "--work", tmp_path / "w", "--folds", 3)
     assert checked.pop("folder") is None
-    assert all(made.pop(name) for name in ("folder", "files", "shards", "command"))
-    assert checked == made, "checking and preparing report the same facts"
+    assert all(result.pop(name) for name in ("folder", "files", "shards", "command"))
+    assert checked == result, "checking and preparing report the same facts"
 
 
 def test_prepare_list_prints_every_place_of_a_finding(data, tmp_path):
@@ -301,7 +297,7 @@ def test_prepare_reports_all_errors_then_is_exit_3(data, tmp_path):
 
 
 def test_engines_write_the_same_bytes(data, tmp_path):
-    kept = []
+    contents = []
     for engine in ("threads", "local"):
         folder = Path(
             toys.run_json(
@@ -318,15 +314,15 @@ def test_engines_write_the_same_bytes(data, tmp_path):
                 2,
             )["folder"]
         )
-        kept.append(
+        contents.append(
             {
                 str(p.relative_to(folder)): p.read_bytes()
                 for p in folder.rglob("*.*")
                 if p.suffix in (".safetensors", ".parquet", ".json")
             }
         )
-    assert kept[0] == kept[1]
-    assert len(kept[0]) > 8
+    assert contents[0] == contents[1]
+    assert len(contents[0]) > 8
     assert (
         "torchrun --nproc-per-node"
         in toys.wbdc("prepare", "--data", data, "--work", tmp_path, "--engine", "torchrun").stderr
@@ -335,8 +331,8 @@ def test_engines_write_the_same_bytes(data, tmp_path):
 
 @pytest.mark.parametrize(("frozen", "folder"), [("true", "vision_features"), ("false", "pixels")])
 def test_prepare_with_a_kit_writes_what_training_reads(data, tmp_path, kit, frozen, folder):
-    """A frozen tower looks once; training then makes nothing more, and ends with the very bits of a
-    training that made its own.
+    """A frozen tower encodes frames once. Training then computes nothing more, and ends with the
+    same bits as a training that prepared its own views.
     """
     table = ("--kit", kit, "--set", f"vision.frozen={frozen}")
     result = toys.wbdc(
@@ -352,7 +348,7 @@ def test_prepare_with_a_kit_writes_what_training_reads(data, tmp_path, kit, froz
     toys.run_json("prepare", "--data", data, "--work", tmp_path / "b", "--folds", 3)
     ended = []
     for work in ("a", "b"):
-        made = toys.wbdc(
+        result = toys.wbdc(
             "train",
             *table,
             "--fold",
@@ -364,8 +360,8 @@ def test_prepare_with_a_kit_writes_what_training_reads(data, tmp_path, kit, froz
             "--set",
             "train.epochs=1",
         )
-        assert made.exit_code == 0
-        assert ("view of labeled" in made.stderr) == (work == "b")
+        assert result.exit_code == 0
+        assert ("view of labeled" in result.stderr) == (work == "b")
         ended.append(next((tmp_path / work / "runs").rglob("model.safetensors")).read_bytes())
     assert ended[0] == ended[1]
 
@@ -405,19 +401,19 @@ def test_torchrun_ranks_write_the_same_views_as_one_process(data, tmp_path, kit)
         text=True,
     )
     assert ran.returncode == 0, ran.stderr
-    made = [
+    files = [
         {
             str(p.relative_to(tmp_path / work)): p.read_bytes()
             for p in (tmp_path / work).rglob("*.safetensors")
         }
         for work in ("one", "two")
     ]
-    assert made[0] == made[1]
-    assert sum("vision_features" in name for name in made[0]) == 2
+    assert files[0] == files[1]
+    assert sum("vision_features" in name for name in files[0]) == 2
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (("predict", "--data", "/nowhere"), 2, "/nowhere is not a folder"),
         (("predict", "--split", "tset"), 2, "has no split 'tset'; did you mean 'test'?"),
@@ -431,7 +427,7 @@ def test_torchrun_ranks_write_the_same_views_as_one_process(data, tmp_path, kit)
     ],
 )
 def test_unusable_path_is_refused_before_a_model_is_loaded(
-    work, tmp_path, monkeypatch, words, code, said
+    work, tmp_path, monkeypatch, words, code, message
 ):
     from wbdc.serve import engine
     from wbdc.submit.pack import package
@@ -444,7 +440,7 @@ def test_unusable_path_is_refused_before_a_model_is_loaded(
         monkeypatch.setattr(module, name, never)
     result = toys.wbdc(*(word.format(file=tmp_path / "file") for word in words), "--work", work)
     assert result.exit_code == code
-    assert said in result.stderr
+    assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 

@@ -1,4 +1,4 @@
-"""The console in a real terminal: bars and lines take turns, tables fit."""
+"""The console in a real terminal: progress bars and log lines do not mix, and tables fit."""
 
 import io
 import re
@@ -91,7 +91,7 @@ WORDS = ["title", "asr", "ocr", "frames"]
 
 @pytest.fixture
 def narrow(monkeypatch):
-    """A terminal of 80 columns; call it for the lines that were printed there."""
+    """Open a terminal of 80 columns; call it for the printed lines."""
     buffer = io.StringIO()
     terminal = Console(
         file=buffer, width=80, force_terminal=True, color_system=None, highlight=False
@@ -101,7 +101,7 @@ def narrow(monkeypatch):
 
 
 def assert_whole(lines, *pieces):
-    """Each piece stands whole on a line, none is cut, and no line is broken by the terminal."""
+    """Check that each piece is on one line, nothing is cut, and no line is too wide."""
     assert [line for line in lines if console.display_width(line) > 80] == []
     assert not any("\u2026" in line for line in lines)
     missing = [piece for piece in pieces if not any(has_piece(line, piece) for line in lines)]
@@ -155,8 +155,8 @@ def test_ensemble_report_fits_80_columns(narrow):
 
 
 def test_comparison_fits_80_columns(narrow):
-    found = {"rows": 100_000, "scores": dict.fromkeys(RUNS[:2], SCORES), **GAIN}
-    compare.print_comparison(found, *RUNS[:2])
+    comparison = {"rows": 100_000, "scores": dict.fromkeys(RUNS[:2], SCORES), **GAIN}
+    compare.print_comparison(comparison, *RUNS[:2])
     assert_whole(
         narrow(), *RUNS[:2], *SCORES, *NUMBERS[:3], "100,000", "+0.0123", "-0.0045", "+0.0267"
     )
@@ -218,13 +218,13 @@ def test_submit_and_verify_reports_fit_80_columns(narrow):
         "sentence": f"{folder} needs 123.45 s of 357.14 s for 25,000 videos",
         "verdict": "PASS",
     }
-    made = {
+    result = {
         "files": 1_234,
         "bytes": 5_432_198_765,
         "proof": {"videos": 2_048},
         "targets": {"zip": f"{folder}.zip"},
     }
-    submit._print(folder, made | {"latency": latency})
+    submit._print(folder, result | {"latency": latency})
     again, anew = (
         {"videos": 2_048},
         {
@@ -235,7 +235,7 @@ def test_submit_and_verify_reports_fit_80_columns(narrow):
             "members": 10,
         },
     )
-    verify._print(folder, made | {"latency": latency, "rerun": again, "retrain": anew})
+    verify._print(folder, result | {"latency": latency, "rerun": again, "retrain": anew})
     assert_whole(
         narrow(),
         folder,
@@ -274,13 +274,13 @@ def test_demo_report_fits_80_columns(narrow, tmp_path):
         "gain": GAIN,
     }
     report |= {"weighting": {"method": "equal", "trials": {}}, "dropped": []}
-    made = {
+    result = {
         "report": report,
         "test_scores": FACTS,
         "submission": {"latency": latency, "folder": "demo/submissions/demo"},
     }
     demo.print_demo(
-        "demo" / tmp_path.relative_to("/"), made | {"prepared": "demo/prepared/2e3479562de6"}
+        "demo" / tmp_path.relative_to("/"), result | {"prepared": "demo/prepared/2e3479562de6"}
     )
     lines = [line for line in narrow() if str(tmp_path) not in line]
     assert_whole(

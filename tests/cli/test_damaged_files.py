@@ -1,6 +1,4 @@
-"""Damage at rest, in each file that commands read: exit 4, one sentence that names the file, never
-another result.
-"""
+"""Damage to each file that commands read: exit 4, an error that names the file, and no result."""
 
 import re
 import shlex
@@ -19,12 +17,14 @@ from wbdc.ensemble import ensembles
 
 @pytest.fixture(scope="module")
 def finished(ready, kit, tmp_path_factory) -> Path:
-    """A work folder with a pretraining, a fold that started from it, and an ensemble."""
+    """Create a work folder with a pretrained run, a fold that started from it, and an ensemble."""
     work = tmp_path_factory.mktemp("finished") / "work"
     shutil.copytree(ready / "prepared", work / "prepared")
-    few = ("--kit", kit, "--work", work, "--threads", 1)
-    toys.run_json("pretrain", *few, "--set", "pretrain.epochs=1")
-    toys.run_json("train", *few, "--fold", 0, "--set", "train.epochs=1", "--from", pretrained(work))
+    options = ("--kit", kit, "--work", work, "--threads", 1)
+    toys.run_json("pretrain", *options, "--set", "pretrain.epochs=1")
+    toys.run_json(
+        "train", *options, "--fold", 0, "--set", "train.epochs=1", "--from", pretrained(work)
+    )
     toys.run_json("ensemble", "--work", work, "--threads", 1, "--draws", 100)
     return work
 
@@ -38,30 +38,45 @@ def pretrained(work: Path) -> str:
     return next((work / "runs").glob("pretrain-*")).name
 
 
-def the(work: Path, pattern: str) -> Path:
-    """Find one file; runs/toy-* is the run that was trained."""
+def find_file(work: Path, pattern: str) -> Path:
+    """Find one file by a pattern; runs/toy-* is the fine-tuned run."""
     return next(work.glob(pattern))
 
 
 def commands(work: Path, kit: Path) -> dict[str, tuple]:
-    at = ("--work", work)
-    few = (*at, "--kit", kit, "--threads", 1, "--set", "train.epochs=1", "--from", pretrained(work))
+    work_options = ("--work", work)
+    options = (
+        *work_options,
+        "--kit",
+        kit,
+        "--threads",
+        1,
+        "--set",
+        "train.epochs=1",
+        "--from",
+        pretrained(work),
+    )
     out = work.parent / "result.csv"
     return {
-        "train": ("train", *few, "--fold", 0),
-        "another fold": ("train", *few, "--fold", 1),
-        "ensemble": ("ensemble", *at, "--draws", 100),
+        "train": ("train", *options, "--fold", 0),
+        "another fold": ("train", *options, "--fold", 1),
+        "ensemble": ("ensemble", *work_options, "--draws", 100),
         "forms": (
             "ensemble",
-            *at,
+            *work_options,
             "--draws",
             100,
             "--run",
-            f"{the(work, 'runs/toy-*').name} frames=1",
+            f"{find_file(work, 'runs/toy-*').name} frames=1",
         ),
-        "predict": ("predict", *at, "--out", out, "--threads", 1),
-        "compare": ("compare", the(work, "runs/toy-*").name, the(work, "runs/toy-*").name, *at),
-        "submit": ("submit", *at, "--into", work.parent / "packed", "--dry-run"),
+        "predict": ("predict", *work_options, "--out", out, "--threads", 1),
+        "compare": (
+            "compare",
+            find_file(work, "runs/toy-*").name,
+            find_file(work, "runs/toy-*").name,
+            *work_options,
+        ),
+        "submit": ("submit", *work_options, "--into", work.parent / "packed", "--dry-run"),
     }
 
 
@@ -80,7 +95,7 @@ FLIPS = [
 @pytest.mark.parametrize("damage", ["flipped", "deleted", "cut"])
 @pytest.mark.parametrize(("pattern", "readers"), FLIPS, ids=[pattern for pattern, _ in FLIPS])
 def test_fault_10_damaged_file_is_named_and_not_used(work, kit, pattern, readers, damage):
-    path = the(work, pattern)
+    path = find_file(work, pattern)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data[: len(data) // 2] if damage == "cut" else data)
@@ -93,7 +108,7 @@ def test_fault_10_damaged_file_is_named_and_not_used(work, kit, pattern, readers
 @pytest.mark.parametrize("column", ["frames", "views/*/text", "views/*/pixels"])
 def test_fault_10_flipped_byte_of_a_shard_is_named_and_not_used(work, kit, column):
     """The lines before the error name the weights that the fold would start from."""
-    path = the(work, f"prepared/*/{column}/labeled-00000.safetensors")
+    path = find_file(work, f"prepared/*/{column}/labeled-00000.safetensors")
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
 
@@ -125,7 +140,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("pattern", JSON)
 def test_damaged_json_is_exit_4(work, kit, pattern):
-    path = the(work, pattern)
+    path = find_file(work, pattern)
     whole, command = path.read_bytes(), commands(work, kit)[JSON[pattern]]
     for damage in DAMAGES.values():
         path.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
@@ -134,13 +149,13 @@ def test_damaged_json_is_exit_4(work, kit, pattern):
 
 @pytest.mark.parametrize("pattern", [pattern for pattern in JSON if pattern.endswith("DONE.json")])
 def test_empty_seal_is_exit_4(work, kit, pattern):
-    path = the(work, pattern)
+    path = find_file(work, pattern)
     path.write_bytes(b'{"files": {}}')
     refused(commands(work, kit)[JSON[pattern]], path.parent)
 
 
 def test_report_of_an_ensemble_is_verified_when_read(work):
-    path = the(work, "ensembles/ensemble/ensemble.json")
+    path = find_file(work, "ensembles/ensemble/ensemble.json")
     path.write_bytes(path.read_bytes().replace(b"0.", b"1.", 1))
     with pytest.raises(IntegrityBroken, match="ensemble.json; delete .* run `wbdc ensemble"):
         ensembles.open_report(work, "ensemble")
@@ -149,7 +164,7 @@ def test_report_of_an_ensemble_is_verified_when_read(work):
 def test_damaged_predictions_of_a_variant_are_computed_again(work, kit):
     command = commands(work, kit)["forms"]
     toys.run_json(*command)
-    path = the(work, "runs/toy-*/served/*/fold-0.parquet")
+    path = find_file(work, "runs/toy-*/served/*/fold-0.parquet")
     whole = path.read_bytes()
     middle = len(whole) // 2
     path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
@@ -171,7 +186,7 @@ def flip(path: Path) -> None:
 
 
 def printed(*command: object) -> list[str]:
-    """Run a command that meets damage; return the words of the command that its sentence names."""
+    """Run a command on damaged files; return the words of the command that its error names."""
     result = toys.wbdc(*command)
     assert result.exit_code == 4, (result.stderr, result.exception)
     words = shlex.split(re.search("run `(wbdc [^`]+)` again", result.stderr)[1])
@@ -222,7 +237,7 @@ def test_command_named_for_a_damaged_pretraining_restores_the_same_bits(work, ki
 
 
 def test_command_named_for_a_damaged_ensemble_restores_it(work):
-    run = the(work, "runs/toy-*").name
+    run = find_file(work, "runs/toy-*").name
     toys.run_json(
         "ensemble",
         "--name",
@@ -251,9 +266,9 @@ def test_command_named_for_a_damaged_ensemble_restores_it(work):
 
 
 def test_command_named_for_damaged_data_restores_them(work, kit):
-    folder = the(work, "prepared/*/folds.parquet").parent
+    folder = find_file(work, "prepared/*/folds.parquet").parent
     before = read_json(folder / "DONE.json")
-    shard = the(folder, "frames/labeled-00000.safetensors")
+    shard = find_file(folder, "frames/labeled-00000.safetensors")
     flip(shard)
     assert "--folds" in printed(*commands(work, kit)["another fold"], "--store", "jpeg")
     shard.unlink()

@@ -27,7 +27,7 @@ def reseal_folder(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def work(ready, kit, tmp_path_factory) -> Path:
-    """Two runs of two folds each."""
+    """Train two runs of two folds each."""
     work = shutil.copytree(ready, tmp_path_factory.mktemp("budget") / "work")
     for changes in ((), ("--set", 'fusion.use="cross_attention"', "--set", "fusion.heads=2")):
         toys.run_json(
@@ -106,17 +106,17 @@ def test_best_ensemble_that_fits_is_saved_and_served(work, tmp_path):
 
 
 def test_variant_with_fewer_frames_is_packed_as_it_was_scored(work, tmp_path):
-    """The out-of-fold answers of the form are those that the engine gives with so many frames, and
-    the package holds the number.
+    """The out-of-fold predictions of the variant are those of the engine with as many frames, and
+    the package predicts the same.
     """
     toys.run_json(
         "ensemble", "--work", work, "--limit", 1e6, "--frames", "1", "--draws", 100, "--name", "one"
     )
     run = next(p for p in sorted((work / "runs").iterdir()) if (p / "served").is_dir())
-    kept = pl.read_parquet(run / "served" / "frames=1" / "fold-0.parquet")
-    learned = pl.read_parquet(run / "fold-0" / "oof.parquet")
-    assert kept["id"].to_list() == learned["id"].to_list()
-    assert not np.allclose(kept["p"].to_numpy(), learned["p"].to_numpy(), atol=1e-5)
+    served = pl.read_parquet(run / "served" / "frames=1" / "fold-0.parquet")
+    trained = pl.read_parquet(run / "fold-0" / "oof.parquet")
+    assert served["id"].to_list() == trained["id"].to_list()
+    assert not np.allclose(served["p"].to_numpy(), trained["p"].to_numpy(), atol=1e-5)
     blend = work / "ensembles" / "one" / "blend.json"
     members = read_json(blend)["members"]
     blend.write_text(
@@ -178,7 +178,7 @@ def test_class_multipliers_are_served_and_packed(work, tmp_path, monkeypatch):
     lifts = dict.fromkeys(map(str, range(count)), 1.0) | {"0": 1e6}
     monkeypatch.setattr(
         "wbdc.ensemble.ensembles.evaluate_multipliers",
-        lambda *given, **settings: {"used": True, "multipliers": lifts},
+        lambda *values, **settings: {"used": True, "multipliers": lifts},
     )
     toys.run_json("ensemble", "--work", work, "--draws", 100, "--name", "lifted")
     assert toys.run_json(
@@ -202,8 +202,8 @@ def test_class_multipliers_are_served_and_packed(work, tmp_path, monkeypatch):
 
 
 def test_train_sh_trains_all_folds_that_the_score_used(work, tmp_path, monkeypatch):
-    """Whole runs cost two folds: with a limit between one and two, one fold is kept, the same for
-    all, and train.sh trains both.
+    """Whole runs cost two folds: under a limit between one and two, one fold is selected, and
+    train.sh trains every fold that its score used.
     """
     monkeypatch.setattr(
         "wbdc.ensemble.budget.cost._stage_seconds",
@@ -294,26 +294,26 @@ def test_dropped_members_are_reported_and_not_packed(work, tmp_path, monkeypatch
     trials = {"equal": -2.0, "best member": -1.0}
     monkeypatch.setattr(
         "wbdc.ensemble.blend_weights.choose_method",
-        lambda given: ("best member", trials) if len(given) > 1 else ("equal", {}),
+        lambda members: ("best member", trials) if len(members) > 1 else ("equal", {}),
     )
     words = ("ensemble", "--work", work, "--draws", 100, "--name", "two")
     report = toys.run_json(*words)
     dropped = {one["name"] for one in report["dropped"]}
-    (kept,) = {name.split()[0] for name, weight in report["weights"].items() if weight > 0}
+    (best_run,) = {name.split()[0] for name, weight in report["weights"].items() if weight > 0}
     assert dropped
-    assert set(report["members"]) == {kept, *dropped}
+    assert set(report["members"]) == {best_run, *dropped}
     output = toys.wbdc(*words).stdout
     assert all(f"Dropped {name}: its weight is below" in output for name in dropped)
     members = read_json(work / "ensembles" / "two" / "blend.json")["members"]
-    assert {m["run"] for m in members} == {kept}
+    assert {m["run"] for m in members} == {best_run}
 
     toys.run_json("submit", "--work", work, "--ensemble", "two", "--into", tmp_path / "p")
     script = (tmp_path / "p" / "train.sh").read_text()
-    assert f"--run {kept}" in script.replace("'", "")
+    assert f"--run {best_run}" in script.replace("'", "")
     assert not any(name in script for name in dropped)
     assert "--folds 0" not in script
     remade = toys.run_json(
-        "ensemble", "--work", work, "--run", kept, "--draws", 100, "--name", "remade"
+        "ensemble", "--work", work, "--run", best_run, "--draws", 100, "--name", "remade"
     )
     assert read_json(work / "ensembles" / "remade" / "blend.json")["members"] == members
     assert remade["ensemble"]["score"]["mean"] == report["score_without_dropped"]
@@ -328,11 +328,11 @@ def test_ensemble_learns_on_the_requested_folds(work):
     assert toys.run_json(
         "ensemble", "--work", work, "--run", run, "--folds", "1", "--draws", 100, "--name", "folds"
     )["folds"] == ["1"]
-    for given, message in (
+    for options, message in (
         (("--folds", "2"), "not every run has fold 2"),
         (("--folds", "0", "--qps", 5), "cannot be combined"),
     ):
-        result = toys.wbdc("ensemble", "--work", work, *given)
+        result = toys.wbdc("ensemble", "--work", work, *options)
         assert result.exit_code == 2
         assert message in result.stderr
 
@@ -353,8 +353,8 @@ def test_train_sh_learns_on_the_folds_of_the_ensemble():
 
 @pytest.mark.slow
 def test_chosen_precision_is_served(work, tmp_path, monkeypatch):
-    """Made four times as fast in bf16, that is chosen under a limit that fp32 does not meet; the
-    blend and the package say so.
+    """bf16 is simulated to be four times as fast, so it is chosen under a limit that fp32 does not
+    meet, and the package serves in it.
     """
     from wbdc.ensemble.budget import cost
 
