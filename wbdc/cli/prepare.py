@@ -58,7 +58,7 @@ class ViewOptions:
     "--competition",
     default="wechat2022",
     show_default=True,
-    help="Name of a competition, or a file that defines one: ./shorts.py.",
+    help="Name of a competition, or a file that defines one: ./data.toml, ./shorts.py.",
 )
 @click.option(
     "--folds",

@@ -177,7 +177,8 @@ FINDING_CODES = {
         "error",
         "labels that are not a known class",
         "predictions cannot contain these classes",
-        "correct these labels or list your classes in taxonomy.csv beside the data",
+        "correct these labels or add the classes to the contest: `classes` in its TOML file, or "
+        "taxonomy.csv beside the data of WeChat 2022",
     ),
     "shift": FindingCode(
         "note",
