@@ -147,6 +147,8 @@ def test_a_contest_by_its_toml_alone_becomes_a_package(tmp_path, monkeypatch):
     assert Path("work/runs", run, "fold-0", "data.toml").read_bytes() == contest
 
     monkeypatch.chdir(tmp_path)  # the copies are found from any folder
+    plan = toys.run_json("submit", "--work", "team/work", "--dry-run")
+    assert plan["into"] == f"submissions/{run}", "without an ensemble, the only run is packed"
     toys.run_json("ensemble", "--work", "team/work", "--draws", 100)
     toys.run_json("predict", "--work", "team/work", "--out", "result.csv", "--threads", 1)
     header, *rows = Path("result.csv").read_text().splitlines()
@@ -159,7 +161,8 @@ def test_a_contest_by_its_toml_alone_becomes_a_package(tmp_path, monkeypatch):
     toys.run_json("submit", "--work", "team/work", "--threads", 1)
     package = Path("submissions/ensemble")
     assert (package / "contest" / "data.toml").read_bytes() == contest
-    assert toys.run_json("verify", package)[str(package)]["competition"] == "./data.toml"
+    assert toys.run_json("submit", "--work", "team/work", "--dry-run")["into"] == str(package)
+    assert toys.run_json("verify")[str(package)]["competition"] == "./data.toml"
     assert "--competition source/kits/" in (package / "train.sh").read_text()
     assert json.loads((package / "blend.json").read_text())["competition"] == "./data.toml"
 

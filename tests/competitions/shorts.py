@@ -49,15 +49,12 @@ class Shorts(Competition):
         return {"accuracy": hits, "mean": hits}
 
     def write_result(self, ids, labels, path):
-        publish_bytes(
-            path,
-            "".join(f"{a},{b}\n" for a, b in [HEADER, *zip(ids, labels, strict=True)]).encode(),
-        )
+        rows = [HEADER, *zip(ids, labels, strict=True)]
+        publish_bytes(path, "".join(f"{a},{b}\n" for a, b in rows).encode())
 
     def read_result(self, path, ids, classes):
         header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
-        genres = dict(rows)
-        known = {*genres.values()} <= {*classes}
-        if header != HEADER or sorted(a for a, _ in rows) != sorted(ids) or not known:
+        genres, complete = dict(rows), sorted(a for a, _ in rows) == sorted(ids)
+        if header != HEADER or not complete or not {*genres.values()} <= {*classes}:
             raise ResultInvalid(f"{path} lacks the header or a known genre for each test video")
         return [genres[name] for name in ids]

@@ -7,11 +7,15 @@ import click
 
 from wbdc.cli import console
 
+DEFAULT_ENSEMBLE = "ensemble"
 VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red"}
 
 
 @click.command()
-@click.option("--ensemble", default="ensemble", show_default=True, help="Ensemble to pack.")
+@click.option(
+    "--ensemble",
+    help='Ensemble to pack; by default "ensemble", or the only run when there is no ensemble.',
+)
 @click.option("--run", help="Pack one run (the mean of its folds) instead of an ensemble.")
 @click.option(
     "--into",
@@ -112,7 +116,7 @@ VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red"}
 @console.work
 @console.as_json
 def submit(
-    ensemble: str,
+    ensemble: str | None,
     run: str | None,
     into: Path | None,
     targets: tuple[str, ...],
@@ -167,6 +171,10 @@ def submit(
         judge=read_json(judge) if judge else None,
     )
 
+    if not run and not ensemble:
+        run = _find_only_run(work)
+    ensemble = ensemble or DEFAULT_ENSEMBLE
+
     if run:
         home = work
         blend = run_blend(work, open_run(work, run))
@@ -211,6 +219,21 @@ def submit(
     if submission["latency"]:
         click.get_current_context().exit(submission["latency"]["code"])
     return None
+
+
+def _find_only_run(work: Path) -> str | None:
+    """Return the name of the only trained run of a work folder that has no default ensemble."""
+    from wbdc.core.files import SEAL_FILE
+    from wbdc.train.runs import list_runs
+
+    if (work / "ensembles" / DEFAULT_ENSEMBLE / SEAL_FILE).is_file():
+        return None
+    names = [run.name for run in list_runs(work)]
+    if len(names) != 1:
+        return None
+
+    console.log(f"no ensemble has been made; packing the only run, {names[0]}")
+    return names[0]
 
 
 def _print_plan(members: int, into: Path, data: Path, as_json: bool) -> None:

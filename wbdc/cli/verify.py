@@ -10,7 +10,7 @@ from wbdc.submit.check import MAX_SAMPLE_VIDEOS
 
 
 @click.command()
-@click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("folders", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--rerun",
     is_flag=True,
@@ -63,12 +63,14 @@ def verify(
 ) -> None:
     """Compare packed folders with their manifests and time checks.
 
+    FOLDERS are packed folders; by default all of ./submissions.
+
     The exit code is that of the time check: 5 for FAIL, 6 for INCONCLUSIVE. Without a time check it
     is 0.
 
     \b
     Example:
-      wbdc verify submissions/*
+      wbdc verify
       wbdc verify submissions/ensemble --rerun --data data/wechat2022
       wbdc verify submissions/ensemble --retrain --data data/wechat2022 --work again
     """
@@ -79,7 +81,10 @@ def verify(
     if (rerun or retrain) and not data:
         option = "--rerun" if rerun else "--retrain"
         raise UsageFault(f"{option} needs the raw data; give their folder with --data")
-    packages = [folder for folder in folders if folder.is_dir()]
+    candidates = folders or sorted(Path("submissions").glob("[!.]*"))
+    packages = [folder for folder in candidates if folder.is_dir()]
+    if not packages:
+        raise UsageFault("there is no packed folder to verify; make one with `wbdc submit`")
     if retrain and work and len(packages) > 1:
         raise UsageFault(
             "--work holds the training of one folder; give one folder, or leave --work out"

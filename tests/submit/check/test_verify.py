@@ -360,3 +360,13 @@ def test_an_invalid_result_is_refused(tmp_path, kind):
     (tmp_path / "r.csv").write_bytes(RESULTS[kind])
     with pytest.raises(ResultInvalid):
         WeChat2022().read_result(tmp_path / "r.csv", IDS, CLASSES)
+
+
+def test_verify_without_a_packed_folder_is_a_usage_error(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "submissions").mkdir()
+    (tmp_path / "submissions" / "README.md").write_text("packed folders")
+    for words in ((), ("submissions/README.md",)):
+        result = toys.wbdc("verify", *words)
+        assert result.exit_code == 2
+        assert "there is no packed folder to verify" in result.stderr
