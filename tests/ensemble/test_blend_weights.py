@@ -11,7 +11,7 @@ from wbdc.ensemble.blend_weights import (
     fit_weights,
     nested_blend,
 )
-from wbdc.ensemble.mixture import (
+from wbdc.ensemble.likelihood_weights import (
     maximum_likelihood_weights,
     mixture_weights,
     true_class_likelihoods,

@@ -11,7 +11,7 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import IntegrityBroken, UsageFault
 from wbdc.ensemble.blend_weights import fit_weights, nested_blend
 from wbdc.ensemble.evaluation import evaluate_ensemble
-from wbdc.ensemble.mixture import true_class_likelihoods
+from wbdc.ensemble.likelihood_weights import true_class_likelihoods
 
 CLASSES = ["0000", "0001", "0002", "0100", "0101", "0203"]
 

@@ -31,7 +31,7 @@ import os, signal, torch
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from wbdc.cli import main
-from wbdc.train import export, run_fold, state, step_monitor, train_fold
+from wbdc.train import export, run_fold, state, train_fold, training_log
 
 def killed(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -43,7 +43,7 @@ if isinstance(when, int):  # before the step of that number
     )
 elif when:
     module, function = when.split(".")
-    modules = {"state": state, "step_monitor": step_monitor, "run_fold": run_fold, "export": export}
+    modules = {"state": state, "training_log": training_log, "run_fold": run_fold, "export": export}
     setattr(modules[module], function, killed)
 main(command)
 """
@@ -54,7 +54,7 @@ KILLS = [
     5,
     "state.publish_json",
     9,
-    "step_monitor.append_line",
+    "training_log.append_line",
     14,
     20,
     "export.publish_json",
@@ -233,7 +233,7 @@ def test_fault_10_the_earlier_state_replaces_a_damaged_one(
         monkeypatch.context() as patch
     ):  # stop it again: the damaged state must not become the earlier one
         patch.setattr(
-            "wbdc.train.step_monitor.save_state",
+            "wbdc.train.training_log.save_state",
             lambda *_: (_ for _ in ()).throw(KeyboardInterrupt),
         )
         result = toys.wbdc(*command(kit, fresh))

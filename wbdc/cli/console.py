@@ -195,7 +195,7 @@ def use_weights(folder: str | None) -> None:
 
 def console_reporter(progress: ProgressCallback, quiet: bool) -> object:
     """Return a reporter that shows the progress and log of a training session."""
-    from wbdc.train.reporter import Reporter
+    from wbdc.train.report_callbacks import Reporter
 
     return Reporter(progress, (lambda sentence: None) if quiet else log, log)
 

@@ -15,7 +15,7 @@ import numpy as np
 from wbdc.competitions import CLIP_SUFFIXES, NO_FRAMES, Source
 from wbdc.core.files import open_regular
 from wbdc.core.findings import Findings
-from wbdc.core.limits import MAX_FRAMES
+from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.core.out_of_memory import is_memory_short, raise_if_exhausted
 from wbdc.data.clips import read_clip
 from wbdc.data.frame_sampling import DAMAGED_FILE_ERRORS, MAX_FILE_BYTES, sample_frames

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wbdc.core.errors import UsageFault
-from wbdc.ensemble.mixture import (
+from wbdc.ensemble.likelihood_weights import (
     maximum_likelihood_weights,
     mixture_weights,
     true_class_likelihoods,

@@ -8,7 +8,7 @@ from wbdc.competitions import Competition
 from wbdc.core.errors import UsageFault
 from wbdc.ensemble.blend_weights import MIN_WEIGHT_RATIO, BlendWeights, fit_weights, nested_blend
 from wbdc.ensemble.bootstrap import bootstrap_interval, paired_gain, probability_scorer
-from wbdc.ensemble.mixture import true_class_likelihoods
+from wbdc.ensemble.likelihood_weights import true_class_likelihoods
 from wbdc.ensemble.out_of_fold import shared_predictions
 from wbdc.serve.blend import check_members
 from wbdc.train.runs import Run

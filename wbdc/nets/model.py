@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wbdc.core import plug
 from wbdc.core.batch import Batch
-from wbdc.core.limits import MAX_FRAMES
+from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.core.tokens import Fused, Tokens
 from wbdc.nets import fusion as fusions
 from wbdc.nets import vision as visions

@@ -9,7 +9,7 @@ import numpy as np
 from wbdc.competitions import Source, open_competition
 from wbdc.core.errors import DataInvalid
 from wbdc.core.findings import Findings
-from wbdc.core.limits import MAX_FRAMES
+from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.data.archive import read_features, read_images
 from wbdc.data.frames import THUMBNAIL_PIXELS, probe_image
 from wbdc.data.store import join_images, write_shard

@@ -39,7 +39,7 @@ from wbdc.serve.blend import apply_multipliers
 from wbdc.serve.blend_file import Blend, read_blend
 from wbdc.serve.calls import serve_calls
 from wbdc.serve.engine import InferenceEngine, Predictions
-from wbdc.serve.ranks import gather_ranks, shard_groups
+from wbdc.serve.rank_shards import gather_ranks, shard_groups
 from wbdc.serve.scheduler import seconds_until
 
 CONTEST_DEADLINE = "contest"  # value of --deadline: the contest's own limit

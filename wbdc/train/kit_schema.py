@@ -12,7 +12,7 @@ from wbdc.competitions import Competition
 from wbdc.core import plug
 from wbdc.core.device import PRECISIONS
 from wbdc.core.errors import UsageFault, suggest_name
-from wbdc.core.limits import MAX_FRAMES
+from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.data.text import TextReader, check_budgets, check_vocabulary_settings
 from wbdc.nets import fusion as fusions
 from wbdc.nets import vision as visions

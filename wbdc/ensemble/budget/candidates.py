@@ -12,7 +12,7 @@ from wbdc.core.time_margins import TIME_MARGIN
 from wbdc.ensemble.blend_weights import approximate_weights, nested_blend
 from wbdc.ensemble.bootstrap import Gain, competition_scorer, paired_gain
 from wbdc.ensemble.budget.cost import Cost, find_measured
-from wbdc.ensemble.mixture import true_class_likelihoods
+from wbdc.ensemble.likelihood_weights import true_class_likelihoods
 from wbdc.serve.blend import check_members
 
 Subset = tuple[int, ...]  # positions of candidates, rising

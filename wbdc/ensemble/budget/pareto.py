@@ -8,7 +8,7 @@ from wbdc.core.errors import OverBudget
 from wbdc.ensemble.blend_weights import fit_weights
 from wbdc.ensemble.bootstrap import Gain
 from wbdc.ensemble.budget.candidates import CandidatePool, Subset
-from wbdc.ensemble.mixture import true_class_likelihoods
+from wbdc.ensemble.likelihood_weights import true_class_likelihoods
 
 MAX_EXHAUSTIVE_CANDIDATES = 12  # up to here every subset is tried, 4,095 at most
 Trials = dict[Subset, tuple[float, float]]  # {subset: (seconds, score)}

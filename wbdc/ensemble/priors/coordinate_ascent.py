@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wbdc.ensemble.mixture import MIN_PROBABILITY
+from wbdc.ensemble.likelihood_weights import MIN_PROBABILITY
 from wbdc.ensemble.priors.fast_f1 import ClassLevel, f1_scorer
 
 # Tried in this order; the first of equal scores wins, and the very first multiplies by 1.

@@ -5,8 +5,8 @@ import pytest
 from scipy.optimize import minimize
 
 from wbdc.core.errors import IntegrityBroken, UsageFault
-from wbdc.ensemble import mixture
-from wbdc.ensemble.mixture import (
+from wbdc.ensemble import likelihood_weights
+from wbdc.ensemble.likelihood_weights import (
     maximum_likelihood_weights,
     mixture_weights,
     true_class_likelihoods,
@@ -142,7 +142,7 @@ def test_the_interior_point_method_reaches_the_maximum_of_em_without_em(count, s
         m = np.concatenate([m, m[:1]])
     likelihoods = true_class_likelihoods(m, truth)
     expected = mixture_weights(likelihoods)
-    monkeypatch.setattr(mixture, "mixture_weights", None)
+    monkeypatch.setattr(likelihood_weights, "mixture_weights", None)
     weights = maximum_likelihood_weights(likelihoods)
     assert weights.min() >= 0
     assert weights.sum() == pytest.approx(1, abs=1e-12)
@@ -154,5 +154,5 @@ def test_the_interior_point_method_reaches_the_maximum_of_em_without_em(count, s
 def test_em_is_the_fallback_of_the_interior_point_method(monkeypatch):
     m, truth = problem(3)
     likelihoods = true_class_likelihoods(m, truth)
-    monkeypatch.setattr(mixture, "MAX_NEWTON_STEPS", 1)
+    monkeypatch.setattr(likelihood_weights, "MAX_NEWTON_STEPS", 1)
     assert np.array_equal(maximum_likelihood_weights(likelihoods), mixture_weights(likelihoods))
