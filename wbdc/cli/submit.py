@@ -171,9 +171,9 @@ def submit(
         judge=read_json(judge) if judge else None,
     )
 
-    if not run and not ensemble:
+    if run is None and ensemble is None:
         run = _find_only_run(work)
-    ensemble = ensemble or DEFAULT_ENSEMBLE
+    ensemble = DEFAULT_ENSEMBLE if ensemble is None else ensemble
 
     if run:
         home = work

@@ -31,7 +31,9 @@ def start_train(folder: Path, shell: str, *, signals: int = 1, code: int = 11) -
     (folder / "train.sh").write_text(fill(TRAIN, commands=RETRAIN))
     variables = {"PYTHON": str(python), "DATA": str(folder), "WORK": str(folder / "work")}
     settings = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    ignored = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
     process = subprocess.Popen([shell, folder / "train.sh"], env=os.environ | variables, **settings)
+    signal.signal(signal.SIGINT, ignored)
     assert soon(lambda: pids_in(folder)), process.poll()
     return process
 
