@@ -385,3 +385,11 @@ def test_imports_are_found():
         "wbdc.train.fit",
     ]
     assert [folder(d) for d in imports(path, tree)] == ["serve", None, "train"]
+
+
+@every_file
+def test_unrelated_values_are_assigned_on_lines_of_their_own(name):
+    for node in ast.walk(FILES[name][1]):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
+            is_unpacked = isinstance(node.targets[0], ast.Tuple) and len(node.value.elts) > 2
+            assert not is_unpacked, f"`{name}` line {node.lineno}: one assignment a line"

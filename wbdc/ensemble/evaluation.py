@@ -94,7 +94,9 @@ def compare_runs(run: Run, other_run: Run, *, draws: int = 1000, seed: int = 0) 
     Returns {"rows", "scores": {name: components}, "difference", "low", "high", "verdict"}.
     Raises UsageFault as `shared_predictions` does.
     """
-    shared, classes, contest = shared_predictions([run, other_run]), run.facts.classes, run.contest
+    shared = shared_predictions([run, other_run])
+    classes = run.facts.classes
+    contest = run.contest
     truth, predictions = shared.truth, shared.members
     gain = paired_gain(
         *(probability_scorer(contest, truth, predicted, classes) for predicted in predictions),

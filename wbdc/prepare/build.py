@@ -282,7 +282,9 @@ def _describe(
 
     folder: where to write the tables; None to write nothing.
     """
-    checked, competition, findings = build.checked, build.competition, build.checked.findings
+    checked = build.checked
+    competition = build.competition
+    findings = build.checked.findings
     labeled = build.labeled_split
     test = competition.find_test_split(checked.splits)
     labels = checked.splits[labeled].labels

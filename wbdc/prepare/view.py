@@ -38,7 +38,9 @@ from wbdc.nets.vision import Vision
 from wbdc.prepare.dataset import PreparedData
 
 STORES = ("auto", "jpeg", "raw")
-TEXT_FOLDER, PIXELS_FOLDER, FEATURES_FOLDER = "text", "pixels", "vision_features"
+TEXT_FOLDER = "text"
+PIXELS_FOLDER = "pixels"
+FEATURES_FOLDER = "vision_features"
 FEATURE_BATCH_FRAMES = 64  # frames that a frozen tower encodes together
 MAX_TIMED_VIDEOS = 16  # for the estimate of the time that a view takes
 MAX_DISK_SHARE = 0.5  # of the free disk that raw pixels may take with store "auto"

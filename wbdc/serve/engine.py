@@ -277,7 +277,9 @@ class _ScoringRun:
         progress: VideoProgress,
         seconds_left: SecondsLeft,
     ):
-        self.engine, self.videos, self.groups = engine, videos, groups
+        self.engine = engine
+        self.videos = videos
+        self.groups = groups
         self.progress, self.seconds_left = progress, seconds_left
         self.probabilities: dict[int, list[np.ndarray | None]] = {
             number: [None] * len(engine.members) for number in groups

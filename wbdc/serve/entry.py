@@ -268,7 +268,9 @@ class _ServingMonitor:
     """
 
     def __init__(self, start: float, device: torch.device, progress: Callable[[int, int], None]):
-        self.start, self.device, self.progress = start, device, progress
+        self.start = start
+        self.device = device
+        self.progress = progress
         self.marks: dict[str, float] = {}
         self.batches: list[tuple[int, float]] = []
         self.gpu_memory: list[tuple[float, int]] = []

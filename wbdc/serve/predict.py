@@ -20,7 +20,9 @@ from wbdc.data.text import TextReader, open_tokenizer
 from wbdc.nets.model import VideoClassifier, build_model
 
 T = TypeVar("T")
-WEIGHTS_FILE, MODEL_FILE, TOKENIZER_FILE = "model.safetensors", "model.json", "tokenizer.json"
+WEIGHTS_FILE = "model.safetensors"
+MODEL_FILE = "model.json"
+TOKENIZER_FILE = "tokenizer.json"
 # in model.json: the file with the weights of the vision tower, when several members share it
 TOWER = "tower"
 MODEL_SHAPE = {

@@ -29,7 +29,9 @@ def gather_ranks(scored: GroupScores) -> GroupScores | None:
 
 def merge_ranks(parts: list[GroupScores]) -> GroupScores:
     """Merge the scores of several ranks. Each stage has the seconds of its slowest rank."""
-    probabilities, stages, findings = {}, Counter(), Findings()
+    probabilities = {}
+    stages = Counter()
+    findings = Findings()
     for scored in parts:
         probabilities |= scored.probabilities
         stages |= Counter(scored.stages)

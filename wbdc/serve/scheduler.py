@@ -37,7 +37,9 @@ class DeadlineScheduler:
     """
 
     def __init__(self, steps: int, seconds_left: SecondsLeft, skipped: int = 0):
-        self.steps, self.seconds_left, self.skipped = steps, seconds_left, skipped
+        self.steps = steps
+        self.seconds_left = seconds_left
+        self.skipped = skipped
         self.last_seconds_left = seconds_left()
         self.done, self.hurried = 0, False
         self.longest: dict[str, float] = {}  # seconds, by kind of step

@@ -70,7 +70,9 @@ def measure_costs(
     Reading is timed once per image transform, encoding and fusing once per variant, loading once
     per model: the folds of a variant have equal sizes, so its first one stands for all of them.
     """
-    decode, tower, member = {}, {}, {}
+    decode = {}
+    tower = {}
+    member = {}
     for number, variant in enumerate(variants):
         progress("measuring", number, len(variants))
         stage_seconds = None

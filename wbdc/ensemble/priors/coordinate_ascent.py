@@ -23,7 +23,9 @@ class CoordinateAscent:
     """
 
     def __init__(self, log_probabilities: np.ndarray, truth: np.ndarray, levels: list[ClassLevel]):
-        self.log_probabilities, self.truth, self.levels = log_probabilities, truth, levels
+        self.log_probabilities = log_probabilities
+        self.truth = truth
+        self.levels = levels
         self.start = best_count_multipliers(log_probabilities, truth, levels)
         scores = log_probabilities + self.start.astype(np.float32)
         # in other rows the class is never predicted, whatever multipliers of the grid are used
@@ -131,7 +133,9 @@ def _changes(
     groups: np.ndarray, code: int, truth: np.ndarray, rivals: np.ndarray, switch_points: np.ndarray
 ) -> Counts:
     """Return the change of each group's hits and totals up to each grid point: (groups, GRID)."""
-    new_group, old_groups, true_groups = groups[code], groups[rivals], groups[truth]
+    new_group = groups[code]
+    old_groups = groups[rivals]
+    true_groups = groups[truth]
     shape = (groups.max() + 1, len(LOG_OFFSET_GRID) + 1)
     ones = np.ones(len(old_groups))
     hits = (true_groups == new_group, true_groups == old_groups)
@@ -147,7 +151,9 @@ def _changes(
 
 def _count(groups: np.ndarray, truth: np.ndarray, predictions: np.ndarray) -> Counts:
     """Count hits, and true plus predicted rows, of each group: (groups, 1) float twice."""
-    predicted_groups, true_groups, size = groups[predictions], groups[truth], groups.max() + 1
+    predicted_groups = groups[predictions]
+    true_groups = groups[truth]
+    size = groups.max() + 1
     hits = np.bincount(true_groups, true_groups == predicted_groups, size)
     totals = np.bincount(true_groups, minlength=size) + np.bincount(
         predicted_groups, minlength=size

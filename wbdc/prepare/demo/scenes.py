@@ -33,7 +33,9 @@ STUDIO_RATE, STUDIO_CUT_RATE = 0.05, 0.15  # videos in the studio, or that cut t
 PORTRAIT_RATE = 0.6
 BACKDROP_CELLS = 8  # a side, before the backdrop is enlarged
 ZIP_DATE = (2022, 1, 1, 0, 0, 0)  # of every member, so that bytes are reproducible
-GLYPH_BITS, GLYPH_STEP, GLYPH_HEIGHT = 6, 14, 12  # bits a side; pixels of a character
+GLYPH_BITS = 6  # per side
+GLYPH_STEP = 14  # pixels
+GLYPH_HEIGHT = 12  # pixels
 
 Color = tuple[int, int, int]
 
@@ -111,7 +113,9 @@ def _draw_backdrop(
     hue_shift = rng.normal(0, 0.015)
     grain = rng.normal(0, 10, size=(BACKDROP_CELLS, BACKDROP_CELLS, 1))
     if scene == STUDIO:
-        hue, saturation, layout = rng.random(), 0.12, LAYOUTS[3]
+        hue = rng.random()
+        saturation = 0.12
+        layout = LAYOUTS[3]
     else:  # a hue has another layout in each block of HUES scenes
         hue, saturation = scene % HUES / HUES + hue_shift, 0.75
         layout = LAYOUTS[(scene + scene // HUES) % len(LAYOUTS)]

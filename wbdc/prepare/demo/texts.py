@@ -91,7 +91,9 @@ MISREAD_CHARACTERS = "口日目田一丨|0"
 # rates at which a title, speech, caption or character does not match the class
 BAIT_TITLE_RATE = 0.1
 SONG_RATE, OFF_TOPIC_RATE = 0.2, 0.14  # of speech
-CAPTION_RATE, RECOGNIZED_RATE, MISREAD_RATE = 0.75, 0.9, 0.1
+CAPTION_RATE = 0.75
+RECOGNIZED_RATE = 0.9
+MISREAD_RATE = 0.1
 WORDS_PER_CLAUSE = 5
 
 

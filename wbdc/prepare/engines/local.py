@@ -34,7 +34,9 @@ class Local(Engine):
         self.workers = workers or len(os.sched_getaffinity(0))
 
     def each(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
-        pending, idle, failed = list(reversed(jobs)), [], set()
+        pending = list(reversed(jobs))
+        idle = []
+        failed = set()
         processes: dict[Connection, BaseProcess] = {}
         running: dict[Connection, ShardJob] = {}
         try:
