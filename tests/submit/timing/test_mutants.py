@@ -472,7 +472,7 @@ MISHAPS = {
         "INCONCLUSIVE",
     ),
 }
-HEADER = "| mishap | sampled check | `--full` |\n|---|---|---|"
+HEADER = "| fault | sampled check | `--full` |\n|---|---|---|"
 
 
 @pytest.fixture(scope="module")
