@@ -60,8 +60,8 @@ def demo(
 ) -> None:
     """Run all steps on synthetic data: five minutes on two cores.
 
-    All models are tiny and start from random weights. A run that was stopped continues where it
-    was.
+    All models are tiny and start from random weights. Run the same command again to continue a
+    stopped demo.
 
     \b
     Example:

@@ -120,7 +120,7 @@ def prepare(
 ) -> None:
     """Check a data folder, store its frames and assign folds.
 
-    A run that was stopped continues where it was; unchanged data are reused.
+    Run the same command again to continue after a stop; unchanged data are reused.
 
     \b
     Example:
@@ -278,7 +278,7 @@ def _refuse_findings(findings: dict[str, dict], strict: bool) -> None:
 
 
 def _print_places(findings: dict[str, dict], code: str) -> None:
-    """Print the places of a finding, one a line."""
+    """Print the places of a finding, one per line."""
     if code not in findings:
         return
     places = findings[code]["places"]

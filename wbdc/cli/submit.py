@@ -26,7 +26,7 @@ VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red"}
     "--target",
     "targets",
     multiple=True,
-    help="Also make another form, for example zip, or audit (no models; train.sh trains them). "
+    help="Also make another form, for example zip or audit (no models; train.sh trains them). "
     "Repeatable.",
 )
 @click.option(
@@ -47,7 +47,8 @@ VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red"}
 @click.option(
     "--limit",
     type=console.FiniteRange(min=0, min_open=True),
-    help="Seconds for all of them, process start included; by default the competition's.",
+    help="Time limit in seconds for all videos, process start included; by default the "
+    "competition's.",
 )
 @click.option(
     "--qps",
@@ -107,7 +108,7 @@ VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red"}
     "--wheels",
     "wheels",
     is_flag=True,
-    help="Also download these packages into the folder, for a judge without network access.",
+    help="Also download all packages into the folder, for a judge without network access.",
 )
 @console.device
 @console.threads

@@ -42,7 +42,7 @@ from wbdc.submit.check import MAX_SAMPLE_VIDEOS
 @click.option(
     "--work",
     type=click.Path(path_type=Path),
-    help="Folder to retrain in; a stopped --retrain goes on there. By default a temporary folder.",
+    help="Folder to retrain in; a stopped --retrain resumes there. By default a temporary folder.",
 )
 @console.seed
 @console.device

@@ -1,4 +1,4 @@
-"""Competitions: each file describes what one contest fixes, and nothing that a team chooses."""
+"""Competitions: each file defines the rules of one contest, and nothing that a team chooses."""
 
 import json
 import os
@@ -110,7 +110,7 @@ class Competition:
     unlabeled_split: str | None = None
     test_split: str
     limits: Limits | None = None
-    label_key: str = "label"  # key of the class in the answer to a request
+    label_key: str = "label"  # key of the class in a reply of `main.py --calls`
     score_components: tuple[str, ...] = ()  # keys of a score beside "mean", in display order
     judge_paths: JudgePaths = JudgePaths()
     needs_probabilities: bool = False  # whether the score depends on more than the best class

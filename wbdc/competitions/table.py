@@ -21,9 +21,8 @@ from wbdc.core.findings import Findings
 from wbdc.core.json_shape import find_mismatch
 from wbdc.core.scores import accuracy, f1_scores, log_loss, mean_roc_auc, weighted_f1
 
-TABLE_ID_PATTERN = re.compile(
-    r"[^\s\0-\x1f\x7f]{1,200}"
-)  # a list of ids is separated by white space
+# without white space, which separates the ids of a list
+TABLE_ID_PATTERN = re.compile(r"[^\s\0-\x1f\x7f]{1,200}")
 ID_IN_PATH = "{id}"
 PROBABILITY_METRICS = ("log_loss", "auc")
 METRICS = ("accuracy", "macro_f1", "micro_f1", "weighted_f1", "mean_f1", *PROBABILITY_METRICS)
@@ -466,7 +465,7 @@ def _result_format(id: str, answer_columns: list[str], result: dict) -> tuple[li
 
 
 def _text_of(value: object) -> str:
-    """Return a cell as text: "" when it is absent, JSON for what is no text."""
+    """Return a cell as text: "" when it is absent, JSON for any other value."""
     if value is None:
         return ""
     return str(value).strip() if isinstance(value, str) else json.dumps(value)

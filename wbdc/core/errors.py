@@ -7,7 +7,7 @@ code.
 from difflib import get_close_matches
 
 MAX_LISTED_NAMES = 20
-MIN_NAME_SIMILARITY = 0.65  # allows two swapped letters, and not another word
+MIN_NAME_SIMILARITY = 0.65  # accepts two swapped letters, rejects other words
 
 
 class WbdcError(Exception):

@@ -33,7 +33,7 @@ from wbdc.core.json_shape import find_mismatch
 SEAL_FILE = "DONE.json"
 LOCK_FILE = ".lock"
 LOCK_HOLDER_FILE = ".holder.lock"  # names the process that holds the lock
-LOCK_GRACE_SECONDS = 0.2  # a command that searches for empty folders locks each for an instant
+LOCK_GRACE_SECONDS = 0.2  # a command that removes empty folders locks each of them briefly
 LOCK_POLL_SECONDS = 0.01
 DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 ACCESS_ERRNOS = (
@@ -213,7 +213,7 @@ def sweep_temporaries(folder: Path) -> None:
     for temporary in [*folder.rglob(".*.tmp")]:
         if is_leftover(temporary):
             remove_path(temporary)
-    for temporary in folder.rglob(".tmp*"):  # of safetensors
+    for temporary in folder.rglob(".tmp*"):  # temporaries of safetensors
         if not temporary.is_dir():
             temporary.unlink(missing_ok=True)
 

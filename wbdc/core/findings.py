@@ -1,4 +1,4 @@
-"""Findings: what is wrong with the data, counted by code, with examples of where it was found."""
+"""Findings: what is wrong with the data, counted by code, with the places where it occurs."""
 
 from collections import Counter
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 from wbdc.core.errors import OutOfResources
 
 MEMORY_FAILURE_SIGNALS = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGKILL)
-# of OpenBLAS and libgomp; of the C library when it has no memory for a thread
+# exit codes of OpenBLAS and libgomp; of the C library when it has no memory for a thread
 LIBRARY_FAILURE_CODES = (1, 127)
 
 _exit_pipes: list[int] = []

@@ -5,7 +5,7 @@ from itertools import pairwise
 from wbdc.core.errors import OutOfResources
 from wbdc.core.files import RESOURCE_ERRNOS
 
-# of torch's CPU and CUDA allocators, cuBLAS and cuDNN, libavif, and the system
+# messages of torch's CPU and CUDA allocators, cuBLAS and cuDNN, libavif, and the system
 OUT_OF_MEMORY_MESSAGES = (
     "out of memory",
     "Out of memory",

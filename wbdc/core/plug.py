@@ -1,8 +1,8 @@
 """Plugs: one file, one class, chosen by a kit.
 
 A plug is found by the name of its file; there is no registry. The positional parameters of its
-constructor are the host that it serves. The keyword-only parameters are the settings that a kit may
-give.
+constructor receive the object that it works on, for example the model. The keyword-only parameters
+are the settings that a kit may give.
 """
 
 import hashlib
@@ -126,9 +126,9 @@ def resolve_plug(
 def build_plug(
     package: ModuleType, table: dict, *host: object, kit_folder: Path | None = None
 ) -> object:
-    """Build the plug that a kit's table names, for its host.
+    """Build the plug that a kit's table names.
 
-    table: {"use": name, **settings}. host: the positional arguments of the plug. Raises UsageFault.
+    table: {"use": name, **settings}. host: the plug's positional arguments. Raises UsageFault.
     """
     plug_class, settings = resolve_plug(package, table, kit_folder)
     return plug_class(*host, **settings)

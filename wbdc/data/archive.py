@@ -30,7 +30,7 @@ BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 NPY_HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
-    # differs from 2.0 in the names of fields only, which features do not have
+    # differs from 2.0 only in field names of structured arrays, which features are not
     (3, 0): np.lib.format.read_array_header_2_0,
 }
 # compressed bytes to read at once with other methods: 46 bytes of bzip2 can expand to 45 MB

@@ -1,4 +1,4 @@
-"""Video files: one frame a second, as the JPEG bytes that an archive of frames would hold."""
+"""Video files: one frame per second, as the JPEG bytes that an archive of frames would hold."""
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-# no format that refers to other files, as a playlist does
+# without formats that refer to other files, for example playlists
 CONTAINER_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 MAX_DECODED_FRAMES = 240 * MAX_FRAMES  # a file may declare a million frames without duration
-# a longer short side is resized to it: vision towers take less, and 32 frames of each video are
-# stored
+# larger frames are reduced to this short side: vision towers take less, and up to 32 frames of
+# each video are stored
 MAX_SHORT_SIDE_PIXELS = 512
 JPEG_QUALITY = 95
 

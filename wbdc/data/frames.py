@@ -20,13 +20,13 @@ from wbdc.core.out_of_memory import is_memory_short, raise_if_exhausted
 
 MAX_PIXELS = 64_000_000  # larger images are refused by their header, before any memory is used
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated image is counted, not filled with gray
-# Pillow refuses twice as many; a GIF takes memory for its first frame before its size is known
+# Pillow refuses twice this number, before a GIF allocates memory for its first frame
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # is raised at half the limit
 RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-# no format whose reader starts another program, as that of EPS does
+# without EPS, whose reader starts another program
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF")
-# a longer strip is cut to this many short sides: 4000 x 2 would grow to 448,000 x 224
+# the long side is cropped to this many short sides: 4000 x 2 would grow to 448,000 x 224
 MAX_STRIP_RATIO = 16
 THUMBNAIL_PIXELS = 32  # side of the gray thumbnail of a frame
 

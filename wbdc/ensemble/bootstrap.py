@@ -95,7 +95,7 @@ def paired_gain(new: RowScore, old: RowScore, n: int, *, draws: int = 1000, seed
     """Bound how much `new` scores above `old` on the same n videos, both on the same draws.
 
     Plain percentiles are used here, since both scores lose the same rare classes in a draw
-    (simulated cover of a nominal 95 %: 93 %).
+    (simulated coverage of a nominal 95 %: 93 %).
     """
     differences = np.array([new(rows) - old(rows) for rows in _resamples(n, draws, seed)])
     all_rows = np.arange(n)

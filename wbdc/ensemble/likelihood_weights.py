@@ -48,15 +48,14 @@ def mixture_weights(likelihoods: np.ndarray) -> np.ndarray:
     one maximum. The gradient has mean 1 under w; its largest entry bounds what any other weights
     could gain, and EM stops when that bound is below LIKELIHOOD_TOLERANCE.
     """
-    likelihoods = np.ascontiguousarray(
-        likelihoods
-    )  # memory order changes the last bits of products
+    # the order in memory changes the last bits of products
+    likelihoods = np.ascontiguousarray(likelihoods)
     count, rows = likelihoods.shape
     weights = np.full(count, 1 / count)
 
     for _ in range(MAX_EM_ROUNDS):
         gradient = likelihoods @ (1 / (weights @ likelihoods)) / rows
-        expected_videos = weights * gradient * rows  # that each member explains
+        expected_videos = weights * gradient * rows  # number of videos that each member explains
         new_weights = expected_videos / rows
         growth = np.divide(new_weights, weights, out=np.zeros(count), where=weights > 0)
         possible_gain = growth.max() - 1  # above 0 except at the maximum
@@ -74,7 +73,7 @@ def maximum_likelihood_weights(likelihoods: np.ndarray) -> np.ndarray:
     likelihoods: (M, n), above 0. Returns (M,) float64, sum 1.
     A primal-dual interior point method. The constraint on the sum can be left out on the way:
     mean log(w @ likelihoods) - sum(w) has the same maximum (Kim, Carbonetto, Stephens & Anitescu
-    2020). The bound of `mixture_weights` ends it; if the bound is not reached, EM does the work.
+    2020). The bound of `mixture_weights` ends it; if the bound is not reached, EM is used instead.
     """
     members = len(likelihoods)
     weights, slack = np.full(members, 1 / members), np.ones(members)

@@ -29,10 +29,10 @@ class CheckedSplit(NamedTuple):
 class CheckedData(NamedTuple):
     """The annotations of a data folder.
 
-    splits: by name; classes: every id that an answer may name; frame_format: "jpeg" or "features";
-    findings: all problems; fingerprint: hash of the data; frame_bytes: upper bound for the stored
-    frames; archive_stamp: hash of the times at which the archives were written. Equal stamps mean
-    equal archives.
+    splits: by name; classes: every id that a prediction may name; frame_format: "jpeg" or
+    "features"; findings: all problems; fingerprint: hash of the data; frame_bytes: upper bound for
+    the stored frames; archive_stamp: hash of the times at which the archives were written. Equal
+    stamps mean equal archives.
     """
 
     splits: dict[str, CheckedSplit]
@@ -197,7 +197,7 @@ def _check_files(
     findings: Findings,
     hashes: _ArchiveHashes,
 ) -> int:
-    """Compare the archives on disk, one a video, with the ids of a split; return their bytes."""
+    """Compare the archives on disk, one per video, with the ids of a split; return their bytes."""
     size = 0
     missing = set(ids)
     for file in competition.frame_files(root, split):

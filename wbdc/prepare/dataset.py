@@ -53,7 +53,7 @@ class DatasetFacts:
     """What DONE.json states about a prepared dataset.
 
     competition: name of the contest, or "./file.py"; frame_format: "jpeg" or "features"; classes:
-    those of the labeled split; known_classes: all that an answer may name; video_counts,
+    those of the labeled split; known_classes: all that a prediction may name; video_counts,
     frame_counts, statistics: by split; findings: {code: {"count": int, "places": [str]}};
     data_folder: raw data; archive_stamp: hash of the times at which the archives were written;
     command: prepares the same data again; shard_bytes, file_hashes: by file name.

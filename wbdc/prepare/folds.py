@@ -41,7 +41,7 @@ def assign_folds(
     order = _stratified_order(classes, np.asarray(modalities), seed)
     for row in order[folds[order] < 0].tolist():
         counts = class_counts[classes[row]]
-        # on a tie, the fold after the last one that was chosen
+        # a tie goes to the next fold after the last one that was chosen
         ranks = [(counts[f], fold_sizes[f], (f - turn) % count) for f in range(count)]
         fold = ranks.index(min(ranks))
         folds[row] = fold

@@ -43,7 +43,7 @@ def make_shard(job: ShardJob) -> None:
 
 
 def read_shard_videos(job: ShardJob) -> tuple[dict[str, list[np.ndarray]], dict]:
-    """Read the videos of a shard: its columns, one array a video, and its facts.
+    """Read the videos of a shard: its columns, one array per video, and its facts.
 
     Facts: {"counts": usable frames of each video, "findings", "widths": {width of the features: id
     of a video}}. Raises DataInvalid for features of different widths.

@@ -1,4 +1,4 @@
-"""One item per call, for judges that work so: a JSON line in, a JSON line out, until input ends."""
+"""Predict one item per call: read a JSON line, write a JSON line, until the input ends."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ def serve_calls(
     reply: Callable[[str], None],
     multipliers: np.ndarray | None = None,
 ) -> int:
-    """Predict items one by one as their lines arrive; return how many there were.
+    """Predict items one by one as their lines arrive; return their number.
 
     A line is an item as in the annotations, with "frames": the path of its archive. The reply is
     {"id", <the contest's label_key>, "probability"}, or {"id", "error"} for a line that cannot be

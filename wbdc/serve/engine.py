@@ -31,7 +31,7 @@ from wbdc.serve.reader import MemberBatches, Reader, cache_key, prefetch_reads
 from wbdc.serve.scheduler import DeadlineScheduler, SecondsLeft, no_deadline
 from wbdc.serve.stage_timer import StageTimer
 
-# batches that are read while one is computed, at least; no thread should wait for another's batch
+# minimum number of batches that are read while one is computed, so that no thread is idle
 READ_AHEAD_BATCHES = 4
 # vision features cached for members that follow under a deadline; videos beyond are encoded again
 MAX_CACHED_BYTES = 2**31
@@ -367,7 +367,7 @@ class _ScoringRun:
         batches: dict[int, Batch],
         features: dict[tuple, Tensor] | None = None,
     ) -> None:
-        """Score a group with some members; when in a hurry, cache features for the others."""
+        """Score a group with some members; when time is short, cache features for the others."""
         features = {} if features is None else features
         moved = self.engine.move({i: batches[i] for i in members})
         first = {i: moved[i] for i in members[:1]}

@@ -236,7 +236,7 @@ def _parser(contest: Competition) -> argparse.ArgumentParser:
         help="seconds, start included, by which a complete result is written, by fewer models if"
         " necessary; contest: the contest's limit",
     )
-    parser.add_argument("--sample", type=Path, help="file of ids, one a line: predict only these")
+    parser.add_argument("--sample", type=Path, help="file of ids, one per line: predict only these")
     parser.add_argument(
         "--probabilities", type=Path, help="also write the probabilities (safetensors)"
     )

@@ -59,10 +59,10 @@ class DeadlineScheduler:
             self.first_seconds = self.first_seconds + seconds - followers_seconds
 
     def allows_all(self) -> bool:
-        """Return whether all members can go on; after the first no, it stays no.
+        """Return whether all members can go on; once False, the result stays False.
 
-        They cannot when the run would clearly be late, since the others then had better follow the
-        first member, or when even the first member alone is at risk.
+        It is False when all members together would clearly miss the deadline, or when even the
+        first member alone may miss it. The first member then scores all videos before the others.
         """
         timed, remaining = self.done - self.skipped, self.steps - self.done
         if not self.hurried and timed >= MIN_TIMED_STEPS and remaining:

@@ -70,8 +70,8 @@ def make_submission(
 ) -> dict:
     """Pack a blend, prove that its predictions equal those of the runs, time it, and publish it.
 
-    home: work folder of the runs. report: what the ensemble's assessment found, {} for a single
-    run. Nothing is published when the proof or the time check raises.
+    home: work folder of the runs. report: the ensemble's evaluation, {} for a single run.
+    Nothing is published when the proof or the time check raises.
 
     Returns {"folder", "targets": {name: path}, "files", "bytes", "proof", "latency": {"verdict",
     "sentence", "code", ...} or None}. Raises what its steps raise.

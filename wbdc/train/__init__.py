@@ -1,1 +1,1 @@
-"""Kits, the one loop, and the runs it leaves behind."""
+"""Kits, the training loop, and runs on disk."""

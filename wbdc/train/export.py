@@ -1,4 +1,4 @@
-"""What a trained fold leaves behind: its weights, what rebuilds the model, and its out-of-fold
+"""Export of a trained fold: its weights, the files that rebuild the model, and its out-of-fold
 predictions.
 """
 

@@ -40,7 +40,7 @@ def fit(
 
     accumulate: batches per optimizer step. clip: largest norm of the gradient. before_step,
     after_step: called with the step's number, from 1. All randomness of a batch follows from
-    (seed, its number), so a training that is resumed at `start` ends with the same bits.
+    (seed, its number), so training that is resumed at `start` ends with the same bits.
 
     A step is skipped when the gradient or the loss of any of its batches is not finite; on_skip is
     called with its number and the ids of those videos. Raises Diverged when MAX_NON_FINITE_STEPS

@@ -16,11 +16,12 @@ from wbdc.core.files import file_sha256, read_text
 from wbdc.train.kit_schema import STAGES, Serve, Stage, check_kit, check_tables
 
 MAX_TABLE_DEPTH = 20
+# the folder of a wheel or, without it, that of a checkout
 PACKAGED_KIT_FOLDERS = [
     folder
     for folder in (Path(__file__).parents[1] / "kits", Path(__file__).parents[2] / "kits")
     if folder.is_dir()
-][:1]  # in a wheel, or else in a checkout
+][:1]
 
 
 class SavedKit(NamedTuple):
@@ -147,7 +148,7 @@ def open_kit(name: str, *, tiny: bool = False, changes: tuple[str, ...] = ()) ->
     tables["competition"] = contest.name
     check_kit(path.stem, folder, tables, contest)
 
-    # the contest's order of fields, as a saved kit.json has sorted its keys
+    # the contest's order of fields, because the keys of a saved kit.json are sorted
     budgets = tables["text"]["fields"]
     tables["text"]["fields"] = {
         field: budgets[field] for field in contest.fields if field in budgets

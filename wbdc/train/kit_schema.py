@@ -24,7 +24,7 @@ PLUG_FOLDERS = {"vision": visions, "fusion": fusions, "objective": objectives, "
 STAGES = ("pretrain", "train")
 KIT_TABLES = ("text", "trunk", "vision", "fusion", *STAGES, "serve")
 REQUIRED_SETTINGS = ("competition", "text", "trunk", "vision", "fusion", "train")
-MAX_COUNT = 10**9  # of epochs, of videos a batch, of batches a step
+MAX_COUNT = 10**9  # of epochs, of videos per batch, of batches per step
 STAGE_RANGES = {"decay": (0.0, 1e6), "warmup": (0.0, 1.0)}
 CHECKED_VOCABULARY_WORDS = 100  # any size will do to check the shapes of a network
 
@@ -63,7 +63,7 @@ class Serve:
 
 
 def trunk_settings(*, model: str | None = None, architecture: dict | None = None) -> None:
-    """State the settings of [trunk], which takes one of the two.
+    """Declare the settings of [trunk], which takes one of the two.
 
     model: name of pretrained weights, for example "hfl/chinese-macbert-base". architecture: the
     content of a config.json of transformers, with random weights.
@@ -78,7 +78,7 @@ def text_settings(
     tail: list[str] = (),
     vocabulary: dict | None = None,
 ) -> None:
-    """State the settings of [text]: those of TextReader, and those of a vocabulary.
+    """Declare the settings of [text]: those of TextReader, and those of a vocabulary.
 
     vocabulary: how to learn one from the data, with an architecture of random weights: least, the
     number of times that a word must occur; most, the size.

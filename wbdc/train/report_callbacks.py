@@ -1,4 +1,4 @@
-"""How a training reports to whoever started it."""
+"""Callbacks for the progress, log lines and warnings of training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reporter:
-    """Where a training reports. progress(task, done, total, note). log(message). warn(message):
-    shown with --json too.
-    """
+    """progress(task, done, total, note). log(message). warn(message): shown with --json too."""
 
     progress: Callable[[str, int, int, str], None] = lambda task, done, total, note: None
     log: Callable[[str], None] = lambda message: None

@@ -29,8 +29,8 @@ class StagePlan:
     """What all folds of a run share.
 
     source: the pretrained run whose weights the folds start from. splits: the splits to train on.
-    stage, serve: settings of the kit. needs_pixels: whether a trick changes the pixels at every
-    visit. saved_kit: the kit as each fold saves it; kit_options: the command-line options that
+    stage, serve: settings of the kit. needs_pixels: whether a trick changes the pixels in every
+    epoch. saved_kit: the kit as each fold saves it; kit_options: the command-line options that
     choose it. build_model, build_objectives and build_tricks build the parts of a training.
     """
 

@@ -1,4 +1,4 @@
-"""What happens between the steps of a training: it reports, logs, saves its state, and can stop."""
+"""Work between the steps of training: report, log, save the state, and stop when requested."""
 
 import json
 from collections.abc import Sequence

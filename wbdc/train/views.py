@@ -22,10 +22,10 @@ def has_pixel_tricks(stage: Stage, folder: Path) -> bool:
 
 
 def training_inputs(initial: InitialModel, needs_pixels: bool, device: torch.device) -> InputSpec:
-    """Return what a training reads of a video.
+    """Return what training reads of a video.
 
     A frozen tower encodes each frame once and its features are cached, unless a trick changes the
-    pixels at every visit.
+    pixels in every epoch.
     """
     vision = initial.model.vision
     if vision.frozen and vision.image_transform is not None and not needs_pixels:

@@ -18,7 +18,7 @@ REPORT_EVERY_ROWS = 1000
 
 
 def check_table_suffix(setting: str, name: str) -> None:
-    """Raise UsageFault if a file name has not the suffix of a table that wbdc reads."""
+    """Raise UsageFault if a file name does not have the suffix of a table that wbdc reads."""
     suffix = Path(name).suffix.lower()
     if suffix == ".parquet":
         raise UsageFault(

@@ -66,7 +66,7 @@ def nested_predictions(
     *,
     blend_without_fold: BlendWithoutFold | None = None,
 ) -> np.ndarray:
-    """Multiply each fold's probabilities by multipliers that the other folds teach.
+    """Multiply each fold's probabilities by multipliers learned on the other folds.
 
     Family and strength are chosen by cross-validation among the other folds. The labels of a fold
     do not change its predictions, provided that they did not change what is learned from: where p
@@ -159,7 +159,7 @@ class _MultiplierTuner:
         self.cache: dict[str | None, dict[MultiplierOption, np.ndarray]] = {}
 
     def choose(self) -> MultiplierOption:
-        """Return the option with the best score when each fold uses what the others teach."""
+        """Return the option with the best score of nested predictions."""
         rows = np.arange(len(self.truth))
 
         def score(option: MultiplierOption) -> float:

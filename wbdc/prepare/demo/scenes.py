@@ -43,7 +43,7 @@ Color = tuple[int, int, int]
 def draw_frames(
     rng: np.random.Generator, scene: int, seconds: int, captions: dict[int, str]
 ) -> Iterator[Image.Image]:
-    """Draw the frames of a video, one a second: RGB, short side 128 to 160 pixels, 60 % portrait.
+    """Draw the frames of a video, one per second: RGB, short side 128 to 160 pixels, 60 % portrait.
 
     scene: 0..SCENES-1 or STUDIO; captions: on-screen text by second. One video in twenty shows the
     studio only, and one in seven cuts to it at some second.

@@ -17,7 +17,7 @@ from wbdc.prepare.demo import scenes, texts
 
 SPLIT_SHARES = {"labeled": 0.55, "unlabeled": 0.25, "test": 0.20}
 MIN_VIDEOS = 40
-COPY_SHARE = 0.02  # of all videos are near-duplicates of another video
+COPY_SHARE = 0.02  # share of the videos that are near-duplicates of another video
 CLASSES_PER_SCENE = 2
 LABELED_VIDEOS_PER_CLASS = 12
 MIN_CLASSES, MAX_CLASSES = 12, 200

@@ -29,7 +29,7 @@ class Shift(NamedTuple):
 def distribution_shifts(train: dict[str, np.ndarray], test: dict[str, np.ndarray]) -> list[Shift]:
     """Compare the statistics that both splits have; the largest distance comes first.
 
-    train, test: {statistic: one number a video}. The limit for p is divided by the number of
+    train, test: {statistic: one number per video}. The limit for p is divided by the number of
     statistics (Bonferroni).
     """
     shared = [name for name in train if len(train[name]) and len(test.get(name, ()))]

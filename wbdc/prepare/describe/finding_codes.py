@@ -7,7 +7,7 @@ class FindingCode(NamedTuple):
     """A kind of problem in the data.
 
     severity: "error" (`wbdc prepare` stops), "warning" (some information is lost) or "note"; what:
-    noun phrase for the problem; consequence: what happens without a fix; fix: what the user can do.
+    noun phrase of the problem; consequence: what happens without a fix; fix: what the user can do.
     """
 
     severity: str

@@ -1,4 +1,4 @@
-"""Statistics of a split: text lengths, modalities and frame properties, in a few bytes a video."""
+"""Statistics of a split: lengths, modalities and frame properties, in a few bytes per video."""
 
 from array import array
 from collections import Counter
@@ -61,7 +61,7 @@ class SplitStatistics:
             self.sizes.update(map(tuple, usable[:, :2].tolist()))
 
     def values_per_video(self) -> dict[str, np.ndarray]:
-        """Return the statistics that can be compared between splits, one number a video.
+        """Return the statistics that can be compared between splits, one number per video.
 
         "... present" has a value for every video, the others for videos with this modality.
         """

@@ -50,7 +50,7 @@ class Ray(Engine):
 
 
 def _connect(address: str, workers: int | None) -> None:
-    """Connect to a cluster, or start one here. Raises EnvironmentLacks if none answers."""
+    """Connect to a cluster, or start one here. Raises EnvironmentLacks if none responds."""
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster sends no statistics

@@ -54,7 +54,7 @@ def manifest_hash(manifest: dict) -> str:
 
 
 def _is_manifest(manifest: dict) -> bool:
-    """Tell whether a manifest has the form that `write_manifest` gives, and its own hash."""
+    """Return whether a manifest has the form that `write_manifest` gives, and its own hash."""
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(map(_is_entry, files.values())):
         return False

@@ -36,7 +36,7 @@ from wbdc.submit.timing.sandbox import SandboxRun, failure_message
 
 RETRAIN_FILE = "retrain.json"  # in a work folder: the package that is trained there
 SCORE_KEY = "ensemble.score.mean"
-# of the ensemble without the members that were dropped, which is what train.sh makes
+# score of the ensemble without the dropped members, which is what train.sh builds
 KEPT_SCORE_KEY = "kept_score"
 SCORE_DIGITS = 9  # .703 - .7 is a little more than .003
 PROCESS_POLL_SECONDS = 0.2  # between two checks of whether train.sh has ended

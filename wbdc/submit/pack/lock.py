@@ -33,7 +33,7 @@ MAX_LISTED_WHEELS = 10  # in an error message
 class Distribution(NamedTuple):
     """An installed package.
 
-    name: as its metadata spell it. version: with the local part, for example "2.6.0+cu124". needs:
+    name: as in its metadata. version: with the local part, for example "2.6.0+cu124". needs:
     canonical names of the packages that it requires on this machine.
     """
 

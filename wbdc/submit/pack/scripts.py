@@ -223,7 +223,7 @@ TRAIN = """\
 # Train the models again from raw data: DATA=DIR WORK=work ./train.sh
 # Install the packages first: ./init.sh source/requirements.txt
 # WBDC_WEIGHTS is the folder of the pretrained weights.
-# A stopped script goes on from its finished steps when it is run again.
+# When a stopped script is run again, it continues after its finished steps.
 set -eu
 HERE=$(cd "$(dirname "$0")" && pwd)
 DATA=$(cd "${DATA:-@DATA@}" && pwd)

@@ -15,8 +15,9 @@ STAGE_LABELS = {
 
 
 class InputSetting(NamedTuple):
-    """A setting that shrinks what models read. name: in a kit; variant_key: in `wbdc ensemble --run
-    'RUN key=value'`; label: for sentences; stages: those that get faster; minimum: of its value.
+    """A setting that shrinks what models read. name: as in a kit; variant_key: as in `wbdc ensemble
+    --run 'RUN key=value'`; label: for sentences; stages: those that get faster; minimum: of its
+    value.
     """
 
     name: str

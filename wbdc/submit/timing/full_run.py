@@ -16,7 +16,7 @@ from wbdc.submit.timing.projection import compare_with_limit
 from wbdc.submit.timing.sample import drop_page_cache
 from wbdc.submit.timing.sandbox import SandboxRun
 
-TIMEOUT_RATIO = 1.5  # times the limit, after which the run is stopped
+TIMEOUT_RATIO = 1.5  # of the limit: after that time, the run is stopped
 
 
 class FullRun(NamedTuple):

@@ -1,6 +1,6 @@
 """Profile a machine with four kernels of serving, and compare two profiles.
 
-From the comparison follows how long a run measured here would take on the other machine.
+The comparison estimates how long a run that was measured here would take on the other machine.
 """
 
 import io

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-MAX_CACHED_TIME_RATIO = 0.9  # repeated over new videos; below it, results are likely cached
+MAX_CACHED_TIME_RATIO = 0.9  # seconds of repeated over new videos; below it, likely cached
 MAX_UNTIMED_TIME_RATIO = 1.5  # a run without timings over the slowest run with timings
-UNTIMED_SLACK_SECONDS = 2.0  # beyond that ratio
-WARN_CHANGED_SHARE = 0.002  # of the predictions changed by half precision: warned of
-MAX_CHANGED_SHARE = 0.01  # of the predictions changed by half precision: refused
+UNTIMED_SLACK_SECONDS = 2.0  # added to the time that this ratio allows
+WARN_CHANGED_SHARE = 0.002  # predictions that half precision changes: above it, a warning
+MAX_CHANGED_SHARE = 0.01  # predictions that half precision changes: above it, an error
 
 
 def caching_warning(new_seconds: float, repeated_seconds: float) -> str | None:

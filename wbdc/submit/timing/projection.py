@@ -52,8 +52,8 @@ MIN_AMPLE_BURSTS = 3  # after warm-up
 MIN_SMALL_VIDEOS = 64
 MIN_SMALL_BATCHES = 3  # after warm-up
 MAX_DRIFT = 1.1  # last third over first third of a sample; above it, the last third is the bound
-UNMARKED_TIME_SHARE = 0.05  # of the marked time, that a process may take beyond its marks
-UNMARKED_SECONDS = 2.0  # and so many seconds
+UNMARKED_TIME_SHARE = 0.05  # of the marked time: what a process may take beyond its marks
+UNMARKED_SECONDS = 2.0  # added to that share
 MARGINS = {"ample": TIME_MARGIN, "small": SMALL_SAMPLE_TIME_MARGIN, "tiny": 0.0}
 
 

@@ -23,7 +23,7 @@ from wbdc.core.files import publish_bytes
 from wbdc.submit.timing.machine_load import CpuMeter, CpuUse
 from wbdc.submit.timing.memory import start_contained
 
-# of this process's environment; nothing else is passed on
+# the only environment variables that the packed process inherits
 PASSED_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "TMPDIR")
 UNREACHABLE_CODE = 9  # exit code of the canary when it cannot connect
 CANARY = f"""

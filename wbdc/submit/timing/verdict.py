@@ -39,7 +39,7 @@ def reach_verdict(
 
     shares: of the wall time, by stage. items, seconds: the limit. warnings: sentences about what
     makes a PASS unreliable; exceeded_limits: sentences about limits other than time, each a FAIL;
-    busy: why no time measured here can be judged. largest_run: videos of the largest run in one
+    busy: why the measured times cannot be trusted. largest_run: videos of the largest run in one
     process; full_run_videos: videos of the full run that `projection` then describes, None for a
     projection.
     """
@@ -87,7 +87,7 @@ def _explain_time(
     seconds: float,
     full_run_videos: int | None,
 ) -> str:
-    """Explain the time: what it is, how sure that is, the limit, and what to change."""
+    """Describe the projected time, its bounds, the limit, and what to change."""
     limit = f"the limit is {format_duration(seconds)}"
     between = f"between {format_duration(projection.lower)} and {format_duration(projection.upper)}"
     is_inconclusive = projection.status == "INCONCLUSIVE"
