@@ -51,7 +51,7 @@ SHAPES = {
 
 
 class Table(Competition):
-    """A contest of one item a row. Every path is relative to the data folder.
+    """A contest with one item per row. Every path is relative to the data folder.
 
     labeled, test, unlabeled: the table of each split, CSV, TSV or JSON Lines; two splits may share
     one. id: column of the ids. text: columns of text. label: column of the classes. classes: every
@@ -60,12 +60,12 @@ class Table(Competition):
 
     frames: column that holds the path of an image, a video or a zip of images, or a path with
     "{id}" in it; None for items without frames. labels: a table with the columns `id` and `label`,
-    when the classes are in a file of their own. split: {column, labeled, test, unlabeled}: the
+    when the classes are in a separate file. split: {column, labeled, test, unlabeled}: the
     column that names the split of a row, and the value or values of each split. Without it, rows
     of a shared table that have a label are labeled, and the others are the test split.
-    parents: {class: parent}, of "mean_f1". result: {columns, header, separator} of the result
+    parents: {class: parent}, for "mean_f1". result: {columns, header, separator} of the result
     file. limits: {items, seconds, memory, gpu_memory, tolerance}, as in `Limits`. judge: {data,
-    result}, the paths at the judge.
+    result}, the paths on the judge's machine.
     """
 
     labeled_split = "labeled"

@@ -32,8 +32,9 @@ class TextReader:
         length: int = 256,
         tail: Sequence[str] = (),
     ):
-        """fields: token budget of each field, in reading order. length: maximum of the whole row.
-        tail: fields of which the end is used, and not the beginning, when they are too long.
+        """fields: token budget of each field, in reading order. length: maximum number of tokens
+        per video. tail: fields that are cut at the beginning, not at the end, when they are too
+        long.
 
         Tokens that a field does not use are given to the other fields. Raises UsageFault when the
         budgets exceed the length.

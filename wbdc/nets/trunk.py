@@ -1,4 +1,4 @@
-"""The language trunk: a BERT that embeds token ids, and that encodes any row of vectors."""
+"""The language trunk: a BERT that embeds token ids and encodes any sequence of vectors."""
 
 from pathlib import Path
 

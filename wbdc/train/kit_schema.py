@@ -33,10 +33,10 @@ CHECKED_VOCABULARY_WORDS = 100  # any size will do to check the shapes of a netw
 class Stage:
     """The settings of [pretrain] and [train].
 
-    epochs: passes over the training videos. batch: videos a batch. accumulate: batches a step.
-    rate: learning rate of each part of the model, by the prefix of its weights' names; "rest" is
-    that of all other weights. decay: weight decay. warmup: share of the steps over which the rates
-    rise. clip: largest norm of the gradient. precision: "auto", "fp32", "bf16" or "fp16".
+    epochs: passes over the training videos. batch: videos per batch. accumulate: batches per step.
+    rate: learning rate of each part of the model, by the prefix of its parameter names; "rest" is
+    that of all other parameters. decay: weight decay. warmup: share of the steps over which the
+    rates rise. clip: maximum norm of the gradient. precision: "auto", "fp32", "bf16" or "fp16".
     objective: the losses, as plug tables. trick: the tricks, as plug tables, outermost first.
     splits: the splits to pretrain on; [train] always uses the labeled split and refuses this.
     """
@@ -56,7 +56,7 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Serve:
-    """The settings of [serve]. batch: videos a batch. precision: as in training."""
+    """The settings of [serve]. batch: videos per batch. precision: as in training."""
 
     batch: int = 64
     precision: str = "auto"
@@ -80,8 +80,8 @@ def text_settings(
 ) -> None:
     """Declare the settings of [text]: those of TextReader, and those of a vocabulary.
 
-    vocabulary: how to learn one from the data, with an architecture of random weights: least, the
-    number of times that a word must occur; most, the size.
+    vocabulary: learn one from the data, for an architecture with random weights. Keys: least, the
+    minimum number of occurrences of a word; most, the maximum size.
     """
 
 

@@ -11,9 +11,9 @@ from wbdc.nets.trunk import Trunk
 
 
 class DualStream(Fusion):
-    """layers: self-attention blocks over both rows. heads: attention heads of a block; a divisor of
-    the trunk's width. dropout: probability in the blocks. pooling: "together", "apart" or "beside";
-    see `wbdc.nets.fusion.Pooling`.
+    """layers: self-attention blocks over both sequences. heads: attention heads of a block; a
+    divisor of the trunk's width. dropout: probability in the blocks. pooling: "together", "apart"
+    or "beside"; see `wbdc.nets.fusion.Pooling`.
     """
 
     def __init__(

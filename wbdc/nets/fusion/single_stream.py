@@ -1,4 +1,4 @@
-"""Single stream: text and frames are one row in the trunk (VisualBERT; Li et al., 2019)."""
+"""Single stream: text and frames are one sequence in the trunk (VisualBERT; Li et al., 2019)."""
 
 from wbdc.core.tokens import Fused, Tokens, join_tokens, split_tokens
 from wbdc.nets.fusion import Fusion, Pooling

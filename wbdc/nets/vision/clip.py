@@ -25,7 +25,7 @@ CLIP_WEIGHTS_FILES = ("open_clip_model.safetensors", "model.safetensors")
 
 class Clip(Vision):
     """model, weights: open_clip's names, for example "ViT-B-32" and "openai". Instead of them,
-    architecture and look describe a tower with random weights.
+    architecture and look define a tower with random weights.
 
     architecture: {embed_dim, quick_gelu, vision_cfg = {open_clip's CLIPVisionCfg}}. look: {size,
     mean, std, interpolation, short}. Raises UsageFault for an unknown model, EnvironmentLacks when

@@ -1,6 +1,6 @@
-"""Tricks: changes to how a model is trained, made by wrapping one of four seams.
+"""Tricks: changes to how a model is trained, made by overriding hooks of the loop.
 
-The loop of `wbdc.train.fit` reads, with its seams in capitals:
+The loop of `wbdc.train.fit`, with its hooks in capitals:
 
     for batch in batches:
         GRADIENTS(batch)          # LOSS(batch), then backward
@@ -60,11 +60,11 @@ class Trick:
         """Act after the optimizer's step number `step`, counted from 1."""
 
     def evaluating(self) -> AbstractContextManager:
-        """Return a context that holds while the model is evaluated and saved."""
+        """Return a context manager that is active while the model is evaluated and saved."""
         return nullcontext()
 
     def state(self) -> dict[str, Tensor]:
-        """Return what a resumed training needs, as named tensors."""
+        """Return what a resumed run needs, as named tensors."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Augment the frames: shift, scale, rotate, flip and color jitter, drawn once a video."""
+"""Augment the frames: shift, scale, rotate, flip and color jitter, drawn once per video."""
 
 import math
 from dataclasses import replace

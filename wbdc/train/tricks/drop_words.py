@@ -1,5 +1,5 @@
-"""Replace some words by [MASK] during training, so that no single word decides (word dropout; Iyyer
-et al., 2015).
+"""Replace some words by [MASK] during training, so that the model does not rely on single words
+(word dropout; Iyyer et al., 2015).
 """
 
 from dataclasses import replace
