@@ -46,7 +46,7 @@ def test_each_rank_uses_its_own_gpu(gpus, monkeypatch):
 def test_fault_36_a_missing_gpu_is_exit_7(gpus, count, name, message):
     gpus(count)
     with pytest.raises(
-        EnvironmentLacks, match=f"device {name} was asked for, but {message}.*--device cpu"
+        EnvironmentLacks, match=f"device {name} was requested, but {message}.*--device cpu"
     ) as caught:
         device.find_device(name)
     assert caught.value.code == 7

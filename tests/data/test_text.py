@@ -226,7 +226,7 @@ def test_trap_11_rows_do_not_depend_on_their_neighbors(reader):
     [
         (
             {"fields": {"title": 20, "asr": 20}},
-            "text.fields ask for 40 tokens; text.length = 40 leaves 37",
+            "text.fields request 40 tokens; text.length = 40 leaves 37",
         ),
         (
             {"tail": ["titel"]},

@@ -149,7 +149,7 @@ def test_non_finite_losses_in_a_row_end_the_training_and_name_the_videos():
     with pytest.raises(
         Diverged,
         match=f"not finite {MAX_NON_FINITE_STEPS} times in a row, last for videos v0, v1, .*"
-        "lower the rates",
+        "lower the learning rates",
     ):
         fit(model, [Poisoned(model, bad={2, 3, 4})], DATA, torch.optim.SGD(model.parameters(), 0.1))
     assert all(p.isfinite().all() for p in model.parameters())

@@ -124,13 +124,13 @@ WRONG = {
         "serve has no setting 'bach'; did you mean 'batch'",
     ),
     "missing setting": ("", "needs a value for 'epochs'"),
-    "budgets larger than the row": ("[text]\nlength = 20", "ask for 28 tokens"),
+    "budgets larger than the row": ("[text]\nlength = 20", "request 28 tokens"),
     "a text for a number": ('[train]\nepochs = "3"', "epochs = '3' is not of the type int"),
     "true for a number": ("[train]\nepochs = true", "epochs = True is not of the type int"),
     "a number for true": ("[vision]\nfrozen = 0", "frozen = 0 is not of the type bool"),
     "a text for true": ('[vision]\nfrozen = "False"', "frozen = 'False' is not of the type bool"),
-    "no batches": ("[train]\nbatch = 0", "train.batch = 0; it counts from 1"),
-    "no epochs": ("[train]\nepochs = 0", "train.epochs = 0; it counts from 1"),
+    "no batches": ("[train]\nbatch = 0", "train.batch = 0; it must be between 1 and"),
+    "no epochs": ("[train]\nepochs = 0", "train.epochs = 0; it must be between 1 and"),
     "a part that is no text": (
         "[train]\nrate = { fusion.trunk = 1e-5 }",
         "rate of 'fusion' = .* in quotes",
@@ -138,7 +138,7 @@ WRONG = {
     "a text for a rate": ('[train]\nrate = { rest = "x" }', "rate of 'rest' = 'x' is not a number"),
     "a rate that is no number": (
         "[train]\nrate = { rest = nan }",
-        "rate of 'rest' = nan; a rate is a finite number from 0 up",
+        "rate of 'rest' = nan; a rate is a finite number of 0 or more",
     ),
     "a rate without end": ("[train]\nrate = { rest = inf }", "rate of 'rest' = inf"),
     "a negative rate": (
@@ -157,7 +157,7 @@ WRONG = {
     ),
     "batches beyond counting": (
         "[train]\nbatch = 99999999999999999999",
-        "it counts from 1 to 1,000,000,000",
+        "it must be between 1 and 1,000,000,000",
     ),
     "no length of text": ("[text]\nlength = 0", "text.length = 0 is too short"),
     "no words": ("[text]\nvocabulary = { most = 3 }", "text.vocabulary: most = 3"),
@@ -165,7 +165,7 @@ WRONG = {
         "[text]\nlength = 65",
         "text.length = 65 exceeds the trunk's 64 positions",
     ),
-    "no frames": ("[vision]\nframes = 0", "vision.frames = 0; a video has from 1 to 32 frames"),
+    "no frames": ("[vision]\nframes = 0", "vision.frames = 0; it must be between 1 and 32"),
     "negative frames": ("[vision]\nframes = -1", "vision.frames = -1"),
     "too many frames": ("[vision]\nframes = 33", "vision.frames = 33"),
     "heads that do not divide the width": (
@@ -189,7 +189,7 @@ WRONG = {
         '[train]\nprecision = "fp61"',
         "no precision called 'fp61'; did you mean 'fp16'",
     ),
-    "an extension of an extension": (None, "one level is the limit"),
+    "an extension of an extension": (None, "only one level is supported"),
 }
 
 

@@ -212,5 +212,5 @@ def test_augmented_frames_stay_uint8_and_padding_stays():
         "augment", model, shift=0.0, scale=0.0, turn=0.0, flip=1.0, colour=0.0
     ).augment(batch)
     assert (mirrored.frames.int() - batch.frames.flip(-1).int()).abs().max() <= 1
-    with pytest.raises(UsageFault, match="reads ready features"):
+    with pytest.raises(UsageFault, match="reads precomputed features"):
         build("augment", toys.model(vision="features"))

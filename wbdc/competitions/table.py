@@ -441,7 +441,7 @@ def _class_levels(
         if orphans := [label for label in level.values() if label not in parents]:
             raise UsageFault(f"parents has no parent of {orphans[0]!r}")
         if len(levels) > len(parents):
-            raise UsageFault("parents holds a circle")
+            raise UsageFault("parents contains a cycle")
         levels.insert(0, {label: parents[ancestor] for label, ancestor in level.items()})
     return levels
 

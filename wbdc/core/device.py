@@ -33,7 +33,7 @@ def find_device(name: str = "auto") -> torch.device:
 
     if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
         raise EnvironmentLacks(
-            f"device {name} was asked for, but torch finds {torch.cuda.device_count() or 'no'} GPU "
+            f"device {name} was requested, but torch finds {torch.cuda.device_count() or 'no'} GPU "
             "on this machine; use --device cpu to compute on the CPU"
         )
     return device

@@ -32,7 +32,7 @@ from wbdc.core.json_shape import find_mismatch
 
 SEAL_FILE = "DONE.json"
 LOCK_FILE = ".lock"
-LOCK_HOLDER_FILE = ".holder.lock"  # names the process that holds the lock
+LOCK_HOLDER_FILE = ".holder.lock"  # contains the name of the process that holds the lock
 LOCK_GRACE_SECONDS = 0.2  # a command that removes empty folders locks each of them briefly
 LOCK_POLL_SECONDS = 0.01
 DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

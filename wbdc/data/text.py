@@ -106,8 +106,8 @@ def check_budgets(fields: dict[str, int], length: int, tail: Sequence[str] = ())
         )
     if sum(fields.values()) > available:
         raise UsageFault(
-            f"text.fields ask for {sum(fields.values())} tokens; text.length = {length} leaves "
-            f"{available} beside its special tokens"
+            f"text.fields request {sum(fields.values())} tokens; text.length = {length} leaves "
+            f"{available} without the special tokens"
         )
 
 

@@ -297,7 +297,7 @@ def _class_priors(
             draws=draws,
             seed=seed,
         )
-    except UsageFault as error:  # fewer than three folds, or a score that is no mean of F1 scores
+    except UsageFault as error:  # fewer than three folds, or a score that is not a mean of F1
         return {"used": False, "reason": str(error)}
 
 

@@ -47,7 +47,7 @@ def shared_predictions(
     """Align out-of-fold predictions of runs, row by row, on the folds that all of them have.
 
     tables: predictions of each run, where they are not the run's own; only_folds: use these alone.
-    Raises UsageFault when data or folds differ, DataInvalid for a label that is no class.
+    Raises UsageFault when data or folds differ, DataInvalid for a label that is not a class.
     """
     _check_data(runs)
     tables = [run.oof() for run in runs] if tables is None else tables
@@ -68,7 +68,7 @@ def label_codes(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
     for row, label in enumerate(labels):
         if label not in codes:
             suggestion = suggest_name(str(label), list(classes)[:10])
-            raise DataInvalid(f"row {row} has the label {label!r}, which is no class{suggestion}")
+            raise DataInvalid(f"row {row} has label {label!r}, which is not a class{suggestion}")
     return np.array([codes[label] for label in labels], dtype=np.int64)
 
 

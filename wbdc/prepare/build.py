@@ -141,7 +141,7 @@ def prepare_data(
         if engine.leads:
             for path in missing:
                 path.unlink(missing_ok=True)  # a shard of the wrong size is written again
-    elif existing:  # the archives were written since: repaired, or only copied
+    elif existing:  # the archives were written again later: repaired, or only copied
         folder = folder.with_name(json_digest(folder.name, checked.archive_stamp))
 
     with lock_folder(folder) if engine.leads else contextlib.nullcontext():

@@ -126,5 +126,5 @@ class Updates:
             raise Diverged(
                 f"the loss was not finite {MAX_NON_FINITE_STEPS} times in a row, "
                 f"last for videos {', '.join(bad_ids[:5])}; "
-                "lower the rates, or set precision to bf16 or fp32"
+                "lower the learning rates, or set precision to bf16 or fp32"
             )

@@ -182,8 +182,8 @@ def _read_with_parent(path: Path) -> dict:
     parent = _read_tables(_find_kit(parent_name, path.parent))
     if "extends" in parent:
         raise UsageFault(
-            f"kit {path.stem} extends a kit that extends another; one level is the limit, "
-            "copy the table you need"
+            f"kit {path.stem} extends a kit that extends another; only one level is supported, "
+            "so copy the tables that you need"
         )
     return _merge(parent, tables)
 
@@ -247,7 +247,7 @@ def _strings(value: object) -> Iterator[str]:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except (OSError, ValueError):  # a string that is no path: too long, or with a zero byte
+    except (OSError, ValueError):  # a string that is not a path: too long, or with a zero byte
         return False
 
 

@@ -144,7 +144,9 @@ def _check_numbers(name: str, table: dict) -> None:
     """Check the counts, rates, ranges and the precision of a table. name: "kit toy: train"."""
     for count in ("epochs", "batch", "accumulate"):
         if not 1 <= table.get(count, 1) <= MAX_COUNT:
-            raise UsageFault(f"{name}.{count} = {table[count]}; it counts from 1 to {MAX_COUNT:,}")
+            raise UsageFault(
+                f"{name}.{count} = {table[count]}; it must be between 1 and {MAX_COUNT:,}"
+            )
 
     _check_rates(name, table.get("rate"))
     for setting, (lowest, highest) in STAGE_RANGES.items():
@@ -180,7 +182,7 @@ def _check_rates(name: str, rates: dict | None) -> None:
             )
         if not 0 <= rate <= sys.float_info.max:
             raise UsageFault(
-                f"{name}.rate of {part!r} = {rate}; a rate is a finite number from 0 up"
+                f"{name}.rate of {part!r} = {rate}; a rate is a finite number of 0 or more"
             )
     if OTHER_PARTS not in rates:
         raise UsageFault(
@@ -221,7 +223,7 @@ def _check_shapes(tables: dict, folder: Path) -> None:
     """Refuse an impossible number of frames, and an architecture that cannot be built."""
     frames = tables["vision"].get("frames", 1)
     if isinstance(frames, int) and not 1 <= frames <= MAX_FRAMES:
-        raise UsageFault(f"vision.frames = {frames}; a video has from 1 to {MAX_FRAMES} frames")
+        raise UsageFault(f"vision.frames = {frames}; it must be between 1 and {MAX_FRAMES}")
 
     architecture = tables["trunk"].get("architecture")
     if architecture is None:

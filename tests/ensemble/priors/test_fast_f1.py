@@ -26,7 +26,7 @@ class Flat(Competition):
 
 
 class Squared(Flat):
-    """A score that is no mean of F1 scores."""
+    """A score that is not a mean of F1 scores."""
 
     def score(self, truth, predictions, classes=None):
         mean = super().score(truth, predictions, classes)["mean"]
@@ -48,7 +48,7 @@ def test_levels_are_found_from_scores():
 
 
 def test_a_score_that_is_no_mean_of_f1_is_refused():
-    with pytest.raises(UsageFault, match=r"Squared.score is no mean of F1"):
+    with pytest.raises(UsageFault, match=r"Squared.score is not a mean of F1"):
         class_levels(CLASSES, Squared())
 
 

@@ -38,7 +38,7 @@ def class_levels(classes: Sequence[str], competition: Competition) -> list[Class
     """Find which F1 scores a contest averages, from scores of single predictions.
 
     Two classes have one group where predicting one for the other scores above 0.
-    Raises UsageFault when the contest's mean is no average of micro and macro F1 over groups.
+    Raises UsageFault when the contest's mean is not an average of micro and macro F1 over groups.
     """
     # one correct row: macro F1 is 1 / groups, micro F1 is 1
     single_row = competition.score(classes[:1], classes[:1], classes)
@@ -105,6 +105,6 @@ def _check_levels(
     expected = competition.score(true_ids, [classes[code] for code in predictions], classes)["mean"]
     if abs(f1_scorer(levels, truth, predictions)(np.arange(CHECK_ROWS)) - expected) > 1e-9:
         raise UsageFault(
-            f"{type(competition).__name__}.score is no mean of F1 scores over groups of classes, so"
-            " class multipliers cannot be learned for it; run with --no-class-priors"
+            f"{type(competition).__name__}.score is not a mean of F1 scores over groups of classes, "
+            "so class multipliers cannot be learned for it; run with --no-class-priors"
         )

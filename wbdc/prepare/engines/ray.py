@@ -59,7 +59,7 @@ def _connect(address: str, workers: int | None) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except ConnectionError as error:
         raise EnvironmentLacks(
-            f"no Ray cluster answers at {address!r}; start one with `ray start --head`, "
+            f"no Ray cluster responds at {address!r}; start one with `ray start --head`, "
             "or set RAY_ADDRESS=local"
         ) from error
 

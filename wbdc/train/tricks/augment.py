@@ -38,7 +38,7 @@ class Augment(Trick):
         super().__init__(model)
         if model.vision.image_transform is None:
             raise UsageFault(
-                "trick 'augment' changes pixels, but this kit reads ready features; remove it"
+                "trick 'augment' changes pixels, but this kit reads precomputed features; remove it"
             )
         self.shift = shift
         self.scale = scale
