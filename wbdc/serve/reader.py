@@ -21,7 +21,7 @@ MemberBatches = tuple[dict[int, Batch], dict]  # a batch for each member; report
 
 
 class Reader:
-    """Reads videos for several members, and knows which of them have equal inputs.
+    """Reads videos for several members; equal inputs are read once.
 
     text_keys: of each member's tokenizer and settings; transforms: of each member's tower, the
     image transform (None for precomputed features) and the number of frames.

@@ -121,7 +121,9 @@ def _build_training(
 def _report_groups(groups: ParameterGroups, rates: dict[str, float], reporter: Reporter) -> None:
     for part, named in groups.items():
         size = sum(weight.numel() for _, weight in named)
-        reporter.log(f"trains {part}: {len(named)} weights, {size:,} numbers, rate {rates[part]:g}")
+        reporter.log(
+            f"trains {part}: {len(named)} tensors, {size:,} parameters, learning rate {rates[part]:g}"
+        )
 
 
 def _run_steps(

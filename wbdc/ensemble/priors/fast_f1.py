@@ -105,6 +105,6 @@ def _check_levels(
     expected = competition.score(true_ids, [classes[code] for code in predictions], classes)["mean"]
     if abs(f1_scorer(levels, truth, predictions)(np.arange(CHECK_ROWS)) - expected) > 1e-9:
         raise UsageFault(
-            f"{type(competition).__name__}.score is not a mean of F1 scores over groups of classes, "
-            "so class multipliers cannot be learned for it; run with --no-class-priors"
+            f"{type(competition).__name__}.score is not a mean of F1 scores over groups of classes,"
+            " so class multipliers cannot be learned for it; run with --no-class-priors"
         )

@@ -1,4 +1,4 @@
-"""Run a packed folder as the judge would: in a fresh process that sees nothing of the author's
+"""Run a packed folder as the judge would: in a fresh process that does not use the author's
 source tree, caches or home folder.
 """
 
