@@ -59,7 +59,7 @@ if __name__ == "__main__":
 # added to SCRIPT, inside its `if`
 RUN_LOCAL = """
     engine = plug.build_plug(engines, {{"use": "local", "workers": {workers}}})
-    list(engine.each(toy_worker.make, jobs))
+    list(engine.run_jobs(toy_worker.make, jobs))
 """
 
 
@@ -132,8 +132,8 @@ ALL_SHARDS = {f"{i}.shard": f"{2 * i} {2 * i + 1}".encode() for i in range(5)}
 
 def test_threads_run_jobs_in_order(toy, tmp_path, quick_disk):
     engine = plug.build_plug(engines, {"use": "threads"})
-    assert list(engine.each(toy.make, jobs(tmp_path))) == jobs(tmp_path)
-    assert engine.leads
+    assert list(engine.run_jobs(toy.make, jobs(tmp_path))) == jobs(tmp_path)
+    assert engine.is_main
     assert shards(tmp_path) == ALL_SHARDS
 
 
@@ -142,8 +142,8 @@ def test_fault_03_the_job_of_a_killed_worker_runs_again_with_equal_bytes(
 ):
     engine = plug.build_plug(engines, engine_settings)
     all_jobs = jobs(tmp_path, "stumble", "write")
-    assert sorted(engine.each(toy.make, all_jobs)) == all_jobs
-    assert engine.leads
+    assert sorted(engine.run_jobs(toy.make, all_jobs)) == all_jobs
+    assert engine.is_main
     assert shards(tmp_path) == ALL_SHARDS, "equal to the bytes that one process writes"
     assert tries(tmp_path) == [1, 1, 1, 2, 1]
 
@@ -153,7 +153,7 @@ def test_fault_03_a_job_that_kills_two_workers_is_named(engine_settings, toy, tm
         DataInvalid, match="a worker died twice on 3.shard, videos 6 to 7 of labeled"
     ) as caught:
         list(
-            plug.build_plug(engines, engine_settings).each(
+            plug.build_plug(engines, engine_settings).run_jobs(
                 toy.make, jobs(tmp_path, "death", "write")
             )
         )
@@ -163,11 +163,11 @@ def test_fault_03_a_job_that_kills_two_workers_is_named(engine_settings, toy, tm
 
 def test_errors_of_workers_are_raised_unchanged(engine_settings, toy, tmp_path):
     with pytest.raises(DataInvalid) as caught:
-        list(plug.build_plug(engines, engine_settings).each(toy.make, jobs(tmp_path, "fault")))
+        list(plug.build_plug(engines, engine_settings).run_jobs(toy.make, jobs(tmp_path, "fault")))
     assert type(caught.value) is DataInvalid
     assert str(caught.value) == "8 is invalid"
     with pytest.raises(IndexError) as bug:
-        list(plug.build_plug(engines, engine_settings).each(toy.make, jobs(tmp_path, "bug")))
+        list(plug.build_plug(engines, engine_settings).run_jobs(toy.make, jobs(tmp_path, "bug")))
     texts = [*getattr(bug.value, "__notes__", []), str(bug.value.__cause__)]
     assert any("[][job.start]" in text for text in texts), "the error names the line of the bug"
 
@@ -218,9 +218,9 @@ def test_torchrun_ranks_share_the_jobs_of_rank_0(toy, tmp_path):
     import json
     engine = plug.build_plug(engines, {"use": "torchrun"})
     # rank 1 lists its jobs later, when the first shard exists
-    done = [job.start for job in engine.each(toy_worker.make, jobs[engine.rank :])]
+    done = [job.start for job in engine.run_jobs(toy_worker.make, jobs[engine.rank :])]
     shards = sorted(p.name for p in root.glob("*.shard"))
-    (root / f"{engine.rank}.rank").write_text(json.dumps([engine.leads, done, shards]))
+    (root / f"{engine.rank}.rank").write_text(json.dumps([engine.is_main, done, shards]))
 """
     script.write_text(SCRIPT + body)
     ran = subprocess.run(

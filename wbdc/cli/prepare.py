@@ -156,7 +156,7 @@ def prepare(
         else:
             engine_plug = _open_engine(engine, threads)
             result = _prepare(data, work, contest, engine_plug, views, progress, settings)
-            if not engine_plug.leads:
+            if not engine_plug.is_main:
                 return
 
     _print(result, listed, as_json)
@@ -251,7 +251,7 @@ def _make_views(
         rank=engine.rank,
         ranks=engine.ranks,
     )
-    engine.meet()
+    engine.barrier()
 
 
 def _print(result: PrepareResult, listed: str | None, as_json: bool) -> None:

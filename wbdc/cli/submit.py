@@ -1,4 +1,4 @@
-"""wbdc submit: pack a folder that runs on its own, prove it, and rehearse the judge's run."""
+"""wbdc submit: pack a self-contained folder, compare its predictions with the runs, and time it."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -29,7 +29,7 @@ class DataInvalid(WbdcError):
 
 
 class IntegrityBroken(WbdcError):
-    """A file that wbdc wrote is missing, damaged, or belongs to other work."""
+    """A file that wbdc wrote is missing, damaged, or does not belong to this run or package."""
 
     code = 4
 

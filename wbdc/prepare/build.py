@@ -138,23 +138,23 @@ def prepare_data(
         missing = existing.missing_shards()
         if not missing:
             return _reuse(existing, build, engine), True
-        if engine.leads:
+        if engine.is_main:
             for path in missing:
                 path.unlink(missing_ok=True)  # a shard of the wrong size is written again
     elif existing:  # the archives were written again later: repaired, or only copied
         folder = folder.with_name(json_digest(folder.name, checked.archive_stamp))
 
-    with lock_folder(folder) if engine.leads else contextlib.nullcontext():
-        jobs = list(build.shard_jobs(folder / FRAMES_FOLDER, 1 if engine.crowded else threads))
-        if engine.leads:
+    with lock_folder(folder) if engine.is_main else contextlib.nullcontext():
+        jobs = list(build.shard_jobs(folder / FRAMES_FOLDER, 1 if engine.shares_cpus else threads))
+        if engine.is_main:
             _check_disk_space(work, checked.frame_bytes, jobs)
         _make_shards(jobs, engine, progress)
-        if engine.leads:
+        if engine.is_main:
             if existing and existing.folder != folder and _same_shards(jobs, existing):
                 shutil.rmtree(folder / FRAMES_FOLDER)
                 return _reuse(existing, build, engine), True
             _finish(build, jobs, folder)
-    engine.meet()
+    engine.barrier()
     return PreparedData(folder, DatasetFacts.from_dict(read_seal(folder, PREPARED_SHAPE))), False
 
 
@@ -194,10 +194,10 @@ def _reuse(existing: PreparedData, build: _Build, engine: Engine) -> PreparedDat
         archive_stamp=build.checked.archive_stamp,
         command=build.command(),
     )
-    if engine.leads:
+    if engine.is_main:
         update_seal(existing.folder, facts.to_dict())
         make_current(existing.folder)
-    engine.meet()
+    engine.barrier()
     return PreparedData(existing.folder, facts)
 
 
@@ -229,7 +229,7 @@ def _make_shards(jobs: list[ShardJob], engine: Engine, progress: ProgressCallbac
     missing = [job for job in jobs if not job.path.is_file()]
     total = sum(len(job.ids) for job in jobs)
     done = total - sum(len(job.ids) for job in missing)
-    for job in engine.each(make_shard, missing):
+    for job in engine.run_jobs(make_shard, missing):
         done += len(job.ids)
         progress("frames", done, total)
 

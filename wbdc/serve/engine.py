@@ -299,7 +299,7 @@ class _ScoringRun:
         done, total = 0, sum(map(len, self.groups.values()))
 
         def readers() -> list[int]:
-            return self._sharing_members(order[0]) if self.scheduler.hurried else order
+            return self._sharing_members(order[0]) if self.scheduler.is_time_short else order
 
         for number, (batches, report) in self._read(self.groups, readers):
             kind = "all" if self.scheduler.allows_all() else "first"
@@ -382,7 +382,7 @@ class _ScoringRun:
         no_limit = self.seconds_left is no_deadline
         followers_seconds = 0.0 if no_limit else left_after_first - self.seconds_left()
         self.scheduler.step(kind, followers_seconds)
-        if self.scheduler.hurried:
+        if self.scheduler.is_time_short:
             self._cache_features(number, batches, features)
 
     def _cache_features(

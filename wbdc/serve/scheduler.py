@@ -41,7 +41,7 @@ class DeadlineScheduler:
         self.seconds_left = seconds_left
         self.skipped = skipped
         self.last_seconds_left = seconds_left()
-        self.done, self.hurried = 0, False
+        self.done, self.is_time_short = 0, False
         self.longest: dict[str, float] = {}  # seconds, by kind of step
         self.all_seconds = self.first_seconds = 0.0  # of the timed steps: all members, first alone
 
@@ -65,12 +65,12 @@ class DeadlineScheduler:
         first member alone may miss it. The first member then scores all videos before the others.
         """
         timed, remaining = self.done - self.skipped, self.steps - self.done
-        if not self.hurried and timed >= MIN_TIMED_STEPS and remaining:
+        if not self.is_time_short and timed >= MIN_TIMED_STEPS and remaining:
             late = self.all_seconds / timed * remaining > LATE_FACTOR * self.seconds_left()
             # one more step with all members, then the first member alone
             needed = (self.all_seconds + self.first_seconds * (remaining - 1)) / timed
-            self.hurried = late or needed * SAFETY_FACTOR > self.seconds_left()
-        return not self.hurried
+            self.is_time_short = late or needed * SAFETY_FACTOR > self.seconds_left()
+        return not self.is_time_short
 
     def allows(self, kind: str) -> bool:
         """Return whether one more step would end in time.

@@ -1,4 +1,4 @@
-"""From an ensemble to a submission: pack it, prove that its predictions equal those of the runs,
+"""From an ensemble to a submission: pack it, check that its predictions equal those of the runs,
 and time it.
 """
 
@@ -68,7 +68,7 @@ def make_submission(
     progress: Callable[[str, int, int], None],
     log: Callable[[str], None],
 ) -> dict:
-    """Pack a blend, prove that its predictions equal those of the runs, time it, and publish it.
+    """Pack a blend, check that its predictions equal those of the runs, time it, and publish it.
 
     home: work folder of the runs. report: the ensemble's evaluation, {} for a single run.
     Nothing is published when the proof or the time check raises.

@@ -122,7 +122,7 @@ def _report_groups(groups: ParameterGroups, rates: dict[str, float], reporter: R
     for part, named in groups.items():
         size = sum(weight.numel() for _, weight in named)
         reporter.log(
-            f"trains {part}: {len(named)} tensors, {size:,} parameters, learning rate {rates[part]:g}"
+            f"trains {part}: {len(named)} tensors, {size:,} parameters, rate {rates[part]:g}"
         )
 
 

@@ -12,24 +12,24 @@ MakeShard = Callable[[ShardJob], None]
 class Engine:
     """Runs the jobs that write shards.
 
-    rank, ranks: of this process among all processes that run the same command; leads: whether this
-    process writes the other files of the dataset, which exactly one process does; crowded: whether
-    several workers share the CPUs of a machine, so that each reads with one thread.
+    rank, ranks: of this process among all processes that run the same command; is_main: whether
+    this process writes the other files of the dataset, which exactly one process does; shares_cpus:
+    whether several workers share the CPUs of a machine, so that each reads with one thread.
     """
 
     rank: int = 0
     ranks: int = 1
-    leads: bool = True
-    crowded: bool = False
+    is_main: bool = True
+    shares_cpus: bool = False
 
-    def each(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
+    def run_jobs(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
         """Call `make(job)` for every job, and yield each job when its shard exists, in any order.
 
         Raises what `make` raises; DataInvalid, which names the job, if two workers died on it.
         """
         raise NotImplementedError
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Wait until every process that runs the same command has called this."""
 
 

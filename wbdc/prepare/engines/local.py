@@ -26,14 +26,14 @@ class Local(Engine):
     worker died.
     """
 
-    crowded = True
+    shares_cpus = True
 
     def __init__(self, *, workers: int | None = None):
         if workers is not None and workers < 1:
             raise UsageFault(f"engine 'local' needs at least 1 worker, not workers = {workers}")
         self.workers = workers or len(os.sched_getaffinity(0))
 
-    def each(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
+    def run_jobs(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
         pending = list(reversed(jobs))
         idle = []
         failed = set()

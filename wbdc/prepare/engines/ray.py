@@ -18,7 +18,7 @@ class Ray(Engine):
     Every machine needs wbdc, and the data and the work folder under the same paths.
     """
 
-    crowded = True
+    shares_cpus = True
 
     def __init__(self, *, address: str | None = None, workers: int | None = None):
         if importlib.util.find_spec("ray") is None:
@@ -28,7 +28,7 @@ class Ray(Engine):
         self.address = address or os.environ.get("RAY_ADDRESS", "auto")
         self.workers = workers
 
-    def each(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
+    def run_jobs(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
         import ray
 
         starts_connection = not ray.is_initialized()  # keep the connection of a calling program

@@ -9,7 +9,7 @@ from wbdc.prepare.shards import ShardJob
 class Threads(Engine):
     """Runs all jobs in this process. Fast enough for one machine: decoders release the GIL."""
 
-    def each(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
+    def run_jobs(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
         for job in jobs:
             make(job)
             yield job

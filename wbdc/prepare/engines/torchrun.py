@@ -14,13 +14,13 @@ BARRIER_TIMEOUT = timedelta(days=7)
 
 
 class Torchrun(Engine):
-    """Rank r of n runs jobs r, r + n, ...; then all ranks wait for each other, and rank 0 leads.
+    """Rank r of n runs jobs r, r + n, ...; then all ranks wait for each other. Rank 0 is the main one.
 
     If a process dies, torchrun ends the others; the same command then continues with the missing
     shards. All machines need the data and the work folder under the same paths.
     """
 
-    crowded = True
+    shares_cpus = True
 
     def __init__(self):
         if missing := [name for name in RANK_VARIABLES if name not in os.environ]:
@@ -29,9 +29,9 @@ class Torchrun(Engine):
                 f"engine 'torchrun' needs torchrun, which sets {', '.join(missing)}; run: {command}"
             )
         self.rank, self.ranks = rank_and_size()
-        self.leads = self.rank == 0
+        self.is_main = self.rank == 0
 
-    def each(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
+    def run_jobs(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
         # all ranks use the list of rank 0: a later listing would find more shards on disk
         broadcast = [list(jobs)]
         join_ranks().broadcast_object_list(broadcast)
@@ -40,10 +40,10 @@ class Torchrun(Engine):
             make(job)
             yield job
 
-        self.meet()
+        self.barrier()
         for number, job in enumerate(shared_jobs):
             if number % self.ranks != self.rank:
                 yield job
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         join_ranks().monitored_barrier(timeout=BARRIER_TIMEOUT)  # names a rank that is missing

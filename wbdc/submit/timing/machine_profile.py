@@ -93,16 +93,16 @@ def profile_machine(device: str = "auto", threads: int | None = None) -> dict:
     }
 
 
-def speed_ratios(here: dict, there: dict) -> dict[str, SpeedRatio]:
-    """Compare two profiles: per stage of serving, and for "start", how many times as long it takes
-    there. Several shapes give an interval.
+def speed_ratios(local: dict, judge: dict) -> dict[str, SpeedRatio]:
+    """Compare two profiles: return how many times as long each stage of serving, and "start", takes
+    on the judge's machine. Several shapes give an interval.
 
     Raises IntegrityBroken for a dictionary that is not a profile.
     """
     try:
         by_kernel = {}
-        for kernel, rates in here["rates"].items():
-            ratios = [a / b for a, b in zip(rates, there["rates"][kernel], strict=True)]
+        for kernel, rates in local["rates"].items():
+            ratios = [a / b for a, b in zip(rates, judge["rates"][kernel], strict=True)]
             by_kernel[kernel] = SpeedRatio(min(ratios), max(ratios))
 
         start = [by_kernel[kernel] for kernel in START_KERNELS]
@@ -116,8 +116,9 @@ def speed_ratios(here: dict, there: dict) -> dict[str, SpeedRatio]:
 
 
 def scaled_seconds(shares: dict[str, float], ratios: dict[str, SpeedRatio]) -> SpeedRatio:
-    """Return how many times as long prediction takes there. shares: of the wall time here, by
-    stage.
+    """Return how many times as long prediction takes on the judge's machine.
+
+    shares: of the wall time on this machine, by stage.
     """
     low = sum(share * ratios[stage].low for stage, share in shares.items())
     high = sum(share * ratios[stage].high for stage, share in shares.items())
