@@ -14,7 +14,7 @@ BARRIER_TIMEOUT = timedelta(days=7)
 
 
 class Torchrun(Engine):
-    """Rank r of n runs jobs r, r + n, ...; then all ranks wait for each other. Rank 0 is the main one.
+    """Rank r of n runs jobs r, r + n, ...; then all ranks wait. Rank 0 is the main one.
 
     If a process dies, torchrun ends the others; the same command then continues with the missing
     shards. All machines need the data and the work folder under the same paths.
