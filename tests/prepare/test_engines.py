@@ -187,7 +187,9 @@ def wait_until(condition: Callable[[], object], seconds: float = 20) -> bool:
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
 def test_local_workers_end_with_their_parent(signal_number, toy, tmp_path):
     script = SCRIPT + RUN_LOCAL.format(workers=2)
+    ignored = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
     parent = small.python(script, tmp_path, "sleep", start=subprocess.Popen, start_new_session=True)
+    signal.signal(signal.SIGINT, ignored)
     assert wait_until(lambda: len(processes(tmp_path)) == 2)
     if signal_number == signal.SIGINT:
         os.killpg(parent.pid, signal_number)  # Ctrl-C reaches all processes of a terminal
