@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ensemble_problems import problem
 
 from wbdc.core.errors import UsageFault
 from wbdc.ensemble.blend_weights import (
@@ -137,21 +138,6 @@ def test_the_same_input_gives_the_same_bits_in_any_layout_of_memory():
     assert (
         fit_weights(likelihoods).values.tobytes()
         == fit_weights(np.asfortranarray(likelihoods)).values.tobytes()
-    )
-
-
-def problem(
-    members: int = 3, n: int = 240, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Random members (M, n, 6), truth (n,) and folds (n,) of names."""
-    random = np.random.default_rng(seed)
-    truth = random.integers(6, size=n)
-    m = random.dirichlet(np.ones(6), (members, n))
-    m[:, np.arange(n), truth] += random.uniform(0, 0.6, (members, n))
-    return (
-        (m / m.sum(-1, keepdims=True)).astype(np.float32),
-        truth,
-        random.choice(["fold-0", "fold-1", "fold-2"], n),
     )
 
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from ensemble_problems import problem
 from sklearn.metrics import log_loss, roc_auc_score
 
 from wbdc.competitions import open_competition
@@ -14,21 +15,6 @@ from wbdc.ensemble.evaluation import evaluate_ensemble
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
 
 CLASSES = ["0000", "0001", "0002", "0100", "0101", "0203"]
-
-
-def problem(
-    members: int = 3, n: int = 240, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Random members (M, n, 6), truth (n,) and folds (n,) of names."""
-    random = np.random.default_rng(seed)
-    truth = random.integers(6, size=n)
-    m = random.dirichlet(np.ones(6), (members, n))
-    m[:, np.arange(n), truth] += random.uniform(0, 0.6, (members, n))
-    return (
-        (m / m.sum(-1, keepdims=True)).astype(np.float32),
-        truth,
-        random.choice(["fold-0", "fold-1", "fold-2"], n),
-    )
 
 
 def ids(codes: np.ndarray) -> list[str]:

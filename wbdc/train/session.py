@@ -1,12 +1,12 @@
 """A training session: which run, which folds, from which weights; one fold after the other."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from wbdc.core.device import find_device, use_threads
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import read_json
+from wbdc.core.flatten import flatten_table
 from wbdc.prepare.dataset import PreparedData, open_prepared
 from wbdc.train.hardware import Hardware
 from wbdc.train.kit import Kit
@@ -178,12 +178,5 @@ def _changed_settings(run: Run, kit: Kit) -> list[str]:
 def _flat_settings(tables: dict) -> dict[str, object]:
     """Return the settings that determine a pretraining, by their dotted names."""
     ignored = ("about", "serve", "train")
-    return dict(_flatten({key: table for key, table in tables.items() if key not in ignored}))
-
-
-def _flatten(table: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+    settings = {key: table for key, table in tables.items() if key not in ignored}
+    return flatten_table(settings, lists=False)

@@ -1,22 +1,9 @@
 """Costs: parts that members share are paid once."""
 
 import pytest
+from ensemble_problems import COST
 
 from wbdc.core.errors import UsageFault
-from wbdc.ensemble.budget.cost import Cost
-
-COST = Cost(
-    fixed=5.0,
-    decode={"224": 0.004, "288": 0.007},
-    tower={"clip": ("224", 0.002), "swin": ("224", 0.003), "large": ("288", 0.006)},
-    member={
-        "a": ("clip", 2.0, 0.0005),
-        "b": ("clip", 3.0, 0.0007),
-        "c": ("swin", 1.0, 0.0004),
-        "d": ("large", 4.0, 0.0009),
-    },
-    shared_cores=False,
-)
 
 
 def test_trap_31_members_of_one_tower_pay_for_it_once():

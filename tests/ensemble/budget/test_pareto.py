@@ -5,6 +5,7 @@ from itertools import chain, combinations, pairwise
 
 import numpy as np
 import pytest
+from ensemble_problems import COST
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import IntegrityBroken, OverBudget, UsageFault
@@ -23,18 +24,6 @@ from wbdc.ensemble.budget.pareto import (
 from wbdc.ensemble.evaluation import evaluate_ensemble
 
 CLASSES = ["0000", "0001", "0002", "0100", "0101", "0203"]
-COST = Cost(
-    fixed=5.0,
-    decode={"224": 0.004, "288": 0.007},
-    tower={"clip": ("224", 0.002), "swin": ("224", 0.003), "large": ("288", 0.006)},
-    member={
-        "a": ("clip", 2.0, 0.0005),
-        "b": ("clip", 3.0, 0.0007),
-        "c": ("swin", 1.0, 0.0004),
-        "d": ("large", 4.0, 0.0009),
-    },
-    shared_cores=False,
-)
 
 
 def problem(

@@ -14,13 +14,13 @@ from wbdc.competitions import Competition
 from wbdc.core.errors import DataInvalid, UsageFault
 from wbdc.core.files import read_bytes, read_json
 from wbdc.core.findings import Findings
+from wbdc.core.flatten import flatten_table
 from wbdc.core.weights import load_weights, open_weights
 from wbdc.serve.blend_file import BLEND_FILE
 from wbdc.serve.predict import MODEL_FILE, WEIGHTS_FILE
 from wbdc.submit.check import MAX_SAMPLE_VIDEOS
 from wbdc.submit.check.manifest import REPORT_FILE, read_manifest
 from wbdc.submit.check.verify import packed_contest, verify_package
-from wbdc.submit.flatten import flatten_table
 from wbdc.submit.pack.package import KIT_FILE
 from wbdc.submit.timing.sandbox import run_packed
 

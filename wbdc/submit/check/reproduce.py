@@ -16,6 +16,7 @@ from pathlib import Path
 from wbdc.competitions import Competition
 from wbdc.core.errors import Inconclusive, IntegrityBroken, UsageFault
 from wbdc.core.files import publish_json, read_json
+from wbdc.core.flatten import flatten_table
 from wbdc.ensemble.ensembles import open_report
 from wbdc.serve.predict import WEIGHTS_FILE
 from wbdc.submit.check import MAX_SAMPLE_VIDEOS
@@ -29,7 +30,6 @@ from wbdc.submit.check.diff import (
 )
 from wbdc.submit.check.manifest import read_manifest
 from wbdc.submit.check.verify import packed_contest, verify_package
-from wbdc.submit.flatten import flatten_table
 from wbdc.submit.pack.shared_towers import SHARED_TOWERS_FOLDER
 from wbdc.submit.timing.memory import ProcessMonitor, start_contained
 from wbdc.submit.timing.sandbox import SandboxRun, failure_message

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from wbdc.competitions import JudgePaths
 from wbdc.core.files import list_files
-from wbdc.submit.flatten import flatten_table
+from wbdc.core.flatten import flatten_table
 from wbdc.submit.pack.scripts import fill
 
 TEMPLATE = """\

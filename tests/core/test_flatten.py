@@ -1,6 +1,6 @@
 """Flattening of nested tables."""
 
-from wbdc.submit.flatten import flatten_table
+from wbdc.core.flatten import flatten_table
 
 
 def test_every_value_gets_a_dotted_name():
