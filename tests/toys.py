@@ -195,14 +195,14 @@ splits = ["labeled", "unlabeled"]
 epochs = 2
 batch = 8
 precision = "fp32"
-rate = { rest = 3e-3 }
+learning_rate = { rest = 3e-3 }
 objective = [{ use = "mask_words", share = 0.15 }, { use = "match" }]
 
 [train]
 epochs = 4
 batch = 4
 precision = "fp32"
-rate = { "fusion.trunk" = 3e-3, vision = 3e-3, rest = 3e-3 }
+learning_rate = { "fusion.trunk" = 3e-3, vision = 3e-3, rest = 3e-3 }
 objective = [{ use = "classify" }]
 trick = [{ use = "fgm", epsilon = 0.5 }, { use = "ema", decay = 0.9 }]
 

@@ -67,7 +67,12 @@ KIT = {
     "text": {"fields": {"title": 16, "asr": 16, "ocr": 8}, "length": 48, "vocabulary": {}},
     "trunk": {"architecture": TRUNK},
     "vision": {"use": "./tiny_tower.py"},
-    "train": {"epochs": 1, "batch": 4, "rate": {"rest": 1e-3}, "objective": [{"use": "classify"}]},
+    "train": {
+        "epochs": 1,
+        "batch": 4,
+        "learning_rate": {"rest": 1e-3},
+        "objective": [{"use": "classify"}],
+    },
 }
 
 

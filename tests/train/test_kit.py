@@ -132,24 +132,30 @@ WRONG = {
     "no batches": ("[train]\nbatch = 0", "train.batch = 0; it must be between 1 and"),
     "no epochs": ("[train]\nepochs = 0", "train.epochs = 0; it must be between 1 and"),
     "a part that is no text": (
-        "[train]\nrate = { fusion.trunk = 1e-5 }",
+        "[train]\nlearning_rate = { fusion.trunk = 1e-5 }",
         "rate of 'fusion' = .* in quotes",
     ),
-    "a text for a rate": ('[train]\nrate = { rest = "x" }', "rate of 'rest' = 'x' is not a number"),
+    "a text for a rate": (
+        '[train]\nlearning_rate = { rest = "x" }',
+        "rate of 'rest' = 'x' is not a number",
+    ),
     "a rate that is no number": (
-        "[train]\nrate = { rest = nan }",
+        "[train]\nlearning_rate = { rest = nan }",
         "rate of 'rest' = nan; a rate is a finite number of 0 or more",
     ),
-    "a rate without end": ("[train]\nrate = { rest = inf }", "rate of 'rest' = inf"),
+    "a rate without end": ("[train]\nlearning_rate = { rest = inf }", "rate of 'rest' = inf"),
     "a negative rate": (
-        "[pretrain]\nrate = { vision = -1e-3 }",
-        "pretrain.rate of 'vision' = -0.001",
+        "[pretrain]\nlearning_rate = { vision = -1e-3 }",
+        "pretrain.learning_rate of 'vision' = -0.001",
     ),
-    "a negative decay": ("[train]\ndecay = -0.1", "train.decay = -0.1; it must be between 0"),
+    "a negative decay": (
+        "[train]\nweight_decay = -0.1",
+        "train.weight_decay = -0.1; it must be between 0",
+    ),
     "a warm-up longer than the training": ("[train]\nwarmup = 1.5", "train.warmup = 1.5"),
     "no gradient": (
-        "[train]\nclip = 0",
-        "train.clip = 0; the largest gradient norm must be above 0",
+        "[train]\nmax_grad_norm = 0",
+        "train.max_grad_norm = 0; it must be above 0",
     ),
     "a setting of a plug that is no number": (
         '[train]\ntrick = [{ use = "ema", decay = nan }]',
@@ -209,7 +215,12 @@ def test_trap_04_unknown_unused_and_mistyped_settings_are_refused(fault, here, r
 
 @pytest.mark.parametrize(
     "change",
-    ["train.rate.rest=nan", "text.length=0", "vision.frames=0", "trunk.architecture.hidden_size=7"],
+    [
+        "train.learning_rate.rest=nan",
+        "text.length=0",
+        "vision.frames=0",
+        "trunk.architecture.hidden_size=7",
+    ],
 )
 def test_impossible_numbers_are_refused_by_a_dry_run_and_by_kits(kit, ready, change):
     for words in (
@@ -331,7 +342,7 @@ def test_a_kit_extends_another_and_changes_only_what_it_names(here, kit):
     ("change", "value"),
     [
         ("train.epochs=7", 7),
-        ("train.clip=0.5", 0.5),
+        ("train.max_grad_norm=0.5", 0.5),
         ('train.precision="bf16"', "bf16"),
         ("train.warmup=0", 0),
     ],

@@ -253,7 +253,7 @@ def test_fault_24_a_training_that_diverges_ends_with_exit_10_and_names_videos(fr
         "--threads",
         1,
         "--set",
-        "train.rate.rest=1e30",
+        "train.learning_rate.rest=1e30",
         "--json",
     )
     assert result.exit_code == 10
@@ -458,7 +458,11 @@ def test_objectives_that_need_labels_pretrain_on_labeled_videos(fresh, kit):
 
 @pytest.mark.parametrize(
     ("change", "code"),
-    [("train.accumulate=30", 2), ("train.rate.rest=1e30", 10), ("train.rate.nobody=1.0", 2)],
+    [
+        ("train.accumulate=30", 2),
+        ("train.learning_rate.rest=1e30", 10),
+        ("train.learning_rate.nobody=1.0", 2),
+    ],
 )
 def test_a_training_that_fails_early_leaves_no_folder(fresh, kit, change, code):
     words = ["train", "--kit", kit, "--work", fresh, "--threads", 1, "--fold", 0, "--set", change]

@@ -2,8 +2,8 @@
 
 
 def flatten_table(table: object, prefix: str = "", *, lists: bool = True) -> dict:
-    """Flatten nested tables: {"train": {"rate": [1, 2]}} becomes {"train.rate.0": 1,
-    "train.rate.1": 2}.
+    """Flatten nested tables: {"train": {"splits": ["a", "b"]}} becomes {"train.splits.0": "a",
+    "train.splits.1": "b"}.
 
     lists: also flatten lists, by position; otherwise a list is a value. Empty tables are dropped.
     """

@@ -28,7 +28,7 @@ def fit(
     precision: torch.dtype = torch.float32,
     scaler: torch.amp.GradScaler | None = None,
     accumulate: int = 1,
-    clip: float = 1.0,
+    max_grad_norm: float = 1.0,
     seed: int = 0,
     start: int = 0,
     before_step: Callable[[int], None] = lambda step: None,
@@ -38,9 +38,9 @@ def fit(
 ) -> None:
     """Train the model on the batches, once through, from step `start` on.
 
-    accumulate: batches per optimizer step. clip: largest norm of the gradient. before_step,
-    after_step: called with the step's number, from 1. All randomness of a batch follows from
-    (seed, its number), so training that is resumed at `start` ends with the same bits.
+    accumulate: batches per optimizer step. max_grad_norm: largest L2 norm of the gradient.
+    before_step, after_step: called with the step's number, from 1. All randomness of a batch
+    follows from (seed, its number), so training that is resumed at `start` ends with the same bits.
 
     A step is skipped when the gradient or the loss of any of its batches is not finite; on_skip is
     called with its number and the ids of those videos. Raises Diverged when MAX_NON_FINITE_STEPS
@@ -55,7 +55,7 @@ def fit(
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
     batch_loss = BatchLoss(model, objectives, device, precision)
     gradients = StepGradients(batch_loss, optimizer, tricks, scaler, accumulate, seed)
-    updates = Updates(optimizer, tricks, scaler, clip, on_skip)
+    updates = Updates(optimizer, tricks, scaler, max_grad_norm, on_skip)
 
     model.train()
     for number, batch in enumerate(batches, start * accumulate + 1):
@@ -81,13 +81,13 @@ class Updates:
         optimizer: torch.optim.Optimizer,
         tricks: Sequence[Trick],
         scaler: torch.amp.GradScaler,
-        clip: float,
+        max_grad_norm: float,
         on_skip: Callable[[int, Sequence[str]], None],
     ):
         self.optimizer = optimizer
         self.tricks = tricks
         self.scaler = scaler
-        self.clip = clip
+        self.max_grad_norm = max_grad_norm
         self.on_skip = on_skip
         self.skipped = 0
 
@@ -105,7 +105,7 @@ class Updates:
         """Clip the gradient; return the videos of the last batch when it is not finite."""
         self.scaler.unscale_(self.optimizer)
         weights = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(weights, self.clip)
+        norm = nn.utils.clip_grad_norm_(weights, self.max_grad_norm)
         if self.scaler.is_enabled() or norm.isfinite():  # a scaler skips such a step itself
             return []
         return last_batch.ids

@@ -25,7 +25,7 @@ STAGES = ("pretrain", "train")
 KIT_TABLES = ("text", "trunk", "vision", "fusion", *STAGES, "serve")
 REQUIRED_SETTINGS = ("competition", "text", "trunk", "vision", "fusion", "train")
 MAX_COUNT = 10**9  # of epochs, of videos per batch, of batches per step
-STAGE_RANGES = {"decay": (0.0, 1e6), "warmup": (0.0, 1.0)}
+STAGE_RANGES = {"weight_decay": (0.0, 1e6), "warmup": (0.0, 1.0)}
 CHECKED_VOCABULARY_WORDS = 100  # any size will do to check the shapes of a network
 
 
@@ -34,22 +34,23 @@ class Stage:
     """The settings of [pretrain] and [train].
 
     epochs: passes over the training videos. batch: videos per batch. accumulate: batches per step.
-    rate: learning rate of each part of the model, by the prefix of its parameter names; "rest" is
-    that of all other parameters. decay: weight decay. warmup: share of the steps over which the
-    rates rise. clip: maximum norm of the gradient. precision: "auto", "fp32", "bf16" or "fp16".
+    learning_rate: that of each part of the model, by the prefix of its parameter names; "rest" is
+    that of all other parameters. weight_decay: that of AdamW; biases and normalization weights
+    have none. warmup: share of the steps over which the learning rates rise. max_grad_norm:
+    maximum L2 norm of the gradient. precision: "auto", "fp32", "bf16" or "fp16".
     objective: the losses, as plug tables. trick: the tricks, as plug tables, outermost first.
     splits: the splits to pretrain on; [train] always uses the labeled split and refuses this.
     """
 
     epochs: int
     batch: int
-    rate: dict[str, float]
+    learning_rate: dict[str, float]
     objective: list[dict]
     splits: list[str] | None = None
     accumulate: int = 1
-    decay: float = 0.01
+    weight_decay: float = 0.01
     warmup: float = 0.1
-    clip: float = 1.0
+    max_grad_norm: float = 1.0
     precision: str = "auto"
     trick: list[dict] | None = None
 
@@ -148,17 +149,15 @@ def _check_numbers(name: str, table: dict) -> None:
                 f"{name}.{count} = {table[count]}; it must be between 1 and {MAX_COUNT:,}"
             )
 
-    _check_rates(name, table.get("rate"))
+    _check_rates(name, table.get("learning_rate"))
     for setting, (lowest, highest) in STAGE_RANGES.items():
         if setting in table and not lowest <= table[setting] <= highest:
             raise UsageFault(
                 f"{name}.{setting} = {table[setting]}; "
                 f"it must be between {lowest:g} and {highest:g}"
             )
-    if table.get("clip", 1.0) <= 0:
-        raise UsageFault(
-            f"{name}.clip = {table['clip']}; the largest gradient norm must be above 0"
-        )
+    if table.get("max_grad_norm", 1.0) <= 0:
+        raise UsageFault(f"{name}.max_grad_norm = {table['max_grad_norm']}; it must be above 0")
     if table.get("objective") == []:
         raise UsageFault(f"{name}.objective is empty; add at least one loss to train with")
 
@@ -177,16 +176,17 @@ def _check_rates(name: str, rates: dict | None) -> None:
     for part, rate in rates.items():
         if isinstance(rate, bool) or not isinstance(rate, (int, float)):
             raise UsageFault(
-                f"{name}.rate of {part!r} = {rate!r} is not a number; "
+                f"{name}.learning_rate of {part!r} = {rate!r} is not a number; "
                 "write a part with a dot in its name in quotes"
             )
         if not 0 <= rate <= sys.float_info.max:
             raise UsageFault(
-                f"{name}.rate of {part!r} = {rate}; a rate is a finite number of 0 or more"
+                f"{name}.learning_rate of {part!r} = {rate}; a rate is a finite number of 0 or more"
             )
     if OTHER_PARTS not in rates:
         raise UsageFault(
-            f"{name}.rate needs a value for {OTHER_PARTS!r}: all weights that no other part names"
+            f"{name}.learning_rate needs a value for {OTHER_PARTS!r}: all weights that no other "
+            "part names"
         )
 
 

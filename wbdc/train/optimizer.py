@@ -35,7 +35,7 @@ def parameter_groups(
                 {".".join(n.split(".")[:depth]) for n, _ in named for depth in (1, 2)}
             )
             raise UsageFault(
-                f"rate of {part!r}: no weight of the model has this prefix"
+                f"learning rate of {part!r}: no weight of the model has this prefix"
                 f"{suggest_name(part, prefixes)}"
             )
     return groups

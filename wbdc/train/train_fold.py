@@ -48,7 +48,7 @@ def train_fold(
     steps = _count_steps(len(positions), stage)
     precision = find_precision(stage.precision, hardware.device)
     training, groups = _build_training(plan, initial, hardware.device, precision)
-    _report_groups(groups, stage.rate, reporter)
+    _report_groups(groups, stage.learning_rate, reporter)
 
     start, skipped = state.restore_state(folder, training, reporter.warn)
     if start:
@@ -112,8 +112,8 @@ def _build_training(
     objectives = plan.build_objectives(model).to(device)
     tricks = plan.build_tricks(model)
 
-    groups = parameter_groups(model, objectives, plan.stage.rate)
-    optimizer = build_adamw(groups, plan.stage.rate, plan.stage.decay)
+    groups = parameter_groups(model, objectives, plan.stage.learning_rate)
+    optimizer = build_adamw(groups, plan.stage.learning_rate, plan.stage.weight_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     return TrainingState(model, objectives, optimizer, tricks, scaler), groups
 
@@ -122,7 +122,8 @@ def _report_groups(groups: ParameterGroups, rates: dict[str, float], reporter: R
     for part, named in groups.items():
         size = sum(weight.numel() for _, weight in named)
         reporter.log(
-            f"trains {part}: {len(named)} tensors, {size:,} parameters, rate {rates[part]:g}"
+            f"trains {part}: {len(named)} tensors, {size:,} parameters, "
+            f"learning rate {rates[part]:g}"
         )
 
 
@@ -155,7 +156,7 @@ def _run_steps(
             precision=precision,
             scaler=training.scaler,
             accumulate=stage.accumulate,
-            clip=stage.clip,
+            max_grad_norm=stage.max_grad_norm,
             seed=seed,
             start=start,
             before_step=lambda step: set_rates(
