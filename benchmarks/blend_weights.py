@@ -16,7 +16,7 @@ import click
 import numpy as np
 
 from wbdc import competitions
-from wbdc.cli import console
+from wbdc.cli import console, shared_options
 from wbdc.core import plug
 from wbdc.ensemble.blend_weights import fit_weights
 from wbdc.ensemble.bootstrap import bootstrap_interval, competition_scorer, paired_gain
@@ -72,10 +72,10 @@ def nested_blend(rule, members: np.ndarray, truth: np.ndarray, folds: np.ndarray
 @click.option("--folds", help="Only these folds, for example 0,1.")
 @click.option("--videos", help="Also learn on so many random videos, for example 50,100,200.")
 @click.option("--draws", type=click.IntRange(100), default=1000, show_default=True)
-@console.seed
-@console.prepared
-@console.work
-@console.as_json
+@shared_options.seed
+@shared_options.prepared
+@shared_options.work
+@shared_options.as_json
 def main(
     runs: tuple[str, ...],
     folds: str | None,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from wbdc.cli import console
+from wbdc.cli import console, shared_options
 
 
 @click.command()
@@ -18,10 +18,10 @@ from wbdc.cli import console
     show_default=True,
     help="Number of bootstrap samples.",
 )
-@console.seed
-@console.verify_files
-@console.work
-@console.as_json
+@shared_options.seed
+@shared_options.verify_files
+@shared_options.work
+@shared_options.as_json
 def compare(run: str, other: str, draws: int, seed: int, work: Path, as_json: bool) -> None:
     """Compare RUN with OTHER on the videos that both held out.
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wbdc.cli import console
+from wbdc.cli import console, shared_options
 from wbdc.cli.ensemble import print_weights
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ DEMO_CONTEST_FOLDER, DEMO_RESULT_FILE = "contest", "result.csv"  # below --into
     show_default=True,
     help="Number of videos: 55% labeled, 25% unlabeled, 20% test.",
 )
-@console.seed
-@console.device
-@console.threads
-@console.as_json
+@shared_options.seed
+@shared_options.device
+@shared_options.threads
+@shared_options.as_json
 def demo(
     into: Path,
     data_only: Path | None,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from wbdc.cli import console
+from wbdc.cli import console, shared_options
 from wbdc.submit.check import MAX_SAMPLE_VIDEOS
 
 MAX_SECTION_LINES = 10  # --json prints all of them
@@ -25,10 +25,10 @@ MAX_SECTION_LINES = 10  # --json prints all of them
     show_default=True,
     help="Maximum number of test videos to predict.",
 )
-@console.seed
-@console.device
-@console.threads
-@console.as_json
+@shared_options.seed
+@shared_options.device
+@shared_options.threads
+@shared_options.as_json
 def diff(
     a: Path,
     b: Path,

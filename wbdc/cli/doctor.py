@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from wbdc.cli import console
+from wbdc.cli import console, shared_options
 
 REPORTED_PACKAGES = (
     "torch",
@@ -30,9 +30,9 @@ KERNEL_UNITS = {"matrix": "GFLOP/s", "memory": "GB/s", "copy": "GB/s", "decode":
     type=click.Path(path_type=Path),
     help="With --probe: write the profile to this file, for `wbdc submit --judge`.",
 )
-@console.device
-@console.threads
-@console.as_json
+@shared_options.device
+@shared_options.threads
+@shared_options.as_json
 def doctor(probe: bool, out: Path | None, device: str, threads: int | None, as_json: bool) -> None:
     """Report the software, devices and speed of this machine.
 

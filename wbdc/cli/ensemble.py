@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wbdc.cli import console
+from wbdc.cli import console, shared_options
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,8 +36,7 @@ class EnsembleOptions:
     def __post_init__(self) -> None:
         from wbdc.core.errors import UsageFault
 
-        if self.limit and self.qps:
-            raise UsageFault("--limit and --qps are mutually exclusive; give one of them")
+        shared_options.check_one_limit(self.limit, self.qps)
         if (self.frames or self.length or self.items) and not self.has_limit:
             raise UsageFault(
                 "--frames, --length and --items need a time limit; add --limit (seconds) or --qps"
@@ -67,22 +66,7 @@ class EnsembleOptions:
     "members share.",
 )
 @click.option("--name", default="ensemble", show_default=True, help="Name of the ensemble.")
-@click.option(
-    "--limit",
-    type=console.FiniteRange(min=0, min_open=True),
-    help="Time limit in seconds for all videos: measure the members on this machine, and choose "
-    "the best subset that fits.",
-)
-@click.option(
-    "--qps",
-    type=console.FiniteRange(min=0, min_open=True),
-    help="The same limit, in videos per second.",
-)
-@click.option(
-    "--items",
-    type=click.IntRange(1, 10**9),
-    help="Videos of the final run; by default those of the competition.",
-)
+@shared_options.final_run_options("the best subset of members that fits is chosen")
 @click.option("--frames", help="With a limit: also try fewer frames, for example 8,4.")
 @click.option("--length", help="With a limit: also try shorter texts, for example 128,64 tokens.")
 @click.option(
@@ -102,14 +86,14 @@ class EnsembleOptions:
     show_default=True,
     help="Bootstrap draws for the intervals.",
 )
-@console.seed
-@console.device
-@console.threads
-@console.prepared
-@console.dry_run
-@console.verify_files
-@console.work
-@console.as_json
+@shared_options.seed
+@shared_options.device
+@shared_options.threads
+@shared_options.prepared
+@shared_options.dry_run
+@shared_options.verify_files
+@shared_options.work
+@shared_options.as_json
 def ensemble(
     runs: tuple[str, ...],
     name: str,
@@ -200,7 +184,7 @@ def _build_within(
     """Blend the best members within the time limit; return the report."""
     from wbdc.ensemble.budget.budget_search import BudgetOptions, build_ensemble_within
 
-    items = options.items or console.final_run_items(members[0].run.contest)
+    items = options.items or shared_options.final_run_items(members[0].run.contest)
     return build_ensemble_within(
         work,
         name,

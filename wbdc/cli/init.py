@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wbdc.cli import console
+from wbdc.cli import console, shared_options
 
 if TYPE_CHECKING:
     from wbdc.prepare.contest_draft import ContestDraft
@@ -45,7 +45,7 @@ MAX_EXAMPLE_CHARACTERS = 40
     default=".",
     help="Folder to write to; by default the current one.",
 )
-@console.as_json
+@shared_options.as_json
 def init(
     table: Path,
     test: Path | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wbdc.cli import console
+from wbdc.cli import console, shared_options
 
 if TYPE_CHECKING:
     from wbdc.train.kit import Kit
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @click.option("--tiny", is_flag=True, help="Apply the kit's [tiny] overrides.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Override one setting.")
-@console.as_json
+@shared_options.as_json
 def kits(name: str | None, tiny: bool, changes: tuple[str, ...], as_json: bool) -> None:
     """List the kits, or show one with all its plugs and settings.
 

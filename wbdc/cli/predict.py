@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from wbdc.cli import console
+from wbdc.cli import console, shared_options
 
 
 @click.command()
@@ -24,11 +24,11 @@ from wbdc.cli import console
     help="Result file to write.",
 )
 @click.option("--precision", help="auto, fp32, bf16 or fp16; by default the precision of the kit.")
-@console.device
-@console.threads
-@console.verify_files
-@console.work
-@console.as_json
+@shared_options.device
+@shared_options.threads
+@shared_options.verify_files
+@shared_options.work
+@shared_options.as_json
 def predict(
     split: str,
     ensemble: str,

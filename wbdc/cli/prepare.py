@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wbdc.cli import console
+from wbdc.cli import console, shared_options
 
 if TYPE_CHECKING:
     from wbdc.competitions import Competition
@@ -90,14 +90,14 @@ class ViewOptions:
     metavar="KEY=VALUE",
     help="With --kit: change a setting (vision.frozen=true). Repeatable.",
 )
-@console.store
-@console.weights
-@console.device
-@console.seed
-@console.threads
-@console.dry_run
-@console.work
-@console.as_json
+@shared_options.store
+@shared_options.weights
+@shared_options.device
+@shared_options.seed
+@shared_options.threads
+@shared_options.dry_run
+@shared_options.work
+@shared_options.as_json
 def prepare(
     data: Path,
     competition: str,
@@ -138,7 +138,7 @@ def prepare(
     _check_options(check_only, kit, engine, listed)
     if not (check_only or dry_run):
         check_writable(work)
-    console.use_weights(weights)
+    shared_options.use_weights(weights)
     contest = open_competition(competition)
     opened_kit = open_kit(kit, tiny=tiny, changes=changes) if kit else None
     views = ViewOptions(opened_kit, store, device) if opened_kit else None

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from wbdc.cli import console
+from wbdc.cli import console, shared_options
 
 
 @click.command()
-@console.kit_options
-@console.training_options
+@shared_options.kit_options
+@shared_options.training_options
 def pretrain(
     kit: str,
     tiny: bool,
@@ -33,7 +33,7 @@ def pretrain(
     from wbdc.train.runs import ALL_FOLDS
     from wbdc.train.session import open_session
 
-    console.use_weights(weights)
+    shared_options.use_weights(weights)
     session = open_session("pretrain", open_kit(kit, tiny=tiny, changes=changes), work, **options)
     if dry_run:
         console.print_plan(session, as_json)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from wbdc.cli import console
+from wbdc.cli import console, shared_options
 
 DEFAULT_ENSEMBLE = "ensemble"
 VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red"}
@@ -39,22 +39,7 @@ VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red"}
     is_flag=True,
     help="Time the packed folder: PASS (exit code 0), FAIL (5) or INCONCLUSIVE (6).",
 )
-@click.option(
-    "--items",
-    type=click.IntRange(1, 10**9),
-    help="Number of videos in the final run; by default the competition's.",
-)
-@click.option(
-    "--limit",
-    type=console.FiniteRange(min=0, min_open=True),
-    help="Time limit in seconds for all videos, process start included; by default the "
-    "competition's.",
-)
-@click.option(
-    "--qps",
-    type=console.FiniteRange(min=0, min_open=True),
-    help="The limit in videos per second, instead of --limit.",
-)
+@shared_options.final_run_options("by default the competition's")
 @click.option(
     "--sample",
     type=click.IntRange(8),
@@ -64,7 +49,7 @@ VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red"}
 )
 @click.option(
     "--cap",
-    type=console.FiniteRange(min=1),
+    type=shared_options.FiniteRange(min=1),
     default=600.0,
     show_default=True,
     help="Approximate limit of the time check itself, in seconds.",
@@ -110,12 +95,12 @@ VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red"}
     is_flag=True,
     help="Also download all packages into the folder, for a judge without network access.",
 )
-@console.device
-@console.threads
-@console.dry_run
-@console.verify_files
-@console.work
-@console.as_json
+@shared_options.device
+@shared_options.threads
+@shared_options.dry_run
+@shared_options.verify_files
+@shared_options.work
+@shared_options.as_json
 def submit(
     ensemble: str | None,
     run: str | None,
@@ -152,7 +137,6 @@ def submit(
       wbdc submit --full
       wbdc submit --check-latency --items 50000 --qps 70
     """
-    from wbdc.core.errors import UsageFault
     from wbdc.core.files import read_json
     from wbdc.ensemble.ensembles import open_ensemble, open_report, run_blend
     from wbdc.prepare.dataset import open_prepared
@@ -160,8 +144,7 @@ def submit(
     from wbdc.submit.timing.options import RehearsalOptions
     from wbdc.train.runs import open_run
 
-    if limit and qps:
-        raise UsageFault("--limit and --qps are mutually exclusive; give one of them")
+    shared_options.check_one_limit(limit, qps)
     rehearsal = RehearsalOptions(
         items=items,
         seconds=limit,
@@ -183,7 +166,7 @@ def submit(
         home, blend = open_ensemble(work, ensemble)
     prepared = open_prepared(work, blend.data)
     if qps:
-        count = items or console.final_run_items(prepared.contest)
+        count = items or shared_options.final_run_items(prepared.contest)
         rehearsal = replace(rehearsal, seconds=count / qps)
     into = into or Path("submissions") / (run or ensemble)
     data = data or Path(prepared.facts.data_folder)

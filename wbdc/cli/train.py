@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
-from wbdc.cli import console
+from wbdc.cli import console, shared_options
 
 
 @click.command()
-@console.kit_options
+@shared_options.kit_options
 @click.option(
     "--fold",
     required=True,
@@ -27,7 +27,7 @@ from wbdc.cli import console
     show_default=True,
     help="Pretrained run to start from: its name, auto (this kit's, if there is one) or none.",
 )
-@console.training_options
+@shared_options.training_options
 def train(
     kit: str,
     tiny: bool,
@@ -51,7 +51,7 @@ def train(
     from wbdc.train.kit import open_kit
     from wbdc.train.session import open_session
 
-    console.use_weights(weights)
+    shared_options.use_weights(weights)
     session = open_session("train", open_kit(kit, tiny=tiny, changes=changes), work, **options)
     if dry_run:
         console.print_plan(session, as_json)

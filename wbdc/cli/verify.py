@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from wbdc.cli import console
+from wbdc.cli import console, shared_options
 from wbdc.submit.check import MAX_SAMPLE_VIDEOS
 
 
@@ -36,7 +36,7 @@ from wbdc.submit.check import MAX_SAMPLE_VIDEOS
 )
 @click.option(
     "--tolerance",
-    type=console.FiniteRange(min=0),
+    type=shared_options.FiniteRange(min=0),
     help="Largest difference of the retrained out-of-fold score; by default the competition's.",
 )
 @click.option(
@@ -44,10 +44,10 @@ from wbdc.submit.check import MAX_SAMPLE_VIDEOS
     type=click.Path(path_type=Path),
     help="Folder to retrain in; a stopped --retrain resumes there. By default a temporary folder.",
 )
-@console.seed
-@console.device
-@console.threads
-@console.as_json
+@shared_options.seed
+@shared_options.device
+@shared_options.threads
+@shared_options.as_json
 def verify(
     folders: tuple[Path, ...],
     rerun: bool,

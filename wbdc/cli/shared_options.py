@@ -1,0 +1,212 @@
+"""Options that several commands share, each declared once."""
+
+import math
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from wbdc.core.processes import MAX_THREADS
+
+if TYPE_CHECKING:
+    from wbdc.competitions import Competition
+
+
+class FiniteRange(click.FloatRange):
+    """A finite number in a range. A plain range accepts "nan", which passes every comparison."""
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+_work_option = click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    default="work",
+    show_default=True,
+    envvar="WBDC_WORK",
+    help="Folder of prepared data, runs and ensembles.",
+)
+verify_files = click.option(
+    "--verify",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    help="Hash every input file, even if it is unchanged since its last check.",
+    callback=lambda context, option, value: _set_hash_always(value),
+)
+as_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON on stdout."
+)
+device = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto (first GPU, else CPU), cpu, cuda, or cuda:1.",
+)
+threads = click.option(
+    "--threads",
+    type=click.IntRange(1, MAX_THREADS),
+    help="CPU threads, by default all that are available. Results are reproducible "
+    "bit for bit only with the same number.",
+)
+seed = click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="Random seed.",
+)
+prepared = click.option(
+    "--prepared", help="Hash of the prepared data, or its first characters; by default the latest."
+)
+dry_run = click.option("--dry-run", is_flag=True, help="Print the plan and exit.")
+store = click.option(
+    "--store",
+    type=click.Choice(["auto", "jpeg", "raw"]),
+    default="auto",
+    show_default=True,
+    envvar="WBDC_STORE",
+    help="How later epochs read frames: jpeg decodes them again, raw stores pixels; auto stores "
+    "pixels that need at most half of the free disk space.",
+)
+weights = click.option(
+    "--weights",
+    type=click.Path(exists=True, file_okay=False),
+    envvar="WBDC_WEIGHTS",
+    help="Folder of pretrained weights, named by their Hugging Face ids.",
+)
+
+
+def work(command: Callable) -> Callable:
+    """Add the --work option. Leftovers of killed commands are removed before the command runs."""
+
+    @wraps(command)
+    def sweep_and_run(*values: object, **options: object) -> object:
+        from wbdc.core.folders import sweep_work
+
+        if not any(options.get(name) for name in ("dry_run", "check_only")):
+            sweep_work(options["work"])
+        return command(*values, **options)
+
+    return _work_option(sweep_and_run)
+
+
+def kit_options(command: Callable) -> Callable:
+    """Add the options that select and change a kit."""
+    for option in (
+        click.option(
+            "--set",
+            "changes",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Override a setting, for example train.epochs=3 (TOML). Repeatable.",
+        ),
+        click.option(
+            "--tiny",
+            is_flag=True,
+            help="Use the kit's [tiny] settings: random weights, minutes on two CPU cores.",
+        ),
+        click.option(
+            "--kit", required=True, help="Name of a kit (see `wbdc kits`), or path of a kit file."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def training_options(command: Callable) -> Callable:
+    """Add the options about data, device and output of a training stage."""
+    save = click.option(
+        "--save-every",
+        type=click.IntRange(0),
+        default=0,
+        help="Steps between checkpoints; by default one at the end of each epoch.",
+    )
+    for option in (
+        as_json,
+        work,
+        verify_files,
+        dry_run,
+        threads,
+        store,
+        device,
+        weights,
+        prepared,
+        seed,
+        save,
+    ):
+        command = option(command)
+    return command
+
+
+def final_run_options(limit_effect: str) -> Callable[[Callable], Callable]:
+    """Return a decorator that adds --limit, --qps and --items: the time limit of the final run.
+
+    limit_effect: how the command uses the limit, for the help.
+    """
+
+    def add_options(command: Callable) -> Callable:
+        for option in (
+            click.option(
+                "--items",
+                type=click.IntRange(1, 10**9),
+                help="Number of videos in the final run; by default the competition's.",
+            ),
+            click.option(
+                "--qps",
+                type=FiniteRange(min=0, min_open=True),
+                help="The limit in videos per second, instead of --limit.",
+            ),
+            click.option(
+                "--limit",
+                type=FiniteRange(min=0, min_open=True),
+                help="Time limit in seconds for all videos, process start included; "
+                f"{limit_effect}.",
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return add_options
+
+
+def check_one_limit(limit: float | None, qps: float | None) -> None:
+    """Raise UsageFault when both forms of the time limit are given."""
+    from wbdc.core.errors import UsageFault
+
+    if limit and qps:
+        raise UsageFault("--limit and --qps are mutually exclusive; give one of them")
+
+
+def _set_hash_always(on: bool) -> None:
+    from wbdc.core.integrity import hash_always
+
+    hash_always(on)
+
+
+def use_weights(folder: str | None) -> None:
+    """Search pretrained weights in a folder."""
+    if folder:
+        os.environ["WBDC_WEIGHTS"] = folder
+
+
+def final_run_items(contest: "Competition") -> int:
+    """Return the number of videos of a competition's final run. Raises UsageFault when it is
+    unknown.
+    """
+    from wbdc.core.errors import UsageFault
+
+    if contest.limits is None:
+        raise UsageFault(
+            f"competition {contest.name} has no number of videos for the final run; give --items"
+        )
+    return contest.limits.items
