@@ -7,6 +7,7 @@ import toys
 from safetensors.torch import load_file, save_file
 
 from wbdc.core.files import publish_bytes, publish_json, read_json
+from wbdc.submit.check import SampleOptions
 from wbdc.submit.check.manifest import write_manifest
 
 RUN = "toy-0a1b2c3d"
@@ -87,10 +88,10 @@ def test_a_changed_byte_is_exit_4_and_a_missing_folder_exit_2(two):
 
 def test_differences_of_predictions_are_one_line(two, data, monkeypatch):
     predictions = {"videos": 256, "changed": 0.0312, "max_difference": 0.25}
-    options = {}
+    calls = []
     monkeypatch.setattr(
         "wbdc.submit.check.diff.diff_predictions",
-        lambda a, b, data, **rest: options.update(rest, data=data) or predictions,
+        lambda a, b, *values: calls.append(values) or predictions,
     )
     result = toys.wbdc(
         "diff", *two, "--data", data, "--sample", 99, "--seed", 3, "--device", "cpu", "--threads", 1
@@ -100,7 +101,7 @@ def test_differences_of_predictions_are_one_line(two, data, monkeypatch):
         "3.12% of the predictions for 256 test videos changed; "
         "probabilities differ by at most 0.25.",
     ]
-    assert options == {"data": data, "max_videos": 99, "seed": 3, "device": "cpu", "threads": 1}
+    assert calls == [(data, SampleOptions(max_videos=99, seed=3, device="cpu", threads=1))]
     assert toys.run_json("diff", *two, "--data", data)["predictions"] == predictions
     predictions["max_difference"] = None
     assert "their classes differ" in toys.wbdc("diff", *two, "--data", data).stdout

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from wbdc.cli import console, shared_options
-from wbdc.submit.check import MAX_SAMPLE_VIDEOS
+from wbdc.submit.check import MAX_SAMPLE_VIDEOS, SampleOptions
 
 MAX_SECTION_LINES = 10  # --json prints all of them
 
@@ -54,9 +54,7 @@ def diff(
     differences = diff_packages(a, b)
     predictions = None
     if data:
-        predictions = diff_predictions(
-            a, b, data, max_videos=sample, seed=seed, device=device, threads=threads
-        )
+        predictions = diff_predictions(a, b, data, SampleOptions(sample, seed, device, threads))
 
     if as_json:
         return console.print_json({**differences, "predictions": predictions})

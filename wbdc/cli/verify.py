@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from wbdc.cli import console, shared_options
-from wbdc.submit.check import MAX_SAMPLE_VIDEOS
+from wbdc.submit.check import MAX_SAMPLE_VIDEOS, SampleOptions
 
 
 @click.command()
@@ -94,14 +94,14 @@ def verify(
     if rerun:
         from wbdc.submit.check.reproduce import repeat_predictions
 
-        options = {"max_videos": sample, "seed": seed, "device": device, "threads": threads}
-        _add_results(results, "rerun", lambda path: repeat_predictions(path, data, **options))
+        options = SampleOptions(sample, seed, device, threads)
+        _add_results(results, "rerun", lambda path: repeat_predictions(path, data, options))
     if retrain:
         from wbdc.submit.check.reproduce import retrain_submission
 
         log = (lambda line: None) if as_json else console.log
-        options = {"work": work, "tolerance": tolerance, "threads": threads, "log": log}
-        _add_results(results, "retrain", lambda path: retrain_submission(path, data, **options))
+        settings = {"work": work, "tolerance": tolerance, "threads": threads, "log": log}
+        _add_results(results, "retrain", lambda path: retrain_submission(path, data, **settings))
 
     if as_json:
         console.print_json(results)

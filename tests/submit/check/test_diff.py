@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import DataInvalid, IntegrityBroken, UsageFault
 from wbdc.core.files import publish_json, read_json
+from wbdc.submit.check import SampleOptions
 from wbdc.submit.check import diff as diff_module
 from wbdc.submit.check.diff import (
     PackedPredictions,
@@ -25,7 +26,7 @@ from wbdc.submit.check.manifest import REPORT_FILE, write_manifest
 from wbdc.submit.check.verify import verify_package
 
 LATE, DUAL = "late-0a1b2c3d/fold-0", "dual-4e5f6071/fold-1"
-ALONE = {"device": "cpu", "threads": 1}
+SMALL_SAMPLE = SampleOptions(max_videos=5, device="cpu", threads=1)
 
 
 @pytest.fixture
@@ -223,7 +224,7 @@ def test_a_changed_head_changes_predictions(package, copy, data):
     weights[head] += torch.tensor([0.0, 0, 0, 9, 0, 0, 0])
     save_file(weights, path)
     repack(copy)
-    differences = diff_predictions(package, copy, data, max_videos=5, **ALONE)
+    differences = diff_predictions(package, copy, data, SMALL_SAMPLE)
     assert differences["videos"] == 5
     assert differences["changed"] > 0.5
     assert 0.1 < differences["max_difference"] <= 1

@@ -17,7 +17,7 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import Inconclusive, IntegrityBroken, OutOfResources, UsageFault
 from wbdc.core.files import publish_json, read_json
 from wbdc.core.processes import start_time
-from wbdc.submit.check import reproduce
+from wbdc.submit.check import SampleOptions, reproduce
 from wbdc.submit.check.diff import PackedPredictions
 from wbdc.submit.check.manifest import REPORT_FILE, write_manifest
 from wbdc.submit.check.reproduce import (
@@ -36,7 +36,7 @@ def with_training(commands: list[str]) -> PackOptions:
     return replace(OPTIONS, training_commands=commands)
 
 
-ALONE = {"device": "cpu", "threads": 1}
+SMALL_SAMPLE = SampleOptions(max_videos=5, device="cpu", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def test_a_package_of_one_run_has_no_ensemble_to_score(
     monkeypatch.setattr(
         reproduce,
         "diff_predictions",
-        lambda a, b, data, threads: {"videos": 8, "changed": 0.0, "max_difference": 0.0},
+        lambda a, b, data, options: {"videos": 8, "changed": 0.0, "max_difference": 0.0},
     )
     results = retrain_submission(unscored(trained, tmp_path / "submission"), data)
     assert results["packed_score"] is None
@@ -351,7 +351,7 @@ def test_daemons_of_train_sh_are_ended_without_waiting_for_them(stopped, members
 
 
 def test_a_package_predicts_the_same_bits_twice(package, data):
-    results = repeat_predictions(package, data, max_videos=5, **ALONE)
+    results = repeat_predictions(package, data, SMALL_SAMPLE)
     assert results["videos"] == 5
     assert results["equal"] is True
     assert len(results["sha256"]) == 64
@@ -367,7 +367,7 @@ def test_one_changed_bit_is_found(package, data, monkeypatch):
     )
     monkeypatch.setattr(reproduce, "predict_packed", lambda *_, **__: next(answers))
     with pytest.raises(IntegrityBroken, match="predicts 1 of 5 videos differently from run to run"):
-        repeat_predictions(package, data, max_videos=5)
+        repeat_predictions(package, data, SMALL_SAMPLE)
 
 
 @pytest.mark.parametrize("option", ["--rerun", "--retrain"])
@@ -379,12 +379,13 @@ def test_the_command_requires_data(option, package):
 
 
 def test_the_command_prints_its_results(package, data, tmp_path, monkeypatch):
-    options = {}
+    samples = []
+    settings = {}
     monkeypatch.setattr(
         reproduce,
         "repeat_predictions",
-        lambda folder, data, **rest: (
-            options.update(rest) or {"videos": 9, "equal": True, "sha256": "f" * 64}
+        lambda folder, data, sample: (
+            samples.append(sample) or {"videos": 9, "equal": True, "sha256": "f" * 64}
         ),
     )
     retraining = {
@@ -398,7 +399,7 @@ def test_the_command_prints_its_results(package, data, tmp_path, monkeypatch):
     monkeypatch.setattr(
         reproduce,
         "retrain_submission",
-        lambda folder, data, **rest: options.update(rest) or retraining,
+        lambda folder, data, **given_settings: settings.update(given_settings) or retraining,
     )
     words = ("verify", package, "--rerun", "--retrain", "--data", data, "--sample", 9)
     words += ("--work", tmp_path / "w", "--tolerance", 0.01, "--threads", 1, "--seed", 2)
@@ -408,19 +409,9 @@ def test_the_command_prints_its_results(package, data, tmp_path, monkeypatch):
         "it scores 0.7112 out of fold, packed 0.7100; 1 of 2 weights files have equal bytes"
         in stdout
     )
-    assert (
-        options["max_videos"],
-        options["seed"],
-        options["threads"],
-        options["tolerance"],
-        options["work"],
-    ) == (
-        9,
-        2,
-        1,
-        0.01,
-        tmp_path / "w",
-    )
+    assert samples == [SampleOptions(max_videos=9, seed=2, threads=1)]
+    expected = {"work": tmp_path / "w", "tolerance": 0.01, "threads": 1}
+    assert expected.items() <= settings.items()
     assert toys.run_json(*words)[str(package)]["retrain"] == retraining
     shutil.copytree(package, tmp_path / "copy")
     refused = toys.wbdc(

@@ -18,7 +18,7 @@ from wbdc.core.flatten import flatten_table
 from wbdc.core.weights import load_weights, open_weights
 from wbdc.serve.blend_file import BLEND_FILE
 from wbdc.serve.predict import MODEL_FILE, WEIGHTS_FILE
-from wbdc.submit.check import MAX_SAMPLE_VIDEOS
+from wbdc.submit.check import DEFAULT_SAMPLE, SampleOptions
 from wbdc.submit.check.manifest import REPORT_FILE, read_manifest
 from wbdc.submit.check.verify import packed_contest, verify_package
 from wbdc.submit.pack.package import KIT_FILE
@@ -87,16 +87,7 @@ def diff_packages(a: Path, b: Path) -> dict:
     return {"same": not any(differences.values()), **differences}
 
 
-def diff_predictions(
-    a: Path,
-    b: Path,
-    data: Path,
-    *,
-    max_videos: int = MAX_SAMPLE_VIDEOS,
-    seed: int = 0,
-    device: str = "auto",
-    threads: int | None = None,
-) -> dict:
+def diff_predictions(a: Path, b: Path, data: Path, options: SampleOptions = DEFAULT_SAMPLE) -> dict:
     """Predict the same random test videos with two packed folders, each in a fresh process, and
     compare. Both are verified first.
 
@@ -113,9 +104,10 @@ def diff_predictions(
         )
 
     contest, second_contest = map(packed_contest, (a, b), summaries)
-    ids = sample_test_ids(contest, data, max_videos, seed)
-    first = predict_packed(a, contest, data, ids, device=device, threads=threads)
-    second = predict_packed(b, second_contest, data, ids, device=device, threads=threads)
+    ids = sample_test_ids(contest, data, options.max_videos, options.seed)
+    hardware = {"device": options.device, "threads": options.threads}
+    first = predict_packed(a, contest, data, ids, **hardware)
+    second = predict_packed(b, second_contest, data, ids, **hardware)
 
     label_pairs = zip(first.labels, second.labels, strict=True)
     max_difference = None

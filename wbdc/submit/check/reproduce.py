@@ -19,7 +19,7 @@ from wbdc.core.files import publish_json, read_json
 from wbdc.core.flatten import flatten_table
 from wbdc.ensemble.ensembles import open_report
 from wbdc.serve.predict import WEIGHTS_FILE
-from wbdc.submit.check import MAX_SAMPLE_VIDEOS
+from wbdc.submit.check import DEFAULT_SAMPLE, SampleOptions
 from wbdc.submit.check.diff import (
     diff_predictions,
     member_origin,
@@ -44,15 +44,7 @@ PIPE_BYTES = 1 << 16
 PYTHON_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")  # may load other code
 
 
-def repeat_predictions(
-    folder: Path,
-    data: Path,
-    *,
-    max_videos: int = MAX_SAMPLE_VIDEOS,
-    seed: int = 0,
-    device: str = "auto",
-    threads: int | None = None,
-) -> dict:
+def repeat_predictions(folder: Path, data: Path, options: SampleOptions = DEFAULT_SAMPLE) -> dict:
     """Predict the same random test videos twice, each time in a fresh, isolated process.
 
     The folder is verified first. Returns {"videos", "equal": True, "sha256": hash of the (n, C)
@@ -65,10 +57,9 @@ def repeat_predictions(
             "run its train.sh first, or verify it with --retrain"
         )
     contest = packed_contest(folder, summary)
-    ids = sample_test_ids(contest, data, max_videos, seed)
-    first, second = (
-        predict_packed(folder, contest, data, ids, device=device, threads=threads) for _ in range(2)
-    )
+    ids = sample_test_ids(contest, data, options.max_videos, options.seed)
+    hardware = {"device": options.device, "threads": options.threads}
+    first, second = (predict_packed(folder, contest, data, ids, **hardware) for _ in range(2))
 
     first_bytes = first.probabilities.tobytes()
     if first.result != second.result or first_bytes != second.probabilities.tobytes():
@@ -286,7 +277,7 @@ def _compare_predictions(
     folder: Path, retrained: Path, data: Path, results: dict, threads: int | None
 ) -> dict:
     """Compare predictions where there is no score. Raises Inconclusive when one differs."""
-    differences = diff_predictions(folder, retrained, data, threads=threads)
+    differences = diff_predictions(folder, retrained, data, SampleOptions(threads=threads))
     if differences["changed"]:
         equal = f"{results['equal_weights']} of {results['members']} weights files are equal"
         raise Inconclusive(
