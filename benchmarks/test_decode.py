@@ -14,7 +14,7 @@ from PIL import Image
 from scenes import photo
 
 from wbdc.core.findings import Findings
-from wbdc.core.image_transform import ImageTransform
+from wbdc.core.image_settings import ImageSettings
 from wbdc.data.frames import decode_frames, probe_image
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -42,7 +42,7 @@ def one_core():
 
 
 def decode_with_wbdc(encoded: list[bytes], short: int) -> np.ndarray:
-    return decode_frames(encoded, ImageTransform(224, MEAN, STD, short=short), Findings())
+    return decode_frames(encoded, ImageSettings(224, MEAN, STD, short=short), Findings())
 
 
 def decode_with_torchvision(

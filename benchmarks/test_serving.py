@@ -90,7 +90,7 @@ def folders(tmp_path_factory) -> dict[str, list[Path]]:
     for seed, (use, settings) in enumerate(FUSIONS.items()):
         torch.manual_seed(seed)
         tables = {
-            "vision": {"use": "clip", "architecture": VIT, "look": TRANSFORM, "frames": FRAMES},
+            "vision": {"use": "clip", "architecture": VIT, "image": TRANSFORM, "frames": FRAMES},
             "fusion": {"use": use, **settings},
         }
         model = build_model(

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.findings import Findings
-from wbdc.core.image_transform import ImageTransform
+from wbdc.core.image_settings import ImageSettings
 from wbdc.data.archive import read_images
 from wbdc.data.frames import decode_frames
 from wbdc.data.loader import collate, prefetch
@@ -28,7 +28,7 @@ from wbdc.prepare.build import prepare_data
 from wbdc.prepare.view import InputSpec, View, open_view
 
 VIDEOS, FRAMES, SIZE, BATCH = 64, 14, 224, 16
-TRANSFORM = ImageTransform(
+TRANSFORM = ImageSettings(
     SIZE, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), short=256
 )
 FIRST_EPOCH, LATER_EPOCH = "archives to batches, two cores", "a later epoch, one core"

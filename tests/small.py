@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wbdc.core.image_transform import ImageTransform
+from wbdc.core.image_settings import ImageSettings
 
-LOOK = ImageTransform(32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+IMAGE_SETTINGS = ImageSettings(32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 LABELS = ("0000", "0001", "0100", "0203")
 SPLITS = {"labeled": 12, "unlabeled": 4, "test": 4}
 

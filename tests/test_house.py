@@ -271,8 +271,6 @@ VAGUE_NAME = re.compile(
 VAGUE_CONSTANTS = ("MOST", "LEAST", "FEW", "MANY")
 EXACT_WORDS = {  # {file: names that mean here what they say}
     "data/frames.py": {"left"},  # edge of a crop
-    "nets/vision/clip.py": {"look"},  # a setting of kits
-    "nets/vision/timm.py": {"look"},
     "prepare/demo/scenes.py": {"left"},  # edge of a shape
 }
 

@@ -38,7 +38,12 @@ TRUNK = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
-LOOK = {"size": 32, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "interpolation": "bilinear"}
+IMAGE_SETTINGS = {
+    "size": 32,
+    "mean": [0.5, 0.4, 0.3],
+    "std": [0.2, 0.3, 0.4],
+    "interpolation": "bilinear",
+}
 VIT = {
     "embed_dim": 8,
     "vision_cfg": {"layers": 1, "width": 16, "head_width": 8, "patch_size": 16, "image_size": 32},
@@ -52,7 +57,7 @@ FUSIONS = {
     "cross_attention": {"heads": 2, "dropout": 0.0},
 }
 VISIONS = {
-    "clip": {"architecture": VIT, "look": LOOK},
+    "clip": {"architecture": VIT, "image": IMAGE_SETTINGS},
     "timm": {"model": "test_resnet", "pretrained": False, "size": 32},
     "features": {"dim": 12},
 }
@@ -143,7 +148,7 @@ def member(
     """Write the folder of a trained model, as in a fold of a run."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(model.state_dict(), folder / "model.safetensors")
-    learn_tokenizer(["标题字幕说话一二三" * 3], least=1, most=WORDS).save(
+    learn_tokenizer(["标题字幕说话一二三" * 3], min_count=1, max_size=WORDS).save(
         str(folder / "tokenizer.json")
     )
     facts = {
@@ -165,7 +170,7 @@ competition = "wechat2022"
 [text]
 fields = { title = 14, asr = 8, ocr = 6 }
 length = 32
-vocabulary = { least = 2, most = 400 }
+vocabulary = { min_count = 2, max_size = 400 }
 
 [trunk.architecture]
 model_type = "bert"
@@ -184,7 +189,7 @@ architecture.vision_cfg.width = 16
 architecture.vision_cfg.head_width = 8
 architecture.vision_cfg.patch_size = 16
 architecture.vision_cfg.image_size = 32
-look = { size = 32, mean = [0.5, 0.4, 0.3], std = [0.2, 0.3, 0.4] }
+image = { size = 32, mean = [0.5, 0.4, 0.3], std = [0.2, 0.3, 0.4] }
 
 [fusion]
 use = "dual_stream"

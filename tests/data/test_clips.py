@@ -18,7 +18,7 @@ from wbdc.competitions import Source
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import EnvironmentLacks
 from wbdc.core.findings import Findings
-from wbdc.core.image_transform import ImageTransform
+from wbdc.core.image_settings import ImageSettings
 from wbdc.data import clips
 from wbdc.data.archive import read_images
 from wbdc.data.clips import one_frame_per_second, read_clip, rotate_upright
@@ -251,7 +251,7 @@ def test_grays_are_not_darkened(tmp_path):
 def test_clip_frames_are_decoded_like_archive_frames(tmp_path):
     found = Findings()
     for jpeg in read_images(Source(film(tmp_path / "a.mp4", evenly(15))), 32, found):
-        picture = decode_frame(jpeg, ImageTransform(32, (0.5,) * 3, (0.2,) * 3), found)
+        picture = decode_frame(jpeg, ImageSettings(32, (0.5,) * 3, (0.2,) * 3), found)
         assert picture.shape == (3, 32, 32)
         assert probe_image(jpeg, found)[:2] == (BITS * WIDE, HIGH)
     assert not found.counts

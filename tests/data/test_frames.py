@@ -17,7 +17,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from wbdc.core.errors import UsageFault
 from wbdc.core.findings import Findings
-from wbdc.core.image_transform import ImageTransform
+from wbdc.core.image_settings import ImageSettings
 from wbdc.data import frames
 from wbdc.data.frames import decode_frame, decode_frames, probe_image
 from wbdc.nets.vision.timm import Timm
@@ -25,16 +25,16 @@ from wbdc.nets.vision.timm import Timm
 EXIF = 0x0112
 
 
-def transform(
+def image_settings(
     size: int = 32, interpolation: str = "bicubic", short: int | None = None
-) -> ImageTransform:
-    return small.LOOK._replace(size=size, interpolation=interpolation, short=short)
+) -> ImageSettings:
+    return small.IMAGE_SETTINGS._replace(size=size, interpolation=interpolation, short=short)
 
 
 def seen(data: bytes, size: int = 32, interpolation: str = "bicubic", short: int | None = None):
     """Return one decoded frame as (S, S, 3) or None, and the findings."""
     found = Findings()
-    pixels = decode_frame(data, transform(size, interpolation, short), found, "v#0")
+    pixels = decode_frame(data, image_settings(size, interpolation, short), found, "v#0")
     assert pixels is None or (
         pixels.shape == (3, size, size)
         and pixels.dtype == np.uint8
@@ -109,8 +109,8 @@ def test_pixels_equal_those_of_torchvision_at_any_size(seed):
     [(36, 36), (36, 64), (64, 36), (37, 55), (16, 9), (150, 20), (33, 36), (72, 1)],
 )
 def test_a_square_smaller_than_the_short_side_is_cropped_from_the_center(width, height):
-    """timm's crop_pct: the short side becomes 36, 32 of it are looked at; where it has 36 already,
-    nothing is resized.
+    """timm's crop_pct: the short side becomes 36, of which 32 are used; where it has 36
+    already, nothing is resized.
     """
     for interpolation, short in (("bicubic", 36), ("bilinear", 37), ("bicubic", 32)):
         data = small.encode(small.image(width, height))
@@ -128,14 +128,14 @@ def test_the_transform_of_a_timm_tower_equals_timms(model):
         data = small.encode(small.image(width, height))
         with Image.open(io.BytesIO(data)) as picture:
             shown = theirs(picture.convert("RGB"))
-        pixels = decode_frame(data, tower.image_transform, Findings()).astype(np.float32) / 255
+        pixels = decode_frame(data, tower.image_settings, Findings()).astype(np.float32) / 255
         mean, std = (
             np.float32(v).reshape(3, 1, 1)
-            for v in (tower.image_transform.mean, tower.image_transform.std)
+            for v in (tower.image_settings.mean, tower.image_settings.std)
         )
         np.testing.assert_allclose((pixels - mean) / std, shown.numpy(), rtol=1e-5, atol=1e-5)
-    assert tower.image_transform.short == 168
-    assert Timm(model=model, pretrained=False, size=64).image_transform.short is None
+    assert tower.image_settings.short == 168
+    assert Timm(model=model, pretrained=False, size=64).image_settings.short is None
 
 
 def test_other_crop_modes_of_timm_are_ignored(monkeypatch):
@@ -149,22 +149,22 @@ def test_other_crop_modes_of_timm_are_ignored(monkeypatch):
         monkeypatch.setattr(
             "wbdc.nets.vision.timm.resolve_model_data_config", lambda tower, crop=crop: wants | crop
         )
-        assert Timm(model="test_resnet", pretrained=False).image_transform.short is None
+        assert Timm(model="test_resnet", pretrained=False).image_settings.short is None
 
 
 def test_an_older_table_without_short_gives_the_same_transform():
-    saved = transform().to_table()
+    saved = image_settings().to_table()
     assert saved.keys() == {"size", "mean", "std", "interpolation"}
     assert (
-        ImageTransform.from_table(saved)
-        == ImageTransform.from_table(saved | {"short": None})
-        == transform()
+        ImageSettings.from_table(saved)
+        == ImageSettings.from_table(saved | {"short": None})
+        == image_settings()
     )
-    assert ImageTransform.from_table(
-        json.loads(json.dumps(transform(short=40).to_table()))
-    ) == transform(short=40)
-    with pytest.raises(UsageFault, match="look.short = 31 is smaller than look.size = 32"):
-        ImageTransform.from_table(transform(short=31).to_table())
+    assert ImageSettings.from_table(
+        json.loads(json.dumps(image_settings(short=40).to_table()))
+    ) == image_settings(short=40)
+    with pytest.raises(UsageFault, match="image.short = 31 is smaller than image.size = 32"):
+        ImageSettings.from_table(image_settings(short=31).to_table())
 
 
 def test_trap_28_every_image_becomes_rgb():
@@ -308,7 +308,7 @@ def test_fault_23_too_little_memory_is_not_a_damaged_image(monkeypatch, error):
     monkeypatch.setattr(frames.simplejpeg, "decode_jpeg", fail)
     found = Findings()
     for read in (
-        lambda: decode_frame(PHOTO, transform(), found),
+        lambda: decode_frame(PHOTO, image_settings(), found),
         lambda: probe_image(PHOTO, found),
     ):
         with pytest.raises(type(error)):
@@ -365,21 +365,23 @@ def test_an_empty_frame_was_counted_where_it_was_read():
 
 def test_trap_11_frames_keep_their_order_and_damaged_ones_are_dropped():
     data, found = small.photos(4), Findings()
-    pixels = decode_frames([data[0], b"", data[1][:300], data[3]], transform(), found, "v")
+    pixels = decode_frames([data[0], b"", data[1][:300], data[3]], image_settings(), found, "v")
     assert np.array_equal(
-        pixels, np.stack([decode_frame(d, transform(), Findings()) for d in (data[0], data[3])])
+        pixels,
+        np.stack([decode_frame(d, image_settings(), Findings()) for d in (data[0], data[3])]),
     )
     assert found.report() == {
         "frame.damaged": {"count": 1, "places": found.places["frame.damaged"]}
     }
     assert "v#2" in found.places["frame.damaged"][0]
     assert (
-        decode_frames([], transform(), found).shape
+        decode_frames([], image_settings(), found).shape
         == (0, 3, 32, 32)
-        == decode_frames([b"x"], transform(), found).shape
+        == decode_frames([b"x"], image_settings(), found).shape
     )
     assert np.array_equal(
-        decode_frames(data, transform(), Findings()), decode_frames(data, transform(), Findings())
+        decode_frames(data, image_settings(), Findings()),
+        decode_frames(data, image_settings(), Findings()),
     )
 
 
@@ -388,7 +390,7 @@ def test_a_strip_is_cut_before_it_grows():
     strip = small.image(4000, 2)
     pixels, counts = seen(small.encode(strip, "PNG"), 224)
     middle = np.asarray(strip)[:, 1984:2016]
-    assert np.array_equal(pixels, frames.resize_and_crop(middle, transform(224)))
+    assert np.array_equal(pixels, frames.resize_and_crop(middle, image_settings(224)))
     assert counts == {"frame.format": 1}
 
 
@@ -396,17 +398,17 @@ MEASURED = """
 import re, sys
 from pathlib import Path
 from wbdc.core.findings import Findings
-from wbdc.core.image_transform import ImageTransform
+from wbdc.core.image_settings import ImageSettings
 from wbdc.data.frames import decode_frame, probe_image
 def peak():
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\\s*(\\d+)", status)[1]) // 1024
 calm, *bombs = [Path(p).read_bytes() for p in sys.argv[1:]]
-look, found = ImageTransform(224, (0,) * 3, (1,) * 3), Findings()
-decode_frame(calm, look, found)
+settings, found = ImageSettings(224, (0,) * 3, (1,) * 3), Findings()
+decode_frame(calm, settings, found)
 before = peak()
 for bomb in bombs:
-    decode_frame(bomb, look, found), probe_image(bomb, Findings())
+    decode_frame(bomb, settings, found), probe_image(bomb, Findings())
 print(dict(found.counts), peak() - before)
 """
 

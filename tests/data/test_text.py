@@ -253,20 +253,20 @@ def test_equal_texts_give_equal_vocabularies():
     unknown = words["[UNK]"]
     assert unknown not in one.encode("unseen latin 42", add_special_tokens=False).ids
     assert unknown in one.encode("幕", add_special_tokens=False).ids
-    assert learn_tokenizer(texts, most=20).get_vocab_size() == 20
-    assert "幕" in learn_tokenizer(texts, least=1).get_vocab()
+    assert learn_tokenizer(texts, max_size=20).get_vocab_size() == 20
+    assert "幕" in learn_tokenizer(texts, min_count=1).get_vocab()
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"leest": 2}, "has no setting 'leest'; did you mean 'least'"),
+        ({"mincount": 2}, "has no setting 'mincount'; did you mean 'min_count'"),
         ({"leastmost": 2}, "has no setting 'leastmost'"),
-        ({"least": "2"}, "least = '2' is not of the type int"),
-        ({"most": True}, "most = True is not of the type int"),
+        ({"min_count": "2"}, "min_count = '2' is not of the type int"),
+        ({"max_size": True}, "max_size = True is not of the type int"),
     ],
 )
 def test_the_vocabulary_table_is_checked_by_the_signature(wrong, message):
     with pytest.raises(UsageFault, match=message):
         check_vocabulary_settings(wrong)
-    assert check_vocabulary_settings({"least": 1}) == {"least": 1}
+    assert check_vocabulary_settings({"min_count": 1}) == {"min_count": 1}

@@ -22,7 +22,7 @@ TINY = (
     'trunk={architecture={model_type="bert",hidden_size=16,num_hidden_layers=1,'
     "num_attention_heads=2,intermediate_size=32,max_position_embeddings=64}}",
     "--set",
-    "text.vocabulary={least=2,most=400}",
+    "text.vocabulary={min_count=2,max_size=400}",
     "--set",
     "text.fields={title=14,asr=8,ocr=6}",
     "--set",

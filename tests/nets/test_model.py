@@ -88,7 +88,7 @@ def test_a_model_is_rebuilt_from_its_blueprint(fusion, vision):
     rebuilt = build_model(model.blueprint(toys.blueprint(fusion, vision)["fusion"])).eval()
     rebuilt.load_state_dict(model.state_dict(), strict=True)
     assert torch.equal(rebuilt.logits(batch), model.logits(batch))
-    assert rebuilt.vision.image_transform == model.vision.image_transform
+    assert rebuilt.vision.image_settings == model.vision.image_settings
 
 
 @every_pair

@@ -135,7 +135,7 @@ def _shown(picture: Image.Image, tower: Clip | Timm) -> torch.Tensor:
     """Return an image as the pipeline passes it to the tower."""
     stored = io.BytesIO()
     picture.save(stored, "PNG")
-    pixels = decode_frame(stored.getvalue(), tower.image_transform, Findings())
+    pixels = decode_frame(stored.getvalue(), tower.image_settings, Findings())
     return tower.normalize(torch.from_numpy(pixels)[None])
 
 
@@ -186,17 +186,17 @@ def test_trap_10_the_transform_of_a_clip_tower_equals_open_clips(toy_clip, size,
     torch.testing.assert_close(_shown(picture, tower)[0], theirs, rtol=0, atol=1e-6)
 
 
-def test_trap_10_the_image_transform_is_saved_with_the_weights(toy_clip):
+def test_trap_10_the_image_settings_is_saved_with_the_weights(toy_clip):
     toy_clip()
     tower = Clip(model="ViT-toy", weights="openai")
-    assert (tower.image_transform.size, tower.image_transform.mean, tower.image_transform.std) == (
+    assert (tower.image_settings.size, tower.image_settings.mean, tower.image_settings.std) == (
         32,
         OPENAI["mean"],
         OPENAI["std"],
     )
-    assert tower.image_transform.mean != timm.data.IMAGENET_DEFAULT_MEAN
+    assert tower.image_settings.mean != timm.data.IMAGENET_DEFAULT_MEAN
     saved = tower.blueprint()
-    assert saved["look"] == {
+    assert saved["image"] == {
         "size": 32,
         "mean": OPENAI["mean"],
         "std": OPENAI["std"],
@@ -225,9 +225,9 @@ def test_every_model_of_open_clip_has_a_transform_or_an_error():
         ("ViT-B-16", "laion2b_s34b_b88k"),
         ("convnext_base", "laion400m_s13b_b51k"),
     ]:
-        _, look, place = _find_pretrained(model, tag)
-        assert look["mean"] == open_clip.OPENAI_DATASET_MEAN
-        assert look["size"] == 224
+        _, image, place = _find_pretrained(model, tag)
+        assert image["mean"] == open_clip.OPENAI_DATASET_MEAN
+        assert image["size"] == 224
         assert place
     for wrong, message in (
         (("ViT-B-31", "openai"), "did you mean 'ViT-B-32'"),
@@ -242,7 +242,7 @@ def test_every_model_of_open_clip_has_a_transform_or_an_error():
     [{}, {"model": "a", "architecture": {}}, {"model": "ViT-B-32"}, {"architecture": toys.VIT}],
 )
 def test_incomplete_clip_settings_are_refused(settings):
-    with pytest.raises(UsageFault, match="either model and weights, or architecture and look"):
+    with pytest.raises(UsageFault, match="either model and weights, or architecture and image"):
         Clip(**settings)
 
 
@@ -265,7 +265,7 @@ def test_a_timm_tower_equals_the_model_of_timm(name, weights):
 def test_trap_10_the_saved_transform_of_a_timm_tower_outlives_timms_list(monkeypatch):
     tower = Timm(model="test_vit", pretrained=False)
     wants = timm.data.resolve_model_data_config(tower.tower)
-    assert (tower.image_transform.size, tower.image_transform.mean, tower.image_transform.std) == (
+    assert (tower.image_settings.size, tower.image_settings.mean, tower.image_settings.std) == (
         wants["input_size"][-1],
         wants["mean"],
         wants["std"],
@@ -276,9 +276,9 @@ def test_trap_10_the_saved_transform_of_a_timm_tower_outlives_timms_list(monkeyp
         lambda model: {**wants, "mean": (0.1, 0.1, 0.1), "interpolation": "bilinear"},
     )
     assert (
-        Timm(**saved).image_transform
-        == tower.image_transform
-        != Timm(model="test_vit", pretrained=False).image_transform
+        Timm(**saved).image_settings
+        == tower.image_settings
+        != Timm(model="test_vit", pretrained=False).image_settings
     )
 
 

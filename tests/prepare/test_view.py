@@ -25,10 +25,12 @@ FIELDS = {"title": 8, "asr": 8, "ocr": 8}
 TOKENIZER = learn_tokenizer(["标题字幕说话 speech"] * 2)
 
 
-def input_spec(image_transform=small.LOOK, frames: int = 3, **settings: object) -> InputSpec:
+def input_spec(
+    image_settings=small.IMAGE_SETTINGS, frames: int = 3, **settings: object
+) -> InputSpec:
     return InputSpec(
         TextReader(TOKENIZER, **{"fields": FIELDS, "length": 40} | settings),
-        image_transform,
+        image_settings,
         frames,
     )
 
@@ -64,9 +66,9 @@ def read_archives(root, split: str, spec: InputSpec) -> list[tuple[list[int], np
     videos = list(WeChat2022().videos(root, split, Findings()))
     frames = [
         read_features(v.source, spec.frames, findings)
-        if spec.image_transform is None
+        if spec.image_settings is None
         else decode_frames(
-            read_images(v.source, spec.frames, findings), spec.image_transform, findings
+            read_images(v.source, spec.frames, findings), spec.image_settings, findings
         )
         for v in videos
     ]
@@ -132,8 +134,10 @@ def test_a_killed_view_continues_with_the_next_shard(dataset):
 
 
 OTHER_SPECS = {
-    "size": input_spec(image_transform=small.LOOK._replace(size=16)),
-    "interpolation": input_spec(image_transform=small.LOOK._replace(interpolation="bilinear")),
+    "size": input_spec(image_settings=small.IMAGE_SETTINGS._replace(size=16)),
+    "interpolation": input_spec(
+        image_settings=small.IMAGE_SETTINGS._replace(interpolation="bilinear")
+    ),
     "frames": input_spec(frames=4),
     "length": input_spec(length=41),
     "budgets": input_spec(fields=FIELDS | {"ocr": 9}),
@@ -141,9 +145,9 @@ OTHER_SPECS = {
     "order of the fields": input_spec(fields=dict(reversed(FIELDS.items()))),
     "tail": input_spec(tail=["asr"]),
     "words": InputSpec(
-        TextReader(learn_tokenizer(["另"] * 2), fields=FIELDS, length=40), small.LOOK, 3
+        TextReader(learn_tokenizer(["另"] * 2), fields=FIELDS, length=40), small.IMAGE_SETTINGS, 3
     ),
-    "features": input_spec(image_transform=None),
+    "features": input_spec(image_settings=None),
 }
 
 
@@ -163,7 +167,7 @@ def test_fields_are_read_in_the_order_of_the_input_spec(dataset):
 def test_features_of_the_data_end_to_end(tmp_path, frames):
     root = small.features(tmp_path / "data")
     prepared, _ = prepare_data(root, tmp_path / "work", WeChat2022(), folds=3)
-    spec = input_spec(image_transform=None, frames=frames)
+    spec = input_spec(image_settings=None, frames=frames)
     rows = open_view(prepared, spec, "labeled")
     assert rows.computed is None
     assert [len(rows[i][1]) for i in range(5)] == [len(sample_frames(n, frames)) for n in range(5)]
@@ -175,16 +179,20 @@ def test_a_kit_that_needs_another_frame_format_is_refused(dataset, tmp_path):
     feats, _ = prepare_data(
         small.features(tmp_path / "feats"), tmp_path / "w", WeChat2022(), folds=3
     )
-    for prepared, image_transform, message in (
+    for prepared, image_settings, message in (
         (
             dataset[0],
             None,
             "the data hold jpeg, but the kit's vision plug reads features; choose another",
         ),
-        (feats, small.LOOK, "the data hold features, but the kit's vision plug reads images"),
+        (
+            feats,
+            small.IMAGE_SETTINGS,
+            "the data hold features, but the kit's vision plug reads images",
+        ),
     ):
         with pytest.raises(DataInvalid, match=message):
-            open_view(prepared, input_spec(image_transform=image_transform), "labeled")
+            open_view(prepared, input_spec(image_settings=image_settings), "labeled")
 
 
 def test_data_with_121_faults_are_read_equally_in_training_and_inference(real_data, tmp_path):
@@ -216,11 +224,11 @@ def test_fault_10_a_flipped_byte_in_any_shard_is_reported_and_the_shard_rebuilt(
     """The size is unchanged; the last byte belongs to a value that training reads."""
     root = (small.features if kind == "features" else small.root)(tmp_path / "data")
     prepared, _ = prepare_data(root, tmp_path / "work", WeChat2022(), folds=3)
-    spec = input_spec(image_transform=None if kind == "features" else small.LOOK)
+    spec = input_spec(image_settings=None if kind == "features" else small.IMAGE_SETTINGS)
     options = {"store": "raw" if kind == "pixels" else "jpeg"}
     if kind == "vision_features":
         tower = toys.model().vision
-        spec = InputSpec(spec.text, tower.image_transform, spec.frames, tower)
+        spec = InputSpec(spec.text, tower.image_settings, spec.frames, tower)
     stored = kind in ("features", "jpeg")
 
     open_view(prepared, spec, "labeled", **options)

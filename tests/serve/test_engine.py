@@ -11,7 +11,7 @@ import toys
 from wbdc.competitions import Source, Video
 from wbdc.core.errors import IntegrityBroken, OutOfResources, ResultInvalid
 from wbdc.core.findings import Findings
-from wbdc.core.image_transform import ImageTransform
+from wbdc.core.image_settings import ImageSettings
 from wbdc.data.archive import read_images
 from wbdc.data.frames import decode_frames
 from wbdc.data.loader import batch_by_length, collate
@@ -62,10 +62,8 @@ def sharing(first, seed: int, fusion: str = "dual_stream", **settings):
 def test_the_engine_predicts_as_the_evaluation_of_training(tmp_path, videos, fusion, batch):
     folder = toys.member(tmp_path, toys.model(fusion), fusion, batch=batch)
     member, findings = load_member(folder), Findings()
-    transform, rows = member.model.vision.image_transform, {}
-    frames = [
-        decode_frames(read_images(v.source, 8, findings), transform, findings) for v in videos
-    ]
+    settings, rows = member.model.vision.image_settings, {}
+    frames = [decode_frames(read_images(v.source, 8, findings), settings, findings) for v in videos]
     text = member.text([v.fields for v in videos])
     for group in batch_by_length([sum(map(len, v.fields.values())) for v in videos], batch):
         batch_of_group = collate(
@@ -127,22 +125,22 @@ def test_towers_of_different_weights_share_only_the_decoding(tmp_path, videos, c
     assert counted["decodes"] == 6
 
 
-OTHER_TRANSFORMS = {
+OTHER_SETTINGS = {
     "mean": {"mean": [0.1, 0.1, 0.1]},
     "interpolation": {"interpolation": "bicubic"},
 }
 
 
-@pytest.mark.parametrize("change", OTHER_TRANSFORMS)
-def test_trap_10_members_with_another_image_transform_decode_their_own_frames(
+@pytest.mark.parametrize("change", OTHER_SETTINGS)
+def test_trap_10_members_with_another_image_settings_decode_their_own_frames(
     tmp_path, videos, counted, change
 ):
     first = toys.model()
-    second = sharing(first, 1, look=toys.LOOK | OTHER_TRANSFORMS[change])
+    second = sharing(first, 1, image=toys.IMAGE_SETTINGS | OTHER_SETTINGS[change])
     assert (
-        second.vision.image_transform
-        != first.vision.image_transform
-        == ImageTransform.from_table(toys.LOOK)
+        second.vision.image_settings
+        != first.vision.image_settings
+        == ImageSettings.from_table(toys.IMAGE_SETTINGS)
     )
     folders = [toys.member(tmp_path / "0", first), toys.member(tmp_path / "1", second)]
     together = run(folders, videos).probabilities

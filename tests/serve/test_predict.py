@@ -158,13 +158,13 @@ def test_a_missing_file_is_named(folder, file):
         load_member(folder)
 
 
-def test_the_image_transform_is_saved_with_the_weights(folder):
+def test_the_image_settings_is_saved_with_the_weights(folder):
     facts = read_json(folder / "model.json")
-    facts["blueprint"]["vision"]["look"]["mean"] = [0.1, 0.1, 0.1]
-    before = load_member(folder).model.vision.image_transform
+    facts["blueprint"]["vision"]["image"]["mean"] = [0.1, 0.1, 0.1]
+    before = load_member(folder).model.vision.image_settings
     publish_json(folder / "model.json", facts)
     assert (
-        load_member(folder).model.vision.image_transform.mean
+        load_member(folder).model.vision.image_settings.mean
         == (0.1, 0.1, 0.1)
         != before.mean
         == (0.5, 0.4, 0.3)

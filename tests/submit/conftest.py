@@ -20,7 +20,7 @@ TINY_TOWER = '''\
 
 from torch import nn
 
-from wbdc.core.image_transform import ImageTransform
+from wbdc.core.image_settings import ImageSettings
 from wbdc.nets.vision import Vision
 
 
@@ -29,7 +29,7 @@ class Tiny(Vision):
 
     def __init__(self, *, frames: int = 3, frozen: bool = False):
         super().__init__(frames=frames, frozen=frozen)
-        self.image_transform, self.dim = ImageTransform(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), 8
+        self.image_settings, self.dim = ImageSettings(32, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)), 8
         self.pool, self.mix = nn.AdaptiveAvgPool2d(4), nn.Linear(48, 8)
 
     def encode(self, pixels):

@@ -54,13 +54,11 @@ def test_the_header_of_every_kit_states_its_command(name):
 @every_kit
 def test_every_tiny_kit_builds_a_model_that_predicts(name, ready):
     initial = build_initial_model(open_kit(name, tiny=True), open_prepared(ready), 0)
-    transform = initial.input_spec.image_transform
+    settings = initial.input_spec.image_settings
     text = initial.input_spec.text(
         [{"title": "今天天气", "asr": "好", "ocr": ""}, {"title": "", "asr": "", "ocr": ""}]
     )
-    frames = torch.randint(
-        0, 256, (2, 3, transform.size, transform.size), dtype=torch.uint8
-    ).numpy()
+    frames = torch.randint(0, 256, (2, 3, settings.size, settings.size), dtype=torch.uint8).numpy()
     assert initial.model.eval().logits(collate("ab", text, [frames, frames[:0]])).isfinite().all()
     second = build_initial_model(
         open_kit(name, tiny=True), open_prepared(ready), 0
@@ -166,7 +164,7 @@ WRONG = {
         "it must be between 1 and 1,000,000,000",
     ),
     "no length of text": ("[text]\nlength = 0", "text.length = 0 is too short"),
-    "no words": ("[text]\nvocabulary = { most = 3 }", "text.vocabulary: most = 3"),
+    "no words": ("[text]\nvocabulary = { max_size = 3 }", "text.vocabulary: max_size = 3"),
     "more text than positions": (
         "[text]\nlength = 65",
         "text.length = 65 exceeds the trunk's 64 positions",
@@ -295,8 +293,8 @@ def test_text_fields_are_replaced_and_not_merged(here, kit):
         "ocr": 3,
     }
     assert open_kit("toy.toml", changes=("text.length=40",)).tables["text"]["vocabulary"] == {
-        "least": 2,
-        "most": 400,
+        "min_count": 2,
+        "max_size": 400,
     }
 
 

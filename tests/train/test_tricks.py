@@ -204,12 +204,12 @@ def test_augmented_frames_stay_uint8_and_padding_stays():
     assert moved.frames.dtype == torch.uint8
     assert not torch.equal(moved.frames[batch.frame_mask], batch.frames[batch.frame_mask])
     assert torch.equal(moved.frames[~batch.frame_mask], batch.frames[~batch.frame_mask])
-    still = build("augment", model, shift=0.0, scale=0.0, turn=0.0, flip=0.0, colour=0.0).augment(
+    still = build("augment", model, shift=0.0, scale=0.0, rotate=0.0, flip=0.0, color=0.0).augment(
         batch
     )
     assert (still.frames.int() - batch.frames.int()).abs().max() <= 1
     mirrored = build(
-        "augment", model, shift=0.0, scale=0.0, turn=0.0, flip=1.0, colour=0.0
+        "augment", model, shift=0.0, scale=0.0, rotate=0.0, flip=1.0, color=0.0
     ).augment(batch)
     assert (mirrored.frames.int() - batch.frames.flip(-1).int()).abs().max() <= 1
     with pytest.raises(UsageFault, match="reads precomputed features"):

@@ -15,7 +15,7 @@ import simplejpeg
 from PIL import Image, ImageFile
 
 from wbdc.core.findings import Findings
-from wbdc.core.image_transform import ImageTransform
+from wbdc.core.image_settings import ImageSettings
 from wbdc.core.out_of_memory import is_memory_short, raise_if_exhausted
 
 MAX_PIXELS = 64_000_000  # larger images are refused by their header, before any memory is used
@@ -70,7 +70,7 @@ WEBP_DECODER_ERROR = "could not create decoder object"
 
 
 def decode_frames(
-    encoded: Sequence[bytes], transform: ImageTransform, findings: Findings, location: str = ""
+    encoded: Sequence[bytes], settings: ImageSettings, findings: Findings, location: str = ""
 ) -> np.ndarray:
     """Decode frames: (n, 3, S, S) uint8, in order. Damaged frames are dropped and counted.
 
@@ -79,14 +79,14 @@ def decode_frames(
     frames = [
         frame
         for number, data in enumerate(encoded)
-        if (frame := decode_frame(data, transform, findings, f"{location}#{number}")) is not None
+        if (frame := decode_frame(data, settings, findings, f"{location}#{number}")) is not None
     ]
-    size = transform.size
+    size = settings.size
     return np.stack(frames) if frames else np.zeros((0, 3, size, size), np.uint8)
 
 
 def decode_frame(
-    data: bytes, transform: ImageTransform, findings: Findings, location: str = ""
+    data: bytes, settings: ImageSettings, findings: Findings, location: str = ""
 ) -> np.ndarray | None:
     """Decode one frame, resize it and crop its center: (3, S, S) uint8 RGB.
 
@@ -96,7 +96,7 @@ def decode_frame(
     if not data:
         return None
     with _count_damage(findings, location):
-        image = resize_and_crop(_decode_rgb(data, findings, location), transform)
+        image = resize_and_crop(_decode_rgb(data, findings, location), settings)
         return np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
@@ -125,17 +125,17 @@ def probe_image(
         return *size, np.asarray(gray.resize((side, side), Image.Resampling.HAMMING))
 
 
-def resize_and_crop(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
-    """Resize the short side to `transform.short`, or to `transform.size`, and crop the center
+def resize_and_crop(image: np.ndarray, settings: ImageSettings) -> np.ndarray:
+    """Resize the short side to `settings.short`, or to `settings.size`, and crop the center
     square: (H, W, 3) uint8 -> (S, S, 3) uint8.
 
     The whole image is resized, not only its center: Pillow orders its two passes by the box that it
     gets, and pixels would differ by up to 3.
     """
     height, width = image.shape[:2]
-    size = transform.size
+    size = settings.size
     short = min(height, width)
-    new_short = transform.short or transform.size
+    new_short = settings.short or settings.size
 
     if max(height, width) > MAX_STRIP_RATIO * short:
         top, left = (max(0, (side - MAX_STRIP_RATIO * short) // 2) for side in (height, width))
@@ -145,7 +145,7 @@ def resize_and_crop(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
     if short != new_short:
         # torchvision's rule: floor, but at least the new short side
         height, width = (max(new_short, int(new_short * side / short)) for side in (height, width))
-        resampling = RESAMPLING[transform.interpolation]
+        resampling = RESAMPLING[settings.interpolation]
         image = np.asarray(Image.fromarray(image).resize((width, height), resampling))
 
     top = round((height - size) / 2)

@@ -161,11 +161,11 @@ def _read_tokenizer(path: Path) -> Tokenizer:
         raise IntegrityBroken(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
 
 
-def learn_tokenizer(texts: Iterable[str], *, least: int = 2, most: int = 8000) -> Tokenizer:
+def learn_tokenizer(texts: Iterable[str], *, min_count: int = 2, max_size: int = 8000) -> Tokenizer:
     """Build a BERT tokenizer of single characters and whole Latin words from raw text, for models
     without pretrained weights.
 
-    least: minimum number of occurrences of a character or word. most: maximum size of the
+    min_count: minimum number of occurrences of a character or word. max_size: maximum size of the
     vocabulary. Equal texts give equal tokenizers.
     """
     normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -179,18 +179,18 @@ def learn_tokenizer(texts: Iterable[str], *, least: int = 2, most: int = 8000) -
     frequent = (
         word
         for word, count in counts.items()
-        if count >= least and len(word) <= MAX_WORD_CHARACTERS
+        if count >= min_count and len(word) <= MAX_WORD_CHARACTERS
     )
     words = sorted(frequent, key=lambda word: (-counts[word], word))
     letters = [*(f"##{c}" for c in LATIN_CHARACTERS), *LATIN_CHARACTERS]
-    tokens = list(dict.fromkeys([*SPECIAL_TOKENS, *letters, *words]))[:most]
+    tokens = list(dict.fromkeys([*SPECIAL_TOKENS, *letters, *words]))[:max_size]
     return _build_bert_tokenizer({token: i for i, token in enumerate(tokens)}, True)
 
 
 def check_vocabulary_settings(settings: dict) -> dict[str, int]:
     """Check and return the `text.vocabulary` table of a kit. Raises UsageFault."""
     plug.check_settings("text.vocabulary", learn_tokenizer, settings)
-    for name, minimum in (("least", 1), ("most", len(SPECIAL_TOKENS) + 1)):
+    for name, minimum in (("min_count", 1), ("max_size", len(SPECIAL_TOKENS) + 1)):
         if settings.get(name, minimum) < minimum:
             raise UsageFault(
                 f"text.vocabulary: {name} = {settings[name]} is less than the minimum of {minimum}"

@@ -19,7 +19,7 @@ import torch
 from wbdc.core.errors import DataInvalid, IntegrityBroken, OutOfResources, UsageFault
 from wbdc.core.files import json_digest, lock_folder
 from wbdc.core.findings import Findings
-from wbdc.core.image_transform import ImageTransform
+from wbdc.core.image_settings import ImageSettings
 from wbdc.core.progress import ProgressCallback, no_progress
 from wbdc.core.weights import weights_fingerprint
 from wbdc.data.frame_sampling import sample_frames
@@ -50,13 +50,13 @@ MAX_DISK_SHARE = 0.5  # of the free disk that raw pixels may take with store "au
 class InputSpec:
     """The inputs of a kit.
 
-    text: tokenizes the text fields; image_transform: of the frames, None if the data hold features;
+    text: tokenizes the text fields; image_settings: of the frames, None if the data hold features;
     frames: number for each video; tower: a frozen vision tower whose features are all that training
     needs, None if training needs pixels.
     """
 
     text: TextReader
-    image_transform: ImageTransform | None
+    image_settings: ImageSettings | None
     frames: int
     tower: Vision | None = None
 
@@ -70,7 +70,7 @@ class InputSpec:
             self.text.tokenizer.encode_special_tokens,
         ]
         tower = [[weights_fingerprint(self.tower.state_dict())]] if self.tower else []
-        return json_digest(text, self.image_transform, self.frames, *tower)
+        return json_digest(text, self.image_settings, self.frames, *tower)
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,8 @@ def make_view(
     store.
     """
     frame_format = prepared.facts.frame_format
-    if (frame_format == "features") != (spec.image_transform is None):
-        reads = "features" if spec.image_transform is None else "images"
+    if (frame_format == "features") != (spec.image_settings is None):
+        reads = "features" if spec.image_settings is None else "images"
         raise DataInvalid(
             f"the data hold {frame_format}, but the kit's vision plug reads {reads}; "
             "choose another [vision] use"
@@ -186,8 +186,8 @@ def estimate_bytes(prepared: PreparedData, spec: InputSpec, split: str) -> int:
     frames = min(facts.frame_counts[split], spec.frames * facts.video_counts[split])
     if spec.tower:
         return frames * 2 * spec.tower.dim
-    if spec.image_transform:
-        return frames * 3 * spec.image_transform.size**2
+    if spec.image_settings:
+        return frames * 3 * spec.image_settings.size**2
     return 0
 
 
@@ -212,7 +212,7 @@ def _view_folder(prepared: PreparedData, spec: InputSpec) -> Path:
 
 
 def _stored_frames(prepared: PreparedData, spec: InputSpec, split: str) -> tuple[Column, ...]:
-    names = ("features",) if spec.image_transform is None else ("bytes", "sizes")
+    names = ("features",) if spec.image_settings is None else ("bytes", "sizes")
     count = prepared.facts.video_counts[split]
     return open_columns(prepared.folder / FRAMES_FOLDER, split, names, count)
 
@@ -223,7 +223,7 @@ def _choose_frames_folder(
     """Return the name of the folder with computed frames; None if the stored frames are used."""
     if store not in STORES:
         raise UsageFault(f"no store called {store!r}; use one of: {', '.join(STORES)}")
-    if spec.image_transform is None:
+    if spec.image_settings is None:
         return None
     if spec.tower:
         return FEATURES_FOLDER
@@ -272,14 +272,14 @@ def _write_frames_shard(
 
 def _read_frames(stored: Sequence[Column], row: int, spec: InputSpec) -> np.ndarray:
     """Read the frames of one video for a kit, with the functions that a submission uses."""
-    if spec.image_transform is None:
+    if spec.image_settings is None:
         features = stored[0][row]
         return features[sample_frames(len(features), spec.frames)]
 
     encoded = split_images(stored[0][row], stored[1][row])
     sample = [encoded[i] for i in sample_frames(len(encoded), spec.frames)]
     findings = Findings()
-    frames = decode_frames(sample, spec.image_transform, findings, f"row {row}")
+    frames = decode_frames(sample, spec.image_settings, findings, f"row {row}")
     # `wbdc prepare` decoded each stored frame once, so a damaged frame is new damage
     if damaged := findings.report().get("frame.damaged"):
         raise IntegrityBroken(

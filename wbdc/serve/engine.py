@@ -1,6 +1,6 @@
 """The engine: archives in, blended probabilities out.
 
-Every frame is decoded once for each image transform and encoded once for each distinct tower.
+Every frame is decoded once for each set of image settings and encoded once for each distinct tower.
 Threads read, decode and tokenize the next batches while the networks work on the current one. Under
 a deadline the member with the largest weight predicts every video, and the others follow while
 there is time; a member that did not score every video is dropped from the blend.
@@ -117,10 +117,10 @@ class InferenceEngine:
     def _tower_keys(self) -> list[tuple]:
         """Return a key of each member's vision features: members with equal keys share them."""
         keys = []
-        for member, transform in zip(self.members, self.reader.transforms, strict=True):
+        for member, frame_key in zip(self.members, self.reader.frame_keys, strict=True):
             tower = member.model.vision
             fingerprint = weights_fingerprint(tower.state_dict())
-            keys.append((cache_key(transform, tower.blueprint(), fingerprint), member.without))
+            keys.append((cache_key(frame_key, tower.blueprint(), fingerprint), member.without))
         return keys
 
     def groups(self, videos: Sequence[Video]) -> Groups:
@@ -337,7 +337,7 @@ class _ScoringRun:
         engine, reader = self.engine, self.engine.reader
 
         def key(j: int) -> tuple:
-            return engine.towers[j], reader.text_keys[j], reader.transforms[j]
+            return engine.towers[j], reader.text_keys[j], reader.frame_keys[j]
 
         sharing = (j for j in engine.order if key(j) == key(i))
         return sorted(sharing, key=lambda j: j != i)

@@ -10,7 +10,7 @@ import numpy as np
 from wbdc.competitions import Source, Video
 from wbdc.core.batch import Batch
 from wbdc.core.findings import Findings
-from wbdc.core.image_transform import ImageTransform
+from wbdc.core.image_settings import ImageSettings
 from wbdc.data.archive import read_features, read_images
 from wbdc.data.frames import decode_frames
 from wbdc.data.loader import collate
@@ -23,8 +23,8 @@ MemberBatches = tuple[dict[int, Batch], dict]  # a batch for each member; report
 class Reader:
     """Reads videos for several members; equal inputs are read once.
 
-    text_keys: of each member's tokenizer and settings; transforms: of each member's tower, the
-    image transform (None for precomputed features) and the number of frames.
+    text_keys: of each member's tokenizer and settings; frame_keys: of each member's tower, the
+    image settings (None for precomputed features) and the number of frames.
     """
 
     def __init__(self, members: Sequence[Member]):
@@ -39,7 +39,7 @@ class Reader:
             for member in members
         ]
         towers = [member.model.vision for member in members]
-        self.transforms = [(tower.image_transform, tower.frames) for tower in towers]
+        self.frame_keys = [(tower.image_settings, tower.frames) for tower in towers]
 
     def read(
         self, videos: Sequence[Video], members: Iterable[int], stages: StageTimer
@@ -55,19 +55,19 @@ class Reader:
         batches = {}
 
         for i in members:
-            text_key, transform = self.text_keys[i], self.transforms[i]
+            text_key, frame_key = self.text_keys[i], self.frame_keys[i]
             if text_key not in texts:
                 with stages.time("tokenize"):
                     texts[text_key] = self.members[i].text([video.fields for video in videos])
-            if transform not in frames:
-                frames[transform] = [
-                    _read_frames(video.source, *transform, findings, stages) for video in videos
+            if frame_key not in frames:
+                frames[frame_key] = [
+                    _read_frames(video.source, *frame_key, findings, stages) for video in videos
                 ]
-            key = text_key, transform
+            key = text_key, frame_key
             if key not in distinct_batches:
                 with stages.time("collate"):
                     ids = [video.id for video in videos]
-                    distinct_batches[key] = collate(ids, texts[text_key], frames[transform])
+                    distinct_batches[key] = collate(ids, texts[text_key], frames[frame_key])
             batches[i] = distinct_batches[key]
 
         return batches, findings.report()
@@ -103,16 +103,16 @@ def cache_key(*parts: object) -> str:
 
 def _read_frames(
     source: Source,
-    transform: ImageTransform | None,
+    settings: ImageSettings | None,
     count: int,
     findings: Findings,
     stages: StageTimer,
 ) -> np.ndarray:
     """Return the pixels (n, 3, S, S) uint8 or features (n, D) of a video's frames, n <= count."""
-    if transform is None:
+    if settings is None:
         with stages.time("read"):
             return read_features(source, count, findings)
     with stages.time("read"):
         encoded = read_images(source, count, findings)
     with stages.time("decode"):
-        return decode_frames(encoded, transform, findings, source.path.stem)
+        return decode_frames(encoded, settings, findings, source.path.stem)

@@ -75,7 +75,7 @@ def build_initial_model(kit: Kit, prepared: PreparedData, seed: int) -> InitialM
     fusion = plug.build_plug(fusions, tables["fusion"], trunk, kit_folder=kit.folder)
     special = {word: tokenizer.token_to_id(word) for word in SPECIAL_TOKENS}
     model = VideoClassifier(fusion, vision, len(prepared.facts.classes), special)
-    spec = InputSpec(reader, vision.image_transform, vision.frames)
+    spec = InputSpec(reader, vision.image_settings, vision.frames)
     return InitialModel(model, spec, text, weights, pretrained)
 
 

@@ -81,8 +81,8 @@ def text_settings(
 ) -> None:
     """Declare the settings of [text]: those of TextReader, and those of a vocabulary.
 
-    vocabulary: learn one from the data, for an architecture with random weights. Keys: least, the
-    minimum number of occurrences of a word; most, the maximum size.
+    vocabulary: learn one from the data, for an architecture with random weights. Keys:
+    min_count, the minimum number of occurrences of a word; max_size, that of the vocabulary.
     """
 
 

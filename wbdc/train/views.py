@@ -28,7 +28,7 @@ def training_inputs(initial: InitialModel, needs_pixels: bool, device: torch.dev
     pixels in every epoch.
     """
     vision = initial.model.vision
-    if vision.frozen and vision.image_transform is not None and not needs_pixels:
+    if vision.frozen and vision.image_settings is not None and not needs_pixels:
         return replace(initial.input_spec, tower=vision.to(device))
     return initial.input_spec
 
@@ -77,4 +77,4 @@ def _stored_form(spec: InputSpec) -> str:
     """Name what a view stores of each frame."""
     if spec.tower:
         return "features of the frozen tower"
-    return "pixels" if spec.image_transform else "features"
+    return "pixels" if spec.image_settings else "features"

@@ -13,7 +13,7 @@ def test_trap_31_members_of_one_tower_pay_for_it_once():
     )
 
 
-def test_towers_of_one_image_transform_decode_once():
+def test_towers_of_one_image_settings_decode_once():
     assert COST.seconds(["a", "c"], 1000) == pytest.approx(
         5 + 2 + 1 + 1000 * max(0.004, 0.002 + 0.003 + 0.0005 + 0.0004)
     )
@@ -48,5 +48,5 @@ def test_an_unknown_name_is_refused():
         COST.seconds(["e"], 10)
     with pytest.raises(UsageFault, match="no tower called 'clip' was measured"):
         COST._replace(tower={}).seconds(["a"], 10)
-    with pytest.raises(UsageFault, match="no image transform called '288' was measured"):
+    with pytest.raises(UsageFault, match="no set of image settings called '288' was measured"):
         COST._replace(decode={"224": 0.004}).seconds(["d"], 10)

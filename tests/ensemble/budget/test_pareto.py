@@ -68,7 +68,7 @@ def pool(
 
 
 def alone(seconds: list[float]) -> Cost:
-    """Models m0, m1, ... that share only the image transform. seconds: of each, per item."""
+    """Models m0, m1, ... that share only the image settings. seconds: of each, per item."""
     return Cost(
         1.0,
         {"l": 0.0},

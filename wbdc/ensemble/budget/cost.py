@@ -25,8 +25,8 @@ Value = TypeVar("Value")
 class Cost(NamedTuple):
     """Serving costs in seconds, measured on one machine.
 
-    fixed: once per process, without any member (imports, listing); decode: {image transform:
-    reading and decoding one video}; tower: {tower: (image transform, encoding one video)}; member:
+    fixed: once per process, without any member (imports, listing); decode: {image settings:
+    reading and decoding one video}; tower: {tower: (image settings, encoding one video)}; member:
     {model: (tower, loading the model, fusing one video)}; shared_cores: decoding and networks use
     the same processor, so their times add up; otherwise the slower one counts.
     """
@@ -40,7 +40,7 @@ class Cost(NamedTuple):
     def seconds(self, models: Iterable[str], items: int) -> float:
         """Add up one run over `items` videos.
 
-        A model, a tower and an image transform are each paid once, however many members share
+        A model, a tower and a decoded frame are each paid once, however many members share
         them. Raises UsageFault for unknown names.
         """
         members = [find_measured(self.member, "model", name) for name in dict.fromkeys(models)]
@@ -49,8 +49,8 @@ class Cost(NamedTuple):
             for name in dict.fromkeys(tower for tower, _, _ in members)
         ]
         decode = sum(
-            find_measured(self.decode, "image transform", name)
-            for name in dict.fromkeys(transform for transform, _ in towers)
+            find_measured(self.decode, "set of image settings", name)
+            for name in dict.fromkeys(settings for settings, _ in towers)
         )
         compute = sum(encode for _, encode in towers) + sum(fuse for _, _, fuse in members)
         per_video = decode + compute if self.shared_cores else max(decode, compute)
@@ -67,8 +67,8 @@ def measure_costs(
 ) -> Cost:
     """Time the parts of every variant on some videos.
 
-    Reading is timed once per image transform, encoding and fusing once per variant, loading once
-    per model: the folds of a variant have equal sizes, so its first one stands for all of them.
+    Reading is timed once per set of image settings, encoding and fusing once per variant, loading
+    once per model. The folds of a variant have equal sizes, so only its first one is timed.
     """
     decode = {}
     tower = {}
@@ -80,12 +80,12 @@ def measure_costs(
             start = time.perf_counter()
             engine = InferenceEngine([folder], [1.0], *hardware, served=[variant.serve])
             loading = time.perf_counter() - start
-            transform_key = cache_key(engine.reader.transforms[0])
+            settings_key = cache_key(engine.reader.frame_keys[0])
             tower_key = cache_key(engine.towers[0])
             stage_seconds = stage_seconds or _stage_seconds(engine, videos)
 
-            decode.setdefault(transform_key, stage_seconds["read"])
-            tower.setdefault(tower_key, (transform_key, stage_seconds["vision"]))
+            decode.setdefault(settings_key, stage_seconds["read"])
+            tower.setdefault(tower_key, (settings_key, stage_seconds["vision"]))
             member[name] = tower_key, loading, stage_seconds["fuse"]
     progress("measuring", len(variants), len(variants))
     return Cost(fixed, decode, tower, member, hardware.device.type == "cpu")

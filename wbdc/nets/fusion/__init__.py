@@ -27,11 +27,12 @@ class Fusion(nn.Module):
 
 
 class Pooling(nn.Module):
-    """Masked mean pooling of two rows to one vector per video, (B, D).
+    """Masked mean pooling of two sequences to one vector per video, (B, D).
 
-    mode: "together", the mean over the tokens of both rows, so that a long text outweighs the
-    frames; "apart", the mean of the two row means (as the contest's fifth team did); "beside", both
-    row means concatenated and projected by a linear layer. Raises UsageFault for another mode.
+    mode: "joint", one mean over the tokens of both sequences, so that a long text outweighs the
+    frames; "average", the mean of the two sequences' means (as the contest's fifth team did);
+    "concat", both means concatenated and projected by a linear layer. Raises UsageFault for another
+    mode.
     """
 
     def __init__(self, dim: int, mode: str):
@@ -40,11 +41,11 @@ class Pooling(nn.Module):
             suggestion = suggest_name(mode, list(POOLING_MODES))
             raise UsageFault(f"no pooling called {mode!r}{suggestion}")
         self.mode = mode
-        self.merge = nn.Linear(2 * dim, dim) if mode == "beside" else None
+        self.merge = nn.Linear(2 * dim, dim) if mode == "concat" else None
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
-        """Pool rows of (B, N, D)."""
-        if self.mode == "together":
+        """Pool two sequences, each (B, N, D)."""
+        if self.mode == "joint":
             return Fused(text, frames, join_tokens(text, frames).mean())
 
         means = text.mean(), frames.mean()
@@ -52,5 +53,5 @@ class Pooling(nn.Module):
         return Fused(text, frames, pooled)
 
 
-POOLING_MODES = ("together", "apart", "beside")
+POOLING_MODES = ("joint", "average", "concat")
 Plug = Fusion

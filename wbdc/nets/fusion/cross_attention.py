@@ -11,7 +11,7 @@ from wbdc.nets.trunk import Trunk
 
 
 class CrossAttention(Fusion):
-    """The masked means of both rows are concatenated and projected (pooling "beside").
+    """The masked means of both sequences are concatenated and projected (pooling "concat").
 
     layers: number of cross-attention blocks for each direction. heads: attention heads of a block;
     a divisor of the trunk's width. dropout: probability in the blocks.
@@ -27,14 +27,14 @@ class CrossAttention(Fusion):
         )
         self.text_norm = nn.LayerNorm(trunk.dim)
         self.frames_norm = nn.LayerNorm(trunk.dim)
-        self.pool = Pooling(trunk.dim, "beside")
+        self.pool = Pooling(trunk.dim, "concat")
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
         text = self.trunk(text)
         for text_to_frames, frames_to_text in zip(
             self.text_to_frames, self.frames_to_text, strict=True
         ):
-            # both directions attend to the rows of the layer before
+            # both directions attend to the output of the layer before
             text, frames = text_to_frames(text, frames), frames_to_text(frames, text)
 
         text = Tokens(self.text_norm(text.x), text.mask)

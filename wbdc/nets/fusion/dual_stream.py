@@ -12,8 +12,8 @@ from wbdc.nets.trunk import Trunk
 
 class DualStream(Fusion):
     """layers: self-attention blocks over both sequences. heads: attention heads of a block; a
-    divisor of the trunk's width. dropout: probability in the blocks. pooling: "together", "apart"
-    or "beside"; see `wbdc.nets.fusion.Pooling`.
+    divisor of the trunk's width. dropout: probability in the blocks. pooling: "joint", "average"
+    or "concat"; see `wbdc.nets.fusion.Pooling`.
     """
 
     def __init__(
@@ -23,7 +23,7 @@ class DualStream(Fusion):
         layers: int = 1,
         heads: int = 12,
         dropout: float = 0.1,
-        pooling: str = "together",
+        pooling: str = "joint",
     ):
         super().__init__(trunk)
         self.blocks = nn.ModuleList(
@@ -33,7 +33,7 @@ class DualStream(Fusion):
         self.pool = Pooling(trunk.dim, pooling)
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
-        row = join_tokens(self.trunk(text), frames)
+        tokens = join_tokens(self.trunk(text), frames)
         for block in self.blocks:
-            row = block(row, row)
-        return self.pool(*split_tokens(Tokens(self.norm(row.x), row.mask), text.x.shape[1]))
+            tokens = block(tokens, tokens)
+        return self.pool(*split_tokens(Tokens(self.norm(tokens.x), tokens.mask), text.x.shape[1]))

@@ -6,9 +6,9 @@ from wbdc.nets.trunk import Trunk
 
 
 class SingleStream(Fusion):
-    """pooling: "together", "apart" or "beside"; see `wbdc.nets.fusion.Pooling`."""
+    """pooling: "joint", "average" or "concat"; see `wbdc.nets.fusion.Pooling`."""
 
-    def __init__(self, trunk: Trunk, *, pooling: str = "together"):
+    def __init__(self, trunk: Trunk, *, pooling: str = "joint"):
         super().__init__(trunk)
         self.pool = Pooling(trunk.dim, pooling)
 

@@ -5,19 +5,19 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
-from wbdc.core.image_transform import ImageTransform
+from wbdc.core.image_settings import ImageSettings
 
 
 class Vision(nn.Module):
     """The contract of a vision tower. Subclass it in a file of its own.
 
-    dim: width of the vector of a frame. image_transform: how frames are prepared; None when the
+    dim: width of the vector of a frame. image_settings: how frames are prepared; None when the
     data hold features and no images. frames: number of frames of each video. frozen: whether the
     weights are not trained.
     """
 
     dim: int
-    image_transform: ImageTransform | None
+    image_settings: ImageSettings | None
 
     def __init__(self, *, frames: int, frozen: bool):
         super().__init__()
@@ -40,7 +40,7 @@ class Vision(nn.Module):
 
         Cached features (B, F, dim) of a frozen tower are returned as they are.
         """
-        if self.image_transform and frames.is_floating_point():
+        if self.image_settings and frames.is_floating_point():
             return frames.float() * mask[..., None]
         real = frames[mask]  # padding never goes through the tower
         features = torch.zeros(*mask.shape, self.dim, device=frames.device)
@@ -55,7 +55,7 @@ class Vision(nn.Module):
         """Normalize uint8 pixels on their device: (x / 255 - mean) / std."""
         mean, std = (
             torch.tensor(values, device=pixels.device).view(1, 3, 1, 1)
-            for values in (self.image_transform.mean, self.image_transform.std)
+            for values in (self.image_settings.mean, self.image_settings.std)
         )
         # in place, since each further copy costs as much as the arithmetic
         return pixels.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)

@@ -10,7 +10,7 @@ from open_clip.pretrained import get_pretrained_cfg
 from torch import Tensor
 
 from wbdc.core.errors import IntegrityBroken, UsageFault, suggest_name
-from wbdc.core.image_transform import ImageTransform
+from wbdc.core.image_settings import ImageSettings
 from wbdc.core.weights import describe_weights, find_weights, load_weights, select_tensors
 from wbdc.nets.vision import Vision
 
@@ -25,9 +25,9 @@ CLIP_WEIGHTS_FILES = ("open_clip_model.safetensors", "model.safetensors")
 
 class Clip(Vision):
     """model, weights: open_clip's names, for example "ViT-B-32" and "openai". Instead of them,
-    architecture and look define a tower with random weights.
+    architecture and image define a tower with random weights.
 
-    architecture: {embed_dim, quick_gelu, vision_cfg = {open_clip's CLIPVisionCfg}}. look: {size,
+    architecture: {embed_dim, quick_gelu, vision_cfg = {open_clip's CLIPVisionCfg}}. image: {size,
     mean, std, interpolation, short}. Raises UsageFault for an unknown model, EnvironmentLacks when
     the weights are not on this machine.
     """
@@ -40,24 +40,24 @@ class Clip(Vision):
         model: str | None = None,
         weights: str | None = None,
         architecture: dict | None = None,
-        look: dict | None = None,
+        image: dict | None = None,
     ):
         super().__init__(frames=frames, frozen=frozen)
         if (
             (model is None) == (architecture is None)
             or (model is None) != (weights is None)
-            or (architecture is None) != (look is None)
+            or (architecture is None) != (image is None)
         ):
             raise UsageFault(
-                "vision 'clip' takes either model and weights, or architecture and look "
+                "vision 'clip' takes either model and weights, or architecture and image "
                 "(random weights)"
             )
         if model is not None:
-            architecture, look, hub_name = _find_pretrained(model, weights)
+            architecture, image, hub_name = _find_pretrained(model, weights)
             folder = find_weights(hub_name, CLIP_WEIGHTS_FILES)
 
         self.architecture = architecture
-        self.image_transform = ImageTransform.from_table(look)
+        self.image_settings = ImageSettings.from_table(image)
         self.dim = architecture["embed_dim"]
         self.tower = _build_vision_tower(
             self.dim, dict(architecture["vision_cfg"]), architecture.get("quick_gelu", False)
@@ -75,7 +75,7 @@ class Clip(Vision):
             "frames": self.frames,
             "frozen": self.frozen,
             "architecture": self.architecture,
-            "look": self.image_transform.to_table(),
+            "image": self.image_settings.to_table(),
         }
 
     def _load(self, folder: Path, model: str, hub_name: str) -> None:
@@ -115,7 +115,7 @@ def _check_layout(weights: dict[str, Tensor], file: Path, model: str, hub_name: 
 def _find_pretrained(model: str, weights: str) -> tuple[dict, dict, str]:
     """Find a model and its weights in open_clip's lists.
 
-    Returns the architecture, the table of the image transform, and the name of the weights on
+    Returns the architecture, the table of the image settings, and the name of the weights on
     Hugging Face. Raises UsageFault for unknown names.
     """
     config = open_clip.get_model_config(model)
@@ -151,10 +151,10 @@ def _find_pretrained(model: str, weights: str) -> tuple[dict, dict, str]:
         "vision_cfg": config["vision_cfg"],
         "quick_gelu": listed.get("quick_gelu", config.get("quick_gelu", False)),
     }
-    look = {
+    image = {
         "size": config["vision_cfg"]["image_size"],
         "mean": listed["mean"],
         "std": listed["std"],
         "interpolation": listed["interpolation"],
     }
-    return architecture, look, (listed.get("hf_hub") or f"{model}-{weights}").strip("/")
+    return architecture, image, (listed.get("hf_hub") or f"{model}-{weights}").strip("/")

@@ -16,7 +16,7 @@ class Features(Vision):
     def __init__(self, *, dim: int = 768, frames: int = 32, frozen: bool = True):
         super().__init__(frames=frames, frozen=frozen)
         self.dim = dim
-        self.image_transform = None
+        self.image_settings = None
         self.loaded = "none: the data hold features"
 
     def encode(self, pixels: Tensor) -> Tensor:

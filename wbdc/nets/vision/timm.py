@@ -8,7 +8,7 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from wbdc.core.errors import UsageFault, suggest_name
-from wbdc.core.image_transform import ImageTransform
+from wbdc.core.image_settings import ImageSettings
 from wbdc.core.weights import describe_weights, find_weights, load_weights, select_tensors
 from wbdc.nets.vision import Vision
 
@@ -20,7 +20,7 @@ class Timm(Vision):
     pretrained: whether to load pretrained weights; false: random weights.
 
     size: side of the frames in pixels, to which the short side is resized; None: the model's own.
-    look: a saved image transform; None: the one that timm lists. Raises UsageFault for an unknown
+    image: saved image settings; None: those that timm lists. Raises UsageFault for an unknown
     model, EnvironmentLacks when the weights are not on this machine.
     """
 
@@ -32,7 +32,7 @@ class Timm(Vision):
         frozen: bool = False,
         pretrained: bool = True,
         size: int | None = None,
-        look: dict | None = None,
+        image: dict | None = None,
     ):
         super().__init__(frames=frames, frozen=frozen)
         name = model.split(".")[0]
@@ -49,9 +49,9 @@ class Timm(Vision):
         self.model = model
         self.size = size
         self.dim = self.tower.num_features
-        # a saved transform outlives timm's own list
-        self.image_transform = (
-            ImageTransform.from_table(look) if look else _listed_transform(self.tower, size)
+        # saved settings outlive timm's own list
+        self.image_settings = (
+            ImageSettings.from_table(image) if image else _listed_settings(self.tower, size)
         )
         if pretrained:
             self._load()
@@ -68,7 +68,7 @@ class Timm(Vision):
             "model": self.model,
             "pretrained": False,
             "size": self.size,
-            "look": self.image_transform.to_table(),
+            "image": self.image_settings.to_table(),
         }
 
     def _load(self) -> None:
@@ -82,10 +82,10 @@ class Timm(Vision):
         )
 
 
-def _listed_transform(tower: nn.Module, size: int | None) -> ImageTransform:
-    """Return the image transform that timm lists for a model, with another size if given."""
+def _listed_settings(tower: nn.Module, size: int | None) -> ImageSettings:
+    """Return the image settings that timm lists for a model, with another size if given."""
     listed = resolve_model_data_config(tower)
-    return ImageTransform(
+    return ImageSettings(
         size or listed["input_size"][-1],
         tuple(listed["mean"]),
         tuple(listed["std"]),

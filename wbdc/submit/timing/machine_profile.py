@@ -17,7 +17,7 @@ from PIL import Image
 from wbdc.core.device import find_device, find_precision, precision_name
 from wbdc.core.errors import IntegrityBroken
 from wbdc.core.findings import Findings
-from wbdc.core.image_transform import ImageTransform
+from wbdc.core.image_settings import ImageSettings
 from wbdc.data.frames import decode_frames
 
 # rows x width x width: layers of ViT-B/32, its feed-forward layer, a large tower, few rows
@@ -65,13 +65,13 @@ def profile_machine(device: str = "auto", threads: int | None = None) -> dict:
     target = np.empty(COPY_BYTES, np.uint8)
     host = torch.from_numpy(source)
     frames = [_random_frame(seed) for seed in range(8)]
-    transform = ImageTransform(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), short=256)
+    settings = ImageSettings(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), short=256)
 
     def copy_to_device() -> None:
         host.to(torch_device, copy=True)
 
     def decode() -> None:
-        decode_frames(frames, transform, Findings())
+        decode_frames(frames, settings, Findings())
 
     matrix_rates = [
         2 * n * k * m / 1e9 / _median_seconds(_matrix_product(n, k, m, torch_device, precision))

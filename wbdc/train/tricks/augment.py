@@ -13,13 +13,13 @@ from wbdc.train.tricks import Loss, Outcome, Trick
 
 
 class Augment(Trick):
-    """Changes the pixels of all frames of a video alike: (B, F, 3, S, S) uint8.
+    """Changes the pixels of all frames of a video in the same way: (B, F, 3, S, S) uint8.
 
     Each amount is drawn uniformly from -x to x.
 
     shift: largest shift, as a share of the side. scale: largest natural logarithm of the zoom.
-    turn: largest rotation in degrees. flip: probability of mirroring left and right.
-    colour: largest relative change of brightness, contrast and saturation. Raises UsageFault for a
+    rotate: largest rotation in degrees. flip: probability of mirroring left and right.
+    color: largest relative change of brightness, contrast and saturation. Raises UsageFault for a
     model that reads features instead of pixels.
     """
 
@@ -31,20 +31,20 @@ class Augment(Trick):
         *,
         shift: float = 0.1,
         scale: float = 0.15,
-        turn: float = 10.0,
+        rotate: float = 10.0,
         flip: float = 0.5,
-        colour: float = 0.2,
+        color: float = 0.2,
     ):
         super().__init__(model)
-        if model.vision.image_transform is None:
+        if model.vision.image_settings is None:
             raise UsageFault(
                 "trick 'augment' changes pixels, but this kit reads precomputed features; remove it"
             )
         self.shift = shift
         self.scale = scale
-        self.turn = turn
+        self.rotate = rotate
         self.flip = flip
-        self.color = colour
+        self.color = color
 
     def wrap_loss(self, loss: Loss) -> Loss:
         """Return the loss of the augmented batch."""
@@ -80,7 +80,7 @@ class Augment(Trick):
             right=uniform(2 * self.shift),  # the side of a picture spans -1 to 1
             down=uniform(2 * self.shift),
             scale=uniform(self.scale).exp(),
-            angle=uniform(math.radians(self.turn)),
+            angle=uniform(math.radians(self.rotate)),
             mirror=mirror,
         )
         factors = torch.stack([1 + uniform(self.color) for _ in range(3)], 1)

@@ -1,5 +1,5 @@
-"""The image transform of a vision tower: how a frame becomes its input. It is saved with the
-tower's weights.
+"""The image settings of a vision tower: how a frame is resized, cropped and normalized before the
+tower encodes it. They are saved with its weights; `wbdc.data.frames` applies them.
 """
 
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from wbdc.core.errors import UsageFault
 
 
-class ImageTransform(NamedTuple):
+class ImageSettings(NamedTuple):
     """How a frame is resized, cropped and normalized.
 
     size: side of the square in pixels. mean, std: per RGB channel, of pixels in 0..1.
@@ -22,28 +22,28 @@ class ImageTransform(NamedTuple):
     short: int | None = None
 
     @classmethod
-    def from_table(cls, table: dict) -> "ImageTransform":
-        """Build a transform from the `look` table of a kit or a model.json.
+    def from_table(cls, table: dict) -> "ImageSettings":
+        """Build the settings from the `image` table of a kit or a model.json.
 
         Older tables have no `short`. Raises UsageFault when the square does not fit.
         """
-        transform = cls(
+        settings = cls(
             table["size"],
             tuple(table["mean"]),
             tuple(table["std"]),
             table.get("interpolation", "bicubic"),
             table.get("short"),
         )
-        if transform.short is not None and transform.short < transform.size:
+        if settings.short is not None and settings.short < settings.size:
             raise UsageFault(
-                f"look.short = {transform.short} is smaller than look.size = {transform.size}; "
-                f"set short to {transform.size} or more, or leave it out"
+                f"image.short = {settings.short} is smaller than image.size = {settings.size}; "
+                f"set short to {settings.size} or more, or leave it out"
             )
-        return transform
+        return settings
 
     def to_table(self) -> dict:
-        """Return the transform as a table of a kit or a model.json.
+        """Return the settings as a table of a kit or a model.json.
 
-        None is left out, so that the table of a transform without `short` stays as it was.
+        None is left out, so that a table without `short` stays as it was.
         """
         return {name: value for name, value in self._asdict().items() if value is not None}
