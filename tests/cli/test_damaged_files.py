@@ -10,7 +10,7 @@ import small
 import toys
 
 from wbdc.cli import main
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityFault
 from wbdc.core.files import read_json
 from wbdc.ensemble import ensembles
 
@@ -157,7 +157,7 @@ def test_empty_seal_is_exit_4(work, kit, pattern):
 def test_report_of_an_ensemble_is_verified_when_read(work):
     path = find_file(work, "ensembles/ensemble/ensemble.json")
     path.write_bytes(path.read_bytes().replace(b"0.", b"1.", 1))
-    with pytest.raises(IntegrityBroken, match="ensemble.json; delete .* run `wbdc ensemble"):
+    with pytest.raises(IntegrityFault, match="ensemble.json; delete .* run `wbdc ensemble"):
         ensembles.open_report(work, "ensemble")
 
 

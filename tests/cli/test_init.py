@@ -11,7 +11,7 @@ import small
 import toys
 
 from wbdc.competitions import open_competition
-from wbdc.core.errors import DataInvalid, UsageFault
+from wbdc.core.errors import DataFault, UsageFault
 from wbdc.prepare.contest_draft import draft_contest
 from wbdc.train.kit import open_kit
 
@@ -104,7 +104,7 @@ def test_columns_that_are_given_are_not_guessed(tmp_path):
     ],
 )
 def test_a_table_without_ids_or_classes_is_one_sentence(tmp_path, rows, sentence):
-    with pytest.raises(DataInvalid, match=sentence):
+    with pytest.raises(DataFault, match=sentence):
         draft_contest(write_rows(tmp_path / "t.csv", *rows))
 
 

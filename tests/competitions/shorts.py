@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from wbdc.competitions import Competition, FrameFile, Limits, Source, Video
-from wbdc.core.errors import ResultInvalid
+from wbdc.core.errors import ResultFault
 from wbdc.core.files import publish_bytes
 
 HEADER = ["video", "genre"]
@@ -56,5 +56,5 @@ class Shorts(Competition):
         header, *rows = csv.reader(path.read_text(encoding="utf-8").splitlines())
         genres, complete = dict(rows), sorted(a for a, _ in rows) == sorted(ids)
         if header != HEADER or not complete or not {*genres.values()} <= {*classes}:
-            raise ResultInvalid(f"{path} lacks the header or a known genre for each test video")
+            raise ResultFault(f"{path} lacks the header or a known genre for each test video")
         return [genres[name] for name in ids]

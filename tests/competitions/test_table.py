@@ -12,7 +12,7 @@ import small
 from sklearn.metrics import accuracy_score, f1_score, log_loss, roc_auc_score
 
 from wbdc.competitions import NO_FRAMES, Limits, open_competition
-from wbdc.core.errors import DataInvalid, ResultInvalid, UsageFault
+from wbdc.core.errors import DataFault, ResultFault, UsageFault
 from wbdc.core.findings import Findings
 from wbdc.data.archive import read_images
 
@@ -190,28 +190,28 @@ def test_a_missing_or_wrong_setting_is_one_sentence(tmp_path, old, new, sentence
 )
 def test_a_broken_table_is_one_sentence(tmp_path, table, sentence):
     write_contest(tmp_path, train_csv=table)
-    with pytest.raises(DataInvalid, match=sentence):
+    with pytest.raises(DataFault, match=sentence):
         read_videos(tmp_path, "labeled")
 
 
 def test_broken_encodings_and_lines_are_named(tmp_path):
     write_contest(tmp_path)
     (tmp_path / "train.csv").write_bytes(TRAIN.encode() + b"c,\xff,,news\n")
-    with pytest.raises(DataInvalid, match="is not UTF-8"):
+    with pytest.raises(DataFault, match="is not UTF-8"):
         read_videos(tmp_path, "labeled")
     (tmp_path / "train.csv").unlink()
-    with pytest.raises(DataInvalid, match="train.csv is missing"):
+    with pytest.raises(DataFault, match="train.csv is missing"):
         read_videos(tmp_path, "labeled")
 
     toml = TOML.replace("train.csv", "train.jsonl")
     write_contest(tmp_path, toml=toml, train_jsonl='{"vid": "a"}\n[]\n')
-    with pytest.raises(DataInvalid, match="line 2 is not a JSON object"):
+    with pytest.raises(DataFault, match="line 2 is not a JSON object"):
         read_videos(tmp_path, "labeled")
     write_contest(tmp_path, toml=toml, train_jsonl='{"vid": "a", "tags": "", "genre": ""}\n')
-    with pytest.raises(DataInvalid, match="has no key 'headline'"):
+    with pytest.raises(DataFault, match="has no key 'headline'"):
         read_videos(tmp_path, "labeled")
     write_contest(tmp_path, toml=toml, train_jsonl='{"vid": "a"}\n{"vid"\n')
-    with pytest.raises(DataInvalid, match="line 2: "):
+    with pytest.raises(DataFault, match="line 2: "):
         read_videos(tmp_path, "labeled")
 
 
@@ -229,7 +229,7 @@ def test_wrong_rows_are_counted_and_refused(tmp_path, row, code):
     path = write_contest(tmp_path, train_csv=TRAIN + row)
     findings = check_data(tmp_path, open_competition(str(path))).findings.report()
     assert set(findings) == {code}
-    with pytest.raises(DataInvalid):
+    with pytest.raises(DataFault):
         refuse_invalid(findings)
 
 
@@ -348,7 +348,7 @@ def test_probabilities_are_written_for_every_class_and_read_back(tmp_path):
     classes = contest.classes(tmp_path)
     assert contest.read_result(tmp_path / "r.csv", ["a", "b"], classes) == ["news", "comedy"]
     (tmp_path / "r.csv").write_text("vid,news,comedy,drama\na,0.5,nan,0\nb,0.5,0.5,0\n")
-    with pytest.raises(ResultInvalid, match="a has no probabilities"):
+    with pytest.raises(ResultFault, match="a has no probabilities"):
         contest.read_result(tmp_path / "r.csv", ["a", "b"], classes)
 
 
@@ -390,7 +390,7 @@ def test_a_result_is_read_back(tmp_path):
 def test_a_wrong_result_is_refused(tmp_path, text, sentence):
     contest = open_competition(str(write_contest(tmp_path)))
     (tmp_path / "r.csv").write_text(text)
-    with pytest.raises(ResultInvalid, match=sentence):
+    with pytest.raises(ResultFault, match=sentence):
         contest.read_result(tmp_path / "r.csv", ["a", "b"], ["news", "comedy"])
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.errors import ResultInvalid
+from wbdc.core.errors import ResultFault
 
 IDS = ["0001", "1", "12345678901234567890", "00000000000000000000", "7e5"]
 LABELS = ["0000", "0001", "0100", "0001", "0203"]
@@ -29,9 +29,9 @@ def test_trap_26_ids_and_categories_stay_text(tmp_path):
     """ "0001" is not "1", and 20 digits overflow int64: write, then read, is the identity."""
     WeChat2022().write_result(IDS, LABELS, tmp_path / "result.csv")
     assert WeChat2022().read_result(tmp_path / "result.csv", IDS, CLASSES) == LABELS
-    with pytest.raises(ResultInvalid, match="unknown classes: 1, first 0001 → 0"):
+    with pytest.raises(ResultFault, match="unknown classes: 1, first 0001 → 0"):
         read(GOOD.replace(b"0001,0000", b"0001,0"), tmp_path)
-    with pytest.raises(ResultInvalid, match="not in the test split"):
+    with pytest.raises(ResultFault, match="not in the test split"):
         read(
             GOOD.replace(b"12345678901234567890", b"12345678901234567168"), tmp_path
         )  # what a float makes of it
@@ -72,14 +72,14 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_trap_25_a_fault_is_refused_and_named(fault, tmp_path):
     data, message = FAULTS[fault]
-    with pytest.raises(ResultInvalid, match=message) as caught:
+    with pytest.raises(ResultFault, match=message) as caught:
         read(data, tmp_path)
     assert str(tmp_path / "result.csv") in str(caught.value)
     assert caught.value.code == 12
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(ResultInvalid, match="was not written"):
+    with pytest.raises(ResultFault, match="was not written"):
         WeChat2022().read_result(tmp_path / "result.csv", IDS, CLASSES)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wbdc.core import device
-from wbdc.core.errors import EnvironmentLacks, UsageFault
+from wbdc.core.errors import EnvironmentFault, UsageFault
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -46,7 +46,7 @@ def test_each_rank_uses_its_own_gpu(gpus, monkeypatch):
 def test_fault_36_a_missing_gpu_is_exit_7(gpus, count, name, message):
     gpus(count)
     with pytest.raises(
-        EnvironmentLacks, match=f"device {name} was requested, but {message}.*--device cpu"
+        EnvironmentFault, match=f"device {name} was requested, but {message}.*--device cpu"
     ) as caught:
         device.find_device(name)
     assert caught.value.code == 7

@@ -20,10 +20,10 @@ from small import ended_process, python
 
 from wbdc.core import files
 from wbdc.core.errors import (
-    DataInvalid,
-    EnvironmentLacks,
+    DataFault,
+    EnvironmentFault,
     FolderInUse,
-    IntegrityBroken,
+    IntegrityFault,
     OutOfResources,
     UsageFault,
     WbdcError,
@@ -222,7 +222,7 @@ def test_fault_9_a_read_only_folder_is_exit_7(path, monkeypatch, number):
 
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(
-        EnvironmentLacks, match="cannot be written: .*choose another path"
+        EnvironmentFault, match="cannot be written: .*choose another path"
     ) as caught:
         files.publish_bytes(path, NEW)
     assert caught.value.code == 7
@@ -239,7 +239,7 @@ def test_fault_9_a_read_only_folder_is_exit_7(path, monkeypatch, number):
 )
 def test_fault_9_a_folder_that_cannot_be_made_is_exit_7(path, use):
     for folder in (path, path / "deeper"):  # a file stands in its place
-        with pytest.raises(EnvironmentLacks, match="cannot be written: "):
+        with pytest.raises(EnvironmentFault, match="cannot be written: "):
             use(folder)
 
 
@@ -251,7 +251,7 @@ def test_fault_9_chmod(path):
             lambda: files.publish_bytes(path, NEW),
             lambda: files.lock_folder(path.parent).__enter__(),
         ):
-            with pytest.raises(EnvironmentLacks):
+            with pytest.raises(EnvironmentFault):
                 use()
     finally:
         path.parent.chmod(0o700)
@@ -281,7 +281,7 @@ def test_names_that_are_not_utf8_can_be_written_and_hashed(tmp_path):
 def test_fault_10_a_damaged_json_file_is_exit_4(tmp_path, content):
     if content is not None:
         (tmp_path / "facts.json").write_bytes(content)
-    with pytest.raises(IntegrityBroken, match="facts.json is (missing|damaged)") as caught:
+    with pytest.raises(IntegrityFault, match="facts.json is (missing|damaged)") as caught:
         files.read_json(tmp_path / "facts.json")
     assert caught.value.code == 4
 
@@ -309,7 +309,7 @@ def test_a_seal_stores_facts_and_hashes(sealed):
 def test_a_seal_names_the_files_that_changed(sealed, change):
     change(sealed / "b" / "c.bin")
     with pytest.raises(
-        IntegrityBroken,
+        IntegrityFault,
         match=r"1 files differ from what was written: b/c.bin; "
         "delete .* and run the command that made it again",
     ):
@@ -424,13 +424,13 @@ LONG = "x" * 300
     [
         (".", UsageFault, "is a folder; name a file"),
         ("pipe", UsageFault, "is not a regular file"),
-        ("kept.bin/result.csv", EnvironmentLacks, "Not a directory"),
-        ("kept.bin/deeper/result.csv", EnvironmentLacks, "Not a directory"),
-        ("loop/result.csv", EnvironmentLacks, "symbolic links"),
-        (LONG, EnvironmentLacks, "name too long"),
-        (f"{LONG}/result.csv", EnvironmentLacks, "name too long"),
-        ("y" * 250, EnvironmentLacks, "name too long"),  # only that of its temporary is
-        ("/proc/nowhere/result.csv", EnvironmentLacks, "cannot be written"),
+        ("kept.bin/result.csv", EnvironmentFault, "Not a directory"),
+        ("kept.bin/deeper/result.csv", EnvironmentFault, "Not a directory"),
+        ("loop/result.csv", EnvironmentFault, "symbolic links"),
+        (LONG, EnvironmentFault, "name too long"),
+        (f"{LONG}/result.csv", EnvironmentFault, "name too long"),
+        ("y" * 250, EnvironmentFault, "name too long"),  # only that of its temporary is
+        ("/proc/nowhere/result.csv", EnvironmentFault, "cannot be written"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_refused_before_any_work(path, where, fault, said):
@@ -454,7 +454,7 @@ def test_an_output_that_can_be_written_leaves_no_trace_of_the_check(path):
 )
 def test_fault_9_a_folder_that_nobody_can_write_in_is_refused_before_any_work(path, folder, said):
     (path.parent / "loop").symlink_to("loop")
-    with pytest.raises(EnvironmentLacks, match=said):
+    with pytest.raises(EnvironmentFault, match=said):
         files.check_writable(path.parent / folder / "work")
 
 
@@ -469,7 +469,7 @@ def test_errors_of_the_system_become_one_sentence(number):
 
 def test_publishing_over_a_folder_is_exit_7(path):
     (path.parent / "folder").mkdir()
-    with pytest.raises(EnvironmentLacks, match="folder cannot be written: Is a directory"):
+    with pytest.raises(EnvironmentFault, match="folder cannot be written: Is a directory"):
         files.publish_bytes(path.parent / "folder", NEW)
 
 
@@ -598,7 +598,7 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_does_not_hang(tmp_path, de
     for name in ("x.json", "x.zip", "x.mp4", "DONE.json"):
         os.mkfifo(tmp_path / name)
     result = Findings()
-    with pytest.raises(DataInvalid, match="x.json cannot be read: not a regular file"):
+    with pytest.raises(DataFault, match="x.json cannot be read: not a regular file"):
         list(read_records(tmp_path / "x.json", result))
     assert read_images(Source(tmp_path / "x.zip"), 8, result) == []
     assert len(read_features(Source(tmp_path / "x.zip", "a.npy"), 8, result)) == 0
@@ -607,12 +607,12 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_does_not_hang(tmp_path, de
         (files.file_sha256, OSError),
         (member_checksums, OSError),
         (lambda p: describe_weights("x", p), OSError),
-        (ShardFile, IntegrityBroken),
+        (ShardFile, IntegrityFault),
         (_read_sample, UsageFault),
     ):
         with pytest.raises(fault, match="not a regular file"):
             read(tmp_path / "x.zip")
-    with pytest.raises(IntegrityBroken, match="x.json cannot be read: not a regular file"):
+    with pytest.raises(IntegrityFault, match="x.json cannot be read: not a regular file"):
         files.read_json(tmp_path / "x.json")
     assert files.sealed_facts(tmp_path) is None
 

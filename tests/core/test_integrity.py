@@ -7,7 +7,7 @@ import time
 import pytest
 
 from wbdc.core import files, integrity
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityFault
 from wbdc.core.integrity import has_hash, verify_seal
 
 
@@ -68,7 +68,7 @@ def test_fault_10_a_changed_byte_is_noticed_although_the_times_were_put_back(cac
         "1 files differ from what was written: a.bin; "
         "delete .*run `wbdc train --kit k --fold 0` again"
     )
-    with pytest.raises(IntegrityBroken, match=message):
+    with pytest.raises(IntegrityFault, match=message):
         verify_seal(folder)
 
 
@@ -86,7 +86,7 @@ def test_a_file_is_remembered_with_its_hash(cache, folder):
     verify_seal(folder)
     facts = files.read_seal(folder)
     files.publish_json(folder / files.SEAL_FILE, facts | {"files": {"a.bin": "0" * 64}})
-    with pytest.raises(IntegrityBroken, match="a.bin"):
+    with pytest.raises(IntegrityFault, match="a.bin"):
         verify_seal(folder)
 
 
@@ -121,7 +121,7 @@ def test_a_file_that_cannot_be_read_is_exit_4(cache, folder):
     def fail(path):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    with pytest.raises(IntegrityBroken, match="a.bin cannot be read: Input/output error"):
+    with pytest.raises(IntegrityFault, match="a.bin cannot be read: Input/output error"):
         has_hash(folder / "a.bin", "0" * 64, fail)
 
 
@@ -154,7 +154,7 @@ def test_a_damaged_cache_only_costs_another_hash(cache, folder, hashed, damage):
     verify_seal(folder)
     assert hashed == ["a.bin", "a.bin"]
     flip(folder / "a.bin")
-    with pytest.raises(IntegrityBroken):
+    with pytest.raises(IntegrityFault):
         verify_seal(folder)
 
 
@@ -170,7 +170,7 @@ def test_without_a_home_nothing_is_written(folder, monkeypatch, tmp_path):
 def test_a_file_that_the_seal_does_not_list_is_not_trusted(cache, folder):
     files.publish_bytes(folder / "more.bin", b"x")
     verify_seal(folder)
-    with pytest.raises(IntegrityBroken, match="more.bin"):
+    with pytest.raises(IntegrityFault, match="more.bin"):
         verify_seal(folder, ("more.bin",))
 
 

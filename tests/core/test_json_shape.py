@@ -3,7 +3,7 @@
 import pytest
 
 from wbdc.core import files
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityFault
 from wbdc.core.json_shape import find_mismatch
 
 SHAPE = {
@@ -58,6 +58,6 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_fault_10_any_damage_is_one_sentence(tmp_path, damage):
     (tmp_path / "x.json").write_bytes(DAMAGES[damage])
-    with pytest.raises(IntegrityBroken, match="x.json is damaged") as caught:
+    with pytest.raises(IntegrityFault, match="x.json is damaged") as caught:
         files.read_json(tmp_path / "x.json", SHAPE)
     assert len(str(caught.value)) < 500

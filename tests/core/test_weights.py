@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from wbdc.core.errors import EnvironmentLacks, IntegrityBroken
+from wbdc.core.errors import EnvironmentFault, IntegrityFault
 from wbdc.core.weights import (
     WEIGHTS_VARIABLE,
     find_weights,
@@ -62,7 +62,7 @@ def test_missing_weights_exit_with_7_and_state_the_files_and_the_folder(cache):
         r"put model.safetensors of https://huggingface.co/hfl/bert into .*/weights/hfl/bert .*"
         r"license and checksum.*--tiny"
     )
-    with pytest.raises(EnvironmentLacks, match=message):
+    with pytest.raises(EnvironmentFault, match=message):
         find_weights("hfl/bert", ("model.safetensors",))
 
 
@@ -71,7 +71,7 @@ def test_fault_12_a_pickle_is_refused_and_never_opened(cache, name):
     (cache / "weights" / "bert").mkdir(parents=True)
     (cache / "weights" / "bert" / name).write_bytes(b"cos\nsystem\n(S'touch evil'\ntR.")
     with pytest.raises(
-        EnvironmentLacks,
+        EnvironmentFault,
         match=f"{name} is a pickle, which wbdc never opens; convert it to model.safetensors",
     ):
         find_weights("hfl/bert", ("model.safetensors",))
@@ -84,9 +84,9 @@ def test_trap_15_tensors_are_selected_strictly(tmp_path):
         {"a": one, "b": two},
         ["head.c"],
     )
-    with pytest.raises(IntegrityBroken, match="lacks 2 of 3 tensors: bert.c, bert.d$"):
+    with pytest.raises(IntegrityFault, match="lacks 2 of 3 tensors: bert.c, bert.d$"):
         select_tensors(tensors, {"a": one, "c": one, "d": one}, tmp_path, "bert.")
     with pytest.raises(
-        IntegrityBroken, match=r"1 tensors of another shape: bert.b \(2,\), not \(1,\)$"
+        IntegrityFault, match=r"1 tensors of another shape: bert.b \(2,\), not \(1,\)$"
     ):
         select_tensors(tensors, {"a": one, "b": one}, tmp_path, "bert.")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from wbdc.competitions import Source
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.errors import EnvironmentLacks
+from wbdc.core.errors import EnvironmentFault
 from wbdc.core.findings import Findings
 from wbdc.core.image_settings import ImageSettings
 from wbdc.data import clips
@@ -387,7 +387,7 @@ def test_trap_28_files_are_closed(tmp_path):
 @pytest.mark.parametrize("installed", [None, ModuleType("av")])
 def test_without_a_recent_pyav_the_error_names_the_package(tmp_path, monkeypatch, installed):
     monkeypatch.setitem(sys.modules, "av", installed)
-    with pytest.raises(EnvironmentLacks, match=r"pip install 'wbdc\[video\]'"):
+    with pytest.raises(EnvironmentFault, match=r"pip install 'wbdc\[video\]'"):
         read_images(Source(tmp_path / "a.mp4"), 8, Findings())
 
 

@@ -6,7 +6,7 @@ import small
 from safetensors.numpy import save_file
 
 from wbdc.core import integrity
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityFault
 from wbdc.data import store
 from wbdc.data.store import (
     ShardFile,
@@ -120,7 +120,7 @@ def test_fault_10_a_damaged_shard_is_exit_4_and_named(tmp_path, damage, folder, 
     )
     for read in readers:
         with pytest.raises(
-            IntegrityBroken, match=f"{path.name} .*; delete this file and run {command} again$"
+            IntegrityFault, match=f"{path.name} .*; delete this file and run {command} again$"
         ) as caught:
             read()
         assert caught.value.code == 4
@@ -133,7 +133,7 @@ def test_every_byte_of_a_shard_counts(tmp_path):
     whole = path.read_bytes()
     for at in range(len(whole)):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-        with pytest.raises(IntegrityBroken, match=path.name):
+        with pytest.raises(IntegrityFault, match=path.name):
             open_column(tmp_path, 1)
 
 
@@ -185,7 +185,7 @@ def test_a_shard_of_an_earlier_version_is_refused(tmp_path):
         {"c": np.arange(3), "c_ends": np.array([3])}, shard_path(tmp_path, "x", 0), {"facts": "{}"}
     )
     with pytest.raises(
-        IntegrityBroken,
+        IntegrityFault,
         match="by an earlier version of wbdc, without a hash; run `wbdc prepare` again",
     ):
         open_column(tmp_path, 1)
@@ -193,8 +193,8 @@ def test_a_shard_of_an_earlier_version_is_refused(tmp_path):
 
 def test_fault_10_a_missing_or_foreign_shard_is_exit_4(tmp_path):
     write(tmp_path, [np.arange(3)] * 6)
-    with pytest.raises(IntegrityBroken, match="holds 2 videos, not 3"):
+    with pytest.raises(IntegrityFault, match="holds 2 videos, not 3"):
         open_column(tmp_path, 7)
     shard_path(tmp_path, "x", 4).unlink()
-    with pytest.raises(IntegrityBroken, match="x-00001.safetensors cannot be read"):
+    with pytest.raises(IntegrityFault, match="x-00001.safetensors cannot be read"):
         open_column(tmp_path, 6)

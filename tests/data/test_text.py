@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from wbdc.core.errors import EnvironmentLacks, UsageFault
+from wbdc.core.errors import EnvironmentFault, UsageFault
 from wbdc.data.text import (
     SPECIAL_TOKENS,
     TextReader,
@@ -131,7 +131,7 @@ def test_truncation_and_padding_of_a_tokenizer_file_are_disabled(tokenizer, tmp_
 
 def test_no_tokenizer_is_exit_7(tmp_path):
     with pytest.raises(
-        EnvironmentLacks, match="holds neither tokenizer.json nor vocab.txt"
+        EnvironmentFault, match="holds neither tokenizer.json nor vocab.txt"
     ) as caught:
         open_tokenizer(tmp_path)
     assert caught.value.code == 7

@@ -11,7 +11,7 @@ import small
 import toys
 
 from wbdc.competitions import open_competition
-from wbdc.core.errors import ResultInvalid
+from wbdc.core.errors import ResultFault
 from wbdc.core.findings import Findings
 
 HOME = Path(__file__).parents[2]
@@ -104,7 +104,7 @@ def test_the_contest_reads_its_own_result(templates, tmp_path):
     assert path.read_text() == "video,genre\na,news\nb,drama\n"
     assert contest.read_result(path, ["b", "a"], GENRES) == ["drama", "news"]
     assert contest.score(["news", "drama"], ["news", "news"])["mean"] == 0.5
-    with pytest.raises(ResultInvalid, match="unknown genres: news"):
+    with pytest.raises(ResultFault, match="unknown genres: news"):
         contest.read_result(path, ["a", "b"], GENRES[:2])
 
 

@@ -9,7 +9,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from wbdc.competitions import open_competition
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.errors import IntegrityBroken, UsageFault
+from wbdc.core.errors import IntegrityFault, UsageFault
 from wbdc.ensemble.blend_weights import fit_weights, nested_blend
 from wbdc.ensemble.evaluation import evaluate_ensemble
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
@@ -88,7 +88,7 @@ def test_errors_name_the_members():
     with pytest.raises(UsageFault, match="different names"):
         evaluate_ensemble(["a", "a"], m, truth, folds, CLASSES, WeChat2022())
     m[1, 7, (truth[7] + 1) % 6] = np.nan  # not the truth's column
-    with pytest.raises(IntegrityBroken, match="member 2 of 2 is not finite in 1 of 240 rows"):
+    with pytest.raises(IntegrityFault, match="member 2 of 2 is not finite in 1 of 240 rows"):
         evaluate_ensemble(["a", "b"], m, truth, folds, CLASSES, WeChat2022())
 
 

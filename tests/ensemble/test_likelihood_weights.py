@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from wbdc.core.errors import IntegrityBroken, UsageFault
+from wbdc.core.errors import IntegrityFault, UsageFault
 from wbdc.ensemble import likelihood_weights
 from wbdc.ensemble.likelihood_weights import (
     maximum_likelihood_weights,
@@ -129,7 +129,7 @@ def test_errors_name_the_row_and_the_member():
     with pytest.raises(UsageFault, match="above 0"):
         learn_blend_weights(m[:, :0], truth[:0])
     m[1] = np.nan
-    with pytest.raises(IntegrityBroken, match="member 2 of 2"):
+    with pytest.raises(IntegrityFault, match="member 2 of 2"):
         learn_blend_weights(m, truth)
 
 

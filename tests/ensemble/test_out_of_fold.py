@@ -2,7 +2,7 @@
 
 import pytest
 
-from wbdc.core.errors import DataInvalid
+from wbdc.core.errors import DataFault
 from wbdc.ensemble.out_of_fold import label_codes
 
 
@@ -11,5 +11,5 @@ def test_labels_become_positions_in_the_classes():
 
 
 def test_a_label_that_is_no_class_is_named_with_its_row():
-    with pytest.raises(DataInvalid, match="row 1 has label '9999', which is not a class"):
+    with pytest.raises(DataFault, match="row 1 has label '9999', which is not a class"):
         label_codes(["0000", "9999"], ["0000", "0001"])

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForPreTraining
 
-from wbdc.core.errors import EnvironmentLacks, IntegrityBroken, UsageFault
+from wbdc.core.errors import EnvironmentFault, IntegrityFault, UsageFault
 from wbdc.core.findings import Findings
 from wbdc.core.tokens import Tokens
 from wbdc.data.frames import decode_frame
@@ -113,7 +113,7 @@ def test_trap_15_a_checkpoint_that_lacks_a_tensor_is_refused_by_name(weights):
     save_file(
         {n: t for n, t in load_file(file).items() if n != "encoder.layer.1.output.dense.bias"}, file
     )
-    with pytest.raises(IntegrityBroken, match="encoder.layer.1.output.dense.bias"):
+    with pytest.raises(IntegrityFault, match="encoder.layer.1.output.dense.bias"):
         _loaded("torn")
 
 
@@ -307,7 +307,7 @@ def test_a_clip_in_the_layout_of_transformers_is_refused(toy_clip, weights, laye
     save_file(
         {name: torch.zeros(2) for name in names}, weights / "toys/clip/open_clip_model.safetensors"
     )
-    with pytest.raises(IntegrityBroken, match=message):
+    with pytest.raises(IntegrityFault, match=message):
         Clip(model="ViT-toy", weights="openai")
 
 
@@ -332,18 +332,18 @@ def test_an_unknown_model_gets_a_short_list_of_names():
 
 def test_the_error_for_a_missing_trunk_names_all_files(weights, monkeypatch):
     with pytest.raises(
-        EnvironmentLacks,
+        EnvironmentFault,
         match="put model.safetensors, config.json, vocab.txt or tokenizer.json of .* "
         f"into {weights}/toys/macbert",
     ):
         find_trunk("toys/macbert")
     (weights / "toys/macbert").mkdir(parents=True)
     (weights / "toys/macbert/model.safetensors").touch()
-    with pytest.raises(EnvironmentLacks, match="holds model.safetensors and no config.json"):
+    with pytest.raises(EnvironmentFault, match="holds model.safetensors and no config.json"):
         find_trunk("toys/macbert")
     monkeypatch.delenv("WBDC_WEIGHTS")
     with pytest.raises(
-        EnvironmentLacks, match="into FOLDER/toys/macbert and give --weights FOLDER"
+        EnvironmentFault, match="into FOLDER/toys/macbert and give --weights FOLDER"
     ):
         find_trunk("toys/macbert")
 
@@ -361,7 +361,7 @@ def test_the_command_that_converts_a_pickle_works_as_printed(weights):
         tensors | {"tied": tensors["embeddings.word_embeddings.weight"]},
         folder / "pytorch_model.bin",
     )
-    with pytest.raises(EnvironmentLacks, match="is a pickle") as caught:
+    with pytest.raises(EnvironmentFault, match="is a pickle") as caught:
         find_trunk("toys/macbert")
     command = shlex.split(str(caught.value).split("in a sandbox: ")[1])
     subprocess.run([sys.executable, *command[1:]], check=True)
@@ -397,7 +397,7 @@ def test_a_pickle_is_refused_and_its_payload_never_runs(kind, weights, tmp_path)
     for file in ("pytorch_model.bin", "open_clip_pytorch_model.bin"):
         (weights / name / file).write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
     with pytest.raises(
-        EnvironmentLacks, match="is a pickle, which wbdc never opens; convert it to .*safetensors"
+        EnvironmentFault, match="is a pickle, which wbdc never opens; convert it to .*safetensors"
     ):
         ask()
     assert not (tmp_path / "ran").exists()
@@ -407,7 +407,7 @@ def test_a_pickle_is_refused_and_its_payload_never_runs(kind, weights, tmp_path)
 def test_missing_weights_are_never_replaced_by_random_ones(kind, weights):
     name, ask = ASKS[kind]
     with pytest.raises(
-        EnvironmentLacks,
+        EnvironmentFault,
         match=rf"the weights '{name}' are not on this machine: "
         rf"put .*safetensors.* into {weights}.*--tiny",
     ):

@@ -13,7 +13,7 @@ import pytest
 import small
 
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.errors import DataInvalid, FolderInUse, IntegrityBroken, OutOfResources, UsageFault
+from wbdc.core.errors import DataFault, FolderInUse, IntegrityFault, OutOfResources, UsageFault
 from wbdc.core.files import list_files, lock_folder
 from wbdc.data import store
 from wbdc.data.store import open_columns, split_images
@@ -217,7 +217,7 @@ def test_fault_10_a_damaged_table_is_exit_4(small_root, tmp_path, name):
     (prepared.folder / name).write_bytes(data)
     for read in (lambda: open_prepared(work), lambda: run(small_root, work)):
         with pytest.raises(
-            IntegrityBroken, match=f"is damaged, 1 files differ from what was written: {name}"
+            IntegrityFault, match=f"is damaged, 1 files differ from what was written: {name}"
         ):
             read()
 
@@ -308,7 +308,7 @@ def test_features_of_two_widths_are_exit_3(tmp_path, split, row):
     }
     small.pack(root / "zip_feats" / f"{split}.zip", rows)
     with pytest.raises(
-        DataInvalid,
+        DataFault,
         match=f"all features must have the same width, .*{small.ids(split)[row]} has 7",
     ):
         run(root, tmp_path / "work")
@@ -382,7 +382,7 @@ def test_missing_shards_are_reported_and_written_again(small_root, tmp_path):
     shards = sorted((prepared.folder / "frames").iterdir())
     shards[0].unlink()
     shards[1].write_bytes(shards[1].read_bytes()[:-1])
-    with pytest.raises(IntegrityBroken, match="2 shards of frames are missing or damaged"):
+    with pytest.raises(IntegrityFault, match="2 shards of frames are missing or damaged"):
         open_prepared(tmp_path)
     repaired, existed = run(small_root, tmp_path)
     assert not existed

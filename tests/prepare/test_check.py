@@ -7,7 +7,7 @@ import pytest
 import small
 
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.errors import DataInvalid
+from wbdc.core.errors import DataFault
 from wbdc.prepare.check import check_data, refuse_invalid
 from wbdc.prepare.describe.finding_codes import FINDING_CODES
 
@@ -55,7 +55,7 @@ def test_faults_19_to_21_are_counted_and_are_exit_3_in_one_sentence(small_root, 
     findings = check_data(small_root, WeChat2022()).findings.report()
     assert findings[code]["count"] == 1
     assert re.fullmatch(pattern, findings[code]["places"][0])
-    with pytest.raises(DataInvalid, match=pattern) as caught:
+    with pytest.raises(DataFault, match=pattern) as caught:
         refuse_invalid(findings)
     assert caught.value.code == 3
     assert "\n" not in str(caught.value)
@@ -74,7 +74,7 @@ def test_all_errors_are_reported_together(small_root):
         "label.unknown": 1,
     }
     with pytest.raises(
-        DataInvalid,
+        DataFault,
         match=r": 11, first .*; list all with `wbdc prepare --check-only --list label.missing`; "
         r"other kinds of errors: label.unknown$",
     ):
@@ -84,7 +84,7 @@ def test_all_errors_are_reported_together(small_root):
 def test_a_missing_folder_or_labeled_split_is_refused(small_root):
     change_items(small_root, "labeled", list.clear)
     with pytest.raises(
-        DataInvalid, match="the split 'labeled' holds no videos, so there is nothing to train on"
+        DataFault, match="the split 'labeled' holds no videos, so there is nothing to train on"
     ):
         check_data(small_root, WeChat2022())
     (small_root / "annotations" / "labeled.json").unlink()
@@ -96,7 +96,7 @@ def test_a_missing_folder_or_labeled_split_is_refused(small_root):
             "has no split 'labeled', which training needs; its splits are: test, unlabeled",
         ),
     ):
-        with pytest.raises(DataInvalid, match=message):
+        with pytest.raises(DataFault, match=message):
             check_data(root, WeChat2022())
 
 
@@ -186,7 +186,7 @@ def test_features_of_equal_size_change_the_fingerprint(tmp_path):
     }
     path.write_bytes(b"PK")
     with pytest.raises(
-        DataInvalid, match="test.zip is not a readable archive: .*; copy or download it again"
+        DataFault, match="test.zip is not a readable archive: .*; copy or download it again"
     ):
         check_data(root, WeChat2022())
     path.unlink()

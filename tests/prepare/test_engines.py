@@ -15,13 +15,13 @@ import pytest
 import small
 
 from wbdc.core import plug
-from wbdc.core.errors import DataInvalid, EnvironmentLacks, UsageFault
+from wbdc.core.errors import DataFault, EnvironmentFault, UsageFault
 from wbdc.prepare import engines
 from wbdc.prepare.shards import ShardJob
 
 WORKER_MODULE = '''
 import os, signal, time
-from wbdc.core.errors import DataInvalid
+from wbdc.core.errors import DataFault
 from wbdc.core.files import publish_bytes
 
 def make(job):
@@ -31,7 +31,7 @@ def make(job):
     if job.frame_format == "death" or (job.frame_format == "stumble" and tries.read_text() == "x"):
         os.kill(os.getpid(), signal.SIGKILL)
     if job.frame_format == "fault":
-        raise DataInvalid(f"{job.ids[0]} is invalid")
+        raise DataFault(f"{job.ids[0]} is invalid")
     if job.frame_format == "bug":
         [][job.start]
     if job.frame_format == "sleep":
@@ -150,7 +150,7 @@ def test_fault_03_the_job_of_a_killed_worker_runs_again_with_equal_bytes(
 
 def test_fault_03_a_job_that_kills_two_workers_is_named(engine_settings, toy, tmp_path):
     with pytest.raises(
-        DataInvalid, match="a worker died twice on 3.shard, videos 6 to 7 of labeled"
+        DataFault, match="a worker died twice on 3.shard, videos 6 to 7 of labeled"
     ) as caught:
         list(
             plug.build_plug(engines, engine_settings).run_jobs(
@@ -162,9 +162,9 @@ def test_fault_03_a_job_that_kills_two_workers_is_named(engine_settings, toy, tm
 
 
 def test_errors_of_workers_are_raised_unchanged(engine_settings, toy, tmp_path):
-    with pytest.raises(DataInvalid) as caught:
+    with pytest.raises(DataFault) as caught:
         list(plug.build_plug(engines, engine_settings).run_jobs(toy.make, jobs(tmp_path, "fault")))
-    assert type(caught.value) is DataInvalid
+    assert type(caught.value) is DataFault
     assert str(caught.value) == "8 is invalid"
     with pytest.raises(IndexError) as bug:
         list(plug.build_plug(engines, engine_settings).run_jobs(toy.make, jobs(tmp_path, "bug")))
@@ -256,7 +256,7 @@ def test_torchrun_and_ray_name_what_is_missing(monkeypatch):
     with pytest.raises(UsageFault, match="run: torchrun --nproc-per-node 2 -m wbdc prepare"):
         plug.build_plug(engines, {"use": "torchrun"})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(EnvironmentLacks, match=r"pip install 'wbdc\[ray\]'"):
+    with pytest.raises(EnvironmentFault, match=r"pip install 'wbdc\[ray\]'"):
         plug.build_plug(engines, {"use": "ray"})
     with pytest.raises(UsageFault, match="no engine called 'thread'; did you mean 'threads'"):
         plug.build_plug(engines, {"use": "thread"})

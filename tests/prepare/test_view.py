@@ -9,7 +9,7 @@ import torch
 import toys
 
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.errors import DataInvalid, IntegrityBroken
+from wbdc.core.errors import DataFault, IntegrityFault
 from wbdc.core.findings import Findings
 from wbdc.data import store
 from wbdc.data.archive import read_features, read_images
@@ -191,7 +191,7 @@ def test_a_kit_that_needs_another_frame_format_is_refused(dataset, tmp_path):
             "the data hold features, but the kit's vision plug reads images",
         ),
     ):
-        with pytest.raises(DataInvalid, match=message):
+        with pytest.raises(DataFault, match=message):
             open_view(prepared, input_spec(image_settings=image_settings), "labeled")
 
 
@@ -212,7 +212,7 @@ def test_a_frame_damaged_after_prepare_is_an_error(small_root, tmp_path):
     with shard.open("r+b") as file:
         file.seek(at)
         file.write(bytes(300))
-    with pytest.raises(IntegrityBroken, match="were damaged after `wbdc prepare`: row"):
+    with pytest.raises(IntegrityFault, match="were damaged after `wbdc prepare`: row"):
         list(map(rows.__getitem__, range(12)))
 
 
@@ -241,7 +241,7 @@ def test_fault_10_a_flipped_byte_in_any_shard_is_reported_and_the_shard_rebuilt(
 
     command = f"`wbdc prepare --data {root} .*`" if stored else "the same command"
     message = f"{shard} is damaged: .*; delete this file and run {command} again"
-    with pytest.raises(IntegrityBroken, match=message):
+    with pytest.raises(IntegrityFault, match=message):
         open_view(prepared, spec, "labeled", **options)
 
     shard.unlink()

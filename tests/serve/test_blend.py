@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wbdc.core.errors import IntegrityBroken, UsageFault
+from wbdc.core.errors import IntegrityFault, UsageFault
 from wbdc.serve.blend import apply_multipliers, blend_probabilities
 
 
@@ -76,7 +76,7 @@ def test_trap_29_a_blend_uses_only_the_listed_members(tmp_path, monkeypatch):
 def test_a_member_that_is_not_finite_is_named_with_its_rows(bad, weights):
     members = probabilities()
     members[1][[4, 9], [0, 3]] = bad
-    with pytest.raises(IntegrityBroken, match=r"member 2 of 3 is not finite in 2 of 50 rows"):
+    with pytest.raises(IntegrityFault, match=r"member 2 of 3 is not finite in 2 of 50 rows"):
         blend_probabilities(members, weights)
 
 
@@ -84,7 +84,7 @@ def test_different_shapes_are_refused():
     members = probabilities()
     members[2] = members[2][:-1]
     with pytest.raises(
-        IntegrityBroken, match=r"member 3 of 3 has shape \(49, 7\), member 1 has \(50, 7\)"
+        IntegrityFault, match=r"member 3 of 3 has shape \(49, 7\), member 1 has \(50, 7\)"
     ):
         blend_probabilities(members, [1, 1, 1])
 

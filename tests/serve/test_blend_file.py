@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityFault
 from wbdc.serve.blend_file import BLEND_FILE, Blend, BlendMember, read_blend, write_blend
 
 MEMBERS = (BlendMember("models/a", 0.5, {"frames": 4}), BlendMember("models/b", 1.0, run="b-1"))
@@ -41,5 +41,5 @@ def test_unknown_keys_are_refused(tmp_path, in_member):
     table = BLENDS["plain"].to_dict()
     (table["members"][0] if in_member else table)["lifts"] = [1.0]
     (tmp_path / BLEND_FILE).write_text(json.dumps(table))
-    with pytest.raises(IntegrityBroken, match=r"unknown keys \(lifts\)"):
+    with pytest.raises(IntegrityFault, match=r"unknown keys \(lifts\)"):
         read_blend(tmp_path)

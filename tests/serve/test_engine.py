@@ -9,7 +9,7 @@ import torch
 import toys
 
 from wbdc.competitions import Source, Video
-from wbdc.core.errors import IntegrityBroken, OutOfResources, ResultInvalid
+from wbdc.core.errors import IntegrityFault, OutOfResources, ResultFault
 from wbdc.core.findings import Findings
 from wbdc.core.image_settings import ImageSettings
 from wbdc.data.archive import read_images
@@ -243,7 +243,7 @@ def test_fault_25_scores_that_are_not_finite_in_fp32_are_an_error(tmp_path, vide
     engine = InferenceEngine([toys.member(tmp_path, toys.model())], [1.0], CPU, torch.float16, 1)
     engine.members[0].model.head.bias.data[2] = float("nan")
     with pytest.raises(
-        ResultInvalid,
+        ResultFault,
         match="6 videos of a batch have scores that are not finite, even in fp32, first v",
     ):
         engine.predict(videos)
@@ -254,7 +254,7 @@ def test_members_with_different_classes_are_refused(tmp_path):
         toys.member(tmp_path / "0", toys.model()),
         toys.member(tmp_path / "1", toys.model(), classes=toys.LEAVES[::-1]),
     ]
-    with pytest.raises(IntegrityBroken, match="different classes"):
+    with pytest.raises(IntegrityFault, match="different classes"):
         InferenceEngine(folders, [1, 1], CPU, torch.float32, 1)
 
 

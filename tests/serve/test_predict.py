@@ -9,7 +9,7 @@ import toys
 from safetensors.torch import load_file, save_file
 from small import python
 
-from wbdc.core.errors import IntegrityBroken, ResultInvalid
+from wbdc.core.errors import IntegrityFault, ResultFault
 from wbdc.core.files import publish_json, read_json
 from wbdc.serve.predict import load_member, predict_probabilities, safe_softmax
 
@@ -75,7 +75,7 @@ def test_trap_15_weights_that_do_not_fit_are_refused_by_name(folder, change):
     weights = load_file(folder / "model.safetensors")
     change_weights(weights)
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(IntegrityBroken, match=f"model.safetensors .*{re.escape(message)}"):
+    with pytest.raises(IntegrityFault, match=f"model.safetensors .*{re.escape(message)}"):
         load_member(folder)
 
 
@@ -94,9 +94,7 @@ def test_trap_15_weights_that_do_not_fit_are_refused_by_name(folder, change):
 def test_a_file_that_is_not_safetensors_is_refused(folder, damage):
     path = folder / "model.safetensors"
     path.write_bytes(damage if isinstance(damage, bytes) else damage(path.read_bytes()))
-    with pytest.raises(
-        IntegrityBroken, match="model.safetensors does not fit model.json beside it"
-    ):
+    with pytest.raises(IntegrityFault, match="model.safetensors does not fit model.json beside it"):
         load_member(folder)
 
 
@@ -143,10 +141,10 @@ def test_a_pipe_in_a_model_without_a_seal_is_refused_without_waiting(folder):
 
 def test_a_pickle_in_place_of_weights_is_refused_and_does_not_run(folder):
     (folder / "model.safetensors").write_bytes(pickle.dumps(Payload(folder / "ran")))
-    with pytest.raises(IntegrityBroken):
+    with pytest.raises(IntegrityFault):
         load_member(folder)
     torch.save({"x": Payload(folder / "ran")}, folder / "model.safetensors")
-    with pytest.raises(IntegrityBroken):
+    with pytest.raises(IntegrityFault):
         load_member(folder)
     assert not (folder / "ran").exists()
 
@@ -154,7 +152,7 @@ def test_a_pickle_in_place_of_weights_is_refused_and_does_not_run(folder):
 @pytest.mark.parametrize("file", ["model.json", "model.safetensors"])
 def test_a_missing_file_is_named(folder, file):
     (folder / file).unlink()
-    with pytest.raises(IntegrityBroken, match=file):
+    with pytest.raises(IntegrityFault, match=file):
         load_member(folder)
 
 
@@ -201,7 +199,7 @@ def test_fault_25_logits_that_are_not_finite_are_computed_again_in_fp32():
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_fault_25_scores_that_are_not_finite_never_become_class_0(precision, value):
     with pytest.raises(
-        ResultInvalid,
+        ResultFault,
         match="1 videos of a batch have scores that are not finite, even in fp32, first v1",
     ):
         safe_softmax(

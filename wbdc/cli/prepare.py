@@ -264,13 +264,13 @@ def _print(result: PrepareResult, listed: str | None, as_json: bool) -> None:
 
 
 def _refuse_findings(findings: dict[str, dict], strict: bool) -> None:
-    """Raise DataInvalid for an error in the data or, if strict, for any finding."""
-    from wbdc.core.errors import DataInvalid
+    """Raise DataFault for an error in the data or, if strict, for any finding."""
+    from wbdc.core.errors import DataFault
     from wbdc.prepare.check import refuse_invalid
 
     if strict and findings:
         count = sum(entry["count"] for entry in findings.values())
-        raise DataInvalid(
+        raise DataFault(
             f"the data have {count:,} findings of {len(findings)} kinds, "
             "and --strict accepts none; fix the data or omit --strict"
         )

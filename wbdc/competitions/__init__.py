@@ -142,7 +142,7 @@ class Competition:
     def frame_format(self, root: Path) -> str:
         """Return what the archives below `root` hold: "jpeg" or "features".
 
-        Raises DataInvalid for an unknown layout.
+        Raises DataFault for an unknown layout.
         """
         raise NotImplementedError
 
@@ -156,7 +156,7 @@ class Competition:
         """Yield the videos of a split in the order of its annotations.
 
         findings: counts the faults that were corrected. progress: called with the bytes read and
-        their total. Raises DataInvalid for annotations that cannot be read.
+        their total. Raises DataFault for annotations that cannot be read.
         """
         raise NotImplementedError
 
@@ -258,7 +258,7 @@ class Competition:
     def read_result(self, path: Path, ids: Sequence[str], classes: Sequence[str]) -> list[str]:
         """Read the labels of a result file in the order of `ids`.
 
-        Raises ResultInvalid with the first fault.
+        Raises ResultFault with the first fault.
         """
         raise NotImplementedError
 

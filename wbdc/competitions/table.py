@@ -15,7 +15,7 @@ import numpy as np
 from wbdc.competitions import NO_FRAMES, Competition, FrameFile, JudgePaths, Limits, Source, Video
 from wbdc.competitions.formats.json_stream import clean_text
 from wbdc.competitions.formats.tables import check_table_suffix, read_table
-from wbdc.core.errors import DataInvalid, ResultInvalid, UsageFault, suggest_name
+from wbdc.core.errors import DataFault, ResultFault, UsageFault, suggest_name
 from wbdc.core.files import publish_bytes, read_bytes
 from wbdc.core.findings import Findings
 from wbdc.core.json_shape import find_mismatch
@@ -127,7 +127,7 @@ class Table(Competition):
         names = sorted(name for name, file in self._files.items() if (root / file).is_file())
         if not names:
             files = ", ".join(dict.fromkeys(self._files.values()))
-            raise DataInvalid(f"{root} holds none of {files}; pass the folder that holds them")
+            raise DataFault(f"{root} holds none of {files}; pass the folder that holds them")
         return names
 
     def videos(
@@ -270,7 +270,7 @@ class Table(Competition):
             ([f"{i} → {c}" for i, c in rows if c not in known_classes], "names unknown classes"),
         ):
             if faults:
-                raise ResultInvalid(f"{path} {what}: {len(faults)}, first {', '.join(faults[:3])}")
+                raise ResultFault(f"{path} {what}: {len(faults)}, first {', '.join(faults[:3])}")
         return [predictions[video_id] for video_id in ids]
 
     def _all_columns(self, probabilities: np.ndarray, classes: Sequence[str]) -> np.ndarray:
@@ -297,7 +297,7 @@ class Table(Competition):
     def _read_id(self, path: Path, line: int, row: dict) -> str:
         value = row.get(self._id)
         if not isinstance(value, str) or not TABLE_ID_PATTERN.fullmatch(value):
-            raise DataInvalid(
+            raise DataFault(
                 f"{path} line {line}: {self._id} = {str(value)[:60]!r} is not an id; an id has 1 "
                 "to 200 characters and no white space"
             )
@@ -347,23 +347,23 @@ class Table(Competition):
         return parts
 
     def _read_result_rows(self, path: Path) -> list[tuple[str, str]]:
-        """Read the rows of a result file without its header. Raises ResultInvalid."""
+        """Read the rows of a result file without its header. Raises ResultFault."""
         if not path.is_file():
-            raise ResultInvalid(f"{path} was not written")
+            raise ResultFault(f"{path} was not written")
         try:
             text = read_bytes(path).decode("utf-8")
             rows = list(csv.reader(io.StringIO(text), delimiter=self._separator, strict=True))
         except (UnicodeDecodeError, csv.Error) as error:
-            raise ResultInvalid(f"{path} is not UTF-8 CSV: {error}") from error
+            raise ResultFault(f"{path} is not UTF-8 CSV: {error}") from error
 
         if text and not text.endswith("\n"):
-            raise ResultInvalid(f"{path} ends inside a line; its last row may be cut")
+            raise ResultFault(f"{path} ends inside a line; its last row may be cut")
         columns = self._separator.join(self._columns)
         if self._header and (not rows or rows.pop(0) != self._columns):
-            raise ResultInvalid(f"{path} does not start with the header `{columns}`")
+            raise ResultFault(f"{path} does not start with the header `{columns}`")
         for number, row in enumerate(rows, 1):
             if len(row) != len(self._columns):
-                raise ResultInvalid(f"{path} row {number} is not `{columns}`: {str(row)[:60]}")
+                raise ResultFault(f"{path} row {number} is not `{columns}`: {str(row)[:60]}")
         return [(row[0], self._row_label(path, row)) for row in rows]
 
     def _row_label(self, path: Path, row: list[str]) -> str:
@@ -375,7 +375,7 @@ class Table(Competition):
         except ValueError:
             values = [math.nan]
         if not all(0 <= value <= 1 for value in values):
-            raise ResultInvalid(f"{path}: {row[0]} has no probabilities: {str(row[1:])[:60]}")
+            raise ResultFault(f"{path}: {row[0]} has no probabilities: {str(row[1:])[:60]}")
         if len(values) == 1:
             values = [1 - values[0], values[0]]
         return self._class_order[values.index(max(values))]

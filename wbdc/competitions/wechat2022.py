@@ -24,7 +24,7 @@ from wbdc.competitions import (
     Video,
 )
 from wbdc.competitions.formats.json_stream import Digits, clean_text, read_records
-from wbdc.core.errors import DataInvalid, ResultInvalid
+from wbdc.core.errors import DataFault, ResultFault
 from wbdc.core.files import (
     file_sha256,
     open_regular,
@@ -84,7 +84,7 @@ class WeChat2022(Competition):
         for folder, frame_format in formats.items():
             if (root / folder).is_dir():
                 return frame_format
-        raise DataInvalid(
+        raise DataFault(
             f"{root} holds neither zip_frames/ (final round) nor zip_feats/ (preliminary) nor "
             "videos/; give the folder that holds annotations/"
         )
@@ -92,7 +92,7 @@ class WeChat2022(Competition):
     def splits(self, root: Path) -> list[str]:
         names = sorted(p.stem for p in (root / "annotations").glob("[!.]*.json"))
         if not names:
-            raise DataInvalid(
+            raise DataFault(
                 f"{root / 'annotations'} holds no .json file; give the folder that holds "
                 "annotations/ and zip_frames/, videos/ or zip_feats/"
             )
@@ -142,7 +142,7 @@ class WeChat2022(Competition):
     def repeat_videos(self, root: Path, into: Path, split: str, items: int) -> None:
         rows = list(read_records(root / "annotations" / f"{split}.json", Findings()))
         if not rows:
-            raise DataInvalid(
+            raise DataFault(
                 f"{root} holds no video of the split {split}; there is nothing to repeat"
             )
 
@@ -213,7 +213,7 @@ class WeChat2022(Competition):
         The official script only counts rows, so that it accepts a duplicate beside a missing id.
         """
         if not path.is_file():
-            raise ResultInvalid(f"{path} was not written")
+            raise ResultFault(f"{path} was not written")
         rows = _read_rows(path)
         labels = dict(rows)
         known_classes = set(classes)
@@ -231,28 +231,28 @@ class WeChat2022(Competition):
         }
         for fault, examples in faults.items():
             if examples:
-                raise ResultInvalid(
+                raise ResultFault(
                     f"{path} {fault}: {len(examples)}, first {', '.join(examples[:3])}"
                 )
         return [labels[name] for name in ids]
 
 
 def _read_rows(path: Path) -> list[list[str]]:
-    """Read the rows of a result file as [id, label]. Raises ResultInvalid for a wrong format."""
+    """Read the rows of a result file as [id, label]. Raises ResultFault for a wrong format."""
     data = read_bytes(path)
     for pattern, fault in (
         (b"\xef\xbb\xbf", "begins with a byte order mark"),
         (b"\r", "has CR line ends"),
     ):
         if pattern in data:
-            raise ResultInvalid(f"{path} {fault}; write plain UTF-8 with LF")
+            raise ResultFault(f"{path} {fault}; write plain UTF-8 with LF")
     if data and not data.endswith(b"\n"):
-        raise ResultInvalid(f"{path} ends inside a line; its last row may be cut")
+        raise ResultFault(f"{path} ends inside a line; its last row may be cut")
 
     rows = [line.split(",") for line in data.decode("utf-8", "replace").split("\n")[:-1]]
     for number, row in enumerate(rows, 1):
         if len(row) != 2:
-            raise ResultInvalid(
+            raise ResultFault(
                 f"{path} line {number} is not `id,category_id`: {','.join(row)[:60]!r}"
             )
     return rows
@@ -299,14 +299,14 @@ def _find_taxonomy(root: Path) -> Path | None:
 
 
 def _read_taxonomy(path: Path) -> list[str]:
-    """Read the class ids of a table with a column category_id. Raises DataInvalid."""
+    """Read the class ids of a table with a column category_id. Raises DataFault."""
     try:
         with io.TextIOWrapper(open_regular(path), "utf-8-sig", newline="") as file:
             return sorted({row["category_id"] for row in csv.DictReader(file)})
     except OSError as error:
-        raise DataInvalid(f"{path} cannot be read: {error.strerror}") from error
+        raise DataFault(f"{path} cannot be read: {error.strerror}") from error
     except (KeyError, TypeError, UnicodeDecodeError, csv.Error) as error:
-        raise DataInvalid(
+        raise DataFault(
             f"{path} is not a UTF-8 table with a column category_id ({error}); "
             "correct it or remove it"
         ) from error

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from wbdc.core.errors import EnvironmentLacks, UsageFault, suggest_name
+from wbdc.core.errors import EnvironmentFault, UsageFault, suggest_name
 
 CPU = torch.device("cpu")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -15,7 +15,7 @@ def find_device(name: str = "auto") -> torch.device:
     """Return the device of a name.
 
     "auto" is the first GPU, or the CPU when there is none; under torchrun it is the GPU of this
-    rank. Raises EnvironmentLacks for a GPU that does not exist, UsageFault for an unknown name.
+    rank. Raises EnvironmentFault for a GPU that does not exist, UsageFault for an unknown name.
     """
     if name == "auto":
         if not torch.cuda.is_available():
@@ -32,7 +32,7 @@ def find_device(name: str = "auto") -> torch.device:
         raise UsageFault(f"no device called {name!r}{suggestion}") from error
 
     if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
-        raise EnvironmentLacks(
+        raise EnvironmentFault(
             f"device {name} was requested, but torch finds {torch.cuda.device_count() or 'no'} GPU "
             "on this machine; use --device cpu to compute on the CPU"
         )

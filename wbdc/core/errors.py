@@ -22,13 +22,13 @@ class UsageFault(WbdcError):
     code = 2
 
 
-class DataInvalid(WbdcError):
+class DataFault(WbdcError):
     """The data of the competition are invalid."""
 
     code = 3
 
 
-class IntegrityBroken(WbdcError):
+class IntegrityFault(WbdcError):
     """A file that wbdc wrote is missing, damaged, or does not belong to this run or package."""
 
     code = 4
@@ -46,7 +46,7 @@ class Inconclusive(WbdcError):
     code = 6
 
 
-class EnvironmentLacks(WbdcError):
+class EnvironmentFault(WbdcError):
     """A required device, model file, package or permission is missing on this machine."""
 
     code = 7
@@ -76,7 +76,7 @@ class Stopped(WbdcError):
     code = 11
 
 
-class ResultInvalid(WbdcError):
+class ResultFault(WbdcError):
     """The result file has an invalid format, or wrong or missing rows."""
 
     code = 12

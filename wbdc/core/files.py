@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from wbdc.core.errors import (
-    EnvironmentLacks,
+    EnvironmentFault,
     FolderInUse,
-    IntegrityBroken,
+    IntegrityFault,
     OutOfResources,
     UsageFault,
     WbdcError,
@@ -54,7 +54,7 @@ def publish_file(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file, then move it to `path` in one atomic step.
 
     A reader finds the old file or the new one, also after a crash or a power loss. The file gets
-    the mode that umask gives. Raises OutOfResources when the disk is full, EnvironmentLacks when
+    the mode that umask gives. Raises OutOfResources when the disk is full, EnvironmentFault when
     the folder cannot be written.
     """
     temporary = temporary_path(path)
@@ -90,22 +90,22 @@ def publish_json(path: Path, value: object) -> None:
 def read_json(path: Path, shape: object = dict) -> dict:
     """Read a JSON file that wbdc wrote.
 
-    shape: of the content, as `find_mismatch` takes it. Raises IntegrityBroken when the file is
+    shape: of the content, as `find_mismatch` takes it. Raises IntegrityFault when the file is
     missing or damaged.
     """
     try:
         with open_regular(path) as file:
             value = json.loads(file.read().decode("utf-8"))
     except FileNotFoundError as error:
-        raise IntegrityBroken(f"{path} is missing") from error
+        raise IntegrityFault(f"{path} is missing") from error
     except RecursionError as error:
-        raise IntegrityBroken(f"{path} is damaged: too deeply nested") from error
+        raise IntegrityFault(f"{path} is damaged: too deeply nested") from error
     except ValueError as error:
-        raise IntegrityBroken(f"{path} is damaged: {str(error)[:200]}") from error
+        raise IntegrityFault(f"{path} is damaged: {str(error)[:200]}") from error
     except OSError as error:
-        raise IntegrityBroken(f"{path} cannot be read: {error.strerror}") from error
+        raise IntegrityFault(f"{path} cannot be read: {error.strerror}") from error
     if mismatch := find_mismatch(value, shape):
-        raise IntegrityBroken(f"{path} is damaged: {mismatch}")
+        raise IntegrityFault(f"{path} is damaged: {mismatch}")
     return value
 
 
@@ -186,7 +186,7 @@ def add_to_seal(folder: Path, path: Path) -> None:
 def read_seal(folder: Path, shape: dict | None = None) -> dict:
     """Return the facts of a finished folder.
 
-    Raises IntegrityBroken when they are missing or do not fit `shape`.
+    Raises IntegrityFault when they are missing or do not fit `shape`.
     """
     return read_json(folder / SEAL_FILE, {"files": {str: str}, **(shape or {})})
 
@@ -317,12 +317,12 @@ def explain_os_error(error: BaseException, path: Path | None = None) -> WbdcErro
             "free some space and run the command again"
         )
     elif number in ACCESS_ERRNOS:
-        explained = EnvironmentLacks(
+        explained = EnvironmentFault(
             f"{name} cannot be {'written' if path else 'used'}: {os.strerror(number)}; "
             "choose another path"
         )
     elif isinstance(error, NotRegularFile):
-        explained = IntegrityBroken(f"{name} is not a regular file; replace it with a file")
+        explained = IntegrityFault(f"{name} is not a regular file; replace it with a file")
     elif number in RESOURCE_ERRNOS:
         explained = OutOfResources(
             f"{name} could not be opened or created: {os.strerror(number)}; "
@@ -337,7 +337,7 @@ def explain_os_error(error: BaseException, path: Path | None = None) -> WbdcErro
 def check_output(path: Path) -> None:
     """Check that an output file can be written, before any work is done for it.
 
-    Raises UsageFault for a folder or a device, EnvironmentLacks for a folder that cannot be
+    Raises UsageFault for a folder or a device, EnvironmentFault for a folder that cannot be
     written.
     """
     try:
@@ -357,7 +357,7 @@ def check_output(path: Path) -> None:
 def check_writable(folder: Path, name: str = "") -> None:
     """Check that a file called `name` can be created in a folder, before any work is done for it.
 
-    The folder may not exist yet. Raises EnvironmentLacks.
+    The folder may not exist yet. Raises EnvironmentFault.
     """
     try:
         child = name
@@ -372,7 +372,7 @@ def check_writable(folder: Path, name: str = "") -> None:
             pass
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise explain_os_error(error, folder) or EnvironmentLacks(
+        raise explain_os_error(error, folder) or EnvironmentFault(
             f"{folder} cannot be written: {reason}; choose another path"
         ) from error
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
 
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityFault
 from wbdc.core.files import SEAL_FILE, append_line, file_sha256, read_seal, read_text
 
 FRESH_SECONDS = 2  # a newer file may change again without a change of its modification time
@@ -35,7 +35,7 @@ def verify_seal(
     """Compare sealed files with their hashes and return the facts of the seal.
 
     names: files to compare; None: all. shape: of the facts, as `read_json` takes it. Raises
-    IntegrityBroken, which names up to ten files, when the seal or a file is missing or damaged.
+    IntegrityFault, which names up to ten files, when the seal or a file is missing or damaged.
     """
     facts = read_seal(folder, shape)
     files = facts["files"]
@@ -46,7 +46,7 @@ def verify_seal(
     ]
     if damaged:
         difference = f"{len(damaged)} files differ from what was written: {', '.join(damaged[:10])}"
-        raise IntegrityBroken(f"{folder} is damaged, {difference}; {repair_hint(folder, facts)}")
+        raise IntegrityFault(f"{folder} is damaged, {difference}; {repair_hint(folder, facts)}")
     return facts
 
 
@@ -78,7 +78,7 @@ def has_hash(path: Path, expected: str, hash_file: Callable[[Path], str] = file_
     """Return whether a file exists and has a hash, or had it at its last verification and has not
     changed since.
 
-    hash_file: computes the hash of a file. Raises IntegrityBroken when the file cannot be read.
+    hash_file: computes the hash of a file. Raises IntegrityFault when the file cannot be read.
     """
     try:
         before = _state_hash(path, expected)
@@ -91,7 +91,7 @@ def has_hash(path: Path, expected: str, hash_file: Callable[[Path], str] = file_
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise IntegrityBroken(f"{path} cannot be read: {error.strerror}") from error
+        raise IntegrityFault(f"{path} cannot be read: {error.strerror}") from error
     _cache_state(path, before, expected)
     return True
 

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from wbdc.core.errors import EnvironmentLacks, IntegrityBroken
+from wbdc.core.errors import EnvironmentFault, IntegrityFault
 from wbdc.core.files import open_regular
 
 WEIGHTS_VARIABLE = "WBDC_WEIGHTS"
@@ -29,7 +29,7 @@ def find_weights(name: str, files: tuple[str, ...], beside: tuple[str, ...] = ()
 
     name: for example "hfl/chinese-macbert-base". beside: other files of the folder, for the error
     message. Searches $WBDC_WEIGHTS/NAME, $WBDC_WEIGHTS/<last part of NAME>, then the Hugging Face
-    cache. Raises EnvironmentLacks, which states the files to get and the folder for them.
+    cache. Raises EnvironmentFault, which states the files to get and the folder for them.
     """
     root = os.environ.get(WEIGHTS_VARIABLE)
     folders = [Path(root) / part for part in (name, name.split("/")[-1])] if root else []
@@ -41,7 +41,7 @@ def find_weights(name: str, files: tuple[str, ...], beside: tuple[str, ...] = ()
     _refuse_pickles(folders, files[0])
     needed = ", ".join([" or ".join(files), *beside])
     target = f"{root}/{name}" if root else f"FOLDER/{name} and give --weights FOLDER"
-    raise EnvironmentLacks(
+    raise EnvironmentFault(
         f"the weights {name!r} are not on this machine: put {needed} of "
         f"https://huggingface.co/{name} into {target} (its page states license and checksum), "
         "or run the same recipe from random weights with --tiny"
@@ -49,13 +49,13 @@ def find_weights(name: str, files: tuple[str, ...], beside: tuple[str, ...] = ()
 
 
 def _refuse_pickles(folders: list[Path], converted_name: str) -> None:
-    """Raise EnvironmentLacks with a command that converts the file, if weights are pickled."""
+    """Raise EnvironmentFault with a command that converts the file, if weights are pickled."""
     for folder in folders:
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.suffix not in (".bin", ".pt", ".pth"):
                 continue
             paths = f"{shlex.quote(str(path))} {shlex.quote(str(path.with_name(converted_name)))}"
-            raise EnvironmentLacks(
+            raise EnvironmentFault(
                 f"{path} is a pickle, which wbdc never opens; convert it to {converted_name} once, "
                 f"in a sandbox: {CONVERT_COMMAND} {paths}"
             )
@@ -111,14 +111,14 @@ def select_tensors(
     """Select the tensors of a network from a larger file, by name and shape.
 
     expected: the tensors of the network by name. prefix: of the names in `weights`. Returns the
-    selected tensors and the sorted names of those that are not used. Raises IntegrityBroken, which
+    selected tensors and the sorted names of those that are not used. Raises IntegrityFault, which
     names up to ten tensors, when one is missing or has another shape.
     """
     selected = {name: weights[prefix + name] for name in expected if prefix + name in weights}
 
     missing = [prefix + name for name in sorted(expected) if name not in selected]
     if missing:
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"{source} lacks {len(missing)} of {len(expected)} tensors: {', '.join(missing[:10])}"
         )
 
@@ -128,7 +128,7 @@ def select_tensors(
         if tensor.shape != expected[name].shape
     ]
     if mismatches:
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"{source} holds {len(mismatches)} tensors of another shape: "
             f"{', '.join(mismatches[:10])}"
         )

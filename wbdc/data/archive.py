@@ -51,7 +51,7 @@ def read_images(source: Source, max_frames: int, findings: Findings) -> list[byt
 
     Of its first 32 frames at most, `max_frames` are sampled by position. A member that cannot be
     read gives b"", so that positions do not shift. An archive that cannot be read gives []. Every
-    fault is counted in `findings`. Nothing is extracted to disk. Raises EnvironmentLacks for a
+    fault is counted in `findings`. Nothing is extracted to disk. Raises EnvironmentFault for a
     video file when PyAV is not installed.
     """
     if source == NO_FRAMES:

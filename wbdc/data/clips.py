@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import simplejpeg
 
-from wbdc.core.errors import EnvironmentLacks
+from wbdc.core.errors import EnvironmentFault
 from wbdc.core.files import open_regular
 from wbdc.core.findings import Findings
 from wbdc.core.frame_limit import MAX_FRAMES
@@ -40,7 +40,7 @@ def read_clip(path: Path, max_frames: int, findings: Findings) -> list[bytes]:
     Of the frames displayed at 0, 1, ... 31 seconds after the first one, `max_frames` are sampled by
     position. They are upright RGB with square pixels, a short side of at most 512 pixels, quality
     95 and no chroma subsampling. Every run gives equal bytes. A damaged stream gives the frames
-    before the damage; every fault is counted in `findings`. Raises EnvironmentLacks when PyAV is
+    before the damage; every fault is counted in `findings`. Raises EnvironmentFault when PyAV is
     not installed.
     """
     av = _import_av()
@@ -110,14 +110,14 @@ def _import_av() -> ModuleType:
     """Import PyAV 18 or newer.
 
     Older versions convert colors differently on different processors, and do not report the
-    duration of a frame. Raises EnvironmentLacks.
+    duration of a frame. Raises EnvironmentFault.
     """
     try:
         import av
 
         _scaling_flags(av)
     except (ImportError, AttributeError) as error:
-        raise EnvironmentLacks(
+        raise EnvironmentFault(
             "video files are read with PyAV 18 or newer, which is not installed; "
             "run: pip install 'wbdc[video]'"
         ) from error

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityFault
 from wbdc.core.files import open_regular, publish_file, read_seal
 from wbdc.core.integrity import has_hash, repair_command
 from wbdc.core.json_shape import find_mismatch
@@ -79,13 +79,13 @@ def write_shard(
 class ShardFile:
     """One shard, which is verified once, when it is opened.
 
-    Raises IntegrityBroken for a damaged shard, and for a column that it does not hold.
+    Raises IntegrityFault for a damaged shard, and for a column that it does not hold.
     """
 
     def __init__(self, path: Path):
         raw, self._header = _read_header(path)
         if not has_hash(path, _expected_hash(self._header), _content_hash):
-            raise IntegrityBroken(
+            raise IntegrityFault(
                 f"{path} is damaged: its content differs from what was written; "
                 f"{_repair_hint(path)}"
             )
@@ -129,7 +129,7 @@ class Column:
             values, ends = shard.column(name)
             if len(ends) != len(rows):
                 fault = f"holds {len(ends)} videos, not {len(rows)}"
-                raise IntegrityBroken(f"{shard.path} {fault}; {_repair_hint(shard.path)}")
+                raise IntegrityFault(f"{shard.path} {fault}; {_repair_hint(shard.path)}")
             self.starts.append(rows.start)
             self.parts.append((values, np.concatenate([[0], ends])))
 
@@ -166,7 +166,7 @@ def split_images(data: np.ndarray, sizes: np.ndarray) -> list[bytes]:
 
 
 def _read_header(path: Path) -> tuple[bytes, dict]:
-    """Return the header of a shard as bytes and parsed. Raises IntegrityBroken."""
+    """Return the header of a shard as bytes and parsed. Raises IntegrityFault."""
     try:
         with open_regular(path) as file:
             length = int.from_bytes(file.read(8), "little")
@@ -179,7 +179,7 @@ def _read_header(path: Path) -> tuple[bytes, dict]:
     except (OSError, ValueError) as error:
         raise _unreadable_shard(path, error) from error
     if find_mismatch(header, {"__metadata__": {"facts": str}}) is None:
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"{path} was written by an earlier version of wbdc, without a hash; "
             "run `wbdc prepare` again"
         )
@@ -220,9 +220,9 @@ def _prepare_command(folder: Path) -> str:
     """Return the command that writes a prepared dataset again, quoted."""
     try:
         return repair_command(folder, read_seal(folder, {"command": str}))
-    except IntegrityBroken:  # the seal is missing or damaged
+    except IntegrityFault:  # the seal is missing or damaged
         return "`wbdc prepare`"
 
 
-def _unreadable_shard(path: Path, error: object) -> IntegrityBroken:
-    return IntegrityBroken(f"{path} cannot be read ({str(error)[:200]}); {_repair_hint(path)}")
+def _unreadable_shard(path: Path, error: object) -> IntegrityFault:
+    return IntegrityFault(f"{path} cannot be read ({str(error)[:200]}); {_repair_hint(path)}")

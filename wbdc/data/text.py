@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from wbdc.core import plug
-from wbdc.core.errors import EnvironmentLacks, IntegrityBroken, UsageFault, suggest_name
+from wbdc.core.errors import EnvironmentFault, IntegrityFault, UsageFault, suggest_name
 from wbdc.core.files import read_bytes, read_text
 from wbdc.core.out_of_memory import raise_if_exhausted
 
@@ -132,7 +132,7 @@ def share_token_budget(counts: list[int], budgets: list[int], available: int) ->
 def open_tokenizer(folder: Path) -> Tokenizer:
     """Open the tokenizer of a weights folder: tokenizer.json, or the vocab.txt of a BERT.
 
-    Raises EnvironmentLacks when there is none, IntegrityBroken when it is damaged.
+    Raises EnvironmentFault when there is none, IntegrityFault when it is damaged.
     """
     if (folder / "tokenizer.json").exists():
         tokenizer = _read_tokenizer(folder / "tokenizer.json")
@@ -140,7 +140,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
         tokenizer.no_padding()
         return tokenizer
     if not (folder / "vocab.txt").is_file():
-        raise EnvironmentLacks(
+        raise EnvironmentFault(
             f"{folder} holds neither tokenizer.json nor vocab.txt; "
             "put the tokenizer beside the weights"
         )
@@ -158,7 +158,7 @@ def _read_tokenizer(path: Path) -> Tokenizer:
         return Tokenizer.from_buffer(read_bytes(path))
     except Exception as error:  # the library raises this class
         raise_if_exhausted(error)
-        raise IntegrityBroken(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
+        raise IntegrityFault(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
 
 
 def learn_tokenizer(texts: Iterable[str], *, min_count: int = 2, max_size: int = 8000) -> Tokenizer:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from wbdc.competitions import Competition, is_contest_file, open_competition
-from wbdc.core.errors import IntegrityBroken, UsageFault, suggest_name
+from wbdc.core.errors import IntegrityFault, UsageFault, suggest_name
 from wbdc.core.files import SEAL_FILE, publish_json, read_json, seal_folder, sealed_facts
 from wbdc.core.folders import check_name, publish_folder
 from wbdc.core.integrity import repair_command, verify_seal
@@ -183,7 +183,7 @@ def run_blend(work: Path, run: Run) -> Blend:
 def open_ensemble(work: Path, name: str) -> tuple[Path, Blend]:
     """Open a saved ensemble: (folder that member folders are relative to, blend).
 
-    Raises UsageFault when there is none, IntegrityBroken when it or a member is damaged.
+    Raises UsageFault when there is none, IntegrityFault when it or a member is damaged.
     """
     folder = work / "ensembles" / check_name(name, "--ensemble")
     if not (folder / SEAL_FILE).is_file():
@@ -195,7 +195,7 @@ def open_ensemble(work: Path, name: str) -> tuple[Path, Blend]:
     blend = read_blend(folder)
     for member in blend.members:
         if not (work / member.folder / SEAL_FILE).is_file():
-            raise IntegrityBroken(
+            raise IntegrityFault(
                 f"{work / member.folder} is missing or not finished; train this fold again, or run"
                 f" {repair_command(folder, facts)} again"
             )
@@ -205,7 +205,7 @@ def open_ensemble(work: Path, name: str) -> tuple[Path, Blend]:
 def open_contest(work: Path, name: str) -> Competition:
     """Open the competition of a saved ensemble, from the ensemble's copy of its file.
 
-    Raises IntegrityBroken.
+    Raises IntegrityFault.
     """
     folder = work / "ensembles" / name
     contest_name = read_blend(folder).competition
@@ -215,7 +215,7 @@ def open_contest(work: Path, name: str) -> Competition:
 
 
 def open_report(work: Path, name: str) -> dict:
-    """Read the report of a saved ensemble. Raises IntegrityBroken."""
+    """Read the report of a saved ensemble. Raises IntegrityFault."""
     folder = work / "ensembles" / name
     verify_seal(folder, (ENSEMBLE_FILE,))
     return read_json(folder / ENSEMBLE_FILE)
@@ -264,7 +264,7 @@ def _sealed_files(folder: Path) -> list[str]:
     """
     try:
         return list((sealed_facts(folder) or {"files": {}})["files"])
-    except IntegrityBroken:
+    except IntegrityFault:
         return []
 
 

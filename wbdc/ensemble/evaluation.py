@@ -43,7 +43,7 @@ def evaluate_ensemble(
                  tends to be too small
       gain       {difference, low, high, verdict} of the ensemble over the best member, in score's
                  mean
-    Raises UsageFault or IntegrityBroken.
+    Raises UsageFault or IntegrityFault.
     """
     _check(names, members, truth, classes)
     fitted = fit_weights(true_class_likelihoods(members, truth))

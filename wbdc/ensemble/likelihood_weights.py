@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from wbdc.core.errors import IntegrityBroken, UsageFault
+from wbdc.core.errors import IntegrityFault, UsageFault
 
 MIN_PROBABILITY = 1e-12  # a probability of 0 for the true class would have an infinite logarithm
 LIKELIHOOD_TOLERANCE = 1e-7  # nats per video: upper bound of the distance to the maximum
@@ -15,7 +15,7 @@ def true_class_likelihoods(members: np.ndarray, truth: np.ndarray) -> np.ndarray
 
     members: (M, n, C) float; truth: (n,) int class codes. Returns (M, n) float64, at least
     MIN_PROBABILITY.
-    Raises UsageFault when shapes or codes do not fit or there are no rows, IntegrityBroken when a
+    Raises UsageFault when shapes or codes do not fit or there are no rows, IntegrityFault when a
     probability of the true class is not finite.
     """
     if members.ndim != 3 or truth.shape != members.shape[1:2] or not members.size:
@@ -33,7 +33,7 @@ def true_class_likelihoods(members: np.ndarray, truth: np.ndarray) -> np.ndarray
     likelihoods = members[:, np.arange(len(truth)), truth].astype(np.float64)
     broken = np.flatnonzero(~np.isfinite(likelihoods).all(axis=1))
     if len(broken):
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"member {broken[0] + 1} of {len(members)} predicts a probability that is not finite"
             " for the true class; predict again"
         )

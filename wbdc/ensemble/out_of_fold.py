@@ -10,7 +10,7 @@ import torch
 
 from wbdc.competitions import Competition
 from wbdc.core.device import precision_name
-from wbdc.core.errors import DataInvalid, IntegrityBroken, UsageFault, suggest_name
+from wbdc.core.errors import DataFault, IntegrityFault, UsageFault, suggest_name
 from wbdc.core.files import add_to_seal
 from wbdc.core.findings import Findings
 from wbdc.core.integrity import verify_seal
@@ -47,7 +47,7 @@ def shared_predictions(
     """Align out-of-fold predictions of runs, row by row, on the folds that all of them have.
 
     tables: predictions of each run, where they are not the run's own; only_folds: use these alone.
-    Raises UsageFault when data or folds differ, DataInvalid for a label that is not a class.
+    Raises UsageFault when data or folds differ, DataFault for a label that is not a class.
     """
     _check_data(runs)
     tables = [run.oof() for run in runs] if tables is None else tables
@@ -63,12 +63,12 @@ def shared_predictions(
 
 
 def label_codes(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    """Return the position of each label in `classes`, (n,) int64. Raises DataInvalid."""
+    """Return the position of each label in `classes`, (n,) int64. Raises DataFault."""
     codes = {label: code for code, label in enumerate(classes)}
     for row, label in enumerate(labels):
         if label not in codes:
             suggestion = suggest_name(str(label), list(classes)[:10])
-            raise DataInvalid(f"row {row} has label {label!r}, which is not a class{suggestion}")
+            raise DataFault(f"row {row} has label {label!r}, which is not a class{suggestion}")
     return np.array([codes[label] for label in labels], dtype=np.int64)
 
 
@@ -85,7 +85,7 @@ def out_of_fold_predictions(
 
     training_precision: whether `hardware` has the precision that the run was evaluated in. The
     engine predicts once; the tables are stored inside the run.
-    Returns the columns id, fold, label, p. Raises UsageFault, DataInvalid.
+    Returns the columns id, fold, label, p. Raises UsageFault, DataFault.
     """
     if not variant.serve and training_precision:
         return variant.run.oof()
@@ -139,7 +139,7 @@ def _shared_folds(
 def _is_intact(path: Path) -> bool:
     try:
         return bool(verify_seal(path.parent, (path.name,)))
-    except IntegrityBroken:
+    except IntegrityFault:
         return False
 
 
@@ -157,7 +157,7 @@ def _predict_fold(
     ids = table["id"].to_list()
     videos = {v.id: v for v in contest.videos(data, contest.labeled_split, Findings())}
     if missing := [name for name in ids if name not in videos]:
-        raise DataInvalid(
+        raise DataFault(
             f"{data} lacks {len(missing)} videos that {variant.run.name} was trained on, first"
             f" {missing[0]}; give the data it was prepared from"
         )

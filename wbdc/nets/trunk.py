@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from wbdc.core.errors import EnvironmentLacks, UsageFault
+from wbdc.core.errors import EnvironmentFault, UsageFault
 from wbdc.core.tokens import Tokens
 from wbdc.core.weights import find_weights, load_weights, select_tensors
 
@@ -57,10 +57,10 @@ class Trunk(nn.Module):
 
 
 def find_trunk(model: str) -> Path:
-    """Find the folder of pretrained language weights. Raises EnvironmentLacks."""
+    """Find the folder of pretrained language weights. Raises EnvironmentFault."""
     folder = find_weights(model, (TRUNK_WEIGHTS_FILE,), TRUNK_FILES)
     if not (folder / TRUNK_FILES[0]).is_file():
-        raise EnvironmentLacks(
+        raise EnvironmentFault(
             f"{folder} holds {TRUNK_WEIGHTS_FILE} and no {TRUNK_FILES[0]}; "
             f"put that of https://huggingface.co/{model} beside it"
         )
@@ -75,7 +75,7 @@ def read_architecture(folder: Path) -> dict:
 def load_trunk(trunk: Trunk, folder: Path) -> list[str]:
     """Load the pretrained weights of a folder into the trunk.
 
-    Returns the names of the tensors that are not used (pooler, heads). Raises IntegrityBroken when
+    Returns the names of the tensors that are not used (pooler, heads). Raises IntegrityFault when
     a tensor of the trunk is missing.
     """
     weights = load_weights(folder / TRUNK_WEIGHTS_FILE)

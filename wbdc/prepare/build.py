@@ -123,7 +123,7 @@ def prepare_data(
 
     Returns the dataset, and whether it existed already. The folder also holds a copy of the file
     that defines the competition, if any. A run that is killed and started again continues with the
-    next shard. Raises DataInvalid, FolderInUse, OutOfResources, UsageFault, IntegrityBroken.
+    next shard. Raises DataFault, FolderInUse, OutOfResources, UsageFault, IntegrityFault.
     """
     engine = engine or Threads()
     contest_hash = competition.source_hash

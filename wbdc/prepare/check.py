@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wbdc.competitions import CLIP_SUFFIXES, NO_FRAMES, Competition
-from wbdc.core.errors import DataInvalid
+from wbdc.core.errors import DataFault
 from wbdc.core.files import json_digest
 from wbdc.core.findings import MAX_EXAMPLES, Findings
 from wbdc.core.out_of_memory import raise_if_exhausted
@@ -71,11 +71,11 @@ def check_data(
 ) -> CheckedData:
     """Read the annotations of a data folder and compare them with each other and with its archives.
 
-    All problems are counted; `max_places` places of each kind are listed. Raises DataInvalid for a
+    All problems are counted; `max_places` places of each kind are listed. Raises DataFault for a
     folder or a file that cannot be read.
     """
     if not root.is_dir():
-        raise DataInvalid(f"{root} is not a folder; pass the folder of the raw data")
+        raise DataFault(f"{root} is not a folder; pass the folder of the raw data")
 
     findings = Findings(max_places)
     frame_format = competition.frame_format(root)
@@ -93,7 +93,7 @@ def check_data(
             hashes.begin_split(name)
             frame_bytes += check_archives(root, name, split.ids, competition, findings, hashes)
     except OSError as error:
-        raise DataInvalid(f"{error.filename} cannot be read: {error.strerror}") from error
+        raise DataFault(f"{error.filename} cannot be read: {error.strerror}") from error
 
     return CheckedData(
         splits,
@@ -107,7 +107,7 @@ def check_data(
 
 
 def refuse_invalid(findings: dict[str, dict]) -> None:
-    """Raise DataInvalid if a report of findings has one of severity "error"."""
+    """Raise DataFault if a report of findings has one of severity "error"."""
     errors = [code for code in findings if FINDING_CODES[code].severity == "error"]
     if not errors:
         return
@@ -122,7 +122,7 @@ def refuse_invalid(findings: dict[str, dict]) -> None:
         parts.append(f"list all with `wbdc prepare --check-only --list {code}`")
     if errors[1:]:
         parts.append(f"other kinds of errors: {', '.join(errors[1:])}")
-    raise DataInvalid("; ".join(parts))
+    raise DataFault("; ".join(parts))
 
 
 def _read_splits(
@@ -131,14 +131,14 @@ def _read_splits(
     names = competition.splits(root)
     labeled = competition.labeled_split
     if labeled not in names:
-        raise DataInvalid(
+        raise DataFault(
             f"{root} has no split {labeled!r}, which training needs; "
             f"its splits are: {', '.join(names)}"
         )
 
     splits = {name: _read_split(root, name, competition, findings, progress) for name in names}
     if not splits[labeled].ids:
-        raise DataInvalid(f"the split {labeled!r} holds no videos, so there is nothing to train on")
+        raise DataFault(f"the split {labeled!r} holds no videos, so there is nothing to train on")
     return splits
 
 
@@ -239,7 +239,7 @@ def _check_shared_archive(
         checksums = member_checksums(path)
     except DAMAGED_FILE_ERRORS as error:
         raise_if_exhausted(error)
-        raise DataInvalid(
+        raise DataFault(
             f"{path} is not a readable archive: {error}; copy or download it again"
         ) from error
 

@@ -13,7 +13,7 @@ import polars as pl
 from wbdc.competitions import CLIP_SUFFIXES
 from wbdc.competitions.formats.tables import read_table, table_columns
 from wbdc.competitions.table import PROBABILITY_METRICS, TABLE_ID_PATTERN
-from wbdc.core.errors import DataInvalid, UsageFault, suggest_name
+from wbdc.core.errors import DataFault, UsageFault, suggest_name
 from wbdc.core.files import publish_file
 from wbdc.data.archive import IMAGE_SUFFIXES
 
@@ -142,7 +142,7 @@ def draft_contest(
 ) -> ContestDraft:
     """Guess a contest from a table of labeled rows. A column that is given is not guessed.
 
-    Raises DataInvalid for a table that cannot be read, or in which no id or label is found.
+    Raises DataFault for a table that cannot be read, or in which no id or label is found.
     """
     columns = {column.name: column for column in summarize_columns(table)}
     for name in filter(None, (id_column, label_column, frame_column, *text_columns)):
@@ -188,7 +188,7 @@ def draft_contest(
 
 def convert_parquet(path: Path) -> Path:
     """Convert a Parquet file to CSV beside it, and return the path of the CSV; any other file is
-    returned as it is. Raises DataInvalid; UsageFault if a file of that name exists.
+    returned as it is. Raises DataFault; UsageFault if a file of that name exists.
     """
     if path.suffix.lower() != ".parquet":
         return path
@@ -199,7 +199,7 @@ def convert_parquet(path: Path) -> Path:
         frame = pl.read_parquet(path)
         publish_file(copy, frame.write_csv)
     except pl.exceptions.PolarsError as error:
-        raise DataInvalid(f"{path} cannot be converted to CSV: {error}") from error
+        raise DataFault(f"{path} cannot be converted to CSV: {error}") from error
     return copy
 
 
@@ -211,14 +211,14 @@ def summarize_columns(table: Path) -> list[ColumnSummary]:
             value = row.get(name)
             column.add("" if value is None else str(value).strip())
     if not any(column.rows for column in columns.values()):
-        raise DataInvalid(f"{table} has no rows")
+        raise DataFault(f"{table} has no rows")
     return list(columns.values())
 
 
 def _guess_id(table: Path, columns: Iterable[ColumnSummary], frames: str | None) -> str:
     unique = [column.name for column in columns if column.is_unique]
     if not unique:
-        raise DataInvalid(
+        raise DataFault(
             f"no column of {table} has a different value in every row; name the ids with --id"
         )
     named = [name for name in unique if name.lower() in ID_NAMES]
@@ -252,7 +252,7 @@ def _guess_label(table: Path, columns: Sequence[ColumnSummary]) -> str:
         if c.name.lower().removesuffix("_id") in LABEL_NAMES and len(c.distinct) > 1
     ]
     if not (named or candidates):
-        raise DataInvalid(
+        raise DataFault(
             f"no column of {table} holds classes that repeat; name the classes with --label"
         )
     return [*named, *reversed(candidates)][0]

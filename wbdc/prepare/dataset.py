@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from wbdc.competitions import Competition, open_competition
-from wbdc.core.errors import IntegrityBroken, UsageFault
+from wbdc.core.errors import IntegrityFault, UsageFault
 from wbdc.core.files import SEAL_FILE, publish_json, read_json
 from wbdc.core.integrity import repair_command, verify_seal
 from wbdc.data.store import FRAMES_FOLDER
@@ -176,7 +176,7 @@ def open_prepared(work: Path, name: str | None = None) -> PreparedData:
     """Open a finished dataset below `work` by its hash (or the start of it), by default the one
     that was prepared last.
 
-    Raises UsageFault when no dataset, or more than one, has that name; IntegrityBroken when its
+    Raises UsageFault when no dataset, or more than one, has that name; IntegrityFault when its
     tables were changed or a shard of frames is missing.
     """
     home = work / "prepared"
@@ -196,7 +196,7 @@ def open_prepared(work: Path, name: str | None = None) -> PreparedData:
     seal = verify_seal(folder, shape=PREPARED_SHAPE)
     prepared = PreparedData(folder, DatasetFacts.from_dict(seal))
     if missing := prepared.missing_shards():
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"{len(missing)} shards of frames are missing or damaged, first {missing[0]}; "
             f"run {repair_command(folder, seal)} again to rebuild them"
         )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wbdc.competitions import Source, open_competition
-from wbdc.core.errors import DataInvalid
+from wbdc.core.errors import DataFault
 from wbdc.core.findings import Findings
 from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.data.archive import read_features, read_images
@@ -46,7 +46,7 @@ def read_shard_videos(job: ShardJob) -> tuple[dict[str, list[np.ndarray]], dict]
     """Read the videos of a shard: its columns, one array per video, and its facts.
 
     Facts: {"counts": usable frames of each video, "findings", "widths": {width of the features: id
-    of a video}}. Raises DataInvalid for features of different widths.
+    of a video}}. Raises DataFault for features of different widths.
     """
     contest = open_competition(job.competition)
     sources = [contest.source(job.root, job.split, video_id) for video_id in job.ids]
@@ -73,13 +73,13 @@ def read_shard_videos(job: ShardJob) -> tuple[dict[str, list[np.ndarray]], dict]
 
 
 def check_feature_width(widths: dict[str, str]) -> None:
-    """Raise DataInvalid if features have several widths.
+    """Raise DataFault if features have several widths.
 
     widths: {width of the features: id of a video with this width}.
     """
     if len(widths) > 1:
         examples = ", ".join(f"{video_id} has {width}" for width, video_id in widths.items())
-        raise DataInvalid(
+        raise DataFault(
             f"all features must have the same width, but they differ: {examples}; "
             "extract them again with one model"
         )

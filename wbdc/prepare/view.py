@@ -16,7 +16,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from wbdc.core.errors import DataInvalid, IntegrityBroken, OutOfResources, UsageFault
+from wbdc.core.errors import DataFault, IntegrityFault, OutOfResources, UsageFault
 from wbdc.core.files import json_digest, lock_folder
 from wbdc.core.findings import Findings
 from wbdc.core.image_settings import ImageSettings
@@ -132,14 +132,14 @@ def make_view(
 
     Returns the name of the folder with computed frames, None if the stored frames are used. store:
     "jpeg" or "raw"; "auto" stores raw pixels if they take at most half of the free disk. Features
-    of a frozen tower are always stored. Raises DataInvalid if the data hold features and the kit
+    of a frozen tower are always stored. Raises DataFault if the data hold features and the kit
     reads images, or the reverse; OutOfResources if raw pixels do not fit; UsageFault for an unknown
     store.
     """
     frame_format = prepared.facts.frame_format
     if (frame_format == "features") != (spec.image_settings is None):
         reads = "features" if spec.image_settings is None else "images"
-        raise DataInvalid(
+        raise DataFault(
             f"the data hold {frame_format}, but the kit's vision plug reads {reads}; "
             "choose another [vision] use"
         )
@@ -282,7 +282,7 @@ def _read_frames(stored: Sequence[Column], row: int, spec: InputSpec) -> np.ndar
     frames = decode_frames(sample, spec.image_settings, findings, f"row {row}")
     # `wbdc prepare` decoded each stored frame once, so a damaged frame is new damage
     if damaged := findings.report().get("frame.damaged"):
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"the stored frames were damaged after `wbdc prepare`: {damaged['places'][0]}; "
             "delete the frames folder of the prepared data and prepare them again"
         )

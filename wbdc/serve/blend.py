@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wbdc.core.errors import IntegrityBroken, UsageFault
+from wbdc.core.errors import IntegrityFault, UsageFault
 
 
 def blend_probabilities(members: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
@@ -14,7 +14,7 @@ def blend_probabilities(members: Sequence[np.ndarray], weights: Sequence[float])
     weights: M numbers >= 0 in the same order, divided by their sum. Returns (n, C) float32.
     The sum runs in the order of the list, in float64, so equal members and weights give equal bits.
 
-    Raises IntegrityBroken when members differ in shape or hold NaN or infinity, also at weight 0;
+    Raises IntegrityFault when members differ in shape or hold NaN or infinity, also at weight 0;
     UsageFault when the weights do not fit the members, are negative or sum to 0.
     """
     shares = _shares(weights, len(members))
@@ -29,7 +29,7 @@ def apply_multipliers(p: np.ndarray, multipliers: np.ndarray) -> np.ndarray:
     """Multiply each class's probabilities by its multiplier, and normalize rows to sum 1.
 
     p: (n, C); multipliers: (C,), above 0. Returns (n, C) float32.
-    Raises UsageFault when they do not fit or a multiplier is not above 0, IntegrityBroken when p is
+    Raises UsageFault when they do not fit or a multiplier is not above 0, IntegrityFault when p is
     not finite or a row is all 0.
     """
     check_members([p])
@@ -41,7 +41,7 @@ def apply_multipliers(p: np.ndarray, multipliers: np.ndarray) -> np.ndarray:
     multiplied = p * multipliers.astype(np.float64)
     row_sums = multiplied.sum(axis=1, keepdims=True)
     if (row_sums <= 0).any():
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"row {np.flatnonzero(row_sums <= 0)[0]} holds no probability above 0; predict again"
         )
     return (multiplied / row_sums).astype(np.float32)
@@ -50,18 +50,18 @@ def apply_multipliers(p: np.ndarray, multipliers: np.ndarray) -> np.ndarray:
 def check_members(members: Sequence[np.ndarray]) -> None:
     """Refuse members that cannot be averaged row by row.
 
-    Raises IntegrityBroken, which names the member and counts its rows.
+    Raises IntegrityFault, which names the member and counts its rows.
     """
     for number, member in enumerate(members, 1):
         name = f"member {number} of {len(members)}"
         if member.ndim != 2 or member.shape != members[0].shape:
-            raise IntegrityBroken(
+            raise IntegrityFault(
                 f"{name} has shape {member.shape}, member 1 has {members[0].shape}; predict the"
                 " same videos with both"
             )
         broken = int((~np.isfinite(member).all(axis=1)).sum())
         if broken:
-            raise IntegrityBroken(
+            raise IntegrityFault(
                 f"{name} is not finite in {broken:,} of {len(member):,} rows; predict again or"
                 " leave it out"
             )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityFault
 from wbdc.core.files import publish_json, read_json
 
 BLEND_FILE = "blend.json"
@@ -91,7 +91,7 @@ def write_blend(folder: Path, blend: Blend) -> None:
 
 
 def read_blend(folder: Path) -> Blend:
-    """Read blend.json. Raises IntegrityBroken when it is missing, damaged or of another version."""
+    """Read blend.json. Raises IntegrityFault when it is missing, damaged or of another version."""
     path = folder / BLEND_FILE
     values = read_json(path, BLEND_SHAPE)
     _check_keys(path, values, BLEND_SHAPE)
@@ -107,7 +107,7 @@ def _check_keys(path: Path, values: dict, shape: dict) -> None:
     """Refuse keys that this version does not know: a setting must not be ignored."""
     known_keys = {key.removesuffix("?") for key in shape}
     if unknown_keys := sorted(values.keys() - known_keys):
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"{path} has unknown keys ({', '.join(unknown_keys)}), so it is damaged or from another"
             " version of wbdc; make the ensemble or the submission again"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from wbdc.competitions import Competition, Source, Video
-from wbdc.core.errors import DataInvalid, WbdcError
+from wbdc.core.errors import DataFault, WbdcError
 from wbdc.core.findings import Findings
 from wbdc.serve.blend import apply_multipliers
 from wbdc.serve.engine import InferenceEngine
@@ -46,10 +46,10 @@ def serve_calls(
 def _predict(
     engine: InferenceEngine, contest: Competition, item: object, multipliers: np.ndarray | None
 ) -> dict:
-    """Return the class and probability of one item. Raises DataInvalid."""
+    """Return the class and probability of one item. Raises DataFault."""
     is_table = isinstance(item, dict)
     if not is_table or not all(isinstance(item.get(key), str) for key in ("id", "frames")):
-        raise DataInvalid(
+        raise DataFault(
             'a call is an object with "id", "frames" (the path of its archive) and the text fields'
             " of an annotation"
         )

@@ -19,7 +19,7 @@ from torch import Tensor
 from wbdc.competitions import Video
 from wbdc.core.batch import Batch
 from wbdc.core.device import autocast
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityFault
 from wbdc.core.findings import Findings
 from wbdc.core.out_of_memory import BatchParts
 from wbdc.core.weights import weights_fingerprint
@@ -88,7 +88,7 @@ class InferenceEngine:
 
         served: {"frames", "length"} of each member, where they differ from training; half: round
         weights to float16; compiled: run vision towers through torch.compile.
-        Raises IntegrityBroken when a model is damaged or members have different classes.
+        Raises IntegrityFault when a model is damaged or members have different classes.
         """
         settings = served or [{}] * len(folders)
         self.members = [
@@ -97,7 +97,7 @@ class InferenceEngine:
         ]
         self.classes = self.members[0].classes
         if any(member.classes != self.classes for member in self.members):
-            raise IntegrityBroken(
+            raise IntegrityFault(
                 "the members of this ensemble have different classes; train them on the same data"
             )
 
@@ -142,7 +142,7 @@ class InferenceEngine:
         """Predict videos. Damage in the data is counted in the findings.
 
         seconds_left: returns the seconds until the deadline.
-        Raises ResultInvalid for scores that are not finite.
+        Raises ResultFault for scores that are not finite.
         """
         groups = self.groups(videos)
         return self.combine(groups, self.score(videos, groups, progress, seconds_left))

@@ -85,7 +85,7 @@ def serve(
     time.perf_counter() when the process started.
     Returns (predictions, timings). When torchrun starts several ranks, they share the videos: rank
     0 publishes, the others return (None, {}).
-    Raises IntegrityBroken, DataInvalid, ResultInvalid, EnvironmentLacks.
+    Raises IntegrityFault, DataFault, ResultFault, EnvironmentFault.
     """
     check_input(data)
     check_output(out)

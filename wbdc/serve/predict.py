@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wbdc.core.batch import Batch
 from wbdc.core.device import CPU, autocast
-from wbdc.core.errors import IntegrityBroken, ResultInvalid
+from wbdc.core.errors import IntegrityFault, ResultFault
 from wbdc.core.files import read_json
 from wbdc.core.integrity import verify_seal_if_present
 from wbdc.core.out_of_memory import BatchParts, is_out_of_memory
@@ -76,7 +76,7 @@ def load_member(
 
     frames, length: serve fewer frames or tokens than in training; half: round weights to float16,
     as they may be stored.
-    Raises IntegrityBroken when a file is missing or damaged, or the weights belong to another model
+    Raises IntegrityFault when a file is missing or damaged, or the weights belong to another model
     or hold NaN.
     """
     verify_seal_if_present(folder)
@@ -96,7 +96,7 @@ def load_member(
 
 
 def read_model(folder: Path) -> dict:
-    """Read model.json, which rebuilds a model. Raises IntegrityBroken."""
+    """Read model.json, which rebuilds a model. Raises IntegrityFault."""
     return read_json(folder / MODEL_FILE, MODEL_SHAPE)
 
 
@@ -106,7 +106,7 @@ def predict_probabilities(
 ) -> Tensor:
     """Return the probabilities of some batches, (n, C) float32 on the CPU, in their order.
 
-    Raises ResultInvalid as `safe_softmax` does.
+    Raises ResultFault as `safe_softmax` does.
     """
     model.eval()
     parts = BatchParts()
@@ -146,7 +146,7 @@ def safe_softmax(
     """Return probabilities (B, C) on the CPU; computed again in FP32 when half precision overflows.
 
     logits: a function of the precision, called in its autocast context, that returns (B, C).
-    Raises ResultInvalid when logits are not finite even in FP32, where argmax would silently return
+    Raises ResultFault when logits are not finite even in FP32, where argmax would silently return
     class 0.
     """
     for attempt in dict.fromkeys((precision, torch.float32)):
@@ -156,14 +156,14 @@ def safe_softmax(
             return scores.softmax(-1).cpu()
     finite = scores.isfinite().all(1).tolist()
     bad_ids = [name for name, is_finite in zip(ids, finite, strict=True) if not is_finite]
-    raise ResultInvalid(
+    raise ResultFault(
         f"{len(bad_ids)} videos of a batch have scores that are not finite, even in fp32, first"
         f" {bad_ids[0]}"
     )
 
 
 def _load_weights(model: VideoClassifier, folder: Path, facts: dict, half: bool) -> None:
-    """Load the weights of a folder into its model. Raises IntegrityBroken."""
+    """Load the weights of a folder into its model. Raises IntegrityFault."""
     try:
         weights = load_weights(folder / WEIGHTS_FILE)
         if TOWER in facts:
@@ -174,7 +174,7 @@ def _load_weights(model: VideoClassifier, folder: Path, facts: dict, half: bool)
         model.load_state_dict(weights, strict=True)
     except (SafetensorError, OSError, RuntimeError) as error:
         message = " ".join(str(error).split())[:MAX_ERROR_CHARACTERS]
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"{folder / WEIGHTS_FILE} does not fit {MODEL_FILE} beside it: {message}"
         ) from error
 
@@ -184,7 +184,7 @@ def _load_weights(model: VideoClassifier, folder: Path, facts: dict, half: bool)
         if tensor.is_floating_point() and not tensor.isfinite().all()
     ]
     if broken:
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"{folder / WEIGHTS_FILE} holds numbers that are not finite, in"
             f" {', '.join(broken[:MAX_NAMES])}"
         )

@@ -13,7 +13,7 @@ import numpy as np
 
 from wbdc.competitions import CLIP_SUFFIXES, Competition, is_contest_file
 from wbdc.core.device import use_threads
-from wbdc.core.errors import Inconclusive, IntegrityBroken, ResultInvalid
+from wbdc.core.errors import Inconclusive, IntegrityFault, ResultFault
 from wbdc.core.files import check_input, json_digest
 from wbdc.core.findings import Findings
 from wbdc.prepare.dataset import PreparedData
@@ -124,8 +124,8 @@ def prove_equal_predictions(
     """Predict random test videos in the packed folder and from the runs, and compare every bit.
 
     Returns {"videos", "equal": True, "changed_by_half": share of videos whose class changes when
-    weights are stored as float16}. Raises IntegrityBroken when a probability differs,
-    ResultInvalid when the result file is invalid or float16 changes more than 1 %.
+    weights are stored as float16}. Raises IntegrityFault when a probability differs,
+    ResultFault when the result file is invalid or float16 changes more than 1 %.
     """
     ids = draw_test_ids(contest, data, MAX_SAMPLE_VIDEOS, PROOF_SEED)
     options = ServeOptions(device=device, threads=threads, sample=ids)
@@ -133,7 +133,7 @@ def prove_equal_predictions(
     expected = _predict_runs(home, blend, contest, data, options)
     if packed.probabilities.tobytes() != expected.tobytes():
         count = int((packed.probabilities != expected).any(1).sum())
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"the packed folder's predictions for {count} of {len(ids)} videos differ from those "
             "of the runs it was packed from; pack it again on this machine"
         )
@@ -145,7 +145,7 @@ def prove_equal_predictions(
         changed = float((full.argmax(1) != expected.argmax(1)).mean())
         log(f"weights stored as float16 change {changed:.2%} of these predictions")
     if changed > MAX_CHANGED_SHARE:
-        raise ResultInvalid(
+        raise ResultFault(
             f"weights stored as float16 change {changed:.1%} of the predictions, "
             f"more than {MAX_CHANGED_SHARE:.0%}; pack without --half"
         )

@@ -42,7 +42,7 @@ class InitialModel(NamedTuple):
 def build_initial_model(kit: Kit, prepared: PreparedData, seed: int) -> InitialModel:
     """Build the model of a kit for a dataset. Random weights are a function of the seed.
 
-    Raises UsageFault for settings that do not fit together, EnvironmentLacks when pretrained
+    Raises UsageFault for settings that do not fit together, EnvironmentFault when pretrained
     weights are not on this machine.
     """
     check_contest(kit, prepared)
@@ -111,7 +111,7 @@ def start_from(model: VideoClassifier, folder: Path) -> str:
     """Load a pretrained fold's weights, all but the head; return a sentence that names what was
     skipped.
 
-    Raises IntegrityBroken when the weights are damaged or do not fit.
+    Raises IntegrityFault when the weights are damaged or do not fit.
     """
     verify_seal(folder, (WEIGHTS_FILE,))
     current = model.state_dict()

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from wbdc.competitions import Competition, is_contest_file, open_competition
-from wbdc.core.errors import IntegrityBroken, UsageFault, suggest_name
+from wbdc.core.errors import IntegrityFault, UsageFault, suggest_name
 from wbdc.core.files import (
     file_sha256,
     json_digest,
@@ -74,7 +74,7 @@ class Run:
     def contest(self) -> Competition:
         """The competition, opened from the copy of its file in the first finished fold.
 
-        Raises IntegrityBroken when that copy is damaged.
+        Raises IntegrityFault when that copy is damaged.
         """
         name = self.facts.competition
         folder = self.fold(next(iter(self.folds()), ALL_FOLDS))
@@ -149,7 +149,7 @@ def list_runs(work: Path, stage: str = "train") -> list[Run]:
 
 
 def read_run(folder: Path) -> RunFacts:
-    """Read what identifies a run. Raises IntegrityBroken when run.json is missing or damaged."""
+    """Read what identifies a run. Raises IntegrityFault when run.json is missing or damaged."""
     facts = read_json(folder / RUN_FACTS_FILE, RUN_SHAPE)
     return RunFacts(**{key: facts[key] for key in RUN_SHAPE})
 
@@ -172,7 +172,7 @@ def open_run(work: Path, name: str, stage: str = "train") -> Run:
 
 
 def read_oof(folder: Path) -> pl.DataFrame:
-    """Return the out-of-fold predictions of a finished fold. Raises IntegrityBroken when they are
+    """Return the out-of-fold predictions of a finished fold. Raises IntegrityFault when they are
     damaged.
     """
     verify_seal(folder, (OOF_FILE,))
@@ -180,11 +180,11 @@ def read_oof(folder: Path) -> pl.DataFrame:
 
 
 def read_predictions(path: Path) -> pl.DataFrame:
-    """Read what `write_oof` wrote. Raises IntegrityBroken."""
+    """Read what `write_oof` wrote. Raises IntegrityFault."""
     try:
         return pl.read_parquet(path, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"{path} cannot be read: {' '.join(str(error).split())[:200]}"
         ) from error
 

@@ -73,7 +73,7 @@ def open_session(
     """Resolve a training command before anything is computed.
 
     stage: "pretrain" or "train". source: name of the pretrained run to start from, "auto" or
-    "none". prepared: hash of the prepared data. Raises UsageFault, EnvironmentLacks.
+    "none". prepared: hash of the prepared data. Raises UsageFault, EnvironmentFault.
     """
     kit.stage(stage)  # refuses a kit without this stage
     data = open_prepared(work, prepared)

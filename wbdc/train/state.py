@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityFault
 from wbdc.core.files import file_sha256, publish_file, publish_json, read_json
 from wbdc.core.weights import load_weights
 from wbdc.train.tricks import Trick
@@ -23,7 +23,7 @@ PREVIOUS_STATE_FILE = "state-previous.json"
 STATE_SHAPE = {"step": int, "skipped?": int, "sha256": str}
 
 
-class _Damaged(IntegrityBroken):
+class _Damaged(IntegrityFault):
     """A state that cannot be read, unlike a readable state of another recipe."""
 
 
@@ -46,7 +46,7 @@ def save_state(folder: Path, step: int, training: TrainingState, skipped: int = 
     tensors = {name: t.detach().contiguous() for name, t in _named_tensors(training).items()}
     path = _tensors_path(folder, step)
     previous = None
-    with contextlib.suppress(IntegrityBroken):
+    with contextlib.suppress(IntegrityFault):
         previous = read_json(folder / STATE_FILE, STATE_SHAPE)
 
     needed = {path, _tensors_path(folder, previous["step"])} if previous else {path}
@@ -66,7 +66,7 @@ def restore_state(
     is no state.
 
     When the last state is damaged, restores the one before it and calls `warn` with the reason.
-    Raises IntegrityBroken when both are damaged, or when a state belongs to another recipe.
+    Raises IntegrityFault when both are damaged, or when a state belongs to another recipe.
     """
     if not (folder / STATE_FILE).is_file() and not (folder / PREVIOUS_STATE_FILE).is_file():
         return 0, 0
@@ -79,7 +79,7 @@ def restore_state(
     try:
         facts = _read_facts(folder, PREVIOUS_STATE_FILE)
     except _Damaged:
-        raise IntegrityBroken(f"{damage}; delete {folder} to train this fold again") from damage
+        raise IntegrityFault(f"{damage}; delete {folder} to train this fold again") from damage
 
     step_and_skipped = _restore(folder, facts, training)
     warn(
@@ -107,7 +107,7 @@ def _read_facts(folder: Path, name: str) -> dict:
     """
     try:
         facts = read_json(folder / name, STATE_SHAPE)
-    except IntegrityBroken as error:
+    except IntegrityFault as error:
         raise _Damaged(str(error)) from error
 
     path = _tensors_path(folder, facts["step"])
@@ -119,7 +119,7 @@ def _read_facts(folder: Path, name: str) -> dict:
 
 
 def _restore(folder: Path, facts: dict, training: TrainingState) -> tuple[int, int]:
-    """Copy a saved state into a training. Raises IntegrityBroken if it is of another recipe."""
+    """Copy a saved state into a training. Raises IntegrityFault if it is of another recipe."""
     path = _tensors_path(folder, facts["step"])
     tensors = load_weights(path)
     _check_same_tensors(path, tensors, _named_tensors(training))
@@ -156,7 +156,7 @@ def _check_same_tensors(path: Path, saved: dict[str, Tensor], expected: dict[str
         if name not in expected or name not in saved or expected[name].shape != saved[name].shape
     ]
     if different:
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"{path} belongs to another recipe; it differs in: {', '.join(different[:10])}"
         )
 

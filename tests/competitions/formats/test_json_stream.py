@@ -9,7 +9,7 @@ import small
 
 from wbdc.competitions.formats.json_stream import read_records
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.errors import DataInvalid
+from wbdc.core.errors import DataFault
 from wbdc.core.findings import Findings
 from wbdc.prepare.check import check_data, refuse_invalid
 
@@ -103,7 +103,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_fault_17_what_cannot_be_read_is_exit_3_with_the_place(name, tmp_path):
     data, message = REFUSED[name]
-    with pytest.raises(DataInvalid, match=message) as caught:
+    with pytest.raises(DataFault, match=message) as caught:
         videos(data, tmp_path)
     assert caught.value.code == 3
     assert "labeled.json" in str(caught.value)
@@ -184,7 +184,7 @@ def test_how_much_is_read_at_a_time_changes_nothing(name, chunk, tmp_path, monke
     def read_outcome() -> object:
         try:
             return videos(data, tmp_path)[0]
-        except DataInvalid as error:
+        except DataFault as error:
             return str(error)
 
     whole = read_outcome()
@@ -195,9 +195,7 @@ def test_how_much_is_read_at_a_time_changes_nothing(name, chunk, tmp_path, monke
 def test_an_item_that_never_ends_is_refused_in_bounded_memory(tmp_path, monkeypatch):
     monkeypatch.setattr("wbdc.competitions.formats.json_stream.CHUNK_BYTES", 64)
     monkeypatch.setattr("wbdc.competitions.formats.json_stream.MAX_ITEM_CHARACTERS", 1000)
-    with pytest.raises(
-        DataInvalid, match="an item of more than 1,000 characters at line 1 column 2"
-    ):
+    with pytest.raises(DataFault, match="an item of more than 1,000 characters at line 1 column 2"):
         videos(b'[{"id": "' + b"1" * 100_000, tmp_path)
 
 
@@ -271,16 +269,16 @@ def test_ocr_that_stays_on_screen_is_read_once(tmp_path):
 def test_a_file_that_is_not_there(tmp_path, content):
     if content:
         (tmp_path / "x.json").mkdir()
-    with pytest.raises(DataInvalid, match="x.json (is missing|cannot be read: Is a directory)"):
+    with pytest.raises(DataFault, match="x.json (is missing|cannot be read: Is a directory)"):
         list(read_records(tmp_path / "x.json", Findings()))
 
 
 def test_splits_and_layout(tmp_path):
     with pytest.raises(
-        DataInvalid, match=r"holds neither zip_frames/ \(final round\) nor zip_feats/"
+        DataFault, match=r"holds neither zip_frames/ \(final round\) nor zip_feats/"
     ):
         WeChat2022().frame_format(tmp_path)
-    with pytest.raises(DataInvalid, match="annotations holds no .json file"):
+    with pytest.raises(DataFault, match="annotations holds no .json file"):
         WeChat2022().splits(tmp_path)
     for name in ("test_b.json", "labeled.json", "._labeled.json", "notes.txt"):
         (tmp_path / "annotations").mkdir(exist_ok=True)
@@ -304,7 +302,7 @@ def test_classes(tmp_path):
     for bad in (b"id,level1\n1,2\n", b"category_id\n\xff\n", b"level1,category_id\n1\n2,3\n"):
         (root / "taxonomy.csv").write_bytes(bad)
         with pytest.raises(
-            DataInvalid, match="taxonomy.csv is not a UTF-8 table with a column category_id"
+            DataFault, match="taxonomy.csv is not a UTF-8 table with a column category_id"
         ):
             WeChat2022().classes(root)
 
@@ -332,7 +330,7 @@ def test_every_nasty_file_is_refused_or_counted(real_data, tmp_path):
             found.pop("archive.missing", None)
             refuse_invalid(found)
             refused = ""
-        except DataInvalid as error:
+        except DataFault as error:
             found, refused = {}, str(error)
         silent = not refused and not found and "accept" not in entry["should"]
         if (entry["verdict"] == "error" and silent) or (entry["verdict"] == "fine" and refused):

@@ -8,7 +8,7 @@ import pytest
 from ensemble_problems import COST
 
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.errors import IntegrityBroken, OverBudget, UsageFault
+from wbdc.core.errors import IntegrityFault, OverBudget, UsageFault
 from wbdc.ensemble.blend_weights import nested_blend
 from wbdc.ensemble.bootstrap import competition_scorer, paired_gain
 from wbdc.ensemble.budget import pareto
@@ -330,5 +330,5 @@ def test_errors_name_the_candidate_or_the_setting():
     with pytest.raises(UsageFault, match="items of 1 or more"):
         pool(m, truth, folds, items=0)
     m[1, 7, (truth[7] + 1) % 6] = np.nan
-    with pytest.raises(IntegrityBroken, match="member 2 of 2 is not finite in 1 of 120 rows"):
+    with pytest.raises(IntegrityFault, match="member 2 of 2 is not finite in 1 of 120 rows"):
         pool(m, truth, folds)

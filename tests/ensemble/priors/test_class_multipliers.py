@@ -8,7 +8,7 @@ import pytest
 
 from wbdc.competitions import Competition
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.errors import IntegrityBroken, UsageFault
+from wbdc.core.errors import IntegrityFault, UsageFault
 from wbdc.core.scores import f1_scores
 from wbdc.ensemble.priors.class_multipliers import (
     MULTIPLIER_OPTIONS,
@@ -234,14 +234,14 @@ def test_multipliers_within_noise_are_not_used():
 
 def test_broken_probabilities_are_refused():
     p, truth, folds = problem(30)
-    with pytest.raises(IntegrityBroken, match="row 3 holds no probability above 0"):
+    with pytest.raises(IntegrityFault, match="row 3 holds no probability above 0"):
         apply_multipliers(np.where(np.arange(30)[:, None] == 3, 0, p), np.ones(8))
     p[3, 4] = np.nan
     for call in (
         lambda: apply_multipliers(p, np.ones(8)),
         lambda: nested_predictions(p, truth, folds, CLASSES, CONTEST),
     ):
-        with pytest.raises(IntegrityBroken, match="not finite in 1 of 30 rows"):
+        with pytest.raises(IntegrityFault, match="not finite in 1 of 30 rows"):
             call()
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.errors import DataInvalid, IntegrityBroken, UsageFault
+from wbdc.core.errors import DataFault, IntegrityFault, UsageFault
 from wbdc.core.files import publish_json, read_json
 from wbdc.submit.check import SampleOptions
 from wbdc.submit.check import diff as diff_module
@@ -213,7 +213,7 @@ def test_damaged_folders_are_refused(package, copy, data):
         lambda: diff_packages(copy, package),
         lambda: diff_predictions(package, copy, data),
     ):
-        with pytest.raises(IntegrityBroken, match=r"tokens\.py \(changed\)"):
+        with pytest.raises(IntegrityFault, match=r"tokens\.py \(changed\)"):
             compare()
 
 
@@ -275,5 +275,5 @@ def test_the_sample_depends_on_the_seed_and_keeps_annotation_order(data, tmp_pat
     assert any(few != sample_test_ids(WeChat2022(), data, 4, seed) for seed in range(2, 6))
     shutil.copytree(data / "annotations", tmp_path / "annotations")
     (tmp_path / "annotations/test.json").write_text("[]")
-    with pytest.raises(DataInvalid, match="nothing to predict"):
+    with pytest.raises(DataFault, match="nothing to predict"):
         sample_test_ids(WeChat2022(), tmp_path, 4, 0)

@@ -14,7 +14,7 @@ import toys
 from small import stop_midway
 
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.errors import Inconclusive, IntegrityBroken, OutOfResources, UsageFault
+from wbdc.core.errors import Inconclusive, IntegrityFault, OutOfResources, UsageFault
 from wbdc.core.files import publish_json, read_json
 from wbdc.core.processes import start_time
 from wbdc.submit.check import SampleOptions, reproduce
@@ -164,7 +164,7 @@ def test_a_score_beyond_the_tolerance_is_refused(more, holds, replayed, trained,
         results = retrain_submission(folder, data)
         assert abs(results["packed_score"] - results["retrained_score"]) == pytest.approx(0.003)
         return
-    with pytest.raises(IntegrityBroken, match="further apart than 0.003"):
+    with pytest.raises(IntegrityFault, match="further apart than 0.003"):
         retrain_submission(folder, data)
     assert retrain_submission(folder, data, tolerance=0.01)["tolerance"] == 0.01
 
@@ -222,14 +222,14 @@ def test_a_package_of_one_run_has_no_ensemble_to_score(
     assert results["packed_score"] is None
     assert results["retrained_score"] is None
     assert results["equal_weights"] == 2
-    with pytest.raises(IntegrityBroken, match="ensemble"):
+    with pytest.raises(IntegrityFault, match="ensemble"):
         retrain_submission(scored(trained, tmp_path / "scored", 0.0), data)
 
 
 @pytest.mark.slow
 def test_other_models_than_packed_are_refused(replayed, members, data, tmp_path):
     pack_submission(tmp_path / "submission", members, with_training(["true"]))
-    with pytest.raises(IntegrityBroken, match="makes toy-.*; pack it again"):
+    with pytest.raises(IntegrityFault, match="makes toy-.*; pack it again"):
         retrain_submission(tmp_path / "submission", data)
 
 
@@ -268,7 +268,7 @@ def test_a_failing_training_is_explained_and_damage_is_found_before_it_starts(
         with pytest.raises(fault, match=message):
             retrain_submission(folder, data, threads=1)
     (folder / "train.sh").write_text("exit 9")
-    with pytest.raises(IntegrityBroken, match=r"train\.sh \(changed\)"):
+    with pytest.raises(IntegrityFault, match=r"train\.sh \(changed\)"):
         retrain_submission(folder, data)
 
 
@@ -366,7 +366,7 @@ def test_one_changed_bit_is_found(package, data, monkeypatch):
         ]
     )
     monkeypatch.setattr(reproduce, "predict_packed", lambda *_, **__: next(answers))
-    with pytest.raises(IntegrityBroken, match="predicts 1 of 5 videos differently from run to run"):
+    with pytest.raises(IntegrityFault, match="predicts 1 of 5 videos differently from run to run"):
         repeat_predictions(package, data, SMALL_SAMPLE)
 
 

@@ -14,7 +14,7 @@ import pytest
 import toys
 
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.errors import IntegrityBroken, ResultInvalid
+from wbdc.core.errors import IntegrityFault, ResultFault
 from wbdc.core.files import publish_json, read_json
 from wbdc.submit.check.manifest import manifest_hash
 from wbdc.submit.check.verify import verify_package
@@ -86,14 +86,14 @@ TAMPERS = {
 def test_tampering_is_found(copy, kind):
     tamper, says = TAMPERS[kind]
     tamper(copy)
-    with pytest.raises(IntegrityBroken, match=says):
+    with pytest.raises(IntegrityFault, match=says):
         verify_package(copy)
 
 
 def test_at_most_ten_files_are_listed(copy):
     for number in range(15):
         (copy / f"extra-{number:02d}").write_text("x")
-    with pytest.raises(IntegrityBroken, match="15 differences") as raised:
+    with pytest.raises(IntegrityFault, match="15 differences") as raised:
         verify_package(copy)
     assert str(raised.value).count("(extra)") == 10
 
@@ -204,7 +204,7 @@ def test_only_listed_files_run_on_the_judges_machine(copy, kind):
     assert named in ran.stderr
     assert ran.stderr.count("\n") == 1
     assert "planted code ran" not in ran.stderr
-    with pytest.raises(IntegrityBroken):
+    with pytest.raises(IntegrityFault):
         verify_package(copy)
 
 
@@ -276,18 +276,18 @@ def test_a_broken_manifest_is_refused_in_one_sentence(copy, kind):
     assert ran.returncode == 4, ran.stderr
     assert "manifest.json" in ran.stderr
     assert ran.stderr.count("\n") == 1
-    with pytest.raises(IntegrityBroken, match="manifest.json"):
+    with pytest.raises(IntegrityFault, match="manifest.json"):
         verify_package(copy)
 
 
 def test_a_pipe_in_place_of_the_manifest_or_the_receipt_does_not_hang(copy):
     os.mkfifo(copy / "latency.json")
-    with pytest.raises(IntegrityBroken, match="latency.json"):
+    with pytest.raises(IntegrityFault, match="latency.json"):
         verify_package(copy)
     (copy / "manifest.json").unlink()
     os.mkfifo(copy / "manifest.json")
     assert start(copy).returncode == 4
-    with pytest.raises(IntegrityBroken, match="manifest.json"):
+    with pytest.raises(IntegrityFault, match="manifest.json"):
         verify_package(copy)
 
 
@@ -331,7 +331,7 @@ BROKEN_RECEIPTS = {
 def test_a_broken_receipt_is_refused_in_one_sentence(copy, kind):
     content = BROKEN_RECEIPTS[kind](read_json(copy / "manifest.json")["bound"])
     (copy / "latency.json").write_bytes(content)
-    with pytest.raises(IntegrityBroken, match="latency.json"):
+    with pytest.raises(IntegrityFault, match="latency.json"):
         verify_package(copy)
 
 
@@ -358,7 +358,7 @@ def test_a_valid_result_is_read_in_the_order_of_the_ids(tmp_path):
 @pytest.mark.parametrize("kind", RESULTS)
 def test_an_invalid_result_is_refused(tmp_path, kind):
     (tmp_path / "r.csv").write_bytes(RESULTS[kind])
-    with pytest.raises(ResultInvalid):
+    with pytest.raises(ResultFault):
         WeChat2022().read_result(tmp_path / "r.csv", IDS, CLASSES)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wbdc.core.errors import EnvironmentLacks, IntegrityBroken, UsageFault
+from wbdc.core.errors import EnvironmentFault, IntegrityFault, UsageFault
 from wbdc.submit.pack import lock as locks
 from wbdc.submit.pack.lock import dependency_closure, download_wheels, lock_requirements
 
@@ -106,13 +106,13 @@ def test_the_closure_does_not_depend_on_the_order_of_names():
 @pytest.mark.parametrize(
     ("names", "fault", "says"),
     [
-        (["lonely"], EnvironmentLacks, "lonely needs absent>=1, which is not installed"),
-        (["strict"], EnvironmentLacks, "strict needs middle<2, but 2.5 is installed"),
-        (["middle", "strict"], EnvironmentLacks, "strict needs middle<2"),
-        (["strict", "middle"], EnvironmentLacks, "strict needs middle<2"),
+        (["lonely"], EnvironmentFault, "lonely needs absent>=1, which is not installed"),
+        (["strict"], EnvironmentFault, "strict needs middle<2, but 2.5 is installed"),
+        (["middle", "strict"], EnvironmentFault, "strict needs middle<2"),
+        (["strict", "middle"], EnvironmentFault, "strict needs middle<2"),
         (
             ["torchy==2.5.0"],
-            EnvironmentLacks,
+            EnvironmentFault,
             "the submission needs torchy==2.5.0, but 2.6.0\\+cu124 is installed",
         ),
         (["middle --hash=sha256:0"], UsageFault, "not a requirement"),
@@ -166,7 +166,7 @@ def test_a_lock_has_one_hashed_line_per_package_in_a_fixed_order(
 )
 def test_a_wheel_without_a_sha256_is_refused(monkeypatch, info):
     answer_pip(monkeypatch, item("torchy", "2.6.0+cu124", **info))
-    with pytest.raises(EnvironmentLacks, match="no wheel with a SHA-256 for torchy"):
+    with pytest.raises(EnvironmentFault, match="no wheel with a SHA-256 for torchy"):
         lock_requirements("torchy==2.6.0")
 
 
@@ -176,10 +176,10 @@ def test_a_report_of_another_version_or_with_gaps_is_refused(
     calls = answer_pip(monkeypatch, version="2")
     assert lock_requirements("# nothing\n") == ""
     assert not calls
-    with pytest.raises(EnvironmentLacks, match="report has version 2"):
+    with pytest.raises(EnvironmentFault, match="report has version 2"):
         lock_requirements("broad")
     answer_pip(monkeypatch)
-    with pytest.raises(EnvironmentLacks, match="for broad"):
+    with pytest.raises(EnvironmentFault, match="for broad"):
         lock_requirements("broad")
 
 
@@ -202,15 +202,15 @@ def test_a_failure_of_pip_becomes_one_sentence(tmp_path, monkeypatch):
     )
     use(offline)
     with pytest.raises(
-        EnvironmentLacks,
+        EnvironmentFault,
         match=r"\(No matching distribution found for broad==3.0rc1\); connect to the network",
     ):
         lock_requirements("broad")
     use(fake_python(tmp_path / "mute", 1, ""))
-    with pytest.raises(EnvironmentLacks, match="no message"):
+    with pytest.raises(EnvironmentFault, match="no message"):
         lock_requirements("broad")
     use(str(tmp_path / "none"))
-    with pytest.raises(EnvironmentLacks, match="cannot be run"):
+    with pytest.raises(EnvironmentFault, match="cannot be run"):
         lock_requirements("broad")
     forged = fake_python(
         tmp_path / "forged",
@@ -219,7 +219,7 @@ def test_a_failure_of_pip_becomes_one_sentence(tmp_path, monkeypatch):
     )
     (tmp_path / "lock").write_text(f"broad==3.0rc1 --hash=sha256:{'a' * 64}\n")
     use(forged)
-    with pytest.raises(IntegrityBroken, match="hash differs from the lock"):
+    with pytest.raises(IntegrityFault, match="hash differs from the lock"):
         download_wheels(tmp_path / "lock", tmp_path / "wheels")
 
 

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.errors import Inconclusive, IntegrityBroken, UsageFault
+from wbdc.core.errors import Inconclusive, IntegrityFault, UsageFault
 from wbdc.core.files import file_sha256, publish_json, read_json, seal_folder, sealed_facts
 from wbdc.core.integrity import verify_seal
 from wbdc.prepare.dataset import PreparedData
@@ -196,9 +196,9 @@ def test_a_package_that_fails_its_check_is_not_published(members, tmp_path):
 
     def fail(folder: Path) -> None:
         verify_package(folder)
-        raise IntegrityBroken("predictions differ")
+        raise IntegrityFault("predictions differ")
 
-    with pytest.raises(IntegrityBroken, match="predictions differ"):
+    with pytest.raises(IntegrityFault, match="predictions differ"):
         pack_submission(into, members, OPTIONS, fail)
     assert not list(tmp_path.iterdir())
     pack_submission(
@@ -206,7 +206,7 @@ def test_a_package_that_fails_its_check_is_not_published(members, tmp_path):
     )
     assert (into / "latency.json").is_file()
     before = files(into)
-    with pytest.raises(IntegrityBroken, match="predictions differ"):
+    with pytest.raises(IntegrityFault, match="predictions differ"):
         pack_submission(into, members[:1], OPTIONS, fail)
     assert files(into) == before
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
@@ -245,10 +245,10 @@ def test_submit_publishes_nothing_when_the_proof_or_the_time_check_fails(
 ):
     def fail(folder: Path, *_, **__) -> None:
         assert verify_package(folder)["members"] == ["late-0a1b2c3d/fold-0"]
-        raise IntegrityBroken("no good")
+        raise IntegrityFault("no good")
 
     monkeypatch.setattr(pipeline, step, fail)
-    with pytest.raises(IntegrityBroken, match="no good"):
+    with pytest.raises(IntegrityFault, match="no good"):
         submit_toy(tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -499,7 +499,7 @@ def test_bad_members_are_refused_before_anything_is_written(members, tmp_path):
     assert sealed_facts(bad)
     assert verify_seal(bad)
     (bad / "model.safetensors").write_bytes((bad / "model.safetensors").read_bytes()[:-1] + b"\x07")
-    with pytest.raises(IntegrityBroken, match=r"model\.safetensors"):
+    with pytest.raises(IntegrityFault, match=r"model\.safetensors"):
         pack_submission(tmp_path / "out", [members[0]._replace(folder=bad)], OPTIONS)
     assert not (tmp_path / "out").exists()
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityFault
 from wbdc.submit.pack.provenance import UNKNOWN_LICENSE, provenance_table, weights_provenance
 
 MACBERT = {
@@ -98,7 +98,7 @@ def test_descriptions_of_older_folds_give_the_name_alone(words, name, link):
 
 @pytest.mark.parametrize("key", ["name", "file", "bytes", "md5", "sha256"])
 def test_an_incomplete_record_is_refused(key):
-    with pytest.raises(IntegrityBroken, match=f"weights of trunk lacks {key}"):
+    with pytest.raises(IntegrityFault, match=f"weights of trunk lacks {key}"):
         weights_provenance({"trunk": {k: v for k, v in MACBERT.items() if k != key}})
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import wbdc
-from wbdc.core.errors import EnvironmentLacks, UsageFault
+from wbdc.core.errors import EnvironmentFault, UsageFault
 from wbdc.submit.pack.secrets import MAX_SCANNED_BYTES, refuse_secrets
 
 TOKENS = {
@@ -113,8 +113,8 @@ def test_large_files_are_checked_by_name_only(tmp_path):
 
 
 def test_an_unreadable_file_is_an_error(tmp_path):
-    with pytest.raises(EnvironmentLacks, match="absent cannot be read"):
+    with pytest.raises(EnvironmentFault, match="absent cannot be read"):
         refuse_secrets(tmp_path / "absent")
     (tmp_path / "dangling").symlink_to(tmp_path / "gone")
-    with pytest.raises(EnvironmentLacks, match="dangling cannot be read"):
+    with pytest.raises(EnvironmentFault, match="dangling cannot be read"):
         refuse_secrets(tmp_path)

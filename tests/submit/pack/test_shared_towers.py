@@ -95,11 +95,11 @@ def test_half_stores_the_weights_rounded_to_float16(members, tmp_path):
 
 
 def test_weights_that_overflow_float16_are_refused(members, tmp_path):
-    from wbdc.core.errors import IntegrityBroken
+    from wbdc.core.errors import IntegrityFault
 
     model = toys.model()
     model.head.weight.data[0, 0] = 1e6
     write_finished_fold(tmp_path / "big", model, "dual_stream")
-    with pytest.raises(IntegrityBroken, match="not finite, in head.weight"):
+    with pytest.raises(IntegrityFault, match="not finite, in head.weight"):
         load_member(tmp_path / "big", half=True)
     assert np.isfinite(load_member(tmp_path / "big").model.head.weight.detach().numpy()).all()

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityFault
 from wbdc.submit.timing.data_guard import check_data_unchanged, data_snapshot
 
 
@@ -53,6 +53,6 @@ def test_changes_are_named(tmp_path, kind):
 
     change, named = CHANGES[kind]
     change(tmp_path)
-    with pytest.raises(IntegrityBroken) as caught:
+    with pytest.raises(IntegrityFault) as caught:
         check_data_unchanged(tmp_path, before)
     assert f"1 differences: {named}; the judge's data folder is read-only" in str(caught.value)

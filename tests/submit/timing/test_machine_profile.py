@@ -5,7 +5,7 @@ import json
 import pytest
 import toys
 
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityFault
 from wbdc.submit.timing import machine_profile
 from wbdc.submit.timing.machine_profile import profile_machine, scaled_seconds, speed_ratios
 from wbdc.submit.timing.projection import Projection, Rate, project_elsewhere
@@ -72,7 +72,7 @@ def test_pass_needs_the_pessimistic_end_and_fail_the_optimistic_end(start, predi
     ],
 )
 def test_invalid_profile_is_refused(there):
-    with pytest.raises(IntegrityBroken, match="not a profile of `wbdc doctor --probe`"):
+    with pytest.raises(IntegrityFault, match="not a profile of `wbdc doctor --probe`"):
         speed_ratios(HERE, there)
 
 

@@ -12,10 +12,10 @@ import pytest
 import small
 
 from wbdc.core.errors import (
-    EnvironmentLacks,
+    EnvironmentFault,
     Inconclusive,
-    IntegrityBroken,
-    ResultInvalid,
+    IntegrityFault,
+    ResultFault,
     UsageFault,
     WbdcError,
 )
@@ -223,7 +223,7 @@ def test_mutant_caching_by_id(judge):
 
 def test_mutant_gpu_fallback(judge, monkeypatch):
     monkeypatch.setattr(measure, "find_device", lambda name: measure.torch.device("cuda"))
-    with pytest.raises(EnvironmentLacks, match="ran on cpu, not on cuda"):
+    with pytest.raises(EnvironmentFault, match="ran on cpu, not on cuda"):
         judge(FakePackage(), device="cuda")
 
 
@@ -357,7 +357,7 @@ def test_mishap_busy_machine(judge, seconds_per_video):
 def test_mishap_writing_into_the_data(judge, data, tmp_path, write, named):
     """The judge mounts the data read-only: no receipt, and the paths are named."""
     copy = shutil.copytree(data, tmp_path / "data")
-    with pytest.raises(IntegrityBroken, match=re.escape(named)):
+    with pytest.raises(IntegrityFault, match=re.escape(named)):
         judge(
             FakePackage(start=lambda run: (write(copy), 10.0)[1] if run == 2 else 10.0),
             data=copy,
@@ -650,13 +650,13 @@ def test_full_run_measures_gpu_memory(judge):
 
 
 def test_mutant_output_not_flushed(judge):
-    with pytest.raises(ResultInvalid, match="misses ids"):
+    with pytest.raises(ResultFault, match="misses ids"):
         judge(
             FakePackage(
                 change_rows=lambda rows, precision, with_timings: rows[: len(rows) // 32 * 32 - 32]
             )
         )
-    with pytest.raises(ResultInvalid, match="ends inside a line"):
+    with pytest.raises(ResultFault, match="ends inside a line"):
         judge(
             FakePackage(
                 change_rows=lambda rows, precision, with_timings: [*rows[:-1], rows[-1][:-3]]
@@ -703,7 +703,7 @@ def test_mutant_wall_clock_jump(judge, monkeypatch):
 
 def test_mutant_less_work_when_timed(judge):
     """Other predictions with --timings, or slower without."""
-    with pytest.raises(IntegrityBroken, match="differently"):
+    with pytest.raises(IntegrityFault, match="differently"):
         judge(
             FakePackage(
                 change_rows=lambda rows, precision, with_timings: (
@@ -729,7 +729,7 @@ def test_mutant_slow_without_timings(judge):
 
 
 def test_mutant_more_videos_reported_than_requested(judge):
-    with pytest.raises(IntegrityBroken, match="reports 20480 predictions for 2048 videos"):
+    with pytest.raises(IntegrityFault, match="reports 20480 predictions for 2048 videos"):
         judge(
             FakePackage(
                 seconds_per_video=0.05,
@@ -740,7 +740,7 @@ def test_mutant_more_videos_reported_than_requested(judge):
                 ),
             )
         )
-    with pytest.raises(IntegrityBroken, match="cannot be timed"):
+    with pytest.raises(IntegrityFault, match="cannot be timed"):
         judge(
             FakePackage(
                 change_timings=lambda report: (
@@ -790,7 +790,7 @@ def test_mutant_half_precision_changes_predictions(judge, changed, status):
     )
     if status is None:
         with pytest.raises(
-            ResultInvalid,
+            ResultFault,
             match="half precision changes 1.6% of the predictions compared with FP32, more than 1%",
         ):
             judge(fake)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.errors import Inconclusive, IntegrityBroken, ResultInvalid, UsageFault
+from wbdc.core.errors import Inconclusive, IntegrityFault, ResultFault, UsageFault
 from wbdc.core.files import publish_json, read_json
 from wbdc.core.findings import Findings
 from wbdc.serve import entry
@@ -95,7 +95,7 @@ def test_exit_code_and_receipt_follow_the_verdict(
 def test_wrong_result_file_leaves_no_receipt(package, data, tmp_path, monkeypatch):
     copy = shutil.copytree(package, tmp_path / "copy")
     monkeypatch.setattr(measure, "run_packed", fake_run(0.0001, "9999"))
-    with pytest.raises(ResultInvalid, match="9999"):
+    with pytest.raises(ResultFault, match="9999"):
         rehearse(copy, data, RehearsalOptions())
     assert not (copy / "latency.json").exists()
 
@@ -103,7 +103,7 @@ def test_wrong_result_file_leaves_no_receipt(package, data, tmp_path, monkeypatc
 def test_damaged_folder_is_not_timed(package, data, tmp_path):
     copy = shutil.copytree(package, tmp_path / "copy")
     (copy / "wbdc/serve/predict.py").unlink()
-    with pytest.raises(IntegrityBroken, match="predict.py"):
+    with pytest.raises(IntegrityFault, match="predict.py"):
         rehearse(copy, data, RehearsalOptions())
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from wbdc.core.errors import (
-    DataInvalid,
-    EnvironmentLacks,
-    IntegrityBroken,
+    DataFault,
+    EnvironmentFault,
+    IntegrityFault,
     OutOfResources,
     UsageFault,
 )
@@ -17,9 +17,9 @@ MISSING_MODULE = "Traceback\nModuleNotFoundError: No module named 'timm'\n"
 @pytest.mark.parametrize(
     ("code", "stderr", "error", "part"),
     [
-        (3, "2 models\nerror: annotations/test.json is missing\n", DataInvalid, "is missing"),
-        (1, MISSING_MODULE, EnvironmentLacks, "timm"),
-        (1, "Traceback\nZeroDivisionError: oh\n", IntegrityBroken, "exit code 1"),
+        (3, "2 models\nerror: annotations/test.json is missing\n", DataFault, "is missing"),
+        (1, MISSING_MODULE, EnvironmentFault, "timm"),
+        (1, "Traceback\nZeroDivisionError: oh\n", IntegrityFault, "exit code 1"),
         (-9, "", OutOfResources, "signal 9"),
         (2, "main.py: error: unrecognized arguments: --x", UsageFault, "unrecognized"),
     ],

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from wbdc.core.errors import DataInvalid
+from wbdc.core.errors import DataFault
 from wbdc.core.files import open_regular
 from wbdc.core.findings import Findings
 
@@ -42,7 +42,7 @@ def read_records(
 
     Each has an "id", which is unique and can be a file name. findings: counts ids that are numbers,
     repeated ids (the first item is used) and repeated keys (the last value is used). Integers
-    become `Digits`. Raises DataInvalid with the line and column, the byte, or the index of the
+    become `Digits`. Raises DataFault with the line and column, the byte, or the index of the
     item.
     """
     known_ids: set[str] = set()
@@ -51,7 +51,7 @@ def read_records(
             window = _TextWindow(path, file, findings, progress)
             for index, item in enumerate(_read_values(window)):
                 if not isinstance(item, dict):
-                    raise DataInvalid(f"{path}: item {index} is {_kind_name(item)}, not an object")
+                    raise DataFault(f"{path}: item {index} is {_kind_name(item)}, not an object")
                 if isinstance(item.get("id"), Digits):
                     findings.add("id.number", f"{path.name}: item {index}")
                 name = item["id"] = _check_id(path, index, item.get("id"))
@@ -61,9 +61,9 @@ def read_records(
                 known_ids.add(name)
                 yield item
     except FileNotFoundError as error:
-        raise DataInvalid(f"{path} is missing") from error
+        raise DataFault(f"{path} is missing") from error
     except OSError as error:
-        raise DataInvalid(f"{path} cannot be read: {error.strerror}") from error
+        raise DataFault(f"{path} cannot be read: {error.strerror}") from error
 
 
 def clean_text(item: dict, field: str, findings: Findings, item_id: str | None = None) -> str:
@@ -135,7 +135,7 @@ class _TextWindow:
             self.text += self.decoder.decode(data, final=self.is_at_end)
         except UnicodeDecodeError as error:
             byte = f"byte {start + error.start} is 0x{error.object[error.start]:02x}"
-            raise DataInvalid(
+            raise DataFault(
                 f"{self.path} is not UTF-8: {byte}; convert the file to UTF-8"
             ) from error
 
@@ -184,10 +184,10 @@ class _TextWindow:
                 offset = NON_FINITE_PATTERN.search(rest).start()
                 raise self.syntax_error(str(error), self.position + offset) from error
 
-    def syntax_error(self, reason: str, position: int) -> DataInvalid:
+    def syntax_error(self, reason: str, position: int) -> DataFault:
         """Build the error for a position in the window."""
         line, column = self.line_and_column(position)
-        return DataInvalid(f"{self.path}: {reason} at line {line} column {column}")
+        return DataFault(f"{self.path}: {reason} at line {line} column {column}")
 
 
 def _read_values(window: _TextWindow) -> Iterator[object]:
@@ -209,7 +209,7 @@ def _read_values(window: _TextWindow) -> Iterator[object]:
 
     first = window.parse_value(decoder)
     if not window.peek():
-        raise DataInvalid(f"{window.path} holds {_kind_name(first)}, not a list of items")
+        raise DataFault(f"{window.path} holds {_kind_name(first)}, not a list of items")
     yield first
     while window.peek():
         yield window.parse_value(decoder)
@@ -237,11 +237,11 @@ def _refuse_constant(constant: str) -> None:
 
 
 def _check_id(path: Path, index: int, value: object) -> str:
-    """Return the id of an item if it can be a file name. Raises DataInvalid."""
+    """Return the id of an item if it can be a file name. Raises DataFault."""
     if value is None:
-        raise DataInvalid(f"{path}: item {index} has no id")
+        raise DataFault(f"{path}: item {index} has no id")
     if not isinstance(value, str) or not ID_PATTERN.fullmatch(value):
-        raise DataInvalid(
+        raise DataFault(
             f"{path}: item {index} has id {str(value)[:MAX_ID_CHARACTERS]!r}; ids are 1 to 128 "
             "letters, digits, - or _, since they become file names"
         )

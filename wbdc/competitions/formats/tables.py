@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from wbdc.competitions.formats.json_stream import MAX_ITEM_CHARACTERS, ByteProgress, Digits
-from wbdc.core.errors import DataInvalid, UsageFault, suggest_name
+from wbdc.core.errors import DataFault, UsageFault, suggest_name
 from wbdc.core.files import open_regular
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -37,7 +37,7 @@ def read_table(
     """Yield (line, row) for each row of a table. A row is {column: value}.
 
     columns: those that the table must have; in JSON Lines, that one row at least must have. A value
-    is a string in CSV and TSV, any JSON value in JSON Lines. Raises DataInvalid with the path and
+    is a string in CSV and TSV, any JSON value in JSON Lines. Raises DataFault with the path and
     the line.
     """
     total = path.stat().st_size if path.is_file() else 0
@@ -49,11 +49,11 @@ def read_table(
                     progress(min(file.tell(), total), total)
                 yield line, row
     except FileNotFoundError as error:
-        raise DataInvalid(f"{path} is missing") from error
+        raise DataFault(f"{path} is missing") from error
     except OSError as error:
-        raise DataInvalid(f"{path} cannot be read: {error.strerror}") from error
+        raise DataFault(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DataInvalid(
+        raise DataFault(
             f"{path} is not UTF-8 after line {line}; convert the file to UTF-8"
         ) from error
 
@@ -66,9 +66,9 @@ def table_columns(path: Path) -> list[str]:
         with open_regular(path) as file:
             return _read_header(path, _csv_reader(path, file), ())
     except OSError as error:
-        raise DataInvalid(f"{path} cannot be read: {error.strerror}") from error
+        raise DataFault(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DataInvalid(f"{path} is not UTF-8; convert the file to UTF-8") from error
+        raise DataFault(f"{path} is not UTF-8; convert the file to UTF-8") from error
 
 
 def _read_rows(
@@ -95,28 +95,28 @@ def _read_delimited(
             if not cells:
                 continue  # a blank line
             if len(cells) != len(header):
-                raise DataInvalid(
+                raise DataFault(
                     f"{path} line {reader.line_num}: the number of cells is {len(cells)}, but the "
                     f"header has {len(header)}; quote cells that hold a separator"
                 )
             yield reader.line_num, dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        raise DataInvalid(f"{path} line {reader.line_num}: {error}") from error
+        raise DataFault(f"{path} line {reader.line_num}: {error}") from error
 
 
 def _read_header(path: Path, reader: Iterator[list[str]], columns: Sequence[str]) -> list[str]:
     try:
         header = next(reader, [])
     except csv.Error as error:
-        raise DataInvalid(f"{path} line 1: {error}") from error
+        raise DataFault(f"{path} line 1: {error}") from error
 
     if not header:
-        raise DataInvalid(f"{path} is empty; its first line must name the columns")
+        raise DataFault(f"{path} is empty; its first line must name the columns")
     if repeated := [name for name in header if header.count(name) > 1]:
-        raise DataInvalid(f"{path} has two columns {repeated[0]!r}; rename one")
+        raise DataFault(f"{path} has two columns {repeated[0]!r}; rename one")
     for column in columns:
         if column not in header:
-            raise DataInvalid(f"{path} has no column {column!r}{suggest_name(column, header)}")
+            raise DataFault(f"{path} has no column {column!r}{suggest_name(column, header)}")
     return header
 
 
@@ -132,9 +132,9 @@ def _read_json_lines(
         try:
             row = json.loads(text, parse_int=Digits)
         except (ValueError, RecursionError) as error:
-            raise DataInvalid(f"{path} line {line}: {error}") from error
+            raise DataFault(f"{path} line {line}: {error}") from error
         if not isinstance(row, dict):
-            raise DataInvalid(f"{path} line {line} is not a JSON object")
+            raise DataFault(f"{path} line {line} is not a JSON object")
 
         for column in row.keys() & missing.keys():
             del missing[column]
@@ -142,4 +142,4 @@ def _read_json_lines(
 
     if row and missing:
         column = next(iter(missing))
-        raise DataInvalid(f"{path} has no key {column!r}{suggest_name(column, list(row))}")
+        raise DataFault(f"{path} has no key {column!r}{suggest_name(column, list(row))}")

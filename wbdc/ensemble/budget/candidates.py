@@ -35,7 +35,7 @@ class CandidatePool:
     members: (M, n, C) float, one per candidate; truth: (n,) int class codes; folds: (n,) names;
     classes: the C ids that codes stand for; items: videos of the final run; margin: share by which
     measured seconds are raised, as the time check does.
-    Raises UsageFault or IntegrityBroken.
+    Raises UsageFault or IntegrityFault.
     """
 
     def __init__(

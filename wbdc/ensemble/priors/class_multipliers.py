@@ -41,7 +41,7 @@ def learn_multipliers(
     a class without rows counts as one row.
     family "free": coordinate ascent from the best of the count family, on the contest's mean score
     less strength times the mean squared distance from that family's log multipliers.
-    Raises UsageFault (shapes, family, strength) or IntegrityBroken (p is not finite).
+    Raises UsageFault (shapes, family, strength) or IntegrityFault (p is not finite).
     """
     _check(p, truth, classes)
     if family not in FAMILIES:

@@ -9,7 +9,7 @@ from open_clip.model import _build_vision_tower  # the public factory would buil
 from open_clip.pretrained import get_pretrained_cfg
 from torch import Tensor
 
-from wbdc.core.errors import IntegrityBroken, UsageFault, suggest_name
+from wbdc.core.errors import IntegrityFault, UsageFault, suggest_name
 from wbdc.core.image_settings import ImageSettings
 from wbdc.core.weights import describe_weights, find_weights, load_weights, select_tensors
 from wbdc.nets.vision import Vision
@@ -28,7 +28,7 @@ class Clip(Vision):
     architecture and image define a tower with random weights.
 
     architecture: {embed_dim, quick_gelu, vision_cfg = {open_clip's CLIPVisionCfg}}. image: {size,
-    mean, std, interpolation, short}. Raises UsageFault for an unknown model, EnvironmentLacks when
+    mean, std, interpolation, short}. Raises UsageFault for an unknown model, EnvironmentFault when
     the weights are not on this machine.
     """
 
@@ -94,18 +94,18 @@ class Clip(Vision):
 def _check_layout(weights: dict[str, Tensor], file: Path, model: str, hub_name: str) -> None:
     """Refuse a CLIP that transformers saved: its tensors have other names than open_clip's.
 
-    Raises IntegrityBroken.
+    Raises IntegrityFault.
     """
     if "vision_model.embeddings.class_embedding" not in weights:
         return
 
     # the text tower of Chinese-CLIP is a BERT
     if any(name.startswith("text_model.encoder.layer.") for name in weights):
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"{file} is a Chinese-CLIP in the layout of transformers, which vision 'clip' does not "
             "read; take a model that open_clip lists, or write a vision plug beside the kit"
         )
-    raise IntegrityBroken(
+    raise IntegrityFault(
         f"{file} is a CLIP in the layout of transformers, and vision 'clip' reads that of "
         f"open_clip; put open_clip_model.safetensors or model.safetensors of "
         f"https://huggingface.co/{hub_name} there, which holds {model}"

@@ -21,7 +21,7 @@ class Timm(Vision):
 
     size: side of the frames in pixels, to which the short side is resized; None: the model's own.
     image: saved image settings; None: those that timm lists. Raises UsageFault for an unknown
-    model, EnvironmentLacks when the weights are not on this machine.
+    model, EnvironmentFault when the weights are not on this machine.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from wbdc.core.errors import DataInvalid
+from wbdc.core.errors import DataFault
 from wbdc.prepare.shards import ShardJob
 
 # A module-level function, so that another process can import it. It publishes the shard itself.
@@ -25,7 +25,7 @@ class Engine:
     def run_jobs(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
         """Call `make(job)` for every job, and yield each job when its shard exists, in any order.
 
-        Raises what `make` raises; DataInvalid, which names the job, if two workers died on it.
+        Raises what `make` raises; DataFault, which names the job, if two workers died on it.
         """
         raise NotImplementedError
 
@@ -36,10 +36,10 @@ class Engine:
 Plug = Engine
 
 
-def shard_failure(job: ShardJob) -> DataInvalid:
+def shard_failure(job: ShardJob) -> DataFault:
     """Return the error for a shard on which two workers died."""
     videos = f"videos {job.ids[0]} to {job.ids[-1]} of {job.split}"
-    return DataInvalid(
+    return DataFault(
         f"a worker died twice on {job.path.name}, {videos}: an archive crashes the decoder, or "
         "memory ran out; use fewer workers (--threads), then check these archives"
     )

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from threading import Thread
 
-from wbdc.core.errors import EnvironmentLacks, UsageFault
+from wbdc.core.errors import EnvironmentFault, UsageFault
 from wbdc.prepare.engines import Engine, MakeShard, shard_failure
 from wbdc.prepare.shards import ShardJob
 
@@ -89,13 +89,13 @@ def _is_done(connection: Connection) -> bool:
 
 
 def _check_death(process: BaseProcess, job: ShardJob, is_second: bool) -> None:
-    """Raise DataInvalid if this is the second worker that died on a job, EnvironmentLacks if the
+    """Raise DataFault if this is the second worker that died on a job, EnvironmentFault if the
     worker exited by itself.
     """
     process.join()
     # for example, a script without `if __name__ == "__main__"`, which every spawned process runs
     if process.exitcode >= 0:
-        raise EnvironmentLacks(
+        raise EnvironmentFault(
             f"a worker process ended with exit code {process.exitcode} at {job.path.name}; "
             "its output is above; engine 'threads' needs no worker processes"
         )

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 
-from wbdc.core.errors import EnvironmentLacks
+from wbdc.core.errors import EnvironmentFault
 from wbdc.prepare.engines import Engine, MakeShard, shard_failure
 from wbdc.prepare.shards import ShardJob
 
@@ -22,7 +22,7 @@ class Ray(Engine):
 
     def __init__(self, *, address: str | None = None, workers: int | None = None):
         if importlib.util.find_spec("ray") is None:
-            raise EnvironmentLacks(
+            raise EnvironmentFault(
                 "engine 'ray' needs Ray, which is not installed; run: pip install 'wbdc[ray]'"
             )
         self.address = address or os.environ.get("RAY_ADDRESS", "auto")
@@ -50,7 +50,7 @@ class Ray(Engine):
 
 
 def _connect(address: str, workers: int | None) -> None:
-    """Connect to a cluster, or start one here. Raises EnvironmentLacks if none responds."""
+    """Connect to a cluster, or start one here. Raises EnvironmentFault if none responds."""
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a local cluster sends no statistics
@@ -58,14 +58,14 @@ def _connect(address: str, workers: int | None) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except ConnectionError as error:
-        raise EnvironmentLacks(
+        raise EnvironmentFault(
             f"no Ray cluster responds at {address!r}; start one with `ray start --head`, "
             "or set RAY_ADDRESS=local"
         ) from error
 
 
 def _check_result(done: object, job: ShardJob) -> None:
-    """Raise what `make` raised, or DataInvalid if two workers died. done: reference to a finished
+    """Raise what `make` raised, or DataFault if two workers died. done: reference to a finished
     task.
     """
     import ray

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from wbdc.competitions import Competition
-from wbdc.core.errors import DataInvalid, UsageFault
+from wbdc.core.errors import DataFault, UsageFault
 from wbdc.core.files import read_bytes, read_json
 from wbdc.core.findings import Findings
 from wbdc.core.flatten import flatten_table
@@ -69,7 +69,7 @@ def diff_packages(a: Path, b: Path) -> dict:
       facts       {"report.ensemble.score.mean": pair}
 
     A member that only one folder holds is compared with its counterpart of the same kit and fold,
-    if there is one. Raises IntegrityBroken.
+    if there is one. Raises IntegrityFault.
     """
     first = _read_package(a)
     second = _read_package(b)
@@ -93,7 +93,7 @@ def diff_predictions(a: Path, b: Path, data: Path, options: SampleOptions = DEFA
 
     Returns {"videos", "changed": share of videos with another class, "max_difference": of the
     probabilities, None when the folders have different classes}. Raises UsageFault for two
-    competitions, IntegrityBroken, and what the packed processes fail with.
+    competitions, IntegrityFault, and what the packed processes fail with.
     """
     summaries = [verify_package(folder) for folder in (a, b)]
     names = [summary["competition"] for summary in summaries]
@@ -122,11 +122,11 @@ def diff_predictions(a: Path, b: Path, data: Path, options: SampleOptions = DEFA
 
 
 def sample_test_ids(contest: Competition, data: Path, max_videos: int, seed: int) -> list[str]:
-    """Draw test videos as `draw_test_ids`. Raises DataInvalid when the test split is empty."""
+    """Draw test videos as `draw_test_ids`. Raises DataFault when the test split is empty."""
     ids = draw_test_ids(contest, data, max_videos, seed)
     if not ids:
         split = contest.find_test_split(contest.splits(data))
-        raise DataInvalid(
+        raise DataFault(
             f"{data} has no video in the split {split}, so there is nothing to predict; "
             "give data with test videos"
         )
@@ -152,7 +152,7 @@ def predict_packed(
 ) -> PackedPredictions:
     """Predict some videos with a packed folder, in a fresh, isolated process.
 
-    Raises ResultInvalid, and what the process fails with.
+    Raises ResultFault, and what the process fails with.
     """
     with tempfile.TemporaryDirectory(prefix="wbdc-predictions-") as scratch:
         result = Path(scratch) / "result.csv"

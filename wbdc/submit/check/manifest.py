@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityFault
 from wbdc.core.files import file_sha256, list_files, publish_json, read_json
 
 MANIFEST_FILE = "manifest.json"
@@ -33,17 +33,17 @@ def write_manifest(folder: Path, facts: dict) -> dict:
 
 
 def read_manifest(folder: Path) -> dict:
-    """Read a manifest. Raises IntegrityBroken when it is missing, damaged or was changed."""
+    """Read a manifest. Raises IntegrityFault when it is missing, damaged or was changed."""
     path = folder / MANIFEST_FILE
     if path.exists() and not path.is_file():
-        raise IntegrityBroken(f"{path} is not a regular file; pack again")
+        raise IntegrityFault(f"{path} is not a regular file; pack again")
     try:
         manifest = read_json(path)
         if isinstance(manifest, dict) and _is_manifest(manifest):
             return manifest
     except RecursionError as error:
-        raise IntegrityBroken(f"{path} is nested too deeply; pack again") from error
-    raise IntegrityBroken(f"{path} was changed after packing; pack again")
+        raise IntegrityFault(f"{path} is nested too deeply; pack again") from error
+    raise IntegrityFault(f"{path} was changed after packing; pack again")
 
 
 def manifest_hash(manifest: dict) -> str:

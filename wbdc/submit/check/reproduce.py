@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from wbdc.competitions import Competition
-from wbdc.core.errors import Inconclusive, IntegrityBroken, UsageFault
+from wbdc.core.errors import Inconclusive, IntegrityFault, UsageFault
 from wbdc.core.files import publish_json, read_json
 from wbdc.core.flatten import flatten_table
 from wbdc.ensemble.ensembles import open_report
@@ -48,7 +48,7 @@ def repeat_predictions(folder: Path, data: Path, options: SampleOptions = DEFAUL
     """Predict the same random test videos twice, each time in a fresh, isolated process.
 
     The folder is verified first. Returns {"videos", "equal": True, "sha256": hash of the (n, C)
-    float32 probabilities}. Raises IntegrityBroken when a bit differs.
+    float32 probabilities}. Raises IntegrityFault when a bit differs.
     """
     summary = verify_package(folder)
     if "target" in summary:
@@ -64,7 +64,7 @@ def repeat_predictions(folder: Path, data: Path, options: SampleOptions = DEFAUL
     first_bytes = first.probabilities.tobytes()
     if first.result != second.result or first_bytes != second.probabilities.tobytes():
         count = int((first.probabilities != second.probabilities).any(1).sum())
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"{folder} predicts {count} of {len(ids)} videos differently from run to run, so its "
             "result cannot be reproduced; pack it again on a machine that computes reliably"
         )
@@ -91,7 +91,7 @@ def retrain_submission(
     form, which holds none), "packed_score", "retrained_score", "tolerance", "predictions": as
     `diff_predictions`, or None}. Predictions are compared where the package stores no score.
 
-    Raises IntegrityBroken when the scores differ by more than `tolerance`, or other models result;
+    Raises IntegrityFault when the scores differ by more than `tolerance`, or other models result;
     Inconclusive when there is no score and predictions differ; UsageFault for a work folder with
     other content, or when no tolerance is known; and what the training fails with.
     """
@@ -153,7 +153,7 @@ def _retrained_score(work: Path, packed_score: float | None) -> float | None:
 
 def _compare_scores(folder: Path, packed: float, retrained: float, tolerance: float) -> None:
     if round(abs(retrained - packed), SCORE_DIGITS) > tolerance:
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"{folder} scored {packed:.4f} out of fold when packed and {retrained:.4f} trained "
             f"again, further apart than {tolerance:g}; pack the submission that train.sh makes"
         )
@@ -249,12 +249,12 @@ def _limited_cpus(threads: int | None) -> Iterator[None]:
 def _compare_weights(folder: Path, retrained: Path) -> dict:
     """Count the members, and those whose weights have equal bytes.
 
-    Raises IntegrityBroken when other models were trained than packed.
+    Raises IntegrityFault when other models were trained than packed.
     """
     old = read_manifest(folder)
     new = read_manifest(retrained)
     if sorted(map(member_origin, old["members"])) != sorted(map(member_origin, new["members"])):
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"{folder} holds {', '.join(old['members'])}, but its train.sh makes "
             f"{', '.join(new['members'])}; pack it again"
         )

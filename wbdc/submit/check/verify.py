@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from wbdc.competitions import CONTEST_FOLDER, Competition, open_competition
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityFault
 from wbdc.core.files import file_sha256, read_json
 from wbdc.submit.check.manifest import MANIFEST_FILE, RECEIPT_FILE, read_manifest
 from wbdc.submit.timing.verdict import CODES
@@ -17,7 +17,7 @@ def verify_package(folder: Path) -> dict:
     """Compare a packed folder with its manifest, and its time check with the package.
 
     Returns {"bound", "competition", "precision", "members", "files": count, "bytes": sum,
-    "latency": receipt of the time check or None}. Raises IntegrityBroken, naming up to ten files,
+    "latency": receipt of the time check or None}. Raises IntegrityFault, naming up to ten files,
     when one is missing, changed, extra or a link, or when latency.json belongs to another package.
     """
     manifest = check_files(folder)
@@ -30,10 +30,10 @@ def verify_package(folder: Path) -> dict:
 def check_files(folder: Path) -> dict:
     """Compare every file with the manifest and return it; a receipt is not read.
 
-    Raises IntegrityBroken.
+    Raises IntegrityFault.
     """
     if not folder.is_dir():
-        raise IntegrityBroken(f"{folder} is not a folder; give the folder of a submission")
+        raise IntegrityFault(f"{folder} is not a folder; give the folder of a submission")
     manifest = read_manifest(folder)
     files = manifest["files"]
     present, irregular = _list_entries(folder)
@@ -50,7 +50,7 @@ def check_files(folder: Path) -> dict:
         *(f"{name} (changed)" for name in changed),
     ]
     if differences:
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"{folder} is not what was packed, {len(differences)} differences: "
             f"{', '.join(differences[:MAX_LISTED_DIFFERENCES])}; pack again"
         )
@@ -63,21 +63,21 @@ def packed_contest(folder: Path, manifest: dict) -> Competition:
 
 
 def _read_receipt(path: Path, bound: str) -> dict | None:
-    """Read the receipt of the time check; None without one. Raises IntegrityBroken."""
+    """Read the receipt of the time check; None without one. Raises IntegrityFault."""
     if not os.path.lexists(path):
         return None
     fix = "time this submission again with `wbdc submit --check-latency`"
     try:
         receipt = read_json(path) if path.is_file() and not path.is_symlink() else None
     except RecursionError as error:
-        raise IntegrityBroken(f"{path} is nested too deeply; {fix}") from error
+        raise IntegrityFault(f"{path} is nested too deeply; {fix}") from error
 
     if not isinstance(receipt, dict):
-        raise IntegrityBroken(f"{path} is not the result of a time check; {fix}")
+        raise IntegrityFault(f"{path} is not the result of a time check; {fix}")
     if receipt.get("bound") != bound:
-        raise IntegrityBroken(f"{path} belongs to another package; {fix}")
+        raise IntegrityFault(f"{path} belongs to another package; {fix}")
     if receipt.get("verdict") not in VERDICTS:
-        raise IntegrityBroken(f"{path} states none of {', '.join(VERDICTS)}; {fix}")
+        raise IntegrityFault(f"{path} states none of {', '.join(VERDICTS)}; {fix}")
     return receipt
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from wbdc.core.errors import EnvironmentLacks, IntegrityBroken, UsageFault
+from wbdc.core.errors import EnvironmentFault, IntegrityFault, UsageFault
 from wbdc.core.files import file_sha256, read_text
 
 HASH_PATTERN = re.compile(r"--hash=sha256:([0-9a-f]{64})")
@@ -48,7 +48,7 @@ def dependency_closure(names: Collection[str]) -> list[Distribution]:
     names: requirements, for example "numpy", "torch==2.6.0" or "ray[data]". An extra counts only
     where a package requires it; markers are evaluated for this machine.
 
-    Raises UsageFault for text that is not a requirement, EnvironmentLacks for a package that is
+    Raises UsageFault for text that is not a requirement, EnvironmentFault for a package that is
     missing or has another version than required.
     """
     queue = [(_parse_requirement(name), "the submission") for name in names]
@@ -79,7 +79,7 @@ def lock_requirements(requirements: str) -> str:
     requirements: text of a requirements.txt. The hashes are those of the wheels in pip's package
     index; source archives are not used, because building them needs further tools.
 
-    Raises what `dependency_closure` raises, and EnvironmentLacks when pip finds no index, or no
+    Raises what `dependency_closure` raises, and EnvironmentFault when pip finds no index, or no
     wheel with a hash.
     """
     lines = [line.split("#")[0].strip() for line in requirements.splitlines()]
@@ -90,7 +90,7 @@ def lock_requirements(requirements: str) -> str:
     pins = [f"{package.name}=={package.version}" for package in closure]
     wheels = _parse_report(_run_pip("install", *PIP_REPORT_OPTIONS, *pins))
     if missing := [p.name for p in closure if canonicalize_name(p.name) not in wheels]:
-        raise EnvironmentLacks(
+        raise EnvironmentFault(
             f"pip reports no wheel with a SHA-256 for {', '.join(missing)}; "
             "set PIP_EXTRA_INDEX_URL to an index that has it and run the command again"
         )
@@ -105,7 +105,7 @@ def download_wheels(lock_file: Path, into: Path) -> list[Path]:
 
     Install from it offline with `pip install --no-index --find-links INTO --require-hashes -r
     LOCK_FILE`. Raises UsageFault for a lock file without hashes or a folder that holds other files,
-    EnvironmentLacks when pip finds no index, IntegrityBroken for a wheel that differs from its
+    EnvironmentFault when pip finds no index, IntegrityFault for a wheel that differs from its
     hash.
     """
     hashes = set(HASH_PATTERN.findall(read_text(lock_file))) if lock_file.is_file() else set()
@@ -134,7 +134,7 @@ def _find_installed(requirement: Requirement, parent: str) -> metadata.Distribut
     try:
         installed = metadata.distribution(requirement.name)
     except metadata.PackageNotFoundError as error:
-        raise EnvironmentLacks(
+        raise EnvironmentFault(
             f"{parent} needs {requirement}, which is not installed; install it with pip"
         ) from error
     _check_version(requirement, installed.version, parent)
@@ -143,7 +143,7 @@ def _find_installed(requirement: Requirement, parent: str) -> metadata.Distribut
 
 def _check_version(requirement: Requirement, version: str, parent: str) -> None:
     if not requirement.specifier.contains(version, prereleases=True):
-        raise EnvironmentLacks(
+        raise EnvironmentFault(
             f"{parent} needs {requirement}, but {version} is installed; "
             "install the required version with pip"
         )
@@ -164,7 +164,7 @@ def _parse_report(text: str) -> dict[str, tuple[str, str]]:
     """Read pip's installation report: {canonical name: (version, SHA-256)} of hashed archives."""
     report = json.loads(text)
     if report.get("version") != PIP_REPORT_VERSION:
-        raise EnvironmentLacks(
+        raise EnvironmentFault(
             f"pip's report has version {report.get('version')}, not {PIP_REPORT_VERSION}; "
             "install pip 23 or newer"
         )
@@ -180,7 +180,7 @@ def _parse_report(text: str) -> dict[str, tuple[str, str]]:
 def _run_pip(*arguments: str) -> str:
     """Run the pip of this Python and return its output.
 
-    Raises IntegrityBroken for a wheel that differs from its hash, EnvironmentLacks with pip's last
+    Raises IntegrityFault for a wheel that differs from its hash, EnvironmentFault with pip's last
     line otherwise.
     """
     command = [sys.executable, "-m", "pip", *arguments, "--no-input"]
@@ -190,19 +190,19 @@ def _run_pip(*arguments: str) -> str:
             command, capture_output=True, text=True, errors="replace", check=False
         )
     except OSError as error:
-        raise EnvironmentLacks(
+        raise EnvironmentFault(
             f"{sys.executable} cannot be run: {error.strerror}; repair this Python installation"
         ) from error
 
     if "DO NOT MATCH THE HASHES" in result.stderr:
-        raise IntegrityBroken(
+        raise IntegrityFault(
             "the package index has a wheel whose hash differs from the lock; "
             "write the lock again if you trust that index"
         )
     if result.returncode:
         lines = [line.strip() for line in result.stderr.splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("ERROR: ")] or lines or ["no message"]
-        raise EnvironmentLacks(
+        raise EnvironmentFault(
             f"pip got nothing from its package indexes ({errors[-1].removeprefix('ERROR: ')}); "
             "connect to the network, or set PIP_EXTRA_INDEX_URL to an index that has the package"
         )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import wbdc
 from wbdc.competitions import CONTEST_FOLDER, Competition, JudgePaths, is_contest_file
-from wbdc.core.errors import IntegrityBroken, UsageFault
+from wbdc.core.errors import IntegrityFault, UsageFault
 from wbdc.core.files import (
     SEAL_FILE,
     check_writable,
@@ -108,7 +108,7 @@ def pack_submission(
     is published.
 
     Raises UsageFault for members that cannot be packed, a folder that is not a package and files
-    that look like secrets; IntegrityBroken for a damaged fold.
+    that look like secrets; IntegrityFault for a damaged fold.
     """
     contest = options.contest
     with publish_folder(into) as folder:
@@ -137,7 +137,7 @@ def pack_submission(
 def check_submission_folder(into: Path) -> None:
     """Refuse a folder that cannot be packed into.
 
-    Raises UsageFault for an existing folder that is not a package, EnvironmentLacks for a path
+    Raises UsageFault for an existing folder that is not a package, EnvironmentFault for a path
     that cannot be written.
     """
     if os.path.exists(into) and not (into / MANIFEST_FILE).is_file():
@@ -183,7 +183,7 @@ def _check_member(member: PackedMember) -> None:
 
     verify_seal(folder)
     if missing := [name for name in MEMBER_FILES if not (folder / name).is_file()]:
-        raise IntegrityBroken(f"{folder} lacks {', '.join(missing)}; train this fold again")
+        raise IntegrityFault(f"{folder} lacks {', '.join(missing)}; train this fold again")
 
 
 def _add_members(folder: Path, members: Sequence[PackedMember], options: PackOptions) -> list[dict]:
@@ -231,7 +231,7 @@ def _add_kit(file: Path, folder: Path) -> None:
     for name in names:
         copy = file.parent / name
         if copy.is_file() and file_sha256(copy) != file_sha256(folder / name):
-            raise IntegrityBroken(
+            raise IntegrityFault(
                 f"{folder / name} differs between the folds of one run; "
                 "train them again with one plug"
             )

@@ -4,7 +4,7 @@ and its checksums.
 
 import re
 
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityFault
 
 KNOWN_LICENSES = {  # as the publishers' pages state
     "hfl/chinese-macbert-base": "apache-2.0",
@@ -28,7 +28,7 @@ def weights_provenance(weights: dict) -> list[dict]:
     the name, and the other values are None. Parts with random weights are left out, and so is
     "start", a run of this project.
 
-    Returns {"name", "file", "link", "license", "bytes", "md5", "sha256"}. Raises IntegrityBroken
+    Returns {"name", "file", "link", "license", "bytes", "md5", "sha256"}. Raises IntegrityFault
     for an incomplete record.
     """
     entries = [
@@ -57,7 +57,7 @@ def _provenance_entry(part: str, record: dict | str) -> dict:
     if isinstance(record, str):
         record = dict.fromkeys(RECORD_KEYS) | {"name": re.split(r" from |: ", record)[0]}
     elif missing := [key for key in RECORD_KEYS if key not in record]:
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"the record of the weights of {part} lacks {', '.join(missing)}; train the fold again"
         )
 

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import wbdc
-from wbdc.core.errors import EnvironmentLacks
+from wbdc.core.errors import EnvironmentFault
 from wbdc.core.files import read_text
 
 PACKAGE_NAME = re.compile(r"[\w.-]+")  # at the start of a requirement
@@ -20,13 +20,13 @@ def needed_requirements(files: Iterable[Path], optional: Collection[str] = ()) -
     """Pin the packages that Python files import at their top level: sorted lines "numpy==2.1.0".
 
     optional: packages that are imported inside functions, when the data need them. Raises
-    EnvironmentLacks when a file imports a module that no installed package provides.
+    EnvironmentFault when a file imports a module that no installed package provides.
     """
     modules = {name for path in files for name in _imported_modules(path)}
     modules -= {"wbdc", *sys.stdlib_module_names}
     packages = metadata.packages_distributions()
     if missing := sorted(name for name in modules if name not in packages):
-        raise EnvironmentLacks(
+        raise EnvironmentFault(
             f"files of the submission import {', '.join(missing)}, which no installed package "
             "provides; install it with pip"
         )
@@ -50,7 +50,7 @@ def _wbdc_requirements() -> list[str]:
     except metadata.PackageNotFoundError:
         file = Path(wbdc.__file__).parents[1] / "requirements.txt"
         if not file.is_file():
-            raise EnvironmentLacks(
+            raise EnvironmentFault(
                 f"wbdc is not installed, and {file} is missing; install wbdc with pip"
             ) from None
         return read_text(file).split()

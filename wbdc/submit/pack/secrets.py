@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
-from wbdc.core.errors import EnvironmentLacks, UsageFault
+from wbdc.core.errors import EnvironmentFault, UsageFault
 from wbdc.core.files import read_bytes
 
 MAX_SCANNED_BYTES = 2**20  # larger files are data or weights
@@ -65,7 +65,7 @@ def refuse_secrets(files: Path | Iterable[Path]) -> None:
     small file looks like a secret.
 
     Raises UsageFault that names up to ten files and the kind of secret, never the secret itself;
-    EnvironmentLacks for a file that cannot be read.
+    EnvironmentFault for a file that cannot be read.
     """
     secrets = [f"{path} ({kind})" for path in _list_paths(files) if (kind := _secret_kind(path))]
     if secrets:
@@ -93,7 +93,7 @@ def _secret_kind(path: Path) -> str | None:
         is_small = path.stat().st_size < MAX_SCANNED_BYTES
         content = read_bytes(path) if is_small else b""
     except OSError as error:
-        raise EnvironmentLacks(
+        raise EnvironmentFault(
             f"{path} cannot be read: {error.strerror}; make it readable, so that it can be checked "
             "for secrets before it is packed"
         ) from error

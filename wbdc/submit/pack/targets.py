@@ -35,7 +35,7 @@ def make_target(folder: Path, name: str, target: Target) -> Path:
     """Make the target `name` of a packed folder beside it, and return its path: FOLDER-NAME,
     FOLDER.zip, or the folder itself.
 
-    Raises UsageFault when another folder has that path, EnvironmentLacks when pretrained weights
+    Raises UsageFault when another folder has that path, EnvironmentFault when pretrained weights
     are not on this machine.
     """
     if target.zipped:

@@ -5,7 +5,7 @@ import os
 import stat
 from pathlib import Path
 
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityFault
 
 MAX_NAMED_FILES = 5  # paths in an error message
 
@@ -38,11 +38,11 @@ def snapshot_differences(before: Snapshot, after: Snapshot) -> list[str]:
 
 
 def check_data_unchanged(root: Path, before: Snapshot) -> None:
-    """Compare the data with an earlier snapshot. Raises IntegrityBroken when they differ."""
+    """Compare the data with an earlier snapshot. Raises IntegrityFault when they differ."""
     differences = snapshot_differences(before, data_snapshot(root))
     if differences:
         named = ", ".join(differences[:MAX_NAMED_FILES])
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"{root} changed while the packed folder ran, {len(differences)} differences: {named}; "
             "the judge's data folder is read-only, so write to a temporary folder instead"
         )

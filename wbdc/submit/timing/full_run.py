@@ -72,8 +72,8 @@ def run_full(
     deadline, without --sample or --timings.
 
     When the split has fewer videos than items, they are repeated under new ids in a temporary data
-    folder of the contest's layout. run: as `run_packed`. Raises IntegrityBroken when the data were
-    changed, ResultInvalid, and the errors of the packed folder.
+    folder of the contest's layout. run: as `run_packed`. Raises IntegrityFault when the data were
+    changed, ResultFault, and the errors of the packed folder.
     """
     with tempfile.TemporaryDirectory(prefix="wbdc-full-") as scratch:
         root = data

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from wbdc.core.device import find_device, find_precision, precision_name
-from wbdc.core.errors import IntegrityBroken
+from wbdc.core.errors import IntegrityFault
 from wbdc.core.findings import Findings
 from wbdc.core.image_settings import ImageSettings
 from wbdc.data.frames import decode_frames
@@ -97,7 +97,7 @@ def speed_ratios(local: dict, judge: dict) -> dict[str, SpeedRatio]:
     """Compare two profiles: return how many times as long each stage of serving, and "start", takes
     on the judge's machine. Several shapes give an interval.
 
-    Raises IntegrityBroken for a dictionary that is not a profile.
+    Raises IntegrityFault for a dictionary that is not a profile.
     """
     try:
         by_kernel = {}
@@ -109,7 +109,7 @@ def speed_ratios(local: dict, judge: dict) -> dict[str, SpeedRatio]:
         stages = {stage: by_kernel[kernel] for stage, kernel in STAGE_KERNELS.items()}
         return stages | {"start": SpeedRatio(min(r.low for r in start), max(r.high for r in start))}
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise IntegrityBroken(
+        raise IntegrityFault(
             "this file is not a profile of `wbdc doctor --probe`, or one of another version; "
             "profile the judge's machine again with `wbdc doctor --probe --out FILE`"
         ) from error

@@ -13,7 +13,7 @@ import torch
 
 from wbdc.competitions import Competition, Video
 from wbdc.core.device import find_device
-from wbdc.core.errors import DataInvalid, EnvironmentLacks, IntegrityBroken, ResultInvalid
+from wbdc.core.errors import DataFault, EnvironmentFault, IntegrityFault, ResultFault
 from wbdc.core.files import read_json
 from wbdc.core.findings import Findings
 from wbdc.core.progress import ProgressCallback
@@ -137,7 +137,7 @@ class PackageTimer:
 
         timeout: seconds; with_timings: pass --timings; repeated: videos occur more than once, so
         the result file is not read; whole_split: all videos, without --sample. Raises
-        EnvironmentLacks when the process ran on another device, ResultInvalid, and the errors of
+        EnvironmentFault when the process ran on another device, ResultFault, and the errors of
         `run_packed`.
         """
         ids = [video.id for video in videos]
@@ -170,18 +170,18 @@ class PackageTimer:
     def _check_device(self, used: str) -> None:
         requested = find_device(self.device).type
         if requested != torch.device(used).type:
-            raise EnvironmentLacks(
+            raise EnvironmentFault(
                 f"the packed folder ran on {used}, not on {requested} as requested; check the "
                 "device with `wbdc doctor`, or give --device"
             )
 
 
 def open_judged_split(contest: Competition, data: Path) -> JudgedSplit:
-    """List the test split that the judge shows. Raises DataInvalid when it is empty."""
+    """List the test split that the judge shows. Raises DataFault when it is empty."""
     split = contest.find_test_split(contest.splits(data))
     videos = list(contest.videos(data, split, Findings()))
     if not videos:
-        raise DataInvalid(f"{data} has no video in split {split}, so there is nothing to time")
+        raise DataFault(f"{data} has no video in split {split}, so there is nothing to time")
     return JudgedSplit(contest, videos, contest.classes(data), split)
 
 
@@ -195,12 +195,12 @@ def measure_runs(
     """Time fresh processes on a few videos, then one on as large a sample as the cap allows.
 
     weights: files that are dropped from the page cache before each cold start. Raises
-    IntegrityBroken when predictions differ from run to run.
+    IntegrityFault when predictions differ from run to run.
     """
     few = [videos[i] for i in stratified_sample(_sizes(videos), COLD_START_VIDEOS, SAMPLE_SEED)]
     starts, cold_untimed = _measure_cold_starts(cap, few, weights, options.cold_starts, progress)
     if any(run.labels != cold_untimed.labels for run in starts):
-        raise IntegrityBroken(
+        raise IntegrityFault(
             "the packed folder predicts the same videos differently from run to run, or when it is "
             "timed, so no measurement can be trusted; pack it again and compare two runs with "
             "`wbdc verify FOLDER --rerun`"
@@ -221,7 +221,7 @@ def measure_runs(
 
 
 def read_steady_run(runs: MeasuredRuns, judged: JudgedSplit) -> SteadyRun:
-    """Read the marks of the long run. Raises IntegrityBroken when they are impossible."""
+    """Read the marks of the long run. Raises IntegrityFault when they are impossible."""
     timings = runs.steady.timings
     listed = timings["marks"]["listed"]
     batches = [tuple(batch) for batch in timings["batches"]]
@@ -235,7 +235,7 @@ def read_steady_run(runs: MeasuredRuns, judged: JudgedSplit) -> SteadyRun:
         and when[-1] <= runs.steady.seconds
     )
     if not is_possible:
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"the packed folder reports {done[-1]} predictions for {count} videos, or times that "
             "do not increase, so it cannot be timed; pack it again from unchanged source code"
         )
@@ -280,7 +280,7 @@ def measure_caching(cap: TimeCap, runs: MeasuredRuns, seconds_per_video: float) 
 def measure_precision(cap: TimeCap, runs: MeasuredRuns) -> tuple[float, str | None]:
     """Compare predictions in half precision with those in FP32 on up to 512 videos.
 
-    Returns the share of changed labels, and a warning. Raises ResultInvalid when more than 1 %
+    Returns the share of changed labels, and a warning. Raises ResultFault when more than 1 %
     change.
     """
     steady = runs.steady
@@ -297,7 +297,7 @@ def measure_precision(cap: TimeCap, runs: MeasuredRuns) -> tuple[float, str | No
     fp32 = cap.run(videos, precision="fp32")
     share = changed_share(steady.labels[: len(videos)], fp32.labels)
     if share > MAX_CHANGED_SHARE:
-        raise ResultInvalid(
+        raise ResultFault(
             f"half precision changes {share:.1%} of the predictions compared with FP32, more than "
             f"{MAX_CHANGED_SHARE:.0%}; train in half precision, or serve in FP32 with "
             "`wbdc ensemble --precision fp32`"
@@ -358,7 +358,7 @@ def _measure_untimed(
     is not timed.
 
     All videos of the split without --sample, as the judge does, where that fits into the cap; else
-    up to 512 of the sample. Raises IntegrityBroken when predictions differ.
+    up to 512 of the sample. Raises IntegrityFault when predictions differ.
     """
     seconds_per_video = steady.prediction_seconds / len(sample)
     affordable = cap.max_videos(RUN_CAP_SHARE, start_seconds, seconds_per_video)
@@ -376,7 +376,7 @@ def _measure_untimed(
     }
     share = changed_share([labels[i] for i in timed_labels], list(timed_labels.values()))
     if share > MAX_CHANGED_SHARE:
-        raise IntegrityBroken(
+        raise IntegrityFault(
             f"the packed folder changes {share:.1%} of its predictions when it runs without "
             "--timings, so the timed runs are not what the judge runs; pack it again from "
             "unchanged source code"

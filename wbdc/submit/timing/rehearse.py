@@ -65,8 +65,8 @@ def rehearse(
 ) -> Verdict:
     """Time a packed folder, publish the receipt latency.json into it, and return the verdict.
 
-    Raises UsageFault when no limit is known, DataInvalid, IntegrityBroken, ResultInvalid,
-    EnvironmentLacks, Inconclusive when the cap is used up, and the errors of the packed process.
+    Raises UsageFault when no limit is known, DataFault, IntegrityFault, ResultFault,
+    EnvironmentFault, Inconclusive when the cap is used up, and the errors of the packed process.
     """
     manifest = check_files(folder)
     judged = open_judged_split(packed_contest(folder, manifest), data)

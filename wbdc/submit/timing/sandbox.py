@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wbdc.core.errors import (
-    EnvironmentLacks,
+    EnvironmentFault,
     Inconclusive,
-    IntegrityBroken,
+    IntegrityFault,
     OutOfResources,
     WbdcError,
 )
@@ -126,11 +126,11 @@ def failure_message(result: SandboxRun) -> WbdcError:
     if result.code in errors:
         return errors[result.code](f"the packed folder fails: {last_line.removeprefix('error: ')}")
     if last_line.startswith(("ModuleNotFoundError", "ImportError")):
-        return EnvironmentLacks(
+        return EnvironmentFault(
             f"the packed folder needs a package that is not installed: {last_line}; install its "
             "requirements.txt"
         )
-    return IntegrityBroken(f"the packed folder fails with exit code {result.code}: {last_line}")
+    return IntegrityFault(f"the packed folder fails with exit code {result.code}: {last_line}")
 
 
 @functools.cache
