@@ -176,16 +176,15 @@ def _submit(
 ) -> dict:
     """Pack the ensemble, run the time check and publish the submission."""
     from wbdc.ensemble.ensembles import open_ensemble
-    from wbdc.submit.pipeline import SubmitOptions, make_submission
+    from wbdc.submit.pipeline import SubmissionSource, SubmitOptions, make_submission
     from wbdc.submit.timing.options import RehearsalOptions
 
     home, blend = open_ensemble(into, "demo")
     rehearsal = RehearsalOptions(cap_seconds=TIME_CHECK_SECONDS)
     options = SubmitOptions(rehearsal=rehearsal, device=device, threads=threads)
     folder = into / "submissions" / "demo"
-    return make_submission(
-        folder, home, blend, prepared, data, report, options, progress, reporter.log
-    )
+    source = SubmissionSource(home, blend, prepared, data, report)
+    return make_submission(folder, source, options, progress, reporter.log)
 
 
 def _predict(

@@ -140,7 +140,7 @@ def submit(
     from wbdc.core.files import read_json
     from wbdc.ensemble.ensembles import open_ensemble, open_report, run_blend
     from wbdc.prepare.dataset import open_prepared
-    from wbdc.submit.pipeline import SubmitOptions, make_submission
+    from wbdc.submit.pipeline import SubmissionSource, SubmitOptions, make_submission
     from wbdc.submit.timing.options import RehearsalOptions
     from wbdc.train.runs import open_run
 
@@ -173,6 +173,7 @@ def submit(
     if dry_run:
         return _print_plan(len(blend.members), into, data, as_json)
 
+    report = {} if run else open_report(work, ensemble)
     options = SubmitOptions(
         rehearsal=rehearsal if check_latency or quick or full else None,
         half=half,
@@ -186,11 +187,7 @@ def submit(
     with console.progress(as_json) as progress:
         submission = make_submission(
             into,
-            home,
-            blend,
-            prepared,
-            data,
-            {} if run else open_report(work, ensemble),
+            SubmissionSource(home, blend, prepared, data, report),
             options,
             progress,
             (lambda line: None) if as_json else console.log,

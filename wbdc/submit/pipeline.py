@@ -40,6 +40,26 @@ PROOF_SEED = 0  # draws the test videos whose predictions are compared
 
 
 @dataclass(frozen=True)
+class SubmissionSource:
+    """What a submission is made of.
+
+    home: work folder of the runs. data: folder of the raw data. report: the ensemble's evaluation,
+    {} for a single run.
+    """
+
+    home: Path
+    blend: Blend
+    prepared: PreparedData
+    data: Path
+    report: dict
+
+    @property
+    def contest(self) -> Competition:
+        """The competition of the prepared data."""
+        return self.prepared.contest
+
+
+@dataclass(frozen=True)
 class SubmitOptions:
     """How a submission is made.
 
@@ -59,45 +79,41 @@ class SubmitOptions:
 
 def make_submission(
     into: Path,
-    home: Path,
-    blend: Blend,
-    prepared: PreparedData,
-    data: Path,
-    report: dict,
+    source: SubmissionSource,
     options: SubmitOptions,
     progress: Callable[[str, int, int], None],
     log: Callable[[str], None],
 ) -> dict:
     """Pack a blend, check that its predictions equal those of the runs, time it, and publish it.
 
-    home: work folder of the runs. report: the ensemble's evaluation, {} for a single run.
     Nothing is published when the proof or the time check raises.
 
     Returns {"folder", "targets": {name: path}, "files", "bytes", "proof", "latency": {"verdict",
     "sentence", "code", ...} or None}. Raises what its steps raise.
     """
-    check_input(data)
+    check_input(source.data)
     check_submission_folder(into)
-    contest = prepared.contest
-    targets = {name: find_target(contest.targets, name) for name in options.targets}
+    known_targets = source.contest.targets
+    targets = {name: find_target(known_targets, name) for name in options.targets}
     threads = use_threads(options.threads)
-    recover_targets(into, contest.targets)
+    recover_targets(into, known_targets)
 
-    log(f"packing {len(blend.members)} models into {into}")
-    blend = replace(blend, half=options.half, compiled=options.compiled)
+    log(f"packing {len(source.blend.members)} models into {into}")
+    blend = replace(source.blend, half=options.half, compiled=options.compiled)
+    source = replace(source, blend=blend)
     results: dict = {"proof": None, "latency": None}
 
     def check(folder: Path) -> None:
         """Prove and time the folder before it is published: one that fails replaces nothing."""
         results["proof"] = prove_equal_predictions(
-            folder, home, blend, contest, data, device=options.device, threads=threads, log=log
+            folder, source, device=options.device, threads=threads, log=log
         )
         if options.rehearsal:
             rehearsal = replace(options.rehearsal, device=options.device, threads=threads)
-            results["latency"] = time_package(folder, data, rehearsal, progress)
+            results["latency"] = time_package(folder, source.data, rehearsal, progress)
 
-    pack_options = _pack_options(home, blend, prepared, data, report, options)
-    pack_submission(into, packed_members(home, blend), pack_options, check)
+    members = packed_members(source.home, blend)
+    pack_submission(into, members, _pack_options(source, options), check)
 
     verified = verify_package(into)
     target_paths = {name: str(make_target(into, name, t)) for name, t in targets.items()}
@@ -112,10 +128,7 @@ def make_submission(
 
 def prove_equal_predictions(
     folder: Path,
-    home: Path,
-    blend: Blend,
-    contest: Competition,
-    data: Path,
+    source: SubmissionSource,
     *,
     device: str,
     threads: int,
@@ -127,10 +140,11 @@ def prove_equal_predictions(
     weights are stored as float16}. Raises IntegrityFault when a probability differs,
     ResultFault when the result file is invalid or float16 changes more than 1 %.
     """
+    contest, data, blend = source.contest, source.data, source.blend
     ids = draw_test_ids(contest, data, MAX_SAMPLE_VIDEOS, PROOF_SEED)
     options = ServeOptions(device=device, threads=threads, sample=ids)
     packed = predict_packed(folder, contest, data, ids, device=device, threads=threads)
-    expected = _predict_runs(home, blend, contest, data, options)
+    expected = _predict_runs(source, options)
     if packed.probabilities.tobytes() != expected.tobytes():
         count = int((packed.probabilities != expected).any(1).sum())
         raise IntegrityFault(
@@ -141,7 +155,7 @@ def prove_equal_predictions(
 
     changed = 0.0
     if blend.half:
-        full = _predict_runs(home, replace(blend, half=False), contest, data, options)
+        full = _predict_runs(replace(source, blend=replace(blend, half=False)), options)
         changed = float((full.argmax(1) != expected.argmax(1)).mean())
         log(f"weights stored as float16 change {changed:.2%} of these predictions")
     if changed > MAX_CHANGED_SHARE:
@@ -152,20 +166,18 @@ def prove_equal_predictions(
     return {"videos": len(ids), "equal": True, "changed_by_half": changed}
 
 
-def _predict_runs(
-    home: Path, blend: Blend, contest: Competition, data: Path, options: ServeOptions
-) -> np.ndarray:
+def _predict_runs(source: SubmissionSource, options: ServeOptions) -> np.ndarray:
     """Predict test videos with a blend of runs, not packed; return (n, C) float32 probabilities."""
     with tempfile.TemporaryDirectory() as scratch:
         predictions, _ = serve(
-            home,
-            blend,
-            contest,
-            data,
+            source.home,
+            source.blend,
+            source.contest,
+            source.data,
             Path(scratch) / "result.csv",
             options,
             log=lambda line: None,
-            progress=lambda done, of: None,
+            progress=lambda done, total: None,
             start=time.perf_counter(),
         )
     return predictions.probabilities
@@ -220,27 +232,21 @@ def source_hash() -> str:
     return json_digest(source_hashes())
 
 
-def _pack_options(
-    home: Path,
-    blend: Blend,
-    prepared: PreparedData,
-    data: Path,
-    report: dict,
-    options: SubmitOptions,
-) -> PackOptions:
+def _pack_options(source: SubmissionSource, options: SubmitOptions) -> PackOptions:
     """Collect what the package holds apart from its members."""
+    home, blend, prepared = source.home, source.blend, source.prepared
     source_kits = {
         source_kit_path(name, facts): home / "runs" / name / "fold-all"
         for name, facts in source_runs(home, blend).items()
     }
     return PackOptions(
-        contest=prepared.contest,
+        contest=source.contest,
         precision=blend.precision,
-        facts=_readme_facts(prepared, report),
+        facts=_readme_facts(prepared, source.report),
         training_commands=training_commands(home, blend, prepared),
-        report=report or {},
+        report=source.report,
         source_kits=source_kits,
-        optional_packages=optional_packages(prepared.contest, data),
+        optional_packages=optional_packages(source.contest, source.data),
         class_multipliers=blend.class_multipliers,
         half=options.half,
         compiled=options.compiled,

@@ -218,23 +218,16 @@ def submit_toy(members, data, tmp_path, monkeypatch):
     home = members[0].folder.parents[1]
     member = BlendMember(str(members[0].folder), 1.0, run="late-0a1b2c3d", fold="0")
     blend = Blend("wechat2022", "fp32", (member,))
+    prepared = PreparedData(tmp_path, SimpleNamespace(competition="wechat2022"))
+    source = pipeline.SubmissionSource(home, blend, prepared, data, report={})
     monkeypatch.setattr(pipeline, "training_commands", lambda *_: [])
     monkeypatch.setattr(pipeline, "source_runs", lambda *_: {})
     monkeypatch.setattr(pipeline, "prove_equal_predictions", lambda *_, **__: {"videos": 8})
 
     def submit(into: Path) -> dict:
-        quiet = (lambda *of: None, lambda line: None)
+        quiet = (lambda *counts: None, lambda line: None)
         options = pipeline.SubmitOptions(rehearsal=pipeline.RehearsalOptions())
-        return pipeline.make_submission(
-            into,
-            home,
-            blend,
-            PreparedData(tmp_path, SimpleNamespace(competition="wechat2022")),
-            data,
-            {},
-            options,
-            *quiet,
-        )
+        return pipeline.make_submission(into, source, options, *quiet)
 
     return submit
 
