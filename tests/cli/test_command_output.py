@@ -158,7 +158,7 @@ def test_trap_11_training_and_serving_read_videos_identically(work, tmp_path):
 
     import numpy as np
 
-    from wbdc.ensemble.ensembles import run_blend
+    from wbdc.ensemble.saved_ensembles import run_blend
     from wbdc.prepare.dataset import open_prepared
     from wbdc.serve.entry import ServeOptions, serve
     from wbdc.train.runs import open_run

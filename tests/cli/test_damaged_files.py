@@ -12,7 +12,7 @@ import toys
 from wbdc.cli import main
 from wbdc.core.errors import IntegrityFault
 from wbdc.core.files import read_json
-from wbdc.ensemble import ensembles
+from wbdc.ensemble import saved_ensembles
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_report_of_an_ensemble_is_verified_when_read(work):
     path = find_file(work, "ensembles/ensemble/ensemble.json")
     path.write_bytes(path.read_bytes().replace(b"0.", b"1.", 1))
     with pytest.raises(IntegrityFault, match="ensemble.json; delete .* run `wbdc ensemble"):
-        ensembles.open_report(work, "ensemble")
+        saved_ensembles.open_report(work, "ensemble")
 
 
 def test_damaged_predictions_of_a_variant_are_computed_again(work, kit):
@@ -325,7 +325,7 @@ def test_ensemble_is_replaced_atomically(work, kit, monkeypatch):
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     with monkeypatch.context() as patch:
         patch.setattr(
-            ensembles, "seal_folder", lambda *a: (_ for _ in ()).throw(OSError(28, "full"))
+            saved_ensembles, "seal_folder", lambda *a: (_ for _ in ()).throw(OSError(28, "full"))
         )
         assert toys.wbdc("ensemble", "--draws", 120, "--work", work).exit_code == 9
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before

@@ -177,7 +177,7 @@ def test_class_multipliers_are_served_and_packed(work, tmp_path, monkeypatch):
     count = len(read_json(next((work / "runs").glob("*/fold-0/model.json")))["classes"])
     lifts = dict.fromkeys(map(str, range(count)), 1.0) | {"0": 1e6}
     monkeypatch.setattr(
-        "wbdc.ensemble.ensembles.evaluate_multipliers",
+        "wbdc.ensemble.saved_ensembles.evaluate_multipliers",
         lambda *values, **settings: {"used": True, "multipliers": lifts},
     )
     toys.run_json("ensemble", "--work", work, "--draws", 100, "--name", "lifted")

@@ -45,7 +45,7 @@ def next_command(
 
 def console_reporter(progress: ProgressCallback, quiet: bool) -> object:
     """Return a reporter that shows the progress and log of a training session."""
-    from wbdc.train.report_callbacks import Reporter
+    from wbdc.train.reporter import Reporter
 
     return Reporter(progress, (lambda sentence: None) if quiet else log, log)
 

@@ -107,8 +107,8 @@ def run_demo(
     """Run every step as its command does; return what `print_demo` prints."""
     from wbdc.competitions import open_competition
     from wbdc.core.device import use_threads
-    from wbdc.ensemble.ensembles import build_ensemble
     from wbdc.ensemble.member_selection import select_members
+    from wbdc.ensemble.saved_ensembles import build_ensemble
     from wbdc.prepare.build import prepare_data
 
     cpu_threads = use_threads(threads)
@@ -175,7 +175,7 @@ def _submit(
     reporter: object,
 ) -> dict:
     """Pack the ensemble, run the time check and publish the submission."""
-    from wbdc.ensemble.ensembles import open_ensemble
+    from wbdc.ensemble.saved_ensembles import open_ensemble
     from wbdc.submit.pipeline import SubmissionSource, SubmitOptions, make_submission
     from wbdc.submit.timing.options import RehearsalOptions
 
@@ -199,7 +199,7 @@ def _predict(
     """Predict the test split and write the result file."""
     import time
 
-    from wbdc.ensemble.ensembles import open_ensemble
+    from wbdc.ensemble.saved_ensembles import open_ensemble
     from wbdc.serve.entry import ServeOptions, serve
 
     home, blend = open_ensemble(into, "demo")

@@ -123,8 +123,8 @@ def ensemble(
     """
     from wbdc.core.files import check_writable, lock_output
     from wbdc.core.folders import check_name
-    from wbdc.ensemble.ensembles import check_ensemble_folder
     from wbdc.ensemble.member_selection import select_members
+    from wbdc.ensemble.saved_ensembles import check_ensemble_folder
     from wbdc.prepare.dataset import open_prepared
 
     check_name(name, "--name")
@@ -158,7 +158,7 @@ def _build(
     progress: console.ProgressCallback,
 ) -> dict:
     """Blend all members; return the report."""
-    from wbdc.ensemble.ensembles import build_ensemble
+    from wbdc.ensemble.saved_ensembles import build_ensemble
 
     return build_ensemble(
         work,
@@ -234,8 +234,8 @@ def _predict_members(
 def _hardware(members: "list[Variant]", options: EnsembleOptions) -> "ServingHardware":
     """Return this machine in the precision of the members' kits."""
     from wbdc.core.device import find_device, find_precision, use_threads
-    from wbdc.ensemble.ensembles import run_blend
     from wbdc.ensemble.out_of_fold import ServingHardware
+    from wbdc.ensemble.saved_ensembles import run_blend
 
     device, run = find_device(options.device), members[0].run
     precision = run_blend(run.folder.parents[1], run).precision

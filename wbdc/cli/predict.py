@@ -52,7 +52,7 @@ def predict(
 
     from wbdc.core.files import check_input, check_output, lock_output
     from wbdc.core.ranks import rank_and_size
-    from wbdc.ensemble.ensembles import open_contest, open_ensemble, run_blend
+    from wbdc.ensemble.saved_ensembles import open_contest, open_ensemble, run_blend
     from wbdc.prepare.dataset import open_prepared
     from wbdc.serve.entry import ServeOptions, serve
     from wbdc.train.runs import open_run

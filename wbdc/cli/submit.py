@@ -138,7 +138,7 @@ def submit(
       wbdc submit --check-latency --items 50000 --qps 70
     """
     from wbdc.core.files import read_json
-    from wbdc.ensemble.ensembles import open_ensemble, open_report, run_blend
+    from wbdc.ensemble.saved_ensembles import open_ensemble, open_report, run_blend
     from wbdc.prepare.dataset import open_prepared
     from wbdc.submit.pipeline import SubmissionSource, SubmitOptions, make_submission
     from wbdc.submit.timing.options import RehearsalOptions

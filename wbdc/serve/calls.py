@@ -9,7 +9,7 @@ import numpy as np
 from wbdc.competitions import Competition, Source, Video
 from wbdc.core.errors import DataFault, WbdcError
 from wbdc.core.findings import Findings
-from wbdc.serve.blend import apply_multipliers
+from wbdc.serve.apply_multipliers import apply_multipliers
 from wbdc.serve.engine import InferenceEngine
 
 MAX_REPLY_ERROR_CHARACTERS = 300

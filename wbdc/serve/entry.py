@@ -35,7 +35,7 @@ from wbdc.core.out_of_memory import is_out_of_memory
 from wbdc.core.processes import MAX_THREADS
 from wbdc.core.ranks import rank_and_size
 from wbdc.core.stop_signals import interruptible
-from wbdc.serve.blend import apply_multipliers
+from wbdc.serve.apply_multipliers import apply_multipliers
 from wbdc.serve.blend_file import Blend, read_blend
 from wbdc.serve.calls import serve_calls
 from wbdc.serve.engine import InferenceEngine, Predictions

@@ -20,7 +20,7 @@ from wbdc.train.dataset import Dataset
 from wbdc.train.export import evaluate_fold
 from wbdc.train.hardware import Hardware
 from wbdc.train.initial_model import InitialModel, start_from
-from wbdc.train.report_callbacks import Reporter
+from wbdc.train.reporter import Reporter
 from wbdc.train.runs import ALL_FOLDS, Run, publish_run
 from wbdc.train.stage_plan import StagePlan
 from wbdc.train.train_fold import train_fold

@@ -10,7 +10,7 @@ from wbdc.core.flatten import flatten_table
 from wbdc.prepare.dataset import PreparedData, open_prepared
 from wbdc.train.hardware import Hardware
 from wbdc.train.kit import Kit
-from wbdc.train.report_callbacks import Reporter
+from wbdc.train.reporter import Reporter
 from wbdc.train.run_fold import run_fold
 from wbdc.train.runs import (
     ALL_FOLDS,

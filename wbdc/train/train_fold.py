@@ -19,7 +19,7 @@ from wbdc.train.hardware import Hardware
 from wbdc.train.initial_model import InitialModel
 from wbdc.train.kit_schema import Stage
 from wbdc.train.optimizer import build_adamw, parameter_groups
-from wbdc.train.report_callbacks import Reporter
+from wbdc.train.reporter import Reporter
 from wbdc.train.schedule import cosine_schedule, set_rates
 from wbdc.train.signals import stop_on_signal
 from wbdc.train.stage_plan import StagePlan

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wbdc.core.errors import Stopped
 from wbdc.core.files import append_line
-from wbdc.train.report_callbacks import Reporter
+from wbdc.train.reporter import Reporter
 from wbdc.train.state import TrainingState, save_state
 from wbdc.train.tricks import Outcome
 

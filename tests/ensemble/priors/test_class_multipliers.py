@@ -11,14 +11,15 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import IntegrityFault, UsageFault
 from wbdc.core.scores import f1_scores
 from wbdc.ensemble.priors.class_multipliers import (
+    MULTIPLIER_FAMILIES,
     MULTIPLIER_OPTIONS,
     evaluate_multipliers,
     learn_multipliers,
     nested_predictions,
 )
-from wbdc.ensemble.priors.coordinate_ascent import FAMILIES, LOG_OFFSET_GRID, CoordinateAscent
+from wbdc.ensemble.priors.coordinate_ascent import LOG_OFFSET_GRID, CoordinateAscent
 from wbdc.ensemble.priors.fast_f1 import class_levels
-from wbdc.serve.blend import apply_multipliers
+from wbdc.serve.apply_multipliers import apply_multipliers
 
 CLASSES = ["0000", "0001", "0002", "0100", "0101", "0203", "0204", "0300"]
 SHARES = np.array([40, 20, 12, 10, 8, 5, 3, 2]) / 100
@@ -101,7 +102,7 @@ def test_free_multipliers_start_from_the_best_of_the_count_family():
     logs = np.log(p)
     tried = {
         s: learn_multipliers(p, truth, CLASSES, CONTEST, family="count", strength=s)
-        for s in FAMILIES["count"]
+        for s in MULTIPLIER_FAMILIES["count"]
     }
     best = max(
         tried,
@@ -127,7 +128,7 @@ def test_rows_with_equal_probabilities_are_counted_as_argmax_does():
     )
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MULTIPLIER_FAMILIES)
 def test_multipliers_are_deterministic_with_geometric_mean_1(family):
     p, truth, _ = problem(shift=0.5)
     first, second = (
@@ -283,7 +284,7 @@ def test_errors_name_the_cause():
 
 def test_labels_of_a_fold_do_not_change_its_predictions_through_the_blend():
     """Blend weights are learned across folds, so p is blended again without each fold."""
-    from wbdc.ensemble import ensembles
+    from wbdc.ensemble import saved_ensembles
 
     random = np.random.default_rng(3)
     truth, folds = random.integers(0, 8, 240), np.repeat([0, 1, 2], 80)
@@ -301,8 +302,8 @@ def test_labels_of_a_fold_do_not_change_its_predictions_through_the_blend():
         return {"used": False}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ensembles, "evaluate_multipliers", store)
+        patch.setattr(saved_ensembles, "evaluate_multipliers", store)
         for codes in (truth, np.where(folds == 0, random.permutation(truth), truth)):
-            shared = ensembles.SharedPredictions(members, codes, folds.astype(str))
-            ensembles._class_priors(shared, CLASSES, CONTEST, 10, 0)
+            shared = saved_ensembles.SharedPredictions(members, codes, folds.astype(str))
+            saved_ensembles._class_priors(shared, CLASSES, CONTEST, 10, 0)
     assert np.array_equal(predictions[0], predictions[1])

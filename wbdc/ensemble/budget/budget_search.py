@@ -25,12 +25,12 @@ from wbdc.ensemble.budget.pareto import (
     efficient_subsets,
     pareto_frontier,
 )
-from wbdc.ensemble.ensembles import ensemble_command, save_ensemble
 from wbdc.ensemble.out_of_fold import (
     ServingHardware,
     out_of_fold_predictions,
     shared_predictions,
 )
+from wbdc.ensemble.saved_ensembles import ensemble_command, save_ensemble
 from wbdc.ensemble.variants import Variant, full_variant, list_variants
 from wbdc.train.runs import ALL_FOLDS
 

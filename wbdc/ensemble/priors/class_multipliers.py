@@ -7,21 +7,26 @@ import numpy as np
 from wbdc.competitions import Competition
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.ensemble.bootstrap import paired_gain
-from wbdc.ensemble.priors.coordinate_ascent import (
-    FAMILIES,
-    CoordinateAscent,
+from wbdc.ensemble.likelihood_weights import MIN_PROBABILITY
+from wbdc.ensemble.priors.coordinate_ascent import FREE_STRENGTHS, CoordinateAscent
+from wbdc.ensemble.priors.count_multipliers import (
+    COUNT_STRENGTHS,
     center_logarithms,
     count_multipliers,
-    safe_log,
 )
 from wbdc.ensemble.priors.fast_f1 import ClassLevel, class_levels, f1_scorer
-from wbdc.serve.blend import apply_multipliers, check_members
+from wbdc.serve.apply_multipliers import apply_multipliers
+from wbdc.serve.blend import check_members
 
 MIN_FOLDS = 3  # one to predict, one to choose on, one to learn on
 MultiplierOption = tuple[str, float]  # family, strength
 BlendWithoutFold = Callable[[str], np.ndarray]  # fold name -> probabilities (n, C)
+# tried in this order; the first of equal scores wins, and the very first multiplies by 1
+MULTIPLIER_FAMILIES = {"count": COUNT_STRENGTHS, "free": FREE_STRENGTHS}
 MULTIPLIER_OPTIONS: list[MultiplierOption] = [
-    (family, strength) for family, strengths in FAMILIES.items() for strength in strengths
+    (family, strength)
+    for family, strengths in MULTIPLIER_FAMILIES.items()
+    for strength in strengths
 ]
 
 
@@ -44,16 +49,16 @@ def learn_multipliers(
     Raises UsageFault (shapes, family, strength) or IntegrityFault (p is not finite).
     """
     _check(p, truth, classes)
-    if family not in FAMILIES:
+    if family not in MULTIPLIER_FAMILIES:
         raise UsageFault(
             f"no family of class multipliers called {family!r}"
-            f"{suggest_name(family, list(FAMILIES))}"
+            f"{suggest_name(family, list(MULTIPLIER_FAMILIES))}"
         )
     if not (np.isfinite(strength) and strength >= 0):
         raise UsageFault(f"strength must be a number of 0 or more, got {strength!r}")
     if family == "count":
         return np.exp(count_multipliers(truth, len(classes), strength))
-    ascent = CoordinateAscent(safe_log(p), truth, class_levels(classes, competition))
+    ascent = CoordinateAscent(_safe_log(p), truth, class_levels(classes, competition))
     return np.exp(center_logarithms(ascent.fit(strength)))
 
 
@@ -154,7 +159,7 @@ class _MultiplierTuner:
     def __init__(
         self, p: np.ndarray, truth: np.ndarray, folds: np.ndarray, levels: list[ClassLevel]
     ):
-        self.log_probabilities, self.truth = safe_log(p), truth
+        self.log_probabilities, self.truth = _safe_log(p), truth
         self.folds, self.levels = folds, levels
         self.cache: dict[str | None, dict[MultiplierOption, np.ndarray]] = {}
 
@@ -197,6 +202,11 @@ class _MultiplierTuner:
             scores = self.log_probabilities[held_out] + log_multipliers
             predictions[held_out] = scores.argmax(axis=1)
         return predictions
+
+
+def _safe_log(p: np.ndarray) -> np.ndarray:
+    """Return log probabilities (n, C) float32, none below that of MIN_PROBABILITY."""
+    return np.log(np.maximum(p, MIN_PROBABILITY), dtype=np.float32)
 
 
 def _fold_names(folds: np.ndarray, truth: np.ndarray) -> np.ndarray:

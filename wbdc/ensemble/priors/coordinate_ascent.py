@@ -1,12 +1,11 @@
-"""Coordinate ascent of class multipliers on a contest's score, and the family it starts from."""
+"""Coordinate ascent of class multipliers on a contest's score, from the best count multipliers."""
 
 import numpy as np
 
-from wbdc.ensemble.likelihood_weights import MIN_PROBABILITY
-from wbdc.ensemble.priors.fast_f1 import ClassLevel, f1_scorer
+from wbdc.ensemble.priors.count_multipliers import best_count_multipliers
+from wbdc.ensemble.priors.fast_f1 import ClassLevel
 
-# Tried in this order; the first of equal scores wins, and the very first multiplies by 1.
-FAMILIES = {"count": tuple(i / 20 for i in range(13)), "free": (1.0, 0.1, 0.01)}
+FREE_STRENGTHS = (1.0, 0.1, 0.01)  # of the penalty on the distance from the count family
 MAX_LOG_OFFSET = 1.0  # of a free log multiplier from that of the count family
 LOG_OFFSET_GRID = np.linspace(-MAX_LOG_OFFSET, MAX_LOG_OFFSET, 21)
 MAX_PASSES = 5
@@ -94,39 +93,6 @@ class CoordinateAscent:
         wins_tie = (grid_scores == rival_scores) & (code < rivals)[:, None]
         predicted = (grid_scores > rival_scores) | wins_tie
         return rivals, len(LOG_OFFSET_GRID) - predicted.sum(axis=1)
-
-
-def best_count_multipliers(
-    log_probabilities: np.ndarray, truth: np.ndarray, levels: list[ClassLevel]
-) -> np.ndarray:
-    """Return the log multipliers (C,) of the count family with the highest score.
-
-    log_probabilities: (n, C); truth: (n,) int.
-    """
-    classes, rows = log_probabilities.shape[1], np.arange(len(truth))
-    candidates = [count_multipliers(truth, classes, strength) for strength in FAMILIES["count"]]
-
-    def score(log_multipliers: np.ndarray) -> float:
-        predictions = (log_probabilities + log_multipliers.astype(np.float32)).argmax(axis=1)
-        return f1_scorer(levels, truth, predictions)(rows)
-
-    return max(candidates, key=score)
-
-
-def count_multipliers(truth: np.ndarray, classes: int, strength: float) -> np.ndarray:
-    """Return the log multipliers (classes,) of the count family: counts to the power -strength."""
-    counts = np.maximum(np.bincount(truth, minlength=classes), 1)
-    return center_logarithms(-strength * np.log(counts))
-
-
-def center_logarithms(logarithms: np.ndarray) -> np.ndarray:
-    """Shift log multipliers to mean 0, so that the multipliers have geometric mean 1."""
-    return logarithms - logarithms.mean()
-
-
-def safe_log(p: np.ndarray) -> np.ndarray:
-    """Return log probabilities (n, C) float32, none below that of MIN_PROBABILITY."""
-    return np.log(np.maximum(p, MIN_PROBABILITY), dtype=np.float32)
 
 
 def _changes(
