@@ -17,6 +17,7 @@ from wbdc.cli import main
 from wbdc.core import plug
 from wbdc.core.batch import Batch
 from wbdc.core.files import publish_json
+from wbdc.core.item_random import item_seeds
 from wbdc.data.loader import collate
 from wbdc.data.text import learn_tokenizer
 from wbdc.nets import fusion as fusions
@@ -105,7 +106,16 @@ def batch(
 ) -> Batch:
     """Collate `videos` with random labels."""
     ids, text, frames = videos(frame_counts, vision, seed)
-    return collate(ids, text, frames, np.random.default_rng(seed).integers(0, CLASSES, len(ids)))
+    labels = np.random.default_rng(seed).integers(0, CLASSES, len(ids))
+    fields = [token_fields(row) for row in text]
+    return collate(ids, text, frames, labels, fields=fields, seeds=item_seeds(ids, seed, 0))
+
+
+def token_fields(row: list[int]) -> np.ndarray:
+    """Return the field of each token of a video, as `TextReader.token_fields` does."""
+    ids = np.array(row)
+    is_special = np.isin(ids, [SPECIAL["[CLS]"], SPECIAL["[SEP]"]])
+    return np.where(is_special, 0, 1 + np.cumsum(ids == SPECIAL["[SEP]"])).astype(np.int8)
 
 
 def pad(b: Batch, words: int, frames: int, seed: int = 9) -> Batch:

@@ -33,18 +33,18 @@ def test_trap_18_the_order_is_a_function_of_seed_and_epoch():
 @pytest.mark.parametrize(("count", "size"), [(23, 5), (20, 5), (3, 8), (8, 8), (1, 1)])
 def test_training_resumes_at_a_batch_number(count, size):
     rows = np.arange(100, 100 + count)
-    whole = list(training_batches(rows, size, seed=7, epochs=3))
+    whole = [b.rows for b in training_batches(rows, size, seed=7, epochs=3)]
     assert len(whole) == 3 * max(1, count // size)
     assert all(len(batch) == min(size, count) for batch in whole)
     for start in range(len(whole) + 1):
-        tail = list(training_batches(rows, size, seed=7, epochs=3, start=start))
+        tail = [b.rows for b in training_batches(rows, size, seed=7, epochs=3, start=start)]
         assert len(tail) == len(whole) - start
         assert all(np.array_equal(a, b) for a, b in zip(tail, whole[start:], strict=True))
 
 
 def test_an_epoch_has_no_row_twice_and_epochs_differ():
     rows = np.arange(100, 123)
-    batches = list(training_batches(rows, 5, seed=0, epochs=2))
+    batches = [b.rows for b in training_batches(rows, 5, seed=0, epochs=2)]
     epochs = [np.concatenate(batches[:4]), np.concatenate(batches[4:])]
     assert all(len(set(e)) == 20 and set(e) <= set(rows) for e in epochs)
     assert not np.array_equal(*epochs)

@@ -351,11 +351,11 @@ def test_trap_18_each_epoch_has_its_own_order_and_resumes_from_one_integer():
     assert not (epoch_order(50, 1, 0) == epoch_order(50, 2, 0)).all()
     assert (epoch_order(50, 1, 3) == epoch_order(50, 1, 3)).all()
     rows = torch.arange(100, 123).numpy()
-    every = list(training_batches(rows, 5, 0, 3))
+    every = [b.rows for b in training_batches(rows, 5, 0, 3)]
     assert len(every) == 12
     assert all(len(set(b)) == 5 and set(b) <= set(rows) for b in every)
     for start in range(12):
-        assert [b.tolist() for b in training_batches(rows, 5, 0, 3, start)] == [
+        assert [b.rows.tolist() for b in training_batches(rows, 5, 0, 3, start)] == [
             b.tolist() for b in every[start:]
         ]
 

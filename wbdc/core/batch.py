@@ -5,15 +5,26 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 from torch import Tensor
 
+from wbdc.core.item_random import item_uniform
+
 
 @dataclass(frozen=True)
 class Batch:
     """A batch of B videos. It is never changed in place: hiding something returns a new batch.
 
     ids: B strings.
-    text: (B, T) int64 token ids; text_mask: (B, T) bool.
-    frames: (B, F, 3, H, W) uint8 pixels or (B, F, D) float features; frame_mask: (B, F) bool.
-    label: (B,) int64 class index, or None for unlabeled videos.
+    text: (B, T) int64 token ids; text_mask: (B, T) bool, or (B, T, T) bool where token i may attend
+    to token j.
+    frames: (B, F, 3, H, W) uint8 pixels with frame_mask (B, F) bool, or (B, F * P, D) float
+    features, P of each frame, with frame_mask (B, F * P) bool.
+    label: (B,) int64 class index, -1 for a video without a label; None if no label is known.
+    text_field: (B, T) int8, the number of the field that a token belongs to, from 1; 0 for special
+    tokens and padding.
+    soft_label: (B, C) float, probabilities of the classes that replace the label.
+    seeds: (B,) int64, the source of each video's random numbers; see `draw`.
+    frame_counts: B numbers of real frames, known without reading a tensor.
+    rank_sizes: videos of this batch on each rank, () on a single one. Rank r of R holds the videos
+    r, r + R, r + 2R, ... of the whole batch.
     targets: what an objective hid, by a name that it chooses. Each use of an objective receives its
     own targets only.
     """
@@ -24,6 +35,11 @@ class Batch:
     frames: Tensor
     frame_mask: Tensor
     label: Tensor | None = None
+    text_field: Tensor | None = None
+    soft_label: Tensor | None = None
+    seeds: Tensor | None = None
+    frame_counts: tuple[int, ...] = ()
+    rank_sizes: tuple[int, ...] = ()
     targets: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -32,6 +48,16 @@ class Batch:
     def hide(self, name: str, target: Tensor, **changes: Tensor) -> "Batch":
         """Return a batch with some fields replaced, and `target` stored in `targets[name]`."""
         return replace(self, targets={**self.targets, name: target}, **changes)
+
+    def draw(self, stream: str, *shape: int) -> Tensor:
+        """Draw uniform random numbers for each video: (B, *shape) float32, 0 <= number < 1.
+
+        They are a function of the training's seed, the epoch, the video's id and the name `stream`.
+        Raises ValueError for a batch without seeds.
+        """
+        if self.seeds is None:
+            raise ValueError("this batch has no seeds; collate it with a seed")
+        return item_uniform(self.seeds, stream, *shape)
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
@@ -48,6 +74,7 @@ class Batch:
             f.name: value[rows]
             for f in fields(self)
             if isinstance(value := getattr(self, f.name), (Tensor, tuple))
+            and f.name != "rank_sizes"
         }
         targets = {name: target[rows] for name, target in self.targets.items()}
         return replace(self, targets=targets, **selected)
@@ -58,5 +85,13 @@ class Batch:
         The first text token stays, so that no row is empty.
         """
         if modality == "frames":
-            return replace(self, frames=self.frames[:, :0], frame_mask=self.frame_mask[:, :0])
-        return replace(self, text=self.text[:, :1], text_mask=self.text_mask[:, :1])
+            return replace(
+                self,
+                frames=self.frames[:, :0],
+                frame_mask=self.frame_mask[:, :0],
+                frame_counts=(0,) * len(self.frame_counts),
+            )
+        field = None if self.text_field is None else self.text_field[:, :1]
+        return replace(
+            self, text=self.text[:, :1], text_mask=self.text_mask[:, :1], text_field=field
+        )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +20,16 @@ def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
+class BatchRows(NamedTuple):
+    """The rows of one training batch, and the epoch that they are read in, from 0."""
+
+    epoch: int
+    rows: np.ndarray
+
+
 def training_batches(
     rows: np.ndarray, size: int, seed: int, epochs: int, start: int = 0
-) -> Iterator[np.ndarray]:
+) -> Iterator[BatchRows]:
     """Yield the rows of each training batch, from batch number `start` on.
 
     The last rows of an epoch that do not fill a batch are dropped.
@@ -30,7 +38,7 @@ def training_batches(
     for number in range(start, batches_per_epoch * epochs):
         epoch, batch = divmod(number, batches_per_epoch)
         shuffled = rows[epoch_order(len(rows), seed, epoch)]
-        yield shuffled[batch * size : (batch + 1) * size]
+        yield BatchRows(epoch, shuffled[batch * size : (batch + 1) * size])
 
 
 def batch_by_length(lengths: Sequence[int], size: int, window: int = 1024) -> list[np.ndarray]:
@@ -51,11 +59,15 @@ def collate(
     text: Sequence[Sequence[int]],
     frames: Sequence[np.ndarray],
     label: Sequence[int] | None = None,
+    *,
+    fields: Sequence[np.ndarray] | None = None,
+    seeds: torch.Tensor | None = None,
 ) -> Batch:
     """Pad B videos to a Batch.
 
     text: token ids of each video. frames: (n, 3, S, S) uint8 or (n, D) float16 of each video.
-    label: class index of each video, or None.
+    label: class index of each video, or None. fields: the number of the field of each token.
+    seeds: of `item_seeds`.
     """
     token_shape = (len(ids), max(map(len, text)))
     frame_shape = (len(ids), max(map(len, frames)))
@@ -74,7 +86,22 @@ def collate(
 
     tensors = (torch.from_numpy(a) for a in (token_ids, token_mask, pixels, frame_mask))
     labels = None if label is None else torch.as_tensor(np.asarray(label), dtype=torch.int64)
-    return Batch(tuple(ids), *tensors, labels)
+    return Batch(
+        tuple(ids),
+        *tensors,
+        labels,
+        text_field=None if fields is None else _pad_fields(fields, token_shape),
+        seeds=seeds,
+        frame_counts=tuple(map(len, frames)),
+    )
+
+
+def _pad_fields(fields: Sequence[np.ndarray], shape: tuple[int, int]) -> torch.Tensor:
+    """Pad the field numbers of each token with 0: (B, T) int8."""
+    padded = np.zeros(shape, np.int8)
+    for row, numbers in enumerate(fields):
+        padded[row, : len(numbers)] = numbers
+    return torch.from_numpy(padded)
 
 
 def prefetch(jobs: Iterator, make: Callable[[object], Batch], threads: int = 1) -> Iterator[Batch]:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from wbdc.core import plug
@@ -69,6 +70,16 @@ class TextReader:
         ids = [e.ids for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
         width = len(self.fields)
         return [self._join(ids[i * width : (i + 1) * width]) for i in range(len(rows))]
+
+    def token_fields(self, ids: np.ndarray) -> np.ndarray:
+        """Return the number of the field of each token of an encoded video: (T,) int -> (T,) int8.
+
+        Fields count from 1 in reading order; special tokens are 0. Only the boundaries are [SEP],
+        because a literal "[SEP]" in a text is encoded as text.
+        """
+        is_boundary = ids == self.sep
+        numbers = 1 + np.cumsum(is_boundary)
+        return np.where(is_boundary | (ids == self.cls), 0, numbers).astype(np.int8)
 
     def _join(self, parts: list[list[int]]) -> list[int]:
         counts = share_token_budget(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wbdc.core.batch import Batch
+from wbdc.core.item_random import item_seeds
 from wbdc.data.loader import batch_by_length, collate, prefetch, training_batches
 from wbdc.prepare.view import View
 
@@ -25,19 +26,29 @@ class Dataset:
     rows: np.ndarray
     without: str | None
 
-    def batch(self, positions: np.ndarray) -> Batch:
-        """Collate the videos at `positions`."""
+    def batch(self, positions: np.ndarray, seed: int = 0, epoch: int = 0) -> Batch:
+        """Collate the videos at `positions`. seed, epoch: of their random numbers."""
         videos = [self.views[view][int(row)] for view, row in self.rows[positions]]
         text = [tokens for tokens, _ in videos]
         frames = [pictures for _, pictures in videos]
-        batch = collate([self.ids[i] for i in positions], text, frames, self.labels[positions])
+        readers = [self.views[view].spec.text for view, _ in self.rows[positions]]
+        ids = [self.ids[i] for i in positions]
+        batch = collate(
+            ids,
+            text,
+            frames,
+            self.labels[positions],
+            fields=[reader.token_fields(row) for reader, row in zip(readers, text, strict=True)],
+            seeds=item_seeds(ids, seed, epoch),
+        )
         return batch.drop_modality(self.without) if self.without else batch
 
     def train_batches(
         self, positions: np.ndarray, size: int, seed: int, epochs: int, start: int
     ) -> Iterator[Batch]:
         """Yield shuffled batches of the videos at `positions`, from batch number `start` on."""
-        return prefetch(training_batches(positions, size, seed, epochs, start), self.batch)
+        jobs = training_batches(positions, size, seed, epochs, start)
+        return prefetch(jobs, lambda job: self.batch(job.rows, seed, job.epoch))
 
     def evaluation_batches(
         self, positions: np.ndarray, size: int

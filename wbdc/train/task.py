@@ -1,0 +1,23 @@
+"""Task: what objectives, tricks and samplers may know about the data and the training."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Task:
+    """The task of a training.
+
+    classes: C names. class_counts: C numbers of labeled training videos. parents: for each class,
+    the number of its group (its level-1 class), or () if the contest has no groups. fields: names
+    of the text fields in reading order; field i has the number i + 1 in `Batch.text_field`.
+    total_steps: steps of the whole training. batch_size: videos per batch, on all ranks together.
+    seed: of the training.
+    """
+
+    classes: tuple[str, ...]
+    class_counts: tuple[int, ...]
+    parents: tuple[int, ...]
+    fields: tuple[str, ...]
+    total_steps: int
+    batch_size: int
+    seed: int
