@@ -176,7 +176,7 @@ def test_trap_11_training_and_serving_read_videos_identically(work, tmp_path):
         tmp_path / "r.csv",
         ServeOptions("labeled", "cpu", "fp32", threads=1, sample=oof["id"].to_list()),
         log=lambda line: None,
-        progress=lambda done, of: None,
+        progress=lambda done, total: None,
         start=time.perf_counter(),
     )
     np.testing.assert_allclose(answers.probabilities, oof["p"].to_numpy(), rtol=1e-4, atol=1e-6)

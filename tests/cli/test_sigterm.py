@@ -97,8 +97,10 @@ def test_fault_32_sigterm_during_submit(work, tmp_path):
     toys.run_json(*words, stopped)
     toys.run_json(*words, undisturbed)
 
-    bound = [read_json(folder / "manifest.json")["bound"] for folder in (stopped, undisturbed)]
-    assert bound[0] == bound[1]
+    hashes = [
+        read_json(folder / "manifest.json")["package_sha256"] for folder in (stopped, undisturbed)
+    ]
+    assert hashes[0] == hashes[1]
 
 
 def is_predicting(home: Path) -> bool:

@@ -25,7 +25,7 @@ class Shorts(Competition):
     def splits(self, root):
         return ["final", "train"]
 
-    def videos(self, root, split, findings, progress=lambda done, of: None):
+    def videos(self, root, split, findings, progress=lambda done, total: None):
         for row in csv.DictReader((root / "shorts.csv").read_text(encoding="utf-8").splitlines()):
             if row["split"] == split:
                 texts, source = self.read_fields(row, findings), self.source(root, split, row["id"])

@@ -29,7 +29,7 @@ class Flat(Competition):
     def splits(self, root):
         return ["test", "train"]
 
-    def videos(self, root, split, findings, progress=lambda done, of: None):
+    def videos(self, root, split, findings, progress=lambda done, total: None):
         with (root / "videos.csv").open() as file:
             for row in csv.DictReader(file):
                 if row["split"] == split:

@@ -200,10 +200,12 @@ def test_fault_32_a_signal_that_arrives_while_a_packed_main_imports_is_exit_11(t
         for n in ("blend.json", "wbdc/__init__.py", "wbdc/serve/__init__.py", "wbdc/serve/entry.py")
     }
     manifest = {"files": listed}
-    bound = hashlib.sha256(
+    package_sha256 = hashlib.sha256(
         json.dumps(manifest, ensure_ascii=False, sort_keys=True).encode()
     ).hexdigest()
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"bound": bound}))
+    (tmp_path / "manifest.json").write_text(
+        json.dumps(manifest | {"package_sha256": package_sha256})
+    )
     ran = subprocess.run(
         [sys.executable, "-I", tmp_path / "main.py"], capture_output=True, text=True, timeout=20
     )

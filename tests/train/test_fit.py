@@ -292,7 +292,7 @@ def test_fault_23_a_batch_computed_in_parts_gives_the_same_step(error, late, acc
             torch.optim.SGD(model.parameters(), 0.1),
             used_tricks,
             accumulate=accumulate,
-            on_cut=lambda *event: cuts.append(event),
+            on_out_of_memory=lambda *event: cuts.append(event),
         )
     assert cuts == [(1, 2), (1, 4)]
     assert set(losses[0].sizes[4:]) <= {1, 2}, "later steps do not retry whole batches"

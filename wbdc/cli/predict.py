@@ -81,7 +81,7 @@ def predict(
             out,
             ServeOptions(split=split, device=device, precision=precision, threads=threads),
             log=log,
-            progress=lambda done, of: progress("predict", done, of),
+            progress=lambda done, total: progress("predict", done, total),
             start=time.perf_counter(),
         )
     if not timings:

@@ -151,7 +151,7 @@ class Competition:
         root: Path,
         split: str,
         findings: Findings,
-        progress: Callable[[int, int], None] = lambda done, of: None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Iterator[Video]:
         """Yield the videos of a split in the order of its annotations.
 

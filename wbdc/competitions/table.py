@@ -135,7 +135,7 @@ class Table(Competition):
         root: Path,
         split: str,
         findings: Findings,
-        progress: Callable[[int, int], None] = lambda done, of: None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Iterator[Video]:
         known: set[str] = set()
         labels = self._read_labels(root, split)

@@ -103,7 +103,7 @@ class WeChat2022(Competition):
         root: Path,
         split: str,
         findings: Findings,
-        progress: Callable[[int, int], None] = lambda done, of: None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Iterator[Video]:
         for item in read_records(root / "annotations" / f"{split}.json", findings, progress):
             yield Video(

@@ -165,7 +165,7 @@ def _predict_fold(
     engine = InferenceEngine([variant.run.fold(fold)], [1.0], *hardware, served=[variant.serve])
     predictions = engine.predict(
         [videos[name] for name in ids],
-        lambda done, of: progress(f"{variant.name}, fold {fold}", done, of),
+        lambda done, total: progress(f"{variant.name}, fold {fold}", done, total),
     )
     probabilities = predictions.probabilities.astype(np.float32)
     write_oof(path, ids, fold, table["label"].to_list(), probabilities)

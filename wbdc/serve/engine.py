@@ -136,7 +136,7 @@ class InferenceEngine:
     def predict(
         self,
         videos: Sequence[Video],
-        progress: VideoProgress = lambda done, of: None,
+        progress: VideoProgress = lambda done, total: None,
         seconds_left: SecondsLeft = no_deadline,
     ) -> Predictions:
         """Predict videos. Damage in the data is counted in the findings.
@@ -151,7 +151,7 @@ class InferenceEngine:
         self,
         videos: Sequence[Video],
         groups: Groups,
-        progress: VideoProgress = lambda done, of: None,
+        progress: VideoProgress = lambda done, total: None,
         seconds_left: SecondsLeft = no_deadline,
     ) -> GroupScores:
         """Let every member score some groups of videos, as far as time allows."""

@@ -198,7 +198,7 @@ def _run(home: Path, start: float, arguments: argparse.Namespace, argv: list[str
         arguments.out,
         options,
         log=lambda line: print(line, file=sys.stderr),
-        progress=lambda done, of: None,
+        progress=lambda done, total: None,
         start=start,
     )
     if predictions is None:
@@ -283,12 +283,12 @@ class _ServingMonitor:
         """Store when a step ended."""
         self.marks[step] = self.seconds()
 
-    def after_batch(self, done: int, of: int) -> None:
+    def after_batch(self, done: int, total: int) -> None:
         """Store when a batch ended, and the GPU memory that is reserved then."""
         self.batches.append((done, self.seconds()))
         if (reserved := reserved_memory(self.device)) is not None:
             self.gpu_memory.append((self.batches[-1][1], reserved))
-        self.progress(done, of)
+        self.progress(done, total)
 
 
 def _predict_on_ranks(

@@ -34,7 +34,7 @@ def fit(
     before_step: Callable[[int], None] = lambda step: None,
     after_step: Callable[[int, Outcome], None] = lambda step, outcome: None,
     on_skip: Callable[[int, Sequence[str]], None] = lambda step, ids: None,
-    on_cut: Callable[[int, int], None] = lambda step, parts: None,
+    on_out_of_memory: Callable[[int, int], None] = lambda step, parts: None,
 ) -> None:
     """Train the model on the batches, once through, from step `start` on.
 
@@ -47,10 +47,10 @@ def fit(
     steps in a row are skipped.
 
     When memory runs out, the step is computed again with every batch in two parts, then four, then
-    eight, and so are later steps; on_cut is called with the step's number and the parts. Each part
-    is weighted by how much it holds of what each loss averages, so the gradient is that of the
-    whole batch, except for what is drawn at random (masks, dropout) and for losses that compare
-    the videos of a batch. Raises OutOfResources when the smallest parts do not fit either.
+    eight, and so are later steps; on_out_of_memory is called with the step's number and the parts.
+    Each part is weighted by how much it holds of what each loss averages, so the gradient is that
+    of the whole batch, except for what is drawn at random (masks, dropout) and for losses that
+    compare the videos of a batch. Raises OutOfResources when the smallest parts do not fit either.
     """
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
     batch_loss = BatchLoss(model, objectives, device, precision)
@@ -64,7 +64,7 @@ def fit(
             before_step(step)
             gradients.start_step()
 
-        outcome = gradients.add(number, batch, partial(on_cut, step))
+        outcome = gradients.add(number, batch, partial(on_out_of_memory, step))
         if number % accumulate == 0:
             updates.apply(step, gradients.bad_ids, batch)
             after_step(step, outcome)

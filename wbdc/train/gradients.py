@@ -106,11 +106,11 @@ class StepGradients:
         self.bad_ids.clear()
         self._batches.clear()
 
-    def add(self, number: int, batch: Batch, on_cut: Callable[[int], None]) -> Outcome:
+    def add(self, number: int, batch: Batch, on_out_of_memory: Callable[[int], None]) -> Outcome:
         """Add the gradients of batch number `number`.
 
-        When memory runs out, the step starts again with twice as many parts; on_cut is called with
-        their count. Raises OutOfResources when the smallest parts do not fit either.
+        When memory runs out, the step starts again with twice as many parts; on_out_of_memory is
+        called with their count. Raises OutOfResources when the smallest parts do not fit either.
         """
         self._batches.append((number, batch))
         outcome = self._try_add(self._batches[-1:])
@@ -118,7 +118,7 @@ class StepGradients:
             self.optimizer.zero_grad(set_to_none=True)
             self.bad_ids.clear()
             self.parts.double(len(batch), OUT_OF_MEMORY_ADVICE)
-            on_cut(self.parts.count)
+            on_out_of_memory(self.parts.count)
             outcome = self._try_add(self._batches)
 
         return outcome

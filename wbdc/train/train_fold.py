@@ -164,5 +164,5 @@ def _run_steps(
             ),
             after_step=lambda step, outcome: monitor.after_step(step, outcome, is_stopping()),
             on_skip=monitor.on_skip,
-            on_cut=monitor.on_cut,
+            on_out_of_memory=monitor.on_out_of_memory,
         )

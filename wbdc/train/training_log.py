@@ -50,7 +50,7 @@ class StepMonitor:
             f"{self.skipped} skipped so far"
         )
 
-    def on_cut(self, step: int, parts: int) -> None:
+    def on_out_of_memory(self, step: int, parts: int) -> None:
         """Report that batches are computed in more parts."""
         self.reporter.log(
             f"memory ran out at step {step}: each batch is computed in {parts} parts from here on; "
@@ -79,7 +79,7 @@ class StepMonitor:
         note = "  ".join(f"{name} {value:.3f}" for name, value in self.last_losses.items())
         self.reporter.progress(self.task, step, self.steps, note)
         if self._can_log:
-            self._log_metrics({"step": step, "of": self.steps, **self.last_losses})
+            self._log_metrics({"step": step, "steps": self.steps, **self.last_losses})
 
     def _log_metrics(self, entry: dict) -> None:
         """Add a line to the log; when that fails, training continues without a log."""

@@ -33,7 +33,7 @@ def contest_data(tmp_path_factory):
         # fsync takes half of the time on a busy disk
         patch.setattr("os.fsync", lambda handle: None)
         facts = generate_contest(
-            into, videos=VIDEOS, seed=0, progress=lambda done, of: calls.append((done, of))
+            into, videos=VIDEOS, seed=0, progress=lambda done, total: calls.append((done, total))
         )
     assert calls == [(done, VIDEOS) for done in range(1, VIDEOS + 1)]
     return into, facts

@@ -196,7 +196,7 @@ def test_time_checks_and_scores_are_compared_where_there_are_any(package, copy):
     publish_json(
         copy / "latency.json",
         {
-            "bound": verify_package(copy)["bound"],
+            "package_sha256": verify_package(copy)["package_sha256"],
             "verdict": "PASS",
             "projection": {"expected": 210.5},
         },

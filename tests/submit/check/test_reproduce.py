@@ -240,12 +240,12 @@ def test_a_work_folder_with_other_files_is_refused_and_the_same_training_goes_on
     """In the work folder of the package, everything is finished and nothing would be trained."""
     with pytest.raises(UsageFault, match="holds other files"):
         retrain_submission(trained / "submission", data, work=trained / "work")
-    publish_json(tmp_path / "other/retrain.json", {"bound": "0" * 64})
+    publish_json(tmp_path / "other/retrain.json", {"package_sha256": "0" * 64})
     with pytest.raises(UsageFault, match="holds other files"):
         retrain_submission(trained / "submission", data, work=tmp_path / "other")
     publish_json(
         tmp_path / "own/retrain.json",
-        {"bound": verify_package(scored(trained, tmp_path / "s", 0.0))["bound"]},
+        {"package_sha256": verify_package(scored(trained, tmp_path / "s", 0.0))["package_sha256"]},
     )
     assert retrain_submission(tmp_path / "s", data, work=tmp_path / "own")["equal_weights"] == 2
 

@@ -76,7 +76,7 @@ TAMPERS = {
     "manifest missing": (lambda f: (f / "manifest.json").unlink(), "missing"),
     "manifest cut": (lambda f: (f / "manifest.json").write_text("{"), "damaged"),
     "receipt of other bytes": (
-        lambda f: publish_json(f / "latency.json", {"bound": "0" * 64}),
+        lambda f: publish_json(f / "latency.json", {"package_sha256": "0" * 64}),
         "belongs to another package",
     ),
 }
@@ -99,7 +99,10 @@ def test_at_most_ten_files_are_listed(copy):
 
 
 def test_a_receipt_of_this_package_is_returned(copy):
-    publish_json(copy / "latency.json", {"bound": verify_package(copy)["bound"], "verdict": "PASS"})
+    publish_json(
+        copy / "latency.json",
+        {"package_sha256": verify_package(copy)["package_sha256"], "verdict": "PASS"},
+    )
     assert verify_package(copy)["latency"]["verdict"] == "PASS"
 
 
@@ -167,10 +170,10 @@ def unlist(folder) -> str:
     return "manifest.json (changed)"
 
 
-def unlist_and_bind(folder) -> str:
+def unlist_and_hash(folder) -> str:
     unlist(folder)
     manifest = read_json(folder / "manifest.json")
-    publish_json(folder / "manifest.json", manifest | {"bound": manifest_hash(manifest)})
+    publish_json(folder / "manifest.json", manifest | {"package_sha256": manifest_hash(manifest)})
     return "wbdc/core/tokens.py (extra)"
 
 
@@ -190,7 +193,7 @@ PLANTS = {
     "bytecode of wbdc": lambda f: compiled(f, "wbdc/core/tokens.py"),
     "bytecode of a plug": lambda f: compiled(f, "models/late-0a1b2c3d/fold-0/late.py"),
     "an entry dropped": unlist,
-    "an entry dropped and bound again": unlist_and_bind,
+    "an entry dropped and the manifest hashed again": unlist_and_hash,
     "a pipe": pipe,
     "a file among the models": plant_model_code,
 }
@@ -252,18 +255,18 @@ BROKEN_MANIFESTS = {
     "deeply nested": b"[" * 100_000,
     "a long number": b'{"files": ' + b"1" * 5000 + b"}",
     "not UTF-8": b'{"files": {"\xff": {}}}',
-    "half a character": b'{"files": {"\\ud800": {}}, "bound": "x"}',
+    "half a character": b'{"files": {"\\ud800": {}}, "package_sha256": "x"}',
 }
 
 
-def bind(content: bytes) -> bytes:
+def add_hash(content: bytes) -> bytes:
     """Add the matching hash to a manifest of another shape."""
     manifest = json.loads(content)
-    return json.dumps(manifest | {"bound": manifest_hash(manifest)}).encode()
+    return json.dumps(manifest | {"package_sha256": manifest_hash(manifest)}).encode()
 
 
 BOUND_MANIFESTS = {
-    f"{kind}, with its hash": bind(content)
+    f"{kind}, with its hash": add_hash(content)
     for kind, content in BROKEN_MANIFESTS.items()
     if kind in ("a list of files", "an entry without a hash", "no hash")
 }
@@ -305,7 +308,7 @@ def test_the_exit_code_is_that_of_the_time_check(package, tmp_path, words, code)
     folders = [shutil.copytree(package, tmp_path / str(number)) for number in range(len(words))]
     for folder, word in zip(folders, words, strict=True):
         if word:
-            receipt = {"bound": read_json(folder / "manifest.json")["bound"]}
+            receipt = {"package_sha256": read_json(folder / "manifest.json")["package_sha256"]}
             publish_json(
                 folder / "latency.json", receipt | {"verdict": word, "sentence": "It needs 9 s"}
             )
@@ -318,10 +321,12 @@ def test_the_exit_code_is_that_of_the_time_check(package, tmp_path, words, code)
 BROKEN_RECEIPTS = {
     "a list": lambda hash: b"[]",
     "nothing": lambda hash: b"null",
-    "only its binding": lambda hash: json.dumps({"bound": hash}).encode(),
-    "no word": lambda hash: json.dumps({"bound": hash, "verdict": {}}).encode(),
-    "an unknown word": lambda hash: json.dumps({"bound": hash, "verdict": "FINE"}).encode(),
-    "cut": lambda hash: json.dumps({"bound": hash}).encode()[:-9],
+    "only its hash": lambda hash: json.dumps({"package_sha256": hash}).encode(),
+    "no word": lambda hash: json.dumps({"package_sha256": hash, "verdict": {}}).encode(),
+    "an unknown word": lambda hash: json.dumps(
+        {"package_sha256": hash, "verdict": "FINE"}
+    ).encode(),
+    "cut": lambda hash: json.dumps({"package_sha256": hash}).encode()[:-9],
     "deeply nested": lambda hash: b"[" * 100_000,
     "not UTF-8": lambda hash: b"\xff",
 }
@@ -329,7 +334,7 @@ BROKEN_RECEIPTS = {
 
 @pytest.mark.parametrize("kind", BROKEN_RECEIPTS)
 def test_a_broken_receipt_is_refused_in_one_sentence(copy, kind):
-    content = BROKEN_RECEIPTS[kind](read_json(copy / "manifest.json")["bound"])
+    content = BROKEN_RECEIPTS[kind](read_json(copy / "manifest.json")["package_sha256"])
     (copy / "latency.json").write_bytes(content)
     with pytest.raises(IntegrityFault, match="latency.json"):
         verify_package(copy)

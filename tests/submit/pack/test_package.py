@@ -69,7 +69,7 @@ def test_a_package_runs_on_its_own_and_predicts_as_the_tree_bit_for_bit(
         tmp_path / "own.csv",
         ServeOptions(device="cpu", threads=1),
         log=lambda line: None,
-        progress=lambda done, of: None,
+        progress=lambda done, total: None,
         start=time.perf_counter(),
     )
     assert load_file(tmp_path / "p.safetensors")["p"].tobytes() == answers.probabilities.tobytes()

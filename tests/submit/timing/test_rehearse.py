@@ -109,7 +109,7 @@ def test_damaged_folder_is_not_timed(package, data, tmp_path):
 
 @pytest.mark.slow
 def test_rehearsal_of_a_real_package(package, data, tmp_path, monkeypatch):
-    """Two fresh processes of a tiny package: a verdict, a receipt bound to its bytes, and nothing
+    """Two fresh processes of a tiny package: a verdict, a receipt with its hash, and nothing
     else left in the folder.
     """
     # other tests may run at the same time

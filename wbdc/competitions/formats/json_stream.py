@@ -36,7 +36,7 @@ class Digits(str):
 
 
 def read_records(
-    path: Path, findings: Findings, progress: ByteProgress = lambda done, of: None
+    path: Path, findings: Findings, progress: ByteProgress = lambda done, total: None
 ) -> Iterator[dict]:
     """Yield the objects of a JSON list, or of a file with one object after another.
 

@@ -15,7 +15,8 @@ REPORT_FILE = "report.json"  # facts of the README for programs; older packages 
 def write_manifest(folder: Path, facts: dict) -> dict:
     """Publish the manifest of a folder and return it.
 
-    It holds `facts`, {"files": {path: {"sha256", "bytes"}}} and {"bound": hash of all that}.
+    It holds `facts`, {"files": {path: {"sha256", "bytes"}}} and {"package_sha256": hash of all
+    that}.
     """
     files = {
         str(path.relative_to(folder)): {
@@ -27,7 +28,7 @@ def write_manifest(folder: Path, facts: dict) -> dict:
     unlisted = (MANIFEST_FILE, RECEIPT_FILE)
     files = {name: entry for name, entry in files.items() if name not in unlisted}
     manifest = {**facts, "files": files}
-    manifest["bound"] = manifest_hash(manifest)
+    manifest["package_sha256"] = manifest_hash(manifest)
     publish_json(folder / MANIFEST_FILE, manifest)
     return manifest
 
@@ -48,7 +49,7 @@ def read_manifest(folder: Path) -> dict:
 
 def manifest_hash(manifest: dict) -> str:
     """Hash the content of a manifest; a receipt stores this hash of the package that it timed."""
-    content = {key: value for key, value in manifest.items() if key != "bound"}
+    content = {key: value for key, value in manifest.items() if key != "package_sha256"}
     text = json.dumps(content, ensure_ascii=False, sort_keys=True)
     return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
@@ -62,7 +63,7 @@ def _is_manifest(manifest: dict) -> bool:
     if not all(isinstance(text, str) for text in texts):
         return False
     has_members = isinstance(manifest.get("members"), list)
-    return has_members and manifest.get("bound") == manifest_hash(manifest)
+    return has_members and manifest.get("package_sha256") == manifest_hash(manifest)
 
 
 def _is_entry(entry: object) -> bool:

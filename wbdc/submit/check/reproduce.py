@@ -105,7 +105,7 @@ def retrain_submission(
     packed_score = _packed_score(folder)
     if packed_score is not None and tolerance is None:
         tolerance = score_tolerance(packed_contest(folder, summary))
-    _claim_work(work, summary["bound"])
+    _claim_work(work, summary["package_sha256"])
     _run_train_script(folder, data, work, threads, log)
 
     retrained = work / "submission"
@@ -159,20 +159,20 @@ def _compare_scores(folder: Path, packed: float, retrained: float, tolerance: fl
         )
 
 
-def _claim_work(work: Path, bound: str) -> None:
+def _claim_work(work: Path, package_sha256: str) -> None:
     """Mark a work folder as this package's.
 
     Otherwise the results of another training in that folder would pass for retrained ones.
     """
     claim = work / RETRAIN_FILE
-    if claim.is_file() and read_json(claim).get("bound") == bound:
+    if claim.is_file() and read_json(claim).get("package_sha256") == package_sha256:
         return
     if work.exists() and (not work.is_dir() or any(work.iterdir())):
         raise UsageFault(
             f"{work} holds other files; give --work a new folder, or one where the same package "
             "was trained"
         )
-    publish_json(claim, {"bound": bound})
+    publish_json(claim, {"package_sha256": package_sha256})
 
 
 def _run_train_script(

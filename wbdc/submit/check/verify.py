@@ -16,12 +16,12 @@ MAX_LISTED_DIFFERENCES = 10  # in an error message
 def verify_package(folder: Path) -> dict:
     """Compare a packed folder with its manifest, and its time check with the package.
 
-    Returns {"bound", "competition", "precision", "members", "files": count, "bytes": sum,
+    Returns {"package_sha256", "competition", "precision", "members", "files": count, "bytes": sum,
     "latency": receipt of the time check or None}. Raises IntegrityFault, naming up to ten files,
     when one is missing, changed, extra or a link, or when latency.json belongs to another package.
     """
     manifest = check_files(folder)
-    receipt = _read_receipt(folder / RECEIPT_FILE, manifest["bound"])
+    receipt = _read_receipt(folder / RECEIPT_FILE, manifest["package_sha256"])
     sizes = [entry["bytes"] for entry in manifest["files"].values()]
     summary = {key: value for key, value in manifest.items() if key != "files"}
     return {**summary, "files": len(sizes), "bytes": sum(sizes), "latency": receipt}
@@ -62,7 +62,7 @@ def packed_contest(folder: Path, manifest: dict) -> Competition:
     return open_competition(manifest["competition"], folder / CONTEST_FOLDER)
 
 
-def _read_receipt(path: Path, bound: str) -> dict | None:
+def _read_receipt(path: Path, package_sha256: str) -> dict | None:
     """Read the receipt of the time check; None without one. Raises IntegrityFault."""
     if not os.path.lexists(path):
         return None
@@ -74,7 +74,7 @@ def _read_receipt(path: Path, bound: str) -> dict | None:
 
     if not isinstance(receipt, dict):
         raise IntegrityFault(f"{path} is not the result of a time check; {fix}")
-    if receipt.get("bound") != bound:
+    if receipt.get("package_sha256") != package_sha256:
         raise IntegrityFault(f"{path} belongs to another package; {fix}")
     if receipt.get("verdict") not in VERDICTS:
         raise IntegrityFault(f"{path} states none of {', '.join(VERDICTS)}; {fix}")

@@ -60,9 +60,9 @@ def read_files() -> dict[str, str] | None:
         if not stat.S_ISREG(os.lstat(HOME / "manifest.json").st_mode):
             return None
         manifest = json.loads((HOME / "manifest.json").read_text(encoding="utf-8"))
-        bound = manifest.pop("bound")
+        package_sha256 = manifest.pop("package_sha256")
         text = json.dumps(manifest, ensure_ascii=False, sort_keys=True)
-        if hashlib.sha256(text.encode()).hexdigest() != bound:
+        if hashlib.sha256(text.encode()).hexdigest() != package_sha256:
             return None
         files = {name: entry["sha256"] for name, entry in manifest["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):

@@ -53,7 +53,9 @@ def make_target(folder: Path, name: str, target: Target) -> Path:
         if target.pretrained:
             _add_pretrained(folder, temporary / target.pretrained)
         manifest = read_manifest(folder)
-        facts = {key: value for key, value in manifest.items() if key not in ("files", "bound")}
+        facts = {
+            key: value for key, value in manifest.items() if key not in ("files", "package_sha256")
+        }
         write_manifest(temporary, {**facts, "target": name})
     return path
 

@@ -109,7 +109,7 @@ def rehearse(
     facts = {
         **verdict.facts,
         **describe_runs(runs, full),
-        "bound": manifest["bound"],
+        "package_sha256": manifest["package_sha256"],
         "split": judged.split,
         "split_videos": len(judged.videos),
         "memory_peaks": memory.peaks,
