@@ -1,13 +1,20 @@
 """Evaluation: the score of each member and of their ensemble, and whether a gain is noise."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from wbdc.competitions import Competition
 from wbdc.core.errors import UsageFault
 from wbdc.ensemble.blend_weights import MIN_WEIGHT_RATIO, BlendWeights, fit_weights, nested_blend
-from wbdc.ensemble.bootstrap import bootstrap_interval, paired_gain, probability_scorer
+from wbdc.ensemble.bootstrap import (
+    Gain,
+    RowScore,
+    bootstrap_interval,
+    paired_gain,
+    probability_scorer,
+)
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
 from wbdc.ensemble.out_of_fold import shared_predictions
 from wbdc.serve.blend import check_members
@@ -46,46 +53,70 @@ def evaluate_ensemble(
     Raises UsageFault or IntegrityFault.
     """
     _check(names, members, truth, classes)
+    evaluation = _Evaluation(competition, truth, classes, draws, seed)
     fitted = fit_weights(true_class_likelihoods(members, truth))
     predictions = dict(zip(names, members, strict=True))
     blended = nested_blend(members, truth, folds)
-    true_ids = _ids(truth, classes)
 
-    def evaluate(predicted: np.ndarray) -> dict:
-        """Score one prediction (n, C)."""
-        scorer = probability_scorer(competition, truth, predicted, classes)
-        interval = bootstrap_interval(scorer, len(truth), draws=draws, seed=seed)
-        score = competition.score_probabilities
-        return {
-            "score": score(true_ids, predicted, classes),
-            "official": score(true_ids, predicted, classes, official=True),
-            "interval": list(interval),
-        }
-
-    entries = {name: evaluate(predicted) for name, predicted in predictions.items()}
+    entries = {name: evaluation.entry(predicted) for name, predicted in predictions.items()}
     best = max(names, key=lambda name: entries[name]["score"]["mean"])
-    gain = paired_gain(
-        probability_scorer(competition, truth, blended, classes),
-        probability_scorer(competition, truth, predictions[best], classes),
-        len(truth),
-        draws=draws,
-        seed=seed,
-    )
-
     report = {
         "weights": dict(zip(names, fitted.values.tolist(), strict=True)),
         "weighting": {"method": fitted.method, "trials": fitted.trials},
         "dropped": _dropped_entries(names, fitted),
         "members": entries,
-        "ensemble": evaluate(blended),
+        "ensemble": evaluation.entry(blended),
         "best": best,
-        "gain": gain.to_dict(),
+        "gain": evaluation.gain(blended, predictions[best]).to_dict(),
     }
     if fitted.dropped:
         remaining = nested_blend(members[fitted.members], truth, folds)
-        score = competition.score_probabilities(true_ids, remaining, classes)
-        report["score_without_dropped"] = score["mean"]
+        report["score_without_dropped"] = evaluation.score(remaining)["mean"]
     return report
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """Scores predictions (n, C) for the same n rows.
+
+    truth: (n,) int class codes; classes: the C ids that codes stand for; draws: of the bootstrap.
+    """
+
+    competition: Competition
+    truth: np.ndarray
+    classes: Sequence[str]
+    draws: int
+    seed: int
+
+    def score(self, predicted: np.ndarray, *, official: bool = False) -> dict[str, float]:
+        """Return the components of the score and their mean."""
+        true_ids = [self.classes[code] for code in self.truth]
+        score_probabilities = self.competition.score_probabilities
+        return score_probabilities(true_ids, predicted, self.classes, official=official)
+
+    def entry(self, predicted: np.ndarray) -> dict:
+        """Return {"score", "official", "interval"} as `evaluate_ensemble` describes them."""
+        interval = bootstrap_interval(
+            self._scorer(predicted), len(self.truth), draws=self.draws, seed=self.seed
+        )
+        return {
+            "score": self.score(predicted),
+            "official": self.score(predicted, official=True),
+            "interval": list(interval),
+        }
+
+    def gain(self, predicted: np.ndarray, baseline: np.ndarray) -> Gain:
+        """Compare two predictions by a paired bootstrap over videos."""
+        return paired_gain(
+            self._scorer(predicted),
+            self._scorer(baseline),
+            len(self.truth),
+            draws=self.draws,
+            seed=self.seed,
+        )
+
+    def _scorer(self, predicted: np.ndarray) -> RowScore:
+        return probability_scorer(self.competition, self.truth, predicted, self.classes)
 
 
 def compare_runs(run: Run, other_run: Run, *, draws: int = 1000, seed: int = 0) -> dict:
@@ -95,21 +126,10 @@ def compare_runs(run: Run, other_run: Run, *, draws: int = 1000, seed: int = 0) 
     Raises UsageFault as `shared_predictions` does.
     """
     shared = shared_predictions([run, other_run])
-    classes = run.facts.classes
-    contest = run.contest
-    truth, predictions = shared.truth, shared.members
-    gain = paired_gain(
-        *(probability_scorer(contest, truth, predicted, classes) for predicted in predictions),
-        len(truth),
-        draws=draws,
-        seed=seed,
-    )
-    true_ids = _ids(truth, classes)
-    scores = {
-        name: contest.score_probabilities(true_ids, predicted, classes)
-        for name, predicted in zip((run.name, other_run.name), predictions, strict=True)
-    }
-    return {"rows": len(truth), "scores": scores, **gain.to_dict()}
+    evaluation = _Evaluation(run.contest, shared.truth, run.facts.classes, draws, seed)
+    first, second = shared.members
+    scores = {run.name: evaluation.score(first), other_run.name: evaluation.score(second)}
+    return {"rows": len(shared.truth), "scores": scores, **evaluation.gain(first, second).to_dict()}
 
 
 def _check(
@@ -131,7 +151,3 @@ def _dropped_entries(names: Sequence[str], fitted: BlendWeights) -> list[dict]:
         {"name": names[member], "weight": weight, "reason": reason}
         for member, weight in sorted(fitted.dropped.items())
     ]
-
-
-def _ids(codes: np.ndarray, classes: Sequence[str]) -> list[str]:
-    return [classes[code] for code in codes]
