@@ -141,13 +141,13 @@ def test_single_folds_are_tried_when_nothing_fits(work):
 
 
 def test_seconds_grow_with_the_items(work):
-    few, many = (
+    seconds_of_100, seconds_of_a_million = (
         toys.run_json("ensemble", "--work", work, "--limit", 1e9, "--items", n, "--draws", 100)[
             "budget"
         ]["frontier"][0]["seconds"]
         for n in (100, 1_000_000)
     )
-    assert many > 100 * few
+    assert seconds_of_a_million > 100 * seconds_of_100
 
 
 @pytest.mark.parametrize(

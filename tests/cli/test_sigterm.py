@@ -68,17 +68,20 @@ def test_fault_32_sigterm_during_ensemble(work, tmp_path):
     first, second = sorted(p.name for p in (work / "runs").iterdir())
     runs = ("--run", f"{first} frames=1", "--run", second)
     words = ("ensemble", "--work", work, "--threads", 1, *runs)
-    many, few = ("--draws", DRAWS, "--name", "stopped"), ("--draws", 100, "--name", "undisturbed")
+    long = ("--draws", DRAWS, "--name", "stopped")
+    short = ("--draws", 100, "--name", "undisturbed")
     predictions = work / "runs" / first / "served/frames=1/fold-1.parquet"
 
-    stop((*words, *many), tmp_path, lambda: is_sealed(predictions))
+    stop((*words, *long), tmp_path, lambda: is_sealed(predictions))
     modified = predictions.stat().st_mtime_ns
-    toys.run_json(*words, *many)
+    toys.run_json(*words, *long)
     assert predictions.stat().st_mtime_ns == modified
     shutil.rmtree(predictions.parent)
-    toys.run_json(*words, *few)
+    toys.run_json(*words, *short)
 
-    blends = [read_json(work / "ensembles" / options[-1] / "blend.json") for options in (many, few)]
+    blends = [
+        read_json(work / "ensembles" / options[-1] / "blend.json") for options in (long, short)
+    ]
     assert blends[0]["members"] == blends[1]["members"]
 
 

@@ -1,4 +1,4 @@
-"""Tokens: means over real vectors, joining and splitting rows."""
+"""Tokens: means over real vectors, joining and splitting sequences."""
 
 import pytest
 import torch

@@ -14,17 +14,17 @@ from wbdc.core.tokens import Tokens
 from wbdc.nets.attention import TransformerBlock
 
 
-def longhand(block: TransformerBlock, row: Tokens, at: Tokens) -> torch.Tensor:
+def longhand(block: TransformerBlock, tokens: Tokens, at: Tokens) -> torch.Tensor:
     """Pre-norm attention by loops over videos and heads: softmax(q kᵀ / √d) v over the real tokens
     only.
     """
     out = []
     query_input, context_input, d = (
-        block.norm_query(row.x),
+        block.norm_query(tokens.x),
         block.norm_context(at.x),
-        row.x.shape[-1] // block.heads,
+        tokens.x.shape[-1] // block.heads,
     )
-    for b in range(len(row.x)):
+    for b in range(len(tokens.x)):
         real, heads = at.mask[b], []
         q, k, v = (
             block.query(query_input[b]),
@@ -34,7 +34,7 @@ def longhand(block: TransformerBlock, row: Tokens, at: Tokens) -> torch.Tensor:
         for h in range(block.heads):
             cut = slice(h * d, (h + 1) * d)
             heads.append(((q[:, cut] @ k[:, cut].T) / math.sqrt(d)).softmax(-1) @ v[:, cut])
-        x = row.x[b] + block.out(torch.cat(heads, -1))
+        x = tokens.x[b] + block.out(torch.cat(heads, -1))
         out.append(x + block.ffn[3](F.gelu(block.ffn[0](block.norm_ffn(x)))))
     return torch.stack(out)
 
@@ -43,11 +43,11 @@ def longhand(block: TransformerBlock, row: Tokens, at: Tokens) -> torch.Tensor:
 def test_a_block_is_masked_softmax_attention_written_longhand(n, m):
     torch.manual_seed(0)
     block = TransformerBlock(16, 4, 0.1).eval()
-    row = Tokens(torch.randn(3, n, 16), torch.ones(3, n, dtype=torch.bool))
+    tokens = Tokens(torch.randn(3, n, 16), torch.ones(3, n, dtype=torch.bool))
     at = Tokens(torch.randn(3, m, 16), torch.arange(m) < torch.tensor([[m], [1], [2]]))
-    met = block(row, at)
-    torch.testing.assert_close(met.x, longhand(block, row, at))
-    assert torch.equal(met.mask, row.mask)
+    met = block(tokens, at)
+    torch.testing.assert_close(met.x, longhand(block, tokens, at))
+    assert torch.equal(met.mask, tokens.mask)
 
 
 def test_trap_09_no_mask_is_a_large_number():

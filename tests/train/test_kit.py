@@ -122,7 +122,7 @@ WRONG = {
         "serve has no setting 'bach'; did you mean 'batch'",
     ),
     "missing setting": ("", "needs a value for 'epochs'"),
-    "budgets larger than the row": ("[text]\nlength = 20", "request 28 tokens"),
+    "budgets larger than the length": ("[text]\nlength = 20", "request 28 tokens"),
     "a text for a number": ('[train]\nepochs = "3"', "epochs = '3' is not of the type int"),
     "true for a number": ("[train]\nepochs = true", "epochs = True is not of the type int"),
     "a number for true": ("[vision]\nfrozen = 0", "frozen = 0 is not of the type bool"),
@@ -406,10 +406,11 @@ def test_a_plug_beside_the_kit_is_found_checked_and_shipped(here, kit, ready):
     with pytest.raises(UsageFault, match="no fusion at .*late.py; put the file beside the kit"):
         open_kit("mine.toml")
     (here / "late.py").write_text(LATE)
-    opened = open_kit("mine.toml")
-    assert list(opened.plugs()) == ["late.py"]
+    opened_kit = open_kit("mine.toml")
+    assert list(opened_kit.plugs()) == ["late.py"]
     assert (
-        type(build_initial_model(opened, open_prepared(ready), 0).model.fusion).__name__ == "Late"
+        type(build_initial_model(opened_kit, open_prepared(ready), 0).model.fusion).__name__
+        == "Late"
     )
     (here / "late.py").write_text(LATE + "class Later(Fusion): pass\n")
     with pytest.raises(UsageFault, match="must define exactly one Fusion, found 2"):
@@ -443,8 +444,8 @@ def test_a_plug_set_on_a_kit_in_another_folder_is_found_in_the_current_one(here,
     with pytest.raises(UsageFault, match="no fusion at .*late.py"):
         open_kit(str(kit), changes=(change,))
     (here / "late.py").write_text(LATE)
-    opened = open_kit(str(kit), changes=(change,))
-    assert [p.resolve() for p in opened.plugs().values()] == [here / "late.py"]
+    opened_kit = open_kit(str(kit), changes=(change,))
+    assert [p.resolve() for p in opened_kit.plugs().values()] == [here / "late.py"]
     (here / "kits").mkdir()
     (here / "kits" / "mine.toml").write_text(kit.read_text())
     (here / "kits" / "late.py").write_text(LATE)
@@ -513,10 +514,10 @@ def test_a_plug_file_with_a_unique_name_keeps_it(here, kit):
         ("late.py", "late.py"),
         (str(here / "other.py"), "./other.py"),
     ):
-        opened = open_kit(str(kit), changes=(change % use,))
-        assert opened.saved_tables()["fusion"]["use"] == saved
-        assert list(opened.plugs()) == [Path(saved).name]
-        assert opened.saved_tables() == opened.tables | {"fusion": {"use": saved}}
+        opened_kit = open_kit(str(kit), changes=(change % use,))
+        assert opened_kit.saved_tables()["fusion"]["use"] == saved
+        assert list(opened_kit.plugs()) == [Path(saved).name]
+        assert opened_kit.saved_tables() == opened_kit.tables | {"fusion": {"use": saved}}
 
 
 def test_the_kit_of_a_run_opens_without_the_kits_folder(trained, here):
@@ -535,8 +536,12 @@ def test_training_serving_and_a_saved_kit_read_fields_in_the_same_order(trained,
     (here / "turned.toml").write_text(
         kit.read_text().replace("title = 14, asr = 8, ocr = 6", "ocr = 6, asr = 8, title = 14")
     )
-    for opened in (open_kit(str(kit)), open_kit(str(fold / "kit.json")), open_kit("turned.toml")):
-        assert list(opened.tables["text"]["fields"].items()) == [
+    for opened_kit in (
+        open_kit(str(kit)),
+        open_kit(str(fold / "kit.json")),
+        open_kit("turned.toml"),
+    ):
+        assert list(opened_kit.tables["text"]["fields"].items()) == [
             ("title", 14),
             ("asr", 8),
             ("ocr", 6),

@@ -82,7 +82,7 @@ class Batch:
     def drop_modality(self, modality: str) -> "Batch":
         """Return the batch as if no video had "text" or "frames", for ablations.
 
-        The first text token stays, so that no row is empty.
+        The first text token stays, so that no sequence is empty.
         """
         if modality == "frames":
             return replace(

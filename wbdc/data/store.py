@@ -122,10 +122,10 @@ class ShardFile:
 class Column:
     """One ragged column of a split: column[row] is an array, without a copy."""
 
-    def __init__(self, opened: Sequence[tuple[range, ShardFile]], name: str):
+    def __init__(self, shards: Sequence[tuple[range, ShardFile]], name: str):
         self.starts: list[int] = []
         self.parts: list[tuple[np.ndarray, np.ndarray]] = []
-        for rows, shard in opened:
+        for rows, shard in shards:
             values, ends = shard.column(name)
             if len(ends) != len(rows):
                 fault = f"holds {len(ends)} videos, not {len(rows)}"
@@ -142,10 +142,10 @@ class Column:
 
 def open_columns(folder: Path, split: str, names: Sequence[str], count: int) -> tuple[Column, ...]:
     """Open columns of a split with `count` rows. Each shard is opened and verified once."""
-    opened = [
+    shards = [
         (rows, ShardFile(shard_path(folder, split, rows.start))) for rows in shard_starts(count)
     ]
-    return tuple(Column(opened, name) for name in names)
+    return tuple(Column(shards, name) for name in names)
 
 
 def join_images(encoded: Sequence[bytes]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Text: the fields of a video become one row of token ids; each field has its own token budget."""
+"""Text: the fields of a video as one sequence of token ids; each field has its own token budget."""
 
 import json
 from collections import Counter
@@ -59,17 +59,17 @@ class TextReader:
         self.cls = tokenizer.token_to_id("[CLS]")
         self.sep = tokenizer.token_to_id("[SEP]")
 
-    def __call__(self, rows: Sequence[dict[str, str]]) -> list[list[int]]:
+    def __call__(self, videos: Sequence[dict[str, str]]) -> list[list[int]]:
         """Encode videos, given as {field: text}: one list of 1 + len(fields) .. length ids each."""
         limit = self.length * CHARACTERS_PER_TOKEN
-        texts = [
-            row[field][-limit:] if field in self.tail else row[field][:limit]
-            for row in rows
+        cut_texts = [
+            texts[field][-limit:] if field in self.tail else texts[field][:limit]
+            for texts in videos
             for field in self.fields
         ]
-        ids = [e.ids for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        ids = [e.ids for e in self.tokenizer.encode_batch_fast(cut_texts, add_special_tokens=False)]
         width = len(self.fields)
-        return [self._join(ids[i * width : (i + 1) * width]) for i in range(len(rows))]
+        return [self._join(ids[i * width : (i + 1) * width]) for i in range(len(videos))]
 
     def token_fields(self, ids: np.ndarray) -> np.ndarray:
         """Return the number of the field of each token of an encoded video: (T,) int -> (T,) int8.
@@ -85,11 +85,11 @@ class TextReader:
         counts = share_token_budget(
             [len(part) for part in parts], list(self.fields.values()), self.text_length
         )
-        row = [self.cls]
+        ids = [self.cls]
         for field, part, count in zip(self.fields, parts, counts, strict=True):
-            row += part[len(part) - count :] if field in self.tail else part[:count]
-            row.append(self.sep)
-        return row
+            ids += part[len(part) - count :] if field in self.tail else part[:count]
+            ids.append(self.sep)
+        return ids
 
 
 def check_budgets(fields: dict[str, int], length: int, tail: Sequence[str] = ()) -> None:

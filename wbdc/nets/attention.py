@@ -1,4 +1,4 @@
-"""One transformer block for two rows of tokens: a row attends to itself or to another row."""
+"""One transformer block: a sequence of tokens attends to itself or to another sequence."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,12 +34,12 @@ class TransformerBlock(nn.Module):
         )
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, row: Tokens, context: Tokens) -> Tokens:
-        """Let `row` (B, N, D) attend to the real tokens of `context` (B, M, D).
+    def forward(self, tokens: Tokens, context: Tokens) -> Tokens:
+        """Let `tokens` (B, N, D) attend to the real tokens of `context` (B, M, D).
 
-        Each row of `context` must hold at least one real token.
+        Each sequence of `context` must hold at least one real token.
         """
-        query_input = self.norm_query(row.x)
+        query_input = self.norm_query(tokens.x)
         context_input = self.norm_context(context.x)
 
         query = self._split_heads(self.query(query_input))
@@ -53,8 +53,8 @@ class TransformerBlock(nn.Module):
             context.mask[:, None, None, :],
             self.dropout if self.training else 0.0,
         )
-        x = row.x + self.drop(self.out(attended.transpose(1, 2).flatten(2)))
-        return Tokens(x + self.drop(self.ffn(self.norm_ffn(x))), row.mask)
+        x = tokens.x + self.drop(self.out(attended.transpose(1, 2).flatten(2)))
+        return Tokens(x + self.drop(self.ffn(self.norm_ffn(x))), tokens.mask)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """Split the width into heads: (B, N, D) -> (B, heads, N, D / heads)."""

@@ -33,7 +33,7 @@ class VideoClassifier(nn.Module):
         self.special = special
         self.project = nn.Sequential(nn.Linear(vision.dim, dim), nn.LayerNorm(dim))
         self.time_embedding = nn.Embedding(MAX_FRAMES, dim)
-        # a learned token at the start of each row of frames, so that no row is empty
+        # a learned token at the start of each sequence of frames, so that none is empty
         self.frame_start = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
         self.head = nn.Linear(dim, classes)
         nn.init.normal_(self.time_embedding.weight, std=0.02)

@@ -50,10 +50,10 @@ class Trunk(nn.Module):
         """Embed token ids with their positions: (B, T) int64 -> (B, T, D)."""
         return self.embeddings_project(self.embeddings(input_ids=ids))
 
-    def forward(self, row: Tokens) -> Tokens:
-        """Encode a row: every token attends to the real tokens of its row."""
-        output = self.encoder(row.x, attention_mask=row.mask[:, None, None, :])
-        return Tokens(output.last_hidden_state, row.mask)
+    def forward(self, tokens: Tokens) -> Tokens:
+        """Encode a sequence: every token attends to the real tokens of its sequence."""
+        output = self.encoder(tokens.x, attention_mask=tokens.mask[:, None, None, :])
+        return Tokens(output.last_hidden_state, tokens.mask)
 
 
 def find_trunk(model: str) -> Path:

@@ -206,7 +206,7 @@ def _check_dtypes(model: VideoClassifier, weights: dict[str, Tensor]) -> None:
 
 
 def _shorten_text(text: dict, length: int | None) -> dict:
-    """Return the settings of a text reader for rows of `length` tokens.
+    """Return the settings of a text reader for sequences of `length` tokens.
 
     The fields' budgets shrink in proportion.
     """

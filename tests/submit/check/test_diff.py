@@ -269,10 +269,10 @@ def test_the_sample_depends_on_the_seed_and_keeps_annotation_order(data, tmp_pat
     assert every == [
         video["id"] for video in json.loads((data / "annotations/test.json").read_text())
     ]
-    few = sample_test_ids(WeChat2022(), data, 4, 1)
-    assert few == sample_test_ids(WeChat2022(), data, 4, 1) == [i for i in every if i in few]
-    assert len(few) == 4
-    assert any(few != sample_test_ids(WeChat2022(), data, 4, seed) for seed in range(2, 6))
+    sample = sample_test_ids(WeChat2022(), data, 4, 1)
+    assert sample == sample_test_ids(WeChat2022(), data, 4, 1) == [i for i in every if i in sample]
+    assert len(sample) == 4
+    assert any(sample != sample_test_ids(WeChat2022(), data, 4, seed) for seed in range(2, 6))
     shutil.copytree(data / "annotations", tmp_path / "annotations")
     (tmp_path / "annotations/test.json").write_text("[]")
     with pytest.raises(DataFault, match="nothing to predict"):

@@ -249,7 +249,7 @@ def test_mutant_slow_only_among_the_largest(judge):
     assert verdict.facts["projection"]["expected"] > 480
 
 
-def test_mishap_each_video_slower_than_the_last(judge):
+def test_defect_each_video_slower_than_the_last(judge):
     """1.87 times as slow after 2,048 videos: 250 s at the initial rate, but 1,360 s in total."""
     fake = FakePackage(
         video_cost=lambda position, video_id, predicted: 0.0075 * (1 + position / 2048 * 0.87)
@@ -261,7 +261,7 @@ def test_mishap_each_video_slower_than_the_last(judge):
     assert verdict.facts["projection"]["expected"] == pytest.approx(truth, rel=0.05)
 
 
-def test_mishap_each_video_slower_than_the_last_in_noise(judge):
+def test_defect_each_video_slower_than_the_last_in_noise(judge):
     """The same growth with 20 % of noise per batch never passes, and noise alone does not fail a
     correct package.
     """
@@ -282,7 +282,7 @@ def test_mishap_each_video_slower_than_the_last_in_noise(judge):
     )
 
 
-def test_mishap_slow_without_a_sample(judge):
+def test_defect_slow_without_a_sample(judge):
     """Three times as slow without --sample, as the judge runs it: the check runs all test videos
     that way.
     """
@@ -330,7 +330,7 @@ BUSY = CpuUse(seconds=50.0, cpus=2, run_seconds=12.0, other_seconds=85.0)
 
 
 @pytest.mark.parametrize("seconds_per_video", [0.002, 0.05])
-def test_mishap_busy_machine(judge, seconds_per_video):
+def test_defect_busy_machine(judge, seconds_per_video):
     """Neither PASS nor FAIL while other processes use the CPUs."""
     verdict = judge(FakePackage(seconds_per_video=seconds_per_video, cpu_use=BUSY))
     assert verdict.status == "INCONCLUSIVE"
@@ -354,7 +354,7 @@ def test_mishap_busy_machine(judge, seconds_per_video):
     ],
     ids=["a new file", "a changed file", "a file removed again"],
 )
-def test_mishap_writing_into_the_data(judge, data, tmp_path, write, named):
+def test_defect_writing_into_the_data(judge, data, tmp_path, write, named):
     """The judge mounts the data read-only: no receipt, and the paths are named."""
     copy = shutil.copytree(data, tmp_path / "data")
     with pytest.raises(IntegrityFault, match=re.escape(named)):
@@ -369,7 +369,7 @@ def test_mishap_writing_into_the_data(judge, data, tmp_path, write, named):
 
 # seconds, so that all three cold starts fit; 100 for the others
 CAPS = {"one cold start of three takes 60 s": 200.0}
-MISHAPS = {
+DEFECTS = {
     "none": (FakePackage(start=2.0), "PASS", "PASS"),
     "each video slower than the last": (
         FakePackage(
@@ -485,15 +485,15 @@ def table():
     print("", HEADER, *rows, sep="\n")
 
 
-@pytest.mark.parametrize("name", MISHAPS)
-def test_mishaps_by_sample_and_in_full(judge, data, tmp_path, monkeypatch, table, name):
+@pytest.mark.parametrize("name", DEFECTS)
+def test_defects_by_sample_and_in_full(judge, data, tmp_path, monkeypatch, table, name):
     """Faults beyond the sample: the sampled check names its largest run, the full run finds them.
 
     6,000 items in 85.7 s, 4,000 test videos; the cap leaves no time to run all of them without
     --sample.
     """
     monkeypatch.setattr(machine_load, "busy_seconds", lambda cpus: 0.0)
-    fake, *expected = MISHAPS[name]
+    fake, *expected = DEFECTS[name]
     if fake.writes_into_data:
         data = shutil.copytree(data, tmp_path / "data")
     statuses = []
@@ -528,12 +528,12 @@ def test_mishaps_by_sample_and_in_full(judge, data, tmp_path, monkeypatch, table
     assert statuses == expected
 
 
-def test_no_mishap_passes_the_full_run():
+def test_no_defect_passes_the_full_run():
     """18 faulty packages and a correct one; docs/time-check.md shows the same table."""
-    assert len(MISHAPS) == 19
-    assert [name for name, (*_, whole) in MISHAPS.items() if whole == "PASS"] == ["none"]
+    assert len(DEFECTS) == 19
+    assert [name for name, (*_, whole) in DEFECTS.items() if whole == "PASS"] == ["none"]
     documented = (Path(__file__).parents[3] / "docs" / "time-check.md").read_text()
-    rows = [f"| {name} | {sampled} | {full} |" for name, (_, sampled, full) in MISHAPS.items()]
+    rows = [f"| {name} | {sampled} | {full} |" for name, (_, sampled, full) in DEFECTS.items()]
     assert "\n".join([HEADER, *rows]) in documented
 
 
@@ -562,7 +562,7 @@ def test_mutant_memory_spike(judge):
     assert "The package uses 81.0 GB of memory; the judge has 80.0 GB." in verdict.sentence
 
 
-def test_mishap_memory_that_grows_with_the_videos(judge):
+def test_defect_memory_that_grows_with_the_videos(judge):
     """2 GB and 4 MB per video: 18 GB in the largest run, 100 GB at the last item; the judge has
     80 GB.
     """
@@ -578,7 +578,7 @@ def test_mishap_memory_that_grows_with_the_videos(judge):
     )
 
 
-def test_mishap_memory_that_grows_in_noise(judge):
+def test_defect_memory_that_grows_in_noise(judge):
     """With 10 % of noise it never passes. 2 MB per video fit, and a cache that fills up and stays
     constant is not growth.
     """
@@ -603,7 +603,7 @@ def test_mutant_gpu_memory(judge):
     assert "33.0 GB of GPU memory" in verdict.sentence
 
 
-def test_mishap_gpu_memory_that_grows_with_the_videos(judge):
+def test_defect_gpu_memory_that_grows_with_the_videos(judge):
     """1 GB and 2 MB per video: 5 GB in the largest timed run, 50 GB at the last item; the judge has
     32 GB.
     """
@@ -619,7 +619,7 @@ def test_mishap_gpu_memory_that_grows_with_the_videos(judge):
     )
 
 
-def test_mishap_gpu_memory_that_grows_in_noise(judge):
+def test_defect_gpu_memory_that_grows_in_noise(judge):
     """It never passes. 1 MB per video fits, and blocks that are cached once are not growth."""
     noise = np.random.default_rng(5).normal(1, 0.1, 30_000)
     assert (

@@ -21,7 +21,7 @@ class Fusion(nn.Module):
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
         """Fuse embedded text tokens and projected frames, both (B, N, trunk.dim).
 
-        Each row holds at least one real token.
+        Each sequence holds at least one real token.
         """
         raise NotImplementedError
 
