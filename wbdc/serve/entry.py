@@ -95,8 +95,7 @@ def serve(
     monitor.mark("imported")
 
     engine = _load_engine(home, blend, device, options.precision, threads)
-    precision = precision_name(engine.precision)
-    log(f"{len(blend.members)} models in {precision} on {device}, {threads} threads")
+    log(_engine_sentence(engine))
     monitor.mark("loaded")
 
     findings = Findings()
@@ -116,22 +115,8 @@ def serve(
 
     _log_findings({**findings.report(), **predictions.findings}, log)
     _log_missed_deadline(predictions, blend, len(videos), log)
-    timings = {
-        "videos": len(videos),
-        "marks": monitor.marks,
-        "batches": monitor.batches,
-        "gpu_memory": monitor.gpu_memory,
-        "stages": predictions.stages,
-        "read_ahead": engine.read_ahead,
-        "threads": threads,
-        "device": str(device),
-        "precision": precision,
-        "ranks": rank_and_size()[1],
-        "dropped_members": predictions.dropped_members,
-        "unscored_videos": predictions.unscored_videos,
-    }
-    if device.type == "cuda":
-        timings["gpu_peak"] = torch.cuda.max_memory_reserved(device)
+    timings = _timings(monitor, engine, predictions, len(videos))
+    if "gpu_peak" in timings:
         log(f"{GPU_PEAK} {timings['gpu_peak']}")
     return predictions, timings
 
@@ -330,6 +315,35 @@ def _load_engine(
         half=blend.half,
         compiled=blend.compiled,
     )
+
+
+def _engine_sentence(engine: InferenceEngine) -> str:
+    precision = precision_name(engine.precision)
+    models = f"{len(engine.members)} models in {precision}"
+    return f"{models} on {engine.device}, {engine.threads} threads"
+
+
+def _timings(
+    monitor: _ServingMonitor, engine: InferenceEngine, predictions: Predictions, videos: int
+) -> dict:
+    """Return the times and memory of a run, for the time check; videos: number of them."""
+    timings = {
+        "videos": videos,
+        "marks": monitor.marks,
+        "batches": monitor.batches,
+        "gpu_memory": monitor.gpu_memory,
+        "stages": predictions.stages,
+        "read_ahead": engine.read_ahead,
+        "threads": engine.threads,
+        "device": str(engine.device),
+        "precision": precision_name(engine.precision),
+        "ranks": rank_and_size()[1],
+        "dropped_members": predictions.dropped_members,
+        "unscored_videos": predictions.unscored_videos,
+    }
+    if engine.device.type == "cuda":
+        timings["gpu_peak"] = torch.cuda.max_memory_reserved(engine.device)
+    return timings
 
 
 def _find_split(contest: Competition, data: Path, name: str | None) -> str:
