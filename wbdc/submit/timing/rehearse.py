@@ -48,6 +48,20 @@ from wbdc.submit.timing.verdict import Verdict, reach_verdict
 MEMORY_LABELS = {"memory": "memory", "gpu_memory": "GPU memory"}  # by the name of a limit
 
 
+class Measurements(NamedTuple):
+    """What the runs of a time check measured.
+
+    full: the run of all items, None without --full. projection: of the runs, or of the full run.
+    changed_share: of the predictions, by half precision. warnings: sentences that rule out a PASS.
+    """
+
+    runs: MeasuredRuns
+    full: FullRun | None
+    projection: Projection
+    changed_share: float
+    warnings: list[str]
+
+
 class MemoryUse(NamedTuple):
     """peaks, growth: by kind of memory; exceeded_limits, warnings: sentences."""
 
@@ -73,9 +87,38 @@ def rehearse(
     options = resolve_options(options, judged.contest)
     snapshot = data_snapshot(data)
     timer = PackageTimer(folder, data, judged, options.device, options.threads)
-    cap = TimeCap(options.cap_seconds, timer)
     weights = [folder / name for name in manifest["files"] if name.startswith("models/")]
 
+    measured = _measure(timer, judged, weights, options, progress)
+    memory = _check_memory(measured.runs, measured.full, judged.contest.limits, options.items)
+    ratios = _compare_machines(options)
+    verdict = _reach_verdict(measured, memory, ratios, _serving_sizes(folder), options)
+    check_data_unchanged(data, snapshot)
+
+    facts = {
+        **verdict.facts,
+        **describe_runs(measured.runs, measured.full),
+        "package_sha256": manifest["package_sha256"],
+        "split": judged.split,
+        "split_videos": len(judged.videos),
+        "memory_peaks": memory.peaks,
+        "memory_growth": {kind: growth._asdict() for kind, growth in memory.growth.items()},
+        "changed_by_half_precision": measured.changed_share,
+        "speed_ratios": ratios and {stage: list(ratio) for stage, ratio in ratios.items()},
+    }
+    publish_json(folder / RECEIPT_FILE, facts)
+    return replace(verdict, facts=facts)
+
+
+def _measure(
+    timer: PackageTimer,
+    judged: JudgedSplit,
+    weights: Sequence[Path],
+    options: RehearsalOptions,
+    progress: ProgressCallback,
+) -> Measurements:
+    """Run the package within the cap, and project its time to all items. weights: its files."""
+    cap = TimeCap(options.cap_seconds, timer)
     runs = measure_runs(cap, judged.videos, weights, options, progress)
     projection = _project(runs, judged, options)
     changed_share, warnings = _find_warnings(cap, runs, projection, options)
@@ -85,40 +128,40 @@ def rehearse(
     if full:
         projection = _replace_by_full_run(projection, full, runs, options)
         warnings.append(full.out_of_time_warning())
-    memory = _check_memory(runs, full, judged.contest.limits, options.items)
+    return Measurements(
+        runs=runs,
+        full=full,
+        projection=projection,
+        changed_share=changed_share,
+        warnings=[warning for warning in warnings if warning],
+    )
 
+
+def _reach_verdict(
+    measured: Measurements,
+    memory: MemoryUse,
+    ratios: dict[str, SpeedRatio] | None,
+    sizes: ServingSizes,
+    options: RehearsalOptions,
+) -> Verdict:
+    """Reach a verdict for this machine, or for the judge's when `ratios` compare the two."""
+    runs, full, projection = measured.runs, measured.full, measured.projection
     shares = stage_shares(runs.steady.timings["stages"], runs.steady.prediction_seconds)
-    ratios = _compare_machines(options)
     if ratios:
         projection = _scale_to_judge(projection, shares, ratios, options)
 
-    verdict = reach_verdict(
+    return reach_verdict(
         projection,
         shares,
-        _serving_sizes(folder),
+        sizes,
         items=options.items,
         seconds=options.seconds,
-        warnings=[warning for warning in (*warnings, *memory.warnings) if warning],
+        warnings=[*measured.warnings, *memory.warnings],
         exceeded_limits=memory.exceeded_limits,
         busy=_busy_reason(runs, full),
         largest_run=full.videos if full else runs.largest_run,
         full_run_videos=full and full.videos,
     )
-    check_data_unchanged(data, snapshot)
-
-    facts = {
-        **verdict.facts,
-        **describe_runs(runs, full),
-        "package_sha256": manifest["package_sha256"],
-        "split": judged.split,
-        "split_videos": len(judged.videos),
-        "memory_peaks": memory.peaks,
-        "memory_growth": {kind: growth._asdict() for kind, growth in memory.growth.items()},
-        "changed_by_half_precision": changed_share,
-        "speed_ratios": ratios and {stage: list(ratio) for stage, ratio in ratios.items()},
-    }
-    publish_json(folder / RECEIPT_FILE, facts)
-    return replace(verdict, facts=facts)
 
 
 def _project(runs: MeasuredRuns, judged: JudgedSplit, options: RehearsalOptions) -> Projection:
