@@ -44,24 +44,6 @@ class CheckedData(NamedTuple):
     archive_stamp: str
 
 
-class _ArchiveHashes:
-    """Hashes of the names and sizes, and of the modification times, of all archives."""
-
-    def __init__(self, annotations_digest: str):
-        self.content = hashlib.sha256(annotations_digest.encode())
-        self.times = hashlib.sha256()
-
-    def begin_split(self, name: str) -> None:
-        for digest in (self.content, self.times):
-            digest.update(f"{name}\n".encode())
-
-    def add_content(self, line: str) -> None:
-        self.content.update(f"{line}\n".encode(errors="surrogateescape"))
-
-    def add_time(self, nanoseconds: int) -> None:
-        self.times.update(f"{nanoseconds}\n".encode())
-
-
 def check_data(
     root: Path,
     competition: Competition,
@@ -85,13 +67,11 @@ def check_data(
     _check_ids(splits, findings)
 
     annotations = [competition.annotations_hash(root, name) for name in splits]
-    hashes = _ArchiveHashes(json_digest(annotations, classes))
-    check_archives = _check_shared_archive if frame_format == "features" else _check_files
-    frame_bytes = 0
+    archives = _ArchiveCheck(root, competition, findings, json_digest(annotations, classes))
     try:
-        for name, split in splits.items():
-            hashes.begin_split(name)
-            frame_bytes += check_archives(root, name, split.ids, competition, findings, hashes)
+        frame_bytes = sum(
+            archives.check_split(name, split.ids, frame_format) for name, split in splits.items()
+        )
     except OSError as error:
         raise DataFault(f"{error.filename} cannot be read: {error.strerror}") from error
 
@@ -100,9 +80,9 @@ def check_data(
         classes,
         frame_format,
         findings,
-        hashes.content.hexdigest()[:12],
+        archives.content.hexdigest()[:12],
         frame_bytes,
-        hashes.times.hexdigest()[:12],
+        archives.times.hexdigest()[:12],
     )
 
 
@@ -189,63 +169,79 @@ def _check_ids(splits: dict[str, CheckedSplit], findings: Findings) -> None:
                 findings.add("id.twice.splits", f"{video_id} ({first_split[video_id]} and {name})")
 
 
-def _check_files(
-    root: Path,
-    split: str,
-    ids: list[str],
-    competition: Competition,
-    findings: Findings,
-    hashes: _ArchiveHashes,
-) -> int:
-    """Compare the archives on disk, one per video, with the ids of a split; return their bytes."""
-    size = 0
-    missing = set(ids)
-    for file in competition.frame_files(root, split):
-        hashes.add_content(f"{file.path}\0{file.size}")
-        hashes.add_time(file.modified_ns)
-        is_clip = file.path.lower().endswith(CLIP_SUFFIXES)
-        size += file.size * (MAX_CLIP_EXPANSION if is_clip else 1)
-        if file.id in missing:
-            missing.discard(file.id)
-        else:
-            findings.add("archive.extra", f"{split}: {file.path}")
+class _ArchiveCheck:
+    """Compares archives with the ids of each split, and hashes them.
 
-    for video_id in sorted(missing):
-        if competition.source(root, split, video_id) == NO_FRAMES:
-            continue
-        findings.add("archive.missing", f"{split}: {video_id}")
-    return size
-
-
-def _check_shared_archive(
-    root: Path,
-    split: str,
-    ids: list[str],
-    competition: Competition,
-    findings: Findings,
-    hashes: _ArchiveHashes,
-) -> int:
-    """Compare the members of an archive that all videos of a split share; return its bytes.
-
-    Members are hashed by checksum, since features of another tower have equal sizes. Missing
-    members are counted later, when the shards are read.
+    content: hash of the names and sizes of all archives; times: of their modification times.
     """
-    path = competition.source(root, split, "").path
-    if not path.is_file():
-        return 0
 
-    members = {competition.source(root, split, video_id).member for video_id in ids}
+    def __init__(self, root: Path, competition: Competition, findings: Findings, annotations: str):
+        self.root = root
+        self.competition = competition
+        self.findings = findings
+        self.content = hashlib.sha256(annotations.encode())
+        self.times = hashlib.sha256()
+
+    def check_split(self, split: str, ids: list[str], frame_format: str) -> int:
+        """Check the archives of a split; return an upper bound for the bytes of its frames."""
+        for digest in (self.content, self.times):
+            digest.update(f"{split}\n".encode())
+        if frame_format == "features":
+            return self._check_shared_archive(split, ids)
+        return self._check_files(split, ids)
+
+    def _check_files(self, split: str, ids: list[str]) -> int:
+        """Compare the archives on disk, one for each video, with the ids of a split."""
+        size = 0
+        missing = set(ids)
+        for file in self.competition.frame_files(self.root, split):
+            self._add_content(f"{file.path}\0{file.size}")
+            self._add_time(file.modified_ns)
+            is_clip = file.path.lower().endswith(CLIP_SUFFIXES)
+            size += file.size * (MAX_CLIP_EXPANSION if is_clip else 1)
+            if file.id in missing:
+                missing.discard(file.id)
+            else:
+                self.findings.add("archive.extra", f"{split}: {file.path}")
+
+        for video_id in sorted(missing):
+            if self.competition.source(self.root, split, video_id) != NO_FRAMES:
+                self.findings.add("archive.missing", f"{split}: {video_id}")
+        return size
+
+    def _check_shared_archive(self, split: str, ids: list[str]) -> int:
+        """Compare the members of the archive that all videos of a split share with its ids.
+
+        Members are hashed by checksum, since features of another tower have equal sizes. Missing
+        members are counted later, when the shards are read.
+        """
+        path = self.competition.source(self.root, split, "").path
+        if not path.is_file():
+            return 0
+
+        members = {self.competition.source(self.root, split, video_id).member for video_id in ids}
+        for member, checksum in _member_checksums(path):
+            self._add_content(f"{path.name}\0{member}\0{checksum}")
+            if member not in members:
+                self.findings.add("archive.extra", f"{path.name}: {member}")
+
+        status = path.stat()
+        self._add_time(status.st_mtime_ns)
+        return status.st_size
+
+    def _add_content(self, line: str) -> None:
+        self.content.update(f"{line}\n".encode(errors="surrogateescape"))
+
+    def _add_time(self, nanoseconds: int) -> None:
+        self.times.update(f"{nanoseconds}\n".encode())
+
+
+def _member_checksums(path: Path) -> list[tuple[str, int]]:
+    """List the members of an archive with their checksums. Raises DataFault."""
     try:
-        checksums = member_checksums(path)
+        return member_checksums(path)
     except DAMAGED_FILE_ERRORS as error:
         raise_if_exhausted(error)
         raise DataFault(
             f"{path} is not a readable archive: {error}; copy or download it again"
         ) from error
-
-    for member, checksum in checksums:
-        hashes.add_content(f"{path.name}\0{member}\0{checksum}")
-        if member not in members:
-            findings.add("archive.extra", f"{path.name}: {member}")
-    hashes.add_time(path.stat().st_mtime_ns)
-    return path.stat().st_size

@@ -105,16 +105,17 @@ def open_view(
 
     Raises what `make_view` raises.
     """
-    frames_folder = make_view(
-        prepared, spec, split, store=store, threads=threads, progress=progress
-    )
+    frames_folder = _check_frames_folder(prepared, spec, split, store)
+    stored = _stored_frames(prepared, spec, split)
+    _write_missing_shards(prepared, spec, split, frames_folder, stored, threads, progress=progress)
+
     count = prepared.facts.video_counts[split]
     folder = _view_folder(prepared, spec)
     computed = None
     if frames_folder:
         (computed,) = open_columns(folder / frames_folder, split, ("frames",), count)
     (text,) = open_columns(folder / TEXT_FOLDER, split, ("text",), count)
-    return View(text, _stored_frames(prepared, spec, split), computed, spec)
+    return View(text, stored, computed, spec)
 
 
 def make_view(
@@ -136,31 +137,20 @@ def make_view(
     reads images, or the reverse; OutOfResources if raw pixels do not fit; UsageFault for an unknown
     store.
     """
-    frame_format = prepared.facts.frame_format
-    if (frame_format == "features") != (spec.image_settings is None):
-        reads = "features" if spec.image_settings is None else "images"
-        raise DataFault(
-            f"the data hold {frame_format}, but the kit's vision plug reads {reads}; "
-            "choose another [vision] use"
-        )
-
-    frames_folder = _choose_frames_folder(prepared, spec, split, store)
-    folder = _view_folder(prepared, spec)
-    columns = [TEXT_FOLDER, frames_folder] if frames_folder else [TEXT_FOLDER]
-    if _has_all_shards(folder, split, prepared.facts.video_counts[split], columns):
-        return frames_folder
-
-    # two folds that start together need the same view
-    with lock_folder(folder, wait=True) if ranks == 1 else nullcontext():
-        starts = list(shard_starts(prepared.facts.video_counts[split]))
+    frames_folder = _check_frames_folder(prepared, spec, split, store)
+    if not _has_all_shards(prepared, spec, split, frames_folder):
         stored = _stored_frames(prepared, spec, split)
-        with ThreadPoolExecutor(threads) as pool:
-            for rows in starts[rank::ranks]:
-                _write_text_shard(prepared, spec, split, rows)
-                if frames_folder:
-                    path = shard_path(folder / frames_folder, split, rows.start)
-                    _write_frames_shard(path, stored, spec, rows, pool)
-                progress(f"view of {split}", rows.stop, prepared.facts.video_counts[split])
+        _write_missing_shards(
+            prepared,
+            spec,
+            split,
+            frames_folder,
+            stored,
+            threads,
+            rank=rank,
+            ranks=ranks,
+            progress=progress,
+        )
     return frames_folder
 
 
@@ -217,6 +207,23 @@ def _stored_frames(prepared: PreparedData, spec: InputSpec, split: str) -> tuple
     return open_columns(prepared.folder / FRAMES_FOLDER, split, names, count)
 
 
+def _check_frames_folder(
+    prepared: PreparedData, spec: InputSpec, split: str, store: str
+) -> str | None:
+    """Return the name of the folder with computed frames, None if the stored frames are used.
+
+    Raises DataFault if the data do not hold what the kit reads.
+    """
+    frame_format = prepared.facts.frame_format
+    if (frame_format == "features") != (spec.image_settings is None):
+        reads = "features" if spec.image_settings is None else "images"
+        raise DataFault(
+            f"the data hold {frame_format}, but the kit's vision plug reads {reads}; "
+            "choose another [vision] use"
+        )
+    return _choose_frames_folder(prepared, spec, split, store)
+
+
 def _choose_frames_folder(
     prepared: PreparedData, spec: InputSpec, split: str, store: str
 ) -> str | None:
@@ -247,12 +254,46 @@ def _fits_disk(required: int, free: int) -> bool:
     return required < free * MAX_DISK_SHARE
 
 
-def _has_all_shards(folder: Path, split: str, count: int, columns: Sequence[str]) -> bool:
+def _has_all_shards(
+    prepared: PreparedData, spec: InputSpec, split: str, frames_folder: str | None
+) -> bool:
+    folder = _view_folder(prepared, spec)
+    columns = [TEXT_FOLDER, frames_folder] if frames_folder else [TEXT_FOLDER]
     return all(
         shard_path(folder / column, split, rows.start).is_file()
-        for rows in shard_starts(count)
+        for rows in shard_starts(prepared.facts.video_counts[split])
         for column in columns
     )
+
+
+def _write_missing_shards(
+    prepared: PreparedData,
+    spec: InputSpec,
+    split: str,
+    frames_folder: str | None,
+    stored: tuple[Column, ...],
+    threads: int,
+    *,
+    rank: int = 0,
+    ranks: int = 1,
+    progress: ProgressCallback,
+) -> None:
+    """Compute the missing shards of a view; each of several `ranks` computes some of them."""
+    if _has_all_shards(prepared, spec, split, frames_folder):
+        return
+
+    count = prepared.facts.video_counts[split]
+    folder = _view_folder(prepared, spec)
+    # two folds that start together need the same view
+    with lock_folder(folder, wait=True) if ranks == 1 else nullcontext():
+        starts = list(shard_starts(count))
+        with ThreadPoolExecutor(threads) as pool:
+            for rows in starts[rank::ranks]:
+                _write_text_shard(prepared, spec, split, rows)
+                if frames_folder:
+                    path = shard_path(folder / frames_folder, split, rows.start)
+                    _write_frames_shard(path, stored, spec, rows, pool)
+                progress(f"view of {split}", rows.stop, count)
 
 
 def _write_text_shard(prepared: PreparedData, spec: InputSpec, split: str, rows: range) -> None:
