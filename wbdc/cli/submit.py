@@ -1,14 +1,63 @@
 """wbdc submit: pack a self-contained folder, compare its predictions with the runs, and time it."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from wbdc.cli import console, shared_options
 
+if TYPE_CHECKING:
+    from wbdc.competitions import Competition
+    from wbdc.submit.pipeline import SubmissionSource
+    from wbdc.submit.timing.options import RehearsalOptions
+
 DEFAULT_ENSEMBLE = "ensemble"
 VERDICT_STYLES = {"PASS": "bold green", "FAIL": "bold red"}
+
+
+@dataclass(frozen=True)
+class TimeCheckOptions:
+    """The options of the time check, by their names. Raises UsageFault."""
+
+    check_latency: bool
+    items: int | None
+    limit: float | None
+    qps: float | None
+    sample: int
+    cap: float
+    quick: bool
+    full: bool
+    judge: Path | None
+
+    def __post_init__(self) -> None:
+        shared_options.check_one_limit(self.limit, self.qps)
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether the packed folder is timed."""
+        return self.check_latency or self.quick or self.full
+
+    def rehearsal(self) -> "RehearsalOptions":
+        """Return the options of the rehearsal, without the limit."""
+        from wbdc.core.files import read_json
+        from wbdc.submit.timing.options import RehearsalOptions
+
+        return RehearsalOptions(
+            items=self.items,
+            sample=self.sample,
+            cap_seconds=self.cap,
+            quick=self.quick,
+            full=self.full,
+            judge=read_json(self.judge) if self.judge else None,
+        )
+
+    def seconds(self, contest: "Competition") -> float | None:
+        """Return the time limit in seconds; None for the competition's."""
+        if not self.qps:
+            return self.limit
+        return (self.items or shared_options.final_run_items(contest)) / self.qps
 
 
 @click.command()
@@ -107,15 +156,6 @@ def submit(
     into: Path | None,
     targets: tuple[str, ...],
     data: Path | None,
-    check_latency: bool,
-    items: int | None,
-    limit: float | None,
-    qps: float | None,
-    sample: int,
-    cap: float,
-    quick: bool,
-    full: bool,
-    judge: Path | None,
     half: bool,
     compiled: bool,
     lock: bool,
@@ -125,6 +165,7 @@ def submit(
     dry_run: bool,
     work: Path,
     as_json: bool,
+    **settings: object,
 ) -> None:
     """Pack an ensemble into a folder that runs on its own.
 
@@ -137,45 +178,22 @@ def submit(
       wbdc submit --full
       wbdc submit --check-latency --items 50000 --qps 70
     """
-    from wbdc.core.files import read_json
-    from wbdc.ensemble.saved_ensembles import open_ensemble, open_report, run_blend
-    from wbdc.prepare.dataset import open_prepared
-    from wbdc.submit.pipeline import SubmissionSource, SubmitOptions, make_submission
-    from wbdc.submit.timing.options import RehearsalOptions
-    from wbdc.train.runs import open_run
+    from wbdc.submit.pipeline import SubmitOptions, make_submission
 
-    shared_options.check_one_limit(limit, qps)
-    rehearsal = RehearsalOptions(
-        items=items,
-        seconds=limit,
-        sample=sample,
-        cap_seconds=cap,
-        quick=quick,
-        full=full,
-        judge=read_json(judge) if judge else None,
-    )
-
+    time_check = TimeCheckOptions(**settings)
+    rehearsal = time_check.rehearsal()
     if run is None and ensemble is None:
         run = _find_only_run(work)
     ensemble = DEFAULT_ENSEMBLE if ensemble is None else ensemble
 
-    if run:
-        home = work
-        blend = run_blend(work, open_run(work, run))
-    else:
-        home, blend = open_ensemble(work, ensemble)
-    prepared = open_prepared(work, blend.data)
-    if qps:
-        count = items or shared_options.final_run_items(prepared.contest)
-        rehearsal = replace(rehearsal, seconds=count / qps)
+    source = _open_source(work, run, ensemble, data)
+    rehearsal = replace(rehearsal, seconds=time_check.seconds(source.contest))
     into = into or Path("submissions") / (run or ensemble)
-    data = data or Path(prepared.facts.data_folder)
     if dry_run:
-        return _print_plan(len(blend.members), into, data, as_json)
+        return _print_plan(len(source.blend.members), into, source.data, as_json)
 
-    report = {} if run else open_report(work, ensemble)
     options = SubmitOptions(
-        rehearsal=rehearsal if check_latency or quick or full else None,
+        rehearsal=rehearsal if time_check.is_requested else None,
         half=half,
         compiled=compiled,
         lock=lock,
@@ -184,14 +202,9 @@ def submit(
         device=device,
         threads=threads,
     )
+    log = (lambda line: None) if as_json else console.log
     with console.progress(as_json) as progress:
-        submission = make_submission(
-            into,
-            SubmissionSource(home, blend, prepared, data, report),
-            options,
-            progress,
-            (lambda line: None) if as_json else console.log,
-        )
+        submission = make_submission(into, source, options, progress, log)
 
     if as_json:
         console.print_json(submission)
@@ -200,6 +213,26 @@ def submit(
     if submission["latency"]:
         click.get_current_context().exit(submission["latency"]["code"])
     return None
+
+
+def _open_source(
+    work: Path, run: str | None, ensemble: str, data: Path | None
+) -> "SubmissionSource":
+    """Open a run, or else an ensemble, and its prepared data. data: by default as prepared."""
+    from wbdc.ensemble.saved_ensembles import open_ensemble, open_report, run_blend
+    from wbdc.prepare.dataset import open_prepared
+    from wbdc.submit.pipeline import SubmissionSource
+    from wbdc.train.runs import open_run
+
+    if run:
+        home = work
+        blend = run_blend(work, open_run(work, run))
+        report = {}
+    else:
+        home, blend = open_ensemble(work, ensemble)
+        report = open_report(work, ensemble)
+    prepared = open_prepared(work, blend.data)
+    return SubmissionSource(home, blend, prepared, data or Path(prepared.facts.data_folder), report)
 
 
 def _find_only_run(work: Path) -> str | None:
