@@ -12,7 +12,8 @@ import polars as pl
 
 from wbdc.competitions import CLIP_SUFFIXES
 from wbdc.competitions.formats.tables import read_table, table_columns
-from wbdc.competitions.table import PROBABILITY_METRICS, TABLE_ID_PATTERN
+from wbdc.competitions.table import TABLE_ID_PATTERN
+from wbdc.competitions.table_contest.metric import PROBABILITY_METRICS
 from wbdc.core.errors import DataFault, UsageFault, suggest_name
 from wbdc.core.files import publish_file
 from wbdc.data.archive import IMAGE_SUFFIXES
