@@ -1,16 +1,17 @@
-"""The packed train.sh under a signal: the command that it runs stops too, and is waited for."""
+"""The packed train.sh and run.sh under a signal: what they run stops too, and is waited for."""
 
 import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from small import pids_in, soon
 
 from wbdc.core.processes import start_time
-from wbdc.submit.pack.scripts import TRAIN, fill
+from wbdc.submit.pack.scripts import RUN, TRAIN, fill
 
 STOPS = """#!/bin/sh
 trap 'echo >> "{folder}/signals"; [ "$(wc -l < "{folder}/signals")" -lt {signals} ] || STOP=1' TERM
@@ -90,3 +91,31 @@ def test_train_sh_ends_when_a_command_fails(code, tmp_path):
         assert (process.returncode, stderr) == (code, "" if code else "done\n")
     finally:
         end_all(process)
+
+
+RANK = """
+import os, signal, time
+from pathlib import Path
+
+signal.signal(signal.SIGTERM, lambda number, frame: os._exit(11))
+Path(__file__).with_name("started-" + os.environ["RANK"]).touch()
+time.sleep(60)
+"""
+
+
+def test_fault_32_a_signal_to_run_sh_with_two_ranks_is_exit_11_without_a_traceback(tmp_path):
+    (tmp_path / "main.py").write_text(RANK)
+    (tmp_path / "run.sh").write_text(RUN)
+    variables = {"PYTHON": sys.executable, "RANKS": "2", "TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(
+        ["sh", tmp_path / "run.sh"],
+        env=os.environ | variables,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    has_begun = soon(lambda: len(list(tmp_path.glob("started-*"))) == 2, 60)
+    process.terminate()
+    stderr = process.communicate(timeout=60)[1]
+    assert has_begun, stderr
+    assert process.returncode == 11
+    assert "Traceback" not in stderr

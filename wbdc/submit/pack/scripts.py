@@ -181,8 +181,19 @@ RUN = """\
 set -eu
 HERE=$(cd "$(dirname "$0")" && pwd)
 PYTHON="${PYTHON:-python3}"
+# torchrun; after a stop signal it exits like main.py, without a traceback
+TORCHRUN='
+import sys
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.run import main
+
+try:
+    main(sys.argv[1:])
+except SignalException:
+    sys.exit(11)
+'
 if [ "${RANKS:-1}" -gt 1 ]; then
-    exec "$PYTHON" -I -m torch.distributed.run --standalone --nproc-per-node "$RANKS" \\
+    exec "$PYTHON" -I -c "$TORCHRUN" --standalone --nproc-per-node "$RANKS" \\
         --no-python "$PYTHON" -I "$HERE/main.py" "$@"
 fi
 exec "$PYTHON" -I "$HERE/main.py" "$@"
