@@ -137,7 +137,7 @@ def write_reference() -> str:
 
 def plug_title(kind: str) -> str:
     """Name a plug folder by the keys of a kit that use it."""
-    if kind in ("objective", "trick"):
+    if kind in kit_schema.STAGE_PLUGS:
         return f"{kind}, in [pretrain] and [train]"
     return f"[{kind}]"
 
@@ -196,9 +196,11 @@ def table_schema(table: str) -> dict:
         return {"$ref": f"#/$defs/{table}"}
 
     described = properties(kit_schema.SETTINGS_OF_TABLE[table])
-    for kind in ("objective", "trick"):
+    for kind in kit_schema.STAGE_PLUGS:
         if kind in described:
-            described[kind] = {"type": "array", "items": {"$ref": f"#/$defs/{kind}"}}
+            one = {"$ref": f"#/$defs/{kind}"}
+            is_list = kind in kit_schema.STAGE_LISTS
+            described[kind] = {"type": "array", "items": one} if is_list else one
     for refused in REFUSED_SETTINGS.get(table, ()):
         del described[refused]
     return {"type": "object", "properties": described, "additionalProperties": False}
@@ -210,7 +212,7 @@ def write_schema() -> str:
     definitions = {table: table_schema(table) for table in kit_schema.SETTINGS_OF_TABLE}
     for kind, home in kit_schema.PLUG_FOLDERS.items():
         definitions[kind] = plug_table(home)
-    for kind in ("objective", "trick"):
+    for kind in kit_schema.STAGE_PLUGS:
         definitions[kind]["required"] = ["use"]
 
     schema = {

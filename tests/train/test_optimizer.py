@@ -8,8 +8,8 @@ from torch import nn
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.train import objectives
+from wbdc.train.learning_rate import set_rates
 from wbdc.train.optimizer import build_adamw, parameter_groups
-from wbdc.train.schedule import set_rates
 
 RATES = {"fusion.trunk": 1e-5, "vision": 1e-6, "fusion": 1e-3, "rest": 1e-4}
 

@@ -123,12 +123,12 @@ def test_trap_04_the_schedule_spans_the_real_number_of_steps(
     fresh, kit, monkeypatch, epochs, accumulate, real
 ):
     """22 videos in batches of 4 are 5 batches an epoch; a step may span two epochs."""
-    calls, cosine = [], train_fold.cosine_schedule
+    calls, factor = [], train_fold.learning_rate_factor
     monkeypatch.setattr(
         train_fold,
-        "cosine_schedule",
-        lambda step, steps, warmup: (
-            calls.append((step, steps, cosine(step, steps, warmup))) or calls[-1][-1]
+        "learning_rate_factor",
+        lambda schedule, step, steps, warmup: (
+            calls.append((step, steps, factor(schedule, step, steps, warmup))) or calls[-1][-1]
         ),
     )
     report = train(

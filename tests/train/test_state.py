@@ -37,9 +37,9 @@ def killed(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 if isinstance(when, int):  # before the step of that number
-    cosine = train_fold.cosine_schedule
-    train_fold.cosine_schedule = lambda step, *settings: (
-        killed() if step == when else cosine(step, *settings)
+    factor = train_fold.learning_rate_factor
+    train_fold.learning_rate_factor = lambda schedule, step, *settings: (
+        killed() if step == when else factor(schedule, step, *settings)
     )
 elif when:
     module, function = when.split(".")
@@ -115,16 +115,16 @@ def stopped(
     fresh: Path, kit: Path, monkeypatch, times: int = 1, by: signal.Signals = signal.SIGINT
 ) -> Path:
     """Train until Ctrl-C, or another signal, during step 5; return the folder of the fold."""
-    cosine = train_fold.cosine_schedule
+    factor = train_fold.learning_rate_factor
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
     with monkeypatch.context() as patch:
         patch.setattr(
             train_fold,
-            "cosine_schedule",
-            lambda step, *rest: (
+            "learning_rate_factor",
+            lambda schedule, step, *rest: (
                 [signal.raise_signal(by) for _ in range(times if step == 5 else 0)]
                 and 0
-                or cosine(step, *rest)
+                or factor(schedule, step, *rest)
             ),
         )
         result = toys.wbdc(*command(kit, fresh))

@@ -54,7 +54,14 @@ def describe_kit(kit: "Kit") -> Iterator[tuple[str, str]]:
     """Yield the lines that show a resolved kit, each with a style: its tables, and every plug with
     its description and settings.
     """
-    from wbdc.train.kit_schema import KIT_TABLES, PLUG_FOLDERS
+    from wbdc.train.kit_schema import (
+        KIT_TABLES,
+        PLUG_FOLDERS,
+        STAGE_CHOICES,
+        STAGE_PLUGS,
+        STAGES,
+        stage_plug_tables,
+    )
 
     yield f"{kit.name}: {kit.tables.get('about', '')}", "bold"
     for key in ("competition", *KIT_TABLES):
@@ -66,14 +73,15 @@ def describe_kit(kit: "Kit") -> Iterator[tuple[str, str]]:
 
         yield f"[{key}]", "bold"
         for name, value in table.items():
-            if name not in ("use", "objective", "trick"):
+            if name not in ("use", *STAGE_PLUGS):
                 yield f"  {name} = {_json_text(value)}", ""
 
         if "use" in table:
             yield from describe_plug(PLUG_FOLDERS[key], table, kit.folder)
             continue
-        for kind in ("objective", "trick"):
-            for plug_table in table.get(kind) or []:
+        for kind in STAGE_PLUGS if key in STAGES else ():
+            default = [STAGE_CHOICES[kind]] if kind in STAGE_CHOICES else []
+            for plug_table in stage_plug_tables(table, kind) or default:
                 yield from describe_plug(PLUG_FOLDERS[kind], plug_table, kit.folder)
 
 

@@ -13,7 +13,15 @@ from typing import NamedTuple
 from wbdc.competitions import Competition, open_competition
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.files import file_sha256, read_text
-from wbdc.train.kit_schema import STAGES, Serve, Stage, check_kit, check_tables
+from wbdc.train.kit_schema import (
+    STAGE_PLUGS,
+    STAGES,
+    Serve,
+    Stage,
+    check_kit,
+    check_tables,
+    stage_plug_tables,
+)
 
 MAX_TABLE_DEPTH = 20
 # the folder of a wheel or, without it, that of a checkout
@@ -117,8 +125,8 @@ class Kit:
         """Return the tables that choose a plug; of some stages, or of all."""
         tables = [self.tables["vision"], self.tables["fusion"]]
         for stage in stages or STAGES:
-            for kind in ("objective", "trick"):
-                tables += self.tables.get(stage, {}).get(kind) or []
+            for kind in STAGE_PLUGS:
+                tables += stage_plug_tables(self.tables.get(stage, {}), kind)
         return tables
 
 

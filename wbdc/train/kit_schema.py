@@ -17,10 +17,19 @@ from wbdc.data.text import TextReader, check_budgets, check_vocabulary_settings
 from wbdc.nets import fusion as fusions
 from wbdc.nets import vision as visions
 from wbdc.nets.trunk import Trunk
-from wbdc.train import objectives, tricks
+from wbdc.train import objectives, schedules, tricks
 from wbdc.train.optimizer import OTHER_PARTS
 
-PLUG_FOLDERS = {"vision": visions, "fusion": fusions, "objective": objectives, "trick": tricks}
+PLUG_FOLDERS = {
+    "vision": visions,
+    "fusion": fusions,
+    "objective": objectives,
+    "trick": tricks,
+    "schedule": schedules,
+}
+STAGE_LISTS = ("objective", "trick")  # settings of a stage that are lists of plug tables
+STAGE_CHOICES = {"schedule": {"use": "cosine"}}  # settings that are one plug table, with defaults
+STAGE_PLUGS = (*STAGE_LISTS, *STAGE_CHOICES)
 STAGES = ("pretrain", "train")
 KIT_TABLES = ("text", "trunk", "vision", "fusion", *STAGES, "serve")
 REQUIRED_SETTINGS = ("competition", "text", "trunk", "vision", "fusion", "train")
@@ -40,6 +49,8 @@ class Stage:
     maximum L2 norm of the gradient. precision: "auto", "fp32", "bf16" or "fp16".
     objective: the losses, as plug tables. trick: the tricks, as plug tables, outermost first.
     splits: the splits to pretrain on; [train] always uses the labeled split and refuses this.
+    schedule: the course of the learning rates after the warmup, as a plug table; none means
+    { use = "cosine" }.
     """
 
     epochs: int
@@ -53,6 +64,11 @@ class Stage:
     max_grad_norm: float = 1.0
     precision: str = "auto"
     trick: list[dict] | None = None
+    schedule: dict | None = None
+
+    def choice(self, kind: str) -> dict:
+        """Return the table of the plug chosen for one of STAGE_CHOICES: "schedule"."""
+        return getattr(self, kind) or STAGE_CHOICES[kind]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +111,15 @@ SETTINGS_OF_TABLE = {
 }
 
 
+def stage_plug_tables(stage: dict, kind: str) -> list[dict]:
+    """Return the tables of the plugs of a kind that a stage uses, without the defaults.
+
+    stage: the table of [pretrain] or [train]. kind: one of STAGE_PLUGS.
+    """
+    tables = stage.get(kind) or []
+    return tables if kind in STAGE_LISTS else [tables] if tables else []
+
+
 def check_tables(name: str, tables: dict) -> None:
     """Refuse a kit with an unknown table, or without a required one. Raises UsageFault."""
     known = ["about", "competition", *KIT_TABLES]
@@ -128,8 +153,9 @@ def check_kit(name: str, folder: Path, tables: dict, contest: Competition) -> No
     plug.resolve_plug(visions, tables["vision"], folder)
     plug.resolve_plug(fusions, tables["fusion"], folder)
     for stage in STAGES:
-        for kind in ("objective", "trick"):
+        for kind in STAGE_LISTS:
             _check_plugs(f"kit {name}: {stage}.{kind}", kind, tables.get(stage, {}), folder)
+        _check_choices(tables.get(stage, {}), folder)
     _check_shapes(tables, folder)
 
 
@@ -139,6 +165,12 @@ def _check_plugs(setting: str, kind: str, stage: dict, folder: Path) -> None:
         if not isinstance(table, dict):
             raise UsageFault(f"{setting} takes tables like {{ use = ... }}, not {table!r}")
         plug.resolve_plug(PLUG_FOLDERS[kind], table, folder)
+
+
+def _check_choices(stage: dict, folder: Path) -> None:
+    """Check the schedule of a stage, which is built, since it has no host."""
+    if "schedule" in stage:
+        plug.build_plug(schedules, stage["schedule"], kit_folder=folder)
 
 
 def _check_numbers(name: str, table: dict) -> None:

@@ -13,11 +13,13 @@ from wbdc.core.errors import UsageFault
 from wbdc.nets.model import VideoClassifier
 from wbdc.prepare.dataset import PreparedData
 from wbdc.train import objectives as objective_plugs
+from wbdc.train import schedules as schedule_plugs
 from wbdc.train import tricks as trick_plugs
 from wbdc.train.initial_model import InitialModel, build_initial_model, check_contest
 from wbdc.train.kit import Kit, SavedKit
 from wbdc.train.kit_schema import Serve, Stage
 from wbdc.train.runs import Run, identify_run
+from wbdc.train.schedules import Schedule
 from wbdc.train.tricks import Trick
 from wbdc.train.views import has_pixel_tricks
 
@@ -31,7 +33,7 @@ class StagePlan:
     source: the pretrained run whose weights the folds start from. splits: the splits to train on.
     stage, serve: settings of the kit. needs_pixels: whether a trick changes the pixels in every
     epoch. saved_kit: the kit as each fold saves it; kit_options: the command-line options that
-    choose it. build_model, build_objectives and build_tricks build the parts of a training.
+    choose it. build_model and the other functions build the parts of a training.
     """
 
     run: Run
@@ -47,6 +49,7 @@ class StagePlan:
     build_model: Callable[[], InitialModel]
     build_objectives: Callable[[VideoClassifier], nn.ModuleList]
     build_tricks: Callable[[VideoClassifier], list[Trick]]
+    build_schedule: Callable[[], Schedule]
 
 
 def plan_stage(
@@ -90,6 +93,9 @@ def plan_stage(
         build_model=partial(build_initial_model, kit, prepared, seed),
         build_objectives=partial(_build_objectives, stage, kit.folder),
         build_tricks=partial(_build_tricks, stage, kit.folder),
+        build_schedule=partial(
+            plug.build_plug, schedule_plugs, stage.choice("schedule"), kit_folder=kit.folder
+        ),
     )
 
 

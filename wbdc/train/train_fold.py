@@ -18,9 +18,9 @@ from wbdc.train.fit import fit
 from wbdc.train.hardware import Hardware
 from wbdc.train.initial_model import InitialModel
 from wbdc.train.kit_schema import Stage
+from wbdc.train.learning_rate import learning_rate_factor, set_rates
 from wbdc.train.optimizer import build_adamw, parameter_groups
 from wbdc.train.reporter import Reporter
-from wbdc.train.schedule import cosine_schedule, set_rates
 from wbdc.train.signals import stop_on_signal
 from wbdc.train.stage_plan import StagePlan
 from wbdc.train.state import TrainingState
@@ -140,6 +140,7 @@ def _run_steps(
     """Run the steps after `start`, until the last one or until a stop is requested."""
     stage = plan.stage
     seed = plan.run.facts.seed
+    schedule = plan.build_schedule()
     batches = dataset.train_batches(
         positions, stage.batch, seed, stage.epochs, start * stage.accumulate
     )
@@ -160,7 +161,8 @@ def _run_steps(
             seed=seed,
             start=start,
             before_step=lambda step: set_rates(
-                training.optimizer, cosine_schedule(step, monitor.steps, stage.warmup)
+                training.optimizer,
+                learning_rate_factor(schedule, step, monitor.steps, stage.warmup),
             ),
             after_step=lambda step, outcome: monitor.after_step(step, outcome, is_stopping()),
             on_skip=monitor.on_skip,
