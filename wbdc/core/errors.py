@@ -11,9 +11,13 @@ MIN_NAME_SIMILARITY = 0.65  # accepts two swapped letters, rejects other words
 
 
 class WbdcError(Exception):
-    """A failure that is not a bug in wbdc. `code` is the exit code of the process."""
+    """A failure that is not a bug in wbdc. `code` is the exit code of the process.
+
+    is_echo: whether another rank of the same training reports it.
+    """
 
     code = 1
+    is_echo = False
 
 
 class UsageFault(WbdcError):
