@@ -45,7 +45,7 @@ def test_preliminary_round_end_to_end(tmp_path):
     )
     toys.run_json("ensemble", "--work", work, "--draws", 100)
     report = toys.run_json("submit", "--work", work, "--into", tmp_path / "packed")
-    assert report["proof"] == {"videos": 4, "equal": True, "changed_by_half": 0.0}
+    assert report["proof"] == {"videos": 4, "equal": True, "changed_by_float16": 0.0}
     assert json.loads((tmp_path / "packed" / "blend.json").read_text())["members"]
 
 

@@ -145,7 +145,7 @@ def submitted(trained, tmp_path_factory) -> dict:
 @pytest.mark.slow
 def test_submission_predicts_bit_for_bit_and_is_timed(submitted):
     report = submitted["report"]
-    assert report["proof"] == {"videos": 12, "equal": True, "changed_by_half": 0.0}
+    assert report["proof"] == {"videos": 12, "equal": True, "changed_by_float16": 0.0}
     assert CODES[report["latency"]["verdict"]] == submitted["code"]
     assert (submitted["into"] / "latency.json").is_file()
 

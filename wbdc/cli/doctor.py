@@ -16,7 +16,12 @@ REPORTED_PACKAGES = (
     "pillow",
     "polars",
 )
-KERNEL_UNITS = {"matrix": "GFLOP/s", "memory": "GB/s", "copy": "GB/s", "decode": "frames/s"}
+KERNEL_UNITS = {
+    "matrix": "GFLOP/s",
+    "memory": "GB/s",
+    "copy_to_device": "GB/s",
+    "decode": "frames/s",
+}
 
 
 @click.command()

@@ -136,8 +136,8 @@ def prove_equal_predictions(
 ) -> dict:
     """Predict random test videos in the packed folder and from the runs, and compare every bit.
 
-    Returns {"videos", "equal": True, "changed_by_half": share of videos whose class changes when
-    weights are stored as float16}. Raises IntegrityFault when a probability differs,
+    Returns {"videos", "equal": True, "changed_by_float16": share of videos whose class changes
+    when weights are stored as float16}. Raises IntegrityFault when a probability differs,
     ResultFault when the result file is invalid or float16 changes more than 1 %.
     """
     contest, data, blend = source.contest, source.data, source.blend
@@ -163,7 +163,7 @@ def prove_equal_predictions(
             f"weights stored as float16 change {changed:.1%} of the predictions, "
             f"more than {MAX_CHANGED_SHARE:.0%}; pack without --half"
         )
-    return {"videos": len(ids), "equal": True, "changed_by_half": changed}
+    return {"videos": len(ids), "equal": True, "changed_by_float16": changed}
 
 
 def _predict_runs(source: SubmissionSource, options: ServeOptions) -> np.ndarray:
@@ -257,7 +257,7 @@ def _pack_options(source: SubmissionSource, options: SubmitOptions) -> PackOptio
 
 def _readme_facts(prepared: PreparedData, report: dict) -> dict:
     """Return what README.md states about the source, the data and the score."""
-    facts = {"source": source_hash(), "data": prepared.hash}
+    facts = {"wbdc source": source_hash(), "prepared data": prepared.hash}
     if not report:
         return facts
 

@@ -10,7 +10,14 @@ from wbdc.submit.timing import machine_profile
 from wbdc.submit.timing.machine_profile import profile_machine, scaled_seconds, speed_ratios
 from wbdc.submit.timing.projection import Projection, Rate, project_elsewhere
 
-HERE = {"rates": {"matrix": [100.0, 200.0], "memory": [10.0], "copy": [10.0], "decode": [1000.0]}}
+HERE = {
+    "rates": {
+        "matrix": [100.0, 200.0],
+        "memory": [10.0],
+        "copy_to_device": [10.0],
+        "decode": [1000.0],
+    }
+}
 SHARES = {"read": 0.1, "decode": 0.4, "tokenize": 0.0, "collate": 0.0, "vision": 0.4, "fuse": 0.1}
 
 
@@ -34,7 +41,12 @@ def test_machine_compared_with_itself_has_ratio_one(monkeypatch):
 
 def test_shapes_with_different_gains_give_an_interval():
     there = {
-        "rates": {"matrix": [1000.0, 1000.0], "memory": [20.0], "copy": [1.0], "decode": [500.0]}
+        "rates": {
+            "matrix": [1000.0, 1000.0],
+            "memory": [20.0],
+            "copy_to_device": [1.0],
+            "decode": [500.0],
+        }
     }
     ratios = speed_ratios(HERE, there)
     assert ratios["vision"] == (0.1, 0.2)

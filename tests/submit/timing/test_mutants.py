@@ -820,7 +820,12 @@ def test_judge_profile_scales_the_verdict(judge, monkeypatch):
     slow end decides.
     """
     here = {
-        "rates": {"matrix": [100.0, 100.0], "memory": [10.0], "copy": [10.0], "decode": [1000.0]}
+        "rates": {
+            "matrix": [100.0, 100.0],
+            "memory": [10.0],
+            "copy_to_device": [10.0],
+            "decode": [1000.0],
+        }
     }
     monkeypatch.setattr(rehearse_module, "profile_machine", lambda device, threads: here)
     twice = {

@@ -53,7 +53,7 @@ def profile_machine(device: str = "auto", threads: int | None = None) -> dict:
     shape]}}.
 
     matrix: products at the shapes of towers and trunks, GFLOP/s; memory: copies in memory, GB/s;
-    copy: copies to the device, GB/s; decode: 256 x 455 JPEG frames decoded and cropped, frames per
+    copy_to_device: GB/s; decode: 256 x 455 JPEG frames decoded and cropped, frames per
     second on one core times the number of cores. Each rate is the median of seven measurements.
     """
     torch_device = find_device(device)
@@ -87,7 +87,7 @@ def profile_machine(device: str = "auto", threads: int | None = None) -> dict:
         "rates": {
             "matrix": matrix_rates,
             "memory": [memory_rate],
-            "copy": [copy_rate],
+            "copy_to_device": [copy_rate],
             "decode": [decode_rate],
         },
     }
