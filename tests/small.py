@@ -170,15 +170,15 @@ def ended_process() -> int:
 
 
 def stop_midway(
-    command: Sequence[object], place: Path, has_begun: Callable[[], object], **variables: str
+    command: Sequence[object], folder: Path, has_begun: Callable[[], object], **variables: str
 ) -> tuple[int, str]:
     """Run a command, send SIGTERM when its work has begun, and return its exit code and stderr.
 
     place: folder for its temporary files and its stderr. has_begun: returns whether to stop it.
     Fails when the command ends before that, or when a process or a temporary file of it remains.
     """
-    home = place / "tmp"
-    errors = place / "stderr"
+    home = folder / "tmp"
+    errors = folder / "stderr"
     home.mkdir(parents=True)
     environment = os.environ | {"TMPDIR": str(home)} | variables
     with errors.open("w") as stderr:

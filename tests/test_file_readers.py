@@ -130,12 +130,12 @@ print(_read_cache(pipe))
 def test_a_pipe_in_place_of_a_file_is_refused(tmp_path):
     pipe = tmp_path / "tokenizer.json"
     os.mkfifo(pipe)
-    ran = python(READ_ALL, pipe, timeout=60)
-    assert ran.stdout.splitlines() == [
+    process = python(READ_ALL, pipe, timeout=60)
+    assert process.stdout.splitlines() == [
         *(
             f"{name} 4 {pipe} is not a regular file; replace it with a file"
             for name in ("read_bytes", "read_text", "load_weights", "open_weights")
         ),
         f"4 {pipe} is damaged: [Errno 22] not a regular file: '{pipe}'",
         "set()",
-    ], ran.stderr
+    ], process.stderr

@@ -117,9 +117,13 @@ def test_a_contest_changed_while_it_is_prepared_is_refused(team, tmp_path, monke
 
     shutil.copyfile(SOURCE, tmp_path / "shorts.py")
     contest = open_competition("shorts.py", tmp_path)
-    real = build._describe
-    change = lambda *given: ((tmp_path / "shorts.py").write_text("# other"), real(*given))[1]  # noqa: E731
-    monkeypatch.setattr(build, "_describe", change)
+    describe = build._describe
+
+    def change_file_and_describe(*arguments):
+        (tmp_path / "shorts.py").write_text("# other")
+        return describe(*arguments)
+
+    monkeypatch.setattr(build, "_describe", change_file_and_describe)
     with pytest.raises(UsageFault, match="changed while the data were prepared"):
         build.prepare_data(team / "data", tmp_path / "work", contest, folds=3)
 
@@ -292,16 +296,16 @@ def test_an_ensemble_holds_the_contest_and_a_damaged_copy_is_named(walked, tmp_p
 @pytest.fixture(scope="module")
 def packed(walked, tmp_path_factory) -> Path:
     """The ensemble as a package; the team's own folder is not needed."""
-    place = tmp_path_factory.mktemp("packed")
+    folder = tmp_path_factory.mktemp("packed")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
+        patch.chdir(folder)
         toys.run_json("submit", "--work", walked, "--threads", 1)
-    return place / "submissions" / "ensemble"
+    return folder / "submissions" / "ensemble"
 
 
 def test_the_package_answers_alone_and_is_verified(packed, team, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    given = [
+    options = [
         "--data",
         team / "data",
         "--out",
@@ -312,14 +316,14 @@ def test_the_package_answers_alone_and_is_verified(packed, team, tmp_path, monke
         1,
     ]
     environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(
-        [sys.executable, packed / "main.py", *map(str, given)],
+    process = subprocess.run(
+        [sys.executable, packed / "main.py", *map(str, options)],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert ran.returncode == 0, ran.stderr
+    assert process.returncode == 0, process.stderr
     answered(tmp_path / "r.csv")
     checked = toys.run_json("verify", packed)[str(packed)]
     assert checked["competition"] == "./shorts.py"
@@ -336,7 +340,7 @@ def test_a_package_is_run_again_and_timed_by_its_own_contest(packed, team, tmp_p
 
     monkeypatch.chdir(tmp_path)
 
-    def run_packed(folder, data, out, *, sample, probabilities, **given):
+    def run_packed(folder, data, out, *, sample, probabilities, **options):
         out.write_text(
             "".join(
                 f"{a},{b}\n" for a, b in [("video", "genre"), *((name, "news") for name in sample)]
@@ -363,14 +367,14 @@ def test_a_package_with_another_contest_is_refused_before_it_runs(packed, tmp_pa
     name = copy / "contest" / ("other.py" if change == "extra" else "shorts.py")
     code = f"from pathlib import Path\nPath({str(marker)!r}).touch()\n"
     name.unlink() if change == "missing" else name.write_text(code)
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, copy / "main.py", "--data", tmp_path],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert ran.returncode == 4
-    assert f"contest/{name.name} ({change})" in ran.stderr
+    assert process.returncode == 4
+    assert f"contest/{name.name} ({change})" in process.stderr
     assert not marker.exists()
     refused = toys.wbdc("verify", copy)
     assert refused.exit_code == 4
@@ -387,7 +391,7 @@ def test_train_sh_names_the_contest_that_the_package_holds(packed, team, walked,
     assert contest.read_bytes() == SOURCE.read_bytes()
     assert contest.parent.parent == packed / "source" / "kits"
     common = ("--data", team / "data", "--work", tmp_path / "work", "--folds", 3, "--threads", 1)
-    again = toys.run_json("prepare", *common, "--competition", contest)
-    assert Path(again["folder"]).name == next(
+    prepared = toys.run_json("prepare", *common, "--competition", contest)
+    assert Path(prepared["folder"]).name == next(
         p.parent.name for p in walked.glob("prepared/*/DONE.json")
     )

@@ -319,13 +319,13 @@ def test_scores_of_probabilities_equal_those_of_scikit_learn(tmp_path, metric, c
 
 def test_scores_of_probabilities_at_their_limits(tmp_path):
     loss = open_competition(str(write_contest(tmp_path / "a", 'metric = "log_loss"')))
-    certain = np.array([[1.0, 0.0]])
-    assert loss.score_probabilities(["news"], certain, ["news", "drama"])["log_loss"] < 1e-12
-    wrong = loss.score_probabilities(["drama"], certain, ["news", "drama"])["log_loss"]
-    unknown = loss.score_probabilities(["comedy"], certain, ["news", "drama"])["log_loss"]
+    probabilities = np.array([[1.0, 0.0]])
+    assert loss.score_probabilities(["news"], probabilities, ["news", "drama"])["log_loss"] < 1e-12
+    wrong = loss.score_probabilities(["drama"], probabilities, ["news", "drama"])["log_loss"]
+    unknown = loss.score_probabilities(["comedy"], probabilities, ["news", "drama"])["log_loss"]
     assert wrong == unknown == pytest.approx(-np.log(np.finfo(float).eps))
     area = open_competition(str(write_contest(tmp_path / "b", 'metric = "auc"')))
-    assert area.score_probabilities(["news"], certain, ["news", "drama"])["mean"] == 0.5
+    assert area.score_probabilities(["news"], probabilities, ["news", "drama"])["mean"] == 0.5
 
 
 def test_a_contest_of_classes_scores_the_most_probable_ones(tmp_path):

@@ -28,11 +28,11 @@ def test_auto_uses_the_available_device(gpus):
 
 def test_each_rank_uses_its_own_gpu(gpus, monkeypatch):
     gpus(2)
-    taken = []
+    devices = []
     for rank in range(3):
         monkeypatch.setenv("LOCAL_RANK", str(rank))
-        taken.append(device.find_device())
-    assert taken == [torch.device("cuda:0"), torch.device("cuda:1"), torch.device("cuda:0")]
+        devices.append(device.find_device())
+    assert devices == [torch.device("cuda:0"), torch.device("cuda:1"), torch.device("cuda:0")]
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,12 @@ def test_an_unknown_device_is_a_fault_of_usage(name):
 
 
 @pytest.mark.parametrize(
-    ("where", "bf16", "found"),
+    ("hardware", "bf16", "precision"),
     [(GPU, False, torch.float16), (CPU, True, torch.bfloat16), (CPU, False, torch.float32)],
 )
-def test_auto_precision(monkeypatch, where, bf16, found):
+def test_auto_precision(monkeypatch, hardware, bf16, precision):
     monkeypatch.setattr(device, "_has_bf16_cpu", lambda: bf16)
-    assert device.find_precision("auto", where) == found
+    assert device.find_precision("auto", hardware) == precision
 
 
 @pytest.mark.parametrize("name", device.PRECISIONS)

@@ -108,10 +108,10 @@ files.publish_file(path, write)
 
 
 @pytest.mark.parametrize(
-    ("where", "content"), [("write", OLD), ("sync", OLD), ("rename", OLD), ("renamed", NEW)]
+    ("moment", "content"), [("write", OLD), ("sync", OLD), ("rename", OLD), ("renamed", NEW)]
 )
-def test_fault_1_kill_9_leaves_the_old_file_or_the_new_one(path, where, content):
-    assert python(KILLED, where, path).returncode == -signal.SIGKILL
+def test_fault_1_kill_9_leaves_the_old_file_or_the_new_one(path, moment, content):
+    assert python(KILLED, moment, path).returncode == -signal.SIGKILL
     assert path.read_bytes() == content
     with files.lock_folder(path.parent):  # the next start sweeps what the killed one left
         assert [n for n in names(path.parent) if n.endswith(".tmp")] == []
@@ -420,7 +420,7 @@ LONG = "x" * 300
 
 
 @pytest.mark.parametrize(
-    ("where", "fault", "said"),
+    ("name", "fault", "message"),
     [
         (".", UsageFault, "is a folder; name a file"),
         ("pipe", UsageFault, "is not a regular file"),
@@ -433,12 +433,12 @@ LONG = "x" * 300
         ("/proc/nowhere/result.csv", EnvironmentFault, "cannot be written"),
     ],
 )
-def test_an_output_that_cannot_be_written_is_refused_before_any_work(path, where, fault, said):
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(path, name, fault, message):
     os.mkfifo(path.parent / "pipe")
     (path.parent / "loop").symlink_to("loop")
     before = names(path.parent)
-    with pytest.raises(fault, match=said):
-        files.check_output(path.parent / where)
+    with pytest.raises(fault, match=message):
+        files.check_output(path.parent / name)
     assert names(path.parent) == before
 
 
@@ -449,12 +449,14 @@ def test_an_output_that_can_be_written_leaves_no_trace_of_the_check(path):
 
 
 @pytest.mark.parametrize(
-    ("folder", "said"),
+    ("folder", "message"),
     [("kept.bin", "Not a directory"), ("loop", "symbolic links"), (LONG, "name too long")],
 )
-def test_fault_9_a_folder_that_nobody_can_write_in_is_refused_before_any_work(path, folder, said):
+def test_fault_9_a_folder_that_nobody_can_write_in_is_refused_before_any_work(
+    path, folder, message
+):
     (path.parent / "loop").symlink_to("loop")
-    with pytest.raises(EnvironmentFault, match=said):
+    with pytest.raises(EnvironmentFault, match=message):
         files.check_writable(path.parent / folder / "work")
 
 
@@ -506,14 +508,14 @@ def test_fault_31_an_output_is_made_by_one_process_at_a_time(path):
 
 def test_fault_31_a_lock_that_is_removed_while_others_wait_for_it_keeps_them_apart(path):
     """A process that opens the lock file just before its removal must not lock the removed file."""
-    inside, most, done = [], [], []
+    inside, counts_inside, done = [], [], []
 
     def race():
         while len(done) < 200:
             try:
                 with files.lock_output(path):
                     inside.append(1)
-                    most.append(len(inside))
+                    counts_inside.append(len(inside))
                     done.append(1)
                     inside.pop()
             except FolderInUse:
@@ -524,18 +526,18 @@ def test_fault_31_a_lock_that_is_removed_while_others_wait_for_it_keeps_them_apa
         runner.start()
     for runner in runners:
         runner.join(20)
-    assert max(most) == 1
+    assert max(counts_inside) == 1
     assert names(path.parent) == ["kept.bin"]
 
 
 def test_fault_31_a_lock_file_that_was_removed_before_it_was_locked_is_no_lock(path, monkeypatch):
     flock, lock, calls = fcntl.flock, path.parent / ".kept.bin.lock", []
 
-    def remove_then_lock(handle, how):
-        calls.append(how)
+    def remove_then_lock(handle, operation):
+        calls.append(operation)
         if len(calls) == 1:
             lock.unlink()
-        return flock(handle, how)
+        return flock(handle, operation)
 
     monkeypatch.setattr(fcntl, "flock", remove_then_lock)
     with files.lock_output(path), pytest.raises(FolderInUse), files.lock_output(path):
@@ -543,13 +545,13 @@ def test_fault_31_a_lock_file_that_was_removed_before_it_was_locked_is_no_lock(p
 
 
 def test_fault_31_a_lock_file_is_removed_while_it_is_locked(path, monkeypatch):
-    close, lock, there = os.close, path.parent / ".kept.bin.lock", []
+    close, lock, lock_exists = os.close, path.parent / ".kept.bin.lock", []
     with files.lock_output(path):
         monkeypatch.setattr(
-            os, "close", lambda handle: (there.append(lock.exists()), close(handle))
+            os, "close", lambda handle: (lock_exists.append(lock.exists()), close(handle))
         )
     monkeypatch.undo()
-    assert there == [False], "whoever locks it after it was let go would lose it"
+    assert lock_exists == [False], "whoever locks it after it was let go would lose it"
 
 
 @pytest.mark.parametrize(
@@ -559,7 +561,7 @@ def test_fault_31_a_lock_file_is_removed_while_it_is_locked(path, monkeypatch):
 def test_a_file_system_without_locks_works_and_other_errors_are_raised(
     path, monkeypatch, number, code
 ):
-    def fail(handle, how):
+    def fail(handle, operation):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", fail)
@@ -618,6 +620,6 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_and_does_not_hang(tmp_path, de
 
 
 def test_a_folder_or_a_device_is_not_a_regular_file(tmp_path):
-    for path, said in ((tmp_path, "Is a directory"), (Path("/dev/null"), "not a regular file")):
-        with pytest.raises(OSError, match=said):
+    for path, message in ((tmp_path, "Is a directory"), (Path("/dev/null"), "not a regular file")):
+        with pytest.raises(OSError, match=message):
             files.open_regular(path)

@@ -85,16 +85,16 @@ LIMIT_ENDED = (
     ],
 )
 def test_fault_23_a_library_that_aborts_under_a_memory_limit_is_exit_9(body, code, message):
-    ran = limited(body)
-    assert ran.returncode == code
-    assert ran.stderr.startswith(message)
-    assert len(ran.stderr.splitlines()) == bool(message)
+    process = limited(body)
+    assert process.returncode == code
+    assert process.stderr.startswith(message)
+    assert len(process.stderr.splitlines()) == bool(message)
 
 
 def test_a_bug_under_a_memory_limit_stays_a_bug():
-    ran = limited("raise KeyError('a bug')")
-    assert ran.returncode == 1
-    assert ran.stderr.endswith("KeyError: 'a bug'\n")
+    process = limited("raise KeyError('a bug')")
+    assert process.returncode == 1
+    assert process.stderr.endswith("KeyError: 'a bug'\n")
 
 
 def test_fault_32_a_stop_signal_reaches_a_command_under_a_memory_limit():

@@ -32,7 +32,7 @@ class Bright(Lamp):
         room: object,
         *,
         watts: int,
-        colour: str = "white",
+        color: str = "white",
         dim: float = 0.5,
         on: bool = False,
         hours: list[int] = (),
@@ -74,7 +74,7 @@ def test_settings_that_fit(home):
     plug.check_settings(
         "lamp",
         Bright,
-        {"watts": 3, "colour": "red", "dim": 1, "on": True, "hours": [1], "plan": {"a": 1.0}},
+        {"watts": 3, "color": "red", "dim": 1, "on": True, "hours": [1], "plan": {"a": 1.0}},
     )
     plug.check_settings("lamp", Bright, {"watts": 3, "dim": 0.1, "plan": None})
     assert plug.build_plug(home, {"use": "dual_stream", "layers": 3}, "hall").told == (
@@ -121,7 +121,7 @@ WRONG = {
     "on": ["False", 0, 1],
     "watts": [2.5, True, "3"],
     "dim": ["0.5", True],
-    "colour": [3],
+    "color": [3],
     "hours": ["12"],
     "plan": [[1], 0],
 }
@@ -248,10 +248,12 @@ def test_a_file_is_read_anew_each_time_and_no_bytecode_is_left_beside_it(
     import os
 
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
-    own = tmp_path / "own"
-    own.mkdir()
+    plug_folder = tmp_path / "own"
+    plug_folder.mkdir()
     for watts in (1, 2):
-        (own / "a.py").write_text(f"from lamps import Lamp\nclass A(Lamp):\n    watts = {watts}\n")
-        os.utime(own / "a.py", (1, 1))  # bytecode is taken for current by size and time
-        assert plug.find_plug(home, "./a.py", own).watts == watts
-    assert [p.name for p in own.iterdir()] == ["a.py"]
+        (plug_folder / "a.py").write_text(
+            f"from lamps import Lamp\nclass A(Lamp):\n    watts = {watts}\n"
+        )
+        os.utime(plug_folder / "a.py", (1, 1))  # bytecode is taken for current by size and time
+        assert plug.find_plug(home, "./a.py", plug_folder).watts == watts
+    assert [p.name for p in plug_folder.iterdir()] == ["a.py"]

@@ -138,14 +138,14 @@ runpy.run_module("wbdc", run_name="__main__")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("module", ["wbdc.cli", "click", "wbdc.core.errors"])
 def test_fault_32_a_signal_that_arrives_while_wbdc_imports_is_exit_11(module, number):
-    ran = python(WHILE_IMPORTING, module, int(number), "handled", timeout=20)
-    assert ran.returncode == Stopped.code
-    assert ran.stderr == f"{STOPPED_MESSAGE}\n"
+    process = python(WHILE_IMPORTING, module, int(number), "handled", timeout=20)
+    assert process.returncode == Stopped.code
+    assert process.stderr == f"{STOPPED_MESSAGE}\n"
 
 
 def test_fault_32_an_ignored_signal_stays_ignored():
-    ran = python(WHILE_IMPORTING, "click", int(signal.SIGTERM), "ignored", timeout=20)
-    assert ran.stderr.startswith("Usage: ")
+    process = python(WHILE_IMPORTING, "click", int(signal.SIGTERM), "ignored", timeout=20)
+    assert process.stderr.startswith("Usage: ")
 
 
 def test_fault_32_a_signal_as_soon_as_it_is_handled_is_exit_11():
@@ -206,11 +206,11 @@ def test_fault_32_a_signal_that_arrives_while_a_packed_main_imports_is_exit_11(t
     (tmp_path / "manifest.json").write_text(
         json.dumps(manifest | {"package_sha256": package_sha256})
     )
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-I", tmp_path / "main.py"], capture_output=True, text=True, timeout=20
     )
-    assert ran.returncode == Stopped.code
-    assert ran.stderr == "error: stopped before the result was written\n"
+    assert process.returncode == Stopped.code
+    assert process.stderr == "error: stopped before the result was written\n"
 
 
 def test_only_what_began_within_the_block_is_ended_and_only_after_a_signal():

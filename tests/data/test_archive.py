@@ -70,10 +70,10 @@ def test_trap_28_frames_are_sorted_in_natural_order():
     )  # all can be compared
 
 
-def read(path, most=32):
+def read(path, max_frames=32):
     """Return the frames of an archive and the findings."""
-    found = Findings()
-    return read_images(Source(path), most, found), found.counts
+    findings = Findings()
+    return read_images(Source(path), max_frames, findings), findings.counts
 
 
 PHOTOS = small.photos(12)
@@ -83,11 +83,11 @@ FRAMES = small.frames(PHOTOS)
 @pytest.mark.parametrize(
     "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
 )
-@pytest.mark.parametrize("most", [1, 5, 12, 32])
-def test_frames_are_read_by_any_method(tmp_path, method, most):
+@pytest.mark.parametrize("max_frames", [1, 5, 12, 32])
+def test_frames_are_read_by_any_method(tmp_path, method, max_frames):
     shuffled = random.Random(0).sample(list(FRAMES.items()), 12)
-    assert read(small.pack(tmp_path / "a.zip", shuffled, method), most) == (
-        [PHOTOS[i] for i in sample_frames(12, most)],
+    assert read(small.pack(tmp_path / "a.zip", shuffled, method), max_frames) == (
+        [PHOTOS[i] for i in sample_frames(12, max_frames)],
         {"archive.order": 1},
     )
 
@@ -100,10 +100,10 @@ def test_trap_11_reading_twice_gives_equal_frames(tmp_path):
 def test_at_most_32_frames_are_read(tmp_path):
     """So that what is stored, 32 frames, and what the judge reads, k of all, agree on which k."""
     path = small.pack(tmp_path / "a.zip", {f"{i:02}.jpg": bytes([i]) for i in range(60)})
-    kept, _ = read(path)
-    assert len(kept) == 32
-    for most in (1, 8, 14, 31):
-        assert read(path, most)[0] == [kept[i] for i in sample_frames(32, most)]
+    stored, _ = read(path)
+    assert len(stored) == 32
+    for max_frames in (1, 8, 14, 31):
+        assert read(path, max_frames)[0] == [stored[i] for i in sample_frames(32, max_frames)]
 
 
 def patched(path, what: bytes, by: bytes, count: int = -1):
@@ -115,24 +115,26 @@ def patched(path, what: bytes, by: bytes, count: int = -1):
 
 def encrypted(path):
     small.pack(path, FRAMES)
-    with zipfile.ZipFile(path) as found:
-        offsets = [e.header_offset for e in found.infolist()]
+    with zipfile.ZipFile(path) as archive:
+        offsets = [e.header_offset for e in archive.infolist()]
         data = bytearray(path.read_bytes())
-        at = found.start_dir
+        position = archive.start_dir
     for offset in offsets:
         data[offset + 6] |= 1
     for _ in offsets:
-        data[at + 8] |= 1
-        at += 46 + sum(int.from_bytes(data[at + i : at + i + 2], "little") for i in (28, 30, 32))
+        data[position + 8] |= 1
+        position += 46 + sum(
+            int.from_bytes(data[position + i : position + i + 2], "little") for i in (28, 30, 32)
+        )
     path.write_bytes(data)
 
 
 def linked(path):
     entry = zipfile.ZipInfo("1.jpg")
     entry.external_attr = 0o120777 << 16
-    with zipfile.ZipFile(path, "w") as made:
-        made.writestr(entry, "/etc/passwd")
-        made.writestr("2.jpg", PHOTOS[1])
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(entry, "/etc/passwd")
+        archive.writestr("2.jpg", PHOTOS[1])
 
 
 def bad_crc(path):
@@ -253,16 +255,16 @@ def bomb(path, raw: bytes, method: int, declared: int):
     zeros.
     """
     small.pack(path, {"1.jpg": raw, "2.jpg": PHOTOS[1]})
-    with zipfile.ZipFile(path) as found:
-        entry, start = found.infolist()[0], found.start_dir
+    with zipfile.ZipFile(path) as archive:
+        entry, start = archive.infolist()[0], archive.start_dir
     data = bytearray(path.read_bytes())
-    for at, value, size in (
+    for position, value, size in (
         (8, method, 2),
         (14, zlib.crc32(bytes(declared)), 4),
         (22, declared, 4),
     ):
-        data[entry.header_offset + at : entry.header_offset + at + size] = data[
-            start + at + 2 : start + at + 2 + size
+        data[entry.header_offset + position : entry.header_offset + position + size] = data[
+            start + position + 2 : start + position + 2 + size
         ] = value.to_bytes(size, "little")
     path.write_bytes(data)
 
@@ -310,22 +312,24 @@ def test_fault_14_a_bomb_costs_little_memory(tmp_path):
     assert bzipped < 150
 
 
-def feats(path, members: dict[str, bytes], name: str = "a.npy", most: int = 32):
+def feats(path, members: dict[str, bytes], name: str = "a.npy", max_frames: int = 32):
     """Return one video's features from a shared archive, and the findings."""
     small.pack(path, members)
-    found = Findings()
-    return read_features(Source(path, name), most, found), found.counts
+    findings = Findings()
+    return read_features(Source(path, name), max_frames, findings), findings.counts
 
 
 ROWS = np.random.default_rng(0).normal(size=(12, 5)).astype(np.float16)
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("most", [1, 5, 32])
-def test_features_are_read_as_float16(tmp_path, kind, most):
-    rows, counts = feats(tmp_path / "f.zip", {"a.npy": small.numbers(ROWS.astype(kind))}, most=most)
+@pytest.mark.parametrize("max_frames", [1, 5, 32])
+def test_features_are_read_as_float16(tmp_path, kind, max_frames):
+    rows, counts = feats(
+        tmp_path / "f.zip", {"a.npy": small.numbers(ROWS.astype(kind))}, max_frames=max_frames
+    )
     assert rows.dtype == np.float16
-    assert np.array_equal(rows, ROWS[sample_frames(12, most)])
+    assert np.array_equal(rows, ROWS[sample_frames(12, max_frames)])
     assert not counts
 
 
@@ -419,10 +423,10 @@ def test_fault_23_too_little_memory_is_not_a_damaged_archive(
         (Source(tmp_path / "f.zip", "a.npy"), read_features),
         (Source(tmp_path / "f.zip"), read_images),
     ):
-        found = Findings()
+        findings = Findings()
         with pytest.raises(type(error)):
-            read_one(source, 3, found)
-        assert not found.counts
+            read_one(source, 3, findings)
+        assert not findings.counts
 
 
 @pytest.mark.parametrize("short", [True, False])
@@ -441,11 +445,11 @@ def test_fault_23_a_dictionary_of_gigabytes_is_damage_and_too_little_memory_is_n
 
 def test_missing_features_are_counted(tmp_path):
     assert feats(tmp_path / "f.zip", {"b.npy": small.numbers(ROWS)})[1] == {"archive.missing": 1}
-    found = Findings()
-    read_features(Source(tmp_path / "g.zip", "a.npy"), 3, found)
+    findings = Findings()
+    read_features(Source(tmp_path / "g.zip", "a.npy"), 3, findings)
     (tmp_path / "g.zip").write_bytes(b"PK")
-    read_features(Source(tmp_path / "g.zip", "a.npy"), 3, found)
-    assert found.counts == {"archive.missing": 1, "archive.broken": 1}
+    read_features(Source(tmp_path / "g.zip", "a.npy"), 3, findings)
+    assert findings.counts == {"archive.missing": 1, "archive.broken": 1}
 
 
 def test_features_of_a_replaced_archive_are_read_again(tmp_path):
@@ -457,21 +461,21 @@ def test_features_of_a_replaced_archive_are_read_again(tmp_path):
 def test_fault_15_flipped_bytes_are_never_raised(tmp_path, seed):
     """This found an IndexError of zipfile and a TokenError of numpy."""
     rng = random.Random(seed)
-    made = [
+    archives = [
         small.pack(tmp_path / "a.zip", {"1.jpg": b"x" * 50, "2.jpg": b"y" * 50}, m).read_bytes()
         for m in (0, 8, 12, 14)
     ]
-    for turn in range(60):
-        data = bytearray(rng.choice(made) if turn % 2 else small.numbers(ROWS))
+    for trial in range(60):
+        data = bytearray(rng.choice(archives) if trial % 2 else small.numbers(ROWS))
         for _ in range(rng.randint(1, 4)):
             data[rng.randrange(min(len(data), 400))] = rng.choice(
                 [0, 255, 40, 39, 76, rng.randrange(256)]
             )
-        if turn % 2:
+        if trial % 2:
             (tmp_path / "b.zip").write_bytes(data)
             read(tmp_path / "b.zip")
         else:
-            feats(tmp_path / f"{seed}-{turn}.zip", {"a.npy": bytes(data)})
+            feats(tmp_path / f"{seed}-{trial}.zip", {"a.npy": bytes(data)})
 
 
 FORKED = """
@@ -537,13 +541,13 @@ def test_every_nasty_archive(real_data, tmp_path):
     wrong, index = {}, json.loads((real_data / "nasty" / "nasty.json").read_text())
     entries = [e for e in index if e["file"].startswith("zips/")]
     for entry in entries:
-        kept, counts = read(real_data / "nasty" / entry["file"])
+        frames, counts = read(real_data / "nasty" / entry["file"])
         counts.pop("archive.order", None)
-        fine = bool(kept) and all(kept) and not counts
+        fine = bool(frames) and all(frames) and not counts
         if (entry["verdict"] == "error" and not counts) or (
             entry["verdict"] == "fine" and not fine
         ):
-            wrong[entry["file"]] = (len(kept), counts)
+            wrong[entry["file"]] = (len(frames), counts)
     assert len(entries) > 30
     assert wrong == {}
     assert not os.path.exists("/tmp/research_evil")
@@ -551,20 +555,20 @@ def test_every_nasty_archive(real_data, tmp_path):
 
 def test_frames_of_one_video_are_bounded_together(tmp_path, monkeypatch):
     monkeypatch.setattr("wbdc.data.archive.MAX_VIDEO_BYTES", 5000)
-    found = Findings()
+    findings = Findings()
     read = read_images(
         Source(small.pack(tmp_path / "v.zip", {f"{i}.jpg": bytes(2000) for i in range(4)})),
         32,
-        found,
+        findings,
     )
     assert [len(data) for data in read] == [2000, 2000, 0, 0]
-    assert found.report()["frame.bomb"]["count"] == 2
+    assert findings.report()["frame.bomb"]["count"] == 2
 
 
 def test_a_long_list_of_members_is_refused_before_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr("wbdc.data.archive.MAX_DIRECTORY_BYTES", 1000)
-    found = Findings()
+    findings = Findings()
     path = small.pack(tmp_path / "v.zip", {f"{i:05}.jpg": b"x" for i in range(100)})
     monkeypatch.setattr("zipfile.ZipFile", None)
-    assert read_images(Source(path), 32, found) == []
-    assert found.report()["archive.crowded"]["count"] == 1
+    assert read_images(Source(path), 32, findings) == []
+    assert findings.report()["archive.crowded"]["count"] == 1

@@ -46,8 +46,8 @@ def film(path, times, codec="mpeg4", last=0.1, ahead=0, frame=bars):
     """Write a clip whose frame i is shown from times[i] seconds on, the last one for `last`
     seconds, all in tenths. ahead: frames that look ahead.
     """
-    with av.open(path, "w") as made:
-        stream = made.add_stream(codec, rate=10)
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=10)
         stream.height, stream.width = frame(0).shape[:2]
         stream.pix_fmt, stream.codec_context.time_base, stream.codec_context.max_b_frames = (
             "yuv420p",
@@ -62,7 +62,7 @@ def film(path, times, codec="mpeg4", last=0.1, ahead=0, frame=bars):
         packets += stream.encode(None)
         max(packets, key=lambda packet: packet.pts).duration = round(last * 10)
         for packet in packets:
-            made.mux(packet)
+            container.mux(packet)
     return path
 
 
@@ -70,15 +70,15 @@ def evenly(count, rate=10):
     return [i / rate for i in range(count)]
 
 
-def read(path, most=32):
+def read(path, max_frames=32):
     """Return the frames of a clip and the findings."""
-    found = Findings()
-    return read_clip(path, most, found), found.counts
+    findings = Findings()
+    return read_clip(path, max_frames, findings), findings.counts
 
 
-def shown(path, most=32):
+def read_numbers(path, max_frames=32):
     """Return the numbers in the frames of an undamaged clip."""
-    encoded, counts = read(path, most)
+    encoded, counts = read(path, max_frames)
     assert not counts
     return [number(jpeg) for jpeg in encoded]
 
@@ -97,7 +97,12 @@ def shown(path, most=32):
 )
 def test_the_frame_of_each_second_is_read(tmp_path, ending, codec, ahead):
     """An AVI gives no presentation times: its frames count, whatever they lean on."""
-    assert shown(film(tmp_path / f"a.{ending}", evenly(35), codec, ahead=ahead)) == [0, 10, 20, 30]
+    assert read_numbers(film(tmp_path / f"a.{ending}", evenly(35), codec, ahead=ahead)) == [
+        0,
+        10,
+        20,
+        30,
+    ]
 
 
 def longhand(frames):
@@ -109,8 +114,8 @@ def longhand(frames):
         begun = [(start, -i) for i, (start, _, _) in enumerate(frames) if start <= second]
         if begun and second < max(frames[-1][0] + Fraction(1, 10**9), frames[-1][1]):
             latest = max(begun)[0]
-            at = [i for i, f in enumerate(frames) if f[0] == latest]
-            read_frames.append(frames[at[0] if latest == second else at[-1]][2])
+            positions = [i for i, f in enumerate(frames) if f[0] == latest]
+            read_frames.append(frames[positions[0] if latest == second else positions[-1]][2])
     return read_frames
 
 
@@ -127,16 +132,18 @@ def test_the_frame_of_each_second_is_that_of_a_longhand_search(seed):
 def test_variable_frame_rates_are_kept(tmp_path):
     """At 3 and 4 seconds frame 4 still stands; at 6 the last one, which lasts."""
     path = film(tmp_path / "a.mp4", [0, 0.3, 0.9, 1.0, 2.5, 4.8, 5.2], last=0.9)
-    assert shown(path) == [0, 3, 3, 4, 4, 5, 6]
+    assert read_numbers(path) == [0, 3, 3, 4, 4, 5, 6]
 
 
 def test_time_counts_from_the_first_frame(tmp_path):
-    assert shown(film(tmp_path / "a.mkv", [7.3 + t for t in evenly(25)])) == [0, 10, 20]
+    assert read_numbers(film(tmp_path / "a.mkv", [7.3 + t for t in evenly(25)])) == [0, 10, 20]
 
 
 def test_a_clip_shorter_than_a_second_is_one_frame(tmp_path):
     assert (
-        shown(film(tmp_path / "a.mp4", evenly(3))) == [0] == shown(film(tmp_path / "b.mp4", [0.0]))
+        read_numbers(film(tmp_path / "a.mp4", evenly(3)))
+        == [0]
+        == read_numbers(film(tmp_path / "b.mp4", [0.0]))
     )
 
 
@@ -146,20 +153,20 @@ def long_clip(tmp_path_factory):
     return film(tmp_path_factory.mktemp("long") / "a.mkv", evenly(100, 2))
 
 
-@pytest.mark.parametrize("most", [1, 8, 14, 31, 32])
-def test_trap_01_sampled_seconds_are_centered_in_their_shares(long_clip, most):
-    assert shown(long_clip, most) == [2 * k for k in sample_frames(32, most)]
+@pytest.mark.parametrize("max_frames", [1, 8, 14, 31, 32])
+def test_trap_01_sampled_seconds_are_centered_in_their_shares(long_clip, max_frames):
+    assert read_numbers(long_clip, max_frames) == [2 * k for k in sample_frames(32, max_frames)]
 
 
 def test_frames_after_32_seconds_are_not_read(long_clip, tmp_path):
     (tmp_path / "a.mkv").write_bytes(long_clip.read_bytes()[: long_clip.stat().st_size * 4 // 5])
-    assert shown(tmp_path / "a.mkv") == shown(long_clip)
+    assert read_numbers(tmp_path / "a.mkv") == read_numbers(long_clip)
 
 
 def test_trap_11_reading_twice_and_side_by_side_gives_equal_bytes(long_clip):
     once = read(long_clip, 9)
     with ThreadPoolExecutor(4) as pool:
-        assert all(again == once for again in pool.map(read, [long_clip] * 8, [9] * 8))
+        assert all(result == once for result in pool.map(read, [long_clip] * 8, [9] * 8))
 
 
 QUARTERS = [
@@ -222,14 +229,14 @@ def test_long_short_sides_are_scaled(tmp_path, monkeypatch):
 
 
 def test_colors_do_not_change(tmp_path):
-    for colour in ((200, 40, 40), (40, 180, 60), (60, 60, 220), (128, 128, 128)):
+    for color in ((200, 40, 40), (40, 180, 60), (60, 60, 220), (128, 128, 128)):
         path = film(
             tmp_path / "a.mp4",
             [0.0],
-            frame=lambda i, colour=colour: np.full((48, 80, 3), colour, np.uint8),
+            frame=lambda i, color=color: np.full((48, 80, 3), color, np.uint8),
         )
         assert (
-            np.abs(np.asarray(Image.open(io.BytesIO(read(path)[0][0]))).astype(int) - colour).max()
+            np.abs(np.asarray(Image.open(io.BytesIO(read(path)[0][0]))).astype(int) - color).max()
             <= 4
         )
 
@@ -249,23 +256,23 @@ def test_grays_are_not_darkened(tmp_path):
 
 
 def test_clip_frames_are_decoded_like_archive_frames(tmp_path):
-    found = Findings()
-    for jpeg in read_images(Source(film(tmp_path / "a.mp4", evenly(15))), 32, found):
-        picture = decode_frame(jpeg, ImageSettings(32, (0.5,) * 3, (0.2,) * 3), found)
+    findings = Findings()
+    for jpeg in read_images(Source(film(tmp_path / "a.mp4", evenly(15))), 32, findings):
+        picture = decode_frame(jpeg, ImageSettings(32, (0.5,) * 3, (0.2,) * 3), findings)
         assert picture.shape == (3, 32, 32)
-        assert probe_image(jpeg, found)[:2] == (BITS * WIDE, HIGH)
-    assert not found.counts
+        assert probe_image(jpeg, findings)[:2] == (BITS * WIDE, HIGH)
+    assert not findings.counts
 
 
 def sound(path):
-    with av.open(path, "w") as made:
-        stream = made.add_stream("aac", rate=8000, layout="mono")
+    with av.open(path, "w") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
         heard = av.AudioFrame.from_ndarray(
             np.zeros((1, 8000), np.float32), format="fltp", layout="mono"
         )
         heard.sample_rate = 8000
         for packet in [*stream.encode(heard), *stream.encode(None)]:
-            made.mux(packet)
+            container.mux(packet)
 
 
 def changed(path, change):
@@ -322,12 +329,12 @@ STRANGE = {
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_frames_before_a_fault_are_returned(tmp_path, name):
-    ending, make, least, code = STRANGE[name]
+    ending, make, min_frames, code = STRANGE[name]
     film(tmp_path / "other.mp4", evenly(20))
     make(tmp_path / f"a.{ending}")
     encoded, counts = read(tmp_path / f"a.{ending}")
     assert counts == {code: 1}
-    assert least <= len(encoded) < max(5, least + 1)
+    assert min_frames <= len(encoded) < max(5, min_frames + 1)
     assert [number(jpeg) for jpeg in encoded] == [10 * k for k in range(len(encoded))]
 
 
@@ -411,16 +418,16 @@ def filmed_root(small_root):
 
 
 def test_a_split_may_come_as_clips(filmed_root):
-    found, contest, (first, second, third, last) = Findings(), WeChat2022(), small.ids("test")
-    sources = [video.source for video in contest.videos(filmed_root, "test", found)]
+    findings, contest, (first, second, third, last) = Findings(), WeChat2022(), small.ids("test")
+    sources = [video.source for video in contest.videos(filmed_root, "test", findings)]
     assert [s.path.relative_to(filmed_root / "videos" / "test").name for s in sources] == [
         f"{first}.mkv",
         f"{second}.MP4",
         f"{third}.webm",
         f"{last}.mp4",
     ]
-    assert [len(read_images(s, 32, found)) for s in sources] == [1, 3, 4, 0]
-    assert found.counts == {"archive.missing": 1}
+    assert [len(read_images(s, 32, findings)) for s in sources] == [1, 3, 4, 0]
+    assert findings.counts == {"archive.missing": 1}
     listed = list(contest.frame_files(filmed_root, "test"))
     assert [(s.id, s.path) for s in listed] == [
         (first, f"{first}.mkv"),

@@ -31,24 +31,24 @@ def image_settings(
     return small.IMAGE_SETTINGS._replace(size=size, interpolation=interpolation, short=short)
 
 
-def seen(data: bytes, size: int = 32, interpolation: str = "bicubic", short: int | None = None):
+def decode(data: bytes, size: int = 32, interpolation: str = "bicubic", short: int | None = None):
     """Return one decoded frame as (S, S, 3) or None, and the findings."""
-    found = Findings()
-    pixels = decode_frame(data, image_settings(size, interpolation, short), found, "v#0")
+    findings = Findings()
+    pixels = decode_frame(data, image_settings(size, interpolation, short), findings, "v#0")
     assert pixels is None or (
         pixels.shape == (3, size, size)
         and pixels.dtype == np.uint8
         and pixels.flags["C_CONTIGUOUS"]
     )
-    return None if pixels is None else pixels.transpose(1, 2, 0), found.counts
+    return None if pixels is None else pixels.transpose(1, 2, 0), findings.counts
 
 
 def proven(data: bytes):
     """Return the result of `probe_image` and the findings."""
-    found = Findings()
-    proof = probe_image(data, found, "v#0")
+    findings = Findings()
+    proof = probe_image(data, findings, "v#0")
     assert proof is None or (proof[2].shape == (32, 32) and proof[2].dtype == np.uint8)
-    return proof, found.counts
+    return proof, findings.counts
 
 
 def longhand(data: bytes, size: int, interpolation: str, short: int | None = None) -> np.ndarray:
@@ -83,7 +83,7 @@ def test_pixels_equal_those_of_torchvision(form, width, height):
     data = FORMS[form](small.image(width, height))
     for size, interpolation in ((32, "bicubic"), (31, "bilinear"), (64, "bicubic")):
         assert np.array_equal(
-            seen(data, size, interpolation)[0], longhand(data, size, interpolation)
+            decode(data, size, interpolation)[0], longhand(data, size, interpolation)
         )
 
 
@@ -100,7 +100,7 @@ def test_pixels_equal_those_of_torchvision_at_any_size(seed):
             small.image(width, rng.randint(max(8, width // 15), min(120, 15 * width)), seed)
         )
         assert np.array_equal(
-            seen(data, size, interpolation)[0], longhand(data, size, interpolation)
+            decode(data, size, interpolation)[0], longhand(data, size, interpolation)
         )
 
 
@@ -115,25 +115,25 @@ def test_a_square_smaller_than_the_short_side_is_cropped_from_the_center(width, 
     for interpolation, short in (("bicubic", 36), ("bilinear", 37), ("bicubic", 32)):
         data = small.encode(small.image(width, height))
         assert (width, height) == (72, 1) or np.array_equal(
-            seen(data, 32, interpolation, short)[0], longhand(data, 32, interpolation, short)
+            decode(data, 32, interpolation, short)[0], longhand(data, 32, interpolation, short)
         )
-        assert seen(data, 32, interpolation, short)[0].shape == (32, 32, 3)
+        assert decode(data, 32, interpolation, short)[0].shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
 def test_the_transform_of_a_timm_tower_equals_timms(model):
     tower = Timm(model=model, pretrained=False)
-    theirs = create_transform(**resolve_model_data_config(tower.tower), is_training=False)
+    timm_transform = create_transform(**resolve_model_data_config(tower.tower), is_training=False)
     for width, height in ((200, 300), (256, 168), (90, 70)):
         data = small.encode(small.image(width, height))
         with Image.open(io.BytesIO(data)) as picture:
-            shown = theirs(picture.convert("RGB"))
+            expected = timm_transform(picture.convert("RGB"))
         pixels = decode_frame(data, tower.image_settings, Findings()).astype(np.float32) / 255
         mean, std = (
             np.float32(v).reshape(3, 1, 1)
             for v in (tower.image_settings.mean, tower.image_settings.std)
         )
-        np.testing.assert_allclose((pixels - mean) / std, shown.numpy(), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose((pixels - mean) / std, expected.numpy(), rtol=1e-5, atol=1e-5)
     assert tower.image_settings.short == 168
     assert Timm(model=model, pretrained=False, size=64).image_settings.short is None
 
@@ -173,9 +173,9 @@ def test_trap_28_every_image_becomes_rgb():
         form = "JPEG" if mode == "CMYK" else "PNG"
         with Image.open(io.BytesIO(small.encode(red.convert(mode), form))) as picture:
             meant = np.asarray(picture.convert("RGB"))
-        assert np.array_equal(seen(small.encode(red.convert(mode), form), 20)[0], meant)
+        assert np.array_equal(decode(small.encode(red.convert(mode), form), 20)[0], meant)
     clear = Image.new("RGBA", (20, 20), (200, 100, 50, 0))
-    assert seen(small.encode(clear, "PNG"))[0].max() == 0  # what is transparent lies on black
+    assert decode(small.encode(clear, "PNG"))[0].max() == 0  # what is transparent lies on black
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -193,7 +193,7 @@ def test_images_become_upright(orientation, form):
     )
     with Image.open(io.BytesIO(data)) as picture:
         upright = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-    assert np.array_equal(seen(data, 40)[0], upright)
+    assert np.array_equal(decode(data, 40)[0], upright)
 
 
 @pytest.mark.parametrize("broken", [0, 9, 255, 65535])
@@ -201,8 +201,8 @@ def test_an_invalid_orientation_is_ignored(broken):
     exif = Image.Exif()
     exif[EXIF] = broken
     plain, marked = small.encode(small.image()), small.encode(small.image(), exif=exif)
-    assert np.array_equal(seen(plain)[0], seen(marked)[0])
-    assert not seen(marked)[1]
+    assert np.array_equal(decode(plain)[0], decode(marked)[0])
+    assert not decode(marked)[1]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -217,19 +217,19 @@ def test_a_damaged_exif_block_is_ignored():
         flipped = bytearray(data)
         for _ in range(3):
             flipped[at + rng.randrange(6, 40)] = rng.choice([0, 255, rng.randrange(256)])
-        assert seen(bytes(flipped))[0] is not None
+        assert decode(bytes(flipped))[0] is not None
 
 
 def test_16_bits_of_gray_are_scaled_and_not_clipped():
     gray = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
-    pixels, _ = seen(small.encode(Image.fromarray(gray), "PNG"))
+    pixels, _ = decode(small.encode(Image.fromarray(gray), "PNG"))
     assert np.array_equal(pixels[..., 0], (gray / 257).round())
     assert np.array_equal(pixels[..., 0], pixels[..., 2])
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "BMP", "GIF"])
 def test_formats_are_detected_by_content_and_counted(form):
-    pixels, counts = seen(
+    pixels, counts = decode(
         small.encode(small.image(), form, **({"lossless": True} if form == "WEBP" else {}))
     )
     assert counts == {"frame.format": 1}
@@ -286,7 +286,7 @@ def test_fault_13_a_damaged_image_is_counted_and_dropped(name):
     """Half a picture is no picture: gray bands are not trained on. A PNG half read was taken once
     its EXIF block had been asked for.
     """
-    pixels, counts = seen(DAMAGED[name])
+    pixels, counts = decode(DAMAGED[name])
     assert pixels is None
     assert counts.pop("frame.format", 1) == 1
     assert counts == {"frame.damaged": 1}
@@ -302,18 +302,18 @@ SHORT = [
 
 @pytest.mark.parametrize("error", SHORT, ids=str)
 def test_fault_23_too_little_memory_is_not_a_damaged_image(monkeypatch, error):
-    def fail(*given, **named):
+    def fail(*arguments, **named):
         raise error
 
     monkeypatch.setattr(frames.simplejpeg, "decode_jpeg", fail)
-    found = Findings()
+    findings = Findings()
     for read in (
-        lambda: decode_frame(PHOTO, image_settings(), found),
-        lambda: probe_image(PHOTO, found),
+        lambda: decode_frame(PHOTO, image_settings(), findings),
+        lambda: probe_image(PHOTO, findings),
     ):
         with pytest.raises(type(error)):
             read()
-    assert not found.counts
+    assert not findings.counts
 
 
 @pytest.mark.parametrize("short", [True, False])
@@ -321,7 +321,7 @@ def test_fault_23_a_webp_is_damaged_only_if_memory_is_available(monkeypatch, sho
     broken = DAMAGED["half a WebP"]
     monkeypatch.setattr(frames, "is_memory_short", lambda: short)
     with pytest.raises(MemoryError) if short else contextlib.nullcontext():
-        assert seen(broken[:100]) == (None, {"frame.damaged": 1})
+        assert decode(broken[:100]) == (None, {"frame.damaged": 1})
 
 
 UNDER_A_LIMIT = """
@@ -354,30 +354,30 @@ print(raised, found.counts)
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
 def test_fault_23_an_image_under_a_memory_limit(form):
-    ran = small.python(UNDER_A_LIMIT.format(form=form))
-    assert ran.stdout.startswith("True Counter("), ran.stderr
-    assert "frame.damaged" not in ran.stdout
+    process = small.python(UNDER_A_LIMIT.format(form=form))
+    assert process.stdout.startswith("True Counter("), process.stderr
+    assert "frame.damaged" not in process.stdout
 
 
 def test_an_empty_frame_was_counted_where_it_was_read():
-    assert seen(b"") == (None, {})
+    assert decode(b"") == (None, {})
 
 
 def test_trap_11_frames_keep_their_order_and_damaged_ones_are_dropped():
-    data, found = small.photos(4), Findings()
-    pixels = decode_frames([data[0], b"", data[1][:300], data[3]], image_settings(), found, "v")
+    data, findings = small.photos(4), Findings()
+    pixels = decode_frames([data[0], b"", data[1][:300], data[3]], image_settings(), findings, "v")
     assert np.array_equal(
         pixels,
         np.stack([decode_frame(d, image_settings(), Findings()) for d in (data[0], data[3])]),
     )
-    assert found.report() == {
-        "frame.damaged": {"count": 1, "places": found.places["frame.damaged"]}
+    assert findings.report() == {
+        "frame.damaged": {"count": 1, "places": findings.places["frame.damaged"]}
     }
-    assert "v#2" in found.places["frame.damaged"][0]
+    assert "v#2" in findings.places["frame.damaged"][0]
     assert (
-        decode_frames([], image_settings(), found).shape
+        decode_frames([], image_settings(), findings).shape
         == (0, 3, 32, 32)
-        == decode_frames([b"x"], image_settings(), found).shape
+        == decode_frames([b"x"], image_settings(), findings).shape
     )
     assert np.array_equal(
         decode_frames(data, image_settings(), Findings()),
@@ -388,7 +388,7 @@ def test_trap_11_frames_keep_their_order_and_damaged_ones_are_dropped():
 def test_a_strip_is_cut_before_it_grows():
     """4000 x 2 resized whole would be 448,000 x 224: 400 MB for one frame."""
     strip = small.image(4000, 2)
-    pixels, counts = seen(small.encode(strip, "PNG"), 224)
+    pixels, counts = decode(small.encode(strip, "PNG"), 224)
     middle = np.asarray(strip)[:, 1984:2016]
     assert np.array_equal(pixels, frames.resize_and_crop(middle, image_settings(224)))
     assert counts == {"frame.format": 1}
@@ -440,7 +440,7 @@ def test_fault_13_flipped_bytes_are_never_raised(form):
                 flipped[rng.randrange(min(len(flipped), rng.choice([60, 10_000])))] = rng.choice(
                     [0, 255, 128, rng.randrange(256)]
                 )
-            pixels, counts = seen(bytes(flipped))
+            pixels, counts = decode(bytes(flipped))
             assert (pixels is None) == ("frame.damaged" in counts)
 
 
@@ -501,8 +501,8 @@ def test_every_nasty_image_has_an_expected_outcome(real_data):
 @pytest.mark.parametrize("name", NASTY)
 def test_decoding_and_probing_a_nasty_image_agree(name, real_data):
     data = (real_data / "nasty" / "images" / name).read_bytes()
-    (pixels, counts), (proof, found) = seen(data), proven(data)
-    assert counts == found == NASTY[name]
+    (pixels, counts), (proof, probe_counts) = decode(data), proven(data)
+    assert counts == probe_counts == NASTY[name]
     assert (pixels is None) == (proof is None) == ("frame.damaged" in counts)
 
 
@@ -541,7 +541,7 @@ def test_probe_image_is_upright():
 def test_probe_image_of_a_damaged_frame_is_none(name):
     data = DAMAGED.get(name, b"")
     assert proven(data)[0] is None
-    assert proven(data)[1] == seen(data)[1]
+    assert proven(data)[1] == decode(data)[1]
 
 
 def damages(data: bytes, count: int, rng: random.Random):
@@ -569,12 +569,12 @@ def test_all_readers_agree_on_damage(form, monkeypatch):
     """
     rng, outcomes = random.Random(form), set()
     for data in damages(FORMS[form](small.image(48, 40)), 100, rng):
-        (pixels, counts), (proof, found) = seen(data, 16), proven(data)
+        (pixels, counts), (proof, probe_counts) = decode(data, 16), proven(data)
         with monkeypatch.context() as patch:
             patch.setattr(frames, "_plain_jpeg_size", lambda data: None)
-            slow, message = seen(data, 16)
+            slow, message = decode(data, 16)
         assert (pixels is None) == (proof is None) == (slow is None)
-        assert counts == found == message
+        assert counts == probe_counts == message
         assert pixels is None or np.array_equal(pixels, slow)
         outcomes.add(pixels is None)
     assert outcomes == {True, False}
@@ -584,10 +584,12 @@ def test_all_readers_agree_on_damage(form, monkeypatch):
 def test_plain_jpeg_needs_no_pillow(form, monkeypatch):
     data = FORMS[form](small.image())
     monkeypatch.setattr(
-        frames.Image, "open", lambda *given, **named: (_ for _ in ()).throw(OSError("asked Pillow"))
+        frames.Image,
+        "open",
+        lambda *arguments, **named: (_ for _ in ()).throw(OSError("asked Pillow")),
     )
     plain = form not in ("PNG", "CMYK")
-    assert (seen(data)[0] is not None) == plain == (proven(data)[0] is not None)
+    assert (decode(data)[0] is not None) == plain == (proven(data)[0] is not None)
 
 
 @pytest.mark.parametrize(
@@ -601,7 +603,7 @@ def test_plain_jpeg_needs_no_pillow(form, monkeypatch):
 def test_images_with_an_orientation_are_read_by_pillow(extra):
     data = small.encode(small.image(), **extra)
     assert frames._plain_jpeg_size(data) is None
-    assert np.array_equal(seen(data)[0], seen(small.encode(small.image()))[0])
+    assert np.array_equal(decode(data)[0], decode(small.encode(small.image()))[0])
 
 
 def test_a_large_image_needs_no_more_memory_than_its_pixels(real_data, tmp_path):

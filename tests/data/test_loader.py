@@ -81,19 +81,19 @@ FRAMES = {
 
 
 @pytest.mark.parametrize("kind", FRAMES)
-@pytest.mark.parametrize("shown", [(2, 0, 3), (0, 1, 0), (0, 0, 0)])
-def test_padding_is_masked(kind, shown):
-    text, frames = [[2, 5, 3], [2, 3], [2, 6, 7, 8, 3]], [FRAMES[kind](n) for n in shown]
+@pytest.mark.parametrize("frame_counts", [(2, 0, 3), (0, 1, 0), (0, 0, 0)])
+def test_padding_is_masked(kind, frame_counts):
+    text, frames = [[2, 5, 3], [2, 3], [2, 6, 7, 8, 3]], [FRAMES[kind](n) for n in frame_counts]
     batch = collate(["a", "b", "c"], text, frames, [1, 0, 2])
     assert batch.ids == ("a", "b", "c")
     assert batch.text.shape == (3, 5)
-    assert batch.frames.shape[:2] == (3, max(shown))
+    assert batch.frames.shape[:2] == (3, max(frame_counts))
     assert batch.text.dtype == batch.label.dtype == torch.int64
     assert batch.text_mask.dtype == batch.frame_mask.dtype == torch.bool
     for i, (t, f) in enumerate(zip(text, frames, strict=True)):
         assert batch.text[i][batch.text_mask[i]].tolist() == t
         assert batch.text_mask[i].tolist() == [j < len(t) for j in range(5)]
-        assert batch.frame_mask[i].tolist() == [j < len(f) for j in range(max(shown))]
+        assert batch.frame_mask[i].tolist() == [j < len(f) for j in range(max(frame_counts))]
         assert (
             np.array_equal(batch.frames[i][batch.frame_mask[i]].numpy().reshape(f.shape), f)
             if len(f)
@@ -128,11 +128,11 @@ def test_prefetch_raises_errors_in_order(threads):
 
 
 def test_prefetch_prepares_a_limited_number_of_batches():
-    prepared, taken = [], prefetch(iter(range(1000)), lambda job: prepared.append(job) or job, 2)
-    next(taken)
+    prepared, results = [], prefetch(iter(range(1000)), lambda job: prepared.append(job) or job, 2)
+    next(results)
     time.sleep(0.02)
     assert 1 <= len(prepared) <= PREFETCH_BATCHES + 1
     before = threading.active_count()
-    taken.close()
+    results.close()
     assert threading.active_count() < before
     assert len(prepared) <= PREFETCH_BATCHES + 1

@@ -84,10 +84,10 @@ def test_ids_equal_those_of_transformers(folder, tmp_path, lower):
 
     (tmp_path / "vocab.txt").write_bytes((folder / "vocab.txt").read_bytes())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lower}))
-    theirs = BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)}, do_lower_case=lower)
+    reference = BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)}, do_lower_case=lower)
     ours = TextReader(open_tokenizer(tmp_path), fields={"title": 800}, length=1000)
     assert ours([{"title": text} for text in TEXTS]) == [
-        theirs(text, split_special_tokens=True)["input_ids"] for text in TEXTS
+        reference(text, split_special_tokens=True)["input_ids"] for text in TEXTS
     ]
 
 
@@ -168,10 +168,10 @@ def parts(reader, row: list[int]) -> list[list[int]]:
     """Split a row into its fields."""
     assert row[0] == reader.cls
     assert row[-1] == reader.sep
-    found = [[]]
+    fields = [[]]
     for i in row[1:]:
-        found.append([]) if i == reader.sep else found[-1].append(i)
-    return found[:-1]
+        fields.append([]) if i == reader.sep else fields[-1].append(i)
+    return fields[:-1]
 
 
 def test_trap_27_a_long_title_does_not_displace_other_fields(reader):
@@ -212,8 +212,8 @@ def test_a_long_text_is_cut_before_tokenization(reader, tail):
     row = {"title": "", "asr": "标题" + "说" * 10**6 + "字幕", "ocr": ""}
     read = reader(tail=tail)
     (ids,) = read([row])
-    kept = read.tokenizer.decode(parts(read, ids)[1]).replace(" ", "")
-    assert kept == ("说" * 34 + "字幕" if tail else "标题" + "说" * 34)
+    text = read.tokenizer.decode(parts(read, ids)[1]).replace(" ", "")
+    assert text == ("说" * 34 + "字幕" if tail else "标题" + "说" * 34)
 
 
 def test_trap_11_rows_do_not_depend_on_their_neighbors(reader):

@@ -28,11 +28,13 @@ def test_dropped_members_are_reported_with_the_score_of_the_others():
     (dropped,) = report["dropped"]
     assert (dropped["name"], report["weights"]["c"]) == ("c", 0)
     assert "below 1% of the largest" in dropped["reason"]
-    others = evaluate_ensemble(["a", "b"], m[:2], truth, folds, CLASSES, WeChat2022(), draws=20)
-    assert others["weights"] == {name: report["weights"][name] for name in "ab"}
-    assert others["dropped"] == []
-    assert "score_without_dropped" not in others
-    assert others["ensemble"]["score"]["mean"] == report["score_without_dropped"]
+    report_of_two = evaluate_ensemble(
+        ["a", "b"], m[:2], truth, folds, CLASSES, WeChat2022(), draws=20
+    )
+    assert report_of_two["weights"] == {name: report["weights"][name] for name in "ab"}
+    assert report_of_two["dropped"] == []
+    assert "score_without_dropped" not in report_of_two
+    assert report_of_two["ensemble"]["score"]["mean"] == report["score_without_dropped"]
 
 
 def test_the_report_holds_plain_values():

@@ -14,18 +14,18 @@ from wbdc.core.tokens import Tokens
 from wbdc.nets.attention import TransformerBlock
 
 
-def longhand(block: TransformerBlock, tokens: Tokens, at: Tokens) -> torch.Tensor:
+def longhand(block: TransformerBlock, tokens: Tokens, context: Tokens) -> torch.Tensor:
     """Pre-norm attention by loops over videos and heads: softmax(q kᵀ / √d) v over the real tokens
     only.
     """
     out = []
     query_input, context_input, d = (
         block.norm_query(tokens.x),
-        block.norm_context(at.x),
+        block.norm_context(context.x),
         tokens.x.shape[-1] // block.heads,
     )
     for b in range(len(tokens.x)):
-        real, heads = at.mask[b], []
+        real, heads = context.mask[b], []
         q, k, v = (
             block.query(query_input[b]),
             block.key(context_input[b][real]),
@@ -44,10 +44,10 @@ def test_a_block_is_masked_softmax_attention_written_longhand(n, m):
     torch.manual_seed(0)
     block = TransformerBlock(16, 4, 0.1).eval()
     tokens = Tokens(torch.randn(3, n, 16), torch.ones(3, n, dtype=torch.bool))
-    at = Tokens(torch.randn(3, m, 16), torch.arange(m) < torch.tensor([[m], [1], [2]]))
-    met = block(tokens, at)
-    torch.testing.assert_close(met.x, longhand(block, tokens, at))
-    assert torch.equal(met.mask, tokens.mask)
+    context = Tokens(torch.randn(3, m, 16), torch.arange(m) < torch.tensor([[m], [1], [2]]))
+    attended = block(tokens, context)
+    torch.testing.assert_close(attended.x, longhand(block, tokens, context))
+    assert torch.equal(attended.mask, tokens.mask)
 
 
 def test_trap_09_no_mask_is_a_large_number():

@@ -49,11 +49,11 @@ def test_logits_do_not_depend_on_other_videos_of_the_batch(fusion, vision):
 @pytest.mark.parametrize("modality", [None, "text", "frames"])
 def test_missing_words_missing_frames_and_both_give_finite_logits(fusion, vision, modality):
     model, batch = toys.model(fusion, vision), toys.batch((0, 2, 0, 1), vision)
-    for given in (batch, toys.batch((0,), vision), toys.batch((0, 0), vision)):
-        given = given.drop_modality(modality) if modality else given
-        assert model.logits(given).isfinite().all()
-        assert model.logits(given).shape == (len(given), toys.CLASSES)
-        loss = F.cross_entropy(model.logits(given), given.label)
+    for inputs in (batch, toys.batch((0,), vision), toys.batch((0, 0), vision)):
+        inputs = inputs.drop_modality(modality) if modality else inputs
+        assert model.logits(inputs).isfinite().all()
+        assert model.logits(inputs).shape == (len(inputs), toys.CLASSES)
+        loss = F.cross_entropy(model.logits(inputs), inputs.label)
         assert all(p.grad is None or p.grad.isfinite().all() for p in _backward(model, loss))
 
 
@@ -117,9 +117,9 @@ def test_features_are_at_the_positions_of_their_frames(vision):
     calls = model.vision(batch.frames, batch.frame_mask)
     assert calls.shape == (*batch.frame_mask.shape, model.vision.dim)
     assert not calls[~batch.frame_mask].any()
-    for row, place in batch.frame_mask.nonzero().tolist():
-        alone = model.vision.encode(model.vision.normalize(batch.frames[row, place][None]))[0]
-        torch.testing.assert_close(calls[row, place], alone, rtol=1e-4, atol=1e-5)
+    for row, position in batch.frame_mask.nonzero().tolist():
+        alone = model.vision.encode(model.vision.normalize(batch.frames[row, position][None]))[0]
+        torch.testing.assert_close(calls[row, position], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_logits_depend_on_the_order_of_frames():

@@ -72,15 +72,15 @@ def test_a_trunk_equals_the_model_of_transformers(kind, auto, weights):
     encoder = whole if auto is AutoModel else whole.base_model
     ids, mask = _ids()
     with torch.no_grad():
-        ours, theirs = (
+        encoded, expected = (
             trunk(Tokens(trunk.embed(ids), mask)).x,
             encoder(ids, attention_mask=mask.long()).last_hidden_state,
         )
-    torch.testing.assert_close(ours[mask], theirs[mask])
+    torch.testing.assert_close(encoded[mask], expected[mask])
     assert set(unused) == {
         n
         for n in load_file(weights / "toys/macbert/model.safetensors")
-        if not any(n.endswith(own) for own in trunk.state_dict())
+        if not any(n.endswith(name) for name in trunk.state_dict())
     }
 
 
@@ -131,7 +131,7 @@ def _picture(width: int = 71, height: int = 48) -> Image.Image:
     ).resize((3 * width, 3 * height))
 
 
-def _shown(picture: Image.Image, tower: Clip | Timm) -> torch.Tensor:
+def _normalized_pixels(picture: Image.Image, tower: Clip | Timm) -> torch.Tensor:
     """Return an image as the pipeline passes it to the tower."""
     stored = io.BytesIO()
     picture.save(stored, "PNG")
@@ -180,10 +180,10 @@ def test_a_clip_tower_equals_the_model_of_open_clip(toy_clip, quick_gelu):
 def test_trap_10_the_transform_of_a_clip_tower_equals_open_clips(toy_clip, size, interpolation):
     toy_clip(interpolation=interpolation)
     tower, picture = Clip(model="ViT-toy", weights="openai"), _picture(*size)
-    theirs = open_clip.image_transform(
+    expected = open_clip.image_transform(
         32, is_train=False, mean=OPENAI["mean"], std=OPENAI["std"], interpolation=interpolation
     )(picture)
-    torch.testing.assert_close(_shown(picture, tower)[0], theirs, rtol=0, atol=1e-6)
+    torch.testing.assert_close(_normalized_pixels(picture, tower)[0], expected, rtol=0, atol=1e-6)
 
 
 def test_trap_10_the_image_settings_is_saved_with_the_weights(toy_clip):
@@ -225,10 +225,10 @@ def test_every_model_of_open_clip_has_a_transform_or_an_error():
         ("ViT-B-16", "laion2b_s34b_b88k"),
         ("convnext_base", "laion400m_s13b_b51k"),
     ]:
-        _, image, place = _find_pretrained(model, tag)
+        _, image, hub_name = _find_pretrained(model, tag)
         assert image["mean"] == open_clip.OPENAI_DATASET_MEAN
         assert image["size"] == 224
-        assert place
+        assert hub_name
     for wrong, message in (
         (("ViT-B-31", "openai"), "did you mean 'ViT-B-32'"),
         (("ViT-B-32", "openay"), "did you mean 'openai'"),

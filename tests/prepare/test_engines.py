@@ -225,7 +225,7 @@ def test_torchrun_ranks_share_the_jobs_of_rank_0(toy, tmp_path):
     (root / f"{engine.rank}.rank").write_text(json.dumps([engine.is_main, done, shards]))
 """
     script.write_text(SCRIPT + body)
-    ran = subprocess.run(
+    process = subprocess.run(
         [
             sys.executable,
             "-m",
@@ -240,7 +240,7 @@ def test_torchrun_ranks_share_the_jobs_of_rank_0(toy, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert ran.returncode == 0, ran.stderr
+    assert process.returncode == 0, process.stderr
     ranks = [json.loads((tmp_path / f"{r}.rank").read_text()) for r in range(2)]
     assert ranks == [
         [True, [0, 4, 8, 2, 6], sorted(ALL_SHARDS)],

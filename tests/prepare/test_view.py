@@ -43,15 +43,15 @@ def dataset(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "SHARD_VIDEOS", 4)
     root = small.root(tmp_path / "data")
     names = small.ids("labeled")
-    many = small.photos(40)
-    many[7], many[20], many[39] = b"", many[20][:100], b"no picture"
-    small.pack(small.archive(root, "labeled", names[5]), small.frames(many))
+    photos = small.photos(40)
+    photos[7], photos[20], photos[39] = b"", photos[20][:100], b"no picture"
+    small.pack(small.archive(root, "labeled", names[5]), small.frames(photos))
     small.pack(
         small.archive(root, "labeled", names[6]),
         {
-            "10.jpg": many[0],
+            "10.jpg": photos[0],
             "2.png": small.encode(small.image(), "PNG"),
-            "a/1.jpg": many[1],
+            "a/1.jpg": photos[1],
             "readme.txt": b"x",
         },
     )

@@ -134,9 +134,11 @@ print("loaded")
 
 
 def test_a_pipe_in_a_model_without_a_seal_is_refused_without_waiting(folder):
-    ran = python(LOAD, folder, timeout=120)
+    process = python(LOAD, folder, timeout=120)
     files = ("tower.safetensors", "tokenizer.json", "model.safetensors")
-    assert ran.stdout.splitlines() == [*(f"{name} 4 True" for name in files), "loaded"], ran.stderr
+    assert process.stdout.splitlines() == [*(f"{name} 4 True" for name in files), "loaded"], (
+        process.stderr
+    )
 
 
 def test_a_pickle_in_place_of_weights_is_refused_and_does_not_run(folder):

@@ -180,8 +180,8 @@ def test_fault_26_a_reader_that_hangs_costs_its_videos_and_not_the_result(
 
 
 def test_the_deadline_has_a_reserve_and_without_one_time_is_unlimited():
-    left = seconds_until(100.0, lambda: 40.0)
-    assert left() == pytest.approx(60 - 2 - 2)
+    remaining = seconds_until(100.0, lambda: 40.0)
+    assert remaining() == pytest.approx(60 - 2 - 2)
     assert seconds_until(None, lambda: 1e9) is no_deadline
     assert no_deadline() == math.inf
 

@@ -22,7 +22,7 @@ ITEM = {
 }
 
 
-def said(change: dict | None = None, **more: object) -> bytes:
+def annotation_json(change: dict | None = None, **more: object) -> bytes:
     """Return one annotation with some values changed."""
     return json.dumps([ITEM | (change or {}) | more]).encode()
 
@@ -32,8 +32,8 @@ def videos(data: bytes, folder, split: str = "labeled"):
     (folder / "zip_frames").mkdir(exist_ok=True)
     (folder / "annotations").mkdir(exist_ok=True)
     (folder / "annotations" / f"{split}.json").write_bytes(data)
-    found = Findings()
-    return list(WeChat2022().videos(folder, split, found)), found
+    findings = Findings()
+    return list(WeChat2022().videos(folder, split, findings)), findings
 
 
 GOOD = json.dumps([ITEM], ensure_ascii=False).encode()
@@ -68,7 +68,7 @@ REFUSED = {
     "nested in an object": (b'{"a":' * 100_000, "nested too deeply"),
     "a member that is no object": (b'[{"id": "1"}, [2]]', "item 1 is a list, not an object$"),
     "a number for an item": (b'[{"id": "1"}, 2]', "item 1 is a number, not an object$"),
-    "no id": (said(id=None), "item 0 has no id$"),
+    "no id": (annotation_json(id=None), "item 0 has no id$"),
     "lines, one of them cut": (
         b'{"id": "1"}\n{"id": "2"\n{"id": "3"}\n',
         "Expecting ',' delimiter at line 3 column 1$",
@@ -76,7 +76,7 @@ REFUSED = {
     "lines, one of them no object": (b'{"id": "1"}\n3\n', "item 1 is a number, not an object$"),
 } | {
     f"id {value!r}": (
-        said(id=value),
+        annotation_json(id=value),
         r"item 0 has id .* ids are 1 to 128 letters, digits, - or _, since they become file names$",
     )
     for value in (
@@ -144,10 +144,10 @@ MENDED = {
 @pytest.mark.parametrize("name", MENDED)
 def test_fault_17_what_can_be_mended_is_mended_and_counted(name, tmp_path):
     change, code, fields = MENDED[name]
-    (video,), found = videos(said(change), tmp_path)
+    (video,), findings = videos(annotation_json(change), tmp_path)
     assert {f: video.fields[f] for f in fields} == fields
-    assert found.counts[code] >= 1
-    assert all("20" in location for location in found.places[code])
+    assert findings.counts[code] >= 1
+    assert all("20" in location for location in findings.places[code])
     assert {type(text) for text in video.fields.values()} == {str}
     "".join(video.fields.values()).encode()
 
@@ -160,17 +160,17 @@ FINE = {
     + b"\r\n\r\n"
     + json.dumps(ITEM | {"id": "21"}).encode(),
     "white space around": b" \n\t" + GOOD + b"\n ",
-    "unknown fields": said(duration=9.5, more={"a": [1]}).replace(b"9.5", b"1e400"),
-    "a million characters": said(asr="长" * 1_000_000),
+    "unknown fields": annotation_json(duration=9.5, more={"a": [1]}).replace(b"9.5", b"1e400"),
+    "a million characters": annotation_json(asr="长" * 1_000_000),
 }
 
 
 @pytest.mark.parametrize("name", FINE)
 def test_what_is_fine_is_read_without_a_word(name, tmp_path):
-    found, counted = videos(FINE[name], tmp_path)
-    assert found[0].id == "20"
-    assert found[0].fields["title"] == "标题"
-    assert not counted.counts
+    read_items, findings = videos(FINE[name], tmp_path)
+    assert read_items[0].id == "20"
+    assert read_items[0].fields["title"] == "标题"
+    assert not findings.counts
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64])
@@ -187,9 +187,9 @@ def test_how_much_is_read_at_a_time_changes_nothing(name, chunk, tmp_path, monke
         except DataFault as error:
             return str(error)
 
-    whole = read_outcome()
+    expected = read_outcome()
     monkeypatch.setattr("wbdc.competitions.formats.json_stream.CHUNK_BYTES", chunk)
-    assert read_outcome() == whole
+    assert read_outcome() == expected
 
 
 def test_an_item_that_never_ends_is_refused_in_bounded_memory(tmp_path, monkeypatch):
@@ -207,25 +207,25 @@ def test_an_item_that_never_ends_is_refused_in_bounded_memory(tmp_path, monkeypa
     ],
 )
 def test_fault_19_of_equal_ids_the_first_counts(tmp_path, data):
-    found, counted = videos(data, tmp_path)
-    assert [v.id for v in found] == ["1", "2"]
-    assert found[0].fields["title"] == ""
-    assert counted.report()["id.twice"] == {"count": 1, "places": ["labeled: 1"]}
+    read_items, findings = videos(data, tmp_path)
+    assert [v.id for v in read_items] == ["1", "2"]
+    assert read_items[0].fields["title"] == ""
+    assert findings.report()["id.twice"] == {"count": 1, "places": ["labeled: 1"]}
 
 
 @pytest.mark.parametrize("label", [303, ["0001"], {"a": 1}, 1.5, True])
 def test_trap_26_a_class_that_is_no_text_is_counted(tmp_path, label):
-    (video,), found = videos(said(category_id=label), tmp_path)
+    (video,), findings = videos(annotation_json(category_id=label), tmp_path)
     assert type(video.label) is str
-    assert found.counts["label.number"] == 1
+    assert findings.counts["label.number"] == 1
 
 
 def test_keys_given_twice_are_counted(tmp_path):
-    (video,), found = videos(
+    (video,), findings = videos(
         b'[{"id": "1", "title": "a", "title": "b", "ocr": [{"text": "x", "text": "y"}]}]', tmp_path
     )
     assert video.fields["title"] == "b"
-    assert found.report()["key.twice"] == {
+    assert findings.report()["key.twice"] == {
         "count": 2,
         "places": ["labeled.json: text", "labeled.json: title"],
     }
@@ -236,28 +236,30 @@ def test_keys_given_twice_are_counted(tmp_path):
 )
 def test_trap_26_ids_are_texts(tmp_path, name):
     """20 digits overflow int64 and lose their end in a float; "0001" is not 1."""
-    (video,), found = videos(said(id=name), tmp_path)
+    (video,), findings = videos(annotation_json(id=name), tmp_path)
     assert video.id == name
-    assert not found.counts
+    assert not findings.counts
     assert video.source.path == tmp_path / "zip_frames" / "labeled" / name[-3:] / f"{name}.zip"
 
 
 def test_trap_26_ids_given_as_numbers_keep_every_digit_and_are_counted(tmp_path):
-    (video,), found = videos(said().replace(b'"20"', b"12345678901234567891"), tmp_path)
+    (video,), findings = videos(
+        annotation_json().replace(b'"20"', b"12345678901234567891"), tmp_path
+    )
     assert video.id == "12345678901234567891"
     assert type(video.id) is str
-    assert found.counts == {"id.number": 1}
+    assert findings.counts == {"id.number": 1}
 
 
 def test_an_invalid_label_of_the_test_split_is_ignored(tmp_path):
     """A stray number there must not end a submission."""
     for label in (-1, 3.5, [], "9999"):
-        assert videos(said(category_id=label), tmp_path, "test")[0][0].id == "20"
+        assert videos(annotation_json(category_id=label), tmp_path, "test")[0][0].id == "20"
 
 
 def test_ocr_that_stays_on_screen_is_read_once(tmp_path):
     (video,), _ = videos(
-        said(
+        annotation_json(
             ocr=[{"time": t, "text": x} for t, x in enumerate(["甲", "甲", " 甲 ", "", "乙", "甲"])]
         ),
         tmp_path,
@@ -326,13 +328,13 @@ def test_every_nasty_file_is_refused_or_counted(real_data, tmp_path):
             (real_data / "nasty" / entry["file"]).read_bytes()
         )
         try:
-            found = check_data(root, WeChat2022()).findings.report()
-            found.pop("archive.missing", None)
-            refuse_invalid(found)
+            findings = check_data(root, WeChat2022()).findings.report()
+            findings.pop("archive.missing", None)
+            refuse_invalid(findings)
             refused = ""
         except DataFault as error:
-            found, refused = {}, str(error)
-        silent = not refused and not found and "accept" not in entry["should"]
+            findings, refused = {}, str(error)
+        silent = not refused and not findings and "accept" not in entry["should"]
         if (entry["verdict"] == "error" and silent) or (entry["verdict"] == "fine" and refused):
             wrong[entry["file"]] = refused or "silent"
     assert number > 40

@@ -51,13 +51,13 @@ def _table(path: Path) -> list[list[str]]:
 
 def _rows(root: Path) -> dict[str, dict]:
     """Return all annotations of the three splits by id, each with its split."""
-    found = {}
+    texts = {}
     for split in SPLITS:
-        found |= {
+        texts |= {
             row["id"]: row | {"split": split}
             for row in json.loads((root / "data" / "annotations" / f"{split}.json").read_text())
         }
-    return found
+    return texts
 
 
 def _archive(root: Path, split: str, name: str) -> Path:
@@ -106,8 +106,8 @@ def test_ids_are_unique_strings_of_20_digits(contest_data):
     rows = _rows(into)
     assert len(rows) == VIDEOS == sum(facts[s] for s in SPLITS)
     assert all(name.isdecimal() and len(name) == 20 and name[0] != "0" for name in rows)
-    wanted = {_archive(into, row["split"], name) for name, row in rows.items()}
-    assert wanted == set((into / "data" / "zip_frames").rglob("*.zip"))
+    expected = {_archive(into, row["split"], name) for name, row in rows.items()}
+    assert expected == set((into / "data" / "zip_frames").rglob("*.zip"))
 
 
 def test_the_competition_reads_the_data_without_findings(contest_data):
