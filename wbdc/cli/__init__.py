@@ -33,6 +33,7 @@ ORDER = (
     "diff",
     "doctor",
 )
+NOT_COMMANDS = {"console", "shared_options"}  # files of this folder that define no command
 
 
 class Commands(click.Group):
@@ -41,7 +42,7 @@ class Commands(click.Group):
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        names = {module.name for module in pkgutil.iter_modules(__path__)} - {"console"}
+        names = {module.name for module in pkgutil.iter_modules(__path__)} - NOT_COMMANDS
         return [name for name in ORDER if name in names] + sorted(names - set(ORDER))
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
