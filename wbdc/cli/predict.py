@@ -1,10 +1,15 @@
 """wbdc predict: predict a split with an ensemble or a run."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from wbdc.cli import console, shared_options
+
+if TYPE_CHECKING:
+    from wbdc.competitions import Competition
+    from wbdc.serve.blend_file import Blend
 
 
 @click.command()
@@ -52,23 +57,14 @@ def predict(
 
     from wbdc.core.files import check_input, check_output, lock_output
     from wbdc.core.ranks import rank_and_size
-    from wbdc.ensemble.saved_ensembles import open_contest, open_ensemble, run_blend
     from wbdc.prepare.dataset import open_prepared
     from wbdc.serve.entry import ServeOptions, serve
-    from wbdc.train.runs import open_run
 
     check_output(out)
-
-    if run:
-        opened_run = open_run(work, run)
-        home = work
-        blend = run_blend(work, opened_run)
-        contest = opened_run.contest
-    else:
-        home, blend = open_ensemble(work, ensemble)
-        contest = open_contest(work, ensemble)
+    home, blend, contest = _open_blend(work, run, ensemble)
     data = data or Path(open_prepared(work, blend.data).facts.data_folder)
     check_input(data)
+
     is_first_rank = rank_and_size()[0] == 0
     lock = lock_output(out) if is_first_rank else contextlib.nullcontext()
     log = (lambda sentence: None) if as_json else console.log
@@ -84,6 +80,7 @@ def predict(
             progress=lambda done, total: progress("predict", done, total),
             start=time.perf_counter(),
         )
+
     if not timings:
         return None  # the first rank prints the result
     if as_json:
@@ -92,3 +89,14 @@ def predict(
         f"{timings['videos']:,} videos predicted in {timings['marks']['written']:.1f} s: {out}"
     )
     return None
+
+
+def _open_blend(work: Path, run: str | None, ensemble: str) -> "tuple[Path, Blend, Competition]":
+    """Open a run, or else an ensemble: (folder of its models, blend, competition)."""
+    from wbdc.ensemble.saved_ensembles import open_contest, open_ensemble, run_blend
+    from wbdc.train.runs import open_run
+
+    if not run:
+        return *open_ensemble(work, ensemble), open_contest(work, ensemble)
+    opened_run = open_run(work, run)
+    return work, run_blend(work, opened_run), opened_run.contest
