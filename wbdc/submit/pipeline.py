@@ -140,7 +140,9 @@ def prove_equal_predictions(
     when weights are stored as float16}. Raises IntegrityFault when a probability differs,
     ResultFault when the result file is invalid or float16 changes more than 1 %.
     """
-    contest, data, blend = source.contest, source.data, source.blend
+    contest = source.contest
+    data = source.data
+    blend = source.blend
     ids = draw_test_ids(contest, data, MAX_SAMPLE_VIDEOS, PROOF_SEED)
     options = ServeOptions(device=device, threads=threads, sample=ids)
     packed = predict_packed(folder, contest, data, ids, device=device, threads=threads)
@@ -234,7 +236,9 @@ def source_hash() -> str:
 
 def _pack_options(source: SubmissionSource, options: SubmitOptions) -> PackOptions:
     """Collect what the package holds apart from its members."""
-    home, blend, prepared = source.home, source.blend, source.prepared
+    home = source.home
+    blend = source.blend
+    prepared = source.prepared
     source_kits = {
         source_kit_path(name, facts): home / "runs" / name / "fold-all"
         for name, facts in source_runs(home, blend).items()

@@ -145,7 +145,9 @@ def _reach_verdict(
     options: RehearsalOptions,
 ) -> Verdict:
     """Reach a verdict for this machine, or for the judge's when `ratios` compare the two."""
-    runs, full, projection = measured.runs, measured.full, measured.projection
+    runs = measured.runs
+    full = measured.full
+    projection = measured.projection
     shares = stage_shares(runs.steady.timings["stages"], runs.steady.prediction_seconds)
     if ratios:
         projection = _scale_to_judge(projection, shares, ratios, options)
