@@ -90,26 +90,31 @@ def run_packed(
 
         environment = _environment(home)
         if deadline is None:
+            script = "run.sh"
             options = {"--data": data, "--out": out, "--device": device} | options
-            command = ["sh", str(folder.resolve() / "run.sh")]
         else:
+            script = "inference.sh"
             options = {"--device": None if device == "auto" else device} | options
-            command = ["sh", str(folder.resolve() / "inference.sh")]
             environment |= {
                 "DATA": str(data.resolve()),
                 "RESULT": str(out.resolve()),
                 "DEADLINE": f"{deadline:g}",
             }
-        for option, value in options.items():
-            if value is not None:
-                value = value.resolve() if isinstance(value, Path) else value
-                command += [option, str(value)]
-
+        command = ["sh", str(folder.resolve() / script), *_option_words(options)]
         result = _run_contained([*network_is_cut()[0], *command], environment, timeout)
 
     if result.code:
         raise failure_message(result)
     return result
+
+
+def _option_words(options: dict[str, object]) -> list[str]:
+    """Return the words of a command line for options with a value; paths become absolute."""
+    words = []
+    for option, value in options.items():
+        if value is not None:
+            words += [option, str(value.resolve() if isinstance(value, Path) else value)]
+    return words
 
 
 def failure_message(result: SandboxRun) -> WbdcError:
