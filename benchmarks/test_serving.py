@@ -166,7 +166,7 @@ def predict_as_solutions(folders: list[Path], videos: list[Video]) -> np.ndarray
             features = member.model.vision.encode(frames.flatten(0, 1))
             features = features.unflatten(0, frames.shape[:2])
             batch = Batch((), text, text_mask, frames, frame_mask)
-            pooled = member.model.fuse(batch, features).pooled
+            pooled = member.model.fuse(member.model.with_features(batch, features)).pooled
             batches.append(member.model.head(pooled).softmax(-1))
         predictions.append(torch.cat(batches).numpy())
     return np.mean(predictions, 0)

@@ -65,11 +65,17 @@ VISIONS = {
 PAIRS = [(f, v) for f in plug.plug_names(fusions) for v in plug.plug_names(visions)]
 
 
-def blueprint(fusion: str = "dual_stream", vision: str = "clip", **settings: object) -> dict:
-    """Return the blueprint of a toy model. settings: override those of the vision tower."""
+def blueprint(
+    fusion: str = "dual_stream", vision: str = "clip", layers: int | None = None, **settings: object
+) -> dict:
+    """Return the blueprint of a toy model.
+
+    layers: of the fusion, where it has any. settings: override those of the vision tower.
+    """
+    depth = {"layers": layers} if layers and "heads" in FUSIONS[fusion] else {}
     tables = {
         "vision": {"use": vision, **VISIONS[vision], **settings},
-        "fusion": {"use": fusion, **FUSIONS[fusion]},
+        "fusion": {"use": fusion, **FUSIONS[fusion], **depth},
     }
     return {"trunk": TRUNK, **tables, "classes": CLASSES, "special": SPECIAL}
 

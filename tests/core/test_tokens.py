@@ -1,9 +1,11 @@
 """Tokens: means over real vectors, joining and splitting sequences."""
 
+from itertools import product
+
 import pytest
 import torch
 
-from wbdc.core.tokens import Tokens, join_tokens, split_tokens
+from wbdc.core.tokens import Tokens, causal_mask, join_tokens, split_tokens
 
 X = torch.arange(24.0).view(2, 4, 3)
 MASK = torch.tensor([[True, True, False, False], [True, False, False, False]])
@@ -33,8 +35,27 @@ def test_trap_9_mean_of_an_empty_row_is_zero_and_has_a_gradient():
 
 @pytest.mark.parametrize("at", range(5))
 def test_split_is_the_inverse_of_join(at):
-    parts = split_tokens(Tokens(X, MASK), at)
-    joined = join_tokens(*parts)
+    first, second = Tokens(X[:, :at], MASK[:, :at]), Tokens(X[:, at:], MASK[:, at:])
+    joined = join_tokens(first, second)
     assert torch.equal(joined.x, X)
     assert torch.equal(joined.mask, MASK)
-    assert [p.x.shape[1] for p in parts] == [p.mask.shape[1] for p in parts] == [at, 4 - at]
+    for part, original in zip(split_tokens(joined.x, first, second), (first, second), strict=True):
+        assert torch.equal(part.x, original.x)
+        assert torch.equal(part.mask, original.mask)
+
+
+def test_causal_text_joined_with_frames_has_the_mask_of_unilm():
+    """Text attends to earlier text and all real frames, frames to frames only."""
+    text_mask = torch.tensor([[True, True, True], [True, True, False]])
+    frames_mask = torch.tensor([[True, True], [True, False]])
+    text = Tokens(torch.randn(2, 3, 4), causal_mask(text_mask))
+    joined = join_tokens(text, Tokens(torch.randn(2, 2, 4), frames_mask))
+    for b, i, j in product(range(2), range(5), range(5)):
+        if j >= 3:
+            expected = bool(frames_mask[b, j - 3])
+        else:
+            expected = i < 3 and j <= i and bool(text_mask[b, j])
+        assert joined.mask[b, i, j] == expected, (b, i, j)
+    assert torch.equal(text.real, text_mask)
+    assert torch.equal(joined.real, torch.cat([text_mask, frames_mask], 1))
+    assert torch.equal(Tokens(text.x, text_mask).mean(), text.mean())

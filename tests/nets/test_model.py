@@ -18,6 +18,7 @@ from wbdc.nets.model import build_model
 
 every_pair = pytest.mark.parametrize(("fusion", "vision"), toys.PAIRS)
 every_vision = pytest.mark.parametrize("vision", plug.plug_names(visions))
+every_tower = pytest.mark.parametrize("vision", ["clip", "timm"])
 
 
 def test_every_plug_has_toy_settings():
@@ -99,7 +100,7 @@ def test_every_weight_has_one_owner(fusion, vision):
     assert len(set(places)) == len(places)
 
 
-@every_vision
+@every_tower
 def test_trap_30_padding_frames_never_reach_the_tower(vision, monkeypatch):
     model, batch, rows = toys.model(vision=vision), toys.batch((3, 0, 4, 1), vision), []
     encode = model.vision.encode
@@ -114,12 +115,13 @@ def test_trap_30_padding_frames_never_reach_the_tower(vision, monkeypatch):
 @every_vision
 def test_features_are_at_the_positions_of_their_frames(vision):
     model, batch = toys.model(vision=vision), toys.batch((3, 0, 4, 1), vision)
-    calls = model.vision(batch.frames, batch.frame_mask)
-    assert calls.shape == (*batch.frame_mask.shape, model.vision.dim)
-    assert not calls[~batch.frame_mask].any()
+    features = model.vision(batch.frames, batch.frame_mask, batch.frame_counts).x
+    assert features.shape == (*batch.frame_mask.shape, model.vision.dim)
+    assert not features[~batch.frame_mask].any()
     for row, position in batch.frame_mask.nonzero().tolist():
-        alone = model.vision.encode(model.vision.normalize(batch.frames[row, position][None]))[0]
-        torch.testing.assert_close(calls[row, position], alone, rtol=1e-4, atol=1e-5)
+        frame = batch.frames[row, position][None]
+        alone = frame[0].float() if vision == "features" else _encode_alone(model, frame)
+        torch.testing.assert_close(features[row, position], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_logits_depend_on_the_order_of_frames():
@@ -181,6 +183,10 @@ def test_features_of_another_width_are_refused():
     model, batch = toys.model(vision="features", dim=6), toys.batch(vision="features")
     with pytest.raises(UsageFault, match="are 12 numbers, .* set vision.dim = 12"):
         model.logits(batch)
+
+
+def _encode_alone(model: torch.nn.Module, frame: Tensor) -> Tensor:
+    return model.vision.encode(model.vision.normalize(frame))[0]
 
 
 def _backward(model: torch.nn.Module, loss: Tensor) -> list[Tensor]:

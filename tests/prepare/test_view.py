@@ -1,6 +1,7 @@
 """Views: the inputs of a kit equal, bit for bit, those that a submission reads from archives."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ import toys
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import DataFault, IntegrityFault
 from wbdc.core.findings import Findings
+from wbdc.core.tokens import Tokens
 from wbdc.data import store
 from wbdc.data.archive import read_features, read_images
 from wbdc.data.frame_sampling import sample_frames
 from wbdc.data.frames import decode_frames
 from wbdc.data.text import TextReader, learn_tokenizer
+from wbdc.nets.vision import Vision
 from wbdc.prepare import view
 from wbdc.prepare.build import prepare_data
 from wbdc.prepare.view import InputSpec, encode_frames, open_view
@@ -268,6 +271,51 @@ def test_a_frozen_tower_encodes_under_no_grad_without_inference_tensors():
     with torch.inference_mode():
         inference_vectors = encode_frames(tower, frames)
     assert all(np.array_equal(a, b) for a, b in zip(vectors, inference_vectors, strict=True))
+
+
+class VideoTower(Vision):
+    """Two vectors of each frame, the means of its video and of the frame: videos must not mix."""
+
+    dim, tokens_per_frame = 1, 2
+    image_settings = small.IMAGE_SETTINGS
+
+    def __init__(self):
+        super().__init__(frames=4, frozen=True)
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, frames, mask, frame_counts=()):
+        means = frames.float().mean((2, 3, 4)) * mask * self.scale
+        of_video = means.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+        vectors = torch.stack([of_video.expand_as(means), means], 2)
+        return Tokens(vectors.flatten(1)[..., None], mask.repeat_interleave(2, 1))
+
+
+def test_a_frozen_tower_encodes_each_video_by_itself_with_p_vectors_for_each_frame():
+    frames = toys.videos((3, 0, 4, 1, 2, 4))[2]
+    vectors = encode_frames(VideoTower(), frames)
+    assert [v.shape for v in vectors] == [(2 * len(f), 1) for f in frames]
+    for video, features in zip(frames, vectors, strict=True):
+        if len(video):
+            np.testing.assert_allclose(features[::2], video.mean(), rtol=1e-3)
+            np.testing.assert_allclose(features[1::2, 0], video.mean((1, 2, 3)), rtol=1e-3)
+
+
+def test_cached_features_equal_those_that_the_model_encodes(monkeypatch):
+    monkeypatch.setattr(view, "FEATURE_BATCH_FRAMES", 8)
+    model, batch = toys.model(), toys.batch()
+    cached = encode_frames(model.vision, toys.videos()[2])
+    encoded = model.encode(batch)
+    for row, features in enumerate(cached):
+        expected = encoded.frames[row, : len(features)].detach().half()
+        torch.testing.assert_close(torch.from_numpy(features), expected)
+
+
+def test_the_name_of_a_view_holds_the_settings_of_its_tower():
+    spec = input_spec()
+    spec = InputSpec(spec.text, spec.image_settings, spec.frames, toys.model(frozen=True).vision)
+    architecture = toys.VIT | {"quick_gelu": True}  # changes features, but has no weights
+    other = toys.model(frozen=True, architecture=architecture).vision
+    assert replace(spec, tower=other).name() != spec.name()
 
 
 def test_opening_a_view_hashes_each_shard_once(dataset, monkeypatch):

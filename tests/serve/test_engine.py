@@ -291,11 +291,11 @@ def lack_memory(monkeypatch, fits: int) -> list[int]:
     """
     fuse, sizes = VideoClassifier.fuse, []
 
-    def fuse_or_fail(self, batch, features):
+    def fuse_or_fail(self, batch):
         sizes.append(len(batch))
         if len(batch) > fits:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return fuse(self, batch, features)
+        return fuse(self, batch)
 
     monkeypatch.setattr(VideoClassifier, "fuse", fuse_or_fail)
     return sizes

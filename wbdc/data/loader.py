@@ -65,7 +65,7 @@ def collate(
 ) -> Batch:
     """Pad B videos to a Batch.
 
-    text: token ids of each video. frames: (n, 3, S, S) uint8 or (n, D) float16 of each video.
+    text: token ids of each video. frames: (n, 3, S, S) uint8 or (n * P, D) float16 of each video.
     label: class index of each video, or None. fields: the number of the field of each token.
     seeds: of `item_seeds`.
     """

@@ -1,5 +1,6 @@
 """One transformer block: a sequence of tokens attends to itself or to another sequence."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -37,7 +38,8 @@ class TransformerBlock(nn.Module):
     def forward(self, tokens: Tokens, context: Tokens) -> Tokens:
         """Let `tokens` (B, N, D) attend to the real tokens of `context` (B, M, D).
 
-        Each sequence of `context` must hold at least one real token.
+        Each sequence of `context` must hold at least one real token. Tokens with a (B, M, M) mask
+        are visible to themselves only: others receive zeros from them.
         """
         query_input = self.norm_query(tokens.x)
         context_input = self.norm_context(context.x)
@@ -46,13 +48,12 @@ class TransformerBlock(nn.Module):
         key = self._split_heads(self.key(context_input))
         value = self._split_heads(self.value(context_input))
 
-        attended = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            context.mask[:, None, None, :],
-            self.dropout if self.training else 0.0,
-        )
+        if context.is_restricted and context is not tokens:
+            attended = torch.zeros_like(query)
+        else:
+            attended = F.scaled_dot_product_attention(
+                query, key, value, context.attention_mask, self.dropout if self.training else 0.0
+            )
         x = tokens.x + self.drop(self.out(attended.transpose(1, 2).flatten(2)))
         return Tokens(x + self.drop(self.ffn(self.norm_ffn(x))), tokens.mask)
 

@@ -3,6 +3,7 @@
 It is rebuilt from the blueprint that is saved beside its weights.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -45,18 +46,59 @@ class VideoClassifier(nn.Module):
 
     def forward(self, batch: Batch) -> Fused:
         """Encode the frames and fuse them with the text."""
-        return self.fuse(batch, self.vision(batch.frames, batch.frame_mask))
+        return self.fuse(self.encode(batch))
 
-    def fuse(self, batch: Batch, vision_features: Tensor) -> Fused:
-        """Fuse the text with the output of the vision tower, (B, F, vision.dim)."""
-        text = Tokens(self.trunk.embed(batch.text), batch.text_mask)
-        fused = self.fusion(text, self.frame_tokens(vision_features, batch.frame_mask))
-        return fused._replace(vision_features=vision_features)
+    def encode(self, batch: Batch) -> Batch:
+        """Replace the pixels by the output of the vision tower, P vectors for each frame: frames
+        (B, F * P, vision.dim), frame_mask (B, F * P).
 
-    def frame_tokens(self, vision_features: Tensor, mask: Tensor) -> Tokens:
-        """Project vision features to tokens and put the start token before them: (B, 1 + F, D)."""
-        count = vision_features.shape[1]
-        frames = self.project(vision_features) + self.time_embedding.weight[:count]
+        A batch of features keeps them; those that its mask hides become zeros.
+        """
+        tokens = self.vision(batch.frames, batch.frame_mask, batch.frame_counts)
+        return self.with_features(batch, tokens.x)
+
+    def with_features(self, batch: Batch, features: Tensor) -> Batch:
+        """Replace the frames of a batch by vision features that are known: (B, F * P, vision.dim).
+
+        The mask follows when the batch holds pixels.
+        """
+        if batch.frames.is_floating_point():
+            return replace(batch, frames=features)
+        per_frame = self.vision.tokens_per_frame
+        return replace(
+            batch,
+            frames=features,
+            frame_mask=batch.frame_mask.repeat_interleave(per_frame, 1),
+            frame_counts=tuple(per_frame * count for count in batch.frame_counts),
+        )
+
+    def fuse(self, batch: Batch) -> Fused:
+        """Fuse the text with the features of an encoded batch."""
+        fused = self.fusion(self.text_tokens(batch), self.frame_tokens(batch))
+        return fused._replace(vision_features=batch.frames)
+
+    def unimodal(self, batch: Batch, fused: Fused) -> tuple[Tokens, Tokens]:
+        """Return text and frames before they attended to each other, each (B, N, D).
+
+        fused: the output of this encoded batch. A fusion that has no such tokens gets them from the
+        trunk, which encodes text and frames apart.
+        """
+        if fused.unimodal is not None:
+            return fused.unimodal
+        return self.trunk(self.text_tokens(batch)), self.trunk(self.frame_tokens(batch))
+
+    def text_tokens(self, batch: Batch) -> Tokens:
+        """Embed the text: (B, T, D)."""
+        return Tokens(self.trunk.embed(batch.text), batch.text_mask)
+
+    def frame_tokens(self, batch: Batch) -> Tokens:
+        """Project the features of an encoded batch to tokens and put the start token before them:
+        (B, 1 + F * P, D). The P tokens of a frame share the embedding of its time.
+        """
+        vision_features, mask = batch.frames, batch.frame_mask
+        per_frame = self.vision.tokens_per_frame
+        times = self.time_embedding.weight[: vision_features.shape[1] // per_frame]
+        frames = self.project(vision_features) + times.repeat_interleave(per_frame, 0)
         start = self.frame_start.expand(len(vision_features), 1, -1).to(frames.dtype)
         start_mask = mask.new_ones(len(mask), 1)
         return Tokens(torch.cat([start, frames], 1), torch.cat([start_mask, mask], 1))

@@ -1,5 +1,6 @@
 """The language trunk: a BERT that embeds token ids and encodes any sequence of vectors."""
 
+import copy
 from pathlib import Path
 
 import torch
@@ -33,10 +34,10 @@ class Trunk(nn.Module):
         except Exception as error:  # transformers raises many types
             message = " ".join(str(error).split()) or type(error).__name__
             raise UsageFault(f"trunk.architecture cannot be built: {message}") from error
-        if not (hasattr(bert, "embeddings") and hasattr(bert, "encoder")):
+        if not (hasattr(bert, "embeddings") and hasattr(getattr(bert, "encoder", None), "layer")):
             raise UsageFault(
                 f"trunk.architecture: {config.model_type} is not a BERT, as it has no attributes "
-                "`embeddings` and `encoder`; choose a model of the BERT family"
+                "`embeddings` and `encoder.layer`; choose a model of the BERT family"
             )
         self.architecture = architecture
         self.dim = config.hidden_size
@@ -50,10 +51,23 @@ class Trunk(nn.Module):
         """Embed token ids with their positions: (B, T) int64 -> (B, T, D)."""
         return self.embeddings_project(self.embeddings(input_ids=ids))
 
-    def forward(self, tokens: Tokens) -> Tokens:
-        """Encode a sequence: every token attends to the real tokens of its sequence."""
-        output = self.encoder(tokens.x, attention_mask=tokens.mask[:, None, None, :])
+    def forward(self, tokens: Tokens, *, layers: slice = slice(None)) -> Tokens:
+        """Encode a sequence: every token attends to the real tokens of its sequence, or to those
+        that its (B, N, N) mask allows.
+
+        layers: the layers to run, for example slice(6, None) for all after the sixth.
+        """
+        encoder = self.encoder if layers == slice(None) else self._part_of_encoder(layers)
+        output = encoder(tokens.x, attention_mask=tokens.attention_mask)
         return Tokens(output.last_hidden_state, tokens.mask)
+
+    def _part_of_encoder(self, layers: slice) -> nn.Module:
+        """Return an encoder of some layers, which shares their weights. What an encoder does around
+        its layers differs between the models of transformers, so it is kept.
+        """
+        part = copy.copy(self.encoder)
+        part._modules = {**self.encoder._modules, "layer": self.encoder.layer[layers]}
+        return part
 
 
 def find_trunk(model: str) -> Path:

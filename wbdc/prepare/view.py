@@ -15,6 +15,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from wbdc.core.errors import DataFault, IntegrityFault, OutOfResources, UsageFault
 from wbdc.core.files import json_digest, lock_folder
@@ -69,13 +70,19 @@ class InputSpec:
             sorted(self.text.tail),
             self.text.tokenizer.encode_special_tokens,
         ]
-        tower = [[weights_fingerprint(self.tower.state_dict())]] if self.tower else []
+        tower = (
+            [self.tower.blueprint(), weights_fingerprint(self.tower.state_dict())]
+            if self.tower
+            else []
+        )
         return json_digest(text, self.image_settings, self.frames, *tower)
 
 
 @dataclass(frozen=True)
 class View:
     """The rows of one split: (token ids (T,) int32, frames (n, 3, S, S) uint8 or (n, D) float16).
+
+    A frozen tower with P vectors for each frame gives (n * P, D) features.
 
     stored: frames of the prepared dataset; computed: pixels or features; None to decode the stored
     frames for each epoch.
@@ -175,7 +182,7 @@ def estimate_bytes(prepared: PreparedData, spec: InputSpec, split: str) -> int:
     facts = prepared.facts
     frames = min(facts.frame_counts[split], spec.frames * facts.video_counts[split])
     if spec.tower:
-        return frames * 2 * spec.tower.dim
+        return frames * 2 * spec.tower.dim * spec.tower.tokens_per_frame
     if spec.image_settings:
         return frames * 3 * spec.image_settings.size**2
     return 0
@@ -183,18 +190,28 @@ def estimate_bytes(prepared: PreparedData, spec: InputSpec, split: str) -> int:
 
 @torch.no_grad()  # inference_mode slows autocast down, see benchmarks/test_autocast.py
 def encode_frames(tower: Vision, videos: list[np.ndarray]) -> list[np.ndarray]:
-    """Encode the frames of some videos, (n, 3, S, S) uint8 each, to (n, D) float16 each."""
-    pixels = np.concatenate(videos)
+    """Encode the frames of some videos, (n, 3, S, S) uint8 each, to (n * P, D) float16 each, where
+    P is the number of vectors of a frame.
+    """
+    tower.eval()
+    longest = max(map(len, videos), default=0)
+    size = max(1, FEATURE_BATCH_FRAMES // max(1, longest))
+    features: list[np.ndarray] = []
+    for start in range(0, len(videos), size):
+        features += _encode_videos(tower, videos[start : start + size])
+    return features
+
+
+def _encode_videos(tower: Vision, videos: list[np.ndarray]) -> list[np.ndarray]:
+    """Encode videos together. The tower sees which frames belong to one video."""
     device = next(tower.parameters()).device
-    batches = [
-        torch.from_numpy(pixels[start : start + FEATURE_BATCH_FRAMES]).to(device)
-        for start in range(0, len(pixels), FEATURE_BATCH_FRAMES)
+    counts = tuple(map(len, videos))
+    frames = pad_sequence([torch.from_numpy(video) for video in videos], batch_first=True)
+    mask = torch.arange(frames.shape[1]) < torch.tensor(counts)[:, None]
+    encoded = tower(frames.to(device), mask.to(device), counts).x.half().cpu().numpy()
+    return [
+        rows[: count * tower.tokens_per_frame] for rows, count in zip(encoded, counts, strict=True)
     ]
-    features = [
-        tower.eval().encode(tower.normalize(batch)).half().cpu().numpy() for batch in batches
-    ]
-    joined = np.concatenate(features) if features else np.zeros((0, tower.dim), np.float16)
-    return np.split(joined, np.cumsum([len(frames) for frames in videos])[:-1])
 
 
 def _view_folder(prepared: PreparedData, spec: InputSpec) -> Path:

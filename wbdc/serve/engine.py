@@ -8,7 +8,6 @@ there is time; a member that did not score every video is dropped from the blend
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -241,26 +240,26 @@ class InferenceEngine:
             if tower not in features:
                 with stages.time("vision"):
                     features[tower] = self._encode(member.model, batch)
-            tower_features = features[tower].to(self.device)
+            encoded = member.model.with_features(batch, features[tower].to(self.device))
             with stages.time("fuse"):
-                scores[i] = self._fuse(member.model, batch, tower_features)
+                scores[i] = self._fuse(member.model, batch, encoded)
         return scores
 
     def _encode(self, model: VideoClassifier, batch: Batch) -> Tensor:
-        """Return vision features (B, F, D)."""
+        """Return vision features (B, F * P, D)."""
         with autocast(self.device, self.precision):
-            features = model.vision(batch.frames, batch.frame_mask)
+            features = model.encode(batch).frames
         if self.device.type == "cuda":
             # otherwise the time of the tower would be counted as the fusion's
             torch.cuda.synchronize(self.device)
         return features
 
-    def _fuse(self, model: VideoClassifier, batch: Batch, features: Tensor) -> np.ndarray:
-        """Return probabilities (B, C) float32 from vision features."""
+    def _fuse(self, model: VideoClassifier, batch: Batch, encoded: Batch) -> np.ndarray:
+        """Return probabilities (B, C) float32 of a batch that is also given encoded."""
 
         def logits(precision: torch.dtype) -> Tensor:
             if precision == self.precision:
-                return model.head(model.fuse(batch, features).pooled)
+                return model.head(model.fuse(encoded).pooled)
             return model.logits(batch)  # encode again: the features may have overflowed
 
         return safe_softmax(logits, batch.ids, self.device, self.precision).numpy()
@@ -395,6 +394,6 @@ class _ScoringRun:
                 continue
             if not tensor.isfinite().all():  # to be computed again in FP32
                 continue
-            batch = replace(batch, frames=tensor.cpu())
+            batch = self.engine.members[i].model.with_features(batch, tensor.cpu())
             self.cache[key] = batch, batch.frames
             self.cache_bytes_left -= batch.frames.nbytes + batch.text.nbytes

@@ -31,6 +31,7 @@ class CrossAttention(Fusion):
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
         text = self.trunk(text)
+        unimodal = (text, frames)
         for text_to_frames, frames_to_text in zip(
             self.text_to_frames, self.frames_to_text, strict=True
         ):
@@ -39,4 +40,4 @@ class CrossAttention(Fusion):
 
         text = Tokens(self.text_norm(text.x), text.mask)
         frames = Tokens(self.frames_norm(frames.x), frames.mask)
-        return self.pool(text, frames)
+        return self.pool(text, frames)._replace(unimodal=unimodal)

@@ -33,7 +33,9 @@ class DualStream(Fusion):
         self.pool = Pooling(trunk.dim, pooling)
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
-        tokens = join_tokens(self.trunk(text), frames)
+        unimodal = (self.trunk(text), frames)
+        tokens = join_tokens(*unimodal)
         for block in self.blocks:
             tokens = block(tokens, tokens)
-        return self.pool(*split_tokens(Tokens(self.norm(tokens.x), tokens.mask), text.x.shape[1]))
+        fused = self.pool(*split_tokens(self.norm(tokens.x), *unimodal))
+        return fused._replace(unimodal=unimodal)

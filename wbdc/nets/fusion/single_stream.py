@@ -13,4 +13,5 @@ class SingleStream(Fusion):
         self.pool = Pooling(trunk.dim, pooling)
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
-        return self.pool(*split_tokens(self.trunk(join_tokens(text, frames)), text.x.shape[1]))
+        joined = self.trunk(join_tokens(text, frames))
+        return self.pool(*split_tokens(joined.x, text, frames))

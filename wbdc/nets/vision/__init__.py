@@ -1,4 +1,4 @@
-"""Vision towers: one vector for each frame."""
+"""Vision towers: one vector, or several, for each frame."""
 
 from contextlib import nullcontext
 
@@ -6,17 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from wbdc.core.image_settings import ImageSettings
+from wbdc.core.tokens import Tokens
 
 
 class Vision(nn.Module):
     """The contract of a vision tower. Subclass it in a file of its own.
 
-    dim: width of the vector of a frame. image_settings: how frames are prepared; None when the
-    data hold features and no images. frames: number of frames of each video. frozen: whether the
-    weights are not trained.
+    dim: width of the vectors of a frame. tokens_per_frame: P, their number. image_settings: how
+    frames are prepared; None when the data hold features and no images. frames: number of frames of
+    each video. frozen: whether the weights are not trained.
     """
 
     dim: int
+    tokens_per_frame: int = 1
     image_settings: ImageSettings | None
 
     def __init__(self, *, frames: int, frozen: bool):
@@ -27,34 +29,45 @@ class Vision(nn.Module):
         self.pretrained: dict | None = None  # name and hashes of the loaded file
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Encode M normalized frames: (M, 3, S, S) float -> (M, dim)."""
+        """Encode M normalized frames: (M, 3, S, S) float -> (M, dim), or (M, P, dim)."""
         raise NotImplementedError
 
     def blueprint(self) -> dict:
         """Return the kit table that rebuilds this tower without loading pretrained weights."""
         raise NotImplementedError
 
-    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Encode the real frames: (B, F, 3, S, S) uint8, (B, F) bool -> (B, F, dim), zeros for
-        padding.
+    def forward(self, frames: Tensor, mask: Tensor, frame_counts: tuple[int, ...] = ()) -> Tokens:
+        """Encode the real frames: (B, F, 3, S, S) uint8, (B, F) bool -> (B, F * P, dim), zeros for
+        padding. A video's vectors must not depend on other videos.
 
-        Cached features (B, F, dim) of a frozen tower are returned as they are.
+        Features (B, F * P, dim) float with their mask (B, F * P) are returned as they are.
+        frame_counts: see `real_frames`.
         """
-        if self.image_settings and frames.is_floating_point():
-            return frames.float() * mask[..., None]
-        real = frames[mask]  # padding never goes through the tower
-        features = torch.zeros(*mask.shape, self.dim, device=frames.device)
-        if len(real) == 0:
-            return features
+        if frames.is_floating_point():
+            return Tokens(_full_precision(frames).masked_fill(~mask[..., None], 0), mask)
 
+        token_mask = mask.repeat_interleave(self.tokens_per_frame, 1)
+        positions = real_frames(mask, frame_counts)
+        if len(positions) == 0:
+            return Tokens(
+                torch.zeros(*token_mask.shape, self.dim, device=frames.device), token_mask
+            )
+
+        # padding never goes through the tower
+        positions = positions.to(frames.device, non_blocking=True)
+        real = frames.flatten(0, 1).index_select(0, positions)
         with torch.no_grad() if self.frozen else nullcontext():
-            vectors = self.encode(self.normalize(real))
-        return features.to(vectors.dtype).masked_scatter(mask[..., None], vectors)
+            vectors = self.encode(self.normalize(real)).flatten(1)
+
+        packed = vectors.new_zeros(mask.numel(), vectors.shape[1])
+        packed = packed.index_copy(0, positions, vectors)
+        features = packed.view(*token_mask.shape, self.dim)
+        return Tokens(features.masked_fill(~token_mask[..., None], 0), token_mask)
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Normalize uint8 pixels on their device: (x / 255 - mean) / std."""
         mean, std = (
-            torch.tensor(values, device=pixels.device).view(1, 3, 1, 1)
+            torch.tensor(values).view(1, 3, 1, 1).to(pixels.device, non_blocking=True)
             for values in (self.image_settings.mean, self.image_settings.std)
         )
         # in place, since each further copy costs as much as the arithmetic
@@ -67,6 +80,42 @@ class Vision(nn.Module):
     def freeze(self) -> None:
         """Disable the gradients of all weights if the tower is frozen."""
         self.requires_grad_(not self.frozen)
+
+
+def real_frames(mask: Tensor, frame_counts: tuple[int, ...] = ()) -> Tensor:
+    """Return the positions of real frames among the B * F frames of a batch: (M,) int64, on the
+    CPU.
+
+    frame_counts: B numbers of frames, so that the mask of another device, for which the CPU would
+    wait, need not be read. Frames that only the mask hides are then among the positions. Raises
+    ValueError when a mask on the CPU marks frames beyond them.
+    """
+    if mask.device.type == "cpu":
+        positions = mask.flatten().nonzero().flatten()
+        if frame_counts:
+            _check_counts(mask, frame_counts)
+        return positions
+    if not frame_counts:
+        return mask.flatten().nonzero().flatten().cpu()
+
+    width = mask.shape[1]
+    rows = [torch.arange(n) + width * video for video, n in enumerate(frame_counts)]
+    return torch.cat(rows)
+
+
+def _check_counts(mask: Tensor, frame_counts: tuple[int, ...]) -> None:
+    """Refuse a mask that marks frames beyond the counts, which another device would not encode."""
+    beyond = torch.arange(mask.shape[1]) >= torch.tensor(frame_counts)[:, None]
+    if (mask & beyond).any():
+        raise ValueError(
+            "frame_mask marks frames beyond frame_counts; who moves frames replaces frame_counts "
+            "too, or sets it to ()"
+        )
+
+
+def _full_precision(features: Tensor) -> Tensor:
+    """Convert features that were stored in half precision."""
+    return features.float() if features.dtype == torch.float16 else features
 
 
 Plug = Vision

@@ -5,6 +5,7 @@
 from torch import Tensor
 
 from wbdc.core.errors import UsageFault
+from wbdc.core.tokens import Tokens
 from wbdc.nets.vision import Vision
 
 
@@ -19,16 +20,14 @@ class Features(Vision):
         self.image_settings = None
         self.loaded = "none: the data hold features"
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        if pixels.shape[1] != self.dim:
+    def forward(self, frames: Tensor, mask: Tensor, frame_counts: tuple[int, ...] = ()) -> Tokens:
+        """Return the stored features (B, F, dim). Raises UsageFault."""
+        if frames.shape[1] and frames.shape[2] != self.dim:
             raise UsageFault(
-                f"the features of a frame are {pixels.shape[1]} numbers, and the kit expects "
-                f"{self.dim}; set vision.dim = {pixels.shape[1]}"
+                f"the features of a frame are {frames.shape[2]} numbers, and the kit expects "
+                f"{self.dim}; set vision.dim = {frames.shape[2]}"
             )
-        return pixels
-
-    def normalize(self, pixels: Tensor) -> Tensor:
-        return pixels.float()
+        return super().forward(frames, mask, frame_counts)
 
     def blueprint(self) -> dict:
         return {"use": "features", "dim": self.dim, "frames": self.frames, "frozen": self.frozen}

@@ -52,4 +52,5 @@ def swap_frames(batch: Batch, is_swapped: Tensor) -> tuple[Batch, Tensor]:
     has_no_frames = ~batch.frame_mask.any(1)
     is_match = (source == positions) | (has_no_frames & has_no_frames[source])
     frames = batch.frames[source]
-    return replace(batch, frames=frames, frame_mask=batch.frame_mask[source]), is_match
+    swapped = replace(batch, frames=frames, frame_mask=batch.frame_mask[source], frame_counts=())
+    return swapped, is_match

@@ -1,0 +1,79 @@
+"""Encoding replaces the pixels of a batch by features; a forward pass continues from there."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import toys
+
+from wbdc.core import plug
+from wbdc.nets import vision as visions
+from wbdc.nets.vision import real_frames
+
+every_pair = pytest.mark.parametrize(("fusion", "vision"), toys.PAIRS)
+every_vision = pytest.mark.parametrize("vision", plug.plug_names(visions))
+
+
+@every_pair
+def test_a_forward_pass_continues_from_features_with_the_same_bits(fusion, vision):
+    model, batch = toys.model(fusion, vision), toys.batch(vision=vision)
+    encoded = model.encode(batch)
+    assert encoded.frames.is_floating_point()
+    assert torch.equal(model.logits(encoded), model.logits(batch))
+    assert torch.equal(model(batch).vision_features, encoded.frames)
+
+
+@every_vision
+def test_encoding_twice_changes_nothing(vision):
+    model, batch = toys.model(vision=vision), toys.batch(vision=vision)
+    once = model.encode(batch)
+    twice = model.encode(once)
+    assert torch.equal(twice.frames, once.frames)
+    assert torch.equal(twice.frame_mask, once.frame_mask)
+    assert twice.frame_counts == once.frame_counts
+
+
+@every_vision
+def test_features_that_a_mask_hides_become_zeros(vision):
+    model, batch = toys.model(vision=vision), toys.batch(vision=vision)
+    encoded = model.encode(batch)
+    hidden = replace(
+        encoded,
+        frames=encoded.frames.index_fill(1, torch.tensor([0]), float("nan")),
+        frame_mask=encoded.frame_mask.index_fill(1, torch.tensor([0]), False),
+    )
+    assert not model.encode(hidden).frames[:, 0].any()
+    assert model.logits(hidden).isfinite().all()
+
+
+@every_vision
+def test_frame_counts_and_the_mask_give_the_same_features(vision, monkeypatch):
+    """The positions that another device computes from frame_counts, tried on the CPU."""
+    model, batch = toys.model(vision=vision), toys.batch(vision=vision)
+    hidden = replace(batch, frame_mask=batch.frame_mask & (torch.arange(4) != 1))
+    expected = model.encode(hidden)
+    monkeypatch.setattr(visions, "real_frames", positions_by_counts)
+    from_counts = model.encode(hidden)
+    torch.testing.assert_close(from_counts.frames, expected.frames, rtol=1e-4, atol=1e-5)
+    assert not from_counts.frames[:, 1].any(), "encoded, then zeroed by the mask"
+
+
+def positions_by_counts(mask: torch.Tensor, frame_counts: tuple[int, ...]) -> torch.Tensor:
+    """Return what `real_frames` returns for a mask on a GPU."""
+    return real_frames(mask.to("meta"), frame_counts)
+
+
+@every_vision
+def test_positions_from_counts_are_those_of_the_mask(vision):
+    batch = toys.batch(vision=vision)
+    by_mask = batch.frame_mask.flatten().nonzero().flatten()
+    assert torch.equal(real_frames(batch.frame_mask, batch.frame_counts), by_mask)
+    assert torch.equal(positions_by_counts(batch.frame_mask, batch.frame_counts), by_mask)
+
+
+def test_frames_beyond_the_counts_are_an_error():
+    model, batch = toys.model(), toys.batch((3, 0, 4, 1))
+    moved = replace(batch, frames=batch.frames.flip(0), frame_mask=batch.frame_mask.flip(0))
+    with pytest.raises(ValueError, match="frame_mask marks frames beyond frame_counts"):
+        model.encode(moved)
+    model.encode(replace(moved, frame_counts=()))
