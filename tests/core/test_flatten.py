@@ -4,8 +4,8 @@ from wbdc.core.flatten import flatten_table
 
 
 def test_every_value_gets_a_dotted_name():
-    table = {"train": {"rate": [1, {"x": 2}]}, "empty": {}, "a": None}
-    assert flatten_table(table) == {"train.rate.0": 1, "train.rate.1.x": 2, "a": None}
+    table = {"train": {"splits": [1, {"x": 2}]}, "empty": {}, "a": None}
+    assert flatten_table(table) == {"train.splits.0": 1, "train.splits.1.x": 2, "a": None}
 
 
 def test_a_list_may_stay_one_value():

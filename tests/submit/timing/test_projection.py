@@ -80,10 +80,10 @@ def test_bursts_do_not_raise_the_rate():
 
 
 def test_listing_time_grows_with_the_items():
-    many = project(steady_run(STEADY_SPANS, listing=1.0, listed=5_000))
-    few = project(steady_run(STEADY_SPANS, listing=1.0, listed=8))
-    assert many.fixed == pytest.approx(19.92 + 4.0)
-    assert few.fixed == pytest.approx(19.92)
+    projection_of_5000 = project(steady_run(STEADY_SPANS, listing=1.0, listed=5_000))
+    projection_of_8 = project(steady_run(STEADY_SPANS, listing=1.0, listed=8))
+    assert projection_of_5000.fixed == pytest.approx(19.92 + 4.0)
+    assert projection_of_8.fixed == pytest.approx(19.92)
 
 
 def test_slower_last_third_sets_the_upper_bound():

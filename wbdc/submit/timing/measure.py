@@ -197,8 +197,12 @@ def measure_runs(
     weights: files that are dropped from the page cache before each cold start. Raises
     IntegrityFault when predictions differ from run to run.
     """
-    few = [videos[i] for i in stratified_sample(_sizes(videos), COLD_START_VIDEOS, SAMPLE_SEED)]
-    starts, cold_untimed = _measure_cold_starts(cap, few, weights, options.cold_starts, progress)
+    cold_start_videos = [
+        videos[i] for i in stratified_sample(_sizes(videos), COLD_START_VIDEOS, SAMPLE_SEED)
+    ]
+    starts, cold_untimed = _measure_cold_starts(
+        cap, cold_start_videos, weights, options.cold_starts, progress
+    )
     if any(run.labels != cold_untimed.labels for run in starts):
         raise IntegrityFault(
             "the packed folder predicts the same videos differently from run to run, or when it is "
@@ -208,16 +212,16 @@ def measure_runs(
 
     slowest = max(run.seconds for run in starts)
     # so few videos do not fill the pipeline: slower than the truth, so the cap holds
-    seconds_per_video = min(run.prediction_seconds for run in starts) / len(few)
+    seconds_per_video = min(run.prediction_seconds for run in starts) / len(cold_start_videos)
     affordable = cap.max_videos(RUN_CAP_SHARE, slowest, seconds_per_video)
     count = min(options.sample, max(COLD_START_VIDEOS, affordable))
-    sample = _draw_sample(videos, few, count)
+    sample = _draw_sample(videos, cold_start_videos, count)
 
     progress("steady sample", options.cold_starts, options.cold_starts + 1)
     drop_page_cache([video.source.path for video in sample])
     steady = cap.run(sample)
     untimed = [] if options.quick else _measure_untimed(cap, videos, sample, steady, slowest)
-    return MeasuredRuns(len(few), starts, cold_untimed, sample, steady, untimed)
+    return MeasuredRuns(len(cold_start_videos), starts, cold_untimed, sample, steady, untimed)
 
 
 def read_steady_run(runs: MeasuredRuns, judged: JudgedSplit) -> SteadyRun:
@@ -323,7 +327,7 @@ def measure_full_run(timer: PackageTimer, options: RehearsalOptions) -> FullRun:
 
 def _measure_cold_starts(
     cap: TimeCap,
-    few: Sequence[Video],
+    cold_start_videos: Sequence[Video],
     weights: Sequence[Path],
     count: int,
     progress: ProgressCallback,
@@ -337,12 +341,12 @@ def _measure_cold_starts(
         if starts and not cap.allows_cold_start(max(run.seconds for run in starts)):
             break
         drop_page_cache(weights)
-        starts.append(cap.run(few))
+        starts.append(cap.run(cold_start_videos))
 
-    untimed = cap.run(few, with_timings=False)
+    untimed = cap.run(cold_start_videos, with_timings=False)
     is_slower = untimed_run_warning(untimed.seconds, [run.seconds for run in starts])
     if is_slower and cap.allows_cold_start(untimed.seconds):  # once more: machines are noisy
-        second = cap.run(few, with_timings=False)
+        second = cap.run(cold_start_videos, with_timings=False)
         untimed = min(untimed, second, key=lambda run: run.seconds)
     return starts, untimed
 
@@ -384,9 +388,13 @@ def _measure_untimed(
     return [untimed]
 
 
-def _draw_sample(videos: Sequence[Video], few: Sequence[Video], count: int) -> list[Video]:
+def _draw_sample(
+    videos: Sequence[Video], cold_start_videos: Sequence[Video], count: int
+) -> list[Video]:
     """Draw videos that no process has read yet, where there are enough of them."""
-    read_ids = {video.id for video in few} if len(videos) >= 2 * MIN_AMPLE_VIDEOS else set()
+    read_ids = (
+        {video.id for video in cold_start_videos} if len(videos) >= 2 * MIN_AMPLE_VIDEOS else set()
+    )
     fresh = [video for video in videos if video.id not in read_ids]
     return [fresh[i] for i in stratified_sample(_sizes(fresh), count, SAMPLE_SEED + 1)]
 

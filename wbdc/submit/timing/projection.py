@@ -215,8 +215,10 @@ def measure_rate(steady: SteadyRun, items: int = 0) -> Rate:
         high = max(high, late_mean) if drift > MAX_DRIFT else high
         rate = Rate(mean, low, high, warm_up, drift, "ample")
 
-    middles = (done[:-1] + counts / 2)[first:]
-    return _extrapolate_trend(rate, warm_spans, warm_counts, middles, items, steady.burst_batches)
+    batch_centers = (done[:-1] + counts / 2)[first:]
+    return _extrapolate_trend(
+        rate, warm_spans, warm_counts, batch_centers, items, steady.burst_batches
+    )
 
 
 def block_bootstrap_interval(
@@ -262,11 +264,16 @@ def _drift(counts: np.ndarray, spans: np.ndarray) -> tuple[float, float]:
 
 
 def _extrapolate_trend(
-    rate: Rate, spans: np.ndarray, counts: np.ndarray, middles: np.ndarray, items: int, block: int
+    rate: Rate,
+    spans: np.ndarray,
+    counts: np.ndarray,
+    batch_centers: np.ndarray,
+    items: int,
+    block: int,
 ) -> Rate:
     """Integrate a significant trend up to `items` videos: a rate that stands for all of them."""
-    trend, confirmed_slope = persistent_trend(spans / counts, counts, middles, block)
-    distance = items / 2 - float(np.average(middles, weights=counts))
+    trend, confirmed_slope = persistent_trend(spans / counts, counts, batch_centers, block)
+    distance = items / 2 - float(np.average(batch_centers, weights=counts))
     if not trend.significant or distance <= 0:
         return rate
 
