@@ -91,7 +91,7 @@ def test_two_accumulated_halves_equal_one_batch():
     batch = toys.batch()
     for model, batches, accumulate in (
         (whole, [batch], 1),
-        (halves, [_rows(batch, slice(0, 3)), _rows(batch, slice(3, 6))], 2),
+        (halves, [batch.select(slice(0, 3)), batch.select(slice(3, 6))], 2),
     ):
         losses = [plug.build_plug(objectives, {"use": "classify"}, model)]
         fit(model, losses, batches, torch.optim.SGD(model.parameters(), 0.1), accumulate=accumulate)
@@ -334,7 +334,7 @@ def test_objectives_count_what_they_average():
     for name in ("classify", "classify_frames"):
         one = plug.build_plug(objectives, {"use": name}, model)
         loss = lambda b: one.loss(model, model(b), b, b)  # noqa: B023, E731
-        parts = [_rows(batch, slice(0, 2)), _rows(batch, slice(2, 6))]
+        parts = [batch.select(slice(0, 2)), batch.select(slice(2, 6))]
         torch.testing.assert_close(
             sum(loss(p) * one.count(p) for p in parts) / one.count(batch),
             loss(batch),
@@ -358,15 +358,3 @@ def test_trap_18_each_epoch_has_its_own_order_and_resumes_from_one_integer():
         assert [b.rows.tolist() for b in training_batches(rows, 5, 0, 3, start)] == [
             b.tolist() for b in every[start:]
         ]
-
-
-def _rows(batch, cut):
-    return replace(
-        batch,
-        ids=batch.ids[cut],
-        text=batch.text[cut],
-        text_mask=batch.text_mask[cut],
-        frames=batch.frames[cut],
-        frame_mask=batch.frame_mask[cut],
-        label=batch.label[cut],
-    )
