@@ -16,6 +16,7 @@ from wbdc.prepare.dataset import open_prepared
 from wbdc.serve.predict import load_member
 from wbdc.submit.pack.package import _add_kit
 from wbdc.train import objectives
+from wbdc.train.evaluated_weights import copy_weights
 from wbdc.train.export import export_fold
 from wbdc.train.initial_model import build_initial_model
 from wbdc.train.kit import PACKAGED_KIT_FOLDERS, kit_names, open_kit
@@ -491,7 +492,8 @@ def test_plug_files_with_the_same_name_are_kept_apart(two_losses, here, ready):
     prepared = open_prepared(ready)
     plan = plan_stage(here / "work", "train", two_losses, prepared)
     fold = plan.run.fold("all")
-    export_fold(fold, plan.build_model(), plan, [])
+    initial = plan.build_model()
+    export_fold(fold, initial, plan, copy_weights(initial.model))
     assert type(load_member(fold).model.fusion).__name__ == "Late"
 
     seal_folder(fold, {})

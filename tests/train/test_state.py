@@ -31,7 +31,7 @@ import os, signal, torch
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from wbdc.cli import main
-from wbdc.train import export, run_fold, state, train_fold, training_log
+from wbdc.train import export, metrics, run_fold, state, train_fold
 
 def killed(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -43,7 +43,7 @@ if isinstance(when, int):  # before the step of that number
     )
 elif when:
     module, function = when.split(".")
-    modules = {"state": state, "training_log": training_log, "run_fold": run_fold, "export": export}
+    modules = {"state": state, "metrics": metrics, "run_fold": run_fold, "export": export}
     setattr(modules[module], function, killed)
 main(command)
 """
@@ -54,7 +54,7 @@ KILLS = [
     5,
     "state.publish_json",
     9,
-    "training_log.append_line",
+    "metrics.append_line",
     14,
     20,
     "export.publish_json",

@@ -3,8 +3,6 @@ predictions.
 """
 
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +18,18 @@ from wbdc.train.initial_model import InitialModel
 from wbdc.train.kit import SavedKit
 from wbdc.train.runs import KIT_FILE, OOF_FILE, write_oof
 from wbdc.train.stage_plan import StagePlan
-from wbdc.train.tricks import Trick
 
 
-def export_fold(folder: Path, initial: InitialModel, plan: StagePlan, tricks: list[Trick]) -> None:
+def export_fold(
+    folder: Path, initial: InitialModel, plan: StagePlan, weights: dict[str, torch.Tensor]
+) -> None:
     """Publish the weights that are evaluated, with everything that rebuilds the model, and load
     those weights into it.
 
-    The tricks decide which weights are evaluated, for example a moving average. Writes
-    model.safetensors, model.json, tokenizer.json, kit.json, the kit's own plugs and the contest's
-    file, if any.
+    weights: of `copy_weights`. Writes model.safetensors, model.json, tokenizer.json, kit.json, the
+    kit's own plugs and the contest's file, if any.
     """
     model = initial.model
-    weights = _evaluated_weights(model, tricks)
     model.load_state_dict(weights, strict=True)
 
     publish_file(folder / WEIGHTS_FILE, lambda temporary: save_file(weights, temporary))
@@ -43,21 +40,6 @@ def export_fold(folder: Path, initial: InitialModel, plan: StagePlan, tricks: li
         publish_file(folder / name, lambda temporary, path=path: shutil.copyfile(path, temporary))
     plan.contest.save(folder)
     publish_json(folder / MODEL_FILE, _model_facts(initial, plan))
-
-
-def _evaluated_weights(model: VideoClassifier, tricks: list[Trick]) -> dict[str, torch.Tensor]:
-    with _evaluating(tricks):
-        return {
-            name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()
-        }
-
-
-@contextmanager
-def _evaluating(tricks: list[Trick]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for trick in tricks:
-            stack.enter_context(trick.evaluating())
-        yield
 
 
 def _model_facts(initial: InitialModel, plan: StagePlan) -> dict:
@@ -103,16 +85,33 @@ def evaluate_fold(
     they do not depend on the batches.
     """
     probabilities = _predict(plan, model, dataset, positions, device)
+    truth = _true_classes(plan, dataset, positions)
+    ids = [dataset.ids[i] for i in positions]
+    write_oof(folder / OOF_FILE, ids, fold, truth, probabilities)
 
     classes = plan.run.facts.classes
-    ids = [dataset.ids[i] for i in positions]
-    truth = [classes[code] for code in dataset.labels[positions]]
-    write_oof(folder / OOF_FILE, ids, fold, truth, probabilities)
     score = plan.contest.score_probabilities
     return {
         "score": score(truth, probabilities, classes),
         "official": score(truth, probabilities, classes, official=True),
     }
+
+
+def score_held_out(
+    plan: StagePlan,
+    model: VideoClassifier,
+    dataset: Dataset,
+    positions: np.ndarray,
+    device: torch.device,
+) -> dict[str, float]:
+    """Return the "score" of `evaluate_fold` of the videos at `positions`. Writes nothing."""
+    probabilities = _predict(plan, model, dataset, positions, device)
+    truth = _true_classes(plan, dataset, positions)
+    return plan.contest.score_probabilities(truth, probabilities, plan.run.facts.classes)
+
+
+def _true_classes(plan: StagePlan, dataset: Dataset, positions: np.ndarray) -> list[str]:
+    return [plan.run.facts.classes[code] for code in dataset.labels[positions]]
 
 
 def _predict(

@@ -34,7 +34,22 @@ STAGES = ("pretrain", "train")
 KIT_TABLES = ("text", "trunk", "vision", "fusion", *STAGES, "serve")
 REQUIRED_SETTINGS = ("competition", "text", "trunk", "vision", "fusion", "train")
 MAX_COUNT = 10**9  # of epochs, of videos per batch, of batches per step
-STAGE_RANGES = {"weight_decay": (0.0, 1e6), "warmup": (0.0, 1.0)}
+STAGE_RANGES = {
+    "weight_decay": (0.0, 1e6),
+    "warmup": (0.0, 1.0),
+    "validate_every": (0.0, 1e6),
+    "patience": (0, MAX_COUNT),
+}
+WEIGHTS_TO_KEEP = ("last", "best")
+VALIDATION_SETTINGS = ("validate_every", "patience", "keep")
+# settings that one of the two stages lacks, and why
+REFUSED_SETTINGS = {
+    "train": {"splits": "[train] always uses the labeled split; move splits to [pretrain]"},
+    "pretrain": {
+        name: f"pretraining holds out no videos to validate; move {name} to [train]"
+        for name in VALIDATION_SETTINGS
+    },
+}
 CHECKED_VOCABULARY_WORDS = 100  # any size will do to check the shapes of a network
 
 
@@ -51,6 +66,10 @@ class Stage:
     splits: the splits to pretrain on; [train] always uses the labeled split and refuses this.
     schedule: the course of the learning rates after the warmup, as a plug table; none means
     { use = "cosine" }.
+    validate_every: epochs between scores of the held-out fold, for example 0.5; 0 for never.
+    patience: number of validations without a higher score after which training stops; 0 for never.
+    keep: which weights are exported, "last" or "best", those of the highest validation score.
+    [pretrain] refuses these three.
     """
 
     epochs: int
@@ -65,6 +84,9 @@ class Stage:
     precision: str = "auto"
     trick: list[dict] | None = None
     schedule: dict | None = None
+    validate_every: float = 0
+    patience: int = 0
+    keep: str = "last"
 
     def choice(self, kind: str) -> dict:
         """Return the table of the plug chosen for one of STAGE_CHOICES: "schedule"."""
@@ -143,11 +165,12 @@ def check_kit(name: str, folder: Path, tables: dict, contest: Competition) -> No
             plug.check_settings(f"kit {name}: {key}", settings, tables[key])
             _check_numbers(f"kit {name}: {key}", tables[key])
 
-    if "splits" in tables["train"]:
-        raise UsageFault(
-            f"kit {name}: train.splits is not a setting, because [train] always uses the labeled "
-            "split; move splits to [pretrain]"
-        )
+    for stage, refused in REFUSED_SETTINGS.items():
+        for setting in sorted(refused.keys() & tables.get(stage, {}).keys()):
+            raise UsageFault(
+                f"kit {name}: {stage}.{setting} is not a setting, because {refused[setting]}"
+            )
+    _check_validation(f"kit {name}: train", tables["train"])
 
     _check_text(name, tables, contest)
     plug.resolve_plug(visions, tables["vision"], folder)
@@ -199,6 +222,20 @@ def _check_numbers(name: str, table: dict) -> None:
         raise UsageFault(
             f"{name}: no precision called {precision!r}{suggest_name(precision, known)}"
         )
+
+
+def _check_validation(name: str, table: dict) -> None:
+    """Check the settings about validation. name: "kit toy: train"."""
+    keep = table.get("keep", WEIGHTS_TO_KEEP[0])
+    if keep not in WEIGHTS_TO_KEEP:
+        hint = suggest_name(keep, list(WEIGHTS_TO_KEEP))
+        raise UsageFault(f"{name}.keep takes last or best, not {keep!r}{hint}")
+    for setting, unset in (("patience", 0), ("keep", "last")):
+        if table.get(setting, unset) != unset and not table.get("validate_every"):
+            raise UsageFault(
+                f"{name}.{setting} = {table[setting]!r} has no effect without validation; "
+                "set validate_every, for example to 1 epoch"
+            )
 
 
 def _check_rates(name: str, rates: dict | None) -> None:

@@ -70,6 +70,7 @@ def build_adamw(
                         "params": weights,
                         "lr": rates[part],
                         "base": rates[part],
+                        "part": part,
                         "weight_decay": weight_decay if decays else 0.0,
                     }
                 )

@@ -22,7 +22,7 @@ from wbdc.train.hardware import Hardware
 from wbdc.train.initial_model import InitialModel, start_from
 from wbdc.train.reporter import Reporter
 from wbdc.train.runs import ALL_FOLDS, Run, publish_run
-from wbdc.train.stage_plan import StagePlan
+from wbdc.train.stage_plan import StagePlan, check_fold
 from wbdc.train.train_fold import train_fold
 from wbdc.train.views import training_inputs
 
@@ -36,6 +36,7 @@ FOLD_SHAPE = {
     "pretrained": dict,
     "score?": SCORE_SHAPE,
     "official?": SCORE_SHAPE,
+    "validations?": [{"step": int, "score": (float, None)}],
 }
 SEALED_SUFFIXES = (".safetensors", ".json", ".parquet", ".py", ".toml")
 
@@ -44,8 +45,10 @@ def run_fold(plan: StagePlan, fold: str, hardware: Hardware, reporter: Reporter)
     """Train and evaluate one fold; return its facts. Returns at once when the fold is finished.
 
     fold: "0", "1", ..., or "all", which trains on every row and evaluates nothing. Resumes from the
-    last saved state and ends with the same bits. Raises FolderInUse and what `train_fold` raises.
+    last saved state and ends with the same bits. Raises FolderInUse and what `check_fold` and
+    `train_fold` raise.
     """
+    check_fold(plan.stage, fold)
     folder = plan.run.fold(fold)
     if sealed_facts(folder) is not None:
         return verify_seal(folder, shape=FOLD_SHAPE)
@@ -55,7 +58,9 @@ def run_fold(plan: StagePlan, fold: str, hardware: Hardware, reporter: Reporter)
         dataset = _open_dataset(plan, initial, hardware, reporter)
         train_positions, held_out = _split_positions(plan, len(dataset.ids), fold)
 
-        facts = train_fold(plan, folder, initial, dataset, train_positions, hardware, reporter)
+        facts = train_fold(
+            plan, folder, initial, dataset, train_positions, held_out, hardware, reporter
+        )
         if len(held_out):
             facts |= evaluate_fold(
                 folder, fold, plan, initial.model, dataset, held_out, hardware.device

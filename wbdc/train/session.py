@@ -21,7 +21,7 @@ from wbdc.train.runs import (
     list_runs,
     open_run,
 )
-from wbdc.train.stage_plan import StagePlan, plan_stage
+from wbdc.train.stage_plan import StagePlan, check_fold, plan_stage
 
 MAX_LISTED_SETTINGS = 5
 MAX_LISTED_FOLDS = 5
@@ -81,10 +81,14 @@ def open_session(
     hardware = Hardware(find_device(device), use_threads(threads), save_every, store)
     plan = plan_stage(work, stage, kit, data, seed=seed, without=without, source=source_run)
 
+    folds = parse_folds(fold, data.facts.fold_count)
+    for name in folds:
+        check_fold(plan.stage, name)
+
     note = ""
     if stage == "train" and source == "auto" and source_run is None:
         note = _explain_unused_source(kit, data, work, seed)
-    return Session(plan, parse_folds(fold, data.facts.fold_count), hardware, note)
+    return Session(plan, folds, hardware, note)
 
 
 def parse_folds(text: str, count: int) -> list[str]:

@@ -18,7 +18,7 @@ from wbdc.train import tricks as trick_plugs
 from wbdc.train.initial_model import InitialModel, build_initial_model, check_contest
 from wbdc.train.kit import Kit, SavedKit
 from wbdc.train.kit_schema import Serve, Stage
-from wbdc.train.runs import Run, identify_run
+from wbdc.train.runs import ALL_FOLDS, Run, identify_run
 from wbdc.train.schedules import Schedule
 from wbdc.train.tricks import Trick
 from wbdc.train.views import has_pixel_tricks
@@ -97,6 +97,18 @@ def plan_stage(
             plug.build_plug, schedule_plugs, stage.choice("schedule"), kit_folder=kit.folder
         ),
     )
+
+
+def check_fold(stage: Stage, fold: str) -> None:
+    """Refuse to validate a fold that holds out no videos. Raises UsageFault."""
+    if fold == ALL_FOLDS and stage.validate_every:
+        defaults = {"validate_every": 0, "patience": 0, "keep": "last"}
+        changed = [name for name, value in defaults.items() if getattr(stage, name) != value]
+        options = " ".join(f"--set train.{name}={defaults[name]}" for name in changed)
+        raise UsageFault(
+            "--fold all holds out no videos, so train.validate_every has nothing to validate; "
+            f"add {options} to train the whole number of epochs"
+        )
 
 
 def _training_splits(stage_name: str, stage: Stage, prepared: PreparedData) -> list[str]:

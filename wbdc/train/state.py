@@ -17,6 +17,7 @@ from wbdc.core.errors import IntegrityFault
 from wbdc.core.files import file_sha256, publish_file, publish_json, read_json
 from wbdc.core.weights import load_weights
 from wbdc.train.tricks import Trick
+from wbdc.train.validation import Validation
 
 STATE_FILE = "state.json"
 PREVIOUS_STATE_FILE = "state-previous.json"
@@ -28,13 +29,14 @@ class _Damaged(IntegrityFault):
 
 
 class TrainingState(NamedTuple):
-    """Everything that changes during training."""
+    """Everything that changes during training. validation: None when there is none."""
 
     model: nn.Module
     objectives: nn.Module
     optimizer: torch.optim.Optimizer
     tricks: Sequence[Trick]
     scaler: torch.amp.GradScaler
+    validation: Validation | None = None
 
 
 def save_state(folder: Path, step: int, training: TrainingState, skipped: int = 0) -> None:
@@ -135,6 +137,8 @@ def _restore(folder: Path, facts: dict, training: TrainingState) -> tuple[int, i
             value.copy_(tensors[f"optimizer.{number}.{key}"])
     for number, trick in enumerate(training.tricks):
         trick.restore(_tensors_below(f"trick.{number}.", tensors))
+    if training.validation:
+        training.validation.restore(_tensors_below("validation.", tensors))
     if training.scaler.is_enabled():
         scale = {
             "scale": float(tensors["scaler.scale"]),
@@ -174,6 +178,8 @@ def _named_tensors(training: TrainingState) -> dict[str, Tensor]:
         tensors |= {f"optimizer.{number}.{key}": value for key, value in moments.items()}
     for number, trick in enumerate(training.tricks):
         tensors |= {f"trick.{number}.{name}": t for name, t in trick.state().items()}
+    if training.validation:
+        tensors |= {f"validation.{n}": t for n, t in training.validation.state().items()}
     if training.scaler.is_enabled():
         scaler = training.scaler.state_dict()
         tensors |= {

@@ -1,7 +1,9 @@
 """The training of one fold: its steps, optimizer and saved state around `fit`, then the export."""
 
 import time
-from itertools import islice
+from collections.abc import Callable
+from functools import partial
+from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +15,21 @@ from wbdc.core.errors import UsageFault
 from wbdc.core.plug import distinct_names
 from wbdc.train import state
 from wbdc.train.dataset import Dataset
-from wbdc.train.export import export_fold
+from wbdc.train.evaluated_weights import copy_weights, evaluating
+from wbdc.train.export import export_fold, score_held_out
 from wbdc.train.fit import fit
 from wbdc.train.hardware import Hardware
 from wbdc.train.initial_model import InitialModel
 from wbdc.train.kit_schema import Stage
 from wbdc.train.learning_rate import learning_rate_factor, set_rates
+from wbdc.train.metrics import MetricsLog
 from wbdc.train.optimizer import build_adamw, parameter_groups
 from wbdc.train.reporter import Reporter
 from wbdc.train.signals import stop_on_signal
 from wbdc.train.stage_plan import StagePlan
 from wbdc.train.state import TrainingState
 from wbdc.train.training_log import StepMonitor
+from wbdc.train.validation import Validation
 
 ParameterGroups = dict[str, list[tuple[str, nn.Parameter]]]
 
@@ -35,12 +40,14 @@ def train_fold(
     initial: InitialModel,
     dataset: Dataset,
     positions: np.ndarray,
+    held_out: np.ndarray,
     hardware: Hardware,
     reporter: Reporter,
 ) -> dict:
     """Train the model on the videos at `positions`, and export the weights that are evaluated;
     these are also left in the model.
 
+    held_out: positions of the videos on which the stage validates the model, if it does.
     Resumes from the last saved state. Returns the facts of the training. Raises UsageFault for too
     few videos, Stopped when a stop is requested, and what `fit` raises.
     """
@@ -49,6 +56,10 @@ def train_fold(
     precision = find_precision(stage.precision, hardware.device)
     training, groups = _build_training(plan, initial, hardware.device, precision)
     _report_groups(groups, stage.learning_rate, reporter)
+    if stage.validate_every:
+        score = partial(score_held_out, plan, initial.model, dataset, held_out, hardware.device)
+        validation = _build_validation(stage, training, score, steps, len(positions))
+        training = training._replace(validation=validation)
 
     start, skipped = state.restore_state(folder, training, reporter.warn)
     if start:
@@ -59,14 +70,16 @@ def train_fold(
         folder,
         task=f"{plan.run.facts.stage} {folder.name}",
         steps=steps,
+        videos_per_step=min(stage.batch, len(positions)) * stage.accumulate,
         save_every=hardware.save_every or _epoch_steps(len(positions), stage),
         skipped=skipped,
         training=training,
+        metrics=MetricsLog(folder, reporter),
         reporter=reporter,
     )
     _run_steps(plan, training, dataset, positions, start, monitor, hardware.device, precision)
 
-    export_fold(folder, initial, plan, training.tricks)
+    export_fold(folder, initial, plan, _weights_to_export(training))
     chances = [objective.chance for objective in training.objectives]
     return {
         "steps": steps,
@@ -80,6 +93,7 @@ def train_fold(
         "trained": {part: [name for name, _ in named] for part, named in groups.items()},
         "last": monitor.last_losses,
         "chance": dict(zip(distinct_names(training.objectives), chances, strict=True)),
+        **_validation_facts(training.validation, reporter),
     }
 
 
@@ -118,6 +132,46 @@ def _build_training(
     return TrainingState(model, objectives, optimizer, tricks, scaler), groups
 
 
+def _build_validation(
+    stage: Stage,
+    training: TrainingState,
+    score: Callable[[], dict[str, float]],
+    steps: int,
+    videos: int,
+) -> Validation:
+    """Build the validation of a stage. videos: of the training."""
+    epoch_steps = _epoch_batches(videos, stage) / stage.accumulate
+    return Validation(
+        training.model,
+        training.tricks,
+        score,
+        steps=steps,
+        every=max(1, round(stage.validate_every * epoch_steps)),
+        patience=stage.patience,
+        keeps_best=stage.keep == "best",
+        device=next(training.model.parameters()).device,
+    )
+
+
+def _weights_to_export(training: TrainingState) -> dict[str, torch.Tensor]:
+    """Return the weights of the best validation, or else the last ones."""
+    if training.validation and training.validation.best_weights:
+        return training.validation.best_weights
+    with evaluating(training.tricks):
+        return copy_weights(training.model)
+
+
+def _validation_facts(validation: Validation | None, reporter: Reporter) -> dict:
+    if validation is None:
+        return {}
+
+    if validation.is_selecting:
+        reporter.log(
+            "the held-out fold also selected the weights, so its out-of-fold scores are optimistic"
+        )
+    return validation.facts()
+
+
 def _report_groups(groups: ParameterGroups, rates: dict[str, float], reporter: Reporter) -> None:
     for part, named in groups.items():
         size = sum(weight.numel() for _, weight in named)
@@ -137,7 +191,7 @@ def _run_steps(
     device: torch.device,
     precision: torch.dtype,
 ) -> None:
-    """Run the steps after `start`, until the last one or until a stop is requested."""
+    """Run the steps after `start`, until the last one, an early stop, or a requested stop."""
     stage = plan.stage
     seed = plan.run.facts.seed
     schedule = plan.build_schedule()
@@ -150,7 +204,7 @@ def _run_steps(
         fit(
             training.model,
             training.objectives,
-            islice(batches, remaining),
+            takewhile(lambda _: not monitor.has_stopped_early, islice(batches, remaining)),
             training.optimizer,
             training.tricks,
             device=device,

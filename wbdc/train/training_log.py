@@ -1,25 +1,27 @@
-"""Work between the steps of training: report, log, save the state, and stop when requested."""
+"""Work between the steps of training: report, log, validate, save the state, and stop when
+requested.
+"""
 
-import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from wbdc.core.errors import Stopped
-from wbdc.core.files import append_line
+from wbdc.train.metrics import MetricsLog, Throughput
 from wbdc.train.reporter import Reporter
 from wbdc.train.state import TrainingState, save_state
 from wbdc.train.tricks import Outcome
 
 LOG_EVERY_STEPS = 10
-METRICS_FILE = "metrics.jsonl"
 
 
 class StepMonitor:
     """Receives the events of `fit` for one fold.
 
     folder: of the fold. task: the name of the training in progress reports. steps: of the whole
-    training. save_every: steps between saved states. skipped: steps skipped before a resume.
-    last_losses: the last logged value of each loss, by name.
+    training. videos_per_step: for the throughput. save_every: steps between saved states.
+    skipped: steps skipped before a resume. last_losses: the last logged value of each loss, by
+    name. Losses are read only when they are logged, since reading waits for the device.
     """
 
     def __init__(
@@ -27,9 +29,11 @@ class StepMonitor:
         folder: Path,
         task: str,
         steps: int,
+        videos_per_step: int,
         save_every: int,
         skipped: int,
         training: TrainingState,
+        metrics: MetricsLog,
         reporter: Reporter,
     ):
         self.folder = folder
@@ -38,9 +42,16 @@ class StepMonitor:
         self.save_every = save_every
         self.skipped = skipped
         self.training = training
+        self.metrics = metrics
         self.reporter = reporter
         self.last_losses: dict[str, float] = {}
-        self._can_log = True
+        self.throughput = Throughput(videos_per_step)
+
+    @property
+    def has_stopped_early(self) -> bool:
+        """Whether the validations say that no further step should follow."""
+        validation = self.training.validation
+        return validation is not None and validation.is_exhausted
 
     def on_skip(self, step: int, ids: Sequence[str]) -> None:
         """Report a skipped step and the videos whose loss is not finite."""
@@ -58,11 +69,20 @@ class StepMonitor:
         )
 
     def after_step(self, step: int, outcome: Outcome, is_stopping: bool) -> None:
-        """Report and save when it is time. Raises Stopped when a stop was requested."""
-        if step % LOG_EVERY_STEPS == 0 or step == self.steps:
+        """Report, validate and save when it is time. Raises Stopped when a stop was requested."""
+        self.throughput.count_step()
+        validation = self.training.validation
+        is_validating = validation is not None and validation.is_due(step)
+        if step % LOG_EVERY_STEPS == 0 or step == self.steps or is_validating:
             self._report(step, outcome)
 
-        is_last = step == self.steps
+        with self.throughput.paused():
+            if is_validating:
+                self._validate(step)
+            self._save_or_stop(step, is_stopping)
+
+    def _save_or_stop(self, step: int, is_stopping: bool) -> None:
+        is_last = step == self.steps or self.has_stopped_early
         if is_stopping or (step % self.save_every == 0 and not is_last):
             save_state(self.folder, step, self.training, self.skipped)
         if is_stopping and not is_last:
@@ -76,18 +96,37 @@ class StepMonitor:
             for name, loss in outcome.losses.items()
             if loss.isfinite()
         }
-        note = "  ".join(f"{name} {value:.3f}" for name, value in self.last_losses.items())
-        self.reporter.progress(self.task, step, self.steps, note)
-        if self._can_log:
-            self._log_metrics({"step": step, "steps": self.steps, **self.last_losses})
+        self.reporter.progress(self.task, step, self.steps, self._note())
+        groups = self.training.optimizer.param_groups
+        self._write_metrics(
+            step,
+            self.last_losses
+            | {
+                "learning_rate": {group["part"]: group["lr"] for group in groups},
+                "videos_per_second": round(self.throughput.read(), 2),
+            },
+        )
 
-    def _log_metrics(self, entry: dict) -> None:
-        """Add a line to the log; when that fails, training continues without a log."""
-        path = self.folder / METRICS_FILE
-        try:
-            append_line(path, json.dumps(entry))
-        except OSError as error:
-            self._can_log = False
+    def _note(self) -> str:
+        return "  ".join(f"{name} {value:.3f}" for name, value in self.last_losses.items())
+
+    def _write_metrics(self, step: int, entry: dict) -> None:
+        seconds = round(self.throughput.elapsed(), 2)
+        self.metrics.write({"step": step, "steps": self.steps, **entry, "seconds": seconds})
+
+    def _validate(self, step: int) -> None:
+        """Score the held-out videos; report the score, and whether training stops early."""
+        validation = self.training.validation
+        components = validation.validate(step)
+        finite = {name: value for name, value in components.items() if math.isfinite(value)}
+        self._write_metrics(step, {"validation": finite})
+        self.reporter.log(f"step {step} of {self.steps}: validation score {components['mean']:.4f}")
+
+        if self.has_stopped_early and step < self.steps:
+            best = validation.best
+            self.reporter.progress(self.task, step, step, self._note())
             self.reporter.log(
-                f"{path} cannot be written: {error.strerror}; training continues without it"
+                f"training stops early after step {step} of {self.steps}: "
+                f"{validation.patience} validations without a higher score than {best.score:.4f}, "
+                f"that of step {best.step}"
             )

@@ -1,0 +1,71 @@
+"""The metrics of a training: one JSON object per line in metrics.jsonl, also sent to loggers."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wbdc.core.files import append_line
+from wbdc.train.reporter import Reporter
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Appends lines to metrics.jsonl in the folder of a fold."""
+
+    def __init__(self, folder: Path, reporter: Reporter):
+        self.path = folder / METRICS_FILE
+        self.reporter = reporter
+        self._can_write = True
+
+    def write(self, entry: dict) -> None:
+        """Write a line; when that fails, warn once and continue without the file."""
+        if not self._can_write:
+            return
+        try:
+            append_line(self.path, json.dumps(entry))
+        except OSError as error:
+            self._can_write = False
+            self.reporter.log(
+                f"{self.path} cannot be written: {error.strerror}; training continues without it"
+            )
+
+
+class Throughput:
+    """Measures videos per second of training, without validations and saved states.
+
+    videos: per step, on all ranks together.
+    """
+
+    def __init__(self, videos: int):
+        self.videos = videos
+        self.start = time.monotonic()
+        self._since = self.start
+        self._count = 0
+
+    def count_step(self) -> None:
+        """Count the videos of a step."""
+        self._count += self.videos
+
+    def read(self) -> float:
+        """Return the videos per second since the last reading, and begin the next one."""
+        now = time.monotonic()
+        rate = self._count / max(now - self._since, 1e-9)
+        self._count = 0
+        self._since = now
+        return rate
+
+    def elapsed(self) -> float:
+        """Return the seconds since this process began to train."""
+        return time.monotonic() - self.start
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time of a block out of the next reading."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._since += time.monotonic() - start
