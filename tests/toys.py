@@ -23,10 +23,20 @@ from wbdc.data.text import learn_tokenizer
 from wbdc.nets import fusion as fusions
 from wbdc.nets import vision as visions
 from wbdc.nets.model import VideoClassifier, build_model
+from wbdc.train.task import Task
 
 torch.set_num_threads(1)
 
 WORDS, CLASSES = 50, 5
+TASK = Task(
+    classes=tuple(f"000{i}" for i in range(CLASSES)),
+    class_counts=(40, 20, 10, 5, 1),
+    parents=(0, 0, 1, 1, 1),
+    fields=("title", "asr", "ocr"),
+    total_steps=10,
+    batch_size=6,
+    seed=0,
+)
 SPECIAL = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
 TRUNK = {
     "model_type": "bert",

@@ -14,7 +14,8 @@ from wbdc.core import plug
 from wbdc.core.errors import Diverged, OutOfResources
 from wbdc.data.loader import epoch_order, training_batches
 from wbdc.train import objectives, tricks
-from wbdc.train.fit import MAX_NON_FINITE_STEPS, fit
+from wbdc.train.fit import fit
+from wbdc.train.updates import MAX_NON_FINITE_STEPS
 
 DATA = [toys.batch(seed=s) for s in range(4)]
 
@@ -32,30 +33,31 @@ def run_longhand(model, batches, accumulate=1, epsilon=0.5, decay=0.9, rate=0.1)
             F.cross_entropy(model.logits(batch), batch.label, label_smoothing=0.1) / accumulate
         ).backward()
 
-    for number, batch in enumerate(batches, 1):
-        back(batch)
+    for step in range(1, len(batches) // accumulate + 1):
+        step_batches = batches[(step - 1) * accumulate : step * accumulate]
+        for batch in step_batches:
+            back(batch)
         saved = words.detach().clone()
         with torch.no_grad():
             words.add_(epsilon * words.grad / words.grad.norm())
-        back(batch)
+        for batch in step_batches:
+            back(batch)
         words.data.copy_(saved)
-        if number % accumulate == 0:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            step = number // accumulate
-            share = min(decay, (1 + step) / (10 + step))
-            with torch.no_grad():
-                for name, p in model.named_parameters():
-                    average[name].lerp_(p, 1 - share)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        share = min(decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                average[name].lerp_(p, 1 - share)
     return average
 
 
 def run_fit(model, batches=DATA, **settings):
-    losses = [plug.build_plug(objectives, {"use": "classify", "smoothing": 0.1}, model)]
+    losses = [plug.build_plug(objectives, {"use": "classify", "smoothing": 0.1}, model, toys.TASK)]
     used_tricks = [
-        plug.build_plug(tricks, {"use": "fgm", "epsilon": 0.5}, model),
-        plug.build_plug(tricks, {"use": "ema", "decay": 0.9}, model),
+        plug.build_plug(tricks, {"use": "fgm", "epsilon": 0.5}, model, toys.TASK),
+        plug.build_plug(tricks, {"use": "ema", "decay": 0.9}, model, toys.TASK),
     ]
     fit(model, losses, batches, torch.optim.SGD(model.parameters(), 0.1), used_tricks, **settings)
     return used_tricks[-1]
@@ -93,7 +95,7 @@ def test_two_accumulated_halves_equal_one_batch():
         (whole, [batch], 1),
         (halves, [batch.select(slice(0, 3)), batch.select(slice(3, 6))], 2),
     ):
-        losses = [plug.build_plug(objectives, {"use": "classify"}, model)]
+        losses = [plug.build_plug(objectives, {"use": "classify"}, model, toys.TASK)]
         fit(model, losses, batches, torch.optim.SGD(model.parameters(), 0.1), accumulate=accumulate)
     for p, q in zip(whole.parameters(), halves.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
@@ -105,7 +107,8 @@ def test_a_resumed_training_equals_an_uninterrupted_one():
     for model, parts in ((through, [(DATA, 0)]), (paused, [(DATA[:2], 0), (DATA[2:], 2)])):
         torch.manual_seed(0)
         losses = [
-            plug.build_plug(objectives, {"use": name}, model) for name in ("mask_words", "match")
+            plug.build_plug(objectives, {"use": name}, model, toys.TASK)
+            for name in ("mask_words", "match")
         ]
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
         for batches, start in parts:
@@ -120,7 +123,7 @@ class Poisoned(objectives.Objective):
     """A loss that is not finite for the batches numbered so."""
 
     def __init__(self, model, *, bad):
-        super().__init__(model)
+        super().__init__(model, toys.TASK)
         self.bad, self.calls = bad, 0
 
     def loss(self, model, fused, batch, original):
@@ -199,7 +202,7 @@ class Steep(objectives.Objective):
 def test_a_non_finite_gradient_never_reaches_the_weights():
     model = toys.model()
     with pytest.raises(Diverged):
-        fit(model, [Steep(model)], DATA, torch.optim.SGD(model.parameters(), 0.1))
+        fit(model, [Steep(model, toys.TASK)], DATA, torch.optim.SGD(model.parameters(), 0.1))
     assert all(p.isfinite().all() for p in model.parameters())
 
 
@@ -207,7 +210,7 @@ class Sized(objectives.Objective):
     """A loss of a fixed size, which it stores as its target."""
 
     def __init__(self, model, *, size, weight):
-        super().__init__(model, weight=weight)
+        super().__init__(model, toys.TASK, weight=weight)
         self.size = size
 
     def hide(self, batch):
@@ -222,7 +225,7 @@ def test_an_objective_used_twice_has_two_targets_and_two_names():
     losses = [
         Sized(model, size=1.0, weight=1.0),
         Sized(model, size=10.0, weight=0.5),
-        plug.build_plug(objectives, {"use": "classify", "weight": 0.0}, model),
+        plug.build_plug(objectives, {"use": "classify", "weight": 0.0}, model, toys.TASK),
     ]
     fit(
         model,
@@ -251,7 +254,7 @@ class Greedy(plug.find_plug(objectives, "classify")):
     """
 
     def __init__(self, model, *, fits, error=MEMORY[0], late=True):
-        super().__init__(model)
+        super().__init__(model, toys.TASK)
         self.fits = fits
         self.error = error
         self.late = late
@@ -284,7 +287,7 @@ def test_fault_23_a_batch_computed_in_parts_gives_the_same_step(error, late, acc
     data = [replace(b, label=torch.where(torch.arange(len(b)) == 1, -1, b.label)) for b in DATA]
     for model, fits in ((whole, 99), (cut, 2)):
         losses = [Greedy(model, fits=fits, error=error, late=late)]
-        used_tricks = [plug.build_plug(tricks, {"use": "fgm", "epsilon": 0.5}, model)]
+        used_tricks = [plug.build_plug(tricks, {"use": "fgm", "epsilon": 0.5}, model, toys.TASK)]
         fit(
             model,
             losses,
@@ -332,8 +335,8 @@ def test_objectives_count_what_they_average():
     model, batch = toys.model().train(), toys.batch()
     batch = replace(batch, label=torch.where(torch.arange(len(batch)) == 2, -1, batch.label))
     for name in ("classify", "classify_frames"):
-        one = plug.build_plug(objectives, {"use": name}, model)
-        loss = lambda b: one.loss(model, model(b), b, b)  # noqa: B023, E731
+        one = plug.build_plug(objectives, {"use": name}, model, toys.TASK)
+        loss = lambda b: one.loss(model, model(b), b, model.encode(b))  # noqa: B023, E731
         parts = [batch.select(slice(0, 2)), batch.select(slice(2, 6))]
         torch.testing.assert_close(
             sum(loss(p) * one.count(p) for p in parts) / one.count(batch),
@@ -341,8 +344,8 @@ def test_objectives_count_what_they_average():
             rtol=1e-4,
             atol=1e-6,
         )
-    words = plug.build_plug(objectives, {"use": "mask_words", "share": 1.0}, model)
-    assert words.count(batch) == int((words.hide(batch).targets["mask_words"] >= 0).sum())
+    words = plug.build_plug(objectives, {"use": "mask_words", "share": 1.0}, model, toys.TASK)
+    assert words.count(batch) == words.hide(batch).targets["mask_words"].sum()
 
 
 def test_trap_18_each_epoch_has_its_own_order_and_resumes_from_one_integer():

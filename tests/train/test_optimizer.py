@@ -16,7 +16,7 @@ RATES = {"fusion.trunk": 1e-5, "vision": 1e-6, "fusion": 1e-3, "rest": 1e-4}
 
 def test_the_longest_prefix_wins_and_every_weight_has_one_group():
     model = toys.model()
-    heads = nn.ModuleList([plug.build_plug(objectives, {"use": "match"}, model)])
+    heads = nn.ModuleList([plug.build_plug(objectives, {"use": "match"}, model, toys.TASK)])
     groups = {
         part: [name for name, _ in named]
         for part, named in parameter_groups(model, heads, RATES).items()

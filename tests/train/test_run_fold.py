@@ -293,8 +293,8 @@ from wbdc.train.objectives import Objective
 class Twin(Objective):
     '''path: of a file. Refers to a part of the model and states no chance level.'''
 
-    def __init__(self, model, *, path: str, weight: float = 1.0):
-        super().__init__(model, weight=weight)
+    def __init__(self, model, task, *, path: str, weight: float = 1.0):
+        super().__init__(model, task, weight=weight)
         self.trunk, self.size = model.trunk, float(Path(path).read_text())
 
     def loss(self, model, fused, batch, original):
@@ -370,7 +370,9 @@ def test_a_model_part_referenced_by_an_objective_is_saved_once(fresh, twins, tmp
     def learning(seed):
         model = toys.model(seed=seed)
         table = {"use": "./twin.py", "path": str(tmp_path / "a")}
-        heads = nn.ModuleList([plug.build_plug(objectives, table, model, kit_folder=tmp_path)])
+        heads = nn.ModuleList(
+            [plug.build_plug(objectives, table, model, toys.TASK, kit_folder=tmp_path)]
+        )
         optimizer = build_adamw(parameter_groups(model, heads, {"rest": 1e-3}), {"rest": 1e-3}, 0.0)
         return state.TrainingState(
             model, heads, optimizer, [], torch.amp.GradScaler("cpu", enabled=False)

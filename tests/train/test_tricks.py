@@ -22,7 +22,7 @@ every_trick = pytest.mark.parametrize("use", plug.plug_names(tricks))
 
 
 def build(use: str, model, **settings):
-    return plug.build_plug(tricks, {"use": use, **settings}, model)
+    return plug.build_plug(tricks, {"use": use, **settings}, model, toys.TASK)
 
 
 @every_trick
@@ -31,7 +31,7 @@ def test_every_trick_trains_without_changing_its_batches(use, vision):
     model, data = toys.model(vision=vision), [toys.batch(seed=s) for s in range(2)]
     before, start = copy.deepcopy(data), copy.deepcopy(model.state_dict())
     trick, losses = build(use, model), []
-    objective_list = [plug.build_plug(objectives, {"use": "classify"}, model)]
+    objective_list = [plug.build_plug(objectives, {"use": "classify"}, model, toys.TASK)]
     fit(
         model,
         objective_list,
@@ -53,7 +53,7 @@ def test_every_trick_trains_without_changing_its_batches(use, vision):
 def test_a_trick_restores_the_weights_after_evaluating_and_its_own_state(use):
     model = toys.model()
     trick = build(use, model)
-    objective_list = [plug.build_plug(objectives, {"use": "classify"}, model)]
+    objective_list = [plug.build_plug(objectives, {"use": "classify"}, model, toys.TASK)]
     fit(model, objective_list, [toys.batch()], torch.optim.SGD(model.parameters(), 0.1), [trick])
     live, state = (
         copy.deepcopy(model.state_dict()),
@@ -143,7 +143,7 @@ def test_the_average_follows_its_recurrence(steps, decay):
 def test_trap_29_the_average_includes_running_statistics_and_swaps_back_exactly():
     model = toys.model(vision="timm")
     ema = build("ema", model, decay=0.5)
-    objective_list = [plug.build_plug(objectives, {"use": "classify"}, model)]
+    objective_list = [plug.build_plug(objectives, {"use": "classify"}, model, toys.TASK)]
     fit(
         model,
         objective_list,
@@ -187,7 +187,7 @@ def test_no_video_loses_both_modalities_or_its_only_one(text, frames):
     special = torch.tensor(sorted(toys.SPECIAL.values()))
     words = lambda b: (b.text_mask & ~torch.isin(b.text, special)).any(1)  # noqa: E731
     for draw in torch.linspace(0.01, 0.99, 7):
-        dropped = drop_modalities(batch, model, draw.expand(6), text, frames)
+        dropped = drop_modalities(batch, draw.expand(6), text, frames)
         assert (words(dropped) | dropped.frame_mask.any(1)).all()
         assert dropped.text_mask.any(1).all()
         assert model.logits(dropped).isfinite().all()
@@ -200,17 +200,17 @@ def test_no_video_loses_both_modalities_or_its_only_one(text, frames):
 def test_augmented_frames_stay_uint8_and_padding_stays():
     model, batch = toys.model(), toys.batch()
     torch.manual_seed(0)
-    moved = build("augment", model).augment(batch)
+    moved = build("augment", model).change_batch(batch)
     assert moved.frames.dtype == torch.uint8
     assert not torch.equal(moved.frames[batch.frame_mask], batch.frames[batch.frame_mask])
     assert torch.equal(moved.frames[~batch.frame_mask], batch.frames[~batch.frame_mask])
-    still = build("augment", model, shift=0.0, scale=0.0, rotate=0.0, flip=0.0, color=0.0).augment(
-        batch
-    )
+    still = build(
+        "augment", model, shift=0.0, scale=0.0, rotate=0.0, flip=0.0, color=0.0
+    ).change_batch(batch)
     assert (still.frames.int() - batch.frames.int()).abs().max() <= 1
     mirrored = build(
         "augment", model, shift=0.0, scale=0.0, rotate=0.0, flip=1.0, color=0.0
-    ).augment(batch)
+    ).change_batch(batch)
     assert (mirrored.frames.int() - batch.frames.flip(-1).int()).abs().max() <= 1
     with pytest.raises(UsageFault, match="reads precomputed features"):
         build("augment", toys.model(vision="features"))

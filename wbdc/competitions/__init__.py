@@ -128,6 +128,10 @@ class Competition:
         """The SHA-256 of the file that defines the contest; "" for a contest of wbdc."""
         return hash_file(self.file) if self.file else ""
 
+    def parent_class(self, label: str) -> str | None:
+        """Return the group of a class, for example its level-1 class; None if classes are flat."""
+        return None
+
     def save(self, folder: Path) -> list[Path]:
         """Copy the file that defines the contest into a folder.
 

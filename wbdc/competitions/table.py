@@ -153,6 +153,10 @@ class Table(Competition):
     def classes(self, root: Path) -> list[str]:
         return list(self._classes)
 
+    def parent_class(self, label: str) -> str | None:
+        """Return the parent of a class, if the contest has levels."""
+        return self._levels[-2].get(label) if len(self._levels) > 1 else None
+
     def score(
         self, truth: Sequence[str], predictions: Sequence[str], classes: Sequence[str] | None = None
     ) -> dict[str, float]:

@@ -177,6 +177,10 @@ class WeChat2022(Competition):
             return _read_taxonomy(taxonomy)
         return sorted(json.loads(read_text(CLASS_COUNTS_FILE)))
 
+    def parent_class(self, label: str) -> str:
+        """Return the level-1 class: the first two characters of a class."""
+        return label[:2]
+
     def score(
         self, truth: Sequence[str], predictions: Sequence[str], classes: Sequence[str] | None = None
     ) -> dict[str, float]:

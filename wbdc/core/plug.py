@@ -131,7 +131,21 @@ def build_plug(
     table: {"use": name, **settings}. host: the plug's positional arguments. Raises UsageFault.
     """
     plug_class, settings = resolve_plug(package, table, kit_folder)
+    _check_host(f"{plug_kind(package)} {table['use']!r}", package.Plug, plug_class, len(host))
     return plug_class(*host, **settings)
+
+
+def _check_host(subject: str, contract: type, plug_class: type, count: int) -> None:
+    """Refuse a plug whose constructor does not take the positional arguments of its contract."""
+    parameters = inspect.signature(plug_class).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if len(positional) != count and not takes_any:
+        expected = [p.name for p in inspect.signature(contract).parameters.values()][:count]
+        raise UsageFault(
+            f"{subject}: __init__ takes {len(positional)} positional arguments, and a "
+            f"{contract.__name__.lower()} takes {count} ({', '.join(expected)})"
+        )
 
 
 def _matches_type(value: object, annotation: object) -> bool:

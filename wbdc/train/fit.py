@@ -1,20 +1,19 @@
 """The one training loop, for pretraining and fine-tuning alike."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 
 import torch
-from torch import nn
 
 from wbdc.core.batch import Batch
 from wbdc.core.device import CPU
-from wbdc.core.errors import Diverged
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.gradients import BatchLoss, StepGradients
+from wbdc.train.gradients import StepGradients
 from wbdc.train.objectives import Objective
+from wbdc.train.step import Step
 from wbdc.train.tricks import Outcome, Trick
-
-MAX_NON_FINITE_STEPS = 3  # in a row; then the training ends
+from wbdc.train.updates import Updates
 
 
 def fit(
@@ -35,96 +34,46 @@ def fit(
     after_step: Callable[[int, Outcome], None] = lambda step, outcome: None,
     on_skip: Callable[[int, Sequence[str]], None] = lambda step, ids: None,
     on_out_of_memory: Callable[[int, int], None] = lambda step, parts: None,
+    must_check: Callable[[int], bool] = lambda step: True,
 ) -> None:
     """Train the model on the batches, once through, from step `start` on.
 
-    accumulate: batches per optimizer step. max_grad_norm: largest L2 norm of the gradient.
-    before_step, after_step: called with the step's number, from 1. All randomness of a batch
-    follows from (seed, its number), so training that is resumed at `start` ends with the same bits.
+    accumulate: batches per optimizer step. The loss of a step is one average over all of them.
+    max_grad_norm: largest norm of the gradient. before_step, after_step: called with the step's
+    number, from 1. Dropout follows from (seed, the step's number), and all other randomness from
+    the seeds of the videos, so training that is resumed at `start` ends with the same bits.
 
-    A step is skipped when the gradient or the loss of any of its batches is not finite; on_skip is
-    called with its number and the ids of those videos. Raises Diverged when MAX_NON_FINITE_STEPS
-    steps in a row are skipped.
+    A step is skipped when its loss or gradient is not finite; on_skip is called with its number and
+    the ids of the videos. must_check: whether the losses are read after a step; where it returns
+    False, a GPU skips such a step by itself, and it is reported at the next check. Raises Diverged
+    when MAX_NON_FINITE_STEPS steps in a row are skipped.
 
     When memory runs out, the step is computed again with every batch in two parts, then four, then
     eight, and so are later steps; on_out_of_memory is called with the step's number and the parts.
-    Each part is weighted by how much it holds of what each loss averages, so the gradient is that
-    of the whole batch, except for what is drawn at random (masks, dropout) and for losses that
-    compare the videos of a batch. Raises OutOfResources when the smallest parts do not fit either.
+    The gradient is that of the whole batch, except for dropout and for losses that compare the
+    videos of a batch. Raises OutOfResources when the smallest parts do not fit either.
     """
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
-    batch_loss = BatchLoss(model, objectives, device, precision)
-    gradients = StepGradients(batch_loss, optimizer, tricks, scaler, accumulate, seed)
-    updates = Updates(optimizer, tricks, scaler, max_grad_norm, on_skip)
+    step_module = Step(model, objectives, device, precision)
+    gradients = StepGradients(step_module, optimizer, tricks, scaler, seed)
+    updates = Updates(optimizer, scaler, max_grad_norm, on_skip)
+    hooks = [*objectives, *tricks]
 
     model.train()
-    for number, batch in enumerate(batches, start * accumulate + 1):
-        step = (number - 1) // accumulate + 1
-        if (number - 1) % accumulate == 0:
-            before_step(step)
-            gradients.start_step()
+    for step, step_batches in enumerate(_group(batches, accumulate), start + 1):
+        before_step(step)
+        for hook in hooks:
+            hook.before_step(step)
 
-        outcome = gradients.add(number, batch, partial(on_out_of_memory, step))
-        if number % accumulate == 0:
-            updates.apply(step, gradients.bad_ids, batch)
-            after_step(step, outcome)
+        outcome = gradients.compute(step, step_batches, partial(on_out_of_memory, step))
+        if updates.apply(step, gradients.part_losses, must_check(step)):
+            for hook in hooks:
+                hook.after_step(step)
+        after_step(step, outcome)
 
 
-class Updates:
-    """Applies the optimizer's steps; skips a step whose loss or gradient is not finite.
-
-    skipped: number of skipped steps in a row.
-    """
-
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        tricks: Sequence[Trick],
-        scaler: torch.amp.GradScaler,
-        max_grad_norm: float,
-        on_skip: Callable[[int, Sequence[str]], None],
-    ):
-        self.optimizer = optimizer
-        self.tricks = tricks
-        self.scaler = scaler
-        self.max_grad_norm = max_grad_norm
-        self.on_skip = on_skip
-        self.skipped = 0
-
-    def apply(self, step: int, bad_ids: Sequence[str], last_batch: Batch) -> None:
-        """Update the weights, or skip the step when `bad_ids` is not empty. Raises Diverged."""
-        bad_ids = bad_ids or self._clip_gradient(last_batch)
-        if bad_ids:
-            self._skip(step, list(dict.fromkeys(bad_ids)))
-        else:
-            self._update_weights(step)
-
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def _clip_gradient(self, last_batch: Batch) -> Sequence[str]:
-        """Clip the gradient; return the videos of the last batch when it is not finite."""
-        self.scaler.unscale_(self.optimizer)
-        weights = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = nn.utils.clip_grad_norm_(weights, self.max_grad_norm)
-        if self.scaler.is_enabled() or norm.isfinite():  # a scaler skips such a step itself
-            return []
-        return last_batch.ids
-
-    def _update_weights(self, step: int) -> None:
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        for trick in self.tricks:
-            trick.after_step(step)
-
-        self.skipped = 0
-
-    def _skip(self, step: int, bad_ids: Sequence[str]) -> None:
-        """Count a skipped step. Raises Diverged after MAX_NON_FINITE_STEPS of them in a row."""
-        self.on_skip(step, bad_ids)
-        self.skipped += 1
-        if self.skipped == MAX_NON_FINITE_STEPS:
-            raise Diverged(
-                f"the loss was not finite {MAX_NON_FINITE_STEPS} times in a row, "
-                f"last for videos {', '.join(bad_ids[:5])}; "
-                "lower the learning rates, or set precision to bf16 or fp32"
-            )
+def _group(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:
+    """Yield `count` batches at a time; the last ones that do not fill a step are dropped."""
+    iterator = iter(batches)
+    while len(group := list(islice(iterator, count))) == count:
+        yield group

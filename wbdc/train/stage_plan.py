@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 from torch import nn
 
 from wbdc.competitions import Competition
@@ -20,6 +22,7 @@ from wbdc.train.kit import Kit, SavedKit
 from wbdc.train.kit_schema import Serve, Stage
 from wbdc.train.runs import ALL_FOLDS, Run, identify_run
 from wbdc.train.schedules import Schedule
+from wbdc.train.task import Task
 from wbdc.train.tricks import Trick
 from wbdc.train.views import has_pixel_tricks
 
@@ -47,8 +50,8 @@ class StagePlan:
     saved_kit: SavedKit
     kit_options: tuple[str, ...]
     build_model: Callable[[], InitialModel]
-    build_objectives: Callable[[VideoClassifier], nn.ModuleList]
-    build_tricks: Callable[[VideoClassifier], list[Trick]]
+    build_objectives: Callable[[VideoClassifier, Task], nn.ModuleList]
+    build_tricks: Callable[[VideoClassifier, Task], list[Trick]]
     build_schedule: Callable[[], Schedule]
 
 
@@ -140,14 +143,38 @@ def _check_labels(stage: Stage, splits: list[str], prepared: PreparedData, folde
             )
 
 
-def _build_objectives(stage: Stage, folder: Path, model: VideoClassifier) -> nn.ModuleList:
-    return nn.ModuleList(
-        plug.build_plug(objective_plugs, table, model, kit_folder=folder)
-        for table in stage.objective
+def build_task(plan: StagePlan, labels: np.ndarray, total_steps: int) -> Task:
+    """Describe a training to its plugs. labels: (n,) int codes of its videos, -1 for no label."""
+    classes = plan.run.facts.classes
+    counts = np.bincount(labels[labels >= 0], minlength=len(classes))
+    parents = [plan.contest.parent_class(name) for name in classes]
+    groups = sorted(set(parents) - {None})
+    return Task(
+        classes=tuple(classes),
+        class_counts=tuple(counts.tolist()),
+        parents=tuple(groups.index(parent) for parent in parents) if None not in parents else (),
+        fields=tuple(plan.saved_kit.tables["text"]["fields"]),
+        total_steps=total_steps,
+        batch_size=plan.stage.batch,
+        seed=plan.run.facts.seed,
     )
 
 
-def _build_tricks(stage: Stage, folder: Path, model: VideoClassifier) -> list[Trick]:
-    return [
-        plug.build_plug(trick_plugs, table, model, kit_folder=folder) for table in stage.trick or []
-    ]
+def _build_objectives(
+    stage: Stage, folder: Path, model: VideoClassifier, task: Task
+) -> nn.ModuleList:
+    return nn.ModuleList(_build_plugs(objective_plugs, stage.objective, folder, model, task))
+
+
+def _build_tricks(stage: Stage, folder: Path, model: VideoClassifier, task: Task) -> list[Trick]:
+    return _build_plugs(trick_plugs, stage.trick or [], folder, model, task)
+
+
+def _build_plugs(
+    package: ModuleType, tables: list[dict], folder: Path, model: VideoClassifier, task: Task
+) -> list:
+    """Build the plugs of a stage; each knows its position in the kit."""
+    plugs = [plug.build_plug(package, table, model, task, kit_folder=folder) for table in tables]
+    for position, instance in enumerate(plugs):
+        instance.position = position
+    return plugs

@@ -26,8 +26,9 @@ from wbdc.train.metrics import MetricsLog
 from wbdc.train.optimizer import build_adamw, parameter_groups
 from wbdc.train.reporter import Reporter
 from wbdc.train.signals import stop_on_signal
-from wbdc.train.stage_plan import StagePlan
+from wbdc.train.stage_plan import StagePlan, build_task
 from wbdc.train.state import TrainingState
+from wbdc.train.task import Task
 from wbdc.train.training_log import StepMonitor
 from wbdc.train.validation import Validation
 
@@ -54,7 +55,8 @@ def train_fold(
     stage = plan.stage
     steps = _count_steps(len(positions), stage)
     precision = find_precision(stage.precision, hardware.device)
-    training, groups = _build_training(plan, initial, hardware.device, precision)
+    task = build_task(plan, dataset.labels[positions], steps)
+    training, groups = _build_training(plan, initial, task, hardware.device, precision)
     _report_groups(groups, stage.learning_rate, reporter)
     if stage.validate_every:
         score = partial(score_held_out, plan, initial.model, dataset, held_out, hardware.device)
@@ -118,13 +120,17 @@ def _count_steps(videos: int, stage: Stage) -> int:
 
 
 def _build_training(
-    plan: StagePlan, initial: InitialModel, device: torch.device, precision: torch.dtype
+    plan: StagePlan,
+    initial: InitialModel,
+    task: Task,
+    device: torch.device,
+    precision: torch.dtype,
 ) -> tuple[TrainingState, ParameterGroups]:
     """Build everything that changes during training, and the weights of each part."""
     torch.manual_seed(plan.run.facts.seed)  # new heads are a function of the seed
     model = initial.model.to(device)
-    objectives = plan.build_objectives(model).to(device)
-    tricks = plan.build_tricks(model)
+    objectives = plan.build_objectives(model, task).to(device)
+    tricks = plan.build_tricks(model, task)
 
     groups = parameter_groups(model, objectives, plan.stage.learning_rate)
     optimizer = build_adamw(groups, plan.stage.learning_rate, plan.stage.weight_decay)
@@ -221,4 +227,5 @@ def _run_steps(
             after_step=lambda step, outcome: monitor.after_step(step, outcome, is_stopping()),
             on_skip=monitor.on_skip,
             on_out_of_memory=monitor.on_out_of_memory,
+            must_check=monitor.must_check,
         )

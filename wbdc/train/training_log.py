@@ -53,6 +53,14 @@ class StepMonitor:
         validation = self.training.validation
         return validation is not None and validation.is_exhausted
 
+    def must_check(self, step: int) -> bool:
+        """Return whether the losses are read after a step: on a CPU always; on a GPU, which would
+        wait, only where they are logged or the state is saved.
+        """
+        is_on_cpu = next(self.training.model.parameters()).device.type == "cpu"
+        is_logged = step % LOG_EVERY_STEPS == 0 or step == self.steps
+        return is_on_cpu or is_logged or step % self.save_every == 0
+
     def on_skip(self, step: int, ids: Sequence[str]) -> None:
         """Report a skipped step and the videos whose loss is not finite."""
         self.skipped += 1

@@ -1,46 +1,57 @@
 """Objectives: the losses of pretraining and fine-tuning.
 
-A training sums the weighted losses of its objectives. Each may hide a part of the batch before the
-model reads it:
+A training sums the weighted losses of its objectives. The frames of a batch are encoded once; then
+each objective may hide a part of the batch before the model fuses it:
 
+    original = model.encode(batch)
+    hidden = original
     for objective in objectives:
-        batch = objective.hide(batch)
-    fused = model(batch)
-    loss = sum(o.weight * o.loss(model, fused, batch, original) for o in objectives)
+        hidden = objective.hide(hidden)
+    fused = model.fuse(hidden)
+    loss = sum(o.weight * o.loss(model, fused, hidden, original) for o in objectives)
 
-Every `batch` that `loss` receives holds the targets of that objective only.
+Every `hidden` that `loss` receives holds the targets of that objective only.
 """
 
+import torch
 from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
+from wbdc.train.task import Task
 
 
 class Objective(nn.Module):
     """One loss. Subclass it in a file of its own.
 
-    Letters: B videos, T text tokens, F frames, D width of the model, C classes.
+    Letters: B videos, T text tokens, F frames, P vectors per frame, D width of the model,
+    C classes.
 
     Class attributes, to be overridden. chance: the loss of a uniform prediction, which logs show
     beside the loss; None: unknown. needs_labels: whether only labeled videos count; the loss then
     ignores videos without a label (-1).
 
-    weight: factor of this loss in the sum.
+    weight: factor of this loss in the sum. position: of this objective in the kit; it separates the
+    random numbers of two uses of one plug.
+
+    Nothing in an objective may wait for the GPU: no `.item()`, no `if` on a tensor, no boolean
+    index. Average with a mask instead, as `masked_mean` does.
     """
 
     chance: float | None = None
     needs_labels: bool = False
+    position: int = 0
 
-    def __init__(self, model: VideoClassifier, *, weight: float = 1.0):
+    def __init__(self, model: VideoClassifier, task: Task, *, weight: float = 1.0):
         super().__init__()
         self.weight = weight
 
     def hide(self, batch: Batch) -> Batch:
         """Return a batch in which something is hidden, with the truth in `targets`.
 
-        Returns the batch unchanged by default. Never changes the batch in place.
+        batch: its frames are features, (B, F * P, vision.dim). Returns the batch unchanged by
+        default. Never changes the batch in place.
         """
         return batch
 
@@ -54,14 +65,35 @@ class Objective(nn.Module):
         """
         raise NotImplementedError
 
-    def count(self, batch: Batch) -> int:
-        """Return how many items the loss averages: the (labeled) videos by default.
+    def count(self, batch: Batch) -> Tensor:
+        """Return how many items the loss averages, as a scalar tensor: the (labeled) videos by
+        default.
 
-        When memory runs out, a batch is computed in parts, which are weighted by their counts.
+        batch: before anything was hidden. The parts of a step (the micro-batches, and those of each
+        rank) are weighted by their counts, so that the loss of the step is one average.
         """
         if self.needs_labels and batch.label is not None:
-            return int((batch.label >= 0).sum())
-        return len(batch)
+            return (batch.label >= 0).sum()
+        return torch.full((), len(batch), device=batch.text.device)
+
+    def before_step(self, step: int) -> None:
+        """Act before the batches of step number `step`, counted from 1."""
+
+    def after_step(self, step: int) -> None:
+        """Act after the optimizer's step number `step`, for example move a momentum encoder."""
+
+    def draw(self, batch: Batch, name: str, *shape: int) -> Tensor:
+        """Draw uniform random numbers for each video: (B, *shape) float32, 0 <= number < 1.
+
+        They are a function of the seed, the epoch, the video's id, this use of the objective and
+        `name`. The rest of the batch does not change them.
+        """
+        return batch.draw(f"objective/{self.position}/{name}", *shape)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Average the values where `mask` is True, both of one shape; 0 when there is none."""
+    return values.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
 
 
 Plug = Objective

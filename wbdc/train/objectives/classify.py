@@ -9,6 +9,7 @@ from wbdc.core.batch import Batch
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.objectives import Objective
+from wbdc.train.task import Task
 
 
 class Classify(Objective):
@@ -25,15 +26,16 @@ class Classify(Objective):
     def __init__(
         self,
         model: VideoClassifier,
+        task: Task,
         *,
         weight: float = 1.0,
         smoothing: float = 0.0,
         dropout: float = 0.0,
     ):
-        super().__init__(model, weight=weight)
+        super().__init__(model, task, weight=weight)
         self.smoothing = smoothing
         self.dropout = dropout
-        self.chance = math.log(model.head.out_features)
+        self.chance = math.log(len(task.classes))
 
     def loss(self, model: VideoClassifier, fused: Fused, batch: Batch, original: Batch) -> Tensor:
         """Return the average over the labeled videos, or 0 when there is none."""

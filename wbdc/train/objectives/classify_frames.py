@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from wbdc.core.batch import Batch
 from wbdc.core.tokens import Fused, Tokens
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.objectives import Objective
+from wbdc.train.objectives import Objective, masked_mean
+from wbdc.train.task import Task
 
 
 class ClassifyFrames(Objective):
@@ -27,25 +28,34 @@ class ClassifyFrames(Objective):
 
     needs_labels = True
 
-    def __init__(self, model: VideoClassifier, *, weight: float = 0.5, smoothing: float = 0.1):
-        super().__init__(model, weight=weight)
+    def __init__(
+        self,
+        model: VideoClassifier,
+        task: Task,
+        *,
+        weight: float = 0.5,
+        smoothing: float = 0.1,
+    ):
+        super().__init__(model, task, weight=weight)
         self.smoothing = smoothing
-        self.chance = math.log(model.head.out_features)
-        self.head = nn.Linear(model.vision.dim, model.head.out_features)
+        self.chance = math.log(len(task.classes))
+        self.head = nn.Linear(model.vision.dim, len(task.classes))
 
     def loss(self, model: VideoClassifier, fused: Fused, batch: Batch, original: Batch) -> Tensor:
         """Return the average over the labeled videos with frames, or 0 when there is none."""
-        counted = _labeled_with_frames(batch)
-        features = Tokens(fused.vision_features, batch.frame_mask).mean()[counted]
-        logits = self.head(features).float()
-        total = F.cross_entropy(
-            logits, batch.label[counted], label_smoothing=self.smoothing, reduction="sum"
+        logits = self.head(Tokens(original.frames, original.frame_mask).mean()).float()
+        losses = F.cross_entropy(
+            logits,
+            batch.label,
+            label_smoothing=self.smoothing,
+            ignore_index=-1,
+            reduction="none",
         )
-        return total / counted.sum().clamp(min=1)
+        return masked_mean(losses, _labeled_with_frames(original))
 
-    def count(self, batch: Batch) -> int:
+    def count(self, batch: Batch) -> Tensor:
         """Return the number of labeled videos with frames."""
-        return int(_labeled_with_frames(batch).sum())
+        return _labeled_with_frames(batch).sum()
 
 
 def _labeled_with_frames(batch: Batch) -> Tensor:

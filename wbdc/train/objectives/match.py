@@ -11,6 +11,7 @@ from wbdc.core.batch import Batch
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.objectives import Objective
+from wbdc.train.task import Task
 
 
 class Match(Objective):
@@ -25,14 +26,16 @@ class Match(Objective):
 
     chance = math.log(2)
 
-    def __init__(self, model: VideoClassifier, *, weight: float = 1.0, swap: float = 0.5):
-        super().__init__(model, weight=weight)
+    def __init__(
+        self, model: VideoClassifier, task: Task, *, weight: float = 1.0, swap: float = 0.5
+    ):
+        super().__init__(model, task, weight=weight)
         self.swap = swap
         self.head = nn.Linear(model.trunk.dim, 1)
 
     def loss(self, model: VideoClassifier, fused: Fused, batch: Batch, original: Batch) -> Tensor:
         """Return the average over the videos, matched or not."""
-        is_swapped = torch.rand(len(original), device=original.text.device) < self.swap
+        is_swapped = self.draw(original, "swap") < self.swap
         mixed, is_match = swap_frames(original, is_swapped)
         logits = self.head(model(mixed).pooled).squeeze(1)
         return F.binary_cross_entropy_with_logits(logits.float(), is_match.float())
@@ -46,8 +49,11 @@ def swap_frames(batch: Batch, is_swapped: Tensor) -> tuple[Batch, Tensor]:
     they have nothing to exchange.
     """
     positions = torch.arange(len(batch), device=is_swapped.device)
-    source = positions.clone()
-    source[is_swapped] = positions[is_swapped].roll(1)
+    count = is_swapped.sum()
+    order = torch.argsort(~is_swapped, stable=True)  # the swapped videos first
+    previous = torch.where(positions == 0, count - 1, positions - 1)
+    source_of_order = torch.where(positions < count, order[previous], order)
+    source = torch.empty_like(positions).scatter(0, order, source_of_order)
 
     has_no_frames = ~batch.frame_mask.any(1)
     is_match = (source == positions) | (has_no_frames & has_no_frames[source])

@@ -2,21 +2,24 @@
 
 The loop of `wbdc.train.fit`, with its hooks in capitals:
 
-    for batch in batches:
-        GRADIENTS(batch)          # LOSS(batch), then backward
+    for batches in steps:
+        BEFORE_STEP(step)
+        batches = [CHANGE_BATCH(batch) for batch in batches]
+        GRADIENTS(batches)        # LOSS(batch) and backward, for each of them
         optimizer.step()
         AFTER_STEP(step)
     with EVALUATING():
         validate and save
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
+from wbdc.train.task import Task
 
 
 class Outcome(NamedTuple):
@@ -30,30 +33,41 @@ class Outcome(NamedTuple):
 
 
 Loss = Callable[[Batch], Outcome]
-Gradients = Callable[[Batch], Outcome]  # a Loss that has also added to the .grad of every weight
+# the losses of the batches of one step, after adding to the .grad of every weight
+Gradients = Callable[[Sequence[Batch]], Outcome]
 
 
 class Trick:
     """Changes nothing until a method is overridden. Subclass it in a file of its own.
 
-    A trick draws random numbers from torch's default generator, which is seeded for each batch, so
-    that a resumed training draws the same ones.
+    A trick draws random numbers with `draw`, which are a function of the video, so that a resumed
+    training and one on several GPUs draw the same ones.
 
     needs_pixels: class attribute; whether the trick changes pixels. If no trick does, a frozen
     vision tower encodes each frame once and training reads the cached features.
+
+    position: of this trick in the kit; it separates the random numbers of two uses of one plug.
     """
 
     needs_pixels = False
+    position: int = 0
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, task: Task):
         self.model = model
+
+    def before_step(self, step: int) -> None:
+        """Act before the batches of step number `step`, counted from 1."""
+
+    def change_batch(self, batch: Batch) -> Batch:
+        """Return a changed copy of a batch, before any objective counts or hides its items."""
+        return batch
 
     def wrap_loss(self, loss: Loss) -> Loss:
         """Return a loss that acts before or after `loss`."""
         return loss
 
     def wrap_gradients(self, gradients: Gradients) -> Gradients:
-        """Return a function that acts around the forward and backward pass."""
+        """Return a function that acts around the forward and backward passes of a step."""
         return gradients
 
     def after_step(self, step: int) -> None:
@@ -69,6 +83,10 @@ class Trick:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Restore what `state` returned."""
+
+    def draw(self, batch: Batch, name: str, *shape: int) -> Tensor:
+        """Draw uniform random numbers for each video: (B, *shape) float32, 0 <= number < 1."""
+        return batch.draw(f"trick/{self.position}/{name}", *shape)
 
 
 Plug = Trick

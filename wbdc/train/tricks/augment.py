@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault
-from wbdc.train.tricks import Loss, Outcome, Trick
+from wbdc.train.task import Task
+from wbdc.train.tricks import Trick
 
 
 class Augment(Trick):
@@ -28,6 +29,7 @@ class Augment(Trick):
     def __init__(
         self,
         model: nn.Module,
+        task: Task,
         *,
         shift: float = 0.1,
         scale: float = 0.15,
@@ -35,7 +37,7 @@ class Augment(Trick):
         flip: float = 0.5,
         color: float = 0.2,
     ):
-        super().__init__(model)
+        super().__init__(model, task)
         if model.vision.image_settings is None:
             raise UsageFault(
                 "trick 'augment' changes pixels, but this kit reads precomputed features; remove it"
@@ -46,36 +48,30 @@ class Augment(Trick):
         self.flip = flip
         self.color = color
 
-    def wrap_loss(self, loss: Loss) -> Loss:
-        """Return the loss of the augmented batch."""
-
-        def augmented_loss(batch: Batch) -> Outcome:
-            return loss(self.augment(batch))
-
-        return augmented_loss
-
-    def augment(self, batch: Batch) -> Batch:
+    def change_batch(self, batch: Batch) -> Batch:
         """Return the batch with changed pixels; padding stays as it is."""
-        frame_owners = batch.frame_mask.nonzero()[:, 0]  # the video of each real frame
-        if len(frame_owners) == 0:
+        frames = [(row, f) for row, count in enumerate(batch.frame_counts) for f in range(count)]
+        if not frames:
             return batch
 
-        matrices, factors = self._draw(len(batch), batch.frames.device)
-        pixels = batch.frames[batch.frame_mask].float()
-        pixels = transform_pixels(pixels, matrices[frame_owners])
-        pixels = jitter_color(pixels, factors[frame_owners])
+        # from the counts on the host: an index from the mask would wait for the GPU
+        owners, places = torch.tensor(frames, device=batch.frames.device).T
+        matrices, factors = self._draw(batch)
+        pixels = batch.frames[owners, places].float()
+        pixels = transform_pixels(pixels, matrices[owners])
+        pixels = jitter_color(pixels, factors[owners])
 
-        frames = batch.frames.clone()
-        frames[batch.frame_mask] = pixels.round().clamp(0, 255).to(torch.uint8)
-        return replace(batch, frames=frames)
+        changed = pixels.round().clamp(0, 255).to(torch.uint8)
+        return replace(batch, frames=batch.frames.index_put((owners, places), changed))
 
-    def _draw(self, videos: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Draw an affine matrix (videos, 2, 3) and color factors (videos, 3) for each video."""
+    def _draw(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Draw an affine matrix (B, 2, 3) and color factors (B, 3) for each video."""
+        numbers = iter(self.draw(batch, "augment", 8).unbind(1))
 
         def uniform(limit: float) -> Tensor:
-            return (torch.rand(videos, device=device) * 2 - 1) * limit
+            return (next(numbers) * 2 - 1) * limit
 
-        mirror = torch.where(torch.rand(videos, device=device) < self.flip, -1.0, 1.0)
+        mirror = torch.where(next(numbers) < self.flip, -1.0, 1.0)
         matrices = affine_matrix(
             right=uniform(2 * self.shift),  # the side of a picture spans -1 to 1
             down=uniform(2 * self.shift),

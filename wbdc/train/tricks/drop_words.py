@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.tricks import Loss, Outcome, Trick
+from wbdc.train.task import Task
+from wbdc.train.tricks import Trick
 
 
 class DropWords(Trick):
@@ -18,23 +19,18 @@ class DropWords(Trick):
     share: probability of replacing each word.
     """
 
-    def __init__(self, model: nn.Module, *, share: float = 0.1):
-        super().__init__(model)
+    def __init__(self, model: nn.Module, task: Task, *, share: float = 0.1):
+        super().__init__(model, task)
         self.share = share
 
-    def wrap_loss(self, loss: Loss) -> Loss:
-        """Return the loss of the batch with words replaced."""
-
-        def loss_without_words(batch: Batch) -> Outcome:
-            is_hidden = torch.rand(batch.text.shape, device=batch.text.device) < self.share
-            return loss(hide_words(batch, self.model, is_hidden))
-
-        return loss_without_words
+    def change_batch(self, batch: Batch) -> Batch:
+        """Return the batch with words replaced."""
+        is_hidden = self.draw(batch, "words", batch.text.shape[1]) < self.share
+        return hide_words(batch, self.model, is_hidden)
 
 
 def hide_words(batch: Batch, model: VideoClassifier, is_hidden: Tensor) -> Batch:
     """Replace the words where `is_hidden`, (B, T) bool, by [MASK]; special tokens stay."""
-    special_ids = torch.tensor(sorted(model.special.values()), device=batch.text.device)
-    is_word = ~torch.isin(batch.text, special_ids)
+    is_word = batch.text_field > 0
     text = torch.where(is_hidden & is_word, model.special["[MASK]"], batch.text)
     return replace(batch, text=text)

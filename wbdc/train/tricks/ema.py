@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from wbdc.train.task import Task
 from wbdc.train.tricks import Trick
 
 
@@ -19,8 +20,8 @@ class EMA(Trick):
     decay: share of the old average that each step keeps.
     """
 
-    def __init__(self, model: nn.Module, *, decay: float = 0.999):
-        super().__init__(model)
+    def __init__(self, model: nn.Module, task: Task, *, decay: float = 0.999):
+        super().__init__(model, task)
         self.decay = decay
         self.names, self.weights = zip(*_float_tensors(model).items(), strict=True)
         self.averages = [weight.detach().clone() for weight in self.weights]

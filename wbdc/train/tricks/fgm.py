@@ -1,6 +1,6 @@
 """FGM: train also on word embeddings perturbed towards a larger loss (Miyato et al., 2017)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault
+from wbdc.train.task import Task
 from wbdc.train.tricks import Gradients, Outcome, Trick
 
 
@@ -22,8 +23,15 @@ class FGM(Trick):
     perturb. Raises UsageFault when no trainable weight has it.
     """
 
-    def __init__(self, model: nn.Module, *, epsilon: float = 1.0, on: str = "word_embeddings"):
-        super().__init__(model)
+    def __init__(
+        self,
+        model: nn.Module,
+        task: Task,
+        *,
+        epsilon: float = 1.0,
+        on: str = "word_embeddings",
+    ):
+        super().__init__(model, task)
         self.epsilon = epsilon
         self.weights = [p for name, p in model.named_parameters() if on in name and p.requires_grad]
         if not self.weights:
@@ -35,10 +43,10 @@ class FGM(Trick):
     def wrap_gradients(self, gradients: Gradients) -> Gradients:
         """Return a function that adds the gradients of both passes."""
 
-        def adversarial_gradients(batch: Batch) -> Outcome:
-            outcome = gradients(batch)
+        def adversarial_gradients(batches: Sequence[Batch]) -> Outcome:
+            outcome = gradients(batches)
             with perturbed_weights(self.weights, self.epsilon):
-                gradients(batch)
+                gradients(batches)
             return outcome
 
         return adversarial_gradients
@@ -49,21 +57,22 @@ def perturbed_weights(weights: list[Tensor], epsilon: float) -> Iterator[None]:
     """Hold each weight w at w + epsilon * g / |g| in a block, then restore it bit for bit, also
     after an exception.
 
-    g is the weight's gradient, and |g| its L2 norm. Only rows with a gradient move: of an embedding
-    table of 21,000 words, those of the batch. A weight stays when its gradient is missing, zero or
-    not finite.
+    g is the weight's gradient, and |g| its L2 norm. Rows without a gradient stay: of an embedding
+    table of 21,000 words, those outside the batch. A weight stays when its gradient is missing,
+    zero or not finite. Nothing here waits for a GPU.
     """
     saved = []
     try:
         with torch.no_grad():
             for weight in weights:
-                norm = torch.zeros(()) if weight.grad is None else weight.grad.norm()
-                if torch.isfinite(norm) and norm > 0:
-                    rows = weight.grad.flatten(1).any(1) if weight.dim() > 1 else slice(None)
-                    saved.append((weight, rows, weight[rows].clone()))
-                    weight[rows] += epsilon * weight.grad[rows] / norm
+                if weight.grad is None:
+                    continue
+                norm = weight.grad.norm()
+                can_move = norm.isfinite() & (norm > 0)
+                saved.append((weight, weight.clone()))
+                weight += torch.where(can_move, epsilon * weight.grad / norm, 0.0)
         yield
     finally:
         with torch.no_grad():
-            for weight, rows, values in saved:
-                weight[rows] = values
+            for weight, values in saved:
+                weight.copy_(values)

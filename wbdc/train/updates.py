@@ -1,0 +1,113 @@
+"""The optimizer's steps, and the steps that are skipped because they are not finite."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wbdc.core.errors import Diverged
+from wbdc.train.gradients import PartLoss
+
+MAX_NON_FINITE_STEPS = 3  # in a row; then the training ends
+MAX_NAMED_VIDEOS = 5
+
+
+class _UncheckedStep(NamedTuple):
+    """A step whose losses were not read yet. norm: of the gradient; scalar, on the device."""
+
+    step: int
+    losses: Sequence[PartLoss]
+    norm: Tensor
+
+
+class Updates:
+    """Applies the optimizer's steps; skips a step whose loss or gradient is not finite.
+
+    skipped: number of skipped steps in a row.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        max_grad_norm: float,
+        on_skip: Callable[[int, Sequence[str]], None],
+    ):
+        self.skipped = 0
+        self._optimizer = optimizer
+        self._scaler = scaler
+        self._max_grad_norm = max_grad_norm
+        self._on_skip = on_skip
+        self._unchecked: list[_UncheckedStep] = []
+
+    def apply(self, step: int, losses: Sequence[PartLoss], must_check: bool) -> bool:
+        """Update the weights, or skip the step; return False when it is known to be skipped.
+
+        losses: of the step's parts. must_check: read them now, which waits for the GPU; otherwise
+        the optimizer skips a step that is not finite on the device. Raises Diverged.
+        """
+        norm = self._clip_gradient()
+        self._unchecked.append(_UncheckedStep(step, losses, norm))
+        is_updated = self._check() if must_check else True
+        if self._scaler.is_enabled():
+            if is_updated:
+                self._scaler.step(self._optimizer)
+            self._scaler.update()
+        elif is_updated:
+            # a fused optimizer changes neither weights nor its state when this is 1
+            self._optimizer.found_inf = None if must_check else (~norm.isfinite()).float()
+            self._optimizer.step()
+
+        self._optimizer.zero_grad(set_to_none=True)
+        return is_updated
+
+    def _clip_gradient(self) -> Tensor:
+        """Clip the gradient and return its norm."""
+        self._scaler.unscale_(self._optimizer)
+        weights = [p for group in self._optimizer.param_groups for p in group["params"]]
+        return nn.utils.clip_grad_norm_(weights, self._max_grad_norm)
+
+    def _check(self) -> bool:
+        """Read the losses of the steps since the last check; return whether the last one may
+        update the weights. Raises Diverged after MAX_NON_FINITE_STEPS bad steps in a row.
+        """
+        values = [torch.stack([loss.loss for loss in s.losses]) for s in self._unchecked]
+        norms = torch.stack([s.norm for s in self._unchecked])
+        is_finite = torch.cat([torch.cat(values).isfinite(), norms.isfinite()]).tolist()
+
+        is_updated = True
+        loss_flags = iter(is_finite[: -len(norms)])
+        for unchecked, norm_is_finite in zip(
+            self._unchecked, is_finite[-len(norms) :], strict=True
+        ):
+            bad_ids = [
+                name
+                for part, part_is_finite in zip(unchecked.losses, loss_flags, strict=False)
+                if not part_is_finite
+                for name in part.ids
+            ]
+            if not bad_ids and not norm_is_finite and not self._scaler.is_enabled():
+                # a scaler skips a step whose gradient overflowed, and lowers its scale
+                bad_ids = [name for part in unchecked.losses for name in part.ids]
+            is_updated = not bad_ids
+            self._count(unchecked.step, bad_ids)
+
+        self._unchecked.clear()
+        return is_updated
+
+    def _count(self, step: int, bad_ids: Sequence[str]) -> None:
+        """Count a skipped step, or start to count anew. Raises Diverged."""
+        if not bad_ids:
+            self.skipped = 0
+            return
+
+        ids = list(dict.fromkeys(bad_ids))
+        self._on_skip(step, ids)
+        self.skipped += 1
+        if self.skipped == MAX_NON_FINITE_STEPS:
+            raise Diverged(
+                f"the loss was not finite {MAX_NON_FINITE_STEPS} times in a row, "
+                f"last for videos {', '.join(ids[:MAX_NAMED_VIDEOS])}; "
+                "lower the learning rates, or set precision to bf16 or fp32"
+            )
