@@ -32,11 +32,12 @@ class Objective(nn.Module):
     beside the loss; None: unknown. needs_labels: whether only labeled videos count; the loss then
     ignores videos without a label (-1).
 
-    weight: factor of this loss in the sum. position: of this objective in the kit; it separates the
-    random numbers of two uses of one plug.
+    position: of this objective in the kit; it separates the random numbers of two uses of one plug.
 
     Nothing in an objective may wait for the GPU: no `.item()`, no `if` on a tensor, no boolean
     index. Average with a mask instead, as `masked_mean` does.
+
+    weight: factor of this loss in the sum.
     """
 
     chance: float | None = None
