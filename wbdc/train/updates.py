@@ -10,7 +10,7 @@ from wbdc.core.errors import Diverged
 from wbdc.train.gradients import PartLoss
 
 MAX_NON_FINITE_STEPS = 3  # in a row; then the training ends
-MAX_NAMED_VIDEOS = 5
+MAX_BAD_VIDEOS = 5
 
 
 class _UncheckedStep(NamedTuple):
@@ -77,13 +77,14 @@ class Updates:
         is_finite = torch.cat([torch.cat(values).isfinite(), norms.isfinite()]).tolist()
 
         is_updated = True
-        loss_flags = iter(is_finite[: -len(norms)])
-        for unchecked, norm_is_finite in zip(
-            self._unchecked, is_finite[-len(norms) :], strict=True
+        flags = iter(is_finite)
+        loss_flags = [[next(flags) for _ in s.losses] for s in self._unchecked]
+        for unchecked, part_flags, norm_is_finite in zip(
+            self._unchecked, loss_flags, flags, strict=True
         ):
             bad_ids = [
                 name
-                for part, part_is_finite in zip(unchecked.losses, loss_flags, strict=False)
+                for part, part_is_finite in zip(unchecked.losses, part_flags, strict=True)
                 if not part_is_finite
                 for name in part.ids
             ]
@@ -108,6 +109,6 @@ class Updates:
         if self.skipped == MAX_NON_FINITE_STEPS:
             raise Diverged(
                 f"the loss was not finite {MAX_NON_FINITE_STEPS} times in a row, "
-                f"last for videos {', '.join(ids[:MAX_NAMED_VIDEOS])}; "
+                f"last for videos {', '.join(ids[:MAX_BAD_VIDEOS])}; "
                 "lower the learning rates, or set precision to bf16 or fp32"
             )
