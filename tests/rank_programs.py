@@ -1,14 +1,25 @@
 """What tests run on several ranks: functions of the ranks that return plain values."""
 
 import copy
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
+import toys
 from torch import nn
 
+from wbdc.core.batch import Batch
 from wbdc.core.errors import DataFault, OutOfResources, WbdcError
 from wbdc.core.ranks import Ranks
+from wbdc.train.fit import fit
 from wbdc.train.gather import gather_rows, sum_over_ranks
+from wbdc.train.objectives import Objective
+from wbdc.train.objectives.classify import Classify
+from wbdc.train.objectives.mask_words import MaskWords
 from wbdc.train.sync_batch_norm import synced_batch_norm
+from wbdc.train.tricks.ema import EMA
+from wbdc.train.tricks.fgm import FGM
 
 
 def agree(ranks: Ranks) -> dict:
@@ -113,3 +124,76 @@ def errors() -> list[Exception]:
         OSError(28, "No space left on device", "state-3.safetensors"),
         ValueError("a bug"),
     ]
+
+
+class ToyContrast(Objective):
+    """Finds the frames of each text among those of the whole batch (InfoNCE)."""
+
+    def loss(self, model, fused, batch, original):
+        frames = F.normalize(model.project(fused.vision_features.float()).sum(1), dim=1)
+        pooled = F.normalize(fused.pooled, dim=1)
+        sizes = batch.rank_sizes
+        scores = pooled @ gather_rows(frames, sizes).T / 0.5
+        if "bad" in batch.ids:
+            scores = scores * torch.inf
+        rank = torch.distributed.get_rank() if sizes else 0
+        answers = torch.arange(len(batch)) * max(1, len(sizes)) + rank
+        return F.cross_entropy(scores, answers)
+
+
+def deal(batch: Batch, ranks: Ranks) -> Batch:
+    """Return this rank's videos of a batch."""
+    if ranks.size == 1:
+        return batch
+    sizes = tuple(len(range(r, len(batch), ranks.size)) for r in range(ranks.size))
+    return replace(batch.select(slice(ranks.rank, None, ranks.size)), rank_sizes=sizes)
+
+
+def train_steps(
+    ranks: Ranks, vision: str, steps: int = 10, accumulate: int = 2, bad: Sequence[int] = ()
+) -> dict:
+    """Train a toy model, and return its weights, averages, losses and skipped steps.
+
+    bad: steps in whose first batch the loss of the second video is not finite.
+    """
+    model = toys.model("dual_stream", vision)
+    objectives = [
+        Classify(model, toys.TASK),
+        MaskWords(model, toys.TASK, weight=0.5, share=0.4),
+        ToyContrast(model, toys.TASK, weight=0.3),
+    ]
+    tricks = [FGM(model, toys.TASK, epsilon=0.5), EMA(model, toys.TASK, decay=0.9)]
+    torch.manual_seed(0)
+    for objective in objectives:
+        for weight in objective.parameters():
+            if weight.dim() > 1 and weight.shape[0] != toys.WORDS:
+                nn.init.normal_(weight, std=0.05)
+    # rank 1 of 2 holds no frames in every third batch
+    frame_counts = [(3, 0, 4, 0 if n % 3 == 0 else 2, 1) for n in range(steps * accumulate)]
+    batches = [toys.batch(counts, vision, seed=n) for n, counts in enumerate(frame_counts)]
+    for step in bad:
+        first = batches[(step - 1) * accumulate]
+        batches[(step - 1) * accumulate] = replace(first, ids=(first.ids[0], "bad", *first.ids[2:]))
+    weights = [*model.parameters(), *(p for o in objectives for p in o.parameters())]
+    optimizer = torch.optim.SGD(list(dict.fromkeys(weights)), lr=0.05, momentum=0.9)
+    losses: list[dict] = []
+    skipped: list = []
+    fit(
+        model,
+        objectives,
+        [deal(batch, ranks) for batch in batches],
+        optimizer,
+        tricks,
+        accumulate=accumulate,
+        after_step=lambda step, outcome: losses.append(
+            {n: float(sum_over_ranks(t.detach())) for n, t in outcome.losses.items()}
+        ),
+        on_skip=lambda step, ids: skipped.append((step, sorted(ids))),
+        ranks=ranks,
+    )
+    return {
+        "weights": {n: t.detach().numpy() for n, t in model.state_dict().items()},
+        "averages": {n: t.numpy() for n, t in tricks[1].state().items()},
+        "losses": losses,
+        "skipped": skipped,
+    }

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["torch.distributed", "torch.nn.parallel", "wbdc.core.ranks"])
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 90
 
 
 def free_port() -> int:
@@ -69,6 +69,7 @@ def _receive(receiver: object) -> tuple[bool, object]:
 
 def _run(sender: object, rank: int, size: int, port: int, program: Callable, values: tuple) -> None:
     os.environ |= torchrun_variables(rank, size, port)
+    os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
     import torch
 
     from wbdc.core.ranks import join_training

@@ -12,7 +12,7 @@ from wbdc import competitions
 from wbdc.core import plug
 from wbdc.nets import fusion, vision
 from wbdc.prepare import engines
-from wbdc.train import objectives, samplers, schedules, tricks
+from wbdc.train import objectives, schedules, tricks
 
 PACKAGE = Path(wbdc.__file__).parent
 LAYERS = (
@@ -36,7 +36,6 @@ PLUGS = {
     "fusion": fusion,
     "objectives": objectives,
     "tricks": tricks,
-    "samplers": samplers,
     "schedules": schedules,
     "engines": engines,
 }

@@ -8,12 +8,16 @@ import torch
 
 from wbdc.core.batch import Batch
 from wbdc.core.device import CPU
+from wbdc.core.ranks import Ranks
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.gradients import StepGradients
 from wbdc.train.objectives import Objective
+from wbdc.train.replica import replicated
 from wbdc.train.step import Step
 from wbdc.train.tricks import Outcome, Trick
 from wbdc.train.updates import Updates
+
+SINGLE_RANK = Ranks()
 
 
 def fit(
@@ -35,6 +39,7 @@ def fit(
     on_skip: Callable[[int, Sequence[str]], None] = lambda step, ids: None,
     on_out_of_memory: Callable[[int, int], None] = lambda step, parts: None,
     must_check: Callable[[int], bool] = lambda step: True,
+    ranks: Ranks = SINGLE_RANK,
 ) -> None:
     """Train the model on the batches, once through, from step `start` on.
 
@@ -52,24 +57,30 @@ def fit(
     eight, and so are later steps; on_out_of_memory is called with the step's number and the parts.
     The gradient is that of the whole batch, except for dropout and for losses that compare the
     videos of a batch. Raises OutOfResources when the smallest parts do not fit either.
+
+    ranks: of this training. Each rank passes its own part of every batch; gradients are averaged,
+    so that the weights are those of one process with the whole batches. The outcome holds the
+    losses of this rank's shares: their sum over the ranks is the loss of the step. On several
+    ranks, memory that runs out ends the training.
     """
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
     step_module = Step(model, objectives, device, precision)
-    gradients = StepGradients(step_module, optimizer, tricks, scaler, seed)
-    updates = Updates(optimizer, scaler, max_grad_norm, on_skip)
+    updates = Updates(optimizer, scaler, max_grad_norm, on_skip, ranks)
     hooks = [*objectives, *tricks]
 
     model.train()
-    for step, step_batches in enumerate(_group(batches, accumulate), start + 1):
-        before_step(step)
-        for hook in hooks:
-            hook.before_step(step)
-
-        outcome = gradients.compute(step, step_batches, partial(on_out_of_memory, step))
-        if updates.apply(step, gradients.part_losses, must_check(step)):
+    with replicated(step_module, ranks) as replica:
+        gradients = StepGradients(step_module, replica, ranks, optimizer, tricks, scaler, seed)
+        for step, step_batches in enumerate(_group(batches, accumulate), start + 1):
+            before_step(step)
             for hook in hooks:
-                hook.after_step(step)
-        after_step(step, outcome)
+                hook.before_step(step)
+
+            outcome = gradients.compute(step, step_batches, partial(on_out_of_memory, step))
+            if updates.apply(step, gradients.part_losses, must_check(step)):
+                for hook in hooks:
+                    hook.after_step(step)
+            after_step(step, outcome)
 
 
 def _group(batches: Iterable[Batch], count: int) -> Iterator[list[Batch]]:

@@ -4,10 +4,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
+from wbdc.core.errors import OutOfResources
 from wbdc.core.out_of_memory import BatchParts, is_out_of_memory
+from wbdc.core.ranks import Ranks
+from wbdc.train.gather import sum_over_ranks
+from wbdc.train.replica import averaging
 from wbdc.train.step import Step
 from wbdc.train.tricks import Outcome, Trick
 
@@ -24,12 +28,15 @@ class PartLoss(NamedTuple):
 class StepGradients:
     """Adds up the gradients of a step's batches; computes them in parts when memory runs out.
 
-    part_losses: of the last pass over the step, to find videos whose loss is not finite.
+    replica: of `replicated`; it computes what `step` does. part_losses: of the last pass over the
+    step on this rank, to find videos whose loss is not finite.
     """
 
     def __init__(
         self,
         step: Step,
+        replica: nn.Module,
+        ranks: Ranks,
         optimizer: torch.optim.Optimizer,
         tricks: Sequence[Trick],
         scaler: torch.amp.GradScaler,
@@ -42,8 +49,10 @@ class StepGradients:
         self._scaler = scaler
         self._seed = seed
         self._parts = BatchParts()
+        self._replica = replica
+        self._ranks = ranks
 
-        self._loss = step
+        self._loss = replica
         for trick in reversed(tricks):
             self._loss = trick.wrap_loss(self._loss)
         self._gradients = self._add_gradients
@@ -56,10 +65,16 @@ class StepGradients:
         """Add the gradients of step `number`, and return its losses.
 
         When memory runs out, the step starts again with twice as many parts; on_out_of_memory is
-        called with their count. Raises OutOfResources when the smallest parts do not fit either.
+        called with their count. Raises OutOfResources when the smallest parts do not fit either, and
+        on several ranks, because the others cannot start the step again.
         """
         outcome = self._try_compute(number, batches)
         while outcome is None:
+            if self._ranks.size > 1:
+                raise OutOfResources(
+                    f"memory ran out on rank {self._ranks.rank}: its {len(batches[0])} videos of a "
+                    f"batch do not fit; {OUT_OF_MEMORY_ADVICE}, or raise accumulate"
+                )
             self._optimizer.zero_grad(set_to_none=True)
             self._parts.double(len(batches[0]), OUT_OF_MEMORY_ADVICE)
             on_out_of_memory(self._parts.count)
@@ -74,7 +89,8 @@ class StepGradients:
         references are gone.
         """
         self.part_losses = []
-        torch.manual_seed((self._seed << 32) + number)  # of dropout
+        # of dropout, the only randomness that differs between ranks
+        torch.manual_seed((self._seed << 32) + number * self._ranks.size + self._ranks.rank)
         try:
             return self._gradients([part for batch in batches for part in self._prepare(batch)])
         except (RuntimeError, MemoryError) as error:
@@ -96,20 +112,24 @@ class StepGradients:
         outcomes = []
         for part, share in zip(parts, shares, strict=True):
             self._step.shares = share
-            outcome = self._loss(part)
-            self._scaler.scale(outcome.loss).backward()
+            with averaging(self._replica, is_last=part is parts[-1]):
+                outcome = self._loss(part)
+                # the ranks' gradients are averaged, and the losses of their shares are to be added
+                self._scaler.scale(outcome.loss * self._ranks.size).backward()
             self.part_losses.append(PartLoss(part.ids, outcome.loss.detach()))
             outcomes.append(outcome)
 
         return sum_outcomes(outcomes)
 
     def _shares(self, parts: Sequence[Batch]) -> Sequence[Tensor | None]:
-        """Return which share of what each objective averages lies in each part."""
-        if len(parts) == 1:
+        """Return which share of what each objective averages lies in each part, of all parts on
+        all ranks.
+        """
+        if len(parts) == 1 and self._ranks.size == 1:
             return [None]
 
         counts = torch.stack([self._step.counts(part) for part in parts])
-        return list(counts / counts.sum(0).clamp(min=1))
+        return list(counts / sum_over_ranks(counts.sum(0)).clamp(min=1))
 
 
 def sum_outcomes(outcomes: Sequence[Outcome]) -> Outcome:

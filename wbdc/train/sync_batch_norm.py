@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wbdc.core.errors import UsageFault
+from wbdc.nets.vision import Vision
 from wbdc.train.gather import sum_over_ranks
 
 FOLLOWING_MODULES = ("drop", "act")  # of timm.layers.BatchNormAct2d, in this order
@@ -26,6 +27,7 @@ def synced_batch_norm(model: nn.Module) -> Iterator[None]:
     block it is the ordinary model. Raises UsageFault for a batch norm without running averages that
     count batches (momentum None).
     """
+    towers = [module for module in model.modules() if isinstance(module, Vision)]
     ordinary = {m: type(m) for m in model.modules() if isinstance(m, _BatchNorm)}
     for module, module_class in ordinary.items():
         if module.momentum is None:
@@ -34,9 +36,13 @@ def synced_batch_norm(model: nn.Module) -> Iterator[None]:
                 "supported on several ranks; train it in one process, or freeze the tower"
             )
         module.__class__ = type(module_class.__name__, (_SyncedStatistics, module_class), {})
+    for tower in towers:
+        tower.always_encode = bool(ordinary)
     try:
         yield
     finally:
+        for tower in towers:
+            tower.always_encode = False
         for module, module_class in ordinary.items():
             module.__class__ = module_class
 

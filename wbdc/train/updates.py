@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from wbdc.core.errors import Diverged
+from wbdc.core.ranks import Ranks
 from wbdc.train.gradients import PartLoss
 
 MAX_NON_FINITE_STEPS = 3  # in a row; then the training ends
@@ -33,12 +34,14 @@ class Updates:
         scaler: torch.amp.GradScaler,
         max_grad_norm: float,
         on_skip: Callable[[int, Sequence[str]], None],
+        ranks: Ranks,
     ):
         self.skipped = 0
         self._optimizer = optimizer
         self._scaler = scaler
         self._max_grad_norm = max_grad_norm
         self._on_skip = on_skip
+        self._ranks = ranks
         self._unchecked: list[_UncheckedStep] = []
 
     def apply(self, step: int, losses: Sequence[PartLoss], must_check: bool) -> bool:
@@ -78,24 +81,30 @@ class Updates:
 
         is_updated = True
         flags = iter(is_finite)
-        loss_flags = [[next(flags) for _ in s.losses] for s in self._unchecked]
-        for unchecked, part_flags, norm_is_finite in zip(
-            self._unchecked, loss_flags, flags, strict=True
-        ):
-            bad_ids = [
-                name
-                for part, part_is_finite in zip(unchecked.losses, part_flags, strict=True)
-                if not part_is_finite
-                for name in part.ids
+        non_finite = self._add_ranks(
+            [
+                [name for part in s.losses if not next(flags) for name in part.ids]
+                for s in self._unchecked
             ]
+        )
+        for unchecked, bad_ids, norm_is_finite in zip(
+            self._unchecked, non_finite, flags, strict=True
+        ):
             if not bad_ids and not norm_is_finite and not self._scaler.is_enabled():
                 # a scaler skips a step whose gradient overflowed, and lowers its scale
-                bad_ids = [name for part in unchecked.losses for name in part.ids]
+                (bad_ids,) = self._add_ranks([[n for part in unchecked.losses for n in part.ids]])
             is_updated = not bad_ids
             self._count(unchecked.step, bad_ids)
 
         self._unchecked.clear()
         return is_updated
+
+    def _add_ranks(self, names: list[list[str]]) -> list[list[str]]:
+        """Add the videos of the other ranks to those of each step, so that all ranks skip it."""
+        if self._ranks.size == 1 or not self._ranks.is_any(any(names)):
+            return names
+        tables = self._ranks.gather(names)
+        return [[name for ids in steps for name in ids] for steps in zip(*tables, strict=True)]
 
     def _count(self, step: int, bad_ids: Sequence[str]) -> None:
         """Count a skipped step, or start to count anew. Raises Diverged."""

@@ -14,12 +14,15 @@ class Vision(nn.Module):
 
     dim: width of the vectors of a frame. tokens_per_frame: P, their number. image_settings: how
     frames are prepared; None when the data hold features and no images. frames: number of frames of
-    each video. frozen: whether the weights are not trained.
+    each video. frozen: whether the weights are not trained. always_encode: whether a batch without
+    frames goes through the tower too, which must take part when batch norms share their statistics
+    with the towers of other ranks.
     """
 
     dim: int
     tokens_per_frame: int = 1
     image_settings: ImageSettings | None
+    always_encode: bool = False
 
     def __init__(self, *, frames: int, frozen: bool):
         super().__init__()
@@ -48,7 +51,7 @@ class Vision(nn.Module):
 
         token_mask = mask.repeat_interleave(self.tokens_per_frame, 1)
         positions = real_frames(mask, frame_counts)
-        if len(positions) == 0:
+        if len(positions) == 0 and not self.always_encode:
             return Tokens(
                 torch.zeros(*token_mask.shape, self.dim, device=frames.device), token_mask
             )

@@ -1,0 +1,47 @@
+"""`fit` on two ranks, against one process with the same batches."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import rank_programs
+from run_ranks import on_ranks
+
+from wbdc.core.ranks import Ranks
+
+TOLERANCE = 1e-5  # of weights after ten steps, in float32
+
+
+@cache
+def one_process(vision: str, **settings: object) -> dict:
+    return rank_programs.train_steps(Ranks(), vision, **settings)
+
+
+def largest_difference(one: dict, other: dict) -> float:
+    assert one.keys() == other.keys()
+    return max(float(np.abs(one[name] - other[name]).max()) for name in one if one[name].size)
+
+
+@pytest.mark.parametrize("vision", ["clip", "timm"])
+def test_two_ranks_end_with_the_weights_of_one_process(vision):
+    """FGM, EMA, two batches a step, a contrastive loss over gathered rows, and, with timm, batch
+    norm; 5 videos on two ranks.
+    """
+    one = one_process(vision)
+    first, second = on_ranks(rank_programs.train_steps, vision)
+    for name in ("weights", "averages"):
+        assert largest_difference(first[name], second[name]) == 0, "replicas stay equal"
+        assert largest_difference(first[name], one[name]) < TOLERANCE
+    start = one_process(vision, steps=0)["weights"]
+    assert largest_difference(start, one["weights"]) > 100 * TOLERANCE, "the steps matter"
+    for ours, theirs in zip(first["losses"], one["losses"], strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_skips_the_step_on_all():
+    first, second = on_ranks(rank_programs.train_steps, "clip", 4, 2, (2,))
+    one = one_process("clip", steps=4, bad=(2,))
+    assert [step for step, _ in one["skipped"]] == [2]
+    assert first["skipped"] == second["skipped"] == [(2, ["bad", "v3"])]
+    assert largest_difference(first["weights"], one["weights"]) < TOLERANCE
+    assert largest_difference(first["weights"], second["weights"]) == 0

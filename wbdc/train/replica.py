@@ -1,0 +1,42 @@
+"""A step on several ranks: each has a replica of the model, and their gradients are averaged."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from wbdc.core.ranks import Ranks
+from wbdc.train.step import Step
+from wbdc.train.sync_batch_norm import synced_batch_norm
+
+
+@contextmanager
+def replicated(step: Step, ranks: Ranks) -> Iterator[nn.Module]:
+    """Yield a module that computes a step's losses, and averages gradients over the ranks in the
+    backward pass: torch's DistributedDataParallel (Li et al., 2020), or `step` on a single rank.
+
+    All ranks start with the weights of rank 0. Their batch norms share statistics in the block.
+    """
+    if ranks.size == 1:
+        yield step
+        return
+
+    with synced_batch_norm(step):
+        yield _replicate(step)
+
+
+def _replicate(step: Step) -> nn.Module:
+    with warnings.catch_warnings():
+        # torch 2.15 renames broadcast_buffers, which earlier versions require
+        warnings.simplefilter("ignore", FutureWarning)
+        # unused: heads that no objective reads, and a tower whose features are cached
+        return DistributedDataParallel(step, find_unused_parameters=True, broadcast_buffers=False)
+
+
+def averaging(replica: nn.Module, is_last: bool) -> AbstractContextManager:
+    """Return a context for one part of a step: gradients are averaged once, after the last part."""
+    if is_last or not isinstance(replica, DistributedDataParallel):
+        return nullcontext()
+    return replica.no_sync()
