@@ -72,6 +72,8 @@ VISIONS = {
     "timm": {"model": "test_resnet", "pretrained": False, "size": 32},
     "features": {"dim": 12},
 }
+# settings of each objective that needs some, or that is tested with several
+OBJECTIVES: dict[str, list[dict]] = {}
 PAIRS = [(f, v) for f in plug.plug_names(fusions) for v in plug.plug_names(visions)]
 
 
