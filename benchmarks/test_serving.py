@@ -92,6 +92,7 @@ def folders(tmp_path_factory) -> dict[str, list[Path]]:
         tables = {
             "vision": {"use": "clip", "architecture": VIT, "image": TRANSFORM, "frames": FRAMES},
             "fusion": {"use": use, **settings},
+            "pooling": {"use": "concatenate" if use == "cross_attention" else "mean"},
         }
         model = build_model(
             {
@@ -116,7 +117,11 @@ def folders(tmp_path_factory) -> dict[str, list[Path]]:
             text = {"fields": [["title", 96], ["asr", 80], ["ocr", 76]], "length": LENGTH}
             publish_json(
                 folder / "model.json",
-                {"blueprint": model.blueprint(tables["fusion"]), "text": text, **facts},
+                {
+                    "blueprint": model.blueprint(tables["fusion"], tables["pooling"]),
+                    "text": text,
+                    **facts,
+                },
             )
             folders.append(folder)
     return result

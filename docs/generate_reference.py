@@ -38,7 +38,7 @@ describes the same for editors; in VS Code with *Even Better TOML*, begin a kit 
 | `competition` | a contest of `wbdc`, or a path: `"./data.toml"`, `"./mycontest.py"` |
 | `extends` | another kit, whose tables are taken over key by key; `text.fields` as a whole |
 | `[text]` `[trunk]` `[vision]` `[fusion]` `[train]` | required |
-| `[pretrain]` `[serve]` | optional |
+| `[pooling]` `[pretrain]` `[serve]` | optional |
 | `[tiny]` | overrides for `--tiny`, with the same tables |
 
 """

@@ -10,7 +10,7 @@ import pytest
 import wbdc
 from wbdc import competitions
 from wbdc.core import plug
-from wbdc.nets import fusion, vision
+from wbdc.nets import fusion, pooling, vision
 from wbdc.prepare import engines
 from wbdc.train import objectives, schedules, tricks
 
@@ -34,6 +34,7 @@ PLUGS = {
     "competitions": competitions,
     "vision": vision,
     "fusion": fusion,
+    "pooling": pooling,
     "objectives": objectives,
     "tricks": tricks,
     "schedules": schedules,

@@ -74,11 +74,24 @@ VISIONS = {
 }
 # settings of each objective that needs some, or that is tested with several
 OBJECTIVES: dict[str, list[dict]] = {}
+POOLINGS = {
+    "mean": {},
+    "mean_by_modality": {},
+    "concatenate": {},
+    "first_token": {},
+    "max": {},
+    "attention": {"hidden": 8},
+}
 PAIRS = [(f, v) for f in plug.plug_names(fusions) for v in plug.plug_names(visions)]
 
 
 def blueprint(
-    fusion: str = "dual_stream", vision: str = "clip", layers: int | None = None, **settings: object
+    fusion: str = "dual_stream",
+    vision: str = "clip",
+    *,
+    pooling: str = "mean",
+    layers: int | None = None,
+    **settings: object,
 ) -> dict:
     """Return the blueprint of a toy model.
 
@@ -88,6 +101,7 @@ def blueprint(
     tables = {
         "vision": {"use": vision, **VISIONS[vision], **settings},
         "fusion": {"use": fusion, **FUSIONS[fusion], **depth},
+        "pooling": {"use": pooling, **POOLINGS[pooling]},
     }
     return {"trunk": TRUNK, **tables, "classes": CLASSES, "special": SPECIAL}
 
@@ -185,9 +199,9 @@ def member(
         "without": without,
         "serve": {"batch": batch, "precision": "fp32"},
     }
-    publish_json(
-        folder / "model.json", {"blueprint": model.blueprint(blueprint(fusion)["fusion"]), **facts}
-    )
+    tables = blueprint(fusion, pooling=plug.plug_name(model.fusion.pooling))
+    rebuilding = model.blueprint(tables["fusion"], tables["pooling"])
+    publish_json(folder / "model.json", {"blueprint": rebuilding, **facts})
     return folder
 
 

@@ -15,10 +15,10 @@ import wbdc
 from wbdc import competitions
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
-from wbdc.nets import fusion, vision
+from wbdc.nets import fusion, pooling, vision
 from wbdc.train import objectives, tricks
 
-HOMES = (competitions, fusion, vision, objectives, tricks)
+HOMES = (competitions, fusion, pooling, vision, objectives, tricks)
 HOUSE = Path(wbdc.__file__).parent
 
 
@@ -235,6 +235,7 @@ def test_kinds_are_named_in_the_singular():
     assert [plug.plug_kind(h) for h in HOMES] == [
         "competition",
         "fusion",
+        "pooling",
         "vision",
         "objective",
         "trick",

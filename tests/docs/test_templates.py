@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import small
+import torch
 import toys
 
 from wbdc.competitions import open_competition
 from wbdc.core.errors import ResultFault
 from wbdc.core.findings import Findings
+from wbdc.nets.model import build_model
 
 HOME = Path(__file__).parents[2]
 PAGE = HOME / "docs" / "write-a-plug.md"
@@ -47,6 +49,7 @@ def templates(tmp_path_factory) -> Path:
         "focal.py",
         "drop_frames.py",
         "gated.py",
+        "smooth_max.py",
         "small_cnn.py",
         "mycontest.py",
         "myclips.toml",
@@ -71,6 +74,17 @@ def test_the_kit_trains_and_predicts_with_four_plugs(templates, fresh):
     out = fresh / "result.csv"
     toys.run_json("predict", "--run", trained["run"], "--work", fresh, "--out", out, "--threads", 1)
     assert out.is_file()
+
+
+def test_the_pooling_is_a_smooth_maximum_of_the_real_tokens(templates):
+    tables = toys.blueprint() | {"pooling": {"use": "./smooth_max.py", "sharpness": 2.0}}
+    model, batch = build_model(tables, templates).eval(), toys.batch()
+    torch.testing.assert_close(model.logits(toys.pad(batch, 5, 2)), model.logits(batch))
+    fused = model(batch)
+    for row in range(len(batch)):
+        tokens = torch.cat([t.x[row][t.mask[row]] for t in (fused.text, fused.frames)])
+        expected = (2 * tokens).exp().mean(0).log() / 2
+        torch.testing.assert_close(fused.pooled[row], expected)
 
 
 @pytest.fixture(scope="module")

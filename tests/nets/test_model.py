@@ -13,6 +13,7 @@ from wbdc.core import plug
 from wbdc.core.batch import Batch
 from wbdc.data.loader import collate
 from wbdc.nets import fusion as fusions
+from wbdc.nets import pooling as poolings
 from wbdc.nets import vision as visions
 from wbdc.nets.model import build_model
 
@@ -24,6 +25,7 @@ every_tower = pytest.mark.parametrize("vision", ["clip", "timm"])
 def test_every_plug_has_toy_settings():
     assert sorted(toys.FUSIONS) == plug.plug_names(fusions)
     assert sorted(toys.VISIONS) == plug.plug_names(visions)
+    assert sorted(toys.POOLINGS) == plug.plug_names(poolings)
 
 
 @every_pair
@@ -86,7 +88,8 @@ def test_trap_19_forward_is_repeatable_and_does_not_change_its_batch(fusion, vis
 @every_pair
 def test_a_model_is_rebuilt_from_its_blueprint(fusion, vision):
     model, batch = toys.model(fusion, vision), toys.batch(vision=vision)
-    rebuilt = build_model(model.blueprint(toys.blueprint(fusion, vision)["fusion"])).eval()
+    tables = toys.blueprint(fusion, vision)
+    rebuilt = build_model(model.blueprint(tables["fusion"], tables["pooling"])).eval()
     rebuilt.load_state_dict(model.state_dict(), strict=True)
     assert torch.equal(rebuilt.logits(batch), model.logits(batch))
     assert rebuilt.vision.image_settings == model.vision.image_settings

@@ -54,6 +54,7 @@ class Late(Fusion):
         return Fused(read, frames, read.mean() + frames.mean())
 '''
 
+POOLING = {"use": "mean"}
 TRUNK = {
     "model_type": "bert",
     "hidden_size": 16,
@@ -127,6 +128,7 @@ def fold(folder: Path, fusion: dict, seed: int) -> Path:
             "trunk": trunk,
             "vision": {"use": "./tiny_tower.py"},
             "fusion": fusion,
+            "pooling": POOLING,
             "classes": 7,
             "special": special,
         },
@@ -134,7 +136,7 @@ def fold(folder: Path, fusion: dict, seed: int) -> Path:
     )
     text = {k: v for k, v in KIT["text"].items() if k != "vocabulary"}
     facts = {
-        "blueprint": model.blueprint(fusion),
+        "blueprint": model.blueprint(fusion, POOLING),
         "classes": classes,
         "competition": "wechat2022",
         "text": text,
@@ -145,7 +147,7 @@ def fold(folder: Path, fusion: dict, seed: int) -> Path:
         folder / "model.safetensors", lambda temporary: save_file(model.state_dict(), temporary)
     )
     publish_json(folder / "model.json", facts)
-    publish_json(folder / "kit.json", {**KIT, "fusion": fusion})
+    publish_json(folder / "kit.json", {**KIT, "fusion": fusion, "pooling": POOLING})
     publish_bytes(folder / "tokenizer.json", tokenizer.to_str().encode())
     seal_folder(folder, {"weights": {"trunk": "random weights, as the kit asks"}})
     for secret in (".env", ".netrc", "id_rsa", "state.safetensors", "metrics.jsonl"):

@@ -337,6 +337,54 @@ def test_a_kit_extends_another_and_changes_only_what_it_names(here, kit):
     assert child.tables["vision"] == parent.tables["vision"]
 
 
+def test_a_kit_without_a_pooling_takes_the_mean(here, kit):
+    (here / "toy.toml").write_text(kit.read_text())
+    assert open_kit("toy.toml").tables["pooling"] == {"use": "mean"}
+    changed = open_kit("toy.toml", changes=('pooling.use="attention"', "pooling.hidden=4"))
+    assert changed.tables["pooling"] == {"use": "attention", "hidden": 4}
+    assert changed.saved_tables()["pooling"] == changed.tables["pooling"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ('pooling.use="men"', "no pooling called 'men'; did you mean 'mean'"),
+        ("pooling.hidden=4", "pooling 'mean' has no setting 'hidden'"),
+        ('pooling="mean"', "pooling = 'mean' is not a table"),
+        ('pooling.use="./gone.py"', "no pooling at .*gone.py; put the file beside the kit"),
+        ('fusion.pooling="mean"', "fusion 'dual_stream' has no setting 'pooling'"),
+        (
+            'pooling={use="attention",hidden=0}',
+            "pooling.hidden = 0; it must be 1 or more",
+        ),
+    ],
+)
+def test_a_pooling_that_does_not_exist_is_refused(kit, change, message):
+    with pytest.raises(UsageFault, match=message):
+        open_kit(str(kit), changes=(change,))
+
+
+POOLING = """
+from wbdc.nets.pooling import Pooling
+
+class LastFrame(Pooling):
+    '''The last token of the frames.'''
+    def forward(self, text, frames):
+        return frames.x[:, -1]
+"""
+
+
+def test_a_pooling_beside_the_kit_is_saved_with_a_fold_and_built_from_it(here, kit, ready):
+    (here / "last_frame.py").write_text(POOLING)
+    (here / "mine.toml").write_text(kit.read_text() + '[pooling]\nuse = "./last_frame.py"\n')
+    opened_kit = open_kit("mine.toml")
+    assert list(opened_kit.plugs()) == ["last_frame.py"]
+    plan = plan_stage(here / "work", "train", opened_kit, open_prepared(ready))
+    fold = plan.run.fold("all")
+    export_fold(fold, plan.build_model(), plan, [])
+    assert type(load_member(fold).model.fusion.pooling).__name__ == "LastFrame"
+
+
 @pytest.mark.parametrize(
     ("change", "value"),
     [

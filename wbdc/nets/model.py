@@ -14,6 +14,7 @@ from wbdc.core.batch import Batch
 from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.core.tokens import Fused, Tokens
 from wbdc.nets import fusion as fusions
+from wbdc.nets import pooling as poolings
 from wbdc.nets import vision as visions
 from wbdc.nets.fusion import Fusion
 from wbdc.nets.trunk import Trunk
@@ -107,15 +108,25 @@ class VideoClassifier(nn.Module):
         """Return the logits of every class: (B, C)."""
         return self.head(self(batch).pooled)
 
-    def blueprint(self, fusion: dict) -> dict:
-        """Return what `build_model` needs to rebuild this model. fusion: the kit's table."""
+    def blueprint(self, fusion: dict, pooling: dict) -> dict:
+        """Return what `build_model` needs to rebuild this model.
+
+        fusion, pooling: the kit's tables.
+        """
         return {
             "trunk": self.trunk.architecture,
             "vision": self.vision.blueprint(),
             "fusion": fusion,
+            "pooling": pooling,
             "classes": self.head.out_features,
             "special": self.special,
         }
+
+
+def build_fusion(tables: dict, trunk: Trunk, kit_folder: Path | None = None) -> Fusion:
+    """Build the fusion and the pooling of a kit's tables, or of a blueprint. Raises UsageFault."""
+    pooling = plug.build_plug(poolings, tables["pooling"], trunk.dim, kit_folder=kit_folder)
+    return plug.build_plug(fusions, tables["fusion"], trunk, pooling, kit_folder=kit_folder)
 
 
 def build_model(blueprint: dict, kit_folder: Path | None = None) -> VideoClassifier:
@@ -125,5 +136,5 @@ def build_model(blueprint: dict, kit_folder: Path | None = None) -> VideoClassif
     """
     vision = plug.build_plug(visions, blueprint["vision"], kit_folder=kit_folder)
     trunk = Trunk(blueprint["trunk"])
-    fusion = plug.build_plug(fusions, blueprint["fusion"], trunk, kit_folder=kit_folder)
+    fusion = build_fusion(blueprint, trunk, kit_folder)
     return VideoClassifier(fusion, vision, blueprint["classes"], blueprint["special"])

@@ -30,6 +30,7 @@ MODEL_SHAPE = {
         "trunk": dict,
         "vision": dict,
         "fusion": dict,
+        "pooling": dict,
         "classes": int,
         "special": {str: int},
     },

@@ -59,7 +59,7 @@ def _model_facts(initial: InitialModel, plan: StagePlan) -> dict:
 
 def _blueprint(model: VideoClassifier, kit: SavedKit) -> dict:
     """Return what rebuilds the model beside its saved plugs."""
-    blueprint = model.blueprint(kit.tables["fusion"])
+    blueprint = model.blueprint(kit.tables["fusion"], kit.tables["pooling"])
     tower = blueprint["vision"]  # the tower states only the name of its own file
     saved_use = kit.tables["vision"]["use"]
     file = kit.plug_files.get(Path(saved_use).name)

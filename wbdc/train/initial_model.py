@@ -14,9 +14,8 @@ from wbdc.core.errors import UsageFault
 from wbdc.core.integrity import verify_seal
 from wbdc.core.weights import describe_weights, load_weights, select_tensors
 from wbdc.data.text import SPECIAL_TOKENS, TextReader, learn_tokenizer, open_tokenizer
-from wbdc.nets import fusion as fusions
 from wbdc.nets import vision as visions
-from wbdc.nets.model import VideoClassifier
+from wbdc.nets.model import VideoClassifier, build_fusion
 from wbdc.nets.trunk import TRUNK_WEIGHTS_FILE, Trunk, find_trunk, load_trunk, read_architecture
 from wbdc.prepare.dataset import PreparedData
 from wbdc.prepare.view import InputSpec
@@ -72,7 +71,7 @@ def build_initial_model(kit: Kit, prepared: PreparedData, seed: int) -> InitialM
     if vision.pretrained:
         pretrained["vision"] = vision.pretrained
 
-    fusion = plug.build_plug(fusions, tables["fusion"], trunk, kit_folder=kit.folder)
+    fusion = build_fusion(tables, trunk, kit.folder)
     special = {word: tokenizer.token_to_id(word) for word in SPECIAL_TOKENS}
     model = VideoClassifier(fusion, vision, len(prepared.facts.classes), special)
     spec = InputSpec(reader, vision.image_settings, vision.frames)

@@ -14,6 +14,7 @@ from wbdc.competitions import Competition, open_competition
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.files import file_sha256, read_text
 from wbdc.train.kit_schema import (
+    DEFAULT_POOLING,
     STAGE_PLUGS,
     STAGES,
     Serve,
@@ -123,7 +124,7 @@ class Kit:
 
     def _plug_tables(self, *stages: str) -> list[dict]:
         """Return the tables that choose a plug; of some stages, or of all."""
-        tables = [self.tables["vision"], self.tables["fusion"]]
+        tables = [self.tables[kind] for kind in ("vision", "fusion", "pooling")]
         for stage in stages or STAGES:
             for kind in STAGE_PLUGS:
                 tables += stage_plug_tables(self.tables.get(stage, {}), kind)
@@ -152,6 +153,7 @@ def open_kit(name: str, *, tiny: bool = False, changes: tuple[str, ...] = ()) ->
 
     folder = _plug_folder(tables, path.parent)
     check_tables(path.stem, tables)
+    tables["pooling"] = DEFAULT_POOLING | tables.get("pooling", {})
     contest = _open_contest(tables["competition"], path.parent)
     tables["competition"] = contest.name
     check_kit(path.stem, folder, tables, contest)

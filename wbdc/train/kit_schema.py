@@ -15,7 +15,9 @@ from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.data.text import TextReader, check_budgets, check_vocabulary_settings
 from wbdc.nets import fusion as fusions
+from wbdc.nets import pooling as poolings
 from wbdc.nets import vision as visions
+from wbdc.nets.model import build_fusion
 from wbdc.nets.trunk import Trunk
 from wbdc.train import objectives, schedules, tricks
 from wbdc.train.optimizer import OTHER_PARTS
@@ -23,6 +25,7 @@ from wbdc.train.optimizer import OTHER_PARTS
 PLUG_FOLDERS = {
     "vision": visions,
     "fusion": fusions,
+    "pooling": poolings,
     "objective": objectives,
     "trick": tricks,
     "schedule": schedules,
@@ -31,7 +34,8 @@ STAGE_LISTS = ("objective", "trick")  # settings of a stage that are lists of pl
 STAGE_CHOICES = {"schedule": {"use": "cosine"}}  # settings that are one plug table, with defaults
 STAGE_PLUGS = (*STAGE_LISTS, *STAGE_CHOICES)
 STAGES = ("pretrain", "train")
-KIT_TABLES = ("text", "trunk", "vision", "fusion", *STAGES, "serve")
+KIT_TABLES = ("text", "trunk", "vision", "fusion", "pooling", *STAGES, "serve")
+DEFAULT_POOLING = {"use": "mean"}
 REQUIRED_SETTINGS = ("competition", "text", "trunk", "vision", "fusion", "train")
 MAX_COUNT = 10**9  # of epochs, of videos per batch, of batches per step
 STAGE_RANGES = {
@@ -175,6 +179,7 @@ def check_kit(name: str, folder: Path, tables: dict, contest: Competition) -> No
     _check_text(name, tables, contest)
     plug.resolve_plug(visions, tables["vision"], folder)
     plug.resolve_plug(fusions, tables["fusion"], folder)
+    plug.resolve_plug(poolings, tables["pooling"], folder)
     for stage in STAGES:
         for kind in STAGE_LISTS:
             _check_plugs(f"kit {name}: {stage}.{kind}", kind, tables.get(stage, {}), folder)
@@ -300,9 +305,9 @@ def _check_shapes(tables: dict, folder: Path) -> None:
 
     with torch.device("meta"):  # shapes only: no memory, no time
         trunk = Trunk({"vocab_size": CHECKED_VOCABULARY_WORDS, **architecture})
-        is_own_fusion = tables["fusion"]["use"].endswith(".py")
-        if not is_own_fusion:  # a user's fusion may need real tensors
-            plug.build_plug(fusions, tables["fusion"], trunk, kit_folder=folder)
+        # a user's plug may need real tensors
+        if not any(tables[kind]["use"].endswith(".py") for kind in ("fusion", "pooling")):
+            build_fusion(tables, trunk)
 
     length = tables["text"].get("length", 256)
     if trunk.positions is not None and length > trunk.positions:

@@ -6,19 +6,26 @@ from torch import nn
 
 from wbdc.core.tokens import Fused, Tokens
 from wbdc.nets.attention import TransformerBlock
-from wbdc.nets.fusion import Fusion, Pooling
+from wbdc.nets.fusion import Fusion
+from wbdc.nets.pooling import Pooling
 from wbdc.nets.trunk import Trunk
 
 
 class CrossAttention(Fusion):
-    """The masked means of both sequences are concatenated and projected (pooling "concat").
-
-    layers: number of cross-attention blocks for each direction. heads: attention heads of a block;
-    a divisor of the trunk's width. dropout: probability in the blocks.
+    """layers: number of cross-attention blocks for each direction. heads: attention heads of a
+    block; a divisor of the trunk's width. dropout: probability in the blocks.
     """
 
-    def __init__(self, trunk: Trunk, *, layers: int = 1, heads: int = 12, dropout: float = 0.1):
-        super().__init__(trunk)
+    def __init__(
+        self,
+        trunk: Trunk,
+        pooling: Pooling,
+        *,
+        layers: int = 1,
+        heads: int = 12,
+        dropout: float = 0.1,
+    ):
+        super().__init__(trunk, pooling)
         self.text_to_frames = nn.ModuleList(
             TransformerBlock(trunk.dim, heads, dropout) for _ in range(layers)
         )
@@ -27,7 +34,6 @@ class CrossAttention(Fusion):
         )
         self.text_norm = nn.LayerNorm(trunk.dim)
         self.frames_norm = nn.LayerNorm(trunk.dim)
-        self.pool = Pooling(trunk.dim, "concat")
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
         text = self.trunk(text)
@@ -40,4 +46,4 @@ class CrossAttention(Fusion):
 
         text = Tokens(self.text_norm(text.x), text.mask)
         frames = Tokens(self.frames_norm(frames.x), frames.mask)
-        return self.pool(text, frames)._replace(unimodal=unimodal)
+        return Fused(text, frames, self.pooling(text, frames), unimodal)

@@ -1,17 +1,13 @@
 """Single stream: text and frames are one sequence in the trunk (VisualBERT; Li et al., 2019)."""
 
 from wbdc.core.tokens import Fused, Tokens, join_tokens, split_tokens
-from wbdc.nets.fusion import Fusion, Pooling
-from wbdc.nets.trunk import Trunk
+from wbdc.nets.fusion import Fusion
 
 
 class SingleStream(Fusion):
-    """pooling: "joint", "average" or "concat"; see `wbdc.nets.fusion.Pooling`."""
-
-    def __init__(self, trunk: Trunk, *, pooling: str = "joint"):
-        super().__init__(trunk)
-        self.pool = Pooling(trunk.dim, pooling)
+    """It has no settings and no weights besides the trunk's and the pooling's."""
 
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
         joined = self.trunk(join_tokens(text, frames))
-        return self.pool(*split_tokens(joined.x, text, frames))
+        fused_text, fused_frames = split_tokens(joined.x, text, frames)
+        return Fused(fused_text, fused_frames, self.pooling(fused_text, fused_frames))

@@ -1,0 +1,26 @@
+"""Poolings: from the fused tokens of text and frames to one vector per video."""
+
+from torch import Tensor, nn
+
+from wbdc.core.tokens import Tokens
+
+
+class Pooling(nn.Module):
+    """The contract of a pooling. Subclass it in a file of its own.
+
+    dim: the trunk's width. A pooling ignores padding: `Tokens.real` marks what is none.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, text: Tokens, frames: Tokens) -> Tensor:
+        """Pool fused text and frames, each (B, N, dim), to (B, dim).
+
+        Each sequence begins with a real token: of the text "[CLS]", of the frames a learned one.
+        """
+        raise NotImplementedError
+
+
+Plug = Pooling

@@ -1,0 +1,13 @@
+"""The mean of all real tokens of text and frames, so that a long text outweighs the frames."""
+
+from torch import Tensor
+
+from wbdc.core.tokens import Tokens, join_tokens
+from wbdc.nets.pooling import Pooling
+
+
+class Mean(Pooling):
+    """It has no settings and no weights."""
+
+    def forward(self, text: Tokens, frames: Tokens) -> Tensor:
+        return join_tokens(text, frames).mean()
