@@ -12,7 +12,7 @@ from wbdc import competitions
 from wbdc.core import plug
 from wbdc.nets import fusion, pooling, vision
 from wbdc.prepare import engines
-from wbdc.train import objectives, schedules, tricks
+from wbdc.train import objectives, samplers, schedules, tricks
 
 PACKAGE = Path(wbdc.__file__).parent
 LAYERS = (
@@ -37,6 +37,7 @@ PLUGS = {
     "pooling": pooling,
     "objectives": objectives,
     "tricks": tricks,
+    "samplers": samplers,
     "schedules": schedules,
     "engines": engines,
 }

@@ -1,53 +1,78 @@
-"""Loader: the order as a function of (seed, epoch), padded batches with masks, prefetching
-in order.
-"""
+"""Loader: the rows of each batch, padded batches with masks, prefetching in order."""
 
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
+from wbdc.core.errors import UsageFault
 from wbdc.data.loader import (
     PREFETCH_BATCHES,
     batch_by_length,
     collate,
-    epoch_order,
     prefetch,
     training_batches,
 )
 
 
-def test_trap_18_the_order_is_a_function_of_seed_and_epoch():
-    orders = {
-        (seed, epoch): tuple(epoch_order(50, seed, epoch))
-        for seed in range(3)
-        for epoch in range(4)
-    }
-    assert len(set(orders.values())) == 12
-    assert all(sorted(o) == list(range(50)) for o in orders.values())
-    assert orders == {key: tuple(epoch_order(50, *key)) for key in reversed(orders)}
+def epoch_rows(count: int) -> Callable[[int], np.ndarray]:
+    """Return rows from 100 on, shuffled for each epoch."""
+    return lambda epoch: 100 + np.random.default_rng([7, epoch]).permutation(count)
 
 
 @pytest.mark.parametrize(("count", "size"), [(23, 5), (20, 5), (3, 8), (8, 8), (1, 1)])
 def test_training_resumes_at_a_batch_number(count, size):
-    rows = np.arange(100, 100 + count)
-    whole = [b.rows for b in training_batches(rows, size, seed=7, epochs=3)]
+    rows = epoch_rows(count)
+    whole = list(training_batches(rows, count, size, epochs=3))
     assert len(whole) == 3 * max(1, count // size)
-    assert all(len(batch) == min(size, count) for batch in whole)
+    assert all(len(batch.rows) == min(size, count) for batch in whole)
+    assert [batch.epoch for batch in whole] == sorted(batch.epoch for batch in whole)
     for start in range(len(whole) + 1):
-        tail = [b.rows for b in training_batches(rows, size, seed=7, epochs=3, start=start)]
+        tail = list(training_batches(rows, count, size, epochs=3, start=start))
         assert len(tail) == len(whole) - start
-        assert all(np.array_equal(a, b) for a, b in zip(tail, whole[start:], strict=True))
+        for resumed, batch in zip(tail, whole[start:], strict=True):
+            assert resumed.epoch == batch.epoch
+            assert np.array_equal(resumed.rows, batch.rows)
+
+
+def test_only_the_epochs_that_are_read_are_drawn_and_each_once():
+    epochs: list[int] = []
+    rows = lambda epoch: epochs.append(epoch) or np.arange(20)  # noqa: E731
+    assert len(list(training_batches(rows, 20, 5, epochs=4, start=9))) == 7
+    assert epochs == [2, 3]
 
 
 def test_an_epoch_has_no_row_twice_and_epochs_differ():
-    rows = np.arange(100, 123)
-    batches = [b.rows for b in training_batches(rows, 5, seed=0, epochs=2)]
+    batches = [b.rows for b in training_batches(epoch_rows(23), 23, 5, epochs=2)]
     epochs = [np.concatenate(batches[:4]), np.concatenate(batches[4:])]
-    assert all(len(set(e)) == 20 and set(e) <= set(rows) for e in epochs)
+    assert all(len(set(e)) == 20 and set(e) <= set(range(100, 123)) for e in epochs)
     assert not np.array_equal(*epochs)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_a_batch_is_dealt_to_the_ranks(ranks):
+    rows = epoch_rows(23)
+    whole = list(training_batches(rows, 23, 6, epochs=2))
+    parts = [
+        list(training_batches(rows, 23, 6, epochs=2, rank=rank, ranks=ranks))
+        for rank in range(ranks)
+    ]
+    assert all(batch.rank_sizes == () for batch in whole)
+    for batch, dealt in zip(whole, zip(*parts, strict=True), strict=True):
+        union = np.zeros(6, int)
+        for rank, part in enumerate(dealt):
+            assert part.rank_sizes == tuple(len(other.rows) for other in dealt)
+            assert part.epoch == batch.epoch
+            union[rank::ranks] = part.rows
+        assert np.array_equal(union, batch.rows)
+
+
+def test_a_batch_smaller_than_the_ranks_is_refused():
+    with pytest.raises(UsageFault, match="a batch of 3 videos cannot be dealt to 4 processes"):
+        next(training_batches(epoch_rows(3), 3, 8, epochs=1, rank=3, ranks=4))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import toys
 
 from wbdc.core import plug
 from wbdc.core.errors import Diverged, OutOfResources
-from wbdc.data.loader import epoch_order, training_batches
 from wbdc.train import objectives, tricks
 from wbdc.train.fit import fit
 from wbdc.train.updates import MAX_NON_FINITE_STEPS
@@ -346,18 +345,3 @@ def test_objectives_count_what_they_average():
         )
     words = plug.build_plug(objectives, {"use": "mask_words", "share": 1.0}, model, toys.TASK)
     assert words.count(batch) == words.hide(batch).targets["mask_words"].sum()
-
-
-def test_trap_18_each_epoch_has_its_own_order_and_resumes_from_one_integer():
-    assert sorted(epoch_order(50, 1, 0)) == list(range(50))
-    assert not (epoch_order(50, 1, 0) == epoch_order(50, 1, 1)).all()
-    assert not (epoch_order(50, 1, 0) == epoch_order(50, 2, 0)).all()
-    assert (epoch_order(50, 1, 3) == epoch_order(50, 1, 3)).all()
-    rows = torch.arange(100, 123).numpy()
-    every = [b.rows for b in training_batches(rows, 5, 0, 3)]
-    assert len(every) == 12
-    assert all(len(set(b)) == 5 and set(b) <= set(rows) for b in every)
-    for start in range(12):
-        assert [b.rows.tolist() for b in training_batches(rows, 5, 0, 3, start)] == [
-            b.tolist() for b in every[start:]
-        ]

@@ -1,4 +1,4 @@
-"""Loader: the order of rows as a function of (seed, epoch), collation into batches, prefetching."""
+"""Loader: the rows of each training batch, collation into batches, prefetching."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,37 +8,62 @@ import numpy as np
 import torch
 
 from wbdc.core.batch import Batch
+from wbdc.core.errors import UsageFault
 
 PREFETCH_BATCHES = 3  # batches that are prepared while the model computes
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
-    """Shuffle 0..count-1 as a function of (seed, epoch): (count,) int.
-
-    Training can therefore resume from the number of its batch.
-    """
-    return np.random.default_rng([seed, epoch]).permutation(count)
-
-
 class BatchRows(NamedTuple):
-    """The rows of one training batch, and the epoch that they are read in, from 0."""
+    """The rows of one training batch, and the epoch that they are read in, from 0.
+
+    rank_sizes: rows of the whole batch on each rank, () on a single one.
+    """
 
     epoch: int
     rows: np.ndarray
+    rank_sizes: tuple[int, ...] = ()
 
 
 def training_batches(
-    rows: np.ndarray, size: int, seed: int, epochs: int, start: int = 0
+    epoch_rows: Callable[[int], np.ndarray],
+    count: int,
+    size: int,
+    epochs: int,
+    start: int = 0,
+    *,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> Iterator[BatchRows]:
     """Yield the rows of each training batch, from batch number `start` on.
 
-    The last rows of an epoch that do not fill a batch are dropped.
+    epoch_rows: returns the `count` rows of an epoch in reading order; called once for each epoch
+    that is read. The last rows of an epoch that do not fill a batch are dropped. Of several
+    `ranks`, each reads the rows rank, rank + ranks, ... of every batch. Raises UsageFault when a
+    batch has fewer rows than there are ranks.
     """
-    batches_per_epoch = max(1, len(rows) // size)
-    for number in range(start, batches_per_epoch * epochs):
-        epoch, batch = divmod(number, batches_per_epoch)
-        shuffled = rows[epoch_order(len(rows), seed, epoch)]
-        yield BatchRows(epoch, shuffled[batch * size : (batch + 1) * size])
+    batches_per_epoch = epoch_batches(count, size)
+    rank_sizes = _rank_sizes(min(size, count), ranks)
+    first_epoch, first_batch = divmod(start, batches_per_epoch)
+    for epoch in range(first_epoch, epochs):
+        rows = epoch_rows(epoch)
+        for batch in range(first_batch if epoch == first_epoch else 0, batches_per_epoch):
+            whole = rows[batch * size : (batch + 1) * size]
+            yield BatchRows(epoch, whole[rank::ranks], rank_sizes)
+
+
+def epoch_batches(count: int, size: int) -> int:
+    """Return the number of batches in an epoch of `count` rows: one, if they do not fill it."""
+    return max(1, count // size)
+
+
+def _rank_sizes(size: int, ranks: int) -> tuple[int, ...]:
+    """Return the rows of a batch on each rank, () for a single one. Raises UsageFault."""
+    if size < ranks:
+        raise UsageFault(
+            f"a batch of {size} videos cannot be dealt to {ranks} processes; raise batch to at "
+            f"least {ranks}, or start fewer processes"
+        )
+    return tuple(len(range(rank, size, ranks)) for rank in range(ranks)) if ranks > 1 else ()
 
 
 def batch_by_length(lengths: Sequence[int], size: int, window: int = 1024) -> list[np.ndarray]:

@@ -133,6 +133,11 @@ class Column:
             self.starts.append(rows.start)
             self.parts.append((values, np.concatenate([[0], ends])))
 
+    @property
+    def lengths(self) -> np.ndarray:
+        """The length of every row, without reading one: (rows,) int."""
+        return np.concatenate([np.diff(ends) for _, ends in self.parts])
+
     def __getitem__(self, row: int) -> np.ndarray:
         shard = bisect.bisect_right(self.starts, row) - 1
         values, ends = self.parts[shard]

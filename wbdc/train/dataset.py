@@ -1,7 +1,7 @@
 """The videos that a stage trains on or evaluates: those of one or several splits, read as views."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from wbdc.core.batch import Batch
 from wbdc.core.item_random import item_seeds
 from wbdc.data.loader import batch_by_length, collate, prefetch, training_batches
 from wbdc.prepare.view import View
+from wbdc.train.samplers import Sampler, epoch_order
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,17 @@ class Dataset:
     rows: np.ndarray
     without: str | None
 
-    def batch(self, positions: np.ndarray, seed: int = 0, epoch: int = 0) -> Batch:
-        """Collate the videos at `positions`. seed, epoch: of their random numbers."""
+    def batch(
+        self,
+        positions: np.ndarray,
+        seed: int = 0,
+        epoch: int = 0,
+        rank_sizes: tuple[int, ...] = (),
+    ) -> Batch:
+        """Collate the videos at `positions`.
+
+        seed, epoch: of their random numbers. rank_sizes: of the batch that they are a part of.
+        """
         videos = [self.views[view][int(row)] for view, row in self.rows[positions]]
         text = [tokens for tokens, _ in videos]
         frames = [pictures for _, pictures in videos]
@@ -41,14 +51,45 @@ class Dataset:
             fields=[reader.token_fields(row) for reader, row in zip(readers, text, strict=True)],
             seeds=item_seeds(ids, seed, epoch),
         )
+        batch = replace(batch, rank_sizes=rank_sizes)
         return batch.drop_modality(self.without) if self.without else batch
 
+    def text_lengths(self, positions: np.ndarray) -> np.ndarray:
+        """Return the number of tokens of the videos at `positions`: (n,) int."""
+        lengths = np.zeros(len(positions), int)
+        rows = self.rows[positions].reshape(-1, 2)
+        for number, view in enumerate(self.views):
+            is_here = rows[:, 0] == number
+            lengths[is_here] = view.text.lengths[rows[is_here, 1]]
+        return lengths
+
     def train_batches(
-        self, positions: np.ndarray, size: int, seed: int, epochs: int, start: int
+        self,
+        positions: np.ndarray,
+        sampler: Sampler,
+        size: int,
+        seed: int,
+        epochs: int,
+        start: int,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> Iterator[Batch]:
-        """Yield shuffled batches of the videos at `positions`, from batch number `start` on."""
-        jobs = training_batches(positions, size, seed, epochs, start)
-        return prefetch(jobs, lambda job: self.batch(job.rows, seed, job.epoch))
+        """Yield the batches of the videos at `positions`, from batch number `start` on.
+
+        sampler: draws from `positions` in each epoch. size: videos of a batch, on all ranks
+        together; rank r of `ranks` gets the videos r, r + ranks, ... of each. Raises UsageFault.
+        """
+        jobs = training_batches(
+            lambda epoch: positions[epoch_order(sampler, seed, epoch)],
+            len(sampler),
+            size,
+            epochs,
+            start,
+            rank=rank,
+            ranks=ranks,
+        )
+        return prefetch(jobs, lambda job: self.batch(job.rows, seed, job.epoch, job.rank_sizes))
 
     def evaluation_batches(
         self, positions: np.ndarray, size: int
@@ -57,6 +98,6 @@ class Dataset:
 
         Returns the positions in the order of the batches, and the batches.
         """
-        lengths = [len(self.views[view].text[int(row)]) for view, row in self.rows[positions]]
+        lengths = self.text_lengths(positions)
         groups = [positions[group] for group in batch_by_length(lengths, size)]
         return np.concatenate(groups), prefetch(iter(groups), self.batch)

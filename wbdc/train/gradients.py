@@ -65,8 +65,8 @@ class StepGradients:
         """Add the gradients of step `number`, and return its losses.
 
         When memory runs out, the step starts again with twice as many parts; on_out_of_memory is
-        called with their count. Raises OutOfResources when the smallest parts do not fit either, and
-        on several ranks, because the others cannot start the step again.
+        called with their count. Raises OutOfResources when the smallest parts do not fit either,
+        and on several ranks, because the others cannot start the step again.
         """
         outcome = self._try_compute(number, batches)
         while outcome is None:

@@ -19,7 +19,7 @@ from wbdc.nets import pooling as poolings
 from wbdc.nets import vision as visions
 from wbdc.nets.model import build_fusion
 from wbdc.nets.trunk import Trunk
-from wbdc.train import objectives, schedules, tricks
+from wbdc.train import objectives, samplers, schedules, tricks
 from wbdc.train.optimizer import OTHER_PARTS
 
 PLUG_FOLDERS = {
@@ -28,10 +28,12 @@ PLUG_FOLDERS = {
     "pooling": poolings,
     "objective": objectives,
     "trick": tricks,
+    "sampler": samplers,
     "schedule": schedules,
 }
 STAGE_LISTS = ("objective", "trick")  # settings of a stage that are lists of plug tables
-STAGE_CHOICES = {"schedule": {"use": "cosine"}}  # settings that are one plug table, with defaults
+# settings of a stage that are one plug table, with their defaults
+STAGE_CHOICES = {"sampler": {"use": "shuffled"}, "schedule": {"use": "cosine"}}
 STAGE_PLUGS = (*STAGE_LISTS, *STAGE_CHOICES)
 STAGES = ("pretrain", "train")
 KIT_TABLES = ("text", "trunk", "vision", "fusion", "pooling", *STAGES, "serve")
@@ -68,6 +70,9 @@ class Stage:
     maximum L2 norm of the gradient. precision: "auto", "fp32", "bf16" or "fp16".
     objective: the losses, as plug tables. trick: the tricks, as plug tables, outermost first.
     splits: the splits to pretrain on; [train] always uses the labeled split and refuses this.
+    layer_decay: by part, the factor of the learning rate from each layer to the one before it; none
+    means the same rate in all layers.
+    sampler: which videos an epoch reads, as a plug table; none means { use = "shuffled" }.
     schedule: the course of the learning rates after the warmup, as a plug table; none means
     { use = "cosine" }.
     validate_every: epochs between scores of the held-out fold, for example 0.5; 0 for never.
@@ -87,13 +92,15 @@ class Stage:
     max_grad_norm: float = 1.0
     precision: str = "auto"
     trick: list[dict] | None = None
+    layer_decay: dict[str, float] | None = None
+    sampler: dict | None = None
     schedule: dict | None = None
     validate_every: float = 0
     patience: int = 0
     keep: str = "last"
 
     def choice(self, kind: str) -> dict:
-        """Return the table of the plug chosen for one of STAGE_CHOICES: "schedule"."""
+        """Return the table of the plug chosen for one of STAGE_CHOICES, for example "sampler"."""
         return getattr(self, kind) or STAGE_CHOICES[kind]
 
 
@@ -196,7 +203,9 @@ def _check_plugs(setting: str, kind: str, stage: dict, folder: Path) -> None:
 
 
 def _check_choices(stage: dict, folder: Path) -> None:
-    """Check the schedule of a stage, which is built, since it has no host."""
+    """Check the sampler and the schedule of a stage. A schedule is built, since it has no host."""
+    if "sampler" in stage:
+        plug.resolve_plug(samplers, stage["sampler"], folder)
     if "schedule" in stage:
         plug.build_plug(schedules, stage["schedule"], kit_folder=folder)
 
@@ -210,6 +219,7 @@ def _check_numbers(name: str, table: dict) -> None:
             )
 
     _check_rates(name, table.get("learning_rate"))
+    _check_layer_decay(name, table.get("layer_decay") or {}, table.get("learning_rate", {}))
     for setting, (lowest, highest) in STAGE_RANGES.items():
         if setting in table and not lowest <= table[setting] <= highest:
             raise UsageFault(
@@ -262,6 +272,21 @@ def _check_rates(name: str, rates: dict | None) -> None:
             f"{name}.learning_rate needs a value for {OTHER_PARTS!r}: all weights that no other "
             "part names"
         )
+
+
+def _check_layer_decay(name: str, decays: dict, rates: dict) -> None:
+    for part, decay in decays.items():
+        if isinstance(decay, bool) or not isinstance(decay, (int, float)) or not 0 < decay <= 1:
+            raise UsageFault(
+                f"{name}.layer_decay of {part!r} = {decay!r}; it must be a number above 0 and at "
+                "most 1; write a part with a dot in its name in quotes"
+            )
+        if part == OTHER_PARTS or part not in rates:
+            parts = [known for known in rates if known != OTHER_PARTS]
+            raise UsageFault(
+                f"{name}.layer_decay of {part!r} needs a part that {name}.learning_rate names, "
+                f"other than {OTHER_PARTS!r}{suggest_name(part, parts)}"
+            )
 
 
 def _check_text(name: str, tables: dict, contest: Competition) -> None:

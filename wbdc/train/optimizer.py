@@ -1,11 +1,21 @@
 """AdamW with a learning rate for each part of the model."""
 
+from collections.abc import Mapping
+from operator import itemgetter
+from types import MappingProxyType
+
 import torch
 from torch import nn
 
 from wbdc.core.errors import UsageFault, suggest_name
 
 OTHER_PARTS = "rest"
+
+
+def find_part(name: str, rates: dict[str, float]) -> str:
+    """Return the part of a weight: the longest prefix of its name in `rates`, or "rest"."""
+    matches = [part for part in rates if name.startswith(f"{part}.")]
+    return max(matches, key=len, default=OTHER_PARTS)
 
 
 def parameter_groups(
@@ -22,11 +32,10 @@ def parameter_groups(
         )
 
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in sorted(rates)}
-    named = _named_parameters(model, objectives)
+    named = named_parameters(model, objectives)
     for name, weight in named:
         if weight.requires_grad:
-            matches = [part for part in rates if name.startswith(f"{part}.")]
-            groups[max(matches, key=len, default=OTHER_PARTS)].append((name, weight))
+            groups[find_part(name, rates)].append((name, weight))
 
     for part, members in groups.items():
         is_frozen = any(name.startswith(f"{part}.") for name, p in named if not p.requires_grad)
@@ -41,7 +50,7 @@ def parameter_groups(
     return groups
 
 
-def _named_parameters(model: nn.Module, objectives: nn.Module) -> list[tuple[str, nn.Parameter]]:
+def named_parameters(model: nn.Module, objectives: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """List the weights of the model, then those of the objectives' own heads."""
     # an objective may refer to a part of the model, whose weights belong to the model
     model_weights = {id(p) for p in model.parameters()}
@@ -54,26 +63,27 @@ def _named_parameters(model: nn.Module, objectives: nn.Module) -> list[tuple[str
 
 
 def build_adamw(
-    groups: dict[str, list[tuple[str, nn.Parameter]]], rates: dict[str, float], weight_decay: float
+    groups: dict[str, list[tuple[str, nn.Parameter]]],
+    rates: dict[str, float],
+    weight_decay: float,
+    factors: Mapping[str, float] = MappingProxyType({}),
 ) -> torch.optim.AdamW:
     """Build AdamW (Loshchilov & Hutter, 2019, "Decoupled Weight Decay Regularization").
 
-    Biases and normalization weights, which have one axis, do not decay.
+    Biases and normalization weights, which have one axis, do not decay. factors: of the learning
+    rate of a weight, by its name; 1 for all others.
     """
     options = []
     for part, named in groups.items():
-        for decays in (True, False):
-            weights = [p for _, p in named if (p.dim() > 1) == decays]
-            if weights:
-                options.append(
-                    {
-                        "params": weights,
-                        "lr": rates[part],
-                        "base": rates[part],
-                        "part": part,
-                        "weight_decay": weight_decay if decays else 0.0,
-                    }
-                )
+        by_kind: dict[tuple[float, bool], list[nn.Parameter]] = {}
+        for name, weight in named:
+            kind = (factors.get(name, 1.0), weight.dim() <= 1)
+            by_kind.setdefault(kind, []).append(weight)
+        for (factor, has_one_axis), weights in sorted(by_kind.items(), key=itemgetter(0)):
+            rate = rates[part] * factor
+            decay = 0.0 if has_one_axis else weight_decay
+            group = {"params": weights, "part": part, "lr": rate, "base": rate}
+            options.append({**group, "weight_decay": decay})
 
     optimizer = torch.optim.AdamW(options, fused=True)
     # created now, so that a saved state has the same tensors at every step

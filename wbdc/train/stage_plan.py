@@ -15,12 +15,14 @@ from wbdc.core.errors import UsageFault
 from wbdc.nets.model import VideoClassifier
 from wbdc.prepare.dataset import PreparedData
 from wbdc.train import objectives as objective_plugs
+from wbdc.train import samplers as sampler_plugs
 from wbdc.train import schedules as schedule_plugs
 from wbdc.train import tricks as trick_plugs
 from wbdc.train.initial_model import InitialModel, build_initial_model, check_contest
 from wbdc.train.kit import Kit, SavedKit
 from wbdc.train.kit_schema import Serve, Stage
 from wbdc.train.runs import ALL_FOLDS, Run, identify_run
+from wbdc.train.samplers import Sampler
 from wbdc.train.schedules import Schedule
 from wbdc.train.task import Task
 from wbdc.train.tricks import Trick
@@ -52,6 +54,7 @@ class StagePlan:
     build_model: Callable[[], InitialModel]
     build_objectives: Callable[[VideoClassifier, Task], nn.ModuleList]
     build_tricks: Callable[[VideoClassifier, Task], list[Trick]]
+    build_sampler: Callable[[np.ndarray, np.ndarray, Task], Sampler]
     build_schedule: Callable[[], Schedule]
 
 
@@ -96,6 +99,9 @@ def plan_stage(
         build_model=partial(build_initial_model, kit, prepared, seed),
         build_objectives=partial(_build_objectives, stage, kit.folder),
         build_tricks=partial(_build_tricks, stage, kit.folder),
+        build_sampler=partial(
+            plug.build_plug, sampler_plugs, stage.choice("sampler"), kit_folder=kit.folder
+        ),
         build_schedule=partial(
             plug.build_plug, schedule_plugs, stage.choice("schedule"), kit_folder=kit.folder
         ),
@@ -130,16 +136,20 @@ def _training_splits(stage_name: str, stage: Stage, prepared: PreparedData) -> l
 
 
 def _check_labels(stage: Stage, splits: list[str], prepared: PreparedData, folder: Path) -> None:
-    """Refuse an objective that needs labels when no split has any. Raises UsageFault."""
+    """Refuse a sampler or an objective that needs labels when no split has any. Raises
+    UsageFault.
+    """
     labeled_split = prepared.facts.labeled_split
     if labeled_split in splits:
         return
 
-    for table in stage.objective:
-        if plug.find_plug(objective_plugs, table["use"], folder).needs_labels:
+    plugs = [(objective_plugs, table) for table in stage.objective]
+    for package, table in [*plugs, (sampler_plugs, stage.choice("sampler"))]:
+        kind = plug.plug_kind(package)
+        if plug.find_plug(package, table["use"], folder).needs_labels:
             raise UsageFault(
-                f"objective {table['use']!r} needs labels, and no split of pretrain.splits has "
-                f"any; add {labeled_split!r} to the splits, or remove the objective"
+                f"{kind} {table['use']!r} needs labels, and no split of pretrain.splits has any; "
+                f"add {labeled_split!r} to the splits, or remove the {kind}"
             )
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from wbdc.core.device import find_precision, precision_name
 from wbdc.core.errors import UsageFault
 from wbdc.core.plug import distinct_names
+from wbdc.data.loader import epoch_batches
 from wbdc.train import state
 from wbdc.train.dataset import Dataset
 from wbdc.train.evaluated_weights import copy_weights, evaluating
@@ -21,10 +22,12 @@ from wbdc.train.fit import fit
 from wbdc.train.hardware import Hardware
 from wbdc.train.initial_model import InitialModel
 from wbdc.train.kit_schema import Stage
+from wbdc.train.layer_decay import layer_rate_factors
 from wbdc.train.learning_rate import learning_rate_factor, set_rates
 from wbdc.train.metrics import MetricsLog
-from wbdc.train.optimizer import build_adamw, parameter_groups
+from wbdc.train.optimizer import build_adamw, named_parameters, parameter_groups
 from wbdc.train.reporter import Reporter
+from wbdc.train.samplers import Sampler
 from wbdc.train.signals import stop_on_signal
 from wbdc.train.stage_plan import StagePlan, build_task
 from wbdc.train.state import TrainingState
@@ -53,14 +56,15 @@ def train_fold(
     few videos, Stopped when a stop is requested, and what `fit` raises.
     """
     stage = plan.stage
-    steps = _count_steps(len(positions), stage)
+    sampler = _build_sampler(plan, dataset, positions)
+    steps = _count_steps(len(sampler), stage)
     precision = find_precision(stage.precision, hardware.device)
     task = build_task(plan, dataset.labels[positions], steps)
     training, groups = _build_training(plan, initial, task, hardware.device, precision)
-    _report_groups(groups, stage.learning_rate, reporter)
+    _report_groups(groups, training.optimizer, reporter)
     if stage.validate_every:
         score = partial(score_held_out, plan, initial.model, dataset, held_out, hardware.device)
-        validation = _build_validation(stage, training, score, steps, len(positions))
+        validation = _build_validation(stage, training, score, steps, len(sampler))
         training = training._replace(validation=validation)
 
     start, skipped = state.restore_state(folder, training, reporter.warn)
@@ -72,14 +76,16 @@ def train_fold(
         folder,
         task=f"{plan.run.facts.stage} {folder.name}",
         steps=steps,
-        videos_per_step=min(stage.batch, len(positions)) * stage.accumulate,
-        save_every=hardware.save_every or _epoch_steps(len(positions), stage),
+        videos_per_step=min(stage.batch, len(sampler)) * stage.accumulate,
+        save_every=hardware.save_every or _epoch_steps(len(sampler), stage),
         skipped=skipped,
         training=training,
         metrics=MetricsLog(folder, reporter),
         reporter=reporter,
     )
-    _run_steps(plan, training, dataset, positions, start, monitor, hardware.device, precision)
+    _run_steps(
+        plan, training, dataset, positions, sampler, start, monitor, hardware.device, precision
+    )
 
     export_fold(folder, initial, plan, _weights_to_export(training))
     chances = [objective.chance for objective in training.objectives]
@@ -99,17 +105,19 @@ def train_fold(
     }
 
 
-def _epoch_batches(videos: int, stage: Stage) -> int:
-    return max(1, videos // stage.batch)
+def _build_sampler(plan: StagePlan, dataset: Dataset, positions: np.ndarray) -> Sampler:
+    """Build the sampler of the videos at `positions`. Its task has no number of steps yet."""
+    labels = dataset.labels[positions]
+    return plan.build_sampler(labels, dataset.text_lengths(positions), build_task(plan, labels, 0))
 
 
 def _epoch_steps(videos: int, stage: Stage) -> int:
-    return max(1, _epoch_batches(videos, stage) // stage.accumulate)
+    return max(1, epoch_batches(videos, stage.batch) // stage.accumulate)
 
 
 def _count_steps(videos: int, stage: Stage) -> int:
     """Return the number of steps, at which the schedule ends. Raises UsageFault when it is 0."""
-    batches = _epoch_batches(videos, stage) * stage.epochs
+    batches = epoch_batches(videos, stage.batch) * stage.epochs
     steps = batches // stage.accumulate
     if not steps:
         raise UsageFault(
@@ -132,8 +140,11 @@ def _build_training(
     objectives = plan.build_objectives(model, task).to(device)
     tricks = plan.build_tricks(model, task)
 
-    groups = parameter_groups(model, objectives, plan.stage.learning_rate)
-    optimizer = build_adamw(groups, plan.stage.learning_rate, plan.stage.weight_decay)
+    stage = plan.stage
+    groups = parameter_groups(model, objectives, stage.learning_rate)
+    names = [name for name, _ in named_parameters(model, objectives)]
+    factors = layer_rate_factors(names, stage.learning_rate, stage.layer_decay or {})
+    optimizer = build_adamw(groups, stage.learning_rate, stage.weight_decay, factors)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     return TrainingState(model, objectives, optimizer, tricks, scaler), groups
 
@@ -145,8 +156,8 @@ def _build_validation(
     steps: int,
     videos: int,
 ) -> Validation:
-    """Build the validation of a stage. videos: of the training."""
-    epoch_steps = _epoch_batches(videos, stage) / stage.accumulate
+    """Build the validation of a stage. videos: of an epoch."""
+    epoch_steps = epoch_batches(videos, stage.batch) / stage.accumulate
     return Validation(
         training.model,
         training.tricks,
@@ -178,13 +189,18 @@ def _validation_facts(validation: Validation | None, reporter: Reporter) -> dict
     return validation.facts()
 
 
-def _report_groups(groups: ParameterGroups, rates: dict[str, float], reporter: Reporter) -> None:
+def _report_groups(
+    groups: ParameterGroups, optimizer: torch.optim.Optimizer, reporter: Reporter
+) -> None:
+    """Report the size of each part, and its learning rate, or the range of those of its layers."""
+    rates = {id(p): group["base"] for group in optimizer.param_groups for p in group["params"]}
     for part, named in groups.items():
         size = sum(weight.numel() for _, weight in named)
-        reporter.log(
-            f"trains {part}: {len(named)} tensors, {size:,} parameters, "
-            f"learning rate {rates[part]:g}"
-        )
+        numbers = sorted({rates[id(weight)] for _, weight in named})
+        note = f", learning rate {numbers[0]:g}" if numbers else ""
+        if len(numbers) > 1:
+            note = f", learning rates {numbers[0]:g} to {numbers[-1]:g}"
+        reporter.log(f"trains {part}: {len(named)} tensors, {size:,} parameters{note}")
 
 
 def _run_steps(
@@ -192,6 +208,7 @@ def _run_steps(
     training: TrainingState,
     dataset: Dataset,
     positions: np.ndarray,
+    sampler: Sampler,
     start: int,
     monitor: StepMonitor,
     device: torch.device,
@@ -202,7 +219,7 @@ def _run_steps(
     seed = plan.run.facts.seed
     schedule = plan.build_schedule()
     batches = dataset.train_batches(
-        positions, stage.batch, seed, stage.epochs, start * stage.accumulate
+        positions, sampler, stage.batch, seed, stage.epochs, start * stage.accumulate
     )
     remaining = (monitor.steps - start) * stage.accumulate
 
