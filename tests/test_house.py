@@ -12,7 +12,7 @@ from wbdc import competitions
 from wbdc.core import plug
 from wbdc.nets import fusion, pooling, vision
 from wbdc.prepare import engines
-from wbdc.train import objectives, samplers, schedules, tricks
+from wbdc.train import loggers, objectives, samplers, schedules, tricks
 
 PACKAGE = Path(wbdc.__file__).parent
 LAYERS = (
@@ -39,6 +39,7 @@ PLUGS = {
     "tricks": tricks,
     "samplers": samplers,
     "schedules": schedules,
+    "loggers": loggers,
     "engines": engines,
 }
 

@@ -98,7 +98,7 @@ def test_a_saved_validation_has_the_same_tensors_at_every_step():
 def test_a_validation_changes_no_random_number_no_mode_and_no_weight():
     model = toys.model().train()
     model.vision.eval()
-    ema = EMA(model, decay=0.5)
+    ema = EMA(model, toys.TASK, decay=0.5)
     average = model.head.weight.detach().clone()
     with torch.no_grad():
         model.head.weight.add_(1)

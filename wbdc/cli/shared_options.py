@@ -131,11 +131,19 @@ def training_options(command: Callable) -> Callable:
         default=0,
         help="Steps between checkpoints; by default one at the end of each epoch.",
     )
+    loggers = click.option(
+        "--logger",
+        "loggers",
+        multiple=True,
+        metavar="NAME",
+        help="Also log metrics to tensorboard, mlflow or wandb. Repeatable.",
+    )
     for option in (
         as_json,
         work,
         verify_files,
         dry_run,
+        loggers,
         threads,
         store,
         device,

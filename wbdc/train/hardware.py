@@ -7,13 +7,15 @@ import torch
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where a stage runs, and how it uses the disk.
+    """Where a stage runs, and what it writes beside its results.
 
     threads: CPU threads. save_every: steps between saved states; 0: an epoch's steps.
     store: form of the frames that later epochs read, "auto", "jpeg" or "raw".
+    loggers: names of the loggers that also receive the metrics, or paths of their files.
     """
 
     device: torch.device
     threads: int
     save_every: int = 0
     store: str = "auto"
+    loggers: tuple[str, ...] = ()

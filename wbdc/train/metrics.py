@@ -7,23 +7,32 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wbdc.core.files import append_line
+from wbdc.train.external_loggers import ExternalLoggers
 from wbdc.train.reporter import Reporter
 
 METRICS_FILE = "metrics.jsonl"
+COUNTERS = ("step", "steps")  # of a line, which are no measurements
 
 
 class MetricsLog:
-    """Appends lines to metrics.jsonl in the folder of a fold."""
+    """Appends lines to metrics.jsonl in the folder of a fold, and sends their values to loggers."""
 
-    def __init__(self, folder: Path, reporter: Reporter):
+    def __init__(self, folder: Path, loggers: ExternalLoggers, reporter: Reporter):
         self.path = folder / METRICS_FILE
+        self.loggers = loggers
         self.reporter = reporter
         self._can_write = True
 
     def write(self, entry: dict) -> None:
-        """Write a line; when that fails, warn once and continue without the file."""
-        if not self._can_write:
-            return
+        """Write a line; when that fails, warn once and continue without the file.
+
+        entry: "step", numbers by name, and tables of numbers.
+        """
+        if self._can_write:
+            self._append(entry)
+        self.loggers.log(entry["step"], logged_values(entry))
+
+    def _append(self, entry: dict) -> None:
         try:
             append_line(self.path, json.dumps(entry))
         except OSError as error:
@@ -31,6 +40,17 @@ class MetricsLog:
             self.reporter.log(
                 f"{self.path} cannot be written: {error.strerror}; training continues without it"
             )
+
+
+def logged_values(entry: dict) -> dict[str, float]:
+    """Return the numbers of a line by name, those of a table as "validation/mean"."""
+    values: dict[str, float] = {}
+    for key, value in entry.items():
+        if isinstance(value, dict):
+            values |= {f"{key}/{name}": float(number) for name, number in value.items()}
+        elif key not in COUNTERS:
+            values[key] = float(value)
+    return values
 
 
 class Throughput:

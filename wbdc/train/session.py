@@ -8,6 +8,7 @@ from wbdc.core.errors import UsageFault
 from wbdc.core.files import read_json
 from wbdc.core.flatten import flatten_table
 from wbdc.prepare.dataset import PreparedData, open_prepared
+from wbdc.train.external_loggers import check_loggers
 from wbdc.train.hardware import Hardware
 from wbdc.train.kit import Kit
 from wbdc.train.reporter import Reporter
@@ -69,16 +70,19 @@ def open_session(
     threads: int | None = None,
     save_every: int = 0,
     store: str = "auto",
+    loggers: tuple[str, ...] = (),
 ) -> Session:
     """Resolve a training command before anything is computed.
 
     stage: "pretrain" or "train". source: name of the pretrained run to start from, "auto" or
-    "none". prepared: hash of the prepared data. Raises UsageFault, EnvironmentFault.
+    "none". prepared: hash of the prepared data. loggers: names, or paths of files.
+    Raises UsageFault, EnvironmentFault.
     """
+    check_loggers(loggers)
     kit.stage(stage)  # refuses a kit without this stage
     data = open_prepared(work, prepared)
     source_run = _find_source(kit, data, work, seed, source) if stage == "train" else None
-    hardware = Hardware(find_device(device), use_threads(threads), save_every, store)
+    hardware = Hardware(find_device(device), use_threads(threads), save_every, store, loggers)
     plan = plan_stage(work, stage, kit, data, seed=seed, without=without, source=source_run)
 
     folds = parse_folds(fold, data.facts.fold_count)

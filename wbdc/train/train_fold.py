@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from itertools import islice, takewhile
 from pathlib import Path
@@ -12,12 +13,14 @@ from torch import nn
 
 from wbdc.core.device import find_precision, precision_name
 from wbdc.core.errors import UsageFault
+from wbdc.core.flatten import flatten_table
 from wbdc.core.plug import distinct_names
 from wbdc.data.loader import epoch_batches
 from wbdc.train import state
 from wbdc.train.dataset import Dataset
 from wbdc.train.evaluated_weights import copy_weights, evaluating
 from wbdc.train.export import export_fold, score_held_out
+from wbdc.train.external_loggers import ExternalLoggers
 from wbdc.train.fit import fit
 from wbdc.train.hardware import Hardware
 from wbdc.train.initial_model import InitialModel
@@ -52,6 +55,7 @@ def train_fold(
     these are also left in the model.
 
     held_out: positions of the videos on which the stage validates the model, if it does.
+
     Resumes from the last saved state. Returns the facts of the training. Raises UsageFault for too
     few videos, Stopped when a stop is requested, and what `fit` raises.
     """
@@ -72,6 +76,7 @@ def train_fold(
         reporter.log(f"resumes after step {start} of {steps}")
 
     start_time = time.monotonic()
+    loggers = _open_loggers(plan, folder, hardware, reporter)
     monitor = StepMonitor(
         folder,
         task=f"{plan.run.facts.stage} {folder.name}",
@@ -80,12 +85,13 @@ def train_fold(
         save_every=hardware.save_every or _epoch_steps(len(sampler), stage),
         skipped=skipped,
         training=training,
-        metrics=MetricsLog(folder, reporter),
+        metrics=MetricsLog(folder, loggers, reporter),
         reporter=reporter,
     )
-    _run_steps(
-        plan, training, dataset, positions, sampler, start, monitor, hardware.device, precision
-    )
+    with closing(loggers):
+        _run_steps(
+            plan, training, dataset, positions, sampler, start, monitor, hardware.device, precision
+        )
 
     export_fold(folder, initial, plan, _weights_to_export(training))
     chances = [objective.chance for objective in training.objectives]
@@ -147,6 +153,14 @@ def _build_training(
     optimizer = build_adamw(groups, stage.learning_rate, stage.weight_decay, factors)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     return TrainingState(model, objectives, optimizer, tricks, scaler), groups
+
+
+def _open_loggers(
+    plan: StagePlan, folder: Path, hardware: Hardware, reporter: Reporter
+) -> ExternalLoggers:
+    settings = flatten_table({**plan.saved_kit.tables, "seed": plan.run.facts.seed})
+    name = f"{plan.run.name} {folder.name}"
+    return ExternalLoggers(hardware.loggers, folder, name, settings, reporter.warn)
 
 
 def _build_validation(

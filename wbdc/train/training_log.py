@@ -58,8 +58,7 @@ class StepMonitor:
         wait, only where they are logged or the state is saved.
         """
         is_on_cpu = next(self.training.model.parameters()).device.type == "cpu"
-        is_logged = step % LOG_EVERY_STEPS == 0 or step == self.steps
-        return is_on_cpu or is_logged or step % self.save_every == 0
+        return is_on_cpu or self._is_logged(step) or step % self.save_every == 0
 
     def on_skip(self, step: int, ids: Sequence[str]) -> None:
         """Report a skipped step and the videos whose loss is not finite."""
@@ -79,15 +78,22 @@ class StepMonitor:
     def after_step(self, step: int, outcome: Outcome, is_stopping: bool) -> None:
         """Report, validate and save when it is time. Raises Stopped when a stop was requested."""
         self.throughput.count_step()
-        validation = self.training.validation
-        is_validating = validation is not None and validation.is_due(step)
-        if step % LOG_EVERY_STEPS == 0 or step == self.steps or is_validating:
+        if self._is_logged(step):
             self._report(step, outcome)
 
         with self.throughput.paused():
-            if is_validating:
+            if self._is_validated(step):
                 self._validate(step)
             self._save_or_stop(step, is_stopping)
+
+    def _is_logged(self, step: int) -> bool:
+        # a validated step is logged first, so that no work of the device is left to its time
+        is_regular = step % LOG_EVERY_STEPS == 0 or step == self.steps
+        return is_regular or self._is_validated(step)
+
+    def _is_validated(self, step: int) -> bool:
+        validation = self.training.validation
+        return validation is not None and validation.is_due(step)
 
     def _save_or_stop(self, step: int, is_stopping: bool) -> None:
         is_last = step == self.steps or self.has_stopped_early
