@@ -466,6 +466,47 @@ def test_a_plug_beside_the_kit_is_found_checked_and_shipped(here, kit, ready):
         open_kit("mine.toml")
 
 
+SAMPLER = """
+from wbdc.train.samplers import Sampler
+class Ordered(Sampler):
+    'Every video in the order of the data.'
+    def draw(self, generator):
+        return list(range(len(self)))
+"""
+SCHEDULE = """
+from wbdc.train.schedules import Schedule
+class Half(Schedule):
+    'Half of the rates.'
+    def factor(self, step, steps):
+        return 0.5
+"""
+
+
+def test_samplers_and_schedules_beside_a_kit_are_saved_with_it(here, kit, ready):
+    (here / "x").mkdir()
+    (here / "mine.toml").write_text(kit.read_text())
+    (here / "x" / "ordered.py").write_text(SAMPLER)
+    (here / "x" / "half.py").write_text(SCHEDULE)
+    changes = (
+        'train.sampler={ use = "./x/ordered.py" }',
+        'pretrain.schedule={ use = "./x/half.py" }',
+    )
+    opened = open_kit("mine.toml", changes=changes)
+    assert sorted(opened.plugs()) == ["half.py", "ordered.py"]
+    assert opened.saved_tables()["train"]["sampler"] == {"use": "./ordered.py"}
+    assert opened.saved_tables()["pretrain"]["schedule"] == {"use": "./half.py"}
+    assert "ordered.py" in [path.name for path in opened.files("train")]
+    assert "half.py" in [path.name for path in opened.files("pretrain")]
+
+    names = [plan_stage(here, "train", opened, open_prepared(ready)).run.name]
+    (here / "x" / "ordered.py").write_text(SAMPLER + "\n")
+    names.append(plan_stage(here, "train", opened, open_prepared(ready)).run.name)
+    assert names[0] != names[1], "another sampler is another run"
+    text = "\n".join(line for line, _ in describe_kit(opened))
+    assert "sampler ./x/ordered.py: Every video in the order of the data." in text
+    assert "schedule ./x/half.py: Half of the rates." in text
+
+
 def test_kits_shows_a_plug_beside_a_kit_and_refuses_a_broken_one(here, kit):
     (here / "mine.toml").write_text(
         kit.read_text().replace('use = "dual_stream"\nheads = 2', 'use = "./late.py"')

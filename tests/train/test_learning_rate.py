@@ -4,7 +4,9 @@ import math
 
 import pytest
 
+from wbdc.core.errors import UsageFault
 from wbdc.train.learning_rate import learning_rate_factor
+from wbdc.train.schedules import Schedule
 from wbdc.train.schedules.cosine import Cosine
 from wbdc.train.schedules.linear import Linear
 
@@ -36,6 +38,16 @@ def test_the_default_is_the_same_cosine_bit_for_bit(steps, warmup):
             else 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
         )
         assert learning_rate_factor(Cosine(), step, steps, warmup) == longhand
+
+
+@pytest.mark.parametrize("factor", [-0.1, math.nan, math.inf])
+def test_an_impossible_factor_of_a_schedule_is_refused(factor):
+    class Broken(Schedule):
+        def factor(self, step, steps):
+            return factor
+
+    with pytest.raises(UsageFault, match=f"returned {factor} at step 2 of 10; a factor is a fin"):
+        learning_rate_factor(Broken(), 2, 10, 0.1)
 
 
 def test_the_warmup_is_the_same_for_every_schedule():

@@ -70,8 +70,8 @@ class Stage:
     maximum L2 norm of the gradient. precision: "auto", "fp32", "bf16" or "fp16".
     objective: the losses, as plug tables. trick: the tricks, as plug tables, outermost first.
     splits: the splits to pretrain on; [train] always uses the labeled split and refuses this.
-    layer_decay: by part, the factor of the learning rate from each layer to the one before it; none
-    means the same rate in all layers.
+    layer_decay: by part, a number d from 0 to 1; layer i of L then learns at rate * d ** (L - i),
+    and embeddings at rate * d ** L.
     sampler: which videos an epoch reads, as a plug table; none means { use = "shuffled" }.
     schedule: the course of the learning rates after the warmup, as a plug table; none means
     { use = "cosine" }.

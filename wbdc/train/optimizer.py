@@ -71,7 +71,8 @@ def build_adamw(
     """Build AdamW (Loshchilov & Hutter, 2019, "Decoupled Weight Decay Regularization").
 
     Biases and normalization weights, which have one axis, do not decay. factors: of the learning
-    rate of a weight, by its name; 1 for all others.
+    rate of a weight, by its name; 1 for all others. The groups of a part are in ascending order of
+    their rates.
     """
     options = []
     for part, named in groups.items():

@@ -1,0 +1,71 @@
+"""Dataset: what training reads of the videos, dealt to ranks."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import toys
+
+from wbdc.core.batch import Batch
+from wbdc.train.dataset import Dataset
+from wbdc.train.samplers.shuffled import Shuffled
+
+READER = SimpleNamespace(text=SimpleNamespace(token_fields=toys.token_fields))
+
+
+class Texts(list):
+    """The token ids of a view."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.array([len(row) for row in self])
+
+
+class FakeView:
+    """The rows of a split, in memory."""
+
+    def __init__(self, text: list, frames: list):
+        self.text = Texts(text)
+        self.frames = frames
+        self.spec = READER
+
+    def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.array(self.text[row]), self.frames[row]
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    """Eighteen videos: twelve in one split, and the first six of them again in another."""
+    ids, text, frames = toys.videos((3, 0, 4, 1, 2, 4) * 2)
+    views = [FakeView(text, frames), FakeView(text[:6], frames[:6])]
+    rows = [(0, row) for row in range(12)] + [(1, row) for row in range(6)]
+    names = [*ids, *(f"other-{name}" for name in ids[:6])]
+    return Dataset(names, np.arange(18) % 5, views, np.array(rows), None)
+
+
+def batches(dataset: Dataset, **settings: int) -> list[Batch]:
+    positions = np.array([0, 2, 3, 5, 8, 9, 11, 12, 13, 15, 17])
+    sampler = Shuffled(dataset.labels[positions], dataset.text_lengths(positions), toys.TASK)
+    return list(dataset.train_batches(positions, sampler, 5, 0, 2, 0, **settings))
+
+
+def test_text_lengths_are_those_of_each_view(dataset):
+    positions = np.array([13, 0, 11, 12])
+    expected = [len(dataset.views[v].text[r]) for v, r in dataset.rows[positions]]
+    assert dataset.text_lengths(positions).tolist() == expected
+    assert dataset.text_lengths(np.array([], int)).tolist() == []
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_the_parts_of_all_ranks_are_the_batch_in_its_order(dataset, ranks):
+    parts = [batches(dataset, rank=rank, ranks=ranks) for rank in range(ranks)]
+    whole = batches(dataset)
+    assert len(whole) == 4
+    for batch, dealt in zip(whole, zip(*parts, strict=True), strict=True):
+        assert batch.rank_sizes == ()
+        for rank, part in enumerate(dealt):
+            assert part.rank_sizes == tuple(len(other) for other in dealt)
+            assert part.ids == batch.ids[rank::ranks]
+            assert torch.equal(part.label, batch.label[rank::ranks])
+            assert torch.equal(part.seeds, batch.seeds[rank::ranks]), "numbers of the video"
