@@ -381,7 +381,8 @@ def test_a_pooling_beside_the_kit_is_saved_with_a_fold_and_built_from_it(here, k
     assert list(opened_kit.plugs()) == ["last_frame.py"]
     plan = plan_stage(here / "work", "train", opened_kit, open_prepared(ready))
     fold = plan.run.fold("all")
-    export_fold(fold, plan.build_model(), plan, [])
+    initial = plan.build_model()
+    export_fold(fold, initial, plan, copy_weights(initial.model))
     assert type(load_member(fold).model.fusion.pooling).__name__ == "LastFrame"
 
 
