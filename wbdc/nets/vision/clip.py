@@ -7,11 +7,13 @@ from pathlib import Path
 import open_clip
 from open_clip.model import _build_vision_tower  # the public factory would build the text tower too
 from open_clip.pretrained import get_pretrained_cfg
-from torch import Tensor
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
 
 from wbdc.core.errors import IntegrityFault, UsageFault, suggest_name
 from wbdc.core.image_settings import ImageSettings
 from wbdc.core.weights import describe_weights, find_weights, load_weights, select_tensors
+from wbdc.nets.patch_grid import average_patches, check_patch_grid
 from wbdc.nets.vision import Vision
 
 OPENAI_MODELS = {  # names of OpenAI's weights: of transformers, and of open_clip
@@ -28,8 +30,10 @@ class Clip(Vision):
     architecture and image define a tower with random weights.
 
     architecture: {embed_dim, quick_gelu, vision_cfg = {open_clip's CLIPVisionCfg}}. image: {size,
-    mean, std, interpolation, short}. Raises UsageFault for an unknown model, EnvironmentFault when
-    the weights are not on this machine.
+    mean, std, interpolation, short}. patch_grid: g, for g x g vectors of each frame, the means of
+    its projected patches; none: one vector of each frame. Raises UsageFault for an unknown model
+    and for a grid of a tower without patches, EnvironmentFault when the weights are not on this
+    machine.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class Clip(Vision):
         weights: str | None = None,
         architecture: dict | None = None,
         image: dict | None = None,
+        patch_grid: int | None = None,
     ):
         super().__init__(frames=frames, frozen=frozen)
         if (
@@ -62,12 +67,26 @@ class Clip(Vision):
         self.tower = _build_vision_tower(
             self.dim, dict(architecture["vision_cfg"]), architecture.get("quick_gelu", False)
         )
+        self.patch_grid = patch_grid
+        if patch_grid is not None:
+            _check_has_patches(self.tower, patch_grid, model or "this architecture")
+            self.tokens_per_frame = patch_grid**2
         if model is not None:
             self._load(folder, f"{model} {weights}", hub_name)
         self.freeze()
 
     def encode(self, pixels: Tensor) -> Tensor:
-        return self.tower(pixels)
+        if self.patch_grid is None:
+            return self.tower(pixels)
+        layers = self.tower.forward_intermediates(
+            pixels,
+            indices=1,  # of the last layer
+            normalize_intermediates=True,
+            intermediates_only=True,
+            output_fmt="NLC",
+        )
+        patches = layers["image_intermediates"][-1] @ self.tower.proj
+        return average_patches(patches.unflatten(1, self.tower.grid_size), self.patch_grid)
 
     def blueprint(self) -> dict:
         return {
@@ -76,6 +95,7 @@ class Clip(Vision):
             "frozen": self.frozen,
             "architecture": self.architecture,
             "image": self.image_settings.to_table(),
+            "patch_grid": self.patch_grid,
         }
 
     def _load(self, folder: Path, model: str, hub_name: str) -> None:
@@ -89,6 +109,17 @@ class Clip(Vision):
             f"{model} from {file.name}: {len(selected)} tensors loaded, "
             f"{len(unused)} not used (the text tower)"
         )
+
+
+def _check_has_patches(tower: nn.Module, grid: int, model: str) -> None:
+    """Refuse a patch grid that a tower cannot give. Raises UsageFault."""
+    is_plain = isinstance(tower, VisionTransformer) and tower.attn_pool is None
+    if not (is_plain and isinstance(tower.patch_dropout, nn.Identity)):
+        raise UsageFault(
+            f"vision.patch_grid = {grid}: {model} gives no grid of patches; it takes a vision "
+            "transformer without attention pooling and patch dropout, for example ViT-B-32"
+        )
+    check_patch_grid(grid, *tower.grid_size, model)
 
 
 def _check_layout(weights: dict[str, Tensor], file: Path, model: str, hub_name: str) -> None:

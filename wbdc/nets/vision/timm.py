@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.image_settings import ImageSettings
 from wbdc.core.weights import describe_weights, find_weights, load_weights, select_tensors
+from wbdc.nets.patch_grid import average_patches, check_patch_grid
 from wbdc.nets.vision import Vision
 
 TIMM_WEIGHTS_FILE = "model.safetensors"
@@ -20,8 +21,10 @@ class Timm(Vision):
     pretrained: whether to load pretrained weights; false: random weights.
 
     size: side of the frames in pixels, to which the short side is resized; None: the model's own.
-    image: saved image settings; None: those that timm lists. Raises UsageFault for an unknown
-    model, EnvironmentFault when the weights are not on this machine.
+    image: saved image settings; None: those that timm lists. patch_grid: g, for g x g vectors of
+    each frame, the means of its patches or of the cells of its feature map; none: one vector of
+    each frame. Raises UsageFault for an unknown model and for a grid that it does not give,
+    EnvironmentFault when the weights are not on this machine.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class Timm(Vision):
         pretrained: bool = True,
         size: int | None = None,
         image: dict | None = None,
+        patch_grid: int | None = None,
     ):
         super().__init__(frames=frames, frozen=frozen)
         name = model.split(".")[0]
@@ -53,12 +57,19 @@ class Timm(Vision):
         self.image_settings = (
             ImageSettings.from_table(image) if image else _listed_settings(self.tower, size)
         )
+        self.patch_grid = patch_grid
+        if patch_grid is not None:
+            self._set_patch_grid(patch_grid)
         if pretrained:
             self._load()
         self.freeze()
 
     def encode(self, pixels: Tensor) -> Tensor:
-        return self.tower(pixels.contiguous(memory_format=torch.channels_last))
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        if self.patch_grid is None:
+            return self.tower(pixels)
+        features = self.tower.forward_features(pixels)
+        return average_patches(_arrange_patches(self.tower, features), self.patch_grid)
 
     def blueprint(self) -> dict:
         return {
@@ -69,7 +80,24 @@ class Timm(Vision):
             "pretrained": False,
             "size": self.size,
             "image": self.image_settings.to_table(),
+            "patch_grid": self.patch_grid,
         }
+
+    @torch.no_grad()
+    def _set_patch_grid(self, grid: int) -> None:
+        """Encode one picture to see the grid of the model. Raises UsageFault."""
+        side = self.image_settings.size
+        features = self.tower.eval().forward_features(torch.zeros(1, 3, side, side))
+        patches = _arrange_patches(self.tower, features)
+        if patches is None:
+            raise UsageFault(
+                f"vision.patch_grid = {grid}: {self.model} gives no grid of patches; "
+                "remove the setting, or choose another model"
+            )
+        check_patch_grid(grid, patches.shape[1], patches.shape[2], self.model)
+        self.dim = patches.shape[3]
+        self.tokens_per_frame = grid**2
+        self.tower.train()
 
     def _load(self) -> None:
         file = find_weights(f"timm/{self.model}", (TIMM_WEIGHTS_FILE,)) / TIMM_WEIGHTS_FILE
@@ -80,6 +108,26 @@ class Timm(Vision):
             f"{self.model} from {file.name}: {len(selected)} tensors loaded, "
             f"{len(unused)} not used (its classifier)"
         )
+
+
+def _arrange_patches(tower: nn.Module, features: Tensor) -> Tensor | None:
+    """Arrange the output of a model's last layer as a picture: (M, H, W, D).
+
+    Returns None for an output without a grid.
+    """
+    if not isinstance(features, Tensor) or features.dim() not in (3, 4):
+        return None
+    if features.dim() == 4:
+        has_channels_last = getattr(tower, "output_fmt", "NCHW") == "NHWC"
+        return features if has_channels_last else features.permute(0, 2, 3, 1)
+
+    grid_size = getattr(getattr(tower, "patch_embed", None), "grid_size", None)
+    patches = features[:, getattr(tower, "num_prefix_tokens", 0) :]
+    if grid_size is None or math.prod(grid_size) != patches.shape[1]:
+        return None
+    # a model that averages its patches normalizes them afterwards
+    normalized = getattr(tower, "fc_norm", nn.Identity())(patches)
+    return normalized.unflatten(1, tuple(grid_size))
 
 
 def _listed_settings(tower: nn.Module, size: int | None) -> ImageSettings:
