@@ -337,3 +337,22 @@ def test_trap_12_training_on_all_rows_refuses_to_validate(fresh, kit, fold):
     assert "--fold all holds out no videos" in result.stderr
     assert "--set train.validate_every=0 --set train.patience=0 to train" in result.stderr
     assert not list(fresh.glob("runs/*"))
+
+
+def test_losses_are_read_from_a_gpu_only_where_they_are_logged(tmp_path):
+    validation = scripted([0.0] * 12, every=4)
+    layer = torch.nn.Linear(2, 2, device="meta")  # like a GPU, not a CPU
+    training = state.TrainingState(layer, None, None, [], None, validation)
+    monitor = training_log.StepMonitor(
+        tmp_path,
+        task="train",
+        steps=12,
+        videos_per_step=1,
+        save_every=7,
+        skipped=0,
+        training=training,
+        metrics=None,
+        reporter=None,
+    )
+    checked = [step for step in range(1, 13) if monitor.must_check(step)]
+    assert checked == [4, 7, 8, 10, 12], "validated, saved, logged, last"
