@@ -345,3 +345,103 @@ def test_objectives_count_what_they_average():
         )
     words = plug.build_plug(objectives, {"use": "mask_words", "share": 1.0}, model, toys.TASK)
     assert words.count(batch) == words.hide(batch).targets["mask_words"].sum()
+
+
+def test_frames_are_encoded_once_per_batch_and_statistics_move_once():
+    """Matching runs the model a second time, on the same features."""
+    model = toys.model(vision="timm")
+    calls = []
+    model.vision.register_forward_hook(lambda *_: calls.append(1))
+    encode = model.vision.encode
+    model.vision.encode = lambda pixels: calls.append(2) or encode(pixels)
+    names = ("mask_words", "match", "classify")
+    losses = [plug.build_plug(objectives, {"use": n}, model, toys.TASK) for n in names]
+    fit(model, losses, DATA[:2], torch.optim.SGD(model.parameters(), 0.1))
+    assert calls.count(2) == 2
+    tracked = [b for n, b in model.named_buffers() if n.endswith("num_batches_tracked")]
+    assert tracked
+    assert all(int(count) == 2 for count in tracked)
+
+
+class Steps(objectives.Objective):
+    """Records when it is called."""
+
+    def __init__(self, model, events):
+        super().__init__(model, toys.TASK)
+        self.events = events
+
+    def before_step(self, step):
+        self.events.append(("before", step))
+
+    def loss(self, model, fused, batch, original):
+        self.events.append("loss")
+        return model.head(fused.pooled).square().mean()
+
+    def after_step(self, step):
+        self.events.append(("after", step))
+
+
+def test_an_objective_acts_once_per_step_and_not_once_per_batch_or_pass():
+    model, events = toys.model(), []
+    fgm = plug.build_plug(tricks, {"use": "fgm"}, model, toys.TASK)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    fit(model, [Steps(model, events)], DATA[:4], optimizer, [fgm], accumulate=2)
+    assert events == [("before", 1), *["loss"] * 4, ("after", 1)] + [
+        ("before", 2),
+        *["loss"] * 4,
+        ("after", 2),
+    ]
+
+
+def test_a_step_without_a_check_is_skipped_by_the_optimizer_and_reported_later():
+    model, states, skipped = toys.model(), [], []
+    optimizer = torch.optim.AdamW(model.parameters(), 0.01, fused=True)
+    fit(
+        model,
+        [Poisoned(model, bad={2})],
+        DATA,
+        optimizer,
+        after_step=lambda step, _: states.append(copy.deepcopy(model.state_dict())),
+        on_skip=lambda step, ids: skipped.append((step, len(states))),
+        must_check=lambda step: step == 4,
+    )
+    same = [all(torch.equal(a[n], b[n]) for n in a) for a, b in pairwise(states)]
+    assert same == [True, False, False]
+    assert skipped == [(2, 3)], "reported at the check of step 4"
+    assert all(t.isfinite().all() for t in states[-1].values())
+    assert {float(s["step"]) for s in optimizer.state.values()} == {3.0}
+
+
+def test_bad_steps_between_checks_end_the_training_at_the_next_check():
+    model = toys.model()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(Diverged, match="not finite 3 times in a row, last for videos v0"):
+        fit(
+            model,
+            [Poisoned(model, bad={1, 2, 3})],
+            DATA,
+            torch.optim.AdamW(model.parameters(), 0.01, fused=True),
+            must_check=lambda step: step == 4,
+        )
+    assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
+
+
+def test_accumulated_batches_of_unequal_content_equal_one_batch():
+    """One loss counts words, one labeled videos, one labeled videos with frames."""
+    whole, halves = toys.model(), toys.model()
+    batch = toys.batch()
+    batch = replace(batch, label=torch.where(torch.arange(len(batch)) < 2, -1, batch.label))
+    parts = [batch.select(slice(0, 2)), batch.select(slice(2, 6))]
+    for model, batches in ((whole, [batch]), (halves, parts)):
+        losses = [
+            plug.build_plug(objectives, {"use": name}, model, toys.TASK)
+            for name in ("mask_words", "classify", "classify_frames")
+        ]
+        torch.manual_seed(0)
+        for loss in losses:
+            for parameter in loss.parameters():
+                torch.nn.init.normal_(parameter, std=0.02)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        fit(model, losses, batches, optimizer, accumulate=len(batches))
+    for p, q in zip(whole.parameters(), halves.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
