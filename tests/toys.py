@@ -28,6 +28,7 @@ from wbdc.train.task import Task
 torch.set_num_threads(1)
 
 WORDS, CLASSES = 50, 5
+SPECIAL = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
 TASK = Task(
     classes=tuple(f"000{i}" for i in range(CLASSES)),
     class_counts=(40, 20, 10, 5, 1),
@@ -36,8 +37,9 @@ TASK = Task(
     total_steps=10,
     batch_size=6,
     seed=0,
+    ids=tuple(f"v{i}" for i in range(6)),
+    vocabulary=(*SPECIAL, *(f"##{i}" if i % 4 == 0 else f"{i}" for i in range(5, WORDS))),
 )
-SPECIAL = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4}
 TRUNK = {
     "model_type": "bert",
     "vocab_size": WORDS,
@@ -73,7 +75,9 @@ VISIONS = {
     "features": {"dim": 12},
 }
 # settings of each objective that needs some, or that is tested with several
-OBJECTIVES: dict[str, list[dict]] = {}
+OBJECTIVES: dict[str, list[dict]] = {
+    "mask_words": [{"unit": "token"}, {"unit": "word"}, {"unit": "ngram"}],
+}
 POOLINGS = {
     "mean": {},
     "mean_by_modality": {},

@@ -16,7 +16,14 @@ from wbdc.train import objectives
 from wbdc.train.fit import fit
 from wbdc.train.objectives.match import swap_frames
 
-every_objective = pytest.mark.parametrize("use", plug.plug_names(objectives))
+every_objective = pytest.mark.parametrize(
+    ("use", "settings"),
+    [
+        (use, settings)
+        for use in plug.plug_names(objectives)
+        for settings in toys.OBJECTIVES.get(use, [{}])
+    ],
+)
 
 
 def build(use: str, model, **settings):
@@ -51,10 +58,10 @@ def loss_of(objective, model, batch: Batch) -> Tensor:
 
 
 @every_objective
-def test_trap_20_objectives_leave_the_callers_tensors_alone(use):
+def test_trap_20_objectives_leave_the_callers_tensors_alone(use, settings):
     model, batch = toys.model(), toys.batch()
     batch = replace(model.encode(batch), frames=model.encode(batch).frames.detach())
-    before, objective = copy.deepcopy(batch), build(use, model)
+    before, objective = copy.deepcopy(batch), build(use, model, **settings)
     loss_of(objective, model, batch)
     for f in fields(Batch):
         now, then = getattr(batch, f.name), getattr(before, f.name)
@@ -63,12 +70,12 @@ def test_trap_20_objectives_leave_the_callers_tensors_alone(use):
 
 
 @every_objective
-def test_an_uninformed_model_has_the_chance_level_as_its_loss(use):
+def test_an_uninformed_model_has_the_chance_level_as_its_loss(use, settings):
     model = toys.model()
     with torch.no_grad():
         for p in model.parameters():
             p.mul_(0.01)
-    objective, batch = build(use, model), toys.batch()
+    objective, batch = build(use, model, **settings), toys.batch()
     loss = loss_of(objective, model, batch)
     assert loss.shape == ()
     assert loss.dtype == torch.float32
@@ -77,13 +84,31 @@ def test_an_uninformed_model_has_the_chance_level_as_its_loss(use):
 
 @every_objective
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_trap_09_losses_are_finite_in_half_precision(use, dtype):
+def test_trap_09_losses_are_finite_in_half_precision(use, settings, dtype):
     model, batch = toys.model(), toys.batch()
-    objective = build(use, model)
+    objective = build(use, model, **settings)
     with torch.autocast("cpu", dtype):
         loss = loss_of(objective, model, batch)
     assert loss.dtype == torch.float32
     assert loss.isfinite()
+
+
+@every_objective
+@pytest.mark.parametrize("fusion", toys.FUSIONS)
+def test_every_objective_trains_with_every_fusion(fusion, use, settings):
+    """Every weight of its own moves, and so does the model."""
+    model = toys.model(fusion)
+    objective = build(use, model, **settings)
+    before = copy.deepcopy([list(objective.parameters()), list(model.parameters())])
+    optimizer = torch.optim.SGD([*objective.parameters(), *model.parameters()], 0.1)
+    losses = []
+    batches = [toys.batch(seed=seed) for seed in (1, 2)]
+    fit(model, [objective], batches, optimizer, after_step=lambda _, o: losses.append(o.loss))
+    assert torch.stack(losses).isfinite().all()
+    after = [list(objective.parameters()), list(model.parameters())]
+    own, shared = ([not torch.equal(a, b) for a, b in zip(*p)] for p in zip(before, after))
+    assert all(own)
+    assert any(shared)
 
 
 @pytest.mark.parametrize("share", [0.15, 0.4])
@@ -126,8 +151,8 @@ def test_mask_words_is_the_cross_entropy_of_the_selected_words():
     fused = model(hidden)
     is_predicted = hidden.targets["mask_words"] & (batch.text != toys.SPECIAL["[UNK]"])
     scores = (
-        objective.transform(fused.text.x) @ model.trunk.embeddings.word_embeddings.weight.T
-        + objective.bias
+        objective.words.transform(fused.text.x) @ model.trunk.embeddings.word_embeddings.weight.T
+        + objective.words.bias
     )
     longhand = [
         -scores[b, t].log_softmax(-1)[batch.text[b, t]] for b, t in is_predicted.nonzero().tolist()
@@ -216,20 +241,20 @@ def _owner(mixed: Batch, row: int, batch: Batch) -> int:
 
 def test_two_uses_of_mask_words_both_predict_the_original_words(monkeypatch):
     """The second one reads words that the first one has replaced."""
-    from wbdc.train.objectives import mask_words
+    from wbdc.train import word_head
 
     model = toys.model()
     batch = words(rows=32, length=30)
     truths = []
     batch = replace(batch, text=torch.full_like(batch.text, 7))
-    entropy = mask_words.F.cross_entropy
+    entropy = word_head.F.cross_entropy
 
     def record(scores, truth, **settings):
         losses = entropy(scores, truth, **settings)
         truths.append(truth.clone())
         return losses
 
-    monkeypatch.setattr(mask_words.F, "cross_entropy", record)
+    monkeypatch.setattr(word_head.F, "cross_entropy", record)
     both = [build("mask_words", model, share=0.5) for _ in range(2)]
     fit(model, both, [batch], torch.optim.SGD(model.parameters(), 0.1))
     assert len(truths) == 2

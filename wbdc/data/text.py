@@ -164,6 +164,15 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     return _build_bert_tokenizer(vocabulary, settings.get("do_lower_case", True))
 
 
+def list_tokens(tokenizer: Tokenizer) -> list[str]:
+    """List the tokens of a tokenizer by their ids; "" for an id without a token."""
+    ids = tokenizer.get_vocab(with_added_tokens=True)
+    tokens = [""] * (1 + max(ids.values(), default=-1))
+    for token, number in ids.items():
+        tokens[number] = token
+    return tokens
+
+
 def _read_tokenizer(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_buffer(read_bytes(path))

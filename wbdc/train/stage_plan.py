@@ -1,6 +1,6 @@
 """A stage of a kit on a dataset, resolved once into the typed values that train its folds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -153,7 +153,14 @@ def _check_labels(stage: Stage, splits: list[str], prepared: PreparedData, folde
             )
 
 
-def build_task(plan: StagePlan, labels: np.ndarray, total_steps: int) -> Task:
+def build_task(
+    plan: StagePlan,
+    labels: np.ndarray,
+    total_steps: int,
+    *,
+    ids: Sequence[str] = (),
+    vocabulary: Sequence[str] = (),
+) -> Task:
     """Describe a training to its plugs. labels: (n,) int codes of its videos, -1 for no label."""
     classes = plan.run.facts.classes
     counts = np.bincount(labels[labels >= 0], minlength=len(classes))
@@ -167,6 +174,8 @@ def build_task(plan: StagePlan, labels: np.ndarray, total_steps: int) -> Task:
         total_steps=total_steps,
         batch_size=plan.stage.batch,
         seed=plan.run.facts.seed,
+        ids=tuple(ids),
+        vocabulary=tuple(vocabulary),
     )
 
 

@@ -11,7 +11,8 @@ class Task:
     the number of its group (its level-1 class), or () if the contest has no groups. fields: names
     of the text fields in reading order; field i has the number i + 1 in `Batch.text_field`.
     total_steps: steps of the whole training. batch_size: videos per batch, on all ranks together.
-    seed: of the training.
+    seed: of the training. ids: of the videos that are trained on. vocabulary: the token of each id
+    of the tokenizer.
     """
 
     classes: tuple[str, ...]
@@ -21,3 +22,5 @@ class Task:
     total_steps: int
     batch_size: int
     seed: int
+    ids: tuple[str, ...] = ()
+    vocabulary: tuple[str, ...] = ()

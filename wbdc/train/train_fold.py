@@ -16,6 +16,7 @@ from wbdc.core.errors import UsageFault
 from wbdc.core.flatten import flatten_table
 from wbdc.core.plug import distinct_names
 from wbdc.data.loader import epoch_batches
+from wbdc.data.text import list_tokens
 from wbdc.train import state
 from wbdc.train.dataset import Dataset
 from wbdc.train.evaluated_weights import copy_weights, evaluating
@@ -63,7 +64,13 @@ def train_fold(
     sampler = _build_sampler(plan, dataset, positions)
     steps = _count_steps(len(sampler), stage)
     precision = find_precision(stage.precision, hardware.device)
-    task = build_task(plan, dataset.labels[positions], steps)
+    task = build_task(
+        plan,
+        dataset.labels[positions],
+        steps,
+        ids=[dataset.ids[i] for i in positions],
+        vocabulary=list_tokens(initial.input_spec.text.tokenizer),
+    )
     training, groups = _build_training(plan, initial, task, hardware.device, precision)
     _report_groups(groups, training.optimizer, reporter)
     if stage.validate_every:

@@ -5,46 +5,66 @@ et al., 2019).
 import math
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from wbdc.core.batch import Batch
+from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.objectives import Objective
 from wbdc.train.task import Task
+from wbdc.train.word_head import WordHead
+from wbdc.train.word_spans import PIECE_PREFIX, select_ngrams, select_words, word_starts
 
+UNITS = ("token", "word", "ngram")
 MASKED_SHARE = 0.8  # of the selected tokens
 RANDOM_SHARE = 0.1  # the rest keeps its word
 CAPACITY_DEVIATIONS = 8  # a batch selects more words than this allows less than once in 10**14
+MAX_MEAN_PIECES = 4  # tokens of a word that are selected together, for the same bound
 
 
 class MaskWords(Objective):
     """Cross entropy over the vocabulary, for a random selection of the real words.
 
-    As in BERT, 80% of the selected words become [MASK], 10% a random word, and 10% stay. The output
-    layer shares its weights with the word embeddings; words outside the selection, unknown words,
-    special tokens and padding are never predicted.
+    As in BERT, 80% of the selected tokens become [MASK], 10% a random word, and 10% stay. The
+    output layer shares its weights with the word embeddings; words outside the selection, unknown
+    words, special tokens and padding are never predicted. Raises UsageFault for settings that do
+    not exist, or when the vocabulary has no pieces of words.
 
-    share: probability of selecting each word.
+    share: probability of selecting each token. unit: what is selected together: "token"; "word", a
+    word with all its "##" pieces (whole word masking; Cui et al., 2019), where each Chinese
+    character is a word; or "ngram", up to `max_ngram` such words in a row (MacBERT; Cui et al.,
+    2020). max_ngram: of unit "ngram"; with 4, sequences of 1 to 4 words have shares of 40, 30, 20
+    and 10%.
     """
 
     def __init__(
-        self, model: VideoClassifier, task: Task, *, weight: float = 1.0, share: float = 0.15
+        self,
+        model: VideoClassifier,
+        task: Task,
+        *,
+        weight: float = 1.0,
+        share: float = 0.15,
+        unit: str = "token",
+        max_ngram: int = 4,
     ):
         super().__init__(model, task, weight=weight)
-        embeddings = model.trunk.embeddings.word_embeddings
+        _check_settings(share, unit, max_ngram)
         self.share = share
-        self.vocabulary_size = embeddings.num_embeddings
+        self.unit = unit
+        self.max_ngram = max_ngram
+        self.vocabulary_size = model.trunk.embeddings.word_embeddings.num_embeddings
         self.chance = math.log(self.vocabulary_size)
         self.mask_id = model.special["[MASK]"]
         self.unknown_id = model.special["[UNK]"]
-        self.transform = nn.Sequential(
-            nn.Linear(model.trunk.dim, embeddings.embedding_dim),
-            nn.GELU(),
-            nn.LayerNorm(embeddings.embedding_dim),
-        )
-        self.bias = nn.Parameter(torch.zeros(self.vocabulary_size))
+        self.words = WordHead(model)
+        is_piece = _pieces(task.vocabulary, self.vocabulary_size)
+        if unit != "token" and not is_piece.any():
+            raise UsageFault(
+                f'mask_words: unit = "{unit}" needs a vocabulary with "{PIECE_PREFIX}" pieces; '
+                'set unit = "token"'
+            )
+        self.register_buffer("is_piece", is_piece, persistent=False)
 
     def hide(self, batch: Batch) -> Batch:
         """Mask words in a copy of the text.
@@ -66,39 +86,52 @@ class MaskWords(Objective):
         """Return the average over the selected words, or 0 when there is none."""
         # an earlier use of this objective may have replaced words that this one selected
         is_predicted = batch.targets["mask_words"] & (original.text != self.unknown_id)
-        positions, is_real = first_true(is_predicted.flatten(), self._capacity(is_predicted))
-
-        hidden = self.transform(fused.text.x.flatten(0, 1)[positions])
-        logits = F.linear(hidden, model.trunk.embeddings.word_embeddings.weight, self.bias)
-        words = original.text.flatten()[positions]
-        losses = F.cross_entropy(logits.float(), words, reduction="none")
-        return losses.masked_fill(~is_real, 0).sum() / is_real.sum().clamp(min=1)
+        capacity = self._capacity(is_predicted.numel())
+        return self.words.loss(model, fused.text.x, original.text, is_predicted, capacity)
 
     def count(self, batch: Batch) -> Tensor:
         """Return the number of words that are selected and predicted."""
-        return (self._select(batch) & (batch.text != self.unknown_id)).sum()
+        is_predicted = self._select(batch) & (batch.text != self.unknown_id)
+        return is_predicted.sum().clamp(max=self._capacity(is_predicted.numel()))
 
     def _select(self, batch: Batch) -> Tensor:
         """Return which words are selected: (B, T) bool."""
-        return (self.draw(batch, "select", batch.text.shape[1]) < self.share) & (
-            batch.text_field > 0
-        )
+        width = batch.text.shape[1]
+        is_word = batch.text_field > 0
+        draws = self.draw(batch, "select", width)
+        if self.unit == "token":
+            return (draws < self.share) & is_word
 
-    def _capacity(self, is_selected: Tensor) -> int:
-        """Return how many words are predicted at most.
+        is_start = word_starts(batch.text_field, self.is_piece[batch.text])
+        if self.unit == "word":
+            return select_words(draws, is_start, self.share) & is_word
+        lengths = self.draw(batch, "length", width)
+        return select_ngrams(draws, lengths, is_start, batch.text_field, self.share, self.max_ngram)
+
+    def _capacity(self, tokens: int) -> int:
+        """Return how many words are predicted at most, of a batch with so many tokens.
 
         It follows from the shape of the batch, because reading the number of selected words would
-        wait for the GPU.
+        wait for the GPU. Tokens that are selected together vary as much as fewer, larger ones.
         """
-        mean = self.share * is_selected.numel()
-        deviation = math.sqrt(mean * (1 - self.share))
-        return min(is_selected.numel(), math.ceil(mean + CAPACITY_DEVIATIONS * deviation))
+        words = self.max_ngram if self.unit == "ngram" else 1
+        together = 1 if self.unit == "token" else words * MAX_MEAN_PIECES
+        mean = self.share * tokens
+        deviation = math.sqrt(together * mean * (1 - self.share))
+        return min(tokens, math.ceil(mean + CAPACITY_DEVIATIONS * deviation))
 
 
-def first_true(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the positions of the first `count` True values, without waiting for the GPU.
+def _pieces(vocabulary: tuple[str, ...], size: int) -> Tensor:
+    """Return which ids of a vocabulary continue a word: (size,) bool."""
+    is_piece = [token.startswith(PIECE_PREFIX) for token in vocabulary[:size]]
+    return torch.tensor(is_piece + [False] * (size - len(is_piece)))
 
-    mask: (n,) bool. Returns (count,) int64 positions, and (count,) bool, which of them are True.
-    """
-    positions = torch.argsort(~mask, stable=True)[:count]
-    return positions, mask[positions]
+
+def _check_settings(share: float, unit: str, max_ngram: int) -> None:
+    """Refuse settings that do not exist. Raises UsageFault."""
+    if unit not in UNITS:
+        raise UsageFault(f"mask_words: no unit called {unit!r}{suggest_name(unit, list(UNITS))}")
+    if not 0 <= share <= 1:
+        raise UsageFault(f"mask_words: share = {share:g} is not between 0 and 1")
+    if max_ngram < 1:
+        raise UsageFault(f"mask_words: max_ngram = {max_ngram} is less than 1 word")

@@ -1,0 +1,57 @@
+"""The output layer over the vocabulary, and the loss of predicted words."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wbdc.nets.model import VideoClassifier
+
+
+class WordHead(nn.Module):
+    """Predicts words from vectors: (n, D) to (n, V), V words of the vocabulary.
+
+    A transform as in BERT (Devlin et al., 2019); the output layer shares its weights with the word
+    embeddings of the model, which stay the model's own.
+    """
+
+    def __init__(self, model: VideoClassifier):
+        super().__init__()
+        embeddings = model.trunk.embeddings.word_embeddings
+        self.transform = nn.Sequential(
+            nn.Linear(model.trunk.dim, embeddings.embedding_dim),
+            nn.GELU(),
+            nn.LayerNorm(embeddings.embedding_dim),
+        )
+        self.bias = nn.Parameter(torch.zeros(embeddings.num_embeddings))
+
+    def forward(self, model: VideoClassifier, x: Tensor) -> Tensor:
+        """Return the logits in float32."""
+        weight = model.trunk.embeddings.word_embeddings.weight
+        return F.linear(self.transform(x), weight, self.bias).float()
+
+    def loss(
+        self,
+        model: VideoClassifier,
+        x: Tensor,
+        words: Tensor,
+        is_predicted: Tensor,
+        capacity: int,
+    ) -> Tensor:
+        """Return the cross entropy, averaged over the predicted words; 0 when there is none.
+
+        x: (B, T, D). words, is_predicted: (B, T). Of more than `capacity` predicted words, the
+        first ones count.
+        """
+        positions, is_real = first_true(is_predicted.flatten(), capacity)
+        logits = self(model, x.flatten(0, 1)[positions])
+        losses = F.cross_entropy(logits, words.flatten()[positions], reduction="none")
+        return losses.masked_fill(~is_real, 0).sum() / is_real.sum().clamp(min=1)
+
+
+def first_true(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the positions of the first `count` True values, without waiting for the GPU.
+
+    mask: (n,) bool. Returns (count,) int64 positions, and (count,) bool, which of them are True.
+    """
+    positions = torch.argsort(~mask, stable=True)[:count]
+    return positions, mask[positions]
