@@ -106,7 +106,10 @@ def test_every_objective_trains_with_every_fusion(fusion, use, settings):
     fit(model, [objective], batches, optimizer, after_step=lambda _, o: losses.append(o.loss))
     assert torch.stack(losses).isfinite().all()
     after = [list(objective.parameters()), list(model.parameters())]
-    own, shared = ([not torch.equal(a, b) for a, b in zip(*p)] for p in zip(before, after))
+    own, shared = (
+        [not torch.equal(a, b) for a, b in zip(*p, strict=True)]
+        for p in zip(before, after, strict=True)
+    )
     assert all(own)
     assert any(shared)
 
