@@ -6,8 +6,11 @@ import re
 import pytest
 import torch
 import toys
+from fake_cuda import fake_cuda
 from safetensors.torch import load_file, save_file
 from small import python
+from torch._subclasses.fake_tensor import DataDependentOutputException
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wbdc.core.errors import IntegrityFault, ResultFault
 from wbdc.core.files import publish_json, read_json
@@ -207,3 +210,24 @@ def test_fault_25_scores_that_are_not_finite_never_become_class_0(precision, val
         safe_softmax(
             lambda _: torch.tensor([[1.0, 2.0], [1.0, value]]), ("v0", "v1"), CPU, precision
         )
+
+
+class InputDevices(TorchDispatchMode):
+    """Inside the context, `devices` collects the device of the first tensor of each operation."""
+
+    def __init__(self):
+        super().__init__()
+        self.devices: dict[str, str] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        tensors = [a for a in args if isinstance(a, torch.Tensor)]
+        if tensors:
+            self.devices[func.overloadpacket.__name__] = tensors[0].device.type
+        return func(*args, **(kwargs or {}))
+
+
+def test_scores_leave_the_gpu_once_before_they_are_checked():
+    with fake_cuda(), InputDevices() as recorded, pytest.raises(DataDependentOutputException):
+        safe_softmax(lambda _: torch.zeros(2, 3, device="cuda"), ("a", "b"), CPU, torch.float32)
+    assert recorded.devices["_to_copy"] == "cuda"
+    assert recorded.devices["_local_scalar_dense"] == "cpu"

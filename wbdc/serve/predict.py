@@ -152,9 +152,9 @@ def safe_softmax(
     """
     for attempt in dict.fromkeys((precision, torch.float32)):
         with autocast(device, attempt):
-            scores = logits(attempt).float()
+            scores = logits(attempt).float().cpu()  # the only wait for a GPU
         if scores.isfinite().all():
-            return scores.softmax(-1).cpu()
+            return scores.softmax(-1)
     finite = scores.isfinite().all(1).tolist()
     bad_ids = [name for name, is_finite in zip(ids, finite, strict=True) if not is_finite]
     raise ResultFault(
