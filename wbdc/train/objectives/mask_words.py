@@ -28,14 +28,15 @@ class MaskWords(Objective):
 
     As in BERT, 80% of the selected tokens become [MASK], 10% a random word, and 10% stay. The
     output layer shares its weights with the word embeddings; words outside the selection, unknown
-    words, special tokens and padding are never predicted. Raises UsageFault for settings that do
-    not exist, or when the vocabulary has no pieces of words.
+    words, special tokens and padding are never predicted.
 
     share: probability of selecting each token. unit: what is selected together: "token"; "word", a
     word with all its "##" pieces (whole word masking; Cui et al., 2019), where each Chinese
     character is a word; or "ngram", up to `max_ngram` such words in a row (MacBERT; Cui et al.,
     2020). max_ngram: of unit "ngram"; with 4, sequences of 1 to 4 words have shares of 40, 30, 20
     and 10%.
+
+    Raises UsageFault for settings that do not exist, or when the vocabulary has no pieces of words.
     """
 
     def __init__(
