@@ -3,9 +3,10 @@
 import math
 
 import pytest
+import torch
 
 from wbdc.core.errors import UsageFault
-from wbdc.train.learning_rate import learning_rate_factor
+from wbdc.train.learning_rate import current_rates, learning_rate_factor, set_rates
 from wbdc.train.schedules import Schedule
 from wbdc.train.schedules.cosine import Cosine
 from wbdc.train.schedules.linear import Linear
@@ -55,3 +56,13 @@ def test_the_warmup_is_the_same_for_every_schedule():
     assert factors == pytest.approx(
         [0.25, 0.5, 0.75, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0], abs=1e-12
     )
+
+
+def test_the_logged_rate_of_a_part_is_that_of_its_fastest_layer():
+    options = [
+        {"params": [torch.zeros(1)], "part": part, "lr": rate, "base": rate}
+        for part, rate in (("trunk", 2e-4), ("trunk", 4e-4), ("trunk", 1e-4), ("rest", 1e-3))
+    ]
+    optimizer = torch.optim.SGD(options)
+    set_rates(optimizer, 0.5)
+    assert current_rates(optimizer) == {"trunk": 2e-4, "rest": 5e-4}

@@ -32,3 +32,11 @@ def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set the learning rate of every group of weights to `factor` times its base rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["base"] * factor
+
+
+def current_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """Return the learning rate of each part of the model; the highest of its layers."""
+    rates: dict[str, float] = {}
+    for group in optimizer.param_groups:
+        rates[group["part"]] = max(group["lr"], rates.get(group["part"], 0.0))
+    return rates

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wbdc.core.errors import Stopped
+from wbdc.train.learning_rate import current_rates
 from wbdc.train.metrics import MetricsLog, Throughput
 from wbdc.train.reporter import Reporter
 from wbdc.train.state import TrainingState, save_state
@@ -111,12 +112,11 @@ class StepMonitor:
             if loss.isfinite()
         }
         self.reporter.progress(self.task, step, self.steps, self._note())
-        groups = self.training.optimizer.param_groups
         self._write_metrics(
             step,
             self.last_losses
             | {
-                "learning_rate": {group["part"]: group["lr"] for group in groups},
+                "learning_rate": current_rates(self.training.optimizer),
                 "videos_per_second": round(self.throughput.read(), 2),
             },
         )
