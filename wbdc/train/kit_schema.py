@@ -284,7 +284,7 @@ def _check_layer_decay(name: str, decays: dict, rates: dict) -> None:
         if part == OTHER_PARTS or part not in rates:
             parts = [known for known in rates if known != OTHER_PARTS]
             raise UsageFault(
-                f"{name}.layer_decay of {part!r} needs a part that {name}.learning_rate names, "
+                f"{name}.layer_decay of {part!r} needs a part that learning_rate names, "
                 f"other than {OTHER_PARTS!r}{suggest_name(part, parts)}"
             )
 

@@ -1,4 +1,4 @@
-"""A power of the remaining share of the steps, as in LAMB (You et al., 2020)."""
+"""A power of the remaining share of the steps, the "poly" policy of DeepLab (Chen et al., 2018)."""
 
 from wbdc.core.errors import UsageFault
 from wbdc.train.schedules import Schedule
