@@ -1,11 +1,12 @@
 """Batch: frozen, hides parts in a new batch, drops a modality."""
 
-import dataclasses
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 import torch
 
 from wbdc.core.batch import Batch
+from wbdc.core.tokens import causal_mask
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def batch():
 
 
 def test_trap_19_a_batch_is_frozen(batch):
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(FrozenInstanceError):
         batch.text = batch.text + 1
 
 
@@ -39,3 +40,5 @@ def test_drop_modality(batch):
         == batch.drop_modality("text").text_mask.shape
     )  # no row becomes empty
     assert batch.drop_modality("text").frames is batch.frames
+    pairs = replace(batch, text_mask=causal_mask(batch.text_mask))
+    assert pairs.drop_modality("text").text_mask.shape == (2, 1, 1)

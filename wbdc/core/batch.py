@@ -22,7 +22,8 @@ class Batch:
     tokens and padding.
     soft_label: (B, C) float, probabilities of the classes that replace the label.
     seeds: (B,) int64, the source of each video's random numbers; see `draw`.
-    frame_counts: B numbers of real frames, known without reading a tensor.
+    frame_counts: B numbers of real frames, or of real features, known without reading a tensor.
+    Real ones come first in each video. () when unknown, for example after frames were moved.
     rank_sizes: videos of this batch on each rank, () on a single one. Rank r of R holds the videos
     r, r + R, r + 2R, ... of the whole batch.
     targets: what an objective hid, by a name that it chooses. Each use of an objective receives its
@@ -92,6 +93,6 @@ class Batch:
                 frame_counts=(0,) * len(self.frame_counts),
             )
         field = None if self.text_field is None else self.text_field[:, :1]
-        return replace(
-            self, text=self.text[:, :1], text_mask=self.text_mask[:, :1], text_field=field
-        )
+        mask = self.text_mask[:, :1]
+        mask = mask[:, :, :1] if mask.dim() == 3 else mask
+        return replace(self, text=self.text[:, :1], text_mask=mask, text_field=field)
