@@ -158,6 +158,25 @@ def test_fault_32_one_signal_stops_at_a_safe_point_and_two_at_once(
     assert toys.bits(folder.parent) == bits
 
 
+def test_a_drawn_epoch_resumes_in_its_middle_at_the_rates_of_its_layers(
+    fresh, kit, tmp_path, monkeypatch
+):
+    settings = """epochs = 4
+sampler = { use = "tempered", temperature = 0.3 }
+schedule = { use = "cosine_restarts", cycles = 2 }
+layer_decay = { vision = 0.5 }
+"""
+    drawn = tmp_path / "drawn.toml"
+    drawn.write_text(kit.read_text().replace("epochs = 4\n", settings))
+    shutil.copytree(fresh, tmp_path / "whole")
+    toys.run_json(*[word for word in command(drawn, tmp_path / "whole") if word != "--json"])
+
+    folder = stopped(fresh, drawn, monkeypatch, times=2)
+    assert read_json(folder / "state.json")["step"] == 3
+    toys.run_json(*[word for word in command(drawn, fresh) if word != "--json"])
+    assert toys.bits(folder.parent) == toys.bits(next(tmp_path.glob("whole/runs/*")))
+
+
 def test_a_damaged_state_or_one_of_another_recipe_is_refused(fresh, kit, monkeypatch):
     folder = stopped(fresh, kit, monkeypatch)
     path, facts = folder / "state-5.safetensors", read_json(folder / "state.json")
