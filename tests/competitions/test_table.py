@@ -270,6 +270,7 @@ def test_mean_f1_averages_the_levels_as_scikit_learn_does(tmp_path):
     table = ", ".join(f'{label} = "{parent}"' for label, parent in parents.items())
     more = f'metric = "mean_f1"\nparents = {{ {table} }}'
     contest = open_competition(str(write_contest(tmp_path, more, toml=toml)))
+    assert {label: contest.parent_class(label) for label in parents} == parents
     truth, predictions = draw_labels(list(parents))
     score = contest.score(truth, predictions, list(parents))
     expected = {

@@ -155,7 +155,7 @@ class Table(Competition):
 
     def parent_class(self, label: str) -> str | None:
         """Return the parent of a class, if the contest has levels."""
-        return self._levels[-2].get(label) if len(self._levels) > 1 else None
+        return self._metric.parent_class(label)
 
     def score(
         self, truth: Sequence[str], predictions: Sequence[str], classes: Sequence[str] | None = None

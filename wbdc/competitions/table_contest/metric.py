@@ -27,6 +27,10 @@ class TableMetric:
         self.components = _score_components(name, self.levels)
         self.needs_probabilities = name in PROBABILITY_METRICS
 
+    def parent_class(self, label: str) -> str | None:
+        """Return the parent of a class; None if the contest has no levels."""
+        return self.levels[-2].get(label) if len(self.levels) > 1 else None
+
     def score(
         self, truth: Sequence[str], predictions: Sequence[str], classes: Sequence[str] | None = None
     ) -> dict[str, float]:
