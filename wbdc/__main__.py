@@ -22,12 +22,19 @@ def limit_spinning() -> None:
         os.environ["GOMP_SPINCOUNT"] = "1000"
 
 
+def quiet_torch() -> None:
+    """Hide torch's warnings about performance, which each rank of a training would print."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
 def run() -> None:
     """Handle stop signals, then import and run the command line."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, exit_at_once)
     limit_spinning()  # before torch is imported
+    quiet_torch()
 
     from wbdc.cli import main
 

@@ -71,7 +71,8 @@ class Commands(click.Group):
         try:
             from wbdc.cli.console import print_error
 
-            print_error(str(error))
+            if not error.is_echo:
+                print_error(str(error))
         except MemoryError:
             exit_out_of_memory(f"{error}\n", error.code)
         return ctx.exit(error.code)

@@ -43,10 +43,15 @@ def next_command(
     return shlex.join(["wbdc", *words])
 
 
-def console_reporter(progress: ProgressCallback, quiet: bool) -> object:
-    """Return a reporter that shows the progress and log of a training session."""
+def console_reporter(progress: ProgressCallback, quiet: bool, is_main: bool = True) -> object:
+    """Return a reporter that shows the progress and log of a training session.
+
+    is_main: whether this process is the first one of a training; the others show nothing.
+    """
     from wbdc.train.reporter import Reporter
 
+    if not is_main:
+        return Reporter()
     return Reporter(progress, (lambda sentence: None) if quiet else log, log)
 
 

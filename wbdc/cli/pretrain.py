@@ -23,24 +23,32 @@ def pretrain(
     """Pretrain a kit on labeled and unlabeled videos.
 
     `wbdc train` then starts from it. Each loss is shown beside its chance level, the loss of a
-    uniform prediction.
+    uniform prediction. Several GPUs train together when torchrun starts one process for each.
 
     \b
     Example:
       wbdc pretrain --kit dual_stream
+      torchrun --nproc-per-node 2 -m wbdc pretrain --kit dual_stream
     """
     from wbdc.train.kit import open_kit
     from wbdc.train.runs import ALL_FOLDS
-    from wbdc.train.session import open_session
+    from wbdc.train.session import joined_ranks, open_session
 
     shared_options.use_weights(weights)
-    session = open_session("pretrain", open_kit(kit, tiny=tiny, changes=changes), work, **options)
+    with joined_ranks(options["device"]) as ranks:
+        with ranks.failing_together():
+            opened_kit = open_kit(kit, tiny=tiny, changes=changes)
+            session = open_session("pretrain", opened_kit, work, **options, ranks=ranks)
+        if not dry_run:
+            with console.progress(as_json or not ranks.is_main) as progress:
+                reporter = console.console_reporter(progress, as_json, ranks.is_main)
+                facts = session.train(reporter)[ALL_FOLDS]
+
+    if not ranks.is_main:
+        return
     if dry_run:
         console.print_plan(session, as_json)
         return
-
-    with console.progress(as_json) as progress:
-        facts = session.train(console.console_reporter(progress, as_json))[ALL_FOLDS]
 
     run = session.run
     if as_json:

@@ -92,8 +92,10 @@ def work(command: Callable) -> Callable:
     @wraps(command)
     def sweep_and_run(*values: object, **options: object) -> object:
         from wbdc.core.folders import sweep_work
+        from wbdc.core.ranks import rank_and_size
 
-        if not any(options.get(name) for name in ("dry_run", "check_only")):
+        is_first_rank = rank_and_size()[0] == 0
+        if is_first_rank and not any(options.get(name) for name in ("dry_run", "check_only")):
             sweep_work(options["work"])
         return command(*values, **options)
 

@@ -41,24 +41,33 @@ def train(
     """Fine-tune a kit and score it on the held-out videos.
 
     Run the same command again to resume a training that was stopped or killed; it ends with the
-    same bits. Ctrl-C stops at the next safe point (exit code 11).
+    same bits. Ctrl-C stops at the next safe point (exit code 11). Several GPUs train together when
+    torchrun starts one process for each.
 
     \b
     Example:
       wbdc train --kit dual_stream --fold 0
       wbdc train --kit dual_stream --fold each --tiny --without frames
+      torchrun --nproc-per-node 2 -m wbdc train --kit dual_stream --fold 0
     """
     from wbdc.train.kit import open_kit
-    from wbdc.train.session import open_session
+    from wbdc.train.session import joined_ranks, open_session
 
     shared_options.use_weights(weights)
-    session = open_session("train", open_kit(kit, tiny=tiny, changes=changes), work, **options)
+    with joined_ranks(options["device"]) as ranks:
+        with ranks.failing_together():
+            opened_kit = open_kit(kit, tiny=tiny, changes=changes)
+            session = open_session("train", opened_kit, work, **options, ranks=ranks)
+        if not dry_run:
+            with console.progress(as_json or not ranks.is_main) as progress:
+                reporter = console.console_reporter(progress, as_json, ranks.is_main)
+                folds = session.train(reporter)
+
+    if not ranks.is_main:
+        return
     if dry_run:
         console.print_plan(session, as_json)
         return
-
-    with console.progress(as_json) as progress:
-        folds = session.train(console.console_reporter(progress, as_json))
 
     run = session.run
     if as_json:

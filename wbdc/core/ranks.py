@@ -1,15 +1,17 @@
 """Ranks: the processes that torchrun starts, how they join each other, and what they agree on."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from types import ModuleType
+from typing import TypeVar
 
 from wbdc.core.errors import EnvironmentFault, IntegrityFault, Stopped, WbdcError
 from wbdc.core.files import explain_os_error
 
+_Result = TypeVar("_Result")
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # torchrun sets them
 # one rank may write files for hours while the others wait; a rank that dies is noticed at once
 WAIT_TIMEOUT = timedelta(days=7)
@@ -124,12 +126,31 @@ class Ranks:
             if self.size == 1:
                 raise
 
-        failures = [entry for entry in self.gather(_describe_error(error)) if entry]
-        if error is not None:
-            raise error
-        if failures:
-            code, message = failures[0]
-            raise _echo_error(code, message)
+        failures = self.gather(_describe_error(error))
+        first = next((rank for rank, failure in enumerate(failures) if failure), None)
+        if first is None:
+            return
+        if error is None:
+            error = _error_of_code(*failures[first])
+        error.is_echo = first != self.rank
+        raise error
+
+    def on_main(self, action: Callable[[], object]) -> None:
+        """Call a function on rank 0, while the others wait. Its error is raised on all ranks."""
+        with self.failing_together():
+            if self.is_main:
+                action()
+
+    def main_first(self, action: Callable[[], _Result]) -> _Result:
+        """Call a function on rank 0, then on the others, which find the files that rank 0 wrote;
+        return its result on this rank. An error is raised on all ranks.
+        """
+        results = []
+        for has_turn in (self.is_main, not self.is_main):
+            with self.failing_together():
+                if has_turn:
+                    results.append(action())
+        return results[0]
 
     @contextmanager
     def ending_together(self) -> Iterator[None]:
@@ -175,12 +196,9 @@ def _describe_error(error: Exception | None) -> tuple[int, str] | None:
     return Stopped.code, f"rank {rank} failed: {type(error).__name__}: {error}"
 
 
-def _echo_error(code: int, message: str) -> WbdcError:
+def _error_of_code(code: int, message: str) -> WbdcError:
     """Return the error of another rank, by its exit code."""
-    error_class = next(c for c in WbdcError.__subclasses__() if c.code == code)
-    error = error_class(message)
-    error.is_echo = True
-    return error
+    return next(c for c in WbdcError.__subclasses__() if c.code == code)(message)
 
 
 def _is_lost_rank(error: RuntimeError) -> bool:

@@ -92,12 +92,15 @@ class Dataset:
         return prefetch(jobs, lambda job: self.batch(job.rows, seed, job.epoch, job.rank_sizes))
 
     def evaluation_batches(
-        self, positions: np.ndarray, size: int
+        self, positions: np.ndarray, size: int, *, rank: int = 0, ranks: int = 1
     ) -> tuple[np.ndarray, Iterator[Batch]]:
         """Batch the videos at `positions` by the length of their text.
 
-        Returns the positions in the order of the batches, and the batches.
+        Returns the positions in the order of the batches, and the batches. Of several `ranks`, each
+        gets the batches rank, rank + ranks, ...; a batch holds the same videos with any number.
         """
         lengths = self.text_lengths(positions)
         groups = [positions[group] for group in batch_by_length(lengths, size)]
-        return np.concatenate(groups), prefetch(iter(groups), self.batch)
+        groups = groups[rank::ranks]
+        order = np.concatenate(groups) if groups else np.array([], int)
+        return order, prefetch(iter(groups), self.batch)

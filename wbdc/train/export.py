@@ -14,6 +14,8 @@ from wbdc.core.files import publish_bytes, publish_file, publish_json
 from wbdc.nets.model import VideoClassifier
 from wbdc.serve.predict import MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE, predict_probabilities
 from wbdc.train.dataset import Dataset
+from wbdc.train.gather import sum_over_ranks
+from wbdc.train.hardware import Hardware
 from wbdc.train.initial_model import InitialModel
 from wbdc.train.kit import SavedKit
 from wbdc.train.runs import KIT_FILE, OOF_FILE, write_oof
@@ -23,15 +25,11 @@ from wbdc.train.stage_plan import StagePlan
 def export_fold(
     folder: Path, initial: InitialModel, plan: StagePlan, weights: dict[str, torch.Tensor]
 ) -> None:
-    """Publish the weights that are evaluated, with everything that rebuilds the model, and load
-    those weights into it.
+    """Publish the weights that are evaluated, with everything that rebuilds the model.
 
     weights: of `copy_weights`. Writes model.safetensors, model.json, tokenizer.json, kit.json, the
     kit's own plugs and the contest's file, if any.
     """
-    model = initial.model
-    model.load_state_dict(weights, strict=True)
-
     publish_file(folder / WEIGHTS_FILE, lambda temporary: save_file(weights, temporary))
     tokenizer = initial.input_spec.text.tokenizer
     publish_bytes(folder / TOKENIZER_FILE, tokenizer.to_str().encode())
@@ -76,18 +74,18 @@ def evaluate_fold(
     model: VideoClassifier,
     dataset: Dataset,
     positions: np.ndarray,
-    device: torch.device,
+    hardware: Hardware,
 ) -> dict:
     """Predict the held-out videos at `positions`, which are sorted, with the code that serves.
 
     Publishes the out-of-fold predictions and returns {"score", "official"}: the contest's scores
     over the run's classes, and in the official way. Both are computed over all videos at once, so
-    they do not depend on the batches.
+    they do not depend on the batches or on the number of ranks, which share the batches.
     """
-    probabilities = _predict(plan, model, dataset, positions, device)
+    probabilities = _predict(plan, model, dataset, positions, hardware)
     truth = _true_classes(plan, dataset, positions)
     ids = [dataset.ids[i] for i in positions]
-    write_oof(folder / OOF_FILE, ids, fold, truth, probabilities)
+    hardware.ranks.on_main(lambda: write_oof(folder / OOF_FILE, ids, fold, truth, probabilities))
 
     classes = plan.run.facts.classes
     score = plan.contest.score_probabilities
@@ -102,10 +100,10 @@ def score_held_out(
     model: VideoClassifier,
     dataset: Dataset,
     positions: np.ndarray,
-    device: torch.device,
+    hardware: Hardware,
 ) -> dict[str, float]:
     """Return the "score" of `evaluate_fold` of the videos at `positions`. Writes nothing."""
-    probabilities = _predict(plan, model, dataset, positions, device)
+    probabilities = _predict(plan, model, dataset, positions, hardware)
     truth = _true_classes(plan, dataset, positions)
     return plan.contest.score_probabilities(truth, probabilities, plan.run.facts.classes)
 
@@ -119,10 +117,19 @@ def _predict(
     model: VideoClassifier,
     dataset: Dataset,
     positions: np.ndarray,
-    device: torch.device,
+    hardware: Hardware,
 ) -> np.ndarray:
-    """Return the class probabilities of the videos at `positions`, in order: (n, C) float32."""
-    order, batches = dataset.evaluation_batches(positions, plan.serve.batch)
-    precision = find_precision(plan.serve.precision, device)
-    probabilities = predict_probabilities(model, batches, device, precision).numpy()
-    return probabilities[np.argsort(order, kind="stable")]
+    """Return the class probabilities of the videos at `positions`, which are sorted, in order:
+    (n, C) float32. Each rank computes some batches, and all return all of them.
+    """
+    ranks = hardware.ranks
+    order, batches = dataset.evaluation_batches(
+        positions, plan.serve.batch, rank=ranks.rank, ranks=ranks.size
+    )
+    probabilities = torch.zeros(len(positions), len(plan.run.facts.classes))
+    if len(order):
+        precision = find_precision(plan.serve.precision, hardware.device)
+        rows = torch.from_numpy(np.searchsorted(positions, order))
+        probabilities[rows] = predict_probabilities(model, batches, hardware.device, precision)
+    # each row is zero on all ranks but one, so the sum is exact
+    return sum_over_ranks(probabilities).numpy()

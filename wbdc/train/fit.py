@@ -17,8 +17,6 @@ from wbdc.train.step import Step
 from wbdc.train.tricks import Outcome, Trick
 from wbdc.train.updates import Updates
 
-SINGLE_RANK = Ranks()
-
 
 def fit(
     model: VideoClassifier,
@@ -39,7 +37,7 @@ def fit(
     on_skip: Callable[[int, Sequence[str]], None] = lambda step, ids: None,
     on_out_of_memory: Callable[[int, int], None] = lambda step, parts: None,
     must_check: Callable[[int], bool] = lambda step: True,
-    ranks: Ranks = SINGLE_RANK,
+    ranks: Ranks | None = None,
 ) -> None:
     """Train the model on the batches, once through, from step `start` on.
 
@@ -58,11 +56,12 @@ def fit(
     The gradient is that of the whole batch, except for dropout and for losses that compare the
     videos of a batch. Raises OutOfResources when the smallest parts do not fit either.
 
-    ranks: of this training. Each rank passes its own part of every batch; gradients are averaged,
-    so that the weights are those of one process with the whole batches. The outcome holds the
-    losses of this rank's shares: their sum over the ranks is the loss of the step. On several
-    ranks, memory that runs out ends the training.
+    ranks: those that train together, one by default. Each passes its own part of every batch;
+    gradients are averaged, so that the weights are those of one process with the whole batches. The
+    outcome holds the losses of this rank's shares: their sum over the ranks is the loss of the
+    step. On several ranks, memory that runs out ends the training.
     """
+    ranks = ranks or Ranks()
     scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
     step_module = Step(model, objectives, device, precision)
     updates = Updates(optimizer, scaler, max_grad_norm, on_skip, ranks)

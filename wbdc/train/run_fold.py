@@ -5,7 +5,8 @@ the held-out ones.
 import os
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from wbdc.core.device import find_device
 from wbdc.core.files import lock_folder, seal_folder, sealed_facts
 from wbdc.core.folders import remove_empty_run, remove_if_empty
 from wbdc.core.integrity import verify_seal
+from wbdc.core.ranks import Ranks
+from wbdc.core.weights import weights_fingerprint
 from wbdc.prepare.view import open_view
 from wbdc.train import state
 from wbdc.train.dataset import Dataset
@@ -45,16 +48,17 @@ def run_fold(plan: StagePlan, fold: str, hardware: Hardware, reporter: Reporter)
     """Train and evaluate one fold; return its facts. Returns at once when the fold is finished.
 
     fold: "0", "1", ..., or "all", which trains on every row and evaluates nothing. Resumes from the
-    last saved state and ends with the same bits. Raises FolderInUse and what `check_fold` and
-    `train_fold` raise.
+    last saved state and ends with the same bits. Of several ranks, the first one locks the folder
+    and writes the files. Raises FolderInUse and what `check_fold` and `train_fold` raise.
     """
     check_fold(plan.stage, fold)
+    ranks = hardware.ranks
     folder = plan.run.fold(fold)
-    if sealed_facts(folder) is not None:
+    if ranks.broadcast(sealed_facts(folder) is not None):
         return verify_seal(folder, shape=FOLD_SHAPE)
 
-    with lock_folder(folder), _removed_if_empty(plan.run, folder):
-        initial = _build_model(plan, reporter)
+    with _locked(folder, plan.run, ranks):
+        initial = _build_model(plan, ranks, reporter)
         dataset = _open_dataset(plan, initial, hardware, reporter)
         train_positions, held_out = _split_positions(plan, len(dataset.ids), fold)
 
@@ -62,15 +66,17 @@ def run_fold(plan: StagePlan, fold: str, hardware: Hardware, reporter: Reporter)
             plan, folder, initial, dataset, train_positions, held_out, hardware, reporter
         )
         if len(held_out):
-            facts |= evaluate_fold(
-                folder, fold, plan, initial.model, dataset, held_out, hardware.device
-            )
+            facts |= evaluate_fold(folder, fold, plan, initial.model, dataset, held_out, hardware)
         facts["command"] = train_command(plan, fold, hardware, bool(initial.pretrained))
-
-        seal_folder(folder, facts, _files_to_seal(folder))
-        publish_run(plan.run)  # again: a sweep removes run.json from a run without finished folds
-        state.discard_state(folder)
+        ranks.on_main(lambda: _finish(folder, plan.run, facts))
     return sealed_facts(folder)
+
+
+def _finish(folder: Path, run: Run, facts: dict) -> None:
+    """Seal the folder of a fold, and remove the saved states."""
+    seal_folder(folder, facts, _files_to_seal(folder))
+    publish_run(run)  # again: a sweep removes run.json from a run without finished folds
+    state.discard_state(folder)
 
 
 def train_command(plan: StagePlan, fold: str, hardware: Hardware, uses_pretrained: bool) -> str:
@@ -79,7 +85,9 @@ def train_command(plan: StagePlan, fold: str, hardware: Hardware, uses_pretraine
     It lacks --work, because the work folder may move.
     """
     facts = plan.run.facts
-    words = ["wbdc", facts.stage, *plan.kit_options]
+    ranks = hardware.ranks.size
+    program = ["torchrun", "--nproc-per-node", str(ranks), "-m"] if ranks > 1 else []
+    words = [*program, "wbdc", facts.stage, *plan.kit_options]
     if facts.stage == "train":
         words += ["--fold", fold, "--from", facts.source or "none"]
     if facts.without:
@@ -87,7 +95,9 @@ def train_command(plan: StagePlan, fold: str, hardware: Hardware, uses_pretraine
     if facts.seed:
         words += ["--seed", str(facts.seed)]
     words += ["--prepared", facts.data, "--threads", str(hardware.threads)]
-    if hardware.device != find_device("auto"):
+    if hardware.device.type != find_device("auto").type or (
+        ranks == 1 and hardware.device != find_device("auto")
+    ):
         words += ["--device", str(hardware.device)]
     if uses_pretrained and (weights := os.environ.get("WBDC_WEIGHTS")):
         words += ["--weights", os.path.abspath(weights)]
@@ -108,12 +118,29 @@ def _removed_if_empty(run: Run, folder: Path) -> Iterator[None]:
         raise
 
 
-def _build_model(plan: StagePlan, reporter: Reporter) -> InitialModel:
-    """Build the model, load the weights of the pretrained run, and report where they come from."""
-    initial = plan.build_model()
-    publish_run(plan.run)
-    if plan.source:
-        initial.weights["start"] = start_from(initial.model, plan.source.fold(ALL_FOLDS))
+@contextmanager
+def _locked(folder: Path, run: Run, ranks: Ranks) -> Iterator[None]:
+    """Lock the folder of a fold for a block, by the first rank. Raises FolderInUse on all ranks."""
+    with ExitStack() as stack:
+        with ranks.failing_together():
+            if ranks.is_main:
+                stack.enter_context(lock_folder(folder))
+                stack.enter_context(_removed_if_empty(run, folder))
+        yield
+
+
+def _build_model(plan: StagePlan, ranks: Ranks, reporter: Reporter) -> InitialModel:
+    """Build the model, load the weights of the pretrained run, and report where they come from.
+
+    Raises IntegrityFault when the ranks have different weights.
+    """
+    with ranks.failing_together():
+        initial = plan.build_model()
+        if plan.source:
+            initial.weights["start"] = start_from(initial.model, plan.source.fold(ALL_FOLDS))
+    if ranks.size > 1:
+        ranks.check_equal({"weights": weights_fingerprint(initial.model.state_dict())[:12]})
+    ranks.on_main(lambda: publish_run(plan.run))
     for part, origin in initial.weights.items():
         reporter.log(f"weights of {part}: {origin}")
     return initial
@@ -127,17 +154,15 @@ def _open_dataset(
     Labels become class codes here; -1 is a video without a label.
     """
     inputs = training_inputs(initial, plan.needs_pixels, hardware.device)
-    views = [
-        open_view(
-            plan.prepared,
-            inputs,
-            split,
-            store=hardware.store,
-            threads=hardware.threads,
-            progress=lambda task, done, total: reporter.progress(task, done, total, ""),
-        )
-        for split in plan.splits
-    ]
+    open_split = partial(
+        open_view,
+        plan.prepared,
+        inputs,
+        store=hardware.store,
+        threads=hardware.threads,
+        progress=lambda task, done, total: reporter.progress(task, done, total, ""),
+    )
+    views = hardware.ranks.main_first(lambda: [open_split(split) for split in plan.splits])
 
     codes = {name: code for code, name in enumerate(plan.run.facts.classes)}
     ids: list[str] = []

@@ -1,12 +1,19 @@
 """A training session: which run, which folds, from which weights; one fold after the other."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from wbdc.core.device import find_device, use_threads
-from wbdc.core.errors import UsageFault
+import torch
+
+from wbdc import __version__
+from wbdc.core.device import find_device, find_precision, precision_name, use_threads
+from wbdc.core.errors import EnvironmentFault, UsageFault
 from wbdc.core.files import read_json
 from wbdc.core.flatten import flatten_table
+from wbdc.core.ranks import Ranks, join_training, leave_ranks, rank_and_size
 from wbdc.prepare.dataset import PreparedData, open_prepared
 from wbdc.train.external_loggers import check_loggers
 from wbdc.train.hardware import Hardware
@@ -49,11 +56,65 @@ class Session:
     def train(self, reporter: Reporter) -> dict[str, dict]:
         """Train every requested fold that is not finished; return the facts of all requested folds.
 
-        Raises what `run_fold` raises.
+        Raises IntegrityFault when the ranks have different data, kits or options, and what
+        `run_fold` raises.
         """
+        self.hardware.ranks.check_equal(self._identity())
         if self.note:
             reporter.log(self.note)
         return {fold: run_fold(self.plan, fold, self.hardware, reporter) for fold in self.folds}
+
+    def _identity(self) -> dict[str, str]:
+        """Return what must be the same on all ranks."""
+        device = self.hardware.device
+        return {
+            "data": self.plan.prepared.hash,
+            "run": self.run.name,  # hashes the kit, the seed and all files that the kit names
+            "folds": ",".join(self.folds),
+            "save_every": str(self.hardware.save_every),
+            "device": device.type,
+            "precision": precision_name(find_precision(self.plan.stage.precision, device)),
+            "wbdc": __version__,
+            "torch": torch.__version__,
+        }
+
+
+@contextmanager
+def joined_ranks(device: str) -> Iterator[Ranks]:
+    """Join the processes that torchrun started, for the length of a block; a single one otherwise.
+
+    device: its name. Raises UsageFault for the name of one GPU, EnvironmentFault when there are
+    fewer GPUs than processes on this machine, and Stopped when another process ends.
+    """
+    rank, size = rank_and_size()
+    if size > 1:
+        _check_devices(device)
+    ranks = join_training(find_device(device).type)
+    try:
+        with ranks.ending_together():
+            yield ranks
+    finally:
+        if size > 1:
+            leave_ranks()
+
+
+def _check_devices(device: str) -> None:
+    """Refuse devices that several ranks cannot share, and select the GPU of this rank."""
+    if device.startswith("cuda"):
+        raise UsageFault(
+            f"--device {device} names one GPU for several processes; omit it, so that each process "
+            "takes a GPU of its own, or use --device cpu"
+        )
+    if device != "auto" or not torch.cuda.is_available():
+        return
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    gpus = torch.cuda.device_count()
+    if local_size > gpus:
+        raise EnvironmentFault(
+            f"{local_size} processes were started, but torch finds {gpus} GPUs on this "
+            "machine; lower --nproc-per-node, or use --device cpu"
+        )
+    torch.cuda.set_device(find_device(device))
 
 
 def open_session(
@@ -71,18 +132,27 @@ def open_session(
     save_every: int = 0,
     store: str = "auto",
     loggers: tuple[str, ...] = (),
+    ranks: Ranks | None = None,
 ) -> Session:
     """Resolve a training command before anything is computed.
 
     stage: "pretrain" or "train". source: name of the pretrained run to start from, "auto" or
-    "none". prepared: hash of the prepared data. loggers: names, or paths of files.
-    Raises UsageFault, EnvironmentFault.
+    "none". prepared: hash of the prepared data. threads: None for all, shared with the other ranks
+    of this machine. loggers: names, or paths of files. ranks: of `joined_ranks`. Raises UsageFault,
+    EnvironmentFault.
     """
     check_loggers(loggers)
     kit.stage(stage)  # refuses a kit without this stage
     data = open_prepared(work, prepared)
     source_run = _find_source(kit, data, work, seed, source) if stage == "train" else None
-    hardware = Hardware(find_device(device), use_threads(threads), save_every, store, loggers)
+    hardware = Hardware(
+        find_device(device),
+        use_threads(threads or _thread_share()),
+        save_every,
+        store,
+        loggers,
+        ranks or Ranks(),
+    )
     plan = plan_stage(work, stage, kit, data, seed=seed, without=without, source=source_run)
 
     folds = parse_folds(fold, data.facts.fold_count)
@@ -93,6 +163,12 @@ def open_session(
     if stage == "train" and source == "auto" and source_run is None:
         note = _explain_unused_source(kit, data, work, seed)
     return Session(plan, folds, hardware, note)
+
+
+def _thread_share() -> int | None:
+    """Return the CPU threads of each rank of this machine; None for all on a single rank."""
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, len(os.sched_getaffinity(0)) // local_size) if local_size > 1 else None
 
 
 def parse_folds(text: str, count: int) -> list[str]:

@@ -74,11 +74,12 @@ def train_fold(
     training, groups = _build_training(plan, initial, task, hardware.device, precision)
     _report_groups(groups, training.optimizer, reporter)
     if stage.validate_every:
-        score = partial(score_held_out, plan, initial.model, dataset, held_out, hardware.device)
+        score = partial(score_held_out, plan, initial.model, dataset, held_out, hardware)
         validation = _build_validation(stage, training, score, steps, len(sampler))
         training = training._replace(validation=validation)
 
-    start, skipped = state.restore_state(folder, training, reporter.warn)
+    ranks = hardware.ranks
+    start, skipped = ranks.main_first(lambda: state.restore_state(folder, training, reporter.warn))
     if start:
         reporter.log(f"resumes after step {start} of {steps}")
 
@@ -94,13 +95,14 @@ def train_fold(
         training=training,
         metrics=MetricsLog(folder, loggers, reporter),
         reporter=reporter,
+        ranks=ranks,
     )
     with closing(loggers):
-        _run_steps(
-            plan, training, dataset, positions, sampler, start, monitor, hardware.device, precision
-        )
+        _run_steps(plan, training, dataset, positions, sampler, start, monitor, hardware, precision)
 
-    export_fold(folder, initial, plan, _weights_to_export(training))
+    weights = _weights_to_export(training)
+    initial.model.load_state_dict(weights, strict=True)
+    ranks.on_main(lambda: export_fold(folder, initial, plan, weights))
     chances = [objective.chance for objective in training.objectives]
     return {
         "steps": steps,
@@ -108,6 +110,7 @@ def train_fold(
         "seconds": round(time.monotonic() - start_time, 1),
         "device": str(hardware.device),
         "threads": hardware.threads,
+        "ranks": ranks.size,
         "precision": precision_name(precision),
         "weights": initial.weights,
         "pretrained": initial.pretrained,
@@ -232,7 +235,7 @@ def _run_steps(
     sampler: Sampler,
     start: int,
     monitor: StepMonitor,
-    device: torch.device,
+    hardware: Hardware,
     precision: torch.dtype,
 ) -> None:
     """Run the steps after `start`, until the last one, an early stop, or a requested stop."""
@@ -240,7 +243,14 @@ def _run_steps(
     seed = plan.run.facts.seed
     schedule = plan.build_schedule()
     batches = dataset.train_batches(
-        positions, sampler, stage.batch, seed, stage.epochs, start * stage.accumulate
+        positions,
+        sampler,
+        stage.batch,
+        seed,
+        stage.epochs,
+        start * stage.accumulate,
+        rank=hardware.ranks.rank,
+        ranks=hardware.ranks.size,
     )
     remaining = (monitor.steps - start) * stage.accumulate
 
@@ -251,7 +261,7 @@ def _run_steps(
             takewhile(lambda _: not monitor.has_stopped_early, islice(batches, remaining)),
             training.optimizer,
             training.tricks,
-            device=device,
+            device=hardware.device,
             precision=precision,
             scaler=training.scaler,
             accumulate=stage.accumulate,
@@ -262,8 +272,11 @@ def _run_steps(
                 training.optimizer,
                 learning_rate_factor(schedule, step, monitor.steps, stage.warmup),
             ),
-            after_step=lambda step, outcome: monitor.after_step(step, outcome, is_stopping()),
+            after_step=lambda step, outcome: monitor.after_step(
+                step, outcome, hardware.ranks.is_any(is_stopping())
+            ),
             on_skip=monitor.on_skip,
             on_out_of_memory=monitor.on_out_of_memory,
             must_check=monitor.must_check,
+            ranks=hardware.ranks,
         )

@@ -6,7 +6,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from wbdc.core.errors import Stopped
+from wbdc.core.ranks import Ranks
+from wbdc.train.gather import sum_over_ranks
 from wbdc.train.learning_rate import current_rates
 from wbdc.train.metrics import MetricsLog, Throughput
 from wbdc.train.reporter import Reporter
@@ -21,8 +25,9 @@ class StepMonitor:
 
     folder: of the fold. task: the name of the training in progress reports. steps: of the whole
     training. videos_per_step: for the throughput. save_every: steps between saved states.
-    skipped: steps skipped before a resume. last_losses: the last logged value of each loss, by
-    name. Losses are read only when they are logged, since reading waits for the device.
+    skipped: steps skipped before a resume. ranks: those that train together; the first one writes.
+    last_losses: the last logged value of each loss, by name. Losses are read only when they are
+    logged, since reading waits for the device.
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class StepMonitor:
         training: TrainingState,
         metrics: MetricsLog,
         reporter: Reporter,
+        ranks: Ranks,
     ):
         self.folder = folder
         self.task = task
@@ -45,6 +51,7 @@ class StepMonitor:
         self.training = training
         self.metrics = metrics
         self.reporter = reporter
+        self.ranks = ranks
         self.last_losses: dict[str, float] = {}
         self.throughput = Throughput(videos_per_step)
 
@@ -77,7 +84,10 @@ class StepMonitor:
         )
 
     def after_step(self, step: int, outcome: Outcome, is_stopping: bool) -> None:
-        """Report, validate and save when it is time. Raises Stopped when a stop was requested."""
+        """Report, validate and save when it is time. Raises Stopped when a stop was requested.
+
+        is_stopping: the same on all ranks.
+        """
         self.throughput.count_step()
         if self._is_logged(step):
             self._report(step, outcome)
@@ -99,17 +109,22 @@ class StepMonitor:
     def _save_or_stop(self, step: int, is_stopping: bool) -> None:
         is_last = step == self.steps or self.has_stopped_early
         if is_stopping or (step % self.save_every == 0 and not is_last):
-            save_state(self.folder, step, self.training, self.skipped)
+            self.ranks.on_main(lambda: save_state(self.folder, step, self.training, self.skipped))
         if is_stopping and not is_last:
-            raise Stopped(
+            error = Stopped(
                 f"stopped after step {step} of {self.steps}; the same command resumes from there"
             )
+            error.is_echo = not self.ranks.is_main
+            raise error
 
     def _report(self, step: int, outcome: Outcome) -> None:
+        # a rank's losses are weighted by its share of the step, so their sum is that of the step
+        losses = torch.stack([loss.detach().float() for loss in outcome.losses.values()])
+        values = sum_over_ranks(losses).tolist()
         self.last_losses |= {
-            name: round(float(loss.detach()), 5)
-            for name, loss in outcome.losses.items()
-            if loss.isfinite()
+            name: round(value, 5)
+            for name, value in zip(outcome.losses, values, strict=True)
+            if math.isfinite(value)
         }
         self.reporter.progress(self.task, step, self.steps, self._note())
         self._write_metrics(
@@ -125,6 +140,8 @@ class StepMonitor:
         return "  ".join(f"{name} {value:.3f}" for name, value in self.last_losses.items())
 
     def _write_metrics(self, step: int, entry: dict) -> None:
+        if not self.ranks.is_main:
+            return
         seconds = round(self.throughput.elapsed(), 2)
         self.metrics.write({"step": step, "steps": self.steps, **entry, "seconds": seconds})
 

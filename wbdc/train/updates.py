@@ -116,8 +116,10 @@ class Updates:
         self._on_skip(step, ids)
         self.skipped += 1
         if self.skipped == MAX_NON_FINITE_STEPS:
-            raise Diverged(
+            error = Diverged(
                 f"the loss was not finite {MAX_NON_FINITE_STEPS} times in a row, "
                 f"last for videos {', '.join(ids[:MAX_BAD_VIDEOS])}; "
                 "lower the learning rates, or set precision to bf16 or fp32"
             )
+            error.is_echo = not self._ranks.is_main
+            raise error
