@@ -1,12 +1,13 @@
 """A stage plan: what it resolves, refuses, and leaves on disk."""
 
+import numpy as np
 import pytest
 
 from wbdc.core.errors import UsageFault
 from wbdc.prepare.dataset import open_prepared
 from wbdc.train.kit import open_kit
 from wbdc.train.runs import publish_run, read_run
-from wbdc.train.stage_plan import plan_stage
+from wbdc.train.stage_plan import build_task, plan_stage
 
 
 @pytest.fixture
@@ -70,3 +71,18 @@ def test_an_unknown_modality_is_refused(tmp_path, kit, prepared):
 def test_a_plan_states_whether_a_trick_needs_pixels(tmp_path, kit, prepared, trick, needs_pixels):
     changes = (f'train.trick=[{{ use = "{trick}" }}]',)
     assert plan(tmp_path, kit, prepared, changes=changes).needs_pixels == needs_pixels
+
+
+def test_the_task_holds_counts_and_groups_of_the_classes(tmp_path, kit, prepared):
+    stage = plan(tmp_path, kit, prepared)
+    classes = stage.run.facts.classes
+    labels = np.array([0, 2, 2, -1, 1, 2])
+    task = build_task(stage, labels, total_steps=7)
+
+    assert task.classes == tuple(classes)
+    assert task.class_counts[:4] == (1, 1, 3, 0)
+    assert sum(task.class_counts) == 5
+    groups = sorted({name[:2] for name in classes})
+    assert [groups[parent] for parent in task.parents] == [name[:2] for name in classes]
+    assert task.fields == tuple(stage.saved_kit.tables["text"]["fields"])
+    assert (task.total_steps, task.batch_size) == (7, stage.stage.batch)
