@@ -103,12 +103,15 @@ def counted(monkeypatch) -> Counter:
     return counts
 
 
-def test_trap_31_members_with_one_tower_decode_and_encode_once(tmp_path, videos, counted):
-    first = toys.model()
+@pytest.mark.parametrize("patch_grid", [None, 2])
+def test_trap_31_members_with_one_tower_decode_and_encode_once(
+    tmp_path, videos, counted, patch_grid
+):
+    first = toys.model(patch_grid=patch_grid)
     folders = [
         toys.member(tmp_path / "0", first),
         *(
-            toys.member(tmp_path / use, sharing(first, i, use), use)
+            toys.member(tmp_path / use, sharing(first, i, use, patch_grid=patch_grid), use)
             for i, use in enumerate(toys.FUSIONS, 1)
         ),
     ]

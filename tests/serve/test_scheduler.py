@@ -46,9 +46,9 @@ def videos(tmp_path_factory) -> list[Video]:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> list:
-    """Three members, the second and third with one tower."""
-    home, lead = tmp_path_factory.mktemp("members"), toys.model(seed=1)
-    third = toys.model("cross_attention", seed=2)
+    """Three members, the second and third with one tower, which gives four vectors a frame."""
+    home, lead = tmp_path_factory.mktemp("members"), toys.model(seed=1, patch_grid=2)
+    third = toys.model("cross_attention", seed=2, patch_grid=2)
     third.vision.load_state_dict(lead.vision.state_dict())
     return [
         toys.member(home / "0", toys.model(seed=0), batch=1),
