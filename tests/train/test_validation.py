@@ -148,6 +148,8 @@ def test_lines_of_the_metrics_hold_losses_rates_and_throughput(trained):
             "step",
             "steps",
             "classify",
+            "running_mean",
+            "chance",
             "learning_rate",
             "videos_per_second",
             "seconds",

@@ -96,6 +96,13 @@ def score_cells(facts: dict, names: Sequence[str]) -> list:
     return [*(facts["score"].get(name, NO_SCORE) for name in names), facts["official"]["mean"]]
 
 
+def print_alarms(facts: dict, start: str = "") -> None:
+    """Print the alarms of a fold, one line each. start: of every line."""
+    for alarm in facts.get("alarms", []):
+        ended = f" (until step {alarm['ended_step']})" if alarm["ended_step"] else ""
+        print_text(f"{start}{alarm['message']}{ended}", "yellow")
+
+
 def log(sentence: str) -> None:
     """Print a log line to stderr."""
     _err().print(sentence, style="dim", highlight=False, markup=False, soft_wrap=True)

@@ -72,9 +72,13 @@ def pretrain(
 
 
 def print_losses(run_name: str, facts: dict) -> None:
-    """Print the last value of each loss beside its chance level."""
+    """Print the last value of each loss and its running mean beside its chance level, and the
+    alarms.
+    """
+    means = facts.get("running_mean", {})
     rows = [
-        (name, facts["last"].get(name, "–"), "–" if chance is None else chance)
-        for name, chance in facts["chance"].items()
+        (name, facts["last"].get(name, "–"), means.get(name, "–"), "–" if level is None else level)
+        for name, level in facts["chance"].items()
     ]
-    console.print_table(run_name, ("objective", "last loss", "chance"), rows)
+    console.print_table(run_name, ("objective", "last loss", "running mean", "chance"), rows)
+    console.print_alarms(facts)

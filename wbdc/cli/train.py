@@ -87,4 +87,6 @@ def print_folds(
         for fold, facts in folds.items()
     ]
     console.print_table(run_name, ("", *names, "official", "time"), rows)
+    for fold, facts in folds.items():
+        console.print_alarms(facts, f"fold {fold}: ")
     console.print_text(f"Saved in {folder}")

@@ -40,6 +40,8 @@ FOLD_SHAPE = {
     "score?": SCORE_SHAPE,
     "official?": SCORE_SHAPE,
     "validations?": [{"step": int, "score": (float, None)}],
+    "running_mean?": {str: float},
+    "alarms?": [{"kind": str, "name": str, "step": int, "message": str, "ended_step": (int, None)}],
 }
 SEALED_SUFFIXES = (".safetensors", ".json", ".parquet", ".py", ".toml")
 

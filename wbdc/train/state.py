@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wbdc.core.errors import IntegrityFault
 from wbdc.core.files import file_sha256, publish_file, publish_json, read_json
 from wbdc.core.weights import load_weights
+from wbdc.train.loss_monitor import LossMonitor
 from wbdc.train.tricks import Trick
 from wbdc.train.validation import Validation
 
@@ -29,7 +30,7 @@ class _Damaged(IntegrityFault):
 
 
 class TrainingState(NamedTuple):
-    """Everything that changes during training. validation: None when there is none."""
+    """Everything that changes during training. validation: None when there is none, and so on."""
 
     model: nn.Module
     objectives: nn.Module
@@ -37,6 +38,12 @@ class TrainingState(NamedTuple):
     tricks: Sequence[Trick]
     scaler: torch.amp.GradScaler
     validation: Validation | None = None
+    loss_monitor: LossMonitor | None = None
+
+    def records(self) -> dict[str, Validation | LossMonitor]:
+        """Return what is recorded about the training, by the name in the file."""
+        records = {"validation": self.validation, "loss_monitor": self.loss_monitor}
+        return {name: record for name, record in records.items() if record is not None}
 
 
 def save_state(folder: Path, step: int, training: TrainingState, skipped: int = 0) -> None:
@@ -137,8 +144,8 @@ def _restore(folder: Path, facts: dict, training: TrainingState) -> tuple[int, i
             value.copy_(tensors[f"optimizer.{number}.{key}"])
     for number, trick in enumerate(training.tricks):
         trick.restore(_tensors_below(f"trick.{number}.", tensors))
-    if training.validation:
-        training.validation.restore(_tensors_below("validation.", tensors))
+    for name, record in training.records().items():
+        record.restore(_tensors_below(f"{name}.", tensors))
     if training.scaler.is_enabled():
         scale = {
             "scale": float(tensors["scaler.scale"]),
@@ -178,8 +185,8 @@ def _named_tensors(training: TrainingState) -> dict[str, Tensor]:
         tensors |= {f"optimizer.{number}.{key}": value for key, value in moments.items()}
     for number, trick in enumerate(training.tricks):
         tensors |= {f"trick.{number}.{name}": t for name, t in trick.state().items()}
-    if training.validation:
-        tensors |= {f"validation.{n}": t for n, t in training.validation.state().items()}
+    for name, record in training.records().items():
+        tensors |= {f"{name}.{key}": t for key, t in record.state().items()}
     if training.scaler.is_enabled():
         scaler = training.scaler.state_dict()
         tensors |= {

@@ -14,7 +14,6 @@ from torch import nn
 from wbdc.core.device import find_precision, precision_name
 from wbdc.core.errors import UsageFault
 from wbdc.core.flatten import flatten_table
-from wbdc.core.plug import distinct_names
 from wbdc.data.loader import epoch_batches
 from wbdc.data.text import list_tokens
 from wbdc.train import state
@@ -28,6 +27,7 @@ from wbdc.train.initial_model import InitialModel
 from wbdc.train.kit_schema import Stage
 from wbdc.train.layer_decay import layer_rate_factors
 from wbdc.train.learning_rate import learning_rate_factor, set_rates
+from wbdc.train.loss_monitor import build_loss_monitor
 from wbdc.train.metrics import MetricsLog
 from wbdc.train.optimizer import build_adamw, named_parameters, parameter_groups
 from wbdc.train.reporter import Reporter
@@ -36,7 +36,7 @@ from wbdc.train.signals import stop_on_signal
 from wbdc.train.stage_plan import StagePlan, build_task
 from wbdc.train.state import TrainingState
 from wbdc.train.task import Task
-from wbdc.train.training_log import StepMonitor
+from wbdc.train.training_log import StepMonitor, rounded
 from wbdc.train.validation import Validation
 
 ParameterGroups = dict[str, list[tuple[str, nn.Parameter]]]
@@ -78,6 +78,7 @@ def train_fold(
         validation = _build_validation(stage, training, score, steps, len(sampler))
         training = training._replace(validation=validation)
 
+    training = training._replace(loss_monitor=build_loss_monitor(training.objectives, steps))
     ranks = hardware.ranks
     start, skipped = ranks.main_first(lambda: state.restore_state(folder, training, reporter.warn))
     if start:
@@ -103,7 +104,6 @@ def train_fold(
     weights = _weights_to_export(training)
     initial.model.load_state_dict(weights, strict=True)
     ranks.on_main(lambda: export_fold(folder, initial, plan, weights))
-    chances = [objective.chance for objective in training.objectives]
     return {
         "steps": steps,
         "skipped": monitor.skipped,
@@ -116,7 +116,11 @@ def train_fold(
         "pretrained": initial.pretrained,
         "trained": {part: [name for name, _ in named] for part, named in groups.items()},
         "last": monitor.last_losses,
-        "chance": dict(zip(distinct_names(training.objectives), chances, strict=True)),
+        "chance": {
+            name: track.levels.chance for name, track in training.loss_monitor.tracks.items()
+        },
+        "running_mean": rounded(training.loss_monitor.means()),
+        "alarms": [alarm._asdict() for alarm in training.loss_monitor.alarms],
         **_validation_facts(training.validation, reporter),
     }
 

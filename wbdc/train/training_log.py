@@ -10,8 +10,10 @@ import torch
 
 from wbdc.core.errors import Stopped
 from wbdc.core.ranks import Ranks
+from wbdc.train.alarms import Alarm
 from wbdc.train.gather import sum_over_ranks
 from wbdc.train.learning_rate import current_rates
+from wbdc.train.loss_monitor import LossMonitor
 from wbdc.train.metrics import MetricsLog, Throughput
 from wbdc.train.reporter import Reporter
 from wbdc.train.state import TrainingState, save_state
@@ -54,6 +56,11 @@ class StepMonitor:
         self.ranks = ranks
         self.last_losses: dict[str, float] = {}
         self.throughput = Throughput(videos_per_step)
+
+    @property
+    def loss_monitor(self) -> LossMonitor:
+        """The losses beside their chance levels."""
+        return self.training.loss_monitor
 
     @property
     def has_stopped_early(self) -> bool:
@@ -119,25 +126,44 @@ class StepMonitor:
 
     def _report(self, step: int, outcome: Outcome) -> None:
         # a rank's losses are weighted by its share of the step, so their sum is that of the step
-        losses = torch.stack([loss.detach().float() for loss in outcome.losses.values()])
-        values = sum_over_ranks(losses).tolist()
-        self.last_losses |= {
+        own_losses = torch.stack([loss.detach().float() for loss in outcome.losses.values()])
+        values = sum_over_ranks(own_losses).tolist()
+        losses = {
             name: round(value, 5)
             for name, value in zip(outcome.losses, values, strict=True)
             if math.isfinite(value)
         }
+        self.last_losses |= losses
+        alarms = self.loss_monitor.add(step, losses)
         self.reporter.progress(self.task, step, self.steps, self._note())
         self._write_metrics(
             step,
             self.last_losses
             | {
+                "running_mean": rounded(self.loss_monitor.means()),
+                "chance": rounded(self.loss_monitor.chances()),
                 "learning_rate": current_rates(self.training.optimizer),
                 "videos_per_second": round(self.throughput.read(), 2),
             },
         )
+        self._report_alarms(step, alarms)
 
     def _note(self) -> str:
-        return "  ".join(f"{name} {value:.3f}" for name, value in self.last_losses.items())
+        chances = self.loss_monitor.chances()
+        return "  ".join(
+            f"{name} {value:.3f}" + (f" (chance {chances[name]:.3f})" if name in chances else "")
+            for name, value in self.last_losses.items()
+        )
+
+    def _report_alarms(self, step: int, alarms: Sequence[Alarm]) -> None:
+        """Warn of the alarms that began, and log those that ended."""
+        for alarm in alarms:
+            if alarm.ended_step:
+                self.reporter.log(alarm.end_message())
+            else:
+                self.reporter.warn(f"warning: {alarm.message}")
+                values = {f"{alarm.name} {alarm.kind}": round(alarm.value, 5)}
+                self._write_metrics(step, {"alarms": values})
 
     def _write_metrics(self, step: int, entry: dict) -> None:
         if not self.ranks.is_main:
@@ -161,3 +187,8 @@ class StepMonitor:
                 f"{validation.patience} validations without a higher score than {best.score:.4f}, "
                 f"that of step {best.step}"
             )
+
+
+def rounded(values: dict[str, float]) -> dict[str, float]:
+    """Round numbers to the digits of the metrics."""
+    return {name: round(value, 5) for name, value in values.items()}

@@ -13,6 +13,8 @@ each objective may hide a part of the batch before the model fuses it:
 Every `hidden` that `loss` receives holds the targets of that objective only.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -29,8 +31,9 @@ class Objective(nn.Module):
     C classes.
 
     Class attributes, to be overridden. chance: the loss of a uniform prediction, which logs show
-    beside the loss; None: unknown. needs_labels: whether only labeled videos count; the loss then
-    ignores videos without a label (-1).
+    beside the loss; None: unknown. floor: the lowest possible loss, for example above 0 with
+    smoothed labels; alarms compare the loss with both. needs_labels: whether only labeled videos
+    count; the loss then ignores videos without a label (-1).
 
     position: of this objective in the kit; it separates the random numbers of two uses of one plug.
 
@@ -41,6 +44,7 @@ class Objective(nn.Module):
     """
 
     chance: float | None = None
+    floor: float = 0.0
     needs_labels: bool = False
     position: int = 0
 
@@ -95,6 +99,13 @@ class Objective(nn.Module):
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Average the values where `mask` is True, both of one shape; 0 when there is none."""
     return values.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
+
+
+def smoothing_floor(smoothing: float, classes: int) -> float:
+    """Return the lowest possible cross entropy with smoothed labels: the entropy of the target."""
+    other = smoothing / classes
+    probabilities = [1 - smoothing + other, *[other] * (classes - 1)]
+    return -sum(p * math.log(p) for p in probabilities if p > 0)
 
 
 Plug = Objective

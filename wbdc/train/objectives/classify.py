@@ -8,7 +8,7 @@ from torch import Tensor
 from wbdc.core.batch import Batch
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.objectives import Objective
+from wbdc.train.objectives import Objective, smoothing_floor
 from wbdc.train.task import Task
 
 
@@ -36,6 +36,7 @@ class Classify(Objective):
         self.smoothing = smoothing
         self.dropout = dropout
         self.chance = math.log(len(task.classes))
+        self.floor = smoothing_floor(smoothing, len(task.classes))
 
     def loss(self, model: VideoClassifier, fused: Fused, batch: Batch, original: Batch) -> Tensor:
         """Return the average over the labeled videos, or 0 when there is none."""

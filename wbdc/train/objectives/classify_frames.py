@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from wbdc.core.batch import Batch
 from wbdc.core.tokens import Fused, Tokens
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.objectives import Objective, masked_mean
+from wbdc.train.objectives import Objective, masked_mean, smoothing_floor
 from wbdc.train.task import Task
 
 
@@ -39,6 +39,7 @@ class ClassifyFrames(Objective):
         super().__init__(model, task, weight=weight)
         self.smoothing = smoothing
         self.chance = math.log(len(task.classes))
+        self.floor = smoothing_floor(smoothing, len(task.classes))
         self.head = nn.Linear(model.vision.dim, len(task.classes))
 
     def loss(self, model: VideoClassifier, fused: Fused, batch: Batch, original: Batch) -> Tensor:
