@@ -6,11 +6,8 @@ import re
 import pytest
 import torch
 import toys
-from fake_cuda import fake_cuda
 from safetensors.torch import load_file, save_file
 from small import python
-from torch._subclasses.fake_tensor import DataDependentOutputException
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from wbdc.core.errors import IntegrityFault, ResultFault
 from wbdc.core.files import publish_json, read_json
@@ -195,9 +192,31 @@ def test_fault_25_logits_that_are_not_finite_are_computed_again_in_fp32():
             else torch.tensor([[1.0, 2.0]])
         )
 
-    probabilities = safe_softmax(logits, ("v0",), CPU, torch.bfloat16)
+    probabilities = safe_softmax([logits], ("v0",), CPU, torch.bfloat16)
     assert calls == [(torch.bfloat16, True), (torch.float32, False)]
-    torch.testing.assert_close(probabilities, torch.tensor([[1.0, 2.0]]).softmax(-1))
+    torch.testing.assert_close(
+        torch.from_numpy(probabilities), torch.tensor([[[1.0, 2.0]]]).softmax(-1)
+    )
+
+
+def test_fault_25_only_the_member_that_overflows_is_computed_again():
+    """All members are launched before the first is computed again."""
+    calls = []
+    values = torch.randn(3, 2, 5)
+
+    def logits_of(member: int):
+        def logits(precision):
+            calls.append((member, precision))
+            overflows = member == 1 and precision == torch.bfloat16
+            return values[member] * (float("inf") if overflows else 1.0)
+
+        return logits
+
+    members = [logits_of(i) for i in range(3)]
+    probabilities = safe_softmax(members, ("v0", "v1"), CPU, torch.bfloat16)
+    half = [(i, torch.bfloat16) for i in range(3)]
+    assert calls == [*half, (1, torch.float32)]
+    assert probabilities.tobytes() == values.softmax(-1).numpy().tobytes()
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
@@ -208,26 +227,5 @@ def test_fault_25_scores_that_are_not_finite_never_become_class_0(precision, val
         match="1 videos of a batch have scores that are not finite, even in fp32, first v1",
     ):
         safe_softmax(
-            lambda _: torch.tensor([[1.0, 2.0], [1.0, value]]), ("v0", "v1"), CPU, precision
+            [lambda _: torch.tensor([[1.0, 2.0], [1.0, value]])], ("v0", "v1"), CPU, precision
         )
-
-
-class InputDevices(TorchDispatchMode):
-    """Inside the context, `devices` collects the device of the first tensor of each operation."""
-
-    def __init__(self):
-        super().__init__()
-        self.devices: dict[str, str] = {}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        tensors = [a for a in args if isinstance(a, torch.Tensor)]
-        if tensors:
-            self.devices[func.overloadpacket.__name__] = tensors[0].device.type
-        return func(*args, **(kwargs or {}))
-
-
-def test_scores_leave_the_gpu_once_before_they_are_checked():
-    with fake_cuda(), InputDevices() as recorded, pytest.raises(DataDependentOutputException):
-        safe_softmax(lambda _: torch.zeros(2, 3, device="cuda"), ("a", "b"), CPU, torch.float32)
-    assert recorded.devices["_to_copy"] == "cuda"
-    assert recorded.devices["_local_scalar_dense"] == "cpu"

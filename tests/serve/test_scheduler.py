@@ -72,7 +72,11 @@ def predict_within(
     def costly(self, batches, stages, features):
         before = set(features)
         scores = compute(self, batches, stages, features)
-        clock.seconds_left -= 10 * len(set(features) - before) + len(scores)
+        for i in batches:
+            seconds = 1 if self.towers[i] in before else 11
+            before.add(self.towers[i])
+            stages.member_seconds[i] += seconds
+            clock.seconds_left -= seconds
         if batches and engine.order[0] in batches:
             clock.seconds_left -= slow_start if len(steps) < 3 else 0
             steps.append(1)

@@ -23,12 +23,11 @@ from wbdc.core.findings import Findings
 from wbdc.core.out_of_memory import BatchParts
 from wbdc.core.weights import weights_fingerprint
 from wbdc.data.loader import batch_by_length
-from wbdc.nets.model import VideoClassifier
 from wbdc.serve.blend import blend_probabilities
-from wbdc.serve.predict import compute_in_parts, load_member, safe_softmax
+from wbdc.serve.predict import Logits, compute_in_parts, load_member, safe_softmax
 from wbdc.serve.reader import MemberBatches, Reader, cache_key, prefetch_reads
 from wbdc.serve.scheduler import DeadlineScheduler, SecondsLeft, no_deadline
-from wbdc.serve.stage_timer import StageTimer
+from wbdc.serve.stage_timer import NetworkTimer, StageTimer
 
 # minimum number of batches that are read while one is computed, so that no thread is idle
 READ_AHEAD_BATCHES = 4
@@ -233,36 +232,37 @@ class InferenceEngine:
     def _compute(
         self, batches: dict[int, Batch], stages: StageTimer, features: dict[tuple, Tensor]
     ) -> dict[int, np.ndarray]:
-        scores = {}
-        for i, member_batch in batches.items():
-            member, tower = self.members[i], self.towers[i]
-            batch = member.drop_modality(member_batch)
-            if tower not in features:
-                with stages.time("vision"):
-                    features[tower] = self._encode(member.model, batch)
-            encoded = member.model.with_features(batch, features[tower].to(self.device))
-            with stages.time("fuse"):
-                scores[i] = self._fuse(member.model, batch, encoded)
-        return scores
+        """Launch the networks of all members, and then wait for their results once."""
+        timer = NetworkTimer(self.device)
+        inputs = {i: self.members[i].drop_modality(batch) for i, batch in batches.items()}
+        for i, batch in inputs.items():
+            if self.towers[i] not in features:
+                with timer.time("vision", i), autocast(self.device, self.precision):
+                    features[self.towers[i]] = self.members[i].model.encode(batch).frames
 
-    def _encode(self, model: VideoClassifier, batch: Batch) -> Tensor:
-        """Return vision features (B, F * P, D)."""
-        with autocast(self.device, self.precision):
-            features = model.encode(batch).frames
-        if self.device.type == "cuda":
-            # otherwise the time of the tower would be counted as the fusion's
-            torch.cuda.synchronize(self.device)
-        return features
+        logits = [
+            self._logits(i, batch, features[self.towers[i]], timer) for i, batch in inputs.items()
+        ]
+        ids = next(iter(inputs.values())).ids
+        probabilities = safe_softmax(logits, ids, self.device, self.precision)
+        timer.add_to(stages)
+        return dict(zip(inputs, probabilities, strict=True))
 
-    def _fuse(self, model: VideoClassifier, batch: Batch, encoded: Batch) -> np.ndarray:
-        """Return probabilities (B, C) float32 of a batch that is also given encoded."""
+    def _logits(self, i: int, batch: Batch, features: Tensor, timer: NetworkTimer) -> Logits:
+        """Return a function that launches the fusion of a member.
+
+        features: of the batch's frames, (B, F * P, D).
+        """
+        model = self.members[i].model
 
         def logits(precision: torch.dtype) -> Tensor:
-            if precision == self.precision:
+            with timer.time("fuse", i):
+                if precision != self.precision:
+                    return model.logits(batch)  # encode again: the features may have overflowed
+                encoded = model.with_features(batch, features.to(self.device))
                 return model.head(model.fuse(encoded).pooled)
-            return model.logits(batch)  # encode again: the features may have overflowed
 
-        return safe_softmax(logits, batch.ids, self.device, self.precision).numpy()
+        return logits
 
 
 class _ScoringRun:
@@ -369,20 +369,18 @@ class _ScoringRun:
         """Score a group with some members; when time is short, cache features for the others."""
         features = {} if features is None else features
         moved = self.engine.move({i: batches[i] for i in members})
-        first = {i: moved[i] for i in members[:1]}
-        followers = {i: moved[i] for i in members[1:]}
-
-        scores = self.engine.compute(first, self.stages, features)
-        left_after_first = self.seconds_left()
-        scores |= self.engine.compute(followers, self.stages, features)
+        before = self._network_seconds(members[1:])
+        scores = self.engine.compute(moved, self.stages, features)
         for i, probabilities in scores.items():
             self.probabilities[number][i] = probabilities
 
-        no_limit = self.seconds_left is no_deadline
-        followers_seconds = 0.0 if no_limit else left_after_first - self.seconds_left()
-        self.scheduler.step(kind, followers_seconds)
+        self.scheduler.step(kind, self._network_seconds(members[1:]) - before)
         if self.scheduler.is_time_short:
             self._cache_features(number, batches, features)
+
+    def _network_seconds(self, members: Sequence[int]) -> float:
+        """Add up the seconds that the networks of some members have taken so far."""
+        return sum(self.stages.member_seconds[i] for i in members)
 
     def _cache_features(
         self, number: int, batches: dict[int, Batch], features: dict[tuple, Tensor]
@@ -392,8 +390,9 @@ class _ScoringRun:
             key, tensor = self._cache_key(number, i), features.get(self.engine.towers[i])
             if tensor is None or key in self.cache or self.cache_bytes_left <= 0:
                 continue
+            tensor = tensor.cpu()
             if not tensor.isfinite().all():  # to be computed again in FP32
                 continue
-            batch = self.engine.members[i].model.with_features(batch, tensor.cpu())
+            batch = self.engine.members[i].model.with_features(batch, tensor)
             self.cache[key] = batch, batch.frames
             self.cache_bytes_left -= batch.frames.nbytes + batch.text.nbytes

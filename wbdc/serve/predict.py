@@ -1,10 +1,11 @@
 """Members: trained models rebuilt from their folders, and their probabilities."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
@@ -20,6 +21,8 @@ from wbdc.data.text import TextReader, open_tokenizer
 from wbdc.nets.model import VideoClassifier, build_model
 
 T = TypeVar("T")
+# launches a network in a precision, whose autocast context is active; returns logits (B, C)
+Logits = Callable[[torch.dtype], Tensor]
 WEIGHTS_FILE = "model.safetensors"
 MODEL_FILE = "model.json"
 TOKENIZER_FILE = "tokenizer.json"
@@ -107,14 +110,15 @@ def predict_probabilities(
 ) -> Tensor:
     """Return the probabilities of some batches, (n, C) float32 on the CPU, in their order.
 
-    Raises ResultFault as `safe_softmax` does.
+    The CPU waits for the device once for each batch. Raises ResultFault as `safe_softmax` does.
     """
     model.eval()
     parts = BatchParts()
 
     def predict(batch: Batch) -> Tensor:
         batch = batch.to(device)
-        return safe_softmax(lambda _: model.logits(batch), batch.ids, device, precision)
+        logits = [lambda _: model.logits(batch)]
+        return torch.from_numpy(safe_softmax(logits, batch.ids, device, precision)[0])
 
     probabilities = []
     for batch in batches:
@@ -139,28 +143,51 @@ def compute_in_parts(compute: Callable[[slice], T], rows: int, parts: BatchParts
 
 
 def safe_softmax(
-    logits: Callable[[torch.dtype], Tensor],
-    ids: tuple[str, ...],
-    device: torch.device,
-    precision: torch.dtype,
-) -> Tensor:
-    """Return probabilities (B, C) on the CPU; computed again in FP32 when half precision overflows.
+    logits: Sequence[Logits], ids: tuple[str, ...], device: torch.device, precision: torch.dtype
+) -> np.ndarray:
+    """Return the probabilities of M members, (M, B, C) float32; those of a member that overflows in
+    half precision are computed again in FP32.
 
-    logits: a function of the precision, called in its autocast context, that returns (B, C).
-    Raises ResultFault when logits are not finite even in FP32, where argmax would silently return
-    class 0.
+    The CPU waits for the device once, and once more for each member that is computed again. Raises
+    ResultFault when logits are not finite even in FP32, where argmax would silently return class 0.
     """
-    for attempt in dict.fromkeys((precision, torch.float32)):
-        with autocast(device, attempt):
-            scores = logits(attempt).float().cpu()  # the only wait for a GPU
-        if scores.isfinite().all():
-            return scores.softmax(-1)
-    finite = scores.isfinite().all(1).tolist()
+    probabilities, finite = _softmax_in(precision, logits, device)
+    for i in np.flatnonzero(~finite.all(1)):
+        if precision != torch.float32:
+            member = slice(i, i + 1)
+            probabilities[member], finite[member] = _softmax_in(
+                torch.float32, logits[member], device
+            )
+        _check_finite(finite[i], ids)
+    return probabilities
+
+
+def _softmax_in(
+    precision: torch.dtype, logits: Sequence[Logits], device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities (M, B, C) and whether the logits of each video are finite (M, B).
+
+    Both come to the CPU in one copy, the only operation here that waits for a GPU.
+    """
+    members = []
+    for launch in logits:
+        with autocast(device, precision):
+            scores = launch(precision)
+        scores = scores.float()
+        finite = scores.isfinite().all(1, keepdim=True)
+        members.append(torch.cat([scores.softmax(-1), finite.float()], 1))
+    joined = torch.stack(members).cpu().numpy()
+    return joined[..., :-1], joined[..., -1] == 1
+
+
+def _check_finite(finite: np.ndarray, ids: tuple[str, ...]) -> None:
+    """Raise ResultFault unless the logits of every video are finite: (B,) bool."""
     bad_ids = [name for name, is_finite in zip(ids, finite, strict=True) if not is_finite]
-    raise ResultFault(
-        f"{len(bad_ids)} videos of a batch have scores that are not finite, even in fp32, first"
-        f" {bad_ids[0]}"
-    )
+    if bad_ids:
+        raise ResultFault(
+            f"{len(bad_ids)} videos of a batch have scores that are not finite, even in fp32, first"
+            f" {bad_ids[0]}"
+        )
 
 
 def _load_weights(model: VideoClassifier, folder: Path, facts: dict, half: bool) -> None:
