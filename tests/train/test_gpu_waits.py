@@ -12,6 +12,7 @@ from sync_counter import SyncCounter
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from wbdc.core import plug
+from wbdc.core.ranks import Ranks
 from wbdc.train import objectives, tricks
 from wbdc.train.gradients import PartLoss, StepGradients
 from wbdc.train.objectives import Objective
@@ -91,7 +92,7 @@ def test_an_update_does_not_wait(precision):
         loss = torch.zeros((), device="cuda")
         if scaler.is_enabled():
             scaler.scale(loss)
-        updates = Updates(optimizer, scaler, 1.0, lambda step, ids: None)
+        updates = Updates(optimizer, scaler, 1.0, lambda step, ids: None, Ranks())
         assert updates.apply(1, [PartLoss(("a",), loss)], must_check=False)
         with pytest.raises(DataDependentOutputException):
             updates.apply(2, [PartLoss(("a",), loss)], must_check=True)
@@ -146,8 +147,11 @@ def build_training(model, losses: list, used_tricks: list) -> TrainingState:
 def run_step(training: TrainingState) -> None:
     """Run one step as `fit` does, without a check of its losses."""
     step = Step(training.model, training.objectives, torch.device("cpu"), torch.bfloat16)
-    gradients = StepGradients(step, training.optimizer, training.tricks, training.scaler, 0)
-    updates = Updates(training.optimizer, training.scaler, 1.0, lambda step, ids: None)
+    optimizer = training.optimizer
+    scaler = training.scaler
+    ranks = Ranks()
+    gradients = StepGradients(step, step, ranks, optimizer, training.tricks, scaler, 0)
+    updates = Updates(optimizer, scaler, 1.0, lambda step, ids: None, ranks)
     hooks = [*training.objectives, *training.tricks]
     for hook in hooks:
         hook.before_step(1)
