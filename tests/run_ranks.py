@@ -5,12 +5,15 @@ the processes are forked from a server that has imported torch.
 import multiprocessing
 import os
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as `python -m wbdc` sets it for ranks
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch.distributed", "torch.nn.parallel", "wbdc.core.ranks"])
+CONTEXT.set_forkserver_preload(["torch.nn.parallel", "wbdc.cli", "wbdc.train.session"])
 TIMEOUT_SECONDS = 90
 
 
@@ -69,7 +72,6 @@ def _receive(receiver: object) -> tuple[bool, object]:
 
 def _run(sender: object, rank: int, size: int, port: int, program: Callable, values: tuple) -> None:
     os.environ |= torchrun_variables(rank, size, port)
-    os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
     import torch
 
     from wbdc.core.ranks import join_training
@@ -83,3 +85,61 @@ def _run(sender: object, rank: int, size: int, port: int, program: Callable, val
     except BaseException:
         sender.send((True, f"rank {rank}: {traceback.format_exc()}"))
         raise
+
+
+class Command:
+    """A wbdc command on several ranks, started as torchrun starts it.
+
+    folder: for what the ranks print. words: of the command; a function gets the rank and returns a
+    word. patch: a function of an importable module, called with the rank before the command.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *words: object,
+        size: int = 2,
+        patch: Callable[[int], None] | None = None,
+    ):
+        port = free_port()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.logs = [folder / f"rank-{rank}.log" for rank in range(size)]
+        self.processes = []
+        for rank, log in enumerate(self.logs):
+            own = [w(rank) if callable(w) else w for w in words]
+            values = (rank, size, port, [str(word) for word in own], log, patch)
+            self.processes.append(CONTEXT.Process(target=_run_command, args=values))
+        for process in self.processes:
+            process.start()
+
+    def wait(self, seconds: float = TIMEOUT_SECONDS) -> list[int]:
+        """Wait for all ranks, and return their exit codes. Fails when a rank does not end."""
+        end = time.monotonic() + seconds
+        for process in self.processes:
+            process.join(max(0, end - time.monotonic()))
+        codes = [process.exitcode for process in self.processes]
+        for process in self.processes:
+            process.kill()
+        assert None not in codes, (codes, self.output())
+        return codes
+
+    def output(self) -> list[str]:
+        """Return what each rank printed."""
+        return [log.read_text() for log in self.logs]
+
+
+def _run_command(
+    rank: int, size: int, port: int, words: list[str], log: Path, patch: Callable | None
+) -> None:
+    os.environ |= torchrun_variables(rank, size, port)
+    with log.open("w") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1)
+    sys.stderr = os.fdopen(2, "w", buffering=1)
+    if patch:
+        patch(rank)
+    sys.argv = ["wbdc", *words]
+    from wbdc.cli import main
+
+    main()

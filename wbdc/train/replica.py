@@ -23,7 +23,9 @@ def replicated(step: Step, ranks: Ranks) -> Iterator[nn.Module]:
         yield step
         return
 
-    with synced_batch_norm(step):
+    with synced_batch_norm(step), warnings.catch_warnings():
+        # a gradient of one row may have other strides than its weight, which costs one copy
+        warnings.filterwarnings("ignore", "Grad strides do not match", UserWarning)
         yield _replicate(step)
 
 
