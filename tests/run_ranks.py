@@ -13,7 +13,16 @@ from pathlib import Path
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as `python -m wbdc` sets it for ranks
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["torch.nn.parallel", "wbdc.cli", "wbdc.train.session"])
+CONTEXT.set_forkserver_preload(
+    [
+        "torch.nn.parallel",
+        "torch._dynamo",  # DistributedDataParallel imports it
+        "open_clip",
+        "transformers.models.bert.modeling_bert",
+        "wbdc.cli.train",
+        "wbdc.train.session",
+    ]
+)
 TIMEOUT_SECONDS = 90
 
 
