@@ -14,7 +14,7 @@ import wbdc
 
 PACKAGE = Path(wbdc.__file__).parent
 FILES, WEIGHTS = "core/files.py", "core/weights.py"
-KERNEL = "core/processes.py"  # reads /proc only
+KERNEL = "core/process_tree.py"  # reads /proc only
 LOADERS = {
     "load_file": WEIGHTS,
     "safe_open": WEIGHTS,

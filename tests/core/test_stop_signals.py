@@ -20,7 +20,7 @@ import wbdc.__main__
 from wbdc import STOPPED_MESSAGE
 from wbdc.core.errors import Stopped
 from wbdc.core.files import file_sha256
-from wbdc.core.processes import start_time
+from wbdc.core.process_tree import start_time
 from wbdc.core.stop_signals import STOP_SIGNALS, StopRequests, interruptible
 from wbdc.submit.pack.scripts import MAIN
 

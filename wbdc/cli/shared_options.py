@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wbdc.core.processes import MAX_THREADS
+from wbdc.core.process_tree import MAX_THREADS
 
 if TYPE_CHECKING:
     from wbdc.competitions import Competition

@@ -14,7 +14,7 @@ from wbdc.competitions.formats.json_stream import clean_text
 from wbdc.competitions.formats.tables import check_table_suffix, read_table
 from wbdc.competitions.table_contest.metric import TableMetric
 from wbdc.competitions.table_contest.result_file import ResultFile
-from wbdc.competitions.table_contest.settings import (
+from wbdc.competitions.table_contest.setting_checks import (
     SPLITS,
     check_classes,
     check_shapes,

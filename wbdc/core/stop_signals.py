@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from wbdc.core.errors import Stopped
-from wbdc.core.processes import current_tick, end_processes, process_tree, start_time
+from wbdc.core.process_tree import current_tick, end_processes, process_tree, start_time
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # `timeout` sends SIGTERM to a process and to its group, which is one request

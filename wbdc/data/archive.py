@@ -18,7 +18,8 @@ from wbdc.core.findings import Findings
 from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.core.out_of_memory import is_memory_short, raise_if_exhausted
 from wbdc.data.clips import read_clip
-from wbdc.data.frame_sampling import DAMAGED_FILE_ERRORS, MAX_FILE_BYTES, sample_frames
+from wbdc.data.damaged_files import DAMAGED_FILE_ERRORS, MAX_FILE_BYTES
+from wbdc.data.frame_sampling import sample_frames
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".avif")
 MAX_MEMBERS = 10_000

@@ -15,7 +15,8 @@ from wbdc.core.files import open_regular
 from wbdc.core.findings import Findings
 from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.core.out_of_memory import is_memory_short, is_out_of_memory, raise_if_exhausted
-from wbdc.data.frame_sampling import DAMAGED_FILE_ERRORS, MAX_FILE_BYTES, sample_frames
+from wbdc.data.damaged_files import DAMAGED_FILE_ERRORS, MAX_FILE_BYTES
+from wbdc.data.frame_sampling import sample_frames
 from wbdc.data.frames import MAX_PIXELS
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from wbdc.core.findings import MAX_EXAMPLES, Findings
 from wbdc.core.out_of_memory import raise_if_exhausted
 from wbdc.core.progress import ProgressCallback, no_progress
 from wbdc.data.archive import member_checksums
-from wbdc.data.frame_sampling import DAMAGED_FILE_ERRORS
+from wbdc.data.damaged_files import DAMAGED_FILE_ERRORS
 from wbdc.prepare.describe.finding_codes import FINDING_CODES
 
 # JPEG frames of a clip take at most this many times its bytes (one minute of 720p at 2 Mbit/s)

@@ -32,7 +32,7 @@ from wbdc.core.files import (
 )
 from wbdc.core.findings import Findings
 from wbdc.core.out_of_memory import is_out_of_memory
-from wbdc.core.processes import MAX_THREADS
+from wbdc.core.process_tree import MAX_THREADS
 from wbdc.core.ranks import rank_and_size
 from wbdc.core.stop_signals import interruptible
 from wbdc.serve.apply_multipliers import apply_multipliers

@@ -16,7 +16,7 @@ from small import stop_midway
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import Inconclusive, IntegrityFault, OutOfResources, UsageFault
 from wbdc.core.files import publish_json, read_json
-from wbdc.core.processes import start_time
+from wbdc.core.process_tree import start_time
 from wbdc.submit.check import SampleOptions, reproduce
 from wbdc.submit.check.diff import PackedPredictions
 from wbdc.submit.check.manifest import REPORT_FILE, write_manifest

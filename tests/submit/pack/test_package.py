@@ -220,7 +220,7 @@ def submit_toy(members, data, tmp_path, monkeypatch):
     blend = Blend("wechat2022", "fp32", (member,))
     prepared = PreparedData(tmp_path, SimpleNamespace(competition="wechat2022"))
     source = pipeline.SubmissionSource(home, blend, prepared, data, report={})
-    monkeypatch.setattr(pipeline, "training_commands", lambda *_: [])
+    monkeypatch.setattr(pipeline, "list_training_commands", lambda *_: [])
     monkeypatch.setattr(pipeline, "source_runs", lambda *_: {})
     monkeypatch.setattr(pipeline, "prove_equal_predictions", lambda *_, **__: {"videos": 8})
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from small import pids_in, soon
 
-from wbdc.core.processes import start_time
+from wbdc.core.process_tree import start_time
 from wbdc.submit.pack.scripts import RUN, TRAIN, fill
 
 STOPS = """#!/bin/sh

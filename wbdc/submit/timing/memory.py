@@ -10,7 +10,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from wbdc.core.processes import end_processes, process_tree, read_number, start_time
+from wbdc.core.process_tree import end_processes, process_tree, read_number, start_time
 
 PROC = Path("/proc")
 POLL_SECONDS = 0.1  # between two samples

@@ -1,0 +1,102 @@
+"""The commands that train the models of a submission again, for its train.sh."""
+
+import shlex
+from pathlib import Path, PurePosixPath
+
+from wbdc.competitions import is_contest_file
+from wbdc.prepare.dataset import PreparedData
+from wbdc.serve.blend_file import Blend
+from wbdc.submit.pack.package import kit_path
+from wbdc.train.runs import ALL_FOLDS, RunFacts, read_run
+
+
+def list_training_commands(home: Path, blend: Blend, prepared: PreparedData) -> list[str]:
+    """List the commands that train the same models from raw data: prepare, pretrain, train,
+    ensemble, submit.
+    """
+    trained_folds: dict[str, set[str]] = {}
+    for member in blend.members:
+        # folds that only the ensemble's score needs are trained as well
+        folds = trained_folds.setdefault(member.run, set(blend.settings.get("folds", [])))
+        folds.add(member.fold)
+
+    lines = [_prepare_command(blend, prepared)]
+    for name, facts in source_runs(home, blend).items():
+        kit = source_kit_path(name, facts)
+        lines.append(f'wbdc pretrain --kit {kit} --seed {facts.seed} --work "$WORK"')
+    for run, folds in trained_folds.items():
+        lines.append(_train_command(run, read_run(home / "runs" / run), folds))
+    if not blend.run:
+        lines.append(_ensemble_command(blend, trained_folds))
+    return [*lines, _submit_command(blend)]
+
+
+def _prepare_command(blend: Blend, prepared: PreparedData) -> str:
+    facts = prepared.facts
+    contest = facts.competition
+    if is_contest_file(contest):  # the contest's file lies beside each kit
+        kit = PurePosixPath(kit_path(blend.members[0].run))
+        contest = shlex.quote(str(kit.with_name(Path(contest).name)))
+    return (
+        f'wbdc prepare --data "$DATA" --competition {contest} --folds {facts.fold_count} '
+        f'--seed {facts.seed} --work "$WORK"'
+    )
+
+
+def _train_command(run: str, facts: RunFacts, folds: set[str]) -> str:
+    without = f" --without {facts.without}" if facts.without else ""
+    return (
+        f'wbdc train --kit {kit_path(run)} --seed {facts.seed} --work "$WORK" '
+        f"--fold {','.join(sorted(folds))} --from {facts.source or 'none'}{without}"
+    )
+
+
+def _submit_command(blend: Blend) -> str:
+    run = f" --run {blend.run}" if blend.run else ""
+    half = " --half" if blend.half else ""
+    compiled = " --compile" if blend.compiled else ""
+    return f'wbdc submit --work "$WORK"{run} --into "$WORK/submission"{half}{compiled}'
+
+
+def _ensemble_command(blend: Blend, trained_folds: dict[str, set[str]]) -> str:
+    """Write the command that blends the same members in the same variants.
+
+    trained_folds: {run: folds}.
+    """
+    options = ""
+    settings = blend.settings
+    if settings:
+        no_priors = "" if settings["class_priors"] else " --no-class-priors"
+        options += f" --seed {settings['seed']} --draws {settings['draws']}{no_priors}"
+    if settings.get("precision"):
+        options += f" --precision {settings['precision']}"
+    score_folds = settings.get("folds", [])
+    common_folds = set.intersection(*trained_folds.values()) - {ALL_FOLDS}
+    if score_folds and common_folds != set(score_folds):  # a member that was dropped had fewer
+        options += f" --folds {','.join(score_folds)}"
+
+    member_folds: dict[str, list[str]] = {}
+    variants: dict[str, dict] = {}
+    for member in blend.members:
+        member_folds.setdefault(member.run, []).append(member.fold)
+        variants.setdefault(member.run, member.serve)
+    for run, folds in member_folds.items():
+        words = [run, *(f"{key}={value}" for key, value in variants[run].items())]
+        if set(folds) != trained_folds[run]:
+            words.append(f"fold={folds[0]}")
+        options += f" --run '{' '.join(words)}'"
+    return f'wbdc ensemble --work "$WORK"{options}'
+
+
+def source_runs(home: Path, blend: Blend) -> dict[str, RunFacts]:
+    """Return {name: facts} of the pretrained runs that the members of a blend started from."""
+    names = dict.fromkeys(read_run(home / "runs" / member.run).source for member in blend.members)
+    return {name: read_run(home / "runs" / name) for name in names if name}
+
+
+def source_kit_path(name: str, facts: RunFacts) -> str:
+    """Return the path of a pretrained run's kit in the package.
+
+    The file keeps the name of the kit, so that pretraining with it creates a run of the same name.
+    """
+    return f"source/kits/{name}/{facts.kit}.json"
