@@ -37,7 +37,7 @@ TASK = Task(
     total_steps=10,
     batch_size=6,
     seed=0,
-    ids=tuple(f"v{i}" for i in range(6)),
+    ids=tuple(f"v{i}" for i in range(12)),
     vocabulary=(*SPECIAL, *(f"##{i}" if i % 4 == 0 else f"{i}" for i in range(5, WORDS))),
 )
 TRUNK = {
@@ -76,6 +76,7 @@ VISIONS = {
 }
 # settings of each objective that needs some, or that is tested with several
 OBJECTIVES: dict[str, list[dict]] = {
+    "contrast": [{}, {"queue": 4}, {"distill": 0.4}],
     "mask_words": [{"unit": "token"}, {"unit": "word"}, {"unit": "ngram"}],
 }
 POOLINGS = {
@@ -148,10 +149,11 @@ def batch(
 
 
 def token_fields(row: list[int]) -> np.ndarray:
-    """Return the field of each token of a video, as `TextReader.token_fields` does."""
-    ids = np.array(row)
-    is_special = np.isin(ids, [SPECIAL["[CLS]"], SPECIAL["[SEP]"]])
-    return np.where(is_special, 0, 1 + np.cumsum(ids == SPECIAL["[SEP]"])).astype(np.int8)
+    """Return the field of each token of a video: the first word is the title, and the others belong
+    to the next field.
+    """
+    is_special = np.isin(row, [SPECIAL["[CLS]"], SPECIAL["[SEP]"]])
+    return np.where(is_special, 0, np.where(np.arange(len(row)) == 1, 1, 2)).astype(np.int8)
 
 
 def pad(b: Batch, words: int, frames: int, seed: int = 9) -> Batch:

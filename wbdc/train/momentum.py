@@ -1,0 +1,66 @@
+"""A momentum encoder: a copy of the model that follows it slowly (MoCo; He et al., 2020)."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from wbdc.core.batch import Batch
+from wbdc.core.tokens import Fused
+from wbdc.nets.model import VideoClassifier
+from wbdc.train.modalities import encode_apart
+
+
+class MomentumEncoder(nn.Module):
+    """A copy of a model and of two projections that follows them slowly, without gradients.
+
+    It copies what reads tokens: trunk, fusion and frame projection. It has no vision tower and no
+    classification head: its keys start from the features of the trained tower, which are computed
+    anyway. It is always in evaluation mode, so that keys have no dropout.
+
+    text, frames: projections of the mean text token and the mean frame token.
+    """
+
+    def __init__(self, model: VideoClassifier, text: nn.Module, frames: nn.Module):
+        super().__init__()
+        replaced = {id(model.vision): _Tower(model.vision.tokens_per_frame)}
+        replaced[id(model.head)] = nn.Identity()
+        self.model = copy.deepcopy(model, replaced)
+        self.text = copy.deepcopy(text)
+        self.frames = copy.deepcopy(frames)
+        # a tuple, which hides the modules: their weights belong to the model and the objective
+        self._followed = (("model.", model), ("text.", text), ("frames.", frames))
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> "MomentumEncoder":
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, batch: Batch, fused: Fused) -> tuple[Tensor, Tensor]:
+        """Return the keys of text and frames, each (B, dim), of an encoded batch.
+
+        fused: an output of the trained model for any batch; see `encode_apart`.
+        """
+        text, frames = encode_apart(self.model, batch, fused)
+        return self.text(text.mean()).float(), self.frames(frames.mean()).float()
+
+    @torch.no_grad()
+    def move(self, momentum: float) -> None:
+        """Set every weight w to momentum * w + (1 - momentum) * that of the trained model."""
+        trained = {
+            prefix + name: weight
+            for prefix, module in self._followed
+            for name, weight in module.named_parameters()
+        }
+        weights = dict(self.named_parameters())
+        torch._foreach_lerp_(list(weights.values()), [trained[n] for n in weights], 1 - momentum)
+
+
+class _Tower(nn.Module):
+    """Stands for the vision tower, of which a copy that reads features needs one number."""
+
+    def __init__(self, tokens_per_frame: int):
+        super().__init__()
+        self.tokens_per_frame = tokens_per_frame
