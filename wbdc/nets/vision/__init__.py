@@ -14,14 +14,14 @@ class Vision(nn.Module):
 
     dim: width of the vectors of a frame. tokens_per_frame: P, their number. image_settings: how
     frames are prepared; None when the data hold features and no images. frames: number of frames of
-    each video. frozen: whether the weights are not trained. always_encode: whether a batch without
-    frames goes through the tower too, which must take part when batch norms share their statistics
-    with the towers of other ranks.
+    each video. frozen: whether the weights are not trained.
     """
 
     dim: int
     tokens_per_frame: int = 1
     image_settings: ImageSettings | None
+    # Whether a batch without frames goes through the tower, too: when batch norms share their
+    # statistics between the ranks of a training, the tower of every rank must take part.
     always_encode: bool = False
 
     def __init__(self, *, frames: int, frozen: bool):
