@@ -151,7 +151,7 @@ def test_an_alarm_is_raised_once_and_ends_when_the_loss_falls():
     monitor, changes = fill([0.6935] * 30 + [0.4] * 30)
     assert [(c.step, c.ended_step) for c in changes] == [(200, None), (200, 330)]
     assert monitor.alarms == [changes[1]]
-    assert changes[1].end_message() == "match is no longer inert after step 330"
+    assert changes[1].end_message() == "match: no longer inert after step 330"
 
 
 def test_a_loss_far_above_chance_has_another_cause():

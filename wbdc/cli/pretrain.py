@@ -81,4 +81,20 @@ def print_losses(run_name: str, facts: dict) -> None:
         for name, level in facts["chance"].items()
     ]
     console.print_table(run_name, ("objective", "last loss", "running mean", "chance"), rows)
+    if probes := facts.get("probes"):
+        print_probes(probes)
     console.print_alarms(facts)
+
+
+def print_probes(probes: list[dict]) -> None:
+    """Print how the embeddings changed: before training, after the last step, and what the accuracy
+    is compared with.
+    """
+    measures = {"nearest-neighbor accuracy": "knn_accuracy", "effective rank": "effective_rank"}
+    rows = [
+        (name, *("–" if probe[key] is None else probe[key] for probe in (probes[0], probes[-1])))
+        for name, key in measures.items()
+    ]
+    rows.insert(1, ("majority class", *[probes[0]["majority_accuracy"]] * 2))
+    columns = ("embeddings", f"step {probes[0]['step']}", f"step {probes[-1]['step']}")
+    console.print_table("probe", columns, rows)

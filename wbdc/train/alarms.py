@@ -6,7 +6,7 @@ from typing import NamedTuple
 class Alarm(NamedTuple):
     """An alarm of a training, which continues.
 
-    kind: "inert", "leaking" or "collapse". name: of the objective; "embeddings" for a collapse.
+    kind: "inert", "leaking" or "collapsed". name: of the objective; "embeddings" if collapsed.
     step: after which it was raised. value: what was measured then. level: what it is compared
     with: the chance level of the loss, or the effective rank before training. message: a sentence
     with likely causes and what to try. ended_step: after which it was no longer true, or None.
@@ -22,4 +22,4 @@ class Alarm(NamedTuple):
 
     def end_message(self) -> str:
         """Return the sentence that reports the end of the alarm."""
-        return f"{self.name} is no longer {self.kind} after step {self.ended_step}"
+        return f"{self.name}: no longer {self.kind} after step {self.ended_step}"

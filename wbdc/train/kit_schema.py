@@ -45,12 +45,16 @@ STAGE_RANGES = {
     "warmup": (0.0, 1.0),
     "validate_every": (0.0, 1e6),
     "patience": (0, MAX_COUNT),
+    "probe_every": (0.0, 1e6),
 }
 WEIGHTS_TO_KEEP = ("last", "best")
 VALIDATION_SETTINGS = ("validate_every", "patience", "keep")
 # settings that one of the two stages lacks, and why
 REFUSED_SETTINGS = {
-    "train": {"splits": "[train] always uses the labeled split; move splits to [pretrain]"},
+    "train": {
+        "splits": "[train] always uses the labeled split; move splits to [pretrain]",
+        "probe_every": "[train] scores the held-out fold instead; set validate_every",
+    },
     "pretrain": {
         name: f"pretraining holds out no videos to validate; move {name} to [train]"
         for name in VALIDATION_SETTINGS
@@ -79,6 +83,8 @@ class Stage:
     [pretrain] refuses this and the next two.
     patience: number of validations without a higher score after which training stops; 0 for never.
     keep: which weights are exported, "last" or "best", those of the highest validation score.
+    probe_every: epochs of pretraining between measurements of the embeddings of labeled videos; 0
+    for never; [train] refuses this.
     """
 
     epochs: int
@@ -98,6 +104,7 @@ class Stage:
     validate_every: float = 0
     patience: int = 0
     keep: str = "last"
+    probe_every: float = 1
 
     def choice(self, kind: str) -> dict:
         """Return the table of the plug chosen for one of STAGE_CHOICES, for example "sampler"."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 MAX_WINDOW_VALUES = 20  # of the running mean
 MIN_WINDOW_VALUES = 5
+MIN_INERT_STEPS = 50  # shorter trainings are not judged
 INERT_AFTER_STEPS = 100
 INERT_AFTER_SHARE = 0.2  # of the steps: twice the usual warmup
 INERT_MARGIN = 0.01  # of the way from chance to the lowest possible loss
@@ -66,7 +67,8 @@ def is_near_floor(values: Sequence[float], levels: LossLevels) -> bool:
 
 def inert_from_step(steps: int) -> int:
     """Return the step from which on a loss at chance is inert, in a training of so many steps."""
-    return min(steps, max(INERT_AFTER_STEPS, math.ceil(INERT_AFTER_SHARE * steps)))
+    enough = max(INERT_AFTER_STEPS, math.ceil(INERT_AFTER_SHARE * steps))
+    return max(MIN_INERT_STEPS, min(steps, enough))
 
 
 def leaking_until_step(steps: int) -> int:

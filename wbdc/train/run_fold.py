@@ -41,6 +41,14 @@ FOLD_SHAPE = {
     "official?": SCORE_SHAPE,
     "validations?": [{"step": int, "score": (float, None)}],
     "running_mean?": {str: float},
+    "probes?": [
+        {
+            "step": int,
+            "knn_accuracy": (float, None),
+            "majority_accuracy": float,
+            "effective_rank": (float, None),
+        }
+    ],
     "alarms?": [{"kind": str, "name": str, "step": int, "message": str, "ended_step": (int, None)}],
 }
 SEALED_SUFFIXES = (".safetensors", ".json", ".parquet", ".py", ".toml")

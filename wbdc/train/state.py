@@ -17,6 +17,7 @@ from wbdc.core.errors import IntegrityFault
 from wbdc.core.files import file_sha256, publish_file, publish_json, read_json
 from wbdc.core.weights import load_weights
 from wbdc.train.loss_monitor import LossMonitor
+from wbdc.train.probe import Probe
 from wbdc.train.tricks import Trick
 from wbdc.train.validation import Validation
 
@@ -39,10 +40,15 @@ class TrainingState(NamedTuple):
     scaler: torch.amp.GradScaler
     validation: Validation | None = None
     loss_monitor: LossMonitor | None = None
+    probe: Probe | None = None
 
-    def records(self) -> dict[str, Validation | LossMonitor]:
+    def records(self) -> dict[str, Validation | LossMonitor | Probe]:
         """Return what is recorded about the training, by the name in the file."""
-        records = {"validation": self.validation, "loss_monitor": self.loss_monitor}
+        records = {
+            "validation": self.validation,
+            "loss_monitor": self.loss_monitor,
+            "probe": self.probe,
+        }
         return {name: record for name, record in records.items() if record is not None}
 
 

@@ -18,6 +18,7 @@ from wbdc.data.loader import epoch_batches
 from wbdc.data.text import list_tokens
 from wbdc.train import state
 from wbdc.train.dataset import Dataset
+from wbdc.train.embeddings import embed_videos
 from wbdc.train.evaluated_weights import copy_weights, evaluating
 from wbdc.train.export import export_fold, score_held_out
 from wbdc.train.external_loggers import ExternalLoggers
@@ -30,6 +31,7 @@ from wbdc.train.learning_rate import learning_rate_factor, set_rates
 from wbdc.train.loss_monitor import build_loss_monitor
 from wbdc.train.metrics import MetricsLog
 from wbdc.train.optimizer import build_adamw, named_parameters, parameter_groups
+from wbdc.train.probe import MIN_PROBE_VIDEOS, Probe, choose_probe_videos
 from wbdc.train.reporter import Reporter
 from wbdc.train.samplers import Sampler
 from wbdc.train.signals import stop_on_signal
@@ -79,6 +81,10 @@ def train_fold(
         training = training._replace(validation=validation)
 
     training = training._replace(loss_monitor=build_loss_monitor(training.objectives, steps))
+    if plan.run.facts.stage == "pretrain" and stage.probe_every:
+        every = _steps_of_epochs(stage.probe_every, stage, len(sampler))
+        probe = _build_probe(plan, training, dataset, positions, hardware, steps, every, reporter)
+        training = training._replace(probe=probe)
     ranks = hardware.ranks
     start, skipped = ranks.main_first(lambda: state.restore_state(folder, training, reporter.warn))
     if start:
@@ -99,6 +105,8 @@ def train_fold(
         ranks=ranks,
     )
     with closing(loggers):
+        if training.probe and not training.probe.records:
+            monitor.measure_embeddings(0)
         _run_steps(plan, training, dataset, positions, sampler, start, monitor, hardware, precision)
 
     weights = _weights_to_export(training)
@@ -120,7 +128,7 @@ def train_fold(
             name: track.levels.chance for name, track in training.loss_monitor.tracks.items()
         },
         "running_mean": rounded(training.loss_monitor.means()),
-        "alarms": [alarm._asdict() for alarm in training.loss_monitor.alarms],
+        **_probe_facts(training),
         **_validation_facts(training.validation, reporter),
     }
 
@@ -185,17 +193,58 @@ def _build_validation(
     videos: int,
 ) -> Validation:
     """Build the validation of a stage. videos: of an epoch."""
-    epoch_steps = epoch_batches(videos, stage.batch) / stage.accumulate
     return Validation(
         training.model,
         training.tricks,
         score,
         steps=steps,
-        every=max(1, round(stage.validate_every * epoch_steps)),
+        every=_steps_of_epochs(stage.validate_every, stage, videos),
         patience=stage.patience,
         keeps_best=stage.keep == "best",
         device=next(training.model.parameters()).device,
     )
+
+
+def _steps_of_epochs(epochs: float, stage: Stage, videos: int) -> int:
+    """Return the number of steps of some epochs, at least 1. videos: of an epoch."""
+    return max(1, round(epochs * epoch_batches(videos, stage.batch) / stage.accumulate))
+
+
+def _build_probe(
+    plan: StagePlan,
+    training: TrainingState,
+    dataset: Dataset,
+    positions: np.ndarray,
+    hardware: Hardware,
+    steps: int,
+    every: int,
+    reporter: Reporter,
+) -> Probe | None:
+    """Build the probe of a pretraining, or report why there is none."""
+    chosen = positions[choose_probe_videos(dataset.labels[positions], plan.run.facts.seed)]
+    if not len(chosen):
+        reporter.log(
+            f"the probe of the embeddings is skipped: fewer than {MIN_PROBE_VIDEOS} of the videos "
+            "have a label"
+        )
+        return None
+    embed = partial(embed_videos, training.model, dataset, chosen, plan.serve, hardware)
+    return Probe(
+        training.model,
+        training.tricks,
+        embed,
+        dataset.labels[chosen],
+        steps=steps,
+        every=every,
+        device=hardware.device,
+    )
+
+
+def _probe_facts(training: TrainingState) -> dict:
+    probe = training.probe
+    alarms = [*training.loss_monitor.alarms, *(probe.alarms if probe else [])]
+    probes = {"probes": probe.facts()} if probe else {}
+    return {"alarms": [alarm._asdict() for alarm in alarms], **probes}
 
 
 def _weights_to_export(training: TrainingState) -> dict[str, torch.Tensor]:

@@ -15,6 +15,7 @@ from wbdc.train.gather import sum_over_ranks
 from wbdc.train.learning_rate import current_rates
 from wbdc.train.loss_monitor import LossMonitor
 from wbdc.train.metrics import MetricsLog, Throughput
+from wbdc.train.probe import describe_probe
 from wbdc.train.reporter import Reporter
 from wbdc.train.state import TrainingState, save_state
 from wbdc.train.tricks import Outcome
@@ -102,16 +103,32 @@ class StepMonitor:
         with self.throughput.paused():
             if self._is_validated(step):
                 self._validate(step)
+            if self._is_probed(step):
+                self.measure_embeddings(step)
             self._save_or_stop(step, is_stopping)
 
     def _is_logged(self, step: int) -> bool:
         # a validated step is logged first, so that no work of the device is left to its time
         is_regular = step % LOG_EVERY_STEPS == 0 or step == self.steps
-        return is_regular or self._is_validated(step)
+        return is_regular or self._is_validated(step) or self._is_probed(step)
 
     def _is_validated(self, step: int) -> bool:
         validation = self.training.validation
         return validation is not None and validation.is_due(step)
+
+    def _is_probed(self, step: int) -> bool:
+        probe = self.training.probe
+        return probe is not None and probe.is_due(step)
+
+    def measure_embeddings(self, step: int) -> None:
+        """Measure and report the embeddings of the probe; step 0 is before training."""
+        probe = self.training.probe
+        alarms = probe.alarms
+        numbers = probe.numbers(probe.measure(step))
+        finite = {name: value for name, value in numbers.items() if value is not None}
+        self._write_metrics(step, {"probe": finite})
+        self.reporter.log(f"step {step} of {self.steps}: {describe_probe(numbers)}")
+        self._report_alarms(step, [alarm for alarm in probe.alarms if alarm not in alarms])
 
     def _save_or_stop(self, step: int, is_stopping: bool) -> None:
         is_last = step == self.steps or self.has_stopped_early
