@@ -76,7 +76,9 @@ VISIONS = {
 }
 # settings of each objective that needs some, or that is tested with several
 OBJECTIVES: dict[str, list[dict]] = {
+    "simcse": [{}, {"source": "pooled"}],
     "contrast": [{}, {"queue": 4}, {"distill": 0.4}],
+    "inverse_cloze": [{}, {"query": "title"}],
     "mask_words": [{"unit": "token"}, {"unit": "word"}, {"unit": "ngram"}],
 }
 POOLINGS = {
