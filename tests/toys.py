@@ -77,6 +77,7 @@ VISIONS = {
 # settings of each objective that needs some, or that is tested with several
 OBJECTIVES: dict[str, list[dict]] = {
     "simcse": [{}, {"source": "pooled"}],
+    "clip": [{}, {"fusion": "after"}, {"fusion": "both", "field": "asr"}],
     "contrast": [{}, {"queue": 4}, {"distill": 0.4}],
     "inverse_cloze": [{}, {"query": "title"}],
     "mask_words": [{"unit": "token"}, {"unit": "word"}, {"unit": "ngram"}],
