@@ -9,9 +9,11 @@ import torch.nn.functional as F
 import toys
 from torch import nn
 
+from wbdc.core import plug
 from wbdc.core.batch import Batch
 from wbdc.core.errors import DataFault, OutOfResources, WbdcError
 from wbdc.core.ranks import Ranks
+from wbdc.train import objectives as objective_plugs
 from wbdc.train.fit import fit
 from wbdc.train.gather import gather_rows, sum_over_ranks
 from wbdc.train.objectives import Objective
@@ -208,3 +210,49 @@ def train_steps(
         "losses": losses,
         "skipped": skipped,
     }
+
+
+def objective_steps(ranks: Ranks, use: str, settings: dict, steps: int = 3) -> dict:
+    """Train a toy model with one objective; each rank pads its videos to a width of its own."""
+    model = toys.model("dual_stream", "clip")
+    torch.manual_seed(0)
+    objective = plug.build_plug(objective_plugs, {"use": use, **settings}, model, toys.TASK)
+    batches = [toys.batch((3, 0, 4, 1, 6 - n % 2), seed=n) for n in range(steps)]
+    parts = [trim(deal(batch, ranks)) for batch in batches]
+    weights = [*model.parameters(), *objective.parameters()]
+    losses: list[float] = []
+    fit(
+        model,
+        [objective],
+        parts,
+        torch.optim.SGD(weights, lr=0.1),
+        after_step=lambda step, outcome: losses.append(
+            sum(float(sum_over_ranks(t.detach())) for t in outcome.losses.values())
+        ),
+        ranks=ranks,
+    )
+    return {
+        "weights": {n: t.detach().numpy() for n, t in model.state_dict().items()},
+        "own": {n: t.detach().numpy() for n, t in objective.state_dict().items()},
+        "losses": losses,
+        "widths": [part.frames.shape[1] for part in parts],
+    }
+
+
+def train_each(ranks: Ranks, objectives: list[tuple[str, dict]]) -> list[dict]:
+    """Return `objective_steps` of several objectives."""
+    return [objective_steps(ranks, use, settings) for use, settings in objectives]
+
+
+def trim(batch: Batch) -> Batch:
+    """Remove padding that no video of a batch needs."""
+    words = int(batch.text_mask.sum(1).max())
+    frames = int(batch.frame_mask.sum(1).max())
+    return replace(
+        batch,
+        text=batch.text[:, :words],
+        text_mask=batch.text_mask[:, :words],
+        text_field=batch.text_field[:, :words],
+        frames=batch.frames[:, :frames],
+        frame_mask=batch.frame_mask[:, :frames],
+    )

@@ -81,6 +81,11 @@ OBJECTIVES: dict[str, list[dict]] = {
     "contrast": [{}, {"queue": 4}, {"distill": 0.4}],
     "inverse_cloze": [{}, {"query": "title"}],
     "mask_words": [{"unit": "token"}, {"unit": "word"}, {"unit": "ngram"}],
+    "mask_frames": [
+        {"loss": "nce", "share": 0.5},
+        {"loss": "regression", "fill": "zero", "share": 0.5},
+    ],
+    "match": [{"negatives": "random"}, {"negatives": "hard"}],
 }
 POOLINGS = {
     "mean": {},

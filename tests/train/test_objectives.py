@@ -1,7 +1,6 @@
 """Objectives: they hide a part of a copy and predict it; nothing leaks from one to another."""
 
 import copy
-import math
 from dataclasses import fields, replace
 
 import pytest
@@ -14,7 +13,6 @@ from wbdc.core.batch import Batch
 from wbdc.core.item_random import item_seeds
 from wbdc.train import objectives
 from wbdc.train.fit import fit
-from wbdc.train.objectives.match import swap_frames
 
 every_objective = pytest.mark.parametrize(
     ("use", "settings"),
@@ -181,40 +179,6 @@ def test_trap_23_hidden_words_do_not_reach_the_prediction():
 SHOWN = (3, 0, 4, 1, 2, 4)
 
 
-@pytest.mark.parametrize("swapped", [[0, 1, 2, 3, 4, 5], [0, 2, 5], [1, 3], [4], []])
-def test_trap_07_swapped_frames_keep_their_masks_and_labels_follow(swapped):
-    batch = toys.batch(SHOWN)
-    chosen = torch.tensor([i in swapped for i in range(6)])
-    mixed, is_match = swap_frames(batch, chosen)
-    owner = [_owner(mixed, row, batch) for row in range(6)]
-    assert sorted(owner) == list(range(6)), (
-        "frames move together with their masks, and none appears twice"
-    )
-    assert torch.equal(mixed.text, batch.text)
-    assert torch.equal(mixed.text_mask, batch.text_mask)
-    moved = [row for row in range(6) if owner[row] != row]
-    assert moved == (swapped if len(swapped) > 1 else []), "no swapped video keeps its own frames"
-    assert is_match.tolist() == [row not in moved for row in range(6)]
-
-
-def test_swapping_two_videos_without_frames_is_still_a_match():
-    _, is_match = swap_frames(toys.batch((0, 0, 2)), torch.tensor([True, True, False]))
-    assert is_match.all()
-    _, is_match = swap_frames(toys.batch((0, 0, 2)), torch.ones(3, dtype=torch.bool))
-    assert is_match.tolist() == [False, True, False]
-
-
-def test_match_is_a_binary_cross_entropy_of_its_own_forward_pass():
-    model, batch = toys.model(), toys.batch(SHOWN)
-    objective = build("match", model, swap=0.5)
-    loss = loss_of(objective, model, batch)
-    mixed, is_match = swap_frames(batch, objective.draw(batch, "swap") < 0.5)
-    p = objective.head(model(mixed).pooled).squeeze(1).sigmoid()
-    longhand = torch.where(is_match, -p.log(), -(1 - p).log()).mean()
-    torch.testing.assert_close(loss, longhand)
-    assert objective.chance == math.log(2)
-
-
 def test_trap_08_only_match_reads_mismatched_pairs(monkeypatch):
     model = toys.model()
     batch = toys.batch(SHOWN)
@@ -229,18 +193,6 @@ def test_trap_08_only_match_reads_mismatched_pairs(monkeypatch):
     assert not torch.equal(shared.text, batch.text)
     assert torch.equal(apart.text, batch.text)
     assert not torch.allclose(apart.frames, features.frames)
-
-
-def _owner(mixed: Batch, row: int, batch: Batch) -> int:
-    """Return the video whose frames and mask a row has."""
-    same = [
-        i
-        for i in range(len(batch))
-        if torch.equal(mixed.frames[row], batch.frames[i])
-        and torch.equal(mixed.frame_mask[row], batch.frame_mask[i])
-    ]
-    assert len(same) == 1
-    return same[0]
 
 
 def test_two_uses_of_mask_words_both_predict_the_original_words(monkeypatch):

@@ -1,10 +1,14 @@
 """The output layer over the vocabulary, and the loss of predicted words."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wbdc.nets.model import VideoClassifier
+
+CAPACITY_DEVIATIONS = 8  # a batch selects more words than this allows less than once in 10**14
 
 
 class WordHead(nn.Module):
@@ -46,6 +50,18 @@ class WordHead(nn.Module):
         logits = self(model, x.flatten(0, 1)[positions])
         losses = F.cross_entropy(logits, words.flatten()[positions], reduction="none")
         return losses.masked_fill(~is_real, 0).sum() / is_real.sum().clamp(min=1)
+
+
+def word_capacity(tokens: int, share: float, together: int = 1) -> int:
+    """Return how many words are predicted at most, of a batch of so many tokens.
+
+    It follows from the shape of the batch, because reading the number of selected words would wait
+    for the GPU. share: probability of selecting each token. together: how many of them are selected
+    or not as one; they vary as much as fewer, larger ones.
+    """
+    mean = share * tokens
+    deviation = math.sqrt(together * mean * (1 - share))
+    return min(tokens, math.ceil(mean + CAPACITY_DEVIATIONS * deviation))
 
 
 def first_true(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:

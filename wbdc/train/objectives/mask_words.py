@@ -13,14 +13,13 @@ from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.objectives import Objective
 from wbdc.train.task import Task
-from wbdc.train.word_head import WordHead
+from wbdc.train.word_head import WordHead, word_capacity
 from wbdc.train.word_spans import PIECE_PREFIX, select_ngrams, select_words, word_starts
 
 UNITS = ("token", "word", "ngram")
 MASKED_SHARE = 0.8  # of the selected tokens
 RANDOM_SHARE = 0.1  # the rest keeps its word
-CAPACITY_DEVIATIONS = 8  # a batch selects more words than this allows less than once in 10**14
-MAX_MEAN_PIECES = 4  # tokens of a word that are selected together, for the same bound
+MAX_MEAN_PIECES = 4  # tokens of a word, for the bound on how many are selected
 
 
 class MaskWords(Objective):
@@ -110,16 +109,10 @@ class MaskWords(Objective):
         return select_ngrams(draws, lengths, is_start, batch.text_field, self.share, self.max_ngram)
 
     def _capacity(self, tokens: int) -> int:
-        """Return how many words are predicted at most, of a batch with so many tokens.
-
-        It follows from the shape of the batch, because reading the number of selected words would
-        wait for the GPU. Tokens that are selected together vary as much as fewer, larger ones.
-        """
+        """Return how many words are predicted at most, of a batch with so many tokens."""
         words = self.max_ngram if self.unit == "ngram" else 1
         together = 1 if self.unit == "token" else words * MAX_MEAN_PIECES
-        mean = self.share * tokens
-        deviation = math.sqrt(together * mean * (1 - self.share))
-        return min(tokens, math.ceil(mean + CAPACITY_DEVIATIONS * deviation))
+        return word_capacity(tokens, self.share, together)
 
 
 def _pieces(vocabulary: tuple[str, ...], size: int) -> Tensor:

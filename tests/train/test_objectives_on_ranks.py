@@ -1,0 +1,45 @@
+"""Objectives that compare videos: two ranks train as one process with the same whole batch does."""
+
+import numpy as np
+import pytest
+import rank_programs
+from run_ranks import on_ranks
+
+from wbdc.core.ranks import Ranks
+
+TOLERANCE = 1e-5  # of weights after three steps, in float32
+
+
+def largest_difference(one: dict, other: dict) -> float:
+    assert one.keys() == other.keys()
+    return max((float(np.abs(one[n] - other[n]).max()) for n in one if one[n].size), default=0.0)
+
+
+OBJECTIVES = [
+    ("match", {"negatives": "random"}),
+    ("match", {"negatives": "hard"}),
+    ("mask_frames", {"loss": "nce", "share": 0.5}),
+    ("mask_frames", {"loss": "regression", "share": 0.5}),
+    ("mask_modality", {}),
+    ("first_frame", {}),
+    ("caption", {}),
+]
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks() -> list[list[dict]]:
+    """Train with each objective on two ranks; starting processes takes longer than training."""
+    return on_ranks(rank_programs.train_each, OBJECTIVES)
+
+
+@pytest.mark.parametrize("number", range(len(OBJECTIVES)), ids=str)
+def test_trap_22_two_ranks_train_as_one_process(number, on_two_ranks):
+    first, second = (results[number] for results in on_two_ranks)
+    one = rank_programs.objective_steps(Ranks(), *OBJECTIVES[number])
+    start = rank_programs.objective_steps(Ranks(), *OBJECTIVES[number], 0)
+    assert first["widths"] != second["widths"], "the ranks pad to different widths"
+    for name in ("weights", "own"):
+        assert largest_difference(first[name], second[name]) == 0
+        assert largest_difference(first[name], one[name]) < TOLERANCE
+    assert largest_difference(start["weights"], one["weights"]) > 50 * TOLERANCE
+    assert first["losses"] == pytest.approx(one["losses"], abs=1e-5)
