@@ -388,33 +388,6 @@ def test_a_model_part_referenced_by_an_objective_is_saved_once(fresh, twins, tmp
         assert torch.equal(p, q), name
 
 
-def test_an_unused_pretraining_is_named_with_the_settings_that_differ(fresh, kit):
-    first = toys.run_json(
-        "pretrain", "--kit", kit, "--work", fresh, "--threads", 1, "--set", "pretrain.epochs=1"
-    )
-    result = toys.wbdc(
-        "train",
-        "--kit",
-        kit,
-        "--work",
-        fresh,
-        "--threads",
-        1,
-        "--fold",
-        0,
-        "--set",
-        "train.epochs=1",
-    )
-    assert result.exit_code == 0
-    assert (
-        f"starts without pretraining: {first['run']} differs in: pretrain.epochs;" in result.stderr
-    )
-    assert f"--from {first['run']}" in result.stderr
-    words = ["train", "--kit", kit, "--work", fresh, "--fold", 0, "--dry-run"]
-    assert "differs in: seed, pretrain.epochs;" in toys.run_json(*words, "--seed", 3)["note"]
-    assert "note" not in toys.run_json(*words, "--from", "none")
-
-
 def test_splits_of_training_are_refused(fresh, kit):
     result = toys.wbdc(
         "train",

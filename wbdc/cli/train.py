@@ -70,10 +70,23 @@ def train(
         return
 
     run = session.run
+    source = session.plan.source
     if as_json:
-        console.print_json({"run": run.name, "folder": str(run.folder), "folds": folds})
-    else:
-        print_folds(run.name, run.folder, folds, session.plan.contest.score_components)
+        note = {"note": session.note} if session.note else {}
+        console.print_json(
+            {
+                "run": run.name,
+                "folder": str(run.folder),
+                "from": source.name if source else None,
+                **note,
+                "folds": folds,
+            }
+        )
+        return
+
+    print_folds(run.name, run.folder, folds, session.plan.contest.score_components)
+    if source:
+        console.print_text(f"Started from the pretrained run {source.name}")
 
 
 def print_folds(

@@ -11,9 +11,8 @@ import torch
 from wbdc import __version__
 from wbdc.core.device import find_device, find_precision, precision_name, use_threads
 from wbdc.core.errors import EnvironmentFault, UsageFault
-from wbdc.core.files import read_json
-from wbdc.core.flatten import flatten_table
 from wbdc.core.ranks import Ranks, join_training, leave_ranks, rank_and_size
+from wbdc.core.weights import WEIGHTS_VARIABLE
 from wbdc.prepare.dataset import PreparedData, open_prepared
 from wbdc.train.external_loggers import check_loggers
 from wbdc.train.hardware import Hardware
@@ -22,16 +21,14 @@ from wbdc.train.reporter import Reporter
 from wbdc.train.run_fold import run_fold
 from wbdc.train.runs import (
     ALL_FOLDS,
-    KIT_FILE,
     Run,
     finished_folds,
     identify_run,
-    list_runs,
     open_run,
 )
 from wbdc.train.stage_plan import StagePlan, check_fold, plan_stage
+from wbdc.train.unused_pretraining import explain_unused_pretraining
 
-MAX_LISTED_SETTINGS = 5
 MAX_LISTED_FOLDS = 5
 MAX_FOLD_NAME_CHARS = 20
 
@@ -62,6 +59,8 @@ class Session:
         self.hardware.ranks.check_equal(self._identity())
         if self.note:
             reporter.log(self.note)
+        if self.plan.source:
+            reporter.log(f"starts from the pretrained run {self.plan.source.name}")
         return {fold: run_fold(self.plan, fold, self.hardware, reporter) for fold in self.folds}
 
     def _identity(self) -> dict[str, str]:
@@ -161,7 +160,18 @@ def open_session(
 
     note = ""
     if stage == "train" and source == "auto" and source_run is None:
-        note = _explain_unused_source(kit, data, work, seed)
+        options = {
+            "fold": fold,
+            "without": without,
+            "seed": seed or None,
+            "prepared": prepared,
+            "work": None if str(work) == "work" else work,
+            "device": None if device == "auto" else device,
+            "threads": threads,
+            "store": None if store == "auto" else store,
+            "weights": os.environ.get(WEIGHTS_VARIABLE),
+        }
+        note = explain_unused_pretraining(kit, data, work, seed, options)
     return Session(plan, folds, hardware, note)
 
 
@@ -214,53 +224,3 @@ def _find_source(
     name, _ = identify_run("pretrain", kit, prepared, seed=seed, without=None, source=None)
     is_finished = ALL_FOLDS in finished_folds(work / "runs" / name)
     return open_run(work, name, "pretrain") if is_finished else None
-
-
-def _explain_unused_source(kit: Kit, prepared: PreparedData, work: Path, seed: int) -> str:
-    """Explain why a pretrained run of this kit is not used; return "" when there is none."""
-    if "pretrain" not in kit.tables:
-        return ""
-
-    name, facts = identify_run("pretrain", kit, prepared, seed=seed, without=None, source=None)
-    runs = [run for run in list_runs(work, "pretrain") if run.facts.kit == kit.name]
-    for run in sorted(runs, key=lambda run: run.name != name):
-        if run.name == name:
-            return (
-                f"starts without pretraining: {run.name} is not finished; "
-                "run `wbdc pretrain` with the same settings again to resume it"
-            )
-        if ALL_FOLDS in run.folds():
-            changed = [k for k in ("data", "seed") if getattr(run.facts, k) != getattr(facts, k)]
-            changed += _changed_settings(run, kit)
-            return (
-                f"starts without pretraining: {run.name} differs in: "
-                f"{_join_settings(changed) or 'a file that the kit names'}; use the same settings "
-                f"for both commands, or start from it with --from {run.name}"
-            )
-    return ""
-
-
-def _join_settings(names: list[str]) -> str:
-    extra = len(names) - MAX_LISTED_SETTINGS
-    more = [f"{extra} more settings"] if extra > 0 else []
-    return ", ".join(names[:MAX_LISTED_SETTINGS] + more)
-
-
-def _changed_settings(run: Run, kit: Kit) -> list[str]:
-    """Name the settings in which a pretrained run differs from a kit."""
-    path = run.fold(ALL_FOLDS) / KIT_FILE
-    before = _flat_settings(read_json(path) if path.is_file() else {})
-    after = _flat_settings(kit.saved_tables())
-    missing = object()
-    return [
-        key
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key, missing) != after.get(key, missing)
-    ]
-
-
-def _flat_settings(tables: dict) -> dict[str, object]:
-    """Return the settings that determine a pretraining, by their dotted names."""
-    ignored = ("about", "serve", "train")
-    settings = {key: table for key, table in tables.items() if key not in ignored}
-    return flatten_table(settings, lists=False)
