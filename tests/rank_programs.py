@@ -233,7 +233,7 @@ def objective_steps(ranks: Ranks, use: str, settings: dict, steps: int = 3) -> d
     )
     return {
         "weights": {n: t.detach().numpy() for n, t in model.state_dict().items()},
-        "own": {n: t.detach().numpy() for n, t in objective.state_dict().items()},
+        "own": {n: t.detach().float().numpy() for n, t in objective.state_dict().items()},
         "losses": losses,
         "widths": [part.frames.shape[1] for part in parts],
     }

@@ -16,6 +16,13 @@ def largest_difference(one: dict, other: dict) -> float:
 
 
 OBJECTIVES = [
+    ("align", {}),
+    ("clip", {"fusion": "both"}),
+    ("contrast", {}),
+    ("contrast", {"queue": 4, "distill": 0.4, "momentum": 0.9}),
+    ("inverse_cloze", {}),
+    ("simcse", {"dropout": 0.0}),
+    ("simcse", {"source": "pooled", "dropout": 0.0}),
     ("match", {"negatives": "random"}),
     ("match", {"negatives": "hard"}),
     ("mask_frames", {"loss": "nce", "share": 0.5}),
