@@ -63,6 +63,7 @@ def test_trap_17_two_ranks_train_and_score_as_one_process(work, kit, tmp_path):
     """22 training videos in batches of 3: uneven parts. FGM, EMA, two batches a step."""
     changes = [*WITHOUT_DROPOUT, "--set", "train.batch=3", "--set", "train.accumulate=2"]
     changes += ["--set", "train.validate_every=2", "--set", "serve.batch=2"]
+    changes += ["--set", "train.activation_checkpointing=true"]
     shutil.copytree(work, tmp_path / "one")
     options = ("--kit", kit, "--fold", 0, "--threads", 1, "--work", tmp_path / "one")
     toys.run_json("train", *options, *changes)

@@ -85,6 +85,9 @@ class Stage:
     keep: which weights are exported, "last" or "best", those of the highest validation score.
     probe_every: epochs of pretraining between measurements of the embeddings of labeled videos; 0
     for never; [train] refuses this.
+    activation_checkpointing: whether layers are computed again in the backward pass, which takes a
+    third more time and much less memory. compile: whether layers run through torch.compile, which
+    takes a minute at the start.
     """
 
     epochs: int
@@ -105,6 +108,8 @@ class Stage:
     patience: int = 0
     keep: str = "last"
     probe_every: float = 1
+    activation_checkpointing: bool = False
+    compile: bool = False
 
     def choice(self, kind: str) -> dict:
         """Return the table of the plug chosen for one of STAGE_CHOICES, for example "sampler"."""

@@ -1,8 +1,8 @@
 """The training of one fold: its steps, optimizer and saved state around `fit`, then the export."""
 
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import islice, takewhile
 from pathlib import Path
@@ -32,6 +32,7 @@ from wbdc.train.loss_monitor import build_loss_monitor
 from wbdc.train.metrics import MetricsLog
 from wbdc.train.optimizer import build_adamw, named_parameters, parameter_groups
 from wbdc.train.probe import MIN_PROBE_VIDEOS, Probe, choose_probe_videos
+from wbdc.train.repeated_layers import checkpointed_layers, compiled_layers
 from wbdc.train.reporter import Reporter
 from wbdc.train.samplers import Sampler
 from wbdc.train.signals import stop_on_signal
@@ -307,7 +308,7 @@ def _run_steps(
     )
     remaining = (monitor.steps - start) * stage.accumulate
 
-    with stop_on_signal() as is_stopping:
+    with stop_on_signal() as is_stopping, _prepared_layers(stage, training.model, hardware.device):
         fit(
             training.model,
             training.objectives,
@@ -333,3 +334,14 @@ def _run_steps(
             must_check=monitor.must_check,
             ranks=hardware.ranks,
         )
+
+
+@contextmanager
+def _prepared_layers(stage: Stage, model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Recompute or compile the layers of a model in a block, as the stage sets."""
+    with ExitStack() as stack:
+        if stage.compile:
+            stack.enter_context(compiled_layers(model, device))
+        if stage.activation_checkpointing:  # recomputes what is compiled
+            stack.enter_context(checkpointed_layers(model))
+        yield
