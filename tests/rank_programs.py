@@ -10,9 +10,11 @@ import toys
 from torch import nn
 
 from wbdc.core import plug
+from wbdc.core import plug
 from wbdc.core.batch import Batch
 from wbdc.core.errors import DataFault, OutOfResources, WbdcError
 from wbdc.core.ranks import Ranks
+from wbdc.train import objectives as objective_plugs
 from wbdc.train import objectives as objective_plugs
 from wbdc.train.fit import fit
 from wbdc.train.gather import gather_rows, sum_over_ranks
@@ -256,3 +258,33 @@ def trim(batch: Batch) -> Batch:
         frames=batch.frames[:, :frames],
         frame_mask=batch.frame_mask[:, :frames],
     )
+
+
+def train_objectives(ranks: Ranks) -> dict[str, dict]:
+    """Train a toy model with each objective alone for a few steps; return all weights."""
+    return {
+        f"{use} {settings}": _train_objective(ranks, use, settings)
+        for use in plug.plug_names(objective_plugs)
+        for settings in toys.OBJECTIVES.get(use, [{}])
+    }
+
+
+def _train_objective(ranks: Ranks, use: str, settings: dict) -> dict:
+    model = toys.model("dual_stream", "clip")
+    torch.manual_seed(0)
+    table = {"use": use, **settings}
+    if use == "simcse":
+        table["dropout"] = 0.0  # dropout differs between ranks
+    objective = plug.build_plug(objective_plugs, table, model, toys.TASK)
+    module = nn.ModuleList([model, objective])
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    batches = [toys.batch((3, 2, 4, 1, 2, 3, 2), seed=n) for n in range(6)]
+    fit(
+        model,
+        [objective],
+        [deal(batch, ranks) for batch in batches],
+        torch.optim.SGD(weights, lr=0.05),
+        accumulate=2,
+        ranks=ranks,
+    )
+    return {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}

@@ -19,7 +19,8 @@ def one_process(vision: str, **settings: object) -> dict:
 
 def largest_difference(one: dict, other: dict) -> float:
     assert one.keys() == other.keys()
-    return max(float(np.abs(one[name] - other[name]).max()) for name in one if one[name].size)
+    differences = [one[name].astype(float) - other[name].astype(float) for name in one]
+    return max(float(np.abs(difference).max()) for difference in differences if difference.size)
 
 
 @pytest.mark.parametrize("vision", ["clip", "timm"])
@@ -45,3 +46,11 @@ def test_a_loss_that_is_not_finite_on_one_rank_skips_the_step_on_all():
     assert first["skipped"] == second["skipped"] == [(2, ["bad", "v3"])]
     assert largest_difference(first["weights"], one["weights"]) < TOLERANCE
     assert largest_difference(first["weights"], second["weights"]) == 0
+
+
+def test_every_objective_trains_as_in_one_process():
+    """Seven videos on two ranks, two batches a step. Contrasts see the videos of both ranks."""
+    one = rank_programs.train_objectives(Ranks())
+    for ranks in on_ranks(rank_programs.train_objectives):
+        differences = {use: largest_difference(ranks[use], one[use]) for use in one}
+        assert not {use: d for use, d in differences.items() if not d < TOLERANCE}
