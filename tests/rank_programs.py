@@ -10,11 +10,9 @@ import toys
 from torch import nn
 
 from wbdc.core import plug
-from wbdc.core import plug
 from wbdc.core.batch import Batch
 from wbdc.core.errors import DataFault, OutOfResources, WbdcError
 from wbdc.core.ranks import Ranks
-from wbdc.train import objectives as objective_plugs
 from wbdc.train import objectives as objective_plugs
 from wbdc.train.fit import fit
 from wbdc.train.gather import gather_rows, sum_over_ranks
