@@ -74,6 +74,8 @@ VISIONS = {
     "timm": {"model": "test_resnet", "pretrained": False, "size": 32},
     "features": {"dim": 12},
 }
+# ten videos, "v0" to "v9", each with the probabilities .7, .1, .1, .05 and .05 in another order
+SOFT_LABELS = Path(__file__).parent / "train" / "soft_labels.npz"
 # settings of each objective that needs some, or that is tested with several
 OBJECTIVES: dict[str, list[dict]] = {
     "simcse": [{}, {"source": "pooled"}],
@@ -86,6 +88,7 @@ OBJECTIVES: dict[str, list[dict]] = {
         {"loss": "regression", "fill": "zero", "share": 0.5},
     ],
     "match": [{"negatives": "random"}, {"negatives": "hard"}],
+    "pseudo_labels": [{"file": str(SOFT_LABELS)}, {"file": str(SOFT_LABELS), "temperature": 2.0}],
 }
 POOLINGS = {
     "mean": {},

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import rank_programs
+import toys
 from run_ranks import on_ranks
 
 from wbdc.core.ranks import Ranks
@@ -30,6 +31,7 @@ OBJECTIVES = [
     ("mask_modality", {}),
     ("first_frame", {}),
     ("caption", {}),
+    ("pseudo_labels", {"file": str(toys.SOFT_LABELS)}),
 ]
 
 
