@@ -153,3 +153,11 @@ def test_the_share_of_swapped_videos_is_the_setting():
 def test_other_negatives_are_refused():
     with pytest.raises(UsageFault, match="match: no negatives called 'harder'; did you mean"):
         build(toys.model(), negatives="harder")
+
+
+@pytest.mark.parametrize("swap", [0.2, 0.5, 0.9])
+def test_the_chance_level_is_the_loss_of_the_best_constant_answer(swap):
+    answers = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
+    losses = -(1 - swap) * answers.log() - swap * (1 - answers).log()
+    chance = build(toys.model(), swap=swap).chance
+    assert losses.min().item() == pytest.approx(chance, abs=1e-6)

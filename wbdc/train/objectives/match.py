@@ -37,8 +37,6 @@ class Match(Objective):
     Raises UsageFault for negatives that do not exist.
     """
 
-    chance = math.log(2)
-
     def __init__(
         self,
         model: VideoClassifier,
@@ -53,6 +51,7 @@ class Match(Objective):
             suggestion = suggest_name(negatives, list(NEGATIVES))
             raise UsageFault(f"match: no negatives called {negatives!r}{suggestion}")
         self.swap = swap
+        self.chance = binary_entropy(swap)  # of the constant answer; ln 2 for the half
         self.negatives = negatives
         self.head = nn.Linear(model.trunk.dim, 1)
 
@@ -134,3 +133,9 @@ def hard_sources(similarity: Tensor, may_take: Tensor, draws: Tensor, rows: Tens
     # the first one whose cumulative share exceeds the draw has a share itself
     drawn = (cumulative <= draws[:, None] * cumulative[:, -1:]).sum(1)
     return torch.where(may_take.any(1), drawn.clamp(max=may_take.shape[1] - 1), rows)
+
+
+def binary_entropy(probability: float) -> float:
+    """Return the lowest cross entropy of a constant prediction of an event with a probability."""
+    shares = (probability, 1 - probability)
+    return -sum(share * math.log(share) for share in shares if share > 0)
