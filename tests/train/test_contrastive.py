@@ -30,9 +30,12 @@ def vectors(rows: int = 6, dim: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_pair_losses_are_the_loss_of_open_clip():
-    x, y = vectors()
+    x, y = (v.requires_grad_() for v in vectors())
     expected = ClipLoss()(F.normalize(y, dim=1), F.normalize(x, dim=1), 1 / 0.07)
-    torch.testing.assert_close(pair_losses(x, y, ALL, 0.07).mean(), expected)
+    loss = pair_losses(x, y, ALL, 0.07).mean()
+    torch.testing.assert_close(loss, expected)
+    gradients = torch.autograd.grad(loss, (x, y))
+    torch.testing.assert_close(gradients, torch.autograd.grad(expected, (x, y)))
 
 
 def test_info_nce_is_the_formula_of_the_paper():
