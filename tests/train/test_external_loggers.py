@@ -259,7 +259,8 @@ def test_loggers_change_neither_the_run_nor_its_bits(fresh, kit, trained, bits, 
     assert toys.bits(Path(report["folder"])) == bits
     assert result.stderr.count("failing.py") == 1
     folder = Path(report["folder"]) / "fold-0"
-    names = "classify learning_rate/fusion.trunk learning_rate/rest learning_rate/vision"
+    names = "classify chance/classify running_mean/classify "
+    names += "learning_rate/fusion.trunk learning_rate/rest learning_rate/vision"
     lines = (folder / "own.txt").read_text().splitlines()
     assert [line.split()[0] for line in lines] == ["10", "20"]
     assert sorted(lines[0].split()[1:]) == sorted([*names.split(), "videos_per_second", "seconds"])
