@@ -113,6 +113,34 @@ def test_every_objective_trains_with_every_fusion(fusion, use, settings):
     assert any(shared)
 
 
+# the losses of these videos do not depend on the other videos of a batch
+APART = [
+    ("mask_words", {"share": 0.4, "unit": "token"}),
+    ("mask_words", {"share": 0.4, "unit": "word"}),
+    ("mask_words", {"share": 0.4, "unit": "ngram"}),
+    ("mask_frames", {"loss": "regression", "share": 0.4}),
+    ("mask_modality", {"text": 1.0}),
+    ("first_frame", {}),
+    ("caption", {}),
+    ("caption", {"share": 0.5}),
+    ("pseudo_labels", toys.OBJECTIVES["pseudo_labels"][1]),
+]
+
+
+@pytest.mark.parametrize(("use", "settings"), APART)
+def test_trap_21_losses_of_parts_weighted_by_their_counts_are_the_loss_of_the_batch(use, settings):
+    model = toys.model()
+    objective = build(use, model, **settings)
+    batch = toys.batch((3, 0, 4, 1, 2, 4))
+    batch = replace(batch, ids=("v0", "v1", "x", "v3", "v4", "y"))
+    parts = [batch.select(slice(0, 2)), batch.select(slice(2, 3)), batch.select(slice(3, 6))]
+    counts = torch.stack([objective.count(part) for part in parts])
+    losses = torch.stack([loss_of(objective, model, part) for part in parts])
+    assert counts.sum() == objective.count(batch) > 0
+    average = (counts * losses).sum() / counts.sum()
+    torch.testing.assert_close(average, loss_of(objective, model, batch))
+
+
 @pytest.mark.parametrize("share", [0.15, 0.4])
 def test_trap_06_the_measured_share_of_masked_words_is_the_setting(share):
     objective, batch = build("mask_words", toys.model(), share=share), words()
