@@ -89,10 +89,10 @@ def test_a_collapse_raises_one_alarm_that_ends_when_the_rank_recovers():
 
 
 def test_the_share_of_a_collapse_is_measured_from_rank_1():
-    assert is_collapsed(1.2, 2.0)
-    assert not is_collapsed(1.3, 2.0)
-    assert is_collapsed(25.0, 100.0)
-    assert not is_collapsed(30.0, 100.0)
+    assert is_collapsed(1.05, 2.0)
+    assert not is_collapsed(1.15, 2.0)
+    assert is_collapsed(10.0, 100.0)
+    assert not is_collapsed(20.0, 100.0)
 
 
 def test_embeddings_that_are_not_finite_have_no_numbers():

@@ -18,7 +18,7 @@ LEAK_VALUES = 3
 LEAK_SHARE = 0.02  # of the way from the lowest possible loss to chance
 LEAK_UNTIL_STEPS = 30  # when LEAK_VALUES values are logged
 LEAK_UNTIL_SHARE = 0.1  # of the steps
-HIGH_LOSS = 1.5  # times chance, which weights that are not trained rarely exceed
+HIGH_LOSS = 1.05  # times chance
 
 
 class LossLevels(NamedTuple):
@@ -81,8 +81,8 @@ def inert_message(name: str, step: int, loss: float, chance: float) -> str:
     measured = f"{name} is inert: its mean loss is {loss:.4f} after step {step}"
     if loss > HIGH_LOSS * chance:
         return (
-            f"{measured}, far above chance, {chance:.4f}; the learning rate is probably too high, "
-            "or the warmup too short"
+            f"{measured}, above chance, {chance:.4f}; either the learning rate is too high or the "
+            "warmup too short, or the weights are not trained (a learning rate of 0, frozen parts)"
         )
     return (
         f"{measured}, and chance is {chance:.4f}; the model has not begun to learn it: train for "
