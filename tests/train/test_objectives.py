@@ -113,6 +113,19 @@ def test_every_objective_trains_with_every_fusion(fusion, use, settings):
     assert any(shared)
 
 
+@every_objective
+def test_every_objective_takes_several_vectors_of_each_frame(use, settings):
+    """It counts the same items in a batch of pixels as in the batch of their features."""
+    model = toys.model(patch_grid=2)
+    objective, batch = build(use, model, **settings), toys.batch()
+    original = model.encode(batch)
+    assert original.frames.shape[1] == 4 * batch.frames.shape[1]
+    loss = loss_of(objective, model, batch)
+    loss.backward()
+    assert loss.isfinite()
+    assert objective.count(batch) == objective.count(original) > 0
+
+
 # the losses of these videos do not depend on the other videos of a batch
 APART = [
     ("mask_words", {"share": 0.4, "unit": "token"}),

@@ -37,10 +37,16 @@ def gather_frames(batch: Batch, vision: Vision) -> tuple[Tensor, Tensor]:
     (B, F * P) bool.
 
     On several ranks, F is that of the tower, because each rank pads its videos to another width.
+    Raises ValueError when a batch has more frames than that.
     """
     missing = 0
     if len(batch.rank_sizes) > 1:
         missing = vision.frames * vision.tokens_per_frame - batch.frames.shape[1]
+    if missing < 0:
+        raise ValueError(
+            f"a batch holds {batch.frames.shape[1]} vectors for each video, and the tower encodes "
+            f"at most {vision.frames} frames with {vision.tokens_per_frame} vectors each"
+        )
     frames = F.pad(batch.frames, (0, 0, 0, missing))
     mask = F.pad(batch.frame_mask, (0, missing))
     return gather_rows(frames, batch.rank_sizes), gather_mask(mask, batch.rank_sizes)
