@@ -58,7 +58,8 @@ def longhand(objective, model, batch: Batch, queries: list[int]) -> torch.Tensor
     x, y = (torch.cat([encode(row, flag) for row in VALID]) for flag in (True, False))
     scores = F.normalize(x, dim=1) @ F.normalize(y, dim=1).T / 0.07
     truth = torch.arange(len(VALID))
-    return (F.cross_entropy(scores, truth) + F.cross_entropy(scores.T, truth)) / 2
+    scale = math.log(6) / math.log(len(VALID))  # to the chance level of a whole batch
+    return scale * (F.cross_entropy(scores, truth) + F.cross_entropy(scores.T, truth)) / 2
 
 
 def test_the_title_is_the_query():

@@ -49,7 +49,8 @@ def test_the_loss_is_that_of_the_paper_in_both_directions(source):
     assert not torch.allclose(z1, z2)
     sim = F.cosine_similarity(z1[:, None], z2[None], dim=-1) / 0.05
     labels = torch.arange(len(z1))
-    expected = (F.cross_entropy(sim, labels) + F.cross_entropy(sim.T, labels)) / 2
+    scale = math.log(6) / math.log(len(z1))  # to the chance level of a whole batch
+    expected = scale * (F.cross_entropy(sim, labels) + F.cross_entropy(sim.T, labels)) / 2
     torch.testing.assert_close(loss, expected)
     assert objective.count(toys.batch()) == len(z1)
     assert objective.chance == math.log(toys.TASK.batch_size)
@@ -61,7 +62,8 @@ def test_it_is_the_loss_of_sentence_transformers_without_dropout(source):
     model = toys.model()
     objective = build_objective("simcse", model, source=source, temperature=0.1)
     z = F.normalize(objective.head(vectors(model, toys.batch(), source))[SOURCES[source]], dim=1)
-    expected = F.cross_entropy(z @ z.T * 10, torch.arange(len(z)))
+    scale = math.log(6) / math.log(len(z))  # to the chance level of a whole batch
+    expected = scale * F.cross_entropy(z @ z.T * 10, torch.arange(len(z)))
     torch.testing.assert_close(loss_of(objective, model, toys.batch()), expected)
 
 

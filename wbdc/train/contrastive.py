@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wbdc.core.errors import UsageFault
+from wbdc.train.candidates import candidate_losses
 from wbdc.train.gather import gather_rows
 
 MIN_TEMPERATURE = 0.01  # logits within +-100, as in CLIP (Radford et al., 2021)
 MAX_TEMPERATURE = 0.5  # as in ALBEF (Li et al., 2021)
-MASKED_LOGIT = -1e4  # far below -100: its exponential is 0, and sums of it stay finite
+MASKED_LOGIT = -1e4  # far below -100, so that its exponential is 0
+MIN_CANDIDATES = 2  # one candidate leaves no choice
 
 
 class Temperature(nn.Module):
@@ -74,16 +76,18 @@ def info_nce(
     candidates: Tensor,
     partners: Tensor,
     temperature: Tensor | float,
-    is_candidate: Tensor | None = None,
+    is_candidate: Tensor,
+    nominal_count: int,
 ) -> Tensor:
     """Return the cross entropy of each anchor's choice among the candidates: (n,) float32.
 
-    anchors: (n, D). candidates: (m, D). partners: (n,) int64, the candidate that belongs to each
-    anchor, or (n, m) float, the probability of each. The loss of an anchor whose partner is masked
-    is finite and without meaning.
+    anchors: (n, D). candidates: (m, D), with is_candidate (m,) bool. partners: (n,) int64, the
+    candidate that belongs to each anchor, or (n, m) float, the probability of each. nominal_count:
+    losses are scaled to the chance level ln(nominal_count), as `candidate_losses` explains. The
+    loss of an anchor whose partner is masked has no meaning.
     """
-    logits = cosine_logits(anchors, candidates, temperature, is_candidate)
-    return F.cross_entropy(logits, partners, reduction="none")
+    logits = cosine_logits(anchors, candidates, temperature)
+    return candidate_losses(logits, partners, is_candidate, nominal_count)
 
 
 def pair_losses(
@@ -91,20 +95,22 @@ def pair_losses(
     y: Tensor,
     is_pair: Tensor,
     temperature: Tensor | float,
+    nominal_count: int,
     rank_sizes: tuple[int, ...] = (),
 ) -> Tensor:
     """Contrast x with y in both directions; return the mean of both losses: (B,) float32.
 
     x, y: (B, D), of the videos of this rank. is_pair: (B,) bool, which videos have both; all others
     are no candidates, and their own losses have no meaning. The candidates are those of all ranks,
-    with gradient, and the anchors those of this rank. rank_sizes: of the batch.
+    with gradient, and the anchors those of this rank. nominal_count: of `info_nce`. rank_sizes: of
+    the batch.
     """
     all_x = gather_rows(x.float(), rank_sizes)
     all_y = gather_rows(y.float(), rank_sizes)
     is_candidate = gather_rows(is_pair.to(torch.uint8), rank_sizes).bool()
     partners = whole_batch_positions(x, rank_sizes)
-    to_y = info_nce(x, all_y, partners, temperature, is_candidate)
-    to_x = info_nce(y, all_x, partners, temperature, is_candidate)
+    to_y = info_nce(x, all_y, partners, temperature, is_candidate, nominal_count)
+    to_x = info_nce(y, all_x, partners, temperature, is_candidate, nominal_count)
     return (to_x + to_y) / 2
 
 

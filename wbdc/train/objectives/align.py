@@ -12,7 +12,7 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.contrastive import Temperature, pair_losses
+from wbdc.train.contrastive import MIN_CANDIDATES, Temperature, pair_losses
 from wbdc.train.modalities import is_pair
 from wbdc.train.objectives import Objective, masked_mean
 from wbdc.train.task import Task
@@ -47,7 +47,8 @@ class Align(Objective):
         if not 0 <= drop <= 1:
             raise UsageFault(f"objective 'align': drop = {drop:g} is not from 0 to 1")
         self.drop = drop
-        self.chance = math.log(task.batch_size)
+        self.videos = max(MIN_CANDIDATES, task.batch_size)
+        self.chance = math.log(self.videos)
         self.text = nn.Linear(model.trunk.dim, dim)
         self.frames = nn.Linear(model.trunk.dim, dim)
         self.joint = nn.Linear(model.trunk.dim, dim)
@@ -63,7 +64,7 @@ class Align(Objective):
         temperature = self.temperature()
         is_valid = is_pair(original)
         losses = [
-            pair_losses(x, y, is_valid, temperature, original.rank_sizes)
+            pair_losses(x, y, is_valid, temperature, self.videos, original.rank_sizes)
             for x, y in ((t, v), (t, j), (v, j))
         ]
         return masked_mean(sum(losses) / len(losses), is_valid)

@@ -10,7 +10,7 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.contrastive import Temperature, pair_losses
+from wbdc.train.contrastive import MIN_CANDIDATES, Temperature, pair_losses
 from wbdc.train.modalities import (
     encode_apart,
     field_number,
@@ -56,7 +56,8 @@ class CLIP(Objective):
             hint = suggest_name(fusion, list(CLIP_SIDES))
             raise UsageFault(f"objective 'clip': fusion = {fusion!r}{hint}")
         self.field = field_number(task, field, "objective 'clip'")
-        self.chance = math.log(task.batch_size)
+        self.videos = max(MIN_CANDIDATES, task.batch_size)
+        self.chance = math.log(self.videos)
         sides = CLIP_SIDES[:2] if fusion == "both" else (fusion,)
         width = model.trunk.dim
         self.text = nn.ModuleDict({side: nn.Linear(width, dim) for side in sides})
@@ -93,6 +94,7 @@ class CLIP(Objective):
             self.frames[side](frames),
             self._is_valid(original),
             self.temperatures[side](),
+            self.videos,
             original.rank_sizes,
         )
 

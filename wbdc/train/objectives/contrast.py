@@ -12,6 +12,7 @@ from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.contrastive import (
+    MIN_CANDIDATES,
     Temperature,
     cosine_logits,
     info_nce,
@@ -71,7 +72,8 @@ class Contrast(Objective):
         self.momentum = momentum
         self.distill = distill
         self.ramp_steps = ramp * task.total_steps
-        self.chance = math.log(task.batch_size + queue)
+        self.candidates = max(MIN_CANDIDATES, task.batch_size) + queue
+        self.chance = math.log(self.candidates)
         self.text = nn.Linear(model.trunk.dim, dim)
         self.frames = nn.Linear(model.trunk.dim, dim)
         self.temperature = Temperature(temperature)
@@ -89,7 +91,9 @@ class Contrast(Objective):
         x = self.text(text.mean())
         y = self.frames(frames.mean())
         if self.encoder is None:
-            losses = pair_losses(x, y, is_pair(original), self.temperature(), original.rank_sizes)
+            temperature = self.temperature()
+            sizes = original.rank_sizes
+            losses = pair_losses(x, y, is_pair(original), temperature, self.candidates, sizes)
         else:
             own_keys = PairKeys(*self.encoder(original, fused), is_pair(original))
             losses = self._losses_of_keys(x, y, own_keys, original)
@@ -137,7 +141,7 @@ class Contrast(Objective):
             with torch.no_grad():
                 teacher_logits = cosine_logits(teacher, candidates, temperature, mask)
                 partners = soft_partners(partners, teacher_logits, self._teacher_share)
-        return info_nce(anchors, candidates, partners, temperature, mask)
+        return info_nce(anchors, candidates, partners, temperature, mask, self.candidates)
 
 
 def _check_queue(queue: int, task: Task) -> None:

@@ -11,7 +11,7 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.contrastive import Temperature, pair_losses
+from wbdc.train.contrastive import MIN_CANDIDATES, Temperature, pair_losses
 from wbdc.train.modalities import field_number, real_words, restrict_text
 from wbdc.train.objectives import Objective, masked_mean
 from wbdc.train.task import Task
@@ -52,7 +52,8 @@ class InverseCloze(Objective):
         is_random = query == RANDOM_QUERY
         self.fields = len(task.fields)
         self.query = 0 if is_random else field_number(task, query, "objective 'inverse_cloze'")
-        self.chance = math.log(task.batch_size)
+        self.videos = max(MIN_CANDIDATES, task.batch_size)
+        self.chance = math.log(self.videos)
         self.queries = nn.Linear(model.trunk.dim, dim)
         self.candidates = nn.Linear(model.trunk.dim, dim)
         self.temperature = Temperature(temperature)
@@ -62,7 +63,9 @@ class InverseCloze(Objective):
         is_query, is_candidate, is_valid = self._split(original)
         x = self.queries(_encode(model, restrict_text(original, is_query)))
         y = self.candidates(_encode(model, restrict_text(original, is_candidate)))
-        losses = pair_losses(x, y, is_valid, self.temperature(), original.rank_sizes)
+        temperature = self.temperature()
+        sizes = original.rank_sizes
+        losses = pair_losses(x, y, is_valid, temperature, self.videos, sizes)
         return masked_mean(losses, is_valid)
 
     def count(self, batch: Batch) -> Tensor:

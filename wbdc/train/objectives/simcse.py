@@ -9,7 +9,7 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.contrastive import check_temperature, pair_losses
+from wbdc.train.contrastive import MIN_CANDIDATES, check_temperature, pair_losses
 from wbdc.train.modalities import has_frames, has_words, is_unmasked
 from wbdc.train.objectives import Objective, masked_mean
 from wbdc.train.task import Task
@@ -50,7 +50,8 @@ class SimCSE(Objective):
         self.source = source
         self.temperature = temperature
         self.dropout = dropout
-        self.chance = math.log(task.batch_size)
+        self.videos = max(MIN_CANDIDATES, task.batch_size)
+        self.chance = math.log(self.videos)
         self.head = nn.Sequential(nn.Linear(model.trunk.dim, model.trunk.dim), nn.Tanh())
 
     def loss(self, model: VideoClassifier, fused: Fused, batch: Batch, original: Batch) -> Tensor:
@@ -58,7 +59,8 @@ class SimCSE(Objective):
         x = self._view(self._first_pass(model, fused, batch, original), model)
         y = self._view(self._encode(model, original), model)
         is_valid = self._is_valid(original)
-        losses = pair_losses(x, y, is_valid, self.temperature, original.rank_sizes)
+        sizes = original.rank_sizes
+        losses = pair_losses(x, y, is_valid, self.temperature, self.videos, sizes)
         return masked_mean(losses, is_valid)
 
     def count(self, batch: Batch) -> Tensor:
