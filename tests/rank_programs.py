@@ -27,7 +27,6 @@ from wbdc.train.tricks.fgm import FGM
 def agree(ranks: Ranks) -> dict:
     """Use every agreement once."""
     return {
-        "deal": ranks.deal(range(5)),
         "any": [ranks.is_any(False), ranks.is_any(ranks.rank == 1), ranks.is_any(True)],
         "broadcast": ranks.broadcast(f"value of {ranks.rank}"),
         "gather": ranks.gather(ranks.rank * 10),
@@ -188,7 +187,7 @@ def train_steps(
         first = batches[(step - 1) * accumulate]
         batches[(step - 1) * accumulate] = replace(first, ids=(first.ids[0], "bad", *first.ids[2:]))
     weights = [*model.parameters(), *(p for o in objectives for p in o.parameters())]
-    optimizer = torch.optim.SGD(list(dict.fromkeys(weights)), lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(list(dict.fromkeys(weights)), lr=0.01, momentum=0.9)
     losses: list[dict] = []
     skipped: list = []
     fit(
@@ -198,6 +197,7 @@ def train_steps(
         optimizer,
         tricks,
         accumulate=accumulate,
+        max_grad_norm=1e3,  # clipping would hide a wrong scale
         after_step=lambda step, outcome: losses.append(
             {n: float(sum_over_ranks(t.detach())) for n, t in outcome.losses.items()}
         ),
@@ -281,8 +281,9 @@ def _train_objective(ranks: Ranks, use: str, settings: dict) -> dict:
         model,
         [objective],
         [deal(batch, ranks) for batch in batches],
-        torch.optim.SGD(weights, lr=0.05),
+        torch.optim.SGD(weights, lr=0.02),
         accumulate=2,
+        max_grad_norm=1e3,
         ranks=ranks,
     )
     return {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}

@@ -13,7 +13,6 @@ def test_a_single_rank_agrees_with_itself(monkeypatch):
     ranks = join_training("cpu")
     assert ranks == Ranks(0, 1)
     assert rank_programs.agree(ranks) == {
-        "deal": range(5),
         "any": [False, False, True],
         "broadcast": "value of 0",
         "gather": [0],
@@ -28,8 +27,8 @@ def test_a_single_rank_agrees_with_itself(monkeypatch):
 def test_two_ranks_agree():
     first, second = on_ranks(rank_programs.agree)
     shared = {"any": [False, True, True], "broadcast": "value of 0", "gather": [0, 10]}
-    assert first == {"deal": range(0, 5, 2), "main": True, **shared}
-    assert second == {"deal": range(1, 5, 2), "main": False, **shared}
+    assert first == {"main": True, **shared}
+    assert second == {"main": False, **shared}
 
 
 def test_fault_29_ranks_with_different_facts_are_refused():

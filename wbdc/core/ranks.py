@@ -1,7 +1,7 @@
 """Ranks: the processes that torchrun starts, how they join each other, and what they agree on."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -59,10 +59,6 @@ class Ranks:
     def is_main(self) -> bool:
         """Whether this rank writes the files and the log."""
         return self.rank == 0
-
-    def deal(self, items: Sequence) -> Sequence:
-        """Return the items of this rank: number r, r + R, r + 2R, ..."""
-        return items[self.rank :: self.size]
 
     def is_any(self, flag: bool) -> bool:
         """Return whether `flag` is true on any rank."""
