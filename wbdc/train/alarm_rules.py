@@ -1,4 +1,4 @@
-"""Rules about losses beside their chance levels: which are inert, and which are leaking."""
+"""When a loss raises an alarm: inert, at its chance level, or leaking, near zero too soon."""
 
 import math
 from collections.abc import Sequence
