@@ -6,7 +6,16 @@ from statistics import NormalDist
 import pytest
 from torch.nn.functional import cross_entropy
 
-from wbdc.train.alarm_rules import ENDED_ERRORS, LossLevels, inert_from_step, is_at_chance, is_near_floor, leaking_until_step, standard_error, window_size
+from wbdc.train.alarm_rules import (
+    ENDED_ERRORS,
+    LossLevels,
+    inert_from_step,
+    is_at_chance,
+    is_near_floor,
+    leaking_until_step,
+    standard_error,
+    window_size,
+)
 from wbdc.train.objectives import smoothing_floor
 
 MATCH = LossLevels(math.log(2))

@@ -9,8 +9,21 @@ import torch
 from torch import Tensor
 
 from wbdc.core.plug import distinct_names
+from wbdc.train.alarm_rules import (
+    ENDED_ERRORS,
+    LEAK_VALUES,
+    MAX_WINDOW_VALUES,
+    MIN_WINDOW_VALUES,
+    LossLevels,
+    inert_from_step,
+    inert_message,
+    is_at_chance,
+    is_near_floor,
+    leaking_message,
+    leaking_until_step,
+    window_size,
+)
 from wbdc.train.alarms import Alarm
-from wbdc.train.alarm_rules import ENDED_ERRORS, LEAK_VALUES, LossLevels, MAX_WINDOW_VALUES, MIN_WINDOW_VALUES, inert_from_step, inert_message, is_at_chance, is_near_floor, leaking_message, leaking_until_step, window_size
 from wbdc.train.objectives import Objective
 
 MESSAGES = {"inert": inert_message, "leaking": leaking_message}  # by the kind of the alarm
