@@ -1,13 +1,21 @@
 """`fit` on two ranks, against one process with the same batches."""
 
 from functools import cache
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import rank_programs
+import torch
+import toys
 from run_ranks import on_ranks
 
+from wbdc.core.device import CPU
+from wbdc.core.errors import OutOfResources
 from wbdc.core.ranks import Ranks
+from wbdc.train.gradients import StepGradients
+from wbdc.train.objectives.classify import Classify
+from wbdc.train.step import Step
 
 TOLERANCE = 1e-5  # of weights after ten steps, in float32
 
@@ -54,3 +62,15 @@ def test_every_objective_trains_as_in_one_process():
     for ranks in on_ranks(rank_programs.train_objectives):
         differences = {use: largest_difference(ranks[use], one[use]) for use in one}
         assert not {use: d for use, d in differences.items() if not d < TOLERANCE}
+
+
+def test_fault_23_memory_that_runs_out_on_a_rank_ends_the_training(monkeypatch):
+    """The other ranks cannot compute the step again in parts."""
+    model = toys.model()
+    step = Step(model, [Classify(model, toys.TASK)], CPU, torch.float32)
+    monkeypatch.setattr(model, "encode", MagicMock(side_effect=MemoryError))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    gradients = StepGradients(step, step, Ranks(1, 2), optimizer, [], scaler, 0)
+    with pytest.raises(OutOfResources, match="on rank 1: its 6 videos .* or raise accumulate"):
+        gradients.compute(1, [toys.batch()], lambda parts: None)
