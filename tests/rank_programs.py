@@ -14,12 +14,12 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import DataFault, OutOfResources, WbdcError
 from wbdc.core.ranks import Ranks
 from wbdc.train import objectives as objective_plugs
+from wbdc.train.distributed.gather import gather_rows, sum_over_ranks
+from wbdc.train.distributed.sync_batch_norm import synced_batch_norm
 from wbdc.train.fit import fit
-from wbdc.train.gather import gather_rows, sum_over_ranks
 from wbdc.train.objectives import Objective
 from wbdc.train.objectives.classify import Classify
 from wbdc.train.objectives.mask_words import MaskWords
-from wbdc.train.sync_batch_norm import synced_batch_norm
 from wbdc.train.tricks.ema import EMA
 from wbdc.train.tricks.fgm import FGM
 

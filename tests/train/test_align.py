@@ -12,7 +12,7 @@ from objective_programs import build_objective, loss_of
 
 from wbdc.core.errors import UsageFault
 from wbdc.core.item_random import item_seeds
-from wbdc.train.modalities import has_frames, has_words
+from wbdc.train.objective_parts.modalities import has_frames, has_words
 from wbdc.train.objectives.align import drop_one_modality
 
 PAIRS = torch.tensor([0, 2, 3, 5])  # videos of toys.batch() with words and frames

@@ -7,7 +7,12 @@ import torch
 import toys
 
 from wbdc.core.tokens import Tokens
-from wbdc.train.frame_rows import frame_means, fused_frames, gather_frames, which_frames
+from wbdc.train.objective_parts.frame_rows import (
+    frame_means,
+    fused_frames,
+    gather_frames,
+    which_frames,
+)
 
 
 def test_pixels_and_features_have_the_same_frames():

@@ -10,7 +10,7 @@ from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.core.item_random import item_seeds
 from wbdc.train import objectives
-from wbdc.train.word_spans import word_starts
+from wbdc.train.objective_parts.word_spans import word_starts
 
 UNITS = pytest.mark.parametrize("unit", ["token", "word", "ngram"])
 

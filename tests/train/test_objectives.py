@@ -238,7 +238,7 @@ def test_trap_08_only_match_reads_mismatched_pairs(monkeypatch):
 
 def test_two_uses_of_mask_words_both_predict_the_original_words(monkeypatch):
     """The second one reads words that the first one has replaced."""
-    from wbdc.train import word_head
+    from wbdc.train.objective_parts import word_head
 
     model = toys.model()
     batch = words(rows=32, length=30)

@@ -14,7 +14,7 @@ from wbdc.core.files import publish_bytes, publish_file, publish_json
 from wbdc.nets.model import VideoClassifier
 from wbdc.serve.predict import MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE, predict_probabilities
 from wbdc.train.dataset import Dataset
-from wbdc.train.gather import sum_over_ranks
+from wbdc.train.distributed.gather import sum_over_ranks
 from wbdc.train.hardware import Hardware
 from wbdc.train.initial_model import InitialModel
 from wbdc.train.kit import SavedKit

@@ -10,9 +10,9 @@ from wbdc.core.batch import Batch
 from wbdc.core.device import CPU
 from wbdc.core.ranks import Ranks
 from wbdc.nets.model import VideoClassifier
+from wbdc.train.distributed.replica import replicated
 from wbdc.train.gradients import StepGradients
 from wbdc.train.objectives import Objective
-from wbdc.train.replica import replicated
 from wbdc.train.step import Step
 from wbdc.train.tricks import Outcome, Trick
 from wbdc.train.updates import Updates

@@ -10,8 +10,8 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import OutOfResources
 from wbdc.core.out_of_memory import BatchParts, is_out_of_memory
 from wbdc.core.ranks import Ranks
-from wbdc.train.gather import sum_over_ranks
-from wbdc.train.replica import averaging
+from wbdc.train.distributed.gather import sum_over_ranks
+from wbdc.train.distributed.replica import averaging
 from wbdc.train.step import Step
 from wbdc.train.tricks import Outcome, Trick
 

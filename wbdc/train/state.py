@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from wbdc.core.errors import IntegrityFault
 from wbdc.core.files import file_sha256, publish_file, publish_json, read_json
 from wbdc.core.weights import load_weights
-from wbdc.train.loss_monitor import LossMonitor
-from wbdc.train.probe import Probe
+from wbdc.train.monitor.loss_monitor import LossMonitor
+from wbdc.train.monitor.probe import Probe
 from wbdc.train.tricks import Trick
 from wbdc.train.validation import Validation
 

@@ -18,7 +18,6 @@ from wbdc.data.loader import epoch_batches
 from wbdc.data.text import list_tokens
 from wbdc.train import state
 from wbdc.train.dataset import Dataset
-from wbdc.train.embeddings import embed_videos
 from wbdc.train.evaluated_weights import copy_weights, evaluating
 from wbdc.train.export import export_fold, score_held_out
 from wbdc.train.external_loggers import ExternalLoggers
@@ -28,10 +27,11 @@ from wbdc.train.initial_model import InitialModel
 from wbdc.train.kit_schema import Stage
 from wbdc.train.layer_decay import layer_rate_factors
 from wbdc.train.learning_rate import learning_rate_factor, set_rates
-from wbdc.train.loss_monitor import build_loss_monitor
 from wbdc.train.metrics import MetricsLog
+from wbdc.train.monitor.embeddings import embed_videos
+from wbdc.train.monitor.loss_monitor import build_loss_monitor
+from wbdc.train.monitor.probe import MIN_PROBE_VIDEOS, Probe, choose_probe_videos
 from wbdc.train.optimizer import build_adamw, named_parameters, parameter_groups
-from wbdc.train.probe import MIN_PROBE_VIDEOS, Probe, choose_probe_videos
 from wbdc.train.repeated_layers import checkpointed_layers, compiled_layers
 from wbdc.train.reporter import Reporter
 from wbdc.train.samplers import Sampler

@@ -10,12 +10,12 @@ import torch
 
 from wbdc.core.errors import Stopped
 from wbdc.core.ranks import Ranks
-from wbdc.train.alarms import Alarm
-from wbdc.train.gather import sum_over_ranks
+from wbdc.train.distributed.gather import sum_over_ranks
 from wbdc.train.learning_rate import current_rates
-from wbdc.train.loss_monitor import LossMonitor
 from wbdc.train.metrics import MetricsLog, Throughput
-from wbdc.train.probe import describe_probe
+from wbdc.train.monitor.alarms import Alarm
+from wbdc.train.monitor.loss_monitor import LossMonitor
+from wbdc.train.monitor.probe import describe_probe
 from wbdc.train.reporter import Reporter
 from wbdc.train.state import TrainingState, save_state
 from wbdc.train.tricks import Outcome

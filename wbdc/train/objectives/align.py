@@ -12,8 +12,8 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.contrastive import MIN_CANDIDATES, Temperature, pair_losses
-from wbdc.train.modalities import is_pair
+from wbdc.train.objective_parts.contrastive import MIN_CANDIDATES, Temperature, pair_losses
+from wbdc.train.objective_parts.modalities import is_pair
 from wbdc.train.objectives import Objective, masked_mean
 from wbdc.train.task import Task
 

@@ -11,10 +11,10 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Fused, causal_mask
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.modalities import real_words
+from wbdc.train.objective_parts.modalities import real_words
+from wbdc.train.objective_parts.word_head import WordHead, word_capacity
 from wbdc.train.objectives import Objective
 from wbdc.train.task import Task
-from wbdc.train.word_head import WordHead, word_capacity
 
 
 class Caption(Objective):

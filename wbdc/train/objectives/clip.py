@@ -10,8 +10,8 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.contrastive import MIN_CANDIDATES, Temperature, pair_losses
-from wbdc.train.modalities import (
+from wbdc.train.objective_parts.contrastive import MIN_CANDIDATES, Temperature, pair_losses
+from wbdc.train.objective_parts.modalities import (
     encode_apart,
     field_number,
     has_field,

@@ -11,7 +11,7 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.contrastive import (
+from wbdc.train.objective_parts.contrastive import (
     MIN_CANDIDATES,
     Temperature,
     cosine_logits,
@@ -20,9 +20,9 @@ from wbdc.train.contrastive import (
     soft_partners,
     whole_batch_positions,
 )
-from wbdc.train.key_queue import KeyQueue, PairKeys
-from wbdc.train.modalities import encode_apart, is_pair, is_unmasked
-from wbdc.train.momentum import MomentumEncoder
+from wbdc.train.objective_parts.key_queue import KeyQueue, PairKeys
+from wbdc.train.objective_parts.modalities import encode_apart, is_pair, is_unmasked
+from wbdc.train.objective_parts.momentum import MomentumEncoder
 from wbdc.train.objectives import Objective, masked_mean
 from wbdc.train.task import Task
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from wbdc.core.batch import Batch
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.candidates import candidate_losses
-from wbdc.train.frame_rows import fused_frames, which_frames
+from wbdc.train.objective_parts.candidates import candidate_losses
+from wbdc.train.objective_parts.frame_rows import fused_frames, which_frames
 from wbdc.train.objectives import Objective, masked_mean
 from wbdc.train.task import Task
 

@@ -13,9 +13,18 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.candidates import candidate_losses
-from wbdc.train.contrastive import check_temperature, cosine_logits, whole_batch_positions
-from wbdc.train.frame_rows import frame_means, fused_frames, gather_frames, which_frames
+from wbdc.train.objective_parts.candidates import candidate_losses
+from wbdc.train.objective_parts.contrastive import (
+    check_temperature,
+    cosine_logits,
+    whole_batch_positions,
+)
+from wbdc.train.objective_parts.frame_rows import (
+    frame_means,
+    fused_frames,
+    gather_frames,
+    which_frames,
+)
 from wbdc.train.objectives import Objective, masked_mean
 from wbdc.train.task import Task
 

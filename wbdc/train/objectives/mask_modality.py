@@ -13,14 +13,18 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Fused, Tokens
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.candidates import candidate_losses
-from wbdc.train.contrastive import check_temperature, cosine_logits, whole_batch_positions
-from wbdc.train.frame_rows import gather_mask
-from wbdc.train.gather import gather_rows
-from wbdc.train.modalities import has_frames, real_words
+from wbdc.train.distributed.gather import gather_rows
+from wbdc.train.objective_parts.candidates import candidate_losses
+from wbdc.train.objective_parts.contrastive import (
+    check_temperature,
+    cosine_logits,
+    whole_batch_positions,
+)
+from wbdc.train.objective_parts.frame_rows import gather_mask
+from wbdc.train.objective_parts.modalities import has_frames, real_words
+from wbdc.train.objective_parts.word_head import WordHead
 from wbdc.train.objectives import Objective, masked_mean
 from wbdc.train.task import Task
-from wbdc.train.word_head import WordHead
 
 
 class MaskModality(Objective):

@@ -11,10 +11,15 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
+from wbdc.train.objective_parts.word_head import WordHead, word_capacity
+from wbdc.train.objective_parts.word_spans import (
+    PIECE_PREFIX,
+    select_ngrams,
+    select_words,
+    word_starts,
+)
 from wbdc.train.objectives import Objective
 from wbdc.train.task import Task
-from wbdc.train.word_head import WordHead, word_capacity
-from wbdc.train.word_spans import PIECE_PREFIX, select_ngrams, select_words, word_starts
 
 UNITS = ("token", "word", "ngram")
 MASKED_SHARE = 0.8  # of the selected tokens

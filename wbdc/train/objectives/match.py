@@ -11,10 +11,10 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.contrastive import cosine_logits, whole_batch_positions
-from wbdc.train.frame_rows import gather_frames, gather_mask
-from wbdc.train.gather import gather_rows
-from wbdc.train.modalities import has_frames, has_words
+from wbdc.train.distributed.gather import gather_rows
+from wbdc.train.objective_parts.contrastive import cosine_logits, whole_batch_positions
+from wbdc.train.objective_parts.frame_rows import gather_frames, gather_mask
+from wbdc.train.objective_parts.modalities import has_frames, has_words
 from wbdc.train.objectives import Objective
 from wbdc.train.task import Task
 

@@ -14,8 +14,8 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
+from wbdc.train.objective_parts.soft_labels import mean_entropy, read_soft_labels, soften
 from wbdc.train.objectives import Objective
-from wbdc.train.soft_labels import mean_entropy, read_soft_labels, soften
 from wbdc.train.task import Task
 
 

@@ -9,8 +9,8 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.contrastive import MIN_CANDIDATES, check_temperature, pair_losses
-from wbdc.train.modalities import has_frames, has_words, is_unmasked
+from wbdc.train.objective_parts.contrastive import MIN_CANDIDATES, check_temperature, pair_losses
+from wbdc.train.objective_parts.modalities import has_frames, has_words, is_unmasked
 from wbdc.train.objectives import Objective, masked_mean
 from wbdc.train.task import Task
 

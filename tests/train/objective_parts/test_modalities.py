@@ -8,7 +8,7 @@ import toys
 
 from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import causal_mask
-from wbdc.train.modalities import (
+from wbdc.train.objective_parts.modalities import (
     encode_apart,
     field_number,
     has_field,

@@ -6,7 +6,7 @@ import rank_programs
 import torch
 from run_ranks import on_ranks
 
-from wbdc.train.gather import gather_rows, sum_over_ranks
+from wbdc.train.distributed.gather import gather_rows, sum_over_ranks
 
 
 def test_one_rank_gathers_its_own_rows():

@@ -9,7 +9,7 @@ from wbdc.core.out_of_memory import BatchParts
 from wbdc.nets.model import VideoClassifier
 from wbdc.serve.predict import compute_in_parts
 from wbdc.train.dataset import Dataset
-from wbdc.train.gather import sum_over_ranks
+from wbdc.train.distributed.gather import sum_over_ranks
 from wbdc.train.hardware import Hardware
 from wbdc.train.kit_schema import Serve
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from wbdc.core.batch import Batch
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.modalities import encode_apart
+from wbdc.train.objective_parts.modalities import encode_apart
 
 
 class MomentumEncoder(nn.Module):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from wbdc.core.device import CPU
-from wbdc.train.alarms import Alarm
-from wbdc.train.effective_rank import effective_rank
 from wbdc.train.evaluated_weights import evaluating, preserving_training
-from wbdc.train.nearest_neighbors import majority_accuracy, predict_by_neighbors
+from wbdc.train.monitor.alarms import Alarm
+from wbdc.train.monitor.effective_rank import effective_rank
+from wbdc.train.monitor.nearest_neighbors import majority_accuracy, predict_by_neighbors
 from wbdc.train.tricks import Trick
 
 MAX_PROBE_VIDEOS = 512  # a forward pass of them costs about as much as 170 videos of training

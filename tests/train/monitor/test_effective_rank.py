@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from wbdc.train.effective_rank import effective_rank
+from wbdc.train.monitor.effective_rank import effective_rank
 
 
 def test_the_rank_is_the_exponential_of_the_entropy_of_singular_values():

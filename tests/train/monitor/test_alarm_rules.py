@@ -6,7 +6,7 @@ from statistics import NormalDist
 import pytest
 from torch.nn.functional import cross_entropy
 
-from wbdc.train.alarm_rules import (
+from wbdc.train.monitor.alarm_rules import (
     ENDED_ERRORS,
     LossLevels,
     inert_from_step,

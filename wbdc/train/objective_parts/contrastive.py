@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wbdc.core.errors import UsageFault
-from wbdc.train.candidates import candidate_losses
-from wbdc.train.gather import gather_rows
+from wbdc.train.distributed.gather import gather_rows
+from wbdc.train.objective_parts.candidates import candidate_losses
 
 MIN_TEMPERATURE = 0.01  # logits within +-100, as in CLIP (Radford et al., 2021)
 MAX_TEMPERATURE = 0.5  # as in ALBEF (Li et al., 2021)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from wbdc.core.plug import distinct_names
-from wbdc.train.alarm_rules import (
+from wbdc.train.monitor.alarm_rules import (
     ENDED_ERRORS,
     LEAK_VALUES,
     MAX_WINDOW_VALUES,
@@ -23,7 +23,7 @@ from wbdc.train.alarm_rules import (
     leaking_until_step,
     window_size,
 )
-from wbdc.train.alarms import Alarm
+from wbdc.train.monitor.alarms import Alarm
 from wbdc.train.objectives import Objective
 
 MESSAGES = {"inert": inert_message, "leaking": leaking_message}  # by the kind of the alarm

@@ -9,7 +9,7 @@ from torch import Tensor
 from wbdc.core.batch import Batch
 from wbdc.core.tokens import Tokens
 from wbdc.nets.vision import Vision
-from wbdc.train.gather import gather_rows
+from wbdc.train.distributed.gather import gather_rows
 
 
 def which_frames(batch: Batch, per_frame: int) -> Tensor:

@@ -14,10 +14,10 @@ from torch import nn
 from wbdc.core import plug
 from wbdc.core.batch import Batch
 from wbdc.train import objectives, training_log
-from wbdc.train.alarm_rules import LossLevels
-from wbdc.train.alarms import Alarm
 from wbdc.train.fit import fit
-from wbdc.train.loss_monitor import LossMonitor, build_loss_monitor
+from wbdc.train.monitor.alarm_rules import LossLevels
+from wbdc.train.monitor.alarms import Alarm
+from wbdc.train.monitor.loss_monitor import LossMonitor, build_loss_monitor
 
 STEPS = 50  # 5 logged values: the fewest that are judged
 EVERY_OBJECTIVE = [

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wbdc.core.ranks import Ranks
+from wbdc.train.distributed.sync_batch_norm import synced_batch_norm
 from wbdc.train.step import Step
-from wbdc.train.sync_batch_norm import synced_batch_norm
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 import toys
 
 from wbdc.train import train_fold, training_log
-from wbdc.train.probe import (
+from wbdc.train.monitor.probe import (
     MAX_PROBE_VIDEOS,
     Probe,
     choose_probe_videos,

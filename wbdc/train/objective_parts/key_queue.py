@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wbdc.train.gather import gather_rows
+from wbdc.train.distributed.gather import gather_rows
 
 
 class PairKeys(NamedTuple):

@@ -5,7 +5,7 @@ import torch
 import toys
 from torch import nn
 
-from wbdc.train.momentum import MomentumEncoder
+from wbdc.train.objective_parts.momentum import MomentumEncoder
 
 every_fusion = pytest.mark.parametrize("fusion", toys.FUSIONS)
 

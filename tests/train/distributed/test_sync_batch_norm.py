@@ -9,7 +9,7 @@ from run_ranks import on_ranks
 from torch import nn
 
 from wbdc.core.errors import UsageFault
-from wbdc.train.sync_batch_norm import normalize_over_ranks, synced_batch_norm
+from wbdc.train.distributed.sync_batch_norm import normalize_over_ranks, synced_batch_norm
 
 
 def network(seed: int = 0) -> nn.Module:

@@ -2,7 +2,7 @@
 
 import torch
 
-from wbdc.train.key_queue import KeyQueue, PairKeys
+from wbdc.train.objective_parts.key_queue import KeyQueue, PairKeys
 
 
 def keys(*values: float, is_pair: tuple[bool, ...] = ()) -> PairKeys:

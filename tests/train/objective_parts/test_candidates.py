@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from wbdc.train.candidates import candidate_losses
+from wbdc.train.objective_parts.candidates import candidate_losses
 
 LOGITS = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
 PARTNERS = torch.tensor([0, 3, 2])

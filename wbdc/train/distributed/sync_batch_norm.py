@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from wbdc.core.errors import UsageFault
 from wbdc.nets.vision import Vision
-from wbdc.train.gather import sum_over_ranks
+from wbdc.train.distributed.gather import sum_over_ranks
 
 FOLLOWING_MODULES = ("drop", "act")  # of timm.layers.BatchNormAct2d, in this order
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from wbdc.train.nearest_neighbors import majority_accuracy, predict_by_neighbors
+from wbdc.train.monitor.nearest_neighbors import majority_accuracy, predict_by_neighbors
 
 
 def longhand(references, labels, queries, neighbors: int) -> list[int]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wbdc.train.word_spans import (
+from wbdc.train.objective_parts.word_spans import (
     longer_shares,
     ngram_starts,
     select_ngrams,

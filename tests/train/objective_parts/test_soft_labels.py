@@ -10,7 +10,7 @@ import pytest
 import toys
 
 from wbdc.core.errors import DataFault, UsageFault
-from wbdc.train.soft_labels import mean_entropy, read_soft_labels, soften
+from wbdc.train.objective_parts.soft_labels import mean_entropy, read_soft_labels, soften
 
 CLASSES = ["a", "b", "c"]
 IDS = ["0001", "12345678901234567890"]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from open_clip.loss import ClipLoss
 
 from wbdc.core.errors import UsageFault
-from wbdc.train.contrastive import (
+from wbdc.train.objective_parts.contrastive import (
     MAX_TEMPERATURE,
     MIN_TEMPERATURE,
     Temperature,
