@@ -97,5 +97,5 @@ def test_videos_without_words_or_frames_change_nothing():
 
 
 def test_a_share_that_is_none_is_refused():
-    with pytest.raises(UsageFault, match=r"drop = 1\.5 is not from 0 to 1"):
+    with pytest.raises(UsageFault, match=r"'align': drop = 1\.5; it must be between 0 and 1"):
         build_objective("align", toys.model(), drop=1.5)

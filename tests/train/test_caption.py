@@ -79,5 +79,7 @@ def test_hidden_text_is_not_predicted():
 
 
 def test_a_share_out_of_bounds_is_refused():
-    with pytest.raises(UsageFault, match="caption: share = 2 is not between 0 and 1"):
+    with pytest.raises(
+        UsageFault, match="objective 'caption': share = 2; it must be between 0 and 1"
+    ):
         build(toys.model(), share=2.0)

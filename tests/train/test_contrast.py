@@ -203,10 +203,10 @@ def test_the_momentum_encoder_is_neither_trained_nor_exported():
     ("settings", "message"),
     [
         ({"queue": 4096}, "queue = 4096 and a batch of 6 are more than the 12 videos"),
-        ({"queue": -1}, "queue = -1 is negative"),
-        ({"momentum": 1.5}, "momentum = 1.5 is not from 0 to 1"),
-        ({"distill": -0.1}, "distill = -0.1 is not from 0 to 1"),
-        ({"temperature": 0.0}, "temperature = 0; it must be between"),
+        ({"queue": -1}, "queue = -1; it must be at least 0"),
+        ({"momentum": 1.5}, "momentum = 1.5; it must be between 0 and 1"),
+        ({"distill": -0.1}, "distill = -0.1; it must be between 0 and 1"),
+        ({"temperature": 0.0}, "'contrast': temperature = 0; it must be between"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, message):

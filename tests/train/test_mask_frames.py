@@ -166,10 +166,10 @@ def test_regression_to_zeros_is_the_chance_level():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"loss": "mse"}, "mask_frames: no loss called 'mse'"),
-        ({"fill": "zeros"}, "mask_frames: no fill called 'zeros'; did you mean 'zero'"),
-        ({"share": -0.1}, "share = -0.1 is not between 0 and 1"),
-        ({"temperature": 0.0}, "temperature = 0; it must be between"),
+        ({"loss": "mse"}, "'mask_frames': no loss called 'mse'"),
+        ({"fill": "zeros"}, "'mask_frames': no fill called 'zeros'; did you mean 'zero'"),
+        ({"share": -0.1}, "'mask_frames': share = -0.1; it must be between 0 and 1"),
+        ({"temperature": 0.0}, "'mask_frames': temperature = 0; it must be between"),
     ],
 )
 def test_settings_that_do_not_exist_are_refused(settings, message):

@@ -106,7 +106,9 @@ def test_trap_09_no_video_with_both_is_a_loss_of_zero(frame_counts):
 
 
 def test_settings_out_of_bounds_are_refused():
-    with pytest.raises(UsageFault, match="mask_modality: text = 1.5 is not between 0 and 1"):
+    with pytest.raises(
+        UsageFault, match="objective 'mask_modality': text = 1.5; it must be between 0 and 1"
+    ):
         build(toys.model(), text=1.5)
-    with pytest.raises(UsageFault, match="temperature = 0; it must be between"):
+    with pytest.raises(UsageFault, match="'mask_modality': temperature = 0; it must be between"):
         build(toys.model(), temperature=0.0)

@@ -98,8 +98,8 @@ def test_more_words_than_the_bound_are_not_counted(unit, monkeypatch):
     ("settings", "message"),
     [
         ({"unit": "words"}, "no unit called 'words'; did you mean 'word'"),
-        ({"share": 1.5}, "share = 1.5 is not between 0 and 1"),
-        ({"unit": "ngram", "max_ngram": 0}, "max_ngram = 0 is less than 1 word"),
+        ({"share": 1.5}, "'mask_words': share = 1.5; it must be between 0 and 1"),
+        ({"unit": "ngram", "max_ngram": 0}, "max_ngram = 0; it must be at least 1"),
     ],
 )
 def test_settings_that_do_not_exist_are_refused(settings, message):

@@ -151,7 +151,7 @@ def test_the_share_of_swapped_videos_is_the_setting():
 
 
 def test_other_negatives_are_refused():
-    with pytest.raises(UsageFault, match="match: no negatives called 'harder'; did you mean"):
+    with pytest.raises(UsageFault, match="'match': no negatives called 'harder'; did you mean"):
         build(toys.model(), negatives="harder")
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from wbdc.core import plug
 from wbdc.core.batch import Batch
+from wbdc.core.errors import UsageFault
 from wbdc.core.item_random import item_seeds
 from wbdc.train import objectives
 from wbdc.train.fit import fit
@@ -256,3 +257,34 @@ def test_two_uses_of_mask_words_both_predict_the_original_words(monkeypatch):
     fit(model, both, [batch], torch.optim.SGD(model.parameters(), 0.1))
     assert len(truths) == 2
     assert all((truth == 7).sum() > 50 for truth in truths)
+
+
+@every_objective
+@pytest.mark.parametrize("weight", [-0.5, float("inf")])
+def test_no_objective_takes_a_weight_that_is_negative_or_infinite(use, settings, weight):
+    expected = f"objective '{use}': weight = {weight:g}; it must be at least 0"
+    with pytest.raises(UsageFault, match=expected):
+        build(use, toys.model(), **{**settings, "weight": weight})
+
+
+@pytest.mark.parametrize(
+    ("use", "settings", "bounds"),
+    [
+        *((use, {"dim": 0}, "at least 1") for use in ("align", "clip", "contrast")),
+        ("inverse_cloze", {"dim": -3}, "at least 1"),
+        ("match", {"swap": 1.5}, "between 0 and 1"),
+        ("simcse", {"dropout": -0.1}, "between 0 and 1"),
+        ("classify", {"smoothing": 2.0}, "between 0 and 1"),
+        ("classify", {"dropout": -1.0}, "between 0 and 1"),
+        ("classify_frames", {"smoothing": -0.5}, "between 0 and 1"),
+        *(
+            (use, {"temperature": 0.6}, "between 0.01 and 0.5")
+            for use in ("align", "clip", "inverse_cloze", "mask_modality")
+        ),
+    ],
+)
+def test_a_setting_out_of_bounds_names_the_objective_and_the_bounds(use, settings, bounds):
+    (name, value), *_ = settings.items()
+    expected = f"objective '{use}': {name} = {value:g}; it must be {bounds}"
+    with pytest.raises(UsageFault, match=expected):
+        build(use, toys.model(), **settings)

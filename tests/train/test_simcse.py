@@ -99,7 +99,7 @@ def test_texts_of_videos_without_words_change_nothing():
     ("settings", "message"),
     [
         ({"source": "txt"}, "source = 'txt'; did you mean 'text'"),
-        ({"temperature": 5.0}, "temperature = 5; it must be between"),
+        ({"temperature": 5.0}, "'simcse': temperature = 5; it must be between"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, message):

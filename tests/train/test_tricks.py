@@ -214,3 +214,24 @@ def test_augmented_frames_stay_uint8_and_padding_stays():
     assert (mirrored.frames.int() - batch.frames.flip(-1).int()).abs().max() <= 1
     with pytest.raises(UsageFault, match="reads precomputed features"):
         build("augment", toys.model(vision="features"))
+
+
+@pytest.mark.parametrize(
+    ("use", "settings", "expected"),
+    [
+        ("ema", {"decay": 2.0}, "decay = 2; it must be between 0 and 1"),
+        ("fgm", {"epsilon": -1.0}, "epsilon = -1; it must be at least 0"),
+        ("drop_words", {"share": -1.0}, "share = -1; it must be between 0 and 1"),
+        ("drop_modality", {"text": 2.0}, "text = 2; it must be between 0 and 1"),
+        (
+            "drop_modality",
+            {"text": 0.75, "frames": 0.5},
+            "frames = 0.5; it must be between 0 and 0.25",
+        ),
+        ("augment", {"flip": 3.0}, "flip = 3; it must be between 0 and 1"),
+        ("augment", {"shift": -0.1}, "shift = -0.1; it must be at least 0"),
+    ],
+)
+def test_a_setting_out_of_bounds_names_the_trick_and_the_bounds(use, settings, expected):
+    with pytest.raises(UsageFault, match=f"trick '{use}': {expected}"):
+        build(use, toys.model(), **settings)

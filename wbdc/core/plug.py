@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import math
 import pkgutil
 import sys
 import traceback
@@ -84,6 +85,17 @@ def check_settings(subject: str, target: Callable, settings: dict) -> None:
             raise UsageFault(f"{subject}: {name} = {value!r} is not of the type {type_name}")
         if value != value:
             raise UsageFault(f"{subject}: {name} = nan is not a number")
+
+
+def check_between(subject: str, low: float, high: float, **settings: float) -> None:
+    """Raise UsageFault for the first setting that is not between low and high, or not finite.
+
+    subject: of the error message, for example "trick 'ema'". high: may be math.inf.
+    """
+    bounds = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}"
+    for name, value in settings.items():
+        if not low <= value <= high or not math.isfinite(value):
+            raise UsageFault(f"{subject}: {name} = {value:g}; it must be {bounds}")
 
 
 def find_plug(package: ModuleType, use: str, kit_folder: Path | None = None) -> type:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
+from wbdc.core.plug import check_between, plug_name
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.task import Task
@@ -40,7 +41,7 @@ class Objective(nn.Module):
     Nothing in an objective may wait for the GPU: no `.item()`, no `if` on a tensor, no boolean
     index. Average with a mask instead, as `masked_mean` does.
 
-    weight: factor of this loss in the sum.
+    weight: factor of this loss in the sum, 0 or more.
     """
 
     chance: float | None = None
@@ -50,6 +51,7 @@ class Objective(nn.Module):
 
     def __init__(self, model: VideoClassifier, task: Task, *, weight: float = 1.0):
         super().__init__()
+        self.check_between(0, math.inf, weight=weight)
         self.weight = weight
 
     def hide(self, batch: Batch) -> Batch:
@@ -86,6 +88,10 @@ class Objective(nn.Module):
 
     def after_step(self, step: int) -> None:
         """Act after the optimizer's step number `step`, for example move a momentum encoder."""
+
+    def check_between(self, low: float, high: float, **settings: float) -> None:
+        """Raise UsageFault for the first setting that is not between low and high."""
+        check_between(f"objective {plug_name(self)!r}", low, high, **settings)
 
     def draw(self, batch: Batch, name: str, *shape: int) -> Tensor:
         """Draw uniform random numbers for each video: (B, *shape) float32, 0 <= number < 1.

@@ -9,10 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
-from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.objective_parts.contrastive import MIN_CANDIDATES, Temperature, pair_losses
+from wbdc.train.objective_parts.contrastive import (
+    MAX_TEMPERATURE,
+    MIN_CANDIDATES,
+    MIN_TEMPERATURE,
+    Temperature,
+    pair_losses,
+)
 from wbdc.train.objective_parts.modalities import is_pair
 from wbdc.train.objectives import Objective, masked_mean
 from wbdc.train.task import Task
@@ -44,8 +49,9 @@ class Align(Objective):
         temperature: float = 0.07,
     ):
         super().__init__(model, task, weight=weight)
-        if not 0 <= drop <= 1:
-            raise UsageFault(f"objective 'align': drop = {drop:g} is not from 0 to 1")
+        self.check_between(0, 1, drop=drop)
+        self.check_between(1, math.inf, dim=dim)
+        self.check_between(MIN_TEMPERATURE, MAX_TEMPERATURE, temperature=temperature)
         self.drop = drop
         self.videos = max(MIN_CANDIDATES, task.batch_size)
         self.chance = math.log(self.videos)

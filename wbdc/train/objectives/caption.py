@@ -8,7 +8,6 @@ from dataclasses import replace
 from torch import Tensor
 
 from wbdc.core.batch import Batch
-from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Fused, causal_mask
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.objective_parts.modalities import real_words
@@ -33,8 +32,7 @@ class Caption(Objective):
         self, model: VideoClassifier, task: Task, *, weight: float = 1.0, share: float = 1.0
     ):
         super().__init__(model, task, weight=weight)
-        if not 0 <= share <= 1:
-            raise UsageFault(f"caption: share = {share:g} is not between 0 and 1")
+        self.check_between(0, 1, share=share)
         self.share = share
         self.unknown_id = model.special["[UNK]"]
         self.chance = math.log(model.trunk.embeddings.word_embeddings.num_embeddings)

@@ -33,6 +33,7 @@ class Classify(Objective):
         dropout: float = 0.0,
     ):
         super().__init__(model, task, weight=weight)
+        self.check_between(0, 1, smoothing=smoothing, dropout=dropout)
         self.smoothing = smoothing
         self.dropout = dropout
         self.chance = math.log(len(task.classes))

@@ -37,6 +37,7 @@ class ClassifyFrames(Objective):
         smoothing: float = 0.1,
     ):
         super().__init__(model, task, weight=weight)
+        self.check_between(0, 1, smoothing=smoothing)
         self.smoothing = smoothing
         self.chance = math.log(len(task.classes))
         self.floor = smoothing_floor(smoothing, len(task.classes))

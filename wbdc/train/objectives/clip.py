@@ -10,7 +10,13 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.objective_parts.contrastive import MIN_CANDIDATES, Temperature, pair_losses
+from wbdc.train.objective_parts.contrastive import (
+    MAX_TEMPERATURE,
+    MIN_CANDIDATES,
+    MIN_TEMPERATURE,
+    Temperature,
+    pair_losses,
+)
 from wbdc.train.objective_parts.modalities import (
     encode_apart,
     field_number,
@@ -52,6 +58,8 @@ class CLIP(Objective):
         temperature: float = 0.07,
     ):
         super().__init__(model, task, weight=weight)
+        self.check_between(1, math.inf, dim=dim)
+        self.check_between(MIN_TEMPERATURE, MAX_TEMPERATURE, temperature=temperature)
         if fusion not in CLIP_SIDES:
             hint = suggest_name(fusion, list(CLIP_SIDES))
             raise UsageFault(f"objective 'clip': fusion = {fusion!r}{hint}")

@@ -12,7 +12,9 @@ from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.objective_parts.contrastive import (
+    MAX_TEMPERATURE,
     MIN_CANDIDATES,
+    MIN_TEMPERATURE,
     Temperature,
     cosine_logits,
     info_nce,
@@ -62,10 +64,10 @@ class Contrast(Objective):
         ramp: float = 0.1,
     ):
         super().__init__(model, task, weight=weight)
-        shares = {"momentum": momentum, "distill": distill, "ramp": ramp}
-        for name, value in shares.items():
-            if not 0 <= value <= 1:
-                raise UsageFault(f"objective 'contrast': {name} = {value:g} is not from 0 to 1")
+        self.check_between(1, math.inf, dim=dim)
+        self.check_between(MIN_TEMPERATURE, MAX_TEMPERATURE, temperature=temperature)
+        self.check_between(0, 1, momentum=momentum, distill=distill, ramp=ramp)
+        self.check_between(0, math.inf, queue=queue)
         _check_queue(queue, task)
 
         self.share_pass = share_pass
@@ -148,8 +150,6 @@ def _check_queue(queue: int, task: Task) -> None:
     """Refuse a queue in which a video would meet its own key of the epoch before. Raises
     UsageFault.
     """
-    if queue < 0:
-        raise UsageFault(f"objective 'contrast': queue = {queue} is negative")
     videos = len(task.ids)
     if videos and queue and queue + task.batch_size > videos:
         raise UsageFault(

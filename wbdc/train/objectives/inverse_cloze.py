@@ -11,7 +11,13 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.objective_parts.contrastive import MIN_CANDIDATES, Temperature, pair_losses
+from wbdc.train.objective_parts.contrastive import (
+    MAX_TEMPERATURE,
+    MIN_CANDIDATES,
+    MIN_TEMPERATURE,
+    Temperature,
+    pair_losses,
+)
 from wbdc.train.objective_parts.modalities import field_number, real_words, restrict_text
 from wbdc.train.objectives import Objective, masked_mean
 from wbdc.train.task import Task
@@ -44,6 +50,8 @@ class InverseCloze(Objective):
         temperature: float = 0.07,
     ):
         super().__init__(model, task, weight=weight)
+        self.check_between(1, math.inf, dim=dim)
+        self.check_between(MIN_TEMPERATURE, MAX_TEMPERATURE, temperature=temperature)
         if len(task.fields) < 2:
             raise UsageFault(
                 f"objective 'inverse_cloze' compares text fields, and the kit reads only "

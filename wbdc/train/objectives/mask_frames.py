@@ -15,7 +15,8 @@ from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.objective_parts.candidates import candidate_losses
 from wbdc.train.objective_parts.contrastive import (
-    check_temperature,
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
     cosine_logits,
     whole_batch_positions,
 )
@@ -66,7 +67,9 @@ class MaskFrames(Objective):
         temperature: float = 0.1,
     ):
         super().__init__(model, task, weight=weight)
-        _check_settings(share, loss, fill, temperature)
+        self.check_between(0, 1, share=share)
+        self.check_between(MIN_TEMPERATURE, MAX_TEMPERATURE, temperature=temperature)
+        _check_choices(loss, fill)
         self.share = share
         self.kind = loss
         self.temperature = temperature
@@ -139,13 +142,11 @@ def normalized_errors(predicted: Tensor, features: Tensor) -> Tensor:
     return F.mse_loss(predicted, target, reduction="none").mean(-1)
 
 
-def _check_settings(share: float, loss: str, fill: str, temperature: float) -> None:
+def _check_choices(loss: str, fill: str) -> None:
     """Refuse settings that do not exist. Raises UsageFault."""
     if loss not in LOSSES:
         suggestion = suggest_name(loss, list(LOSSES))
-        raise UsageFault(f"mask_frames: no loss called {loss!r}{suggestion}")
+        raise UsageFault(f"objective 'mask_frames': no loss called {loss!r}{suggestion}")
     if fill not in FILLS:
-        raise UsageFault(f"mask_frames: no fill called {fill!r}{suggest_name(fill, list(FILLS))}")
-    if not 0 <= share <= 1:
-        raise UsageFault(f"mask_frames: share = {share:g} is not between 0 and 1")
-    check_temperature(temperature)
+        suggestion = suggest_name(fill, list(FILLS))
+        raise UsageFault(f"objective 'mask_frames': no fill called {fill!r}{suggestion}")

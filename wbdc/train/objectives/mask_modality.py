@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
-from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Fused, Tokens
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.distributed.gather import gather_rows
 from wbdc.train.objective_parts.candidates import candidate_losses
 from wbdc.train.objective_parts.contrastive import (
-    check_temperature,
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
     cosine_logits,
     whole_batch_positions,
 )
@@ -58,9 +58,8 @@ class MaskModality(Objective):
         temperature: float = 0.1,
     ):
         super().__init__(model, task, weight=weight)
-        if not 0 <= text <= 1:
-            raise UsageFault(f"mask_modality: text = {text:g} is not between 0 and 1")
-        check_temperature(temperature)
+        self.check_between(0, 1, text=text)
+        self.check_between(MIN_TEMPERATURE, MAX_TEMPERATURE, temperature=temperature)
         self.text = text
         self.temperature = temperature
         self.unknown_id = model.special["[UNK]"]

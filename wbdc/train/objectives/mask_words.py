@@ -54,7 +54,9 @@ class MaskWords(Objective):
         max_ngram: int = 4,
     ):
         super().__init__(model, task, weight=weight)
-        _check_settings(share, unit, max_ngram)
+        self.check_between(0, 1, share=share)
+        self.check_between(1, math.inf, max_ngram=max_ngram)
+        _check_unit(unit)
         self.share = share
         self.unit = unit
         self.max_ngram = max_ngram
@@ -126,11 +128,8 @@ def _pieces(vocabulary: tuple[str, ...], size: int) -> Tensor:
     return torch.tensor(is_piece + [False] * (size - len(is_piece)))
 
 
-def _check_settings(share: float, unit: str, max_ngram: int) -> None:
-    """Refuse settings that do not exist. Raises UsageFault."""
+def _check_unit(unit: str) -> None:
+    """Raise UsageFault for a unit that does not exist."""
     if unit not in UNITS:
-        raise UsageFault(f"mask_words: no unit called {unit!r}{suggest_name(unit, list(UNITS))}")
-    if not 0 <= share <= 1:
-        raise UsageFault(f"mask_words: share = {share:g} is not between 0 and 1")
-    if max_ngram < 1:
-        raise UsageFault(f"mask_words: max_ngram = {max_ngram} is less than 1 word")
+        suggestion = suggest_name(unit, list(UNITS))
+        raise UsageFault(f"objective 'mask_words': no unit called {unit!r}{suggestion}")

@@ -47,9 +47,10 @@ class Match(Objective):
         negatives: str = "random",
     ):
         super().__init__(model, task, weight=weight)
+        self.check_between(0, 1, swap=swap)
         if negatives not in NEGATIVES:
             suggestion = suggest_name(negatives, list(NEGATIVES))
-            raise UsageFault(f"match: no negatives called {negatives!r}{suggestion}")
+            raise UsageFault(f"objective 'match': no negatives called {negatives!r}{suggestion}")
         self.swap = swap
         self.chance = binary_entropy(swap)  # of the constant answer; ln 2 for the half
         self.negatives = negatives

@@ -9,7 +9,12 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.objective_parts.contrastive import MIN_CANDIDATES, check_temperature, pair_losses
+from wbdc.train.objective_parts.contrastive import (
+    MAX_TEMPERATURE,
+    MIN_CANDIDATES,
+    MIN_TEMPERATURE,
+    pair_losses,
+)
 from wbdc.train.objective_parts.modalities import has_frames, has_words, is_unmasked
 from wbdc.train.objectives import Objective, masked_mean
 from wbdc.train.task import Task
@@ -43,7 +48,8 @@ class SimCSE(Objective):
         dropout: float = 0.1,
     ):
         super().__init__(model, task, weight=weight)
-        check_temperature(temperature)
+        self.check_between(MIN_TEMPERATURE, MAX_TEMPERATURE, temperature=temperature)
+        self.check_between(0, 1, dropout=dropout)
         if source not in SIMCSE_SOURCES:
             hint = suggest_name(source, list(SIMCSE_SOURCES))
             raise UsageFault(f"objective 'simcse': source = {source!r}{hint}")

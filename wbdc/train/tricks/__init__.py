@@ -19,6 +19,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
+from wbdc.core.plug import check_between, plug_name
 from wbdc.train.task import Task
 
 
@@ -83,6 +84,10 @@ class Trick:
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Restore what `state` returned."""
+
+    def check_between(self, low: float, high: float, **settings: float) -> None:
+        """Raise UsageFault for the first setting that is not between low and high."""
+        check_between(f"trick {plug_name(self)!r}", low, high, **settings)
 
     def draw(self, batch: Batch, name: str, *shape: int) -> Tensor:
         """Draw uniform random numbers for each video: (B, *shape) float32, 0 <= number < 1."""

@@ -38,6 +38,8 @@ class Augment(Trick):
         color: float = 0.2,
     ):
         super().__init__(model, task)
+        self.check_between(0, math.inf, shift=shift, scale=scale, rotate=rotate)
+        self.check_between(0, 1, flip=flip, color=color)
         if model.vision.image_settings is None:
             raise UsageFault(
                 "trick 'augment' changes pixels, but this kit reads precomputed features; remove it"

@@ -15,11 +15,14 @@ from wbdc.train.tricks import Trick
 class DropModality(Trick):
     """Masks a whole modality. No video loses both, or the only one that it has.
 
-    text: probability that a video loses its text. frames: probability that it loses its frames.
+    text: probability that a video loses its text. frames: probability that it loses its frames;
+    both add up to 1 at most.
     """
 
     def __init__(self, model: nn.Module, task: Task, *, text: float = 0.1, frames: float = 0.1):
         super().__init__(model, task)
+        self.check_between(0, 1, text=text)
+        self.check_between(0, 1 - text, frames=frames)
         self.text = text
         self.frames = frames
 

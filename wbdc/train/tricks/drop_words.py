@@ -21,6 +21,7 @@ class DropWords(Trick):
 
     def __init__(self, model: nn.Module, task: Task, *, share: float = 0.1):
         super().__init__(model, task)
+        self.check_between(0, 1, share=share)
         self.share = share
 
     def change_batch(self, batch: Batch) -> Batch:

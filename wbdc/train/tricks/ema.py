@@ -22,6 +22,7 @@ class EMA(Trick):
 
     def __init__(self, model: nn.Module, task: Task, *, decay: float = 0.999):
         super().__init__(model, task)
+        self.check_between(0, 1, decay=decay)
         self.decay = decay
         self.names, self.weights = zip(*_float_tensors(model).items(), strict=True)
         self.averages = [weight.detach().clone() for weight in self.weights]

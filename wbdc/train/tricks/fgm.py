@@ -1,5 +1,6 @@
 """FGM: train also on word embeddings perturbed towards a larger loss (Miyato et al., 2017)."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -32,6 +33,7 @@ class FGM(Trick):
         on: str = "word_embeddings",
     ):
         super().__init__(model, task)
+        self.check_between(0, math.inf, epsilon=epsilon)
         self.epsilon = epsilon
         self.weights = [p for name, p in model.named_parameters() if on in name and p.requires_grad]
         if not self.weights:
