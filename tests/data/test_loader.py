@@ -71,7 +71,7 @@ def test_a_batch_is_dealt_to_the_ranks(ranks):
 
 
 def test_a_batch_smaller_than_the_ranks_is_refused():
-    with pytest.raises(UsageFault, match="a batch of 3 videos cannot be dealt to 4 processes"):
+    with pytest.raises(UsageFault, match="a batch of 3 videos cannot be divided among 4 processes"):
         next(training_batches(epoch_rows(3), 3, 8, epochs=1, rank=3, ranks=4))
 
 

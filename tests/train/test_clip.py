@@ -123,7 +123,7 @@ def test_masked_tokens_of_the_shared_pass_do_not_matter():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"fusion": "befor"}, "fusion = 'befor'; did you mean 'before'"),
+        ({"fusion": "befor"}, "fusion cannot be 'befor'; did you mean 'before'"),
         ({"field": "headline"}, "objective 'clip': no text field called 'headline'"),
     ],
 )

@@ -202,7 +202,7 @@ def test_the_momentum_encoder_is_neither_trained_nor_exported():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"queue": 4096}, "queue = 4096 and a batch of 6 are more than the 12 videos"),
+        ({"queue": 4096}, "queue = 4096 and a batch of 6 exceed the 12 training videos"),
         ({"queue": -1}, "queue = -1; it must be at least 0"),
         ({"momentum": 1.5}, "momentum = 1.5; it must be between 0 and 1"),
         ({"distill": -0.1}, "distill = -0.1; it must be between 0 and 1"),

@@ -140,7 +140,7 @@ def test_layers_are_found_by_the_numbers_in_names(names, numbers):
 
 
 def test_a_part_without_layers_is_refused():
-    with pytest.raises(UsageFault, match="layer_decay of 'head': it has no numbered layers"):
+    with pytest.raises(UsageFault, match="layer_decay of 'head': this part has no numbered layers"):
         layer_rate_factors(["head.weight"], {"head": 1e-3, "rest": 1e-3}, {"head": 0.9})
 
 
@@ -155,7 +155,7 @@ def test_a_part_inside_another_keeps_its_own_layers():
     ("change", "message"),
     [
         ("{ vison = 0.9 }", "did you mean 'vision'"),
-        ("{ rest = 0.9 }", "layer_decay of 'rest' needs a part .* other than 'rest'"),
+        ("{ rest = 0.9 }", "layer_decay of 'rest': name a part .* other than 'rest'"),
         ("{ vision = 0.0 }", "= 0.0; it must be a number above 0"),
         ("{ vision = 1.5 }", "= 1.5; it must be a number above 0"),
         ("{ fusion.trunk = 0.9 }", "layer_decay of 'fusion' = .*in quotes"),

@@ -47,7 +47,7 @@ def test_trap_16_frozen_weights_have_no_group():
     ("rates", "message"),
     [
         ({"visoin": 1e-6, "rest": 1e-4}, "rate of 'visoin': .* did you mean 'vision'"),
-        ({"vision": 1e-6}, "need a value for 'rest'"),
+        ({"vision": 1e-6}, "needs a value for 'rest'"),
     ],
 )
 def test_trap_04_a_rate_without_weights_is_refused(rates, message):

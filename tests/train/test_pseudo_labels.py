@@ -85,11 +85,11 @@ def test_chance_and_floor_are_those_of_a_uniform_and_of_a_perfect_model(temperat
 def test_bad_settings_are_refused():
     with pytest.raises(UsageFault, match="temperature = 0 is not positive"):
         build(toys.model(), temperature=0.0)
-    with pytest.raises(UsageFault, match="no soft labels at"):
+    with pytest.raises(UsageFault, match="no file of soft labels at"):
         build(toys.model(), file="nothing.npz")
     with pytest.raises(UsageFault, match="needs a value for 'file'"):
         plug.build_plug(objectives, {"use": "pseudo_labels"}, toys.model(), toys.TASK)
     other = replace(toys.TASK, ids=("x", "y"))
     table = {"use": "pseudo_labels", "file": str(toys.SOFT_LABELS)}
-    with pytest.raises(UsageFault, match="no soft label of a video that is trained on"):
+    with pytest.raises(UsageFault, match="names none of the training videos"):
         plug.build_plug(objectives, table, toys.model(), other)

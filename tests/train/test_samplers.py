@@ -159,8 +159,8 @@ def test_a_wrong_sampler_is_refused(table, labels, message):
 @pytest.mark.parametrize(
     ("order", "message"),
     [
-        ([0, 1], r"of shape \(2,\); its length needs integers of shape \(3,\)"),
-        ([0.0, 1.0, 2.0], "drew float64"),
+        ([0, 1], r"of shape \(2,\); draw must return integers of shape \(3,\)"),
+        ([0.0, 1.0, 2.0], "returned float64"),
         ([0, 1, 3], "from 0 to 3; those of the training videos are 0 to 2"),
         ([0, -1, 1], "from -1 to 1"),
     ],

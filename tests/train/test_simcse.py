@@ -98,7 +98,7 @@ def test_texts_of_videos_without_words_change_nothing():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"source": "txt"}, "source = 'txt'; did you mean 'text'"),
+        ({"source": "txt"}, "source cannot be 'txt'; did you mean 'text'"),
         ({"temperature": 5.0}, "'simcse': temperature = 5; it must be between"),
     ],
 )

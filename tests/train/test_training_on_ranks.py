@@ -178,7 +178,7 @@ def test_fault_31_a_folder_in_use_ends_all_ranks(work, kit, tmp_path):
 def test_a_batch_smaller_than_the_ranks_is_refused(work, kit, tmp_path):
     ranks = command(tmp_path, kit, "--set", "train.batch=1")
     assert ranks.wait() == [2, 2], ranks.output()
-    assert "cannot be dealt to 2 processes" in ranks.output()[0]
+    assert "cannot be divided among 2 processes" in ranks.output()[0]
 
 
 def test_a_named_gpu_is_refused_on_several_ranks(work, kit, tmp_path):

@@ -60,8 +60,8 @@ def _rank_sizes(size: int, ranks: int) -> tuple[int, ...]:
     """Return the rows of a batch on each rank, () for a single one. Raises UsageFault."""
     if size < ranks:
         raise UsageFault(
-            f"a batch of {size} videos cannot be dealt to {ranks} processes; raise batch to at "
-            f"least {ranks}, or start fewer processes"
+            f"a batch of {size} videos cannot be divided among {ranks} processes; raise batch to "
+            f"at least {ranks}, or start fewer processes"
         )
     return tuple(len(range(rank, size, ranks)) for rank in range(ranks)) if ranks > 1 else ()
 

@@ -281,7 +281,7 @@ def _check_rates(name: str, rates: dict | None) -> None:
             )
     if OTHER_PARTS not in rates:
         raise UsageFault(
-            f"{name}.learning_rate needs a value for {OTHER_PARTS!r}: all weights that no other "
+            f"{name}.learning_rate needs a value for {OTHER_PARTS!r}, the weights that no other "
             "part names"
         )
 
@@ -296,8 +296,8 @@ def _check_layer_decay(name: str, decays: dict, rates: dict) -> None:
         if part == OTHER_PARTS or part not in rates:
             parts = [known for known in rates if known != OTHER_PARTS]
             raise UsageFault(
-                f"{name}.layer_decay of {part!r} needs a part that learning_rate names, "
-                f"other than {OTHER_PARTS!r}{suggest_name(part, parts)}"
+                f"{name}.layer_decay of {part!r}: name a part of learning_rate other than "
+                f"{OTHER_PARTS!r}{suggest_name(part, parts)}"
             )
 
 

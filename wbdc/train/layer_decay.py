@@ -31,8 +31,8 @@ def layer_rate_factors(
         last = max(numbers, default=0)
         if last == 0:
             raise UsageFault(
-                f"layer_decay of {part!r}: it has no numbered layers, such as encoder.layer.3 or "
-                "blocks.3; remove it, or choose another part"
+                f"layer_decay of {part!r}: this part has no numbered layers, for example "
+                "encoder.layer.3 or blocks.3; remove it, or choose another part"
             )
         factors |= {
             name: decay ** (last - number) for name, number in zip(members, numbers, strict=True)

@@ -28,7 +28,7 @@ def parameter_groups(
     """
     if OTHER_PARTS not in rates:
         raise UsageFault(
-            f"the rates need a value for {OTHER_PARTS!r}: all weights that no other part names"
+            f"learning_rate needs a value for {OTHER_PARTS!r}, the weights that no other part names"
         )
 
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in sorted(rates)}

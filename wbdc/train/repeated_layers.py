@@ -94,5 +94,5 @@ def _is_repetition(modules: nn.ModuleList | nn.Sequential) -> bool:
 def _require_layers(model: nn.Module, setting: str) -> list[nn.Module]:
     layers = list(repeated_layers(model).values())
     if not layers:
-        raise UsageFault(f"{setting} = true: this model has no repeated layers; remove it")
+        raise UsageFault(f"{setting} = true: this model has no repeated layers; remove the setting")
     return layers

@@ -101,8 +101,8 @@ def _check_devices(device: str) -> None:
     """Refuse devices that several ranks cannot share, and select the GPU of this rank."""
     if device.startswith("cuda"):
         raise UsageFault(
-            f"--device {device} names one GPU for several processes; omit it, so that each process "
-            "takes a GPU of its own, or use --device cpu"
+            f"--device {device} names one GPU for several processes; omit --device, so that each "
+            "process takes a GPU of its own, or use --device cpu"
         )
     if device != "auto" or not torch.cuda.is_available():
         return

@@ -139,7 +139,7 @@ def fill(values: list[float], levels: LossLevels = MATCH) -> tuple[LossMonitor, 
 
 
 def test_the_match_of_real_captions_raises_an_alarm():
-    """The pretraining of which nobody was told: .6935 against .6931."""
+    """Losses of a real pretraining that stayed at chance: .6935 against .6931."""
     values = [0.71, 0.70, *[0.6935 + 0.003 * (-1) ** i for i in range(28)]]
     monitor, changes = fill(values)
     assert changes == monitor.alarms
@@ -147,8 +147,8 @@ def test_the_match_of_real_captions_raises_an_alarm():
     assert (alarm.kind, alarm.step) == ("inert", 200)
     assert f"{alarm.value:.4f}" == "0.6935"
     assert alarm.message.startswith(
-        "match is inert: its mean loss is 0.6935 after step 200, and chance is 0.6931; "
-        "the model has not begun to learn it: train for more steps"
+        "match is inert: its mean loss is 0.6935 after step 200, and its chance level is 0.6931, "
+        "so the model has not learned anything from it yet; train for more steps"
     )
 
 
@@ -156,12 +156,14 @@ def test_an_alarm_is_raised_once_and_ends_when_the_loss_falls():
     monitor, changes = fill([0.6935] * 30 + [0.4] * 30)
     assert [(c.step, c.ended_step) for c in changes] == [(200, None), (200, 330)]
     assert monitor.alarms == [changes[1]]
-    assert changes[1].end_message() == "match: no longer inert after step 330"
+    assert changes[1].end_message() == "alarm ended after step 330: match inert"
 
 
 def test_a_loss_above_chance_has_other_causes():
     _, (alarm,) = fill([0.75] * 20)
-    assert "above chance, 0.6931; either the learning rate is too high or" in alarm.message
+    assert (
+        "above its chance level of 0.6931; either the learning rate is too high or" in alarm.message
+    )
 
 
 def test_a_loss_without_a_known_chance_level_raises_no_alarm():

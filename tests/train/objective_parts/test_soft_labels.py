@@ -48,16 +48,16 @@ def test_trap_26_ids_and_classes_are_matched_by_name(tmp_path, write):
 @BOTH
 def test_a_file_with_no_video_of_the_training_is_refused(tmp_path, write):
     path = write(file(tmp_path, write))
-    with pytest.raises(UsageFault, match="no soft label of a video that is trained on"):
+    with pytest.raises(UsageFault, match="names none of the training videos"):
         read_soft_labels(path, CLASSES, ["1", "2"])
 
 
 @BOTH
 def test_other_classes_are_refused(tmp_path, write):
     path = write(file(tmp_path, write))
-    with pytest.raises(UsageFault, match="has the class 'c', which the data lack"):
+    with pytest.raises(UsageFault, match="has the class 'c', which is not a class of the data"):
         read_soft_labels(path, ["a", "b"])
-    with pytest.raises(UsageFault, match="has no column for the class 'd'"):
+    with pytest.raises(UsageFault, match="lacks the class 'd'"):
         read_soft_labels(path, ["a", "b", "c", "d"])
 
 
@@ -65,29 +65,29 @@ def test_other_classes_are_refused(tmp_path, write):
 @pytest.mark.parametrize("row", [[0, 0, 0], [0.5, -0.1, 0.6], [math.nan, 1, 0], [math.inf, 0, 0]])
 def test_numbers_that_are_no_probabilities_are_refused(tmp_path, write, row):
     path = write(file(tmp_path, write), rows=np.array([[1, 0, 0], row], np.float32))
-    with pytest.raises(DataFault, match="numbers are not probabilities"):
+    with pytest.raises(DataFault, match="has a row that is not a distribution"):
         read_soft_labels(path, CLASSES)
 
 
 @BOTH
 def test_an_id_with_two_rows_is_refused(tmp_path, write):
     path = write(file(tmp_path, write), ids=["1", "1"])
-    with pytest.raises(DataFault, match="more than one row for some id"):
+    with pytest.raises(DataFault, match="several rows for the id"):
         read_soft_labels(path, CLASSES)
 
 
 def test_files_that_hold_no_soft_labels_are_refused(tmp_path):
-    with pytest.raises(UsageFault, match="no soft labels at .*missing.npz"):
+    with pytest.raises(UsageFault, match="no file of soft labels at .*missing.npz"):
         read_soft_labels(tmp_path / "missing.npz", CLASSES)
     (tmp_path / "labels.csv").write_text("id,a\n")
-    with pytest.raises(UsageFault, match=r"read from \.parquet and \.npz, not from"):
+    with pytest.raises(UsageFault, match=r"its name must end in \.parquet or \.npz"):
         read_soft_labels(tmp_path / "labels.csv", CLASSES)
     for name in ("broken.npz", "broken.parquet"):
         (tmp_path / name).write_bytes(b"PK\x03\x04nothing")
-        with pytest.raises(DataFault, match="does not hold soft labels"):
+        with pytest.raises(DataFault, match="cannot be read as soft labels"):
             read_soft_labels(tmp_path / name, CLASSES)
     np.savez(tmp_path / "one.npz", ids=np.array(["1"]))
-    with pytest.raises(DataFault, match="does not hold soft labels: .*classes"):
+    with pytest.raises(DataFault, match="cannot be read as soft labels: .*classes"):
         read_soft_labels(tmp_path / "one.npz", CLASSES)
     with pytest.raises(DataFault, match="2 ids and 3 classes, but probabilities"):
         read_soft_labels(npz(tmp_path / "shape.npz", rows=ROWS.T), CLASSES)
@@ -100,20 +100,20 @@ def test_files_that_hold_no_soft_labels_are_refused(tmp_path):
 def test_columns_that_are_not_numbers_are_refused(tmp_path, name):
     write = npz if name.endswith("npz") else parquet
     path = write(tmp_path / name, rows=np.array([["x", "y", "z"]] * 2))
-    with pytest.raises(DataFault, match="a class that does not hold numbers"):
+    with pytest.raises(DataFault, match="the class '.*' does not hold numbers"):
         read_soft_labels(path, CLASSES)
 
 
 def test_objects_are_never_unpickled(tmp_path):
     path = tmp_path / "objects.npz"
     np.savez(path, ids=np.array(IDS, object), classes=np.array(CLASSES), probabilities=ROWS)
-    with pytest.raises(DataFault, match="does not hold soft labels: .*allow_pickle"):
+    with pytest.raises(DataFault, match="cannot be read as soft labels: .*allow_pickle"):
         read_soft_labels(path, CLASSES)
 
 
 def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.npz")
-    with pytest.raises(UsageFault, match="no soft labels at"):
+    with pytest.raises(UsageFault, match="no file of soft labels at"):
         read_soft_labels(tmp_path / "pipe.npz", CLASSES)
 
 

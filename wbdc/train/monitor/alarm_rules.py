@@ -81,20 +81,21 @@ def inert_message(name: str, step: int, loss: float, chance: float) -> str:
     measured = f"{name} is inert: its mean loss is {loss:.4f} after step {step}"
     if loss > HIGH_LOSS * chance:
         return (
-            f"{measured}, above chance, {chance:.4f}; either the learning rate is too high or the "
-            "warmup too short, or the weights are not trained (a learning rate of 0, frozen parts)"
+            f"{measured}, above its chance level of {chance:.4f}; either the learning rate is too "
+            "high or the warmup too short, or the weights are not trained (a learning rate of 0, "
+            "frozen parts)"
         )
     return (
-        f"{measured}, and chance is {chance:.4f}; the model has not begun to learn it: train for "
-        "more steps, raise its weight, the learning rate or the batch, check that the parts of the "
-        "model that it needs are not frozen, or leave it out"
+        f"{measured}, and its chance level is {chance:.4f}, so the model has not learned anything "
+        "from it yet; train for more steps, raise its weight, the learning rate or the batch size, "
+        "check that the parts of the model that it needs are not frozen, or remove it"
     )
 
 
 def leaking_message(name: str, step: int, loss: float, chance: float) -> str:
     """Return the sentence about a leaking loss."""
     return (
-        f"{name} is leaking: its mean loss is already {loss:.4f} after step {step}, and chance is "
-        f"{chance:.4f}; either the model sees what it must predict (check what is hidden, and "
-        "repeated videos or texts), or there is nothing to predict (check labels and shares)"
+        f"{name} is leaking: its mean loss is already {loss:.4f} after step {step}, and its chance "
+        f"level is {chance:.4f}; either the model sees what it must predict (check what is hidden, "
+        "and repeated videos or texts), or there is nothing to predict (check labels and shares)"
     )

@@ -22,4 +22,4 @@ class Alarm(NamedTuple):
 
     def end_message(self) -> str:
         """Return the sentence that reports the end of the alarm."""
-        return f"{self.name}: no longer {self.kind} after step {self.ended_step}"
+        return f"alarm ended after step {self.ended_step}: {self.name} {self.kind}"

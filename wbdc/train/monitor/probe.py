@@ -123,7 +123,7 @@ class Probe:
 def describe_probe(numbers: dict[str, float | None]) -> str:
     """Describe the numbers of a record for the log."""
     if numbers["knn_accuracy"] is None:
-        return "the embeddings of the probe are not finite"
+        return "the embeddings of the probe contain numbers that are not finite"
     return (
         f"nearest-neighbor accuracy {numbers['knn_accuracy']:.3f} (majority class "
         f"{numbers['majority_accuracy']:.3f}), effective rank {numbers['effective_rank']:.1f}"
@@ -153,7 +153,7 @@ def collapse_message(step: int, rank: float, start: float) -> str:
     """Return the sentence about collapsed embeddings."""
     return (
         f"the embeddings have collapsed: their effective rank is {rank:.1f} after step {step}, and "
-        f"was {start:.1f} before training; videos become indistinguishable: lower the learning "
-        "rate, use a longer warmup or larger batches, or lower the weight of the objective whose "
-        "loss falls"
+        f"was {start:.1f} before training, so different videos get nearly the same vector; lower "
+        "the learning rate, use a longer warmup or larger batches, or lower the weight of the "
+        "objective whose loss falls"
     )

@@ -31,19 +31,21 @@ def read_soft_labels(path: Path, classes: Sequence[str], ids: Sequence[str] = ()
     or none of the videos, and DataFault for ids or probabilities that are not valid.
     """
     if not path.is_file():
-        raise UsageFault(f"no soft labels at {path.absolute()}; give the path of the file")
+        raise UsageFault(f"no file of soft labels at {path.absolute()}; correct its path")
     table = _read_table(path)
     _check_classes(path, [name for name in table.columns if name != ID_COLUMN], classes)
-    if table[ID_COLUMN].is_duplicated().any():
-        raise DataFault(f"{path} has more than one row for some id; keep one row for each")
+    repeated = table[ID_COLUMN].filter(table[ID_COLUMN].is_duplicated())
+    if len(repeated):
+        raise DataFault(f"{path} has several rows for the id {repeated[0]!r}; keep one row per id")
 
     if ids:
         table = table.filter(pl.col(ID_COLUMN).is_in(list(ids)))
     if table.is_empty():
-        raise UsageFault(f"{path} has no soft label of a video that is trained on; check its ids")
+        raise UsageFault(f"{path} names none of the training videos; check its ids")
     columns = table.select(list(classes))
-    if not all(kind.is_numeric() for kind in columns.dtypes):
-        raise DataFault(f"{path} has a column of a class that does not hold numbers")
+    for name, kind in columns.schema.items():
+        if not kind.is_numeric():
+            raise DataFault(f"{path}: the column of the class {name!r} does not hold numbers")
     probabilities = columns.to_numpy().astype(np.float32)
     return SoftLabels(table[ID_COLUMN].to_list(), _normalize(path, probabilities))
 
@@ -73,8 +75,8 @@ def _read_table(path: Path) -> pl.DataFrame:
             return table
     except (ValueError, KeyError, zipfile.BadZipFile, pl.exceptions.PolarsError) as error:
         message = " ".join(str(error).split())[:200]
-        raise DataFault(f"{path} does not hold soft labels: {message}") from error
-    raise UsageFault(f"soft labels are read from .parquet and .npz, not from {path}")
+        raise DataFault(f"{path} cannot be read as soft labels: {message}") from error
+    raise UsageFault(f"{path} is not a file of soft labels; its name must end in .parquet or .npz")
 
 
 def _read_npz(path: Path) -> pl.DataFrame:
@@ -92,14 +94,19 @@ def _check_classes(path: Path, names: list[str], classes: Sequence[str]) -> None
     """Refuse other classes than those of the task. Raises UsageFault."""
     if unknown := sorted(set(names) - set(classes)):
         suggestion = suggest_name(unknown[0], list(classes))
-        raise UsageFault(f"{path} has the class {unknown[0]!r}, which the data lack{suggestion}")
+        raise UsageFault(
+            f"{path} has the class {unknown[0]!r}, which is not a class of the data{suggestion}"
+        )
     if missing := sorted(set(classes) - set(names)):
-        raise UsageFault(f"{path} has no column for the class {missing[0]!r}")
+        raise UsageFault(f"{path} lacks the class {missing[0]!r}; it needs every class of the data")
 
 
 def _normalize(path: Path, probabilities: np.ndarray) -> np.ndarray:
     """Divide each row by its sum. Raises DataFault for numbers that are no probabilities."""
     sums = probabilities.sum(1, keepdims=True)
     if not (np.isfinite(sums) & (sums > 0)).all() or (probabilities < 0).any():
-        raise DataFault(f"{path} has a row whose numbers are not probabilities")
+        raise DataFault(
+            f"{path} has a row that is not a distribution; each row needs finite numbers of 0 or "
+            "more with a sum above 0"
+        )
     return probabilities / sums

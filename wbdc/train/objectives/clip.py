@@ -62,7 +62,7 @@ class CLIP(Objective):
         self.check_between(MIN_TEMPERATURE, MAX_TEMPERATURE, temperature=temperature)
         if fusion not in CLIP_SIDES:
             hint = suggest_name(fusion, list(CLIP_SIDES))
-            raise UsageFault(f"objective 'clip': fusion = {fusion!r}{hint}")
+            raise UsageFault(f"objective 'clip': fusion cannot be {fusion!r}{hint}")
         self.field = field_number(task, field, "objective 'clip'")
         self.videos = max(MIN_CANDIDATES, task.batch_size)
         self.chance = math.log(self.videos)

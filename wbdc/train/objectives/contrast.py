@@ -153,7 +153,7 @@ def _check_queue(queue: int, task: Task) -> None:
     videos = len(task.ids)
     if videos and queue and queue + task.batch_size > videos:
         raise UsageFault(
-            f"objective 'contrast': queue = {queue} and a batch of {task.batch_size} are more than "
-            f"the {videos} videos of the training, so a video would be contrasted with its own "
-            "earlier key; lower queue"
+            f"objective 'contrast': queue = {queue} and a batch of {task.batch_size} exceed the "
+            f"{videos} training videos, so a video would be compared with its own vector of the "
+            f"previous epoch; lower queue to {max(0, videos - task.batch_size)} or less"
         )

@@ -52,7 +52,7 @@ class SimCSE(Objective):
         self.check_between(0, 1, dropout=dropout)
         if source not in SIMCSE_SOURCES:
             hint = suggest_name(source, list(SIMCSE_SOURCES))
-            raise UsageFault(f"objective 'simcse': source = {source!r}{hint}")
+            raise UsageFault(f"objective 'simcse': source cannot be {source!r}{hint}")
         self.source = source
         self.temperature = temperature
         self.dropout = dropout

@@ -54,13 +54,13 @@ def epoch_order(sampler: Sampler, seed: int, epoch: int) -> np.ndarray:
     order = np.asarray(sampler.draw(np.random.default_rng([seed, epoch])))
     if order.shape != (len(sampler),) or order.dtype.kind not in "iu":
         raise UsageFault(
-            f"sampler {plug_name(sampler)!r} drew {order.dtype} of shape {order.shape}; "
-            f"its length needs integers of shape ({len(sampler)},)"
+            f"sampler {plug_name(sampler)!r} returned {order.dtype} of shape {order.shape}; "
+            f"draw must return integers of shape ({len(sampler)},), as len(sampler) states"
         )
     if len(order) and not 0 <= order.min() <= order.max() < len(sampler.labels):
         raise UsageFault(
-            f"sampler {plug_name(sampler)!r} drew positions from {order.min()} to {order.max()}; "
-            f"those of the training videos are 0 to {len(sampler.labels) - 1}"
+            f"sampler {plug_name(sampler)!r} returned positions from {order.min()} to "
+            f"{order.max()}; those of the training videos are 0 to {len(sampler.labels) - 1}"
         )
     return order
 
@@ -74,7 +74,7 @@ def class_sizes(labels: np.ndarray, name: str) -> np.ndarray:
     if not labeled.any():
         raise UsageFault(
             f"sampler {name!r} draws by class, and none of the {len(labels):,} training videos has "
-            "a label; use sampler 'shuffled', or add the labeled split"
+            "a label; use sampler 'shuffled', or add the labeled split to pretrain.splits"
         )
     sizes = np.zeros(len(labels), int)
     sizes[labeled] = np.bincount(labels[labeled])[labels[labeled]]
