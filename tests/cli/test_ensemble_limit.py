@@ -341,7 +341,7 @@ def test_train_sh_learns_on_the_folds_of_the_ensemble():
     from dataclasses import replace
 
     from wbdc.serve.blend_file import Blend, BlendMember
-    from wbdc.submit.pipeline import _ensemble_command
+    from wbdc.submit.training_commands import _ensemble_command
 
     members = tuple(BlendMember("", 1 / 3, run="a-1", fold=fold) for fold in "012")
     settings = {"seed": 0, "draws": 100, "class_priors": True, "folds": ["0", "1"]}

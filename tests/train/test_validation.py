@@ -12,6 +12,7 @@ import torch
 import toys
 
 from wbdc.core.files import read_json
+from wbdc.core.ranks import Ranks
 from wbdc.train import export, state, train_fold, training_log
 from wbdc.train.evaluated_weights import copy_weights
 from wbdc.train.tricks.ema import EMA
@@ -355,6 +356,7 @@ def test_losses_are_read_from_a_gpu_only_where_they_are_logged(tmp_path):
         training=training,
         metrics=None,
         reporter=None,
+        ranks=Ranks(),
     )
     checked = [step for step in range(1, 13) if monitor.must_check(step)]
     assert checked == [4, 7, 8, 10, 12], "validated, saved, logged, last"

@@ -15,7 +15,6 @@ from wbdc.train.objective_parts.candidates import candidate_losses
 
 MIN_TEMPERATURE = 0.01  # logits within +-100, as in CLIP (Radford et al., 2021)
 MAX_TEMPERATURE = 0.5  # as in ALBEF (Li et al., 2021)
-MASKED_LOGIT = -1e4  # far below -100, so that its exponential is 0
 MIN_CANDIDATES = 2  # one candidate leaves no choice
 
 
@@ -68,7 +67,9 @@ def cosine_logits(
         x = F.normalize(anchors.float(), dim=1)
         y = F.normalize(candidates.float(), dim=1)
         logits = x @ y.T / temperature
-    return logits if is_candidate is None else logits.masked_fill(~is_candidate, MASKED_LOGIT)
+    if is_candidate is None:
+        return logits
+    return logits.masked_fill(~is_candidate, torch.finfo(logits.dtype).min)
 
 
 def info_nce(
@@ -127,5 +128,5 @@ def soft_partners(partners: Tensor, teacher_logits: Tensor, share: float) -> Ten
 
     partners: (n,) int64. teacher_logits: (n, m). share: of the teacher, from 0 to 1.
     """
-    exact = F.one_hot(partners, teacher_logits.shape[1]).to(teacher_logits.dtype)
+    exact = torch.zeros_like(teacher_logits).scatter(1, partners[:, None], 1.0)
     return torch.lerp(exact, teacher_logits.softmax(1), share)
