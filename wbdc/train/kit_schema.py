@@ -79,7 +79,7 @@ class Stage:
     sampler: which videos an epoch reads, as a plug table; none means { use = "shuffled" }.
     schedule: the course of the learning rates after the warmup, as a plug table; none means
     { use = "cosine" }.
-    validate_every: epochs between scores of the held-out fold, for example 0.5; 0 for never;
+    validate_every: epochs between validations on the held-out fold, for example 0.5; 0: never;
     [pretrain] refuses this and the next two.
     patience: number of validations without a higher score after which training stops; 0 for never.
     keep: which weights are exported, "last" or "best", those of the highest validation score.

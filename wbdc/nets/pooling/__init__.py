@@ -8,7 +8,7 @@ from wbdc.core.tokens import Tokens
 class Pooling(nn.Module):
     """The contract of a pooling. Subclass it in a file of its own.
 
-    dim: the trunk's width. A pooling ignores padding: `Tokens.real` marks what is none.
+    dim: the trunk's width. A pooling ignores padding, for which `Tokens.real` is False.
     """
 
     def __init__(self, dim: int):

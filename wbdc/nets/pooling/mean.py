@@ -1,4 +1,6 @@
-"""The mean of all real tokens of text and frames, so that a long text outweighs the frames."""
+"""The mean of all real tokens of text and frames, in which a long text has more weight than the
+frames.
+"""
 
 from torch import Tensor
 

@@ -1,5 +1,5 @@
-"""The mean of the text's mean and the frames' mean, so that both count alike whatever their length
-(the fifth team of WeChat Big Data Challenge 2022).
+"""The mean of the text's mean and the frames' mean, so that both have the same weight, whatever
+their length (the fifth team of WeChat Big Data Challenge 2022).
 """
 
 from torch import Tensor

@@ -111,8 +111,8 @@ def _check_counts(mask: Tensor, frame_counts: tuple[int, ...]) -> None:
     beyond = torch.arange(mask.shape[1]) >= torch.tensor(frame_counts)[:, None]
     if (mask & beyond).any():
         raise ValueError(
-            "frame_mask marks frames beyond frame_counts; who moves frames replaces frame_counts "
-            "too, or sets it to ()"
+            "frame_mask marks frames beyond frame_counts; code that moves frames must also replace "
+            "frame_counts, or set it to ()"
         )
 
 

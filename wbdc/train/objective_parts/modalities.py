@@ -71,7 +71,7 @@ def restrict_text(batch: Batch, is_selected: Tensor) -> Batch:
 def encode_apart(model: VideoClassifier, batch: Batch, fused: Fused) -> tuple[Tokens, Tokens]:
     """Encode text and frames of a batch before they attend to each other: (B, N, D) each.
 
-    fused: an output of the same kind of model for any batch. It tells whether its fusion has such
+    fused: an output of the same kind of model for any batch. It shows whether the fusion has such
     tokens; if it has none, no pass through the fusion is needed.
     """
     return model.unimodal(batch, fused if fused.unimodal is None else model.fuse(batch))

@@ -34,8 +34,8 @@ class Align(Objective):
     did not read; each of the three has a projection, and all share one temperature.
 
     weight: factor of this loss in the sum. drop: probability that a video loses a modality in that
-    pass, its words as often as its frames. dim: width of the projections. temperature: its first
-    value; it is learned, between 0.01 and 0.5.
+    pass: its words or its frames, equally often. dim: width of the projections. temperature: the
+    initial one; it is learned and stays between 0.01 and 0.5.
     """
 
     def __init__(

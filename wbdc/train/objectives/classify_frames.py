@@ -1,5 +1,5 @@
-"""Predict the class from the frames alone, so that the vision tower also learns where the text is
-enough (unimodal loss; Wang et al., 2020).
+"""Predict the class from the frames alone, so that the vision tower also learns from videos whose
+text is sufficient (unimodal loss; Wang et al., 2020).
 """
 
 import math
@@ -18,9 +18,9 @@ class ClassifyFrames(Objective):
     """Cross entropy of a head of its own on the mean of the frames' features: (B, F, vision.dim) to
     (B, C). The head is not exported.
 
-    The third team of WeChat Big Data Challenge 2022 trained with such a loss. The reason for it is
-    that of "What Makes Training Multi-Modal Classification Networks Hard?": joint training stops
-    improving a modality that the other one can replace.
+    The third team of WeChat Big Data Challenge 2022 trained with such a loss. "What Makes Training
+    Multi-Modal Classification Networks Hard?" gives the reason: joint training stops improving a
+    modality that the other one can replace.
 
     weight: factor of this loss in the sum. smoothing: share of the probability that the target
     spreads evenly over all classes.

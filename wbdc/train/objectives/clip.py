@@ -41,9 +41,9 @@ class CLIP(Objective):
     of WeChat Big Data Challenge 2022 did. "both" is the mean of both losses, each with projections
     and a temperature of its own.
 
-    weight: factor of this loss in the sum. field: name of the text field. fusion: "before" it,
-    "after" it or "both". dim: width of the projections. temperature: its first value; it is
-    learned, between 0.01 and 0.5.
+    weight: factor of this loss in the sum. field: name of the text field. fusion: where text and
+    frames are compared, "before" it, "after" it or "both". dim: width of the projections.
+    temperature: the initial one; it is learned and stays between 0.01 and 0.5.
     """
 
     def __init__(

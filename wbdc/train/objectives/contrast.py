@@ -39,14 +39,14 @@ class Contrast(Objective):
     projections, and reads the features of the trained vision tower. It is neither trained nor
     exported.
 
-    weight: factor of this loss in the sum. dim: width of the projections. temperature: its first
-    value; it is learned, between 0.01 and 0.5. share_pass: read the tokens of the pass that all
-    objectives share, in which other objectives may have masked some; false: run another pass on
-    unmasked videos where they did, as in ALBEF. queue: number of earlier keys that are further
-    candidates; 0: none. It must be smaller than the number of videos. momentum: share of its
-    weights that the momentum encoder keeps at each step. distill: share of the momentum encoder's
-    choice in the target; 0: none; ALBEF takes 0.4. ramp: part of the training in which that share
-    grows from 0; 0.1 is the first of ten epochs.
+    weight: factor of this loss in the sum. dim: width of the projections. temperature: the initial
+    one; it is learned and stays between 0.01 and 0.5. share_pass: whether to use the forward pass
+    that all objectives share, in which others may have masked words or frames; false: run a further
+    pass on the unmasked videos if they did, as ALBEF does. queue: number of vectors of earlier
+    batches that are candidates, too; 0: none. It must be smaller than the number of videos.
+    momentum: share of its weights that the momentum encoder keeps at each step. distill: share of
+    the target that is the momentum encoder's prediction; 0: none; ALBEF uses 0.4. ramp: share of
+    the steps over which `distill` rises from 0; 0.1 is the first of ten epochs.
     """
 
     def __init__(

@@ -31,12 +31,12 @@ class InverseCloze(Objective):
     trunk reads both apart; the means over their tokens are projected and compared by cosine. Videos
     with fewer than two fields of text, or without the queried one, take no part.
 
-    The winning team of WeChat Big Data Challenge 2022 trained so, with a random field. Tokens after
-    a removed field move up, since a gap would show how long the field was.
+    The winning team of WeChat Big Data Challenge 2022 used this objective with a random field.
+    Tokens after a removed field move up, since a gap would show how long the field was.
 
-    weight: factor of this loss in the sum. query: name of a text field, or "random", another field
-    for each video and epoch. dim: width of the projections. temperature: its first value; it is
-    learned, between 0.01 and 0.5.
+    weight: factor of this loss in the sum. query: name of a text field, or "random", which draws a
+    field for each video and epoch. dim: width of the projections. temperature: the initial one; it
+    is learned and stays between 0.01 and 0.5.
     """
 
     def __init__(

@@ -41,16 +41,16 @@ class MaskFrames(Objective):
     With loss "nce", a predicted vector must find its frame among all real frames of the batch, of
     all ranks, by cosine ("HERO: Hierarchical Encoder for Video+Language Omni-representation
     Pre-training"). The loss of a batch is scaled so that its chance level is ln(videos of a batch *
-    frames of a video), however many frames are real. With "regression", it
-    is the mean squared error of the feature, normalized to mean 0 and variance 1 (as the pixels of
-    MAE; He et al., 2022); its chance level, of a prediction of zeros, is 1.
+    frames of a video), however many frames are real. With "regression", it is the mean squared
+    error of the feature, normalized to mean 0 and variance 1 (as the pixels of MAE; He et al.,
+    2022); its chance level, of a prediction of zeros, is 1.
 
     Targets have no gradient, so that a trained tower cannot make them easy. A frame with several
     vectors is hidden as a whole, and its mean is predicted.
 
-    share: probability of hiding each real frame. loss: "nce" or "regression". fill: what replaces
-    the features of a hidden frame: "learned", a vector, or "zero". temperature: that divides the
-    cosines of "nce".
+    share: probability of hiding each real frame. loss: "nce", choose the frame among all frames of
+    the batch, or "regression", predict its feature. fill: what replaces the features of a hidden
+    frame: "learned", a trained vector, or "zero". temperature: divisor of the cosines of "nce".
 
     Raises UsageFault for settings that do not exist.
     """

@@ -40,8 +40,8 @@ class MaskModality(Objective):
     both count alike and the chance level is 1. Videos without known words or without frames do not
     count.
 
-    text: probability of hiding the text, rather than the frames. temperature: that divides the
-    cosines.
+    text: probability that the text of a video is hidden, and not its frames. temperature: divisor
+    of the cosines.
 
     Raises UsageFault for values that are out of bounds.
     """

@@ -26,13 +26,14 @@ class Match(Objective):
     """Binary cross entropy of a head on the pooled vector: (B, D) to (B,).
 
     As in "UNITER: UNiversal Image-TExt Representation Learning", some videos get the frames of
-    another one, out of the whole batch of all ranks. It runs the model on these pairs itself, so
-    that no other objective trains on mismatched pairs. Two videos without frames, or two without
-    words, have nothing to tell them apart, so their pairs still match.
+    another one, out of the whole batch of all ranks. The objective runs the model on these pairs in
+    a further pass, so that no other objective trains on mismatched pairs. Two videos without
+    frames, or two without words, have nothing to tell them apart, so their pairs still match.
 
-    swap: share of the videos that get another video's frames. negatives: whose frames: "random", or
-    "hard", drawn by the similarity of the text to the frames before they attend to each other
-    (ALBEF; Li et al., 2021), which an objective such as `contrast` has to train.
+    swap: share of the videos that get another video's frames. negatives: which video these come
+    from: "random", or "hard", drawn with a probability that grows with the similarity of the frames
+    to the text (ALBEF; Li et al., 2021). The similarity is that of tokens before they attend to
+    each other; an objective such as `contrast` must train it.
 
     Raises UsageFault for negatives that do not exist.
     """

@@ -1,4 +1,4 @@
-"""Recognize a video in a second pass with other dropout (SimCSE; Gao et al., 2021)."""
+"""Find the same video in a second forward pass with other dropout (SimCSE; Gao et al., 2021)."""
 
 import math
 
@@ -32,9 +32,9 @@ class SimCSE(Objective):
 
     weight: factor of this loss in the sum. source: "text", the text alone in two passes through the
     trunk, for videos with words; "pooled", the pooled vector of text and frames in two passes
-    through the fusion, for videos with words or frames. temperature: fixed. dropout: probability of
-    zeroing each number of a vector before that layer, in addition to the dropout of the model,
-    which may be 0.
+    through the fusion, for videos with words or frames. temperature: divisor of the cosines; it is
+    not learned. dropout: probability of zeroing each number of a vector before the layer with tanh,
+    in addition to the dropout of the model, which may be 0.
     """
 
     def __init__(

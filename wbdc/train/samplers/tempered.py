@@ -1,5 +1,5 @@
-"""Classes with a probability between their share of the videos and an equal share (Mahajan et al.,
-2018; Kang et al., 2020, "Decoupling Representation and Classifier").
+"""Videos drawn by class, each class with a probability between its share of the videos and an equal
+share (Mahajan et al., 2018; Kang et al., 2020, "Decoupling Representation and Classifier").
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ def tempered_counts(sizes: np.ndarray, temperature: float) -> np.ndarray:
 
 
 class Tempered(Sampler):
-    """temperature: 1 draws the classes as they are, 0 all equally often, 0.5 in between.
+    """temperature: 1 keeps the shares of the classes, 0 makes them equal, 0.5 is in between.
 
     An epoch has as many draws as there are videos. Raises UsageFault when no video has a label.
     """

@@ -1,6 +1,6 @@
 """Several half cosines, each of which starts again at a peak (Loshchilov & Hutter, 2017, "SGDR").
 
-The ends of the cycles are good steps to average the weights of, or to save members of an ensemble.
+Weights from the ends of the cycles can be averaged, or used as members of an ensemble.
 """
 
 import math
@@ -23,8 +23,8 @@ def restarting_cosine(step: int, steps: int, cycles: int, decay: float, floor: f
 
 
 class CosineRestarts(Schedule):
-    """cycles: number of cosines. decay: peak of a cycle as a share of the one before. floor: factor
-    at the end of the training, from 0 to 1.
+    """cycles: number of cosines. decay: peak of a cycle as a share of the previous peak. floor:
+    factor at the end of the training, from 0 to 1.
     """
 
     def __init__(self, *, cycles: int = 3, decay: float = 1.0, floor: float = 0.0):

@@ -10,8 +10,8 @@ def polynomial_factor(step: int, steps: int, power: float, floor: float) -> floa
 
 
 class Polynomial(Schedule):
-    """power: 1 is a straight line, above 1 falls faster at first. floor: factor at the last step,
-    from 0 to 1.
+    """power: the exponent; 1 gives a straight line, a larger one falls faster at first. floor:
+    factor at the last step, from 0 to 1.
     """
 
     def __init__(self, *, power: float = 2.0, floor: float = 0.0):

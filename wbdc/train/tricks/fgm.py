@@ -1,4 +1,4 @@
-"""FGM: train also on word embeddings perturbed towards a larger loss (Miyato et al., 2017)."""
+"""FGM: also train on word embeddings, perturbed to increase the loss (Miyato et al., 2017)."""
 
 import math
 from collections.abc import Iterator, Sequence
