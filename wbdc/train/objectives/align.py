@@ -35,7 +35,7 @@ class Align(Objective):
 
     weight: factor of this loss in the sum. drop: probability that a video loses a modality in that
     pass: its words or its frames, equally often. dim: width of the projections. temperature: the
-    initial one; it is learned and stays between 0.01 and 0.5.
+    initial value; it is learned and stays between 0.01 and 0.5.
     """
 
     def __init__(

@@ -42,8 +42,8 @@ class CLIP(Objective):
     and a temperature of its own.
 
     weight: factor of this loss in the sum. field: name of the text field. fusion: where text and
-    frames are compared, "before" it, "after" it or "both". dim: width of the projections.
-    temperature: the initial one; it is learned and stays between 0.01 and 0.5.
+    frames are compared, "before" the fusion, "after" it, or "both". dim: width of the projections.
+    temperature: the initial value; it is learned and stays between 0.01 and 0.5.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ class Contrast(Objective):
     exported.
 
     weight: factor of this loss in the sum. dim: width of the projections. temperature: the initial
-    one; it is learned and stays between 0.01 and 0.5. share_pass: whether to use the forward pass
+    value; it is learned and stays between 0.01 and 0.5. share_pass: whether to use the forward pass
     that all objectives share, in which others may have masked words or frames; false: run a further
     pass on the unmasked videos if they did, as ALBEF does. queue: number of vectors of earlier
     batches that are candidates, too; 0: none. It must be smaller than the number of videos.

@@ -35,8 +35,8 @@ class InverseCloze(Objective):
     Tokens after a removed field move up, since a gap would show how long the field was.
 
     weight: factor of this loss in the sum. query: name of a text field, or "random", which draws a
-    field for each video and epoch. dim: width of the projections. temperature: the initial one; it
-    is learned and stays between 0.01 and 0.5.
+    field for each video and epoch. dim: width of the projections. temperature: the initial value;
+    it is learned and stays between 0.01 and 0.5.
     """
 
     def __init__(

@@ -30,10 +30,10 @@ class Match(Objective):
     a further pass, so that no other objective trains on mismatched pairs. Two videos without
     frames, or two without words, have nothing to tell them apart, so their pairs still match.
 
-    swap: share of the videos that get another video's frames. negatives: which video these come
-    from: "random", or "hard", drawn with a probability that grows with the similarity of the frames
-    to the text (ALBEF; Li et al., 2021). The similarity is that of tokens before they attend to
-    each other; an objective such as `contrast` must train it.
+    swap: share of the videos that get another video's frames. negatives: how the other video is
+    chosen: "random", or "hard", drawn with a probability that grows with the similarity of the
+    frames to the text (ALBEF; Li et al., 2021). The similarity is that of tokens before they attend
+    to each other; an objective such as `contrast` must train it.
 
     Raises UsageFault for negatives that do not exist.
     """
