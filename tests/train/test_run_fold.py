@@ -17,7 +17,7 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.files import read_json
 from wbdc.core.integrity import verify_seal
 from wbdc.prepare.dataset import open_prepared
-from wbdc.train import initial_model, stage_plan, train_fold
+from wbdc.train import initial_model, stage_plan, train_fold, training_setup
 from wbdc.train.kit import open_kit
 
 
@@ -448,6 +448,6 @@ def test_a_training_that_fails_early_leaves_no_folder(fresh, kit, change, code):
 def test_a_fold_that_fails_early_leaves_the_other_folds_alone(fresh, kit, monkeypatch):
     words = ["train", "--kit", kit, "--work", fresh, "--threads", 1, "--set", "train.epochs=1"]
     report = toys.run_json(*words, "--fold", 0)
-    monkeypatch.setattr(train_fold, "build_adamw", None)
+    monkeypatch.setattr(training_setup, "build_adamw", None)
     assert toys.wbdc(*words, "--fold", 1).exit_code == 1
     assert {p.name for p in Path(report["folder"]).iterdir()} == {"run.json", "fold-0"}

@@ -13,7 +13,7 @@ import toys
 
 from wbdc.core.files import read_json
 from wbdc.core.ranks import Ranks
-from wbdc.train import export, state, train_fold, training_log
+from wbdc.train import export, state, training_log, training_setup
 from wbdc.train.evaluated_weights import copy_weights
 from wbdc.train.tricks.ema import EMA
 from wbdc.train.validation import Validation
@@ -204,7 +204,7 @@ class Script:
 @pytest.fixture
 def script(monkeypatch) -> Script:
     script = Script()
-    monkeypatch.setattr(train_fold, "score_held_out", script)
+    monkeypatch.setattr(training_setup, "score_held_out", script)
     return script
 
 

@@ -27,6 +27,7 @@ from wbdc.train.reporter import Reporter
 from wbdc.train.runs import ALL_FOLDS, Run, publish_run
 from wbdc.train.stage_plan import StagePlan, check_fold
 from wbdc.train.train_fold import train_fold
+from wbdc.train.training_setup import FoldVideos
 from wbdc.train.views import training_inputs
 
 SCORE_SHAPE = {str: float}
@@ -70,13 +71,13 @@ def run_fold(plan: StagePlan, fold: str, hardware: Hardware, reporter: Reporter)
     with _locked(folder, plan.run, ranks):
         initial = _build_model(plan, ranks, reporter)
         dataset = _open_dataset(plan, initial, hardware, reporter)
-        train_positions, held_out = _split_positions(plan, len(dataset.ids), fold)
+        videos = _split_videos(plan, dataset, fold)
 
-        facts = train_fold(
-            plan, folder, initial, dataset, train_positions, held_out, hardware, reporter
-        )
-        if len(held_out):
-            facts |= evaluate_fold(folder, fold, plan, initial.model, dataset, held_out, hardware)
+        facts = train_fold(plan, folder, initial, videos, hardware, reporter)
+        if len(videos.held_out):
+            facts |= evaluate_fold(
+                folder, fold, plan, initial.model, dataset, videos.held_out, hardware
+            )
         facts["command"] = train_command(plan, fold, hardware, bool(initial.pretrained))
         ranks.on_main(lambda: _finish(folder, plan.run, facts))
     return sealed_facts(folder)
@@ -186,12 +187,12 @@ def _open_dataset(
     return Dataset(ids, np.array(labels), views, np.array(rows), plan.run.facts.without)
 
 
-def _split_positions(plan: StagePlan, count: int, fold: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of the training videos and of the held-out videos, both sorted."""
+def _split_videos(plan: StagePlan, dataset: Dataset, fold: str) -> FoldVideos:
+    """Divide the videos of a dataset into those to train on and those that a fold holds out."""
     if fold == ALL_FOLDS:
-        return np.arange(count), np.array([], int)
+        return FoldVideos(dataset, np.arange(len(dataset.ids)), np.array([], int))
     is_held_out = plan.prepared.read_folds() == int(fold)
-    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+    return FoldVideos(dataset, np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out))
 
 
 def _files_to_seal(folder: Path) -> list[Path]:

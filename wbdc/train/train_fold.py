@@ -1,104 +1,71 @@
 """The training of one fold: its steps, optimizer and saved state around `fit`, then the export."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
 from itertools import islice, takewhile
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 
 from wbdc.core.device import find_precision, precision_name
-from wbdc.core.errors import UsageFault
 from wbdc.core.flatten import flatten_table
-from wbdc.data.loader import epoch_batches
-from wbdc.data.text import list_tokens
 from wbdc.train import state
-from wbdc.train.dataset import Dataset
 from wbdc.train.evaluated_weights import copy_weights, evaluating
-from wbdc.train.export import export_fold, score_held_out
+from wbdc.train.export import export_fold
 from wbdc.train.external_loggers import ExternalLoggers
 from wbdc.train.fit import fit
 from wbdc.train.hardware import Hardware
 from wbdc.train.initial_model import InitialModel
 from wbdc.train.kit_schema import Stage
-from wbdc.train.layer_decay import layer_rate_factors
 from wbdc.train.learning_rate import learning_rate_factor, set_rates
 from wbdc.train.metrics import MetricsLog
-from wbdc.train.monitor.embeddings import embed_videos
-from wbdc.train.monitor.loss_monitor import build_loss_monitor
-from wbdc.train.monitor.probe import MIN_PROBE_VIDEOS, Probe, choose_probe_videos
-from wbdc.train.optimizer import build_adamw, named_parameters, parameter_groups
 from wbdc.train.repeated_layers import checkpointed_layers, compiled_layers
 from wbdc.train.reporter import Reporter
-from wbdc.train.samplers import Sampler
 from wbdc.train.signals import stop_on_signal
-from wbdc.train.stage_plan import StagePlan, build_task
+from wbdc.train.stage_plan import StagePlan
 from wbdc.train.state import TrainingState
-from wbdc.train.task import Task
 from wbdc.train.training_log import StepMonitor, rounded
+from wbdc.train.training_setup import (
+    FoldVideos,
+    ParameterGroups,
+    TrainingSetup,
+    set_up_training,
+)
 from wbdc.train.validation import Validation
-
-ParameterGroups = dict[str, list[tuple[str, nn.Parameter]]]
 
 
 def train_fold(
     plan: StagePlan,
     folder: Path,
     initial: InitialModel,
-    dataset: Dataset,
-    positions: np.ndarray,
-    held_out: np.ndarray,
+    videos: FoldVideos,
     hardware: Hardware,
     reporter: Reporter,
 ) -> dict:
-    """Train the model on the videos at `positions`, and export the weights that are evaluated;
-    these are also left in the model.
-
-    held_out: positions of the videos on which the stage validates the model, if it does.
+    """Train the model, and export the weights that are evaluated; these are also left in the model.
 
     Resumes from the last saved state. Returns the facts of the training. Raises UsageFault for too
     few videos, Stopped when a stop is requested, and what `fit` raises.
     """
-    stage = plan.stage
-    sampler = _build_sampler(plan, dataset, positions)
-    steps = _count_steps(len(sampler), stage)
-    precision = find_precision(stage.precision, hardware.device)
-    task = build_task(
-        plan,
-        dataset.labels[positions],
-        steps,
-        ids=[dataset.ids[i] for i in positions],
-        vocabulary=list_tokens(initial.input_spec.text.tokenizer),
-    )
-    training, groups = _build_training(plan, initial, task, hardware.device, precision)
-    _report_groups(groups, training.optimizer, reporter)
-    if stage.validate_every:
-        score = partial(score_held_out, plan, initial.model, dataset, held_out, hardware)
-        validation = _build_validation(stage, training, score, steps, len(sampler))
-        training = training._replace(validation=validation)
-
-    training = training._replace(loss_monitor=build_loss_monitor(training.objectives, steps))
-    if plan.run.facts.stage == "pretrain" and stage.probe_every:
-        every = _steps_of_epochs(stage.probe_every, stage, len(sampler))
-        probe = _build_probe(plan, training, dataset, positions, hardware, steps, every, reporter)
-        training = training._replace(probe=probe)
+    precision = find_precision(plan.stage.precision, hardware.device)
+    setup = set_up_training(plan, initial, videos, hardware, precision, reporter)
+    training = setup.state
+    _report_groups(setup.groups, training.optimizer, reporter)
     ranks = hardware.ranks
     start, skipped = ranks.main_first(lambda: state.restore_state(folder, training, reporter.warn))
     if start:
-        reporter.log(f"resumes after step {start} of {steps}")
+        reporter.log(f"resumes after step {start} of {setup.steps}")
 
     start_time = time.monotonic()
     loggers = _open_loggers(plan, folder, hardware, reporter)
     monitor = StepMonitor(
         folder,
         task=f"{plan.run.facts.stage} {folder.name}",
-        steps=steps,
-        videos_per_step=min(stage.batch, len(sampler)) * stage.accumulate,
-        save_every=hardware.save_every or _epoch_steps(len(sampler), stage),
+        steps=setup.steps,
+        videos_per_step=min(plan.stage.batch, len(setup.sampler)) * plan.stage.accumulate,
+        save_every=hardware.save_every or setup.epoch_steps,
         skipped=skipped,
         training=training,
         metrics=MetricsLog(folder, loggers, reporter),
@@ -108,13 +75,13 @@ def train_fold(
     with closing(loggers):
         if training.probe and not training.probe.records:
             monitor.measure_embeddings(0)
-        _run_steps(plan, training, dataset, positions, sampler, start, monitor, hardware, precision)
+        _run_steps(plan, setup, videos, start, monitor, hardware, precision)
 
     weights = _weights_to_export(training)
     initial.model.load_state_dict(weights, strict=True)
     ranks.on_main(lambda: export_fold(folder, initial, plan, weights))
     return {
-        "steps": steps,
+        "steps": setup.steps,
         "skipped": monitor.skipped,
         "seconds": round(time.monotonic() - start_time, 1),
         "device": str(hardware.device),
@@ -123,7 +90,7 @@ def train_fold(
         "precision": precision_name(precision),
         "weights": initial.weights,
         "pretrained": initial.pretrained,
-        "trained": {part: [name for name, _ in named] for part, named in groups.items()},
+        "trained": {part: [name for name, _ in named] for part, named in setup.groups.items()},
         "last": monitor.last_losses,
         "chance": {
             name: track.levels.chance for name, track in training.loss_monitor.tracks.items()
@@ -134,111 +101,12 @@ def train_fold(
     }
 
 
-def _build_sampler(plan: StagePlan, dataset: Dataset, positions: np.ndarray) -> Sampler:
-    """Build the sampler of the videos at `positions`. Its task has no number of steps yet."""
-    labels = dataset.labels[positions]
-    return plan.build_sampler(labels, dataset.text_lengths(positions), build_task(plan, labels, 0))
-
-
-def _epoch_steps(videos: int, stage: Stage) -> int:
-    return max(1, epoch_batches(videos, stage.batch) // stage.accumulate)
-
-
-def _count_steps(videos: int, stage: Stage) -> int:
-    """Return the number of steps, at which the schedule ends. Raises UsageFault when it is 0."""
-    batches = epoch_batches(videos, stage.batch) * stage.epochs
-    steps = batches // stage.accumulate
-    if not steps:
-        raise UsageFault(
-            f"{videos} videos make {batches} batches of {stage.batch}, too few for one step of "
-            f"{stage.accumulate}; lower batch or accumulate"
-        )
-    return steps
-
-
-def _build_training(
-    plan: StagePlan,
-    initial: InitialModel,
-    task: Task,
-    device: torch.device,
-    precision: torch.dtype,
-) -> tuple[TrainingState, ParameterGroups]:
-    """Build everything that changes during training, and the weights of each part."""
-    torch.manual_seed(plan.run.facts.seed)  # new heads are a function of the seed
-    model = initial.model.to(device)
-    objectives = plan.build_objectives(model, task).to(device)
-    tricks = plan.build_tricks(model, task)
-
-    stage = plan.stage
-    groups = parameter_groups(model, objectives, stage.learning_rate)
-    names = [name for name, _ in named_parameters(model, objectives)]
-    factors = layer_rate_factors(names, stage.learning_rate, stage.layer_decay or {})
-    optimizer = build_adamw(groups, stage.learning_rate, stage.weight_decay, factors)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-    return TrainingState(model, objectives, optimizer, tricks, scaler), groups
-
-
 def _open_loggers(
     plan: StagePlan, folder: Path, hardware: Hardware, reporter: Reporter
 ) -> ExternalLoggers:
     settings = flatten_table({**plan.saved_kit.tables, "seed": plan.run.facts.seed})
     name = f"{plan.run.name} {folder.name}"
     return ExternalLoggers(hardware.loggers, folder, name, settings, reporter.warn)
-
-
-def _build_validation(
-    stage: Stage,
-    training: TrainingState,
-    score: Callable[[], dict[str, float]],
-    steps: int,
-    videos: int,
-) -> Validation:
-    """Build the validation of a stage. videos: of an epoch."""
-    return Validation(
-        training.model,
-        training.tricks,
-        score,
-        steps=steps,
-        every=_steps_of_epochs(stage.validate_every, stage, videos),
-        patience=stage.patience,
-        keeps_best=stage.keep == "best",
-        device=next(training.model.parameters()).device,
-    )
-
-
-def _steps_of_epochs(epochs: float, stage: Stage, videos: int) -> int:
-    """Return the number of steps of some epochs, at least 1. videos: of an epoch."""
-    return max(1, round(epochs * epoch_batches(videos, stage.batch) / stage.accumulate))
-
-
-def _build_probe(
-    plan: StagePlan,
-    training: TrainingState,
-    dataset: Dataset,
-    positions: np.ndarray,
-    hardware: Hardware,
-    steps: int,
-    every: int,
-    reporter: Reporter,
-) -> Probe | None:
-    """Build the probe of a pretraining, or report why there is none."""
-    chosen = positions[choose_probe_videos(dataset.labels[positions], plan.run.facts.seed)]
-    if not len(chosen):
-        reporter.log(
-            f"the probe of the embeddings is skipped: fewer than {MIN_PROBE_VIDEOS} of the videos "
-            "have a label"
-        )
-        return None
-    embed = partial(embed_videos, training.model, dataset, chosen, plan.serve, hardware)
-    return Probe(
-        training.model,
-        training.tricks,
-        embed,
-        dataset.labels[chosen],
-        steps=steps,
-        every=every,
-        device=hardware.device,
-    )
 
 
 def _probe_facts(training: TrainingState) -> dict:
@@ -283,10 +151,8 @@ def _report_groups(
 
 def _run_steps(
     plan: StagePlan,
-    training: TrainingState,
-    dataset: Dataset,
-    positions: np.ndarray,
-    sampler: Sampler,
+    setup: TrainingSetup,
+    videos: FoldVideos,
     start: int,
     monitor: StepMonitor,
     hardware: Hardware,
@@ -295,10 +161,11 @@ def _run_steps(
     """Run the steps after `start`, until the last one, an early stop, or a requested stop."""
     stage = plan.stage
     seed = plan.run.facts.seed
+    training = setup.state
     schedule = plan.build_schedule()
-    batches = dataset.train_batches(
-        positions,
-        sampler,
+    batches = videos.dataset.train_batches(
+        videos.training,
+        setup.sampler,
         stage.batch,
         seed,
         stage.epochs,

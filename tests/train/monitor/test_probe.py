@@ -11,7 +11,7 @@ import pytest
 import torch
 import toys
 
-from wbdc.train import train_fold, training_log
+from wbdc.train import training_log, training_setup
 from wbdc.train.monitor.probe import (
     MAX_PROBE_VIDEOS,
     Probe,
@@ -200,7 +200,7 @@ def test_collapsed_embeddings_warn_once_and_are_recorded(fresh, kit, monkeypatch
     def embed(model, dataset, positions, *rest) -> np.ndarray:
         return 1e-4 + next(scales) * np.eye(16)[np.arange(len(positions)) % 16]
 
-    monkeypatch.setattr(train_fold, "embed_videos", embed)
+    monkeypatch.setattr(training_setup, "embed_videos", embed)
     result = toys.wbdc(*pretrain(kit, fresh), "--json")
     assert result.exit_code == 0, (result.stderr, result.exception)
     report = json.loads(result.stdout)
