@@ -23,7 +23,8 @@ def pretrain(
     """Pretrain a kit on labeled and unlabeled videos.
 
     `wbdc train` then starts from it. Each loss is shown beside its chance level, the loss of a
-    uniform prediction. Several GPUs train together when torchrun starts one process for each.
+    uniform prediction. Run the same command again to resume a training that was stopped or killed.
+    Several GPUs train together when torchrun starts one process for each.
 
     \b
     Example:

@@ -138,7 +138,8 @@ def training_options(command: Callable) -> Callable:
         "loggers",
         multiple=True,
         metavar="NAME",
-        help="Also log metrics to tensorboard, mlflow or wandb. Repeatable.",
+        help="Also log metrics to tensorboard, mlflow, wandb or a plug file (./mylogger.py). "
+        "Repeatable.",
     )
     for option in (
         as_json,

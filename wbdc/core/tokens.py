@@ -20,7 +20,7 @@ class Tokens(NamedTuple):
 
     @property
     def is_restricted(self) -> bool:
-        """Whether the mask says which token may attend to which."""
+        """Whether the mask is (B, N, N): which token may attend to which."""
         return self.mask.dim() == 3
 
     @property

@@ -192,7 +192,7 @@ def _build_tricks(stage: Stage, folder: Path, model: VideoClassifier, task: Task
 def _build_plugs(
     package: ModuleType, tables: list[dict], folder: Path, model: VideoClassifier, task: Task
 ) -> list:
-    """Build the plugs of a stage; each knows its position in the kit."""
+    """Build the plugs of a stage; each has its position in the kit."""
     plugs = [plug.build_plug(package, table, model, task, kit_folder=folder) for table in tables]
     for position, instance in enumerate(plugs):
         instance.position = position

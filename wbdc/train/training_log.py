@@ -65,7 +65,7 @@ class StepMonitor:
 
     @property
     def has_stopped_early(self) -> bool:
-        """Whether the validations say that no further step should follow."""
+        """Whether early stopping ends the training after this step."""
         validation = self.training.validation
         return validation is not None and validation.is_exhausted
 

@@ -1,7 +1,7 @@
 """Batch norm over the frames of all ranks, on CPUs and GPUs alike (Ioffe & Szegedy, 2015).
 
-torch's SyncBatchNorm runs on GPUs only, and does not know batch norms that include an activation,
-as those of timm.
+torch's SyncBatchNorm runs on GPUs only, and does not support batch norms that include an
+activation, such as those of timm.
 """
 
 from collections.abc import Iterator

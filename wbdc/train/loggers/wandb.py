@@ -11,7 +11,8 @@ PROJECT = "wbdc"
 class Wandb(Logger):
     """Writes the values, and the settings of the kit as the run's configuration.
 
-    Nothing is sent unless WANDB_MODE says so. WANDB_PROJECT names another project.
+    Nothing is sent unless WANDB_MODE is set, for example to "online". WANDB_PROJECT names another
+    project.
     """
 
     module = "wandb"

@@ -1,4 +1,4 @@
-"""Alarms: signs that a training does not do what its settings promise."""
+"""Alarms: warnings that a loss is not learned, is too easy, or that embeddings collapse."""
 
 from typing import NamedTuple
 

@@ -16,8 +16,8 @@ def candidate_losses(
     bool; other columns are masked. The loss of a row whose partner is masked has no meaning.
 
     A uniform choice among c candidates has the loss ln(c), and c differs between batches. The
-    factor ln(nominal_count) / ln(c) makes it ln(nominal_count) everywhere, while a sure choice
-    keeps the loss 0. So does the choice from one candidate.
+    factor ln(nominal_count) / ln(c) makes it ln(nominal_count) everywhere. A certain choice has the
+    loss 0, and so has a choice from one candidate.
     """
     logits = logits.float()
     counts = is_candidate.sum(-1).clamp(min=2)

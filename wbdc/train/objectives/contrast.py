@@ -147,8 +147,8 @@ class Contrast(Objective):
 
 
 def _check_queue(queue: int, task: Task) -> None:
-    """Refuse a queue in which a video would meet its own key of the epoch before. Raises
-    UsageFault.
+    """Refuse a queue in which a video would be compared with its own key of the previous epoch.
+    Raises UsageFault.
     """
     videos = len(task.ids)
     if videos and queue and queue + task.batch_size > videos:
