@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import toys
 
 from wbdc.core.errors import UsageFault
 from wbdc.prepare.dataset import open_prepared
@@ -86,3 +87,35 @@ def test_the_task_holds_counts_and_groups_of_the_classes(tmp_path, kit, prepared
     assert [groups[parent] for parent in task.parents] == [name[:2] for name in classes]
     assert task.fields == tuple(stage.saved_kit.tables["text"]["fields"])
     assert (task.total_steps, task.batch_size) == (7, stage.stage.batch)
+
+
+NAMED = """
+from wbdc.train.objectives import Objective
+
+class Named(Objective):
+    '''file: a path. label: any text.'''
+    def __init__(self, model, task, *, file: str, label: str):
+        super().__init__(model, task)
+        self.file, self.label = file, label
+"""
+
+
+def test_files_are_found_beside_the_kit_and_first_in_the_current_folder(
+    tmp_path, kit, prepared, monkeypatch
+):
+    folder, current = tmp_path / "kits", tmp_path / "here"
+    folder.mkdir()
+    current.mkdir()
+    monkeypatch.chdir(current)
+    (folder / "named.py").write_text(NAMED)
+    (folder / "soft.npz").write_text("")
+    table = '{ use = "./named.py", file = "soft.npz", label = "text" }'
+    text = kit.read_text().replace('{ use = "classify" }', table)
+    (folder / "mine.toml").write_text(text)
+    stage = plan(tmp_path, folder / "mine.toml", prepared)
+
+    (beside,) = stage.build_objectives(toys.model(), toys.TASK)
+    (current / "soft.npz").write_text("")
+    (here,) = stage.build_objectives(toys.model(), toys.TASK)
+    assert (beside.file, beside.label) == (str(folder / "soft.npz"), "text")
+    assert here.file == "soft.npz"

@@ -104,7 +104,7 @@ class Kit:
         settings = [{k: v for k, v in table.items() if k != "use"} for table in tables]
         for text in _strings(settings):
             candidates = (Path(text), self.folder / text) if text else ()
-            path = next(filter(_is_file, candidates), None)
+            path = next(filter(is_file, candidates), None)
             files |= {path: path} if path else {}
         return [files[key] for key in sorted(files)]  # in the order of a saved kit
 
@@ -221,7 +221,7 @@ def _open_contest(use: object, kit_folder: Path) -> Competition:
     """Open a kit's competition by its name, or from a file beside the kit, or else from a file in
     the current folder.
     """
-    in_current = isinstance(use, str) and not _is_file(kit_folder / use) and _is_file(Path(use))
+    in_current = isinstance(use, str) and not is_file(kit_folder / use) and is_file(Path(use))
     return open_competition(use, Path() if in_current else kit_folder)
 
 
@@ -232,8 +232,8 @@ def _plug_folder(tables: dict, kit_folder: Path) -> Path:
     files = [name for name in _strings(_used_plugs(tables)) if name.endswith(".py")]
     in_current = (
         files
-        and not any(_is_file(kit_folder / name) for name in files)
-        and all(_is_file(Path(name)) for name in files)
+        and not any(is_file(kit_folder / name) for name in files)
+        and all(is_file(Path(name)) for name in files)
     )
     return Path() if in_current else kit_folder
 
@@ -254,7 +254,8 @@ def _strings(value: object) -> Iterator[str]:
             yield from _strings(inner)
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Return whether a path, which may be any string of a kit, is a file."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # a string that is not a path: too long, or with a zero byte

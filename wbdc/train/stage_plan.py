@@ -19,7 +19,7 @@ from wbdc.train import samplers as sampler_plugs
 from wbdc.train import schedules as schedule_plugs
 from wbdc.train import tricks as trick_plugs
 from wbdc.train.initial_model import InitialModel, build_initial_model, check_contest
-from wbdc.train.kit import Kit, SavedKit
+from wbdc.train.kit import Kit, SavedKit, is_file
 from wbdc.train.kit_schema import Serve, Stage
 from wbdc.train.runs import ALL_FOLDS, Run, identify_run
 from wbdc.train.samplers import Sampler
@@ -193,7 +193,21 @@ def _build_plugs(
     package: ModuleType, tables: list[dict], folder: Path, model: VideoClassifier, task: Task
 ) -> list:
     """Build the plugs of a stage; each has its position in the kit."""
-    plugs = [plug.build_plug(package, table, model, task, kit_folder=folder) for table in tables]
+    found = [_find_files(table, folder) for table in tables]
+    plugs = [plug.build_plug(package, table, model, task, kit_folder=folder) for table in found]
     for position, instance in enumerate(plugs):
         instance.position = position
     return plugs
+
+
+def _find_files(table: dict, folder: Path) -> dict:
+    """Return a plug's table with the paths of files that lie beside the kit and not in the current
+    folder, as `Kit.files` finds them.
+    """
+    settings = {key: value for key, value in table.items() if key != "use"}
+    beside_kit = {
+        key: str(folder / value)
+        for key, value in settings.items()
+        if isinstance(value, str) and not is_file(Path(value)) and is_file(folder / value)
+    }
+    return table | beside_kit
