@@ -278,6 +278,22 @@ def test_an_unknown_fold_is_exit_2_and_a_short_message(kit, ready, fold):
     assert parse_folds("00,2,02,all", 3) == ["0", "2", "all"]
 
 
+def test_learning_rates_are_replaced_so_that_another_tower_may_lack_a_part(here, kit):
+    (here / "toy.toml").write_text(kit.read_text())
+    rates = open_kit("toy.toml").tables["train"]["learning_rate"]
+    assert "vision" in rates
+    (here / "features.toml").write_text(
+        'extends = "toy"\n[vision]\nuse = "features"\n[train.learning_rate]\nrest = 2e-3\n'
+    )
+    assert open_kit("features.toml").tables["train"]["learning_rate"] == {"rest": 2e-3}
+    for change, expected in {
+        "train.learning_rate={rest=1e-4}": {"rest": 1e-4},
+        "train.learning_rate.rest=1e-4": {**rates, "rest": 1e-4},
+    }.items():
+        tables = open_kit("toy.toml", changes=(change,)).tables
+        assert tables["train"]["learning_rate"] == expected
+
+
 def test_text_fields_are_replaced_and_not_merged(here, kit):
     (here / "toy.toml").write_text(kit.read_text() + "[tiny.text]\nfields = { asr = 5 }\n")
     (here / "titles.toml").write_text('extends = "toy"\n[text]\nfields = { title = 20 }')

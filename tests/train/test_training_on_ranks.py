@@ -97,6 +97,12 @@ def test_trap_17_two_ranks_train_and_score_as_one_process(work, kit, tmp_path):
     assert ranks.output()[1] == "", "rank 0 prints"
 
 
+def test_a_setting_out_of_bounds_is_printed_by_one_rank(work, kit, tmp_path):
+    ranks = command(tmp_path, kit, "--set", 'train.trick=[{use="ema",decay=2}]')
+    assert ranks.wait() == [2, 2], ranks.output()
+    assert sum("decay = 2; it must be" in text for text in ranks.output()) == 1
+
+
 def stop_when_saved(work: Path, act: Callable[[], None]) -> float:
     """Act when the first state was saved; return when."""
     assert small.soon(lambda: list((work / "runs").glob("*/fold-0/state.json")), 60)

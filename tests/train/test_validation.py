@@ -214,7 +214,7 @@ def test_the_best_weights_are_exported_after_an_early_stop(fresh, kit, script):
     result = toys.wbdc(*words(kit, fresh, *STOPPING))
     assert result.exit_code == 0, (result.stderr, result.exception)
     assert (
-        "training stops early after step 15 of 20: 1 validations without a higher score than "
+        "training stops early after step 15 of 20: 1 validation without a higher score than "
         "0.6000, that of step 10"
     ) in result.stderr
     assert "its out-of-fold scores are optimistic" in result.stderr

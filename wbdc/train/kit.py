@@ -25,6 +25,11 @@ from wbdc.train.kit_schema import (
 )
 
 MAX_TABLE_DEPTH = 20
+# their keys are names of fields or parts, not settings
+WHOLE_TABLES = (
+    "text.fields",
+    *(f"{stage}.{table}" for stage in STAGES for table in ("learning_rate", "layer_decay")),
+)
 # the folder of a wheel or, without it, that of a checkout
 PACKAGED_KIT_FOLDERS = [
     folder
@@ -148,8 +153,8 @@ def open_kit(name: str, *, tiny: bool = False, changes: tuple[str, ...] = ()) ->
     path = _find_kit(name)
     tables = _apply_tiny(path.stem, _read_with_parent(path), tiny)
     for change in changes:
-        is_one_field = change.replace(" ", "").startswith("text.fields.")
-        tables = _merge(tables, _parse_change(change), replace_fields=not is_one_field)
+        is_one_key = change.replace(" ", "").startswith(tuple(f"{t}." for t in WHOLE_TABLES))
+        tables = _merge(tables, _parse_change(change), replace_whole=not is_one_key)
 
     folder = _plug_folder(tables, path.parent)
     check_tables(path.stem, tables)
@@ -304,12 +309,13 @@ def _parse_change(change: str) -> dict:
         ) from error
 
 
-def _merge(lower: dict, upper: dict, prefix: str = "", replace_fields: bool = True) -> dict:
+def _merge(lower: dict, upper: dict, prefix: str = "", replace_whole: bool = True) -> dict:
     """Merge one recipe over another: tables key by key, but as a whole where `upper` chooses
     another plug or other weights.
 
-    text.fields is replaced as a whole, because a merge could not remove a field. Only a change of
-    one field's budget (replace_fields=False) is merged into it.
+    WHOLE_TABLES are replaced as a whole, because a merge could not remove a text field, or the
+    learning rate of a part that another model lacks. Only a change of one of their keys
+    (replace_whole=False) is merged into them.
     """
     merged = copy.deepcopy(lower)
     for key, value in upper.items():
@@ -319,12 +325,10 @@ def _merge(lower: dict, upper: dict, prefix: str = "", replace_fields: bool = Tr
             isinstance(value, dict)
             and isinstance(current, dict)
             and not _chooses_another(value, current)
-            and not (replace_fields and path.removeprefix("tiny.") == "text.fields")
+            and not (replace_whole and path.removeprefix("tiny.") in WHOLE_TABLES)
         )
         merged[key] = (
-            _merge(current, value, f"{path}.", replace_fields)
-            if is_merged
-            else copy.deepcopy(value)
+            _merge(current, value, f"{path}.", replace_whole) if is_merged else copy.deepcopy(value)
         )
     return merged
 

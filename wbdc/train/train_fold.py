@@ -50,10 +50,11 @@ def train_fold(
     few videos, Stopped when a stop is requested, and what `fit` raises.
     """
     precision = find_precision(plan.stage.precision, hardware.device)
-    setup = set_up_training(plan, initial, videos, hardware, precision, reporter)
+    ranks = hardware.ranks
+    with ranks.failing_together():
+        setup = set_up_training(plan, initial, videos, hardware, precision, reporter)
     training = setup.state
     _report_groups(setup.groups, training.optimizer, reporter)
-    ranks = hardware.ranks
     start, skipped = ranks.main_first(lambda: state.restore_state(folder, training, reporter.warn))
     if start:
         reporter.log(f"resumes after step {start} of {setup.steps}")

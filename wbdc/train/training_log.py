@@ -198,10 +198,12 @@ class StepMonitor:
 
         if self.has_stopped_early and step < self.steps:
             best = validation.best
+            patience = validation.patience
+            count = "1 validation" if patience == 1 else f"{patience} validations"
             self.reporter.progress(self.task, step, step, self._note())
             self.reporter.log(
                 f"training stops early after step {step} of {self.steps}: "
-                f"{validation.patience} validations without a higher score than {best.score:.4f}, "
+                f"{count} without a higher score than {best.score:.4f}, "
                 f"that of step {best.step}"
             )
 
