@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import toys  # noqa: F401  one thread
 
 import wbdc
+from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Tokens
 from wbdc.nets.attention import TransformerBlock
 
@@ -61,3 +62,9 @@ def test_trap_09_no_mask_is_a_large_number():
                 and node.operand.value >= 1e3
             )
             assert not large, f"{path.name} line {node.lineno}: -{node.operand.value}"
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 2.0])
+def test_a_dropout_that_is_no_probability_is_refused(dropout):
+    with pytest.raises(UsageFault, match=f"fusion: dropout = {dropout:g}; it must be between"):
+        TransformerBlock(8, heads=2, dropout=dropout)

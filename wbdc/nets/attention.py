@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wbdc.core.errors import UsageFault
+from wbdc.core.plug import check_between
 from wbdc.core.tokens import Tokens
 
 
@@ -12,10 +13,11 @@ class TransformerBlock(nn.Module):
     """Attention and a feed-forward layer, both with pre-norm and a residual connection (Xiong et
     al., 2020).
 
-    Raises UsageFault when `heads` does not divide `dim`.
+    Raises UsageFault when `heads` does not divide `dim`, or for a dropout out of bounds.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float):
+        check_between("fusion", 0, 1, dropout=dropout)
         if heads < 1 or dim % heads:
             raise UsageFault(
                 f"fusion.heads = {heads} does not divide the trunk's width of {dim}; give a divisor"
