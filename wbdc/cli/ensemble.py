@@ -212,33 +212,44 @@ def _predict_members(
     progress: console.ProgressCallback,
 ) -> "list[pl.DataFrame] | None":
     """Predict out of fold as the members will be served; None when their runs already did."""
-    from wbdc.core.device import find_precision
     from wbdc.ensemble.out_of_fold import out_of_fold_predictions
 
     if not options.precision and not any(member.serve for member in members):
         return None
 
-    contest, training = members[0].run.contest, _hardware(members, options)
-    hardware = training
-    if options.precision:
-        precision = find_precision(options.precision, training.device)
-        hardware = training._replace(precision=precision)
+    contest, hardware = members[0].run.contest, _hardware(members, options, options.precision)
     return [
         out_of_fold_predictions(
-            member, data, contest, hardware, progress, training_precision=hardware == training
+            member,
+            data,
+            contest,
+            hardware,
+            progress,
+            training_precision=_was_evaluated_in(member, hardware),
         )
         for member in members
     ]
 
 
-def _hardware(members: "list[Variant]", options: EnsembleOptions) -> "ServingHardware":
-    """Return this machine in the precision of the members' kits."""
+def _was_evaluated_in(member: "Variant", hardware: "ServingHardware") -> bool:
+    """Return whether all folds of a member were evaluated in the precision of `hardware`."""
+    from wbdc.core.device import find_precision
+    from wbdc.ensemble.saved_ensembles import serving_precisions
+
+    names = serving_precisions(member)
+    return all(find_precision(name, hardware.device) == hardware.precision for name in names)
+
+
+def _hardware(
+    members: "list[Variant]", options: EnsembleOptions, precision: str | None = None
+) -> "ServingHardware":
+    """Return this machine in a precision, by default that of the members' kits."""
     from wbdc.core.device import find_device, find_precision, use_threads
     from wbdc.ensemble.out_of_fold import ServingHardware
-    from wbdc.ensemble.saved_ensembles import run_blend
+    from wbdc.ensemble.saved_ensembles import members_blend
 
-    device, run = find_device(options.device), members[0].run
-    precision = run_blend(run.folder.parents[1], run).precision
+    device, work = find_device(options.device), members[0].run.folder.parents[1]
+    precision = members_blend(work, members, [1.0] * len(members), precision).precision
     return ServingHardware(device, find_precision(precision, device), use_threads(options.threads))
 
 

@@ -81,12 +81,12 @@ def save_ensemble(
     """
     report = _evaluate_members(members, shared, class_priors, draws, seed) | (extra_facts or {})
     remaining = [member for member in members if report["weights"][member.name] > 0]
-    blend = members_blend(work, remaining, [report["weights"][m.name] for m in remaining])
+    weights = [report["weights"][member.name] for member in remaining]
+    blend = members_blend(work, remaining, weights, precision)
     used = report["class_priors"]["used"]
     multipliers = report["class_priors"]["multipliers"].values() if used else ()
     blend = replace(
         blend,
-        precision=precision or blend.precision,
         class_multipliers=tuple(multipliers),
         settings={
             "seed": seed,
@@ -147,10 +147,13 @@ def check_ensemble_folder(folder: Path) -> None:
         )
 
 
-def members_blend(work: Path, members: list[Variant], weights: list[float]) -> Blend:
+def members_blend(
+    work: Path, members: list[Variant], weights: list[float], precision: str | None = None
+) -> Blend:
     """Return the blend of members: each fold is a model with an equal part of its member's weight.
 
-    Raises UsageFault when the members' kits serve in different precisions.
+    precision: to serve in, by default that of the members' kits. Raises UsageFault when these
+    differ and none is given.
     """
     models = tuple(
         BlendMember(
@@ -163,14 +166,14 @@ def members_blend(work: Path, members: list[Variant], weights: list[float]) -> B
         for member, weight in zip(members, weights, strict=True)
         for fold in member.folds
     )
-    precisions = {_serving_precision(work / model.folder) for model in models}
-    if len(precisions) > 1:
+    precisions = set().union(*(serving_precisions(member) for member in members))
+    if len(precisions) > 1 and not precision:
         raise UsageFault(
             f"the runs serve in different precisions ({', '.join(sorted(precisions))}); choose one"
             " with --precision"
         )
     facts = members[0].run.facts
-    return Blend(facts.competition, precisions.pop(), models, data=facts.data)
+    return Blend(facts.competition, precision or precisions.pop(), models, data=facts.data)
 
 
 def run_blend(work: Path, run: Run) -> Blend:
@@ -301,6 +304,12 @@ def _class_priors(
         return {"used": False, "reason": str(error)}
 
 
-def _serving_precision(folder: Path) -> str:
-    verify_seal(folder, (MODEL_FILE,))
-    return read_model(folder)["serve"]["precision"]
+def serving_precisions(member: Variant) -> set[str]:
+    """Return the precisions in which the folds of a member were evaluated.
+
+    There may be several: `serve.precision` is no part of a run's identity.
+    """
+    folders = [member.run.fold(fold) for fold in member.folds]
+    for folder in folders:
+        verify_seal(folder, (MODEL_FILE,))
+    return {read_model(folder)["serve"]["precision"] for folder in folders}
