@@ -193,8 +193,8 @@ def _build_plugs(
     package: ModuleType, tables: list[dict], folder: Path, model: VideoClassifier, task: Task
 ) -> list:
     """Build the plugs of a stage; each has its position in the kit."""
-    found = [_find_files(table, folder) for table in tables]
-    plugs = [plug.build_plug(package, table, model, task, kit_folder=folder) for table in found]
+    resolved = [_find_files(table, folder) for table in tables]
+    plugs = [plug.build_plug(package, table, model, task, kit_folder=folder) for table in resolved]
     for position, instance in enumerate(plugs):
         instance.position = position
     return plugs
