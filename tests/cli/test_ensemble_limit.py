@@ -214,7 +214,7 @@ def test_train_sh_trains_all_folds_that_the_score_used(work, tmp_path, monkeypat
         "--work",
         work,
         "--limit",
-        75,
+        100,
         "--items",
         50_000,
         "--draws",
