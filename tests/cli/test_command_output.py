@@ -366,6 +366,7 @@ def test_prepare_with_a_kit_writes_what_training_reads(data, tmp_path, kit, froz
     assert ended[0] == ended[1]
 
 
+@pytest.mark.slow
 def test_torchrun_ranks_write_the_same_views_as_one_process(data, tmp_path, kit):
     table = (
         "--data",

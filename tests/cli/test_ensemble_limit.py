@@ -105,6 +105,7 @@ def test_best_ensemble_that_fits_is_saved_and_served(work, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_variant_with_fewer_frames_is_packed_as_it_was_scored(work, tmp_path):
     """The out-of-fold predictions of the variant are those of the engine with as many frames, and
     the package predicts the same.
@@ -164,6 +165,7 @@ def test_incompatible_options_are_refused(work, words, message):
     assert message in result.stderr
 
 
+@pytest.mark.slow
 def test_class_multipliers_are_served_and_packed(work, tmp_path, monkeypatch):
     """Two folds are too few to assess class multipliers, which is reported. With multipliers in the
     blend, both the work folder and the package predict with them.
@@ -287,6 +289,7 @@ def test_invalid_variants_are_refused(work, form, message):
     assert "in several variants" in both.stderr
 
 
+@pytest.mark.slow
 def test_dropped_members_are_reported_and_not_packed(work, tmp_path, monkeypatch):
     """The blend is the best run alone. The command in train.sh builds the same blend with the same
     weights and score.

@@ -80,6 +80,7 @@ def test_a_package_runs_on_its_own_and_predicts_as_the_tree_bit_for_bit(
     assert not list(package.rglob("__pycache__")), "a run writes nothing into the package"
 
 
+@pytest.mark.slow
 def test_trap_17_two_ranks_predict_as_one_process(package, data, tmp_path):
     one, two = (
         {
@@ -119,6 +120,7 @@ def test_trap_17_two_ranks_predict_as_one_process(package, data, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_inference_sh_has_the_contests_deadline_and_takes_another(package, data, tmp_path):
     env = {
         "PATH": os.environ["PATH"],
@@ -190,6 +192,7 @@ def test_only_listed_files_are_packed(package):
     }
 
 
+@pytest.mark.slow
 def test_a_package_that_fails_its_check_is_not_published(members, tmp_path):
     """Neither as a new folder nor over an earlier package."""
     into = tmp_path / "out"
