@@ -21,7 +21,9 @@ def test_runs_of_different_precisions_need_one_precision(two_runs):
     words += [word for run in runs for word in ("--run", run)]
     result = toys.wbdc(*words)
     assert result.exit_code == 2
-    assert "serve in different precisions (bf16, fp32); choose one with --precision" in result.stderr
+    assert (
+        "serve in different precisions (bf16, fp32); choose one with --precision" in result.stderr
+    )
 
     report = toys.run_json(*words, "--precision", "fp32")
     assert set(report["weights"]) == set(runs)
