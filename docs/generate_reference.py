@@ -37,7 +37,8 @@ describes the same for editors; in VS Code with *Even Better TOML*, begin a kit 
 |---|---|
 | `about` | one sentence for `wbdc kits` |
 | `competition` | a contest of `wbdc`, or a path: `"./data.toml"`, `"./mycontest.py"` |
-| `extends` | another kit, whose tables are taken over key by key; `text.fields`, `learning_rate` and `layer_decay` as a whole |
+| `extends` | another kit, whose tables are taken over key by key, but `text.fields`, \
+`learning_rate` and `layer_decay` as a whole |
 | `[text]` `[trunk]` `[vision]` `[fusion]` `[train]` | required |
 | `[pooling]` `[pretrain]` `[serve]` | optional |
 | `[tiny]` | overrides for `--tiny`, with the same tables |

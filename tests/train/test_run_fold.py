@@ -451,3 +451,23 @@ def test_a_fold_that_fails_early_leaves_the_other_folds_alone(fresh, kit, monkey
     monkeypatch.setattr(training_setup, "build_adamw", None)
     assert toys.wbdc(*words, "--fold", 1).exit_code == 1
     assert {p.name for p in Path(report["folder"]).iterdir()} == {"run.json", "fold-0"}
+
+
+def test_a_head_that_no_objective_trains_raises_an_alarm(fresh, kit):
+    settings = ("--set", "train.epochs=1", "--set", 'train.objective=[{ use = "mask_words" }]')
+    result = toys.wbdc("train", "--kit", kit, "--work", fresh, "--fold", 0, *settings)
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    assert "the head of the classes was not trained" in result.stderr
+    assert "the head of the classes was not trained" in " ".join(result.stdout.split())
+    (alarm,) = _fold_facts(fresh)["alarms"]
+    assert (alarm["kind"], alarm["name"]) == ("untrained", "head")
+
+
+def test_a_trained_head_raises_no_alarm(trained):
+    facts = trained["folds"]["0"]
+    assert facts["alarms"] == []
+
+
+def _fold_facts(work: Path) -> dict:
+    (path,) = work.glob("runs/*/fold-0/DONE.json")
+    return json.loads(path.read_text())

@@ -218,6 +218,11 @@ def test_the_best_weights_are_exported_after_an_early_stop(fresh, kit, script):
         "0.6000, that of step 10"
     ) in result.stderr
     assert "its out-of-fold scores are optimistic" in result.stderr
+    summary = " ".join(result.stdout.split())
+    assert "Scores of fold 0 are optimistic: the held-out videos also selected" in summary
+    ensemble = toys.wbdc("ensemble", "--work", fresh, "--draws", 100, "--no-class-priors")
+    assert ensemble.exit_code == 0, (ensemble.stderr, ensemble.exception)
+    assert "are optimistic, and so may be their weights" in " ".join(ensemble.stdout.split())
     folder = next(fresh.glob("runs/*/fold-0"))
     facts = read_json(folder / "DONE.json")
     assert [tuple(r.values()) for r in facts["validations"]] == [(0.2, 5), (0.6, 10), (0.5, 15)]

@@ -309,6 +309,11 @@ def print_report(report: dict, name: str, order: Sequence[str] = ()) -> None:
         _print_budget(report["budget"])
     _print_class_priors(report["class_priors"])
     console.print_text(f"Over {report['best']}: {_gain_text(report['gain'])}.")
+    if optimistic := report.get("optimistic"):
+        console.print_text(
+            f"Scores of {', '.join(optimistic)} are optimistic, and so may be their weights: the "
+            "held-out videos also selected the weights of their models."
+        )
 
 
 def print_weights(report: dict) -> None:

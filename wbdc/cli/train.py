@@ -102,4 +102,9 @@ def print_folds(
     console.print_table(run_name, ("", *names, "official", "time"), rows)
     for fold, facts in folds.items():
         console.print_alarms(facts, f"fold {fold}: ")
+    if optimistic := [fold for fold, facts in folds.items() if "selected_on" in facts]:
+        console.print_text(
+            f"Scores of fold {', '.join(optimistic)} are optimistic: the held-out videos also "
+            "selected the weights."
+        )
     console.print_text(f"Saved in {folder}")

@@ -80,6 +80,7 @@ def save_ensemble(
     Returns what `evaluate_ensemble` returns, and "class_priors", "rows", "folds", "data".
     """
     report = _evaluate_members(members, shared, class_priors, draws, seed) | (extra_facts or {})
+    report["optimistic"] = [m.name for m in members if _has_selected_weights(m)]
     remaining = [member for member in members if report["weights"][member.name] > 0]
     weights = [report["weights"][member.name] for member in remaining]
     blend = members_blend(work, remaining, weights, precision)
@@ -222,6 +223,11 @@ def open_report(work: Path, name: str) -> dict:
     folder = work / "ensembles" / name
     verify_seal(folder, (ENSEMBLE_FILE,))
     return read_json(folder / ENSEMBLE_FILE)
+
+
+def _has_selected_weights(member: Variant) -> bool:
+    """Return whether a fold of a member selected its weights on the videos that it held out."""
+    return any("selected_on" in facts for facts in member.run.folds().values())
 
 
 def _evaluate_members(

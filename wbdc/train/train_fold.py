@@ -1,7 +1,7 @@
 """The training of one fold: its steps, optimizer and saved state around `fit`, then the export."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import islice, takewhile
 from pathlib import Path
@@ -11,6 +11,7 @@ from torch import nn
 
 from wbdc.core.device import find_precision, precision_name
 from wbdc.core.flatten import flatten_table
+from wbdc.nets.model import VideoClassifier
 from wbdc.train import state
 from wbdc.train.evaluated_weights import copy_weights, evaluating
 from wbdc.train.export import export_fold
@@ -21,6 +22,7 @@ from wbdc.train.initial_model import InitialModel
 from wbdc.train.kit_schema import Stage
 from wbdc.train.learning_rate import learning_rate_factor, set_rates
 from wbdc.train.metrics import MetricsLog
+from wbdc.train.monitor.alarms import Alarm
 from wbdc.train.repeated_layers import checkpointed_layers, compiled_layers
 from wbdc.train.reporter import Reporter
 from wbdc.train.signals import stop_on_signal
@@ -73,11 +75,15 @@ def train_fold(
         reporter=reporter,
         ranks=ranks,
     )
+    head = _copy_head(training.model)
     with closing(loggers):
         if training.probe and not training.probe.records:
             monitor.measure_embeddings(0)
         _run_steps(plan, setup, videos, start, monitor, hardware, precision)
 
+    alarms = _training_alarms(plan, setup, head, start)
+    for alarm in alarms:
+        reporter.warn(alarm.message)
     weights = _weights_to_export(training)
     initial.model.load_state_dict(weights, strict=True)
     ranks.on_main(lambda: export_fold(folder, initial, plan, weights))
@@ -97,7 +103,7 @@ def train_fold(
             name: track.levels.chance for name, track in training.loss_monitor.tracks.items()
         },
         "running_mean": rounded(training.loss_monitor.means()),
-        **_probe_facts(training),
+        **_monitor_facts(training, alarms),
         **_validation_facts(training.validation, reporter),
     }
 
@@ -110,9 +116,32 @@ def _open_loggers(
     return ExternalLoggers(hardware.loggers, folder, name, settings, reporter.warn)
 
 
-def _probe_facts(training: TrainingState) -> dict:
+def _copy_head(model: VideoClassifier) -> list[torch.Tensor]:
+    return [weight.detach().clone() for weight in model.head.parameters()]
+
+
+def _training_alarms(
+    plan: StagePlan, setup: TrainingSetup, head_before: list[torch.Tensor], start: int
+) -> list[Alarm]:
+    """Return an alarm when the steps of a fine-tuning have not changed the head of the classes.
+
+    start: the step that the training resumed after; without steps there is no alarm.
+    """
+    head = setup.state.model.head.parameters()
+    is_same = all(torch.equal(a, b) for a, b in zip(head, head_before, strict=True))
+    if plan.run.facts.stage != "train" or start == setup.steps or not is_same:
+        return []
+    message = (
+        "the head of the classes was not trained, so predictions are random: no objective of "
+        '[train] uses it; add one, for example { use = "classify" }'
+    )
+    return [Alarm("untrained", "head", setup.steps, 0.0, 0.0, message)]
+
+
+def _monitor_facts(training: TrainingState, alarms: Sequence[Alarm]) -> dict:
+    """Return what a fold records of its alarms and of its probe."""
     probe = training.probe
-    alarms = [*training.loss_monitor.alarms, *(probe.alarms if probe else [])]
+    alarms = [*training.loss_monitor.alarms, *(probe.alarms if probe else []), *alarms]
     probes = {"probes": probe.facts()} if probe else {}
     return {"alarms": [alarm._asdict() for alarm in alarms], **probes}
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 class Alarm(NamedTuple):
     """An alarm of a training, which continues.
 
-    kind: "inert", "leaking" or "collapsed". name: of the objective; "embeddings" if collapsed.
+    kind: "inert", "leaking", "collapsed" or "untrained". name: of the objective; "embeddings" if
+    collapsed, "head" if untrained.
     step: after which it was raised. value: what was measured then. level: what it is compared
     with: the chance level of the loss, or the effective rank before training. message: a sentence
     with likely causes and what to try. ended_step: after which it was no longer true, or None.
