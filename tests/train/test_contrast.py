@@ -14,7 +14,7 @@ from torch import nn
 from wbdc.core.errors import UsageFault
 from wbdc.train.fit import fit
 from wbdc.train.optimizer import build_adamw, parameter_groups
-from wbdc.train.state import TrainingState, restore_state, save_state
+from wbdc.train.state import TrainingState, gather_state, restore_state, save_state
 from wbdc.train.tricks.fgm import FGM
 
 PAIRS = torch.tensor([0, 2, 3, 5])  # videos of toys.batch() with words and frames
@@ -176,7 +176,7 @@ def test_a_resumed_training_has_the_same_bits(tmp_path):
 
     first = build_training()
     train(first, 0, 2)
-    save_state(tmp_path, 2, first)
+    save_state(tmp_path, 2, gather_state(first))
     second = build_training()
     assert restore_state(tmp_path, second)[0] == 2
     train(second, 2, 4)

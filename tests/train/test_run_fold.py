@@ -379,7 +379,7 @@ def test_a_model_part_referenced_by_an_objective_is_saved_once(fresh, twins, tmp
         )
 
     before, after = learning(0), learning(1)
-    state.save_state(tmp_path, 3, before, 2)
+    state.save_state(tmp_path, 3, state.gather_state(before), 2)
     assert state.restore_state(tmp_path, after) == (3, 2)
     assert after.objectives[0].trunk is after.model.trunk
     for (name, p), q in zip(

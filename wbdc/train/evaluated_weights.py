@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from wbdc.train.distributed.shards import full_tensor
 from wbdc.train.tricks import Trick
 
 
@@ -34,5 +35,6 @@ def preserving_training(model: nn.Module, device: torch.device) -> Iterator[None
 
 
 def copy_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Copy all weights and buffers of a model to memory of the CPU."""
-    return {name: t.detach().cpu().clone().contiguous() for name, t in model.state_dict().items()}
+    """Copy all weights and buffers of a model to memory of the CPU, whole on every rank."""
+    tensors = model.state_dict()
+    return {n: full_tensor(t).detach().cpu().clone().contiguous() for n, t in tensors.items()}

@@ -15,6 +15,7 @@ from wbdc.nets.model import VideoClassifier
 from wbdc.serve.predict import MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE, predict_probabilities
 from wbdc.train.dataset import Dataset
 from wbdc.train.distributed.gather import sum_over_ranks
+from wbdc.train.distributed.sharded_layers import whole_weights
 from wbdc.train.hardware import Hardware
 from wbdc.train.initial_model import InitialModel
 from wbdc.train.kit import SavedKit
@@ -82,7 +83,8 @@ def evaluate_fold(
     over the run's classes, and in the official way. Both are computed over all videos at once, so
     they do not depend on the batches or on the number of ranks, which share the batches.
     """
-    probabilities = _predict(plan, model, dataset, positions, hardware)
+    with whole_weights(model):
+        probabilities = _predict(plan, model, dataset, positions, hardware)
     truth = _true_classes(plan, dataset, positions)
     ids = [dataset.ids[i] for i in positions]
     hardware.ranks.on_main(lambda: write_oof(folder / OOF_FILE, ids, fold, truth, probabilities))
@@ -103,7 +105,8 @@ def score_held_out(
     hardware: Hardware,
 ) -> dict[str, float]:
     """Return the "score" of `evaluate_fold` of the videos at `positions`. Writes nothing."""
-    probabilities = _predict(plan, model, dataset, positions, hardware)
+    with whole_weights(model):
+        probabilities = _predict(plan, model, dataset, positions, hardware)
     truth = _true_classes(plan, dataset, positions)
     return plan.contest.score_probabilities(truth, probabilities, plan.run.facts.classes)
 

@@ -87,7 +87,8 @@ class Stage:
     for never; [train] refuses this.
     activation_checkpointing: whether layers are computed again in the backward pass, which takes a
     third more time and much less memory. compile: whether layers run through torch.compile, which
-    takes a minute at the start.
+    takes a minute at the start. fully_shard: whether each of several ranks holds only a part of the
+    layers, their gradients and optimizer state, for towers too large for one GPU.
     """
 
     epochs: int
@@ -110,6 +111,7 @@ class Stage:
     probe_every: float = 1
     activation_checkpointing: bool = False
     compile: bool = False
+    fully_shard: bool = False
 
     def choice(self, kind: str) -> dict:
         """Return the table of the plug chosen for one of STAGE_CHOICES, for example "sampler"."""

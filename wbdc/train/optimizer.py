@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from wbdc.core.errors import UsageFault, suggest_name
+from wbdc.train.distributed.shards import is_sharded
 
 OTHER_PARTS = "rest"
 
@@ -75,6 +76,7 @@ def build_adamw(
     their rates.
     """
     options = []
+    ordered = []
     for part, named in groups.items():
         by_kind: dict[tuple[float, bool], list[nn.Parameter]] = {}
         for name, weight in named:
@@ -83,15 +85,24 @@ def build_adamw(
         for (factor, has_one_axis), weights in sorted(by_kind.items(), key=itemgetter(0)):
             rate = rates[part] * factor
             decay = 0.0 if has_one_axis else weight_decay
-            group = {"params": weights, "part": part, "lr": rate, "base": rate}
-            options.append({**group, "weight_decay": decay})
+            ordered += weights
+            # apart: the fused optimizer takes either sharded tensors or ordinary ones
+            for same in _split_sharded(weights):
+                group = {"params": same, "part": part, "lr": rate, "base": rate}
+                options.append({**group, "weight_decay": decay})
 
     optimizer = torch.optim.AdamW(options, fused=True)
-    # created now, so that a saved state has the same tensors at every step
-    for weight in [weight for group in options for weight in group["params"]]:
+    # created now, so that a saved state has the same tensors at every step, sharded or not
+    for weight in ordered:
         optimizer.state[weight] = {
             "step": torch.zeros((), device=weight.device),
             "exp_avg": torch.zeros_like(weight),
             "exp_avg_sq": torch.zeros_like(weight),
         }
     return optimizer
+
+
+def _split_sharded(weights: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Return the ordinary weights and the sharded ones; only lists that hold any."""
+    lists = [[w for w in weights if is_sharded(w) == sharded] for sharded in (False, True)]
+    return [members for members in lists if members]

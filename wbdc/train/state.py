@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from wbdc.core.errors import IntegrityFault
 from wbdc.core.files import file_sha256, publish_file, publish_json, read_json
 from wbdc.core.weights import load_weights
+from wbdc.train.distributed.shards import gather_on_main, shard_like, shards_like
 from wbdc.train.monitor.loss_monitor import LossMonitor
 from wbdc.train.monitor.probe import Probe
 from wbdc.train.tricks import Trick
@@ -52,14 +53,21 @@ class TrainingState(NamedTuple):
         return {name: record for name, record in records.items() if record is not None}
 
 
-def save_state(folder: Path, step: int, training: TrainingState, skipped: int = 0) -> None:
+def gather_state(training: TrainingState) -> dict[str, Tensor]:
+    """Return every tensor of a state by its name in the file. Sharded ones are gathered from all
+    ranks, which must all call this; only the first one gets them.
+    """
+    return {name: gather_on_main(t).detach() for name, t in _named_tensors(training).items()}
+
+
+def save_state(folder: Path, step: int, tensors: dict[str, Tensor], skipped: int = 0) -> None:
     """Publish the state after `step`, and keep the state before it.
 
-    skipped: how many of the steps changed nothing. The disk never holds more than two states, not
-    even while this one is written.
+    tensors: of `gather_state`. skipped: how many of the steps changed nothing. The disk never holds
+    more than two states, not even while this one is written.
     """
-    tensors = {name: t.detach().contiguous() for name, t in _named_tensors(training).items()}
     path = _tensors_path(folder, step)
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     previous = None
     with contextlib.suppress(IntegrityFault):
         previous = read_json(folder / STATE_FILE, STATE_SHAPE)
@@ -67,7 +75,7 @@ def save_state(folder: Path, step: int, training: TrainingState, skipped: int = 
     needed = {path, _tensors_path(folder, previous["step"])} if previous else {path}
     for old in set(folder.glob("state-*.safetensors")) - needed:
         old.unlink()
-    publish_file(path, lambda temporary: save_file(tensors, temporary))
+    publish_file(path, lambda temporary: save_file(contiguous, temporary))
     if previous and previous["step"] != step:
         publish_json(folder / PREVIOUS_STATE_FILE, previous)
     facts = {"step": step, "skipped": skipped, "sha256": file_sha256(path)}
@@ -139,15 +147,14 @@ def _restore(folder: Path, facts: dict, training: TrainingState) -> tuple[int, i
     tensors = load_weights(path)
     _check_same_tensors(path, tensors, _named_tensors(training))
 
-    training.model.load_state_dict(_tensors_below("model.", tensors), strict=True)
-    training.objectives.load_state_dict(
-        # complete: an objective's references to the model are saved as the model's tensors only
-        {**training.objectives.state_dict(), **_tensors_below("objectives.", tensors)},
-        strict=True,
-    )
+    model, objectives = training.model, training.objectives
+    model.load_state_dict(shards_like(model, _tensors_below("model.", tensors)), strict=True)
+    heads = shards_like(objectives, _tensors_below("objectives.", tensors))
+    # complete: an objective's references to the model are saved as the model's tensors only
+    objectives.load_state_dict({**objectives.state_dict(), **heads}, strict=True)
     for number, moments in enumerate(training.optimizer.state.values()):
         for key, value in moments.items():
-            value.copy_(tensors[f"optimizer.{number}.{key}"])
+            value.copy_(shard_like(value, tensors[f"optimizer.{number}.{key}"]))
     for number, trick in enumerate(training.tricks):
         trick.restore(_tensors_below(f"trick.{number}.", tensors))
     for name, record in training.records().items():

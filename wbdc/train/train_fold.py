@@ -13,6 +13,7 @@ from wbdc.core.device import find_precision, precision_name
 from wbdc.core.flatten import flatten_table
 from wbdc.nets.model import VideoClassifier
 from wbdc.train import state
+from wbdc.train.distributed.shards import shards_like
 from wbdc.train.evaluated_weights import copy_weights, evaluating
 from wbdc.train.export import export_fold
 from wbdc.train.external_loggers import ExternalLoggers
@@ -53,8 +54,7 @@ def train_fold(
     """
     precision = find_precision(plan.stage.precision, hardware.device)
     ranks = hardware.ranks
-    with ranks.failing_together():
-        setup = set_up_training(plan, initial, videos, hardware, precision, reporter)
+    setup = set_up_training(plan, initial, videos, hardware, precision, reporter)
     training = setup.state
     _report_groups(setup.groups, training.optimizer, reporter)
     start, skipped = ranks.main_first(lambda: state.restore_state(folder, training, reporter.warn))
@@ -85,7 +85,7 @@ def train_fold(
     for alarm in alarms:
         reporter.warn(alarm.message)
     weights = _weights_to_export(training)
-    initial.model.load_state_dict(weights, strict=True)
+    initial.model.load_state_dict(shards_like(initial.model, weights), strict=True)
     ranks.on_main(lambda: export_fold(folder, initial, plan, weights))
     return {
         "steps": setup.steps,

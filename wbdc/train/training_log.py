@@ -17,7 +17,7 @@ from wbdc.train.monitor.alarms import Alarm
 from wbdc.train.monitor.loss_monitor import LossMonitor
 from wbdc.train.monitor.probe import describe_probe
 from wbdc.train.reporter import Reporter
-from wbdc.train.state import TrainingState, save_state
+from wbdc.train.state import TrainingState, gather_state, save_state
 from wbdc.train.tricks import Outcome
 
 LOG_EVERY_STEPS = 10
@@ -133,7 +133,8 @@ class StepMonitor:
     def _save_or_stop(self, step: int, is_stopping: bool) -> None:
         is_last = step == self.steps or self.has_stopped_early
         if is_stopping or (step % self.save_every == 0 and not is_last):
-            self.ranks.on_main(lambda: save_state(self.folder, step, self.training, self.skipped))
+            tensors = gather_state(self.training)
+            self.ranks.on_main(lambda: save_state(self.folder, step, tensors, self.skipped))
         if is_stopping and not is_last:
             error = Stopped(
                 f"stopped after step {step} of {self.steps}; the same command resumes from there"

@@ -11,7 +11,9 @@ from torch import nn
 from wbdc.core.errors import UsageFault
 from wbdc.data.loader import epoch_batches
 from wbdc.data.text import list_tokens
+from wbdc.nets.model import VideoClassifier
 from wbdc.train.dataset import Dataset
+from wbdc.train.distributed.sharded_layers import check_shardable, shard_layers, whole_weights
 from wbdc.train.export import score_held_out
 from wbdc.train.hardware import Hardware
 from wbdc.train.initial_model import InitialModel
@@ -68,21 +70,24 @@ def set_up_training(
     precision: torch.dtype,
     reporter: Reporter,
 ) -> TrainingSetup:
-    """Build everything that trains a fold.
+    """Build everything that trains a fold. An error of one rank is raised on all ranks.
 
     Raises UsageFault for too few videos, and for settings that do not fit the model or the data.
     """
-    stage = plan.stage
-    sampler = _build_sampler(plan, videos)
-    steps = _count_steps(len(sampler), stage)
-    task = build_task(
-        plan,
-        videos.labels,
-        steps,
-        ids=[videos.dataset.ids[i] for i in videos.training],
-        vocabulary=list_tokens(initial.input_spec.text.tokenizer),
-    )
-    training, groups = _build_training(plan, initial, task, hardware.device, precision)
+    stage, ranks = plan.stage, hardware.ranks
+    with ranks.failing_together():
+        sampler = _build_sampler(plan, videos)
+        steps = _count_steps(len(sampler), stage)
+        task = _build_task(plan, initial, videos, steps)
+        model, objectives = _build_modules(plan, initial, task, hardware.device)
+        if stage.fully_shard:
+            check_shardable(model, precision)
+    if stage.fully_shard and ranks.size > 1:
+        shard_layers(model, objectives, hardware.device)
+    elif stage.fully_shard:
+        reporter.log("fully_shard has no effect on a single rank: start several with torchrun")
+    with ranks.failing_together():
+        training, groups = _build_training(plan, model, objectives, task, precision)
 
     if stage.validate_every:
         every = _steps_of_epochs(stage.validate_every, stage, len(sampler))
@@ -98,6 +103,16 @@ def set_up_training(
         training = training._replace(probe=probe)
 
     return TrainingSetup(training, groups, sampler, steps, _epoch_steps(len(sampler), stage))
+
+
+def _build_task(plan: StagePlan, initial: InitialModel, videos: FoldVideos, steps: int) -> Task:
+    return build_task(
+        plan,
+        videos.labels,
+        steps,
+        ids=[videos.dataset.ids[i] for i in videos.training],
+        vocabulary=list_tokens(initial.input_spec.text.tokenizer),
+    )
 
 
 def _epoch_steps(videos: int, stage: Stage) -> int:
@@ -127,25 +142,31 @@ def _build_sampler(plan: StagePlan, videos: FoldVideos) -> Sampler:
     return plan.build_sampler(videos.labels, lengths, build_task(plan, videos.labels, 0))
 
 
+def _build_modules(
+    plan: StagePlan, initial: InitialModel, task: Task, device: torch.device
+) -> tuple[VideoClassifier, nn.ModuleList]:
+    """Move the model to the device, and build the objectives there."""
+    torch.manual_seed(plan.run.facts.seed)  # new heads are a function of the seed
+    model = initial.model.to(device)
+    return model, plan.build_objectives(model, task).to(device)
+
+
 def _build_training(
     plan: StagePlan,
-    initial: InitialModel,
+    model: VideoClassifier,
+    objectives: nn.ModuleList,
     task: Task,
-    device: torch.device,
     precision: torch.dtype,
 ) -> tuple[TrainingState, ParameterGroups]:
     """Build everything that changes during training, and the weights of each part."""
-    torch.manual_seed(plan.run.facts.seed)  # new heads are a function of the seed
-    model = initial.model.to(device)
-    objectives = plan.build_objectives(model, task).to(device)
     tricks = plan.build_tricks(model, task)
-
     stage = plan.stage
     groups = parameter_groups(model, objectives, stage.learning_rate)
     names = [name for name, _ in named_parameters(model, objectives)]
     factors = layer_rate_factors(names, stage.learning_rate, stage.layer_decay or {})
     optimizer = build_adamw(groups, stage.learning_rate, stage.weight_decay, factors)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    device_type = model.head.weight.device.type
+    scaler = torch.amp.GradScaler(device_type, enabled=precision == torch.float16)
     return TrainingState(model, objectives, optimizer, tricks, scaler), groups
 
 
@@ -186,7 +207,11 @@ def _build_probe(
             "have a label"
         )
         return None
-    embed = partial(embed_videos, training.model, videos.dataset, chosen, plan.serve, hardware)
+
+    def embed() -> np.ndarray:
+        with whole_weights(training.model):
+            return embed_videos(training.model, videos.dataset, chosen, plan.serve, hardware)
+
     return Probe(
         training.model,
         training.tricks,

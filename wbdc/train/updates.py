@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wbdc.core.errors import Diverged
 from wbdc.core.ranks import Ranks
+from wbdc.train.distributed.shards import clip_gradient
 from wbdc.train.gradients import PartLoss
 
 MAX_NON_FINITE_STEPS = 3  # in a row; then the training ends
@@ -69,7 +70,7 @@ class Updates:
         """Clip the gradient and return its norm."""
         self._scaler.unscale_(self._optimizer)
         weights = [p for group in self._optimizer.param_groups for p in group["params"]]
-        return nn.utils.clip_grad_norm_(weights, self._max_grad_norm)
+        return clip_gradient(weights, self._max_grad_norm)
 
     def _check(self) -> bool:
         """Read the losses of the steps since the last check; return whether the last one may

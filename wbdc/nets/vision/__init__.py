@@ -23,6 +23,9 @@ class Vision(nn.Module):
     # Whether a batch without frames goes through the tower, too: when batch norms share their
     # statistics between the ranks of a training, the tower of every rank must take part.
     always_encode: bool = False
+    # Whether a blank frame takes the place of no frames: in a training on several ranks, the layers
+    # of the tower and the gradients of gathered features are computed by all of them, or by none.
+    encodes_blank: bool = False
 
     def __init__(self, *, frames: int, frozen: bool):
         super().__init__()
@@ -52,20 +55,24 @@ class Vision(nn.Module):
         token_mask = mask.repeat_interleave(self.tokens_per_frame, 1)
         positions = real_frames(mask, frame_counts)
         if len(positions) == 0 and not self.always_encode:
-            return Tokens(
-                torch.zeros(*token_mask.shape, self.dim, device=frames.device), token_mask
-            )
+            features = torch.zeros(*token_mask.shape, self.dim, device=frames.device)
+            if self.encodes_blank:
+                features = features + 0 * self._encode(frames.new_zeros(1, *frames.shape[2:])).sum()
+            return Tokens(features, token_mask)
 
         # padding never goes through the tower
         positions = positions.to(frames.device, non_blocking=True)
         real = frames.flatten(0, 1).index_select(0, positions)
-        with torch.no_grad() if self.frozen else nullcontext():
-            vectors = self.encode(self.normalize(real)).flatten(1)
-
+        vectors = self._encode(real)
         packed = vectors.new_zeros(mask.numel(), vectors.shape[1])
         packed = packed.index_copy(0, positions, vectors)
         features = packed.view(*token_mask.shape, self.dim)
         return Tokens(features.masked_fill(~token_mask[..., None], 0), token_mask)
+
+    def _encode(self, pixels: Tensor) -> Tensor:
+        """Normalize and encode M frames: (M, 3, S, S) uint8 -> (M, P * dim)."""
+        with torch.no_grad() if self.frozen else nullcontext():
+            return self.encode(self.normalize(pixels)).flatten(1)
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Normalize uint8 pixels on their device: (x / 255 - mean) / std."""

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wbdc.core.ranks import Ranks
+from wbdc.train.distributed.shards import is_sharded
 from wbdc.train.distributed.sync_batch_norm import synced_batch_norm
 from wbdc.train.step import Step
 
@@ -18,18 +19,34 @@ def replicated(step: Step, ranks: Ranks) -> Iterator[nn.Module]:
     backward pass: torch's DistributedDataParallel (Li et al., 2020), or `step` on a single rank.
 
     All ranks start with the weights of rank 0. Their batch norms share statistics in the block.
+    Weights that `shard_layers` has sharded are no replicas, and are left to their layers.
     """
     if ranks.size == 1:
         yield step
         return
 
-    with synced_batch_norm(step), warnings.catch_warnings():
+    with synced_batch_norm(step), _blank_frames(step), warnings.catch_warnings():
         # a gradient of one row may have other strides than its weight, which costs one copy
         warnings.filterwarnings("ignore", "Grad strides do not match", UserWarning)
+        # nothing changes the tokens of a model in place
+        warnings.filterwarnings("ignore", ".* returned a view tensor", UserWarning)
         yield _replicate(step)
 
 
+@contextmanager
+def _blank_frames(step: Step) -> Iterator[None]:
+    """In a block, a rank without frames in a batch computes what the other ranks compute."""
+    step.model.vision.encodes_blank = True
+    try:
+        yield
+    finally:
+        step.model.vision.encodes_blank = False
+
+
 def _replicate(step: Step) -> nn.Module:
+    # their layers average the gradients themselves
+    sharded = [name for name, weight in step.named_parameters() if is_sharded(weight)]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(step, sharded)
     with warnings.catch_warnings():
         # torch 2.15 renames broadcast_buffers, which earlier versions require
         warnings.simplefilter("ignore", FutureWarning)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from wbdc.core.batch import Batch
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
+from wbdc.train.distributed.shards import local_shard
 from wbdc.train.objective_parts.modalities import encode_apart
 
 
@@ -55,7 +56,9 @@ class MomentumEncoder(nn.Module):
             for name, weight in module.named_parameters()
         }
         weights = dict(self.named_parameters())
-        torch._foreach_lerp_(list(weights.values()), [trained[n] for n in weights], 1 - momentum)
+        copies = [local_shard(weight) for weight in weights.values()]
+        followed = [local_shard(trained[name]) for name in weights]
+        torch._foreach_lerp_(copies, followed, 1 - momentum)
 
 
 class _Tower(nn.Module):

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from wbdc.train.distributed.shards import local_shard, shard_like
 from wbdc.train.task import Task
 from wbdc.train.tricks import Trick
 
@@ -31,7 +32,9 @@ class EMA(Trick):
     def after_step(self, step: int) -> None:
         """Move the averages towards the weights."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.averages, list(self.weights), 1 - decay)
+        averages = [local_shard(average) for average in self.averages]
+        weights = [local_shard(weight) for weight in self.weights]
+        torch._foreach_lerp_(averages, weights, 1 - decay)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -43,13 +46,13 @@ class EMA(Trick):
             self._swap()
 
     def state(self) -> dict[str, Tensor]:
-        """Return the averages by the names of their weights."""
+        """Return the averages by the names of their weights, sharded as these are."""
         return dict(zip(self.names, self.averages, strict=True))
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Copy averages that `state` returned."""
         for name, average in zip(self.names, self.averages, strict=True):
-            average.copy_(state[name])
+            average.copy_(shard_like(average, state[name]))
 
     @torch.no_grad()
     def _swap(self) -> None:
