@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 import small
 import toys
 
@@ -14,6 +15,7 @@ from wbdc.submit.pack.requirements import all_requirements, needed_requirements
 from wbdc.submit.pipeline import optional_packages
 
 
+@pytest.mark.slow
 def test_preliminary_round_end_to_end(tmp_path):
     """zip_feats and two test splits, from prepare to a submission that predicts test_b alone."""
     root = small.features(tmp_path / "data")

@@ -203,6 +203,7 @@ def test_class_multipliers_are_served_and_packed(work, tmp_path, monkeypatch):
     assert len({line.split(",")[1] for line in (tmp_path / "r.csv").read_text().split()}) == 1
 
 
+@pytest.mark.slow
 def test_train_sh_trains_all_folds_that_the_score_used(work, tmp_path, monkeypatch):
     """Whole runs cost two folds: under a limit between one and two, one fold is selected, and
     train.sh trains every fold that its score used.
@@ -237,6 +238,7 @@ def test_train_sh_trains_all_folds_that_the_score_used(work, tmp_path, monkeypat
     ) == [member]
 
 
+@pytest.mark.slow
 def test_run_on_all_data_is_packed_and_trained_again(ready, kit, tmp_path):
     work = shutil.copytree(ready, tmp_path / "work")
     run = toys.run_json(

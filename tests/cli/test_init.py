@@ -127,6 +127,7 @@ def test_a_wrong_metric_writes_nothing(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["data"]
 
 
+@pytest.mark.slow
 def test_a_contest_by_its_toml_alone_becomes_a_package(tmp_path, monkeypatch):
     """init, prepare, train, ensemble, submit, verify: no code, and the data in another folder."""
     table = write_data(tmp_path / "data")

@@ -303,6 +303,7 @@ def packed(walked, tmp_path_factory) -> Path:
     return folder / "submissions" / "ensemble"
 
 
+@pytest.mark.slow
 def test_the_package_answers_alone_and_is_verified(packed, team, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = [

@@ -27,6 +27,7 @@ def undisturbed(package, long, tmp_path_factory) -> bytes:
     return out.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("script", "earlier"), [("run.sh", None), ("inference.sh", "1,0000\n")])
 def test_fault_32_sigterm_leaves_no_half_result(
     script, earlier, package, long, undisturbed, tmp_path

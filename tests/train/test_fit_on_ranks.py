@@ -56,6 +56,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_skips_the_step_on_all():
     assert largest_difference(first["weights"], second["weights"]) == 0
 
 
+@pytest.mark.slow
 def test_every_objective_trains_as_in_one_process():
     """Seven videos on two ranks, two batches a step. Contrasts see the videos of both ranks."""
     one = rank_programs.train_objectives(Ranks())

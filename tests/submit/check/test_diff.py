@@ -217,6 +217,7 @@ def test_damaged_folders_are_refused(package, copy, data):
             compare()
 
 
+@pytest.mark.slow
 def test_a_changed_head_changes_predictions(package, copy, data):
     path = copy / f"models/{LATE}/model.safetensors"
     weights = load_file(path)

@@ -350,6 +350,7 @@ def test_daemons_of_train_sh_are_ended_without_waiting_for_them(stopped, members
     assert not (tmp_path / "waited-for").exists()
 
 
+@pytest.mark.slow
 def test_a_package_predicts_the_same_bits_twice(package, data):
     results = repeat_predictions(package, data, SMALL_SAMPLE)
     assert results["videos"] == 5

@@ -436,6 +436,7 @@ def test_equal_inputs_give_equal_bytes(package, members, tmp_path):
     assert (tmp_path / "second/run.sh").stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.slow
 def test_a_checkout_and_an_installed_wheel_pack_equal_bytes(package, members, tmp_path):
     """The wheel holds the kits as wbdc/kits; in a checkout they are beside wbdc."""
     import wbdc

@@ -82,6 +82,7 @@ def test_the_audit_target_holds_no_model_and_renames_source_to_src(package, tmp_
         make_target(tmp_path / "first", "audit", TARGETS["audit"])
 
 
+@pytest.mark.slow
 def test_the_audit_target_trains_and_then_predicts_with_the_trained_package(
     package, data, tmp_path
 ):
@@ -114,6 +115,7 @@ def test_the_audit_target_trains_and_then_predicts_with_the_trained_package(
     assert len((tmp_path / "result.csv").read_text().splitlines()) == 8
 
 
+@pytest.mark.slow
 def test_calls_answer_one_item_per_line(package, data):
     """Each line has its own answer; an unreadable line is an error of that line only."""
     items = json.loads((data / "annotations" / "test.json").read_text())[:3]
