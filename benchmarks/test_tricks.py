@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from wbdc.train.task import Task
 from wbdc.train.tricks.ema import EMA
 from wbdc.train.tricks.fgm import perturbed_weights
 
@@ -29,7 +30,8 @@ def network() -> nn.Module:
 
 @pytest.mark.benchmark(group="EMA, one update")
 def test_ema_wbdc(benchmark, network):
-    trick = EMA(network)
+    task = Task((), (), (), (), total_steps=1, batch_size=1, seed=0)
+    trick = EMA(network, task)
     benchmark(lambda: trick.after_step(1000))
 
 

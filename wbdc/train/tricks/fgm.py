@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault
+from wbdc.train.distributed.shards import is_sharded
 from wbdc.train.task import Task
 from wbdc.train.tricks import Gradients, Outcome, Trick
 
@@ -71,10 +72,20 @@ def perturbed_weights(weights: list[Tensor], epsilon: float) -> Iterator[None]:
                     continue
                 norm = weight.grad.norm()
                 can_move = norm.isfinite() & (norm > 0)
-                saved.append((weight, weight.clone()))
-                weight += torch.where(can_move, epsilon * weight.grad / norm, 0.0)
+                rows = _rows_to_move(weight)
+                saved.append((weight, rows, weight[rows].clone()))
+                weight[rows] += torch.where(can_move, epsilon * weight.grad[rows] / norm, 0.0)
         yield
     finally:
         with torch.no_grad():
-            for weight, values in saved:
-                weight.copy_(values)
+            for weight, rows, values in saved:
+                weight[rows] = values
+
+
+def _rows_to_move(weight: Tensor) -> Tensor | slice:
+    """Return which rows have a gradient, (n,) bool, so that no others are copied; all rows on a
+    GPU, where the CPU would wait for the answer, and of a sharded weight.
+    """
+    if weight.dim() < 2 or weight.device.type != "cpu" or is_sharded(weight):
+        return slice(None)
+    return weight.grad.flatten(1).any(1)
