@@ -33,7 +33,11 @@ ORDER = (
     "diff",
     "doctor",
 )
-NOT_COMMANDS = {"console", "shared_options"}  # files of this folder that define no command
+NOT_COMMANDS = {
+    "console",
+    "shared_options",
+    "training",
+}  # files of this folder that define no command
 
 
 class Commands(click.Group):

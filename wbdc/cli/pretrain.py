@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from wbdc.cli import console, shared_options
+from wbdc.cli import console, shared_options, training
 
 
 @click.command()
@@ -31,27 +31,16 @@ def pretrain(
       wbdc pretrain --kit dual_stream
       torchrun --nproc-per-node 2 -m wbdc pretrain --kit dual_stream
     """
-    from wbdc.train.kit import open_kit
     from wbdc.train.runs import ALL_FOLDS
-    from wbdc.train.session import joined_ranks, open_session
 
-    shared_options.use_weights(weights)
-    with joined_ranks(options["device"]) as ranks:
-        with ranks.failing_together():
-            opened_kit = open_kit(kit, tiny=tiny, changes=changes)
-            session = open_session("pretrain", opened_kit, work, **options, ranks=ranks)
-        if not dry_run:
-            with console.progress(as_json or not ranks.is_main) as progress:
-                reporter = console.console_reporter(progress, as_json, ranks.is_main)
-                facts = session.train(reporter)[ALL_FOLDS]
-
-    if not ranks.is_main:
-        return
-    if dry_run:
-        console.print_plan(session, as_json)
+    trained = training.run_session(
+        "pretrain", kit, tiny, changes, work, dry_run, as_json, weights, options
+    )
+    if trained is None:
         return
 
-    run = session.run
+    run = trained.session.run
+    facts = trained.folds[ALL_FOLDS]
     if as_json:
         console.print_json({"run": run.name, "folder": str(run.folder), **facts})
         return

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from wbdc.cli import console, shared_options
+from wbdc.cli import console, shared_options, training
 
 
 @click.command()
@@ -50,25 +50,13 @@ def train(
       wbdc train --kit dual_stream --fold each --tiny --without frames
       torchrun --nproc-per-node 2 -m wbdc train --kit dual_stream --fold 0
     """
-    from wbdc.train.kit import open_kit
-    from wbdc.train.session import joined_ranks, open_session
-
-    shared_options.use_weights(weights)
-    with joined_ranks(options["device"]) as ranks:
-        with ranks.failing_together():
-            opened_kit = open_kit(kit, tiny=tiny, changes=changes)
-            session = open_session("train", opened_kit, work, **options, ranks=ranks)
-        if not dry_run:
-            with console.progress(as_json or not ranks.is_main) as progress:
-                reporter = console.console_reporter(progress, as_json, ranks.is_main)
-                folds = session.train(reporter)
-
-    if not ranks.is_main:
-        return
-    if dry_run:
-        console.print_plan(session, as_json)
+    trained = training.run_session(
+        "train", kit, tiny, changes, work, dry_run, as_json, weights, options
+    )
+    if trained is None:
         return
 
+    session, folds = trained
     run = session.run
     source = session.plan.source
     if as_json:

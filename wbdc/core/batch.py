@@ -80,6 +80,18 @@ class Batch:
         targets = {name: target[rows] for name, target in self.targets.items()}
         return replace(self, targets=targets, **selected)
 
+    def mask_modalities(self, loses_text: Tensor, loses_frames: Tensor) -> "Batch":
+        """Return the batch with the text of some videos masked, and the frames of some.
+
+        loses_text, loses_frames: (B,) bool. The first text token stays, so that no row is empty.
+        """
+        is_first = torch.arange(self.text.shape[1], device=self.text.device) == 0
+        return replace(
+            self,
+            text_mask=self.text_mask & (~loses_text[:, None] | is_first),
+            frame_mask=self.frame_mask & ~loses_frames[:, None],
+        )
+
     def drop_modality(self, modality: str) -> "Batch":
         """Return the batch as if no video had "text" or "frames", for ablations.
 

@@ -41,11 +41,6 @@ def item_uniform(seeds: Tensor, stream: str, *shape: int) -> Tensor:
     return fraction.view(len(seeds), *shape)
 
 
-def item_integers(seeds: Tensor, stream: str, high: int, *shape: int) -> Tensor:
-    """Draw integers for each video: (B,) int64 -> (B, *shape) int64, 0 <= number < high."""
-    return (item_uniform(seeds, stream, *shape) * high).long().clamp(max=high - 1)
-
-
 def _mix(bits: Tensor) -> Tensor:
     """Scramble 64-bit numbers: the finalizer of SplitMix64."""
     bits = (bits ^ _shift_right(bits, 30)) * MULTIPLIERS[0]

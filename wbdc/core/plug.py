@@ -16,7 +16,7 @@ import traceback
 import types
 import typing
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -96,6 +96,17 @@ def check_between(subject: str, low: float, high: float, **settings: float) -> N
     for name, value in settings.items():
         if not low <= value <= high or not math.isfinite(value):
             raise UsageFault(f"{subject}: {name} = {value:g}; it must be {bounds}")
+
+
+def check_choice(subject: str, choices: Sequence[str], **settings: str) -> None:
+    """Raise UsageFault for the first setting that is not one of the choices.
+
+    subject: of the error message, for example "objective 'match'".
+    """
+    for name, value in settings.items():
+        if value not in choices:
+            suggestion = suggest_name(value, list(choices))
+            raise UsageFault(f"{subject}: no {name} called {value!r}{suggestion}")
 
 
 def find_plug(package: ModuleType, use: str, kit_folder: Path | None = None) -> type:

@@ -96,11 +96,10 @@ class Dataset:
     ) -> tuple[np.ndarray, Iterator[Batch]]:
         """Batch the videos at `positions` by the length of their text.
 
-        Returns the positions in the order of the batches, and the batches. Of several `ranks`, each
-        gets the batches rank, rank + ranks, ...; a batch holds the same videos with any number.
+        Returns the indices into `positions` in the order of the batches, and the batches. Of
+        several `ranks`, each gets the batches rank, rank + ranks, ...; a batch holds the same
+        videos with any number.
         """
-        lengths = self.text_lengths(positions)
-        groups = [positions[group] for group in batch_by_length(lengths, size)]
-        groups = groups[rank::ranks]
+        groups = batch_by_length(self.text_lengths(positions), size)[rank::ranks]
         order = np.concatenate(groups) if groups else np.array([], int)
-        return order, prefetch(iter(groups), self.batch)
+        return order, prefetch((positions[group] for group in groups), self.batch)

@@ -83,8 +83,7 @@ def evaluate_fold(
     over the run's classes, and in the official way. Both are computed over all videos at once, so
     they do not depend on the batches or on the number of ranks, which share the batches.
     """
-    with whole_weights(model):
-        probabilities = _predict(plan, model, dataset, positions, hardware)
+    probabilities = _predict(plan, model, dataset, positions, hardware)
     truth = _true_classes(plan, dataset, positions)
     ids = [dataset.ids[i] for i in positions]
     hardware.ranks.on_main(lambda: write_oof(folder / OOF_FILE, ids, fold, truth, probabilities))
@@ -105,8 +104,7 @@ def score_held_out(
     hardware: Hardware,
 ) -> dict[str, float]:
     """Return the "score" of `evaluate_fold` of the videos at `positions`. Writes nothing."""
-    with whole_weights(model):
-        probabilities = _predict(plan, model, dataset, positions, hardware)
+    probabilities = _predict(plan, model, dataset, positions, hardware)
     truth = _true_classes(plan, dataset, positions)
     return plan.contest.score_probabilities(truth, probabilities, plan.run.facts.classes)
 
@@ -122,17 +120,18 @@ def _predict(
     positions: np.ndarray,
     hardware: Hardware,
 ) -> np.ndarray:
-    """Return the class probabilities of the videos at `positions`, which are sorted, in order:
-    (n, C) float32. Each rank computes some batches, and all return all of them.
+    """Return the class probabilities of the videos at `positions`, in order: (n, C) float32.
+
+    Each rank computes some batches, and all return all of them.
     """
     ranks = hardware.ranks
     order, batches = dataset.evaluation_batches(
         positions, plan.serve.batch, rank=ranks.rank, ranks=ranks.size
     )
     probabilities = torch.zeros(len(positions), len(plan.run.facts.classes))
-    if len(order):
-        precision = find_precision(plan.serve.precision, hardware.device)
-        rows = torch.from_numpy(np.searchsorted(positions, order))
-        probabilities[rows] = predict_probabilities(model, batches, hardware.device, precision)
+    precision = find_precision(plan.serve.precision, hardware.device)
+    with whole_weights(model):  # on all ranks, also on one without batches
+        if len(order):
+            probabilities[order] = predict_probabilities(model, batches, hardware.device, precision)
     # each row is zero on all ranks but one, so the sum is exact
     return sum_over_ranks(probabilities).numpy()

@@ -108,8 +108,7 @@ class Kit:
 
         settings = [{k: v for k, v in table.items() if k != "use"} for table in tables]
         for text in _strings(settings):
-            candidates = (Path(text), self.folder / text) if text else ()
-            path = next(filter(is_file, candidates), None)
+            path = find_setting_file(text, self.folder)
             files |= {path: path} if path else {}
         return [files[key] for key in sorted(files)]  # in the order of a saved kit
 
@@ -226,7 +225,7 @@ def _open_contest(use: object, kit_folder: Path) -> Competition:
     """Open a kit's competition by its name, or from a file beside the kit, or else from a file in
     the current folder.
     """
-    in_current = isinstance(use, str) and not is_file(kit_folder / use) and is_file(Path(use))
+    in_current = isinstance(use, str) and not _is_file(kit_folder / use) and _is_file(Path(use))
     return open_competition(use, Path() if in_current else kit_folder)
 
 
@@ -237,8 +236,8 @@ def _plug_folder(tables: dict, kit_folder: Path) -> Path:
     files = [name for name in _strings(_used_plugs(tables)) if name.endswith(".py")]
     in_current = (
         files
-        and not any(is_file(kit_folder / name) for name in files)
-        and all(is_file(Path(name)) for name in files)
+        and not any(_is_file(kit_folder / name) for name in files)
+        and all(_is_file(Path(name)) for name in files)
     )
     return Path() if in_current else kit_folder
 
@@ -259,8 +258,15 @@ def _strings(value: object) -> Iterator[str]:
             yield from _strings(inner)
 
 
-def is_file(path: Path) -> bool:
-    """Return whether a path, which may be any string of a kit, is a file."""
+def find_setting_file(text: str, kit_folder: Path) -> Path | None:
+    """Return the file that a setting names, in the current folder or else beside the kit; None if
+    there is none.
+    """
+    candidates = (Path(text), kit_folder / text) if text else ()
+    return next(filter(_is_file, candidates), None)
+
+
+def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError):  # a string that is not a path: too long, or with a zero byte

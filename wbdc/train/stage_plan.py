@@ -19,7 +19,7 @@ from wbdc.train import samplers as sampler_plugs
 from wbdc.train import schedules as schedule_plugs
 from wbdc.train import tricks as trick_plugs
 from wbdc.train.initial_model import InitialModel, build_initial_model, check_contest
-from wbdc.train.kit import Kit, SavedKit, is_file
+from wbdc.train.kit import Kit, SavedKit, find_setting_file
 from wbdc.train.kit_schema import Serve, Stage
 from wbdc.train.runs import ALL_FOLDS, Run, identify_run
 from wbdc.train.samplers import Sampler
@@ -201,13 +201,7 @@ def _build_plugs(
 
 
 def _find_files(table: dict, folder: Path) -> dict:
-    """Return a plug's table with the paths of files that lie beside the kit and not in the current
-    folder, as `Kit.files` finds them.
-    """
-    settings = {key: value for key, value in table.items() if key != "use"}
-    beside_kit = {
-        key: str(folder / value)
-        for key, value in settings.items()
-        if isinstance(value, str) and not is_file(Path(value)) and is_file(folder / value)
-    }
-    return table | beside_kit
+    """Return a plug's table with the paths of the files that its settings name."""
+    texts = {key: value for key, value in table.items() if key != "use" and isinstance(value, str)}
+    paths = {key: find_setting_file(text, folder) for key, text in texts.items()}
+    return table | {key: str(path) for key, path in paths.items() if path}

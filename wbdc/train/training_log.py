@@ -19,6 +19,7 @@ from wbdc.train.monitor.probe import describe_probe
 from wbdc.train.reporter import Reporter
 from wbdc.train.state import TrainingState, gather_state, save_state
 from wbdc.train.tricks import Outcome
+from wbdc.train.updates import MAX_BAD_VIDEOS
 
 LOG_EVERY_STEPS = 10
 
@@ -79,8 +80,9 @@ class StepMonitor:
     def on_skip(self, step: int, ids: Sequence[str]) -> None:
         """Report a skipped step and the videos whose loss is not finite."""
         self.skipped += 1
+        named = ", ".join(ids[:MAX_BAD_VIDEOS])
         self.reporter.log(
-            f"step {step} is skipped: the loss of videos {', '.join(ids[:5])} is not finite; "
+            f"step {step} is skipped: the loss of videos {named} is not finite; "
             f"{self.skipped} skipped so far"
         )
 

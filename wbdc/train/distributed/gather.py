@@ -27,6 +27,11 @@ def gather_rows(x: Tensor, rank_sizes: tuple[int, ...]) -> Tensor:
     return _GatherRows.apply(x, rank_sizes)
 
 
+def gather_mask(mask: Tensor, rank_sizes: tuple[int, ...]) -> Tensor:
+    """Gather a mask of all ranks in the order of the whole batch: (B_r, ...) -> (B, ...) bool."""
+    return gather_rows(mask.byte(), rank_sizes).bool()
+
+
 def sum_over_ranks(x: Tensor) -> Tensor:
     """Return the sum of a tensor over all ranks; its gradient is summed too.
 

@@ -22,7 +22,7 @@ def embed_videos(
     serve: Serve,
     hardware: Hardware,
 ) -> np.ndarray:
-    """Return the pooled vectors of the videos at `positions`, which are distinct: (n, D) float32.
+    """Return the pooled vectors of the videos at `positions`: (n, D) float32.
 
     Each rank computes some batches, and all return all of them. Sets the model to evaluation mode.
     """
@@ -38,14 +38,13 @@ def embed_videos(
         with autocast(hardware.device, precision):
             return model(batch.to(hardware.device)).pooled.float().cpu()
 
-    row_of = {position: row for row, position in enumerate(positions.tolist())}
-    rows = iter([row_of[position] for position in order.tolist()])
-    embeddings = torch.zeros(len(positions), model.head.in_features)
+    vectors = []
     for batch in batches:
-        vectors = compute_in_parts(
+        vectors += compute_in_parts(
             lambda part, batch=batch: embed(batch.select(part)), len(batch), parts
         )
-        for vector in torch.cat(vectors):
-            embeddings[next(rows)] = vector
+    embeddings = torch.zeros(len(positions), model.head.in_features)
+    if vectors:
+        embeddings[order] = torch.cat(vectors)
     # each row is zero on all ranks but one, so the sum is exact
     return sum_over_ranks(embeddings).numpy()

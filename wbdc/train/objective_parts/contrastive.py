@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wbdc.core.errors import UsageFault
-from wbdc.train.distributed.gather import gather_rows
+from wbdc.train.distributed.gather import gather_mask, gather_rows
 from wbdc.train.objective_parts.candidates import candidate_losses
 
 MIN_TEMPERATURE = 0.01  # logits within +-100, as in CLIP (Radford et al., 2021)
@@ -108,7 +108,7 @@ def pair_losses(
     """
     all_x = gather_rows(x.float(), rank_sizes)
     all_y = gather_rows(y.float(), rank_sizes)
-    is_candidate = gather_rows(is_pair.to(torch.uint8), rank_sizes).bool()
+    is_candidate = gather_mask(is_pair, rank_sizes)
     partners = whole_batch_positions(x, rank_sizes)
     to_y = info_nce(x, all_y, partners, temperature, is_candidate, nominal_count)
     to_x = info_nce(y, all_x, partners, temperature, is_candidate, nominal_count)

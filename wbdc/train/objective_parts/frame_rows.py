@@ -9,7 +9,7 @@ from torch import Tensor
 from wbdc.core.batch import Batch
 from wbdc.core.tokens import Tokens
 from wbdc.nets.vision import Vision
-from wbdc.train.distributed.gather import gather_rows
+from wbdc.train.distributed.gather import gather_mask, gather_rows
 
 
 def which_frames(batch: Batch, per_frame: int) -> Tensor:
@@ -50,11 +50,6 @@ def gather_frames(batch: Batch, vision: Vision) -> tuple[Tensor, Tensor]:
     frames = F.pad(batch.frames, (0, 0, 0, missing))
     mask = F.pad(batch.frame_mask, (0, missing))
     return gather_rows(frames, batch.rank_sizes), gather_mask(mask, batch.rank_sizes)
-
-
-def gather_mask(mask: Tensor, rank_sizes: tuple[int, ...]) -> Tensor:
-    """Gather a mask of all ranks in the order of the whole batch: (B_r, ...) -> (B, ...) bool."""
-    return gather_rows(mask.byte(), rank_sizes).bool()
 
 
 def _split_frames(x: Tensor, per_frame: int) -> Tensor:

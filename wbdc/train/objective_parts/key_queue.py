@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wbdc.train.distributed.gather import gather_rows
+from wbdc.train.distributed.gather import gather_mask, gather_rows
 
 
 class PairKeys(NamedTuple):
@@ -22,7 +22,7 @@ class PairKeys(NamedTuple):
         return PairKeys(
             gather_rows(self.text, rank_sizes),
             gather_rows(self.frames, rank_sizes),
-            gather_rows(self.is_pair.to(torch.uint8), rank_sizes).bool(),
+            gather_mask(self.is_pair, rank_sizes),
         )
 
 

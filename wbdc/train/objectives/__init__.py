@@ -14,12 +14,13 @@ Every `hidden` that `loss` receives holds the targets of that objective only.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
-from wbdc.core.plug import check_between, plug_name
+from wbdc.core.plug import check_between, check_choice, plug_name
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.task import Task
@@ -92,6 +93,10 @@ class Objective(nn.Module):
     def check_between(self, low: float, high: float, **settings: float) -> None:
         """Raise UsageFault for the first setting that is not between low and high."""
         check_between(f"objective {plug_name(self)!r}", low, high, **settings)
+
+    def check_choice(self, choices: Sequence[str], **settings: str) -> None:
+        """Raise UsageFault for the first setting that is not one of the choices."""
+        check_choice(f"objective {plug_name(self)!r}", choices, **settings)
 
     def draw(self, batch: Batch, name: str, *shape: int) -> Tensor:
         """Draw uniform random numbers for each video: (B, *shape) float32, 0 <= number < 1.

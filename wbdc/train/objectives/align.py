@@ -3,9 +3,7 @@ of the second team of WeChat Big Data Challenge 2022; InfoNCE, van den Oord et a
 """
 
 import math
-from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
@@ -92,9 +90,4 @@ def drop_one_modality(batch: Batch, draw: Tensor, share: float) -> Batch:
     """
     loses_text = draw < share / 2
     loses_frames = (draw < share) & ~loses_text
-    is_first = torch.arange(batch.text.shape[1], device=batch.text.device) == 0
-    return replace(
-        batch,
-        text_mask=batch.text_mask & (~loses_text[:, None] | is_first),
-        frame_mask=batch.frame_mask & ~loses_frames[:, None],
-    )
+    return batch.mask_modalities(loses_text, loses_frames)

@@ -109,7 +109,7 @@ def random_field(fields: Tensor, is_word: Tensor, count: int, draw: Tensor) -> T
     numbers = torch.arange(1, count + 1, device=fields.device)
     has_words = ((fields[:, :, None] == numbers) & is_word[:, :, None]).any(1)
     available = has_words.sum(1)
-    rank = torch.minimum((draw * available).long(), available - 1)  # 3 * (1 - 2**-24) rounds to 3
+    rank = (draw * available).long()
     is_chosen = has_words & (has_words.cumsum(1) == rank[:, None] + 1)
     return is_chosen.long().argmax(1) + 1
 

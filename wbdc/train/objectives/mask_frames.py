@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
-from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.objective_parts.candidates import candidate_losses
@@ -69,7 +68,8 @@ class MaskFrames(Objective):
         super().__init__(model, task, weight=weight)
         self.check_between(0, 1, share=share)
         self.check_between(MIN_TEMPERATURE, MAX_TEMPERATURE, temperature=temperature)
-        _check_choices(loss, fill)
+        self.check_choice(LOSSES, loss=loss)
+        self.check_choice(FILLS, fill=fill)
         self.share = share
         self.kind = loss
         self.temperature = temperature
@@ -140,13 +140,3 @@ def normalized_errors(predicted: Tensor, features: Tensor) -> Tensor:
     # towers differ in scale, so eps is only a guard against a division by 0
     target = F.layer_norm(features.float(), features.shape[-1:], eps=1e-12)
     return F.mse_loss(predicted, target, reduction="none").mean(-1)
-
-
-def _check_choices(loss: str, fill: str) -> None:
-    """Refuse settings that do not exist. Raises UsageFault."""
-    if loss not in LOSSES:
-        suggestion = suggest_name(loss, list(LOSSES))
-        raise UsageFault(f"objective 'mask_frames': no loss called {loss!r}{suggestion}")
-    if fill not in FILLS:
-        suggestion = suggest_name(fill, list(FILLS))
-        raise UsageFault(f"objective 'mask_frames': no fill called {fill!r}{suggestion}")

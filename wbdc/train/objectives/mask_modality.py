@@ -3,7 +3,6 @@ the eighth team of WeChat Big Data Challenge 2022).
 """
 
 import math
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from wbdc.core.batch import Batch
 from wbdc.core.tokens import Fused, Tokens
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.distributed.gather import gather_rows
+from wbdc.train.distributed.gather import gather_mask, gather_rows
 from wbdc.train.objective_parts.candidates import candidate_losses
 from wbdc.train.objective_parts.contrastive import (
     MAX_TEMPERATURE,
@@ -20,7 +19,6 @@ from wbdc.train.objective_parts.contrastive import (
     cosine_logits,
     whole_batch_positions,
 )
-from wbdc.train.objective_parts.frame_rows import gather_mask
 from wbdc.train.objective_parts.modalities import has_frames, real_words
 from wbdc.train.objective_parts.word_head import WordHead
 from wbdc.train.objectives import Objective, masked_mean
@@ -107,12 +105,7 @@ def hide_modalities(batch: Batch, hides_text: Tensor) -> Batch:
 
     The first text token stays, so that no row is empty; the length of the text is hidden too.
     """
-    is_first = torch.arange(batch.text.shape[1], device=batch.text.device) == 0
-    return replace(
-        batch,
-        text_mask=batch.text_mask & (~hides_text[:, None] | is_first),
-        frame_mask=batch.frame_mask & hides_text[:, None],
-    )
+    return batch.mask_modalities(hides_text, ~hides_text)
 
 
 def bag_losses(logits: Tensor, text: Tensor, is_word: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wbdc.core.batch import Batch
-from wbdc.core.errors import UsageFault, suggest_name
+from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.objective_parts.word_head import WordHead, word_capacity
@@ -56,7 +56,7 @@ class MaskWords(Objective):
         super().__init__(model, task, weight=weight)
         self.check_between(0, 1, share=share)
         self.check_between(1, math.inf, max_ngram=max_ngram)
-        _check_unit(unit)
+        self.check_choice(UNITS, unit=unit)
         self.share = share
         self.unit = unit
         self.max_ngram = max_ngram
@@ -126,10 +126,3 @@ def _pieces(vocabulary: tuple[str, ...], size: int) -> Tensor:
     """Return which ids of a vocabulary continue a word: (size,) bool."""
     is_piece = [token.startswith(PIECE_PREFIX) for token in vocabulary[:size]]
     return torch.tensor(is_piece + [False] * (size - len(is_piece)))
-
-
-def _check_unit(unit: str) -> None:
-    """Raise UsageFault for a unit that does not exist."""
-    if unit not in UNITS:
-        suggestion = suggest_name(unit, list(UNITS))
-        raise UsageFault(f"objective 'mask_words': no unit called {unit!r}{suggestion}")

@@ -8,12 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
-from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.distributed.gather import gather_rows
+from wbdc.train.distributed.gather import gather_mask, gather_rows
 from wbdc.train.objective_parts.contrastive import cosine_logits, whole_batch_positions
-from wbdc.train.objective_parts.frame_rows import gather_frames, gather_mask
+from wbdc.train.objective_parts.frame_rows import gather_frames
 from wbdc.train.objective_parts.modalities import has_frames, has_words
 from wbdc.train.objectives import Objective
 from wbdc.train.task import Task
@@ -49,9 +48,7 @@ class Match(Objective):
     ):
         super().__init__(model, task, weight=weight)
         self.check_between(0, 1, swap=swap)
-        if negatives not in NEGATIVES:
-            suggestion = suggest_name(negatives, list(NEGATIVES))
-            raise UsageFault(f"objective 'match': no negatives called {negatives!r}{suggestion}")
+        self.check_choice(NEGATIVES, negatives=negatives)
         self.swap = swap
         self.chance = binary_entropy(swap)  # of the constant answer; ln 2 for the half
         self.negatives = negatives

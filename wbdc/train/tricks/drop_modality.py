@@ -2,9 +2,6 @@
 Neverova et al., 2016).
 """
 
-from dataclasses import replace
-
-import torch
 from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
@@ -42,8 +39,4 @@ def drop_modalities(batch: Batch, draw: Tensor, text: float, frames: float) -> B
     has_words = (batch.text_field > 0).any(1)
     loses_text = (draw < text) & has_frames
     loses_frames = (draw > 1 - frames) & has_words & ~loses_text
-
-    is_first = torch.arange(batch.text.shape[1], device=batch.text.device) == 0
-    text_mask = batch.text_mask & (~loses_text[:, None] | is_first)
-    frame_mask = batch.frame_mask & ~loses_frames[:, None]
-    return replace(batch, text_mask=text_mask, frame_mask=frame_mask)
+    return batch.mask_modalities(loses_text, loses_frames)
