@@ -75,6 +75,8 @@ def test_a_finished_fold_is_complete_and_sealed(trained):
 def test_a_finished_fold_is_not_trained_again(trained, ready, kit, monkeypatch):
     monkeypatch.setattr(stage_plan, "build_initial_model", lambda *_: 1 / 0)
     assert train(kit, ready, "--fold", 0) == trained
+    again = toys.wbdc("train", "--kit", kit, "--work", ready, "--threads", 1, "--fold", 0)
+    assert "is already trained; its results are reused" in again.stderr
 
 
 def test_trap_16_trained_weights_are_listed_by_name(trained):

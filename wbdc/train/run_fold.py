@@ -66,6 +66,7 @@ def run_fold(plan: StagePlan, fold: str, hardware: Hardware, reporter: Reporter)
     ranks = hardware.ranks
     folder = plan.run.fold(fold)
     if ranks.broadcast(sealed_facts(folder) is not None):
+        reporter.log(f"fold {fold} of {plan.run.name} is already trained; its results are reused")
         return verify_seal(folder, shape=FOLD_SHAPE)
 
     with _locked(folder, plan.run, ranks):
