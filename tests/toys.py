@@ -97,6 +97,13 @@ POOLINGS = {
     "first_token": {},
     "max": {},
     "attention": {"hidden": 8},
+    "four_poolings": {"hidden": 8},
+    "netvlad": {"clusters": 3, "gating": True},
+    "net_rvlad": {"clusters": 3, "gating": True},
+    "soft_dbow": {"clusters": 6, "gating": True},
+    "netfv": {"clusters": 3, "gating": True},
+    "nextvlad": {"clusters": 3, "groups": 4, "gating": True},
+    "frame_similarity": {},
 }
 PAIRS = [(f, v) for f in plug.plug_names(fusions) for v in plug.plug_names(visions)]
 
