@@ -26,7 +26,7 @@ from wbdc.data.frame_sampling import sample_frames
 from wbdc.data.text import learn_tokenizer
 from wbdc.nets.model import build_model
 from wbdc.serve.engine import InferenceEngine
-from wbdc.serve.predict import load_member
+from wbdc.serve.members import load_member
 
 FULL = os.environ.get("WBDC_FULL") == "1"
 VIDEOS, FRAMES, LENGTH, BATCH, CLASSES = (32 if FULL else 96), 14, 256, 16, 200

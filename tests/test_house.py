@@ -12,6 +12,7 @@ from wbdc import competitions
 from wbdc.core import plug
 from wbdc.nets import fusion, pooling, vision
 from wbdc.prepare import engines
+from wbdc.serve import members
 from wbdc.train import loggers, objectives, samplers, schedules, tricks
 
 PACKAGE = Path(wbdc.__file__).parent
@@ -41,6 +42,7 @@ PLUGS = {
     "schedules": schedules,
     "loggers": loggers,
     "engines": engines,
+    "members": members,
 }
 
 TREES = {

@@ -20,7 +20,8 @@ from wbdc.nets.vision import Vision
 from wbdc.serve import reader
 from wbdc.serve.blend import blend_probabilities
 from wbdc.serve.engine import InferenceEngine
-from wbdc.serve.predict import load_member, predict_probabilities
+from wbdc.serve.members import load_member
+from wbdc.serve.predict import predict_probabilities
 
 CPU = torch.device("cpu")
 FRAME_COUNTS = (3, 9, 1, 0, 12, 8)  # of the videos; the toys read 8

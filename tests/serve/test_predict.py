@@ -11,7 +11,8 @@ from small import python
 
 from wbdc.core.errors import IntegrityFault, ResultFault
 from wbdc.core.files import publish_json, read_json
-from wbdc.serve.predict import load_member, predict_probabilities, safe_softmax
+from wbdc.serve.members import load_member
+from wbdc.serve.predict import predict_probabilities, safe_softmax
 
 CPU = torch.device("cpu")
 
@@ -110,7 +111,7 @@ LOAD = """
 import os, sys
 from pathlib import Path
 from wbdc.core.files import publish_json, read_json
-from wbdc.serve.predict import load_member
+from wbdc.serve.members import load_member
 
 folder = Path(sys.argv[1])
 facts = read_json(folder / "model.json")

@@ -13,7 +13,7 @@ from wbdc.core.errors import UsageFault
 from wbdc.core.files import seal_folder
 from wbdc.data.loader import collate
 from wbdc.prepare.dataset import open_prepared
-from wbdc.serve.predict import load_member
+from wbdc.serve.members import load_member
 from wbdc.submit.pack.package import _add_kit
 from wbdc.train import objectives
 from wbdc.train.evaluated_weights import copy_weights
@@ -638,7 +638,7 @@ def test_training_serving_and_a_saved_kit_read_fields_in_the_same_order(trained,
     """JSON with sorted keys would turn title, asr, ocr into asr, ocr, title, and nobody would
     notice.
     """
-    from wbdc.serve.predict import load_member
+    from wbdc.serve.members import load_member
 
     fold = Path(trained["folder"]) / "fold-0"
     (here / "turned.toml").write_text(

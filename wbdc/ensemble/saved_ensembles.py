@@ -20,7 +20,7 @@ from wbdc.ensemble.out_of_fold import SharedPredictions, shared_predictions
 from wbdc.ensemble.priors.class_multipliers import evaluate_multipliers
 from wbdc.ensemble.variants import Variant, full_variant
 from wbdc.serve.blend_file import BLEND_FILE, Blend, BlendMember, read_blend, write_blend
-from wbdc.serve.predict import MODEL_FILE, read_model
+from wbdc.serve.members import MODEL_FILE, find_member_class, read_model
 from wbdc.train.runs import Run
 
 ENSEMBLE_FILE = "ensemble.json"
@@ -167,7 +167,7 @@ def members_blend(
         for member, weight in zip(members, weights, strict=True)
         for fold in member.folds
     )
-    precisions = set().union(*(serving_precisions(member) for member in members))
+    precisions = set().union(*(serving_precisions(member) for member in members)) or {"auto"}
     if len(precisions) > 1 and not precision:
         raise UsageFault(
             f"the runs serve in different precisions ({', '.join(sorted(precisions))}); choose one"
@@ -311,11 +311,17 @@ def _class_priors(
 
 
 def serving_precisions(member: Variant) -> set[str]:
-    """Return the precisions in which the folds of a member were evaluated.
+    """Return the precisions in which the folds of a member were evaluated; none for a member that
+    is no network, whose predictions are the same in all.
 
     There may be several: `serve.precision` is no part of a run's identity.
     """
     folders = [member.run.fold(fold) for fold in member.folds]
     for folder in folders:
         verify_seal(folder, (MODEL_FILE,))
-    return {read_model(folder)["serve"]["precision"] for folder in folders}
+    models = [read_model(folder) for folder in folders]
+    return {
+        model["serve"]["precision"]
+        for model, folder in zip(models, folders, strict=True)
+        if find_member_class(model, folder).is_network
+    }

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.integrity import verify_seal
-from wbdc.serve.predict import MODEL_FILE, read_model
+from wbdc.serve.members import MODEL_FILE, find_member_class, read_model
 from wbdc.train.runs import Run, open_run
 
 FOLD_SETTING = "fold"
@@ -61,6 +61,10 @@ def parse_variant(work: Path, name: str) -> Variant:
             raise UsageFault(f"{name!r}: a run has no {key!r}{suggest_name(key, known_keys)}")
         if key == FOLD_SETTING and value not in variant.folds:
             raise UsageFault(f"{name!r}: the finished folds are {', '.join(variant.folds)}")
+        if key in SERVE_SETTINGS and not trained[key]:
+            raise UsageFault(
+                f"{name!r}: {key} cannot be changed, because the model reads all of it"
+            )
         if key in SERVE_SETTINGS and not (value.isdecimal() and 0 < int(value) < trained[key]):
             raise UsageFault(
                 f"{name!r}: {key} must be a number below {trained[key]}, which the run was trained"
@@ -98,7 +102,5 @@ def _trained_settings(run: Run) -> dict[str, int]:
     folder = run.fold(next(iter(run.folds())))
     verify_seal(folder, (MODEL_FILE,))
     model = read_model(folder)
-    return {
-        "frames": model["blueprint"]["vision"].get("frames") or 0,
-        "length": model["text"]["length"],
-    }
+    sizes = find_member_class(model, folder).trained_sizes(model)
+    return {key: sizes.get(key, 0) for key in SERVE_SETTINGS}

@@ -16,16 +16,15 @@ import torch
 from torch import Tensor
 
 from wbdc.competitions import Video
-from wbdc.core.batch import Batch
 from wbdc.core.device import autocast
 from wbdc.core.errors import IntegrityFault
 from wbdc.core.findings import Findings
 from wbdc.core.out_of_memory import BatchParts
-from wbdc.core.weights import weights_fingerprint
 from wbdc.data.loader import batch_by_length
 from wbdc.serve.blend import blend_probabilities
-from wbdc.serve.predict import Logits, compute_in_parts, load_member, safe_softmax
-from wbdc.serve.reader import MemberBatches, Reader, cache_key, prefetch_reads
+from wbdc.serve.members import MemberBatch, load_member
+from wbdc.serve.predict import Logits, compute_in_parts, safe_softmax
+from wbdc.serve.reader import MemberBatches, Reader, prefetch_reads
 from wbdc.serve.scheduler import DeadlineScheduler, SecondsLeft, no_deadline
 from wbdc.serve.stage_timer import NetworkTimer, StageTimer
 
@@ -106,20 +105,12 @@ class InferenceEngine:
         self.batch = min(member.batch for member in self.members)
         self.parts = BatchParts()
         self.reader = Reader(self.members)
-        self.towers = self._tower_keys()
+        # members with equal keys share the vision features; None: the member has no tower
+        self.towers = [member.tower_key for member in self.members]
         self.order = sorted(range(len(self.members)), key=lambda i: -self.weights[i])
         if compiled:
             for member in self.members:
-                member.model.vision.encode = torch.compile(member.model.vision.encode, dynamic=True)
-
-    def _tower_keys(self) -> list[tuple]:
-        """Return a key of each member's vision features: members with equal keys share them."""
-        keys = []
-        for member, frame_key in zip(self.members, self.reader.frame_keys, strict=True):
-            tower = member.model.vision
-            fingerprint = weights_fingerprint(tower.state_dict())
-            keys.append((cache_key(frame_key, tower.blueprint(), fingerprint), member.without))
-        return keys
+                member.compile()
 
     def groups(self, videos: Sequence[Video]) -> Groups:
         """Group videos of similar length: little padding, and the same groups every time.
@@ -197,14 +188,14 @@ class InferenceEngine:
             probabilities, self.classes, scored.stages, scored.findings, dropped, len(unscored)
         )
 
-    def move(self, batches: dict[int, Batch]) -> dict[int, Batch]:
+    def move(self, batches: dict[int, MemberBatch]) -> dict[int, MemberBatch]:
         """Copy batches to the device, each once, however many members share it."""
         distinct = {id(batch): batch for batch in batches.values()}
         moved = {key: batch.to(self.device) for key, batch in distinct.items()}
         return {i: moved[id(batch)] for i, batch in batches.items()}
 
     def compute(
-        self, batches: dict[int, Batch], stages: StageTimer, features: dict[tuple, Tensor]
+        self, batches: dict[int, MemberBatch], stages: StageTimer, features: dict[tuple, Tensor]
     ) -> dict[int, np.ndarray]:
         """Score the batches of some members, which are on the device: {member: (B, C) float32}.
 
@@ -230,37 +221,44 @@ class InferenceEngine:
 
     @torch.no_grad()  # inference_mode slows autocast down, see benchmarks/test_autocast.py
     def _compute(
-        self, batches: dict[int, Batch], stages: StageTimer, features: dict[tuple, Tensor]
+        self, batches: dict[int, MemberBatch], stages: StageTimer, features: dict[tuple, Tensor]
     ) -> dict[int, np.ndarray]:
-        """Launch the networks of all members, and then wait for their results once."""
+        """Launch the networks of all members, and then wait for their results once.
+
+        Members that compute on the CPU do so after the launches, while a GPU computes.
+        """
         timer = NetworkTimer(self.device)
-        inputs = {i: self.members[i].drop_modality(batch) for i, batch in batches.items()}
+        order = sorted(batches, key=lambda i: self.members[i].computes_on_cpu)
+        inputs = {i: self.members[i].drop_modality(batches[i]) for i in order}
         for i, batch in inputs.items():
-            if self.towers[i] not in features:
+            if self.towers[i] is not None and self.towers[i] not in features:
                 with timer.time("vision", i), autocast(self.device, self.precision):
-                    features[self.towers[i]] = self.members[i].model.encode(batch).frames
+                    features[self.towers[i]] = self.members[i].encode(batch)
 
         logits = [
-            self._logits(i, batch, features[self.towers[i]], timer) for i, batch in inputs.items()
+            self._logits(i, batch, features.get(self.towers[i]), timer)
+            for i, batch in inputs.items()
         ]
         ids = next(iter(inputs.values())).ids
         probabilities = safe_softmax(logits, ids, self.device, self.precision)
         timer.add_to(stages)
         return dict(zip(inputs, probabilities, strict=True))
 
-    def _logits(self, i: int, batch: Batch, features: Tensor, timer: NetworkTimer) -> Logits:
-        """Return a function that launches the fusion of a member.
+    def _logits(
+        self, i: int, batch: MemberBatch, features: Tensor | None, timer: NetworkTimer
+    ) -> Logits:
+        """Return a function that launches a member after its vision tower.
 
-        features: of the batch's frames, (B, F * P, D).
+        features: of the batch's frames, (B, F * P, D); None for a member without a tower.
         """
-        model = self.members[i].model
+        member = self.members[i]
 
         def logits(precision: torch.dtype) -> Tensor:
-            with timer.time("fuse", i):
-                if precision != self.precision:
-                    return model.logits(batch)  # encode again: the features may have overflowed
-                encoded = model.with_features(batch, features.to(self.device))
-                return model.head(model.fuse(encoded).pooled)
+            # in another precision, encode again: the features may have overflowed
+            known = features if precision == self.precision else None
+            with timer.time(member.stage, i, on_cpu=member.computes_on_cpu):
+                scores = member.logits(batch, known)
+            return scores.to(self.device, non_blocking=True)
 
         return logits
 
@@ -286,7 +284,7 @@ class _ScoringRun:
         self.stages, self.findings = StageTimer(), Findings()
         self.pool = ThreadPoolExecutor(engine.threads)
         self.scheduler = DeadlineScheduler(len(groups), seconds_left, engine.read_ahead + 1)
-        self.cache: dict[tuple, tuple[Batch, Tensor]] = {}
+        self.cache: dict[tuple, tuple[MemberBatch, Tensor]] = {}
         self.cache_bytes_left = MAX_CACHED_BYTES
 
     def score_together(self) -> None:
@@ -297,6 +295,8 @@ class _ScoringRun:
         order = self.engine.order
         done, total = 0, sum(map(len, self.groups.values()))
 
+        first = self._scored_with(order[0])
+
         def readers() -> list[int]:
             return self._sharing_members(order[0]) if self.scheduler.is_time_short else order
 
@@ -305,7 +305,7 @@ class _ScoringRun:
             if not self.scheduler.allows(kind):
                 return
             self.findings.merge(report)
-            self._score_group(kind, number, order if kind == "all" else order[:1], batches)
+            self._score_group(kind, number, order if kind == "all" else first, batches)
             done += len(self.groups[number])
             self.progress(done, total)
 
@@ -325,21 +325,28 @@ class _ScoringRun:
             for number, (batches, _) in self._read(uncached, lambda i=i: self._sharing_members(i)):
                 if not self.scheduler.allows("reread"):
                     return
-                self._score_group("reread", number, [i], batches)
+                self._score_group("reread", number, self._scored_with(i), batches)
 
     def _cache_key(self, number: int, i: int) -> tuple:
         """Return the key of a group's features and text as member `i` reads them."""
-        return number, self.engine.towers[i], self.engine.reader.text_keys[i]
+        return number, self.engine.towers[i], self.engine.members[i].text_key
 
     def _sharing_members(self, i: int) -> list[int]:
         """List the members that can use the texts and features of member i, itself first."""
-        engine, reader = self.engine, self.engine.reader
+        engine = self.engine
 
         def key(j: int) -> tuple:
-            return engine.towers[j], reader.text_keys[j], reader.frame_keys[j]
+            return engine.towers[j], *engine.reader.keys[j]
 
         sharing = (j for j in engine.order if key(j) == key(i))
         return sorted(sharing, key=lambda j: j != i)
+
+    def _scored_with(self, i: int) -> list[int]:
+        """List the members that score when it is the turn of member i, itself first.
+
+        Without a tower, reading takes the most time, so all that read the same score together.
+        """
+        return [i] if self.engine.towers[i] is not None else self._sharing_members(i)
 
     def _read(
         self, numbers: Sequence[int], readers: Callable[[], Sequence[int]]
@@ -363,7 +370,7 @@ class _ScoringRun:
         kind: str,
         number: int,
         members: Sequence[int],
-        batches: dict[int, Batch],
+        batches: dict[int, MemberBatch],
         features: dict[tuple, Tensor] | None = None,
     ) -> None:
         """Score a group with some members; when time is short, cache features for the others."""
@@ -383,7 +390,7 @@ class _ScoringRun:
         return sum(self.stages.member_seconds[i] for i in members)
 
     def _cache_features(
-        self, number: int, batches: dict[int, Batch], features: dict[tuple, Tensor]
+        self, number: int, batches: dict[int, MemberBatch], features: dict[tuple, Tensor]
     ) -> None:
         """Keep the features of a group on the CPU, in place of its frames, while there is room."""
         for i, batch in batches.items():
@@ -393,6 +400,6 @@ class _ScoringRun:
             tensor = tensor.cpu()
             if not tensor.isfinite().all():  # to be computed again in FP32
                 continue
-            batch = self.engine.members[i].model.with_features(batch, tensor)
+            batch = self.engine.members[i].with_features(batch, tensor)
             self.cache[key] = batch, batch.frames
             self.cache_bytes_left -= batch.frames.nbytes + batch.text.nbytes

@@ -1,6 +1,5 @@
 """The reader: from archives to one batch for each member; equal inputs are read once."""
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,38 +7,24 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from wbdc.competitions import Source, Video
-from wbdc.core.batch import Batch
 from wbdc.core.findings import Findings
-from wbdc.core.image_settings import ImageSettings
 from wbdc.data.archive import read_features, read_images
 from wbdc.data.frames import decode_frames
-from wbdc.data.loader import collate
-from wbdc.serve.predict import Member
+from wbdc.serve.members import FrameKey, Member, MemberBatch
 from wbdc.serve.stage_timer import StageTimer
 
-MemberBatches = tuple[dict[int, Batch], dict]  # a batch for each member; report of the findings
+UNREAD_FRAMES = np.zeros((0, 0), np.float16)
+# a batch for each member; report of the findings
+MemberBatches = tuple[dict[int, MemberBatch], dict]
 
 
 class Reader:
-    """Reads videos for several members; equal inputs are read once.
-
-    text_keys: of each member's tokenizer and settings; frame_keys: of each member's tower, the
-    image settings (None for precomputed features) and the number of frames.
-    """
+    """Reads videos for several members; equal inputs are read once."""
 
     def __init__(self, members: Sequence[Member]):
         self.members = members
-        self.text_keys = [
-            cache_key(
-                member.text.tokenizer.to_str(),
-                list(member.text.fields.items()),
-                member.text.length,
-                sorted(member.text.tail),
-            )
-            for member in members
-        ]
-        towers = [member.model.vision for member in members]
-        self.frame_keys = [(tower.image_settings, tower.frames) for tower in towers]
+        # members with equal keys share a batch
+        self.keys = [(type(member), member.text_key, member.frame_key) for member in members]
 
     def read(
         self, videos: Sequence[Video], members: Iterable[int], stages: StageTimer
@@ -49,25 +34,29 @@ class Reader:
         Members with equal inputs share one batch.
         """
         findings = Findings()
-        texts: dict[str, list[list[int]]] = {}
-        frames: dict[tuple, list[np.ndarray]] = {}
-        distinct_batches: dict[tuple, Batch] = {}
+        texts: dict[tuple, list] = {}
+        frames: dict[FrameKey | None, list[np.ndarray]] = {}
+        distinct_batches: dict[tuple, MemberBatch] = {}
         batches = {}
+        ids = [video.id for video in videos]
 
         for i in members:
-            text_key, frame_key = self.text_keys[i], self.frame_keys[i]
+            member = self.members[i]
+            key = self.keys[i]
+            text_key = key[:2]
             if text_key not in texts:
                 with stages.time("tokenize"):
-                    texts[text_key] = self.members[i].text([video.fields for video in videos])
-            if frame_key not in frames:
-                frames[frame_key] = [
-                    _read_frames(video.source, *frame_key, findings, stages) for video in videos
+                    texts[text_key] = member.read_text([video.fields for video in videos])
+            if member.frame_key not in frames:
+                frames[member.frame_key] = [
+                    _read_frames(video.source, member.frame_key, findings, stages)
+                    for video in videos
                 ]
-            key = text_key, frame_key
             if key not in distinct_batches:
                 with stages.time("collate"):
-                    ids = [video.id for video in videos]
-                    distinct_batches[key] = collate(ids, texts[text_key], frames[frame_key])
+                    distinct_batches[key] = member.collate(
+                        ids, texts[text_key], frames[member.frame_key]
+                    )
             batches[i] = distinct_batches[key]
 
         return batches, findings.report()
@@ -96,19 +85,19 @@ def prefetch_reads(
         yield next_number, future.result(timeout())
 
 
-def cache_key(*parts: object) -> str:
-    """Return a hash that is equal for equal values."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
 def _read_frames(
     source: Source,
-    settings: ImageSettings | None,
-    count: int,
+    key: FrameKey | None,
     findings: Findings,
     stages: StageTimer,
 ) -> np.ndarray:
-    """Return the pixels (n, 3, S, S) uint8 or features (n, D) of a video's frames, n <= count."""
+    """Return the pixels (n, 3, S, S) uint8 or features (n, D) of a video's frames.
+
+    key: image settings, None for features, and the largest n; None reads nothing.
+    """
+    if key is None:
+        return UNREAD_FRAMES
+    settings, count = key
     if settings is None:
         with stages.time("read"):
             return read_features(source, count, findings)

@@ -64,11 +64,14 @@ class NetworkTimer:
         self.spans: list[_Span] = []
 
     @contextmanager
-    def time(self, stage: str, member: int) -> Iterator[None]:
-        """Time what a block launches for a member. A block that raises is not timed."""
-        start = self._now()
+    def time(self, stage: str, member: int, *, on_cpu: bool = False) -> Iterator[None]:
+        """Time what a block launches for a member. A block that raises is not timed.
+
+        on_cpu: whether the block computes on the CPU, also where the device is a GPU.
+        """
+        start = self._now(on_cpu)
         yield
-        self.spans.append(_Span(stage, member, start, self._now()))
+        self.spans.append(_Span(stage, member, start, self._now(on_cpu)))
 
     def add_to(self, stages: StageTimer) -> None:
         """Add the seconds to their stages and members.
@@ -79,8 +82,8 @@ class NetworkTimer:
             stages.add(span.stage, span.seconds)
             stages.member_seconds[span.member] += span.seconds
 
-    def _now(self) -> Moment:
-        if self.device.type != "cuda":
+    def _now(self, on_cpu: bool) -> Moment:
+        if on_cpu or self.device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(self.device))

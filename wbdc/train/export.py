@@ -12,7 +12,9 @@ from safetensors.torch import save_file
 from wbdc.core.device import find_precision
 from wbdc.core.files import publish_bytes, publish_file, publish_json
 from wbdc.nets.model import VideoClassifier
-from wbdc.serve.predict import MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE, predict_probabilities
+from wbdc.serve.members import MODEL_FILE, WEIGHTS_FILE
+from wbdc.serve.members.network import TOKENIZER_FILE
+from wbdc.serve.predict import predict_probabilities
 from wbdc.train.dataset import Dataset
 from wbdc.train.distributed.gather import sum_over_ranks
 from wbdc.train.distributed.sharded_layers import whole_weights

@@ -19,7 +19,7 @@ from wbdc.nets.model import VideoClassifier, build_fusion
 from wbdc.nets.trunk import TRUNK_WEIGHTS_FILE, Trunk, find_trunk, load_trunk, read_architecture
 from wbdc.prepare.dataset import PreparedData
 from wbdc.prepare.view import InputSpec
-from wbdc.serve.predict import WEIGHTS_FILE
+from wbdc.serve.members import WEIGHTS_FILE
 from wbdc.train.kit import Kit
 
 

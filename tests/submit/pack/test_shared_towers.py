@@ -10,7 +10,7 @@ import toys
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.files import publish_json, read_json, seal_folder
-from wbdc.serve.predict import load_member
+from wbdc.serve.members import load_member
 from wbdc.submit.check.verify import verify_package
 from wbdc.submit.pack.package import PackedMember, PackOptions, pack_submission
 

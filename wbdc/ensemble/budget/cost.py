@@ -12,8 +12,8 @@ from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.progress import ProgressCallback
 from wbdc.ensemble.out_of_fold import ServingHardware
 from wbdc.ensemble.variants import Variant
+from wbdc.serve.cache_key import cache_key
 from wbdc.serve.engine import InferenceEngine
-from wbdc.serve.reader import cache_key
 from wbdc.serve.stage_timer import StageTimer
 
 COST_SAMPLE_VIDEOS = 32  # videos that each variant is timed with
@@ -80,13 +80,13 @@ def measure_costs(
             start = time.perf_counter()
             engine = InferenceEngine([folder], [1.0], *hardware, served=[variant.serve])
             loading = time.perf_counter() - start
-            settings_key = cache_key(engine.reader.frame_keys[0])
+            settings_key = cache_key(engine.members[0].frame_key or engine.reader.keys[0])
             tower_key = cache_key(engine.towers[0])
             stage_seconds = stage_seconds or _stage_seconds(engine, videos)
 
             decode.setdefault(settings_key, stage_seconds["read"])
             tower.setdefault(tower_key, (settings_key, stage_seconds["vision"]))
-            member[name] = tower_key, loading, stage_seconds["fuse"]
+            member[name] = tower_key, loading, stage_seconds["member"]
     progress("measuring", len(variants), len(variants))
     return Cost(fixed, decode, tower, member, hardware.device.type == "cpu")
 
@@ -108,7 +108,7 @@ def find_measured(table: dict[str, Value], kind: str, name: str) -> Value:
 
 
 def _stage_seconds(engine: InferenceEngine, videos: Sequence[Video]) -> dict[str, float]:
-    """Return the seconds per video to read in all threads, encode and fuse, after a warm-up."""
+    """Return the seconds per video to read in all threads, encode, and score, after a warm-up."""
     batches = [videos[i : i + engine.batch] for i in range(0, len(videos), engine.batch)]
     _compute(engine, batches[0][:WARM_UP_VIDEOS], StageTimer())
 
@@ -126,7 +126,7 @@ def _stage_seconds(engine: InferenceEngine, videos: Sequence[Video]) -> dict[str
     return {
         "read": reading / count,
         "vision": stages.seconds["vision"] / count,
-        "fuse": stages.seconds["fuse"] / count,
+        "member": stages.seconds[engine.members[0].stage] / count,
     }
 
 

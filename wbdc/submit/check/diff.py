@@ -17,7 +17,7 @@ from wbdc.core.findings import Findings
 from wbdc.core.flatten import flatten_table
 from wbdc.core.weights import load_weights, open_weights
 from wbdc.serve.blend_file import BLEND_FILE
-from wbdc.serve.predict import MODEL_FILE, WEIGHTS_FILE
+from wbdc.serve.members import MODEL_FILE, WEIGHTS_FILE
 from wbdc.submit.check import DEFAULT_SAMPLE, SampleOptions
 from wbdc.submit.check.manifest import REPORT_FILE, read_manifest
 from wbdc.submit.check.verify import packed_contest, verify_package

@@ -26,7 +26,7 @@ from wbdc.core.files import (
 from wbdc.core.folders import publish_folder
 from wbdc.core.integrity import verify_seal
 from wbdc.serve.blend_file import Blend, BlendMember, write_blend
-from wbdc.serve.predict import MODEL_FILE, TOKENIZER_FILE, WEIGHTS_FILE, read_model
+from wbdc.serve.members import WEIGHTS_FILE, find_member_class, read_model
 from wbdc.submit.check.manifest import MANIFEST_FILE, REPORT_FILE, write_manifest
 from wbdc.submit.pack import scripts
 from wbdc.submit.pack.lock import download_wheels, lock_requirements
@@ -42,7 +42,6 @@ from wbdc.train.runs import KIT_FILE
 SHIPPED_FOLDERS = ("core", "competitions", "data", "nets", "serve")  # all that inference needs
 SOURCE_SUFFIXES = (".py", ".json", ".toml", ".html", ".css", ".js")  # of the source of wbdc
 REQUIREMENTS_LOCK = "requirements.lock"
-MEMBER_FILES = (WEIGHTS_FILE, MODEL_FILE, TOKENIZER_FILE)
 
 
 class PackedMember(NamedTuple):
@@ -102,8 +101,8 @@ def pack_submission(
 ) -> dict:
     """Create the folder `into`, which runs on its own, and return its manifest.
 
-    Equal inputs give equal bytes. Only listed files are copied (SHIPPED_FOLDERS, MEMBER_FILES, kits
-    with their plugs, the contest's file). An earlier package is replaced; any other folder is
+    Equal inputs give equal bytes. Only listed files are copied (SHIPPED_FOLDERS, those of members,
+    kits with their plugs, the contest's file). An earlier package is replaced; any other folder is
     refused. check: called with the finished folder before it is published; if it raises, nothing
     is published.
 
@@ -182,15 +181,19 @@ def _check_member(member: PackedMember) -> None:
         raise UsageFault(f"{folder} is not finished; run the same `wbdc train` command again")
 
     verify_seal(folder)
-    if missing := [name for name in MEMBER_FILES if not (folder / name).is_file()]:
+    if missing := [name for name in _member_files(folder) if not (folder / name).is_file()]:
         raise IntegrityFault(f"{folder} lacks {', '.join(missing)}; train this fold again")
 
 
 def _add_members(folder: Path, members: Sequence[PackedMember], options: PackOptions) -> list[dict]:
     """Copy the models and the kits that trained them; return what README.md states of each."""
     member_facts = [_add_member(folder, member) for member in members]
-    model_folders = [folder / "models" / member.name for member in members]
-    share_towers(folder, model_folders, half=options.half)
+    network_folders = [
+        folder / "models" / member.name
+        for member in members
+        if find_member_class(read_model(member.folder), member.folder).is_network
+    ]
+    share_towers(folder, network_folders, half=options.half)
     for path, fold in options.source_kits.items():
         _add_kit(folder / path, fold)
 
@@ -203,7 +206,8 @@ def _add_member(folder: Path, member: PackedMember) -> dict:
     home = folder / "models" / member.name
     has_kit = (member.folder / KIT_FILE).is_file()
     kit_files = [KIT_FILE] if has_kit else []
-    for name in [*MEMBER_FILES, *kit_files, *_plug_files(model["blueprint"])]:
+    plug_files = _plug_files(model.get("blueprint", {}))
+    for name in [*_member_files(member.folder), *kit_files, *plug_files]:
         _copy_file(member.folder / name, home / name)
     if has_kit:
         _add_kit(folder / kit_path(member.name), member.folder)
@@ -217,6 +221,11 @@ def _add_member(folder: Path, member: PackedMember) -> dict:
         "pretrained": seal.get("pretrained", {}),
         "sha256": file_sha256(home / WEIGHTS_FILE),  # as trained, before towers are shared
     }
+
+
+def _member_files(folder: Path) -> tuple[str, ...]:
+    """List the files that rebuild the model of a fold. Raises IntegrityFault."""
+    return find_member_class(read_model(folder), folder).files
 
 
 def _add_kit(file: Path, folder: Path) -> None:
@@ -259,7 +268,7 @@ def _add_code(folder: Path, models: list[dict], options: PackOptions) -> list[Pa
     Returns the files of the first that these models import.
     """
     home = Path(wbdc.__file__).parent
-    vision_plugs = {m["blueprint"]["vision"]["use"] for m in models}
+    vision_plugs = {m["blueprint"]["vision"]["use"] for m in models if "blueprint" in m}
     imported = []
     for path in (path for kits in PACKAGED_KIT_FOLDERS for path in _source_files(kits)):
         _copy_file(path, folder / "source" / "wbdc" / "kits" / path.name)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 READING_STAGES = ("read", "decode", "tokenize", "collate")  # in threads, ahead of the main thread
-COMPUTING_STAGES = ("vision", "fuse")  # in the main thread
+COMPUTING_STAGES = ("vision", "fuse", "linear")  # in the main thread
 STAGE_LABELS = {
     "read": "Reading archives",
     "decode": "Decoding",
@@ -11,6 +11,7 @@ STAGE_LABELS = {
     "collate": "Batching",
     "vision": "Encoding frames",
     "fuse": "Fusing text and frames",
+    "linear": "Computing linear members",
 }
 
 
@@ -46,9 +47,9 @@ class ServingSizes(NamedTuple):
 def stage_shares(stage_seconds: dict[str, float], prediction_seconds: float) -> dict[str, float]:
     """Divide the wall time of prediction among the stages; the shares sum to 1.
 
-    stage_seconds: summed over threads for READING_STAGES. The main thread either computes (vision,
-    fuse) or waits for batches; its waiting time is divided in proportion to the seconds of the
-    reading stages. Work that overlaps with other work therefore costs nothing.
+    stage_seconds: summed over threads for READING_STAGES. The main thread either computes
+    (vision, fuse, linear) or waits for batches; its waiting time is divided in proportion to the
+    seconds of the reading stages. Work that overlaps with other work therefore costs nothing.
     """
     computing = {stage: stage_seconds.get(stage, 0.0) for stage in COMPUTING_STAGES}
     reading = {stage: stage_seconds.get(stage, 0.0) for stage in READING_STAGES}

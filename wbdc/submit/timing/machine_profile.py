@@ -37,6 +37,7 @@ STAGE_KERNELS = {
     "collate": "memory",
     "vision": "matrix",
     "fuse": "matrix",
+    "linear": "decode",
 }
 START_KERNELS = ("memory", "decode")  # what the start of a process depends on
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wbdc.competitions import Limits
-from wbdc.core.files import publish_json, read_json
+from wbdc.core.files import publish_json
 from wbdc.core.progress import ProgressCallback, no_progress
 from wbdc.core.time_margins import TIME_MARGIN
 from wbdc.serve.blend_file import read_blend
+from wbdc.serve.members import find_member_class, read_model
 from wbdc.submit.check.manifest import RECEIPT_FILE
 from wbdc.submit.check.verify import check_files, packed_contest
 from wbdc.submit.timing.bottleneck import ServingSizes, stage_shares
@@ -292,8 +293,9 @@ def _serving_sizes(folder: Path) -> ServingSizes:
     members = read_blend(folder).members
     frames, tokens = [], []
     for member in members:
-        model = read_json(folder / member.folder / "model.json")
-        frames.append(member.serve.get("frames", model["blueprint"]["vision"].get("frames", 8)))
-        tokens.append(member.serve.get("length", model["text"].get("length", 256)))
+        model = read_model(folder / member.folder)
+        sizes = find_member_class(model, folder / member.folder).trained_sizes(model) | member.serve
+        frames.append(sizes.get("frames", 0))
+        tokens.append(sizes.get("length", 0))
 
     return ServingSizes(max(frames), max(tokens), len(members))

@@ -1,0 +1,189 @@
+"""Members: the models of a blend. Each kind is one file, which rebuilds a model from its folder."""
+
+import sys
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wbdc.core import plug
+from wbdc.core.batch import Batch
+from wbdc.core.device import CPU
+from wbdc.core.errors import IntegrityFault
+from wbdc.core.files import read_json
+from wbdc.core.image_settings import ImageSettings
+from wbdc.core.integrity import verify_seal_if_present
+
+WEIGHTS_FILE = "model.safetensors"
+MODEL_FILE = "model.json"
+KIND_KEY = "member"  # in model.json: the kind of a member; a network where it is absent
+DEFAULT_KIND = "network"
+MEMBER_FACTS_SHAPE = {
+    "member?": str,
+    "classes": [str],
+    "competition?": str,
+    "serve": {"batch": int, "precision": str},
+}
+# what a member reads of the frames: image settings (None for precomputed features), their number
+FrameKey = tuple[ImageSettings | None, int]
+
+
+@dataclass(frozen=True)
+class ValueBatch:
+    """A batch of B videos for a member that computes on the CPU.
+
+    ids: B strings; values: what the member reads of each video, B of any type.
+    """
+
+    ids: tuple[str, ...]
+    values: tuple
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, rows: slice) -> "ValueBatch":
+        """Return some of the videos."""
+        return ValueBatch(self.ids[rows], self.values[rows])
+
+    def to(self, device: torch.device) -> "ValueBatch":
+        """Return the batch itself, whose values stay on the CPU."""
+        return self
+
+
+MemberBatch = Batch | ValueBatch
+
+
+class Member:
+    """A trained model that serves. Subclass it in a file of its own.
+
+    Letters: B videos, C classes, F frames, P vectors per frame, D width.
+
+    The reader calls `read_text` and decodes frames once for all members with equal keys, and then
+    `collate`. The engine calls `encode` once for all members with equal `tower_key`, and `logits`.
+    These run while other batches are read, so a member keeps no state between calls.
+
+    Class attributes. shape: what model.json holds beside MEMBER_FACTS_SHAPE, as `read_json` checks
+    it; files: what a package copies. is_network: whether it has floating-point weights that a
+    package may store as float16, and a precision to serve in. computes_on_cpu: whether `logits`
+    computes on the CPU on any machine. stage: of the time check, to which the seconds of `logits`
+    belong.
+
+    name: of the folder; facts: the content of model.json; classes: class id of each logit; batch:
+    videos computed together. text_key: of the result of `read_text`; frame_key: None when it
+    reads no frames; tower_key: of the result of `encode`, None when it has no vision tower.
+    """
+
+    shape: Mapping = {}
+    files: tuple[str, ...] = (WEIGHTS_FILE, MODEL_FILE)
+    is_network: bool = False
+    computes_on_cpu: bool = True
+    stage: str = "linear"
+    text_key: Hashable = None
+    frame_key: FrameKey | None = None
+    tower_key: Hashable | None = None
+
+    def __init__(self, folder: Path, device: torch.device):
+        self.facts = read_model(folder)
+        self.name = folder.name
+        self.classes: list[str] = self.facts["classes"]
+        self.batch: int = self.facts["serve"]["batch"]
+
+    @classmethod
+    def trained_sizes(cls, facts: dict) -> dict[str, int]:
+        """Return the frames and the text length of training that may be less when serving.
+
+        facts: of `read_model`. A size that is absent cannot be changed.
+        """
+        return {}
+
+    def read_text(self, fields: Sequence[dict[str, str]]) -> list:
+        """Return what the member reads of the texts of some videos, one value for each.
+
+        fields: {field: text} of each video.
+        """
+        return [None] * len(fields)
+
+    def collate(self, ids: Sequence[str], texts: list, frames: list[np.ndarray]) -> MemberBatch:
+        """Return a batch of B videos.
+
+        texts: of `read_text`. frames: (n, 3, S, S) uint8 or (n, D) float16 of each video.
+        """
+        raise NotImplementedError
+
+    def drop_modality(self, batch: MemberBatch) -> MemberBatch:
+        """Return the batch without the modality that the model was trained without."""
+        return batch
+
+    def encode(self, batch: MemberBatch) -> Tensor:
+        """Return the vision features of a batch, (B, F * P, D); only with a `tower_key`."""
+        raise NotImplementedError
+
+    def with_features(self, batch: MemberBatch, features: Tensor) -> MemberBatch:
+        """Return the batch with features in place of frames; only with a `tower_key`."""
+        raise NotImplementedError
+
+    def logits(self, batch: MemberBatch, features: Tensor | None) -> Tensor:
+        """Return (B, C) floats whose softmax is the probabilities.
+
+        features: of `encode`; None to encode again.
+        """
+        raise NotImplementedError
+
+    def compile(self) -> None:
+        """Run the vision tower, if there is one, through torch.compile from now on."""
+
+
+Plug = Member
+
+
+def load_member(
+    folder: Path,
+    device: torch.device = CPU,
+    *,
+    frames: int | None = None,
+    length: int | None = None,
+    half: bool = False,
+) -> Member:
+    """Rebuild the model of `folder`.
+
+    frames, length: serve fewer frames or tokens than in training; half: round the weights of a
+    network to float16, as they may be stored.
+    Raises IntegrityFault when a file is missing or damaged, or the weights belong to another model
+    or hold NaN; UsageFault when its kind of member has no frames or length to change.
+    """
+    verify_seal_if_present(folder)
+    member_class = find_member_class(_read_facts(folder), folder)
+    sizes = {"frames": frames, "length": length}
+    settings = {name: value for name, value in sizes.items() if value is not None}
+    if member_class.is_network:
+        settings["half"] = half
+    plug.check_settings(f"the model of {folder}", member_class, settings)
+    return member_class(folder, device, **settings)
+
+
+def read_model(folder: Path) -> dict:
+    """Read model.json, which rebuilds a member. Raises IntegrityFault."""
+    member_class = find_member_class(_read_facts(folder), folder)
+    return read_json(folder / MODEL_FILE, MEMBER_FACTS_SHAPE | dict(member_class.shape))
+
+
+def find_member_class(facts: dict, folder: Path) -> type[Member]:
+    """Return the class of a member by the facts in its model.json.
+
+    Raises IntegrityFault for a kind that this version does not have.
+    """
+    home = sys.modules[__name__]
+    kind = facts.get(KIND_KEY, DEFAULT_KIND)
+    if kind not in plug.plug_names(home):
+        raise IntegrityFault(
+            f"{folder / MODEL_FILE} describes a member of the kind {kind!r}, which this version of"
+            " wbdc does not have; use the version that trained it, or train the fold again"
+        )
+    return plug.find_plug(home, kind)
+
+
+def _read_facts(folder: Path) -> dict:
+    return read_json(folder / MODEL_FILE, MEMBER_FACTS_SHAPE)

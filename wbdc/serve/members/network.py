@@ -1,0 +1,175 @@
+"""A network: the model of a kit, as `wbdc train` saved it."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from wbdc.core.batch import Batch
+from wbdc.core.errors import IntegrityFault
+from wbdc.core.weights import load_weights, weights_fingerprint
+from wbdc.data.loader import collate
+from wbdc.data.text import TextReader, open_tokenizer
+from wbdc.nets.model import VideoClassifier, build_model
+from wbdc.serve.cache_key import cache_key
+from wbdc.serve.members import MODEL_FILE, WEIGHTS_FILE, Member
+
+TOKENIZER_FILE = "tokenizer.json"
+# in model.json: the file with the weights of the vision tower, when several members share it
+TOWER = "tower"
+MAX_ERROR_CHARACTERS = 600
+MAX_NAMES = 10  # in an error
+
+
+class Network(Member):
+    """frames, length: serve fewer frames or tokens than in training; half: round the weights to
+    float16, as they may be stored.
+
+    model: the network; text: turns fields into token ids; without: the modality that the model was
+    trained without, if any.
+    """
+
+    shape = {
+        "blueprint": {
+            "trunk": dict,
+            "vision": dict,
+            "fusion": dict,
+            "pooling": dict,
+            "classes": int,
+            "special": {str: int},
+        },
+        "text": {"fields": ([list], {str: int}), "length": int},
+        "without": (str, None),
+        "tower?": str,
+    }
+    files = (*Member.files, TOKENIZER_FILE)
+    is_network = True
+    computes_on_cpu = False
+    stage = "fuse"
+
+    def __init__(
+        self,
+        folder: Path,
+        device: torch.device,
+        *,
+        frames: int | None = None,
+        length: int | None = None,
+        half: bool = False,
+    ):
+        super().__init__(folder, device)
+        facts = self.facts
+        model = build_model(facts["blueprint"], kit_folder=folder)
+        _load_weights(model, folder, facts, half)
+        if frames is not None:
+            model.vision.frames = frames
+        self.model = model.eval().to(device)
+        self.text = TextReader(open_tokenizer(folder), **_shorten_text(facts["text"], length))
+        self.without: str | None = facts["without"]
+        self.text_key = cache_key(
+            self.text.tokenizer.to_str(),
+            list(self.text.fields.items()),
+            self.text.length,
+            sorted(self.text.tail),
+        )
+        self.frame_key = (model.vision.image_settings, model.vision.frames)
+
+    @cached_property
+    def tower_key(self) -> tuple:
+        """A hash of the tower, its weights and its inputs, and the modality that is dropped."""
+        tower = self.model.vision
+        fingerprint = weights_fingerprint(tower.state_dict())
+        return cache_key(self.frame_key, tower.blueprint(), fingerprint), self.without
+
+    @classmethod
+    def trained_sizes(cls, facts: dict) -> dict[str, int]:
+        return {
+            "frames": facts["blueprint"]["vision"].get("frames") or 0,
+            "length": facts["text"]["length"],
+        }
+
+    def read_text(self, fields: Sequence[dict[str, str]]) -> list[list[int]]:
+        return self.text(fields)
+
+    def collate(
+        self, ids: Sequence[str], texts: list[list[int]], frames: list[np.ndarray]
+    ) -> Batch:
+        return collate(ids, texts, frames)
+
+    def drop_modality(self, batch: Batch) -> Batch:
+        return batch.drop_modality(self.without) if self.without else batch
+
+    def encode(self, batch: Batch) -> Tensor:
+        return self.model.encode(batch).frames
+
+    def with_features(self, batch: Batch, features: Tensor) -> Batch:
+        return self.model.with_features(batch, features)
+
+    def logits(self, batch: Batch, features: Tensor | None) -> Tensor:
+        if features is None:
+            return self.model.logits(batch)
+        encoded = self.model.with_features(batch, features.to(batch.text.device))
+        return self.model.head(self.model.fuse(encoded).pooled)
+
+    def compile(self) -> None:
+        vision = self.model.vision
+        vision.encode = torch.compile(vision.encode, dynamic=True)
+
+
+def _load_weights(model: VideoClassifier, folder: Path, facts: dict, half: bool) -> None:
+    """Load the weights of a folder into its model. Raises IntegrityFault."""
+    try:
+        weights = load_weights(folder / WEIGHTS_FILE)
+        if TOWER in facts:
+            weights |= load_weights(folder / facts[TOWER])
+        if half:
+            weights = {name: _round_to_half(tensor) for name, tensor in weights.items()}
+        _check_dtypes(model, weights)
+        model.load_state_dict(weights, strict=True)
+    except (SafetensorError, OSError, RuntimeError) as error:
+        message = " ".join(str(error).split())[:MAX_ERROR_CHARACTERS]
+        raise IntegrityFault(
+            f"{folder / WEIGHTS_FILE} does not fit {MODEL_FILE} beside it: {message}"
+        ) from error
+
+    broken = [
+        name
+        for name, tensor in weights.items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+    if broken:
+        raise IntegrityFault(
+            f"{folder / WEIGHTS_FILE} holds numbers that are not finite, in"
+            f" {', '.join(broken[:MAX_NAMES])}"
+        )
+
+
+def _round_to_half(tensor: Tensor) -> Tensor:
+    return tensor.half().float() if tensor.is_floating_point() else tensor
+
+
+def _check_dtypes(model: VideoClassifier, weights: dict[str, Tensor]) -> None:
+    """Refuse weights of another dtype, which torch would convert without a warning."""
+    mismatches = [
+        name
+        for name, tensor in model.state_dict().items()
+        if name in weights and weights[name].dtype != tensor.dtype
+    ]
+    if mismatches:
+        raise RuntimeError(f"another dtype in {', '.join(mismatches[:MAX_NAMES])}")
+
+
+def _shorten_text(text: dict, length: int | None) -> dict:
+    """Return the settings of a text reader for sequences of `length` tokens.
+
+    The fields' budgets shrink in proportion.
+    """
+    fields = dict(text["fields"])  # stored as pairs: their order is the reading order
+    length = length or text["length"]
+    room, budgets = length - 1 - len(fields), sum(fields.values())
+    if room < budgets:
+        fields = {name: budget * max(0, room) // budgets for name, budget in fields.items()}
+    return {**text, "fields": fields, "length": length}
