@@ -29,6 +29,7 @@ from wbdc.data.loader import collate
 from wbdc.nets.model import VideoClassifier, build_model
 from wbdc.train import objectives, tricks
 from wbdc.train.fit import fit
+from wbdc.train.losses import SMOOTHED
 from wbdc.train.optimizer import build_adamw, parameter_groups
 from wbdc.train.task import Task
 
@@ -37,7 +38,6 @@ VOCABULARY = 21_128
 LEARNING_RATE = 5e-5
 EPSILON = 0.5
 EMA_DECAY = 0.999
-SMOOTHING = 0.1
 PEAK_SIZE = 2048  # of the square matrices that measure the peak
 BLUEPRINT = {
     "trunk": {
@@ -91,7 +91,7 @@ class WbdcLoop:
         self.model = build_model(BLUEPRINT).to(device)
         task = Task(("",) * CLASSES, (1,) * CLASSES, (), ("title",), 1000, 8, 0)
         loss = plug.build_plug(
-            objectives, {"use": "classify", "smoothing": SMOOTHING}, self.model, task
+            objectives, {"use": "classify", "loss": SMOOTHED}, self.model, task
         )
         self.objectives = nn.ModuleList([loss]).to(device)
         self.tricks = [
@@ -146,7 +146,7 @@ class SolutionLoop:
 
     def _backward(self, batch: Batch) -> None:
         logits = self.model.logits(batch)
-        loss = F.cross_entropy(logits, batch.label, label_smoothing=SMOOTHING)
+        loss = F.cross_entropy(logits, batch.label, label_smoothing=SMOOTHED["smoothing"])
         loss.backward()
         loss.item()  # shown in the progress bar of every step
 

@@ -14,7 +14,7 @@ from types import ModuleType
 
 from wbdc import competitions
 from wbdc.core.device import PRECISIONS
-from wbdc.core.plug import find_plug, plug_kind, plug_names, plug_settings
+from wbdc.core.plug import find_plug, nested_package, plug_kind, plug_names, plug_settings
 from wbdc.data.text import TextReader
 from wbdc.prepare.describe.finding_codes import FINDING_CODES
 from wbdc.train import kit_schema
@@ -55,6 +55,7 @@ code. An error stops `wbdc prepare` with exit code 3; with `--strict`, every fin
 | code | severity | finding | consequence | fix |
 |---|---|---|---|---|
 """
+PLUG_FILE = {"type": "string", "pattern": r"\.py$"}
 TYPE_NAMES = {int: "integer", float: "number", str: "string", bool: "boolean"}
 
 
@@ -90,7 +91,9 @@ def explanations(target: Callable) -> dict[str, str]:
 
 
 def type_name(annotation: object) -> str:
-    """Write an annotation as in code."""
+    """Write an annotation as in code; of a setting that chooses a plug, the kind of that plug."""
+    if package := nested_package(annotation):
+        return f"{plug_kind(package)} table or name"
     if typing.get_origin(annotation) or isinstance(annotation, types.UnionType):
         return str(annotation)
     return getattr(annotation, "__name__", str(annotation))
@@ -140,11 +143,16 @@ def plug_title(kind: str) -> str:
     """Name a plug folder by the keys of a kit that use it."""
     if kind in kit_schema.STAGE_PLUGS:
         return f"{kind}, in [pretrain] and [train]"
+    if kind in kit_schema.NESTED_PLUGS:
+        return f"{kind}, in settings of other plugs"
     return f"[{kind}]"
 
 
 def json_type(annotation: object) -> dict:
     """Describe a type as JSON Schema does."""
+    if package := nested_package(annotation):
+        names = {"enum": plug_names(package)}
+        return {"anyOf": [names, PLUG_FILE, {"$ref": f"#/$defs/{plug_kind(package)}"}]}
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         options = [json_type(a) for a in arguments if a is not type(None)]
@@ -172,7 +180,7 @@ def properties(target: Callable) -> dict[str, dict]:
 
 def plug_table(home: ModuleType) -> dict:
     """Describe a table that chooses a plug: the settings follow from `use`."""
-    chosen = [{"enum": plug_names(home)}, {"type": "string", "pattern": r"\.py$"}]
+    chosen = [{"enum": plug_names(home)}, PLUG_FILE]
     about = f"a {plug_kind(home)} of wbdc, or the path of a file beside the kit"
     use = {"anyOf": chosen, "description": about}
     choices = []
@@ -213,7 +221,7 @@ def write_schema() -> str:
     definitions = {table: table_schema(table) for table in kit_schema.SETTINGS_OF_TABLE}
     for kind, home in kit_schema.PLUG_FOLDERS.items():
         definitions[kind] = plug_table(home)
-    for kind in kit_schema.STAGE_PLUGS:
+    for kind in (*kit_schema.STAGE_PLUGS, *kit_schema.NESTED_PLUGS):
         definitions[kind]["required"] = ["use"]
 
     schema = {

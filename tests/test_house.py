@@ -13,7 +13,7 @@ from wbdc.core import plug
 from wbdc.nets import fusion, pooling, vision
 from wbdc.prepare import engines
 from wbdc.serve import members
-from wbdc.train import loggers, objectives, samplers, schedules, tricks
+from wbdc.train import loggers, losses, objectives, samplers, schedules, tricks
 
 PACKAGE = Path(wbdc.__file__).parent
 LAYERS = (
@@ -37,6 +37,7 @@ PLUGS = {
     "fusion": fusion,
     "pooling": pooling,
     "objectives": objectives,
+    "losses": losses,
     "tricks": tricks,
     "samplers": samplers,
     "schedules": schedules,

@@ -16,9 +16,9 @@ from wbdc import competitions
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.nets import fusion, pooling, vision
-from wbdc.train import objectives, tricks
+from wbdc.train import losses, objectives, tricks
 
-HOMES = (competitions, fusion, pooling, vision, objectives, tricks)
+HOMES = (competitions, fusion, pooling, vision, objectives, losses, tricks)
 HOUSE = Path(wbdc.__file__).parent
 
 
@@ -238,6 +238,7 @@ def test_kinds_are_named_in_the_singular():
         "pooling",
         "vision",
         "objective",
+        "loss",
         "trick",
     ]
     assert plug.plug_kind(SimpleNamespace(Plug=Lamp)) == "lamp"

@@ -14,6 +14,7 @@ from wbdc.core import plug
 from wbdc.core.errors import Diverged, OutOfResources
 from wbdc.train import objectives, tricks
 from wbdc.train.fit import fit
+from wbdc.train.losses import SMOOTHED
 from wbdc.train.updates import MAX_NON_FINITE_STEPS
 
 DATA = [toys.batch(seed=s) for s in range(4)]
@@ -53,7 +54,7 @@ def run_longhand(model, batches, accumulate=1, epsilon=0.5, decay=0.9, rate=0.1)
 
 
 def run_fit(model, batches=DATA, **settings):
-    losses = [plug.build_plug(objectives, {"use": "classify", "smoothing": 0.1}, model, toys.TASK)]
+    losses = [plug.build_plug(objectives, {"use": "classify", "loss": SMOOTHED}, model, toys.TASK)]
     used_tricks = [
         plug.build_plug(tricks, {"use": "fgm", "epsilon": 0.5}, model, toys.TASK),
         plug.build_plug(tricks, {"use": "ema", "decay": 0.9}, model, toys.TASK),

@@ -274,9 +274,7 @@ def test_no_objective_takes_a_weight_that_is_negative_or_infinite(use, settings,
         ("inverse_cloze", {"dim": -3}, "at least 1"),
         ("match", {"swap": 1.5}, "between 0 and 1"),
         ("simcse", {"dropout": -0.1}, "between 0 and 1"),
-        ("classify", {"smoothing": 2.0}, "between 0 and 1"),
         ("classify", {"dropout": -1.0}, "between 0 and 1"),
-        ("classify_frames", {"smoothing": -0.5}, "between 0 and 1"),
         *(
             (use, {"temperature": 0.6}, "between 0.01 and 0.5")
             for use in ("align", "clip", "inverse_cloze", "mask_modality")

@@ -86,22 +86,30 @@ def describe_kit(kit: "Kit") -> Iterator[tuple[str, str]]:
 
 
 def describe_plug(
-    plug_folder: ModuleType, table: dict, kit_folder: Path
+    plug_folder: ModuleType, table: dict, kit_folder: Path, indent: str = "  "
 ) -> Iterator[tuple[str, str]]:
-    """Yield the lines that show a plug: its first sentence, and its settings with their values."""
-    from wbdc.core.plug import find_plug, plug_kind, plug_settings
+    """Yield the lines that show a plug: its first sentence, its settings with their values, and the
+    plugs that these choose.
+    """
+    from wbdc.core.plug import find_plug, nested_plugs, plug_kind, plug_settings
 
     plug = find_plug(plug_folder, table["use"], kit_folder)
     text = inspect.getdoc(inspect.getmodule(plug)) or inspect.getdoc(plug) or "no description"
     paragraph = " ".join(text.split("\n\n")[0].split())
-    yield f"  {plug_kind(plug_folder)} {table['use']}: {paragraph}", "green"
+    yield f"{indent}{plug_kind(plug_folder)} {table['use']}: {paragraph}", "green"
 
-    for name, parameter in plug_settings(plug).items():
-        if name in table:
-            yield f"    {name} = {_json_text(table[name])}", ""
-        else:
-            default = None if parameter.default is parameter.empty else parameter.default
-            yield f"    {name} = {_json_text(default)}  (default)", "dim"
+    defaults = {
+        name: None if parameter.default is parameter.empty else parameter.default
+        for name, parameter in plug_settings(plug).items()
+    }
+    nested = nested_plugs(plug, defaults | table)
+    for name in [name for name in defaults if name not in nested]:
+        is_default = name not in table
+        value = _json_text(defaults[name] if is_default else table[name])
+        note = "  (default)" if is_default else ""
+        yield f"{indent}  {name} = {value}{note}", "dim" if is_default else ""
+    for inner in nested.values():
+        yield from describe_plug(inner.package, inner.table, kit_folder, f"{indent}  ")
 
 
 def _json_text(value: object) -> str:

@@ -20,7 +20,8 @@ class Batch:
     label: (B,) int64 class index, -1 for a video without a label; None if no label is known.
     text_field: (B, T) int8, the number of the field that a token belongs to, from 1; 0 for special
     tokens and padding.
-    soft_label: (B, C) float, probabilities of the classes that replace the label.
+    soft_label: (B, C) float, probabilities of the classes that replace the label, times the weight
+    of the video in the loss; zeros for a video without soft labels.
     seeds: (B,) int64, the source of each video's random numbers; see `draw`.
     frame_counts: B numbers of real frames, or of real features, known without reading a tensor.
     Real ones come first in each video. () when unknown, for example after frames were moved.
@@ -45,6 +46,15 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def is_labeled(self) -> Tensor:
+        """Return which videos have a label or a soft label: (B,) bool."""
+        is_labeled = torch.zeros(len(self), dtype=torch.bool, device=self.text.device)
+        if self.label is not None:
+            is_labeled = self.label >= 0
+        if self.soft_label is not None:
+            is_labeled = is_labeled | (self.soft_label.sum(1) > 0)
+        return is_labeled
 
     def hide(self, name: str, target: Tensor, **changes: Tensor) -> "Batch":
         """Return a batch with some fields replaced, and `target` stored in `targets[name]`."""

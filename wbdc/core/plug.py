@@ -2,13 +2,15 @@
 
 A plug is found by the name of its file; there is no registry. The positional parameters of its
 constructor receive the object that it works on, for example the model. The keyword-only parameters
-are the settings that a kit may give.
+are the settings that a kit may give. A setting of the type `Annotated[str | dict, Contract]`
+chooses another plug, one of the package that defines `Contract`.
 """
 
 import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import math
 import pkgutil
 import sys
@@ -20,9 +22,17 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.files import read_bytes
+
+
+class NestedPlug(NamedTuple):
+    """A plug that a setting of another plug chooses. table: {"use": name, **settings}."""
+
+    package: ModuleType
+    table: dict
 
 
 def plug_names(package: ModuleType) -> list[str]:
@@ -60,6 +70,27 @@ def plug_settings(target: Callable) -> dict[str, inspect.Parameter]:
     }
 
 
+def nested_package(annotation: object) -> ModuleType | None:
+    """Return the package of the plugs that a setting of this type chooses from; None if it chooses
+    no plug.
+    """
+    contracts = [m for m in getattr(annotation, "__metadata__", ()) if inspect.isclass(m)]
+    return sys.modules[contracts[0].__module__] if contracts else None
+
+
+def nested_plugs(target: Callable, settings: dict) -> dict[str, NestedPlug]:
+    """Return the plugs that some settings of a plug choose, by the names of the settings.
+
+    The name of a plug is short for a table with it: "focal" for {"use": "focal"}.
+    """
+    packages = {n: nested_package(p.annotation) for n, p in plug_settings(target).items()}
+    return {
+        name: NestedPlug(package, {"use": value} if isinstance(value, str) else value)
+        for name, package in packages.items()
+        if package and (value := settings.get(name)) is not None
+    }
+
+
 def check_settings(subject: str, target: Callable, settings: dict) -> None:
     """Check that `target` takes all settings, and that it gets all that it requires.
 
@@ -69,9 +100,8 @@ def check_settings(subject: str, target: Callable, settings: dict) -> None:
     parameters = plug_settings(target)
     for name in settings:
         if name not in parameters:
-            raise UsageFault(
-                f"{subject} has no setting {name!r}{suggest_name(name, list(parameters))}"
-            )
+            hint = _nested_hint(target, name) or suggest_name(name, list(parameters))
+            raise UsageFault(f"{subject} has no setting {name!r}{hint}")
 
     for name, parameter in parameters.items():
         if name not in settings:
@@ -81,7 +111,8 @@ def check_settings(subject: str, target: Callable, settings: dict) -> None:
 
         value = settings[name]
         if not _matches_type(value, parameter.annotation):
-            type_name = getattr(parameter.annotation, "__name__", str(parameter.annotation))
+            annotation = _plain_type(parameter.annotation)
+            type_name = getattr(annotation, "__name__", str(annotation))
             raise UsageFault(f"{subject}: {name} = {value!r} is not of the type {type_name}")
         if value != value:
             raise UsageFault(f"{subject}: {name} = nan is not a number")
@@ -132,7 +163,7 @@ def resolve_plug(
     package: ModuleType, table: dict, kit_folder: Path | None = None
 ) -> tuple[type, dict]:
     """Return the class that a kit's table names and its settings, both checked, without building
-    it.
+    it. Settings that choose a plug are returned as tables, and checked, too.
 
     table: {"use": name, **settings}. Raises UsageFault.
     """
@@ -143,6 +174,9 @@ def resolve_plug(
     settings = {name: value for name, value in table.items() if name != "use"}
     plug_class = find_plug(package, table["use"], kit_folder)
     check_settings(f"{kind} {table['use']!r}", plug_class, settings)
+    for name, nested in nested_plugs(plug_class, settings).items():
+        _, nested_settings = resolve_plug(nested.package, nested.table, kit_folder)
+        settings[name] = {"use": nested.table["use"], **nested_settings}
     return plug_class, settings
 
 
@@ -155,7 +189,36 @@ def build_plug(
     """
     plug_class, settings = resolve_plug(package, table, kit_folder)
     _check_host(f"{plug_kind(package)} {table['use']!r}", package.Plug, plug_class, len(host))
-    return plug_class(*host, **settings)
+    located = {
+        name: _locate_files(settings[name], kit_folder)
+        for name in nested_plugs(plug_class, settings)
+    }
+    return plug_class(*host, **{**settings, **located})
+
+
+def _locate_files(table: dict, kit_folder: Path | None) -> dict:
+    """Return the table of a nested plug with paths that do not depend on the kit's folder."""
+    located = {
+        name: _locate_files(value, kit_folder) if isinstance(value, dict) else value
+        for name, value in table.items()
+    }
+    if str(table.get("use")).endswith(".py"):
+        located["use"] = str((kit_folder or Path()) / table["use"])
+    return located
+
+
+def _nested_hint(target: Callable, name: str) -> str:
+    """Return a hint for a setting that a nested plug has and `target` lacks; "" if none has it."""
+    for outer, parameter in plug_settings(target).items():
+        package = nested_package(parameter.annotation)
+        uses = (
+            [use for use in plug_names(package) if name in plug_settings(find_plug(package, use))]
+            if package
+            else []
+        )
+        if uses:
+            return f"; write {outer} = {{ use = {json.dumps(uses[0])}, {name} = ... }}"
+    return ""
 
 
 def _check_host(subject: str, contract: type, plug_class: type, count: int) -> None:
@@ -175,6 +238,7 @@ def _matches_type(value: object, annotation: object) -> bool:
     """Return whether a TOML value fits an annotation. An integer fits float; a bool fits neither
     int nor float.
     """
+    annotation = _plain_type(annotation)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return any(_matches_type(value, option) for option in typing.get_args(annotation))
 
@@ -184,6 +248,12 @@ def _matches_type(value: object, annotation: object) -> bool:
     if kind in (int, float):
         return isinstance(value, (int, kind)) and not isinstance(value, bool)
     return isinstance(value, kind) if kind in (str, bool, dict, list) else True
+
+
+def _plain_type(annotation: object) -> object:
+    """Return the type of a value that may choose a nested plug, or the annotation itself."""
+    is_annotated = typing.get_origin(annotation) is typing.Annotated
+    return typing.get_args(annotation)[0] if is_annotated else annotation
 
 
 class _SourceLoader(SourceFileLoader):

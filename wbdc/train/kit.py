@@ -15,13 +15,14 @@ from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.files import file_sha256, read_text
 from wbdc.train.kit_schema import (
     DEFAULT_POOLING,
-    STAGE_PLUGS,
+    KIT_TABLES,
     STAGES,
     Serve,
     Stage,
     check_kit,
     check_tables,
-    stage_plug_tables,
+    expand_plugs,
+    kit_plug_tables,
 )
 
 MAX_TABLE_DEPTH = 20
@@ -84,7 +85,7 @@ class Kit:
         """Return the tables as they are saved: every plug file lies beside the kit."""
         names = self._saved_names()
         copied = replace(self, tables=copy.deepcopy(self.tables))
-        for table in copied._plug_tables():
+        for table in kit_plug_tables(copied.tables):
             name = names.get(table["use"], table["use"])
             if Path(name) != Path(table["use"]):
                 table["use"] = f"./{name}"
@@ -98,7 +99,7 @@ class Kit:
         """List every file that determines a stage: its plug files, and every setting of a plug that
         is the path of a file.
         """
-        tables = self._plug_tables(stage)
+        tables = kit_plug_tables(self.tables, (stage,))
         names = self._saved_names()
         files = {
             self.folder / names[table["use"]]: self.folder / table["use"]
@@ -106,8 +107,7 @@ class Kit:
             if table["use"] in names
         }
 
-        settings = [{k: v for k, v in table.items() if k != "use"} for table in tables]
-        for text in _strings(settings):
+        for text in _strings([{**table, "use": None} for table in tables]):
             path = find_setting_file(text, self.folder)
             files |= {path: path} if path else {}
         return [files[key] for key in sorted(files)]  # in the order of a saved kit
@@ -117,7 +117,7 @@ class Kit:
 
         A file keeps its name. Files of one name in different folders get a part of their hash.
         """
-        uses = {t["use"] for t in self._plug_tables() if t["use"].endswith(".py")}
+        uses = {t["use"] for t in kit_plug_tables(self.tables) if t["use"].endswith(".py")}
         paths = {use: Path(os.path.abspath(self.folder / use)) for use in sorted(uses)}
         contest_file = {self.contest.file} - {None}  # always saved under its own name
         counts = Counter(path.name for path in contest_file | {*paths.values()})
@@ -125,14 +125,6 @@ class Kit:
             use: path.name if counts[path.name] == 1 else f"{path.stem}_{file_sha256(path)[:8]}.py"
             for use, path in paths.items()
         }
-
-    def _plug_tables(self, *stages: str) -> list[dict]:
-        """Return the tables that choose a plug; of some stages, or of all."""
-        tables = [self.tables[kind] for kind in ("vision", "fusion", "pooling")]
-        for stage in stages or STAGES:
-            for kind in STAGE_PLUGS:
-                tables += stage_plug_tables(self.tables.get(stage, {}), kind)
-        return tables
 
 
 def kit_names() -> list[str]:
@@ -161,6 +153,7 @@ def open_kit(name: str, *, tiny: bool = False, changes: tuple[str, ...] = ()) ->
     contest = _open_contest(tables["competition"], path.parent)
     tables["competition"] = contest.name
     check_kit(path.stem, folder, tables, contest)
+    expand_plugs(tables, folder)
 
     # the contest's order of fields, because the keys of a saved kit.json are sorted
     budgets = tables["text"]["fields"]
@@ -233,20 +226,14 @@ def _plug_folder(tables: dict, kit_folder: Path) -> Path:
     """Choose where "./plug.py" files lie: beside the kit, or in the current folder when it has all
     of them and the kit's folder none.
     """
-    files = [name for name in _strings(_used_plugs(tables)) if name.endswith(".py")]
+    plug_tables = [table for key, table in tables.items() if key in KIT_TABLES]
+    files = [text for text in _strings(plug_tables) if text.endswith(".py")]
     in_current = (
         files
         and not any(_is_file(kit_folder / name) for name in files)
         and all(_is_file(Path(name)) for name in files)
     )
     return Path() if in_current else kit_folder
-
-
-def _used_plugs(value: object) -> list:
-    """Collect the value of every `use` in nested tables."""
-    if isinstance(value, dict):
-        return [inner if key == "use" else _used_plugs(inner) for key, inner in value.items()]
-    return [_used_plugs(inner) for inner in value] if isinstance(value, list) else []
 
 
 def _strings(value: object) -> Iterator[str]:

@@ -3,8 +3,10 @@ missing ones.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -19,7 +21,7 @@ from wbdc.nets import pooling as poolings
 from wbdc.nets import vision as visions
 from wbdc.nets.model import build_fusion
 from wbdc.nets.trunk import Trunk
-from wbdc.train import objectives, samplers, schedules, tricks
+from wbdc.train import losses, objectives, samplers, schedules, tricks
 from wbdc.train.optimizer import OTHER_PARTS
 
 PLUG_FOLDERS = {
@@ -30,12 +32,15 @@ PLUG_FOLDERS = {
     "trick": tricks,
     "sampler": samplers,
     "schedule": schedules,
+    "loss": losses,
 }
 STAGE_LISTS = ("objective", "trick")  # settings of a stage that are lists of plug tables
 # settings of a stage that are one plug table, with their defaults
 STAGE_CHOICES = {"sampler": {"use": "shuffled"}, "schedule": {"use": "cosine"}}
 STAGE_PLUGS = (*STAGE_LISTS, *STAGE_CHOICES)
 STAGES = ("pretrain", "train")
+NESTED_PLUGS = ("loss",)  # chosen by settings of other plugs
+MODEL_PLUGS = ("vision", "fusion", "pooling")  # tables that choose a plug
 KIT_TABLES = ("text", "trunk", "vision", "fusion", "pooling", *STAGES, "serve")
 DEFAULT_POOLING = {"use": "mean"}
 REQUIRED_SETTINGS = ("competition", "text", "trunk", "vision", "fusion", "train")
@@ -165,6 +170,42 @@ def stage_plug_tables(stage: dict, kind: str) -> list[dict]:
     """
     tables = stage.get(kind) or []
     return tables if kind in STAGE_LISTS else [tables] if tables else []
+
+
+def kit_plug_tables(tables: dict, stages: Sequence[str] = STAGES) -> list[dict]:
+    """Return the tables of a resolved kit that choose a plug, and those inside them.
+
+    stages: the stages whose plugs are returned; those of the model always are.
+    """
+    chosen = [tables[kind] for kind in MODEL_PLUGS]
+    for stage in stages:
+        for kind in STAGE_PLUGS:
+            chosen += stage_plug_tables(tables.get(stage, {}), kind)
+    return [inner for table in chosen for inner in _tables_with_use(table)]
+
+
+def _tables_with_use(table: dict) -> list[dict]:
+    inner = [t for v in table.values() if isinstance(v, dict) for t in _tables_with_use(v)]
+    return [table, *inner] if "use" in table else inner
+
+
+def expand_plugs(tables: dict, folder: Path) -> None:
+    """Write every plug that a setting of a plug chooses as a table: `loss = "focal"` becomes
+    `loss = { use = "focal" }`, so that both belong to one run.
+
+    tables: of a checked kit, which are changed. folder: where plug files lie.
+    """
+    for kind in MODEL_PLUGS:
+        _expand(PLUG_FOLDERS[kind], tables[kind], folder)
+    for stage in STAGES:
+        for kind in STAGE_PLUGS:
+            for table in stage_plug_tables(tables.get(stage, {}), kind):
+                _expand(PLUG_FOLDERS[kind], table, folder)
+
+
+def _expand(package: ModuleType, table: dict, folder: Path) -> None:
+    _, settings = plug.resolve_plug(package, table, folder)
+    table.update(settings)
 
 
 def check_tables(name: str, tables: dict) -> None:

@@ -201,7 +201,11 @@ def _build_plugs(
 
 
 def _find_files(table: dict, folder: Path) -> dict:
-    """Return a plug's table with the paths of the files that its settings name."""
-    texts = {key: value for key, value in table.items() if key != "use" and isinstance(value, str)}
+    """Return a plug's table with the paths of the files that its settings, or those of the plugs
+    inside it, name.
+    """
+    settings = {key: value for key, value in table.items() if key != "use"}
+    inner = {k: _find_files(v, folder) for k, v in settings.items() if isinstance(v, dict)}
+    texts = {key: value for key, value in settings.items() if isinstance(value, str)}
     paths = {key: find_setting_file(text, folder) for key, text in texts.items()}
-    return table | {key: str(path) for key, path in paths.items() if path}
+    return table | inner | {key: str(path) for key, path in paths.items() if path}

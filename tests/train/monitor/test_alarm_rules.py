@@ -6,6 +6,7 @@ from statistics import NormalDist
 import pytest
 from torch.nn.functional import cross_entropy
 
+from wbdc.train.losses.cross_entropy import smoothing_floor
 from wbdc.train.monitor.alarm_rules import (
     ENDED_ERRORS,
     LossLevels,
@@ -16,7 +17,6 @@ from wbdc.train.monitor.alarm_rules import (
     standard_error,
     window_size,
 )
-from wbdc.train.objectives import smoothing_floor
 
 MATCH = LossLevels(math.log(2))
 

@@ -35,7 +35,7 @@ class Objective(nn.Module):
     Class attributes, to be overridden. chance: the loss of a uniform prediction, which logs show
     beside the loss; None: unknown. floor: the lowest possible loss, for example above 0 with
     smoothed labels; alarms compare the loss with both. needs_labels: whether only labeled videos
-    count; the loss then ignores videos without a label (-1).
+    count; the loss then ignores videos without a label, for which `Batch.is_labeled` is False.
 
     position: of this objective in the kit; it separates the random numbers of two uses of one plug.
 
@@ -80,8 +80,9 @@ class Objective(nn.Module):
         batch: before anything was hidden. The parts of a step (the micro-batches, and those of each
         rank) are weighted by their counts, so that the loss of the step is one average.
         """
-        if self.needs_labels and batch.label is not None:
-            return (batch.label >= 0).sum()
+        has_labels = batch.label is not None or batch.soft_label is not None
+        if self.needs_labels and has_labels:
+            return batch.is_labeled().sum()
         return torch.full((), len(batch), device=batch.text.device)
 
     def before_step(self, step: int) -> None:
@@ -110,13 +111,6 @@ class Objective(nn.Module):
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Average the values where `mask` is True, both of one shape; 0 when there is none."""
     return values.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
-
-
-def smoothing_floor(smoothing: float, classes: int) -> float:
-    """Return the lowest possible cross entropy with smoothed labels: the entropy of the target."""
-    other = smoothing / classes
-    probabilities = [1 - smoothing + other, *[other] * (classes - 1)]
-    return -sum(p * math.log(p) for p in probabilities if p > 0)
 
 
 Plug = Objective

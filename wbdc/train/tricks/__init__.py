@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
     losses: dict[str, Tensor]
 
 
-Loss = Callable[[Batch], Outcome]
+BatchLoss = Callable[[Batch], Outcome]
 # the losses of the batches of one step, after adding to the .grad of every weight
 Gradients = Callable[[Sequence[Batch]], Outcome]
 
@@ -63,7 +63,7 @@ class Trick:
         """Return a changed copy of a batch, before any objective counts or hides its items."""
         return batch
 
-    def wrap_loss(self, loss: Loss) -> Loss:
+    def wrap_loss(self, loss: BatchLoss) -> BatchLoss:
         """Return a loss that acts before or after `loss`."""
         return loss
 

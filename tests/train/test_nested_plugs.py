@@ -1,0 +1,108 @@
+"""Plugs that a setting of another plug chooses: checked, shown, saved and hashed like others."""
+
+import json
+from pathlib import Path
+
+import pytest
+import toys
+
+from wbdc.cli.kits import describe_kit
+from wbdc.core.errors import UsageFault
+from wbdc.prepare.dataset import open_prepared
+from wbdc.train.kit import open_kit
+from wbdc.train.stage_plan import plan_stage
+
+MINE = """
+from torch.nn import functional as F
+from wbdc.train.losses import Loss
+class Mine(Loss):
+    'Cross entropy times a factor.'
+    def __init__(self, task, *, factor: float = 1.0):
+        super().__init__(task)
+        self.factor = factor
+    def forward(self, logits, target):
+        return self.factor * F.cross_entropy(logits, target, reduction="none")
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, kit) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy.toml").write_text(kit.read_text())
+    return tmp_path
+
+
+def change(loss: str) -> tuple[str, ...]:
+    return (f'train.objective=[{{ use = "classify", loss = {loss} }}]',)
+
+
+def loss_table(loss: str) -> dict:
+    return open_kit("toy.toml", changes=change(loss)).tables["train"]["objective"][0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ('"cross_entrop"', "no loss called 'cross_entrop'; did you mean 'cross_entropy'"),
+        ('{ use = "cross_entrop" }', "no loss called 'cross_entrop'; did you mean"),
+        ('{ use = "cross_entropy", smothing = 0.1 }', "no setting 'smothing'; did you mean 'smoot"),
+        ('{ use = "cross_entropy", smoothing = "x" }', "smoothing = 'x' is not of the type float"),
+        ("{ smoothing = 0.1 }", "loss needs `use = ...`; one of: .*cross_entropy"),
+        ("3", r"loss = 3 is not of the type str \| dict"),
+        ('"./mine.py"', "no loss at .*mine.py; put the file beside the kit"),
+    ],
+)
+def test_a_mistake_in_a_nested_plug_names_it(here, loss, message):
+    with pytest.raises(UsageFault, match=message):
+        open_kit("toy.toml", changes=change(loss))
+
+
+def test_a_setting_of_the_loss_on_the_objective_says_where_it_belongs(here):
+    changes = ('train.objective=[{ use = "classify", smoothing = 0.1 }]',)
+    expected = r"'smoothing'; write loss = \{ use = \"cross_entropy\", smoothing = ... \}"
+    with pytest.raises(UsageFault, match=expected):
+        open_kit("toy.toml", changes=changes)
+
+
+def test_a_name_and_a_table_without_settings_are_one_run(here, ready):
+    prepared = open_prepared(ready)
+
+    def run(loss: str) -> str:
+        return plan_stage(
+            here, "train", open_kit("toy.toml", changes=change(loss)), prepared
+        ).run.name
+
+    assert loss_table('"cross_entropy"') == {"use": "cross_entropy"}
+    assert run('"cross_entropy"') == run('{ use = "cross_entropy" }')
+    assert run('"cross_entropy"') != run('{ use = "cross_entropy", smoothing = 0.1 }')
+
+
+def test_kits_shows_the_loss_of_an_objective_and_its_settings(here):
+    lines = [line for line, _ in describe_kit(open_kit("toy.toml"))]
+    position = next(i for i, line in enumerate(lines) if "loss cross_entropy: " in line)
+    assert lines[position + 1] == "      smoothing = 0.0  (default)"
+
+
+def test_a_loss_beside_the_kit_is_found_hashed_saved_and_built(here, ready, monkeypatch, tmp_path):
+    """From a saved kit alone, in another folder, also when the plain name is given."""
+    (here / "mine.py").write_text(MINE)
+    kit = open_kit("toy.toml", changes=change('{ use = "./mine.py", factor = 2.0 }'))
+    assert list(kit.plugs()) == ["mine.py"]
+    assert here / "mine.py" in [path.absolute() for path in kit.files("train")]
+    prepared = open_prepared(ready)
+    first = plan_stage(here, "train", kit, prepared).run.name
+    (here / "mine.py").write_text(MINE + "\n")
+    assert plan_stage(here, "train", kit, prepared).run.name != first
+
+    tables, files = kit.saved()
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "kit.json").write_text(json.dumps(tables))
+    for name, path in files.items():
+        (copy / name).write_bytes(path.read_bytes())
+    (here / "mine.py").unlink()
+    plan = plan_stage(here, "train", open_kit(str(copy / "kit.json")), prepared)
+    (classify,) = plan.build_objectives(toys.model(), toys.TASK)
+    assert type(classify.class_loss).__name__ == "Mine"
+    assert classify.chance == pytest.approx(2 * 1.6094379)
+    assert loss_table('"./copy/mine.py"') == {"use": "./copy/mine.py"}
