@@ -6,13 +6,18 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import toys
 
 from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.core.files import file_sha256
 from wbdc.core.findings import Findings
+from wbdc.prepare.dataset import open_prepared
 from wbdc.submit.timing.verdict import CODES
 from wbdc.train import session
+from wbdc.train.probability_file import read_probability_table, write_probability_file
+from wbdc.train.runs import open_run
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +130,52 @@ def test_predict_is_complete_and_repeatable(trained, tmp_path):
     ids = [v.id for v in WeChat2022().videos(trained["data"], "test", Findings())]
     WeChat2022().read_result(tmp_path / "a.csv", ids, WeChat2022().classes(trained["data"]))
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()  # trap 11
+
+
+def test_a_member_from_outside_joins_the_ensemble_and_its_predictions(trained, tmp_path):
+    work = trained["work"]
+    prepared = open_prepared(work)
+    classes = prepared.facts.classes
+    labeled = prepared.read_split("labeled", ["id"])["id"].to_list()
+    tests = [v.id for v in WeChat2022().videos(trained["data"], "test", Findings())]
+
+    def write(name, ids, rows):
+        write_probability_file(tmp_path / name, ids, classes, rows)
+        return tmp_path / name
+
+    # as good as a run, so that no member is dropped
+    oof = open_run(work, trained["runs"][0]["run"]).oof()
+    rows = np.full((len(labeled), len(classes)), 1 / len(classes), np.float32)
+    rows[[labeled.index(name) for name in oof["id"]]] = oof["p"].to_numpy()
+    file = write("svm.csv", labeled, rows)
+    options = ("--work", work, "--name", "joint", "--draws", 100)
+    report = toys.run_json("ensemble", *options, "--with", file)
+    weight = report["weights"]["svm"]
+    assert 0.1 < weight < 0.9
+    assert report["outside"]["svm"]["sha256"] == file_sha256(file)
+
+    out = ("--work", work, "--out", tmp_path / "joint.csv", "--ensemble", "joint", "--threads", 1)
+    missing = toys.wbdc("predict", *out)
+    assert missing.exit_code == 2
+    assert "for the split test with --with svm=FILE" in missing.stderr
+
+    def predict(column):
+        one_hot = np.tile(np.eye(len(classes), dtype=np.float32)[column], (len(tests), 1))
+        given, written = write("given.npz", tests, one_hot), tmp_path / "test.parquet"
+        toys.run_json("predict", *out, "--with", f"svm={given}", "--probabilities", written)
+        table = read_probability_table(written, classes)
+        assert table["id"].to_list() == tests
+        return table.select(classes).to_numpy()
+
+    first, last = predict(0), predict(-1)
+    np.testing.assert_allclose(last[:, -1] - first[:, -1], weight, atol=1e-6)
+    best = [classes[i] for i in last.argmax(1)]
+    result = [f"{name},{label}" for name, label in zip(tests, best, strict=True)]
+    assert (tmp_path / "joint.csv").read_text().split() == result
+
+    refused = toys.wbdc("submit", "--work", work, "--ensemble", "joint", "--into", tmp_path / "s")
+    assert refused.exit_code == 2
+    assert "cannot run on the judge's machine" in refused.stderr
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from wbdc.ensemble.out_of_fold import ServingHardware
+    from wbdc.ensemble.outside_members import OutsideMember
     from wbdc.ensemble.variants import Variant
 
 
@@ -21,6 +22,7 @@ class EnsembleOptions:
     """The options of the command, by their names. Raises UsageFault."""
 
     folds: str | None
+    outside: tuple[str, ...]
     limit: float | None
     qps: float | None
     items: int | None
@@ -45,6 +47,11 @@ class EnsembleOptions:
             raise UsageFault(
                 "--folds cannot be combined with --limit or --qps; leave --folds or the limit out"
             )
+        if self.outside and self.has_limit:
+            raise UsageFault(
+                "--with cannot be combined with --limit or --qps, since the time of a member from"
+                " outside wbdc is unknown; leave one of them out"
+            )
 
     @property
     def has_limit(self) -> bool:
@@ -64,6 +71,14 @@ class EnsembleOptions:
     "--folds",
     help="Learn and score on these folds only, for example 0,1; by default on all that the "
     "members share.",
+)
+@click.option(
+    "--with",
+    "outside",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Out-of-fold probabilities of a member from outside wbdc: .parquet, .npz or .csv. "
+    "Repeatable.",
 )
 @click.option("--name", default="ensemble", show_default=True, help="Name of the ensemble.")
 @shared_options.final_run_options("the best subset of members that fits is chosen")
@@ -115,9 +130,13 @@ def ensemble(
     noise. With a time limit, members are timed on this machine, and the best subset that fits is
     used.
 
+    --with adds a member that wbdc did not train, by its probabilities for every labeled video. Such
+    an ensemble can predict, but not be submitted.
+
     \b
     Example:
       wbdc ensemble
+      wbdc ensemble --with svm=svm_out_of_fold.parquet --name joint
       wbdc ensemble --run dual_stream-1a2b3c4d --run single_stream-5e6f7a8b --name two
       wbdc ensemble --qps 70 --frames 8,4
     """
@@ -133,26 +152,50 @@ def ensemble(
     members, messages = select_members(work, runs, dataset)
     for message in messages:
         console.log(message)
+    outside = _read_outside(work, options, members)
     if dry_run:
-        _print_plan([member.name for member in members], as_json)
+        _print_plan([member.name for member in (*members, *outside)], as_json)
         return
 
     folder, data = work / "ensembles" / name, Path(dataset.facts.data_folder)
     check_writable(folder)
     check_ensemble_folder(folder)
-    build = _build_within if options.has_limit else _build
     with lock_output(folder), console.progress(as_json) as progress:
-        report = build(work, name, members, data, options, progress)
+        if options.has_limit:
+            report = _build_within(work, name, members, data, options, progress)
+        else:
+            report = _build(work, name, members, outside, data, options, progress)
     if as_json:
         console.print_json(report)
     else:
         print_report(report, name, dataset.contest.score_components)
 
 
+def _read_outside(
+    work: Path, options: EnsembleOptions, members: "list[Variant]"
+) -> "list[OutsideMember]":
+    """Read the members from outside wbdc. Raises UsageFault when one has the name of a run."""
+    from wbdc.core.errors import UsageFault
+    from wbdc.ensemble.outside_members import read_outside_members
+    from wbdc.prepare.dataset import open_prepared
+
+    if not options.outside:
+        return []
+    dataset = open_prepared(work, members[0].run.facts.data)
+    split = dataset.facts.labeled_split
+    ids = dataset.read_split(split, ["id"])["id"].to_list()
+    outside = read_outside_members(options.outside, ids, dataset.facts.classes, split)
+    runs = {member.name for member in members}
+    if repeated := [member.name for member in outside if member.name in runs]:
+        raise UsageFault(f"--with {repeated[0]}: a run has this name; use --with OTHER=FILE")
+    return outside
+
+
 def _build(
     work: Path,
     name: str,
     members: "list[Variant]",
+    outside: "list[OutsideMember]",
     data: Path,
     options: EnsembleOptions,
     progress: console.ProgressCallback,
@@ -166,6 +209,7 @@ def _build(
         members,
         _predict_members(members, data, options, progress),
         only_folds=_split_list(options.folds),
+        outside=outside,
         precision=options.precision,
         class_priors=options.class_priors,
         draws=options.draws,

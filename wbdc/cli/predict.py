@@ -9,7 +9,10 @@ from wbdc.cli import console, shared_options
 
 if TYPE_CHECKING:
     from wbdc.competitions import Competition
+    from wbdc.ensemble.outside_members import OutsideMember
     from wbdc.serve.blend_file import Blend
+    from wbdc.serve.engine import Predictions
+    from wbdc.serve.entry import ServeOptions
 
 
 @click.command()
@@ -28,6 +31,19 @@ if TYPE_CHECKING:
     show_default=True,
     help="Result file to write.",
 )
+@click.option(
+    "--with",
+    "outside",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Probabilities of the split by a member from outside wbdc that the ensemble has. "
+    "Repeatable.",
+)
+@click.option(
+    "--probabilities",
+    type=click.Path(path_type=Path),
+    help="Also write the probabilities of all classes: .parquet, .npz or .csv.",
+)
 @click.option("--precision", help="auto, fp32, bf16 or fp16; by default the precision of the kit.")
 @shared_options.device
 @shared_options.threads
@@ -40,6 +56,8 @@ def predict(
     run: str | None,
     data: Path | None,
     out: Path,
+    outside: tuple[str, ...],
+    probabilities: Path | None,
     precision: str | None,
     device: str,
     threads: int | None,
@@ -48,47 +66,113 @@ def predict(
 ) -> None:
     """Predict a split from its raw archives, as a submission does.
 
+    --probabilities writes the numbers that the predicted classes have the highest of: blended, and
+    with class multipliers.
+
     \b
     Example:
       wbdc predict --split test --out result.csv
+      wbdc predict --probabilities test.parquet
+      wbdc predict --ensemble joint --with svm=svm_test.parquet
     """
     import contextlib
-    import time
 
     from wbdc.core.files import check_input, check_output, lock_output
     from wbdc.core.ranks import rank_and_size
     from wbdc.prepare.dataset import open_prepared
-    from wbdc.serve.entry import ServeOptions, serve
+    from wbdc.serve.entry import ServeOptions
+    from wbdc.train.probability_file import check_probability_suffix, write_probability_file
 
     check_output(out)
+    if probabilities:
+        check_probability_suffix(probabilities)
+        check_output(probabilities)
     home, blend, contest = _open_blend(work, run, ensemble)
-    data = data or Path(open_prepared(work, blend.data).facts.data_folder)
+    dataset = open_prepared(work, blend.data)
+    data = data or Path(dataset.facts.data_folder)
     check_input(data)
+    ids = _list_ids(contest, data, split) if outside or blend.outside or probabilities else []
+    members = _read_outside(blend, outside, ids, dataset.facts.classes, split)
 
     is_first_rank = rank_and_size()[0] == 0
     lock = lock_output(out) if is_first_rank else contextlib.nullcontext()
-    log = (lambda sentence: None) if as_json else console.log
+    options = ServeOptions(split=split, device=device, precision=precision, threads=threads)
     with lock, console.progress(as_json) as progress:
-        _, timings = serve(
-            home,
-            blend,
-            contest,
-            data,
-            out,
-            ServeOptions(split=split, device=device, precision=precision, threads=threads),
-            log=log,
-            progress=lambda done, total: progress("predict", done, total),
-            start=time.perf_counter(),
+        predictions, timings = _predict(
+            home, blend, contest, data, out, options, members, ids, progress, as_json
         )
 
-    if not timings:
+    if predictions is None:
         return None  # the first rank prints the result
+    if probabilities:
+        write_probability_file(probabilities, ids, predictions.classes, predictions.probabilities)
+    paths = {"result": out, "probabilities": probabilities}
+    written = {name: str(path) for name, path in paths.items() if path}
     if as_json:
-        return console.print_json({"result": str(out), **timings})
+        return console.print_json({**written, **timings})
     console.print_text(
-        f"{timings['videos']:,} videos predicted in {timings['marks']['written']:.1f} s: {out}"
+        f"{timings['videos']:,} videos predicted in {timings['marks']['written']:.1f} s: "
+        + ", ".join(written.values())
     )
     return None
+
+
+def _predict(
+    home: Path,
+    blend: "Blend",
+    contest: "Competition",
+    data: Path,
+    out: Path,
+    options: "ServeOptions",
+    members: "list[OutsideMember]",
+    ids: list[str],
+    progress: console.ProgressCallback,
+    quiet: bool,
+) -> "tuple[Predictions | None, dict]":
+    """Predict, and publish the result file; the ranks but the first return (None, {})."""
+    import time
+
+    from wbdc.ensemble.outside_members import blend_outside, predict_without_models
+    from wbdc.serve.entry import serve
+
+    start = time.perf_counter()
+    if not blend.members:
+        predictions = predict_without_models(blend, members, ids)
+        contest.write_predictions(ids, predictions.probabilities, predictions.classes, out)
+        return predictions, {"videos": len(ids), "marks": {"written": time.perf_counter() - start}}
+    return serve(
+        home,
+        blend,
+        contest,
+        data,
+        out,
+        options,
+        log=(lambda sentence: None) if quiet else console.log,
+        progress=lambda done, total: progress("predict", done, total),
+        start=start,
+        blend_outside=(lambda models: blend_outside(blend, members, ids, models))
+        if members
+        else None,
+    )
+
+
+def _list_ids(contest: "Competition", data: Path, split: str) -> list[str]:
+    """List the videos of a split in the order in which they are predicted."""
+    from wbdc.core.findings import Findings
+    from wbdc.serve.entry import find_split
+
+    split = find_split(contest, data, split)
+    return [video.id for video in contest.videos(data, split, Findings())]
+
+
+def _read_outside(
+    blend: "Blend", options: tuple[str, ...], ids: list[str], classes: list[str], split: str
+) -> "list[OutsideMember]":
+    """Read the probabilities of the members from outside wbdc that a blend has."""
+    from wbdc.ensemble.outside_members import check_outside_names, member_name, read_outside_members
+
+    check_outside_names(blend, [member_name(option) for option in options], split)
+    return read_outside_members(options, ids, classes, split)
 
 
 def _open_blend(work: Path, run: str | None, ensemble: str) -> "tuple[Path, Blend, Competition]":

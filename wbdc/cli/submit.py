@@ -219,6 +219,7 @@ def _open_source(
     work: Path, run: str | None, ensemble: str, data: Path | None
 ) -> "SubmissionSource":
     """Open a run, or else an ensemble, and its prepared data. data: by default as prepared."""
+    from wbdc.ensemble.outside_members import refuse_outside_members
     from wbdc.ensemble.saved_ensembles import open_ensemble, open_report, run_blend
     from wbdc.prepare.dataset import open_prepared
     from wbdc.submit.pipeline import SubmissionSource
@@ -230,6 +231,7 @@ def _open_source(
         report = {}
     else:
         home, blend = open_ensemble(work, ensemble)
+        refuse_outside_members(blend, ensemble)
         report = open_report(work, ensemble)
     prepared = open_prepared(work, blend.data)
     return SubmissionSource(home, blend, prepared, data or Path(prepared.facts.data_folder), report)

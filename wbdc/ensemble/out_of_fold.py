@@ -15,6 +15,7 @@ from wbdc.core.files import add_to_seal
 from wbdc.core.findings import Findings
 from wbdc.core.integrity import verify_seal
 from wbdc.core.progress import ProgressCallback
+from wbdc.ensemble.outside_members import OutsideMember
 from wbdc.ensemble.variants import Variant
 from wbdc.serve.engine import InferenceEngine
 from wbdc.train.runs import ALL_FOLDS, Run, read_oof, read_predictions, write_oof
@@ -42,11 +43,15 @@ class SharedPredictions(NamedTuple):
 
 
 def shared_predictions(
-    runs: list[Run], tables: list[pl.DataFrame] | None = None, only_folds: Sequence[str] = ()
+    runs: list[Run],
+    tables: list[pl.DataFrame] | None = None,
+    only_folds: Sequence[str] = (),
+    outside: Sequence[OutsideMember] = (),
 ) -> SharedPredictions:
     """Align out-of-fold predictions of runs, row by row, on the folds that all of them have.
 
-    tables: predictions of each run, where they are not the run's own; only_folds: use these alone.
+    tables: predictions of each run, where they are not the run's own; only_folds: use these alone;
+    outside: members whose rows follow those of the runs.
     Raises UsageFault when data or folds differ, DataFault for a label that is not a class.
     """
     _check_data(runs)
@@ -55,8 +60,10 @@ def shared_predictions(
     tables = [t.filter(t["fold"].is_in(sorted(folds))).sort("id") for t in tables]
     if any(t["id"].to_list() != tables[0]["id"].to_list() for t in tables):
         raise UsageFault("the runs' held-out videos differ; train them on the same prepared data")
+    ids = tables[0]["id"].to_list()
+    members = [t["p"].to_numpy() for t in tables] + [member.select(ids) for member in outside]
     return SharedPredictions(
-        np.stack([t["p"].to_numpy() for t in tables]),
+        np.stack(members),
         label_codes(tables[0]["label"].to_list(), runs[0].facts.classes),
         np.array(tables[0]["fold"].to_list()),
     )

@@ -17,9 +17,17 @@ from wbdc.core.integrity import repair_command, verify_seal
 from wbdc.ensemble.blend_weights import nested_blend
 from wbdc.ensemble.evaluation import evaluate_ensemble
 from wbdc.ensemble.out_of_fold import SharedPredictions, shared_predictions
+from wbdc.ensemble.outside_members import OPTION, OutsideMember
 from wbdc.ensemble.priors.class_multipliers import evaluate_multipliers
 from wbdc.ensemble.variants import Variant, full_variant
-from wbdc.serve.blend_file import BLEND_FILE, Blend, BlendMember, read_blend, write_blend
+from wbdc.serve.blend_file import (
+    BLEND_FILE,
+    Blend,
+    BlendMember,
+    OutsideEntry,
+    read_blend,
+    write_blend,
+)
 from wbdc.serve.members import MODEL_FILE, find_member_class, read_model
 from wbdc.train.runs import Run
 
@@ -33,6 +41,7 @@ def build_ensemble(
     tables: list[pl.DataFrame] | None = None,
     *,
     only_folds: Sequence[str] = (),
+    outside: Sequence[OutsideMember] = (),
     precision: str | None = None,
     class_priors: bool = True,
     draws: int = 1000,
@@ -41,14 +50,16 @@ def build_ensemble(
     """Learn blend weights on the members' common out-of-fold rows, and save the ensemble.
 
     tables: predictions of each member, where they are not its run's own; only_folds: use these
-    alone. Returns the report of `save_ensemble`. Raises UsageFault as `shared_predictions` does.
+    alone; outside: members from outside wbdc. Returns the report of `save_ensemble`. Raises
+    UsageFault as `shared_predictions` does.
     """
-    shared = shared_predictions([member.run for member in members], tables, only_folds)
+    shared = shared_predictions([member.run for member in members], tables, only_folds, outside)
     return save_ensemble(
         work,
         name,
         members,
         shared,
+        outside=outside,
         precision=precision,
         class_priors=class_priors,
         draws=draws,
@@ -62,6 +73,7 @@ def save_ensemble(
     members: list[Variant],
     shared: SharedPredictions,
     *,
+    outside: Sequence[OutsideMember] = (),
     extra_facts: dict | None = None,
     precision: str | None = None,
     class_priors: bool = True,
@@ -73,21 +85,29 @@ def save_ensemble(
 
     Members of negligible weight are dropped: the blend holds the remaining ones alone.
 
+    outside: members from outside wbdc, in the rows of `shared` after those of `members`;
     extra_facts: added to the report; precision: to serve in, by default that of the kits;
     class_priors: whether class multipliers are tried (they are used when nested cross-validation
     finds them better); command: that builds the ensemble again, by default of these members on
     these folds.
-    Returns what `evaluate_ensemble` returns, and "class_priors", "rows", "folds", "data".
+    Returns what `evaluate_ensemble` returns, and "class_priors", "rows", "folds", "data", and
+    "outside": {name: {"file", "sha256"}}.
     """
-    report = _evaluate_members(members, shared, class_priors, draws, seed) | (extra_facts or {})
+    names = [member.name for member in (*members, *outside)]
+    report = _evaluate_members(names, members[0].run, shared, class_priors, draws, seed)
+    report |= extra_facts or {}
+    report["outside"] = {m.name: {"file": str(m.file), "sha256": m.sha256} for m in outside}
     report["optimistic"] = [m.name for m in members if _has_selected_weights(m)]
     remaining = [member for member in members if report["weights"][member.name] > 0]
     weights = [report["weights"][member.name] for member in remaining]
-    blend = members_blend(work, remaining, weights, precision)
+    blend = members_blend(work, remaining or members[:1], weights or [0.0], precision)
+    if not remaining:  # the members from outside are better alone
+        blend = replace(blend, members=())
     used = report["class_priors"]["used"]
     multipliers = report["class_priors"]["multipliers"].values() if used else ()
     blend = replace(
         blend,
+        outside=_outside_entries(outside, report["weights"]),
         class_multipliers=tuple(multipliers),
         settings={
             "seed": seed,
@@ -100,12 +120,18 @@ def save_ensemble(
     if not command:
         options = ["--folds", ",".join(report["folds"])]
         options += ["--precision", precision] if precision else []
+        for member in outside:
+            options += [OPTION, f"{member.name}={member.file.absolute()}"]
         command = ensemble_command(
             name, members, options, class_priors=class_priors, draws=draws, seed=seed
         )
 
     folder, contest = work / "ensembles" / check_name(name, "--name"), members[0].run.contest
-    seal_facts = {"members": [member.name for member in remaining], "command": command}
+    seal_facts = {
+        "members": [member.name for member in remaining],
+        "outside": {member.name: member.sha256 for member in blend.outside},
+        "command": command,
+    }
     _publish(folder, report, blend, contest, seal_facts)
     return report
 
@@ -230,12 +256,30 @@ def _has_selected_weights(member: Variant) -> bool:
     return any("selected_on" in facts for facts in member.run.folds().values())
 
 
+def _outside_entries(
+    outside: Sequence[OutsideMember], weights: dict[str, float]
+) -> tuple[OutsideEntry, ...]:
+    """Return the entries in blend.json of the outside members that were not dropped."""
+    return tuple(
+        OutsideEntry(member.name, weights[member.name], str(member.file.absolute()), member.sha256)
+        for member in outside
+        if weights[member.name] > 0
+    )
+
+
 def _evaluate_members(
-    members: list[Variant], shared: SharedPredictions, class_priors: bool, draws: int, seed: int
+    names: list[str],
+    run: Run,
+    shared: SharedPredictions,
+    class_priors: bool,
+    draws: int,
+    seed: int,
 ) -> dict:
-    """Return the report of an ensemble, with the class multipliers of its remaining members."""
-    facts, contest = members[0].run.facts, members[0].run.contest
-    names = [member.name for member in members]
+    """Return the report of an ensemble, with the class multipliers of its remaining members.
+
+    run: one of the members', for the classes and the contest.
+    """
+    facts, contest = run.facts, run.contest
     report = evaluate_ensemble(names, *shared, facts.classes, contest, draws=draws, seed=seed)
     report |= {
         "rows": len(shared.truth),

@@ -1,6 +1,6 @@
 """blend.json: the members of a blend, their weights, and how they are served."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from wbdc.core.errors import IntegrityFault
@@ -14,10 +14,12 @@ MEMBER_SHAPE = {
     "run?": str,
     "fold?": str,
 }
+OUTSIDE_SHAPE = {"name": str, "weight": float, "file": str, "sha256": str}
 BLEND_SHAPE = {
     "competition": str,
     "precision": str,
     "members": [MEMBER_SHAPE],
+    "outside?": [OUTSIDE_SHAPE],
     "data?": str,
     "class_multipliers?": [float],
     "half?": bool,
@@ -49,18 +51,33 @@ class BlendMember:
 
 
 @dataclass(frozen=True)
+class OutsideEntry:
+    """A member of a blend that wbdc cannot run: its probabilities come from files.
+
+    file, sha256: the out-of-fold probabilities that its weight was learned from.
+    """
+
+    name: str
+    weight: float
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Blend:
     """What `serve` needs to know about an ensemble, a single run or a package.
 
-    precision: a name, for example "fp16"; competition: as kits name it; data: hash of the prepared
-    data; class_multipliers: C numbers, () for none; half: weights are rounded to float16; compiled:
-    vision towers run through torch.compile; settings: options that `wbdc ensemble` was called with;
-    run: the only run, where the blend holds no ensemble (not written to the file).
+    precision: a name, for example "fp16"; competition: as kits name it; outside: members from
+    outside wbdc, which no package can have; data: hash of the prepared data; class_multipliers: C
+    numbers, () for none; half: weights are rounded to float16; compiled: vision towers run through
+    torch.compile; settings: options that `wbdc ensemble` was called with; run: the only run, where
+    the blend holds no ensemble (not written to the file).
     """
 
     competition: str
     precision: str
     members: tuple[BlendMember, ...]
+    outside: tuple[OutsideEntry, ...] = ()
     data: str | None = None
     class_multipliers: tuple[float, ...] = ()
     half: bool = False
@@ -71,6 +88,7 @@ class Blend:
     def to_dict(self) -> dict:
         """Return plain values for JSON, without the fields that are not set."""
         optional = {
+            "outside": [asdict(member) for member in self.outside],
             "data": self.data,
             "class_multipliers": list(self.class_multipliers),
             "half": self.half,
@@ -97,10 +115,13 @@ def read_blend(folder: Path) -> Blend:
     _check_keys(path, values, BLEND_SHAPE)
     for member in values["members"]:
         _check_keys(path, member, MEMBER_SHAPE)
+    for member in values.get("outside", []):
+        _check_keys(path, member, OUTSIDE_SHAPE)
 
     members = tuple(BlendMember(**member) for member in values.pop("members"))
+    outside = tuple(OutsideEntry(**member) for member in values.pop("outside", ()))
     multipliers = tuple(values.pop("class_multipliers", ()))
-    return Blend(members=members, class_multipliers=multipliers, **values)
+    return Blend(members=members, outside=outside, class_multipliers=multipliers, **values)
 
 
 def _check_keys(path: Path, values: dict, shape: dict) -> None:

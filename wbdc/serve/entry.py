@@ -78,18 +78,26 @@ def serve(
     log: Callable[[str], None],
     progress: Callable[[int, int], None],
     start: float,
+    blend_outside: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[Predictions | None, dict]:
     """Predict a split with a blend of models, and publish the result file.
 
     home: the folder that the folders of the blend's members are relative to; start:
-    time.perf_counter() when the process started.
+    time.perf_counter() when the process started; blend_outside: adds the members from outside wbdc
+    to the probabilities of the models, (n, C) in the order of the split's videos.
     Returns (predictions, timings). When torchrun starts several ranks, they share the videos: rank
     0 publishes, the others return (None, {}).
-    Raises IntegrityFault, DataFault, ResultFault, EnvironmentFault.
+    Raises IntegrityFault, DataFault, ResultFault, EnvironmentFault, and UsageFault for a blend with
+    members from outside wbdc and no `blend_outside`.
     """
+    if blend.outside and blend_outside is None:
+        raise UsageFault(
+            f"{blend.outside[0].name} is a member from outside wbdc, which cannot run here; use"
+            " `wbdc predict --with`, or an ensemble without it"
+        )
     check_input(data)
     check_output(out)
-    split = _find_split(contest, data, options.split)
+    split = find_split(contest, data, options.split)
     device, threads = find_device(options.device), use_threads(options.threads)
     monitor = _ServingMonitor(start, device, progress)
     monitor.mark("imported")
@@ -106,6 +114,9 @@ def serve(
     predictions = _predict_on_ranks(engine, videos, deadline, monitor)
     if predictions is None:
         return None, {}
+    if blend_outside:
+        blended = blend_outside(predictions.probabilities)
+        predictions = predictions._replace(probabilities=blended)
     predictions = _multiply_classes(predictions, blend)
     monitor.mark("predicted")
 
@@ -346,7 +357,7 @@ def _timings(
     return timings
 
 
-def _find_split(contest: Competition, data: Path, name: str | None) -> str:
+def find_split(contest: Competition, data: Path, name: str | None) -> str:
     """Return the split to predict. Raises UsageFault."""
     splits = contest.splits(data)
     split = name or contest.find_test_split(splits)

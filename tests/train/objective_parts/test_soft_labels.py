@@ -28,7 +28,13 @@ def npz(path: Path, ids=IDS, classes=CLASSES, rows=ROWS) -> Path:
     return path
 
 
-BOTH = pytest.mark.parametrize("write", [parquet, npz])
+def csv(path: Path, ids=IDS, classes=CLASSES, rows=ROWS) -> Path:
+    columns = {name: rows[:, i] for i, name in enumerate(classes)}
+    pl.DataFrame({"id": ids, **columns}).write_csv(path)
+    return path
+
+
+BOTH = pytest.mark.parametrize("write", [parquet, npz, csv])
 
 
 def file(tmp_path: Path, write) -> Path:
@@ -79,9 +85,16 @@ def test_an_id_with_two_rows_is_refused(tmp_path, write):
 def test_files_that_hold_no_soft_labels_are_refused(tmp_path):
     with pytest.raises(UsageFault, match="no file of soft labels at .*missing.npz"):
         read_soft_labels(tmp_path / "missing.npz", CLASSES)
-    (tmp_path / "labels.csv").write_text("id,a\n")
-    with pytest.raises(UsageFault, match=r"its name must end in \.parquet or \.npz"):
-        read_soft_labels(tmp_path / "labels.csv", CLASSES)
+    (tmp_path / "labels.tsv").write_text("id\ta\n")
+    with pytest.raises(UsageFault, match=r"its name must end in \.parquet, \.npz or \.csv"):
+        read_soft_labels(tmp_path / "labels.tsv", CLASSES)
+    for cell, message in (
+        ("x", "cannot be read as soft labels: .*'b'"),
+        ("", "not a distribution"),
+    ):
+        (tmp_path / "cell.csv").write_text(f"id,a,b,c\n1,0,0,1\n2,0,{cell},1\n")
+        with pytest.raises(DataFault, match=message):
+            read_soft_labels(tmp_path / "cell.csv", CLASSES)
     for name in ("broken.npz", "broken.parquet"):
         (tmp_path / name).write_bytes(b"PK\x03\x04nothing")
         with pytest.raises(DataFault, match="cannot be read as soft labels"):

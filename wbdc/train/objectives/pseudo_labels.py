@@ -28,8 +28,8 @@ class PseudoLabels(Objective):
     so that its gradients keep their size. The chance level is T * T * ln(C), and the lowest loss
     the mean entropy of the probabilities, times T * T.
 
-    file: path from the current folder or that of the kit: .parquet with a column "id" and one for
-    each class, or .npz with the arrays ids (n,), classes (C,) and probabilities (n, C).
+    file: path from the current folder or that of the kit: .parquet or .csv with a column "id" and
+    one for each class, or .npz with the arrays ids (n,), classes (C,) and probabilities (n, C).
     temperature: T; above 1, unlikely classes weigh more.
 
     Raises UsageFault for a temperature that is not positive, and what `read_soft_labels` raises.
