@@ -52,6 +52,9 @@ class StepGradients:
         self._replica = replica
         self._ranks = ranks
 
+        weights = [p for group in optimizer.param_groups for p in group["params"]]
+        for trick in tricks:
+            trick.trained_weights = weights
         self._loss = replica
         for trick in reversed(tricks):
             self._loss = trick.wrap_loss(self._loss)

@@ -11,6 +11,7 @@ from torch import nn
 
 from wbdc.core.device import find_precision, precision_name
 from wbdc.core.flatten import flatten_table
+from wbdc.core.plug import plug_name
 from wbdc.nets.model import VideoClassifier
 from wbdc.train import state
 from wbdc.train.distributed.shards import shards_like
@@ -57,6 +58,9 @@ def train_fold(
     setup = set_up_training(plan, initial, videos, hardware, precision, reporter)
     training = setup.state
     _report_groups(setup.groups, training.optimizer, reporter)
+    for trick in training.tricks:
+        if summary := trick.summary():
+            reporter.log(f"trick {plug_name(trick)}: {summary}")
     start, skipped = ranks.main_first(lambda: state.restore_state(folder, training, reporter.warn))
     if start:
         reporter.log(f"resumes after step {start} of {setup.steps}")

@@ -12,6 +12,7 @@ from wbdc.core.errors import UsageFault
 from wbdc.data.loader import epoch_batches
 from wbdc.data.text import list_tokens
 from wbdc.nets.model import VideoClassifier
+from wbdc.train.compatible_plugs import check_compatible
 from wbdc.train.dataset import Dataset
 from wbdc.train.distributed.sharded_layers import check_shardable, shard_layers, whole_weights
 from wbdc.train.export import score_held_out
@@ -160,6 +161,7 @@ def _build_training(
 ) -> tuple[TrainingState, ParameterGroups]:
     """Build everything that changes during training, and the weights of each part."""
     tricks = plan.build_tricks(model, task)
+    check_compatible(objectives, tricks)
     stage = plan.stage
     groups = parameter_groups(model, objectives, stage.learning_rate)
     names = [name for name, _ in named_parameters(model, objectives)]

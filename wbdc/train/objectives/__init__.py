@@ -36,6 +36,8 @@ class Objective(nn.Module):
     beside the loss; None: unknown. floor: the lowest possible loss, for example above 0 with
     smoothed labels; alarms compare the loss with both. needs_labels: whether only labeled videos
     count; the loss then ignores videos without a label, for which `Batch.is_labeled` is False.
+    accepts_mixtures: whether the loss is right for videos that a trick has mixed, whose
+    `soft_label` replaces the label.
 
     position: of this objective in the kit; it separates the random numbers of two uses of one plug.
 
@@ -48,6 +50,7 @@ class Objective(nn.Module):
     chance: float | None = None
     floor: float = 0.0
     needs_labels: bool = False
+    accepts_mixtures: bool = False
     position: int = 0
 
     def __init__(self, model: VideoClassifier, task: Task, *, weight: float = 1.0):

@@ -47,14 +47,30 @@ class Trick:
     needs_pixels: class attribute; whether the trick changes pixels. If no trick does, a frozen
     vision tower encodes each frame once and training reads the cached features.
 
+    replaces_weights: class attribute; whether the trick puts other weights into the model when it
+    is evaluated. A training has one such trick at most.
+
+    mixes_videos: class attribute; whether videos become mixtures of several, with a `soft_label`. A
+    training then has only objectives that expect this.
+
     position: of this trick in the kit; it separates the random numbers of two uses of one plug.
+
+    trained_weights: what the optimizer updates, of the model and of the objectives, from
+    `wrap_gradients` on; before, the weights of the model.
     """
 
     needs_pixels = False
+    replaces_weights = False
+    mixes_videos = False
     position: int = 0
 
     def __init__(self, model: nn.Module, task: Task):
         self.model = model
+        self.trained_weights: Sequence[Tensor] = list(model.parameters())
+
+    def summary(self) -> str:
+        """Return what the log should say before the first step; "" for nothing."""
+        return ""
 
     def before_step(self, step: int) -> None:
         """Act before the batches of step number `step`, counted from 1."""

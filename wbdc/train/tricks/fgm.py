@@ -4,13 +4,12 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
-from wbdc.core.errors import UsageFault
-from wbdc.train.distributed.shards import is_sharded
 from wbdc.train.task import Task
+from wbdc.train.trick_parts.perturbation import perturbed_rows, weights_to_perturb
+from wbdc.train.trick_parts.separate_gradients import fresh_gradients
 from wbdc.train.tricks import Gradients, Outcome, Trick
 
 
@@ -36,20 +35,19 @@ class FGM(Trick):
         super().__init__(model, task)
         self.check_between(0, math.inf, epsilon=epsilon)
         self.epsilon = epsilon
-        self.weights = [p for name, p in model.named_parameters() if on in name and p.requires_grad]
-        if not self.weights:
-            raise UsageFault(
-                f"trick 'fgm': no trainable weight has {on!r} in its name; "
-                "set `on` to a part of a weight's name"
-            )
+        self.on = on
+        weights_to_perturb(model, on, "fgm")
 
     def wrap_gradients(self, gradients: Gradients) -> Gradients:
         """Return a function that adds the gradients of both passes."""
+        # now, because another trick may have frozen weights since
+        weights = weights_to_perturb(self.model, self.on, "fgm")
 
         def adversarial_gradients(batches: Sequence[Batch]) -> Outcome:
-            outcome = gradients(batches)
-            with perturbed_weights(self.weights, self.epsilon):
-                gradients(batches)
+            with fresh_gradients(self.trained_weights):
+                outcome = gradients(batches)
+                with perturbed_weights(weights, self.epsilon):
+                    gradients(batches)
             return outcome
 
         return adversarial_gradients
@@ -60,32 +58,10 @@ def perturbed_weights(weights: list[Tensor], epsilon: float) -> Iterator[None]:
     """Hold each weight w at w + epsilon * g / |g| in a block, then restore it bit for bit, also
     after an exception.
 
-    g is the weight's gradient, and |g| its L2 norm. Rows without a gradient stay: of an embedding
-    table of 21,000 words, those outside the batch. A weight stays when its gradient is missing,
-    zero or not finite. Nothing here waits for a GPU.
+    g is the weight's gradient, and |g| its L2 norm. A weight stays when its gradient is missing,
+    zero or not finite.
     """
-    saved = []
-    try:
-        with torch.no_grad():
-            for weight in weights:
-                if weight.grad is None:
-                    continue
-                norm = weight.grad.norm()
-                can_move = norm.isfinite() & (norm > 0)
-                rows = _rows_to_move(weight)
-                saved.append((weight, rows, weight[rows].clone()))
-                weight[rows] += torch.where(can_move, epsilon * weight.grad[rows] / norm, 0.0)
+    with perturbed_rows(weights) as perturbed:
+        for rows in perturbed:
+            rows.write(rows.start + epsilon * rows.direction())
         yield
-    finally:
-        with torch.no_grad():
-            for weight, rows, values in saved:
-                weight[rows] = values
-
-
-def _rows_to_move(weight: Tensor) -> Tensor | slice:
-    """Return which rows have a gradient, (n,) bool, so that no others are copied; all rows on a
-    GPU, where the CPU would wait for the answer, and of a sharded weight.
-    """
-    if weight.dim() < 2 or weight.device.type != "cpu" or is_sharded(weight):
-        return slice(None)
-    return weight.grad.flatten(1).any(1)

@@ -1,0 +1,1 @@
+"""What several tricks use: perturbed weights, separate gradients, averaged weights."""

@@ -1,0 +1,94 @@
+"""Weights that are perturbed for a further pass, then restored bit for bit."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from wbdc.core.errors import UsageFault
+from wbdc.train.distributed.gather import sum_over_ranks
+from wbdc.train.distributed.shards import is_sharded, local_shard
+
+
+def weights_to_perturb(model: nn.Module, on: str, trick: str, min_axes: int = 1) -> list[Tensor]:
+    """Return the trainable weights that have `on` in their names, and at least `min_axes` axes.
+
+    trick: its name, for the message. Raises UsageFault when there is none.
+    """
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    weights = [p for name, p in named if on in name and p.dim() >= min_axes]
+    if not weights:
+        axes = f" and at least {min_axes} axes" if min_axes > 1 else ""
+        raise UsageFault(
+            f"trick {trick!r}: no trainable weight has {on!r} in its name{axes}; "
+            "set `on` to a part of a weight's name"
+        )
+    return weights
+
+
+class PerturbedRows:
+    """The rows of a weight that may move: those with a gradient, or all on a GPU, where the CPU
+    would wait to know them, and of a sharded weight, of which a rank moves its own part.
+
+    Rows without a gradient stay: of an embedding table of 21,000 words, those outside the batch.
+
+    start: the values of these rows before they moved.
+    """
+
+    def __init__(self, weight: Tensor):
+        self.weight = weight
+        self.rows = _rows_with_gradient(weight)
+        self.start = local_shard(weight.detach())[self.rows].clone()
+
+    @property
+    def values(self) -> Tensor:
+        """The values of the rows now, as a copy or a view."""
+        return local_shard(self.weight.detach())[self.rows]
+
+    def direction(self) -> Tensor:
+        """Return g / |g| for the rows, with g the gradient of the weight and |g| its L2 norm; zeros
+        when the gradient is missing, zero or not finite.
+        """
+        if self.weight.grad is None:
+            return torch.zeros_like(self.start)
+        gradient = local_shard(self.weight.grad)
+        norm = self.norm(gradient)
+        can_move = norm.isfinite() & (norm > 0)
+        return torch.where(can_move, gradient[self.rows] / norm, 0.0)
+
+    def weight_norm(self) -> Tensor:
+        """Return the L2 norm of the whole weight now: a scalar."""
+        return self.norm(local_shard(self.weight.detach()))
+
+    def norm(self, x: Tensor) -> Tensor:
+        """Return the L2 norm of a tensor that is sharded as the weight is: a scalar."""
+        if not is_sharded(self.weight):
+            return x.norm()
+        return sum_over_ranks(x.square().sum()).sqrt()
+
+    def write(self, values: Tensor) -> None:
+        """Replace the values of the rows."""
+        with torch.no_grad():
+            local_shard(self.weight.detach())[self.rows] = values
+
+
+@contextmanager
+def perturbed_rows(weights: Sequence[Tensor]) -> Iterator[list[PerturbedRows]]:
+    """Yield the rows of the weights that may move in a block, which have a gradient now. They are
+    restored bit for bit at its end, also after an exception. Nothing here waits for a GPU.
+    """
+    with torch.no_grad():
+        perturbed = [PerturbedRows(weight) for weight in weights if weight.grad is not None]
+    try:
+        yield perturbed
+    finally:
+        for rows in perturbed:
+            rows.write(rows.start)
+
+
+def _rows_with_gradient(weight: Tensor) -> Tensor | slice:
+    """Return the rows of a weight that may move: (n,) bool, or all."""
+    if weight.dim() < 2 or weight.device.type != "cpu" or is_sharded(weight):
+        return slice(None)
+    return weight.grad.flatten(1).any(1)
