@@ -29,9 +29,14 @@ OBJECTIVES = [
 STEPS = 5
 
 
-def build_training(ranks: Ranks, shard: bool, perturbed: str = "word_embeddings") -> TrainingState:
+def build_training(
+    ranks: Ranks,
+    shard: bool,
+    perturbed: str = "word_embeddings",
+    fusion: str = "dual_stream",
+) -> TrainingState:
     """Build a toy training with FGM and EMA, whose layers are sharded on several ranks."""
-    model = toys.model("dual_stream", "clip")
+    model = toys.model(fusion, "clip")
     torch.manual_seed(0)
     objectives = nn.ModuleList(
         [plug.build_plug(objective_plugs, table, model, toys.TASK) for table in OBJECTIVES]
@@ -89,6 +94,16 @@ def train(ranks: Ranks, shard: bool, perturbed: str = "word_embeddings") -> dict
         "held_moments": sum(local_shard(m).numel() for m in moments),
         "layers": sum(weight.numel() for weight in weights),
     }
+
+
+def train_fusions(ranks: Ranks, shard: bool, fusions: list[str]) -> dict:
+    """Return the weights after a toy training of each fusion."""
+    weights = {}
+    for fusion in fusions:
+        training = build_training(ranks, shard, fusion=fusion)
+        run_steps(ranks, training, 0, STEPS)
+        weights[fusion] = {n: t.numpy() for n, t in copy_weights(training.model).items()}
+    return weights
 
 
 def resume(ranks: Ranks, folder: Path, shard: bool, steps: int) -> dict:

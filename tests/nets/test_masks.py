@@ -24,7 +24,7 @@ def test_changing_a_word_changes_no_earlier_output_of_causal_text(fusion):
         assert not torch.equal(changed[:, j], outputs[:, j])
 
 
-@every_fusion
+@pytest.mark.parametrize("fusion", toys.CROSS_MODAL)
 def test_causal_text_attends_to_frames_and_frames_do_not_attend_to_it(fusion):
     model, batch = toys.model(fusion, layers=2), toys.batch((3, 2, 4, 1))
     batch = replace(batch, text_mask=causal_mask(batch.text_mask))

@@ -39,7 +39,7 @@ def test_trap_23_a_later_word_never_moves_an_earlier_prediction(fusion):
         assert not torch.equal(after[5, position], before[5, position])
 
 
-@FUSIONS
+@pytest.mark.parametrize("fusion", toys.CROSS_MODAL)
 def test_frames_are_read(fusion):
     model = toys.model(fusion)
     batch = model.encode(toys.batch())

@@ -92,8 +92,15 @@ def test_trap_09_losses_are_finite_in_half_precision(use, settings, dtype):
     assert loss.isfinite()
 
 
-@every_objective
-@pytest.mark.parametrize("fusion", toys.FUSIONS)
+@pytest.mark.parametrize(
+    ("fusion", "use", "settings"),
+    [
+        (fusion, use, settings)
+        for use in plug.plug_names(objectives)
+        for number, settings in enumerate(toys.OBJECTIVES.get(use, [{}]))
+        for fusion in (toys.FUSIONS if number == 0 else ["single_stream", "dual_stream"])
+    ],
+)
 def test_every_objective_trains_with_every_fusion(fusion, use, settings):
     """Every weight of its own moves, and so does the model."""
     model = toys.model(fusion)

@@ -16,9 +16,9 @@ from wbdc.train.repeated_layers import checkpointed_layers, compiled_layers, rep
 CPU = torch.device("cpu")
 
 
-def train_step(around: Callable) -> tuple[list[torch.Tensor], int]:
+def train_step(around: Callable, fusion: str = "dual_stream") -> tuple[list[torch.Tensor], int]:
     """Return the gradients of a toy model with dropout, and the bytes that its forward saves."""
-    model = toys.model().train()
+    model = toys.model(fusion).train()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.3
@@ -64,9 +64,10 @@ def test_layers_of_a_model_are_those_of_its_trunk_fusion_and_tower():
     ]
 
 
-def test_checkpointing_saves_memory_and_gives_equal_bits():
-    expected, plain_bytes = train_step(lambda model: nullcontext())
-    gradients, saved_bytes = train_step(checkpointed_layers)
+@pytest.mark.parametrize("fusion", toys.FUSIONS)
+def test_checkpointing_saves_memory_and_gives_equal_bits(fusion):
+    expected, plain_bytes = train_step(lambda model: nullcontext(), fusion)
+    gradients, saved_bytes = train_step(checkpointed_layers, fusion)
     assert saved_bytes < 0.5 * plain_bytes
     assert all(map(torch.equal, gradients, expected))
 

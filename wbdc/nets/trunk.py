@@ -47,6 +47,11 @@ class Trunk(nn.Module):
         # the embeddings of a small ELECTRA are narrower than its layers
         self.embeddings_project = getattr(bert, "embeddings_project", nn.Identity())
 
+    @property
+    def depth(self) -> int:
+        """The number of layers."""
+        return len(self.encoder.layer)
+
     def embed(self, ids: Tensor) -> Tensor:
         """Embed token ids with their positions: (B, T) int64 -> (B, T, D)."""
         return self.embeddings_project(self.embeddings(input_ids=ids))

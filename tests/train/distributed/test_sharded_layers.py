@@ -47,6 +47,15 @@ def test_sharded_layers_train_as_replicas(perturbed):
     assert largest_difference(start, expected["weights"]) > 100 * TOLERANCE, "the steps matter"
 
 
+@pytest.mark.slow
+def test_sharded_layers_of_every_fusion_train_as_in_one_process():
+    fusions = [fusion for fusion in toys.FUSIONS if fusion != "dual_stream"]
+    expected = sharded_programs.train_fusions(Ranks(), False, fusions)
+    for rank in on_ranks(sharded_programs.train_fusions, True, fusions):
+        for fusion in fusions:
+            assert largest_difference(rank[fusion], expected[fusion]) < TOLERANCE, fusion
+
+
 def test_a_rank_without_frames_computes_what_the_others_compute():
     """In every third batch, rank 1 has none: it would not wait for the gradients of gathered rows,
     and the ranks would wait for each other forever.

@@ -1,0 +1,61 @@
+"""Bottleneck: text and frames exchange information through a few tokens only (MBT; Nagrani et al.,
+2021).
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from wbdc.core.plug import check_between
+from wbdc.core.tokens import Fused, Tokens
+from wbdc.nets.bottleneck_layer import BottleneckLayer
+from wbdc.nets.fusion import Fusion
+from wbdc.nets.pooling import Pooling
+from wbdc.nets.trunk import Trunk
+
+MIN_LAYERS = 2  # what one layer writes into the bottleneck, the next one reads
+
+
+class Bottleneck(Fusion):
+    """The text passes through the whole trunk first. In each fusion layer, text and bottleneck
+    tokens attend to each other, and so do frames and bottleneck tokens, in blocks of their own; the
+    mean of both results is the bottleneck of the next layer. The paper fuses within the last layers
+    of both encoders; here the blocks follow them.
+
+    tokens: number of bottleneck tokens. layers: number of fusion layers, 2 or more; with one,
+    nothing would be exchanged. heads: attention heads of a block; a divisor of the trunk's width.
+    dropout: probability in the blocks.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        pooling: Pooling,
+        *,
+        tokens: int = 4,
+        layers: int = 2,
+        heads: int = 12,
+        dropout: float = 0.1,
+    ):
+        super().__init__(trunk, pooling)
+        check_between("fusion 'bottleneck'", 1, math.inf, tokens=tokens)
+        check_between("fusion 'bottleneck'", MIN_LAYERS, math.inf, layers=layers)
+        self.bottleneck = nn.Parameter(torch.randn(1, tokens, trunk.dim) * 0.02)
+        self.layers = nn.ModuleList(
+            BottleneckLayer(trunk.dim, heads, dropout) for _ in range(layers)
+        )
+        self.text_norm = nn.LayerNorm(trunk.dim)
+        self.frames_norm = nn.LayerNorm(trunk.dim)
+
+    def forward(self, text: Tokens, frames: Tokens) -> Fused:
+        text = self.trunk(text)
+        unimodal = (text, frames)
+        x = self.bottleneck.expand(len(text.x), -1, -1).to(text.x.dtype)
+        bottleneck = Tokens(x, text.mask.new_ones(x.shape[:2]))
+        for layer in self.layers:
+            text, frames, bottleneck = layer(text, frames, bottleneck)
+
+        text = Tokens(self.text_norm(text.x), text.mask)
+        frames = Tokens(self.frames_norm(frames.x), frames.mask)
+        return Fused(text, frames, self.pooling(text, frames), unimodal)
