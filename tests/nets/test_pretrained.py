@@ -117,8 +117,8 @@ def test_trap_15_a_checkpoint_that_lacks_a_tensor_is_refused_by_name(weights):
         _loaded("torn")
 
 
-def test_a_trunk_that_is_not_a_bert_is_refused():
-    with pytest.raises(UsageFault, match="gpt2 is not a BERT"):
+def test_a_family_that_is_not_supported_is_refused():
+    with pytest.raises(UsageFault, match="of the type 'gpt2' are not supported; .* types bert, "):
         Trunk({"model_type": "gpt2", "vocab_size": 50, "n_embd": 16, "n_layer": 1, "n_head": 2})
 
 

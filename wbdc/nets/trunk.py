@@ -1,6 +1,7 @@
-"""The language trunk: a BERT that embeds token ids and encodes any sequence of vectors."""
+"""The language trunk: a text encoder of transformers that embeds token ids and encodes any sequence
+of vectors.
+"""
 
-import copy
 from pathlib import Path
 
 import torch
@@ -10,14 +11,16 @@ from transformers import AutoConfig, AutoModel
 from wbdc.core.errors import EnvironmentFault, UsageFault
 from wbdc.core.tokens import Tokens
 from wbdc.core.weights import find_weights, load_weights, select_tensors
+from wbdc.nets.families import Family
+from wbdc.nets.families.bert import BertFamily
 
+FAMILIES: tuple[Family, ...] = (BertFamily(),)
 TRUNK_WEIGHTS_FILE = "model.safetensors"
 TRUNK_FILES = ("config.json", "vocab.txt or tokenizer.json")  # besides the weights
 
 
 class Trunk(nn.Module):
-    """A BERT-family encoder of transformers (BERT, MacBERT, RoBERTa-wwm, ELECTRA) without its
-    pooler.
+    """A text encoder of transformers without its pooler; `FAMILIES` lists what is supported.
 
     architecture: the content of transformers' config.json. The weights are random until
     `load_trunk` fills them. Raises UsageFault for an architecture that cannot be built.
@@ -26,26 +29,22 @@ class Trunk(nn.Module):
     def __init__(self, architecture: dict):
         super().__init__()
         settings = {k: v for k, v in architecture.items() if k != "model_type"}
+        model_type = architecture.get("model_type", "bert")
+        self.family = find_family(model_type)
         try:
-            config = AutoConfig.for_model(architecture.get("model_type", "bert"), **settings)
-            bert = AutoModel.from_config(config, attn_implementation="sdpa")
-        except MemoryError:
+            config = AutoConfig.for_model(model_type, **settings)
+            self.family.check(config)
+            model = AutoModel.from_config(config, attn_implementation=self.family.attention)
+        except (MemoryError, UsageFault):
             raise
         except Exception as error:  # transformers raises many types
             message = " ".join(str(error).split()) or type(error).__name__
             raise UsageFault(f"trunk.architecture cannot be built: {message}") from error
-        if not (hasattr(bert, "embeddings") and hasattr(getattr(bert, "encoder", None), "layer")):
-            raise UsageFault(
-                f"trunk.architecture: {config.model_type} is not a BERT, as it has no attributes "
-                "`embeddings` and `encoder.layer`; choose a model of the BERT family"
-            )
         self.architecture = architecture
-        self.dim = config.hidden_size
-        self.positions: int | None = getattr(config, "max_position_embeddings", None)
-        self.embeddings = bert.embeddings
-        self.encoder = bert.encoder
-        # the embeddings of a small ELECTRA are narrower than its layers
-        self.embeddings_project = getattr(bert, "embeddings_project", nn.Identity())
+        self.dim: int = config.hidden_size
+        self.positions = self.family.positions(config)
+        for name, module in self.family.parts(model).items():
+            self.add_module(name, module)
 
     @property
     def depth(self) -> int:
@@ -53,8 +52,8 @@ class Trunk(nn.Module):
         return len(self.encoder.layer)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Embed token ids with their positions: (B, T) int64 -> (B, T, D)."""
-        return self.embeddings_project(self.embeddings(input_ids=ids))
+        """Embed token ids, with positions if the family adds any: (B, T) int64 -> (B, T, D)."""
+        return self.family.embed(self, ids)
 
     def forward(self, tokens: Tokens, *, layers: slice = slice(None)) -> Tokens:
         """Encode a sequence: every token attends to the real tokens of its sequence, or to those
@@ -62,17 +61,19 @@ class Trunk(nn.Module):
 
         layers: the layers to run, for example slice(6, None) for all after the sixth.
         """
-        encoder = self.encoder if layers == slice(None) else self._part_of_encoder(layers)
-        output = encoder(tokens.x, attention_mask=tokens.attention_mask)
-        return Tokens(output.last_hidden_state, tokens.mask)
+        return Tokens(self.family.encode(self, tokens, layers), tokens.mask)
 
-    def _part_of_encoder(self, layers: slice) -> nn.Module:
-        """Return an encoder of some layers, which shares their weights. What an encoder does around
-        its layers differs between the models of transformers, so it is kept.
-        """
-        part = copy.copy(self.encoder)
-        part._modules = {**self.encoder._modules, "layer": self.encoder.layer[layers]}
-        return part
+
+def find_family(model_type: str) -> Family:
+    """Return the family of a model type of transformers. Raises UsageFault for an unknown one."""
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return family
+    supported = ", ".join(name for family in FAMILIES for name in family.model_types)
+    raise UsageFault(
+        f"trunk: text models of the type {model_type!r} are not supported; choose one of the types "
+        f"{supported}"
+    )
 
 
 def find_trunk(model: str) -> Path:
@@ -98,11 +99,9 @@ def load_trunk(trunk: Trunk, folder: Path) -> list[str]:
     a tensor of the trunk is missing.
     """
     weights = load_weights(folder / TRUNK_WEIGHTS_FILE)
-    heads = {name.split(".", 1)[0] for name in weights} - {"embeddings", "encoder"}
-    prefix = next(
-        (f"{h}." for h in sorted(heads) if f"{h}.embeddings.word_embeddings.weight" in weights), ""
-    )
-    renamed = {_modern_name(name): tensor for name, tensor in weights.items()}
+    words = trunk.family.word_embeddings
+    prefix = next((n.removesuffix(words) for n in sorted(weights) if n.endswith(f".{words}")), "")
+    renamed = {_trunk_name(trunk.family, name, prefix): t for name, t in weights.items()}
     file = folder / TRUNK_WEIGHTS_FILE
     selected, unused = select_tensors(renamed, trunk.state_dict(), file, prefix)
     with torch.no_grad():
@@ -110,7 +109,11 @@ def load_trunk(trunk: Trunk, folder: Path) -> list[str]:
     return unused
 
 
-def _modern_name(name: str) -> str:
-    """Rename the parameters of a layer normalization that was converted from TensorFlow."""
+def _trunk_name(family: Family, name: str, prefix: str) -> str:
+    """Return the name of a tensor of a checkpoint in the trunk, with the same prefix."""
+    # layer normalizations that were converted from TensorFlow
     name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
-    return name.replace("LayerNorm.beta", "LayerNorm.bias")
+    name = name.replace("LayerNorm.beta", "LayerNorm.bias")
+    if not name.startswith(prefix):
+        return name
+    return prefix + family.tensor_name(name.removeprefix(prefix))
