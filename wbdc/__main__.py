@@ -7,6 +7,7 @@ import signal
 from types import FrameType
 
 from wbdc import STOPPED_CODE, STOPPED_MESSAGE
+from wbdc.core.process_tree import end_with_parent
 
 
 def exit_at_once(number: int, frame: FrameType | None) -> None:
@@ -33,6 +34,7 @@ def run() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, exit_at_once)
+    end_with_parent()
     limit_spinning()  # before torch is imported
     quiet_torch()
 

@@ -14,10 +14,12 @@ COMMAND = re.compile(r"(?:^|`|&& |do )wbdc ([a-z]+)\b([^`\n#;]*)", re.MULTILINE)
 
 
 def command_options(name: str) -> set[str]:
-    """List the options of a command."""
+    """List the options of a command; of a group, those of all its commands."""
     command = main.get_command(click.Context(main), name)
     assert command is not None, f"there is no command wbdc {name}"
-    return {option for p in command.params for option in (*p.opts, *p.secondary_opts)} | {"--help"}
+    commands = [command, *getattr(command, "commands", {}).values()]
+    parameters = [parameter for one in commands for parameter in one.params]
+    return {option for p in parameters for option in (*p.opts, *p.secondary_opts)} | {"--help"}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(HOME)))

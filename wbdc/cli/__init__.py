@@ -23,6 +23,7 @@ ORDER = (
     "init",
     "prepare",
     "kits",
+    "recipe",
     "pretrain",
     "train",
     "compare",

@@ -110,7 +110,7 @@ def check_settings(subject: str, target: Callable, settings: dict) -> None:
             continue
 
         value = settings[name]
-        if not _matches_type(value, parameter.annotation):
+        if not matches_type(value, parameter.annotation):
             annotation = _plain_type(parameter.annotation)
             type_name = getattr(annotation, "__name__", str(annotation))
             raise UsageFault(f"{subject}: {name} = {value!r} is not of the type {type_name}")
@@ -234,13 +234,13 @@ def _check_host(subject: str, contract: type, plug_class: type, count: int) -> N
         )
 
 
-def _matches_type(value: object, annotation: object) -> bool:
+def matches_type(value: object, annotation: object) -> bool:
     """Return whether a TOML value fits an annotation. An integer fits float; a bool fits neither
     int nor float.
     """
     annotation = _plain_type(annotation)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return any(_matches_type(value, option) for option in typing.get_args(annotation))
+        return any(matches_type(value, option) for option in typing.get_args(annotation))
 
     kind = typing.get_origin(annotation) or annotation
     if kind in (None, types.NoneType):

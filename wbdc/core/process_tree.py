@@ -1,6 +1,7 @@
 """Processes: the tree of descendants as the kernel reports it, start times, and ending them."""
 
 import contextlib
+import ctypes
 import os
 import signal
 import time
@@ -9,6 +10,8 @@ from pathlib import Path
 
 PROC_FOLDER = Path("/proc")
 MAX_THREADS = 4096  # that a command may be asked to use
+PARENT_VARIABLE = "WBDC_PARENT"  # id of the process with which a command ends
+PR_SET_PDEATHSIG = 1  # of Linux
 
 
 def process_tree(root: int, skip: Collection[int] = ()) -> list[int]:
@@ -51,3 +54,20 @@ def read_number(path: Path, name: str) -> int | None:
         return next((int(line.split()[1]) for line in lines if line.startswith(name)), None)
     except OSError:
         return None
+
+
+def environment_of_child() -> dict[str, str]:
+    """Return the environment of a command of wbdc that ends when this process ends."""
+    return os.environ | {PARENT_VARIABLE: str(os.getpid())}
+
+
+def end_with_parent() -> None:
+    """Let the system kill this process when the process that started it with
+    `environment_of_child` ends, also when that one is killed.
+    """
+    parent = os.environ.pop(PARENT_VARIABLE, "")
+    if not parent:
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(parent):  # it has ended already
+        os.kill(os.getpid(), signal.SIGKILL)

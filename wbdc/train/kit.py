@@ -141,7 +141,7 @@ def open_kit(name: str, *, tiny: bool = False, changes: tuple[str, ...] = ()) ->
     changes: overrides such as "train.epochs=3", with values as in TOML.
     Raises UsageFault for a setting that is unknown, unused or missing, with the nearest known name.
     """
-    path = _find_kit(name)
+    path = find_kit_file(name)
     tables = _apply_tiny(path.stem, _read_with_parent(path), tiny)
     for change in changes:
         is_one_key = change.replace(" ", "").startswith(tuple(f"{t}." for t in WHOLE_TABLES))
@@ -163,8 +163,11 @@ def open_kit(name: str, *, tiny: bool = False, changes: tuple[str, ...] = ()) ->
     return Kit(path.stem, folder, tables, contest, _kit_options(path, tiny, changes))
 
 
-def _find_kit(name: str, near: Path | None = None) -> Path:
-    """Find the file of a kit; first in `near`, then in ./kits and the packaged kits."""
+def find_kit_file(name: str, near: Path | None = None) -> Path:
+    """Find the file of a kit; first in `near`, then in ./kits and the packaged kits.
+
+    Raises UsageFault when there is none.
+    """
     if name.endswith((".toml", ".json")):
         if not Path(name).is_file():
             raise UsageFault(f"no kit at {name}")
@@ -186,7 +189,7 @@ def _read_with_parent(path: Path) -> dict:
     if not isinstance(parent_name, str):
         raise UsageFault(f"kit {path.stem}: extends = {parent_name!r} is not the name of a kit")
 
-    parent = _read_tables(_find_kit(parent_name, path.parent))
+    parent = _read_tables(find_kit_file(parent_name, path.parent))
     if "extends" in parent:
         raise UsageFault(
             f"kit {path.stem} extends a kit that extends another; only one level is supported, "
@@ -209,9 +212,20 @@ def _apply_tiny(name: str, tables: dict, tiny: bool) -> dict:
 
 def _kit_options(path: Path, tiny: bool, changes: tuple[str, ...]) -> tuple[str, ...]:
     """Return the options that choose a kit, in any current folder."""
-    name = path.stem if path.parent in PACKAGED_KIT_FOLDERS else os.path.abspath(path)
     settings = [word for change in changes for word in ("--set", change)]
-    return ("--kit", name, *(["--tiny"] if tiny else []), *settings)
+    return ("--kit", kit_option(path), *(["--tiny"] if tiny else []), *settings)
+
+
+def kit_option(path: Path) -> str:
+    """Return the value of --kit that chooses a kit's file, in any current folder.
+
+    The kits of a packaged recipe are named by their path below the packaged kits, for example
+    "wbdc2022/rank1/teacher_single".
+    """
+    for folder in PACKAGED_KIT_FOLDERS:
+        if path.is_relative_to(folder):
+            return path.relative_to(folder).with_suffix("").as_posix()
+    return os.path.abspath(path)
 
 
 def _open_contest(use: object, kit_folder: Path) -> Competition:

@@ -148,7 +148,7 @@ def source_hashes() -> dict[str, str]:
     """Return {path: SHA-256} of the source of wbdc, kits included, wherever it is installed."""
     home = Path(wbdc.__file__).parent
     kits = {
-        f"kits/{p.name}": file_sha256(p)
+        f"kits/{p.relative_to(kits).as_posix()}": file_sha256(p)
         for kits in PACKAGED_KIT_FOLDERS
         for p in _source_files(kits)
     }
@@ -270,8 +270,9 @@ def _add_code(folder: Path, models: list[dict], options: PackOptions) -> list[Pa
     home = Path(wbdc.__file__).parent
     vision_plugs = {m["blueprint"]["vision"]["use"] for m in models if "blueprint" in m}
     imported = []
-    for path in (path for kits in PACKAGED_KIT_FOLDERS for path in _source_files(kits)):
-        _copy_file(path, folder / "source" / "wbdc" / "kits" / path.name)
+    for kits in PACKAGED_KIT_FOLDERS:
+        for path in _source_files(kits):
+            _copy_file(path, folder / "source" / "wbdc" / "kits" / path.relative_to(kits))
 
     for path in _source_files(home):
         inner = path.relative_to(home)

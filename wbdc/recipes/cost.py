@@ -1,0 +1,99 @@
+"""What steps cost: measured seconds of what is finished, and estimates from it.
+
+Nothing is estimated that was not measured in this work folder: a step without a measurement has no
+estimate.
+"""
+
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+from wbdc.core.files import SEAL_FILE, publish_json, read_json, read_seal
+from wbdc.recipes.recipe import Recipe
+from wbdc.recipes.step import RecipeStep
+from wbdc.recipes.step_results import RecipeState, StepResult
+from wbdc.train.kit import Kit, open_kit
+from wbdc.train.runs import KIT_FILE, Run, list_runs
+from wbdc.train.session import parse_folds
+
+SECONDS_FILE = "seconds.json"  # of the steps that do not train, by the names of their results
+
+
+class StepCost(NamedTuple):
+    """Seconds of a step. measured: of what is finished. remaining: estimated; None where nothing of
+    the kind was measured.
+    """
+
+    measured: float
+    remaining: float | None
+
+
+def recipe_folder(work: Path, recipe: Recipe) -> Path:
+    """Return the folder that holds the lock and the seconds of a recipe."""
+    return work / "recipes" / recipe.file_name
+
+
+def record_seconds(work: Path, recipe: Recipe, result: StepResult, seconds: float) -> None:
+    """Record how long a step took."""
+    path = recipe_folder(work, recipe) / SECONDS_FILE
+    publish_json(path, _read_seconds(path) | {result.name: round(seconds, 3)})
+
+
+def step_cost(step: RecipeStep, state: RecipeState, result: StepResult | None) -> StepCost:
+    """Return the cost of a step. result: None while its sources are not finished."""
+    work = state.options.work
+    if step.command in ("pretrain", "train"):
+        return _training_cost(step, state, result)
+    is_finished = result is not None and result.is_finished
+    seconds = _read_seconds(recipe_folder(work, state.recipe) / SECONDS_FILE)
+    known = seconds.get(result.name) if result else None
+    if is_finished:
+        return StepCost(known or 0.0, 0.0)
+    return StepCost(0.0, known)
+
+
+def _training_cost(step: RecipeStep, state: RecipeState, result: StepResult | None) -> StepCost:
+    """Add up the finished folds, and estimate the others by the mean of finished folds of the same
+    kit on the same data, whatever their seed and their pretrained run.
+    """
+    if state.prepared is None:
+        return StepCost(0.0, None)
+    kit = open_kit(state.recipe.kit(step), tiny=state.options.tiny, changes=step.changes())
+    runs = [
+        run
+        for run in list_runs(state.options.work, step.command)
+        if run.facts.kit == kit.name and run.facts.data == state.prepared.hash
+    ]
+    fold = step.options.get("fold", "all")
+    requested = parse_folds(fold, state.prepared.facts.fold_count)
+    finished = {
+        name: facts["seconds"]
+        for run in runs
+        if result and run.name == result.name
+        for name, facts in run.folds().items()
+        if name in requested
+    }
+    similar = [seconds for run in runs for seconds in _fold_seconds(run, kit, step.command)]
+    missing = len(requested) - len(finished)
+    remaining = missing * mean(similar) if similar else None
+    return StepCost(sum(finished.values()), remaining if missing else 0.0)
+
+
+def _fold_seconds(run: Run, kit: Kit, stage: str) -> list[float]:
+    """Return the seconds of the folds of a run that trained the same settings as a kit."""
+    seconds = []
+    for path in sorted(run.folder.glob(f"fold-*/{SEAL_FILE}")):
+        saved = read_json(path.parent / KIT_FILE)
+        if _cost_settings(saved, stage) == _cost_settings(kit.saved_tables(), stage):
+            seconds.append(read_seal(path.parent, {"seconds": float})["seconds"])
+    return seconds
+
+
+def _cost_settings(tables: dict, stage: str) -> dict:
+    """Return the settings that decide how long a stage takes."""
+    names = ("text", "trunk", "vision", "fusion", "pooling", stage)
+    return {name: tables.get(name) for name in names}
+
+
+def _read_seconds(path: Path) -> dict[str, float]:
+    return read_json(path, {str: float}) if path.is_file() else {}
