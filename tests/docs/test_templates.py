@@ -46,7 +46,8 @@ def templates(tmp_path_factory) -> Path:
 
     assert {name for name, _ in blocks} == {
         "mykit.toml",
-        "focal.py",
+        "center.py",
+        "poly.py",
         "drop_frames.py",
         "part_of_epoch.py",
         "step_decay.py",
@@ -67,11 +68,11 @@ def test_templates_follow_the_rules_of_the_tree(templates):
     assert len((templates / "mycontest.py").read_text().splitlines()) <= 75
 
 
-def test_the_kit_trains_and_predicts_with_six_plugs(templates, fresh):
+def test_the_kit_trains_and_predicts_with_seven_plugs(templates, fresh):
     kit = ("--kit", templates / "mykit.toml", "--work", fresh, *TINY, "--threads", 1)
     trained = toys.run_json("train", *kit, "--fold", 0)
     saved = {path.name for path in Path(trained["folder"], "fold-0").glob("*.py")}
-    plugs = {"focal.py", "drop_frames.py", "part_of_epoch.py", "step_decay.py"}
+    plugs = {"center.py", "poly.py", "drop_frames.py", "part_of_epoch.py", "step_decay.py"}
     assert saved == plugs | {"gated.py", "small_cnn.py"}
     steps = trained["folds"]["0"]["steps"]
     assert steps == round(0.8 * 22) // 4, "an epoch reads a part of the 22 training videos"

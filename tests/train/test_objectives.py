@@ -145,6 +145,9 @@ APART = [
     ("caption", {}),
     ("caption", {"share": 0.5}),
     ("pseudo_labels", toys.OBJECTIVES["pseudo_labels"][1]),
+    ("classify", {"loss": {"use": "class_balanced", "loss": "two_level"}}),
+    ("classify_frames", {"loss": "ldam"}),
+    ("classify_text", {"loss": "focal"}),
 ]
 
 

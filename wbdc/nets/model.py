@@ -88,6 +88,10 @@ class VideoClassifier(nn.Module):
             return fused.unimodal
         return self.trunk(self.text_tokens(batch)), self.trunk(self.frame_tokens(batch))
 
+    def unimodal_text(self, batch: Batch, fused: Fused) -> Tokens:
+        """Return the text before it attended to frames, (B, T, D); see `unimodal`."""
+        return fused.unimodal[0] if fused.unimodal else self.trunk(self.text_tokens(batch))
+
     def text_tokens(self, batch: Batch) -> Tokens:
         """Embed the text: (B, T, D)."""
         return Tokens(self.trunk.embed(batch.text), batch.text_mask)

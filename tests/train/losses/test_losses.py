@@ -14,7 +14,17 @@ from wbdc.core.errors import UsageFault
 from wbdc.train import losses, objectives
 from wbdc.train.losses import Loss, build_loss
 
-LOSSES: dict[str, list[dict]] = {"cross_entropy": [{}, {"smoothing": 0.1}]}
+SMOOTH = {"use": "cross_entropy", "smoothing": 0.1}
+# settings of each loss that is tested with several
+LOSSES: dict[str, list[dict]] = {
+    "cross_entropy": [{}, {"smoothing": 0.1}],
+    "focal": [{}, {"gamma": 0.5}, {"gamma": 0.0}],
+    "class_balanced": [{}, {"beta": 1.0, "loss": SMOOTH}, {"start": 0.8, "loss": "ldam"}],
+    "logit_adjustment": [{}, {"tau": 0.5, "loss": SMOOTH}],
+    "ldam": [{}, {"margin": 15.0}],
+    "two_level": [{}, {"share": 0.2, "loss": SMOOTH}],
+    "distillation": [{}, {"temperature": 0.5}],
+}
 EVERY_LOSS = [
     {"use": use, **settings}
     for use in plug.plug_names(losses)
@@ -49,7 +59,57 @@ def cross_entropy(row, label, smoothing=0.0):
     return -(1 - smoothing) * scores[label] - smoothing * sum(scores) / len(scores)
 
 
-REFERENCES = {"cross_entropy": cross_entropy}
+def focal(row, label, gamma=2.0):
+    score = log_softmax(row)[label]
+    return -((1 - math.exp(score)) ** gamma) * score
+
+
+def inner(row, label, loss):
+    return longhand({"use": loss} if isinstance(loss, str) else loss, row, label)
+
+
+def class_balanced(row, label, beta=0.999, start=0.0, loss="cross_entropy"):
+    effective = [n if beta == 1 else (1 - beta**n) / (1 - beta) for n in COUNTS]
+    mean = sum(n / e for n, e in zip(COUNTS, effective, strict=True)) / sum(COUNTS)
+    return inner(row, label, loss) / effective[label] / mean
+
+
+def logit_adjustment(row, label, tau=1.0, loss="cross_entropy"):
+    total = sum(COUNTS)
+    adjusted = [x + tau * math.log(n / total) for x, n in zip(row, COUNTS, strict=True)]
+    return inner(adjusted, label, loss)
+
+
+def ldam(row, label, margin=0.5):
+    margins = [margin * (min(COUNTS) / n) ** 0.25 for n in COUNTS]
+    moved = [x - margins[c] * (c == label) for c, x in enumerate(row)]
+    return cross_entropy(moved, label)
+
+
+def two_level(row, label, share=0.5, loss="cross_entropy"):
+    parents = toys.TASK.parents
+    siblings = [c for c, parent in enumerate(parents) if parent == parents[label]]
+    probability = sum(math.exp(log_softmax(row)[c]) for c in siblings)
+    return (1 - share) * inner(row, label, loss) - share * math.log(probability)
+
+
+def distillation(row, label, temperature=2.0):
+    return temperature**2 * cross_entropy([x / temperature for x in row], label)
+
+
+COUNTS = toys.TASK.class_counts
+REFERENCES = {
+    f.__name__: f
+    for f in (
+        cross_entropy,
+        focal,
+        class_balanced,
+        logit_adjustment,
+        ldam,
+        two_level,
+        distillation,
+    )
+}
 
 
 @every_loss
@@ -66,7 +126,7 @@ def test_soft_labels_give_the_expected_loss(table):
     loss = build(table)
     one_hot = torch.eye(toys.CLASSES)
     torch.testing.assert_close(loss(logits(), one_hot[LABELS]), loss(logits(), LABELS))
-    if table["use"] == "soft_targets":  # it softens the probabilities
+    if table["use"] == "distillation":  # it softens the probabilities
         return
     mixed = 0.3 * one_hot[LABELS] + 0.7 * one_hot[LABELS.flip(0)]
     expected = 0.3 * loss(logits(), LABELS) + 0.7 * loss(logits(), LABELS.flip(0))
@@ -154,7 +214,16 @@ def test_a_loss_that_takes_hard_labels_only_refuses_soft_ones():
 
 @pytest.mark.parametrize(
     ("table", "message"),
-    [({"use": "cross_entropy", "smoothing": 2.0}, "smoothing = 2; it must be between 0 and 1")],
+    [
+        ({"use": "cross_entropy", "smoothing": 2.0}, "smoothing = 2; it must be between 0 and 1"),
+        ({"use": "focal", "gamma": -1.0}, "gamma = -1; it must be at least 0"),
+        ({"use": "class_balanced", "beta": 1.5}, "beta = 1.5; it must be between 0 and 1"),
+        ({"use": "class_balanced", "start": -1}, "start = -1; it must be between 0 and 1"),
+        ({"use": "logit_adjustment", "tau": -1}, "tau = -1; it must be at least 0"),
+        ({"use": "ldam", "margin": -1}, "margin = -1; it must be at least 0"),
+        ({"use": "two_level", "share": 1.5}, "share = 1.5; it must be between 0 and 1"),
+        ({"use": "distillation", "temperature": 0.0}, "temperature = 0; it must be above 0"),
+    ],
 )
 def test_a_setting_out_of_bounds_names_the_loss(table, message):
     with pytest.raises(UsageFault, match=f"loss '{table['use']}': {message}"):
@@ -181,3 +250,40 @@ def test_gradients_are_those_of_the_cross_entropy_of_torch_bit_for_bit(smoothing
     (total / 5).backward()
     expected = [p.grad for p in model.parameters() if p.grad is not None]
     assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
+
+
+def test_the_two_level_loss_refuses_classes_without_groups():
+    with pytest.raises(UsageFault, match="two_level' needs classes in groups, and the classes of"):
+        build_loss("two_level", replace(toys.TASK, parents=()))
+
+
+def test_deferred_weights_begin_after_their_share_of_the_steps():
+    plain = build("cross_entropy")(logits(), LABELS)
+    weighted = build("class_balanced")(logits(), LABELS)
+    table = {"use": "class_balanced", "start": 0.8}
+    deferred = build_loss(table, toys.TASK)
+    inside = build_loss({"use": "two_level", "share": 0.0, "loss": table}, toys.TASK)
+    for step, expected in ((1, plain), (8, plain), (9, weighted), (10, weighted)):
+        deferred.before_step(step)
+        inside.before_step(step)
+        torch.testing.assert_close(deferred(logits(), LABELS), expected)
+        torch.testing.assert_close(inside(logits(), LABELS), expected)
+
+
+def test_weights_of_classes_have_a_mean_of_1_over_the_training_videos():
+    weights = build("class_balanced").weights
+    assert (weights * torch.tensor(COUNTS)).sum() / sum(COUNTS) == pytest.approx(1.0)
+    assert weights.diff().min() > 0, "rarer classes weigh more"
+
+
+def test_soft_labels_are_softened_as_those_of_a_teacher():
+    """The objective pseudo_labels computes the same from a file."""
+    soft = torch.tensor([[0.7, 0.1, 0.1, 0.05, 0.05]]).repeat(4, 1)
+    powers = [p**0.5 for p in soft[0].tolist()]
+    target = [power / sum(powers) for power in powers]
+    expected = [
+        4 * -sum(t * s for t, s in zip(target, log_softmax([x / 2 for x in row]), strict=True))
+        for row in logits().tolist()
+    ]
+    values = build({"use": "distillation", "temperature": 2.0})(logits(), soft)
+    torch.testing.assert_close(values, torch.tensor(expected))

@@ -9,6 +9,7 @@ from wbdc.core.tokens import Fused, Tokens
 from wbdc.nets.model import VideoClassifier
 from wbdc.train.losses import SMOOTHED, LossTable, build_loss
 from wbdc.train.objective_parts.class_loss import mean_class_loss
+from wbdc.train.objective_parts.modalities import has_frames
 from wbdc.train.objectives import Objective
 from wbdc.train.task import Task
 
@@ -57,4 +58,4 @@ class ClassifyFrames(Objective):
 
 def _labeled_with_frames(batch: Batch) -> Tensor:
     """Return which videos count: (B,) bool."""
-    return batch.frame_mask.any(1) & batch.is_labeled()
+    return has_frames(batch) & batch.is_labeled()
