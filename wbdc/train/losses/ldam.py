@@ -20,8 +20,8 @@ def log_sum_of_others(logits: Tensor) -> Tensor:
     is_top = torch.zeros_like(logits, dtype=torch.bool).scatter_(1, top, True)
     without_top = logits.masked_fill(is_top, -torch.inf).logsumexp(1, keepdim=True)
     shares = logits.softmax(1).masked_fill(is_top, 0)
-    others = logits.logsumexp(1, keepdim=True) + torch.log1p(-shares)
-    return torch.where(is_top, without_top, others)
+    without_own = logits.logsumexp(1, keepdim=True) + torch.log1p(-shares)
+    return torch.where(is_top, without_top, without_own)
 
 
 class Ldam(Loss):
