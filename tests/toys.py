@@ -97,6 +97,8 @@ OBJECTIVES: dict[str, list[dict]] = {
     "match": [{"negatives": "random"}, {"negatives": "hard"}],
     "pseudo_labels": [{"file": str(SOFT_LABELS)}, {"file": str(SOFT_LABELS), "temperature": 2.0}],
 }
+# settings of each trick that needs some
+TRICKS: dict[str, dict] = {"freeze": {"on": ["fusion.trunk.encoder.layer.0", "vision"]}}
 POOLINGS = {
     "mean": {},
     "mean_by_modality": {},

@@ -41,6 +41,10 @@ def build_objective(use: str, settings: dict, model):
     return plug.build_plug(objectives, {"use": use, **settings}, model, toys.TASK)
 
 
+def build_trick(use: str, model):
+    return plug.build_plug(tricks, {"use": use, **toys.TRICKS.get(use, {})}, model, toys.TASK)
+
+
 # without and with tokens of one modality; the test of a whole step walks every fusion
 @pytest.mark.parametrize("fusion", ["single_stream", "dual_stream"])
 @pytest.mark.parametrize(("use", "settings"), EVERY_OBJECTIVE)
@@ -70,7 +74,7 @@ def test_a_trick_does_not_wait(use):
     with fake_cuda():
         model_on_fake_cuda(model)
         batch = batch_on_fake_cuda(toys.batch())
-        trick = plug.build_plug(tricks, {"use": use}, model, toys.TASK)
+        trick = build_trick(use, model)
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
         trick.before_step(1)
@@ -105,7 +109,7 @@ def test_a_whole_training_step_does_not_wait(fusion):
     """Forward, backward, clipping, AdamW and every trick and objective together."""
     model = toys.model(fusion).train()
     losses = [build_objective(use, settings, model) for use, settings in EVERY_OBJECTIVE]
-    used_tricks = [plug.build_plug(tricks, {"use": use}, model, toys.TASK) for use in EVERY_TRICK]
+    used_tricks = [build_trick(use, model) for use in EVERY_TRICK]
     training = build_training(model, losses, used_tricks)
     with SyncCounter() as counter:
         run_step(training)

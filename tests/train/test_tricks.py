@@ -22,7 +22,8 @@ every_trick = pytest.mark.parametrize("use", plug.plug_names(tricks))
 
 
 def build(use: str, model, **settings):
-    return plug.build_plug(tricks, {"use": use, **settings}, model, toys.TASK)
+    table = {"use": use, **(settings or toys.TRICKS.get(use, {}))}
+    return plug.build_plug(tricks, table, model, toys.TASK)
 
 
 @every_trick

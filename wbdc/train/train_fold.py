@@ -25,6 +25,7 @@ from wbdc.train.kit_schema import Stage
 from wbdc.train.learning_rate import learning_rate_factor, set_rates
 from wbdc.train.metrics import MetricsLog
 from wbdc.train.monitor.alarms import Alarm
+from wbdc.train.optimizer import named_parameters
 from wbdc.train.repeated_layers import checkpointed_layers, compiled_layers
 from wbdc.train.reporter import Reporter
 from wbdc.train.signals import stop_on_signal
@@ -38,6 +39,7 @@ from wbdc.train.training_setup import (
     set_up_training,
 )
 from wbdc.train.validation import Validation
+from wbdc.train.weight_names import shorten_names
 
 
 def train_fold(
@@ -57,7 +59,7 @@ def train_fold(
     ranks = hardware.ranks
     setup = set_up_training(plan, initial, videos, hardware, precision, reporter)
     training = setup.state
-    _report_groups(setup.groups, training.optimizer, reporter)
+    _report_groups(setup.groups, training, reporter)
     for trick in training.tricks:
         if summary := trick.summary():
             reporter.log(f"trick {plug_name(trick)}: {summary}")
@@ -169,17 +171,21 @@ def _validation_facts(validation: Validation | None, reporter: Reporter) -> dict
     return validation.facts()
 
 
-def _report_groups(
-    groups: ParameterGroups, optimizer: torch.optim.Optimizer, reporter: Reporter
-) -> None:
-    """Report the size of each part, and its learning rate, or the range of those of its layers."""
-    rates = {id(p): group["base"] for group in optimizer.param_groups for p in group["params"]}
+def _report_groups(groups: ParameterGroups, training: TrainingState, reporter: Reporter) -> None:
+    """Report the size of each part, its learning rate, or the range of those of its layers, and
+    the names of its weights.
+    """
+    all_names = [name for name, _ in named_parameters(training.model, training.objectives)]
+    options = training.optimizer.param_groups
+    rates = {id(p): group["base"] for group in options for p in group["params"]}
     for part, named in groups.items():
         size = sum(weight.numel() for _, weight in named)
         numbers = sorted({rates[id(weight)] for _, weight in named})
         note = f", learning rate {numbers[0]:g}" if numbers else ""
         if len(numbers) > 1:
             note = f", learning rates {numbers[0]:g} to {numbers[-1]:g}"
+        names = ", ".join(shorten_names([name for name, _ in named], all_names))
+        note += f": {names}" if names not in ("", part) else ""
         reporter.log(f"trains {part}: {len(named)} tensors, {size:,} parameters{note}")
 
 
