@@ -8,7 +8,7 @@ import pytest
 import torch
 import toys
 from fake_cuda import batch_on_fake_cuda, fake_cuda, model_on_fake_cuda
-from transformers import AutoConfig, AutoModel, AutoModelForPreTraining
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Tokens, causal_mask
@@ -27,6 +27,7 @@ DEBERTA = {
     "pos_att_type": ["p2c", "c2p"],
     "position_biased_input": False,
 }
+SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
 # {name: config.json}, one or more of each model type
 ARCHITECTURES = {
     "bert": {**BERT, "model_type": "bert"},
@@ -41,6 +42,12 @@ ARCHITECTURES = {
         "share_att_key": True,
         "norm_rel_ebd": "layer_norm",
         "max_position_embeddings": 12,
+    },
+    "modernbert": {
+        "model_type": "modernbert",
+        **{k: v for k, v in BERT.items() if not k.endswith("dropout_prob")},
+        **dict.fromkeys(SPECIAL_IDS, 0),
+        "local_attention": 4,
     },
     "deberta-v2 with a convolution": {**DEBERTA, "conv_kernel_size": 3, "conv_act": "gelu"},
 }
@@ -73,7 +80,7 @@ def test_every_supported_type_is_tested():
 
 
 @every_type
-@pytest.mark.parametrize("auto", [AutoModel, AutoModelForPreTraining])
+@pytest.mark.parametrize("auto", [AutoModel, AutoModelForSequenceClassification])
 def test_a_trunk_equals_the_model_of_transformers(name, auto, tmp_path, monkeypatch):
     monkeypatch.setenv("WBDC_WEIGHTS", str(tmp_path))
     settings = {k: v for k, v in ARCHITECTURES[name].items() if k != "model_type"}

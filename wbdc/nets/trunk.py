@@ -14,8 +14,9 @@ from wbdc.core.weights import find_weights, load_weights, select_tensors
 from wbdc.nets.families import Family
 from wbdc.nets.families.bert import BertFamily
 from wbdc.nets.families.deberta_v2 import DebertaV2Family
+from wbdc.nets.families.modernbert import ModernBertFamily
 
-FAMILIES: tuple[Family, ...] = (BertFamily(), DebertaV2Family())
+FAMILIES: tuple[Family, ...] = (BertFamily(), DebertaV2Family(), ModernBertFamily())
 TRUNK_WEIGHTS_FILE = "model.safetensors"
 TRUNK_FILES = ("config.json", "vocab.txt or tokenizer.json")  # besides the weights
 
