@@ -28,6 +28,15 @@ DEBERTA = {
     "position_biased_input": False,
 }
 SPECIAL_IDS = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
+XLNET = {
+    "model_type": "xlnet",
+    "vocab_size": toys.WORDS,
+    "d_model": 16,
+    "n_layer": 2,
+    "n_head": 2,
+    "d_inner": 32,
+    "dropout": 0.0,
+}
 # {name: config.json}, one or more of each model type
 ARCHITECTURES = {
     "bert": {**BERT, "model_type": "bert"},
@@ -49,10 +58,12 @@ ARCHITECTURES = {
         **dict.fromkeys(SPECIAL_IDS, 0),
         "local_attention": 4,
     },
+    "xlnet": XLNET,
+    "xlnet of limited distances": {**XLNET, "clamp_len": 3},
     "deberta-v2 with a convolution": {**DEBERTA, "conv_kernel_size": 3, "conv_act": "gelu"},
 }
 # ends of the names of weights that a trunk leaves out
-LEFT_OUT = ("pooler.dense.weight", "pooler.dense.bias")
+LEFT_OUT = ("pooler.dense.weight", "pooler.dense.bias", "seg_embed", "r_s_bias", "mask_emb")
 NO_CAUSAL_TEXT = "deberta-v2 with a convolution"
 every_type = pytest.mark.parametrize("name", ARCHITECTURES)
 every_causal_type = pytest.mark.parametrize(

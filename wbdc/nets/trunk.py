@@ -15,8 +15,14 @@ from wbdc.nets.families import Family
 from wbdc.nets.families.bert import BertFamily
 from wbdc.nets.families.deberta_v2 import DebertaV2Family
 from wbdc.nets.families.modernbert import ModernBertFamily
+from wbdc.nets.families.xlnet import XLNetFamily
 
-FAMILIES: tuple[Family, ...] = (BertFamily(), DebertaV2Family(), ModernBertFamily())
+FAMILIES: tuple[Family, ...] = (
+    BertFamily(),
+    DebertaV2Family(),
+    ModernBertFamily(),
+    XLNetFamily(),
+)
 TRUNK_WEIGHTS_FILE = "model.safetensors"
 TRUNK_FILES = ("config.json", "vocab.txt or tokenizer.json")  # besides the weights
 
