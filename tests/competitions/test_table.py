@@ -76,6 +76,19 @@ def test_tsv_and_json_lines_hold_the_same_videos(tmp_path):
     assert read_videos(tmp_path, "labeled") == expected
 
 
+def test_columns_that_may_group_items_are_those_of_the_split(tmp_path):
+    table = (
+        "vid,headline,tags,genre,part,channel\na,A,,news,train,c1\nb,B,,,test,c2\nd,,,news,train,\n"
+    )
+    split = 'split = { column = "part", labeled = "train", test = "test" }'
+    toml = TOML.replace("test.csv", "train.csv")
+    contest = open_competition(str(write_contest(tmp_path, split, toml=toml, train_csv=table)))
+    labeled = [("a", {"headline": "A", "channel": "c1"}), ("d", {})]
+    assert list(contest.column_values(tmp_path, "labeled")) == labeled
+    test = [("b", {"headline": "B", "channel": "c2"})]
+    assert list(contest.column_values(tmp_path, "test")) == test
+
+
 def test_rows_of_a_shared_table_are_split_by_their_label(tmp_path):
     shared = TRAIN + "c,Hi,#y,\n"
     write_contest(tmp_path, toml=TOML.replace("test.csv", "train.csv"), train_csv=shared)

@@ -67,6 +67,12 @@ class ViewOptions:
     show_default=True,
     help="Number of folds, stratified by class and modality.",
 )
+@click.option(
+    "--groups",
+    metavar="FILE|COLUMN",
+    help="Keep videos of one group in one fold: a table with the columns id and group, or a column "
+    "of the annotations.",
+)
 @click.option("--check-only", is_flag=True, help="Check all data, frame by frame; write nothing.")
 @click.option(
     "--list",
@@ -102,6 +108,7 @@ def prepare(
     data: Path,
     competition: str,
     folds: int,
+    groups: str | None,
     check_only: bool,
     listed: str | None,
     strict: bool,
@@ -126,6 +133,7 @@ def prepare(
     Example:
       wbdc prepare --data data/wechat2022 --check-only
       wbdc prepare --data data/wechat2022 --engine local
+      wbdc prepare --data data/wechat2022 --groups uploader
       wbdc prepare --data data/shorts --competition ./shorts.py
       wbdc prepare --data data/wechat2022 --kit dual_stream
     """
@@ -145,6 +153,7 @@ def prepare(
     settings = {
         "folds": folds,
         "seed": seed,
+        "groups": groups,
         "threads": threads or len(os.sched_getaffinity(0)),
     }
 
@@ -304,13 +313,15 @@ def print_result(result: PrepareResult) -> None:
     if result.findings:
         _print_findings(result.findings)
 
+    groups = facts.get("groups")
     if result.folder is None:
         console.print_text("Check complete; nothing was written.")
         return
+    together = f"near-duplicates and groups of {groups}" if groups else "near-duplicates"
     console.print_text(
         f"{len(facts['classes'])} classes in the labeled split, "
         f"{len(facts['known_classes'])} known; {facts['folds']} folds, stratified by class and "
-        f"modality, near-duplicates in one fold (seed {facts['seed']})."
+        f"modality, {together} in one fold (seed {facts['seed']})."
     )
     state = "The data are unchanged; ready" if result.unchanged else "Ready"
     console.print_text(f"{state}: {result.folder}")

@@ -164,6 +164,15 @@ class Competition:
         """
         raise NotImplementedError
 
+    def column_values(self, root: Path, split: str) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield (id, {column: value}) for each video of a split, in any order: the strings and
+        numbers of its annotation, without id and class.
+
+        `wbdc prepare --groups COLUMN` groups videos by them. By default, there are none. Raises
+        DataFault.
+        """
+        return iter(())
+
     def annotations_hash(self, root: Path, split: str) -> str:
         """Hash the annotations of a split. Override it where hashing the files is faster."""
         content_hash = sha256()

@@ -131,6 +131,17 @@ class Table(Competition):
                 findings.add("archive.escape", f"{split}: {video_id}")
             yield Video(video_id, fields, label, _build_source(root, frames))
 
+    def column_values(self, root: Path, split: str) -> Iterator[tuple[str, dict[str, str]]]:
+        unused = {self._id, self.label_key, self._split_column, self._frames}
+        labels = self._read_labels(root, split)
+        path = root / self._files[split]
+        for line, row in read_table(path, self._required_columns(split)):
+            video_id = self._read_id(path, line, row)
+            label = labels.get(video_id) if labels else _label_text(row.get(self.label_key))
+            if self._is_in_split(row, label, split):
+                cells = {name: _text_of(value) for name, value in row.items()}
+                yield video_id, {n: text for n, text in cells.items() if text and n not in unused}
+
     def read_fields(self, item: dict, findings: Findings) -> dict[str, str]:
         return {name: clean_text(item, name, findings, item.get("id")) for name in self.fields}
 

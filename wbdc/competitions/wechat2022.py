@@ -115,6 +115,17 @@ class WeChat2022(Competition):
                 self.source(root, split, item["id"]),
             )
 
+    def column_values(self, root: Path, split: str) -> Iterator[tuple[str, dict[str, str]]]:
+        for item in read_records(root / "annotations" / f"{split}.json", Findings()):
+            yield (
+                item["id"],
+                {
+                    name: str(value)
+                    for name, value in item.items()
+                    if isinstance(value, str) and value and name not in ("id", "category_id")
+                },
+            )
+
     def annotations_hash(self, root: Path, split: str) -> str:
         return file_sha256(root / "annotations" / f"{split}.json")
 

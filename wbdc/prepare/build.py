@@ -7,6 +7,7 @@ import filecmp
 import os
 import shlex
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -45,10 +46,14 @@ from wbdc.prepare.describe.survey import Survey
 from wbdc.prepare.engines import Engine
 from wbdc.prepare.engines.threads import Threads
 from wbdc.prepare.folds import assign_folds, check_fold_count, rare_classes
+from wbdc.prepare.groups import VideoGroups, count_group_findings, join_groups, read_groups
 from wbdc.prepare.shards import ShardJob, check_feature_width, make_shard, read_shard_videos
 
 FORMAT_VERSION = 4  # of the files of a dataset; part of its hash
 MAX_LISTED_PLACES = 100_000  # of each finding, for `wbdc prepare --list`
+MIN_GROUPED_SHARE = (
+    0.1  # of the labeled videos: a column in which fewer share a value has no groups
+)
 MIN_FREE_BYTES = 2**28  # of disk space beside the frames, for tables and tokens
 
 
@@ -70,6 +75,7 @@ class _Build:
     checked: CheckedData
     fold_count: int
     seed: int
+    groups: VideoGroups | None
     progress: ProgressCallback
 
     @property
@@ -80,15 +86,15 @@ class _Build:
         """Hash all that determines the dataset."""
         name = self.competition.name
         contest = [name, self.contest_hash] if self.contest_hash else name
-        return json_digest(
-            FORMAT_VERSION, contest, self.checked.fingerprint, self.fold_count, self.seed
-        )
+        facts = [FORMAT_VERSION, contest, self.checked.fingerprint, self.fold_count, self.seed]
+        return json_digest(*facts, *([self.groups.digest()] if self.groups else []))
 
     def command(self) -> str:
         """Return the command that prepares the same data again, without --work, which may move."""
         file = self.competition.file
         contest = os.path.abspath(file) if file else self.competition.name
         words = ["wbdc", "prepare", "--data", str(self.data.resolve()), "--competition", contest]
+        words += ["--groups", self.groups.source] if self.groups else []
         return shlex.join([*words, "--folds", str(self.fold_count), "--seed", str(self.seed)])
 
     def shard_jobs(self, folder: Path, threads: int) -> Iterator[ShardJob]:
@@ -115,12 +121,14 @@ def prepare_data(
     *,
     folds: int = 5,
     seed: int = 0,
+    groups: str | None = None,
     threads: int = 2,
     engine: Engine | None = None,
     progress: ProgressCallback = no_progress,
 ) -> tuple[PreparedData, bool]:
     """Check a data folder and store it below work/prepared/<hash>.
 
+    groups: a table of ids and groups, or a column of the annotations, as `read_groups` reads it.
     Returns the dataset, and whether it existed already. The folder also holds a copy of the file
     that defines the competition, if any. A run that is killed and started again continues with the
     next shard. Raises DataFault, FolderInUse, OutOfResources, UsageFault, IntegrityFault.
@@ -130,7 +138,8 @@ def prepare_data(
     checked = check_data(data, competition, max_places=MAX_LISTED_PLACES, progress=progress)
     refuse_invalid(checked.findings.report())
     check_fold_count(folds, len(checked.splits[competition.labeled_split].ids))
-    build = _Build(data, competition, contest_hash, checked, folds, seed, progress)
+    given_groups = read_groups(groups, data, competition, checked.splits) if groups else None
+    build = _Build(data, competition, contest_hash, checked, folds, seed, given_groups, progress)
 
     folder = work / "prepared" / build.hash()
     existing = _open_existing(folder)
@@ -164,6 +173,7 @@ def survey_data(
     *,
     folds: int = 5,
     seed: int = 0,
+    groups: str | None = None,
     threads: int = 2,
     progress: ProgressCallback = no_progress,
 ) -> tuple[DatasetFacts, dict]:
@@ -174,7 +184,8 @@ def survey_data(
     contest_hash = competition.source_hash
     checked = check_data(data, competition, max_places=MAX_LISTED_PLACES, progress=progress)
     check_fold_count(folds, len(checked.splits[competition.labeled_split].ids))
-    build = _Build(data, competition, contest_hash, checked, folds, seed, progress)
+    given_groups = read_groups(groups, data, competition, checked.splits) if groups else None
+    build = _Build(data, competition, contest_hash, checked, folds, seed, given_groups, progress)
     shards = map(_read_archives, build.shard_jobs(Path(), threads))
     return _describe(build, shards), checked.findings.report()
 
@@ -246,6 +257,7 @@ def _finish(build: _Build, jobs: list[ShardJob], folder: Path) -> None:
         *sorted((folder / "videos").iterdir()),
         folder / "folds.parquet",
         folder / "findings.parquet",
+        *(build.groups.save(folder) if build.groups else []),
     ]
     seal_folder(folder, facts.to_dict(), [*tables, *contest_files])
     make_current(folder)
@@ -291,10 +303,20 @@ def _describe(
 
     survey = Survey(checked.splits, competition.fields)
     _add_frames(survey, findings, shards, build.progress)
+    columns = _group_columns(build)
     for split in checked.splits:
-        _add_texts(build, split, survey, folder)
+        _add_texts(build, split, survey, folder, store=split == labeled and bool(columns))
 
-    groups = survey.group_duplicates(labeled, test, findings, build.progress)
+    groups = duplicates = survey.group_duplicates(labeled, test, findings, build.progress)
+    if build.groups:
+        groups = join_groups(duplicates, survey.ids, build.groups.group_of)
+        split_ids = {split: videos.ids for split, videos in checked.splits.items()}
+        count_group_findings(build.groups, split_ids, labeled, test, build.fold_count, findings)
+    for sentence in survey.list_group_leaks(labeled, columns, duplicates):
+        if build.groups:
+            findings.add("group.leak", sentence)
+        else:
+            findings.add("group.column", sentence)
     shifts = survey.shifts(labeled, test, findings)
     for label in rare_classes(labels, build.fold_count):
         findings.add("label.rare", label)
@@ -318,12 +340,34 @@ def _describe(
         },
         fold_count=build.fold_count,
         seed=build.seed,
+        groups=build.groups.name if build.groups else None,
         findings=findings.report(MAX_EXAMPLES),
         statistics=survey.statistics(),
         shifts=shifts,
         data_folder=str(build.data.resolve()),
         archive_stamp=checked.archive_stamp,
     )
+
+
+def _group_columns(build: _Build) -> dict[str, dict[str, str]]:
+    """Return the groups to compare, {column: {id: group}}: the given ones, or those of every column
+    of the annotations in which at least MIN_GROUPED_SHARE of the videos share a value.
+    """
+    if build.groups:
+        return {build.groups.name: build.groups.group_of}
+    columns: dict[str, dict[str, str]] = {}
+    for name, cells in build.competition.column_values(build.data, build.labeled_split):
+        for column, value in cells.items():
+            columns.setdefault(column, {})[name] = value
+
+    total = len(build.checked.splits[build.labeled_split].ids)
+    grouped = {}
+    for column, group_of in columns.items():
+        sizes = Counter(group_of.values())
+        shared = sum(size for size in sizes.values() if size > 1)
+        if len(sizes) > build.fold_count and shared >= MIN_GROUPED_SHARE * total:
+            grouped[column] = group_of
+    return grouped
 
 
 def _add_frames(
@@ -343,8 +387,13 @@ def _add_frames(
         progress(f"frames of {job.split}", job.start + len(job.ids), total)
 
 
-def _add_texts(build: _Build, split: str, survey: Survey, folder: Path | None) -> None:
-    """Add the texts of a split to the survey, and write its tables if there is a folder."""
+def _add_texts(
+    build: _Build, split: str, survey: Survey, folder: Path | None, *, store: bool
+) -> None:
+    """Add the texts of a split to the survey, and write its tables if there is a folder.
+
+    store: whether the survey stores the texts.
+    """
     videos = build.competition.videos(build.data, split, Findings())
     rows, is_labeled = survey.rows[split], split == build.labeled_split
     for start in range(0, max(1, len(rows)), ROWS_PER_TABLE):
@@ -352,7 +401,7 @@ def _add_texts(build: _Build, split: str, survey: Survey, folder: Path | None) -
         if not is_labeled:
             part = [video._replace(label=None) for video in part]  # never read further
         for position, video in enumerate(part, start):
-            survey.add_text(split, position, video)
+            survey.add_text(split, position, video, store)
         if folder:
             frame_counts = survey.frame_counts[rows.start + start :][: len(part)]
             path = table_path(folder, split, start)
@@ -379,6 +428,9 @@ def _write_folds(build: _Build, survey: Survey, groups: np.ndarray, folder: Path
     modalities = survey.modalities[rows.start : rows.stop]
     folds = assign_folds(videos.labels, modalities, group, build.fold_count, build.seed)
     table = pl.DataFrame({"id": videos.ids, "fold": folds, "group": group})
+    if build.groups:
+        names = [build.groups.group_of.get(name) for name in videos.ids]
+        table = table.with_columns(pl.Series("given_group", names, pl.String))
     publish_file(folder / "folds.parquet", table.write_parquet)
 
 

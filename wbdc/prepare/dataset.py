@@ -56,7 +56,8 @@ class DatasetFacts:
     those of the labeled split; known_classes: all that a prediction may name; video_counts,
     frame_counts, statistics: by split; findings: {code: {"count": int, "places": [str]}};
     data_folder: raw data; archive_stamp: hash of the times at which the archives were written;
-    command: prepares the same data again; shard_bytes, file_hashes: by file name.
+    command: prepares the same data again; groups: column of the annotations, or name of the file of
+    the dataset, whose groups are kept in one fold; shard_bytes, file_hashes: by file name.
     """
 
     competition: str
@@ -77,6 +78,7 @@ class DatasetFacts:
     data_folder: str
     archive_stamp: str | None = None
     command: str | None = None
+    groups: str | None = None
     shard_bytes: dict[str, int] | None = None
     file_hashes: dict[str, str] | None = None
 
@@ -142,7 +144,15 @@ class PreparedData:
 
     def read_folds(self) -> np.ndarray:
         """Return the fold of each labeled video, in the order of rows: (n,) int."""
-        return pl.read_parquet(self.folder / "folds.parquet", glob=False)["fold"].to_numpy()
+        return self.read_fold_table()["fold"].to_numpy()
+
+    def read_fold_table(self) -> pl.DataFrame:
+        """Read the folds of the labeled videos, in the order of rows.
+
+        Columns: id, fold, group (a number for each set of videos that is kept in one fold), and,
+        with --groups, given_group, null for a video without one.
+        """
+        return pl.read_parquet(self.folder / "folds.parquet", glob=False)
 
     def missing_shards(self) -> list[Path]:
         """List the shards of frames that are absent or have a different size than was written."""

@@ -11,8 +11,8 @@ from wbdc.core.errors import UsageFault
 def assign_folds(
     labels: Sequence[str], modalities: Sequence[int], groups: Sequence[int], count: int, seed: int
 ) -> np.ndarray:
-    """Assign videos to `count` folds: (n,) int in 0..count-1. A group of near-duplicates is never
-    divided.
+    """Assign videos to `count` folds: (n,) int in 0..count-1. A group, for example
+    of near-duplicates, is never divided.
 
     modalities: a number for each set of modalities that a video has. Groups of several videos are
     assigned first, the largest first, each to the fold where its classes have the fewest videos;
@@ -21,7 +21,7 @@ def assign_folds(
     absent from some folds. Raises UsageFault if there are fewer videos, or groups, than folds.
     """
     group_ids, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    items = "labeled videos" if len(group_ids) == len(labels) else "groups of near-duplicates"
+    items = "labeled videos" if len(group_ids) == len(labels) else "groups"
     check_fold_count(count, len(group_ids), items)
 
     classes = np.unique(np.asarray(labels), return_inverse=True)[1]

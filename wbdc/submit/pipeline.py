@@ -32,7 +32,12 @@ from wbdc.submit.pack.targets import find_target, make_target, recover_targets
 from wbdc.submit.timing.options import RehearsalOptions
 from wbdc.submit.timing.plausibility import MAX_CHANGED_SHARE
 from wbdc.submit.timing.rehearse import rehearse
-from wbdc.submit.training_commands import list_training_commands, source_kit_path, source_runs
+from wbdc.submit.training_commands import (
+    list_training_commands,
+    packed_groups,
+    source_kit_path,
+    source_runs,
+)
 
 PROOF_SEED = 0  # draws the test videos whose predictions are compared
 
@@ -248,6 +253,7 @@ def _pack_options(source: SubmissionSource, options: SubmitOptions) -> PackOptio
         training_commands=list_training_commands(home, blend, prepared),
         report=source.report,
         source_kits=source_kits,
+        source_files=packed_groups(prepared),
         optional_packages=optional_packages(source.contest, source.data),
         class_multipliers=blend.class_multipliers,
         half=options.half,

@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from wbdc.competitions import is_contest_file
 from wbdc.prepare.dataset import PreparedData
+from wbdc.prepare.groups import GROUPS_FILE
 from wbdc.serve.blend_file import Blend
 from wbdc.submit.pack.package import kit_path
 from wbdc.train.runs import ALL_FOLDS, RunFacts, read_run
@@ -37,9 +38,11 @@ def _prepare_command(blend: Blend, prepared: PreparedData) -> str:
     if is_contest_file(contest):  # the contest's file lies beside each kit
         kit = PurePosixPath(kit_path(blend.members[0].run))
         contest = shlex.quote(str(kit.with_name(Path(contest).name)))
+    source = next(iter(packed_groups(prepared)), facts.groups)
+    groups = f" --groups {shlex.quote(source)}" if source else ""
     return (
         f'wbdc prepare --data "$DATA" --competition {contest} --folds {facts.fold_count} '
-        f'--seed {facts.seed} --work "$WORK"'
+        f'--seed {facts.seed}{groups} --work "$WORK"'
     )
 
 
@@ -86,6 +89,13 @@ def _ensemble_command(blend: Blend, trained_folds: dict[str, set[str]]) -> str:
             words.append(f"fold={folds[0]}")
         options += f" --run '{' '.join(words)}'"
     return f'wbdc ensemble --work "$WORK"{options}'
+
+
+def packed_groups(prepared: PreparedData) -> dict[str, Path]:
+    """Return {path in the package: path} of the file of groups, if the dataset has one."""
+    if prepared.facts.groups != GROUPS_FILE:
+        return {}
+    return {f"source/{GROUPS_FILE}": prepared.folder / GROUPS_FILE}
 
 
 def source_runs(home: Path, blend: Blend) -> dict[str, RunFacts]:

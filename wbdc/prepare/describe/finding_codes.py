@@ -125,6 +125,44 @@ FINDING_CODES = {
         "the unreadable frames are skipped",
         "copy or download these files again",
     ),
+    "group.column": FindingCode(
+        "warning",
+        "columns whose groups are divided between folds",
+        "out-of-fold scores are too optimistic: a video is often recognized by other videos of its "
+        "group, which the test split does not have",
+        "prepare the data again with --groups COLUMN",
+    ),
+    "group.large": FindingCode(
+        "warning",
+        "groups with more videos than a fold",
+        "folds differ in size",
+        "divide these groups, or use fewer --folds",
+    ),
+    "group.leak": FindingCode(
+        "note",
+        "groups by which videos are recognized",
+        "each group is in one fold; folds that divide them would give scores that are too "
+        "optimistic",
+        "none needed",
+    ),
+    "group.missing": FindingCode(
+        "note",
+        "labeled videos without a group",
+        "each of these videos is a group of its own",
+        "none needed, or add their groups",
+    ),
+    "group.test": FindingCode(
+        "note",
+        "test videos whose group has labeled videos",
+        "the test score may be higher than the out-of-fold scores, since each group is in one fold",
+        "none needed; prepare without --groups if most test videos are listed",
+    ),
+    "group.unknown": FindingCode(
+        "warning",
+        "groups of ids that are not in the data",
+        "these rows are ignored",
+        "check that the file of --groups belongs to these data",
+    ),
     "id.number": FindingCode(
         "warning",
         "ids written as numbers",

@@ -10,6 +10,14 @@ from wbdc.core.progress import ProgressCallback
 from wbdc.prepare.check import CheckedSplit
 from wbdc.prepare.describe import duplicates
 from wbdc.prepare.describe.distribution_shift import distribution_shifts
+from wbdc.prepare.describe.group_leaks import (
+    MAX_GRAM_CHARACTERS,
+    GroupLeak,
+    frame_vectors,
+    group_leak,
+    sample_groups,
+    text_vectors,
+)
 from wbdc.prepare.describe.statistics import SplitStatistics
 
 MAX_NAMED_VIDEOS = 5  # of a group of near-duplicates with different classes
@@ -36,6 +44,7 @@ class Survey:
         self.modalities = np.zeros(len(self.ids), np.uint8)
         self.frame_counts = np.zeros(len(self.ids), np.int32)  # usable frames
         self.text_signatures = np.tile(duplicates.text_signature(""), (len(self.ids), 1))
+        self.texts: dict[int, str] = {}  # the beginning of each text, by row
         self.frame_hashes: list[np.ndarray] = []
         self.frame_rows: list[np.ndarray] = []
 
@@ -62,9 +71,14 @@ class Survey:
             self.frame_hashes.append(np.concatenate(hashes))
             self.frame_rows.append(np.repeat(rows, [len(h) for h in hashes]))
 
-    def add_text(self, split: str, position: int, video: Video) -> None:
-        """Add the text and the class of the video at a position in a split."""
+    def add_text(self, split: str, position: int, video: Video, store: bool = False) -> None:
+        """Add the text and the class of the video at a position in a split.
+
+        store: whether `count_group_leaks` compares the text.
+        """
         row = self.rows[split].start + position
+        if store:
+            self.texts[row] = " ".join(video.fields.values())[:MAX_GRAM_CHARACTERS]
         self.split_statistics[split].add_text(video.fields, video.label)
         self.text_signatures[row] = duplicates.text_signature(" ".join(video.fields.values()))
         for bit, field in enumerate(self.fields):
@@ -92,6 +106,52 @@ class Survey:
         self._count_test_duplicates(groups, labeled, test, findings)
         self._count_label_conflicts(groups, labeled, findings)
         return groups
+
+    def list_group_leaks(
+        self, split: str, columns: dict[str, dict[str, str]], duplicates: np.ndarray
+    ) -> list[str]:
+        """Describe the columns whose groups help to find the class of a video by its neighbors.
+
+        columns: {name: {id: group}}; a video without a group is a group of its own. The texts of
+        the split must be stored. duplicates: from `group_duplicates`.
+        """
+        rows = self.rows[split]
+        labels = np.unique(self.labels[rows.start : rows.stop])
+        return [
+            f"{name}: the nearest neighbor by {modality} has the class of {leak.accuracy:.1%} of"
+            f" the videos, and of {leak.accuracy_between_groups:.1%} without those of its group"
+            f" ({leak.videos:,} videos, {leak.groups:,} groups)"
+            for name, group_of in columns.items()
+            for modality, leak in self._group_leaks(rows, group_of, labels, duplicates).items()
+            if leak and leak.is_notable
+        ]
+
+    def _group_leaks(
+        self,
+        rows: range,
+        group_of: dict[str, str],
+        labels: np.ndarray,
+        duplicates: np.ndarray,
+    ) -> dict[str, GroupLeak | None]:
+        """Measure the leak of a column in each modality, on a sample of whole groups."""
+        names = [group_of.get(self.ids[row]) or f"\0{row}" for row in rows]
+        sample = sample_groups(np.unique(names, return_inverse=True)[1])
+        codes = np.searchsorted(labels, [self.labels[rows[i]] for i in sample])
+        groups = np.unique([names[i] for i in sample], return_inverse=True)[1]
+
+        hashes = _join(self.frame_hashes, np.int64)
+        frame_rows = _join(self.frame_rows, np.int32)
+        starts, ends = (
+            np.searchsorted(frame_rows, [rows[i] for i in sample], side)
+            for side in ("left", "right")
+        )
+        frames = [hashes[start:end] for start, end in zip(starts, ends, strict=True)]
+        vectors = {
+            "text": text_vectors([self.texts[rows[i]] for i in sample]),
+            "frames": frame_vectors(frames),
+        }
+        near = duplicates[rows.start + sample]
+        return {name: group_leak(values, codes, groups, near) for name, values in vectors.items()}
 
     def statistics(self) -> dict[str, dict]:
         """Return the statistics of every split in JSON values."""

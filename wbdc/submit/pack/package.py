@@ -64,6 +64,7 @@ class PackOptions:
     facts: what README.md states, {name: value or table}. report: further facts for report.json.
     training_commands: shell lines for train.sh, which may use `wbdc`, "$DATA" and "$WORK".
     source_kits: kits of pretrained runs, {path in the package: folder of the fold}.
+    source_files: further files that train.sh needs, {path in the package: path}.
     optional_packages: Python packages that only some data need, for example a video decoder.
     class_multipliers: one factor per class, or none. half: store weights as float16.
     compiled: run towers through torch.compile. lock: write requirements.lock, with hashes from a
@@ -76,6 +77,7 @@ class PackOptions:
     training_commands: Sequence[str]
     report: dict = field(default_factory=dict)
     source_kits: dict[str, Path] = field(default_factory=dict)
+    source_files: dict[str, Path] = field(default_factory=dict)
     optional_packages: Collection[str] = ()
     class_multipliers: Sequence[float] = ()
     half: bool = False
@@ -196,6 +198,8 @@ def _add_members(folder: Path, members: Sequence[PackedMember], options: PackOpt
     share_towers(folder, network_folders, half=options.half)
     for path, fold in options.source_kits.items():
         _add_kit(folder / path, fold)
+    for path, file in options.source_files.items():
+        _copy_file(file, folder / path)
 
     return member_facts
 
