@@ -12,8 +12,8 @@ from wbdc.core import plug
 from wbdc.core.errors import EnvironmentFault, IntegrityFault, UsageFault, suggest_name
 from wbdc.core.files import read_bytes, read_text
 from wbdc.core.out_of_memory import raise_if_exhausted
+from wbdc.data.special_tokens import SPECIAL_TOKENS, special_token_ids, special_token_names
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 LATIN_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 # long text is first cut to this many characters for each token: OCR can have 15,000
 CHARACTERS_PER_TOKEN = 8
@@ -38,7 +38,7 @@ class TextReader:
         long.
 
         Tokens that a field does not use are given to the other fields. Raises UsageFault when the
-        budgets exceed the length.
+        budgets exceed the length, or when the tokenizer lacks a special token.
         """
         check_budgets(fields, length, tail)
         self.tokenizer = tokenizer
@@ -47,17 +47,19 @@ class TextReader:
         self.tail = frozenset(tail)
         self.text_length = length - 1 - len(fields)  # without [CLS], and a [SEP] after each field
 
+        names = set(special_token_names(tokenizer).values())
         literal = [
             t
             for t in tokenizer.get_added_tokens_decoder().values()
-            if t.content in SPECIAL_TOKENS and not t.special
+            if t.content in names and not t.special
         ]
         if literal:
             tokenizer.add_special_tokens([t.content for t in literal])
         # "[SEP]" in a title is text, not a boundary; tokenizer files do not store this option
         tokenizer.encode_special_tokens = True
-        self.cls = tokenizer.token_to_id("[CLS]")
-        self.sep = tokenizer.token_to_id("[SEP]")
+        ids = special_token_ids(tokenizer)
+        self.cls = ids["[CLS]"]
+        self.sep = ids["[SEP]"]
 
     def __call__(self, videos: Sequence[dict[str, str]]) -> list[list[int]]:
         """Encode videos, given as {field: text}: one list of 1 + len(fields) .. length ids each."""

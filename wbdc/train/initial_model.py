@@ -13,7 +13,8 @@ from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.core.integrity import verify_seal
 from wbdc.core.weights import describe_weights, load_weights, select_tensors
-from wbdc.data.text import SPECIAL_TOKENS, TextReader, learn_tokenizer, open_tokenizer
+from wbdc.data.special_tokens import special_token_ids
+from wbdc.data.text import TextReader, learn_tokenizer, open_tokenizer
 from wbdc.nets import vision as visions
 from wbdc.nets.model import VideoClassifier, build_fusion
 from wbdc.nets.trunk import TRUNK_WEIGHTS_FILE, Trunk, find_trunk, load_trunk, read_architecture
@@ -72,7 +73,7 @@ def build_initial_model(kit: Kit, prepared: PreparedData, seed: int) -> InitialM
         pretrained["vision"] = vision.pretrained
 
     fusion = build_fusion(tables, trunk, kit.folder)
-    special = {word: tokenizer.token_to_id(word) for word in SPECIAL_TOKENS}
+    special = special_token_ids(tokenizer)
     model = VideoClassifier(fusion, vision, len(prepared.facts.classes), special)
     spec = InputSpec(reader, vision.image_settings, vision.frames)
     return InitialModel(model, spec, text, weights, pretrained)
