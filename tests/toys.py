@@ -296,6 +296,9 @@ batch = 8
 precision = "fp32"
 """
 
+# options that train the toy kit in one epoch without tricks
+SHORT = ("--set", "train.trick=[]", "--set", "train.epochs=1", "--threads", 1)
+
 
 def wbdc(*words: object) -> Result:
     """Run a command of wbdc in this process."""

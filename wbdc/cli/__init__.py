@@ -28,6 +28,7 @@ ORDER = (
     "train",
     "compare",
     "ensemble",
+    "pseudo",
     "predict",
     "submit",
     "verify",

@@ -9,6 +9,13 @@ from wbdc.cli import console, shared_options, training
 
 @click.command()
 @shared_options.kit_options
+@click.option(
+    "--fold",
+    default="all",
+    show_default=True,
+    help="For objectives that read labels or pseudo-labels: 0, or 0,2, or each; hides the fold's "
+    "labels, so that `wbdc train --fold 0` may start from it.",
+)
 @shared_options.training_options
 def pretrain(
     kit: str,
@@ -22,7 +29,8 @@ def pretrain(
 ) -> None:
     """Pretrain a kit on labeled and unlabeled videos.
 
-    `wbdc train` then starts from it. Each loss is shown beside its chance level, the loss of a
+    `wbdc train` then starts from it. A pretraining that reads labels or pseudo-labels is made for
+    each fold. Each loss is shown beside its chance level, the loss of a
     uniform prediction. Run the same command again to resume a training that was stopped or killed.
     Several GPUs train together when torchrun starts one process for each.
 
@@ -31,8 +39,6 @@ def pretrain(
       wbdc pretrain --kit dual_stream
       torchrun --nproc-per-node 2 -m wbdc pretrain --kit dual_stream
     """
-    from wbdc.train.runs import ALL_FOLDS
-
     trained = training.run_session(
         "pretrain", kit, tiny, changes, work, dry_run, as_json, weights, options
     )
@@ -40,24 +46,27 @@ def pretrain(
         return
 
     run = trained.session.run
-    facts = trained.folds[ALL_FOLDS]
     if as_json:
-        console.print_json({"run": run.name, "folder": str(run.folder), **facts})
+        facts = next(iter(trained.folds.values()))
+        folds = {"folds": trained.folds} if len(trained.folds) > 1 else {}
+        console.print_json({"run": run.name, "folder": str(run.folder), **facts, **folds})
         return
 
+    next_fold = ",".join(trained.folds) if run.facts.per_fold else "each"
     next_options = {
         "weights": weights,
         "prepared": options["prepared"],
         "seed": options["seed"] or None,
     }
     command = console.next_command(
-        *("train", "--kit", kit, "--fold", "each"),
+        *("train", "--kit", kit, "--fold", next_fold),
         tiny=tiny,
         changes=changes,
         work=work,
         **next_options,
     )
-    print_losses(run.name, facts)
+    for fold, facts in trained.folds.items():
+        print_losses(f"{run.name} fold {fold}" if run.facts.per_fold else run.name, facts)
     console.print_text(f"Saved in {run.folder}; `{command}` starts from it.")
 
 

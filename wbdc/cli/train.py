@@ -1,5 +1,6 @@
 """wbdc train: fine-tune a kit on one fold, several, or all data."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,11 +28,18 @@ from wbdc.cli import console, shared_options, training
     show_default=True,
     help="Pretrained run to start from: its name, auto (this kit's, if there is one) or none.",
 )
+@click.option(
+    "--pseudo",
+    metavar="NAME",
+    help="Also train on videos with pseudo-labels of `wbdc pseudo`; short for --set "
+    "'train.pseudo.name=\"NAME\"'.",
+)
 @shared_options.training_options
 def train(
     kit: str,
     tiny: bool,
     changes: tuple[str, ...],
+    pseudo: str | None,
     work: Path,
     dry_run: bool,
     as_json: bool,
@@ -50,6 +58,8 @@ def train(
       wbdc train --kit dual_stream --fold each --tiny --without frames
       torchrun --nproc-per-node 2 -m wbdc train --kit dual_stream --fold 0
     """
+    if pseudo:
+        changes = (*changes, f"train.pseudo.name={json.dumps(pseudo)}")
     trained = training.run_session(
         "train", kit, tiny, changes, work, dry_run, as_json, weights, options
     )

@@ -93,13 +93,13 @@ def recover_folder(path: Path) -> None:
 
 
 def sweep_work(work: Path) -> None:
-    """Remove empty folders of runs, prepared data and ensembles, and temporary ensembles, that
-    killed commands left.
+    """Remove empty folders of runs, prepared data, ensembles and pseudo-labels, and temporary
+    ensembles, that killed commands left.
 
     Folders with content and folders that another process has locked stay. Errors are ignored, for
     example when the work folder is read-only.
     """
-    for folder in (*work.glob("runs/*/fold-*"), *work.glob("prepared/*")):
+    for folder in (*work.glob("runs/*/fold-*"), *work.glob("prepared/*"), *work.glob("pseudo/*")):
         if is_empty(folder):
             with contextlib.suppress(WbdcError, OSError), lock_folder(folder):
                 remove_if_empty(folder)
@@ -118,7 +118,7 @@ def sweep_work(work: Path) -> None:
             recover_folder(path)
             remove_if_empty(path)
 
-    for name in ("runs", "prepared", "ensembles"):
+    for name in ("runs", "prepared", "ensembles", "pseudo"):
         with contextlib.suppress(OSError):
             (work / name).rmdir()
 

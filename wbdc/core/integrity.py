@@ -19,7 +19,7 @@ from wbdc.core.files import SEAL_FILE, append_line, file_sha256, read_seal, read
 
 FRESH_SECONDS = 2  # a newer file may change again without a change of its modification time
 MAX_CACHE_BYTES = 2**23  # about 120,000 files; a larger cache is deleted
-WORK_FOLDERS = ("prepared", "runs", "ensembles")
+WORK_FOLDERS = ("prepared", "runs", "ensembles", "pseudo")
 
 _options = {"hash_always": False}
 

@@ -9,6 +9,7 @@ from wbdc.core.batch import Batch
 from wbdc.core.item_random import item_seeds
 from wbdc.data.loader import batch_by_length, collate, prefetch, training_batches
 from wbdc.prepare.view import View
+from wbdc.train.pseudo.soft_targets import SoftTargets
 from wbdc.train.samplers import Sampler, epoch_order
 
 
@@ -19,6 +20,7 @@ class Dataset:
     ids: n strings. labels: (n,) int class codes, -1 for a video without a label.
     rows: (n, 2) int, the number of each video's view and its row in that view.
     without: the modality removed from every batch for an ablation, "text" or "frames".
+    soft_targets: soft labels of some videos, which replace their labels in a batch.
     """
 
     ids: list[str]
@@ -26,6 +28,7 @@ class Dataset:
     views: Sequence[View]
     rows: np.ndarray
     without: str | None
+    soft_targets: SoftTargets | None = None
 
     def batch(
         self,
@@ -51,7 +54,8 @@ class Dataset:
             fields=[reader.token_fields(row) for reader, row in zip(readers, text, strict=True)],
             seeds=item_seeds(ids, seed, epoch),
         )
-        batch = replace(batch, rank_sizes=rank_sizes)
+        soft_label = self.soft_targets.at(positions) if self.soft_targets else None
+        batch = replace(batch, rank_sizes=rank_sizes, soft_label=soft_label)
         return batch.drop_modality(self.without) if self.without else batch
 
     def text_lengths(self, positions: np.ndarray) -> np.ndarray:

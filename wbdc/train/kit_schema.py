@@ -23,6 +23,7 @@ from wbdc.nets.model import build_fusion
 from wbdc.nets.trunk import Trunk
 from wbdc.train import losses, objectives, samplers, schedules, tricks
 from wbdc.train.optimizer import OTHER_PARTS
+from wbdc.train.pseudo.pseudo_settings import PseudoSettings
 
 PLUG_FOLDERS = {
     "vision": visions,
@@ -61,8 +62,11 @@ REFUSED_SETTINGS = {
         "probe_every": "[train] scores the held-out fold instead; set validate_every",
     },
     "pretrain": {
-        name: f"pretraining holds out no videos to validate; move {name} to [train]"
-        for name in VALIDATION_SETTINGS
+        "pseudo": "a pretraining reads pseudo-labels through the objective pseudo_labels",
+        **{
+            name: f"pretraining holds out no videos to validate; move {name} to [train]"
+            for name in VALIDATION_SETTINGS
+        },
     },
 }
 CHECKED_VOCABULARY_WORDS = 100  # any size will do to check the shapes of a network
@@ -94,6 +98,8 @@ class Stage:
     third more time and much less memory. compile: whether layers run through torch.compile, which
     takes a minute at the start. fully_shard: whether each of several ranks holds only a part of the
     layers, their gradients and optimizer state, for towers too large for one GPU.
+    pseudo: videos with pseudo-labels that [train] reads beside the labeled ones, as a table;
+    [pretrain] refuses this.
     """
 
     epochs: int
@@ -117,6 +123,7 @@ class Stage:
     activation_checkpointing: bool = False
     compile: bool = False
     fully_shard: bool = False
+    pseudo: dict | None = None
 
     def choice(self, kind: str) -> dict:
         """Return the table of the plug chosen for one of STAGE_CHOICES, for example "sampler"."""
@@ -160,6 +167,7 @@ SETTINGS_OF_TABLE = {
     "pretrain": Stage,
     "train": Stage,
     "serve": Serve,
+    "train.pseudo": PseudoSettings,
 }
 
 
@@ -227,9 +235,11 @@ def check_kit(name: str, folder: Path, tables: dict, contest: Competition) -> No
     folder: where plug files lie. Raises UsageFault.
     """
     for key, settings in SETTINGS_OF_TABLE.items():
-        if key in tables:
-            plug.check_settings(f"kit {name}: {key}", settings, tables[key])
-            _check_numbers(f"kit {name}: {key}", tables[key])
+        outer, _, inner = key.partition(".")
+        table = tables.get(outer, {}).get(inner) if inner else tables.get(outer)
+        if table is not None:
+            plug.check_settings(f"kit {name}: {key}", settings, table)
+            _check_numbers(f"kit {name}: {key}", table)
 
     for stage, refused in REFUSED_SETTINGS.items():
         for setting in sorted(refused.keys() & tables.get(stage, {}).keys()):
@@ -237,6 +247,8 @@ def check_kit(name: str, folder: Path, tables: dict, contest: Competition) -> No
                 f"kit {name}: {stage}.{setting} is not a setting, because {refused[setting]}"
             )
     _check_validation(f"kit {name}: train", tables["train"])
+    if pseudo := tables["train"].get("pseudo"):
+        PseudoSettings(**pseudo)  # refuses values out of bounds
 
     _check_text(name, tables, contest)
     plug.resolve_plug(visions, tables["vision"], folder)

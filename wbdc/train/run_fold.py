@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from wbdc.train.dataset import Dataset
 from wbdc.train.export import evaluate_fold
 from wbdc.train.hardware import Hardware
 from wbdc.train.initial_model import InitialModel, start_from
+from wbdc.train.pseudo.extra_rows import join_extra_rows
+from wbdc.train.pseudo.pseudo_settings import PseudoSettings
+from wbdc.train.pseudo.seen_folds import SEEN_FOLDS, stage_seen_folds
 from wbdc.train.reporter import Reporter
 from wbdc.train.runs import ALL_FOLDS, Run, publish_run
 from wbdc.train.stage_plan import StagePlan, check_fold
@@ -62,7 +66,7 @@ def run_fold(plan: StagePlan, fold: str, hardware: Hardware, reporter: Reporter)
     last saved state and ends with the same bits. Of several ranks, the first one locks the folder
     and writes the files. Raises FolderInUse and what `check_fold` and `train_fold` raise.
     """
-    check_fold(plan.stage, fold)
+    check_fold(plan, fold)
     ranks = hardware.ranks
     folder = plan.run.fold(fold)
     if ranks.broadcast(sealed_facts(folder) is not None):
@@ -70,15 +74,16 @@ def run_fold(plan: StagePlan, fold: str, hardware: Hardware, reporter: Reporter)
         return verify_seal(folder, shape=FOLD_SHAPE)
 
     with _locked(folder, plan.run, ranks):
-        initial = _build_model(plan, ranks, reporter)
+        initial = _build_model(plan, fold, ranks, reporter)
         dataset = _open_dataset(plan, initial, hardware, reporter)
-        videos = _split_videos(plan, dataset, fold)
+        videos = _add_pseudo_labels(plan, _split_videos(plan, dataset, fold), fold, reporter)
 
         facts = train_fold(plan, folder, initial, videos, hardware, reporter)
         if len(videos.held_out):
             facts |= evaluate_fold(
                 folder, fold, plan, initial.model, dataset, videos.held_out, hardware
             )
+        facts |= _label_facts(plan, fold)
         facts["command"] = train_command(plan, fold, hardware, bool(initial.pretrained))
         ranks.on_main(lambda: _finish(folder, plan.run, facts))
     return sealed_facts(folder)
@@ -102,6 +107,8 @@ def train_command(plan: StagePlan, fold: str, hardware: Hardware, uses_pretraine
     words = [*program, "wbdc", facts.stage, *plan.kit_options]
     if facts.stage == "train":
         words += ["--fold", fold, "--from", facts.source or "none"]
+    elif fold != ALL_FOLDS:
+        words += ["--fold", fold]
     if facts.without:
         words += ["--without", facts.without]
     if facts.seed:
@@ -141,7 +148,7 @@ def _locked(folder: Path, run: Run, ranks: Ranks) -> Iterator[None]:
         yield
 
 
-def _build_model(plan: StagePlan, ranks: Ranks, reporter: Reporter) -> InitialModel:
+def _build_model(plan: StagePlan, fold: str, ranks: Ranks, reporter: Reporter) -> InitialModel:
     """Build the model, load the weights of the pretrained run, and report where they come from.
 
     Raises IntegrityFault when the ranks have different weights.
@@ -149,7 +156,8 @@ def _build_model(plan: StagePlan, ranks: Ranks, reporter: Reporter) -> InitialMo
     with ranks.failing_together():
         initial = plan.build_model()
         if plan.source:
-            initial.weights["start"] = start_from(initial.model, plan.source.fold(ALL_FOLDS))
+            start = plan.source.fold(plan.source.start_fold(fold))
+            initial.weights["start"] = start_from(initial.model, start)
     if ranks.size > 1:
         ranks.check_equal({"weights": weights_fingerprint(initial.model.state_dict())[:12]})
     ranks.on_main(lambda: publish_run(plan.run))
@@ -189,11 +197,53 @@ def _open_dataset(
 
 
 def _split_videos(plan: StagePlan, dataset: Dataset, fold: str) -> FoldVideos:
-    """Divide the videos of a dataset into those to train on and those that a fold holds out."""
-    if fold == ALL_FOLDS:
-        return FoldVideos(dataset, np.arange(len(dataset.ids)), np.array([], int))
-    is_held_out = plan.prepared.read_folds() == int(fold)
-    return FoldVideos(dataset, np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out))
+    """Divide the videos of a dataset into those to train on and those that a fold holds out.
+
+    A pretraining reads all videos, without the labels of the fold. A fine-tuning reads the labeled
+    split alone; videos with pseudo-labels are added afterwards.
+    """
+    if plan.run.facts.stage == "pretrain":
+        hidden = _hide_labels(plan, dataset, fold)
+        return FoldVideos(hidden, np.arange(len(dataset.ids)), np.array([], int), fold)
+    folds = plan.prepared.read_folds()  # of the labeled split, the first in the dataset
+    is_held_out = np.zeros(len(folds), bool) if fold == ALL_FOLDS else folds == int(fold)
+    return FoldVideos(dataset, np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out), fold)
+
+
+def _hide_labels(plan: StagePlan, dataset: Dataset, fold: str) -> Dataset:
+    """Return a dataset without the labels of a fold; "all" hides none."""
+    labeled_split = plan.prepared.facts.labeled_split
+    if fold == ALL_FOLDS or labeled_split not in plan.splits:
+        return dataset
+    labels = dataset.labels.copy()
+    labeled = np.flatnonzero(dataset.rows[:, 0] == plan.splits.index(labeled_split))
+    labels[labeled[plan.prepared.read_folds() == int(fold)]] = -1
+    return replace(dataset, labels=labels)
+
+
+def _add_pseudo_labels(
+    plan: StagePlan, videos: FoldVideos, fold: str, reporter: Reporter
+) -> FoldVideos:
+    """Add the videos that [train.pseudo] chooses to the training videos of a fold."""
+    if not plan.stage.pseudo:
+        return videos
+    settings = PseudoSettings(**plan.stage.pseudo)
+    rows = plan.pseudo_sets[settings.name].read(fold)
+    joined = join_extra_rows(videos, rows, settings, len(plan.run.facts.classes))
+    count = len(joined.training) - len(videos.training)
+    reporter.log(
+        f"trains on {len(videos.training):,} labeled videos and {count:,} with {settings.labels} "
+        f"labels of {settings.name}"
+    )
+    return joined
+
+
+def _label_facts(plan: StagePlan, fold: str) -> dict:
+    """Return what a fold records of labels: the folds that it saw, and its pseudo-labels."""
+    sets = plan.pseudo_sets.values()
+    digests = {opened.name: opened.digest(fold) for opened in sets}
+    facts = {"pseudo": digests} if digests else {}
+    return facts | {SEEN_FOLDS: sorted(stage_seen_folds(plan, fold))}
 
 
 def _files_to_seal(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """Runs on disk: what identifies one, and what its folds hold."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -35,6 +36,8 @@ RUN_SHAPE = {
     "source": (str, None),
     "classes": [str],
     "competition": str,
+    "pseudo?": {str: str},
+    "per_fold?": bool,
 }
 
 
@@ -45,7 +48,9 @@ class RunFacts:
     stage: "pretrain" or "train". kit: name of the kit. data: hash of the prepared dataset.
     without: the modality removed for an ablation, "text" or "frames". source: name of the
     pretrained run that it starts from. classes: the C class names, in the order of the head's
-    outputs. competition: name of the contest, or of the file that defines it.
+    outputs. competition: name of the contest, or of the file that defines it. pseudo: {name: hash}
+    of the pseudo-labels that it trains on. per_fold: whether a pretraining reads labels, so that
+    the folds start from different models.
     """
 
     stage: str
@@ -56,6 +61,8 @@ class RunFacts:
     source: str | None
     classes: list[str]
     competition: str
+    pseudo: dict[str, str] = field(default_factory=dict)
+    per_fold: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,10 @@ class Run:
         """Return the folder of a fold."""
         return self.folder / f"fold-{fold}"
 
+    def start_fold(self, fold: str) -> str:
+        """Return the fold of this pretrained run from which the fine-tuning of `fold` starts."""
+        return fold if self.facts.per_fold else ALL_FOLDS
+
     def oof(self) -> pl.DataFrame:
         """Return the out-of-fold predictions of all finished folds.
 
@@ -119,11 +130,13 @@ def identify_run(
     seed: int,
     without: str | None,
     source: str | None,
+    pseudo: Mapping[str, str] | None = None,
 ) -> tuple[str, RunFacts]:
     """Return the name of a run and the facts that identify it.
 
-    The name hashes everything that determines the run's bits on one kind of machine: those facts,
-    the settings of the stage, and the content of every file that the kit names.
+    pseudo: {name: hash} of the pseudo-labels that the stage reads. The name hashes everything that
+    determines the run's bits on one kind of machine: those facts, the settings of the stage, and
+    the content of every file that the kit names.
     """
     unused = ("about", "serve", "pretrain" if stage == "train" else "train")
     settings = {key: table for key, table in kit.saved_tables().items() if key not in unused}
@@ -136,8 +149,15 @@ def identify_run(
         "source": source,
     }
     file_hashes = [file_sha256(path) for path in kit.files(stage)]
-    name = f"{kit.name}-{json_digest(identity, settings, file_hashes)[:8]}"
-    facts = RunFacts(**identity, classes=prepared.facts.classes, competition=kit.contest.name)
+    pseudo = dict(pseudo or {})
+    hashes = [*file_hashes, *(pseudo[name] for name in sorted(pseudo))]
+    name = f"{kit.name}-{json_digest(identity, settings, hashes)[:8]}"
+    facts = RunFacts(
+        **identity,
+        classes=prepared.facts.classes,
+        competition=kit.contest.name,
+        pseudo=pseudo,
+    )
     return f"pretrain-{name}" if stage == "pretrain" else name, facts
 
 
@@ -151,7 +171,8 @@ def list_runs(work: Path, stage: str = "train") -> list[Run]:
 def read_run(folder: Path) -> RunFacts:
     """Read what identifies a run. Raises IntegrityFault when run.json is missing or damaged."""
     facts = read_json(folder / RUN_FACTS_FILE, RUN_SHAPE)
-    return RunFacts(**{key: facts[key] for key in RUN_SHAPE})
+    keys = (key.removesuffix("?") for key in RUN_SHAPE)
+    return RunFacts(**{key: facts[key] for key in keys if key in facts})
 
 
 def publish_run(run: Run) -> None:

@@ -17,13 +17,13 @@ from wbdc.prepare.dataset import PreparedData, open_prepared
 from wbdc.train.external_loggers import check_loggers
 from wbdc.train.hardware import Hardware
 from wbdc.train.kit import Kit
+from wbdc.train.pseudo.named_sets import identify_pretraining
 from wbdc.train.reporter import Reporter
 from wbdc.train.run_fold import run_fold
 from wbdc.train.runs import (
     ALL_FOLDS,
     Run,
     finished_folds,
-    identify_run,
     open_run,
 )
 from wbdc.train.stage_plan import StagePlan, check_fold, plan_stage
@@ -156,7 +156,7 @@ def open_session(
 
     folds = parse_folds(fold, data.facts.fold_count)
     for name in folds:
-        check_fold(plan.stage, name)
+        check_fold(plan, name)
 
     note = ""
     if stage == "train" and source == "auto" and source_run is None:
@@ -212,7 +212,7 @@ def _find_source(
 
     if source != "auto":
         run = open_run(work, source, "pretrain")
-        if ALL_FOLDS not in run.folds():
+        if not run.facts.per_fold and ALL_FOLDS not in run.folds():
             raise UsageFault(
                 f"pretraining {source} is not finished; run `wbdc pretrain --kit {run.facts.kit}` "
                 "again to resume it"
@@ -221,6 +221,7 @@ def _find_source(
 
     if "pretrain" not in kit.tables:
         return None
-    name, _ = identify_run("pretrain", kit, prepared, seed=seed, without=None, source=None)
-    is_finished = ALL_FOLDS in finished_folds(work / "runs" / name)
-    return open_run(work, name, "pretrain") if is_finished else None
+    name, _ = identify_pretraining(work, kit, prepared, seed)
+    finished = finished_folds(work / "runs" / name)
+    run = open_run(work, name, "pretrain") if finished else None
+    return run if run and (run.facts.per_fold or ALL_FOLDS in finished) else None

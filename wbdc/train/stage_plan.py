@@ -1,7 +1,7 @@
 """A stage of a kit on a dataset, resolved once into the typed values that train its folds."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +21,9 @@ from wbdc.train import tricks as trick_plugs
 from wbdc.train.initial_model import InitialModel, build_initial_model, check_contest
 from wbdc.train.kit import Kit, SavedKit, find_setting_file
 from wbdc.train.kit_schema import Serve, Stage
+from wbdc.train.objective_parts.soft_labels import SoftLabels
+from wbdc.train.pseudo.named_sets import open_named_sets
+from wbdc.train.pseudo.pseudo_set import PseudoSet
 from wbdc.train.runs import ALL_FOLDS, Run, identify_run
 from wbdc.train.samplers import Sampler
 from wbdc.train.schedules import Schedule
@@ -36,6 +39,7 @@ class StagePlan:
     """What all folds of a run share.
 
     source: the pretrained run whose weights the folds start from. splits: the splits to train on.
+    pseudo_sets: the pseudo-labels that the stage names.
     stage, serve: settings of the kit. needs_pixels: whether a trick changes the pixels in every
     epoch. saved_kit: the kit as each fold saves it; kit_options: the command-line options that
     choose it. build_model and the other functions build the parts of a training.
@@ -46,6 +50,7 @@ class StagePlan:
     prepared: PreparedData
     contest: Competition
     splits: list[str]
+    pseudo_sets: dict[str, PseudoSet]
     stage: Stage
     serve: Serve
     needs_pixels: bool
@@ -78,19 +83,30 @@ def plan_stage(
 
     check_contest(kit, prepared)
     stage = kit.stage(stage_name)
-    splits = _training_splits(stage_name, stage, prepared)
+    pseudo_sets = open_named_sets(work, stage, kit.folder, prepared)
+    splits = _training_splits(stage_name, stage, prepared, pseudo_sets)
     _check_labels(stage, splits, prepared, kit.folder)
 
     source_name = source.name if source else None
     name, facts = identify_run(
-        stage_name, kit, prepared, seed=seed, without=without, source=source_name
+        stage_name,
+        kit,
+        prepared,
+        seed=seed,
+        without=without,
+        source=source_name,
+        pseudo={name: opened.hash for name, opened in pseudo_sets.items()},
+    )
+    per_fold = stage_name == "pretrain" and (
+        bool(pseudo_sets) or _reads_labels(stage, splits, prepared, kit.folder)
     )
     return StagePlan(
-        run=Run(work / "runs" / name, facts),
+        run=Run(work / "runs" / name, replace(facts, per_fold=per_fold)),
         source=source,
         prepared=prepared,
         contest=kit.contest,
         splits=splits,
+        pseudo_sets=pseudo_sets,
         stage=stage,
         serve=kit.serving(),
         needs_pixels=has_pixel_tricks(stage, kit.folder),
@@ -108,8 +124,11 @@ def plan_stage(
     )
 
 
-def check_fold(stage: Stage, fold: str) -> None:
-    """Refuse to validate a fold that holds out no videos. Raises UsageFault."""
+def check_fold(plan: StagePlan, fold: str) -> None:
+    """Refuse a fold that holds out no videos to validate, and one whose labels the pretraining or
+    the teachers of pseudo-labels saw. Raises UsageFault.
+    """
+    stage = plan.stage
     if fold == ALL_FOLDS and stage.validate_every:
         defaults = {"validate_every": 0, "patience": 0, "keep": "last"}
         changed = [name for name, value in defaults.items() if getattr(stage, name) != value]
@@ -118,14 +137,39 @@ def check_fold(stage: Stage, fold: str) -> None:
             "--fold all holds out no videos, so train.validate_every has nothing to validate; "
             f"add {options} to train the whole number of epochs"
         )
+    for opened in plan.pseudo_sets.values():
+        opened.check_fold(fold)
+    _check_source(plan.source, fold)
+    if plan.run.facts.stage == "pretrain" and fold != ALL_FOLDS and not plan.run.facts.per_fold:
+        raise UsageFault(
+            f"this pretraining reads no labels, so all folds start from the same model; leave "
+            f"--fold {fold} out"
+        )
 
 
-def _training_splits(stage_name: str, stage: Stage, prepared: PreparedData) -> list[str]:
-    """Return the splits that a stage trains on. Raises UsageFault for the test split, or for one
-    that the data lack.
+def _check_source(source: Run | None, fold: str) -> None:
+    """Refuse to start a fold from a pretraining that read labels, unless it hid those of the
+    fold.
+    """
+    if source and source.facts.per_fold and fold not in source.folds():
+        option = "" if fold == ALL_FOLDS else f" --fold {fold}"
+        raise UsageFault(
+            f"pretraining {source.name} reads labels or pseudo-labels, so fold {fold} needs a "
+            f"model that did not see its labels; run `wbdc pretrain --kit {source.facts.kit}"
+            f"{option}` with the options of that run, or use --from none"
+        )
+
+
+def _training_splits(
+    stage_name: str, stage: Stage, prepared: PreparedData, pseudo_sets: dict[str, PseudoSet]
+) -> list[str]:
+    """Return the splits that a stage trains on; a fine-tuning begins with the labeled one. Raises
+    UsageFault for the test split, or for one that the data lack.
     """
     facts = prepared.facts
     splits = stage.splits if stage_name == "pretrain" and stage.splits else [facts.labeled_split]
+    if stage.pseudo:
+        splits = list(dict.fromkeys([*splits, *pseudo_sets[stage.pseudo["name"]].facts["splits"]]))
     for split in splits:
         if split not in facts.video_counts or split == facts.test_split:
             raise UsageFault(
@@ -133,6 +177,15 @@ def _training_splits(stage_name: str, stage: Stage, prepared: PreparedData) -> l
                 f"{', '.join(sorted(facts.video_counts))}, and the test split is never trained on"
             )
     return splits
+
+
+def _reads_labels(stage: Stage, splits: list[str], prepared: PreparedData, folder: Path) -> bool:
+    """Return whether an objective or the sampler of a stage reads the labels of its videos."""
+    used = [(objective_plugs, table) for table in stage.objective]
+    used.append((sampler_plugs, stage.choice("sampler")))
+    return prepared.facts.labeled_split in splits and any(
+        plug.find_plug(package, table["use"], folder).needs_labels for package, table in used
+    )
 
 
 def _check_labels(stage: Stage, splits: list[str], prepared: PreparedData, folder: Path) -> None:
@@ -160,8 +213,11 @@ def build_task(
     *,
     ids: Sequence[str] = (),
     vocabulary: Sequence[str] = (),
+    fold: str = ALL_FOLDS,
 ) -> Task:
-    """Describe a training to its plugs. labels: (n,) int codes of its videos, -1 for no label."""
+    """Describe a training to its plugs. labels: (n,) int codes of its videos, -1 for no label.
+    fold: that is held out, whose pseudo-labels are read.
+    """
     classes = plan.run.facts.classes
     counts = np.bincount(labels[labels >= 0], minlength=len(classes))
     parents = [plan.contest.parent_class(name) for name in classes]
@@ -176,7 +232,20 @@ def build_task(
         seed=plan.run.facts.seed,
         ids=tuple(ids),
         vocabulary=tuple(vocabulary),
+        soft_labels=partial(_read_pseudo_labels, plan, fold, frozenset(ids)),
     )
+
+
+def _read_pseudo_labels(plan: StagePlan, fold: str, ids: frozenset[str], name: str) -> SoftLabels:
+    """Read the pseudo-labels of a name for a fold, of the videos that are trained on."""
+    rows = plan.pseudo_sets[name].read(fold)
+    chosen = rows.select(np.array([i for i, video in enumerate(rows.ids) if video in ids], int))
+    if not chosen.ids:
+        raise UsageFault(
+            f"pseudo-labels {name} name none of the training videos; label their split with "
+            "`wbdc pseudo --split`"
+        )
+    return SoftLabels(chosen.ids, chosen.dense(len(plan.run.facts.classes)))
 
 
 def _build_objectives(

@@ -1,6 +1,11 @@
 """Task: what objectives, tricks and samplers may know about the data and the training."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wbdc.train.objective_parts.soft_labels import SoftLabels
 
 
 @dataclass(frozen=True)
@@ -12,7 +17,8 @@ class Task:
     of the text fields in reading order; field i has the number i + 1 in `Batch.text_field`.
     total_steps: steps of the whole training. batch_size: videos per batch, on all ranks together.
     seed: of the training. ids: of the videos that are trained on. vocabulary: the token of each id
-    of the tokenizer.
+    of the tokenizer. soft_labels: opens the pseudo-labels of a name, for the fold in training and
+    the videos that are trained on; raises UsageFault.
     """
 
     classes: tuple[str, ...]
@@ -24,3 +30,4 @@ class Task:
     seed: int
     ids: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
+    soft_labels: Callable[[str], "SoftLabels"] | None = None

@@ -25,6 +25,7 @@ from wbdc.train.monitor.loss_monitor import build_loss_monitor
 from wbdc.train.monitor.probe import MIN_PROBE_VIDEOS, Probe, choose_probe_videos
 from wbdc.train.optimizer import build_adamw, named_parameters, parameter_groups
 from wbdc.train.reporter import Reporter
+from wbdc.train.runs import ALL_FOLDS
 from wbdc.train.samplers import Sampler
 from wbdc.train.stage_plan import StagePlan, build_task
 from wbdc.train.state import TrainingState
@@ -38,11 +39,13 @@ class FoldVideos(NamedTuple):
     """The videos of a fold, as positions in a dataset, both sorted.
 
     training: those to train on. held_out: those to evaluate the model on; empty for fold "all".
+    fold: its name.
     """
 
     dataset: Dataset
     training: np.ndarray
     held_out: np.ndarray
+    fold: str = ALL_FOLDS
 
     @property
     def labels(self) -> np.ndarray:
@@ -113,6 +116,7 @@ def _build_task(plan: StagePlan, initial: InitialModel, videos: FoldVideos, step
         steps,
         ids=[videos.dataset.ids[i] for i in videos.training],
         vocabulary=list_tokens(initial.input_spec.text.tokenizer),
+        fold=videos.fold,
     )
 
 

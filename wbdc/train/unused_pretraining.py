@@ -8,7 +8,8 @@ from wbdc.core.files import read_json
 from wbdc.core.flatten import flatten_table
 from wbdc.prepare.dataset import PreparedData
 from wbdc.train.kit import Kit
-from wbdc.train.runs import ALL_FOLDS, KIT_FILE, Run, RunFacts, identify_run, list_runs
+from wbdc.train.pseudo.named_sets import identify_pretraining
+from wbdc.train.runs import ALL_FOLDS, KIT_FILE, Run, RunFacts, list_runs
 
 MAX_LISTED_SETTINGS = 5
 TRAIN_ONLY_OPTIONS = ("fold", "without", "from")
@@ -25,7 +26,7 @@ def explain_unused_pretraining(
     if "pretrain" not in kit.tables:
         return ""
 
-    name, facts = identify_run("pretrain", kit, prepared, seed=seed, without=None, source=None)
+    name, facts = identify_pretraining(work, kit, prepared, seed)
     runs = [run for run in list_runs(work, "pretrain") if run.facts.kit == kit.name]
     pretrain = _command("pretrain", kit, options)
     if any(run.name == name for run in runs):

@@ -36,7 +36,8 @@ def read_soft_labels(path: Path, classes: Sequence[str], ids: Sequence[str] = ()
 
 def soften(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Raise probabilities (n, C) to the power of 1 / temperature, and normalize the rows again."""
-    powers = probabilities ** (1 / temperature)
+    ratios = probabilities / probabilities.max(1, keepdims=True)  # so that no row underflows to 0
+    powers = ratios ** (1 / temperature)
     return powers / powers.sum(1, keepdims=True)
 
 

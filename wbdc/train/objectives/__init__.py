@@ -37,7 +37,8 @@ class Objective(nn.Module):
     smoothed labels; alarms compare the loss with both. needs_labels: whether only labeled videos
     count; the loss then ignores videos without a label, for which `Batch.is_labeled` is False.
     accepts_mixtures: whether the loss is right for videos that a trick has mixed, whose
-    `soft_label` replaces the label.
+    `soft_label` replaces the label. reads_pseudo_labels: whether its setting `name` names
+    pseudo-labels, which `Task.soft_labels` opens for the fold in training.
 
     position: of this objective in the kit; it separates the random numbers of two uses of one plug.
 
@@ -51,6 +52,7 @@ class Objective(nn.Module):
     floor: float = 0.0
     needs_labels: bool = False
     accepts_mixtures: bool = False
+    reads_pseudo_labels: bool = False
     position: int = 0
 
     def __init__(self, model: VideoClassifier, task: Task, *, weight: float = 1.0):

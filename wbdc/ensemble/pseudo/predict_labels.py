@@ -1,0 +1,117 @@
+"""Soft labels by prediction: the blended probabilities of a fold's teachers."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from wbdc.competitions import Competition, Video
+from wbdc.core.errors import DataFault
+from wbdc.core.findings import Findings
+from wbdc.core.progress import no_progress
+from wbdc.ensemble.out_of_fold import ServingHardware, out_of_fold_predictions
+from wbdc.ensemble.pseudo.teachers import Teachers, model_weights
+from wbdc.prepare.dataset import PreparedData
+from wbdc.serve.blend import blend_probabilities
+from wbdc.serve.engine import InferenceEngine
+from wbdc.train.runs import ALL_FOLDS
+
+
+class PredictedLabels:
+    """Labels videos with the code that serves, every frame read once for all teachers.
+
+    data: folder of the raw data. folds: those to label videos for.
+    """
+
+    def __init__(
+        self,
+        teachers: Teachers,
+        prepared: PreparedData,
+        data: Path,
+        folds: Sequence[str],
+        hardware: ServingHardware,
+    ):
+        self.teachers = teachers
+        self.contest: Competition = prepared.contest
+        self.data = data
+
+        @cache
+        def read_oof(i: int) -> pl.DataFrame:
+            member = teachers.members[i]
+            return out_of_fold_predictions(member, data, self.contest, hardware, no_progress)
+
+        self.weights = {fold: model_weights(teachers, fold, read_oof) for fold in folds}
+        members = teachers.members
+        served = [members[i].serve for i, _ in teachers.models]
+        folders = teachers.folders()
+        self.engine = InferenceEngine(folders, [1.0] * len(folders), *hardware, served=served)
+        self.videos: dict[str, Video] = {}
+        self.split = ""
+
+    def label(
+        self, split: str, ids: Sequence[str], held_out: np.ndarray | None
+    ) -> dict[str, np.ndarray]:
+        """Return the probabilities of some videos for each fold: {fold: (n, C) float32}.
+
+        held_out: (n,) the fold that each labeled video belongs to, None for an unlabeled split. The
+        rows of videos that a fold may not use are zeros. Raises DataFault for a video that the
+        data lack.
+        """
+        videos = self._find_videos(split, ids)
+        groups = self.engine.groups(videos)
+        scores = self.engine.score(videos, groups).probabilities
+        shape = (len(self.teachers.models), len(videos), len(self.engine.classes))
+        members = np.zeros(shape, np.float32)
+        for number, rows in groups.items():
+            members[:, rows] = np.stack(scores[number])
+        models = [fold for _, fold in self.teachers.models]
+        return {
+            fold: blend_for_fold(members, models, self.weights[fold], fold, held_out)
+            for fold in self.weights
+        }
+
+    def _find_videos(self, split: str, ids: Sequence[str]) -> list[Video]:
+        """Return videos of a split of the raw data by their ids."""
+        if split != self.split:
+            videos = self.contest.videos(self.data, split, Findings())
+            self.videos = {video.id: video for video in videos}
+            self.split = split
+        if missing := [name for name in ids if name not in self.videos]:
+            raise DataFault(
+                f"{self.data} lacks {len(missing)} videos of the prepared split {split}, first "
+                f"{missing[0]}; give the data that were prepared with --data"
+            )
+        return [self.videos[name] for name in ids]
+
+
+def blend_for_fold(
+    members: np.ndarray,
+    models: Sequence[str],
+    weights: dict[int, float],
+    fold: str,
+    held_out: np.ndarray | None,
+) -> np.ndarray:
+    """Blend the models that may label videos for a fold: (n, C) float32.
+
+    members: (K, n, C), the probabilities of K models; models: the fold that each held out; weights:
+    {position: weight} of the teachers of `fold`. held_out: (n,) str, the fold of each labeled
+    video; None for videos without labels.
+
+    A labeled video of `fold` itself is not labeled: its row is zeros. For "all", whose score no
+    video checks, each labeled video is labeled by the models that held it out alone, so that the
+    labels are as uncertain as those of a new video; without such a model, its row is zeros.
+    """
+    positions = list(weights)
+    if held_out is None:
+        return blend_probabilities([members[p] for p in positions], [*weights.values()])
+
+    blended = np.zeros(members.shape[1:], np.float32)
+    for group in np.unique(held_out):
+        rows = held_out == group
+        chosen = [p for p in positions if fold != ALL_FOLDS or models[p] == group]
+        if group != fold and chosen:
+            shares = [weights[p] for p in chosen]
+            blended[rows] = blend_probabilities([members[p][rows] for p in chosen], shares)
+    return blended
