@@ -87,8 +87,10 @@ def test_bad_settings_are_refused():
         build(toys.model(), temperature=0.0)
     with pytest.raises(UsageFault, match="no file of soft labels at"):
         build(toys.model(), file="nothing.npz")
-    with pytest.raises(UsageFault, match="needs a value for 'file'"):
-        plug.build_plug(objectives, {"use": "pseudo_labels"}, toys.model(), toys.TASK)
+    for settings in ({}, {"file": str(toys.SOFT_LABELS), "name": "round1"}):
+        table = {"use": "pseudo_labels", **settings}
+        with pytest.raises(UsageFault, match="needs either name .of `wbdc pseudo`. or file"):
+            plug.build_plug(objectives, table, toys.model(), toys.TASK)
     other = replace(toys.TASK, ids=("x", "y"))
     table = {"use": "pseudo_labels", "file": str(toys.SOFT_LABELS)}
     with pytest.raises(UsageFault, match="names none of the training videos"):

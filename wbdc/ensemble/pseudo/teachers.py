@@ -92,6 +92,11 @@ def open_teachers(work: Path, name: str, fold_count: int) -> Teachers:
         )
         raise UsageFault(f"no run or ensemble called {name!r}{suggest_name(name, names)}")
     blend = open_ensemble(work, name)[1] if is_ensemble else run_blend(work, open_run(work, name))
+    if blend.outside:
+        raise UsageFault(
+            f"ensemble {name} has members from outside wbdc ({blend.outside[0].name}), which "
+            "cannot label videos; make an ensemble without them"
+        )
 
     folds: dict[str, list[str]] = {}
     weights: dict[str, float] = {}
