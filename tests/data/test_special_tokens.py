@@ -41,6 +41,17 @@ def test_fields_are_joined_with_the_tokens_of_the_model(names, expected, special
     assert literal.count(last) == 2, "a literal name of a special token is text"
 
 
+def test_a_piece_of_a_unigram_model_is_no_boundary():
+    """A unigram model reads "<sep>" in a text as the piece of this name."""
+    pieces = [(name, 0.0) for name in XLNET] + [(letter, -5.0) for letter in "ab<>sep"]
+    tokenizer = Tokenizer(models.Unigram(pieces, 0, False))
+    tokenizer.add_special_tokens(XLNET)
+    reader = TextReader(tokenizer, fields={"title": 6}, length=16)
+    a, b = (tokenizer.token_to_id(word) for word in "ab")
+    assert tokenizer.encode("a<sep>b", add_special_tokens=False).ids == [a, 4, b]
+    assert reader([{"title": "a<sep>b"}]) == [[3, a, 0, b, 4]]
+
+
 def test_a_tokenizer_without_a_special_token_is_refused():
     with pytest.raises(
         UsageFault, match=r"no token called \[MASK\] or <mask>; choose a text model"

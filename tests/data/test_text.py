@@ -137,6 +137,14 @@ def test_no_tokenizer_is_exit_7(tmp_path):
     assert caught.value.code == 7
 
 
+def test_a_sentencepiece_model_gets_the_command_that_converts_it(tmp_path):
+    (tmp_path / "spiece.model").touch()
+    with pytest.raises(
+        EnvironmentFault, match=r"holds spiece.model and no .*: python -c .*T\.from_pretrained"
+    ):
+        open_tokenizer(tmp_path)
+
+
 BUDGETS = [(3, 2, 4), (0, 5, 1), (1, 1, 1), (0, 0, 0)]
 
 

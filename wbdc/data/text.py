@@ -1,6 +1,7 @@
 """Text: the fields of a video as one sequence of token ids; each field has its own token budget."""
 
 import json
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,6 +15,11 @@ from wbdc.core.files import read_bytes, read_text
 from wbdc.core.out_of_memory import raise_if_exhausted
 from wbdc.data.special_tokens import SPECIAL_TOKENS, special_token_ids, special_token_names
 
+SENTENCEPIECE_FILES = ("spiece.model", "spm.model", "sentencepiece.bpe.model")
+CONVERT_TOKENIZER_COMMAND = (
+    "python -c 'import sys; from transformers import AutoTokenizer as T; "
+    "T.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[1])'"
+)
 LATIN_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 # long text is first cut to this many characters for each token: OCR can have 15,000
 CHARACTERS_PER_TOKEN = 8
@@ -60,6 +66,10 @@ class TextReader:
         ids = special_token_ids(tokenizer)
         self.cls = ids["[CLS]"]
         self.sep = ids["[SEP]"]
+        self.unknown = ids["[UNK]"]
+        # the pieces of a unigram model contain its special tokens, which no option excludes
+        is_unigram = isinstance(tokenizer.model, models.Unigram)
+        self.forbidden = frozenset(ids.values()) if is_unigram else frozenset()
 
     def __call__(self, videos: Sequence[dict[str, str]]) -> list[list[int]]:
         """Encode videos, given as {field: text}: one list of 1 + len(fields) .. length ids each."""
@@ -70,6 +80,8 @@ class TextReader:
             for field in self.fields
         ]
         ids = [e.ids for e in self.tokenizer.encode_batch_fast(cut_texts, add_special_tokens=False)]
+        if self.forbidden:
+            ids = [[self.unknown if i in self.forbidden else i for i in part] for part in ids]
         width = len(self.fields)
         return [self._join(ids[i * width : (i + 1) * width]) for i in range(len(videos))]
 
@@ -153,10 +165,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
         tokenizer.no_padding()
         return tokenizer
     if not (folder / "vocab.txt").is_file():
-        raise EnvironmentFault(
-            f"{folder} holds neither tokenizer.json nor vocab.txt; "
-            "put the tokenizer beside the weights"
-        )
+        raise _missing_tokenizer(folder)
 
     config = folder / "tokenizer_config.json"
     settings = json.loads(read_text(config)) if config.is_file() else {}
@@ -173,6 +182,18 @@ def list_tokens(tokenizer: Tokenizer) -> list[str]:
     for token, number in ids.items():
         tokens[number] = token
     return tokens
+
+
+def _missing_tokenizer(folder: Path) -> EnvironmentFault:
+    for name in SENTENCEPIECE_FILES:
+        if (folder / name).is_file():
+            return EnvironmentFault(
+                f"{folder} holds {name} and no tokenizer.json; write it once, after "
+                f"pip install sentencepiece: {CONVERT_TOKENIZER_COMMAND} {shlex.quote(str(folder))}"
+            )
+    return EnvironmentFault(
+        f"{folder} holds neither tokenizer.json nor vocab.txt; put the tokenizer beside the weights"
+    )
 
 
 def _read_tokenizer(path: Path) -> Tokenizer:
