@@ -16,7 +16,7 @@ from wbdc.serve.blend_file import Blend
 from wbdc.serve.engine import Predictions
 from wbdc.train.probability_file import ID_COLUMN, read_probability_table
 
-OPTION = "--with"
+WITH_OPTION = "--with"
 SUM_TOLERANCE = 1e-3  # of a row's sum from 1; rounding to four digits stays below
 MAX_NAMED_IDS = 3  # in an error
 
@@ -55,7 +55,7 @@ def read_outside_members(
     for name in names:
         if names.count(name) > 1:
             raise UsageFault(
-                f"{OPTION} names two members {name!r}; give them different names: {OPTION}"
+                f"{WITH_OPTION} names two members {name!r}; give them different names: {WITH_OPTION}"
                 f" {name}-2=FILE"
             )
     return members
@@ -67,13 +67,13 @@ def check_outside_names(blend: Blend, names: Sequence[str], split: str) -> None:
     for name in names:
         if name not in expected:
             raise UsageFault(
-                f"{OPTION}: the ensemble has no member from outside wbdc called {name!r}"
+                f"{WITH_OPTION}: the ensemble has no member from outside wbdc called {name!r}"
                 f"{suggest_name(name, expected)}"
             )
     if missing := [name for name in expected if name not in names]:
         raise UsageFault(
             f"{missing[0]} is a member from outside wbdc, which wbdc cannot run; give its"
-            f" probabilities for the split {split} with {OPTION} {missing[0]}=FILE"
+            f" probabilities for the split {split} with {WITH_OPTION} {missing[0]}=FILE"
         )
 
 
@@ -125,7 +125,7 @@ def predict_without_models(
 def member_name(option: str) -> str:
     """Return the name of a member: NAME of "NAME=FILE", or the stem of "FILE"."""
     name, separator, _ = option.partition("=")
-    return check_name(name if separator else Path(option).stem, OPTION)
+    return check_name(name if separator else Path(option).stem, WITH_OPTION)
 
 
 def _read_member(

@@ -17,7 +17,7 @@ from wbdc.core.integrity import repair_command, verify_seal
 from wbdc.ensemble.blend_weights import nested_blend
 from wbdc.ensemble.evaluation import evaluate_ensemble
 from wbdc.ensemble.out_of_fold import SharedPredictions, shared_predictions
-from wbdc.ensemble.outside_members import OPTION, OutsideMember
+from wbdc.ensemble.outside_members import WITH_OPTION, OutsideMember
 from wbdc.ensemble.priors.class_multipliers import evaluate_multipliers
 from wbdc.ensemble.variants import Variant, full_variant
 from wbdc.serve.blend_file import (
@@ -121,7 +121,7 @@ def save_ensemble(
         options = ["--folds", ",".join(report["folds"])]
         options += ["--precision", precision] if precision else []
         for member in outside:
-            options += [OPTION, f"{member.name}={member.file.absolute()}"]
+            options += [WITH_OPTION, f"{member.name}={member.file.absolute()}"]
         command = ensemble_command(
             name, members, options, class_priors=class_priors, draws=draws, seed=seed
         )

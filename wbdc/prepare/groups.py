@@ -17,8 +17,8 @@ from wbdc.core.findings import Findings
 from wbdc.prepare.describe.duplicates import duplicate_groups
 
 GROUPS_FILE = "groups.csv"  # in a prepared dataset, the copy of a file of groups
-OPTION = "--groups"
-ID_COLUMN = "id"
+GROUPS_OPTION = "--groups"
+VIDEO_COLUMN = "id"
 GROUP_COLUMN = "group"
 
 
@@ -49,9 +49,9 @@ class VideoGroups(NamedTuple):
         """Write a file of groups again, below a folder; [] for a column, which the data hold."""
         if not self.is_file:
             return []
-        columns = {ID_COLUMN: list(self.group_of), GROUP_COLUMN: list(self.group_of.values())}
-        text = pl.DataFrame(columns).sort(ID_COLUMN)
-        lines = [[ID_COLUMN, GROUP_COLUMN], *map(list, text.rows())]
+        columns = {VIDEO_COLUMN: list(self.group_of), GROUP_COLUMN: list(self.group_of.values())}
+        text = pl.DataFrame(columns).sort(VIDEO_COLUMN)
+        lines = [[VIDEO_COLUMN, GROUP_COLUMN], *map(list, text.rows())]
         publish_bytes(folder / GROUPS_FILE, "".join(map(_csv_line, lines)).encode())
         return [folder / GROUPS_FILE]
 
@@ -122,8 +122,8 @@ def count_group_findings(
 
 def _read_file(path: Path) -> dict[str, str]:
     group_of: dict[str, str] = {}
-    for line, row in read_table(path, (ID_COLUMN, GROUP_COLUMN)):
-        name, group = row.get(ID_COLUMN), row.get(GROUP_COLUMN)
+    for line, row in read_table(path, (VIDEO_COLUMN, GROUP_COLUMN)):
+        name, group = row.get(VIDEO_COLUMN), row.get(GROUP_COLUMN)
         if not isinstance(name, str) or not isinstance(group, str):
             raise DataFault(f"{path} line {line}: id and group must be strings")
         if group and group_of.setdefault(name, group) != group:
@@ -146,7 +146,7 @@ def _read_column(
                 group_of[name] = cells[column]
     if not group_of:
         raise UsageFault(
-            f"{OPTION} {column} is neither a file nor a column of the annotations"
+            f"{GROUPS_OPTION} {column} is neither a file nor a column of the annotations"
             f"{suggest_name(column, list(columns))}"
         )
     return group_of

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wbdc.prepare.describe.group_leaks import (
-    MAX_COMPARED_VIDEOS,
+    MAX_LEAK_TEST_VIDEOS,
     frame_vectors,
     group_leak,
     sample_groups,
@@ -62,7 +62,7 @@ def test_videos_without_a_vector_are_not_compared():
 def test_a_sample_holds_whole_groups():
     groups = np.random.default_rng(0).permutation(np.arange(9000) // 3)
     rows = sample_groups(groups)
-    assert MAX_COMPARED_VIDEOS <= len(rows) < MAX_COMPARED_VIDEOS + 3
+    assert MAX_LEAK_TEST_VIDEOS <= len(rows) < MAX_LEAK_TEST_VIDEOS + 3
     assert (np.bincount(groups[rows], minlength=3000) % 3 == 0).all()
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-MAX_COMPARED_VIDEOS = 2000
+MAX_LEAK_TEST_VIDEOS = 2000
 MIN_COMPARED_VIDEOS = 50
 MAX_GRAM_CHARACTERS = 200  # of a text
 GRAM_BUCKETS = 4096
@@ -81,12 +81,12 @@ def group_leak(
 
 
 def sample_groups(groups: np.ndarray) -> np.ndarray:
-    """Draw whole groups at random, about MAX_COMPARED_VIDEOS videos: (k,) rows, rising."""
+    """Draw whole groups at random, about MAX_LEAK_TEST_VIDEOS videos: (k,) rows, rising."""
     numbers = np.unique(groups, return_inverse=True)[1]
     order = np.random.default_rng(0).permutation(numbers.max() + 1)
     sizes = np.bincount(numbers)[order]
-    chosen = order[np.cumsum(sizes) - sizes < MAX_COMPARED_VIDEOS]
-    return np.flatnonzero(np.isin(numbers, chosen))[: 2 * MAX_COMPARED_VIDEOS]
+    chosen = order[np.cumsum(sizes) - sizes < MAX_LEAK_TEST_VIDEOS]
+    return np.flatnonzero(np.isin(numbers, chosen))[: 2 * MAX_LEAK_TEST_VIDEOS]
 
 
 def text_vectors(texts: Sequence[str]) -> np.ndarray:
