@@ -13,7 +13,7 @@ from wbdc.core import plug
 from wbdc.nets import fusion, pooling, vision
 from wbdc.prepare import engines
 from wbdc.serve import members
-from wbdc.train import loggers, losses, objectives, samplers, schedules, tricks
+from wbdc.train import estimators, loggers, losses, objectives, samplers, schedules, tricks
 
 PACKAGE = Path(wbdc.__file__).parent
 LAYERS = (
@@ -45,6 +45,7 @@ PLUGS = {
     "loggers": loggers,
     "engines": engines,
     "members": members,
+    "estimators": estimators,
 }
 
 TREES = {

@@ -6,7 +6,7 @@ frozen vision tower, or the features of the raw data.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -43,6 +43,7 @@ TEXT_FOLDER = "text"
 PIXELS_FOLDER = "pixels"
 FEATURES_FOLDER = "vision_features"
 FEATURE_BATCH_FRAMES = 64  # frames that a frozen tower encodes together
+DECODED_TOGETHER = 64  # videos whose decoded frames are in memory at once
 MAX_TIMED_VIDEOS = 16  # for the estimate of the time that a view takes
 MAX_DISK_SHARE = 0.5  # of the free disk that raw pixels may take with store "auto"
 
@@ -60,6 +61,11 @@ class InputSpec:
     image_settings: ImageSettings | None
     frames: int
     tower: Vision | None = None
+
+    @property
+    def frame_key(self) -> tuple[ImageSettings | None, int]:
+        """The image settings and the number of frames."""
+        return self.image_settings, self.frames
 
     def name(self) -> str:
         """Hash all that determines the view."""
@@ -96,7 +102,7 @@ class View:
     def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         if self.computed is not None:
             return self.text[row], self.computed[row]
-        return self.text[row], _read_frames(self.stored, row, self.spec)
+        return self.text[row], _read_frames(self.stored, row, *self.spec.frame_key)
 
 
 def open_view(
@@ -113,7 +119,7 @@ def open_view(
     Raises what `make_view` raises.
     """
     frames_folder = _check_frames_folder(prepared, spec, split, store)
-    stored = _stored_frames(prepared, spec, split)
+    stored = _stored_frames(prepared, spec.image_settings, split)
     _write_missing_shards(prepared, spec, split, frames_folder, stored, threads, progress=progress)
 
     count = prepared.facts.video_counts[split]
@@ -146,7 +152,7 @@ def make_view(
     """
     frames_folder = _check_frames_folder(prepared, spec, split, store)
     if not _has_all_shards(prepared, spec, split, frames_folder):
-        stored = _stored_frames(prepared, spec, split)
+        stored = _stored_frames(prepared, spec.image_settings, split)
         _write_missing_shards(
             prepared,
             spec,
@@ -161,17 +167,44 @@ def make_view(
     return frames_folder
 
 
+def stored_frames(
+    prepared: PreparedData,
+    split: str,
+    rows: Sequence[int],
+    settings: ImageSettings | None,
+    count: int,
+    *,
+    threads: int = 2,
+) -> Iterator[np.ndarray]:
+    """Yield at most `count` frames of each of some videos, as a submission reads them: (n, 3, S, S)
+    uint8, or (n, D) float16 where the data hold features and `settings` is None.
+
+    Raises DataFault if the data hold the other of the two.
+    """
+    if (prepared.facts.frame_format == "features") != (settings is None):
+        reads = "features" if settings is None else "images"
+        raise DataFault(
+            f"the data hold {prepared.facts.frame_format}, but the kit reads {reads}; choose"
+            " another kit"
+        )
+    stored = _stored_frames(prepared, settings, split)
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(rows), DECODED_TOGETHER):
+            part = rows[start : start + DECODED_TOGETHER]
+            yield from pool.map(lambda row: _read_frames(stored, int(row), settings, count), part)
+
+
 def estimate_seconds(
     prepared: PreparedData, spec: InputSpec, split: str, *, threads: int = 2
 ) -> float:
     """Estimate the time to compute a view, from its first videos."""
     count = prepared.facts.video_counts[split]
-    stored = _stored_frames(prepared, spec, split)
+    stored = _stored_frames(prepared, spec.image_settings, split)
     sample = range(min(MAX_TIMED_VIDEOS, count))
 
     start = perf_counter()
     with ThreadPoolExecutor(threads) as pool:
-        frames = list(pool.map(lambda row: _read_frames(stored, row, spec), sample))
+        frames = list(pool.map(lambda row: _read_frames(stored, row, *spec.frame_key), sample))
     if spec.tower:
         encode_frames(spec.tower, frames)
     return (perf_counter() - start) * count / max(1, len(sample))
@@ -218,8 +251,10 @@ def _view_folder(prepared: PreparedData, spec: InputSpec) -> Path:
     return prepared.folder / "views" / spec.name()
 
 
-def _stored_frames(prepared: PreparedData, spec: InputSpec, split: str) -> tuple[Column, ...]:
-    names = ("features",) if spec.image_settings is None else ("bytes", "sizes")
+def _stored_frames(
+    prepared: PreparedData, settings: ImageSettings | None, split: str
+) -> tuple[Column, ...]:
+    names = ("features",) if settings is None else ("bytes", "sizes")
     count = prepared.facts.video_counts[split]
     return open_columns(prepared.folder / FRAMES_FOLDER, split, names, count)
 
@@ -324,20 +359,22 @@ def _write_frames_shard(
     path: Path, stored: Sequence[Column], spec: InputSpec, rows: range, pool: ThreadPoolExecutor
 ) -> None:
     if not path.is_file():
-        frames = list(pool.map(lambda row: _read_frames(stored, row, spec), rows))
+        frames = list(pool.map(lambda row: _read_frames(stored, row, *spec.frame_key), rows))
         write_shard(path, {"frames": encode_frames(spec.tower, frames) if spec.tower else frames})
 
 
-def _read_frames(stored: Sequence[Column], row: int, spec: InputSpec) -> np.ndarray:
-    """Read the frames of one video for a kit, with the functions that a submission uses."""
-    if spec.image_settings is None:
+def _read_frames(
+    stored: Sequence[Column], row: int, settings: ImageSettings | None, count: int
+) -> np.ndarray:
+    """Read at most `count` frames of one video, with the functions that a submission uses."""
+    if settings is None:
         features = stored[0][row]
-        return features[sample_frames(len(features), spec.frames)]
+        return features[sample_frames(len(features), count)]
 
     encoded = split_images(stored[0][row], stored[1][row])
-    sample = [encoded[i] for i in sample_frames(len(encoded), spec.frames)]
+    sample = [encoded[i] for i in sample_frames(len(encoded), count)]
     findings = Findings()
-    frames = decode_frames(sample, spec.image_settings, findings, f"row {row}")
+    frames = decode_frames(sample, settings, findings, f"row {row}")
     # `wbdc prepare` decoded each stored frame once, so a damaged frame is new damage
     if damaged := findings.report().get("frame.damaged"):
         raise IntegrityFault(

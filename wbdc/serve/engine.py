@@ -102,7 +102,9 @@ class InferenceEngine:
         self.device, self.precision = device, precision
         self.threads = threads
         self.read_ahead = max(READ_AHEAD_BATCHES, threads)
-        self.batch = min(member.batch for member in self.members)
+        # linear members take batches of any size, so the networks keep that of their evaluation
+        networks = [member for member in self.members if member.is_network]
+        self.batch = min(member.batch for member in networks or self.members)
         self.parts = BatchParts()
         self.reader = Reader(self.members)
         # members with equal keys share the vision features; None: the member has no tower

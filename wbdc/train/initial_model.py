@@ -99,7 +99,8 @@ def check_contest(kit: Kit, prepared: PreparedData) -> None:
             f"{prepared.hash} were prepared with; run `wbdc prepare --competition {path}`, or "
             "choose other data with --prepared"
         )
-    if missing := [field for field in kit.tables["text"]["fields"] if field not in fields]:
+    read_fields = kit.tables.get("text", {}).get("fields", ())
+    if missing := [field for field in read_fields if field not in fields]:
         raise UsageFault(
             f"kit {kit.name} is for {kit.tables['competition']} and reads the text field "
             f"{missing[0]!r}, which the prepared data of {data_contest} does not have (it has "

@@ -65,8 +65,18 @@ class Kit:
     contest: Competition
     options: tuple[str, ...] = ()
 
+    @property
+    def has_estimator(self) -> bool:
+        """Whether the kit fits an estimator instead of training a network."""
+        return "estimator" in self.tables
+
     def stage(self, name: str) -> Stage:
         """Return the settings of "pretrain" or "train". Raises UsageFault when the kit has none."""
+        if self.has_estimator:
+            raise UsageFault(
+                f"kit {self.name} fits an estimator, which has no [{name}]; run `wbdc train --kit"
+                f" {self.name} --fold each`"
+            )
         if name not in self.tables:
             raise UsageFault(
                 f"kit {self.name} has no [{name}]; choose another kit, or add the table"
@@ -149,17 +159,19 @@ def open_kit(name: str, *, tiny: bool = False, changes: tuple[str, ...] = ()) ->
 
     folder = _plug_folder(tables, path.parent)
     check_tables(path.stem, tables)
-    tables["pooling"] = DEFAULT_POOLING | tables.get("pooling", {})
+    if "estimator" not in tables:
+        tables["pooling"] = DEFAULT_POOLING | tables.get("pooling", {})
     contest = _open_contest(tables["competition"], path.parent)
     tables["competition"] = contest.name
     check_kit(path.stem, folder, tables, contest)
     expand_plugs(tables, folder)
 
-    # the contest's order of fields, because the keys of a saved kit.json are sorted
-    budgets = tables["text"]["fields"]
-    tables["text"]["fields"] = {
-        field: budgets[field] for field in contest.fields if field in budgets
-    }
+    if "text" in tables:
+        # the contest's order of fields, because the keys of a saved kit.json are sorted
+        budgets = tables["text"]["fields"]
+        tables["text"]["fields"] = {
+            field: budgets[field] for field in contest.fields if field in budgets
+        }
     return Kit(path.stem, folder, tables, contest, _kit_options(path, tiny, changes))
 
 
@@ -203,6 +215,8 @@ def _apply_tiny(name: str, tables: dict, tiny: bool) -> dict:
     overrides = tables.pop("tiny", {})
     if not isinstance(overrides, dict):
         raise UsageFault(f"kit {name}: tiny = {overrides!r} is not a table")
+    if tiny and "estimator" in tables and not overrides:
+        raise UsageFault(f"kit {name} fits an estimator in seconds as it is; omit --tiny")
     if tiny and not overrides:
         raise UsageFault(
             f"kit {name} has no [tiny] table; add one, or give pretrained weights with --weights"

@@ -21,7 +21,7 @@ from wbdc.nets import pooling as poolings
 from wbdc.nets import vision as visions
 from wbdc.nets.model import build_fusion
 from wbdc.nets.trunk import Trunk
-from wbdc.train import losses, objectives, samplers, schedules, tricks
+from wbdc.train import estimators, losses, objectives, samplers, schedules, tricks
 from wbdc.train.optimizer import OTHER_PARTS
 from wbdc.train.pseudo.pseudo_settings import PseudoSettings
 
@@ -29,6 +29,7 @@ PLUG_FOLDERS = {
     "vision": visions,
     "fusion": fusions,
     "pooling": poolings,
+    "estimator": estimators,
     "objective": objectives,
     "trick": tricks,
     "sampler": samplers,
@@ -41,8 +42,10 @@ STAGE_CHOICES = {"sampler": {"use": "shuffled"}, "schedule": {"use": "cosine"}}
 STAGE_PLUGS = (*STAGE_LISTS, *STAGE_CHOICES)
 STAGES = ("pretrain", "train")
 NESTED_PLUGS = ("loss",)  # chosen by settings of other plugs
-MODEL_PLUGS = ("vision", "fusion", "pooling")  # tables that choose a plug
-KIT_TABLES = ("text", "trunk", "vision", "fusion", "pooling", *STAGES, "serve")
+MODEL_PLUGS = ("vision", "fusion", "pooling", "estimator")  # tables that choose a plug
+KIT_TABLES = ("text", "trunk", "vision", "fusion", "pooling", "estimator", *STAGES, "serve")
+# a kit with [estimator] fits it with scikit-learn, and has none of the tables of a network
+ESTIMATOR_KIT_TABLES = ("estimator", "serve")
 DEFAULT_POOLING = {"use": "mean"}
 REQUIRED_SETTINGS = ("competition", "text", "trunk", "vision", "fusion", "train")
 MAX_COUNT = 10**9  # of epochs, of videos per batch, of batches per step
@@ -185,7 +188,7 @@ def kit_plug_tables(tables: dict, stages: Sequence[str] = STAGES) -> list[dict]:
 
     stages: the stages whose plugs are returned; those of the model always are.
     """
-    chosen = [tables[kind] for kind in MODEL_PLUGS]
+    chosen = [tables[kind] for kind in MODEL_PLUGS if kind in tables]
     for stage in stages:
         for kind in STAGE_PLUGS:
             chosen += stage_plug_tables(tables.get(stage, {}), kind)
@@ -203,7 +206,7 @@ def expand_plugs(tables: dict, folder: Path) -> None:
 
     tables: of a checked kit, which are changed. folder: where plug files lie.
     """
-    for kind in MODEL_PLUGS:
+    for kind in (kind for kind in MODEL_PLUGS if kind in tables):
         _expand(PLUG_FOLDERS[kind], tables[kind], folder)
     for stage in STAGES:
         for kind in STAGE_PLUGS:
@@ -224,9 +227,15 @@ def check_tables(name: str, tables: dict) -> None:
             raise UsageFault(f"kit {name} has no setting {key!r}{suggest_name(key, known)}")
         if key in KIT_TABLES and not isinstance(tables[key], dict):
             raise UsageFault(f"kit {name}: {key} = {tables[key]!r} is not a table")
-    for key in REQUIRED_SETTINGS:
+    for key in ("competition",) if "estimator" in tables else REQUIRED_SETTINGS:
         if key not in tables:
             raise UsageFault(f"kit {name} needs {key!r}")
+    unused = [key for key in KIT_TABLES if key in tables and key not in ESTIMATOR_KIT_TABLES]
+    if "estimator" in tables and unused:
+        raise UsageFault(
+            f"kit {name}: [{unused[0]}] has no effect beside [estimator], which is fitted without a"
+            " network; remove one of them"
+        )
 
 
 def check_kit(name: str, folder: Path, tables: dict, contest: Competition) -> None:
@@ -240,6 +249,9 @@ def check_kit(name: str, folder: Path, tables: dict, contest: Competition) -> No
         if table is not None:
             plug.check_settings(f"kit {name}: {key}", settings, table)
             _check_numbers(f"kit {name}: {key}", table)
+    if "estimator" in tables:
+        plug.build_plug(estimators, tables["estimator"], contest.fields, kit_folder=folder)
+        return
 
     for stage, refused in REFUSED_SETTINGS.items():
         for setting in sorted(refused.keys() & tables.get(stage, {}).keys()):

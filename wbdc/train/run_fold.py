@@ -21,7 +21,9 @@ from wbdc.core.weights import weights_fingerprint
 from wbdc.prepare.view import open_view
 from wbdc.train import state
 from wbdc.train.dataset import Dataset
+from wbdc.train.estimator_plan import EstimatorPlan
 from wbdc.train.export import evaluate_fold
+from wbdc.train.fit_estimator import fit_fold
 from wbdc.train.hardware import Hardware
 from wbdc.train.initial_model import InitialModel, start_from
 from wbdc.train.pseudo.extra_rows import join_extra_rows
@@ -59,14 +61,17 @@ FOLD_SHAPE = {
 SEALED_SUFFIXES = (".safetensors", ".json", ".parquet", ".py", ".toml")
 
 
-def run_fold(plan: StagePlan, fold: str, hardware: Hardware, reporter: Reporter) -> dict:
+def run_fold(
+    plan: StagePlan | EstimatorPlan, fold: str, hardware: Hardware, reporter: Reporter
+) -> dict:
     """Train and evaluate one fold; return its facts. Returns at once when the fold is finished.
 
     fold: "0", "1", ..., or "all", which trains on every row and evaluates nothing. Resumes from the
     last saved state and ends with the same bits. Of several ranks, the first one locks the folder
     and writes the files. Raises FolderInUse and what `check_fold` and `train_fold` raise.
     """
-    check_fold(plan, fold)
+    if isinstance(plan, StagePlan):
+        check_fold(plan, fold)
     ranks = hardware.ranks
     folder = plan.run.fold(fold)
     if ranks.broadcast(sealed_facts(folder) is not None):
@@ -74,19 +79,40 @@ def run_fold(plan: StagePlan, fold: str, hardware: Hardware, reporter: Reporter)
         return verify_seal(folder, shape=FOLD_SHAPE)
 
     with _locked(folder, plan.run, ranks):
-        initial = _build_model(plan, fold, ranks, reporter)
-        dataset = _open_dataset(plan, initial, hardware, reporter)
-        videos = _add_pseudo_labels(plan, _split_videos(plan, dataset, fold), fold, reporter)
-
-        facts = train_fold(plan, folder, initial, videos, hardware, reporter)
-        if len(videos.held_out):
-            facts |= evaluate_fold(
-                folder, fold, plan, initial.model, dataset, videos.held_out, hardware
-            )
-        facts |= _label_facts(plan, fold)
-        facts["command"] = train_command(plan, fold, hardware, bool(initial.pretrained))
+        train = _train_network if isinstance(plan, StagePlan) else _fit_estimator
+        facts = train(plan, folder, fold, hardware, reporter)
+        facts["command"] = train_command(plan, fold, hardware, bool(facts["pretrained"]))
         ranks.on_main(lambda: _finish(folder, plan.run, facts))
     return sealed_facts(folder)
+
+
+def _train_network(
+    plan: StagePlan, folder: Path, fold: str, hardware: Hardware, reporter: Reporter
+) -> dict:
+    """Train a network, export it and score the held-out videos; return the facts of the fold."""
+    initial = _build_model(plan, fold, hardware.ranks, reporter)
+    dataset = _open_dataset(plan, initial, hardware, reporter)
+    videos = _add_pseudo_labels(plan, _split_videos(plan, dataset, fold), fold, reporter)
+    facts = train_fold(plan, folder, initial, videos, hardware, reporter)
+    if len(videos.held_out):
+        facts |= evaluate_fold(
+            folder, fold, plan, initial.model, dataset, videos.held_out, hardware
+        )
+    return facts | _label_facts(plan, fold)
+
+
+def _fit_estimator(
+    plan: EstimatorPlan, folder: Path, fold: str, hardware: Hardware, reporter: Reporter
+) -> dict:
+    """Fit an estimator on the first rank; return the facts of the fold on all."""
+    facts: dict = {}
+
+    def fit() -> None:
+        publish_run(plan.run)
+        facts.update(fit_fold(plan, folder, fold, hardware, reporter))
+
+    hardware.ranks.on_main(fit)
+    return hardware.ranks.broadcast(facts)
 
 
 def _finish(folder: Path, run: Run, facts: dict) -> None:
@@ -96,7 +122,9 @@ def _finish(folder: Path, run: Run, facts: dict) -> None:
     state.discard_state(folder)
 
 
-def train_command(plan: StagePlan, fold: str, hardware: Hardware, uses_pretrained: bool) -> str:
+def train_command(
+    plan: StagePlan | EstimatorPlan, fold: str, hardware: Hardware, uses_pretrained: bool
+) -> str:
     """Return the command that trains a fold again, to the same bits on this machine.
 
     It lacks --work, because the work folder may move.

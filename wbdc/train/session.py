@@ -14,6 +14,7 @@ from wbdc.core.errors import EnvironmentFault, UsageFault
 from wbdc.core.ranks import Ranks, join_training, leave_ranks, rank_and_size
 from wbdc.core.weights import WEIGHTS_VARIABLE
 from wbdc.prepare.dataset import PreparedData, open_prepared
+from wbdc.train.estimator_plan import EstimatorPlan, plan_estimator
 from wbdc.train.external_loggers import check_loggers
 from wbdc.train.hardware import Hardware
 from wbdc.train.kit import Kit
@@ -40,7 +41,7 @@ class Session:
     folds: the requested ones, in order. note: why a pretrained run that exists is not used.
     """
 
-    plan: StagePlan
+    plan: StagePlan | EstimatorPlan
     folds: list[str]
     hardware: Hardware
     note: str = ""
@@ -66,13 +67,15 @@ class Session:
     def _identity(self) -> dict[str, str]:
         """Return what must be the same on all ranks."""
         device = self.hardware.device
+        is_network = isinstance(self.plan, StagePlan)
+        precision = self.plan.stage.precision if is_network else "fp32"
         return {
             "data": self.plan.prepared.hash,
             "run": self.run.name,  # hashes the kit, the seed and all files that the kit names
             "folds": ",".join(self.folds),
             "save_every": str(self.hardware.save_every),
             "device": device.type,
-            "precision": precision_name(find_precision(self.plan.stage.precision, device)),
+            "precision": precision_name(find_precision(precision, device)),
             "wbdc": __version__,
             "torch": torch.__version__,
         }
@@ -141,9 +144,10 @@ def open_session(
     EnvironmentFault.
     """
     check_loggers(loggers)
-    kit.stage(stage)  # refuses a kit without this stage
+    fits_estimator = kit.has_estimator and stage == "train"
+    if not fits_estimator:
+        kit.stage(stage)  # refuses a kit without this stage
     data = open_prepared(work, prepared)
-    source_run = _find_source(kit, data, work, seed, source) if stage == "train" else None
     hardware = Hardware(
         find_device(device),
         use_threads(threads or _thread_share()),
@@ -152,9 +156,15 @@ def open_session(
         loggers,
         ranks or Ranks(),
     )
-    plan = plan_stage(work, stage, kit, data, seed=seed, without=without, source=source_run)
-
     folds = parse_folds(fold, data.facts.fold_count)
+    if fits_estimator:
+        plan = plan_estimator(
+            work, kit, data, seed=seed, without=without, source=source, loggers=loggers
+        )
+        return Session(plan, folds, hardware)
+
+    source_run = _find_source(kit, data, work, seed, source) if stage == "train" else None
+    plan = plan_stage(work, stage, kit, data, seed=seed, without=without, source=source_run)
     for name in folds:
         check_fold(plan, name)
 

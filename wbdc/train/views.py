@@ -50,6 +50,9 @@ def make_views(
 
     Of several `ranks`, each makes its share. Raises what `make_view` raises.
     """
+    if kit.has_estimator:
+        log(f"{kit.name} reads the prepared texts and frames as they are, so no view is made")
+        return
     initial = build_initial_model(kit, prepared, seed)
     needs_pixels = has_pixel_tricks(kit.stage("train"), kit.folder)
     spec = training_inputs(initial, needs_pixels, device)

@@ -15,7 +15,8 @@ UNKNOWN_LICENSE = "unknown, ask the publisher"
 NOT_RECORDED = "not recorded"
 RECORD_KEYS = ("name", "file", "bytes", "md5", "sha256")
 ENTRY_KEYS = (*RECORD_KEYS, "link", "license")
-NOT_PRETRAINED_PREFIXES = ("random weights", "none:")  # descriptions of parts without a file
+# descriptions of parts without a file
+NOT_PRETRAINED_PREFIXES = ("random weights", "none:", "fitted to")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 TABLE_HEADER = "| weights | file | bytes | license | MD5 | SHA-256 |\n|---|---|---|---|---|---|\n"
 

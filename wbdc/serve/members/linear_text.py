@@ -1,0 +1,114 @@
+"""A linear classifier on the n-grams of the texts, which reads no frames and needs no tokenizer."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from torch import Tensor
+
+from wbdc.core.errors import IntegrityFault
+from wbdc.core.files import open_regular
+from wbdc.serve.cache_key import cache_key
+from wbdc.serve.member_parts.ngrams import (
+    ANALYZERS,
+    NgramSettings,
+    TfidfVocabulary,
+    count_ngrams,
+    tfidf_row,
+    unpack_strings,
+)
+from wbdc.serve.member_parts.sparse_linear import INTERCEPT, SCALE, SparseWeights
+from wbdc.serve.members import WEIGHTS_FILE, Member, ValueBatch
+
+NgramCounts = dict[str, Counter]
+
+
+class LinearText(Member):
+    """Decision values of one linear classifier per class, on the TF-IDF of n-grams.
+
+    Members that count the same n-grams, for example the folds of a run, share the counting.
+    """
+
+    shape = {"ngrams": {"fields": [str], "analyzers": {str: [int]}, "max_characters": int}}
+
+    def __init__(self, folder: Path, device: torch.device):
+        super().__init__(folder, device)
+        stored = self.facts["ngrams"]
+        # in the order of ANALYZERS, because the keys of a saved file are sorted
+        lengths = stored["analyzers"]
+        analyzers = {name: tuple(lengths[name]) for name in ANALYZERS if name in lengths}
+        self.settings = NgramSettings(tuple(stored["fields"]), analyzers, stored["max_characters"])
+        self.text_key = cache_key(self.settings)
+
+        tensors = _load_tensors(folder)
+        try:
+            self.parts = {name: _read_part(tensors, name) for name in analyzers}
+            self.intercept = tensors[INTERCEPT]
+            self.scale = tensors[SCALE]
+            is_intact = self._check()
+        except (KeyError, ValueError) as error:
+            raise _unfit(folder, str(error)) from error
+        if not is_intact:
+            raise _unfit(folder, "arrays of other sizes, or numbers that are not finite")
+
+    def read_text(self, fields: Sequence[dict[str, str]]) -> list[NgramCounts]:
+        return [count_ngrams(texts, self.settings) for texts in fields]
+
+    def collate(
+        self, ids: Sequence[str], texts: list[NgramCounts], frames: list[np.ndarray]
+    ) -> ValueBatch:
+        return ValueBatch(tuple(ids), tuple(texts))
+
+    def logits(self, batch: ValueBatch, features: Tensor | None) -> Tensor:
+        rows = [self._decide(ngrams) * self.scale for ngrams in batch.values]
+        return torch.from_numpy(np.stack(rows))
+
+    def _decide(self, ngrams: NgramCounts) -> np.ndarray:
+        """Return the decision value of each class for one video, (C,) float64."""
+        decision = self.intercept.astype(np.float64)
+        for analyzer, (vocabulary, weights) in self.parts.items():
+            columns, values = tfidf_row(ngrams[analyzer], vocabulary)
+            decision += weights.product(columns, values, len(self.classes))
+        return decision
+
+    def _check(self) -> bool:
+        """Return whether the arrays fit together and hold finite numbers."""
+        classes = len(self.classes)
+        numbers = [self.intercept, self.scale]
+        numbers += [vocabulary.idf for vocabulary, _ in self.parts.values()]
+        return (
+            self.intercept.shape == (classes,)
+            and self.scale.shape == (1,)
+            and all(np.isfinite(array).all() for array in numbers)
+            and all(
+                len(vocabulary.columns) == len(vocabulary.idf)
+                and weights.check(len(vocabulary.idf), classes)
+                for vocabulary, weights in self.parts.values()
+            )
+        )
+
+
+def _read_part(tensors: dict, name: str) -> tuple[TfidfVocabulary, SparseWeights]:
+    ngrams = unpack_strings(tensors[f"{name}.ngrams"], tensors[f"{name}.ends"])
+    columns = {ngram: column for column, ngram in enumerate(ngrams)}
+    vocabulary = TfidfVocabulary(columns, tensors[f"{name}.idf"])
+    return vocabulary, SparseWeights.from_tensors(tensors, name)
+
+
+def _load_tensors(folder: Path) -> dict[str, np.ndarray]:
+    path = folder / WEIGHTS_FILE
+    try:
+        open_regular(path).close()
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _unfit(folder, " ".join(str(error).split())[:200]) from error
+
+
+def _unfit(folder: Path, reason: str) -> IntegrityFault:
+    return IntegrityFault(
+        f"{folder / WEIGHTS_FILE} does not fit model.json beside it: {reason}; train the fold again"
+    )

@@ -1,0 +1,166 @@
+"""TF-IDF of character and word n-grams, and one linear support vector machine per class."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.sparse import csr_matrix, hstack
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from wbdc.core.errors import DataFault, UsageFault, suggest_name
+from wbdc.serve.member_parts.ngrams import ANALYZERS, NgramSettings, count_ngrams, pack_strings
+from wbdc.serve.member_parts.sparse_linear import INTERCEPT, SCALE, SparseWeights
+from wbdc.train.estimator_parts.calibrated_svm import (
+    cross_validated_scale,
+    fit_machines,
+    inner_folds,
+)
+from wbdc.train.estimators import Estimator, FittedMember, LabeledVideos
+
+MAX_NGRAM_LENGTH = 20
+
+
+class Ngrams(Estimator):
+    """fields: text fields that are read; by default all of the contest. No n-gram crosses the
+    boundary of two fields.
+    char: lowest and highest number of characters of n-grams within a field; [] for none.
+    word: the same in words of two or more characters; char_wb: the same in characters within a
+    word, for languages that separate words by spaces.
+    min_count: number of videos that must have an n-gram. max_features: number of n-grams of each
+    kind; the most frequent ones are used.
+    cost: C of the support vector machines; a larger value fits the training videos more closely.
+    max_characters: of each field; the rest is not read.
+    """
+
+    def __init__(
+        self,
+        text_fields: Sequence[str],
+        *,
+        fields: list[str] | None = None,
+        char: list[int] = (1, 3),
+        word: list[int] = (),
+        char_wb: list[int] = (),
+        min_count: int = 1,
+        max_features: int = 500_000,
+        cost: float = 1.0,
+        max_characters: int = 4000,
+    ):
+        super().__init__(text_fields)
+        self.check_between(1, math.inf, min_count=min_count, max_features=max_features)
+        self.check_between(1, math.inf, max_characters=max_characters)
+        self.check_between(1e-6, 1e6, cost=cost)
+        self.min_count = min_count
+        self.max_features = max_features
+        self.cost = cost
+        analyzers = dict(zip(ANALYZERS, (char, word, char_wb), strict=True))
+        self.settings = NgramSettings(
+            self._check_fields(fields),
+            {name: _check_lengths(name, lengths) for name, lengths in analyzers.items() if lengths},
+            max_characters,
+        )
+        if not self.settings.analyzers:
+            raise UsageFault("estimator 'ngrams' counts nothing; set char, word or char_wb")
+
+    def fit(self, videos: LabeledVideos, seed: int) -> FittedMember:
+        counts = [count_ngrams(texts, self.settings) for texts in videos.texts]
+        folds = inner_folds(videos.folds, seed)
+
+        def decide(training: np.ndarray, held_out: np.ndarray) -> np.ndarray:
+            machines, vectorizers = self._fit_rows(counts, videos, training, seed)
+            features = _transform(vectorizers, [counts[i] for i in np.flatnonzero(held_out)])
+            return features @ machines.weights + machines.intercept
+
+        scale = cross_validated_scale(decide, videos.labels, folds, videos.class_count)
+        everything = np.ones(len(counts), bool)
+        machines, vectorizers = self._fit_rows(counts, videos, everything, seed)
+
+        tensors = {INTERCEPT: machines.intercept, SCALE: np.array([scale])}
+        start = 0
+        for name, vectorizer in vectorizers.items():
+            size = len(vectorizer.vocabulary_)
+            weights = SparseWeights.from_dense(machines.weights[start : start + size])
+            tensors |= _vocabulary_tensors(name, vectorizer) | weights.to_tensors(name)
+            start += size
+        settings = self.settings._asdict() | {
+            "analyzers": {name: list(self.settings.analyzers[name]) for name in vectorizers}
+        }
+        notes = {"features": start, SCALE: round(scale, 4)}
+        return FittedMember("linear_text", {"ngrams": settings}, tensors, notes)
+
+    def _fit_rows(
+        self, counts: list[dict], videos: LabeledVideos, rows: np.ndarray, seed: int
+    ) -> tuple:
+        """Fit vectorizers and machines to some videos, (n,) bool: (machines, {analyzer: its
+        vectorizer}).
+        """
+        selected = [counts[i] for i in np.flatnonzero(rows)]
+        vectorizers = {}
+        for name in self.settings.analyzers:
+            vectorizer = _new_vectorizer(name, self.min_count, self.max_features)
+            if _has_enough(selected, name, self.min_count):
+                vectorizers[name] = vectorizer.fit(selected)
+        if not vectorizers:
+            raise DataFault(
+                f"no n-gram of {', '.join(self.settings.fields)} is in {self.min_count} of"
+                f" {len(selected)} videos; lower min_count, or choose other fields"
+            )
+        machines = fit_machines(
+            _transform(vectorizers, selected),
+            videos.labels[rows],
+            videos.class_count,
+            cost=self.cost,
+            seed=seed,
+        )
+        return machines, vectorizers
+
+    def _check_fields(self, fields: list[str] | None) -> tuple[str, ...]:
+        for field in fields or ():
+            if field not in self.text_fields:
+                hint = suggest_name(str(field), list(self.text_fields))
+                raise UsageFault(
+                    f"estimator 'ngrams': the contest has no text field {field!r}{hint}"
+                )
+        if fields == [] or not self.text_fields:
+            raise UsageFault("estimator 'ngrams' reads texts, and it has no text field")
+        return tuple(fields or self.text_fields)
+
+
+def _check_lengths(name: str, lengths: list) -> tuple[int, int]:
+    """Return (lowest, highest) n. Raises UsageFault."""
+    is_pair = len(lengths) == 2 and all(type(number) is int for number in lengths)
+    if not is_pair or not 1 <= lengths[0] <= lengths[1] <= MAX_NGRAM_LENGTH:
+        raise UsageFault(
+            f"estimator 'ngrams': {name} = {list(lengths)}; give the lowest and the highest n, from"
+            f" 1 to {MAX_NGRAM_LENGTH}, for example [1, 3]"
+        )
+    return lengths[0], lengths[1]
+
+
+def _new_vectorizer(name: str, min_count: int, max_features: int) -> TfidfVectorizer:
+    return TfidfVectorizer(
+        analyzer=lambda counts: counts[name].elements(),
+        sublinear_tf=True,
+        min_df=min_count,
+        max_features=max_features,
+    )
+
+
+def _has_enough(counts: list[dict], name: str, min_count: int) -> bool:
+    """Return whether an n-gram of an analyzer is in `min_count` videos."""
+    videos: dict[str, int] = {}
+    for ngrams in counts:
+        for ngram in ngrams[name]:
+            videos[ngram] = videos.get(ngram, 0) + 1
+            if videos[ngram] >= min_count:
+                return True
+    return False
+
+
+def _transform(vectorizers: dict[str, TfidfVectorizer], counts: list[dict]) -> csr_matrix:
+    """Return the TF-IDF of all analyzers side by side, (n, V)."""
+    return hstack([v.transform(counts) for v in vectorizers.values()], format="csr")
+
+
+def _vocabulary_tensors(name: str, vectorizer: TfidfVectorizer) -> dict[str, np.ndarray]:
+    joined, ends = pack_strings(vectorizer.get_feature_names_out().tolist())
+    return {f"{name}.ngrams": joined, f"{name}.ends": ends, f"{name}.idf": vectorizer.idf_}
