@@ -271,7 +271,7 @@ def _train_objective(ranks: Ranks, use: str, settings: dict) -> dict:
     model = toys.model("dual_stream", "clip")
     torch.manual_seed(0)
     table = {"use": use, **settings}
-    if use == "simcse":
+    if use in ("simcse", "r_drop"):
         table["dropout"] = 0.0  # dropout differs between ranks
     objective = plug.build_plug(objective_plugs, table, model, toys.TASK)
     module = nn.ModuleList([model, objective])

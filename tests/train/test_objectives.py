@@ -78,6 +78,10 @@ def test_an_uninformed_model_has_the_chance_level_as_its_loss(use, settings):
     loss = loss_of(objective, model, batch)
     assert loss.shape == ()
     assert loss.dtype == torch.float32
+    if use == "r_drop":  # two uniform predictions are equal, which is no chance level to leave
+        assert objective.chance is None
+        assert loss < 1e-3
+        return
     assert abs(loss.item() - objective.chance) < 0.5 * objective.chance
 
 
