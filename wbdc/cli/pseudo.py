@@ -142,6 +142,7 @@ def build_labeler(
     from wbdc.core.files import check_input
     from wbdc.ensemble.out_of_fold import ServingHardware
     from wbdc.ensemble.pseudo.predict_labels import PredictedLabels
+    from wbdc.ensemble.pseudo.retrieve_labels import RetrievedLabels
 
     chosen_device = find_device(device)
     hardware = ServingHardware(
@@ -151,7 +152,11 @@ def build_labeler(
     )
     data = data or Path(plan.prepared.facts.data_folder)
     check_input(data)
-    return PredictedLabels(plan.teachers, plan.prepared, data, plan.options.folds, hardware)
+    options = plan.options
+    host = (plan.teachers, plan.prepared, data, options.folds, hardware)
+    if options.method == "predict":
+        return PredictedLabels(*host)
+    return RetrievedLabels(*host, neighbors=options.neighbors, temperature=options.temperature)
 
 
 def print_pseudo_plan(plan: "PseudoPlan", as_json: bool) -> None:

@@ -27,6 +27,11 @@ class LabelOptions:
     temperature: float = 1.0
     neighbors: int = 0
 
+    @property
+    def label_temperature(self) -> float:
+        """The temperature of the labels; a vote already has its own."""
+        return 1.0 if self.method == "retrieve" else self.temperature
+
     def settings(self) -> dict:
         """Return what determines the labels beside teachers, splits and folds, for JSON."""
         names = ("method", "top_k", "temperature", "neighbors")

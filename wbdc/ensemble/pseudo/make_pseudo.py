@@ -170,7 +170,7 @@ def _write_part(plan: PseudoPlan, part: Part, labels: dict[str, np.ndarray]) -> 
         rows = np.flatnonzero(probabilities.any(1))
         options = plan.options
         count = options.top_k or probabilities.shape[1]
-        codes, values = top_classes(probabilities[rows], count, options.temperature)
+        codes, values = top_classes(probabilities[rows], count, options.label_temperature)
         ids = [part.ids[i] for i in rows]
         path = plan.folder / part_name(fold, part.number)
         write_soft_rows(path, SoftRows(ids, [part.split] * len(ids), codes, values))

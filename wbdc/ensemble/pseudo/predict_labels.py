@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from wbdc.competitions import Competition, Video
-from wbdc.core.errors import DataFault
-from wbdc.core.findings import Findings
 from wbdc.core.progress import no_progress
 from wbdc.ensemble.out_of_fold import ServingHardware, out_of_fold_predictions
+from wbdc.ensemble.pseudo.raw_videos import RawVideos
 from wbdc.ensemble.pseudo.teachers import Teachers, model_weights
 from wbdc.prepare.dataset import PreparedData
 from wbdc.serve.blend import blend_probabilities
@@ -34,21 +32,18 @@ class PredictedLabels:
         hardware: ServingHardware,
     ):
         self.teachers = teachers
-        self.contest: Competition = prepared.contest
-        self.data = data
 
         @cache
         def read_oof(i: int) -> pl.DataFrame:
             member = teachers.members[i]
-            return out_of_fold_predictions(member, data, self.contest, hardware, no_progress)
+            return out_of_fold_predictions(member, data, prepared.contest, hardware, no_progress)
 
         self.weights = {fold: model_weights(teachers, fold, read_oof) for fold in folds}
         members = teachers.members
         served = [members[i].serve for i, _ in teachers.models]
         folders = teachers.folders()
         self.engine = InferenceEngine(folders, [1.0] * len(folders), *hardware, served=served)
-        self.videos: dict[str, Video] = {}
-        self.split = ""
+        self.videos = RawVideos(prepared, data)
 
     def label(
         self, split: str, ids: Sequence[str], held_out: np.ndarray | None
@@ -59,7 +54,7 @@ class PredictedLabels:
         rows of videos that a fold may not use are zeros. Raises DataFault for a video that the
         data lack.
         """
-        videos = self._find_videos(split, ids)
+        videos = self.videos.find(split, ids)
         groups = self.engine.groups(videos)
         scores = self.engine.score(videos, groups).probabilities
         shape = (len(self.teachers.models), len(videos), len(self.engine.classes))
@@ -71,19 +66,6 @@ class PredictedLabels:
             fold: blend_for_fold(members, models, self.weights[fold], fold, held_out)
             for fold in self.weights
         }
-
-    def _find_videos(self, split: str, ids: Sequence[str]) -> list[Video]:
-        """Return videos of a split of the raw data by their ids."""
-        if split != self.split:
-            videos = self.contest.videos(self.data, split, Findings())
-            self.videos = {video.id: video for video in videos}
-            self.split = split
-        if missing := [name for name in ids if name not in self.videos]:
-            raise DataFault(
-                f"{self.data} lacks {len(missing)} videos of the prepared split {split}, first "
-                f"{missing[0]}; give the data that were prepared with --data"
-            )
-        return [self.videos[name] for name in ids]
 
 
 def blend_for_fold(
