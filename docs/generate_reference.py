@@ -45,7 +45,7 @@ describes the same for editors; in VS Code with *Even Better TOML*, begin a kit 
 | `extends` | another kit, whose tables are taken over key by key, but `text.fields`, \
 `learning_rate` and `layer_decay` as a whole |
 | `[text]` `[trunk]` `[vision]` `[fusion]` `[train]` | required, unless `[estimator]` is set |
-| `[pooling]` `[pretrain]` `[train.pseudo]` `[serve]` | optional |
+| `[pooling]` `[head]` `[pretrain]` `[train.pseudo]` `[serve]` | optional |
 | `[estimator]` | a model that scikit-learn fits at once, in place of all other tables but `[serve]` |
 | `[tiny]` | overrides for `--tiny`, with the same tables |
 

@@ -22,6 +22,7 @@ from wbdc.data.loader import collate
 from wbdc.data.text import learn_tokenizer
 from wbdc.nets import fusion as fusions
 from wbdc.nets import vision as visions
+from wbdc.nets.heads import DEFAULT_HEAD
 from wbdc.nets.model import VideoClassifier, build_model
 from wbdc.train.task import Task
 
@@ -127,11 +128,13 @@ def blueprint(
     *,
     pooling: str = "mean",
     layers: int | None = None,
+    head: dict | None = None,
     **settings: object,
 ) -> dict:
     """Return the blueprint of a toy model.
 
-    layers: of the fusion, where it has any. settings: override those of the vision tower.
+    layers: of the fusion, where it has any. head: its table; None: linear. settings: override
+    those of the vision tower.
     """
     has_layers = "layers" in plug.plug_settings(plug.find_plug(fusions, fusion))
     depth = {"layers": layers} if layers and has_layers else {}
@@ -139,8 +142,10 @@ def blueprint(
         "vision": {"use": vision, **VISIONS[vision], **settings},
         "fusion": {"use": fusion, **FUSIONS[fusion], **depth},
         "pooling": {"use": pooling, **POOLINGS[pooling]},
+        "head": head or DEFAULT_HEAD,
     }
-    return {"trunk": TRUNK, **tables, "classes": CLASSES, "special": SPECIAL}
+    facts = {"classes": CLASSES, "parents": list(TASK.parents), "special": SPECIAL}
+    return {"trunk": TRUNK, **tables, **facts}
 
 
 def model(

@@ -15,10 +15,10 @@ import wbdc
 from wbdc import competitions
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
-from wbdc.nets import fusion, pooling, vision
+from wbdc.nets import fusion, heads, pooling, vision
 from wbdc.train import losses, objectives, tricks
 
-HOMES = (competitions, fusion, pooling, vision, objectives, losses, tricks)
+HOMES = (competitions, fusion, pooling, heads, vision, objectives, losses, tricks)
 HOUSE = Path(wbdc.__file__).parent
 
 
@@ -236,6 +236,7 @@ def test_kinds_are_named_in_the_singular():
         "competition",
         "fusion",
         "pooling",
+        "head",
         "vision",
         "objective",
         "loss",

@@ -11,10 +11,14 @@ import small
 import torch
 import toys
 
+from wbdc.cli.kits import describe_kit
 from wbdc.competitions import open_competition
 from wbdc.core.errors import ResultFault
 from wbdc.core.findings import Findings
 from wbdc.nets.model import build_model
+from wbdc.prepare.dataset import open_prepared
+from wbdc.train.initial_model import build_initial_model
+from wbdc.train.kit import open_kit
 
 HOME = Path(__file__).parents[2]
 PAGE = HOME / "docs" / "write-a-plug.md"
@@ -53,6 +57,7 @@ def templates(tmp_path_factory) -> Path:
         "step_decay.py",
         "gated.py",
         "smooth_max.py",
+        "mlp.py",
         "small_cnn.py",
         "mycontest.py",
         "myclips.toml",
@@ -93,6 +98,16 @@ def test_the_pooling_is_a_smooth_maximum_of_the_real_tokens(templates):
         torch.testing.assert_close(fused.pooled[row], expected)
 
 
+def test_the_head_is_found_beside_a_kit_saved_shown_and_built(templates, kit, ready, tmp_path):
+    (tmp_path / "mine.toml").write_text(kit.read_text() + '[head]\nuse = "./mlp.py"\nhidden = 4\n')
+    (tmp_path / "mlp.py").write_text((templates / "mlp.py").read_text())
+    mine = open_kit(str(tmp_path / "mine.toml"))
+    assert list(mine.plugs()) == ["mlp.py"]
+    assert "    hidden = 4" in [line for line, _ in describe_kit(mine)]
+    model = build_initial_model(mine, open_prepared(ready), 0).model
+    assert model.head.layers[0].out_features == 4
+
+
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
     """Data of the contest of the page: six labeled and three test videos."""
@@ -108,8 +123,6 @@ def clips(tmp_path_factory) -> Path:
 
 
 def test_the_contest_is_prepared_and_its_kit_opens(templates, clips, tmp_path):
-    from wbdc.train.kit import open_kit
-
     contest = templates / "mycontest.py"
     common = ("--data", clips, "--work", tmp_path / "work", "--folds", 2, "--threads", 1)
     toys.run_json("prepare", *common, "--competition", contest)

@@ -54,6 +54,7 @@ def describe_kit(kit: "Kit") -> Iterator[tuple[str, str]]:
     """Yield the lines that show a resolved kit, each with a style: its tables, and every plug with
     its description and settings.
     """
+    from wbdc.nets.heads import DEFAULT_HEAD
     from wbdc.train.kit_schema import (
         KIT_TABLES,
         PLUG_FOLDERS,
@@ -63,9 +64,11 @@ def describe_kit(kit: "Kit") -> Iterator[tuple[str, str]]:
         stage_plug_tables,
     )
 
+    has_network = "fusion" in kit.tables
+    tables = {"head": DEFAULT_HEAD, **kit.tables} if has_network else kit.tables
     yield f"{kit.name}: {kit.tables.get('about', '')}", "bold"
     for key in ("competition", *KIT_TABLES):
-        table = kit.tables.get(key)
+        table = tables.get(key)
         if not isinstance(table, dict):
             if table:
                 yield f"{key} = {table}", ""

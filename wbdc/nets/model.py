@@ -3,6 +3,7 @@
 It is rebuilt from the blueprint that is saved beside its weights.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from wbdc.core.batch import Batch
 from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.core.tokens import Fused, Tokens
 from wbdc.nets import fusion as fusions
+from wbdc.nets import heads
 from wbdc.nets import pooling as poolings
 from wbdc.nets import vision as visions
 from wbdc.nets.fusion import Fusion
+from wbdc.nets.heads import DEFAULT_HEAD, Head
 from wbdc.nets.trunk import Trunk
 from wbdc.nets.vision import Vision
 
@@ -24,10 +27,17 @@ from wbdc.nets.vision import Vision
 class VideoClassifier(nn.Module):
     """Classifies a video from its text and its frames.
 
-    special: id of each special token of the tokenizer, for example of "[MASK]".
+    build_head: returns the head for a width of the pooled vector. special: id of each special token
+    of the tokenizer, for example of "[MASK]".
     """
 
-    def __init__(self, fusion: Fusion, vision: Vision, classes: int, special: dict[str, int]):
+    def __init__(
+        self,
+        fusion: Fusion,
+        vision: Vision,
+        build_head: Callable[[int], Head],
+        special: dict[str, int],
+    ):
         super().__init__()
         dim = fusion.trunk.dim
         self.fusion = fusion
@@ -37,7 +47,7 @@ class VideoClassifier(nn.Module):
         self.time_embedding = nn.Embedding(MAX_FRAMES, dim)
         # a learned token at the start of each sequence of frames, so that none is empty
         self.frame_start = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
-        self.head = nn.Linear(dim, classes)
+        self.head = build_head(dim)
         nn.init.normal_(self.time_embedding.weight, std=0.02)
 
     @property
@@ -112,17 +122,19 @@ class VideoClassifier(nn.Module):
         """Return the logits of every class: (B, C)."""
         return self.head(self(batch).pooled)
 
-    def blueprint(self, fusion: dict, pooling: dict) -> dict:
+    def blueprint(self, fusion: dict, pooling: dict, head: dict = DEFAULT_HEAD) -> dict:
         """Return what `build_model` needs to rebuild this model.
 
-        fusion, pooling: the kit's tables.
+        fusion, pooling, head: the kit's tables.
         """
         return {
             "trunk": self.trunk.architecture,
             "vision": self.vision.blueprint(),
             "fusion": fusion,
             "pooling": pooling,
+            "head": head,
             "classes": self.head.out_features,
+            "parents": list(self.head.parents),
             "special": self.special,
         }
 
@@ -133,6 +145,19 @@ def build_fusion(tables: dict, trunk: Trunk, kit_folder: Path | None = None) -> 
     return plug.build_plug(fusions, tables["fusion"], trunk, pooling, kit_folder=kit_folder)
 
 
+def head_builder(
+    tables: dict, classes: int, parents: Sequence[int], kit_folder: Path | None = None
+) -> Callable[[int], Head]:
+    """Return a function that builds the head of a kit's tables, or of a blueprint, for a width.
+
+    Without a table, the head is linear. classes, parents: see `Head`. It may raise UsageFault.
+    """
+    table = tables.get("head", DEFAULT_HEAD)
+    return lambda dim: plug.build_plug(
+        heads, table, dim, classes, tuple(parents), kit_folder=kit_folder
+    )
+
+
 def build_model(blueprint: dict, kit_folder: Path | None = None) -> VideoClassifier:
     """Build the model of a blueprint with random weights.
 
@@ -141,4 +166,6 @@ def build_model(blueprint: dict, kit_folder: Path | None = None) -> VideoClassif
     vision = plug.build_plug(visions, blueprint["vision"], kit_folder=kit_folder)
     trunk = Trunk(blueprint["trunk"])
     fusion = build_fusion(blueprint, trunk, kit_folder)
-    return VideoClassifier(fusion, vision, blueprint["classes"], blueprint["special"])
+    parents = blueprint.get("parents", ())  # blueprints without a head have none
+    build_head = head_builder(blueprint, blueprint["classes"], parents, kit_folder)
+    return VideoClassifier(fusion, vision, build_head, blueprint["special"])

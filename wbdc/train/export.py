@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from wbdc.core.device import find_precision
 from wbdc.core.files import publish_bytes, publish_file, publish_json
+from wbdc.nets.heads import DEFAULT_HEAD
 from wbdc.nets.model import VideoClassifier
 from wbdc.serve.members import MODEL_FILE, WEIGHTS_FILE
 from wbdc.serve.members.network import TOKENIZER_FILE
@@ -60,7 +61,8 @@ def _model_facts(initial: InitialModel, plan: StagePlan) -> dict:
 
 def _blueprint(model: VideoClassifier, kit: SavedKit) -> dict:
     """Return what rebuilds the model beside its saved plugs."""
-    blueprint = model.blueprint(kit.tables["fusion"], kit.tables["pooling"])
+    head = kit.tables.get("head", DEFAULT_HEAD)
+    blueprint = model.blueprint(kit.tables["fusion"], kit.tables["pooling"], head)
     tower = blueprint["vision"]  # the tower states only the name of its own file
     saved_use = kit.tables["vision"]["use"]
     file = kit.plug_files.get(Path(saved_use).name)

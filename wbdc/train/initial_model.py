@@ -16,12 +16,13 @@ from wbdc.core.weights import describe_weights, load_weights, select_tensors
 from wbdc.data.special_tokens import special_token_ids
 from wbdc.data.text import TextReader, learn_tokenizer, open_tokenizer
 from wbdc.nets import vision as visions
-from wbdc.nets.model import VideoClassifier, build_fusion
+from wbdc.nets.model import VideoClassifier, build_fusion, head_builder
 from wbdc.nets.trunk import TRUNK_WEIGHTS_FILE, Trunk, find_trunk, load_trunk, read_architecture
 from wbdc.prepare.dataset import PreparedData
 from wbdc.prepare.view import InputSpec
 from wbdc.serve.members import WEIGHTS_FILE
 from wbdc.train.kit import Kit
+from wbdc.train.task import class_parents
 
 
 class InitialModel(NamedTuple):
@@ -74,7 +75,10 @@ def build_initial_model(kit: Kit, prepared: PreparedData, seed: int) -> InitialM
 
     fusion = build_fusion(tables, trunk, kit.folder)
     special = special_token_ids(tokenizer)
-    model = VideoClassifier(fusion, vision, len(prepared.facts.classes), special)
+    classes = prepared.facts.classes
+    parents = class_parents(kit.contest, classes)
+    build_head = head_builder(tables, len(classes), parents, kit.folder)
+    model = VideoClassifier(fusion, vision, build_head, special)
     spec = InputSpec(reader, vision.image_settings, vision.frames)
     return InitialModel(model, spec, text, weights, pretrained)
 

@@ -17,6 +17,7 @@ from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.data.text import TextReader, check_budgets, check_vocabulary_settings
 from wbdc.nets import fusion as fusions
+from wbdc.nets import heads
 from wbdc.nets import pooling as poolings
 from wbdc.nets import vision as visions
 from wbdc.nets.model import build_fusion
@@ -29,6 +30,7 @@ PLUG_FOLDERS = {
     "vision": visions,
     "fusion": fusions,
     "pooling": poolings,
+    "head": heads,
     "estimator": estimators,
     "objective": objectives,
     "trick": tricks,
@@ -42,8 +44,8 @@ STAGE_CHOICES = {"sampler": {"use": "shuffled"}, "schedule": {"use": "cosine"}}
 STAGE_PLUGS = (*STAGE_LISTS, *STAGE_CHOICES)
 STAGES = ("pretrain", "train")
 NESTED_PLUGS = ("loss",)  # chosen by settings of other plugs
-MODEL_PLUGS = ("vision", "fusion", "pooling", "estimator")  # tables that choose a plug
-KIT_TABLES = ("text", "trunk", "vision", "fusion", "pooling", "estimator", *STAGES, "serve")
+MODEL_PLUGS = ("vision", "fusion", "pooling", "head", "estimator")  # tables that choose a plug
+KIT_TABLES = ("text", "trunk", *MODEL_PLUGS, *STAGES, "serve")
 # a kit with [estimator] fits it with scikit-learn, and has none of the tables of a network
 ESTIMATOR_KIT_TABLES = ("estimator", "serve")
 DEFAULT_POOLING = {"use": "mean"}
@@ -263,9 +265,8 @@ def check_kit(name: str, folder: Path, tables: dict, contest: Competition) -> No
         PseudoSettings(**pseudo)  # refuses values out of bounds
 
     _check_text(name, tables, contest)
-    plug.resolve_plug(visions, tables["vision"], folder)
-    plug.resolve_plug(fusions, tables["fusion"], folder)
-    plug.resolve_plug(poolings, tables["pooling"], folder)
+    for kind in [kind for kind in MODEL_PLUGS if kind in tables]:
+        plug.resolve_plug(PLUG_FOLDERS[kind], tables[kind], folder)
     for stage in STAGES:
         for kind in STAGE_LISTS:
             _check_plugs(f"kit {name}: {stage}.{kind}", kind, tables.get(stage, {}), folder)

@@ -27,7 +27,7 @@ from wbdc.train.pseudo.pseudo_set import PseudoSet
 from wbdc.train.runs import ALL_FOLDS, Run, identify_run
 from wbdc.train.samplers import Sampler
 from wbdc.train.schedules import Schedule
-from wbdc.train.task import Task
+from wbdc.train.task import Task, class_parents
 from wbdc.train.tricks import Trick
 from wbdc.train.views import has_pixel_tricks
 
@@ -220,12 +220,10 @@ def build_task(
     """
     classes = plan.run.facts.classes
     counts = np.bincount(labels[labels >= 0], minlength=len(classes))
-    parents = [plan.contest.parent_class(name) for name in classes]
-    groups = sorted(set(parents) - {None})
     return Task(
         classes=tuple(classes),
         class_counts=tuple(counts.tolist()),
-        parents=tuple(groups.index(parent) for parent in parents) if None not in parents else (),
+        parents=class_parents(plan.contest, classes),
         fields=tuple(plan.saved_kit.tables["text"]["fields"]),
         total_steps=total_steps,
         batch_size=plan.stage.batch,

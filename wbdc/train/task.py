@@ -1,8 +1,10 @@
 """Task: what objectives, tricks and samplers may know about the data and the training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from wbdc.competitions import Competition
 
 if TYPE_CHECKING:
     from wbdc.train.objective_parts.soft_labels import SoftLabels
@@ -31,3 +33,10 @@ class Task:
     ids: tuple[str, ...] = ()
     vocabulary: tuple[str, ...] = ()
     soft_labels: Callable[[str], "SoftLabels"] | None = None
+
+
+def class_parents(contest: Competition, classes: Sequence[str]) -> tuple[int, ...]:
+    """Return for each class the number of its group; () if a class has none."""
+    parents = [contest.parent_class(name) for name in classes]
+    groups = sorted(set(parents) - {None})
+    return () if None in parents else tuple(groups.index(parent) for parent in parents)

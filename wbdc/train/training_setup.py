@@ -171,7 +171,7 @@ def _build_training(
     names = [name for name, _ in named_parameters(model, objectives)]
     factors = layer_rate_factors(names, stage.learning_rate, stage.layer_decay or {})
     optimizer = build_adamw(groups, stage.learning_rate, stage.weight_decay, factors)
-    device_type = model.head.weight.device.type
+    device_type = next(model.parameters()).device.type
     scaler = torch.amp.GradScaler(device_type, enabled=precision == torch.float16)
     return TrainingState(model, objectives, optimizer, tricks, scaler), groups
 
