@@ -29,6 +29,7 @@ ORDER = (
     "compare",
     "ensemble",
     "pseudo",
+    "distill",
     "predict",
     "submit",
     "verify",

@@ -60,6 +60,20 @@ def train(
     """
     if pseudo:
         changes = (*changes, f"train.pseudo.name={json.dumps(pseudo)}")
+    train_and_print(kit, tiny, changes, work, dry_run, as_json, weights, options)
+
+
+def train_and_print(
+    kit: str,
+    tiny: bool,
+    changes: tuple[str, ...],
+    work: Path,
+    dry_run: bool,
+    as_json: bool,
+    weights: str | None,
+    options: dict[str, object],
+) -> None:
+    """Fine-tune a kit and print its scores. options: of `open_session`."""
     trained = training.run_session(
         "train", kit, tiny, changes, work, dry_run, as_json, weights, options
     )
