@@ -172,6 +172,10 @@ def test_trap_15_nothing_is_unpickled_or_loaded_without_strict(name):
             "shelve",
         ), f"`{name}` imports {dotted}"
     for node in ast.walk(tree):
+        # the script of `wbdc weights convert`, in a process of its own
+        if name == "train/pretrained/unpickle.py" and called_name(node) == "torch.load":
+            assert any(ast.unparse(k) == "weights_only=True" for k in node.keywords)
+            continue
         assert called_name(node) not in (
             "torch.load",
             "torch.save",

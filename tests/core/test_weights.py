@@ -1,5 +1,7 @@
 """Pretrained weights: where they are found, strict selection of tensors, fingerprints."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,12 @@ import torch
 from wbdc.core.errors import EnvironmentFault, IntegrityFault
 from wbdc.core.weights import (
     WEIGHTS_VARIABLE,
+    describe_weights,
+    file_checksums,
     find_weights,
     select_tensors,
     weights_fingerprint,
+    weights_record_path,
 )
 
 
@@ -72,9 +77,20 @@ def test_fault_12_a_pickle_is_refused_and_never_opened(cache, name):
     (cache / "weights" / "bert" / name).write_bytes(b"cos\nsystem\n(S'touch evil'\ntR.")
     with pytest.raises(
         EnvironmentFault,
-        match=f"{name} is a pickle, which wbdc never opens; convert it to model.safetensors",
+        match=f"{name} is a pickle, which training never opens; .*: wbdc weights convert .*{name}",
     ):
         find_weights("hfl/bert", ("model.safetensors",))
+
+
+def test_a_recorded_license_describes_the_file_that_it_was_recorded_for(tmp_path):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"weights")
+    facts = file_checksums(file)
+    record = facts | {"license": "mit", "source": None}
+    weights_record_path(file).write_text(json.dumps(record))
+    assert describe_weights("one", file) == {"name": "one", "license": "mit", **facts}
+    file.write_bytes(b"another")
+    assert "license" not in describe_weights("two", file)
 
 
 def test_trap_15_tensors_are_selected_strictly(tmp_path):

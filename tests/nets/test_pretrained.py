@@ -1,7 +1,10 @@
 """Pretrained weights: loaded models equal those of the original library; pickles are refused."""
 
 import io
+import json
 import pickle
+import shlex
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -11,11 +14,23 @@ import torch
 import toys
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForPreTraining
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForPreTraining,
+    ChineseCLIPConfig,
+    ChineseCLIPImageProcessor,
+    ChineseCLIPModel,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+)
 
 from wbdc.core.errors import EnvironmentFault, IntegrityFault, UsageFault
 from wbdc.core.findings import Findings
 from wbdc.core.tokens import Tokens
+from wbdc.core.weights import describe_weights, file_checksums
 from wbdc.data.frames import decode_frame
 from wbdc.nets.trunk import Trunk, find_trunk, load_trunk, read_architecture
 from wbdc.nets.vision.clip import Clip
@@ -209,15 +224,27 @@ def test_trap_10_the_image_settings_is_saved_with_the_weights(toy_clip):
     assert torch.equal(reloaded(pixels, mask).x, tower.eval()(pixels, mask).x)
 
 
-def test_a_clip_trained_on_squashed_images_is_refused(toy_clip):
+def test_trap_10_a_clip_trained_on_squashed_images_gets_squashed_images(toy_clip):
     toy_clip(resize_mode="squash")
-    with pytest.raises(UsageFault, match="'openai' of ViT-toy .* squashed"):
+    tower = Clip(model="ViT-toy", weights="openai")
+    picture = _picture()
+    transform = open_clip.image_transform(
+        32, is_train=False, mean=OPENAI["mean"], std=OPENAI["std"], resize_mode="squash"
+    )
+    pixels = _normalized_pixels(picture, tower)[0]
+    torch.testing.assert_close(pixels, transform(picture), rtol=0, atol=1e-6)
+    assert tower.blueprint()["image"]["squash"] is True
+
+
+def test_a_clip_trained_on_padded_images_is_refused(toy_clip):
+    toy_clip(resize_mode="longest")
+    with pytest.raises(UsageFault, match="'openai' of ViT-toy .* resized by 'longest'"):
         Clip(model="ViT-toy", weights="openai")
 
 
 def test_every_model_of_open_clip_has_a_transform_or_an_error():
     """All of (model, weights): size, mean and std are those of open_clip's own record."""
-    from wbdc.nets.vision.clip import _find_pretrained
+    from wbdc.nets.vision.clip import find_listed
 
     for model, tag in [
         ("ViT-B-32", "openai"),
@@ -225,7 +252,7 @@ def test_every_model_of_open_clip_has_a_transform_or_an_error():
         ("ViT-B-16", "laion2b_s34b_b88k"),
         ("convnext_base", "laion400m_s13b_b51k"),
     ]:
-        _, image, hub_name = _find_pretrained(model, tag)
+        _, image, hub_name = find_listed(model, tag)
         assert image["mean"] == open_clip.OPENAI_DATASET_MEAN
         assert image["size"] == 224
         assert hub_name
@@ -234,7 +261,7 @@ def test_every_model_of_open_clip_has_a_transform_or_an_error():
         (("ViT-B-32", "openay"), "did you mean 'openai'"),
     ):
         with pytest.raises(UsageFault, match=message):
-            _find_pretrained(*wrong)
+            find_listed(*wrong)
 
 
 @pytest.mark.parametrize(
@@ -290,25 +317,106 @@ def test_an_unknown_timm_model_is_refused_with_a_hint():
 # ---- what people download
 
 
+SMALL_VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+}
+SMALL_TEXT = {**SMALL, "bos_token_id": 1, "eos_token_id": 2}
+CROPPED = {"size": 40, "crop_size": {"height": 32, "width": 32}, "resample": 3}
+SQUASHED = {"size": {"height": 32, "width": 32}, "do_center_crop": False, "resample": 2}
+TRANSFORMERS_CLIPS = {
+    "clip": (CLIPModel, CLIPConfig, CLIPImageProcessor, {"hidden_act": "quick_gelu"}, CROPPED),
+    "gelu": (CLIPModel, CLIPConfig, CLIPImageProcessor, {"hidden_act": "gelu"}, CROPPED),
+    "chinese": (ChineseCLIPModel, ChineseCLIPConfig, ChineseCLIPImageProcessor, {}, SQUASHED),
+}
+
+
+def _saved_clip(kind: str, folder: Path) -> torch.nn.Module:
+    """Save a small CLIP with transformers."""
+    model_class, config_class, processor_class, activation, image = TRANSFORMERS_CLIPS[kind]
+    torch.manual_seed(0)
+    config = config_class(
+        text_config=SMALL_TEXT, vision_config=SMALL_VISION | activation, projection_dim=12
+    )
+    whole = model_class(config).eval()
+    whole.save_pretrained(folder)
+    processor_class(**image).save_pretrained(folder)
+    return whole
+
+
+@pytest.mark.parametrize("kind", TRANSFORMERS_CLIPS)
+def test_a_clip_of_transformers_encodes_pictures_as_transformers_does(kind, weights):
+    whole = _saved_clip(kind, weights / "toys/clip")
+    tower = Clip(model="toys/clip", weights="transformers").eval()
+    # margins of whole pixels: transformers rounds down where torchvision rounds half to even
+    picture = _picture(72, 48)
+    processor_class, image = TRANSFORMERS_CLIPS[kind][2], TRANSFORMERS_CLIPS[kind][4]
+    inputs = processor_class(**image)(picture, return_tensors="pt")["pixel_values"]
+    pixels = _normalized_pixels(picture, tower)
+    torch.testing.assert_close(pixels, inputs, rtol=0, atol=0.03)  # one of 255 gray levels
+    with torch.no_grad():
+        expected = whole.visual_projection(whole.vision_model(inputs).pooler_output)
+        torch.testing.assert_close(tower.encode(inputs), expected)
+    assert tower.pretrained["name"] == "toys/clip"
+    rebuilt = Clip(**{k: v for k, v in tower.blueprint().items() if k != "use"}).eval()
+    rebuilt.load_state_dict(tower.state_dict(), strict=True)
+    assert torch.equal(rebuilt.encode(inputs), tower.encode(inputs))
+    assert rebuilt.image_settings == tower.image_settings
+
+
+def test_the_layout_of_transformers_is_read_under_a_name_of_open_clip(toy_clip, weights):
+    whole = toy_clip()
+    tower = {**SMALL_VISION, "hidden_act": "quick_gelu", "intermediate_size": 64}
+    config = CLIPConfig(text_config=SMALL_TEXT, vision_config=tower, projection_dim=8)
+    other = CLIPModel(config).eval()
+    (weights / "toys/clip/open_clip_model.safetensors").unlink()
+    other.save_pretrained(weights / "toys/clip")
+    loaded = Clip(model="ViT-toy", weights="openai").eval()
+    pixels = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = other.visual_projection(other.vision_model(pixels).pooler_output)
+        torch.testing.assert_close(loaded.encode(pixels), expected)
+        assert not torch.allclose(whole.encode_image(pixels), expected)
+
+
+def test_a_chinese_clip_under_the_name_of_another_model_is_refused(toy_clip, weights):
+    toy_clip()
+    (weights / "toys/clip/open_clip_model.safetensors").unlink()
+    _saved_clip("chinese", weights / "toys/clip")
+    with pytest.raises(IntegrityFault, match="is a Chinese-CLIP and not ViT-toy openai; move it"):
+        Clip(model="ViT-toy", weights="openai")
+
+
+def test_trap_15_a_clip_of_transformers_that_lacks_a_tensor_is_refused_by_name(weights):
+    _saved_clip("clip", weights / "toys/clip")
+    file = weights / "toys/clip/model.safetensors"
+    lost = "vision_model.encoder.layers.1.mlp.fc1.bias"
+    save_file({n: t for n, t in load_file(file).items() if n != lost}, file)
+    with pytest.raises(IntegrityFault, match=f"lacks the tensor {lost}"):
+        Clip(model="toys/clip", weights="transformers")
+
+
 @pytest.mark.parametrize(
-    ("layer", "message"),
+    ("file", "change", "message"),
     [
-        ("layers", "is a CLIP in the layout of transformers, .* put open_clip_model.safetensors"),
-        ("layer", "is a Chinese-CLIP"),
+        ("preprocessor_config.json", {"resample": 1}, "resample = 1 of the image processor"),
+        ("preprocessor_config.json", None, "holds no preprocessor_config.json; download it"),
+        ("config.json", {"vision_config": {"hidden_act": "relu"}}, "gelu, with .*, not relu"),
     ],
 )
-def test_a_clip_in_the_layout_of_transformers_is_refused(toy_clip, weights, layer, message):
-    toy_clip()
-    names = (
-        "vision_model.embeddings.class_embedding",
-        f"text_model.encoder.{layer}.0.mlp.fc1.weight",
-        "logit_scale",
-    )
-    save_file(
-        {name: torch.zeros(2) for name in names}, weights / "toys/clip/open_clip_model.safetensors"
-    )
-    with pytest.raises(IntegrityFault, match=message):
-        Clip(model="ViT-toy", weights="openai")
+def test_what_a_clip_of_transformers_cannot_be_read_with_is_named(weights, file, change, message):
+    _saved_clip("clip", weights / "toys/clip")
+    path = weights / "toys/clip" / file
+    if change is None:
+        path.unlink()
+    else:
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises((EnvironmentFault, UsageFault), match=message):
+        Clip(model="toys/clip", weights="transformers")
 
 
 @pytest.mark.parametrize(
@@ -349,10 +457,6 @@ def test_the_error_for_a_missing_trunk_names_all_files(weights, monkeypatch):
 
 
 def test_the_command_that_converts_a_pickle_works_as_printed(weights):
-    import shlex
-    import subprocess
-    import sys
-
     folder = weights / "toys" / "macbert"
     _trained("bert", AutoModel).save_pretrained(folder)
     tensors = load_file(folder / "model.safetensors")
@@ -363,9 +467,15 @@ def test_the_command_that_converts_a_pickle_works_as_printed(weights):
     )
     with pytest.raises(EnvironmentFault, match="is a pickle") as caught:
         find_trunk("toys/macbert")
-    command = shlex.split(str(caught.value).split("in a sandbox: ")[1])
-    subprocess.run([sys.executable, *command[1:]], check=True)
+    command = shlex.split(str(caught.value).split("convert it once: ")[1])
+    assert command[0] == "wbdc"
+    result = toys.wbdc(*command[1:], "--license", "mit", "--source", "https://example.org")
+    assert result.exit_code == 0, result.stderr
     _loaded("toys/macbert")
+    record = toys.run_json(*command[1:])
+    assert record["license"] == "mit", "a repeated command keeps what was recorded"
+    assert record["converted_from"] == file_checksums(folder / "pytorch_model.bin")
+    assert describe_weights("toys/macbert", folder / "model.safetensors")["license"] == "mit"
 
 
 # ---- what is never loaded
@@ -397,7 +507,8 @@ def test_a_pickle_is_refused_and_its_payload_never_runs(kind, weights, tmp_path)
     for file in ("pytorch_model.bin", "open_clip_pytorch_model.bin"):
         (weights / name / file).write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
     with pytest.raises(
-        EnvironmentFault, match="is a pickle, which wbdc never opens; convert it to .*safetensors"
+        EnvironmentFault,
+        match="is a pickle, which training never opens; convert it once: wbdc weights",
     ):
         ask()
     assert not (tmp_path / "ran").exists()

@@ -11,6 +11,7 @@ import toys
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import DataFault, IntegrityFault
+from wbdc.core.files import json_digest
 from wbdc.core.findings import Findings
 from wbdc.core.tokens import Tokens
 from wbdc.data import store
@@ -141,6 +142,7 @@ OTHER_SPECS = {
     "interpolation": input_spec(
         image_settings=small.IMAGE_SETTINGS._replace(interpolation="bilinear")
     ),
+    "squash": input_spec(image_settings=small.IMAGE_SETTINGS._replace(squash=True)),
     "frames": input_spec(frames=4),
     "length": input_spec(length=41),
     "budgets": input_spec(fields=FIELDS | {"ocr": 9}),
@@ -158,6 +160,20 @@ OTHER_SPECS = {
 def test_another_input_spec_has_another_view(other):
     """The order of fields counts too, which a sorted JSON object would lose."""
     assert OTHER_SPECS[other].name() != input_spec().name() == input_spec().name()
+
+
+def test_views_from_before_images_could_be_squashed_keep_their_names():
+    spec = input_spec()
+    text = [
+        TOKENIZER.to_str(),
+        list(FIELDS.items()),
+        40,
+        [],
+        spec.text.tokenizer.encode_special_tokens,
+    ]
+    settings = small.IMAGE_SETTINGS
+    older = [settings.size, settings.mean, settings.std, settings.interpolation, settings.short]
+    assert spec.name() == json_digest(text, older, spec.frames)
 
 
 def test_fields_are_read_in_the_order_of_the_input_spec(dataset):

@@ -24,6 +24,7 @@ ORDER = (
     "prepare",
     "kits",
     "recipe",
+    "weights",
     "pretrain",
     "train",
     "compare",

@@ -97,7 +97,7 @@ class ViewOptions:
     help="With --kit: change a setting (vision.frozen=true). Repeatable.",
 )
 @shared_options.store
-@shared_options.weights
+@shared_options.weights_root
 @shared_options.device
 @shared_options.seed
 @shared_options.threads

@@ -91,7 +91,7 @@ def show_recipe(name: str, as_json: bool) -> None:
     show_default=True,
     help="Folder for the packed folder.",
 )
-@shared_options.weights
+@shared_options.weights_root
 @shared_options.prepared
 @shared_options.device
 @shared_options.threads

@@ -78,11 +78,17 @@ store = click.option(
     help="How later epochs read frames: jpeg decodes them again, raw stores pixels; auto stores "
     "pixels that need at most half of the free disk space.",
 )
-weights = click.option(
+weights_root = click.option(
     "--weights",
     type=click.Path(exists=True, file_okay=False),
     envvar="WBDC_WEIGHTS",
     help="Folder of pretrained weights, named by their Hugging Face ids.",
+)
+weights_folder = click.option(  # which may not exist yet
+    "--weights",
+    type=click.Path(file_okay=False),
+    envvar="WBDC_WEIGHTS",
+    help="Folder for pretrained weights.",
 )
 
 
@@ -150,7 +156,7 @@ def training_options(command: Callable) -> Callable:
         threads,
         store,
         device,
-        weights,
+        weights_root,
         prepared,
         seed,
         save,

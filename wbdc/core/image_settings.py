@@ -12,7 +12,8 @@ class ImageSettings(NamedTuple):
 
     size: side of the square in pixels. mean, std: per RGB channel, of pixels in 0..1.
     interpolation: "bicubic" or "bilinear". short: pixels to which the short side is resized before
-    the square is cropped from the center; None: `size`.
+    the square is cropped from the center; None: `size`. squash: resize both sides to `size`
+    instead, without a crop.
     """
 
     size: int
@@ -20,12 +21,14 @@ class ImageSettings(NamedTuple):
     std: tuple[float, float, float]
     interpolation: str = "bicubic"
     short: int | None = None
+    squash: bool = False
 
     @classmethod
     def from_table(cls, table: dict) -> "ImageSettings":
         """Build the settings from the `image` table of a kit or a model.json.
 
-        Older tables have no `short`. Raises UsageFault when the square does not fit.
+        Older tables have no `short` and no `squash`. Raises UsageFault when the square does not
+        fit.
         """
         settings = cls(
             table["size"],
@@ -33,6 +36,7 @@ class ImageSettings(NamedTuple):
             tuple(table["std"]),
             table.get("interpolation", "bicubic"),
             table.get("short"),
+            table.get("squash", False),
         )
         if settings.short is not None and settings.short < settings.size:
             raise UsageFault(
@@ -44,6 +48,6 @@ class ImageSettings(NamedTuple):
     def to_table(self) -> dict:
         """Return the settings as a table of a kit or a model.json.
 
-        None is left out, so that a table without `short` stays as it was.
+        Defaults are left out, so that a table without `short` and `squash` stays as it was.
         """
-        return {name: value for name, value in self._asdict().items() if value is not None}
+        return {k: v for k, v in self._asdict().items() if v is not None and v is not False}

@@ -1,6 +1,6 @@
 """Pretrained weights: found by their usual names in a local folder or the Hugging Face cache.
 
-They are never downloaded and never unpickled.
+Training never downloads and never unpickles them; `wbdc weights` does both.
 """
 
 import hashlib
@@ -14,14 +14,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from wbdc.core.errors import EnvironmentFault, IntegrityFault
-from wbdc.core.files import open_regular
+from wbdc.core.files import open_regular, read_json
 
 WEIGHTS_VARIABLE = "WBDC_WEIGHTS"
-CONVERT_COMMAND = (
-    "python -c 'import sys, torch; from safetensors.torch import save_file as save; "
-    "w = torch.load(sys.argv[1], weights_only=True); "
-    "save({k: t.clone().contiguous() for k, t in w.items()}, sys.argv[2])'"
-)
+SAFETENSORS_SUFFIX = ".safetensors"
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
+RECORD_SUFFIX = ".record.json"  # of the file that `wbdc weights` writes beside weights
+RECORD_SHAPE = {"bytes": int, "sha256": str, "license": (str, None), "source": (str, None)}
 
 
 def find_weights(name: str, files: tuple[str, ...], beside: tuple[str, ...] = ()) -> Path:
@@ -38,27 +37,26 @@ def find_weights(name: str, files: tuple[str, ...], beside: tuple[str, ...] = ()
         if any((folder / file).is_file() for file in files):
             return folder
 
-    _refuse_pickles(folders, files[0])
+    _refuse_pickles(folders)
     needed = ", ".join([" or ".join(files), *beside])
     target = f"{root}/{name}" if root else f"FOLDER/{name} and give --weights FOLDER"
     raise EnvironmentFault(
         f"the weights {name!r} are not on this machine: put {needed} of "
         f"https://huggingface.co/{name} into {target} (its page states license and checksum), "
-        "or run the same recipe from random weights with --tiny"
+        f"`wbdc weights fetch {name}` downloads them; or run the same recipe from random weights "
+        "with --tiny"
     )
 
 
-def _refuse_pickles(folders: list[Path], converted_name: str) -> None:
+def _refuse_pickles(folders: list[Path]) -> None:
     """Raise EnvironmentFault with a command that converts the file, if weights are pickled."""
     for folder in folders:
         for path in folder.iterdir() if folder.is_dir() else ():
-            if path.suffix not in (".bin", ".pt", ".pth"):
-                continue
-            paths = f"{shlex.quote(str(path))} {shlex.quote(str(path.with_name(converted_name)))}"
-            raise EnvironmentFault(
-                f"{path} is a pickle, which wbdc never opens; convert it to {converted_name} once, "
-                f"in a sandbox: {CONVERT_COMMAND} {paths}"
-            )
+            if path.suffix in PICKLE_SUFFIXES:
+                raise EnvironmentFault(
+                    f"{path} is a pickle, which training never opens; convert it once: "
+                    f"wbdc weights convert {shlex.quote(str(path))}"
+                )
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -77,8 +75,17 @@ def open_weights(path: Path) -> safe_open:
 def describe_weights(name: str, file: Path) -> dict:
     """Describe a file of pretrained weights for the list that contests require.
 
-    Returns {"name", "file", "bytes", "md5", "sha256"}.
+    Returns {"name", "file", "bytes", "md5", "sha256"}, and "license" if it was recorded.
     """
+    facts = {"name": name, **file_checksums(file)}
+    record = read_weights_record(file)
+    if record and record["license"] and record["sha256"] == facts["sha256"]:
+        facts["license"] = record["license"]
+    return facts
+
+
+def file_checksums(file: Path) -> dict:
+    """Return {"file", "bytes", "md5", "sha256"} of a file."""
     md5 = hashlib.md5(usedforsecurity=False)
     sha256 = hashlib.sha256()
     with open_regular(file) as stream:
@@ -86,12 +93,28 @@ def describe_weights(name: str, file: Path) -> dict:
             md5.update(chunk)
             sha256.update(chunk)
     return {
-        "name": name,
         "file": file.name,
         "bytes": file.stat().st_size,
         "md5": md5.hexdigest(),
         "sha256": sha256.hexdigest(),
     }
+
+
+def weights_record_path(file: Path) -> Path:
+    """Return where the record of a file of weights lies: source, license and checksums."""
+    return file.with_suffix(RECORD_SUFFIX)
+
+
+def read_weights_record(file: Path) -> dict | None:
+    """Read the record of a file of weights; None when there is none, or one of another file.
+
+    Raises IntegrityFault when it is damaged.
+    """
+    path = weights_record_path(file)
+    if not (path.is_file() and file.is_file()):
+        return None
+    record = read_json(path, RECORD_SHAPE)
+    return record if record["bytes"] == file.stat().st_size else None
 
 
 def weights_fingerprint(weights: dict[str, torch.Tensor]) -> str:
@@ -135,10 +158,14 @@ def select_tensors(
     return selected, sorted(set(weights) - {prefix + name for name in expected})
 
 
-def _cached_snapshots(name: str) -> list[Path]:
-    """List the snapshots of a model in the Hugging Face cache (HF_HOME is honored)."""
-    hub = Path(
+def hub_cache() -> Path:
+    """Return the folder of the Hugging Face cache (HF_HOME is honored)."""
+    return Path(
         os.environ.get("HF_HUB_CACHE")
         or Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface") / "hub"
     )
-    return sorted((hub / f"models--{name.replace('/', '--')}" / "snapshots").glob("*"))
+
+
+def _cached_snapshots(name: str) -> list[Path]:
+    """List the snapshots of a model in the Hugging Face cache."""
+    return sorted((hub_cache() / f"models--{name.replace('/', '--')}" / "snapshots").glob("*"))

@@ -127,7 +127,7 @@ def probe_image(
 
 def resize_and_crop(image: np.ndarray, settings: ImageSettings) -> np.ndarray:
     """Resize the short side to `settings.short`, or to `settings.size`, and crop the center
-    square: (H, W, 3) uint8 -> (S, S, 3) uint8.
+    square: (H, W, 3) uint8 -> (S, S, 3) uint8. `settings.squash` resizes both sides to S.
 
     The whole image is resized, not only its center: Pillow orders its two passes by the box that it
     gets, and pixels would differ by up to 3.
@@ -136,6 +136,9 @@ def resize_and_crop(image: np.ndarray, settings: ImageSettings) -> np.ndarray:
     size = settings.size
     short = min(height, width)
     new_short = settings.short or settings.size
+    resampling = RESAMPLING[settings.interpolation]
+    if settings.squash:
+        return np.asarray(Image.fromarray(image).resize((size, size), resampling))
 
     if max(height, width) > MAX_STRIP_RATIO * short:
         top, left = (max(0, (side - MAX_STRIP_RATIO * short) // 2) for side in (height, width))
@@ -145,7 +148,6 @@ def resize_and_crop(image: np.ndarray, settings: ImageSettings) -> np.ndarray:
     if short != new_short:
         # torchvision's rule: floor, but at least the new short side
         height, width = (max(new_short, int(new_short * side / short)) for side in (height, width))
-        resampling = RESAMPLING[settings.interpolation]
         image = np.asarray(Image.fromarray(image).resize((width, height), resampling))
 
     top = round((height - size) / 2)

@@ -81,7 +81,14 @@ class InputSpec:
             if self.tower
             else []
         )
-        return json_digest(text, self.image_settings, self.frames, *tower)
+        return json_digest(text, self._image_values(), self.frames, *tower)
+
+    def _image_values(self) -> tuple | None:
+        """Return the image settings, without `squash` when it is off: the names of views that were
+        computed before it existed stay valid.
+        """
+        settings = self.image_settings
+        return settings[:-1] if settings and not settings.squash else settings
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,14 @@ from torch import Tensor, nn
 from wbdc.core.errors import IntegrityFault, UsageFault, suggest_name
 from wbdc.core.image_settings import ImageSettings
 from wbdc.core.weights import describe_weights, find_weights, load_weights, select_tensors
+from wbdc.nets.clip_layout import (
+    CONFIG_FILE,
+    IMAGE_FILES,
+    image_tower,
+    is_chinese_clip,
+    is_transformers_clip,
+    read_clip_settings,
+)
 from wbdc.nets.patch_grid import average_patches, check_patch_grid
 from wbdc.nets.vision import Vision
 
@@ -23,17 +31,19 @@ OPENAI_MODELS = {  # names of OpenAI's weights: of transformers, and of open_cli
     "clip-vit-large-patch14-336": "ViT-L-14-336",
 }
 CLIP_WEIGHTS_FILES = ("open_clip_model.safetensors", "model.safetensors")
+TRANSFORMERS_WEIGHTS = "transformers"  # the value of `weights` for a model that transformers saved
 
 
 class Clip(Vision):
-    """model, weights: open_clip's names, for example "ViT-B-32" and "openai". Instead of them,
-    architecture and image define a tower with random weights.
+    """model, weights: open_clip's names, for example "ViT-B-32" and "openai"; or a CLIP or
+    Chinese-CLIP on Hugging Face and "transformers". Instead of them, architecture and image define
+    a tower with random weights.
 
     architecture: {embed_dim, quick_gelu, vision_cfg = {open_clip's CLIPVisionCfg}}. image: {size,
-    mean, std, interpolation, short}. patch_grid: g, for g x g vectors of each frame, the means of
-    its projected patches; none: one vector of each frame. Raises UsageFault for an unknown model
-    and for a grid of a tower without patches, EnvironmentFault when the weights are not on this
-    machine.
+    mean, std, interpolation, short, squash}. patch_grid: g, for g x g vectors of each frame, the
+    means of its projected patches; none: one vector of each frame. Raises UsageFault for an unknown
+    model and for a grid of a tower without patches, EnvironmentFault when the weights are not on
+    this machine.
     """
 
     def __init__(
@@ -58,8 +68,7 @@ class Clip(Vision):
                 "(random weights)"
             )
         if model is not None:
-            architecture, image, hub_name = _find_pretrained(model, weights)
-            folder = find_weights(hub_name, CLIP_WEIGHTS_FILES)
+            architecture, image, hub_name, folder = _find_pretrained(model, weights)
 
         self.architecture = architecture
         self.image_settings = ImageSettings.from_table(image)
@@ -101,13 +110,16 @@ class Clip(Vision):
     def _load(self, folder: Path, model: str, hub_name: str) -> None:
         file = next(folder / f for f in CLIP_WEIGHTS_FILES if (folder / f).is_file())
         weights = load_weights(file)
-        _check_layout(weights, file, model, hub_name)
-        selected, unused = select_tensors(weights, self.tower.state_dict(), file, "visual.")
+        count = len(weights)
+        if is_transformers_clip(weights):
+            _check_identity(weights, file, model, hub_name)
+            weights = image_tower(weights, file)
+        selected, _ = select_tensors(weights, self.tower.state_dict(), file, "visual.")
         self.tower.load_state_dict(selected, strict=True)
         self.pretrained = describe_weights(hub_name, file)
         self.loaded = (
-            f"{model} from {file.name}: {len(selected)} tensors loaded, "
-            f"{len(unused)} not used (the text tower)"
+            f"{model} from {file.name}: {len(selected)} tensors loaded of {count}, "
+            "without the text tower"
         )
 
 
@@ -122,28 +134,34 @@ def _check_has_patches(tower: nn.Module, grid: int, model: str) -> None:
     check_patch_grid(grid, *tower.grid_size, model)
 
 
-def _check_layout(weights: dict[str, Tensor], file: Path, model: str, hub_name: str) -> None:
-    """Refuse a CLIP that transformers saved: its tensors have other names than open_clip's.
-
-    Raises IntegrityFault.
+def _check_identity(weights: dict[str, Tensor], file: Path, model: str, hub_name: str) -> None:
+    """Refuse a Chinese-CLIP in the place of a model that open_clip lists: only its tensors' shapes
+    are equal. Raises IntegrityFault.
     """
-    if "vision_model.embeddings.class_embedding" not in weights:
-        return
-
-    # the text tower of Chinese-CLIP is a BERT
-    if any(name.startswith("text_model.encoder.layer.") for name in weights):
+    if is_chinese_clip(weights) and not model.endswith(TRANSFORMERS_WEIGHTS):
         raise IntegrityFault(
-            f"{file} is a Chinese-CLIP in the layout of transformers, which vision 'clip' does not "
-            "read; take a model that open_clip lists, or write a vision plug beside the kit"
+            f"{file} is a Chinese-CLIP and not {model}; move it to a folder of its own name, for "
+            "example OFA-Sys/chinese-clip-vit-base-patch16, and set vision.model to that name and "
+            f"vision.weights to {TRANSFORMERS_WEIGHTS!r}, or put the file of "
+            f"https://huggingface.co/{hub_name} there"
         )
-    raise IntegrityFault(
-        f"{file} is a CLIP in the layout of transformers, and vision 'clip' reads that of "
-        f"open_clip; put open_clip_model.safetensors or model.safetensors of "
-        f"https://huggingface.co/{hub_name} there, which holds {model}"
-    )
 
 
-def _find_pretrained(model: str, weights: str) -> tuple[dict, dict, str]:
+def _find_pretrained(model: str, weights: str) -> tuple[dict, dict, str, Path]:
+    """Find a model and its weights.
+
+    Returns the architecture, the table of the image settings, the name of the weights on Hugging
+    Face, and their folder. Raises UsageFault for unknown names, EnvironmentFault when the weights
+    are not on this machine.
+    """
+    if weights == TRANSFORMERS_WEIGHTS:
+        folder = find_weights(model, CLIP_WEIGHTS_FILES, (CONFIG_FILE, IMAGE_FILES[0]))
+        return *read_clip_settings(folder), model, folder
+    architecture, image, hub_name = find_listed(model, weights)
+    return architecture, image, hub_name, find_weights(hub_name, CLIP_WEIGHTS_FILES)
+
+
+def find_listed(model: str, weights: str) -> tuple[dict, dict, str]:
     """Find a model and its weights in open_clip's lists.
 
     Returns the architecture, the table of the image settings, and the name of the weights on
@@ -158,8 +176,8 @@ def _find_pretrained(model: str, weights: str) -> tuple[dict, dict, str]:
             else "for example model = 'ViT-B-32', weights = 'openai'"
         )
         raise UsageFault(
-            f"vision.model = {model!r} is a name on Hugging Face, and vision 'clip' takes "
-            f"open_clip's names: {example}"
+            f"vision.model = {model!r} is a name on Hugging Face; set vision.weights to "
+            f"{TRANSFORMERS_WEIGHTS!r}, or take open_clip's names: {example}"
         )
     if config is None:
         suggestion = suggest_name(model, open_clip.list_models())
@@ -171,10 +189,11 @@ def _find_pretrained(model: str, weights: str) -> tuple[dict, dict, str]:
         raise UsageFault(
             f"open_clip has no weights {weights!r} for {model}{suggest_name(weights, tags)}"
         )
-    if listed.get("resize_mode", "shortest") != "shortest":
+    resize_mode = listed.get("resize_mode", "shortest")
+    if resize_mode not in ("shortest", "squash"):
         raise UsageFault(
-            f"weights {weights!r} of {model} were trained on images that are "
-            f"{listed['resize_mode']}ed to a square, and wbdc crops images; choose other weights"
+            f"weights {weights!r} of {model} were trained on images that are resized by "
+            f"{resize_mode!r}, and wbdc crops or squashes images; choose other weights"
         )
 
     architecture = {
@@ -187,5 +206,6 @@ def _find_pretrained(model: str, weights: str) -> tuple[dict, dict, str]:
         "mean": listed["mean"],
         "std": listed["std"],
         "interpolation": listed["interpolation"],
+        **({"squash": True} if resize_mode == "squash" else {}),
     }
     return architecture, image, (listed.get("hf_hub") or f"{model}-{weights}").strip("/")

@@ -1,0 +1,1 @@
+"""Files of pretrained weights: listed, converted from pickles, and downloaded."""
