@@ -14,11 +14,14 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import DataFault, OutOfResources, WbdcError
 from wbdc.core.ranks import Ranks
 from wbdc.train import objectives as objective_plugs
+from wbdc.train import tricks as trick_plugs
 from wbdc.train.distributed.gather import gather_rows, sum_over_ranks
 from wbdc.train.distributed.sync_batch_norm import synced_batch_norm
+from wbdc.train.evaluated_weights import copy_weights, evaluating
 from wbdc.train.fit import fit
 from wbdc.train.objectives import Objective
 from wbdc.train.objectives.classify import Classify
+from wbdc.train.objectives.classify_frames import ClassifyFrames
 from wbdc.train.objectives.mask_words import MaskWords
 from wbdc.train.tricks.ema import EMA
 from wbdc.train.tricks.fgm import FGM
@@ -287,3 +290,36 @@ def _train_objective(ranks: Ranks, use: str, settings: dict) -> dict:
         ranks=ranks,
     )
     return {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
+
+
+def train_tricks(ranks: Ranks, lists: list[list[dict]]) -> list[dict]:
+    """Train a toy model with each list of tricks; return all weights, and those that are evaluated.
+
+    Five videos on two ranks, two batches a step, a head that the tricks do not see, momentum and
+    weight decay.
+    """
+    return [_train_with_tricks(ranks, tables) for tables in lists]
+
+
+def _train_with_tricks(ranks: Ranks, tables: list[dict]) -> dict:
+    model = toys.model("dual_stream", "clip")
+    torch.manual_seed(0)
+    objectives = nn.ModuleList([Classify(model, toys.TASK), ClassifyFrames(model, toys.TASK)])
+    tricks = [plug.build_plug(trick_plugs, table, model, toys.TASK) for table in tables]
+    module = nn.ModuleList([model, objectives])
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
+    batches = [toys.batch((3, 0, 4, 2, 1), seed=n) for n in range(10)]
+    fit(
+        model,
+        objectives,
+        [deal(batch, ranks) for batch in batches],
+        torch.optim.SGD(weights, lr=0.01, momentum=0.9, weight_decay=0.1),
+        tricks,
+        accumulate=2,
+        max_grad_norm=1e3,
+        ranks=ranks,
+    )
+    trained = {name: t.detach().clone().numpy() for name, t in module.state_dict().items()}
+    with evaluating(tricks):
+        evaluated = {name: t.numpy() for name, t in copy_weights(model).items()}
+    return {"trained": trained, "evaluated": evaluated}

@@ -11,6 +11,7 @@ from wbdc.core import plug
 from wbdc.core.device import CPU
 from wbdc.core.ranks import Ranks
 from wbdc.train import objectives as objective_plugs
+from wbdc.train import tricks as trick_plugs
 from wbdc.train.distributed.sharded_layers import shard_layers, whole_weights
 from wbdc.train.distributed.shards import clip_gradient, is_sharded, local_shard
 from wbdc.train.evaluated_weights import copy_weights, evaluating
@@ -18,8 +19,6 @@ from wbdc.train.fit import fit
 from wbdc.train.optimizer import build_adamw, parameter_groups
 from wbdc.train.repeated_layers import repeated_layers
 from wbdc.train.state import TrainingState, gather_state, restore_state, save_state
-from wbdc.train.tricks.ema import EMA
-from wbdc.train.tricks.fgm import FGM
 
 OBJECTIVES = [
     {"use": "mask_words", "share": 0.4},
@@ -34,8 +33,11 @@ def build_training(
     shard: bool,
     perturbed: str = "word_embeddings",
     fusion: str = "dual_stream",
+    tables: list[dict] | None = None,
 ) -> TrainingState:
-    """Build a toy training with FGM and EMA, whose layers are sharded on several ranks."""
+    """Build a toy training, by default with FGM and EMA, whose layers are sharded on several
+    ranks.
+    """
     model = toys.model(fusion, "clip")
     torch.manual_seed(0)
     objectives = nn.ModuleList(
@@ -43,10 +45,11 @@ def build_training(
     )
     if shard and ranks.size > 1:
         shard_layers(model, objectives, CPU)
-    tricks = [
-        FGM(model, toys.TASK, epsilon=0.5, on=perturbed),
-        EMA(model, toys.TASK, decay=0.9),
+    tables = tables or [
+        {"use": "fgm", "epsilon": 0.5, "on": perturbed},
+        {"use": "ema", "decay": 0.9},
     ]
+    tricks = [plug.build_plug(trick_plugs, table, model, toys.TASK) for table in tables]
     rates = {"rest": 1e-2, "fusion.trunk": 2e-3}
     optimizer = build_adamw(parameter_groups(model, objectives, rates), rates, 0.01)
     for group in optimizer.param_groups:
@@ -103,6 +106,17 @@ def train_fusions(ranks: Ranks, shard: bool, fusions: list[str]) -> dict:
         training = build_training(ranks, shard, fusion=fusion)
         run_steps(ranks, training, 0, STEPS)
         weights[fusion] = {n: t.numpy() for n, t in copy_weights(training.model).items()}
+    return weights
+
+
+def train_tricks(ranks: Ranks, shard: bool, lists: list[list[dict]]) -> list[dict]:
+    """Return the evaluated weights after a toy training with each list of tricks."""
+    weights = []
+    for tables in lists:
+        training = build_training(ranks, shard, tables=tables)
+        run_steps(ranks, training, 0, STEPS)
+        with evaluating(training.tricks):
+            weights.append({n: t.numpy() for n, t in copy_weights(training.model).items()})
     return weights
 
 

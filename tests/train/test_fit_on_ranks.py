@@ -65,6 +65,24 @@ def test_every_objective_trains_as_in_one_process():
         assert not {use: d for use, d in differences.items() if not d < TOLERANCE}
 
 
+TRICKS = [
+    [{"use": "pgd", "epsilon": 0.5}],
+    [{"use": "awp", "alpha": 0.05, "epsilon": 0.1, "steps": 2}],
+    [{"use": "swa", "start": 0.2, "members": 8}],  # after steps 3, 4 and 5 of the five
+    [{"use": "awp"}, {"use": "fgm", "epsilon": 0.5}],
+    [{"use": "freeze", "on": ["fusion.trunk", "vision"], "unfreeze_every": 0.1}],
+]
+
+
+@pytest.mark.slow
+def test_every_trick_with_gradients_or_averages_trains_as_in_one_process():
+    one = rank_programs.train_tricks(Ranks(), TRICKS)
+    for ranks in on_ranks(rank_programs.train_tricks, TRICKS):
+        for tables, ours, theirs in zip(TRICKS, ranks, one, strict=True):
+            for name in ("trained", "evaluated"):
+                assert largest_difference(ours[name], theirs[name]) < TOLERANCE, tables
+
+
 def test_fault_23_memory_that_runs_out_on_a_rank_ends_the_training(monkeypatch):
     """The other ranks cannot compute the step again in parts."""
     model = toys.model()

@@ -56,6 +56,20 @@ def test_sharded_layers_of_every_fusion_train_as_in_one_process():
             assert largest_difference(rank[fusion], expected[fusion]) < TOLERANCE, fusion
 
 
+@pytest.mark.slow
+def test_tricks_change_sharded_layers_as_in_one_process():
+    lists = [
+        [{"use": "pgd", "epsilon": 0.5, "on": "fusion.blocks"}],
+        [{"use": "awp", "alpha": 0.05, "epsilon": 0.1}, {"use": "swa", "start": 0.2, "members": 8}],
+        [{"use": "freeze", "on": ["fusion", "vision"], "unfreeze_every": 0.1}],
+        [{"use": "freeze", "on": ["fusion.blocks", "vision"]}],
+    ]
+    expected = sharded_programs.train_tricks(Ranks(), False, lists)
+    for rank in on_ranks(sharded_programs.train_tricks, True, lists):
+        for tables, ours, theirs in zip(lists, rank, expected, strict=True):
+            assert largest_difference(ours, theirs) < TOLERANCE, tables
+
+
 def test_a_rank_without_frames_computes_what_the_others_compute():
     """In every third batch, rank 1 has none: it would not wait for the gradients of gathered rows,
     and the ranks would wait for each other forever.
