@@ -100,3 +100,15 @@ def test_invalid_weights_are_refused(weights):
 def test_an_empty_blend_is_refused():
     with pytest.raises(UsageFault):
         blend_probabilities([], [])
+
+
+def test_weights_of_each_class_are_divided_by_their_sum():
+    members = [np.array([[0.2, 0.8]], np.float32), np.array([[0.6, 0.4]], np.float32)]
+    blended = blend_probabilities(members, [[1, 0.5], [3, 0.5]])
+    np.testing.assert_allclose(blended, [[0.5, 0.6]], rtol=1e-6)
+    same = blend_probabilities(members, [[1, 1], [3, 3]])
+    assert same.tobytes() == blend_probabilities(members, [1, 3]).tobytes()
+    with pytest.raises(UsageFault, match="weights must be numbers of 0 or more"):
+        blend_probabilities(members, [[1, 0], [3, 0]])
+    with pytest.raises(UsageFault, match="2 members need as many weights"):
+        blend_probabilities(members, [[1, 0, 1], [3, 0, 1]])

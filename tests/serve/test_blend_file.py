@@ -5,7 +5,14 @@ import json
 import pytest
 
 from wbdc.core.errors import IntegrityFault
-from wbdc.serve.blend_file import BLEND_FILE, Blend, BlendMember, read_blend, write_blend
+from wbdc.serve.blend_file import (
+    BLEND_FILE,
+    Blend,
+    BlendMember,
+    OutsideEntry,
+    read_blend,
+    write_blend,
+)
 
 MEMBERS = (BlendMember("models/a", 0.5, {"frames": 4}), BlendMember("models/b", 1.0, run="b-1"))
 BLENDS = {
@@ -19,6 +26,12 @@ BLENDS = {
         half=True,
         compiled=True,
         settings={"seed": 0, "folds": ["0"]},
+    ),
+    "weights by class": Blend(
+        "wechat2022",
+        "fp32",
+        (BlendMember("models/a", 0.5, class_weights=(0.1, 0.9)),),
+        (OutsideEntry("svm", 0.5, "/svm.npz", "0a1b", class_weights=(0.9, 0.1)),),
     ),
 }
 
@@ -34,6 +47,20 @@ def test_fields_that_are_not_set_are_not_written(tmp_path):
     table = json.loads((tmp_path / BLEND_FILE).read_text())
     assert set(table) == {"competition", "precision", "members"}
     assert set(table["members"][0]) == {"folder", "weight", "serve"}
+
+
+def test_what_blended_probabilities_are_multiplied_by():
+    assert BLENDS["plain"].factors(2) is None
+    assert BLENDS["all fields"].factors(2).tolist() == [1, 2]
+    assert BLENDS["weights by class"].factors(2).tolist() == [1, 1]
+
+
+def test_members_have_equally_many_class_weights(tmp_path):
+    table = BLENDS["weights by class"].to_dict()
+    del table["members"][0]["class_weights"]
+    (tmp_path / BLEND_FILE).write_text(json.dumps(table))
+    with pytest.raises(IntegrityFault, match="different numbers of class weights"):
+        read_blend(tmp_path)
 
 
 @pytest.mark.parametrize("in_member", [False, True])

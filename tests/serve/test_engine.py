@@ -51,6 +51,17 @@ def run(folders, videos, weights=None, precision=torch.float32, threads=1):
     ).predict(videos)
 
 
+def test_weights_by_class_blend_each_class_on_its_own(tmp_path, videos):
+    folders = [toys.member(tmp_path / str(i), toys.model(seed=i)) for i in range(2)]
+    members = [run([folder], videos).probabilities for folder in folders]
+    weights = np.random.default_rng(0).uniform(0.1, 1, (2, toys.CLASSES))
+    engine = InferenceEngine(
+        folders, [0.5, 0.5], CPU, torch.float32, 1, class_weights=weights.tolist()
+    )
+    blended = sum(w * p for w, p in zip(weights, members, strict=True)) / weights.sum(0)
+    np.testing.assert_allclose(engine.predict(videos).probabilities, blended, rtol=1e-5)
+
+
 def sharing(first, seed: int, fusion: str = "dual_stream", **settings):
     """Another model with the tower of `first`."""
     other = toys.model(fusion, seed=seed, **settings)

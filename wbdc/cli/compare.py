@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from wbdc.cli import console, shared_options
+from wbdc.cli.ensemble import print_support
 
 
 @click.command()
@@ -52,6 +53,7 @@ def print_comparison(
         for run_name, scores in comparison["scores"].items()
     ]
     console.print_table(f"Out of fold, {comparison['rows']:,} videos", ("", *names), rows)
+    print_support(comparison["support"])
     interval = f"[{comparison['low']:+.4f}, {comparison['high']:+.4f}]"
     console.print_text(
         f"{run} over {other}: {comparison['difference']:+.4f} {interval}, {comparison['verdict']}."

@@ -30,6 +30,7 @@ class EnsembleOptions:
     length: str | None
     precision: str | None
     class_priors: bool
+    bands: str
     draws: int
     seed: int
     device: str
@@ -37,8 +38,11 @@ class EnsembleOptions:
 
     def __post_init__(self) -> None:
         from wbdc.core.errors import UsageFault
+        from wbdc.ensemble.band_weights import check_bounds
 
         shared_options.check_one_limit(self.limit, self.qps)
+        if self.bounds:
+            check_bounds(self.bounds)
         if (self.frames or self.length or self.items) and not self.has_limit:
             raise UsageFault(
                 "--frames, --length and --items need a time limit; add --limit (seconds) or --qps"
@@ -52,6 +56,11 @@ class EnsembleOptions:
                 "--with cannot be combined with --limit or --qps, since the time of a member from"
                 " outside wbdc is unknown; leave one of them out"
             )
+
+    @property
+    def bounds(self) -> tuple[int, ...]:
+        """The bounds of the bands of class support; () for none. Raises UsageFault."""
+        return () if self.bands == "none" else tuple(_parse_counts(self.bands, "--bands"))
 
     @property
     def has_limit(self) -> bool:
@@ -93,6 +102,13 @@ class EnsembleOptions:
     default=True,
     show_default=True,
     help="Try class multipliers; they are used when nested cross-validation finds them better.",
+)
+@click.option(
+    "--bands",
+    default="50",
+    show_default=True,
+    help="Try weights by class support: classes of fewer labeled videos weigh the members on their "
+    "own. Several bounds: 10,50,200. Off: none.",
 )
 @click.option(
     "--draws",
@@ -212,6 +228,7 @@ def _build(
         outside=outside,
         precision=options.precision,
         class_priors=options.class_priors,
+        bands=options.bounds,
         draws=options.draws,
         seed=options.seed,
     )
@@ -241,6 +258,7 @@ def _build_within(
             frames=_parse_counts(options.frames, "--frames"),
             lengths=_parse_counts(options.length, "--length"),
             class_priors=options.class_priors,
+            bands=options.bounds,
             draws=options.draws,
             seed=options.seed,
         ),
@@ -351,7 +369,9 @@ def print_report(report: dict, name: str, order: Sequence[str] = ()) -> None:
     print_weights(report)
     if "budget" in report:
         _print_budget(report["budget"])
+    _print_bands(report["bands"], list(report["members"]))
     _print_class_priors(report["class_priors"])
+    print_support(report["support"])
     console.print_text(f"Over {report['best']}: {_gain_text(report['gain'])}.")
     if optimistic := report.get("optimistic"):
         console.print_text(
@@ -372,6 +392,29 @@ def print_weights(report: dict) -> None:
         console.print_text(
             f"Dropped {member['name']}: {member['reason']} ({member['weight']:.2g})."
         )
+
+
+def _print_bands(bands: dict, members: list[str]) -> None:
+    """Print the gain of weights by class support and the weights, or why there are none."""
+    if "gain" not in bands:
+        console.print_text(f"No weights by class support: {bands['reason']}.")
+        return
+    decision = "used" if bands["used"] else "not used"
+    console.print_text(f"Weights by class support: {_gain_text(bands['gain'])}, so {decision}.")
+    if bands["used"]:
+        rows = [(name, *bands["weights"][name]) for name in members]
+        columns = [f"{name} videos per class" for name in bands["names"]]
+        console.print_table("Weights by class support", ("member", *columns), rows)
+
+
+def print_support(support: dict) -> None:
+    """Print the mean F1 of the classes of each band of support."""
+    columns = [
+        f"{band['videos per class']}: {band['classes']} classes, {band['videos']:,} videos"
+        for band in support["bands"]
+    ]
+    rows = [(name, *scores) for name, scores in support["f1"].items()]
+    console.print_table("Mean F1 of classes, by videos per class", ("", *columns), rows)
 
 
 def _print_class_priors(class_priors: dict) -> None:

@@ -7,7 +7,13 @@ import numpy as np
 
 from wbdc.competitions import Competition
 from wbdc.core.errors import UsageFault
-from wbdc.ensemble.blend_weights import MIN_WEIGHT_RATIO, BlendWeights, fit_weights, nested_blend
+from wbdc.ensemble.band_weights import (
+    band_names,
+    learn_band_weights,
+    nested_band_blend,
+    support_bands,
+)
+from wbdc.ensemble.blend_weights import MIN_WEIGHT_RATIO, fit_weights, nested_blend
 from wbdc.ensemble.bootstrap import (
     Gain,
     RowScore,
@@ -17,8 +23,11 @@ from wbdc.ensemble.bootstrap import (
 )
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
 from wbdc.ensemble.out_of_fold import shared_predictions
+from wbdc.ensemble.support_report import f1_by_support
 from wbdc.serve.blend import check_members
 from wbdc.train.runs import Run
+
+ENSEMBLE_ROW = "ensemble"  # in a report, beside the names of the members
 
 
 def evaluate_ensemble(
@@ -50,6 +59,8 @@ def evaluate_ensemble(
                  tends to be too small
       gain       {difference, low, high, verdict} of the ensemble over the best member, in score's
                  mean
+      support    the mean F1 of the classes of each band of support, as `f1_by_support` returns it,
+                 for the members and "ensemble"
     Raises UsageFault or IntegrityFault.
     """
     _check(names, members, truth, classes)
@@ -63,16 +74,101 @@ def evaluate_ensemble(
     report = {
         "weights": dict(zip(names, fitted.values.tolist(), strict=True)),
         "weighting": {"method": fitted.method, "trials": fitted.trials},
-        "dropped": _dropped_entries(names, fitted),
+        "dropped": _dropped_entries(names, fitted.dropped),
         "members": entries,
         "ensemble": evaluation.entry(blended),
         "best": best,
         "gain": evaluation.gain(blended, predictions[best]).to_dict(),
     }
+    codes = {name: predicted.argmax(1) for name, predicted in predictions.items()}
+    codes[ENSEMBLE_ROW] = blended.argmax(1)
+    report["support"] = f1_by_support(codes, truth, len(classes))
     if fitted.dropped:
         remaining = nested_blend(members[fitted.members], truth, folds)
         report["score_without_dropped"] = evaluation.score(remaining)["mean"]
     return report
+
+
+def evaluate_bands(
+    report: dict,
+    names: Sequence[str],
+    members: np.ndarray,
+    truth: np.ndarray,
+    folds: np.ndarray,
+    classes: Sequence[str],
+    competition: Competition,
+    *,
+    bounds: Sequence[int],
+    draws: int = 1000,
+    seed: int = 0,
+) -> tuple[dict, np.ndarray | None]:
+    """Learn weights by class support, and use them if nested predictions score better with them.
+
+    report: from `evaluate_ensemble`, with the same other arguments; bounds: of the bands, as in
+    `support_bands`.
+    Returns (report, weights of each member for each class (M, C), or None when they are not used).
+    The report gains
+      bands  {used, bounds, names, classes, videos: of each band, weights: {name: [per band]}, gain}
+             or {used: False, reason}; gain compares nested predictions of the members that remain,
+             with weights by band and without, in score's mean
+    and where they are used, its weights, dropped, ensemble, gain and support are theirs.
+    """
+    if reason := _reason_without_bands(members, truth, folds, classes, bounds):
+        return report | {"bands": {"used": False, "reason": reason}}, None
+    evaluation = _Evaluation(competition, truth, classes, draws, seed)
+    learned = learn_band_weights(members, truth, bounds)
+    remaining = members[learned.members]
+    blended = nested_band_blend(remaining, truth, folds, bounds)
+    gain = evaluation.gain(blended, nested_blend(remaining, truth, folds))
+
+    counts = np.bincount(truth, minlength=len(classes))
+    videos = np.bincount(learned.bands, counts, minlength=len(bounds) + 1)
+    bands = {
+        "used": gain.verdict == "better",
+        "bounds": list(bounds),
+        "names": band_names(bounds),
+        "classes": np.bincount(learned.bands, minlength=len(bounds) + 1).tolist(),
+        "videos": videos.astype(int).tolist(),
+        "weights": dict(zip(names, learned.values.tolist(), strict=True)),
+        "gain": gain.to_dict(),
+    }
+    if not bands["used"]:
+        return report | {"bands": bands}, None
+
+    mean_weights = (learned.values @ videos / videos.sum()).tolist()
+    best = members[list(names).index(report["best"])]
+    codes = {name: member.argmax(1) for name, member in zip(names, members, strict=True)}
+    changed = {
+        "bands": bands,
+        "weights": dict(zip(names, mean_weights, strict=True)),
+        "dropped": _dropped_entries(names, learned.dropped, " in every band"),
+        "ensemble": evaluation.entry(blended),
+        "gain": evaluation.gain(blended, best).to_dict(),
+        "support": f1_by_support(codes | {ENSEMBLE_ROW: blended.argmax(1)}, truth, len(classes)),
+    }
+    unchanged = {key: value for key, value in report.items() if key != "score_without_dropped"}
+    return unchanged | changed, learned.by_class
+
+
+def _reason_without_bands(
+    members: np.ndarray,
+    truth: np.ndarray,
+    folds: np.ndarray,
+    classes: Sequence[str],
+    bounds: Sequence[int],
+) -> str | None:
+    """Return why weights by class support cannot be learned, if so."""
+    if not bounds:
+        return "not requested"
+    if len(members) < 2:
+        return "there is one member"
+    if len(set(folds.tolist())) < 2:
+        return "they need 2 folds or more"
+    counts = np.bincount(truth, minlength=len(classes))
+    present = set(support_bands(counts, bounds)[counts > 0].tolist())
+    if len(present) < 2:
+        return f"all classes have {band_names(bounds)[present.pop()]} videos"
+    return None
 
 
 @dataclass(frozen=True)
@@ -122,14 +218,21 @@ class _Evaluation:
 def compare_runs(run: Run, other_run: Run, *, draws: int = 1000, seed: int = 0) -> dict:
     """Score two runs on their common rows, and their difference by a paired bootstrap over videos.
 
-    Returns {"rows", "scores": {name: components}, "difference", "low", "high", "verdict"}.
+    Returns {"rows", "scores": {name: components}, "difference", "low", "high", "verdict",
+    "support": as `f1_by_support` returns it}.
     Raises UsageFault as `shared_predictions` does.
     """
     shared = shared_predictions([run, other_run])
     evaluation = _Evaluation(run.contest, shared.truth, run.facts.classes, draws, seed)
     first, second = shared.members
     scores = {run.name: evaluation.score(first), other_run.name: evaluation.score(second)}
-    return {"rows": len(shared.truth), "scores": scores, **evaluation.gain(first, second).to_dict()}
+    codes = {run.name: first.argmax(1), other_run.name: second.argmax(1)}
+    return {
+        "rows": len(shared.truth),
+        "scores": scores,
+        **evaluation.gain(first, second).to_dict(),
+        "support": f1_by_support(codes, shared.truth, len(run.facts.classes)),
+    }
 
 
 def _check(
@@ -145,9 +248,11 @@ def _check(
     check_members(list(members))
 
 
-def _dropped_entries(names: Sequence[str], fitted: BlendWeights) -> list[dict]:
-    reason = f"its weight is below {MIN_WEIGHT_RATIO:.0%} of the largest"
+def _dropped_entries(
+    names: Sequence[str], dropped: dict[int, float], where: str = ""
+) -> list[dict]:
+    reason = f"its weight is below {MIN_WEIGHT_RATIO:.0%} of the largest{where}"
     return [
         {"name": names[member], "weight": weight, "reason": reason}
-        for member, weight in sorted(fitted.dropped.items())
+        for member, weight in sorted(dropped.items())
     ]

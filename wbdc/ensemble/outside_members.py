@@ -12,7 +12,7 @@ from wbdc.core.files import file_sha256
 from wbdc.core.folders import check_name
 from wbdc.serve.apply_multipliers import apply_multipliers
 from wbdc.serve.blend import blend_probabilities
-from wbdc.serve.blend_file import Blend
+from wbdc.serve.blend_file import Blend, BlendMember, OutsideEntry
 from wbdc.serve.engine import Predictions
 from wbdc.train.probability_file import ID_COLUMN, read_probability_table
 
@@ -102,10 +102,10 @@ def blend_outside(
     """
     tables = {member.name: member for member in members}
     probabilities = [tables[member.name].select(ids) for member in blend.outside]
-    weights = [member.weight for member in blend.outside]
+    weights = [_weight(member) for member in blend.outside]
     if models is not None:
         probabilities.insert(0, models)
-        weights.insert(0, sum(member.weight for member in blend.members))
+        weights.insert(0, sum(map(_weight, blend.members)))
     return blend_probabilities(probabilities, weights)
 
 
@@ -117,9 +117,15 @@ def predict_without_models(
     Returns predictions with empty stages and findings.
     """
     probabilities = blend_outside(blend, members, ids, None)
-    if blend.class_multipliers:
-        probabilities = apply_multipliers(probabilities, np.array(blend.class_multipliers))
+    factors = blend.factors(probabilities.shape[1])
+    if factors is not None:
+        probabilities = apply_multipliers(probabilities, factors)
     return Predictions(probabilities, members[0].classes, {}, {}, [], 0)
+
+
+def _weight(member: BlendMember | OutsideEntry) -> np.ndarray | float:
+    """Return the weight of a member, (C,) where the blend weighs by class."""
+    return np.array(member.class_weights) if member.class_weights else member.weight
 
 
 def member_name(option: str) -> str:

@@ -2,9 +2,11 @@
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
@@ -14,8 +16,9 @@ from wbdc.core.errors import IntegrityFault, UsageFault, suggest_name
 from wbdc.core.files import SEAL_FILE, publish_json, read_json, seal_folder, sealed_facts
 from wbdc.core.folders import check_name, publish_folder
 from wbdc.core.integrity import repair_command, verify_seal
+from wbdc.ensemble.band_weights import nested_band_blend
 from wbdc.ensemble.blend_weights import nested_blend
-from wbdc.ensemble.evaluation import evaluate_ensemble
+from wbdc.ensemble.evaluation import evaluate_bands, evaluate_ensemble
 from wbdc.ensemble.out_of_fold import SharedPredictions, shared_predictions
 from wbdc.ensemble.outside_members import WITH_OPTION, OutsideMember
 from wbdc.ensemble.priors.class_multipliers import evaluate_multipliers
@@ -44,6 +47,7 @@ def build_ensemble(
     outside: Sequence[OutsideMember] = (),
     precision: str | None = None,
     class_priors: bool = True,
+    bands: Sequence[int] = (),
     draws: int = 1000,
     seed: int = 0,
 ) -> dict:
@@ -62,6 +66,7 @@ def build_ensemble(
         outside=outside,
         precision=precision,
         class_priors=class_priors,
+        bands=bands,
         draws=draws,
         seed=seed,
     )
@@ -77,6 +82,7 @@ def save_ensemble(
     extra_facts: dict | None = None,
     precision: str | None = None,
     class_priors: bool = True,
+    bands: Sequence[int] = (),
     draws: int,
     seed: int,
     command: str = "",
@@ -88,26 +94,31 @@ def save_ensemble(
     outside: members from outside wbdc, in the rows of `shared` after those of `members`;
     extra_facts: added to the report; precision: to serve in, by default that of the kits;
     class_priors: whether class multipliers are tried (they are used when nested cross-validation
-    finds them better); command: that builds the ensemble again, by default of these members on
-    these folds.
-    Returns what `evaluate_ensemble` returns, and "class_priors", "rows", "folds", "data", and
+    finds them better); bands: bounds of class support between which weights may differ, () for
+    none: they do where nested cross-validation finds them better; command: that builds the ensemble
+    again, by default of these members on these folds.
+    Returns what `evaluate_bands` returns, and "class_priors", "rows", "folds", "data", and
     "outside": {name: {"file", "sha256"}}.
     """
     names = [member.name for member in (*members, *outside)]
-    report = _evaluate_members(names, members[0].run, shared, class_priors, draws, seed)
+    report, class_weights = _evaluate_members(
+        names, members[0].run, shared, class_priors, bands, draws, seed
+    )
     report |= extra_facts or {}
     report["outside"] = {m.name: {"file": str(m.file), "sha256": m.sha256} for m in outside}
     report["optimistic"] = [m.name for m in members if _has_selected_weights(m)]
     remaining = [member for member in members if report["weights"][member.name] > 0]
     weights = [report["weights"][member.name] for member in remaining]
-    blend = members_blend(work, remaining or members[:1], weights or [0.0], precision)
+    blend = members_blend(
+        work, remaining or members[:1], weights or [0.0], precision, class_weights
+    )
     if not remaining:  # the members from outside are better alone
         blend = replace(blend, members=())
     used = report["class_priors"]["used"]
     multipliers = report["class_priors"]["multipliers"].values() if used else ()
     blend = replace(
         blend,
-        outside=_outside_entries(outside, report["weights"]),
+        outside=_outside_entries(outside, report["weights"], class_weights),
         class_multipliers=tuple(multipliers),
         settings={
             "seed": seed,
@@ -115,6 +126,7 @@ def save_ensemble(
             "class_priors": class_priors,
             "folds": report["folds"],
             "precision": precision,
+            "bands": list(bands) if report["bands"]["used"] else [],
         },
     )
     if not command:
@@ -123,7 +135,7 @@ def save_ensemble(
         for member in outside:
             options += [WITH_OPTION, f"{member.name}={member.file.absolute()}"]
         command = ensemble_command(
-            name, members, options, class_priors=class_priors, draws=draws, seed=seed
+            name, members, options, class_priors=class_priors, bands=bands, draws=draws, seed=seed
         )
 
     folder, contest = work / "ensembles" / check_name(name, "--name"), members[0].run.contest
@@ -142,6 +154,7 @@ def ensemble_command(
     options: Sequence[str],
     *,
     class_priors: bool,
+    bands: Sequence[int],
     draws: int,
     seed: int,
 ) -> str:
@@ -151,8 +164,14 @@ def ensemble_command(
         words += ["--run", member.name]
     words += [*options, "--seed", str(seed), "--draws", str(draws)]
     words += [] if class_priors else ["--no-class-priors"]
+    words += ["--bands", format_bands(bands)]
     words += ["--prepared", members[0].run.facts.data]
     return shlex.join(words)
+
+
+def format_bands(bounds: Sequence[int]) -> str:
+    """Return the value of --bands: "10,50", or "none"."""
+    return ",".join(map(str, bounds)) or "none"
 
 
 def check_ensemble_folder(folder: Path) -> None:
@@ -175,11 +194,16 @@ def check_ensemble_folder(folder: Path) -> None:
 
 
 def members_blend(
-    work: Path, members: list[Variant], weights: list[float], precision: str | None = None
+    work: Path,
+    members: list[Variant],
+    weights: list[float],
+    precision: str | None = None,
+    class_weights: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Blend:
     """Return the blend of members: each fold is a model with an equal part of its member's weight.
 
-    precision: to serve in, by default that of the members' kits. Raises UsageFault when these
+    precision: to serve in, by default that of the members' kits; class_weights: {name of a member:
+    its weight for each class, (C,)}, where the blend weighs by class. Raises UsageFault when these
     differ and none is given.
     """
     models = tuple(
@@ -189,8 +213,10 @@ def members_blend(
             member.serve,
             run=member.run.name,
             fold=fold,
+            class_weights=tuple((shares / len(member.folds)).tolist()),
         )
         for member, weight in zip(members, weights, strict=True)
+        for shares in [class_weights.get(member.name, np.zeros(0))]
         for fold in member.folds
     )
     precisions = set().union(*(serving_precisions(member) for member in members)) or {"auto"}
@@ -257,11 +283,19 @@ def _has_selected_weights(member: Variant) -> bool:
 
 
 def _outside_entries(
-    outside: Sequence[OutsideMember], weights: dict[str, float]
+    outside: Sequence[OutsideMember],
+    weights: dict[str, float],
+    class_weights: Mapping[str, np.ndarray],
 ) -> tuple[OutsideEntry, ...]:
     """Return the entries in blend.json of the outside members that were not dropped."""
     return tuple(
-        OutsideEntry(member.name, weights[member.name], str(member.file.absolute()), member.sha256)
+        OutsideEntry(
+            member.name,
+            weights[member.name],
+            str(member.file.absolute()),
+            member.sha256,
+            tuple(class_weights.get(member.name, np.zeros(0)).tolist()),
+        )
         for member in outside
         if weights[member.name] > 0
     )
@@ -272,15 +306,19 @@ def _evaluate_members(
     run: Run,
     shared: SharedPredictions,
     class_priors: bool,
+    bands: Sequence[int],
     draws: int,
     seed: int,
-) -> dict:
-    """Return the report of an ensemble, with the class multipliers of its remaining members.
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """Return the report of an ensemble, with the class multipliers of its remaining members, and
+    {name: weight for each class (C,)} of all members, {} where the blend does not weigh by class.
 
     run: one of the members', for the classes and the contest.
     """
     facts, contest = run.facts, run.contest
-    report = evaluate_ensemble(names, *shared, facts.classes, contest, draws=draws, seed=seed)
+    inputs = (names, *shared, facts.classes, contest)
+    report = evaluate_ensemble(*inputs, draws=draws, seed=seed)
+    report, weights = evaluate_bands(report, *inputs, bounds=bands, draws=draws, seed=seed)
     report |= {
         "rows": len(shared.truth),
         "folds": sorted(set(shared.folds.tolist())),
@@ -291,8 +329,13 @@ def _evaluate_members(
         # so that the remaining members alone give the same multipliers
         positions = [i for i, name in enumerate(names) if report["weights"][name] > 0]
         remaining = shared._replace(members=shared.members[positions])
-        report["class_priors"] = _class_priors(remaining, facts.classes, contest, draws, seed)
-    return report
+        blend = nested_blend
+        if weights is not None:
+            blend = partial(nested_band_blend, bounds=bands)
+        report["class_priors"] = _class_priors(
+            remaining, blend, facts.classes, contest, draws, seed
+        )
+    return report, {} if weights is None else dict(zip(names, weights, strict=True))
 
 
 def _publish(
@@ -322,10 +365,16 @@ def _sealed_files(folder: Path) -> list[str]:
 
 
 def _class_priors(
-    shared: SharedPredictions, classes: list[str], contest: Competition, draws: int, seed: int
+    shared: SharedPredictions,
+    blend: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+    classes: list[str],
+    contest: Competition,
+    draws: int,
+    seed: int,
 ) -> dict:
     """Evaluate class multipliers on the ensemble's nested predictions.
 
+    blend: of members, truth and folds, returns nested predictions.
     Returns {"used": False, "reason"} where they cannot be evaluated.
     """
     members, truth, folds = shared
@@ -334,14 +383,12 @@ def _class_priors(
         """Blend the other folds without this one: its labels change neither weights nor p."""
         other_rows = folds != fold
         blended = np.zeros(members.shape[1:], np.float32)
-        blended[other_rows] = nested_blend(
-            members[:, other_rows], truth[other_rows], folds[other_rows]
-        )
+        blended[other_rows] = blend(members[:, other_rows], truth[other_rows], folds[other_rows])
         return blended
 
     try:
         return evaluate_multipliers(
-            nested_blend(members, truth, folds),
+            blend(members, truth, folds),
             truth,
             folds,
             classes,

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from wbdc.core.errors import IntegrityFault
 from wbdc.core.files import publish_json, read_json
 
@@ -10,11 +12,18 @@ BLEND_FILE = "blend.json"
 MEMBER_SHAPE = {
     "folder": str,
     "weight": float,
+    "class_weights?": [float],
     "serve?": {str: int},
     "run?": str,
     "fold?": str,
 }
-OUTSIDE_SHAPE = {"name": str, "weight": float, "file": str, "sha256": str}
+OUTSIDE_SHAPE = {
+    "name": str,
+    "weight": float,
+    "file": str,
+    "sha256": str,
+    "class_weights?": [float],
+}
 BLEND_SHAPE = {
     "competition": str,
     "precision": str,
@@ -34,7 +43,8 @@ class BlendMember:
 
     folder: of the model, relative to the folder that the blend is opened with; weight: 0 or more;
     serve: {"frames", "length"}, where they differ from training; run, fold: which training run made
-    the model, unknown inside a package.
+    the model, unknown inside a package; class_weights: C numbers where the blend weighs by class,
+    of which `weight` is the mean over the videos that they were learned on.
     """
 
     folder: str
@@ -42,10 +52,16 @@ class BlendMember:
     serve: dict[str, int] = field(default_factory=dict)
     run: str | None = None
     fold: str | None = None
+    class_weights: tuple[float, ...] = ()
 
     def to_dict(self) -> dict:
         """Return plain values for JSON, without the fields that are not set."""
-        optional = {"serve": self.serve, "run": self.run, "fold": self.fold}
+        optional = {
+            "serve": self.serve,
+            "run": self.run,
+            "fold": self.fold,
+            "class_weights": list(self.class_weights),
+        }
         set_fields = {name: value for name, value in optional.items() if value}
         return {"folder": self.folder, "weight": self.weight} | set_fields
 
@@ -54,13 +70,20 @@ class BlendMember:
 class OutsideEntry:
     """A member of a blend that wbdc cannot run: its probabilities come from files.
 
-    file, sha256: the out-of-fold probabilities that its weight was learned from.
+    file, sha256: the out-of-fold probabilities that its weight was learned from; class_weights: as
+    in BlendMember.
     """
 
     name: str
     weight: float
     file: str
     sha256: str
+    class_weights: tuple[float, ...] = ()
+
+    def to_dict(self) -> dict:
+        """Return plain values for JSON, without the fields that are not set."""
+        values = {**asdict(self), "class_weights": list(self.class_weights)}
+        return {name: value for name, value in values.items() if value != []}
 
 
 @dataclass(frozen=True)
@@ -85,10 +108,23 @@ class Blend:
     settings: dict = field(default_factory=dict)
     run: str | None = None
 
+    @property
+    def weighs_by_class(self) -> bool:
+        """Whether each class has weights of its own."""
+        return any(member.class_weights for member in (*self.members, *self.outside))
+
+    def factors(self, classes: int) -> np.ndarray | None:
+        """Return what the blended probabilities are multiplied by before rows are normalized: the
+        class multipliers, ones where only the normalization is needed, or None for neither.
+        """
+        if self.class_multipliers:
+            return np.array(self.class_multipliers)
+        return np.ones(classes) if self.weighs_by_class else None
+
     def to_dict(self) -> dict:
         """Return plain values for JSON, without the fields that are not set."""
         optional = {
-            "outside": [asdict(member) for member in self.outside],
+            "outside": [member.to_dict() for member in self.outside],
             "data": self.data,
             "class_multipliers": list(self.class_multipliers),
             "half": self.half,
@@ -118,6 +154,14 @@ def read_blend(folder: Path) -> Blend:
     for member in values.get("outside", []):
         _check_keys(path, member, OUTSIDE_SHAPE)
 
+    entries = [*values["members"], *values.get("outside", [])]
+    for member in entries:
+        member["class_weights"] = tuple(member.get("class_weights", ()))
+    if len({len(member["class_weights"]) for member in entries}) > 1:
+        raise IntegrityFault(
+            f"{path}: members have different numbers of class weights, so it is damaged; make the"
+            " ensemble or the submission again"
+        )
     members = tuple(BlendMember(**member) for member in values.pop("members"))
     outside = tuple(OutsideEntry(**member) for member in values.pop("outside", ()))
     multipliers = tuple(values.pop("class_multipliers", ()))

@@ -78,13 +78,15 @@ class InferenceEngine:
         threads: int,
         *,
         served: Sequence[dict] | None = None,
+        class_weights: Sequence[Sequence[float]] | None = None,
         half: bool = False,
         compiled: bool = False,
     ):
         """Load the models of `folders`.
 
-        served: {"frames", "length"} of each member, where they differ from training; half: round
-        weights to float16; compiled: run vision towers through torch.compile.
+        served: {"frames", "length"} of each member, where they differ from training; class_weights:
+        (M, C), blend with these weights of each class, after which rows do not add up to 1; half:
+        round weights to float16; compiled: run vision towers through torch.compile.
         Raises IntegrityFault when a model is damaged or members have different classes.
         """
         settings = served or [{}] * len(folders)
@@ -99,6 +101,7 @@ class InferenceEngine:
             )
 
         self.weights = list(weights)
+        self.blend_weights = list(class_weights or weights)
         self.device, self.precision = device, precision
         self.threads = threads
         self.read_ahead = max(READ_AHEAD_BATCHES, threads)
@@ -167,7 +170,7 @@ class InferenceEngine:
             for i in range(len(self.members))
             if all(scores[i] is not None for scores in scored.probabilities.values())
         ] or self.order[:1]
-        weights = [self.weights[i] for i in complete]
+        weights = [self.blend_weights[i] for i in complete]
 
         videos = sum(map(len, groups.values()))
         probabilities = np.zeros((videos, len(self.classes)), np.float32)

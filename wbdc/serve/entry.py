@@ -252,7 +252,7 @@ def _run_calls(
     """Predict items one by one, from standard input to standard output."""
     device, threads = find_device(arguments.device), use_threads(arguments.threads)
     engine = _load_engine(home, blend, device, arguments.precision, threads)
-    multipliers = np.array(blend.class_multipliers) if blend.class_multipliers else None
+    multipliers = blend.factors(len(engine.classes))
     sys.stdin.reconfigure(errors="replace")
     serve_calls(engine, contest, sys.stdin, _reply, multipliers)
 
@@ -305,11 +305,11 @@ def _predict_on_ranks(
 
 
 def _multiply_classes(predictions: Predictions, blend: Blend) -> Predictions:
-    """Apply the blend's class multipliers, if it has some."""
-    if not blend.class_multipliers:
+    """Apply the blend's class multipliers, if it has some, and normalize rows where needed."""
+    factors = blend.factors(len(predictions.classes))
+    if factors is None:
         return predictions
-    multipliers = np.array(blend.class_multipliers)
-    probabilities = apply_multipliers(predictions.probabilities, multipliers)
+    probabilities = apply_multipliers(predictions.probabilities, factors)
     return predictions._replace(probabilities=probabilities)
 
 
@@ -323,6 +323,9 @@ def _load_engine(
         find_precision(precision or blend.precision, device),
         threads,
         served=[member.serve for member in blend.members],
+        class_weights=[member.class_weights for member in blend.members]
+        if blend.weighs_by_class
+        else None,
         half=blend.half,
         compiled=blend.compiled,
     )

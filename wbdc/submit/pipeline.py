@@ -220,6 +220,7 @@ def packed_members(home: Path, blend: Blend) -> list[PackedMember]:
             folder=home / member.folder,
             weight=member.weight,
             serve=member.serve,
+            class_weights=member.class_weights,
         )
         for member in blend.members
     ]

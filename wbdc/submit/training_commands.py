@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path, PurePosixPath
 
 from wbdc.competitions import is_contest_file
+from wbdc.ensemble.saved_ensembles import format_bands
 from wbdc.prepare.dataset import PreparedData
 from wbdc.prepare.groups import GROUPS_FILE
 from wbdc.serve.blend_file import Blend
@@ -71,6 +72,8 @@ def _ensemble_command(blend: Blend, trained_folds: dict[str, set[str]]) -> str:
     if settings:
         no_priors = "" if settings["class_priors"] else " --no-class-priors"
         options += f" --seed {settings['seed']} --draws {settings['draws']}{no_priors}"
+        # weights by class support that were not used must not be used by chance
+        options += f" --bands {format_bands(settings.get('bands', []))}"
     if settings.get("precision"):
         options += f" --precision {settings['precision']}"
     score_folds = settings.get("folds", [])

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from wbdc.competitions import Competition
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import IntegrityFault, UsageFault
 from wbdc.core.scores import f1_scores
+from wbdc.ensemble.band_weights import nested_band_blend
+from wbdc.ensemble.blend_weights import nested_blend
 from wbdc.ensemble.priors.class_multipliers import (
     MULTIPLIER_FAMILIES,
     MULTIPLIER_OPTIONS,
@@ -282,7 +285,8 @@ def test_errors_name_the_cause():
             bad()
 
 
-def test_labels_of_a_fold_do_not_change_its_predictions_through_the_blend():
+@pytest.mark.parametrize("blend", [nested_blend, partial(nested_band_blend, bounds=[30])])
+def test_labels_of_a_fold_do_not_change_its_predictions_through_the_blend(blend):
     """Blend weights are learned across folds, so p is blended again without each fold."""
     from wbdc.ensemble import saved_ensembles
 
@@ -305,5 +309,5 @@ def test_labels_of_a_fold_do_not_change_its_predictions_through_the_blend():
         patch.setattr(saved_ensembles, "evaluate_multipliers", store)
         for codes in (truth, np.where(folds == 0, random.permutation(truth), truth)):
             shared = saved_ensembles.SharedPredictions(members, codes, folds.astype(str))
-            saved_ensembles._class_priors(shared, CLASSES, CONTEST, 10, 0)
+            saved_ensembles._class_priors(shared, blend, CLASSES, CONTEST, 10, 0)
     assert np.array_equal(predictions[0], predictions[1])

@@ -19,7 +19,7 @@ from wbdc.core.errors import Inconclusive, IntegrityFault, UsageFault
 from wbdc.core.files import file_sha256, publish_json, read_json, seal_folder, sealed_facts
 from wbdc.core.integrity import verify_seal
 from wbdc.prepare.dataset import PreparedData
-from wbdc.serve.blend_file import Blend, BlendMember
+from wbdc.serve.blend_file import Blend, BlendMember, read_blend
 from wbdc.serve.entry import ServeOptions, main, serve
 from wbdc.submit import pipeline
 from wbdc.submit.check.verify import verify_package
@@ -27,6 +27,7 @@ from wbdc.submit.pack.package import (
     SHIPPED_FOLDERS,
     PackedMember,
     PackOptions,
+    _add_blend,
     kit_path,
     pack_submission,
 )
@@ -213,6 +214,17 @@ def test_a_package_that_fails_its_check_is_not_published(members, tmp_path):
         pack_submission(into, members[:1], OPTIONS, fail)
     assert files(into) == before
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_class_weights_are_packed(tmp_path):
+    shares = ((0.25, 0.75), (0.75, 0.25))
+    members = tuple(
+        BlendMember("f", 0.5, run="r", fold=str(i), class_weights=weights)
+        for i, weights in enumerate(shares)
+    )
+    packed = pipeline.packed_members(tmp_path, Blend("wechat2022", "fp32", members))
+    _add_blend(tmp_path, packed, OPTIONS)
+    assert tuple(m.class_weights for m in read_blend(tmp_path).members) == shares
 
 
 @pytest.fixture

@@ -39,8 +39,8 @@ from wbdc.train.runs import ALL_FOLDS
 class BudgetOptions:
     """How an ensemble within a limit is built.
 
-    limit: seconds for `items` videos; frames, lengths: smaller values to try; class_priors, draws,
-    seed: as for `save_ensemble`.
+    limit: seconds for `items` videos; frames, lengths: smaller values to try; class_priors, bands,
+    draws, seed: as for `save_ensemble`.
     """
 
     limit: float
@@ -48,6 +48,7 @@ class BudgetOptions:
     frames: Sequence[int] = ()
     lengths: Sequence[int] = ()
     class_priors: bool = True
+    bands: tuple[int, ...] = ()
     draws: int = 1000
     seed: int = 0
 
@@ -108,6 +109,7 @@ def build_ensemble_within(
         extra_facts={"budget": _budget_report(results, chosen, result, options)},
         precision=result.precision if len(hardware) > 1 else None,
         class_priors=options.class_priors,
+        bands=options.bands,
         draws=options.draws,
         seed=options.seed,
         command=_command(name, members, hardware, options),
@@ -251,6 +253,7 @@ def _command(
         members,
         words,
         class_priors=options.class_priors,
+        bands=options.bands,
         draws=options.draws,
         seed=options.seed,
     )

@@ -49,12 +49,14 @@ class PackedMember(NamedTuple):
 
     name: for example "dual_stream-1f3694da/fold-0". folder: the finished fold. weight: 0 or more.
     serve: number of frames and text length, where they differ from those of training.
+    class_weights: as in BlendMember.
     """
 
     name: str
     folder: Path
     weight: float
     serve: dict = {}
+    class_weights: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def _check_members(into: Path, members: Sequence[PackedMember]) -> None:
 
 
 def _check_member(member: PackedMember) -> None:
-    name, folder, weight, _ = member
+    name, folder, weight, *_ = member
     if not name or any(part in ("", ".", "..") for part in name.split("/")):
         raise UsageFault(f"{name!r} cannot be the name of a member; use <run>/fold-<number>")
     if not (math.isfinite(weight) and weight >= 0):
@@ -309,7 +311,10 @@ def _add_blend(folder: Path, members: Sequence[PackedMember], options: PackOptio
     blend = Blend(
         competition=options.contest.name,
         precision=options.precision,
-        members=tuple(BlendMember(f"models/{m.name}", m.weight, m.serve) for m in members),
+        members=tuple(
+            BlendMember(f"models/{m.name}", m.weight, m.serve, class_weights=m.class_weights)
+            for m in members
+        ),
         class_multipliers=tuple(options.class_multipliers),
         half=options.half,
         compiled=options.compiled,

@@ -37,7 +37,8 @@ compares every file.
 |---|---|---|---|---|
 @MEMBERS@
 
-Each member contributes its weight divided by the sum of all weights.
+Each member contributes its weight divided by the sum of all weights. Where `blend.json` has
+`class_weights`, each class has weights of its own, and these are their means.
 
 ## Pretrained weights
 
