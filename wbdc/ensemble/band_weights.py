@@ -1,6 +1,7 @@
 """Blend weights by class support: a member may count more for rare classes than for others."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -58,8 +59,10 @@ def check_bounds(bounds: Sequence[int]) -> None:
 
 def band_names(bounds: Sequence[int]) -> list[str]:
     """Return the names of G bands: ["1-9", "10-49", "50+"] for the bounds 10 and 50."""
-    starts = [1, *bounds]
-    names = [f"{a}-{b - 1}" if b - 1 > a else f"{a}" for a, b in zip(starts, bounds, strict=False)]
+    names = [
+        f"{start}-{end - 1}" if end - start > 1 else f"{start}"
+        for start, end in pairwise([1, *bounds])
+    ]
     return [*names, f"{bounds[-1]}+"]
 
 
@@ -115,8 +118,8 @@ def fit_band_weights(likelihoods: np.ndarray, masses: np.ndarray, bands: np.ndar
     weights = np.full((count, groups), 1 / count)
     before = -np.inf
     for _ in range(MAX_ROUNDS):
-        own = weights[:, bands] * likelihoods
-        explained = own.sum(axis=0)
+        joint = weights[:, bands] * likelihoods
+        explained = joint.sum(axis=0)
         totals = np.maximum(np.einsum("mg,mng->n", weights, masses), MIN_PROBABILITY)
         prior = PRIOR_VIDEOS * np.log(weights).mean(axis=0).sum()
         value = (np.log(explained / totals).sum() + prior) / rows
@@ -124,7 +127,7 @@ def fit_band_weights(likelihoods: np.ndarray, masses: np.ndarray, bands: np.ndar
             break
 
         before = value
-        gained = own / explained @ is_in_band + PRIOR_VIDEOS / count
+        gained = joint / explained @ is_in_band + PRIOR_VIDEOS / count
         cost = np.einsum("mng,n->mg", masses, 1 / totals)
         weights = _maximize_bound(gained, cost)
     return weights
@@ -144,10 +147,10 @@ def nested_band_blend(
     blended = np.empty(members.shape[1:], np.float32)
     for name in names:
         held_out = folds == name
-        learned = learn_band_weights(
+        fitted = learn_band_weights(
             members[:, ~held_out], truth[~held_out], bounds, total=len(truth)
         )
-        blended[held_out] = blend_by_class(members[:, held_out], learned.by_class)
+        blended[held_out] = blend_by_class(members[:, held_out], fitted.by_class)
     return blended
 
 

@@ -116,38 +116,38 @@ def evaluate_bands(
     if reason := _reason_without_bands(members, truth, folds, classes, bounds):
         return report | {"bands": {"used": False, "reason": reason}}, None
     evaluation = _Evaluation(competition, truth, classes, draws, seed)
-    learned = learn_band_weights(members, truth, bounds)
-    remaining = members[learned.members]
+    fitted = learn_band_weights(members, truth, bounds)
+    remaining = members[fitted.members]
     blended = nested_band_blend(remaining, truth, folds, bounds)
     gain = evaluation.gain(blended, nested_blend(remaining, truth, folds))
 
     counts = np.bincount(truth, minlength=len(classes))
-    videos = np.bincount(learned.bands, counts, minlength=len(bounds) + 1)
+    videos = np.bincount(fitted.bands, counts, minlength=len(bounds) + 1)
     bands = {
         "used": gain.verdict == "better",
         "bounds": list(bounds),
         "names": band_names(bounds),
-        "classes": np.bincount(learned.bands, minlength=len(bounds) + 1).tolist(),
+        "classes": np.bincount(fitted.bands, minlength=len(bounds) + 1).tolist(),
         "videos": videos.astype(int).tolist(),
-        "weights": dict(zip(names, learned.values.tolist(), strict=True)),
+        "weights": dict(zip(names, fitted.values.tolist(), strict=True)),
         "gain": gain.to_dict(),
     }
     if not bands["used"]:
         return report | {"bands": bands}, None
 
-    mean_weights = (learned.values @ videos / videos.sum()).tolist()
+    mean_weights = (fitted.values @ videos / videos.sum()).tolist()
     best = members[list(names).index(report["best"])]
     codes = {name: member.argmax(1) for name, member in zip(names, members, strict=True)}
     changed = {
         "bands": bands,
         "weights": dict(zip(names, mean_weights, strict=True)),
-        "dropped": _dropped_entries(names, learned.dropped, " in every band"),
+        "dropped": _dropped_entries(names, fitted.dropped, " in every band"),
         "ensemble": evaluation.entry(blended),
         "gain": evaluation.gain(blended, best).to_dict(),
         "support": f1_by_support(codes | {ENSEMBLE_ROW: blended.argmax(1)}, truth, len(classes)),
     }
     unchanged = {key: value for key, value in report.items() if key != "score_without_dropped"}
-    return unchanged | changed, learned.by_class
+    return unchanged | changed, fitted.by_class
 
 
 def _reason_without_bands(
@@ -249,9 +249,9 @@ def _check(
 
 
 def _dropped_entries(
-    names: Sequence[str], dropped: dict[int, float], where: str = ""
+    names: Sequence[str], dropped: dict[int, float], in_bands: str = ""
 ) -> list[dict]:
-    reason = f"its weight is below {MIN_WEIGHT_RATIO:.0%} of the largest{where}"
+    reason = f"its weight is below {MIN_WEIGHT_RATIO:.0%} of the largest{in_bands}"
     return [
         {"name": names[member], "weight": weight, "reason": reason}
         for member, weight in sorted(dropped.items())

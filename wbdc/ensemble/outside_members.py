@@ -55,8 +55,8 @@ def read_outside_members(
     for name in names:
         if names.count(name) > 1:
             raise UsageFault(
-                f"{WITH_OPTION} names two members {name!r}; give them different names: {WITH_OPTION}"
-                f" {name}-2=FILE"
+                f"{WITH_OPTION} names two members {name!r}; give them different names:"
+                f" {WITH_OPTION} {name}-2=FILE"
             )
     return members
 
