@@ -21,7 +21,7 @@ def blend_probabilities(
     UsageFault when the weights do not fit the members, are negative or sum to 0.
     """
     check_members(members)
-    shares = _shares(weights, len(members), members[0].shape[1] if members else 0)
+    shares = _shares(weights, len(members), members[0].shape[-1] if len(members) else 0)
     total = np.zeros(members[0].shape, dtype=np.float64)
     for member, share in zip(members, shares, strict=True):
         total += share * member.astype(np.float64)
