@@ -1,11 +1,12 @@
 """Tricks that do not work together are refused before a training starts."""
 
 import pytest
+import torch.nn.functional as F
 import toys
 
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
-from wbdc.train import tricks
+from wbdc.train import losses, tricks
 from wbdc.train.compatible_plugs import check_compatible
 from wbdc.train.objectives.classify import Classify
 
@@ -28,3 +29,22 @@ def test_a_kit_with_two_averages_is_refused(ready, kit):
     result = toys.wbdc("train", *options, "--set", 'train.trick=[{use="ema"}, {use="swa"}]')
     assert result.exit_code == 2
     assert "tricks 'ema' and 'swa' both replace the weights" in result.output
+
+
+class HardOnly(losses.Loss):
+    takes_soft_labels = False
+
+    def forward(self, logits, target):
+        return F.cross_entropy(logits, target, reduction="none")
+
+
+@pytest.mark.parametrize(("trick", "has_pseudo_labels"), [("mixup", False), ("fgm", True)])
+def test_soft_labels_and_a_loss_that_takes_hard_labels_only_are_refused(trick, has_pseudo_labels):
+    model = toys.model()
+    used = [build(trick, model)]
+    classify = Classify(model, toys.TASK, loss={"use": "class_balanced", "loss": "focal"})
+    check_compatible([classify], used, has_pseudo_labels=has_pseudo_labels)
+    classify.class_loss.weighted_loss = HardOnly(toys.TASK)
+    with pytest.raises(UsageFault, match="makes soft labels, and loss .* takes hard labels only"):
+        check_compatible([classify], used, has_pseudo_labels=has_pseudo_labels)
+    check_compatible([classify], [])

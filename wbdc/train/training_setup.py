@@ -165,8 +165,8 @@ def _build_training(
 ) -> tuple[TrainingState, ParameterGroups]:
     """Build everything that changes during training, and the weights of each part."""
     tricks = plan.build_tricks(model, task)
-    check_compatible(objectives, tricks)
     stage = plan.stage
+    check_compatible(objectives, tricks, has_pseudo_labels=bool(stage.pseudo))
     groups = parameter_groups(model, objectives, stage.learning_rate)
     names = [name for name, _ in named_parameters(model, objectives)]
     factors = layer_rate_factors(names, stage.learning_rate, stage.layer_decay or {})
