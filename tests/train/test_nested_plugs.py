@@ -1,6 +1,6 @@
 """Plugs that a setting of another plug chooses: checked, shown, saved and hashed like others."""
 
-import json
+import math
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,11 @@ import toys
 
 from wbdc.cli.kits import describe_kit
 from wbdc.core.errors import UsageFault
+from wbdc.core.files import seal_folder
 from wbdc.prepare.dataset import open_prepared
+from wbdc.submit.pack.package import _add_kit
+from wbdc.train.evaluated_weights import copy_weights
+from wbdc.train.export import export_fold
 from wbdc.train.kit import open_kit
 from wbdc.train.stage_plan import plan_stage
 
@@ -83,26 +87,27 @@ def test_kits_shows_the_loss_of_an_objective_and_its_settings(here):
     assert lines[position + 1] == "      smoothing = 0.0  (default)"
 
 
-def test_a_loss_beside_the_kit_is_found_hashed_saved_and_built(here, ready, monkeypatch, tmp_path):
-    """From a saved kit alone, in another folder, also when the plain name is given."""
+def test_a_loss_beside_the_kit_is_hashed_saved_packed_and_built(here, ready):
+    """The packed kit makes a run of the same name, without the file beside the first kit."""
     (here / "mine.py").write_text(MINE)
     kit = open_kit("toy.toml", changes=change('{ use = "./mine.py", factor = 2.0 }'))
     assert list(kit.plugs()) == ["mine.py"]
     assert here / "mine.py" in [path.absolute() for path in kit.files("train")]
     prepared = open_prepared(ready)
-    first = plan_stage(here, "train", kit, prepared).run.name
+    before = plan_stage(here, "train", kit, prepared).run.name
     (here / "mine.py").write_text(MINE + "\n")
-    assert plan_stage(here, "train", kit, prepared).run.name != first
+    plan = plan_stage(here, "train", kit, prepared)
+    assert plan.run.name != before
 
-    tables, files = kit.saved()
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    (copy / "kit.json").write_text(json.dumps(tables))
-    for name, path in files.items():
-        (copy / name).write_bytes(path.read_bytes())
+    fold = plan.run.fold("all")
+    initial = plan.build_model()
+    export_fold(fold, initial, plan, copy_weights(initial.model))
+    seal_folder(fold, {})
+    _add_kit(here / "package" / "toy.json", fold)
     (here / "mine.py").unlink()
-    plan = plan_stage(here, "train", open_kit(str(copy / "kit.json")), prepared)
-    (classify,) = plan.build_objectives(toys.model(), toys.TASK)
+    packed = plan_stage(here, "train", open_kit("package/toy.json"), prepared)
+    assert packed.run.name == plan.run.name
+    (classify,) = packed.build_objectives(initial.model, toys.TASK)
     assert type(classify.class_loss).__name__ == "Mine"
-    assert classify.chance == pytest.approx(2 * 1.6094379)
-    assert loss_table('"./copy/mine.py"') == {"use": "./copy/mine.py"}
+    assert classify.chance == pytest.approx(2 * math.log(5))
+    assert loss_table('"./package/mine.py"') == {"use": "./package/mine.py"}

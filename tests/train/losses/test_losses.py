@@ -31,7 +31,7 @@ EVERY_LOSS = [
     for settings in LOSSES.get(use, [{}])
 ]
 every_loss = pytest.mark.parametrize("table", EVERY_LOSS, ids=str)
-LABELS = torch.tensor([0, 3, 4, 1])
+LABELS = torch.tensor([0, 2, 4, 3])  # the second and the last have the largest logit
 
 
 def logits(rows: int = 4) -> torch.Tensor:
@@ -287,3 +287,11 @@ def test_soft_labels_are_softened_as_those_of_a_teacher():
     ]
     values = build({"use": "distillation", "temperature": 2.0})(logits(), soft)
     torch.testing.assert_close(values, torch.tensor(expected))
+
+
+def test_the_margin_loss_keeps_its_digits_for_a_class_with_nearly_the_whole_probability():
+    """1 - p is 0 in float32; with margins of 15, the loss is still far from 0."""
+    table = {"use": "ldam", "margin": 15.0}
+    row = [0.0, 0.0, 0.0, 0.0, 20.0]
+    value = build(table)(torch.tensor([row]), torch.tensor([4]))
+    assert value.item() == pytest.approx(longhand(table, row, 4), rel=1e-5)
