@@ -52,7 +52,8 @@ class Freeze(Trick):
         text = f"freezes {len(names)} tensors, {size:,} parameters: "
         text += ", ".join(sorted(shorten_names(names, list(self.weights))))
         if self.every:
-            text += f"; trains one more of {len(self.layers)} layers every {self.every} steps"
+            steps = "step" if self.every == 1 else f"{self.every} steps"
+            text += f"; trains one more of {len(self.layers)} layers every {steps}"
         return text
 
     def before_step(self, step: int) -> None:
