@@ -1,9 +1,17 @@
-"""The code of docs/ensembles.md makes a file that `wbdc ensemble --with` accepts."""
+"""The code of docs/ensembles.md makes a file that `wbdc ensemble --with` accepts, and the linear
+reference of docs/results.md is computed.
+"""
 
+import json
 import re
 from pathlib import Path
 
+import linear_reference
+import numpy as np
+from click.testing import CliRunner
+
 from wbdc.ensemble.outside_members import read_outside_members
+from wbdc.prepare.dataset import open_prepared
 
 PAGE = Path(__file__).parents[2] / "docs" / "ensembles.md"
 
@@ -16,3 +24,24 @@ def test_the_code_of_the_page_writes_a_member(fresh, tmp_path, monkeypatch):
     ids, classes = names["table"]["id"].to_list(), names["classes"]
     (member,) = read_outside_members(["tfidf.parquet"], ids, classes, "labeled")
     assert member.name == "tfidf"
+
+
+def test_the_linear_reference_is_scored_out_of_fold_and_on_the_test_split(fresh, tmp_path):
+    prepared = open_prepared(fresh)
+    ids = prepared.read_split("test", ["id"])["id"].to_list()
+    label = prepared.facts.classes[0]
+    truth = tmp_path / "truth.csv"
+    truth.write_text("id,category_id\n" + "".join(f"{name},{label}\n" for name in ids))
+    words = ["--work", str(fresh), "--truth", str(truth), "--json"]
+    scores = json.loads(CliRunner().invoke(linear_reference.main, words).stdout)
+    assert list(scores) == ["out of fold", "test"]
+    assert 0 <= scores["test"]["mean"] <= scores["test"]["official"] <= 1
+
+    # a text that names its class is recognized, and a fold does not see its own labels
+    labels = np.array(["a", "b", "c"] * 20, object)
+    folds = np.arange(60) % 4
+    texts = np.array([f"{label * 5} {i}" for i, label in enumerate(labels)], object)
+    assert (linear_reference.predict_out_of_fold(texts, labels, folds, 1) == labels).all()
+    labels[folds == 1] = "d"
+    predicted = linear_reference.predict_out_of_fold(texts, labels, folds, 1)
+    assert "d" not in predicted[folds == 1]
