@@ -7,12 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 import toys
-from fake_cuda import fake_cuda
+from fake_cuda import batch_on_fake_cuda, fake_cuda
 
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.train import losses, objectives
 from wbdc.train.losses import Loss, build_loss
+from wbdc.train.objective_parts.class_loss import mean_class_loss
 
 SMOOTH = {"use": "cross_entropy", "smoothing": 0.1}
 # settings of each loss that is tested with several
@@ -295,3 +296,13 @@ def test_the_margin_loss_keeps_its_digits_for_a_class_with_nearly_the_whole_prob
     row = [0.0, 0.0, 0.0, 0.0, 20.0]
     value = build(table)(torch.tensor([row]), torch.tensor([4]))
     assert value.item() == pytest.approx(longhand(table, row, 4), rel=1e-5)
+
+
+def test_averaging_over_soft_labels_does_not_wait_for_the_gpu():
+    loss = build("class_balanced")
+    batch = replace(toys.batch(), soft_label=torch.full((6, toys.CLASSES), 0.2))
+    with fake_cuda():
+        loss.to("cuda")
+        moved = batch_on_fake_cuda(batch)
+        value = mean_class_loss(loss, logits(6).to("cuda"), moved, moved.is_labeled())
+    assert (value.device.type, value.shape) == ("cuda", ())
