@@ -70,7 +70,7 @@ every_type = pytest.mark.parametrize("name", [n for n in ARCHITECTURES if n not 
 every_causal_type = pytest.mark.parametrize(
     "name", [name for name in ARCHITECTURES if name not in (NO_CAUSAL_TEXT, *SAME_CODE)]
 )
-both_fusions = pytest.mark.parametrize("fusion", ["single_stream", "dual_stream"])
+some_fusions = pytest.mark.parametrize("fusion", ["single_stream", "dual_stream", "albef", "alpro"])
 
 
 def video_model(name: str, fusion: str = "single_stream") -> VideoClassifier:
@@ -118,7 +118,7 @@ def test_a_trunk_equals_the_model_of_transformers(name, auto, tmp_path, monkeypa
 
 
 @every_type
-@both_fusions
+@some_fusions
 def test_trap_02_padding_moves_no_logit(name, fusion):
     model, batch = video_model(name, fusion), toys.batch()
     torch.testing.assert_close(
