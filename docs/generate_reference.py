@@ -46,7 +46,7 @@ describes the same for editors; in VS Code with *Even Better TOML*, begin a kit 
 `learning_rate` and `layer_decay` as a whole |
 | `[text]` `[trunk]` `[vision]` `[fusion]` `[train]` | required, unless `[estimator]` is set |
 | `[pooling]` `[head]` `[pretrain]` `[train.pseudo]` `[serve]` | optional |
-| `[estimator]` | a model that scikit-learn fits at once, in place of all other tables but `[serve]` |
+| `[estimator]` | a model that is fitted at once, in place of all other tables but `[serve]` |
 | `[tiny]` | overrides for `--tiny`, with the same tables |
 
 """

@@ -9,7 +9,7 @@ import toys
 
 from wbdc.core.errors import UsageFault
 from wbdc.serve.members import load_member
-from wbdc.train.estimator_parts.calibrated_svm import fit_scale, inner_folds
+from wbdc.train.estimator_parts.calibration import fit_scale, inner_folds
 from wbdc.train.kit import PACKAGED_KIT_FOLDERS, open_kit
 
 KITS = [

@@ -46,7 +46,7 @@ STAGES = ("pretrain", "train")
 NESTED_PLUGS = ("loss",)  # chosen by settings of other plugs
 MODEL_PLUGS = ("vision", "fusion", "pooling", "head", "estimator")  # tables that choose a plug
 KIT_TABLES = ("text", "trunk", *MODEL_PLUGS, *STAGES, "serve")
-# a kit with [estimator] fits it with scikit-learn, and has none of the tables of a network
+# a kit with [estimator] fits it at once, and has none of the tables of a network
 ESTIMATOR_KIT_TABLES = ("estimator", "serve")
 DEFAULT_POOLING = {"use": "mean"}
 REQUIRED_SETTINGS = ("competition", "text", "trunk", "vision", "fusion", "train")

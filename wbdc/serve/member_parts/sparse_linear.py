@@ -5,9 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-SCALE = "scale"  # of the decision values, learned by calibration
-INTERCEPT = "intercept"
-
 
 class SparseWeights(NamedTuple):
     """Weights (V, C) of V features in C classes, in compressed rows.

@@ -6,13 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 from torch import Tensor
 
-from wbdc.core.errors import IntegrityFault
-from wbdc.core.files import open_regular
 from wbdc.serve.cache_key import cache_key
+from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE, explain_misfit, load_arrays
 from wbdc.serve.member_parts.ngrams import (
     ANALYZERS,
     NgramSettings,
@@ -21,8 +18,8 @@ from wbdc.serve.member_parts.ngrams import (
     tfidf_row,
     unpack_strings,
 )
-from wbdc.serve.member_parts.sparse_linear import INTERCEPT, SCALE, SparseWeights
-from wbdc.serve.members import WEIGHTS_FILE, Member, ValueBatch
+from wbdc.serve.member_parts.sparse_linear import SparseWeights
+from wbdc.serve.members import Member, ValueBatch
 
 NgramCounts = dict[str, Counter]
 
@@ -44,16 +41,16 @@ class LinearText(Member):
         self.settings = NgramSettings(tuple(stored["fields"]), analyzers, stored["max_characters"])
         self.text_key = cache_key(self.settings)
 
-        tensors = _load_tensors(folder)
+        tensors = load_arrays(folder)
         try:
             self.parts = {name: _read_part(tensors, name) for name in analyzers}
             self.intercept = tensors[INTERCEPT]
             self.scale = tensors[SCALE]
             is_intact = self._check()
         except (KeyError, ValueError) as error:
-            raise _unfit(folder, str(error)) from error
+            raise explain_misfit(folder, str(error)) from error
         if not is_intact:
-            raise _unfit(folder, "arrays of other sizes, or numbers that are not finite")
+            raise explain_misfit(folder, "arrays of other sizes, or numbers that are not finite")
 
     def read_text(self, fields: Sequence[dict[str, str]]) -> list[NgramCounts]:
         return [count_ngrams(texts, self.settings) for texts in fields]
@@ -97,18 +94,3 @@ def _read_part(tensors: dict, name: str) -> tuple[TfidfVocabulary, SparseWeights
     columns = {ngram: column for column, ngram in enumerate(ngrams)}
     vocabulary = TfidfVocabulary(columns, tensors[f"{name}.idf"])
     return vocabulary, SparseWeights.from_tensors(tensors, name)
-
-
-def _load_tensors(folder: Path) -> dict[str, np.ndarray]:
-    path = folder / WEIGHTS_FILE
-    try:
-        open_regular(path).close()
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise _unfit(folder, " ".join(str(error).split())[:200]) from error
-
-
-def _unfit(folder: Path, reason: str) -> IntegrityFault:
-    return IntegrityFault(
-        f"{folder / WEIGHTS_FILE} does not fit model.json beside it: {reason}; train the fold again"
-    )

@@ -1,4 +1,4 @@
-"""Estimators: models that are fitted at once instead of trained step by step, by scikit-learn."""
+"""Estimators: models that are fitted at once instead of trained step by step."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

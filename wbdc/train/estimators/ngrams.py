@@ -8,13 +8,11 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from wbdc.core.errors import DataFault, UsageFault, suggest_name
+from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE
 from wbdc.serve.member_parts.ngrams import ANALYZERS, NgramSettings, count_ngrams, pack_strings
-from wbdc.serve.member_parts.sparse_linear import INTERCEPT, SCALE, SparseWeights
-from wbdc.train.estimator_parts.calibrated_svm import (
-    cross_validated_scale,
-    fit_machines,
-    inner_folds,
-)
+from wbdc.serve.member_parts.sparse_linear import SparseWeights
+from wbdc.train.estimator_parts.calibration import cross_validated_scale, inner_folds
+from wbdc.train.estimator_parts.support_vectors import fit_support_vectors
 from wbdc.train.estimators import Estimator, FittedMember, LabeledVideos
 
 MAX_NGRAM_LENGTH = 20
@@ -104,7 +102,7 @@ class Ngrams(Estimator):
                 f"no n-gram of {', '.join(self.settings.fields)} is in {self.min_count} of"
                 f" {len(selected)} videos; lower min_count, or choose other fields"
             )
-        machines = fit_machines(
+        machines = fit_support_vectors(
             _transform(vectorizers, selected),
             videos.labels[rows],
             videos.class_count,

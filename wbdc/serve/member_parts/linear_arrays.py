@@ -1,0 +1,34 @@
+"""The arrays of linear members on disk."""
+
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from wbdc.core.errors import IntegrityFault
+from wbdc.core.files import open_regular
+from wbdc.serve.members import MODEL_FILE, WEIGHTS_FILE
+
+SCALE = "scale"  # (1,), of the decision values, learned by calibration
+INTERCEPT = "intercept"  # (C,)
+MAX_REASON_CHARACTERS = 200
+
+
+def load_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Load the arrays of a member. Raises IntegrityFault."""
+    path = folder / WEIGHTS_FILE
+    try:
+        open_regular(path).close()
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise explain_misfit(folder, str(error)) from error
+
+
+def explain_misfit(folder: Path, reason: str) -> IntegrityFault:
+    """Return the error of arrays that cannot be used."""
+    short = " ".join(reason.split())[:MAX_REASON_CHARACTERS]
+    return IntegrityFault(
+        f"{folder / WEIGHTS_FILE} does not fit {MODEL_FILE} beside it: {short}; train the fold"
+        " again"
+    )
