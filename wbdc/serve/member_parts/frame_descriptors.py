@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 CLIP_GRADIENTS = 0.2  # largest entry of a normalized block (Dalal and Triggs, 2005)
-EPSILON = 1e-4  # keeps blocks without any gradient at 0
+BLOCK_EPSILON = 1e-4  # keeps blocks without any gradient at 0
 
 
 class DescriptorSettings(NamedTuple):
@@ -65,8 +65,8 @@ def gradient_histograms(frames: np.ndarray, cell: int, orientations: int) -> np.
     blocks = np.concatenate(
         [cells[:, :-1, :-1], cells[:, 1:, :-1], cells[:, :-1, 1:], cells[:, 1:, 1:]], -1
     )
-    clipped = np.minimum(_normalize(blocks, EPSILON), CLIP_GRADIENTS)
-    blocks = _normalize(clipped, EPSILON)
+    clipped = np.minimum(_normalize(blocks, BLOCK_EPSILON), CLIP_GRADIENTS)
+    blocks = _normalize(clipped, BLOCK_EPSILON)
     return blocks.reshape(len(frames), int(np.prod(blocks.shape[1:])))
 
 

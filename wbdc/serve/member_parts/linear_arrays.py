@@ -12,7 +12,7 @@ from wbdc.serve.members import MODEL_FILE, WEIGHTS_FILE
 
 SCALE = "scale"  # (1,), of the decision values, learned by calibration
 INTERCEPT = "intercept"  # (C,)
-MAX_REASON_CHARACTERS = 200
+MAX_MISFIT_CHARACTERS = 200
 
 
 def load_arrays(folder: Path) -> dict[str, np.ndarray]:
@@ -27,7 +27,7 @@ def load_arrays(folder: Path) -> dict[str, np.ndarray]:
 
 def explain_misfit(folder: Path, reason: str) -> IntegrityFault:
     """Return the error of arrays that cannot be used."""
-    short = " ".join(reason.split())[:MAX_REASON_CHARACTERS]
+    short = " ".join(reason.split())[:MAX_MISFIT_CHARACTERS]
     return IntegrityFault(
         f"{folder / WEIGHTS_FILE} does not fit {MODEL_FILE} beside it: {short}; train the fold"
         " again"
