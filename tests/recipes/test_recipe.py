@@ -10,7 +10,7 @@ from wbdc.cli import main
 from wbdc.core.errors import UsageFault
 from wbdc.recipes.plan import plan_recipe
 from wbdc.recipes.recipe import open_recipe, recipe_names
-from wbdc.recipes.step_commands import STEP_COMMANDS
+from wbdc.recipes.step_commands import PSEUDO_KEY, STEP_COMMANDS
 from wbdc.recipes.step_results import RecipeOptions
 
 WRONG = {  # {mistake: (text of the toy recipe, its replacement, message)}
@@ -45,7 +45,7 @@ WRONG = {  # {mistake: (text of the toy recipe, its replacement, message)}
     "a result that nothing uses": (
         'from = "pretrained"\n',
         "",
-        "step 'pretrained': no later step uses this pretrained run",
+        "step 'pretrained': no later step uses its result .pretrained run",
     ),
     "data prepared in between": (
         'name = "pretrained"',
@@ -115,8 +115,7 @@ def test_every_option_of_a_step_is_an_option_of_its_command(name):
     command = main.get_command(click.Context(main), name)
     flags = {option for p in command.params for option in (*p.opts, *p.secondary_opts)}
     options = {f"--{key}" for key in (*rules.known_keys(), *rules.machine)}
-    arguments = {"--submission"} if name == "verify" else set()
-    assert options - arguments <= flags
+    assert options - {"--submission", f"--{PSEUDO_KEY}"} <= flags  # an argument; part of the kit
     required = {p.opts[0].removeprefix("--") for p in command.params if p.required}
     given = {*rules.required, *rules.machine}
     assert required <= given, "a step could leave out what the command needs"

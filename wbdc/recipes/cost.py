@@ -4,6 +4,7 @@ Nothing is estimated that was not measured in this work folder: a step without a
 estimate.
 """
 
+import copy
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
@@ -90,9 +91,12 @@ def _fold_seconds(run: Run, kit: Kit, stage: str) -> list[float]:
 
 
 def _cost_settings(tables: dict, stage: str) -> dict:
-    """Return the settings that decide how long a stage takes."""
+    """Return the settings that decide how long a stage takes; names of pseudo-labels do not."""
     names = ("text", "trunk", "vision", "fusion", "pooling", stage)
-    return {name: tables.get(name) for name in names}
+    settings = copy.deepcopy({name: tables.get(name) for name in names})
+    for table in [*settings[stage]["objective"], settings[stage].get("pseudo") or {}]:
+        table.pop("name", None)
+    return settings
 
 
 def _read_seconds(path: Path) -> dict[str, float]:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from wbdc.core.errors import UsageFault
 from wbdc.recipes.cost import StepCost, step_cost
+from wbdc.recipes.pseudo_names import check_pseudo_names
 from wbdc.recipes.recipe import Recipe
 from wbdc.recipes.step import RecipeStep
 from wbdc.recipes.step_results import RecipeOptions, RecipeState, start_state
@@ -40,7 +41,7 @@ def check_kits(recipe: Recipe, tiny: bool) -> None:
         try:
             kit = open_kit(recipe.kit(step), tiny=tiny, changes=step.changes())
             if step.command in ("pretrain", "train"):
-                kit.stage(step.command)
+                check_pseudo_names(step, kit)
         except UsageFault as error:
             raise UsageFault(f"recipe {recipe.name}, step {step.name!r}: {error}") from error
 

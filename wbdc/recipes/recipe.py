@@ -93,10 +93,11 @@ def _find_recipe(name: str) -> Path:
 
 def _recipe_title(path: Path) -> str:
     """Return the name of a recipe's file: that of its folder, below the kits where it is there."""
-    for home in (Path("kits"), *PACKAGED_KIT_FOLDERS):
-        if path.is_relative_to(home):
-            return path.parent.relative_to(home).as_posix()
-    return path.resolve().parent.name
+    absolute = path.absolute()
+    for home in (Path("kits").absolute(), *PACKAGED_KIT_FOLDERS):
+        if absolute.is_relative_to(home):
+            return absolute.parent.relative_to(home).as_posix()
+    return absolute.parent.name
 
 
 def _read_tables(path: Path) -> dict:

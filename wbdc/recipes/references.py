@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.recipes.step import RecipeStep
-from wbdc.recipes.step_commands import PREPARED_DATA, RESULTS_IN_THEMSELVES
+from wbdc.recipes.step_commands import PREPARED_DATA, PSEUDO_LABELS, RESULTS_IN_THEMSELVES
 
 
 def check_references(title: str, steps: Sequence[RecipeStep]) -> None:
@@ -54,8 +54,8 @@ def _check_all_used(title: str, steps: Sequence[RecipeStep]) -> None:
         makes = step.rules.makes
         if makes not in RESULTS_IN_THEMSELVES and step.name not in used:
             raise UsageFault(
-                f"recipe {title}, step {step.name!r}: no later step uses this {makes}; refer to it,"
-                " or remove the step"
+                f"recipe {title}, step {step.name!r}: no later step uses its result ({makes}); "
+                "refer to it, or remove the step"
             )
 
 
@@ -65,6 +65,6 @@ def _join(kinds: tuple[str, ...]) -> str:
 
 def _article(kind: str) -> str:
     """Return "a run", "an ensemble", "prepared data", "nothing"."""
-    if kind in ("", PREPARED_DATA):
+    if kind in ("", PREPARED_DATA, PSEUDO_LABELS):
         return kind or "nothing"
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"

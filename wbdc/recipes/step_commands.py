@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 PREPARED_DATA = "prepared data"
 PRETRAINED_RUN = "pretrained run"
 TRAINED_RUN = "run"
+PSEUDO_LABELS = "pseudo-labels"
 SAVED_ENSEMBLE = "ensemble"
 PACKED_FOLDER = "submission"
 
@@ -31,7 +32,9 @@ class StepCommand:
         return [*self.options, *self.references]
 
 
-KIT_OPTIONS = {"kit": str, "set": dict, "seed": int}
+# a reference that replaces names in the kit, and is no option of the command
+PSEUDO_KEY = "pseudo"
+KIT_OPTIONS = {"kit": str, "fold": str, "set": dict, "seed": int}
 TRAINING_MACHINE = ("prepared", "device", "threads", "work")
 
 STEP_COMMANDS = {
@@ -41,12 +44,16 @@ STEP_COMMANDS = {
         machine=("data", "threads", "work"),
     ),
     "pretrain": StepCommand(
-        PRETRAINED_RUN, KIT_OPTIONS, required=("kit",), machine=TRAINING_MACHINE
+        PRETRAINED_RUN,
+        KIT_OPTIONS,
+        {PSEUDO_KEY: (PSEUDO_LABELS,)},
+        ("kit",),
+        TRAINING_MACHINE,
     ),
     "train": StepCommand(
         TRAINED_RUN,
-        {**KIT_OPTIONS, "fold": str, "without": str},
-        {"from": (PRETRAINED_RUN,)},
+        {**KIT_OPTIONS, "without": str},
+        {"from": (PRETRAINED_RUN,), PSEUDO_KEY: (PSEUDO_LABELS,)},
         ("kit", "fold"),
         TRAINING_MACHINE,
     ),
@@ -67,6 +74,20 @@ STEP_COMMANDS = {
         {"run": (TRAINED_RUN,)},
         ("run",),
         ("prepared", "device", "threads", "work"),
+    ),
+    "pseudo": StepCommand(
+        PSEUDO_LABELS,
+        {
+            "split": list,
+            "fold": str,
+            "how": str,
+            "top-k": int,
+            "temperature": float,
+            "neighbors": int,
+        },
+        {"from": (SAVED_ENSEMBLE, TRAINED_RUN)},
+        ("from",),
+        ("data", "prepared", "device", "threads", "work"),
     ),
     "submit": StepCommand(
         PACKED_FOLDER,

@@ -8,11 +8,14 @@ from pathlib import Path
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import SEAL_FILE, json_digest
 from wbdc.prepare.dataset import PreparedData, open_prepared
+from wbdc.recipes.pseudo_names import kit_changes
 from wbdc.recipes.recipe import Recipe
 from wbdc.recipes.step import RecipeStep
 from wbdc.submit.check.manifest import MANIFEST_FILE
 from wbdc.train.kit import open_kit
 from wbdc.train.session import open_session
+
+RESULT_FOLDERS = {"ensemble": "ensembles", "pseudo": "pseudo"}  # of a work folder
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,12 @@ class RecipeState:
         if step.command == "submit":
             into = self.options.submissions / f"{self.recipe.file_name}-{name}"
             return StepResult(str(into), (into / MANIFEST_FILE).is_file())
-        return StepResult(name, (self.options.work / "ensembles" / name / SEAL_FILE).is_file())
+        home = self.options.work / RESULT_FOLDERS[step.command]
+        return StepResult(name, (home / name / SEAL_FILE).is_file())
+
+    def names(self) -> dict[str, str]:
+        """Return the names of the results of the finished steps."""
+        return {step: result.name for step, result in self.results.items()}
 
     def add(self, step: RecipeStep, result: StepResult) -> None:
         """Record the result of a finished step, for the steps that refer to it."""
@@ -119,7 +127,8 @@ def _find_prepared(step: RecipeStep, state: RecipeState) -> StepResult:
 def _find_run(step: RecipeStep, state: RecipeState) -> StepResult:
     """Return the run of a training step, by the code that trains it."""
     options = state.options
-    kit = open_kit(state.recipe.kit(step), tiny=options.tiny, changes=step.changes())
+    changes = kit_changes(state.recipe, step, options.tiny, state.names())
+    kit = open_kit(state.recipe.kit(step), tiny=options.tiny, changes=changes)
     settings = {
         key: step.options[key] for key in ("fold", "seed", "without") if key in step.options
     }

@@ -1,6 +1,8 @@
 """The words of the command line that runs a step."""
 
+from wbdc.recipes.pseudo_names import kit_changes
 from wbdc.recipes.step import RecipeStep
+from wbdc.recipes.step_commands import PSEUDO_KEY
 from wbdc.recipes.step_results import RecipeState, StepResult
 
 SET_OPTION = "set"
@@ -16,9 +18,11 @@ def step_words(step: RecipeStep, state: RecipeState, result: StepResult) -> list
     kit = state.recipe.kit(step)
     if kit:
         words += ["--kit", kit, *(["--tiny"] if state.options.tiny else [])]
-    for change in step.changes():
-        words += ["--set", change]
+        for change in kit_changes(state.recipe, step, state.options.tiny, state.names()):
+            words += ["--set", change]
     for option, value in step.options.items():
+        if option == PSEUDO_KEY:  # among the changes of the kit
+            continue
         if option in step.rules.references:
             words += _reference_words(step, option, state)
         elif option not in ("kit", SET_OPTION):
@@ -26,7 +30,7 @@ def step_words(step: RecipeStep, state: RecipeState, result: StepResult) -> list
 
     if step.command == "train" and "from" not in step.options:
         words += ["--from", "none"]
-    if step.command == "ensemble":
+    if step.command in ("ensemble", "pseudo"):
         words += ["--name", result.name]
     if step.command == "submit":
         words += ["--into", result.name]

@@ -236,10 +236,11 @@ def kit_option(path: Path) -> str:
     The kits of a packaged recipe are named by their path below the packaged kits, for example
     "wbdc2022/rank1/teacher_single".
     """
+    absolute = Path(os.path.abspath(path))
     for folder in PACKAGED_KIT_FOLDERS:
-        if path.is_relative_to(folder):
-            return path.relative_to(folder).with_suffix("").as_posix()
-    return os.path.abspath(path)
+        if absolute.is_relative_to(folder):
+            return absolute.relative_to(folder).with_suffix("").as_posix()
+    return str(absolute)
 
 
 def _open_contest(use: object, kit_folder: Path) -> Competition:
