@@ -29,15 +29,11 @@ from wbdc.submit.pack.package import (
     source_hashes,
 )
 from wbdc.submit.pack.targets import find_target, make_target, recover_targets
+from wbdc.submit.reproduced_runs import setting_files, source_kits, trace_lineage
 from wbdc.submit.timing.options import RehearsalOptions
 from wbdc.submit.timing.plausibility import MAX_CHANGED_SHARE
 from wbdc.submit.timing.rehearse import rehearse
-from wbdc.submit.training_commands import (
-    list_training_commands,
-    packed_groups,
-    source_kit_path,
-    source_runs,
-)
+from wbdc.submit.training_commands import list_training_commands, packed_groups
 
 PROOF_SEED = 0  # draws the test videos whose predictions are compared
 
@@ -243,18 +239,15 @@ def _pack_options(source: SubmissionSource, options: SubmitOptions) -> PackOptio
     home = source.home
     blend = source.blend
     prepared = source.prepared
-    source_kits = {
-        source_kit_path(name, facts): home / "runs" / name / "fold-all"
-        for name, facts in source_runs(home, blend).items()
-    }
+    lineage = trace_lineage(home, blend)
     return PackOptions(
         contest=source.contest,
         precision=blend.precision,
         facts=_readme_facts(prepared, source.report),
         training_commands=list_training_commands(home, blend, prepared),
         report=source.report,
-        source_kits=source_kits,
-        source_files=packed_groups(prepared),
+        source_kits=source_kits(lineage, blend),
+        source_files=packed_groups(prepared) | setting_files(lineage),
         optional_packages=optional_packages(source.contest, source.data),
         class_multipliers=blend.class_multipliers,
         half=options.half,

@@ -9,27 +9,30 @@ from wbdc.prepare.dataset import PreparedData
 from wbdc.prepare.groups import GROUPS_FILE
 from wbdc.serve.blend_file import Blend
 from wbdc.submit.pack.package import kit_path
-from wbdc.train.runs import ALL_FOLDS, RunFacts, read_run
+from wbdc.submit.reproduced_runs import (
+    blend_folds,
+    source_kit_path,
+    teacher_blend,
+    trace_lineage,
+)
+from wbdc.train.pseudo.pseudo_set import PseudoSet
+from wbdc.train.runs import ALL_FOLDS, RunFacts
 
 
 def list_training_commands(home: Path, blend: Blend, prepared: PreparedData) -> list[str]:
     """List the commands that train the same models from raw data: prepare, pretrain, train,
-    ensemble, submit.
+    ensemble, submit; and those of the teachers of pseudo-labels before their students.
     """
-    trained_folds: dict[str, set[str]] = {}
-    for member in blend.members:
-        # folds that only the ensemble's score needs are trained as well
-        folds = trained_folds.setdefault(member.run, set(blend.settings.get("folds", [])))
-        folds.add(member.fold)
-
     lines = [_prepare_command(blend, prepared)]
-    for name, facts in source_runs(home, blend).items():
-        kit = source_kit_path(name, facts)
-        lines.append(f'wbdc pretrain --kit {kit} --seed {facts.seed} --work "$WORK"')
-    for run, folds in trained_folds.items():
-        lines.append(_train_command(run, read_run(home / "runs" / run), folds))
+    for step in trace_lineage(home, blend).steps:
+        if isinstance(step, PseudoSet):
+            lines += _pseudo_commands(step)
+        else:
+            run, folds = step
+            write = _pretrain_command if run.facts.stage == "pretrain" else _train_command
+            lines.append(write(run.name, run.facts, folds))
     if not blend.run:
-        lines.append(_ensemble_command(blend, trained_folds))
+        lines.append(_ensemble_command(blend, blend_folds(blend)))
     return [*lines, _submit_command(blend)]
 
 
@@ -45,6 +48,27 @@ def _prepare_command(blend: Blend, prepared: PreparedData) -> str:
         f'wbdc prepare --data "$DATA" --competition {contest} --folds {facts.fold_count} '
         f'--seed {facts.seed}{groups} --work "$WORK"'
     )
+
+
+def _pretrain_command(run: str, facts: RunFacts, folds: set[str]) -> str:
+    fold = f" --fold {','.join(sorted(folds))}" if facts.per_fold else ""
+    kit = source_kit_path(run, facts)
+    return f'wbdc pretrain --kit {kit} --seed {facts.seed} --work "$WORK"{fold}'
+
+
+def _pseudo_commands(opened: PseudoSet) -> list[str]:
+    """Write the commands that make pseudo-labels again, once their teachers are trained."""
+    source = opened.facts["source"]
+    words = shlex.split(opened.facts["command"])
+    words = words[
+        : words.index("--prepared")
+    ]  # the data have the same hash; they are prepared last
+    command = f'{shlex.join(words)} --data "$DATA" --work "$WORK"'
+    if source["is_run"]:
+        return [command]
+    blend = teacher_blend(opened)
+    name = f" --name {shlex.quote(source['name'])}"
+    return [_ensemble_command(blend, blend_folds(blend)) + name, command]
 
 
 def _train_command(run: str, facts: RunFacts, folds: set[str]) -> str:
@@ -99,17 +123,3 @@ def packed_groups(prepared: PreparedData) -> dict[str, Path]:
     if prepared.facts.groups != GROUPS_FILE:
         return {}
     return {f"source/{GROUPS_FILE}": prepared.folder / GROUPS_FILE}
-
-
-def source_runs(home: Path, blend: Blend) -> dict[str, RunFacts]:
-    """Return {name: facts} of the pretrained runs that the members of a blend started from."""
-    names = dict.fromkeys(read_run(home / "runs" / member.run).source for member in blend.members)
-    return {name: read_run(home / "runs" / name) for name in names if name}
-
-
-def source_kit_path(name: str, facts: RunFacts) -> str:
-    """Return the path of a pretrained run's kit in the package.
-
-    The file keeps the name of the kit, so that pretraining with it creates a run of the same name.
-    """
-    return f"source/kits/{name}/{facts.kit}.json"

@@ -5,7 +5,7 @@ import json
 import os
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -92,14 +92,49 @@ class Kit:
         return {name: self.folder / use for use, name in self._saved_names().items()}
 
     def saved_tables(self) -> dict:
-        """Return the tables as they are saved: every plug file lies beside the kit."""
+        """Return the tables as they are saved: every plug file, and every file that a setting
+        names, lies beside the kit.
+        """
         names = self._saved_names()
+        setting_names = self._setting_names(STAGES)
         copied = replace(self, tables=copy.deepcopy(self.tables))
         for table in kit_plug_tables(copied.tables):
             name = names.get(table["use"], table["use"])
             if Path(name) != Path(table["use"]):
                 table["use"] = f"./{name}"
+            for key, text in _text_settings(table):
+                table[key] = setting_names.get(text, text)
         return copied.tables
+
+    def setting_files(self, stage: str) -> dict[str, Path]:
+        """Return the files that the settings of a stage's plugs name, by the name that each is
+        saved under.
+        """
+        paths = self._setting_paths((stage,))
+        return {self._setting_names(STAGES)[text]: path for text, path in paths.items()}
+
+    def _setting_paths(self, stages: Sequence[str]) -> dict[str, Path]:
+        """Find the files that settings of plugs name, by the text of the setting."""
+        tables = kit_plug_tables(self.tables, stages)
+        texts = {text for table in tables for _, text in _text_settings(table)}
+        paths = {text: find_setting_file(text, self.folder) for text in sorted(texts)}
+        return {text: path for text, path in paths.items() if path}
+
+    def _setting_names(self, stages: Sequence[str]) -> dict[str, str]:
+        """Choose the name that each file of a setting is saved under, by the text of the setting.
+
+        A file keeps its name. Files of one name in different folders get a part of their hash.
+        """
+        paths = self._setting_paths(stages)
+        homes: dict[str, set[Path]] = {}
+        for path in paths.values():
+            homes.setdefault(path.name, set()).add(path.resolve())
+        return {
+            text: path.name
+            if len(homes[path.name]) == 1
+            else f"{path.stem}_{file_sha256(path)[:8]}{path.suffix}"
+            for text, path in paths.items()
+        }
 
     def saved(self) -> SavedKit:
         """Return the kit as a fold saves it."""
@@ -280,6 +315,11 @@ def find_setting_file(text: str, kit_folder: Path) -> Path | None:
     """
     candidates = (Path(text), kit_folder / text) if text else ()
     return next(filter(_is_file, candidates), None)
+
+
+def _text_settings(table: dict) -> list[tuple[str, str]]:
+    """List the settings of a plug that are texts, with their keys."""
+    return [(key, text) for key, text in table.items() if key != "use" and isinstance(text, str)]
 
 
 def _is_file(path: Path) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from wbdc.core.device import find_device
-from wbdc.core.files import lock_folder, seal_folder, sealed_facts
+from wbdc.core.files import file_sha256, lock_folder, seal_folder, sealed_facts
 from wbdc.core.folders import remove_empty_run, remove_if_empty
 from wbdc.core.integrity import verify_seal
 from wbdc.core.ranks import Ranks
@@ -30,7 +30,7 @@ from wbdc.train.pseudo.extra_rows import join_extra_rows
 from wbdc.train.pseudo.pseudo_settings import PseudoSettings
 from wbdc.train.pseudo.seen_folds import SEEN_FOLDS, stage_seen_folds
 from wbdc.train.reporter import Reporter
-from wbdc.train.runs import ALL_FOLDS, Run, publish_run
+from wbdc.train.runs import ALL_FOLDS, SETTING_FILES, Run, publish_run
 from wbdc.train.stage_plan import StagePlan, check_fold
 from wbdc.train.train_fold import train_fold
 from wbdc.train.training_setup import FoldVideos
@@ -98,7 +98,7 @@ def _train_network(
         facts |= evaluate_fold(
             folder, fold, plan, initial.model, dataset, videos.held_out, hardware
         )
-    return facts | _label_facts(plan, fold)
+    return facts | _label_facts(plan, fold) | _file_facts(plan)
 
 
 def _fit_estimator(
@@ -272,6 +272,15 @@ def _label_facts(plan: StagePlan, fold: str) -> dict:
     digests = {opened.name: opened.digest(fold) for opened in sets}
     facts = {"pseudo": digests} if digests else {}
     return facts | {SEEN_FOLDS: sorted(stage_seen_folds(plan, fold))}
+
+
+def _file_facts(plan: StagePlan) -> dict:
+    """Return where the files that settings name are, and their hashes, for packing them."""
+    files = {
+        name: {"path": os.path.abspath(path), "sha256": file_sha256(path)}
+        for name, path in plan.setting_files.items()
+    }
+    return {SETTING_FILES: files} if files else {}
 
 
 def _files_to_seal(folder: Path) -> list[Path]:

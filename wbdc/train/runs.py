@@ -26,6 +26,7 @@ from wbdc.train.kit import Kit
 RUN_FACTS_FILE = RUN_FILE
 OOF_FILE = "oof.parquet"
 KIT_FILE = "kit.json"
+SETTING_FILES = "setting_files"  # in the seal of a fold
 ALL_FOLDS = "all"  # the fold that trains on every row and holds out none
 RUN_SHAPE = {
     "stage": str,

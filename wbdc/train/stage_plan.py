@@ -40,6 +40,7 @@ class StagePlan:
 
     source: the pretrained run whose weights the folds start from. splits: the splits to train on.
     pseudo_sets: the pseudo-labels that the stage names.
+    setting_files: the files that the stage's settings name, by the names that they are saved under.
     stage, serve: settings of the kit. needs_pixels: whether a trick changes the pixels in every
     epoch. saved_kit: the kit as each fold saves it; kit_options: the command-line options that
     choose it. build_model and the other functions build the parts of a training.
@@ -51,6 +52,7 @@ class StagePlan:
     contest: Competition
     splits: list[str]
     pseudo_sets: dict[str, PseudoSet]
+    setting_files: dict[str, Path]
     stage: Stage
     serve: Serve
     needs_pixels: bool
@@ -107,6 +109,7 @@ def plan_stage(
         contest=kit.contest,
         splits=splits,
         pseudo_sets=pseudo_sets,
+        setting_files=kit.setting_files(stage_name),
         stage=stage,
         serve=kit.serving(),
         needs_pixels=has_pixel_tricks(stage, kit.folder),

@@ -33,6 +33,7 @@ from wbdc.submit.pack.package import (
 )
 from wbdc.submit.pack.requirements import needed_requirements
 from wbdc.submit.pack.scripts import fill
+from wbdc.submit.reproduced_runs import Lineage
 from wbdc.submit.timing.sandbox import run_packed
 
 OPTIONS = PackOptions(contest=WeChat2022(), precision="fp32", facts={}, training_commands=[])
@@ -236,7 +237,7 @@ def submit_toy(members, data, tmp_path, monkeypatch):
     prepared = PreparedData(tmp_path, SimpleNamespace(competition="wechat2022", groups=None))
     source = pipeline.SubmissionSource(home, blend, prepared, data, report={})
     monkeypatch.setattr(pipeline, "list_training_commands", lambda *_: [])
-    monkeypatch.setattr(pipeline, "source_runs", lambda *_: {})
+    monkeypatch.setattr(pipeline, "trace_lineage", lambda *_: Lineage(home))
     monkeypatch.setattr(pipeline, "prove_equal_predictions", lambda *_, **__: {"videos": 8})
 
     def submit(into: Path) -> dict:
