@@ -45,7 +45,7 @@ def test_rows_and_classes_are_matched_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ids": ["1", "2", "4"]}, "has 1 ids that are not in the split labeled: 4; remove"),
+        ({"ids": ["1", "2", "4"]}, "has 1 ids that are not in the split labeled: 4; check"),
         ({"ids": IDS[:2], "rows": ROWS[:2]}, "lacks 1 of the 3 videos of the split labeled: 03;"),
         ({"ids": ["1", "2", "2"]}, "several rows for the id '2'"),
         ({"classes": ["a", "c"]}, "has the class 'c', which is not a class"),
@@ -63,6 +63,8 @@ def test_two_members_of_one_name_are_refused(tmp_path):
     path = write(tmp_path)
     with pytest.raises(UsageFault, match="names two members 'svm'"):
         read_outside_members([path, f"svm={path}"], IDS, CLASSES, "labeled")
+    with pytest.raises(UsageFault, match="'ensemble' is the name of the blend"):
+        read(f"ensemble={path}")
 
 
 def test_rows_need_a_sum_of_one_up_to_rounding(tmp_path):

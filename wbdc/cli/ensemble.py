@@ -410,7 +410,7 @@ def _print_bands(bands: dict, members: list[str]) -> None:
 def print_support(support: dict) -> None:
     """Print the mean F1 of the classes of each band of support."""
     columns = [
-        f"{band['videos per class']}: {band['classes']} classes, {band['videos']:,} videos"
+        f"{band['videos per class']} ({band['classes']} of the classes, {band['videos']:,} videos)"
         for band in support["bands"]
     ]
     rows = [(name, *scores) for name, scores in support["f1"].items()]

@@ -23,11 +23,9 @@ from wbdc.ensemble.bootstrap import (
 )
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
 from wbdc.ensemble.out_of_fold import shared_predictions
-from wbdc.ensemble.support_report import f1_by_support
+from wbdc.ensemble.support_report import ENSEMBLE_ROW, f1_by_support
 from wbdc.serve.blend import check_members
 from wbdc.train.runs import Run
-
-ENSEMBLE_ROW = "ensemble"  # in a report, beside the names of the members
 
 
 def evaluate_ensemble(

@@ -10,6 +10,7 @@ import numpy as np
 from wbdc.core.errors import DataFault, UsageFault, suggest_name
 from wbdc.core.files import file_sha256
 from wbdc.core.folders import check_name
+from wbdc.ensemble.support_report import ENSEMBLE_ROW
 from wbdc.serve.apply_multipliers import apply_multipliers
 from wbdc.serve.blend import blend_probabilities
 from wbdc.serve.blend_file import Blend, BlendMember, OutsideEntry
@@ -52,6 +53,11 @@ def read_outside_members(
     """
     members = [_read_member(option, ids, classes, split) for option in options]
     names = [member.name for member in members]
+    if ENSEMBLE_ROW in names:
+        raise UsageFault(
+            f"{WITH_OPTION}: {ENSEMBLE_ROW!r} is the name of the blend in a report; give the member"
+            f" another one: {WITH_OPTION} NAME=FILE"
+        )
     for name in names:
         if names.count(name) > 1:
             raise UsageFault(
@@ -153,7 +159,7 @@ def _check_ids(path: Path, file_ids: Sequence[str], ids: Sequence[str], split: s
     if unknown := [name for name in file_ids if name not in in_split]:
         raise DataFault(
             f"{path} has {len(unknown):,} ids that are not in the split {split}:"
-            f" {_list_ids(unknown)}; remove these rows"
+            f" {_list_ids(unknown)}; check that the file is of this split, and remove these rows"
         )
     if missing := [name for name in ids if name not in in_file]:
         raise DataFault(

@@ -7,6 +7,7 @@ import numpy as np
 from wbdc.ensemble.band_weights import band_names, support_bands
 
 REPORT_BOUNDS = (10, 50, 200)
+ENSEMBLE_ROW = "ensemble"  # the name of the blend beside those of the members
 
 
 def f1_by_support(predictions: Mapping[str, np.ndarray], truth: np.ndarray, classes: int) -> dict:
