@@ -15,7 +15,7 @@ from wbdc.train.objective_parts.soft_labels import soften
 class SoftRows(NamedTuple):
     """Soft labels of n videos over their K most probable classes, the most probable first.
 
-    ids, splits: n strings each. codes: (n, K) int, positions of classes. probabilities: (n, K)
+    ids, splits: n strings each. codes: (n, K) uint16, positions of classes. probabilities: (n, K)
     float32; each row adds up to 1.
     """
 
@@ -68,7 +68,7 @@ def read_soft_rows(paths: Sequence[Path]) -> SoftRows:
     """Read what `write_soft_rows` wrote to several files, in their order. Raises IntegrityFault."""
     try:
         table = pl.concat([pl.read_parquet(path, glob=False) for path in paths])
-        codes = table["codes"].to_numpy().astype(np.int64)
+        codes = table["codes"].to_numpy()
         probabilities = table["p"].to_numpy()
         return SoftRows(table["id"].to_list(), table["split"].to_list(), codes, probabilities)
     except (pl.exceptions.PolarsError, OSError) as error:

@@ -13,7 +13,7 @@ class SoftTargets:
     """Soft labels of m of n videos.
 
     rows: (n,) int, the row of each video in the labels, -1 for a video without any. codes: (m, K)
-    int. probabilities: (m, K) float32, multiplied by the weight of the videos. classes: C.
+    uint16. probabilities: (m, K) float32, multiplied by the weight of the videos. classes: C.
     """
 
     rows: np.ndarray
@@ -41,6 +41,8 @@ class SoftTargets:
         has_label = rows >= 0
         chosen = rows[has_label]
         part = np.zeros((len(chosen), self.classes), np.float32)
-        np.put_along_axis(part, self.codes[chosen], self.probabilities[chosen], axis=1)
+        np.put_along_axis(
+            part, self.codes[chosen].astype(np.int64), self.probabilities[chosen], axis=1
+        )
         table[has_label] = part
         return torch.from_numpy(table)
