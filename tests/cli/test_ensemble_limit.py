@@ -342,6 +342,20 @@ def test_ensemble_learns_on_the_requested_folds(work):
         assert message in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("bands", "message"),
+    [
+        ("x", "'x' is not a positive integer"),
+        ("1", "rising numbers of 2 or more"),
+        ("50,10", "got 50, 10"),
+    ],
+)
+def test_invalid_bands_are_refused(work, bands, message):
+    result = toys.wbdc("ensemble", "--work", work, "--bands", bands)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
 def test_train_sh_learns_on_the_folds_of_the_ensemble():
     from dataclasses import replace
 
@@ -352,6 +366,9 @@ def test_train_sh_learns_on_the_folds_of_the_ensemble():
     settings = {"seed": 0, "draws": 100, "class_priors": True, "folds": ["0", "1"]}
     blend = Blend("wechat2022", "fp32", members, settings=settings)
     assert " --folds 0,1 " in _ensemble_command(blend, {"a-1": {"0", "1", "2"}})
+    assert " --bands none " in _ensemble_command(blend, {"a-1": {"0", "1", "2"}})
+    banded = replace(blend, settings=settings | {"bands": [10, 50]})
+    assert " --bands 10,50 " in _ensemble_command(banded, {"a-1": {"0", "1", "2"}})
     blend = replace(blend, settings=settings | {"folds": ["0", "1", "2"]})
     assert "--folds" not in _ensemble_command(blend, {"a-1": {"0", "1", "2", "all"}})
 

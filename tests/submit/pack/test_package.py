@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
@@ -18,6 +19,7 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import Inconclusive, IntegrityFault, UsageFault
 from wbdc.core.files import file_sha256, publish_json, read_json, seal_folder, sealed_facts
 from wbdc.core.integrity import verify_seal
+from wbdc.ensemble.band_weights import blend_by_class
 from wbdc.prepare.dataset import PreparedData
 from wbdc.serve.blend_file import Blend, BlendMember, read_blend
 from wbdc.serve.entry import ServeOptions, main, serve
@@ -215,6 +217,31 @@ def test_a_package_that_fails_its_check_is_not_published(members, tmp_path):
         pack_submission(into, members[:1], OPTIONS, fail)
     assert files(into) == before
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_package_with_weights_by_class_predicts_as_the_runs_bit_for_bit(members, data, tmp_path):
+    weights = np.random.default_rng(0).uniform(0.1, 1, (2, 7))
+    by_class = [
+        m._replace(class_weights=tuple(w)) for m, w in zip(members, weights.tolist(), strict=True)
+    ]
+    pack_submission(tmp_path / "packed", by_class, OPTIONS)
+    paths = {"probabilities": tmp_path / "p.safetensors", "timings": tmp_path / "t.json"}
+    run_packed(tmp_path / "packed", data, tmp_path / "result.csv", device="cpu", threads=1, **paths)
+    packed = load_file(tmp_path / "p.safetensors")["p"]
+
+    def predict(*models: PackedMember) -> np.ndarray:
+        entries = (
+            BlendMember(str(m.folder), m.weight, class_weights=m.class_weights) for m in models
+        )
+        blend = Blend("wechat2022", "fp32", tuple(entries))
+        options = ServeOptions(device="cpu", threads=1)
+        quiet = {"log": lambda line: None, "progress": lambda done, total: None, "start": 0.0}
+        paths = (Path("/"), blend, WeChat2022(), data, tmp_path / "own.csv")
+        return serve(*paths, options, **quiet)[0].probabilities
+
+    assert packed.tobytes() == predict(*by_class).tobytes()
+    single = np.stack([predict(member) for member in members])
+    np.testing.assert_allclose(packed, blend_by_class(single, weights), rtol=1e-5)
 
 
 def test_class_weights_are_packed(tmp_path):
