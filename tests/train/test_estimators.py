@@ -95,6 +95,7 @@ def test_settings_and_seed_name_another_run_and_all_data_hold_out_nothing(runs, 
     plan = ("--dry-run", "--set")
     assert train(fresh, *plan, "estimator.char=[1, 2]")["run"] != name
     assert train(fresh, *plan, "serve.batch=8")["run"] == name
+    assert train(fresh, "--tiny", "--dry-run")["run"] == name, "it is small as it is"
     assert train(fresh, "--seed", 1, "--dry-run")["run"] != name
     assert not (fresh / "runs").exists()
     report = train(fresh, fold="all")
@@ -144,7 +145,6 @@ REFUSED = {
     ("--without", "frames"): "--without frames has no effect on kit ngrams",
     ("--from", "pretrain-a"): "--from pretrain-a has no effect",
     ("--logger", "tensorboard"): "--logger has no effect",
-    ("--tiny",): "omit --tiny",
     ("--set", "estimator.chars=[1, 2]"): "has no setting 'chars'; did you mean 'char'",
     ("--set", "estimator.char=[3, 1]"): "char = [3, 1]; give the lowest and the highest n",
     ("--set", "estimator.char=[]"): "counts nothing; set char, word or char_wb",
@@ -186,3 +186,47 @@ def test_inner_folds_are_those_of_the_data_where_there_are_several():
     assert inner_folds(np.array([0, 2, 2, 3]), 0).tolist() == [0, 2, 2, 3]
     dealt = inner_folds(np.zeros(9, int), 0)
     assert sorted(dealt.tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+RECIPE = """
+about = "Two kits."
+origin = "Nowhere."
+
+[[step]]
+name = "data"
+command = "prepare"
+folds = 3
+origin = "the layout of the contest"
+
+[[step]]
+name = "texts"
+command = "train"
+kit = "ngrams"
+fold = "0,1"
+origin = "a guess"
+
+[[step]]
+name = "blend"
+command = "ensemble"
+run = ["texts"]
+draws = 100
+origin = "a guess"
+"""
+
+
+def test_a_recipe_plans_a_step_that_fits_an_estimator(fresh, tmp_path):
+    from wbdc.recipes.plan import FINISHED, READY, plan_recipe
+    from wbdc.recipes.recipe import open_recipe
+    from wbdc.recipes.step_results import RecipeOptions
+
+    folder = tmp_path / "linear"
+    folder.mkdir()
+    (folder / "recipe.toml").write_text(RECIPE)
+    recipe = open_recipe(str(folder / "recipe.toml"))
+    name = train(fresh, fold="0")["run"]
+    for tiny in (True, False):
+        step = plan_recipe(recipe, RecipeOptions(fresh, tiny=tiny, threads=1))[1]
+        assert (step.state, step.result) == (READY, name)
+        assert step.cost.remaining > 0, "as long as the finished fold"
+    train(fresh, fold="1")
+    assert plan_recipe(recipe, RecipeOptions(fresh, threads=1))[1].state == FINISHED

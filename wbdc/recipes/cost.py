@@ -92,9 +92,10 @@ def _fold_seconds(run: Run, kit: Kit, stage: str) -> list[float]:
 
 def _cost_settings(tables: dict, stage: str) -> dict:
     """Return the settings that decide how long a stage takes; names of pseudo-labels do not."""
-    names = ("text", "trunk", "vision", "fusion", "pooling", stage)
+    names = ("text", "trunk", "vision", "fusion", "pooling", "estimator", stage)
     settings = copy.deepcopy({name: tables.get(name) for name in names})
-    for table in [*settings[stage]["objective"], settings[stage].get("pseudo") or {}]:
+    trained = settings[stage] or {}  # a kit with an estimator has no stage
+    for table in [*trained.get("objective", ()), trained.get("pseudo") or {}]:
         table.pop("name", None)
     return settings
 

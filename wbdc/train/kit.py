@@ -250,9 +250,8 @@ def _apply_tiny(name: str, tables: dict, tiny: bool) -> dict:
     overrides = tables.pop("tiny", {})
     if not isinstance(overrides, dict):
         raise UsageFault(f"kit {name}: tiny = {overrides!r} is not a table")
-    if tiny and "estimator" in tables and not overrides:
-        raise UsageFault(f"kit {name} fits an estimator in seconds as it is; omit --tiny")
-    if tiny and not overrides:
+    has_estimator = "estimator" in tables  # which is small as it is
+    if tiny and not overrides and not has_estimator:
         raise UsageFault(
             f"kit {name} has no [tiny] table; add one, or give pretrained weights with --weights"
         )
