@@ -11,6 +11,7 @@ from wbdc.core.errors import UsageFault
 from wbdc.recipes.plan import plan_recipe
 from wbdc.recipes.recipe import open_recipe, recipe_names
 from wbdc.recipes.step_commands import PSEUDO_KEY, STEP_COMMANDS
+from wbdc.recipes.step_kit import open_step_kit
 from wbdc.recipes.step_results import RecipeOptions
 
 WRONG = {  # {mistake: (text of the toy recipe, its replacement, message)}
@@ -93,6 +94,33 @@ def test_a_kit_beside_the_recipe_comes_first(toy_recipe):
     recipe = open_recipe(str(toy_recipe))
     assert recipe.kit(recipe.steps[0]) is None
     assert recipe.kit(recipe.steps[1]) == str(toy_recipe / "toy.toml")
+
+
+def test_pseudo_labels_of_a_step_and_of_its_kit_must_agree(toy_recipe, ready):
+    labels = '[[step]]\nname = "labels"\ncommand = "pseudo"\nfrom = "single"\norigin = "x"\n\n'
+    dual = '[[step]]\nname = "dual"\n'
+    change(toy_recipe / "recipe.toml", dual, f'{labels}{dual}pseudo = "labels"\n')
+    recipe = open_recipe(str(toy_recipe))
+    with pytest.raises(UsageFault, match="step 'dual': .* reads the pseudo-labels - and the step"):
+        plan_recipe(recipe, RecipeOptions(ready))
+
+    with (toy_recipe / "toy.toml").open("a") as kit:
+        kit.write('[train.pseudo]\nname = "any"\n')
+    with pytest.raises(UsageFault, match="step 'single': .* pseudo-labels any and the step has"):
+        plan_recipe(recipe, RecipeOptions(ready))
+
+    kit = open_step_kit(recipe, recipe.steps[4], False, {"labels": "labels-1a2b3c4d"})
+    assert kit.tables["train"]["pseudo"] == {"name": "labels-1a2b3c4d"}
+    assert 'train.pseudo.name="labels-1a2b3c4d"' in kit.options
+
+
+def test_the_name_of_pseudo_labels_replaces_that_of_an_objective():
+    recipe = open_recipe("wbdc2022/rank1")
+    step = next(step for step in recipe.steps if step.name == "round1_dual_pretrained")
+    before = open_step_kit(recipe, step, True).tables["pretrain"]["objective"]
+    renamed = open_step_kit(recipe, step, True, {"labels": "x"}).tables["pretrain"]["objective"]
+    assert renamed == [*before[:-1], before[-1] | {"name": "x"}]
+    assert before[-1]["name"] != "x"
 
 
 def test_unknown_recipes_get_a_hint(toy_recipe, tmp_path, monkeypatch):

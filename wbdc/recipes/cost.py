@@ -12,8 +12,9 @@ from typing import NamedTuple
 from wbdc.core.files import SEAL_FILE, publish_json, read_json, read_seal
 from wbdc.recipes.recipe import Recipe
 from wbdc.recipes.step import RecipeStep
+from wbdc.recipes.step_kit import open_step_kit
 from wbdc.recipes.step_results import RecipeState, StepResult
-from wbdc.train.kit import Kit, open_kit
+from wbdc.train.kit import Kit
 from wbdc.train.runs import KIT_FILE, Run, list_runs
 from wbdc.train.session import parse_folds
 
@@ -59,7 +60,7 @@ def _training_cost(step: RecipeStep, state: RecipeState, result: StepResult | No
     """
     if state.prepared is None:
         return StepCost(0.0, None)
-    kit = open_kit(state.recipe.kit(step), tiny=state.options.tiny, changes=step.changes())
+    kit = open_step_kit(state.recipe, step, state.options.tiny)
     runs = [
         run
         for run in list_runs(state.options.work, step.command)

@@ -4,12 +4,11 @@ from typing import NamedTuple
 
 from wbdc.core.errors import UsageFault
 from wbdc.recipes.cost import StepCost, step_cost
-from wbdc.recipes.pseudo_names import check_pseudo_names
 from wbdc.recipes.recipe import Recipe
 from wbdc.recipes.step import RecipeStep
+from wbdc.recipes.step_kit import check_step_kit
 from wbdc.recipes.step_results import RecipeOptions, RecipeState, start_state
 from wbdc.recipes.words import step_words
-from wbdc.train.kit import open_kit
 
 FINISHED = "finished"
 READY = "to run"
@@ -39,9 +38,7 @@ def check_kits(recipe: Recipe, tiny: bool) -> None:
         if "kit" not in step.options:
             continue
         try:
-            kit = open_kit(recipe.kit(step), tiny=tiny, changes=step.changes())
-            if step.command in ("pretrain", "train"):
-                check_pseudo_names(step, kit)
+            check_step_kit(recipe, step, tiny)
         except UsageFault as error:
             raise UsageFault(f"recipe {recipe.name}, step {step.name!r}: {error}") from error
 

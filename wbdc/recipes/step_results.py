@@ -8,11 +8,10 @@ from pathlib import Path
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import SEAL_FILE, json_digest
 from wbdc.prepare.dataset import PreparedData, open_prepared
-from wbdc.recipes.pseudo_names import kit_changes
 from wbdc.recipes.recipe import Recipe
 from wbdc.recipes.step import RecipeStep
+from wbdc.recipes.step_kit import open_step_kit
 from wbdc.submit.check.manifest import MANIFEST_FILE
-from wbdc.train.kit import open_kit
 from wbdc.train.session import open_session
 
 RESULT_FOLDERS = {"ensemble": "ensembles", "pseudo": "pseudo"}  # of a work folder
@@ -127,8 +126,7 @@ def _find_prepared(step: RecipeStep, state: RecipeState) -> StepResult:
 def _find_run(step: RecipeStep, state: RecipeState) -> StepResult:
     """Return the run of a training step, by the code that trains it."""
     options = state.options
-    changes = kit_changes(state.recipe, step, options.tiny, state.names())
-    kit = open_kit(state.recipe.kit(step), tiny=options.tiny, changes=changes)
+    kit = open_step_kit(state.recipe, step, options.tiny, state.names())
     settings = {
         key: step.options[key] for key in ("fold", "seed", "without") if key in step.options
     }

@@ -1,8 +1,8 @@
 """The words of the command line that runs a step."""
 
-from wbdc.recipes.pseudo_names import kit_changes
 from wbdc.recipes.step import RecipeStep
 from wbdc.recipes.step_commands import PSEUDO_KEY
+from wbdc.recipes.step_kit import open_step_kit
 from wbdc.recipes.step_results import RecipeState, StepResult
 
 SET_OPTION = "set"
@@ -15,11 +15,8 @@ def step_words(step: RecipeStep, state: RecipeState, result: StepResult) -> list
     finished.
     """
     words = [step.command]
-    kit = state.recipe.kit(step)
-    if kit:
-        words += ["--kit", kit, *(["--tiny"] if state.options.tiny else [])]
-        for change in kit_changes(state.recipe, step, state.options.tiny, state.names()):
-            words += ["--set", change]
+    if "kit" in step.options:
+        words += open_step_kit(state.recipe, step, state.options.tiny, state.names()).options
     for option, value in step.options.items():
         if option == PSEUDO_KEY:  # among the changes of the kit
             continue
