@@ -259,3 +259,16 @@ def test_a_kind_of_another_version_and_an_unknown_size_are_refused(tmp_path):
     publish_json(folder / "model.json", read_json(folder / "model.json") | {"member": "forest"})
     with pytest.raises(IntegrityFault, match="'forest', which this version"):
         load_member(folder)
+
+
+def test_half_and_compile_change_networks_only(tmp_path):
+    folder, _, _ = fit(tmp_path / "m")
+    videos = [
+        Video(f"v{i}", text, None, Source(tmp_path / "none.zip"))
+        for i, text in enumerate(texts(4, seed=8))
+    ]
+    plain, changed = (
+        InferenceEngine([folder], [1.0], CPU, torch.float32, 1, **options).predict(videos)
+        for options in ({}, {"half": True, "compiled": True})
+    )
+    assert np.array_equal(plain.probabilities, changed.probabilities)

@@ -18,6 +18,7 @@ from wbdc.competitions import Source, Video
 from wbdc.core.batch import Batch
 from wbdc.nets.model import VideoClassifier
 from wbdc.serve.engine import InferenceEngine
+from wbdc.serve.members import Member, ValueBatch
 from wbdc.serve.predict import predict_probabilities
 from wbdc.serve.scheduler import DeadlineScheduler
 from wbdc.serve.stage_timer import StageTimer
@@ -108,6 +109,32 @@ def test_a_batch_of_two_members_is_copied_once_after_all_launches(tmp_path, log,
     assert stages.member_seconds == {0: 1.0, 1: 0.5 * encodings}
     assert {tensor.device.type for tensor in features.values()} == {"cuda"}
     assert [scores[i].shape for i in range(2)] == [(len(batch), toys.CLASSES)] * 2
+
+
+def test_a_linear_member_computes_after_the_launches_and_before_the_copy(tmp_path, log):
+    """While the GPU computes, the CPU is not idle; its result joins the one copy."""
+    engine = engine_of(tmp_path, "shared")
+    ids = toys.batch().ids
+
+    class Linear(Member):
+        def __init__(self):
+            self.tower_key = None
+
+        def logits(self, batch, features):
+            log.append("linear")
+            return torch.zeros(len(batch), toys.CLASSES)
+
+    engine.members.append(Linear())
+    engine.towers.append(None)
+    stages = StageTimer()
+    with fake_cuda():
+        networks = SimpleNamespace(members=engine.members[:2])
+        engine.device = CUDA
+        batches = {2: ValueBatch(ids, (None,) * len(ids)), **on_fake_cuda(networks, toys.batch())}
+        scores = engine.compute(batches, stages, {})
+    assert [entry for entry in log if entry != "event"] == ["fuse", "fuse", "linear", "copy"]
+    assert scores[2].shape == (len(ids), toys.CLASSES)
+    assert 0 < stages.seconds["linear"] < 0.4, "timed by the clock of the CPU"
 
 
 def test_the_evaluation_of_training_copies_once_per_batch(log):
