@@ -10,6 +10,8 @@ import wbdc
 
 PACKAGE = Path(wbdc.__file__).parent
 WRITER = PACKAGE / "core" / "files.py"
+# a process of its own, which writes the temporary file of `publish_file`
+CONVERTER = PACKAGE / "train/pretrained/unpickle.py"
 FORBIDDEN_WRITERS = {
     "write_text",
     "write_bytes",
@@ -86,7 +88,7 @@ def _opens(call: ast.Call) -> bool:
     "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
 )
 def test_only_core_files_writes(path):
-    if path != WRITER:
+    if path not in (WRITER, CONVERTER):
         lines = list(writes(ast.parse(path.read_text(encoding="utf-8"))))
         assert not lines, (
             f"`{path.relative_to(PACKAGE.parent)}` line {lines[0]} writes a file; "

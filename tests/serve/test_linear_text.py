@@ -70,7 +70,7 @@ def fit(folder: Path, classes=4, count=60, **settings) -> tuple[Path, list, np.n
 
 def predict(member, videos) -> np.ndarray:
     ids = [str(i) for i in range(len(videos))]
-    batch = member.collate(ids, member.read_text(videos), [None] * len(videos))
+    batch = member.collate(ids, member.encode_text(videos), [None] * len(videos))
     return member.logits(batch, None).softmax(-1).numpy()
 
 

@@ -186,7 +186,7 @@ WRONG = {
     ),
     "an unknown trunk": (
         '[trunk.architecture]\nmodel_type = "brt"',
-        "trunk.architecture cannot be built: .*brt",
+        "text models of the type 'brt' are not supported",
     ),
     "heads of the fusion": ("[fusion]\nheads = 3", "fusion.heads = 3 does not divide"),
     "a tail that is no field": ("[text]\ntail = [3]", "has no text field 3"),

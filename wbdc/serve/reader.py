@@ -46,7 +46,7 @@ class Reader:
             text_key = key[:2]
             if text_key not in texts:
                 with stages.time("tokenize"):
-                    texts[text_key] = member.read_text([video.fields for video in videos])
+                    texts[text_key] = member.encode_text([video.fields for video in videos])
             if member.frame_key not in frames:
                 frames[member.frame_key] = [
                     _read_frames(video.source, member.frame_key, findings, stages)

@@ -88,7 +88,7 @@ def predict_member(
     for start in range(0, len(ids), member.batch):
         part = slice(start, start + member.batch)
         batch = member.collate(
-            ids[part], member.read_text(texts[part]), list(islice(frames, member.batch))
+            ids[part], member.encode_text(texts[part]), list(islice(frames, member.batch))
         )
         logits = [lambda _, batch=batch: member.logits(batch, None)]
         parts.append(safe_softmax(logits, batch.ids, CPU, torch.float32)[0])

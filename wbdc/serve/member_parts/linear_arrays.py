@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from wbdc.core.errors import IntegrityFault
-from wbdc.core.files import open_regular
+from wbdc.core.weights import load_weights
 from wbdc.serve.members import MODEL_FILE, WEIGHTS_FILE
 
 SCALE = "scale"  # (1,), of the decision values, learned by calibration
@@ -19,8 +18,7 @@ def load_arrays(folder: Path) -> dict[str, np.ndarray]:
     """Load the arrays of a member. Raises IntegrityFault."""
     path = folder / WEIGHTS_FILE
     try:
-        open_regular(path).close()
-        return load_file(path)
+        return {name: tensor.numpy() for name, tensor in load_weights(path).items()}
     except (SafetensorError, OSError) as error:
         raise explain_misfit(folder, str(error)) from error
 

@@ -61,7 +61,7 @@ class Member:
 
     Letters: B videos, C classes, F frames, P vectors per frame, D width.
 
-    The reader calls `read_text` and decodes frames once for all members with equal keys, and then
+    The reader calls `encode_text` and decodes frames once for all members with equal keys, and then
     `collate`. The engine calls `encode` once for all members with equal `tower_key`, and `logits`.
     These run while other batches are read, so a member keeps no state between calls.
 
@@ -72,7 +72,7 @@ class Member:
     belong.
 
     name: of the folder; facts: the content of model.json; classes: class id of each logit; batch:
-    videos computed together. text_key: of the result of `read_text`; frame_key: None when it
+    videos computed together. text_key: of the result of `encode_text`; frame_key: None when it
     reads no frames; tower_key: of the result of `encode`, None when it has no vision tower.
     """
 
@@ -99,7 +99,7 @@ class Member:
         """
         return {}
 
-    def read_text(self, fields: Sequence[dict[str, str]]) -> list:
+    def encode_text(self, fields: Sequence[dict[str, str]]) -> list:
         """Return what the member reads of the texts of some videos, one value for each.
 
         fields: {field: text} of each video.
@@ -109,7 +109,7 @@ class Member:
     def collate(self, ids: Sequence[str], texts: list, frames: list[np.ndarray]) -> MemberBatch:
         """Return a batch of B videos.
 
-        texts: of `read_text`. frames: (n, 3, S, S) uint8 or (n, D) float16 of each video.
+        texts: of `encode_text`. frames: (n, 3, S, S) uint8 or (n, D) float16 of each video.
         """
         raise NotImplementedError
 

@@ -52,7 +52,7 @@ class LinearText(Member):
         if not is_intact:
             raise explain_misfit(folder, "arrays of other sizes, or numbers that are not finite")
 
-    def read_text(self, fields: Sequence[dict[str, str]]) -> list[NgramCounts]:
+    def encode_text(self, fields: Sequence[dict[str, str]]) -> list[NgramCounts]:
         return [count_ngrams(texts, self.settings) for texts in fields]
 
     def collate(

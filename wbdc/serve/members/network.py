@@ -93,7 +93,7 @@ class Network(Member):
             "length": facts["text"]["length"],
         }
 
-    def read_text(self, fields: Sequence[dict[str, str]]) -> list[list[int]]:
+    def encode_text(self, fields: Sequence[dict[str, str]]) -> list[list[int]]:
         return self.text(fields)
 
     def collate(
