@@ -489,6 +489,7 @@ def test_a_checkout_and_an_installed_wheel_pack_equal_bytes(package, members, tm
     source_hash = pack_in_child(members, tmp_path / "out", site, env=env, cwd=tmp_path)
     assert files(tmp_path / "out") == files(package)
     assert (package / "source/wbdc/kits/dual_stream.toml").is_file()
+    assert (package / "source/wbdc/kits/wbdc2022/rank8/recipe.toml").is_file()
     assert source_hash == pipeline.source_hash()
 
 
