@@ -84,9 +84,10 @@ def test_ngrams_are_those_of_scikit_learn(analyzer):
         assert sorted(list_ngrams(text.lower(), analyzer, low, high)) == sorted(theirs(padded))
 
 
-def test_served_probabilities_are_those_of_scikit_learn(tmp_path):
+@pytest.mark.parametrize("sublinear", [True, False])
+def test_served_probabilities_are_those_of_scikit_learn(tmp_path, sublinear):
     """A pipeline of scikit-learn's own analyzers; unseen texts hold unknown n-grams, or nothing."""
-    folder, videos, labels = fit(tmp_path / "m", **ANALYZERS, min_count=2)
+    folder, videos, labels = fit(tmp_path / "m", **ANALYZERS, min_count=2, sublinear=sublinear)
     member = load_member(folder)
     unseen = [*texts(50, seed=3), {"title": "", "asr": ""}, {"title": "🦄" * 9, "asr": "龘"}]
 
@@ -98,7 +99,7 @@ def test_served_probabilities_are_those_of_scikit_learn(tmp_path):
         return lambda video: [g for field in ("title", "asr") for g in split(pad(video[field]))]
 
     vectorizers = [
-        TfidfVectorizer(analyzer=joined(analyzer), sublinear_tf=True, min_df=2).fit(videos)
+        TfidfVectorizer(analyzer=joined(analyzer), sublinear_tf=sublinear, min_df=2).fit(videos)
         for analyzer in ANALYZERS
     ]
     stack = lambda rows: hstack([v.transform(rows) for v in vectorizers], format="csr")  # noqa: E731

@@ -22,12 +22,14 @@ class NgramSettings(NamedTuple):
     """Which n-grams of which fields are counted.
 
     fields: names, in reading order; analyzers: {analyzer: (lowest n, highest n)}; max_characters:
-    of each field, the rest is not read.
+    of each field, the rest is not read; sublinear: whether an n-gram that occurs k times counts
+    1 + ln k instead of k.
     """
 
     fields: tuple[str, ...]
     analyzers: dict[str, tuple[int, int]]
     max_characters: int
+    sublinear: bool
 
 
 class TfidfVocabulary(NamedTuple):
@@ -65,8 +67,12 @@ def list_ngrams(text: str, analyzer: str, low: int, high: int) -> list[str]:
     return [padded[i : i + n] for n in range(low, high + 1) for i in range(len(padded) - n + 1)]
 
 
-def tfidf_row(counts: Counter, vocabulary: TfidfVocabulary) -> tuple[np.ndarray, np.ndarray]:
-    """Weigh the n-grams of a video: (1 + ln count) * idf, divided by the L2 norm of the row.
+def tfidf_row(
+    counts: Counter, vocabulary: TfidfVocabulary, sublinear: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weigh the n-grams of a video: count * idf, divided by the L2 norm of the row.
+
+    sublinear: 1 + ln count takes the place of the count.
 
     Returns (columns (k,) int64, values (k,) float64), columns rising. Unknown n-grams are left out.
     """
@@ -78,7 +84,8 @@ def tfidf_row(counts: Counter, vocabulary: TfidfVocabulary) -> tuple[np.ndarray,
     if not known:
         return np.zeros(0, np.int64), np.zeros(0)
     columns, numbers = np.array(sorted(known), dtype=np.int64).T
-    values = (1 + np.log(numbers)) * vocabulary.idf[columns]
+    frequency = 1 + np.log(numbers) if sublinear else numbers
+    values = frequency * vocabulary.idf[columns]
     return columns, values / np.sqrt((values**2).sum())
 
 

@@ -30,7 +30,14 @@ class LinearText(Member):
     Members that count the same n-grams, for example the folds of a run, share the counting.
     """
 
-    shape = {"ngrams": {"fields": [str], "analyzers": {str: [int]}, "max_characters": int}}
+    shape = {
+        "ngrams": {
+            "fields": [str],
+            "analyzers": {str: [int]},
+            "max_characters": int,
+            "sublinear": bool,
+        }
+    }
 
     def __init__(self, folder: Path, device: torch.device):
         super().__init__(folder, device)
@@ -38,7 +45,9 @@ class LinearText(Member):
         # in the order of ANALYZERS, because the keys of a saved file are sorted
         lengths = stored["analyzers"]
         analyzers = {name: tuple(lengths[name]) for name in ANALYZERS if name in lengths}
-        self.settings = NgramSettings(tuple(stored["fields"]), analyzers, stored["max_characters"])
+        self.settings = NgramSettings(
+            tuple(stored["fields"]), analyzers, stored["max_characters"], stored["sublinear"]
+        )
         self.text_key = cache_key(self.settings)
 
         tensors = load_arrays(folder)
@@ -68,7 +77,7 @@ class LinearText(Member):
         """Return the decision value of each class for one video, (C,) float64."""
         decision = self.intercept.astype(np.float64)
         for analyzer, (vocabulary, weights) in self.parts.items():
-            columns, values = tfidf_row(ngrams[analyzer], vocabulary)
+            columns, values = tfidf_row(ngrams[analyzer], vocabulary, self.settings.sublinear)
             decision += weights.product(columns, values, len(self.classes))
         return decision
 

@@ -26,6 +26,7 @@ class Ngrams(Estimator):
     word, for languages that separate words by spaces.
     min_count: number of videos that must have an n-gram. max_features: number of n-grams of each
     kind; the most frequent ones are used.
+    sublinear: whether an n-gram that occurs k times in a video counts 1 + ln k instead of k.
     cost: C of the support vector machines; a larger value fits the training videos more closely.
     max_characters: of each field; the rest is not read.
     """
@@ -40,6 +41,7 @@ class Ngrams(Estimator):
         char_wb: list[int] = (),
         min_count: int = 1,
         max_features: int = 500_000,
+        sublinear: bool = True,
         cost: float = 1.0,
         max_characters: int = 4000,
     ):
@@ -55,6 +57,7 @@ class Ngrams(Estimator):
             self._check_fields(fields),
             {name: _check_lengths(name, lengths) for name, lengths in analyzers.items() if lengths},
             max_characters,
+            sublinear,
         )
         if not self.settings.analyzers:
             raise UsageFault("estimator 'ngrams' counts nothing; set char, word or char_wb")
@@ -94,7 +97,7 @@ class Ngrams(Estimator):
         selected = [counts[i] for i in np.flatnonzero(rows)]
         vectorizers = {}
         for name in self.settings.analyzers:
-            vectorizer = _new_vectorizer(name, self.min_count, self.max_features)
+            vectorizer = self._new_vectorizer(name)
             if _has_enough(selected, name, self.min_count):
                 vectorizers[name] = vectorizer.fit(selected)
         if not vectorizers:
@@ -110,6 +113,15 @@ class Ngrams(Estimator):
             seed=seed,
         )
         return machines, vectorizers
+
+    def _new_vectorizer(self, name: str) -> TfidfVectorizer:
+        """Return the vectorizer of an analyzer, which takes the counts of `count_ngrams`."""
+        return TfidfVectorizer(
+            analyzer=lambda counts: counts[name].elements(),
+            sublinear_tf=self.settings.sublinear,
+            min_df=self.min_count,
+            max_features=self.max_features,
+        )
 
     def _check_fields(self, fields: list[str] | None) -> tuple[str, ...]:
         for field in fields or ():
@@ -132,15 +144,6 @@ def _check_lengths(name: str, lengths: list) -> tuple[int, int]:
             f" 1 to {MAX_NGRAM_LENGTH}, for example [1, 3]"
         )
     return lengths[0], lengths[1]
-
-
-def _new_vectorizer(name: str, min_count: int, max_features: int) -> TfidfVectorizer:
-    return TfidfVectorizer(
-        analyzer=lambda counts: counts[name].elements(),
-        sublinear_tf=True,
-        min_df=min_count,
-        max_features=max_features,
-    )
 
 
 def _has_enough(counts: list[dict], name: str, min_count: int) -> bool:
