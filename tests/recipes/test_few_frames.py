@@ -3,8 +3,8 @@
 import sys
 
 import pytest
-import toys
 import torch
+import toys
 
 from wbdc.core import plug
 from wbdc.data.frame_sampling import sample_frames
