@@ -98,7 +98,7 @@ def full_size_bert(folder: Path) -> dict[str, torch.Tensor]:
 
 def full_size_clip(model: str) -> dict[str, torch.Tensor]:
     """Return the tensors of an image tower of CLIP without data."""
-    architecture, _, _ = clip._find_pretrained(model, "openai")
+    architecture, _, _ = clip.find_listed(model, "openai")
     tower = _build_vision_tower(
         architecture["embed_dim"], dict(architecture["vision_cfg"]), architecture["quick_gelu"]
     )
@@ -111,7 +111,7 @@ def full_size_weights(tmp_path, monkeypatch):
 
     def fake(kit) -> None:
         trunk, vision = kit.tables["trunk"]["model"], kit.tables["vision"]["model"]
-        hub_name = clip._find_pretrained(vision, "openai")[2]
+        hub_name = clip.find_listed(vision, "openai")[2]
         bert = tmp_path / trunk
         tensors = {bert: full_size_bert(bert), tmp_path / hub_name: full_size_clip(vision)}
         for folder in tensors:
