@@ -113,6 +113,11 @@ def has_piece(line, piece):
 
 
 NUMBERS = ("1.1378", "2.1378", "0.7215", "0.7322")
+BANDS = ("1-9", "10-49", "50-199", "200+")
+SUPPORT = {
+    "bands": [{"videos per class": band, "classes": 128, "videos": 10_656} for band in BANDS],
+    "f1": dict.fromkeys(RUNS[:2], [0.1234] * len(BANDS)),
+}
 
 
 def test_ensemble_report_fits_80_columns(narrow):
@@ -138,6 +143,13 @@ def test_ensemble_report_fits_80_columns(narrow):
         "weighting": {"method": "halfway", "trials": {"equal": -1.234, "halfway": -1.229}},
         "dropped": [{"name": RUNS[2], "reason": "it counts for less than 1 %", "weight": 4.3e-07}],
         "budget": budget | {"dropped": dropped},
+        "bands": {
+            "used": True,
+            "gain": GAIN,
+            "names": ["1-49", "50+"],
+            "weights": dict.fromkeys(RUNS, [0.2468, 0.1357]),
+        },
+        "support": SUPPORT,
     }
     ensemble.print_report(report, "ensemble-of-all-three")
     pieces = (
@@ -151,14 +163,25 @@ def test_ensemble_report_fits_80_columns(narrow):
         "+0.0123",
         "-0.0045",
     )
-    assert_whole(narrow(), *pieces, "dropped", "4.3e-07", "bf16", "ensemble-of-all-three")
+    names = ("dropped", "4.3e-07", "bf16", "ensemble-of-all-three")
+    assert_whole(narrow(), *pieces, *names, "0.2468", "0.1234")
 
 
 def test_comparison_fits_80_columns(narrow):
-    comparison = {"rows": 100_000, "scores": dict.fromkeys(RUNS[:2], SCORES), **GAIN}
+    scores = dict.fromkeys(RUNS[:2], SCORES)
+    comparison = {"rows": 100_000, "scores": scores, "support": SUPPORT, **GAIN}
     compare.print_comparison(comparison, *RUNS[:2])
     assert_whole(
-        narrow(), *RUNS[:2], *SCORES, *NUMBERS[:3], "100,000", "+0.0123", "-0.0045", "+0.0267"
+        narrow(),
+        *RUNS[:2],
+        *SCORES,
+        *NUMBERS[:3],
+        "100,000",
+        "+0.0123",
+        "-0.0045",
+        "+0.0267",
+        "10,656",
+        "0.1234",
     )
 
 

@@ -148,7 +148,8 @@ def test_a_member_from_outside_joins_the_ensemble_and_its_predictions(trained, t
     rows = np.full((len(labeled), len(classes)), 1 / len(classes), np.float32)
     rows[[labeled.index(name) for name in oof["id"]]] = oof["p"].to_numpy()
     file = write("svm.csv", labeled, rows)
-    options = ("--work", work, "--name", "joint", "--draws", 100)
+    runs = [word for run in trained["runs"] for word in ("--run", run["run"])]
+    options = ("--work", work, "--name", "joint", "--draws", 100, *runs)
     report = toys.run_json("ensemble", *options, "--with", file)
     weight = report["weights"]["svm"]
     assert 0.1 < weight < 0.9

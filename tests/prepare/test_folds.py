@@ -116,7 +116,5 @@ def test_a_large_group_is_not_divided_and_too_few_groups_are_refused():
     folds = assign_folds(["a"] * 30, [0] * 30, [0] * 20 + list(range(1, 11)), 2, 0)
     assert set(folds[:20]) == {folds[0]}
     assert (folds == folds[0]).sum() == 20
-    with pytest.raises(
-        UsageFault, match="--folds 3 does not fit 2 groups of near-duplicates; use 2 to 2"
-    ):
+    with pytest.raises(UsageFault, match="--folds 3 does not fit 2 groups; use 2 to 2"):
         assign_folds(["a"] * 6, [0] * 6, [0, 0, 0, 1, 1, 1], 3, 0)

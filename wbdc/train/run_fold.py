@@ -75,8 +75,9 @@ def run_fold(
     ranks = hardware.ranks
     folder = plan.run.fold(fold)
     if ranks.broadcast(sealed_facts(folder) is not None):
+        facts = verify_seal(folder, shape=FOLD_SHAPE)
         reporter.log(f"fold {fold} of {plan.run.name} is already trained; its results are reused")
-        return verify_seal(folder, shape=FOLD_SHAPE)
+        return facts
 
     with _locked(folder, plan.run, ranks):
         train = _train_network if isinstance(plan, StagePlan) else _fit_estimator

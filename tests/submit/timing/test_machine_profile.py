@@ -18,7 +18,15 @@ HERE = {
         "decode": [1000.0],
     }
 }
-SHARES = {"read": 0.1, "decode": 0.4, "tokenize": 0.0, "collate": 0.0, "vision": 0.4, "fuse": 0.1}
+SHARES = {
+    "read": 0.1,
+    "decode": 0.4,
+    "tokenize": 0.0,
+    "collate": 0.0,
+    "vision": 0.4,
+    "fuse": 0.1,
+    "linear": 0.0,
+}
 
 
 def projection(mean: float = 0.01) -> Projection:

@@ -116,7 +116,7 @@ class Survey:
         the split must be stored. duplicates: from `group_duplicates`.
         """
         rows = self.rows[split]
-        labels = np.unique(self.labels[rows.start : rows.stop])
+        labels = np.unique([self.labels[row] for row in rows if self.labels[row] is not None])
         return [
             f"{name}: the nearest neighbor by {modality} has the class of {leak.accuracy:.1%} of"
             f" the videos, and of {leak.accuracy_between_groups:.1%} without those of its group"
@@ -135,7 +135,8 @@ class Survey:
     ) -> dict[str, GroupLeak | None]:
         """Measure the leak of a column in each modality, on a sample of whole groups."""
         names = [group_of.get(self.ids[row]) or f"\0{row}" for row in rows]
-        sample = sample_groups(np.unique(names, return_inverse=True)[1])
+        drawn = sample_groups(np.unique(names, return_inverse=True)[1])
+        sample = np.array([i for i in drawn if self.labels[rows[i]] is not None], int)
         codes = np.searchsorted(labels, [self.labels[rows[i]] for i in sample])
         groups = np.unique([names[i] for i in sample], return_inverse=True)[1]
 
