@@ -137,6 +137,8 @@ class Survey:
         names = [group_of.get(self.ids[row]) or f"\0{row}" for row in rows]
         drawn = sample_groups(np.unique(names, return_inverse=True)[1])
         sample = np.array([i for i in drawn if self.labels[rows[i]] is not None], int)
+        if not len(sample):
+            return {}
         codes = np.searchsorted(labels, [self.labels[rows[i]] for i in sample])
         groups = np.unique([names[i] for i in sample], return_inverse=True)[1]
 
