@@ -90,9 +90,7 @@ class WbdcLoop:
         self.precision = find_precision("auto", device)
         self.model = build_model(BLUEPRINT).to(device)
         task = Task(("",) * CLASSES, (1,) * CLASSES, (), ("title",), 1000, 8, 0)
-        loss = plug.build_plug(
-            objectives, {"use": "classify", "loss": SMOOTHED}, self.model, task
-        )
+        loss = plug.build_plug(objectives, {"use": "classify", "loss": SMOOTHED}, self.model, task)
         self.objectives = nn.ModuleList([loss]).to(device)
         self.tricks = [
             plug.build_plug(tricks, {"use": "fgm", "epsilon": EPSILON}, self.model, task),
