@@ -219,6 +219,7 @@ def test_a_package_that_fails_its_check_is_not_published(members, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 def test_a_package_with_weights_by_class_predicts_as_the_runs_bit_for_bit(members, data, tmp_path):
     weights = np.random.default_rng(0).uniform(0.1, 1, (2, 7))
     by_class = [
