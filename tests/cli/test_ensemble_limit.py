@@ -210,7 +210,7 @@ def test_train_sh_trains_all_folds_that_the_score_used(work, tmp_path, monkeypat
     """
     monkeypatch.setattr(
         "wbdc.ensemble.budget.cost._stage_seconds",
-        lambda engine, videos: {"read": 0.0, "vision": 0.001, "fuse": 0.0},
+        lambda engine, videos: {"read": 0.0, "vision": 0.001, "member": 0.0},
     )
     report = toys.run_json(
         "ensemble",
