@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 # two kits with two folds each are four models, which pass the time check on two cores
 DEMO_KITS = ("dual_stream", "cross_attention")
-DEMO_ESTIMATORS = ("ngrams",)  # kits that are fitted in seconds, with the same folds
 # two of three folds hold out two thirds of the labeled videos: enough to learn blend weights
 DEMO_FOLD_COUNT, DEMO_FOLDS = 3, "0,1"
 TIME_CHECK_SECONDS = 300.0  # cap for all runs of the time check; an idle machine takes one minute
@@ -61,8 +60,8 @@ def demo(
 ) -> None:
     """Run all steps on synthetic data: five minutes on two cores.
 
-    The networks are tiny and start from random weights; a linear model on n-grams joins them. Run
-    the same command again to continue a stopped demo.
+    All models are tiny and start from random weights. Run the same command again to continue a
+    stopped demo.
 
     \b
     Example:
@@ -148,7 +147,7 @@ def _train(
     threads: int,
     reporter: object,
 ) -> list[str]:
-    """Pretrain, then train every kit and fit every estimator; return the names of the runs."""
+    """Pretrain, then train every kit; return the names of the runs."""
     from wbdc.train.kit import open_kit
     from wbdc.train.session import open_session
 
@@ -157,8 +156,8 @@ def _train(
     open_session("pretrain", kit, into, **options).train(reporter)
 
     runs = []
-    kits = [open_kit(name, tiny=True, changes=DEMO_CHANGES) for name in DEMO_KITS]
-    for kit in [*kits, *map(open_kit, DEMO_ESTIMATORS)]:
+    for name in DEMO_KITS:
+        kit = open_kit(name, tiny=True, changes=DEMO_CHANGES)
         session = open_session("train", kit, into, fold=DEMO_FOLDS, **options)
         session.train(reporter)
         runs.append(session.run.name)
