@@ -73,6 +73,26 @@ def mean_scorer(runs: list[Run], folds: str) -> tuple[RowScore, int]:
     return lambda rows: float(np.mean([score(rows) for score in scorers])), len(shared.truth)
 
 
+def gain_row(scorer: RowScore, reference: RowScore, count: int, draws: int) -> dict:
+    """Return a score and its gain over a reference on the same rows, with its interval."""
+    gain = paired_gain(scorer, reference, count, draws=draws)
+    return {"score": scorer(np.arange(count)), **gain.to_dict()}
+
+
+def print_gains(title: str, column: str, rows: list[dict]) -> None:
+    """Print a table of scores and gains. column: the key of the rows that names them."""
+    table = [
+        (
+            row[column],
+            row["score"],
+            f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]",
+            row["verdict"],
+        )
+        for row in rows
+    ]
+    console.print_table(title, ("", "score", "gain", ""), table)
+
+
 @click.command()
 @click.option("--kit", default="dual_stream", show_default=True)
 @click.option("--set", "sets", multiple=True, help="Objectives joined by +; by default each alone.")
@@ -102,27 +122,14 @@ def main(
             train_folds(work, kit, names, int(seed), folds, hardware) for seed in seeds.split(",")
         ]
         scorers[names], count = mean_scorer(runs, folds)
-        gain = paired_gain(scorers[names], scorers[NO_PRETRAINING], count, draws=draws)
-        score = scorers[names](np.arange(count))
-        rows.append({"pretraining": names, "score": score, **gain.to_dict()})
-        click.echo(f"{names}: {score:.4f} ({gain.difference:+.4f})", err=True)
+        row = gain_row(scorers[names], scorers[NO_PRETRAINING], count, draws)
+        rows.append({"pretraining": names, **row})
+        click.echo(f"{names}: {row['score']:.4f} ({row['difference']:+.4f})", err=True)
 
     if as_json:
         console.print_json({"kit": kit, "seeds": seeds, "folds": folds, "rows": rows})
-        return
-
-    table = [
-        (
-            row["pretraining"],
-            row["score"],
-            f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]",
-            row["verdict"],
-        )
-        for row in rows
-    ]
-    console.print_table(
-        f"{kit} --tiny, folds {folds}, seeds {seeds}", ("", "score", "gain", ""), table
-    )
+    else:
+        print_gains(f"{kit} --tiny, folds {folds}, seeds {seeds}", "pretraining", rows)
 
 
 if __name__ == "__main__":

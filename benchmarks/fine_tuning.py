@@ -1,0 +1,152 @@
+"""Does it help? Each trick, loss and sampler alone, added to a kit or removed from it.
+
+    wbdc prepare --data emojizh/data --work work
+    python benchmarks/fine_tuning.py --work work --seeds 0,1 --folds 0,1
+    python benchmarks/fine_tuning.py --work work --change "add fgm" --change "remove ema"
+    python benchmarks/fine_tuning.py --work work --change "add fgm+add r_drop"
+
+For every change and seed it trains the folds with --tiny from random weights. Finished runs are
+reused, so an interrupted benchmark continues. The gain over the unchanged kit is the mean over the
+seeds, with a paired bootstrap interval over the videos that were held out.
+"""
+
+import copy
+import time
+from pathlib import Path
+
+import click
+from pretraining import gain_row, mean_scorer, print_gains
+
+from wbdc.cli import console, shared_options
+from wbdc.core.errors import UsageFault, suggest_name
+from wbdc.recipes.toml_values import toml_value
+from wbdc.train.kit import open_kit
+from wbdc.train.reporter import Reporter
+from wbdc.train.runs import Run
+from wbdc.train.session import open_session
+
+UNCHANGED = "unchanged"
+# outermost first: these are put before the kit's own, and EMA remains the innermost
+ADDED_TRICKS = {
+    "fgm": {"epsilon": 0.5},
+    "pgd": {"epsilon": 0.5, "alpha": 0.2},
+    "awp": {},
+    "mixup": {"on": "pooled"},
+    "swa": {},
+}
+ADDED_OBJECTIVES = {"r_drop": {}, "classify_text": {}}
+SMOOTHED = {"use": "cross_entropy", "smoothing": 0.1}
+LOSSES = {
+    "cross_entropy": {},
+    "focal": {},
+    "class_balanced": {"loss": SMOOTHED},
+    "logit_adjustment": {"loss": SMOOTHED},
+    "ldam": {},
+    "two_level": {"loss": SMOOTHED},
+}
+SAMPLERS = {"tempered": {}, "repeat_factor": {}}
+DROPOUT_SAMPLES = 4
+LAYER_DECAY = 0.8
+
+
+def changes_of(stage: dict) -> dict[str, dict]:
+    """Return the settings of [train] that each single change replaces, by its name.
+
+    stage: [train] of the resolved kit.
+    """
+    tricks = stage["trick"]
+    objectives = stage["objective"]
+    changes: dict[str, dict] = {}
+    for table in tricks:
+        changes[f"remove {table['use']}"] = {"trick": [t for t in tricks if t is not table]}
+    for table in objectives[1:]:
+        changes[f"remove {table['use']}"] = {"objective": [t for t in objectives if t is not table]}
+    for name, settings in ADDED_TRICKS.items():
+        # two averages of the weights exclude each other
+        others = [t for t in tricks if name != "swa" or t["use"] != "ema"]
+        changes[f"add {name}"] = {"trick": [{"use": name, **settings}, *others]}
+    for name, settings in ADDED_OBJECTIVES.items():
+        changes[f"add {name}"] = {"objective": [*objectives, {"use": name, **settings}]}
+    for name, settings in LOSSES.items():
+        changes[f"loss {name}"] = {
+            "objective": _with_classify(objectives, {"loss": {"use": name, **settings}})
+        }
+    for name, settings in SAMPLERS.items():
+        changes[f"sampler {name}"] = {"sampler": {"use": name, **settings}}
+    changes["dropout samples"] = {
+        "objective": _with_classify(objectives, {"samples": DROPOUT_SAMPLES}),
+    }
+    changes["layer decay"] = {"layer_decay": {"fusion.trunk": LAYER_DECAY}}
+    return changes
+
+
+def _with_classify(objectives: list[dict], settings: dict) -> list[dict]:
+    """Return the objectives with other settings of `classify`."""
+    return [t | settings if t["use"] == "classify" else t for t in objectives]
+
+
+def train_folds(
+    work: Path, kit_name: str, names: str, seed: int, folds: str, hardware: dict
+) -> Run:
+    """Train the folds of a kit with some changes, joined by "+", and return their run."""
+    stage = copy.deepcopy(open_kit(kit_name, tiny=True).tables["train"])
+    changed = set()
+    for name in [] if names == UNCHANGED else names.split("+"):
+        known = changes_of(stage)
+        if name not in known:
+            raise UsageFault(f"no change called {name!r}{suggest_name(name, list(known))}")
+        stage |= known[name]
+        changed |= set(known[name])
+
+    changes = tuple(f"train.{key} = {toml_value(stage[key])}" for key in sorted(changed))
+    kit = open_kit(kit_name, tiny=True, changes=changes)
+    session = open_session("train", kit, work, seed=seed, fold=folds, source=None, **hardware)
+    session.train(Reporter(log=lambda text: None))
+    return session.run
+
+
+@click.command()
+@click.option("--kit", default="dual_stream", show_default=True)
+@click.option("--change", "changes", multiple=True, help="Joined by +; by default each alone.")
+@click.option("--seeds", default="0,1", show_default=True)
+@click.option("--folds", default="each", show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--draws", type=click.IntRange(100), default=1000, show_default=True)
+@shared_options.work
+@shared_options.as_json
+def main(
+    kit: str,
+    changes: tuple[str, ...],
+    seeds: str,
+    folds: str,
+    threads: int,
+    draws: int,
+    work: Path,
+    as_json: bool,
+) -> None:
+    """Compare changes of a kit with the kit as it is."""
+    each = changes_of(open_kit(kit, tiny=True).tables["train"])
+    rows = []
+    scorers = {}
+    for names in (UNCHANGED, *(changes or each)):
+        start = time.perf_counter()
+        runs = [
+            train_folds(work, kit, names, int(seed), folds, {"threads": threads})
+            for seed in seeds.split(",")
+        ]
+        seconds = time.perf_counter() - start
+        scorers[names], count = mean_scorer(runs, folds)
+        row = {"change": names, **gain_row(scorers[names], scorers[UNCHANGED], count, draws)}
+        rows.append(row)
+        click.echo(
+            f"{names}: {row['score']:.4f} ({row['difference']:+.4f}) in {seconds:.0f} s", err=True
+        )
+
+    if as_json:
+        console.print_json({"kit": kit, "seeds": seeds, "folds": folds, "rows": rows})
+    else:
+        print_gains(f"{kit} --tiny, folds {folds}, seeds {seeds}", "change", rows)
+
+
+if __name__ == "__main__":
+    main()
