@@ -3,7 +3,7 @@ missing ones.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -190,11 +190,19 @@ def kit_plug_tables(tables: dict, stages: Sequence[str] = STAGES) -> list[dict]:
 
     stages: the stages whose plugs are returned; those of the model always are.
     """
-    chosen = [tables[kind] for kind in MODEL_PLUGS if kind in tables]
+    chosen = _chosen_plugs(tables, stages)
+    return [inner for _, table in chosen for inner in _tables_with_use(table)]
+
+
+def _chosen_plugs(tables: dict, stages: Sequence[str]) -> Iterator[tuple[ModuleType, dict]]:
+    """Yield the tables that choose a plug of the model or of some stages, with its folder."""
+    for kind in MODEL_PLUGS:
+        if kind in tables:
+            yield PLUG_FOLDERS[kind], tables[kind]
     for stage in stages:
         for kind in STAGE_PLUGS:
-            chosen += stage_plug_tables(tables.get(stage, {}), kind)
-    return [inner for table in chosen for inner in _tables_with_use(table)]
+            for table in stage_plug_tables(tables.get(stage, {}), kind):
+                yield PLUG_FOLDERS[kind], table
 
 
 def _tables_with_use(table: dict) -> list[dict]:
@@ -208,17 +216,9 @@ def expand_plugs(tables: dict, folder: Path) -> None:
 
     tables: of a checked kit, which are changed. folder: where plug files lie.
     """
-    for kind in (kind for kind in MODEL_PLUGS if kind in tables):
-        _expand(PLUG_FOLDERS[kind], tables[kind], folder)
-    for stage in STAGES:
-        for kind in STAGE_PLUGS:
-            for table in stage_plug_tables(tables.get(stage, {}), kind):
-                _expand(PLUG_FOLDERS[kind], table, folder)
-
-
-def _expand(package: ModuleType, table: dict, folder: Path) -> None:
-    _, settings = plug.resolve_plug(package, table, folder)
-    table.update(settings)
+    for package, table in _chosen_plugs(tables, STAGES):
+        _, settings = plug.resolve_plug(package, table, folder)
+        table.update(settings)
 
 
 def check_tables(name: str, tables: dict) -> None:

@@ -184,11 +184,7 @@ def _training_splits(
 
 def _reads_labels(stage: Stage, splits: list[str], prepared: PreparedData, folder: Path) -> bool:
     """Return whether an objective or the sampler of a stage reads the labels of its videos."""
-    used = [(objective_plugs, table) for table in stage.objective]
-    used.append((sampler_plugs, stage.choice("sampler")))
-    return prepared.facts.labeled_split in splits and any(
-        plug.find_plug(package, table["use"], folder).needs_labels for package, table in used
-    )
+    return prepared.facts.labeled_split in splits and bool(_label_readers(stage, folder))
 
 
 def _check_labels(stage: Stage, splits: list[str], prepared: PreparedData, folder: Path) -> None:
@@ -199,14 +195,22 @@ def _check_labels(stage: Stage, splits: list[str], prepared: PreparedData, folde
     if labeled_split in splits:
         return
 
-    plugs = [(objective_plugs, table) for table in stage.objective]
-    for package, table in [*plugs, (sampler_plugs, stage.choice("sampler"))]:
-        kind = plug.plug_kind(package)
-        if plug.find_plug(package, table["use"], folder).needs_labels:
-            raise UsageFault(
-                f"{kind} {table['use']!r} needs labels, and no split of pretrain.splits has any; "
-                f"add {labeled_split!r} to the splits, or remove the {kind}"
-            )
+    for kind, name in _label_readers(stage, folder):
+        raise UsageFault(
+            f"{kind} {name!r} needs labels, and no split of pretrain.splits has any; "
+            f"add {labeled_split!r} to the splits, or remove the {kind}"
+        )
+
+
+def _label_readers(stage: Stage, folder: Path) -> list[tuple[str, str]]:
+    """List the objectives and the sampler of a stage that need labels: their kinds and names."""
+    plugs = [(objective_plugs, table["use"]) for table in stage.objective]
+    plugs.append((sampler_plugs, stage.choice("sampler")["use"]))
+    return [
+        (plug.plug_kind(package), name)
+        for package, name in plugs
+        if plug.find_plug(package, name, folder).needs_labels
+    ]
 
 
 def build_task(

@@ -74,7 +74,7 @@ class Survey:
     def add_text(self, split: str, position: int, video: Video, store: bool = False) -> None:
         """Add the text and the class of the video at a position in a split.
 
-        store: whether `count_group_leaks` compares the text.
+        store: whether `list_group_leaks` compares the text.
         """
         row = self.rows[split].start + position
         if store:
@@ -117,23 +117,28 @@ class Survey:
         """
         rows = self.rows[split]
         labels = np.unique([self.labels[row] for row in rows if self.labels[row] is not None])
+        frames = self._frames_of(rows)
         return [
             f"{name}: the nearest neighbor by {modality} has the class of {leak.accuracy:.1%} of"
             f" the videos, and of {leak.accuracy_between_groups:.1%} without those of its group"
             f" ({leak.videos:,} videos, {leak.groups:,} groups)"
             for name, group_of in columns.items()
-            for modality, leak in self._group_leaks(rows, group_of, labels, duplicates).items()
+            for modality, leak in self._group_leaks(rows, frames, group_of, labels, duplicates).items()
             if leak and leak.is_notable
         ]
 
     def _group_leaks(
         self,
         rows: range,
+        frames: list[np.ndarray],
         group_of: dict[str, str],
         labels: np.ndarray,
         duplicates: np.ndarray,
     ) -> dict[str, GroupLeak | None]:
-        """Measure the leak of a column in each modality, on a sample of whole groups."""
+        """Measure the leak of a column in each modality, on a sample of whole groups.
+
+        frames: the hashes of each video's frames, from `_frames_of`.
+        """
         names = [group_of.get(self.ids[row]) or f"\0{row}" for row in rows]
         drawn = sample_groups(np.unique(names, return_inverse=True)[1])
         sample = np.array([i for i in drawn if self.labels[rows[i]] is not None], int)
@@ -142,19 +147,20 @@ class Survey:
         codes = np.searchsorted(labels, [self.labels[rows[i]] for i in sample])
         groups = np.unique([names[i] for i in sample], return_inverse=True)[1]
 
-        hashes = _join(self.frame_hashes, np.int64)
-        frame_rows = _join(self.frame_rows, np.int32)
-        starts, ends = (
-            np.searchsorted(frame_rows, [rows[i] for i in sample], side)
-            for side in ("left", "right")
-        )
-        frames = [hashes[start:end] for start, end in zip(starts, ends, strict=True)]
         vectors = {
             "text": text_vectors([self.texts[rows[i]] for i in sample]),
-            "frames": frame_vectors(frames),
+            "frames": frame_vectors([frames[i] for i in sample]),
         }
         near = duplicates[rows.start + sample]
         return {name: group_leak(values, codes, groups, near) for name, values in vectors.items()}
+
+    def _frames_of(self, rows: range) -> list[np.ndarray]:
+        """Return the hashes of the frames of each video of some rows."""
+        hashes = _join(self.frame_hashes, np.int64)
+        frame_rows = _join(self.frame_rows, np.int32)
+        starts = np.searchsorted(frame_rows, rows, "left")
+        ends = np.searchsorted(frame_rows, rows, "right")
+        return [hashes[start:end] for start, end in zip(starts, ends, strict=True)]
 
     def statistics(self) -> dict[str, dict]:
         """Return the statistics of every split in JSON values."""
