@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--from", "source", required=True, help="Ensemble or run whose models are teachers.")
+@shared_options.teachers
 @shared_options.kit_options
 @click.option("--fold", required=True, help="Folds of the student: 0, or 0,2, or each, or all.")
 @click.option(
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Above 1, classes that the teachers find unlikely weigh more.",
 )
-@click.option("--top-k", type=click.IntRange(1), help="Classes kept for each video; default all.")
+@shared_options.top_k
 @click.option(
     "--name", help="Name of the pseudo-labels; by default that of the teachers + -distill."
 )
@@ -41,11 +41,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Pretrained run of the student: its name, auto (this kit's, if there is one) or none.",
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Folder of the raw data; by default the folder that was prepared.",
-)
+@shared_options.data
 @shared_options.training_options
 def distill(
     source: str,

@@ -19,11 +19,7 @@ if TYPE_CHECKING:
 @click.option("--split", default="test", show_default=True, help="Split of the data to predict.")
 @click.option("--ensemble", default="ensemble", show_default=True, help="Ensemble to predict with.")
 @click.option("--run", help="Use one run (the mean of its folds) instead of an ensemble.")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Folder of the raw data; by default the folder that was prepared.",
-)
+@shared_options.data
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--from", "source", required=True, help="Ensemble or run whose models are teachers.")
+@shared_options.teachers
 @click.option(
     "--split",
     "splits",
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="predict: probabilities of the teachers; retrieve: vote of the nearest labeled videos.",
 )
-@click.option("--top-k", type=click.IntRange(1), help="Classes kept for each video; default all.")
+@shared_options.top_k
 @click.option(
     "--temperature",
     type=shared_options.FiniteRange(min=0, min_open=True),
@@ -42,11 +42,7 @@ if TYPE_CHECKING:
 @click.option(
     "--neighbors", type=click.IntRange(1), help="With retrieve: videos that vote; default 10."
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Folder of the raw data; by default the folder that was prepared.",
-)
+@shared_options.data
 @shared_options.device
 @shared_options.threads
 @shared_options.prepared

@@ -68,6 +68,17 @@ seed = click.option(
 prepared = click.option(
     "--prepared", help="Hash of the prepared data, or its first characters; by default the latest."
 )
+data = click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Folder of the raw data; by default the folder that was prepared.",
+)
+teachers = click.option(
+    "--from", "source", required=True, help="Ensemble or run whose models are teachers."
+)
+top_k = click.option(
+    "--top-k", type=click.IntRange(1), help="Classes kept for each video; default all."
+)
 dry_run = click.option("--dry-run", is_flag=True, help="Print the plan and exit.")
 store = click.option(
     "--store",

@@ -78,11 +78,7 @@ class TimeCheckOptions:
     help="Also make another form, for example zip or audit (no models; train.sh trains them). "
     "Repeatable.",
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Folder of the raw data; by default the folder that was prepared.",
-)
+@shared_options.data
 @click.option(
     "--check-latency",
     is_flag=True,

@@ -60,10 +60,8 @@ def _pseudo_commands(opened: PseudoSet) -> list[str]:
     """Write the commands that make pseudo-labels again, once their teachers are trained."""
     source = opened.facts["source"]
     words = shlex.split(opened.facts["command"])
-    words = words[
-        : words.index("--prepared")
-    ]  # the data have the same hash; they are prepared last
-    command = f'{shlex.join(words)} --data "$DATA" --work "$WORK"'
+    end = words.index("--prepared")  # the data have the same hash, and are the latest
+    command = f'{shlex.join(words[:end])} --data "$DATA" --work "$WORK"'
     if source["is_run"]:
         return [command]
     blend = teacher_blend(opened)

@@ -2,48 +2,13 @@
 on.
 """
 
-import math
-
 import numpy as np
-import pytest
 import toys
 
 from wbdc.ensemble.pseudo import retrieve_labels
-from wbdc.ensemble.pseudo.retrieve_labels import neighbor_votes
 from wbdc.prepare.dataset import open_prepared
+from wbdc.train.monitor.nearest_neighbors import neighbor_votes
 from wbdc.train.pseudo.pseudo_set import open_pseudo
-
-
-def cosine(a, b):
-    return sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
-
-
-@pytest.mark.parametrize("neighbors", [1, 4, 50])
-@pytest.mark.parametrize("temperature", [0.07, 1.0])
-def test_votes_are_those_of_a_longhand_reference(neighbors, temperature, monkeypatch):
-    monkeypatch.setattr(retrieve_labels, "QUERIES_PER_STEP", 3)
-    random = np.random.default_rng(0)
-    references = random.normal(size=(20, 5))
-    codes = random.integers(0, 4, 20)
-    queries = np.concatenate([random.normal(size=(5, 5)), references[:2]])
-    query_rows = np.array([-1, -1, -1, -1, -1, 0, 1])
-    votes = neighbor_votes(
-        references,
-        codes,
-        queries,
-        4,
-        neighbors=neighbors,
-        temperature=temperature,
-        query_rows=query_rows,
-    )
-    for query, own, vote in zip(queries.tolist(), query_rows, votes, strict=True):
-        similar = [(cosine(query, r), i) for i, r in enumerate(references.tolist()) if i != own]
-        nearest = sorted(similar, key=lambda pair: (-pair[0], pair[1]))[:neighbors]
-        expected = [0.0] * 4
-        for similarity, i in nearest:
-            expected[codes[i]] += math.exp(similarity / temperature)
-        total = sum(expected)
-        np.testing.assert_allclose(vote, [e / total for e in expected], rtol=1e-4, atol=1e-6)
 
 
 def test_videos_are_labeled_by_the_training_folds_of_a_fold_alone(copied, monkeypatch):

@@ -3,8 +3,14 @@
 import math
 
 import numpy as np
+import pytest
 
-from wbdc.train.monitor.nearest_neighbors import majority_accuracy, predict_by_neighbors
+from wbdc.train.monitor import nearest_neighbors
+from wbdc.train.monitor.nearest_neighbors import (
+    majority_accuracy,
+    neighbor_votes,
+    predict_by_neighbors,
+)
 
 
 def longhand(references, labels, queries, neighbors: int) -> list[int]:
@@ -41,3 +47,35 @@ def test_the_length_of_a_vector_does_not_count_and_zeros_do_not_fail():
 
 def test_the_majority_is_that_of_the_references():
     assert majority_accuracy(np.array([1, 1, 2]), np.array([1, 2, 2, 2])) == 0.25
+
+
+def cosine(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
+
+
+@pytest.mark.parametrize("neighbors", [1, 4, 50])
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_votes_are_those_of_a_longhand_reference(neighbors, temperature, monkeypatch):
+    monkeypatch.setattr(nearest_neighbors, "QUERIES_PER_STEP", 3)
+    random = np.random.default_rng(0)
+    references = random.normal(size=(20, 5))
+    codes = random.integers(0, 4, 20)
+    queries = np.concatenate([random.normal(size=(5, 5)), references[:2]])
+    query_rows = np.array([-1, -1, -1, -1, -1, 0, 1])
+    votes = neighbor_votes(
+        references,
+        codes,
+        queries,
+        4,
+        neighbors=neighbors,
+        temperature=temperature,
+        query_rows=query_rows,
+    )
+    for query, own, vote in zip(queries.tolist(), query_rows, votes, strict=True):
+        similar = [(cosine(query, r), i) for i, r in enumerate(references.tolist()) if i != own]
+        nearest = sorted(similar, key=lambda pair: (-pair[0], pair[1]))[:neighbors]
+        expected = [0.0] * 4
+        for similarity, i in nearest:
+            expected[codes[i]] += math.exp(similarity / temperature)
+        total = sum(expected)
+        np.testing.assert_allclose(vote, [e / total for e in expected], rtol=1e-4, atol=1e-6)

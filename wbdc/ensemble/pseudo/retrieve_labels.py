@@ -20,51 +20,9 @@ from wbdc.serve.members import MemberBatch
 from wbdc.serve.predict import compute_in_parts
 from wbdc.serve.reader import MemberBatches, prefetch_reads
 from wbdc.serve.stage_timer import StageTimer
+from wbdc.train.monitor.nearest_neighbors import neighbor_votes
 
-QUERIES_PER_STEP = 256  # against 100,000 references, 100 MB of similarities
 ROWS_PER_STEP = 2**13  # labeled videos that are embedded together
-
-
-def neighbor_votes(
-    references: np.ndarray,
-    codes: np.ndarray,
-    queries: np.ndarray,
-    class_count: int,
-    *,
-    neighbors: int,
-    temperature: float,
-    query_rows: np.ndarray | None = None,
-) -> np.ndarray:
-    """Return the votes of the nearest references as probabilities: (n, class_count) float32.
-
-    references: (m, D) with the classes codes (m,) int. queries: (n, D). query_rows: (n,) the row
-    of each query among the references, which does not vote for itself; -1 for none.
-
-    The `neighbors` references of highest cosine similarity s vote with the softmax of
-    s / temperature, as in "Unsupervised Feature Learning via Non-Parametric Instance
-    Discrimination" (Wu et al., 2018). Of equal similarities, the first reference votes.
-    """
-    references = _scale_rows(references)
-    votes = np.zeros((len(queries), class_count), np.float32)
-    for start in range(0, len(queries), QUERIES_PER_STEP):
-        rows = slice(start, start + QUERIES_PER_STEP)
-        similarity = _scale_rows(queries[rows]) @ references.T
-        if query_rows is not None:
-            is_reference = query_rows[rows] >= 0
-            similarity[np.flatnonzero(is_reference), query_rows[rows][is_reference]] = -np.inf
-        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :neighbors]
-        scores = np.take_along_axis(similarity, nearest, axis=1) / temperature
-        weights = np.exp(scores - scores.max(1, keepdims=True))
-        weights /= weights.sum(1, keepdims=True)
-        queries_of_votes = np.arange(len(nearest))[:, None]
-        np.add.at(votes[rows], (queries_of_votes, codes[nearest]), weights)
-    return votes
-
-
-def _scale_rows(vectors: np.ndarray) -> np.ndarray:
-    """Scale rows to length 1; zeros stay."""
-    vectors = vectors.astype(np.float32)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 class RetrievedLabels:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from wbdc.core.unit_rows import unit_rows
+
 MAX_LEAK_TEST_VIDEOS = 2000
 MIN_COMPARED_VIDEOS = 50
 MAX_GRAM_CHARACTERS = 200  # of a text
@@ -97,7 +99,7 @@ def text_vectors(texts: Sequence[str]) -> np.ndarray:
     counts = np.stack([_gram_counts(text) for text in texts])
     documents = (counts > 0).sum(0)
     weights = np.log1p(counts) * np.log((1 + len(texts)) / (1 + documents))
-    return _normalize_rows(weights.astype(np.float32))
+    return unit_rows(weights.astype(np.float32))
 
 
 def frame_vectors(hashes: Sequence[np.ndarray]) -> np.ndarray:
@@ -110,7 +112,7 @@ def frame_vectors(hashes: Sequence[np.ndarray]) -> np.ndarray:
         if (values != 0).any():
             bits = np.unpackbits(values[values != 0].view(np.uint8).reshape(-1, 8), axis=1)
             vectors[row] = 2 * bits.mean(0) - 1
-    return _normalize_rows(vectors)
+    return unit_rows(vectors)
 
 
 def _nearest_labels(similarity: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
@@ -137,8 +139,3 @@ def _gram_counts(text: str) -> np.ndarray:
     triples = (pairs[:-1] << np.uint64(21)) ^ points[2:]
     grams = np.concatenate([pairs, triples])
     return np.bincount((grams * GRAM_MULTIPLIER >> GRAM_SHIFT).astype(int), minlength=GRAM_BUCKETS)
-
-
-def _normalize_rows(vectors: np.ndarray) -> np.ndarray:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, np.finfo(np.float32).tiny)

@@ -116,14 +116,13 @@ class Survey:
         the split must be stored. duplicates: from `group_duplicates`.
         """
         rows = self.rows[split]
-        labels = np.unique([self.labels[row] for row in rows if self.labels[row] is not None])
         frames = self._frames_of(rows)
         return [
             f"{name}: the nearest neighbor by {modality} has the class of {leak.accuracy:.1%} of"
             f" the videos, and of {leak.accuracy_between_groups:.1%} without those of its group"
             f" ({leak.videos:,} videos, {leak.groups:,} groups)"
             for name, group_of in columns.items()
-            for modality, leak in self._group_leaks(rows, frames, group_of, labels, duplicates).items()
+            for modality, leak in self._group_leaks(rows, frames, group_of, duplicates).items()
             if leak and leak.is_notable
         ]
 
@@ -132,7 +131,6 @@ class Survey:
         rows: range,
         frames: list[np.ndarray],
         group_of: dict[str, str],
-        labels: np.ndarray,
         duplicates: np.ndarray,
     ) -> dict[str, GroupLeak | None]:
         """Measure the leak of a column in each modality, on a sample of whole groups.
@@ -144,7 +142,7 @@ class Survey:
         sample = np.array([i for i in drawn if self.labels[rows[i]] is not None], int)
         if not len(sample):
             return {}
-        codes = np.searchsorted(labels, [self.labels[rows[i]] for i in sample])
+        codes = np.unique([self.labels[rows[i]] for i in sample], return_inverse=True)[1]
         groups = np.unique([names[i] for i in sample], return_inverse=True)[1]
 
         vectors = {
