@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,7 +53,29 @@ TREES = {
     path.relative_to(PACKAGE): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))
 }
 FILES = {str(path): (path, tree) for path, tree in TREES.items()}
-every_file = pytest.mark.parametrize("name", FILES)
+CALLS = {
+    name: [(ast.unparse(node.func), node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    for name, (_, tree) in FILES.items()
+}
+
+
+def for_each(names: Iterable[str]) -> Callable:
+    """Run a check of one file for some files, as one test: thousands of tests of a millisecond
+    take a minute.
+    """
+
+    def decorate(check: Callable[[str], None]) -> Callable[[], None]:
+        def test() -> None:
+            for name in names:
+                check(name)
+
+        test.__name__ = check.__name__
+        return test
+
+    return decorate
+
+
+every_file = for_each(FILES)
 
 
 def imports(path: Path, tree: ast.Module) -> Iterator[str]:
@@ -78,7 +100,7 @@ def folder(dotted: str) -> str | None:
     return parts[1] if parts[0] == "wbdc" and len(parts) > 1 and parts[1] in LAYER else None
 
 
-@pytest.mark.parametrize("name", [name for name, (path, _) in FILES.items() if len(path.parts) > 1])
+@for_each([name for name, (path, _) in FILES.items() if len(path.parts) > 1])
 def test_imports_go_down_or_stay_in_one_folder(name):
     path, tree = FILES[name]
     package = path.parts[0]
@@ -93,9 +115,7 @@ def test_every_folder_has_a_layer():
     assert {path.parts[0] for path in TREES if len(path.parts) > 1} <= set(LAYER)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, (path, _) in FILES.items() if path.parts[0] in SHIPPED]
-)
+@for_each([name for name, (path, _) in FILES.items() if path.parts[0] in SHIPPED])
 def test_shipped_files_import_only_packages_of_a_submission(name):
     for dotted in imports(*FILES[name]):
         assert dotted.split(".")[0] not in NOT_SHIPPED, f"`{name}` is shipped and imports {dotted}"
@@ -133,27 +153,14 @@ def test_plugs_do_not_import_their_siblings(kind, name):
         )
 
 
-def called_name(node: ast.AST) -> str:
-    """Return the name of the function that a node calls."""
-    return ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-
-
-@pytest.mark.parametrize(
-    "name", [name for name, (path, _) in FILES.items() if path.parts[0] != "cli"]
-)
+@for_each([name for name, (path, _) in FILES.items() if path.parts[0] != "cli"])
 def test_only_cli_prints(name):
-    _, tree = FILES[name]
-    for node in ast.walk(tree):
-        to_stderr = isinstance(node, ast.Call) and any(
+    for function, node in CALLS[name]:
+        to_stderr = any(
             k.arg == "file" and ast.unparse(k.value) == "sys.stderr" for k in node.keywords
         )
-        prints = called_name(node) in (
-            "print",
-            "click.echo",
-            "sys.stdout.write",
-            "sys.stderr.write",
-        )
-        answers = called_name(node) == "sys.stdout.write"  # to requests, one line each
+        prints = function in ("print", "click.echo", "sys.stdout.write", "sys.stderr.write")
+        answers = function == "sys.stdout.write"  # to requests, one line each
         assert not prints or (name == "serve/entry.py" and (to_stderr or answers)), (
             f"`{name}` line {node.lineno} prints; return the text, or use a callback"
         )
@@ -171,19 +178,19 @@ def test_trap_15_nothing_is_unpickled_or_loaded_without_strict(name):
             "marshal",
             "shelve",
         ), f"`{name}` imports {dotted}"
-    for node in ast.walk(tree):
+    for function, node in CALLS[name]:
         # the script of `wbdc weights convert`, in a process of its own
-        if name == "train/pretrained/unpickle.py" and called_name(node) == "torch.load":
+        if name == "train/pretrained/unpickle.py" and function == "torch.load":
             assert any(ast.unparse(k) == "weights_only=True" for k in node.keywords)
             continue
-        assert called_name(node) not in (
+        assert function not in (
             "torch.load",
             "torch.save",
             "pickle.load",
             "pickle.loads",
             "eval",
-        ), f"`{name}` line {node.lineno}: {called_name(node)}"
-        for keyword in node.keywords if isinstance(node, ast.Call) else ():
+        ), f"`{name}` line {node.lineno}: {function}"
+        for keyword in node.keywords:
             loose = (keyword.arg, ast.unparse(keyword.value)) in (
                 ("strict", "False"),
                 ("allow_pickle", "True"),
@@ -193,7 +200,7 @@ def test_trap_15_nothing_is_unpickled_or_loaded_without_strict(name):
             assert not loose, (
                 f"`{name}` line {node.lineno}: {keyword.arg}={ast.unparse(keyword.value)}"
             )
-        assert called_name(node) != "model.load_state_dict" or any(
+        assert function != "model.load_state_dict" or any(
             k.arg == "strict" for k in node.keywords
         ), f"`{name}` line {node.lineno}: use strict=True"
 
@@ -380,12 +387,8 @@ CONTEST_WORDS = (
 )
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        n for n in FILES if not n.startswith(("competitions/", "prepare/demo"))
-    ],  # the demo generates data of that contest
-)
+# the demo generates data of that contest
+@for_each([name for name in FILES if not name.startswith(("competitions/", "prepare/demo"))])
 def test_names_of_one_contest_stay_in_its_file(name):
     text = (PACKAGE / name).read_text(encoding="utf-8")
     assert not [word for word in CONTEST_WORDS if word in text], (

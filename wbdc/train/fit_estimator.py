@@ -61,7 +61,7 @@ def fit_fold(
         scores = _evaluate(folder, fold, plan, table, np.flatnonzero(is_held_out), read_frames)
     return {
         "steps": 0,
-        "seconds": round(time.monotonic() - start_time, 1),
+        "seconds": round(time.monotonic() - start_time, 3),
         "device": "cpu",
         "threads": hardware.threads,
         "ranks": hardware.ranks.size,

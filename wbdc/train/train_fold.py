@@ -96,7 +96,7 @@ def train_fold(
     return {
         "steps": setup.steps,
         "skipped": monitor.skipped,
-        "seconds": round(time.monotonic() - start_time, 1),
+        "seconds": round(time.monotonic() - start_time, 3),
         "device": str(hardware.device),
         "threads": hardware.threads,
         "ranks": ranks.size,
