@@ -82,17 +82,19 @@ def machine_facts(device: str, threads: int | None) -> dict[str, object]:
     import shutil
     from importlib import metadata
 
+    from wbdc.core.cpu_quota import available_cpus, explain_quota
     from wbdc.core.device import find_device, find_precision, precision_name
     from wbdc.submit.timing.sandbox import network_is_cut
 
     torch_device = find_device(device)
-    cpus = len(os.sched_getaffinity(0))
+    cpus = available_cpus()
     return {
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in REPORTED_PACKAGES},
         "device": str(torch_device),
         "precision": precision_name(find_precision("auto", torch_device)),
         "CPUs": cpus,
+        "CPU quota": explain_quota() or "limits nothing",
         "threads": threads or cpus,
         "network of packed folders": network_is_cut()[1],
         "weights": os.environ.get("WBDC_WEIGHTS") or "WBDC_WEIGHTS is not set",

@@ -137,9 +137,8 @@ def prepare(
       wbdc prepare --data data/shorts --competition ./shorts.py
       wbdc prepare --data data/wechat2022 --kit dual_stream
     """
-    import os
-
     from wbdc.competitions import open_competition
+    from wbdc.core.cpu_quota import available_cpus
     from wbdc.core.files import check_writable
     from wbdc.train.kit import open_kit
 
@@ -154,7 +153,7 @@ def prepare(
         "folds": folds,
         "seed": seed,
         "groups": groups,
-        "threads": threads or len(os.sched_getaffinity(0)),
+        "threads": threads or available_cpus(),
     }
 
     with console.progress(as_json) as progress:

@@ -27,6 +27,15 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class ThreadCount(click.IntRange):
+    """A number of threads; None for "auto"."""
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        return None if value == "auto" else super().convert(value, param, ctx)
+
+
 _work_option = click.option(
     "--work",
     type=click.Path(path_type=Path),
@@ -52,11 +61,13 @@ device = click.option(
     show_default=True,
     help="auto (first GPU, else CPU), cpu, cuda, or cuda:1.",
 )
-threads = click.option(
+_threads_option = click.option(
     "--threads",
-    type=click.IntRange(1, MAX_THREADS),
-    help="CPU threads, by default all that are available. Results are reproducible "
-    "bit for bit only with the same number.",
+    type=ThreadCount(1, MAX_THREADS),
+    metavar="N|auto",
+    help="CPU threads; auto, the default, is one on each CPU that this process may use, also by "
+    "the CPU quota of its container. Results are reproducible bit for bit only with the same "
+    "number.",
 )
 seed = click.option(
     "--seed",
@@ -117,6 +128,29 @@ def work(command: Callable) -> Callable:
         return command(*values, **options)
 
     return _work_option(sweep_and_run)
+
+
+def threads(command: Callable) -> Callable:
+    """Add the --threads option. Where the CPU quota of a container limits its default, the command
+    first logs that.
+    """
+
+    @wraps(command)
+    def explain_and_run(*values: object, **options: object) -> object:
+        if options["threads"] is None and not options.get("as_json"):
+            _explain_threads()
+        return command(*values, **options)
+
+    return _threads_option(explain_and_run)
+
+
+def _explain_threads() -> None:
+    from wbdc.cli import console
+    from wbdc.core.cpu_quota import explain_quota
+    from wbdc.core.ranks import rank_and_size
+
+    if rank_and_size()[0] == 0 and (sentence := explain_quota()):
+        console.log(sentence)
 
 
 def kit_options(command: Callable) -> Callable:

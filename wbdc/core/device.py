@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from wbdc.core.cpu_quota import available_cpus
 from wbdc.core.errors import EnvironmentFault, UsageFault, suggest_name
 
 CPU = torch.device("cpu")
@@ -73,9 +74,9 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
 def use_threads(count: int | None) -> int:
     """Set the number of CPU threads and return it. Equal numbers give equal bits.
 
-    count: None for all that this process may use.
+    count: None for one on each CPU that this process may use, see `available_cpus`.
     """
-    count = count or len(os.sched_getaffinity(0))
+    count = count or available_cpus()
     torch.set_num_threads(count)
     return count
 

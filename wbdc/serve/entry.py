@@ -14,6 +14,7 @@ import torch
 from safetensors.numpy import save_file
 
 from wbdc.competitions import CONTEST_FOLDER, Competition, Video, open_competition
+from wbdc.core.cpu_quota import explain_quota
 from wbdc.core.device import (
     find_device,
     find_precision,
@@ -172,6 +173,8 @@ def _run(home: Path, start: float, arguments: argparse.Namespace, argv: list[str
     blend = read_blend(home)
     contest = open_competition(blend.competition, home / CONTEST_FOLDER)
     _parser(contest).parse_args(argv, arguments)
+    if arguments.threads is None and (sentence := explain_quota()):
+        print(sentence, file=sys.stderr)
     if arguments.calls:
         _run_calls(home, blend, contest, arguments)
         return
@@ -224,7 +227,10 @@ def _parser(contest: Competition) -> argparse.ArgumentParser:
         "--precision", help="auto, fp32, bf16, fp16; by default the one in blend.json"
     )
     parser.add_argument(
-        "--threads", type=_parse_threads, help="CPU threads; by default all this process may use"
+        "--threads",
+        type=_parse_threads,
+        help="CPU threads; auto, the default, is one on each CPU that this process may use, also by"
+        " the CPU quota of its container",
     )
     parser.add_argument(
         "--deadline",
@@ -422,7 +428,9 @@ def _parse_deadline(text: str) -> float | str:
     return text if text == CONTEST_DEADLINE else float(text)
 
 
-def _parse_threads(text: str) -> int:
+def _parse_threads(text: str) -> int | None:
+    if text == "auto":
+        return None
     if not 1 <= int(text) <= MAX_THREADS:
         raise argparse.ArgumentTypeError(f"give 1 to {MAX_THREADS:,} threads, or leave it out")
     return int(text)

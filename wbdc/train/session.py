@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from wbdc import __version__
+from wbdc.core.cpu_quota import available_cpus
 from wbdc.core.device import find_device, find_precision, precision_name, use_threads
 from wbdc.core.errors import EnvironmentFault, UsageFault
 from wbdc.core.ranks import Ranks, join_training, leave_ranks, rank_and_size
@@ -188,7 +189,7 @@ def open_session(
 def _thread_share() -> int | None:
     """Return the CPU threads of each rank of this machine; None for all on a single rank."""
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return max(1, len(os.sched_getaffinity(0)) // local_size) if local_size > 1 else None
+    return max(1, available_cpus() // local_size) if local_size > 1 else None
 
 
 def parse_folds(text: str, count: int) -> list[str]:

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from threading import Thread
 
+from wbdc.core.cpu_quota import available_cpus
 from wbdc.core.errors import EnvironmentFault, UsageFault
 from wbdc.prepare.engines import Engine, MakeShard, shard_failure
 from wbdc.prepare.shards import ShardJob
@@ -31,7 +32,7 @@ class Local(Engine):
     def __init__(self, *, workers: int | None = None):
         if workers is not None and workers < 1:
             raise UsageFault(f"engine 'local' needs at least 1 worker, not workers = {workers}")
-        self.workers = workers or len(os.sched_getaffinity(0))
+        self.workers = workers or available_cpus()
 
     def run_jobs(self, make: MakeShard, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
         pending = list(reversed(jobs))

@@ -4,7 +4,6 @@ The comparison estimates how long a run that was measured here would take on the
 """
 
 import io
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from wbdc.core.cpu_quota import available_cpus
 from wbdc.core.device import find_device, find_precision, precision_name
 from wbdc.core.errors import IntegrityFault
 from wbdc.core.findings import Findings
@@ -58,7 +58,7 @@ def profile_machine(device: str = "auto", threads: int | None = None) -> dict:
     second on one core times the number of cores. Each rate is the median of seven measurements.
     """
     torch_device = find_device(device)
-    cores = threads or len(os.sched_getaffinity(0))
+    cores = threads or available_cpus()
     torch.set_num_threads(cores)
     precision = find_precision("auto", torch_device)
 

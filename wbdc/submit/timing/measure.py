@@ -1,6 +1,5 @@
 """Measure a packed folder: run it in fresh processes, and return times, predictions and memory."""
 
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from wbdc.competitions import Competition, Video
+from wbdc.core.cpu_quota import available_cpus
 from wbdc.core.device import find_device
 from wbdc.core.errors import DataFault, EnvironmentFault, IntegrityFault, ResultFault
 from wbdc.core.files import read_json
@@ -311,7 +311,7 @@ def measure_precision(cap: TimeCap, runs: MeasuredRuns) -> tuple[float, str | No
 
 def measure_full_run(timer: PackageTimer, options: RehearsalOptions) -> FullRun:
     """Predict all items in one process, with inference.sh."""
-    uses_all_cpus = options.threads == len(os.sched_getaffinity(0))
+    uses_all_cpus = options.threads == available_cpus()
     return run_full(
         run_packed,
         timer.folder,

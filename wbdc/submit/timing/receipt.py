@@ -1,10 +1,10 @@
 """The receipt of a time check (latency.json): what was run, on which machine, with which result."""
 
-import os
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+from wbdc.core.cpu_quota import available_cpus
 from wbdc.core.files import read_text
 from wbdc.submit.timing.full_run import FullRun
 from wbdc.submit.timing.measure import MeasuredRuns
@@ -42,7 +42,7 @@ def describe_machine(timings: dict) -> dict:
     gpu_files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     return {
         "processor": next(iter(_values([Path("/proc/cpuinfo")], "model name")), "unknown"),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_cpus(),
         "gpus": _values(gpu_files, "Model"),
         **{name: timings[name] for name in ("device", "threads", "precision")},
         "versions": {name: metadata.version(name) for name in PACKAGES},
