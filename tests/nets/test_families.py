@@ -13,7 +13,14 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Tokens, causal_mask
 from wbdc.nets.model import VideoClassifier, build_model
-from wbdc.nets.trunk import FAMILIES, Trunk, find_trunk, load_trunk, read_architecture
+from wbdc.nets.trunk import (
+    FAMILIES,
+    Trunk,
+    find_trunk,
+    initialize_words,
+    load_trunk,
+    read_architecture,
+)
 from wbdc.train.layer_decay import layer_numbers
 from wbdc.train.repeated_layers import repeated_layers
 
@@ -200,3 +207,28 @@ def test_trap_09_masks_stay_finite_in_half_precision(name, dtype):
 def test_causal_text_is_refused_where_a_word_would_read_the_next_one():
     with pytest.raises(UsageFault, match="takes no causal text; remove objectives such as caption"):
         video_model(NO_CAUSAL_TEXT)(causal(toys.batch()))
+
+
+@every_type
+def test_new_words_begin_as_the_mean_of_their_tokens(name):
+    trunk = Trunk(ARCHITECTURES[name]).eval()
+    before = trunk.embeddings.word_embeddings.weight.detach().clone()
+    last = toys.WORDS - 1
+    initialize_words(trunk, {last: [5, 6], last + 1: [7], last + 3: [7, 8, 9]})
+    words = trunk.embeddings.word_embeddings
+    expected = [
+        *before[:last],
+        (before[5] + before[6]) / 2,
+        before[7],
+        torch.zeros_like(before[0]),
+        (before[7] + before[8] + before[9]) / 3,
+    ]
+    torch.testing.assert_close(words.weight.detach(), torch.stack(expected))
+    assert words.num_embeddings == len(expected)
+
+    rebuilt = Trunk(trunk.architecture).eval()
+    rebuilt.load_state_dict(trunk.state_dict(), strict=True)
+    ids = torch.tensor([[2, last + 3, 3]])
+    assert torch.equal(rebuilt.embed(ids), trunk.embed(ids))
+    trunk.embed(ids).square().sum().backward()
+    assert words.weight.grad[last + 3].any()

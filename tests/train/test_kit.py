@@ -169,6 +169,10 @@ WRONG = {
     ),
     "no length of text": ("[text]\nlength = 0", "text.length = 0 is too short"),
     "no words": ("[text]\nvocabulary = { max_size = 3 }", "text.vocabulary: max_size = 3"),
+    "a negative number of words": (
+        "[text]\nwords = -1",
+        "text.words = -1; it must be between 0 and 100,000",
+    ),
     "more text than positions": (
         "[text]\nlength = 65",
         "text.length = 65 exceeds the trunk's 64 positions",

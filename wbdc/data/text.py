@@ -14,6 +14,7 @@ from wbdc.core.errors import EnvironmentFault, IntegrityFault, UsageFault, sugge
 from wbdc.core.files import read_bytes, read_text
 from wbdc.core.out_of_memory import raise_if_exhausted
 from wbdc.data.special_tokens import SPECIAL_TOKENS, special_token_ids, special_token_names
+from wbdc.data.words import is_chinese_word, match_words
 
 SENTENCEPIECE_FILES = ("spiece.model", "spm.model", "sentencepiece.bpe.model")
 CONVERT_TOKENIZER_COMMAND = (
@@ -157,6 +158,7 @@ def share_token_budget(counts: list[int], budgets: list[int], available: int) ->
 def open_tokenizer(folder: Path) -> Tokenizer:
     """Open the tokenizer of a weights folder: tokenizer.json, or the vocab.txt of a BERT.
 
+    Words of several Chinese characters in a vocab.txt are matched, as in WoBERT (Su, 2020).
     Raises EnvironmentFault when there is none, IntegrityFault when it is damaged.
     """
     if (folder / "tokenizer.json").exists():
@@ -172,7 +174,9 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     # not `splitlines`, since some tokens are line separators
     tokens = read_text(folder / "vocab.txt").removesuffix("\n").split("\n")
     vocabulary = {token: i for i, token in enumerate(tokens)}
-    return _build_bert_tokenizer(vocabulary, settings.get("do_lower_case", True))
+    tokenizer = _build_bert_tokenizer(vocabulary, settings.get("do_lower_case", True))
+    match_words(tokenizer, filter(is_chinese_word, tokens))
+    return tokenizer
 
 
 def list_tokens(tokenizer: Tokenizer) -> list[str]:

@@ -117,6 +117,23 @@ def load_trunk(trunk: Trunk, folder: Path) -> list[str]:
     return unused
 
 
+def initialize_words(trunk: Trunk, pieces: dict[int, list[int]]) -> None:
+    """Let the embedding of each new word begin as the mean of those of the tokens that it replaces
+    (as in WoBERT; Su, 2020).
+
+    pieces: the ids of these tokens, by the id of the word. The embeddings get the missing rows.
+    """
+    words = trunk.embeddings.word_embeddings
+    known = words.weight.detach()
+    means = torch.stack([known[ids].mean(0) for ids in pieces.values()])
+    size = max(len(known), 1 + max(pieces))
+    weight = torch.cat([known, known.new_zeros(size - len(known), known.shape[1])])
+    weight[list(pieces)] = means
+    words.weight = nn.Parameter(weight)
+    words.num_embeddings = size
+    trunk.architecture = {**trunk.architecture, "vocab_size": size}
+
+
 def _trunk_name(family: Family, name: str, prefix: str) -> str:
     """Return the name of a tensor of a checkpoint in the trunk, with the same prefix."""
     # layer normalizations that were converted from TensorFlow

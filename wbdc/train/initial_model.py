@@ -15,13 +15,22 @@ from wbdc.core.integrity import verify_seal
 from wbdc.core.weights import describe_weights, load_weights, select_tensors
 from wbdc.data.special_tokens import special_token_ids
 from wbdc.data.text import TextReader, learn_tokenizer, open_tokenizer
+from wbdc.data.words import add_words, learn_words
 from wbdc.nets import vision as visions
 from wbdc.nets.model import VideoClassifier, build_fusion, head_builder
-from wbdc.nets.trunk import TRUNK_WEIGHTS_FILE, Trunk, find_trunk, load_trunk, read_architecture
+from wbdc.nets.trunk import (
+    TRUNK_WEIGHTS_FILE,
+    Trunk,
+    find_trunk,
+    initialize_words,
+    load_trunk,
+    read_architecture,
+)
 from wbdc.prepare.dataset import PreparedData
 from wbdc.prepare.view import InputSpec
 from wbdc.serve.members import WEIGHTS_FILE
 from wbdc.train.kit import Kit
+from wbdc.train.kit_schema import VOCABULARY_SETTINGS
 from wbdc.train.task import class_parents
 
 
@@ -52,12 +61,13 @@ def build_initial_model(kit: Kit, prepared: PreparedData, seed: int) -> InitialM
     trunk_name = tables["trunk"].get("model")
     trunk_folder = find_trunk(trunk_name) if trunk_name else None
 
-    text = {key: value for key, value in tables["text"].items() if key != "vocabulary"}
+    text = {k: v for k, v in tables["text"].items() if k not in VOCABULARY_SETTINGS}
     tokenizer = (
         open_tokenizer(trunk_folder)
         if trunk_folder
         else learn_tokenizer(_all_texts(prepared), **tables["text"]["vocabulary"])
     )
+    new_words = _add_learned_words(tokenizer, prepared, tables["text"].get("words", 0))
     reader = TextReader(tokenizer, **text)
 
     trunk = _build_trunk(tables["trunk"], trunk_folder, tokenizer, reader.length)
@@ -67,6 +77,9 @@ def build_initial_model(kit: Kit, prepared: PreparedData, seed: int) -> InitialM
         skipped = load_trunk(trunk, trunk_folder)
         weights["trunk"] = f"{trunk_name}: skips {', '.join(skipped) or 'nothing'}"
         pretrained["trunk"] = describe_weights(trunk_name, trunk_folder / TRUNK_WEIGHTS_FILE)
+    if new_words:
+        initialize_words(trunk, new_words)
+        weights["trunk"] += f"; {len(new_words)} words begin as the mean of their characters"
 
     vision = plug.build_plug(visions, tables["vision"], kit_folder=kit.folder)
     weights["vision"] = vision.loaded
@@ -142,9 +155,16 @@ def _build_trunk(table: dict, folder: Path | None, tokenizer: Tokenizer, text_le
     return trunk
 
 
+def _add_learned_words(
+    tokenizer: Tokenizer, prepared: PreparedData, count: int
+) -> dict[int, list[int]]:
+    """Add at most `count` words to a tokenizer; return what `add_words` does."""
+    return add_words(tokenizer, learn_words(_all_texts(prepared), count)) if count else {}
+
+
 def _all_texts(prepared: PreparedData) -> Iterator[str]:
-    """Yield every text of every split, in a fixed order."""
+    """Yield the joined texts of every video of every split, in a fixed order."""
     for split in sorted(prepared.facts.video_counts):
         for part in prepared.table_paths(split):
             for row in pl.read_parquet(part, columns=prepared.facts.text_fields).iter_rows():
-                yield from row
+                yield "\n".join(row)

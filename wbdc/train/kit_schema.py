@@ -16,6 +16,7 @@ from wbdc.core.device import PRECISIONS
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.data.text import TextReader, check_budgets, check_vocabulary_settings
+from wbdc.data.words import check_word_count
 from wbdc.nets import fusion as fusions
 from wbdc.nets import heads
 from wbdc.nets import pooling as poolings
@@ -74,6 +75,7 @@ REFUSED_SETTINGS = {
         },
     },
 }
+VOCABULARY_SETTINGS = ("vocabulary", "words")  # of [text]; the others are those of TextReader
 CHECKED_VOCABULARY_WORDS = 100  # any size will do to check the shapes of a network
 
 
@@ -158,11 +160,14 @@ def text_settings(
     length: int = 256,
     tail: list[str] = (),
     vocabulary: dict | None = None,
+    words: int = 0,
 ) -> None:
     """Declare the settings of [text]: those of TextReader, and those of a vocabulary.
 
     vocabulary: learn one from the data, for an architecture with random weights. Keys:
     min_count, the minimum number of occurrences of a word; max_size, that of the vocabulary.
+    words: at most so many words of 2 to 4 Chinese characters, learned from the data, become tokens
+    beside the characters; 0 for none. Needs the tokenizer of a BERT.
     """
 
 
@@ -393,7 +398,8 @@ def _check_text(name: str, tables: dict, contest: Competition) -> None:
 
     if "vocabulary" in text:
         check_vocabulary_settings(text["vocabulary"])
-    settings = {key: value for key, value in text.items() if key != "vocabulary"}
+    check_word_count(text.get("words", 0))
+    settings = {key: value for key, value in text.items() if key not in VOCABULARY_SETTINGS}
     plug.check_settings(f"kit {name}: text", TextReader, settings)
     check_budgets(settings["fields"], settings.get("length", 256), settings.get("tail", []))
 
