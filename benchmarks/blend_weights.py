@@ -22,7 +22,7 @@ from wbdc.ensemble.blend_weights import fit_weights
 from wbdc.ensemble.bootstrap import bootstrap_interval, competition_scorer, paired_gain
 from wbdc.ensemble.likelihood_weights import mixture_weights, true_class_likelihoods
 from wbdc.ensemble.member_selection import select_members
-from wbdc.ensemble.out_of_fold import shared_predictions
+from wbdc.ensemble.shared_rows import shared_predictions
 from wbdc.prepare.dataset import open_prepared
 from wbdc.serve.blend import blend_probabilities
 

@@ -19,7 +19,7 @@ import numpy as np
 from wbdc.cli import console, shared_options
 from wbdc.core import plug
 from wbdc.ensemble.bootstrap import RowScore, competition_scorer, paired_gain
-from wbdc.ensemble.out_of_fold import shared_predictions
+from wbdc.ensemble.shared_rows import shared_predictions
 from wbdc.train import objectives
 from wbdc.train.kit import open_kit
 from wbdc.train.reporter import Reporter

@@ -299,7 +299,7 @@ def test_trap_10_the_saved_transform_of_a_timm_tower_outlives_timms_list(monkeyp
     )
     saved = {k: v for k, v in tower.blueprint().items() if k != "use"}
     monkeypatch.setattr(
-        "wbdc.nets.vision.timm.resolve_model_data_config",
+        "timm.data.resolve_model_data_config",
         lambda model: {**wants, "mean": (0.1, 0.1, 0.1), "interpolation": "bilinear"},
     )
     assert (

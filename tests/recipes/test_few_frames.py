@@ -9,7 +9,7 @@ import toys
 from wbdc.core import plug
 from wbdc.data.frame_sampling import sample_frames
 from wbdc.train import tricks
-from wbdc.train.kit import PACKAGED_KIT_FOLDERS
+from wbdc.train.kit_files import PACKAGED_KIT_FOLDERS
 
 FOLDER = PACKAGED_KIT_FOLDERS[0] / "wbdc2022" / "rank1"
 COUNTS = (3, 0, 4, 1, 2, 4)

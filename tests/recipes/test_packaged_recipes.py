@@ -24,7 +24,8 @@ from wbdc.recipes.recipe import open_recipe, recipe_names
 from wbdc.recipes.step_results import RecipeOptions
 from wbdc.train import objectives, tricks
 from wbdc.train.initial_model import build_initial_model
-from wbdc.train.kit import PACKAGED_KIT_FOLDERS, kit_names, open_kit
+from wbdc.train.kit import open_kit
+from wbdc.train.kit_files import PACKAGED_KIT_FOLDERS, kit_names
 from wbdc.train.objective_parts.soft_labels import SoftLabels
 from wbdc.train.optimizer import parameter_groups
 

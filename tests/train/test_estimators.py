@@ -10,7 +10,8 @@ import toys
 from wbdc.core.errors import UsageFault
 from wbdc.serve.members import load_member
 from wbdc.train.estimator_parts.calibration import fit_scale, inner_folds
-from wbdc.train.kit import PACKAGED_KIT_FOLDERS, open_kit
+from wbdc.train.kit import open_kit
+from wbdc.train.kit_files import PACKAGED_KIT_FOLDERS
 
 KITS = [
     path.stem

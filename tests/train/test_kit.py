@@ -19,7 +19,8 @@ from wbdc.train import objectives
 from wbdc.train.evaluated_weights import copy_weights
 from wbdc.train.export import export_fold
 from wbdc.train.initial_model import build_initial_model
-from wbdc.train.kit import PACKAGED_KIT_FOLDERS, kit_names, open_kit
+from wbdc.train.kit import open_kit
+from wbdc.train.kit_files import PACKAGED_KIT_FOLDERS, kit_names
 from wbdc.train.session import parse_folds
 from wbdc.train.stage_plan import plan_stage
 

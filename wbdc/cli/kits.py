@@ -28,11 +28,14 @@ def kits(name: str | None, tiny: bool, changes: tuple[str, ...], as_json: bool) 
       wbdc kits
       wbdc kits dual_stream --tiny
     """
-    from wbdc.train.kit import kit_names, open_kit
-
     if name is None:
-        list_kits({kit: open_kit(kit).tables.get("about", "") for kit in kit_names()}, as_json)
+        list_kits(as_json)
         return
+
+    from wbdc.train.kit_files import find_kit_file
+
+    find_kit_file(name)  # refuses a wrong name before the plugs are imported
+    from wbdc.train.kit import open_kit
 
     kit = open_kit(name, tiny=tiny, changes=changes)
     if as_json:
@@ -42,8 +45,11 @@ def kits(name: str | None, tiny: bool, changes: tuple[str, ...], as_json: bool) 
         console.print_text(line, style)
 
 
-def list_kits(sentences: dict[str, str], as_json: bool) -> None:
-    """Print the kits. sentences: what each kit is about, by its name."""
+def list_kits(as_json: bool) -> None:
+    """Print the kits with what each is about, from their files alone: no plug is imported."""
+    from wbdc.train.kit_files import find_kit_file, kit_names, read_kit
+
+    sentences = {kit: str(read_kit(find_kit_file(kit)).get("about", "")) for kit in kit_names()}
     if as_json:
         console.print_json(sentences)
     else:
@@ -55,12 +61,12 @@ def describe_kit(kit: "Kit") -> Iterator[tuple[str, str]]:
     its description and settings.
     """
     from wbdc.nets.heads import DEFAULT_HEAD
+    from wbdc.train.kit_files import STAGES
     from wbdc.train.kit_schema import (
         KIT_TABLES,
         PLUG_FOLDERS,
         STAGE_CHOICES,
         STAGE_PLUGS,
-        STAGES,
         stage_plug_tables,
     )
 

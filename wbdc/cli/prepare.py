@@ -140,15 +140,13 @@ def prepare(
     from wbdc.competitions import open_competition
     from wbdc.core.cpu_quota import available_cpus
     from wbdc.core.files import check_writable
-    from wbdc.train.kit import open_kit
 
     _check_options(check_only, kit, engine, listed)
     if not (check_only or dry_run):
         check_writable(work)
     shared_options.use_weights(weights)
     contest = open_competition(competition)
-    opened_kit = open_kit(kit, tiny=tiny, changes=changes) if kit else None
-    views = ViewOptions(opened_kit, store, device) if opened_kit else None
+    views = _open_views(kit, tiny, changes, store, device) if kit else None
     settings = {
         "folds": folds,
         "seed": seed,
@@ -169,6 +167,15 @@ def prepare(
 
     _print(result, listed, as_json)
     _refuse_findings(result.findings, strict)
+
+
+def _open_views(
+    kit: str, tiny: bool, changes: tuple[str, ...], store: str, device: str
+) -> ViewOptions:
+    """Resolve the kit for which to prepare the text and frames."""
+    from wbdc.train.kit import open_kit  # imports torch, which data without a kit do not need
+
+    return ViewOptions(open_kit(kit, tiny=tiny, changes=changes), store, device)
 
 
 def _check_options(check_only: bool, kit: str | None, engine: str, listed: str | None) -> None:

@@ -8,13 +8,15 @@ import os
 import shlex
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 
 from wbdc.core.errors import EnvironmentFault, IntegrityFault
 from wbdc.core.files import open_regular, read_json
+
+if TYPE_CHECKING:  # the functions that find weights need no torch, which takes seconds to import
+    from torch import Tensor
 
 WEIGHTS_VARIABLE = "WBDC_WEIGHTS"
 SAFETENSORS_SUFFIX = ".safetensors"
@@ -59,8 +61,10 @@ def _refuse_pickles(folders: list[Path]) -> None:
                 )
 
 
-def load_weights(path: Path) -> dict[str, torch.Tensor]:
+def load_weights(path: Path) -> "dict[str, Tensor]":
     """Load a safetensors file. Raises NotRegularFile for a pipe, which safetensors cannot read."""
+    from safetensors.torch import load_file
+
     open_regular(path).close()
     return load_file(path)
 
@@ -69,6 +73,13 @@ def open_weights(path: Path) -> safe_open:
     """Open a safetensors file to load its tensors one by one. Raises as `load_weights` does."""
     open_regular(path).close()
     return safe_open(path, "pt")
+
+
+def tensor_names(path: Path) -> frozenset[str]:
+    """Return the names of the tensors in a safetensors file. Raises as `load_weights` does."""
+    open_regular(path).close()
+    with safe_open(path, "numpy") as tensors:  # "pt" would import torch
+        return frozenset(tensors.keys())
 
 
 @lru_cache
@@ -117,8 +128,10 @@ def read_weights_record(file: Path) -> dict | None:
     return record if record["bytes"] == file.stat().st_size else None
 
 
-def weights_fingerprint(weights: dict[str, torch.Tensor]) -> str:
+def weights_fingerprint(weights: "dict[str, Tensor]") -> str:
     """Hash tensors with SHA-256: their names, sorted, and all their bytes."""
+    import torch
+
     fingerprint = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         fingerprint.update(name.encode())

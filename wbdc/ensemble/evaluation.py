@@ -22,7 +22,7 @@ from wbdc.ensemble.bootstrap import (
     probability_scorer,
 )
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
-from wbdc.ensemble.out_of_fold import shared_predictions
+from wbdc.ensemble.shared_rows import shared_predictions
 from wbdc.ensemble.support_report import ENSEMBLE_ROW, f1_by_support
 from wbdc.serve.blend import check_members
 from wbdc.train.runs import Run

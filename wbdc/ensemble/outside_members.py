@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,10 @@ from wbdc.ensemble.support_report import ENSEMBLE_ROW
 from wbdc.serve.apply_multipliers import apply_multipliers
 from wbdc.serve.blend import blend_probabilities
 from wbdc.serve.blend_file import Blend, BlendMember, OutsideEntry
-from wbdc.serve.engine import Predictions
 from wbdc.train.probability_file import ID_COLUMN, read_probability_table
+
+if TYPE_CHECKING:
+    from wbdc.serve.engine import Predictions
 
 WITH_OPTION = "--with"
 SUM_TOLERANCE = 1e-3  # of a row's sum from 1; rounding to four digits stays below
@@ -117,11 +119,13 @@ def blend_outside(
 
 def predict_without_models(
     blend: Blend, members: Sequence[OutsideMember], ids: Sequence[str]
-) -> Predictions:
+) -> "Predictions":
     """Predict with an ensemble whose blend dropped every run, from the files of its members.
 
     Returns predictions with empty stages and findings.
     """
+    from wbdc.serve.engine import Predictions  # imports torch; reading the members needs none
+
     probabilities = blend_outside(blend, members, ids, None)
     factors = blend.factors(probabilities.shape[1])
     if factors is not None:

@@ -19,9 +19,9 @@ from wbdc.core.integrity import repair_command, verify_seal
 from wbdc.ensemble.band_weights import nested_band_blend
 from wbdc.ensemble.blend_weights import nested_blend
 from wbdc.ensemble.evaluation import evaluate_bands, evaluate_ensemble
-from wbdc.ensemble.out_of_fold import SharedPredictions, shared_predictions
 from wbdc.ensemble.outside_members import WITH_OPTION, OutsideMember
 from wbdc.ensemble.priors.class_multipliers import evaluate_multipliers
+from wbdc.ensemble.shared_rows import SharedPredictions, shared_predictions
 from wbdc.ensemble.variants import Variant, full_variant
 from wbdc.serve.blend_file import (
     BLEND_FILE,
@@ -31,7 +31,8 @@ from wbdc.serve.blend_file import (
     read_blend,
     write_blend,
 )
-from wbdc.serve.members import MODEL_FILE, find_member_class, read_model
+from wbdc.serve.member_files import MODEL_FILE
+from wbdc.serve.members import find_member_class, read_model
 from wbdc.train.runs import Run
 
 ENSEMBLE_FILE = "ensemble.json"

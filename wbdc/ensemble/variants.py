@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.integrity import verify_seal
-from wbdc.serve.members import MODEL_FILE, find_member_class, read_model
+from wbdc.serve.member_files import MODEL_FILE
+from wbdc.serve.members import find_member_class, read_model
 from wbdc.train.runs import Run, open_run
 
 FOLD_SETTING = "fold"

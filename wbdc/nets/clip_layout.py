@@ -6,12 +6,13 @@ Chinese-CLIP has the same image tower (Yang et al., 2022).
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from wbdc.core.errors import EnvironmentFault, IntegrityFault, UsageFault
 from wbdc.core.files import read_text
+
+if TYPE_CHECKING:  # `wbdc weights list` only looks at the names of tensors
+    from torch import Tensor
 
 CONFIG_FILE = "config.json"
 IMAGE_FILES = ("preprocessor_config.json", "processor_config.json")  # transformers 4, and 5
@@ -53,7 +54,7 @@ def is_chinese_clip(names: Iterable[str]) -> bool:
     return is_transformers_clip(names) and any(n.startswith(CHINESE_PREFIX) for n in names)
 
 
-def image_tower(weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+def image_tower(weights: "dict[str, Tensor]", file: Path) -> "dict[str, Tensor]":
     """Return the image tower of a CLIP of transformers with open_clip's names: "visual.proj", ...
 
     Raises IntegrityFault for a missing tensor.
@@ -69,8 +70,10 @@ def image_tower(weights: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
     return {f"visual.{name}": tensor for name, tensor in tower.items()}
 
 
-def _layer_tensors(weights: dict[str, Tensor], number: str) -> Iterator[tuple[str, Tensor]]:
+def _layer_tensors(weights: "dict[str, Tensor]", number: str) -> "Iterator[tuple[str, Tensor]]":
     """Yield the tensors of a layer with their names in open_clip."""
+    import torch
+
     source = f"{LAYER_PREFIX}{number}."
     target = f"transformer.resblocks.{number}."
     for kind in ("weight", "bias"):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
 
 from wbdc.core.errors import EnvironmentFault, UsageFault
 from wbdc.core.tokens import Tokens
@@ -16,6 +15,7 @@ from wbdc.nets.families.bert import BertFamily
 from wbdc.nets.families.deberta_v2 import DebertaV2Family
 from wbdc.nets.families.modernbert import ModernBertFamily
 from wbdc.nets.families.xlnet import XLNetFamily
+from wbdc.nets.model_types import check_model_type
 
 FAMILIES: tuple[Family, ...] = (
     BertFamily(),
@@ -35,6 +35,8 @@ class Trunk(nn.Module):
     """
 
     def __init__(self, architecture: dict):
+        from transformers import AutoConfig, AutoModel  # takes seconds; a kit is resolved without
+
         super().__init__()
         settings = {k: v for k, v in architecture.items() if k != "model_type"}
         model_type = architecture.get("model_type", "bert")
@@ -74,14 +76,8 @@ class Trunk(nn.Module):
 
 def find_family(model_type: str) -> Family:
     """Return the family of a model type of transformers. Raises UsageFault for an unknown one."""
-    for family in FAMILIES:
-        if model_type in family.model_types:
-            return family
-    supported = ", ".join(name for family in FAMILIES for name in family.model_types)
-    raise UsageFault(
-        f"trunk: text models of the type {model_type!r} are not supported; choose one of the types "
-        f"{supported}"
-    )
+    check_model_type(model_type)
+    return next(family for family in FAMILIES if model_type in family.model_types)
 
 
 def find_trunk(model: str) -> Path:
@@ -97,6 +93,8 @@ def find_trunk(model: str) -> Path:
 
 def read_architecture(folder: Path) -> dict:
     """Read the config.json of pretrained weights."""
+    from transformers import AutoConfig
+
     return AutoConfig.from_pretrained(folder).to_diff_dict()
 
 

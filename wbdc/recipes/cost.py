@@ -15,7 +15,8 @@ from wbdc.recipes.step import RecipeStep
 from wbdc.recipes.step_kit import open_step_kit
 from wbdc.recipes.step_results import RecipeState, StepResult
 from wbdc.train.kit import Kit
-from wbdc.train.runs import KIT_FILE, Run, list_runs
+from wbdc.train.kit_files import KIT_FILE
+from wbdc.train.runs import Run, list_runs
 from wbdc.train.session import parse_folds
 
 SECONDS_FILE = "seconds.json"  # of the steps that do not train, by the names of their results

@@ -11,7 +11,7 @@ from wbdc.core.plug import matches_type
 from wbdc.recipes.references import check_references
 from wbdc.recipes.step import RecipeStep
 from wbdc.recipes.step_commands import STEP_COMMANDS
-from wbdc.train.kit import PACKAGED_KIT_FOLDERS, find_kit_file, kit_option
+from wbdc.train.kit_files import PACKAGED_KIT_FOLDERS, find_kit_file, kit_option
 
 RECIPE_FILE = "recipe.toml"
 RECIPE_KEYS = ("about", "origin", "step")

@@ -13,7 +13,7 @@ from wbdc.core.device import find_precision
 from wbdc.core.files import publish_bytes, publish_file, publish_json
 from wbdc.nets.heads import DEFAULT_HEAD
 from wbdc.nets.model import VideoClassifier
-from wbdc.serve.members import MODEL_FILE, WEIGHTS_FILE
+from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
 from wbdc.serve.members.network import TOKENIZER_FILE
 from wbdc.serve.predict import predict_probabilities
 from wbdc.train.dataset import Dataset
@@ -22,7 +22,8 @@ from wbdc.train.distributed.sharded_layers import whole_weights
 from wbdc.train.hardware import Hardware
 from wbdc.train.initial_model import InitialModel
 from wbdc.train.kit import SavedKit
-from wbdc.train.runs import KIT_FILE, OOF_FILE, write_oof
+from wbdc.train.kit_files import KIT_FILE
+from wbdc.train.runs import OOF_FILE, write_oof
 from wbdc.train.stage_plan import StagePlan
 
 

@@ -28,8 +28,9 @@ from wbdc.serve.reader import UNREAD_FRAMES
 from wbdc.train.estimator_plan import EstimatorPlan
 from wbdc.train.estimators import FittedMember, LabeledVideos
 from wbdc.train.hardware import Hardware
+from wbdc.train.kit_files import KIT_FILE
 from wbdc.train.reporter import Reporter
-from wbdc.train.runs import ALL_FOLDS, KIT_FILE, OOF_FILE, write_oof
+from wbdc.train.runs import ALL_FOLDS, OOF_FILE, write_oof
 
 # (rows of the labeled split, frame key) -> frames of each row
 RowFrames = Callable[[np.ndarray, FrameKey | None], Iterator[np.ndarray]]

@@ -28,7 +28,7 @@ from wbdc.nets.trunk import (
 )
 from wbdc.prepare.dataset import PreparedData
 from wbdc.prepare.view import InputSpec
-from wbdc.serve.members import WEIGHTS_FILE
+from wbdc.serve.member_files import WEIGHTS_FILE
 from wbdc.train.kit import Kit
 from wbdc.train.kit_schema import VOCABULARY_SETTINGS
 from wbdc.train.task import class_parents

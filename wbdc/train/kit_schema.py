@@ -5,6 +5,7 @@ missing ones.
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +25,7 @@ from wbdc.nets import vision as visions
 from wbdc.nets.model import build_fusion
 from wbdc.nets.trunk import Trunk
 from wbdc.train import estimators, losses, objectives, samplers, schedules, tricks
+from wbdc.train.kit_files import STAGES
 from wbdc.train.optimizer import OTHER_PARTS
 from wbdc.train.pseudo.pseudo_settings import PseudoSettings
 
@@ -43,7 +45,6 @@ STAGE_LISTS = ("objective", "trick")  # settings of a stage that are lists of pl
 # settings of a stage that are one plug table, with their defaults
 STAGE_CHOICES = {"sampler": {"use": "shuffled"}, "schedule": {"use": "cosine"}}
 STAGE_PLUGS = (*STAGE_LISTS, *STAGE_CHOICES)
-STAGES = ("pretrain", "train")
 NESTED_PLUGS = ("loss",)  # chosen by settings of other plugs
 MODEL_PLUGS = ("vision", "fusion", "pooling", "head", "estimator")  # tables that choose a plug
 KIT_TABLES = ("text", "trunk", *MODEL_PLUGS, *STAGES, "serve")
@@ -414,6 +415,7 @@ def _check_shapes(tables: dict, folder: Path) -> None:
     if architecture is None:
         return
 
+    import_module("transformers.modeling_utils")  # before its tensors would be on the meta device
     with torch.device("meta"):  # shapes only: no memory, no time
         trunk = Trunk({"vocab_size": CHECKED_VOCABULARY_WORDS, **architecture})
         # a user's plug may need real tensors

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -21,11 +22,12 @@ from wbdc.core.files import (
 from wbdc.core.folders import RUN_FILE
 from wbdc.core.integrity import verify_seal
 from wbdc.prepare.dataset import PreparedData
-from wbdc.train.kit import Kit
+
+if TYPE_CHECKING:  # a kit imports its plugs, which takes seconds; runs are read without them
+    from wbdc.train.kit import Kit
 
 RUN_FACTS_FILE = RUN_FILE
 OOF_FILE = "oof.parquet"
-KIT_FILE = "kit.json"
 SETTING_FILES = "setting_files"  # in the seal of a fold
 ALL_FOLDS = "all"  # the fold that trains on every row and holds out none
 RUN_SHAPE = {
@@ -125,7 +127,7 @@ def finished_folds(folder: Path) -> dict[str, dict]:
 
 def identify_run(
     stage: str,
-    kit: Kit,
+    kit: "Kit",
     prepared: PreparedData,
     *,
     seed: int,

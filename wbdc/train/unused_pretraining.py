@@ -8,8 +8,9 @@ from wbdc.core.files import read_json
 from wbdc.core.flatten import flatten_table
 from wbdc.prepare.dataset import PreparedData
 from wbdc.train.kit import Kit
+from wbdc.train.kit_files import KIT_FILE
 from wbdc.train.pseudo.named_sets import identify_pretraining
-from wbdc.train.runs import ALL_FOLDS, KIT_FILE, Run, RunFacts, list_runs
+from wbdc.train.runs import ALL_FOLDS, Run, RunFacts, list_runs
 
 MAX_LISTED_SETTINGS = 5
 TRAIN_ONLY_OPTIONS = ("fold", "without", "from")

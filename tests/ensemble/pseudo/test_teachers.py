@@ -11,9 +11,9 @@ from toys import SHORT
 from wbdc.core.errors import UsageFault
 from wbdc.ensemble.blend_weights import fit_weights
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
-from wbdc.ensemble.out_of_fold import shared_predictions
 from wbdc.ensemble.pseudo.predict_labels import blend_for_fold
 from wbdc.ensemble.pseudo.teachers import model_weights, open_teachers
+from wbdc.ensemble.shared_rows import shared_predictions
 from wbdc.train.pseudo.pseudo_set import open_pseudo
 from wbdc.train.runs import open_run
 

@@ -83,7 +83,7 @@ def test_a_damaged_file_and_one_without_tensors_end_with_a_reason(tmp_path, data
 def test_a_process_that_is_killed_is_explained(tmp_path, monkeypatch):
     script = tmp_path / "dies.py"
     script.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    monkeypatch.setattr(conversion.unpickle, "__file__", str(script))
+    monkeypatch.setattr(conversion, "UNPICKLE_SCRIPT", script)
     file = tmp_path / "model.pt"
     torch.save(TENSORS, file)
     with pytest.raises(OutOfResources, match="probably for lack of memory"):

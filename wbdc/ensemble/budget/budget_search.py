@@ -28,9 +28,9 @@ from wbdc.ensemble.budget.pareto import (
 from wbdc.ensemble.out_of_fold import (
     ServingHardware,
     out_of_fold_predictions,
-    shared_predictions,
 )
 from wbdc.ensemble.saved_ensembles import ensemble_command, save_ensemble
+from wbdc.ensemble.shared_rows import shared_predictions
 from wbdc.ensemble.variants import Variant, full_variant, list_variants
 from wbdc.train.runs import ALL_FOLDS
 

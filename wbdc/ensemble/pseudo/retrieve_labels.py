@@ -10,10 +10,11 @@ import torch
 from wbdc.competitions import Video
 from wbdc.core.device import autocast
 from wbdc.core.errors import UsageFault
-from wbdc.ensemble.out_of_fold import ServingHardware, label_codes
+from wbdc.ensemble.out_of_fold import ServingHardware
 from wbdc.ensemble.pseudo.predict_labels import blend_for_fold
 from wbdc.ensemble.pseudo.raw_videos import RawVideos
 from wbdc.ensemble.pseudo.teachers import Teachers
+from wbdc.ensemble.shared_rows import label_codes
 from wbdc.prepare.dataset import PreparedData
 from wbdc.serve.engine import InferenceEngine
 from wbdc.serve.members import MemberBatch

@@ -12,8 +12,8 @@ from wbdc.core.files import SEAL_FILE
 from wbdc.core.folders import check_name
 from wbdc.ensemble.blend_weights import fit_weights
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
-from wbdc.ensemble.out_of_fold import shared_predictions
 from wbdc.ensemble.saved_ensembles import open_ensemble, run_blend
+from wbdc.ensemble.shared_rows import shared_predictions
 from wbdc.ensemble.variants import Variant
 from wbdc.serve.blend_file import Blend
 from wbdc.train.pseudo.seen_folds import model_seen_folds

@@ -1,9 +1,13 @@
 """Families of text models: how the models of transformers become a trunk, one file per family."""
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
 
 from wbdc.core.tokens import Tokens
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 class Family:
@@ -20,14 +24,14 @@ class Family:
     attention = "eager"
     word_embeddings = "embeddings.word_embeddings.weight"
 
-    def check(self, settings: PretrainedConfig) -> None:
+    def check(self, settings: "PretrainedConfig") -> None:
         """Raise UsageFault for settings that the family does not support. None by default."""
 
-    def positions(self, settings: PretrainedConfig) -> int | None:
+    def positions(self, settings: "PretrainedConfig") -> int | None:
         """Return how many tokens a sequence may have; None: any number."""
         return None
 
-    def parts(self, model: PreTrainedModel) -> dict[str, nn.Module]:
+    def parts(self, model: "PreTrainedModel") -> dict[str, nn.Module]:
         """Return the modules of the trunk by name, among them "embeddings" and "encoder"."""
         raise NotImplementedError
 

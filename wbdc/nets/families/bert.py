@@ -3,30 +3,31 @@ and RoBERTa.
 """
 
 import copy
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
 
 from wbdc.core.tokens import Tokens
 from wbdc.nets.families import Family
+from wbdc.nets.model_types import BERT_TYPES, ROBERTA_TYPES
 
-# their positions begin after the id of the padding; Chinese RoBERTa-wwm has the type "bert"
-ROBERTA_TYPES = ("roberta", "xlm-roberta", "camembert")
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 class BertFamily(Family):
     """Positions are added to the embedded text, so that the layers need none."""
 
-    model_types = ("bert", "electra", "ernie", *ROBERTA_TYPES)
+    model_types = BERT_TYPES
     attention = "sdpa"
 
-    def positions(self, settings: PretrainedConfig) -> int | None:
+    def positions(self, settings: "PretrainedConfig") -> int | None:
         if settings.model_type in ROBERTA_TYPES:
             return settings.max_position_embeddings - settings.pad_token_id - 1
         return settings.max_position_embeddings
 
-    def parts(self, model: PreTrainedModel) -> dict[str, nn.Module]:
+    def parts(self, model: "PreTrainedModel") -> dict[str, nn.Module]:
         return {
             "embeddings": model.embeddings,
             "encoder": model.encoder,

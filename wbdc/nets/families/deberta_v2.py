@@ -1,14 +1,18 @@
 """DeBERTa-v2 and -v3 (He et al., 2021): attention depends on the distance of two tokens."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
-from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 
 from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Tokens
 from wbdc.nets.families import Family
+from wbdc.nets.model_types import DEBERTA_TYPES
 from wbdc.nets.packed_tokens import pack_tokens, unpack_tokens
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 class DebertaV2Family(Family):
@@ -20,12 +24,12 @@ class DebertaV2Family(Family):
     convolution.
     """
 
-    model_types = ("deberta-v2",)
+    model_types = DEBERTA_TYPES
 
-    def positions(self, settings: PretrainedConfig) -> int | None:
+    def positions(self, settings: "PretrainedConfig") -> int | None:
         return settings.max_position_embeddings if settings.position_biased_input else None
 
-    def parts(self, model: PreTrainedModel) -> dict[str, nn.Module]:
+    def parts(self, model: "PreTrainedModel") -> dict[str, nn.Module]:
         encoder = model.encoder
         if encoder.relative_attention:
             encoder.register_buffer("distance_buckets", _bucket_table(encoder), persistent=False)
@@ -73,6 +77,8 @@ def _bucket_table(encoder: nn.Module) -> Tensor:
     distances = torch.arange(-largest, largest + 1)
     if encoder.position_buckets <= 0:
         return distances
+    from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+
     return make_log_bucket_position(distances, encoder.position_buckets, largest).long()
 
 

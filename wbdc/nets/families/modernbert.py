@@ -1,12 +1,17 @@
 """ModernBERT (Warner et al., 2024): rotary positions; most layers attend to near tokens only."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
 
 from wbdc.core.tokens import Tokens
 from wbdc.nets.families import EncoderParts, Family
+from wbdc.nets.model_types import MODERNBERT_TYPES
 from wbdc.nets.packed_tokens import pack_tokens, unpack_tokens
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 class ModernBertFamily(Family):
@@ -14,14 +19,14 @@ class ModernBertFamily(Family):
     matter. Some layers attend to tokens within a window of positions (`local_attention`).
     """
 
-    model_types = ("modernbert",)
+    model_types = MODERNBERT_TYPES
     attention = "sdpa"
     word_embeddings = "embeddings.tok_embeddings.weight"
 
-    def positions(self, settings: PretrainedConfig) -> int | None:
+    def positions(self, settings: "PretrainedConfig") -> int | None:
         return settings.max_position_embeddings
 
-    def parts(self, model: PreTrainedModel) -> dict[str, nn.Module]:
+    def parts(self, model: "PreTrainedModel") -> dict[str, nn.Module]:
         embeddings = model.embeddings
         embeddings.word_embeddings = embeddings.tok_embeddings
         del embeddings.tok_embeddings

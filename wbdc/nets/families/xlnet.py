@@ -1,13 +1,18 @@
 """XLNet (Yang et al., 2019): attention depends on the distance of two tokens."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
 
 from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Tokens
 from wbdc.nets.families import EncoderParts, Family
+from wbdc.nets.model_types import XLNET_TYPES
 from wbdc.nets.packed_tokens import pack_tokens, unpack_tokens
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 LONGEST_WAVE = 10000  # of the sinusoids of a distance
 
@@ -21,17 +26,17 @@ class XLNetFamily(Family):
     with "<cls>" at the end of a text; here it comes first, as for all families.
     """
 
-    model_types = ("xlnet",)
+    model_types = XLNET_TYPES
     word_embeddings = "word_embedding.weight"
 
-    def check(self, settings: PretrainedConfig) -> None:
+    def check(self, settings: "PretrainedConfig") -> None:
         if settings.attn_type != "bi" or settings.bi_data:
             raise UsageFault(
                 f"trunk: an XLNet with attn_type = {settings.attn_type!r} and bi_data = "
                 f"{settings.bi_data} is not supported; its config.json needs 'bi' and false"
             )
 
-    def parts(self, model: PreTrainedModel) -> dict[str, nn.Module]:
+    def parts(self, model: "PreTrainedModel") -> dict[str, nn.Module]:
         for layer in model.layer:
             del layer.rel_attn.seg_embed
             del layer.rel_attn.r_s_bias

@@ -4,10 +4,6 @@ weights (Radford et al., 2021).
 
 from pathlib import Path
 
-import open_clip
-from open_clip.model import _build_vision_tower  # the public factory would build the text tower too
-from open_clip.pretrained import get_pretrained_cfg
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from wbdc.core.errors import IntegrityFault, UsageFault, suggest_name
@@ -57,6 +53,9 @@ class Clip(Vision):
         image: dict | None = None,
         patch_grid: int | None = None,
     ):
+        # takes seconds; a kit is resolved without it. The public factory would build the text tower
+        from open_clip.model import _build_vision_tower
+
         super().__init__(frames=frames, frozen=frozen)
         if (
             (model is None) == (architecture is None)
@@ -125,6 +124,8 @@ class Clip(Vision):
 
 def _check_has_patches(tower: nn.Module, grid: int, model: str) -> None:
     """Refuse a patch grid that a tower cannot give. Raises UsageFault."""
+    from open_clip.transformer import VisionTransformer
+
     is_plain = isinstance(tower, VisionTransformer) and tower.attn_pool is None
     if not (is_plain and isinstance(tower.patch_dropout, nn.Identity)):
         raise UsageFault(
@@ -167,6 +168,9 @@ def find_listed(model: str, weights: str) -> tuple[dict, dict, str]:
     Returns the architecture, the table of the image settings, and the name of the weights on
     Hugging Face. Raises UsageFault for unknown names.
     """
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
+
     config = open_clip.get_model_config(model)
     if config is None and "/" in model:
         openai_model = OPENAI_MODELS.get(model.rsplit("/", 1)[-1])

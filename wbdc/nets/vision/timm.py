@@ -2,9 +2,7 @@
 
 import math
 
-import timm
 import torch
-from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from wbdc.core.errors import UsageFault, suggest_name
@@ -38,6 +36,8 @@ class Timm(Vision):
         image: dict | None = None,
         patch_grid: int | None = None,
     ):
+        import timm  # takes seconds; a kit is resolved without it
+
         super().__init__(frames=frames, frozen=frozen)
         name = model.split(".")[0]
         if name not in timm.list_models():
@@ -132,6 +132,8 @@ def _arrange_patches(tower: nn.Module, features: Tensor) -> Tensor | None:
 
 def _listed_settings(tower: nn.Module, size: int | None) -> ImageSettings:
     """Return the image settings that timm lists for a model, with another size if given."""
+    from timm.data import resolve_model_data_config
+
     listed = resolve_model_data_config(tower)
     return ImageSettings(
         size or listed["input_size"][-1],

@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 
 from wbdc.core.errors import IntegrityFault
 from wbdc.core.weights import load_weights
-from wbdc.serve.members import MODEL_FILE, WEIGHTS_FILE
+from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
 
 SCALE = "scale"  # (1,), of the decision values, learned by calibration
 INTERCEPT = "intercept"  # (C,)

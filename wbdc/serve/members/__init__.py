@@ -16,9 +16,8 @@ from wbdc.core.errors import IntegrityFault
 from wbdc.core.files import read_json
 from wbdc.core.image_settings import ImageSettings
 from wbdc.core.integrity import verify_seal_if_present
+from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
 
-WEIGHTS_FILE = "model.safetensors"
-MODEL_FILE = "model.json"
 KIND_KEY = "member"  # in model.json: the kind of a member; a network where it is absent
 DEFAULT_KIND = "network"
 MEMBER_FACTS_SHAPE = {

@@ -16,7 +16,8 @@ from wbdc.data.loader import collate
 from wbdc.data.text import TextReader, open_tokenizer
 from wbdc.nets.model import VideoClassifier, build_model
 from wbdc.serve.cache_key import cache_key
-from wbdc.serve.members import MODEL_FILE, WEIGHTS_FILE, Member
+from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
+from wbdc.serve.members import Member
 
 TOKENIZER_FILE = "tokenizer.json"
 # in model.json: the file with the weights of the vision tower, when several members share it

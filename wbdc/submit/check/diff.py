@@ -2,13 +2,13 @@
 given data, predictions.
 """
 
+import math
 import tempfile
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
 from wbdc.competitions import Competition
 from wbdc.core.errors import DataFault, UsageFault
@@ -17,12 +17,15 @@ from wbdc.core.findings import Findings
 from wbdc.core.flatten import flatten_table
 from wbdc.core.weights import load_weights, open_weights
 from wbdc.serve.blend_file import BLEND_FILE
-from wbdc.serve.members import MODEL_FILE, WEIGHTS_FILE
+from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
 from wbdc.submit.check import DEFAULT_SAMPLE, SampleOptions
 from wbdc.submit.check.manifest import REPORT_FILE, read_manifest
 from wbdc.submit.check.verify import packed_contest, verify_package
-from wbdc.submit.pack.package import KIT_FILE
 from wbdc.submit.timing.sandbox import run_packed
+from wbdc.train.kit_files import KIT_FILE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CODE_SUFFIXES = (".py", ".sh", ".txt", "Dockerfile")
 
@@ -179,6 +182,8 @@ def diff_tensors(a: Path, b: Path) -> dict:
     Returns {"changed_tensors": number that differ, "compared_tensors": number of those with one
     name and shape in both, "max_difference": absolute, "unmatched_tensors": other names, sorted}.
     """
+    import torch  # packages with equal weights are compared without it
+
     changed = 0
     compared = 0
     max_difference = 0.0
@@ -344,9 +349,9 @@ def _pair(a: object, b: object) -> list:
     return [] if a == b else [a, b]
 
 
-def _max_difference(x: torch.Tensor, y: torch.Tensor) -> float:
+def _max_difference(x: "Tensor", y: "Tensor") -> float:
     """Return the largest absolute difference; infinity where it is not a number."""
     if not x.numel():
         return 0.0
     difference = (x.double() - y.double()).abs()
-    return float(difference.nan_to_num(nan=torch.inf, posinf=torch.inf).max())
+    return float(difference.nan_to_num(nan=math.inf, posinf=math.inf).max())

@@ -18,7 +18,7 @@ from wbdc.core.errors import Inconclusive, IntegrityFault, UsageFault
 from wbdc.core.files import publish_json, read_json
 from wbdc.core.flatten import flatten_table
 from wbdc.ensemble.saved_ensembles import open_report
-from wbdc.serve.members import WEIGHTS_FILE
+from wbdc.serve.member_files import WEIGHTS_FILE
 from wbdc.submit.check import DEFAULT_SAMPLE, SampleOptions
 from wbdc.submit.check.diff import (
     diff_predictions,

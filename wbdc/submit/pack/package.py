@@ -26,7 +26,8 @@ from wbdc.core.files import (
 from wbdc.core.folders import publish_folder
 from wbdc.core.integrity import verify_seal
 from wbdc.serve.blend_file import Blend, BlendMember, write_blend
-from wbdc.serve.members import WEIGHTS_FILE, find_member_class, read_model
+from wbdc.serve.member_files import WEIGHTS_FILE
+from wbdc.serve.members import find_member_class, read_model
 from wbdc.submit.check.manifest import MANIFEST_FILE, REPORT_FILE, write_manifest
 from wbdc.submit.pack import scripts
 from wbdc.submit.pack.lock import download_wheels, lock_requirements
@@ -36,8 +37,7 @@ from wbdc.submit.pack.requirements import all_requirements, needed_requirements
 from wbdc.submit.pack.sbom import bill_of_materials
 from wbdc.submit.pack.secrets import refuse_secrets
 from wbdc.submit.pack.shared_towers import share_towers
-from wbdc.train.kit import PACKAGED_KIT_FOLDERS
-from wbdc.train.runs import KIT_FILE
+from wbdc.train.kit_files import KIT_FILE, PACKAGED_KIT_FOLDERS
 
 SHIPPED_FOLDERS = ("core", "competitions", "data", "nets", "serve")  # all that inference needs
 SOURCE_SUFFIXES = (".py", ".json", ".toml", ".html", ".css", ".js")  # of the source of wbdc

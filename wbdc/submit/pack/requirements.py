@@ -13,6 +13,8 @@ import wbdc
 from wbdc.core.errors import EnvironmentFault
 from wbdc.core.files import read_text
 
+# of networks; imported in functions, because a kit is resolved without them
+NETWORK_MODULES = {"open_clip", "timm", "transformers"}
 PACKAGE_NAME = re.compile(r"[\w.-]+")  # at the start of a requirement
 
 
@@ -70,11 +72,18 @@ def _installed_version(name: str) -> str | None:
 
 
 def _imported_modules(path: Path) -> set[str]:
-    """List the top-level modules that a file imports when it is loaded."""
-    modules = set()
-    for node in ast.parse(read_text(path), str(path)).body:
-        if isinstance(node, ast.Import):
-            modules |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            modules.add(node.module.split(".")[0])
-    return modules
+    """List the top-level modules that a file imports when it is loaded, and those of networks that
+    it imports later.
+    """
+    tree = ast.parse(read_text(path), str(path))
+    later = {name for node in ast.walk(tree) for name in _modules_of(node)} & NETWORK_MODULES
+    return {name for node in tree.body for name in _modules_of(node)} | later
+
+
+def _modules_of(node: ast.AST) -> set[str]:
+    """List the top-level modules that a statement imports; none if it imports nothing."""
+    if isinstance(node, ast.Import):
+        return {alias.name.split(".")[0] for alias in node.names}
+    if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+        return {node.module.split(".")[0]}
+    return set()

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from wbdc.core.files import publish_file, publish_json, read_json
 from wbdc.core.weights import load_weights, weights_fingerprint
-from wbdc.serve.members import MODEL_FILE, WEIGHTS_FILE
+from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
 from wbdc.serve.members.network import TOWER
 
 SHARED_TOWERS_FOLDER = "models/towers"  # in a package

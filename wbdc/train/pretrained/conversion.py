@@ -14,8 +14,8 @@ from wbdc.core.weights import (
     read_weights_record,
     weights_record_path,
 )
-from wbdc.train.pretrained import unpickle
 
+UNPICKLE_SCRIPT = Path(__file__).with_name("unpickle.py")
 PART_NAME = re.compile(r"-\d+-of-\d+$")  # of weights in several files
 MAX_REFUSAL_CHARACTERS = 300
 
@@ -91,7 +91,7 @@ def _check_converted(target: Path, origin: dict) -> None:
 def _convert(file: Path, temporary: Path) -> None:
     """Run the script that reads the pickle, in a process of its own."""
     # -I: without the user's packages and the current folder
-    command = [sys.executable, "-I", unpickle.__file__, str(file.absolute()), str(temporary)]
+    command = [sys.executable, "-I", str(UNPICKLE_SCRIPT), str(file.absolute()), str(temporary)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode < 0 or "MemoryError" in result.stderr:
         raise OutOfResources(

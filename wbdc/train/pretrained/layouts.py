@@ -9,9 +9,9 @@ from safetensors import SafetensorError
 
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import read_text
-from wbdc.core.weights import PICKLE_SUFFIXES, open_weights
+from wbdc.core.weights import PICKLE_SUFFIXES, tensor_names
 from wbdc.nets.clip_layout import is_chinese_clip, is_transformers_clip
-from wbdc.nets.trunk import find_family
+from wbdc.nets.model_types import check_model_type
 
 OPEN_CLIP_PREFIX = "visual."
 TIMM_OWNER = "timm/"
@@ -30,8 +30,7 @@ def find_layout(file: Path, name: str) -> Layout:
     if file.suffix in PICKLE_SUFFIXES:
         return Layout("pickle", f"wbdc weights convert {file}")
     try:
-        with open_weights(file) as tensors:
-            names = frozenset(tensors.keys())
+        names = tensor_names(file)
     except (SafetensorError, OSError) as error:
         reason = " ".join(str(error).split())
         return Layout("damaged", f"{reason[:100]}; download the file again")
@@ -70,7 +69,7 @@ def _open_clip_setting(name: str) -> str:
 
 def _text_setting(model_type: str, name: str) -> str:
     try:
-        find_family(model_type)
+        check_model_type(model_type)
     except UsageFault as error:
         return str(error)
     return f'trunk.model = "{name}"'

@@ -1,9 +1,9 @@
-"""Out-of-fold tables: labels become codes once."""
+"""Rows of out-of-fold tables: labels become codes once."""
 
 import pytest
 
 from wbdc.core.errors import DataFault
-from wbdc.ensemble.out_of_fold import label_codes
+from wbdc.ensemble.shared_rows import label_codes
 
 
 def test_labels_become_positions_in_the_classes():

@@ -1,0 +1,143 @@
+"""Commands that train and serve nothing start fast: they import neither torch nor what imports it.
+
+Which modules a process imported does not depend on the machine, as its seconds do.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+from safetensors.numpy import save_file
+
+from wbdc.core.files import publish_json, seal_folder
+from wbdc.serve.blend_file import BLEND_FILE
+from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
+from wbdc.submit.check.manifest import write_manifest
+from wbdc.train.kit_files import KIT_FILE, find_kit_file, kit_names, read_kit
+from wbdc.train.runs import OOF_FILE, Run, RunFacts, publish_run, write_oof
+
+TABLES = {"polars", "numpy"}
+SLOW_MODULES = ("torch", "transformers", "open_clip", "timm", "sklearn", "scipy")
+WATCHED_MODULES = (*SLOW_MODULES, *TABLES, "rich")
+SCRIPT = f"""
+import atexit, json, sys
+report = sys.argv.pop(1)
+watched = {WATCHED_MODULES!r}
+def write():
+    with open(report, "w") as file:
+        json.dump([name for name in watched if name in sys.modules], file)
+atexit.register(write)
+from wbdc.__main__ import run
+run()
+"""
+RUN = "toy-0a1b2c3d"
+
+
+def imported_modules(tmp_path: Path, *words: object, code: int = 0) -> set[str]:
+    """Run a command in a process of its own and return the watched modules that it imported."""
+    report = tmp_path / "imported.json"
+    process = small.python(SCRIPT, report, *words, cwd=tmp_path)
+    assert process.returncode == code, process.stderr
+    return set(json.loads(report.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("command", "allowed"),
+    [
+        ("--version", set()),
+        ("kits --json", set()),
+        ("kits", {"rich"}),
+        ("recipe list --json", set()),
+        ("recipe list", {"rich"}),
+        ("recipe show wbdc2022/rank8 --json", set()),
+    ],
+)
+def test_a_list_is_read_from_files_alone(command, allowed, tmp_path):
+    assert imported_modules(tmp_path, *command.split()) == allowed
+
+
+def test_an_unknown_kit_is_refused_before_torch_is_imported(tmp_path):
+    assert imported_modules(tmp_path, "kits", "dual_steam", code=2) == {"rich"}
+
+
+def test_every_packaged_kit_says_what_it_is_about_in_its_file():
+    assert all(read_kit(find_kit_file(name))["about"].endswith(".") for name in kit_names())
+
+
+def test_a_kit_is_resolved_without_the_libraries_of_its_networks(tmp_path):
+    imported = imported_modules(tmp_path, "kits", "dual_stream", "--json")
+    assert "torch" in imported  # a plug is a module of torch
+    assert not imported & {"transformers", "open_clip", "timm", "sklearn", "polars"}
+
+
+def test_the_layouts_of_weights_are_found_without_torch(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    one = np.zeros(1, np.float32)
+    layouts = {
+        "bert": {"embeddings.word_embeddings.weight": one},
+        "clip": {"vision_model.embeddings.class_embedding": one},
+        "gpt": {"wte.weight": one},
+    }
+    for name, tensors in layouts.items():
+        (tmp_path / "models" / name).mkdir(parents=True)
+        save_file(tensors, tmp_path / "models" / name / "model.safetensors")
+        publish_json(tmp_path / "models" / name / "config.json", {"model_type": name})
+    assert imported_modules(tmp_path, "weights", "list", "--weights", "models") == {
+        "numpy",
+        "rich",
+    }
+
+
+def test_a_pickle_that_is_missing_is_refused_before_torch_is_imported(tmp_path):
+    (tmp_path / "models").mkdir()
+    assert imported_modules(tmp_path, "weights", "convert", "models", code=2) == {"rich"}
+
+
+def test_data_are_checked_and_prepared_without_torch(tmp_path):
+    data = small.root(tmp_path / "data")
+    for option in ("--dry-run", "--check-only"):
+        imported = imported_modules(tmp_path, "prepare", "--data", data, option)
+        assert not imported & set(SLOW_MODULES), option
+
+
+def test_runs_are_compared_without_torch(tmp_path):
+    classes = ["0000", "0001", "0100"]
+    facts = RunFacts("train", "toy", "d0", 0, None, None, classes, "wechat2022")
+    run = Run(tmp_path / "work" / "runs" / RUN, facts)
+    fold = run.fold("0")
+    fold.mkdir(parents=True)
+    publish_run(run)
+    ids = [f"{i:020}" for i in range(30)]
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(3), 30).astype(np.float32)
+    write_oof(fold / OOF_FILE, ids, "0", [classes[i % 3] for i in range(30)], probabilities)
+    seal_folder(fold, {})
+    assert imported_modules(tmp_path, "compare", RUN, RUN) == {*TABLES, "rich"}
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A packed folder without code. Its weights are no network, and nothing loads them."""
+    folder = tmp_path / "package"
+    member = folder / "models" / RUN / "fold-0"
+    member.mkdir(parents=True)
+    save_file({"x": np.zeros(1, np.float32)}, member / WEIGHTS_FILE)
+    publish_json(member / MODEL_FILE, {"classes": ["0000"]})
+    publish_json(member / KIT_FILE, {"train": {"epochs": 3}})
+    facts = {"competition": "wechat2022", "precision": "fp32", "members": [f"{RUN}/fold-0"]}
+    members = [{"folder": f"models/{RUN}/fold-0", "weight": 1.0}]
+    publish_json(folder / BLEND_FILE, facts | {"members": members})
+    write_manifest(folder, facts)
+    return folder
+
+
+def test_packages_are_verified_and_compared_without_torch(package, tmp_path):
+    assert not imported_modules(tmp_path, "verify", package) & {*SLOW_MODULES, "polars"}
+    other = shutil.copytree(package, tmp_path / "other")
+    publish_json(other / "models" / RUN / "fold-0" / KIT_FILE, {"train": {"epochs": 5}})
+    write_manifest(
+        other, {"competition": "wechat2022", "precision": "fp32", "members": [f"{RUN}/fold-0"]}
+    )
+    assert not imported_modules(tmp_path, "diff", package, other) & set(SLOW_MODULES)
