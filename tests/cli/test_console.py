@@ -61,6 +61,33 @@ def test_progress_bars_and_log_lines_do_not_mix(columns):
         assert totals[name] in f"{line} "
 
 
+FOLDS = """
+import time
+from wbdc.cli import console
+
+losses = "  ".join(f"{name} 4.123 (chance 5.298)" for name in ("classify", "contrast", "match"))
+with console.progress() as progress:
+    for done in (0, 10, 20):
+        for fold in (0, 1):
+            progress(f"train fold-{fold}", done, 12345, losses)
+    time.sleep(0.3)  # bars are drawn ten times a second
+    progress("train fold-1", 0, 0)
+    time.sleep(0.15)
+"""
+
+
+def test_folds_that_are_trained_side_by_side_take_one_line_each():
+    screen = Screen(80).write(run_in_terminal(FOLDS, 80))
+    frames = [[line for line in frame if line.strip()] for frame in screen.frames]
+    assert max(map(len, frames)) == 2, "the losses of a fold are cut, not continued below"
+    both = next(frame for frame in frames if len(frame) == 2 and "20/12345" in frame[1])
+    for fold, line in enumerate(both):
+        assert line.startswith(f"train fold-{fold} \u2501")
+        assert "classify 4.1" in line
+        assert console.display_width(line) <= 80
+    assert not any("train fold-1" in line for line in screen.lines), "its bar is removed"
+
+
 def test_piped_results_do_not_reach_the_terminal(tmp_path):
     path = tmp_path / "results"
     script = f"""

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,10 +49,13 @@ def console_reporter(progress: ProgressCallback, quiet: bool, is_main: bool = Tr
 
     is_main: whether this process is the first one of a training; the others show nothing.
     """
+    from wbdc.train.progress_records import writes_records
     from wbdc.train.reporter import Reporter
 
     if not is_main:
         return Reporter()
+    if writes_records():
+        return Reporter(*(partial(_print_record, kind) for kind in ("progress", "log", "warn")))
     return Reporter(progress, (lambda sentence: None) if quiet else log, log)
 
 
@@ -63,6 +67,7 @@ def print_plan(session: object, as_json: bool) -> None:
         "data": session.plan.prepared.hash,
         "device": str(session.hardware.device),
         "threads": session.hardware.threads,
+        "jobs": session.jobs,
     }
     plan["from"] = session.plan.source.name if session.plan.source else None
     if session.note:
@@ -110,7 +115,19 @@ def log(sentence: str) -> None:
 
 def print_error(sentence: str) -> None:
     """Print an error to stderr."""
+    from wbdc.train.progress_records import writes_records
+
+    if writes_records():
+        _print_record("error", sentence)
+        return
     _err().print(sentence, style="bold red", highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_record(kind: str, *values: object) -> None:
+    """Print a progress record to stderr."""
+    from wbdc.train.progress_records import format_record
+
+    click.echo(format_record(kind, *values), err=True)
 
 
 def print_json(value: dict) -> None:
@@ -229,26 +246,38 @@ def display_width(text: str) -> int:
 def progress(hidden: bool = False) -> Iterator[ProgressCallback]:
     """Show progress bars on stderr during a block. Yields a callback: (task, done, total, note).
 
-    Without a terminal, one log line is printed per finished task.
+    A total of 0 removes the bar of a task that will not finish. Without a terminal, one log line is
+    printed per finished task.
     """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        Task,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
     from rich.table import Column
+    from rich.text import Text
 
-    # on a narrow terminal only the bar gets shorter
+    class NoteColumn(TextColumn):
+        """A text of one line, whose end is cut on a narrow terminal: a task never takes two."""
+
+        def render(self, task: Task) -> Text:
+            text = super().render(task)
+            text.no_wrap = True
+            text.overflow = "ellipsis"
+            return text
+
+    # on a narrow terminal only the bar and the note get shorter
     columns = (
         TextColumn("{task.description}"),
         BarColumn(table_column=Column(min_width=4)),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TimeElapsedColumn(table_column=Column(no_wrap=True)),
         TimeRemainingColumn(table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[note]}"),
+        NoteColumn("{task.fields[note]}", table_column=Column()),
     )
     is_visible = not hidden and sys.stderr.isatty()
     bars = Progress(
@@ -263,7 +292,7 @@ def progress(hidden: bool = False) -> Iterator[ProgressCallback]:
             bars.update(task_ids[task], completed=done, total=total, note=note)
         if done == total and task in task_ids:
             bars.remove_task(task_ids.pop(task))
-        if done == total and not hidden:
+        if done == total and total and not hidden:
             log(f"{task}: {total:,} done" + (f"  {note}" if note else ""))
 
     with bars:

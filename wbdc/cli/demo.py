@@ -125,7 +125,7 @@ def run_demo(
         threads=cpu_threads,
         progress=progress,
     )
-    runs = _train(into, prepared, seed, device, cpu_threads, reporter)
+    runs = _train(into, prepared, seed, device, threads, reporter)
     members = select_members(into, tuple(runs), prepared)[0]
     report = build_ensemble(into, "demo", members, seed=seed)
     submission = _submit(into, prepared, data, report, device, cpu_threads, progress, reporter)
@@ -144,10 +144,12 @@ def _train(
     prepared: "PreparedData",
     seed: int,
     device: str,
-    threads: int,
+    threads: int | None,
     reporter: object,
 ) -> list[str]:
-    """Pretrain, then train every kit; return the names of the runs."""
+    """Pretrain, then train every kit, by default its folds at the same time; return the names of
+    the runs.
+    """
     from wbdc.train.kit import open_kit
     from wbdc.train.session import open_session
 
@@ -158,7 +160,7 @@ def _train(
     runs = []
     for name in DEMO_KITS:
         kit = open_kit(name, tiny=True, changes=DEMO_CHANGES)
-        session = open_session("train", kit, into, fold=DEMO_FOLDS, **options)
+        session = open_session("train", kit, into, fold=DEMO_FOLDS, jobs=None, **options)
         session.train(reporter)
         runs.append(session.run.name)
     return runs

@@ -69,6 +69,13 @@ _threads_option = click.option(
     "the CPU quota of its container. Results are reproducible bit for bit only with the same "
     "number.",
 )
+jobs = click.option(
+    "--jobs",
+    type=click.IntRange(1, MAX_THREADS),
+    help="Folds to train at the same time on a CPU, each in a process of its own with --threads "
+    "threads, by default 1. Without --jobs and --threads, the folds of a --tiny kit are trained on "
+    "all CPUs, others in turn.",
+)
 seed = click.option(
     "--seed",
     type=click.IntRange(0, 2**31 - 1),
@@ -121,9 +128,11 @@ def work(command: Callable) -> Callable:
     def sweep_and_run(*values: object, **options: object) -> object:
         from wbdc.core.folders import sweep_work
         from wbdc.core.ranks import rank_and_size
+        from wbdc.train.progress_records import writes_records
 
-        is_first_rank = rank_and_size()[0] == 0
-        if is_first_rank and not any(options.get(name) for name in ("dry_run", "check_only")):
+        # of folds that are trained side by side, the process that starts them sweeps
+        is_first = rank_and_size()[0] == 0 and not writes_records()
+        if is_first and not any(options.get(name) for name in ("dry_run", "check_only")):
             sweep_work(options["work"])
         return command(*values, **options)
 
@@ -198,6 +207,7 @@ def training_options(command: Callable) -> Callable:
         verify_files,
         dry_run,
         loggers,
+        jobs,
         threads,
         store,
         device,

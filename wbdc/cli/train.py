@@ -56,7 +56,7 @@ def train(
     Example:
       wbdc train --kit dual_stream --fold 0
       wbdc train --kit dual_stream --fold each --tiny --without frames
-      wbdc train --kit ngrams --fold each
+      wbdc train --kit ngrams --fold each --jobs 5
       torchrun --nproc-per-node 2 -m wbdc train --kit dual_stream --fold 0
     """
     if pseudo:

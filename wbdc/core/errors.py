@@ -86,6 +86,11 @@ class ResultFault(WbdcError):
     code = 12
 
 
+def error_class(code: int) -> type[WbdcError]:
+    """Return the class of errors with an exit code; WbdcError, a bug, for any other code."""
+    return next((kind for kind in WbdcError.__subclasses__() if kind.code == code), WbdcError)
+
+
 def suggest_name(name: str, allowed: list[str]) -> str:
     """Return the end of a sentence about an unknown name: the most similar allowed name, or a list
     of the allowed names.

@@ -8,7 +8,7 @@ from datetime import timedelta
 from types import ModuleType
 from typing import TypeVar
 
-from wbdc.core.errors import EnvironmentFault, IntegrityFault, Stopped, WbdcError
+from wbdc.core.errors import EnvironmentFault, IntegrityFault, Stopped, WbdcError, error_class
 from wbdc.core.files import explain_os_error
 
 _Result = TypeVar("_Result")
@@ -194,7 +194,7 @@ def _describe_error(error: Exception | None) -> tuple[int, str] | None:
 
 def _error_of_code(code: int, message: str) -> WbdcError:
     """Return the error of another rank, by its exit code."""
-    return next(c for c in WbdcError.__subclasses__() if c.code == code)(message)
+    return error_class(code)(message)
 
 
 def _is_lost_rank(error: RuntimeError) -> bool:

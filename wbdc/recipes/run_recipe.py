@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from wbdc.core.errors import IntegrityFault, OutOfResources, WbdcError
+from wbdc.core.errors import IntegrityFault, OutOfResources, error_class
 from wbdc.core.files import lock_folder
 from wbdc.core.process_tree import environment_of_child
 from wbdc.recipes.cost import recipe_folder, record_seconds
@@ -96,8 +96,7 @@ def _check_exit_code(code: int, title: str) -> None:
             "out. Run the recipe again to continue"
         )
     if code:
-        kinds = {kind.code: kind for kind in WbdcError.__subclasses__()}
-        raise kinds.get(code, WbdcError)(
+        raise error_class(code)(
             f"{title}: the command ended with exit code {code}, see its message above; run the "
             "recipe again to continue with this step"
         )

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import torch
 from safetensors.numpy import save_file
+from threadpoolctl import threadpool_limits
 
 from wbdc.core.device import CPU
 from wbdc.core.files import publish_file, publish_json
@@ -51,15 +52,15 @@ def fit_fold(
     training = np.flatnonzero(~is_held_out)
     read_frames = partial(_read_frames, plan, hardware.threads)
 
-    reporter.progress(f"fit {folder.name}", 0, 1, "")
-    videos = _labeled_videos(plan, table, folds, training, read_frames)
-    fitted = plan.build_estimator().fit(videos, plan.run.facts.seed)
-    _export(folder, plan, fitted)
-    reporter.progress(f"fit {folder.name}", 1, 1, f"{len(training):,} videos")
-
     scores = {}
-    if is_held_out.any():
-        scores = _evaluate(folder, fold, plan, table, np.flatnonzero(is_held_out), read_frames)
+    with threadpool_limits(hardware.threads):  # of BLAS, which takes all CPUs otherwise
+        reporter.progress(f"fit {folder.name}", 0, 1, "")
+        videos = _labeled_videos(plan, table, folds, training, read_frames)
+        fitted = plan.build_estimator().fit(videos, plan.run.facts.seed)
+        _export(folder, plan, fitted)
+        reporter.progress(f"fit {folder.name}", 1, 1, f"{len(training):,} videos")
+        if is_held_out.any():
+            scores = _evaluate(folder, fold, plan, table, np.flatnonzero(is_held_out), read_frames)
     return {
         "steps": 0,
         "seconds": round(time.monotonic() - start_time, 3),

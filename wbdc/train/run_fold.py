@@ -76,7 +76,7 @@ def run_fold(
     folder = plan.run.fold(fold)
     if ranks.broadcast(sealed_facts(folder) is not None):
         facts = verify_seal(folder, shape=FOLD_SHAPE)
-        reporter.log(f"fold {fold} of {plan.run.name} is already trained; its results are reused")
+        report_reuse(plan.run, fold, reporter)
         return facts
 
     with _locked(folder, plan.run, ranks):
@@ -85,6 +85,11 @@ def run_fold(
         facts["command"] = train_command(plan, fold, hardware, bool(facts["pretrained"]))
         ranks.on_main(lambda: _finish(folder, plan.run, facts))
     return sealed_facts(folder)
+
+
+def report_reuse(run: Run, fold: str, reporter: Reporter) -> None:
+    """Log that a fold was trained by an earlier command."""
+    reporter.log(f"fold {fold} of {run.name} is already trained; its results are reused")
 
 
 def _train_network(

@@ -1,4 +1,6 @@
-"""A training session: which run, which folds, from which weights; one fold after the other."""
+"""A training session: which run, which folds, from which weights; one fold after the other, or
+several at the same time.
+"""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +20,9 @@ from wbdc.prepare.dataset import PreparedData, open_prepared
 from wbdc.train.estimator_plan import EstimatorPlan, plan_estimator
 from wbdc.train.external_loggers import check_loggers
 from wbdc.train.hardware import Hardware
+from wbdc.train.jobs import plan_jobs
 from wbdc.train.kit import Kit
+from wbdc.train.parallel_folds import train_folds
 from wbdc.train.pseudo.named_sets import identify_pretraining
 from wbdc.train.reporter import Reporter
 from wbdc.train.run_fold import run_fold
@@ -40,12 +44,14 @@ class Session:
     """A resolved training command.
 
     folds: the requested ones, in order. note: why a pretrained run that exists is not used.
+    jobs: folds that are trained at the same time.
     """
 
     plan: StagePlan | EstimatorPlan
     folds: list[str]
     hardware: Hardware
     note: str = ""
+    jobs: int = 1
 
     @property
     def run(self) -> Run:
@@ -56,13 +62,15 @@ class Session:
         """Train every requested fold that is not finished; return the facts of all requested folds.
 
         Raises IntegrityFault when the ranks have different data, kits or options, and what
-        `run_fold` raises.
+        `run_fold` and `train_folds` raise.
         """
         self.hardware.ranks.check_equal(self._identity())
         if self.note:
             reporter.log(self.note)
         if self.plan.source:
             reporter.log(f"starts from the pretrained run {self.plan.source.name}")
+        if self.jobs > 1:
+            return train_folds(self.plan, self.folds, self.hardware, self.jobs, reporter)
         return {fold: run_fold(self.plan, fold, self.hardware, reporter) for fold in self.folds}
 
     def _identity(self) -> dict[str, str]:
@@ -132,6 +140,7 @@ def open_session(
     prepared: str | None = None,
     device: str = "auto",
     threads: int | None = None,
+    jobs: int | None = 1,
     save_every: int = 0,
     store: str = "auto",
     loggers: tuple[str, ...] = (),
@@ -141,28 +150,29 @@ def open_session(
 
     stage: "pretrain" or "train". source: name of the pretrained run to start from, "auto" or
     "none". prepared: hash of the prepared data. threads: None for all, shared with the other ranks
-    of this machine. loggers: names, or paths of files. ranks: of `joined_ranks`. Raises UsageFault,
-    EnvironmentFault.
+    of this machine. jobs: folds that are trained at the same time, in processes of their own; None
+    for the default of `plan_jobs`. loggers: names, or paths of files. ranks: of `joined_ranks`.
+    Raises UsageFault, EnvironmentFault.
     """
     check_loggers(loggers)
     fits_estimator = kit.has_estimator and stage == "train"
     if not fits_estimator:
         kit.stage(stage)  # refuses a kit without this stage
     data = open_prepared(work, prepared)
-    hardware = Hardware(
-        find_device(device),
-        use_threads(threads or _thread_share()),
-        save_every,
-        store,
-        loggers,
-        ranks or Ranks(),
-    )
+    ranks = ranks or Ranks()
+    torch_device = find_device(device)
     folds = parse_folds(fold, data.facts.fold_count)
+    is_tiny = "--tiny" in kit.options
+    job_plan = plan_jobs(jobs, threads, folds, torch_device, ranks, is_tiny=is_tiny)
+    fold_threads = job_plan.threads
+    if job_plan.jobs == 1:  # where other processes train, the threads of this one stay as they are
+        fold_threads = use_threads(fold_threads or _thread_share())
+    hardware = Hardware(torch_device, fold_threads, save_every, store, loggers, ranks)
     if fits_estimator:
         plan = plan_estimator(
             work, kit, data, seed=seed, without=without, source=source, loggers=loggers
         )
-        return Session(plan, folds, hardware)
+        return Session(plan, folds, hardware, jobs=job_plan.jobs)
 
     source_run = _find_source(kit, data, work, seed, source) if stage == "train" else None
     plan = plan_stage(work, stage, kit, data, seed=seed, without=without, source=source_run)
@@ -179,11 +189,12 @@ def open_session(
             "work": None if str(work) == "work" else work,
             "device": None if device == "auto" else device,
             "threads": threads,
+            "jobs": jobs,
             "store": None if store == "auto" else store,
             "weights": os.environ.get(WEIGHTS_VARIABLE),
         }
         note = explain_unused_pretraining(kit, data, work, seed, options)
-    return Session(plan, folds, hardware, note)
+    return Session(plan, folds, hardware, note, job_plan.jobs)
 
 
 def _thread_share() -> int | None:

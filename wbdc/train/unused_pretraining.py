@@ -13,7 +13,7 @@ from wbdc.train.pseudo.named_sets import identify_pretraining
 from wbdc.train.runs import ALL_FOLDS, Run, RunFacts, list_runs
 
 MAX_LISTED_SETTINGS = 5
-TRAIN_ONLY_OPTIONS = ("fold", "without", "from")
+TRAIN_ONLY_OPTIONS = ("fold", "without", "from", "jobs")
 
 
 def explain_unused_pretraining(
