@@ -147,7 +147,10 @@ def test_a_kit_resolves_at_full_size(name, ready, full_size_weights):
     classes = len(prepared.facts.classes)
     assert fused.pooled.shape == (2, 768)
     assert logits.shape == (2, classes)
-    assert model.trunk.embeddings.word_embeddings.weight.shape == (VOCABULARY_WORDS, 768)
+    tokenizer = initial.input_spec.text.tokenizer
+    words = tokenizer.get_vocab_size() - VOCABULARY_WORDS
+    assert (words > 0) == ("words" in kit.tables["text"])
+    assert model.trunk.embeddings.word_embeddings.weight.shape == (VOCABULARY_WORDS + words, 768)
     assert fused.vision_features.shape[:2] == (2, frames * model.vision.tokens_per_frame)
     assert set(initial.pretrained) == {"trunk", "vision"}
 

@@ -204,8 +204,9 @@ def test_training_starts_from_the_pretraining_of_its_kit(fresh, kit):
     assert "loads" in origin
     assert "skips head." in origin
     source = load_file(Path(first["folder"]) / "fold-all" / "model.safetensors")
-    model = initial_model.build_initial_model(open_kit(str(kit)), open_prepared(fresh), 7).model
-    initial_model.start_from(model, Path(first["folder"]) / "fold-all")
+    initial = initial_model.build_initial_model(open_kit(str(kit)), open_prepared(fresh), 7)
+    model = initial.model
+    initial_model.start_from(initial, Path(first["folder"]) / "fold-all")
     assert all(
         torch.equal(t, source[n])
         for n, t in model.state_dict().items()
@@ -233,6 +234,12 @@ def test_a_pretraining_of_another_size_is_refused_naming_tensors(fresh, kit):
     )
     assert result.exit_code == 4
     assert "tensors of another shape: frame_start" in result.stderr
+    words = toys.wbdc(
+        *("train", "--kit", kit, "--work", fresh, "--fold", 0, "--from", wide["run"]),
+        *("--set", "text.words=30"),
+    )
+    assert words.exit_code == 2
+    assert f"{wide['run']} was pretrained with another vocabulary" in words.stderr
 
 
 def test_the_test_split_is_never_trained_on(fresh, kit):

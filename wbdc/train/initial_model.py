@@ -29,6 +29,7 @@ from wbdc.nets.trunk import (
 from wbdc.prepare.dataset import PreparedData
 from wbdc.prepare.view import InputSpec
 from wbdc.serve.member_files import WEIGHTS_FILE
+from wbdc.serve.members.network import TOKENIZER_FILE
 from wbdc.train.kit import Kit
 from wbdc.train.kit_schema import VOCABULARY_SETTINGS
 from wbdc.train.task import class_parents
@@ -125,13 +126,22 @@ def check_contest(kit: Kit, prepared: PreparedData) -> None:
         )
 
 
-def start_from(model: VideoClassifier, folder: Path) -> str:
+def start_from(initial: InitialModel, folder: Path) -> str:
     """Load a pretrained fold's weights, all but the head; return a sentence that names what was
     skipped.
 
-    Raises IntegrityFault when the weights are damaged or do not fit.
+    Raises IntegrityFault when the weights are damaged or do not fit, UsageFault when the fold was
+    pretrained with other tokens.
     """
-    verify_seal(folder, (WEIGHTS_FILE,))
+    verify_seal(folder, (WEIGHTS_FILE, TOKENIZER_FILE))
+    vocabulary = open_tokenizer(folder).get_vocab(with_added_tokens=True)
+    if vocabulary != initial.input_spec.text.tokenizer.get_vocab(with_added_tokens=True):
+        raise UsageFault(
+            f"{folder.parent.name} was pretrained with another vocabulary, because trunk.model, "
+            "text.vocabulary, text.words or the texts of the data differ; use the same settings "
+            "and data, or run `wbdc pretrain` again"
+        )
+    model = initial.model
     current = model.state_dict()
     path = folder / WEIGHTS_FILE
     body = {name: t for name, t in current.items() if not name.startswith("head.")}

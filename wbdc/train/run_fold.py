@@ -191,7 +191,7 @@ def _build_model(plan: StagePlan, fold: str, ranks: Ranks, reporter: Reporter) -
         initial = plan.build_model()
         if plan.source:
             start = plan.source.fold(plan.source.start_fold(fold))
-            initial.weights["start"] = start_from(initial.model, start)
+            initial.weights["start"] = start_from(initial, start)
     if ranks.size > 1:
         ranks.check_equal({"weights": weights_fingerprint(initial.model.state_dict())[:12]})
     ranks.on_main(lambda: publish_run(plan.run))
