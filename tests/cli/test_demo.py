@@ -8,10 +8,12 @@ import pytest
 
 from wbdc.cli.demo import (
     DEMO_CHANGES,
+    DEMO_ESTIMATORS,
     DEMO_FOLD_COUNT,
     DEMO_FOLDS,
     DEMO_KITS,
     TIME_CHECK_SECONDS,
+    _train,
     demo,
     print_demo,
 )
@@ -81,6 +83,21 @@ def test_time_check_cap_fits_all_runs_of_the_demo():
 @pytest.mark.parametrize("kit", DEMO_KITS)
 def test_demo_serves_in_fp32(kit):
     assert open_kit(kit, tiny=True, changes=DEMO_CHANGES).tables["serve"]["precision"] == "fp32"
+
+
+def test_demo_trains_networks_and_fits_estimators_on_the_same_folds(monkeypatch):
+    sessions = []
+
+    def open_session(stage, kit, work, *, fold="all", **options):
+        sessions.append((stage, kit.name, fold))
+        run = SimpleNamespace(name=f"{kit.name}-0")
+        return SimpleNamespace(train=lambda reporter: None, run=run)
+
+    monkeypatch.setattr("wbdc.train.session.open_session", open_session)
+    runs = _train(Path("demo"), SimpleNamespace(hash="0"), 0, "cpu", 1, None)
+    assert runs == [f"{name}-0" for name in (*DEMO_KITS, *DEMO_ESTIMATORS)]
+    assert sessions[0] == ("pretrain", "dual_stream", "all")
+    assert sessions[1:] == [("train", name, DEMO_FOLDS) for name in (*DEMO_KITS, *DEMO_ESTIMATORS)]
 
 
 def test_demo_holds_out_enough_videos_to_learn_weights():

@@ -166,6 +166,20 @@ def test_incompatible_options_are_refused(work, words, message):
 
 
 @pytest.mark.slow
+def test_a_geometric_mean_is_served_and_packed(work, tmp_path):
+    words = ("ensemble", "--work", work, "--draws", 100, "--name", "product", "--mean", "geometric")
+    report = toys.run_json(*words)
+    assert report["geometric"]["used"]
+    assert "so used." in " ".join(toys.wbdc(*words).stdout.split())
+    packed = tmp_path / "packed"
+    submitted = toys.run_json("submit", "--work", work, "--ensemble", "product", "--into", packed)
+    assert submitted["proof"]["equal"]
+    sharpness = read_json(packed / "blend.json")["sharpness"]
+    assert sharpness == report["geometric"]["sharpness"]
+    assert "--mean geometric" in (packed / "train.sh").read_text()
+
+
+@pytest.mark.slow
 def test_class_multipliers_are_served_and_packed(work, tmp_path, monkeypatch):
     """Two folds are too few to assess class multipliers, which is reported. With multipliers in the
     blend, both the work folder and the package predict with them.
@@ -366,6 +380,7 @@ def test_train_sh_learns_on_the_folds_of_the_ensemble():
     settings = {"seed": 0, "draws": 100, "class_priors": True, "folds": ["0", "1"]}
     blend = Blend("wechat2022", "fp32", members, settings=settings)
     assert " --folds 0,1 " in _ensemble_command(blend, {"a-1": {"0", "1", "2"}})
+    assert " --mean arithmetic " in _ensemble_command(blend, {"a-1": {"0", "1", "2"}})
     assert " --bands none " in _ensemble_command(blend, {"a-1": {"0", "1", "2"}})
     banded = replace(blend, settings=settings | {"bands": [10, 50]})
     assert " --bands 10,50 " in _ensemble_command(banded, {"a-1": {"0", "1", "2"}})

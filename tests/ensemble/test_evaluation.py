@@ -11,7 +11,8 @@ from wbdc.competitions import open_competition
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import IntegrityFault, UsageFault
 from wbdc.ensemble.blend_weights import fit_weights, nested_blend
-from wbdc.ensemble.evaluation import evaluate_ensemble
+from wbdc.ensemble.evaluation import evaluate_bands, evaluate_ensemble, evaluate_geometric
+from wbdc.ensemble.geometric_weights import learn_geometric_weights, nested_geometric_blend
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
 
 CLASSES = ["0000", "0001", "0002", "0100", "0101", "0203"]
@@ -113,3 +114,69 @@ def test_a_score_of_probabilities_is_that_of_the_blended_probabilities(tmp_path,
     assert report["best"] == max(means, key=means.get)
     low, high = report["ensemble"]["interval"]
     assert low < report["ensemble"]["score"]["mean"] < high
+
+
+@pytest.fixture
+def experts():
+    """The inputs of two members: one knows the top-level class, the other the class within it."""
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 6, 240)
+    group = np.array([0, 0, 0, 1, 1, 2])
+    place = np.array([0, 1, 2, 0, 1, 0])
+    signals = [code == code[truth][:, None] for code in (group, place)]
+    logits = np.stack([2.5 * signal + random.normal(size=(240, 6)) for signal in signals])
+    members = np.exp(logits) / np.exp(logits).sum(2, keepdims=True)
+    return ["a", "b"], members.astype(np.float32), truth, np.arange(240) % 3, CLASSES, WeChat2022()
+
+
+def test_a_geometric_mean_is_used_where_held_out_videos_are_likelier(experts):
+    names, members, truth, folds, *_ = experts
+    report = evaluate_ensemble(*experts, draws=100)
+    changed, sharpness = evaluate_geometric(report, *experts, draws=100)
+    assert json.loads(json.dumps(changed)) == changed
+    fitted = learn_geometric_weights(members, truth)
+    assert sharpness == changed["geometric"]["sharpness"] == fitted.sharpness
+    assert changed["weights"] == dict(zip(names, fitted.values, strict=True))
+    predicted = ids(nested_geometric_blend(members, truth, folds).argmax(1))
+    assert changed["ensemble"]["score"] == WeChat2022().score(ids(truth), predicted, CLASSES)
+    assert changed["geometric"]["gain"]["difference"] == pytest.approx(
+        changed["ensemble"]["score"]["mean"] - report["ensemble"]["score"]["mean"]
+    )
+    bands, weights = evaluate_bands(changed, *experts, bounds=[40], draws=100)
+    assert weights is None
+    assert bands["bands"] == {"used": False, "reason": "the blend is a geometric mean"}
+
+
+def test_a_mean_can_be_chosen(experts):
+    report = evaluate_ensemble(*experts, draws=20)
+    changed, sharpness = evaluate_geometric(report, *experts, mean="arithmetic", draws=20)
+    assert (changed["geometric"], sharpness) == ({"used": False, "reason": "not requested"}, 0)
+    with pytest.raises(UsageFault, match="geometrc"):
+        evaluate_geometric(report, *experts, mean="geometrc")
+
+
+def test_the_arithmetic_mean_stays_where_the_other_is_no_better():
+    """Members that know the same, and how likely each class is."""
+    random = np.random.default_rng(1)
+    probabilities = random.dirichlet(np.ones(6), 240)
+    truth = np.array([random.choice(6, p=p) for p in probabilities])
+    members = np.stack([probabilities, probabilities]).astype(np.float32)
+    inputs = (["a", "b"], members, truth, np.arange(240) % 3, CLASSES, WeChat2022())
+    report = evaluate_ensemble(*inputs, draws=50)
+    changed, sharpness = evaluate_geometric(report, *inputs, draws=50)
+    assert not changed["geometric"]["used"]
+    assert sharpness == 0
+    assert {**changed, "geometric": None} == {**report, "geometric": None}
+    forced, forced_sharpness = evaluate_geometric(report, *inputs, mean="geometric", draws=50)
+    assert forced["geometric"]["used"]
+    assert forced_sharpness > 0
+
+
+def test_one_fold_has_no_geometric_mean(experts):
+    names, members, truth, folds, *rest = experts
+    report = evaluate_ensemble(*experts, draws=20)
+    inputs = (names, members, truth, np.zeros(240, int), *rest)
+    changed, _ = evaluate_geometric(report, *inputs, draws=20)
+    assert changed["geometric"] == {"used": False, "reason": "it needs 2 folds or more"}
+    with pytest.raises(UsageFault, match="train a second fold"):
+        evaluate_geometric(report, *inputs, mean="geometric")

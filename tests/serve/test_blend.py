@@ -1,10 +1,12 @@
 """Blending: arithmetic, order, and errors that name the member."""
 
+import math
+
 import numpy as np
 import pytest
 
 from wbdc.core.errors import IntegrityFault, UsageFault
-from wbdc.serve.blend import blend_probabilities
+from wbdc.serve.blend import MIN_FACTOR, blend_probabilities
 
 
 def probabilities(
@@ -112,3 +114,34 @@ def test_weights_of_each_class_are_divided_by_their_sum():
         blend_probabilities(members, [[1, 0], [3, 0]])
     with pytest.raises(UsageFault, match="2 members need as many weights"):
         blend_probabilities(members, [[1, 0, 1], [3, 0, 1]])
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
+def test_a_geometric_mean_is_that_of_a_longhand_reference(sharpness):
+    members = probabilities()
+    weights = [1, 2, 1]
+    blended = blend_probabilities(members, weights, sharpness)
+    for row in range(len(members[0])):
+        products = [
+            math.prod(
+                max(float(m[row, c]), MIN_FACTOR) ** (sharpness * w / 4)
+                for m, w in zip(members, weights, strict=True)
+            )
+            for c in range(members[0].shape[1])
+        ]
+        np.testing.assert_allclose(blended[row], np.array(products) / sum(products), rtol=1e-5)
+
+
+def test_no_member_alone_excludes_a_class():
+    first = np.array([[0.0, 1.0]], np.float32)
+    second = np.array([[0.999999, 0.000001]], np.float32)
+    blended = blend_probabilities([first, second], [1, 1], 1.0)
+    np.testing.assert_allclose(blended, [[0.5, 0.5]], atol=1e-3)
+
+
+def test_a_geometric_mean_has_one_weight_a_member():
+    members = [np.full((2, 2), 0.5, np.float32)] * 2
+    with pytest.raises(UsageFault, match="one weight a member"):
+        blend_probabilities(members, [[1, 2], [2, 1]], 1.0)
+    with pytest.raises(UsageFault, match="sharpness above 0, got -1"):
+        blend_probabilities(members, [1, 1], -1.0)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # two kits with two folds each are four models, which pass the time check on two cores
 DEMO_KITS = ("dual_stream", "cross_attention")
+DEMO_ESTIMATORS = ("ngrams", "frame_histograms")  # fitted in seconds, with the same folds
 # two of three folds hold out two thirds of the labeled videos: enough to learn blend weights
 DEMO_FOLD_COUNT, DEMO_FOLDS = 3, "0,1"
 TIME_CHECK_SECONDS = 300.0  # cap for all runs of the time check; an idle machine takes one minute
@@ -60,8 +61,8 @@ def demo(
 ) -> None:
     """Run all steps on synthetic data: five minutes on two cores.
 
-    All models are tiny and start from random weights. Run the same command again to continue a
-    stopped demo.
+    The networks are tiny and start from random weights; two linear models, on the n-grams of texts
+    and on histograms of frames, join them. Run the same command again to continue a stopped demo.
 
     \b
     Example:
@@ -147,8 +148,8 @@ def _train(
     threads: int | None,
     reporter: object,
 ) -> list[str]:
-    """Pretrain, then train every kit, by default its folds at the same time; return the names of
-    the runs.
+    """Pretrain, then train every kit and fit every estimator, by default folds at the same time;
+    return the names of the runs.
     """
     from wbdc.train.kit import open_kit
     from wbdc.train.session import open_session
@@ -158,8 +159,8 @@ def _train(
     open_session("pretrain", kit, into, **options).train(reporter)
 
     runs = []
-    for name in DEMO_KITS:
-        kit = open_kit(name, tiny=True, changes=DEMO_CHANGES)
+    kits = [open_kit(name, tiny=True, changes=DEMO_CHANGES) for name in DEMO_KITS]
+    for kit in [*kits, *map(open_kit, DEMO_ESTIMATORS)]:
         session = open_session("train", kit, into, fold=DEMO_FOLDS, jobs=None, **options)
         session.train(reporter)
         runs.append(session.run.name)

@@ -29,6 +29,7 @@ class EnsembleOptions:
     frames: str | None
     length: str | None
     precision: str | None
+    mean: str
     class_priors: bool
     bands: str
     draws: int
@@ -98,6 +99,13 @@ class EnsembleOptions:
     help="Serve in this precision. With a limit: also try these, for example bf16,fp32.",
 )
 @click.option(
+    "--mean",
+    type=click.Choice(["auto", "arithmetic", "geometric"]),
+    default="auto",
+    show_default=True,
+    help="Mean of the probabilities; auto: geometric where held-out videos are likelier with it.",
+)
+@click.option(
     "--class-priors/--no-class-priors",
     default=True,
     show_default=True,
@@ -141,6 +149,9 @@ def ensemble(
     The weights are equal, of maximum likelihood, the mean of both, or the best member alone: the
     simplest method whose cross-validated log-likelihood is within one standard error of the best.
     Members below 1 % of the largest weight are dropped.
+
+    A geometric mean, with exponents of maximum likelihood, is used where held-out videos are
+    likelier with it: members that know different things then exclude different classes.
 
     Intervals are 95 % bootstrap intervals over videos; a gain whose interval contains 0 is within
     noise. With a time limit, members are timed on this machine, and the best subset that fits is
@@ -227,6 +238,7 @@ def _build(
         only_folds=_split_list(options.folds),
         outside=outside,
         precision=options.precision,
+        mean=options.mean,
         class_priors=options.class_priors,
         bands=options.bounds,
         draws=options.draws,
@@ -257,6 +269,7 @@ def _build_within(
             items=items,
             frames=_parse_counts(options.frames, "--frames"),
             lengths=_parse_counts(options.length, "--length"),
+            mean=options.mean,
             class_priors=options.class_priors,
             bands=options.bounds,
             draws=options.draws,
@@ -384,14 +397,28 @@ def print_weights(report: dict) -> None:
     """Print how the weights were chosen, and which members were dropped."""
     weighting = report["weighting"]
     trials = ", ".join(f"{method} {mean:.3f}" for method, mean in weighting["trials"].items())
-    if trials:
+    if trials and not report["geometric"]["used"]:
         console.print_text(
             f"Weights: {weighting['method']}. Log-likelihood of a held-out video: {trials}."
         )
+    _print_geometric(report["geometric"])
     for member in report["dropped"]:
         console.print_text(
             f"Dropped {member['name']}: {member['reason']} ({member['weight']:.2g})."
         )
+
+
+def _print_geometric(geometric: dict) -> None:
+    """Print the gain of a geometric mean over the arithmetic one, or why there is none."""
+    if "gain" not in geometric:
+        console.print_text(f"No geometric mean: {geometric['reason']}.")
+        return
+    decision = "used" if geometric["used"] else "not used"
+    trials = ", ".join(f"{mean} {value:.3f}" for mean, value in geometric["trials"].items())
+    console.print_text(
+        f"Geometric mean: {_gain_text(geometric['gain'])}; log-likelihood of a held-out video: "
+        f"{trials}, so {decision}."
+    )
 
 
 def _print_bands(bands: dict, members: list[str]) -> None:

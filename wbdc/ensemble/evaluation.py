@@ -7,6 +7,7 @@ import numpy as np
 
 from wbdc.competitions import Competition
 from wbdc.core.errors import UsageFault
+from wbdc.core.plug import check_choice
 from wbdc.ensemble.band_weights import (
     band_names,
     learn_band_weights,
@@ -21,11 +22,19 @@ from wbdc.ensemble.bootstrap import (
     paired_gain,
     probability_scorer,
 )
+from wbdc.ensemble.geometric_weights import (
+    learn_geometric_weights,
+    log_likelihoods,
+    nested_geometric_blend,
+)
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
 from wbdc.ensemble.shared_rows import shared_predictions
 from wbdc.ensemble.support_report import ENSEMBLE_ROW, f1_by_support
 from wbdc.serve.blend import check_members
 from wbdc.train.runs import Run
+
+MEANS = ("auto", "arithmetic", "geometric")
+MIN_STANDARD_ERRORS = 1.0  # of the log-likelihood by which a geometric mean must be better
 
 
 def evaluate_ensemble(
@@ -64,27 +73,113 @@ def evaluate_ensemble(
     _check(names, members, truth, classes)
     evaluation = _Evaluation(competition, truth, classes, draws, seed)
     fitted = fit_weights(true_class_likelihoods(members, truth))
-    predictions = dict(zip(names, members, strict=True))
-    blended = nested_blend(members, truth, folds)
-
-    entries = {name: evaluation.entry(predicted) for name, predicted in predictions.items()}
-    best = max(names, key=lambda name: entries[name]["score"]["mean"])
+    entries = {
+        name: evaluation.entry(predicted) for name, predicted in zip(names, members, strict=True)
+    }
     report = {
         "weights": dict(zip(names, fitted.values.tolist(), strict=True)),
         "weighting": {"method": fitted.method, "trials": fitted.trials},
         "dropped": _dropped_entries(names, fitted.dropped),
         "members": entries,
-        "ensemble": evaluation.entry(blended),
-        "best": best,
-        "gain": evaluation.gain(blended, predictions[best]).to_dict(),
+        "best": max(names, key=lambda name: entries[name]["score"]["mean"]),
     }
-    codes = {name: predicted.argmax(1) for name, predicted in predictions.items()}
-    codes[ENSEMBLE_ROW] = blended.argmax(1)
-    report["support"] = f1_by_support(codes, truth, len(classes))
+    blended = nested_blend(members, truth, folds)
+    report |= _ensemble_entries(report, names, members, blended, evaluation)
     if fitted.dropped:
         remaining = nested_blend(members[fitted.members], truth, folds)
         report["score_without_dropped"] = evaluation.score(remaining)["mean"]
     return report
+
+
+def evaluate_geometric(
+    report: dict,
+    names: Sequence[str],
+    members: np.ndarray,
+    truth: np.ndarray,
+    folds: np.ndarray,
+    classes: Sequence[str],
+    competition: Competition,
+    *,
+    mean: str = "auto",
+    draws: int = 1000,
+    seed: int = 0,
+) -> tuple[dict, float]:
+    """Learn a geometric mean of the members, and use it where held-out videos are likelier with it.
+
+    report: from `evaluate_ensemble`, with the same other arguments; mean: one of MEANS; "auto"
+    compares nested predictions, whose weights were learned on the other folds: the geometric mean
+    needs a higher log-likelihood by more than one standard error, and a score that is not worse.
+    Returns (report, sharpness, 0 for the arithmetic mean). The report gains
+      geometric  {used, sharpness, weights: {name: weight}, trials: {mean: mean log-likelihood of a
+                 held-out video}, gain} or {used: False, reason}; gain compares nested predictions
+                 of both means, in the mean of the score
+    and where it is used, its weights, dropped, ensemble, gain and support are those of the
+    geometric mean. Raises UsageFault for an unknown mean, and for "geometric" without two folds.
+    """
+    check_choice("wbdc ensemble", MEANS, mean=mean)
+    if reason := _reason_without_geometric(members, folds, mean):
+        return report | {"geometric": {"used": False, "reason": reason}}, 0.0
+    evaluation = _Evaluation(competition, truth, classes, draws, seed)
+    fitted = learn_geometric_weights(members, truth)
+    blended = nested_geometric_blend(members, truth, folds)
+    arithmetic = nested_blend(members, truth, folds)
+
+    gain = evaluation.gain(blended, arithmetic)
+    trials = {"arithmetic": arithmetic, "geometric": blended}
+    likelihoods = {name: log_likelihoods(p, truth) for name, p in trials.items()}
+    differences = likelihoods["geometric"] - likelihoods["arithmetic"]
+    error = differences.std() / np.sqrt(len(truth))
+    is_better = differences.mean() > MIN_STANDARD_ERRORS * error and gain.verdict != "worse"
+    weights = dict(zip(names, fitted.values.tolist(), strict=True))
+    geometric = {
+        "used": len(fitted.members) > 1 and bool(mean == "geometric" or is_better),
+        "sharpness": fitted.sharpness,
+        "weights": weights,
+        "trials": {name: float(values.mean()) for name, values in likelihoods.items()},
+        "gain": gain.to_dict(),
+    }
+    if not geometric["used"]:
+        return report | {"geometric": geometric}, 0.0
+
+    changed = {"geometric": geometric, "weights": weights}
+    changed |= _ensemble_entries(report, names, members, blended, evaluation)
+    changed["dropped"] = _dropped_entries(names, fitted.dropped)
+    if fitted.dropped:
+        remaining = nested_geometric_blend(members[fitted.members], truth, folds)
+        changed["score_without_dropped"] = evaluation.score(remaining)["mean"]
+    unchanged = {key: value for key, value in report.items() if key != "score_without_dropped"}
+    return unchanged | changed, fitted.sharpness
+
+
+def _reason_without_geometric(members: np.ndarray, folds: np.ndarray, mean: str) -> str | None:
+    """Return why no geometric mean can be learned, if so. Raises UsageFault if it is required."""
+    if mean == "arithmetic":
+        return "not requested"
+    if len(members) < 2:
+        return "there is one member"
+    if len(set(folds.tolist())) > 1:
+        return None
+    if mean == "geometric":
+        raise UsageFault("a geometric mean needs 2 folds or more; train a second fold")
+    return "it needs 2 folds or more"
+
+
+def _ensemble_entries(
+    report: dict,
+    names: Sequence[str],
+    members: np.ndarray,
+    blended: np.ndarray,
+    evaluation: "_Evaluation",
+) -> dict:
+    """Return the entries of a report about nested predictions: ensemble, gain and support."""
+    best = members[list(names).index(report["best"])]
+    codes = {name: member.argmax(1) for name, member in zip(names, members, strict=True)}
+    codes[ENSEMBLE_ROW] = blended.argmax(1)
+    return {
+        "ensemble": evaluation.entry(blended),
+        "gain": evaluation.gain(blended, best).to_dict(),
+        "support": f1_by_support(codes, evaluation.truth, len(evaluation.classes)),
+    }
 
 
 def evaluate_bands(
@@ -102,8 +197,8 @@ def evaluate_bands(
 ) -> tuple[dict, np.ndarray | None]:
     """Learn weights by class support, and use them if nested predictions score better with them.
 
-    report: from `evaluate_ensemble`, with the same other arguments; bounds: of the bands, as in
-    `support_bands`.
+    report: from `evaluate_ensemble` or `evaluate_geometric`, with the same other arguments; bounds:
+    of the bands, as in `support_bands`. A geometric mean has none.
     Returns (report, weights of each member for each class (M, C), or None when they are not used).
     The report gains
       bands  {used, bounds, names, classes, videos: of each band, weights: {name: [per band]}, gain}
@@ -111,7 +206,8 @@ def evaluate_bands(
              with weights by band and without, in score's mean
     and where they are used, its weights, dropped, ensemble, gain and support are theirs.
     """
-    if reason := _reason_without_bands(members, truth, folds, classes, bounds):
+    is_geometric = report.get("geometric", {}).get("used", False)
+    if reason := _reason_without_bands(members, truth, folds, classes, bounds, is_geometric):
         return report | {"bands": {"used": False, "reason": reason}}, None
     evaluation = _Evaluation(competition, truth, classes, draws, seed)
     fitted = learn_band_weights(members, truth, bounds)
@@ -134,15 +230,11 @@ def evaluate_bands(
         return report | {"bands": bands}, None
 
     mean_weights = (fitted.values @ videos / videos.sum()).tolist()
-    best = members[list(names).index(report["best"])]
-    codes = {name: member.argmax(1) for name, member in zip(names, members, strict=True)}
     changed = {
         "bands": bands,
         "weights": dict(zip(names, mean_weights, strict=True)),
         "dropped": _dropped_entries(names, fitted.dropped, " in every band"),
-        "ensemble": evaluation.entry(blended),
-        "gain": evaluation.gain(blended, best).to_dict(),
-        "support": f1_by_support(codes | {ENSEMBLE_ROW: blended.argmax(1)}, truth, len(classes)),
+        **_ensemble_entries(report, names, members, blended, evaluation),
     }
     unchanged = {key: value for key, value in report.items() if key != "score_without_dropped"}
     return unchanged | changed, fitted.by_class
@@ -154,10 +246,13 @@ def _reason_without_bands(
     folds: np.ndarray,
     classes: Sequence[str],
     bounds: Sequence[int],
+    is_geometric: bool,
 ) -> str | None:
     """Return why weights by class support cannot be learned, if so."""
     if not bounds:
         return "not requested"
+    if is_geometric:
+        return "the blend is a geometric mean"
     if len(members) < 2:
         return "there is one member"
     if len(set(folds.tolist())) < 2:

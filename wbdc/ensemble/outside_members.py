@@ -114,7 +114,7 @@ def blend_outside(
     if models is not None:
         probabilities.insert(0, models)
         weights.insert(0, sum(map(_weight, blend.members)))
-    return blend_probabilities(probabilities, weights)
+    return blend_probabilities(probabilities, weights, blend.sharpness)
 
 
 def predict_without_models(

@@ -18,7 +18,8 @@ from wbdc.core.folders import check_name, publish_folder
 from wbdc.core.integrity import repair_command, verify_seal
 from wbdc.ensemble.band_weights import nested_band_blend
 from wbdc.ensemble.blend_weights import nested_blend
-from wbdc.ensemble.evaluation import evaluate_bands, evaluate_ensemble
+from wbdc.ensemble.evaluation import evaluate_bands, evaluate_ensemble, evaluate_geometric
+from wbdc.ensemble.geometric_weights import nested_geometric_blend
 from wbdc.ensemble.outside_members import WITH_OPTION, OutsideMember
 from wbdc.ensemble.priors.class_multipliers import evaluate_multipliers
 from wbdc.ensemble.shared_rows import SharedPredictions, shared_predictions
@@ -47,6 +48,7 @@ def build_ensemble(
     only_folds: Sequence[str] = (),
     outside: Sequence[OutsideMember] = (),
     precision: str | None = None,
+    mean: str = "auto",
     class_priors: bool = True,
     bands: Sequence[int] = (),
     draws: int = 1000,
@@ -66,6 +68,7 @@ def build_ensemble(
         shared,
         outside=outside,
         precision=precision,
+        mean=mean,
         class_priors=class_priors,
         bands=bands,
         draws=draws,
@@ -82,6 +85,7 @@ def save_ensemble(
     outside: Sequence[OutsideMember] = (),
     extra_facts: dict | None = None,
     precision: str | None = None,
+    mean: str = "auto",
     class_priors: bool = True,
     bands: Sequence[int] = (),
     draws: int,
@@ -93,17 +97,18 @@ def save_ensemble(
     Members of negligible weight are dropped: the blend holds the remaining ones alone.
 
     outside: members from outside wbdc, in the rows of `shared` after those of `members`;
-    extra_facts: added to the report; precision: to serve in, by default that of the kits;
+    extra_facts: added to the report; precision: to serve in, by default that of the kits; mean: as
+    in `evaluate_geometric`;
     class_priors: whether class multipliers are tried (they are used when nested cross-validation
     finds them better); bands: bounds of class support between which weights may differ, () for
     none: they do where nested cross-validation finds them better; command: that builds the ensemble
     again, by default of these members on these folds.
-    Returns what `evaluate_bands` returns, and "class_priors", "rows", "folds", "data", and
-    "outside": {name: {"file", "sha256"}}.
+    Returns what `evaluate_geometric` and `evaluate_bands` return, and "class_priors", "rows",
+    "folds", "data", and "outside": {name: {"file", "sha256"}}.
     """
     names = [member.name for member in (*members, *outside)]
     report, class_weights = _evaluate_members(
-        names, members[0].run, shared, class_priors, bands, draws, seed
+        names, members[0].run, shared, mean, class_priors, bands, draws, seed
     )
     report |= extra_facts or {}
     report["outside"] = {m.name: {"file": str(m.file), "sha256": m.sha256} for m in outside}
@@ -120,6 +125,7 @@ def save_ensemble(
     blend = replace(
         blend,
         outside=_outside_entries(outside, report["weights"], class_weights),
+        sharpness=report["geometric"]["sharpness"] if report["geometric"]["used"] else 0.0,
         class_multipliers=tuple(multipliers),
         settings={
             "seed": seed,
@@ -127,6 +133,7 @@ def save_ensemble(
             "class_priors": class_priors,
             "folds": report["folds"],
             "precision": precision,
+            "mean": "geometric" if report["geometric"]["used"] else "arithmetic",
             "bands": list(bands) if report["bands"]["used"] else [],
         },
     )
@@ -136,7 +143,14 @@ def save_ensemble(
         for member in outside:
             options += [WITH_OPTION, f"{member.name}={member.file.absolute()}"]
         command = ensemble_command(
-            name, members, options, class_priors=class_priors, bands=bands, draws=draws, seed=seed
+            name,
+            members,
+            options,
+            mean=mean,
+            class_priors=class_priors,
+            bands=bands,
+            draws=draws,
+            seed=seed,
         )
 
     folder, contest = work / "ensembles" / check_name(name, "--name"), members[0].run.contest
@@ -154,6 +168,7 @@ def ensemble_command(
     members: Sequence[Variant],
     options: Sequence[str],
     *,
+    mean: str,
     class_priors: bool,
     bands: Sequence[int],
     draws: int,
@@ -164,6 +179,7 @@ def ensemble_command(
     for member in members:
         words += ["--run", member.name]
     words += [*options, "--seed", str(seed), "--draws", str(draws)]
+    words += ["--mean", mean]
     words += [] if class_priors else ["--no-class-priors"]
     words += ["--bands", format_bands(bands)]
     words += ["--prepared", members[0].run.facts.data]
@@ -306,6 +322,7 @@ def _evaluate_members(
     names: list[str],
     run: Run,
     shared: SharedPredictions,
+    mean: str,
     class_priors: bool,
     bands: Sequence[int],
     draws: int,
@@ -319,6 +336,7 @@ def _evaluate_members(
     facts, contest = run.facts, run.contest
     inputs = (names, *shared, facts.classes, contest)
     report = evaluate_ensemble(*inputs, draws=draws, seed=seed)
+    report, sharpness = evaluate_geometric(report, *inputs, mean=mean, draws=draws, seed=seed)
     report, weights = evaluate_bands(report, *inputs, bounds=bands, draws=draws, seed=seed)
     report |= {
         "rows": len(shared.truth),
@@ -330,7 +348,7 @@ def _evaluate_members(
         # so that the remaining members alone give the same multipliers
         positions = [i for i, name in enumerate(names) if report["weights"][name] > 0]
         remaining = shared._replace(members=shared.members[positions])
-        blend = nested_blend
+        blend = nested_geometric_blend if sharpness else nested_blend
         if weights is not None:
             blend = partial(nested_band_blend, bounds=bands)
         report["class_priors"] = _class_priors(

@@ -67,6 +67,7 @@ STEP_COMMANDS = {
             "frames": str,
             "length": str,
             "precision": str,
+            "mean": str,
             "class-priors": bool,
             "draws": int,
             "seed": int,

@@ -30,6 +30,7 @@ BLEND_SHAPE = {
     "members": [MEMBER_SHAPE],
     "outside?": [OUTSIDE_SHAPE],
     "data?": str,
+    "sharpness?": float,
     "class_multipliers?": [float],
     "half?": bool,
     "compiled?": bool,
@@ -91,10 +92,11 @@ class Blend:
     """What `serve` needs to know about an ensemble, a single run or a package.
 
     precision: a name, for example "fp16"; competition: as kits name it; outside: members from
-    outside wbdc, which no package can have; data: hash of the prepared data; class_multipliers: C
-    numbers, () for none; half: weights are rounded to float16; compiled: vision towers run through
-    torch.compile; settings: options that `wbdc ensemble` was called with; run: the only run, where
-    the blend holds no ensemble (not written to the file).
+    outside wbdc, which no package can have; data: hash of the prepared data; sharpness: above 0
+    for a geometric mean, as in `blend_probabilities`; class_multipliers: C numbers, () for none;
+    half: weights are rounded to float16; compiled: vision towers run through torch.compile;
+    settings: options that `wbdc ensemble` was called with; run: the only run, where the blend holds
+    no ensemble (not written to the file).
     """
 
     competition: str
@@ -102,6 +104,7 @@ class Blend:
     members: tuple[BlendMember, ...]
     outside: tuple[OutsideEntry, ...] = ()
     data: str | None = None
+    sharpness: float = 0.0
     class_multipliers: tuple[float, ...] = ()
     half: bool = False
     compiled: bool = False
@@ -126,6 +129,7 @@ class Blend:
         optional = {
             "outside": [member.to_dict() for member in self.outside],
             "data": self.data,
+            "sharpness": self.sharpness,
             "class_multipliers": list(self.class_multipliers),
             "half": self.half,
             "compiled": self.compiled,

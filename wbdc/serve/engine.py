@@ -79,14 +79,16 @@ class InferenceEngine:
         *,
         served: Sequence[dict] | None = None,
         class_weights: Sequence[Sequence[float]] | None = None,
+        sharpness: float = 0.0,
         half: bool = False,
         compiled: bool = False,
     ):
         """Load the models of `folders`.
 
         served: {"frames", "length"} of each member, where they differ from training; class_weights:
-        (M, C), blend with these weights of each class, after which rows do not add up to 1; half:
-        round weights to float16; compiled: run vision towers through torch.compile.
+        (M, C), blend with these weights of each class, after which rows do not add up to 1;
+        sharpness: above 0 for a geometric mean; half: round weights to float16; compiled: run
+        vision towers through torch.compile.
         Raises IntegrityFault when a model is damaged or members have different classes.
         """
         settings = served or [{}] * len(folders)
@@ -102,6 +104,7 @@ class InferenceEngine:
 
         self.weights = list(weights)
         self.blend_weights = list(class_weights or weights)
+        self.sharpness = sharpness
         self.device, self.precision = device, precision
         self.threads = threads
         self.read_ahead = max(READ_AHEAD_BATCHES, threads)
@@ -180,7 +183,7 @@ class InferenceEngine:
             if scores[0] is None:
                 unscored.append(rows)
             else:
-                probabilities[rows] = blend_probabilities(scores, weights)
+                probabilities[rows] = blend_probabilities(scores, weights, self.sharpness)
 
         unscored = np.concatenate(unscored)
         if 0 < len(unscored) < videos:

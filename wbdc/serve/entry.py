@@ -332,6 +332,8 @@ def _load_engine(
         class_weights=[member.class_weights for member in blend.members]
         if blend.weighs_by_class
         else None,
+        # members from outside join the product before it is sharpened
+        sharpness=1.0 if blend.sharpness and blend.outside else blend.sharpness,
         half=blend.half,
         compiled=blend.compiled,
     )

@@ -249,6 +249,7 @@ def _pack_options(source: SubmissionSource, options: SubmitOptions) -> PackOptio
         source_kits=source_kits(lineage, blend),
         source_files=packed_groups(prepared) | setting_files(lineage),
         optional_packages=optional_packages(source.contest, source.data),
+        sharpness=blend.sharpness,
         class_multipliers=blend.class_multipliers,
         half=options.half,
         compiled=options.compiled,

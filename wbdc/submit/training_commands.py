@@ -94,7 +94,8 @@ def _ensemble_command(blend: Blend, trained_folds: dict[str, set[str]]) -> str:
     if settings:
         no_priors = "" if settings["class_priors"] else " --no-class-priors"
         options += f" --seed {settings['seed']} --draws {settings['draws']}{no_priors}"
-        # weights by class support that were not used must not be used by chance
+        # what was not used must not be used by chance
+        options += f" --mean {settings.get('mean', 'arithmetic')}"
         options += f" --bands {format_bands(settings.get('bands', []))}"
     if settings.get("precision"):
         options += f" --precision {settings['precision']}"

@@ -1,6 +1,7 @@
 """Teachers of an ensemble: weights that never read the labels of the fold that is labeled for."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -10,9 +11,10 @@ from toys import SHORT
 
 from wbdc.core.errors import UsageFault
 from wbdc.ensemble.blend_weights import fit_weights
+from wbdc.ensemble.geometric_weights import learn_geometric_weights
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
 from wbdc.ensemble.pseudo.predict_labels import blend_for_fold
-from wbdc.ensemble.pseudo.teachers import model_weights, open_teachers
+from wbdc.ensemble.pseudo.teachers import FoldWeights, fold_weights, open_teachers
 from wbdc.ensemble.shared_rows import shared_predictions
 from wbdc.train.pseudo.pseudo_set import open_pseudo
 from wbdc.train.runs import open_run
@@ -45,12 +47,20 @@ def test_a_fold_is_labeled_with_weights_of_the_other_folds(ensemble):
         false = pl.when(pl.col("fold") == hidden).then(pl.lit(table["label"][0]))
         return table.with_columns(false.otherwise(pl.col("label")).alias("label"))
 
-    weights = model_weights(teachers, "0", lambda i: read_oof(i, "0"))
-    assert [teachers.models[p] for p in weights] == [(0, "0"), (1, "0")]
-    np.testing.assert_allclose(list(weights.values()), expected)
-    assert list(model_weights(teachers, "2", lambda i: 1 / 0).values()) == [1.0]
-    blend = model_weights(teachers, "all", lambda i: 1 / 0)
-    assert list(blend.values()) == [m.weight for m in teachers.blend.members]
+    weights = fold_weights(teachers, "0", lambda i: read_oof(i, "0"))
+    assert [teachers.models[p] for p in weights.values] == [(0, "0"), (1, "0")]
+    np.testing.assert_allclose(list(weights.values.values()), expected)
+    assert list(fold_weights(teachers, "2", lambda i: 1 / 0).values.values()) == [1.0]
+    blend = fold_weights(teachers, "all", lambda i: 1 / 0)
+    assert list(blend.values.values()) == [m.weight for m in teachers.blend.members]
+    assert weights.sharpness == blend.sharpness == 0.0
+
+    geometric = replace(teachers, blend=replace(teachers.blend, sharpness=2.0))
+    fitted = learn_geometric_weights(shared.members, shared.truth)
+    weights = fold_weights(geometric, "0", lambda i: read_oof(i, "0"))
+    np.testing.assert_allclose(list(weights.values.values()), fitted.values)
+    assert weights.sharpness == fitted.sharpness
+    assert fold_weights(geometric, "all", lambda i: 1 / 0).sharpness == 2.0
 
 
 def test_an_ensemble_labels_by_prediction_and_not_by_retrieval(ensemble):
@@ -81,14 +91,18 @@ def test_labeled_videos_get_no_label_from_a_model_that_saw_the_fold():
     models = ["0", "1", "2", "all"]
     held_out = np.array(["0", "1", "2"])
 
-    for_fold = blend_for_fold(members, models, {1: 1.0}, "1", held_out)
+    for_fold = blend_for_fold(members, models, FoldWeights({1: 1.0}, 0.0), "1", held_out)
     np.testing.assert_array_equal(for_fold[1], 0)
     np.testing.assert_allclose(for_fold[[0, 2]], members[1, [0, 2]], rtol=1e-6)
 
-    weights = dict.fromkeys(range(4), 0.25)
+    weights = FoldWeights(dict.fromkeys(range(4), 0.25), 0.0)
     for_all = blend_for_fold(members, models, weights, "all", held_out)
     np.testing.assert_allclose(for_all, [members[i, i] for i in range(3)], rtol=1e-6)
-    without_two = blend_for_fold(members, models, {0: 1.0, 1: 1.0}, "all", held_out)
+    two = FoldWeights({0: 1.0, 1: 1.0}, 0.0)
+    without_two = blend_for_fold(members, models, two, "all", held_out)
     np.testing.assert_array_equal(without_two[2], 0)
     unlabeled = blend_for_fold(members, models, weights, "all", None)
     np.testing.assert_allclose(unlabeled, members.mean(0), rtol=1e-5)
+    geometric = blend_for_fold(members, models, weights._replace(sharpness=4.0), "all", None)
+    expected = members.prod(0) / members.prod(0).sum(1, keepdims=True)
+    np.testing.assert_allclose(geometric, expected, rtol=1e-4)

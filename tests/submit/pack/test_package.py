@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -254,6 +255,11 @@ def test_class_weights_are_packed(tmp_path):
     packed = pipeline.packed_members(tmp_path, Blend("wechat2022", "fp32", members))
     _add_blend(tmp_path, packed, OPTIONS)
     assert tuple(m.class_weights for m in read_blend(tmp_path).members) == shares
+
+
+def test_the_sharpness_of_a_geometric_mean_is_packed(tmp_path):
+    _add_blend(tmp_path, [], replace(OPTIONS, sharpness=1.5))
+    assert read_blend(tmp_path).sharpness == 1.5
 
 
 @pytest.fixture

@@ -39,14 +39,16 @@ from wbdc.train.runs import ALL_FOLDS
 class BudgetOptions:
     """How an ensemble within a limit is built.
 
-    limit: seconds for `items` videos; frames, lengths: smaller values to try; class_priors, bands,
-    draws, seed: as for `save_ensemble`.
+    limit: seconds for `items` videos; frames, lengths: smaller values to try; mean,
+    class_priors, bands, draws, seed: as for `save_ensemble`. Subsets are compared by their
+    arithmetic means.
     """
 
     limit: float
     items: int
     frames: Sequence[int] = ()
     lengths: Sequence[int] = ()
+    mean: str = "auto"
     class_priors: bool = True
     bands: tuple[int, ...] = ()
     draws: int = 1000
@@ -108,6 +110,7 @@ def build_ensemble_within(
         shared,
         extra_facts={"budget": _budget_report(results, chosen, result, options)},
         precision=result.precision if len(hardware) > 1 else None,
+        mean=options.mean,
         class_priors=options.class_priors,
         bands=options.bands,
         draws=options.draws,
@@ -252,6 +255,7 @@ def _command(
         name,
         members,
         words,
+        mean=options.mean,
         class_priors=options.class_priors,
         bands=options.bands,
         draws=options.draws,

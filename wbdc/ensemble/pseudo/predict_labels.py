@@ -10,7 +10,7 @@ import polars as pl
 from wbdc.core.progress import no_progress
 from wbdc.ensemble.out_of_fold import ServingHardware, out_of_fold_predictions
 from wbdc.ensemble.pseudo.raw_videos import RawVideos
-from wbdc.ensemble.pseudo.teachers import Teachers, model_weights
+from wbdc.ensemble.pseudo.teachers import FoldWeights, Teachers, fold_weights
 from wbdc.prepare.dataset import PreparedData
 from wbdc.serve.blend import blend_probabilities
 from wbdc.serve.engine import InferenceEngine
@@ -38,7 +38,7 @@ class PredictedLabels:
             member = teachers.members[i]
             return out_of_fold_predictions(member, data, prepared.contest, hardware, no_progress)
 
-        self.weights = {fold: model_weights(teachers, fold, read_oof) for fold in folds}
+        self.weights = {fold: fold_weights(teachers, fold, read_oof) for fold in folds}
         members = teachers.members
         served = [members[i].serve for i, _ in teachers.models]
         folders = teachers.folders()
@@ -71,29 +71,31 @@ class PredictedLabels:
 def blend_for_fold(
     members: np.ndarray,
     models: Sequence[str],
-    weights: dict[int, float],
+    weights: FoldWeights,
     fold: str,
     held_out: np.ndarray | None,
 ) -> np.ndarray:
     """Blend the models that may label videos for a fold: (n, C) float32.
 
     members: (K, n, C), the probabilities of K models; models: the fold that each held out; weights:
-    {position: weight} of the teachers of `fold`. held_out: (n,) str, the fold of each labeled
+    of the teachers of `fold`, by their positions. held_out: (n,) str, the fold of each labeled
     video; None for videos without labels.
 
     A labeled video of `fold` itself is not labeled: its row is zeros. For "all", whose score no
     video checks, each labeled video is labeled by the models that held it out alone, so that the
     labels are as uncertain as those of a new video; without such a model, its row is zeros.
     """
-    positions = list(weights)
+    shares = weights.values
+    sharpness = weights.sharpness
     if held_out is None:
-        return blend_probabilities([members[p] for p in positions], [*weights.values()])
+        return blend_probabilities([members[p] for p in shares], [*shares.values()], sharpness)
 
     blended = np.zeros(members.shape[1:], np.float32)
     for group in np.unique(held_out):
         rows = held_out == group
-        chosen = [p for p in positions if fold != ALL_FOLDS or models[p] == group]
+        chosen = [p for p in shares if fold != ALL_FOLDS or models[p] == group]
         if group != fold and chosen:
-            shares = [weights[p] for p in chosen]
-            blended[rows] = blend_probabilities([members[p][rows] for p in chosen], shares)
+            chosen_members = [members[p][rows] for p in chosen]
+            chosen_shares = [shares[p] for p in chosen]
+            blended[rows] = blend_probabilities(chosen_members, chosen_shares, sharpness)
     return blended

@@ -13,7 +13,7 @@ from wbdc.core.errors import UsageFault
 from wbdc.ensemble.out_of_fold import ServingHardware
 from wbdc.ensemble.pseudo.predict_labels import blend_for_fold
 from wbdc.ensemble.pseudo.raw_videos import RawVideos
-from wbdc.ensemble.pseudo.teachers import Teachers
+from wbdc.ensemble.pseudo.teachers import FoldWeights, Teachers
 from wbdc.ensemble.shared_rows import label_codes
 from wbdc.prepare.dataset import PreparedData
 from wbdc.serve.engine import InferenceEngine
@@ -78,7 +78,10 @@ class RetrievedLabels:
         queries = self._embed(self.videos.find(split, ids))
         models = [fold for _, fold in self.teachers.models]
         votes = np.stack([self._vote(p, queries[p], ids) for p in range(len(models))])
-        shares = {fold: dict.fromkeys(self.teachers.models_of(fold), 1.0) for fold in self.folds}
+        shares = {
+            fold: FoldWeights(dict.fromkeys(self.teachers.models_of(fold), 1.0), 0.0)
+            for fold in self.folds
+        }
         return {
             fold: blend_for_fold(votes, models, shares[fold], fold, held_out) for fold in self.folds
         }

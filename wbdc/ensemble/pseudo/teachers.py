@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,7 @@ from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.files import SEAL_FILE
 from wbdc.core.folders import check_name
 from wbdc.ensemble.blend_weights import fit_weights
+from wbdc.ensemble.geometric_weights import learn_geometric_weights
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
 from wbdc.ensemble.saved_ensembles import open_ensemble, run_blend
 from wbdc.ensemble.shared_rows import shared_predictions
@@ -75,7 +77,7 @@ class Teachers:
         members = [
             {"run": m.run.name, "folds": sorted(m.folds), "serve": m.serve} for m in self.members
         ]
-        settings = {key: self.blend.settings.get(key) for key in ("folds", "precision")}
+        settings = {key: self.blend.settings.get(key) for key in ("folds", "precision", "mean")}
         return {"members": members, **settings}
 
 
@@ -129,10 +131,19 @@ def check_teachers(teachers: Teachers, fold: str) -> None:
         )
 
 
-def model_weights(
+class FoldWeights(NamedTuple):
+    """values: {position of a model: weight}; sharpness: of their geometric mean, 0 for the
+    arithmetic one.
+    """
+
+    values: dict[int, float]
+    sharpness: float
+
+
+def fold_weights(
     teachers: Teachers, fold: str, read_oof: Callable[[int], pl.DataFrame]
-) -> dict[int, float]:
-    """Return the weight of each model that labels unlabeled videos for a fold: {position: weight}.
+) -> FoldWeights:
+    """Return the weights of the models that label unlabeled videos for a fold.
 
     For "all", the weights of the blend. For another fold, weights that are learned without the
     labels of the fold, on the other folds' out-of-fold predictions; equal ones where there are
@@ -141,24 +152,26 @@ def model_weights(
     positions = teachers.models_of(fold)
     members = [teachers.models[p][0] for p in positions]
     if fold == ALL_FOLDS:
-        return {
-            p: teachers.weights[i] / len(teachers.members[i].folds)
-            for p, i in zip(positions, members, strict=True)
-        }
-    weights = _learn_weights(teachers, members, fold, read_oof)
-    return dict(zip(positions, weights.tolist(), strict=True))
+        values = [teachers.weights[i] / len(teachers.members[i].folds) for i in members]
+        return FoldWeights(dict(zip(positions, values, strict=True)), teachers.blend.sharpness)
+    weights, sharpness = _learn_weights(teachers, members, fold, read_oof)
+    return FoldWeights(dict(zip(positions, weights.tolist(), strict=True)), sharpness)
 
 
 def _learn_weights(
     teachers: Teachers, members: list[int], fold: str, read_oof: Callable[[int], pl.DataFrame]
-) -> np.ndarray:
+) -> tuple[np.ndarray, float]:
+    """Return the weights of a fold's models, and the sharpness of their mean, as the blend's."""
     equal = np.full(len(members), 1 / len(members))
     if len(members) == 1:
-        return equal
+        return equal, 0.0
     tables = [read_oof(i) for i in members]
     other_folds = set.intersection(*(set(table["fold"].unique()) for table in tables)) - {fold}
     if not other_folds:
-        return equal
+        return equal, 0.0
     runs = [teachers.members[i].run for i in members]
     shared = shared_predictions(runs, tables, sorted(other_folds))
-    return fit_weights(true_class_likelihoods(shared.members, shared.truth)).values
+    if teachers.blend.sharpness:
+        fitted = learn_geometric_weights(shared.members, shared.truth)
+        return fitted.values, fitted.sharpness
+    return fit_weights(true_class_likelihoods(shared.members, shared.truth)).values, 0.0

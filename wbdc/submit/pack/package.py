@@ -68,9 +68,10 @@ class PackOptions:
     source_kits: kits of pretrained runs, {path in the package: folder of the fold}.
     source_files: further files that train.sh needs, {path in the package: path}.
     optional_packages: Python packages that only some data need, for example a video decoder.
-    class_multipliers: one factor per class, or none. half: store weights as float16.
-    compiled: run towers through torch.compile. lock: write requirements.lock, with hashes from a
-    package index. wheels: download the locked packages into the folder; needs `lock`.
+    sharpness: of a geometric mean, or 0. class_multipliers: one factor per class, or none.
+    half: store weights as float16. compiled: run towers through torch.compile. lock: write
+    requirements.lock, with hashes from a package index. wheels: download the locked packages into
+    the folder; needs `lock`.
     """
 
     contest: Competition
@@ -81,6 +82,7 @@ class PackOptions:
     source_kits: dict[str, Path] = field(default_factory=dict)
     source_files: dict[str, Path] = field(default_factory=dict)
     optional_packages: Collection[str] = ()
+    sharpness: float = 0.0
     class_multipliers: Sequence[float] = ()
     half: bool = False
     compiled: bool = False
@@ -315,6 +317,7 @@ def _add_blend(folder: Path, members: Sequence[PackedMember], options: PackOptio
             BlendMember(f"models/{m.name}", m.weight, m.serve, class_weights=m.class_weights)
             for m in members
         ),
+        sharpness=options.sharpness,
         class_multipliers=tuple(options.class_multipliers),
         half=options.half,
         compiled=options.compiled,

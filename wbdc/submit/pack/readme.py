@@ -37,7 +37,9 @@ compares every file.
 |---|---|---|---|---|
 @MEMBERS@
 
-Each member contributes its weight divided by the sum of all weights. Where `blend.json` has
+Each member contributes its weight divided by the sum of all weights: to the mean of the
+probabilities, or, where `blend.json` has a `sharpness`, to their weighted geometric mean, whose
+logarithm is multiplied by the sharpness before the rows are normalized. Where `blend.json` has
 `class_weights`, each class has weights of its own, and these are their means.
 
 ## Pretrained weights

@@ -1,0 +1,102 @@
+"""Exponents of a geometric mean, against a grid, and its nested predictions."""
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from wbdc.core.errors import UsageFault
+from wbdc.ensemble import geometric_weights
+from wbdc.ensemble.geometric_weights import (
+    PRIOR_VIDEOS,
+    learn_geometric_weights,
+    log_likelihoods,
+    nested_geometric_blend,
+)
+from wbdc.serve.blend import blend_probabilities
+
+
+def two_experts(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nine classes in a grid of three by three: one member knows the row, the other the column, and
+    a third one nothing.
+    """
+    random = np.random.default_rng(seed)
+    truth = random.integers(0, 9, count)
+    lines = np.arange(9)
+    row = 2.5 * (lines // 3 == truth[:, None] // 3) + random.normal(size=(count, 9))
+    column = 2.5 * (lines % 3 == truth[:, None] % 3) + random.normal(size=(count, 9))
+    noise = random.normal(size=(count, 9))
+    return softmax(np.stack([row, column, noise]), axis=2).astype(np.float32), truth
+
+
+def objective(members, truth, exponents) -> float:
+    blended = blend_probabilities(members, exponents, float(np.sum(exponents)))
+    distance = np.array(exponents) - np.mean(exponents)
+    prior = PRIOR_VIDEOS / len(truth) * (distance**2).sum() / 2
+    return log_likelihoods(blended, truth).mean() - prior
+
+
+def test_exponents_maximize_the_likelihood():
+    members, truth = two_experts(300, 0)
+    pair = members[:2]
+    fitted = learn_geometric_weights(pair, truth)
+    best = objective(pair, truth, fitted.values * fitted.sharpness)
+    grid = np.linspace(0.1, 2, 20)
+    others = [objective(pair, truth, (a, b)) for a in grid for b in grid]
+    assert max(others) < best < max(others) + 0.01
+
+
+def test_members_that_know_different_things_exclude_different_classes():
+    members, truth = two_experts(600, 1)
+    folds = np.arange(600) % 3
+    blended = nested_geometric_blend(members, truth, folds)
+    np.testing.assert_allclose(blended.sum(1), 1, rtol=1e-5)
+    accuracy = (blended.argmax(1) == truth).mean()
+    arithmetic = (members[:2].mean(0).argmax(1) == truth).mean()
+    assert accuracy > arithmetic + 0.05
+
+
+def test_a_useless_member_is_dropped_and_the_others_alone_give_equal_bits():
+    members, truth = two_experts(2000, 2)
+    noise = np.random.default_rng(0).normal(size=(2000, 9))
+    worse_than_chance = softmax(noise - 2 * (np.arange(9) == truth[:, None]), axis=1)
+    members = np.stack([members[0], worse_than_chance, members[1]])
+    fitted = learn_geometric_weights(members, truth)
+    assert fitted.members == [0, 2]
+    assert list(fitted.dropped) == [1]
+    alone = learn_geometric_weights(members[fitted.members], truth)
+    assert alone.values.tobytes() == fitted.values[fitted.members].tobytes()
+    assert alone.sharpness == fitted.sharpness
+
+
+def test_labels_of_a_fold_do_not_change_its_predictions():
+    members, truth = two_experts(200, 3)
+    folds = np.arange(200) % 2
+    before = nested_geometric_blend(members, truth, folds)
+    after = nested_geometric_blend(members, np.where(folds == 0, (truth + 1) % 9, truth), folds)
+    assert np.array_equal(before[folds == 0], after[folds == 0])
+    assert not np.array_equal(before[folds == 1], after[folds == 1])
+
+
+def test_few_videos_hardly_tell_similar_members_apart(monkeypatch):
+    members, truth = two_experts(20, 4)
+    noise = np.random.default_rng(0).normal(size=(6, 20, 9))
+    similar = softmax(np.log(members[:1]) + 0.3 * noise, axis=2)
+    with_prior = learn_geometric_weights(similar, truth).values
+    monkeypatch.setattr(geometric_weights, "PRIOR_VIDEOS", 0.0)
+    without = learn_geometric_weights(similar, truth).values
+    assert with_prior.std() < without.std() / 3
+
+
+def test_many_videos_are_fitted_on_a_part_of_them(monkeypatch):
+    members, truth = two_experts(1000, 5)
+    whole = learn_geometric_weights(members[:2], truth)
+    monkeypatch.setattr(geometric_weights, "MAX_FITTED_VIDEOS", 500)
+    part = learn_geometric_weights(members[:2], truth)
+    assert part.sharpness != whole.sharpness
+    np.testing.assert_allclose(part.values, whole.values, atol=0.1)
+
+
+def test_one_fold_is_refused():
+    members, truth = two_experts(30, 6)
+    with pytest.raises(UsageFault, match="train a second fold"):
+        nested_geometric_blend(members, truth, np.zeros(30, int))

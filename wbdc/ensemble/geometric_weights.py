@@ -1,0 +1,126 @@
+"""Exponents of a geometric mean of the members, fitted by maximum likelihood."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+
+from wbdc.core.errors import UsageFault
+from wbdc.ensemble.blend_weights import MIN_WEIGHT_RATIO
+from wbdc.ensemble.likelihood_weights import MIN_PROBABILITY, true_class_likelihoods
+from wbdc.serve.blend import blend_probabilities, log_factors
+
+MAX_FITTED_VIDEOS = 20_000  # 20,000 videos of 200 classes and 12 members are 200 MB
+# of the pull towards equal exponents, in videos; with 60 videos to learn from, 30 was better than
+# 0, 3 and 300, and with 150 or more the same
+PRIOR_VIDEOS = 30.0
+TOLERANCE = 1e-9
+
+
+class GeometricWeights(NamedTuple):
+    """values: (M,) float64, >= 0, sum 1, and 0 for a dropped member; sharpness: the sum of the
+    exponents; dropped: {member: weight before it was dropped}.
+    """
+
+    values: np.ndarray
+    sharpness: float
+    dropped: dict[int, float]
+
+    @property
+    def members(self) -> list[int]:
+        """Return the indices of the members that were not dropped."""
+        return np.flatnonzero(self.values > 0).tolist()
+
+
+def learn_geometric_weights(members: np.ndarray, truth: np.ndarray) -> GeometricWeights:
+    """Fit the exponents of a geometric mean, and drop members below 1 % of the largest.
+
+    members: (M, n, C) float, out of fold; truth: (n,) int. Fitting the remaining members alone
+    gives the same weights bit for bit. Raises UsageFault as `true_class_likelihoods` does.
+    """
+    true_class_likelihoods(members, truth)  # checks shapes and labels
+    rows = _fitted_rows(len(truth))
+    factors = [log_factors(member[rows]).astype(np.float32) for member in members]
+
+    remaining, dropped = np.arange(len(members)), {}
+    while True:
+        exponents = fit_exponents([factors[i] for i in remaining], truth[rows])
+        negligible = exponents < MIN_WEIGHT_RATIO * exponents.max()
+        if not negligible.any():
+            break
+        shares = (exponents[negligible] / exponents.sum()).tolist()
+        dropped |= dict(zip(remaining[negligible].tolist(), shares, strict=True))
+        remaining = remaining[~negligible]
+
+    values = np.zeros(len(members))
+    values[remaining] = exponents / exponents.sum()
+    return GeometricWeights(values, float(exponents.sum()), dropped)
+
+
+def fit_exponents(factors: list[np.ndarray], truth: np.ndarray) -> np.ndarray:
+    """Maximize the log-likelihood of the true classes under a geometric mean: (M,) float64, >= 0.
+
+    factors: M arrays (n, C), logarithms of probabilities; truth: (n,) int. The members are fixed,
+    so the likelihood is that of a multinomial logit with M coefficients, which is concave. The
+    squared distance of the exponents from their mean, times PRIOR_VIDEOS / 2, is subtracted: few
+    videos hardly tell similar members apart.
+    """
+    rows = np.arange(len(truth))
+    true_factors = np.array([factor[rows, truth].mean(dtype=np.float64) for factor in factors])
+
+    def loss(exponents: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return the mean negative log-likelihood with its prior, and the gradient."""
+        logits = np.zeros(factors[0].shape)
+        for exponent, factor in zip(exponents, factors, strict=True):
+            logits += exponent * factor
+        logits -= logits.max(axis=1, keepdims=True)
+        blended = np.exp(logits)
+        totals = blended.sum(axis=1, keepdims=True)
+        blended /= totals
+
+        likelihood = (logits[rows, truth] - np.log(totals[:, 0])).mean()
+        expected = np.array([(blended * factor).sum() for factor in factors]) / len(truth)
+        distance = exponents - exponents.mean()
+        prior = PRIOR_VIDEOS / len(truth)
+        value = prior * (distance**2).sum() / 2 - likelihood
+        return value, expected - true_factors + prior * distance
+
+    count = len(factors)
+    start = np.full(count, 1 / count)
+    bounds = [(0.0, None)] * count
+    options = {"ftol": TOLERANCE, "gtol": TOLERANCE, "maxiter": 500}
+    exponents = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
+    # members worse than chance have no use, and a mean needs at least one exponent above 0
+    return exponents if exponents.max() > 0 else start
+
+
+def nested_geometric_blend(members: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Return the out-of-fold probabilities of a geometric mean: (n, C) float32.
+
+    Each fold is blended with weights of the other folds, as `nested_blend` does. Raises UsageFault
+    for a single fold.
+    """
+    names = np.unique(folds)
+    if len(names) < 2:
+        raise UsageFault("a geometric mean needs 2 folds or more; train a second fold")
+    blended = np.empty(members.shape[1:], np.float32)
+    for name in names:
+        held_out = folds == name
+        fitted = learn_geometric_weights(members[:, ~held_out], truth[~held_out])
+        rows = [member[held_out] for member in members]
+        blended[held_out] = blend_probabilities(rows, fitted.values, fitted.sharpness)
+    return blended
+
+
+def log_likelihoods(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return the log-likelihood of the true class of each video: (n,) float64.
+
+    probabilities: (n, C), whose rows need no sum of 1; truth: (n,) int.
+    """
+    likelihoods = probabilities[np.arange(len(truth)), truth].astype(np.float64)
+    return np.log(np.maximum(likelihoods / probabilities.sum(axis=1), MIN_PROBABILITY))
+
+
+def _fitted_rows(count: int) -> np.ndarray:
+    """Return the rows to fit on: all, or MAX_FITTED_VIDEOS at equal distances."""
+    return np.unique(np.linspace(0, count - 1, min(count, MAX_FITTED_VIDEOS)).astype(int))
