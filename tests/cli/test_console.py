@@ -168,6 +168,11 @@ def test_ensemble_report_fits_80_columns(narrow):
         "gain": GAIN,
         "best": RUNS[0],
         "weighting": {"method": "halfway", "trials": {"equal": -1.234, "halfway": -1.229}},
+        "geometric": {
+            "used": False,
+            "gain": GAIN,
+            "trials": {"arithmetic": -1.229, "geometric": -1.345},
+        },
         "dropped": [{"name": RUNS[2], "reason": "it counts for less than 1 %", "weight": 4.3e-07}],
         "budget": budget | {"dropped": dropped},
         "bands": {
@@ -324,6 +329,7 @@ def test_demo_report_fits_80_columns(narrow, tmp_path):
         "gain": GAIN,
     }
     report |= {"weighting": {"method": "equal", "trials": {}}, "dropped": []}
+    report |= {"geometric": {"used": False, "reason": "there is one member"}}
     result = {
         "report": report,
         "test_scores": FACTS,

@@ -56,6 +56,7 @@ def evaluate_ensemble(
       weights    {name: weight}, learned on all rows, to ship; 0 for a dropped member
       weighting  {method, trials}: how the weights were chosen, and {method: mean log-likelihood of
                  a held-out video}
+      geometric  {used: False}; see `evaluate_geometric`
       dropped    [{name, weight, reason}]: members of negligible weight, which do not ship
       score_without_dropped  mean of an ensemble of the remaining members alone, which is what
                  train.sh makes; only where members were dropped
@@ -79,6 +80,7 @@ def evaluate_ensemble(
     report = {
         "weights": dict(zip(names, fitted.values.tolist(), strict=True)),
         "weighting": {"method": fitted.method, "trials": fitted.trials},
+        "geometric": {"used": False, "reason": "not requested"},
         "dropped": _dropped_entries(names, fitted.dropped),
         "members": entries,
         "best": max(names, key=lambda name: entries[name]["score"]["mean"]),
@@ -117,6 +119,8 @@ def evaluate_geometric(
     geometric mean. Raises UsageFault for an unknown mean, and for "geometric" without two folds.
     """
     check_choice("wbdc ensemble", MEANS, mean=mean)
+    if mean == "arithmetic":
+        return report, 0.0
     if reason := _reason_without_geometric(members, folds, mean):
         return report | {"geometric": {"used": False, "reason": reason}}, 0.0
     evaluation = _Evaluation(competition, truth, classes, draws, seed)
@@ -153,8 +157,6 @@ def evaluate_geometric(
 
 def _reason_without_geometric(members: np.ndarray, folds: np.ndarray, mean: str) -> str | None:
     """Return why no geometric mean can be learned, if so. Raises UsageFault if it is required."""
-    if mean == "arithmetic":
-        return "not requested"
     if len(members) < 2:
         return "there is one member"
     if len(set(folds.tolist())) > 1:
@@ -206,7 +208,7 @@ def evaluate_bands(
              with weights by band and without, in score's mean
     and where they are used, its weights, dropped, ensemble, gain and support are theirs.
     """
-    is_geometric = report.get("geometric", {}).get("used", False)
+    is_geometric = report["geometric"]["used"]
     if reason := _reason_without_bands(members, truth, folds, classes, bounds, is_geometric):
         return report | {"bands": {"used": False, "reason": reason}}, None
     evaluation = _Evaluation(competition, truth, classes, draws, seed)
