@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from small import soon
 
 from wbdc.core.errors import UsageFault
 from wbdc.data.loader import (
@@ -129,35 +130,67 @@ def test_padding_is_masked(kind, frame_counts):
     assert collate(["a"], text[:1], frames[:1]).label is None
 
 
+def sums(jobs, read, **settings):
+    """Prefetch batches of the sum of `read` over three rows each: 0, 1, 2, then 1, 2, 3, ..."""
+    return prefetch(
+        jobs,
+        lambda job: range(job, job + 3),
+        read,
+        lambda job, videos: (job, sum(videos)),
+        **settings,
+    )
+
+
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_prefetch_keeps_the_order_with_any_number_of_threads(threads):
-    def make(job):
-        time.sleep(0.002 * (job % 3))
-        return job * job
+    def read(row):
+        time.sleep(0.002 * (row % 3))
+        return row * row
 
-    assert list(prefetch(iter(range(30)), make, threads)) == [i * i for i in range(30)]
-    assert list(prefetch(iter([]), make, threads)) == []
+    expected = [(i, i**2 + (i + 1) ** 2 + (i + 2) ** 2) for i in range(30)]
+    assert list(sums(iter(range(30)), read, threads=threads)) == expected
+    assert list(sums(iter([]), read, threads=threads)) == []
+
+
+def test_the_videos_of_one_batch_are_read_at_the_same_time():
+    meeting = threading.Barrier(3, timeout=10)
+
+    def read(row):
+        meeting.wait()
+        return row
+
+    assert list(sums([0], read, threads=3)) == [(0, 3)]
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_prefetch_raises_errors_in_order(threads):
-    def make(job):
-        if job == 5:
-            raise ValueError("video 5")
-        return job
+    def read(row):
+        if row == 7:
+            raise ValueError("video 7")
+        return row
 
     batches = []
-    with pytest.raises(ValueError, match="video 5"):
-        batches.extend(prefetch(iter(range(100)), make, threads))
-    assert batches == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="video 7"):
+        batches.extend(sums(range(100), read, threads=threads))
+    assert [job for job, _ in batches] == [0, 1, 2, 3, 4]
 
 
-def test_prefetch_prepares_a_limited_number_of_batches():
-    prepared, results = [], prefetch(iter(range(1000)), lambda job: prepared.append(job) or job, 2)
+@pytest.mark.parametrize("ahead", [2, PREFETCH_BATCHES])
+def test_prefetch_prepares_a_limited_number_of_batches(ahead):
+    prepared = []
+    results = prefetch(
+        iter(range(1000)),
+        lambda job: [job],
+        lambda row: row,
+        lambda job, videos: prepared.append(job) or job,
+        threads=2,
+        ahead=ahead,
+    )
     next(results)
+    assert soon(lambda: len(prepared) > ahead)
     time.sleep(0.02)
-    assert 1 <= len(prepared) <= PREFETCH_BATCHES + 1
+    assert len(prepared) == ahead + 1
     before = threading.active_count()
     results.close()
     assert threading.active_count() < before
-    assert len(prepared) <= PREFETCH_BATCHES + 1
+    assert len(prepared) == ahead + 1

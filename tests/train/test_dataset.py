@@ -1,5 +1,7 @@
 """Dataset: what training reads of the videos, dealt to ranks."""
 
+import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -44,10 +46,10 @@ def dataset() -> Dataset:
     return Dataset(names, np.arange(18) % 5, views, np.array(rows), None)
 
 
-def batches(dataset: Dataset, **settings: int) -> list[Batch]:
+def batches(dataset: Dataset, size: int = 5, **settings: int) -> list[Batch]:
     positions = np.array([0, 2, 3, 5, 8, 9, 11, 12, 13, 15, 17])
     sampler = Shuffled(dataset.labels[positions], dataset.text_lengths(positions), toys.TASK)
-    return list(dataset.train_batches(positions, sampler, 5, 0, 2, 0, **settings))
+    return list(dataset.train_batches(positions, sampler, size, 0, 2, 0, **settings))
 
 
 def test_text_lengths_are_those_of_each_view(dataset):
@@ -69,3 +71,27 @@ def test_the_parts_of_all_ranks_are_the_batch_in_its_order(dataset, ranks):
             assert part.ids == batch.ids[rank::ranks]
             assert torch.equal(part.label, batch.label[rank::ranks])
             assert torch.equal(part.seeds, batch.seeds[rank::ranks]), "numbers of the video"
+
+
+def test_any_number_of_reading_threads_gives_the_same_batches(dataset):
+    one = batches(dataset)
+    for settings in ({"threads": 3}, {"threads": 2, "step_batches": 5}):
+        for batch, other in zip(one, batches(dataset, **settings), strict=True):
+            assert batch.ids == other.ids
+            for name in ("text", "text_mask", "text_field", "frames", "frame_mask", "seeds"):
+                assert torch.equal(getattr(batch, name), getattr(other, name))
+
+
+def test_two_threads_read_two_videos_of_a_batch_at_the_same_time(dataset):
+    meeting = threading.Barrier(2, timeout=10)
+
+    class MeetingView(FakeView):
+        def __getitem__(self, row):
+            meeting.wait()
+            return super().__getitem__(row)
+
+    views = [MeetingView(view.text, view.frames) for view in dataset.views]
+    meeting_dataset = replace(dataset, views=views)
+    assert len(batches(meeting_dataset, size=4, threads=2)) == 4
+    _, evaluated = meeting_dataset.evaluation_batches(np.arange(6), 4, threads=2)
+    assert len(list(evaluated)) == 2

@@ -1,8 +1,9 @@
 """Loader: the rows of each training batch, collation into batches, prefetching."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +12,10 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault
 
 PREFETCH_BATCHES = 3  # batches that are prepared while the model computes
+
+_Job = TypeVar("_Job")
+_Row = TypeVar("_Row")
+_Video = TypeVar("_Video")
 
 
 class BatchRows(NamedTuple):
@@ -129,20 +134,39 @@ def _pad_fields(fields: Sequence[np.ndarray], shape: tuple[int, int]) -> torch.T
     return torch.from_numpy(padded)
 
 
-def prefetch(jobs: Iterator, make: Callable[[object], Batch], threads: int = 1) -> Iterator[Batch]:
-    """Call `make` for each job in threads and yield the batches in order.
+def prefetch(
+    jobs: Iterable[_Job],
+    rows: Callable[[_Job], Iterable[_Row]],
+    read: Callable[[_Row], _Video],
+    make: Callable[[_Job, list[_Video]], Batch],
+    *,
+    threads: int = 1,
+    ahead: int = PREFETCH_BATCHES,
+) -> Iterator[Batch]:
+    """Read the videos of each job in threads, and yield the batch of each, in order.
 
-    `PREFETCH_BATCHES` batches are prepared in advance. Decoders release Python's global lock.
+    rows: lists the videos of a job; read: reads one of them; make: collates them. Each video is
+    read by a thread that is free, so that a single batch is read by all `threads`. Decoders release
+    Python's global lock. ahead: batches that are prepared while the model computes.
     """
     with ThreadPoolExecutor(threads) as pool:
-        futures = []
+        waiting: deque[tuple[list[Future], Future]] = deque()
         try:
             for job in jobs:
-                futures.append(pool.submit(make, job))
-                if len(futures) > PREFETCH_BATCHES:
-                    yield futures.pop(0).result()
-            while futures:
-                yield futures.pop(0).result()
+                videos = [pool.submit(read, row) for row in rows(job)]
+                # threads take these tasks in order, so none waits for a video that nobody reads
+                waiting.append((videos, pool.submit(_make_batch, make, job, videos)))
+                if len(waiting) > ahead:
+                    yield waiting.popleft()[1].result()
+            while waiting:
+                yield waiting.popleft()[1].result()
         finally:
-            for future in futures:
-                future.cancel()
+            for videos, batch in waiting:
+                for future in (*videos, batch):
+                    future.cancel()
+
+
+def _make_batch(
+    make: Callable[[_Job, list[_Video]], Batch], job: _Job, videos: Sequence[Future]
+) -> Batch:
+    return make(job, [video.result() for video in videos])

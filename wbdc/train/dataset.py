@@ -7,7 +7,7 @@ import numpy as np
 
 from wbdc.core.batch import Batch
 from wbdc.core.item_random import item_seeds
-from wbdc.data.loader import batch_by_length, collate, prefetch, training_batches
+from wbdc.data.loader import PREFETCH_BATCHES, batch_by_length, collate, prefetch, training_batches
 from wbdc.prepare.view import View
 from wbdc.train.pseudo.soft_targets import SoftTargets
 from wbdc.train.samplers import Sampler, epoch_order
@@ -30,18 +30,23 @@ class Dataset:
     without: str | None
     soft_targets: SoftTargets | None = None
 
+    def read(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the token ids and the frames of one video, as its view returns them."""
+        view, row = self.rows[position]
+        return self.views[view][int(row)]
+
     def batch(
         self,
         positions: np.ndarray,
+        videos: Sequence[tuple[np.ndarray, np.ndarray]],
         seed: int = 0,
         epoch: int = 0,
         rank_sizes: tuple[int, ...] = (),
     ) -> Batch:
-        """Collate the videos at `positions`.
+        """Collate the videos at `positions`, which `read` returned.
 
         seed, epoch: of their random numbers. rank_sizes: of the batch that they are a part of.
         """
-        videos = [self.views[view][int(row)] for view, row in self.rows[positions]]
         text = [tokens for tokens, _ in videos]
         frames = [pictures for _, pictures in videos]
         readers = [self.views[view].spec.text for view, _ in self.rows[positions]]
@@ -78,11 +83,15 @@ class Dataset:
         *,
         rank: int = 0,
         ranks: int = 1,
+        threads: int = 1,
+        step_batches: int = 1,
     ) -> Iterator[Batch]:
         """Yield the batches of the videos at `positions`, from batch number `start` on.
 
         sampler: draws from `positions` in each epoch. size: videos of a batch, on all ranks
-        together; rank r of `ranks` gets the videos r, r + ranks, ... of each. Raises UsageFault.
+        together; rank r of `ranks` gets the videos r, r + ranks, ... of each. threads: that read
+        videos. step_batches: batches of a step, which are all read while the step before them is
+        computed. Raises UsageFault.
         """
         jobs = training_batches(
             lambda epoch: positions[epoch_order(sampler, seed, epoch)],
@@ -93,12 +102,25 @@ class Dataset:
             rank=rank,
             ranks=ranks,
         )
-        return prefetch(jobs, lambda job: self.batch(job.rows, seed, job.epoch, job.rank_sizes))
+        return prefetch(
+            jobs,
+            lambda job: job.rows,
+            self.read,
+            lambda job, videos: self.batch(job.rows, videos, seed, job.epoch, job.rank_sizes),
+            threads=threads,
+            ahead=max(PREFETCH_BATCHES, step_batches),
+        )
 
     def evaluation_batches(
-        self, positions: np.ndarray, size: int, *, rank: int = 0, ranks: int = 1
+        self,
+        positions: np.ndarray,
+        size: int,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        threads: int = 1,
     ) -> tuple[np.ndarray, Iterator[Batch]]:
-        """Batch the videos at `positions` by the length of their text.
+        """Batch the videos at `positions` by the length of their text. threads: that read videos.
 
         Returns the indices into `positions` in the order of the batches, and the batches. Of
         several `ranks`, each gets the batches rank, rank + ranks, ...; a batch holds the same
@@ -106,4 +128,6 @@ class Dataset:
         """
         groups = batch_by_length(self.text_lengths(positions), size)[rank::ranks]
         order = np.concatenate(groups) if groups else np.array([], int)
-        return order, prefetch((positions[group] for group in groups), self.batch)
+        parts = (positions[group] for group in groups)
+        batches = prefetch(parts, lambda part: part, self.read, self.batch, threads=threads)
+        return order, batches

@@ -131,7 +131,11 @@ def _predict(
     """
     ranks = hardware.ranks
     order, batches = dataset.evaluation_batches(
-        positions, plan.serve.batch, rank=ranks.rank, ranks=ranks.size
+        positions,
+        plan.serve.batch,
+        rank=ranks.rank,
+        ranks=ranks.size,
+        threads=hardware.threads,
     )
     probabilities = torch.zeros(len(positions), len(plan.run.facts.classes))
     precision = find_precision(plan.serve.precision, hardware.device)

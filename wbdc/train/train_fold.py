@@ -212,6 +212,8 @@ def _run_steps(
         start * stage.accumulate,
         rank=hardware.ranks.rank,
         ranks=hardware.ranks.size,
+        threads=hardware.threads,
+        step_batches=stage.accumulate,
     )
     remaining = (monitor.steps - start) * stage.accumulate
 

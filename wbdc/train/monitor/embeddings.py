@@ -29,7 +29,7 @@ def embed_videos(
     model.eval()
     ranks = hardware.ranks
     order, batches = dataset.evaluation_batches(
-        positions, serve.batch, rank=ranks.rank, ranks=ranks.size
+        positions, serve.batch, rank=ranks.rank, ranks=ranks.size, threads=hardware.threads
     )
     precision = find_precision(serve.precision, hardware.device)
     parts = BatchParts()
