@@ -1,18 +1,24 @@
-"""BF16 autocast of a vision tower under no_grad, which wbdc uses, and under inference_mode.
+"""BF16 autocast of a vision tower: under no_grad, which wbdc uses, and under inference_mode; and of
+a frozen tower, as `as_if_trained` computes it and as torch does.
 
 Run with `pytest benchmarks/test_autocast.py --benchmark-enable -n 0`. WBDC_FULL=1 uses all twelve
-layers of ViT-B/32 instead of four. The bits are equal; with few frames, inference_mode is slower.
+layers of ViT-B/32 instead of four. The bits are equal; with few frames, inference_mode and frozen
+weights are slower.
 """
 
+import copy
 import os
 
 import pytest
 import torch
 from open_clip.model import _build_vision_tower
 
+from wbdc.nets.vision import as_if_trained
+
 LAYERS = 12 if os.environ.get("WBDC_FULL") == "1" else 4
 VIT = {"layers": LAYERS, "width": 768, "head_width": 64, "patch_size": 32, "image_size": 224}
 MODES = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
+FROZEN_MODES = ("as_if_trained", "no_grad")
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +44,29 @@ def test_both_modes_give_equal_bits(tower):
 def test_autocast(benchmark, tower, frames, mode):
     benchmark.group = f"BF16 autocast, {LAYERS} layers of ViT-B/32, {frames} frames"
     benchmark.pedantic(encode, (tower, frames, mode), rounds=5, warmup_rounds=1)
+
+
+@pytest.fixture(scope="module")
+def frozen_tower(tower) -> torch.nn.Module:
+    """The same tower with weights that require no gradients."""
+    return copy.deepcopy(tower).requires_grad_(False)
+
+
+def encode_frozen(tower: torch.nn.Module, frames: int, mode: str) -> torch.Tensor:
+    """Encode random frames in BF16 with frozen weights."""
+    if mode == "no_grad":
+        return encode(tower, frames, mode)
+    with as_if_trained(tower):
+        return encode(tower, frames, "no_grad")
+
+
+def test_a_frozen_tower_gives_the_bits_of_a_trained_one(tower, frozen_tower):
+    expected = encode(tower, 2, "no_grad")
+    assert all(torch.equal(expected, encode_frozen(frozen_tower, 2, mode)) for mode in FROZEN_MODES)
+
+
+@pytest.mark.parametrize("mode", FROZEN_MODES)
+@pytest.mark.parametrize("frames", [8, 64])
+def test_frozen_autocast(benchmark, frozen_tower, frames, mode):
+    benchmark.group = f"BF16 autocast, {LAYERS} frozen layers of ViT-B/32, {frames} frames"
+    benchmark.pedantic(encode_frozen, (frozen_tower, frames, mode), rounds=5, warmup_rounds=1)

@@ -43,7 +43,8 @@ def find_device(name: str = "auto") -> torch.device:
 def find_precision(name: str, device: torch.device) -> torch.dtype:
     """Return the precision of a name.
 
-    "auto" is FP16 on GPUs, BF16 on CPUs with AMX or AVX512-BF16, else FP32. Raises UsageFault for
+    "auto" is FP16 on GPUs, BF16 on CPUs with AMX or AVX512-BF16, else FP32. It is not measured: the
+    choice would depend on the load of the machine, and so would the bits. Raises UsageFault for
     an unknown name, and for FP16 on a CPU, where it is slower than FP32 and overflows.
     """
     if name == "auto":

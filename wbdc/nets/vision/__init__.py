@@ -1,6 +1,7 @@
 """Vision towers: one vector, or several, for each frame."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +72,9 @@ class Vision(nn.Module):
 
     def _encode(self, pixels: Tensor) -> Tensor:
         """Normalize and encode M frames: (M, 3, S, S) uint8 -> (M, P * dim)."""
-        with torch.no_grad() if self.frozen else nullcontext():
+        if not self.frozen:
+            return self.encode(self.normalize(pixels)).flatten(1)
+        with as_if_trained(self):
             return self.encode(self.normalize(pixels)).flatten(1)
 
     def normalize(self, pixels: Tensor) -> Tensor:
@@ -90,6 +93,26 @@ class Vision(nn.Module):
     def freeze(self) -> None:
         """Disable the gradients of all weights if the tower is frozen."""
         self.requires_grad_(not self.frozen)
+
+
+@contextmanager
+def as_if_trained(module: nn.Module) -> Iterator[None]:
+    """Compute no gradients in a block, and mark frozen weights as if they required them.
+
+    Of such weights, autocast keeps what it converted until its context ends, and matmul multiplies
+    the tokens of all frames by a matrix at once. Others are converted at each call, and the packed
+    projection of open_clip's attention is copied for every token: with 8 frames and BF16 on a CPU
+    that takes 5 times as long, see benchmarks/test_autocast.py. The bits are equal.
+    """
+    frozen = [weight for weight in module.parameters() if not weight.requires_grad]
+    with torch.no_grad():
+        for weight in frozen:
+            weight.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for weight in frozen:
+                weight.requires_grad_(False)
 
 
 def real_frames(mask: Tensor, frame_counts: tuple[int, ...] = ()) -> Tensor:
