@@ -1,12 +1,16 @@
 """Folds that are trained at the same time: reports, failures, signals, and the same bits."""
 
+import os
 import shutil
+import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import toys
-from small import soon
+from small import processes_with, soon, stop_midway
 
 from wbdc.cli import main
 from wbdc.core.errors import Diverged, OutOfResources, Stopped, UsageFault, WbdcError
@@ -231,3 +235,42 @@ def test_folds_side_by_side_end_with_the_bits_of_one_after_the_other(kit, fresh,
         again = toys.run_json(*words, "--work", other, "--jobs", 2)
         assert again["folds"]["0"] == two["folds"]["0"]
         assert again["folds"]["1"]["files"] == two["folds"]["1"]["files"]
+
+
+@pytest.mark.slow
+def test_stopped_and_killed_folds_resume_to_the_same_bits(kit, fresh, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(fresh, other)
+    words = ("train", "--kit", kit, "--fold", "0,1", "--set", "train.epochs=30", "--save-every", 10)
+    expected = toys.run_json(*words, "--work", other, "--threads", 1)
+
+    command = [sys.executable, "-m", "wbdc", *map(str, words), "--jobs", "2", "--work", str(fresh)]
+    code, stderr = stop_midway(
+        command,
+        tmp_path / "stopped",
+        lambda: len(list(fresh.glob("runs/*/fold-[01]/state.json"))) == 2,
+    )
+    assert code == Stopped.code
+    assert "fold 0: stopped after step " in stderr
+    assert "fold 1: stopped after step " in stderr
+    assert stderr.splitlines()[-1].startswith("stopped; the same command resumes")
+
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    assert soon(lambda: fold_processes(tmp_path, "1"), 60)
+    os.kill(fold_processes(tmp_path, "1")[0], signal.SIGKILL)
+    _, stderr = process.communicate()
+    assert process.returncode == OutOfResources.code
+    assert "1 of 2 folds failed: signal 9 killed the process of fold 1" in stderr
+    assert not processes_with(tmp_path)
+
+    resumed = toys.run_json(*words, "--work", fresh, "--jobs", 2)
+    for fold in "01":
+        weights = [run["folds"][fold]["files"]["model.safetensors"] for run in (expected, resumed)]
+        assert weights[0] == weights[1]
+
+
+def fold_processes(home: Path, fold: str) -> list[int]:
+    """List the processes that train one fold, of a command whose TMPDIR is `home`."""
+    words = f"--fold\0{fold}\0".encode()
+    return [p for p in processes_with(home) if words in Path(f"/proc/{p}/cmdline").read_bytes()]
