@@ -5,7 +5,10 @@ from collections import Counter
 import pytest
 import torch
 import toys
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from wbdc.nets.vision import as_if_trained
 
 
 class OperationCounter(TorchDispatchMode):
@@ -58,3 +61,17 @@ def test_weights_are_frozen_again_also_after_an_error(monkeypatch):
         tower(batch.frames, batch.frame_mask)
     assert all(seen[0])
     assert not any(weight.requires_grad for weight in tower.parameters())
+
+
+class ShardedParameter(nn.Parameter):
+    """Stands for a weight of `fully_shard`, which is of a class of its own."""
+
+
+def test_divided_weights_are_left_as_they_are():
+    """`fully_shard` creates the whole weight at the first forward pass, with what it finds here."""
+    layer = nn.Linear(2, 2).requires_grad_(False)
+    layer.weight = ShardedParameter(layer.weight.data, requires_grad=False)
+    with as_if_trained(layer):
+        assert layer.bias.requires_grad
+        assert not layer.weight.requires_grad
+    assert not layer.bias.requires_grad

@@ -104,7 +104,9 @@ def as_if_trained(module: nn.Module) -> Iterator[None]:
     projection of open_clip's attention is copied for every token: with 8 frames and BF16 on a CPU
     that takes 5 times as long, see benchmarks/test_autocast.py. The bits are equal.
     """
-    frozen = [weight for weight in module.parameters() if not weight.requires_grad]
+    # not those that `fully_shard` divided: it would remember that they require gradients
+    whole = [weight for weight in module.parameters() if type(weight) is nn.Parameter]
+    frozen = [weight for weight in whole if not weight.requires_grad]
     with torch.no_grad():
         for weight in frozen:
             weight.requires_grad_(True)
