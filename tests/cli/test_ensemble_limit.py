@@ -43,6 +43,7 @@ def quick_start(monkeypatch):
     monkeypatch.setattr("wbdc.ensemble.budget.budget_search.measure_start", lambda: 0.5)
 
 
+@pytest.mark.slow
 def test_start_of_a_process_is_measured():
     assert 0.1 < measure_start() < 100
 

@@ -331,6 +331,7 @@ def test_the_package_answers_alone_and_is_verified(packed, team, tmp_path, monke
     assert toys.run_json("diff", packed, packed)["same"]
 
 
+@pytest.mark.slow
 def test_a_package_is_run_again_and_timed_by_its_own_contest(packed, team, tmp_path, monkeypatch):
     """The packed process is replaced by one that gives the same genre to all: what reads its
     answers is tested here.

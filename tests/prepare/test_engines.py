@@ -214,6 +214,7 @@ def test_local_reports_workers_that_cannot_start(toy, tmp_path):
         plug.build_plug(engines, {"use": "local", "workers": 0})
 
 
+@pytest.mark.slow
 def test_torchrun_ranks_share_the_jobs_of_rank_0(toy, tmp_path):
     script = tmp_path / "ranks.py"
     body = """
@@ -250,6 +251,7 @@ def test_torchrun_ranks_share_the_jobs_of_rank_0(toy, tmp_path):
     assert tries(tmp_path) == [1] * 5
 
 
+@pytest.mark.slow
 def test_torchrun_and_ray_name_what_is_missing(monkeypatch):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)

@@ -134,6 +134,7 @@ print("loaded")
 """
 
 
+@pytest.mark.slow
 def test_a_pipe_in_a_model_without_a_seal_is_refused_without_waiting(folder):
     process = python(LOAD, folder, timeout=120)
     files = ("tower.safetensors", "tokenizer.json", "model.safetensors")

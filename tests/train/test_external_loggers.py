@@ -276,6 +276,7 @@ def test_a_missing_package_ends_the_command_with_exit_7(fresh, kit, monkeypatch)
     assert not list(fresh.glob("runs/*"))
 
 
+@pytest.mark.slow
 def test_no_logger_is_imported_unless_it_is_chosen():
     code = (
         "import sys, wbdc.train.session, wbdc.train.train_fold; "

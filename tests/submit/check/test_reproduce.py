@@ -250,6 +250,7 @@ def test_a_work_folder_with_other_files_is_refused_and_the_same_training_goes_on
     assert retrain_submission(tmp_path / "s", data, work=tmp_path / "own")["equal_weights"] == 2
 
 
+@pytest.mark.slow
 def test_a_failing_training_is_explained_and_damage_is_found_before_it_starts(
     members, data, tmp_path, monkeypatch
 ):

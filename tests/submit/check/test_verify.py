@@ -133,6 +133,7 @@ def start(folder, *before) -> subprocess.CompletedProcess:
 PLANTED = "raise SystemExit('planted code ran')"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["-I"], ["-B"]], ids=["isolated", "not isolated"])
 def test_nothing_beside_main_py_is_imported(copy, options):
     """main.py does not check the files beside it, so it must not import them either."""
@@ -224,6 +225,7 @@ for path in Path({str(copy)!r}).glob("wbdc/**/*.py"): path.write_text({PLANTED!r
     assert "--probabilities" in ran.stdout
 
 
+@pytest.mark.slow
 def test_tracebacks_and_inspect_find_the_source(copy):
     """torch.compile and transformers read the source of classes."""
     shows = """

@@ -464,6 +464,7 @@ def pack_in_child(members, into: Path, home: Path, **settings) -> str:
     return child.stdout.strip()
 
 
+@pytest.mark.slow
 def test_equal_inputs_give_equal_bytes(package, members, tmp_path):
     """Under another time zone, language, umask, hash seed, folder and time of the files."""
     import wbdc
