@@ -110,7 +110,7 @@ def evaluate_geometric(
 
     report: from `evaluate_ensemble`, with the same other arguments; mean: one of MEANS; "auto"
     compares nested predictions, whose weights were learned on the other folds: the geometric mean
-    needs a higher log-likelihood by more than one standard error, and a score that is not worse.
+    needs a higher log-likelihood by more than one standard error, and no lower score.
     Returns (report, sharpness, 0 for the arithmetic mean). The report gains
       geometric  {used, sharpness, weights: {name: weight}, trials: {mean: mean log-likelihood of a
                  held-out video}, gain} or {used: False, reason}; gain compares nested predictions
@@ -133,7 +133,8 @@ def evaluate_geometric(
     likelihoods = {name: log_likelihoods(p, truth) for name, p in trials.items()}
     differences = likelihoods["geometric"] - likelihoods["arithmetic"]
     error = differences.std() / np.sqrt(len(truth))
-    is_better = differences.mean() > MIN_STANDARD_ERRORS * error and gain.verdict != "worse"
+    # sharper predictions are likelier even where the same classes win, so the score counts, too
+    is_better = differences.mean() > MIN_STANDARD_ERRORS * error and gain.difference >= 0
     weights = dict(zip(names, fitted.values.tolist(), strict=True))
     geometric = {
         "used": len(fitted.members) > 1 and bool(mean == "geometric" or is_better),
