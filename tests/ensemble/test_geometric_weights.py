@@ -7,7 +7,7 @@ from scipy.special import softmax
 from wbdc.core.errors import UsageFault
 from wbdc.ensemble import geometric_weights
 from wbdc.ensemble.geometric_weights import (
-    PRIOR_VIDEOS,
+    EQUALITY_PRIOR_VIDEOS,
     learn_geometric_weights,
     log_likelihoods,
     nested_geometric_blend,
@@ -31,7 +31,7 @@ def two_experts(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def objective(members, truth, exponents) -> float:
     blended = blend_probabilities(members, exponents, float(np.sum(exponents)))
     distance = np.array(exponents) - np.mean(exponents)
-    prior = PRIOR_VIDEOS / len(truth) * (distance**2).sum() / 2
+    prior = EQUALITY_PRIOR_VIDEOS / len(truth) * (distance**2).sum() / 2
     return log_likelihoods(blended, truth).mean() - prior
 
 
@@ -82,7 +82,7 @@ def test_few_videos_hardly_tell_similar_members_apart(monkeypatch):
     noise = np.random.default_rng(0).normal(size=(6, 20, 9))
     similar = softmax(np.log(members[:1]) + 0.3 * noise, axis=2)
     with_prior = learn_geometric_weights(similar, truth).values
-    monkeypatch.setattr(geometric_weights, "PRIOR_VIDEOS", 0.0)
+    monkeypatch.setattr(geometric_weights, "EQUALITY_PRIOR_VIDEOS", 0.0)
     without = learn_geometric_weights(similar, truth).values
     assert with_prior.std() < without.std() / 3
 

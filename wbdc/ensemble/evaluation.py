@@ -34,7 +34,7 @@ from wbdc.serve.blend import check_members
 from wbdc.train.runs import Run
 
 MEANS = ("auto", "arithmetic", "geometric")
-MIN_STANDARD_ERRORS = 1.0  # of the log-likelihood by which a geometric mean must be better
+MIN_LIKELIHOOD_ERRORS = 1.0  # of the log-likelihood by which a geometric mean must be better
 
 
 def evaluate_ensemble(
@@ -134,7 +134,7 @@ def evaluate_geometric(
     differences = likelihoods["geometric"] - likelihoods["arithmetic"]
     error = differences.std() / np.sqrt(len(truth))
     # sharper predictions are likelier even where the same classes win, so the score counts, too
-    is_better = differences.mean() > MIN_STANDARD_ERRORS * error and gain.difference >= 0
+    is_better = differences.mean() > MIN_LIKELIHOOD_ERRORS * error and gain.difference >= 0
     weights = dict(zip(names, fitted.values.tolist(), strict=True))
     geometric = {
         "used": len(fitted.members) > 1 and bool(mean == "geometric" or is_better),

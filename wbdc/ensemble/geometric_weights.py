@@ -13,7 +13,7 @@ from wbdc.serve.blend import blend_probabilities, log_factors
 MAX_FITTED_VIDEOS = 20_000  # 20,000 videos of 200 classes and 12 members are 200 MB
 # of the pull towards equal exponents, in videos; with 60 videos to learn from, 30 was better than
 # 0, 3 and 300, and with 150 or more the same
-PRIOR_VIDEOS = 30.0
+EQUALITY_PRIOR_VIDEOS = 30.0
 TOLERANCE = 1e-9
 
 
@@ -62,7 +62,7 @@ def fit_exponents(factors: list[np.ndarray], truth: np.ndarray) -> np.ndarray:
 
     factors: M arrays (n, C), logarithms of probabilities; truth: (n,) int. The members are fixed,
     so the likelihood is that of a multinomial logit with M coefficients, which is concave. The
-    squared distance of the exponents from their mean, times PRIOR_VIDEOS / 2, is subtracted: few
+    squared distance of the exponents from their mean, times EQUALITY_PRIOR_VIDEOS / 2, is subtracted: few
     videos hardly tell similar members apart.
     """
     rows = np.arange(len(truth))
@@ -81,7 +81,7 @@ def fit_exponents(factors: list[np.ndarray], truth: np.ndarray) -> np.ndarray:
         likelihood = (logits[rows, truth] - np.log(totals[:, 0])).mean()
         expected = np.array([(blended * factor).sum() for factor in factors]) / len(truth)
         distance = exponents - exponents.mean()
-        prior = PRIOR_VIDEOS / len(truth)
+        prior = EQUALITY_PRIOR_VIDEOS / len(truth)
         value = prior * (distance**2).sum() / 2 - likelihood
         return value, expected - true_factors + prior * distance
 
