@@ -62,8 +62,8 @@ def fit_exponents(factors: list[np.ndarray], truth: np.ndarray) -> np.ndarray:
 
     factors: M arrays (n, C), logarithms of probabilities; truth: (n,) int. The members are fixed,
     so the likelihood is that of a multinomial logit with M coefficients, which is concave. The
-    squared distance of the exponents from their mean, times EQUALITY_PRIOR_VIDEOS / 2, is subtracted: few
-    videos hardly tell similar members apart.
+    squared distance of the exponents from their mean, times EQUALITY_PRIOR_VIDEOS / 2, is
+    subtracted: few videos hardly tell similar members apart.
     """
     rows = np.arange(len(truth))
     true_factors = np.array([factor[rows, truth].mean(dtype=np.float64) for factor in factors])
