@@ -147,7 +147,7 @@ def test_other_crop_modes_of_timm_are_ignored(monkeypatch):
         {"crop_pct": 1.15},
     ):
         monkeypatch.setattr(
-            "wbdc.nets.vision.timm.resolve_model_data_config", lambda tower, crop=crop: wants | crop
+            "timm.data.resolve_model_data_config", lambda tower, crop=crop: wants | crop
         )
         assert Timm(model="test_resnet", pretrained=False).image_settings.short is None
 

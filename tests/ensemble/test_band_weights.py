@@ -86,7 +86,7 @@ def test_similar_members_keep_plain_weights(seed):
 )
 def test_bands_that_cannot_be_learned_are_explained(settings, reason):
     members, truth, folds = posteriors(rare_signal=1.0)
-    report = {"weights": {}}
+    report = {"weights": {}, "geometric": {"used": False}}
     inputs = {"truth": truth, "folds": folds, "classes": CLASSES, "competition": WeChat2022()}
     settings = {"bounds": BOUNDS} | inputs | settings
     changed, weights = evaluate_bands(report, ["a", "b", "c"], members, **settings)

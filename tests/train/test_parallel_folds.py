@@ -60,6 +60,14 @@ def script(text: str, *words: object) -> list[str]:
 
 
 @pytest.fixture
+def interruptible():
+    """Let SIGINT interrupt, also in a background process, which a shell lets ignore it."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.fixture
 def reports() -> Reports:
     return Reports()
 
@@ -135,6 +143,7 @@ def stand_ins(*words: object) -> dict[str, list[str]]:
     return {fold: script(ENDS_WHEN_STOPPED, *words, fold) for fold in "012"}
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_one_stop_signal_is_passed_on_once_and_starts_no_more_folds(tmp_path, reports, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Stopped, match="the same command resumes"):
@@ -144,6 +153,7 @@ def test_one_stop_signal_is_passed_on_once_and_starts_no_more_folds(tmp_path, re
     assert "fold 1: stopped after step 3 of 9" in reports.warnings
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_stop_signal_kills_all_processes(tmp_path, reports, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(KeyboardInterrupt):

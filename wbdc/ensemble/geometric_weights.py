@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import minimize
 
 from wbdc.core.errors import UsageFault
 from wbdc.ensemble.blend_weights import MIN_WEIGHT_RATIO
@@ -65,6 +64,8 @@ def fit_exponents(factors: list[np.ndarray], truth: np.ndarray) -> np.ndarray:
     squared distance of the exponents from their mean, times EQUALITY_PRIOR_VIDEOS / 2, is
     subtracted: few videos hardly tell similar members apart.
     """
+    from scipy.optimize import minimize  # a third of a second, which comparing runs does not need
+
     rows = np.arange(len(truth))
     true_factors = np.array([factor[rows, truth].mean(dtype=np.float64) for factor in factors])
 
