@@ -362,6 +362,7 @@ def test_a_package_is_run_again_and_timed_by_its_own_contest(packed, team, tmp_p
     assert len(judged.videos) == FINAL_VIDEOS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["changed", "missing", "extra"])
 def test_a_package_with_another_contest_is_refused_before_it_runs(packed, tmp_path, change):
     copy = shutil.copytree(packed, tmp_path / "copy")

@@ -434,7 +434,7 @@ def test_fault_13_flipped_bytes_are_never_raised(form):
     data, rng = small.encode(small.image(24, 18), form), random.Random(form)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for _ in range(80):
+        for _ in range(40):
             flipped = bytearray(data[: rng.choice([len(data), rng.randrange(1, len(data))])])
             for _ in range(rng.randint(1, 6)):
                 flipped[rng.randrange(min(len(flipped), rng.choice([60, 10_000])))] = rng.choice(

@@ -105,6 +105,7 @@ class WeChat2022(Competition):
         findings: Findings,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Iterator[Video]:
+        source_of = self._source_finder(root, split)
         for item in read_records(root / "annotations" / f"{split}.json", findings, progress):
             yield Video(
                 item["id"],
@@ -112,7 +113,7 @@ class WeChat2022(Competition):
                 _read_label(item, findings)
                 if split == self.labeled_split
                 else _label_text(item.get("category_id")),
-                self.source(root, split, item["id"]),
+                source_of(item["id"]),
             )
 
     def column_values(self, root: Path, split: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -135,13 +136,20 @@ class WeChat2022(Competition):
 
     def source(self, root: Path, split: str, name: str) -> Source:
         """Return where the frames of a video are expected. name: a valid id of `read_records`."""
+        return self._source_finder(root, split)(name)
+
+    def _source_finder(self, root: Path, split: str) -> Callable[[str], Source]:
+        """Return `source` for the videos of a split, whose layout is read once for all of them."""
         if self.frame_format(root) == "features":
-            return Source(root / "zip_feats" / f"{split}.zip", f"{name}.npy")
+            archive = root / "zip_feats" / f"{split}.zip"
+            return lambda name: Source(archive, f"{name}.npy")
         if _has_clips(root, split):
             folder = root / "videos" / split
             state = folder.stat().st_mtime_ns if folder.is_dir() else 0
-            return Source(folder / _clip_paths(folder, state).get(name, f"{name}.mp4"))
-        return Source(root / "zip_frames" / split / name[-3:] / f"{name}.zip")
+            clips = _clip_paths(folder, state)
+            return lambda name: Source(folder / clips.get(name, f"{name}.mp4"))
+        folder = root / "zip_frames" / split
+        return lambda name: Source(folder / f"{name[-3:]}/{name}.zip")
 
     def frame_files(self, root: Path, split: str) -> Iterator[FrameFile]:
         yield from (
@@ -172,13 +180,15 @@ class WeChat2022(Competition):
             return
 
         has_clips = _has_clips(root, split)
+        source_of = self._source_finder(root, split)
         (into / ("videos" if has_clips else "zip_frames") / split).mkdir(parents=True)
+        copy_of = self._source_finder(into, split)
         for original_id, row in repeated:
-            path = self.source(root, split, original_id).path
+            path = source_of(original_id).path
             copy = (
                 into / "videos" / split / f"{row['id']}{path.suffix}"
                 if has_clips
-                else self.source(into, split, row["id"]).path
+                else copy_of(row["id"]).path
             )
             if path.is_file():
                 _link_file(path, copy)
