@@ -384,6 +384,7 @@ def test_a_package_with_another_contest_is_refused_before_it_runs(packed, tmp_pa
     assert f"contest/{name.name} ({change})" in refused.stderr
 
 
+@pytest.mark.slow
 def test_train_sh_names_the_contest_that_the_package_holds(packed, team, walked, tmp_path):
     prepares = next(
         line

@@ -203,6 +203,7 @@ SHARDED = [
 ]
 
 
+@pytest.mark.slow
 def test_sharded_layers_train_and_score_as_one_process(work, kit, tmp_path):
     """With validations, the best weights, and recomputed layers. One process shards nothing."""
     shutil.copytree(work, tmp_path / "one")

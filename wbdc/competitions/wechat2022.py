@@ -105,8 +105,10 @@ class WeChat2022(Competition):
         findings: Findings,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Iterator[Video]:
-        source_of = self._source_finder(root, split)
+        source_of = None
         for item in read_records(root / "annotations" / f"{split}.json", findings, progress):
+            # read with the first video: a split without videos needs no frames
+            source_of = source_of or self._source_finder(root, split)
             yield Video(
                 item["id"],
                 self.read_fields(item, findings),

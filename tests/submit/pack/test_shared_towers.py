@@ -71,6 +71,7 @@ def test_a_tower_that_members_share_is_stored_once(members, tmp_path):
         verify_package(tmp_path / "p")
 
 
+@pytest.mark.slow
 def test_half_stores_the_weights_rounded_to_float16(members, tmp_path):
     pack_submission(tmp_path / "p", members, OPTIONS)
     pack_submission(tmp_path / "h", members, replace(OPTIONS, half=True))

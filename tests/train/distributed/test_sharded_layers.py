@@ -32,6 +32,7 @@ def largest_difference(one: dict, other: dict) -> float:
     return max(float(np.abs(difference).max()) for difference in differences if difference.size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("perturbed", ["word_embeddings", "fusion.blocks"])
 def test_sharded_layers_train_as_replicas(perturbed):
     """Five steps of two batches with FGM, EMA, mask_words, match, and contrast with a momentum
@@ -91,6 +92,7 @@ def test_each_rank_holds_half_of_the_layers_and_of_their_optimizer_state():
         assert ranks[0][key] == pytest.approx(whole["layers"] / 2, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_state_resumes_with_the_same_bits_and_without_sharding(tmp_path):
     """It is saved whole, by the first rank."""
     uninterrupted, _ = trained(True)

@@ -121,6 +121,7 @@ def test_an_objective_with_a_learning_rate_of_0_is_inert(use):
     assert kinds(train(use, {}, rate=0)) == ["inert"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("use", "settings"), [("mask_words", {"share": 0.3}), ("classify", {})])
 def test_healthy_training_raises_no_alarm(use, settings):
     """Eleven batches again and again: every loss falls, none at once."""
