@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import click
-from pretraining import gain_row, mean_scorer, print_gains
+from pretraining import NO_PRETRAINING, gain_row, mean_scorer, print_gains
 
 from wbdc.cli import console, shared_options
 from wbdc.core.errors import UsageFault, suggest_name
@@ -100,7 +100,7 @@ def train_folds(
 
     changes = tuple(f"train.{key} = {toml_value(stage[key])}" for key in sorted(changed))
     kit = open_kit(kit_name, tiny=True, changes=changes)
-    session = open_session("train", kit, work, seed=seed, fold=folds, source=None, **hardware)
+    session = open_session("train", kit, work, seed=seed, fold=folds, source=NO_PRETRAINING, **hardware)
     session.train(Reporter(log=lambda text: None))
     return session.run
 
