@@ -139,8 +139,43 @@ def test_layers_are_found_by_the_numbers_in_names(names, numbers):
     assert layer_numbers(names) == numbers
 
 
+# the layers of each fusion's own weights, and the layer of one of these weights
+FUSION_LAYERS = {
+    "albef": (2, {"frame_encoder.blocks.0": 1, "frame_encoder.norm": 1, "cross_layers.0": 2}),
+    "bottleneck": (2, {"bottleneck": 0, "layers.0": 1, "layers.1": 2, "text_norm": 2}),
+    "cross_attention": (
+        2,
+        {"text_to_frames.0": 1, "text_to_frames.1": 2, "frames_to_text.0": 1, "text_norm": 2},
+    ),
+    "dual_stream": (2, {"blocks.0": 1, "blocks.1": 2, "norm": 2}),
+    "late": (1, {"frame_encoder.blocks.0": 1}),
+    "lxmert": (2, {"layers.0": 1, "layers.1": 2}),
+    "alpro": (0, {}),
+    "single_stream": (0, {}),
+}
+
+
+@pytest.mark.parametrize("fusion", toys.FUSIONS)
+def test_the_layers_of_every_fusion_are_found(fusion):
+    model = toys.model(fusion, layers=2, pooling="attention")
+    names = [name for name, _ in named_parameters(model, nn.ModuleList())]
+    rates = {"fusion": 1e-3, "fusion.trunk": 1e-4, "rest": 1e-3}
+    depth, expected = FUSION_LAYERS[fusion]
+    if not depth:
+        message = "layer_decay of 'fusion': .*; parts of learning_rate with layers: fusion.trunk$"
+        with pytest.raises(UsageFault, match=message):
+            layer_rate_factors(names, rates, {"fusion": 0.5})
+        return
+
+    factors = layer_rate_factors(names, rates, {"fusion": 0.5})
+    for prefix, layer in {**expected, "pooling": depth}.items():
+        found = {f for n, f in factors.items() if n.startswith(f"fusion.{prefix}")}
+        assert found == {0.5 ** (depth - layer)}, prefix
+
+
 def test_a_part_without_layers_is_refused():
-    with pytest.raises(UsageFault, match="layer_decay of 'head': this part has no numbered layers"):
+    message = "layer_decay of 'head': this part has no numbered layers.* with layers: none$"
+    with pytest.raises(UsageFault, match=message):
         layer_rate_factors(["head.weight"], {"head": 1e-3, "rest": 1e-3}, {"head": 0.9})
 
 

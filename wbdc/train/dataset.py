@@ -131,3 +131,23 @@ class Dataset:
         parts = (positions[group] for group in groups)
         batches = prefetch(parts, lambda part: part, self.read, self.batch, threads=threads)
         return order, batches
+
+    def shuffled_batches(
+        self,
+        positions: np.ndarray,
+        size: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        threads: int = 1,
+    ) -> Iterator[Batch]:
+        """Yield batches of the videos at `positions`, each of which occurs once, in an order that
+        is a function of the seed; the last batch may be smaller. Of several `ranks`, each gets the
+        batches rank, rank + ranks, ...; a batch holds the same videos with any number.
+        """
+        order = np.random.default_rng(seed).permutation(positions)
+        parts = [order[start : start + size] for start in range(0, len(order), size)]
+        return prefetch(
+            parts[rank::ranks], lambda part: part, self.read, self.batch, threads=threads
+        )

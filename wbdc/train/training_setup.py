@@ -30,6 +30,7 @@ from wbdc.train.samplers import Sampler
 from wbdc.train.stage_plan import StagePlan, build_task
 from wbdc.train.state import TrainingState
 from wbdc.train.task import Task
+from wbdc.train.training_pass import run_training_videos
 from wbdc.train.validation import Validation
 
 ParameterGroups = dict[str, list[tuple[str, nn.Parameter]]]
@@ -92,6 +93,17 @@ def set_up_training(
         reporter.log("fully_shard has no effect on a single rank: start several with torchrun")
     with ranks.failing_together():
         training, groups = _build_training(plan, model, objectives, task, precision)
+    for trick in training.tricks:
+        trick.run_training_videos = partial(
+            run_training_videos,
+            model=model,
+            dataset=videos.dataset,
+            positions=videos.training,
+            batch_size=stage.batch,
+            seed=plan.run.facts.seed,
+            precision=precision,
+            hardware=hardware,
+        )
 
     if stage.validate_every:
         every = _steps_of_epochs(stage.validate_every, stage, len(sampler))

@@ -36,6 +36,8 @@ class Outcome(NamedTuple):
 BatchLoss = Callable[[Batch], Outcome]
 # the losses of the batches of one step, after adding to the .grad of every weight
 Gradients = Callable[[Sequence[Batch]], Outcome]
+# calls a function on each batch of the training videos
+TrainingPass = Callable[[Callable[[Batch], object]], None]
 
 
 class Trick:
@@ -57,6 +59,9 @@ class Trick:
 
     trained_weights: what the optimizer updates, of the model and of the objectives, from
     `wrap_gradients` on; before, the weights of the model.
+
+    run_training_videos: calls a function on batches of the training videos, without gradients and
+    with the model in evaluation mode; each video occurs once. Set before the training starts.
     """
 
     needs_pixels = False
@@ -66,6 +71,7 @@ class Trick:
 
     def __init__(self, model: nn.Module, task: Task):
         self.model = model
+        self.run_training_videos: TrainingPass = _no_training_videos
         self.trained_weights: Sequence[Tensor] = list(model.parameters())
 
     def summary(self) -> str:
@@ -108,6 +114,10 @@ class Trick:
     def draw(self, batch: Batch, name: str, *shape: int) -> Tensor:
         """Draw uniform random numbers for each video: (B, *shape) float32, 0 <= number < 1."""
         return batch.draw(f"trick/{self.position}/{name}", *shape)
+
+
+def _no_training_videos(forward: Callable[[Batch], object]) -> None:
+    raise RuntimeError("a trick may read the training videos only in a training of a kit")
 
 
 Plug = Trick
