@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -73,23 +72,19 @@ def test_unknown_option_is_a_usage_fault(name):
     assert "No such option" in result.stderr
 
 
-def test_help_is_fast_and_imports_no_torch():
+def test_help_imports_no_torch():
     code = (
         "import sys\nfrom wbdc.cli import main\ntry: main({words})\nexcept SystemExit: pass\n"
         f"print([name for name in {HEAVY_MODULES} if name in sys.modules])"
     )
-    seconds = []
     for words in (["--help"], *([name, "--help"] for name in NAMES)):
-        start = time.perf_counter()
         process = subprocess.run(
             [sys.executable, "-c", code.replace("{words}", repr(words))],
             capture_output=True,
             text=True,
             check=True,
         )
-        seconds.append(time.perf_counter() - start)
         assert process.stdout.splitlines()[-1] == "[]", words
-    assert min(seconds) < 0.5  # 0.1 on an idle machine
 
 
 def test_version_and_python_m():

@@ -103,7 +103,7 @@ def test_data_are_checked_and_prepared_without_torch(tmp_path):
         assert not imported & set(SLOW_MODULES), option
 
 
-def test_runs_are_compared_without_torch(tmp_path):
+def test_runs_are_listed_and_compared_without_torch(tmp_path):
     classes = ["0000", "0001", "0100"]
     facts = RunFacts("train", "toy", "d0", 0, None, None, classes, "wechat2022")
     run = Run(tmp_path / "work" / "runs" / RUN, facts)
@@ -115,6 +115,8 @@ def test_runs_are_compared_without_torch(tmp_path):
     write_oof(fold / OOF_FILE, ids, "0", [classes[i % 3] for i in range(30)], probabilities)
     seal_folder(fold, {})
     assert imported_modules(tmp_path, "compare", RUN, RUN) == {*TABLES, "rich"}
+    assert imported_modules(tmp_path, "runs") == {*TABLES, "rich"}
+    assert imported_modules(tmp_path, "oof", RUN, "--csv") == TABLES
 
 
 @pytest.fixture

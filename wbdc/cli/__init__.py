@@ -27,6 +27,8 @@ ORDER = (
     "weights",
     "pretrain",
     "train",
+    "runs",
+    "oof",
     "compare",
     "ensemble",
     "pseudo",

@@ -1,6 +1,7 @@
 """wbdc train: fine-tune a kit on one fold, several, or all data."""
 
 import json
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -102,6 +103,22 @@ def train_and_print(
         console.print_text(f"Started from the pretrained run {source.name}")
 
 
+def _fold_rows(rows: Sequence[tuple]) -> list[tuple]:
+    """Return the mean and the standard deviation of the scores over folds as two rows of a table;
+    none where fewer than two folds were scored.
+
+    rows: (fold, scores ..., time).
+    """
+    scores = [row[1:-1] for row in rows if console.NO_SCORE not in row]
+    if len(scores) < 2:
+        return []
+    columns = list(zip(*scores, strict=True))
+    return [
+        ("mean", *map(statistics.mean, columns), ""),
+        ("sd", *map(statistics.stdev, columns), ""),
+    ]
+
+
 def print_folds(
     run_name: str, folder: Path, folds: dict[str, dict], component_order: Sequence[str] = ()
 ) -> None:
@@ -112,7 +129,7 @@ def print_folds(
         (f"fold {fold}", *console.score_cells(facts, names), f"{facts['seconds']:.0f} s")
         for fold, facts in folds.items()
     ]
-    console.print_table(run_name, ("", *names, "official", "time"), rows)
+    console.print_table(run_name, ("", *names, "official", "time"), rows + _fold_rows(rows))
     for fold, facts in folds.items():
         console.print_alarms(facts, f"fold {fold}: ")
     if optimistic := [fold for fold, facts in folds.items() if "selected_on" in facts]:
