@@ -38,9 +38,11 @@ ORDER = (
     "verify",
     "diff",
     "doctor",
+    "completion",
 )
 NOT_COMMANDS = {
     "console",
+    "name_completion",
     "shared_options",
     "training",
 }  # files of this folder that define no command

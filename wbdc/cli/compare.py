@@ -7,11 +7,12 @@ import click
 
 from wbdc.cli import console, shared_options
 from wbdc.cli.ensemble import print_support
+from wbdc.cli.name_completion import RUN
 
 
 @click.command()
-@click.argument("run")
-@click.argument("other")
+@click.argument("run", type=RUN)
+@click.argument("other", type=RUN)
 @click.option(
     "--draws",
     type=click.IntRange(100),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from wbdc.cli.name_completion import KIT, TEACHER
 from wbdc.core.process_tree import MAX_THREADS
 
 if TYPE_CHECKING:
@@ -92,7 +93,11 @@ data = click.option(
     help="Folder of the raw data; by default the folder that was prepared.",
 )
 teachers = click.option(
-    "--from", "source", required=True, help="Ensemble or run whose models are teachers."
+    "--from",
+    "source",
+    type=TEACHER,
+    required=True,
+    help="Ensemble or run whose models are teachers.",
 )
 top_k = click.option(
     "--top-k", type=click.IntRange(1), help="Classes kept for each video; default all."
@@ -178,7 +183,10 @@ def kit_options(command: Callable) -> Callable:
             help="Use the kit's [tiny] settings: random weights, minutes on two CPU cores.",
         ),
         click.option(
-            "--kit", required=True, help="Name of a kit (see `wbdc kits`), or path of a kit file."
+            "--kit",
+            type=KIT,
+            required=True,
+            help="Name of a kit (see `wbdc kits`), or path of a kit file.",
         ),
     ):
         command = option(command)

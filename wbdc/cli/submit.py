@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wbdc.cli import console, shared_options
+from wbdc.cli.name_completion import ENSEMBLE, RUN
 
 if TYPE_CHECKING:
     from wbdc.competitions import Competition
@@ -63,9 +64,12 @@ class TimeCheckOptions:
 @click.command()
 @click.option(
     "--ensemble",
+    type=ENSEMBLE,
     help='Ensemble to pack; by default "ensemble", or the only run when there is no ensemble.',
 )
-@click.option("--run", help="Pack one run (the mean of its folds) instead of an ensemble.")
+@click.option(
+    "--run", type=RUN, help="Pack one run (the mean of its folds) instead of an ensemble."
+)
 @click.option(
     "--into",
     type=click.Path(path_type=Path),

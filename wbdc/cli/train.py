@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from wbdc.cli import console, shared_options, training
+from wbdc.cli.name_completion import PSEUDO_LABELS, RUN
 
 
 @click.command()
@@ -25,12 +26,14 @@ from wbdc.cli import console, shared_options, training
 @click.option(
     "--from",
     "source",
+    type=RUN,
     default="auto",
     show_default=True,
     help="Pretrained run to start from: its name, auto (this kit's, if there is one) or none.",
 )
 @click.option(
     "--pseudo",
+    type=PSEUDO_LABELS,
     metavar="NAME",
     help="Also train on videos with pseudo-labels of `wbdc pseudo`; short for --set "
     "'train.pseudo.name=\"NAME\"'.",
