@@ -24,12 +24,15 @@ from linear_reference import read_truth
 from wbdc.cli import console, shared_options
 from wbdc.competitions import Competition
 from wbdc.core.files import read_text
-from wbdc.ensemble.blend_weights import nested_blend
+from wbdc.ensemble.blend_weights import fit_arithmetic
 from wbdc.ensemble.bootstrap import competition_scorer, paired_gain
-from wbdc.ensemble.evaluation import evaluate_ensemble, evaluate_geometric
-from wbdc.ensemble.geometric_weights import nested_geometric_blend
+from wbdc.ensemble.build_ensemble import build_ensemble
+from wbdc.ensemble.ensemble_settings import EnsembleSettings
+from wbdc.ensemble.evaluation import evaluate_ensemble
+from wbdc.ensemble.geometric_choice import evaluate_geometric
+from wbdc.ensemble.geometric_weights import fit_geometric
 from wbdc.ensemble.member_selection import select_members
-from wbdc.ensemble.saved_ensembles import build_ensemble
+from wbdc.ensemble.nested_blend import nested_blend
 from wbdc.ensemble.shared_rows import shared_predictions
 from wbdc.ensemble.variants import Variant
 from wbdc.prepare.dataset import open_prepared
@@ -60,13 +63,15 @@ def predict_out_of_fold(
     inputs = (names, predictions, shared.truth, shared.folds, run.facts.classes, run.contest)
     report = evaluate_ensemble(*inputs, draws=100)
     _, sharpness = evaluate_geometric(report, *inputs, draws=100)
-    blend = nested_geometric_blend if sharpness else nested_blend
-    return blend(predictions, shared.truth, shared.folds), shared.truth
+    fit = fit_geometric if sharpness else fit_arithmetic
+    return nested_blend(predictions, shared.truth, shared.folds, fit), shared.truth
 
 
 def predict_test(work: Path, name: str, members: list[Variant]) -> dict[str, str]:
     """Return the predicted class of each test video by a saved ensemble of some members."""
-    build_ensemble(work, f"benchmark-{name}", members, draws=100, bands=(50,))
+    build_ensemble(
+        work, f"benchmark-{name}", members, settings=EnsembleSettings(draws=100, bands=(50,))
+    )
     out = work / f"benchmark-{name}.csv"
     words = ["predict", "--work", work, "--ensemble", f"benchmark-{name}", "--out", out]
     command = [sys.executable, "-m", "wbdc", *map(str, words), "--threads", "1"]

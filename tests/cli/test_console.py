@@ -9,7 +9,7 @@ import toys
 from rich.console import Console
 from terminal import Screen, run_in_terminal
 
-from wbdc.cli import compare, console, demo, diff, ensemble, prepare, submit, train, verify
+from wbdc.cli import compare, console, demo, diff, ensemble_report, prepare, submit, train, verify
 
 BARS = """
 import sys, time, warnings
@@ -183,7 +183,7 @@ def test_ensemble_report_fits_80_columns(narrow):
         },
         "support": SUPPORT,
     }
-    ensemble.print_report(report, "ensemble-of-all-three")
+    ensemble_report.print_report(report, "ensemble-of-all-three")
     pieces = (
         *RUNS,
         *SCORES,

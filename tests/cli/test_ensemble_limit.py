@@ -170,7 +170,7 @@ def test_incompatible_options_are_refused(work, words, message):
 @pytest.mark.slow
 def test_a_geometric_mean_is_served_and_packed(work, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "wbdc.ensemble.evaluation.learn_geometric_weights",
+        "wbdc.ensemble.geometric_choice.learn_geometric_weights",
         lambda members, truth: GeometricWeights(np.array([0.6, 0.4]), 1.5, {}),
     )
     words = ("ensemble", "--work", work, "--draws", 100, "--name", "product", "--mean", "geometric")
@@ -198,7 +198,7 @@ def test_class_multipliers_are_served_and_packed(work, tmp_path, monkeypatch):
     count = len(read_json(next((work / "runs").glob("*/fold-0/model.json")))["classes"])
     lifts = dict.fromkeys(map(str, range(count)), 1.0) | {"0": 1e6}
     monkeypatch.setattr(
-        "wbdc.ensemble.saved_ensembles.evaluate_multipliers",
+        "wbdc.ensemble.build_ensemble.evaluate_multipliers",
         lambda *values, **settings: {"used": True, "multipliers": lifts},
     )
     toys.run_json("ensemble", "--work", work, "--draws", 100, "--name", "lifted")

@@ -1,5 +1,7 @@
 """Weights by class support: a specialist for rare classes counts there, noise changes nothing."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from ensemble_problems import problem
@@ -7,16 +9,17 @@ from scipy.optimize import minimize
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import UsageFault
+from wbdc.ensemble.band_choice import evaluate_bands
 from wbdc.ensemble.band_weights import (
     PRIOR_VIDEOS,
     band_names,
-    blend_by_class,
     fit_band_weights,
+    fit_bands,
     learn_band_weights,
-    nested_band_blend,
     support_bands,
 )
-from wbdc.ensemble.evaluation import evaluate_bands, evaluate_ensemble
+from wbdc.ensemble.evaluation import evaluate_ensemble
+from wbdc.ensemble.nested_blend import BlendRule, nested_blend
 
 CLASSES = [f"{i // 4:02d}{i % 4:02d}" for i in range(24)]
 BOUNDS = (50,)
@@ -126,15 +129,16 @@ def test_remaining_members_alone_get_the_same_weights():
 
 def test_labels_of_a_fold_do_not_change_its_predictions():
     members, truth, folds = problem(3)
-    blended = nested_band_blend(members, truth, folds, (45,))
+    fit = partial(fit_bands, bounds=(45,))
+    blended = nested_blend(members, truth, folds, fit)
     held_out = folds == "fold-1"
     changed = np.where(held_out, (truth + 1) % 6, truth)
-    again = nested_band_blend(members, changed, folds, (45,))
+    again = nested_blend(members, changed, folds, fit)
     assert again[held_out].tobytes() == blended[held_out].tobytes()
     assert again[~held_out].tobytes() != blended[~held_out].tobytes()
     np.testing.assert_allclose(blended.sum(1), 1, rtol=1e-5)
-    with pytest.raises(UsageFault, match="need 2 folds or more"):
-        nested_band_blend(members, truth, np.zeros(len(truth)), (45,))
+    with pytest.raises(UsageFault, match="train a second fold"):
+        nested_blend(members, truth, np.zeros(len(truth)), fit)
 
 
 def test_a_blend_by_class_is_normalized():
@@ -142,7 +146,7 @@ def test_a_blend_by_class_is_normalized():
     weights = np.array(weights) * [[1], [3]] + 0.1
     expected = (weights[:, None] * members).sum(0) / weights.sum(0)
     expected /= expected.sum(1, keepdims=True)
-    np.testing.assert_allclose(blend_by_class(members, weights), expected, rtol=1e-6)
+    np.testing.assert_allclose(BlendRule(weights).blend(members), expected, rtol=1e-6)
 
 
 def test_bands_hold_classes_from_a_bound_to_below_the_next():

@@ -1,5 +1,7 @@
 """Blend weights: the method suits the number of videos, and negligible members are dropped."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from ensemble_problems import problem
@@ -9,17 +11,19 @@ from wbdc.ensemble.blend_weights import (
     METHODS,
     MIN_WEIGHT_RATIO,
     choose_method,
+    fit_arithmetic,
     fit_weights,
-    nested_blend,
 )
 from wbdc.ensemble.likelihood_weights import (
     maximum_likelihood_weights,
     mixture_weights,
     true_class_likelihoods,
 )
+from wbdc.ensemble.nested_blend import nested_blend
 from wbdc.serve.blend import blend_probabilities
 
 CLASSES = 20
+nested = partial(nested_blend, fit=fit_arithmetic)
 
 
 def simulate(
@@ -65,7 +69,7 @@ def accuracies(name: str, n: int) -> np.ndarray:
             plain[held_out] = np.tensordot(weights, m[:, held_out], 1).argmax(1)
         rows.append(
             [
-                (nested_blend(m, truth, folds).argmax(1) == truth).mean(),
+                (nested(m, truth, folds).argmax(1) == truth).mean(),
                 (plain == truth).mean(),
                 (m.argmax(2) == truth).mean(1).max(),
             ]
@@ -143,7 +147,7 @@ def test_the_same_input_gives_the_same_bits_in_any_layout_of_memory():
 
 def test_a_nested_blend_uses_weights_of_the_other_folds():
     m, truth, folds = problem()
-    blended = nested_blend(m, truth, folds)
+    blended = nested(m, truth, folds)
     assert blended.dtype == np.float32
     for fold in np.unique(folds):
         held_out = folds == fold
@@ -155,8 +159,8 @@ def test_a_nested_blend_uses_weights_of_the_other_folds():
 def test_nested_predictions_do_not_depend_on_their_own_labels():
     m, truth, folds = problem()
     held_out = folds == "fold-1"
-    before = nested_blend(m, truth, folds)
-    after = nested_blend(m, np.where(held_out, (truth + 1) % 6, truth), folds)
+    before = nested(m, truth, folds)
+    after = nested(m, np.where(held_out, (truth + 1) % 6, truth), folds)
     assert np.array_equal(before[held_out], after[held_out])
     assert not np.array_equal(before[~held_out], after[~held_out])
 
@@ -171,7 +175,7 @@ def test_a_nested_blend_drops_negligible_members_inside_each_fold():
         assert fit_weights(likelihoods).members == [0, 1]
         changed = m.copy()
         changed[2, held_out] = np.eye(6, dtype=np.float32)[0]
-        blended, blended_changed = (nested_blend(x, truth, folds) for x in (m, changed))
+        blended, blended_changed = (nested(x, truth, folds) for x in (m, changed))
         assert np.array_equal(blended[held_out], blended_changed[held_out])
         assert mixture_weights(likelihoods)[2] > 0, "without dropping it would change some"
 
@@ -179,13 +183,16 @@ def test_a_nested_blend_drops_negligible_members_inside_each_fold():
 def test_fold_names_may_be_strings_or_numbers():
     m, truth, folds = problem()
     numbers = np.array([int(fold[-1]) for fold in folds])
-    assert np.array_equal(nested_blend(m, truth, folds), nested_blend(m, truth, numbers))
+    assert np.array_equal(
+        nested(m, truth, folds),
+        nested(m, truth, numbers),
+    )
 
 
 def test_several_members_need_two_folds():
     m, truth, _ = problem()
     with pytest.raises(UsageFault, match="all 240 videos are in fold 0, .* train a second fold"):
-        nested_blend(m, truth, np.zeros(240, int))
-    assert np.array_equal(nested_blend(m[:1], truth, np.zeros(240, int)), m[0])
+        nested(m, truth, np.zeros(240, int))
+    assert np.array_equal(nested(m[:1], truth, np.zeros(240, int)), m[0])
     with pytest.raises(UsageFault, match="240 videos need as many fold names, got 239"):
-        nested_blend(m, truth, np.zeros(239, int))
+        nested(m, truth, np.zeros(239, int))

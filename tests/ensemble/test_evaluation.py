@@ -10,10 +10,13 @@ from sklearn.metrics import log_loss, roc_auc_score
 from wbdc.competitions import open_competition
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import IntegrityFault, UsageFault
-from wbdc.ensemble.blend_weights import fit_weights, nested_blend
-from wbdc.ensemble.evaluation import evaluate_bands, evaluate_ensemble, evaluate_geometric
-from wbdc.ensemble.geometric_weights import learn_geometric_weights, nested_geometric_blend
+from wbdc.ensemble.band_choice import evaluate_bands
+from wbdc.ensemble.blend_weights import fit_arithmetic, fit_weights
+from wbdc.ensemble.evaluation import evaluate_ensemble
+from wbdc.ensemble.geometric_choice import evaluate_geometric
+from wbdc.ensemble.geometric_weights import fit_geometric, learn_geometric_weights
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
+from wbdc.ensemble.nested_blend import nested_blend
 
 CLASSES = ["0000", "0001", "0002", "0100", "0101", "0203"]
 
@@ -48,7 +51,7 @@ def test_the_report_holds_plain_values():
     assert report["weighting"]["method"] in report["weighting"]["trials"]
     assert report["dropped"] == []
     assert list(report["members"]) == ["a", "b", "c"]
-    predicted = ids(nested_blend(m, truth, folds).argmax(1))
+    predicted = ids(nested_blend(m, truth, folds, fit_arithmetic).argmax(1))
     assert report["ensemble"]["score"] == WeChat2022().score(ids(truth), predicted, CLASSES)
     assert report["ensemble"]["official"] == WeChat2022().score(ids(truth), predicted)
     means = {name: entry["score"]["mean"] for name, entry in report["members"].items()}
@@ -104,7 +107,7 @@ def test_a_score_of_probabilities_is_that_of_the_blended_probabilities(tmp_path,
     contest = open_competition(str(tmp_path / "my.toml"))
     m, truth, folds = problem(2, n=120)
     report = evaluate_ensemble(["a", "b"], m, truth, folds, CLASSES, contest, draws=20)
-    blended = nested_blend(m, truth, folds)
+    blended = nested_blend(m, truth, folds, fit_arithmetic)
     expected = {
         "log_loss": lambda: log_loss(truth, blended.astype(np.float64), labels=range(6)),
         "auc": lambda: roc_auc_score(truth, blended, multi_class="ovr"),
@@ -137,7 +140,7 @@ def test_a_geometric_mean_is_used_where_held_out_videos_are_likelier(experts):
     fitted = learn_geometric_weights(members, truth)
     assert sharpness == changed["geometric"]["sharpness"] == fitted.sharpness
     assert changed["weights"] == dict(zip(names, fitted.values, strict=True))
-    predicted = ids(nested_geometric_blend(members, truth, folds).argmax(1))
+    predicted = ids(nested_blend(members, truth, folds, fit_geometric).argmax(1))
     assert changed["ensemble"]["score"] == WeChat2022().score(ids(truth), predicted, CLASSES)
     assert changed["geometric"]["gain"]["difference"] == pytest.approx(
         changed["ensemble"]["score"]["mean"] - report["ensemble"]["score"]["mean"]

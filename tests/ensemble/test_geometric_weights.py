@@ -8,10 +8,11 @@ from wbdc.core.errors import UsageFault
 from wbdc.ensemble import geometric_weights
 from wbdc.ensemble.geometric_weights import (
     EQUALITY_PRIOR_VIDEOS,
+    fit_geometric,
     learn_geometric_weights,
     log_likelihoods,
-    nested_geometric_blend,
 )
+from wbdc.ensemble.nested_blend import nested_blend
 from wbdc.serve.blend import blend_probabilities
 
 
@@ -48,7 +49,7 @@ def test_exponents_maximize_the_likelihood():
 def test_members_that_know_different_things_exclude_different_classes():
     members, truth = two_experts(600, 1)
     folds = np.arange(600) % 3
-    blended = nested_geometric_blend(members, truth, folds)
+    blended = nested_blend(members, truth, folds, fit_geometric)
     np.testing.assert_allclose(blended.sum(1), 1, rtol=1e-5)
     accuracy = (blended.argmax(1) == truth).mean()
     arithmetic = (members[:2].mean(0).argmax(1) == truth).mean()
@@ -71,8 +72,9 @@ def test_a_useless_member_is_dropped_and_the_others_alone_give_equal_bits():
 def test_labels_of_a_fold_do_not_change_its_predictions():
     members, truth = two_experts(200, 3)
     folds = np.arange(200) % 2
-    before = nested_geometric_blend(members, truth, folds)
-    after = nested_geometric_blend(members, np.where(folds == 0, (truth + 1) % 9, truth), folds)
+    changed = np.where(folds == 0, (truth + 1) % 9, truth)
+    before = nested_blend(members, truth, folds, fit_geometric)
+    after = nested_blend(members, changed, folds, fit_geometric)
     assert np.array_equal(before[folds == 0], after[folds == 0])
     assert not np.array_equal(before[folds == 1], after[folds == 1])
 
@@ -99,4 +101,4 @@ def test_many_videos_are_fitted_on_a_part_of_them(monkeypatch):
 def test_one_fold_is_refused():
     members, truth = two_experts(30, 6)
     with pytest.raises(UsageFault, match="train a second fold"):
-        nested_geometric_blend(members, truth, np.zeros(30, int))
+        nested_blend(members, truth, np.zeros(30, int), fit_geometric)

@@ -42,6 +42,8 @@ ORDER = (
 )
 NOT_COMMANDS = {
     "console",
+    "ensemble_build",
+    "ensemble_report",
     "name_completion",
     "shared_options",
     "training",

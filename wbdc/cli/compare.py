@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from wbdc.cli import console, shared_options
-from wbdc.cli.ensemble import print_support
+from wbdc.cli.ensemble_report import print_support
 from wbdc.cli.name_completion import RUN
 
 
@@ -33,7 +33,7 @@ def compare(run: str, other: str, draws: int, seed: int, work: Path, as_json: bo
     Example:
       wbdc compare dual_stream-1a2b3c4d dual_stream-5e6f7a8b
     """
-    from wbdc.ensemble.evaluation import compare_runs
+    from wbdc.ensemble.run_comparison import compare_runs
     from wbdc.train.runs import open_run
 
     first = open_run(work, run)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wbdc.cli import console, shared_options
-from wbdc.cli.ensemble import print_weights
+from wbdc.cli.ensemble_report import print_weights
 
 if TYPE_CHECKING:
     from wbdc.competitions import Competition
@@ -109,8 +109,9 @@ def run_demo(
     """Run every step as its command does; return what `print_demo` prints."""
     from wbdc.competitions import open_competition
     from wbdc.core.device import use_threads
+    from wbdc.ensemble.build_ensemble import build_ensemble
+    from wbdc.ensemble.ensemble_settings import EnsembleSettings
     from wbdc.ensemble.member_selection import select_members
-    from wbdc.ensemble.saved_ensembles import build_ensemble
     from wbdc.prepare.build import prepare_data
 
     cpu_threads = use_threads(threads)
@@ -129,7 +130,7 @@ def run_demo(
     )
     runs = _train(into, prepared, seed, device, threads, reporter)
     members = select_members(into, tuple(runs), prepared)[0]
-    report = build_ensemble(into, "demo", members, seed=seed)
+    report = build_ensemble(into, "demo", members, settings=EnsembleSettings(seed=seed))
     submission = _submit(into, prepared, data, report, device, cpu_threads, progress, reporter)
     _predict(into, contest, data, device, cpu_threads, progress, reporter)
     return {

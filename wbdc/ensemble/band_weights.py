@@ -9,8 +9,7 @@ import numpy as np
 from wbdc.core.errors import UsageFault
 from wbdc.ensemble.blend_weights import MIN_WEIGHT_RATIO
 from wbdc.ensemble.likelihood_weights import MIN_PROBABILITY, true_class_likelihoods
-from wbdc.serve.apply_multipliers import apply_multipliers
-from wbdc.serve.blend import blend_probabilities
+from wbdc.ensemble.nested_blend import BlendRule
 
 PRIOR_VIDEOS = 10  # equal weights count as much as so many videos of each band
 MAX_ROUNDS = 300
@@ -133,33 +132,14 @@ def fit_band_weights(likelihoods: np.ndarray, masses: np.ndarray, bands: np.ndar
     return weights
 
 
-def nested_band_blend(
-    members: np.ndarray, truth: np.ndarray, folds: np.ndarray, bounds: Sequence[int]
-) -> np.ndarray:
-    """Return the ensemble's own out-of-fold probabilities with weights by band: (n, C) float32.
-
-    Each fold is blended with weights and bands of the other folds, as `nested_blend` does. Raises
-    UsageFault for a single fold.
+def fit_bands(
+    members: np.ndarray, truth: np.ndarray, rows: np.ndarray, *, bounds: Sequence[int]
+) -> BlendRule:
+    """Learn the weights by band of `learn_band_weights`, and the bands, on some rows. See
+    `nested_blend`.
     """
-    names = np.unique(folds)
-    if len(names) < 2:
-        raise UsageFault("weights by class support need 2 folds or more; train a second fold")
-    blended = np.empty(members.shape[1:], np.float32)
-    for name in names:
-        held_out = folds == name
-        fitted = learn_band_weights(
-            members[:, ~held_out], truth[~held_out], bounds, total=len(truth)
-        )
-        blended[held_out] = blend_by_class(members[:, held_out], fitted.by_class)
-    return blended
-
-
-def blend_by_class(members: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Blend with the weights of each class, and normalize the rows: (n, C) float32.
-
-    members: (M, n, C); weights: (M, C). It is what `serve` computes.
-    """
-    return apply_multipliers(blend_probabilities(list(members), weights), np.ones(weights.shape[1]))
+    fitted = learn_band_weights(members[:, rows], truth[rows], bounds, total=len(truth))
+    return BlendRule(fitted.by_class)
 
 
 def _maximize_bound(gained: np.ndarray, cost: np.ndarray) -> np.ndarray:

@@ -4,13 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wbdc.core.errors import UsageFault
 from wbdc.ensemble.likelihood_weights import (
     maximum_likelihood_weights,
     mixture_weights,
     true_class_likelihoods,
 )
-from wbdc.serve.blend import blend_probabilities
+from wbdc.ensemble.nested_blend import BlendRule
 
 MIN_WEIGHT_RATIO = 0.01  # to the largest weight; a member with less is dropped
 METHODS = ("equal", "halfway", "maximum likelihood", "best member")  # the simplest first
@@ -108,37 +107,10 @@ def choose_method(likelihoods: np.ndarray) -> tuple[str, dict[str, float]]:
     return METHODS[simplest], dict(zip(METHODS, means.tolist(), strict=True))
 
 
-def nested_blend(members: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Return the ensemble's own out-of-fold probabilities.
-
-    Each fold is blended with weights learned on the other folds, so the labels of a fold do not
-    change the predictions of that fold. The method is chosen and negligible members are dropped
-    inside each fold, as for the weights that ship (`fit_weights`). A single member needs no weights
-    and is returned unchanged.
-
-    members: (M, n, C) float; truth: (n,) int; folds: (n,) str or int. Returns (n, C) float32.
-    Raises UsageFault when two or more members share only one fold, and as `true_class_likelihoods`
-    and `blend_probabilities` do.
-    """
+def fit_arithmetic(members: np.ndarray, truth: np.ndarray, rows: np.ndarray) -> BlendRule:
+    """Learn the arithmetic mean of `fit_weights` on some rows. See `nested_blend`."""
     likelihoods = true_class_likelihoods(members, truth)
-    if folds.shape != truth.shape:
-        raise UsageFault(f"{len(truth):,} videos need as many fold names, got {folds.size:,}")
-    names = np.unique(folds)
-    if len(members) > 1 and len(names) < 2:
-        raise UsageFault(
-            f"all {len(truth):,} videos are in fold {names[0]}, so no other fold is left to learn"
-            " weights on; train a second fold"
-        )
-
-    blended = np.empty(members.shape[1:], dtype=np.float32)
-    for name in names:
-        held_out = folds == name
-        weights = np.ones(1)
-        if len(members) > 1:
-            weights = fit_weights(likelihoods[:, ~held_out]).values
-        blended[held_out] = blend_probabilities([member[held_out] for member in members], weights)
-
-    return blended
+    return BlendRule(fit_weights(likelihoods[:, rows]).values)
 
 
 def _method_weights(method: str, likelihoods: np.ndarray, fitted: np.ndarray | None) -> np.ndarray:

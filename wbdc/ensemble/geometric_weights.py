@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wbdc.core.errors import UsageFault
 from wbdc.ensemble.blend_weights import MIN_WEIGHT_RATIO
 from wbdc.ensemble.likelihood_weights import MIN_PROBABILITY, true_class_likelihoods
-from wbdc.serve.blend import blend_probabilities, log_factors
+from wbdc.ensemble.nested_blend import BlendRule
+from wbdc.serve.blend import log_factors
 
 MAX_FITTED_VIDEOS = 20_000  # 20,000 videos of 200 classes and 12 members are 200 MB
 # of the pull towards equal exponents, in videos; with 60 videos to learn from, 30 was better than
@@ -95,22 +95,10 @@ def fit_exponents(factors: list[np.ndarray], truth: np.ndarray) -> np.ndarray:
     return exponents if exponents.max() > 0 else start
 
 
-def nested_geometric_blend(members: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Return the out-of-fold probabilities of a geometric mean: (n, C) float32.
-
-    Each fold is blended with weights of the other folds, as `nested_blend` does. Raises UsageFault
-    for a single fold.
-    """
-    names = np.unique(folds)
-    if len(names) < 2:
-        raise UsageFault("a geometric mean needs 2 folds or more; train a second fold")
-    blended = np.empty(members.shape[1:], np.float32)
-    for name in names:
-        held_out = folds == name
-        fitted = learn_geometric_weights(members[:, ~held_out], truth[~held_out])
-        rows = [member[held_out] for member in members]
-        blended[held_out] = blend_probabilities(rows, fitted.values, fitted.sharpness)
-    return blended
+def fit_geometric(members: np.ndarray, truth: np.ndarray, rows: np.ndarray) -> BlendRule:
+    """Learn the geometric mean of `learn_geometric_weights` on some rows. See `nested_blend`."""
+    fitted = learn_geometric_weights(members[:, rows], truth[rows])
+    return BlendRule(fitted.values, fitted.sharpness)
 
 
 def log_likelihoods(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path, PurePosixPath
 
 from wbdc.competitions import is_contest_file
-from wbdc.ensemble.saved_ensembles import format_bands
+from wbdc.ensemble.ensemble_settings import format_bands
 from wbdc.prepare.dataset import PreparedData
 from wbdc.prepare.groups import GROUPS_FILE
 from wbdc.serve.blend_file import Blend

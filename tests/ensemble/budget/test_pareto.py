@@ -1,6 +1,7 @@
 """The Pareto frontier of ensembles: no subset beats it, and the best that fits is chosen."""
 
 import json
+from functools import partial
 from itertools import chain, combinations, pairwise
 
 import numpy as np
@@ -9,7 +10,7 @@ from ensemble_problems import COST
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import IntegrityFault, OverBudget, UsageFault
-from wbdc.ensemble.blend_weights import nested_blend
+from wbdc.ensemble.blend_weights import fit_arithmetic
 from wbdc.ensemble.bootstrap import competition_scorer, paired_gain
 from wbdc.ensemble.budget import pareto
 from wbdc.ensemble.budget.candidates import Candidate, CandidatePool
@@ -22,7 +23,9 @@ from wbdc.ensemble.budget.pareto import (
     pareto_frontier,
 )
 from wbdc.ensemble.evaluation import evaluate_ensemble
+from wbdc.ensemble.nested_blend import nested_blend
 
+nested = partial(nested_blend, fit=fit_arithmetic)
 CLASSES = ["0000", "0001", "0002", "0100", "0101", "0203"]
 
 
@@ -95,7 +98,7 @@ def test_the_exhaustive_frontier_equals_brute_force(seed, shared):
     m, truth, folds = problem(seed=seed)
     brute = {}
     for subset in chain.from_iterable(combinations(range(4), size) for size in (1, 2, 3, 4)):
-        predictions = [CLASSES[i] for i in nested_blend(m[list(subset)], truth, folds).argmax(1)]
+        predictions = [CLASSES[i] for i in nested(m[list(subset)], truth, folds).argmax(1)]
         cost = COST._replace(shared_cores=shared).seconds(["abcd"[i] for i in subset], 1000)
         brute[tuple("abcd"[i] for i in subset)] = (
             cost,
@@ -259,7 +262,7 @@ def test_a_dropped_candidate_costs_only_what_it_does_not_share():
     )  # tower and frames are shared
     assert dropped["c"].seconds == pytest.approx(1.5 * (1 + 1000 * (0.003 + 0.0004)))
     assert dropped["d"].seconds == pytest.approx(1.5 * (4 + 1000 * (0.007 + 0.006 + 0.0009)))
-    predictions = [nested_blend(m[rows], truth, folds).argmax(1) for rows in ([0, 1], [0])]
+    predictions = [nested(m[rows], truth, folds).argmax(1) for rows in ([0, 1], [0])]
     assert dropped["b"].gain == paired_gain(
         *(competition_scorer(WeChat2022(), truth, codes, CLASSES) for codes in predictions),
         len(truth),

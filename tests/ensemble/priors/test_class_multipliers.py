@@ -11,8 +11,8 @@ from wbdc.competitions import Competition
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import IntegrityFault, UsageFault
 from wbdc.core.scores import f1_scores
-from wbdc.ensemble.band_weights import nested_band_blend
-from wbdc.ensemble.blend_weights import nested_blend
+from wbdc.ensemble.band_weights import fit_bands
+from wbdc.ensemble.blend_weights import fit_arithmetic
 from wbdc.ensemble.priors.class_multipliers import (
     MULTIPLIER_FAMILIES,
     MULTIPLIER_OPTIONS,
@@ -285,10 +285,11 @@ def test_errors_name_the_cause():
             bad()
 
 
-@pytest.mark.parametrize("blend", [nested_blend, partial(nested_band_blend, bounds=[30])])
-def test_labels_of_a_fold_do_not_change_its_predictions_through_the_blend(blend):
+@pytest.mark.parametrize("fit", [fit_arithmetic, partial(fit_bands, bounds=[30])])
+def test_labels_of_a_fold_do_not_change_its_predictions_through_the_blend(fit):
     """Blend weights are learned across folds, so p is blended again without each fold."""
-    from wbdc.ensemble import saved_ensembles
+    from wbdc.ensemble import build_ensemble as building
+    from wbdc.ensemble.ensemble_settings import EnsembleSettings
 
     random = np.random.default_rng(3)
     truth, folds = random.integers(0, 8, 240), np.repeat([0, 1, 2], 80)
@@ -306,8 +307,8 @@ def test_labels_of_a_fold_do_not_change_its_predictions_through_the_blend(blend)
         return {"used": False}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saved_ensembles, "evaluate_multipliers", store)
+        patch.setattr(building, "evaluate_multipliers", store)
         for codes in (truth, np.where(folds == 0, random.permutation(truth), truth)):
-            shared = saved_ensembles.SharedPredictions(members, codes, folds.astype(str))
-            saved_ensembles._class_priors(shared, blend, CLASSES, CONTEST, 10, 0)
+            shared = building.SharedPredictions(members, codes, folds.astype(str))
+            building._class_priors(shared, fit, CLASSES, CONTEST, EnsembleSettings(draws=10))
     assert np.array_equal(predictions[0], predictions[1])

@@ -20,7 +20,7 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import Inconclusive, IntegrityFault, UsageFault
 from wbdc.core.files import file_sha256, publish_json, read_json, seal_folder, sealed_facts
 from wbdc.core.integrity import verify_seal
-from wbdc.ensemble.band_weights import blend_by_class
+from wbdc.ensemble.nested_blend import BlendRule
 from wbdc.prepare.dataset import PreparedData
 from wbdc.serve.blend_file import Blend, BlendMember, read_blend
 from wbdc.serve.entry import ServeOptions, main, serve
@@ -243,7 +243,7 @@ def test_a_package_with_weights_by_class_predicts_as_the_runs_bit_for_bit(member
 
     assert packed.tobytes() == predict(*by_class).tobytes()
     single = np.stack([predict(member) for member in members])
-    np.testing.assert_allclose(packed, blend_by_class(single, weights), rtol=1e-5)
+    np.testing.assert_allclose(packed, BlendRule(weights).blend(single), rtol=1e-5)
 
 
 def test_class_weights_are_packed(tmp_path):

@@ -25,11 +25,9 @@ from wbdc.ensemble.budget.pareto import (
     efficient_subsets,
     pareto_frontier,
 )
-from wbdc.ensemble.out_of_fold import (
-    ServingHardware,
-    out_of_fold_predictions,
-)
-from wbdc.ensemble.saved_ensembles import ensemble_command, save_ensemble
+from wbdc.ensemble.build_ensemble import ensemble_command, save_ensemble
+from wbdc.ensemble.ensemble_settings import DEFAULT_SETTINGS, EnsembleSettings
+from wbdc.ensemble.out_of_fold import ServingHardware, out_of_fold_predictions
 from wbdc.ensemble.shared_rows import shared_predictions
 from wbdc.ensemble.variants import Variant, full_variant, list_variants
 from wbdc.train.runs import ALL_FOLDS
@@ -39,20 +37,15 @@ from wbdc.train.runs import ALL_FOLDS
 class BudgetOptions:
     """How an ensemble within a limit is built.
 
-    limit: seconds for `items` videos; frames, lengths: smaller values to try; mean,
-    class_priors, bands, draws, seed: as for `save_ensemble`. Subsets are compared by their
-    arithmetic means.
+    limit: seconds for `items` videos; frames, lengths: smaller values to try; settings: of the
+    chosen ensemble. Subsets are compared by their arithmetic means.
     """
 
     limit: float
     items: int
     frames: Sequence[int] = ()
     lengths: Sequence[int] = ()
-    mean: str = "auto"
-    class_priors: bool = True
-    bands: tuple[int, ...] = ()
-    draws: int = 1000
-    seed: int = 0
+    settings: EnsembleSettings = DEFAULT_SETTINGS
 
 
 class SearchResult(NamedTuple):
@@ -110,11 +103,7 @@ def build_ensemble_within(
         shared,
         extra_facts={"budget": _budget_report(results, chosen, result, options)},
         precision=result.precision if len(hardware) > 1 else None,
-        mean=options.mean,
-        class_priors=options.class_priors,
-        bands=options.bands,
-        draws=options.draws,
-        seed=options.seed,
+        settings=options.settings,
         command=_command(name, members, hardware, options),
     )
 
@@ -134,7 +123,7 @@ def _search_precisions(
         for variant in (member, *list_variants(member.run, options.frames, options.lengths))
     }
     variants = list(variants.values())
-    sample, listing_seconds = _sample(contest, data, options.items, options.seed)
+    sample, listing_seconds = _sample(contest, data, options.items, options.settings.seed)
     fixed = measure_start() + listing_seconds
 
     results = []
@@ -207,7 +196,7 @@ def _budget_report(
     options: BudgetOptions,
 ) -> dict:
     """Describe the frontier, the choice and what was dropped, in plain values for JSON."""
-    draws, seed = options.draws, options.seed
+    draws, seed = options.settings.draws, options.settings.seed
     lead = choice_gain(result.pool, result.choices, chosen, draws=draws, seed=seed)
     dropped = dropped_members(result.pool, chosen, draws=draws, seed=seed)
     return {
@@ -251,13 +240,4 @@ def _command(
     }
     for option, values in lists.items():
         words += [option, ",".join(map(str, values))] if values else []
-    return ensemble_command(
-        name,
-        members,
-        words,
-        mean=options.mean,
-        class_priors=options.class_priors,
-        bands=options.bands,
-        draws=options.draws,
-        seed=options.seed,
-    )
+    return ensemble_command(name, members, words, options.settings)

@@ -1,0 +1,99 @@
+"""The choice whether the members of an ensemble have weights by class support."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from wbdc.competitions import Competition
+from wbdc.ensemble.band_weights import (
+    band_names,
+    fit_bands,
+    learn_band_weights,
+    support_bands,
+)
+from wbdc.ensemble.blend_weights import fit_arithmetic
+from wbdc.ensemble.nested_blend import nested_blend
+from wbdc.ensemble.report_entries import Evaluation, dropped_entries, ensemble_entries
+
+
+def evaluate_bands(
+    report: dict,
+    names: Sequence[str],
+    members: np.ndarray,
+    truth: np.ndarray,
+    folds: np.ndarray,
+    classes: Sequence[str],
+    competition: Competition,
+    *,
+    bounds: Sequence[int],
+    draws: int = 1000,
+    seed: int = 0,
+) -> tuple[dict, np.ndarray | None]:
+    """Learn weights by class support, and use them if nested predictions score better with them.
+
+    report: from `evaluate_ensemble` or `evaluate_geometric`, with the same other arguments; bounds:
+    of the bands, as in `support_bands`. A geometric mean has none.
+    Returns (report, weights of each member for each class (M, C), or None when they are not used).
+    The report gains
+      bands  {used, bounds, names, classes, videos: of each band, weights: {name: [per band]}, gain}
+             or {used: False, reason}; gain compares nested predictions of the members that remain,
+             with weights by band and without, in score's mean
+    and where they are used, its weights, dropped, ensemble, gain and support are theirs.
+    """
+    is_geometric = report["geometric"]["used"]
+    if reason := _reason_without_bands(members, truth, folds, classes, bounds, is_geometric):
+        return report | {"bands": {"used": False, "reason": reason}}, None
+    evaluation = Evaluation(competition, truth, classes, draws, seed)
+    fitted = learn_band_weights(members, truth, bounds)
+    remaining = members[fitted.members]
+    blended = nested_blend(remaining, truth, folds, partial(fit_bands, bounds=bounds))
+    gain = evaluation.gain(blended, nested_blend(remaining, truth, folds, fit_arithmetic))
+
+    counts = np.bincount(truth, minlength=len(classes))
+    videos = np.bincount(fitted.bands, counts, minlength=len(bounds) + 1)
+    bands = {
+        "used": gain.verdict == "better",
+        "bounds": list(bounds),
+        "names": band_names(bounds),
+        "classes": np.bincount(fitted.bands, minlength=len(bounds) + 1).tolist(),
+        "videos": videos.astype(int).tolist(),
+        "weights": dict(zip(names, fitted.values.tolist(), strict=True)),
+        "gain": gain.to_dict(),
+    }
+    if not bands["used"]:
+        return report | {"bands": bands}, None
+
+    mean_weights = (fitted.values @ videos / videos.sum()).tolist()
+    changed = {
+        "bands": bands,
+        "weights": dict(zip(names, mean_weights, strict=True)),
+        "dropped": dropped_entries(names, fitted.dropped, " in every band"),
+        **ensemble_entries(report, names, members, blended, evaluation),
+    }
+    unchanged = {key: value for key, value in report.items() if key != "score_without_dropped"}
+    return unchanged | changed, fitted.by_class
+
+
+def _reason_without_bands(
+    members: np.ndarray,
+    truth: np.ndarray,
+    folds: np.ndarray,
+    classes: Sequence[str],
+    bounds: Sequence[int],
+    is_geometric: bool,
+) -> str | None:
+    """Return why weights by class support cannot be learned, if so."""
+    if not bounds:
+        return "not requested"
+    if is_geometric:
+        return "the blend is a geometric mean"
+    if len(members) < 2:
+        return "there is one member"
+    if len(set(folds.tolist())) < 2:
+        return "they need 2 folds or more"
+    counts = np.bincount(truth, minlength=len(classes))
+    present = set(support_bands(counts, bounds)[counts > 0].tolist())
+    if len(present) < 2:
+        return f"all classes have {band_names(bounds)[present.pop()]} videos"
+    return None
