@@ -33,11 +33,11 @@ def layer_rate_factors(
         last = max(numbers.values(), default=0)
         if last == 0:
             layered = [p for p in rates if any(_part_numbers(p, names, rates).values())]
-            others = ", ".join(p for p in layered if p != OTHER_PARTS)
+            choices = ", ".join(p for p in layered if p != OTHER_PARTS)
             raise UsageFault(
                 f"layer_decay of {part!r}: this part has no numbered layers, for example "
                 "encoder.layer.3 or blocks.3; parts of learning_rate with layers: "
-                f"{others or 'none'}"
+                f"{choices or 'none'}"
             )
         factors |= {name: decay ** (last - number) for name, number in numbers.items()}
     return factors
