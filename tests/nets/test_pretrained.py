@@ -309,6 +309,20 @@ def test_trap_10_the_saved_transform_of_a_timm_tower_outlives_timms_list(monkeyp
     )
 
 
+def test_the_way_to_resize_is_saved_with_the_weights(toy_clip):
+    toy_clip()
+    for tower in (
+        Clip(model="ViT-toy", weights="openai", resize="fast"),
+        Timm(model="test_vit", pretrained=False, resize="fast"),
+    ):
+        saved = {k: v for k, v in tower.blueprint().items() if k != "use"}
+        assert saved["image"]["resize"] == "fast"
+        assert type(tower)(**saved).image_settings == tower.image_settings
+        assert type(tower)(**saved, resize="exact").image_settings.resize == "exact"
+    with pytest.raises(UsageFault, match="resize = 'quick' is unknown"):
+        Timm(model="test_vit", pretrained=False, resize="quick")
+
+
 def test_an_unknown_timm_model_is_refused_with_a_hint():
     with pytest.raises(UsageFault, match="did you mean 'test_resnet'"):
         Timm(model="test_resnit", pretrained=False)

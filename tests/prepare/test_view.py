@@ -143,6 +143,7 @@ OTHER_SPECS = {
         image_settings=small.IMAGE_SETTINGS._replace(interpolation="bilinear")
     ),
     "squash": input_spec(image_settings=small.IMAGE_SETTINGS._replace(squash=True)),
+    "resize": input_spec(image_settings=small.IMAGE_SETTINGS.with_resize("fast")),
     "frames": input_spec(frames=4),
     "length": input_spec(length=41),
     "budgets": input_spec(fields=FIELDS | {"ocr": 9}),
@@ -162,8 +163,8 @@ def test_another_input_spec_has_another_view(other):
     assert OTHER_SPECS[other].name() != input_spec().name() == input_spec().name()
 
 
-def test_views_from_before_images_could_be_squashed_keep_their_names():
-    spec = input_spec()
+def test_views_keep_the_names_from_before_images_could_be_squashed_or_resized_fast():
+    spec, squashed = input_spec(), OTHER_SPECS["squash"]
     text = [
         TOKENIZER.to_str(),
         list(FIELDS.items()),
@@ -174,6 +175,17 @@ def test_views_from_before_images_could_be_squashed_keep_their_names():
     settings = small.IMAGE_SETTINGS
     older = [settings.size, settings.mean, settings.std, settings.interpolation, settings.short]
     assert spec.name() == json_digest(text, older, spec.frames)
+    assert squashed.name() == json_digest(text, [*older, True], spec.frames)
+
+
+@pytest.mark.parametrize("store", ["raw", "jpeg"])
+def test_fast_pixels_of_a_view_equal_those_that_a_submission_reads(dataset, store):
+    prepared, root = dataset
+    spec = OTHER_SPECS["resize"]
+    view = open_view(prepared, spec, "test", store=store)
+    assert_equal(view, read_archives(root, "test", spec))
+    exact = open_view(prepared, input_spec(), "test")
+    assert any(not np.array_equal(view[i][1], exact[i][1]) for i in range(len(view.text.lengths)))
 
 
 def test_fields_are_read_in_the_order_of_the_input_spec(dataset):

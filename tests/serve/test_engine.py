@@ -144,6 +144,7 @@ def test_towers_of_different_weights_share_only_the_decoding(tmp_path, videos, c
 OTHER_SETTINGS = {
     "mean": {"mean": [0.1, 0.1, 0.1]},
     "interpolation": {"interpolation": "bicubic"},
+    "resize": {"resize": "fast"},
 }
 
 

@@ -1,11 +1,11 @@
 """Frames: from the bytes of an image file to the square of uint8 pixels that a vision tower takes.
 
-Pixels equal those of Pillow's resize (torchvision's Resize + CenterCrop), byte for byte. They are
-normalized later, on the device.
+They are normalized later, on the device.
 """
 
 import io
 import struct
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,17 +17,17 @@ from PIL import Image, ImageFile
 from wbdc.core.findings import Findings
 from wbdc.core.image_settings import ImageSettings
 from wbdc.core.out_of_memory import is_memory_short, raise_if_exhausted
+from wbdc.data.resize import jpeg_divisor, resize_and_crop
 
 MAX_PIXELS = 64_000_000  # larger images are refused by their header, before any memory is used
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated image is counted, not filled with gray
 # Pillow refuses twice this number, before a GIF allocates memory for its first frame
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # is raised at half the limit
-RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 # without EPS, whose reader starts another program
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "AVIF")
-# the long side is cropped to this many short sides: 4000 x 2 would grow to 448,000 x 224
-MAX_STRIP_RATIO = 16
+# of the memory that a thread reuses for the pixels of a JPEG: 1920 x 1080 need 6 MB
+MAX_REUSED_BYTES = 2**23
 THUMBNAIL_PIXELS = 32  # side of the gray thumbnail of a frame
 
 # markers of a plain JPEG; EXIF and XMP are not among them, since they may rotate the image
@@ -70,19 +70,26 @@ WEBP_DECODER_ERROR = "could not create decoder object"
 
 
 def decode_frames(
-    encoded: Sequence[bytes], settings: ImageSettings, findings: Findings, location: str = ""
+    encoded: Sequence[bytes],
+    settings: ImageSettings,
+    findings: Findings,
+    location: str = "",
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Decode frames: (n, 3, S, S) uint8, in order. Damaged frames are dropped and counted.
 
-    location: name of the video in `findings`.
+    location: name of the video in `findings`. out: (m, 3, S, S) uint8 with m >= len(encoded), where
+    the first n frames are written; None: a new array.
     """
-    frames = [
-        frame
-        for number, data in enumerate(encoded)
-        if (frame := decode_frame(data, settings, findings, f"{location}#{number}")) is not None
-    ]
-    size = settings.size
-    return np.stack(frames) if frames else np.zeros((0, 3, size, size), np.uint8)
+    if out is None:
+        out = np.empty((len(encoded), 3, settings.size, settings.size), np.uint8)
+    count = 0
+    for number, data in enumerate(encoded):
+        square = _decode_square(data, settings, findings, f"{location}#{number}")
+        if square is not None:
+            np.copyto(out[count], square.transpose(2, 0, 1))
+            count += 1
+    return out[:count]
 
 
 def decode_frame(
@@ -93,11 +100,8 @@ def decode_frame(
     A damaged frame is counted in `findings` and gives None. Empty `data` gives None; the reader of
     the archive has counted it.
     """
-    if not data:
-        return None
-    with _count_damage(findings, location):
-        image = resize_and_crop(_decode_rgb(data, findings, location), settings)
-        return np.ascontiguousarray(image.transpose(2, 0, 1))
+    square = _decode_square(data, settings, findings, location)
+    return None if square is None else square.transpose(2, 0, 1).copy()
 
 
 def probe_image(
@@ -120,39 +124,21 @@ def probe_image(
             )
             gray = Image.fromarray(pixels[..., 0])
         else:
-            gray = Image.fromarray(_decode_rgb(data, findings, location)).convert("L")
+            pixels, _ = _decode_rgb(data, None, findings, location)
+            gray = Image.fromarray(pixels).convert("L")
             size = gray.size
         return *size, np.asarray(gray.resize((side, side), Image.Resampling.HAMMING))
 
 
-def resize_and_crop(image: np.ndarray, settings: ImageSettings) -> np.ndarray:
-    """Resize the short side to `settings.short`, or to `settings.size`, and crop the center
-    square: (H, W, 3) uint8 -> (S, S, 3) uint8. `settings.squash` resizes both sides to S.
-
-    The whole image is resized, not only its center: Pillow orders its two passes by the box that it
-    gets, and pixels would differ by up to 3.
-    """
-    height, width = image.shape[:2]
-    size = settings.size
-    short = min(height, width)
-    new_short = settings.short or settings.size
-    resampling = RESAMPLING[settings.interpolation]
-    if settings.squash:
-        return np.asarray(Image.fromarray(image).resize((size, size), resampling))
-
-    if max(height, width) > MAX_STRIP_RATIO * short:
-        top, left = (max(0, (side - MAX_STRIP_RATIO * short) // 2) for side in (height, width))
-        image = image[top : height - top, left : width - left]
-        height, width = image.shape[:2]
-
-    if short != new_short:
-        # torchvision's rule: floor, but at least the new short side
-        height, width = (max(new_short, int(new_short * side / short)) for side in (height, width))
-        image = np.asarray(Image.fromarray(image).resize((width, height), resampling))
-
-    top = round((height - size) / 2)
-    left = round((width - size) / 2)
-    return image[top : top + size, left : left + size]
+def _decode_square(
+    data: bytes, settings: ImageSettings, findings: Findings, location: str
+) -> np.ndarray | None:
+    """Decode one frame to (S, S, 3) uint8, valid until this thread decodes the next one."""
+    if not data:
+        return None
+    with _count_damage(findings, location):
+        pixels, full_size = _decode_rgb(data, settings, findings, location)
+        return resize_and_crop(pixels, settings, full_size)
 
 
 @contextmanager
@@ -200,20 +186,66 @@ def _check_size(width: int, height: int) -> tuple[int, int]:
     return width, height
 
 
-def _decode_rgb(data: bytes, findings: Findings, location: str) -> np.ndarray:
-    """Decode an image to (H, W, 3) uint8: a plain JPEG by libjpeg-turbo, others by Pillow.
+class _ReusedMemory(threading.local):
+    """Memory of one thread for the pixels of a JPEG.
+
+    New memory for each image costs a tenth of decoding: the system clears its pages first.
+    """
+
+    def __init__(self) -> None:
+        self.buffer = bytearray()
+
+    def take(self, size: int) -> bytearray | None:
+        """Return at least `size` bytes, None for more than `MAX_REUSED_BYTES`."""
+        if size > MAX_REUSED_BYTES:
+            return None
+        if len(self.buffer) < size:
+            self.buffer = bytearray(size)
+        return self.buffer
+
+
+_reused_memory = _ReusedMemory()
+
+
+def _decode_jpeg(
+    data: bytes, width: int, height: int, settings: ImageSettings | None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decode a JPEG by libjpeg-turbo, reduced as far as `settings` allow; None: not reduced.
+
+    Returns (H, W, 3) uint8, valid until this thread decodes the next one, and the full height and
+    width.
+    """
+    divisor = jpeg_divisor(height, width, settings) if settings else 1
+    columns, rows = (-(-side // divisor) for side in (width, height))
+    pixels = simplejpeg.decode_jpeg(
+        data,
+        "RGB",
+        strict=True,
+        min_width=columns,
+        min_height=rows,
+        min_factor=divisor,
+        buffer=_reused_memory.take(3 * columns * rows),
+    )
+    return pixels, (height, width)
+
+
+def _decode_rgb(
+    data: bytes, settings: ImageSettings | None, findings: Findings, location: str
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decode an image: a plain JPEG by `_decode_jpeg`, which see, and others by Pillow.
 
     The content decides about the format, not the file name.
     """
-    if _plain_jpeg_size(data):
-        return simplejpeg.decode_jpeg(data, "RGB", strict=True)
+    if (size := _plain_jpeg_size(data)) is not None:
+        return _decode_jpeg(data, *size, settings)
     with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:  # reads the header only
         _check_size(*image.size)
         if image.format not in ("JPEG", "MPO"):
             findings.add("frame.format", f"{location} is {image.format}")
         elif image.mode in ("RGB", "L") and _orientation(image) is None and image.format == "JPEG":
-            return simplejpeg.decode_jpeg(data, "RGB", strict=True)
-        return _convert_to_rgb(image)
+            return _decode_jpeg(data, *image.size, settings)
+        pixels = _convert_to_rgb(image)
+        return pixels, pixels.shape[:2]
 
 
 def _orientation(image: Image.Image) -> Image.Transpose | None:

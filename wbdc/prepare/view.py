@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from wbdc.core.errors import DataFault, IntegrityFault, OutOfResources, UsageFault
 from wbdc.core.files import json_digest, lock_folder
 from wbdc.core.findings import Findings
-from wbdc.core.image_settings import ImageSettings
+from wbdc.core.image_settings import EXACT_RESIZE, ImageSettings
 from wbdc.core.progress import ProgressCallback, no_progress
 from wbdc.core.weights import weights_fingerprint
 from wbdc.data.frame_sampling import sample_frames
@@ -84,11 +84,13 @@ class InputSpec:
         return json_digest(text, self._image_values(), self.frames, *tower)
 
     def _image_values(self) -> tuple | None:
-        """Return the image settings, without `squash` when it is off: the names of views that were
-        computed before it existed stay valid.
+        """Return the image settings, without `squash` and `resize` where they have no effect: the
+        names of views that were computed before they existed stay valid.
         """
         settings = self.image_settings
-        return settings[:-1] if settings and not settings.squash else settings
+        if settings is None or settings.resize != EXACT_RESIZE:
+            return settings
+        return settings[:-1] if settings.squash else settings[:-2]
 
 
 @dataclass(frozen=True)

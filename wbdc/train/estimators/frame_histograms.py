@@ -7,7 +7,7 @@ import numpy as np
 
 from wbdc.core.errors import DataFault, UsageFault
 from wbdc.core.frame_limit import MAX_FRAMES
-from wbdc.core.image_settings import ImageSettings
+from wbdc.core.image_settings import EXACT_RESIZE, ImageSettings
 from wbdc.serve.member_parts.frame_descriptors import DescriptorSettings, describe_video
 from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE
 from wbdc.train.estimator_parts.calibration import cross_validated_scale, inner_folds
@@ -21,6 +21,7 @@ UNUSED_STATISTICS = (0.5, 0.5, 0.5)  # pixels are read as they are, not normaliz
 
 class FrameHistograms(Estimator):
     """size: side of the frames in pixels, a multiple of `cell`. frames: number for each video.
+    resize: "exact" for the pixels of Pillow, "fast" for nearly the same in a third of the time.
     cell: side of a cell of gradients in pixels; orientations: bins of their directions.
     color_levels: bins of each color channel, so that colors have color_levels^3 bins;
     color_grid: number of rows and columns of regions with a histogram each.
@@ -33,6 +34,7 @@ class FrameHistograms(Estimator):
         *,
         size: int = 48,
         frames: int = 8,
+        resize: str = EXACT_RESIZE,
         cell: int = 8,
         orientations: int = 9,
         color_levels: int = 4,
@@ -51,7 +53,8 @@ class FrameHistograms(Estimator):
                 f"estimator 'frame_histograms': size = {size} is not a multiple of cell = {cell};"
                 f" set size to {size // cell * cell}"
             )
-        self.image_settings = ImageSettings(size, UNUSED_STATISTICS, UNUSED_STATISTICS)
+        settings = ImageSettings(size, UNUSED_STATISTICS, UNUSED_STATISTICS)
+        self.image_settings = settings.with_resize(resize)
         self.frames = frames
         self.penalty = penalty
         self.settings = DescriptorSettings(cell, orientations, color_levels, color_grid)
