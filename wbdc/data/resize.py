@@ -24,14 +24,14 @@ MIN_REDUCED_RATIO = 1.5
 
 
 class Geometry(NamedTuple):
-    """How an image of known size becomes a square: its size after resizing, and where the square
-    lies in it, in pixels.
+    """How an image becomes a square: its size after resizing, and the first row and column of the
+    square in it, in pixels.
     """
 
     height: int
     width: int
-    top: int
-    left: int
+    first_row: int
+    first_column: int
 
 
 def plan_geometry(height: int, width: int, settings: ImageSettings) -> Geometry:
@@ -87,7 +87,10 @@ def resize_and_crop(
 
 def crop_square(pixels: np.ndarray, geometry: Geometry, size: int) -> np.ndarray:
     """Crop the square of an image that has its final size already: (H, W, 3) -> (S, S, 3)."""
-    return pixels[geometry.top : geometry.top + size, geometry.left : geometry.left + size]
+    return pixels[
+        geometry.first_row : geometry.first_row + size,
+        geometry.first_column : geometry.first_column + size,
+    ]
 
 
 def resize_exact(
@@ -105,19 +108,21 @@ def resize_exact(
     support = FILTER_SUPPORT[interpolation]
     # what is left out of one pass is black in the other, so that the rest keeps its position
     if _is_vertical_first(height, width, geometry):
-        first, last = _needed_range(width, geometry.width, geometry.left, size, support)
+        first, last = _needed_range(width, geometry.width, geometry.first_column, size, support)
         image = Image.fromarray(pixels[:, first:last])
         image = image.resize((last - first, geometry.height), resampling)
-        image = image.crop((-first, geometry.top, width - first, geometry.top + size))
+        image = image.crop((-first, geometry.first_row, width - first, geometry.first_row + size))
         image = image.resize((geometry.width, size), resampling)
-        return crop_square(np.asarray(image), geometry._replace(top=0), size)
+        return crop_square(np.asarray(image), geometry._replace(first_row=0), size)
 
-    first, last = _needed_range(height, geometry.height, geometry.top, size, support)
+    first, last = _needed_range(height, geometry.height, geometry.first_row, size, support)
     image = Image.fromarray(pixels[first:last])
     image = image.resize((geometry.width, last - first), resampling)
-    image = image.crop((geometry.left, -first, geometry.left + size, height - first))
+    image = image.crop(
+        (geometry.first_column, -first, geometry.first_column + size, height - first)
+    )
     image = image.resize((size, geometry.height), resampling)
-    return crop_square(np.asarray(image), geometry._replace(left=0), size)
+    return crop_square(np.asarray(image), geometry._replace(first_column=0), size)
 
 
 def resize_fast(
@@ -141,8 +146,8 @@ def _cut_strip(pixels: np.ndarray) -> np.ndarray:
     """Crop the long side of an image to `MAX_STRIP_RATIO` short sides around its center."""
     height, width = pixels.shape[:2]
     longest = MAX_STRIP_RATIO * min(height, width)
-    top, left = (max(0, (side - longest) // 2) for side in (height, width))
-    return pixels[top : height - top, left : width - left]
+    row, column = (max(0, (side - longest) // 2) for side in (height, width))
+    return pixels[row : height - row, column : width - column]
 
 
 def _is_vertical_first(height: int, width: int, geometry: Geometry) -> bool:
