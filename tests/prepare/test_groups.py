@@ -12,7 +12,7 @@ from wbdc.core.errors import DataFault, UsageFault
 from wbdc.prepare import build
 from wbdc.prepare.build import prepare_data, survey_data
 from wbdc.prepare.groups import join_groups, read_groups
-from wbdc.submit.training_commands import _prepare_command, packed_groups
+from wbdc.submit.training_commands import _prepare_command, packed_tables
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 IDS = small.ids("labeled")
@@ -92,10 +92,10 @@ def test_training_scripts_prepare_with_the_same_groups(small_root, tmp_path):
     blend = SimpleNamespace(members=[member])
     column = prepare(small_root, tmp_path / "work", "uploader")
     assert "--groups uploader --work" in _prepare_command(blend, column)
-    assert packed_groups(column) == {}
+    assert packed_tables(column) == {}
     file = prepare(small_root, tmp_path / "work", write(tmp_path / "a.csv", [(IDS[0], "a")]))
     assert "--groups source/groups.csv --work" in _prepare_command(blend, file)
-    assert packed_groups(file) == {"source/groups.csv": file.folder / "groups.csv"}
+    assert packed_tables(file) == {"source/groups.csv": file.folder / "groups.csv"}
     assert (file.folder / "groups.csv").is_file()
 
 

@@ -31,6 +31,7 @@ ORDER = (
     "oof",
     "compare",
     "ensemble",
+    "report",
     "pseudo",
     "distill",
     "predict",

@@ -74,6 +74,12 @@ class ViewOptions:
     help="Keep videos of one group in one fold: a table with the columns id and group, or a column "
     "of the annotations.",
 )
+@click.option(
+    "--corrections",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Replace labels: a reviewed table with the columns id and label, for example of `wbdc "
+    "report`.",
+)
 @click.option("--check-only", is_flag=True, help="Check all data, frame by frame; write nothing.")
 @click.option(
     "--list",
@@ -110,6 +116,7 @@ def prepare(
     competition: str,
     folds: int,
     groups: str | None,
+    corrections: Path | None,
     check_only: bool,
     listed: str | None,
     strict: bool,
@@ -135,6 +142,7 @@ def prepare(
       wbdc prepare --data data/wechat2022 --check-only
       wbdc prepare --data data/wechat2022 --engine local
       wbdc prepare --data data/wechat2022 --groups uploader
+      wbdc prepare --data data/wechat2022 --corrections reviewed.csv
       wbdc prepare --data data/shorts --competition ./shorts.py
       wbdc prepare --data data/wechat2022 --kit dual_stream
     """
@@ -152,12 +160,13 @@ def prepare(
         "folds": folds,
         "seed": seed,
         "groups": groups,
+        "corrections": corrections,
         "threads": threads or available_cpus(),
     }
 
     with console.progress(as_json) as progress:
         if dry_run:
-            result = _check(data, contest, progress)
+            result = _check(data, contest, corrections, progress)
         elif check_only:
             result = _survey(data, contest, progress, settings)
         else:
@@ -192,12 +201,19 @@ def _check_options(check_only: bool, kit: str | None, engine: str, listed: str |
         raise UsageFault(f"--list: no finding has the code {listed!r}{suggestion}")
 
 
-def _check(data: Path, contest: "Competition", progress: console.ProgressCallback) -> PrepareResult:
+def _check(
+    data: Path,
+    contest: "Competition",
+    corrections: Path | None,
+    progress: console.ProgressCallback,
+) -> PrepareResult:
     """Check the annotations and the names of the archives only."""
     from wbdc.prepare.build import MAX_LISTED_PLACES
     from wbdc.prepare.check import check_data
+    from wbdc.prepare.corrections import NO_CORRECTIONS, read_corrections
 
-    checked = check_data(data, contest, max_places=MAX_LISTED_PLACES, progress=progress)
+    new_labels = read_corrections(corrections) if corrections else NO_CORRECTIONS
+    checked = check_data(data, contest, new_labels, max_places=MAX_LISTED_PLACES, progress=progress)
     counts = {name: len(split.ids) for name, split in checked.splits.items()}
     facts = {"counts": counts, "holds": checked.frame_format}
     return PrepareResult(facts, checked.findings.report())

@@ -132,6 +132,12 @@ class Competition:
         """Return the group of a class, for example its level-1 class; None if classes are flat."""
         return None
 
+    def class_counts(self) -> dict[str, int]:
+        """Return the videos of each class in the contest's own labeled split, as far as they are
+        published; by default {}.
+        """
+        return {}
+
     def save(self, folder: Path) -> list[Path]:
         """Copy the file that defines the contest into a folder.
 

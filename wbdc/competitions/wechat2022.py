@@ -198,7 +198,10 @@ class WeChat2022(Competition):
     def classes(self, root: Path) -> list[str]:
         if taxonomy := _find_taxonomy(root):
             return _read_taxonomy(taxonomy)
-        return sorted(json.loads(read_text(CLASS_COUNTS_FILE)))
+        return sorted(self.class_counts())
+
+    def class_counts(self) -> dict[str, int]:
+        return json.loads(read_text(CLASS_COUNTS_FILE))
 
     def parent_class(self, label: str) -> str:
         """Return the level-1 class: the first two characters of a class."""

@@ -34,6 +34,12 @@ from wbdc.core.integrity import verify_seal
 from wbdc.core.progress import ProgressCallback, no_progress
 from wbdc.data.store import FRAMES_FOLDER, ShardFile, shard_path, shard_starts
 from wbdc.prepare.check import CheckedData, check_data, refuse_invalid
+from wbdc.prepare.corrections import (
+    CORRECTIONS_OPTION,
+    NO_CORRECTIONS,
+    Corrections,
+    read_corrections,
+)
 from wbdc.prepare.dataset import (
     PREPARED_SHAPE,
     ROWS_PER_TABLE,
@@ -76,6 +82,7 @@ class _Build:
     fold_count: int
     seed: int
     groups: VideoGroups | None
+    corrections: Corrections
     progress: ProgressCallback
 
     @property
@@ -87,7 +94,9 @@ class _Build:
         name = self.competition.name
         contest = [name, self.contest_hash] if self.contest_hash else name
         facts = [FORMAT_VERSION, contest, self.checked.fingerprint, self.fold_count, self.seed]
-        return json_digest(*facts, *([self.groups.digest()] if self.groups else []))
+        facts += [self.groups.digest()] if self.groups else []
+        facts += [self.corrections.digest()] if self.corrections.label_of else []
+        return json_digest(*facts)
 
     def command(self) -> str:
         """Return the command that prepares the same data again, without --work, which may move."""
@@ -95,6 +104,8 @@ class _Build:
         contest = os.path.abspath(file) if file else self.competition.name
         words = ["wbdc", "prepare", "--data", str(self.data.resolve()), "--competition", contest]
         words += ["--groups", self.groups.source] if self.groups else []
+        if self.corrections.label_of:
+            words += [CORRECTIONS_OPTION, self.corrections.source]
         return shlex.join([*words, "--folds", str(self.fold_count), "--seed", str(self.seed)])
 
     def shard_jobs(self, folder: Path, threads: int) -> Iterator[ShardJob]:
@@ -122,24 +133,31 @@ def prepare_data(
     folds: int = 5,
     seed: int = 0,
     groups: str | None = None,
+    corrections: Path | None = None,
     threads: int = 2,
     engine: Engine | None = None,
     progress: ProgressCallback = no_progress,
 ) -> tuple[PreparedData, bool]:
     """Check a data folder and store it below work/prepared/<hash>.
 
-    groups: a table of ids and groups, or a column of the annotations, as `read_groups` reads it.
+    groups: a table of ids and groups, or a column of the annotations, as `read_groups` reads it;
+    corrections: a table of ids and labels that replace those of the data.
     Returns the dataset, and whether it existed already. The folder also holds a copy of the file
     that defines the competition, if any. A run that is killed and started again continues with the
     next shard. Raises DataFault, FolderInUse, OutOfResources, UsageFault, IntegrityFault.
     """
     engine = engine or Threads()
     contest_hash = competition.source_hash
-    checked = check_data(data, competition, max_places=MAX_LISTED_PLACES, progress=progress)
+    new_labels = read_corrections(corrections) if corrections else NO_CORRECTIONS
+    checked = check_data(
+        data, competition, new_labels, max_places=MAX_LISTED_PLACES, progress=progress
+    )
     refuse_invalid(checked.findings.report())
     check_fold_count(folds, len(checked.splits[competition.labeled_split].ids))
     given_groups = read_groups(groups, data, competition, checked.splits) if groups else None
-    build = _Build(data, competition, contest_hash, checked, folds, seed, given_groups, progress)
+    build = _Build(
+        data, competition, contest_hash, checked, folds, seed, given_groups, new_labels, progress
+    )
 
     folder = work / "prepared" / build.hash()
     existing = _open_existing(folder)
@@ -174,6 +192,7 @@ def survey_data(
     folds: int = 5,
     seed: int = 0,
     groups: str | None = None,
+    corrections: Path | None = None,
     threads: int = 2,
     progress: ProgressCallback = no_progress,
 ) -> tuple[DatasetFacts, dict]:
@@ -182,10 +201,15 @@ def survey_data(
     Returns the facts of the dataset, and all findings: {code: {"count": int, "places": [str]}}.
     """
     contest_hash = competition.source_hash
-    checked = check_data(data, competition, max_places=MAX_LISTED_PLACES, progress=progress)
+    new_labels = read_corrections(corrections) if corrections else NO_CORRECTIONS
+    checked = check_data(
+        data, competition, new_labels, max_places=MAX_LISTED_PLACES, progress=progress
+    )
     check_fold_count(folds, len(checked.splits[competition.labeled_split].ids))
     given_groups = read_groups(groups, data, competition, checked.splits) if groups else None
-    build = _Build(data, competition, contest_hash, checked, folds, seed, given_groups, progress)
+    build = _Build(
+        data, competition, contest_hash, checked, folds, seed, given_groups, new_labels, progress
+    )
     shards = map(_read_archives, build.shard_jobs(Path(), threads))
     return _describe(build, shards), checked.findings.report()
 
@@ -258,6 +282,7 @@ def _finish(build: _Build, jobs: list[ShardJob], folder: Path) -> None:
         folder / "folds.parquet",
         folder / "findings.parquet",
         *(build.groups.save(folder) if build.groups else []),
+        *(build.corrections.save(folder) if build.corrections.label_of else []),
     ]
     seal_folder(folder, facts.to_dict(), [*tables, *contest_files])
     make_current(folder)
@@ -341,6 +366,7 @@ def _describe(
         fold_count=build.fold_count,
         seed=build.seed,
         groups=build.groups.name if build.groups else None,
+        corrected_labels=len(build.corrections.label_of) or None,
         findings=findings.report(MAX_EXAMPLES),
         statistics=survey.statistics(),
         shifts=shifts,
@@ -396,6 +422,8 @@ def _add_texts(
     """
     videos = build.competition.videos(build.data, split, Findings())
     rows, is_labeled = survey.rows[split], split == build.labeled_split
+    if is_labeled:
+        videos = build.corrections.apply(videos)
     for start in range(0, max(1, len(rows)), ROWS_PER_TABLE):
         part = list(islice(videos, ROWS_PER_TABLE))
         if not is_labeled:

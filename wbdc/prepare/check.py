@@ -12,6 +12,7 @@ from wbdc.core.out_of_memory import raise_if_exhausted
 from wbdc.core.progress import ProgressCallback, no_progress
 from wbdc.data.archive import member_checksums
 from wbdc.data.damaged_files import DAMAGED_FILE_ERRORS
+from wbdc.prepare.corrections import NO_CORRECTIONS, Corrections, check_corrections
 from wbdc.prepare.describe.finding_codes import FINDING_CODES
 
 # JPEG frames of a clip take at most this many times its bytes (one minute of 720p at 2 Mbit/s)
@@ -47,14 +48,16 @@ class CheckedData(NamedTuple):
 def check_data(
     root: Path,
     competition: Competition,
+    corrections: Corrections = NO_CORRECTIONS,
     *,
     max_places: int = MAX_EXAMPLES,
     progress: ProgressCallback = no_progress,
 ) -> CheckedData:
     """Read the annotations of a data folder and compare them with each other and with its archives.
 
-    All problems are counted; `max_places` places of each kind are listed. Raises DataFault for a
-    folder or a file that cannot be read.
+    corrections: labels that replace those of the data. All problems are counted; `max_places`
+    places of each kind are listed. Raises DataFault for a folder or a file that cannot be read, and
+    for corrections of unknown videos or classes.
     """
     if not root.is_dir():
         raise DataFault(f"{root} is not a folder; pass the folder of the raw data")
@@ -63,6 +66,7 @@ def check_data(
     frame_format = competition.frame_format(root)
     classes = competition.classes(root)
     splits = _read_splits(root, competition, findings, progress)
+    splits = _correct_labels(splits, competition.labeled_split, corrections, classes)
     _check_labels(splits, competition, classes, findings)
     _check_ids(splits, findings)
 
@@ -140,6 +144,18 @@ def _read_split(
     if not split.ids:
         findings.add("split.empty", name)
     return split
+
+
+def _correct_labels(
+    splits: dict[str, CheckedSplit], labeled: str, corrections: Corrections, classes: list[str]
+) -> dict[str, CheckedSplit]:
+    """Return the splits with new labels in the labeled one. Raises DataFault."""
+    ids, labels = splits[labeled]
+    check_corrections(corrections, ids, classes)
+    new_labels = [
+        corrections.label_of.get(name, label) for name, label in zip(ids, labels, strict=True)
+    ]
+    return {**splits, labeled: CheckedSplit(ids, new_labels)}
 
 
 def _check_labels(

@@ -45,6 +45,7 @@ JSON_KEYS = {  # of a field of DatasetFacts, where the key in DONE.json has anot
     "archive_stamp": "stamp",
     "shard_bytes": "shards",
     "file_hashes": "files",
+    "corrected_labels": "corrections",
 }
 
 
@@ -57,7 +58,8 @@ class DatasetFacts:
     frame_counts, statistics: by split; findings: {code: {"count": int, "places": [str]}};
     data_folder: raw data; archive_stamp: hash of the times at which the archives were written;
     command: prepares the same data again; groups: column of the annotations, or name of the file of
-    the dataset, whose groups are kept in one fold; shard_bytes, file_hashes: by file name.
+    the dataset, whose groups are kept in one fold; corrected_labels: how many labels its file of
+    corrections replaced; shard_bytes, file_hashes: by file name.
     """
 
     competition: str
@@ -79,6 +81,7 @@ class DatasetFacts:
     archive_stamp: str | None = None
     command: str | None = None
     groups: str | None = None
+    corrected_labels: int | None = None
     shard_bytes: dict[str, int] | None = None
     file_hashes: dict[str, str] | None = None
 

@@ -33,7 +33,7 @@ from wbdc.submit.reproduced_runs import setting_files, source_kits, trace_lineag
 from wbdc.submit.timing.options import RehearsalOptions
 from wbdc.submit.timing.plausibility import MAX_CHANGED_SHARE
 from wbdc.submit.timing.rehearse import rehearse
-from wbdc.submit.training_commands import list_training_commands, packed_groups
+from wbdc.submit.training_commands import list_training_commands, packed_tables
 
 PROOF_SEED = 0  # draws the test videos whose predictions are compared
 
@@ -247,7 +247,7 @@ def _pack_options(source: SubmissionSource, options: SubmitOptions) -> PackOptio
         training_commands=list_training_commands(home, blend, prepared),
         report=source.report,
         source_kits=source_kits(lineage, blend),
-        source_files=packed_groups(prepared) | setting_files(lineage),
+        source_files=packed_tables(prepared) | setting_files(lineage),
         optional_packages=optional_packages(source.contest, source.data),
         sharpness=blend.sharpness,
         class_multipliers=blend.class_multipliers,

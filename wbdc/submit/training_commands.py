@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from wbdc.competitions import is_contest_file
 from wbdc.ensemble.ensemble_settings import format_bands
+from wbdc.prepare.corrections import CORRECTIONS_FILE, CORRECTIONS_OPTION
 from wbdc.prepare.dataset import PreparedData
 from wbdc.prepare.groups import GROUPS_FILE
 from wbdc.serve.blend_file import Blend
@@ -42,11 +43,14 @@ def _prepare_command(blend: Blend, prepared: PreparedData) -> str:
     if is_contest_file(contest):  # the contest's file lies beside each kit
         kit = PurePosixPath(kit_path(blend.members[0].run))
         contest = shlex.quote(str(kit.with_name(Path(contest).name)))
-    source = next(iter(packed_groups(prepared)), facts.groups)
-    groups = f" --groups {shlex.quote(source)}" if source else ""
+    tables = {path.name: packed for packed, path in packed_tables(prepared).items()}
+    groups = tables.get(GROUPS_FILE, facts.groups)
+    options = f" --groups {shlex.quote(groups)}" if groups else ""
+    if CORRECTIONS_FILE in tables:
+        options += f" {CORRECTIONS_OPTION} {shlex.quote(tables[CORRECTIONS_FILE])}"
     return (
         f'wbdc prepare --data "$DATA" --competition {contest} --folds {facts.fold_count} '
-        f'--seed {facts.seed}{groups} --work "$WORK"'
+        f'--seed {facts.seed}{options} --work "$WORK"'
     )
 
 
@@ -117,8 +121,11 @@ def _ensemble_command(blend: Blend, trained_folds: dict[str, set[str]]) -> str:
     return f'wbdc ensemble --work "$WORK"{options}'
 
 
-def packed_groups(prepared: PreparedData) -> dict[str, Path]:
-    """Return {path in the package: path} of the file of groups, if the dataset has one."""
-    if prepared.facts.groups != GROUPS_FILE:
-        return {}
-    return {f"source/{GROUPS_FILE}": prepared.folder / GROUPS_FILE}
+def packed_tables(prepared: PreparedData) -> dict[str, Path]:
+    """Return {path in the package: path} of the tables that the dataset was prepared with: its file
+    of groups, and its corrections of labels.
+    """
+    facts = prepared.facts
+    names = [GROUPS_FILE] if facts.groups == GROUPS_FILE else []
+    names += [CORRECTIONS_FILE] if facts.corrected_labels else []
+    return {f"source/{name}": prepared.folder / name for name in names}

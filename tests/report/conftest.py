@@ -1,0 +1,1 @@
+from report_work import workspace  # noqa: F401

@@ -1,0 +1,109 @@
+"""The page: it holds the numbers of the JSON, and texts of the data are texts."""
+
+import html
+import json
+import re
+
+import pytest
+import report_work
+from click.testing import CliRunner
+
+from wbdc.cli import main
+
+MAX_PAGE_BYTES = 5_000_000
+
+
+def invoke(workspace, *words, code=0):
+    result = CliRunner().invoke(main, ["report", *words, "--work", str(workspace)])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def write_page(workspace, tmp_path, *words):
+    path = tmp_path / "page.html"
+    invoke(workspace, *words, "--draws", "100", "--out", str(path))
+    return path.read_text(encoding="utf-8")
+
+
+def rows_of(page, caption):
+    """Return the cells of a table of the page, by its caption."""
+    table = re.search(rf"<caption>{re.escape(caption)}</caption>(.*?)</table>", page, re.S)[1]
+    rows = re.findall(r"<tr>(.*?)</tr>", table, re.S)
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.S) for row in rows]
+    return [[html.unescape(re.sub("<[^>]*>", "", cell)).strip() for cell in row] for row in cells]
+
+
+def test_the_page_holds_the_numbers_of_the_json(workspace, tmp_path):
+    page = write_page(workspace, tmp_path, report_work.RUNS[0])
+    numbers = json.loads(invoke(workspace, report_work.RUNS[0], "--draws", "100", "--json").stdout)
+    header, *rows = rows_of(page, "Scores of the folds")
+    for row, entry in zip(rows, numbers["folds"]["folds"].values(), strict=False):
+        expected = [f"{entry['score'][name]:.4f}" for name in header[2:-2]]
+        assert row[1:] == [
+            str(entry["videos"]),
+            *expected,
+            f"{entry['official']['mean']:.4f}",
+            f"{entry['seconds']:,.5g}",
+        ]
+    pooled = numbers["folds"]["pooled"]["score"]
+    assert rows[-1][2:-2] == [f"{pooled[name]:.4f}" for name in header[2:-2]]
+    confusions = [
+        [pair["true"], pair["predicted"], str(pair["videos"]), f"{pair['gain']:+.4f}"]
+        for pair in numbers["answers"]["confusions"]
+    ]
+    assert rows_of(page, "Confusions that cost most points")[1:] == confusions
+    assert rows_of(page, "fold 1")[1:] == [
+        [str(step), f"{value:,.5g}"]
+        for step, value in numbers["training"]["1"]["running_means"]["classify"]
+    ]
+    points = [f"{video['points']:.4f}" for video in numbers["mistakes"]["videos"]]
+    assert re.findall(r"lost points ([\d.]+)", page) == points
+
+
+def test_hostile_texts_are_texts(workspace, tmp_path):
+    page = write_page(workspace, tmp_path, report_work.RUNS[0])
+    assert "document.title = &#39;hacked&#39;" in page
+    assert "<script>document" not in page
+    assert "{{ 7 * 7 }}" in page
+    assert f"<bdi>{report_work.RTL_TEXT}</bdi>" in page
+    assert "… and 13,500 more characters" in page
+    assert len(page.encode()) < MAX_PAGE_BYTES
+
+
+def test_the_page_needs_no_other_file_and_shows_no_test_video(workspace, tmp_path):
+    page = write_page(workspace, tmp_path, report_work.RUNS[0])
+    links = re.findall(r'(?:src|href)="([^"]{1,40})', page)
+    assert {link.split(":")[0] for link in links if not link.startswith("#")} == {"data"}
+    assert "http:" not in page
+    assert "https:" not in page
+    assert report_work.TEST_TEXT not in page
+    assert "9" * 20 not in page
+    assert page.count("data:image/jpeg") > 10
+    plain = write_page(workspace, tmp_path, report_work.RUNS[0], "--no-pictures")
+    assert "data:image/jpeg" not in plain
+
+
+def test_bad_names_get_one_sentence(workspace, tmp_path):
+    result = invoke(workspace, "toy-1111111", code=2)
+    assert result.stderr.count("\n") == 1
+    assert "no run, ensemble or submission called 'toy-1111111'" in result.stderr
+    assert "did you mean 'toy-11111111'?" in result.stderr
+    assert "mutually exclusive" in invoke(workspace, "x", "--prepared", code=2).stderr
+    assert "begin with 'ff'" in invoke(workspace, "--prepared", "ff", code=2).stderr
+    empty = invoke(tmp_path, code=2).stderr
+    assert "has no finished run or ensemble; train one with" in empty
+    assert "is no packed submission" in invoke(workspace, str(tmp_path), code=2).stderr
+
+
+def test_prepared_data_have_a_page(workspace):
+    result = invoke(workspace, "--prepared")
+    path = next((workspace / "reports").glob("*.html"))
+    assert result.stdout == f"Report: {path}\n"
+    assert "Near-duplicates" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("word", ["report", "prepared"])
+def test_the_default_is_what_was_finished_last(workspace, word):
+    words = ["--prepared"] if word == "prepared" else []
+    numbers = json.loads(invoke(workspace, *words, "--draws", "100", "--json").stdout)
+    assert numbers["kind"] == {"report": "ensemble", "prepared": "prepared"}[word]

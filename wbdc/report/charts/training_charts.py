@@ -1,0 +1,60 @@
+"""The charts of a training: losses, validation, learning rates and throughput."""
+
+from wbdc.report.charts.line_chart import LineChart, Series, line_chart
+
+STEP = "step"
+
+
+def training_charts(folds: dict[str, dict]) -> list[LineChart]:
+    """Return a chart for each loss, of the folds side by side with the chance level, and one each
+    for validation scores, learning rates and videos per second. folds: from `training_curves`.
+    """
+    names = dict.fromkeys(name for curves in folds.values() for name in curves["losses"])
+    charts = [_loss_chart(number, name, folds) for number, name in enumerate(names)]
+    charts += _curve_chart("validation", "Validation score", "score", folds)
+    charts += _rate_chart(folds)
+    charts += _curve_chart("videos_per_second", "Throughput", "videos per second", folds)
+    return charts
+
+
+def _loss_chart(number: int, name: str, folds: dict[str, dict]) -> LineChart:
+    """Draw the running mean of a loss, which is less noisy than its values; older logs have only
+    these.
+    """
+    series = []
+    chances = {}
+    for fold, curves in folds.items():
+        points = curves["running_means"].get(name) or curves["losses"].get(name, [])
+        series.append(Series(f"fold {fold}", points))
+        if name in curves["chances"]:
+            chances["chance"] = curves["chances"][name]
+    return line_chart(
+        f"loss-{number}",
+        "Loss",
+        series,
+        subject=name,
+        x_label=STEP,
+        y_label="loss",
+        levels=chances,
+    )
+
+
+def _curve_chart(key: str, title: str, y_label: str, folds: dict[str, dict]) -> list[LineChart]:
+    series = [Series(f"fold {fold}", curves[key]) for fold, curves in folds.items() if curves[key]]
+    if not series:
+        return []
+    return [line_chart(key, title, series, x_label=STEP, y_label=y_label)]
+
+
+def _rate_chart(folds: dict[str, dict]) -> list[LineChart]:
+    """Draw the learning rates of the parts of the model, in the first fold that logged them."""
+    rates = next((c["learning_rates"] for c in folds.values() if c["learning_rates"]), {})
+    series = [Series(name, points) for name, points in rates.items()]
+    if not series:
+        return []
+    title = "Learning rate"
+    return [
+        line_chart(
+            "learning_rate", title, series, x_label=STEP, y_label=title.lower(), has_zero=True
+        )
+    ]

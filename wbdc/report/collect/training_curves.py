@@ -1,0 +1,97 @@
+"""Training curves of a run: the losses, learning rates and throughput that its folds logged."""
+
+import json
+from pathlib import Path
+
+from wbdc.core.files import read_text
+from wbdc.train.metrics import COUNTERS, METRICS_FILE
+from wbdc.train.runs import Run
+
+MAX_CURVE_POINTS = 120  # of one curve; longer logs are thinned evenly
+TABLES_OF_LINE = ("running_mean", "chance", "learning_rate", "validation", "probe", "alarms")
+KINDS_OF_LINE = ("validation", "probe", "alarms")  # a step may have a line of each, and of losses
+NUMBERS_OF_LINE = ("videos_per_second", "seconds", *COUNTERS)  # all other numbers are losses
+
+
+def training_curves(run: Run) -> dict[str, dict]:
+    """Return the curves of each finished fold: {fold: curves}.
+
+    Each has "losses", "running_means" and "learning_rates" {name: [[step, value], ...]},
+    "validation" and "videos_per_second" [[step, value], ...], "chances" {name: value}, "steps",
+    "seconds", "device", "precision", "alarms", and "damaged_lines" of its log. A fold without a
+    log, for example of a linear model, has no points.
+    """
+    return {fold: _fold_curves(run.fold(fold), facts) for fold, facts in run.folds().items()}
+
+
+def _fold_curves(folder: Path, facts: dict) -> dict:
+    lines, damaged = read_metrics(folder / METRICS_FILE)
+    curves: dict = {"losses": {}, "running_means": {}, "learning_rates": {}}
+    curves |= {"validation": [], "videos_per_second": []}
+    for line in lines:
+        _add_line(curves, line)
+
+    thinned = {
+        name: thin_points(points)
+        if isinstance(points, list)
+        else {key: thin_points(one) for key, one in points.items()}
+        for name, points in curves.items()
+    }
+    names = ("chance", "steps", "seconds", "device", "precision", "alarms")
+    entry = {name: facts.get(name) for name in names}
+    chances = entry.pop("chance") or {}
+    alarms = entry.pop("alarms") or []
+    return thinned | entry | {"chances": chances, "alarms": alarms, "damaged_lines": damaged}
+
+
+def _add_line(curves: dict, line: dict) -> None:
+    """Add the values of a line of the log to the curves of a fold."""
+    step = line["step"]
+    tables = {"running_mean": "running_means", "learning_rate": "learning_rates"}
+    for table, curve in tables.items():
+        for name, value in line.get(table, {}).items():
+            curves[curve].setdefault(name, []).append([step, value])
+    if "mean" in line.get("validation", {}):
+        curves["validation"].append([step, line["validation"]["mean"]])
+    if "videos_per_second" in line:
+        curves["videos_per_second"].append([step, line["videos_per_second"]])
+    for name, value in line.items():
+        if name not in (*TABLES_OF_LINE, *NUMBERS_OF_LINE):
+            curves["losses"].setdefault(name, []).append([step, value])
+
+
+def read_metrics(path: Path) -> tuple[list[dict], int]:
+    """Read metrics.jsonl: (lines in the order of their steps, number of damaged lines).
+
+    Of lines that a resumed training logged again, the last ones count. A killed training may have
+    written a line in part.
+    """
+    if not path.is_file():
+        return [], 0
+    lines: dict[tuple, dict] = {}
+    damaged = 0
+    for text in read_text(path, errors="replace").splitlines():
+        line = _parse_line(text)
+        if line is None:
+            damaged += 1
+        else:
+            kinds = tuple(kind for kind in KINDS_OF_LINE if kind in line)
+            lines[line["step"], kinds] = line
+    return [lines[key] for key in sorted(lines)], damaged
+
+
+def _parse_line(text: str) -> dict | None:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    is_line = isinstance(line, dict) and isinstance(line.get("step"), int)
+    return line if is_line else None
+
+
+def thin_points(points: list) -> list:
+    """Return at most MAX_CURVE_POINTS points, evenly, with the first and the last one."""
+    if len(points) <= MAX_CURVE_POINTS:
+        return points
+    share = (len(points) - 1) / (MAX_CURVE_POINTS - 1)
+    return [points[round(number * share)] for number in range(MAX_CURVE_POINTS)]

@@ -1,0 +1,123 @@
+"""The page of a report: one HTML file with its style and script, without any other file."""
+
+import base64
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from wbdc import __version__
+from wbdc.core.files import read_text
+from wbdc.report.build_report import Report
+from wbdc.report.corrections_file import corrections_csv
+from wbdc.report.sections import page_sections
+
+HOME = Path(__file__).parent
+TEMPLATES = HOME / "templates"
+LANGUAGES = {"en": None, "zh": HOME / "chinese.json"}  # file of translations
+LANGUAGE_TAGS = {"en": "en", "zh": "zh-Hans"}
+
+
+def render_page(report: Report, language: str = "en") -> str:
+    """Return the HTML of a report. language: "en" or "zh".
+
+    Every text of the data is escaped: jinja2 escapes all values in templates that end in .html.
+    """
+    environment = _environment(language)
+    template = environment.get_template("page.html")
+    return template.render(
+        report=report.numbers,
+        pictures=report.pictures,
+        sections=page_sections(report.numbers),
+        version=__version__,
+        language=LANGUAGE_TAGS[language],
+        style=_embed("style.css"),
+        script=_embed("browser.js"),
+    )
+
+
+def translations(language: str) -> dict[str, str]:
+    """Return {English text: its translation}; {} for English."""
+    path = LANGUAGES[language]
+    return json.loads(read_text(path)) if path else {}
+
+
+@cache
+def _environment(language: str) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,  # a misspelled name is an error, not an empty text
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "score": format_score,
+        "signed": format_signed,
+        "count": format_count,
+        "share": format_share,
+        "number": format_number,
+        "code": mark_code,
+        "csv_uri": csv_uri,
+    }
+    environment.globals["t"] = _translator(translations(language))
+    return environment
+
+
+def _translator(texts: dict[str, str]) -> Callable[..., str]:
+    def translate(text: str, **values: object) -> str:
+        """Return a text in the language of the page, with values filled in."""
+        translated = texts.get(text, text)
+        return translated.format(**values) if values else translated
+
+    return translate
+
+
+def _embed(name: str) -> Markup:
+    """Return a file of the templates as it is: style and script are ours, and are not escaped."""
+    return Markup(read_text(TEMPLATES / name))  # noqa: S704
+
+
+def mark_code(text: str) -> Markup:
+    """Show the parts of a text in backticks, for example commands, as code."""
+    parts = [escape(part) for part in text.split("`")]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part
+        for number, part in enumerate(parts)
+    )
+
+
+def csv_uri(errors: list[dict]) -> str:
+    """Return likely label errors as a data URI of a CSV file."""
+    text = base64.b64encode(corrections_csv(errors).encode()).decode()
+    return f"data:text/csv;charset=utf-8;base64,{text}"
+
+
+def format_score(value: float | None) -> str:
+    """Format a score with four digits; a dash for None."""
+    return "–" if value is None else f"{value:.4f}"
+
+
+def format_signed(value: float | None) -> str:
+    """Format a difference with its sign."""
+    return "–" if value is None else f"{value:+.4f}"
+
+
+def format_count(value: int | None) -> str:
+    """Format a whole number with separators."""
+    return "–" if value is None else f"{value:,}"
+
+
+def format_share(value: float | None) -> str:
+    """Format a share as a percentage."""
+    return "–" if value is None else f"{value:.1%}"
+
+
+def format_number(value: float | None) -> str:
+    """Format a number with up to five significant digits."""
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.5g}"

@@ -1,0 +1,71 @@
+"""What a report is about: a run, an ensemble, a submission or prepared data, found by its name."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from wbdc.core.errors import UsageFault, suggest_name
+from wbdc.core.files import SEAL_FILE
+from wbdc.submit.check.manifest import MANIFEST_FILE
+from wbdc.train.runs import list_runs
+
+
+class Subject(NamedTuple):
+    """What a report is about. kind: "run", "ensemble", "submission" or "prepared"; path: of its
+    folder.
+    """
+
+    kind: str
+    name: str
+    path: Path
+
+
+def find_subject(work: Path, name: str | None) -> Subject:
+    """Return the submission, ensemble or run of a name; without one, the ensemble or run that was
+    finished last.
+
+    name: of a run or an ensemble below `work`, or the folder of a submission; also the name of a
+    folder in `work`/submissions or submissions. Raises UsageFault.
+    """
+    subjects = list_subjects(work)
+    if name is None:
+        return _latest_subject(work, subjects)
+    folder = Path(name)
+    if (folder / MANIFEST_FILE).is_file():
+        return Subject("submission", folder.resolve().name, folder)
+    for subject in subjects:
+        if name == subject.name:
+            return subject
+    if folder.is_dir() and folder.parent != Path():
+        raise UsageFault(f"{folder} is no packed submission: it has no {MANIFEST_FILE}")
+    names = list(dict.fromkeys(subject.name for subject in subjects))
+    raise UsageFault(
+        f"no run, ensemble or submission called {name!r} in {work}{suggest_name(name, names)}"
+    )
+
+
+def list_subjects(work: Path) -> list[Subject]:
+    """List the ensembles and runs below `work` and the submissions beside it, ensembles first: an
+    ensemble and its submission often have the same name.
+    """
+    ensembles = [path.parent for path in sorted((work / "ensembles").glob(f"[!.]*/{SEAL_FILE}"))]
+    runs = [run.folder for run in list_runs(work) if run.folds()]
+    homes = dict.fromkeys([work / "submissions", Path("submissions")])
+    packages = [path.parent for home in homes for path in sorted(home.glob(f"*/{MANIFEST_FILE}"))]
+    kinds = {"ensemble": ensembles, "run": runs, "submission": packages}
+    return [Subject(kind, path.name, path) for kind, paths in kinds.items() for path in paths]
+
+
+def _latest_subject(work: Path, subjects: list[Subject]) -> Subject:
+    finished = [subject for subject in subjects if subject.kind != "submission"]
+    if not finished:
+        raise UsageFault(
+            f"{work} has no finished run or ensemble; train one with `wbdc train --kit dual_stream "
+            "--fold 0`, or report on the data with `wbdc report --prepared`"
+        )
+    return max(finished, key=lambda subject: (_finish_time(subject), subject.name))
+
+
+def _finish_time(subject: Subject) -> float:
+    """Return when an ensemble, or the last fold of a run, was finished."""
+    seals = [*subject.path.glob(SEAL_FILE), *subject.path.glob(f"fold-*/{SEAL_FILE}")]
+    return max(path.stat().st_mtime for path in seals)
