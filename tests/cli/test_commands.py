@@ -184,7 +184,7 @@ def test_bug_keeps_its_traceback(monkeypatch):
     [
         (["trian"], "no command 'trian'; did you mean 'train'?"),
         (["xyz"], "no command 'xyz'; it may be one of: demo, init, prepare"),
-        (["report"], "no command 'report'; it may be one of: demo, init, prepare"),
+        (["repport"], "no command 'repport'; did you mean 'report'?"),
     ],
 )
 def test_unknown_command_gets_a_hint(words, message):

@@ -26,19 +26,23 @@ TITLES = {
     "data": "Data",
     "time": "Time",
 }
-CHARTS = {
-    "training": lambda report: training_charts(report["training"]),
-    "answers": lambda report: [calibration_chart(report["answers"]["calibration"])],
-    "time": lambda report: [
-        frontier_chart(report["time"]["budget"]) for _ in range("budget" in report["time"])
-    ],
-}
 
 
 def page_sections(report: dict) -> list[Section]:
     """Return the sections for which a report has numbers, in the order of the page."""
     return [
-        Section(name, title, CHARTS[name](report) if name in CHARTS else [])
+        Section(name, title, section_charts(name, report))
         for name, title in TITLES.items()
         if report.get(name)
     ]
+
+
+def section_charts(name: str, report: dict) -> list[LineChart]:
+    """Return the charts of a section."""
+    if name == "training":
+        return training_charts(report["training"])
+    if name == "answers":
+        return [calibration_chart(report["answers"]["calibration"])]
+    if name == "time" and "budget" in report["time"]:
+        return [frontier_chart(report["time"]["budget"])]
+    return []

@@ -7,11 +7,11 @@ import polars as pl
 
 from wbdc.prepare.dataset import PreparedData
 from wbdc.prepare.describe.finding_codes import FINDING_CODES
-from wbdc.report.collect.modalities import FRAMES, modality_names
+from wbdc.report.collect.modalities import FRAMES_COLUMN, modality_names
 from wbdc.report.collect.near_duplicates import near_duplicate_groups
 
 HISTOGRAM_BINS = 20
-SEVERITIES = ("error", "warning", "note")
+SEVERITY_ORDER = ("error", "warning", "note")
 MAX_LISTED_GROUPS = 100
 
 
@@ -39,7 +39,9 @@ def dataset_summary(prepared: PreparedData) -> dict:
     "fix"}], "duplicates": {"groups": [...], "total", "conflicts", "videos"}}.
     """
     facts = prepared.facts
-    table = prepared.read_split(facts.labeled_split, ["id", "label", *facts.text_fields, FRAMES])
+    table = prepared.read_split(
+        facts.labeled_split, ["id", "label", *facts.text_fields, FRAMES_COLUMN]
+    )
     groups = near_duplicate_groups(prepared)
     return {
         "classes": class_counts(prepared, table["label"].to_list()),
@@ -54,7 +56,7 @@ def dataset_summary(prepared: PreparedData) -> dict:
                 f"characters of {field}": _histogram(table[field].str.len_chars())
                 for field in facts.text_fields
             },
-            "frames": _histogram(table[FRAMES]),
+            "frames": _histogram(table[FRAMES_COLUMN]),
         },
         "shifts": facts.shifts or [],
         "findings": finding_rows(facts.findings),
@@ -91,7 +93,7 @@ def finding_rows(findings: dict[str, dict]) -> list[dict]:
         {"code": code, "count": entry["count"], **FINDING_CODES[code]._asdict()}
         for code, entry in findings.items()
     ]
-    return sorted(rows, key=lambda row: (SEVERITIES.index(row["severity"]), row["code"]))
+    return sorted(rows, key=lambda row: (SEVERITY_ORDER.index(row["severity"]), row["code"]))
 
 
 def _histogram(values: pl.Series) -> dict:

@@ -33,8 +33,8 @@ def label_error_rows(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
     confident = confident_classes(p, labels)
     is_suspect = (confident >= 0) & (confident != labels) & (p.argmax(1) != labels)
     rows = np.flatnonzero(is_suspect)
-    given = p[rows, labels[rows]]
-    return rows[np.argsort(given - p[rows].max(1), kind="stable")]
+    margins = p[rows, labels[rows]] - p[rows].max(1)
+    return rows[np.argsort(margins, kind="stable")]
 
 
 def label_errors(held_out: HeldOut) -> list[dict]:

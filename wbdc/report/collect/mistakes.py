@@ -8,10 +8,10 @@ import polars as pl
 from wbdc.prepare.dataset import PreparedData
 from wbdc.report.collect.held_out import HeldOut
 from wbdc.report.collect.lost_points import costly_mistakes
-from wbdc.report.collect.modalities import FRAMES
+from wbdc.report.collect.modalities import FRAMES_COLUMN
 
 TOP_CLASSES = 5
-MAX_TEXT_CHARACTERS = 1500  # of a field; the page tells how many follow
+MAX_SHOWN_CHARACTERS = 1500  # of a field; the page tells how many follow
 ALL_NAME = "all"  # the run or the blend, beside the members
 
 
@@ -49,7 +49,7 @@ def collect_mistakes(
             "predicted": held_out.classes[held_out.predicted[row]],
             "confidence": float(held_out.probabilities[row].max()),
             "points": points,
-            "top": {key: top_classes(p[row], held_out.classes) for key, p in tables.items()},
+            "top": {key: ranked_classes(p[row], held_out.classes) for key, p in tables.items()},
             "wrong_members": [
                 key for key, codes in predictions.items() if codes[row] != held_out.truth[row]
             ],
@@ -62,7 +62,7 @@ def collect_mistakes(
     return {"total": len(held_out.mistakes), "members": list(predictions), "videos": videos}
 
 
-def top_classes(probabilities: np.ndarray, classes: list[str]) -> list[list]:
+def ranked_classes(probabilities: np.ndarray, classes: list[str]) -> list[list]:
     """Return the most probable classes of a video: [[class, probability], ...]."""
     codes = np.argsort(-probabilities, kind="stable")[:TOP_CLASSES]
     return [[classes[code], float(probabilities[code])] for code in codes]
@@ -71,17 +71,17 @@ def top_classes(probabilities: np.ndarray, classes: list[str]) -> list[list]:
 def _read_texts(prepared: PreparedData, ids: list[str]) -> dict[str, dict]:
     """Return {id: {"texts", "lengths", "missing", "frames"}} of some labeled videos."""
     fields = prepared.facts.text_fields
-    table = prepared.read_split(prepared.facts.labeled_split, ["id", *fields, FRAMES])
+    table = prepared.read_split(prepared.facts.labeled_split, ["id", *fields, FRAMES_COLUMN])
     rows = table.filter(pl.col("id").is_in(ids)).iter_rows(named=True)
     return {row["id"]: _describe_row(row, fields) for row in rows}
 
 
 def _describe_row(row: dict, fields: list[str]) -> dict:
     texts = {field: row[field] or "" for field in fields}
-    present = {**texts, FRAMES: row[FRAMES]}
+    present = {**texts, FRAMES_COLUMN: row[FRAMES_COLUMN]}
     return {
-        "texts": {field: text[:MAX_TEXT_CHARACTERS] for field, text in texts.items()},
+        "texts": {field: text[:MAX_SHOWN_CHARACTERS] for field, text in texts.items()},
         "lengths": {field: len(text) for field, text in texts.items()},
         "missing": [name for name, value in present.items() if not value],
-        "frames": row[FRAMES],
+        "frames": row[FRAMES_COLUMN],
     }

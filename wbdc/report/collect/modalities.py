@@ -10,20 +10,20 @@ from wbdc.prepare.dataset import PreparedData
 from wbdc.report.collect.held_out import HeldOut, run_held_out
 from wbdc.train.runs import ALL_FOLDS, Run, list_runs
 
-FRAMES = "frames"
+FRAMES_COLUMN = "frames"
 NO_MODALITY = "nothing"
 
 
 def modality_names(prepared: PreparedData, ids: Sequence[str]) -> list[str]:
     """Return the modalities that each of some labeled videos has: "title+frames"."""
     fields = prepared.facts.text_fields
-    table = prepared.read_split(prepared.facts.labeled_split, ["id", *fields, FRAMES])
+    table = prepared.read_split(prepared.facts.labeled_split, ["id", *fields, FRAMES_COLUMN])
     present = table.select(
-        "id", *(pl.col(field).str.len_bytes() > 0 for field in fields), pl.col(FRAMES) > 0
+        "id", *(pl.col(field).str.len_bytes() > 0 for field in fields), pl.col(FRAMES_COLUMN) > 0
     )
     names = {
         row[0]: "+".join(
-            name for name, flag in zip((*fields, FRAMES), row[1:], strict=True) if flag
+            name for name, flag in zip((*fields, FRAMES_COLUMN), row[1:], strict=True) if flag
         )
         for row in present.iter_rows()
     }

@@ -49,8 +49,8 @@ def near_duplicate_groups(prepared: PreparedData) -> list[dict]:
 def _labeled_pairs(places: list[str], row_of: dict[str, int]) -> list[tuple[int, int]]:
     """Return the pairs of rows of which both are labeled videos. places: "ID ~ ID"."""
     pairs = []
-    for place in places:
-        first, _, second = place.partition(PAIR_SEPARATOR)
+    for pair in places:
+        first, _, second = pair.partition(PAIR_SEPARATOR)
         if first in row_of and second in row_of:
             pairs.append((row_of[first], row_of[second]))
     return pairs
