@@ -9,7 +9,8 @@ import small
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.files import append_line, publish_json, seal_folder
-from wbdc.ensemble.saved_ensembles import build_ensemble
+from wbdc.ensemble.build_ensemble import build_ensemble
+from wbdc.ensemble.ensemble_settings import EnsembleSettings
 from wbdc.ensemble.variants import full_variant
 from wbdc.prepare.build import prepare_data
 from wbdc.serve.member_files import MODEL_FILE
@@ -131,5 +132,6 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         prepared, _ = prepare_data(home / "data", work, WeChat2022(), folds=2, threads=1)
         folds = prepared.read_folds()
         runs = [write_run(work, name, prepared.hash, i, folds) for i, name in enumerate(RUNS)]
-        build_ensemble(work, "pair", [full_variant(run) for run in runs], draws=100)
+        members = [full_variant(run) for run in runs]
+        build_ensemble(work, "pair", members, settings=EnsembleSettings(draws=100))
     return work

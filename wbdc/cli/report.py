@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wbdc.cli import console, shared_options
+from wbdc.cli import console, name_completion, shared_options
 
 if TYPE_CHECKING:
     from wbdc.report.subjects import Subject
@@ -14,7 +14,7 @@ LATEST_DATA = "latest"
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, type=name_completion.TEACHER)
 @click.option(
     "--prepared",
     is_flag=False,

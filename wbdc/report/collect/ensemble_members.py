@@ -1,14 +1,16 @@
 """The held-out predictions of an ensemble: of its members, and its nested blend."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from wbdc.core.errors import IntegrityFault, UsageFault
-from wbdc.ensemble.band_weights import nested_band_blend
-from wbdc.ensemble.blend_weights import nested_blend
-from wbdc.ensemble.geometric_weights import nested_geometric_blend
+from wbdc.ensemble.band_weights import fit_bands
+from wbdc.ensemble.blend_weights import fit_arithmetic
+from wbdc.ensemble.geometric_weights import fit_geometric
+from wbdc.ensemble.nested_blend import nested_blend
 from wbdc.ensemble.out_of_fold import VARIANTS_FOLDER
 from wbdc.ensemble.outside_members import read_outside_members
 from wbdc.ensemble.shared_rows import SharedPredictions, shared_predictions
@@ -82,14 +84,13 @@ def _blend(report: dict, names: list[str], shared: SharedPredictions) -> np.ndar
     if len(names) == 1:
         return shared.members[0]
     if report["geometric"]["used"]:
-        return nested_geometric_blend(*shared)
+        return nested_blend(*shared, fit_geometric)
     if report["bands"]["used"]:
         dropped = {entry["name"] for entry in report["dropped"]}
         rows = [row for row, name in enumerate(names) if name not in dropped]
-        return nested_band_blend(
-            shared.members[rows], shared.truth, shared.folds, report["bands"]["bounds"]
-        )
-    return nested_blend(*shared)
+        remaining = shared._replace(members=shared.members[rows])
+        return nested_blend(*remaining, partial(fit_bands, bounds=report["bands"]["bounds"]))
+    return nested_blend(*shared, fit_arithmetic)
 
 
 def _check_score(name: str, held_out: HeldOut, report: dict) -> None:

@@ -2,7 +2,7 @@
 
 from wbdc.submit.timing.bottleneck import COMPUTING_STAGES, READING_STAGES
 
-STAGE_ORDER = (*READING_STAGES, *COMPUTING_STAGES)
+TIMELINE_STAGES = (*READING_STAGES, *COMPUTING_STAGES)
 START_STAGE = "start"  # of the process: imports and weights
 
 
@@ -59,8 +59,8 @@ def projected_stages(receipt: dict) -> list[dict]:
     fixed = projection["fixed"]
     parts = {START_STAGE: fixed}
     shares = receipt["stage_shares"]
-    order = [stage for stage in STAGE_ORDER if stage in shares]
-    order += [stage for stage in shares if stage not in STAGE_ORDER]
+    order = [stage for stage in TIMELINE_STAGES if stage in shares]
+    order += [stage for stage in shares if stage not in TIMELINE_STAGES]
     parts |= {stage: shares[stage] * (expected - fixed) for stage in order}
     stages = []
     start = 0.0
