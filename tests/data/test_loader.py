@@ -10,6 +10,7 @@ import torch
 from small import soon
 
 from wbdc.core.errors import UsageFault
+from wbdc.data import loader
 from wbdc.data.loader import (
     PREFETCH_BATCHES,
     batch_by_length,
@@ -128,6 +129,32 @@ def test_padding_is_masked(kind, frame_counts):
     assert not batch.text[~batch.text_mask].any()
     assert not batch.frames[~batch.frame_mask].any()
     assert collate(["a"], text[:1], frames[:1]).label is None
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+@pytest.mark.parametrize("frame_counts", [(2, 0, 3), (0, 0, 0)])
+def test_a_batch_in_pinned_memory_has_the_same_bits(monkeypatch, kind, frame_counts):
+    """Such memory still holds an earlier batch."""
+    allocated = []
+
+    def used_memory(shape, dtype):
+        allocated.append(torch.full(shape, 1).to(dtype))
+        return allocated[-1]
+
+    monkeypatch.setattr(loader, "pinned_empty", used_memory)
+    text, frames = [[2, 5, 3], [2, 3], [2, 6, 7, 8, 3]], [FRAMES[kind](n) for n in frame_counts]
+    fields = [np.zeros(len(row), np.int8) for row in text]
+    pageable, pinned = (
+        collate(["a", "b", "c"], text, frames, fields=fields, pinned=pinned)
+        for pinned in (False, True)
+    )
+    names = ("text", "text_mask", "frames", "frame_mask", "text_field")
+    assert {id(getattr(pinned, name)) for name in names} == set(map(id, allocated))
+    for name in names:
+        tensor, expected = getattr(pinned, name), getattr(pageable, name)
+        assert tensor.dtype == expected.dtype
+        assert torch.equal(tensor, expected)
+    assert pinned.frame_counts == pageable.frame_counts
 
 
 def sums(jobs, read, **settings):

@@ -58,32 +58,39 @@ def folders(tmp_path_factory) -> list:
 
 
 def predict_within(
-    folders, videos, seconds: float, *, slow_start: float = 0.0
+    folders, videos, seconds: float, *, slow_start: float = 0.0, behind: int = 0
 ) -> tuple[Predictions, int]:
     """Predict with so many virtual seconds: each encoding takes 10, each fusion 1, and the first
-    three steps slow_start more. Return the predictions and the number of decoded videos.
+    three steps slow_start more. behind: groups that are launched before the results of the first
+    are read, as for a GPU. Return the predictions and the number of decoded videos.
     """
     clock = Clock(seconds)
     engine = InferenceEngine(folders, WEIGHTS, CPU, torch.float32, 1)
     steps, decodes = [], []
     engine.read_ahead = 0
-    compute, decode = InferenceEngine.compute, reader.decode_frames
+    launch, decode = InferenceEngine.launch, reader.decode_frames
 
     def costly(self, batches, stages, features):
         before = set(features)
-        scores = compute(self, batches, stages, features)
-        for i in batches:
-            seconds = 1 if self.towers[i] in before else 11
-            before.add(self.towers[i])
-            stages.member_seconds[i] += seconds
-            clock.seconds_left -= seconds
-        if batches and engine.order[0] in batches:
-            clock.seconds_left -= slow_start if len(steps) < 3 else 0
-            steps.append(1)
-        return scores
+        wait = launch(self, batches, stages, features)
+
+        def wait_at_a_cost():
+            scores = wait()
+            for i in batches:
+                seconds = 1 if self.towers[i] in before else 11
+                before.add(self.towers[i])
+                stages.member_seconds[i] += seconds
+                clock.seconds_left -= seconds
+            if batches and engine.order[0] in batches:
+                clock.seconds_left -= slow_start if len(steps) < 3 else 0
+                steps.append(1)
+            return scores
+
+        return wait_at_a_cost
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(InferenceEngine, "compute", costly)
+        patch.setattr(InferenceEngine, "launch", costly)
+        patch.setattr(engine_module, "groups_behind", lambda device: behind)
         patch.setattr(
             reader, "decode_frames", lambda *arguments: (decodes.append(1), decode(*arguments))[1]
         )
@@ -134,6 +141,18 @@ def test_fault_37_only_members_that_scored_every_video_are_blended(
         blend_probabilities([alone[i] for i in complete], [WEIGHTS[i] for i in complete]),
     ), "all rows, bit for bit"
     assert decoded in (None, decodes)
+
+
+@pytest.mark.parametrize("seconds", [1000, 4 * ALL + 8 * (FIRST + FUSE) + 30, 70.0])
+def test_results_that_are_read_one_group_behind_are_the_same_bits(folders, videos, alone, seconds):
+    """With all members, with those that end in time, and when time is up before the last group."""
+    predictions, _ = predict_within(folders, videos, seconds, behind=1)
+    complete = [i for i in range(3) if i not in predictions.dropped_members]
+    assert complete == {1000: [0, 1, 2], 70.0: [1]}.get(seconds, [1, 2])
+    blended = blend_probabilities([alone[i] for i in complete], [WEIGHTS[i] for i in complete])
+    same = (predictions.probabilities == blended).all(1)
+    assert same.sum() == len(videos) - predictions.unscored_videos
+    assert (predictions.unscored_videos > 0) == (seconds == 70.0)
 
 
 def test_features_that_are_not_cached_are_computed_again_to_the_same_bits(

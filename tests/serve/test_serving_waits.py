@@ -17,10 +17,12 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from wbdc.competitions import Source, Video
 from wbdc.core.batch import Batch
 from wbdc.nets.model import VideoClassifier
-from wbdc.serve.engine import InferenceEngine
+from wbdc.serve import engine as engine_module
+from wbdc.serve import predict
+from wbdc.serve.engine import InferenceEngine, _ScoringRun
 from wbdc.serve.members import Member, ValueBatch
 from wbdc.serve.predict import predict_probabilities
-from wbdc.serve.scheduler import DeadlineScheduler
+from wbdc.serve.scheduler import DeadlineScheduler, no_deadline
 from wbdc.serve.stage_timer import StageTimer
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -68,26 +70,37 @@ class ListedEvent:
         self.log.append("event")
 
     def elapsed_time(self, end):
-        assert "copy" in self.log, "reading an event before the copy waits for the GPU"
+        assert "wait" in self.log, "reading an event before the copy waits for the GPU"
         return 500.0
+
+
+class ListedCopy:
+    """In place of a copy from a GPU: numbers that are not those of the GPU."""
+
+    def __init__(self, log: list[str], tensor: torch.Tensor):
+        assert tensor.device.type == "cuda"
+        log.append("copy")
+        self.log = log
+        self.shape = tensor.shape
+
+    def wait(self):
+        self.log.append("wait")
+        return SimpleNamespace(numpy=lambda: np.ones(self.shape, np.float32))
 
 
 @pytest.fixture
 def log(monkeypatch) -> list[str]:
-    """Events, launched fusions and copies in their order. A copy returns real numbers."""
+    """Events, launched fusions, copies and waits for them in their order."""
     log = []
     fuse = VideoClassifier.fuse
-
-    def copy(tensor):
-        if tensor.device.type == "cpu":
-            return tensor
-        log.append("copy")
-        return SimpleNamespace(numpy=lambda: np.ones(tensor.shape, np.float32))
-
     monkeypatch.setattr(torch.cuda, "Event", lambda **options: ListedEvent(log, **options))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
     monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: pytest.fail("waits"))
-    monkeypatch.setattr(torch.Tensor, "cpu", copy)
+    monkeypatch.setattr(
+        torch.Tensor, "cpu", lambda t: t if t.device.type == "cpu" else pytest.fail("waits")
+    )
+    monkeypatch.setattr(predict, "HostCopy", lambda tensor: ListedCopy(log, tensor))
+    monkeypatch.setattr(predict, "BatchCopier", lambda device: SimpleNamespace(copy=lambda b: b))
     monkeypatch.setattr(VideoClassifier, "fuse", lambda *a: log.append("fuse") or fuse(*a))
     return log
 
@@ -104,7 +117,7 @@ def test_a_batch_of_two_members_is_copied_once_after_all_launches(tmp_path, log,
 
     encodings = len(set(engine.towers))
     fusion = ["event", "fuse", "event"]
-    assert log == [*["event", "event"] * encodings, *fusion * 2, "copy"]
+    assert log == [*["event", "event"] * encodings, *fusion * 2, "copy", "wait"]
     assert stages.seconds == {"vision": 0.5 * encodings, "fuse": 1.0}
     assert stages.member_seconds == {0: 1.0, 1: 0.5 * encodings}
     assert {tensor.device.type for tensor in features.values()} == {"cuda"}
@@ -132,18 +145,49 @@ def test_a_linear_member_computes_after_the_launches_and_before_the_copy(tmp_pat
         engine.device = CUDA
         batches = {2: ValueBatch(ids, (None,) * len(ids)), **on_fake_cuda(networks, toys.batch())}
         scores = engine.compute(batches, stages, {})
-    assert [entry for entry in log if entry != "event"] == ["fuse", "fuse", "linear", "copy"]
+    assert [entry for entry in log if entry != "event"] == [
+        "fuse",
+        "fuse",
+        "linear",
+        "copy",
+        "wait",
+    ]
     assert scores[2].shape == (len(ids), toys.CLASSES)
     assert 0 < stages.seconds["linear"] < 0.4, "timed by the clock of the CPU"
 
 
-def test_the_evaluation_of_training_copies_once_per_batch(log):
-    model, batches = toys.model(), [toys.batch(), toys.batch(seed=2)]
+def test_the_evaluation_of_training_waits_after_the_next_launch(log):
+    model, batches = toys.model(), [toys.batch(seed=seed) for seed in range(3)]
     with fake_cuda():
         model_on_fake_cuda(model)
         batches = [batch_on_fake_cuda(batch) for batch in batches]
         predict_probabilities(model, batches, CUDA, torch.float16)
-    assert log == ["fuse", "copy"] * 2
+    launch = ["fuse", "copy"]
+    assert log == [*launch, *launch, "wait", *launch, "wait", "wait"]
+
+
+@pytest.mark.parametrize("is_time_short", [False, True])
+def test_a_group_is_launched_before_the_results_of_the_last_are_read(
+    tmp_path, log, monkeypatch, is_time_short
+):
+    """Also features that are cached under a deadline are copied before anything waits."""
+    engine = engine_of(tmp_path, "two")
+    engine.copier = SimpleNamespace(copy=lambda batch: batch)
+    groups = {number: np.arange(len(toys.batch())) for number in range(3)}
+    run = _ScoringRun(engine, [], groups, lambda done, total: log.append(f"{done}"), no_deadline)
+    run.scheduler.is_time_short = is_time_short
+    monkeypatch.setattr(engine_module, "HostCopy", lambda tensor: ListedCopy(log, tensor))
+    monkeypatch.setattr(run, "_cache_features", lambda *_: None)
+    with fake_cuda():
+        on_fake = on_fake_cuda(engine, toys.batch())
+        for number in groups:
+            run._score_group("all", number, [0, 1], on_fake, videos=6)
+        run.collect_launched()
+
+    launch = ["fuse", "fuse", "copy", *["copy", "copy"] * is_time_short]
+    wait = ["wait", *["wait", "wait"] * is_time_short]
+    expected = [*launch, *launch, *wait, "6", *launch, *wait, "12", *wait, "18"]
+    assert [entry for entry in log if entry != "event"] == expected
 
 
 @pytest.mark.parametrize("is_time_short", [False, True])

@@ -73,11 +73,16 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""
         moved = {
-            f.name: value.to(device, non_blocking=True)
-            for f in fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
+            name: tensor.to(device, non_blocking=True) for name, tensor in self._tensors().items()
         }
         return replace(self, **moved)
+
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Tell torch that a stream other than that of the allocation reads the batch: its memory is
+        not reused until the stream has done what was launched before the batch was freed.
+        """
+        for tensor in self._tensors().values():
+            tensor.record_stream(stream)
 
     def select(self, rows: slice) -> "Batch":
         """Return some of the videos. Padding is not removed."""
@@ -118,3 +123,11 @@ class Batch:
         mask = self.text_mask[:, :1]
         mask = mask[:, :, :1] if mask.dim() == 3 else mask
         return replace(self, text=self.text[:, :1], text_mask=mask, text_field=field)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return the fields that are tensors. Targets are not among them."""
+        return {
+            f.name: value
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), Tensor)
+        }

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from wbdc.core.batch import Batch
+from wbdc.core.device_copies import pinned_empty
 from wbdc.core.errors import UsageFault
 
 PREFETCH_BATCHES = 3  # batches that are prepared while the model computes
@@ -92,46 +93,55 @@ def collate(
     *,
     fields: Sequence[np.ndarray] | None = None,
     seeds: torch.Tensor | None = None,
+    pinned: bool = False,
 ) -> Batch:
     """Pad B videos to a Batch.
 
     text: token ids of each video. frames: (n, 3, S, S) uint8 or (n * P, D) float16 of each video.
     label: class index of each video, or None. fields: the number of the field of each token.
-    seeds: of `item_seeds`.
+    seeds: of `item_seeds`. pinned: pad in page-locked memory, from which a GPU copies while the CPU
+    goes on.
     """
-    token_shape = (len(ids), max(map(len, text)))
-    frame_shape = (len(ids), max(map(len, frames)))
+    text_lengths, frame_counts = list(map(len, text)), list(map(len, frames))
+    tokens, longest = max(text_lengths), max(frame_counts)
     pixel_shape = next((f.shape[1:] for f in frames if len(f)), frames[0].shape[1:])
-
-    token_ids = np.zeros(token_shape, np.int64)
-    token_mask = np.zeros(token_shape, bool)
-    pixels = np.zeros((*frame_shape, *pixel_shape), frames[0].dtype)
-    frame_mask = np.zeros(frame_shape, bool)
-    for row, (video_text, video_frames) in enumerate(zip(text, frames, strict=True)):
-        token_ids[row, : len(video_text)] = video_text
-        token_mask[row, : len(video_text)] = True
-        if len(video_frames):
-            pixels[row, : len(video_frames)] = video_frames
-            frame_mask[row, : len(video_frames)] = True
-
-    tensors = (torch.from_numpy(a) for a in (token_ids, token_mask, pixels, frame_mask))
+    pixels = _pad_rows(frames, (longest, *pixel_shape), frames[0].dtype, pinned)
     labels = None if label is None else torch.as_tensor(np.asarray(label), dtype=torch.int64)
     return Batch(
         tuple(ids),
-        *tensors,
+        _pad_rows(text, (tokens,), np.int64, pinned),
+        _length_mask(text_lengths, tokens, pinned),
+        pixels,
+        _length_mask(frame_counts, longest, pinned),
         labels,
-        text_field=None if fields is None else _pad_fields(fields, token_shape),
+        text_field=None if fields is None else _pad_rows(fields, (tokens,), np.int8, pinned),
         seeds=seeds,
-        frame_counts=tuple(map(len, frames)),
+        frame_counts=tuple(frame_counts),
     )
 
 
-def _pad_fields(fields: Sequence[np.ndarray], shape: tuple[int, int]) -> torch.Tensor:
-    """Pad the field numbers of each token with 0: (B, T) int8."""
-    padded = np.zeros(shape, np.int8)
-    for row, numbers in enumerate(fields):
-        padded[row, : len(numbers)] = numbers
-    return torch.from_numpy(padded)
+def _pad_rows(
+    rows: Sequence[Sequence], shape: tuple[int, ...], dtype: np.dtype, pinned: bool
+) -> torch.Tensor:
+    """Pad B rows with zeros to a shape: (B, *shape)."""
+    shape = (len(rows), *shape)
+    if pinned:
+        padded = pinned_empty(shape, torch.from_numpy(np.empty(0, dtype)).dtype)
+    else:  # numpy gets zeros from the system, without writing them
+        padded = torch.from_numpy(np.zeros(shape, dtype))
+    values = padded.numpy()
+    for row, items in enumerate(rows):
+        if len(items):
+            values[row, : len(items)] = items
+        if pinned:  # such memory is reused
+            values[row, len(items) :] = 0
+    return padded
+
+
+def _length_mask(lengths: Sequence[int], width: int, pinned: bool) -> torch.Tensor:
+    """Return which positions are below the length of their row: (B, width) bool."""
+    mask = np.arange(width) < np.array(lengths)[:, None]
+    return _pad_rows(mask, (width,), bool, pinned)
 
 
 def prefetch(

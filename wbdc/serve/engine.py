@@ -6,6 +6,7 @@ a deadline the member with the largest weight predicts every video, and the othe
 there is time; a member that did not score every video is dropped from the blend.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,14 +17,16 @@ import torch
 from torch import Tensor
 
 from wbdc.competitions import Video
+from wbdc.core.batch import Batch
 from wbdc.core.device import autocast
+from wbdc.core.device_copies import BatchCopier, HostCopy
 from wbdc.core.errors import IntegrityFault
 from wbdc.core.findings import Findings
 from wbdc.core.out_of_memory import BatchParts
 from wbdc.data.loader import batch_by_length
 from wbdc.serve.blend import blend_probabilities
 from wbdc.serve.members import MemberBatch, load_member
-from wbdc.serve.predict import Logits, compute_in_parts, safe_softmax
+from wbdc.serve.predict import Logits, Wait, groups_behind, launch_in_parts, launch_softmax
 from wbdc.serve.reader import MemberBatches, Reader, prefetch_reads
 from wbdc.serve.scheduler import DeadlineScheduler, SecondsLeft, no_deadline
 from wbdc.serve.stage_timer import NetworkTimer, StageTimer
@@ -106,6 +109,7 @@ class InferenceEngine:
         self.blend_weights = list(class_weights or weights)
         self.sharpness = sharpness
         self.device, self.precision = device, precision
+        self.copier = BatchCopier(device)
         self.threads = threads
         self.read_ahead = max(READ_AHEAD_BATCHES, threads)
         # linear members take batches of any size, so the networks keep that of their evaluation
@@ -157,7 +161,7 @@ class InferenceEngine:
             run.score_together()
             run.score_remaining()
         except TimeoutError:  # a reader hangs; the scores so far count
-            pass
+            run.collect_launched()
         finally:
             # under a deadline, do not wait for a reader that hangs
             run.pool.shutdown(wait=seconds_left is no_deadline, cancel_futures=True)
@@ -197,41 +201,63 @@ class InferenceEngine:
         )
 
     def move(self, batches: dict[int, MemberBatch]) -> dict[int, MemberBatch]:
-        """Copy batches to the device, each once, however many members share it."""
+        """Copy batches to the device, each once, however many members share it.
+
+        The networks that are launched before go on meanwhile.
+        """
         distinct = {id(batch): batch for batch in batches.values()}
-        moved = {key: batch.to(self.device) for key, batch in distinct.items()}
+        moved = {
+            key: self.copier.copy(batch) if isinstance(batch, Batch) else batch
+            for key, batch in distinct.items()
+        }
         return {i: moved[id(batch)] for i, batch in batches.items()}
 
     def compute(
         self, batches: dict[int, MemberBatch], stages: StageTimer, features: dict[tuple, Tensor]
     ) -> dict[int, np.ndarray]:
-        """Score the batches of some members, which are on the device: {member: (B, C) float32}.
+        """Return the scores that `launch` launches: {member: (B, C) float32}."""
+        return self.launch(batches, stages, features)()
+
+    def launch(
+        self, batches: dict[int, MemberBatch], stages: StageTimer, features: dict[tuple, Tensor]
+    ) -> Wait[dict[int, np.ndarray]]:
+        """Launch the networks of some members on batches, which are on the device.
 
         features: {tower key: vision features of these videos}; missing ones are computed and added.
-        When memory runs out, this batch and those that follow are computed in parts. Raises
-        OutOfResources when eighths do not fit.
+        Returns a function that waits for the scores, {member: (B, C) float32}, and adds the seconds
+        to `stages`. When memory runs out, this batch and those that follow are computed in parts.
+        Raises OutOfResources when eighths do not fit; so does the function that waits.
         """
+        if not batches:
+            return dict
+        computed: list[dict[tuple, Tensor]] = []
 
-        def compute_rows(rows: slice) -> tuple[dict, dict]:
+        def launch_rows(rows: slice) -> Wait[dict[int, np.ndarray]]:
             known = {tower: tensor[rows] for tower, tensor in features.items()}
             selected = {i: batch.select(rows) for i, batch in batches.items()}
-            return self._compute(selected, stages, known), known
+            if rows.start == 0:  # the first part; parts that did not fit are computed again
+                computed.clear()
+            wait = self._launch(selected, stages, known)
+            computed.append(known)
+            return wait
 
-        if not batches:
-            return {}
-        parts = compute_in_parts(compute_rows, len(next(iter(batches.values()))), self.parts)
-        scores, features_of_parts = zip(*parts, strict=True)
+        wait_for_parts = launch_in_parts(launch_rows, len(next(iter(batches.values()))), self.parts)
         features |= {
-            tower: torch.cat([part[tower] for part in features_of_parts])
-            for tower in features_of_parts[0].keys() - features.keys()
+            tower: torch.cat([part[tower] for part in computed])
+            for tower in computed[0].keys() - features.keys()
         }
-        return {i: np.concatenate([part[i] for part in scores]) for i in batches}
+
+        def wait() -> dict[int, np.ndarray]:
+            scores = wait_for_parts()
+            return {i: np.concatenate([part[i] for part in scores]) for i in batches}
+
+        return wait
 
     @torch.no_grad()  # inference_mode slows autocast down, see benchmarks/test_autocast.py
-    def _compute(
+    def _launch(
         self, batches: dict[int, MemberBatch], stages: StageTimer, features: dict[tuple, Tensor]
-    ) -> dict[int, np.ndarray]:
-        """Launch the networks of all members, and then wait for their results once.
+    ) -> Wait[dict[int, np.ndarray]]:
+        """Launch the networks of all members; the function that is returned waits for them once.
 
         Members that compute on the CPU do so after the launches, while a GPU computes.
         """
@@ -248,9 +274,14 @@ class InferenceEngine:
             for i, batch in inputs.items()
         ]
         ids = next(iter(inputs.values())).ids
-        probabilities = safe_softmax(logits, ids, self.device, self.precision)
-        timer.add_to(stages)
-        return dict(zip(inputs, probabilities, strict=True))
+        wait_for_scores = launch_softmax(logits, ids, self.device, self.precision)
+
+        def wait() -> dict[int, np.ndarray]:
+            probabilities = wait_for_scores()
+            timer.add_to(stages)
+            return dict(zip(inputs, probabilities, strict=True))
+
+        return wait
 
     def _logits(
         self, i: int, batch: MemberBatch, features: Tensor | None, timer: NetworkTimer
@@ -269,6 +300,22 @@ class InferenceEngine:
             return scores.to(self.device, non_blocking=True)
 
         return logits
+
+
+class _LaunchedGroup(NamedTuple):
+    """A group of videos whose scores a GPU may still compute.
+
+    kind: of the scheduler's step; number: of the group; members: those that score; videos: to be
+    added to the progress; wait: returns the scores; features: those to be cached, on their way to
+    the CPU, with the member whose batch they belong to.
+    """
+
+    kind: str
+    number: int
+    members: Sequence[int]
+    videos: int
+    wait: Wait[dict[int, np.ndarray]]
+    features: list[tuple[int, MemberBatch, HostCopy]]
 
 
 class _ScoringRun:
@@ -294,6 +341,8 @@ class _ScoringRun:
         self.scheduler = DeadlineScheduler(len(groups), seconds_left, engine.read_ahead + 1)
         self.cache: dict[tuple, tuple[MemberBatch, Tensor]] = {}
         self.cache_bytes_left = MAX_CACHED_BYTES
+        self.launched: deque[_LaunchedGroup] = deque()
+        self.videos_done = 0
 
     def score_together(self) -> None:
         """Read every group once and score it with all members while there is time for all.
@@ -301,8 +350,6 @@ class _ScoringRun:
         Otherwise only the first member in the engine's order scores.
         """
         order = self.engine.order
-        done, total = 0, sum(map(len, self.groups.values()))
-
         first = self._scored_with(order[0])
 
         def readers() -> list[int]:
@@ -311,29 +358,49 @@ class _ScoringRun:
         for number, (batches, report) in self._read(self.groups, readers):
             kind = "all" if self.scheduler.allows_all() else "first"
             if not self.scheduler.allows(kind):
-                return
+                break
             self.findings.merge(report)
-            self._score_group(kind, number, order if kind == "all" else first, batches)
-            done += len(self.groups[number])
-            self.progress(done, total)
+            scoring = order if kind == "all" else first
+            self._score_group(kind, number, scoring, batches, videos=len(self.groups[number]))
+        self.collect_launched()
 
     def score_remaining(self) -> None:
         """Let the other members follow one by one, from cached features or by reading again."""
         for i in self.engine.order:
-            tower = self.engine.towers[i]
-            missing = [n for n in self.groups if self.probabilities[n][i] is None]
-            cached = [number for number in missing if self._cache_key(number, i) in self.cache]
-            for number in cached:
-                if not self.scheduler.allows("fuse"):
-                    return
-                batch, features = self.cache[self._cache_key(number, i)]
-                self._score_group("fuse", number, [i], {i: batch}, {tower: features})
+            is_in_time = self._score_cached(i) and self._score_uncached(i)
+            self.collect_launched()
+            if not is_in_time:
+                return
 
-            uncached = [number for number in missing if number not in cached]
-            for number, (batches, _) in self._read(uncached, lambda i=i: self._sharing_members(i)):
-                if not self.scheduler.allows("reread"):
-                    return
-                self._score_group("reread", number, self._scored_with(i), batches)
+    def collect_launched(self, behind: int = 0) -> None:
+        """Wait for the scores of all groups that were launched, but for the last `behind`."""
+        while len(self.launched) > behind:
+            self._collect(self.launched.popleft())
+
+    def _score_cached(self, i: int) -> bool:
+        """Score groups with member i from cached features. Returns whether there was time."""
+        tower = self.engine.towers[i]
+        for number in self._missing_groups(i):
+            if (cached := self.cache.get(self._cache_key(number, i))) is None:
+                continue
+            if not self.scheduler.allows("fuse"):
+                return False
+            batch, features = cached
+            self._score_group("fuse", number, [i], {i: batch}, {tower: features})
+        return True
+
+    def _score_uncached(self, i: int) -> bool:
+        """Read groups again to score them with member i. Returns whether there was time."""
+        missing = [n for n in self._missing_groups(i) if self._cache_key(n, i) not in self.cache]
+        for number, (batches, _) in self._read(missing, lambda: self._sharing_members(i)):
+            if not self.scheduler.allows("reread"):
+                return False
+            self._score_group("reread", number, self._scored_with(i), batches)
+        return True
+
+    def _missing_groups(self, i: int) -> list[int]:
+        """List the groups that member i has not scored."""
+        return [number for number in self.groups if self.probabilities[number][i] is None]
 
     def _cache_key(self, number: int, i: int) -> tuple:
         """Return the key of a group's features and text as member `i` reads them."""
@@ -380,34 +447,59 @@ class _ScoringRun:
         members: Sequence[int],
         batches: dict[int, MemberBatch],
         features: dict[tuple, Tensor] | None = None,
+        *,
+        videos: int = 0,
     ) -> None:
-        """Score a group with some members; when time is short, cache features for the others."""
+        """Launch the scores of a group by some members, and collect those of earlier groups.
+
+        videos: to be added to the progress. When time is short, features are cached for the other
+        members.
+        """
         features = {} if features is None else features
         moved = self.engine.move({i: batches[i] for i in members})
-        before = self._network_seconds(members[1:])
-        scores = self.engine.compute(moved, self.stages, features)
-        for i, probabilities in scores.items():
-            self.probabilities[number][i] = probabilities
+        wait = self.engine.launch(moved, self.stages, features)
+        copies = self._copy_features(number, batches, features)
+        self.launched.append(_LaunchedGroup(kind, number, members, videos, wait, copies))
+        self.collect_launched(groups_behind(self.engine.device))
 
-        self.scheduler.step(kind, self._network_seconds(members[1:]) - before)
-        if self.scheduler.is_time_short:
-            self._cache_features(number, batches, features)
+    def _collect(self, group: _LaunchedGroup) -> None:
+        """Wait for the scores of a group, and count its step."""
+        followers = group.members[1:]
+        before = self._network_seconds(followers)
+        for i, probabilities in group.wait().items():
+            self.probabilities[group.number][i] = probabilities
+
+        self.scheduler.step(group.kind, self._network_seconds(followers) - before)
+        for i, batch, copy in group.features:
+            self._cache_features(group.number, i, batch, copy.wait())
+        if group.videos:
+            self.videos_done += group.videos
+            self.progress(self.videos_done, sum(map(len, self.groups.values())))
 
     def _network_seconds(self, members: Sequence[int]) -> float:
         """Add up the seconds that the networks of some members have taken so far."""
         return sum(self.stages.member_seconds[i] for i in members)
 
-    def _cache_features(
+    def _copy_features(
         self, number: int, batches: dict[int, MemberBatch], features: dict[tuple, Tensor]
-    ) -> None:
-        """Keep the features of a group on the CPU, in place of its frames, while there is room."""
+    ) -> list[tuple[int, MemberBatch, HostCopy]]:
+        """Copy the features of a group that are to be cached to the CPU: none before time is short,
+        and one for each distinct key.
+        """
+        if not self.scheduler.is_time_short or self.cache_bytes_left <= 0:
+            return []
+        copies = {}
         for i, batch in batches.items():
             key, tensor = self._cache_key(number, i), features.get(self.engine.towers[i])
-            if tensor is None or key in self.cache or self.cache_bytes_left <= 0:
-                continue
-            tensor = tensor.cpu()
-            if not tensor.isfinite().all():  # to be computed again in FP32
-                continue
-            batch = self.engine.members[i].with_features(batch, tensor)
-            self.cache[key] = batch, batch.frames
-            self.cache_bytes_left -= batch.frames.nbytes + batch.text.nbytes
+            if tensor is not None and key not in self.cache and key not in copies:
+                copies[key] = i, batch, HostCopy(tensor)
+        return list(copies.values())
+
+    def _cache_features(self, number: int, i: int, batch: MemberBatch, features: Tensor) -> None:
+        """Keep the features of a group, in place of its frames, while there is room."""
+        # features that overflowed are computed again in FP32
+        if self.cache_bytes_left <= 0 or not features.isfinite().all():
+            return
+        batch = self.engine.members[i].with_features(batch, features)
+        self.cache[self._cache_key(number, i)] = batch, batch.frames
+        self.cache_bytes_left -= batch.frames.nbytes + batch.text.nbytes

@@ -1,5 +1,6 @@
-"""Probabilities of batches, computed in parts where memory is short, and checked to be finite."""
+"""Probabilities of batches, launched in parts where memory is short, and checked to be finite."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
@@ -9,13 +10,24 @@ from torch import Tensor
 
 from wbdc.core.batch import Batch
 from wbdc.core.device import autocast
+from wbdc.core.device_copies import BatchCopier, HostCopy
 from wbdc.core.errors import ResultFault
 from wbdc.core.out_of_memory import BatchParts, is_out_of_memory
 from wbdc.nets.model import VideoClassifier
 
 T = TypeVar("T")
+ADVICE = "lower serve.batch in the kit, or use another device"  # when memory runs out
 # launches a network in a precision, whose autocast context is active; returns logits (B, C)
 Logits = Callable[[torch.dtype], Tensor]
+# waits for what was launched, and returns it
+Wait = Callable[[], T]
+
+
+def groups_behind(device: torch.device) -> int:
+    """Return how many groups are launched before the results of the first are read: a GPU computes
+    the next group while the CPU reads a result, and a CPU has nothing to compute meanwhile.
+    """
+    return 1 if device.type == "cuda" else 0
 
 
 @torch.no_grad()  # inference_mode slows autocast down, see benchmarks/test_autocast.py
@@ -24,22 +36,55 @@ def predict_probabilities(
 ) -> Tensor:
     """Return the probabilities of some batches, (n, C) float32 on the CPU, in their order.
 
-    The CPU waits for the device once for each batch. Raises ResultFault as `safe_softmax` does.
+    The CPU waits for a GPU once for each batch, after it launched the next one. Raises ResultFault
+    as `launch_softmax` does.
     """
     model.eval()
     parts = BatchParts()
+    copier = BatchCopier(device)
 
-    def predict(batch: Batch) -> Tensor:
-        batch = batch.to(device)
+    def launch(batch: Batch) -> Wait[np.ndarray]:
         logits = [lambda _: model.logits(batch)]
-        return torch.from_numpy(safe_softmax(logits, batch.ids, device, precision)[0])
+        return launch_softmax(logits, batch.ids, device, precision)
 
+    waiting: deque[Wait[list[np.ndarray]]] = deque()
     probabilities = []
     for batch in batches:
-        probabilities += compute_in_parts(
-            lambda rows, batch=batch: predict(batch.select(rows)), len(batch), parts
+        copied = copier.copy(batch)
+        waiting.append(
+            launch_in_parts(
+                lambda rows, batch=copied: launch(batch.select(rows)), len(copied), parts
+            )
         )
-    return torch.cat(probabilities)
+        if len(waiting) > groups_behind(device):
+            probabilities += waiting.popleft()()
+    for wait in waiting:
+        probabilities += wait()
+    return torch.from_numpy(np.concatenate([scores[0] for scores in probabilities]))
+
+
+def launch_in_parts(
+    launch: Callable[[slice], Wait[T]], rows: int, parts: BatchParts
+) -> Wait[list[T]]:
+    """Launch `rows` videos at once; when memory runs out, in two, four or eight parts.
+
+    Returns a function that waits for the results of all parts. Where memory runs out only then,
+    when members are computed again in FP32, all is computed again in more parts, one by one.
+    Both raise OutOfResources when eighths do not fit.
+    """
+    launched = compute_in_parts(launch, rows, parts)
+
+    def wait() -> list[T]:
+        try:
+            return [wait_part() for wait_part in launched]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        launched.clear()  # it holds memory of the device
+        parts.double(rows, ADVICE)
+        return compute_in_parts(lambda part: launch(part)(), rows, parts)
+
+    return wait
 
 
 def compute_in_parts(compute: Callable[[slice], T], rows: int, parts: BatchParts) -> list[T]:
@@ -53,35 +98,45 @@ def compute_in_parts(compute: Callable[[slice], T], rows: int, parts: BatchParts
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        parts.double(rows, "lower serve.batch in the kit, or use another device")
+        parts.double(rows, ADVICE)
+
+
+def launch_softmax(
+    logits: Sequence[Logits], ids: tuple[str, ...], device: torch.device, precision: torch.dtype
+) -> Wait[np.ndarray]:
+    """Launch the probabilities of M members, (M, B, C) float32, and return a function that waits
+    for them; those of a member that overflowed in half precision are then computed again in FP32.
+
+    The function waits for the device once, and once more for each member that is computed again. It
+    raises ResultFault when logits are not finite even in FP32, where argmax would silently return
+    class 0.
+    """
+    launched = _launch_in(precision, logits, device)
+
+    def wait() -> np.ndarray:
+        probabilities, finite = _split_finite(launched.wait())
+        for i in np.flatnonzero(~finite.all(1)):
+            if precision != torch.float32:
+                member = slice(i, i + 1)
+                again = _launch_in(torch.float32, logits[member], device)
+                probabilities[member], finite[member] = _split_finite(again.wait())
+            _check_finite(finite[i], ids)
+        return probabilities
+
+    return wait
 
 
 def safe_softmax(
     logits: Sequence[Logits], ids: tuple[str, ...], device: torch.device, precision: torch.dtype
 ) -> np.ndarray:
-    """Return the probabilities of M members, (M, B, C) float32; those of a member that overflows in
-    half precision are computed again in FP32.
-
-    The CPU waits for the device once, and once more for each member that is computed again. Raises
-    ResultFault when logits are not finite even in FP32, where argmax would silently return class 0.
-    """
-    probabilities, finite = _softmax_in(precision, logits, device)
-    for i in np.flatnonzero(~finite.all(1)):
-        if precision != torch.float32:
-            member = slice(i, i + 1)
-            probabilities[member], finite[member] = _softmax_in(
-                torch.float32, logits[member], device
-            )
-        _check_finite(finite[i], ids)
-    return probabilities
+    """Return what `launch_softmax` launches, (M, B, C) float32. Raises ResultFault."""
+    return launch_softmax(logits, ids, device, precision)()
 
 
-def _softmax_in(
-    precision: torch.dtype, logits: Sequence[Logits], device: torch.device
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return probabilities (M, B, C) and whether the logits of each video are finite (M, B).
-
-    Both come to the CPU in one copy, the only operation here that waits for a GPU.
+@torch.no_grad()
+def _launch_in(precision: torch.dtype, logits: Sequence[Logits], device: torch.device) -> HostCopy:
+    """Launch members in a precision, and the copy of their probabilities and of whether the logits
+    of each video are finite: (M, B, C + 1). It is the only operation here that a CPU waits for.
     """
     members = []
     for launch in logits:
@@ -90,8 +145,13 @@ def _softmax_in(
         scores = scores.float()
         finite = scores.isfinite().all(1, keepdim=True)
         members.append(torch.cat([scores.softmax(-1), finite.float()], 1))
-    joined = torch.stack(members).cpu().numpy()
-    return joined[..., :-1], joined[..., -1] == 1
+    return HostCopy(torch.stack(members))
+
+
+def _split_finite(joined: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Split (M, B, C + 1) into probabilities (M, B, C) and whether a video is finite (M, B)."""
+    values = joined.numpy()
+    return values[..., :-1], values[..., -1] == 1
 
 
 def _check_finite(finite: np.ndarray, ids: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +35,7 @@ class Vision(nn.Module):
         self.frozen = frozen
         self.loaded = "random weights"
         self.pretrained: dict | None = None  # name and hashes of the loaded file
+        self._normalization: dict[tuple, tuple[Tensor, ...]] = {}  # mean and std on each device
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Encode M normalized frames: (M, 3, S, S) float -> (M, dim), or (M, P, dim)."""
@@ -79,10 +81,13 @@ class Vision(nn.Module):
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Normalize uint8 pixels on their device: (x / 255 - mean) / std."""
-        mean, std = (
-            torch.tensor(values).view(1, 3, 1, 1).to(pixels.device, non_blocking=True)
-            for values in (self.image_settings.mean, self.image_settings.std)
-        )
+        key = self.image_settings, pixels.device
+        if key not in self._normalization:  # so that each device gets one copy, and not one a batch
+            self._normalization[key] = tuple(
+                torch.tensor(values, device=pixels.device).view(1, 3, 1, 1)
+                for values in (self.image_settings.mean, self.image_settings.std)
+            )
+        mean, std = self._normalization[key]
         # in place, since each further copy costs as much as the arithmetic
         return pixels.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
 
@@ -133,9 +138,8 @@ def real_frames(mask: Tensor, frame_counts: tuple[int, ...] = ()) -> Tensor:
     if not frame_counts:
         return mask.flatten().nonzero().flatten().cpu()
 
-    width = mask.shape[1]
-    rows = [torch.arange(n) + width * video for video, n in enumerate(frame_counts)]
-    return torch.cat(rows)
+    is_real = np.arange(mask.shape[1]) < np.array(frame_counts)[:, None]
+    return torch.from_numpy(np.flatnonzero(is_real))
 
 
 def _check_counts(mask: Tensor, frame_counts: tuple[int, ...]) -> None:

@@ -64,6 +64,7 @@ class Network(Member):
         half: bool = False,
     ):
         super().__init__(folder, device)
+        self.device = device
         facts = self.facts
         model = build_model(facts["blueprint"], kit_folder=folder)
         _load_weights(model, folder, facts, half)
@@ -100,7 +101,7 @@ class Network(Member):
     def collate(
         self, ids: Sequence[str], texts: list[list[int]], frames: list[np.ndarray]
     ) -> Batch:
-        return collate(ids, texts, frames)
+        return collate(ids, texts, frames, pinned=self.device.type == "cuda")
 
     def drop_modality(self, batch: Batch) -> Batch:
         return batch.drop_modality(self.without) if self.without else batch
