@@ -101,3 +101,11 @@ def test_threads_are_set_and_returned():
         assert device.use_threads(None) == torch.get_num_threads() >= 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_fp32_is_not_rounded_to_tf32_unless_it_is_asked_for():
+    flags = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    device.use_tf32(True)
+    assert [flag.allow_tf32 for flag in flags] == [True, True]
+    device.find_device("cpu")
+    assert [flag.allow_tf32 for flag in flags] == [False, False]

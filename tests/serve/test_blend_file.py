@@ -1,6 +1,7 @@
 """blend.json: what is written is read back, and unknown keys are refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +26,7 @@ BLENDS = {
         class_multipliers=(1.0, 2.0),
         half=True,
         compiled=True,
+        gpu=("tf32", "cuda-graphs"),
         settings={"seed": 0, "folds": ["0"]},
     ),
     "weights by class": Blend(
@@ -40,6 +42,12 @@ BLENDS = {
 def test_a_blend_is_read_as_it_was_written(tmp_path, name):
     write_blend(tmp_path, BLENDS[name])
     assert read_blend(tmp_path) == BLENDS[name]
+
+
+def test_a_switch_that_this_version_does_not_have_is_refused(tmp_path):
+    write_blend(tmp_path, replace(BLENDS["plain"], gpu=("tf32", "fp4")))
+    with pytest.raises(IntegrityFault, match=r"unknown GPU switches \(fp4\)"):
+        read_blend(tmp_path)
 
 
 def test_fields_that_are_not_set_are_not_written(tmp_path):

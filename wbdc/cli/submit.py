@@ -8,6 +8,7 @@ import click
 
 from wbdc.cli import console, shared_options
 from wbdc.cli.name_completion import ENSEMBLE, RUN
+from wbdc.core.gpu_switches import GPU_SWITCHES
 
 if TYPE_CHECKING:
     from wbdc.competitions import Competition
@@ -129,8 +130,16 @@ class TimeCheckOptions:
     "--compile",
     "compiled",
     is_flag=True,
-    help="Run vision towers with torch.compile. The warm-up counts as run time, and the judge "
-    "needs a C++ compiler.",
+    help="Run networks with torch.compile. The warm-up counts as run time, and the judge needs a "
+    "C++ compiler.",
+)
+@click.option(
+    "--gpu",
+    "gpu",
+    type=click.Choice(GPU_SWITCHES),
+    multiple=True,
+    help="How a GPU computes, repeatable: cuda-graphs replays what networks launch, for small "
+    "batches; tf32 rounds what is computed in fp32. CPUs ignore it.",
 )
 @click.option(
     "--lock",
@@ -158,6 +167,7 @@ def submit(
     data: Path | None,
     half: bool,
     compiled: bool,
+    gpu: tuple[str, ...],
     lock: bool,
     wheels: bool,
     device: str,
@@ -196,6 +206,7 @@ def submit(
         rehearsal=rehearsal if time_check.is_requested else None,
         half=half,
         compiled=compiled,
+        gpu=gpu,
         lock=lock,
         wheels=wheels,
         targets=targets,

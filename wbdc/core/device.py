@@ -17,7 +17,10 @@ def find_device(name: str = "auto") -> torch.device:
 
     "auto" is the first GPU, or the CPU when there is none; under torchrun it is the GPU of this
     rank. Raises EnvironmentFault for a GPU that does not exist, UsageFault for an unknown name.
+
+    From then on FP32 means FP32: by default, torch would convolve in TF32. See `use_tf32`.
     """
+    use_tf32(False)
     if name == "auto":
         if not torch.cuda.is_available():
             return torch.device("cpu")
@@ -38,6 +41,15 @@ def find_device(name: str = "auto") -> torch.device:
             "on this machine; use --device cpu to compute on the CPU"
         )
     return device
+
+
+def use_tf32(is_allowed: bool) -> None:
+    """Set whether GPUs round the factors of FP32 products and convolutions to TF32, of 10 bits.
+
+    That is several times as fast since Ampere, and as precise as FP16. Sums stay in FP32.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = is_allowed
+    torch.backends.cudnn.allow_tf32 = is_allowed
 
 
 def find_precision(name: str, device: torch.device) -> torch.dtype:

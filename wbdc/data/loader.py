@@ -127,9 +127,10 @@ def _pad_rows(
     shape = (len(rows), *shape)
     if pinned:
         padded = pinned_empty(shape, torch.from_numpy(np.empty(0, dtype)).dtype)
+        values = padded.numpy()
     else:  # numpy gets zeros from the system, without writing them
-        padded = torch.from_numpy(np.zeros(shape, dtype))
-    values = padded.numpy()
+        values = np.zeros(shape, dtype)
+        padded = torch.from_numpy(values)
     for row, items in enumerate(rows):
         if len(items):
             values[row, : len(items)] = items

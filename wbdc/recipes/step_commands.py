@@ -102,6 +102,7 @@ STEP_COMMANDS = {
             "sample": int,
             "half": bool,
             "compile": bool,
+            "gpu": list,
             "target": list,
         },
         {"ensemble": (SAVED_ENSEMBLE,), "run": (TRAINED_RUN,)},

@@ -7,6 +7,7 @@ import numpy as np
 
 from wbdc.core.errors import IntegrityFault
 from wbdc.core.files import publish_json, read_json
+from wbdc.core.gpu_switches import GPU_SWITCHES
 
 BLEND_FILE = "blend.json"
 MEMBER_SHAPE = {
@@ -34,6 +35,7 @@ BLEND_SHAPE = {
     "class_multipliers?": [float],
     "half?": bool,
     "compiled?": bool,
+    "gpu?": [str],
     "settings?": dict,
 }
 
@@ -94,9 +96,9 @@ class Blend:
     precision: a name, for example "fp16"; competition: as kits name it; outside: members from
     outside wbdc, which no package can have; data: hash of the prepared data; sharpness: above 0
     for a geometric mean, as in `blend_probabilities`; class_multipliers: C numbers, () for none;
-    half: weights are rounded to float16; compiled: vision towers run through torch.compile;
-    settings: options that `wbdc ensemble` was called with; run: the only run, where the blend holds
-    no ensemble (not written to the file).
+    half: weights are rounded to float16; compiled: networks run through torch.compile; gpu: of
+    GPU_SWITCHES; settings: options that `wbdc ensemble` was called with; run: the only run, where
+    the blend holds no ensemble (not written to the file).
     """
 
     competition: str
@@ -108,6 +110,7 @@ class Blend:
     class_multipliers: tuple[float, ...] = ()
     half: bool = False
     compiled: bool = False
+    gpu: tuple[str, ...] = ()
     settings: dict = field(default_factory=dict)
     run: str | None = None
 
@@ -133,6 +136,7 @@ class Blend:
             "class_multipliers": list(self.class_multipliers),
             "half": self.half,
             "compiled": self.compiled,
+            "gpu": list(self.gpu),
             "settings": self.settings,
         }
         required = {
@@ -169,14 +173,23 @@ def read_blend(folder: Path) -> Blend:
     members = tuple(BlendMember(**member) for member in values.pop("members"))
     outside = tuple(OutsideEntry(**member) for member in values.pop("outside", ()))
     multipliers = tuple(values.pop("class_multipliers", ()))
-    return Blend(members=members, outside=outside, class_multipliers=multipliers, **values)
+    switches = tuple(values.pop("gpu", ()))
+    if unknown_switches := sorted(set(switches) - set(GPU_SWITCHES)):
+        raise _unknown_names(path, "GPU switches", unknown_switches)
+    return Blend(
+        members=members, outside=outside, class_multipliers=multipliers, gpu=switches, **values
+    )
 
 
 def _check_keys(path: Path, values: dict, shape: dict) -> None:
     """Refuse keys that this version does not know: a setting must not be ignored."""
     known_keys = {key.removesuffix("?") for key in shape}
     if unknown_keys := sorted(values.keys() - known_keys):
-        raise IntegrityFault(
-            f"{path} has unknown keys ({', '.join(unknown_keys)}), so it is damaged or from another"
-            " version of wbdc; make the ensemble or the submission again"
-        )
+        raise _unknown_names(path, "keys", unknown_keys)
+
+
+def _unknown_names(path: Path, kind: str, names: list[str]) -> IntegrityFault:
+    return IntegrityFault(
+        f"{path} has unknown {kind} ({', '.join(names)}), so it is damaged or from another version"
+        " of wbdc; make the ensemble or the submission again"
+    )

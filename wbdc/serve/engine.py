@@ -85,13 +85,14 @@ class InferenceEngine:
         sharpness: float = 0.0,
         half: bool = False,
         compiled: bool = False,
+        uses_cuda_graphs: bool = False,
     ):
         """Load the models of `folders`.
 
         served: {"frames", "length"} of each member, where they differ from training; class_weights:
         (M, C), blend with these weights of each class, after which rows do not add up to 1;
         sharpness: above 0 for a geometric mean; half: round weights to float16; compiled: run
-        vision towers through torch.compile.
+        networks through torch.compile; uses_cuda_graphs: on a GPU, record what they launch.
         Raises IntegrityFault when a model is damaged or members have different classes.
         """
         settings = served or [{}] * len(folders)
@@ -120,9 +121,12 @@ class InferenceEngine:
         # members with equal keys share the vision features; None: the member has no tower
         self.towers = [member.tower_key for member in self.members]
         self.order = sorted(range(len(self.members)), key=lambda i: -self.weights[i])
-        if compiled:
-            for member in self.members:
+        for member in self.members:
+            member.use_precision(precision)
+            if compiled:
                 member.compile()
+            if uses_cuda_graphs and device.type == "cuda":
+                member.use_cuda_graphs()
 
     def groups(self, videos: Sequence[Video]) -> Groups:
         """Group videos of similar length: little padding, and the same groups every time.
@@ -295,6 +299,8 @@ class InferenceEngine:
         def logits(precision: torch.dtype) -> Tensor:
             # in another precision, encode again: the features may have overflowed
             known = features if precision == self.precision else None
+            if precision != self.precision:
+                member.use_precision(precision)
             with timer.time(member.stage, i, on_cpu=member.computes_on_cpu):
                 scores = member.logits(batch, known)
             return scores.to(self.device, non_blocking=True)

@@ -20,6 +20,7 @@ from wbdc.core.device import (
     find_precision,
     precision_name,
     reserved_memory,
+    use_tf32,
     use_threads,
 )
 from wbdc.core.errors import OutOfResources, Stopped, UsageFault, WbdcError, suggest_name
@@ -32,6 +33,7 @@ from wbdc.core.files import (
     publish_json,
 )
 from wbdc.core.findings import Findings
+from wbdc.core.gpu_switches import CUDA_GRAPHS, TF32
 from wbdc.core.out_of_memory import is_out_of_memory
 from wbdc.core.process_tree import MAX_THREADS
 from wbdc.core.ranks import rank_and_size
@@ -322,6 +324,7 @@ def _multiply_classes(predictions: Predictions, blend: Blend) -> Predictions:
 def _load_engine(
     home: Path, blend: Blend, device: torch.device, precision: str | None, threads: int
 ) -> InferenceEngine:
+    use_tf32(TF32 in blend.gpu)
     return InferenceEngine(
         [home / member.folder for member in blend.members],
         [member.weight for member in blend.members],
@@ -336,6 +339,7 @@ def _load_engine(
         sharpness=1.0 if blend.sharpness and blend.outside else blend.sharpness,
         half=blend.half,
         compiled=blend.compiled,
+        uses_cuda_graphs=CUDA_GRAPHS in blend.gpu,
     )
 
 

@@ -118,8 +118,8 @@ def launch_softmax(
         for i in np.flatnonzero(~finite.all(1)):
             if precision != torch.float32:
                 member = slice(i, i + 1)
-                again = _launch_in(torch.float32, logits[member], device)
-                probabilities[member], finite[member] = _split_finite(again.wait())
+                retry = _launch_in(torch.float32, logits[member], device)
+                probabilities[member], finite[member] = _split_finite(retry.wait())
             _check_finite(finite[i], ids)
         return probabilities
 

@@ -62,13 +62,14 @@ class SubmissionSource:
 class SubmitOptions:
     """How a submission is made.
 
-    rehearsal: how it is timed; None for no time check. half, compiled, lock, wheels: as in
-    `PackOptions`. targets: names of further forms to make, for example "zip".
+    rehearsal: how it is timed; None for no time check. half, compiled, gpu, lock, wheels: as
+    in `PackOptions`. targets: names of further forms to make, for example "zip".
     """
 
     rehearsal: RehearsalOptions | None = None
     half: bool = False
     compiled: bool = False
+    gpu: tuple[str, ...] = ()
     lock: bool = False
     wheels: bool = False
     targets: tuple[str, ...] = ()
@@ -98,7 +99,7 @@ def make_submission(
     recover_targets(into, known_targets)
 
     log(f"packing {len(source.blend.members)} models into {into}")
-    blend = replace(source.blend, half=options.half, compiled=options.compiled)
+    blend = replace(source.blend, half=options.half, compiled=options.compiled, gpu=options.gpu)
     source = replace(source, blend=blend)
     results: dict = {"proof": None, "latency": None}
 
@@ -253,6 +254,7 @@ def _pack_options(source: SubmissionSource, options: SubmitOptions) -> PackOptio
         class_multipliers=blend.class_multipliers,
         half=options.half,
         compiled=options.compiled,
+        gpu=options.gpu,
         lock=options.lock or options.wheels,
         wheels=options.wheels,
     )

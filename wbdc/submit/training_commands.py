@@ -85,7 +85,8 @@ def _submit_command(blend: Blend) -> str:
     run = f" --run {blend.run}" if blend.run else ""
     half = " --half" if blend.half else ""
     compiled = " --compile" if blend.compiled else ""
-    return f'wbdc submit --work "$WORK"{run} --into "$WORK/submission"{half}{compiled}'
+    gpu = "".join(f" --gpu {switch}" for switch in blend.gpu)
+    return f'wbdc submit --work "$WORK"{run} --into "$WORK/submission"{half}{compiled}{gpu}'
 
 
 def _ensemble_command(blend: Blend, trained_folds: dict[str, set[str]]) -> str:

@@ -60,19 +60,21 @@ class Vision(nn.Module):
         if len(positions) == 0 and not self.always_encode:
             features = torch.zeros(*token_mask.shape, self.dim, device=frames.device)
             if self.encodes_blank:
-                features = features + 0 * self._encode(frames.new_zeros(1, *frames.shape[2:])).sum()
+                features = (
+                    features + 0 * self.encode_pixels(frames.new_zeros(1, *frames.shape[2:])).sum()
+                )
             return Tokens(features, token_mask)
 
         # padding never goes through the tower
         positions = positions.to(frames.device, non_blocking=True)
         real = frames.flatten(0, 1).index_select(0, positions)
-        vectors = self._encode(real)
+        vectors = self.encode_pixels(real)
         packed = vectors.new_zeros(mask.numel(), vectors.shape[1])
         packed = packed.index_copy(0, positions, vectors)
         features = packed.view(*token_mask.shape, self.dim)
         return Tokens(features.masked_fill(~token_mask[..., None], 0), token_mask)
 
-    def _encode(self, pixels: Tensor) -> Tensor:
+    def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Normalize and encode M frames: (M, 3, S, S) uint8 -> (M, P * dim)."""
         if not self.frozen:
             return self.encode(self.normalize(pixels)).flatten(1)

@@ -131,8 +131,18 @@ class Member:
         """
         raise NotImplementedError
 
+    def use_precision(self, precision: torch.dtype) -> None:
+        """Hold the weights for a precision of autocast, FP32 for none. Logits stay the same.
+
+        The engine calls it before `compile` and `logits`, and with FP32 before `logits` of a batch
+        that overflowed. Raises IntegrityFault when weights are read again and are damaged.
+        """
+
     def compile(self) -> None:
-        """Run the vision tower, if there is one, through torch.compile from now on."""
+        """Run the networks of the member, if any, through torch.compile from now on."""
+
+    def use_cuda_graphs(self) -> None:
+        """Record what the networks of the member launch on a GPU, if any, and replay it."""
 
 
 Plug = Member

@@ -1,6 +1,7 @@
 """A network: the model of a kit, as `wbdc train` saved it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from wbdc.core.errors import IntegrityFault
 from wbdc.core.weights import load_weights, weights_fingerprint
 from wbdc.data.loader import collate
 from wbdc.data.text import TextReader, open_tokenizer
+from wbdc.nets.half_weights import halve_weights, restore_weights
 from wbdc.nets.model import VideoClassifier, build_model
 from wbdc.serve.cache_key import cache_key
+from wbdc.serve.cuda_graphs import FixedFrames, FixedTokens, GraphedFunction, TensorFunction
 from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
 from wbdc.serve.members import Member
 
@@ -64,13 +67,17 @@ class Network(Member):
         half: bool = False,
     ):
         super().__init__(folder, device)
-        self.device = device
+        self.folder, self.device = folder, device
+        self.is_rounded = half
+        self._halved: list[str] = []  # names of the weights that are in half precision now
         facts = self.facts
         model = build_model(facts["blueprint"], kit_folder=folder)
         _load_weights(model, folder, facts, half)
         if frames is not None:
             model.vision.frames = frames
         self.model = model.eval().to(device)
+        self._compiled_score: TensorFunction | None = None
+        self._launch_directly()
         self.text = TextReader(open_tokenizer(folder), **_shorten_text(facts["text"], length))
         self.without: str | None = facts["without"]
         self.text_key = cache_key(
@@ -114,30 +121,53 @@ class Network(Member):
 
     def logits(self, batch: Batch, features: Tensor | None) -> Tensor:
         if features is None:
-            return self.model.logits(batch)
+            features = self.encode(batch)
         encoded = self.model.with_features(batch, features.to(batch.text.device))
-        return self.model.head(self.model.fuse(encoded).pooled)
+        return self._score(encoded.text, encoded.text_mask, encoded.frames, encoded.frame_mask)
+
+    def use_precision(self, precision: torch.dtype) -> None:
+        if precision != torch.float32:
+            self._halved = halve_weights(self.model, precision)
+        elif self._halved:
+            with _explain_damage(self.folder):
+                weights = _read_weights(self.folder, self.facts, self.is_rounded)
+                restore_weights(self.model, {name: weights[name] for name in self._halved})
+            self._halved = []
+            self._launch_directly()  # graphs read the weights that were replaced
 
     def compile(self) -> None:
         vision = self.model.vision
         vision.encode = torch.compile(vision.encode, dynamic=True)
+        self._compiled_score = torch.compile(self._score_tokens, dynamic=True)
+        self._launch_directly()
+
+    def use_cuda_graphs(self) -> None:
+        vision = self.model.vision
+        encode = GraphedFunction(vision.encode_pixels, self.device)
+        score = GraphedFunction(self._score, self.device)
+        vision.encode_pixels = FixedFrames(encode)
+        max_features = vision.frames * vision.tokens_per_frame
+        self._score = FixedTokens(score, self.text.length, max_features)
+
+    def _launch_directly(self) -> None:
+        """Launch each operation, without graphs."""
+        self._score = self._compiled_score or self._score_tokens
+        vars(self.model.vision).pop("encode_pixels", None)
+
+    def _score_tokens(
+        self, text: Tensor, text_mask: Tensor, features: Tensor, frame_mask: Tensor
+    ) -> Tensor:
+        """Return the logits of an encoded batch from the tensors of `Batch`."""
+        batch = Batch(("",) * len(text), text, text_mask, features, frame_mask)
+        return self.model.head(self.model.fuse(batch).pooled)
 
 
 def _load_weights(model: VideoClassifier, folder: Path, facts: dict, half: bool) -> None:
     """Load the weights of a folder into its model. Raises IntegrityFault."""
-    try:
-        weights = load_weights(folder / WEIGHTS_FILE)
-        if TOWER in facts:
-            weights |= load_weights(folder / facts[TOWER])
-        if half:
-            weights = {name: _round_to_half(tensor) for name, tensor in weights.items()}
+    with _explain_damage(folder):
+        weights = _read_weights(folder, facts, half)
         _check_dtypes(model, weights)
         model.load_state_dict(weights, strict=True)
-    except (SafetensorError, OSError, RuntimeError) as error:
-        message = " ".join(str(error).split())[:MAX_ERROR_CHARACTERS]
-        raise IntegrityFault(
-            f"{folder / WEIGHTS_FILE} does not fit {MODEL_FILE} beside it: {message}"
-        ) from error
 
     broken = [
         name
@@ -149,6 +179,28 @@ def _load_weights(model: VideoClassifier, folder: Path, facts: dict, half: bool)
             f"{folder / WEIGHTS_FILE} holds numbers that are not finite, in"
             f" {', '.join(broken[:MAX_NAMES])}"
         )
+
+
+@contextmanager
+def _explain_damage(folder: Path) -> Iterator[None]:
+    """Raise IntegrityFault for an error of reading and loading weights."""
+    try:
+        yield
+    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
+        message = " ".join(str(error).split())[:MAX_ERROR_CHARACTERS]
+        raise IntegrityFault(
+            f"{folder / WEIGHTS_FILE} does not fit {MODEL_FILE} beside it: {message}"
+        ) from error
+
+
+def _read_weights(folder: Path, facts: dict, half: bool) -> dict[str, Tensor]:
+    """Read the weights of a folder, with those of a shared tower, rounded to float16 if `half`."""
+    weights = load_weights(folder / WEIGHTS_FILE)
+    if TOWER in facts:
+        weights |= load_weights(folder / facts[TOWER])
+    if half:
+        weights = {name: _round_to_half(tensor) for name, tensor in weights.items()}
+    return weights
 
 
 def _round_to_half(tensor: Tensor) -> Tensor:

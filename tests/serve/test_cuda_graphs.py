@@ -1,0 +1,190 @@
+"""CUDA graphs on a machine without a GPU: operations are recorded and executed again."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+import toys
+from fake_cuda import batch_on_fake_cuda, fake_cuda, model_on_fake_cuda
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from wbdc.serve import cuda_graphs
+from wbdc.serve.cuda_graphs import WARM_UP_CALLS, FixedFrames, GraphedFunction
+from wbdc.serve.members import load_member
+
+CPU = torch.device("cpu")
+
+
+class RecordedOperations(TorchDispatchMode):
+    """In place of a CUDA graph: executes the operations of a block again, on the same memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations: list[tuple] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.operations.append((func, args, kwargs or {}, result))
+        return result
+
+    def replay(self):
+        for func, args, kwargs, result in self.operations:
+            results = func(*args, **kwargs)
+            for old, new in zip(tree_leaves(result), tree_leaves(results), strict=True):
+                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+class ListedStream:
+    """In place of a CUDA stream."""
+
+    def __init__(self, name: str, log: list[str]):
+        self.name = name
+        self.log = log
+
+    def wait_stream(self, other):
+        self.log.append(f"{self.name} waits for {other.name}")
+
+
+@pytest.fixture
+def log(monkeypatch) -> list[str]:
+    """Recordings and waits in their order."""
+    log = []
+    streams = [ListedStream("computing", log)]
+
+    @contextmanager
+    def use_stream(stream):
+        streams.append(stream)
+        yield
+        streams.pop()
+
+    @contextmanager
+    def record(graph, pool, *, capture_error_mode):
+        log.append(f"record in {pool}, {capture_error_mode}")
+        with graph:
+            yield
+
+    class WarmUpStream(ListedStream):  # transformers annotates with torch's class
+        def __init__(self, device):
+            super().__init__("warm-up", log)
+
+    monkeypatch.setattr(torch.cuda, "Stream", WarmUpStream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: streams[0])
+    monkeypatch.setattr(torch.cuda, "stream", use_stream)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", RecordedOperations)
+    monkeypatch.setattr(torch.cuda, "graph", record)
+    return log
+
+
+def test_a_shape_is_recorded_at_its_second_call_and_then_replayed(log):
+    def square(x, y):
+        log.append("square")
+        return x.square() + y
+
+    graphed = GraphedFunction(square, CPU)
+    inputs = [(torch.randn(3), torch.randn(3)) for _ in range(4)]
+    results = [graphed(*pair) for pair in inputs]
+    assert log == [
+        "square",
+        "warm-up waits for computing",
+        *["square"] * WARM_UP_CALLS,
+        "computing waits for warm-up",
+        "record in pool, thread_local",
+        "square",
+    ]
+    for (x, y), result in zip(inputs, results, strict=True):
+        assert torch.equal(result, x.square() + y), "a later replay does not overwrite a result"
+
+    graphed(torch.randn(2), torch.randn(2))
+    assert log[-1] == "square", "a shape that occurs once is not recorded"
+
+
+def test_no_more_shapes_are_recorded_than_fit(log, monkeypatch):
+    monkeypatch.setattr(cuda_graphs, "MAX_GRAPHS", 1)
+    graphed = GraphedFunction(torch.square, CPU)
+    for size in (2, 2, 3, 3):
+        assert torch.equal(graphed(torch.ones(size)), torch.ones(size))
+    assert sum(entry.startswith("record") for entry in log) == 1
+
+
+def test_frames_are_encoded_in_parts_of_one_size(monkeypatch):
+    monkeypatch.setattr(cuda_graphs, "FRAMES_PER_GRAPH", 4)
+    sizes = []
+    encode = FixedFrames(lambda pixels: sizes.append(len(pixels)) or pixels.flatten(1).float())
+    pixels = torch.randint(0, 255, (6, 3, 2, 2), dtype=torch.uint8)
+    assert torch.equal(encode(pixels), pixels.flatten(1).float())
+    assert sizes == [4, 4]
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float16])
+def test_a_member_with_graphs_predicts_as_without(tmp_path, log, monkeypatch, precision):
+    """Texts and frames are padded, so the shapes of all batches are equal; logits differ by
+    rounding.
+    """
+    monkeypatch.setattr(cuda_graphs, "FRAMES_PER_GRAPH", 8)
+    folder = toys.member(tmp_path, toys.model("cross_attention"), "cross_attention")
+    batches = [
+        toys.batch(counts, seed=seed)
+        for seed, counts in enumerate([(3, 0, 4, 1, 2, 4), (1, 1, 1, 1, 1, 1), (2, 8, 0, 1, 2, 1)])
+    ]
+
+    @torch.no_grad()
+    def logits(member):
+        with torch.autocast("cpu", torch.float16, enabled=precision != torch.float32):
+            return [member.logits(batch, None) for batch in batches]
+
+    plain, graphed = load_member(folder), load_member(folder)
+    for member in (plain, graphed):
+        member.use_precision(precision)
+    graphed.use_cuda_graphs()
+    tolerance = 1e-5 if precision == torch.float32 else 5e-3
+    for expected, computed in zip(logits(plain), logits(graphed), strict=True):
+        torch.testing.assert_close(computed, expected, rtol=0, atol=tolerance)
+    assert sum(entry.startswith("record") for entry in log) == 2, "one of frames, one of tokens"
+
+    if precision != torch.float32:  # the graphs would read weights that are gone
+        for member in (plain, graphed):
+            member.use_precision(torch.float32)
+        for expected, computed in zip(logits(plain), logits(graphed), strict=True):
+            assert torch.equal(computed, expected)
+        assert sum(entry.startswith("record") for entry in log) == 2
+
+
+class HostReads(TorchDispatchMode):
+    """Lists operations that read memory of the CPU for a GPU, which a graph must not do."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        sources, results = (
+            [x for x in tree_leaves(values) if isinstance(x, torch.Tensor)]
+            for values in ((args, kwargs), result)
+        )
+        reads_host = any(x.device.type == "cpu" for x in sources if x.dim())
+        if reads_host and any(x.device.type == "cuda" for x in results):
+            self.operations.append(str(func))
+        return result
+
+
+@pytest.mark.parametrize("fusion", toys.FUSIONS)
+def test_what_is_recorded_copies_nothing_from_the_cpu(tmp_path, fusion):
+    model = toys.model(fusion)
+    member = load_member(toys.member(tmp_path, model, fusion))
+    with fake_cuda():
+        model_on_fake_cuda(member.model)
+        batch = batch_on_fake_cuda(toys.batch())
+        pixels = batch.frames.flatten(0, 1)
+        encoded = member.model.encode(batch)
+        tensors = encoded.text, encoded.text_mask, encoded.frames, encoded.frame_mask
+        member._score_tokens(*tensors)
+        with HostReads() as reads:
+            assert member.model.vision.encode_pixels(pixels).device.type == "cuda"
+            assert member._score_tokens(*tensors).device.type == "cuda"
+            assert reads.operations == []
+            torch.ones(3).to("cuda")
+            assert len(reads.operations) == 1
