@@ -18,13 +18,8 @@ def traced(monkeypatch):
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize(
-    "fusion",
-    [
-        "cross_attention",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in toys.FUSIONS),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fusion", toys.FUSIONS)
 @torch.no_grad()
 def test_a_compiled_member_predicts_as_before(tmp_path, traced, fusion):
     """Batches of two shapes, so that the second is traced for all sizes."""
