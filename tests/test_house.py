@@ -25,6 +25,7 @@ LAYERS = (
     ("train",),
     ("ensemble",),
     ("submit",),
+    ("bench",),
     ("recipes",),
     ("report",),
     ("cli",),

@@ -39,6 +39,7 @@ ORDER = (
     "verify",
     "diff",
     "doctor",
+    "bench",
     "completion",
 )
 NOT_COMMANDS = {

@@ -51,7 +51,7 @@ def _model_facts(initial: InitialModel, plan: StagePlan) -> dict:
     # pairs: JSON with sorted keys would change the order in which fields are read
     fields = list(initial.text["fields"].items())
     return {
-        "blueprint": _blueprint(initial.model, plan.saved_kit),
+        "blueprint": saved_blueprint(initial.model, plan.saved_kit),
         "classes": facts.classes,
         "competition": facts.competition,
         "text": initial.text | {"fields": fields},
@@ -60,7 +60,7 @@ def _model_facts(initial: InitialModel, plan: StagePlan) -> dict:
     }
 
 
-def _blueprint(model: VideoClassifier, kit: SavedKit) -> dict:
+def saved_blueprint(model: VideoClassifier, kit: SavedKit) -> dict:
     """Return what rebuilds the model beside its saved plugs."""
     head = kit.tables.get("head", DEFAULT_HEAD)
     blueprint = model.blueprint(kit.tables["fusion"], kit.tables["pooling"], head)

@@ -65,7 +65,7 @@ def profile_machine(device: str = "auto", threads: int | None = None) -> dict:
     source = np.ones(COPY_BYTES, np.uint8)
     target = np.empty(COPY_BYTES, np.uint8)
     host = torch.from_numpy(source)
-    frames = [_random_frame(seed) for seed in range(8)]
+    frames = [random_frame(seed) for seed in range(8)]
     settings = ImageSettings(224, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), short=256)
 
     def copy_to_device() -> None:
@@ -166,7 +166,7 @@ def _synchronized(kernel: Callable[[], object], device: torch.device) -> Callabl
     return run
 
 
-def _random_frame(seed: int) -> bytes:
+def random_frame(seed: int) -> bytes:
     """Generate a JPEG frame of about 30 kB."""
     generator = np.random.default_rng(seed)
     blocks = Image.fromarray(generator.integers(0, 256, (8, 12, 3), np.uint8))

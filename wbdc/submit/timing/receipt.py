@@ -41,13 +41,18 @@ def describe_machine(timings: dict) -> dict:
     """
     gpu_files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     return {
-        "processor": next(iter(_values([Path("/proc/cpuinfo")], "model name")), "unknown"),
+        "processor": processor_name(),
         "cores": available_cpus(),
         "gpus": _values(gpu_files, "Model"),
         **{name: timings[name] for name in ("device", "threads", "precision")},
         "versions": {name: metadata.version(name) for name in PACKAGES},
         "network": network_is_cut()[1],
     }
+
+
+def processor_name() -> str:
+    """Return the model of the CPU as the kernel names it, "unknown" where it does not."""
+    return next(iter(_values([Path("/proc/cpuinfo")], "model name")), "unknown")
 
 
 def _values(files: Sequence[Path], key: str) -> list[str]:

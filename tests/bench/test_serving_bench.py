@@ -1,0 +1,198 @@
+"""The stages of serving that `wbdc bench` measures, their work, and what bounds the whole path."""
+
+import pytest
+import small
+import torch
+import toys
+from toys import kit  # noqa: F401
+
+from wbdc.bench import peaks, random_member, serving_bench
+from wbdc.bench.peaks import Peaks
+from wbdc.bench.serving_bench import STAGES, BenchReport, StageRate, find_bound
+from wbdc.bench.stage_seconds import count_flops, time_networks
+from wbdc.bench.videos import write_videos
+from wbdc.competitions import Source, Video
+from wbdc.core.errors import DataFault, UsageFault
+from wbdc.serve.engine import InferenceEngine
+from wbdc.serve.stage_timer import StageTimer
+from wbdc.train.kit import open_kit
+
+FRAMES = 2
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Measure for a moment only."""
+    monkeypatch.setattr(serving_bench, "STAGE_SECONDS", 0.01)
+    monkeypatch.setattr(serving_bench, "PATH_SECONDS", 0.01)
+    monkeypatch.setattr(serving_bench, "VIDEOS", 2)
+    monkeypatch.setattr(peaks, "CPU_SQUARES", (16,))
+    monkeypatch.setattr(peaks, "MATRIX_SHAPES", ())
+    monkeypatch.setattr(peaks, "COPY_BYTES", 2**10)
+
+
+@pytest.fixture
+def engine(kit, tmp_path):  # noqa: F811
+    folder = tmp_path / "member"
+    random_member.write_random_member(folder, open_kit(str(kit)), FRAMES)
+    return InferenceEngine([folder], [1.0], CPU, torch.float32, 1)
+
+
+@pytest.fixture
+def batches(engine, tmp_path):
+    videos = write_videos(tmp_path, 3, FRAMES, {"title": 14, "asr": 8, "ocr": 6})
+    return engine.reader.read(videos, [0], StageTimer())[0]
+
+
+def rate(stage: str, resource: str, videos: float) -> StageRate:
+    return StageRate(stage, resource, videos, 1.0, "B/s", None)
+
+
+def test_stages_of_one_resource_take_turns_and_resources_overlap():
+    stages = [rate("read", "CPU", 100), rate("decode", "CPU", 25), rate("vision", "GPU", 21)]
+    assert find_bound(stages) == (pytest.approx(20), "CPU")  # slower than the slowest stage
+    stages[2] = rate("vision", "GPU", 10)
+    assert find_bound(stages) == (10, "GPU")
+
+
+def test_generated_videos_have_the_frames_and_the_tokens_of_the_kit(engine, batches, tmp_path):
+    batch = batches[0]
+    assert batch.frames.shape == (3, FRAMES, 3, 32, 32)
+    assert batch.frame_mask.all()
+    assert batch.text_mask.all()
+    assert batch.text.shape[1] == engine.members[0].text.length
+    assert (batch.text != engine.members[0].text.unknown).all()
+    assert not torch.equal(batch.frames[0], batch.frames[1])
+
+
+def test_the_operations_of_a_layer_are_those_of_its_formula(engine, batches):
+    flops = count_flops(engine, batches)
+    width, hidden, tokens = 16, 32, engine.members[0].text.length
+    projections = 2 * tokens * width * (4 * width + 2 * hidden)
+    attention = 2 * 2 * tokens**2 * width
+    assert flops["text"] == projections + attention
+    patches = 32 * 32 // 16**2
+    rows = patches + 1
+    convolution = 2 * patches * (3 * 16 * 16) * 16
+    layer = 2 * rows * 16 * (4 * 16 + 2 * 64) + 2 * 2 * rows**2 * 16
+    assert flops["vision"] == FRAMES * (convolution + layer + 2 * 16 * 8)
+    assert flops["fuse"] > 0
+
+
+def test_the_trunk_is_timed_apart_and_left_as_it_was(engine, batches):
+    seconds = time_networks(engine, batches, 0.0)
+    assert set(seconds) == {"vision", "text", "fuse"}
+    assert all(value > 0 for value in seconds.values())
+    assert "forward" not in vars(engine.members[0].model.trunk)
+
+
+def test_every_stage_of_a_cpu_is_measured(kit, quick):  # noqa: F811
+    report = serving_bench.bench_serving(open_kit(str(kit)), CPU, "auto", 1, frames=FRAMES)
+    assert [stage.stage for stage in report.stages] == [s for s in STAGES if s != "copy"]
+    assert {stage.resource for stage in report.stages} == {"CPU"}
+    assert [stage.stage for stage in report.stages if stage.share is None] == ["tokenize"]
+    assert report.bound == pytest.approx(1 / sum(1 / stage.videos for stage in report.stages))
+    assert report.frames == FRAMES
+    assert report.path > 0
+    assert report.machine["threads"] == 1
+
+
+@pytest.fixture
+def report(monkeypatch) -> BenchReport:
+    """A report that the command prints without measuring."""
+    share = {"tokenize": None}
+    stages = [rate(s, k.resource or "GPU", 2e4) for s, k in STAGES.items()]
+    stages = [
+        s._replace(
+            unit=STAGES[s.stage].unit,
+            rate=3.21e13 if "FLOP" in STAGES[s.stage].unit else 64_000.0,
+            share=share.get(s.stage, 0.615),
+        )
+        for s in stages
+    ]
+    report = BenchReport(
+        kit="toy",
+        machine={"processor": "X", "device": "Y", "threads": 2, "torch": "2"},
+        precision="bf16",
+        frames=16,
+        batch=64,
+        peaks=Peaks(7e14, 1e11, 5e4, 2.5e10),
+        stages=stages,
+        bound=1500.0,
+        bound_by="GPU",
+        path=1200.0,
+        other_load=0.4,
+    )
+    monkeypatch.setattr(serving_bench, "bench_serving", lambda *words, **settings: report)
+    return report
+
+
+def test_the_report_is_a_table_of_80_columns(report, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = toys.wbdc("bench").stdout
+    rows = [line for line in text.splitlines() if line.startswith("│")]
+    assert len(rows) == len(STAGES)
+    assert max(map(len, rows)) <= 80
+    assert [cell.strip() for cell in rows[list(STAGES).index("vision")].split("│")[1:-1]] == [
+        "image tower",
+        "20,000",
+        "32.1 TFLOP/s",
+        "62%",
+        "GPU",
+    ]
+    assert "Bound: 1,500 videos/s, the sum of the stages on the GPU.\n" in text
+    assert "Whole path, measured: 1,200 videos/s, 80% of the bound.\n" in text
+    assert "Other processes used 40% of the CPUs" in text
+
+
+def test_the_report_is_json(report):
+    facts = toys.run_json("bench", "--device", "cpu")
+    assert facts["stages"]["vision"]["share"] == 0.615
+    assert facts["peaks"]["device_copy"] == 2.5e10
+    assert facts["bound"] == 1500
+    assert set(facts) == set(report._fields)
+
+
+def test_a_gpu_has_a_resource_and_a_copy_of_its_own(engine, monkeypatch):
+    monkeypatch.setattr(engine, "device", torch.device("cuda"))
+    measured = Peaks(flops=100.0, memory=50.0, entropy=10.0, device_copy=40.0)
+    stages = {s: serving_bench._rate(s, 0.5, 10.0, engine, measured) for s in STAGES}
+    assert stages["vision"].resource == "GPU"
+    assert stages["copy"].resource == "copy engine"
+    assert stages["decode"].resource == "CPU"
+    assert stages["vision"].share == pytest.approx(10 / 0.5 / 100)
+    assert stages["copy"].share == pytest.approx(10 / 0.5 / 40)
+    assert stages["read"].videos == 2
+
+
+def test_full_size_needs_no_weights(monkeypatch):
+    monkeypatch.delenv("WBDC_WEIGHTS", raising=False)
+    full = open_kit("dual_stream")
+    trunk, _ = random_member._trunk_settings(full.tables)
+    vision = random_member._random_vision(full.tables["vision"])
+    assert (trunk["hidden_size"], trunk["num_hidden_layers"]) == (768, 12)
+    assert vision["architecture"]["vision_cfg"]["patch_size"] == 32
+    assert not {"model", "weights"} & set(vision)
+
+
+@pytest.mark.parametrize("change", ['vision={use="features", dim=8}', None])
+def test_a_kit_without_a_tower_is_refused(kit, change, tmp_path):  # noqa: F811
+    opened = open_kit(str(kit), changes=(change,)) if change else open_kit("ngrams")
+    with pytest.raises(UsageFault, match="has no vision tower to measure; give a kit"):
+        random_member.write_random_member(tmp_path / "member", opened, None)
+
+
+def test_data_are_read_instead_of_generated_videos(kit, quick, tmp_path):  # noqa: F811
+    opened = open_kit(str(kit))
+    data = small.root(tmp_path / "data")
+    videos = serving_bench._read_videos(opened, data)
+    assert [video.id for video in videos] == small.ids("labeled")[: serving_bench.VIDEOS]
+    with pytest.raises(DataFault):
+        serving_bench._read_videos(opened, tmp_path / "nothing")
+
+
+def test_data_without_a_frame_are_refused(engine, tmp_path):
+    videos = [Video("1", {}, None, Source(tmp_path / "missing.zip"))]
+    with pytest.raises(DataFault, match="have no frame that can be read; `wbdc prepare"):
+        serving_bench._read_all_frames(engine, videos)

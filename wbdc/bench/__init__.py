@@ -1,0 +1,1 @@
+"""What this machine can reach: the rate of each stage of serving, measured on generated videos."""
