@@ -17,7 +17,9 @@ from PIL import Image
 from scenes import photo
 from torch.utils.data import DataLoader, Dataset
 
+from wbdc.competitions import Source
 from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.core.batch import Batch
 from wbdc.core.findings import Findings
 from wbdc.core.image_settings import ImageSettings
 from wbdc.data.archive import read_images
@@ -80,7 +82,7 @@ class SolutionDataset(Dataset):
             )
 
 
-def sources(root: Path) -> list:
+def sources(root: Path) -> list[Source]:
     return [video.source for video in WeChat2022().videos(root, "labeled", Findings())]
 
 
@@ -90,17 +92,19 @@ def solution_batches(root: Path, workers: int) -> Iterator[torch.Tensor]:
     )
 
 
-def wbdc_batches(root: Path, threads: int) -> Iterator[torch.Tensor]:
+def wbdc_batches(root: Path, threads: int) -> Iterator[Batch]:
     all_sources = sources(root)
 
-    def read_batch(start: int) -> object:
-        frames = [
-            decode_frames(read_images(source, FRAMES, Findings()), TRANSFORM, Findings())
-            for source in all_sources[start : start + BATCH]
-        ]
-        return collate([""] * BATCH, [[0]] * BATCH, frames)
+    def read_frames(source: Source) -> np.ndarray:
+        return decode_frames(read_images(source, FRAMES, Findings()), TRANSFORM, Findings())
 
-    yield from prefetch(iter(range(0, VIDEOS, BATCH)), read_batch, threads)
+    yield from prefetch(
+        range(0, VIDEOS, BATCH),
+        rows=lambda start: all_sources[start : start + BATCH],
+        read=read_frames,
+        make=lambda start, frames: collate([""] * BATCH, [[0]] * BATCH, frames),
+        threads=threads,
+    )
 
 
 def consume(batches: Callable[[], Iterator]) -> None:
