@@ -8,7 +8,7 @@ from toys import kit  # noqa: F401
 
 from wbdc.bench import peaks, random_member, serving_bench
 from wbdc.bench.peaks import Peaks
-from wbdc.bench.serving_bench import STAGES, BenchReport, StageRate, find_bound
+from wbdc.bench.serving_bench import SERVING_STAGES, BenchReport, StageRate, find_bound
 from wbdc.bench.stage_seconds import count_flops, time_networks
 from wbdc.bench.videos import write_videos
 from wbdc.competitions import Source, Video
@@ -89,7 +89,7 @@ def test_the_trunk_is_timed_apart_and_left_as_it_was(engine, batches):
 
 def test_every_stage_of_a_cpu_is_measured(kit, quick):  # noqa: F811
     report = serving_bench.bench_serving(open_kit(str(kit)), CPU, "auto", 1, frames=FRAMES)
-    assert [stage.stage for stage in report.stages] == [s for s in STAGES if s != "copy"]
+    assert [stage.stage for stage in report.stages] == [s for s in SERVING_STAGES if s != "copy"]
     assert {stage.resource for stage in report.stages} == {"CPU"}
     assert [stage.stage for stage in report.stages if stage.share is None] == ["tokenize"]
     assert report.bound == pytest.approx(1 / sum(1 / stage.videos for stage in report.stages))
@@ -102,11 +102,11 @@ def test_every_stage_of_a_cpu_is_measured(kit, quick):  # noqa: F811
 def report(monkeypatch) -> BenchReport:
     """A report that the command prints without measuring."""
     share = {"tokenize": None}
-    stages = [rate(s, k.resource or "GPU", 2e4) for s, k in STAGES.items()]
+    stages = [rate(s, k.resource or "GPU", 2e4) for s, k in SERVING_STAGES.items()]
     stages = [
         s._replace(
-            unit=STAGES[s.stage].unit,
-            rate=3.21e13 if "FLOP" in STAGES[s.stage].unit else 64_000.0,
+            unit=SERVING_STAGES[s.stage].unit,
+            rate=3.21e13 if "FLOP" in SERVING_STAGES[s.stage].unit else 64_000.0,
             share=share.get(s.stage, 0.615),
         )
         for s in stages
@@ -132,9 +132,11 @@ def test_the_report_is_a_table_of_80_columns(report, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     text = toys.wbdc("bench").stdout
     rows = [line for line in text.splitlines() if line.startswith("│")]
-    assert len(rows) == len(STAGES)
+    assert len(rows) == len(SERVING_STAGES)
     assert max(map(len, rows)) <= 80
-    assert [cell.strip() for cell in rows[list(STAGES).index("vision")].split("│")[1:-1]] == [
+    assert [
+        cell.strip() for cell in rows[list(SERVING_STAGES).index("vision")].split("│")[1:-1]
+    ] == [
         "image tower",
         "20,000",
         "32.1 TFLOP/s",
@@ -157,7 +159,7 @@ def test_the_report_is_json(report):
 def test_a_gpu_has_a_resource_and_a_copy_of_its_own(engine, monkeypatch):
     monkeypatch.setattr(engine, "device", torch.device("cuda"))
     measured = Peaks(flops=100.0, memory=50.0, entropy=10.0, device_copy=40.0)
-    stages = {s: serving_bench._rate(s, 0.5, 10.0, engine, measured) for s in STAGES}
+    stages = {s: serving_bench._rate(s, 0.5, 10.0, engine, measured) for s in SERVING_STAGES}
     assert stages["vision"].resource == "GPU"
     assert stages["copy"].resource == "copy engine"
     assert stages["decode"].resource == "CPU"

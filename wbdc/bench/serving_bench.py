@@ -41,9 +41,9 @@ PATH_SECONDS = 6.0  # of the whole path
 MIN_PATH_BATCHES = 2
 STEPS = 5  # that are reported as progress
 MAX_PATH_VIDEOS = 50_000
-CPU = "CPU"
+CPU_RESOURCE = "CPU"
 COPY_ENGINE = "copy engine"
-GPU = "GPU"
+GPU_RESOURCE = "GPU"
 COPY_STAGE = "copy"
 
 
@@ -57,11 +57,11 @@ class StageKind(NamedTuple):
     peak: str | None
 
 
-STAGES = {  # in the order of serving
-    "read": StageKind(CPU, "B/s", "memory"),
-    "decode": StageKind(CPU, "frames/s", "entropy"),
-    "tokenize": StageKind(CPU, "tokens/s", None),
-    "collate": StageKind(CPU, "B/s", "memory"),
+SERVING_STAGES = {  # in the order of serving
+    "read": StageKind(CPU_RESOURCE, "B/s", "memory"),
+    "decode": StageKind(CPU_RESOURCE, "frames/s", "entropy"),
+    "tokenize": StageKind(CPU_RESOURCE, "tokens/s", None),
+    "collate": StageKind(CPU_RESOURCE, "B/s", "memory"),
     COPY_STAGE: StageKind(COPY_ENGINE, "B/s", "device_copy"),
     VISION_STAGE: StageKind(None, "FLOP/s", "flops"),
     TEXT_STAGE: StageKind(None, "FLOP/s", "flops"),
@@ -237,11 +237,11 @@ def _time_stages(
     copying = time_copying(engine, batches, STAGE_SECONDS)
     stages |= {} if copying is None else {COPY_STAGE: copying}
     stages |= time_networks(engine, batches, STAGE_SECONDS)
-    return {stage: stages[stage] for stage in STAGES if stage in stages}, batches[0]
+    return {stage: stages[stage] for stage in SERVING_STAGES if stage in stages}, batches[0]
 
 
 def _count_work(batch: Batch, encoded: Sequence[bytes], videos: int) -> dict[str, float]:
-    """Return the work of a video by stage, in the units of STAGES: bytes, frames or tokens."""
+    """Return the work of a video by stage, in the unit of the stage: bytes, frames or tokens."""
     pixels = batch.frames.nbytes / len(batch)
     return {
         "read": sum(map(len, encoded)) / videos,
@@ -255,8 +255,8 @@ def _count_work(batch: Batch, encoded: Sequence[bytes], videos: int) -> dict[str
 def _rate(
     stage: str, seconds: float, work: float, engine: InferenceEngine, peaks: Peaks
 ) -> StageRate:
-    facts = STAGES[stage]
-    resource = facts.resource or (CPU if engine.device.type == "cpu" else GPU)
+    facts = SERVING_STAGES[stage]
+    resource = facts.resource or (CPU_RESOURCE if engine.device.type == "cpu" else GPU_RESOURCE)
     peak = getattr(peaks, facts.peak) if facts.peak else None
     share = work / seconds / peak if peak else None
     return StageRate(stage, resource, 1 / seconds, work / seconds, facts.unit, share)

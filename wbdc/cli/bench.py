@@ -98,7 +98,7 @@ def bench(
     if as_json:
         console.print_json(report_facts(report))
         return
-    print_report(report)
+    print_bench_report(report)
 
 
 def report_facts(report: "BenchReport") -> dict:
@@ -107,7 +107,7 @@ def report_facts(report: "BenchReport") -> dict:
     return report._asdict() | {"peaks": report.peaks._asdict(), "stages": stages}
 
 
-def print_report(report: "BenchReport") -> None:
+def print_bench_report(report: "BenchReport") -> None:
     """Print the stages as a table, the peaks that they are compared with, and the bound."""
     machine = report.machine
     rows = [
