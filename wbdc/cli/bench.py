@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wbdc.cli import console, shared_options
+from wbdc.cli.name_completion import KitName
 
 if TYPE_CHECKING:
     from wbdc.bench.serving_bench import BenchReport
@@ -32,6 +33,7 @@ PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"))
 @click.option(
     "--kit",
     "kit_name",
+    type=KitName(),
     help="Kit whose models are measured, with random weights; by default ViT-B/32, BERT-base and "
     "the fusion of dual_stream.",
 )
@@ -66,7 +68,7 @@ def bench(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Measure each stage of serving on this machine, and what bounds it.
+    """Measure each stage of serving on this machine.
 
     Archives of JPEG frames are generated, read, decoded and classified by networks with random
     weights, through the code that serves. Each stage is compared with a peak of the machine that is
