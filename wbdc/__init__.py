@@ -1,7 +1,44 @@
-"""A competition kit for classifying short videos by title, speech, on-screen text and frames."""
+"""A competition kit for classifying short videos by title, speech, on-screen text and frames.
 
+In Python:
+
+    import wbdc
+    run = wbdc.open_run("work/runs/dual_stream-1a2b3c4d")
+    run.predict(run.videos("data", "test"))
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # at run time a name is imported when it is first used
+    from wbdc.competitions import Source, Video
+    from wbdc.core.errors import WbdcError
+    from wbdc.ensemble.opened_models import open_ensemble_folder as open_ensemble
+    from wbdc.ensemble.opened_models import open_run_folder as open_run
+
+__all__ = ["Source", "Video", "WbdcError", "open_ensemble", "open_run"]
 __version__ = "0.1.0"
 
 # here, because `python -m wbdc` may be stopped before anything else is imported
 STOPPED_MESSAGE = "stopped; run the same command again to continue"
 STOPPED_CODE = 11  # exit code of wbdc.core.errors.Stopped
+
+_EXPORTS = {
+    "Source": ("wbdc.competitions", "Source"),
+    "Video": ("wbdc.competitions", "Video"),
+    "WbdcError": ("wbdc.core.errors", "WbdcError"),
+    "open_ensemble": ("wbdc.ensemble.opened_models", "open_ensemble_folder"),
+    "open_run": ("wbdc.ensemble.opened_models", "open_run_folder"),
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import an exported name: the command line starts without torch."""
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _EXPORTS[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

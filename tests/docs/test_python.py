@@ -20,11 +20,11 @@ def test_the_code_of_the_page_runs(fresh, kit, data, tmp_path, monkeypatch, caps
     shutil.copyfile(next(data.glob("zip_frames/test/*/*.zip")), "new.zip")
 
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
-    assert len(blocks[0].split("run = open_run(")[1].strip().splitlines()) <= 11
+    assert len(blocks[0].split("run = wbdc.open_run(")[1].strip().splitlines()) <= 11
     code = "\n".join(blocks).replace("dual_stream-1a2b3c4d", trained["run"])
     names: dict[str, object] = {}
     exec(compile(code, str(PAGE), "exec"), names)  # the documented code itself
 
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 4
-    assert printed[0].split()[0] in names["engine"].classes
+    assert len(printed) == 5
+    assert printed[0].split()[0] in names["run"].classes

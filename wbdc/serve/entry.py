@@ -105,7 +105,7 @@ def serve(
     monitor = _ServingMonitor(start, device, progress)
     monitor.mark("imported")
 
-    engine = _load_engine(home, blend, device, options.precision, threads)
+    engine = load_engine(home, blend, device, options.precision, threads)
     log(_engine_sentence(engine))
     monitor.mark("loaded")
 
@@ -120,7 +120,7 @@ def serve(
     if blend_outside:
         blended = blend_outside(predictions.probabilities)
         predictions = predictions._replace(probabilities=blended)
-    predictions = _multiply_classes(predictions, blend)
+    predictions = multiply_classes(predictions, blend)
     monitor.mark("predicted")
 
     ids = [video.id for video in videos]
@@ -259,7 +259,7 @@ def _run_calls(
 ) -> None:
     """Predict items one by one, from standard input to standard output."""
     device, threads = find_device(arguments.device), use_threads(arguments.threads)
-    engine = _load_engine(home, blend, device, arguments.precision, threads)
+    engine = load_engine(home, blend, device, arguments.precision, threads)
     multipliers = blend.factors(len(engine.classes))
     sys.stdin.reconfigure(errors="replace")
     serve_calls(engine, contest, sys.stdin, _reply, multipliers)
@@ -312,7 +312,7 @@ def _predict_on_ranks(
     return engine.combine(groups, scored)
 
 
-def _multiply_classes(predictions: Predictions, blend: Blend) -> Predictions:
+def multiply_classes(predictions: Predictions, blend: Blend) -> Predictions:
     """Apply the blend's class multipliers, if it has some, and normalize rows where needed."""
     factors = blend.factors(len(predictions.classes))
     if factors is None:
@@ -321,9 +321,12 @@ def _multiply_classes(predictions: Predictions, blend: Blend) -> Predictions:
     return predictions._replace(probabilities=probabilities)
 
 
-def _load_engine(
+def load_engine(
     home: Path, blend: Blend, device: torch.device, precision: str | None, threads: int
 ) -> InferenceEngine:
+    """Load the models of a blend. home: the folder that theirs are relative to; precision: by
+    default the blend's. Raises IntegrityFault when a model is damaged.
+    """
     use_tf32(TF32 in blend.gpu)
     return InferenceEngine(
         [home / member.folder for member in blend.members],

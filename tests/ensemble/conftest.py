@@ -1,0 +1,1 @@
+from toys import data, kit, ready  # noqa: F401
