@@ -7,12 +7,12 @@ import click
 
 from wbdc.cli import console, shared_options
 from wbdc.cli.ensemble_report import print_support
-from wbdc.cli.name_completion import RUN
+from wbdc.cli.name_completion import RUN_NAME
 
 
 @click.command()
-@click.argument("run", type=RUN)
-@click.argument("other", type=RUN)
+@click.argument("run", type=RUN_NAME)
+@click.argument("other", type=RUN_NAME)
 @click.option(
     "--draws",
     type=click.IntRange(100),

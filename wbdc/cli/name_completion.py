@@ -37,8 +37,8 @@ class WorkName(click.ParamType):
         return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
 
 
-KIT = KitName()
-RUN = WorkName("runs")
-ENSEMBLE = WorkName("ensembles")
-TEACHER = WorkName("ensembles", "runs")
-PSEUDO_LABELS = WorkName("pseudo")
+KIT_NAME = KitName()
+RUN_NAME = WorkName("runs")
+ENSEMBLE_NAME = WorkName("ensembles")
+TEACHER_NAME = WorkName("ensembles", "runs")
+PSEUDO_LABELS_NAME = WorkName("pseudo")

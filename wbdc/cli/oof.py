@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 
 from wbdc.cli import console, shared_options
-from wbdc.cli.name_completion import RUN
+from wbdc.cli.name_completion import RUN_NAME
 
 
 @click.command()
-@click.argument("run", type=RUN)
+@click.argument("run", type=RUN_NAME)
 @click.option("--csv", "as_csv", is_flag=True, help="Print one row for each video on stdout.")
 @click.option(
     "--probabilities",

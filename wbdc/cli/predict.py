@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wbdc.cli import console, shared_options
-from wbdc.cli.name_completion import ENSEMBLE, RUN
+from wbdc.cli.name_completion import ENSEMBLE_NAME, RUN_NAME
 
 if TYPE_CHECKING:
     from wbdc.competitions import Competition
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 @click.option("--split", default="test", show_default=True, help="Split of the data to predict.")
 @click.option(
     "--ensemble",
-    type=ENSEMBLE,
+    type=ENSEMBLE_NAME,
     default="ensemble",
     show_default=True,
     help="Ensemble to predict with.",
 )
-@click.option("--run", type=RUN, help="Use one run (the mean of its folds) instead of an ensemble.")
+@click.option(
+    "--run", type=RUN_NAME, help="Use one run (the mean of its folds) instead of an ensemble."
+)
 @shared_options.data
 @click.option(
     "--out",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wbdc.cli import console, shared_options
-from wbdc.cli.name_completion import KIT
+from wbdc.cli.name_completion import KIT_NAME
 
 if TYPE_CHECKING:
     from wbdc.competitions import Competition
@@ -94,7 +94,9 @@ class ViewOptions:
     show_default=True,
     help="Engine that reads the archives: threads, local (processes), ray, torchrun.",
 )
-@click.option("--kit", type=KIT, help="Also compute the inputs of this kit: tokens and frames.")
+@click.option(
+    "--kit", type=KIT_NAME, help="Also compute the inputs of this kit: tokens and frames."
+)
 @click.option("--tiny", is_flag=True, help="With --kit: use its [tiny] recipe.")
 @click.option(
     "--set",

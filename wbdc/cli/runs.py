@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from wbdc.cli import console, shared_options
-from wbdc.cli.name_completion import RUN
+from wbdc.cli.name_completion import RUN_NAME
 
 if TYPE_CHECKING:
     from wbdc.ensemble.run_summary import RunSummary
@@ -90,7 +90,7 @@ def runs(
 
 
 @runs.command()
-@click.argument("name", type=RUN)
+@click.argument("name", type=RUN_NAME)
 @draws_option
 @shared_options.verify_files
 @shared_options.work
@@ -129,8 +129,8 @@ def show(name: str, draws: int, work: Path, as_json: bool) -> None:
 
 
 @runs.command("diff")
-@click.argument("run", type=RUN)
-@click.argument("other", type=RUN)
+@click.argument("run", type=RUN_NAME)
+@click.argument("other", type=RUN_NAME)
 @shared_options.work
 @shared_options.as_json
 def diff_two(run: str, other: str, work: Path, as_json: bool) -> None:
@@ -155,7 +155,7 @@ def diff_two(run: str, other: str, work: Path, as_json: bool) -> None:
 
 
 @runs.command("rm")
-@click.argument("names", nargs=-1, required=True, type=RUN)
+@click.argument("names", nargs=-1, required=True, type=RUN_NAME)
 @remove_option
 @submissions_option
 @shared_options.work

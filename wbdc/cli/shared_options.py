@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wbdc.cli.name_completion import KIT, TEACHER
+from wbdc.cli.name_completion import KIT_NAME, TEACHER_NAME
 from wbdc.core.process_tree import MAX_THREADS
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ data = click.option(
 teachers = click.option(
     "--from",
     "source",
-    type=TEACHER,
+    type=TEACHER_NAME,
     required=True,
     help="Ensemble or run whose models are teachers.",
 )
@@ -184,7 +184,7 @@ def kit_options(command: Callable) -> Callable:
         ),
         click.option(
             "--kit",
-            type=KIT,
+            type=KIT_NAME,
             required=True,
             help="Name of a kit (see `wbdc kits`), or path of a kit file.",
         ),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wbdc.cli import console, shared_options
-from wbdc.cli.name_completion import ENSEMBLE, RUN
+from wbdc.cli.name_completion import ENSEMBLE_NAME, RUN_NAME
 from wbdc.core.gpu_switches import GPU_SWITCHES
 
 if TYPE_CHECKING:
@@ -65,11 +65,11 @@ class TimeCheckOptions:
 @click.command()
 @click.option(
     "--ensemble",
-    type=ENSEMBLE,
+    type=ENSEMBLE_NAME,
     help='Ensemble to pack; by default "ensemble", or the only run when there is no ensemble.',
 )
 @click.option(
-    "--run", type=RUN, help="Pack one run (the mean of its folds) instead of an ensemble."
+    "--run", type=RUN_NAME, help="Pack one run (the mean of its folds) instead of an ensemble."
 )
 @click.option(
     "--into",

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from wbdc.cli import console, shared_options, training
-from wbdc.cli.name_completion import PSEUDO_LABELS, RUN
+from wbdc.cli.name_completion import PSEUDO_LABELS_NAME, RUN_NAME
 
 
 @click.command()
@@ -26,14 +26,14 @@ from wbdc.cli.name_completion import PSEUDO_LABELS, RUN
 @click.option(
     "--from",
     "source",
-    type=RUN,
+    type=RUN_NAME,
     default="auto",
     show_default=True,
     help="Pretrained run to start from: its name, auto (this kit's, if there is one) or none.",
 )
 @click.option(
     "--pseudo",
-    type=PSEUDO_LABELS,
+    type=PSEUDO_LABELS_NAME,
     metavar="NAME",
     help="Also train on videos with pseudo-labels of `wbdc pseudo`; short for --set "
     "'train.pseudo.name=\"NAME\"'.",
