@@ -12,12 +12,14 @@ from wbdc.cli.ensemble_build import (
     read_outside,
 )
 from wbdc.cli.ensemble_report import print_report
+from wbdc.cli.name_completion import RUN_NAME
 
 
 @click.command()
 @click.option(
     "--run",
     "runs",
+    type=RUN_NAME,
     multiple=True,
     help="A run, or a variant of it: 'RUN frames=4'. Repeatable; by default every finished run of "
     "the prepared data.",

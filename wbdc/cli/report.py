@@ -14,7 +14,7 @@ LATEST_DATA = "latest"
 
 
 @click.command()
-@click.argument("name", required=False, type=name_completion.TEACHER)
+@click.argument("name", required=False, type=name_completion.TEACHER_NAME)
 @click.option(
     "--prepared",
     is_flag=False,
