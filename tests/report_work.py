@@ -135,3 +135,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         members = [full_variant(run) for run in runs]
         build_ensemble(work, "pair", members, settings=EnsembleSettings(draws=100))
     return work
+
+
+def reseal(folder: Path, seal: dict) -> None:
+    """Seal the folder of a fold again after its predictions changed."""
+    facts = {name: value for name, value in seal.items() if name != "files"}
+    seal_folder(folder, facts, [folder / OOF_FILE, folder / MODEL_FILE])

@@ -1,0 +1,43 @@
+"""The Chinese page: every text of the templates is translated, with the same values."""
+
+import re
+from string import Formatter
+
+from wbdc.report.page import TEMPLATES, format_number, format_share, mark_code, translations
+from wbdc.report.sections import TITLES
+
+CHINESE = translations("zh")
+TEXT = re.compile(r"""\bt\((?:"([^"]+)"|'([^']+)')""")
+
+
+def template_texts():
+    for path in TEMPLATES.glob("*.html"):
+        yield from (first or second for first, second in TEXT.findall(path.read_text()))
+
+
+def values(text):
+    return {name for _, name, _, _ in Formatter().parse(text) if name}
+
+
+def test_every_text_is_translated():
+    texts = {*template_texts(), *TITLES.values(), "run", "ensemble", "submission", "prepared"}
+    assert len(texts) > 140
+    assert texts - set(CHINESE) == set()
+
+
+def test_translations_have_the_same_values_and_commands():
+    for text, translated in CHINESE.items():
+        assert values(text) == values(translated), text
+        assert re.findall("`.*?`", text) == re.findall("`.*?`", translated), text
+    assert translations("en") == {}
+
+
+def test_formats():
+    assert [format_number(x) for x in (None, 25000, 0.0123456, 1234567.0)] == [
+        "–",
+        "25,000",
+        "0.012346",
+        "1.2346e+06",
+    ]
+    assert format_share(0.1234) == "12.3%"
+    assert mark_code("run `a <b>` & c") == "run <code>a &lt;b&gt;</code> &amp; c"
