@@ -1,22 +1,26 @@
 "use strict";
-// The text of a mark of a chart, on hover and on focus.
+// The text of a mark of a chart, on hover and on focus; Escape hides it.
 (() => {
   const tip = document.getElementById("tip");
-  const show = (event) => {
-    const text = event.target.dataset && event.target.dataset.tip;
-    tip.hidden = !text;
-    if (!text) return;
-    tip.textContent = text;
-    const box = event.target.getBoundingClientRect();
+  let mark = null;
+  const place = () => {
+    if (!mark) return;
+    const box = mark.getBoundingClientRect();
     tip.style.left = Math.max(4, Math.min(box.left, innerWidth - tip.offsetWidth - 8)) + "px";
     tip.style.top = Math.max(4, box.top - tip.offsetHeight - 8) + "px";
   };
-  const hide = () => { tip.hidden = true; };
+  const show = (event) => {
+    const text = event && event.target.dataset && event.target.dataset.tip;
+    mark = text ? event.target : null;
+    tip.hidden = !mark;
+    tip.textContent = text || "";
+    place();
+  };
   document.addEventListener("mouseover", show);
   document.addEventListener("focusin", show);
-  document.addEventListener("focusout", hide);
-  document.addEventListener("scroll", hide, { passive: true });
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+  document.addEventListener("focusout", () => show(null));
+  document.addEventListener("scroll", place, { passive: true, capture: true });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") show(null); });
 })();
 // The filters and the order of the mistakes. Without this script, all of them are shown.
 (() => {
