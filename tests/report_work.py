@@ -63,9 +63,12 @@ def probabilities(seed: int) -> np.ndarray:
     return (p / p.sum(1, keepdims=True)).astype(np.float32)
 
 
-def write_run(work: Path, name: str, data: str, seed: int, folds: np.ndarray) -> Run:
-    """Write a run of two finished folds with a log of training."""
-    facts = RunFacts("train", name.split("-")[0], data, 0, None, None, list(CLASSES), "wechat2022")
+def write_run(
+    work: Path, name: str, data: str, seed: int, folds: np.ndarray, without: str | None = None
+) -> Run:
+    """Write a run of two finished folds with a log of training. seed: of its predictions."""
+    kit, classes = name.split("-")[0], list(CLASSES)
+    facts = RunFacts("train", kit, data, 0, without, None, classes, "wechat2022")
     run = Run(work / "runs" / name, facts)
     publish_run(run)
     p = probabilities(seed)

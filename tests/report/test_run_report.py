@@ -1,17 +1,24 @@
 """The report of a run: its numbers are those of its files, and of scikit-learn."""
 
+import shutil
+
 import numpy as np
 import pytest
 import report_work
 from sklearn import metrics
 
+from wbdc.competitions import Competition
 from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.prepare.dataset import open_prepared
 from wbdc.report.build_report import build_report
 from wbdc.report.collect.calibration import calibration
-from wbdc.report.collect.lost_points import macro_f1_gains
+from wbdc.report.collect.held_out import HeldOut
+from wbdc.report.collect.lost_points import costly_confusions, costly_mistakes, macro_f1_gains
+from wbdc.report.collect.modalities import ablations
 from wbdc.report.collect.training_curves import MAX_CURVE_POINTS, thin_points
 from wbdc.report.report_options import ReportOptions
 from wbdc.report.subjects import find_subject
+from wbdc.train.runs import open_run
 
 TRUTH = np.arange(report_work.VIDEOS) % 4
 P = report_work.probabilities(0)
@@ -93,6 +100,29 @@ def test_gains_of_macro_f1_are_exact():
         assert gain == pytest.approx(after - score, abs=1e-12)
 
 
+class LogLikelihood(Competition):
+    """A contest whose score depends on probabilities."""
+
+    needs_probabilities = True
+
+    def score_probabilities(self, truth, probabilities, classes, *, official=False):
+        codes = [classes.index(label) for label in truth]
+        p = probabilities[np.arange(len(codes)), codes]
+        return {"mean": float(np.log(p.clip(1e-9)).mean())}
+
+
+def test_lost_points_of_a_score_of_probabilities():
+    """Fixed alone, a video of probability p gains -ln p / 4 of the mean over four videos."""
+    p = np.array([[0.3, 0.7], [0.9, 0.1], [0.1, 0.9], [0.2, 0.8]])
+    truth = np.array([0, 1, 1, 0])
+    held_out = HeldOut(LogLikelihood(), list("abcd"), truth, truth, ["x", "y"], p, {})
+    gains = dict(costly_mistakes(held_out, 9))
+    assert list(gains) == [1, 3, 0]
+    assert list(gains.values()) == pytest.approx([-np.log(v) / 4 for v in (0.1, 0.2, 0.3)])
+    pair = next(one for one in costly_confusions(held_out) if one["true"] == "x")
+    assert pair["gain"] == pytest.approx(-(np.log(0.3) + np.log(0.2)) / 4)
+
+
 def test_calibration_by_hand():
     """Bins: .5 to .6 with one right and one wrong of confidence .55, .9 to 1 with a right one."""
     p = np.array([[0.55, 0.45], [0.45, 0.55], [1.0, 0.0]])
@@ -122,6 +152,25 @@ def test_mistakes_say_what_is_known_of_a_video(numbers):
     top = videos[ids[0]]["top"]["all"]
     assert top[0] == ["0001", pytest.approx(P[0, 1])]
     assert [p for _, p in top] == sorted(P[0].tolist(), reverse=True)
+
+
+def test_ablations_are_compared_on_the_videos_that_both_held_out(workspace, tmp_path):
+    work = shutil.copytree(workspace, tmp_path / "work")
+    run = open_run(work, report_work.RUNS[0])
+    folds = open_prepared(work).read_folds()
+    ablated = report_work.write_run(work, "toy-33333333", run.facts.data, 5, folds, "frames")
+    shutil.rmtree(ablated.fold("1"))
+    report_work.write_run(work, "else-44444444", run.facts.data, 6, folds, "frames")  # another kit
+    (row,) = ablations(work, run)
+    rows = folds == 0
+    labels = [report_work.CLASSES[code] for code in TRUTH[rows]]
+    scores = [
+        WeChat2022().score_probabilities(labels, p[rows], report_work.CLASSES)["mean"]
+        for p in (report_work.probabilities(5), P)
+    ]
+    assert (row["run"], row["without"], row["videos"]) == ("toy-33333333", "frames", rows.sum())
+    assert [row["score"], row["full_score"]] == pytest.approx(scores)
+    assert row["difference"] == pytest.approx(scores[0] - scores[1])
 
 
 def test_likely_label_errors_and_near_duplicates(numbers):

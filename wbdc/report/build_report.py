@@ -49,6 +49,7 @@ def build_report(work: Path, subject: Subject, options: ReportOptions) -> Report
 def _build_run(work: Path, subject: Subject, options: ReportOptions) -> Report:
     run = open_run(work, subject.name)
     prepared = open_prepared(work, run.facts.data)
+    groups = near_duplicate_groups(prepared)
     numbers = {
         "kind": subject.kind,
         "name": run.name,
@@ -58,9 +59,9 @@ def _build_run(work: Path, subject: Subject, options: ReportOptions) -> Report:
     if set(run.folds()) - {ALL_FOLDS}:
         held_out = run_held_out(run)
         numbers["folds"] = fold_scores(run, held_out, draws=options.draws, seed=options.seed)
-        numbers |= _answer_sections(held_out, prepared, options)
+        numbers |= _answer_sections(held_out, prepared, groups, options)
         numbers["answers"]["ablations"] = ablations(work, run)
-    return _finish(numbers, prepared, options)
+    return _finish(numbers, prepared, groups, options)
 
 
 def _build_ensemble(work: Path, subject: Subject, options: ReportOptions) -> Report:
@@ -71,6 +72,7 @@ def _build_ensemble(work: Path, subject: Subject, options: ReportOptions) -> Rep
     _, blend = open_ensemble(work, subject.name)
     saved = open_report(work, subject.name)
     prepared = open_prepared(work, saved["data"])
+    groups = near_duplicate_groups(prepared)
     held_out = ensemble_held_out(work, subject.name, saved, blend, prepared)
     numbers = {
         "kind": subject.kind,
@@ -83,11 +85,11 @@ def _build_ensemble(work: Path, subject: Subject, options: ReportOptions) -> Rep
             "command": read_seal(subject.path).get("command"),
         },
         "blend": blend_facts(saved) | {"agreement": member_agreement(held_out)},
-        **_answer_sections(held_out, prepared, options),
+        **_answer_sections(held_out, prepared, groups, options),
     }
     if "budget" in saved:
         numbers["time"] = {"budget": budget_facts(saved["budget"])}
-    return _finish(numbers, prepared, options)
+    return _finish(numbers, prepared, groups, options)
 
 
 def _build_submission(work: Path, subject: Subject, options: ReportOptions) -> Report:
@@ -126,14 +128,16 @@ def _read_facts(path: Path) -> dict:
 
 def _build_prepared(work: Path, subject: Subject, options: ReportOptions) -> Report:
     prepared = open_prepared(work, subject.name)
+    groups = near_duplicate_groups(prepared)
     numbers = {"kind": subject.kind, "name": prepared.hash, "facts": dataset_facts(prepared)}
-    return _finish(numbers, prepared, options)
+    return _finish(numbers, prepared, groups, options)
 
 
-def _answer_sections(held_out: HeldOut, prepared: PreparedData, options: ReportOptions) -> dict:
+def _answer_sections(
+    held_out: HeldOut, prepared: PreparedData, groups: list[dict], options: ReportOptions
+) -> dict:
     """Return the sections about predictions: answers, mistakes and likely label errors."""
     suspects = label_errors(held_out)
-    groups = near_duplicate_groups(prepared)
     context = VideoContext(
         groups={name: number for number, one in enumerate(groups, 1) for name in one["ids"]},
         suspects={error["id"]: error["suggested"] for error in suspects},
@@ -145,9 +149,11 @@ def _answer_sections(held_out: HeldOut, prepared: PreparedData, options: ReportO
     }
 
 
-def _finish(numbers: dict, prepared: PreparedData, options: ReportOptions) -> Report:
+def _finish(
+    numbers: dict, prepared: PreparedData, groups: list[dict], options: ReportOptions
+) -> Report:
     """Add the section about the data, and the pictures of all videos that the page shows."""
-    numbers["data"] = dataset_summary(prepared)
+    numbers["data"] = dataset_summary(prepared, groups)
     pictures = read_thumbnails(prepared, _shown_ids(numbers)) if options.pictures else {}
     return Report(numbers, pictures)
 

@@ -8,7 +8,6 @@ import polars as pl
 from wbdc.prepare.dataset import PreparedData
 from wbdc.prepare.describe.finding_codes import FINDING_CODES
 from wbdc.report.collect.modalities import FRAMES_COLUMN, modality_names
-from wbdc.report.collect.near_duplicates import near_duplicate_groups
 
 HISTOGRAM_BINS = 20
 SEVERITY_ORDER = ("error", "warning", "note")
@@ -30,19 +29,19 @@ def dataset_facts(prepared: PreparedData) -> dict:
     }
 
 
-def dataset_summary(prepared: PreparedData) -> dict:
+def dataset_summary(prepared: PreparedData, groups: list[dict]) -> dict:
     """Describe a prepared dataset by its labeled split and by numbers about whole splits.
 
-    Returns {"classes": from `class_counts`, "modalities": [{"modalities", "videos"}], "lengths":
-    {name: {"mean", "median", "p95", "max", "bins": [[low, high, videos], ...]}}, "shifts": as
+    groups: from `near_duplicate_groups`. Returns {"classes": from `class_counts`, "modalities":
+    [{"modalities", "videos"}], "lengths": {name: {"mean", "median", "p95", "max", "bins": [[low,
+    high, videos], ...]}}, "shifts": as
     `wbdc prepare` found them, "findings": [{"code", "severity", "count", "what", "consequence",
     "fix"}], "duplicates": {"groups": [...], "total", "conflicts", "videos"}}.
     """
     facts = prepared.facts
-    table = prepared.read_split(
-        facts.labeled_split, ["id", "label", *facts.text_fields, FRAMES_COLUMN]
-    )
-    groups = near_duplicate_groups(prepared)
+    rows = pl.scan_parquet(prepared.table_paths(facts.labeled_split), glob=False)
+    texts = [pl.col(field).str.len_chars() for field in facts.text_fields]
+    table = rows.select("id", "label", *texts, FRAMES_COLUMN).collect()
     return {
         "classes": class_counts(prepared, table["label"].to_list()),
         "modalities": [
@@ -52,10 +51,7 @@ def dataset_summary(prepared: PreparedData) -> dict:
             ).most_common()
         ],
         "lengths": {
-            **{
-                f"characters of {field}": _histogram(table[field].str.len_chars())
-                for field in facts.text_fields
-            },
+            **{f"characters of {field}": _histogram(table[field]) for field in facts.text_fields},
             "frames": _histogram(table[FRAMES_COLUMN]),
         },
         "shifts": facts.shifts or [],

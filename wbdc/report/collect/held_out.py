@@ -37,6 +37,11 @@ class HeldOut:
         return np.flatnonzero(self.predicted != self.truth)
 
     @cached_property
+    def mean_score(self) -> float:
+        """The mean of the contest's score."""
+        return self.score()["mean"]
+
+    @cached_property
     def labels(self) -> list[str]:
         """The class ids of the videos."""
         return [self.classes[code] for code in self.truth]

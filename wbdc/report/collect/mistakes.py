@@ -71,9 +71,9 @@ def ranked_classes(probabilities: np.ndarray, classes: list[str]) -> list[list]:
 def _read_texts(prepared: PreparedData, ids: list[str]) -> dict[str, dict]:
     """Return {id: {"texts", "lengths", "missing", "frames"}} of some labeled videos."""
     fields = prepared.facts.text_fields
-    table = prepared.read_split(prepared.facts.labeled_split, ["id", *fields, FRAMES_COLUMN])
-    rows = table.filter(pl.col("id").is_in(ids)).iter_rows(named=True)
-    return {row["id"]: _describe_row(row, fields) for row in rows}
+    table = pl.scan_parquet(prepared.table_paths(prepared.facts.labeled_split), glob=False)
+    rows = table.select("id", *fields, FRAMES_COLUMN).filter(pl.col("id").is_in(ids)).collect()
+    return {row["id"]: _describe_row(row, fields) for row in rows.iter_rows(named=True)}
 
 
 def _describe_row(row: dict, fields: list[str]) -> dict:

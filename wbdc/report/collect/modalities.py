@@ -17,10 +17,10 @@ NO_MODALITY = "nothing"
 def modality_names(prepared: PreparedData, ids: Sequence[str]) -> list[str]:
     """Return the modalities that each of some labeled videos has: "title+frames"."""
     fields = prepared.facts.text_fields
-    table = prepared.read_split(prepared.facts.labeled_split, ["id", *fields, FRAMES_COLUMN])
+    table = pl.scan_parquet(prepared.table_paths(prepared.facts.labeled_split), glob=False)
     present = table.select(
         "id", *(pl.col(field).str.len_bytes() > 0 for field in fields), pl.col(FRAMES_COLUMN) > 0
-    )
+    ).collect()
     names = {
         row[0]: "+".join(
             name for name, flag in zip((*fields, FRAMES_COLUMN), row[1:], strict=True) if flag
