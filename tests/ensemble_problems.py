@@ -16,6 +16,8 @@ COST = Cost(
     },
     shared_cores=False,
 )
+SUPPORT_CLASSES = [f"{i // 4:02d}{i % 4:02d}" for i in range(24)]
+SUPPORT_BOUNDS = (50,)  # between rare and frequent ones
 
 
 def problem(
@@ -31,3 +33,24 @@ def problem(
         truth,
         random.choice(["fold-0", "fold-1", "fold-2"], n),
     )
+
+
+def posteriors(rare_signal: float, n: int = 1000, seed: int = 0) -> tuple:
+    """Two members that know frequent classes, and a third that knows rare ones by `rare_signal`."""
+    random = np.random.default_rng(seed)
+    prior = 1 / np.arange(1, 25) ** 1.3
+    prior /= prior.sum()
+    truth = random.choice(24, size=n, p=prior)
+    is_rare = np.bincount(truth, minlength=24) < SUPPORT_BOUNDS[0]
+
+    def member(frequent: float, rare: float) -> np.ndarray:
+        signal = np.where(is_rare, rare, frequent)
+        seen = random.normal(size=(n, 24))
+        seen[np.arange(n), truth] += signal[truth]
+        logits = np.log(prior) + signal * seen - signal**2 / 2
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        return (p / p.sum(1, keepdims=True)).astype(np.float32)
+
+    frequent_signal = 1.0 if rare_signal > 1 else 2.0
+    members = [member(2.0, 1.0), member(2.0, 1.0), member(frequent_signal, rare_signal)]
+    return np.stack(members), truth, random.integers(4, size=n).astype(str)

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from ensemble_problems import problem
+from ensemble_problems import SUPPORT_BOUNDS, SUPPORT_CLASSES, posteriors, problem
 from scipy.optimize import minimize
 
 from wbdc.competitions.wechat2022 import WeChat2022
@@ -21,29 +21,8 @@ from wbdc.ensemble.band_weights import (
 from wbdc.ensemble.evaluation import evaluate_ensemble
 from wbdc.ensemble.nested_blend import BlendRule, nested_blend
 
-CLASSES = [f"{i // 4:02d}{i % 4:02d}" for i in range(24)]
-BOUNDS = (50,)
-
-
-def posteriors(rare_signal: float, n: int = 1000, seed: int = 0) -> tuple:
-    """Two members that know frequent classes, and a third that knows rare ones by `rare_signal`."""
-    random = np.random.default_rng(seed)
-    prior = 1 / np.arange(1, 25) ** 1.3
-    prior /= prior.sum()
-    truth = random.choice(24, size=n, p=prior)
-    is_rare = np.bincount(truth, minlength=24) < BOUNDS[0]
-
-    def member(frequent: float, rare: float) -> np.ndarray:
-        signal = np.where(is_rare, rare, frequent)
-        seen = random.normal(size=(n, 24))
-        seen[np.arange(n), truth] += signal[truth]
-        logits = np.log(prior) + signal * seen - signal**2 / 2
-        p = np.exp(logits - logits.max(1, keepdims=True))
-        return (p / p.sum(1, keepdims=True)).astype(np.float32)
-
-    frequent_signal = 1.0 if rare_signal > 1 else 2.0
-    members = [member(2.0, 1.0), member(2.0, 1.0), member(frequent_signal, rare_signal)]
-    return np.stack(members), truth, random.integers(4, size=n).astype(str)
+CLASSES = SUPPORT_CLASSES
+BOUNDS = SUPPORT_BOUNDS
 
 
 def evaluate(members, truth, folds, **settings):

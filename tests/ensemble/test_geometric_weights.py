@@ -8,6 +8,7 @@ from wbdc.core.errors import UsageFault
 from wbdc.ensemble import geometric_weights
 from wbdc.ensemble.geometric_weights import (
     EQUALITY_PRIOR_VIDEOS,
+    approximate_exponents,
     fit_geometric,
     learn_geometric_weights,
     log_likelihoods,
@@ -44,6 +45,14 @@ def test_exponents_maximize_the_likelihood():
     grid = np.linspace(0.1, 2, 20)
     others = [objective(pair, truth, (a, b)) for a in grid for b in grid]
     assert max(others) < best < max(others) + 0.01
+
+
+def test_the_exponents_of_a_search_are_nearly_the_same():
+    members, truth = two_experts(300, 0)
+    fitted = learn_geometric_weights(members, truth)
+    factors = np.log(np.maximum(members, 1e-4))
+    exponents = approximate_exponents(factors, truth)
+    np.testing.assert_allclose(exponents, fitted.values * fitted.sharpness, atol=0.02)
 
 
 def test_members_that_know_different_things_exclude_different_classes():

@@ -116,16 +116,21 @@ def test_weights_of_each_class_are_divided_by_their_sum():
         blend_probabilities(members, [[1, 0, 1], [3, 0, 1]])
 
 
+BY_CLASS = [[1, 3, 0, 1, 1, 2, 1], [2, 0, 4, 2, 1, 1, 5], [1, 1, 0, 1, 2, 1, 0]]  # of three members
+
+
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
-def test_a_geometric_mean_is_that_of_a_longhand_reference(sharpness):
+@pytest.mark.parametrize("is_by_class", [False, True])
+def test_a_geometric_mean_is_that_of_a_longhand_reference(sharpness, is_by_class):
     members = probabilities()
-    weights = [1, 2, 1]
+    weights = BY_CLASS if is_by_class else [1, 2, 1]
+    shares = np.array(weights, float).reshape(3, -1) * np.ones(7) / np.sum(weights, 0)
     blended = blend_probabilities(members, weights, sharpness)
     for row in range(len(members[0])):
         products = [
             math.prod(
-                max(float(m[row, c]), MIN_FACTOR) ** (sharpness * w / 4)
-                for m, w in zip(members, weights, strict=True)
+                max(float(m[row, c]), MIN_FACTOR) ** (sharpness * share[c])
+                for m, share in zip(members, shares, strict=True)
             )
             for c in range(members[0].shape[1])
         ]
@@ -139,9 +144,7 @@ def test_no_member_alone_excludes_a_class():
     np.testing.assert_allclose(blended, [[0.5, 0.5]], atol=1e-3)
 
 
-def test_a_geometric_mean_has_one_weight_a_member():
+def test_a_sharpness_is_above_0():
     members = [np.full((2, 2), 0.5, np.float32)] * 2
-    with pytest.raises(UsageFault, match="one weight a member"):
-        blend_probabilities(members, [[1, 2], [2, 1]], 1.0)
     with pytest.raises(UsageFault, match="sharpness above 0, got -1"):
         blend_probabilities(members, [1, 1], -1.0)

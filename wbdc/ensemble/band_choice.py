@@ -13,6 +13,8 @@ from wbdc.ensemble.band_weights import (
     support_bands,
 )
 from wbdc.ensemble.blend_weights import fit_arithmetic
+from wbdc.ensemble.geometric_bands import fit_geometric_bands, learn_geometric_bands
+from wbdc.ensemble.geometric_weights import fit_geometric
 from wbdc.ensemble.nested_blend import nested_blend
 from wbdc.ensemble.report_entries import Evaluation, dropped_entries, ensemble_entries
 
@@ -27,28 +29,38 @@ def evaluate_bands(
     competition: Competition,
     *,
     bounds: Sequence[int],
+    outside: bool = False,
     draws: int = 1000,
     seed: int = 0,
 ) -> tuple[dict, np.ndarray | None]:
     """Learn weights by class support, and use them if nested predictions score better with them.
 
-    report: from `evaluate_ensemble` or `evaluate_geometric`, with the same other arguments; bounds:
-    of the bands, as in `support_bands`. A geometric mean has none.
+    report: from `evaluate_ensemble` or `evaluate_geometric`, with the same other arguments, whose
+    mean stays; bounds: of the bands, as in `support_bands`; outside: whether a member is from
+    outside wbdc: it joins the product of the others when that is normalized already, so a geometric
+    mean then has no weights by class.
     Returns (report, weights of each member for each class (M, C), or None when they are not used).
     The report gains
       bands  {used, bounds, names, classes, videos: of each band, weights: {name: [per band]}, gain}
              or {used: False, reason}; gain compares nested predictions of the members that remain,
              with weights by band and without, in score's mean
-    and where they are used, its weights, dropped, ensemble, gain and support are theirs.
+    and where they are used, its weights, dropped, ensemble, gain and support are theirs, and so is
+    the sharpness of a geometric mean.
     """
     is_geometric = report["geometric"]["used"]
-    if reason := _reason_without_bands(members, truth, folds, classes, bounds, is_geometric):
+    reason = _reason_without_bands(members, truth, folds, classes, bounds)
+    if is_geometric and outside:
+        reason = "the geometric mean has members from outside wbdc"
+    if reason:
         return report | {"bands": {"used": False, "reason": reason}}, None
     evaluation = Evaluation(competition, truth, classes, draws, seed)
-    fitted = learn_band_weights(members, truth, bounds)
+    learn = learn_geometric_bands if is_geometric else learn_band_weights
+    fitted = learn(members, truth, bounds)
     remaining = members[fitted.members]
-    blended = nested_blend(remaining, truth, folds, partial(fit_bands, bounds=bounds))
-    gain = evaluation.gain(blended, nested_blend(remaining, truth, folds, fit_arithmetic))
+    fit = fit_geometric_bands if is_geometric else fit_bands
+    blended = nested_blend(remaining, truth, folds, partial(fit, bounds=bounds))
+    plain = nested_blend(remaining, truth, folds, fit_geometric if is_geometric else fit_arithmetic)
+    gain = evaluation.gain(blended, plain)
 
     counts = np.bincount(truth, minlength=len(classes))
     videos = np.bincount(fitted.bands, counts, minlength=len(bounds) + 1)
@@ -71,6 +83,8 @@ def evaluate_bands(
         "dropped": dropped_entries(names, fitted.dropped, " in every band"),
         **ensemble_entries(report, names, members, blended, evaluation),
     }
+    if is_geometric:
+        changed["geometric"] = report["geometric"] | {"sharpness": fitted.sharpness}
     unchanged = {key: value for key, value in report.items() if key != "score_without_dropped"}
     return unchanged | changed, fitted.by_class
 
@@ -81,13 +95,10 @@ def _reason_without_bands(
     folds: np.ndarray,
     classes: Sequence[str],
     bounds: Sequence[int],
-    is_geometric: bool,
 ) -> str | None:
     """Return why weights by class support cannot be learned, if so."""
     if not bounds:
         return "not requested"
-    if is_geometric:
-        return "the blend is a geometric mean"
     if len(members) < 2:
         return "there is one member"
     if len(set(folds.tolist())) < 2:

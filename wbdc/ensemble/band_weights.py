@@ -20,12 +20,14 @@ BISECTIONS = 60
 class BandWeights(NamedTuple):
     """values: (M, G) float64, above 0, the weights of M members in G bands, each column with the
     sum 1; 0 in a row of a dropped member. bands: (C,) the band of each class. dropped: {member: its
-    largest weight in a band before it was dropped}.
+    largest weight in a band before it was dropped}. sharpness: of a geometric mean, as in
+    `blend_probabilities`; 0 for the arithmetic one.
     """
 
     values: np.ndarray
     bands: np.ndarray
     dropped: dict[int, float]
+    sharpness: float = 0.0
 
     @property
     def members(self) -> list[int]:

@@ -17,6 +17,7 @@ from wbdc.ensemble.band_weights import fit_bands
 from wbdc.ensemble.blend_weights import fit_arithmetic
 from wbdc.ensemble.ensemble_settings import DEFAULT_SETTINGS, EnsembleSettings
 from wbdc.ensemble.evaluation import evaluate_ensemble
+from wbdc.ensemble.geometric_bands import fit_geometric_bands
 from wbdc.ensemble.geometric_choice import evaluate_geometric
 from wbdc.ensemble.geometric_weights import fit_geometric
 from wbdc.ensemble.nested_blend import BlendFit, nested_blend
@@ -81,7 +82,9 @@ def save_ensemble(
     "folds", "data", and "outside": {name: {"file", "sha256"}}.
     """
     names = [member.name for member in (*members, *outside)]
-    report, class_weights = _evaluate_members(names, members[0].run, shared, settings)
+    report, class_weights = _evaluate_members(
+        names, members[0].run, shared, settings, bool(outside)
+    )
     report |= extra_facts or {}
     report["outside"] = {m.name: {"file": str(m.file), "sha256": m.sha256} for m in outside}
     report["optimistic"] = [m.name for m in members if _has_selected_weights(m)]
@@ -162,7 +165,11 @@ def _outside_entries(
 
 
 def _evaluate_members(
-    names: list[str], run: Run, shared: SharedPredictions, settings: EnsembleSettings
+    names: list[str],
+    run: Run,
+    shared: SharedPredictions,
+    settings: EnsembleSettings,
+    has_outside: bool = False,
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Return the report of an ensemble, with the class multipliers of its remaining members, and
     {name: weight for each class (C,)} of all members, {} where the blend does not weigh by class.
@@ -174,7 +181,9 @@ def _evaluate_members(
     bootstrap = {"draws": settings.draws, "seed": settings.seed}
     report = evaluate_ensemble(*inputs, **bootstrap)
     report, sharpness = evaluate_geometric(report, *inputs, mean=settings.mean, **bootstrap)
-    report, weights = evaluate_bands(report, *inputs, bounds=settings.bands, **bootstrap)
+    report, weights = evaluate_bands(
+        report, *inputs, bounds=settings.bands, outside=has_outside, **bootstrap
+    )
     report |= {
         "rows": len(shared.truth),
         "folds": sorted(set(shared.folds.tolist())),
@@ -187,7 +196,7 @@ def _evaluate_members(
         remaining = shared._replace(members=shared.members[positions])
         fit = fit_geometric if sharpness else fit_arithmetic
         if weights is not None:
-            fit = partial(fit_bands, bounds=settings.bands)
+            fit = partial(fit_geometric_bands if sharpness else fit_bands, bounds=settings.bands)
         report["class_priors"] = _class_priors(remaining, fit, facts.classes, contest, settings)
     return report, {} if weights is None else dict(zip(names, weights, strict=True))
 

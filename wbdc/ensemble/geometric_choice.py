@@ -58,10 +58,7 @@ def evaluate_geometric(
     gain = evaluation.gain(blended, arithmetic)
     trials = {"arithmetic": arithmetic, "geometric": blended}
     likelihoods = {name: log_likelihoods(p, truth) for name, p in trials.items()}
-    differences = likelihoods["geometric"] - likelihoods["arithmetic"]
-    error = differences.std() / np.sqrt(len(truth))
-    # sharper predictions are likelier even where the same classes win, so the score counts, too
-    is_better = differences.mean() > MIN_LIKELIHOOD_ERRORS * error and gain.difference >= 0
+    is_better = is_clearly_likelier(blended, arithmetic, truth) and gain.difference >= 0
     weights = dict(zip(names, fitted.values.tolist(), strict=True))
     geometric = {
         "used": len(fitted.members) > 1 and bool(mean == "geometric" or is_better),
@@ -81,6 +78,17 @@ def evaluate_geometric(
         changed["score_without_dropped"] = evaluation.score(remaining)["mean"]
     unchanged = {key: value for key, value in report.items() if key != "score_without_dropped"}
     return unchanged | changed, fitted.sharpness
+
+
+def is_clearly_likelier(geometric: np.ndarray, arithmetic: np.ndarray, truth: np.ndarray) -> bool:
+    """Return whether the true classes are likelier by more than one standard error; both (n, C).
+
+    Sharper predictions are likelier even where the same classes win, so "auto" also compares the
+    scores.
+    """
+    differences = log_likelihoods(geometric, truth) - log_likelihoods(arithmetic, truth)
+    error = differences.std() / np.sqrt(len(truth))
+    return bool(differences.mean() > MIN_LIKELIHOOD_ERRORS * error)
 
 
 def _reason_without_geometric(members: np.ndarray, folds: np.ndarray, mean: str) -> str | None:

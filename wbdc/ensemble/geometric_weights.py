@@ -14,6 +14,8 @@ MAX_FITTED_VIDEOS = 20_000  # 20,000 videos of 200 classes and 12 members are 20
 # 0, 3 and 300, and with 150 or more the same
 EQUALITY_PRIOR_VIDEOS = 30.0
 TOLERANCE = 1e-9
+NEWTON_STEPS = 4
+MIN_CURVATURE = 1e-6  # so that equal members have a solution
 
 
 class GeometricWeights(NamedTuple):
@@ -38,7 +40,7 @@ def learn_geometric_weights(members: np.ndarray, truth: np.ndarray) -> Geometric
     gives the same weights bit for bit. Raises UsageFault as `true_class_likelihoods` does.
     """
     true_class_likelihoods(members, truth)  # checks shapes and labels
-    rows = _fitted_rows(len(truth))
+    rows = choose_fitted_rows(len(truth))
     factors = [log_factors(member[rows]).astype(np.float32) for member in members]
 
     remaining, dropped = np.arange(len(members)), {}
@@ -101,6 +103,32 @@ def fit_geometric(members: np.ndarray, truth: np.ndarray, rows: np.ndarray) -> B
     return BlendRule(fitted.values, fitted.sharpness)
 
 
+def approximate_exponents(factors: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return nearly the exponents of `fit_exponents`, many times as fast, for searches.
+
+    factors: (M, n, C) float32; truth: (n,) int. A few Newton steps; negative exponents become 0.
+    """
+    count, rows = factors.shape[:2]
+    flat = factors.reshape(count, -1)
+    true_factors = factors[:, np.arange(rows), truth].mean(axis=1)
+    prior = EQUALITY_PRIOR_VIDEOS / rows * (np.eye(count) - 1 / count)
+    exponents = np.full(count, 1 / count)
+    for _ in range(NEWTON_STEPS):
+        blended = _softmax((exponents.astype(np.float32) @ flat).reshape(factors.shape[1:]))
+        weighted = factors * blended
+        expected = weighted.sum(axis=2)  # (M, n)
+        hessian = weighted.reshape(count, -1) @ flat.T / rows - expected @ expected.T / rows
+        gradient = true_factors - expected.mean(axis=1) - prior @ exponents
+        step = np.linalg.solve(hessian + prior + MIN_CURVATURE * np.eye(count), gradient)
+        exponents = np.maximum(exponents + step, 0)
+    return exponents if exponents.max() > 0 else np.full(count, 1 / count)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    blended = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return blended / blended.sum(axis=1, keepdims=True)
+
+
 def log_likelihoods(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return the log-likelihood of the true class of each video: (n,) float64.
 
@@ -110,6 +138,6 @@ def log_likelihoods(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(likelihoods / probabilities.sum(axis=1), MIN_PROBABILITY))
 
 
-def _fitted_rows(count: int) -> np.ndarray:
-    """Return the rows to fit on: all, or MAX_FITTED_VIDEOS at equal distances."""
+def choose_fitted_rows(count: int) -> np.ndarray:
+    """Choose the rows to fit on: all, or MAX_FITTED_VIDEOS at equal distances."""
     return np.unique(np.linspace(0, count - 1, min(count, MAX_FITTED_VIDEOS)).astype(int))

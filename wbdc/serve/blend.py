@@ -46,17 +46,15 @@ def geometric_mean(
     This is a logarithmic opinion pool (Genest & Zidek, 1986), or product of experts (Hinton, 2002):
     unlike in the arithmetic mean, members that know different things exclude different classes.
 
-    members: M arrays (n, C); shares: (M,), 0 or more with sum 1; sharpness: the sum of the
-    exponents; above 1, the blend is more certain than its members. Returns (n, C) float32.
-    Raises UsageFault for weights by class, and for a sharpness that is not above 0.
+    members: M arrays (n, C); shares: (M,), 0 or more with sum 1, or (M, C), those of each class;
+    sharpness: the sum of the exponents; above 1, the blend is more certain than its members.
+    Returns (n, C) float32. Raises UsageFault for a sharpness that is not above 0.
     """
-    if shares.ndim > 1 or not 0 < sharpness < np.inf:
-        raise UsageFault(
-            f"a geometric mean needs one weight a member and a sharpness above 0, got {sharpness:g}"
-        )
+    if not 0 < sharpness < np.inf:
+        raise UsageFault(f"a geometric mean needs a sharpness above 0, got {sharpness:g}")
     logits = np.zeros(members[0].shape)
     for member, share in zip(members, shares, strict=True):
-        if share:
+        if np.any(share):
             logits += sharpness * share * log_factors(member)
     logits -= logits.max(axis=1, keepdims=True)
     factors = np.exp(logits)

@@ -23,6 +23,7 @@ from wbdc.ensemble.budget.pareto import (
     pareto_frontier,
 )
 from wbdc.ensemble.evaluation import evaluate_ensemble
+from wbdc.ensemble.geometric_choice import evaluate_geometric
 from wbdc.ensemble.nested_blend import nested_blend
 
 nested = partial(nested_blend, fit=fit_arithmetic)
@@ -133,6 +134,31 @@ def test_scores_of_the_frontier_rise_and_equal_those_of_the_report():
             facts["ensemble"]["score"]["mean"],
             facts["weights"],
         )
+
+
+@pytest.mark.parametrize("mean", ["geometric", "auto"])
+def test_subsets_are_compared_by_the_mean_of_the_ensemble(mean):
+    m, truth, folds = problem(n=240)
+    # a and b each exclude other classes, which only a product does for both
+    group = np.array([0, 0, 0, 1, 1, 2])
+    place = np.array([0, 1, 2, 0, 1, 0])
+    for member, code in enumerate((group, place)):
+        m[member] *= np.where(code == code[truth][:, None], 12, 1)
+    m /= m.sum(2, keepdims=True)
+    frontier = pareto_frontier(pool(m, truth, folds, mean=mean))
+    means = set()
+    for choice in frontier:
+        rows = ["abcd".index(name) for name in choice.members]
+        inputs = (choice.members, m[rows], truth, folds, CLASSES, WeChat2022())
+        report = evaluate_ensemble(*inputs, draws=2)
+        report, _ = evaluate_geometric(report, *inputs, mean=mean, draws=2)
+        assert choice.score == report["ensemble"]["score"]["mean"]
+        assert choice.weights == report["weights"]
+        assert (choice.mean == "geometric") == report["geometric"]["used"]
+        means.add(choice.mean)
+    assert "geometric" in means
+    plain = pareto_frontier(pool(m, truth, folds))
+    assert max(choice.score for choice in frontier) > max(choice.score for choice in plain)
 
 
 def experts(decoys: int, n: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -290,7 +316,14 @@ def test_choices_and_dropped_members_are_plain_values():
         d.to_dict() for d in dropped_members(candidates, frontier[0], draws=5)
     ]:
         assert json.loads(json.dumps(facts)) == facts
-    assert set(frontier[0].to_dict()) == {"members", "seconds", "score", "weights", "search"}
+    assert set(frontier[0].to_dict()) == {
+        "members",
+        "seconds",
+        "score",
+        "weights",
+        "search",
+        "mean",
+    }
     assert set(dropped_members(candidates, frontier[0], draws=5)[0].to_dict()["gain"]) == {
         "difference",
         "low",

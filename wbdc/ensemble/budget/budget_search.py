@@ -38,7 +38,7 @@ class BudgetOptions:
     """How an ensemble within a limit is built.
 
     limit: seconds for `items` videos; frames, lengths: smaller values to try; settings: of the
-    chosen ensemble. Subsets are compared by their arithmetic means.
+    chosen ensemble, by whose mean subsets are compared.
     """
 
     limit: float
@@ -89,7 +89,7 @@ def build_ensemble_within(
         chosen, result = _best(results, options.limit)
     except OverBudget as error:
         log(f"{error}; trying single folds, for which out-of-fold scores do not measure the loss")
-        results = [_search_single_folds(result, contest, options.items) for result in results]
+        results = [_search_single_folds(result, contest, options) for result in results]
         chosen, result = _best(results, options.limit)
 
     variants = [variant for variant in result.variants if variant.name in chosen.members]
@@ -136,7 +136,7 @@ def _search_precisions(
         }
         cost = measure_costs(variants, sample, one, fixed=fixed, progress=progress)
         precision = precision_name(one.precision)
-        results.append(_search(precision, variants, tables, contest, cost, options.items))
+        results.append(_search(precision, variants, tables, contest, cost, options))
     return results
 
 
@@ -159,7 +159,7 @@ def _search(
     tables: dict[str, pl.DataFrame],
     contest: Competition,
     cost: Cost,
-    items: int,
+    options: BudgetOptions,
 ) -> SearchResult:
     shared = shared_predictions(
         [variant.run for variant in variants], [tables[variant.name] for variant in variants]
@@ -168,11 +168,21 @@ def _search(
         Candidate(variant.name, variant.run.name, tuple(variant.models())) for variant in variants
     ]
     classes = variants[0].run.facts.classes
-    pool = CandidatePool(candidates, *shared, classes, contest, cost, items=items)
+    pool = CandidatePool(
+        candidates,
+        *shared,
+        classes,
+        contest,
+        cost,
+        items=options.items,
+        mean=options.settings.mean,
+    )
     return SearchResult(precision, variants, tables, cost, pool, pareto_frontier(pool))
 
 
-def _search_single_folds(result: SearchResult, contest: Competition, items: int) -> SearchResult:
+def _search_single_folds(
+    result: SearchResult, contest: Competition, options: BudgetOptions
+) -> SearchResult:
     """Search again over the same variants with one fold each, the same for all."""
     folds = set.intersection(*(set(variant.folds) for variant in result.variants)) - {ALL_FOLDS}
     variants = [variant._replace(folds=(min(folds),)) for variant in result.variants]
@@ -180,7 +190,7 @@ def _search_single_folds(result: SearchResult, contest: Competition, items: int)
         variant.name: result.tables[full_variant(variant.run)._replace(serve=variant.serve).name]
         for variant in variants
     }
-    return _search(result.precision, variants, tables, contest, result.cost, items)
+    return _search(result.precision, variants, tables, contest, result.cost, options)
 
 
 def _best(results: list[SearchResult], limit: float) -> tuple[BudgetChoice, SearchResult]:

@@ -5,10 +5,8 @@ from itertools import chain, combinations
 from typing import NamedTuple
 
 from wbdc.core.errors import OverBudget
-from wbdc.ensemble.blend_weights import fit_weights
 from wbdc.ensemble.bootstrap import Gain
 from wbdc.ensemble.budget.candidates import CandidatePool, Subset
-from wbdc.ensemble.likelihood_weights import true_class_likelihoods
 
 MAX_EXHAUSTIVE_CANDIDATES = 12  # up to here every subset is tried, 4,095 at most
 Trials = dict[Subset, tuple[float, float]]  # {subset: (seconds, score)}
@@ -19,7 +17,7 @@ class BudgetChoice(NamedTuple):
 
     seconds: for all items, margin included; score: nested out-of-fold mean, as in
     `evaluate_ensemble`; weights: learned on all rows, to ship; search: "exhaustive" (every subset
-    was tried) or "greedy".
+    was tried) or "greedy"; mean: "arithmetic" or "geometric".
     """
 
     members: tuple[str, ...]
@@ -27,6 +25,7 @@ class BudgetChoice(NamedTuple):
     score: float
     weights: dict[str, float]
     search: str
+    mean: str = "arithmetic"
 
     def to_dict(self) -> dict:
         """Return plain values for JSON."""
@@ -174,6 +173,5 @@ def _choice(
     pool: CandidatePool, subset: Subset, seconds: float, score: float, search: str
 ) -> BudgetChoice:
     names = tuple(pool.candidates[i].name for i in subset)
-    likelihoods = true_class_likelihoods(pool.members[list(subset)], pool.truth)
-    weights = fit_weights(likelihoods).values.tolist()
-    return BudgetChoice(names, seconds, score, dict(zip(names, weights, strict=True)), search)
+    weights = dict(zip(names, pool.weights(subset).tolist(), strict=True))
+    return BudgetChoice(names, seconds, score, weights, search, pool.mean_of(subset))
