@@ -10,6 +10,7 @@ import toys
 from wbdc.core.errors import UsageFault
 from wbdc.serve.members import load_member
 from wbdc.train.estimator_parts.calibration import fit_scale, inner_folds
+from wbdc.train.estimator_parts.support_vectors import class_cost_factors, fit_support_vectors
 from wbdc.train.kit import open_kit
 from wbdc.train.kit_files import PACKAGED_KIT_FOLDERS
 
@@ -153,6 +154,7 @@ REFUSED = {
     ("--set", 'estimator.fields=["titel"]'): "no text field 'titel'; did you mean 'title'",
     ("--set", "train.epochs=3"): "[train] has no effect beside [estimator]",
     ("--set", 'estimator.use="ngram"'): "no estimator called 'ngram'; did you mean 'ngrams'",
+    ("--set", "estimator.balance=2.0"): "balance = 2; it must be between 0 and 1",
     ("--set", "estimator.min_count=99"): "is in 99 of",
 }
 
@@ -170,6 +172,25 @@ def test_what_an_estimator_cannot_do_is_refused_in_one_sentence(fresh, options):
 def test_an_estimator_has_no_pretraining():
     with pytest.raises(UsageFault, match="wbdc train --kit ngrams --fold each"):
         open_kit("ngrams").stage("pretrain")
+
+
+def test_a_balanced_machine_prefers_rare_classes():
+    random = np.random.default_rng(0)
+    labels = random.choice(3, 400, p=[0.8, 0.16, 0.04])
+    features = random.normal(size=(400, 4))
+    features[np.arange(400), labels] += 1.5
+    count = np.bincount(labels)
+    assert class_cost_factors(labels, 0.5) == pytest.approx(
+        {code: (400 / 3 / count[code]) ** 0.5 for code in range(3)}
+    )
+    predictions, weights = [], []
+    for balance in ({}, {"balance": 0.0}, {"balance": 1.0}):
+        machines = fit_support_vectors(features, labels, 3, cost=1.0, seed=0, **balance)
+        decisions = features @ machines.weights + machines.intercept
+        predictions.append((decisions.argmax(1) == 2).sum())
+        weights.append(machines.weights.tobytes())
+    assert weights[0] == weights[1] != weights[2]
+    assert predictions[2] > predictions[0] + 10
 
 
 def test_the_scale_is_that_of_the_highest_likelihood():

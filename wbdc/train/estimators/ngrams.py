@@ -29,6 +29,8 @@ class Ngrams(Estimator):
     sublinear: whether an n-gram that occurs k times in a video counts 1 + ln k instead of k.
     cost: C of the support vector machines; a larger value fits the training videos more closely.
     max_characters: of each field; the rest is not read.
+    balance: 0 to 1; the machine of a class of k videos counts each of them (mean k / k) ** balance
+    times, so that a value above 0 prefers rare classes.
     """
 
     def __init__(
@@ -44,12 +46,15 @@ class Ngrams(Estimator):
         sublinear: bool = True,
         cost: float = 1.0,
         max_characters: int = 4000,
+        balance: float = 0.0,
     ):
         super().__init__(text_fields)
         self.check_between(1, math.inf, min_count=min_count, max_features=max_features)
         self.check_between(1, math.inf, max_characters=max_characters)
         self.check_between(1e-6, 1e6, cost=cost)
+        self.check_between(0, 1, balance=balance)
         self.min_count = min_count
+        self.balance = balance
         self.max_features = max_features
         self.cost = cost
         analyzers = dict(zip(ANALYZERS, (char, word, char_wb), strict=True))
@@ -111,6 +116,7 @@ class Ngrams(Estimator):
             videos.class_count,
             cost=self.cost,
             seed=seed,
+            balance=self.balance,
         )
         return machines, vectorizers
 
