@@ -15,7 +15,7 @@ from wbdc.ensemble.band_weights import (
 from wbdc.ensemble.blend_weights import fit_arithmetic
 from wbdc.ensemble.geometric_bands import fit_geometric_bands, learn_geometric_bands
 from wbdc.ensemble.geometric_weights import fit_geometric
-from wbdc.ensemble.nested_blend import nested_blend
+from wbdc.ensemble.nested_blend import BlendFit, nested_blend
 from wbdc.ensemble.report_entries import Evaluation, dropped_entries, ensemble_entries
 
 
@@ -87,6 +87,14 @@ def evaluate_bands(
         changed["geometric"] = report["geometric"] | {"sharpness": fitted.sharpness}
     unchanged = {key: value for key, value in report.items() if key != "score_without_dropped"}
     return unchanged | changed, fitted.by_class
+
+
+def report_fit(report: dict) -> BlendFit:
+    """Return what learns the blend of a report of `evaluate_bands`, for `nested_blend`."""
+    if report["bands"]["used"]:
+        fit = fit_geometric_bands if report["geometric"]["used"] else fit_bands
+        return partial(fit, bounds=report["bands"]["bounds"])
+    return fit_geometric if report["geometric"]["used"] else fit_arithmetic
 
 
 def _reason_without_bands(

@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +11,10 @@ import polars as pl
 from wbdc.competitions import Competition
 from wbdc.core.errors import UsageFault
 from wbdc.core.folders import check_name
-from wbdc.ensemble.band_choice import evaluate_bands
-from wbdc.ensemble.band_weights import fit_bands
-from wbdc.ensemble.blend_weights import fit_arithmetic
+from wbdc.ensemble.band_choice import evaluate_bands, report_fit
 from wbdc.ensemble.ensemble_settings import DEFAULT_SETTINGS, EnsembleSettings
 from wbdc.ensemble.evaluation import evaluate_ensemble
-from wbdc.ensemble.geometric_bands import fit_geometric_bands
 from wbdc.ensemble.geometric_choice import evaluate_geometric
-from wbdc.ensemble.geometric_weights import fit_geometric
 from wbdc.ensemble.nested_blend import BlendFit, nested_blend
 from wbdc.ensemble.outside_members import WITH_OPTION, OutsideMember
 from wbdc.ensemble.priors.class_multipliers import evaluate_multipliers
@@ -180,7 +175,7 @@ def _evaluate_members(
     inputs = (names, *shared, facts.classes, contest)
     bootstrap = {"draws": settings.draws, "seed": settings.seed}
     report = evaluate_ensemble(*inputs, **bootstrap)
-    report, sharpness = evaluate_geometric(report, *inputs, mean=settings.mean, **bootstrap)
+    report, _ = evaluate_geometric(report, *inputs, mean=settings.mean, **bootstrap)
     report, weights = evaluate_bands(
         report, *inputs, bounds=settings.bands, outside=has_outside, **bootstrap
     )
@@ -194,10 +189,9 @@ def _evaluate_members(
         # so that the remaining members alone give the same multipliers
         positions = [i for i, name in enumerate(names) if report["weights"][name] > 0]
         remaining = shared._replace(members=shared.members[positions])
-        fit = fit_geometric if sharpness else fit_arithmetic
-        if weights is not None:
-            fit = partial(fit_geometric_bands if sharpness else fit_bands, bounds=settings.bands)
-        report["class_priors"] = _class_priors(remaining, fit, facts.classes, contest, settings)
+        report["class_priors"] = _class_priors(
+            remaining, report_fit(report), facts.classes, contest, settings
+        )
     return report, {} if weights is None else dict(zip(names, weights, strict=True))
 
 

@@ -1,15 +1,12 @@
 """The held-out predictions of an ensemble: of its members, and its nested blend."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from wbdc.core.errors import IntegrityFault, UsageFault
-from wbdc.ensemble.band_weights import fit_bands
-from wbdc.ensemble.blend_weights import fit_arithmetic
-from wbdc.ensemble.geometric_weights import fit_geometric
+from wbdc.ensemble.band_choice import report_fit
 from wbdc.ensemble.nested_blend import nested_blend
 from wbdc.ensemble.out_of_fold import VARIANTS_FOLDER
 from wbdc.ensemble.outside_members import read_outside_members
@@ -83,14 +80,12 @@ def _blend(report: dict, names: list[str], shared: SharedPredictions) -> np.ndar
     """Blend the members as the report's score was computed: (n, C)."""
     if len(names) == 1:
         return shared.members[0]
-    if report["geometric"]["used"]:
-        return nested_blend(*shared, fit_geometric)
     if report["bands"]["used"]:
         dropped = {entry["name"] for entry in report["dropped"]}
         rows = [row for row, name in enumerate(names) if name not in dropped]
         remaining = shared._replace(members=shared.members[rows])
-        return nested_blend(*remaining, partial(fit_bands, bounds=report["bands"]["bounds"]))
-    return nested_blend(*shared, fit_arithmetic)
+        return nested_blend(*remaining, report_fit(report))
+    return nested_blend(*shared, report_fit(report))
 
 
 def _check_score(name: str, held_out: HeldOut, report: dict) -> None:
