@@ -9,9 +9,10 @@ import report_work
 
 from wbdc.core.errors import IntegrityFault, UsageFault
 from wbdc.ensemble.saved_ensembles import open_report
-from wbdc.report.build_report import build_report
+from wbdc.report.build_report import Report, build_report
 from wbdc.report.charts.time_charts import frontier_chart
 from wbdc.report.collect.timing import budget_facts
+from wbdc.report.page import render_page
 from wbdc.report.report_options import ReportOptions
 from wbdc.report.subjects import find_subject
 from wbdc.train.runs import OOF_FILE, open_run, write_oof
@@ -92,6 +93,9 @@ def test_the_frontier_names_its_members():
     texts = [[mark.text for mark in curve.marks] for curve in chart.curves]
     assert texts[0] == ["a, fp32: 100.0 s, 0.6000", "a + b, bf16: 200.0 s, 0.7000"]
     assert texts[1] == texts[0][1:]
+    page = render_page(Report({"kind": "ensemble", "name": "x", "time": {"budget": facts}}, {}))
+    assert 'data-tip="a + b, bf16: 200.0 s, 0.7000"' in page
+    assert "25,000 videos within 357 s, with a margin of 25.0%" in page
 
 
 def test_an_ensemble_without_its_run_is_explained(workspace, tmp_path):

@@ -1,5 +1,6 @@
 """The page: it holds the numbers of the JSON, and texts of the data are texts."""
 
+import base64
 import html
 import json
 import re
@@ -9,6 +10,7 @@ import report_work
 from click.testing import CliRunner
 
 from wbdc.cli import main
+from wbdc.prepare.corrections import read_corrections
 
 MAX_PAGE_BYTES = 5_000_000
 
@@ -100,6 +102,22 @@ def test_prepared_data_have_a_page(workspace):
     path = next((workspace / "reports").glob("*.html"))
     assert result.stdout == f"Report: {path}\n"
     assert "Near-duplicates" in path.read_text(encoding="utf-8")
+
+
+def test_label_errors_become_corrections(workspace, tmp_path):
+    """The file corrects the label of video 7, and the page offers the same one."""
+    file = tmp_path / "review.csv"
+    words = ("--draws", "100", "--label-errors", str(file))
+    page = write_page(workspace, tmp_path, report_work.RUNS[0], *words)
+    lines = file.read_text().splitlines()
+    name = report_work.video_ids()[7]
+    assert lines[0] == "id,label,given,given_probability,suggested_probability"
+    assert lines[1].startswith(f"{name},0000,0203,0.0")
+    assert read_corrections(file).label_of[name] == "0000"
+    data = re.search(r'href="data:text/csv;charset=utf-8;base64,([^"]+)"', page)[1]
+    assert base64.b64decode(data).decode() == file.read_text()
+    stderr = invoke(workspace, "--prepared", "--label-errors", str(file), code=2).stderr
+    assert "--label-errors needs out-of-fold predictions" in stderr
 
 
 @pytest.mark.parametrize("word", ["report", "prepared"])

@@ -1,5 +1,7 @@
 """The report of a run: its numbers are those of its files, and of scikit-learn."""
 
+import json
+import re
 import shutil
 
 import numpy as np
@@ -9,6 +11,7 @@ from sklearn import metrics
 
 from wbdc.competitions import Competition
 from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.core.files import append_line
 from wbdc.prepare.dataset import open_prepared
 from wbdc.report.build_report import build_report
 from wbdc.report.collect.calibration import calibration
@@ -16,9 +19,11 @@ from wbdc.report.collect.held_out import HeldOut
 from wbdc.report.collect.lost_points import costly_confusions, costly_mistakes, macro_f1_gains
 from wbdc.report.collect.modalities import ablations
 from wbdc.report.collect.training_curves import MAX_CURVE_POINTS, thin_points
+from wbdc.report.page import render_page
 from wbdc.report.report_options import ReportOptions
 from wbdc.report.subjects import find_subject
-from wbdc.train.runs import open_run
+from wbdc.train.metrics import METRICS_FILE
+from wbdc.train.runs import Run, RunFacts, open_run, publish_run
 
 TRUTH = np.arange(report_work.VIDEOS) % 4
 P = report_work.probabilities(0)
@@ -38,6 +43,30 @@ def test_curves_are_those_of_the_log(numbers):
     assert curves["validation"] == [[40, 0.625]]
     assert curves["videos_per_second"][1] == [20, 120]
     assert (curves["chances"], curves["damaged_lines"]) == ({"classify": 1.38629}, 1)
+
+
+def test_a_pretraining_has_curves_and_measures_of_its_embeddings(workspace, tmp_path):
+    work = shutil.copytree(workspace, tmp_path / "work")
+    data = open_prepared(work).hash
+    facts = RunFacts("pretrain", "toy", data, 0, None, None, [*report_work.CLASSES], "wechat2022")
+    run = Run(work / "runs" / "pretrain-toy-55555555", facts)
+    publish_run(run)
+    log = run.fold("all") / METRICS_FILE
+    log.parent.mkdir()
+    report_work.write_log(log, 0)
+    for step, accuracy in ((0, 0.3), (40, float("nan")), (40, 0.5)):
+        probe = {"knn_accuracy": accuracy, "majority_accuracy": 0.2}
+        append_line(log, json.dumps({"step": step, "probe": probe}))
+    report_work.seal_folder(run.fold("all"), {"chance": {}, "alarms": [], "seconds": 3.0}, [])
+    assert find_subject(work, None).name == "pair"
+    options = ReportOptions(pictures=False)
+    report = build_report(work, find_subject(work, run.name), options)
+    assert set(report.numbers) == {"kind", "name", "facts", "training", "data"}
+    probes = report.numbers["training"]["all"]["probes"]
+    assert probes["knn_accuracy"] == [[0, 0.3], [40, 0.5]]
+    page = render_page(report)
+    assert "Embeddings <code>knn_accuracy</code>" in page
+    assert "nan" not in "".join(re.findall(r' d="([^"]*)"', page))
 
 
 def test_long_curves_keep_their_ends():

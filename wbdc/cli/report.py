@@ -42,6 +42,12 @@ LATEST_DATA = "latest"
     help="Mistakes in the error browser, those that cost most points.",
 )
 @click.option(
+    "--label-errors",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the labels that may be wrong as CSV, for a review and `wbdc prepare "
+    "--corrections`.",
+)
+@click.option(
     "--pictures/--no-pictures",
     default=True,
     show_default=True,
@@ -64,6 +70,7 @@ def report(
     out: Path | None,
     language: str,
     mistakes: int,
+    label_errors: Path | None,
     pictures: bool,
     draws: int,
     seed: int,
@@ -82,6 +89,7 @@ def report(
     Example:
       wbdc report
       wbdc report dual_stream-1a2b3c4d --out page.html
+      wbdc report blend --label-errors review.csv
       wbdc report submissions/monday --language zh
       wbdc report --prepared
     """
@@ -91,10 +99,12 @@ def report(
 
     subject = _subject(work, name, prepared)
     path = out or work / "reports" / f"{subject.name}.html"
-    if not as_json:
-        check_output(path)
+    for output in ([] if as_json else [path]) + ([label_errors] if label_errors else []):
+        check_output(output)
     options = ReportOptions(draws, seed, mistakes, pictures and not as_json)
     built = build_report(work, subject, options)
+    if label_errors:
+        publish_bytes(label_errors, _corrections(built.numbers).encode())
     if as_json:
         console.print_json(built.numbers)
         return
@@ -117,3 +127,18 @@ def _subject(work: Path, name: str | None, prepared: str | None) -> "Subject":
         raise UsageFault("NAME and --prepared are mutually exclusive; give one of them")
     dataset = open_prepared(work, None if prepared == LATEST_DATA else prepared)
     return Subject("prepared", dataset.hash, dataset.folder)
+
+
+def _corrections(numbers: dict) -> str:
+    """Return the labels that may be wrong as CSV. Raises UsageFault for a report without
+    predictions.
+    """
+    from wbdc.core.errors import UsageFault
+    from wbdc.report.corrections_file import corrections_csv
+
+    if "label_errors" not in numbers:
+        raise UsageFault(
+            f"--label-errors needs out-of-fold predictions, and the {numbers['kind']} "
+            f"{numbers['name']} has none here; name a run or an ensemble with a held-out fold"
+        )
+    return corrections_csv(numbers["label_errors"])

@@ -22,7 +22,7 @@ from wbdc.report.report_options import ReportOptions
 from wbdc.report.subjects import Subject
 from wbdc.report.thumbnails import read_thumbnails
 from wbdc.submit.check.manifest import RECEIPT_FILE, REPORT_FILE, read_manifest
-from wbdc.train.runs import ALL_FOLDS, open_run
+from wbdc.train.runs import ALL_FOLDS, Run, read_run
 
 
 class Report(NamedTuple):
@@ -47,7 +47,7 @@ def build_report(work: Path, subject: Subject, options: ReportOptions) -> Report
 
 
 def _build_run(work: Path, subject: Subject, options: ReportOptions) -> Report:
-    run = open_run(work, subject.name)
+    run = Run(subject.path, read_run(subject.path))
     prepared = open_prepared(work, run.facts.data)
     groups = near_duplicate_groups(prepared)
     numbers = {

@@ -6,7 +6,9 @@ from typing import NamedTuple
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.files import SEAL_FILE
 from wbdc.submit.check.manifest import MANIFEST_FILE
-from wbdc.train.runs import list_runs
+from wbdc.train.runs import list_runs, read_run
+
+STAGES = ("train", "pretrain")  # a report without a name is about an ensemble or a training
 
 
 class Subject(NamedTuple):
@@ -48,7 +50,7 @@ def list_subjects(work: Path) -> list[Subject]:
     ensemble and its submission often have the same name.
     """
     ensembles = [path.parent for path in sorted((work / "ensembles").glob(f"[!.]*/{SEAL_FILE}"))]
-    runs = [run.folder for run in list_runs(work) if run.folds()]
+    runs = [run.folder for stage in STAGES for run in list_runs(work, stage) if run.folds()]
     homes = dict.fromkeys([work / "submissions", Path("submissions")])
     packages = [path.parent for home in homes for path in sorted(home.glob(f"*/{MANIFEST_FILE}"))]
     kinds = {"ensemble": ensembles, "run": runs, "submission": packages}
@@ -56,7 +58,12 @@ def list_subjects(work: Path) -> list[Subject]:
 
 
 def _latest_subject(work: Path, subjects: list[Subject]) -> Subject:
-    finished = [subject for subject in subjects if subject.kind != "submission"]
+    finished = [
+        subject
+        for subject in subjects
+        if subject.kind == "ensemble"
+        or (subject.kind == "run" and read_run(subject.path).stage == STAGES[0])
+    ]
     if not finished:
         raise UsageFault(
             f"{work} has no finished run or ensemble; train one with `wbdc train --kit dual_stream "

@@ -3,15 +3,19 @@
 from wbdc.report.charts.line_chart import LineChart, Series, line_chart
 
 STEP = "step"
+MAJORITY = "majority_accuracy"  # of the probe: accuracy of the most frequent class
 
 
 def training_charts(folds: dict[str, dict]) -> list[LineChart]:
     """Return a chart for each loss, of the folds side by side with the chance level, and one each
-    for validation scores, learning rates and videos per second. folds: from `training_curves`.
+    for validation scores, measures of the embeddings, learning rates and videos per second.
+
+    folds: from `training_curves`.
     """
     names = dict.fromkeys(name for curves in folds.values() for name in curves["losses"])
     charts = [_loss_chart(number, name, folds) for number, name in enumerate(names)]
     charts += _curve_chart("validation", "Validation score", "score", folds)
+    charts += _probe_charts(folds)
     charts += _rate_chart(folds)
     charts += _curve_chart("videos_per_second", "Throughput", "videos per second", folds)
     return charts
@@ -57,4 +61,23 @@ def _rate_chart(folds: dict[str, dict]) -> list[LineChart]:
         line_chart(
             "learning_rate", title, series, x_label=STEP, y_label=title.lower(), has_zero=True
         )
+    ]
+
+
+def _probe_charts(folds: dict[str, dict]) -> list[LineChart]:
+    """Draw each measure of the embeddings; their accuracy beside that of the largest class."""
+    names = dict.fromkeys(name for curves in folds.values() for name in curves["probes"])
+    majority = next((c["probes"][MAJORITY] for c in folds.values() if MAJORITY in c["probes"]), [])
+    return [
+        line_chart(
+            f"probe-{name}",
+            "Embeddings",
+            [Series(f"fold {fold}", c["probes"].get(name, [])) for fold, c in folds.items()],
+            subject=name,
+            x_label=STEP,
+            y_label="measure",
+            levels={MAJORITY: majority[-1][1]} if majority and "accuracy" in name else None,
+        )
+        for name in names
+        if name != MAJORITY
     ]

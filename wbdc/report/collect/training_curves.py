@@ -1,6 +1,7 @@
 """Training curves of a run: the losses, learning rates and throughput that its folds logged."""
 
 import json
+import math
 from pathlib import Path
 
 from wbdc.core.files import read_text
@@ -8,7 +9,11 @@ from wbdc.train.metrics import COUNTERS, METRICS_FILE
 from wbdc.train.runs import Run
 
 MAX_CURVE_POINTS = 120  # of one curve; longer logs are thinned evenly
-TABLES_OF_LINE = ("running_mean", "chance", "learning_rate", "validation", "probe", "alarms")
+CURVES_OF_TABLES = {  # {table of a line: its curves, by name}
+    "running_mean": "running_means",
+    "learning_rate": "learning_rates",
+    "probe": "probes",
+}
 KINDS_OF_LINE = ("validation", "probe", "alarms")  # a step may have a line of each, and of losses
 NUMBERS_OF_LINE = ("videos_per_second", "seconds", *COUNTERS)  # all other numbers are losses
 
@@ -16,17 +21,17 @@ NUMBERS_OF_LINE = ("videos_per_second", "seconds", *COUNTERS)  # all other numbe
 def training_curves(run: Run) -> dict[str, dict]:
     """Return the curves of each finished fold: {fold: curves}.
 
-    Each has "losses", "running_means" and "learning_rates" {name: [[step, value], ...]},
-    "validation" and "videos_per_second" [[step, value], ...], "chances" {name: value}, "steps",
-    "seconds", "device", "precision", "alarms", and "damaged_lines" of its log. A fold without a
-    log, for example of a linear model, has no points.
+    Each has "losses", "running_means", "learning_rates" and "probes" (measures of the embeddings
+    during pretraining) {name: [[step, value], ...]}, "validation" and "videos_per_second" [[step,
+    value], ...], "chances" {name: value}, "steps", "seconds", "device", "precision", "alarms", and
+    "damaged_lines" of its log. A fold without a log, for example of a linear model, has no points.
     """
     return {fold: _fold_curves(run.fold(fold), facts) for fold, facts in run.folds().items()}
 
 
 def _fold_curves(folder: Path, facts: dict) -> dict:
     lines, damaged = read_metrics(folder / METRICS_FILE)
-    curves: dict = {"losses": {}, "running_means": {}, "learning_rates": {}}
+    curves: dict = {"losses": {}, **{name: {} for name in CURVES_OF_TABLES.values()}}
     curves |= {"validation": [], "videos_per_second": []}
     for line in lines:
         _add_line(curves, line)
@@ -45,19 +50,29 @@ def _fold_curves(folder: Path, facts: dict) -> dict:
 
 
 def _add_line(curves: dict, line: dict) -> None:
-    """Add the values of a line of the log to the curves of a fold."""
+    """Add the finite numbers of a line of the log to the curves of a fold."""
     step = line["step"]
-    tables = {"running_mean": "running_means", "learning_rate": "learning_rates"}
-    for table, curve in tables.items():
-        for name, value in line.get(table, {}).items():
+    for table, curve in CURVES_OF_TABLES.items():
+        for name, value in _numbers(line.get(table)).items():
             curves[curve].setdefault(name, []).append([step, value])
-    if "mean" in line.get("validation", {}):
-        curves["validation"].append([step, line["validation"]["mean"]])
-    if "videos_per_second" in line:
-        curves["videos_per_second"].append([step, line["videos_per_second"]])
-    for name, value in line.items():
-        if name not in (*TABLES_OF_LINE, *NUMBERS_OF_LINE):
+    numbers = _numbers(line)
+    if "videos_per_second" in numbers:
+        curves["videos_per_second"].append([step, numbers["videos_per_second"]])
+    if "mean" in (scores := _numbers(line.get("validation"))):
+        curves["validation"].append([step, scores["mean"]])
+    for name, value in numbers.items():
+        if name not in NUMBERS_OF_LINE:
             curves["losses"].setdefault(name, []).append([step, value])
+
+
+def _numbers(table: object) -> dict[str, float]:
+    """Return the finite numbers of a table of a line, by name; {} for anything else."""
+    values = table.items() if isinstance(table, dict) else ()
+    return {
+        name: value
+        for name, value in values
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
 
 
 def read_metrics(path: Path) -> tuple[list[dict], int]:
