@@ -100,7 +100,9 @@ def train_folds(
 
     changes = tuple(f"train.{key} = {toml_value(stage[key])}" for key in sorted(changed))
     kit = open_kit(kit_name, tiny=True, changes=changes)
-    session = open_session("train", kit, work, seed=seed, fold=folds, source=NO_PRETRAINING, **hardware)
+    session = open_session(
+        "train", kit, work, seed=seed, fold=folds, source=NO_PRETRAINING, **hardware
+    )
     session.train(Reporter(log=lambda text: None))
     return session.run
 

@@ -571,7 +571,7 @@ def test_all_readers_agree_on_damage(form, monkeypatch):
     for data in damages(FORMS[form](small.image(48, 40)), 100, rng):
         (pixels, counts), (proof, probe_counts) = decode(data, 16), proven(data)
         with monkeypatch.context() as patch:
-            patch.setattr(frames, "_plain_jpeg_size", lambda data: None)
+            patch.setattr(frames, "plain_jpeg_size", lambda data: None)
             slow, message = decode(data, 16)
         assert (pixels is None) == (proof is None) == (slow is None)
         assert counts == probe_counts == message
@@ -602,7 +602,7 @@ def test_plain_jpeg_needs_no_pillow(form, monkeypatch):
 )
 def test_images_with_an_orientation_are_read_by_pillow(extra):
     data = small.encode(small.image(), **extra)
-    assert frames._plain_jpeg_size(data) is None
+    assert frames.plain_jpeg_size(data) is None
     assert np.array_equal(decode(data)[0], decode(small.encode(small.image()))[0])
 
 

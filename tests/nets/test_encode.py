@@ -77,3 +77,22 @@ def test_frames_beyond_the_counts_are_an_error():
     with pytest.raises(ValueError, match="frame_mask marks frames beyond frame_counts"):
         model.encode(moved)
     model.encode(replace(moved, frame_counts=()))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_on_a_cpu_many_frames_are_encoded_in_parts_of_nearly_equal_size(monkeypatch, frozen):
+    """Not in training, where batch norms need all of them, and the bits are those of one part."""
+    model = toys.model(frozen=frozen)
+    model.vision.freeze()
+    pixels = torch.randint(0, 256, (9, 3, 32, 32), dtype=torch.uint8)
+    sizes = []
+    model.vision.tower.register_forward_pre_hook(lambda tower, args: sizes.append(len(args[0])))
+    with torch.no_grad():
+        whole = model.vision.encode_pixels(pixels)
+        monkeypatch.setattr(visions, "FRAMES_IN_CACHE", 4)
+        parts = model.vision.encode_pixels(pixels)
+    assert sizes == [9, 3, 3, 3]
+    torch.testing.assert_close(parts, whole, rtol=0, atol=1e-6)
+    model.train()
+    model.vision.encode_pixels(pixels)
+    assert sizes[4:] == ([3, 3, 3] if frozen else [9])

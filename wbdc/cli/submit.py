@@ -139,7 +139,7 @@ class TimeCheckOptions:
     type=click.Choice(GPU_SWITCHES),
     multiple=True,
     help="How a GPU computes, repeatable: cuda-graphs replays what networks launch, for small "
-    "batches; tf32 rounds what is computed in fp32. CPUs ignore it.",
+    "batches; tf32 rounds what is computed in fp32; jpeg decodes frames there. CPUs ignore it.",
 )
 @click.option(
     "--lock",

@@ -118,7 +118,7 @@ def probe_image(
         return None
     with _count_damage(findings, location):
         side = THUMBNAIL_PIXELS
-        if (size := _plain_jpeg_size(data)) is not None:
+        if (size := plain_jpeg_size(data)) is not None:
             pixels = simplejpeg.decode_jpeg(
                 data, "GRAY", strict=True, min_width=side, min_height=side
             )
@@ -153,7 +153,7 @@ def _count_damage(findings: Findings, location: str) -> Iterator[None]:
         findings.add("frame.damaged", f"{location}: {str(error)[:80]}")
 
 
-def _plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
+def plain_jpeg_size(data: bytes) -> tuple[int, int] | None:
     """Read width and height from the header of a plain JPEG: upright, 8 bits, gray or three
     channels. None for all other files, which Pillow reads.
 
@@ -236,7 +236,7 @@ def _decode_rgb(
 
     The content decides about the format, not the file name.
     """
-    if (size := _plain_jpeg_size(data)) is not None:
+    if (size := plain_jpeg_size(data)) is not None:
         return _decode_jpeg(data, *size, settings)
     with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:  # reads the header only
         _check_size(*image.size)

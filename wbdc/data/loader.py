@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from wbdc.core.batch import Batch
 from wbdc.core.device_copies import pinned_empty
@@ -88,7 +89,7 @@ def batch_by_length(lengths: Sequence[int], size: int, window: int = 1024) -> li
 def collate(
     ids: Sequence[str],
     text: Sequence[Sequence[int]],
-    frames: Sequence[np.ndarray],
+    frames: Sequence[np.ndarray] | Sequence[torch.Tensor],
     label: Sequence[int] | None = None,
     *,
     fields: Sequence[np.ndarray] | None = None,
@@ -97,7 +98,8 @@ def collate(
 ) -> Batch:
     """Pad B videos to a Batch.
 
-    text: token ids of each video. frames: (n, 3, S, S) uint8 or (n * P, D) float16 of each video.
+    text: token ids of each video. frames: (n, 3, S, S) uint8 or (n * P, D) float16 of each video;
+    tensors where a GPU decoded them.
     label: class index of each video, or None. fields: the number of the field of each token.
     seeds: of `item_seeds`. pinned: pad in page-locked memory, from which a GPU copies while the CPU
     goes on.
@@ -123,7 +125,9 @@ def collate(
 def _pad_rows(
     rows: Sequence[Sequence], shape: tuple[int, ...], dtype: np.dtype, pinned: bool
 ) -> torch.Tensor:
-    """Pad B rows with zeros to a shape: (B, *shape)."""
+    """Pad B rows with zeros to a shape: (B, *shape). Rows on a GPU stay there."""
+    if isinstance(rows[0], torch.Tensor):
+        return pad_sequence(rows, batch_first=True)
     shape = (len(rows), *shape)
     if pinned:
         padded = pinned_empty(shape, torch.from_numpy(np.empty(0, dtype)).dtype)

@@ -25,6 +25,7 @@ from wbdc.core.findings import Findings
 from wbdc.core.out_of_memory import BatchParts
 from wbdc.data.loader import batch_by_length
 from wbdc.serve.blend import blend_probabilities
+from wbdc.serve.gpu_decoder import GpuDecoder
 from wbdc.serve.members import MemberBatch, load_member
 from wbdc.serve.predict import Logits, Wait, groups_behind, launch_in_parts, launch_softmax
 from wbdc.serve.reader import MemberBatches, Reader, prefetch_reads
@@ -86,14 +87,17 @@ class InferenceEngine:
         half: bool = False,
         compiled: bool = False,
         uses_cuda_graphs: bool = False,
+        decodes_on_gpu: bool = False,
     ):
         """Load the models of `folders`.
 
         served: {"frames", "length"} of each member, where they differ from training; class_weights:
         (M, C), blend with these weights of each class, after which rows do not add up to 1;
         sharpness: above 0 for a geometric mean; half: round weights to float16; compiled: run
-        networks through torch.compile; uses_cuda_graphs: on a GPU, record what they launch.
-        Raises IntegrityFault when a model is damaged or members have different classes.
+        networks through torch.compile; uses_cuda_graphs: on a GPU, record what they launch;
+        decodes_on_gpu: on a GPU, decode the JPEGs of networks there.
+        Raises IntegrityFault when a model is damaged or members have different classes,
+        EnvironmentFault when the GPU cannot decode.
         """
         settings = served or [{}] * len(folders)
         self.members = [
@@ -117,7 +121,10 @@ class InferenceEngine:
         networks = [member for member in self.members if member.is_network]
         self.batch = min(member.batch for member in networks or self.members)
         self.parts = BatchParts()
-        self.reader = Reader(self.members)
+        is_on_gpu = device.type == "cuda"
+        self.reader = Reader(
+            self.members, GpuDecoder(device) if decodes_on_gpu and is_on_gpu else None
+        )
         # members with equal keys share the vision features; None: the member has no tower
         self.towers = [member.tower_key for member in self.members]
         self.order = sorted(range(len(self.members)), key=lambda i: -self.weights[i])
@@ -125,7 +132,7 @@ class InferenceEngine:
             member.use_precision(precision)
             if compiled:
                 member.compile()
-            if uses_cuda_graphs and device.type == "cuda":
+            if uses_cuda_graphs and is_on_gpu:
                 member.use_cuda_graphs()
 
     def groups(self, videos: Sequence[Video]) -> Groups:

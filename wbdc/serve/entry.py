@@ -33,7 +33,7 @@ from wbdc.core.files import (
     publish_json,
 )
 from wbdc.core.findings import Findings
-from wbdc.core.gpu_switches import CUDA_GRAPHS, TF32
+from wbdc.core.gpu_switches import CUDA_GRAPHS, GPU_JPEG, TF32
 from wbdc.core.out_of_memory import is_out_of_memory
 from wbdc.core.process_tree import MAX_THREADS
 from wbdc.core.ranks import rank_and_size
@@ -343,6 +343,7 @@ def load_engine(
         half=blend.half,
         compiled=blend.compiled,
         uses_cuda_graphs=CUDA_GRAPHS in blend.gpu,
+        decodes_on_gpu=GPU_JPEG in blend.gpu,
     )
 
 

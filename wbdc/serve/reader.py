@@ -3,13 +3,16 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
+from torch import Tensor
 
 from wbdc.competitions import Source, Video
 from wbdc.core.findings import Findings
 from wbdc.data.archive import read_features, read_images
 from wbdc.data.frames import decode_frames
+from wbdc.serve.gpu_decoder import GpuDecoder
 from wbdc.serve.members import FrameKey, Member, MemberBatch
 from wbdc.serve.stage_timer import StageTimer
 
@@ -19,10 +22,14 @@ MemberBatches = tuple[dict[int, MemberBatch], dict]
 
 
 class Reader:
-    """Reads videos for several members; equal inputs are read once."""
+    """Reads videos for several members; equal inputs are read once.
 
-    def __init__(self, members: Sequence[Member]):
+    gpu: decodes the frames of networks; None: the CPU decodes all frames.
+    """
+
+    def __init__(self, members: Sequence[Member], gpu: GpuDecoder | None = None):
         self.members = members
+        self.gpu = gpu
         # members with equal keys share a batch
         self.keys = [(type(member), member.text_key, member.frame_key) for member in members]
 
@@ -33,9 +40,15 @@ class Reader:
 
         Members with equal inputs share one batch.
         """
+        with nullcontext() if self.gpu is None else self.gpu.reading():
+            return self._read(videos, members, stages)
+
+    def _read(
+        self, videos: Sequence[Video], members: Iterable[int], stages: StageTimer
+    ) -> MemberBatches:
         findings = Findings()
         texts: dict[tuple, list] = {}
-        frames: dict[FrameKey | None, list[np.ndarray]] = {}
+        frames: dict[tuple, list[np.ndarray] | list[Tensor]] = {}
         distinct_batches: dict[tuple, MemberBatch] = {}
         batches = {}
         ids = [video.id for video in videos]
@@ -47,16 +60,16 @@ class Reader:
             if text_key not in texts:
                 with stages.time("tokenize"):
                     texts[text_key] = member.encode_text([video.fields for video in videos])
-            if member.frame_key not in frames:
-                frames[member.frame_key] = [
-                    _read_frames(video.source, member.frame_key, findings, stages)
+            gpu = self.gpu if member.is_network else None
+            frame_key = member.frame_key, gpu
+            if frame_key not in frames:
+                frames[frame_key] = [
+                    _read_frames(video.source, member.frame_key, findings, stages, gpu)
                     for video in videos
                 ]
             if key not in distinct_batches:
                 with stages.time("collate"):
-                    distinct_batches[key] = member.collate(
-                        ids, texts[text_key], frames[member.frame_key]
-                    )
+                    distinct_batches[key] = member.collate(ids, texts[text_key], frames[frame_key])
             batches[i] = distinct_batches[key]
 
         return batches, findings.report()
@@ -90,10 +103,12 @@ def _read_frames(
     key: FrameKey | None,
     findings: Findings,
     stages: StageTimer,
-) -> np.ndarray:
+    gpu: GpuDecoder | None = None,
+) -> np.ndarray | Tensor:
     """Return the pixels (n, 3, S, S) uint8 or features (n, D) of a video's frames.
 
-    key: image settings, None for features, and the largest n; None reads nothing.
+    key: image settings, None for features, and the largest n; None reads nothing. gpu: decodes the
+    pixels, which stay on the GPU.
     """
     if key is None:
         return UNREAD_FRAMES
@@ -104,4 +119,6 @@ def _read_frames(
     with stages.time("read"):
         encoded = read_images(source, count, findings)
     with stages.time("decode"):
+        if gpu is not None:
+            return gpu.decode_frames(encoded, settings, findings, source.path.stem)
         return decode_frames(encoded, settings, findings, source.path.stem)
