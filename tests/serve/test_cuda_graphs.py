@@ -109,13 +109,14 @@ def test_no_more_shapes_are_recorded_than_fit(log, monkeypatch):
     assert sum(entry.startswith("record") for entry in log) == 1
 
 
-def test_frames_are_encoded_in_parts_of_one_size(monkeypatch):
-    monkeypatch.setattr(cuda_graphs, "FRAMES_PER_GRAPH", 4)
+def test_frames_are_encoded_in_parts_of_few_sizes(monkeypatch):
+    monkeypatch.setattr(cuda_graphs, "MAX_FRAMES_PER_GRAPH", 4)
     sizes = []
     encode = FixedFrames(lambda pixels: sizes.append(len(pixels)) or pixels.flatten(1).float())
-    pixels = torch.randint(0, 255, (6, 3, 2, 2), dtype=torch.uint8)
-    assert torch.equal(encode(pixels), pixels.flatten(1).float())
-    assert sizes == [4, 4]
+    pixels = torch.randint(0, 255, (7, 3, 2, 2), dtype=torch.uint8)
+    for count in (7, 1, 4, 6):
+        assert torch.equal(encode(pixels[:count]), pixels[:count].flatten(1).float())
+    assert sizes == [4, 4, 1, 4, 4, 2]
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.float16])
@@ -123,7 +124,7 @@ def test_a_member_with_graphs_predicts_as_without(tmp_path, log, monkeypatch, pr
     """Texts and frames are padded, so the shapes of all batches are equal; logits differ by
     rounding.
     """
-    monkeypatch.setattr(cuda_graphs, "FRAMES_PER_GRAPH", 8)
+    monkeypatch.setattr(cuda_graphs, "MAX_FRAMES_PER_GRAPH", 8)
     folder = toys.member(tmp_path, toys.model("cross_attention"), "cross_attention")
     batches = [
         toys.batch(counts, seed=seed)

@@ -14,7 +14,7 @@ from torch import Tensor
 MAX_GRAPHS = 16  # of a function; further shapes are launched one operation after the other
 WARM_UP_CALLS = 3  # before a recording, for libraries that set themselves up at their first calls
 RECORDED_CALL = 2  # of a shape: one that occurs once, for example the last batch, is not recorded
-FRAMES_PER_GRAPH = 128
+MAX_FRAMES_PER_GRAPH = 128
 TOKENS_PER_GRAPH = 32  # texts are padded to a multiple of it, so that few shapes occur
 
 TensorFunction = Callable[..., Tensor]
@@ -79,16 +79,20 @@ class _Recording:
 
 
 class FixedFrames:
-    """Encodes frames a fixed number at a time: (M, 3, S, S) uint8 -> (M, D). The last ones are
-    padded with blank frames, whose vectors are dropped.
+    """Encodes frames in parts of few sizes: (M, 3, S, S) uint8 -> (M, D). The last part is padded
+    with blank frames to a power of two; their vectors are dropped.
     """
 
     def __init__(self, encode: TensorFunction):
         self.encode = encode
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        parts = [_pad(part, 0, FRAMES_PER_GRAPH) for part in pixels.split(FRAMES_PER_GRAPH)]
-        return torch.cat([self.encode(part) for part in parts])[: len(pixels)]
+        parts = pixels.split(MAX_FRAMES_PER_GRAPH)
+        sizes = [1 << (len(part) - 1).bit_length() for part in parts]
+        vectors = [
+            self.encode(_pad(part, 0, size)) for part, size in zip(parts, sizes, strict=True)
+        ]
+        return torch.cat(vectors)[: len(pixels)]
 
 
 class FixedTokens:
