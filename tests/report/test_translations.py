@@ -3,7 +3,15 @@
 import re
 from string import Formatter
 
-from wbdc.report.page import TEMPLATES, format_number, format_share, mark_code, translations
+from wbdc.prepare.describe.finding_codes import FINDING_CODES
+from wbdc.report.page import (
+    TEMPLATES,
+    _translator,
+    format_number,
+    format_share,
+    mark_code,
+    translations,
+)
 from wbdc.report.sections import TITLES
 
 CHINESE = translations("zh")
@@ -30,6 +38,21 @@ def test_translations_have_the_same_values_and_commands():
         assert values(text) == values(translated), text
         assert re.findall("`.*?`", text) == re.findall("`.*?`", translated), text
     assert translations("en") == {}
+
+
+def test_findings_and_names_with_a_pattern_are_translated():
+    for code in FINDING_CODES.values():
+        assert {code.what, code.consequence, code.fix} <= set(CHINESE), code
+    translate = _translator(CHINESE)
+    texts = ("fold 0", "characters of asr", "asr present", "shop 3{x}")
+    assert [translate(text) for text in texts] == [
+        "第 0 折",
+        "asr 的字符数",
+        "含 asr 的比例",
+        "shop 3{x}",
+    ]
+    assert translate("{count} MB", count="{7}") == "{7} MB"
+    assert _translator({})("fold 0") == "fold 0"
 
 
 def test_formats():

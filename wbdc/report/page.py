@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -68,10 +69,25 @@ def _environment(language: str) -> Environment:
 
 
 def _translator(texts: dict[str, str]) -> Callable[..., str]:
+    patterns = [
+        (re.compile(re.escape(text).replace(r"\{name\}", "(.+)")), translated)
+        for text, translated in texts.items()
+        if text.count("{") == 1 and "{name}" in text
+    ]
+
     def translate(text: str, **values: object) -> str:
-        """Return a text in the language of the page, with values filled in."""
-        translated = texts.get(text, text)
-        return translated.format(**values) if values else translated
+        """Return a text in the language of the page, with values filled in.
+
+        A text that holds a name of the data, for example "fold 0", is found by its pattern; any
+        other text without a translation is a name of the data itself.
+        """
+        if text in texts or values:
+            translated = texts.get(text, text)
+            return translated.format(**values) if values else translated
+        for pattern, translated in patterns:
+            if match := pattern.fullmatch(text):
+                return translated.format(name=match[1])
+        return text
 
     return translate
 

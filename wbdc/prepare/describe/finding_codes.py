@@ -81,7 +81,7 @@ FINDING_CODES = {
         "warning",
         "groups of near-duplicates with different classes",
         "contradictory labels limit the score that any model can reach",
-        "review these videos; correct or remove labels",
+        "review these videos with `wbdc report --prepared`; correct labels with --corrections",
     ),
     "duplicate.frames": FindingCode(
         "note",
