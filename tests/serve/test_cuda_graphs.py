@@ -60,16 +60,16 @@ def log(monkeypatch) -> list[str]:
         streams.pop()
 
     @contextmanager
-    def record(graph, pool, *, capture_error_mode):
-        log.append(f"record in {pool}, {capture_error_mode}")
+    def record(graph, pool, stream, *, capture_error_mode):
+        log.append(f"record in {pool} and {stream.name}, {capture_error_mode}")
         with graph:
             yield
 
-    class WarmUpStream(ListedStream):  # transformers annotates with torch's class
+    class SideStream(ListedStream):  # transformers annotates with torch's class
         def __init__(self, device):
-            super().__init__("warm-up", log)
+            super().__init__("side stream", log)
 
-    monkeypatch.setattr(torch.cuda, "Stream", WarmUpStream)
+    monkeypatch.setattr(torch.cuda, "Stream", SideStream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: streams[0])
     monkeypatch.setattr(torch.cuda, "stream", use_stream)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
@@ -88,10 +88,10 @@ def test_a_shape_is_recorded_at_its_second_call_and_then_replayed(log):
     results = [graphed(*pair) for pair in inputs]
     assert log == [
         "square",
-        "warm-up waits for computing",
+        "side stream waits for computing",
         *["square"] * WARM_UP_CALLS,
-        "computing waits for warm-up",
-        "record in pool, thread_local",
+        "computing waits for side stream",
+        "record in pool and side stream, thread_local",
         "square",
     ]
     for (x, y), result in zip(inputs, results, strict=True):

@@ -56,18 +56,18 @@ class _Recording:
         pool: tuple[int, int],
     ):
         self.inputs = [tensor.clone() for tensor in inputs]
-        warm_up = torch.cuda.Stream(device)
-        warm_up.wait_stream(torch.cuda.current_stream(device))
+        stream = torch.cuda.Stream(device)  # of this device, also where another is the default
+        stream.wait_stream(torch.cuda.current_stream(device))
         # what autocast cached before the recording would be freed before a replay
         with torch.autocast(device.type, cache_enabled=False, **_autocast_settings(device)):
-            with torch.cuda.stream(warm_up):
+            with torch.cuda.stream(stream):
                 for _ in range(WARM_UP_CALLS):
                     function(*self.inputs)
-            torch.cuda.current_stream(device).wait_stream(warm_up)
+            torch.cuda.current_stream(device).wait_stream(stream)
 
             self.graph = torch.cuda.CUDAGraph()
             # threads that read the next batches allocate page-locked memory meanwhile
-            with torch.cuda.graph(self.graph, pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(self.graph, pool, stream, capture_error_mode="thread_local"):
                 self.output = function(*self.inputs)
 
     def replay(self, inputs: tuple[Tensor, ...]) -> Tensor:
