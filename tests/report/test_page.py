@@ -7,10 +7,13 @@ import re
 
 import pytest
 import report_work
+import small
 from click.testing import CliRunner
 
 from wbdc.cli import main
 from wbdc.prepare.corrections import read_corrections
+from wbdc.report.build_report import Report
+from wbdc.report.page import render_page
 
 MAX_PAGE_BYTES = 5_000_000
 
@@ -118,6 +121,34 @@ def test_label_errors_become_corrections(workspace, tmp_path):
     assert base64.b64decode(data).decode() == file.read_text()
     stderr = invoke(workspace, "--prepared", "--label-errors", str(file), code=2).stderr
     assert "--label-errors needs out-of-fold predictions" in stderr
+
+
+def test_a_page_of_many_label_errors_and_duplicates_stays_small(workspace):
+    """1,500 errors and a group of 500 videos: the surest errors and the first videos are shown."""
+    error = {"id": "1", "given": "a", "suggested": "b"}
+    error |= {"given_probability": 0.1, "suggested_probability": 0.9}
+    numbers = json.loads(invoke(workspace, "--prepared", "--json").stdout)
+    group = {"ids": [f"video {i}" for i in range(500)], "labels": ["a"] * 500, "by": ["text"]}
+    numbers["data"]["duplicates"]["groups"] = [group | {"has_conflict": False}]
+    numbers["mistakes"] = {"total": 0, "members": [], "videos": []}
+    numbers["label_errors"] = [error] * 1500
+    page = render_page(Report(numbers, {}))
+    assert page.count('<th scope="row"><code>1</code></th>') == 1000
+    assert "These are the surest of 1,500; <code>wbdc report --label-errors FILE</code>" in page
+    assert "… and 488 more videos" in page
+    assert "video 11<" in page
+    assert "video 12<" not in page
+
+
+def test_a_report_of_a_run_imports_no_torch(workspace):
+    words = ["report", report_work.RUNS[0], "--work", str(workspace), "--draws", "100"]
+    heavy = ("torch", "transformers", "sklearn", "scipy")
+    script = (
+        f"import sys\nfrom wbdc.cli import main\nmain({words}, standalone_mode=False)\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    process = small.python(script)
+    assert process.stdout.splitlines()[-1] == "[]", process.stderr
 
 
 @pytest.mark.parametrize("word", ["report", "prepared"])

@@ -24,6 +24,8 @@ from wbdc.report.thumbnails import read_thumbnails
 from wbdc.submit.check.manifest import RECEIPT_FILE, REPORT_FILE, read_manifest
 from wbdc.train.runs import ALL_FOLDS, Run, read_run
 
+MAX_GROUP_VIDEOS = 12  # of near-duplicates that the page shows side by side
+
 
 class Report(NamedTuple):
     """A report. numbers: plain values for JSON, by section; pictures: {id: data URIs}."""
@@ -161,4 +163,4 @@ def _finish(
 def _shown_ids(numbers: dict) -> Iterator[str]:
     yield from (video["id"] for video in numbers.get("mistakes", {}).get("videos", ()))
     for group in numbers["data"]["duplicates"]["groups"]:
-        yield from group["ids"]
+        yield from group["ids"][:MAX_GROUP_VIDEOS]

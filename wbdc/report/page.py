@@ -12,12 +12,13 @@ from markupsafe import Markup, escape
 
 from wbdc import __version__
 from wbdc.core.files import read_text
-from wbdc.report.build_report import Report
+from wbdc.report.build_report import MAX_GROUP_VIDEOS, Report
 from wbdc.report.corrections_file import corrections_csv
 from wbdc.report.sections import page_sections
 
 HOME = Path(__file__).parent
 TEMPLATES = HOME / "templates"
+MAX_LABEL_ERRORS = 1000  # in the page; `--label-errors` writes all
 LANGUAGES = {"en": None, "zh": HOME / "chinese.json"}  # file of translations
 LANGUAGE_TAGS = {"en": "en", "zh": "zh-Hans"}
 
@@ -64,7 +65,11 @@ def _environment(language: str) -> Environment:
         "code": mark_code,
         "csv_uri": csv_uri,
     }
-    environment.globals["t"] = _translator(translations(language))
+    environment.globals |= {
+        "t": _translator(translations(language)),
+        "max_label_errors": MAX_LABEL_ERRORS,
+        "max_group_videos": MAX_GROUP_VIDEOS,
+    }
     return environment
 
 
