@@ -10,7 +10,7 @@ import torch
 from small import soon
 
 from wbdc.core.errors import UsageFault
-from wbdc.data import loader
+from wbdc.data import padding
 from wbdc.data.loader import (
     PREFETCH_BATCHES,
     batch_by_length,
@@ -141,7 +141,7 @@ def test_a_batch_in_pinned_memory_has_the_same_bits(monkeypatch, kind, frame_cou
         allocated.append(torch.full(shape, 1).to(dtype))
         return allocated[-1]
 
-    monkeypatch.setattr(loader, "pinned_empty", used_memory)
+    monkeypatch.setattr(padding, "pinned_empty", used_memory)
     text, frames = [[2, 5, 3], [2, 3], [2, 6, 7, 8, 3]], [FRAMES[kind](n) for n in frame_counts]
     fields = [np.zeros(len(row), np.int8) for row in text]
     pageable, pinned = (

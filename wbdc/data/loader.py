@@ -7,11 +7,10 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from wbdc.core.batch import Batch
-from wbdc.core.device_copies import pinned_empty
 from wbdc.core.errors import UsageFault
+from wbdc.data.padding import PaddedFrames, pad_rows
 
 PREFETCH_BATCHES = 3  # batches that are prepared while the model computes
 
@@ -99,54 +98,40 @@ def collate(
     """Pad B videos to a Batch.
 
     text: token ids of each video. frames: (n, 3, S, S) uint8 or (n * P, D) float16 of each video;
-    tensors where a GPU decoded them.
-    label: class index of each video, or None. fields: the number of the field of each token.
+    the array of `PaddedFrames` becomes a part of the batch; tensors stay on the GPU that decoded
+    them. label: class index of each video, or None. fields: the number of the field of each token.
     seeds: of `item_seeds`. pinned: pad in page-locked memory, from which a GPU copies while the CPU
     goes on.
     """
     text_lengths, frame_counts = list(map(len, text)), list(map(len, frames))
     tokens, longest = max(text_lengths), max(frame_counts)
-    pixel_shape = next((f.shape[1:] for f in frames if len(f)), frames[0].shape[1:])
-    pixels = _pad_rows(frames, (longest, *pixel_shape), frames[0].dtype, pinned)
     labels = None if label is None else torch.as_tensor(np.asarray(label), dtype=torch.int64)
     return Batch(
         tuple(ids),
-        _pad_rows(text, (tokens,), np.int64, pinned),
+        pad_rows(text, (tokens,), np.int64, pinned),
         _length_mask(text_lengths, tokens, pinned),
-        pixels,
+        _pad_frames(frames, longest, pinned),
         _length_mask(frame_counts, longest, pinned),
         labels,
-        text_field=None if fields is None else _pad_rows(fields, (tokens,), np.int8, pinned),
+        text_field=None if fields is None else pad_rows(fields, (tokens,), np.int8, pinned),
         seeds=seeds,
         frame_counts=tuple(frame_counts),
     )
 
 
-def _pad_rows(
-    rows: Sequence[Sequence], shape: tuple[int, ...], dtype: np.dtype, pinned: bool
-) -> torch.Tensor:
-    """Pad B rows with zeros to a shape: (B, *shape). Rows on a GPU stay there."""
-    if isinstance(rows[0], torch.Tensor):
-        return pad_sequence(rows, batch_first=True)
-    shape = (len(rows), *shape)
-    if pinned:
-        padded = pinned_empty(shape, torch.from_numpy(np.empty(0, dtype)).dtype)
-        values = padded.numpy()
-    else:  # numpy gets zeros from the system, without writing them
-        values = np.zeros(shape, dtype)
-        padded = torch.from_numpy(values)
-    for row, items in enumerate(rows):
-        if len(items):
-            values[row, : len(items)] = items
-        if pinned:  # such memory is reused
-            values[row, len(items) :] = 0
-    return padded
+def _pad_frames(frames: Sequence[np.ndarray], longest: int, pinned: bool) -> torch.Tensor:
+    """Pad the frames of B videos: (B, F, 3, S, S) uint8, or (B, F * P, D) float16."""
+    if isinstance(frames, PaddedFrames):
+        return frames.padded()
+    # a video without features has another shape
+    shape = next((f.shape[1:] for f in frames if len(f)), frames[0].shape[1:])
+    return pad_rows(frames, (longest, *shape), frames[0].dtype, pinned)
 
 
 def _length_mask(lengths: Sequence[int], width: int, pinned: bool) -> torch.Tensor:
     """Return which positions are below the length of their row: (B, width) bool."""
     mask = np.arange(width) < np.array(lengths)[:, None]
-    return _pad_rows(mask, (width,), bool, pinned)
+    return pad_rows(mask, (width,), bool, pinned)
 
 
 def prefetch(

@@ -122,9 +122,8 @@ class InferenceEngine:
         self.batch = min(member.batch for member in networks or self.members)
         self.parts = BatchParts()
         is_on_gpu = device.type == "cuda"
-        self.reader = Reader(
-            self.members, GpuDecoder(device) if decodes_on_gpu and is_on_gpu else None
-        )
+        gpu = GpuDecoder(device) if decodes_on_gpu and is_on_gpu else None
+        self.reader = Reader(self.members, gpu, pinned=is_on_gpu)
         # members with equal keys share the vision features; None: the member has no tower
         self.towers = [member.tower_key for member in self.members]
         self.order = sorted(range(len(self.members)), key=lambda i: -self.weights[i])

@@ -8,10 +8,11 @@ from contextlib import nullcontext
 import numpy as np
 from torch import Tensor
 
-from wbdc.competitions import Source, Video
+from wbdc.competitions import Video
 from wbdc.core.findings import Findings
 from wbdc.data.archive import read_features, read_images
 from wbdc.data.frames import decode_frames
+from wbdc.data.padding import PaddedFrames
 from wbdc.serve.gpu_decoder import GpuDecoder
 from wbdc.serve.members import FrameKey, Member, MemberBatch
 from wbdc.serve.stage_timer import StageTimer
@@ -24,12 +25,16 @@ MemberBatches = tuple[dict[int, MemberBatch], dict]
 class Reader:
     """Reads videos for several members; equal inputs are read once.
 
-    gpu: decodes the frames of networks; None: the CPU decodes all frames.
+    gpu: decodes the frames of networks; None: the CPU decodes all frames. pinned: the CPU decodes
+    frames into page-locked memory, for members on a GPU.
     """
 
-    def __init__(self, members: Sequence[Member], gpu: GpuDecoder | None = None):
+    def __init__(
+        self, members: Sequence[Member], gpu: GpuDecoder | None = None, *, pinned: bool = False
+    ):
         self.members = members
         self.gpu = gpu
+        self.pinned = pinned
         # members with equal keys share a batch
         self.keys = [(type(member), member.text_key, member.frame_key) for member in members]
 
@@ -48,7 +53,7 @@ class Reader:
     ) -> MemberBatches:
         findings = Findings()
         texts: dict[tuple, list] = {}
-        frames: dict[tuple, list[np.ndarray] | list[Tensor]] = {}
+        frames: dict[tuple, Sequence[np.ndarray] | list[Tensor]] = {}
         distinct_batches: dict[tuple, MemberBatch] = {}
         batches = {}
         ids = [video.id for video in videos]
@@ -63,16 +68,51 @@ class Reader:
             gpu = self.gpu if member.is_network else None
             frame_key = member.frame_key, gpu
             if frame_key not in frames:
-                frames[frame_key] = [
-                    _read_frames(video.source, member.frame_key, findings, stages, gpu)
-                    for video in videos
-                ]
+                frames[frame_key] = self._read_frames(
+                    videos, member.frame_key, findings, stages, gpu
+                )
             if key not in distinct_batches:
                 with stages.time("collate"):
                     distinct_batches[key] = member.collate(ids, texts[text_key], frames[frame_key])
             batches[i] = distinct_batches[key]
 
         return batches, findings.report()
+
+    def _read_frames(
+        self,
+        videos: Sequence[Video],
+        key: FrameKey | None,
+        findings: Findings,
+        stages: StageTimer,
+        gpu: GpuDecoder | None,
+    ) -> Sequence[np.ndarray] | list[Tensor]:
+        """Return the frames of each video, as pixels (n, 3, S, S) uint8 or features (n, D).
+
+        key: image settings, None for features, and the largest n; None reads nothing. gpu: decodes
+        the pixels, which stay on the GPU.
+        """
+        if key is None:
+            return [UNREAD_FRAMES] * len(videos)
+        settings, count = key
+        if settings is None:
+            with stages.time("read"):
+                return [read_features(video.source, count, findings) for video in videos]
+
+        padded = None
+        if gpu is None:
+            padded = PaddedFrames(len(videos), count, settings.size, pinned=self.pinned)
+        on_gpu = []
+        for row, video in enumerate(videos):
+            name = video.source.path.stem
+            with stages.time("read"):
+                encoded = read_images(video.source, count, findings)
+            with stages.time("decode"):
+                if padded is None:
+                    on_gpu.append(gpu.decode_frames(encoded, settings, findings, name))
+                else:
+                    decoded = decode_frames(encoded, settings, findings, name, padded.space(row))
+                    padded.set_count(row, len(decoded))
+        return on_gpu if padded is None else padded
 
 
 def prefetch_reads(
@@ -96,29 +136,3 @@ def prefetch_reads(
     while waiting:
         next_number, future = waiting.popleft()
         yield next_number, future.result(timeout())
-
-
-def _read_frames(
-    source: Source,
-    key: FrameKey | None,
-    findings: Findings,
-    stages: StageTimer,
-    gpu: GpuDecoder | None = None,
-) -> np.ndarray | Tensor:
-    """Return the pixels (n, 3, S, S) uint8 or features (n, D) of a video's frames.
-
-    key: image settings, None for features, and the largest n; None reads nothing. gpu: decodes the
-    pixels, which stay on the GPU.
-    """
-    if key is None:
-        return UNREAD_FRAMES
-    settings, count = key
-    if settings is None:
-        with stages.time("read"):
-            return read_features(source, count, findings)
-    with stages.time("read"):
-        encoded = read_images(source, count, findings)
-    with stages.time("decode"):
-        if gpu is not None:
-            return gpu.decode_frames(encoded, settings, findings, source.path.stem)
-        return decode_frames(encoded, settings, findings, source.path.stem)

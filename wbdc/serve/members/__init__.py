@@ -105,7 +105,7 @@ class Member:
         """
         return [None] * len(fields)
 
-    def collate(self, ids: Sequence[str], texts: list, frames: list[np.ndarray]) -> MemberBatch:
+    def collate(self, ids: Sequence[str], texts: list, frames: Sequence[np.ndarray]) -> MemberBatch:
         """Return a batch of B videos.
 
         texts: of `encode_text`. frames: (n, 3, S, S) uint8 or (n, D) float16 of each video.

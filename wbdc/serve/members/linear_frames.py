@@ -44,7 +44,7 @@ class LinearFrames(Member):
         if not self._check():
             raise explain_misfit(folder, "arrays of other sizes, or numbers that are not finite")
 
-    def collate(self, ids: Sequence[str], texts: list, frames: list[np.ndarray]) -> ValueBatch:
+    def collate(self, ids: Sequence[str], texts: list, frames: Sequence[np.ndarray]) -> ValueBatch:
         return ValueBatch(tuple(ids), tuple(describe_video(f, self.settings) for f in frames))
 
     def logits(self, batch: ValueBatch, features: Tensor | None) -> Tensor:

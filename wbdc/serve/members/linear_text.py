@@ -65,7 +65,7 @@ class LinearText(Member):
         return [count_ngrams(texts, self.settings) for texts in fields]
 
     def collate(
-        self, ids: Sequence[str], texts: list[NgramCounts], frames: list[np.ndarray]
+        self, ids: Sequence[str], texts: list[NgramCounts], frames: Sequence[np.ndarray]
     ) -> ValueBatch:
         return ValueBatch(tuple(ids), tuple(texts))
 

@@ -106,7 +106,7 @@ class Network(Member):
         return self.text(fields)
 
     def collate(
-        self, ids: Sequence[str], texts: list[list[int]], frames: list[np.ndarray]
+        self, ids: Sequence[str], texts: list[list[int]], frames: Sequence[np.ndarray]
     ) -> Batch:
         return collate(ids, texts, frames, pinned=self.device.type == "cuda")
 
