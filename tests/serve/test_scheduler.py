@@ -189,9 +189,9 @@ def test_fault_26_a_reader_that_hangs_costs_its_videos_and_not_the_result(
     monkeypatch.setattr(
         reader,
         "decode_frames",
-        lambda encoded, settings, findings, video: (
+        lambda encoded, settings, findings, video, into: (
             never.wait(60) if video == "v7" else None,
-            decode(encoded, settings, findings, video),
+            decode(encoded, settings, findings, video, into),
         )[1],
     )
     engine = InferenceEngine(folders, WEIGHTS, CPU, torch.float32, 1)
