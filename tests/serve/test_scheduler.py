@@ -11,8 +11,7 @@ import torch
 import toys
 
 from wbdc.competitions import Source, Video
-from wbdc.serve import engine as engine_module
-from wbdc.serve import reader
+from wbdc.serve import reader, scoring_run
 from wbdc.serve.blend import blend_probabilities
 from wbdc.serve.engine import InferenceEngine, Predictions
 from wbdc.serve.scheduler import DeadlineScheduler, no_deadline, seconds_until
@@ -90,7 +89,7 @@ def predict_within(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(InferenceEngine, "launch", costly)
-        patch.setattr(engine_module, "groups_behind", lambda device: behind)
+        patch.setattr(scoring_run, "groups_behind", lambda device: behind)
         patch.setattr(
             reader, "decode_frames", lambda *arguments: (decodes.append(1), decode(*arguments))[1]
         )
@@ -158,7 +157,7 @@ def test_results_that_are_read_one_group_behind_are_the_same_bits(folders, video
 def test_features_that_are_not_cached_are_computed_again_to_the_same_bits(
     folders, videos, alone, monkeypatch
 ):
-    monkeypatch.setattr(engine_module, "MAX_CACHED_BYTES", 0)
+    monkeypatch.setattr(scoring_run, "MAX_CACHED_BYTES", 0)
     predictions, _ = predict_within(
         folders, videos, 4 * ALL + 60 + 8 * FIRST + 8 * FIRST + 60, slow_start=20
     )

@@ -17,12 +17,12 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from wbdc.competitions import Source, Video
 from wbdc.core.batch import Batch
 from wbdc.nets.model import VideoClassifier
-from wbdc.serve import engine as engine_module
-from wbdc.serve import predict
-from wbdc.serve.engine import InferenceEngine, _ScoringRun
+from wbdc.serve import predict, scoring_run
+from wbdc.serve.engine import InferenceEngine
 from wbdc.serve.members import Member, ValueBatch
 from wbdc.serve.predict import predict_probabilities
 from wbdc.serve.scheduler import DeadlineScheduler, no_deadline
+from wbdc.serve.scoring_run import ScoringRun
 from wbdc.serve.stage_timer import StageTimer
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -30,7 +30,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 ALLOWED = {
     "nets/vision/__init__.py real_frames": "reads a mask on the CPU; on a GPU it uses the counts",
     "nets/vision/__init__.py _check_counts": "reads a mask on the CPU only",
-    "serve/engine.py _cache_features": "reads features after their copy to the CPU, under a"
+    "serve/scoring_run.py _cache_features": "reads features after their copy to the CPU, under a"
     " deadline that is at risk",
 }
 TOWERS = ("shared", "two")
@@ -174,9 +174,9 @@ def test_a_group_is_launched_before_the_results_of_the_last_are_read(
     engine = engine_of(tmp_path, "two")
     engine.copier = SimpleNamespace(copy=lambda batch: batch)
     groups = {number: np.arange(len(toys.batch())) for number in range(3)}
-    run = _ScoringRun(engine, [], groups, lambda done, total: log.append(f"{done}"), no_deadline)
+    run = ScoringRun(engine, [], groups, lambda done, total: log.append(f"{done}"), no_deadline)
     run.scheduler.is_time_short = is_time_short
-    monkeypatch.setattr(engine_module, "HostCopy", lambda tensor: ListedCopy(log, tensor))
+    monkeypatch.setattr(scoring_run, "HostCopy", lambda tensor: ListedCopy(log, tensor))
     monkeypatch.setattr(run, "_cache_features", lambda *_: None)
     with fake_cuda():
         on_fake = on_fake_cuda(engine, toys.batch())
@@ -206,7 +206,7 @@ def test_no_other_operation_of_a_prediction_waits(tmp_path, monkeypatch, is_time
         predictions = engine.predict(videos, seconds_left=lambda: 1e6)
     assert predictions.dropped_members == []
     assert set(counter.places) <= set(ALLOWED)
-    assert ("serve/engine.py _cache_features" in counter.places) == is_time_short
+    assert ("serve/scoring_run.py _cache_features" in counter.places) == is_time_short
 
 
 @pytest.mark.parametrize("towers", TOWERS)

@@ -4,7 +4,8 @@ from collections import Counter
 
 from wbdc.core.findings import Findings
 from wbdc.core.ranks import join_ranks
-from wbdc.serve.engine import Groups, GroupScores
+from wbdc.serve.engine import GroupScores
+from wbdc.serve.scoring_run import Groups
 
 
 def shard_groups(groups: Groups, rank: int, count: int) -> Groups:
