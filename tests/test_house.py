@@ -27,6 +27,7 @@ LAYERS = (
     ("submit",),
     ("bench",),
     ("recipes",),
+    ("sweep",),
     ("report",),
     ("cli",),
 )

@@ -27,6 +27,7 @@ ORDER = (
     "weights",
     "pretrain",
     "train",
+    "sweep",
     "runs",
     "oof",
     "compare",

@@ -198,6 +198,7 @@ class StepMonitor:
         finite = {name: value for name, value in components.items() if math.isfinite(value)}
         self._write_metrics(step, {"validation": finite})
         self.reporter.log(f"step {step} of {self.steps}: validation score {components['mean']:.4f}")
+        self.reporter.validated(step, self.steps, components["mean"])
 
         if self.has_stopped_early and step < self.steps:
             best = validation.best

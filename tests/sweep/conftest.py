@@ -1,0 +1,1 @@
+from toys import data, fresh, kit, ready  # noqa: F401

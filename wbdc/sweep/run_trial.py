@@ -1,0 +1,130 @@
+"""One trial of a sweep: the kit with the trial's values, trained on the folds of the search."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wbdc.submit.runs_in_use import remove_run
+from wbdc.sweep.search_space import SearchSpace, trial_changes
+from wbdc.sweep.trial_study import CHANGES, FOLD_SCORES, RUN, import_optuna
+from wbdc.train.kit import Kit, open_kit
+from wbdc.train.reporter import Reporter
+from wbdc.train.runs import Run
+from wbdc.train.session import Session, open_session
+
+if TYPE_CHECKING:
+    import optuna
+
+VALIDATE_EACH_EPOCH = "train.validate_every=1"
+PERCENT = 100
+FOLD_PERCENT = 1000  # distance of the folds on the scale that the pruner compares trials on
+
+
+@dataclass(frozen=True)
+class SweptKit:
+    """The kit of a sweep, and how its runs are trained.
+
+    changes: of the kit in all trials; options: of `open_session`.
+    """
+
+    name: str
+    tiny: bool
+    changes: tuple[str, ...]
+    work: Path
+    options: dict = field(default_factory=dict)
+
+    def open(self, changes: tuple[str, ...] = ()) -> Kit:
+        """Open the kit with more changes. Raises UsageFault."""
+        return open_kit(self.name, tiny=self.tiny, changes=(*self.changes, *changes))
+
+    def session(self, folds: tuple[str, ...], changes: tuple[str, ...] = ()) -> Session:
+        """Resolve the training of some folds. Raises what `open_session` raises."""
+        kit = self.open(changes)
+        return open_session("train", kit, self.work, fold=",".join(folds), **self.options)
+
+
+def run_trial(
+    study: "optuna.Study",
+    trial: "optuna.Trial",
+    swept: SweptKit,
+    space: SearchSpace,
+    folds: tuple[str, ...],
+    reporter: Reporter,
+    *,
+    prunes: bool,
+) -> float | None:
+    """Train a trial on the folds of the search, and record its mean score over them.
+
+    prunes: end the trial as soon as its scores are below the median of the earlier trials at the
+    same point. Returns the score, None for a pruned trial.
+    """
+    optuna = import_optuna()
+    changes = trial_changes(space, trial)
+    trial.set_user_attr(CHANGES, list(changes))
+    try:
+        scores = _train_folds(trial, swept, changes, folds, reporter, prunes)
+    except optuna.TrialPruned:
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        return None
+    trial.set_user_attr(FOLD_SCORES, scores)
+    score = float(np.mean(list(scores.values())))
+    study.tell(trial, score)
+    return score
+
+
+def _train_folds(
+    trial: "optuna.Trial",
+    swept: SweptKit,
+    changes: tuple[str, ...],
+    folds: tuple[str, ...],
+    reporter: Reporter,
+    prunes: bool,
+) -> dict[str, float]:
+    """Return the score of each fold. Raises TrialPruned."""
+    is_validated = prunes and not swept.open(changes).has_estimator
+    if is_validated:
+        changes = (VALIDATE_EACH_EPOCH, *changes)
+    scores = {}
+    for position, fold in enumerate(folds):
+        report = _pruning_callback(trial, position * FOLD_PERCENT) if prunes else _ignore
+        session = swept.session((fold,), changes)
+        trial.set_user_attr(RUN, session.run.name)
+        with _removed_if_pruned(session.run):
+            facts = session.train(replace(reporter, validated=report))[fold]
+        scores[fold] = facts["score"]["mean"]
+        if not is_validated:  # an estimator is fitted in one step; its fold is scored at the end
+            report(1, 1, scores[fold])
+    return scores
+
+
+@contextmanager
+def _removed_if_pruned(run: Run) -> Iterator[None]:
+    """Remove a run without finished folds when its trial is pruned: nothing continues it."""
+    try:
+        yield
+    except import_optuna().TrialPruned:
+        if not run.folds():
+            remove_run(run)
+        raise
+
+
+def _pruning_callback(trial: "optuna.Trial", offset: int) -> Callable[[int, int, float], None]:
+    """Return a callback of validations that ends a trial whose scores are too low.
+
+    offset: where the fold begins on the scale of the pruner.
+    """
+
+    def report(step: int, steps: int, score: float) -> None:
+        trial.report(score, offset + round(PERCENT * step / steps))
+        if trial.should_prune():
+            raise import_optuna().TrialPruned
+
+    return report
+
+
+def _ignore(step: int, steps: int, score: float) -> None:
+    """Take no notice of a validation."""
