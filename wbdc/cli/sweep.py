@@ -111,8 +111,8 @@ def sweep(
     data = open_prepared(work, prepared)
     count = data.facts.fold_count
     searched = tuple(parse_folds(folds, count))
-    others = ",".join(str(i) for i in range(count) if str(i) not in searched)
-    confirm = confirm or others
+    remaining = ",".join(str(i) for i in range(count) if str(i) not in searched)
+    confirm = confirm or remaining
     options = {
         "prepared": data.hash,
         "source": source,
