@@ -16,7 +16,7 @@ from wbdc.sweep.run_trial import SweptKit, run_trial
 from wbdc.sweep.search_space import SearchSpace, first_changes
 from wbdc.sweep.trial_study import (
     CHANGES,
-    RUN,
+    TRIAL_RUN,
     count_finished,
     failing,
     finished_trials,
@@ -168,5 +168,5 @@ def _trial_entry(trial: "optuna.trial.FrozenTrial") -> dict:
         "state": trial.state.name.lower(),
         "score": trial.value if trial.state.name == "COMPLETE" else None,
         "settings": trial.user_attrs.get(CHANGES, []),
-        "run": trial.user_attrs.get(RUN),
+        "run": trial.user_attrs.get(TRIAL_RUN),
     }

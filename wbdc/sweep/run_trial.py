@@ -10,7 +10,7 @@ import numpy as np
 
 from wbdc.submit.runs_in_use import remove_run
 from wbdc.sweep.search_space import SearchSpace, trial_changes
-from wbdc.sweep.trial_study import CHANGES, FOLD_SCORES, RUN, import_optuna
+from wbdc.sweep.trial_study import CHANGES, FOLD_SCORES, TRIAL_RUN, import_optuna
 from wbdc.train.kit import Kit, open_kit
 from wbdc.train.reporter import Reporter
 from wbdc.train.runs import Run
@@ -92,7 +92,7 @@ def _train_folds(
     for position, fold in enumerate(folds):
         report = _pruning_callback(trial, position * FOLD_PERCENT) if prunes else _ignore
         session = swept.session((fold,), changes)
-        trial.set_user_attr(RUN, session.run.name)
+        trial.set_user_attr(TRIAL_RUN, session.run.name)
         with _removed_if_pruned(session.run):
             facts = session.train(replace(reporter, validated=report))[fold]
         scores[fold] = facts["score"]["mean"]

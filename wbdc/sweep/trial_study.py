@@ -17,7 +17,7 @@ IDENTITY = "identity"  # attributes of a study and its trials
 PROCESS = "process"
 FOLD_SCORES = "fold_scores"
 CHANGES = "changes"
-RUN = "run"
+TRIAL_RUN = "run"
 STARTUP_TRIALS = 5  # drawn at random before TPE models them, and before trials are pruned
 
 
