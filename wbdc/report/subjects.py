@@ -8,7 +8,10 @@ from wbdc.core.files import SEAL_FILE
 from wbdc.submit.check.manifest import MANIFEST_FILE
 from wbdc.train.runs import list_runs, read_run
 
-STAGES = ("train", "pretrain")  # a report without a name is about an ensemble or a training
+REPORTED_STAGES = (
+    "train",
+    "pretrain",
+)  # a report without a name is about an ensemble or a training
 
 
 class Subject(NamedTuple):
@@ -50,7 +53,9 @@ def list_subjects(work: Path) -> list[Subject]:
     ensemble and its submission often have the same name.
     """
     ensembles = [path.parent for path in sorted((work / "ensembles").glob(f"[!.]*/{SEAL_FILE}"))]
-    runs = [run.folder for stage in STAGES for run in list_runs(work, stage) if run.folds()]
+    runs = [
+        run.folder for stage in REPORTED_STAGES for run in list_runs(work, stage) if run.folds()
+    ]
     homes = dict.fromkeys([work / "submissions", Path("submissions")])
     packages = [path.parent for home in homes for path in sorted(home.glob(f"*/{MANIFEST_FILE}"))]
     kinds = {"ensemble": ensembles, "run": runs, "submission": packages}
@@ -62,7 +67,7 @@ def _latest_subject(work: Path, subjects: list[Subject]) -> Subject:
         subject
         for subject in subjects
         if subject.kind == "ensemble"
-        or (subject.kind == "run" and read_run(subject.path).stage == STAGES[0])
+        or (subject.kind == "run" and read_run(subject.path).stage == REPORTED_STAGES[0])
     ]
     if not finished:
         raise UsageFault(
