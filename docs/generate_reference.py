@@ -9,6 +9,7 @@ import re
 import types
 import typing
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -134,7 +135,8 @@ def write_reference() -> str:
     for table, target in kit_schema.SETTINGS_OF_TABLE.items():
         text = settings_table(target, tuple(kit_schema.REFUSED_SETTINGS.get(table, ())))
         parts.append(f"## [{table}]\n\n{text}\n")
-    for kind, home in kit_schema.PLUG_FOLDERS.items():
+    for kind, package in kit_schema.PLUG_PACKAGES.items():
+        home = import_module(package)
         parts.append(f"## {plug_title(kind)}\n\n{first_paragraph(home)}\n\n")
         for name in plug_names(home):
             plug = find_plug(home, name)
@@ -207,7 +209,7 @@ def plug_table(home: ModuleType) -> dict:
 
 def table_schema(table: str) -> dict:
     """Describe one table of a kit."""
-    if table in kit_schema.PLUG_FOLDERS:
+    if table in kit_schema.PLUG_PACKAGES:
         return {"$ref": f"#/$defs/{table}"}
 
     described = properties(kit_schema.SETTINGS_OF_TABLE[table])
@@ -228,7 +230,8 @@ def write_schema() -> str:
     """Return the text of kit.schema.json."""
     tables = {table: {"$ref": f"#/$defs/{table}"} for table in kit_schema.KIT_TABLES}
     definitions = {table: table_schema(table) for table in kit_schema.SETTINGS_OF_TABLE}
-    for kind, home in kit_schema.PLUG_FOLDERS.items():
+    for kind, package in kit_schema.PLUG_PACKAGES.items():
+        home = import_module(package)
         definitions[kind] = plug_table(home)
     for kind in (*kit_schema.STAGE_PLUGS, *kit_schema.NESTED_PLUGS):
         definitions[kind]["required"] = ["use"]

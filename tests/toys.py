@@ -22,7 +22,7 @@ from wbdc.data.loader import collate
 from wbdc.data.text import learn_tokenizer
 from wbdc.nets import fusion as fusions
 from wbdc.nets import vision as visions
-from wbdc.nets.heads import DEFAULT_HEAD
+from wbdc.nets.default_head import DEFAULT_HEAD
 from wbdc.nets.model import VideoClassifier, build_model
 from wbdc.train.task import Task
 

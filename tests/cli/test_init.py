@@ -72,6 +72,13 @@ def test_the_guesses_are_printed(tmp_path, monkeypatch):
     assert "wbdc prepare --data . --competition ./data.toml" in result.stderr
 
 
+def test_a_kit_with_an_estimator_can_be_extended(tmp_path, monkeypatch):
+    write_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    facts = toys.run_json("init", "data.csv", "--kit", "ngrams")
+    assert open_kit(facts["kit"]).has_estimator
+
+
 def test_a_split_column_is_found(tmp_path):
     rows = [f"{i},text {i},{'ab'[i % 2]},{('train', 'val', 'test')[i % 3]}" for i in range(12)]
     draft = draft_contest(write_rows(tmp_path / "t.csv", "key,words,kind,split", *rows))

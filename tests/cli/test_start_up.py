@@ -67,10 +67,17 @@ def test_every_packaged_kit_says_what_it_is_about_in_its_file():
     assert all(read_kit(find_kit_file(name))["about"].endswith(".") for name in kit_names())
 
 
-def test_a_kit_is_resolved_without_the_libraries_of_its_networks(tmp_path):
-    imported = imported_modules(tmp_path, "kits", "dual_stream", "--json")
-    assert "torch" in imported  # a plug is a module of torch
-    assert not imported & {"transformers", "open_clip", "timm", "sklearn", "polars"}
+@pytest.mark.parametrize("kit", ["dual_stream", "wbdc2022/rank8/lxmert"])
+def test_a_kit_is_resolved_without_the_libraries_of_its_networks(kit, tmp_path):
+    changes = ("--set", 'fusion={use="lxmert", layers=2}', "--set", "train.warmup=0.2")
+    assert imported_modules(tmp_path, "kits", kit, "--json", *changes) == {"numpy"}
+    assert imported_modules(tmp_path, "kits", kit) == {"numpy", "rich"}
+
+
+def test_a_contest_is_described_without_torch(tmp_path):
+    rows = "".join(f"{i},word {i},{'ab'[i % 2]}\n" for i in range(20))
+    (tmp_path / "clips.csv").write_text(f"id,title,label\n{rows}")
+    assert "torch" not in imported_modules(tmp_path, "init", "clips.csv", "--into", "out")
 
 
 def test_the_layouts_of_weights_are_found_without_torch(tmp_path, monkeypatch):

@@ -1,10 +1,8 @@
 """wbdc kits: list the kits, or show one resolved."""
 
-import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 import click
@@ -60,11 +58,11 @@ def describe_kit(kit: "Kit") -> Iterator[tuple[str, str]]:
     """Yield the lines that show a resolved kit, each with a style: its tables, and every plug with
     its description and settings.
     """
-    from wbdc.nets.heads import DEFAULT_HEAD
+    from wbdc.nets.default_head import DEFAULT_HEAD
     from wbdc.train.kit_files import STAGES
     from wbdc.train.kit_schema import (
         KIT_TABLES,
-        PLUG_FOLDERS,
+        PLUG_PACKAGES,
         STAGE_CHOICES,
         STAGE_PLUGS,
         stage_plug_tables,
@@ -86,39 +84,40 @@ def describe_kit(kit: "Kit") -> Iterator[tuple[str, str]]:
                 yield f"  {name} = {_json_text(value)}", ""
 
         if "use" in table:
-            yield from describe_plug(PLUG_FOLDERS[key], table, kit.folder)
+            yield from describe_plug(PLUG_PACKAGES[key], table, kit.folder)
             continue
         for kind in STAGE_PLUGS if key in STAGES else ():
             default = [STAGE_CHOICES[kind]] if kind in STAGE_CHOICES else []
             for plug_table in stage_plug_tables(table, kind) or default:
-                yield from describe_plug(PLUG_FOLDERS[kind], plug_table, kit.folder)
+                yield from describe_plug(PLUG_PACKAGES[kind], plug_table, kit.folder)
 
 
 def describe_plug(
-    plug_folder: ModuleType, table: dict, kit_folder: Path, indent: str = "  "
+    package: str, table: dict, kit_folder: Path, indent: str = "  "
 ) -> Iterator[tuple[str, str]]:
     """Yield the lines that show a plug: its first sentence, its settings with their values, and the
     plugs that these choose.
     """
-    from wbdc.core.plug import find_plug, nested_plugs, plug_kind, plug_settings
+    from wbdc.core.plug import plug_settings
+    from wbdc.core.plug_source import find_source, import_source, nested_tables
 
-    plug = find_plug(plug_folder, table["use"], kit_folder)
-    text = inspect.getdoc(inspect.getmodule(plug)) or inspect.getdoc(plug) or "no description"
+    plug = find_source(package, table["use"]) or import_source(package, table["use"], kit_folder)
+    text = plug.description or "no description"
     paragraph = " ".join(text.split("\n\n")[0].split())
-    yield f"{indent}{plug_kind(plug_folder)} {table['use']}: {paragraph}", "green"
+    yield f"{indent}{plug.kind} {table['use']}: {paragraph}", "green"
 
     defaults = {
         name: None if parameter.default is parameter.empty else parameter.default
-        for name, parameter in plug_settings(plug).items()
+        for name, parameter in plug_settings(plug.constructor).items()
     }
-    nested = nested_plugs(plug, defaults | table)
+    nested = nested_tables(plug, defaults | table)
     for name in [name for name in defaults if name not in nested]:
         is_default = name not in table
         value = _json_text(defaults[name] if is_default else table[name])
         note = "  (default)" if is_default else ""
         yield f"{indent}  {name} = {value}{note}", "dim" if is_default else ""
-    for inner in nested.values():
-        yield from describe_plug(inner.package, inner.table, kit_folder, f"{indent}  ")
+    for inner_package, inner in nested.values():
+        yield from describe_plug(inner_package, inner, kit_folder, f"{indent}  ")
 
 
 def _json_text(value: object) -> str:

@@ -7,9 +7,10 @@ import torch
 
 from wbdc.core.cpu_quota import available_cpus
 from wbdc.core.errors import EnvironmentFault, UsageFault, suggest_name
+from wbdc.core.precision_names import PRECISION_TYPES
 
 CPU = torch.device("cpu")
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+PRECISIONS = {name: getattr(torch, dtype) for name, dtype in PRECISION_TYPES.items()}
 
 
 def find_device(name: str = "auto") -> torch.device:

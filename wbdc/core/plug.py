@@ -70,12 +70,20 @@ def plug_settings(target: Callable) -> dict[str, inspect.Parameter]:
     }
 
 
+def nested_package_name(annotation: object) -> str | None:
+    """Return the name of the package of the plugs that a setting of this type chooses from; None if
+    it chooses no plug.
+    """
+    contracts = [m for m in getattr(annotation, "__metadata__", ()) if inspect.isclass(m)]
+    return contracts[0].__module__ if contracts else None
+
+
 def nested_package(annotation: object) -> ModuleType | None:
     """Return the package of the plugs that a setting of this type chooses from; None if it chooses
     no plug.
     """
-    contracts = [m for m in getattr(annotation, "__metadata__", ()) if inspect.isclass(m)]
-    return sys.modules[contracts[0].__module__] if contracts else None
+    name = nested_package_name(annotation)
+    return importlib.import_module(name) if name else None
 
 
 def nested_plugs(target: Callable, settings: dict) -> dict[str, NestedPlug]:

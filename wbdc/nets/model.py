@@ -18,8 +18,9 @@ from wbdc.nets import fusion as fusions
 from wbdc.nets import heads
 from wbdc.nets import pooling as poolings
 from wbdc.nets import vision as visions
+from wbdc.nets.default_head import DEFAULT_HEAD
 from wbdc.nets.fusion import Fusion
-from wbdc.nets.heads import DEFAULT_HEAD, Head
+from wbdc.nets.heads import Head
 from wbdc.nets.trunk import Trunk
 from wbdc.nets.vision import Vision
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from wbdc.core.device import find_precision
 from wbdc.core.files import publish_bytes, publish_file, publish_json
-from wbdc.nets.heads import DEFAULT_HEAD
+from wbdc.nets.default_head import DEFAULT_HEAD
 from wbdc.nets.model import VideoClassifier
 from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
 from wbdc.serve.members.network import TOKENIZER_FILE

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 
 from wbdc.train.kit import open_kit
+from wbdc.train.kit_files import find_kit_file, read_kit
 
 
 def draft_kit(parent: str, contest: str, fields: Sequence[str], splits: Sequence[str]) -> str:
@@ -12,11 +13,17 @@ def draft_kit(parent: str, contest: str, fields: Sequence[str], splits: Sequence
     fields: text columns, which share the text's length evenly. splits: those that [pretrain] reads.
     """
     full = open_kit(parent).tables
-    tiny = open_kit(parent, tiny=True).tables
     lines = [
         f"# The kit {parent} for {contest}. Train: wbdc train --kit ./THIS_FILE.toml --fold each",
         f"extends = {json.dumps(parent)}",
         f"competition = {json.dumps(contest, ensure_ascii=False)}",
+    ]
+    if "text" not in full:  # an estimator, which reads all fields of the contest
+        return "\n".join(lines) + "\n"
+
+    # not opened: checking its architecture takes the seconds in which torch is imported
+    tiny = read_kit(find_kit_file(parent), tiny=True)
+    lines += [
         "",
         "[text]",
         f"fields = {_share_length(fields, full['text']['length'])} # tokens each may always have",

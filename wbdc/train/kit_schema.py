@@ -7,39 +7,31 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
-
-import torch
 
 from wbdc.competitions import Competition
 from wbdc.core import plug
-from wbdc.core.device import PRECISIONS
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.frame_limit import MAX_FRAMES
+from wbdc.core.plug_source import resolve_settings
+from wbdc.core.precision_names import PRECISION_TYPES
 from wbdc.data.text import TextReader, check_budgets, check_vocabulary_settings
 from wbdc.data.words import check_word_count
-from wbdc.nets import fusion as fusions
-from wbdc.nets import heads
-from wbdc.nets import pooling as poolings
-from wbdc.nets import vision as visions
-from wbdc.nets.model import build_fusion
-from wbdc.nets.trunk import Trunk
-from wbdc.train import estimators, losses, objectives, samplers, schedules, tricks
 from wbdc.train.kit_files import STAGES
-from wbdc.train.optimizer import OTHER_PARTS
 from wbdc.train.pseudo.pseudo_settings import PseudoSettings
+from wbdc.train.weight_names import OTHER_PARTS
 
-PLUG_FOLDERS = {
-    "vision": visions,
-    "fusion": fusions,
-    "pooling": poolings,
-    "head": heads,
-    "estimator": estimators,
-    "objective": objectives,
-    "trick": tricks,
-    "sampler": samplers,
-    "schedule": schedules,
-    "loss": losses,
+# packages by their names, because importing most of them imports torch
+PLUG_PACKAGES = {
+    "vision": "wbdc.nets.vision",
+    "fusion": "wbdc.nets.fusion",
+    "pooling": "wbdc.nets.pooling",
+    "head": "wbdc.nets.heads",
+    "estimator": "wbdc.train.estimators",
+    "objective": "wbdc.train.objectives",
+    "trick": "wbdc.train.tricks",
+    "sampler": "wbdc.train.samplers",
+    "schedule": "wbdc.train.schedules",
+    "loss": "wbdc.train.losses",
 }
 STAGE_LISTS = ("objective", "trick")  # settings of a stage that are lists of plug tables
 # settings of a stage that are one plug table, with their defaults
@@ -200,15 +192,15 @@ def kit_plug_tables(tables: dict, stages: Sequence[str] = STAGES) -> list[dict]:
     return [inner for _, table in chosen for inner in _tables_with_use(table)]
 
 
-def _chosen_plugs(tables: dict, stages: Sequence[str]) -> Iterator[tuple[ModuleType, dict]]:
-    """Yield the tables that choose a plug of the model or of some stages, with its folder."""
+def _chosen_plugs(tables: dict, stages: Sequence[str]) -> Iterator[tuple[str, dict]]:
+    """Yield the tables that choose a plug of the model or of some stages, with its package."""
     for kind in MODEL_PLUGS:
         if kind in tables:
-            yield PLUG_FOLDERS[kind], tables[kind]
+            yield PLUG_PACKAGES[kind], tables[kind]
     for stage in stages:
         for kind in STAGE_PLUGS:
             for table in stage_plug_tables(tables.get(stage, {}), kind):
-                yield PLUG_FOLDERS[kind], table
+                yield PLUG_PACKAGES[kind], table
 
 
 def _tables_with_use(table: dict) -> list[dict]:
@@ -223,8 +215,7 @@ def expand_plugs(tables: dict, folder: Path) -> None:
     tables: of a checked kit, which are changed. folder: where plug files lie.
     """
     for package, table in _chosen_plugs(tables, STAGES):
-        _, settings = plug.resolve_plug(package, table, folder)
-        table.update(settings)
+        table.update(resolve_settings(package, table, folder))
 
 
 def check_tables(name: str, tables: dict) -> None:
@@ -258,6 +249,7 @@ def check_kit(name: str, folder: Path, tables: dict, contest: Competition) -> No
             plug.check_settings(f"kit {name}: {key}", settings, table)
             _check_numbers(f"kit {name}: {key}", table)
     if "estimator" in tables:
+        estimators = import_module(PLUG_PACKAGES["estimator"])
         plug.build_plug(estimators, tables["estimator"], contest.fields, kit_folder=folder)
         return
 
@@ -272,7 +264,7 @@ def check_kit(name: str, folder: Path, tables: dict, contest: Competition) -> No
 
     _check_text(name, tables, contest)
     for kind in [kind for kind in MODEL_PLUGS if kind in tables]:
-        plug.resolve_plug(PLUG_FOLDERS[kind], tables[kind], folder)
+        resolve_settings(PLUG_PACKAGES[kind], tables[kind], folder)
     for stage in STAGES:
         for kind in STAGE_LISTS:
             _check_plugs(f"kit {name}: {stage}.{kind}", kind, tables.get(stage, {}), folder)
@@ -285,14 +277,15 @@ def _check_plugs(setting: str, kind: str, stage: dict, folder: Path) -> None:
     for table in stage.get(kind) or []:
         if not isinstance(table, dict):
             raise UsageFault(f"{setting} takes tables like {{ use = ... }}, not {table!r}")
-        plug.resolve_plug(PLUG_FOLDERS[kind], table, folder)
+        resolve_settings(PLUG_PACKAGES[kind], table, folder)
 
 
 def _check_choices(stage: dict, folder: Path) -> None:
     """Check the sampler and the schedule of a stage. A schedule is built, since it has no host."""
     if "sampler" in stage:
-        plug.resolve_plug(samplers, stage["sampler"], folder)
+        resolve_settings(PLUG_PACKAGES["sampler"], stage["sampler"], folder)
     if "schedule" in stage:
+        schedules = import_module(PLUG_PACKAGES["schedule"])
         plug.build_plug(schedules, stage["schedule"], kit_folder=folder)
 
 
@@ -317,7 +310,7 @@ def _check_numbers(name: str, table: dict) -> None:
     if table.get("objective") == []:
         raise UsageFault(f"{name}.objective is empty; add at least one loss to train with")
 
-    known = ["auto", *PRECISIONS]
+    known = ["auto", *PRECISION_TYPES]
     precision = table.get("precision", "auto")
     if precision not in known:
         raise UsageFault(
@@ -412,8 +405,16 @@ def _check_shapes(tables: dict, folder: Path) -> None:
         raise UsageFault(f"vision.frames = {frames}; it must be between 1 and {MAX_FRAMES}")
 
     architecture = tables["trunk"].get("architecture")
-    if architecture is None:
-        return
+    if architecture is not None:
+        _check_architecture(tables, architecture)
+
+
+def _check_architecture(tables: dict, architecture: dict) -> None:
+    """Refuse an architecture that cannot be built; imports torch."""
+    import torch
+
+    from wbdc.nets.model import build_fusion
+    from wbdc.nets.trunk import Trunk
 
     import_module("transformers.modeling_utils")  # before its tensors would be on the meta device
     with torch.device("meta"):  # shapes only: no memory, no time

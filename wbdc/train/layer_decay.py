@@ -9,7 +9,8 @@ import re
 from collections.abc import Sequence
 
 from wbdc.core.errors import UsageFault
-from wbdc.train.optimizer import OTHER_PARTS, find_part
+from wbdc.train.optimizer import find_part
+from wbdc.train.weight_names import OTHER_PARTS
 
 # modules whose numbered children are layers; the numbers in "mlp.0" and "downsample.1" are not
 LAYER_LIST = re.compile(r"(.*(layer|block|stage|group)s?\d*|features|[a-z]+_to_[a-z]+)")

@@ -9,8 +9,7 @@ from torch import nn
 
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.train.distributed.shards import is_sharded
-
-OTHER_PARTS = "rest"
+from wbdc.train.weight_names import OTHER_PARTS
 
 
 def find_part(name: str, rates: dict[str, float]) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+OTHER_PARTS = "rest"  # in learning_rate: the weights that no other part names
+
 
 def has_prefix(name: str, prefix: str) -> bool:
     """Return whether a weight is called `prefix`, or belongs to the module of this name."""

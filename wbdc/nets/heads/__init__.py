@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-DEFAULT_HEAD = {"use": "linear"}
-
 
 class Head(nn.Module):
     """The contract of a head. Subclass it in a file of its own.
