@@ -10,7 +10,7 @@ from wbdc.core.errors import EnvironmentFault, UsageFault, suggest_name
 from wbdc.core.precision_names import PRECISION_TYPES
 
 CPU = torch.device("cpu")
-PRECISIONS = {name: getattr(torch, dtype) for name, dtype in PRECISION_TYPES.items()}
+PRECISIONS = {short: getattr(torch, long) for short, long in PRECISION_TYPES.items()}
 
 
 def find_device(name: str = "auto") -> torch.device:
