@@ -8,10 +8,8 @@ from wbdc.core.files import SEAL_FILE
 from wbdc.submit.check.manifest import MANIFEST_FILE
 from wbdc.train.runs import list_runs, read_run
 
-REPORTED_STAGES = (
-    "train",
-    "pretrain",
-)  # a report without a name is about an ensemble or a training
+# a report without a name is about an ensemble or a training
+REPORTED_STAGES = ("train", "pretrain")
 
 
 class Subject(NamedTuple):
