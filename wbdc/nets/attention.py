@@ -1,12 +1,13 @@
 """Attention and transformer layers: tokens attend to themselves or to another sequence."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wbdc.core.errors import UsageFault
 from wbdc.core.plug import check_between
 from wbdc.core.tokens import Tokens
+from wbdc.nets.dropout import Dropout
+from wbdc.nets.scaled_attention import scaled_attention
 
 
 def attend(
@@ -28,7 +29,7 @@ def attend(
     if context.is_restricted and not is_self:
         return torch.zeros_like(query)
     split = [x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key, value)]
-    attended = F.scaled_dot_product_attention(*split, context.attention_mask, dropout)
+    attended = scaled_attention(*split, context.attention_mask, dropout)
     return attended.transpose(1, 2).flatten(2)
 
 
@@ -61,9 +62,9 @@ class TransformerBlock(nn.Module):
         self.value = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
         self.ffn = nn.Sequential(
-            nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim)
+            nn.Linear(dim, 4 * dim), nn.GELU(), Dropout(dropout), nn.Linear(4 * dim, dim)
         )
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, tokens: Tokens, context: Tokens) -> Tokens:
         """Let `tokens` (B, N, D) attend to the real tokens of `context` (B, M, D), as `attend`."""
@@ -98,7 +99,7 @@ class PostNormAttention(nn.Module):
         self.key = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, tokens: Tokens, context: Tokens) -> Tokens:
@@ -121,7 +122,7 @@ class PostNormFeedForward(nn.Module):
     def __init__(self, dim: int, dropout: float):
         super().__init__()
         self.ffn = nn.Sequential(
-            nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim), nn.Dropout(dropout)
+            nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim), Dropout(dropout)
         )
         self.norm = nn.LayerNorm(dim)
 

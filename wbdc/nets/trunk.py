@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from wbdc.core.errors import EnvironmentFault, UsageFault
 from wbdc.core.tokens import Tokens
 from wbdc.core.weights import find_weights, load_weights, select_tensors
+from wbdc.nets.dropout import use_fast_dropout
 from wbdc.nets.families import Family
 from wbdc.nets.families.bert import BertFamily
 from wbdc.nets.families.deberta_v2 import DebertaV2Family
 from wbdc.nets.families.modernbert import ModernBertFamily
+from wbdc.nets.families.trunk_attention import register_attention
 from wbdc.nets.families.xlnet import XLNetFamily
 from wbdc.nets.model_types import check_model_type
 
@@ -41,6 +43,7 @@ class Trunk(nn.Module):
         settings = {k: v for k, v in architecture.items() if k != "model_type"}
         model_type = architecture.get("model_type", "bert")
         self.family = find_family(model_type)
+        register_attention()
         try:
             config = AutoConfig.for_model(model_type, **settings)
             self.family.check(config)
@@ -55,6 +58,7 @@ class Trunk(nn.Module):
         self.positions = self.family.positions(config)
         for name, module in self.family.parts(model).items():
             self.add_module(name, module)
+        use_fast_dropout(self)
 
     @property
     def depth(self) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wbdc.core.tokens import Tokens
 from wbdc.nets.families import Family
+from wbdc.nets.families.trunk_attention import TRUNK_ATTENTION
 from wbdc.nets.model_types import BERT_TYPES, ROBERTA_TYPES
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class BertFamily(Family):
     """Positions are added to the embedded text, so that the layers need none."""
 
     model_types = BERT_TYPES
-    attention = "sdpa"
+    attention = TRUNK_ATTENTION
 
     def positions(self, settings: "PretrainedConfig") -> int | None:
         if settings.model_type in ROBERTA_TYPES:

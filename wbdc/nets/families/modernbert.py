@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from wbdc.core.tokens import Tokens
 from wbdc.nets.families import EncoderParts, Family
+from wbdc.nets.families.trunk_attention import TRUNK_ATTENTION
 from wbdc.nets.model_types import MODERNBERT_TYPES
 from wbdc.nets.packed_tokens import pack_tokens, unpack_tokens
 
@@ -20,7 +21,7 @@ class ModernBertFamily(Family):
     """
 
     model_types = MODERNBERT_TYPES
-    attention = "sdpa"
+    attention = TRUNK_ATTENTION
     word_embeddings = "embeddings.tok_embeddings.weight"
 
     def positions(self, settings: "PretrainedConfig") -> int | None:

@@ -17,6 +17,7 @@ from wbdc.nets.clip_layout import (
     is_transformers_clip,
     read_clip_settings,
 )
+from wbdc.nets.packed_attention import use_packed_attention
 from wbdc.nets.patch_grid import average_patches, check_patch_grid
 from wbdc.nets.vision import Vision
 
@@ -79,6 +80,7 @@ class Clip(Vision):
         self.tower = _build_vision_tower(
             self.dim, dict(architecture["vision_cfg"]), architecture.get("quick_gelu", False)
         )
+        use_packed_attention(self.tower)
         self.patch_grid = patch_grid
         if patch_grid is not None:
             _check_has_patches(self.tower, patch_grid, model or "this architecture")
