@@ -50,8 +50,8 @@ def gradients_by_hand(model: nn.Module, head: nn.Module) -> dict[str, Tensor]:
     loss = 0
     for batch in BATCHES:
         pooled = model(batch).pooled
-        loss += F.cross_entropy(model.head(pooled), batch.label) / 2
-        loss += F.cross_entropy(head(pooled), batch.label) / 2
+        loss += F.cross_entropy(model.head(pooled), batch.label) / len(BATCHES)
+        loss += F.cross_entropy(head(pooled), batch.label) / len(BATCHES)
     found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
     pairs = zip(named.items(), found, strict=True)
     return {name: torch.zeros_like(w) if g is None else g for (name, w), g in pairs}
@@ -120,6 +120,32 @@ def test_a_step_with_loss_scaling_and_accumulation_has_the_gradients_of_the_form
         max_grad_norm=1e9,
         scaler=torch.amp.GradScaler("cpu", init_scale=1024.0),
     )
+    for name, weight in named.items():
+        gradient = before[name] - weight.detach()
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=2e-6, msg=name)
+
+
+@pytest.mark.parametrize(("use", "encodings"), [("fgm", 1), ("pgd", 1), ("awp", 3)])
+def test_the_passes_of_a_step_share_the_features_of_frames(use, encodings, monkeypatch):
+    """Those of FGM and PGD do; AWP moves the weights of the tower."""
+    monkeypatch.setitem(globals(), "BATCHES", BATCHES[:1])
+    model = toys.model().train()
+    own = OwnHead(model, toys.TASK)
+    expected = BY_HAND[use](copy.deepcopy(model), copy.deepcopy(own.head))
+    encoded = []
+    model.vision.register_forward_pre_hook(
+        lambda module, inputs: encoded.append(inputs[0].is_floating_point())
+    )
+
+    named = {**dict(model.named_parameters()), "own": own.head.weight}
+    before = {name: weight.detach().clone() for name, weight in named.items()}
+    adversary = build(use, model, **SETTINGS[use])
+    optimizer = torch.optim.SGD(list(named.values()), 1.0)
+    fit(
+        model, [Classify(model, toys.TASK), own], BATCHES, optimizer, [adversary], max_grad_norm=1e9
+    )
+    assert encoded.count(False) == encodings
+    assert len(adversary.trained_weights) == len(named)
     for name, weight in named.items():
         gradient = before[name] - weight.detach()
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=2e-6, msg=name)

@@ -12,6 +12,7 @@ from wbdc.core.out_of_memory import BatchParts, is_out_of_memory
 from wbdc.core.ranks import Ranks
 from wbdc.train.distributed.gather import sum_over_ranks
 from wbdc.train.distributed.replica import averaging
+from wbdc.train.shared_features import frames_encoded_once, passes_share_features
 from wbdc.train.step import Step
 from wbdc.train.tricks import Outcome, Trick
 
@@ -52,15 +53,18 @@ class StepGradients:
         self._replica = replica
         self._ranks = ranks
 
-        weights = [p for group in optimizer.param_groups for p in group["params"]]
+        # one list for all tricks: the features that their passes share are added to it
+        self._trained = [p for group in optimizer.param_groups for p in group["params"]]
         for trick in tricks:
-            trick.trained_weights = weights
+            trick.trained_weights = self._trained
         self._loss = replica
         for trick in reversed(tricks):
             self._loss = trick.wrap_loss(self._loss)
         self._gradients = self._add_gradients
         for trick in reversed(tricks):
             self._gradients = trick.wrap_gradients(self._gradients)
+        # torch's DDP wraps the tower with all else, and averages its gradients in each pass
+        self._shares_features = ranks.size == 1 and passes_share_features(step.model, tricks)
 
     def compute(
         self, number: int, batches: Sequence[Batch], on_out_of_memory: Callable[[int], None]
@@ -95,11 +99,20 @@ class StepGradients:
         # of dropout, the only randomness that differs between ranks
         torch.manual_seed((self._seed << 32) + number * self._ranks.size + self._ranks.rank)
         try:
-            return self._gradients([part for batch in batches for part in self._prepare(batch)])
+            return self._add_passes([part for batch in batches for part in self._prepare(batch)])
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             return None
+
+    def _add_passes(self, parts: Sequence[Batch]) -> Outcome:
+        """Run all passes of a step. With several parts, each pass encodes the frames of each: the
+        tower's activations of all of them would not fit into memory together.
+        """
+        if not self._shares_features or len(parts) > 1 or parts[0].frames.is_floating_point():
+            return self._gradients(parts)
+        with frames_encoded_once(self._step, parts[0], self._trained) as batch:
+            return self._gradients([batch])
 
     def _prepare(self, batch: Batch) -> list[Batch]:
         """Move a batch to the device in parts, and let the tricks change each part."""

@@ -58,7 +58,11 @@ class Trick:
     position: of this trick in the kit; it separates the random numbers of two uses of one plug.
 
     trained_weights: what the optimizer updates, of the model and of the objectives, from
-    `wrap_gradients` on; before, the weights of the model.
+    `wrap_gradients` on; before, the weights of the model. In a step whose passes share the features
+    of frames, these are among them.
+
+    moved_weights: what further passes of a step move, from `wrap_gradients` on; None without
+    further passes. All passes share the features of frames when no weight of the tower is moved.
 
     run_training_videos: calls a function on batches of the training videos, without gradients and
     with the model in evaluation mode; each video occurs once. Set before the training starts.
@@ -68,6 +72,7 @@ class Trick:
     replaces_weights = False
     mixes_videos = False
     position: int = 0
+    moved_weights: Sequence[Tensor] | None = None
 
     def __init__(self, model: nn.Module, task: Task):
         self.model = model

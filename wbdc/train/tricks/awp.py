@@ -61,7 +61,9 @@ class AWP(Trick):
 
     def wrap_gradients(self, gradients: Gradients) -> Gradients:
         """Return a function that computes the gradients of perturbed weights."""
-        weights = self._find_weights()  # now, because another trick may have frozen some since
+        self.moved_weights = weights = (
+            self._find_weights()
+        )  # now, because another trick may have frozen some since
 
         def adversarial_gradients(batches: Sequence[Batch]) -> Outcome:
             if not self.is_active:

@@ -41,7 +41,7 @@ class FGM(Trick):
     def wrap_gradients(self, gradients: Gradients) -> Gradients:
         """Return a function that adds the gradients of both passes."""
         # now, because another trick may have frozen weights since
-        weights = weights_to_perturb(self.model, self.on, "fgm")
+        self.moved_weights = weights = weights_to_perturb(self.model, self.on, "fgm")
 
         def adversarial_gradients(batches: Sequence[Batch]) -> Outcome:
             with fresh_gradients(self.trained_weights):

@@ -58,7 +58,7 @@ class PGD(Trick):
     def wrap_gradients(self, gradients: Gradients) -> Gradients:
         """Return a function that adds the gradients at the last point to those of the first."""
         # now, because another trick may have frozen weights since
-        weights = weights_to_perturb(self.model, self.on, "pgd")
+        self.moved_weights = weights = weights_to_perturb(self.model, self.on, "pgd")
 
         def adversarial_gradients(batches: Sequence[Batch]) -> Outcome:
             with fresh_gradients(self.trained_weights):
