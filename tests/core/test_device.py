@@ -67,6 +67,19 @@ def test_auto_precision(monkeypatch, hardware, bf16, precision):
     assert device.find_precision("auto", hardware) == precision
 
 
+@pytest.mark.parametrize(
+    ("hardware", "bf16", "precision"),
+    [(GPU, True, torch.bfloat16), (GPU, False, torch.float16), (CPU, True, torch.bfloat16)],
+)
+def test_auto_precision_of_a_training(monkeypatch, hardware, bf16, precision):
+    monkeypatch.setattr(device, "_has_bf16_cpu", lambda: bf16)
+    # a V100 emulates BF16
+    supported = lambda including_emulation=True: bf16 or including_emulation  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert device.find_training_precision("auto", hardware) == precision
+    assert device.find_training_precision("fp16", GPU) == torch.float16
+
+
 @pytest.mark.parametrize("name", device.PRECISIONS)
 def test_precision_by_name(name):
     assert device.precision_name(device.find_precision(name, GPU)) == name

@@ -75,6 +75,20 @@ def find_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
+def find_training_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the precision of a name for a training.
+
+    "auto" is BF16 on GPUs that compute it (since Ampere), because its range is that of FP32: no
+    loss is scaled, and no step is skipped for a gradient that overflows. Otherwise as in
+    `find_precision`, which raises.
+    """
+    if name == "auto" and device.type == "cuda":
+        # without emulation, which torch offers on any GPU and which is slow
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bf16 else torch.float16
+    return find_precision(name, device)
+
+
 def precision_name(precision: torch.dtype) -> str:
     """Return the short name of a precision: fp32, fp16 or bf16."""
     return next(name for name, dtype in PRECISIONS.items() if dtype == precision)

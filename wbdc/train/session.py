@@ -12,8 +12,9 @@ import torch
 
 from wbdc import __version__
 from wbdc.core.cpu_quota import available_cpus
-from wbdc.core.device import find_device, find_precision, precision_name, use_threads
+from wbdc.core.device import find_device, find_training_precision, precision_name, use_threads
 from wbdc.core.errors import EnvironmentFault, UsageFault
+from wbdc.core.freed_memory import keep_freed_memory
 from wbdc.core.ranks import Ranks, join_training, leave_ranks, rank_and_size
 from wbdc.core.weights import WEIGHTS_VARIABLE
 from wbdc.prepare.dataset import PreparedData, open_prepared
@@ -71,6 +72,8 @@ class Session:
             reporter.log(f"starts from the pretrained run {self.plan.source.name}")
         if self.jobs > 1:
             return train_folds(self.plan, self.folds, self.hardware, self.jobs, reporter)
+        if self.hardware.device.type == "cpu":
+            keep_freed_memory()
         return {fold: run_fold(self.plan, fold, self.hardware, reporter) for fold in self.folds}
 
     def _identity(self) -> dict[str, str]:
@@ -84,7 +87,7 @@ class Session:
             "folds": ",".join(self.folds),
             "save_every": str(self.hardware.save_every),
             "device": device.type,
-            "precision": precision_name(find_precision(precision, device)),
+            "precision": precision_name(find_training_precision(precision, device)),
             "wbdc": __version__,
             "torch": torch.__version__,
         }

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wbdc.core.device import find_precision, precision_name
+from wbdc.core.device import find_training_precision, precision_name
 from wbdc.core.flatten import flatten_table
 from wbdc.core.plug import plug_name
 from wbdc.nets.model import VideoClassifier
@@ -55,7 +55,7 @@ def train_fold(
     Resumes from the last saved state. Returns the facts of the training. Raises UsageFault for too
     few videos, Stopped when a stop is requested, and what `fit` raises.
     """
-    precision = find_precision(plan.stage.precision, hardware.device)
+    precision = find_training_precision(plan.stage.precision, hardware.device)
     ranks = hardware.ranks
     setup = set_up_training(plan, initial, videos, hardware, precision, reporter)
     training = setup.state

@@ -39,23 +39,24 @@ class PerturbedRows:
     def __init__(self, weight: Tensor):
         self.weight = weight
         self.rows = _rows_with_gradient(weight)
-        self.start = local_shard(weight.detach())[self.rows].clone()
+        values = self.values
+        self.start = values.clone() if self.rows is None else values
 
     @property
     def values(self) -> Tensor:
-        """The values of the rows now, as a copy or a view."""
-        return local_shard(self.weight.detach())[self.rows]
+        """The values of the rows now: a copy of some rows, or all of them as a view."""
+        return self._select(local_shard(self.weight.detach()))
 
     def direction(self) -> Tensor:
-        """Return g / |g| for the rows, with g the gradient of the weight and |g| its L2 norm; zeros
-        when the gradient is missing, zero or not finite.
+        """Return g / |g| for the rows, with g their gradient and |g| its L2 norm; zeros when the
+        gradient is missing, zero or not finite.
         """
         if self.weight.grad is None:
             return torch.zeros_like(self.start)
-        gradient = local_shard(self.weight.grad)
+        gradient = self._select(local_shard(self.weight.grad))
         norm = self.norm(gradient)
         can_move = norm.isfinite() & (norm > 0)
-        return torch.where(can_move, gradient[self.rows] / norm, 0.0)
+        return torch.where(can_move, gradient / norm, 0.0)
 
     def weight_norm(self) -> Tensor:
         """Return the L2 norm of the whole weight now: a scalar."""
@@ -69,8 +70,14 @@ class PerturbedRows:
 
     def write(self, values: Tensor) -> None:
         """Replace the values of the rows."""
-        with torch.no_grad():
-            local_shard(self.weight.detach())[self.rows] = values
+        weight = local_shard(self.weight.detach())
+        if self.rows is None:
+            weight.copy_(values)
+        else:
+            weight.index_copy_(0, self.rows, values)
+
+    def _select(self, x: Tensor) -> Tensor:
+        return x if self.rows is None else x.index_select(0, self.rows)
 
 
 @contextmanager
@@ -87,8 +94,11 @@ def perturbed_rows(weights: Sequence[Tensor]) -> Iterator[list[PerturbedRows]]:
             rows.write(rows.start)
 
 
-def _rows_with_gradient(weight: Tensor) -> Tensor | slice:
-    """Return the rows of a weight that may move: (n,) bool, or all."""
+def _rows_with_gradient(weight: Tensor) -> Tensor | None:
+    """Return the rows of a weight that may move, (n,) int64; None for all. The gradient is read
+    once: of an embedding table, it is most of what a perturbation costs.
+    """
     if weight.dim() < 2 or weight.device.type != "cpu" or is_sharded(weight):
-        return slice(None)
-    return weight.grad.flatten(1).any(1)
+        return None
+    norms = torch.linalg.vector_norm(weight.grad.flatten(1), dim=1)
+    return (norms > 0).nonzero().flatten()
