@@ -10,6 +10,7 @@ import torch
 import toys
 
 from wbdc.core.batch import Batch
+from wbdc.data import loader
 from wbdc.train.dataset import Dataset
 from wbdc.train.samplers.shuffled import Shuffled
 
@@ -80,6 +81,22 @@ def test_any_number_of_reading_threads_gives_the_same_batches(dataset):
             assert batch.ids == other.ids
             for name in ("text", "text_mask", "text_field", "frames", "frame_mask", "seeds"):
                 assert torch.equal(getattr(batch, name), getattr(other, name))
+
+
+def test_batches_of_a_gpu_are_padded_in_pinned_memory(dataset, monkeypatch):
+    allocated = []
+
+    def pinned_empty(shape, dtype):
+        allocated.append(torch.empty(shape, dtype=dtype))
+        return allocated[-1]
+
+    monkeypatch.setattr(loader, "pinned_empty", pinned_empty)
+    pageable, pinned = batches(dataset), batches(dataset, pinned=True)
+    owned = set(map(id, allocated))
+    for batch, expected in zip(pinned, pageable, strict=True):
+        for name in ("text", "text_mask", "text_field", "frames", "frame_mask"):
+            assert id(getattr(batch, name)) in owned
+            assert torch.equal(getattr(batch, name), getattr(expected, name))
 
 
 def test_two_threads_read_two_videos_of_a_batch_at_the_same_time(dataset):

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 import toys
 
 from wbdc.core import plug
+from wbdc.core.device_copies import BatchCopier
 from wbdc.core.errors import Diverged, OutOfResources
-from wbdc.train import objectives, tricks
+from wbdc.train import gradients, objectives, tricks
 from wbdc.train.fit import fit
 from wbdc.train.losses import SMOOTHED
 from wbdc.train.updates import MAX_NON_FINITE_STEPS
@@ -394,7 +395,7 @@ def test_an_objective_acts_once_per_step_and_not_once_per_batch_or_pass():
     ]
 
 
-def test_a_step_without_a_check_is_skipped_by_the_optimizer_and_reported_later():
+def test_a_step_without_a_check_is_skipped_by_the_optimizer_and_reported_one_step_later():
     model, states, skipped = toys.model(), [], []
     optimizer = torch.optim.AdamW(model.parameters(), 0.01, fused=True)
     fit(
@@ -408,13 +409,26 @@ def test_a_step_without_a_check_is_skipped_by_the_optimizer_and_reported_later()
     )
     same = [all(torch.equal(a[n], b[n]) for n in a) for a, b in pairwise(states)]
     assert same == [True, False, False]
-    assert skipped == [(2, 3)], "reported at the check of step 4"
+    assert skipped == [(2, 2)], "reported during step 3"
     assert all(t.isfinite().all() for t in states[-1].values())
     assert {float(s["step"]) for s in optimizer.state.values()} == {3.0}
 
 
-def test_bad_steps_between_checks_end_the_training_at_the_next_check():
-    model = toys.model()
+def test_every_batch_is_copied_to_the_device_in_the_stream_of_copies(monkeypatch):
+    copied = []
+
+    class ListedCopier(BatchCopier):
+        def copy(self, batch):
+            copied.append(batch.ids)
+            return super().copy(batch)
+
+    monkeypatch.setattr(gradients, "BatchCopier", ListedCopier)
+    run_fit(toys.model(), DATA)
+    assert copied == [batch.ids for batch in DATA]
+
+
+def test_bad_steps_without_a_check_end_the_training_one_step_later():
+    model, steps = toys.model(), []
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(Diverged, match="not finite 3 times in a row, last for videos v0"):
         fit(
@@ -422,8 +436,10 @@ def test_bad_steps_between_checks_end_the_training_at_the_next_check():
             [Poisoned(model, bad={1, 2, 3})],
             DATA,
             torch.optim.AdamW(model.parameters(), 0.01, fused=True),
-            must_check=lambda step: step == 4,
+            before_step=steps.append,
+            must_check=lambda step: step == 5,
         )
+    assert steps == [1, 2, 3, 4]
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
 
 

@@ -4,6 +4,8 @@ Fake CUDA tensors run the forward passes. Backward does not run on them, so the 
 whole step that would wait are counted on the CPU.
 """
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import toys
@@ -14,6 +16,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from wbdc.core import plug
 from wbdc.core.ranks import Ranks
 from wbdc.train import objectives, tricks
+from wbdc.train import updates as updates_module
 from wbdc.train.gradients import PartLoss, StepGradients
 from wbdc.train.objectives import Objective
 from wbdc.train.optimizer import build_adamw, parameter_groups
@@ -86,22 +89,37 @@ def test_a_trick_does_not_wait(use):
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
-def test_an_update_does_not_wait(precision):
+def test_an_update_waits_for_the_step_before_it_only(precision, monkeypatch):
+    log = []
+
+    class ListedCopy:
+        """In place of a copy of a GPU's flags."""
+
+        def __init__(self, flags):
+            assert flags.device.type == "cuda"
+            self.number = len(log)
+            log.append("copy")
+
+        def wait(self):
+            log.append(f"wait for {log[: self.number].count('copy') + 1}")
+            return SimpleNamespace(tolist=lambda: [True, True])
+
+    monkeypatch.setattr(updates_module, "HostCopy", ListedCopy)
     model = toys.model()
     with fake_cuda():
         model_on_fake_cuda(model)
         weights = parameter_groups(model, torch.nn.ModuleList(), {"rest": 1e-3})
         optimizer = build_adamw(weights, {"rest": 1e-3}, 0.01)
         scaler = torch.amp.GradScaler("cuda", enabled=precision == torch.float16)
-        for parameter in model.parameters():
-            parameter.grad = torch.zeros_like(parameter)
-        loss = torch.zeros((), device="cuda")
-        if scaler.is_enabled():
-            scaler.scale(loss)
         updates = Updates(optimizer, scaler, 1.0, lambda step, ids: None, Ranks())
-        assert updates.apply(1, [PartLoss(("a",), loss)], must_check=False)
-        with pytest.raises(DataDependentOutputException):
-            updates.apply(2, [PartLoss(("a",), loss)], must_check=True)
+        for step, must_check in ((1, False), (2, False), (3, True)):
+            for parameter in model.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            loss = torch.zeros((), device="cuda")
+            if scaler.is_enabled():
+                scaler.scale(loss)
+            assert updates.apply(step, [PartLoss(("a",), loss)], must_check)
+    assert log == ["copy", "copy", "wait for 1", "copy", "wait for 2", "wait for 3"]
 
 
 @pytest.mark.parametrize("fusion", toys.FUSIONS)

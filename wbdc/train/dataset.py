@@ -7,7 +7,14 @@ import numpy as np
 
 from wbdc.core.batch import Batch
 from wbdc.core.item_random import item_seeds
-from wbdc.data.loader import PREFETCH_BATCHES, batch_by_length, collate, prefetch, training_batches
+from wbdc.data.loader import (
+    PREFETCH_BATCHES,
+    BatchRows,
+    batch_by_length,
+    collate,
+    prefetch,
+    training_batches,
+)
 from wbdc.prepare.view import View
 from wbdc.train.pseudo.soft_targets import SoftTargets
 from wbdc.train.samplers import Sampler, epoch_order
@@ -42,10 +49,12 @@ class Dataset:
         seed: int = 0,
         epoch: int = 0,
         rank_sizes: tuple[int, ...] = (),
+        pinned: bool = False,
     ) -> Batch:
         """Collate the videos at `positions`, which `read` returned.
 
         seed, epoch: of their random numbers. rank_sizes: of the batch that they are a part of.
+        pinned: see `collate`.
         """
         text = [tokens for tokens, _ in videos]
         frames = [pictures for _, pictures in videos]
@@ -58,6 +67,7 @@ class Dataset:
             self.labels[positions],
             fields=[reader.token_fields(row) for reader, row in zip(readers, text, strict=True)],
             seeds=item_seeds(ids, seed, epoch),
+            pinned=pinned,
         )
         soft_label = self.soft_targets.at(positions) if self.soft_targets else None
         batch = replace(batch, rank_sizes=rank_sizes, soft_label=soft_label)
@@ -85,14 +95,19 @@ class Dataset:
         ranks: int = 1,
         threads: int = 1,
         step_batches: int = 1,
+        pinned: bool = False,
     ) -> Iterator[Batch]:
         """Yield the batches of the videos at `positions`, from batch number `start` on.
 
         sampler: draws from `positions` in each epoch. size: videos of a batch, on all ranks
         together; rank r of `ranks` gets the videos r, r + ranks, ... of each. threads: that read
         videos. step_batches: batches of a step, which are all read while the step before them is
-        computed. Raises UsageFault.
+        computed. pinned: see `collate`. Raises UsageFault.
         """
+
+        def make(job: BatchRows, videos: list[tuple[np.ndarray, np.ndarray]]) -> Batch:
+            return self.batch(job.rows, videos, seed, job.epoch, job.rank_sizes, pinned)
+
         jobs = training_batches(
             lambda epoch: positions[epoch_order(sampler, seed, epoch)],
             len(sampler),
@@ -106,7 +121,7 @@ class Dataset:
             jobs,
             lambda job: job.rows,
             self.read,
-            lambda job, videos: self.batch(job.rows, videos, seed, job.epoch, job.rank_sizes),
+            make,
             threads=threads,
             ahead=max(PREFETCH_BATCHES, step_batches),
         )

@@ -48,8 +48,8 @@ def fit(
 
     A step is skipped when its loss or gradient is not finite; on_skip is called with its number and
     the ids of the videos. must_check: whether the losses are read after a step; where it returns
-    False, a GPU skips such a step by itself, and it is reported at the next check. Raises Diverged
-    when MAX_NON_FINITE_STEPS steps in a row are skipped.
+    False, a GPU skips such a step by itself, and it is reported after the next step, on several
+    ranks at the next check. Raises Diverged when MAX_NON_FINITE_STEPS steps in a row are skipped.
 
     When memory runs out, the step is computed again with every batch in two parts, then four, then
     eight, and so are later steps; on_out_of_memory is called with the step's number and the parts.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
+from wbdc.core.device_copies import BatchCopier
 from wbdc.core.errors import OutOfResources
 from wbdc.core.out_of_memory import BatchParts, is_out_of_memory
 from wbdc.core.ranks import Ranks
@@ -50,6 +51,7 @@ class StepGradients:
         self._scaler = scaler
         self._seed = seed
         self._parts = BatchParts()
+        self._copier = BatchCopier(step.device)
         self._replica = replica
         self._ranks = ranks
 
@@ -115,9 +117,12 @@ class StepGradients:
             return self._gradients([batch])
 
     def _prepare(self, batch: Batch) -> list[Batch]:
-        """Move a batch to the device in parts, and let the tricks change each part."""
+        """Copy a batch to the device in parts, and let the tricks change each part.
+
+        The CPU is ahead of a GPU by a step, which the GPU computes during the copy.
+        """
         parts = [batch.select(rows) for rows in self._parts.slices(len(batch))]
-        parts = [part.to(self._step.device) for part in (parts if len(parts) > 1 else [batch])]
+        parts = [self._copier.copy(part) for part in (parts if len(parts) > 1 else [batch])]
         for trick in self._tricks:
             parts = [trick.change_batch(part) for part in parts]
         return parts

@@ -214,6 +214,7 @@ def _run_steps(
         ranks=hardware.ranks.size,
         threads=hardware.threads,
         step_batches=stage.accumulate,
+        pinned=hardware.device.type == "cuda",
     )
     remaining = (monitor.steps - start) * stage.accumulate
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from wbdc.core.device_copies import HostCopy
 from wbdc.core.errors import Diverged
 from wbdc.core.ranks import Ranks
 from wbdc.train.distributed.shards import clip_gradient
@@ -16,11 +17,15 @@ MAX_BAD_VIDEOS = 5
 
 
 class _UncheckedStep(NamedTuple):
-    """A step whose losses were not read yet. norm: of the gradient; scalar, on the device."""
+    """A step whose losses were not read yet.
+
+    parts: the ids of the videos of each part. is_finite: of each part's loss, and last of the norm
+    of the gradient: (parts + 1,) bool, on its way to the CPU.
+    """
 
     step: int
-    losses: Sequence[PartLoss]
-    norm: Tensor
+    parts: Sequence[tuple[str, ...]]
+    is_finite: HostCopy
 
 
 class Updates:
@@ -48,12 +53,20 @@ class Updates:
     def apply(self, step: int, losses: Sequence[PartLoss], must_check: bool) -> bool:
         """Update the weights, or skip the step; return False when it is known to be skipped.
 
-        losses: of the step's parts. must_check: read them now, which waits for the GPU; otherwise
-        the optimizer skips a step that is not finite on the device. Raises Diverged.
+        losses: of the step's parts. must_check: read them now, which waits for the GPU. Otherwise
+        the optimizer skips a step that is not finite on the device, and its losses are read one
+        step later, when the GPU has work to do; several ranks, which would wait for each other,
+        read them when they must. Raises Diverged.
         """
         norm = self._clip_gradient()
-        self._unchecked.append(_UncheckedStep(step, losses, norm))
-        is_updated = self._check() if must_check else True
+        is_finite = torch.stack([*(loss.loss.isfinite() for loss in losses), norm.isfinite()])
+        parts = [loss.ids for loss in losses]
+        self._unchecked.append(_UncheckedStep(step, parts, HostCopy(is_finite)))
+        is_updated = True
+        if must_check:
+            is_updated = self._check(len(self._unchecked))
+        elif self._ranks.size == 1:
+            self._check(len(self._unchecked) - 1)
         if self._scaler.is_enabled():
             if is_updated:
                 self._scaler.step(self._optimizer)
@@ -72,32 +85,25 @@ class Updates:
         weights = [p for group in self._optimizer.param_groups for p in group["params"]]
         return clip_gradient(weights, self._max_grad_norm)
 
-    def _check(self) -> bool:
-        """Read the losses of the steps since the last check; return whether the last one may
-        update the weights. Raises Diverged after MAX_NON_FINITE_STEPS bad steps in a row.
+    def _check(self, count: int) -> bool:
+        """Read the losses of the first `count` steps that were not checked; return whether the last
+        of them may update the weights. Raises Diverged after MAX_NON_FINITE_STEPS bad steps in a
+        row.
         """
-        values = [torch.stack([loss.loss for loss in s.losses]) for s in self._unchecked]
-        norms = torch.stack([s.norm for s in self._unchecked])
-        is_finite = torch.cat([torch.cat(values).isfinite(), norms.isfinite()]).tolist()
-
-        is_updated = True
-        flags = iter(is_finite)
+        checked = self._unchecked[:count]
+        flags = [unchecked.is_finite.wait().tolist() for unchecked in checked]
         non_finite = self._add_ranks(
-            [
-                [name for part in s.losses if not next(flags) for name in part.ids]
-                for s in self._unchecked
-            ]
+            [_non_finite_videos(*pair) for pair in zip(checked, flags, strict=True)]
         )
-        for unchecked, bad_ids, norm_is_finite in zip(
-            self._unchecked, non_finite, flags, strict=True
-        ):
-            if not bad_ids and not norm_is_finite and not self._scaler.is_enabled():
+        is_updated = True
+        for unchecked, bad_ids, step_flags in zip(checked, non_finite, flags, strict=True):
+            if not bad_ids and not step_flags[-1] and not self._scaler.is_enabled():
                 # a scaler skips a step whose gradient overflowed, and lowers its scale
-                (bad_ids,) = self._add_ranks([[n for part in unchecked.losses for n in part.ids]])
+                (bad_ids,) = self._add_ranks([[name for ids in unchecked.parts for name in ids]])
             is_updated = not bad_ids
             self._count(unchecked.step, bad_ids)
 
-        self._unchecked.clear()
+        del self._unchecked[:count]
         return is_updated
 
     def _add_ranks(self, names: list[list[str]]) -> list[list[str]]:
@@ -124,3 +130,9 @@ class Updates:
             )
             error.is_echo = not self._ranks.is_main
             raise error
+
+
+def _non_finite_videos(unchecked: _UncheckedStep, flags: Sequence[bool]) -> list[str]:
+    """Return the videos of the parts whose loss is not finite."""
+    parts = zip(unchecked.parts, flags[:-1], strict=True)
+    return [name for ids, is_finite in parts if not is_finite for name in ids]
