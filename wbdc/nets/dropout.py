@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-STEPS = 2**16  # of a random number of 16 bits
+PROBABILITY_STEPS = 2**16  # of a random number of 16 bits
 BF16_ONE = 0x3F80  # the bits of 1
 
 
@@ -21,7 +21,7 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
     # torch.compile merges its own dropout with the layers around it
     if x.device.type != "cpu" or p == 1 or torch.compiler.is_compiling():
         return F.dropout(x, p)
-    return _Dropout.apply(x, min(round(p * STEPS), STEPS - 1))
+    return _Dropout.apply(x, min(round(p * PROBABILITY_STEPS), PROBABILITY_STEPS - 1))
 
 
 class Dropout(nn.Dropout):
@@ -40,12 +40,12 @@ def use_fast_dropout(module: nn.Module) -> None:
 
 
 class _Dropout(Function):
-    """dropped: the probability of zero, times STEPS."""
+    """dropped: the probability of zero, times PROBABILITY_STEPS."""
 
     @staticmethod
     def forward(ctx, x: Tensor, dropped: int) -> Tensor:
         ctx.keeps = _draw_mask(x, dropped)
-        ctx.factor = 1 / (1 - dropped / STEPS)
+        ctx.factor = 1 / (1 - dropped / PROBABILITY_STEPS)
         return _select(x, ctx.keeps, ctx.factor)
 
     @staticmethod
@@ -59,8 +59,8 @@ def _draw_mask(x: Tensor, dropped: int) -> Tensor:
     numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     numbers = numbers.view(torch.int16)[: x.numel()].view(x.shape)
     if x.dtype == torch.bfloat16:  # in place, since torch converts a bool ten times slower
-        return numbers.ge_(dropped - STEPS // 2).mul_(BF16_ONE).view(torch.bfloat16)
-    return numbers >= dropped - STEPS // 2
+        return numbers.ge_(dropped - PROBABILITY_STEPS // 2).mul_(BF16_ONE).view(torch.bfloat16)
+    return numbers >= dropped - PROBABILITY_STEPS // 2
 
 
 def _select(x: Tensor, keeps: Tensor, factor: float) -> Tensor:
