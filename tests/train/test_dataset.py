@@ -10,7 +10,7 @@ import torch
 import toys
 
 from wbdc.core.batch import Batch
-from wbdc.data import loader
+from wbdc.data import padding
 from wbdc.train.dataset import Dataset
 from wbdc.train.samplers.shuffled import Shuffled
 
@@ -90,7 +90,7 @@ def test_batches_of_a_gpu_are_padded_in_pinned_memory(dataset, monkeypatch):
         allocated.append(torch.empty(shape, dtype=dtype))
         return allocated[-1]
 
-    monkeypatch.setattr(loader, "pinned_empty", pinned_empty)
+    monkeypatch.setattr(padding, "pinned_empty", pinned_empty)
     pageable, pinned = batches(dataset), batches(dataset, pinned=True)
     owned = set(map(id, allocated))
     for batch, expected in zip(pinned, pageable, strict=True):
