@@ -25,6 +25,7 @@ from wbdc.core.files import (
 AT_FDCWD = -100  # of Linux
 RENAME_EXCHANGE = 2
 RUN_FILE = "run.json"  # in the folder of a run, beside its folds
+LOG_FILE = "train.log"  # in the folder of a fold
 UNSUPPORTED_ERRNOS = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 
 
@@ -124,7 +125,9 @@ def sweep_work(work: Path) -> None:
 
 
 def is_empty(folder: Path) -> bool:
-    """Return whether a folder holds only folders, its lock, and temporaries of ended processes."""
+    """Return whether a folder holds only folders, its lock, a log, and temporaries of ended
+    processes.
+    """
     if folder.is_symlink() or not folder.is_dir():
         return False
     locks = (folder / LOCK_FILE, folder / LOCK_HOLDER_FILE)
@@ -135,10 +138,10 @@ def is_empty(folder: Path) -> bool:
 
 
 def _is_disposable(path: Path) -> bool:
-    """Return whether a path may be removed with its folder: it is a folder or a temporary."""
+    """Return whether a path may be removed with its folder: a folder, a log or a temporary."""
     is_folder = path.is_dir() and not path.is_symlink()
     is_of_safetensors = path.name.startswith(".tmp")
-    return is_folder or is_leftover(path) or is_of_safetensors
+    return is_folder or path.name == LOG_FILE or is_leftover(path) or is_of_safetensors
 
 
 def remove_if_empty(folder: Path) -> None:

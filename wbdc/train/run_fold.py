@@ -26,6 +26,7 @@ from wbdc.train.export import evaluate_fold
 from wbdc.train.fit_estimator import fit_fold
 from wbdc.train.hardware import Hardware
 from wbdc.train.initial_model import InitialModel, start_from
+from wbdc.train.log_file import log_to_file
 from wbdc.train.pseudo.extra_rows import join_extra_rows
 from wbdc.train.pseudo.pseudo_settings import PseudoSettings
 from wbdc.train.pseudo.seen_folds import SEEN_FOLDS, stage_seen_folds
@@ -80,6 +81,8 @@ def run_fold(
         return facts
 
     with _locked(folder, plan.run, ranks):
+        if ranks.is_main:
+            reporter = log_to_file(folder, reporter)
         train = _train_network if isinstance(plan, StagePlan) else _fit_estimator
         facts = train(plan, folder, fold, hardware, reporter)
         facts["command"] = train_command(plan, fold, hardware, bool(facts["pretrained"]))
