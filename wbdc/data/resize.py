@@ -130,7 +130,8 @@ def resize_fast(
 ) -> np.ndarray:
     """Resize and crop by torch's kernel for 8-bit images: (H, W, 3) uint8 -> (S, S, 3) uint8.
 
-    It computes in one thread.
+    It computes in one thread. The bytes are equal on all CPUs; on one without AVX2 or NEON, it is
+    slower than `resize_exact`.
     """
     import torch  # takes seconds; exact pixels are resized without it
 
