@@ -120,9 +120,11 @@ def test_demo_prints_weights_and_time_check(members, text, capsys):
             "test_scores": report["ensemble"],
             "submission": submission,
             "prepared": "p",
+            "page": "demo/reports/demo.html",
         },
     )
     output = capsys.readouterr().out
     assert text in output
     assert "Time check: PASS. It fits." in output
+    assert "Report: demo/reports/demo.html" in output
     assert "result.csv, test labels" in output

@@ -135,6 +135,7 @@ def run_demo(
     _predict(into, contest, data, device, cpu_threads, progress, reporter)
     return {
         "report": report,
+        "page": str(_write_page(into, seed)),
         "test_scores": _score_test(into, contest, prepared),
         "submission": submission,
         "prepared": str(prepared.folder),
@@ -241,6 +242,21 @@ def _score_test(into: Path, contest: "Competition", prepared: "PreparedData") ->
     }
 
 
+def _write_page(into: Path, seed: int) -> Path:
+    """Write the HTML page of the ensemble, as `wbdc report demo` does, and return its path."""
+    from wbdc.core.files import publish_bytes
+    from wbdc.report.build_report import build_report
+    from wbdc.report.page import render_page
+    from wbdc.report.report_options import ReportOptions
+    from wbdc.report.subjects import Subject
+
+    path = into / "reports" / "demo.html"
+    subject = Subject("ensemble", "demo", into / "ensembles" / "demo")
+    built = build_report(into, subject, ReportOptions(seed=seed))
+    publish_bytes(path, render_page(built, "en").encode())
+    return path
+
+
 def print_demo(into: Path, result: dict) -> None:
     """Print the scores, the blend, the time check and the folders."""
     report, submission = result["report"], result["submission"]
@@ -269,6 +285,7 @@ def print_demo(into: Path, result: dict) -> None:
         "Runs": into / "runs",
         "Submission": submission["folder"],
         "Predictions": into / DEMO_RESULT_FILE,
+        "Report": result["page"],
     }
     for name, path in folders.items():
         console.print_text(f"{name}: {path}")
