@@ -242,6 +242,16 @@ class Competition:
         """
         raise NotImplementedError
 
+    def weighted_scorer(
+        self, truth: Sequence[str], predictions: Sequence[str], classes: Sequence[str]
+    ) -> "Callable[[np.ndarray], float] | None":
+        """Return a function of the weights of the rows (n,) that computes the "mean" of `score` for
+        rows that occur so many times; None, the default, for a contest that repeats the rows.
+
+        A bootstrap of 100,000 rows then takes a hundredth of the time.
+        """
+        return None
+
     def score_probabilities(
         self,
         truth: Sequence[str],

@@ -13,6 +13,8 @@ from functools import lru_cache
 from itertools import count, cycle, islice
 from pathlib import Path
 
+import numpy as np
+
 from wbdc.competitions import (
     CLIP_SUFFIXES,
     Competition,
@@ -34,11 +36,12 @@ from wbdc.core.files import (
     read_text,
 )
 from wbdc.core.findings import Findings
-from wbdc.core.scores import f1_scores
+from wbdc.core.scores import f1_scores_from_codes
 
 # rows of each class of the labeled split; the keys are the official classes
 CLASS_COUNTS_FILE = Path(__file__).with_name("wechat2022_counts.json")
 FIRST_REPEATED_ID = 9 * 10**19  # 20 digits, as the ids of the contest
+LEVEL_WIDTHS = {"lv1": 2, "lv2": 4}  # characters of a class that name its label
 MAX_LABEL_CHARACTERS = 60  # of an invalid label
 
 
@@ -215,22 +218,16 @@ class WeChat2022(Competition):
         classes: over which macro averages are taken; None: the labels that occur in the truth or
         the predictions, as in the official script.
         """
-        # 100,000 rows are a few thousand distinct pairs, and a bootstrap scores a thousand times
         pairs = Counter(zip(truth, predictions, strict=True))
-        weights = list(pairs.values())
-        components = {}
-        for level, width in (("lv1", 2), ("lv2", 4)):
-            true_labels = [label[:width] for label, _ in pairs]
-            predicted_labels = [label[:width] for _, label in pairs]
-            labels = (
-                {*true_labels, *predicted_labels}
-                if classes is None
-                else {label[:width] for label in classes}
-            )
-            f1 = f1_scores(true_labels, predicted_labels, sorted(labels), weights)
-            components[f"{level}_micro"] = f1.micro
-            components[f"{level}_macro"] = f1.macro
-        return {**components, "mean": sum(components.values()) / 4}
+        true_labels, predicted_labels = zip(*pairs, strict=True) if pairs else ((), ())
+        levels = _code_levels(true_labels, predicted_labels, classes)
+        return _score_levels(levels, np.array(list(pairs.values()), np.float64))
+
+    def weighted_scorer(
+        self, truth: Sequence[str], predictions: Sequence[str], classes: Sequence[str]
+    ) -> Callable[[np.ndarray], float]:
+        levels = _code_levels(truth, predictions, classes)
+        return lambda weights: _score_levels(levels, weights)["mean"]
 
     def write_result(self, ids: Sequence[str], labels: Sequence[str], path: Path) -> None:
         """Publish lines of `id,category_id` without a header or a byte order mark, ended by LF."""
@@ -410,3 +407,34 @@ def _join_ocr(item: dict, findings: Findings) -> str:
         if text and text not in parts[-1:]:
             parts.append(text)
     return " ".join(parts)
+
+
+def _code_levels(
+    truth: Sequence[str], predictions: Sequence[str], classes: Sequence[str] | None
+) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
+    """Return the codes of the true and predicted labels of each level, and their number.
+
+    classes: None for the labels that occur.
+    """
+    levels = {}
+    for level, width in LEVEL_WIDTHS.items():
+        rows = [[label[:width] for label in column] for column in (truth, predictions)]
+        known = {*rows[0], *rows[1]} if classes is None else {label[:width] for label in classes}
+        codes = {label: code for code, label in enumerate(sorted(known))}
+        true_codes, predicted_codes = (
+            np.array([codes.get(label, -1) for label in row], np.int64) for row in rows
+        )
+        levels[level] = true_codes, predicted_codes, len(codes)
+    return levels
+
+
+def _score_levels(
+    levels: dict[str, tuple[np.ndarray, np.ndarray, int]], weights: np.ndarray
+) -> dict[str, float]:
+    """Return the components of the score and their mean."""
+    components = {}
+    for level, (truth, predictions, labels) in levels.items():
+        f1 = f1_scores_from_codes(truth, predictions, labels, weights)
+        components[f"{level}_micro"] = f1.micro
+        components[f"{level}_macro"] = f1.macro
+    return {**components, "mean": sum(components.values()) / 4}
