@@ -12,6 +12,11 @@ from wbdc.core.time_margins import TIME_MARGIN
 from wbdc.ensemble.blend_weights import approximate_weights, fit_arithmetic, fit_weights
 from wbdc.ensemble.bootstrap import Gain, competition_scorer, paired_gain
 from wbdc.ensemble.budget.cost import Cost, find_measured
+from wbdc.ensemble.budget.search_rows import (
+    MAX_FITTED_ROWS,
+    choose_search_rows,
+    spread_rows,
+)
 from wbdc.ensemble.geometric_choice import is_clearly_likelier
 from wbdc.ensemble.geometric_weights import (
     approximate_exponents,
@@ -72,16 +77,15 @@ class CandidatePool:
         names, self.folds = np.unique(folds, return_inverse=True)
         likelihoods = true_class_likelihoods(members, truth)
         self.likelihoods_without_fold = [
-            likelihoods[:, self.folds != fold] for fold in range(len(names))
+            likelihoods[:, spread_rows(np.flatnonzero(self.folds != fold), MAX_FITTED_ROWS)]
+            for fold in range(len(names))
         ]
-        # (n, M, C): one blend is one product
-        self.rows = np.ascontiguousarray(members.transpose(1, 0, 2), dtype=np.float32)
-        self.true_ids = [self.classes[code] for code in truth]
         self._nested: dict[Subset, tuple[str, np.ndarray]] = {}
+        self.search = choose_search_rows(members, truth)
         if mean != "arithmetic":
-            self.factors = np.stack([log_factors(m).astype(np.float32) for m in members])
-            count = len(truth)
-            self.search_rows = np.linspace(0, count - 1, min(count, MAX_SEARCH_VIDEOS)).astype(int)
+            factors = log_factors(self.search.probabilities).astype(np.float32)
+            self.factors = np.ascontiguousarray(factors.transpose(1, 0, 2))  # (M, n, K)
+            self.search_rows = spread_rows(np.arange(len(self.search.rows)), MAX_SEARCH_VIDEOS)
 
     def seconds(self, subset: Subset) -> float:
         """Return the seconds that a subset needs for all items, margin included."""
@@ -124,10 +128,11 @@ class CandidatePool:
         return scores[0] >= scores[1] and is_clearly_likelier(geometric, arithmetic, self.truth)
 
     def approximate_score(self, subset: Subset) -> float:
-        """Score a subset in milliseconds.
+        """Score a subset in milliseconds (5 for 8 members, 1,000 rows, 200 classes), and in no more
+        than a few times as many for any number of rows.
 
-        It uses `approximate_weights`, and exponents that are not nested, so a few predictions may
-        differ.
+        It uses `approximate_weights`, exponents that are not nested, and of many rows and classes
+        a part, so a few predictions may differ.
         """
         shape = (len(self.likelihoods_without_fold), len(self.candidates))
         weights = np.zeros(shape, dtype=np.float32)
@@ -137,17 +142,27 @@ class CandidatePool:
                 approximate_weights(likelihoods[list(subset)])
                 for likelihoods in self.likelihoods_without_fold
             ]
-        blended = (weights[self.folds][:, None] @ self.rows)[:, 0]
+        rows, classes, probabilities, truth = self.search
+        blended = (weights[self.folds[rows]][:, None] @ probabilities)[:, 0]
         if self.mean != "arithmetic" and len(subset) > 1:
             geometric = self._approximate_geometric(subset)
-            blended = geometric if self._uses_geometric(geometric, blended) else blended
-        return self.score(blended.argmax(axis=1))
+            scores = [self._score_search(columns) for columns in (geometric, blended)]
+            is_likelier = is_clearly_likelier(geometric, blended, truth)
+            if self.mean == "geometric" or (scores[0] >= scores[1] and is_likelier):
+                return scores[0]
+            return scores[1]
+        return self._score_search(blended)
+
+    def _score_search(self, blended: np.ndarray) -> float:
+        """Score a blend (n, K) of the rows and classes of the search."""
+        codes = np.take_along_axis(self.search.classes, blended.argmax(1)[:, None], axis=1)
+        return self._score_rows(self.search.rows, codes[:, 0])
 
     def _approximate_geometric(self, subset: Subset) -> np.ndarray:
-        """Return the geometric mean of a subset, with exponents learned on some rows: (n, C)."""
+        """Return the geometric mean of a subset, with exponents learned on some rows: (n, K)."""
         rows = self.search_rows
         learning = np.stack([self.factors[i][rows] for i in subset])
-        exponents = approximate_exponents(learning, self.truth[rows])
+        exponents = approximate_exponents(learning, self.search.truth[rows])
         logits = np.zeros(self.factors.shape[1:], np.float32)
         for position, exponent in zip(subset, exponents.astype(np.float32), strict=True):
             logits += exponent * self.factors[position]
@@ -155,8 +170,11 @@ class CandidatePool:
 
     def score(self, predictions: np.ndarray) -> float:
         """Return the mean of the competition's score. predictions: (n,) class codes."""
-        predicted_ids = [self.classes[code] for code in predictions]
-        return self.competition.score(self.true_ids, predicted_ids, self.classes)["mean"]
+        return self._score_rows(np.arange(len(self.truth)), predictions)
+
+    def _score_rows(self, rows: np.ndarray, predictions: np.ndarray) -> float:
+        scorer = competition_scorer(self.competition, self.truth[rows], predictions, self.classes)
+        return scorer(np.arange(len(rows)))
 
     def gain(self, new: Subset, old: Subset, draws: int, seed: int) -> Gain:
         """Bound how much one subset scores above another."""
