@@ -29,7 +29,7 @@ from wbdc.serve.engine import InferenceEngine
 from wbdc.serve.members import load_member
 
 FULL = os.environ.get("WBDC_FULL") == "1"
-VIDEOS, FRAMES, LENGTH, BATCH, CLASSES = (32 if FULL else 96), 14, 256, 16, 200
+VIDEOS, FRAMES, LENGTH, BATCH, CLASSES = 32, 14, 256, 16, 200
 WIDTH, LAYERS = (768, 12) if FULL else (192, 4)
 BERT = {
     "model_type": "bert",
