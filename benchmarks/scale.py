@@ -206,7 +206,9 @@ def search_budget(runs: int, videos: int) -> str:
     cost = Cost(5.0, {"224": 0.004}, towers, members, True)
     candidates = [Candidate(name, name, (name,)) for name in names]
     start = time.perf_counter()
-    pool = CandidatePool(candidates, *problem, CLASSES, WeChat2022(), cost, items=25_000)
+    pool = CandidatePool(
+        candidates, *problem, CLASSES, WeChat2022(), cost, items=25_000, mean="auto"
+    )
     choices = pareto_frontier(pool)
     seconds = time.perf_counter() - start
     return f"{choices[0].search} search of {seconds:.1f} s, {len(choices)} choices"
