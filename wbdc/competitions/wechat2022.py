@@ -224,9 +224,14 @@ class WeChat2022(Competition):
         return _score_levels(levels, np.array(list(pairs.values()), np.float64))
 
     def weighted_scorer(
-        self, truth: Sequence[str], predictions: Sequence[str], classes: Sequence[str]
+        self, truth: np.ndarray, predictions: np.ndarray, classes: Sequence[str]
     ) -> Callable[[np.ndarray], float]:
-        levels = _code_levels(truth, predictions, classes)
+        levels = {}
+        for level, width in LEVEL_WIDTHS.items():
+            labels = [label[:width] for label in classes]
+            codes = {label: code for code, label in enumerate(sorted({*labels}))}
+            code_of_class = np.array([codes[label] for label in labels])
+            levels[level] = code_of_class[truth], code_of_class[predictions], len(codes)
         return lambda weights: _score_levels(levels, weights)["mean"]
 
     def write_result(self, ids: Sequence[str], labels: Sequence[str], path: Path) -> None:

@@ -50,9 +50,7 @@ def competition_scorer(
     # 100,000 rows are a few thousand distinct pairs, and a bootstrap scores a thousand times
     pairs, pair_of_row = np.unique(truth * len(ids) + predictions, return_inverse=True)
     true_codes, predicted_codes = np.divmod(pairs, len(ids))
-    weighted = competition.weighted_scorer(
-        ids[true_codes].tolist(), ids[predicted_codes].tolist(), classes
-    )
+    weighted = competition.weighted_scorer(true_codes, predicted_codes, classes)
     if weighted is not None:
         return lambda rows: weighted(np.bincount(pair_of_row[rows], minlength=len(pairs)))
     true_ids, predicted_ids = ids[truth], ids[predictions]

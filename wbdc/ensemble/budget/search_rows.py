@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 MAX_FITTED_ROWS = 1000  # per fold whose weights are learned
-MAX_SCORED_ROWS = 20_000
+MAX_SCORED_ROWS = 5000
 MAX_BLENDED_CLASSES = 16  # of a row: the true class, and those that some member finds most probable
 
 
