@@ -49,6 +49,8 @@ def writes(tree: ast.Module) -> Iterator[int]:
     ]
     published = {id(node) for function in functions for node in ast.walk(function)}
     for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
+        if _name(call) == "write_csv" and not call.args and not call.keywords:
+            continue  # it returns the text
         if (
             _opens(call) or _name(call) in FORBIDDEN_WRITERS or _name(call) in PUBLISHING_WRITERS
         ) and id(call) not in published:
@@ -105,6 +107,7 @@ GUILTY = [
     "p.write_text('x')",
     "p.write_bytes(b'')",
     "table.to_csv(p)",
+    "table.write_csv(p)",
     "save_file(t, p)",
     "table.write_parquet(p)",
     "shutil.copyfile(a, b)",
@@ -114,6 +117,7 @@ GUILTY = [
 ]
 INNOCENT = [
     "open(p)",
+    "table.write_csv()",
     "open(p, 'rb')",
     "p.open('r')",
     "archive.open(entry)",

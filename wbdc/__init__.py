@@ -8,13 +8,6 @@ In Python:
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # at run time a name is imported when it is first used
-    from wbdc.competitions import Source, Video
-    from wbdc.core.errors import WbdcError
-    from wbdc.ensemble.opened_models import open_ensemble_folder as open_ensemble
-    from wbdc.ensemble.opened_models import open_run_folder as open_run
 
 __all__ = ["Source", "Video", "WbdcError", "open_ensemble", "open_run"]
 __version__ = "0.1.0"
@@ -23,6 +16,7 @@ __version__ = "0.1.0"
 STOPPED_MESSAGE = "stopped; run the same command again to continue"
 STOPPED_CODE = 11  # exit code of wbdc.core.errors.Stopped
 
+# __init__.pyi has their types; a packed submission has no open_run and no open_ensemble
 _EXPORTS = {
     "Source": ("wbdc.competitions", "Source"),
     "Video": ("wbdc.competitions", "Video"),

@@ -336,11 +336,14 @@ def test_demo_report_fits_80_columns(narrow, tmp_path):
         "submission": {"latency": latency, "folder": "demo/submissions/demo"},
     }
     demo.print_demo(
-        "demo" / tmp_path.relative_to("/"), result | {"prepared": "demo/prepared/2e3479562de6"}
+        "demo" / tmp_path.relative_to("/"),
+        result | {"prepared": "demo/prepared/2e3479562de6", "page": "demo/reports/demo.html"},
     )
     lines = [line for line in narrow() if str(tmp_path) not in line]
     assert_whole(
-        lines, *RUNS, *SCORES, *NUMBERS, "demo/submissions/demo", "demo/prepared/2e3479562de6"
+        lines,
+        *(*RUNS, *SCORES, *NUMBERS),
+        *("demo/submissions/demo", "demo/prepared/2e3479562de6", "demo/reports/demo.html"),
     )
 
 

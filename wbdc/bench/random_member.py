@@ -1,6 +1,5 @@
 """A member with random weights at the full shape of a kit, for measurements without a training."""
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from tokenizers import Tokenizer
 from wbdc.bench.videos import COMMON_CHARACTERS
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
-from wbdc.core.files import publish_json
+from wbdc.core.files import publish_bytes, publish_file, publish_json, read_bytes
 from wbdc.data.special_tokens import special_token_ids
 from wbdc.data.text import learn_tokenizer, open_tokenizer
 from wbdc.nets import vision as visions
@@ -51,10 +50,10 @@ def write_random_member(folder: Path, kit: Kit, frames: int | None) -> None:
     saved = kit.saved()
     folder.mkdir(parents=True)
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS_FILE)
-    (folder / TOKENIZER_FILE).write_text(tokenizer.to_str(), encoding="utf-8")
+    publish_file(folder / WEIGHTS_FILE, lambda temporary: save_file(weights, temporary))
+    publish_bytes(folder / TOKENIZER_FILE, tokenizer.to_str().encode())
     for name, path in saved.plug_files.items():
-        shutil.copyfile(path, folder / name)
+        publish_bytes(folder / name, read_bytes(path))
     facts = {
         "blueprint": saved_blueprint(model, saved),
         "classes": [str(number) for number in range(CLASSES)],

@@ -2,13 +2,16 @@
 
 import click
 
+from wbdc.cli import console, shared_options
+
 SHELLS = ("bash", "zsh", "fish")
 PROGRAM = "wbdc"
 
 
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
-def completion(shell: str) -> None:
+@shared_options.as_json
+def completion(shell: str, as_json: bool) -> None:
     """Print the completion script of a shell.
 
     It completes commands, options, and the names of kits, runs, ensembles and pseudo-labels in
@@ -27,4 +30,7 @@ def completion(shell: str) -> None:
     script_of = get_completion_class(shell)
     # the attribute alone: `source()` of bash first starts bash to test its version
     values = script_of(main, {}, PROGRAM, "_WBDC_COMPLETE").source_vars()
-    click.echo(script_of.source_template % values)
+    script = script_of.source_template % values
+    if as_json:
+        return console.print_json({"shell": shell, "script": script})
+    return click.echo(script)

@@ -60,7 +60,7 @@ def distill(
     weights: str | None,
     **options: object,
 ) -> None:
-    """Train a student on the probabilities of teachers and on labels.
+    """Train a student on probabilities of teachers and on labels.
 
     For example a large model with many frames teaches a small one with few frames, which fits the
     time limit. Runs two commands: `wbdc pseudo` labels the labeled and the unlabeled videos, and

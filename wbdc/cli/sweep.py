@@ -82,9 +82,10 @@ def sweep(
     work: Path,
     as_json: bool,
 ) -> None:
-    """Search for settings of a kit by trials (TPE of Optuna), and confirm the best ones.
+    """Search for settings of a kit, and confirm the best ones.
 
-    The file of --space lists values, or gives the bounds of a number:
+    Trials are drawn by Optuna (TPE). The file of --space lists values, or gives the bounds of a
+    number:
 
     \b
       [train]

@@ -73,7 +73,7 @@ def check_plan(plan: SweepPlan) -> dict:
         )
     session = plan.swept.session(plan.folds, first_changes(plan.space))
     return {
-        "kit": plan.swept.open().saved_tables(),
+        "kit": plan.swept.resolve().saved_tables(),
         "data": session.run.facts.data,
         "space": {name: asdict(setting) for name, setting in plan.space.items()},
         "folds": plan.folds,

@@ -37,13 +37,13 @@ class SweptKit:
     work: Path
     options: dict = field(default_factory=dict)
 
-    def open(self, changes: tuple[str, ...] = ()) -> Kit:
-        """Open the kit with more changes. Raises UsageFault."""
+    def resolve(self, changes: tuple[str, ...] = ()) -> Kit:
+        """Resolve the kit with more changes. Raises UsageFault."""
         return open_kit(self.name, tiny=self.tiny, changes=(*self.changes, *changes))
 
     def session(self, folds: tuple[str, ...], changes: tuple[str, ...] = ()) -> Session:
         """Resolve the training of some folds. Raises what `open_session` raises."""
-        kit = self.open(changes)
+        kit = self.resolve(changes)
         return open_session("train", kit, self.work, fold=",".join(folds), **self.options)
 
 
@@ -85,7 +85,7 @@ def _train_folds(
     prunes: bool,
 ) -> dict[str, float]:
     """Return the score of each fold. Raises TrialPruned."""
-    is_validated = prunes and not swept.open(changes).has_estimator
+    is_validated = prunes and not swept.resolve(changes).has_estimator
     if is_validated:
         changes = (VALIDATE_EACH_EPOCH, *changes)
     scores = {}

@@ -268,7 +268,9 @@ def submit_toy(members, data, tmp_path, monkeypatch):
     home = members[0].folder.parents[1]
     member = BlendMember(str(members[0].folder), 1.0, run="late-0a1b2c3d", fold="0")
     blend = Blend("wechat2022", "fp32", (member,))
-    prepared = PreparedData(tmp_path, SimpleNamespace(competition="wechat2022", groups=None))
+    prepared = PreparedData(
+        tmp_path, SimpleNamespace(competition="wechat2022", groups=None, corrected_labels=None)
+    )
     source = pipeline.SubmissionSource(home, blend, prepared, data, report={})
     monkeypatch.setattr(pipeline, "list_training_commands", lambda *_: [])
     monkeypatch.setattr(pipeline, "trace_lineage", lambda *_: Lineage(home))
