@@ -9,19 +9,20 @@ In Python:
 
 from importlib import import_module
 
-__all__ = ["Source", "Video", "WbdcError", "open_ensemble", "open_run"]
+__all__ = ["Source", "Video", "WbdcError", "open_ensemble", "open_report", "open_run"]
 __version__ = "0.1.0"
 
 # here, because `python -m wbdc` may be stopped before anything else is imported
 STOPPED_MESSAGE = "stopped; run the same command again to continue"
 STOPPED_CODE = 11  # exit code of wbdc.core.errors.Stopped
 
-# __init__.pyi has their types; a packed submission has no open_run and no open_ensemble
+# __init__.pyi has their types; a packed submission has Source, Video and WbdcError alone
 _EXPORTS = {
     "Source": ("wbdc.competitions", "Source"),
     "Video": ("wbdc.competitions", "Video"),
     "WbdcError": ("wbdc.core.errors", "WbdcError"),
     "open_ensemble": ("wbdc.ensemble.opened_models", "open_ensemble_folder"),
+    "open_report": ("wbdc.report.opened_report", "open_report_folder"),
     "open_run": ("wbdc.ensemble.opened_models", "open_run_folder"),
 }
 

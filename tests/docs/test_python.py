@@ -26,5 +26,5 @@ def test_the_code_of_the_page_runs(fresh, kit, data, tmp_path, monkeypatch, caps
     exec(compile(code, str(PAGE), "exec"), names)  # the documented code itself
 
     printed = capsys.readouterr().out.splitlines()
-    assert len(printed) == 5
+    assert len(printed) == 6
     assert printed[0].split()[0] in names["run"].classes

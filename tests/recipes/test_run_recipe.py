@@ -74,8 +74,8 @@ def test_a_recipe_continues_after_a_step_that_failed(short_recipe, runner, fresh
 
 
 def check_estimates_and_identity(short_recipe, options, runner):
-    """A seed changes the run and what is made of it; its time is estimated from the other seed. A
-    longer training has no estimate.
+    """A seed changes the run and what is made of it; its time is estimated from the other seed, and
+    that of more epochs is scaled. A training of another batch size has no estimate.
     """
     before = {p.step.name: p for p in plan_recipe(open_recipe(str(short_recipe)), options)}
     path = short_recipe / "recipe.toml"
@@ -89,7 +89,11 @@ def check_estimates_and_identity(short_recipe, options, runner):
 
     path.write_text(text.replace('"train.epochs" = 1, ', '"train.epochs" = 2, '))
     longer = {p.step.name: p for p in plan_recipe(open_recipe(str(short_recipe)), options)}
-    assert longer["single"].cost == (0, None)
+    assert longer["single"].cost == (0, pytest.approx(2 * before["single"].cost.measured))
+
+    path.write_text(text.replace('"train.epochs" = 1, ', '"train.epochs" = 1, "train.batch" = 2, '))
+    wider = {p.step.name: p for p in plan_recipe(open_recipe(str(short_recipe)), options)}
+    assert wider["single"].cost == (0, None)
 
 
 def test_a_killed_command_and_one_without_a_result_are_errors(short_recipe, fresh):

@@ -20,10 +20,14 @@ from wbdc.core.progress import ProgressCallback
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from wbdc.train.fold_cost import SessionCost
 
 COLUMNS_WITHOUT_TERMINAL = 140
 MAX_UNBROKEN_COLUMNS = 16  # shorter cells of a table never wrap
 NO_SCORE = "–"
+NO_ESTIMATE = "not measured yet"
+SECONDS_OF_MINUTE = 60
+SECONDS_OF_HOUR = 3600
 
 
 def next_command(
@@ -59,8 +63,8 @@ def console_reporter(progress: ProgressCallback, quiet: bool, is_main: bool = Tr
     return Reporter(progress, (lambda sentence: None) if quiet else log, log)
 
 
-def print_plan(session: object, as_json: bool) -> None:
-    """Print what a training session would do."""
+def print_plan(session: object, cost: "SessionCost | None", as_json: bool) -> None:
+    """Print what a training session would do. cost: estimated, None without an estimate."""
     finished = session.run.folds()
     plan = {
         "run": session.run.name,
@@ -74,12 +78,33 @@ def print_plan(session: object, as_json: bool) -> None:
         plan["note"] = session.note
     folds = {fold: "finished" if fold in finished else "to train" for fold in session.folds}
     if as_json:
-        print_json(plan | {"folds": folds})
+        print_json(plan | {"folds": folds, "cost": cost and cost._asdict()})
         return
 
     for name, value in plan.items():
         print_text(f"{name}: {value}")
+    print_text(f"cost: {_cost_text(cost)}")
     print_text(f"folds: {', '.join(f'{fold} {state}' for fold, state in folds.items())}")
+
+
+def _cost_text(cost: "SessionCost | None") -> str:
+    """Return the estimate of a training session as text."""
+    if cost is None:
+        return f"{NO_ESTIMATE}: no fold with these settings, device and threads is finished"
+    folds = "1 fold" if cost.folds == 1 else f"{cost.folds} folds"
+    return (
+        f"about {format_seconds(cost.seconds)} and {cost.bytes / 1e6:,.1f} MB, by {folds} with the "
+        "same settings"
+    )
+
+
+def format_seconds(seconds: float) -> str:
+    """Return "12 s", "3 min" or "5.2 h"."""
+    if seconds < 2 * SECONDS_OF_MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * SECONDS_OF_HOUR:
+        return f"{seconds / SECONDS_OF_MINUTE:.0f} min"
+    return f"{seconds / SECONDS_OF_HOUR:.1f} h"
 
 
 def component_names(*score_tables: dict, order: Sequence[str] = ()) -> list[str]:

@@ -244,17 +244,10 @@ def _score_test(into: Path, contest: "Competition", prepared: "PreparedData") ->
 
 def _write_page(into: Path, seed: int) -> Path:
     """Write the HTML page of the ensemble, as `wbdc report demo` does, and return its path."""
-    from wbdc.core.files import publish_bytes
-    from wbdc.report.build_report import build_report
-    from wbdc.report.page import render_page
-    from wbdc.report.report_options import ReportOptions
-    from wbdc.report.subjects import Subject
+    from wbdc.report.opened_report import open_report_folder
 
-    path = into / "reports" / "demo.html"
-    subject = Subject("ensemble", "demo", into / "ensembles" / "demo")
-    built = build_report(into, subject, ReportOptions(seed=seed))
-    publish_bytes(path, render_page(built, "en").encode())
-    return path
+    report = open_report_folder(into / "ensembles" / "demo", seed=seed)
+    return report.save(into / "reports" / "demo.html")
 
 
 def print_demo(into: Path, result: dict) -> None:

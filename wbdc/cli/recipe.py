@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from wbdc.recipes.plan import PlannedStep
     from wbdc.recipes.recipe import Recipe
 
-SECONDS_OF_MINUTE, SECONDS_OF_HOUR = 60, 3600
-NO_ESTIMATE = "not measured yet"
-
 
 @click.group()
 def recipe() -> None:
@@ -166,10 +163,10 @@ def print_steps(recipe: "Recipe", plan: "list[PlannedStep]") -> None:
     console.print_table(f"{recipe.name}: {recipe.about}", columns, rows)
 
     measured, remaining, unknown = total_cost(plan)
-    console.print_text(f"Finished steps took {format_seconds(measured)}.")
+    console.print_text(f"Finished steps took {console.format_seconds(measured)}.")
     if remaining:
         console.print_text(
-            f"Estimated for the rest, as far as measured: {format_seconds(remaining)}."
+            f"Estimated for the rest, as far as measured: {console.format_seconds(remaining)}."
         )
     if unknown:
         console.print_text(f"Not measured yet: {', '.join(unknown)}.")
@@ -181,21 +178,12 @@ def print_steps(recipe: "Recipe", plan: "list[PlannedStep]") -> None:
 def _time_text(planned: "PlannedStep") -> str:
     """Return the measured time of a finished step, or the estimate of one to run."""
     if planned.state == "finished":
-        return format_seconds(planned.cost.measured) if planned.cost.measured else "–"
+        return console.format_seconds(planned.cost.measured) if planned.cost.measured else "–"
     if planned.step.command == "verify":
         return "–"
     if planned.cost.remaining is None:
-        return NO_ESTIMATE
-    return f"about {format_seconds(planned.cost.remaining)}"
-
-
-def format_seconds(seconds: float) -> str:
-    """Return "12 s", "3 min" or "5.2 h"."""
-    if seconds < 2 * SECONDS_OF_MINUTE:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * SECONDS_OF_HOUR:
-        return f"{seconds / SECONDS_OF_MINUTE:.0f} min"
-    return f"{seconds / SECONDS_OF_HOUR:.1f} h"
+        return console.NO_ESTIMATE
+    return f"about {console.format_seconds(planned.cost.remaining)}"
 
 
 def _recipe_facts(opened: "Recipe") -> dict:

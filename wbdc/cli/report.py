@@ -109,9 +109,9 @@ def report(
         console.print_json(built.numbers)
         return
 
-    from wbdc.report.page import render_page
+    from wbdc.report.page import save_page
 
-    publish_bytes(path, render_page(built, language).encode())
+    save_page(built, path, language)
     console.print_text(f"Report: {path}")
 
 

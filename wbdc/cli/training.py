@@ -32,6 +32,7 @@ def run_session(
     stage: "pretrain" or "train". options: of `open_session`. Returns None where there is nothing to
     print: on every rank but the first, and for a dry run, whose plan is printed.
     """
+    from wbdc.train.fold_cost import estimate_session
     from wbdc.train.kit import open_kit
     from wbdc.train.session import joined_ranks, open_session
 
@@ -49,6 +50,7 @@ def run_session(
     if not ranks.is_main:
         return None
     if dry_run:
-        console.print_plan(session, as_json)
+        cost = estimate_session(session, work, opened_kit)
+        console.print_plan(session, cost, as_json)
         return None
     return TrainedSession(session, folds)

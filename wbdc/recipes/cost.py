@@ -4,19 +4,17 @@ Nothing is estimated that was not measured in this work folder: a step without a
 estimate.
 """
 
-import copy
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
-from wbdc.core.files import SEAL_FILE, publish_json, read_json, read_seal
+from wbdc.core.files import publish_json, read_json
 from wbdc.recipes.recipe import Recipe
 from wbdc.recipes.step import RecipeStep
 from wbdc.recipes.step_kit import open_step_kit
 from wbdc.recipes.step_results import RecipeState, StepResult
-from wbdc.train.kit import Kit
-from wbdc.train.kit_files import KIT_FILE
-from wbdc.train.runs import Run, list_runs
+from wbdc.train.fold_cost import similar_folds
+from wbdc.train.runs import list_runs
 from wbdc.train.session import parse_folds
 
 SECONDS_FILE = "seconds.json"  # of the steps that do not train, by the names of their results
@@ -62,44 +60,20 @@ def _training_cost(step: RecipeStep, state: RecipeState, result: StepResult | No
     if state.prepared is None:
         return StepCost(0.0, None)
     kit = open_step_kit(state.recipe, step, state.options.tiny)
-    runs = [
-        run
-        for run in list_runs(state.options.work, step.command)
-        if run.facts.kit == kit.name and run.facts.data == state.prepared.hash
-    ]
     fold = step.options.get("fold", "all")
     requested = parse_folds(fold, state.prepared.facts.fold_count)
     finished = {
         name: facts["seconds"]
-        for run in runs
+        for run in list_runs(state.options.work, step.command)
         if result and run.name == result.name
         for name, facts in run.folds().items()
         if name in requested
     }
-    similar = [seconds for run in runs for seconds in _fold_seconds(run, kit, step.command)]
+    costs = similar_folds(state.options.work, kit, state.prepared.hash, step.command)
+    similar = [cost.seconds for cost in costs]
     missing = len(requested) - len(finished)
     remaining = missing * mean(similar) if similar else None
     return StepCost(sum(finished.values()), remaining if missing else 0.0)
-
-
-def _fold_seconds(run: Run, kit: Kit, stage: str) -> list[float]:
-    """Return the seconds of the folds of a run that trained the same settings as a kit."""
-    seconds = []
-    for path in sorted(run.folder.glob(f"fold-*/{SEAL_FILE}")):
-        saved = read_json(path.parent / KIT_FILE)
-        if _cost_settings(saved, stage) == _cost_settings(kit.saved_tables(), stage):
-            seconds.append(read_seal(path.parent, {"seconds": float})["seconds"])
-    return seconds
-
-
-def _cost_settings(tables: dict, stage: str) -> dict:
-    """Return the settings that decide how long a stage takes; names of pseudo-labels do not."""
-    names = ("text", "trunk", "vision", "fusion", "pooling", "estimator", stage)
-    settings = copy.deepcopy({name: tables.get(name) for name in names})
-    trained = settings[stage] or {}  # a kit with an estimator has no stage
-    for table in [*trained.get("objective", ()), trained.get("pseudo") or {}]:
-        table.pop("name", None)
-    return settings
 
 
 def _read_seconds(path: Path) -> dict[str, float]:

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from wbdc import __version__
-from wbdc.core.files import read_text
+from wbdc.core.files import publish_bytes, read_text
 from wbdc.report.build_report import MAX_GROUP_VIDEOS, Report
 from wbdc.report.corrections_file import corrections_csv
 from wbdc.report.sections import page_sections
@@ -39,6 +39,11 @@ def render_page(report: Report, language: str = "en") -> str:
         style=_embed("style.css"),
         script=_embed("browser.js"),
     )
+
+
+def save_page(report: Report, path: Path, language: str = "en") -> None:
+    """Publish the HTML of a report."""
+    publish_bytes(path, render_page(report, language).encode())
 
 
 def translations(language: str) -> dict[str, str]:

@@ -28,6 +28,8 @@ from wbdc.submit.timing.options import RehearsalOptions
 from wbdc.submit.timing.rehearse import rehearse
 from wbdc.submit.timing.sandbox import SandboxRun, failure_message
 
+# together a minute of simulated runs
+pytestmark = pytest.mark.slow
 VIDEOS = 4000  # of the test split
 GB = 2**30
 

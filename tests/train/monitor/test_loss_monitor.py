@@ -116,6 +116,7 @@ def test_trap_22_an_objective_whose_target_is_revealed_is_leaking(use, settings,
     assert "must predict" in alarm.message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", ["mask_words", "match", "classify"])
 def test_an_objective_with_a_learning_rate_of_0_is_inert(use):
     assert kinds(train(use, {}, rate=0)) == ["inert"]
