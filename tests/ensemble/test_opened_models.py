@@ -17,7 +17,7 @@ import wbdc
 def trained(kit, ready, tmp_path_factory):
     """A work folder with a run of two folds, and an ensemble of it."""
     work = tmp_path_factory.mktemp("opened") / "work"
-    shutil.copytree(ready, work)
+    shutil.copytree(ready / "prepared", work / "prepared")
     toys.run_json("train", "--kit", kit, "--work", work, "--fold", "0,1", *toys.SHORT)
     toys.run_json("ensemble", "--work", work, "--draws", 100)
     return work

@@ -10,7 +10,7 @@ import toys
 def trained(kit, ready, tmp_path_factory):
     """A work folder with one finished fold of one epoch: (folder, the fold's seconds)."""
     work = tmp_path_factory.mktemp("cost") / "work"
-    shutil.copytree(ready, work)
+    shutil.copytree(ready / "prepared", work / "prepared")
     result = toys.run_json("train", "--kit", kit, "--work", work, "--fold", 0, *toys.SHORT)
     return work, result["folds"]["0"]["seconds"]
 
