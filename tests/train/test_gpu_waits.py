@@ -25,6 +25,8 @@ from wbdc.train.step import Step
 from wbdc.train.tricks import Outcome
 from wbdc.train.updates import Updates
 
+# every plug takes a step: half a minute together
+pytestmark = pytest.mark.slow
 CUDA = torch.device("cuda")
 # what may wait, and why it does not wait for a GPU in a training step
 ALLOWED = {

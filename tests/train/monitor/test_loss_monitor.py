@@ -96,6 +96,7 @@ def replace_predictions(
         monkeypatch.setattr(F, name, fake)
 
 
+@pytest.mark.slow
 @every_objective
 def test_trap_22_an_objective_that_learns_nothing_is_inert(use, settings, monkeypatch):
     replace_predictions(monkeypatch, lambda prediction, truth: prediction * 0)
@@ -106,6 +107,7 @@ def test_trap_22_an_objective_that_learns_nothing_is_inert(use, settings, monkey
     assert alarm.value > 0.98 * alarm.level
 
 
+@pytest.mark.slow
 @every_objective
 def test_trap_22_an_objective_whose_target_is_revealed_is_leaking(use, settings, monkeypatch):
     replace_predictions(monkeypatch, lambda prediction, truth: truth + 0 * prediction, True)
@@ -216,6 +218,7 @@ class Killed(BaseException):
     """Ends a process without any of its handlers, as far as the folder of the fold is concerned."""
 
 
+@pytest.mark.slow
 def test_an_inert_training_warns_and_records_it_also_after_a_kill(fresh, kit, monkeypatch):
     command = [*train_inert(kit, fresh), "--save-every", 7]
     save_or_stop = training_log.StepMonitor._save_or_stop
