@@ -103,8 +103,9 @@ def show(name: str, draws: int, work: Path, as_json: bool) -> None:
       wbdc runs show dual_stream-1a2b3c4d
     """
     from wbdc.ensemble.run_summary import summarize_run
+    from wbdc.train.runs import open_run
 
-    run = _find_run(work, name)
+    run = open_run(work, name, stage=None)
     summary = summarize_run(run, draws=draws)
     folds = run.folds()
     if as_json:
@@ -143,8 +144,9 @@ def diff_two(run: str, other: str, work: Path, as_json: bool) -> None:
       wbdc runs diff dual_stream-1a2b3c4d dual_stream-5e6f7a8b
     """
     from wbdc.train.run_differences import diff_runs
+    from wbdc.train.runs import open_run
 
-    differences = diff_runs(_find_run(work, run), _find_run(work, other))
+    differences = diff_runs(*(open_run(work, name, stage=None) for name in (run, other)))
     if as_json:
         rows = [{"setting": name, run: old, other: new} for name, old, new in differences]
         return console.print_json({"differences": rows})
@@ -174,9 +176,10 @@ def remove_named(
       wbdc runs rm dual_stream-1a2b3c4d --yes
     """
     from wbdc.submit.runs_in_use import check_removable, runs_in_use
+    from wbdc.train.runs import list_runs, open_run
 
-    chosen = [_find_run(work, name) for name in dict.fromkeys(names)]
-    check_removable(chosen, _all_runs(work), runs_in_use(work, submissions))
+    chosen = [open_run(work, name, stage=None) for name in dict.fromkeys(names)]
+    check_removable(chosen, list_runs(work, None), runs_in_use(work, submissions))
     _remove(chosen, removes, as_json)
 
 
@@ -196,8 +199,9 @@ def remove_unused(removes: bool, submissions: Path, work: Path, as_json: bool) -
       wbdc runs gc --yes
     """
     from wbdc.submit.runs_in_use import runs_in_use, unused_runs
+    from wbdc.train.runs import list_runs
 
-    _remove(unused_runs(_all_runs(work), runs_in_use(work, submissions)), removes, as_json)
+    _remove(unused_runs(list_runs(work, None), runs_in_use(work, submissions)), removes, as_json)
 
 
 def sort_summaries(summaries: Sequence["RunSummary"], key: str) -> list["RunSummary"]:
@@ -217,25 +221,6 @@ def _refuse_options_before_command(context: click.Context) -> None:
             raise click.UsageError(
                 f"{parameter.opts[0]} stands before {context.invoked_subcommand}; put it after"
             )
-
-
-def _find_run(work: Path, name: str) -> "Run":
-    """Open a run of any stage by its name. Raises UsageFault."""
-    from wbdc.core.errors import UsageFault, suggest_name
-
-    by_name = {run.name: run for run in _all_runs(work)}
-    if name not in by_name:
-        raise UsageFault(
-            f"no run called {name!r} in {work / 'runs'}{suggest_name(name, list(by_name))}"
-        )
-    return by_name[name]
-
-
-def _all_runs(work: Path) -> list["Run"]:
-    from wbdc.ensemble.run_summary import STAGE_ORDER
-    from wbdc.train.runs import list_runs
-
-    return [run for stage in STAGE_ORDER for run in list_runs(work, stage)]
 
 
 def _print_summaries(summaries: Sequence["RunSummary"]) -> None:
@@ -335,7 +320,7 @@ def _csv_text(summaries: Sequence["RunSummary"]) -> str:
 
 def _remove(chosen: Sequence["Run"], removes: bool, as_json: bool) -> None:
     """List runs with their sizes, and remove them if `removes`."""
-    from wbdc.ensemble.run_summary import folder_bytes
+    from wbdc.core.files import folder_bytes
     from wbdc.submit.runs_in_use import remove_run
 
     sizes = {run.name: folder_bytes(run.folder) for run in chosen}

@@ -1,7 +1,6 @@
 """wbdc train: fine-tune a kit on one fold, several, or all data."""
 
 import json
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -106,19 +105,19 @@ def train_and_print(
         console.print_text(f"Started from the pretrained run {source.name}")
 
 
-def _fold_rows(rows: Sequence[tuple]) -> list[tuple]:
+def _statistics_rows(folds: dict[str, dict], names: Sequence[str]) -> list[tuple]:
     """Return the mean and the standard deviation of the scores over folds as two rows of a table;
     none where fewer than two folds were scored.
-
-    rows: (fold, scores ..., time).
     """
-    scores = [row[1:-1] for row in rows if console.NO_SCORE not in row]
-    if len(scores) < 2:
+    from wbdc.train.fold_statistics import OFFICIAL, score_over_folds
+
+    mean, deviation = score_over_folds(folds)
+    if None in deviation.values() or not deviation:
         return []
-    columns = list(zip(*scores, strict=True))
+    columns = [*names, OFFICIAL]
     return [
-        ("mean", *map(statistics.mean, columns), ""),
-        ("sd", *map(statistics.stdev, columns), ""),
+        ("mean", *(mean[name] for name in columns), ""),
+        ("sd", *(deviation[name] for name in columns), ""),
     ]
 
 
@@ -132,7 +131,8 @@ def print_folds(
         (f"fold {fold}", *console.score_cells(facts, names), f"{facts['seconds']:.0f} s")
         for fold, facts in folds.items()
     ]
-    console.print_table(run_name, ("", *names, "official", "time"), rows + _fold_rows(rows))
+    rows += _statistics_rows(folds, names)
+    console.print_table(run_name, ("", *names, "official", "time"), rows)
     for fold, facts in folds.items():
         console.print_alarms(facts, f"fold {fold}: ")
     if optimistic := [fold for fold, facts in folds.items() if "selected_on" in facts]:

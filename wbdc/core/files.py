@@ -208,6 +208,12 @@ def list_files(folder: Path) -> list[Path]:
     )
 
 
+def folder_bytes(folder: Path) -> int:
+    """Return the total size of the files below a folder."""
+    files = (path for path in folder.rglob("*") if not path.is_symlink())
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
 def sweep_temporaries(folder: Path) -> None:
     """Remove the temporaries of killed processes. The caller must hold the lock of the folder."""
     for temporary in [*folder.rglob(".*.tmp")]:
@@ -239,10 +245,11 @@ def is_leftover(temporary: Path, name: str | None = None) -> bool:
     name: of the file or folder that the temporary was made for; None for any.
     """
     match = re.fullmatch(r"\.(.+?)\.(\d{1,10})(\.old)?\.tmp", temporary.name, re.DOTALL)
-    return bool(match) and name in (None, match[1]) and not _is_process_alive(int(match[2]))
+    return bool(match) and name in (None, match[1]) and not is_process_alive(int(match[2]))
 
 
-def _is_process_alive(process: int) -> bool:
+def is_process_alive(process: int) -> bool:
+    """Return whether a process of this machine runs, also one of another user."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -57,9 +57,8 @@ def evaluate_bands(
     learn = learn_geometric_bands if is_geometric else learn_band_weights
     fitted = learn(members, truth, bounds)
     remaining = members[fitted.members]
-    fit = fit_geometric_bands if is_geometric else fit_bands
-    blended = nested_blend(remaining, truth, folds, partial(fit, bounds=bounds))
-    plain = nested_blend(remaining, truth, folds, fit_geometric if is_geometric else fit_arithmetic)
+    blended = nested_blend(remaining, truth, folds, _band_fit(is_geometric, bounds))
+    plain = nested_blend(remaining, truth, folds, _plain_fit(is_geometric))
     gain = evaluation.gain(blended, plain)
 
     counts = np.bincount(truth, minlength=len(classes))
@@ -91,10 +90,20 @@ def evaluate_bands(
 
 def report_fit(report: dict) -> BlendFit:
     """Return what learns the blend of a report of `evaluate_bands`, for `nested_blend`."""
+    is_geometric = report["geometric"]["used"]
     if report["bands"]["used"]:
-        fit = fit_geometric_bands if report["geometric"]["used"] else fit_bands
-        return partial(fit, bounds=report["bands"]["bounds"])
-    return fit_geometric if report["geometric"]["used"] else fit_arithmetic
+        return _band_fit(is_geometric, report["bands"]["bounds"])
+    return _plain_fit(is_geometric)
+
+
+def _band_fit(is_geometric: bool, bounds: Sequence[int]) -> BlendFit:
+    """Return what learns weights by class support for a mean."""
+    return partial(fit_geometric_bands if is_geometric else fit_bands, bounds=bounds)
+
+
+def _plain_fit(is_geometric: bool) -> BlendFit:
+    """Return what learns one weight for each member of a mean."""
+    return fit_geometric if is_geometric else fit_arithmetic
 
 
 def _reason_without_bands(

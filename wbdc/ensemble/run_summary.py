@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from wbdc.core.files import SEAL_FILE
+from wbdc.core.files import SEAL_FILE, folder_bytes
 from wbdc.ensemble.bootstrap import bootstrap_interval, probability_scorer
 from wbdc.ensemble.shared_rows import shared_predictions
+from wbdc.train.fold_statistics import OFFICIAL, score_over_folds
 from wbdc.train.runs import ALL_FOLDS, Run, list_runs
 
-STAGE_ORDER = ("train", "pretrain")
 CHANGE_OPTIONS = ("--set", "--without")
 CHANGE_FLAGS = ("--tiny",)
 
@@ -53,14 +53,14 @@ class RunSummary:
 
 def summarize_runs(work: Path, *, draws: int) -> list[RunSummary]:
     """Summarize all runs of a work folder, by stage and name. Raises IntegrityFault."""
-    runs = [run for stage in STAGE_ORDER for run in list_runs(work, stage)]
-    return [summarize_run(run, draws=draws) for run in runs]
+    return [summarize_run(run, draws=draws) for run in list_runs(work, None)]
 
 
 def summarize_run(run: Run, *, draws: int, seed: int = 0) -> RunSummary:
     """Summarize a run, which may have no finished fold. Raises IntegrityFault."""
     folds = run.folds()
     facts = run.facts
+    over_folds = score_over_folds(folds)
     devices = sorted({fold["device"] for fold in folds.values() if "device" in fold})
     seals = [run.fold(fold) / SEAL_FILE for fold in folds]
     return RunSummary(
@@ -73,7 +73,9 @@ def summarize_run(run: Run, *, draws: int, seed: int = 0) -> RunSummary:
         seed=facts.seed,
         data=facts.data,
         folds=list(folds),
-        **fold_statistics(folds),
+        mean=over_folds.mean.get("mean"),
+        deviation=over_folds.deviation.get("mean"),
+        official=over_folds.mean.get(OFFICIAL),
         **_pooled_score(run, folds, draws, seed),
         seconds=sum(fold.get("seconds", 0.0) for fold in folds.values()),
         bytes=folder_bytes(run.folder),
@@ -93,28 +95,6 @@ def kit_changes(command: str) -> list[str]:
         if option in CHANGE_OPTIONS:
             changes.append(value if option == "--set" else f"{option} {value}")
     return changes
-
-
-def fold_statistics(folds: dict[str, dict]) -> dict[str, float | None]:
-    """Return "mean" and "deviation" of the score over the folds that held out videos, and the mean
-    "official" score; None where there are too few folds.
-
-    folds: {name: facts of a finished fold}.
-    """
-    scored = [fold for fold in folds.values() if "score" in fold]
-    scores = [fold["score"]["mean"] for fold in scored]
-    official = [fold["official"]["mean"] for fold in scored]
-    return {
-        "mean": float(np.mean(scores)) if scores else None,
-        "deviation": float(np.std(scores, ddof=1)) if len(scores) > 1 else None,
-        "official": float(np.mean(official)) if official else None,
-    }
-
-
-def folder_bytes(folder: Path) -> int:
-    """Return the total size of the files below a folder."""
-    files = (path for path in folder.rglob("*") if not path.is_symlink())
-    return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def _pooled_score(run: Run, folds: dict[str, dict], draws: int, seed: int) -> dict:

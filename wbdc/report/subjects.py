@@ -8,9 +8,6 @@ from wbdc.core.files import SEAL_FILE
 from wbdc.submit.check.manifest import MANIFEST_FILE
 from wbdc.train.runs import list_runs, read_run
 
-# a report without a name is about an ensemble or a training
-REPORTED_STAGES = ("train", "pretrain")
-
 
 class Subject(NamedTuple):
     """What a report is about. kind: "run", "ensemble", "submission" or "prepared"; path: of its
@@ -51,9 +48,7 @@ def list_subjects(work: Path) -> list[Subject]:
     ensemble and its submission often have the same name.
     """
     ensembles = [path.parent for path in sorted((work / "ensembles").glob(f"[!.]*/{SEAL_FILE}"))]
-    runs = [
-        run.folder for stage in REPORTED_STAGES for run in list_runs(work, stage) if run.folds()
-    ]
+    runs = [run.folder for run in list_runs(work, None) if run.folds()]
     homes = dict.fromkeys([work / "submissions", Path("submissions")])
     packages = [path.parent for home in homes for path in sorted(home.glob(f"*/{MANIFEST_FILE}"))]
     kinds = {"ensemble": ensembles, "run": runs, "submission": packages}
@@ -61,11 +56,12 @@ def list_subjects(work: Path) -> list[Subject]:
 
 
 def _latest_subject(work: Path, subjects: list[Subject]) -> Subject:
+    """Return the ensemble or training that was finished last. Raises UsageFault."""
     finished = [
         subject
         for subject in subjects
         if subject.kind == "ensemble"
-        or (subject.kind == "run" and read_run(subject.path).stage == REPORTED_STAGES[0])
+        or (subject.kind == "run" and read_run(subject.path).stage == "train")
     ]
     if not finished:
         raise UsageFault(

@@ -9,7 +9,7 @@ from wbdc.core.errors import UsageFault
 from wbdc.core.files import SEAL_FILE, lock_folder
 from wbdc.serve.blend_file import read_blend
 from wbdc.submit.check.manifest import MANIFEST_FILE, read_manifest
-from wbdc.submit.reproduced_runs import Lineage
+from wbdc.submit.reproduced_runs import Lineage, blend_folds
 from wbdc.train.runs import RUN_FACTS_FILE, Run
 
 
@@ -78,22 +78,16 @@ def _roots(work: Path, submissions: Path) -> dict[str, dict[str, set[str]]]:
     """
     roots = {}
     for seal in sorted((work / "ensembles").glob(f"[!.]*/{SEAL_FILE}")):
-        members = [(member.run, member.fold) for member in read_blend(seal.parent).members]
-        roots[f"ensemble {seal.parent.name}"] = _folds_by_run(members)
+        roots[f"ensemble {seal.parent.name}"] = blend_folds(read_blend(seal.parent))
     for manifest in sorted(submissions.glob(f"[!.]*/{MANIFEST_FILE}")):
         names = read_manifest(manifest.parent)["members"]
-        members = [tuple(name.split("/fold-")) for name in names if "/fold-" in name]
-        roots[f"submission {manifest.parent.name}"] = _folds_by_run(members)
+        folds: dict[str, set[str]] = {}
+        for run, _, fold in (name.partition("/fold-") for name in names):
+            folds.setdefault(run, set()).add(fold)
+        roots[f"submission {manifest.parent.name}"] = folds
 
     present = {path.parent.name for path in (work / "runs").glob(f"*/{RUN_FACTS_FILE}")}
     return {
         user: {name: folds for name, folds in needed.items() if name in present}
         for user, needed in roots.items()
     }
-
-
-def _folds_by_run(members: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
-    folds: dict[str, set[str]] = {}
-    for name, fold in members:
-        folds.setdefault(name, set()).add(fold)
-    return folds

@@ -10,7 +10,7 @@ import numpy as np
 
 from wbdc.submit.runs_in_use import remove_run
 from wbdc.sweep.search_space import SearchSpace, trial_changes
-from wbdc.sweep.trial_study import CHANGES, FOLD_SCORES, TRIAL_RUN, import_optuna
+from wbdc.sweep.trial_study import CHANGES, TRIAL_RUN, import_optuna
 from wbdc.train.kit import Kit, open_kit
 from wbdc.train.reporter import Reporter
 from wbdc.train.runs import Run
@@ -70,7 +70,6 @@ def run_trial(
     except optuna.TrialPruned:
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         return None
-    trial.set_user_attr(FOLD_SCORES, scores)
     score = float(np.mean(list(scores.values())))
     study.tell(trial, score)
     return score

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wbdc.core.errors import EnvironmentFault, UsageFault
-from wbdc.core.files import json_digest
+from wbdc.core.errors import EnvironmentFault, Stopped, UsageFault
+from wbdc.core.files import is_process_alive, json_digest
 
 if TYPE_CHECKING:
     import optuna
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 JOURNAL_FILE = "trials.log"
 IDENTITY = "identity"  # attributes of a study and its trials
 PROCESS = "process"
-FOLD_SCORES = "fold_scores"
 CHANGES = "changes"
 TRIAL_RUN = "run"
 STARTUP_TRIALS = 5  # drawn at random before TPE models them, and before trials are pruned
@@ -94,8 +93,6 @@ def failing(study: "optuna.Study", trial: "optuna.Trial") -> Iterator[None]:
     """Mark a trial as failed when its training raises, except when it was stopped: a stopped trial
     continues.
     """
-    from wbdc.core.errors import Stopped
-
     try:
         yield
     except Stopped:
@@ -109,10 +106,8 @@ def _queue_killed_trials(study: "optuna.Study") -> None:
     """Queue the values of trials whose process has ended on this machine."""
     states = import_optuna().trial.TrialState
     for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
-        if not _is_running(trial.user_attrs.get(PROCESS)):
+        process = trial.user_attrs.get(PROCESS)
+        # a process runs one trial at a time, so this one has left the trial
+        if process in (None, os.getpid()) or not is_process_alive(process):
             study.tell(trial.number, state=states.FAIL)
             study.enqueue_trial(trial.params)
-
-
-def _is_running(process: int | None) -> bool:
-    return process not in (None, os.getpid()) and Path(f"/proc/{process}").exists()

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
-from wbdc.core.files import SEAL_FILE, read_json, read_seal
+from wbdc.core.files import SEAL_FILE, folder_bytes, read_json, read_seal
 from wbdc.train.kit import Kit
 from wbdc.train.kit_files import KIT_FILE
 from wbdc.train.runs import Run, list_runs
@@ -78,7 +78,7 @@ def _fold_costs(run: Run, kit: Kit, stage: str) -> list[FoldCost]:
         if _cost_settings(saved, stage) == _cost_settings(tables, stage):
             facts = read_seal(path.parent, FOLD_COST_SHAPE)
             scale = _epochs(tables, stage) / _epochs(saved, stage)
-            size = sum(file.stat().st_size for file in path.parent.iterdir() if file.is_file())
+            size = folder_bytes(path.parent)
             cost = FoldCost(facts["seconds"] * scale, size, facts["device"], facts["threads"])
             costs.append(cost)
     return costs

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # a kit imports its plugs, which takes seconds; runs are read
 RUN_FACTS_FILE = RUN_FILE
 OOF_FILE = "oof.parquet"
 SETTING_FILES = "setting_files"  # in the seal of a fold
+RUN_STAGES = ("train", "pretrain")
 ALL_FOLDS = "all"  # the fold that trains on every row and holds out none
 RUN_SHAPE = {
     "stage": str,
@@ -164,11 +165,12 @@ def identify_run(
     return f"pretrain-{name}" if stage == "pretrain" else name, facts
 
 
-def list_runs(work: Path, stage: str = "train") -> list[Run]:
-    """List the runs of a stage below work/runs, by name."""
+def list_runs(work: Path, stage: str | None = "train") -> list[Run]:
+    """List the runs of a stage below work/runs, by name; None: trainings, then pretrainings."""
     paths = sorted((work / "runs").glob(f"*/{RUN_FACTS_FILE}"))
     runs = [Run(path.parent, read_run(path.parent)) for path in paths]
-    return [run for run in runs if run.facts.stage == stage]
+    stages = RUN_STAGES if stage is None else (stage,)
+    return [run for one in stages for run in runs if run.facts.stage == one]
 
 
 def read_run(folder: Path) -> RunFacts:
@@ -185,8 +187,8 @@ def publish_run(run: Run) -> None:
         publish_json(path, asdict(run.facts))
 
 
-def open_run(work: Path, name: str, stage: str = "train") -> Run:
-    """Open a run by its name. Raises UsageFault."""
+def open_run(work: Path, name: str, stage: str | None = "train") -> Run:
+    """Open a run of a stage, None for any, by its name. Raises UsageFault."""
     runs = {run.name: run for run in list_runs(work, stage)}
     if name not in runs:
         raise UsageFault(

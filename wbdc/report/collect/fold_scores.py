@@ -1,9 +1,8 @@
 """Scores of the folds of a run side by side, their mean, spread, and the interval of the score."""
 
-from statistics import fmean, stdev
-
 from wbdc.ensemble.bootstrap import bootstrap_interval, probability_scorer
 from wbdc.report.collect.held_out import HeldOut
+from wbdc.train.fold_statistics import score_over_folds
 from wbdc.train.runs import ALL_FOLDS, Run
 
 
@@ -24,17 +23,15 @@ def fold_scores(run: Run, held_out: HeldOut, *, draws: int, seed: int) -> dict:
         for fold, facts in run.folds().items()
         if fold != ALL_FOLDS
     }
+    over_folds = score_over_folds(folds)
     components = list(next(iter(folds.values()))["score"])
-    values = {name: [entry["score"][name] for entry in folds.values()] for name in components}
     scorer = probability_scorer(
         held_out.contest, held_out.truth, held_out.probabilities, held_out.classes
     )
     return {
         "folds": folds,
-        "mean": {name: fmean(numbers) for name, numbers in values.items()},
-        "sd": {
-            name: stdev(numbers) if len(numbers) > 1 else None for name, numbers in values.items()
-        },
+        "mean": {name: over_folds.mean[name] for name in components},
+        "sd": {name: over_folds.deviation[name] for name in components},
         "pooled": {"score": held_out.score(), "official": held_out.score(official=True)},
         "interval": list(bootstrap_interval(scorer, len(held_out.truth), draws=draws, seed=seed)),
     }
