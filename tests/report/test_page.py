@@ -91,7 +91,7 @@ def test_the_page_needs_no_other_file_and_shows_no_test_video(workspace, tmp_pat
 def test_bad_names_get_one_sentence(workspace, tmp_path):
     result = invoke(workspace, "toy-1111111", code=2)
     assert result.stderr.count("\n") == 1
-    assert "no run, ensemble or submission called 'toy-1111111'" in result.stderr
+    assert "no run, ensemble, submission or sweep called 'toy-1111111'" in result.stderr
     assert "did you mean 'toy-11111111'?" in result.stderr
     assert "mutually exclusive" in invoke(workspace, "x", "--prepared", code=2).stderr
     assert "begin with 'ff'" in invoke(workspace, "--prepared", "ff", code=2).stderr

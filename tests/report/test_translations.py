@@ -28,7 +28,15 @@ def values(text):
 
 
 def test_every_text_is_translated():
-    texts = {*template_texts(), *TITLES.values(), "run", "ensemble", "submission", "prepared"}
+    texts = {
+        *template_texts(),
+        *TITLES.values(),
+        "run",
+        "ensemble",
+        "submission",
+        "sweep",
+        "prepared",
+    }
     assert len(texts) > 140
     assert texts - set(CHINESE) == set()
 

@@ -24,10 +24,14 @@ SPACE = {"train.epochs": NumberRange(0.0, 1.0)}
 DEAD_PROCESS = 2**22 + 1  # above the highest number of a process
 
 
+def identity(space):
+    return {"space": sorted(space), "data": "0a1b"}
+
+
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
     """A plan whose trials score minus their distance to 0.3, without training."""
-    monkeypatch.setattr(run_sweep, "check_plan", lambda plan: {"space": sorted(plan.space)})
+    monkeypatch.setattr(run_sweep, "check_plan", lambda plan: identity(plan.space))
     monkeypatch.setattr(
         run_trial,
         "_train_folds",
@@ -59,7 +63,7 @@ def test_a_sweep_that_is_continued_draws_the_same_trials(plan, tmp_path):
 
 
 def test_the_trial_of_a_killed_process_is_run_again(plan):
-    study = open_study(plan.folder, {"space": sorted(SPACE)})
+    study = open_study(plan.folder, identity(SPACE))
     study.enqueue_trial({"train.epochs": 0.123})
     trial = study.ask({"train.epochs": optuna.distributions.FloatDistribution(0.0, 1.0)})
     trial.set_user_attr(PROCESS, DEAD_PROCESS)
@@ -70,7 +74,7 @@ def test_the_trial_of_a_killed_process_is_run_again(plan):
 
 
 def test_a_trial_of_a_running_process_is_left_to_it(plan):
-    study = open_study(plan.folder, {"space": sorted(SPACE)})
+    study = open_study(plan.folder, identity(SPACE))
     trial = study.ask({"train.epochs": optuna.distributions.FloatDistribution(0.0, 1.0)})
     trial.set_user_attr(PROCESS, 1)
     finished = search(replace(plan, trials=1), Reporter())
@@ -96,7 +100,7 @@ def test_a_trial_that_fails_is_not_counted_and_one_that_is_stopped_continues(pla
     monkeypatch.setattr(run_trial, "_train_folds", stop)
     with pytest.raises(Stopped):
         search(plan, Reporter())
-    study = open_study(plan.folder, {"space": sorted(SPACE)})
+    study = open_study(plan.folder, identity(SPACE))
     # the stopped trial, whose process is no longer training, waits to be run again
     assert [trial.state.name for trial in study.get_trials()] == ["FAIL", "FAIL", "WAITING"]
 

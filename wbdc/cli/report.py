@@ -1,4 +1,4 @@
-"""wbdc report: one HTML page about a run, an ensemble, a submission or prepared data."""
+"""wbdc report: one HTML page about a run, an ensemble, a submission, a sweep or prepared data."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ LATEST_DATA = "latest"
 
 
 @click.command()
-@click.argument("name", required=False, type=name_completion.TEACHER_NAME)
+@click.argument("name", required=False, type=name_completion.REPORT_NAME)
 @click.option(
     "--prepared",
     is_flag=False,
@@ -77,11 +77,11 @@ def report(
     work: Path,
     as_json: bool,
 ) -> None:
-    """Write one HTML page about a run, an ensemble or a submission.
+    """Write one HTML page about a run, an ensemble, a submission or a sweep.
 
-    NAME is a run, an ensemble, or the folder of a submission; by default the ensemble or run that
-    was finished last. The page needs no network and no other file. It shows the labeled split only,
-    since contests forbid printing test content.
+    NAME is a run, an ensemble, a sweep, or the folder of a submission; by default the ensemble or
+    run that was finished last. The page needs no network and no other file. It shows the labeled
+    split only, since contests forbid printing test content.
 
     With --json, the numbers of the page are printed, and no page is written.
 
@@ -91,6 +91,7 @@ def report(
       wbdc report dual_stream-1a2b3c4d --out page.html
       wbdc report blend --label-errors review.csv
       wbdc report submissions/monday --language zh
+      wbdc report space
       wbdc report --prepared
     """
     from wbdc.core.files import check_output, publish_bytes

@@ -1,5 +1,6 @@
 """wbdc sweep: search for settings of a kit, and confirm the best ones on other folds."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -196,3 +197,4 @@ def _print_result(plan: "SweepPlan", result: dict) -> None:
     options = " ".join(f"--set '{change}'" for change in result["best"]["settings"])
     console.print_text(f"Settings of the best trial: {options}")
     console.print_text(f"Saved in {plan.folder}")
+    console.print_text(f"A page of the trials: {shlex.join(['wbdc', 'report', str(plan.folder)])}")

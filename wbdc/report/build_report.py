@@ -1,4 +1,4 @@
-"""A report of a run, an ensemble, a submission or prepared data: its numbers and its pictures."""
+"""The numbers and the pictures of a report, by what it is about."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +16,14 @@ from wbdc.report.collect.mistakes import VideoContext, collect_mistakes
 from wbdc.report.collect.modalities import ablations
 from wbdc.report.collect.near_duplicates import near_duplicate_groups
 from wbdc.report.collect.run_facts import run_facts
+from wbdc.report.collect.sweep_facts import sweep_sections
 from wbdc.report.collect.timing import budget_facts, receipt_facts
 from wbdc.report.collect.training_curves import training_curves
 from wbdc.report.report_options import ReportOptions
 from wbdc.report.subjects import Subject
 from wbdc.report.thumbnails import read_thumbnails
 from wbdc.submit.check.manifest import RECEIPT_FILE, REPORT_FILE, read_manifest
+from wbdc.sweep.sweep_result import read_sweep
 from wbdc.train.runs import ALL_FOLDS, Run, read_run
 
 MAX_GROUP_VIDEOS = 12  # of near-duplicates that the page shows side by side
@@ -43,6 +45,7 @@ def build_report(work: Path, subject: Subject, options: ReportOptions) -> Report
         "run": _build_run,
         "ensemble": _build_ensemble,
         "submission": _build_submission,
+        "sweep": _build_sweep,
         "prepared": _build_prepared,
     }
     return builders[subject.kind](work, subject, options)
@@ -126,6 +129,11 @@ def _build_submission(work: Path, subject: Subject, options: ReportOptions) -> R
 def _read_facts(path: Path) -> dict:
     """Read a file that a package may lack: {} without it."""
     return read_json(path) if path.is_file() else {}
+
+
+def _build_sweep(work: Path, subject: Subject, options: ReportOptions) -> Report:
+    sections = sweep_sections(read_sweep(subject.path))
+    return Report({"kind": subject.kind, "name": subject.name, **sections}, {})
 
 
 def _build_prepared(work: Path, subject: Subject, options: ReportOptions) -> Report:

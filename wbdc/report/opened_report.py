@@ -9,11 +9,11 @@ from wbdc.report.report_options import DEFAULT_MISTAKES, ReportOptions
 from wbdc.report.subjects import Subject
 from wbdc.submit.check.manifest import MANIFEST_FILE
 
-KINDS = {"runs": "run", "ensembles": "ensemble", "prepared": "prepared"}  # by the folder above
+KINDS = {"runs": "run", "ensembles": "ensemble", "sweeps": "sweep", "prepared": "prepared"}
 
 
 class OpenedReport:
-    """The report of a run, an ensemble, a submission or prepared data.
+    """The report of a run, an ensemble, a submission, a sweep or prepared data.
 
     numbers: plain values by section, as `wbdc report --json` prints them.
     """
@@ -41,8 +41,8 @@ def open_report_folder(
     mistakes: int = DEFAULT_MISTAKES,
     pictures: bool = True,
 ) -> OpenedReport:
-    """Collect the report of a folder: WORK/runs/NAME, WORK/ensembles/NAME, WORK/prepared/HASH or a
-    packed submission.
+    """Collect the report of a folder: WORK/runs/NAME, WORK/ensembles/NAME, WORK/sweeps/NAME,
+    WORK/prepared/HASH or a packed submission.
 
     draws, seed: of bootstrap intervals; mistakes: number in the error browser; pictures: whether
     the page holds frames. Raises UsageFault for another folder, IntegrityFault for damaged files.
@@ -53,8 +53,8 @@ def open_report_folder(
         return OpenedReport(Subject("submission", path.resolve().name, path), path.parent, options)
     if path.parent.name not in KINDS or not path.is_dir():
         raise UsageFault(
-            f"{path} is not the folder of a run, an ensemble, prepared data or a submission, for "
-            "example WORK/runs/NAME"
+            f"{path} is not the folder of a run, an ensemble, a sweep, prepared data or a "
+            "submission, for example WORK/runs/NAME"
         )
     subject = Subject(KINDS[path.parent.name], path.name, path)
     return OpenedReport(subject, path.parent.parent, options)

@@ -15,6 +15,7 @@ from wbdc.core.files import publish_bytes, read_text
 from wbdc.report.build_report import MAX_GROUP_VIDEOS, Report
 from wbdc.report.corrections_file import corrections_csv
 from wbdc.report.sections import page_sections
+from wbdc.sweep.sweep_result import MIN_IMPORTANCE_TRIALS
 
 HOME = Path(__file__).parent
 TEMPLATES = HOME / "templates"
@@ -74,6 +75,7 @@ def _environment(language: str) -> Environment:
         "t": _translator(translations(language)),
         "max_label_errors": MAX_LABEL_ERRORS,
         "max_group_videos": MAX_GROUP_VIDEOS,
+        "min_importance_trials": MIN_IMPORTANCE_TRIALS,
     }
     return environment
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from wbdc.report.charts.answer_charts import calibration_chart
 from wbdc.report.charts.line_chart import LineChart
+from wbdc.report.charts.sweep_charts import gain_chart, setting_charts, trials_chart
 from wbdc.report.charts.time_charts import frontier_chart
 from wbdc.report.charts.training_charts import training_charts
 
@@ -18,6 +19,9 @@ class Section(NamedTuple):
 
 TITLES = {
     "facts": "Facts",
+    "gain": "Gain",
+    "trials": "Trials",
+    "settings": "Settings",
     "training": "Training",
     "folds": "Folds",
     "blend": "Blend",
@@ -41,6 +45,12 @@ def section_charts(name: str, report: dict) -> list[LineChart]:
     """Return the charts of a section."""
     if name == "training":
         return training_charts(report["training"])
+    if name == "gain" and report["gain"]["confirmed"]:
+        return [gain_chart(report["gain"])]
+    if name == "trials":
+        return [trials_chart(report["trials"])]
+    if name == "settings":
+        return setting_charts(report["settings"], report["trials"])
     if name == "answers":
         return [calibration_chart(report["answers"]["calibration"])]
     if name == "time" and "budget" in report["time"]:

@@ -1,4 +1,4 @@
-"""What a report is about: a run, an ensemble, a submission or prepared data, found by its name."""
+"""What a report is about, found by its name or folder."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,12 +6,13 @@ from typing import NamedTuple
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.files import SEAL_FILE
 from wbdc.submit.check.manifest import MANIFEST_FILE
+from wbdc.sweep.sweep_result import SWEEPS_FOLDER, is_sweep
 from wbdc.train.runs import list_runs, read_run
 
 
 class Subject(NamedTuple):
-    """What a report is about. kind: "run", "ensemble", "submission" or "prepared"; path: of its
-    folder.
+    """What a report is about. kind: "run", "ensemble", "submission", "sweep" or "prepared"; path:
+    of its folder.
     """
 
     kind: str
@@ -20,11 +21,11 @@ class Subject(NamedTuple):
 
 
 def find_subject(work: Path, name: str | None) -> Subject:
-    """Return the submission, ensemble or run of a name; without one, the ensemble or run that was
-    finished last.
+    """Return the submission, ensemble, run or sweep of a name; without one, the ensemble or run
+    that was finished last.
 
-    name: of a run or an ensemble below `work`, or the folder of a submission; also the name of a
-    folder in `work`/submissions or submissions. Raises UsageFault.
+    name: of a run, an ensemble or a sweep below `work`, or the folder of a submission or a sweep;
+    also the name of a folder in `work`/submissions or submissions. Raises UsageFault.
     """
     subjects = list_subjects(work)
     if name is None:
@@ -32,26 +33,33 @@ def find_subject(work: Path, name: str | None) -> Subject:
     folder = Path(name)
     if (folder / MANIFEST_FILE).is_file():
         return Subject("submission", folder.resolve().name, folder)
+    if is_sweep(folder):
+        return Subject("sweep", folder.resolve().name, folder)
     for subject in subjects:
         if name == subject.name:
             return subject
     if folder.is_dir() and folder.parent != Path():
-        raise UsageFault(f"{folder} is no packed submission: it has no {MANIFEST_FILE}")
+        raise UsageFault(
+            f"{folder} is no packed submission and no sweep: it has no {MANIFEST_FILE}, sweep.json "
+            "or trials.log"
+        )
     names = list(dict.fromkeys(subject.name for subject in subjects))
     raise UsageFault(
-        f"no run, ensemble or submission called {name!r} in {work}{suggest_name(name, names)}"
+        f"no run, ensemble, submission or sweep called {name!r} in {work}"
+        f"{suggest_name(name, names)}"
     )
 
 
 def list_subjects(work: Path) -> list[Subject]:
-    """List the ensembles and runs below `work` and the submissions beside it, ensembles first: an
-    ensemble and its submission often have the same name.
+    """List the ensembles, runs and sweeps below `work` and the submissions beside it, ensembles
+    first: an ensemble and its submission often have the same name.
     """
     ensembles = [path.parent for path in sorted((work / "ensembles").glob(f"[!.]*/{SEAL_FILE}"))]
     runs = [run.folder for run in list_runs(work, None) if run.folds()]
     homes = dict.fromkeys([work / "submissions", Path("submissions")])
     packages = [path.parent for home in homes for path in sorted(home.glob(f"*/{MANIFEST_FILE}"))]
-    kinds = {"ensemble": ensembles, "run": runs, "submission": packages}
+    sweeps = [path for path in sorted((work / SWEEPS_FOLDER).glob("[!.]*")) if is_sweep(path)]
+    kinds = {"ensemble": ensembles, "run": runs, "submission": packages, "sweep": sweeps}
     return [Subject(kind, path.name, path) for kind, paths in kinds.items() for path in paths]
 
 

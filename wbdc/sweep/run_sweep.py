@@ -14,9 +14,9 @@ from wbdc.ensemble.bootstrap import Gain, paired_gain, probability_scorer
 from wbdc.ensemble.shared_rows import shared_predictions
 from wbdc.sweep.run_trial import SweptKit, run_trial
 from wbdc.sweep.search_space import SearchSpace, first_changes
+from wbdc.sweep.sweep_result import SWEEP_FILE, SWEEPS_FOLDER, study_facts
 from wbdc.sweep.trial_study import (
     CHANGES,
-    TRIAL_RUN,
     count_finished,
     failing,
     finished_trials,
@@ -28,9 +28,6 @@ from wbdc.train.runs import Run
 
 if TYPE_CHECKING:
     import optuna
-
-SWEEPS_FOLDER = "sweeps"  # of a work folder
-SWEEP_FILE = "sweep.json"
 
 
 @dataclass(frozen=True)
@@ -94,8 +91,10 @@ def search(
     Other processes may run trials of the same sweep. after_trial: receives the number of a trial
     and its score, None for a pruned one. Raises what a training raises.
     """
-    study = open_study(plan.folder, check_plan(plan))
+    identity = check_plan(plan)
+    study = open_study(plan.folder, identity, _report_facts(plan, identity["data"]))
     while count_finished(study) < plan.trials:
+        (plan.folder / SWEEP_FILE).unlink(missing_ok=True)  # it confirms the best of fewer trials
         trial = next_trial(study, plan.seed)
         with failing(study, trial):
             score = run_trial(
@@ -109,8 +108,7 @@ def confirm(plan: SweepPlan, study: "optuna.Study", reporter: Reporter, *, draws
     """Train the best trial and the unchanged kit on the folds of the confirmation, save the result
     of the sweep, and return it.
 
-    Returns plain values for JSON:
-      trials     [{number, state, score, settings, run}], the best first
+    Returns plain values for JSON, those of `study_facts` and:
       best       {number, settings, score}: score is the mean over the folds of the search
       unchanged  the score of the unchanged kit on the same folds
       promised   the gain of the best trial over the unchanged kit on the folds of the search; it is
@@ -136,11 +134,7 @@ def confirm(plan: SweepPlan, study: "optuna.Study", reporter: Reporter, *, draws
     gain = _gain_on_folds(best_session.run, unchanged_session.run, plan.confirm_folds, draws)
     promised = best.value - unchanged
     result = {
-        "name": plan.name,
-        "kit": plan.swept.name,
-        "folds": list(plan.folds),
-        "confirm_folds": list(plan.confirm_folds),
-        "trials": [_trial_entry(trial) for trial in finished_trials(study, with_pruned=True)],
+        **study_facts(study),
         "best": {"number": best.number, "settings": list(changes), "score": best.value},
         "unchanged": unchanged,
         "promised": promised,
@@ -152,6 +146,19 @@ def confirm(plan: SweepPlan, study: "optuna.Study", reporter: Reporter, *, draws
     return result
 
 
+def _report_facts(plan: SweepPlan, data: str) -> dict:
+    """Return what the report of a sweep states besides its trials. data: hash of the data."""
+    return {
+        "name": plan.name,
+        "kit": plan.swept.name,
+        "data": data,
+        "folds": list(plan.folds),
+        "confirm_folds": list(plan.confirm_folds),
+        "space": {name: asdict(setting) for name, setting in plan.space.items()},
+        "requested": plan.trials,
+    }
+
+
 def _gain_on_folds(run: Run, other: Run, folds: tuple[str, ...], draws: int) -> Gain:
     """Return the gain of a run over another on the videos that some folds held out."""
     shared = shared_predictions([run, other], only_folds=folds)
@@ -160,13 +167,3 @@ def _gain_on_folds(run: Run, other: Run, folds: tuple[str, ...], draws: int) -> 
         for member in shared.members
     )
     return paired_gain(new, old, len(shared.truth), draws=draws)
-
-
-def _trial_entry(trial: "optuna.trial.FrozenTrial") -> dict:
-    return {
-        "number": trial.number,
-        "state": trial.state.name.lower(),
-        "score": trial.value if trial.state.name == "COMPLETE" else None,
-        "settings": trial.user_attrs.get(CHANGES, []),
-        "run": trial.user_attrs.get(TRIAL_RUN),
-    }

@@ -10,7 +10,7 @@ import numpy as np
 
 from wbdc.submit.runs_in_use import remove_run
 from wbdc.sweep.search_space import SearchSpace, trial_changes
-from wbdc.sweep.trial_study import CHANGES, TRIAL_RUN, import_optuna
+from wbdc.sweep.trial_study import CHANGES, TRIAL_RUN, comparison_step, import_optuna
 from wbdc.train.kit import Kit, open_kit
 from wbdc.train.reporter import Reporter
 from wbdc.train.runs import Run
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import optuna
 
 VALIDATE_EACH_EPOCH = "train.validate_every=1"
-PERCENT = 100
-FOLD_PERCENT = 1000  # distance of the folds on the scale that the pruner compares trials on
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def _train_folds(
         changes = (VALIDATE_EACH_EPOCH, *changes)
     scores = {}
     for position, fold in enumerate(folds):
-        report = _pruning_callback(trial, position * FOLD_PERCENT) if prunes else _ignore
+        report = _pruning_callback(trial, position) if prunes else _ignore
         session = swept.session((fold,), changes)
         trial.set_user_attr(TRIAL_RUN, session.run.name)
         with _removed_if_pruned(session.run):
@@ -111,14 +109,13 @@ def _removed_if_pruned(run: Run) -> Iterator[None]:
         raise
 
 
-def _pruning_callback(trial: "optuna.Trial", offset: int) -> Callable[[int, int, float], None]:
-    """Return a callback of validations that ends a trial whose scores are too low.
-
-    offset: where the fold begins on the scale of the pruner.
-    """
+def _pruning_callback(
+    trial: "optuna.Trial", fold_position: int
+) -> Callable[[int, int, float], None]:
+    """Return a callback of validations that ends a trial whose scores are too low."""
 
     def report(step: int, steps: int, score: float) -> None:
-        trial.report(score, offset + round(PERCENT * step / steps))
+        trial.report(score, comparison_step(fold_position, step / steps))
         if trial.should_prune():
             raise import_optuna().TrialPruned
 

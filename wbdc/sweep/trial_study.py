@@ -17,15 +17,18 @@ IDENTITY = "identity"  # attributes of a study and its trials
 PROCESS = "process"
 CHANGES = "changes"
 TRIAL_RUN = "run"
+FACTS = "facts"  # of the sweep, for its report
+FULL_TRAINING = 100  # of a fold, on the scale on which trials are compared
+FOLD_DISTANCE = 1000  # of two folds on that scale
 STARTUP_TRIALS = 5  # drawn at random before TPE models them, and before trials are pruned
 
 
-def open_study(folder: Path, identity: dict) -> "optuna.Study":
+def open_study(folder: Path, identity: dict, facts: dict | None = None) -> "optuna.Study":
     """Open the study of a sweep, or create it.
 
-    identity: what all its trials share. Trials that a killed process left are queued again: their
-    folds continue from their saved states. Raises UsageFault when the folder holds trials of
-    another sweep, EnvironmentFault when Optuna is not installed.
+    identity: what all its trials share. facts: what its report states. Trials that a killed process
+    left are queued again: their folds continue from their saved states. Raises UsageFault when the
+    folder holds trials of another sweep, EnvironmentFault when Optuna is not installed.
     """
     optuna = import_optuna()
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,8 +47,21 @@ def open_study(folder: Path, identity: dict) -> "optuna.Study":
             "--name"
         )
     study.set_user_attr(IDENTITY, digest)
+    study.set_user_attr(FACTS, facts or {})
     _queue_killed_trials(study)
     return study
+
+
+def load_study(folder: Path) -> "optuna.Study | None":
+    """Open the study of a sweep to read it; None where there is none."""
+    path = folder / JOURNAL_FILE
+    if not path.is_file():
+        return None
+    optuna = import_optuna()
+    backend = optuna.storages.journal.JournalFileBackend(str(path))
+    storage = optuna.storages.JournalStorage(backend)
+    names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
+    return optuna.load_study(study_name=names[0], storage=storage) if names else None
 
 
 def next_trial(study: "optuna.Study", seed: int) -> "optuna.Trial":
@@ -74,6 +90,27 @@ def finished_trials(
     complete = study.get_trials(deepcopy=False, states=(states.COMPLETE,))
     pruned = study.get_trials(deepcopy=False, states=(states.PRUNED,)) if with_pruned else []
     return sorted(complete, key=lambda trial: (-trial.value, trial.number)) + pruned
+
+
+def comparison_step(fold_position: int, share: float) -> int:
+    """Return where a validation lies on the scale on which trials are compared.
+
+    fold_position: of the fold in the search; share: of its training that is done, 0 to 1.
+    """
+    return fold_position * FOLD_DISTANCE + round(FULL_TRAINING * share)
+
+
+def last_validation(
+    trial: "optuna.trial.FrozenTrial", folds: int
+) -> tuple[float | None, float | None]:
+    """Return the score of the last validation of a trial and the share of its training on `folds`
+    folds that was done then; None for both without a validation.
+    """
+    if not trial.intermediate_values:
+        return None, None
+    step = max(trial.intermediate_values)
+    position, percent = divmod(step, FOLD_DISTANCE)
+    return trial.intermediate_values[step], (position + percent / FULL_TRAINING) / folds
 
 
 def import_optuna() -> "optuna":

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from wbdc.report.charts.axis import Axis, fit_axis
+from wbdc.report.charts.axis import Axis, category_axis, fit_axis
 
 WIDTH = 480  # of the SVG, which is scaled to the page
 HEIGHT = 250
@@ -15,12 +15,15 @@ SERIES_STYLES = 6  # of lines in the style sheet: colors and dashes
 
 
 class Series(NamedTuple):
-    """A named row of points (x, y). notes: of each point, shown beside it; () for none."""
+    """A named row of points (x, y). notes: of each point, shown beside it; () for none. is_line:
+    whether a line connects the points; is_hollow: whether points are drawn as rings.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
     notes: Sequence[str] = ()
     is_line: bool = True
+    is_hollow: bool = False
 
 
 class Mark(NamedTuple):
@@ -38,6 +41,7 @@ class Curve(NamedTuple):
     style: int
     path: str
     marks: list[Mark]
+    is_hollow: bool
 
 
 class Reference(NamedTuple):
@@ -77,20 +81,31 @@ def line_chart(
     levels: dict[str, float] | None = None,
     has_diagonal: bool = False,
     has_zero: bool = False,
+    has_log_x: bool = False,
+    categories: Sequence[str] = (),
 ) -> LineChart:
     """Compute the geometry of a chart.
 
     name: its id in the page; subject: as in `LineChart`; levels: horizontal reference lines by
-    name; has_diagonal: draw y = x; has_zero: whether both axes begin at 0.
+    name; has_diagonal: draw y = x; has_zero: whether both axes begin at 0; has_log_x: whether the
+    x axis is logarithmic; categories: the names of x = 0, 1, ..., where x is no number.
     """
     levels = levels or {}
     points = [point for one in series for point in one.points]
     x_values = [x for x, _ in points]
     y_values = [y for _, y in points]
-    x_axis = fit_axis(x_values, LEFT_MARGIN, WIDTH - RIGHT_MARGIN, has_zero=has_zero)
+    x_ends = (LEFT_MARGIN, WIDTH - RIGHT_MARGIN)
+    x_axis = (
+        category_axis(categories, *x_ends)
+        if categories
+        else fit_axis(x_values, *x_ends, has_zero=has_zero, is_log=has_log_x)
+    )
     y_axis = fit_axis(
         [*y_values, *levels.values()], HEIGHT - BOTTOM_MARGIN, TOP_MARGIN, has_zero=has_zero
     )
+    if not all(one.is_line for one in series):
+        x_axis = x_axis if categories else x_axis.padded()
+        y_axis = y_axis.padded()
     curves = [
         _curve(one, number % SERIES_STYLES, x_axis, y_axis) for number, one in enumerate(series)
     ]
@@ -120,7 +135,7 @@ def _curve(series: Series, style: int, x_axis: Axis, y_axis: Axis) -> Curve:
         if is_marked
     ]
     path = path_through(series.points, x_axis, y_axis) if series.is_line else ""
-    return Curve(series.name, style, path, marks)
+    return Curve(series.name, style, path, marks, series.is_hollow)
 
 
 def _level_path(value: float, x_axis: Axis, y_axis: Axis) -> str:
