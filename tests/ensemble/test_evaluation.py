@@ -10,7 +10,6 @@ from sklearn.metrics import log_loss, roc_auc_score
 from wbdc.competitions import open_competition
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import IntegrityFault, UsageFault
-from wbdc.ensemble.band_choice import evaluate_bands
 from wbdc.ensemble.blend_weights import fit_arithmetic, fit_weights
 from wbdc.ensemble.evaluation import evaluate_ensemble
 from wbdc.ensemble.geometric_choice import evaluate_geometric
@@ -145,10 +144,6 @@ def test_a_geometric_mean_is_used_where_held_out_videos_are_likelier(experts):
     assert changed["geometric"]["gain"]["difference"] == pytest.approx(
         changed["ensemble"]["score"]["mean"] - report["ensemble"]["score"]["mean"]
     )
-    bands, weights = evaluate_bands(changed, *experts, bounds=[40], outside=True, draws=100)
-    assert weights is None
-    reason = "the geometric mean has members from outside wbdc"
-    assert bands["bands"] == {"used": False, "reason": reason}
 
 
 def test_a_mean_can_be_chosen(experts):

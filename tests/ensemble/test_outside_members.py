@@ -6,8 +6,8 @@ import pytest
 from wbdc.core.errors import DataFault, UsageFault, WbdcError
 from wbdc.core.files import file_sha256
 from wbdc.ensemble.outside_members import (
-    blend_outside,
     check_outside_names,
+    outside_scores,
     predict_without_models,
     read_outside_members,
     refuse_outside_members,
@@ -84,13 +84,18 @@ def test_files_must_be_those_of_the_ensemble():
         check_outside_names(blend(), ["svm"], "test")
 
 
-def test_the_blend_weighs_models_and_files_as_the_ensemble_did(tmp_path):
-    members = read(write(tmp_path))
-    models = np.array([[0.2, 0.8], [0.5, 0.5], [1.0, 0.0]], np.float32)
-    blended = blend_outside(blend(("svm", 0.5)), members, ["03", "1", "2"], models)
-    np.testing.assert_allclose(blended, 0.5 * models + 0.5 * ROWS[[2, 0, 1]], rtol=1e-6)
-    blended = blend_outside(blend(("svm", 1.5)), members, IDS, models)
-    np.testing.assert_allclose(blended, 0.25 * models + 0.75 * ROWS, rtol=1e-6)
+def test_scores_are_in_the_order_of_the_blend_and_of_the_videos(tmp_path):
+    members = [*read(write(tmp_path, rows=ROWS[:, ::-1], name="knn.csv")), *read(write(tmp_path))]
+    scores = outside_scores(blend(("svm", 0.5), ("knn", 1.5)), members, ["03", "1", "2"])
+    np.testing.assert_array_equal(scores.probabilities[0], ROWS[[2, 0, 1]])
+    np.testing.assert_array_equal(scores.probabilities[1], ROWS[[2, 0, 1], ::-1])
+    assert scores.weights == [0.5, 1.5]
+
+
+def test_weights_by_class_come_before_the_weight_of_the_member(tmp_path):
+    entry = OutsideEntry("svm", 0.5, "f", "0", class_weights=(0.2, 0.8))
+    scores = outside_scores(Blend("contest", "fp32", (), (entry,)), read(write(tmp_path)), IDS)
+    assert scores.weights == [(0.2, 0.8)]
 
 
 def test_an_ensemble_without_runs_predicts_from_its_files(tmp_path):

@@ -137,7 +137,7 @@ def _predict(
     """Predict, and publish the result file; the ranks but the first return (None, {})."""
     import time
 
-    from wbdc.ensemble.outside_members import blend_outside, predict_without_models
+    from wbdc.ensemble.outside_members import outside_scores, predict_without_models
     from wbdc.serve.entry import serve
 
     start = time.perf_counter()
@@ -155,9 +155,7 @@ def _predict(
         log=(lambda sentence: None) if quiet else console.log,
         progress=lambda done, total: progress("predict", done, total),
         start=start,
-        blend_outside=(lambda models: blend_outside(blend, members, ids, models))
-        if members
-        else None,
+        outside=outside_scores(blend, members, ids),
     )
 
 

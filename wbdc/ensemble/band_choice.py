@@ -29,16 +29,13 @@ def evaluate_bands(
     competition: Competition,
     *,
     bounds: Sequence[int],
-    outside: bool = False,
     draws: int = 1000,
     seed: int = 0,
 ) -> tuple[dict, np.ndarray | None]:
     """Learn weights by class support, and use them if nested predictions score better with them.
 
     report: from `evaluate_ensemble` or `evaluate_geometric`, with the same other arguments, whose
-    mean stays; bounds: of the bands, as in `support_bands`; outside: whether a member is from
-    outside wbdc: it joins the product of the others when that is normalized already, so a geometric
-    mean then has no weights by class.
+    mean stays; bounds: of the bands, as in `support_bands`.
     Returns (report, weights of each member for each class (M, C), or None when they are not used).
     The report gains
       bands  {used, bounds, names, classes, videos: of each band, weights: {name: [per band]}, gain}
@@ -49,8 +46,6 @@ def evaluate_bands(
     """
     is_geometric = report["geometric"]["used"]
     reason = _reason_without_bands(members, truth, folds, classes, bounds)
-    if is_geometric and outside:
-        reason = "the geometric mean has members from outside wbdc"
     if reason:
         return report | {"bands": {"used": False, "reason": reason}}, None
     evaluation = Evaluation(competition, truth, classes, draws, seed)

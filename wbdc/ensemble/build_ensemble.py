@@ -77,9 +77,7 @@ def save_ensemble(
     "folds", "data", and "outside": {name: {"file", "sha256"}}.
     """
     names = [member.name for member in (*members, *outside)]
-    report, class_weights = _evaluate_members(
-        names, members[0].run, shared, settings, bool(outside)
-    )
+    report, class_weights = _evaluate_members(names, members[0].run, shared, settings)
     report |= extra_facts or {}
     report["outside"] = {m.name: {"file": str(m.file), "sha256": m.sha256} for m in outside}
     report["optimistic"] = [m.name for m in members if _has_selected_weights(m)]
@@ -164,7 +162,6 @@ def _evaluate_members(
     run: Run,
     shared: SharedPredictions,
     settings: EnsembleSettings,
-    has_outside: bool = False,
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """Return the report of an ensemble, with the class multipliers of its remaining members, and
     {name: weight for each class (C,)} of all members, {} where the blend does not weigh by class.
@@ -176,9 +173,7 @@ def _evaluate_members(
     bootstrap = {"draws": settings.draws, "seed": settings.seed}
     report = evaluate_ensemble(*inputs, **bootstrap)
     report, _ = evaluate_geometric(report, *inputs, mean=settings.mean, **bootstrap)
-    report, weights = evaluate_bands(
-        report, *inputs, bounds=settings.bands, outside=has_outside, **bootstrap
-    )
+    report, weights = evaluate_bands(report, *inputs, bounds=settings.bands, **bootstrap)
     report |= {
         "rows": len(shared.truth),
         "folds": sorted(set(shared.folds.tolist())),

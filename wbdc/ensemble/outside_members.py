@@ -12,8 +12,8 @@ from wbdc.core.files import file_sha256
 from wbdc.core.folders import check_name
 from wbdc.ensemble.support_report import ENSEMBLE_ROW
 from wbdc.serve.apply_multipliers import apply_multipliers
-from wbdc.serve.blend import blend_probabilities
-from wbdc.serve.blend_file import Blend, BlendMember, OutsideEntry
+from wbdc.serve.blend import OutsideScores, blend_probabilities
+from wbdc.serve.blend_file import Blend
 from wbdc.train.probability_file import ID_COLUMN, read_probability_table
 
 if TYPE_CHECKING:
@@ -100,21 +100,15 @@ def refuse_outside_members(blend: Blend, ensemble: str) -> None:
     )
 
 
-def blend_outside(
-    blend: Blend, members: Sequence[OutsideMember], ids: Sequence[str], models: np.ndarray | None
-) -> np.ndarray:
-    """Add the outside members to the blend of an ensemble's own models.
-
-    models: (n, C), what the models of the blend predict together, before class multipliers; None
-    for a blend without models. Returns (n, C) float32.
-    """
+def outside_scores(
+    blend: Blend, members: Sequence[OutsideMember], ids: Sequence[str]
+) -> OutsideScores:
+    """Return the probabilities of a blend's outside members for some videos, with their weights."""
     tables = {member.name: member for member in members}
-    probabilities = [tables[member.name].select(ids) for member in blend.outside]
-    weights = [_weight(member) for member in blend.outside]
-    if models is not None:
-        probabilities.insert(0, models)
-        weights.insert(0, sum(map(_weight, blend.members)))
-    return blend_probabilities(probabilities, weights, blend.sharpness)
+    return OutsideScores(
+        [tables[member.name].select(ids) for member in blend.outside],
+        [member.class_weights or member.weight for member in blend.outside],
+    )
 
 
 def predict_without_models(
@@ -126,16 +120,12 @@ def predict_without_models(
     """
     from wbdc.serve.engine import Predictions  # imports torch; reading the members needs none
 
-    probabilities = blend_outside(blend, members, ids, None)
+    scores = outside_scores(blend, members, ids)
+    probabilities = blend_probabilities(*scores, blend.sharpness)
     factors = blend.factors(probabilities.shape[1])
     if factors is not None:
         probabilities = apply_multipliers(probabilities, factors)
     return Predictions(probabilities, members[0].classes, {}, {}, [], 0)
-
-
-def _weight(member: BlendMember | OutsideEntry) -> np.ndarray | float:
-    """Return the weight of a member, (C,) where the blend weighs by class."""
-    return np.array(member.class_weights) if member.class_weights else member.weight
 
 
 def member_name(option: str) -> str:

@@ -1,6 +1,7 @@
 """Blending: a weighted arithmetic or geometric mean of several models' probabilities."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,6 +10,19 @@ from wbdc.core.errors import IntegrityFault, UsageFault
 # a lower probability counts as this one in a geometric mean, so that no member alone excludes a
 # class; of 1e-3, 1e-4 and 1e-6, it was within noise of the best on two sets
 MIN_FACTOR = 1e-4
+
+
+class OutsideScores(NamedTuple):
+    """Probabilities of members that no model here predicts, and their weights in the blend.
+
+    probabilities: arrays (n, C); weights: a number, or C numbers, for each.
+    """
+
+    probabilities: Sequence[np.ndarray] = ()
+    weights: Sequence[float] | Sequence[Sequence[float]] = ()
+
+
+NO_OUTSIDE = OutsideScores()
 
 
 def blend_probabilities(

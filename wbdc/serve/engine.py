@@ -21,7 +21,7 @@ from wbdc.core.device_copies import BatchCopier
 from wbdc.core.errors import IntegrityFault
 from wbdc.core.out_of_memory import BatchParts
 from wbdc.data.loader import batch_by_length
-from wbdc.serve.blend import blend_probabilities
+from wbdc.serve.blend import NO_OUTSIDE, OutsideScores, blend_probabilities
 from wbdc.serve.gpu_decoder import GpuDecoder
 from wbdc.serve.members import MemberBatch, load_member
 from wbdc.serve.predict import Logits, Wait, launch_in_parts, launch_softmax
@@ -170,8 +170,10 @@ class InferenceEngine:
             run.pool.shutdown(wait=seconds_left is no_deadline, cancel_futures=True)
         return GroupScores(run.probabilities, dict(run.stages.seconds), run.findings.report())
 
-    def combine(self, groups: Groups, scored: GroupScores) -> Predictions:
-        """Blend the members that scored every group.
+    def combine(
+        self, groups: Groups, scored: GroupScores, outside: OutsideScores = NO_OUTSIDE
+    ) -> Predictions:
+        """Blend the members that scored every group, and those from outside.
 
         When no member did, the first in `order` is used where it did; other videos get its mean.
         """
@@ -180,7 +182,7 @@ class InferenceEngine:
             for i in range(len(self.members))
             if all(scores[i] is not None for scores in scored.probabilities.values())
         ] or self.order[:1]
-        weights = [self.blend_weights[i] for i in complete]
+        weights = [*(self.blend_weights[i] for i in complete), *outside.weights]
 
         videos = sum(map(len, groups.values()))
         probabilities = np.zeros((videos, len(self.classes)), np.float32)
@@ -190,6 +192,7 @@ class InferenceEngine:
             if scores[0] is None:
                 unscored.append(rows)
             else:
+                scores += [table[rows] for table in outside.probabilities]
                 probabilities[rows] = blend_probabilities(scores, weights, self.sharpness)
 
         unscored = np.concatenate(unscored)

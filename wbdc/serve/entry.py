@@ -39,6 +39,7 @@ from wbdc.core.process_tree import MAX_THREADS
 from wbdc.core.ranks import rank_and_size
 from wbdc.core.stop_signals import interruptible
 from wbdc.serve.apply_multipliers import apply_multipliers
+from wbdc.serve.blend import NO_OUTSIDE, OutsideScores
 from wbdc.serve.blend_file import Blend, read_blend
 from wbdc.serve.calls import serve_calls
 from wbdc.serve.engine import InferenceEngine, Predictions
@@ -81,19 +82,19 @@ def serve(
     log: Callable[[str], None],
     progress: Callable[[int, int], None],
     start: float,
-    blend_outside: Callable[[np.ndarray], np.ndarray] | None = None,
+    outside: OutsideScores = NO_OUTSIDE,
 ) -> tuple[Predictions | None, dict]:
     """Predict a split with a blend of models, and publish the result file.
 
     home: the folder that the folders of the blend's members are relative to; start:
-    time.perf_counter() when the process started; blend_outside: adds the members from outside wbdc
-    to the probabilities of the models, (n, C) in the order of the split's videos.
+    time.perf_counter() when the process started; outside: scores of the members from outside wbdc,
+    in the order of the split's videos.
     Returns (predictions, timings). When torchrun starts several ranks, they share the videos: rank
     0 publishes, the others return (None, {}).
     Raises IntegrityFault, DataFault, ResultFault, EnvironmentFault, and UsageFault for a blend with
-    members from outside wbdc and no `blend_outside`.
+    members from outside wbdc without their scores.
     """
-    if blend.outside and blend_outside is None:
+    if len(blend.outside) != len(outside.weights):
         raise UsageFault(
             f"{blend.outside[0].name} is a member from outside wbdc, which cannot run here; use"
             " `wbdc predict --with`, or an ensemble without it"
@@ -114,12 +115,9 @@ def serve(
     monitor.mark("listed")
 
     deadline = _deadline_seconds(options.deadline, contest, len(videos))
-    predictions = _predict_on_ranks(engine, videos, deadline, monitor)
+    predictions = _predict_on_ranks(engine, videos, deadline, monitor, outside)
     if predictions is None:
         return None, {}
-    if blend_outside:
-        blended = blend_outside(predictions.probabilities)
-        predictions = predictions._replace(probabilities=blended)
     predictions = multiply_classes(predictions, blend)
     monitor.mark("predicted")
 
@@ -296,7 +294,11 @@ class _ServingMonitor:
 
 
 def _predict_on_ranks(
-    engine: InferenceEngine, videos: list[Video], deadline: float | None, monitor: _ServingMonitor
+    engine: InferenceEngine,
+    videos: list[Video],
+    deadline: float | None,
+    monitor: _ServingMonitor,
+    outside: OutsideScores,
 ) -> Predictions | None:
     """Predict this rank's share of the videos; rank 0 returns all predictions, the others None."""
     rank, ranks = rank_and_size()
@@ -309,7 +311,7 @@ def _predict_on_ranks(
     )
     if ranks > 1 and (scored := gather_ranks(scored)) is None:
         return None
-    return engine.combine(groups, scored)
+    return engine.combine(groups, scored, outside)
 
 
 def multiply_classes(predictions: Predictions, blend: Blend) -> Predictions:
@@ -338,8 +340,7 @@ def load_engine(
         class_weights=[member.class_weights for member in blend.members]
         if blend.weighs_by_class
         else None,
-        # members from outside join the product before it is sharpened
-        sharpness=1.0 if blend.sharpness and blend.outside else blend.sharpness,
+        sharpness=blend.sharpness,
         half=blend.half,
         compiled=blend.compiled,
         uses_cuda_graphs=CUDA_GRAPHS in blend.gpu,
