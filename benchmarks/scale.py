@@ -181,6 +181,20 @@ def train_steps(work: str, videos: int, steps: int) -> str:
     return f"batches of {batch} videos"
 
 
+def measure_contest(videos: int, steps: int | None) -> list[tuple[str, dict[str, object]]]:
+    """Write a contest into a temporary folder, and measure preparing it, and training on it."""
+    with tempfile.TemporaryDirectory(prefix="wbdc-scale-") as folder:
+        data = Path(folder, "data")
+        data.mkdir()
+        write_contest(data, videos)
+        work = str(Path(folder, "work"))
+        rows = [(f"prepare {videos:,} videos", measure(prepare_contest, str(data), work))]
+        if steps is not None:
+            measured = measure(train_steps, work, videos, steps)
+            rows.append((f"train on {videos:,} videos", measured))
+    return rows
+
+
 def evaluate_runs(runs: int, videos: int) -> str:
     """Learn and score the blends of an ensemble, as `wbdc ensemble` does."""
     from wbdc.ensemble.evaluation import evaluate_ensemble
@@ -194,10 +208,12 @@ def evaluate_runs(runs: int, videos: int) -> str:
 
 
 def search_budget(runs: int, videos: int) -> str:
-    """Search the best subsets of runs, each with a tower of its own, after their measurement."""
+    """Search the best subsets of runs, each with a tower of its own, after their measurement, and
+    bound what the dropped runs would add, as `wbdc ensemble --limit` does.
+    """
     from wbdc.ensemble.budget.candidates import Candidate, CandidatePool
     from wbdc.ensemble.budget.cost import Cost
-    from wbdc.ensemble.budget.pareto import pareto_frontier
+    from wbdc.ensemble.budget.pareto import choice_gain, dropped_members, pareto_frontier
 
     problem = random_predictions(runs, videos)
     names = [f"run-{number}" for number in range(runs)]
@@ -205,13 +221,21 @@ def search_budget(runs: int, videos: int) -> str:
     members = {name: (name, 1.0, 0.001) for name in names}
     cost = Cost(5.0, {"224": 0.004}, towers, members, True)
     candidates = [Candidate(name, name, (name,)) for name in names]
-    start = time.perf_counter()
+    times = [time.process_time()]
     pool = CandidatePool(
         candidates, *problem, CLASSES, WeChat2022(), cost, items=25_000, mean="auto"
     )
     choices = pareto_frontier(pool)
-    seconds = time.perf_counter() - start
-    return f"{choices[0].search} search of {seconds:.1f} s, {len(choices)} choices"
+    times.append(time.process_time())
+    chosen = choices[len(choices) // 2]
+    choice_gain(pool, choices, chosen)
+    dropped = dropped_members(pool, chosen)
+    times.append(time.process_time())
+    search, gains = np.diff(times)
+    return (
+        f"{choices[0].search} search {search:.1f} CPU s, {len(choices)} choices; gains of"
+        f" {len(dropped)} dropped runs {gains:.1f} CPU s"
+    )
 
 
 @click.group()
@@ -226,15 +250,7 @@ _videos = click.option("--videos", type=int, multiple=True, default=[20_000], sh
 @_videos
 def prepare(videos: tuple[int, ...]) -> None:
     """Prepare made-up videos."""
-    rows = []
-    for count in videos:
-        with tempfile.TemporaryDirectory(prefix="wbdc-scale-") as folder:
-            data = Path(folder, "data")
-            data.mkdir()
-            write_contest(data, count)
-            work = str(Path(folder, "work"))
-            rows.append((f"prepare {count:,} videos", measure(prepare_contest, str(data), work)))
-    print_measurements(rows)
+    print_measurements([row for count in videos for row in measure_contest(count, None)])
 
 
 @main.command()
@@ -242,16 +258,7 @@ def prepare(videos: tuple[int, ...]) -> None:
 @click.option("--steps", default=1000, show_default=True)
 def train(videos: tuple[int, ...], steps: int) -> None:
     """Train the smallest network on made-up videos."""
-    rows = []
-    for count in videos:
-        with tempfile.TemporaryDirectory(prefix="wbdc-scale-") as folder:
-            data = Path(folder, "data")
-            data.mkdir()
-            write_contest(data, count)
-            work = str(Path(folder, "work"))
-            rows.append((f"prepare {count:,} videos", measure(prepare_contest, str(data), work)))
-            rows.append((f"train on {count:,} videos", measure(train_steps, work, count, steps)))
-    print_measurements(rows)
+    print_measurements([row for count in videos for row in measure_contest(count, steps)])
 
 
 @main.command()

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import logsumexp, softmax
 
 from wbdc.core.errors import UsageFault
 from wbdc.ensemble import geometric_weights
@@ -12,6 +12,7 @@ from wbdc.ensemble.geometric_weights import (
     fit_geometric,
     learn_geometric_weights,
     log_likelihoods,
+    mean_log_normalizer,
 )
 from wbdc.ensemble.nested_blend import nested_blend
 from wbdc.serve.blend import blend_probabilities
@@ -45,6 +46,19 @@ def test_exponents_maximize_the_likelihood():
     grid = np.linspace(0.1, 2, 20)
     others = [objective(pair, truth, (a, b)) for a in grid for b in grid]
     assert max(others) < best < max(others) + 0.01
+
+
+@pytest.mark.parametrize("numbers", [1, 1000, 2**19])
+def test_the_normalizer_and_its_gradient_are_the_same_in_blocks_of_any_length(numbers, monkeypatch):
+    monkeypatch.setattr(geometric_weights, "BLOCK_NUMBERS", numbers)
+    members, _ = two_experts(100, 0)
+    factors = np.log(members)
+    exponents = np.array([0.7, 1.1, 0.1])
+    logits = np.tensordot(exponents, factors.astype(np.float64), 1)
+    normalizer, gradient = mean_log_normalizer(list(factors), exponents)
+    assert normalizer == pytest.approx(logsumexp(logits, axis=1).mean(), rel=1e-12)
+    expected = (softmax(logits, axis=1) * factors).sum(axis=2).mean(axis=1)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-12)
 
 
 def test_the_exponents_of_a_search_are_nearly_the_same():

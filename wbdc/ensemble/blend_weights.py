@@ -50,7 +50,7 @@ def fit_weights(likelihoods: np.ndarray) -> BlendWeights:
         remaining = np.ascontiguousarray(likelihoods[members])
         method, trials = choose_method(remaining)
         fitted = mixture_weights(remaining) if method in FITTED_METHODS else None
-        weights = _method_weights(method, remaining, fitted)
+        weights = method_weights(method, np.log(remaining), fitted)
 
         negligible = weights < MIN_WEIGHT_RATIO * weights.max()
         if not negligible.any():
@@ -63,16 +63,6 @@ def fit_weights(likelihoods: np.ndarray) -> BlendWeights:
     values = np.zeros(len(likelihoods))
     values[members] = weights
     return BlendWeights(values, dropped, method, trials)
-
-
-def approximate_weights(likelihoods: np.ndarray) -> np.ndarray:
-    """Return nearly the values of `fit_weights`, many times as fast, for searches.
-
-    Negligible members keep their weight, and Newton steps replace EM.
-    """
-    method, _ = choose_method(likelihoods)
-    fitted = maximum_likelihood_weights(likelihoods) if method in FITTED_METHODS else None
-    return _method_weights(method, likelihoods, fitted)
 
 
 def choose_method(likelihoods: np.ndarray) -> tuple[str, dict[str, float]]:
@@ -95,11 +85,19 @@ def choose_method(likelihoods: np.ndarray) -> tuple[str, dict[str, float]]:
         held_out = part_numbers == number
         learning = np.ascontiguousarray(likelihoods[:, ~held_out])
         fitted = maximum_likelihood_weights(learning)
+        logs = np.log(learning)
         log_likelihoods[:, held_out] = [
-            np.log(_method_weights(method, learning, fitted) @ likelihoods[:, held_out])
+            np.log(method_weights(method, logs, fitted) @ likelihoods[:, held_out])
             for method in METHODS
         ]
+    return choose_simplest(log_likelihoods)
 
+
+def choose_simplest(log_likelihoods: np.ndarray) -> tuple[str, dict[str, float]]:
+    """Choose the simplest method within one standard error of the best one, as `choose_method`
+    does. log_likelihoods: (methods, n) of held-out videos, n above 1.
+    """
+    rows = log_likelihoods.shape[1]
     means = log_likelihoods.mean(axis=1)
     deficit = log_likelihoods[means.argmax()] - log_likelihoods
     standard_error = deficit.std(axis=1, ddof=1) / np.sqrt(rows)
@@ -113,11 +111,16 @@ def fit_arithmetic(members: np.ndarray, truth: np.ndarray, rows: np.ndarray) -> 
     return BlendRule(fit_weights(likelihoods[:, rows]).values)
 
 
-def _method_weights(method: str, likelihoods: np.ndarray, fitted: np.ndarray | None) -> np.ndarray:
-    """Return the weights of one method. fitted: maximum-likelihood weights, for FITTED_METHODS."""
-    equal = np.full(len(likelihoods), 1 / len(likelihoods))
+def method_weights(
+    method: str, log_likelihoods: np.ndarray, fitted: np.ndarray | None
+) -> np.ndarray:
+    """Return the weights of one of METHODS: (M,).
+
+    log_likelihoods: (M, n); fitted: maximum-likelihood weights (M,), for FITTED_METHODS.
+    """
+    equal = np.full(len(log_likelihoods), 1 / len(log_likelihoods))
     if method == "equal":
         return equal
     if method == "best member":
-        return np.eye(len(likelihoods))[np.log(likelihoods).mean(axis=1).argmax()]
+        return np.eye(len(equal))[log_likelihoods.mean(axis=1).argmax()]
     return (equal + fitted) / 2 if method == "halfway" else fitted

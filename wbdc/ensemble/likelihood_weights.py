@@ -84,17 +84,33 @@ def maximum_likelihood_weights(likelihoods: np.ndarray) -> np.ndarray:
         if gradient.max() * weights.sum() - 1 <= LIKELIHOOD_TOLERANCE:
             return weights / weights.sum()
 
-        barrier = weights @ slack / members / 10 / weights
-        hessian = ratio @ ratio.T / likelihoods.shape[1] + np.diag(slack / weights)
-        weight_step = np.linalg.solve(hessian, gradient - 1 + barrier)
-        slack_step = barrier - slack - slack / weights * weight_step
-
-        weights = weights + _positive_step_size(weights, weight_step) * weight_step
-        slack = slack + _positive_step_size(slack, slack_step) * slack_step
+        hessian = ratio @ ratio.T / likelihoods.shape[1]
+        weights, slack = newton_step(weights, slack, gradient, hessian)
 
     return mixture_weights(likelihoods)
 
 
-def _positive_step_size(values: np.ndarray, step: np.ndarray) -> float:
-    """Return the share of a step, at most 1, after which all values are still above 0."""
-    return min(1.0, 0.99 / max((-step / values).max(), 1e-300))
+def newton_step(
+    weights: np.ndarray, slack: np.ndarray, gradient: np.ndarray, hessian: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take one step of `maximum_likelihood_weights` in any number of fits at once.
+
+    weights, slack: (..., M), above 0; gradient: (..., M) of the mean log-likelihood; hessian: (...,
+    M, M), of its negative, to which the slack is added in place. Returns new (weights, slack).
+    """
+    members = weights.shape[-1]
+    barrier = (weights * slack).sum(axis=-1, keepdims=True) / members / 10 / weights
+    diagonal = np.arange(members)
+    hessian[..., diagonal, diagonal] += slack / weights
+    weight_step = np.linalg.solve(hessian, (gradient - 1 + barrier)[..., None])[..., 0]
+    slack_step = barrier - slack - slack / weights * weight_step
+    return (
+        weights + _positive_step_sizes(weights, weight_step) * weight_step,
+        slack + _positive_step_sizes(slack, slack_step) * slack_step,
+    )
+
+
+def _positive_step_sizes(values: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Return the share of each step, at most 1, after which values are above 0: (..., 1)."""
+    largest = (-step / values).max(axis=-1, keepdims=True)
+    return np.minimum(1.0, 0.99 / np.maximum(largest, 1e-300))

@@ -10,7 +10,7 @@ from ensemble_problems import COST
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import IntegrityFault, OverBudget, UsageFault
-from wbdc.ensemble.blend_weights import fit_arithmetic
+from wbdc.ensemble.blend_weights import choose_method, fit_arithmetic, method_weights
 from wbdc.ensemble.bootstrap import competition_scorer, paired_gain
 from wbdc.ensemble.budget import candidates, pareto, search_rows
 from wbdc.ensemble.budget.candidates import Candidate, CandidatePool
@@ -22,8 +22,10 @@ from wbdc.ensemble.budget.pareto import (
     dropped_members,
     pareto_frontier,
 )
+from wbdc.ensemble.budget.subset_weights import SubsetWeights
 from wbdc.ensemble.evaluation import evaluate_ensemble
 from wbdc.ensemble.geometric_choice import evaluate_geometric
+from wbdc.ensemble.likelihood_weights import maximum_likelihood_weights
 from wbdc.ensemble.nested_blend import nested_blend
 
 nested = partial(nested_blend, fit=fit_arithmetic)
@@ -159,6 +161,30 @@ def test_subsets_are_compared_by_the_mean_of_the_ensemble(mean):
     assert "geometric" in means
     plain = pareto_frontier(pool(m, truth, folds))
     assert max(choice.score for choice in frontier) > max(choice.score for choice in plain)
+
+
+@pytest.mark.parametrize("mean", ["arithmetic", "auto"])
+def test_a_search_chooses_as_one_that_fits_the_weights_of_each_fold_apart(mean, monkeypatch):
+    def fit_apart(pool: SubsetWeights, subset: tuple[int, ...]) -> np.ndarray:
+        sets = [
+            likelihoods[list(subset), :size]
+            for likelihoods, size in zip(pool.likelihoods, pool.sizes, strict=True)
+        ]
+        fitted = [maximum_likelihood_weights(likelihoods) for likelihoods in sets]
+        methods = [choose_method(likelihoods)[0] for likelihoods in sets]
+        logs = np.log(sets)
+        return np.stack([method_weights(*one) for one in zip(methods, logs, fitted, strict=True)])
+
+    m, truth, folds = problem(6, n=240, seed=5)
+    seconds = alone([0.01, 0.02, 0.01, 0.03, 0.02, 0.05])
+    searched = pool(m, truth, folds, one_each(6), seconds, mean=mean)
+    chosen = pareto_frontier(searched)
+    scores = {subset: searched.approximate_score(subset) for subset in ((0, 2), (1, 3, 4, 5))}
+    monkeypatch.setattr(SubsetWeights, "weights", fit_apart)
+    apart = pool(m, truth, folds, one_each(6), seconds, mean=mean)
+    assert pareto_frontier(apart) == chosen
+    assert {subset: apart.approximate_score(subset) for subset in scores} == scores
+    assert len(chosen) > 2
 
 
 def experts(decoys: int, n: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -375,27 +401,20 @@ def test_approximate_scores_cost_the_same_for_any_number_of_rows(monkeypatch):
     monkeypatch.setattr(candidates, "MAX_FITTED_ROWS", 50)
     monkeypatch.setattr(search_rows, "MAX_SCORED_ROWS", 80)
     monkeypatch.setattr(search_rows, "MAX_BLENDED_CLASSES", 3)
-    fitted_rows = []
     scored_rows = []
-    fit, score = candidates.approximate_weights, candidates.competition_scorer
-
-    def count_fitted(likelihoods):
-        fitted_rows.append(likelihoods.shape[1])
-        return fit(likelihoods)
+    score = candidates.competition_scorer
 
     def count_scored(contest, truth, *predictions):
         scored_rows.append(len(truth))
         return score(contest, truth, *predictions)
 
-    monkeypatch.setattr(candidates, "approximate_weights", count_fitted)
     monkeypatch.setattr(candidates, "competition_scorer", count_scored)
     m, truth, folds = problem(4, n=2000)
     many = pool(m, truth, folds)
     exact = many.score(many.predictions((0, 1, 3)))
     scored_rows.clear()
     assert many.approximate_score((0, 1, 3)) == pytest.approx(exact, abs=0.15)
-    assert set(fitted_rows) == {50}
-    assert len(fitted_rows) == 3  # folds
+    assert many.fold_weights.likelihoods.shape == (3, 4, 50)  # folds, members, rows
     assert scored_rows == [80]
     assert many.search.probabilities.shape == (80, 4, 3)
 
