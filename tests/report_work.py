@@ -112,6 +112,7 @@ def write_log(path: Path, fold: int) -> None:
         entry = {
             "step": step,
             "steps": 40,
+            "epochs": 4,
             "classify": loss,
             "running_mean": {"classify": loss + 0.01},
             "chance": {"classify": 1.38629},

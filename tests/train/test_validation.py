@@ -355,6 +355,7 @@ def test_losses_are_read_from_a_gpu_only_where_they_are_logged(tmp_path):
         tmp_path,
         task="train",
         steps=12,
+        epochs=1,
         videos_per_step=1,
         save_every=7,
         skipped=0,

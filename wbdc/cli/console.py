@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wbdc.core.progress import ProgressCallback
+from wbdc.core.progress import ProgressCallback, format_seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,8 +26,6 @@ COLUMNS_WITHOUT_TERMINAL = 140
 MAX_UNBROKEN_COLUMNS = 16  # shorter cells of a table never wrap
 NO_SCORE = "–"
 NO_ESTIMATE = "not measured yet"
-SECONDS_OF_MINUTE = 60
-SECONDS_OF_HOUR = 3600
 
 
 def next_command(
@@ -96,15 +94,6 @@ def _cost_text(cost: "SessionCost | None") -> str:
         f"about {format_seconds(cost.seconds)} and {cost.bytes / 1e6:,.1f} MB, by {folds} with the "
         "same settings"
     )
-
-
-def format_seconds(seconds: float) -> str:
-    """Return "12 s", "3 min" or "5.2 h"."""
-    if seconds < 2 * SECONDS_OF_MINUTE:
-        return f"{seconds:.0f} s"
-    if seconds < 2 * SECONDS_OF_HOUR:
-        return f"{seconds / SECONDS_OF_MINUTE:.0f} min"
-    return f"{seconds / SECONDS_OF_HOUR:.1f} h"
 
 
 def component_names(*score_tables: dict, order: Sequence[str] = ()) -> list[str]:

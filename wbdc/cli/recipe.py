@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wbdc.cli import console, shared_options
+from wbdc.core.progress import format_seconds
 
 if TYPE_CHECKING:
     from wbdc.recipes.plan import PlannedStep
@@ -163,10 +164,10 @@ def print_steps(recipe: "Recipe", plan: "list[PlannedStep]") -> None:
     console.print_table(f"{recipe.name}: {recipe.about}", columns, rows)
 
     measured, remaining, unknown = total_cost(plan)
-    console.print_text(f"Finished steps took {console.format_seconds(measured)}.")
+    console.print_text(f"Finished steps took {format_seconds(measured)}.")
     if remaining:
         console.print_text(
-            f"Estimated for the rest, as far as measured: {console.format_seconds(remaining)}."
+            f"Estimated for the rest, as far as measured: {format_seconds(remaining)}."
         )
     if unknown:
         console.print_text(f"Not measured yet: {', '.join(unknown)}.")
@@ -178,12 +179,12 @@ def print_steps(recipe: "Recipe", plan: "list[PlannedStep]") -> None:
 def _time_text(planned: "PlannedStep") -> str:
     """Return the measured time of a finished step, or the estimate of one to run."""
     if planned.state == "finished":
-        return console.format_seconds(planned.cost.measured) if planned.cost.measured else "–"
+        return format_seconds(planned.cost.measured) if planned.cost.measured else "–"
     if planned.step.command == "verify":
         return "–"
     if planned.cost.remaining is None:
         return console.NO_ESTIMATE
-    return f"about {console.format_seconds(planned.cost.remaining)}"
+    return f"about {format_seconds(planned.cost.remaining)}"
 
 
 def _recipe_facts(opened: "Recipe") -> dict:

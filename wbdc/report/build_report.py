@@ -19,6 +19,7 @@ from wbdc.report.collect.run_facts import run_facts
 from wbdc.report.collect.sweep_facts import sweep_sections
 from wbdc.report.collect.timing import budget_facts, receipt_facts
 from wbdc.report.collect.training_curves import training_curves
+from wbdc.report.collect.training_progress import training_progress
 from wbdc.report.report_options import ReportOptions
 from wbdc.report.subjects import Subject
 from wbdc.report.thumbnails import read_thumbnails
@@ -61,6 +62,8 @@ def _build_run(work: Path, subject: Subject, options: ReportOptions) -> Report:
         "facts": run_facts(run),
         "training": training_curves(run),
     }
+    if progress := training_progress(run):
+        numbers["progress"] = progress
     if set(run.folds()) - {ALL_FOLDS}:
         held_out = run_held_out(run)
         numbers["folds"] = fold_scores(run, held_out, draws=options.draws, seed=options.seed)

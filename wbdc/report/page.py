@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from wbdc import __version__
 from wbdc.core.files import publish_bytes, read_text
+from wbdc.core.progress import format_seconds
 from wbdc.report.build_report import MAX_GROUP_VIDEOS, Report
 from wbdc.report.corrections_file import corrections_csv
 from wbdc.report.sections import page_sections
@@ -68,6 +69,7 @@ def _environment(language: str) -> Environment:
         "count": format_count,
         "share": format_share,
         "number": format_number,
+        "duration": format_time_left,
         "code": mark_code,
         "csv_uri": csv_uri,
     }
@@ -122,6 +124,11 @@ def csv_uri(errors: list[dict]) -> str:
     """Return likely label errors as a data URI of a CSV file."""
     text = base64.b64encode(corrections_csv(errors).encode()).decode()
     return f"data:text/csv;charset=utf-8;base64,{text}"
+
+
+def format_time_left(seconds: float | None) -> str:
+    """Format seconds as "12 s", "3 min" or "5.2 h"."""
+    return "–" if seconds is None else format_seconds(seconds)
 
 
 def format_score(value: float | None) -> str:

@@ -19,6 +19,7 @@ class Section(NamedTuple):
 
 TITLES = {
     "facts": "Facts",
+    "progress": "Progress",
     "gain": "Gain",
     "trials": "Trials",
     "settings": "Settings",

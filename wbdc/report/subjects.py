@@ -7,6 +7,7 @@ from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.files import SEAL_FILE
 from wbdc.submit.check.manifest import MANIFEST_FILE
 from wbdc.sweep.sweep_result import SWEEPS_FOLDER, is_sweep
+from wbdc.train.metrics import METRICS_FILE
 from wbdc.train.runs import list_runs, read_run
 
 
@@ -55,7 +56,7 @@ def list_subjects(work: Path) -> list[Subject]:
     first: an ensemble and its submission often have the same name.
     """
     ensembles = [path.parent for path in sorted((work / "ensembles").glob(f"[!.]*/{SEAL_FILE}"))]
-    runs = [run.folder for run in list_runs(work, None) if run.folds()]
+    runs = [run.folder for run in list_runs(work, None) if run.folds() or run.unfinished_folds()]
     homes = dict.fromkeys([work / "submissions", Path("submissions")])
     packages = [path.parent for home in homes for path in sorted(home.glob(f"*/{MANIFEST_FILE}"))]
     sweeps = [path for path in sorted((work / SWEEPS_FOLDER).glob("[!.]*")) if is_sweep(path)]
@@ -64,22 +65,29 @@ def list_subjects(work: Path) -> list[Subject]:
 
 
 def _latest_subject(work: Path, subjects: list[Subject]) -> Subject:
-    """Return the ensemble or training that was finished last. Raises UsageFault."""
-    finished = [
+    """Return the ensemble or training that was finished last; without one, the training that was
+    logged last. Raises UsageFault.
+    """
+    trained = [
         subject
         for subject in subjects
         if subject.kind == "ensemble"
         or (subject.kind == "run" and read_run(subject.path).stage == "train")
     ]
-    if not finished:
+    finished = [subject for subject in trained if _times(subject, SEAL_FILE)]
+    pattern = SEAL_FILE if finished else METRICS_FILE
+    candidates = finished or [subject for subject in trained if _times(subject, METRICS_FILE)]
+    if not candidates:
         raise UsageFault(
             f"{work} has no finished run or ensemble; train one with `wbdc train --kit dual_stream "
             "--fold 0`, or report on the data with `wbdc report --prepared`"
         )
-    return max(finished, key=lambda subject: (_finish_time(subject), subject.name))
+    return max(candidates, key=lambda subject: (max(_times(subject, pattern)), subject.name))
 
 
-def _finish_time(subject: Subject) -> float:
-    """Return when an ensemble, or the last fold of a run, was finished."""
-    seals = [*subject.path.glob(SEAL_FILE), *subject.path.glob(f"fold-*/{SEAL_FILE}")]
-    return max(path.stat().st_mtime for path in seals)
+def _times(subject: Subject, name: str) -> list[float]:
+    """Return when the files of a name were written, in the folder of an ensemble or of the folds of
+    a run.
+    """
+    paths = [*subject.path.glob(name), *subject.path.glob(f"fold-*/{name}")]
+    return [path.stat().st_mtime for path in paths]

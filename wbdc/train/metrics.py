@@ -11,7 +11,7 @@ from wbdc.train.external_loggers import ExternalLoggers
 from wbdc.train.reporter import Reporter
 
 METRICS_FILE = "metrics.jsonl"
-COUNTERS = ("step", "steps")  # of a line, which are no measurements
+COUNTERS = ("step", "steps", "epochs")  # of a line, which are no measurements
 
 
 class MetricsLog:

@@ -97,6 +97,11 @@ class Run:
         """Return the finished folds and their facts: {"0": {...}, "all": {...}}."""
         return finished_folds(self.folder)
 
+    def unfinished_folds(self) -> list[str]:
+        """Return the folds that were begun and are not finished."""
+        begun = [path.name.removeprefix("fold-") for path in sorted(self.folder.glob("fold-*"))]
+        return [fold for fold in begun if fold not in self.folds()]
+
     def fold(self, fold: str) -> Path:
         """Return the folder of a fold."""
         return self.folder / f"fold-{fold}"

@@ -73,6 +73,7 @@ def train_fold(
         folder,
         task=f"{plan.run.facts.stage} {folder.name}",
         steps=setup.steps,
+        epochs=plan.stage.epochs,
         videos_per_step=min(plan.stage.batch, len(setup.sampler)) * plan.stage.accumulate,
         save_every=hardware.save_every or setup.epoch_steps,
         skipped=skipped,

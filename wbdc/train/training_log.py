@@ -27,8 +27,8 @@ LOG_EVERY_STEPS = 10
 class StepMonitor:
     """Receives the events of `fit` for one fold.
 
-    folder: of the fold. task: the name of the training in progress reports. steps: of the whole
-    training. videos_per_step: for the throughput. save_every: steps between saved states.
+    folder: of the fold. task: the name of the training in progress reports. steps, epochs: of the
+    whole training. videos_per_step: for the throughput. save_every: steps between saved states.
     skipped: steps skipped before a resume. ranks: those that train together; the first one writes.
     last_losses: the last logged value of each loss, by name. Losses are read only when they are
     logged, since reading waits for the device.
@@ -39,6 +39,7 @@ class StepMonitor:
         folder: Path,
         task: str,
         steps: int,
+        epochs: int,
         videos_per_step: int,
         save_every: int,
         skipped: int,
@@ -50,6 +51,7 @@ class StepMonitor:
         self.folder = folder
         self.task = task
         self.steps = steps
+        self.epochs = epochs
         self.save_every = save_every
         self.skipped = skipped
         self.training = training
@@ -189,7 +191,8 @@ class StepMonitor:
         if not self.ranks.is_main:
             return
         seconds = round(self.throughput.elapsed(), 2)
-        self.metrics.write({"step": step, "steps": self.steps, **entry, "seconds": seconds})
+        counters = {"step": step, "steps": self.steps, "epochs": self.epochs}
+        self.metrics.write({**counters, **entry, "seconds": seconds})
 
     def _validate(self, step: int) -> None:
         """Score the held-out videos; report the score, and whether training stops early."""

@@ -19,18 +19,21 @@ NUMBERS_OF_LINE = ("videos_per_second", "seconds", *COUNTERS)  # all other numbe
 
 
 def training_curves(run: Run) -> dict[str, dict]:
-    """Return the curves of each finished fold: {fold: curves}.
+    """Return the curves of each fold that was begun: {fold: curves}.
 
     Each has "losses", "running_means", "learning_rates" and "probes" (measures of the embeddings
     during pretraining) {name: [[step, value], ...]}, "validation" and "videos_per_second" [[step,
     value], ...], "chances" {name: value}, "steps", "seconds", "device", "precision", "alarms", and
     "damaged_lines" of its log. A fold without a log, for example of a linear model, has no points.
     """
-    return {fold: _fold_curves(run.fold(fold), facts) for fold, facts in run.folds().items()}
+    folds = run.folds() | dict.fromkeys(run.unfinished_folds())
+    return {fold: _fold_curves(run.fold(fold), facts) for fold, facts in sorted(folds.items())}
 
 
-def _fold_curves(folder: Path, facts: dict) -> dict:
+def _fold_curves(folder: Path, facts: dict | None) -> dict:
+    """Return the curves of a fold. facts: None for one that is not finished."""
     lines, damaged = read_metrics(folder / METRICS_FILE)
+    facts = _logged_facts(lines) if facts is None else facts
     curves: dict = {"losses": {}, **{name: {} for name in CURVES_OF_TABLES.values()}}
     curves |= {"validation": [], "videos_per_second": []}
     for line in lines:
@@ -47,6 +50,20 @@ def _fold_curves(folder: Path, facts: dict) -> dict:
     chances = entry.pop("chance") or {}
     alarms = entry.pop("alarms") or []
     return thinned | entry | {"chances": chances, "alarms": alarms, "damaged_lines": damaged}
+
+
+def _logged_facts(lines: list[dict]) -> dict:
+    """Return the facts of a training so far: chance levels, steps, seconds and alarms."""
+    chances = [_numbers(line["chance"]) for line in lines if "chance" in line]
+    alarms = [(name, line["step"]) for line in lines for name in _numbers(line.get("alarms"))]
+    return {
+        "chance": chances[-1] if chances else {},
+        "steps": lines[-1]["step"] if lines else 0,
+        "alarms": [
+            {"message": f"{name} (alarm after step {step})", "ended_step": None}
+            for name, step in alarms
+        ],
+    }
 
 
 def _add_line(curves: dict, line: dict) -> None:
