@@ -81,6 +81,7 @@ VISIONS = {
     "clip": {"architecture": VIT, "image": IMAGE_SETTINGS},
     "timm": {"model": "test_resnet", "pretrained": False, "size": 32},
     "features": {"dim": 12},
+    "torchvision_video": {"model": "mc3_18", "frames": 4, "segments": 3, "size": 32},
 }
 # ten videos, "v0" to "v9", each with the probabilities .7, .1, .1, .05 and .05 in another order
 SOFT_LABELS = Path(__file__).parent / "train" / "soft_labels.npz"

@@ -328,11 +328,13 @@ def test_a_frozen_tower_encodes_each_video_by_itself_with_p_vectors_for_each_fra
             np.testing.assert_allclose(features[1::2, 0], video.mean((1, 2, 3)), rtol=1e-3)
 
 
-def test_cached_features_equal_those_that_the_model_encodes(monkeypatch):
+@pytest.mark.parametrize("vision", ["clip", "torchvision_video"])
+def test_cached_features_equal_those_that_the_model_encodes(vision, monkeypatch):
     monkeypatch.setattr(view, "FEATURE_BATCH_FRAMES", 8)
-    model, batch = toys.model(), toys.batch()
+    model, batch = toys.model(vision=vision), toys.batch()
     cached = encode_frames(model.vision, toys.videos()[2])
     encoded = model.encode(batch)
+    assert tuple(map(len, cached)) == encoded.frame_counts
     for row, features in enumerate(cached):
         expected = encoded.frames[row, : len(features)].detach().half()
         torch.testing.assert_close(torch.from_numpy(features), expected)

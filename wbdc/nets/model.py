@@ -62,12 +62,16 @@ class VideoClassifier(nn.Module):
 
     def encode(self, batch: Batch) -> Batch:
         """Replace the pixels by the output of the vision tower, P vectors for each frame: frames
-        (B, F * P, vision.dim), frame_mask (B, F * P).
+        (B, F * P, vision.dim), frame_mask (B, F * P). A video tower returns P vectors for each step
+        of a clip, which is sampled at random in training, a function of each video's seed.
 
         A batch of features keeps them; those that its mask hides become zeros.
         """
-        tokens = self.vision(batch.frames, batch.frame_mask, batch.frame_counts)
-        return self.with_features(batch, tokens.x)
+        inputs = (batch.frames, batch.frame_mask, batch.frame_counts)
+        length = self.vision.clip_frames
+        if length is not None and self.vision.training and not batch.frames.is_floating_point():
+            inputs = (*inputs, batch.draw("clip", length))
+        return self.with_features(batch, self.vision(*inputs).x)
 
     def with_features(self, batch: Batch, features: Tensor) -> Batch:
         """Replace the frames of a batch by vision features that are known: (B, F * P, vision.dim).
@@ -76,12 +80,11 @@ class VideoClassifier(nn.Module):
         """
         if batch.frames.is_floating_point():
             return replace(batch, frames=features)
-        per_frame = self.vision.tokens_per_frame
         return replace(
             batch,
             frames=features,
-            frame_mask=batch.frame_mask.repeat_interleave(per_frame, 1),
-            frame_counts=tuple(per_frame * count for count in batch.frame_counts),
+            frame_mask=self.vision.token_mask(batch.frame_mask),
+            frame_counts=self.vision.token_counts(batch.frame_counts),
         )
 
     def fuse(self, batch: Batch) -> Fused:

@@ -224,7 +224,9 @@ def estimate_bytes(prepared: PreparedData, spec: InputSpec, split: str) -> int:
     facts = prepared.facts
     frames = min(facts.frame_counts[split], spec.frames * facts.video_counts[split])
     if spec.tower:
-        return frames * 2 * spec.tower.dim * spec.tower.tokens_per_frame
+        per_video = spec.tower.clip_steps
+        steps = frames if per_video is None else per_video * facts.video_counts[split]
+        return steps * 2 * spec.tower.dim * spec.tower.tokens_per_frame
     if spec.image_settings:
         return frames * 3 * spec.image_settings.size**2
     return 0
@@ -233,10 +235,11 @@ def estimate_bytes(prepared: PreparedData, spec: InputSpec, split: str) -> int:
 @torch.no_grad()  # inference_mode slows autocast down, see benchmarks/test_autocast.py
 def encode_frames(tower: Vision, videos: list[np.ndarray]) -> list[np.ndarray]:
     """Encode the frames of some videos, (n, 3, S, S) uint8 each, to (n * P, D) float16 each, where
-    P is the number of vectors of a frame.
+    P is the number of vectors of a frame. A video tower gives (clip_steps * P, D), and no vectors
+    of a video without frames.
     """
     tower.eval()
-    longest = max(map(len, videos), default=0)
+    longest = tower.clip_frames or max(map(len, videos), default=0)
     size = max(1, FEATURE_BATCH_FRAMES // max(1, longest))
     features: list[np.ndarray] = []
     for start in range(0, len(videos), size):
@@ -251,9 +254,8 @@ def _encode_videos(tower: Vision, videos: list[np.ndarray]) -> list[np.ndarray]:
     frames = pad_sequence([torch.from_numpy(video) for video in videos], batch_first=True)
     mask = torch.arange(frames.shape[1]) < torch.tensor(counts)[:, None]
     encoded = tower(frames.to(device), mask.to(device), counts).x.half().cpu().numpy()
-    return [
-        rows[: count * tower.tokens_per_frame] for rows, count in zip(encoded, counts, strict=True)
-    ]
+    token_counts = tower.token_counts(counts)
+    return [rows[:count] for rows, count in zip(encoded, token_counts, strict=True)]
 
 
 def _view_folder(prepared: PreparedData, spec: InputSpec) -> Path:

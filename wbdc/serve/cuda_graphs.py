@@ -79,15 +79,17 @@ class _Recording:
 
 
 class FixedFrames:
-    """Encodes frames in parts of few sizes: (M, 3, S, S) uint8 -> (M, D). The last part is padded
-    with blank frames to a power of two; their vectors are dropped.
+    """Encodes frames in parts of few sizes: (M, 3, S, S) uint8 -> (M, D); or clips of `length`
+    frames: (M, length, 3, S, S) uint8 -> (M, D). The last part is padded with blank frames to a
+    power of two; their vectors are dropped.
     """
 
-    def __init__(self, encode: TensorFunction):
+    def __init__(self, encode: TensorFunction, length: int = 1):
         self.encode = encode
+        self.items_per_graph = max(1, MAX_FRAMES_PER_GRAPH // length)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        parts = pixels.split(MAX_FRAMES_PER_GRAPH)
+        parts = pixels.split(self.items_per_graph)
         sizes = [1 << (len(part) - 1).bit_length() for part in parts]
         vectors = [
             self.encode(_pad(part, 0, size)) for part, size in zip(parts, sizes, strict=True)

@@ -1,4 +1,4 @@
-"""Vision towers: one vector, or several, for each frame."""
+"""Vision towers: one vector, or several, for each frame, or for each time step of a video."""
 
 import math
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wbdc.core.image_settings import ImageSettings
 from wbdc.core.tokens import Tokens
+from wbdc.nets.clip_sampling import sample_clips
 
 FRAMES_IN_CACHE = 32  # the most that are encoded together on a CPU
 
@@ -20,10 +21,18 @@ class Vision(nn.Module):
     dim: width of the vectors of a frame. tokens_per_frame: P, their number. image_settings: how
     frames are prepared; None when the data hold features and no images. frames: number of frames of
     each video. frozen: whether the weights are not trained.
+
+    A video tower encodes the frames of a video together. clip_frames: L, the length of the clip
+    that it takes, to which the real frames of a video are sampled (see `clip_positions`); None:
+    each frame is encoded on its own. clip_steps: the times of a clip at which it returns P vectors;
+    every video with a frame gets all of them. Read P as vectors of a step there, and F, the number
+    of frames that a batch of features holds, as clip_steps.
     """
 
     dim: int
     tokens_per_frame: int = 1
+    clip_frames: int | None = None
+    clip_steps: int | None = None
     image_settings: ImageSettings | None
     # Whether a batch without frames goes through the tower, too: when batch norms share their
     # statistics between the ranks of a training, the tower of every rank must take part.
@@ -41,56 +50,106 @@ class Vision(nn.Module):
         self._normalization: dict[tuple, tuple[Tensor, ...]] = {}  # mean and std on each device
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Encode M normalized frames: (M, 3, S, S) float -> (M, dim), or (M, P, dim)."""
+        """Encode M normalized frames: (M, 3, S, S) float -> (M, dim), or (M, P, dim).
+
+        Of a video tower, M clips: (M, L, 3, S, S) float -> (M, clip_steps, P, dim).
+        """
         raise NotImplementedError
 
     def blueprint(self) -> dict:
         """Return the kit table that rebuilds this tower without loading pretrained weights."""
         raise NotImplementedError
 
-    def forward(self, frames: Tensor, mask: Tensor, frame_counts: tuple[int, ...] = ()) -> Tokens:
-        """Encode the real frames: (B, F, 3, S, S) uint8, (B, F) bool -> (B, F * P, dim), zeros for
-        padding. A video's vectors must not depend on other videos.
+    @property
+    def steps(self) -> int:
+        """The most times of a video at which there are vectors: frames, or those of a clip."""
+        return self.clip_steps or self.frames
 
-        Features (B, F * P, dim) float with their mask (B, F * P) are returned as they are.
-        frame_counts: see `real_frames`.
+    def serve_frames(self, frames: int) -> None:
+        """Read another number of frames of each video than in training."""
+        self.frames = frames
+
+    def token_mask(self, mask: Tensor) -> Tensor:
+        """Return which vectors are real: (B, F) bool, of frames, -> (B, N) bool."""
+        if self.clip_frames is not None:
+            mask = mask.any(1, keepdim=True).expand(-1, self.clip_steps)
+        return mask.repeat_interleave(self.tokens_per_frame, 1)
+
+    def token_counts(self, frame_counts: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the number of vectors of videos with so many frames."""
+        if self.clip_frames is not None:
+            frame_counts = tuple(self.clip_steps * min(1, count) for count in frame_counts)
+        return tuple(self.tokens_per_frame * count for count in frame_counts)
+
+    def forward(
+        self,
+        frames: Tensor,
+        mask: Tensor,
+        frame_counts: tuple[int, ...] = (),
+        draws: Tensor | None = None,
+    ) -> Tokens:
+        """Encode the real frames: (B, F, 3, S, S) uint8, (B, F) bool -> (B, N, dim), zeros for
+        padding. N is F * P, or clip_steps * P of a video tower. A video's vectors must not depend
+        on other videos.
+
+        Features (B, N, dim) float with their mask (B, N) are returned as they are. frame_counts:
+        see `real_frames`. draws: (B, clip_frames) uniform numbers for a video tower that samples
+        clips at random; None: the middle of each segment.
         """
         if frames.is_floating_point():
             return Tokens(_full_precision(frames).masked_fill(~mask[..., None], 0), mask)
 
-        token_mask = mask.repeat_interleave(self.tokens_per_frame, 1)
-        positions = real_frames(mask, frame_counts)
+        token_mask = self.token_mask(mask)
+        positions = self._encoded_positions(mask, frame_counts)
         if len(positions) == 0 and not self.always_encode:
             features = torch.zeros(*token_mask.shape, self.dim, device=frames.device)
             if self.encodes_blank:
-                features = (
-                    features + 0 * self.encode_pixels(frames.new_zeros(1, *frames.shape[2:])).sum()
-                )
+                features = features + 0 * self.encode_pixels(self._blank(frames)).sum()
             return Tokens(features, token_mask)
 
         # padding never goes through the tower
         positions = positions.to(frames.device, non_blocking=True)
-        real = frames.flatten(0, 1).index_select(0, positions)
+        if self.clip_frames is None:
+            real = frames.flatten(0, 1).index_select(0, positions)
+        else:
+            real = sample_clips(frames, mask, positions, self.clip_frames, draws)
         vectors = self.encode_pixels(real)
-        packed = vectors.new_zeros(mask.numel(), vectors.shape[1])
-        packed = packed.index_copy(0, positions, vectors)
+        count = mask.numel() if self.clip_frames is None else len(mask)
+        packed = vectors.new_zeros(count, vectors.shape[1]).index_copy(0, positions, vectors)
         features = packed.view(*token_mask.shape, self.dim)
         return Tokens(features.masked_fill(~token_mask[..., None], 0), token_mask)
 
+    def _encoded_positions(self, mask: Tensor, frame_counts: tuple[int, ...]) -> Tensor:
+        """Return which of the B * F frames, or of the B videos, are encoded: (M,) int64, on the
+        CPU.
+        """
+        if self.clip_frames is None:
+            return real_frames(mask, frame_counts)
+        has_frames = tuple(min(1, count) for count in frame_counts)
+        return real_frames(mask.any(1, keepdim=True), has_frames)
+
+    def _blank(self, frames: Tensor) -> Tensor:
+        """Return what is encoded in the place of no frames: a blank frame, or a clip of some."""
+        length = () if self.clip_frames is None else (self.clip_frames,)
+        return frames.new_zeros(1, *length, *frames.shape[2:])
+
     def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Normalize and encode M frames: (M, 3, S, S) uint8 -> (M, P * dim)."""
+        """Normalize and encode M frames: (M, 3, S, S) uint8 -> (M, P * dim); or M clips: (M, L, 3,
+        S, S) uint8 -> (M, clip_steps * P * dim).
+        """
         if self.frozen:
             with as_if_trained(self):
                 return self._encode_parts(pixels)
         return self._encode_parts(pixels)
 
     def _encode_parts(self, pixels: Tensor) -> Tensor:
-        """Normalize and encode M frames, on a CPU without gradients some at a time: what a layer
-        computes of them is then still in the cache when the next one reads it, which saves a tenth
-        of the time, see benchmarks/test_tower_parts.py.
+        """Normalize and encode M frames or clips, on a CPU without gradients some at a time: what a
+        layer computes of them is then still in the cache when the next one reads it, which saves a
+        tenth of the time, see benchmarks/test_tower_parts.py.
         """
         is_whole = pixels.device.type != "cpu" or self.training or torch.is_grad_enabled()
-        count = 1 if is_whole else max(1, math.ceil(len(pixels) / FRAMES_IN_CACHE))
+        frames = len(pixels) * (self.clip_frames or 1)
+        count = 1 if is_whole else max(1, min(len(pixels), math.ceil(frames / FRAMES_IN_CACHE)))
         # of nearly equal sizes: matrix products of a few frames alone may round differently
         parts = pixels.tensor_split(count)
         vectors = [self.encode(self.normalize(part)).flatten(1) for part in parts]

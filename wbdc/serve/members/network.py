@@ -74,7 +74,7 @@ class Network(Member):
         model = build_model(facts["blueprint"], kit_folder=folder)
         _load_weights(model, folder, facts, half)
         if frames is not None:
-            model.vision.frames = frames
+            model.vision.serve_frames(frames)
         self.model = model.eval().to(device)
         self._compiled_score: TensorFunction | None = None
         self._launch_directly()
@@ -145,8 +145,8 @@ class Network(Member):
         vision = self.model.vision
         encode = GraphedFunction(vision.encode_pixels, self.device)
         score = GraphedFunction(self._score, self.device)
-        vision.encode_pixels = FixedFrames(encode)
-        max_features = vision.frames * vision.tokens_per_frame
+        vision.encode_pixels = FixedFrames(encode, vision.clip_frames or 1)
+        max_features = vision.steps * vision.tokens_per_frame
         self._score = FixedTokens(score, self.text.length, max_features)
 
     def _launch_directly(self) -> None:

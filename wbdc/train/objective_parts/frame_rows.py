@@ -41,11 +41,11 @@ def gather_frames(batch: Batch, vision: Vision) -> tuple[Tensor, Tensor]:
     """
     missing = 0
     if len(batch.rank_sizes) > 1:
-        missing = vision.frames * vision.tokens_per_frame - batch.frames.shape[1]
+        missing = vision.steps * vision.tokens_per_frame - batch.frames.shape[1]
     if missing < 0:
         raise ValueError(
             f"a batch holds {batch.frames.shape[1]} vectors for each video, and the tower encodes "
-            f"at most {vision.frames} frames with {vision.tokens_per_frame} vectors each"
+            f"at most {vision.steps} frames with {vision.tokens_per_frame} vectors each"
         )
     frames = F.pad(batch.frames, (0, 0, 0, missing))
     mask = F.pad(batch.frame_mask, (0, missing))

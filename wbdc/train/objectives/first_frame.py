@@ -30,7 +30,7 @@ class FirstFrame(Objective):
 
     def __init__(self, model: VideoClassifier, task: Task, *, weight: float = 1.0):
         super().__init__(model, task, weight=weight)
-        self.max_frames = max(MIN_FRAMES, model.vision.frames)
+        self.max_frames = max(MIN_FRAMES, model.vision.steps)
         self.chance = math.log(self.max_frames)
         self.per_frame = model.vision.tokens_per_frame
         self.head = nn.Linear(model.trunk.dim, 1, bias=False)  # softmax would ignore a bias

@@ -73,7 +73,7 @@ class MaskFrames(Objective):
         self.share = share
         self.kind = loss
         self.temperature = temperature
-        self.frames_per_batch = max(2, task.batch_size * model.vision.frames)
+        self.frames_per_batch = max(2, task.batch_size * model.vision.steps)
         self.chance = math.log(self.frames_per_batch) if loss == "nce" else 1.0
         self.fill = nn.Parameter(torch.zeros(model.vision.dim)) if fill == "learned" else None
         if self.fill is not None:

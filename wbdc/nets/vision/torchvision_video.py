@@ -1,0 +1,212 @@
+"""Any video classifier of torchvision: R3D, MC3, R(2+1)D (Tran et al., 2018), S3D (Xie et al.,
+2018), MViT (Fan et al., 2021; Li et al., 2022) and Video Swin (Liu et al., 2022).
+"""
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from wbdc.core.errors import UsageFault, suggest_name
+from wbdc.core.image_settings import ImageSettings
+from wbdc.core.weights import describe_weights, find_weights, load_weights, select_tensors
+from wbdc.nets.clip_tower import check_clip_grid, clip_length, output_shape, step_vectors
+from wbdc.nets.vision import Vision
+
+if TYPE_CHECKING:  # takes seconds to import
+    from torchvision.models import WeightsEnum
+
+WEIGHTS_OWNER = "torchvision/"
+WEIGHTS_FILE = "model.safetensors"
+CLASSIFIERS = ("fc", "classifier", "head")  # the last module, by family
+FIXED_FAMILY = "mvit"  # torchvision builds it for one length and one size
+FIXED_FRAMES = 16
+FIXED_SIZE = 224
+
+
+class TorchvisionVideo(Vision):
+    """model: torchvision's name, for example "r2plus1d_18" or "swin3d_t". weights: the name of its
+    weights, for example "KINETICS400_V1"; none: random weights.
+
+    frames: number that is read of each video. segments: frames of the clip that the model takes;
+    one frame of each segment of the video, at random in training; none: as many as frames. An MViT
+    takes 16.
+
+    size: side of the frames in pixels; none: the model's own. image: saved image settings; none:
+    those that torchvision lists. resize: "exact" for the pixels of Pillow, "fast" for nearly the
+    same in a third of the time; none: as image defines it, else "exact". It is saved with the
+    weights, and a submission resizes as the training did.
+
+    patch_grid: g, for g x g vectors of each step, the means of the cells of its feature map. Raises
+    UsageFault for unknown names and for a clip or a grid that the model cannot have,
+    EnvironmentFault when the weights are not on this machine.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        weights: str | None = None,
+        frames: int = 16,
+        segments: int | None = None,
+        frozen: bool = False,
+        size: int | None = None,
+        image: dict | None = None,
+        resize: str | None = None,
+        patch_grid: int = 1,
+    ):
+        super().__init__(frames=frames, frozen=frozen)
+        listed = find_video_weights(model, weights)
+        self.model = model
+        self.segments = segments
+        self.size = size
+        self.patch_grid = patch_grid
+        settings = ImageSettings.from_table(image) if image else _listed_settings(listed, size)
+        self.image_settings = settings.with_resize(resize)
+        self.tower = _build_tower(model)
+        length = self._check_fixed(segments) or clip_length(frames, segments)
+        self._set_length(length)
+        if weights is not None:
+            self._load(f"{model}.{weights}", listed.url)
+        self.freeze()
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        return step_vectors(self._features(pixels), self.patch_grid)
+
+    def serve_frames(self, frames: int) -> None:
+        super().serve_frames(frames)
+        if not self.model.startswith(FIXED_FAMILY) and frames < self.clip_frames:
+            self._set_length(frames)
+
+    def blueprint(self) -> dict:
+        return {
+            "use": "torchvision_video",
+            "frames": self.frames,
+            "segments": self.segments,
+            "frozen": self.frozen,
+            "model": self.model,
+            "weights": None,
+            "size": self.size,
+            "image": self.image_settings.to_table(),
+            "patch_grid": self.patch_grid,
+        }
+
+    def _check_fixed(self, segments: int | None) -> int | None:
+        """Return the length of the clips of a model that takes only one; None: any. Raises
+        UsageFault for another length or size.
+        """
+        if not self.model.startswith(FIXED_FAMILY):
+            return None
+        size = self.image_settings.size
+        if segments not in (None, FIXED_FRAMES) or size != FIXED_SIZE:
+            raise UsageFault(
+                f"vision: torchvision's {self.model} takes clips of {FIXED_FRAMES} frames of "
+                f"{FIXED_SIZE} x {FIXED_SIZE} pixels only; leave segments and size out"
+            )
+        return FIXED_FRAMES
+
+    def _set_length(self, length: int) -> None:
+        """Take clips of `length` frames. Raises UsageFault when the model cannot."""
+        shape = output_shape(
+            self.tower, self._features, length, self.image_settings.size, self.model
+        )
+        check_clip_grid(self.patch_grid, shape, self.model)
+        self.clip_frames = length
+        self.clip_steps = shape[1]
+        self.tokens_per_frame = self.patch_grid**2
+        self.dim = shape[4]
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        """Return the last feature map: (M, L, 3, S, S) -> (M, steps, H, W, D)."""
+        clips = pixels.transpose(1, 2)
+        family = self.model.split("_")[0]
+        return FEATURE_FUNCTIONS.get(family, _resnet_features)(self.tower, clips)
+
+    def _load(self, name: str, url: str) -> None:
+        folder = find_weights(WEIGHTS_OWNER + name, (WEIGHTS_FILE,))
+        file = folder / WEIGHTS_FILE
+        selected, unused = select_tensors(load_weights(file), self.tower.state_dict(), file)
+        self.tower.load_state_dict(selected, strict=True)
+        self.pretrained = describe_weights(WEIGHTS_OWNER + name, file) | {"link": url}
+        self.loaded = (
+            f"{name} from {file.name}: {len(selected)} tensors loaded, "
+            f"{len(unused)} not used (its classifier)"
+        )
+
+
+def find_video_weights(model: str, weights: str | None) -> "WeightsEnum":
+    """Find the weights of a video model in torchvision's lists; None: those of its default.
+
+    Returns a member of torchvision's `WeightsEnum` with url and transforms. Raises UsageFault for
+    unknown names.
+    """
+    from torchvision import models
+
+    known = models.list_models(models.video)
+    if model not in known:
+        raise UsageFault(f"torchvision has no video model {model!r}{suggest_name(model, known)}")
+    listed = models.get_model_weights(model)
+    if weights is not None and weights not in listed.__members__:
+        hint = suggest_name(weights, list(listed.__members__))
+        raise UsageFault(f"torchvision has no weights {weights!r} for {model}{hint}")
+    return listed[weights] if weights else listed.DEFAULT
+
+
+def _build_tower(model: str) -> nn.Module:
+    """Build a model with random weights and without its classifier."""
+    from torchvision import models
+
+    tower = models.get_model(model, weights=None)
+    for name in CLASSIFIERS:
+        if hasattr(tower, name):
+            setattr(tower, name, nn.Identity())
+    return tower
+
+
+def _resnet_features(tower: nn.Module, clips: Tensor) -> Tensor:
+    x = tower.stem(clips)
+    for layer in (tower.layer1, tower.layer2, tower.layer3, tower.layer4):
+        x = layer(x)
+    return x.movedim(1, 4)
+
+
+def _s3d_features(tower: nn.Module, clips: Tensor) -> Tensor:
+    return tower.features(clips).movedim(1, 4)
+
+
+def _swin_features(tower: nn.Module, clips: Tensor) -> Tensor:
+    return tower.norm(tower.features(tower.pos_drop(tower.patch_embed(clips))))
+
+
+def _mvit_features(tower: nn.Module, clips: Tensor) -> Tensor:
+    """Return the patches of the last layer without the class token."""
+    positions = tower.pos_encoding
+    x = positions(tower.conv_proj(clips).flatten(2).transpose(1, 2))
+    shape = (positions.temporal_size, *positions.spatial_size)
+    for block in tower.blocks:
+        x, shape = block(x, shape)
+    return tower.norm(x)[:, 1:].unflatten(1, shape)
+
+
+FEATURE_FUNCTIONS = {  # by the first word of a model's name; ResNets are not listed
+    "s3d": _s3d_features,
+    "swin3d": _swin_features,
+    "mvit": _mvit_features,
+}
+
+
+def _listed_settings(listed: "WeightsEnum", size: int | None) -> ImageSettings:
+    """Return the image settings of listed weights, with another size if given.
+
+    torchvision resizes R3D, MC3 and R(2+1)D to 128 x 171 pixels, whatever the shape; here the short
+    side becomes 128, which is the same for pictures of 4:3.
+    """
+    transform = listed.transforms()
+    side = size or transform.crop_size[0]
+    short = min(transform.resize_size)
+    return ImageSettings(
+        side,
+        tuple(transform.mean),
+        tuple(transform.std),
+        transform.interpolation.value,
+        None if size or short <= side else short,
+    )
