@@ -81,6 +81,20 @@ VISIONS = {
     "clip": {"architecture": VIT, "image": IMAGE_SETTINGS},
     "timm": {"model": "test_resnet", "pretrained": False, "size": 32},
     "features": {"dim": 12},
+    "transformers_video": {
+        "architecture": {
+            "model_type": "videomae",
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "image_size": 32,
+            "patch_size": 16,
+            "num_frames": 4,
+        },
+        "image": IMAGE_SETTINGS,
+        "frames": 4,
+    },
     "torchvision_video": {"model": "mc3_18", "frames": 4, "segments": 3, "size": 32},
 }
 # ten videos, "v0" to "v9", each with the probabilities .7, .1, .1, .05 and .05 in another order

@@ -13,7 +13,7 @@ def mask_of(*counts: int, width: int = 8) -> torch.Tensor:
 
 @pytest.mark.parametrize("length", [1, 3, 4, 8])
 def test_long_videos_are_sampled_as_the_reader_samples_them(length):
-    counts = [count for count in range(length, 9)]
+    counts = list(range(length, 9))
     positions = clip_positions(mask_of(*counts), length)
     assert positions.tolist() == [sample_frames(count, length) for count in counts]
 

@@ -88,8 +88,8 @@ def read_clip_settings(folder: Path) -> tuple[dict, dict]:
 
     Raises EnvironmentFault for a missing file, UsageFault for a model that is not supported.
     """
-    architecture = _architecture(_read_settings(folder, (CONFIG_FILE,)), folder)
-    return architecture, _image_table(_read_settings(folder, IMAGE_FILES), folder)
+    architecture = _architecture(read_first_json(folder, (CONFIG_FILE,)), folder)
+    return architecture, image_table(read_first_json(folder, IMAGE_FILES), folder)
 
 
 def _architecture(facts: dict, folder: Path) -> dict:
@@ -128,8 +128,10 @@ def _architecture(facts: dict, folder: Path) -> dict:
     }
 
 
-def _image_table(settings: dict, folder: Path) -> dict:
-    """Return the image settings from those of transformers' image processor."""
+def image_table(settings: dict, folder: Path) -> dict:
+    """Return the table of the image settings from those of transformers' image processor. Raises
+    UsageFault for an interpolation that is not supported.
+    """
     settings = settings.get("image_processor", settings)
     resized = settings.get("size", 224)
     crop = settings.get("crop_size", 224)
@@ -156,8 +158,10 @@ def _image_table(settings: dict, folder: Path) -> dict:
     return image | {"size": side} | ({"short": short} if short != side else {})
 
 
-def _read_settings(folder: Path, names: tuple[str, ...]) -> dict:
-    """Read the first of some JSON files that the folder holds."""
+def read_first_json(folder: Path, names: tuple[str, ...]) -> dict:
+    """Read the first of some JSON files that the folder holds. Raises EnvironmentFault when it
+    holds none, IntegrityFault for a damaged one.
+    """
     for name in names:
         if (folder / name).is_file():
             try:

@@ -15,8 +15,8 @@ from wbdc.nets.vision import Vision
 if TYPE_CHECKING:  # takes seconds to import
     from torchvision.models import WeightsEnum
 
-WEIGHTS_OWNER = "torchvision/"
-WEIGHTS_FILE = "model.safetensors"
+VIDEO_WEIGHTS_OWNER = "torchvision/"
+VIDEO_WEIGHTS_FILE = "model.safetensors"
 CLASSIFIERS = ("fc", "classifier", "head")  # the last module, by family
 FIXED_FAMILY = "mvit"  # torchvision builds it for one length and one size
 FIXED_FRAMES = 16
@@ -122,11 +122,11 @@ class TorchvisionVideo(Vision):
         return FEATURE_FUNCTIONS.get(family, _resnet_features)(self.tower, clips)
 
     def _load(self, name: str, url: str) -> None:
-        folder = find_weights(WEIGHTS_OWNER + name, (WEIGHTS_FILE,))
-        file = folder / WEIGHTS_FILE
+        folder = find_weights(VIDEO_WEIGHTS_OWNER + name, (VIDEO_WEIGHTS_FILE,))
+        file = folder / VIDEO_WEIGHTS_FILE
         selected, unused = select_tensors(load_weights(file), self.tower.state_dict(), file)
         self.tower.load_state_dict(selected, strict=True)
-        self.pretrained = describe_weights(WEIGHTS_OWNER + name, file) | {"link": url}
+        self.pretrained = describe_weights(VIDEO_WEIGHTS_OWNER + name, file) | {"link": url}
         self.loaded = (
             f"{name} from {file.name}: {len(selected)} tensors loaded, "
             f"{len(unused)} not used (its classifier)"
