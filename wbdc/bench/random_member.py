@@ -103,6 +103,8 @@ def _random_vision(table: dict) -> dict:
     """Return the table of a vision tower of the same shape that loads no weights."""
     if table["use"] == "timm":
         return table | {"pretrained": False}
+    if table["use"] == "torchvision_video":
+        return table | {"weights": None}
     if table["use"] != "clip" or table.get("weights") in (None, TRANSFORMERS_WEIGHTS):
         return dict(table)
     architecture, image, _ = find_listed(table["model"], table["weights"])
