@@ -10,7 +10,7 @@ from wbdc.core.errors import UsageFault
 from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.nets.patch_grid import average_patches, check_patch_grid
 
-MAX_REASON_CHARACTERS = 200
+MAX_CAUSE_CHARACTERS = 200
 
 
 def clip_length(frames: int, segments: int | None) -> int:
@@ -39,7 +39,7 @@ def output_shape(
         with torch.no_grad(), _on_meta_device(tower.eval()):
             return tuple(encode(clip).shape)
     except (AssertionError, IndexError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
+        reason = " ".join(str(error).split())[:MAX_CAUSE_CHARACTERS]
         raise UsageFault(
             f"vision: {subject} cannot encode a clip of {length} frames of {size} x {size} pixels "
             f"({reason}); change frames, segments or size"

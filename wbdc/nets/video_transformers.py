@@ -4,10 +4,9 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
-from wbdc.core.errors import IntegrityFault, UsageFault, suggest_name
+from wbdc.core.errors import MAX_LISTED_NAMES, IntegrityFault, UsageFault, suggest_name
 from wbdc.nets.clip_layout import image_table, read_first_json
 
 PROCESSOR_FILES = (
@@ -15,7 +14,6 @@ PROCESSOR_FILES = (
     "preprocessor_config.json",
     "processor_config.json",
 )
-MAX_LISTED_NAMES = 10  # in an error
 MAX_PIXEL = 255
 
 

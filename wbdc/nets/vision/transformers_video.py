@@ -25,9 +25,9 @@ ENCODER_CONFIG_FILE = "config.json"
 
 
 class TransformersVideo(Vision):
-    """model: a name on Hugging Face, for example "MCG-NJU/videomae-base-finetuned-kinetics". Or, of
-    a tower with random weights, architecture: the content of its config.json, with model_type
-    "timesformer", "videomae", "vivit" or "vjepa2", and image.
+    """model: a name on Hugging Face, for example "MCG-NJU/videomae-base-finetuned-kinetics".
+    architecture: instead of it, for random weights, the content of a config.json with model_type
+    "timesformer", "videomae", "vivit" or "vjepa2"; it needs image, too.
 
     frames: number that is read of each video. segments: frames of the clip that the model takes;
     one frame of each segment of the video, at random in training; none: as many as the model was
