@@ -13,6 +13,7 @@ from wbdc.train.monitor.alarm_rules import (
     inert_from_step,
     is_at_chance,
     is_near_floor,
+    leaking_message,
     leaking_until_step,
     standard_error,
     window_size,
@@ -92,3 +93,9 @@ def test_levels_that_are_unknown_or_equal_compare_nothing():
     assert MATCH.is_known
     assert not LossLevels(None).is_known
     assert not LossLevels(math.log(5), smoothing_floor(1.0, 5)).is_known
+
+
+def test_a_loss_of_exactly_zero_has_nothing_to_predict():
+    sentence = leaking_message("classify_frames", 30, 0.0, 4.0)
+    assert sentence.startswith("classify_frames has nothing to predict: its loss is exactly 0")
+    assert "is leaking" in leaking_message("classify_frames", 30, 1e-9, 4.0)

@@ -94,8 +94,13 @@ def inert_message(name: str, step: int, loss: float, chance: float) -> str:
 
 def leaking_message(name: str, step: int, loss: float, chance: float) -> str:
     """Return the sentence about a leaking loss."""
+    if loss == 0:
+        return (
+            f"{name} has nothing to predict: its loss is exactly 0 until step {step}; check that the "
+            "videos have what it reads (frames, texts, labels), or remove it"
+        )
     return (
         f"{name} is leaking: its mean loss is already {loss:.4f} after step {step}, and its chance "
         f"level is {chance:.4f}; either the model sees what it must predict (check what is hidden, "
-        "and repeated videos or texts), or there is nothing to predict (check labels and shares)"
+        "and repeated videos or texts), or there is little to predict (check labels and shares)"
     )
