@@ -12,8 +12,12 @@ import pytest
 import small
 from safetensors.numpy import save_file
 
+from wbdc.cli import doctor
+from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.files import publish_json, seal_folder
-from wbdc.serve.blend_file import BLEND_FILE
+from wbdc.ensemble.saved_ensembles import publish_ensemble
+from wbdc.prepare.build import prepare_data
+from wbdc.serve.blend_file import BLEND_FILE, Blend, BlendMember
 from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
 from wbdc.submit.check.manifest import write_manifest
 from wbdc.train.kit_files import KIT_FILE, find_kit_file, kit_names, read_kit
@@ -34,6 +38,7 @@ from wbdc.__main__ import run
 run()
 """
 RUN = "toy-0a1b2c3d"
+CLASSES = ["0000", "0001", "0100"]
 
 
 def imported_modules(tmp_path: Path, *words: object, code: int = 0) -> set[str]:
@@ -71,7 +76,13 @@ def test_every_packaged_kit_says_what_it_is_about_in_its_file():
 def test_a_kit_is_resolved_without_the_libraries_of_its_networks(kit, tmp_path):
     changes = ("--set", 'fusion={use="lxmert", layers=2}', "--set", "train.warmup=0.2")
     assert imported_modules(tmp_path, "kits", kit, "--json", *changes) == {"numpy"}
-    assert imported_modules(tmp_path, "kits", kit) == {"numpy", "rich"}
+    assert imported_modules(tmp_path, "kits", kit, "--tiny") == {"numpy", "rich"}
+
+
+def test_an_architecture_that_was_changed_is_built_to_check_it(tmp_path):
+    change = ("--set", "trunk.architecture.hidden_size=7")
+    modules = imported_modules(tmp_path, "kits", "dual_stream", "--tiny", *change, code=2)
+    assert "torch" in modules
 
 
 def test_a_contest_is_described_without_torch(tmp_path):
@@ -110,17 +121,22 @@ def test_data_are_checked_and_prepared_without_torch(tmp_path):
         assert not imported & set(SLOW_MODULES), option
 
 
-def test_runs_are_listed_and_compared_without_torch(tmp_path):
-    classes = ["0000", "0001", "0100"]
-    facts = RunFacts("train", "toy", "d0", 0, None, None, classes, "wechat2022")
-    run = Run(tmp_path / "work" / "runs" / RUN, facts)
+def write_run(work: Path, data: str) -> Run:
+    """Write a run with the predictions of one fold and without a model. data: their hash."""
+    facts = RunFacts("train", "toy", data, 0, None, None, CLASSES, "wechat2022")
+    run = Run(work / "runs" / RUN, facts)
     fold = run.fold("0")
     fold.mkdir(parents=True)
     publish_run(run)
     ids = [f"{i:020}" for i in range(30)]
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), 30).astype(np.float32)
-    write_oof(fold / OOF_FILE, ids, "0", [classes[i % 3] for i in range(30)], probabilities)
+    write_oof(fold / OOF_FILE, ids, "0", [CLASSES[i % 3] for i in range(30)], probabilities)
     seal_folder(fold, {})
+    return run
+
+
+def test_runs_are_listed_and_compared_without_torch(tmp_path):
+    write_run(tmp_path / "work", "d0")
     assert imported_modules(tmp_path, "compare", RUN, RUN) == {*TABLES, "rich"}
     assert imported_modules(tmp_path, "runs") == {*TABLES, "rich"}
     assert imported_modules(tmp_path, "oof", RUN, "--csv") == TABLES
@@ -150,3 +166,46 @@ def test_packages_are_verified_and_compared_without_torch(package, tmp_path):
         other, {"competition": "wechat2022", "precision": "fp32", "members": [f"{RUN}/fold-0"]}
     )
     assert not imported_modules(tmp_path, "diff", package, other) & set(SLOW_MODULES)
+
+
+def test_ensembles_and_submissions_are_planned_without_torch(tmp_path):
+    contest = WeChat2022()
+    work = tmp_path / "work"
+    prepared, _ = prepare_data(small.root(tmp_path / "data"), work, contest, folds=2, threads=1)
+    run = write_run(work, prepared.hash)
+    assert not imported_modules(tmp_path, "ensemble", "--dry-run") & set(SLOW_MODULES)
+
+    member = BlendMember(str(run.fold("0").relative_to(work)), 1.0, run=run.name, fold="0")
+    blend = Blend("wechat2022", "fp32", (member,), data=prepared.hash)
+    publish_ensemble(work / "ensembles" / "ensemble", {}, blend, contest, {})
+    assert not imported_modules(tmp_path, "submit", "--dry-run") & set(SLOW_MODULES)
+
+
+@pytest.mark.parametrize("words", [(), ("--json",), ("--probe", "--out", "profile.json")])
+def test_doctor_reports_what_it_can_where_torch_cannot_be_imported(words, tmp_path):
+    broken = tmp_path / "broken" / "torch.py"
+    broken.parent.mkdir()
+    broken.write_text("raise OSError('libcudart.so.12: cannot open shared object file')")
+    script = f"""
+import sys
+sys.path.insert(0, {str(broken.parent)!r})
+from wbdc.__main__ import run
+run()
+"""
+    process = small.python(script, "doctor", *words, cwd=tmp_path)
+    assert process.returncode == 7
+    assert "torch cannot be imported: libcudart.so.12" in process.stderr
+    assert "simplejpeg" in process.stdout
+    assert "precision" not in process.stdout
+    assert not (tmp_path / "profile.json").exists()
+
+
+def test_doctor_refuses_wrong_options_without_torch(tmp_path):
+    assert imported_modules(tmp_path, "doctor", "--out", "profile.json", code=2) == {"rich"}
+
+
+def test_a_package_that_is_missing_is_reported(monkeypatch):
+    monkeypatch.setattr(doctor, "REPORTED_PACKAGES", ("numpy", "no-such-package"))
+    versions = doctor.package_versions()
+    assert versions["no-such-package"] == "not installed"
+    assert versions["numpy"] == np.__version__

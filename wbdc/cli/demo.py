@@ -183,7 +183,8 @@ def _submit(
 ) -> dict:
     """Pack the ensemble, run the time check and publish the submission."""
     from wbdc.ensemble.saved_ensembles import open_ensemble
-    from wbdc.submit.pipeline import SubmissionSource, SubmitOptions, make_submission
+    from wbdc.submit.pipeline import SubmitOptions, make_submission
+    from wbdc.submit.submission_source import SubmissionSource
     from wbdc.submit.timing.options import RehearsalOptions
 
     home, blend = open_ensemble(into, "demo")

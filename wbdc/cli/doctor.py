@@ -42,30 +42,48 @@ def doctor(probe: bool, out: Path | None, device: str, threads: int | None, as_j
     """Report the software, devices and speed of this machine.
 
     With a profile of a machine like the judge's, a time check on another machine can estimate the
-    judge's time.
+    judge's time. Where torch cannot be imported, the rest is reported with the reason, and the exit
+    code is 7.
 
     \b
     Example:
       wbdc doctor
       wbdc doctor --probe --out judge.json
     """
-    from wbdc.core.errors import UsageFault
-    from wbdc.core.files import check_output, publish_json
-    from wbdc.submit.timing.machine_profile import profile_machine
+    from wbdc.core.errors import EnvironmentFault, UsageFault
+    from wbdc.core.files import check_output
 
     if out and not probe:
         raise UsageFault("--out writes the profile that --probe measures; add --probe")
     if out:
         check_output(out)
 
-    facts = machine_facts(device, threads)
-    profile = profile_machine(device, threads) if probe else None
+    problem = torch_problem()
+    facts = package_versions()
+    if not problem:
+        facts |= device_facts(device)
+    facts |= resource_facts(threads)
+    profile = _measure_profile(device, threads, out) if probe and not problem else None
+    if as_json:
+        console.print_json({**facts, "profile": profile} if profile else facts)
+    else:
+        _print(facts, profile)
+    if problem:
+        raise EnvironmentFault(problem)
+
+
+def _measure_profile(device: str, threads: int | None, out: Path | None) -> dict:
+    """Return the profile of this machine, and write it to a file, if any."""
+    from wbdc.core.files import publish_json
+    from wbdc.submit.timing.machine_profile import profile_machine
+
+    profile = profile_machine(device, threads)
     if out:
         publish_json(out, profile)
-    if as_json:
-        console.print_json({**facts, "profile": profile} if probe else facts)
-        return
+    return profile
 
+
+def _print(facts: dict[str, object], profile: dict | None) -> None:
     console.print_table("This machine", ("", ""), [(k, str(v)) for k, v in facts.items()])
     if profile:
         rows = [
@@ -75,24 +93,54 @@ def doctor(probe: bool, out: Path | None, device: str, threads: int | None, as_j
         console.print_table("Kernels", ("kernel", "rate", "unit"), rows)
 
 
-def machine_facts(device: str, threads: int | None) -> dict[str, object]:
-    """Return the versions of the packages, the device, its precision, and the resources."""
-    import os
+def package_versions() -> dict[str, object]:
+    """Return the versions of Python and of the packages, which are not imported."""
     import platform
-    import shutil
     from importlib import metadata
 
-    from wbdc.core.cpu_quota import available_cpus, explain_quota
+    versions: dict[str, object] = {"python": platform.python_version()}
+    for name in REPORTED_PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def torch_problem() -> str | None:
+    """Import torch; return why it cannot be imported, and what to do, if so."""
+    try:
+        import torch  # noqa: F401
+    except (ImportError, OSError) as error:  # OSError: a library of the driver is missing
+        reason = str(error).strip() or type(error).__name__
+        return (
+            f"torch cannot be imported: {reason.splitlines()[0]}; install it again as"
+            " https://pytorch.org describes for this machine"
+        )
+    return None
+
+
+def device_facts(device: str) -> dict[str, object]:
+    """Return the device of a name and its precision, as torch finds them."""
     from wbdc.core.device import find_device, find_precision, precision_name
-    from wbdc.submit.timing.sandbox import network_is_cut
 
     torch_device = find_device(device)
-    cpus = available_cpus()
     return {
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in REPORTED_PACKAGES},
         "device": str(torch_device),
         "precision": precision_name(find_precision("auto", torch_device)),
+    }
+
+
+def resource_facts(threads: int | None) -> dict[str, object]:
+    """Return the CPUs, the network and the disk that `wbdc` may use."""
+    import os
+    import shutil
+
+    from wbdc.core.cpu_quota import available_cpus, explain_quota
+    from wbdc.submit.timing.sandbox import network_is_cut
+
+    cpus = available_cpus()
+    return {
         "CPUs": cpus,
         "CPU quota": explain_quota() or "limits nothing",
         "threads": threads or cpus,

@@ -30,12 +30,13 @@ def kits(name: str | None, tiny: bool, changes: tuple[str, ...], as_json: bool) 
         list_kits(as_json)
         return
 
-    from wbdc.train.kit_files import find_kit_file
+    from wbdc.train.kit_files import find_kit_file, is_packaged_kit
 
-    find_kit_file(name)  # refuses a wrong name before the plugs are imported
+    path = find_kit_file(name)  # refuses a wrong name before the plugs are imported
     from wbdc.train.kit import open_kit
 
-    kit = open_kit(name, tiny=tiny, changes=changes)
+    is_changed = bool(changes) or not is_packaged_kit(path)
+    kit = open_kit(name, tiny=tiny, changes=changes, builds_architecture=is_changed)
     if as_json:
         console.print_json(kit.tables)
         return

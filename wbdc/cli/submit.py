@@ -12,7 +12,7 @@ from wbdc.core.gpu_switches import GPU_SWITCHES
 
 if TYPE_CHECKING:
     from wbdc.competitions import Competition
-    from wbdc.submit.pipeline import SubmissionSource
+    from wbdc.submit.submission_source import SubmissionSource
     from wbdc.submit.timing.options import RehearsalOptions
 
 DEFAULT_ENSEMBLE = "ensemble"
@@ -188,8 +188,6 @@ def submit(
       wbdc submit --full
       wbdc submit --check-latency --items 50000 --qps 70
     """
-    from wbdc.submit.pipeline import SubmitOptions, make_submission
-
     time_check = TimeCheckOptions(**settings)
     rehearsal = time_check.rehearsal()
     if run is None and ensemble is None:
@@ -201,6 +199,8 @@ def submit(
     into = into or Path("submissions") / (run or ensemble)
     if dry_run:
         return _print_plan(len(source.blend.members), into, source.data, as_json)
+
+    from wbdc.submit.pipeline import SubmitOptions, make_submission  # imports torch
 
     options = SubmitOptions(
         rehearsal=rehearsal if time_check.is_requested else None,
@@ -233,7 +233,7 @@ def _open_source(
     from wbdc.ensemble.outside_members import refuse_outside_members
     from wbdc.ensemble.saved_ensembles import open_ensemble, open_report, run_blend
     from wbdc.prepare.dataset import open_prepared
-    from wbdc.submit.pipeline import SubmissionSource
+    from wbdc.submit.submission_source import SubmissionSource
     from wbdc.train.runs import open_run
 
     if run:

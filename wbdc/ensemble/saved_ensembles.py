@@ -22,7 +22,6 @@ from wbdc.serve.blend_file import (
     write_blend,
 )
 from wbdc.serve.member_files import MODEL_FILE
-from wbdc.serve.members import find_member_class, read_model
 from wbdc.train.runs import Run
 
 ENSEMBLE_FILE = "ensemble.json"
@@ -167,6 +166,8 @@ def serving_precisions(member: Variant) -> set[str]:
 
     There may be several: `serve.precision` is no part of a run's identity.
     """
+    from wbdc.serve.members import find_member_class, read_model  # imports torch
+
     folders = [member.run.fold(fold) for fold in member.folds]
     for folder in folders:
         verify_seal(folder, (MODEL_FILE,))

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.integrity import verify_seal
 from wbdc.serve.member_files import MODEL_FILE
-from wbdc.serve.members import find_member_class, read_model
 from wbdc.train.runs import Run, open_run
 
 FOLD_SETTING = "fold"
@@ -98,6 +97,8 @@ def list_variants(run: Run, frames: Sequence[int], lengths: Sequence[int]) -> li
 
 def _trained_settings(run: Run) -> dict[str, int]:
     """Return the frames and tokens of a run's training. Raises UsageFault without a fold."""
+    from wbdc.serve.members import find_member_class, read_model  # imports torch
+
     if not run.folds():
         raise UsageFault(f"run {run.name} has no finished fold; train one with --fold 0")
     folder = run.fold(next(iter(run.folds())))

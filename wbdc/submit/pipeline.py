@@ -30,32 +30,13 @@ from wbdc.submit.pack.package import (
 )
 from wbdc.submit.pack.targets import find_target, make_target, recover_targets
 from wbdc.submit.reproduced_runs import setting_files, source_kits, trace_lineage
+from wbdc.submit.submission_source import SubmissionSource
 from wbdc.submit.timing.options import RehearsalOptions
 from wbdc.submit.timing.plausibility import MAX_CHANGED_SHARE
 from wbdc.submit.timing.rehearse import rehearse
 from wbdc.submit.training_commands import list_training_commands, packed_tables
 
 PROOF_SEED = 0  # draws the test videos whose predictions are compared
-
-
-@dataclass(frozen=True)
-class SubmissionSource:
-    """What a submission is made of.
-
-    home: work folder of the runs. data: folder of the raw data. report: the ensemble's evaluation,
-    {} for a single run.
-    """
-
-    home: Path
-    blend: Blend
-    prepared: PreparedData
-    data: Path
-    report: dict
-
-    @property
-    def contest(self) -> Competition:
-        """The competition of the prepared data."""
-        return self.prepared.contest
 
 
 @dataclass(frozen=True)

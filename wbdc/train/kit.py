@@ -157,12 +157,19 @@ class Kit:
         }
 
 
-def open_kit(name: str, *, tiny: bool = False, changes: tuple[str, ...] = ()) -> Kit:
+def open_kit(
+    name: str,
+    *,
+    tiny: bool = False,
+    changes: tuple[str, ...] = (),
+    builds_architecture: bool = True,
+) -> Kit:
     """Read, resolve and check a kit.
 
     name: a path (.toml, or the .json of a run), or the name of a file in ./kits or the packaged
     kits. tiny: apply the [tiny] overrides, which run on two CPU cores from random weights.
-    changes: overrides such as "train.epochs=3", with values as in TOML.
+    changes: overrides such as "train.epochs=3", with values as in TOML. builds_architecture: check
+    trunk.architecture by building it without memory, which imports torch.
     Raises UsageFault for a setting that is unknown, unused or missing, with the nearest known name.
     """
     path = find_kit_file(name)
@@ -173,7 +180,7 @@ def open_kit(name: str, *, tiny: bool = False, changes: tuple[str, ...] = ()) ->
         tables["pooling"] = DEFAULT_POOLING | tables.get("pooling", {})
     contest = _open_contest(tables["competition"], path.parent)
     tables["competition"] = contest.name
-    check_kit(path.stem, folder, tables, contest)
+    check_kit(path.stem, folder, tables, contest, builds_architecture)
     expand_plugs(tables, folder)
 
     if "text" in tables:

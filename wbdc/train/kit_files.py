@@ -51,6 +51,12 @@ def find_kit_file(name: str, near: Path | None = None) -> Path:
     raise UsageFault(f"no kit called {name!r}{suggest_name(name, kit_names())}")
 
 
+def is_packaged_kit(path: Path) -> bool:
+    """Return whether a kit's file is one of `wbdc`, whose tests build every kit."""
+    absolute = Path(os.path.abspath(path))
+    return any(absolute.is_relative_to(folder) for folder in PACKAGED_KIT_FOLDERS)
+
+
 def kit_option(path: Path) -> str:
     """Return the value of --kit that chooses a kit's file, in any current folder.
 

@@ -237,10 +237,13 @@ def check_tables(name: str, tables: dict) -> None:
         )
 
 
-def check_kit(name: str, folder: Path, tables: dict, contest: Competition) -> None:
+def check_kit(
+    name: str, folder: Path, tables: dict, contest: Competition, builds_architecture: bool = True
+) -> None:
     """Refuse a kit with an unknown, unused or missing setting. Builds no network of real size.
 
-    folder: where plug files lie. Raises UsageFault.
+    folder: where plug files lie; builds_architecture: build trunk.architecture without memory,
+    which imports torch. Raises UsageFault.
     """
     for key, settings in SETTINGS_OF_TABLE.items():
         outer, _, inner = key.partition(".")
@@ -269,7 +272,9 @@ def check_kit(name: str, folder: Path, tables: dict, contest: Competition) -> No
         for kind in STAGE_LISTS:
             _check_plugs(f"kit {name}: {stage}.{kind}", kind, tables.get(stage, {}), folder)
         _check_choices(tables.get(stage, {}), folder)
-    _check_shapes(tables, folder)
+    _check_frames(tables["vision"])
+    if builds_architecture and "architecture" in tables["trunk"]:
+        _check_architecture(tables, tables["trunk"]["architecture"])
 
 
 def _check_plugs(setting: str, kind: str, stage: dict, folder: Path) -> None:
@@ -398,15 +403,11 @@ def _check_text(name: str, tables: dict, contest: Competition) -> None:
     check_budgets(settings["fields"], settings.get("length", 256), settings.get("tail", []))
 
 
-def _check_shapes(tables: dict, folder: Path) -> None:
-    """Refuse an impossible number of frames, and an architecture that cannot be built."""
-    frames = tables["vision"].get("frames", 1)
+def _check_frames(vision: dict) -> None:
+    """Refuse an impossible number of frames."""
+    frames = vision.get("frames", 1)
     if isinstance(frames, int) and not 1 <= frames <= MAX_FRAMES:
         raise UsageFault(f"vision.frames = {frames}; it must be between 1 and {MAX_FRAMES}")
-
-    architecture = tables["trunk"].get("architecture")
-    if architecture is not None:
-        _check_architecture(tables, architecture)
 
 
 def _check_architecture(tables: dict, architecture: dict) -> None:
