@@ -53,6 +53,17 @@ def short_recipe(toy_recipe):
     return toy_recipe
 
 
+def test_trainings_are_measured_on_demand(short_recipe, fresh):
+    options = RecipeOptions(fresh, threads=1, measures=True)
+    plan = {p.step.name: p for p in plan_recipe(open_recipe(str(short_recipe)), options)}
+    trained = [p for p in plan.values() if p.step.command in ("pretrain", "train")]
+    assert len(trained) == 3
+    assert {p.state for p in trained} == {READY, WAITING}
+    assert all(p.cost.remaining > 0 for p in trained)
+    assert plan["blend"].cost.remaining is None
+    assert not (fresh / "runs").exists()
+
+
 def test_a_recipe_continues_after_a_step_that_failed(short_recipe, runner, fresh):
     options = RecipeOptions(fresh, threads=1)
     runner.fails_at = "ensemble"

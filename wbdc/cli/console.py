@@ -88,12 +88,16 @@ def print_plan(session: object, cost: "SessionCost | None", as_json: bool) -> No
 def _cost_text(cost: "SessionCost | None") -> str:
     """Return the estimate of a training session as text."""
     if cost is None:
-        return f"{NO_ESTIMATE}: no fold with these settings, device and threads is finished"
+        return (
+            f"{NO_ESTIMATE}: no fold with these settings, device and threads is finished; add "
+            "--measure to estimate it from a few training steps"
+        )
+    estimate = f"about {format_seconds(cost.seconds)} and {cost.bytes / 1e6:,.1f} MB"
+    if cost.parts is not None:
+        parts = ", ".join(f"{name} {format_seconds(s)}" for name, s in cost.parts.items())
+        return f"{estimate}, by {cost.measured_steps} training steps: {parts}"
     folds = "1 fold" if cost.folds == 1 else f"{cost.folds} folds"
-    return (
-        f"about {format_seconds(cost.seconds)} and {cost.bytes / 1e6:,.1f} MB, by {folds} with the "
-        "same settings"
-    )
+    return f"{estimate}, by {folds} with the same settings"
 
 
 def component_names(*score_tables: dict, order: Sequence[str] = ()) -> list[str]:

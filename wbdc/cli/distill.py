@@ -90,7 +90,7 @@ def distill(
             progress,
             console.log,
         )
-    train_command.train_and_print(kit, tiny, changes, work, False, as_json, weights, options)
+    train_command.train_and_print(kit, tiny, changes, work, False, False, as_json, weights, options)
 
 
 def _plan_labels(

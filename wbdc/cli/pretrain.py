@@ -16,6 +16,7 @@ from wbdc.cli import console, shared_options, training
     help="For objectives that read labels or pseudo-labels: 0, or 0,2, or each; hides the fold's "
     "labels, so that `wbdc train --fold 0` may start from it.",
 )
+@shared_options.measure
 @shared_options.training_options
 def pretrain(
     kit: str,
@@ -23,6 +24,7 @@ def pretrain(
     changes: tuple[str, ...],
     work: Path,
     dry_run: bool,
+    measure: bool,
     as_json: bool,
     weights: str | None,
     **options: object,
@@ -40,7 +42,7 @@ def pretrain(
       torchrun --nproc-per-node 2 -m wbdc pretrain --kit dual_stream
     """
     trained = training.run_session(
-        "pretrain", kit, tiny, changes, work, dry_run, as_json, weights, options
+        "pretrain", kit, tiny, changes, work, dry_run, measure, as_json, weights, options
     )
     if trained is None:
         return

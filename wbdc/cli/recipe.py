@@ -94,6 +94,7 @@ def show_recipe(name: str, as_json: bool) -> None:
 @shared_options.device
 @shared_options.threads
 @shared_options.dry_run
+@shared_options.measure
 @shared_options.work
 @shared_options.as_json
 def run_steps(
@@ -106,6 +107,7 @@ def run_steps(
     device: str,
     threads: int | None,
     dry_run: bool,
+    measure: bool,
     work: Path,
     as_json: bool,
 ) -> None:
@@ -114,7 +116,7 @@ def run_steps(
     NAME is a recipe of `wbdc recipe list`, or the path of a folder with a recipe.toml. Each step
     runs in a process of its own. Run the same command again to continue after a stop, a kill or an
     error; it ends with the same bits. --dry-run prints the plan, with the time of the steps as far
-    as it was measured in this work folder.
+    as it was measured in this work folder; with --measure, trainings are measured by a few steps.
 
     \b
     Example:
@@ -130,9 +132,10 @@ def run_steps(
 
     if data and prepared:
         raise UsageFault("--data and --prepared are mutually exclusive; give one of them")
+    shared_options.check_measure(measure, dry_run)
     shared_options.use_weights(weights)
     opened = open_recipe(name)
-    options = RecipeOptions(work, data, prepared, tiny, device, threads, submissions)
+    options = RecipeOptions(work, data, prepared, tiny, device, threads, submissions, measure)
     if dry_run:
         plan = plan_recipe(opened, options)
     else:

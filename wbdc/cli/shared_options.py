@@ -103,6 +103,12 @@ top_k = click.option(
     "--top-k", type=click.IntRange(1), help="Classes kept for each video; default all."
 )
 dry_run = click.option("--dry-run", is_flag=True, help="Print the plan and exit.")
+measure = click.option(
+    "--measure",
+    is_flag=True,
+    help="With --dry-run: where no finished fold tells the time, train a few steps that are thrown "
+    "away, to estimate it.",
+)
 store = click.option(
     "--store",
     type=click.Choice(["auto", "jpeg", "raw"]),
@@ -257,6 +263,14 @@ def final_run_options(limit_effect: str) -> Callable[[Callable], Callable]:
         return command
 
     return add_options
+
+
+def check_measure(measure: bool, dry_run: bool) -> None:
+    """Raise UsageFault for --measure without --dry-run."""
+    from wbdc.core.errors import UsageFault
+
+    if measure and not dry_run:
+        raise UsageFault("--measure estimates what --dry-run plans; add --dry-run")
 
 
 def check_one_limit(limit: float | None, qps: float | None) -> None:

@@ -37,6 +37,7 @@ from wbdc.cli.name_completion import PSEUDO_LABELS_NAME, RUN_NAME
     help="Also train on videos with pseudo-labels of `wbdc pseudo`; short for --set "
     "'train.pseudo.name=\"NAME\"'.",
 )
+@shared_options.measure
 @shared_options.training_options
 def train(
     kit: str,
@@ -45,6 +46,7 @@ def train(
     pseudo: str | None,
     work: Path,
     dry_run: bool,
+    measure: bool,
     as_json: bool,
     weights: str | None,
     **options: object,
@@ -64,7 +66,7 @@ def train(
     """
     if pseudo:
         changes = (*changes, f"train.pseudo.name={json.dumps(pseudo)}")
-    train_and_print(kit, tiny, changes, work, dry_run, as_json, weights, options)
+    train_and_print(kit, tiny, changes, work, dry_run, measure, as_json, weights, options)
 
 
 def train_and_print(
@@ -73,13 +75,14 @@ def train_and_print(
     changes: tuple[str, ...],
     work: Path,
     dry_run: bool,
+    measure: bool,
     as_json: bool,
     weights: str | None,
     options: dict[str, object],
 ) -> None:
     """Fine-tune a kit and print its scores. options: of `open_session`."""
     trained = training.run_session(
-        "train", kit, tiny, changes, work, dry_run, as_json, weights, options
+        "train", kit, tiny, changes, work, dry_run, measure, as_json, weights, options
     )
     if trained is None:
         return

@@ -23,19 +23,22 @@ def run_session(
     changes: tuple[str, ...],
     work: Path,
     dry_run: bool,
+    measure: bool,
     as_json: bool,
     weights: str | None,
     options: dict[str, object],
 ) -> TrainedSession | None:
     """Open and train the session of a command.
 
-    stage: "pretrain" or "train". options: of `open_session`. Returns None where there is nothing to
-    print: on every rank but the first, and for a dry run, whose plan is printed.
+    stage: "pretrain" or "train". measure: estimate a dry run from a few training steps. options: of
+    `open_session`. Returns None where there is nothing to print: on every rank but the first, and
+    for a dry run, whose plan is printed.
     """
-    from wbdc.train.fold_cost import estimate_session
+    from wbdc.train.fold_cost import estimate_session, measure_session
     from wbdc.train.kit import open_kit
     from wbdc.train.session import joined_ranks, open_session
 
+    shared_options.check_measure(measure, dry_run)
     shared_options.use_weights(weights)
     with joined_ranks(options["device"]) as ranks:
         with ranks.failing_together():
@@ -51,6 +54,9 @@ def run_session(
         return None
     if dry_run:
         cost = estimate_session(session, work, opened_kit)
+        if cost is None and measure:
+            with console.progress(hidden=True) as progress:
+                cost = measure_session(session, console.console_reporter(progress, as_json))
         console.print_plan(session, cost, as_json)
         return None
     return TrainedSession(session, folds)

@@ -111,7 +111,7 @@ class View:
     def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         if self.computed is not None:
             return self.text[row], self.computed[row]
-        return self.text[row], _read_frames(self.stored, row, *self.spec.frame_key)
+        return self.text[row], read_stored_frames(self.stored, row, *self.spec.frame_key)
 
 
 def open_view(
@@ -127,8 +127,8 @@ def open_view(
 
     Raises what `make_view` raises.
     """
-    frames_folder = _check_frames_folder(prepared, spec, split, store)
-    stored = _stored_frames(prepared, spec.image_settings, split)
+    frames_folder = computed_frames_folder(prepared, spec, split, store)
+    stored = frame_columns(prepared, spec.image_settings, split)
     _write_missing_shards(prepared, spec, split, frames_folder, stored, threads, progress=progress)
 
     count = prepared.facts.video_counts[split]
@@ -159,9 +159,9 @@ def make_view(
     reads images, or the reverse; OutOfResources if raw pixels do not fit; UsageFault for an unknown
     store.
     """
-    frames_folder = _check_frames_folder(prepared, spec, split, store)
-    if not _has_all_shards(prepared, spec, split, frames_folder):
-        stored = _stored_frames(prepared, spec.image_settings, split)
+    frames_folder = computed_frames_folder(prepared, spec, split, store)
+    if not has_all_shards(prepared, spec, split, frames_folder):
+        stored = frame_columns(prepared, spec.image_settings, split)
         _write_missing_shards(
             prepared,
             spec,
@@ -196,11 +196,13 @@ def stored_frames(
             f"the data hold {prepared.facts.frame_format}, but the kit reads {reads}; choose"
             " another kit"
         )
-    stored = _stored_frames(prepared, settings, split)
+    stored = frame_columns(prepared, settings, split)
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(rows), DECODED_TOGETHER):
             part = rows[start : start + DECODED_TOGETHER]
-            yield from pool.map(lambda row: _read_frames(stored, int(row), settings, count), part)
+            yield from pool.map(
+                lambda row: read_stored_frames(stored, int(row), settings, count), part
+            )
 
 
 def estimate_seconds(
@@ -208,12 +210,14 @@ def estimate_seconds(
 ) -> float:
     """Estimate the time to compute a view, from its first videos."""
     count = prepared.facts.video_counts[split]
-    stored = _stored_frames(prepared, spec.image_settings, split)
+    stored = frame_columns(prepared, spec.image_settings, split)
     sample = range(min(MAX_TIMED_VIDEOS, count))
 
     start = perf_counter()
     with ThreadPoolExecutor(threads) as pool:
-        frames = list(pool.map(lambda row: _read_frames(stored, row, *spec.frame_key), sample))
+        frames = list(
+            pool.map(lambda row: read_stored_frames(stored, row, *spec.frame_key), sample)
+        )
     if spec.tower:
         encode_frames(spec.tower, frames)
     return (perf_counter() - start) * count / max(1, len(sample))
@@ -262,15 +266,16 @@ def _view_folder(prepared: PreparedData, spec: InputSpec) -> Path:
     return prepared.folder / "views" / spec.name()
 
 
-def _stored_frames(
+def frame_columns(
     prepared: PreparedData, settings: ImageSettings | None, split: str
 ) -> tuple[Column, ...]:
+    """Open the columns of a split that hold its frames as they were prepared."""
     names = ("features",) if settings is None else ("bytes", "sizes")
     count = prepared.facts.video_counts[split]
     return open_columns(prepared.folder / FRAMES_FOLDER, split, names, count)
 
 
-def _check_frames_folder(
+def computed_frames_folder(
     prepared: PreparedData, spec: InputSpec, split: str, store: str
 ) -> str | None:
     """Return the name of the folder with computed frames, None if the stored frames are used.
@@ -317,9 +322,10 @@ def _fits_disk(required: int, free: int) -> bool:
     return required < free * MAX_DISK_SHARE
 
 
-def _has_all_shards(
+def has_all_shards(
     prepared: PreparedData, spec: InputSpec, split: str, frames_folder: str | None
 ) -> bool:
+    """Return whether the view of a split is complete. frames_folder: of its computed frames."""
     folder = _view_folder(prepared, spec)
     columns = [TEXT_FOLDER, frames_folder] if frames_folder else [TEXT_FOLDER]
     return all(
@@ -342,7 +348,7 @@ def _write_missing_shards(
     progress: ProgressCallback,
 ) -> None:
     """Compute the missing shards of a view; each of several `ranks` computes some of them."""
-    if _has_all_shards(prepared, spec, split, frames_folder):
+    if has_all_shards(prepared, spec, split, frames_folder):
         return
 
     count = prepared.facts.video_counts[split]
@@ -370,11 +376,11 @@ def _write_frames_shard(
     path: Path, stored: Sequence[Column], spec: InputSpec, rows: range, pool: ThreadPoolExecutor
 ) -> None:
     if not path.is_file():
-        frames = list(pool.map(lambda row: _read_frames(stored, row, *spec.frame_key), rows))
+        frames = list(pool.map(lambda row: read_stored_frames(stored, row, *spec.frame_key), rows))
         write_shard(path, {"frames": encode_frames(spec.tower, frames) if spec.tower else frames})
 
 
-def _read_frames(
+def read_stored_frames(
     stored: Sequence[Column], row: int, settings: ImageSettings | None, count: int
 ) -> np.ndarray:
     """Read at most `count` frames of one video, with the functions that a submission uses."""

@@ -1,7 +1,7 @@
 """What steps cost: measured seconds of what is finished, and estimates from it.
 
-Nothing is estimated that was not measured in this work folder: a step without a measurement has no
-estimate.
+Nothing is estimated that was not measured on this machine: a step without a measurement has no
+estimate. A training is measured by finished folds or, on demand, by a few steps.
 """
 
 from pathlib import Path
@@ -11,11 +11,13 @@ from typing import NamedTuple
 from wbdc.core.files import publish_json, read_json
 from wbdc.recipes.recipe import Recipe
 from wbdc.recipes.step import RecipeStep
+from wbdc.recipes.step_commands import PSEUDO_KEY
 from wbdc.recipes.step_kit import open_step_kit
 from wbdc.recipes.step_results import RecipeState, StepResult
-from wbdc.train.fold_cost import similar_folds
+from wbdc.train.fold_cost import measure_session, similar_folds
+from wbdc.train.reporter import Reporter
 from wbdc.train.runs import list_runs
-from wbdc.train.session import parse_folds
+from wbdc.train.session import open_session, parse_folds
 
 SECONDS_FILE = "seconds.json"  # of the steps that do not train, by the names of their results
 
@@ -55,7 +57,8 @@ def step_cost(step: RecipeStep, state: RecipeState, result: StepResult | None) -
 
 def _training_cost(step: RecipeStep, state: RecipeState, result: StepResult | None) -> StepCost:
     """Add up the finished folds, and estimate the others by the mean of finished folds of the same
-    kit on the same data, whatever their seed and their pretrained run.
+    kit on the same data, whatever their seed and their pretrained run; without such folds by a few
+    steps, if the options say so.
     """
     if state.prepared is None:
         return StepCost(0.0, None)
@@ -73,7 +76,31 @@ def _training_cost(step: RecipeStep, state: RecipeState, result: StepResult | No
     similar = [cost.seconds for cost in costs]
     missing = len(requested) - len(finished)
     remaining = missing * mean(similar) if similar else None
+    if missing and not similar and state.options.measures:
+        remaining = _measured_seconds(step, state, requested)
     return StepCost(sum(finished.values()), remaining if missing else 0.0)
+
+
+def _measured_seconds(step: RecipeStep, state: RecipeState, requested: list[str]) -> float | None:
+    """Estimate the unfinished folds of a training from a few of its steps; None for an estimator,
+    and for a step whose pseudo-labels are not made yet.
+    """
+    if any(name not in state.results for name in step.names(PSEUDO_KEY)):
+        return None
+    kit = open_step_kit(state.recipe, step, state.options.tiny, state.names())
+    session = open_session(
+        step.command,
+        kit,
+        state.options.work,
+        fold=",".join(requested),
+        prepared=state.prepared.hash,
+        device=state.options.device,
+        threads=state.options.threads,
+        **({"source": "none"} if step.command == "train" else {}),
+        **{name: step.options[name] for name in ("seed", "without") if name in step.options},
+    )
+    cost = measure_session(session, Reporter())
+    return cost and cost.seconds
 
 
 def _read_seconds(path: Path) -> dict[str, float]:

@@ -22,7 +22,8 @@ class RecipeOptions:
     """How a recipe is run, whatever its steps are.
 
     data: folder of the raw data; None to use the data that are prepared. prepared: their hash;
-    None: the latest. submissions: folder for the packed folders.
+    None: the latest. submissions: folder for the packed folders. measures: whether trainings whose
+    time is not known are estimated from a few steps.
     """
 
     work: Path
@@ -32,6 +33,7 @@ class RecipeOptions:
     device: str = "auto"
     threads: int | None = None
     submissions: Path = Path("submissions")
+    measures: bool = False
 
 
 @dataclass(frozen=True)

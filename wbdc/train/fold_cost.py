@@ -6,11 +6,15 @@ from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
+from wbdc.core.errors import UsageFault
 from wbdc.core.files import SEAL_FILE, folder_bytes, read_json, read_seal
 from wbdc.train.kit import Kit
 from wbdc.train.kit_files import KIT_FILE
+from wbdc.train.measured_fold import measure_fold
+from wbdc.train.reporter import Reporter
 from wbdc.train.runs import Run, list_runs
 from wbdc.train.session import Session
+from wbdc.train.stage_plan import StagePlan
 
 FOLD_COST_SHAPE = {"seconds": float, "device": str, "threads": int}
 
@@ -25,13 +29,17 @@ class FoldCost(NamedTuple):
 
 
 class SessionCost(NamedTuple):
-    """Estimated seconds and bytes of the folds that a session trains; folds: the number of finished
-    folds that the estimate is the mean of.
+    """Estimated seconds and bytes of the folds that a session trains.
+
+    folds: the number of finished folds that the estimate is the mean of; measured_steps: those of
+    `measure_session`, which replace finished folds. parts: its seconds, by name.
     """
 
     seconds: float
     bytes: int
     folds: int
+    measured_steps: int = 0
+    parts: dict[str, float] | None = None
 
 
 def similar_folds(work: Path, kit: Kit, data: str, stage: str) -> list[FoldCost]:
@@ -68,6 +76,32 @@ def estimate_session(session: Session, work: Path, kit: Kit) -> SessionCost | No
     seconds = rounds * mean(cost.seconds for cost in similar)
     size = len(missing) * mean(cost.bytes for cost in similar)
     return SessionCost(seconds, round(size), len(similar))
+
+
+def measure_session(session: Session, reporter: Reporter) -> SessionCost | None:
+    """Estimate the folds that are not finished from a few training steps of the first one; None for
+    an estimator, which is fitted in one step.
+
+    Raises UsageFault on several ranks, and what `measure_fold` raises.
+    """
+    if session.hardware.ranks.size > 1:
+        raise UsageFault("--measure times the steps of one process; start it without torchrun")
+    finished = session.run.folds()
+    missing = [fold for fold in session.folds if fold not in finished]
+    if not missing:
+        return SessionCost(0.0, 0, 0)
+    if not isinstance(session.plan, StagePlan):
+        return None
+
+    fold = measure_fold(session.plan, missing[0], session.hardware, reporter)
+    rounds = ceil(len(missing) / session.jobs)
+    parts = {
+        "views": fold.views,
+        "training": rounds * fold.training,
+        "evaluation": rounds * fold.evaluation,
+    }
+    size = len(missing) * fold.bytes + fold.view_bytes
+    return SessionCost(sum(parts.values()), size, 0, fold.steps, parts)
 
 
 def _fold_costs(run: Run, kit: Kit, stage: str) -> list[FoldCost]:

@@ -4,7 +4,7 @@ the held-out ones.
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -18,7 +18,7 @@ from wbdc.core.folders import remove_empty_run, remove_if_empty
 from wbdc.core.integrity import verify_seal
 from wbdc.core.ranks import Ranks
 from wbdc.core.weights import weights_fingerprint
-from wbdc.prepare.view import open_view
+from wbdc.prepare.view import View, open_view
 from wbdc.train import state
 from wbdc.train.dataset import Dataset
 from wbdc.train.estimator_plan import EstimatorPlan
@@ -101,7 +101,7 @@ def _train_network(
     """Train a network, export it and score the held-out videos; return the facts of the fold."""
     initial = _build_model(plan, fold, hardware.ranks, reporter)
     dataset = _open_dataset(plan, initial, hardware, reporter)
-    videos = _add_pseudo_labels(plan, _split_videos(plan, dataset, fold), fold, reporter)
+    videos = add_pseudo_labels(plan, split_videos(plan, dataset, fold), fold, reporter)
     facts = train_fold(plan, folder, initial, videos, hardware, reporter)
     if len(videos.held_out):
         facts |= evaluate_fold(
@@ -206,10 +206,7 @@ def _build_model(plan: StagePlan, fold: str, ranks: Ranks, reporter: Reporter) -
 def _open_dataset(
     plan: StagePlan, initial: InitialModel, hardware: Hardware, reporter: Reporter
 ) -> Dataset:
-    """Open the splits that the stage reads; their views are made first where they are missing.
-
-    Labels become class codes here; -1 is a video without a label.
-    """
+    """Open the splits that the stage reads; their views are made first where they are missing."""
     inputs = training_inputs(initial, plan.needs_pixels, hardware.device)
     open_split = partial(
         open_view,
@@ -220,7 +217,14 @@ def _open_dataset(
         progress=lambda task, done, total: reporter.progress(task, done, total, ""),
     )
     views = hardware.ranks.main_first(lambda: [open_split(split) for split in plan.splits])
+    return join_splits(plan, views)
 
+
+def join_splits(plan: StagePlan, views: Sequence[View]) -> Dataset:
+    """Join the splits that the stage reads to one dataset. views: of each split.
+
+    Labels become class codes here; -1 is a video without a label.
+    """
     codes = {name: code for code, name in enumerate(plan.run.facts.classes)}
     ids: list[str] = []
     labels: list[int] = []
@@ -233,7 +237,7 @@ def _open_dataset(
     return Dataset(ids, np.array(labels), views, np.array(rows), plan.run.facts.without)
 
 
-def _split_videos(plan: StagePlan, dataset: Dataset, fold: str) -> FoldVideos:
+def split_videos(plan: StagePlan, dataset: Dataset, fold: str) -> FoldVideos:
     """Divide the videos of a dataset into those to train on and those that a fold holds out.
 
     A pretraining reads all videos, without the labels of the fold. A fine-tuning reads the labeled
@@ -258,7 +262,7 @@ def _hide_labels(plan: StagePlan, dataset: Dataset, fold: str) -> Dataset:
     return replace(dataset, labels=labels)
 
 
-def _add_pseudo_labels(
+def add_pseudo_labels(
     plan: StagePlan, videos: FoldVideos, fold: str, reporter: Reporter
 ) -> FoldVideos:
     """Add the videos that [train.pseudo] chooses to the training videos of a fold."""

@@ -86,7 +86,7 @@ def train_fold(
     with closing(loggers):
         if training.probe and not training.probe.records:
             monitor.measure_embeddings(0)
-        _run_steps(plan, setup, videos, start, monitor, hardware, precision)
+        train_steps(plan, setup, videos, start, monitor, hardware, precision)
 
     alarms = _training_alarms(plan, setup, head, start)
     for alarm in alarms:
@@ -190,7 +190,7 @@ def _report_groups(groups: ParameterGroups, training: TrainingState, reporter: R
         reporter.log(f"trains {part}: {len(named)} tensors, {size:,} parameters{note}")
 
 
-def _run_steps(
+def train_steps(
     plan: StagePlan,
     setup: TrainingSetup,
     videos: FoldVideos,
@@ -199,7 +199,10 @@ def _run_steps(
     hardware: Hardware,
     precision: torch.dtype,
 ) -> None:
-    """Run the steps after `start`, until the last one, an early stop, or a requested stop."""
+    """Run the steps after `start`, until the last one, an early stop, or a requested stop.
+
+    monitor: receives the events of `fit`, and its `has_stopped_early` ends the training.
+    """
     stage = plan.stage
     seed = plan.run.facts.seed
     training = setup.state

@@ -90,14 +90,14 @@ def test_pretraining_on_pseudo_labels_is_made_for_each_fold(copied, kit):
 def test_pretraining_with_labels_hides_those_of_the_fold(copied, kit, monkeypatch):
     work, _ = copied
     labels = []
-    split_videos = run_fold._split_videos
+    split_videos = run_fold.split_videos
 
     def recorded(plan, dataset, fold):
         videos = split_videos(plan, dataset, fold)
         labels.append((dataset.labels, videos.dataset.labels, plan.prepared.read_folds()))
         return videos
 
-    monkeypatch.setattr(run_fold, "_split_videos", recorded)
+    monkeypatch.setattr(run_fold, "split_videos", recorded)
     change = ("--set", 'pretrain.objective=[{ use = "classify" }]', "--set", "pretrain.epochs=1")
     words = ("--kit", kit, "--work", work, "--threads", 1, *change)
     report = toys.run_json("pretrain", *words, "--fold", 2)
