@@ -84,7 +84,7 @@ def test_measured_steps_agree_with_the_training(fresh, kit):
     short = ("--set", "train.trick=[]", "--threads", 1)
     command = ("train", "--kit", kit, "--work", fresh, "--fold", 0, *short, *words)
     seconds = toys.run_json(*command)["folds"]["0"]["seconds"]
-    assert seconds / 3 < cost["parts"]["training"] < seconds * 3
+    assert seconds / 5 < cost["parts"]["training"] < seconds * 5
 
 
 def test_no_step_starts_after_the_time_is_over(monkeypatch):
