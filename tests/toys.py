@@ -77,10 +77,16 @@ FUSIONS = {
 }
 # the fusions whose text reads the frames
 CROSS_MODAL = [name for name in FUSIONS if name != "late"]
+# the image tower of towers with temporal modules
+IMAGE_TOWER = {"use": "timm", "model": "test_resnet", "pretrained": False, "size": 32}
 VISIONS = {
     "clip": {"architecture": VIT, "image": IMAGE_SETTINGS},
     "timm": {"model": "test_resnet", "pretrained": False, "size": 32},
     "features": {"dim": 12},
+    "tsn": {"tower": IMAGE_TOWER, "frames": 4, "segments": 3},
+    "tsm": {"tower": IMAGE_TOWER, "frames": 4, "segments": 3},
+    "tin": {"tower": IMAGE_TOWER, "frames": 4, "segments": 3},
+    "tam": {"tower": IMAGE_TOWER, "frames": 4, "segments": 3},
     "transformers_video": {
         "architecture": {
             "model_type": "videomae",

@@ -101,6 +101,8 @@ def _trunk_settings(tables: dict) -> tuple[dict, Tokenizer]:
 
 def _random_vision(table: dict) -> dict:
     """Return the table of a vision tower of the same shape that loads no weights."""
+    if isinstance(table.get("tower"), dict):  # the image tower of a video tower
+        table = table | {"tower": _random_vision(table["tower"])}
     if table["use"] == "timm":
         return table | {"pretrained": False}
     if table["use"] == "torchvision_video":

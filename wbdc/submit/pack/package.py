@@ -277,7 +277,9 @@ def _add_code(folder: Path, models: list[dict], options: PackOptions) -> list[Pa
     Returns the files of the first that these models import.
     """
     home = Path(wbdc.__file__).parent
-    vision_plugs = {m["blueprint"]["vision"]["use"] for m in models if "blueprint" in m}
+    towers = [m["blueprint"]["vision"] for m in models if "blueprint" in m]
+    towers += [tower["tower"] for tower in towers if isinstance(tower.get("tower"), dict)]
+    vision_plugs = {tower["use"] for tower in towers}
     imported = []
     for kits in PACKAGED_KIT_FOLDERS:
         for path in _source_files(kits):

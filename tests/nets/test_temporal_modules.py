@@ -1,0 +1,161 @@
+"""Temporal modules on image towers: the arithmetic of their papers, and what a frame can change."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+import toys
+from torch import Tensor
+
+from wbdc.core.errors import UsageFault
+from wbdc.core.plug import build_plug
+from wbdc.nets import vision as visions
+from wbdc.nets.vision.tam import convolve_in_time
+from wbdc.nets.vision.tin import interlace
+from wbdc.nets.vision.tsm import shift_in_time
+
+TEMPORAL = ["tsm", "tin", "tam"]
+
+
+def tower(name: str, **settings: object) -> torch.nn.Module:
+    """A tower whose residual branches are not zero, as timm leaves them at first."""
+    torch.manual_seed(0)
+    built = build_plug(visions, {"use": name, **toys.VISIONS[name], **settings}).eval()
+    with torch.no_grad():
+        for parameter in built.parameters():
+            parameter.add_(0.1 * torch.rand_like(parameter))
+    return built
+
+
+def clips(count: int, length: int, channels: int) -> Tensor:
+    return torch.randn(count, length, channels, 2, 2, generator=torch.Generator().manual_seed(1))
+
+
+# ---- the arithmetic
+
+
+def test_a_shift_takes_channels_of_the_next_and_of_the_previous_frame():
+    x = clips(2, 4, 8)
+    shifted = shift_in_time(x, 2)
+    zeros = torch.zeros_like(x[:, 0])
+    for t in range(4):
+        later = x[:, t + 1] if t < 3 else zeros
+        earlier = x[:, t - 1] if t > 0 else zeros
+        longhand = torch.cat([later[:, :2], earlier[:, 2:4], x[:, t, 4:]], 1)
+        assert torch.equal(shifted[:, t], longhand)
+
+
+def test_interlacing_interpolates_between_the_two_nearest_frames():
+    x = clips(2, 5, 8)
+    offsets = torch.tensor([[0.5, 1.25, -0.5, -1.25], [2.0, 0.0, -2.0, 0.0]])
+    weights = torch.rand(2, 4, 5)
+    moved = interlace(x, offsets, weights)
+    for video in range(2):
+        for t in range(5):
+            for channel in range(8):
+                group = channel // 2
+                time = t + offsets[video, group].item()
+                first = math.floor(time)
+                longhand = torch.zeros(2, 2)
+                for i, share in ((first, 1 - time + first), (first + 1, time - first)):
+                    if 0 <= i < 5:
+                        longhand += share * weights[video, group, t] * x[video, i, channel]
+                torch.testing.assert_close(moved[video, t, channel], longhand)
+
+
+def test_adaptive_kernels_equal_a_grouped_convolution():
+    """The authors fold clips and channels into groups of one convolution."""
+    x = clips(2, 5, 4)
+    kernels = torch.rand(2, 4, 3).softmax(2)
+    grouped = F.conv2d(
+        x.transpose(1, 2).reshape(1, 8, 5, 4), kernels.view(8, 1, 3, 1), padding=(1, 0), groups=8
+    )
+    expected = grouped.view(2, 4, 5, 2, 2).transpose(1, 2)
+    torch.testing.assert_close(convolve_in_time(x, kernels), expected)
+
+
+# ---- towers
+
+
+def test_a_tsn_encodes_the_frame_in_the_middle_of_each_segment():
+    tsn = tower("tsn")
+    batch = toys.batch((4, 2))
+    with torch.no_grad():
+        vectors = tsn(batch.frames, batch.frame_mask).x
+        for video, positions in enumerate(([0, 2, 3], [0, 1, 1])):
+            pixels = tsn.normalize(batch.frames[video, positions])
+            torch.testing.assert_close(vectors[video], tsn.image_tower.encode(pixels))
+
+
+@pytest.mark.parametrize("name", ["tsn", *TEMPORAL])
+def test_what_padding_frames_hold_changes_no_vector(name):
+    built = tower(name)
+    batch = toys.batch((2, 3, 0, 1))
+    padded = toys.pad(batch, 0, 2)
+    with torch.no_grad():
+        vectors = built(batch.frames, batch.frame_mask)
+        torch.testing.assert_close(built(padded.frames, padded.frame_mask).x, vectors.x)
+    assert vectors.x.shape == (4, 3, 96)
+    assert vectors.mask.tolist() == [[True] * 3, [True] * 3, [False] * 3, [True] * 3]
+
+
+@pytest.mark.parametrize("name", TEMPORAL)
+def test_a_frame_changes_the_vectors_of_its_neighbors_and_of_no_other_video(name):
+    built = tower(name)
+    batch = toys.batch((3, 3))
+    changed = batch.frames.clone()
+    changed[0, 2] = 255 - changed[0, 2]
+    with torch.no_grad():
+        before = built(batch.frames, batch.frame_mask).x
+        moved = (built(changed, batch.frame_mask).x - before).abs().amax(2) > 1e-5
+    assert moved[0].all()
+    assert not moved[1].any()
+
+
+@pytest.mark.parametrize("name", TEMPORAL)
+def test_every_weight_gets_a_gradient(name):
+    built = tower(name).train()
+    batch = toys.batch((3, 3, 2))
+    built(batch.frames, batch.frame_mask).x.square().sum().backward()
+    missing = [n for n, p in built.named_parameters() if p.grad is None or not p.grad.any()]
+    assert missing == []
+
+
+@pytest.mark.parametrize(("name", "length"), [("tsn", 2), ("tsm", 2), ("tin", 3), ("tam", 3)])
+def test_fewer_frames_in_serving(name, length):
+    built = tower(name)
+    built.serve_frames(2)
+    batch = toys.batch((2, 1))
+    assert built(batch.frames, batch.frame_mask).x.shape == (2, length, 96)
+
+
+def test_only_the_table_of_the_tower_freezes_it():
+    built = tower("tsm", tower={**toys.IMAGE_TOWER, "frozen": True})
+    assert not any(p.requires_grad for p in built.parameters()), "a shift has no weights"
+    built = tower("tam", tower={**toys.IMAGE_TOWER, "frozen": True})
+    trained = [name for name, p in built.named_parameters() if p.requires_grad]
+    assert trained
+    assert all(".temporal." in name for name in trained)
+    assert not any(p.requires_grad for p in tower("tam", frozen=True).parameters())
+
+
+def test_towers_that_a_module_cannot_use_are_refused():
+    vit = {"use": "clip", "architecture": toys.VIT, "image": toys.IMAGE_SETTINGS}
+    for name in TEMPORAL:
+        with pytest.raises(UsageFault, match=f"vision '{name}': this tower has no residual blocks"):
+            tower(name, tower=vit)
+    for use in ("features", "tsn"):
+        table = {"use": use, **toys.VISIONS[use]}
+        with pytest.raises(UsageFault, match=f"tower = '{use}' encodes no single frames"):
+            tower("tsn", tower=table)
+    with pytest.raises(UsageFault, match="shift_div = 1; it must be at least 2"):
+        tower("tsm", shift_div=1)
+    with pytest.raises(UsageFault, match="moves fewer than 4 of the"):
+        tower("tin", shift_div=64)
+    assert tower("tsn", tower=vit)(*_frames()).x.shape == (1, 3, 8), "any image tower"
+
+
+def _frames() -> tuple[Tensor, Tensor]:
+    batch = toys.batch((3,))
+    return batch.frames, batch.frame_mask

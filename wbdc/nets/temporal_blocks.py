@@ -1,0 +1,73 @@
+"""Temporal modules in the residual blocks of an image tower: where they go, and how they see clips.
+
+Letters: M clips, L frames of a clip, C channels.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from wbdc.core.errors import UsageFault
+
+
+class TemporalModule(nn.Module):
+    """Changes the feature maps of clips: (M, L, C, H, W) -> the same shape.
+
+    channels: C. length: L, which may change between calls.
+    """
+
+    def __init__(self, channels: int, length: int):
+        super().__init__()
+        self.channels = channels
+        self.length = length
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Change the maps of M * L frames: (M * L, C, H, W) -> (M * L, C, H, W)."""
+        return self.mix(x.unflatten(0, (-1, self.length))).flatten(0, 1)
+
+    def mix(self, x: Tensor) -> Tensor:
+        """Let the frames of each clip see each other: (M, L, C, H, W) -> (M, L, C, H, W)."""
+        raise NotImplementedError
+
+
+class BeforeConv(nn.Module):
+    """A temporal module and the convolution that reads its output."""
+
+    def __init__(self, temporal: TemporalModule, conv: nn.Module):
+        super().__init__()
+        self.temporal = temporal
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.temporal(x))
+
+
+def insert_before(
+    tower: nn.Module, name: str, make: Callable[[int], TemporalModule], subject: str
+) -> None:
+    """Put a temporal module before a convolution of each residual block.
+
+    name: "conv1" or "conv2". make: returns a module for a number of channels. subject: of the error
+    message, for example "vision 'tsm'". Raises UsageFault for a tower without residual blocks.
+    """
+    blocks = [block for block in tower.modules() if _is_residual_block(block)]
+    if not blocks:
+        raise UsageFault(
+            f"{subject}: this tower has no residual blocks with conv1 and conv2; choose "
+            'a ResNet, for example tower = { use = "timm", model = "resnet50.a1_in1k" }'
+        )
+    for block in blocks:
+        conv = getattr(block, name)
+        setattr(block, name, BeforeConv(make(conv.in_channels), conv))
+
+
+def set_clip_length(tower: nn.Module, length: int) -> None:
+    """Tell every temporal module of a tower the number of frames of a clip."""
+    for module in tower.modules():
+        if isinstance(module, TemporalModule):
+            module.length = length
+
+
+def _is_residual_block(module: nn.Module) -> bool:
+    convolutions = (getattr(module, "conv1", None), getattr(module, "conv2", None))
+    return hasattr(module, "downsample") and all(isinstance(c, nn.Conv2d) for c in convolutions)
