@@ -11,9 +11,9 @@ from torch import Tensor
 from wbdc.core.errors import UsageFault
 from wbdc.core.plug import build_plug
 from wbdc.nets import vision as visions
-from wbdc.nets.vision.tam import convolve_in_time
-from wbdc.nets.vision.tin import interlace
-from wbdc.nets.vision.tsm import shift_in_time
+from wbdc.nets.temporal_adaptive import convolve_in_time
+from wbdc.nets.temporal_interlace import interlace
+from wbdc.nets.temporal_shift import shift_in_time
 
 TEMPORAL = ["tsm", "tin", "tam"]
 

@@ -2,13 +2,13 @@
 previous frame (Lin et al., 2019).
 """
 
-import torch
 from torch import Tensor
 
 from wbdc.core.errors import UsageFault
 from wbdc.nets.clip_tower import clip_length
 from wbdc.nets.image_clips import TowerTable, adopt_tower, build_image_tower, encode_clips
-from wbdc.nets.temporal_blocks import TemporalModule, insert_before, set_clip_length
+from wbdc.nets.temporal_blocks import insert_before, set_clip_length
+from wbdc.nets.temporal_shift import TemporalShift
 from wbdc.nets.vision import Vision
 
 
@@ -40,7 +40,10 @@ class Tsm(Vision):
         length = clip_length(frames, segments)
         image_tower = build_image_tower(tower, frames, "vision 'tsm'")
         insert_before(
-            image_tower, "conv1", lambda width: _Shift(width, length, shift_div), "vision 'tsm'"
+            image_tower,
+            "conv1",
+            lambda width: TemporalShift(width, length, shift_div),
+            "vision 'tsm'",
         )
         adopt_tower(self, image_tower, length)
 
@@ -61,25 +64,3 @@ class Tsm(Vision):
             "frozen": self.frozen,
             "shift_div": self.shift_div,
         }
-
-
-class _Shift(TemporalModule):
-    """Shifts the first channels along time; it has no weights."""
-
-    def __init__(self, channels: int, length: int, shift_div: int):
-        super().__init__(channels, length)
-        self.count = channels // shift_div
-
-    def mix(self, x: Tensor) -> Tensor:
-        return shift_in_time(x, self.count)
-
-
-def shift_in_time(x: Tensor, count: int) -> Tensor:
-    """Take the first `count` channels of the next frame, and as many others of the previous one;
-    zeros beyond the clip: (M, L, C, H, W) -> (M, L, C, H, W).
-    """
-    shifted = torch.zeros_like(x)
-    shifted[:, :-1, :count] = x[:, 1:, :count]
-    shifted[:, 1:, count : 2 * count] = x[:, :-1, count : 2 * count]
-    shifted[:, :, 2 * count :] = x[:, :, 2 * count :]
-    return shifted
