@@ -118,8 +118,8 @@ class VideoClassifier(nn.Module):
         per_frame = self.vision.tokens_per_frame
         times = self.time_embedding.weight[: vision_features.shape[1] // per_frame]
         frames = self.project(vision_features) + times.repeat_interleave(per_frame, 0)
-        start = self.frame_start.expand(len(vision_features), 1, -1).to(frames.dtype)
-        start_mask = mask.new_ones(len(mask), 1)
+        start = self.frame_start.expand(vision_features.shape[0], 1, -1).to(frames.dtype)
+        start_mask = mask.new_ones(mask.shape[0], 1)
         return Tokens(torch.cat([start, frames], 1), torch.cat([start_mask, mask], 1))
 
     def logits(self, batch: Batch) -> Tensor:

@@ -6,7 +6,7 @@ a deadline the member with the largest weight predicts every video, and the othe
 there is time; a member that did not score every video is dropped from the blend.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from wbdc.data.loader import batch_by_length
 from wbdc.serve.blend import NO_OUTSIDE, OutsideScores, blend_probabilities
 from wbdc.serve.gpu_decoder import GpuDecoder
 from wbdc.serve.members import MemberBatch, load_member
+from wbdc.serve.openvino_function import OpenVinoFunction, check_openvino
 from wbdc.serve.predict import Logits, Wait, launch_in_parts, launch_softmax
 from wbdc.serve.reader import Reader
 from wbdc.serve.scheduler import SecondsLeft, no_deadline
@@ -73,6 +74,7 @@ class InferenceEngine:
         device: torch.device,
         precision: torch.dtype,
         threads: int,
+        uses_openvino: bool = False,
         *,
         served: Sequence[dict] | None = None,
         class_weights: Sequence[Sequence[float]] | None = None,
@@ -84,14 +86,18 @@ class InferenceEngine:
     ):
         """Load the models of `folders`.
 
-        served: {"frames", "length"} of each member, where they differ from training; class_weights:
+        uses_openvino: compute networks by OpenVINO, on the CPU; served: {"frames", "length"} of
+        each member, where they differ from training; class_weights:
         (M, C), blend with these weights of each class, after which rows do not add up to 1;
         sharpness: above 0 for a geometric mean; half: round weights to float16; compiled: run
         networks through torch.compile; uses_cuda_graphs: on a GPU, record what they launch;
         decodes_on_gpu: on a GPU, decode the JPEGs of networks there.
         Raises IntegrityFault when a model is damaged or members have different classes,
-        EnvironmentFault when the GPU cannot decode.
+        EnvironmentFault when the GPU cannot decode, and as `check_openvino` and `use_openvino` of
+        members do.
         """
+        if uses_openvino:
+            check_openvino(device, compiled)
         settings = served or [{}] * len(folders)
         self.members = [
             load_member(folder, device, half=half, **serve)
@@ -120,7 +126,11 @@ class InferenceEngine:
         # members with equal keys share the vision features; None: the member has no tower
         self.towers = [member.tower_key for member in self.members]
         self.order = sorted(range(len(self.members)), key=lambda i: -self.weights[i])
+        self.uses_openvino = uses_openvino
+        converted_towers: dict[Hashable, OpenVinoFunction] = {}
         for member in self.members:
+            if uses_openvino:
+                member.use_openvino(threads, converted_towers)
             member.use_precision(precision)
             if compiled:
                 member.compile()

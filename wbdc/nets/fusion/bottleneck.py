@@ -51,7 +51,7 @@ class Bottleneck(Fusion):
     def forward(self, text: Tokens, frames: Tokens) -> Fused:
         text = self.trunk(text)
         unimodal = (text, frames)
-        x = self.bottleneck.expand(len(text.x), -1, -1).to(text.x.dtype)
+        x = self.bottleneck.expand(text.x.shape[0], -1, -1).to(text.x.dtype)
         bottleneck = Tokens(x, text.mask.new_ones(x.shape[:2]))
         for layer in self.layers:
             text, frames, bottleneck = layer(text, frames, bottleneck)

@@ -152,8 +152,12 @@ class Vision(nn.Module):
         count = 1 if is_whole else max(1, min(len(pixels), math.ceil(frames / FRAMES_IN_CACHE)))
         # of nearly equal sizes: matrix products of a few frames alone may round differently
         parts = pixels.tensor_split(count)
-        vectors = [self.encode(self.normalize(part)).flatten(1) for part in parts]
+        vectors = [self.encode_part(part) for part in parts]
         return vectors[0] if len(vectors) == 1 else torch.cat(vectors)
+
+    def encode_part(self, pixels: Tensor) -> Tensor:
+        """Normalize and encode M frames at once: (M, 3, S, S) uint8 -> (M, P * dim)."""
+        return self.encode(self.normalize(pixels)).flatten(1)
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Normalize uint8 pixels on their device: (x / 255 - mean) / std."""

@@ -17,6 +17,7 @@ from wbdc.core.files import read_json
 from wbdc.core.image_settings import ImageSettings
 from wbdc.core.integrity import verify_seal_if_present
 from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
+from wbdc.serve.openvino_function import OpenVinoFunction
 
 KIND_KEY = "member"  # in model.json: the kind of a member; a network where it is absent
 DEFAULT_KIND = "network"
@@ -136,6 +137,14 @@ class Member:
 
         The engine calls it before `compile` and `logits`, and with FP32 before `logits` of a batch
         that overflowed. Raises IntegrityFault when weights are read again and are damaged.
+        """
+
+    def use_openvino(self, threads: int, towers: dict[Hashable, OpenVinoFunction]) -> None:
+        """Compute the networks of the member, if any, by OpenVINO from now on, on the CPU.
+
+        threads: that it may use; towers: vision towers by their keys, for members that share one.
+        The engine calls it before `use_precision`. Raises UsageFault for a network that cannot be
+        converted, EnvironmentFault without OpenVINO.
         """
 
     def compile(self) -> None:

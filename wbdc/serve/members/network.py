@@ -1,6 +1,6 @@
 """A network: the model of a kit, as `wbdc train` saved it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,8 @@ from wbdc.serve.cache_key import cache_key
 from wbdc.serve.cuda_graphs import FixedFrames, FixedTokens, GraphedFunction, TensorFunction
 from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
 from wbdc.serve.members import Member
+from wbdc.serve.openvino_function import OpenVinoFunction
+from wbdc.serve.openvino_network import convert_scores, convert_tower
 
 TOKENIZER_FILE = "tokenizer.json"
 # in model.json: the file with the weights of the vision tower, when several members share it
@@ -77,6 +79,7 @@ class Network(Member):
             model.vision.serve_frames(frames)
         self.model = model.eval().to(device)
         self._compiled_score: TensorFunction | None = None
+        self._converted: list[OpenVinoFunction] = []
         self._launch_directly()
         self.text = TextReader(open_tokenizer(folder), **_shorten_text(facts["text"], length))
         self.without: str | None = facts["without"]
@@ -126,7 +129,10 @@ class Network(Member):
         return self._score(encoded.text, encoded.text_mask, encoded.frames, encoded.frame_mask)
 
     def use_precision(self, precision: torch.dtype) -> None:
-        if precision != torch.float32:
+        if self._converted:
+            for function in self._converted:
+                function.use_precision(precision)
+        elif precision != torch.float32:
             self._halved = halve_weights(self.model, precision)
         elif self._halved:
             with _explain_damage(self.folder):
@@ -134,6 +140,18 @@ class Network(Member):
                 restore_weights(self.model, {name: weights[name] for name in self._halved})
             self._halved = []
             self._launch_directly()  # graphs read the weights that were replaced
+
+    def use_openvino(self, threads: int, towers: dict[Hashable, OpenVinoFunction]) -> None:
+        vision = self.model.vision
+        if vision.image_settings is not None:  # a tower, and not features
+            if self.tower_key not in towers:
+                name = f"the vision tower of {self.folder}"
+                towers[self.tower_key] = convert_tower(vision, threads, name)
+            vision.encode_part = towers[self.tower_key]
+            self._converted.append(vision.encode_part)
+        name = f"the network of {self.folder}"
+        self._score = convert_scores(self._score_tokens, self.model, threads, name)
+        self._converted.append(self._score)
 
     def compile(self) -> None:
         vision = self.model.vision

@@ -1,0 +1,168 @@
+"""Functions of networks, converted from torch and computed on a CPU by OpenVINO."""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from wbdc.core.device import precision_name
+from wbdc.core.errors import EnvironmentFault, UsageFault
+
+OPENVINO_PACKAGE = "openvino"
+OPENVINO_PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+# of converted from torch's FP32 results, relative: more is no rounding, but another function
+MAX_ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+MAX_MESSAGE_CHARACTERS = 300
+WITHOUT_OPENVINO = "serve it without --openvino"
+
+TensorFunction = Callable[..., Tensor]
+
+
+def is_openvino_installed() -> bool:
+    """Return whether the package is installed. It is not imported, which takes a second."""
+    return importlib.util.find_spec(OPENVINO_PACKAGE) is not None
+
+
+def import_openvino() -> ModuleType:
+    """Import OpenVINO. Raises EnvironmentFault where it is missing."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise EnvironmentFault(
+            "these models are served with OpenVINO, which is not installed; run: pip install "
+            f"{OPENVINO_PACKAGE}"
+        ) from error
+    return openvino
+
+
+def check_openvino(device: torch.device, compiled: bool) -> None:
+    """Refuse what OpenVINO cannot be combined with. Raises UsageFault, EnvironmentFault."""
+    if compiled:
+        raise UsageFault(
+            "--compile and --openvino are mutually exclusive; leave out --compile, or add "
+            "--no-openvino"
+        )
+    if device.type != "cpu":
+        raise UsageFault(
+            f"these models are served with OpenVINO, which computes on the CPU and not on {device};"
+            " use --device cpu or auto"
+        )
+    import_openvino()
+
+
+class OpenVinoFunction:
+    """A function of CPU tensors that returns one, for inputs of any size. It computes in FP32 or
+    BF16, from FP32 weights, and its results are FP32.
+
+    function: traced with the first of `examples`, so its branches must not depend on sizes or
+    values. weights: the module whose parameters it uses. examples: tuples of inputs; what is
+    converted is compared with torch on the others, which should have other sizes. threads: that it
+    may use. name: of the function, for errors.
+
+    Equal inputs, threads and processors give equal bits. Raises UsageFault for a function that
+    cannot be converted.
+    """
+
+    def __init__(
+        self,
+        function: TensorFunction,
+        weights: nn.Module,
+        examples: Sequence[tuple[Tensor, ...]],
+        threads: int,
+        name: str,
+    ):
+        self.name = name
+        self.threads = threads
+        self._openvino = import_openvino()
+        with torch.no_grad():
+            self._checks = [(inputs, function(*inputs).float()) for inputs in examples[1:]]
+            self._model = self._convert(function, weights, examples[0])
+        self._precision: torch.dtype | None = None
+        self._compiled = None
+
+    def use_precision(self, precision: torch.dtype) -> None:
+        """Compute in a precision from now on. It is called before the function.
+
+        Raises EnvironmentFault for a precision that this CPU does not compute, UsageFault when
+        results differ from those of torch by more than rounding.
+        """
+        if precision == self._precision:  # of a vision tower that several members share
+            return
+        if precision not in OPENVINO_PRECISIONS:
+            raise UsageFault(
+                f"OpenVINO computes in fp32 or bf16, not in {precision_name(precision)}; choose "
+                "one of them with --precision"
+            )
+        requested = OPENVINO_PRECISIONS[precision]
+        self._compiled = self._openvino.Core().compile_model(
+            self._model,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": requested,
+                "INFERENCE_NUM_THREADS": self.threads,
+                "NUM_STREAMS": 1,
+                # other processes and the threads that read may use the same cores
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
+        used = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        if used != requested:
+            raise EnvironmentFault(
+                f"OpenVINO computes in {used} on this CPU, not in {requested}; choose fp32 with "
+                "--precision"
+            )
+        for inputs, expected in self._checks:
+            self._check_result(self(*inputs), expected, MAX_ROUNDING[precision])
+        self._precision = precision
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Return float32 results of CPU tensors."""
+        arrays = [tensor.contiguous().numpy() for tensor in inputs]
+        return torch.from_numpy(self._compiled(arrays, share_inputs=True)[0])
+
+    def _convert(
+        self, function: TensorFunction, weights: nn.Module, example: tuple[Tensor, ...]
+    ) -> object:
+        """Return OpenVINO's model of a function. Its `convert_model` would do the same, and report
+        the use of it to Intel.
+        """
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+        function(*example)  # fills caches, which are no part of the function
+        try:
+            traced = torch.jit.trace(_Traced(function, weights), example, check_trace=False)
+            decoder = TorchScriptPythonDecoder(traced)  # is read until the conversion ends
+            frontend = FrontEndManager().load_by_framework("pytorch")
+            return frontend.convert(frontend.load(decoder))
+        except RuntimeError as error:
+            message = " ".join(str(error).split())[:MAX_MESSAGE_CHARACTERS]
+            raise UsageFault(
+                f"OpenVINO cannot convert {self.name}: {message}; {WITHOUT_OPENVINO}"
+            ) from error
+
+    def _check_result(self, result: Tensor, expected: Tensor, tolerance: float) -> None:
+        """Refuse what is not the function that was converted: torch traces it with one example,
+        and sizes of the example that a plug turns into Python numbers stay in it.
+        """
+        fits = result.shape == expected.shape
+        error = (result - expected).norm() if fits else expected.new_tensor(torch.inf)
+        if not error <= tolerance * expected.norm():  # also for NaN
+            raise UsageFault(
+                f"OpenVINO computes other results than torch for {self.name}; {WITHOUT_OPENVINO}"
+            )
+
+
+class _Traced(nn.Module):
+    """A function as a module, whose parameters are not copied into the trace."""
+
+    def __init__(self, function: TensorFunction, weights: nn.Module):
+        super().__init__()
+        self.weights = weights
+        self.function = function
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.function(*inputs)
