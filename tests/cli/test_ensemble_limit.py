@@ -40,8 +40,11 @@ def work(ready, kit, tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick_start(monkeypatch):
-    """Do not start a process to time it; `test_start_of_a_process_is_measured` does."""
-    monkeypatch.setattr("wbdc.ensemble.budget.budget_search.measure_start", lambda: 0.5)
+    """Do not start a process to time it; `test_start_of_a_process_is_measured` does. Do not try
+    OpenVINO unless a test requests it, installed or not.
+    """
+    monkeypatch.setattr("wbdc.ensemble.budget.budget_search.measure_start", lambda openvino: 0.5)
+    monkeypatch.setattr("wbdc.serve.openvino_function.is_openvino_installed", lambda: False)
 
 
 @pytest.mark.slow

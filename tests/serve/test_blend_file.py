@@ -26,6 +26,7 @@ BLENDS = {
         class_multipliers=(1.0, 2.0),
         half=True,
         compiled=True,
+        openvino=True,
         gpu=("tf32", "cuda-graphs"),
         settings={"seed": 0, "folds": ["0"]},
     ),

@@ -16,6 +16,7 @@ REPORTED_PACKAGES = (
     "pillow",
     "polars",
 )
+OPTIONAL_PACKAGES = {"openvino": "pip install 'wbdc[openvino]'"}
 KERNEL_UNITS = {
     "matrix": "GFLOP/s",
     "memory": "GB/s",
@@ -99,11 +100,12 @@ def package_versions() -> dict[str, object]:
     from importlib import metadata
 
     versions: dict[str, object] = {"python": platform.python_version()}
-    for name in REPORTED_PACKAGES:
+    for name in (*REPORTED_PACKAGES, *OPTIONAL_PACKAGES):
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
+            advice = OPTIONAL_PACKAGES.get(name)
+            versions[name] = f"not installed; {advice}" if advice else "not installed"
     return versions
 
 

@@ -46,6 +46,12 @@ from wbdc.cli.name_completion import RUN_NAME
     help="Serve in this precision. With a limit: also try these, for example bf16,fp32.",
 )
 @click.option(
+    "--openvino/--no-openvino",
+    default=None,
+    help="Compute networks by OpenVINO on the CPU. With a limit: also try it; by default where it "
+    "is installed.",
+)
+@click.option(
     "--mean",
     type=click.Choice(["auto", "arithmetic", "geometric"]),
     default="auto",

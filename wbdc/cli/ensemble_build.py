@@ -1,6 +1,6 @@
 """How `wbdc ensemble` builds an ensemble: its options, its members, and their predictions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ class EnsembleOptions:
     frames: str | None
     length: str | None
     precision: str | None
+    openvino: bool | None
     mean: str
     class_priors: bool
     bands: str
@@ -114,6 +115,7 @@ def build_of_all(
         only_folds=_split_list(options.folds),
         outside=outside,
         precision=options.precision,
+        openvino=bool(options.openvino),
         settings=options.blending,
     )
 
@@ -157,7 +159,8 @@ def _predict_members(
     """Predict out of fold as the members will be served; None when their runs already did."""
     from wbdc.ensemble.out_of_fold import out_of_fold_predictions
 
-    if not options.precision and not any(member.serve for member in members):
+    changes_hardware = options.precision or options.openvino
+    if not changes_hardware and not any(member.serve for member in members):
         return None
 
     contest, hardware = members[0].run.contest, _hardware(members, options, options.precision)
@@ -190,20 +193,46 @@ def _hardware(
     from wbdc.core.device import find_device, find_precision, use_threads
     from wbdc.ensemble.out_of_fold import ServingHardware
     from wbdc.ensemble.saved_ensembles import members_blend
+    from wbdc.serve.openvino_function import check_openvino
 
-    device, work = find_device(options.device), members[0].run.folder.parents[1]
-    precision = members_blend(work, members, [1.0] * len(members), precision).precision
-    return ServingHardware(device, find_precision(precision, device), use_threads(options.threads))
+    work = members[0].run.folder.parents[1]
+    blend = members_blend(work, members, [1.0] * len(members), precision)
+    blend = replace(blend, openvino=bool(options.openvino))
+    device = find_device(blend.device_name(options.device))
+    if blend.openvino:
+        check_openvino(device)
+    dtype = find_precision(blend.precision, device)
+    return ServingHardware(device, dtype, use_threads(options.threads), blend.openvino)
 
 
 def _hardware_to_try(members: "list[Variant]", options: EnsembleOptions) -> "list[ServingHardware]":
-    """Return this machine in the precision of the kits, then in each other one to try."""
+    """Return this machine in the precision of the kits, then in each other one to try, and then all
+    of them with OpenVINO where that is to be tried.
+    """
     from wbdc.core.device import find_precision
 
-    hardware = _hardware(members, options)
+    hardware = _hardware(members, options)._replace(openvino=False)
     requested = [find_precision(name, hardware.device) for name in _split_list(options.precision)]
     precisions = dict.fromkeys([hardware.precision, *requested])
-    return [hardware._replace(precision=precision) for precision in precisions]
+    torch_rows = [hardware._replace(precision=precision) for precision in precisions]
+    if not _tries_openvino(members, options, hardware):
+        return torch_rows
+    return [*torch_rows, *(row._replace(openvino=True) for row in torch_rows)]
+
+
+def _tries_openvino(
+    members: "list[Variant]", options: EnsembleOptions, hardware: "ServingHardware"
+) -> bool:
+    """Return whether a search tries OpenVINO: on request, or where it is installed and computes
+    networks on this device.
+    """
+    from wbdc.ensemble.saved_ensembles import serving_precisions
+    from wbdc.serve.openvino_function import is_openvino_installed
+
+    if options.openvino is not None:
+        return options.openvino
+    has_networks = any(serving_precisions(member) for member in members)
+    return has_networks and hardware.device.type == "cpu" and is_openvino_installed()
 
 
 def _split_list(text: str | None) -> list[str]:

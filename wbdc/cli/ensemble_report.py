@@ -100,7 +100,7 @@ def _print_budget(budget: dict) -> None:
     rows = [
         (
             " + ".join(choice["members"]),
-            choice["precision"],
+            f"{choice['precision']}, OpenVINO" if choice.get("openvino") else choice["precision"],
             choice["seconds"],
             choice["score"],
             "chosen" if choice == budget["chosen"] else "",

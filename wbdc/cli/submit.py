@@ -134,6 +134,12 @@ class TimeCheckOptions:
     "C++ compiler.",
 )
 @click.option(
+    "--openvino/--no-openvino",
+    default=None,
+    help="Compute networks by OpenVINO on the CPU, which the judge needs, too; by default as the "
+    "ensemble. Reports the share of predictions that change.",
+)
+@click.option(
     "--gpu",
     "gpu",
     type=click.Choice(GPU_SWITCHES),
@@ -167,6 +173,7 @@ def submit(
     data: Path | None,
     half: bool,
     compiled: bool,
+    openvino: bool | None,
     gpu: tuple[str, ...],
     lock: bool,
     wheels: bool,
@@ -206,6 +213,7 @@ def submit(
         rehearsal=rehearsal if time_check.is_requested else None,
         half=half,
         compiled=compiled,
+        openvino=openvino,
         gpu=gpu,
         lock=lock,
         wheels=wheels,

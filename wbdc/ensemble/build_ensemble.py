@@ -34,6 +34,7 @@ def build_ensemble(
     only_folds: Sequence[str] = (),
     outside: Sequence[OutsideMember] = (),
     precision: str | None = None,
+    openvino: bool = False,
     settings: EnsembleSettings = DEFAULT_SETTINGS,
 ) -> dict:
     """Learn blend weights on the members' common out-of-fold rows, and save the ensemble.
@@ -50,6 +51,7 @@ def build_ensemble(
         shared,
         outside=outside,
         precision=precision,
+        openvino=openvino,
         settings=settings,
     )
 
@@ -63,6 +65,7 @@ def save_ensemble(
     outside: Sequence[OutsideMember] = (),
     extra_facts: dict | None = None,
     precision: str | None = None,
+    openvino: bool = False,
     settings: EnsembleSettings,
     command: str = "",
 ) -> dict:
@@ -71,8 +74,9 @@ def save_ensemble(
     Members of negligible weight are dropped: the blend holds the remaining ones alone.
 
     outside: members from outside wbdc, in the rows of `shared` after those of `members`;
-    extra_facts: added to the report; precision: to serve in, by default that of the kits;
-    command: that builds the ensemble again, by default of these members on these folds.
+    extra_facts: added to the report; precision: to serve in, by default that of the kits; openvino:
+    serve with OpenVINO, which predicted `shared`; command: that builds the ensemble again, by
+    default of these members on these folds.
     Returns what `evaluate_geometric` and `evaluate_bands` return, and "class_priors", "rows",
     "folds", "data", and "outside": {name: {"file", "sha256"}}.
     """
@@ -95,12 +99,14 @@ def save_ensemble(
         outside=_outside_entries(outside, report["weights"], class_weights),
         sharpness=report["geometric"]["sharpness"] if report["geometric"]["used"] else 0.0,
         class_multipliers=tuple(multipliers),
+        openvino=openvino,
         settings={
             "seed": settings.seed,
             "draws": settings.draws,
             "class_priors": settings.class_priors,
             "folds": report["folds"],
             "precision": precision,
+            "openvino": openvino,
             "mean": "geometric" if report["geometric"]["used"] else "arithmetic",
             "bands": list(settings.bands) if report["bands"]["used"] else [],
         },
@@ -108,6 +114,7 @@ def save_ensemble(
     if not command:
         options = ["--folds", ",".join(report["folds"])]
         options += ["--precision", precision] if precision else []
+        options += ["--openvino"] if openvino else []
         for member in outside:
             options += [WITH_OPTION, f"{member.name}={member.file.absolute()}"]
         command = ensemble_command(name, members, options, settings)

@@ -38,7 +38,7 @@ class OpenedModels:
         self.home = home
         self.blend = blend
         self.contest = contest
-        self.device = find_device(device)
+        self.device = find_device(blend.device_name(device))
         self.precision = precision
         self.threads = threads
         self._engine: InferenceEngine | None = None

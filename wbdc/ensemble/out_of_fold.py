@@ -22,11 +22,12 @@ VARIANTS_FOLDER = "served"  # inside a run: predictions of its variants
 
 
 class ServingHardware(NamedTuple):
-    """Device, precision and CPU threads that models are served with."""
+    """What models are served with; openvino: whether OpenVINO computes networks, on the CPU."""
 
     device: torch.device
     precision: torch.dtype
     threads: int
+    openvino: bool = False
 
 
 def out_of_fold_predictions(
@@ -44,12 +45,14 @@ def out_of_fold_predictions(
     engine predicts once; the tables are stored inside the run.
     Returns the columns id, fold, label, p. Raises UsageFault, DataFault.
     """
-    if not variant.serve and training_precision:
+    if not variant.serve and training_precision and not hardware.openvino:
         return variant.run.oof()
 
     words = [f"{key}={value}" for key, value in variant.serve.items()]
-    if not training_precision:
+    if not training_precision or hardware.openvino:
         words.append(f"precision={precision_name(hardware.precision)}")
+    if hardware.openvino:
+        words.append("openvino")
     folder = variant.run.folder / VARIANTS_FOLDER / "-".join(words)
 
     tables = []

@@ -35,6 +35,7 @@ BLEND_SHAPE = {
     "class_multipliers?": [float],
     "half?": bool,
     "compiled?": bool,
+    "openvino?": bool,
     "gpu?": [str],
     "settings?": dict,
 }
@@ -96,9 +97,9 @@ class Blend:
     precision: a name, for example "fp16"; competition: as kits name it; outside: members from
     outside wbdc, which no package can have; data: hash of the prepared data; sharpness: above 0
     for a geometric mean, as in `blend_probabilities`; class_multipliers: C numbers, () for none;
-    half: weights are rounded to float16; compiled: networks run through torch.compile; gpu: of
-    GPU_SWITCHES; settings: options that `wbdc ensemble` was called with; run: the only run, where
-    the blend holds no ensemble (not written to the file).
+    half: weights are rounded to float16; compiled: networks run through torch.compile; openvino:
+    OpenVINO computes them, on the CPU; gpu: of GPU_SWITCHES; settings: options that `wbdc ensemble`
+    was called with; run: the only run, where the blend holds no ensemble (not written to the file).
     """
 
     competition: str
@@ -110,6 +111,7 @@ class Blend:
     class_multipliers: tuple[float, ...] = ()
     half: bool = False
     compiled: bool = False
+    openvino: bool = False
     gpu: tuple[str, ...] = ()
     settings: dict = field(default_factory=dict)
     run: str | None = None
@@ -118,6 +120,10 @@ class Blend:
     def weighs_by_class(self) -> bool:
         """Whether each class has weights of its own."""
         return any(member.class_weights for member in (*self.members, *self.outside))
+
+    def device_name(self, requested: str) -> str:
+        """Return the name of the device to serve on: "auto" is the CPU where OpenVINO computes."""
+        return "cpu" if self.openvino and requested == "auto" else requested
 
     def factors(self, classes: int) -> np.ndarray | None:
         """Return what the blended probabilities are multiplied by before rows are normalized: the
@@ -136,6 +142,7 @@ class Blend:
             "class_multipliers": list(self.class_multipliers),
             "half": self.half,
             "compiled": self.compiled,
+            "openvino": self.openvino,
             "gpu": list(self.gpu),
             "settings": self.settings,
         }

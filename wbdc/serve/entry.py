@@ -102,7 +102,8 @@ def serve(
     check_input(data)
     check_output(out)
     split = find_split(contest, data, options.split)
-    device, threads = find_device(options.device), use_threads(options.threads)
+    device = find_device(blend.device_name(options.device))
+    threads = use_threads(options.threads)
     monitor = _ServingMonitor(start, device, progress)
     monitor.mark("imported")
 
@@ -256,7 +257,8 @@ def _run_calls(
     home: Path, blend: Blend, contest: Competition, arguments: argparse.Namespace
 ) -> None:
     """Predict items one by one, from standard input to standard output."""
-    device, threads = find_device(arguments.device), use_threads(arguments.threads)
+    device = find_device(blend.device_name(arguments.device))
+    threads = use_threads(arguments.threads)
     engine = load_engine(home, blend, device, arguments.precision, threads)
     multipliers = blend.factors(len(engine.classes))
     sys.stdin.reconfigure(errors="replace")
@@ -327,7 +329,7 @@ def load_engine(
     home: Path, blend: Blend, device: torch.device, precision: str | None, threads: int
 ) -> InferenceEngine:
     """Load the models of a blend. home: the folder that theirs are relative to; precision: by
-    default the blend's. Raises IntegrityFault when a model is damaged.
+    default the blend's. Raises IntegrityFault when a model is damaged, and as InferenceEngine does.
     """
     use_tf32(TF32 in blend.gpu)
     return InferenceEngine(
@@ -336,6 +338,7 @@ def load_engine(
         device,
         find_precision(precision or blend.precision, device),
         threads,
+        blend.openvino,
         served=[member.serve for member in blend.members],
         class_weights=[member.class_weights for member in blend.members]
         if blend.weighs_by_class
@@ -351,7 +354,8 @@ def load_engine(
 def _engine_sentence(engine: InferenceEngine) -> str:
     precision = precision_name(engine.precision)
     models = f"{len(engine.members)} models in {precision}"
-    return f"{models} on {engine.device}, {engine.threads} threads"
+    backend = ", computed by OpenVINO" if engine.uses_openvino else ""
+    return f"{models} on {engine.device}, {engine.threads} threads{backend}"
 
 
 def _timings(
@@ -368,6 +372,7 @@ def _timings(
         "threads": engine.threads,
         "device": str(engine.device),
         "precision": precision_name(engine.precision),
+        "openvino": engine.uses_openvino,
         "ranks": rank_and_size()[1],
         "dropped_members": predictions.dropped_members,
         "unscored_videos": predictions.unscored_videos,

@@ -1,6 +1,7 @@
 """Functions of networks, converted from torch and computed on a CPU by OpenVINO."""
 
 import importlib.util
+import warnings
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
@@ -37,7 +38,7 @@ def import_openvino() -> ModuleType:
     return openvino
 
 
-def check_openvino(device: torch.device, compiled: bool) -> None:
+def check_openvino(device: torch.device, compiled: bool = False) -> None:
     """Refuse what OpenVINO cannot be combined with. Raises UsageFault, EnvironmentFault."""
     if compiled:
         raise UsageFault(
@@ -133,11 +134,16 @@ class OpenVinoFunction:
 
         function(*example)  # fills caches, which are no part of the function
         try:
-            traced = torch.jit.trace(_Traced(function, weights), example, check_trace=False)
+            with warnings.catch_warnings():
+                # of traces that hold for one size only, which `_check_result` finds
+                warnings.simplefilter("ignore")
+                traced = torch.jit.trace(_Traced(function, weights), example, check_trace=False)
             decoder = TorchScriptPythonDecoder(traced)  # is read until the conversion ends
             frontend = FrontEndManager().load_by_framework("pytorch")
             return frontend.convert(frontend.load(decoder))
-        except RuntimeError as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # OpenVINO raises many types
             message = " ".join(str(error).split())[:MAX_MESSAGE_CHARACTERS]
             raise UsageFault(
                 f"OpenVINO cannot convert {self.name}: {message}; {WITHOUT_OPENVINO}"

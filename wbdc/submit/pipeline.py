@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from wbdc.competitions import CLIP_SUFFIXES, Competition
-from wbdc.core.device import use_threads
+from wbdc.core.device import find_device, use_threads
 from wbdc.core.errors import Inconclusive, IntegrityFault, ResultFault
 from wbdc.core.files import check_input, json_digest
 from wbdc.core.findings import Findings
 from wbdc.prepare.dataset import PreparedData
 from wbdc.serve.blend_file import Blend
 from wbdc.serve.entry import ServeOptions, serve
+from wbdc.serve.openvino_function import OPENVINO_PACKAGE, check_openvino
 from wbdc.submit.check import MAX_SAMPLE_VIDEOS
 from wbdc.submit.check.diff import draw_test_ids, predict_packed
 from wbdc.submit.check.verify import verify_package
@@ -44,12 +45,14 @@ class SubmitOptions:
     """How a submission is made.
 
     rehearsal: how it is timed; None for no time check. half, compiled, gpu, lock, wheels: as
-    in `PackOptions`. targets: names of further forms to make, for example "zip".
+    in `PackOptions`. openvino: whether OpenVINO computes networks; None: as the ensemble. targets:
+    names of further forms to make, for example "zip".
     """
 
     rehearsal: RehearsalOptions | None = None
     half: bool = False
     compiled: bool = False
+    openvino: bool | None = None
     gpu: tuple[str, ...] = ()
     lock: bool = False
     wheels: bool = False
@@ -72,6 +75,11 @@ def make_submission(
     Returns {"folder", "targets": {name: path}, "files", "bytes", "proof", "latency": {"verdict",
     "sentence", "code", ...} or None}. Raises what its steps raise.
     """
+    blend = _served_blend(source.blend, options)
+    source = replace(source, blend=blend)
+    device = blend.device_name(options.device)
+    if blend.openvino:
+        check_openvino(find_device(device), blend.compiled)
     check_input(source.data)
     check_submission_folder(into)
     known_targets = source.contest.targets
@@ -80,17 +88,15 @@ def make_submission(
     recover_targets(into, known_targets)
 
     log(f"packing {len(source.blend.members)} models into {into}")
-    blend = replace(source.blend, half=options.half, compiled=options.compiled, gpu=options.gpu)
-    source = replace(source, blend=blend)
     results: dict = {"proof": None, "latency": None}
 
     def check(folder: Path) -> None:
         """Prove and time the folder before it is published: one that fails replaces nothing."""
         results["proof"] = prove_equal_predictions(
-            folder, source, device=options.device, threads=threads, log=log
+            folder, source, device=device, threads=threads, log=log
         )
         if options.rehearsal:
-            rehearsal = replace(options.rehearsal, device=options.device, threads=threads)
+            rehearsal = replace(options.rehearsal, device=device, threads=threads)
             results["latency"] = time_package(folder, source.data, rehearsal, progress)
 
     members = packed_members(source.home, blend)
@@ -107,6 +113,14 @@ def make_submission(
     }
 
 
+def _served_blend(blend: Blend, options: SubmitOptions) -> Blend:
+    """Return a blend as it will be served."""
+    openvino = blend.openvino if options.openvino is None else options.openvino
+    return replace(
+        blend, half=options.half, compiled=options.compiled, openvino=openvino, gpu=options.gpu
+    )
+
+
 def prove_equal_predictions(
     folder: Path,
     source: SubmissionSource,
@@ -118,8 +132,9 @@ def prove_equal_predictions(
     """Predict random test videos in the packed folder and from the runs, and compare every bit.
 
     Returns {"videos", "equal": True, "changed_by_float16": share of videos whose class changes
-    when weights are stored as float16}. Raises IntegrityFault when a probability differs,
-    ResultFault when the result file is invalid or float16 changes more than 1 %.
+    when weights are stored as float16, "changed_by_openvino": the same when OpenVINO computes in
+    place of torch, only where it does}. Raises IntegrityFault when a probability differs,
+    ResultFault when the result file is invalid or one of them changes more than 1 %.
     """
     contest = source.contest
     data = source.data
@@ -136,17 +151,30 @@ def prove_equal_predictions(
         )
     log(f"{len(ids):,} test videos: packed predictions equal those of the runs, bit for bit")
 
-    changed = 0.0
+    def changed_share(plain: Blend, cause: str, advice: str) -> float:
+        """Return the share of predictions that differ from those of a plainer blend."""
+        classes = _predict_runs(replace(source, blend=plain), options).argmax(1)
+        share = float((classes != expected.argmax(1)).mean())
+        log(f"{cause} change {share:.2%} of these predictions")
+        if share > MAX_CHANGED_SHARE:
+            raise ResultFault(
+                f"{cause} change {share:.1%} of the predictions, more than "
+                f"{MAX_CHANGED_SHARE:.0%}; {advice}"
+            )
+        return share
+
+    shares = {"changed_by_float16": 0.0}
     if blend.half:
-        full = _predict_runs(replace(source, blend=replace(blend, half=False)), options)
-        changed = float((full.argmax(1) != expected.argmax(1)).mean())
-        log(f"weights stored as float16 change {changed:.2%} of these predictions")
-    if changed > MAX_CHANGED_SHARE:
-        raise ResultFault(
-            f"weights stored as float16 change {changed:.1%} of the predictions, "
-            f"more than {MAX_CHANGED_SHARE:.0%}; pack without --half"
+        shares["changed_by_float16"] = changed_share(
+            replace(blend, half=False), "weights stored as float16", "pack without --half"
         )
-    return {"videos": len(ids), "equal": True, "changed_by_float16": changed}
+    if blend.openvino:
+        shares["changed_by_openvino"] = changed_share(
+            replace(blend, openvino=False),
+            "networks that OpenVINO computes",
+            "pack with --no-openvino",
+        )
+    return {"videos": len(ids), "equal": True, **shares}
 
 
 def _predict_runs(source: SubmissionSource, options: ServeOptions) -> np.ndarray:
@@ -225,20 +253,29 @@ def _pack_options(source: SubmissionSource, options: SubmitOptions) -> PackOptio
     return PackOptions(
         contest=source.contest,
         precision=blend.precision,
-        facts=_readme_facts(prepared, source.report),
+        facts=_readme_facts(prepared, source.report) | _backend_facts(blend),
         training_commands=list_training_commands(home, blend, prepared),
         report=source.report,
         source_kits=source_kits(lineage, blend),
         source_files=packed_tables(prepared) | setting_files(lineage),
-        optional_packages=optional_packages(source.contest, source.data),
+        optional_packages=optional_packages(source.contest, source.data)
+        + ([OPENVINO_PACKAGE] if blend.openvino else []),
         sharpness=blend.sharpness,
         class_multipliers=blend.class_multipliers,
         half=options.half,
         compiled=options.compiled,
+        openvino=blend.openvino,
         gpu=options.gpu,
         lock=options.lock or options.wheels,
         wheels=options.wheels,
     )
+
+
+def _backend_facts(blend: Blend) -> dict:
+    """Return what README.md states about what computes the networks, where it is not torch."""
+    if not blend.openvino:
+        return {}
+    return {"networks": "computed by OpenVINO, on the CPU"}
 
 
 def _readme_facts(prepared: PreparedData, report: dict) -> dict:

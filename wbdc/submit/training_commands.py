@@ -86,7 +86,11 @@ def _submit_command(blend: Blend) -> str:
     half = " --half" if blend.half else ""
     compiled = " --compile" if blend.compiled else ""
     gpu = "".join(f" --gpu {switch}" for switch in blend.gpu)
-    return f'wbdc submit --work "$WORK"{run} --into "$WORK/submission"{half}{compiled}{gpu}'
+    openvino = ""
+    if blend.openvino != blend.settings.get("openvino", False):  # else as the ensemble
+        openvino = " --openvino" if blend.openvino else " --no-openvino"
+    options = f"{half}{compiled}{openvino}{gpu}"
+    return f'wbdc submit --work "$WORK"{run} --into "$WORK/submission"{options}'
 
 
 def _ensemble_command(blend: Blend, trained_folds: dict[str, set[str]]) -> str:
@@ -104,6 +108,8 @@ def _ensemble_command(blend: Blend, trained_folds: dict[str, set[str]]) -> str:
         options += f" --bands {format_bands(settings.get('bands', []))}"
     if settings.get("precision"):
         options += f" --precision {settings['precision']}"
+    if settings.get("openvino"):
+        options += " --openvino"
     score_folds = settings.get("folds", [])
     common_folds = set.intersection(*trained_folds.values()) - {ALL_FOLDS}
     if score_folds and common_folds != set(score_folds):  # a member that was dropped had fewer

@@ -49,17 +49,27 @@ class BudgetOptions:
 
 
 class SearchResult(NamedTuple):
-    """One search in one precision.
+    """One search in one precision, with or without OpenVINO.
 
     tables: {variant name: out-of-fold predictions}; choices: the Pareto frontier.
     """
 
-    precision: str
+    hardware: ServingHardware
     variants: list[Variant]
     tables: dict[str, pl.DataFrame]
     cost: Cost
     pool: CandidatePool
     choices: list[BudgetChoice]
+
+    @property
+    def precision(self) -> str:
+        """The name of the precision."""
+        return precision_name(self.hardware.precision)
+
+    @property
+    def backend(self) -> dict:
+        """What computes the networks, as plain values for JSON."""
+        return {"precision": self.precision, "openvino": self.hardware.openvino}
 
 
 def build_ensemble_within(
@@ -79,7 +89,8 @@ def build_ensemble_within(
     cheapest ensemble fits with all its folds, variants of one fold are tried: out-of-fold scores
     cannot measure what fewer folds lose.
 
-    hardware: one for each precision to try; the first has the precision of the kits.
+    hardware: one for each precision to try, without and with OpenVINO; the first has the precision
+    of the kits.
     Returns the report of `save_ensemble` with "budget": the frontier, the chosen ensemble, its lead
     over the next cheaper one, and the dropped candidates. Raises OverBudget when nothing fits.
     """
@@ -102,7 +113,8 @@ def build_ensemble_within(
         variants,
         shared,
         extra_facts={"budget": _budget_report(results, chosen, result, options)},
-        precision=result.precision if len(hardware) > 1 else None,
+        precision=result.precision if len({one.precision for one in hardware}) > 1 else None,
+        openvino=result.hardware.openvino,
         settings=options.settings,
         command=_command(name, members, hardware, options),
     )
@@ -124,19 +136,24 @@ def _search_precisions(
     }
     variants = list(variants.values())
     sample, listing_seconds = _sample(contest, data, options.items, options.settings.seed)
-    fixed = measure_start() + listing_seconds
+    starts = {openvino: measure_start(openvino) for openvino in {one.openvino for one in hardware}}
 
     results = []
-    for number, one in enumerate(hardware):
+    for one in hardware:
+        fixed = starts[one.openvino] + listing_seconds
         tables = {
             variant.name: out_of_fold_predictions(
-                variant, data, contest, one, progress, training_precision=number == 0
+                variant,
+                data,
+                contest,
+                one,
+                progress,
+                training_precision=one.precision == hardware[0].precision,
             )
             for variant in variants
         }
         cost = measure_costs(variants, sample, one, fixed=fixed, progress=progress)
-        precision = precision_name(one.precision)
-        results.append(_search(precision, variants, tables, contest, cost, options))
+        results.append(_search(one, variants, tables, contest, cost, options))
     return results
 
 
@@ -154,7 +171,7 @@ def _sample(contest: Competition, data: Path, items: int, seed: int) -> tuple[li
 
 
 def _search(
-    precision: str,
+    hardware: ServingHardware,
     variants: list[Variant],
     tables: dict[str, pl.DataFrame],
     contest: Competition,
@@ -177,7 +194,7 @@ def _search(
         items=options.items,
         mean=options.settings.mean,
     )
-    return SearchResult(precision, variants, tables, cost, pool, pareto_frontier(pool))
+    return SearchResult(hardware, variants, tables, cost, pool, pareto_frontier(pool))
 
 
 def _search_single_folds(
@@ -190,7 +207,7 @@ def _search_single_folds(
         variant.name: result.tables[full_variant(variant.run)._replace(serve=variant.serve).name]
         for variant in variants
     }
-    return _search(result.precision, variants, tables, contest, result.cost, options)
+    return _search(result.hardware, variants, tables, contest, result.cost, options)
 
 
 def _best(results: list[SearchResult], limit: float) -> tuple[BudgetChoice, SearchResult]:
@@ -214,9 +231,9 @@ def _budget_report(
         "items": options.items,
         "margin": TIME_MARGIN,
         "cost": result.cost._asdict(),
-        "precision": result.precision,
+        **result.backend,
         "frontier": _frontier(results),
-        "chosen": {**chosen.to_dict(), "precision": result.precision},
+        "chosen": {**chosen.to_dict(), **result.backend},
         "lead": lead and lead.to_dict(),
         "dropped": [member.to_dict() for member in dropped],
     }
@@ -230,7 +247,7 @@ def _frontier(results: list[SearchResult]) -> list[dict]:
         for j, choice in enumerate(result.choices)
     }
     return [
-        {**results[i].choices[j].to_dict(), "precision": results[i].precision}
+        {**results[i].choices[j].to_dict(), **results[i].backend}
         for i, j in efficient_subsets(trials)
     ]
 
@@ -242,11 +259,14 @@ def _command(
     options: BudgetOptions,
 ) -> str:
     """Return the command that builds the ensemble again."""
+    tries_openvino = any(one.openvino for one in hardware)
+    other_precisions = list(dict.fromkeys(one.precision for one in hardware))[1:]
     words = ["--limit", str(options.limit), "--items", str(options.items)]
+    words.append("--openvino" if tries_openvino else "--no-openvino")
     lists = {
         "--frames": options.frames,
         "--length": options.lengths,
-        "--precision": [precision_name(one.precision) for one in hardware[1:]],
+        "--precision": [precision_name(precision) for precision in other_precisions],
     }
     for option, values in lists.items():
         words += [option, ",".join(map(str, values))] if values else []

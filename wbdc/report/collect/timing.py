@@ -15,7 +15,7 @@ def budget_facts(budget: dict) -> dict:
     frontier = [
         {
             "members": choice["members"],
-            "precision": choice["precision"],
+            "precision": choice["precision"] + (", OpenVINO" if choice.get("openvino") else ""),
             "seconds": choice["seconds"],
             "score": choice["score"],
             "is_chosen": choice == budget["chosen"],

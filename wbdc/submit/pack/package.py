@@ -69,9 +69,9 @@ class PackOptions:
     source_files: further files that train.sh needs, {path in the package: path}.
     optional_packages: Python packages that only some data need, for example a video decoder.
     sharpness: of a geometric mean, or 0. class_multipliers: one factor per class, or none.
-    half: store weights as float16. compiled: run networks through torch.compile. gpu: of
-    GPU_SWITCHES. lock: write requirements.lock, with hashes from a package index. wheels: download
-    the locked packages into the folder; needs `lock`.
+    half: store weights as float16. compiled: run networks through torch.compile. openvino: let
+    OpenVINO compute them. gpu: of GPU_SWITCHES. lock: write requirements.lock, with hashes from a
+    package index. wheels: download the locked packages into the folder; needs `lock`.
     """
 
     contest: Competition
@@ -86,6 +86,7 @@ class PackOptions:
     class_multipliers: Sequence[float] = ()
     half: bool = False
     compiled: bool = False
+    openvino: bool = False
     gpu: tuple[str, ...] = ()
     lock: bool = False
     wheels: bool = False
@@ -324,6 +325,7 @@ def _add_blend(folder: Path, members: Sequence[PackedMember], options: PackOptio
         class_multipliers=tuple(options.class_multipliers),
         half=options.half,
         compiled=options.compiled,
+        openvino=options.openvino,
         gpu=options.gpu,
     )
     write_blend(folder, blend)

@@ -1,0 +1,83 @@
+"""Functions that OpenVINO computes: equal to torch's but for rounding, or refused."""
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from wbdc.core.device import _has_bf16_cpu
+from wbdc.core.errors import EnvironmentFault, UsageFault
+from wbdc.serve.openvino_function import OpenVinoFunction, check_openvino, is_openvino_installed
+
+needs_openvino = pytest.mark.skipif(
+    not is_openvino_installed(), reason="OpenVINO is not installed: pip install 'wbdc[openvino]'"
+)
+CPU = torch.device("cpu")
+
+
+def converted(function, weights=None) -> OpenVinoFunction:
+    """Convert a function of (B, 16) for batches of 2, checked on 3."""
+    generator = torch.Generator().manual_seed(0)
+    examples = [(torch.randn(count, 16, generator=generator),) for count in (2, 3)]
+    return OpenVinoFunction(function, weights or nn.Module(), examples, 1, "a toy")
+
+
+@needs_openvino
+@torch.no_grad()
+def test_results_are_those_of_torch_for_any_size():
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 8))
+    function, twin = converted(layers, layers), converted(layers, layers)
+    x = torch.randn(33, 16)
+    for one in (function, twin):
+        one.use_precision(torch.float32)
+    torch.testing.assert_close(function(x), layers(x), rtol=0, atol=1e-6)
+    assert torch.equal(function(x), twin(x)), "the same bits each time"
+    assert torch.equal(function(x.T.contiguous().T), function(x)), "also for strided inputs"
+    assert function._compiled.get_property("INFERENCE_NUM_THREADS") == 1
+
+    if _has_bf16_cpu():
+        function.use_precision(torch.bfloat16)
+        error = (function(x) - layers(x)).norm() / layers(x).norm()
+        assert 1e-5 < error < 0.02, "rounded to BF16"
+    else:
+        with pytest.raises(EnvironmentFault, match="computes in f32 on this CPU, not in bf16"):
+            function.use_precision(torch.bfloat16)
+
+
+@needs_openvino
+def test_a_function_that_is_not_what_was_traced_is_refused():
+    """`len` is a Python number, so the size of the first example stays in the function."""
+    function = converted(lambda x: x * len(x))
+    with pytest.raises(
+        UsageFault, match="other results than torch for a toy; serve it without --openvino"
+    ):
+        function.use_precision(torch.float32)
+
+
+@needs_openvino
+def test_a_function_that_cannot_be_converted_is_refused():
+    with pytest.raises(UsageFault, match="cannot convert a toy: .*bessel"):
+        converted(torch.special.bessel_j0)
+
+
+@needs_openvino
+def test_fp16_is_refused():
+    with pytest.raises(UsageFault, match="in fp32 or bf16, not in fp16"):
+        converted(torch.relu).use_precision(torch.float16)
+
+
+def test_without_openvino_one_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(
+        EnvironmentFault, match="OpenVINO, which is not installed; run: pip install openvino$"
+    ):
+        check_openvino(CPU)
+
+
+def test_what_openvino_cannot_be_combined_with_is_refused():
+    with pytest.raises(UsageFault, match="--compile and --openvino are mutually exclusive"):
+        check_openvino(CPU, compiled=True)
+    with pytest.raises(UsageFault, match="computes on the CPU and not on cuda:1; use --device cpu"):
+        check_openvino(torch.device("cuda:1"))

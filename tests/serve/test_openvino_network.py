@@ -1,0 +1,91 @@
+"""Members that OpenVINO computes predict as with torch, whatever plugs they consist of."""
+
+import numpy as np
+import pytest
+import torch
+import toys
+
+from wbdc.core import plug
+from wbdc.core.errors import ResultFault
+from wbdc.nets import heads
+from wbdc.serve import openvino_network
+from wbdc.serve.engine import InferenceEngine
+from wbdc.serve.members import load_member
+from wbdc.serve.openvino_function import OpenVinoFunction, is_openvino_installed
+from wbdc.serve.stage_timer import StageTimer
+
+pytestmark = pytest.mark.skipif(
+    not is_openvino_installed(), reason="OpenVINO is not installed: pip install 'wbdc[openvino]'"
+)
+CPU = torch.device("cpu")
+# the plugs that are served in other tests by torch; the first of each kind is in every other model
+MODELS = {
+    **{f"fusion {name}": {"fusion": name} for name in toys.FUSIONS},
+    **{f"vision {name}": {"vision": name} for name in toys.VISIONS},
+    **{f"pooling {name}": {"pooling": name} for name in toys.POOLINGS},
+    **{f"head {name}": {"head": {"use": name}} for name in plug.plug_names(heads)},
+    "several tokens of a frame": {"patch_grid": 2},
+}
+
+
+def compute(engine: InferenceEngine, batch) -> dict[int, np.ndarray]:
+    return engine.compute(dict.fromkeys(range(len(engine.members)), batch), StageTimer(), {})
+
+
+def test_members_predict_as_with_torch_and_share_their_tower(tmp_path, monkeypatch):
+    models = [toys.model("single_stream"), toys.model("single_stream", seed=1)]
+    models[1].vision.load_state_dict(models[0].vision.state_dict())
+    folders = [
+        toys.member(tmp_path / str(i), model, "single_stream") for i, model in enumerate(models)
+    ]
+    names = []
+
+    class Counted(OpenVinoFunction):
+        def __init__(self, *inputs):
+            names.append(inputs[-1])
+            super().__init__(*inputs)
+
+    monkeypatch.setattr(openvino_network, "OpenVinoFunction", Counted)
+    plain = InferenceEngine(folders, [1.0, 1.0], CPU, torch.float32, 1)
+    fast = InferenceEngine(folders, [1.0, 1.0], CPU, torch.float32, 1, True)
+    assert [name.partition(" of ")[0] for name in names] == [
+        "the vision tower",
+        "the network",
+        "the network",
+    ]
+    differs = False
+    for counts in ((3, 0, 4, 1, 2, 4), (20, 12, 8), (0, 0)):  # 40 frames are encoded in two parts
+        batch = toys.batch(counts)
+        expected, computed = compute(plain, batch), compute(fast, batch)
+        for i in expected:
+            np.testing.assert_allclose(computed[i], expected[i], rtol=0, atol=1e-6)
+            differs |= not np.array_equal(computed[i], expected[i])
+    assert differs, "another library rounds otherwise"
+
+
+def test_scores_that_are_not_finite_are_an_error(tmp_path):
+    model = toys.model()
+    folder = toys.member(tmp_path, model)
+    engine = InferenceEngine([folder], [1.0], CPU, torch.float32, 1, True)
+    engine.members[0]._score = lambda *inputs: torch.full((6, toys.CLASSES), torch.nan)
+    with pytest.raises(ResultFault, match="6 videos of a batch have scores that are not finite"):
+        compute(engine, toys.batch())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+@torch.no_grad()
+def test_every_plug_is_converted(tmp_path, name):
+    """Batches whose videos, tokens and frames differ in number from the examples'."""
+    settings = MODELS[name]
+    vision = settings.get("vision", "clip")
+    model = toys.model(**settings).to(memory_format=torch.contiguous_format)
+    folder = toys.member(tmp_path, model, settings.get("fusion", "dual_stream"))
+    plain, fast = load_member(folder), load_member(folder)
+    fast.use_openvino(1, {})
+    fast.use_precision(torch.float32)
+    for counts in ((3, 0, 4, 1, 2, 4), (2, 3, 1), (0,)):
+        batch = toys.batch(counts, vision)
+        torch.testing.assert_close(
+            fast.logits(batch, None), plain.logits(batch, None), rtol=0, atol=1e-5
+        )
