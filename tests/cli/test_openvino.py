@@ -1,0 +1,111 @@
+"""OpenVINO as a choice: of an ensemble, of a submission, and in the search within a limit."""
+
+import json
+import shlex
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+import toys
+
+from wbdc.cli.ensemble_build import EnsembleOptions, _hardware_to_try
+from wbdc.core.files import SEAL_FILE, read_json
+from wbdc.ensemble.variants import parse_variant
+from wbdc.serve import entry
+from wbdc.serve.openvino_function import is_openvino_installed
+
+needs_openvino = pytest.mark.skipif(
+    not is_openvino_installed(), reason="OpenVINO is not installed: pip install 'wbdc[openvino]'"
+)
+
+
+@pytest.fixture
+def trained(fresh, kit):
+    """Return a work folder with one run of two folds, and the run's name."""
+    words = ("train", "--kit", kit, "--work", fresh, "--threads", 1, "--fold", "0,1")
+    return fresh, toys.run_json(*words, "--set", "train.epochs=1")["run"]
+
+
+def rows(trained, monkeypatch, *, openvino: bool | None, installed: bool) -> list[tuple]:
+    """Return (precision, OpenVINO) of each row that a search within a limit tries."""
+    work, run = trained
+    module = "wbdc.serve.openvino_function"
+    monkeypatch.setattr(f"{module}.is_openvino_installed", lambda: installed)
+    monkeypatch.setattr(f"{module}.import_openvino", lambda: None)
+    options = EnsembleOptions(
+        *(None, (), 60.0, None, None, None, None, "fp32,bf16", openvino),
+        *("auto", False, "none", 100, 0, "cpu", 1),
+    )
+    tried = _hardware_to_try([parse_variant(work, run)], options)
+    return [(str(one.precision).removeprefix("torch."), one.openvino) for one in tried]
+
+
+def test_a_search_has_rows_of_its_own_for_openvino(trained, monkeypatch):
+    by_torch = [("float32", False), ("bfloat16", False)]
+    by_both = [*by_torch, ("float32", True), ("bfloat16", True)]
+    assert rows(trained, monkeypatch, openvino=None, installed=True) == by_both
+    assert rows(trained, monkeypatch, openvino=None, installed=False) == by_torch
+    assert rows(trained, monkeypatch, openvino=False, installed=True) == by_torch
+    assert rows(trained, monkeypatch, openvino=True, installed=False) == by_both, "requested"
+
+
+@pytest.mark.slow
+@needs_openvino
+def test_an_ensemble_is_scored_packed_and_proven_with_openvino(
+    trained, data, tmp_path, monkeypatch, capsys
+):
+    work, run = trained
+    common = ("--work", work, "--threads", 1)
+    toys.run_json("ensemble", *common, "--draws", 100, "--openvino")
+    seal = read_json(work / "ensembles" / "ensemble" / SEAL_FILE)
+    assert "--openvino" in shlex.split(seal["command"])
+    assert read_json(work / "ensembles" / "ensemble" / "blend.json")["openvino"]
+    served = work / "runs" / run / "served" / "precision=fp32-openvino" / "fold-0.parquet"
+    by_openvino, by_torch = (
+        pl.read_parquet(path)["p"].to_numpy()
+        for path in (served, work / "runs" / run / "fold-0" / "oof.parquet")
+    )
+    np.testing.assert_allclose(by_openvino, by_torch, rtol=0, atol=1e-5)
+    assert not np.array_equal(by_openvino, by_torch)
+
+    into = tmp_path / "packed"
+    report = toys.run_json("submit", *common, "--into", into)
+    assert report["proof"]["equal"], "the same bits in another process"
+    assert report["proof"]["changed_by_openvino"] == 0
+    assert json.loads((into / "blend.json").read_text())["openvino"]
+    assert "\nopenvino==" in (into / "requirements.txt").read_text()
+    assert "computed by OpenVINO" in (into / "README.md").read_text()
+    assert "wbdc ensemble" in (script := (into / "train.sh").read_text())
+    assert " --openvino" in next(line for line in script.splitlines() if "wbdc ensemble" in line)
+
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    words = ["--data", str(data), "--out", str(tmp_path / "r.csv"), "--threads", "1"]
+    assert entry.main(into, 0.0, words) == 7
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: these models are served with OpenVINO, which is not installed; run: pip install "
+        "openvino"
+    )
+    monkeypatch.undo()
+
+    plain = toys.run_json("submit", *common, "--into", tmp_path / "plain", "--no-openvino")
+    assert "changed_by_openvino" not in plain["proof"]
+    script = (tmp_path / "plain" / "train.sh").read_text()
+    assert " --no-openvino" in next(line for line in script.splitlines() if "wbdc submit" in line)
+
+
+@pytest.mark.slow
+@needs_openvino
+def test_a_search_times_openvino_and_its_frontier_names_it(trained, monkeypatch):
+    work, run = trained
+    monkeypatch.setattr("wbdc.ensemble.budget.budget_search.measure_start", lambda openvino: 0.5)
+    report = toys.run_json(
+        "ensemble", "--work", work, "--threads", 1, "--limit", 1e6, "--draws", 100
+    )
+    budget = report["budget"]
+    assert {type(choice["openvino"]) for choice in budget["frontier"]} == {bool}
+    blend = read_json(work / "ensembles" / "ensemble" / "blend.json")
+    assert blend.get("openvino", False) == budget["chosen"]["openvino"]
+    command = shlex.split(read_json(work / "ensembles" / "ensemble" / SEAL_FILE)["command"])
+    assert "--openvino" in command
+    assert (work / "runs" / run / "served" / "precision=fp32-openvino").is_dir()
