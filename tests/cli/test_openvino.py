@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from importlib import metadata
 
 import numpy as np
 import polars as pl
@@ -48,6 +49,19 @@ def test_a_search_has_rows_of_its_own_for_openvino(trained, monkeypatch):
     assert rows(trained, monkeypatch, openvino=None, installed=False) == by_torch
     assert rows(trained, monkeypatch, openvino=False, installed=True) == by_torch
     assert rows(trained, monkeypatch, openvino=True, installed=False) == by_both, "requested"
+
+
+def test_doctor_says_how_to_install_it(monkeypatch):
+    installed = metadata.version
+
+    def version(name: str) -> str:
+        if name == "openvino":
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    advice = "not installed; pip install 'wbdc[openvino]'"
+    assert toys.run_json("doctor", "--device", "cpu")["openvino"] == advice
 
 
 @pytest.mark.slow

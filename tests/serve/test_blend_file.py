@@ -58,6 +58,12 @@ def test_fields_that_are_not_set_are_not_written(tmp_path):
     assert set(table["members"][0]) == {"folder", "weight", "serve"}
 
 
+def test_openvino_computes_on_the_cpu_unless_another_device_is_named():
+    blend = replace(BLENDS["plain"], openvino=True)
+    assert [blend.device_name(name) for name in ("auto", "cpu", "cuda")] == ["cpu", "cpu", "cuda"]
+    assert BLENDS["plain"].device_name("auto") == "auto"
+
+
 def test_what_blended_probabilities_are_multiplied_by():
     assert BLENDS["plain"].factors(2) is None
     assert BLENDS["all fields"].factors(2).tolist() == [1, 2]

@@ -13,13 +13,18 @@ EXAMPLE_BATCHES = ((2, 9, 2), (3, 12, 3), (1, 7, 0))  # videos, tokens, frames
 
 
 def convert_tower(vision: Vision, threads: int, name: str) -> OpenVinoFunction:
-    """Convert a vision tower: (M, 3, S, S) uint8 -> (M, P * dim). name: for errors. Raises as
-    OpenVinoFunction does.
+    """Convert a vision tower: (M, 3, S, S) uint8 -> (M, P * dim), or that of clips. name: for
+    errors. Raises as OpenVinoFunction does.
     """
     generator = torch.Generator().manual_seed(0)
     size = vision.image_settings.size
+    length = () if vision.clip_frames is None else (vision.clip_frames,)
     examples = [
-        (torch.randint(256, (count, 3, size, size), dtype=torch.uint8, generator=generator),)
+        (
+            torch.randint(
+                256, (count, *length, 3, size, size), dtype=torch.uint8, generator=generator
+            ),
+        )
         for count in EXAMPLE_FRAMES
     ]
     return OpenVinoFunction(vision.encode_part, vision, examples, threads, name)
@@ -31,7 +36,7 @@ def convert_scores(
     """Convert what follows the vision tower. Raises as OpenVinoFunction does.
 
     score: computes the logits (B, C) of `model` from text (B, T) int64, text_mask (B, T) bool,
-    features (B, F * P, D) float and frame_mask (B, F * P) bool. name: for errors.
+    features (B, N, D) float and frame_mask (B, N) bool. name: for errors.
     """
     examples = [_random_batch(model, *sizes) for sizes in EXAMPLE_BATCHES]
     return OpenVinoFunction(score, model, examples, threads, name)
@@ -45,10 +50,10 @@ def _random_batch(
     """
     generator = torch.Generator().manual_seed(0)
     words = model.trunk.embeddings.word_embeddings.num_embeddings
-    features = frames * model.vision.tokens_per_frame
     text_mask = torch.arange(tokens) < tokens - torch.arange(videos)[:, None]
-    frame_mask = torch.ones(videos, features, dtype=torch.bool)
-    frame_mask[-1] = False
+    is_real = torch.ones(videos, frames, dtype=torch.bool)
+    is_real[-1] = False
+    frame_mask = model.vision.token_mask(is_real)
     text = torch.randint(words, (videos, tokens), generator=generator) * text_mask
-    vectors = torch.randn(videos, features, model.vision.dim, generator=generator)
+    vectors = torch.randn(*frame_mask.shape, model.vision.dim, generator=generator)
     return text, text_mask, vectors, frame_mask

@@ -51,14 +51,14 @@ class FrameSimilarity(Pooling):
 
     def _whole_frames(self, frames: Tokens) -> Tokens:
         """Remove the start token and average the P tokens of each frame."""
-        count, rest = divmod(frames.x.shape[1] - 1, self.tokens_per_frame)
-        if rest:
+        count = frames.x.shape[1] - 1
+        if count % self.tokens_per_frame:
             raise UsageFault(
                 f"pooling 'frame_similarity': tokens_per_frame = {self.tokens_per_frame} does not "
-                f"divide the {frames.x.shape[1] - 1} tokens of the frames; give that of the vision "
+                f"divide the {count} tokens of the frames; give that of the vision "
                 "tower, the square of its patch_grid"
             )
-        shape = (count, self.tokens_per_frame)
+        shape = (-1, self.tokens_per_frame)
         # the tokens of a frame are all real, or all padding
         real = frames.real[:, 1:].unflatten(1, shape).all(2)
         return Tokens(frames.x[:, 1:].unflatten(1, shape).mean(2), real)
