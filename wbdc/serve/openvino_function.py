@@ -2,7 +2,7 @@
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wbdc.core.device import precision_name
 from wbdc.core.errors import EnvironmentFault, UsageFault
+from wbdc.serve.cuda_graphs import TensorFunction
 
 OPENVINO_PACKAGE = "openvino"
 OPENVINO_PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
@@ -17,8 +18,6 @@ OPENVINO_PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 MAX_ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 MAX_MESSAGE_CHARACTERS = 300
 WITHOUT_OPENVINO = "serve it without --openvino"
-
-TensorFunction = Callable[..., Tensor]
 
 
 def is_openvino_installed() -> bool:

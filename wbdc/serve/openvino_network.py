@@ -5,7 +5,8 @@ from torch import Tensor
 
 from wbdc.nets.model import VideoClassifier
 from wbdc.nets.vision import Vision
-from wbdc.serve.openvino_function import OpenVinoFunction, TensorFunction
+from wbdc.serve.cuda_graphs import TensorFunction
+from wbdc.serve.openvino_function import OpenVinoFunction
 
 # converted with the first of these sizes, and compared with torch on the others
 EXAMPLE_FRAMES = (2, 3)
