@@ -23,9 +23,13 @@ def test_lines_are_reported_and_written_with_their_times(tmp_path):
 def test_a_training_continues_where_the_log_cannot_be_written(tmp_path):
     reported = []
     (tmp_path / LOG_FILE).mkdir()
-    log_to_file(tmp_path, Reporter(log=reported.append)).log("step 1")
-    assert reported[0] == "step 1"
-    assert "cannot be written" in reported[1]
+    reporter = log_to_file(tmp_path, Reporter(log=reported.append, warn=reported.append))
+    for report in (reporter.log, reporter.warn, reporter.log):
+        report("line")
+    first, warning, *others = reported
+    assert first == "line"
+    assert "cannot be written" in warning
+    assert others == ["line", "line"], "the warning comes once"
 
 
 def test_a_folder_with_a_log_alone_is_empty(tmp_path):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wbdc.cli import console, shared_options
-from wbdc.cli.name_completion import KitName
+from wbdc.cli.name_completion import KIT_NAME
 
 if TYPE_CHECKING:
     from wbdc.bench.serving_bench import BenchReport
@@ -33,7 +33,7 @@ PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"))
 @click.option(
     "--kit",
     "kit_name",
-    type=KitName(),
+    type=KIT_NAME,
     help="Kit whose models are measured, with random weights; by default ViT-B/32, BERT-base and "
     "the fusion of dual_stream.",
 )

@@ -13,13 +13,7 @@ from wbdc.cli.name_completion import RUN_NAME
 @click.command()
 @click.argument("run", type=RUN_NAME)
 @click.argument("other", type=RUN_NAME)
-@click.option(
-    "--draws",
-    type=click.IntRange(100),
-    default=1000,
-    show_default=True,
-    help="Number of bootstrap samples.",
-)
+@shared_options.draws()
 @shared_options.seed
 @shared_options.verify_files
 @shared_options.work

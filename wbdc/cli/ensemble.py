@@ -71,13 +71,7 @@ from wbdc.cli.name_completion import RUN_NAME
     help="Try weights by class support: classes of fewer labeled videos weigh the members on their "
     "own. Several bounds: 10,50,200. Off: none.",
 )
-@click.option(
-    "--draws",
-    type=click.IntRange(100),
-    default=1000,
-    show_default=True,
-    help="Bootstrap draws for the intervals.",
-)
+@shared_options.draws()
 @shared_options.seed
 @shared_options.device
 @shared_options.threads

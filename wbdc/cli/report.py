@@ -53,13 +53,7 @@ LATEST_DATA = "latest"
     show_default=True,
     help="Show frames of mistakes and near-duplicates as thumbnails.",
 )
-@click.option(
-    "--draws",
-    type=click.IntRange(100),
-    default=1000,
-    show_default=True,
-    help="Bootstrap samples for intervals.",
-)
+@shared_options.draws()
 @shared_options.seed
 @shared_options.verify_files
 @shared_options.work

@@ -22,13 +22,7 @@ MISSING = "-"
 MEGABYTE = 1e6
 MAX_VALUE_LENGTH = 24  # of a changed setting in the table
 
-draws_option = click.option(
-    "--draws",
-    type=click.IntRange(100),
-    default=200,
-    show_default=True,
-    help="Number of bootstrap samples of each interval.",
-)
+draws_option = shared_options.draws(200)
 submissions_option = click.option(
     "--submissions",
     type=click.Path(file_okay=False, path_type=Path),

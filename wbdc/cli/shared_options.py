@@ -265,6 +265,17 @@ def final_run_options(limit_effect: str) -> Callable[[Callable], Callable]:
     return add_options
 
 
+def draws(default: int = 1000) -> Callable[[Callable], Callable]:
+    """Return the --draws option."""
+    return click.option(
+        "--draws",
+        type=click.IntRange(100),
+        default=default,
+        show_default=True,
+        help="Bootstrap samples of each interval.",
+    )
+
+
 def check_measure(measure: bool, dry_run: bool) -> None:
     """Raise UsageFault for --measure without --dry-run."""
     from wbdc.core.errors import UsageFault

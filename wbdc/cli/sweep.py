@@ -47,13 +47,7 @@ PRUNED = "pruned"
     show_default=True,
     help="Pretrained run that trials start from.",
 )
-@click.option(
-    "--draws",
-    type=click.IntRange(100),
-    default=1000,
-    show_default=True,
-    help="Bootstrap samples of the interval.",
-)
+@shared_options.draws()
 @shared_options.seed
 @shared_options.prepared
 @shared_options.weights_root

@@ -5,8 +5,8 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from wbdc.core.files import append_line
 from wbdc.core.folders import LOG_FILE
+from wbdc.train.line_log import LineLog
 from wbdc.train.reporter import Reporter
 
 
@@ -15,19 +15,14 @@ def log_to_file(folder: Path, reporter: Reporter) -> Reporter:
 
     A training continues without the file where it cannot be written.
     """
-    path = folder / LOG_FILE
-    return replace(
-        reporter, log=_also_written(path, reporter.log), warn=_also_written(path, reporter.warn)
-    )
+    lines = LineLog(folder / LOG_FILE, reporter.log)
 
+    def also_written(report: Callable[[str], None]) -> Callable[[str], None]:
+        def write(message: str) -> None:
+            report(message)
+            time = datetime.now().astimezone().isoformat(timespec="seconds")
+            lines.append(f"{time} {message}")
 
-def _also_written(path: Path, report: Callable[[str], None]) -> Callable[[str], None]:
-    def write(message: str) -> None:
-        report(message)
-        time = datetime.now().astimezone().isoformat(timespec="seconds")
-        try:
-            append_line(path, f"{time} {message}")
-        except OSError as error:
-            report(f"{path} cannot be written: {error.strerror}; training continues without it")
+        return write
 
-    return write
+    return replace(reporter, log=also_written(reporter.log), warn=also_written(reporter.warn))

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wbdc.core.files import append_line
 from wbdc.train.external_loggers import ExternalLoggers
+from wbdc.train.line_log import LineLog
 from wbdc.train.reporter import Reporter
 
 METRICS_FILE = "metrics.jsonl"
@@ -18,28 +18,13 @@ class MetricsLog:
     """Appends lines to metrics.jsonl in the folder of a fold, and sends their values to loggers."""
 
     def __init__(self, folder: Path, loggers: ExternalLoggers, reporter: Reporter):
-        self.path = folder / METRICS_FILE
+        self.lines = LineLog(folder / METRICS_FILE, reporter.log)
         self.loggers = loggers
-        self.reporter = reporter
-        self._can_write = True
 
     def write(self, entry: dict) -> None:
-        """Write a line; when that fails, warn once and continue without the file.
-
-        entry: "step", numbers by name, and tables of numbers.
-        """
-        if self._can_write:
-            self._append(entry)
+        """Write a line. entry: "step", numbers by name, and tables of numbers."""
+        self.lines.append(json.dumps(entry))
         self.loggers.log(entry["step"], logged_values(entry))
-
-    def _append(self, entry: dict) -> None:
-        try:
-            append_line(self.path, json.dumps(entry))
-        except OSError as error:
-            self._can_write = False
-            self.reporter.log(
-                f"{self.path} cannot be written: {error.strerror}; training continues without it"
-            )
 
 
 def logged_values(entry: dict) -> dict[str, float]:
