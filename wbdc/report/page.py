@@ -16,12 +16,14 @@ from wbdc.core.progress import format_seconds
 from wbdc.report.build_report import MAX_GROUP_VIDEOS, Report
 from wbdc.report.corrections_file import corrections_csv
 from wbdc.report.sections import page_sections
+from wbdc.report.sentences import sentence_translator
 from wbdc.sweep.sweep_result import MIN_IMPORTANCE_TRIALS
 
 HOME = Path(__file__).parent
 TEMPLATES = HOME / "templates"
 MAX_LABEL_ERRORS = 1000  # in the page; `--label-errors` writes all
 LANGUAGES = {"en": None, "zh": HOME / "chinese.json"}  # file of translations
+CLAUSES = {"en": None, "zh": HOME / "chinese_clauses.json"}  # of sentences that hold numbers
 LANGUAGE_TAGS = {"en": "en", "zh": "zh-Hans"}
 
 
@@ -50,7 +52,16 @@ def save_page(report: Report, path: Path, language: str = "en") -> None:
 
 def translations(language: str) -> dict[str, str]:
     """Return {English text: its translation}; {} for English."""
-    path = LANGUAGES[language]
+    return _read_texts(LANGUAGES[language])
+
+
+def translate_sentences(language: str) -> Callable[[str], str]:
+    """Return a function that translates the sentences of alarms and of the time check."""
+    translate_value = _translator(translations(language))
+    return sentence_translator(_read_texts(CLAUSES[language]), translate_value)
+
+
+def _read_texts(path: Path | None) -> dict[str, str]:
     return json.loads(read_text(path)) if path else {}
 
 
@@ -75,6 +86,7 @@ def _environment(language: str) -> Environment:
     }
     environment.globals |= {
         "t": _translator(translations(language)),
+        "sentences": translate_sentences(language),
         "max_label_errors": MAX_LABEL_ERRORS,
         "max_group_videos": MAX_GROUP_VIDEOS,
         "min_importance_trials": MIN_IMPORTANCE_TRIALS,
