@@ -2,8 +2,8 @@
 
     wbdc prepare --data emojizh/data --work work
     python benchmarks/fine_tuning.py --work work --seeds 0,1 --folds 0,1
-    python benchmarks/fine_tuning.py --work work --change "add fgm" --change "remove ema"
-    python benchmarks/fine_tuning.py --work work --change "add fgm+add r_drop"
+    python benchmarks/fine_tuning.py --work work --change "add awp" --change "remove ema"
+    python benchmarks/fine_tuning.py --work work --change "add awp+add r_drop"
 
 For every change and seed it trains the folds with --tiny from random weights. Finished runs are
 reused, so an interrupted benchmark continues. The gain over the unchanged kit is the mean over the
@@ -61,7 +61,10 @@ def changes_of(stage: dict) -> dict[str, dict]:
         changes[f"remove {table['use']}"] = {"trick": [t for t in tricks if t is not table]}
     for table in objectives[1:]:
         changes[f"remove {table['use']}"] = {"objective": [t for t in objectives if t is not table]}
+    used = [table["use"] for table in tricks]
     for name, settings in ADDED_TRICKS.items():
+        if name in used:
+            continue
         # two averages of the weights exclude each other
         others = [t for t in tricks if name != "swa" or t["use"] != "ema"]
         changes[f"add {name}"] = {"trick": [{"use": name, **settings}, *others]}
