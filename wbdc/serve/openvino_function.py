@@ -103,6 +103,7 @@ class OpenVinoFunction:
                 "INFERENCE_PRECISION_HINT": requested,
                 "INFERENCE_NUM_THREADS": self.threads,
                 "NUM_STREAMS": 1,
+                "ENABLE_HYPER_THREADING": True,  # all threads, also where two share a core
                 # other processes and the threads that read may use the same cores
                 "ENABLE_CPU_PINNING": False,
             },
