@@ -69,6 +69,9 @@ def test_a_package_without_time_check_or_report_has_a_page(workspace, package):
     (package / RECEIPT_FILE).unlink()
     (package / REPORT_FILE).unlink()
     report = build_report(workspace, find_subject(workspace, str(package)), ReportOptions())
-    assert set(report.numbers) == {"kind", "name", "facts"}
+    assert set(report.numbers) == {"kind", "name", "facts", "time"}
     assert report.numbers["facts"]["models"] == 2
-    assert "monday" in render_page(report)
+    assert report.numbers["time"] == {"receipt": None}
+    page = render_page(report)
+    assert "monday" in page
+    assert "nothing is known of its time. Run <code>wbdc submit --check-latency</code>" in page

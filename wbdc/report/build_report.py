@@ -27,6 +27,7 @@ from wbdc.submit.check.manifest import RECEIPT_FILE, REPORT_FILE, read_manifest
 from wbdc.sweep.sweep_result import read_sweep
 from wbdc.train.runs import ALL_FOLDS, Run, read_run
 
+GAIN_FACT = "gain over"  # of a package; the section about the blend has it
 MAX_GROUP_VIDEOS = 12  # of near-duplicates that the page shows side by side
 
 
@@ -117,15 +118,18 @@ def _build_submission(work: Path, subject: Subject, options: ReportOptions) -> R
             "files": len(sizes),
             "bytes": sum(sizes),
             "package": manifest["package_sha256"],
-            **{name: value for name, value in facts.items() if isinstance(value, str)},
+            **{
+                name: value
+                for name, value in facts.items()
+                if isinstance(value, str) and not (saved and name.startswith(GAIN_FACT))
+            },
         },
     }
     if saved:
         numbers["blend"] = blend_facts(saved)
-    if receipt:
-        numbers["time"] = {"receipt": receipt_facts(receipt)}
+    numbers["time"] = {"receipt": receipt_facts(receipt) if receipt else None}
     if saved and "budget" in saved:
-        numbers.setdefault("time", {})["budget"] = budget_facts(saved["budget"])
+        numbers["time"]["budget"] = budget_facts(saved["budget"])
     return Report(numbers, {})
 
 

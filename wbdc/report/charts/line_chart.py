@@ -94,6 +94,8 @@ def line_chart(
     points = [point for one in series for point in one.points]
     x_values = [x for x, _ in points]
     y_values = [y for _, y in points]
+    if has_diagonal:  # both axes have the same range
+        x_values = y_values = [*x_values, *y_values]
     x_ends = (LEFT_MARGIN, WIDTH - RIGHT_MARGIN)
     x_axis = (
         category_axis(categories, *x_ends)
