@@ -103,9 +103,9 @@ def _random_vision(table: dict) -> dict:
     """Return the table of a vision tower of the same shape that loads no weights."""
     if isinstance(table.get("tower"), dict):  # the image tower of a video tower
         table = table | {"tower": _random_vision(table["tower"])}
-    if table["use"] == "timm":
+    if table["use"] in ("timm", "pytorchvideo"):
         return table | {"pretrained": False}
-    if table["use"] == "torchvision_video":
+    if table["use"] in ("torchvision_video", "c3d"):
         return table | {"weights": None}
     if table["use"] != "clip" or table.get("weights") in (None, TRANSFORMERS_WEIGHTS):
         return dict(table)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the functions that find weights need no torch, which takes 
 
 WEIGHTS_VARIABLE = "WBDC_WEIGHTS"
 SAFETENSORS_SUFFIX = ".safetensors"
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pyth")
 RECORD_SUFFIX = ".record.json"  # of the file that `wbdc weights` writes beside weights
 RECORD_SHAPE = {"bytes": int, "sha256": str, "license": (str, None), "source": (str, None)}
 

@@ -42,6 +42,7 @@ from wbdc.train.kit_files import KIT_FILE, PACKAGED_KIT_FOLDERS
 SHIPPED_FOLDERS = ("core", "competitions", "data", "nets", "serve")  # all that inference needs
 SOURCE_SUFFIXES = (".py", ".json", ".toml", ".html", ".css", ".js")  # of the source of wbdc
 REQUIREMENTS_LOCK = "requirements.lock"
+OPTIONAL_TOWERS = {"pytorchvideo"}  # plugs and packages of one name that only some kits need
 
 
 class PackedMember(NamedTuple):
@@ -298,7 +299,8 @@ def _add_code(folder: Path, models: list[dict], options: PackOptions) -> list[Pa
         if path.suffix == ".py" and (not is_tower or inner.stem in vision_plugs):
             imported.append(path)
 
-    requirements = all_requirements(options.optional_packages)
+    optional = {*options.optional_packages, *(vision_plugs & OPTIONAL_TOWERS)}
+    requirements = all_requirements(optional)
     _write_text(folder / "source" / "requirements.txt", requirements)
     return imported
 

@@ -14,7 +14,7 @@ from wbdc.core.errors import EnvironmentFault
 from wbdc.core.files import read_text
 
 # of networks; imported in functions, because a kit is resolved without them
-NETWORK_MODULES = {"open_clip", "timm", "torchvision", "transformers"}
+NETWORK_MODULES = {"open_clip", "pytorchvideo", "timm", "torchvision", "transformers"}
 PACKAGE_NAME = re.compile(r"[\w.-]+")  # at the start of a requirement
 
 

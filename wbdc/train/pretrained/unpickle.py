@@ -10,7 +10,12 @@ import sys
 import torch
 from safetensors.torch import save_file
 
-NESTED_KEYS = ("state_dict", "model_state_dict", "model")  # where trainers put the weights
+NESTED_KEYS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+)  # where trainers put the weights
 PARALLEL_PREFIX = "module."  # of torch's DataParallel
 
 

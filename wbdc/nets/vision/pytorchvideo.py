@@ -1,0 +1,172 @@
+"""Video models of PyTorchVideo: SlowFast and Slow (Feichtenhofer et al., 2019), X3D (Feichtenhofer,
+2020), CSN (Tran et al., 2019), I3D (Carreira & Zisserman, 2017), C2D and R(2+1)D.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from wbdc.core.errors import EnvironmentFault, UsageFault, suggest_name
+from wbdc.core.image_settings import ImageSettings
+from wbdc.core.weights import describe_weights, find_weights, load_weights, select_tensors
+from wbdc.nets.clip_tower import check_clip_grid, clip_length, output_shape, step_vectors
+from wbdc.nets.vision import Vision
+
+HUB_OWNER = "pytorchvideo/"
+HUB_FILE = "model.safetensors"
+MEAN = (0.45, 0.45, 0.45)
+STD = (0.225, 0.225, 0.225)
+SLOWFAST = "slowfast"  # the family with two pathways
+SLOW_STRIDE = 4  # of the frames that its slow pathway takes
+SIDES = {  # pixels, as in the list of published models
+    "c2d_r50": 256,
+    "csn_r101": 256,
+    "i3d_r50": 256,
+    "r2plus1d_r50": 256,
+    "slow_r50": 256,
+    "slowfast_r101": 256,
+    "slowfast_r50": 256,
+    "x3d_l": 312,
+    "x3d_m": 224,
+    "x3d_s": 160,
+    "x3d_xs": 160,
+}
+
+
+class PyTorchVideo(Vision):
+    """model: PyTorchVideo's name, for example "slowfast_r50" or "x3d_s". pretrained: whether to
+    load the weights of Kinetics-400 that PyTorchVideo publishes; false: random weights.
+
+    frames: number that is read of each video. segments: frames of the clip that the model takes;
+    one frame of each segment of the video, at random in training; none: as many as frames. A
+    SlowFast takes a multiple of 4, and its slow pathway every fourth.
+
+    size: side of the frames in pixels; none: the model's own. image: saved image settings; none:
+    the model's own. resize: "exact" for the pixels of Pillow, "fast" for nearly the same in a third
+    of the time; none: as image defines it, else "exact". It is saved with the weights, and a
+    submission resizes as the training did.
+
+    patch_grid: g, for g x g vectors of each step, the means of the cells of its feature map. Raises
+    UsageFault for an unknown model and for a clip or a grid that it cannot have, EnvironmentFault
+    without the package, and when the weights are not on this machine.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        frames: int = 16,
+        segments: int | None = None,
+        frozen: bool = False,
+        pretrained: bool = True,
+        size: int | None = None,
+        image: dict | None = None,
+        resize: str | None = None,
+        patch_grid: int = 1,
+    ):
+        super().__init__(frames=frames, frozen=frozen)
+        if model not in SIDES:
+            raise UsageFault(
+                f"pytorchvideo has no model {model!r}{suggest_name(model, list(SIDES))}"
+            )
+        self.model = model
+        self.segments = segments
+        self.size = size
+        self.patch_grid = patch_grid
+        own = ImageSettings(size or SIDES[model], MEAN, STD, "bilinear")
+        self.image_settings = (ImageSettings.from_table(image) if image else own).with_resize(
+            resize
+        )
+        self.tower = _build_tower(model)
+        self._set_length(clip_length(frames, segments))
+        if pretrained:
+            self._load()
+        self.freeze()
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        return step_vectors(self._features(pixels), self.patch_grid)
+
+    def serve_frames(self, frames: int) -> None:
+        super().serve_frames(frames)
+        stride = SLOW_STRIDE if self._has_two_pathways() else 1
+        length = max(stride, frames - frames % stride)
+        if length < self.clip_frames:
+            self._set_length(length)
+
+    def blueprint(self) -> dict:
+        return {
+            "use": "pytorchvideo",
+            "frames": self.frames,
+            "segments": self.segments,
+            "frozen": self.frozen,
+            "model": self.model,
+            "pretrained": False,
+            "size": self.size,
+            "image": self.image_settings.to_table(),
+            "patch_grid": self.patch_grid,
+        }
+
+    def _has_two_pathways(self) -> bool:
+        return self.model.startswith(SLOWFAST)
+
+    def _set_length(self, length: int) -> None:
+        """Take clips of `length` frames. Raises UsageFault when the model cannot."""
+        if self._has_two_pathways() and length % SLOW_STRIDE:
+            raise UsageFault(
+                f"vision: {self.model} takes clips of a multiple of {SLOW_STRIDE} frames, not "
+                f"{length}; set segments"
+            )
+        size = self.image_settings.size
+        shape = output_shape(self.tower, self._features, length, size, self.model)
+        check_clip_grid(self.patch_grid, shape, self.model)
+        self.clip_frames = length
+        self.clip_steps = shape[1]
+        self.tokens_per_frame = self.patch_grid**2
+        self.dim = shape[4]
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        """Return the last feature map: (M, L, 3, S, S) -> (M, steps, H, W, D)."""
+        clips = pixels.transpose(1, 2)
+        if not self._has_two_pathways():
+            for block in self.tower.blocks:
+                clips = block(clips)
+            return clips.movedim(1, 4)
+        paths = [clips[:, :, ::SLOW_STRIDE], clips]
+        for block in self.tower.blocks:
+            paths = block(paths)
+        return join_pathways(*paths).movedim(1, 4)
+
+    def _load(self) -> None:
+        name = HUB_OWNER + self.model
+        file = find_weights(name, (HUB_FILE,)) / HUB_FILE
+        selected, unused = select_tensors(load_weights(file), self.tower.state_dict(), file)
+        self.tower.load_state_dict(selected, strict=True)
+        self.pretrained = describe_weights(name, file)
+        self.loaded = (
+            f"{self.model} from {file.name}: {len(selected)} tensors loaded, "
+            f"{len(unused)} not used (its classifier)"
+        )
+
+
+def join_pathways(slow: Tensor, fast: Tensor) -> Tensor:
+    """Average the frames of the fast pathway that belong to each step of the slow one, and join
+    both: (M, C, T, H, W), (M, D, 4 T, H, W) -> (M, C + D, T, H, W).
+    """
+    means = fast.unflatten(2, (slow.shape[2], -1)).mean(3)
+    return torch.cat([slow, means], 1)
+
+
+def _build_tower(model: str) -> nn.Module:
+    """Build a model with random weights and without its head. Raises EnvironmentFault."""
+    try:
+        from pytorchvideo.models import hub
+    except ImportError as error:
+        raise EnvironmentFault(
+            f"vision 'pytorchvideo' needs the package pytorchvideo ({error}); install it: "
+            "pip install 'wbdc[pytorchvideo]'"
+        ) from error
+    # the constructor of CSN is called csn.csn_r101, and hub.csn is its module
+    tower = getattr(hub, model)(pretrained=False)
+    # the head, and what joins the pathways before it, which has no weights
+    count = 2 if model.startswith(SLOWFAST) else 1
+    del tower.blocks[-count:]
+    return tower
