@@ -74,7 +74,7 @@ def list_installed(weights: str | None, as_json: bool) -> None:
 @click.option("--source", help="Address of the publisher's page, for the record.")
 @shared_options.as_json
 def convert(path: Path, license: str | None, source: str | None, as_json: bool) -> None:
-    """Convert a pickle (.bin, .pt, .pth) to safetensors beside it.
+    """Convert a pickle (.bin, .pt, .pth, .pyth) to safetensors beside it.
 
     PATH is the file, or its folder. The pickle is read in a process of its own, which builds
     tensors and runs no other code. A record with checksums, source and license is written, which
