@@ -2,74 +2,29 @@
 
 import re
 import shutil
-from dataclasses import asdict
 
 import numpy as np
-import optuna
 import pytest
+from sweep_work import FACTS, SPACE, confirm, write_sweep
 
 from wbdc.cli import main
 from wbdc.core.errors import UsageFault
-from wbdc.core.files import publish_json
 from wbdc.report.build_report import build_report
 from wbdc.report.charts.axis import Axis, category_axis, round_ratios
 from wbdc.report.charts.sweep_charts import setting_charts, trials_chart
 from wbdc.report.page import render_page
 from wbdc.report.report_options import ReportOptions
 from wbdc.report.subjects import find_subject
-from wbdc.sweep.search_space import Choices, NumberRange, trial_changes
-from wbdc.sweep.sweep_result import (
-    MIN_IMPORTANCE_TRIALS,
-    SWEEP_FILE,
-    setting_importance,
-    study_facts,
-)
-from wbdc.sweep.trial_study import CHANGES, TRIAL_RUN, comparison_step, next_trial, open_study
-
-SPACE = {
-    "train.learning_rate.rest": NumberRange(1e-4, 1e-1, log=True),
-    "fusion.dropout": NumberRange(0.0, 0.5),
-    "train.trick": Choices(("[]", '[{ "use" = "ema", "decay" = 0.99 }]', "[<b>]")),
-}
-FACTS = {
-    "name": "rates",
-    "kit": "toy",
-    "data": "0a1b",
-    "folds": ["0", "1"],
-    "confirm_folds": ["2"],
-    "space": {name: asdict(setting) for name, setting in SPACE.items()},
-    "requested": 14,
-}
-GAIN = {
-    "best": {"number": 3, "settings": ["fusion.dropout=0.1"], "score": 0.625},
-    "unchanged": 0.5,
-    "promised": 0.125,
-    "confirmed": {"difference": 0.0321, "low": -0.01, "high": 0.07, "verdict": "within noise"},
-    "overstated": 0.0929,
-    "runs": {"best": "toy-1", "unchanged": "toy-2"},
-}
-
-
-def score(trial):
-    """Depends on the learning rate, hardly on anything else."""
-    return 0.6 - 0.1 * abs(np.log10(trial.params["train.learning_rate.rest"]) + 2.5)
+from wbdc.sweep.search_space import trial_changes
+from wbdc.sweep.sweep_result import MIN_IMPORTANCE_TRIALS, setting_importance
+from wbdc.sweep.trial_study import next_trial, open_study
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """A work folder with a sweep of 12 complete and 2 pruned trials, which is not confirmed."""
+    """A work folder with a sweep that is not confirmed."""
     work = tmp_path_factory.mktemp("sweep") / "work"
-    study = open_study(work / "sweeps" / "rates", {}, FACTS)
-    for number in range(14):
-        trial = next_trial(study, 0)
-        trial.set_user_attr(CHANGES, list(trial_changes(SPACE, trial)))
-        trial.set_user_attr(TRIAL_RUN, f"toy-{number}")
-        trial.report(score(trial) - 0.1, comparison_step(0, 0.5))
-        if number in (6, 9):
-            trial.report(score(trial) - 0.05, comparison_step(1, 0.5))
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        else:
-            study.tell(trial, score(trial))
+    write_sweep(work)
     return work
 
 
@@ -77,11 +32,6 @@ def swept(tmp_path_factory):
 def work(swept, tmp_path):
     """A copy of `swept`."""
     return shutil.copytree(swept, tmp_path / "work")
-
-
-def confirm(work):
-    folder = work / "sweeps" / "rates"
-    publish_json(folder / SWEEP_FILE, study_facts(open_study(folder, {}, FACTS)) | GAIN)
 
 
 def report(work):

@@ -1,6 +1,10 @@
 """wbdc sweep on the toy kit: trials are trained, the best one is confirmed on other folds."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
+import sweep_work
 import toys
 
 from wbdc.core.files import read_json
@@ -99,3 +103,15 @@ def test_a_setting_that_the_kit_lacks_is_refused_before_training(kit, fresh, tmp
     assert result.exit_code == 2
     assert "epoch" in result.stderr
     assert not (fresh / "runs").exists()
+
+
+def test_the_result_ends_with_the_command_of_its_page(tmp_path, capsys):
+    from wbdc.cli.sweep import _print_result
+
+    sweep_work.write_sweep(tmp_path)
+    sweep_work.confirm(tmp_path)
+    result = read_json(tmp_path / "sweeps" / "rates" / "sweep.json")
+    _print_result(SimpleNamespace(folder=Path("my work/sweeps/rates")), result)
+    printed = capsys.readouterr().out
+    assert "A page of the trials: wbdc report 'my work/sweeps/rates'" in printed
+    assert "overstates the gain by +0.0929" in printed
