@@ -27,7 +27,7 @@ from wbdc.core import plug
 from wbdc.core.batch import Batch
 from wbdc.core.device import find_device, find_training_precision, precision_name, use_threads
 from wbdc.core.freed_memory import keep_freed_memory
-from wbdc.core.item_random import item_seeds
+from wbdc.core.item_random import item_seed_numbers
 from wbdc.data.loader import collate
 from wbdc.nets.dropout import Dropout
 from wbdc.nets.model import VideoClassifier, build_model
@@ -83,7 +83,7 @@ def random_batch(videos: int, frames: int, length: int) -> Batch:
     pixels = random.integers(0, 256, (videos, frames, 3, 224, 224), np.uint8)
     labels = random.integers(0, CLASSES, videos)
     fields = np.ones((videos, length), np.int8)
-    seeds = item_seeds(ids, 0, 0)
+    seeds = item_seed_numbers(ids, 0, 0)
     return collate(ids, text, list(pixels), labels, fields=fields, seeds=seeds)
 
 

@@ -17,7 +17,7 @@ from wbdc.cli import main
 from wbdc.core import plug
 from wbdc.core.batch import Batch
 from wbdc.core.files import publish_json
-from wbdc.core.item_random import item_seeds
+from wbdc.core.item_random import item_seed_numbers
 from wbdc.data.loader import collate
 from wbdc.data.text import learn_tokenizer
 from wbdc.nets import fusion as fusions
@@ -82,6 +82,8 @@ IMAGE_TOWER = {"use": "timm", "model": "test_resnet", "pretrained": False, "size
 VISIONS = {
     "clip": {"architecture": VIT, "image": IMAGE_SETTINGS},
     "timm": {"model": "test_resnet", "pretrained": False, "size": 32},
+    "torchvision": {"model": "shufflenet_v2_x0_5", "size": 32},
+    "linear_patches": {"dim": 8, "patch": 16, "size": 32},
     "features": {"dim": 12},
     "tsn": {"tower": IMAGE_TOWER, "frames": 4, "segments": 3},
     "tsm": {"tower": IMAGE_TOWER, "frames": 4, "segments": 3},
@@ -111,6 +113,10 @@ VISIONS = {
     },
     "torchvision_video": {"model": "mc3_18", "frames": 4, "segments": 3, "size": 32},
 }
+VISIONS["two_stream"] = {
+    "rgb": {"use": "clip", **VISIONS["clip"]},
+    "motion": {"use": "timm", **VISIONS["timm"]},
+}
 # ten videos, "v0" to "v9", each with the probabilities .7, .1, .1, .05 and .05 in another order
 SOFT_LABELS = Path(__file__).parent / "train" / "soft_labels.npz"
 # settings of each objective that needs some, or that is tested with several
@@ -120,6 +126,7 @@ OBJECTIVES: dict[str, list[dict]] = {
     "contrast": [{}, {"queue": 4}, {"distill": 0.4}],
     "inverse_cloze": [{}, {"query": "title"}],
     "mask_words": [{"unit": "token"}, {"unit": "word"}, {"unit": "ngram"}],
+    "mask_patches": [{"share": 0.5, "width": 16, "layers": 1, "heads": 2}],
     "mask_frames": [
         {"loss": "nce", "share": 0.5},
         {"loss": "regression", "fill": "zero", "share": 0.5},
@@ -211,7 +218,7 @@ def batch(
     ids, text, frames = videos(frame_counts, vision, seed)
     labels = np.random.default_rng(seed).integers(0, CLASSES, len(ids))
     fields = [token_fields(row) for row in text]
-    return collate(ids, text, frames, labels, fields=fields, seeds=item_seeds(ids, seed, 0))
+    return collate(ids, text, frames, labels, fields=fields, seeds=item_seed_numbers(ids, seed, 0))
 
 
 def token_fields(row: list[int]) -> np.ndarray:

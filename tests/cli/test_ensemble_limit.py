@@ -111,22 +111,32 @@ def test_best_ensemble_that_fits_is_saved_and_served(work, tmp_path):
 
 
 @pytest.mark.slow
-def test_variant_with_fewer_frames_is_packed_as_it_was_scored(work, tmp_path):
+@pytest.mark.parametrize(
+    ("serve", "name"),
+    [
+        ({"frames": 1}, "frames=1"),
+        pytest.param({"clips": 2, "crops": 3}, "clips=2 crops=3", marks=pytest.mark.slow),
+    ],
+)
+def test_a_variant_is_packed_as_it_was_scored(work, tmp_path, serve, name):
     """The out-of-fold predictions of the variant are those of the engine with as many frames, and
     the package predicts the same.
     """
-    toys.run_json(
-        "ensemble", "--work", work, "--limit", 1e6, "--frames", "1", "--draws", 100, "--name", "one"
-    )
-    run = next(p for p in sorted((work / "runs").iterdir()) if (p / "served").is_dir())
-    served = pl.read_parquet(run / "served" / "frames=1" / "fold-0.parquet")
+    options = [word for key, value in serve.items() for word in (f"--{key}", value)]
+    words = ("ensemble", "--work", work, "--limit", 1e6, "--draws", 100, "--name", "one")
+    budget = toys.run_json(*words, *options)["budget"]
+    priced = {member for choice in budget["frontier"] for member in choice["members"]}
+    priced |= {member["name"] for member in budget["dropped"]}
+    run = next(p for p in sorted((work / "runs").iterdir()) if (p / "served" / name).is_dir())
+    assert f"{run.name} {name}" in priced
+    served = pl.read_parquet(run / "served" / name / "fold-0.parquet")
     trained = pl.read_parquet(run / "fold-0" / "oof.parquet")
     assert served["id"].to_list() == trained["id"].to_list()
     assert not np.allclose(served["p"].to_numpy(), trained["p"].to_numpy(), atol=1e-5)
     blend = work / "ensembles" / "one" / "blend.json"
     members = read_json(blend)["members"]
     blend.write_text(
-        json.dumps(read_json(blend) | {"members": [m | {"serve": {"frames": 1}} for m in members]})
+        json.dumps(read_json(blend) | {"members": [m | {"serve": serve} for m in members]})
     )
     reseal_folder(blend.parent)
     report = toys.run_json(
@@ -134,8 +144,7 @@ def test_variant_with_fewer_frames_is_packed_as_it_was_scored(work, tmp_path):
     )
     assert report["proof"]["equal"]
     assert all(
-        m["serve"] == {"frames": 1}
-        for m in read_json(tmp_path / "packed" / "blend.json")["members"]
+        m["serve"] == serve for m in read_json(tmp_path / "packed" / "blend.json")["members"]
     )
 
 
@@ -296,6 +305,8 @@ def test_run_on_all_data_is_packed_and_trained_again(ready, kit, tmp_path):
         ("{run} length=4096", "a number below 32"),
         ("{run} frame=1", "did you mean 'frames'"),
         ("{run} frames=x", "a number below"),
+        ("{run} clips=1", "clips must be from 2 to 16"),
+        ("{run} crops=2", "crops must be 3"),
         ("{run} fold=7", "the finished folds are 0, 1"),
     ],
 )

@@ -5,7 +5,7 @@ from zlib import crc32
 import numpy as np
 import torch
 
-from wbdc.core.item_random import item_seeds, item_uniform
+from wbdc.core.item_random import host_uniform, item_seeds, item_uniform
 
 IDS = [f"video-{i}" for i in range(2000)]
 
@@ -26,6 +26,12 @@ def test_numbers_equal_split_mix_longhand() -> None:
         start = (seed & ((1 << 64) - 1)) ^ split_mix(crc32(b"mask"), 0)
         longhand = [(split_mix(start, i) >> 40) / 2**24 for i in range(1, 5)]
         assert numbers[row].tolist() == longhand
+
+
+def test_numbers_on_the_host_are_the_same() -> None:
+    seeds = item_seeds(IDS[:50], 1, 2)
+    expected = item_uniform(seeds, "mask", 4, 3)
+    assert np.array_equal(host_uniform(seeds.tolist(), "mask", 4, 3), expected.numpy())
 
 
 def test_a_video_draws_the_same_in_any_batch_and_at_any_length() -> None:

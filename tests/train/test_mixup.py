@@ -17,13 +17,13 @@ from wbdc.train import objectives, tricks
 from wbdc.train.compatible_plugs import check_compatible
 from wbdc.train.fit import fit
 from wbdc.train.objectives.classify import Classify
-from wbdc.train.tricks.mixup import (
+from wbdc.train.trick_parts.mixing import (
     interpolate_quantiles,
     label_probabilities,
     minor_share_quantiles,
-    mix_tokens,
     next_in_order,
 )
+from wbdc.train.tricks.mixup import mix_tokens
 
 
 def build(model, **settings):

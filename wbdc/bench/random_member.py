@@ -24,6 +24,7 @@ from wbdc.train.kit_schema import VOCABULARY_SETTINGS
 
 CLASSES = 200
 CLASSES_PER_GROUP = 10
+NESTED_TOWERS = {"tower", "rgb", "motion"}  # settings of towers that choose an image tower
 BERT_BASE = {
     "model_type": "bert",
     "vocab_size": 21_128,
@@ -74,7 +75,7 @@ def _build(kit: Kit, frames: int | None) -> tuple[VideoClassifier, dict, Tokeniz
     text = {k: v for k, v in kit.tables["text"].items() if k not in VOCABULARY_SETTINGS}
     trunk_settings, tokenizer = _trunk_settings(kit.tables)
     trunk = Trunk(trunk_settings)
-    vision_table = _random_vision(kit.tables["vision"])
+    vision_table = random_vision_table(kit.tables["vision"])
     vision_table |= {"frozen": False} | ({"frames": frames} if frames else {})
     vision = plug.build_plug(visions, vision_table, kit_folder=kit.folder)
     fusion = build_fusion(kit.tables, trunk, kit.folder)
@@ -99,13 +100,14 @@ def _trunk_settings(tables: dict) -> tuple[dict, Tokenizer]:
     return {**tables["trunk"]["architecture"], "vocab_size": size}, tokenizer
 
 
-def _random_vision(table: dict) -> dict:
+def random_vision_table(table: dict) -> dict:
     """Return the table of a vision tower of the same shape that loads no weights."""
-    if isinstance(table.get("tower"), dict):  # the image tower of a video tower
-        table = table | {"tower": _random_vision(table["tower"])}
+    for name in NESTED_TOWERS & table.keys():
+        if isinstance(table[name], dict):
+            table = table | {name: random_vision_table(table[name])}
     if table["use"] in ("timm", "pytorchvideo"):
         return table | {"pretrained": False}
-    if table["use"] in ("torchvision_video", "c3d"):
+    if table["use"] in ("torchvision", "torchvision_video", "c3d"):
         return table | {"weights": None}
     if table["use"] != "clip" or table.get("weights") in (None, TRANSFORMERS_WEIGHTS):
         return dict(table)

@@ -11,6 +11,7 @@ REPORTED_PACKAGES = (
     "transformers",
     "open_clip_torch",
     "timm",
+    "torchvision",
     "numpy",
     "simplejpeg",
     "pillow",

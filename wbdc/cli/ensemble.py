@@ -21,8 +21,8 @@ from wbdc.cli.name_completion import RUN_NAME
     "runs",
     type=RUN_NAME,
     multiple=True,
-    help="A run, or a variant of it: 'RUN frames=4'. Repeatable; by default every finished run of "
-    "the prepared data.",
+    help="A run, or a variant: 'RUN frames=4', 'RUN crops=3'. Repeatable; by default every "
+    "finished run of the prepared data.",
 )
 @click.option(
     "--folds",
@@ -41,6 +41,8 @@ from wbdc.cli.name_completion import RUN_NAME
 @shared_options.final_run_options("the best subset of members that fits is chosen")
 @click.option("--frames", help="With a limit: also try fewer frames, for example 8,4.")
 @click.option("--length", help="With a limit: also try shorter texts, for example 128,64 tokens.")
+@click.option("--clips", help="With a limit: also average clips of each video, for example 2.")
+@click.option("--crops", help="With a limit: also average 3 squares of each frame: 3.")
 @click.option(
     "--precision",
     help="Serve in this precision. With a limit: also try these, for example bf16,fp32.",

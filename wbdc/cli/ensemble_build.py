@@ -26,6 +26,8 @@ class EnsembleOptions:
     items: int | None
     frames: str | None
     length: str | None
+    clips: str | None
+    crops: str | None
     precision: str | None
     openvino: bool | None
     mean: str
@@ -43,9 +45,11 @@ class EnsembleOptions:
         shared_options.check_one_limit(self.limit, self.qps)
         if self.bounds:
             check_bounds(self.bounds)
-        if (self.frames or self.length or self.items) and not self.has_limit:
+        tried = self.frames or self.length or self.clips or self.crops
+        if (tried or self.items) and not self.has_limit:
             raise UsageFault(
-                "--frames, --length and --items need a time limit; add --limit (seconds) or --qps"
+                "--frames, --length, --clips, --crops and --items need a time limit; add --limit "
+                "(seconds) or --qps"
             )
         if self.folds and self.has_limit:
             raise UsageFault(
@@ -143,6 +147,8 @@ def build_within_limit(
             items=items,
             frames=parse_counts(options.frames, "--frames"),
             lengths=parse_counts(options.length, "--length"),
+            clips=parse_counts(options.clips, "--clips"),
+            crops=parse_counts(options.crops, "--crops"),
             settings=options.blending,
         ),
         log=console.log,

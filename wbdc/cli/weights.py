@@ -100,15 +100,16 @@ def convert(path: Path, license: str | None, source: str | None, as_json: bool) 
 @license_option
 @shared_options.as_json
 def fetch(name: str, weights: str, revision: str, license: str | None, as_json: bool) -> None:
-    """Download weights from the Hugging Face hub.
+    """Download weights from the Hugging Face hub, or those of torchvision.
 
-    NAME is that of the hub, for example hfl/chinese-macbert-base. One file of weights and the
-    settings beside it are downloaded; a pickle is converted to safetensors. HF_ENDPOINT and the
-    token of `hf auth login` are honored.
+    NAME is that of the hub, for example hfl/chinese-macbert-base, or torchvision/MODEL.WEIGHTS. One
+    file of weights and the settings beside it are downloaded; a pickle is converted to safetensors.
+    HF_ENDPOINT and the token of `hf auth login` are honored.
 
     \b
     Example:
       wbdc weights fetch hfl/chinese-macbert-base --weights models
+      wbdc weights fetch torchvision/shufflenet_v2_x1_0.IMAGENET1K_V1 --weights models
     """
     from wbdc.core.errors import UsageFault
     from wbdc.train.pretrained.download import fetch_weights

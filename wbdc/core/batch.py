@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass, field, fields, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from wbdc.core.item_random import item_uniform
+from wbdc.core.item_random import host_uniform, item_uniform
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,13 @@ class Batch:
     soft_label: (B, C) float, probabilities of the classes that replace the label, times the weight
     of the video in the loss; zeros for a video without soft labels.
     seeds: (B,) int64, the source of each video's random numbers; see `draw`.
+    host_seeds: B numbers, the same as `seeds`, known without reading a tensor; () without seeds.
     frame_counts: B numbers of real frames, or of real features, known without reading a tensor.
     Real ones come first in each video. () when unknown, for example after frames were moved.
     rank_sizes: videos of this batch on each rank, () on a single one. Rank r of R holds the videos
     r, r + R, r + 2R, ... of the whole batch.
+    pixels: (B, F, 3, H, W) uint8, those that the features of a batch were encoded from; None when
+    the frames are pixels or cached features.
     targets: what an objective hid, by a name that it chooses. Each use of an objective receives its
     own targets only.
     """
@@ -40,8 +44,10 @@ class Batch:
     text_field: Tensor | None = None
     soft_label: Tensor | None = None
     seeds: Tensor | None = None
+    host_seeds: tuple[int, ...] = ()
     frame_counts: tuple[int, ...] = ()
     rank_sizes: tuple[int, ...] = ()
+    pixels: Tensor | None = None
     targets: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -69,6 +75,15 @@ class Batch:
         if self.seeds is None:
             raise ValueError("this batch has no seeds; collate it with a seed")
         return item_uniform(self.seeds, stream, *shape)
+
+    def draw_on_host(self, stream: str, *shape: int) -> np.ndarray:
+        """Draw the numbers of `draw` on the CPU, where they decide what is launched on a GPU.
+
+        Raises ValueError for a batch without seeds.
+        """
+        if not self.host_seeds:
+            raise ValueError("this batch has no seeds; collate it with a seed")
+        return host_uniform(self.host_seeds, stream, *shape)
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device."""

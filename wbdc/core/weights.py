@@ -19,18 +19,22 @@ if TYPE_CHECKING:  # the functions that find weights need no torch, which takes 
     from torch import Tensor
 
 WEIGHTS_VARIABLE = "WBDC_WEIGHTS"
+TORCHVISION_OWNER = "torchvision/"  # of the names of weights that torchvision publishes
 SAFETENSORS_SUFFIX = ".safetensors"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pyth")
 RECORD_SUFFIX = ".record.json"  # of the file that `wbdc weights` writes beside weights
 RECORD_SHAPE = {"bytes": int, "sha256": str, "license": (str, None), "source": (str, None)}
 
 
-def find_weights(name: str, files: tuple[str, ...], beside: tuple[str, ...] = ()) -> Path:
+def find_weights(
+    name: str, files: tuple[str, ...], beside: tuple[str, ...] = (), link: str | None = None
+) -> Path:
     """Find the folder of the weights `name` that holds one of `files`.
 
     name: for example "hfl/chinese-macbert-base". beside: other files of the folder, for the error
-    message. Searches $WBDC_WEIGHTS/NAME, $WBDC_WEIGHTS/<last part of NAME>, then the Hugging Face
-    cache. Raises EnvironmentFault, which states the files to get and the folder for them.
+    message. link: of the published file when it is not on Hugging Face. Searches
+    $WBDC_WEIGHTS/NAME, $WBDC_WEIGHTS/<last part of NAME>, then the Hugging Face cache. Raises
+    EnvironmentFault, which states the files to get and the folder for them.
     """
     root = os.environ.get(WEIGHTS_VARIABLE)
     folders = [Path(root) / part for part in (name, name.split("/")[-1])] if root else []
@@ -42,12 +46,18 @@ def find_weights(name: str, files: tuple[str, ...], beside: tuple[str, ...] = ()
     _refuse_pickles(folders)
     needed = ", ".join([" or ".join(files), *beside])
     target = f"{root}/{name}" if root else f"FOLDER/{name} and give --weights FOLDER"
+    origin = f"{needed}, converted from {link}," if link else f"{needed} of {hub_link(name)}"
+    page = "" if link else " (its page states license and checksum)"
     raise EnvironmentFault(
-        f"the weights {name!r} are not on this machine: put {needed} of "
-        f"https://huggingface.co/{name} into {target} (its page states license and checksum), "
+        f"the weights {name!r} are not on this machine: put {origin} into {target}{page}, "
         f"`wbdc weights fetch {name}` downloads them; or run the same recipe from random weights "
         "with --tiny"
     )
+
+
+def hub_link(name: str) -> str:
+    """Return the page of weights on Hugging Face."""
+    return f"https://huggingface.co/{name}"
 
 
 def _refuse_pickles(folders: list[Path]) -> None:

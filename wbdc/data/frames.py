@@ -17,7 +17,7 @@ from PIL import Image, ImageFile
 from wbdc.core.findings import Findings
 from wbdc.core.image_settings import ImageSettings
 from wbdc.core.out_of_memory import is_memory_short, raise_if_exhausted
-from wbdc.data.resize import jpeg_divisor, resize_and_crop
+from wbdc.data.resize import crop_positions, jpeg_divisor, resize_and_crop
 
 MAX_PIXELS = 64_000_000  # larger images are refused by their header, before any memory is used
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated image is counted, not filled with gray
@@ -75,18 +75,20 @@ def decode_frames(
     findings: Findings,
     location: str = "",
     out: np.ndarray | None = None,
+    crops: int = 1,
 ) -> np.ndarray:
-    """Decode frames: (n, 3, S, S) uint8, in order. Damaged frames are dropped and counted.
+    """Decode frames: (n * crops, 3, S, S) uint8, in order. Damaged frames are dropped and counted.
 
-    location: name of the video in `findings`. out: (m, 3, S, S) uint8 with m >= len(encoded), where
-    the first n frames are written; None: a new array.
+    location: name of the video in `findings`. out: (m, 3, S, S) uint8 with m >= len(encoded) *
+    crops, where the first n * crops squares are written; None: a new array. crops: squares of each
+    frame, one after another, see `crop_positions`.
     """
     if out is None:
-        out = np.empty((len(encoded), 3, settings.size, settings.size), np.uint8)
+        out = np.empty((len(encoded) * crops, 3, settings.size, settings.size), np.uint8)
     count = 0
     for number, data in enumerate(encoded):
-        square = _decode_square(data, settings, findings, f"{location}#{number}")
-        if square is not None:
+        squares = _decode_squares(data, settings, findings, f"{location}#{number}", crops)
+        for square in squares:
             np.copyto(out[count], square.transpose(2, 0, 1))
             count += 1
     return out[:count]
@@ -100,8 +102,8 @@ def decode_frame(
     A damaged frame is counted in `findings` and gives None. Empty `data` gives None; the reader of
     the archive has counted it.
     """
-    square = _decode_square(data, settings, findings, location)
-    return None if square is None else square.transpose(2, 0, 1).copy()
+    squares = _decode_squares(data, settings, findings, location)
+    return squares[0].transpose(2, 0, 1).copy() if squares else None
 
 
 def probe_image(
@@ -130,15 +132,21 @@ def probe_image(
         return *size, np.asarray(gray.resize((side, side), Image.Resampling.HAMMING))
 
 
-def _decode_square(
-    data: bytes, settings: ImageSettings, findings: Findings, location: str
-) -> np.ndarray | None:
-    """Decode one frame to (S, S, 3) uint8, valid until this thread decodes the next one."""
+def _decode_squares(
+    data: bytes, settings: ImageSettings, findings: Findings, location: str, crops: int = 1
+) -> list[np.ndarray]:
+    """Decode one frame to squares (S, S, 3) uint8, valid until this thread decodes the next one;
+    to none when it is damaged.
+    """
     if not data:
-        return None
+        return []
     with _count_damage(findings, location):
         pixels, full_size = _decode_rgb(data, settings, findings, location)
-        return resize_and_crop(pixels, settings, full_size)
+        return [
+            resize_and_crop(pixels, settings, full_size, position)
+            for position in crop_positions(crops)
+        ]
+    return []
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def collate(
     label: Sequence[int] | None = None,
     *,
     fields: Sequence[np.ndarray] | None = None,
-    seeds: torch.Tensor | None = None,
+    seeds: Sequence[int] = (),
     pinned: bool = False,
 ) -> Batch:
     """Pad B videos to a Batch.
@@ -100,8 +100,8 @@ def collate(
     text: token ids of each video. frames: (n, 3, S, S) uint8 or (n * P, D) float16 of each video;
     the array of `PaddedFrames` becomes a part of the batch; tensors stay on the GPU that decoded
     them. label: class index of each video, or None. fields: the number of the field of each token.
-    seeds: of `item_seeds`. pinned: pad in page-locked memory, from which a GPU copies while the CPU
-    goes on.
+    seeds: of `item_seed_numbers`. pinned: pad in page-locked memory, from which a GPU copies while
+    the CPU goes on.
     """
     text_lengths, frame_counts = list(map(len, text)), list(map(len, frames))
     tokens, longest = max(text_lengths), max(frame_counts)
@@ -114,7 +114,8 @@ def collate(
         _length_mask(frame_counts, longest, pinned),
         labels,
         text_field=None if fields is None else pad_rows(fields, (tokens,), np.int8, pinned),
-        seeds=seeds,
+        seeds=torch.tensor(seeds) if seeds else None,
+        host_seeds=tuple(seeds),
         frame_counts=tuple(frame_counts),
     )
 

@@ -34,11 +34,21 @@ class Geometry(NamedTuple):
     first_column: int
 
 
-def plan_geometry(height: int, width: int, settings: ImageSettings) -> Geometry:
+def crop_positions(crops: int) -> list[float]:
+    """Return where squares lie along the long side of a frame, from 0 at its start to 1 at its end:
+    the center alone, or several from end to end.
+    """
+    return [0.5] if crops == 1 else [number / (crops - 1) for number in range(crops)]
+
+
+def plan_geometry(
+    height: int, width: int, settings: ImageSettings, position: float = 0.5
+) -> Geometry:
     """Return how an image of height x width pixels becomes a square.
 
     The short side becomes `settings.short`, or `settings.size`, and the square is its center.
-    `settings.squash` resizes both sides to `settings.size`.
+    position: of the square along the long side, see `crop_positions`. `settings.squash` resizes
+    both sides to `settings.size`.
     """
     size = settings.size
     if settings.squash:
@@ -47,7 +57,9 @@ def plan_geometry(height: int, width: int, settings: ImageSettings) -> Geometry:
     new_short = settings.short or size
     # torchvision's rule: floor, but at least the new short side
     height, width = (max(new_short, int(new_short * side / short)) for side in (height, width))
-    return Geometry(height, width, round((height - size) / 2), round((width - size) / 2))
+    row_position, column_position = (position, 0.5) if height > width else (0.5, position)
+    first_row = round((height - size) * row_position)
+    return Geometry(height, width, first_row, round((width - size) * column_position))
 
 
 def jpeg_divisor(height: int, width: int, settings: ImageSettings) -> int:
@@ -69,16 +81,20 @@ def is_strip(height: int, width: int) -> bool:
 
 
 def resize_and_crop(
-    pixels: np.ndarray, settings: ImageSettings, full_size: tuple[int, int]
+    pixels: np.ndarray,
+    settings: ImageSettings,
+    full_size: tuple[int, int],
+    position: float = 0.5,
 ) -> np.ndarray:
-    """Resize an image and crop the center square: (H, W, 3) uint8 -> (S, S, 3) uint8.
+    """Resize an image and crop a square: (H, W, 3) uint8 -> (S, S, 3) uint8.
 
-    full_size: height and width before a decoder reduced it by `jpeg_divisor`.
+    full_size: height and width before a decoder reduced it by `jpeg_divisor`. position: of the
+    square, see `plan_geometry`.
     """
     if is_strip(*pixels.shape[:2]) and not settings.squash:
         pixels = _cut_strip(pixels)
         full_size = pixels.shape[:2]
-    geometry = plan_geometry(*full_size, settings)
+    geometry = plan_geometry(*full_size, settings, position)
     if geometry[:2] == pixels.shape[:2]:
         return crop_square(pixels, geometry, settings.size)
     resize = resize_fast if settings.resize == FAST_RESIZE else resize_exact

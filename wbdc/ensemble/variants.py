@@ -1,4 +1,6 @@
-"""Variants: a run as it was trained, or served with fewer frames, shorter texts or one fold."""
+"""Variants: a run as it was trained, or served with fewer frames, shorter texts, several clips and
+crops, or one fold.
+"""
 
 from collections.abc import Sequence
 from itertools import product
@@ -8,16 +10,20 @@ from typing import NamedTuple
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.integrity import verify_seal
 from wbdc.serve.member_files import MODEL_FILE
+from wbdc.serve.member_parts.view_limits import MAX_CLIPS, THREE_CROPS
 from wbdc.train.runs import Run, open_run
 
 FOLD_SETTING = "fold"
-SERVE_SETTINGS = ("frames", "length")  # may be less when serving than in training
+SIZE_SETTINGS = ("frames", "length")  # may be less when serving than in training
+VIEW_SETTINGS = ("clips", "crops")  # views of a video that are averaged: 1 in training
+SERVE_SETTINGS = (*SIZE_SETTINGS, *VIEW_SETTINGS)
 
 
 class Variant(NamedTuple):
     """A run with some of its finished folds.
 
-    serve: {"frames", "length"}, where they are less than in training.
+    serve: {"frames", "length"}, where they are less than in training; {"clips", "crops"}, where
+    several views of a video are averaged.
     """
 
     run: Run
@@ -47,25 +53,29 @@ def full_variant(run: Run) -> Variant:
 
 
 def parse_variant(work: Path, name: str) -> Variant:
-    """Open a variant by its name: "RUN", "RUN frames=4 length=128" or "RUN fold=0".
+    """Open a variant by its name: "RUN", "RUN frames=4 length=128", "RUN clips=2 crops=3" or
+    "RUN fold=0".
 
     Raises UsageFault for a run, setting or value that does not exist.
     """
     run_name, *words = name.split() or [""]
     variant = full_variant(open_run(work, run_name))
     settings = dict(word.partition("=")[::2] for word in words)
-    trained, known_keys = _trained_settings(variant.run), (*SERVE_SETTINGS, FOLD_SETTING)
+    trained = _trained_settings(variant.run)
+    known_keys = (*SERVE_SETTINGS, FOLD_SETTING)
 
     for key, value in settings.items():
         if key not in known_keys:
             raise UsageFault(f"{name!r}: a run has no {key!r}{suggest_name(key, known_keys)}")
         if key == FOLD_SETTING and value not in variant.folds:
             raise UsageFault(f"{name!r}: the finished folds are {', '.join(variant.folds)}")
-        if key in SERVE_SETTINGS and not trained[key]:
+        if key in VIEW_SETTINGS:
+            _check_view(name, key, value, trained[key])
+        if key in SIZE_SETTINGS and not trained[key]:
             raise UsageFault(
                 f"{name!r}: {key} cannot be changed, because the model reads all of it"
             )
-        if key in SERVE_SETTINGS and not (value.isdecimal() and 0 < int(value) < trained[key]):
+        if key in SIZE_SETTINGS and not (value.isdecimal() and 0 < int(value) < trained[key]):
             raise UsageFault(
                 f"{name!r}: {key} must be a number below {trained[key]}, which the run was trained"
                 " with"
@@ -77,26 +87,52 @@ def parse_variant(work: Path, name: str) -> Variant:
     )
 
 
-def list_variants(run: Run, frames: Sequence[int], lengths: Sequence[int]) -> list[Variant]:
-    """List a run as it was trained, and with fewer frames or shorter texts.
+def list_variants(
+    run: Run,
+    frames: Sequence[int],
+    lengths: Sequence[int],
+    clips: Sequence[int] = (),
+    crops: Sequence[int] = (),
+) -> list[Variant]:
+    """List a run as it was trained, and with fewer frames, shorter texts or several views.
 
-    frames, lengths: to try; values that are not below those of training are ignored.
+    frames, lengths, clips, crops: to try. Sizes that are not below those of training are ignored,
+    and views of a run that cannot have any.
     """
     trained = _trained_settings(run)
     settings = [
         {
             key: value
             for key, value in zip(SERVE_SETTINGS, values, strict=True)
-            if value is not None and value < trained[key]
+            if value is not None and _is_variant(key, value, trained[key])
         }
-        for values in product([None, *frames], [None, *lengths])
+        for values in product([None, *frames], [None, *lengths], [None, *clips], [None, *crops])
     ]
     distinct = dict.fromkeys(tuple(serve.items()) for serve in settings)
     return [full_variant(run)._replace(serve=dict(serve)) for serve in distinct]
 
 
+def _is_variant(key: str, value: int, trained: int) -> bool:
+    """Return whether a value differs from that of training, and the model can have it."""
+    return 1 < value <= trained if key in VIEW_SETTINGS else value < trained
+
+
+def _check_view(name: str, key: str, value: str, largest: int) -> None:
+    """Refuse a number of views that a run cannot have. Raises UsageFault."""
+    if not largest:
+        raise UsageFault(
+            f"{name!r}: {key} cannot be set, because the model reads no frames that have any"
+        )
+    allowed = [THREE_CROPS] if key == "crops" else range(2, largest + 1)
+    if not (value.isdecimal() and int(value) in allowed):
+        choices = str(largest) if key == "crops" else f"from 2 to {largest}"
+        raise UsageFault(f"{name!r}: {key} must be {choices}; leave it out for 1")
+
+
 def _trained_settings(run: Run) -> dict[str, int]:
-    """Return the frames and tokens of a run's training. Raises UsageFault without a fold."""
+    """Return the frames and tokens of a run's training, and the largest numbers of views, 0 for
+    what cannot be changed. Raises UsageFault without a fold.
+    """
     from wbdc.serve.members import find_member_class, read_model  # imports torch
 
     if not run.folds():
@@ -104,5 +140,8 @@ def _trained_settings(run: Run) -> dict[str, int]:
     folder = run.fold(next(iter(run.folds())))
     verify_seal(folder, (MODEL_FILE,))
     model = read_model(folder)
-    sizes = find_member_class(model, folder).trained_sizes(model)
+    member_class = find_member_class(model, folder)
+    largest = {"clips": MAX_CLIPS, "crops": THREE_CROPS}
+    views = {key: largest[key] for key in member_class.view_settings(model)}
+    sizes = member_class.trained_sizes(model) | views
     return {key: sizes.get(key, 0) for key in SERVE_SETTINGS}

@@ -83,6 +83,7 @@ class VideoClassifier(nn.Module):
         return replace(
             batch,
             frames=features,
+            pixels=batch.frames,
             frame_mask=self.vision.token_mask(batch.frame_mask),
             frame_counts=self.vision.token_counts(batch.frame_counts),
         )

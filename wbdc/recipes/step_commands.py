@@ -66,6 +66,8 @@ STEP_COMMANDS = {
             "items": int,
             "frames": str,
             "length": str,
+            "clips": str,
+            "crops": str,
             "precision": str,
             "openvino": bool,
             "mean": str,

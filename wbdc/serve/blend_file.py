@@ -46,9 +46,9 @@ class BlendMember:
     """One model of a blend.
 
     folder: of the model, relative to the folder that the blend is opened with; weight: 0 or more;
-    serve: {"frames", "length"}, where they differ from training; run, fold: which training run made
-    the model, unknown inside a package; class_weights: C numbers where the blend weighs by class,
-    of which `weight` is the mean over the videos that they were learned on.
+    serve: {"frames", "length", "clips", "crops"}, where they differ from training; run, fold: which
+    training run made the model, unknown inside a package; class_weights: C numbers where the blend
+    weighs by class, of which `weight` is the mean over the videos that they were learned on.
     """
 
     folder: str

@@ -86,12 +86,12 @@ class InferenceEngine:
     ):
         """Load the models of `folders`.
 
-        uses_openvino: compute networks by OpenVINO, on the CPU; served: {"frames", "length"} of
-        each member, where they differ from training; class_weights:
-        (M, C), blend with these weights of each class, after which rows do not add up to 1;
-        sharpness: above 0 for a geometric mean; half: round weights to float16; compiled: run
-        networks through torch.compile; uses_cuda_graphs: on a GPU, record what they launch;
-        decodes_on_gpu: on a GPU, decode the JPEGs of networks there.
+        uses_openvino: compute networks by OpenVINO, on the CPU; served: {"frames", "length",
+        "clips", "crops"} of each member, where they differ from training; class_weights: (M, C),
+        blend with these weights of each class, after which rows do not add up to 1; sharpness:
+        above 0 for a geometric mean; half: round weights to float16; compiled: run networks through
+        torch.compile; uses_cuda_graphs: on a GPU, record what they launch; decodes_on_gpu: on a
+        GPU, decode the JPEGs of networks there.
         Raises IntegrityFault when a model is damaged or members have different classes,
         EnvironmentFault when the GPU cannot decode, and as `check_openvino` and `use_openvino` of
         members do.

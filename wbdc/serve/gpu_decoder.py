@@ -9,6 +9,7 @@ from torch import Tensor
 
 from wbdc.core.findings import Findings
 from wbdc.core.image_settings import ImageSettings
+from wbdc.data.frames import decode_frames
 from wbdc.data.gpu_frames import decode_frames_on_gpu, jpeg_decoder
 
 
@@ -33,7 +34,17 @@ class GpuDecoder:
         self._thread.stream.synchronize()
 
     def decode_frames(
-        self, encoded: Sequence[bytes], settings: ImageSettings, findings: Findings, location: str
+        self,
+        encoded: Sequence[bytes],
+        settings: ImageSettings,
+        findings: Findings,
+        location: str,
+        crops: int = 1,
     ) -> Tensor:
-        """Decode the frames of a video, see `decode_frames_on_gpu`: (n, 3, S, S) uint8."""
+        """Decode the frames of a video, see `decode_frames_on_gpu`: (n, 3, S, S) uint8. Several
+        crops of a frame are decoded by the CPU.
+        """
+        if crops > 1:
+            squares = decode_frames(encoded, settings, findings, location, crops=crops)
+            return torch.from_numpy(squares).to(self.device)
         return decode_frames_on_gpu(encoded, settings, self.device, self.decode, findings, location)

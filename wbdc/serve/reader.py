@@ -88,19 +88,18 @@ class Reader:
     ) -> Sequence[np.ndarray] | list[Tensor]:
         """Return the frames of each video, as pixels (n, 3, S, S) uint8 or features (n, D).
 
-        key: image settings, None for features, and the largest n; None reads nothing. gpu: decodes
-        the pixels, which stay on the GPU.
+        key: what to read; None reads nothing. gpu: decodes the pixels, which stay on the GPU.
         """
         if key is None:
             return [UNREAD_FRAMES] * len(videos)
-        settings, count = key
+        settings, count, crops = key
         if settings is None:
             with stages.time("read"):
                 return [read_features(video.source, count, findings) for video in videos]
 
         padded = None
         if gpu is None:
-            padded = PaddedFrames(len(videos), count, settings.size, pinned=self.pinned)
+            padded = PaddedFrames(len(videos), count * crops, settings.size, pinned=self.pinned)
         on_gpu = []
         for row, video in enumerate(videos):
             name = video.source.path.stem
@@ -108,9 +107,10 @@ class Reader:
                 encoded = read_images(video.source, count, findings)
             with stages.time("decode"):
                 if padded is None:
-                    on_gpu.append(gpu.decode_frames(encoded, settings, findings, name))
+                    on_gpu.append(gpu.decode_frames(encoded, settings, findings, name, crops))
                 else:
-                    decoded = decode_frames(encoded, settings, findings, name, padded.space(row))
+                    space = padded.space(row)
+                    decoded = decode_frames(encoded, settings, findings, name, space, crops)
                     padded.set_count(row, len(decoded))
         return on_gpu if padded is None else padded
 

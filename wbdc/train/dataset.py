@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from wbdc.core.batch import Batch
-from wbdc.core.item_random import item_seeds
+from wbdc.core.item_random import item_seed_numbers
 from wbdc.data.loader import (
     PREFETCH_BATCHES,
     BatchRows,
@@ -66,7 +66,7 @@ class Dataset:
             frames,
             self.labels[positions],
             fields=[reader.token_fields(row) for reader, row in zip(readers, text, strict=True)],
-            seeds=item_seeds(ids, seed, epoch),
+            seeds=item_seed_numbers(ids, seed, epoch),
             pinned=pinned,
         )
         soft_label = self.soft_targets.at(positions) if self.soft_targets else None

@@ -68,7 +68,7 @@ def fit_fold(
         "threads": hardware.threads,
         "ranks": hardware.ranks.size,
         "weights": {fitted.kind: f"fitted to {len(training):,} labeled videos"},
-        "pretrained": {},
+        "pretrained": fitted.pretrained,
         "last": {},
         "chance": {},
         "fit": fitted.notes,
@@ -113,6 +113,7 @@ def _labeled_videos(
         folds=folds[rows],
         class_count=len(classes),
         read_frames=partial(read_frames, rows),
+        classes=classes,
     )
 
 
@@ -170,4 +171,5 @@ def _read_frames(
     if key is None:
         return repeat(UNREAD_FRAMES, len(rows))
     split = plan.prepared.facts.labeled_split
-    return stored_frames(plan.prepared, split, rows, *key, threads=threads)
+    settings = key.image_settings
+    return stored_frames(plan.prepared, split, rows, settings, key.frames, threads=threads)

@@ -83,9 +83,10 @@ def build_initial_model(kit: Kit, prepared: PreparedData, seed: int) -> InitialM
         weights["trunk"] += f"; {len(new_words)} words begin as the mean of their characters"
 
     vision = plug.build_plug(visions, tables["vision"], kit_folder=kit.folder)
-    weights["vision"] = vision.loaded
-    if vision.pretrained:
-        pretrained["vision"] = vision.pretrained
+    for part, tower in vision.parts().items():
+        weights[part] = tower.loaded
+        if tower.pretrained:
+            pretrained[part] = tower.pretrained
 
     fusion = build_fusion(tables, trunk, kit.folder)
     special = special_token_ids(tokenizer)

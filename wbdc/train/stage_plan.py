@@ -29,7 +29,7 @@ from wbdc.train.samplers import Sampler
 from wbdc.train.schedules import Schedule
 from wbdc.train.task import Task, class_parents
 from wbdc.train.tricks import Trick
-from wbdc.train.views import has_pixel_tricks
+from wbdc.train.views import has_pixel_plugs
 
 MODALITIES = ("text", "frames")
 
@@ -112,7 +112,7 @@ def plan_stage(
         setting_files=kit.setting_files(stage_name),
         stage=stage,
         serve=kit.serving(),
-        needs_pixels=has_pixel_tricks(stage, kit.folder),
+        needs_pixels=has_pixel_plugs(stage, kit.folder),
         saved_kit=kit.saved(),
         kit_options=kit.options or ("--kit", kit.name),
         build_model=partial(build_initial_model, kit, prepared, seed),

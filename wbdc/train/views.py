@@ -9,16 +9,20 @@ import torch
 from wbdc.core import plug
 from wbdc.prepare.dataset import PreparedData
 from wbdc.prepare.view import InputSpec, estimate_bytes, estimate_seconds, make_view
-from wbdc.train import tricks
+from wbdc.train import objectives, tricks
 from wbdc.train.initial_model import InitialModel, build_initial_model
 from wbdc.train.kit import Kit
 from wbdc.train.kit_schema import Stage
 
 
-def has_pixel_tricks(stage: Stage, folder: Path) -> bool:
-    """Return whether a trick of a stage needs pixels. folder: where plug files lie."""
-    used = [plug.find_plug(tricks, table["use"], folder) for table in stage.trick or []]
-    return any(trick.needs_pixels for trick in used)
+def has_pixel_plugs(stage: Stage, folder: Path) -> bool:
+    """Return whether a trick or an objective of a stage needs pixels. folder: where plug files
+    lie.
+    """
+    tables = [(tricks, table) for table in stage.trick or []]
+    tables += [(objectives, table) for table in stage.objective]
+    used = [plug.find_plug(package, table["use"], folder) for package, table in tables]
+    return any(plug_class.needs_pixels for plug_class in used)
 
 
 def training_inputs(initial: InitialModel, needs_pixels: bool, device: torch.device) -> InputSpec:
@@ -54,7 +58,7 @@ def make_views(
         log(f"{kit.name} reads the prepared texts and frames as they are, so no view is made")
         return
     initial = build_initial_model(kit, prepared, seed)
-    needs_pixels = has_pixel_tricks(kit.stage("train"), kit.folder)
+    needs_pixels = has_pixel_plugs(kit.stage("train"), kit.folder)
     spec = training_inputs(initial, needs_pixels, device)
     facts = prepared.facts
     for split in sorted({facts.labeled_split, facts.unlabeled_split} & set(facts.video_counts)):

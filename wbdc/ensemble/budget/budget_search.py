@@ -30,21 +30,23 @@ from wbdc.ensemble.ensemble_settings import DEFAULT_SETTINGS, EnsembleSettings
 from wbdc.ensemble.out_of_fold import ServingHardware, out_of_fold_predictions
 from wbdc.ensemble.shared_rows import shared_predictions
 from wbdc.ensemble.variants import Variant, full_variant, list_variants
-from wbdc.train.runs import ALL_FOLDS
+from wbdc.train.runs import ALL_FOLDS, Run
 
 
 @dataclass(frozen=True)
 class BudgetOptions:
     """How an ensemble within a limit is built.
 
-    limit: seconds for `items` videos; frames, lengths: smaller values to try; settings: of the
-    chosen ensemble, by whose mean subsets are compared.
+    limit: seconds for `items` videos; frames, lengths: smaller values to try; clips, crops: views
+    of a video to average; settings: of the chosen ensemble, by whose mean subsets are compared.
     """
 
     limit: float
     items: int
     frames: Sequence[int] = ()
     lengths: Sequence[int] = ()
+    clips: Sequence[int] = ()
+    crops: Sequence[int] = ()
     settings: EnsembleSettings = DEFAULT_SETTINGS
 
 
@@ -85,9 +87,9 @@ def build_ensemble_within(
 ) -> dict:
     """Build the ensemble with the best score that predicts `items` videos within `limit` seconds.
 
-    Members are tried as they are, and with fewer frames or shorter texts. When not even the
-    cheapest ensemble fits with all its folds, variants of one fold are tried: out-of-fold scores
-    cannot measure what fewer folds lose.
+    Members are tried as they are, and with fewer frames, shorter texts or several views. When not
+    even the cheapest ensemble fits with all its folds, variants of one fold are tried: out-of-fold
+    scores cannot measure what fewer folds lose.
 
     hardware: one for each precision to try, without and with OpenVINO; the first has the precision
     of the kits.
@@ -132,7 +134,7 @@ def _search_precisions(
     variants = {
         variant.name: variant
         for member in members
-        for variant in (member, *list_variants(member.run, options.frames, options.lengths))
+        for variant in (member, *_variants(member.run, options))
     }
     variants = list(variants.values())
     sample, listing_seconds = _sample(contest, data, options.items, options.settings.seed)
@@ -155,6 +157,10 @@ def _search_precisions(
         cost = measure_costs(variants, sample, one, fixed=fixed, progress=progress)
         results.append(_search(one, variants, tables, contest, cost, options))
     return results
+
+
+def _variants(run: Run, options: BudgetOptions) -> list[Variant]:
+    return list_variants(run, options.frames, options.lengths, options.clips, options.crops)
 
 
 def _sample(contest: Competition, data: Path, items: int, seed: int) -> tuple[list[Video], float]:
@@ -266,6 +272,8 @@ def _command(
     lists = {
         "--frames": options.frames,
         "--length": options.lengths,
+        "--clips": options.clips,
+        "--crops": options.crops,
         "--precision": [precision_name(precision) for precision in other_precisions],
     }
     for option, values in lists.items():

@@ -18,6 +18,7 @@ from wbdc.ensemble.shared_rows import label_codes
 from wbdc.prepare.dataset import PreparedData
 from wbdc.serve.engine import InferenceEngine
 from wbdc.serve.members import MemberBatch
+from wbdc.serve.members.network import Network
 from wbdc.serve.predict import compute_in_parts
 from wbdc.serve.reader import MemberBatches, prefetch_reads
 from wbdc.serve.stage_timer import StageTimer
@@ -53,7 +54,7 @@ class RetrievedLabels:
         self.temperature = temperature
         folders = teachers.folders()
         self.engine = InferenceEngine(folders, [1.0] * len(folders), *hardware)
-        if len(teachers.members) > 1 or not self.engine.members[0].is_network:
+        if len(teachers.members) > 1 or not _has_pooled_vectors(self.engine):
             raise UsageFault(
                 f"{teachers.name} is not one network, whose vectors could be compared; give a run "
                 "of a network with --from, or use --how predict"
@@ -131,3 +132,7 @@ class RetrievedLabels:
                 return member.model(batch.select(rows)).pooled.float().cpu().numpy()
 
         return np.concatenate(compute_in_parts(compute, len(batch), self.engine.parts))
+
+
+def _has_pooled_vectors(engine: InferenceEngine) -> bool:
+    return isinstance(engine.members[0], Network)

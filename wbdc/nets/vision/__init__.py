@@ -56,6 +56,10 @@ class Vision(nn.Module):
         """
         raise NotImplementedError
 
+    def parts(self) -> dict[str, "Vision"]:
+        """Return the towers that have weights of their own, by name: this one."""
+        return {"vision": self}
+
     def blueprint(self) -> dict:
         """Return the kit table that rebuilds this tower without loading pretrained weights."""
         raise NotImplementedError

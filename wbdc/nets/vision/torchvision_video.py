@@ -122,7 +122,7 @@ class TorchvisionVideo(Vision):
         return FEATURE_FUNCTIONS.get(family, _resnet_features)(self.tower, clips)
 
     def _load(self, name: str, url: str) -> None:
-        folder = find_weights(VIDEO_WEIGHTS_OWNER + name, (VIDEO_WEIGHTS_FILE,))
+        folder = find_weights(VIDEO_WEIGHTS_OWNER + name, (VIDEO_WEIGHTS_FILE,), link=url)
         file = folder / VIDEO_WEIGHTS_FILE
         selected, unused = select_tensors(load_weights(file), self.tower.state_dict(), file)
         self.tower.load_state_dict(selected, strict=True)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,8 +28,18 @@ MEMBER_FACTS_SHAPE = {
     "competition?": str,
     "serve": {"batch": int, "precision": str},
 }
-# what a member reads of the frames: image settings (None for precomputed features), their number
-FrameKey = tuple[ImageSettings | None, int]
+
+
+class FrameKey(NamedTuple):
+    """What a member reads of the frames of a video.
+
+    image_settings: None for precomputed features. frames: the largest number. crops: squares of
+    each frame, along its longer side.
+    """
+
+    image_settings: ImageSettings | None
+    frames: int
+    crops: int = 1
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,11 @@ class Member:
         """
         return {}
 
+    @classmethod
+    def view_settings(cls, facts: dict) -> tuple[str, ...]:
+        """Return which of "clips" and "crops" may be set when serving. facts: of `read_model`."""
+        return ()
+
     def encode_text(self, fields: Sequence[dict[str, str]]) -> list:
         """Return what the member reads of the texts of some videos, one value for each.
 
@@ -163,18 +179,21 @@ def load_member(
     *,
     frames: int | None = None,
     length: int | None = None,
+    clips: int | None = None,
+    crops: int | None = None,
     half: bool = False,
 ) -> Member:
     """Rebuild the model of `folder`.
 
-    frames, length: serve fewer frames or tokens than in training; half: round the weights of a
+    frames, length: serve fewer frames or tokens than in training; clips, crops: average this many
+    clips of a video and squares of its frames; half: round the weights of a
     network to float16, as they may be stored.
     Raises IntegrityFault when a file is missing or damaged, or the weights belong to another model
-    or hold NaN; UsageFault when its kind of member has no frames or length to change.
+    or hold NaN; UsageFault when its kind of member has no such sizes to change.
     """
     verify_seal_if_present(folder)
     member_class = find_member_class(_read_facts(folder), folder)
-    sizes = {"frames": frames, "length": length}
+    sizes = {"frames": frames, "length": length, "clips": clips, "crops": crops}
     settings = {name: value for name, value in sizes.items() if value is not None}
     if member_class.is_network:
         settings["half"] = half

@@ -11,7 +11,7 @@ from wbdc.core.image_settings import ImageSettings
 from wbdc.serve.cache_key import cache_key
 from wbdc.serve.member_parts.frame_descriptors import DescriptorSettings, describe_video
 from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE, explain_misfit, load_arrays
-from wbdc.serve.members import Member, ValueBatch
+from wbdc.serve.members import FrameKey, Member, ValueBatch
 
 WEIGHTS = "weights"
 
@@ -31,7 +31,9 @@ class LinearFrames(Member):
     def __init__(self, folder: Path, device: torch.device):
         super().__init__(folder, device)
         self.settings = DescriptorSettings(**self.facts["descriptor"])
-        self.frame_key = (ImageSettings.from_table(self.facts["image"]), self.facts["frames"])
+        self.frame_key = FrameKey(
+            ImageSettings.from_table(self.facts["image"]), self.facts["frames"]
+        )
         self.text_key = cache_key(self.settings)  # no text is read; equal settings share a batch
 
         arrays = load_arrays(folder)

@@ -1,38 +1,36 @@
 """A network: the model of a kit, as `wbdc train` saved it."""
 
-from collections.abc import Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from wbdc.core.batch import Batch
 from wbdc.core.errors import IntegrityFault
-from wbdc.core.weights import load_weights, weights_fingerprint
 from wbdc.data.loader import collate
 from wbdc.data.text import TextReader, open_tokenizer
 from wbdc.nets.half_weights import halve_weights, restore_weights
 from wbdc.nets.model import VideoClassifier, build_model
 from wbdc.serve.cache_key import cache_key
 from wbdc.serve.cuda_graphs import FixedFrames, FixedTokens, GraphedFunction, TensorFunction
-from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
-from wbdc.serve.members import Member
+from wbdc.serve.member_files import WEIGHTS_FILE
+from wbdc.serve.member_parts.tower_weights import explain_damage, read_weights, tower_key
+from wbdc.serve.member_parts.views import Views, average_views, check_views
+from wbdc.serve.members import FrameKey, Member
 from wbdc.serve.openvino_function import OpenVinoFunction
 from wbdc.serve.openvino_network import convert_scores, convert_tower
 
 TOKENIZER_FILE = "tokenizer.json"
-# in model.json: the file with the weights of the vision tower, when several members share it
-TOWER = "tower"
-MAX_ERROR_CHARACTERS = 600
 MAX_NAMES = 10  # in an error
 
 
 class Network(Member):
-    """frames, length: serve fewer frames or tokens than in training; half: round the weights to
+    """frames, length: serve fewer frames or tokens than in training; clips, crops: average this
+    many clips of a video and squares of its frames, see `Views`; half: round the weights to
     float16, as they may be stored.
 
     model: the network; text: turns fields into token ids; without: the modality that the model was
@@ -66,6 +64,8 @@ class Network(Member):
         *,
         frames: int | None = None,
         length: int | None = None,
+        clips: int | None = None,
+        crops: int | None = None,
         half: bool = False,
     ):
         super().__init__(folder, device)
@@ -89,14 +89,15 @@ class Network(Member):
             self.text.length,
             sorted(self.text.tail),
         )
-        self.frame_key = (model.vision.image_settings, model.vision.frames)
+        self.views = Views(clips or 1, crops or 1)
+        check_views(self.views, model.vision.image_settings, f"the model of {folder}")
+        frame_count = model.vision.frames * self.views.clips
+        self.frame_key = FrameKey(model.vision.image_settings, frame_count, self.views.crops)
 
     @cached_property
     def tower_key(self) -> tuple:
         """A hash of the tower, its weights and its inputs, and the modality that is dropped."""
-        tower = self.model.vision
-        fingerprint = weights_fingerprint(tower.state_dict())
-        return cache_key(self.frame_key, tower.blueprint(), fingerprint), self.without
+        return tower_key(self.model.vision, self.frame_key, self.views), self.without
 
     @classmethod
     def trained_sizes(cls, facts: dict) -> dict[str, int]:
@@ -104,6 +105,14 @@ class Network(Member):
             "frames": facts["blueprint"]["vision"].get("frames") or 0,
             "length": facts["text"]["length"],
         }
+
+    @classmethod
+    def view_settings(cls, facts: dict) -> tuple[str, ...]:
+        vision = facts["blueprint"]["vision"]
+        if not vision.get("frames"):
+            return ()
+        image = vision.get("image")
+        return ("clips", "crops") if image and not image.get("squash") else ("clips",)
 
     def encode_text(self, fields: Sequence[dict[str, str]]) -> list[list[int]]:
         return self.text(fields)
@@ -117,16 +126,38 @@ class Network(Member):
         return batch.drop_modality(self.without) if self.without else batch
 
     def encode(self, batch: Batch) -> Tensor:
-        return self.model.encode(batch).frames
+        if self.views.count == 1:
+            return self.model.encode(batch).frames
+        # the vectors of all views of a video in one row, so that rows are videos
+        encoded = self.model.encode(self.views.split_batch(batch)).frames
+        return encoded.unflatten(0, (len(batch), self.views.count)).flatten(1, 2)
 
     def with_features(self, batch: Batch, features: Tensor) -> Batch:
-        return self.model.with_features(batch, features)
+        if self.views.count > 1:  # the mask of the frames tells which belong to a view
+            return replace(batch, frames=features)
+        # a cached batch must not hold its pixels
+        return replace(self.model.with_features(batch, features), pixels=None)
 
     def logits(self, batch: Batch, features: Tensor | None) -> Tensor:
         if features is None:
             features = self.encode(batch)
-        encoded = self.model.with_features(batch, features.to(batch.text.device))
+        features = features.to(batch.text.device)
+        if self.views.count > 1:
+            return self._average_views(batch, features)
+        encoded = self.model.with_features(batch, features)
         return self._score(encoded.text, encoded.text_mask, encoded.frames, encoded.frame_mask)
+
+    def _average_views(self, batch: Batch, features: Tensor) -> Tensor:
+        """Score each view of the videos, and average their probabilities."""
+        count = self.views.count
+        mask = self.views.split(batch.frame_mask)
+        scores = self._score(
+            batch.text.repeat_interleave(count, 0),
+            batch.text_mask.repeat_interleave(count, 0),
+            features.unflatten(1, (count, features.shape[1] // count)).flatten(0, 1),
+            self.model.vision.token_mask(mask),
+        )
+        return average_views(scores, mask.any(1), count)
 
     def use_precision(self, precision: torch.dtype) -> None:
         if self._converted:
@@ -135,8 +166,8 @@ class Network(Member):
         elif precision != torch.float32:
             self._halved = halve_weights(self.model, precision)
         elif self._halved:
-            with _explain_damage(self.folder):
-                weights = _read_weights(self.folder, self.facts, self.is_rounded)
+            with explain_damage(self.folder):
+                weights = read_weights(self.folder, self.facts, self.is_rounded)
                 restore_weights(self.model, {name: weights[name] for name in self._halved})
             self._halved = []
             self._launch_directly()  # graphs read the weights that were replaced
@@ -144,18 +175,20 @@ class Network(Member):
     def use_openvino(self, threads: int, towers: dict[Hashable, OpenVinoFunction]) -> None:
         vision = self.model.vision
         if vision.image_settings is not None:  # a tower, and not features
-            if self.tower_key not in towers:
-                name = f"the vision tower of {self.folder}"
-                towers[self.tower_key] = convert_tower(vision, threads, name)
-            vision.encode_part = towers[self.tower_key]
-            self._converted.append(vision.encode_part)
+            for part, tower in vision.parts().items():
+                key = (self.tower_key, part)
+                if key not in towers:
+                    name = f"the vision tower of {self.folder}"
+                    towers[key] = convert_tower(tower, threads, name)
+                tower.encode_part = towers[key]
+                self._converted.append(tower.encode_part)
         name = f"the network of {self.folder}"
         self._score = convert_scores(self._score_tokens, self.model, threads, name)
         self._converted.append(self._score)
 
     def compile(self) -> None:
-        vision = self.model.vision
-        vision.encode = torch.compile(vision.encode, dynamic=True)
+        for tower in self.model.vision.parts().values():
+            tower.encode = torch.compile(tower.encode, dynamic=True)
         self._compiled_score = torch.compile(self._score_tokens, dynamic=True)
         self._launch_directly()
 
@@ -182,8 +215,8 @@ class Network(Member):
 
 def _load_weights(model: VideoClassifier, folder: Path, facts: dict, half: bool) -> None:
     """Load the weights of a folder into its model. Raises IntegrityFault."""
-    with _explain_damage(folder):
-        weights = _read_weights(folder, facts, half)
+    with explain_damage(folder):
+        weights = read_weights(folder, facts, half)
         _check_dtypes(model, weights)
         model.load_state_dict(weights, strict=True)
 
@@ -197,32 +230,6 @@ def _load_weights(model: VideoClassifier, folder: Path, facts: dict, half: bool)
             f"{folder / WEIGHTS_FILE} holds numbers that are not finite, in"
             f" {', '.join(broken[:MAX_NAMES])}"
         )
-
-
-@contextmanager
-def _explain_damage(folder: Path) -> Iterator[None]:
-    """Raise IntegrityFault for an error of reading and loading weights."""
-    try:
-        yield
-    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
-        message = " ".join(str(error).split())[:MAX_ERROR_CHARACTERS]
-        raise IntegrityFault(
-            f"{folder / WEIGHTS_FILE} does not fit {MODEL_FILE} beside it: {message}"
-        ) from error
-
-
-def _read_weights(folder: Path, facts: dict, half: bool) -> dict[str, Tensor]:
-    """Read the weights of a folder, with those of a shared tower, rounded to float16 if `half`."""
-    weights = load_weights(folder / WEIGHTS_FILE)
-    if TOWER in facts:
-        weights |= load_weights(folder / facts[TOWER])
-    if half:
-        weights = {name: _round_to_half(tensor) for name, tensor in weights.items()}
-    return weights
-
-
-def _round_to_half(tensor: Tensor) -> Tensor:
-    return tensor.half().float() if tensor.is_floating_point() else tensor
 
 
 def _check_dtypes(model: VideoClassifier, weights: dict[str, Tensor]) -> None:

@@ -273,15 +273,20 @@ def _plug_files(table: object) -> list[str]:
     return sorted(names.union(*map(_plug_files, inner)))
 
 
+def _used_plugs(table: dict) -> set[str]:
+    """Return the names of a plug and of those that its settings choose."""
+    inner = [_used_plugs(value) for value in table.values() if isinstance(value, dict)]
+    return {str(table["use"])}.union(*inner) if "use" in table else set().union(*inner)
+
+
 def _add_code(folder: Path, models: list[dict], options: PackOptions) -> list[Path]:
     """Copy the folders that serve, and all of wbdc as `source/`.
 
     Returns the files of the first that these models import.
     """
     home = Path(wbdc.__file__).parent
-    towers = [m["blueprint"]["vision"] for m in models if "blueprint" in m]
-    towers += [tower["tower"] for tower in towers if isinstance(tower.get("tower"), dict)]
-    vision_plugs = {tower["use"] for tower in towers}
+    towers = [m.get("blueprint", m).get("vision", {}) for m in models]
+    vision_plugs = {use for tower in towers for use in _used_plugs(tower)}
     imported = []
     for kits in PACKAGED_KIT_FOLDERS:
         for path in _source_files(kits):

@@ -5,6 +5,7 @@ and its checksums.
 import re
 
 from wbdc.core.errors import IntegrityFault
+from wbdc.core.weights import hub_link
 
 KNOWN_LICENSES = {  # as the publishers' pages state
     "hfl/chinese-macbert-base": "apache-2.0",
@@ -25,9 +26,9 @@ def weights_provenance(weights: dict) -> list[dict]:
     """List the pretrained files of a fold, each once, sorted.
 
     weights: part -> {"name": "hfl/chinese-macbert-base", "file", "bytes", "md5", "sha256" and
-    optionally "license"}, or a description, as older folds have it; a description states at most
-    the name, and the other values are None. Parts with random weights are left out, and so is
-    "start", a run of this project.
+    optionally "license" and "link"}, or a description, as older folds have it; a description states
+    at most the name, and the other values are None. Parts with random weights are left out, and so
+    is "start", a run of this project.
 
     Returns {"name", "file", "link", "license", "bytes", "md5", "sha256"}. Raises IntegrityFault
     for an incomplete record.
@@ -63,7 +64,7 @@ def _provenance_entry(part: str, record: dict | str) -> dict:
         )
 
     name = record["name"]
-    link = f"https://huggingface.co/{name}" if HUB_NAME.fullmatch(name) else None
+    link = record.get("link") or (hub_link(name) if HUB_NAME.fullmatch(name) else None)
     return {
         **{key: record[key] for key in RECORD_KEYS},
         "link": link,

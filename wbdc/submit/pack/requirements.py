@@ -15,6 +15,8 @@ from wbdc.core.files import read_text
 
 # of networks; imported in functions, because a kit is resolved without them
 NETWORK_MODULES = {"open_clip", "pytorchvideo", "timm", "torchvision", "transformers"}
+# of a GPU that decodes JPEGs, which is an option of a package
+OPTIONAL_IMPORTS = {"gpu_frames.py": {"torchvision"}}
 PACKAGE_NAME = re.compile(r"[\w.-]+")  # at the start of a requirement
 
 
@@ -77,6 +79,7 @@ def _imported_modules(path: Path) -> set[str]:
     """
     tree = ast.parse(read_text(path), str(path))
     later = {name for node in ast.walk(tree) for name in _modules_of(node)} & NETWORK_MODULES
+    later -= OPTIONAL_IMPORTS.get(path.name, set())
     return {name for node in tree.body for name in _modules_of(node)} | later
 
 

@@ -13,10 +13,9 @@ from safetensors.torch import save_file
 from wbdc.core.files import publish_file, publish_json, read_json
 from wbdc.core.weights import load_weights, weights_fingerprint
 from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
-from wbdc.serve.members.network import TOWER
+from wbdc.serve.member_parts.tower_weights import TOWER, TOWER_PREFIX
 
 SHARED_TOWERS_FOLDER = "models/towers"  # in a package
-TOWER_PREFIX = "vision."  # of the names of a tower's tensors in a member's weights file
 TOWER_NAME_LENGTH = 12  # hexadecimal digits
 
 Weights = dict[str, torch.Tensor]

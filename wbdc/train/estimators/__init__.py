@@ -1,7 +1,7 @@
 """Estimators: models that are fitted at once instead of trained step by step."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,7 +19,8 @@ class LabeledVideos:
     texts: {field: text} of each. labels: (n,) int class codes. folds: (n,) int, the fold of each
     video; near-duplicates are in one fold, so that these folds also serve for an inner
     cross-validation. class_count: C, of which some may have no video here. read_frames: yields
-    the frames of each video, in order, for image settings and a number of frames.
+    the frames of each video, in order, for image settings and a number of frames. classes: id of
+    each class.
     """
 
     texts: Sequence[dict[str, str]]
@@ -27,6 +28,7 @@ class LabeledVideos:
     folds: np.ndarray
     class_count: int
     read_frames: FrameReader
+    classes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,15 @@ class FittedMember:
     """What rebuilds a fitted model when serving.
 
     kind: of `wbdc.serve.members`. facts: its part of model.json. tensors: of model.safetensors.
-    notes: what the fold records about the fit, by name.
+    notes: what the fold records about the fit, by name. pretrained: records of `describe_weights`
+    for the files that it was made from, by part.
     """
 
     kind: str
     facts: dict
     tensors: dict[str, np.ndarray]
     notes: dict[str, float]
+    pretrained: dict[str, dict] = field(default_factory=dict)
 
 
 class Estimator:

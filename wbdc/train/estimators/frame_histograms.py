@@ -10,6 +10,7 @@ from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.core.image_settings import EXACT_RESIZE, ImageSettings
 from wbdc.serve.member_parts.frame_descriptors import DescriptorSettings, describe_video
 from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE
+from wbdc.serve.members import FrameKey
 from wbdc.train.estimator_parts.calibration import cross_validated_scale, inner_folds
 from wbdc.train.estimator_parts.least_squares import fit_least_squares
 from wbdc.train.estimator_parts.linear_machines import LinearMachines
@@ -60,7 +61,7 @@ class FrameHistograms(Estimator):
         self.settings = DescriptorSettings(cell, orientations, color_levels, color_grid)
 
     def fit(self, videos: LabeledVideos, seed: int) -> FittedMember:
-        frames = videos.read_frames((self.image_settings, self.frames))
+        frames = videos.read_frames(FrameKey(self.image_settings, self.frames))
         features = np.stack([describe_video(video, self.settings) for video in frames])
         if not features.any():
             raise DataFault(

@@ -38,7 +38,8 @@ class Objective(nn.Module):
     count; the loss then ignores videos without a label, for which `Batch.is_labeled` is False.
     accepts_mixtures: whether the loss is right for videos that a trick has mixed, whose
     `soft_label` replaces the label. reads_pseudo_labels: whether its setting `name` names
-    pseudo-labels, which `Task.soft_labels` opens for the fold in training.
+    pseudo-labels, which `Task.soft_labels` opens for the fold in training. needs_pixels: whether
+    the loss reads `original.pixels`, which are then not replaced by cached features.
 
     position: of this objective in the kit; it separates the random numbers of two uses of one plug.
 
@@ -53,6 +54,7 @@ class Objective(nn.Module):
     needs_labels: bool = False
     accepts_mixtures: bool = False
     reads_pseudo_labels: bool = False
+    needs_pixels: bool = False
     position: int = 0
 
     def __init__(self, model: VideoClassifier, task: Task, *, weight: float = 1.0):

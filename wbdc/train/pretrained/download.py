@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wbdc.core.errors import EnvironmentFault, UsageFault, WbdcError
 from wbdc.core.files import check_writable, explain_os_error
-from wbdc.core.weights import PICKLE_SUFFIXES
+from wbdc.core.weights import PICKLE_SUFFIXES, TORCHVISION_OWNER
 from wbdc.train.pretrained.conversion import convert_pickle, write_record
 
 HUB_URL = "https://huggingface.co"
@@ -51,13 +51,18 @@ def fetch_weights(
     """Download the weights `name` to root/name, convert a pickle, and write the record.
 
     revision: a branch, a tag or a commit of the hub. license: for the record; None: that of the
-    model's page. Returns the record and "folder". Raises EnvironmentFault without a network,
+    model's page. Returns the record and "folder". Weights called "torchvision/MODEL.WEIGHTS" are
+    those of torchvision, which are not on the hub. Raises EnvironmentFault without a network,
     UsageFault for an unknown name.
     """
     from huggingface_hub import HfApi, snapshot_download
 
     folder = root / name
     check_writable(folder)
+    if name.startswith(TORCHVISION_OWNER):
+        from wbdc.train.pretrained.torchvision_files import fetch_torchvision  # imports torch
+
+        return fetch_torchvision(name, folder, license=license)
     endpoint = os.environ.get("HF_ENDPOINT")
     try:
         info = HfApi(endpoint=endpoint).model_info(name, revision=revision)

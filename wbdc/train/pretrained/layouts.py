@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import read_text
-from wbdc.core.weights import PICKLE_SUFFIXES, tensor_names
+from wbdc.core.weights import PICKLE_SUFFIXES, TORCHVISION_OWNER, tensor_names
 from wbdc.nets.clip_layout import is_chinese_clip, is_transformers_clip
 from wbdc.nets.model_types import check_model_type
 
@@ -48,6 +48,13 @@ def layout_of_tensors(names: Collection[str], facts: dict, name: str) -> Layout:
     if "model_type" in facts:
         model_type = facts["model_type"]
         return Layout(f"transformers {model_type}", _text_setting(model_type, name))
+    if name.startswith(TORCHVISION_OWNER):
+        from wbdc.train.pretrained.torchvision_files import is_video_model  # imports torch
+
+        model, _, tag = name.removeprefix(TORCHVISION_OWNER).rpartition(".")
+        use = "torchvision_video" if is_video_model(model) else "torchvision"
+        setting = f'vision = {{ use = "{use}", model = "{model}", weights = "{tag}" }}'
+        return Layout("torchvision", setting)
     if "architecture" in facts or name.startswith(TIMM_OWNER):
         model = name.removeprefix(TIMM_OWNER)
         return Layout("timm", f'vision = {{ use = "timm", model = "{model}" }}')

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
@@ -119,6 +120,10 @@ class Trick:
     def draw(self, batch: Batch, name: str, *shape: int) -> Tensor:
         """Draw uniform random numbers for each video: (B, *shape) float32, 0 <= number < 1."""
         return batch.draw(f"trick/{self.position}/{name}", *shape)
+
+    def draw_on_host(self, batch: Batch, name: str, *shape: int) -> np.ndarray:
+        """Draw the numbers of `draw` on the CPU, where they decide what is launched on a GPU."""
+        return batch.draw_on_host(f"trick/{self.position}/{name}", *shape)
 
 
 def _no_training_videos(forward: Callable[[Batch], object]) -> None:

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
-from wbdc.core.errors import UsageFault
 from wbdc.train.task import Task
+from wbdc.train.trick_parts.pixels import check_reads_pixels
 from wbdc.train.tricks import Trick
 
 
@@ -40,10 +40,7 @@ class Augment(Trick):
         super().__init__(model, task)
         self.check_between(0, math.inf, shift=shift, scale=scale, rotate=rotate)
         self.check_between(0, 1, flip=flip, color=color)
-        if model.vision.image_settings is None:
-            raise UsageFault(
-                "trick 'augment' changes pixels, but this kit reads precomputed features; remove it"
-            )
+        check_reads_pixels(model, "augment")
         self.shift = shift
         self.scale = scale
         self.rotate = rotate

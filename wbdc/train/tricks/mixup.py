@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
@@ -14,10 +12,15 @@ from wbdc.core.errors import UsageFault
 from wbdc.core.plug import check_choice
 from wbdc.core.tokens import Tokens
 from wbdc.train.task import Task
+from wbdc.train.trick_parts.mixing import (
+    draw_partners,
+    label_probabilities,
+    minor_share_quantiles,
+    mix_rows,
+)
 from wbdc.train.tricks import BatchLoss, Outcome, Trick
 
 MIXED_PARTS = ("pooled", "tokens", "frames")
-MIXUP_QUANTILES = 1025
 
 
 class Mixup(Trick):
@@ -62,11 +65,7 @@ class Mixup(Trick):
 
     def _draw(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Draw the partner of each video, (B,) int64, and the partner's share, (B,) float."""
-        order, share = self.draw(batch, "mixup", 2).unbind(1)
-        partners = next_in_order(order)
-        is_labeled = batch.is_labeled()
-        shares = interpolate_quantiles(self.quantiles.to(share.device, non_blocking=True), share)
-        return partners, torch.where(is_labeled & is_labeled[partners], shares, 0.0)
+        return draw_partners(self.draw(batch, "mixup", 2), batch.is_labeled(), self.quantiles)
 
     @contextmanager
     def _mixing(self, partners: Tensor, shares: Tensor) -> Iterator[None]:
@@ -90,12 +89,6 @@ class Mixup(Trick):
             yield
 
 
-def mix_rows(x: Tensor, partners: Tensor, shares: Tensor) -> Tensor:
-    """Return (1 - share) of each row of x, (B, ...), and the share of its partner's row."""
-    weights = shares.to(x.dtype).view(-1, *[1] * (x.dim() - 1))
-    return torch.lerp(x, x.index_select(0, partners), weights)
-
-
 def mix_tokens(tokens: Tokens, partners: Tensor, shares: Tensor) -> Tokens:
     """Mix sequences position by position; padding counts as zeros. A position is real where that
     of the video is, or that of a partner with a share.
@@ -104,44 +97,3 @@ def mix_tokens(tokens: Tokens, partners: Tensor, shares: Tensor) -> Tokens:
     has_share = (shares > 0).view(-1, *[1] * (tokens.mask.dim() - 1))
     mask = tokens.mask | (tokens.mask[partners] & has_share)
     return Tokens(mix_rows(x, partners, shares), mask)
-
-
-def label_probabilities(batch: Batch, classes: int) -> Tensor:
-    """Return the soft label of each video, or else 1 for its label: (B, C) float32; zeros for a
-    video without a label.
-    """
-    hard = torch.zeros(len(batch), classes, device=batch.text.device)
-    if batch.label is not None:
-        labels = batch.label.unsqueeze(1)
-        hard = hard.scatter(1, labels.clamp(min=0), (labels >= 0).float())
-    if batch.soft_label is None:
-        return hard
-    has_soft_label = batch.soft_label.sum(1, keepdim=True) > 0
-    return torch.where(has_soft_label, batch.soft_label.float(), hard)
-
-
-def next_in_order(numbers: Tensor) -> Tensor:
-    """Return for each of B numbers the position of the next larger one; of the largest, that of
-    the smallest: a permutation without fixed points if B > 1.
-    """
-    order = numbers.argsort()
-    return torch.empty_like(order).scatter_(0, order, order.roll(-1))
-
-
-def minor_share_quantiles(alpha: float, count: int = MIXUP_QUANTILES) -> Tensor:
-    """Return the smaller of x and 1 - x for x from Beta(alpha, alpha), at `count` probabilities
-    with equal distances from 0 to 1: (count,) float32, from 0 to 0.5.
-    """
-    # x = u ** (1 / alpha) turns the density, which may be infinite at 0, into a smooth one of u
-    u = np.linspace(0, 0.5**alpha, 100_001)
-    density = (1 - u ** (1 / alpha)) ** (alpha - 1)
-    areas = np.concatenate([[0], np.cumsum(density[1:] + density[:-1])])
-    probabilities = np.linspace(0, 1, count)
-    return torch.from_numpy(np.interp(probabilities, areas / areas[-1], u) ** (1 / alpha)).float()
-
-
-def interpolate_quantiles(quantiles: Tensor, probabilities: Tensor) -> Tensor:
-    """Return the quantiles at probabilities from 0 to 1, linearly between those of a table."""
-    positions = probabilities * (len(quantiles) - 1)
-    lower = positions.long().clamp(max=len(quantiles) - 2)
-    return torch.lerp(quantiles[lower], quantiles[lower + 1], positions - lower)

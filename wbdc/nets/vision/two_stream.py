@@ -1,0 +1,105 @@
+"""Two streams: one tower encodes the frames, and another one their differences (Simonyan and
+Zisserman, 2014; differences of RGB frames: Wang et al., 2016, "Temporal Segment Networks").
+"""
+
+import torch
+from torch import Tensor
+
+from wbdc.core.errors import UsageFault
+from wbdc.core.plug import build_plug
+from wbdc.core.tokens import Tokens
+from wbdc.nets import vision as visions
+from wbdc.nets.image_clips import TowerTable
+from wbdc.nets.vision import Vision
+
+STILL = 128  # the pixel of a difference where nothing moves
+
+
+class TwoStream(Vision):
+    """rgb: table of the tower of the frames. motion: table of the tower of their differences. The
+    vectors of a frame and of its difference to the next one are joined, so their width is the sum
+    of both. The last frame has the difference before it; a single frame has none, a gray picture.
+
+    frames, frozen: of both towers. Frames are resized as the tower of the frames needs; differences
+    are normalized as the other one does. Raises UsageFault for towers with other sizes of frames,
+    for other numbers of vectors of a frame, and for those that encode no single frames.
+    """
+
+    def __init__(
+        self, *, rgb: TowerTable, motion: TowerTable, frames: int = 8, frozen: bool = False
+    ):
+        super().__init__(frames=frames, frozen=frozen)
+        shared = {"frames": frames, "frozen": frozen}
+        self.rgb: Vision = build_plug(visions, rgb | shared)
+        self.motion: Vision = build_plug(visions, motion | shared)
+        _check_towers(self.rgb, self.motion)
+        self.dim = self.rgb.dim + self.motion.dim
+        self.tokens_per_frame = self.rgb.tokens_per_frame
+        self.image_settings = self.rgb.image_settings
+        self.freeze()
+
+    def forward(self, frames: Tensor, mask: Tensor, frame_counts: tuple[int, ...] = ()) -> Tokens:
+        if frames.is_floating_point():
+            return super().forward(frames, mask, frame_counts)
+        rgb = self.rgb(frames, mask, frame_counts)
+        motion = self.motion(frame_differences(frames, mask), mask, frame_counts)
+        return Tokens(torch.cat([rgb.x, motion.x], -1), rgb.mask)
+
+    @property
+    def encodes_blank(self) -> bool:
+        return self.rgb.encodes_blank
+
+    @encodes_blank.setter
+    def encodes_blank(self, value: bool) -> None:
+        self.rgb.encodes_blank = value
+        self.motion.encodes_blank = value
+
+    def parts(self) -> dict[str, Vision]:
+        return {"vision.rgb": self.rgb, "vision.motion": self.motion}
+
+    def blueprint(self) -> dict:
+        return {
+            "use": "two_stream",
+            "rgb": self.rgb.blueprint(),
+            "motion": self.motion.blueprint(),
+            "frames": self.frames,
+            "frozen": self.frozen,
+        }
+
+
+def frame_differences(frames: Tensor, mask: Tensor) -> Tensor:
+    """Return half the difference of each frame to the next one, around `STILL`: (B, F, 3, S, S)
+    uint8 to the same.
+
+    mask: (B, F) bool, real frames first. The last real frame gets the difference before it.
+    """
+    if frames.shape[1] < 2:
+        return torch.full_like(frames, STILL)
+    pixels = frames.float()
+    steps = ((pixels[:, 1:] - pixels[:, :-1]) / 2 + STILL).round().clamp(0, 255).to(torch.uint8)
+    has_next = mask[:, 1:, None, None, None]
+    steps = torch.where(has_next, steps, STILL)
+    still = torch.full_like(frames[:, :1], STILL)
+    following = torch.cat([steps, still], 1)
+    before = torch.cat([still, steps], 1)
+    has_next = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
+    return torch.where(has_next[:, :, None, None, None], following, before)
+
+
+def _check_towers(rgb: Vision, motion: Vision) -> None:
+    """Refuse towers whose vectors cannot be joined. Raises UsageFault."""
+    for name, tower in (("rgb", rgb), ("motion", motion)):
+        if tower.image_settings is None or getattr(tower, "clip_frames", None) is not None:
+            raise UsageFault(
+                f"vision 'two_stream': {name} needs a tower that encodes single frames"
+            )
+    if rgb.image_settings.size != motion.image_settings.size:
+        raise UsageFault(
+            f"vision 'two_stream': rgb takes frames of {rgb.image_settings.size} pixels, motion of "
+            f"{motion.image_settings.size}; give both the same size"
+        )
+    if rgb.tokens_per_frame != motion.tokens_per_frame:
+        raise UsageFault(
+            f"vision 'two_stream': rgb has {rgb.tokens_per_frame} vectors of a frame, motion "
+            f"{motion.tokens_per_frame}; give both the same patch_grid"
+        )
