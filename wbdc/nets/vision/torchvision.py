@@ -32,7 +32,7 @@ MODEL_SETTINGS = {"googlenet": INCEPTIONS, "inception_v3": INCEPTIONS}
 # models that are built for one size
 SIZED_FAMILIES = {"vit": "image_size", "maxvit": "input_size"}
 # names in older files of weights, which torchvision renames when it loads them
-RENAMED = (
+RENAMED_TENSORS = (
     (re.compile(r"(denselayer\d+\.(?:norm|conv|relu))\.([12]\.)"), r"\1\2"),
     (re.compile(r"(\.mlp)\.linear_1\."), r"\1.0."),
     (re.compile(r"(\.mlp)\.linear_2\."), r"\1.3."),
@@ -145,7 +145,7 @@ def current_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename the tensors of older DenseNets and ViTs as torchvision does when it loads them."""
     renamed = {}
     for name, tensor in tensors.items():
-        for pattern, replacement in RENAMED:
+        for pattern, replacement in RENAMED_TENSORS:
             name = pattern.sub(replacement, name)
         renamed[name] = tensor
     return renamed
