@@ -71,7 +71,7 @@ def report(
     work: Path,
     as_json: bool,
 ) -> None:
-    """Write one HTML page about a run, an ensemble, a submission or a sweep.
+    """Write an HTML page on a run, ensemble, submission or sweep.
 
     NAME is a run, an ensemble, a sweep, or the folder of a submission; by default the ensemble or
     run that was finished last. The page needs no network and no other file. It shows the labeled
