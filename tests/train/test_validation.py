@@ -148,6 +148,7 @@ def test_lines_of_the_metrics_hold_losses_rates_and_throughput(trained):
         assert set(line) == {
             "step",
             "steps",
+            "epochs",
             "classify",
             "running_mean",
             "chance",
