@@ -24,6 +24,7 @@ NAMED = {
 SMALL = [
     ("timm", {"model": "test_efficientnet"}),
     ("timm", {"model": "test_convnext"}),
+    ("timm", {"model": "mobilenetv3_small_050"}),
     ("torchvision", {"model": "squeezenet1_1"}),
 ]
 

@@ -56,7 +56,8 @@ class Timm(Vision):
         self.tower.to(memory_format=torch.channels_last)
         self.model = model
         self.size = size
-        self.dim = self.tower.num_features
+        # a few, for example MobileNetV3, have a layer between the pooling and the classifier
+        self.dim = getattr(self.tower, "head_hidden_size", self.tower.num_features)
         # saved settings outlive timm's own list
         settings = ImageSettings.from_table(image) if image else _listed_settings(self.tower, size)
         self.image_settings = settings.with_resize(resize)
