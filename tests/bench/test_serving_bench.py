@@ -172,7 +172,7 @@ def test_full_size_needs_no_weights(monkeypatch):
     monkeypatch.delenv("WBDC_WEIGHTS", raising=False)
     full = open_kit("dual_stream")
     trunk, _ = random_member._trunk_settings(full.tables)
-    vision = random_member._random_vision(full.tables["vision"])
+    vision = random_member.random_vision_table(full.tables["vision"])
     assert (trunk["hidden_size"], trunk["num_hidden_layers"]) == (768, 12)
     assert vision["architecture"]["vision_cfg"]["patch_size"] == 32
     assert not {"model", "weights"} & set(vision)

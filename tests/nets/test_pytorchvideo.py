@@ -9,7 +9,7 @@ from pytorchvideo.models import hub
 from safetensors.torch import save_file
 
 from wbdc.core.errors import EnvironmentFault, UsageFault
-from wbdc.nets.vision.pytorchvideo import SIDES, PyTorchVideo, join_pathways
+from wbdc.nets.vision.pytorchvideo import SIDES, PyTorchVideo, join_pathways, published_link
 
 # millions of parameters in PyTorchVideo's list of models, steps of a clip of 16 frames, and width
 PUBLISHED = {
@@ -41,6 +41,7 @@ def test_a_model_has_its_published_size(model):
 
 def test_every_model_has_a_size():
     assert sorted(SIDES) == sorted(PUBLISHED)
+    assert all(published_link(model).endswith(".pyth") for model in SIDES)
 
 
 def test_frames_of_the_fast_pathway_are_averaged_for_each_step_of_the_slow_one():
@@ -56,7 +57,9 @@ def test_frames_of_the_fast_pathway_are_averaged_for_each_step_of_the_slow_one()
 def test_published_weights_give_the_features_before_the_head(tmp_path, monkeypatch):
     monkeypatch.setenv("WBDC_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(EnvironmentFault, match="'pytorchvideo/x3d_xs' are not on this machine"):
+    with pytest.raises(
+        EnvironmentFault, match="converted from https://dl.fbaipublicfiles.*/X3D_XS.pyth"
+    ):
         PyTorchVideo(model="x3d_xs", frames=4, size=32)
     torch.manual_seed(0)
     whole = hub.x3d_xs(pretrained=False).eval()
@@ -71,6 +74,7 @@ def test_published_weights_give_the_features_before_the_head(tmp_path, monkeypat
             x = block(x)
         torch.testing.assert_close(vectors, x.mean((3, 4)).transpose(1, 2))
     assert tower.loaded.endswith("not used (its classifier)")
+    assert tower.pretrained["link"].endswith("/kinetics/X3D_XS.pyth")
 
 
 def test_what_pytorchvideo_cannot_do_is_refused(monkeypatch):

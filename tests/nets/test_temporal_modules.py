@@ -122,6 +122,17 @@ def test_every_weight_gets_a_gradient(name):
     assert missing == []
 
 
+@pytest.mark.parametrize("name", ["tsn", *TEMPORAL])
+def test_a_batch_without_frames_goes_through_the_tower(name):
+    """The tower of every rank takes part when batch norms share their statistics."""
+    built = tower(name)
+    built.always_encode = True
+    batch = toys.batch((0, 0))
+    vectors = built(batch.frames, batch.frame_mask)
+    assert vectors.x.shape == (2, 3, 96)
+    assert not vectors.x.any()
+
+
 @pytest.mark.parametrize(("name", "length"), [("tsn", 2), ("tsm", 2), ("tin", 3), ("tam", 3)])
 def test_fewer_frames_in_serving(name, length):
     built = tower(name)
@@ -149,6 +160,10 @@ def test_towers_that_a_module_cannot_use_are_refused():
         table = {"use": use, **toys.VISIONS[use]}
         with pytest.raises(UsageFault, match=f"tower = '{use}' encodes no single frames"):
             tower("tsn", tower=table)
+    with pytest.raises(UsageFault, match="a clip = 0; it must be between 1 and"):
+        tower("tsn", frames=0, segments=None)
+    with pytest.raises(UsageFault, match="vision.segments = 0; it must be between 1 and"):
+        tower("tsn", segments=0)
     with pytest.raises(UsageFault, match="shift_div = 1; it must be at least 2"):
         tower("tsm", shift_div=1)
     with pytest.raises(UsageFault, match="moves fewer than 4 of the"):

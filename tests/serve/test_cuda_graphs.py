@@ -119,6 +119,14 @@ def test_frames_are_encoded_in_parts_of_few_sizes(monkeypatch):
     assert sizes == [4, 4, 1, 4, 4, 2]
 
 
+@pytest.mark.parametrize(("length", "parts"), [(6, [16, 16, 8]), (8, [16, 16, 8]), (200, [1] * 40)])
+def test_full_parts_of_clips_are_not_padded(length, parts):
+    sizes = []
+    encode = FixedFrames(lambda clips: sizes.append(len(clips)) or clips, length)
+    assert len(encode(torch.zeros(40, length, 3, 1, 1, dtype=torch.uint8))) == 40
+    assert sizes == parts
+
+
 @pytest.mark.parametrize("precision", [torch.float32, torch.float16])
 def test_a_member_with_graphs_predicts_as_without(tmp_path, log, monkeypatch, precision):
     """Texts and frames are padded, so the shapes of all batches are equal; logits differ by

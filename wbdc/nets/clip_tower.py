@@ -20,7 +20,8 @@ def clip_length(frames: int, segments: int | None) -> int:
     """
     length = frames if segments is None else segments
     if not 1 <= length <= MAX_FRAMES:
-        raise UsageFault(f"vision.segments = {length}; it must be between 1 and {MAX_FRAMES}")
+        name = "a clip" if segments is None else "vision.segments"
+        raise UsageFault(f"{name} = {length}; it must be between 1 and {MAX_FRAMES}")
     return length
 
 

@@ -47,4 +47,4 @@ def adopt_tower(vision: Vision, tower: Vision, length: int) -> None:
 def encode_clips(tower: Vision, pixels: Tensor) -> Tensor:
     """Encode every frame of M clips: (M, L, 3, S, S) float -> (M, L, P, D)."""
     vectors = tower.encode(pixels.flatten(0, 1))
-    return vectors.view(*pixels.shape[:2], -1, vectors.shape[-1])
+    return vectors.reshape(*pixels.shape[:2], tower.tokens_per_frame, tower.dim)

@@ -1,4 +1,5 @@
-"""Temporal modules in the residual blocks of an image tower: where they go, and how they see clips.
+"""Temporal modules in the residual blocks of an image tower: where they go, and the
+shapes of their inputs.
 
 Letters: M clips, L frames of a clip, C channels.
 """
@@ -26,7 +27,7 @@ class TemporalModule(nn.Module):
         return self.mix(x.unflatten(0, (-1, self.length))).flatten(0, 1)
 
     def mix(self, x: Tensor) -> Tensor:
-        """Let the frames of each clip see each other: (M, L, C, H, W) -> (M, L, C, H, W)."""
+        """Mix the frames of each clip: (M, L, C, H, W) -> (M, L, C, H, W)."""
         raise NotImplementedError
 
 
@@ -43,12 +44,13 @@ class BeforeConv(nn.Module):
 
 
 def insert_before(
-    tower: nn.Module, name: str, make: Callable[[int], TemporalModule], subject: str
+    tower: nn.Module, name: str, build_module: Callable[[int], TemporalModule], subject: str
 ) -> None:
     """Put a temporal module before a convolution of each residual block.
 
-    name: "conv1" or "conv2". make: returns a module for a number of channels. subject: of the error
-    message, for example "vision 'tsm'". Raises UsageFault for a tower without residual blocks.
+    name: "conv1" or "conv2". build_module: returns a module for a number of channels. subject: of
+    the error message, for example "vision 'tsm'". Raises UsageFault for a tower without residual
+    blocks.
     """
     blocks = [block for block in tower.modules() if _is_residual_block(block)]
     if not blocks:
@@ -58,11 +60,11 @@ def insert_before(
         )
     for block in blocks:
         conv = getattr(block, name)
-        setattr(block, name, BeforeConv(make(conv.in_channels), conv))
+        setattr(block, name, BeforeConv(build_module(conv.in_channels), conv))
 
 
 def set_clip_length(tower: nn.Module, length: int) -> None:
-    """Tell every temporal module of a tower the number of frames of a clip."""
+    """Set the number of frames of a clip in every temporal module of a tower."""
     for module in tower.modules():
         if isinstance(module, TemporalModule):
             module.length = length

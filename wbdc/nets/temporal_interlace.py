@@ -19,27 +19,29 @@ class TemporalInterlace(TemporalModule):
 
     def __init__(self, channels: int, length: int, shift_div: int):
         super().__init__(channels, length)
-        self.moved = channels // shift_div - channels // shift_div % (2 * GROUPS)
-        if self.moved == 0:
+        self.moved_channels = channels // shift_div - channels // shift_div % (2 * GROUPS)
+        if self.moved_channels == 0:
             raise UsageFault(
                 f"vision 'tin': shift_div = {shift_div} moves fewer than {2 * GROUPS} of the "
                 f"{channels} channels of a block; lower it"
             )
-        self.offset_conv = nn.Conv1d(self.moved, 1, 3, padding=1)
+        self.offset_conv = nn.Conv1d(self.moved_channels, 1, 3, padding=1)
         self.offset_fc1 = nn.Linear(length, length)
         self.offset_fc2 = nn.Linear(length, GROUPS)
-        self.weight_conv = nn.Conv1d(self.moved, GROUPS, 3, padding=1)
+        self.weight_conv = nn.Conv1d(self.moved_channels, GROUPS, 3, padding=1)
         nn.init.constant_(self.offset_fc2.bias, INITIAL_OFFSET_BIAS)
         nn.init.zeros_(self.weight_conv.bias)
 
     def mix(self, x: Tensor) -> Tensor:
-        moving = x[:, :, : self.moved]
-        pooled = moving.mean((3, 4)).transpose(1, 2)  # (M, moved, L)
+        moving = x[:, :, : self.moved_channels]
+        pooled = moving.mean((3, 4)).transpose(1, 2)  # (M, moved_channels, L)
         hidden = F.relu(self.offset_fc1(self.offset_conv(pooled).squeeze(1)))
         offsets = 2 * LARGEST_OFFSET * (self.offset_fc2(hidden).sigmoid() - 0.5)
         weights = 2 * self.weight_conv(pooled).sigmoid()  # (M, GROUPS, L)
-        moved = interlace(moving, torch.cat([offsets, -offsets], 1), torch.cat([weights] * 2, 1))
-        return torch.cat([moved.to(x.dtype), x[:, :, self.moved :]], 2)
+        interlaced_maps = interlace(
+            moving, torch.cat([offsets, -offsets], 1), torch.cat([weights] * 2, 1)
+        )
+        return torch.cat([interlaced_maps.to(x.dtype), x[:, :, self.moved_channels :]], 2)
 
 
 def interlace(x: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:

@@ -86,7 +86,8 @@ class FixedFrames:
 
     def __init__(self, encode: TensorFunction, length: int = 1):
         self.encode = encode
-        self.items_per_graph = max(1, MAX_FRAMES_PER_GRAPH // length)
+        # the largest power of two that fits: whole parts need no padding
+        self.items_per_graph = 1 << (max(1, MAX_FRAMES_PER_GRAPH // length).bit_length() - 1)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         parts = pixels.split(self.items_per_graph)

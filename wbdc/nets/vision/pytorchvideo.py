@@ -2,6 +2,8 @@
 2020), CSN (Tran et al., 2019), I3D (Carreira & Zisserman, 2017), C2D and R(2+1)D.
 """
 
+import sys
+
 import torch
 from torch import Tensor, nn
 
@@ -137,10 +139,11 @@ class PyTorchVideo(Vision):
 
     def _load(self) -> None:
         name = HUB_OWNER + self.model
-        file = find_weights(name, (HUB_FILE,)) / HUB_FILE
+        link = published_link(self.model)
+        file = find_weights(name, (HUB_FILE,), link=link) / HUB_FILE
         selected, unused = select_tensors(load_weights(file), self.tower.state_dict(), file)
         self.tower.load_state_dict(selected, strict=True)
-        self.pretrained = describe_weights(name, file)
+        self.pretrained = describe_weights(name, file) | {"link": link}
         self.loaded = (
             f"{self.model} from {file.name}: {len(selected)} tensors loaded, "
             f"{len(unused)} not used (its classifier)"
@@ -153,6 +156,13 @@ def join_pathways(slow: Tensor, fast: Tensor) -> Tensor:
     """
     means = fast.unflatten(2, (slow.shape[2], -1)).mean(3)
     return torch.cat([slow, means], 1)
+
+
+def published_link(model: str) -> str:
+    """Return where PyTorchVideo downloads the weights of a model from."""
+    from pytorchvideo.models import hub
+
+    return sys.modules[getattr(hub, model).__module__].checkpoint_paths[model]
 
 
 def _build_tower(model: str) -> nn.Module:

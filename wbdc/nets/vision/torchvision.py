@@ -65,16 +65,18 @@ class TorchVision(Vision):
         resize: str | None = None,
     ):
         super().__init__(frames=frames, frozen=frozen)
-        listed = find_torchvision_weights(model, weights)
+        weights_entry = find_torchvision_weights(model, weights)
         self.model = model
         self.size = size
         self.tower, self.dim = _build_tower(model, size)
         # convolutions are a quarter faster in this format, on CPUs and GPUs
         self.tower.to(memory_format=torch.channels_last)
-        settings = ImageSettings.from_table(image) if image else _listed_settings(listed, size)
+        settings = (
+            ImageSettings.from_table(image) if image else _listed_settings(weights_entry, size)
+        )
         self.image_settings = settings.with_resize(resize)
         if weights is not None:
-            self._load(f"{model}.{weights}", listed.url)
+            self._load(f"{model}.{weights}", weights_entry.url)
         self.freeze()
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -120,11 +122,11 @@ def find_torchvision_weights(model: str, weights: str | None) -> "WeightsEnum":
         )
     if model not in known:
         raise UsageFault(f"torchvision has no image model {model!r}{suggest_name(model, known)}")
-    listed = models.get_model_weights(model)
-    if weights is not None and weights not in listed.__members__:
-        hint = suggest_name(weights, list(listed.__members__))
+    entries = models.get_model_weights(model)
+    if weights is not None and weights not in entries.__members__:
+        hint = suggest_name(weights, list(entries.__members__))
         raise UsageFault(f"torchvision has no weights {weights!r} for {model}{hint}")
-    return listed[weights] if weights else listed.DEFAULT
+    return entries[weights] if weights else entries.DEFAULT
 
 
 def remove_classifier(tower: nn.Module) -> int:
@@ -186,9 +188,9 @@ def _encode_nothing(tower: nn.Module, size: int) -> None:
     tower.train(was_training)
 
 
-def _listed_settings(listed: "WeightsEnum", size: int | None) -> ImageSettings:
+def _listed_settings(weights_entry: "WeightsEnum", size: int | None) -> ImageSettings:
     """Return the image settings of listed weights, with another size if given."""
-    transform = listed.transforms()
+    transform = weights_entry.transforms()
     side = size or transform.crop_size[0]
     short = transform.resize_size[0]
     return ImageSettings(

@@ -55,18 +55,20 @@ class TorchvisionVideo(Vision):
         patch_grid: int = 1,
     ):
         super().__init__(frames=frames, frozen=frozen)
-        listed = find_video_weights(model, weights)
+        weights_entry = find_video_weights(model, weights)
         self.model = model
         self.segments = segments
         self.size = size
         self.patch_grid = patch_grid
-        settings = ImageSettings.from_table(image) if image else _listed_settings(listed, size)
+        settings = (
+            ImageSettings.from_table(image) if image else _listed_settings(weights_entry, size)
+        )
         self.image_settings = settings.with_resize(resize)
         self.tower = _build_tower(model)
         length = self._check_fixed(segments) or clip_length(frames, segments)
         self._set_length(length)
         if weights is not None:
-            self._load(f"{model}.{weights}", listed.url)
+            self._load(f"{model}.{weights}", weights_entry.url)
         self.freeze()
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -144,11 +146,11 @@ def find_video_weights(model: str, weights: str | None) -> "WeightsEnum":
     known = models.list_models(models.video)
     if model not in known:
         raise UsageFault(f"torchvision has no video model {model!r}{suggest_name(model, known)}")
-    listed = models.get_model_weights(model)
-    if weights is not None and weights not in listed.__members__:
-        hint = suggest_name(weights, list(listed.__members__))
+    entries = models.get_model_weights(model)
+    if weights is not None and weights not in entries.__members__:
+        hint = suggest_name(weights, list(entries.__members__))
         raise UsageFault(f"torchvision has no weights {weights!r} for {model}{hint}")
-    return listed[weights] if weights else listed.DEFAULT
+    return entries[weights] if weights else entries.DEFAULT
 
 
 def _build_tower(model: str) -> nn.Module:
@@ -194,13 +196,13 @@ FEATURE_FUNCTIONS = {  # by the first word of a model's name; ResNets are not li
 }
 
 
-def _listed_settings(listed: "WeightsEnum", size: int | None) -> ImageSettings:
+def _listed_settings(weights_entry: "WeightsEnum", size: int | None) -> ImageSettings:
     """Return the image settings of listed weights, with another size if given.
 
     torchvision resizes R3D, MC3 and R(2+1)D to 128 x 171 pixels, whatever the shape; here the short
     side becomes 128, which is the same for pictures of 4:3.
     """
-    transform = listed.transforms()
+    transform = weights_entry.transforms()
     side = size or transform.crop_size[0]
     short = min(transform.resize_size)
     return ImageSettings(
