@@ -8,7 +8,12 @@ from torch import nn
 
 from wbdc.core.device import _has_bf16_cpu
 from wbdc.core.errors import EnvironmentFault, UsageFault
-from wbdc.serve.openvino_function import OpenVinoFunction, check_openvino, is_openvino_installed
+from wbdc.serve.openvino_function import (
+    OPENVINO_PRECISIONS,
+    OpenVinoFunction,
+    check_openvino,
+    is_openvino_installed,
+)
 
 needs_openvino = pytest.mark.skipif(
     not is_openvino_installed(), reason="OpenVINO is not installed: pip install 'wbdc[openvino]'"
@@ -35,7 +40,7 @@ def test_results_are_those_of_torch_for_any_size():
     torch.testing.assert_close(function(x), layers(x), rtol=0, atol=1e-6)
     assert torch.equal(function(x), twin(x)), "the same bits each time"
     assert torch.equal(function(x.T.contiguous().T), function(x)), "also for strided inputs"
-    assert function._compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert function._selected.get_property("INFERENCE_NUM_THREADS") == 1
 
     if _has_bf16_cpu():
         function.use_precision(torch.bfloat16)
@@ -51,7 +56,7 @@ def test_a_function_that_is_not_what_was_traced_is_refused():
     """`len` is a Python number, so the size of the first example stays in the function."""
     function = converted(lambda x: x * len(x))
     with pytest.raises(
-        UsageFault, match="other results than torch for a toy; serve it without --openvino"
+        UsageFault, match="other results than torch for a toy; pass --no-openvino to wbdc ensemble"
     ):
         function.use_precision(torch.float32)
 
@@ -63,6 +68,17 @@ def test_a_function_that_cannot_be_converted_is_refused():
 
 
 @needs_openvino
+def test_each_precision_is_compiled_once(monkeypatch):
+    monkeypatch.setitem(OPENVINO_PRECISIONS, torch.bfloat16, "f32")  # also without BF16
+    function = converted(torch.relu)
+    selected = []
+    for precision in (torch.bfloat16, torch.float32, torch.bfloat16):
+        function.use_precision(precision)
+        selected.append(function._selected)
+    assert selected[0] is selected[2] is not selected[1]
+
+
+@needs_openvino
 def test_fp16_is_refused():
     with pytest.raises(UsageFault, match="in fp32 or bf16, not in fp16"):
         converted(torch.relu).use_precision(torch.float16)
@@ -70,9 +86,11 @@ def test_fp16_is_refused():
 
 def test_without_openvino_one_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(
-        EnvironmentFault, match="OpenVINO, which is not installed; run: pip install openvino$"
-    ):
+    message = (
+        r"OpenVINO, which cannot be imported \(import of openvino halted; .*\); run: pip install "
+        r"'wbdc\[openvino\]', or in a packed submission: pip install -r requirements.txt$"
+    )
+    with pytest.raises(EnvironmentFault, match=message):
         check_openvino(CPU)
 
 

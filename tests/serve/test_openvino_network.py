@@ -73,6 +73,22 @@ def test_scores_that_are_not_finite_are_an_error(tmp_path):
         compute(engine, toys.batch())
 
 
+def test_a_batch_that_overflows_leaves_the_precision_of_the_next_one(tmp_path):
+    engine = InferenceEngine(
+        [toys.member(tmp_path, toys.model())], [1.0], CPU, torch.float32, 1, True
+    )
+    (member,) = engine.members
+    engine.precision = torch.bfloat16  # which this CPU may lack
+    scores, precisions = [torch.full((6, toys.CLASSES), torch.inf)], []
+
+    def score(*inputs):
+        return scores.pop() if scores else torch.zeros(6, toys.CLASSES)
+
+    member._score, member.use_precision = score, precisions.append
+    compute(engine, toys.batch())
+    assert precisions == [torch.float32, torch.bfloat16]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """Zero-shot members: the vectors of prompts and frames are those of the original library."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -13,11 +15,14 @@ from transformers import (
     ChineseCLIPModel,
 )
 
+from wbdc.core.batch import Batch
 from wbdc.core.errors import EnvironmentFault, UsageFault
+from wbdc.serve.engine import InferenceEngine
 from wbdc.serve.member_parts.class_vectors import class_cosines
-from wbdc.serve.members import load_member
+from wbdc.serve.members import Member, load_member
+from wbdc.serve.openvino_function import OpenVinoFunction, is_openvino_installed
 from wbdc.train.estimator_parts.prompt_vectors import prompt_vectors
-from wbdc.train.estimators import LabeledVideos
+from wbdc.train.estimators import FittedMember, LabeledVideos
 from wbdc.train.estimators.zero_shot import PROMPT_TEMPLATES, ZeroShot
 
 NAME = "toys/chinese-clip"
@@ -92,20 +97,30 @@ def test_a_class_is_the_mean_of_its_prompts_in_the_text_tower(clip):
     assert not torch.allclose(vectors[0], vectors[1], atol=1e-6)
 
 
-def test_a_fitted_member_serves_the_scaled_cosines_of_frames_and_classes(clip, tmp_path):
-    whole, _ = clip
-    fitted = build(names={"0001": "美食", "0002": "运动"}).fit(videos(), 0)
-    assert fitted.pretrained["vision"]["name"] == NAME
-    folder = tmp_path / "fold-0"
+def save_member(folder: Path, fitted: FittedMember) -> Path:
+    """Save a member of two classes; return its folder."""
     folder.mkdir()
     save_file(
         {n: torch.from_numpy(a) for n, a in fitted.tensors.items()}, folder / "model.safetensors"
     )
     facts = {"member": "zero_shot", "classes": ["0001", "0002"], **fitted.facts}
     toys.publish_json(folder / "model.json", facts | {"serve": {"batch": 2, "precision": "fp32"}})
-    member = load_member(folder)
+    return folder
+
+
+def frames_and_batch(member: Member) -> tuple[list[np.ndarray], Batch]:
+    """Return the pixels of three videos, and their batch."""
     frames = [np.random.default_rng(i).integers(0, 256, (i, 3, 32, 32), np.uint8) for i in range(3)]
-    batch = member.collate(["a", "b", "c"], member.encode_text([{}] * 3), frames)
+    return frames, member.collate(["a", "b", "c"], member.encode_text([{}] * 3), frames)
+
+
+def test_a_fitted_member_serves_the_scaled_cosines_of_frames_and_classes(clip, tmp_path):
+    whole, _ = clip
+    fitted = build(names={"0001": "美食", "0002": "运动"}).fit(videos(), 0)
+    assert fitted.pretrained["vision"]["name"] == NAME
+    folder = save_member(tmp_path / "fold-0", fitted)
+    member = load_member(folder)
+    frames, batch = frames_and_batch(member)
     with torch.no_grad():
         logits = member.logits(batch, None)
         assert torch.equal(member.logits(batch, member.encode(batch)), logits)
@@ -119,6 +134,24 @@ def test_a_fitted_member_serves_the_scaled_cosines_of_frames_and_classes(clip, t
             expected = fitted.facts["scale"] * member.class_vectors @ mean
             torch.testing.assert_close(row, expected, rtol=1e-3, atol=1e-3)
     assert load_member(folder, frames=1).frame_key.frames == 1
+
+
+@pytest.mark.skipif(
+    not is_openvino_installed(), reason="OpenVINO is not installed: pip install 'wbdc[openvino]'"
+)
+def test_openvino_computes_the_tower_which_members_share(clip, tmp_path):
+    fitted = build(names={"0001": "美食", "0002": "运动"}).fit(videos(), 0)
+    folders = [save_member(tmp_path / name, fitted) for name in ("fold-0", "fold-1")]
+    cpu = torch.device("cpu")
+    one, other = InferenceEngine(folders, [1.0, 1.0], cpu, torch.float32, 1, True).members
+    assert isinstance(one.vision.encode_part, OpenVinoFunction)
+    assert one.vision.encode_part is other.vision.encode_part
+    plain = load_member(folders[0])
+    _, batch = frames_and_batch(plain)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            one.logits(batch, None), plain.logits(batch, None), rtol=1e-3, atol=1e-3
+        )
 
 
 def test_padding_does_not_change_the_cosines():

@@ -313,8 +313,13 @@ class InferenceEngine:
             known = features if precision == self.precision else None
             if precision != self.precision:
                 member.use_precision(precision)
-            with timer.time(member.stage, i, on_cpu=member.computes_on_cpu):
-                scores = member.logits(batch, known)
+            try:
+                with timer.time(member.stage, i, on_cpu=member.computes_on_cpu):
+                    scores = member.logits(batch, known)
+            finally:
+                # autocast rounds FP32 weights anyway, but OpenVINO would not round later batches
+                if precision != self.precision and self.uses_openvino:
+                    member.use_precision(self.precision)
             return scores.to(self.device, non_blocking=True)
 
         return logits

@@ -4,6 +4,7 @@ import importlib.util
 import warnings
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,12 @@ from wbdc.core.errors import EnvironmentFault, UsageFault
 from wbdc.serve.cuda_graphs import TensorFunction
 
 OPENVINO_PACKAGE = "openvino"
+OPENVINO_COMMAND = "pip install 'wbdc[openvino]'"
 OPENVINO_PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 # of converted from torch's FP32 results, relative: more is no rounding, but another function
 MAX_ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 MAX_MESSAGE_CHARACTERS = 300
-WITHOUT_OPENVINO = "serve it without --openvino"
+WITHOUT_OPENVINO = "pass --no-openvino to wbdc ensemble or wbdc submit"
 
 
 def is_openvino_installed() -> bool:
@@ -26,13 +28,17 @@ def is_openvino_installed() -> bool:
 
 
 def import_openvino() -> ModuleType:
-    """Import OpenVINO. Raises EnvironmentFault where it is missing."""
+    """Import OpenVINO and its reader of torch's functions. Raises EnvironmentFault where that
+    fails.
+    """
     try:
         import openvino
+        import openvino.frontend.pytorch.ts_decoder
     except ImportError as error:
+        message = " ".join(str(error).split())[:MAX_MESSAGE_CHARACTERS]
         raise EnvironmentFault(
-            "these models are served with OpenVINO, which is not installed; run: pip install "
-            f"{OPENVINO_PACKAGE}"
+            f"these models are served with OpenVINO, which cannot be imported ({message}); run: "
+            f"{OPENVINO_COMMAND}, or in a packed submission: pip install -r requirements.txt"
         ) from error
     return openvino
 
@@ -79,24 +85,36 @@ class OpenVinoFunction:
         with torch.no_grad():
             self._checks = [(inputs, function(*inputs).float()) for inputs in examples[1:]]
             self._model = self._convert(function, weights, examples[0])
-        self._precision: torch.dtype | None = None
-        self._compiled = None
+        self._compiled: dict[torch.dtype, Any] = {}
+        self._selected = None  # one of them
 
     def use_precision(self, precision: torch.dtype) -> None:
-        """Compute in a precision from now on. It is called before the function.
+        """Compute in a precision from now on. It is called before the function; each precision is
+        compiled once.
 
         Raises EnvironmentFault for a precision that this CPU does not compute, UsageFault when
         results differ from those of torch by more than rounding.
         """
-        if precision == self._precision:  # of a vision tower that several members share
-            return
+        if precision not in self._compiled:
+            compiled = self._compile(precision)
+            for inputs, expected in self._checks:
+                self._check_result(_compute(compiled, inputs), expected, MAX_ROUNDING[precision])
+            self._compiled[precision] = compiled
+        self._selected = self._compiled[precision]
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Return float32 results of CPU tensors."""
+        return _compute(self._selected, inputs)
+
+    def _compile(self, precision: torch.dtype) -> Any:
+        """Return OpenVINO's compiled model. Raises EnvironmentFault, UsageFault."""
         if precision not in OPENVINO_PRECISIONS:
             raise UsageFault(
                 f"OpenVINO computes in fp32 or bf16, not in {precision_name(precision)}; choose "
                 "one of them with --precision"
             )
         requested = OPENVINO_PRECISIONS[precision]
-        self._compiled = self._openvino.Core().compile_model(
+        compiled = self._openvino.Core().compile_model(
             self._model,
             "CPU",
             {
@@ -108,20 +126,13 @@ class OpenVinoFunction:
                 "ENABLE_CPU_PINNING": False,
             },
         )
-        used = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        if used != requested:
+        actual_precision = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        if actual_precision != requested:
             raise EnvironmentFault(
-                f"OpenVINO computes in {used} on this CPU, not in {requested}; choose fp32 with "
-                "--precision"
+                f"OpenVINO computes in {actual_precision} on this CPU, not in {requested}; choose "
+                "fp32 with --precision"
             )
-        for inputs, expected in self._checks:
-            self._check_result(self(*inputs), expected, MAX_ROUNDING[precision])
-        self._precision = precision
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """Return float32 results of CPU tensors."""
-        arrays = [tensor.contiguous().numpy() for tensor in inputs]
-        return torch.from_numpy(self._compiled(arrays, share_inputs=True)[0])
+        return compiled
 
     def _convert(
         self, function: TensorFunction, weights: nn.Module, example: tuple[Tensor, ...]
@@ -159,6 +170,12 @@ class OpenVinoFunction:
             raise UsageFault(
                 f"OpenVINO computes other results than torch for {self.name}; {WITHOUT_OPENVINO}"
             )
+
+
+def _compute(compiled: Any, inputs: Sequence[Tensor]) -> Tensor:
+    """Return the result of a compiled model."""
+    arrays = [tensor.contiguous().numpy() for tensor in inputs]
+    return torch.from_numpy(compiled(arrays, share_inputs=True)[0])
 
 
 class _Traced(nn.Module):

@@ -1,5 +1,7 @@
 """The parts of a network that OpenVINO computes: the vision tower, and all that follows it."""
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,29 @@ from wbdc.serve.openvino_function import OpenVinoFunction
 # converted with the first of these sizes, and compared with torch on the others
 EXAMPLE_FRAMES = (2, 3)
 EXAMPLE_BATCHES = ((2, 9, 2), (3, 12, 3), (1, 7, 0))  # videos, tokens, frames
+
+
+def use_openvino_tower(
+    vision: Vision,
+    tower_key: Hashable,
+    threads: int,
+    towers: dict[Hashable, OpenVinoFunction],
+    name: str,
+) -> list[OpenVinoFunction]:
+    """Let OpenVINO encode frames from now on; return its functions, none for features.
+
+    tower_key: of the member; towers: those of all members by their keys, to which new ones are
+    added; name: for errors. Raises as OpenVinoFunction does.
+    """
+    if vision.image_settings is None:
+        return []
+    parts = vision.parts()
+    for part, tower in parts.items():
+        key = (tower_key, part)
+        if key not in towers:
+            towers[key] = convert_tower(tower, threads, name)
+        tower.encode_part = towers[key]
+    return [towers[tower_key, part] for part in parts]
 
 
 def convert_tower(vision: Vision, threads: int, name: str) -> OpenVinoFunction:

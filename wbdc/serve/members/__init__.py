@@ -152,7 +152,8 @@ class Member:
         """Hold the weights for a precision of autocast, FP32 for none. Logits stay the same.
 
         The engine calls it before `compile` and `logits`, and with FP32 before `logits` of a batch
-        that overflowed. Raises IntegrityFault when weights are read again and are damaged.
+        that overflowed; where OpenVINO computes, also with the former precision after that.
+        Raises IntegrityFault when weights are read again and are damaged.
         """
 
     def use_openvino(self, threads: int, towers: dict[Hashable, OpenVinoFunction]) -> None:

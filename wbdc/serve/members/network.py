@@ -22,7 +22,7 @@ from wbdc.serve.member_parts.tower_weights import explain_damage, read_weights, 
 from wbdc.serve.member_parts.views import Views, average_views, check_views
 from wbdc.serve.members import FrameKey, Member
 from wbdc.serve.openvino_function import OpenVinoFunction
-from wbdc.serve.openvino_network import convert_scores, convert_tower
+from wbdc.serve.openvino_network import convert_scores, use_openvino_tower
 
 TOKENIZER_FILE = "tokenizer.json"
 MAX_NAMES = 10  # in an error
@@ -79,7 +79,7 @@ class Network(Member):
             model.vision.serve_frames(frames)
         self.model = model.eval().to(device)
         self._compiled_score: TensorFunction | None = None
-        self._converted: list[OpenVinoFunction] = []
+        self._openvino_functions: list[OpenVinoFunction] = []
         self._launch_directly()
         self.text = TextReader(open_tokenizer(folder), **_shorten_text(facts["text"], length))
         self.without: str | None = facts["without"]
@@ -160,8 +160,8 @@ class Network(Member):
         return average_views(scores, mask.any(1), count)
 
     def use_precision(self, precision: torch.dtype) -> None:
-        if self._converted:
-            for function in self._converted:
+        if self._openvino_functions:
+            for function in self._openvino_functions:
                 function.use_precision(precision)
         elif precision != torch.float32:
             self._halved = halve_weights(self.model, precision)
@@ -173,18 +173,13 @@ class Network(Member):
             self._launch_directly()  # graphs read the weights that were replaced
 
     def use_openvino(self, threads: int, towers: dict[Hashable, OpenVinoFunction]) -> None:
-        vision = self.model.vision
-        if vision.image_settings is not None:  # a tower, and not features
-            for part, tower in vision.parts().items():
-                key = (self.tower_key, part)
-                if key not in towers:
-                    name = f"the vision tower of {self.folder}"
-                    towers[key] = convert_tower(tower, threads, name)
-                tower.encode_part = towers[key]
-                self._converted.append(tower.encode_part)
+        tower_name = f"the vision tower of {self.folder}"
+        functions = use_openvino_tower(
+            self.model.vision, self.tower_key, threads, towers, tower_name
+        )
         name = f"the network of {self.folder}"
         self._score = convert_scores(self._score_tokens, self.model, threads, name)
-        self._converted.append(self._score)
+        self._openvino_functions = [*functions, self._score]
 
     def compile(self) -> None:
         for tower in self.model.vision.parts().values():

@@ -1,6 +1,6 @@
 """Zero-shot classification: the vision tower of a CLIP and one vector of each class."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from wbdc.serve.member_parts.tower_weights import (
 )
 from wbdc.serve.member_parts.views import Views
 from wbdc.serve.members import FrameKey, Member
+from wbdc.serve.openvino_function import OpenVinoFunction
+from wbdc.serve.openvino_network import use_openvino_tower
 
 NO_WORDS = [0]  # a batch has at least one token
 
@@ -47,7 +49,7 @@ class ZeroShot(Member):
         half: bool = False,
     ):
         super().__init__(folder, device)
-        self.device = device
+        self.folder, self.device = folder, device
         self.scale: float = self.facts["scale"]
         vision: Vision = build_plug(visions, self.facts["vision"])
         with explain_damage(folder):
@@ -60,6 +62,7 @@ class ZeroShot(Member):
         if frames is not None:
             vision.serve_frames(frames)
         self.vision = vision.eval().to(device)
+        self._openvino_functions: list[OpenVinoFunction] = []
         self.class_vectors = classes.to(device)
         self.frame_key = FrameKey(vision.image_settings, vision.frames)
 
@@ -87,3 +90,13 @@ class ZeroShot(Member):
             features = self.encode(batch)
         features = features.to(self.class_vectors.device)
         return class_cosines(features, batch.frame_mask, self.class_vectors, self.scale)
+
+    def use_precision(self, precision: torch.dtype) -> None:
+        for function in self._openvino_functions:
+            function.use_precision(precision)
+
+    def use_openvino(self, threads: int, towers: dict[Hashable, OpenVinoFunction]) -> None:
+        name = f"the vision tower of {self.folder}"
+        self._openvino_functions = use_openvino_tower(
+            self.vision, self.tower_key, threads, towers, name
+        )
