@@ -84,8 +84,14 @@ def explanations(target: Callable) -> dict[str, str]:
         sources += [TextReader, TextReader.__init__]
 
     meanings: dict[str, str] = {}
-    for source in sources:
-        text = join_lines(inspect.getdoc(source)) if source else ""
+    paragraphs = [
+        paragraph
+        for source in sources
+        if source
+        for paragraph in (inspect.getdoc(source) or "").split("\n\n")
+    ]
+    for paragraph in paragraphs:
+        text = join_lines(paragraph)
         text = re.sub(r" *Raises .*$", "", text)
         group = "|".join(map(re.escape, names)) or "$^"
         heads = list(re.finditer(rf"(?:^|(?<=[.;:] ))((?:{group})(?:, (?:{group}))*): ", text))

@@ -61,8 +61,13 @@ def console_reporter(progress: ProgressCallback, quiet: bool, is_main: bool = Tr
     return Reporter(progress, (lambda sentence: None) if quiet else log, log)
 
 
-def print_plan(session: object, cost: "SessionCost | None", as_json: bool) -> None:
-    """Print what a training session would do. cost: estimated, None without an estimate."""
+def print_plan(
+    session: object, cost: "SessionCost | None", as_json: bool, *, measured: bool = False
+) -> None:
+    """Print what a training session would do.
+
+    cost: estimated, None without an estimate; measured: whether --measure was given.
+    """
     finished = session.run.folds()
     plan = {
         "run": session.run.name,
@@ -81,12 +86,15 @@ def print_plan(session: object, cost: "SessionCost | None", as_json: bool) -> No
 
     for name, value in plan.items():
         print_text(f"{name}: {value}")
-    print_text(f"cost: {_cost_text(cost)}")
+    is_finished = set(folds.values()) == {"finished"}
+    print_text(f"cost: {'none' if is_finished else _cost_text(cost, measured)}")
     print_text(f"folds: {', '.join(f'{fold} {state}' for fold, state in folds.items())}")
 
 
-def _cost_text(cost: "SessionCost | None") -> str:
+def _cost_text(cost: "SessionCost | None", measured: bool) -> str:
     """Return the estimate of a training session as text."""
+    if cost is None and measured:
+        return f"{NO_ESTIMATE}: an estimator is fitted in one step, which cannot be sampled"
     if cost is None:
         return (
             f"{NO_ESTIMATE}: no fold with these settings, device and threads is finished; add "

@@ -106,8 +106,8 @@ dry_run = click.option("--dry-run", is_flag=True, help="Print the plan and exit.
 measure = click.option(
     "--measure",
     is_flag=True,
-    help="With --dry-run: where no finished fold tells the time, train a few steps that are thrown "
-    "away, to estimate it.",
+    help="With --dry-run and without finished folds of the same settings: estimate the time from a "
+    "few training steps, which are discarded.",
 )
 store = click.option(
     "--store",

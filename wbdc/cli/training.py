@@ -57,6 +57,6 @@ def run_session(
         if cost is None and measure:
             with console.progress(hidden=True) as progress:
                 cost = measure_session(session, console.console_reporter(progress, as_json))
-        console.print_plan(session, cost, as_json)
+        console.print_plan(session, cost, as_json, measured=measure)
         return None
     return TrainedSession(session, folds)

@@ -26,8 +26,10 @@ def sentence_translator(clauses: Mapping[str, str], translate_value: Translate) 
         parts = []
         position = 0
         while position < len(text):
-            matches = ((pattern.match(text, position), to) for pattern, to in patterns)
-            match, translated = next(((m, to) for m, to in matches if m), (None, ""))
+            matches = (
+                (pattern.match(text, position), translation) for pattern, translation in patterns
+            )
+            match, translated = next((pair for pair in matches if pair[0]), (None, ""))
             if match:
                 parts.append(_fill(translated, match, translate_value))
                 position = match.end()

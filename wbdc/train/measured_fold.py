@@ -63,10 +63,10 @@ class StepClock:
         return True
 
     def on_skip(self, step: int, ids: object) -> None:
-        """Take no notice of a skipped step: it takes as long as another one."""
+        """Ignore a skipped step: it takes as long as another one."""
 
     def on_out_of_memory(self, step: int, parts: int) -> None:
-        """Take no notice: the following steps are as slow in the training."""
+        """Ignore it: the following steps are as slow in the training."""
 
     def after_step(self, step: int, outcome: Outcome, is_stopping: bool) -> None:
         """Record the end of a step. Raises Stopped."""

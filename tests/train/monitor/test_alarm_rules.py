@@ -95,7 +95,7 @@ def test_levels_that_are_unknown_or_equal_compare_nothing():
     assert not LossLevels(math.log(5), smoothing_floor(1.0, 5)).is_known
 
 
-def test_a_loss_of_exactly_zero_has_nothing_to_predict():
+def test_a_loss_of_exactly_zero_has_nothing_to_learn_from():
     sentence = leaking_message("classify_frames", 30, 0.0, 4.0)
-    assert sentence.startswith("classify_frames has nothing to predict: its loss is exactly 0")
+    assert sentence.startswith("classify_frames has nothing to learn from: its loss was exactly 0")
     assert "is leaking" in leaking_message("classify_frames", 30, 1e-9, 4.0)

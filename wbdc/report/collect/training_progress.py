@@ -13,7 +13,7 @@ def training_progress(run: Run) -> dict[str, dict]:
 
     Each has "step", "steps", "epoch" (a fraction), "epochs", "seconds_left" (of the steps, without
     the evaluation that follows) and "updated", the time of the last line of the log. Values that
-    the log does not tell are None.
+    the log lacks are None.
     """
     return {fold: _fold_progress(run.fold(fold) / METRICS_FILE) for fold in run.unfinished_folds()}
 

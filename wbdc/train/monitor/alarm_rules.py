@@ -96,8 +96,8 @@ def leaking_message(name: str, step: int, loss: float, chance: float) -> str:
     """Return the sentence about a leaking loss."""
     if loss == 0:
         return (
-            f"{name} has nothing to predict: its loss is exactly 0 until step {step}; check that "
-            "the videos have what it reads (frames, texts, labels), or remove it"
+            f"{name} has nothing to learn from: its loss was exactly 0 up to step {step}; check "
+            "that the videos have what it reads (frames, texts, labels), or remove it"
         )
     return (
         f"{name} is leaking: its mean loss is already {loss:.4f} after step {step}, and its chance "
