@@ -123,14 +123,19 @@ def random_predictions(runs: int, videos: int) -> tuple[np.ndarray, np.ndarray, 
 
 
 def measure(action: Callable[..., str], *values: object) -> dict[str, object]:
-    """Run an action in a process of its own; return what it took and the sentence it returned."""
+    """Run an action in a process of its own; return what it took and the sentence it returned.
+
+    Both are also printed at once, because another measurement may take hours.
+    """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measure_here, args=(sender, action, *values))
     process.start()
     sender.close()
     try:
-        return receiver.recv()
+        facts = receiver.recv()
+        click.echo(f"{action.__name__}: {facts}", err=True)
+        return facts
     except EOFError:
         raise click.ClickException(f"the process of {action.__name__} failed") from None
     finally:
