@@ -89,6 +89,7 @@ VISIONS = {
     "tsm": {"tower": IMAGE_TOWER, "frames": 4, "segments": 3},
     "tin": {"tower": IMAGE_TOWER, "frames": 4, "segments": 3},
     "tam": {"tower": IMAGE_TOWER, "frames": 4, "segments": 3},
+    "tpn": {"tower": IMAGE_TOWER, "frames": 4, "segments": 3, "width": 8},
     "c3d": {"size": 32, "channels": 2, "hidden": 8, "frames": 4, "image": IMAGE_SETTINGS},
     "pytorchvideo": {
         "model": "x3d_xs",

@@ -13,9 +13,11 @@ from wbdc.core.plug import build_plug
 from wbdc.nets import vision as visions
 from wbdc.nets.temporal_adaptive import convolve_in_time
 from wbdc.nets.temporal_interlace import interlace
+from wbdc.nets.temporal_pyramid import TemporalPyramid
 from wbdc.nets.temporal_shift import shift_in_time
 
-TEMPORAL = ["tsm", "tin", "tam"]
+IN_BLOCKS = ["tsm", "tin", "tam"]  # of a ResNet
+TEMPORAL = [*IN_BLOCKS, "tpn"]
 
 
 def tower(name: str, **settings: object) -> torch.nn.Module:
@@ -75,6 +77,26 @@ def test_adaptive_kernels_equal_a_grouped_convolution():
     torch.testing.assert_close(convolve_in_time(x, kernels), expected)
 
 
+def test_a_pyramid_joins_both_levels_in_both_directions():
+    torch.manual_seed(0)
+    pyramid = TemporalPyramid((4, 6), (2, 1), (1, 2), 8).eval()
+    fine, coarse = torch.randn(8, 4, 4, 4), torch.randn(8, 6, 2, 2)
+    pool = torch.nn.MaxPool3d((2, 1, 1))
+
+    def modulate(level: int, x: Tensor) -> Tensor:
+        maps = pyramid.spatial[level](x)
+        return pyramid.temporal[level](maps.view(2, 4, *maps.shape[1:]).transpose(1, 2))
+
+    with torch.no_grad():
+        a, b = modulate(0, fine), pool(modulate(1, coarse))
+        down = torch.cat([pool(a + b.repeat_interleave(2, 2)), b], 1)
+        up = torch.cat([pool(a), b + pool(a)], 1)
+        both = torch.cat([pyramid.top_down(down), pyramid.bottom_up(up)], 1)
+        expected = pyramid.pyramid(both).permute(0, 2, 3, 4, 1)
+        torch.testing.assert_close(pyramid([fine, coarse], 4), expected)
+    assert expected.shape == (2, 2, 2, 2, 8)
+
+
 # ---- towers
 
 
@@ -96,8 +118,9 @@ def test_what_padding_frames_hold_changes_no_vector(name):
     with torch.no_grad():
         vectors = built(batch.frames, batch.frame_mask)
         torch.testing.assert_close(built(padded.frames, padded.frame_mask).x, vectors.x)
-    assert vectors.x.shape == (4, 3, 96)
-    assert vectors.mask.tolist() == [[True] * 3, [True] * 3, [False] * 3, [True] * 3]
+    steps = built.clip_steps
+    assert vectors.x.shape == (4, steps, built.dim)
+    assert vectors.mask.tolist() == [[n > 0] * steps for n in (2, 3, 0, 1)]
 
 
 @pytest.mark.parametrize("name", TEMPORAL)
@@ -129,16 +152,18 @@ def test_a_batch_without_frames_goes_through_the_tower(name):
     built.always_encode = True
     batch = toys.batch((0, 0))
     vectors = built(batch.frames, batch.frame_mask)
-    assert vectors.x.shape == (2, 3, 96)
+    assert vectors.x.shape == (2, built.clip_steps, built.dim)
     assert not vectors.x.any()
 
 
-@pytest.mark.parametrize(("name", "length"), [("tsn", 2), ("tsm", 2), ("tin", 3), ("tam", 3)])
+@pytest.mark.parametrize(
+    ("name", "length"), [("tsn", 2), ("tsm", 2), ("tin", 3), ("tam", 3), ("tpn", 1)]
+)
 def test_fewer_frames_in_serving(name, length):
     built = tower(name)
     built.serve_frames(2)
     batch = toys.batch((2, 1))
-    assert built(batch.frames, batch.frame_mask).x.shape == (2, length, 96)
+    assert built(batch.frames, batch.frame_mask).x.shape == (2, length, built.dim)
 
 
 def test_only_the_table_of_the_tower_freezes_it():
@@ -153,7 +178,11 @@ def test_only_the_table_of_the_tower_freezes_it():
 
 def test_towers_that_a_module_cannot_use_are_refused():
     vit = {"use": "clip", "architecture": toys.VIT, "image": toys.IMAGE_SETTINGS}
-    for name in TEMPORAL:
+    with pytest.raises(UsageFault, match="vision 'tpn': this tower gives no feature maps"):
+        tower("tpn", tower=vit)
+    with pytest.raises(UsageFault, match="vision 'tpn': rate = 4; it must be between 1 and 3"):
+        tower("tpn", rate=4)
+    for name in IN_BLOCKS:
         with pytest.raises(UsageFault, match=f"vision '{name}': this tower has no residual blocks"):
             tower(name, tower=vit)
     for use in ("features", "tsn"):
