@@ -20,6 +20,10 @@ from wbdc.nets.model import build_model
 every_pair = pytest.mark.parametrize(("fusion", "vision"), toys.PAIRS)
 # each frame alone becomes one vector; towers of clips and of several vectors have their own tests
 every_plain_tower = pytest.mark.parametrize("vision", ["clip", "features", "timm", "torchvision"])
+FRAME_TOWERS = ("clip", "features", "linear_patches", "timm", "torchvision", "two_stream")
+every_video_tower = pytest.mark.parametrize(
+    "vision", [name for name in toys.VISIONS if name not in FRAME_TOWERS]
+)
 every_tower = pytest.mark.parametrize("vision", ["clip", "timm"])
 
 
@@ -126,6 +130,17 @@ def test_features_are_at_the_positions_of_their_frames(vision):
         frame = batch.frames[row, position][None]
         alone = frame[0].float() if vision == "features" else _encode_alone(model, frame)
         torch.testing.assert_close(features[row, position], alone, rtol=1e-4, atol=1e-5)
+
+
+@every_video_tower
+def test_a_video_tower_encodes_each_video_as_if_it_were_alone(vision):
+    model, batch = toys.model(vision=vision), toys.batch((3, 0, 4, 1), vision)
+    features = model.vision(batch.frames, batch.frame_mask, batch.frame_counts)
+    assert torch.equal(features.mask, model.vision.token_mask(batch.frame_mask))
+    for row in range(len(batch)):
+        one = batch.select(slice(row, row + 1))
+        alone = model.vision(one.frames, one.frame_mask).x
+        torch.testing.assert_close(features.x[row], alone[0], rtol=1e-4, atol=1e-5)
 
 
 def test_logits_depend_on_the_order_of_frames():

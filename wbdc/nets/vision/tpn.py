@@ -96,8 +96,8 @@ def _level_facts(tower: Vision) -> tuple[list[int], list[int]]:
     facts = getattr(network, "feature_info", None) or []
     if len(facts) < LEVELS or not hasattr(network, "forward_intermediates"):
         raise UsageFault(
-            "vision 'tpn': this tower gives no feature maps of several levels; choose a CNN of timm, "
-            'for example tower = { use = "timm", model = "resnet50.a1_in1k" }'
+            "vision 'tpn': this tower gives no feature maps of several levels; choose a CNN of "
+            'timm, for example tower = { use = "timm", model = "resnet50.a1_in1k" }'
         )
     levels = [dict(one) for one in facts[-LEVELS:]]
     reductions = [one["reduction"] for one in levels]
