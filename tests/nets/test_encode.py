@@ -56,7 +56,8 @@ def test_frame_counts_and_the_mask_give_the_same_features(vision, monkeypatch):
     from_counts = model.encode(hidden)
     torch.testing.assert_close(from_counts.frames, expected.frames, rtol=1e-4, atol=1e-5)
     if model.vision.clip_frames is None:  # else vectors belong to steps of a clip
-        assert not from_counts.frames[:, 1].any(), "encoded, then zeroed by the mask"
+        frames = from_counts.frames.unflatten(1, (4, model.vision.tokens_per_frame))
+        assert not frames[:, 1].any(), "encoded, then zeroed by the mask"
 
 
 def positions_by_counts(mask: torch.Tensor, frame_counts: tuple[int, ...]) -> torch.Tensor:
