@@ -8,7 +8,7 @@ import toys
 
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
-from wbdc.core.item_random import item_seed_numbers, item_seeds
+from wbdc.core.item_random import item_seeds
 from wbdc.train import objectives
 from wbdc.train.objective_parts.word_spans import word_starts
 
@@ -38,7 +38,7 @@ def long_batch(rows: int = 32, length: int = 50):
         frame_mask=empty.frame_mask.repeat(rows, 1),
         frame_counts=(0,) * rows,
         label=None,
-        seeds=item_seed_numbers(ids, 0, 0),
+        seeds=item_seeds(ids, 0, 0),
     )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from wbdc.core import plug
 from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault
-from wbdc.core.item_random import item_seed_numbers, item_seeds
+from wbdc.core.item_random import item_seeds
 from wbdc.train import objectives
 from wbdc.train.fit import fit
 
@@ -44,7 +44,7 @@ def words(rows: int = 64, length: int = 60) -> Batch:
         torch.zeros(rows, 0, 3, 32, 32, dtype=torch.uint8),
         torch.zeros(rows, 0, dtype=torch.bool),
         text_field=(mask & ~is_special).to(torch.int8),
-        seeds=item_seed_numbers(ids, 0, 0),
+        seeds=item_seeds(ids, 0, 0),
         frame_counts=(0,) * rows,
     )
 
