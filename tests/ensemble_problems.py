@@ -14,6 +14,7 @@ COST = Cost(
         "c": ("swin", 1.0, 0.0004),
         "d": ("large", 4.0, 0.0009),
     },
+    conversion={"clip": 0.0, "swin": 0.0, "large": 0.0},
     shared_cores=False,
 )
 SUPPORT_CLASSES = [f"{i // 4:02d}{i % 4:02d}" for i in range(24)]

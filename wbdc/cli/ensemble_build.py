@@ -150,6 +150,7 @@ def build_within_limit(
             clips=parse_counts(options.clips, "--clips"),
             crops=parse_counts(options.crops, "--crops"),
             settings=options.blending,
+            requires_openvino=bool(options.openvino),
         ),
         log=console.log,
         progress=progress,

@@ -127,10 +127,10 @@ class InferenceEngine:
         self.towers = [member.tower_key for member in self.members]
         self.order = sorted(range(len(self.members)), key=lambda i: -self.weights[i])
         self.uses_openvino = uses_openvino
-        converted_towers: dict[Hashable, OpenVinoFunction] = {}
+        self.openvino_towers: dict[Hashable, OpenVinoFunction] = {}
         for member in self.members:
             if uses_openvino:
-                member.use_openvino(threads, converted_towers)
+                member.use_openvino(threads, self.openvino_towers)
             member.use_precision(precision)
             if compiled:
                 member.compile()

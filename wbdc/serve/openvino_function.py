@@ -1,6 +1,7 @@
 """Functions of networks, converted from torch and computed on a CPU by OpenVINO."""
 
 import importlib.util
+import time
 import warnings
 from collections.abc import Sequence
 from types import ModuleType
@@ -69,6 +70,8 @@ class OpenVinoFunction:
 
     Equal inputs, threads and processors give equal bits. Raises UsageFault for a function that
     cannot be converted.
+
+    seconds: that the conversion, compilation and checks took so far.
     """
 
     def __init__(
@@ -82,9 +85,11 @@ class OpenVinoFunction:
         self.name = name
         self.threads = threads
         self._openvino = import_openvino()
+        start = time.perf_counter()
         with torch.no_grad():
             self._checks = [(inputs, function(*inputs).float()) for inputs in examples[1:]]
             self._model = self._convert(function, weights, examples[0])
+        self.seconds = time.perf_counter() - start
         self._compiled: dict[torch.dtype, Any] = {}
         self._selected = None  # one of them
 
@@ -96,10 +101,12 @@ class OpenVinoFunction:
         results differ from those of torch by more than rounding.
         """
         if precision not in self._compiled:
+            start = time.perf_counter()
             compiled = self._compile(precision)
             for inputs, expected in self._checks:
                 self._check_result(_compute(compiled, inputs), expected, MAX_ROUNDING[precision])
             self._compiled[precision] = compiled
+            self.seconds += time.perf_counter() - start
         self._selected = self._compiled[precision]
 
     def __call__(self, *inputs: Tensor) -> Tensor:

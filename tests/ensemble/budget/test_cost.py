@@ -13,6 +13,12 @@ def test_trap_31_members_of_one_tower_pay_for_it_once():
     )
 
 
+def test_trap_31_a_tower_is_converted_once():
+    converted = COST._replace(conversion={"clip": 10.0, "swin": 20.0, "large": 40.0})
+    for names, seconds in (("a", 10), ("ab", 10), ("abc", 30)):
+        assert converted.seconds(names, 1000) - COST.seconds(names, 1000) == pytest.approx(seconds)
+
+
 def test_towers_of_one_image_settings_decode_once():
     assert COST.seconds(["a", "c"], 1000) == pytest.approx(
         5 + 2 + 1 + 1000 * max(0.004, 0.002 + 0.003 + 0.0005 + 0.0004)

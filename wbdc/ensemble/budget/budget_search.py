@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import polars as pl
 
 from wbdc.competitions import Competition, Video
 from wbdc.core.device import precision_name
-from wbdc.core.errors import OverBudget
+from wbdc.core.errors import EnvironmentFault, OverBudget, UsageFault
 from wbdc.core.findings import Findings
 from wbdc.core.progress import ProgressCallback
 from wbdc.core.time_margins import TIME_MARGIN
@@ -38,7 +39,8 @@ class BudgetOptions:
     """How an ensemble within a limit is built.
 
     limit: seconds for `items` videos; frames, lengths: smaller values to try; clips, crops: views
-    of a video to average; settings: of the chosen ensemble, by whose mean subsets are compared.
+    of a video to average; settings: of the chosen ensemble, by whose mean subsets are compared;
+    requires_openvino: fail where OpenVINO cannot be tried, rather than search without it.
     """
 
     limit: float
@@ -48,6 +50,7 @@ class BudgetOptions:
     clips: Sequence[int] = ()
     crops: Sequence[int] = ()
     settings: EnsembleSettings = DEFAULT_SETTINGS
+    requires_openvino: bool = False
 
 
 class SearchResult(NamedTuple):
@@ -94,10 +97,12 @@ def build_ensemble_within(
     hardware: one for each precision to try, without and with OpenVINO; the first has the precision
     of the kits.
     Returns the report of `save_ensemble` with "budget": the frontier, the chosen ensemble, its lead
-    over the next cheaper one, and the dropped candidates. Raises OverBudget when nothing fits.
+    over the next cheaper one, and the dropped candidates. Raises OverBudget when nothing fits,
+    UsageFault or EnvironmentFault where a precision cannot be tried; one with OpenVINO is left out
+    then unless `options` require it.
     """
     contest = members[0].run.contest
-    results = _search_precisions(members, data, hardware, options, contest, progress)
+    results = _search_precisions(members, data, hardware, options, contest, log, progress)
     try:
         chosen, result = _best(results, options.limit)
     except OverBudget as error:
@@ -115,10 +120,10 @@ def build_ensemble_within(
         variants,
         shared,
         extra_facts={"budget": _budget_report(results, chosen, result, options)},
-        precision=result.precision if len({one.precision for one in hardware}) > 1 else None,
+        precision=result.precision if len({one.precision for one in results}) > 1 else None,
         openvino=result.hardware.openvino,
         settings=options.settings,
-        command=_command(name, members, hardware, options),
+        command=_command(name, members, results, options),
     )
 
 
@@ -128,6 +133,7 @@ def _search_precisions(
     hardware: Sequence[ServingHardware],
     options: BudgetOptions,
     contest: Competition,
+    log: Callable[[str], None],
     progress: ProgressCallback,
 ) -> list[SearchResult]:
     """Predict and time every variant in each precision, and search among them."""
@@ -138,11 +144,10 @@ def _search_precisions(
     }
     variants = list(variants.values())
     sample, listing_seconds = _sample(contest, data, options.items, options.settings.seed)
-    starts = {openvino: measure_start(openvino) for openvino in {one.openvino for one in hardware}}
+    start_of = cache(measure_start)
 
-    results = []
-    for one in hardware:
-        fixed = starts[one.openvino] + listing_seconds
+    def search(one: ServingHardware) -> SearchResult:
+        fixed = start_of(one.openvino) + listing_seconds
         tables = {
             variant.name: out_of_fold_predictions(
                 variant,
@@ -155,7 +160,17 @@ def _search_precisions(
             for variant in variants
         }
         cost = measure_costs(variants, sample, one, fixed=fixed, progress=progress)
-        results.append(_search(one, variants, tables, contest, cost, options))
+        return _search(one, variants, tables, contest, cost, options)
+
+    results = []
+    for one in hardware:
+        try:
+            results.append(search(one))
+        except (UsageFault, EnvironmentFault) as fault:
+            if not one.openvino or options.requires_openvino:
+                raise
+            precision = precision_name(one.precision)
+            log(f"OpenVINO in {precision} is left out of the search: {fault}")
     return results
 
 
@@ -261,21 +276,30 @@ def _frontier(results: list[SearchResult]) -> list[dict]:
 def _command(
     name: str,
     members: list[Variant],
-    hardware: Sequence[ServingHardware],
+    results: list[SearchResult],
     options: BudgetOptions,
 ) -> str:
     """Return the command that builds the ensemble again."""
-    tries_openvino = any(one.openvino for one in hardware)
-    other_precisions = list(dict.fromkeys(one.precision for one in hardware))[1:]
+    other_precisions = list(dict.fromkeys(result.precision for result in results))[1:]
     words = ["--limit", str(options.limit), "--items", str(options.items)]
-    words.append("--openvino" if tries_openvino else "--no-openvino")
+    words += _openvino_option([result.hardware for result in results])
     lists = {
         "--frames": options.frames,
         "--length": options.lengths,
         "--clips": options.clips,
         "--crops": options.crops,
-        "--precision": [precision_name(precision) for precision in other_precisions],
+        "--precision": other_precisions,
     }
     for option, values in lists.items():
         words += [option, ",".join(map(str, values))] if values else []
     return ensemble_command(name, members, words, options.settings)
+
+
+def _openvino_option(tried: Sequence[ServingHardware]) -> list[str]:
+    """Return what the command says about OpenVINO: nothing where it was left out in some precision,
+    as the option would require it in each.
+    """
+    by_openvino = {one.precision for one in tried if one.openvino}
+    if not by_openvino:
+        return ["--no-openvino"]
+    return ["--openvino"] if by_openvino == {one.precision for one in tried} else []

@@ -14,6 +14,7 @@ from wbdc.ensemble.out_of_fold import ServingHardware
 from wbdc.ensemble.variants import Variant
 from wbdc.serve.cache_key import cache_key
 from wbdc.serve.engine import InferenceEngine
+from wbdc.serve.openvino_function import import_openvino
 from wbdc.serve.stage_timer import StageTimer
 
 COST_SAMPLE_VIDEOS = 32  # videos that each variant is timed with
@@ -27,14 +28,16 @@ class Cost(NamedTuple):
 
     fixed: once per process, without any member (imports, listing); decode: {image settings:
     reading and decoding one video}; tower: {tower: (image settings, encoding one video)}; member:
-    {model: (tower, loading the model, fusing one video)}; shared_cores: decoding and networks use
-    the same processor, so their times add up; otherwise the slower one counts.
+    {model: (tower, loading the model, fusing one video)}; conversion: {tower: converting it for
+    OpenVINO}, 0 without; shared_cores: decoding and networks use the same processor, so their times
+    add up; otherwise the slower one counts.
     """
 
     fixed: float
     decode: dict[str, float]
     tower: dict[str, tuple[str, float]]
     member: dict[str, tuple[str, float, float]]
+    conversion: dict[str, float]
     shared_cores: bool
 
     def seconds(self, models: Iterable[str], items: int) -> float:
@@ -44,17 +47,17 @@ class Cost(NamedTuple):
         them. Raises UsageFault for unknown names.
         """
         members = [find_measured(self.member, "model", name) for name in dict.fromkeys(models)]
-        towers = [
-            find_measured(self.tower, "tower", name)
-            for name in dict.fromkeys(tower for tower, _, _ in members)
-        ]
+        tower_names = dict.fromkeys(tower for tower, _, _ in members)
+        towers = [find_measured(self.tower, "tower", name) for name in tower_names]
         decode = sum(
             find_measured(self.decode, "set of image settings", name)
             for name in dict.fromkeys(settings for settings, _ in towers)
         )
         compute = sum(encode for _, encode in towers) + sum(fuse for _, _, fuse in members)
         per_video = decode + compute if self.shared_cores else max(decode, compute)
-        return self.fixed + sum(load for _, load, _ in members) + items * per_video
+        loading = sum(load for _, load, _ in members)
+        loading += sum(self.conversion[name] for name in tower_names)
+        return self.fixed + loading + items * per_video
 
 
 def measure_costs(
@@ -68,11 +71,15 @@ def measure_costs(
     """Time the parts of every variant on some videos.
 
     Reading is timed once per set of image settings, encoding and fusing once per variant, loading
-    once per model. The folds of a variant have equal sizes, so only its first one is timed.
+    once per model, converting once per tower. The folds of a variant have equal sizes, so only its
+    first one is timed.
     """
     decode = {}
     tower = {}
     member = {}
+    conversion = {}
+    if hardware.openvino:
+        import_openvino()  # which `measure_start` counts, and not the first model
     for number, variant in enumerate(variants):
         progress("measuring", number, len(variants))
         stage_seconds = None
@@ -80,24 +87,29 @@ def measure_costs(
             start = time.perf_counter()
             engine = InferenceEngine([folder], [1.0], *hardware, served=[variant.serve])
             loading = time.perf_counter() - start
+            converting = sum(function.seconds for function in engine.openvino_towers.values())
             settings_key = cache_key(engine.members[0].frame_key or engine.reader.keys[0])
             tower_key = cache_key(engine.towers[0])
             stage_seconds = stage_seconds or _stage_seconds(engine, videos)
 
             decode.setdefault(settings_key, stage_seconds["read"])
             tower.setdefault(tower_key, (settings_key, stage_seconds["vision"]))
-            member[name] = tower_key, loading, stage_seconds["member"]
+            conversion.setdefault(tower_key, converting)
+            member[name] = tower_key, loading - converting, stage_seconds["member"]
     progress("measuring", len(variants), len(variants))
-    return Cost(fixed, decode, tower, member, hardware.device.type == "cpu")
+    return Cost(fixed, decode, tower, member, conversion, hardware.device.type == "cpu")
 
 
 def measure_start(openvino: bool = False) -> float:
     """Time what a submission does before it loads its first model: start Python and import, with
-    OpenVINO if requested.
+    OpenVINO if requested. Raises EnvironmentFault where OpenVINO cannot be imported.
     """
-    modules = "wbdc.serve.entry, openvino" if openvino else "wbdc.serve.entry"
+    program = "import wbdc.serve.entry"
+    if openvino:
+        import_openvino()
+        program += "; wbdc.serve.openvino_function.import_openvino()"
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", f"import {modules}"], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
     return time.perf_counter() - start
 
 
