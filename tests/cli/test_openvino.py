@@ -35,7 +35,7 @@ def rows(trained, monkeypatch, *, openvino: bool | None, installed: bool) -> lis
     monkeypatch.setattr(f"{module}.is_openvino_installed", lambda: installed)
     monkeypatch.setattr(f"{module}.import_openvino", lambda: None)
     options = EnsembleOptions(
-        *(None, (), 60.0, None, None, None, None, "fp32,bf16", openvino),
+        *(None, (), 60.0, *[None] * 6, "fp32,bf16", openvino),
         *("auto", False, "none", 100, 0, "cpu", 1),
     )
     tried = _hardware_to_try([parse_variant(work, run)], options)
