@@ -269,7 +269,8 @@ def member(
 ) -> Path:
     """Write the folder of a trained model, as in a fold of a run."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(model.state_dict(), folder / "model.safetensors")
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
     learn_tokenizer(["标题字幕说话一二三" * 3], min_count=1, max_size=WORDS).save(
         str(folder / "tokenizer.json")
     )

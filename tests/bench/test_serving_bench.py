@@ -1,5 +1,7 @@
 """The stages of serving that `wbdc bench` measures, their work, and what bounds the whole path."""
 
+import json
+
 import pytest
 import small
 import torch
@@ -13,6 +15,8 @@ from wbdc.bench.stage_seconds import count_flops, time_networks
 from wbdc.bench.videos import write_videos
 from wbdc.competitions import Source, Video
 from wbdc.core.errors import DataFault, UsageFault
+from wbdc.core.plug import build_plug
+from wbdc.nets import vision as visions
 from wbdc.serve.engine import InferenceEngine
 from wbdc.serve.stage_timer import StageTimer
 from wbdc.train.kit import open_kit
@@ -176,6 +180,19 @@ def test_full_size_needs_no_weights(monkeypatch):
     assert (trunk["hidden_size"], trunk["num_hidden_layers"]) == (768, 12)
     assert vision["architecture"]["vision_cfg"]["patch_size"] == 32
     assert not {"model", "weights"} & set(vision)
+
+
+def test_a_video_encoder_needs_only_its_configuration(tmp_path, monkeypatch):
+    monkeypatch.setenv("WBDC_WEIGHTS", str(tmp_path))
+    settings = {"size": 32, "crop_size": 32, "image_mean": [0.5] * 3, "image_std": [1] * 3}
+    tower = toys.VISIONS["transformers_video"]
+    (tmp_path / "video").mkdir()
+    (tmp_path / "video" / "preprocessor_config.json").write_text(json.dumps(settings))
+    (tmp_path / "video" / "config.json").write_text(json.dumps(tower["architecture"]))
+    table = {"use": "transformers_video", "model": "toys/video", "frames": 4}
+    vision = build_plug(visions, random_member.random_vision_table(table))
+    assert vision.image_settings.size == 32
+    assert vision.tower.config.hidden_size == 16
 
 
 @pytest.mark.parametrize("change", ['vision={use="features", dim=8}', None])

@@ -161,6 +161,20 @@ def test_a_member_with_graphs_predicts_as_without(tmp_path, log, monkeypatch, pr
         assert sum(entry.startswith("record") for entry in log) == 2
 
 
+def test_each_tower_of_two_streams_is_recorded(tmp_path, log):
+    model = toys.model(vision="two_stream")
+    member = load_member(toys.member(tmp_path, model))
+    batch = toys.batch()
+    with torch.no_grad():
+        expected = member.logits(batch, None)
+        member.use_cuda_graphs()
+        for _ in range(2):
+            torch.testing.assert_close(member.logits(batch, None), expected, rtol=0, atol=1e-5)
+    assert sum(entry.startswith("record") for entry in log) == 3, "two of frames, one of tokens"
+    member.compile()
+    assert not any("encode_pixels" in vars(t) for t in member.model.vision.parts().values())
+
+
 class HostReads(TorchDispatchMode):
     """Lists operations that read memory of the CPU for a GPU, which a graph must not do."""
 

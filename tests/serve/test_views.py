@@ -16,6 +16,7 @@ from wbdc.data.resize import plan_geometry
 from wbdc.serve.engine import InferenceEngine
 from wbdc.serve.member_parts.views import Views, average_views
 from wbdc.serve.members import load_member
+from wbdc.serve.members.network import Network
 
 CPU = torch.device("cpu")
 FRAMES = 4
@@ -99,6 +100,13 @@ def test_three_crops_lie_from_end_to_end_of_the_longer_side():
         starts = [max(g.first_row, g.first_column) for g in squares]
         assert starts == [0, round((long_side - 32) / 2), long_side - 32]
         assert squares[1] == plan_geometry(height, width, settings)
+
+
+@pytest.mark.parametrize("vision", toys.VISIONS)
+def test_crops_may_be_set_for_every_tower_that_reads_images(vision):
+    facts = {"blueprint": {"vision": toys.model(vision=vision).vision.blueprint()}}
+    expected = ("clips",) if vision == "features" else ("clips", "crops")
+    assert Network.view_settings(facts) == expected
 
 
 def load_settings():

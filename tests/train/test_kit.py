@@ -220,6 +220,15 @@ def test_trap_04_unknown_unused_and_mistyped_settings_are_refused(fault, here, r
         )
 
 
+@pytest.mark.parametrize("use", ["tam", "tin"])
+def test_random_layers_in_a_tower_cannot_be_frozen(kit, use):
+    table = 'vision={use="%s", frozen=%s, tower={use="timm", model="resnet50", frozen=true}}'
+    open_kit(str(kit), changes=(table % (use, "false"),))
+    with pytest.raises(UsageFault, match="keep its temporal modules at random weights; freeze"):
+        open_kit(str(kit), changes=(table % (use, "true"),))
+    open_kit(str(kit), changes=(table % ("tsm", "true"),))  # a shift has no weights
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -10,12 +10,16 @@ from wbdc.bench.videos import COMMON_CHARACTERS
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import publish_bytes, publish_file, publish_json, read_bytes
+from wbdc.core.weights import find_weights
 from wbdc.data.special_tokens import special_token_ids
 from wbdc.data.text import learn_tokenizer, open_tokenizer
 from wbdc.nets import vision as visions
+from wbdc.nets.image_clips import NESTED_TOWERS
 from wbdc.nets.model import VideoClassifier, build_fusion, head_builder
 from wbdc.nets.trunk import Trunk, find_trunk, read_architecture
+from wbdc.nets.video_transformers import read_video_image
 from wbdc.nets.vision.clip import TRANSFORMERS_WEIGHTS, find_listed
+from wbdc.nets.vision.transformers_video import ENCODER_CONFIG_FILE, read_encoder_architecture
 from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
 from wbdc.serve.members.network import TOKENIZER_FILE
 from wbdc.train.export import saved_blueprint
@@ -24,7 +28,6 @@ from wbdc.train.kit_schema import VOCABULARY_SETTINGS
 
 CLASSES = 200
 CLASSES_PER_GROUP = 10
-NESTED_TOWERS = {"tower", "rgb", "motion"}  # settings of towers that choose an image tower
 BERT_BASE = {
     "model_type": "bert",
     "vocab_size": 21_128,
@@ -102,15 +105,27 @@ def _trunk_settings(tables: dict) -> tuple[dict, Tokenizer]:
 
 def random_vision_table(table: dict) -> dict:
     """Return the table of a vision tower of the same shape that loads no weights."""
-    for name in NESTED_TOWERS & table.keys():
+    for name in table.keys() & set(NESTED_TOWERS):
         if isinstance(table[name], dict):
             table = table | {name: random_vision_table(table[name])}
     if table["use"] in ("timm", "pytorchvideo"):
         return table | {"pretrained": False}
     if table["use"] in ("torchvision", "torchvision_video", "c3d"):
         return table | {"weights": None}
+    if table["use"] == "transformers_video" and table.get("model"):
+        return _random_encoder(table)
     if table["use"] != "clip" or table.get("weights") in (None, TRANSFORMERS_WEIGHTS):
         return dict(table)
     architecture, image, _ = find_listed(table["model"], table["weights"])
     settings = {key: value for key, value in table.items() if key not in ("model", "weights")}
     return settings | {"architecture": architecture, "image": image}
+
+
+def _random_encoder(table: dict) -> dict:
+    """Replace the model of a transformers_video table by its architecture and image settings, which
+    are read from its folder. Raises EnvironmentFault for a missing file.
+    """
+    folder = find_weights(table["model"], (ENCODER_CONFIG_FILE,))
+    settings = {key: value for key, value in table.items() if key != "model"}
+    image = table.get("image") or read_video_image(folder)
+    return settings | {"architecture": read_encoder_architecture(folder), "image": image}

@@ -12,6 +12,17 @@ from wbdc.nets.vision import Vision
 # a setting that chooses an image tower: its table, or the name of its plug
 TowerTable = Annotated[str | dict, Vision]
 
+# settings that choose an image tower; the first that is given gets the frames as they are
+NESTED_TOWERS = ("tower", "rgb", "motion")
+
+
+def saved_image_table(blueprint: dict) -> dict | None:
+    """Return how the frames of a vision tower are prepared, from its saved blueprint: the table of
+    its image settings, or that of its image tower. None for features.
+    """
+    nested = next((blueprint[name] for name in NESTED_TOWERS if name in blueprint), {})
+    return blueprint.get("image") or nested.get("image")
+
 
 def build_image_tower(table: str | dict, frames: int, subject: str) -> Vision:
     """Build the image tower of a setting of the type TowerTable.

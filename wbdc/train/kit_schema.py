@@ -242,8 +242,8 @@ def check_kit(
 ) -> None:
     """Refuse a kit with an unknown, unused or missing setting. Builds no network of real size.
 
-    folder: where plug files lie; builds_architecture: build trunk.architecture without memory,
-    which imports torch. Raises UsageFault.
+    folder: where plug files lie; builds_architecture: build trunk.architecture without memory
+    and check a frozen tower, which imports torch. Raises UsageFault.
     """
     for key, settings in SETTINGS_OF_TABLE.items():
         outer, _, inner = key.partition(".")
@@ -273,6 +273,8 @@ def check_kit(
             _check_plugs(f"kit {name}: {stage}.{kind}", kind, tables.get(stage, {}), folder)
         _check_choices(tables.get(stage, {}), folder)
     _check_frames(tables["vision"])
+    if builds_architecture and tables["vision"].get("frozen"):
+        _check_frozen(tables["vision"], folder)
     if builds_architecture and "architecture" in tables["trunk"]:
         _check_architecture(tables, tables["trunk"]["architecture"])
 
@@ -408,6 +410,16 @@ def _check_frames(vision: dict) -> None:
     frames = vision.get("frames", 1)
     if isinstance(frames, int) and not 1 <= frames <= MAX_FRAMES:
         raise UsageFault(f"vision.frames = {frames}; it must be between 1 and {MAX_FRAMES}")
+
+
+def _check_frozen(vision: dict, folder: Path) -> None:
+    """Refuse a frozen tower whose added layers would keep their random weights; imports torch."""
+    package = import_module(PLUG_PACKAGES["vision"])
+    if plug.find_plug(package, vision["use"], folder).adds_random_layers:
+        raise UsageFault(
+            f"vision {vision['use']!r}: frozen = true would keep its temporal modules at random "
+            "weights; freeze only the image tower: tower = { ..., frozen = true }"
+        )
 
 
 def _check_architecture(tables: dict, architecture: dict) -> None:

@@ -24,6 +24,8 @@ class Tam(Vision):
     Raises UsageFault for a tower without residual blocks.
     """
 
+    adds_random_layers = True
+
     def __init__(
         self,
         *,

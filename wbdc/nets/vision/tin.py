@@ -25,6 +25,8 @@ class Tin(Vision):
     Raises UsageFault for a tower without residual blocks, and for one whose blocks are too narrow.
     """
 
+    adds_random_layers = True
+
     def __init__(
         self,
         *,

@@ -64,7 +64,7 @@ class TransformersVideo(Vision):
         folder = None
         if model is not None:
             folder = find_weights(model, (ENCODER_FILE,), (ENCODER_CONFIG_FILE,))
-            architecture = _read_architecture(folder)
+            architecture = read_encoder_architecture(folder)
             image = image or read_video_image(folder)
         self.architecture = architecture
         self.segments = segments
@@ -145,7 +145,7 @@ class TransformersVideo(Vision):
         )
 
 
-def _read_architecture(folder: Path) -> dict:
+def read_encoder_architecture(folder: Path) -> dict:
     """Read the config.json of a model; what equals the defaults of transformers is left out."""
     from transformers import AutoConfig
 

@@ -14,6 +14,7 @@ from wbdc.core.errors import IntegrityFault
 from wbdc.data.loader import collate
 from wbdc.data.text import TextReader, open_tokenizer
 from wbdc.nets.half_weights import halve_weights, restore_weights
+from wbdc.nets.image_clips import saved_image_table
 from wbdc.nets.model import VideoClassifier, build_model
 from wbdc.serve.cache_key import cache_key
 from wbdc.serve.cuda_graphs import FixedFrames, FixedTokens, GraphedFunction, TensorFunction
@@ -111,7 +112,7 @@ class Network(Member):
         vision = facts["blueprint"]["vision"]
         if not vision.get("frames"):
             return ()
-        image = vision.get("image")
+        image = saved_image_table(vision)
         return ("clips", "crops") if image and not image.get("squash") else ("clips",)
 
     def encode_text(self, fields: Sequence[dict[str, str]]) -> list[list[int]]:
@@ -189,16 +190,18 @@ class Network(Member):
 
     def use_cuda_graphs(self) -> None:
         vision = self.model.vision
-        encode = GraphedFunction(vision.encode_pixels, self.device)
+        for tower in vision.parts().values():
+            encode = GraphedFunction(tower.encode_pixels, self.device)
+            tower.encode_pixels = FixedFrames(encode, tower.clip_frames or 1)
         score = GraphedFunction(self._score, self.device)
-        vision.encode_pixels = FixedFrames(encode, vision.clip_frames or 1)
         max_features = vision.steps * vision.tokens_per_frame
         self._score = FixedTokens(score, self.text.length, max_features)
 
     def _launch_directly(self) -> None:
         """Launch each operation, without graphs."""
         self._score = self._compiled_score or self._score_tokens
-        vars(self.model.vision).pop("encode_pixels", None)
+        for tower in self.model.vision.parts().values():
+            vars(tower).pop("encode_pixels", None)
 
     def _score_tokens(
         self, text: Tensor, text_mask: Tensor, features: Tensor, frame_mask: Tensor
