@@ -74,8 +74,8 @@ class PyTorchVideo(Vision):
         self.segments = segments
         self.size = size
         self.patch_grid = patch_grid
-        own = ImageSettings(size or SIDES[model], MEAN, STD, "bilinear")
-        self.image_settings = (ImageSettings.from_table(image) if image else own).with_resize(
+        published = ImageSettings(size or SIDES[model], MEAN, STD, "bilinear")
+        self.image_settings = (ImageSettings.from_table(image) if image else published).with_resize(
             resize
         )
         self.tower = _build_tower(model)
