@@ -224,7 +224,7 @@ def search_budget(runs: int, videos: int) -> str:
     names = [f"run-{number}" for number in range(runs)]
     towers = {name: ("224", 0.001 * (2 + number % 5)) for number, name in enumerate(names)}
     members = {name: (name, 1.0, 0.001) for name in names}
-    cost = Cost(5.0, {"224": 0.004}, towers, members, True)
+    cost = Cost(5.0, {"224": 0.004}, towers, members, dict.fromkeys(towers, 0.0), True)
     candidates = [Candidate(name, name, (name,)) for name in names]
     times = [time.process_time()]
     pool = CandidatePool(

@@ -80,6 +80,7 @@ def alone(seconds: list[float]) -> Cost:
         {"l": 0.0},
         {f"t{i}": ("l", s) for i, s in enumerate(seconds)},
         {f"m{i}": (f"t{i}", 0.0, 0.0) for i in range(len(seconds))},
+        {f"t{i}": 0.0 for i in range(len(seconds))},
         False,
     )
 
