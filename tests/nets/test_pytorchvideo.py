@@ -58,7 +58,8 @@ def test_published_weights_give_the_features_before_the_head(tmp_path, monkeypat
     monkeypatch.setenv("WBDC_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(
-        EnvironmentFault, match="converted from https://dl.fbaipublicfiles.*/X3D_XS.pyth"
+        EnvironmentFault,
+        match="converted from https://dl.fbaipublicfiles.*/X3D_XS.pyth,.*weights convert` conv",
     ):
         PyTorchVideo(model="x3d_xs", frames=4, size=32)
     torch.manual_seed(0)

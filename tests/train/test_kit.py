@@ -220,7 +220,7 @@ def test_trap_04_unknown_unused_and_mistyped_settings_are_refused(fault, here, r
         )
 
 
-@pytest.mark.parametrize("use", ["tam", "tin"])
+@pytest.mark.parametrize("use", ["tam", "tin", "tpn"])
 def test_random_layers_in_a_tower_cannot_be_frozen(kit, use):
     table = 'vision={use="%s", frozen=%s, tower={use="timm", model="resnet50", frozen=true}}'
     open_kit(str(kit), changes=(table % (use, "false"),))

@@ -47,11 +47,16 @@ def find_weights(
     needed = ", ".join([" or ".join(files), *beside])
     target = f"{root}/{name}" if root else f"FOLDER/{name} and give --weights FOLDER"
     origin = f"{needed}, converted from {link}," if link else f"{needed} of {hub_link(name)}"
+    is_fetched = link is None or name.startswith(TORCHVISION_OWNER)
+    help_text = (
+        f"`wbdc weights fetch {name}` downloads them"
+        if is_fetched
+        else "`wbdc weights convert` converts the downloaded file"
+    )
     page = "" if link else " (its page states license and checksum)"
     raise EnvironmentFault(
         f"the weights {name!r} are not on this machine: put {origin} into {target}{page}, "
-        f"`wbdc weights fetch {name}` downloads them; or run the same recipe from random weights "
-        "with --tiny"
+        f"{help_text}; or run the same recipe from random weights with --tiny"
     )
 
 

@@ -40,7 +40,7 @@ class Vision(nn.Module):
     # Whether a blank frame takes the place of no frames: in a training on several ranks, the layers
     # of the tower and the gradients of gathered features are computed by all of them, or by none.
     encodes_blank: bool = False
-    # Whether layers with random weights are put into a pretrained tower. They must be trained, so a
+    # Whether layers with random weights are added to a pretrained tower. They must be trained, so a
     # kit may freeze its nested tower, and not all of it.
     adds_random_layers: bool = False
 

@@ -27,6 +27,8 @@ class Tpn(Vision):
     Raises UsageFault for a tower without feature maps and for a clip shorter than a step.
     """
 
+    adds_random_layers = True
+
     def __init__(
         self,
         *,
