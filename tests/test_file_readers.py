@@ -15,11 +15,17 @@ import wbdc
 PACKAGE = Path(wbdc.__file__).parent
 FILES, WEIGHTS = "core/files.py", "core/weights.py"
 KERNEL = "core/process_tree.py"  # reads /proc only
+# after find_weights, which accepts regular files only
+PRETRAINED = (
+    "nets/trunk.py",
+    "nets/video_transformers.py",
+    "train/estimator_parts/prompt_vectors.py",
+)
 LOADERS = {
-    "load_file": WEIGHTS,
-    "safe_open": WEIGHTS,
-    "from_file": None,
-    "from_pretrained": "nets/trunk.py",
+    "load_file": (WEIGHTS,),
+    "safe_open": (WEIGHTS,),
+    "from_file": (),
+    "from_pretrained": PRETRAINED,
 }
 
 
@@ -27,7 +33,7 @@ def reads(tree: ast.Module, name: str = "") -> Iterator[int]:
     """Yield the lines on which a module opens a file without `open_regular`."""
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         called = getattr(call.func, "attr", getattr(call.func, "id", ""))
-        loads = called in LOADERS and LOADERS[called] != name
+        loads = called in LOADERS and name not in LOADERS[called]
         method = isinstance(call.func, ast.Attribute)
         if (
             loads

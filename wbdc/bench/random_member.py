@@ -19,7 +19,7 @@ from wbdc.nets.model import VideoClassifier, build_fusion, head_builder
 from wbdc.nets.trunk import Trunk, find_trunk, read_architecture
 from wbdc.nets.video_transformers import read_video_image
 from wbdc.nets.vision.clip import TRANSFORMERS_WEIGHTS, find_listed
-from wbdc.nets.vision.transformers_video import ENCODER_CONFIG_FILE, read_encoder_architecture
+from wbdc.nets.vision.transformers_video import ENCODER_CONFIG_FILE
 from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
 from wbdc.serve.members.network import TOKENIZER_FILE
 from wbdc.train.export import saved_blueprint
@@ -128,4 +128,4 @@ def _random_encoder(table: dict) -> dict:
     folder = find_weights(table["model"], (ENCODER_CONFIG_FILE,))
     settings = {key: value for key, value in table.items() if key != "model"}
     image = table.get("image") or read_video_image(folder)
-    return settings | {"architecture": read_encoder_architecture(folder), "image": image}
+    return settings | {"architecture": read_architecture(folder), "image": image}

@@ -10,6 +10,7 @@ from wbdc.core.errors import UsageFault
 from wbdc.core.image_settings import ImageSettings
 from wbdc.core.weights import describe_weights, find_weights
 from wbdc.nets.clip_tower import check_clip_grid, clip_length, output_shape, step_vectors
+from wbdc.nets.trunk import read_architecture
 from wbdc.nets.video_transformers import (
     build_encoder,
     load_encoder,
@@ -64,7 +65,7 @@ class TransformersVideo(Vision):
         folder = None
         if model is not None:
             folder = find_weights(model, (ENCODER_FILE,), (ENCODER_CONFIG_FILE,))
-            architecture = read_encoder_architecture(folder)
+            architecture = read_architecture(folder)
             image = image or read_video_image(folder)
         self.architecture = architecture
         self.segments = segments
@@ -143,10 +144,3 @@ class TransformersVideo(Vision):
             f"{model} from {file.name}: {len(self.tower.state_dict())} tensors loaded, "
             f"{len(unused)} not used"
         )
-
-
-def read_encoder_architecture(folder: Path) -> dict:
-    """Read the config.json of a model; what equals the defaults of transformers is left out."""
-    from transformers import AutoConfig
-
-    return AutoConfig.from_pretrained(folder).to_diff_dict()
