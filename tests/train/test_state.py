@@ -54,7 +54,7 @@ KILLS = [
     5,
     "state.publish_json",
     9,
-    "metrics.append_line",
+    "line_log.append_line",
     14,
     20,
     "export.publish_json",
