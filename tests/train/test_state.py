@@ -42,9 +42,10 @@ if isinstance(when, int):  # before the step of that number
         killed() if step == when else factor(schedule, step, *settings)
     )
 elif when:
-    module, function = when.split(".")
-    modules = {"state": state, "metrics": metrics, "run_fold": run_fold, "export": export}
-    setattr(modules[module], function, killed)
+    owner, function = when.split(".")
+    log = metrics.MetricsLog
+    owners = {"state": state, "metrics": log, "run_fold": run_fold, "export": export}
+    setattr(owners[owner], function, killed)
 main(command)
 """
 
@@ -54,7 +55,7 @@ KILLS = [
     5,
     "state.publish_json",
     9,
-    "line_log.append_line",
+    "metrics.write",
     14,
     20,
     "export.publish_json",
