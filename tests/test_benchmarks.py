@@ -16,6 +16,7 @@ from wbdc.prepare.dataset import open_prepared
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 PARTS = {"scenes.py"}  # that other benchmarks import
+WRITERS = {"towers.py"}  # of a table of the documentation
 PYTEST_FILES = {path.name for path in FOLDER.glob("test_*.py")}
 ONE_RUN = "--work {work} --kit {kit} --seeds 0 --folds 0 --draws 100"
 # arguments of each script, {name} for the path of a fixture; a test fails for a new script without
@@ -33,6 +34,7 @@ SCRIPTS = {
         "ensemble --runs 2 --videos 300",
         "budget --runs 3 --videos 300",
     ],
+    "serving_backends.py": ["--layers 1 --frames 1 --texts 1 --tokens 8 --rounds 1"],
     "training_step.py": [
         "--batch 1 --frames 1 --length 16 --layers 1 --rounds 1 --threads 1 --device cpu"
     ],
@@ -42,7 +44,12 @@ QUICK = "not 64 and not solution and not three and not both_ways_give"
 
 
 def test_every_benchmark_has_its_arguments_here():
-    assert {path.name for path in FOLDER.glob("*.py")} == {*PYTEST_FILES, *PARTS, *SCRIPTS}
+    assert {path.name for path in FOLDER.glob("*.py")} == {
+        *PYTEST_FILES,
+        *PARTS,
+        *WRITERS,
+        *SCRIPTS,
+    }
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,7 @@ print(hashlib.sha256(w.detach().numpy().tobytes()).hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_bits_stay_the_same():
     plain = {
         name: value

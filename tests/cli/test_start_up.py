@@ -79,6 +79,7 @@ def test_a_kit_is_resolved_without_the_libraries_of_its_networks(kit, tmp_path):
     assert imported_modules(tmp_path, "kits", kit, "--tiny") == {"numpy", "rich"}
 
 
+@pytest.mark.slow
 def test_an_architecture_that_was_changed_is_built_to_check_it(tmp_path):
     change = ("--set", "trunk.architecture.hidden_size=7")
     modules = imported_modules(tmp_path, "kits", "dual_stream", "--tiny", *change, code=2)

@@ -352,6 +352,7 @@ print(raised, found.counts)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["PNG", "WEBP"])
 def test_fault_23_an_image_under_a_memory_limit(form):
     process = small.python(UNDER_A_LIMIT.format(form=form))
@@ -429,6 +430,7 @@ def test_fault_14_a_bomb_is_refused_by_its_header(tmp_path):
     assert int(rise) < 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
 def test_fault_13_flipped_bytes_are_never_raised(form):
     data, rng = small.encode(small.image(24, 18), form), random.Random(form)

@@ -70,6 +70,7 @@ def test_missing_weights_are_named_with_their_address(root):
     assert f"`wbdc weights fetch {NAME}`" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_fetched_weights_are_converted(root, whole, tmp_path, monkeypatch):
     published = tmp_path / "published-7be5be79.pth"
     torch.save(whole.state_dict(), published)

@@ -92,7 +92,7 @@ def cluster(toy: ModuleType) -> Iterator[None]:
         ray.shutdown()
 
 
-@pytest.fixture(params=["local", "ray"])
+@pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.slow)])
 def engine_settings(request: pytest.FixtureRequest) -> dict:
     """Settings of an engine with workers that can die."""
     if request.param == "ray":

@@ -17,6 +17,8 @@ from wbdc.train.gradients import StepGradients
 from wbdc.train.objectives.classify import Classify
 from wbdc.train.step import Step
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5  # of weights after ten steps, in float32
 
 

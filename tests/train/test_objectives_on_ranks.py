@@ -8,6 +8,8 @@ from run_ranks import on_ranks
 
 from wbdc.core.ranks import Ranks
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5  # of weights after three steps, in float32
 
 

@@ -95,6 +95,7 @@ def child(words: list[str], when: int | str | None) -> int:
     return process.exitcode
 
 
+@pytest.mark.slow
 def test_a_training_killed_repeatedly_ends_in_the_same_bits(fresh, kit, bits):
     words, steps = command(kit, fresh), []
     for when in KILLS:

@@ -20,6 +20,8 @@ from safetensors.torch import load_file
 from wbdc.core.files import lock_folder
 from wbdc.core.integrity import verify_seal
 
+pytestmark = pytest.mark.slow
+
 WITHOUT_DROPOUT = [
     *("--set", "fusion.dropout=0.0"),
     *("--set", "trunk.architecture.hidden_dropout_prob=0.0"),

@@ -229,6 +229,7 @@ def test_copies_have_similar_texts_and_frames_across_splits(contest_data):
     assert 0 < across < len(pairs)
 
 
+@pytest.mark.slow
 def test_texts_and_frames_together_score_clearly_higher_than_each_alone(contest_data):
     into, _ = contest_data
     contest, findings = WeChat2022(), Findings()

@@ -28,6 +28,8 @@ from wbdc.submit.check.reproduce import (
 from wbdc.submit.check.verify import verify_package
 from wbdc.submit.pack.package import PackOptions, pack_submission
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = PackOptions(contest=WeChat2022(), precision="fp32", facts={}, training_commands=[])
 
 

@@ -103,6 +103,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_fault_32_a_signal_to_run_sh_with_two_ranks_is_exit_11_without_a_traceback(tmp_path):
     (tmp_path / "main.py").write_text(RANK)
     (tmp_path / "run.sh").write_text(RUN)

@@ -18,6 +18,7 @@ def test_one_rank_gathers_its_own_rows():
         gather_rows(x, (1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [6, 5, 1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
 def test_trap_22_rows_come_in_the_order_of_the_whole_batch_with_gradient(rows, dtype):

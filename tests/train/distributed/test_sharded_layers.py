@@ -17,6 +17,8 @@ from wbdc.core.ranks import Ranks
 from wbdc.train.distributed.sharded_layers import check_shardable
 from wbdc.train.repeated_layers import repeated_layers
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5  # after five steps of AdamW, in float32
 
 
