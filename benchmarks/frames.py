@@ -39,6 +39,7 @@ from wbdc.core.image_settings import ImageSettings
 from wbdc.data.frames import decode_frames
 from wbdc.data.loader import collate
 from wbdc.serve.engine import READ_AHEAD_BATCHES
+from wbdc.serve.members import FrameKey
 from wbdc.serve.reader import Reader, prefetch_reads
 from wbdc.serve.stage_timer import StageTimer
 
@@ -88,7 +89,7 @@ class ArchiveMember:
     is_network = True
 
     def __init__(self, settings: ImageSettings):
-        self.frame_key = (settings, FRAMES)
+        self.frame_key = FrameKey(settings, FRAMES)
 
     def encode_text(self, fields: list) -> list[list[int]]:
         return [[0]] * len(fields)
