@@ -66,12 +66,13 @@ def measured(work, kit, *words):
 
 
 def test_steps_are_measured_and_leave_nothing(fresh, kit):
+    for views in fresh.glob("prepared/*/views"):  # of earlier tests
+        shutil.rmtree(views)
     before = files(fresh)
     cost = measured(fresh, kit, "--fold", "each")
     assert files(fresh) == before
     assert (cost["folds"], cost["measured_steps"]) == (0, 10)
     assert cost["seconds"] == pytest.approx(sum(cost["parts"].values()))
-    assert cost["parts"].pop("views") >= 0  # 0 where another test wrote the view
     assert all(seconds > 0 for seconds in cost["parts"].values())
     # three folds of 40 steps: 60 videos, 4 epochs of batches of 4
     one = measured(fresh, kit, "--fold", 0)
