@@ -96,8 +96,9 @@ def leaking_message(name: str, step: int, loss: float, chance: float) -> str:
     """Return the sentence about a leaking loss."""
     if loss == 0:
         return (
-            f"{name} has nothing to learn from: its loss was exactly 0 up to step {step}; check "
-            "that the videos have what it reads (frames, texts, labels), or remove it"
+            f"{name} is leaking or has nothing to learn from: its loss was exactly 0 up to step "
+            f"{step}; check that the videos have what it reads (frames, texts, labels), and that "
+            "the model does not see what it must predict"
         )
     return (
         f"{name} is leaking: its mean loss is already {loss:.4f} after step {step}, and its chance "
