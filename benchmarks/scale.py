@@ -13,8 +13,6 @@ small disk; data are written to a temporary folder, and removed.
 
 import io
 import json
-import multiprocessing
-import resource
 import tempfile
 import time
 import zipfile
@@ -24,6 +22,7 @@ from pathlib import Path
 import click
 import numpy as np
 from PIL import Image
+from process_usage import measure_process
 
 from wbdc.cli import console
 from wbdc.competitions.wechat2022 import WeChat2022
@@ -127,30 +126,18 @@ def measure(action: Callable[..., str], *values: object) -> dict[str, object]:
 
     Both are also printed at once, because another measurement may take hours.
     """
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure_here, args=(sender, action, *values))
-    process.start()
-    sender.close()
     try:
-        facts = receiver.recv()
-        click.echo(f"{action.__name__}: {facts}", err=True)
-        return facts
-    except EOFError:
-        raise click.ClickException(f"the process of {action.__name__} failed") from None
-    finally:
-        process.join()
-
-
-def _measure_here(sender: object, action: Callable[..., str], *values: object) -> None:
-    start = time.perf_counter()
-    note = action(*values)
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    cpu_seconds = sum(one.ru_utime + one.ru_stime for one in usage)
-    peak = max(one.ru_maxrss for one in usage) / 2**20
-    wall_seconds = time.perf_counter() - start
-    facts = {"wall_s": wall_seconds, "cpu_s": cpu_seconds, "peak_gb": peak, "note": note}
-    sender.send(facts)
+        note, usage = measure_process(action, *values)
+    except ChildProcessError as error:
+        raise click.ClickException(str(error)) from None
+    facts = {
+        "wall_s": usage.wall_seconds,
+        "cpu_s": usage.cpu_seconds,
+        "peak_gb": usage.peak_bytes / 2**30,
+        "note": note,
+    }
+    click.echo(f"{action.__name__}: {facts}", err=True)
+    return facts
 
 
 def print_measurements(rows: list[tuple[str, dict[str, object]]]) -> None:
@@ -174,15 +161,14 @@ def train_steps(work: str, videos: int, steps: int) -> str:
     """Train the smallest network on fold 0 of the prepared data, in about so many steps of one
     epoch.
     """
-    import subprocess
-    import sys
+    from wbdc.cli import main as run_wbdc
 
     kit = Path(work, "scale.toml")
     kit.write_text(KIT)
-    command = [sys.executable, "-m", "wbdc", "train", "--kit", kit, "--work", work, "--fold", "0"]
     batch = max(2, videos * (FOLDS - 1) // FOLDS // steps)
+    words = ["train", "--kit", str(kit), "--work", work, "--fold", "0"]
     changes = ["--set", f"train.batch={batch}", "--threads", "1", "--device", "cpu"]
-    subprocess.run([*command, *changes], check=True)
+    run_wbdc([*words, *changes], standalone_mode=False)
     return f"batches of {batch} videos"
 
 

@@ -10,12 +10,13 @@ import polars as pl
 import pytest
 import toys
 from click.testing import CliRunner
+from process_usage import measure_process
 from toys import data, kit, ready  # noqa: F401
 
 from wbdc.prepare.dataset import open_prepared
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-PARTS = {"scenes.py"}  # that other benchmarks import
+PARTS = {"process_usage.py", "scenes.py"}  # that other benchmarks import
 WRITERS = {"towers.py"}  # of a table of the documentation
 PYTEST_FILES = {path.name for path in FOLDER.glob("test_*.py")}
 ONE_RUN = "--work {work} --kit {kit} --seeds 0 --folds 0 --draws 100"
@@ -69,6 +70,19 @@ def paths(ready, tmp_path_factory) -> dict[str, Path]:  # noqa: F811
     truth = folder / "truth.csv"
     prepared.read_split(prepared.facts.test_split).select("id", labels).write_csv(truth)
     return {"work": work, "kit": tiny_kit, "truth": truth}
+
+
+def test_the_peak_memory_of_a_process_is_its_own():
+    """Also when the process that starts it holds more."""
+    memory = b"x" * 300_000_000
+    result, usage = measure_process(eval, "len(b'x' * 100_000_000)")
+    assert result == 100_000_000
+    assert 100_000_000 < usage.peak_bytes < len(memory)
+
+
+def test_a_measured_process_that_fails_is_reported():
+    with pytest.raises(ChildProcessError, match="the process of eval failed"):
+        measure_process(eval, "1 / 0")
 
 
 @pytest.mark.slow
