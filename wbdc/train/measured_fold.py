@@ -1,5 +1,6 @@
 """What a fold would cost, measured by a few real training steps that leave nothing behind."""
 
+from collections.abc import Sequence
 from math import ceil
 from time import perf_counter
 from typing import NamedTuple
@@ -42,7 +43,7 @@ class MeasuredFold(NamedTuple):
 
 
 class StepClock:
-    """Receives the events of `fit` instead of a `StepMonitor`, and times the steps.
+    """Receives `StepEvents` instead of a `StepMonitor`, and times the steps.
 
     steps: of the whole training, for the schedule.
     """
@@ -62,7 +63,7 @@ class StepClock:
         """Return True: the losses are read after each step, as the end of a step is waited for."""
         return True
 
-    def on_skip(self, step: int, ids: object) -> None:
+    def on_skip(self, step: int, ids: Sequence[str]) -> None:
         """Ignore a skipped step: it takes as long as another one."""
 
     def on_out_of_memory(self, step: int, parts: int) -> None:

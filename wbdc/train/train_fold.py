@@ -31,6 +31,7 @@ from wbdc.train.reporter import Reporter
 from wbdc.train.signals import stop_on_signal
 from wbdc.train.stage_plan import StagePlan
 from wbdc.train.state import TrainingState
+from wbdc.train.step_events import StepEvents
 from wbdc.train.training_log import StepMonitor, rounded
 from wbdc.train.training_setup import (
     FoldVideos,
@@ -195,13 +196,13 @@ def train_steps(
     setup: TrainingSetup,
     videos: FoldVideos,
     start: int,
-    monitor: StepMonitor,
+    events: StepEvents,
     hardware: Hardware,
     precision: torch.dtype,
 ) -> None:
     """Run the steps after `start`, until the last one, an early stop, or a requested stop.
 
-    monitor: receives the events of `fit`, and its `has_stopped_early` ends the training.
+    events: receives those of `fit`, and its `has_stopped_early` ends the training.
     """
     stage = plan.stage
     seed = plan.run.facts.seed
@@ -220,13 +221,13 @@ def train_steps(
         step_batches=stage.accumulate,
         pinned=hardware.device.type == "cuda",
     )
-    remaining = (monitor.steps - start) * stage.accumulate
+    remaining = (events.steps - start) * stage.accumulate
 
     with stop_on_signal() as is_stopping, _prepared_layers(stage, training.model, hardware.device):
         fit(
             training.model,
             training.objectives,
-            takewhile(lambda _: not monitor.has_stopped_early, islice(batches, remaining)),
+            takewhile(lambda _: not events.has_stopped_early, islice(batches, remaining)),
             training.optimizer,
             training.tricks,
             device=hardware.device,
@@ -238,14 +239,14 @@ def train_steps(
             start=start,
             before_step=lambda step: set_rates(
                 training.optimizer,
-                learning_rate_factor(schedule, step, monitor.steps, stage.warmup),
+                learning_rate_factor(schedule, step, events.steps, stage.warmup),
             ),
-            after_step=lambda step, outcome: monitor.after_step(
+            after_step=lambda step, outcome: events.after_step(
                 step, outcome, hardware.ranks.is_any(is_stopping())
             ),
-            on_skip=monitor.on_skip,
-            on_out_of_memory=monitor.on_out_of_memory,
-            must_check=monitor.must_check,
+            on_skip=events.on_skip,
+            on_out_of_memory=events.on_out_of_memory,
+            must_check=events.must_check,
             ranks=hardware.ranks,
         )
 

@@ -25,7 +25,7 @@ LOG_EVERY_STEPS = 10
 
 
 class StepMonitor:
-    """Receives the events of `fit` for one fold.
+    """Receives the `StepEvents` of one fold.
 
     folder: of the fold. task: the name of the training in progress reports. steps, epochs: of the
     whole training. videos_per_step: for the throughput. save_every: steps between saved states.
