@@ -1,12 +1,24 @@
 """Partners and shares of videos that are mixed, and the labels of mixtures."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from wbdc.core.batch import Batch
+from wbdc.core.errors import UsageFault
 
 SHARE_QUANTILES = 1025
+
+
+def check_alpha(trick: str, alpha: float) -> None:
+    """Raise UsageFault for an alpha that no distribution Beta(alpha, alpha) has.
+
+    trick: its name, for the message.
+    """
+    if not 0 < alpha < math.inf:
+        raise UsageFault(f"trick {trick!r}: alpha = {alpha:g}; it must be above 0")
 
 
 def draw_partners(numbers: Tensor, can_mix: Tensor, quantiles: Tensor) -> tuple[Tensor, Tensor]:

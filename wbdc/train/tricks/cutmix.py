@@ -2,16 +2,15 @@
 by its area (Yun et al., 2019).
 """
 
-import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
-from wbdc.core.errors import UsageFault
 from wbdc.train.task import Task
 from wbdc.train.trick_parts.mixing import (
+    check_alpha,
     draw_partners,
     label_probabilities,
     minor_share_quantiles,
@@ -41,8 +40,7 @@ class CutMix(Trick):
 
     def __init__(self, model: nn.Module, task: Task, *, alpha: float = 1.0):
         super().__init__(model, task)
-        if not 0 < alpha < math.inf:
-            raise UsageFault(f"trick 'cutmix': alpha = {alpha:g}; it must be above 0")
+        check_alpha("cutmix", alpha)
         check_reads_pixels(model, "cutmix")
         self.classes = len(task.classes)
         self.quantiles = minor_share_quantiles(alpha)

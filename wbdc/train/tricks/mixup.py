@@ -1,6 +1,5 @@
 """Mixup: train on mixtures of two videos and of their labels (Zhang et al., 2018)."""
 
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -8,11 +7,11 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from wbdc.core.batch import Batch
-from wbdc.core.errors import UsageFault
 from wbdc.core.plug import check_choice
 from wbdc.core.tokens import Tokens
 from wbdc.train.task import Task
 from wbdc.train.trick_parts.mixing import (
+    check_alpha,
     draw_partners,
     label_probabilities,
     minor_share_quantiles,
@@ -43,8 +42,7 @@ class Mixup(Trick):
     def __init__(self, model: nn.Module, task: Task, *, on: str = "pooled", alpha: float = 0.2):
         super().__init__(model, task)
         check_choice("trick 'mixup'", MIXED_PARTS, on=on)
-        if not 0 < alpha < math.inf:
-            raise UsageFault(f"trick 'mixup': alpha = {alpha:g}; it must be above 0")
+        check_alpha("mixup", alpha)
         self.on = on
         self.classes = len(task.classes)
         self.quantiles = minor_share_quantiles(alpha)

@@ -2,16 +2,15 @@
 et al., 2018).
 """
 
-import math
 from dataclasses import replace
 
 import torch
 from torch import nn
 
 from wbdc.core.batch import Batch
-from wbdc.core.errors import UsageFault
 from wbdc.train.task import Task
 from wbdc.train.trick_parts.mixing import (
+    check_alpha,
     draw_partners,
     label_probabilities,
     minor_share_quantiles,
@@ -39,8 +38,7 @@ class PixelMixup(Trick):
 
     def __init__(self, model: nn.Module, task: Task, *, alpha: float = 0.8):
         super().__init__(model, task)
-        if not 0 < alpha < math.inf:
-            raise UsageFault(f"trick 'pixel_mixup': alpha = {alpha:g}; it must be above 0")
+        check_alpha("pixel_mixup", alpha)
         check_reads_pixels(model, "pixel_mixup")
         self.classes = len(task.classes)
         self.quantiles = minor_share_quantiles(alpha)
