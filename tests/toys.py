@@ -41,8 +41,8 @@ TASK = Task(
     ids=tuple(f"v{i}" for i in range(12)),
     vocabulary=(*SPECIAL, *(f"##{i}" if i % 4 == 0 else f"{i}" for i in range(5, WORDS))),
 )
-TRUNK = {
-    "model_type": "bert",
+# of models of transformers
+BERT_CONFIG = {
     "vocab_size": WORDS,
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -52,6 +52,21 @@ TRUNK = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
+VIT_CONFIG = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": 32,
+    "patch_size": 16,
+}
+CHINESE_CLIP_CONFIG = {
+    "text_config": BERT_CONFIG,
+    "vision_config": VIT_CONFIG,
+    "projection_dim": 8,
+}
+VIDEO_VIT_CONFIG = {**VIT_CONFIG, "num_hidden_layers": 2, "num_frames": 4}
+TRUNK = {"model_type": "bert", **BERT_CONFIG}
 IMAGE_SETTINGS = {
     "size": 32,
     "mean": [0.5, 0.4, 0.3],
@@ -99,16 +114,7 @@ VISIONS = {
         "size": 32,
     },
     "transformers_video": {
-        "architecture": {
-            "model_type": "videomae",
-            "hidden_size": 16,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "intermediate_size": 32,
-            "image_size": 32,
-            "patch_size": 16,
-            "num_frames": 4,
-        },
+        "architecture": {"model_type": "videomae", **VIDEO_VIT_CONFIG},
         "image": IMAGE_SETTINGS,
         "frames": 4,
     },

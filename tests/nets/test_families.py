@@ -25,10 +25,9 @@ from wbdc.nets.trunk import (
 from wbdc.train.layer_decay import layer_numbers
 from wbdc.train.repeated_layers import repeated_layers
 
-BERT = {k: v for k, v in toys.TRUNK.items() if k != "model_type"}
-ROBERTA = {**BERT, "pad_token_id": 1, "type_vocab_size": 1}
+ROBERTA = {**toys.BERT_CONFIG, "pad_token_id": 1, "type_vocab_size": 1}
 DEBERTA = {
-    **BERT,
+    **toys.BERT_CONFIG,
     "model_type": "deberta-v2",
     "type_vocab_size": 0,
     "relative_attention": True,
@@ -47,9 +46,9 @@ XLNET = {
 }
 # {name: config.json}, one or more of each model type
 ARCHITECTURES = {
-    "bert": {**BERT, "model_type": "bert"},
-    "electra": {**BERT, "model_type": "electra", "embedding_size": 8},
-    "ernie": {**BERT, "model_type": "ernie"},
+    "bert": {**toys.BERT_CONFIG, "model_type": "bert"},
+    "electra": {**toys.BERT_CONFIG, "model_type": "electra", "embedding_size": 8},
+    "ernie": {**toys.BERT_CONFIG, "model_type": "ernie"},
     "roberta": {**ROBERTA, "model_type": "roberta"},
     "xlm-roberta": {**ROBERTA, "model_type": "xlm-roberta"},
     "camembert": {**ROBERTA, "model_type": "camembert"},
@@ -62,7 +61,7 @@ ARCHITECTURES = {
     },
     "modernbert": {
         "model_type": "modernbert",
-        **{k: v for k, v in BERT.items() if not k.endswith("dropout_prob")},
+        **{k: v for k, v in toys.BERT_CONFIG.items() if not k.endswith("dropout_prob")},
         **dict.fromkeys(SPECIAL_IDS, 0),
         "local_attention": 4,
     },

@@ -58,13 +58,14 @@ def weights(tmp_path, monkeypatch):
 
 # ---- the trunk
 
-SMALL = {k: v for k, v in toys.TRUNK.items() if k != "model_type"}
 TRUNKS = {"bert": {}, "electra": {"embedding_size": 16}, "electra narrow": {"embedding_size": 8}}
 
 
 def _trained(kind: str, auto: type, seed: int = 0) -> torch.nn.Module:
     torch.manual_seed(seed)
-    return auto.from_config(AutoConfig.for_model(kind.split()[0], **SMALL, **TRUNKS[kind])).eval()
+    return auto.from_config(
+        AutoConfig.for_model(kind.split()[0], **toys.BERT_CONFIG, **TRUNKS[kind])
+    ).eval()
 
 
 def _loaded(model: str) -> tuple[Trunk, list[str]]:
@@ -339,7 +340,7 @@ SMALL_VISION = {
     "image_size": 32,
     "patch_size": 8,
 }
-SMALL_TEXT = {**SMALL, "bos_token_id": 1, "eos_token_id": 2}
+SMALL_TEXT = {**toys.BERT_CONFIG, "bos_token_id": 1, "eos_token_id": 2}
 CROPPED = {"size": 40, "crop_size": {"height": 32, "width": 32}, "resample": 3}
 SQUASHED = {"size": {"height": 32, "width": 32}, "do_center_crop": False, "resample": 2}
 TRANSFORMERS_CLIPS = {

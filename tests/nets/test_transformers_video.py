@@ -13,15 +13,6 @@ from wbdc.core.errors import EnvironmentFault, IntegrityFault, UsageFault
 from wbdc.nets.video_transformers import read_video_image
 from wbdc.nets.vision.transformers_video import TransformersVideo
 
-VIT = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "image_size": 32,
-    "patch_size": 16,
-    "num_frames": 4,
-}
 VJEPA = {
     "hidden_size": 24,
     "num_hidden_layers": 2,
@@ -35,16 +26,16 @@ VJEPA = {
     "num_pooler_layers": 1,
 }
 ARCHITECTURES = {
-    "timesformer": {"model_type": "timesformer", **VIT},
+    "timesformer": {"model_type": "timesformer", **toys.VIDEO_VIT_CONFIG},
     "videomae": {
         "model_type": "videomae",
         "decoder_hidden_size": 16,
         "decoder_num_hidden_layers": 1,
         "decoder_num_attention_heads": 2,
         "decoder_intermediate_size": 32,
-        **VIT,
+        **toys.VIDEO_VIT_CONFIG,
     },
-    "vivit": {"model_type": "vivit", "tubelet_size": [2, 16, 16], **VIT},
+    "vivit": {"model_type": "vivit", "tubelet_size": [2, 16, 16], **toys.VIDEO_VIT_CONFIG},
     "vjepa2": {"model_type": "vjepa2", **VJEPA},
 }
 PUBLISHED = [  # classes that save weights, with a classifier, a decoder or a predictor

@@ -53,8 +53,7 @@ def pretrained_bert(tmp_path, monkeypatch) -> torch.Tensor:
     """A BERT with a vocab.txt of the characters of the texts; returns its word embeddings."""
     monkeypatch.setenv("WBDC_WEIGHTS", str(tmp_path))
     tokens = [*SPECIAL_TOKENS, *map(chr, range(0x4E00, 0xA000))]
-    architecture = {k: v for k, v in toys.TRUNK.items() if k != "model_type"}
-    bert = BertModel(BertConfig(**architecture | {"vocab_size": len(tokens)}))
+    bert = BertModel(BertConfig(**toys.BERT_CONFIG | {"vocab_size": len(tokens)}))
     bert.save_pretrained(tmp_path / MODEL)
     (tmp_path / MODEL / "vocab.txt").write_text("\n".join(tokens), encoding="utf-8")
     return bert.embeddings.word_embeddings.weight.detach()

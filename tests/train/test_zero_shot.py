@@ -34,14 +34,6 @@ VOCABULARY = [
     "[MASK]",
     *"一张的照片视频截图段关于短与有图。美食运动",
 ]
-VISION = {
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "image_size": 32,
-    "patch_size": 16,
-}
 
 
 @pytest.fixture
@@ -51,10 +43,7 @@ def clip(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "weights" / NAME
     torch.manual_seed(0)
-    text = {k: v for k, v in toys.TRUNK.items() if k != "model_type"}
-    whole = ChineseCLIPModel(
-        ChineseCLIPConfig(text_config=text, vision_config=VISION, projection_dim=8)
-    ).eval()
+    whole = ChineseCLIPModel(ChineseCLIPConfig(**toys.CHINESE_CLIP_CONFIG)).eval()
     whole.save_pretrained(folder)
     squashed = {"size": {"height": 32, "width": 32}, "do_center_crop": False}
     ChineseCLIPImageProcessor(**squashed).save_pretrained(folder)

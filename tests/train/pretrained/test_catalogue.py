@@ -20,16 +20,7 @@ from transformers import (
 from wbdc.train.pretrained.catalogue import list_weights
 from wbdc.train.pretrained.layouts import layout_of_tensors
 
-TEXT = {k: v for k, v in toys.TRUNK.items() if k != "model_type"}
-CLIP_TEXT = TEXT | {"bos_token_id": 1, "eos_token_id": 2}
-TOWER = {
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "image_size": 32,
-    "patch_size": 16,
-}
+CLIP_TEXT = toys.BERT_CONFIG | {"bos_token_id": 1, "eos_token_id": 2}
 
 
 @pytest.fixture
@@ -38,12 +29,14 @@ def root(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     root = tmp_path / "models"
     with torch.device("cpu"):
-        save = AutoModel.from_config(AutoConfig.for_model("bert", **TEXT)).save_pretrained
+        save = AutoModel.from_config(
+            AutoConfig.for_model("bert", **toys.BERT_CONFIG)
+        ).save_pretrained
         save(root / "hfl/bert")
         save(tmp_path / "cache/models--hfl--cached/snapshots/0a1b")
-        clip = CLIPConfig(text_config=CLIP_TEXT, vision_config=TOWER, projection_dim=8)
+        clip = CLIPConfig(text_config=CLIP_TEXT, vision_config=toys.VIT_CONFIG, projection_dim=8)
         CLIPModel(clip).save_pretrained(root / "openai/clip")
-        chinese = ChineseCLIPConfig(text_config=TEXT, vision_config=TOWER, projection_dim=8)
+        chinese = ChineseCLIPConfig(**toys.CHINESE_CLIP_CONFIG)
         ChineseCLIPModel(chinese).save_pretrained(root / "OFA-Sys/chinese-clip")
         AutoModel.from_config(
             AutoConfig.for_model("gpt2", vocab_size=50, n_embd=16, n_layer=1, n_head=2)
