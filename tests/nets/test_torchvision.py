@@ -14,7 +14,8 @@ from torchvision import models
 from wbdc.core.errors import EnvironmentFault, IntegrityFault, UsageFault
 from wbdc.core.findings import Findings
 from wbdc.data.frames import decode_frame
-from wbdc.nets.vision.torchvision import TorchVision, current_names, remove_classifier
+from wbdc.nets.published_weights import rename_tensors
+from wbdc.nets.vision.torchvision import RENAMED_TENSORS, TorchVision, remove_classifier
 from wbdc.submit.pack.provenance import weights_provenance
 from wbdc.train.pretrained.download import fetch_weights
 from wbdc.train.pretrained.layouts import layout_of_tensors
@@ -122,7 +123,7 @@ def test_tensors_of_older_files_have_the_names_of_today():
         "encoder.layers.encoder_layer_0.mlp.linear_2.bias": 3,
         "layer1.0.conv1.weight": 4,
     }
-    assert list(current_names(tensors)) == [
+    assert list(rename_tensors(tensors, RENAMED_TENSORS)) == [
         "features.denseblock1.denselayer2.norm1.weight",
         "features.denseblock1.denselayer2.conv2.weight",
         "encoder.layers.encoder_layer_0.mlp.0.bias",

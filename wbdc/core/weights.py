@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the functions that find weights need no torch, which takes 
     from torch import Tensor
 
 WEIGHTS_VARIABLE = "WBDC_WEIGHTS"
+TIMM_OWNER = "timm/"  # of the names of its weights on Hugging Face
 TORCHVISION_OWNER = "torchvision/"  # of the names of weights that torchvision publishes
 SAFETENSORS_SUFFIX = ".safetensors"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pyth")

@@ -8,12 +8,11 @@ from torch import Tensor, nn
 
 from wbdc.core.image_settings import ImageSettings
 from wbdc.core.plug import check_between
-from wbdc.core.weights import describe_weights, find_weights, load_weights, select_tensors
+from wbdc.nets.published_weights import load_published
 from wbdc.nets.vision import Vision
 
 CLIP_FRAMES = 16
 SHORT_SIDE = 128
-C3D_FILE = "model.safetensors"
 # name, channels in and out as multiples of the first layer's, except the colors, and the pooling of
 # time and space that follows, None for none
 LAYERS = (
@@ -87,7 +86,7 @@ class C3D(Vision):
         self.tower["fc7"] = nn.Linear(hidden, hidden)
         self.dropout = nn.Dropout(0.5)
         if weights is not None:
-            self._load(weights)
+            load_published(self, weights, renaming=RENAMED)
         self.freeze()
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -109,23 +108,6 @@ class C3D(Vision):
             "hidden": self.dim,
             "image": self.image_settings.to_table(),
         }
-
-    def _load(self, weights: str) -> None:
-        file = find_weights(weights, (C3D_FILE,)) / C3D_FILE
-        tensors = {_current_name(name): tensor for name, tensor in load_weights(file).items()}
-        selected, unused = select_tensors(tensors, self.tower.state_dict(), file)
-        self.tower.load_state_dict(selected, strict=True)
-        self.pretrained = describe_weights(weights, file)
-        self.loaded = (
-            f"{weights} from {file.name}: {len(selected)} tensors loaded, "
-            f"{len(unused)} not used (its classifier)"
-        )
-
-
-def _current_name(name: str) -> str:
-    for pattern, replacement in RENAMED:
-        name = pattern.sub(replacement, name)
-    return name
 
 
 def _own_settings(size: int) -> ImageSettings:

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from wbdc.core.errors import EnvironmentFault, UsageFault, suggest_name
 from wbdc.core.image_settings import ImageSettings
-from wbdc.core.weights import describe_weights, find_weights, load_weights, select_tensors
 from wbdc.nets.clip_tower import check_clip_grid, clip_length, output_shape, step_vectors
+from wbdc.nets.published_weights import load_published
 from wbdc.nets.vision import Vision
 
 HUB_OWNER = "pytorchvideo/"
-HUB_FILE = "model.safetensors"
 MEAN = (0.45, 0.45, 0.45)
 STD = (0.225, 0.225, 0.225)
 SLOWFAST = "slowfast"  # the family with two pathways
@@ -81,7 +80,7 @@ class PyTorchVideo(Vision):
         self.tower = _build_tower(model)
         self._set_length(clip_length(frames, segments))
         if pretrained:
-            self._load()
+            load_published(self, model, owner=HUB_OWNER, link=published_link(model))
         self.freeze()
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -136,18 +135,6 @@ class PyTorchVideo(Vision):
         for block in self.tower.blocks:
             paths = block(paths)
         return join_pathways(*paths).movedim(1, 4)
-
-    def _load(self) -> None:
-        name = HUB_OWNER + self.model
-        link = published_link(self.model)
-        file = find_weights(name, (HUB_FILE,), link=link) / HUB_FILE
-        selected, unused = select_tensors(load_weights(file), self.tower.state_dict(), file)
-        self.tower.load_state_dict(selected, strict=True)
-        self.pretrained = describe_weights(name, file) | {"link": link}
-        self.loaded = (
-            f"{self.model} from {file.name}: {len(selected)} tensors loaded, "
-            f"{len(unused)} not used (its classifier)"
-        )
 
 
 def join_pathways(slow: Tensor, fast: Tensor) -> Tensor:

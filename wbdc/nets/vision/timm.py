@@ -7,11 +7,10 @@ from torch import Tensor, nn
 
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.image_settings import ImageSettings
-from wbdc.core.weights import describe_weights, find_weights, load_weights, select_tensors
+from wbdc.core.weights import TIMM_OWNER
 from wbdc.nets.patch_grid import average_patches, check_patch_grid
+from wbdc.nets.published_weights import load_published
 from wbdc.nets.vision import Vision
-
-TIMM_WEIGHTS_FILE = "model.safetensors"
 
 
 class Timm(Vision):
@@ -65,7 +64,7 @@ class Timm(Vision):
         if patch_grid is not None:
             self._set_patch_grid(patch_grid)
         if pretrained:
-            self._load()
+            load_published(self, model, owner=TIMM_OWNER)
         self.freeze()
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -102,16 +101,6 @@ class Timm(Vision):
         self.dim = patches.shape[3]
         self.tokens_per_frame = grid**2
         self.tower.train()
-
-    def _load(self) -> None:
-        file = find_weights(f"timm/{self.model}", (TIMM_WEIGHTS_FILE,)) / TIMM_WEIGHTS_FILE
-        selected, unused = select_tensors(load_weights(file), self.tower.state_dict(), file)
-        self.tower.load_state_dict(selected, strict=True)
-        self.pretrained = describe_weights(f"timm/{self.model}", file)
-        self.loaded = (
-            f"{self.model} from {file.name}: {len(selected)} tensors loaded, "
-            f"{len(unused)} not used (its classifier)"
-        )
 
 
 def _arrange_patches(tower: nn.Module, features: Tensor) -> Tensor | None:

@@ -11,19 +11,13 @@ from torch.func import functional_call
 
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.image_settings import ImageSettings
-from wbdc.core.weights import (
-    TORCHVISION_OWNER,
-    describe_weights,
-    find_weights,
-    load_weights,
-    select_tensors,
-)
+from wbdc.core.weights import TORCHVISION_OWNER
+from wbdc.nets.published_weights import load_published
 from wbdc.nets.vision import Vision
 
 if TYPE_CHECKING:  # takes seconds to import
     from torchvision.models import WeightsEnum
 
-TORCHVISION_FILE = "model.safetensors"
 UNREADABLE = "mnasnet"  # it needs a version number, which is no tensor
 # constructor arguments: heads that only a training from scratch uses, and the scale of pixels that
 # the listed weights were trained with; without `init_weights`, both warn about its default
@@ -31,7 +25,7 @@ INCEPTIONS = {"aux_logits": False, "transform_input": True, "init_weights": True
 MODEL_SETTINGS = {"googlenet": INCEPTIONS, "inception_v3": INCEPTIONS}
 # models that are built for one size
 SIZED_FAMILIES = {"vit": "image_size", "maxvit": "input_size"}
-# names in older files of weights, which torchvision renames when it loads them
+# names in older files of DenseNets and ViTs, which torchvision renames when it loads them
 RENAMED_TENSORS = (
     (re.compile(r"(denselayer\d+\.(?:norm|conv|relu))\.([12]\.)"), r"\1\2"),
     (re.compile(r"(\.mlp)\.linear_1\."), r"\1.0."),
@@ -76,7 +70,13 @@ class TorchVision(Vision):
         )
         self.image_settings = settings.with_resize(resize)
         if weights is not None:
-            self._load(f"{model}.{weights}", weights_entry.url)
+            load_published(
+                self,
+                f"{model}.{weights}",
+                owner=TORCHVISION_OWNER,
+                link=weights_entry.url,
+                renaming=RENAMED_TENSORS,
+            )
         self.freeze()
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -92,18 +92,6 @@ class TorchVision(Vision):
             "size": self.size,
             "image": self.image_settings.to_table(),
         }
-
-    def _load(self, name: str, url: str) -> None:
-        folder = find_weights(TORCHVISION_OWNER + name, (TORCHVISION_FILE,), link=url)
-        file = folder / TORCHVISION_FILE
-        tensors = current_names(load_weights(file))
-        selected, unused = select_tensors(tensors, self.tower.state_dict(), file)
-        self.tower.load_state_dict(selected, strict=True)
-        self.pretrained = describe_weights(TORCHVISION_OWNER + name, file) | {"link": url}
-        self.loaded = (
-            f"{name} from {file.name}: {len(selected)} tensors loaded, "
-            f"{len(unused)} not used (its classifier)"
-        )
 
 
 def find_torchvision_weights(model: str, weights: str | None) -> "WeightsEnum":
@@ -141,16 +129,6 @@ def remove_classifier(tower: nn.Module) -> int:
     ][-1]
     tower.set_submodule(name, nn.Identity())
     return last.in_features if isinstance(last, nn.Linear) else last.in_channels
-
-
-def current_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of older DenseNets and ViTs as torchvision does when it loads them."""
-    renamed = {}
-    for name, tensor in tensors.items():
-        for pattern, replacement in RENAMED_TENSORS:
-            name = pattern.sub(replacement, name)
-        renamed[name] = tensor
-    return renamed
 
 
 def _build_tower(model: str, size: int | None) -> tuple[nn.Module, int]:

@@ -8,15 +8,14 @@ from torch import Tensor, nn
 
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.image_settings import ImageSettings
-from wbdc.core.weights import describe_weights, find_weights, load_weights, select_tensors
+from wbdc.core.weights import TORCHVISION_OWNER
 from wbdc.nets.clip_tower import check_clip_grid, clip_length, output_shape, step_vectors
+from wbdc.nets.published_weights import load_published
 from wbdc.nets.vision import Vision
 
 if TYPE_CHECKING:  # takes seconds to import
     from torchvision.models import WeightsEnum
 
-VIDEO_WEIGHTS_OWNER = "torchvision/"
-VIDEO_WEIGHTS_FILE = "model.safetensors"
 CLASSIFIERS = ("fc", "classifier", "head")  # the last module, by family
 FIXED_FAMILY = "mvit"  # torchvision builds it for one length and one size
 FIXED_FRAMES = 16
@@ -68,7 +67,9 @@ class TorchvisionVideo(Vision):
         length = self._check_fixed(segments) or clip_length(frames, segments)
         self._set_length(length)
         if weights is not None:
-            self._load(f"{model}.{weights}", weights_entry.url)
+            load_published(
+                self, f"{model}.{weights}", owner=TORCHVISION_OWNER, link=weights_entry.url
+            )
         self.freeze()
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -122,17 +123,6 @@ class TorchvisionVideo(Vision):
         clips = pixels.transpose(1, 2)
         family = self.model.split("_")[0]
         return FEATURE_FUNCTIONS.get(family, _resnet_features)(self.tower, clips)
-
-    def _load(self, name: str, url: str) -> None:
-        folder = find_weights(VIDEO_WEIGHTS_OWNER + name, (VIDEO_WEIGHTS_FILE,), link=url)
-        file = folder / VIDEO_WEIGHTS_FILE
-        selected, unused = select_tensors(load_weights(file), self.tower.state_dict(), file)
-        self.tower.load_state_dict(selected, strict=True)
-        self.pretrained = describe_weights(VIDEO_WEIGHTS_OWNER + name, file) | {"link": url}
-        self.loaded = (
-            f"{name} from {file.name}: {len(selected)} tensors loaded, "
-            f"{len(unused)} not used (its classifier)"
-        )
 
 
 def find_video_weights(model: str, weights: str | None) -> "WeightsEnum":

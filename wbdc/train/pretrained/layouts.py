@@ -9,12 +9,11 @@ from safetensors import SafetensorError
 
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import read_text
-from wbdc.core.weights import PICKLE_SUFFIXES, TORCHVISION_OWNER, tensor_names
+from wbdc.core.weights import PICKLE_SUFFIXES, TIMM_OWNER, TORCHVISION_OWNER, tensor_names
 from wbdc.nets.clip_layout import is_chinese_clip, is_transformers_clip
 from wbdc.nets.model_types import check_model_type
 
 OPEN_CLIP_PREFIX = "visual."
-TIMM_OWNER = "timm/"
 MAX_LISTED_TENSORS = 3
 
 
