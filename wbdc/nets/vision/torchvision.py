@@ -13,6 +13,7 @@ from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.image_settings import ImageSettings
 from wbdc.core.weights import TORCHVISION_OWNER
 from wbdc.nets.published_weights import load_published
+from wbdc.nets.torchvision_weights import find_listed_weights, listed_image_settings
 from wbdc.nets.vision import Vision
 
 if TYPE_CHECKING:  # takes seconds to import
@@ -66,7 +67,7 @@ class TorchVision(Vision):
         # convolutions are a quarter faster in this format, on CPUs and GPUs
         self.tower.to(memory_format=torch.channels_last)
         settings = (
-            ImageSettings.from_table(image) if image else _listed_settings(weights_entry, size)
+            ImageSettings.from_table(image) if image else listed_image_settings(weights_entry, size)
         )
         self.image_settings = settings.with_resize(resize)
         if weights is not None:
@@ -110,11 +111,7 @@ def find_torchvision_weights(model: str, weights: str | None) -> "WeightsEnum":
         )
     if model not in known:
         raise UsageFault(f"torchvision has no image model {model!r}{suggest_name(model, known)}")
-    entries = models.get_model_weights(model)
-    if weights is not None and weights not in entries.__members__:
-        hint = suggest_name(weights, list(entries.__members__))
-        raise UsageFault(f"torchvision has no weights {weights!r} for {model}{hint}")
-    return entries[weights] if weights else entries.DEFAULT
+    return find_listed_weights(models.get_model_weights(model), model, weights)
 
 
 def remove_classifier(tower: nn.Module) -> int:
@@ -164,17 +161,3 @@ def _encode_nothing(tower: nn.Module, size: int) -> None:
     picture = torch.empty(1, 3, size, size, device="meta")
     functional_call(tower.eval(), empty, (picture,))
     tower.train(was_training)
-
-
-def _listed_settings(weights_entry: "WeightsEnum", size: int | None) -> ImageSettings:
-    """Return the image settings of listed weights, with another size if given."""
-    transform = weights_entry.transforms()
-    side = size or transform.crop_size[0]
-    short = transform.resize_size[0]
-    return ImageSettings(
-        side,
-        tuple(transform.mean),
-        tuple(transform.std),
-        transform.interpolation.value,
-        None if size or short <= side else short,
-    )

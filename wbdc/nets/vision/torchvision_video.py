@@ -11,6 +11,7 @@ from wbdc.core.image_settings import ImageSettings
 from wbdc.core.weights import TORCHVISION_OWNER
 from wbdc.nets.clip_tower import check_clip_grid, clip_length, output_shape, step_vectors
 from wbdc.nets.published_weights import load_published
+from wbdc.nets.torchvision_weights import find_listed_weights, listed_image_settings
 from wbdc.nets.vision import Vision
 
 if TYPE_CHECKING:  # takes seconds to import
@@ -60,7 +61,7 @@ class TorchvisionVideo(Vision):
         self.size = size
         self.patch_grid = patch_grid
         settings = (
-            ImageSettings.from_table(image) if image else _listed_settings(weights_entry, size)
+            ImageSettings.from_table(image) if image else listed_image_settings(weights_entry, size)
         )
         self.image_settings = settings.with_resize(resize)
         self.tower = _build_tower(model)
@@ -136,11 +137,7 @@ def find_video_weights(model: str, weights: str | None) -> "WeightsEnum":
     known = models.list_models(models.video)
     if model not in known:
         raise UsageFault(f"torchvision has no video model {model!r}{suggest_name(model, known)}")
-    entries = models.get_model_weights(model)
-    if weights is not None and weights not in entries.__members__:
-        hint = suggest_name(weights, list(entries.__members__))
-        raise UsageFault(f"torchvision has no weights {weights!r} for {model}{hint}")
-    return entries[weights] if weights else entries.DEFAULT
+    return find_listed_weights(models.get_model_weights(model), model, weights)
 
 
 def _build_tower(model: str) -> nn.Module:
@@ -184,21 +181,3 @@ FEATURE_FUNCTIONS = {  # by the first word of a model's name; ResNets are not li
     "swin3d": _swin_features,
     "mvit": _mvit_features,
 }
-
-
-def _listed_settings(weights_entry: "WeightsEnum", size: int | None) -> ImageSettings:
-    """Return the image settings of listed weights, with another size if given.
-
-    torchvision resizes R3D, MC3 and R(2+1)D to 128 x 171 pixels, whatever the shape; here the short
-    side becomes 128, which is the same for pictures of 4:3.
-    """
-    transform = weights_entry.transforms()
-    side = size or transform.crop_size[0]
-    short = min(transform.resize_size)
-    return ImageSettings(
-        side,
-        tuple(transform.mean),
-        tuple(transform.std),
-        transform.interpolation.value,
-        None if size or short <= side else short,
-    )
