@@ -134,7 +134,12 @@ def test_a_plug_is_one_file_with_one_class_and_a_docstring(kind, name):
     plug_class = plug.find_plug(home, name)
     classes = [c.name for c in tree.body if isinstance(c, ast.ClassDef)]
     assert classes == [plug_class.__name__]
-    assert plug_class.__bases__ == (home.Plug,), "a plug inherits from its contract only"
+    (parent,) = plug_class.__bases__
+    # for example ClipTower, which several plugs share; a plug never inherits from a plug
+    is_shared = parent.__bases__ == (home.Plug,) and not parent.__module__.startswith(home.__name__)
+    assert parent is home.Plug or is_shared, (
+        "a plug inherits from its contract, in two steps at most"
+    )
     assert plug_class.__name__.lower() == name.replace("_", ""), "the file name is the plug's name"
     assert plug_class.__doc__
     assert ast.get_docstring(tree).split("\n\n")[0].endswith((".", ")"))

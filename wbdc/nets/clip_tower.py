@@ -1,4 +1,4 @@
-"""What several video towers use: the shape of their output, and vectors of each step of a clip."""
+"""Video towers with one feature map for each step of a clip, whose cells become its vectors."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,8 +9,45 @@ from torch import Tensor, nn
 from wbdc.core.errors import UsageFault
 from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.nets.patch_grid import average_patches, check_patch_grid
+from wbdc.nets.vision import Vision
 
 MAX_CAUSE_CHARACTERS = 200
+
+
+class ClipTower(Vision):
+    """A video tower that defines `feature_map`. Subclass it in the file of a plug.
+
+    frames: number that is read of each video. segments: frames of the clip, one of each segment of
+    the video, at random in training; None: as the plug defines it. patch_grid: g, for g x g vectors
+    of each step, the means of the cells of its feature map.
+
+    The constructor of a plug sets `subject`, the name of the model in error messages, and
+    `image_settings`, builds the network, and calls `set_length`.
+    """
+
+    subject: str
+
+    def __init__(self, *, frames: int, segments: int | None, frozen: bool, patch_grid: int):
+        super().__init__(frames=frames, frozen=frozen)
+        self.segments = segments
+        self.patch_grid = patch_grid
+
+    def feature_map(self, pixels: Tensor) -> Tensor:
+        """Return the last feature map: (M, L, 3, S, S) -> (M, steps, H, W, D)."""
+        raise NotImplementedError
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        return step_vectors(self.feature_map(pixels), self.patch_grid)
+
+    def set_length(self, length: int) -> None:
+        """Take clips of `length` frames. Raises UsageFault when the model cannot."""
+        size = self.image_settings.size
+        shape = output_shape(self, self.feature_map, length, size, self.subject)
+        check_patch_grid(self.patch_grid, shape[2], shape[3], self.subject)
+        self.clip_frames = length
+        self.clip_steps = shape[1]
+        self.tokens_per_frame = self.patch_grid**2
+        self.dim = shape[4]
 
 
 def clip_length(frames: int, segments: int | None) -> int:
@@ -52,11 +89,6 @@ def output_shape(
 def step_vectors(features: Tensor, grid: int) -> Tensor:
     """Average the cells of each step: (M, steps, H, W, D) -> (M, steps, grid * grid, D)."""
     return average_patches(features.flatten(0, 1), grid).unflatten(0, features.shape[:2])
-
-
-def check_clip_grid(grid: int, shape: tuple[int, ...], subject: str) -> None:
-    """Refuse a grid that the features (1, steps, H, W, D) cannot give. Raises UsageFault."""
-    check_patch_grid(grid, shape[2], shape[3], subject)
 
 
 @contextmanager

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from wbdc.core.errors import EnvironmentFault, UsageFault, suggest_name
 from wbdc.core.image_settings import ImageSettings
-from wbdc.nets.clip_tower import check_clip_grid, clip_length, output_shape, step_vectors
+from wbdc.nets.clip_tower import ClipTower, clip_length
 from wbdc.nets.published_weights import load_published
-from wbdc.nets.vision import Vision
 
 HUB_OWNER = "pytorchvideo/"
 MEAN = (0.45, 0.45, 0.45)
@@ -33,7 +32,7 @@ SIDES = {  # pixels, as in the list of published models
 }
 
 
-class PyTorchVideo(Vision):
+class PyTorchVideo(ClipTower):
     """model: PyTorchVideo's name, for example "slowfast_r50" or "x3d_s". pretrained: whether to
     load the weights of Kinetics-400 that PyTorchVideo publishes; false: random weights.
 
@@ -64,34 +63,49 @@ class PyTorchVideo(Vision):
         resize: str | None = None,
         patch_grid: int = 1,
     ):
-        super().__init__(frames=frames, frozen=frozen)
+        super().__init__(frames=frames, segments=segments, frozen=frozen, patch_grid=patch_grid)
         if model not in SIDES:
             raise UsageFault(
                 f"pytorchvideo has no model {model!r}{suggest_name(model, list(SIDES))}"
             )
         self.model = model
-        self.segments = segments
+        self.subject = model
         self.size = size
-        self.patch_grid = patch_grid
         published = ImageSettings(size or SIDES[model], MEAN, STD, "bilinear")
         self.image_settings = (ImageSettings.from_table(image) if image else published).with_resize(
             resize
         )
         self.tower = _build_tower(model)
-        self._set_length(clip_length(frames, segments))
+        self.set_length(clip_length(frames, segments))
         if pretrained:
             load_published(self, model, owner=HUB_OWNER, link=published_link(model))
         self.freeze()
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        return step_vectors(self._features(pixels), self.patch_grid)
+    def feature_map(self, pixels: Tensor) -> Tensor:
+        clips = pixels.transpose(1, 2)
+        if not self._has_two_pathways():
+            for block in self.tower.blocks:
+                clips = block(clips)
+            return clips.movedim(1, 4)
+        paths = [clips[:, :, ::SLOW_STRIDE], clips]
+        for block in self.tower.blocks:
+            paths = block(paths)
+        return join_pathways(*paths).movedim(1, 4)
+
+    def set_length(self, length: int) -> None:
+        if self._has_two_pathways() and length % SLOW_STRIDE:
+            raise UsageFault(
+                f"vision: {self.model} takes clips of a multiple of {SLOW_STRIDE} frames, not "
+                f"{length}; set segments"
+            )
+        super().set_length(length)
 
     def serve_frames(self, frames: int) -> None:
         super().serve_frames(frames)
         stride = SLOW_STRIDE if self._has_two_pathways() else 1
         length = max(stride, frames - frames % stride)
         if length < self.clip_frames:
-            self._set_length(length)
+            self.set_length(length)
 
     def blueprint(self) -> dict:
         return {
@@ -108,33 +122,6 @@ class PyTorchVideo(Vision):
 
     def _has_two_pathways(self) -> bool:
         return self.model.startswith(SLOWFAST)
-
-    def _set_length(self, length: int) -> None:
-        """Take clips of `length` frames. Raises UsageFault when the model cannot."""
-        if self._has_two_pathways() and length % SLOW_STRIDE:
-            raise UsageFault(
-                f"vision: {self.model} takes clips of a multiple of {SLOW_STRIDE} frames, not "
-                f"{length}; set segments"
-            )
-        size = self.image_settings.size
-        shape = output_shape(self.tower, self._features, length, size, self.model)
-        check_clip_grid(self.patch_grid, shape, self.model)
-        self.clip_frames = length
-        self.clip_steps = shape[1]
-        self.tokens_per_frame = self.patch_grid**2
-        self.dim = shape[4]
-
-    def _features(self, pixels: Tensor) -> Tensor:
-        """Return the last feature map: (M, L, 3, S, S) -> (M, steps, H, W, D)."""
-        clips = pixels.transpose(1, 2)
-        if not self._has_two_pathways():
-            for block in self.tower.blocks:
-                clips = block(clips)
-            return clips.movedim(1, 4)
-        paths = [clips[:, :, ::SLOW_STRIDE], clips]
-        for block in self.tower.blocks:
-            paths = block(paths)
-        return join_pathways(*paths).movedim(1, 4)
 
 
 def join_pathways(slow: Tensor, fast: Tensor) -> Tensor:

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.image_settings import ImageSettings
 from wbdc.core.weights import TORCHVISION_OWNER
-from wbdc.nets.clip_tower import check_clip_grid, clip_length, output_shape, step_vectors
+from wbdc.nets.clip_tower import ClipTower, clip_length
 from wbdc.nets.published_weights import load_published
 from wbdc.nets.torchvision_weights import find_listed_weights, listed_image_settings
-from wbdc.nets.vision import Vision
 
 if TYPE_CHECKING:  # takes seconds to import
     from torchvision.models import WeightsEnum
@@ -23,7 +22,7 @@ FIXED_FRAMES = 16
 FIXED_SIZE = 224
 
 
-class TorchvisionVideo(Vision):
+class TorchvisionVideo(ClipTower):
     """model: torchvision's name, for example "r2plus1d_18" or "swin3d_t". weights: the name of its
     weights, for example "KINETICS400_V1"; none: random weights.
 
@@ -54,32 +53,33 @@ class TorchvisionVideo(Vision):
         resize: str | None = None,
         patch_grid: int = 1,
     ):
-        super().__init__(frames=frames, frozen=frozen)
+        super().__init__(frames=frames, segments=segments, frozen=frozen, patch_grid=patch_grid)
         weights_entry = find_video_weights(model, weights)
         self.model = model
-        self.segments = segments
+        self.subject = model
         self.size = size
-        self.patch_grid = patch_grid
         settings = (
             ImageSettings.from_table(image) if image else listed_image_settings(weights_entry, size)
         )
         self.image_settings = settings.with_resize(resize)
         self.tower = _build_tower(model)
         length = self._check_fixed(segments) or clip_length(frames, segments)
-        self._set_length(length)
+        self.set_length(length)
         if weights is not None:
             load_published(
                 self, f"{model}.{weights}", owner=TORCHVISION_OWNER, link=weights_entry.url
             )
         self.freeze()
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        return step_vectors(self._features(pixels), self.patch_grid)
+    def feature_map(self, pixels: Tensor) -> Tensor:
+        clips = pixels.transpose(1, 2)
+        family = self.model.split("_")[0]
+        return FEATURE_FUNCTIONS.get(family, _resnet_features)(self.tower, clips)
 
     def serve_frames(self, frames: int) -> None:
         super().serve_frames(frames)
         if not self.model.startswith(FIXED_FAMILY) and frames < self.clip_frames:
-            self._set_length(frames)
+            self.set_length(frames)
 
     def blueprint(self) -> dict:
         return {
@@ -107,23 +107,6 @@ class TorchvisionVideo(Vision):
                 f"{FIXED_SIZE} x {FIXED_SIZE} pixels only; leave segments and size out"
             )
         return FIXED_FRAMES
-
-    def _set_length(self, length: int) -> None:
-        """Take clips of `length` frames. Raises UsageFault when the model cannot."""
-        shape = output_shape(
-            self.tower, self._features, length, self.image_settings.size, self.model
-        )
-        check_clip_grid(self.patch_grid, shape, self.model)
-        self.clip_frames = length
-        self.clip_steps = shape[1]
-        self.tokens_per_frame = self.patch_grid**2
-        self.dim = shape[4]
-
-    def _features(self, pixels: Tensor) -> Tensor:
-        """Return the last feature map: (M, L, 3, S, S) -> (M, steps, H, W, D)."""
-        clips = pixels.transpose(1, 2)
-        family = self.model.split("_")[0]
-        return FEATURE_FUNCTIONS.get(family, _resnet_features)(self.tower, clips)
 
 
 def find_video_weights(model: str, weights: str | None) -> "WeightsEnum":

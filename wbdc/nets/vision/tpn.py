@@ -6,7 +6,7 @@ from torch import Tensor
 
 from wbdc.core.errors import UsageFault
 from wbdc.core.plug import check_between
-from wbdc.nets.clip_tower import check_clip_grid, clip_length, output_shape, step_vectors
+from wbdc.nets.clip_tower import ClipTower, clip_length
 from wbdc.nets.image_clips import TowerTable, adopt_tower, build_image_tower
 from wbdc.nets.temporal_pyramid import TemporalPyramid
 from wbdc.nets.vision import Vision
@@ -14,7 +14,7 @@ from wbdc.nets.vision import Vision
 LEVELS = 2  # res4 and res5 of a ResNet
 
 
-class Tpn(Vision):
+class Tpn(ClipTower):
     """The last two feature maps of the tower are brought to the same cells, to steps of 1 and of
     `rate` frames, and joined in both directions.
 
@@ -40,28 +40,28 @@ class Tpn(Vision):
         width: int = 1024,
         patch_grid: int = 1,
     ):
-        super().__init__(frames=frames, frozen=frozen)
+        super().__init__(frames=frames, segments=segments, frozen=frozen, patch_grid=patch_grid)
+        self.subject = "tpn"
         length = clip_length(frames, segments)
         check_between("vision 'tpn'", 1, length, rate=rate)
         check_between("vision 'tpn'", 1, 2**16, width=width)
         image_tower = build_image_tower(tower, frames, "vision 'tpn'")
-        self.segments = segments
         self.rate = rate
-        self.patch_grid = patch_grid
         channels, strides = _level_facts(image_tower)
         self.pyramid = TemporalPyramid(channels, strides, (1, rate), width)
         adopt_tower(self, image_tower, length)
-        self.tokens_per_frame = patch_grid**2
-        self.dim = width
-        self._set_length(length)
+        self.set_length(length)
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        return step_vectors(self._features(pixels), self.patch_grid)
+    def feature_map(self, pixels: Tensor) -> Tensor:
+        levels = self.image_tower.tower.forward_intermediates(
+            pixels.flatten(0, 1), indices=LEVELS, intermediates_only=True
+        )
+        return self.pyramid(levels, pixels.shape[1])
 
     def serve_frames(self, frames: int) -> None:
         super().serve_frames(frames)
         if self.rate <= frames < self.clip_frames:
-            self._set_length(frames)
+            self.set_length(frames)
 
     def blueprint(self) -> dict:
         return {
@@ -74,20 +74,6 @@ class Tpn(Vision):
             "width": self.dim,
             "patch_grid": self.patch_grid,
         }
-
-    def _set_length(self, length: int) -> None:
-        """Take clips of `length` frames."""
-        shape = output_shape(self, self._features, length, self.image_settings.size, "tpn")
-        check_clip_grid(self.patch_grid, shape, "tpn")
-        self.clip_frames = length
-        self.clip_steps = shape[1]
-
-    def _features(self, pixels: Tensor) -> Tensor:
-        """Return the joined maps: (M, L, 3, S, S) -> (M, steps, H, W, width)."""
-        levels = self.image_tower.tower.forward_intermediates(
-            pixels.flatten(0, 1), indices=LEVELS, intermediates_only=True
-        )
-        return self.pyramid(levels, pixels.shape[1])
 
 
 def _level_facts(tower: Vision) -> tuple[list[int], list[int]]:

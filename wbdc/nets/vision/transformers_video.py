@@ -9,7 +9,7 @@ from torch import Tensor
 from wbdc.core.errors import UsageFault
 from wbdc.core.image_settings import ImageSettings
 from wbdc.core.weights import describe_weights, find_weights
-from wbdc.nets.clip_tower import check_clip_grid, clip_length, output_shape, step_vectors
+from wbdc.nets.clip_tower import ClipTower, clip_length
 from wbdc.nets.trunk import read_architecture
 from wbdc.nets.video_transformers import (
     build_encoder,
@@ -19,13 +19,12 @@ from wbdc.nets.video_transformers import (
     tubelet_length,
     video_family,
 )
-from wbdc.nets.vision import Vision
 
 ENCODER_FILE = "model.safetensors"
 ENCODER_CONFIG_FILE = "config.json"
 
 
-class TransformersVideo(Vision):
+class TransformersVideo(ClipTower):
     """model: a name on Hugging Face, for example "MCG-NJU/videomae-base-finetuned-kinetics".
     architecture: instead of it, for random weights, the content of a config.json with model_type
     "timesformer", "videomae", "vivit" or "vjepa2"; it needs image, too.
@@ -56,7 +55,7 @@ class TransformersVideo(Vision):
         resize: str | None = None,
         patch_grid: int = 1,
     ):
-        super().__init__(frames=frames, frozen=frozen)
+        super().__init__(frames=frames, segments=segments, frozen=frozen, patch_grid=patch_grid)
         if (model is None) == (architecture is None) or (image is None and model is None):
             raise UsageFault(
                 "vision 'transformers_video' takes either model, or architecture and image (random "
@@ -68,25 +67,28 @@ class TransformersVideo(Vision):
             architecture = read_architecture(folder)
             image = image or read_video_image(folder)
         self.architecture = architecture
-        self.segments = segments
-        self.patch_grid = patch_grid
         self.image_settings = ImageSettings.from_table(image).with_resize(resize)
         self.family = video_family(architecture.get("model_type"))
+        self.subject = architecture["model_type"]
         self.tower = build_encoder(architecture)
         self._check_size()
-        self._set_length(self._length())
+        self.set_length(self._length())
         if model is not None:
             self._load(model, folder)
         self.freeze()
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        return step_vectors(self._features(pixels), self.patch_grid)
+    def feature_map(self, pixels: Tensor) -> Tensor:
+        return patch_features(self.family, self.tower, pixels, self.clip_steps)
+
+    def set_length(self, length: int) -> None:
+        self.clip_steps = length // tubelet_length(self.tower)  # `feature_map` needs it
+        super().set_length(length)
 
     def serve_frames(self, frames: int) -> None:
         super().serve_frames(frames)
         tubelet = tubelet_length(self.tower)
         if self.family.length is None and frames < self.clip_frames:
-            self._set_length(max(tubelet, frames - frames % tubelet))
+            self.set_length(max(tubelet, frames - frames % tubelet))
 
     def blueprint(self) -> dict:
         return {
@@ -121,20 +123,6 @@ class TransformersVideo(Vision):
                 f"vision.image: size = {self.image_settings.size}, and this model takes frames of "
                 f"{side} x {side} pixels; set size to {side}"
             )
-
-    def _set_length(self, length: int) -> None:
-        """Take clips of `length` frames. Raises UsageFault when the model cannot."""
-        self.clip_steps = length // tubelet_length(self.tower)
-        subject = self.architecture["model_type"]
-        size = self.image_settings.size
-        shape = output_shape(self.tower, self._features, length, size, subject)
-        check_clip_grid(self.patch_grid, shape, subject)
-        self.clip_frames = length
-        self.tokens_per_frame = self.patch_grid**2
-        self.dim = shape[4]
-
-    def _features(self, pixels: Tensor) -> Tensor:
-        return patch_features(self.family, self.tower, pixels, self.clip_steps)
 
     def _load(self, model: str, folder: Path) -> None:
         unused = load_encoder(self.tower, self.architecture, folder)
