@@ -7,6 +7,8 @@ from torch import Tensor
 
 from wbdc.core.errors import UsageFault
 from wbdc.core.plug import build_plug, plug_name
+from wbdc.nets.clip_tower import clip_length
+from wbdc.nets.temporal_blocks import set_clip_length
 from wbdc.nets.vision import Vision
 
 # a setting that chooses an image tower: its table, or the name of its plug
@@ -14,6 +16,60 @@ TowerTable = Annotated[str | dict, Vision]
 
 # settings that choose an image tower; the first that is given gets the frames as they are
 NESTED_TOWERS = ("tower", "rgb", "motion")
+
+
+class ImageClips(Vision):
+    """A video tower whose image tower encodes every frame of a clip. Subclass it in the file of a
+    plug, whose constructor puts temporal modules into `image_tower`, and calls `freeze`.
+
+    tower: the image tower, as the table of a vision plug. frames: number that is read of each
+    video. segments: frames of the clip, one of each segment of the video, at random in training;
+    None: as many as frames.
+
+    has_fixed_length: class attribute; whether the temporal modules take clips of one length only,
+    so that serving fewer frames repeats some. Raises UsageFault for a tower that encodes no single
+    frames.
+    """
+
+    has_fixed_length = False
+
+    def __init__(self, tower: str | dict, *, frames: int, segments: int | None, frozen: bool):
+        super().__init__(frames=frames, frozen=frozen)
+        self.segments = segments
+        self.clip_frames = self.clip_steps = clip_length(frames, segments)
+        image_tower = build_image_tower(tower, frames, f"vision {plug_name(self)!r}")
+        self.image_tower = image_tower
+        self.image_settings = image_tower.image_settings
+        self.dim = image_tower.dim
+        self.tokens_per_frame = image_tower.tokens_per_frame
+        self.loaded = image_tower.loaded
+        self.pretrained = image_tower.pretrained
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        vectors = self.image_tower.encode(pixels.flatten(0, 1))
+        return vectors.reshape(*pixels.shape[:2], self.tokens_per_frame, self.dim)
+
+    def serve_frames(self, frames: int) -> None:
+        super().serve_frames(frames)
+        if not self.has_fixed_length:
+            self.clip_frames = self.clip_steps = min(clip_length(frames, self.segments), frames)
+            set_clip_length(self.image_tower, self.clip_frames)
+
+    def blueprint(self) -> dict:
+        return {
+            "use": plug_name(self),
+            "tower": self.image_tower.blueprint(),
+            "frames": self.frames,
+            "segments": self.segments,
+            "frozen": self.frozen,
+        }
+
+    def freeze(self) -> None:
+        """Freeze all weights if the tower is frozen; else only what the table of the image tower
+        freezes.
+        """
+        if self.frozen:
+            super().freeze()
 
 
 def saved_image_table(blueprint: dict) -> dict | None:
@@ -39,23 +95,3 @@ def build_image_tower(table: str | dict, frames: int, subject: str) -> Vision:
         )
     tower.frames = frames
     return tower
-
-
-def adopt_tower(vision: Vision, tower: Vision, length: int) -> None:
-    """Set what a video tower takes over from the image tower that encodes its frames."""
-    vision.image_tower = tower
-    vision.image_settings = tower.image_settings
-    vision.dim = tower.dim
-    vision.tokens_per_frame = tower.tokens_per_frame
-    vision.clip_frames = length
-    vision.clip_steps = length
-    vision.loaded = tower.loaded
-    vision.pretrained = tower.pretrained
-    if vision.frozen:  # else only what the table of the tower freezes
-        vision.freeze()
-
-
-def encode_clips(tower: Vision, pixels: Tensor) -> Tensor:
-    """Encode every frame of M clips: (M, L, 3, S, S) float -> (M, L, P, D)."""
-    vectors = tower.encode(pixels.flatten(0, 1))
-    return vectors.reshape(*pixels.shape[:2], tower.tokens_per_frame, tower.dim)

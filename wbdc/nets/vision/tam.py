@@ -2,16 +2,12 @@
 from the clip (TANet; Liu et al., 2021).
 """
 
-from torch import Tensor
-
-from wbdc.nets.clip_tower import clip_length
-from wbdc.nets.image_clips import TowerTable, adopt_tower, build_image_tower, encode_clips
+from wbdc.nets.image_clips import ImageClips, TowerTable
 from wbdc.nets.temporal_adaptive import TemporalAdaptive
 from wbdc.nets.temporal_blocks import insert_before
-from wbdc.nets.vision import Vision
 
 
-class Tam(Vision):
+class Tam(ImageClips):
     """A ResNet with a temporal adaptive module between the first two convolutions of each block.
     Its local branch weighs each channel at each time, and its global branch predicts a kernel of
     three frames for each channel.
@@ -25,6 +21,7 @@ class Tam(Vision):
     """
 
     adds_random_layers = True
+    has_fixed_length = True
 
     def __init__(
         self,
@@ -34,23 +31,11 @@ class Tam(Vision):
         segments: int | None = None,
         frozen: bool = False,
     ):
-        super().__init__(frames=frames, frozen=frozen)
-        self.segments = segments
-        length = clip_length(frames, segments)
-        image_tower = build_image_tower(tower, frames, "vision 'tam'")
+        super().__init__(tower, frames=frames, segments=segments, frozen=frozen)
         insert_before(
-            image_tower, "conv2", lambda width: TemporalAdaptive(width, length), "vision 'tam'"
+            self.image_tower,
+            "conv2",
+            lambda width: TemporalAdaptive(width, self.clip_frames),
+            "vision 'tam'",
         )
-        adopt_tower(self, image_tower, length)
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        return encode_clips(self.image_tower, pixels)
-
-    def blueprint(self) -> dict:
-        return {
-            "use": "tam",
-            "tower": self.image_tower.blueprint(),
-            "frames": self.frames,
-            "segments": self.segments,
-            "frozen": self.frozen,
-        }
+        self.freeze()

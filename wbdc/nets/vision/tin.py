@@ -2,17 +2,13 @@
 learned offsets (Shao et al., 2020).
 """
 
-from torch import Tensor
-
 from wbdc.core.errors import UsageFault
-from wbdc.nets.clip_tower import clip_length
-from wbdc.nets.image_clips import TowerTable, adopt_tower, build_image_tower, encode_clips
+from wbdc.nets.image_clips import ImageClips, TowerTable
 from wbdc.nets.temporal_blocks import insert_before
 from wbdc.nets.temporal_interlace import TemporalInterlace
-from wbdc.nets.vision import Vision
 
 
-class Tin(Vision):
+class Tin(ImageClips):
     """A ResNet whose blocks move a part of their input along time before their first convolution.
     The offsets of its groups of channels, up to two frames, and the weight of each frame are
     predicted from the clip.
@@ -26,6 +22,7 @@ class Tin(Vision):
     """
 
     adds_random_layers = True
+    has_fixed_length = True
 
     def __init__(
         self,
@@ -36,30 +33,17 @@ class Tin(Vision):
         frozen: bool = False,
         shift_div: int = 4,
     ):
-        super().__init__(frames=frames, frozen=frozen)
         if shift_div < 1:
             raise UsageFault(f"vision 'tin': shift_div = {shift_div}; it must be at least 1")
-        self.segments = segments
+        super().__init__(tower, frames=frames, segments=segments, frozen=frozen)
         self.shift_div = shift_div
-        length = clip_length(frames, segments)
-        image_tower = build_image_tower(tower, frames, "vision 'tin'")
         insert_before(
-            image_tower,
+            self.image_tower,
             "conv1",
-            lambda width: TemporalInterlace(width, length, shift_div),
+            lambda width: TemporalInterlace(width, self.clip_frames, shift_div),
             "vision 'tin'",
         )
-        adopt_tower(self, image_tower, length)
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        return encode_clips(self.image_tower, pixels)
+        self.freeze()
 
     def blueprint(self) -> dict:
-        return {
-            "use": "tin",
-            "tower": self.image_tower.blueprint(),
-            "frames": self.frames,
-            "segments": self.segments,
-            "frozen": self.frozen,
-            "shift_div": self.shift_div,
-        }
+        return {**super().blueprint(), "shift_div": self.shift_div}

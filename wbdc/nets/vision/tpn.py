@@ -7,7 +7,7 @@ from torch import Tensor
 from wbdc.core.errors import UsageFault
 from wbdc.core.plug import check_between
 from wbdc.nets.clip_tower import ClipTower, clip_length
-from wbdc.nets.image_clips import TowerTable, adopt_tower, build_image_tower
+from wbdc.nets.image_clips import TowerTable, build_image_tower
 from wbdc.nets.temporal_pyramid import TemporalPyramid
 from wbdc.nets.vision import Vision
 
@@ -49,8 +49,13 @@ class Tpn(ClipTower):
         self.rate = rate
         channels, strides = _level_facts(image_tower)
         self.pyramid = TemporalPyramid(channels, strides, (1, rate), width)
-        adopt_tower(self, image_tower, length)
+        self.image_tower = image_tower
+        self.image_settings = image_tower.image_settings
+        self.loaded = image_tower.loaded
+        self.pretrained = image_tower.pretrained
         self.set_length(length)
+        if frozen:  # else only what the table of the tower freezes
+            self.freeze()
 
     def feature_map(self, pixels: Tensor) -> Tensor:
         levels = self.image_tower.tower.forward_intermediates(
