@@ -8,22 +8,12 @@ import pytest
 import torch
 import toys
 from fake_cuda import fake_cuda, tensor_on_fake_cuda
+from listed_cuda import ListedStream
 
 from wbdc.core import device_copies
 from wbdc.core.device_copies import BatchCopier, HostCopy
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
-
-
-class ListedStream:
-    """In place of a CUDA stream."""
-
-    def __init__(self, name: str, log: list[str]):
-        self.name = name
-        self.log = log
-
-    def wait_stream(self, other):
-        self.log.append(f"{self.name} waits for {other.name}")
 
 
 class ListedEvent:

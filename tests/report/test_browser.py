@@ -137,6 +137,20 @@ def test_filters_and_order(driver, pages):
         assert values == sorted(values, reverse=True)
 
 
+def test_a_confusion_links_to_its_mistakes(driver, pages):
+    show(driver, pages / "ensemble.html")
+    choose(driver, "confidence", "0.99")
+    link = "document.querySelector('a.pair')"
+    pair = driver.execute_script(f"{link}.click(); return {{...{link}.dataset}}")
+    driver.execute_async_script("setTimeout(arguments[0], 50)")  # a reset applies afterwards
+    shown = driver.execute_script(
+        "return [...document.querySelectorAll('.card:not([hidden])')]"
+        ".map(c => [c.dataset.true, c.dataset.predicted])"
+    )
+    assert shown
+    assert all(one == [pair["true"], pair["predicted"]] for one in shown)
+
+
 def test_the_keyboard_reaches_filters_charts_and_tables(driver, pages):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys

@@ -38,6 +38,32 @@ def rows_of(page, caption):
     return [[html.unescape(re.sub("<[^>]*>", "", cell)).strip() for cell in row] for row in cells]
 
 
+def key_figures_of(page):
+    """Return {name: [number, what follows]} of the head of a page."""
+    rows = re.findall(r"<div><dt>(.*?)</dt><dd><b>(.*?)</b>(.*?)</dd></div>", page)
+    return {name: [value, re.sub("<[^>]*>", "", note).strip()] for name, value, note in rows}
+
+
+def test_the_head_of_a_page_has_its_key_figures(workspace, tmp_path):
+    page = write_page(workspace, tmp_path, report_work.RUNS[0])
+    numbers = json.loads(invoke(workspace, report_work.RUNS[0], "--draws", "100", "--json").stdout)
+    folds = numbers["folds"]
+    low, high = folds["interval"]
+    assert key_figures_of(page) == {
+        "score": [
+            f"{folds['pooled']['score']['mean']:.4f}",
+            f"95 % interval {low:.4f} – {high:.4f}",
+        ],
+        "mean of the folds": [f"{folds['mean']['mean']:.4f}", f"± {folds['sd']['mean']:.4f}"],
+        "mistakes": [str(numbers["mistakes"]["total"]), "of 36 held-out videos"],
+    }
+    data = key_figures_of(write_page(workspace, tmp_path, "--prepared"))
+    assert data["labeled videos"][0] == "36"
+    assert data["near-duplicate groups"] == ["1", "1 with several labels"]
+    ensemble = key_figures_of(write_page(workspace, tmp_path, "pair"))
+    assert list(ensemble) == ["score", "gain over the best member", "mistakes"]
+
+
 def test_the_page_holds_the_numbers_of_the_json(workspace, tmp_path):
     page = write_page(workspace, tmp_path, report_work.RUNS[0])
     numbers = json.loads(invoke(workspace, report_work.RUNS[0], "--draws", "100", "--json").stdout)
@@ -50,7 +76,10 @@ def test_the_page_holds_the_numbers_of_the_json(workspace, tmp_path):
             f"{entry['official']['mean']:.4f}",
             f"{entry['seconds']:,.5g}",
         ]
-    pooled = numbers["folds"]["pooled"]["score"]
+    folds = numbers["folds"]
+    over_folds = [f"{folds[name]['mean']:.4f}" for name in ("mean", "official")]
+    assert [rows[-3][2], rows[-3][-2]] == over_folds
+    pooled = folds["pooled"]["score"]
     assert rows[-1][2:-2] == [f"{pooled[name]:.4f}" for name in header[2:-2]]
     confusions = [
         [pair["true"], pair["predicted"], str(pair["videos"]), f"{pair['gain']:+.4f}"]

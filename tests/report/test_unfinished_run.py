@@ -18,6 +18,7 @@ from wbdc.report.page import render_page
 from wbdc.report.report_options import ReportOptions
 from wbdc.report.subjects import find_subject
 from wbdc.train.metrics import METRICS_FILE
+from wbdc.train.monitor.alarm_rules import inert_message
 from wbdc.train.runs import Run, RunFacts, publish_run
 
 NAME = "toy-66666666"
@@ -34,7 +35,9 @@ def run(workspace, tmp_path):
     publish_run(run)
     run.fold("0").mkdir()
     write_line(run, 10, classify=1.9)
-    write_line(run, 20, alarms={"classify inert": 1.9})
+    write_line(run, 20, alarms={"match leaking": 0.0})  # of a log without sentences
+    messages = {"classify inert": inert_message("classify", 20, 1.7, 1.38629)}
+    write_line(run, 20, alarms={"classify inert": 1.7}, messages=messages)
     write_line(run, 20, classify=1.7)
     return run
 
@@ -65,12 +68,31 @@ def test_a_run_without_a_finished_fold_has_its_progress(run):
     curves = numbers["training"]["0"]
     assert curves["losses"] == {"classify": [[10, 1.9], [20, 1.7]]}
     assert (curves["chances"], curves["steps"]) == ({"classify": 1.38629}, 20)
-    assert "classify inert" in curves["alarms"][0]["message"]
-    for language, note in (("en", "This run is not finished"), ("zh", "该训练尚未完成")):
+    languages = {
+        "en": ("This run is not finished", "classify is inert: its mean loss is 1.7000 after"),
+        "zh": ("该训练尚未完成", "classify 没有学到东西：第 20 步后其平均损失为 1.7000"),
+    }
+    for language, notes in languages.items():
         page = render_page(report(run), language)
-        assert note in page
+        assert all(note in page for note in notes)
         assert "10 min" in page
         assert "2 / 4" in page
+
+
+def test_alarms_of_one_step_have_their_sentences_and_ends(run):
+    """Both objectives of a training are judged first at the same step."""
+    inert = inert_message("classify", 20, 1.7, 1.38629)
+    alarms = [
+        {"message": inert, "ended_step": None},
+        {"message": "match leaking (alarm after step 20)", "ended_step": None},
+    ]
+    assert report(run).numbers["training"]["0"]["alarms"] == alarms
+    write_line(run, 30, ended_alarms={"classify inert": 20})
+    write_line(run, 30, alarms=[1], messages=[1], ended_alarms="?")
+    alarms[0]["ended_step"] = 30
+    assert report(run).numbers["training"]["0"]["alarms"] == alarms
+    page = render_page(report(run))
+    assert "(until step 30)" in page
 
 
 def test_a_finished_run_replaces_the_page(run, workspace):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import toys
 from fake_cuda import batch_on_fake_cuda, fake_cuda, model_on_fake_cuda
+from listed_cuda import ListedStream
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -34,17 +35,6 @@ class RecordedOperations(TorchDispatchMode):
             for old, new in zip(tree_leaves(result), tree_leaves(results), strict=True):
                 if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
                     old.copy_(new)
-
-
-class ListedStream:
-    """In place of a CUDA stream."""
-
-    def __init__(self, name: str, log: list[str]):
-        self.name = name
-        self.log = log
-
-    def wait_stream(self, other):
-        self.log.append(f"{self.name} waits for {other.name}")
 
 
 @pytest.fixture

@@ -140,6 +140,7 @@ def send(loggers: ExternalLoggers) -> None:
 
 def test_a_line_is_sent_as_numbers_by_name():
     entry = {"step": 10, "steps": 20, "match#2": 2, "validation": {"mean": 0.5}, "seconds": 1.5}
+    entry["messages"] = {"match#2 inert": "a sentence"}
     assert logged_values(entry) == {"match#2": 2.0, "validation/mean": 0.5, "seconds": 1.5}
 
 

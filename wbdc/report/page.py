@@ -77,6 +77,7 @@ def _environment(language: str) -> Environment:
     environment.filters |= {
         "score": format_score,
         "signed": format_signed,
+        "correlation": format_correlation,
         "count": format_count,
         "share": format_share,
         "number": format_number,
@@ -151,6 +152,11 @@ def format_score(value: float | None) -> str:
 def format_signed(value: float | None) -> str:
     """Format a difference with its sign."""
     return "–" if value is None else f"{value:+.4f}"
+
+
+def format_correlation(value: float | None) -> str:
+    """Format a correlation with two digits; a dash for None."""
+    return "–" if value is None else f"{value:.2f}"
 
 
 def format_count(value: int | None) -> str:

@@ -53,7 +53,7 @@ def section_charts(name: str, report: dict) -> list[LineChart]:
     if name == "settings":
         return setting_charts(report["settings"], report["trials"])
     if name == "answers":
-        return [calibration_chart(report["answers"]["calibration"])]
+        return [calibration_chart(report["answers"]["calibration"], report["kind"])]
     if name == "time" and "budget" in report["time"]:
         return [frontier_chart(report["time"]["budget"])]
     return []

@@ -12,6 +12,7 @@ from wbdc.train.reporter import Reporter
 
 METRICS_FILE = "metrics.jsonl"
 COUNTERS = ("step", "steps", "epochs")  # of a line, which are no measurements
+MESSAGES = "messages"  # table of sentences of a line, about its alarms
 
 
 class MetricsLog:
@@ -22,7 +23,7 @@ class MetricsLog:
         self.loggers = loggers
 
     def write(self, entry: dict) -> None:
-        """Write a line. entry: "step", numbers by name, and tables of numbers."""
+        """Write a line. entry: "step", numbers by name, tables of numbers, and MESSAGES."""
         self.lines.append(json.dumps(entry))
         self.loggers.log(entry["step"], logged_values(entry))
 
@@ -31,6 +32,8 @@ def logged_values(entry: dict) -> dict[str, float]:
     """Return the numbers of a line by name, those of a table as "validation/mean"."""
     values: dict[str, float] = {}
     for key, value in entry.items():
+        if key == MESSAGES:
+            continue
         if isinstance(value, dict):
             values |= {f"{key}/{name}": float(number) for name, number in value.items()}
         elif key not in COUNTERS:

@@ -12,7 +12,7 @@ from wbdc.core.errors import Stopped
 from wbdc.core.ranks import Ranks
 from wbdc.train.distributed.gather import sum_over_ranks
 from wbdc.train.learning_rate import current_rates
-from wbdc.train.metrics import MetricsLog, Throughput
+from wbdc.train.metrics import MESSAGES, MetricsLog, Throughput
 from wbdc.train.monitor.alarms import Alarm
 from wbdc.train.monitor.loss_monitor import LossMonitor
 from wbdc.train.monitor.probe import describe_probe
@@ -180,12 +180,14 @@ class StepMonitor:
     def _report_alarms(self, step: int, alarms: Sequence[Alarm]) -> None:
         """Warn of the alarms that began, and log those that ended."""
         for alarm in alarms:
+            key = f"{alarm.name} {alarm.kind}"
             if alarm.ended_step:
                 self.reporter.log(alarm.end_message())
+                self._write_metrics(step, {"ended_alarms": {key: alarm.step}})
             else:
                 self.reporter.warn(f"warning: {alarm.message}")
-                values = {f"{alarm.name} {alarm.kind}": round(alarm.value, 5)}
-                self._write_metrics(step, {"alarms": values})
+                values = {"alarms": {key: round(alarm.value, 5)}, MESSAGES: {key: alarm.message}}
+                self._write_metrics(step, values)
 
     def _write_metrics(self, step: int, entry: dict) -> None:
         if not self.ranks.is_main:

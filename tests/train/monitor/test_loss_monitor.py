@@ -245,6 +245,7 @@ def test_an_inert_training_warns_and_records_it_also_after_a_kill(fresh, kit, mo
     folder = Path(report["folder"]) / "fold-0"
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["alarms"] == {"classify inert": round(alarm["value"], 5)}
+    assert lines[-1]["messages"] == {"classify inert": alarm["message"]}
     logged = {line["step"]: line["classify"] for line in lines if "classify" in line}
     window = [logged[step] for step in (20, 30, 40, 50, 60)]
     assert alarm["value"] == pytest.approx(sum(window) / 5), "two values were restored"

@@ -79,7 +79,7 @@ def line_chart(
     y_label: str,
     subject: str = "",
     levels: dict[str, float] | None = None,
-    has_diagonal: bool = False,
+    diagonal: str = "",
     has_zero: bool = False,
     has_log_x: bool = False,
     categories: Sequence[str] = (),
@@ -87,14 +87,15 @@ def line_chart(
     """Compute the geometry of a chart.
 
     name: its id in the page; subject: as in `LineChart`; levels: horizontal reference lines by
-    name; has_diagonal: draw y = x; has_zero: whether both axes begin at 0; has_log_x: whether the
-    x axis is logarithmic; categories: the names of x = 0, 1, ..., where x is no number.
+    name; diagonal: the name of the line y = x, "" for none; has_zero: whether both axes begin at 0;
+    has_log_x: whether the x axis is logarithmic; categories: the names of x = 0, 1, ..., where x is
+    no number.
     """
     levels = levels or {}
     points = [point for one in series for point in one.points]
     x_values = [x for x, _ in points]
     y_values = [y for _, y in points]
-    if has_diagonal:  # both axes have the same range
+    if diagonal:  # both axes have the same range
         x_values = y_values = [*x_values, *y_values]
     x_ends = (LEFT_MARGIN, WIDTH - RIGHT_MARGIN)
     x_axis = (
@@ -114,9 +115,9 @@ def line_chart(
     references = [
         Reference(level, _level_path(value, x_axis, y_axis)) for level, value in levels.items()
     ]
-    if has_diagonal:
+    if diagonal:
         ends = [(value, value) for value in (x_axis.low, x_axis.high)]
-        references.append(Reference("", path_through(ends, x_axis, y_axis)))
+        references.append(Reference(diagonal, path_through(ends, x_axis, y_axis)))
     return LineChart(
         name, title, subject, x_label, y_label, x_axis, y_axis, curves, references, series
     )

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from wbdc.ensemble.shared_rows import shared_predictions
 from wbdc.prepare.dataset import PreparedData
-from wbdc.report.collect.held_out import HeldOut, run_held_out
+from wbdc.report.collect.held_out import HeldOut
 from wbdc.train.runs import ALL_FOLDS, Run, list_runs
 
 FRAMES_COLUMN = "frames"
@@ -60,36 +61,31 @@ def ablations(work: Path, run: Run) -> list[dict]:
     """
     rows = []
     for other in list_runs(work):
-        if not other.facts.without or not _differs_by_modality(run, other):
-            continue
-        scores = _shared_scores(run, other)
-        if scores:
+        if other.facts.without and _differs_by_modality(run, other):
+            scores = _shared_scores(run, other)
             rows.append({"run": other.name, "without": other.facts.without, **scores})
     return sorted(rows, key=lambda row: (row["difference"], row["run"]))
 
 
 def _differs_by_modality(run: Run, other: Run) -> bool:
+    """Return whether two runs differ by a modality alone, and held out a fold in common."""
     names = ("kit", "data", "seed", "classes")
     is_same = all(getattr(run.facts, name) == getattr(other.facts, name) for name in names)
-    return is_same and not run.facts.without and bool(set(other.folds()) - {ALL_FOLDS})
+    has_shared_fold = bool(set(run.folds()) & set(other.folds()) - {ALL_FOLDS})
+    return is_same and not run.facts.without and has_shared_fold
 
 
-def _shared_scores(run: Run, other: Run) -> dict | None:
-    """Score two runs on the videos that both held out; None where there are none."""
-    full, ablated = run_held_out(run), run_held_out(other)
-    rows = {name: row for row, name in enumerate(ablated.ids)}
-    shared = [(row, rows[name]) for row, name in enumerate(full.ids) if name in rows]
-    if not shared:
-        return None
-    full_rows, ablated_rows = map(list, zip(*shared, strict=True))
-    labels = [full.labels[row] for row in full_rows]
-    scores = [
-        run.contest.score_probabilities(labels, p, full.classes)["mean"]
-        for p in (full.probabilities[full_rows], ablated.probabilities[ablated_rows])
-    ]
+def _shared_scores(run: Run, other: Run) -> dict:
+    """Score two runs on the videos that both held out."""
+    shared = shared_predictions([run, other])
+    labels = [run.facts.classes[code] for code in shared.truth]
+    full_score, score = (
+        run.contest.score_probabilities(labels, p, run.facts.classes)["mean"]
+        for p in shared.members
+    )
     return {
-        "videos": len(shared),
-        "score": scores[1],
-        "full_score": scores[0],
-        "difference": scores[1] - scores[0],
+        "videos": len(labels),
+        "score": score,
+        "full_score": full_score,
+        "difference": score - full_score,
     }

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 from wbdc.core.files import read_text
-from wbdc.train.metrics import COUNTERS, METRICS_FILE
+from wbdc.train.metrics import COUNTERS, MESSAGES, METRICS_FILE
 from wbdc.train.runs import Run
 
 MAX_CURVE_POINTS = 120  # of one curve; longer logs are thinned evenly
@@ -14,7 +14,8 @@ CURVES_OF_TABLES = {  # {table of a line: its curves, by name}
     "learning_rate": "learning_rates",
     "probe": "probes",
 }
-KINDS_OF_LINE = ("validation", "probe", "alarms")  # a step may have a line of each, and of losses
+KINDS_OF_LINE = ("validation", "probe")  # a step may have a line of each, and of losses
+KINDS_OF_ALARMS = ("alarms", "ended_alarms")  # a step may have a line of each alarm
 NUMBERS_OF_LINE = ("videos_per_second", "seconds", *COUNTERS)  # all other numbers are losses
 
 
@@ -53,17 +54,32 @@ def _fold_curves(folder: Path, facts: dict | None) -> dict:
 
 
 def _logged_facts(lines: list[dict]) -> dict:
-    """Return the facts of a training so far: chance levels, steps, seconds and alarms."""
+    """Return the facts of a training so far: chance levels, steps and alarms."""
     chances = [_numbers(line["chance"]) for line in lines if "chance" in line]
-    alarms = [(name, line["step"]) for line in lines for name in _numbers(line.get("alarms"))]
     return {
         "chance": chances[-1] if chances else {},
         "steps": lines[-1]["step"] if lines else 0,
-        "alarms": [
-            {"message": f"{name} (alarm after step {step})", "ended_step": None}
-            for name, step in alarms
-        ],
+        "alarms": _logged_alarms(lines),
     }
+
+
+def _logged_alarms(lines: list[dict]) -> list[dict]:
+    """Return the alarms of a log, in order: [{"message", "ended_step": int or None}]."""
+    ended_steps = {
+        name: line["step"] for line in lines for name in _numbers(line.get("ended_alarms"))
+    }
+    return [
+        {"message": _alarm_message(line, name), "ended_step": ended_steps.get(name)}
+        for line in lines
+        for name in _numbers(line.get("alarms"))
+    ]
+
+
+def _alarm_message(line: dict, name: str) -> str:
+    """Return the sentence of an alarm; logs of earlier versions have only its name."""
+    messages = line.get(MESSAGES)
+    message = messages.get(name) if isinstance(messages, dict) else None
+    return message if isinstance(message, str) else f"{name} (alarm after step {line['step']})"
 
 
 def _add_line(curves: dict, line: dict) -> None:
@@ -107,8 +123,9 @@ def read_metrics(path: Path) -> tuple[list[dict], int]:
         if line is None:
             damaged += 1
         else:
-            kinds = tuple(kind for kind in KINDS_OF_LINE if kind in line)
-            lines[line["step"], kinds] = line
+            kinds = [kind for kind in KINDS_OF_LINE if kind in line]
+            alarms = [name for kind in KINDS_OF_ALARMS for name in _numbers(line.get(kind))]
+            lines[line["step"], *kinds, *alarms] = line
     return [lines[key] for key in sorted(lines)], damaged
 
 

@@ -54,6 +54,15 @@
     }
     status.textContent = status.dataset.text.replace("SHOWN", shown).replace("ALL", cards.length);
   };
+  const showPair = (event) => {
+    const link = event.target.closest("a.pair");
+    if (!link) return;
+    form.reset();
+    form.elements.true.value = link.dataset.true;
+    form.elements.predicted.value = link.dataset.predicted;
+    apply();
+  };
+  document.addEventListener("click", showPair);
   form.addEventListener("input", apply);
   form.addEventListener("reset", () => setTimeout(apply));
   form.addEventListener("submit", (event) => event.preventDefault());
