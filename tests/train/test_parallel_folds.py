@@ -225,33 +225,27 @@ def test_a_command_that_reports_writes_records(kit, fresh, monkeypatch):
 
 @pytest.mark.slow
 def test_folds_side_by_side_end_with_the_bits_of_one_after_the_other(kit, fresh, tmp_path):
-    """Also for an estimator, and when one of the two folds was trained before."""
+    """Also for an estimator, one of whose two folds was trained before."""
     other = tmp_path / "other"
     shutil.copytree(fresh, other)
-    for kit_name in (kit, "ngrams"):
-        short = toys.SHORT if kit_name is kit else ()
-        words = ("train", "--kit", kit_name, "--fold", "0,1", *short)
+    toys.run_json("train", "--kit", "ngrams", "--fold", 1, "--work", other, "--threads", 1)
+    for kit_name, changes in {kit: toys.SHORT, "ngrams": ()}.items():
+        words = ("train", "--kit", kit_name, "--fold", "0,1", *changes)
         one = toys.run_json(*words, "--work", fresh, "--threads", 1)
         two = toys.run_json(*words, "--work", other, "--jobs", 2)
         assert one["folds"].keys() == two["folds"].keys() == {"0", "1"}
         for fold in "01":
             first, second = one["folds"][fold], two["folds"][fold]
             assert first["files"]["model.safetensors"] == second["files"]["model.safetensors"]
-            assert first["command"] == second["command"]
             assert first["score"] == second["score"]
-        if kit_name == "ngrams":
-            continue
-        shutil.rmtree(other / "runs" / two["run"] / "fold-1")
-        again = toys.run_json(*words, "--work", other, "--jobs", 2)
-        assert again["folds"]["0"] == two["folds"]["0"]
-        assert again["folds"]["1"]["files"] == two["folds"]["1"]["files"]
+        assert one["folds"]["0"]["command"] == two["folds"]["0"]["command"]
 
 
 @pytest.mark.slow
 def test_stopped_and_killed_folds_resume_to_the_same_bits(kit, fresh, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(fresh, other)
-    words = ("train", "--kit", kit, "--fold", "0,1", "--set", "train.epochs=30", "--save-every", 10)
+    words = ("train", "--kit", kit, "--fold", "0,1", "--set", "train.epochs=8", "--save-every", 2)
     expected = toys.run_json(*words, "--work", other, "--threads", 1)
 
     command = [sys.executable, "-m", "wbdc", *map(str, words), "--jobs", "2", "--work", str(fresh)]
