@@ -86,19 +86,20 @@ def trained(data, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def retrained(trained, data, tmp_path_factory) -> tuple[dict, Path, list[str]]:
-    """The same, trained again by its train.sh: results, work folder and lines of output."""
-    work, lines = tmp_path_factory.mktemp("again") / "work", []
-    return (
-        retrain_submission(
-            scored(trained, tmp_path_factory.mktemp("scored") / "submission", 0.0),
-            data,
-            work=work,
-            threads=1,
-            log=lines.append,
-        ),
-        work,
-        lines,
-    )
+    """The same, trained again by its train.sh, which was stopped once during the pretraining:
+    results, work folder and lines of output.
+    """
+    home, lines = tmp_path_factory.mktemp("again"), []
+    folder, work = scored(trained, home / "submission", 0.0), home / "work"
+    words = ("verify", folder, "--retrain", "--data", data, "--work", work, "--threads", 1)
+    command = [sys.executable, "-m", "wbdc", *words]
+    code, stderr = stop_midway(command, home / "stopped", (work / "runs").is_dir)
+    assert code == 11
+    assert "Traceback" not in stderr
+    assert not (work / "submission").exists()
+
+    results = retrain_submission(folder, data, work=work, threads=1, log=lines.append)
+    return results, work, lines
 
 
 def scored(trained: Path, into: Path, more: float) -> Path:
@@ -304,28 +305,6 @@ def test_no_process_continues_when_the_command_is_stopped(members, data, tmp_pat
             ["ps", "-eo", "args"], capture_output=True, text=True, check=True
         ).stdout
     )
-
-
-@pytest.mark.slow
-def test_a_package_of_one_run_is_stopped_and_trained_again_to_its_end(trained, data, tmp_path):
-    """Every command of train.sh runs: prepare, pretrain, train and submit."""
-    (run,) = (p.name for p in (trained / "work/runs").iterdir() if p.name.startswith("toy-"))
-    folder, work = tmp_path / "submission", tmp_path / "again"
-    toys.run_json(
-        "submit", "--work", trained / "work", "--run", run, "--into", folder, "--threads", 1
-    )
-    words = ("verify", folder, "--retrain", "--data", data, "--work", work, "--threads", 1)
-
-    command, pretrained = [sys.executable, "-m", "wbdc", *words], work / "runs"
-    code, stderr = stop_midway(command, tmp_path / "stopped", pretrained.is_dir)
-    assert code == 11
-    assert "Traceback" not in stderr
-    assert not (work / "submission").exists()
-
-    results = toys.run_json(*words)[str(folder)]["retrain"]
-    assert results["predictions"].pop("videos") > 0
-    assert not any(results["predictions"].values())
-    assert (results["members"], results["equal_weights"], results["packed_score"]) == (2, 2, None)
 
 
 DAEMON = """
