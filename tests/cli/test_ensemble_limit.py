@@ -111,25 +111,19 @@ def test_best_ensemble_that_fits_is_saved_and_served(work, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("serve", "name"),
-    [
-        ({"frames": 1}, "frames=1"),
-        pytest.param({"clips": 2, "crops": 3}, "clips=2 crops=3", marks=pytest.mark.slow),
-    ],
-)
-def test_a_variant_is_packed_as_it_was_scored(work, tmp_path, serve, name):
-    """The out-of-fold predictions of the variant are those of the engine with as many frames, and
+def test_a_variant_is_packed_as_it_was_scored(work, tmp_path):
+    """The out-of-fold predictions of the variant are those of the engine with as many views, and
     the package predicts the same.
     """
-    options = [word for key, value in serve.items() for word in (f"--{key}", value)]
+    serve, name = {"clips": 2, "crops": 3}, "clips=2 crops=3"
     words = ("ensemble", "--work", work, "--limit", 1e6, "--draws", 100, "--name", "one")
-    budget = toys.run_json(*words, *options)["budget"]
+    budget = toys.run_json(*words, "--clips", 2, "--crops", 3)["budget"]
     priced = {member for choice in budget["frontier"] for member in choice["members"]}
     priced |= {member["name"] for member in budget["dropped"]}
-    run = next(p for p in sorted((work / "runs").iterdir()) if (p / "served" / name).is_dir())
+    folder = "clips=2-crops=3"
+    run = next(p for p in sorted((work / "runs").iterdir()) if (p / "served" / folder).is_dir())
     assert f"{run.name} {name}" in priced
-    served = pl.read_parquet(run / "served" / name / "fold-0.parquet")
+    served = pl.read_parquet(run / "served" / folder / "fold-0.parquet")
     trained = pl.read_parquet(run / "fold-0" / "oof.parquet")
     assert served["id"].to_list() == trained["id"].to_list()
     assert not np.allclose(served["p"].to_numpy(), trained["p"].to_numpy(), atol=1e-5)
@@ -180,57 +174,39 @@ def test_incompatible_options_are_refused(work, words, message):
 
 
 @pytest.mark.slow
-def test_a_geometric_mean_is_served_and_packed(work, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "wbdc.ensemble.geometric_choice.learn_geometric_weights",
-        lambda members, truth: GeometricWeights(np.array([0.6, 0.4]), 1.5, {}),
-    )
-    words = ("ensemble", "--work", work, "--draws", 100, "--name", "product", "--mean", "geometric")
-    report = toys.run_json(*words)
-    assert report["geometric"]["used"]
-    assert "so used." in " ".join(toys.wbdc(*words).stdout.split())
-    packed = tmp_path / "packed"
-    submitted = toys.run_json("submit", "--work", work, "--ensemble", "product", "--into", packed)
-    assert submitted["proof"]["equal"]
-    assert read_json(packed / "blend.json")["sharpness"] == 1.5
-    assert "--mean geometric" in (packed / "train.sh").read_text()
-
-
-@pytest.mark.slow
-def test_class_multipliers_are_served_and_packed(work, tmp_path, monkeypatch):
+def test_a_geometric_mean_with_class_multipliers_is_served_and_packed(work, tmp_path, monkeypatch):
     """Two folds are too few to assess class multipliers, which is reported. With multipliers in the
     blend, both the work folder and the package predict with them.
     """
-    plain = toys.run_json("ensemble", "--work", work, "--draws", 100, "--name", "plain")
+    words = ("ensemble", "--work", work, "--draws", 100, "--name", "lifted", "--mean")
+    plain = toys.run_json(*words, "arithmetic")
     assert not plain["class_priors"]["used"]
     assert "3 folds" in plain["class_priors"]["reason"]
-    assert toys.run_json(
-        "ensemble", "--work", work, "--draws", 100, "--name", "none", "--no-class-priors"
-    )["class_priors"] == {"used": False, "reason": "not requested"}
+    none = toys.run_json(*words, "arithmetic", "--no-class-priors")
+    assert none["class_priors"] == {"used": False, "reason": "not requested"}
+
     count = len(read_json(next((work / "runs").glob("*/fold-0/model.json")))["classes"])
     lifts = dict.fromkeys(map(str, range(count)), 1.0) | {"0": 1e6}
     monkeypatch.setattr(
         "wbdc.ensemble.build_ensemble.evaluate_multipliers",
         lambda *values, **settings: {"used": True, "multipliers": lifts},
     )
-    toys.run_json("ensemble", "--work", work, "--draws", 100, "--name", "lifted")
-    assert toys.run_json(
-        "submit", "--work", work, "--ensemble", "lifted", "--into", tmp_path / "packed"
-    )["proof"]["equal"]
-    assert read_json(tmp_path / "packed" / "blend.json")["class_multipliers"] == list(
-        lifts.values()
+    monkeypatch.setattr(
+        "wbdc.ensemble.geometric_choice.learn_geometric_weights",
+        lambda members, truth: GeometricWeights(np.array([0.6, 0.4]), 1.5, {}),
     )
-    toys.run_json(
-        "predict",
-        "--work",
-        work,
-        "--ensemble",
-        "lifted",
-        "--out",
-        tmp_path / "r.csv",
-        "--threads",
-        1,
-    )
+    assert toys.run_json(*words, "geometric")["geometric"]["used"]
+    assert "so used." in " ".join(toys.wbdc(*words, "geometric").stdout.split())
+
+    packed = tmp_path / "packed"
+    submitted = toys.run_json("submit", "--work", work, "--ensemble", "lifted", "--into", packed)
+    assert submitted["proof"]["equal"]
+    blend = read_json(packed / "blend.json")
+    assert blend["sharpness"] == 1.5
+    assert blend["class_multipliers"] == list(lifts.values())
+    assert "--mean geometric" in (packed / "train.sh").read_text()
+    options = ("--ensemble", "lifted", "--out", tmp_path / "r.csv", "--threads", 1)
+    toys.run_json("predict", "--work", work, *options)
     assert len({line.split(",")[1] for line in (tmp_path / "r.csv").read_text().split()}) == 1
 
 
