@@ -1,6 +1,7 @@
 """The stages of serving that `wbdc bench` measures, their work, and what bounds the whole path."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import small
@@ -8,9 +9,11 @@ import torch
 import toys
 from toys import kit  # noqa: F401
 
-from wbdc.bench import peaks, random_member, serving_bench
+from wbdc.bench import openvino_rates, peaks, random_member, serving_bench
+from wbdc.bench.openvino_rates import OpenVinoRates, measure_openvino
 from wbdc.bench.peaks import Peaks
-from wbdc.bench.serving_bench import SERVING_STAGES, BenchReport, StageRate, find_bound
+from wbdc.bench.serving_bench import BenchReport
+from wbdc.bench.stage_rate import SERVING_STAGES, StageRate, find_bound, rate_stage
 from wbdc.bench.stage_seconds import count_flops, time_networks
 from wbdc.bench.videos import write_videos
 from wbdc.competitions import Source, Video
@@ -18,6 +21,7 @@ from wbdc.core.errors import DataFault, UsageFault
 from wbdc.core.plug import build_plug
 from wbdc.nets import vision as visions
 from wbdc.serve.engine import InferenceEngine
+from wbdc.serve.openvino_function import is_openvino_installed
 from wbdc.serve.stage_timer import StageTimer
 from wbdc.train.kit import open_kit
 
@@ -27,7 +31,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Measure for a moment only."""
+    """Measure for a moment only, by torch."""
+    monkeypatch.setattr(openvino_rates, "is_openvino_installed", lambda: False)
     monkeypatch.setattr(serving_bench, "STAGE_SECONDS", 0.01)
     monkeypatch.setattr(serving_bench, "PATH_SECONDS", 0.01)
     monkeypatch.setattr(serving_bench, "VIDEOS", 2)
@@ -100,6 +105,53 @@ def test_every_stage_of_a_cpu_is_measured(kit, quick):  # noqa: F811
     assert report.frames == FRAMES
     assert report.path > 0
     assert report.machine["threads"] == 1
+    assert report.openvino.stages == []
+    assert "run: pip install 'wbdc[openvino]'" in report.openvino.reason
+
+
+PEAKS = Peaks(flops=100.0, memory=50.0, entropy=10.0, device_copy=None)
+WORK = {"vision": 60.0, "text": 20.0, "fuse": 10.0}
+
+
+def test_openvino_takes_the_place_of_the_networks_alone(monkeypatch, tmp_path):
+    """Of .5 s by torch on the CPU, .3 are networks, which take .1 by OpenVINO."""
+    by_torch = [rate("read", "CPU", 5.0), *(rate(name, "CPU", 10.0) for name in WORK)]
+    engine = SimpleNamespace(device=CPU, precision=torch.float32, threads=1)
+    module = "wbdc.bench.openvino_rates"
+    monkeypatch.setattr(f"{module}.is_openvino_installed", lambda: True)
+    monkeypatch.setattr(f"{module}.InferenceEngine", lambda *words, uses_openvino: engine)
+    monkeypatch.setattr(f"{module}.time_converted", lambda *words: {"vision": 0.06, "score": 0.04})
+    rates = measure_openvino(tmp_path, engine, {}, 1.0, WORK, PEAKS, by_torch)
+    assert rates.speedup == pytest.approx(3)
+    assert (rates.bound, rates.bound_by) == (pytest.approx(1 / 0.3), "CPU")
+    assert [(one.stage, one.resource, one.rate) for one in rates.stages] == [
+        ("vision", "CPU", pytest.approx(1000)),
+        ("score", "CPU", pytest.approx(750)),
+    ]
+    engine.device = torch.device("cuda")
+    assert measure_openvino(tmp_path, engine, {}, 1.0, WORK, PEAKS, by_torch) is None
+
+
+def test_a_network_that_openvino_refuses_has_a_reason_and_no_rows(monkeypatch, tmp_path):
+    def refuse(*words: object, uses_openvino: bool) -> None:
+        raise UsageFault("OpenVINO cannot convert it")
+
+    monkeypatch.setattr(openvino_rates, "is_openvino_installed", lambda: True)
+    monkeypatch.setattr(openvino_rates, "InferenceEngine", refuse)
+    engine = SimpleNamespace(device=CPU, precision=torch.float32, threads=1)
+    rates = measure_openvino(tmp_path, engine, {}, 1.0, WORK, PEAKS, [])
+    assert rates == OpenVinoRates([], reason="OpenVINO cannot convert it")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_openvino_installed(), reason="OpenVINO is not installed")
+def test_openvino_is_measured_where_it_is_installed(kit, quick, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(openvino_rates, "is_openvino_installed", lambda: True)
+    report = serving_bench.bench_serving(open_kit(str(kit)), CPU, "fp32", 1, frames=FRAMES)
+    assert report.openvino.reason == ""
+    assert [one.stage for one in report.openvino.stages] == ["vision", "score"]
+    assert all(one.videos > 0 for one in report.openvino.stages)
+    assert report.openvino.speedup > 0
 
 
 @pytest.fixture
@@ -126,6 +178,15 @@ def report(monkeypatch) -> BenchReport:
         bound=1500.0,
         bound_by="GPU",
         path=1200.0,
+        openvino=OpenVinoRates(
+            [
+                StageRate("vision", "CPU", 2e4, 3.21e13, "FLOP/s", 0.615),
+                StageRate("score", "CPU", 2e4, 3.21e13, "FLOP/s", 0.615),
+            ],
+            1.254,
+            1800.0,
+            "CPU",
+        ),
         other_load=0.4,
     )
     monkeypatch.setattr(serving_bench, "bench_serving", lambda *words, **settings: report)
@@ -136,8 +197,12 @@ def test_the_report_is_a_table_of_80_columns(report, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     text = toys.wbdc("bench").stdout
     rows = [line for line in text.splitlines() if line.startswith("│")]
-    assert len(rows) == len(SERVING_STAGES)
+    assert len(rows) == len(SERVING_STAGES) + 2
     assert max(map(len, rows)) <= 80
+    assert [row.split("│")[1].strip() for row in rows[-2:]] == [
+        "image tower, OpenVINO",
+        "text to head, OpenVINO",
+    ]
     assert [
         cell.strip() for cell in rows[list(SERVING_STAGES).index("vision")].split("│")[1:-1]
     ] == [
@@ -149,7 +214,16 @@ def test_the_report_is_a_table_of_80_columns(report, monkeypatch):
     ]
     assert "Bound: 1,500 videos/s, the sum of the stages on the GPU.\n" in text
     assert "Whole path, measured: 1,200 videos/s, 80% of the bound.\n" in text
+    assert "OpenVINO computes the networks 1.25 times as fast as torch" in text
+    assert "bounds the whole path at 1,800 videos/s." in text
     assert "Other processes used 40% of the CPUs" in text
+
+
+def test_the_report_says_why_openvino_has_no_rows(report, monkeypatch):
+    without = report._replace(openvino=OpenVinoRates([], reason="OpenVINO is not installed"))
+    monkeypatch.setattr(serving_bench, "bench_serving", lambda *words, **settings: without)
+    assert "\nOpenVINO is not installed\n" in toys.wbdc("bench").stdout
+    assert toys.run_json("bench")["openvino"]["stages"] == {}
 
 
 def test_the_report_is_json(report):
@@ -157,13 +231,15 @@ def test_the_report_is_json(report):
     assert facts["stages"]["vision"]["share"] == 0.615
     assert facts["peaks"]["device_copy"] == 2.5e10
     assert facts["bound"] == 1500
+    assert facts["openvino"]["speedup"] == 1.254
+    assert facts["openvino"]["stages"]["score"]["videos"] == 2e4
     assert set(facts) == set(report._fields)
 
 
 def test_a_gpu_has_a_resource_and_a_copy_of_its_own(engine, monkeypatch):
     monkeypatch.setattr(engine, "device", torch.device("cuda"))
     measured = Peaks(flops=100.0, memory=50.0, entropy=10.0, device_copy=40.0)
-    stages = {s: serving_bench._rate(s, 0.5, 10.0, engine, measured) for s in SERVING_STAGES}
+    stages = {s: rate_stage(s, 0.5, 10.0, engine, measured) for s in SERVING_STAGES}
     assert stages["vision"].resource == "GPU"
     assert stages["copy"].resource == "copy engine"
     assert stages["decode"].resource == "CPU"

@@ -9,12 +9,11 @@ from typing import NamedTuple
 
 import torch
 
+from wbdc.bench.openvino_rates import OpenVinoRates, measure_openvino
 from wbdc.bench.peaks import Peaks, measure_peaks
 from wbdc.bench.random_member import write_random_member
+from wbdc.bench.stage_rate import COPY_STAGE, SERVING_STAGES, StageRate, find_bound, rate_stage
 from wbdc.bench.stage_seconds import (
-    FUSE_STAGE,
-    TEXT_STAGE,
-    VISION_STAGE,
     count_flops,
     read_fitting_batch,
     repeat_videos,
@@ -39,50 +38,8 @@ VIDEOS = 16  # generated, or read from the data
 STAGE_SECONDS = 2.0  # of each group of measurements
 PATH_SECONDS = 6.0  # of the whole path
 MIN_PATH_BATCHES = 2
-STEPS = 5  # that are reported as progress
+STEPS = 6  # that are reported as progress
 MAX_PATH_VIDEOS = 50_000
-CPU_RESOURCE = "CPU"
-COPY_ENGINE = "copy engine"
-GPU_RESOURCE = "GPU"
-COPY_STAGE = "copy"
-
-
-class StageKind(NamedTuple):
-    """resource: what the stage occupies; None: the device of the networks. unit: of its work. peak:
-    the field of `Peaks` to compare with, None without one.
-    """
-
-    resource: str | None
-    unit: str
-    peak: str | None
-
-
-SERVING_STAGES = {  # in the order of serving
-    "read": StageKind(CPU_RESOURCE, "B/s", "memory"),
-    "decode": StageKind(CPU_RESOURCE, "frames/s", "entropy"),
-    "tokenize": StageKind(CPU_RESOURCE, "tokens/s", None),
-    "collate": StageKind(CPU_RESOURCE, "B/s", "memory"),
-    COPY_STAGE: StageKind(COPY_ENGINE, "B/s", "device_copy"),
-    VISION_STAGE: StageKind(None, "FLOP/s", "flops"),
-    TEXT_STAGE: StageKind(None, "FLOP/s", "flops"),
-    FUSE_STAGE: StageKind(None, "FLOP/s", "flops"),
-}
-
-
-class StageRate(NamedTuple):
-    """The rate of one stage.
-
-    resource: what it occupies; stages of one resource take turns, different resources work at the
-    same time. videos: per second. amount, unit: the same rate in a unit of the stage. share: of the
-    peak of this machine, None where there is none to compare with.
-    """
-
-    stage: str
-    resource: str
-    videos: float
-    rate: float
-    unit: str
-    share: float | None
 
 
 class BenchReport(NamedTuple):
@@ -90,7 +47,8 @@ class BenchReport(NamedTuple):
 
     machine: processor, device, threads, and version of torch. batch: videos computed together.
     bound: videos per second that the busiest resource allows. bound_by: that resource. path: videos
-    per second from archives to probabilities, measured. other_load: share of the CPUs that other
+    per second from archives to probabilities, measured. openvino: the networks by OpenVINO, on a
+    CPU, while all else is by torch. other_load: share of the CPUs that other
     processes used meanwhile, which make every rate too low.
     """
 
@@ -104,6 +62,7 @@ class BenchReport(NamedTuple):
     bound: float
     bound_by: str
     path: float
+    openvino: OpenVinoRates | None
     other_load: float
 
 
@@ -133,7 +92,7 @@ def bench_serving(
         engine = InferenceEngine([member], [1.0], device, dtype, threads)
         count = engine.members[0].frame_key[1]
         videos = _read_videos(kit, data) if data else _write_videos(Path(folder), kit, count)
-        measured = _measure(engine, videos, progress)
+        measured = _measure(member, engine, videos, progress)
     use = meter.read()
     return BenchReport(
         kit=kit.name,
@@ -146,19 +105,23 @@ def bench_serving(
 
 
 def _measure(
-    engine: InferenceEngine, videos: Sequence[Video], progress: ProgressCallback
+    member: Path, engine: InferenceEngine, videos: Sequence[Video], progress: ProgressCallback
 ) -> dict[str, object]:
-    """Return the fields of a report that are measured."""
+    """Return the fields of a report that are measured. member: the folder of the engine's model."""
     encoded = _read_all_frames(engine, videos)
     seconds, batch = _time_stages(engine, videos, progress)
     progress("measurements", 3, STEPS)
     peaks = measure_peaks(engine.device, engine.precision, engine.threads, encoded, STAGE_SECONDS)
     work = _count_work(batch, encoded, len(videos)) | count_flops(engine, {0: batch})
-    stages = [_rate(stage, time, work[stage], engine, peaks) for stage, time in seconds.items()]
+    stages = [
+        rate_stage(stage, time, work[stage], engine, peaks) for stage, time in seconds.items()
+    ]
     bound, bound_by = find_bound(stages)
     progress("measurements", 4, STEPS)
     engine.batch = len(batch)
     path = _measure_path(engine, videos, bound)
+    progress("measurements", 5, STEPS)
+    openvino = measure_openvino(member, engine, {0: batch}, STAGE_SECONDS, work, peaks, stages)
     progress("measurements", STEPS, STEPS)
     return {
         "batch": len(batch),
@@ -167,6 +130,7 @@ def _measure(
         "bound": bound,
         "bound_by": bound_by,
         "path": path,
+        "openvino": openvino,
     }
 
 
@@ -178,18 +142,6 @@ def _describe_machine(device: torch.device, threads: int) -> dict[str, str | int
         "threads": threads,
         "torch": torch.__version__,
     }
-
-
-def find_bound(stages: Sequence[StageRate]) -> tuple[float, str]:
-    """Return the videos per second that the busiest resource allows, and the resource.
-
-    The stages of a resource take turns, so their seconds add up; resources work at the same time.
-    """
-    seconds: dict[str, float] = {}
-    for stage in stages:
-        seconds[stage.resource] = seconds.get(stage.resource, 0.0) + 1 / stage.videos
-    busiest = max(seconds, key=seconds.__getitem__)
-    return 1 / seconds[busiest], busiest
 
 
 def _write_videos(folder: Path, kit: Kit, frames: int) -> list[Video]:
@@ -250,16 +202,6 @@ def _count_work(batch: Batch, encoded: Sequence[bytes], videos: int) -> dict[str
         "collate": pixels,
         COPY_STAGE: pixels,
     }
-
-
-def _rate(
-    stage: str, seconds: float, work: float, engine: InferenceEngine, peaks: Peaks
-) -> StageRate:
-    facts = SERVING_STAGES[stage]
-    resource = facts.resource or (CPU_RESOURCE if engine.device.type == "cpu" else GPU_RESOURCE)
-    peak = getattr(peaks, facts.peak) if facts.peak else None
-    share = work / seconds / peak if peak else None
-    return StageRate(stage, resource, 1 / seconds, work / seconds, facts.unit, share)
 
 
 def _measure_path(engine: InferenceEngine, videos: Sequence[Video], bound: float) -> float:

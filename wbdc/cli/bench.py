@@ -11,6 +11,7 @@ from wbdc.cli.name_completion import KIT_NAME
 
 if TYPE_CHECKING:
     from wbdc.bench.serving_bench import BenchReport
+    from wbdc.bench.stage_rate import StageRate
 
 DEFAULT_KIT = "dual_stream"
 DEFAULT_FRAMES = 16
@@ -24,6 +25,7 @@ STAGE_NAMES = {
     "text": "text tower",
     "fuse": "fusion and head",
 }
+OPENVINO_NAMES = {"vision": "image tower, OpenVINO", "score": "text to head, OpenVINO"}
 MAX_OTHER_LOAD = 0.1  # of the CPUs
 PREFIXED_UNITS = ("B/s", "FLOP/s")
 PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"))
@@ -72,7 +74,8 @@ def bench(
 
     Archives of JPEG frames are generated, read, decoded and classified by networks with random
     weights, through the code that serves. Each stage is compared with a peak of the machine that is
-    measured, too. It takes about a minute and needs no data and no weights.
+    measured, too. On a CPU, OpenVINO also computes the networks where it is installed. It takes
+    about a minute and needs no data and no weights.
 
     \b
     Example:
@@ -105,23 +108,24 @@ def bench(
 
 def report_facts(report: "BenchReport") -> dict:
     """Return a report as JSON."""
-    stages = {stage.stage: stage._asdict() for stage in report.stages}
-    return report._asdict() | {"peaks": report.peaks._asdict(), "stages": stages}
+    openvino = report.openvino
+    return report._asdict() | {
+        "peaks": report.peaks._asdict(),
+        "stages": _stage_facts(report.stages),
+        "openvino": openvino and openvino._asdict() | {"stages": _stage_facts(openvino.stages)},
+    }
+
+
+def _stage_facts(stages: "list[StageRate]") -> dict[str, dict]:
+    return {stage.stage: stage._asdict() for stage in stages}
 
 
 def print_bench_report(report: "BenchReport") -> None:
     """Print the stages as a table, the peaks that they are compared with, and the bound."""
     machine = report.machine
-    rows = [
-        (
-            STAGE_NAMES[stage.stage],
-            _three_digits(stage.videos),
-            _format_rate(stage.rate, stage.unit),
-            console.NO_SCORE if stage.share is None else f"{stage.share:.0%}",
-            stage.resource,
-        )
-        for stage in report.stages
-    ]
+    rows = _stage_rows(report.stages, STAGE_NAMES)
+    if report.openvino:
+        rows += _stage_rows(report.openvino.stages, OPENVINO_NAMES)
     console.print_text(
         f"{report.kit}, {report.frames} frames, {report.precision}, batches of {report.batch}; "
         f"{machine['device']}; {machine['processor']}, threads: {machine['threads']}, torch "
@@ -130,6 +134,19 @@ def print_bench_report(report: "BenchReport") -> None:
     console.print_table("Stages", ("stage", "videos/s", "rate", "of peak", "runs on"), rows)
     for sentence in _explain(report):
         console.print_text(sentence)
+
+
+def _stage_rows(stages: "list[StageRate]", names: dict[str, str]) -> list[tuple[str, ...]]:
+    return [
+        (
+            names[stage.stage],
+            _three_digits(stage.videos),
+            _format_rate(stage.rate, stage.unit),
+            console.NO_SCORE if stage.share is None else f"{stage.share:.0%}",
+            stage.resource,
+        )
+        for stage in stages
+    ]
 
 
 def _explain(report: "BenchReport") -> Iterator[str]:
@@ -155,6 +172,11 @@ def _explain(report: "BenchReport") -> Iterator[str]:
         f"{report.path / report.bound:.0%} of the bound."
     )
 
+    if openvino := report.openvino:
+        yield openvino.reason or (
+            f"OpenVINO computes the networks {openvino.speedup:.2f} times as fast as torch, which "
+            f"bounds the whole path at {_three_digits(openvino.bound)} videos/s."
+        )
     if report.other_load > MAX_OTHER_LOAD:
         yield (
             f"Other processes used {report.other_load:.0%} of the CPUs meanwhile, so the rates are "
