@@ -20,8 +20,10 @@ from wbdc.prepare.build import prepare_data
 from wbdc.serve.blend_file import BLEND_FILE, Blend, BlendMember
 from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
 from wbdc.submit.check.manifest import write_manifest
+from wbdc.train.kit import open_kit
 from wbdc.train.kit_files import KIT_FILE, find_kit_file, kit_names, read_kit
 from wbdc.train.runs import OOF_FILE, Run, RunFacts, publish_run, write_oof
+from wbdc.train.session import open_session
 
 TABLES = {"polars", "numpy"}
 SLOW_MODULES = ("torch", "transformers", "open_clip", "timm", "sklearn", "scipy")
@@ -36,6 +38,15 @@ def write():
 atexit.register(write)
 from wbdc.__main__ import run
 run()
+"""
+# several commands in one process, none of which may import a slow module
+PLANS_SCRIPT = f"""
+import sys
+from wbdc.cli import main
+for line in sys.argv[1:]:
+    main(line.split(), standalone_mode=False)
+    imported = [name for name in {SLOW_MODULES!r} if name in sys.modules]
+    assert not imported, f"{{line}} imports {{imported}}"
 """
 RUN = "toy-0a1b2c3d"
 CLASSES = ["0000", "0001", "0100"]
@@ -131,6 +142,8 @@ def write_run(work: Path, data: str) -> Run:
     publish_run(run)
     ids = [f"{i:020}" for i in range(30)]
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), 30).astype(np.float32)
+    serve = {"batch": 8, "precision": "fp32"}
+    publish_json(fold / MODEL_FILE, {"classes": CLASSES, "serve": serve})
     write_oof(fold / OOF_FILE, ids, "0", [CLASSES[i % 3] for i in range(30)], probabilities)
     seal_folder(fold, {})
     return run
@@ -180,6 +193,49 @@ def test_ensembles_and_submissions_are_planned_without_torch(tmp_path):
     blend = Blend("wechat2022", "fp32", (member,), data=prepared.hash)
     publish_ensemble(work / "ensembles" / "ensemble", {}, blend, contest, {})
     assert not imported_modules(tmp_path, "submit", "--dry-run") & set(SLOW_MODULES)
+
+
+@pytest.fixture
+def work(tmp_path):
+    """A work folder with prepared data and a run of one fold."""
+    data = small.root(tmp_path / "data")
+    prepared, _ = prepare_data(data, tmp_path / "work", WeChat2022(), folds=2, threads=1)
+    write_run(tmp_path / "work", prepared.hash)
+    return tmp_path / "work"
+
+
+@pytest.mark.usefixtures("work")
+def test_trainings_and_what_follows_them_are_planned_without_torch(tmp_path):
+    (tmp_path / "space.toml").write_text("[train]\nepochs = [1, 2]\n")
+    tiny = "--kit dual_stream --tiny --device cpu --dry-run"
+    plans = [
+        f"train {tiny} --fold each --json",
+        f"train {tiny} --fold 0 --set train.epochs=3 --without text",
+        f"pretrain {tiny}",
+        "train --kit ngrams --fold each --dry-run --device cpu",
+        f"sweep {tiny} --space space.toml",
+        f"pseudo --from {RUN} --split labeled --dry-run",
+        f"distill {tiny} --from {RUN} --fold 0",
+        f"submit --run {RUN} --dry-run",
+        "submit --dry-run",  # of the only run
+        "recipe run wbdc2022/rank1 --dry-run --tiny --device cpu",
+    ]
+    process = small.python(PLANS_SCRIPT, *plans, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert '"run": "dual_stream-' in process.stdout
+    assert "wbdc train --kit dual_stream --fold 0" in process.stdout
+    assert not (tmp_path / "submissions").exists()
+
+
+def test_a_plan_is_that_of_the_training(work):
+    options = {"fold": "each", "jobs": 2, "device": "cpu"}
+    kits = [open_kit("dual_stream", tiny=True, trusts_packaged=trusts) for trusts in (False, True)]
+    trained = open_session("train", kits[0], work, **options)
+    planned = open_session("train", kits[1], work, **options, computes=False)
+    assert planned.run == trained.run
+    assert (planned.folds, planned.jobs) == (trained.folds, trained.jobs)
+    assert planned.hardware.threads == trained.hardware.threads
+    assert str(planned.hardware.device) == str(trained.hardware.device)
 
 
 @pytest.mark.parametrize("words", [(), ("--json",), ("--probe", "--out", "profile.json")])

@@ -7,7 +7,15 @@ import pytest
 
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
-from wbdc.core.plug_source import find_source, import_source, nested_tables, resolve_settings
+from wbdc.core.plug_source import (
+    PACKAGED_KIT_FOLDERS,
+    find_source,
+    import_source,
+    nested_tables,
+    plug_attribute,
+    resolve_settings,
+)
+from wbdc.serve.member_files import MEMBERS_PACKAGE
 from wbdc.train.kit_schema import PLUG_PACKAGES
 
 
@@ -32,6 +40,40 @@ def test_every_plug_is_read_as_it_is_imported(package):
                 assert plain, (use, name)
             else:
                 assert annotation == parameter.annotation, (use, name)
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        (PLUG_PACKAGES["objective"], "needs_labels"),
+        (PLUG_PACKAGES["objective"], "needs_pixels"),
+        (PLUG_PACKAGES["objective"], "reads_pseudo_labels"),
+        (PLUG_PACKAGES["sampler"], "needs_labels"),
+        (PLUG_PACKAGES["trick"], "needs_pixels"),
+        (PLUG_PACKAGES["vision"], "adds_random_layers"),
+        (MEMBERS_PACKAGE, "is_network"),
+    ],
+)
+def test_every_class_attribute_is_read_as_it_is_imported(package, name):
+    home = import_module(package)
+    imported = {use: getattr(plug.find_plug(home, use), name) for use in plug.plug_names(home)}
+    assert {use: plug_attribute(package, use, name) for use in imported} == imported
+    assert {*imported.values()} == {True, False}
+
+
+def test_a_plug_beside_a_packaged_kit_is_read_as_it_is_imported():
+    host = (PLUG_PACKAGES["trick"], "./few_frames.py", PACKAGED_KIT_FOLDERS[0] / "wbdc2022/rank1")
+    source = find_source(*host)
+    imported = import_source(*host)
+    assert (source.kind, source.description) == (imported.kind, imported.description)
+    settings = plug.plug_settings(imported.constructor)
+    assert plug.plug_settings(source.constructor).keys() == settings.keys() == {"frames", "share"}
+    assert plug_attribute(host[0], host[1], "needs_pixels", host[2]) is False
+
+
+def test_an_attribute_that_is_not_set_is_no_attribute():
+    with pytest.raises(AttributeError, match="classify.py and its contract do not set needs_pixel"):
+        plug_attribute(PLUG_PACKAGES["objective"], "classify", "needs_pixel")
 
 
 def test_a_table_is_resolved_as_by_an_import():
@@ -74,7 +116,7 @@ def test_a_plug_beside_a_kit_is_imported(tmp_path):
     )
     schedules = PLUG_PACKAGES["schedule"]
     table = {"use": "./half.py", "floor": 0.25}
-    assert find_source(schedules, "./half.py") is None
+    assert find_source(schedules, "./half.py", tmp_path) is None
     assert resolve_settings(schedules, table, tmp_path) == {"floor": 0.25}
     assert import_source(schedules, "./half.py", tmp_path).description == "Half."
     with pytest.raises(UsageFault, match="has no setting 'flor'; did you mean 'floor'"):

@@ -11,7 +11,7 @@ from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.train import objectives
 from wbdc.train.objectives.mask_patches import encode_visible, pixel_patches, select_rows
-from wbdc.train.views import has_pixel_plugs
+from wbdc.train.plug_needs import has_pixel_plugs
 
 SETTINGS = toys.OBJECTIVES["mask_patches"][0]
 FINE = toys.VIT | {"vision_cfg": toys.VIT["vision_cfg"] | {"patch_size": 8}}  # 4 x 4 patches

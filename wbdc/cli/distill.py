@@ -122,7 +122,9 @@ def _student_changes(
     from wbdc.train.kit import open_kit
     from wbdc.train.pseudo.distillation import distillation_objectives
 
-    objectives = open_kit(kit, tiny=tiny, changes=changes).stage("train").objective
+    # the training checks the model
+    opened = open_kit(kit, tiny=tiny, changes=changes, trusts_packaged=True)
+    objectives = opened.stage("train").objective
     mixed = distillation_objectives(objectives, name, share=share, temperature=temperature)
     extra = {"name": name, "labels": "none"}
     return (*changes, f"train.objective={toml_value(mixed)}", f"train.pseudo={toml_value(extra)}")

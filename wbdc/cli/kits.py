@@ -30,13 +30,12 @@ def kits(name: str | None, tiny: bool, changes: tuple[str, ...], as_json: bool) 
         list_kits(as_json)
         return
 
-    from wbdc.train.kit_files import find_kit_file, is_packaged_kit
+    from wbdc.train.kit_files import find_kit_file
 
-    path = find_kit_file(name)  # refuses a wrong name before the plugs are imported
+    find_kit_file(name)  # refuses a wrong name before what resolves a kit is imported
     from wbdc.train.kit import open_kit
 
-    is_changed = bool(changes) or not is_packaged_kit(path)
-    kit = open_kit(name, tiny=tiny, changes=changes, builds_architecture=is_changed)
+    kit = open_kit(name, tiny=tiny, changes=changes, trusts_packaged=True)
     if as_json:
         console.print_json(kit.tables)
         return
@@ -102,7 +101,8 @@ def describe_plug(
     from wbdc.core.plug import plug_settings
     from wbdc.core.plug_source import find_source, import_source, nested_tables
 
-    plug = find_source(package, table["use"]) or import_source(package, table["use"], kit_folder)
+    host = (package, table["use"], kit_folder)
+    plug = find_source(*host) or import_source(*host)
     text = plug.description or "no description"
     paragraph = " ".join(text.split("\n\n")[0].split())
     yield f"{indent}{plug.kind} {table['use']}: {paragraph}", "green"

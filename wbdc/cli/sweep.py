@@ -127,7 +127,7 @@ def sweep(
         seed=seed,
     )
     if dry_run:
-        check_plan(plan)
+        check_plan(plan, computes=False)
         return _print_plan(plan, as_json)
 
     result = _run(plan, draws, as_json)

@@ -42,8 +42,11 @@ def run_session(
     shared_options.use_weights(weights)
     with joined_ranks(options["device"]) as ranks:
         with ranks.failing_together():
-            opened_kit = open_kit(kit, tiny=tiny, changes=changes)
-            session = open_session(stage, opened_kit, work, **options, ranks=ranks)
+            computes = measure or not dry_run
+            opened_kit = open_kit(kit, tiny=tiny, changes=changes, trusts_packaged=not computes)
+            session = open_session(
+                stage, opened_kit, work, **options, ranks=ranks, computes=computes
+            )
         folds = {}
         if not dry_run:
             with console.progress(as_json or not ranks.is_main) as progress:

@@ -1,5 +1,5 @@
-"""The settings of a plug of the package, read from the text of its file: nothing is imported, least
-of all torch.
+"""The settings and the class attributes of a plug of the package, read from the text of its file:
+nothing is imported, least of all torch.
 
 The file defines one class with a constructor, as `wbdc.core.plug` describes. Annotations and
 defaults are evaluated; a name in them is a builtin, a constant of the file, or one that the file
@@ -10,8 +10,9 @@ import ast
 import builtins
 import functools
 import inspect
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,12 @@ from wbdc.core import plug
 from wbdc.core.files import read_text
 
 PACKAGE_PARENT = Path(__file__).parents[2]
+# of the packaged kits: the folder of a wheel or, without it, that of a checkout
+PACKAGED_KIT_FOLDERS = [
+    folder
+    for folder in (PACKAGE_PARENT / "wbdc" / "kits", PACKAGE_PARENT / "kits")
+    if folder.is_dir()
+][:1]
 CONTRACT_NAME = "Plug"  # under which a plug package names its contract
 
 
@@ -35,13 +42,17 @@ class PlugSource(NamedTuple):
     constructor: Callable
 
 
-def find_source(package: str, use: object) -> PlugSource | None:
-    """Read a plug of a package, for example of "wbdc.nets.fusion"; None for a plug beside a kit,
-    and for one that the package lacks.
+def find_source(package: str, use: object, kit_folder: Path | None = None) -> PlugSource | None:
+    """Read a plug of a package, for example of "wbdc.nets.fusion", or one beside a packaged kit;
+    None for a plug beside another kit, and for one that does not exist.
     """
-    if not isinstance(use, str) or use not in _plug_files(package):
-        return None
-    return _read_source(package, use)
+    path = _source_path(package, use, kit_folder)
+    return _read_source(package, path) if path else None
+
+
+def has_plug(package: str, name: str) -> bool:
+    """Return whether a package has a plug of a name."""
+    return name in _plug_files(package)
 
 
 def import_source(package: str, use: str, kit_folder: Path | None = None) -> PlugSource:
@@ -55,9 +66,9 @@ def import_source(package: str, use: str, kit_folder: Path | None = None) -> Plu
 def resolve_settings(package: str, table: dict, kit_folder: Path | None = None) -> dict:
     """Return the settings of a kit's table as `plug.resolve_plug` does, checked.
 
-    Imports the plug where it lies beside the kit or does not exist. Raises UsageFault.
+    Imports a plug that `find_source` does not read. Raises UsageFault.
     """
-    source = find_source(package, table.get("use"))
+    source = find_source(package, table.get("use"), kit_folder)
     if source is None:
         return plug.resolve_plug(import_module(package), table, kit_folder)[1]
 
@@ -67,6 +78,24 @@ def resolve_settings(package: str, table: dict, kit_folder: Path | None = None) 
         nested_settings = resolve_settings(nested_package, nested_table, kit_folder)
         settings[name] = {"use": nested_table["use"], **nested_settings}
     return settings
+
+
+def plug_attribute(package: str, use: str, name: str, kit_folder: Path | None = None) -> object:
+    """Return a class attribute of a plug, which its class or the contract sets to a literal.
+
+    Imports a plug that `find_source` does not read. Raises UsageFault.
+    """
+    path = _source_path(package, use, kit_folder)
+    if path is None:
+        return getattr(plug.find_plug(import_module(package), use, kit_folder), name)
+    names = _module_names(path)
+    contract_names = _module_names(_module_path(package))
+    contract = contract_names.class_of_contract()
+    for home, node in ((names, _class_of_plug(names, contract)), (contract_names, contract)):
+        value = _value_in(node.body, name)
+        if value is not None:
+            return home.evaluate(value)
+    raise AttributeError(f"{path} and its contract do not set {name}")
 
 
 def nested_tables(source: PlugSource, settings: dict) -> dict[str, tuple[str, dict]]:
@@ -85,25 +114,50 @@ def nested_tables(source: PlugSource, settings: dict) -> dict[str, tuple[str, di
 
 
 @functools.cache
-def _plug_files(package: str) -> frozenset[str]:
-    folder = PACKAGE_PARENT.joinpath(*package.split("."))
-    return frozenset(path.stem for path in folder.glob("[!_]*.py"))
+def _plug_files(package: str) -> dict[str, Path]:
+    return {path.stem: path for path in _module_path(package).parent.glob("[!_]*.py")}
+
+
+def _source_path(package: str, use: object, kit_folder: Path | None) -> Path | None:
+    """Return the file of a plug that is read; None for one that is imported, or does not exist."""
+    if not isinstance(use, str) or not use.endswith(".py"):
+        return _plug_files(package).get(use)
+    path = Path(os.path.abspath((kit_folder or Path()) / use))
+    is_packaged = any(path.is_relative_to(folder) for folder in PACKAGED_KIT_FOLDERS)
+    return path if is_packaged and path.is_file() else None
 
 
 @functools.cache
-def _read_source(package: str, use: str) -> PlugSource:
-    contract = _module_names(package).class_of_contract()
-    names = _module_names(f"{package}.{use}")
+def _read_source(package: str, path: Path) -> PlugSource:
+    contract_names = _module_names(_module_path(package))
+    contract = contract_names.class_of_contract()
+    names = _module_names(path)
+    plug_class = _class_of_plug(names, contract)
+    function, home = _constructor(plug_class), names
+    if function is None:  # that of the contract, if it has one
+        function, home = _constructor(contract), contract_names
+    description = ast.get_docstring(names.tree) or ast.get_docstring(plug_class) or ""
+    return PlugSource(contract.name.lower(), description, _build_constructor(function, home))
+
+
+def _class_of_plug(names: "_ModuleNames", contract: ast.ClassDef) -> ast.ClassDef:
     (plug_class,) = [
         node
         for node in names.tree.body
         if isinstance(node, ast.ClassDef) and contract.name in map(ast.unparse, node.bases)
     ]
-    function, home = _constructor(plug_class), names
-    if function is None:  # that of the contract, if it has one
-        function, home = _constructor(contract), _module_names(package)
-    description = ast.get_docstring(names.tree) or ast.get_docstring(plug_class) or ""
-    return PlugSource(contract.name.lower(), description, _build_constructor(function, home))
+    return plug_class
+
+
+def _value_in(body: Sequence[ast.stmt], name: str) -> ast.expr | None:
+    """Return the expression that a file or a class assigns to a name; None where it does not."""
+    for node in body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        if any(isinstance(one, ast.Name) and one.id == name for one in targets):
+            return node.value
+    return None
 
 
 def _constructor(node: ast.ClassDef) -> ast.FunctionDef | None:
@@ -133,18 +187,25 @@ def _build_constructor(function: ast.FunctionDef | None, names: "_ModuleNames") 
 
 
 @functools.cache
-def _module_names(module: str) -> "_ModuleNames":
-    return _ModuleNames(module)
+def _module_names(path: Path) -> "_ModuleNames":
+    return _ModuleNames(path)
+
+
+def _module_path(module: str) -> Path:
+    """Return the file of a module of wbdc."""
+    path = PACKAGE_PARENT.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 class _ModuleNames(dict):
     """The values of the names of a file, each evaluated when it is needed."""
 
-    def __init__(self, module: str):
+    def __init__(self, path: Path):
         super().__init__()
-        self.module = module
-        path = PACKAGE_PARENT.joinpath(*module.split("."))
-        self.tree = ast.parse(read_text(path / "__init__.py" if path.is_dir() else f"{path}.py"))
+        name = path.parent if path.name == "__init__.py" else path.with_suffix("")
+        is_inside = name.is_relative_to(PACKAGE_PARENT / "wbdc")
+        self.module = ".".join(name.relative_to(PACKAGE_PARENT).parts) if is_inside else name.name
+        self.tree = ast.parse(read_text(path))
 
     def evaluate(self, node: ast.expr) -> object:
         """Evaluate an annotation or a default: names, literals, unions, and what is in brackets."""
@@ -172,7 +233,7 @@ class _ModuleNames(dict):
 
     def class_of_contract(self) -> ast.ClassDef:
         """Return the class that this plug package names as its contract."""
-        name = ast.unparse(self._assigned_value(CONTRACT_NAME))
+        name = ast.unparse(_value_in(self.tree.body, CONTRACT_NAME))
         return next(
             node for node in self.tree.body if isinstance(node, ast.ClassDef) and node.name == name
         )
@@ -182,7 +243,7 @@ class _ModuleNames(dict):
         return self[name]
 
     def _find(self, name: str) -> object:
-        assigned = self._assigned_value(name)
+        assigned = _value_in(self.tree.body, name)
         if assigned is not None:
             return self.evaluate(assigned)
         for node in self.tree.body:
@@ -194,18 +255,11 @@ class _ModuleNames(dict):
                         return _imported_value(node.module, alias.name)
         return getattr(builtins, name)
 
-    def _assigned_value(self, name: str) -> ast.expr | None:
-        for node in self.tree.body:
-            targets = node.targets if isinstance(node, ast.Assign) else []
-            if any(isinstance(one, ast.Name) and one.id == name for one in targets):
-                return node.value
-        return None
-
 
 def _imported_value(module: str, name: str) -> object:
     root = module.partition(".")[0]
     if root == "wbdc":
-        return _module_names(module)[name]
+        return _module_names(_module_path(module))[name]
     if root not in sys.stdlib_module_names:
         raise NameError(f"{name} of {module} in the signature of a plug")
     return getattr(import_module(module), name)

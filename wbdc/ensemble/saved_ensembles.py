@@ -13,6 +13,7 @@ from wbdc.core.errors import IntegrityFault, UsageFault, suggest_name
 from wbdc.core.files import SEAL_FILE, publish_json, read_json, seal_folder, sealed_facts
 from wbdc.core.folders import check_name, publish_folder
 from wbdc.core.integrity import repair_command, verify_seal
+from wbdc.core.plug_source import plug_attribute
 from wbdc.ensemble.variants import Variant, full_variant
 from wbdc.serve.blend_file import (
     BLEND_FILE,
@@ -21,7 +22,12 @@ from wbdc.serve.blend_file import (
     read_blend,
     write_blend,
 )
-from wbdc.serve.member_files import MODEL_FILE
+from wbdc.serve.member_files import (
+    MEMBERS_PACKAGE,
+    MODEL_FILE,
+    member_kind,
+    read_member_facts,
+)
 from wbdc.train.runs import Run
 
 ENSEMBLE_FILE = "ensemble.json"
@@ -166,14 +172,21 @@ def serving_precisions(member: Variant) -> set[str]:
 
     There may be several: `serve.precision` is no part of a run's identity.
     """
-    from wbdc.serve.members import find_member_class, read_model  # imports torch
-
     folders = [member.run.fold(fold) for fold in member.folds]
     for folder in folders:
         verify_seal(folder, (MODEL_FILE,))
-    models = [read_model(folder) for folder in folders]
     return {
-        model["serve"]["precision"]
-        for model, folder in zip(models, folders, strict=True)
-        if find_member_class(model, folder).is_network
+        read_member_facts(folder)["serve"]["precision"] for folder in folders if _is_network(folder)
     }
+
+
+def has_networks(home: Path, blend: Blend) -> bool:
+    """Return whether a member of a blend is a network. home: the folder that the folders of the
+    members are relative to. Raises IntegrityFault.
+    """
+    return any(_is_network(home / member.folder) for member in blend.members)
+
+
+def _is_network(folder: Path) -> bool:
+    kind = member_kind(read_member_facts(folder), folder)
+    return plug_attribute(MEMBERS_PACKAGE, kind, "is_network")

@@ -2,32 +2,32 @@
 
 from collections.abc import Mapping
 
-from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.recipes.recipe import Recipe
 from wbdc.recipes.step import RecipeStep
 from wbdc.recipes.step_commands import PSEUDO_KEY
 from wbdc.recipes.toml_values import toml_value
-from wbdc.train import objectives
 from wbdc.train.kit import Kit, open_kit
+from wbdc.train.plug_needs import reads_pseudo_labels
 from wbdc.train.pseudo.named_sets import pseudo_names
 
 
 def open_step_kit(
     recipe: Recipe, step: RecipeStep, tiny: bool, pseudo: Mapping[str, str] | None = None
 ) -> Kit:
-    """Open the kit of a training step. Raises UsageFault.
+    """Open the kit of a training step, without building a model of wbdc to check it, as the command
+    of the step does. Raises UsageFault.
 
     pseudo: {step: name} of pseudo-labels; the name in place of that in the kit. None while the step
     that makes them is not finished.
     """
     path = recipe.kit(step)
     changes = step.changes()
-    kit = open_kit(path, tiny=tiny, changes=changes)
+    kit = open_kit(path, tiny=tiny, changes=changes, trusts_packaged=True)
     if pseudo is None or not step.names(PSEUDO_KEY):
         return kit
     changes += _pseudo_changes(kit, step.command, pseudo[step.names(PSEUDO_KEY)[0]])
-    return open_kit(path, tiny=tiny, changes=changes)
+    return open_kit(path, tiny=tiny, changes=changes, trusts_packaged=True)
 
 
 def check_step_kit(recipe: Recipe, step: RecipeStep, tiny: bool) -> None:
@@ -64,5 +64,4 @@ def _rename_table(table: dict, name: str) -> dict:
     """Return the table of an objective with another name of its pseudo-labels, if it has one."""
     if table["use"].endswith(".py") or not table.get("name"):  # a plug beside a kit reads none
         return table
-    reads_them = plug.find_plug(objectives, table["use"]).reads_pseudo_labels
-    return table | {"name": name} if reads_them else table
+    return table | {"name": name} if reads_pseudo_labels(table["use"]) else table

@@ -142,6 +142,7 @@ def _find_run(step: RecipeStep, state: RecipeState) -> StepResult:
         prepared=state.prepared.hash,
         device=options.device,
         threads=options.threads,
+        computes=False,  # the command of the step trains, in a process of its own
         **settings,
     )
     finished = session.run.folds()

@@ -53,9 +53,10 @@ class SweepPlan:
         return self.swept.work / SWEEPS_FOLDER / check_name(self.name, "--name")
 
 
-def check_plan(plan: SweepPlan) -> dict:
+def check_plan(plan: SweepPlan, *, computes: bool = True) -> dict:
     """Check a plan before anything is trained, and return what identifies its trials.
 
+    computes: False for a plan that is described and not run, as in `open_session`.
     Raises UsageFault for folds that are both searched and confirmed, and for settings that the kit
     does not have.
     """
@@ -68,9 +69,9 @@ def check_plan(plan: SweepPlan) -> dict:
         raise UsageFault(
             "every fold is in --folds, so none is left to confirm the best trial; search on fewer"
         )
-    session = plan.swept.session(plan.folds, first_changes(plan.space))
+    session = plan.swept.session(plan.folds, first_changes(plan.space), computes=computes)
     return {
-        "kit": plan.swept.resolve().saved_tables(),
+        "kit": plan.swept.resolve(trusts_packaged=not computes).saved_tables(),
         "data": session.run.facts.data,
         "space": {name: asdict(setting) for name, setting in plan.space.items()},
         "folds": plan.folds,

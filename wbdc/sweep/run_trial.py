@@ -35,14 +35,22 @@ class SweptKit:
     work: Path
     options: dict = field(default_factory=dict)
 
-    def resolve(self, changes: tuple[str, ...] = ()) -> Kit:
-        """Resolve the kit with more changes. Raises UsageFault."""
-        return open_kit(self.name, tiny=self.tiny, changes=(*self.changes, *changes))
+    def resolve(self, changes: tuple[str, ...] = (), *, trusts_packaged: bool = False) -> Kit:
+        """Resolve the kit with more changes, as `open_kit` does. Raises UsageFault."""
+        return open_kit(
+            self.name,
+            tiny=self.tiny,
+            changes=(*self.changes, *changes),
+            trusts_packaged=trusts_packaged,
+        )
 
-    def session(self, folds: tuple[str, ...], changes: tuple[str, ...] = ()) -> Session:
-        """Resolve the training of some folds. Raises what `open_session` raises."""
-        kit = self.resolve(changes)
-        return open_session("train", kit, self.work, fold=",".join(folds), **self.options)
+    def session(
+        self, folds: tuple[str, ...], changes: tuple[str, ...] = (), *, computes: bool = True
+    ) -> Session:
+        """Resolve the training of some folds, as `open_session` does, which raises."""
+        kit = self.resolve(changes, trusts_packaged=not computes)
+        fold = ",".join(folds)
+        return open_session("train", kit, self.work, fold=fold, computes=computes, **self.options)
 
 
 def run_trial(

@@ -3,18 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wbdc.competitions import Competition
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.prepare.dataset import PreparedData
-from wbdc.train import estimators
-from wbdc.train.estimators import Estimator
-from wbdc.train.initial_model import check_contest
 from wbdc.train.kit import Kit, SavedKit
-from wbdc.train.kit_schema import Serve
+from wbdc.train.kit_contest import check_contest
+from wbdc.train.kit_schema import PLUG_PACKAGES, Serve
 from wbdc.train.runs import Run, identify_run
+
+if TYPE_CHECKING:  # importing it imports torch; a plan is made without
+    from wbdc.train.estimators import Estimator
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class EstimatorPlan:
     serve: Serve
     saved_kit: SavedKit
     kit_options: tuple[str, ...]
-    build_estimator: Callable[[], Estimator]
+    build_estimator: Callable[[], "Estimator"]
     source: None = None
 
 
@@ -60,14 +63,15 @@ def plan_estimator(
         serve=kit.serving(),
         saved_kit=kit.saved(),
         kit_options=kit.options or ("--kit", kit.name),
-        build_estimator=partial(
-            plug.build_plug,
-            estimators,
-            kit.tables["estimator"],
-            kit.contest.fields,
-            kit_folder=kit.folder,
-        ),
+        build_estimator=partial(_build_estimator, kit),
     )
+
+
+def _build_estimator(kit: Kit) -> "Estimator":
+    """Build the estimator of a kit; imports its package, and so torch."""
+    estimators = import_module(PLUG_PACKAGES["estimator"])
+    table = kit.tables["estimator"]
+    return plug.build_plug(estimators, table, kit.contest.fields, kit_folder=kit.folder)
 
 
 def _check_options(kit: Kit, without: str | None, source: str, loggers: tuple[str, ...]) -> None:

@@ -16,14 +16,8 @@ from threadpoolctl import threadpool_limits
 from wbdc.core.device import CPU
 from wbdc.core.files import publish_file, publish_json
 from wbdc.prepare.view import stored_frames
-from wbdc.serve.members import (
-    KIND_KEY,
-    MODEL_FILE,
-    WEIGHTS_FILE,
-    FrameKey,
-    Member,
-    load_member,
-)
+from wbdc.serve.member_files import KIND_KEY, MODEL_FILE, WEIGHTS_FILE
+from wbdc.serve.members import FrameKey, Member, load_member
 from wbdc.serve.predict import safe_softmax
 from wbdc.serve.reader import UNREAD_FRAMES
 from wbdc.train.estimator_plan import EstimatorPlan

@@ -10,7 +10,6 @@ from wbdc.core.errors import UsageFault
 from wbdc.core.files import SEAL_FILE, folder_bytes, read_json, read_seal
 from wbdc.train.kit import Kit
 from wbdc.train.kit_files import KIT_FILE
-from wbdc.train.measured_fold import measure_fold
 from wbdc.train.reporter import Reporter
 from wbdc.train.runs import Run, list_runs
 from wbdc.train.session import Session
@@ -92,6 +91,8 @@ def measure_session(session: Session, reporter: Reporter) -> SessionCost | None:
         return SessionCost(0.0, 0, 0)
     if not isinstance(session.plan, StagePlan):
         return None
+
+    from wbdc.train.measured_fold import measure_fold  # imports torch
 
     fold = measure_fold(session.plan, missing[0], session.hardware, reporter)
     rounds = ceil(len(missing) / session.jobs)

@@ -1,13 +1,16 @@
 """How many folds are trained at the same time, and with how many threads each."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, NamedTuple
 
 from wbdc.core.cpu_quota import available_cpus
 from wbdc.core.errors import UsageFault
 from wbdc.core.ranks import Ranks
+
+if TYPE_CHECKING:
+    import torch
+
+    from wbdc.core.planned_device import CpuDevice
 
 
 class JobPlan(NamedTuple):
@@ -23,7 +26,7 @@ def plan_jobs(
     jobs: int | None,
     threads: int | None,
     folds: Sequence[str],
-    device: torch.device,
+    device: "torch.device | CpuDevice",
     ranks: Ranks,
     *,
     is_tiny: bool,
@@ -53,7 +56,9 @@ def plan_jobs(
     return JobPlan(jobs, threads or 1)
 
 
-def _check_jobs(jobs: int, folds: Sequence[str], device: torch.device, ranks: Ranks) -> None:
+def _check_jobs(
+    jobs: int, folds: Sequence[str], device: "torch.device | CpuDevice", ranks: Ranks
+) -> None:
     """Refuse to train several folds at the same time where they would share one GPU or the ranks of
     torchrun, or where there is one fold only.
     """

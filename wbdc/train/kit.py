@@ -11,10 +11,11 @@ from typing import NamedTuple
 from wbdc.competitions import Competition, open_competition
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import file_sha256
-from wbdc.train.kit_files import STAGES, find_kit_file, kit_option, read_kit
+from wbdc.train.kit_files import STAGES, find_kit_file, is_packaged_kit, kit_option, read_kit
 from wbdc.train.kit_schema import (
     DEFAULT_POOLING,
     KIT_TABLES,
+    MODEL_PLUGS,
     Serve,
     Stage,
     check_kit,
@@ -162,25 +163,27 @@ def open_kit(
     *,
     tiny: bool = False,
     changes: tuple[str, ...] = (),
-    builds_architecture: bool = True,
+    trusts_packaged: bool = False,
 ) -> Kit:
     """Read, resolve and check a kit.
 
     name: a path (.toml, or the .json of a run), or the name of a file in ./kits or the packaged
     kits. tiny: apply the [tiny] overrides, which run on two CPU cores from random weights.
-    changes: overrides such as "train.epochs=3", with values as in TOML. builds_architecture: check
-    trunk.architecture by building it without memory, which imports torch.
+    changes: overrides such as "train.epochs=3", with values as in TOML. trusts_packaged: where the
+    model of a packaged kit is unchanged, do not build it without memory to check it, which imports
+    torch; the tests of wbdc build it.
     Raises UsageFault for a setting that is unknown, unused or missing, with the nearest known name.
     """
     path = find_kit_file(name)
     tables = read_kit(path, tiny=tiny, changes=changes)
+    is_trusted = trusts_packaged and _has_packaged_model(path, tables, tiny)
     folder = _plug_folder(tables, path.parent)
     check_tables(path.stem, tables)
     if "estimator" not in tables:
         tables["pooling"] = DEFAULT_POOLING | tables.get("pooling", {})
     contest = _open_contest(tables["competition"], path.parent)
     tables["competition"] = contest.name
-    check_kit(path.stem, folder, tables, contest, builds_architecture)
+    check_kit(path.stem, folder, tables, contest, builds_model=not is_trusted)
     expand_plugs(tables, folder)
 
     if "text" in tables:
@@ -190,6 +193,14 @@ def open_kit(
             field: budgets[field] for field in contest.fields if field in budgets
         }
     return Kit(path.stem, folder, tables, contest, _kit_options(path, tiny, changes))
+
+
+def _has_packaged_model(path: Path, tables: dict, tiny: bool) -> bool:
+    """Return whether a kit is packaged and its model is that of its file. tables: as read."""
+    if not is_packaged_kit(path):
+        return False
+    unchanged = read_kit(path, tiny=tiny)
+    return all(tables.get(key) == unchanged.get(key) for key in ("text", "trunk", *MODEL_PLUGS))
 
 
 def _kit_options(path: Path, tiny: bool, changes: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.files import read_text
+from wbdc.core.plug_source import PACKAGED_KIT_FOLDERS
 
 KIT_FILE = "kit.json"  # the resolved kit in the folder of a fold
 STAGES = ("pretrain", "train")  # tables of a kit
@@ -21,12 +22,6 @@ WHOLE_TABLES = (
     "text.fields",
     *(f"{stage}.{table}" for stage in STAGES for table in ("learning_rate", "layer_decay")),
 )
-# the folder of a wheel or, without it, that of a checkout
-PACKAGED_KIT_FOLDERS = [
-    folder
-    for folder in (Path(__file__).parents[1] / "kits", Path(__file__).parents[2] / "kits")
-    if folder.is_dir()
-][:1]
 
 
 def kit_names() -> list[str]:

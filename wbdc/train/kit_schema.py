@@ -12,7 +12,7 @@ from wbdc.competitions import Competition
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.frame_limit import MAX_FRAMES
-from wbdc.core.plug_source import resolve_settings
+from wbdc.core.plug_source import plug_attribute, resolve_settings
 from wbdc.core.precision_names import PRECISION_TYPES
 from wbdc.data.text import TextReader, check_budgets, check_vocabulary_settings
 from wbdc.data.words import check_word_count
@@ -238,12 +238,12 @@ def check_tables(name: str, tables: dict) -> None:
 
 
 def check_kit(
-    name: str, folder: Path, tables: dict, contest: Competition, builds_architecture: bool = True
+    name: str, folder: Path, tables: dict, contest: Competition, *, builds_model: bool = True
 ) -> None:
     """Refuse a kit with an unknown, unused or missing setting. Builds no network of real size.
 
-    folder: where plug files lie; builds_architecture: build trunk.architecture without memory
-    and check a frozen tower, which imports torch. Raises UsageFault.
+    folder: where plug files lie; builds_model: also build trunk.architecture without memory, or an
+    estimator, which imports torch. Raises UsageFault.
     """
     for key, settings in SETTINGS_OF_TABLE.items():
         outer, _, inner = key.partition(".")
@@ -252,8 +252,10 @@ def check_kit(
             plug.check_settings(f"kit {name}: {key}", settings, table)
             _check_numbers(f"kit {name}: {key}", table)
     if "estimator" in tables:
-        estimators = import_module(PLUG_PACKAGES["estimator"])
-        plug.build_plug(estimators, tables["estimator"], contest.fields, kit_folder=folder)
+        resolve_settings(PLUG_PACKAGES["estimator"], tables["estimator"], folder)
+        if builds_model:
+            estimators = import_module(PLUG_PACKAGES["estimator"])
+            plug.build_plug(estimators, tables["estimator"], contest.fields, kit_folder=folder)
         return
 
     for stage, refused in REFUSED_SETTINGS.items():
@@ -273,9 +275,9 @@ def check_kit(
             _check_plugs(f"kit {name}: {stage}.{kind}", kind, tables.get(stage, {}), folder)
         _check_choices(tables.get(stage, {}), folder)
     _check_frames(tables["vision"])
-    if builds_architecture and tables["vision"].get("frozen"):
+    if tables["vision"].get("frozen"):
         _check_frozen(tables["vision"], folder)
-    if builds_architecture and "architecture" in tables["trunk"]:
+    if builds_model and "architecture" in tables["trunk"]:
         _check_architecture(tables, tables["trunk"]["architecture"])
 
 
@@ -413,9 +415,8 @@ def _check_frames(vision: dict) -> None:
 
 
 def _check_frozen(vision: dict, folder: Path) -> None:
-    """Refuse a frozen tower whose added layers would keep their random weights; imports torch."""
-    package = import_module(PLUG_PACKAGES["vision"])
-    if plug.find_plug(package, vision["use"], folder).adds_random_layers:
+    """Refuse a frozen tower whose added layers would keep their random weights."""
+    if plug_attribute(PLUG_PACKAGES["vision"], vision["use"], "adds_random_layers", folder):
         raise UsageFault(
             f"vision {vision['use']!r}: frozen = true would keep its temporal modules at random "
             "weights; freeze only the image tower: tower = { ..., frozen = true }"

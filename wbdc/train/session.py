@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from wbdc import __version__
 from wbdc.core.cpu_quota import available_cpus
-from wbdc.core.device import find_device, find_training_precision, precision_name, use_threads
 from wbdc.core.errors import EnvironmentFault, UsageFault
 from wbdc.core.freed_memory import keep_freed_memory
+from wbdc.core.planned_device import plan_device
 from wbdc.core.ranks import Ranks, join_training, leave_ranks, rank_and_size
 from wbdc.core.weights import WEIGHTS_VARIABLE
 from wbdc.prepare.dataset import PreparedData, open_prepared
@@ -23,10 +22,8 @@ from wbdc.train.external_loggers import check_loggers
 from wbdc.train.hardware import Hardware
 from wbdc.train.jobs import plan_jobs
 from wbdc.train.kit import Kit
-from wbdc.train.parallel_folds import train_folds
 from wbdc.train.pseudo.named_sets import identify_pretraining
 from wbdc.train.reporter import Reporter
-from wbdc.train.run_fold import run_fold
 from wbdc.train.runs import (
     ALL_FOLDS,
     Run,
@@ -35,6 +32,11 @@ from wbdc.train.runs import (
 )
 from wbdc.train.stage_plan import StagePlan, check_fold, plan_stage
 from wbdc.train.unused_pretraining import explain_unused_pretraining
+
+if TYPE_CHECKING:
+    import torch
+
+    from wbdc.core.planned_device import CpuDevice
 
 MAX_LISTED_FOLDS = 5
 MAX_FOLD_NAME_CHARS = 20
@@ -71,13 +73,22 @@ class Session:
         if self.plan.source:
             reporter.log(f"starts from the pretrained run {self.plan.source.name}")
         if self.jobs > 1:
+            from wbdc.train.parallel_folds import train_folds
+
             return train_folds(self.plan, self.folds, self.hardware, self.jobs, reporter)
+
+        from wbdc.train.run_fold import run_fold
+
         if self.hardware.device.type == "cpu":
             keep_freed_memory()
         return {fold: run_fold(self.plan, fold, self.hardware, reporter) for fold in self.folds}
 
     def _identity(self) -> dict[str, str]:
         """Return what must be the same on all ranks."""
+        import torch
+
+        from wbdc.core.device import find_training_precision, precision_name
+
         device = self.hardware.device
         is_network = isinstance(self.plan, StagePlan)
         precision = self.plan.stage.precision if is_network else "fp32"
@@ -100,16 +111,20 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     device: its name. Raises UsageFault for the name of one GPU, EnvironmentFault when there are
     fewer GPUs than processes on this machine, and Stopped when another process ends.
     """
-    rank, size = rank_and_size()
-    if size > 1:
-        _check_devices(device)
+    _, size = rank_and_size()
+    if size == 1:
+        yield Ranks()
+        return
+
+    from wbdc.core.device import find_device
+
+    _check_devices(device)
     ranks = join_training(find_device(device).type)
     try:
         with ranks.ending_together():
             yield ranks
     finally:
-        if size > 1:
-            leave_ranks()
+        leave_ranks()
 
 
 def _check_devices(device: str) -> None:
@@ -119,6 +134,10 @@ def _check_devices(device: str) -> None:
             f"--device {device} names one GPU for several processes; omit --device, so that each "
             "process takes a GPU of its own, or use --device cpu"
         )
+    import torch
+
+    from wbdc.core.device import find_device
+
     if device != "auto" or not torch.cuda.is_available():
         return
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -148,6 +167,7 @@ def open_session(
     store: str = "auto",
     loggers: tuple[str, ...] = (),
     ranks: Ranks | None = None,
+    computes: bool = True,
 ) -> Session:
     """Resolve a training command before anything is computed.
 
@@ -155,7 +175,8 @@ def open_session(
     "none". prepared: hash of the prepared data. threads: None for all, shared with the other ranks
     of this machine. jobs: folds that are trained at the same time, in processes of their own; None
     for the default of `plan_jobs`. loggers: names, or paths of files. ranks: of `joined_ranks`.
-    Raises UsageFault, EnvironmentFault.
+    computes: False for a session that is described and not trained, which is resolved without
+    torch on a machine without GPUs. Raises UsageFault, EnvironmentFault.
     """
     check_loggers(loggers)
     fits_estimator = kit.has_estimator and stage == "train"
@@ -163,14 +184,14 @@ def open_session(
         kit.stage(stage)  # refuses a kit without this stage
     data = open_prepared(work, prepared)
     ranks = ranks or Ranks()
-    torch_device = find_device(device)
+    chosen_device = _choose_device(device, computes)
     folds = parse_folds(fold, data.facts.fold_count)
     is_tiny = "--tiny" in kit.options
-    job_plan = plan_jobs(jobs, threads, folds, torch_device, ranks, is_tiny=is_tiny)
+    job_plan = plan_jobs(jobs, threads, folds, chosen_device, ranks, is_tiny=is_tiny)
     fold_threads = job_plan.threads
     if job_plan.jobs == 1:  # where other processes train, the threads of this one stay as they are
-        fold_threads = use_threads(fold_threads or _thread_share())
-    hardware = Hardware(torch_device, fold_threads, save_every, store, loggers, ranks)
+        fold_threads = _choose_threads(fold_threads, computes)
+    hardware = Hardware(chosen_device, fold_threads, save_every, store, loggers, ranks)
     if fits_estimator:
         plan = plan_estimator(
             work, kit, data, seed=seed, without=without, source=source, loggers=loggers
@@ -200,10 +221,27 @@ def open_session(
     return Session(plan, folds, hardware, note, job_plan.jobs)
 
 
-def _thread_share() -> int | None:
-    """Return the CPU threads of each rank of this machine; None for all on a single rank."""
+def _choose_device(name: str, computes: bool) -> "torch.device | CpuDevice":
+    """Find a device by its name, for a session that computes on it or is only described."""
+    if not computes:
+        return plan_device(name)
+    from wbdc.core.device import find_device
+
+    return find_device(name)
+
+
+def _choose_threads(count: int | None, computes: bool) -> int:
+    """Return the number of CPU threads, and set it for a session that computes.
+
+    count: None for a share of the CPUs that is as large for each rank of this machine.
+    """
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return max(1, available_cpus() // local_size) if local_size > 1 else None
+    count = count or max(1, available_cpus() // local_size)
+    if computes:
+        from wbdc.core.device import use_threads
+
+        use_threads(count)
+    return count
 
 
 def parse_folds(text: str, count: int) -> list[str]:

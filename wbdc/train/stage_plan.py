@@ -3,33 +3,36 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import nn
 
 from wbdc.competitions import Competition
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
-from wbdc.nets.model import VideoClassifier
 from wbdc.prepare.dataset import PreparedData
-from wbdc.train import objectives as objective_plugs
 from wbdc.train import samplers as sampler_plugs
 from wbdc.train import schedules as schedule_plugs
-from wbdc.train import tricks as trick_plugs
-from wbdc.train.initial_model import InitialModel, build_initial_model, check_contest
 from wbdc.train.kit import Kit, SavedKit, find_setting_file
-from wbdc.train.kit_schema import Serve, Stage
+from wbdc.train.kit_contest import check_contest
+from wbdc.train.kit_schema import PLUG_PACKAGES, Serve, Stage
 from wbdc.train.objective_parts.soft_labels import SoftLabels
+from wbdc.train.plug_needs import has_pixel_plugs, label_readers
 from wbdc.train.pseudo.named_sets import open_named_sets
 from wbdc.train.pseudo.pseudo_set import PseudoSet
 from wbdc.train.runs import ALL_FOLDS, Run, identify_run
 from wbdc.train.samplers import Sampler
 from wbdc.train.schedules import Schedule
 from wbdc.train.task import Task, class_parents
-from wbdc.train.tricks import Trick
-from wbdc.train.views import has_pixel_plugs
+
+if TYPE_CHECKING:  # these import torch; a plan is made without
+    from torch import nn
+
+    from wbdc.nets.model import VideoClassifier
+    from wbdc.train.initial_model import InitialModel
+    from wbdc.train.tricks import Trick
 
 MODALITIES = ("text", "frames")
 
@@ -58,9 +61,9 @@ class StagePlan:
     needs_pixels: bool
     saved_kit: SavedKit
     kit_options: tuple[str, ...]
-    build_model: Callable[[], InitialModel]
-    build_objectives: Callable[[VideoClassifier, Task], nn.ModuleList]
-    build_tricks: Callable[[VideoClassifier, Task], list[Trick]]
+    build_model: Callable[[], "InitialModel"]
+    build_objectives: Callable[["VideoClassifier", Task], "nn.ModuleList"]
+    build_tricks: Callable[["VideoClassifier", Task], "list[Trick]"]
     build_sampler: Callable[[np.ndarray, np.ndarray, Task], Sampler]
     build_schedule: Callable[[], Schedule]
 
@@ -115,7 +118,7 @@ def plan_stage(
         needs_pixels=has_pixel_plugs(stage, kit.folder),
         saved_kit=kit.saved(),
         kit_options=kit.options or ("--kit", kit.name),
-        build_model=partial(build_initial_model, kit, prepared, seed),
+        build_model=partial(_build_model, kit, prepared, seed),
         build_objectives=partial(_build_objectives, stage, kit.folder),
         build_tricks=partial(_build_tricks, stage, kit.folder),
         build_sampler=partial(
@@ -184,7 +187,7 @@ def _training_splits(
 
 def _reads_labels(stage: Stage, splits: list[str], prepared: PreparedData, folder: Path) -> bool:
     """Return whether an objective or the sampler of a stage reads the labels of its videos."""
-    return prepared.facts.labeled_split in splits and bool(_label_readers(stage, folder))
+    return prepared.facts.labeled_split in splits and bool(label_readers(stage, folder))
 
 
 def _check_labels(stage: Stage, splits: list[str], prepared: PreparedData, folder: Path) -> None:
@@ -195,22 +198,11 @@ def _check_labels(stage: Stage, splits: list[str], prepared: PreparedData, folde
     if labeled_split in splits:
         return
 
-    for kind, name in _label_readers(stage, folder):
+    for kind, name in label_readers(stage, folder):
         raise UsageFault(
             f"{kind} {name!r} needs labels, and no split of pretrain.splits has any; "
             f"add {labeled_split!r} to the splits, or remove the {kind}"
         )
-
-
-def _label_readers(stage: Stage, folder: Path) -> list[tuple[str, str]]:
-    """List the objectives and the sampler of a stage that need labels: their kinds and names."""
-    plugs = [(objective_plugs, table["use"]) for table in stage.objective]
-    plugs.append((sampler_plugs, stage.choice("sampler")["use"]))
-    return [
-        (plug.plug_kind(package), name)
-        for package, name in plugs
-        if plug.find_plug(package, name, folder).needs_labels
-    ]
 
 
 def build_task(
@@ -253,20 +245,31 @@ def _read_pseudo_labels(plan: StagePlan, fold: str, ids: frozenset[str], name: s
     return SoftLabels(chosen.ids, chosen.dense(len(plan.run.facts.classes)))
 
 
+def _build_model(kit: Kit, prepared: PreparedData, seed: int) -> "InitialModel":
+    from wbdc.train.initial_model import build_initial_model
+
+    return build_initial_model(kit, prepared, seed)
+
+
 def _build_objectives(
-    stage: Stage, folder: Path, model: VideoClassifier, task: Task
-) -> nn.ModuleList:
-    return nn.ModuleList(_build_plugs(objective_plugs, stage.objective, folder, model, task))
+    stage: Stage, folder: Path, model: "VideoClassifier", task: Task
+) -> "nn.ModuleList":
+    from torch import nn
+
+    return nn.ModuleList(_build_plugs("objective", stage.objective, folder, model, task))
 
 
-def _build_tricks(stage: Stage, folder: Path, model: VideoClassifier, task: Task) -> list[Trick]:
-    return _build_plugs(trick_plugs, stage.trick or [], folder, model, task)
+def _build_tricks(
+    stage: Stage, folder: Path, model: "VideoClassifier", task: Task
+) -> "list[Trick]":
+    return _build_plugs("trick", stage.trick or [], folder, model, task)
 
 
 def _build_plugs(
-    package: ModuleType, tables: list[dict], folder: Path, model: VideoClassifier, task: Task
+    kind: str, tables: list[dict], folder: Path, model: "VideoClassifier", task: Task
 ) -> list:
-    """Build the plugs of a stage; each has its position in the kit."""
+    """Build the plugs of a stage; each has its position in the kit. kind: for example "trick"."""
+    package = import_module(PLUG_PACKAGES[kind])
     resolved = [_find_files(table, folder) for table in tables]
     plugs = [plug.build_plug(package, table, model, task, kit_folder=folder) for table in resolved]
     for position, instance in enumerate(plugs):

@@ -2,27 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
-from wbdc.core import plug
 from wbdc.prepare.dataset import PreparedData
 from wbdc.prepare.view import InputSpec, estimate_bytes, estimate_seconds, make_view
-from wbdc.train import objectives, tricks
 from wbdc.train.initial_model import InitialModel, build_initial_model
 from wbdc.train.kit import Kit
-from wbdc.train.kit_schema import Stage
-
-
-def has_pixel_plugs(stage: Stage, folder: Path) -> bool:
-    """Return whether a trick or an objective of a stage needs pixels. folder: where plug files
-    lie.
-    """
-    tables = [(tricks, table) for table in stage.trick or []]
-    tables += [(objectives, table) for table in stage.objective]
-    used = [plug.find_plug(package, table["use"], folder) for package, table in tables]
-    return any(plug_class.needs_pixels for plug_class in used)
+from wbdc.train.plug_needs import has_pixel_plugs
 
 
 def training_inputs(initial: InitialModel, needs_pixels: bool, device: torch.device) -> InputSpec:

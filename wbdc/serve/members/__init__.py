@@ -13,21 +13,17 @@ from torch import Tensor
 from wbdc.core import plug
 from wbdc.core.batch import Batch
 from wbdc.core.device import CPU
-from wbdc.core.errors import IntegrityFault
 from wbdc.core.files import read_json
 from wbdc.core.image_settings import ImageSettings
 from wbdc.core.integrity import verify_seal_if_present
-from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
+from wbdc.serve.member_files import (
+    MEMBER_FACTS_SHAPE,
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    member_kind,
+    read_member_facts,
+)
 from wbdc.serve.openvino_function import OpenVinoFunction
-
-KIND_KEY = "member"  # in model.json: the kind of a member; a network where it is absent
-DEFAULT_KIND = "network"
-MEMBER_FACTS_SHAPE = {
-    "member?": str,
-    "classes": [str],
-    "competition?": str,
-    "serve": {"batch": int, "precision": str},
-}
 
 
 class FrameKey(NamedTuple):
@@ -193,7 +189,7 @@ def load_member(
     or hold NaN; UsageFault when its kind of member has no such sizes to change.
     """
     verify_seal_if_present(folder)
-    member_class = find_member_class(_read_facts(folder), folder)
+    member_class = find_member_class(read_member_facts(folder), folder)
     sizes = {"frames": frames, "length": length, "clips": clips, "crops": crops}
     settings = {name: value for name, value in sizes.items() if value is not None}
     if member_class.is_network:
@@ -204,7 +200,7 @@ def load_member(
 
 def read_model(folder: Path) -> dict:
     """Read model.json, which rebuilds a member. Raises IntegrityFault."""
-    member_class = find_member_class(_read_facts(folder), folder)
+    member_class = find_member_class(read_member_facts(folder), folder)
     return read_json(folder / MODEL_FILE, MEMBER_FACTS_SHAPE | dict(member_class.shape))
 
 
@@ -213,15 +209,4 @@ def find_member_class(facts: dict, folder: Path) -> type[Member]:
 
     Raises IntegrityFault for a kind that this version does not have.
     """
-    home = sys.modules[__name__]
-    kind = facts.get(KIND_KEY, DEFAULT_KIND)
-    if kind not in plug.plug_names(home):
-        raise IntegrityFault(
-            f"{folder / MODEL_FILE} describes a member of the kind {kind!r}, which this version of"
-            " wbdc does not have; use the version that trained it, or train the fold again"
-        )
-    return plug.find_plug(home, kind)
-
-
-def _read_facts(folder: Path) -> dict:
-    return read_json(folder / MODEL_FILE, MEMBER_FACTS_SHAPE)
+    return plug.find_plug(sys.modules[__name__], member_kind(facts, folder))

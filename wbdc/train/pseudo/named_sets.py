@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from wbdc.core import plug
 from wbdc.prepare.dataset import PreparedData
-from wbdc.train import objectives as objective_plugs
 from wbdc.train.kit import Kit
 from wbdc.train.kit_schema import Stage
+from wbdc.train.plug_needs import reads_pseudo_labels
 from wbdc.train.pseudo.pseudo_set import PseudoSet, open_pseudo
 from wbdc.train.runs import RunFacts, identify_run
 
@@ -15,7 +14,7 @@ def pseudo_names(stage: Stage, folder: Path) -> list[str]:
     """List the names of the pseudo-labels that a stage reads. folder: where plug files lie."""
     names = [stage.pseudo["name"]] if stage.pseudo else []
     for table in stage.objective:
-        if plug.find_plug(objective_plugs, table["use"], folder).reads_pseudo_labels:
+        if reads_pseudo_labels(table["use"], folder):
             names.append(table.get("name", ""))
     return sorted({name for name in names if name})
 
