@@ -10,10 +10,14 @@ import polars as pl
 import pytest
 import toys
 
+from wbdc.cli import predict
 from wbdc.cli.ensemble_build import EnsembleOptions, _hardware_to_try
-from wbdc.core.files import SEAL_FILE, read_json
+from wbdc.core.errors import UsageFault
+from wbdc.core.files import SEAL_FILE, publish_json, read_json
 from wbdc.ensemble.variants import parse_variant
 from wbdc.serve import entry
+from wbdc.serve.blend_file import Blend, BlendMember
+from wbdc.serve.member_files import MODEL_FILE
 from wbdc.serve.openvino_function import is_openvino_installed
 
 needs_openvino = pytest.mark.skipif(
@@ -64,6 +68,31 @@ def test_doctor_says_how_to_install_it(monkeypatch):
     assert toys.run_json("doctor", "--device", "cpu")["openvino"] == advice
 
 
+def saved_blend(folder, *kinds: str, openvino: bool = False) -> Blend:
+    """Return a blend of members of some kinds, of whose files only model.json exists."""
+    for kind in kinds:
+        facts = {"member": kind, "classes": ["a"], "serve": {"batch": 1, "precision": "fp32"}}
+        (folder / kind).mkdir()
+        publish_json(folder / kind / MODEL_FILE, facts)
+    members = tuple(BlendMember(kind, 1.0) for kind in kinds)
+    return Blend("wechat2022", "fp32", members, openvino=openvino)
+
+
+def test_predict_takes_openvino_as_the_ensemble_or_as_its_option(tmp_path):
+    blend = saved_blend(tmp_path, "network", "linear_text", openvino=True)
+    for option, expected in {None: True, True: True, False: False}.items():
+        chosen = predict._choose_backend(tmp_path, blend, option, "joint")
+        assert chosen.openvino is expected
+        assert chosen.members == blend.members
+
+
+def test_predict_refuses_openvino_where_it_would_compute_nothing(tmp_path):
+    blend = saved_blend(tmp_path, "linear_text")
+    with pytest.raises(UsageFault, match="computes networks, and ngrams has none; omit --openvino"):
+        predict._choose_backend(tmp_path, blend, True, "ngrams")
+    assert predict._choose_backend(tmp_path, blend, False, "ngrams") == blend
+
+
 @pytest.mark.slow
 @needs_openvino
 def test_an_ensemble_is_scored_packed_and_proven_with_openvino(
@@ -93,7 +122,19 @@ def test_an_ensemble_is_scored_packed_and_proven_with_openvino(
     assert "wbdc ensemble" in (script := (into / "train.sh").read_text())
     assert " --openvino" in next(line for line in script.splitlines() if "wbdc ensemble" in line)
 
+    predicted = [
+        _probabilities(common, run, tmp_path, *options) for options in ((), ("--openvino",))
+    ]
+    np.testing.assert_allclose(*predicted, rtol=0, atol=1e-5)
+    assert not np.array_equal(*predicted)
+    refused = toys.wbdc("predict", *common, "--run", run, "--openvino", "--device", "meta")
+    assert refused.exit_code == 2
+    assert "OpenVINO, which computes on the CPU and not on meta" in refused.stderr
+
     monkeypatch.setitem(sys.modules, "openvino", None)
+    without = toys.wbdc("predict", *common, "--run", run, "--openvino")
+    assert without.exit_code == 7
+    assert "OpenVINO, which cannot be imported" in without.stderr
     words = ["--data", str(data), "--out", str(tmp_path / "r.csv"), "--threads", "1"]
     assert entry.main(into, 0.0, words) == 7
     error = capsys.readouterr().err.splitlines()[-1]
@@ -107,6 +148,14 @@ def test_an_ensemble_is_scored_packed_and_proven_with_openvino(
     assert "changed_by_openvino" not in plain["proof"]
     script = (tmp_path / "plain" / "train.sh").read_text()
     assert " --no-openvino" in next(line for line in script.splitlines() if "wbdc submit" in line)
+
+
+def _probabilities(common: tuple, run: str, folder, *options: str) -> np.ndarray:
+    """Return the probabilities of the test split that `wbdc predict` writes."""
+    path = folder / "test.npz"
+    out = ("--out", folder / "result.csv", "--probabilities", path)
+    toys.run_json("predict", *common, "--run", run, *out, *options)
+    return np.load(path)["p"]
 
 
 @pytest.mark.slow

@@ -50,6 +50,11 @@ if TYPE_CHECKING:
     help="Also write the probabilities of all classes: .parquet, .npz or .csv.",
 )
 @click.option("--precision", help="auto, fp32, bf16 or fp16; by default the precision of the kit.")
+@click.option(
+    "--openvino/--no-openvino",
+    default=None,
+    help="Compute networks by OpenVINO on the CPU; by default as the ensemble.",
+)
 @shared_options.device
 @shared_options.threads
 @shared_options.verify_files
@@ -64,6 +69,7 @@ def predict(
     outside: tuple[str, ...],
     probabilities: Path | None,
     precision: str | None,
+    openvino: bool | None,
     device: str,
     threads: int | None,
     work: Path,
@@ -78,6 +84,7 @@ def predict(
     Example:
       wbdc predict --split test --out result.csv
       wbdc predict --probabilities test.parquet
+      wbdc predict --run RUN --openvino
       wbdc predict --ensemble joint --with svm=svm_test.parquet
     """
     import contextlib
@@ -93,6 +100,7 @@ def predict(
         check_probability_suffix(probabilities)
         check_output(probabilities)
     home, blend, contest = _open_blend(work, run, ensemble)
+    blend = _choose_backend(home, blend, openvino, run or ensemble)
     dataset = open_prepared(work, blend.data)
     data = data or Path(dataset.facts.data_folder)
     check_input(data)
@@ -157,6 +165,23 @@ def _predict(
         start=start,
         outside=outside_scores(blend, members, ids),
     )
+
+
+def _choose_backend(home: Path, blend: "Blend", openvino: bool | None, name: str) -> "Blend":
+    """Return a blend whose networks OpenVINO computes, or not. openvino: None for no change.
+
+    name: of the run or the ensemble. Raises UsageFault where no network would be computed.
+    """
+    from dataclasses import replace
+
+    from wbdc.core.errors import UsageFault
+    from wbdc.ensemble.saved_ensembles import has_networks
+
+    if openvino is None:
+        return blend
+    if openvino and not has_networks(home, blend):
+        raise UsageFault(f"--openvino computes networks, and {name} has none; omit --openvino")
+    return replace(blend, openvino=openvino)
 
 
 def _list_ids(contest: "Competition", data: Path, split: str) -> list[str]:

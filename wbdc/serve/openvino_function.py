@@ -20,7 +20,7 @@ OPENVINO_PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 # of converted from torch's FP32 results, relative: more is no rounding, but another function
 MAX_ROUNDING = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 MAX_MESSAGE_CHARACTERS = 300
-WITHOUT_OPENVINO = "pass --no-openvino to wbdc ensemble or wbdc submit"
+WITHOUT_OPENVINO = "pass --no-openvino to wbdc ensemble, submit or predict"
 
 
 def is_openvino_installed() -> bool:
