@@ -155,7 +155,7 @@ def _probabilities(common: tuple, run: str, folder, *options: str) -> np.ndarray
     path = folder / "test.npz"
     out = ("--out", folder / "result.csv", "--probabilities", path)
     toys.run_json("predict", *common, "--run", run, *out, *options)
-    return np.load(path)["p"]
+    return np.load(path)["probabilities"]
 
 
 @pytest.mark.slow
