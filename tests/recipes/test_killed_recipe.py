@@ -13,9 +13,12 @@ import pytest
 from small import processes_with, soon, soon_none
 
 from wbdc.core.files import read_json
+from wbdc.recipes import run_recipe as recipes
+from wbdc.recipes.recipe import open_recipe
+from wbdc.recipes.step_results import RecipeOptions
 
 MAX_SECONDS = 900  # on a busy machine; an idle one takes ten seconds between two moments
-TINY = "[tiny.pretrain]\nepochs = 3\n[tiny.train]\nepochs = 6\n"
+TINY = "[tiny.pretrain]\nepochs = 3\n[tiny.train]\nepochs = 4\n"
 
 
 def run_recipe(folder: Path, home: Path, **settings: object) -> subprocess.Popen:
@@ -45,18 +48,23 @@ def kill_when(has_begun: Callable[[], object], folder: Path, home: Path) -> None
 
 
 def finish(folder: Path, home: Path) -> dict[str, bytes]:
-    """Run the recipe to its end; return what must not depend on interruptions, by name."""
+    """Run the recipe to its end, and return its bits."""
     process = run_recipe(folder, home, stderr=subprocess.PIPE)
     output, errors = process.communicate(timeout=MAX_SECONDS)
     assert process.returncode == 0, errors
     steps = {step["name"]: step for step in json.loads(output)["steps"]}
+    return recipe_bits(home, steps["packed"]["result"])
+
+
+def recipe_bits(home: Path, packed: str) -> dict[str, bytes]:
+    """Return what must not depend on interruptions, by name. packed: the submission's folder."""
     bits = {
         str(path.relative_to(home)): path.read_bytes()
         for pattern in ("model.safetensors", "oof.parquet", "blend.json", "ensemble.json")
         for path in sorted((home / "work").rglob(pattern))
     }
-    manifest = read_json(home / steps["packed"]["result"] / "manifest.json")
-    return bits | {"package": manifest["package_sha256"], "packed": steps["packed"]["result"]}
+    manifest = read_json(home / packed / "manifest.json")
+    return bits | {"package": manifest["package_sha256"], "packed": packed}
 
 
 @pytest.fixture
@@ -75,9 +83,9 @@ def tiny_recipe(toy_recipe) -> Path:
 
 @pytest.mark.slow
 def test_a_recipe_killed_inside_and_between_steps_ends_with_the_same_bits(
-    tiny_recipe, ready, tmp_path
+    tiny_recipe, ready, runner, tmp_path, monkeypatch
 ):
-    homes = [tmp_path / "killed", tmp_path / "undisturbed"]
+    killed, undisturbed = homes = (tmp_path / "killed", tmp_path / "undisturbed")
     for home in homes:
         shutil.copytree(ready / "prepared", home / "work" / "prepared")
     moments = [  # the file that begins one
@@ -87,8 +95,14 @@ def test_a_recipe_killed_inside_and_between_steps_ends_with_the_same_bits(
         "submissions/.*.tmp",  # inside the packing
     ]
     for moment in moments:
-        kill_when(lambda pattern=moment: glob(f"{homes[0]}/{pattern}"), tiny_recipe, homes[0])
+        kill_when(lambda pattern=moment: glob(f"{killed}/{pattern}"), tiny_recipe, killed)
+    bits = finish(tiny_recipe, killed)
+    assert {name.split("/")[-1] for name in bits} >= {"model.safetensors", "blend.json"}
 
-    killed, undisturbed = (finish(tiny_recipe, home) for home in homes)
-    assert {name.split("/")[-1] for name in killed} >= {"model.safetensors", "blend.json"}
-    assert killed == undisturbed
+    monkeypatch.chdir(undisturbed)
+    options = RecipeOptions(Path("work"), tiny=True, threads=1)
+    steps = recipes.run_recipe(
+        open_recipe(str(tiny_recipe)), options, log=lambda line: None, run=runner
+    )
+    packed = next(step.result for step in steps if step.step.name == "packed")
+    assert recipe_bits(undisturbed, packed) == bits
