@@ -20,6 +20,20 @@ def test_ticks_are_round(low, high, values):
     assert len(values) <= MAX_TICKS
 
 
+def test_counted_things_have_whole_ticks():
+    series = [Series("a", [(0, 1), (2, 3)])]
+    labels = [
+        [
+            tick.label
+            for tick in line_chart(
+                "x", "X", series, x_label="", y_label="", **options
+            ).x_axis.ticks()
+        ]
+        for options in ({}, {"has_whole_x": True})
+    ]
+    assert labels == [["0", "0.5", "1", "1.5", "2"], ["0", "1", "2"]]
+
+
 def test_labels_of_ticks():
     texts = [format_tick(value) for value in (0, 25000, 0.30000000000000004, -0.005, 1e-5, 2e8)]
     assert texts == ["0", "25,000", "0.3", "-0.005", "1e-05", "2e+08"]

@@ -77,6 +77,7 @@ def test_few_trials_and_equal_scores_have_no_importance(tmp_path):
 def test_the_page_has_the_confirmed_gain_beside_the_promised_one(work, language):
     unconfirmed = render_page(report(work), language)
     assert 'class="warning"' in unconfirmed
+    assert "<b>14</b>" in unconfirmed, "finished trials"
     confirm(work)
     built = report(work)
     assert built.numbers["gain"]["overstated"] == 0.0929

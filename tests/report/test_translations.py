@@ -7,6 +7,7 @@ from wbdc.prepare.describe.finding_codes import FINDING_CODES
 from wbdc.report.page import (
     TEMPLATES,
     _translator,
+    allow_breaks,
     format_number,
     format_share,
     mark_code,
@@ -71,4 +72,5 @@ def test_formats():
         "1.2346e+06",
     ]
     assert format_share(0.1234) == "12.3%"
+    assert allow_breaks("train.<b>_rate-1") == "train.<wbr>&lt;b&gt;_<wbr>rate-<wbr>1"
     assert mark_code("run `a <b>` & c") == "run <code>a &lt;b&gt;</code> &amp; c"

@@ -83,6 +83,7 @@ def _environment(language: str) -> Environment:
         "number": format_number,
         "duration": format_time_left,
         "code": mark_code,
+        "breaks": allow_breaks,
         "csv_uri": csv_uri,
     }
     environment.globals |= {
@@ -131,6 +132,12 @@ def mark_code(text: str) -> Markup:
         Markup("<code>{}</code>").format(part) if number % 2 else part
         for number, part in enumerate(parts)
     )
+
+
+def allow_breaks(name: str) -> Markup:
+    """Let the lines of a long name, for example of a setting or a run, break after . _ and -."""
+    parts = re.split(r"(?<=[._-])(?=.)", name)
+    return Markup("<wbr>").join(parts)
 
 
 def csv_uri(errors: list[dict]) -> str:

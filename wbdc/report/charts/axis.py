@@ -23,7 +23,8 @@ class Axis(NamedTuple):
     """Values from `low` to `high` on positions from `start` to `end`, in the units of the SVG.
 
     is_log: whether equal ratios have equal distances; low is above 0 then. categories: the names of
-    the values 0, 1, ..., which are no numbers; () for numbers.
+    the values 0, 1, ..., which are no numbers; () for numbers. is_whole: whether
+    only whole numbers have a tick.
     """
 
     low: float
@@ -32,6 +33,7 @@ class Axis(NamedTuple):
     end: float
     is_log: bool = False
     categories: tuple[str, ...] = ()
+    is_whole: bool = False
 
     def position(self, value: float) -> float:
         """Return where a value lies."""
@@ -55,6 +57,8 @@ class Axis(NamedTuple):
             labels = shorten_labels(self.categories, room)
             return [Tick(self.position(number), label) for number, label in enumerate(labels)]
         values = (round_ratios if self.is_log else round_values)(self.low, self.high)
+        if self.is_whole:
+            values = [value for value in values if value == round(value)]
         return [Tick(self.position(value), format_tick(value)) for value in values]
 
 

@@ -82,14 +82,15 @@ def line_chart(
     diagonal: str = "",
     has_zero: bool = False,
     has_log_x: bool = False,
+    has_whole_x: bool = False,
     categories: Sequence[str] = (),
 ) -> LineChart:
     """Compute the geometry of a chart.
 
     name: its id in the page; subject: as in `LineChart`; levels: horizontal reference lines by
     name; diagonal: the name of the line y = x, "" for none; has_zero: whether both axes begin at 0;
-    has_log_x: whether the x axis is logarithmic; categories: the names of x = 0, 1, ..., where x is
-    no number.
+    has_log_x: whether the x axis is logarithmic; has_whole_x: whether only whole numbers have a
+    tick; categories: the names of x = 0, 1, ..., where x is no number.
     """
     levels = levels or {}
     points = [point for one in series for point in one.points]
@@ -102,7 +103,7 @@ def line_chart(
         category_axis(categories, *x_ends)
         if categories
         else fit_axis(x_values, *x_ends, has_zero=has_zero, is_log=has_log_x)
-    )
+    )._replace(is_whole=has_whole_x)
     y_axis = fit_axis(
         [*y_values, *levels.values()], HEIGHT - BOTTOM_MARGIN, TOP_MARGIN, has_zero=has_zero
     )

@@ -20,6 +20,7 @@ def trials_chart(section: dict) -> LineChart:
         x_label="trial",
         y_label="score",
         levels=_levels(section),
+        has_whole_x=True,
     )
 
 
