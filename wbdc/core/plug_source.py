@@ -88,10 +88,7 @@ def plug_attribute(package: str, use: str, name: str, kit_folder: Path | None = 
     path = _source_path(package, use, kit_folder)
     if path is None:
         return getattr(plug.find_plug(import_module(package), use, kit_folder), name)
-    names = _module_names(path)
-    contract_names = _module_names(_module_path(package))
-    contract = contract_names.class_of_contract()
-    for home, node in ((names, _class_of_plug(names, contract)), (contract_names, contract)):
+    for home, node in _lineage_of_plug(package, path):
         value = _value_in(node.body, name)
         if value is not None:
             return home.evaluate(value)
@@ -129,24 +126,39 @@ def _source_path(package: str, use: object, kit_folder: Path | None) -> Path | N
 
 @functools.cache
 def _read_source(package: str, path: Path) -> PlugSource:
-    contract_names = _module_names(_module_path(package))
-    contract = contract_names.class_of_contract()
-    names = _module_names(path)
-    plug_class = _class_of_plug(names, contract)
-    function, home = _constructor(plug_class), names
-    if function is None:  # that of the contract, if it has one
-        function, home = _constructor(contract), contract_names
+    lineage = _lineage_of_plug(package, path)
+    # its own constructor, or else that of the next class that has one
+    constructors = ((_constructor(node), home) for home, node in lineage)
+    function, home = next((pair for pair in constructors if pair[0]), (None, lineage[0][0]))
+    names, plug_class = lineage[0]
     description = ast.get_docstring(names.tree) or ast.get_docstring(plug_class) or ""
+    _, contract = lineage[-1]
     return PlugSource(contract.name.lower(), description, _build_constructor(function, home))
 
 
-def _class_of_plug(names: "_ModuleNames", contract: ast.ClassDef) -> ast.ClassDef:
-    (plug_class,) = [
-        node
-        for node in names.tree.body
-        if isinstance(node, ast.ClassDef) and contract.name in map(ast.unparse, node.bases)
-    ]
-    return plug_class
+def _lineage_of_plug(package: str, path: Path) -> "list[tuple[_ModuleNames, ast.ClassDef]]":
+    """Return the class of a plug and those that it inherits from, up to the contract of its
+    package, each with the names of its file.
+    """
+    contract_names = _module_names(_module_path(package))
+    contract = contract_names.class_of_contract()
+    names = _module_names(path)
+    classes = [node for node in names.tree.body if isinstance(node, ast.ClassDef)]
+    (lineage,) = filter(None, (_lineage(names, node, contract) for node in classes))
+    return lineage
+
+
+def _lineage(
+    names: "_ModuleNames", node: ast.ClassDef, contract: ast.ClassDef
+) -> "list[tuple[_ModuleNames, ast.ClassDef]]":
+    """Return a class and those that it inherits from, up to a contract; [] if it does not."""
+    if node is contract:
+        return [(names, node)]
+    for base in node.bases:
+        home, parent = names.find_class(ast.unparse(base))
+        if parent and (above := _lineage(home, parent, contract)):
+            return [(names, node), *above]
+    return []
 
 
 def _value_in(body: Sequence[ast.stmt], name: str) -> ast.expr | None:
@@ -237,6 +249,19 @@ class _ModuleNames(dict):
         return next(
             node for node in self.tree.body if isinstance(node, ast.ClassDef) and node.name == name
         )
+
+    def find_class(self, name: str) -> "tuple[_ModuleNames, ast.ClassDef | None]":
+        """Return a class that the file defines, or imports from wbdc, with the names of the file
+        that defines it.
+        """
+        for node in self.tree.body:
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                return self, node
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("wbdc."):
+                for alias in node.names:
+                    if (alias.asname or alias.name) == name:
+                        return _module_names(_module_path(node.module)).find_class(alias.name)
+        return self, None
 
     def __missing__(self, name: str) -> object:
         self[name] = self._find(name)
