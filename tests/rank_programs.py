@@ -1,6 +1,8 @@
 """What tests run on several ranks: functions of the ranks that return plain values."""
 
 import copy
+import os
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -65,8 +67,6 @@ def _failure(run) -> tuple:
 
 def lose(ranks: Ranks) -> tuple:
     """Wait for a rank that has ended."""
-    import os
-
     if ranks.rank == 1:
         os._exit(9)
 
@@ -129,6 +129,31 @@ def fill_disk(rank: int) -> None:
 
     if rank == 0:
         training_log.save_state = fail
+
+
+def kill_rank_1(rank: int) -> None:
+    """Let rank 1 be killed after step 5, when the state of step 3 is saved."""
+    if rank == 1:
+        _signal_after_step_5(signal.SIGKILL)
+
+
+def stop_rank_1(rank: int) -> None:
+    """Let rank 1 get a stop signal after step 5."""
+    if rank == 1:
+        _signal_after_step_5(signal.SIGTERM)
+
+
+def _signal_after_step_5(number: signal.Signals) -> None:
+    from wbdc.train.training_log import StepMonitor
+
+    after_step = StepMonitor.after_step
+
+    def end(monitor, step: int, *values) -> None:
+        if step == 5:
+            os.kill(os.getpid(), number)
+        after_step(monitor, step, *values)
+
+    StepMonitor.after_step = end
 
 
 def errors() -> list[Exception]:
@@ -216,11 +241,13 @@ def train_steps(
 
 
 def objective_steps(ranks: Ranks, use: str, settings: dict, steps: int = 3) -> dict:
-    """Train a toy model with one objective; each rank pads its videos to a width of its own."""
+    """Train a toy model with one objective and two batches a step; each rank pads its videos to a
+    width of its own.
+    """
     model = toys.model("dual_stream", "clip")
     torch.manual_seed(0)
     objective = plug.build_plug(objective_plugs, {"use": use, **settings}, model, toys.TASK)
-    batches = [toys.batch((3, 0, 4, 1, 6 - n % 2), seed=n) for n in range(steps)]
+    batches = [toys.batch((3, 0, 4, 1, 6 - n % 2), seed=n) for n in range(2 * steps)]
     parts = [trim(deal(batch, ranks)) for batch in batches]
     weights = [*model.parameters(), *objective.parameters()]
     losses: list[float] = []
@@ -229,6 +256,7 @@ def objective_steps(ranks: Ranks, use: str, settings: dict, steps: int = 3) -> d
         [objective],
         parts,
         torch.optim.SGD(weights, lr=0.1),
+        accumulate=2,
         after_step=lambda step, outcome: losses.append(
             sum(float(sum_over_ranks(t.detach())) for t in outcome.losses.values())
         ),
@@ -242,9 +270,9 @@ def objective_steps(ranks: Ranks, use: str, settings: dict, steps: int = 3) -> d
     }
 
 
-def train_each(ranks: Ranks, objectives: list[tuple[str, dict]]) -> list[dict]:
+def train_each(ranks: Ranks, objectives: list[tuple[str, dict, int]]) -> list[dict]:
     """Return `objective_steps` of several objectives."""
-    return [objective_steps(ranks, use, settings) for use, settings in objectives]
+    return [objective_steps(ranks, *objective) for objective in objectives]
 
 
 def trim(batch: Batch) -> Batch:
@@ -259,37 +287,6 @@ def trim(batch: Batch) -> Batch:
         frames=batch.frames[:, :frames],
         frame_mask=batch.frame_mask[:, :frames],
     )
-
-
-def train_objectives(ranks: Ranks) -> dict[str, dict]:
-    """Train a toy model with each objective alone for a few steps; return all weights."""
-    return {
-        f"{use} {settings}": _train_objective(ranks, use, settings)
-        for use in plug.plug_names(objective_plugs)
-        for settings in toys.OBJECTIVES.get(use, [{}])
-    }
-
-
-def _train_objective(ranks: Ranks, use: str, settings: dict) -> dict:
-    model = toys.model("dual_stream", "clip")
-    torch.manual_seed(0)
-    table = {"use": use, **settings}
-    if use in ("simcse", "r_drop"):
-        table["dropout"] = 0.0  # dropout differs between ranks
-    objective = plug.build_plug(objective_plugs, table, model, toys.TASK)
-    module = nn.ModuleList([model, objective])
-    weights = [weight for weight in module.parameters() if weight.requires_grad]
-    batches = [toys.batch((3, 2, 4, 1, 2, 3, 2), seed=n) for n in range(6)]
-    fit(
-        model,
-        [objective],
-        [deal(batch, ranks) for batch in batches],
-        torch.optim.SGD(weights, lr=0.02),
-        accumulate=2,
-        max_grad_norm=1e3,
-        ranks=ranks,
-    )
-    return {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
 
 
 def train_tricks(ranks: Ranks, lists: list[list[dict]]) -> list[dict]:

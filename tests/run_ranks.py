@@ -23,7 +23,7 @@ CONTEXT.set_forkserver_preload(
         "wbdc.train.session",
     ]
 )
-TIMEOUT_SECONDS = 90
+TIMEOUT_SECONDS = 300  # of ranks that wait for each other forever
 
 
 def free_port() -> int:

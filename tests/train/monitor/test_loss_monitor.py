@@ -44,19 +44,29 @@ def toy_batches(steps: int, frames: int = 3) -> Iterator[Batch]:
 
 
 def train(
-    use: str, settings: dict, steps: int = STEPS, total_steps: int = STEPS, rate: float = 1e-3
+    use: str,
+    settings: dict,
+    steps: int = STEPS,
+    total_steps: int = STEPS,
+    rate: float = 1e-3,
+    between: int = training_log.LOG_EVERY_STEPS,
 ) -> LossMonitor:
-    """Train a toy model; return the monitor of its losses."""
+    """Train a toy model; return the monitor of its losses.
+
+    between: steps from one batch to the next. By default only those steps are computed whose losses
+    are logged.
+    """
     model = toys.model("single_stream", "features")
     modules = nn.ModuleList([build(use, settings, model)])
     monitor = build_loss_monitor(modules, total_steps)
     optimizer = torch.optim.AdamW([*model.parameters(), *modules.parameters()], lr=rate)
 
-    def log(step: int, outcome) -> None:
+    def log(number: int, outcome) -> None:
+        step = number * between
         if step % training_log.LOG_EVERY_STEPS == 0:
             monitor.add(step, {name: float(loss) for name, loss in outcome.losses.items()})
 
-    fit(model, modules, toy_batches(steps), optimizer, after_step=log)
+    fit(model, modules, toy_batches(steps // between), optimizer, after_step=log)
     return monitor
 
 
@@ -131,7 +141,7 @@ def test_an_objective_with_a_learning_rate_of_0_is_inert(use):
 @pytest.mark.parametrize(("use", "settings"), [("mask_words", {"share": 0.3}), ("classify", {})])
 def test_healthy_training_raises_no_alarm(use, settings):
     """Eleven batches again and again: every loss falls, none at once."""
-    monitor = train(use, settings, steps=120, total_steps=120, rate=3e-3)
+    monitor = train(use, settings, steps=120, total_steps=120, rate=3e-3, between=1)
     assert kinds(monitor) == []
     assert 0 < monitor.means()[use] < 0.9 * monitor.chances()[use]
 
