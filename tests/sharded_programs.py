@@ -25,13 +25,12 @@ OBJECTIVES = [
     {"use": "match", "negatives": "random", "weight": 0.5},
     {"use": "contrast", "queue": 4, "weight": 0.3},
 ]
-STEPS = 5
+STEPS = 4
 
 
 def build_training(
     ranks: Ranks,
     shard: bool,
-    perturbed: str = "word_embeddings",
     fusion: str = "dual_stream",
     tables: list[dict] | None = None,
 ) -> TrainingState:
@@ -46,7 +45,7 @@ def build_training(
     if shard and ranks.size > 1:
         shard_layers(model, objectives, CPU)
     tables = tables or [
-        {"use": "fgm", "epsilon": 0.5, "on": perturbed},
+        {"use": "fgm", "epsilon": 0.5, "on": "word_embeddings"},
         {"use": "ema", "decay": 0.9},
     ]
     tricks = [plug.build_plug(trick_plugs, table, model, toys.TASK) for table in tables]
@@ -76,9 +75,9 @@ def run_steps(ranks: Ranks, training: TrainingState, start: int, steps: int) -> 
     )
 
 
-def train(ranks: Ranks, shard: bool, perturbed: str = "word_embeddings") -> dict:
+def train(ranks: Ranks, shard: bool) -> dict:
     """Return the state of a toy training, logits of the averaged weights, and shares of weights."""
-    training = build_training(ranks, shard, perturbed)
+    training = build_training(ranks, shard)
     run_steps(ranks, training, 0, STEPS)
     model = training.model
     model.eval()
