@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,42 +88,38 @@ def test_a_package_runs_on_its_own_and_predicts_as_the_tree_bit_for_bit(
 
 @pytest.mark.slow
 def test_trap_17_two_ranks_predict_as_one_process(package, data, tmp_path):
-    one, two = (
-        {
-            "PATH": os.environ["PATH"],
-            "PYTHON": sys.executable,
-            "RANKS": ranks,
-            "OMP_NUM_THREADS": "1",
-        }
-        for ranks in ("1", "2")
+    env = {
+        "PATH": os.environ["PATH"],
+        "PYTHON": sys.executable,
+        "RANKS": "2",
+        "OMP_NUM_THREADS": "1",
+    }
+    options = ["--data", data, "--out", tmp_path / "two.csv", "--device", "cpu", "--threads", "1"]
+    ran = subprocess.run(
+        ["sh", package / "run.sh", *options, "--probabilities", tmp_path / "p.safetensors"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    for env in (one, two):
-        into = tmp_path / env["RANKS"]
-        options = [
-            "--data",
-            data,
-            "--out",
-            into / "result.csv",
-            "--probabilities",
-            into / "p.safetensors",
-            "--device",
-            "cpu",
-            "--threads",
-            "1",
-        ]
-        into.mkdir()
-        ran = subprocess.run(
-            ["sh", package / "run.sh", *options],
-            env=env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ran.returncode == 0, ran.stderr
-    assert all(
-        (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
-        for name in ("result.csv", "p.safetensors")
-    )
+    assert ran.returncode == 0, ran.stderr
+    one = serve_here(package, read_blend(package), data, tmp_path / "one.csv")
+    assert (tmp_path / "two.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
+    assert load_file(tmp_path / "p.safetensors")["p"].tobytes() == one.tobytes()
+
+
+def serve_here(
+    home: Path,
+    blend: Blend,
+    data: Path,
+    out: Path,
+    deadline: str | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> np.ndarray:
+    """Predict in this process with one thread, and return the probabilities."""
+    options = ServeOptions(device="cpu", threads=1, deadline=deadline)
+    reports = {"log": log, "progress": lambda *counts: None, "start": time.perf_counter()}
+    return serve(home, blend, WeChat2022(), data, out, options, **reports)[0].probabilities
 
 
 @pytest.mark.slow
@@ -133,19 +130,29 @@ def test_inference_sh_has_the_contests_deadline_and_takes_another(package, data,
         "DATA": str(data),
         "RESULT": str(tmp_path / "result.csv"),
     }
-    for deadline in ("contest", "2.1"):
-        ran = subprocess.run(
-            ["sh", package / "inference.sh", "--device", "cpu"],
-            env=env | {"DEADLINE": deadline},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ran.returncode == 0, ran.stderr
-        assert ("out of time" in ran.stderr) == (deadline == "2.1")
-        assert len((tmp_path / "result.csv").read_text().splitlines()) == len(
-            json.loads((data / "annotations" / "test.json").read_text())
-        )
+    videos = len(json.loads((data / "annotations" / "test.json").read_text()))
+    ran = subprocess.run(
+        ["sh", package / "inference.sh", "--device", "cpu"],
+        env=env | {"DEADLINE": "2.1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "out of time" in ran.stderr
+    assert len((tmp_path / "result.csv").read_text().splitlines()) == videos
+
+    # without a deadline in the environment, with another main.py, which prints its options
+    copy = shutil.copytree(package, tmp_path / "copy")
+    (copy / "main.py").write_text("import sys\nprint(*sys.argv[1:])\n")
+    printed = subprocess.run(
+        ["sh", copy / "inference.sh"], env=env, capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.split()[-2:] == ["--deadline", "contest"]
+    lines = []
+    serve_here(package, read_blend(package), data, tmp_path / "own.csv", "contest", lines.append)
+    assert not [line for line in lines if "out of time" in line]
+    assert len((tmp_path / "own.csv").read_text().splitlines()) == videos
 
 
 @pytest.mark.parametrize(
@@ -226,20 +233,16 @@ def test_a_package_with_weights_by_class_predicts_as_the_runs_bit_for_bit(member
     by_class = [
         m._replace(class_weights=tuple(w)) for m, w in zip(members, weights.tolist(), strict=True)
     ]
-    pack_submission(tmp_path / "packed", by_class, OPTIONS)
-    paths = {"probabilities": tmp_path / "p.safetensors", "timings": tmp_path / "t.json"}
-    run_packed(tmp_path / "packed", data, tmp_path / "result.csv", device="cpu", threads=1, **paths)
-    packed = load_file(tmp_path / "p.safetensors")["p"]
+    home = tmp_path / "packed"
+    pack_submission(home, by_class, OPTIONS)
+    packed = serve_here(home, read_blend(home), data, tmp_path / "result.csv")
 
     def predict(*models: PackedMember) -> np.ndarray:
         entries = (
             BlendMember(str(m.folder), m.weight, class_weights=m.class_weights) for m in models
         )
         blend = Blend("wechat2022", "fp32", tuple(entries))
-        options = ServeOptions(device="cpu", threads=1)
-        quiet = {"log": lambda line: None, "progress": lambda done, total: None, "start": 0.0}
-        paths = (Path("/"), blend, WeChat2022(), data, tmp_path / "own.csv")
-        return serve(*paths, options, **quiet)[0].probabilities
+        return serve_here(Path("/"), blend, data, tmp_path / "own.csv")
 
     assert packed.tobytes() == predict(*by_class).tobytes()
     single = np.stack([predict(member) for member in members])
@@ -467,37 +470,29 @@ def pack_in_child(members, into: Path, home: Path, **settings) -> str:
 
 
 @pytest.mark.slow
-def test_equal_inputs_give_equal_bytes(package, members, tmp_path):
-    """Under another time zone, language, umask, hash seed, folder and time of the files."""
+def test_a_checkout_and_an_installed_wheel_pack_equal_bytes(package, members, tmp_path):
+    """Under another time zone, language, umask, hash seed, folder and time of the files. The wheel
+    holds the kits as wbdc/kits; in a checkout they are beside wbdc.
+    """
     import wbdc
 
     for member in members:
         os.utime(member.folder / "model.json", (1, 1))
+    home = Path(wbdc.__file__).parent
+    site = tmp_path / "site"
+    shutil.copytree(home, site / "wbdc", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(home.parent / "kits", site / "wbdc" / "kits")
     env = {
         **os.environ,
+        "PYTHONPATH": str(site),
         "TZ": "Asia/Tokyo",
         "LANG": "de_DE.UTF-8",
         "LC_ALL": "C",
         "PYTHONHASHSEED": "7",
     }
-    home = Path(wbdc.__file__).parents[1]
-    pack_in_child(members, tmp_path / "second", home, env=env, cwd=tmp_path)
-    assert files(tmp_path / "second") == files(package)
-    assert (tmp_path / "second/run.sh").stat().st_mode & 0o777 == 0o700
-
-
-@pytest.mark.slow
-def test_a_checkout_and_an_installed_wheel_pack_equal_bytes(package, members, tmp_path):
-    """The wheel holds the kits as wbdc/kits; in a checkout they are beside wbdc."""
-    import wbdc
-
-    home = Path(wbdc.__file__).parent
-    site = tmp_path / "site"
-    shutil.copytree(home, site / "wbdc", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(home.parent / "kits", site / "wbdc" / "kits")
-    env = {**os.environ, "PYTHONPATH": str(site)}
     source_hash = pack_in_child(members, tmp_path / "out", site, env=env, cwd=tmp_path)
     assert files(tmp_path / "out") == files(package)
+    assert (tmp_path / "out/run.sh").stat().st_mode & 0o777 == 0o700
     assert (package / "source/wbdc/kits/dual_stream.toml").is_file()
     assert (package / "source/wbdc/kits/wbdc2022/rank8/recipe.toml").is_file()
     assert source_hash == pipeline.source_hash()
