@@ -1,12 +1,11 @@
 """The output of the commands as text and as JSON; dry runs and refused options change no file."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import toys
+from run_ranks import Command
 
 COMPONENTS = ("lv1_micro", "lv1_macro", "lv2_micro", "lv2_macro", "mean")
 
@@ -381,27 +380,9 @@ def test_torchrun_ranks_write_the_same_views_as_one_process(data, tmp_path, kit)
         "vision.frozen=true",
     )
     toys.run_json("prepare", "--work", tmp_path / "one", *table)
-    ran = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node",
-            "2",
-            "-m",
-            "wbdc",
-            "prepare",
-            "--work",
-            tmp_path / "two",
-            "--engine",
-            "torchrun",
-            *table,
-        ],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert ran.returncode == 0, ran.stderr
+    words = ("prepare", "--work", tmp_path / "two", "--engine", "torchrun", *table)
+    ranks = Command(tmp_path / "logs", *words)
+    assert ranks.wait() == [0, 0], ranks.output()
     files = [
         {
             str(p.relative_to(tmp_path / work)): p.read_bytes()
