@@ -2,11 +2,13 @@
 predicts on its own.
 """
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 
 import pytest
@@ -15,6 +17,7 @@ from small import ended_process
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import read_json
+from wbdc.serve.entry import main
 from wbdc.submit.check.reproduce import repeat_predictions
 from wbdc.submit.check.verify import verify_package
 from wbdc.submit.pack import targets
@@ -87,7 +90,7 @@ def test_the_audit_target_trains_and_then_predicts_with_the_trained_package(
     package, data, tmp_path
 ):
     """Its train.sh runs the commands of the package (here `wbdc --version`), and its inference.sh
-    runs the trained package.
+    runs the trained package, whose main.py writes its options here.
     """
     audit = make_target(copy(package, tmp_path), "audit", TARGETS["audit"])
     env = {
@@ -111,12 +114,15 @@ def test_the_audit_target_trains_and_then_predicts_with_the_trained_package(
             assert (
                 (tmp_path / "again" / "version").read_text().startswith("python -m wbdc, version")
             )
-            shutil.copytree(package, tmp_path / "again" / "submission")
-    assert len((tmp_path / "result.csv").read_text().splitlines()) == 8
+            trained = shutil.copytree(package, tmp_path / "again" / "submission")
+            (trained / "main.py").write_text("import sys\nprint(*sys.argv)\n")
+    main_file, *options = ran.stdout.split()
+    assert main_file == str(trained / "main.py")
+    assert ["--data", str(data), "--out", str(tmp_path / "result.csv")] == options[:4]
+    assert "cpu" in options
 
 
-@pytest.mark.slow
-def test_calls_answer_one_item_per_line(package, data):
+def test_calls_answer_one_item_per_line(package, data, monkeypatch, capsys):
     """Each line has its own answer; an unreadable line is an error of that line only."""
     items = json.loads((data / "annotations" / "test.json").read_text())[:3]
     calls = [
@@ -133,15 +139,10 @@ def test_calls_answer_one_item_per_line(package, data):
         "1" * 5000,
         json.dumps(calls[2]),
     ]
-    ran = subprocess.run(
-        [sys.executable, "-I", package / "main.py", "--calls", "--device", "cpu"],
-        input="\n".join(lines),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    answers = [json.loads(line) for line in ran.stdout.splitlines()]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(lines).encode())))
+    words = ["--calls", "--device", "cpu", "--threads", "1"]
+    assert main(package, time.perf_counter(), words) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [s.get("id") for s in answers] == [
         items[0]["id"],
         None,

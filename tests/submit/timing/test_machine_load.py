@@ -68,3 +68,26 @@ def test_cpu_meter_counts_a_child_process():
     assert use.seconds >= 0.4
     assert use.cpus >= 1
     assert use.other_seconds <= use.seconds * use.cpus + 0.5
+
+
+BUSY = """
+import time
+while time.process_time() < 0.5: pass
+print(flush=True)
+input()
+"""
+
+
+def test_cpu_meter_counts_other_processes():
+    """Those that it does not wait for, which need not be of this user."""
+    if not machine_load.STAT_FILE.is_file():
+        pytest.skip("this kernel does not report busy CPUs")
+    meter = CpuMeter()
+    command = [sys.executable, "-I", "-S", "-c", BUSY]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as other:
+        other.stdout.readline()
+        use = meter.read()
+        other.communicate(b"\n")
+    assert use.run_seconds == 0
+    assert use.other_seconds > 0.4, "the ticks of the kernel are coarse"

@@ -4,18 +4,17 @@ import shutil
 import time
 
 import pytest
+from fake_package import fake_run
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import Inconclusive, IntegrityFault, ResultFault, UsageFault
-from wbdc.core.files import publish_json, read_json
-from wbdc.core.findings import Findings
+from wbdc.core.files import read_json
 from wbdc.serve import entry
 from wbdc.serve.blend_file import read_blend
 from wbdc.submit.check.verify import verify_package
 from wbdc.submit.timing import machine_load, measure
 from wbdc.submit.timing.options import RehearsalOptions
 from wbdc.submit.timing.rehearse import rehearse
-from wbdc.submit.timing.sandbox import SandboxRun
 
 
 def test_unknown_limit_is_a_usage_fault(package, data, monkeypatch):
@@ -52,31 +51,6 @@ def test_gpu_memory_is_sampled_after_each_batch(package, data, tmp_path, monkeyp
     ]
 
 
-def fake_run(seconds_per_video: float, label: str):
-    """Replace `run_packed`: write what a packed folder writes, on a virtual clock."""
-
-    def run(folder, data, out, *, sample, timings, **rest):
-        sample = sample or [v.id for v in WeChat2022().videos(data, "test", Findings())]
-        end = 10 + seconds_per_video * len(sample)
-        out.write_text("".join(f"{i},{label}\n" for i in sample))
-        batches = [[n, 10 + seconds_per_video * n] for n in range(1, len(sample) + 1)]
-        marks = {"imported": 5.0, "loaded": 9.0, "listed": 10.0, "predicted": end, "written": end}
-        content = {
-            "marks": marks,
-            "batches": batches,
-            "stages": {"decode": 1.0},
-            "read_ahead": 4,
-            "device": "cpu",
-            "threads": 1,
-            "precision": "fp32",
-        }
-        if timings:
-            publish_json(timings, content)
-        return SandboxRun(0, end + 1, "")
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("seconds_per_video", "status", "code"),
     [(0.0001, "PASS", 0), (0.0143, "INCONCLUSIVE", 6), (1.0, "FAIL", 5)],
@@ -108,9 +82,9 @@ def test_damaged_folder_is_not_timed(package, data, tmp_path):
 
 
 @pytest.mark.slow
-def test_rehearsal_of_a_real_package(package, data, tmp_path, monkeypatch):
-    """Two fresh processes of a tiny package: a verdict, a receipt with its hash, and nothing
-    else left in the folder.
+def test_full_run_of_a_real_package(package, data, tmp_path, monkeypatch):
+    """Fresh processes of a tiny package: a verdict, a receipt with its hash, and nothing else left
+    in the folder. 8 test videos stand for 12 items; only the seconds of the full run decide.
     """
     # other tests may run at the same time
     monkeypatch.setattr(machine_load, "busy_seconds", lambda cpus: 0.0)
@@ -119,12 +93,15 @@ def test_rehearsal_of_a_real_package(package, data, tmp_path, monkeypatch):
     verdict = rehearse(
         copy,
         data,
-        RehearsalOptions(items=8, seconds=3600.0, device="cpu", threads=1, cold_starts=1),
+        RehearsalOptions(
+            items=12, seconds=3600.0, device="cpu", threads=1, cold_starts=1, full=True
+        ),
         progress=lambda *step: progress.append(step),
     )
     assert verdict.status == "PASS"
     assert verdict.code == 0
-    assert verdict.sentence.startswith("The packed folder would need ")
+    assert verdict.sentence.startswith("The packed folder ")
+    assert "for 12 videos in one process" in verdict.sentence
     receipt = verify_package(copy)["latency"]
     assert receipt == verdict.facts
     assert receipt["sample_videos"] == 8
@@ -133,28 +110,12 @@ def test_rehearsal_of_a_real_package(package, data, tmp_path, monkeypatch):
     cold_start = receipt["cold_starts"][0]
     assert cold_start["seconds"] > cold_start["prediction_seconds"] > 0
     assert receipt["stage_seconds"]["decode"] > 0
-    assert progress == [("cold start", 0, 2), ("steady sample", 1, 2), ("steady sample", 2, 2)]
-    with pytest.raises(Inconclusive):
-        measure.run_packed(copy, data, tmp_path / "r.csv", timeout=0.01)
-
-
-@pytest.mark.slow
-def test_full_run_of_a_real_package(package, data, tmp_path, monkeypatch):
-    """8 test videos stand for 12 items; only the seconds of the full run decide."""
-    monkeypatch.setattr(machine_load, "busy_seconds", lambda cpus: 0.0)
-    copy = shutil.copytree(package, tmp_path / "copy")
-    verdict = rehearse(
-        copy,
-        data,
-        RehearsalOptions(
-            items=12, seconds=3600.0, device="cpu", threads=1, cold_starts=1, full=True
-        ),
-    )
-    assert verdict.status == "PASS"
-    assert "for 12 videos in one process" in verdict.sentence
-    receipt = verify_package(copy)["latency"]
+    assert receipt["cpu_use"]["run_seconds"] > 0
     assert receipt["full"]
     assert receipt["largest_run"] == receipt["full_run"]["videos"] == 12
     assert receipt["full_run"]["distinct_videos"] == 8
     assert receipt["full_run"]["completed"]
     assert receipt["projection"]["expected"] == receipt["full_run"]["seconds"] > 0
+    assert progress == [("cold start", 0, 2), ("steady sample", 1, 2), ("steady sample", 2, 2)]
+    with pytest.raises(Inconclusive):
+        measure.run_packed(copy, data, tmp_path / "r.csv", timeout=0.01)
