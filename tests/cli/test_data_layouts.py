@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 import small
 import toys
+from fake_package import run_here
 
 from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.submit.check import diff
 from wbdc.submit.pack.requirements import all_requirements, needed_requirements
 from wbdc.submit.pipeline import optional_packages
 
 
 @pytest.mark.slow
-def test_preliminary_round_end_to_end(tmp_path):
-    """zip_feats and two test splits, from prepare to a submission that predicts test_b alone."""
+def test_preliminary_round_end_to_end(tmp_path, monkeypatch):
+    """zip_feats and two test splits, from prepare to a submission that predicts test_b alone, here
+    in this process.
+    """
+    monkeypatch.setattr(diff, "run_packed", run_here)
     root = small.features(tmp_path / "data")
     work = tmp_path / "work"
     (root / "annotations" / "test.json").rename(root / "annotations" / "test_a.json")
