@@ -163,8 +163,9 @@ def test_a_run_of_an_ensemble_is_not_removed(work):
     assert (work / "runs" / "toy-1a2b3c4d" / "fold-0" / SEAL_FILE).is_file()
 
 
-def test_a_run_of_a_submission_is_not_removed(work):
-    folder = work.parent / "submissions" / "monday"
+@pytest.mark.parametrize("home", [".", "work"])
+def test_a_run_of_a_submission_is_not_removed(work, home):
+    folder = work.parent / home / "submissions" / "monday"
     folder.mkdir(parents=True)
     facts = {"competition": "wechat2022", "precision": "fp32"}
     write_manifest(folder, facts | {"members": ["toy-5e6f7a8b/fold-1"]})

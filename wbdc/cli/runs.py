@@ -28,7 +28,7 @@ submissions_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     default="submissions",
     show_default=True,
-    help="Folder of the packed folders, whose runs are not removed.",
+    help="Folder of the packed folders, whose runs are not removed, beside WORK/submissions.",
 )
 remove_option = click.option(
     "--yes", "removes", is_flag=True, help="Remove them; otherwise they are only listed."

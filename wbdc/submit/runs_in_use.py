@@ -19,6 +19,7 @@ def runs_in_use(work: Path, submissions: Path) -> dict[str, list[str]]:
 
     An ensemble or a packed folder needs its members, the pretrained runs that these started from,
     and the teachers of their pseudo-labels: `train.sh` of a submission makes all of them again.
+    Packed folders are looked for in `submissions` and in the work folder, where the demo puts them.
     Raises IntegrityFault when an ensemble, a packed folder or a run is damaged: then it is unknown
     what they need.
     """
@@ -76,18 +77,22 @@ def _roots(work: Path, submissions: Path) -> dict[str, dict[str, set[str]]]:
     """Return {"ensemble NAME" or "submission NAME": {run: folds}} of those runs that are in the
     work folder.
     """
-    roots = {}
+    roots: dict[str, dict[str, set[str]]] = {}
     for seal in sorted((work / "ensembles").glob(f"[!.]*/{SEAL_FILE}")):
         roots[f"ensemble {seal.parent.name}"] = blend_folds(read_blend(seal.parent))
-    for manifest in sorted(submissions.glob(f"[!.]*/{MANIFEST_FILE}")):
-        names = read_manifest(manifest.parent)["members"]
-        folds: dict[str, set[str]] = {}
-        for run, _, fold in (name.partition("/fold-") for name in names):
+    for package in _list_packages(work, submissions):
+        folds = roots.setdefault(f"submission {package.name}", {})
+        for name in read_manifest(package)["members"]:
+            run, _, fold = name.partition("/fold-")
             folds.setdefault(run, set()).add(fold)
-        roots[f"submission {manifest.parent.name}"] = folds
 
     present = {path.parent.name for path in (work / "runs").glob(f"*/{RUN_FACTS_FILE}")}
     return {
         user: {name: folds for name, folds in needed.items() if name in present}
         for user, needed in roots.items()
     }
+
+
+def _list_packages(work: Path, submissions: Path) -> list[Path]:
+    homes = dict.fromkeys([work / "submissions", submissions])
+    return [path.parent for home in homes for path in sorted(home.glob(f"[!.]*/{MANIFEST_FILE}"))]
