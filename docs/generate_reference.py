@@ -47,6 +47,8 @@ describes the same for editors; in VS Code with *Even Better TOML*, begin a kit 
 `learning_rate` and `layer_decay` as a whole |
 | `[text]` `[trunk]` `[vision]` `[fusion]` `[train]` | required, unless `[estimator]` is set |
 | `[pooling]` `[head]` `[pretrain]` `[train.pseudo]` `[serve]` | optional |
+| `[modality.NAME]` | optional: the tower of a further modality of the contest, for example \
+`[modality.audio]` |
 | `[estimator]` | a model that is fitted at once, in place of all other tables but `[serve]` |
 | `[tiny]` | overrides for `--tiny`, with the same tables |
 
@@ -159,7 +161,7 @@ def plug_title(kind: str) -> str:
         return f"{kind}, in [pretrain] and [train]"
     if kind in kit_schema.NESTED_PLUGS:
         return f"{kind}, in settings of other plugs"
-    return f"[{kind}]"
+    return f"[{kind}.NAME]" if kind == kit_schema.MODALITY_TABLE else f"[{kind}]"
 
 
 def json_type(annotation: object) -> dict:
@@ -235,6 +237,11 @@ def table_schema(table: str) -> dict:
 def write_schema() -> str:
     """Return the text of kit.schema.json."""
     tables = {table: {"$ref": f"#/$defs/{table}"} for table in kit_schema.KIT_TABLES}
+    plug_of_modality = {"$ref": f"#/$defs/{kit_schema.MODALITY_TABLE}"}
+    tables[kit_schema.MODALITY_TABLE] = {
+        "type": "object",
+        "additionalProperties": plug_of_modality,
+    }
     definitions = {table: table_schema(table) for table in kit_schema.SETTINGS_OF_TABLE}
     for kind, package in kit_schema.PLUG_PACKAGES.items():
         home = import_module(package)

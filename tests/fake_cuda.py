@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from wbdc.core.batch import Batch
+from wbdc.core.tokens import Tokens
 
 
 @contextmanager
@@ -47,4 +48,7 @@ def batch_on_fake_cuda(batch: Batch) -> Batch:
         for f in fields(batch)
         if isinstance(value := getattr(batch, f.name), Tensor)
     }
-    return replace(batch, **tensors)
+    modalities = {
+        name: Tokens(*map(tensor_on_fake_cuda, rows)) for name, rows in batch.modalities.items()
+    }
+    return replace(batch, modalities=modalities, **tensors)

@@ -10,7 +10,7 @@ import pytest
 import wbdc
 from wbdc import competitions
 from wbdc.core import plug
-from wbdc.nets import fusion, heads, pooling, vision
+from wbdc.nets import fusion, heads, modality, pooling, vision
 from wbdc.prepare import engines
 from wbdc.serve import members
 from wbdc.train import estimators, loggers, losses, objectives, samplers, schedules, tricks
@@ -37,6 +37,7 @@ NOT_SHIPPED = {"polars", "rich", "click", "sklearn"}
 PLUGS = {
     "competitions": competitions,
     "vision": vision,
+    "modality": modality,
     "fusion": fusion,
     "pooling": pooling,
     "heads": heads,

@@ -143,6 +143,10 @@ OBJECTIVES: dict[str, list[dict]] = {
 }
 # settings of each trick that needs some
 TRICKS: dict[str, dict] = {"freeze": {"on": ["fusion.trunk.encoder.layer.0", "vision"]}}
+# the towers of a further modality; each reads rows of this width
+MODALITY_WIDTH = 7
+MODALITIES = {"features": {"width": MODALITY_WIDTH, "steps": 5}}
+AUDIO = {"audio": {"use": "features", **MODALITIES["features"]}}
 POOLINGS = {
     "mean": {},
     "mean_by_modality": {},
@@ -172,12 +176,13 @@ def blueprint(
     pooling: str = "mean",
     layers: int | None = None,
     head: dict | None = None,
+    modality: dict | None = None,
     **settings: object,
 ) -> dict:
     """Return the blueprint of a toy model.
 
-    layers: of the fusion, where it has any. head: its table; None: linear. settings: override
-    those of the vision tower.
+    layers: of the fusion, where it has any. head: its table; None: linear. modality: the tables of
+    further modalities; None: none. settings: override those of the vision tower.
     """
     has_layers = "layers" in plug.plug_settings(plug.find_plug(fusions, fusion))
     depth = {"layers": layers} if layers and has_layers else {}
@@ -186,6 +191,7 @@ def blueprint(
         "fusion": {"use": fusion, **FUSIONS[fusion], **depth},
         "pooling": {"use": pooling, **POOLINGS[pooling]},
         "head": head or DEFAULT_HEAD,
+        **({"modality": modality} if modality else {}),
     }
     facts = {"classes": CLASSES, "parents": list(TASK.parents), "special": SPECIAL}
     return {"trunk": TRUNK, **tables, **facts}
@@ -226,6 +232,15 @@ def batch(
     labels = np.random.default_rng(seed).integers(0, CLASSES, len(ids))
     fields = [token_fields(row) for row in text]
     return collate(ids, text, frames, labels, fields=fields, seeds=item_seed_numbers(ids, seed, 0))
+
+
+def with_audio(b: Batch, counts: tuple[int, ...] = (2, 0, 5, 1, 3, 0), seed: int = 4) -> Batch:
+    """Return the batch with so many rows of sound of each video."""
+    random = np.random.default_rng(seed)
+    rows = [random.normal(size=(count, MODALITY_WIDTH)).astype(np.float16) for count in counts]
+    empty = [np.zeros((0, 3, 1, 1), np.uint8)] * len(rows)
+    collated = collate(b.ids, [[2]] * len(rows), empty, modalities={"audio": rows})
+    return replace(b, modalities=collated.modalities)
 
 
 def token_fields(row: list[int]) -> np.ndarray:

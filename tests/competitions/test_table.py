@@ -53,8 +53,8 @@ def test_a_table_is_read_as_it_stands(tmp_path):
         None,
     )
     first, second = contest.videos(tmp_path, "labeled", Findings())
-    assert first == ("a.mp4", {"headline": "Hello", "tags": "#x"}, "news", NO_FRAMES)
-    assert second == ("b", {"headline": "Two, three", "tags": ""}, "comedy", NO_FRAMES)
+    assert first == ("a.mp4", {"headline": "Hello", "tags": "#x"}, "news", NO_FRAMES, {})
+    assert second == ("b", {"headline": "Two, three", "tags": ""}, "comedy", NO_FRAMES, {})
     assert [v.label for v in contest.videos(tmp_path, "test", Findings())] == [None]
 
 

@@ -68,8 +68,9 @@ def log(monkeypatch) -> list[str]:
 
 
 def test_a_batch_is_copied_in_a_stream_of_its_own_and_kept_until_it_was_read(log):
-    batch = toys.batch()
-    tensors = 7  # text, its mask and fields, frames and their mask, label, seeds
+    batch = toys.with_audio(toys.batch())
+    # text, its mask and fields, frames and their mask, label, seeds; sound and its mask
+    tensors = 9
     with fake_cuda():
         copied = BatchCopier(CUDA).copy(batch)
     assert log == [
@@ -78,6 +79,7 @@ def test_a_batch_is_copied_in_a_stream_of_its_own_and_kept_until_it_was_read(log
         *["kept for computing"] * tensors,
     ]
     assert copied.frames.device.type == copied.seeds.device.type == "cuda"
+    assert {tensor.device.type for tensor in copied.modalities["audio"]} == {"cuda"}
     assert copied.frame_counts == batch.frame_counts
 
 

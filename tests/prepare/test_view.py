@@ -81,7 +81,7 @@ def read_archives(root, split: str, spec: InputSpec) -> list[tuple[list[int], np
 
 def assert_equal(rows, expected) -> None:
     for i, (ids, frames) in enumerate(expected):
-        text, pixels = rows[i]
+        text, pixels = rows[i][:2]
         assert text.tolist() == ids
         assert pixels.dtype == frames.dtype
         assert np.array_equal(pixels, frames.reshape(len(frames), *pixels.shape[1:]))

@@ -11,6 +11,7 @@ import toys
 
 from wbdc.core.batch import Batch
 from wbdc.data import padding
+from wbdc.prepare.view import VideoInputs
 from wbdc.train.dataset import Dataset
 from wbdc.train.samplers.shuffled import Shuffled
 
@@ -33,8 +34,8 @@ class FakeView:
         self.frames = frames
         self.spec = READER
 
-    def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        return np.array(self.text[row]), self.frames[row]
+    def __getitem__(self, row: int) -> VideoInputs:
+        return VideoInputs(np.array(self.text[row]), self.frames[row])
 
 
 @pytest.fixture

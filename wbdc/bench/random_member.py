@@ -15,7 +15,7 @@ from wbdc.data.special_tokens import special_token_ids
 from wbdc.data.text import learn_tokenizer, open_tokenizer
 from wbdc.nets import vision as visions
 from wbdc.nets.image_clips import NESTED_TOWERS
-from wbdc.nets.model import VideoClassifier, build_fusion, head_builder
+from wbdc.nets.model import VideoClassifier, build_fusion, build_towers, head_builder
 from wbdc.nets.trunk import Trunk, find_trunk, read_architecture
 from wbdc.nets.video_transformers import read_video_image
 from wbdc.nets.vision.clip import TRANSFORMERS_WEIGHTS, find_listed
@@ -84,7 +84,8 @@ def _build(kit: Kit, frames: int | None) -> tuple[VideoClassifier, dict, Tokeniz
     fusion = build_fusion(kit.tables, trunk, kit.folder)
     parents = [number // CLASSES_PER_GROUP for number in range(CLASSES)]
     build_head = head_builder(kit.tables, CLASSES, parents, kit.folder)
-    model = VideoClassifier(fusion, vision, build_head, special_token_ids(tokenizer))
+    towers = build_towers(kit.tables, kit.folder)
+    model = VideoClassifier(fusion, vision, build_head, special_token_ids(tokenizer), towers)
     return model, text, tokenizer
 
 

@@ -51,6 +51,11 @@ DEMO_CONTEST_FOLDER, DEMO_RESULT_FILE = "contest", "result.csv"  # below --into
     show_default=True,
     help="Number of videos: 55% labeled, 25% unlabeled, 20% test.",
 )
+@click.option(
+    "--sound",
+    is_flag=True,
+    help="With --data-only: also features of sound, and a contest and a kit for it.",
+)
 @shared_options.seed
 @shared_options.device
 @shared_options.threads
@@ -59,6 +64,7 @@ def demo(
     into: Path,
     data_only: Path | None,
     videos: int,
+    sound: bool,
     seed: int,
     device: str,
     threads: int | None,
@@ -74,10 +80,14 @@ def demo(
       wbdc demo
       wbdc demo --data-only somewhere --videos 20000
     """
+    from wbdc.core.errors import UsageFault
     from wbdc.core.files import check_writable
     from wbdc.core.folders import sweep_work
+    from wbdc.prepare.demo.sounds import SOUND_CONTEST_FILE, SOUND_KIT_FILE
     from wbdc.prepare.demo.synthetic_contest import generate_contest
 
+    if sound and data_only is None:
+        raise UsageFault("--sound generates data for a kit of its own; add --data-only DIR")
     check_writable(data_only or into)
     sweep_work(into)
     with console.progress(as_json) as progress:
@@ -85,6 +95,7 @@ def demo(
             data_only or into / DEMO_CONTEST_FOLDER,
             videos=videos,
             seed=seed,
+            sound=sound,
             progress=lambda done, total: progress("generate videos", done, total),
         )
         if data_only is None:
@@ -98,6 +109,11 @@ def demo(
         )
         classes = contest["classes"]
         console.print_text(f"{counts} videos of {classes} classes: {data_only / 'data'}")
+        if sound:
+            files = ", ".join(
+                str(data_only / name) for name in (SOUND_CONTEST_FILE, SOUND_KIT_FILE)
+            )
+            console.print_text(f"A contest and a kit with sound: {files}")
     else:
         print_demo(into, result)
 

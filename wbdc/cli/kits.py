@@ -62,6 +62,7 @@ def describe_kit(kit: "Kit") -> Iterator[tuple[str, str]]:
     from wbdc.train.kit_files import STAGES
     from wbdc.train.kit_schema import (
         KIT_TABLES,
+        MODALITY_TABLE,
         PLUG_PACKAGES,
         STAGE_CHOICES,
         STAGE_PLUGS,
@@ -76,6 +77,12 @@ def describe_kit(kit: "Kit") -> Iterator[tuple[str, str]]:
         if not isinstance(table, dict):
             if table:
                 yield f"{key} = {table}", ""
+            continue
+
+        if key == MODALITY_TABLE:
+            for name, tower in table.items():
+                yield f"[{key}.{name}]", "bold"
+                yield from describe_plug(PLUG_PACKAGES[key], tower, kit.folder)
             continue
 
         yield f"[{key}]", "bold"

@@ -19,8 +19,8 @@ from wbdc.cli.name_completion import PSEUDO_LABELS_NAME, RUN_NAME
 )
 @click.option(
     "--without",
-    type=click.Choice(["text", "frames"]),
-    help="Ablation: remove a modality from training and evaluation.",
+    metavar="MODALITY",
+    help="Ablation: train and evaluate without text, frames or one of [modality].",
 )
 @click.option(
     "--from",

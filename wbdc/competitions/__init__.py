@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -9,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from wbdc.competitions.formats.relative_path import is_inside
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import file_sha256 as hash_file
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 CONTEST_FOLDER = "contest"  # of a package, for the file that defines the contest
+# they name tensors, columns and settings
+MODALITY_NAME_PATTERN = re.compile(r"[a-z][a-z0-9]{0,31}")
+RESERVED_NAMES = ("id", "label", "text", "frames")
 CLIP_SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov")  # of video files
 
 
@@ -41,12 +46,14 @@ class Video(NamedTuple):
     """One item of the annotations.
 
     fields: text by field name, never None. label: class id; None for an unlabeled video.
+    modalities: where the features of each of the contest's further modalities are expected.
     """
 
     id: str
     fields: dict[str, str]
     label: str | None
     source: Source
+    modalities: dict[str, Source] = {}
 
 
 class FrameFile(NamedTuple):
@@ -114,6 +121,9 @@ class Competition:
     score_components: tuple[str, ...] = ()  # keys of a score beside "mean", in display order
     judge_paths: JudgePaths = JudgePaths()
     needs_probabilities: bool = False  # whether the score depends on more than the best class
+    # what a contest has beside text and frames: by name, the path of a video's .npy file below the
+    # data root, for example {"audio": "audio/{split}/{id}.npy"}
+    modalities: dict[str, str] = {}
     file: Path | None = None  # defines the contest; None for a contest of wbdc
     # the first is the default
     targets: dict[str, Target] = {"folder": Target(), "zip": Target(zipped=True)}
@@ -193,6 +203,15 @@ class Competition:
     def source(self, root: Path, split: str, name: str) -> Source:
         """Return where the frames of a video are expected. name: id of the video."""
         raise NotImplementedError
+
+    def modality_sources(self, root: Path, split: str, name: str) -> dict[str, Source]:
+        """Return where the features of each further modality of a video are expected; {} for a
+        contest without any. `videos` yields them. name: id of the video.
+        """
+        return {
+            modality: _inside_source(root, path.replace("{split}", split).replace("{id}", name))
+            for modality, path in self.modalities.items()
+        }
 
     def frame_files(self, root: Path, split: str) -> Iterator[FrameFile]:
         """Yield the files in the folders of a split's frames, in a fixed order.
@@ -319,8 +338,41 @@ def open_competition(use: str, folder: Path | None = None) -> Competition:
             f"{file}: {type(contest).__name__} does not state {', '.join(missing)}; "
             "add it to the class"
         )
+    try:
+        check_modalities(contest.modalities, contest.fields)
+    except UsageFault as error:
+        raise UsageFault(f"{file}: {error}") from error
     contest.file = file
     return contest
+
+
+def check_modalities(modalities: dict[str, str], fields: Sequence[str]) -> None:
+    """Raise UsageFault unless each modality has a plain name and the path of its .npy files.
+
+    fields: the names of the text fields, which no modality may have.
+    """
+    if not isinstance(modalities, dict):
+        raise UsageFault(f"modalities = {modalities!r} is not a table of names and paths")
+    for name, path in modalities.items():
+        if not MODALITY_NAME_PATTERN.fullmatch(name) or name in (*RESERVED_NAMES, *fields):
+            raise UsageFault(
+                f"modalities cannot have the name {name!r}; choose lower-case letters and digits, "
+                f"and none of {', '.join((*RESERVED_NAMES, *fields))}"
+            )
+        if not isinstance(path, str) or "{id}" not in path or not path.endswith(".npy"):
+            raise UsageFault(
+                f"modalities.{name} = {path!r} is not the path of a .npy file for each video; write"
+                f' for example {name} = "{name}/{{id}}.npy"'
+            )
+        if not is_inside(path):
+            raise UsageFault(
+                f"modalities.{name} = {path!r} leads out of the data folder; give a path below it"
+            )
+
+
+def _inside_source(root: Path, relative: str) -> Source:
+    """Return a source below the data root; NO_FRAMES for a path that leads out of it."""
+    return Source(root / relative) if is_inside(relative) else NO_FRAMES
 
 
 def is_contest_file(use: object) -> bool:

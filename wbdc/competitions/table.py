@@ -5,12 +5,22 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
-from wbdc.competitions import NO_FRAMES, Competition, FrameFile, JudgePaths, Limits, Source, Video
+from wbdc.competitions import (
+    NO_FRAMES,
+    Competition,
+    FrameFile,
+    JudgePaths,
+    Limits,
+    Source,
+    Video,
+    check_modalities,
+)
 from wbdc.competitions.formats.json_stream import clean_text
+from wbdc.competitions.formats.relative_path import is_inside
 from wbdc.competitions.formats.tables import check_table_suffix, read_table
 from wbdc.competitions.table_contest.metric import TableMetric
 from wbdc.competitions.table_contest.result_file import ResultFile
@@ -37,7 +47,9 @@ class Table(Competition):
     "mean_f1", "log_loss" or "auc".
 
     frames: column that holds the path of an image, a video or a zip of images, or a path with
-    "{id}" in it; None for items without frames. labels: a table with the columns `id` and `label`,
+    "{id}" in it; None for items without frames. modalities: what items have beside text and frames,
+    as {name, path of a .npy file of features with "{id}" in it}, for example
+    {audio = "audio/{id}.npy"}. labels: a table with the columns `id` and `label`,
     when the classes are in a separate file. split: {column, labeled, test, unlabeled}: the
     column that names the split of a row, and the value or values of each split. Without it, rows
     of a shared table that have a label are labeled, and the others are the test split.
@@ -61,6 +73,7 @@ class Table(Competition):
         classes: list,
         metric: str = "accuracy",
         frames: str | None = None,
+        modalities: dict | None = None,
         unlabeled: str | None = None,
         labels: str | None = None,
         split: dict | None = None,
@@ -71,12 +84,15 @@ class Table(Competition):
     ):
         tables = {"labeled": labeled, "test": test, "unlabeled": unlabeled, "labels": labels}
         groups = {"split": split, "parents": parents, "result": result, "limits": limits}
-        check_shapes({"text": text, "classes": classes, **groups, "judge": judge})
+        settings = {"text": text, "classes": classes, **groups, "judge": judge}
+        check_shapes({**settings, "modalities": modalities})
+        check_modalities(modalities or {}, text)
         for name, file in tables.items():
             if file is not None:
                 check_table_suffix(name, file)
 
         self.fields = tuple(text)
+        self.modalities = dict(modalities or {})
         self.label_key = label
         self.unlabeled_split = "unlabeled" if unlabeled else None
         self.limits = Limits(**limits) if limits else None
@@ -127,9 +143,10 @@ class Table(Competition):
             known.add(video_id)
             fields = self.read_fields({**row, "id": video_id}, findings)
             frames = self._frame_path(row, video_id)
-            if frames and not _is_inside(frames):
+            if frames and not is_inside(frames):
                 findings.add("archive.escape", f"{split}: {video_id}")
-            yield Video(video_id, fields, label, _build_source(root, frames))
+            modalities = self.modality_sources(root, split, video_id)
+            yield Video(video_id, fields, label, _build_source(root, frames), modalities)
 
     def column_values(self, root: Path, split: str) -> Iterator[tuple[str, dict[str, str]]]:
         unused = {self._id, self.label_key, self._split_column, self._frames}
@@ -269,15 +286,8 @@ def _label_text(value: object) -> str | None:
     return _text_of(value) or None
 
 
-def _is_inside(relative: str) -> bool:
-    """Return whether a path is relative and stays inside the folder that it starts from."""
-    path = PurePosixPath(relative.replace("\\", "/"))
-    is_plain = not {":", "\0"} & set(relative)
-    return is_plain and not path.is_absolute() and ".." not in path.parts
-
-
 def _build_source(root: Path, relative: str) -> Source:
-    if not relative or not _is_inside(relative):
+    if not relative or not is_inside(relative):
         return NO_FRAMES
     return Source(root / relative.replace("\\", "/"))
 

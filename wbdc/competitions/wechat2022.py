@@ -119,6 +119,7 @@ class WeChat2022(Competition):
                 if split == self.labeled_split
                 else _label_text(item.get("category_id")),
                 source_of(item["id"]),
+                self.modality_sources(root, split, item["id"]),
             )
 
     def column_values(self, root: Path, split: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -175,6 +176,12 @@ class WeChat2022(Competition):
         publish_bytes(into / "annotations" / f"{split}.json", f"[\n{lines}\n]\n".encode())
         if taxonomy := _find_taxonomy(root):
             publish_bytes(into / "taxonomy.csv", read_bytes(taxonomy))
+
+        for original_id, row in repeated if self.modalities else ():
+            copies = self.modality_sources(into, split, row["id"])
+            for modality, source in self.modality_sources(root, split, original_id).items():
+                if source.path.is_file():
+                    _link_file(source.path, copies[modality].path)
 
         if self.frame_format(root) == "features":
             features = self.source(root, split, "").path

@@ -1,12 +1,14 @@
 """Batch: the one type that passes from data to networks."""
 
 from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wbdc.core.item_random import host_uniform, item_uniform
+from wbdc.core.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Batch:
     r, r + R, r + 2R, ... of the whole batch.
     pixels: (B, F, 3, H, W) uint8, those that the features of a batch were encoded from; None when
     the frames are pixels or cached features.
+    modalities: what videos hold beside text and frames, by name, for example "audio": the rows of
+    each, (B, N, D) float, and which are real, (B, N). A video without it has none.
     targets: what an objective hid, by a name that it chooses. Each use of an objective receives its
     own targets only.
     """
@@ -48,6 +52,7 @@ class Batch:
     frame_counts: tuple[int, ...] = ()
     rank_sizes: tuple[int, ...] = ()
     pixels: Tensor | None = None
+    modalities: dict[str, Tokens] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -90,13 +95,17 @@ class Batch:
         moved = {
             name: tensor.to(device, non_blocking=True) for name, tensor in self._tensors().items()
         }
-        return replace(self, **moved)
+        modalities = {
+            name: Tokens(*(tensor.to(device, non_blocking=True) for tensor in tokens))
+            for name, tokens in self.modalities.items()
+        }
+        return replace(self, modalities=modalities, **moved)
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
         """Tell torch that a stream other than that of the allocation reads the batch: its memory is
         not reused until the stream has done what was launched before the batch was freed.
         """
-        for tensor in self._tensors().values():
+        for tensor in (*self._tensors().values(), *chain(*self.modalities.values())):
             tensor.record_stream(stream)
 
     def select(self, rows: slice) -> "Batch":
@@ -107,8 +116,12 @@ class Batch:
             if isinstance(value := getattr(self, f.name), (Tensor, tuple))
             and f.name != "rank_sizes"
         }
+        modalities = {
+            name: Tokens(tokens.x[rows], tokens.mask[rows])
+            for name, tokens in self.modalities.items()
+        }
         targets = {name: target[rows] for name, target in self.targets.items()}
-        return replace(self, targets=targets, **selected)
+        return replace(self, modalities=modalities, targets=targets, **selected)
 
     def mask_modalities(self, loses_text: Tensor, loses_frames: Tensor) -> "Batch":
         """Return the batch with the text of some videos masked, and the frames of some.
@@ -123,10 +136,15 @@ class Batch:
         )
 
     def drop_modality(self, modality: str) -> "Batch":
-        """Return the batch as if no video had "text" or "frames", for ablations.
+        """Return the batch as if no video had "text", "frames" or one of `modalities`, for
+        ablations.
 
         The first text token stays, so that no sequence is empty.
         """
+        if modality in self.modalities:
+            x, mask = self.modalities[modality]
+            dropped = {modality: Tokens(x[:, :0], mask[:, :0])}
+            return replace(self, modalities=self.modalities | dropped)
         if modality == "frames":
             return replace(
                 self,

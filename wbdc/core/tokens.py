@@ -91,7 +91,8 @@ class Fused(NamedTuple):
     text, frames: the sequences after they have attended to each other. pooled: (B, D) float, one
     vector per video. unimodal: text and frames before they attended to each other, None if a fusion
     has no such tokens. vision_features: (B, F * P, vision.dim), the output of the vision tower, P
-    vectors for each frame; the model adds it.
+    vectors for each frame; the model adds it. modalities: the sequences of further modalities after
+    they have attended to the others, in the order in which the fusion received them.
     """
 
     text: Tokens
@@ -99,3 +100,4 @@ class Fused(NamedTuple):
     pooled: Tensor
     unimodal: tuple[Tokens, Tokens] | None = None
     vision_features: Tensor | None = None
+    modalities: tuple[Tokens, ...] = ()

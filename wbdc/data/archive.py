@@ -1,7 +1,6 @@
 """Archives of frames: zip files of images or features, which may be damaged or hostile."""
 
 import io
-import math
 import os
 import re
 import stat
@@ -20,6 +19,7 @@ from wbdc.core.out_of_memory import is_memory_short, raise_if_exhausted
 from wbdc.data.clips import read_clip
 from wbdc.data.damaged_files import DAMAGED_FILE_ERRORS, MAX_FILE_BYTES
 from wbdc.data.frame_sampling import sample_frames
+from wbdc.data.npy import parse_npy
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".avif")
 MAX_MEMBERS = 10_000
@@ -28,12 +28,6 @@ MAX_VIDEO_BYTES = 2**27  # of all frames of one video, uncompressed
 MAX_DIRECTORY_BYTES = 2**22  # of an archive's list of members: about 400 bytes for each
 # compression methods for which zipfile stops at the requested size
 BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-NPY_HEADER_READERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-    # differs from 2.0 only in field names of structured arrays, which features are not
-    (3, 0): np.lib.format.read_array_header_2_0,
-}
 # compressed bytes to read at once with other methods: 46 bytes of bzip2 can expand to 45 MB
 UNBOUNDED_READ_BYTES = 16
 
@@ -103,7 +97,7 @@ def read_features(source: Source, max_frames: int, findings: Findings) -> np.nda
         status = source.path.stat()
         state = (status.st_ino, status.st_size, status.st_mtime_ns)
         archive = _open_shared_archive(source.path, os.getpid(), state)
-        rows = _parse_npy(_read_member(archive, archive.getinfo(source.member)))
+        rows = parse_npy(_read_member(archive, archive.getinfo(source.member)))
         if rows.ndim != 2 or rows.dtype.kind != "f":
             raise ValueError(f"shape {rows.shape} of {rows.dtype}, not (frames, D) of floats")
         with np.errstate(over="ignore"):
@@ -158,28 +152,6 @@ def _read_member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
             if is_memory_short():
                 raise
             raise ValueError("declares a dictionary of gigabytes") from error  # LZMA allocates it
-
-
-def _parse_npy(data: bytes) -> np.ndarray:
-    """Parse a .npy file without a copy.
-
-    Raises one of `DAMAGED_FILE_ERRORS`, also for a shape larger than the file.
-    """
-    file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    read_header = NPY_HEADER_READERS.get(version)
-    if read_header is None:
-        raise ValueError(f"version {version} of the .npy format")
-
-    try:
-        shape, is_fortran_order, dtype = read_header(file)
-    except MemoryError as error:  # of Python's parser, for thousands of nested signs
-        raise ValueError("its header is too deeply nested") from error
-    if any(side < 0 for side in shape):
-        raise ValueError(f"shape {shape}")
-
-    values = np.frombuffer(data, dtype, math.prod(shape), file.tell())
-    return values.reshape(shape, order="F" if is_fortran_order else "C")
 
 
 def _list_images(

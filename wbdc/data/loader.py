@@ -1,8 +1,9 @@
 """Loader: the rows of each training batch, collation into batches, prefetching."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 
 from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault
+from wbdc.core.tokens import Tokens
 from wbdc.data.padding import PaddedFrames, pad_rows
 
 PREFETCH_BATCHES = 3  # batches that are prepared while the model computes
+NO_MODALITIES: Mapping[str, Sequence[np.ndarray]] = MappingProxyType({})
 
 _Job = TypeVar("_Job")
 _Row = TypeVar("_Row")
@@ -93,6 +96,7 @@ def collate(
     *,
     fields: Sequence[np.ndarray] | None = None,
     seeds: Sequence[int] = (),
+    modalities: Mapping[str, Sequence[np.ndarray]] = NO_MODALITIES,
     pinned: bool = False,
 ) -> Batch:
     """Pad B videos to a Batch.
@@ -100,8 +104,9 @@ def collate(
     text: token ids of each video. frames: (n, 3, S, S) uint8 or (n * P, D) float16 of each video;
     the array of `PaddedFrames` becomes a part of the batch; tensors stay on the GPU that decoded
     them. label: class index of each video, or None. fields: the number of the field of each token.
-    seeds: of `item_seed_numbers`. pinned: pad in page-locked memory, from which a GPU copies while
-    the CPU goes on.
+    seeds: of `item_seed_numbers`. modalities: the rows of each video by the name of the modality,
+    (n, D) float16, n = 0 for a video without it. pinned: pad in page-locked memory, from which a
+    GPU copies while the CPU goes on.
     """
     text_lengths, frame_counts = list(map(len, text)), list(map(len, frames))
     tokens, longest = max(text_lengths), max(frame_counts)
@@ -117,7 +122,15 @@ def collate(
         seeds=torch.tensor(seeds) if seeds else None,
         host_seeds=tuple(seeds),
         frame_counts=tuple(frame_counts),
+        modalities={name: _pad_tokens(rows, pinned) for name, rows in modalities.items()},
     )
+
+
+def _pad_tokens(rows: Sequence[np.ndarray], pinned: bool) -> Tokens:
+    """Pad the rows of B videos, (n, D) each: (B, N, D), with their mask."""
+    counts = list(map(len, rows))
+    longest = max(counts)
+    return Tokens(_pad_frames(rows, longest, pinned), _length_mask(counts, longest, pinned))
 
 
 def _pad_frames(frames: Sequence[np.ndarray], longest: int, pinned: bool) -> torch.Tensor:

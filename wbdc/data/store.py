@@ -145,6 +145,11 @@ class Column:
         return values[ends[position] : ends[position + 1]]
 
 
+def modality_column(name: str) -> str:
+    """Return the name of the column of a further modality in a shard of stored frames."""
+    return f"modality.{name}"
+
+
 def open_columns(folder: Path, split: str, names: Sequence[str], count: int) -> tuple[Column, ...]:
     """Open columns of a split with `count` rows. Each shard is opened and verified once."""
     shards = [

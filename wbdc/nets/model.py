@@ -3,33 +3,40 @@
 It is rebuilt from the blueprint that is saved beside its weights.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType, ModuleType
 
 import torch
 from torch import Tensor, nn
 
 from wbdc.core import plug
 from wbdc.core.batch import Batch
+from wbdc.core.errors import UsageFault
 from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.core.tokens import Fused, Tokens
 from wbdc.nets import fusion as fusions
 from wbdc.nets import heads
+from wbdc.nets import modality as modality_plugs
 from wbdc.nets import pooling as poolings
 from wbdc.nets import vision as visions
 from wbdc.nets.default_head import DEFAULT_HEAD
 from wbdc.nets.fusion import Fusion
 from wbdc.nets.heads import Head
+from wbdc.nets.modality import Modality
+from wbdc.nets.modality_tokens import ModalityTokens
 from wbdc.nets.trunk import Trunk
 from wbdc.nets.vision import Vision
+
+NO_TOWERS: Mapping[str, Modality] = MappingProxyType({})
 
 
 class VideoClassifier(nn.Module):
     """Classifies a video from its text and its frames.
 
     build_head: returns the head for a width of the pooled vector. special: id of each special token
-    of the tokenizer, for example of "[MASK]".
+    of the tokenizer, for example of "[MASK]". towers: of further modalities, by name.
     """
 
     def __init__(
@@ -38,6 +45,7 @@ class VideoClassifier(nn.Module):
         vision: Vision,
         build_head: Callable[[int], Head],
         special: dict[str, int],
+        towers: Mapping[str, Modality] = NO_TOWERS,
     ):
         super().__init__()
         dim = fusion.trunk.dim
@@ -50,6 +58,10 @@ class VideoClassifier(nn.Module):
         self.frame_start = nn.Parameter(torch.randn(1, 1, dim) * 0.02)
         self.head = build_head(dim)
         nn.init.normal_(self.time_embedding.weight, std=0.02)
+        # in the order of their names, in which the fusion receives them
+        self.modalities = nn.ModuleDict(
+            {name: ModalityTokens(name, towers[name], dim) for name in sorted(towers)}
+        )
 
     @property
     def trunk(self) -> Trunk:
@@ -90,7 +102,8 @@ class VideoClassifier(nn.Module):
 
     def fuse(self, batch: Batch) -> Fused:
         """Fuse the text with the features of an encoded batch."""
-        fused = self.fusion(self.text_tokens(batch), self.frame_tokens(batch))
+        sequences = (self.text_tokens(batch), self.frame_tokens(batch))
+        fused = self.fusion(*sequences, *self.modality_tokens(batch))
         return fused._replace(vision_features=batch.frames)
 
     def unimodal(self, batch: Batch, fused: Fused) -> tuple[Tokens, Tokens]:
@@ -123,6 +136,10 @@ class VideoClassifier(nn.Module):
         start_mask = mask.new_ones(mask.shape[0], 1)
         return Tokens(torch.cat([start, frames], 1), torch.cat([start_mask, mask], 1))
 
+    def modality_tokens(self, batch: Batch) -> list[Tokens]:
+        """Encode further modalities, in the order of their names: (B, 1 + M, D) each."""
+        return [encode(batch.modalities[name]) for name, encode in self.modalities.items()]
+
     def logits(self, batch: Batch) -> Tensor:
         """Return the logits of every class: (B, C)."""
         return self.head(self(batch).pooled)
@@ -132,7 +149,9 @@ class VideoClassifier(nn.Module):
 
         fusion, pooling, head: the kit's tables.
         """
+        towers = {name: tokens.tower.blueprint() for name, tokens in self.modalities.items()}
         return {
+            **({"modality": towers} if towers else {}),
             "trunk": self.trunk.architecture,
             "vision": self.vision.blueprint(),
             "fusion": fusion,
@@ -145,9 +164,38 @@ class VideoClassifier(nn.Module):
 
 
 def build_fusion(tables: dict, trunk: Trunk, kit_folder: Path | None = None) -> Fusion:
-    """Build the fusion and the pooling of a kit's tables, or of a blueprint. Raises UsageFault."""
+    """Build the fusion and the pooling of a kit's tables, or of a blueprint.
+
+    Raises UsageFault, also when they do not take the further modalities of the tables.
+    """
     pooling = plug.build_plug(poolings, tables["pooling"], trunk.dim, kit_folder=kit_folder)
-    return plug.build_plug(fusions, tables["fusion"], trunk, pooling, kit_folder=kit_folder)
+    fusion = plug.build_plug(fusions, tables["fusion"], trunk, pooling, kit_folder=kit_folder)
+    for package, instance in ((fusions, fusion), (poolings, pooling)):
+        if tables.get("modality") and not instance.takes_modalities:
+            raise _cannot_take(package, instance, tables["modality"])
+    return fusion
+
+
+def _cannot_take(package: ModuleType, instance: nn.Module, modalities: Mapping) -> UsageFault:
+    """Return the error about a plug that takes text and frames only."""
+    names = plug.plug_names(package)
+    able = [name for name in names if plug.find_plug(package, name).takes_modalities]
+    return UsageFault(
+        f"{plug.plug_kind(package)} {plug.plug_name(instance)!r} takes text and frames only, and "
+        f"the kit has {', '.join(sorted(modalities))}; use one of {', '.join(able)}"
+    )
+
+
+def build_towers(tables: dict, kit_folder: Path | None = None) -> dict[str, Modality]:
+    """Build the towers of the further modalities of a kit's tables, or of a blueprint, by name.
+    Raises UsageFault.
+    """
+    towers = {}
+    for name, table in sorted(tables.get("modality", {}).items()):
+        if hasattr(nn.ModuleDict, name):
+            raise UsageFault(f"a modality cannot have the name {name!r}; rename it in the contest")
+        towers[name] = plug.build_plug(modality_plugs, table, kit_folder=kit_folder)
+    return towers
 
 
 def head_builder(
@@ -173,4 +221,5 @@ def build_model(blueprint: dict, kit_folder: Path | None = None) -> VideoClassif
     fusion = build_fusion(blueprint, trunk, kit_folder)
     parents = blueprint.get("parents", ())  # blueprints without a head have none
     build_head = head_builder(blueprint, blueprint["classes"], parents, kit_folder)
-    return VideoClassifier(fusion, vision, build_head, blueprint["special"])
+    towers = build_towers(blueprint, kit_folder)
+    return VideoClassifier(fusion, vision, build_head, blueprint["special"], towers)

@@ -326,7 +326,7 @@ def _describe(
     test = competition.find_test_split(checked.splits)
     labels = checked.splits[labeled].labels
 
-    survey = Survey(checked.splits, competition.fields)
+    survey = Survey(checked.splits, competition.fields, tuple(competition.modalities))
     _add_frames(survey, findings, shards, build.progress)
     columns = _group_columns(build)
     for split in checked.splits:
@@ -403,9 +403,15 @@ def _add_frames(
     progress: ProgressCallback,
 ) -> None:
     widths: dict[str, str] = {}
+    modality_widths: dict[str, dict[str, str]] = {}
     for job, facts, columns in shards:
         widths |= facts["widths"]
         check_feature_width(widths)
+        for modality, of_modality in facts.get("modalities", {}).items():
+            known = modality_widths.setdefault(modality, {})
+            known |= of_modality["widths"]
+            check_feature_width(known, f"{modality} features")
+            survey.add_modality(job.split, job.start, modality, of_modality["counts"])
         findings.merge(facts["findings"])
         measures, hashes = columns.get("measures", []), columns.get("hashes", [])
         survey.add_frames(job.split, job.start, facts["counts"], measures, hashes)
@@ -431,20 +437,24 @@ def _add_texts(
         for position, video in enumerate(part, start):
             survey.add_text(split, position, video, store)
         if folder:
-            frame_counts = survey.frame_counts[rows.start + start :][: len(part)]
+            first = rows.start + start
+            counts = {"frames": survey.frame_counts, **survey.modality_counts}
+            counts = {name: values[first : first + len(part)] for name, values in counts.items()}
             path = table_path(folder, split, start)
-            _write_videos(path, part, build.competition.fields, frame_counts)
+            _write_videos(path, part, build.competition.fields, counts)
         build.progress(f"texts of {split}", start + len(part), len(rows))
 
 
 def _write_videos(
-    path: Path, videos: list[Video], fields: tuple[str, ...], frame_counts: np.ndarray
+    path: Path, videos: list[Video], fields: tuple[str, ...], counts: dict[str, np.ndarray]
 ) -> None:
+    """Write a table of videos. counts: columns of numbers, "frames" and further modalities."""
     texts = dict.fromkeys(fields, pl.String)
-    schema = {"id": pl.String, **texts, "label": pl.String, "frames": pl.Int32}
+    schema = {"id": pl.String, **texts, "label": pl.String, **dict.fromkeys(counts, pl.Int32)}
+    numbers = zip(*(values.tolist() for values in counts.values()), strict=True)
     rows = [
-        (video.id, *(video.fields[field] for field in fields), video.label, count)
-        for video, count in zip(videos, frame_counts.tolist(), strict=True)
+        (video.id, *(video.fields[field] for field in fields), video.label, *row)
+        for video, row in zip(videos, numbers, strict=True)
     ]
     publish_file(path, pl.DataFrame(rows, schema, orient="row").write_parquet)
 

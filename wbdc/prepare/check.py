@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from wbdc.competitions import CLIP_SUFFIXES, NO_FRAMES, Competition
-from wbdc.core.errors import DataFault
+from wbdc.core.errors import DataFault, UsageFault
 from wbdc.core.files import json_digest
 from wbdc.core.findings import MAX_EXAMPLES, Findings
 from wbdc.core.out_of_memory import raise_if_exhausted
@@ -138,6 +138,12 @@ def _read_split(
 
     split = CheckedSplit([], [])
     for video in competition.videos(root, name, findings, report):
+        if video.modalities.keys() != competition.modalities.keys():
+            raise UsageFault(
+                f"{competition.file}: videos() yields no source of the modalities "
+                f"{', '.join(competition.modalities)}; pass modalities=self.modality_sources(root, "
+                "split, id) to Video"
+            )
         split.ids.append(video.id)
         split.labels.append(video.label)
 
@@ -202,9 +208,27 @@ class _ArchiveCheck:
         """Check the archives of a split; return an upper bound for the bytes of its frames."""
         for digest in (self.content, self.times):
             digest.update(f"{split}\n".encode())
+        size = self._check_modalities(split, ids)
         if frame_format == "features":
-            return self._check_shared_archive(split, ids)
-        return self._check_files(split, ids)
+            return size + self._check_shared_archive(split, ids)
+        return size + self._check_files(split, ids)
+
+    def _check_modalities(self, split: str, ids: list[str]) -> int:
+        """Hash the files of further modalities, and count the videos without one; return an upper
+        bound for the bytes of what is stored.
+        """
+        size = 0
+        for video_id in ids if self.competition.modalities else ():
+            sources = self.competition.modality_sources(self.root, split, video_id)
+            for modality, source in sources.items():
+                if source == NO_FRAMES or not source.path.is_file():
+                    self.findings.add("modality.missing", f"{split}: {modality} of {video_id}")
+                    continue
+                status = source.path.stat()
+                self._add_content(f"{modality}\0{video_id}\0{status.st_size}")
+                self._add_time(status.st_mtime_ns)
+                size += status.st_size
+        return size
 
     def _check_files(self, split: str, ids: list[str]) -> int:
         """Compare the archives on disk, one for each video, with the ids of a split."""

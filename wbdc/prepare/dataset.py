@@ -121,7 +121,8 @@ class PreparedData:
     def table_paths(self, split: str) -> list[Path]:
         """List the tables of a split, `ROWS_PER_TABLE` rows each.
 
-        Columns: id, one for each text field, label, frames (number of stored frames).
+        Columns: id, one for each text field, label, frames (number of stored frames), and one for
+        each further modality of the contest (number of stored rows).
         """
         return [
             table_path(self.folder, split, start)

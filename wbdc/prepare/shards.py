@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wbdc.competitions import Source, open_competition
+from wbdc.competitions import Competition, Source, open_competition
 from wbdc.core.errors import DataFault
 from wbdc.core.findings import Findings
 from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.data.archive import read_features, read_images
 from wbdc.data.frames import THUMBNAIL_PIXELS, probe_image
-from wbdc.data.store import join_images, write_shard
+from wbdc.data.modality_files import read_modality
+from wbdc.data.store import join_images, modality_column, write_shard
 from wbdc.prepare.describe.duplicates import frame_hashes
 
 # columns of the measures of a frame; all are 0 for a damaged frame
@@ -46,7 +47,8 @@ def read_shard_videos(job: ShardJob) -> tuple[dict[str, list[np.ndarray]], dict]
     """Read the videos of a shard: its columns, one array per video, and its facts.
 
     Facts: {"counts": usable frames of each video, "findings", "widths": {width of the features: id
-    of a video}}. Raises DataFault for features of different widths.
+    of a video}}, and of a contest with further modalities "modalities": {name: {"counts": rows of
+    each video, "widths"}}. Raises DataFault for features of different widths.
     """
     contest = open_competition(job.competition)
     sources = [contest.source(job.root, job.split, video_id) for video_id in job.ids]
@@ -69,29 +71,48 @@ def read_shard_videos(job: ShardJob) -> tuple[dict[str, list[np.ndarray]], dict]
         ends = np.cumsum([len(measures) for measures in columns["measures"]])
         columns["hashes"] = np.split(frame_hashes(thumbnails), ends[:-1])
 
-    return columns, {"counts": counts, "findings": findings.report(), "widths": widths}
+    modalities = {}
+    for modality in contest.modalities:
+        rows = _read_modality_rows(contest, job, modality, findings)
+        columns[modality_column(modality)] = rows
+        widths_of_rows = _feature_widths(rows, job.ids, f"{modality} features")
+        modalities[modality] = {"counts": list(map(len, rows)), "widths": widths_of_rows}
+    facts = {"counts": counts, "findings": findings.report(), "widths": widths}
+    return columns, facts | ({"modalities": modalities} if modalities else {})
 
 
-def check_feature_width(widths: dict[str, str]) -> None:
+def check_feature_width(widths: dict[str, str], what: str = "features") -> None:
     """Raise DataFault if features have several widths.
 
-    widths: {width of the features: id of a video with this width}.
+    widths: {width of the features: id of a video with this width}. what: to name in the error.
     """
     if len(widths) > 1:
         examples = ", ".join(f"{video_id} has {width}" for width, video_id in widths.items())
         raise DataFault(
-            f"all features must have the same width, but they differ: {examples}; "
+            f"all {what} must have the same width, but they differ: {examples}; "
             "extract them again with one model"
         )
 
 
-def _feature_widths(rows: list[np.ndarray], ids: tuple[str, ...]) -> dict[str, str]:
+def _read_modality_rows(
+    contest: Competition, job: ShardJob, modality: str, findings: Findings
+) -> list[np.ndarray]:
+    """Read the features of a further modality of the videos of a shard: (n, D) float16 each."""
+    return [
+        read_modality(contest.modality_sources(job.root, job.split, video_id)[modality], findings)
+        for video_id in job.ids
+    ]
+
+
+def _feature_widths(
+    rows: list[np.ndarray], ids: tuple[str, ...], what: str = "features"
+) -> dict[str, str]:
     widths = {
         str(features.shape[1]): video_id
         for features, video_id in zip(rows, ids, strict=True)
         if len(features)
     }
-    check_feature_width(widths)
+    check_feature_width(widths, what)
     return widths
 
 

@@ -9,9 +9,10 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,9 +26,11 @@ from wbdc.core.progress import ProgressCallback, no_progress
 from wbdc.core.weights import weights_fingerprint
 from wbdc.data.frame_sampling import sample_frames
 from wbdc.data.frames import decode_frames
+from wbdc.data.modality_files import sample_steps
 from wbdc.data.store import (
     FRAMES_FOLDER,
     Column,
+    modality_column,
     open_columns,
     shard_path,
     shard_starts,
@@ -54,13 +57,15 @@ class InputSpec:
 
     text: tokenizes the text fields; image_settings: of the frames, None if the data hold features;
     frames: number for each video; tower: a frozen vision tower whose features are all that training
-    needs, None if training needs pixels.
+    needs, None if training needs pixels; steps: the most rows of each further modality, by name.
+    They do not belong to the name of a view, because they are read from the prepared dataset.
     """
 
     text: TextReader
     image_settings: ImageSettings | None
     frames: int
     tower: Vision | None = None
+    steps: dict[str, int] = field(default_factory=dict)
 
     @property
     def frame_key(self) -> tuple[ImageSettings | None, int]:
@@ -93,25 +98,45 @@ class InputSpec:
         return settings[:-1] if settings.squash else settings[:-2]
 
 
+class VideoInputs(NamedTuple):
+    """What a kit reads of one video.
+
+    text: token ids (T,) int32; frames: (n, 3, S, S) uint8 or (n, D) float16; modalities: rows of
+    each further modality, (n, D) float16.
+    """
+
+    text: np.ndarray
+    frames: np.ndarray
+    modalities: dict[str, np.ndarray] = {}
+
+
 @dataclass(frozen=True)
 class View:
-    """The rows of one split: (token ids (T,) int32, frames (n, 3, S, S) uint8 or (n, D) float16).
+    """The rows of one split: view[row] is the `VideoInputs` of a video.
 
     A frozen tower with P vectors for each frame gives (n * P, D) features.
 
     stored: frames of the prepared dataset; computed: pixels or features; None to decode the stored
-    frames for each epoch.
+    frames for each epoch. modalities: stored rows of further modalities.
     """
 
     text: Column
     stored: tuple[Column, ...]
     computed: Column | None
     spec: InputSpec
+    modalities: dict[str, Column] = field(default_factory=dict)
 
-    def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        if self.computed is not None:
-            return self.text[row], self.computed[row]
-        return self.text[row], read_stored_frames(self.stored, row, *self.spec.frame_key)
+    def __getitem__(self, row: int) -> VideoInputs:
+        frames = (
+            read_stored_frames(self.stored, row, *self.spec.frame_key)
+            if self.computed is None
+            else self.computed[row]
+        )
+        modalities = {
+            name: sample_steps(column[row], self.spec.steps[name])
+            for name, column in self.modalities.items()
+        }
+        return VideoInputs(self.text[row], frames, modalities)
 
 
 def open_view(
@@ -137,7 +162,17 @@ def open_view(
     if frames_folder:
         (computed,) = open_columns(folder / frames_folder, split, ("frames",), count)
     (text,) = open_columns(folder / TEXT_FOLDER, split, ("text",), count)
-    return View(text, stored, computed, spec)
+    return View(text, stored, computed, spec, modality_columns(prepared, spec, split))
+
+
+def modality_columns(prepared: PreparedData, spec: InputSpec, split: str) -> dict[str, Column]:
+    """Open the columns of a split that hold the further modalities that a kit reads, by name."""
+    if not spec.steps:
+        return {}
+    count = prepared.facts.video_counts[split]
+    columns = [modality_column(name) for name in spec.steps]
+    opened = open_columns(prepared.folder / FRAMES_FOLDER, split, columns, count)
+    return dict(zip(spec.steps, opened, strict=True))
 
 
 def make_view(

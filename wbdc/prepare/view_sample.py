@@ -18,6 +18,7 @@ from wbdc.prepare.view import (
     estimate_bytes,
     frame_columns,
     has_all_shards,
+    modality_columns,
     read_stored_frames,
 )
 
@@ -70,7 +71,11 @@ def sample_view(
     seconds = (perf_counter() - start) * count / max(1, len(positions))
 
     stored = tuple(RepeatedColumn([column[row] for row in positions], count) for column in columns)
-    view = View(RepeatedColumn(texts, count), stored, computed, spec)
+    modalities = {
+        name: RepeatedColumn([column[row] for row in positions], count)
+        for name, column in modality_columns(prepared, spec, split).items()
+    }
+    view = View(RepeatedColumn(texts, count), stored, computed, spec, modalities)
     if has_all_shards(prepared, spec, split, folder):
         return SampledView(view, 0.0, 0)
     return SampledView(view, seconds, estimate_bytes(prepared, spec, split) if folder else 0)

@@ -24,7 +24,8 @@ def serve_calls(
 ) -> int:
     """Predict items one by one as their lines arrive; return their number.
 
-    A line is an item as in the annotations, with "frames": the path of its archive. The reply is
+    A line is an item as in the annotations, with "frames": the path of its archive, and the path of
+    the features of each further modality, for example "audio". The reply is
     {"id", <the contest's label_key>, "probability"}, or {"id", "error"} for a line that cannot be
     read: a bad call does not end the others.
     multipliers: (C,) class multipliers.
@@ -54,7 +55,13 @@ def _predict(
             " of an annotation"
         )
     fields = contest.read_fields(item, Findings())
-    predictions = engine.predict([Video(item["id"], fields, None, Source(Path(item["frames"])))])
+    modalities = {
+        name: Source(Path(item[name]))
+        for name in contest.modalities
+        if isinstance(item.get(name), str)
+    }
+    video = Video(item["id"], fields, None, Source(Path(item["frames"])), modalities)
+    predictions = engine.predict([video])
     row = predictions.probabilities
     if multipliers is not None:
         row = apply_multipliers(row, multipliers)

@@ -5,7 +5,7 @@ for nothing, copies nothing from the CPU and allocates the same memory at each c
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -101,17 +101,30 @@ class FixedFrames:
 class FixedTokens:
     """Scores texts that are padded to a multiple of TOKENS_PER_GRAPH, and all possible frames.
 
-    score: a function of text (B, T), text_mask (B, T), features (B, N, D) and frame_mask (B, N).
-    max_tokens, max_features: the largest T and N.
+    score: a function of text (B, T), text_mask (B, T), features (B, N, D) and frame_mask (B, N),
+    and of rows (B, M, D) and mask (B, M) of each further modality. max_tokens, max_features: the
+    largest T and N. max_steps: the largest M of each further modality.
     """
 
-    def __init__(self, score: TensorFunction, max_tokens: int, max_features: int):
+    def __init__(
+        self,
+        score: TensorFunction,
+        max_tokens: int,
+        max_features: int,
+        max_steps: Sequence[int] = (),
+    ):
         self.score = score
         self.max_tokens = max_tokens
         self.max_features = max_features
+        self.max_steps = tuple(max_steps)
 
     def __call__(
-        self, text: Tensor, text_mask: Tensor, features: Tensor, frame_mask: Tensor
+        self,
+        text: Tensor,
+        text_mask: Tensor,
+        features: Tensor,
+        frame_mask: Tensor,
+        *modalities: Tensor,
     ) -> Tensor:
         tokens = min(text.shape[1] + -text.shape[1] % TOKENS_PER_GRAPH, self.max_tokens)
         return self.score(
@@ -119,6 +132,7 @@ class FixedTokens:
             _pad(text_mask, 1, tokens),
             _pad(features, 1, self.max_features),
             _pad(frame_mask, 1, self.max_features),
+            *(_pad(t, 1, self.max_steps[i // 2]) for i, t in enumerate(modalities)),
         )
 
 

@@ -62,7 +62,8 @@ def convert_scores(
     """Convert what follows the vision tower. Raises as OpenVinoFunction does.
 
     score: computes the logits (B, C) of `model` from text (B, T) int64, text_mask (B, T) bool,
-    features (B, N, D) float and frame_mask (B, N) bool. name: for errors.
+    features (B, N, D) float and frame_mask (B, N) bool, and rows (B, M, D) float and mask (B, M)
+    bool of each further modality. name: for errors.
     """
     examples = [_random_batch(model, *sizes) for sizes in EXAMPLE_BATCHES]
     return OpenVinoFunction(score, model, examples, threads, name)
@@ -82,4 +83,9 @@ def _random_batch(
     frame_mask = model.vision.token_mask(is_real)
     text = torch.randint(words, (videos, tokens), generator=generator) * text_mask
     vectors = torch.randn(*frame_mask.shape, model.vision.dim, generator=generator)
-    return text, text_mask, vectors, frame_mask
+    modalities = []
+    for tokens in model.modalities.values():
+        mask = is_real[:, : tokens.tower.steps]
+        rows = torch.randn(*mask.shape, tokens.tower.width, generator=generator)
+        modalities += [rows, mask]
+    return text, text_mask, vectors, frame_mask, *modalities

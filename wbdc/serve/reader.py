@@ -8,13 +8,14 @@ from contextlib import nullcontext
 import numpy as np
 from torch import Tensor
 
-from wbdc.competitions import Video
+from wbdc.competitions import NO_FRAMES, Video
 from wbdc.core.findings import Findings
 from wbdc.data.archive import read_features, read_images
 from wbdc.data.frames import decode_frames
+from wbdc.data.modality_files import read_modality, sample_steps
 from wbdc.data.padding import PaddedFrames
 from wbdc.serve.gpu_decoder import GpuDecoder
-from wbdc.serve.members import FrameKey, Member, MemberBatch
+from wbdc.serve.members import FrameKey, Member, MemberBatch, ModalityKey
 from wbdc.serve.stage_timer import StageTimer
 
 UNREAD_FRAMES = np.zeros((0, 0), np.float16)
@@ -36,7 +37,10 @@ class Reader:
         self.gpu = gpu
         self.pinned = pinned
         # members with equal keys share a batch
-        self.keys = [(type(member), member.text_key, member.frame_key) for member in members]
+        self.keys = [
+            (type(member), member.text_key, member.frame_key, member.modality_keys)
+            for member in members
+        ]
 
     def read(
         self, videos: Sequence[Video], members: Iterable[int], stages: StageTimer
@@ -54,6 +58,7 @@ class Reader:
         findings = Findings()
         texts: dict[tuple, list] = {}
         frames: dict[tuple, Sequence[np.ndarray] | list[Tensor]] = {}
+        rows: dict[ModalityKey, list[np.ndarray]] = {}
         distinct_batches: dict[tuple, MemberBatch] = {}
         batches = {}
         ids = [video.id for video in videos]
@@ -71,9 +76,17 @@ class Reader:
                 frames[frame_key] = self._read_frames(
                     videos, member.frame_key, findings, stages, gpu
                 )
+            for modality_key in member.modality_keys:
+                if modality_key not in rows:
+                    with stages.time("read"):
+                        rows[modality_key] = _read_modality_rows(videos, modality_key, findings)
             if key not in distinct_batches:
+                modalities = {
+                    modality_key.name: rows[modality_key] for modality_key in member.modality_keys
+                }
+                inputs = (texts[text_key], frames[frame_key], *([modalities] if modalities else []))
                 with stages.time("collate"):
-                    distinct_batches[key] = member.collate(ids, texts[text_key], frames[frame_key])
+                    distinct_batches[key] = member.collate(ids, *inputs)
             batches[i] = distinct_batches[key]
 
         return batches, findings.report()
@@ -113,6 +126,19 @@ class Reader:
                     decoded = decode_frames(encoded, settings, findings, name, space, crops)
                     padded.set_count(row, len(decoded))
         return on_gpu if padded is None else padded
+
+
+def _read_modality_rows(
+    videos: Sequence[Video], key: ModalityKey, findings: Findings
+) -> list[np.ndarray]:
+    """Return the rows of a further modality of each video, (n, D) float16."""
+    rows = []
+    for video in videos:
+        source = video.modalities.get(key.name, NO_FRAMES)
+        if source == NO_FRAMES or not source.path.exists():
+            findings.add("modality.missing", f"{key.name} of {video.id}")
+        rows.append(sample_steps(read_modality(source, findings, key.width), key.steps))
+    return rows
 
 
 def prefetch_reads(

@@ -15,7 +15,7 @@ from wbdc.data.loader import (
     prefetch,
     training_batches,
 )
-from wbdc.prepare.view import View
+from wbdc.prepare.view import VideoInputs, View
 from wbdc.train.pseudo.soft_targets import SoftTargets
 from wbdc.train.samplers import Sampler, epoch_order
 
@@ -26,7 +26,8 @@ class Dataset:
 
     ids: n strings. labels: (n,) int class codes, -1 for a video without a label.
     rows: (n, 2) int, the number of each video's view and its row in that view.
-    without: the modality removed from every batch for an ablation, "text" or "frames".
+    without: the modality removed from every batch for an ablation, "text", "frames" or a further
+    one.
     soft_targets: soft labels of some videos, which replace their labels in a batch.
     """
 
@@ -37,15 +38,15 @@ class Dataset:
     without: str | None
     soft_targets: SoftTargets | None = None
 
-    def read(self, position: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the token ids and the frames of one video, as its view returns them."""
+    def read(self, position: int) -> VideoInputs:
+        """Return what is read of one video, as its view returns it."""
         view, row = self.rows[position]
         return self.views[view][int(row)]
 
     def batch(
         self,
         positions: np.ndarray,
-        videos: Sequence[tuple[np.ndarray, np.ndarray]],
+        videos: Sequence[VideoInputs],
         seed: int = 0,
         epoch: int = 0,
         rank_sizes: tuple[int, ...] = (),
@@ -56,17 +57,19 @@ class Dataset:
         seed, epoch: of their random numbers. rank_sizes: of the batch that they are a part of.
         pinned: see `collate`.
         """
-        text = [tokens for tokens, _ in videos]
-        frames = [pictures for _, pictures in videos]
+        text = [video.text for video in videos]
         readers = [self.views[view].spec.text for view, _ in self.rows[positions]]
         ids = [self.ids[i] for i in positions]
         batch = collate(
             ids,
             text,
-            frames,
+            [video.frames for video in videos],
             self.labels[positions],
             fields=[reader.token_fields(row) for reader, row in zip(readers, text, strict=True)],
             seeds=item_seed_numbers(ids, seed, epoch),
+            modalities={
+                name: [video.modalities[name] for video in videos] for name in videos[0].modalities
+            },
             pinned=pinned,
         )
         soft_label = self.soft_targets.at(positions) if self.soft_targets else None
@@ -105,7 +108,7 @@ class Dataset:
         computed. pinned: see `collate`. Raises UsageFault.
         """
 
-        def make(job: BatchRows, videos: list[tuple[np.ndarray, np.ndarray]]) -> Batch:
+        def make(job: BatchRows, videos: list[VideoInputs]) -> Batch:
             return self.batch(job.rows, videos, seed, job.epoch, job.rank_sizes, pinned)
 
         jobs = training_batches(

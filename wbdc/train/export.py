@@ -23,6 +23,7 @@ from wbdc.train.hardware import Hardware
 from wbdc.train.initial_model import InitialModel
 from wbdc.train.kit import SavedKit
 from wbdc.train.kit_files import KIT_FILE
+from wbdc.train.kit_schema import MODALITY_TABLE
 from wbdc.train.runs import OOF_FILE, write_oof
 from wbdc.train.stage_plan import StagePlan
 
@@ -64,13 +65,21 @@ def saved_blueprint(model: VideoClassifier, kit: SavedKit) -> dict:
     """Return what rebuilds the model beside its saved plugs."""
     head = kit.tables.get("head", DEFAULT_HEAD)
     blueprint = model.blueprint(kit.tables["fusion"], kit.tables["pooling"], head)
-    tower = blueprint["vision"]  # the tower states only the name of its own file
-    saved_use = kit.tables["vision"]["use"]
-    file = kit.plug_files.get(Path(saved_use).name)
-    if Path(tower["use"]).name == (file.name if file else saved_use):
-        blueprint["vision"] = tower | {"use": saved_use}
-
+    blueprint["vision"] = _saved_tower(blueprint["vision"], kit.tables["vision"], kit)
+    for name, tower in blueprint.get(MODALITY_TABLE, {}).items():
+        table = kit.tables[MODALITY_TABLE][name]
+        blueprint[MODALITY_TABLE][name] = _saved_tower(tower, table, kit)
     return blueprint
+
+
+def _saved_tower(tower: dict, table: dict, kit: SavedKit) -> dict:
+    """Return the blueprint of a tower, which states only the name of its own file, with the name
+    under which a kit saves this file. table: of the saved kit.
+    """
+    saved_use = table["use"]
+    file = kit.plug_files.get(Path(saved_use).name)
+    is_same = Path(tower["use"]).name == (file.name if file else saved_use)
+    return tower | {"use": saved_use} if is_same else tower
 
 
 def evaluate_fold(

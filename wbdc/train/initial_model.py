@@ -16,7 +16,7 @@ from wbdc.data.special_tokens import special_token_ids
 from wbdc.data.text import TextReader, learn_tokenizer, open_tokenizer
 from wbdc.data.words import add_words, learn_words
 from wbdc.nets import vision as visions
-from wbdc.nets.model import VideoClassifier, build_fusion, head_builder
+from wbdc.nets.model import VideoClassifier, build_fusion, build_towers, head_builder
 from wbdc.nets.trunk import (
     TRUNK_WEIGHTS_FILE,
     Trunk,
@@ -93,8 +93,10 @@ def build_initial_model(kit: Kit, prepared: PreparedData, seed: int) -> InitialM
     classes = prepared.facts.classes
     parents = class_parents(kit.contest, classes)
     build_head = head_builder(tables, len(classes), parents, kit.folder)
-    model = VideoClassifier(fusion, vision, build_head, special)
-    spec = InputSpec(reader, vision.image_settings, vision.frames)
+    towers = build_towers(tables, kit.folder)
+    model = VideoClassifier(fusion, vision, build_head, special, towers)
+    steps = {name: tower.steps for name, tower in towers.items()}
+    spec = InputSpec(reader, vision.image_settings, vision.frames, steps=steps)
     return InitialModel(model, spec, text, weights, pretrained)
 
 

@@ -23,6 +23,7 @@ from wbdc.train.weight_names import OTHER_PARTS
 # packages by their names, because importing most of them imports torch
 PLUG_PACKAGES = {
     "vision": "wbdc.nets.vision",
+    "modality": "wbdc.nets.modality",
     "fusion": "wbdc.nets.fusion",
     "pooling": "wbdc.nets.pooling",
     "head": "wbdc.nets.heads",
@@ -39,7 +40,8 @@ STAGE_CHOICES = {"sampler": {"use": "shuffled"}, "schedule": {"use": "cosine"}}
 STAGE_PLUGS = (*STAGE_LISTS, *STAGE_CHOICES)
 NESTED_PLUGS = ("loss",)  # chosen by settings of other plugs
 MODEL_PLUGS = ("vision", "fusion", "pooling", "head", "estimator")  # tables that choose a plug
-KIT_TABLES = ("text", "trunk", *MODEL_PLUGS, *STAGES, "serve")
+MODALITY_TABLE = "modality"  # holds one plug table for each further modality, by its name
+KIT_TABLES = ("text", "trunk", *MODEL_PLUGS, MODALITY_TABLE, *STAGES, "serve")
 # a kit with [estimator] fits it at once, and has none of the tables of a network
 ESTIMATOR_KIT_TABLES = ("estimator", "serve")
 DEFAULT_POOLING = {"use": "mean"}
@@ -197,6 +199,8 @@ def _chosen_plugs(tables: dict, stages: Sequence[str]) -> Iterator[tuple[str, di
     for kind in MODEL_PLUGS:
         if kind in tables:
             yield PLUG_PACKAGES[kind], tables[kind]
+    for table in tables.get(MODALITY_TABLE, {}).values():
+        yield PLUG_PACKAGES[MODALITY_TABLE], table
     for stage in stages:
         for kind in STAGE_PLUGS:
             for table in stage_plug_tables(tables.get(stage, {}), kind):
@@ -270,6 +274,7 @@ def check_kit(
     _check_text(name, tables, contest)
     for kind in [kind for kind in MODEL_PLUGS if kind in tables]:
         resolve_settings(PLUG_PACKAGES[kind], tables[kind], folder)
+    _check_modalities(name, tables.get(MODALITY_TABLE, {}), folder, contest)
     for stage in STAGES:
         for kind in STAGE_LISTS:
             _check_plugs(f"kit {name}: {stage}.{kind}", kind, tables.get(stage, {}), folder)
@@ -279,6 +284,23 @@ def check_kit(
         _check_frozen(tables["vision"], folder)
     if builds_model and "architecture" in tables["trunk"]:
         _check_architecture(tables, tables["trunk"]["architecture"])
+
+
+def _check_modalities(name: str, towers: dict, folder: Path, contest: Competition) -> None:
+    """Check the towers of further modalities, and that the contest has these."""
+    for modality, table in towers.items():
+        if not isinstance(table, dict):
+            raise UsageFault(
+                f"kit {name}: modality.{modality} takes a table like {{ use = ... }}, not {table!r}"
+            )
+        if modality not in contest.modalities:
+            hint = suggest_name(modality, list(contest.modalities))
+            listed = ", ".join(contest.modalities) or "none"
+            raise UsageFault(
+                f"kit {name}: the contest has no modality {modality!r} beside text and frames (it "
+                f"has {listed}){hint}; name the path of its files in the contest's file"
+            )
+        resolve_settings(PLUG_PACKAGES[MODALITY_TABLE], table, folder)
 
 
 def _check_plugs(setting: str, kind: str, stage: dict, folder: Path) -> None:

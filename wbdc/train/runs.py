@@ -50,7 +50,7 @@ class RunFacts:
     """What identifies a run: the content of its run.json.
 
     stage: "pretrain" or "train". kit: name of the kit. data: hash of the prepared dataset.
-    without: the modality removed for an ablation, "text" or "frames". source: name of the
+    without: the modality removed for an ablation, for example "text". source: name of the
     pretrained run that it starts from. classes: the C class names, in the order of the head's
     outputs. competition: name of the contest, or of the file that defines it. pseudo: {name: hash}
     of the pseudo-labels that it trains on. per_fold: whether a pretraining reads labels, so that

@@ -80,11 +80,15 @@ def plan_stage(
 ) -> StagePlan:
     """Resolve a stage of a kit on a dataset. Writes nothing: the first fold creates the run.
 
-    stage_name: "pretrain" or "train". without: the modality to remove, "text" or "frames".
+    stage_name: "pretrain" or "train". without: the modality to remove: "text", "frames" or one of
+    [modality].
     Raises UsageFault when the kit does not fit the dataset.
     """
-    if without not in (None, *MODALITIES):
-        raise UsageFault(f"--without takes text or frames, not {without!r}")
+    modalities = [*MODALITIES, *kit.tables.get("modality", {})]
+    if without not in (None, *modalities):
+        raise UsageFault(
+            f"--without takes {' or '.join(modalities)} with kit {kit.name}, not {without!r}"
+        )
 
     check_contest(kit, prepared)
     stage = kit.stage(stage_name)

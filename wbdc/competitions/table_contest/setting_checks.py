@@ -11,6 +11,7 @@ SHAPES = {
     "text": [str],
     "classes": [str],
     "parents": {str: str},
+    "modalities": {str: str},
     "split": {
         "column": str,
         "labeled": VALUES_SHAPE,

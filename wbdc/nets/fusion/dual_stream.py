@@ -12,9 +12,13 @@ from wbdc.nets.trunk import Trunk
 
 
 class DualStream(Fusion):
-    """layers: self-attention blocks over both sequences. heads: attention heads of a block; a
+    """Further modalities join text and frames in these blocks.
+
+    layers: self-attention blocks over both sequences. heads: attention heads of a block; a
     divisor of the trunk's width. dropout: probability in the blocks.
     """
+
+    takes_modalities = True
 
     def __init__(
         self,
@@ -31,10 +35,10 @@ class DualStream(Fusion):
         )
         self.norm = nn.LayerNorm(trunk.dim)
 
-    def forward(self, text: Tokens, frames: Tokens) -> Fused:
-        unimodal = (self.trunk(text), frames)
-        tokens = join_tokens(*unimodal)
+    def forward(self, text: Tokens, frames: Tokens, *modalities: Tokens) -> Fused:
+        sequences = (self.trunk(text), frames, *modalities)
+        tokens = join_tokens(*sequences)
         for block in self.blocks:
             tokens = block(tokens, tokens)
-        fused_text, fused_frames = split_tokens(self.norm(tokens.x), *unimodal)
-        return Fused(fused_text, fused_frames, self.pooling(fused_text, fused_frames), unimodal)
+        fused = split_tokens(self.norm(tokens.x), *sequences)
+        return Fused(*fused[:2], self.pooling(*fused), sequences[:2], modalities=fused[2:])

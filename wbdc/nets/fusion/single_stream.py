@@ -1,4 +1,6 @@
-"""Single stream: text and frames are one sequence in the trunk (VisualBERT; Li et al., 2019)."""
+"""Single stream: text, frames and further modalities are one sequence in the trunk (VisualBERT; Li
+et al., 2019).
+"""
 
 from wbdc.core.tokens import Fused, Tokens, join_tokens, split_tokens
 from wbdc.nets.fusion import Fusion
@@ -7,7 +9,9 @@ from wbdc.nets.fusion import Fusion
 class SingleStream(Fusion):
     """It has no settings and no weights besides the trunk's and the pooling's."""
 
-    def forward(self, text: Tokens, frames: Tokens) -> Fused:
-        joined = self.trunk(join_tokens(text, frames))
-        fused_text, fused_frames = split_tokens(joined.x, text, frames)
-        return Fused(fused_text, fused_frames, self.pooling(fused_text, fused_frames))
+    takes_modalities = True
+
+    def forward(self, text: Tokens, frames: Tokens, *modalities: Tokens) -> Fused:
+        sequences = (text, frames, *modalities)
+        fused = split_tokens(self.trunk(join_tokens(*sequences)).x, *sequences)
+        return Fused(*fused[:2], self.pooling(*fused), modalities=fused[2:])

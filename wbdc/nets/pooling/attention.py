@@ -15,10 +15,12 @@ class Attention(Pooling):
     hidden: width of the network that scores a token. Raises UsageFault when it is below 1.
     """
 
+    takes_modalities = True
+
     def __init__(self, dim: int, *, hidden: int = 128):
         super().__init__(dim)
         self.score = additive_scorer(dim, hidden)
 
-    def forward(self, text: Tokens, frames: Tokens) -> Tensor:
-        tokens = join_tokens(text, frames)
+    def forward(self, text: Tokens, frames: Tokens, *modalities: Tokens) -> Tensor:
+        tokens = join_tokens(text, frames, *modalities)
         return weighted_mean(tokens, self.score(tokens.x).squeeze(-1))

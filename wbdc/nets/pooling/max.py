@@ -10,5 +10,7 @@ from wbdc.nets.pooling import Pooling
 class Max(Pooling):
     """It has no settings and no weights."""
 
-    def forward(self, text: Tokens, frames: Tokens) -> Tensor:
-        return masked_max(join_tokens(text, frames))
+    takes_modalities = True
+
+    def forward(self, text: Tokens, frames: Tokens, *modalities: Tokens) -> Tensor:
+        return masked_max(join_tokens(text, frames, *modalities))

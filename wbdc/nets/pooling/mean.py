@@ -11,5 +11,7 @@ from wbdc.nets.pooling import Pooling
 class Mean(Pooling):
     """It has no settings and no weights."""
 
-    def forward(self, text: Tokens, frames: Tokens) -> Tensor:
-        return join_tokens(text, frames).mean()
+    takes_modalities = True
+
+    def forward(self, text: Tokens, frames: Tokens, *modalities: Tokens) -> Tensor:
+        return join_tokens(text, frames, *modalities).mean()

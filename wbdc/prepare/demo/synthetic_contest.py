@@ -13,7 +13,7 @@ import numpy as np
 from wbdc.competitions.wechat2022 import CLASS_COUNTS_FILE
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import publish_bytes, publish_json, read_json, read_text
-from wbdc.prepare.demo import scenes, texts
+from wbdc.prepare.demo import scenes, sounds, texts
 
 SPLIT_SHARES = {"labeled": 0.55, "unlabeled": 0.25, "test": 0.20}
 MIN_VIDEOS = 40
@@ -59,6 +59,7 @@ def generate_contest(
     *,
     videos: int = 1000,
     seed: int = 0,
+    sound: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict:
     """Write a synthetic dataset below `into`; return its settings and the number of videos of each
@@ -70,12 +71,16 @@ def generate_contest(
     the contest's frequencies. Missing: title 2 %, asr 20 %, ocr 25 %, all text 1 %, frames 3 % (an
     archive without members). 2 % of the videos are near-duplicates of another video in any split.
 
+    sound: also write features of the sound of each video, but 5 % of them, the file that defines a
+    contest with sound, and a kit for it. All other files stay the same.
+
     Equal seed and count give equal bytes (with one version of numpy and Pillow). Raises UsageFault
     for fewer than 40 videos, a negative seed, or a folder that holds other data.
     """
-    settings = {"videos": videos, "seed": seed}
+    settings = {"videos": videos, "seed": seed, **({"sound": True} if sound else {})}
     _claim_folder(into, settings)
     plan, traits = _plan_contest(videos, seed), class_traits()
+    sound_of = class_sounds() if sound else {}
 
     items: dict[str, list[dict]] = {split: [] for split in SPLIT_SHARES}
     for index, (video_id, split, label) in enumerate(
@@ -86,12 +91,17 @@ def generate_contest(
         items[split].append({"id": video_id, **item, **answer})
         folder = into / "data" / "zip_frames" / split / video_id[-3:]
         publish_bytes(folder / f"{video_id}.zip", archive)
+        if sound:
+            _write_sound(into, plan, index, sound_of[label], seed)
         progress(index + 1, videos)
 
     for split, rows in items.items():
         lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
         publish_bytes(into / "data" / "annotations" / f"{split}.json", f"[\n{lines}\n]\n".encode())
     copies = _write_truth(into / "truth", plan)
+    if sound:
+        publish_bytes(into / sounds.SOUND_CONTEST_FILE, sounds.SOUND_CONTEST.encode())
+        publish_bytes(into / sounds.SOUND_KIT_FILE, sounds.SOUND_KIT.encode())
 
     counts = {split: len(rows) for split, rows in items.items()}
     return {**settings, **counts, "classes": len(set(plan.labels)), "copies": copies}
@@ -123,7 +133,19 @@ def class_traits() -> dict[str, ClassTraits]:
     return traits
 
 
-def _claim_folder(into: Path, settings: dict[str, int]) -> None:
+def class_sounds() -> dict[str, int]:
+    """Assign a sound to every class of the contest; the two classes of a pair have different
+    ones.
+    """
+    topic_sizes: Counter[str] = Counter()
+    sound_of = {}
+    for label in _classes_by_frequency():
+        sound_of[label] = topic_sizes[label[:2]] % sounds.SOUNDS
+        topic_sizes[label[:2]] += 1
+    return sound_of
+
+
+def _claim_folder(into: Path, settings: dict) -> None:
     """Mark the folder before the first file is written, so that real data are never overwritten."""
     if settings["videos"] < MIN_VIDEOS:
         raise UsageFault(
@@ -137,7 +159,8 @@ def _claim_folder(into: Path, settings: dict[str, int]) -> None:
     if existing not in (None, settings):
         raise UsageFault(
             f"{into} holds a synthetic contest of {existing['videos']} videos with seed "
-            f"{existing['seed']}; choose another folder or remove it"
+            f"{existing['seed']}{' and sound' if existing.get('sound') else ''}; choose another "
+            "folder or remove it"
         )
     if existing is None and any((into / name).exists() for name in ("data", "truth")):
         raise UsageFault(
@@ -224,6 +247,17 @@ def _generate_video(
         quality = int(copy_rng.integers(45, 96))
         frames = scenes.crop_and_resize(copy_rng, frames)
     return item, scenes.zip_frames(frames, quality)
+
+
+def _write_sound(into: Path, plan: ContestPlan, index: int, sound: int, seed: int) -> None:
+    """Write the features of the sound of a video, if it has any: a function of the seed and the
+    index of its source.
+    """
+    rng = np.random.default_rng([seed, int(plan.source[index]), 3])
+    features = sounds.draw_sound(rng, sound, int(plan.seconds[index]))
+    if features is not None:
+        path = sounds.FEATURE_PATH.format(split=plan.splits[index], id=plan.ids[index])
+        publish_bytes(into / "data" / path, features)
 
 
 def _write_truth(folder: Path, plan: ContestPlan) -> int:

@@ -230,6 +230,24 @@ FINDING_CODES = {
         "the split is empty",
         "check that the download is complete",
     ),
+    "modality.broken": FindingCode(
+        "warning",
+        "feature files of a further modality, for example audio, that cannot be read",
+        "the video counts as one without that modality",
+        "write each as a .npy file with float numbers, (steps, D) or (D,), the same D for all",
+    ),
+    "modality.huge": FindingCode(
+        "warning",
+        "feature files of a further modality larger than 64 MiB",
+        "the video counts as one without that modality",
+        "extract fewer vectors of each video, for example one a second",
+    ),
+    "modality.missing": FindingCode(
+        "warning",
+        "videos without the feature file of a further modality",
+        "the video is classified without that modality",
+        "none needed if the contest allows videos without it",
+    ),
     "text.control": FindingCode(
         "note",
         "texts with control characters",

@@ -29,8 +29,15 @@ class Survey:
     A row is the position of a video among the videos of all splits.
     """
 
-    def __init__(self, splits: dict[str, CheckedSplit], fields: Sequence[str]):
-        """splits: from `check_data`; fields: names of the text fields."""
+    def __init__(
+        self,
+        splits: dict[str, CheckedSplit],
+        fields: Sequence[str],
+        modalities: Sequence[str] = (),
+    ):
+        """splits: from `check_data`; fields: names of the text fields; modalities: names of those
+        beside text and frames.
+        """
         self.ids = [video_id for split in splits.values() for video_id in split.ids]
         self.labels = [label for split in splits.values() for label in split.labels]
         self.rows: dict[str, range] = {}
@@ -43,6 +50,8 @@ class Survey:
         # bit i: text field i is not empty; the bit after the fields: the video has frames
         self.modalities = np.zeros(len(self.ids), np.uint8)
         self.frame_counts = np.zeros(len(self.ids), np.int32)  # usable frames
+        # stored rows of each further modality
+        self.modality_counts = {name: np.zeros(len(self.ids), np.int32) for name in modalities}
         self.text_signatures = np.tile(duplicates.text_signature(""), (len(self.ids), 1))
         self.texts: dict[int, str] = {}  # the beginning of each text, by row
         self.frame_hashes: list[np.ndarray] = []
@@ -70,6 +79,13 @@ class Survey:
             rows = np.arange(row, row + len(hashes), dtype=np.int32)
             self.frame_hashes.append(np.concatenate(hashes))
             self.frame_rows.append(np.repeat(rows, [len(h) for h in hashes]))
+
+    def add_modality(self, split: str, start: int, name: str, counts: Sequence[int]) -> None:
+        """Add the rows of a further modality of a shard, which begins with video `start` of a
+        split. counts: of each video.
+        """
+        row = self.rows[split].start + start
+        self.modality_counts[name][row : row + len(counts)] = counts
 
     def add_text(self, split: str, position: int, video: Video, store: bool = False) -> None:
         """Add the text and the class of the video at a position in a split.

@@ -18,13 +18,16 @@ NO_MODALITY = "nothing"
 def modality_names(prepared: PreparedData, ids: Sequence[str]) -> list[str]:
     """Return the modalities that each of some labeled videos has: "title+frames"."""
     fields = prepared.facts.text_fields
+    counted = (FRAMES_COLUMN, *prepared.contest.modalities)
     table = pl.scan_parquet(prepared.table_paths(prepared.facts.labeled_split), glob=False)
     present = table.select(
-        "id", *(pl.col(field).str.len_bytes() > 0 for field in fields), pl.col(FRAMES_COLUMN) > 0
+        "id",
+        *(pl.col(field).str.len_bytes() > 0 for field in fields),
+        *(pl.col(name) > 0 for name in counted),
     ).collect()
     names = {
         row[0]: "+".join(
-            name for name, flag in zip((*fields, FRAMES_COLUMN), row[1:], strict=True) if flag
+            name for name, flag in zip((*fields, *counted), row[1:], strict=True) if flag
         )
         for row in present.iter_rows()
     }

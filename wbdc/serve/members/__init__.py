@@ -16,6 +16,7 @@ from wbdc.core.device import CPU
 from wbdc.core.files import read_json
 from wbdc.core.image_settings import ImageSettings
 from wbdc.core.integrity import verify_seal_if_present
+from wbdc.data.loader import NO_MODALITIES
 from wbdc.serve.member_files import (
     MEMBER_FACTS_SHAPE,
     MODEL_FILE,
@@ -36,6 +37,18 @@ class FrameKey(NamedTuple):
     image_settings: ImageSettings | None
     frames: int
     crops: int = 1
+
+
+class ModalityKey(NamedTuple):
+    """What a member reads of a further modality.
+
+    name: for example "audio". width: numbers of a row; files with another width are counted as
+    damaged. steps: the most rows of a video.
+    """
+
+    name: str
+    width: int
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,8 @@ class Member:
 
     name: of the folder; facts: the content of model.json; classes: class id of each logit; batch:
     videos computed together. text_key: of the result of `encode_text`; frame_key: None when it
-    reads no frames; tower_key: of the result of `encode`, None when it has no vision tower.
+    reads no frames; modality_keys: of each further modality that it reads; tower_key: of the result
+    of `encode`, None when it has no vision tower.
     """
 
     shape: Mapping = {}
@@ -90,6 +104,7 @@ class Member:
     stage: str = "linear"
     text_key: Hashable = None
     frame_key: FrameKey | None = None
+    modality_keys: tuple[ModalityKey, ...] = ()
     tower_key: Hashable | None = None
 
     def __init__(self, folder: Path, device: torch.device):
@@ -118,10 +133,18 @@ class Member:
         """
         return [None] * len(fields)
 
-    def collate(self, ids: Sequence[str], texts: list, frames: Sequence[np.ndarray]) -> MemberBatch:
+    def collate(
+        self,
+        ids: Sequence[str],
+        texts: list,
+        frames: Sequence[np.ndarray],
+        modalities: Mapping[str, Sequence[np.ndarray]] = NO_MODALITIES,
+    ) -> MemberBatch:
         """Return a batch of B videos.
 
         texts: of `encode_text`. frames: (n, 3, S, S) uint8 or (n, D) float16 of each video.
+        modalities: only for a member with `modality_keys`; by their names, (n, D) float16 of each
+        video.
         """
         raise NotImplementedError
 

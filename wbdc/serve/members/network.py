@@ -1,6 +1,6 @@
 """A network: the model of a kit, as `wbdc train` saved it."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from wbdc.core.batch import Batch
 from wbdc.core.errors import IntegrityFault
-from wbdc.data.loader import collate
+from wbdc.core.tokens import Tokens
+from wbdc.data.loader import NO_MODALITIES, collate
 from wbdc.data.text import TextReader, open_tokenizer
 from wbdc.nets.half_weights import halve_weights, restore_weights
 from wbdc.nets.image_clips import saved_image_table
@@ -21,7 +22,7 @@ from wbdc.serve.cuda_graphs import FixedFrames, FixedTokens, GraphedFunction, Te
 from wbdc.serve.member_files import WEIGHTS_FILE
 from wbdc.serve.member_parts.tower_weights import explain_damage, read_weights, tower_key
 from wbdc.serve.member_parts.views import Views, average_views, check_views
-from wbdc.serve.members import FrameKey, Member
+from wbdc.serve.members import FrameKey, Member, ModalityKey
 from wbdc.serve.openvino_function import OpenVinoFunction
 from wbdc.serve.openvino_network import convert_scores, use_openvino_tower
 
@@ -42,6 +43,7 @@ class Network(Member):
         "blueprint": {
             "trunk": dict,
             "vision": dict,
+            "modality?": {str: dict},
             "fusion": dict,
             "pooling": dict,
             "head?": dict,
@@ -94,6 +96,10 @@ class Network(Member):
         check_views(self.views, model.vision.image_settings, f"the model of {folder}")
         frame_count = model.vision.frames * self.views.clips
         self.frame_key = FrameKey(model.vision.image_settings, frame_count, self.views.crops)
+        towers = {name: tokens.tower for name, tokens in model.modalities.items()}
+        self.modality_keys = tuple(
+            ModalityKey(name, tower.width, tower.steps) for name, tower in towers.items()
+        )
 
     @cached_property
     def tower_key(self) -> tuple:
@@ -119,9 +125,14 @@ class Network(Member):
         return self.text(fields)
 
     def collate(
-        self, ids: Sequence[str], texts: list[list[int]], frames: Sequence[np.ndarray]
+        self,
+        ids: Sequence[str],
+        texts: list[list[int]],
+        frames: Sequence[np.ndarray],
+        modalities: Mapping[str, Sequence[np.ndarray]] = NO_MODALITIES,
     ) -> Batch:
-        return collate(ids, texts, frames, pinned=self.device.type == "cuda")
+        is_pinned = self.device.type == "cuda"
+        return collate(ids, texts, frames, modalities=modalities, pinned=is_pinned)
 
     def drop_modality(self, batch: Batch) -> Batch:
         return batch.drop_modality(self.without) if self.without else batch
@@ -146,7 +157,18 @@ class Network(Member):
         if self.views.count > 1:
             return self._average_views(batch, features)
         encoded = self.model.with_features(batch, features)
-        return self._score(encoded.text, encoded.text_mask, encoded.frames, encoded.frame_mask)
+        return self._score(
+            encoded.text,
+            encoded.text_mask,
+            encoded.frames,
+            encoded.frame_mask,
+            *self._modality_tensors(batch),
+        )
+
+    def _modality_tensors(self, batch: Batch) -> list[Tensor]:
+        """Return the rows of each further modality in FP32, each followed by its mask."""
+        sequences = [batch.modalities[key.name] for key in self.modality_keys]
+        return [tensor for rows in sequences for tensor in (rows.x.float(), rows.mask)]
 
     def _average_views(self, batch: Batch, features: Tensor) -> Tensor:
         """Score each view of the videos, and average their probabilities."""
@@ -157,6 +179,7 @@ class Network(Member):
             batch.text_mask.repeat_interleave(count, 0),
             features.unflatten(1, (count, features.shape[1] // count)).flatten(0, 1),
             self.model.vision.token_mask(mask),
+            *(tensor.repeat_interleave(count, 0) for tensor in self._modality_tensors(batch)),
         )
         return average_views(scores, mask.any(1), count)
 
@@ -195,7 +218,8 @@ class Network(Member):
             tower.encode_pixels = FixedFrames(encode, tower.clip_frames or 1)
         score = GraphedFunction(self._score, self.device)
         max_features = vision.steps * vision.tokens_per_frame
-        self._score = FixedTokens(score, self.text.length, max_features)
+        steps = [key.steps for key in self.modality_keys]
+        self._score = FixedTokens(score, self.text.length, max_features, steps)
 
     def _launch_directly(self) -> None:
         """Launch each operation, without graphs."""
@@ -204,10 +228,21 @@ class Network(Member):
             vars(tower).pop("encode_pixels", None)
 
     def _score_tokens(
-        self, text: Tensor, text_mask: Tensor, features: Tensor, frame_mask: Tensor
+        self,
+        text: Tensor,
+        text_mask: Tensor,
+        features: Tensor,
+        frame_mask: Tensor,
+        *modalities: Tensor,
     ) -> Tensor:
-        """Return the logits of an encoded batch from the tensors of `Batch`."""
-        batch = Batch(("",) * len(text), text, text_mask, features, frame_mask)
+        """Return the logits of an encoded batch from the tensors of `Batch`.
+
+        modalities: of `_modality_tensors`.
+        """
+        sequences = map(Tokens, modalities[::2], modalities[1::2])
+        rows = dict(zip(self.model.modalities, sequences, strict=True))
+        ids = ("",) * len(text)
+        batch = Batch(ids, text, text_mask, features, frame_mask, modalities=rows)
         return self.model.head(self.model.fuse(batch).pooled)
 
 

@@ -51,6 +51,13 @@ def field_number(task: Task, name: str, subject: str) -> int:
     return task.fields.index(name) + 1
 
 
+def keep_modality(batch: Batch, name: str) -> Batch:
+    """Return the batch as if videos had nothing but "text" or "frames"."""
+    for other in ("text", "frames", *batch.modalities):
+        batch = batch if other == name else batch.drop_modality(other)
+    return batch
+
+
 def restrict_text(batch: Batch, is_selected: Tensor) -> Batch:
     """Return the batch with the selected words only, after the first token, which stays.
 

@@ -22,6 +22,7 @@ from wbdc.train.objective_parts.modalities import (
     field_number,
     has_field,
     has_frames,
+    keep_modality,
     real_words,
     restrict_text,
 )
@@ -81,8 +82,8 @@ class CLIP(Objective):
             text, frames = encode_apart(model, titles, fused)
             losses.append(self._losses("before", text.mean(), frames.mean(), original))
         if "after" in self.temperatures:
-            text_alone = model.fuse(titles.drop_modality("frames"))
-            frames_alone = model.fuse(titles.drop_modality("text"))
+            text_alone = model.fuse(keep_modality(titles, "text"))
+            frames_alone = model.fuse(keep_modality(titles, "frames"))
             losses.append(self._losses("after", text_alone.pooled, frames_alone.pooled, original))
         return masked_mean(sum(losses) / len(losses), self._is_valid(original))
 

@@ -30,9 +30,9 @@ class Mixup(Trick):
     Guo et al., 2019), so the vision tower runs once. Partners are drawn on each GPU apart. A video
     is not mixed when it or its partner has no label.
 
-    on: "pooled", the input of the head; "tokens", embedded words and frames, position by position,
-    before the fusion; "frames", of these the frames only. alpha: 1 gives even shares, smaller
-    numbers shares near 0.
+    on: "pooled", the input of the head; "tokens", embedded words, frames and further modalities,
+    position by position, before the fusion; "frames", of these the frames only. alpha: 1 gives even
+    shares, smaller numbers shares near 0.
 
     Raises UsageFault for an alpha that is not positive, and for an unknown part.
     """
@@ -72,11 +72,13 @@ class Mixup(Trick):
         def mix_pooled(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
             return (mix_rows(inputs[0], partners, shares),)
 
-        def mix_sequences(module: nn.Module, inputs: tuple[Tokens, Tokens]) -> tuple:
-            text, frames = inputs
+        def mix_sequences(module: nn.Module, inputs: tuple[Tokens, ...]) -> tuple[Tokens, ...]:
+            text, frames, *modalities = inputs
+            frames = mix_tokens(frames, partners, shares)
             if self.on == "tokens":
                 text = mix_tokens(text, partners, shares)
-            return text, mix_tokens(frames, partners, shares)
+                modalities = [mix_tokens(tokens, partners, shares) for tokens in modalities]
+            return text, frames, *modalities
 
         with ExitStack() as stack:
             if self.on == "pooled":

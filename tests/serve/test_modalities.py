@@ -1,0 +1,143 @@
+"""Serving further modalities: as in training, and whatever is missing or damaged."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small
+import torch
+import toys
+
+from wbdc.competitions import Source, Video
+from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.data.loader import collate
+from wbdc.serve import reader
+from wbdc.serve.calls import serve_calls
+from wbdc.serve.cuda_graphs import FixedTokens
+from wbdc.serve.engine import InferenceEngine, Predictions
+from wbdc.serve.members import load_member
+from wbdc.serve.openvino_function import is_openvino_installed
+from wbdc.serve.predict import predict_probabilities
+
+CPU = torch.device("cpu")
+STEPS = (3, 8, 1, 0)  # of the videos; the toys read 5, and the last has no file
+
+
+@pytest.fixture
+def rows() -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    return [random.normal(size=(n, toys.MODALITY_WIDTH)).astype(np.float16) for n in STEPS]
+
+
+@pytest.fixture
+def videos(tmp_path, rows) -> list[Video]:
+    """Four videos without frames."""
+    videos = []
+    for i, features in enumerate(rows):
+        path = tmp_path / f"v{i}.npy"
+        if len(features):
+            path.write_bytes(small.numbers(features))
+        fields = {"title": "标题字幕" * (i + 1), "asr": ""}
+        videos.append(Video(f"v{i}", fields, None, Source(Path("no.zip")), {"audio": Source(path)}))
+    return videos
+
+
+def save(folder: Path, fusion: str = "single_stream", seed: int = 0, **facts) -> Path:
+    return toys.member(folder, toys.model(fusion, seed=seed, modality=toys.AUDIO), fusion, **facts)
+
+
+def predict(videos: list[Video], *folders: Path) -> Predictions:
+    return InferenceEngine(folders, [1.0] * len(folders), CPU, torch.float32, 1).predict(videos)
+
+
+@pytest.mark.parametrize("fusion", ["single_stream", "late"])
+def test_the_engine_predicts_as_training_does(tmp_path, videos, rows, fusion):
+    member = load_member(save(tmp_path / "m", fusion))
+    read = [rows[0], rows[1][[0, 2, 4, 5, 7]], rows[2], rows[3]]  # five of eight, by position
+    texts = member.text([video.fields for video in videos])
+    frames = [np.zeros((0, 3, 32, 32), np.uint8)] * len(videos)
+    batch = collate([v.id for v in videos], texts, frames, modalities={"audio": read})
+    expected = predict_probabilities(member.model, [batch], CPU, torch.float32).numpy()
+    predictions = predict(videos, tmp_path / "m")
+    np.testing.assert_allclose(predictions.probabilities, expected, rtol=1e-5)
+    assert predictions.findings["modality.missing"]["places"] == ["audio of v3"]
+
+
+def test_damaged_features_are_as_missing_ones(tmp_path, videos):
+    folder = save(tmp_path / "m")
+    missing = predict([v._replace(modalities={}) for v in videos], folder)
+    for i, video in enumerate(videos[:3]):
+        wide = np.zeros((2, 9), np.float32) if i else np.full((2, 7), np.nan, np.float32)
+        video.modalities["audio"].path.write_bytes(small.numbers(wide))
+    damaged = predict(videos, folder)
+    assert np.array_equal(damaged.probabilities, missing.probabilities)
+    assert damaged.findings["modality.broken"]["count"] == 3
+
+
+def test_a_model_that_was_trained_without_audio_ignores_it(tmp_path, videos):
+    folder = save(tmp_path / "m", without="audio")
+    without = predict([v._replace(modalities={}) for v in videos], folder)
+    assert np.array_equal(predict(videos, folder).probabilities, without.probabilities)
+
+
+def test_a_call_names_its_sound(tmp_path, videos):
+    engine = InferenceEngine([save(tmp_path / "m")], [1.0], CPU, torch.float32, 1)
+    contest = WeChat2022()
+    contest.modalities = {"audio": "audio/{id}.npy"}
+    item = {"id": "1", "title": "标题", "asr": "", "ocr": [], "frames": "no.zip"}
+    path = str(videos[1].modalities["audio"].path)
+    replies = []
+    calls = [json.dumps(item | {"audio": path}), json.dumps(item)]
+    assert serve_calls(engine, contest, calls, replies.append) == 2
+    loud, mute = map(json.loads, replies)
+    assert loud.keys() == mute.keys() == {"id", "category_id", "probability"}
+    assert loud["probability"] != mute["probability"]
+
+
+def test_members_read_equal_files_once_and_others_read_none(tmp_path, videos, monkeypatch):
+    counts, read = Counter(), reader.read_modality
+    monkeypatch.setattr(
+        reader, "read_modality", lambda *inputs: counts.update(["reads"]) or read(*inputs)
+    )
+    plain = toys.member(tmp_path / "plain", toys.model("late"), "late")
+    alone = predict(videos, plain).probabilities
+    assert counts == {}
+    folders = [save(tmp_path / name, seed=seed) for seed, name in enumerate("ab")]
+    blended = predict(videos, *folders, plain).probabilities
+    assert counts == {"reads": len(videos)}
+    parts = [*(predict(videos, folder).probabilities for folder in folders), alone]
+    np.testing.assert_allclose(blended, np.mean(parts, 0), rtol=1e-5)
+
+
+@torch.no_grad()
+def test_padded_for_cuda_graphs_the_logits_stay(tmp_path, videos, rows):
+    member = load_member(save(tmp_path / "m"))
+    texts = member.text([video.fields for video in videos])
+    frames = [np.zeros((0, 3, 32, 32), np.uint8)] * len(videos)
+    short = [row[:2] for row in rows]
+    batch = member.collate([v.id for v in videos], texts, frames, {"audio": short})
+    expected = member.logits(batch, None)
+    shapes = []
+
+    def score(*inputs: torch.Tensor) -> torch.Tensor:
+        shapes.append([tuple(tensor.shape) for tensor in inputs[4:]])
+        return member._score_tokens(*inputs)
+
+    member._score = FixedTokens(score, 30, 8, [5])
+    torch.testing.assert_close(member.logits(batch, None), expected)
+    assert shapes == [[(4, 5, toys.MODALITY_WIDTH), (4, 5)]]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_openvino_installed(), reason="OpenVINO is not installed")
+@torch.no_grad()
+def test_openvino_computes_the_same(tmp_path):
+    model = toys.model("late", "features", modality=toys.AUDIO)
+    plain, fast = (load_member(toys.member(tmp_path, model, "late")) for _ in range(2))
+    fast.use_openvino(1, {})
+    fast.use_precision(torch.float32)
+    for counts in ((2, 0, 5, 1, 3, 0), (0,) * 6):
+        batch = toys.with_audio(toys.batch(vision="features"), counts)
+        torch.testing.assert_close(fast.logits(batch, None), plain.logits(batch, None))
