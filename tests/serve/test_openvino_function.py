@@ -1,5 +1,7 @@
 """Functions that OpenVINO computes: equal to torch's but for rounding, or refused."""
 
+import os
+import signal
 import sys
 
 import pytest
@@ -76,6 +78,26 @@ def test_each_precision_is_compiled_once(monkeypatch):
         function.use_precision(precision)
         selected.append(function._selected)
     assert selected[0] is selected[2] is not selected[1]
+
+
+def takes_a_signal() -> bool:
+    """Return whether a handler of Python runs in a copy of this process."""
+    process = os.fork()
+    if process == 0:
+        signal.signal(signal.SIGUSR1, lambda number, frame: os._exit(0))
+        signal.raise_signal(signal.SIGUSR1)
+        os._exit(1)
+    return os.waitpid(process, 0)[1] == 0
+
+
+@needs_openvino
+def test_signals_are_handled_after_models_end_in_any_order():
+    """Each core of OpenVINO brings a stack for handlers, which ends with its models."""
+    first, second = converted(torch.relu), converted(torch.relu)
+    for function in (first, second):
+        function.use_precision(torch.float32)
+    del first, second, function
+    assert takes_a_signal()
 
 
 @needs_openvino

@@ -1,5 +1,6 @@
 """Functions of networks, converted from torch and computed on a CPU by OpenVINO."""
 
+import functools
 import importlib.util
 import time
 import warnings
@@ -44,6 +45,17 @@ def import_openvino() -> ModuleType:
     return openvino
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """Return the one `openvino.Core` of this process, which lives as long as the process.
+
+    A core gives its thread a stack for signal handlers, and takes it away when it ends. Of several
+    cores that end in another order than they began, one leaves a stack that is freed: the next
+    signal, a Ctrl-C for example, would end the process.
+    """
+    return import_openvino().Core()
+
+
 def check_openvino(device: torch.device, compiled: bool = False) -> None:
     """Refuse what OpenVINO cannot be combined with. Raises UsageFault, EnvironmentFault."""
     if compiled:
@@ -84,7 +96,7 @@ class OpenVinoFunction:
     ):
         self.name = name
         self.threads = threads
-        self._openvino = import_openvino()
+        import_openvino()
         start = time.perf_counter()
         with torch.no_grad():
             self._checks = [(inputs, function(*inputs).float()) for inputs in examples[1:]]
@@ -121,7 +133,7 @@ class OpenVinoFunction:
                 "one of them with --precision"
             )
         requested = OPENVINO_PRECISIONS[precision]
-        compiled = self._openvino.Core().compile_model(
+        compiled = openvino_core().compile_model(
             self._model,
             "CPU",
             {
