@@ -41,14 +41,16 @@ def small_root(tmp_path: Path) -> Path:
     return small.root(tmp_path / "data")
 
 
-@pytest.fixture
-def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not wait for the disk, since tests lose no power."""
-    monkeypatch.setattr("os.fsync", lambda handle: None)
+@pytest.fixture(scope="session", autouse=True)
+def quick_disk() -> Iterator[None]:
+    """Do not wait for the disk, since tests lose no power; a package has 800 files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the tests that start processes and train first: a long one at the end would leave the
-    other workers idle.
+    """Run the tests that start processes and train first: a long file at the end would leave the
+    other workers idle. (pytest-xdist by itself begins with the files of the most tests.)
     """
-    items.sort(key=lambda item: not {"cli", "submit"} & set(item.path.parts))
+    items.sort(key=lambda item: not {"cli", "recipes", "submit", "train"} & set(item.path.parts))

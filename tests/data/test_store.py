@@ -20,7 +20,7 @@ from wbdc.data.store import (
 
 
 @pytest.fixture(autouse=True)
-def small_shards(monkeypatch, quick_disk):
+def small_shards(monkeypatch):
     monkeypatch.setattr(store, "SHARD_VIDEOS", 4)
 
 

@@ -20,7 +20,7 @@ from wbdc.data.store import open_columns, split_images
 from wbdc.prepare.build import prepare_data
 from wbdc.prepare.dataset import DatasetFacts, PreparedData, open_prepared
 
-pytestmark = pytest.mark.usefixtures("quick_disk", "small_shards")
+pytestmark = pytest.mark.usefixtures("small_shards")
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from wbdc.prepare.build import prepare_data, survey_data
 from wbdc.prepare.corrections import read_corrections
 from wbdc.submit.training_commands import _prepare_command, packed_tables
 
-pytestmark = pytest.mark.usefixtures("quick_disk")
 IDS = small.ids("labeled")
 
 

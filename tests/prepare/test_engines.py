@@ -130,7 +130,7 @@ def tries(root: Path) -> list[int]:
 ALL_SHARDS = {f"{i}.shard": f"{2 * i} {2 * i + 1}".encode() for i in range(5)}
 
 
-def test_threads_run_jobs_in_order(toy, tmp_path, quick_disk):
+def test_threads_run_jobs_in_order(toy, tmp_path):
     engine = plug.build_plug(engines, {"use": "threads"})
     assert list(engine.run_jobs(toy.make, jobs(tmp_path))) == jobs(tmp_path)
     assert engine.is_main

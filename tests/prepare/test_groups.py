@@ -14,7 +14,6 @@ from wbdc.prepare.build import prepare_data, survey_data
 from wbdc.prepare.groups import join_groups, read_groups
 from wbdc.submit.training_commands import _prepare_command, packed_tables
 
-pytestmark = pytest.mark.usefixtures("quick_disk")
 IDS = small.ids("labeled")
 TESTS = small.ids("test")
 

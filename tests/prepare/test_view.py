@@ -24,7 +24,6 @@ from wbdc.prepare import view
 from wbdc.prepare.build import prepare_data
 from wbdc.prepare.view import InputSpec, encode_frames, open_view
 
-pytestmark = pytest.mark.usefixtures("quick_disk")
 FIELDS = {"title": 8, "asr": 8, "ocr": 8}
 TOKENIZER = learn_tokenizer(["标题字幕说话 speech"] * 2)
 
