@@ -140,7 +140,8 @@ def test_later_epoch_wbdc(benchmark, views, store):
 
     def epoch() -> Iterator:
         for start in range(0, VIDEOS, BATCH):
-            text, frames = zip(*(view[row] for row in range(start, start + BATCH)), strict=True)
+            videos = [view[row] for row in range(start, start + BATCH)]
+            text, frames = [video.text for video in videos], [video.frames for video in videos]
             yield collate([""] * BATCH, text, frames)
 
     benchmark(lambda: consume(epoch))
