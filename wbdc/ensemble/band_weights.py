@@ -135,13 +135,20 @@ def fit_band_weights(likelihoods: np.ndarray, masses: np.ndarray, bands: np.ndar
 
 
 def fit_bands(
-    members: np.ndarray, truth: np.ndarray, rows: np.ndarray, *, bounds: Sequence[int]
-) -> BlendRule:
-    """Learn the weights by band of `learn_band_weights`, and the bands, on some rows. See
-    `nested_blend`.
+    members: np.ndarray,
+    truth: np.ndarray,
+    row_sets: Sequence[np.ndarray],
+    *,
+    bounds: Sequence[int],
+) -> list[BlendRule]:
+    """Learn the weights by band of `learn_band_weights`, and the bands, on several sets of rows.
+    See `nested_blend`.
     """
-    fitted = learn_band_weights(members[:, rows], truth[rows], bounds, total=len(truth))
-    return BlendRule(fitted.by_class)
+    fitted = (
+        learn_band_weights(members[:, rows], truth[rows], bounds, total=len(truth))
+        for rows in row_sets
+    )
+    return [BlendRule(weights.by_class) for weights in fitted]
 
 
 def _maximize_bound(gained: np.ndarray, cost: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Blend weights: the method is chosen by cross-validation, negligible members are dropped."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -105,10 +106,12 @@ def choose_simplest(log_likelihoods: np.ndarray) -> tuple[str, dict[str, float]]
     return METHODS[simplest], dict(zip(METHODS, means.tolist(), strict=True))
 
 
-def fit_arithmetic(members: np.ndarray, truth: np.ndarray, rows: np.ndarray) -> BlendRule:
-    """Learn the arithmetic mean of `fit_weights` on some rows. See `nested_blend`."""
+def fit_arithmetic(
+    members: np.ndarray, truth: np.ndarray, row_sets: Sequence[np.ndarray]
+) -> list[BlendRule]:
+    """Learn the arithmetic mean of `fit_weights` on several sets of rows. See `nested_blend`."""
     likelihoods = true_class_likelihoods(members, truth)
-    return BlendRule(fit_weights(likelihoods[:, rows]).values)
+    return [BlendRule(fit_weights(likelihoods[:, rows]).values) for rows in row_sets]
 
 
 def method_weights(

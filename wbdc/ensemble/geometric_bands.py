@@ -95,7 +95,7 @@ def fit_band_exponents(
 
     # row g: the sum of band g + 1 minus that of band 0
     differences = np.tile(np.eye(groups)[1:] - np.eye(groups)[0], count)
-    start = np.maximum(fit_exponents(factors, truth), MIN_EXPONENT)
+    start = np.maximum(fit_exponents(factors, truth, rows), MIN_EXPONENT)
     fitted = minimize(
         loss,
         np.repeat(start, groups),
@@ -109,10 +109,17 @@ def fit_band_exponents(
 
 
 def fit_geometric_bands(
-    members: np.ndarray, truth: np.ndarray, rows: np.ndarray, *, bounds: Sequence[int]
-) -> BlendRule:
-    """Learn the exponents by band of `learn_geometric_bands`, and the bands, on some rows. See
-    `nested_blend`.
+    members: np.ndarray,
+    truth: np.ndarray,
+    row_sets: Sequence[np.ndarray],
+    *,
+    bounds: Sequence[int],
+) -> list[BlendRule]:
+    """Learn the exponents by band of `learn_geometric_bands`, and the bands, on several sets of
+    rows. See `nested_blend`.
     """
-    fitted = learn_geometric_bands(members[:, rows], truth[rows], bounds, total=len(truth))
-    return BlendRule(fitted.by_class, fitted.sharpness)
+    fitted = (
+        learn_geometric_bands(members[:, rows], truth[rows], bounds, total=len(truth))
+        for rows in row_sets
+    )
+    return [BlendRule(weights.by_class, weights.sharpness) for weights in fitted]

@@ -1,11 +1,16 @@
 """Exponents of a geometric mean of the members, fitted by maximum likelihood."""
 
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from wbdc.core.errors import UsageFault
 from wbdc.ensemble.blend_weights import MIN_WEIGHT_RATIO
+from wbdc.ensemble.joint_fits import Function, JointFits
 from wbdc.ensemble.likelihood_weights import MIN_PROBABILITY, true_class_likelihoods
+from wbdc.ensemble.log_normalizer import LogNormalizer
 from wbdc.ensemble.nested_blend import BlendRule
 from wbdc.serve.blend import log_factors
 
@@ -14,7 +19,6 @@ MAX_FITTED_VIDEOS = 20_000  # 20,000 videos of 200 classes and 12 members are 20
 # 0, 3 and 300, and with 150 or more the same
 EQUALITY_PRIOR_VIDEOS = 30.0
 TOLERANCE = 1e-9
-BLOCK_NUMBERS = 2**19  # float64 numbers that one block of videos takes: 4 MB
 NEWTON_STEPS = 4
 MIN_CURVATURE = 1e-6  # so that equal members have a solution
 
@@ -34,19 +38,92 @@ class GeometricWeights(NamedTuple):
         return np.flatnonzero(self.values > 0).tolist()
 
 
-def learn_geometric_weights(members: np.ndarray, truth: np.ndarray) -> GeometricWeights:
+def learn_geometric_weights(
+    members: np.ndarray, truth: np.ndarray, factors: Sequence[np.ndarray] | None = None
+) -> GeometricWeights:
     """Fit the exponents of a geometric mean, and drop members below 1 % of the largest.
 
-    members: (M, n, C) float, out of fold; truth: (n,) int. Fitting the remaining members alone
-    gives the same weights bit for bit. Raises UsageFault as `true_class_likelihoods` does.
+    members: (M, n, C) float, out of fold; truth: (n,) int; factors: of `single_log_factors`, where
+    they are known. Fitting the remaining members alone gives the same weights bit for bit. Raises
+    UsageFault as `true_class_likelihoods` does.
     """
     true_class_likelihoods(members, truth)  # checks shapes and labels
     rows = choose_fitted_rows(len(truth))
-    factors = [log_factors(member[rows]).astype(np.float32) for member in members]
+    if factors is None:
+        factors = single_log_factors(member[rows] for member in members)
+        truth = truth[rows]
+        rows = np.arange(len(rows))
 
-    remaining, dropped = np.arange(len(members)), {}
+    def fit(remaining: np.ndarray) -> np.ndarray:
+        return fit_exponents([factors[i] for i in remaining], truth, rows)
+
+    return _drop_negligible(fit, len(members))
+
+
+def fit_geometric(
+    members: np.ndarray,
+    truth: np.ndarray,
+    row_sets: Sequence[np.ndarray],
+    *,
+    factors: Sequence[np.ndarray] | None = None,
+) -> list[BlendRule]:
+    """Learn the geometric mean of `learn_geometric_weights` on several sets of rows. See
+    `nested_blend`. factors: of `single_log_factors`, where they are known.
+
+    The fits run side by side on one reading of the factors. A dropped member keeps the exponent 0,
+    so that sums are rounded differently than without it.
+    """
+    true_class_likelihoods(members, truth)  # checks shapes and labels
+    if not all(rows.any() for rows in row_sets):
+        raise UsageFault("a geometric mean needs videos to learn from; train a second fold")
+    factors = single_log_factors(members) if factors is None else factors
+    positions = [np.flatnonzero(rows) for rows in row_sets]
+    positions = [rows[choose_fitted_rows(len(rows))] for rows in positions]
+    fits = [partial(_fit_on_rows, factors, truth, rows) for rows in positions]
+    fitted = JointFits(len(fits), LogNormalizer(factors, positions)).run(fits)
+    return [BlendRule(weights.values, weights.sharpness) for weights in fitted]
+
+
+def fit_exponents(
+    factors: Sequence[np.ndarray], truth: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
+    """Maximize the log-likelihood of the true classes under a geometric mean: (M,) float64, >= 0.
+
+    factors: M arrays (n, C), logarithms of probabilities; truth: (n,) int; rows: to fit on. The
+    members are fixed, so the likelihood is that of a multinomial logit with M coefficients, which
+    is concave. The squared distance of the exponents from their mean, times EQUALITY_PRIOR_VIDEOS /
+    2, is subtracted: few videos hardly tell similar members apart.
+    """
+    normalizer = LogNormalizer(factors, [rows])
+    true_means = _mean_true_factors(factors, truth, rows)
+    return _maximize(lambda exponents: normalizer({0: exponents})[0], true_means, len(rows))
+
+
+def _fit_on_rows(
+    factors: Sequence[np.ndarray], truth: np.ndarray, rows: np.ndarray, normalizer: Function
+) -> GeometricWeights:
+    """Fit the exponents of all members on some rows, and drop negligible members."""
+    true_means = _mean_true_factors(factors, truth, rows)
+
+    def fit(remaining: np.ndarray) -> np.ndarray:
+        def normalizer_of_remaining(exponents: np.ndarray) -> tuple[float, np.ndarray]:
+            every = np.zeros(len(factors))
+            every[remaining] = exponents
+            value, expected = normalizer(every)
+            return value, expected[remaining]
+
+        return _maximize(normalizer_of_remaining, true_means[remaining], len(rows))
+
+    return _drop_negligible(fit, len(factors))
+
+
+def _drop_negligible(fit: Callable[[np.ndarray], np.ndarray], count: int) -> GeometricWeights:
+    """Drop members and fit again until none is negligible. fit: takes the positions of the
+    remaining members, returns their exponents.
+    """
+    remaining, dropped = np.arange(count), {}
     while True:
-        exponents = fit_exponents([factors[i] for i in remaining], truth[rows])
+        exponents = fit(remaining)
         negligible = exponents < MIN_WEIGHT_RATIO * exponents.max()
         if not negligible.any():
             break
@@ -54,31 +131,25 @@ def learn_geometric_weights(members: np.ndarray, truth: np.ndarray) -> Geometric
         dropped |= dict(zip(remaining[negligible].tolist(), shares, strict=True))
         remaining = remaining[~negligible]
 
-    values = np.zeros(len(members))
+    values = np.zeros(count)
     values[remaining] = exponents / exponents.sum()
     return GeometricWeights(values, float(exponents.sum()), dropped)
 
 
-def fit_exponents(factors: list[np.ndarray], truth: np.ndarray) -> np.ndarray:
-    """Maximize the log-likelihood of the true classes under a geometric mean: (M,) float64, >= 0.
-
-    factors: M arrays (n, C), logarithms of probabilities; truth: (n,) int. The members are fixed,
-    so the likelihood is that of a multinomial logit with M coefficients, which is concave. The
-    squared distance of the exponents from their mean, times EQUALITY_PRIOR_VIDEOS / 2, is
-    subtracted: few videos hardly tell similar members apart.
+def _maximize(normalizer: Function, true_means: np.ndarray, videos: int) -> np.ndarray:
+    """Maximize the likelihood of `fit_exponents`: (M,) float64. normalizer: of exponents, with its
+    gradient; true_means: (M,), the mean factor of the true classes.
     """
     from scipy.optimize import minimize  # a third of a second, which comparing runs does not need
 
-    count = len(factors)
-    true_factors = np.stack([factor[np.arange(len(truth)), truth] for factor in factors])
-    true_means = true_factors.mean(axis=1, dtype=np.float64)
-    prior = EQUALITY_PRIOR_VIDEOS / len(truth)
+    count = len(true_means)
+    prior = EQUALITY_PRIOR_VIDEOS / videos
 
     def loss(exponents: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the mean negative log-likelihood with its prior, and the gradient."""
-        normalizer, expected = mean_log_normalizer(factors, exponents)
+        value, expected = normalizer(exponents)
         distance = exponents - exponents.mean()
-        value = normalizer - exponents @ true_means + prior * (distance**2).sum() / 2
+        value = value - exponents @ true_means + prior * (distance**2).sum() / 2
         return value, expected - true_means + prior * distance
 
     start = np.full(count, 1 / count)
@@ -89,34 +160,17 @@ def fit_exponents(factors: list[np.ndarray], truth: np.ndarray) -> np.ndarray:
     return exponents if exponents.max() > 0 else start
 
 
-def mean_log_normalizer(
-    factors: list[np.ndarray], exponents: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Return the mean logarithm of the sum over classes that normalizes a geometric mean, and its
-    gradient, the expected factor of each member: (M,) float64.
-
-    factors: M arrays (n, C); exponents: (M,). Blocks of videos stay in the cache.
-    """
-    videos, classes = factors[0].shape
-    length = max(1, BLOCK_NUMBERS // (len(factors) * classes))
-    total = 0.0
-    expected = np.zeros(len(factors))
-    for start in range(0, videos, length):
-        block = np.stack([factor[start : start + length] for factor in factors], dtype=np.float64)
-        flat = block.reshape(len(factors), -1)
-        logits = (exponents @ flat).reshape(-1, classes)
-        highest = logits.max(axis=1, keepdims=True)
-        blended = np.exp(logits - highest)
-        sums = blended.sum(axis=1, keepdims=True)
-        total += (np.log(sums) + highest).sum()
-        expected += flat @ (blended / sums).ravel()
-    return total / videos, expected / videos
+def _mean_true_factors(
+    factors: Sequence[np.ndarray], truth: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
+    """Return the mean factor of the true classes of some rows: (M,) float64."""
+    true_factors = np.stack([factor[rows, truth[rows]] for factor in factors])
+    return true_factors.mean(axis=1, dtype=np.float64)
 
 
-def fit_geometric(members: np.ndarray, truth: np.ndarray, rows: np.ndarray) -> BlendRule:
-    """Learn the geometric mean of `learn_geometric_weights` on some rows. See `nested_blend`."""
-    fitted = learn_geometric_weights(members[:, rows], truth[rows])
-    return BlendRule(fitted.values, fitted.sharpness)
+def single_log_factors(members: Iterable[np.ndarray]) -> list[np.ndarray]:
+    """Return `log_factors` of each member, (n, C), as float32: half the memory that a fit reads."""
+    return [log_factors(member).astype(np.float32) for member in members]
 
 
 def approximate_exponents(factors: np.ndarray, truth: np.ndarray) -> np.ndarray:

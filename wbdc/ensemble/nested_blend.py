@@ -30,8 +30,8 @@ class BlendRule(NamedTuple):
         return apply_multipliers(blended, np.ones(self.weights.shape[1]))
 
 
-# learns a rule from members (M, n, C) and truth (n,) on the rows that a mask (n,) marks
-BlendFit = Callable[[np.ndarray, np.ndarray, np.ndarray], BlendRule]
+# learns a rule on each set of rows from members (M, n, C), truth (n,) and masks (n,) of the rows
+BlendFit = Callable[[np.ndarray, np.ndarray, Sequence[np.ndarray]], list[BlendRule]]
 
 
 def nested_blend(
@@ -57,8 +57,8 @@ def nested_blend(
         )
 
     blended = np.empty(members.shape[1:], dtype=np.float32)
-    for name in names:
-        held_out = folds == name
-        rule = fit(members, truth, ~held_out)
+    row_sets = [folds != name for name in names]
+    for rows, rule in zip(row_sets, fit(members, truth, row_sets), strict=True):
+        held_out = ~rows
         blended[held_out] = rule.blend([member[held_out] for member in members])
     return blended

@@ -1,6 +1,7 @@
 """The candidates that an ensemble is chosen from: their out-of-fold predictions and their costs."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from wbdc.ensemble.geometric_weights import (
     approximate_exponents,
     fit_geometric,
     learn_geometric_weights,
+    single_log_factors,
 )
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
 from wbdc.ensemble.nested_blend import nested_blend
@@ -86,6 +88,7 @@ class CandidatePool:
         )
         self._nested: dict[Subset, tuple[str, np.ndarray]] = {}
         self._exponents: dict[Subset, GeometricWeights] = {}
+        self._factors: dict[int, np.ndarray] = {}
         self.search = choose_search_rows(members, truth)
         if mean != "arithmetic":
             factors = log_factors(self.search.probabilities).astype(np.float32)
@@ -115,7 +118,8 @@ class CandidatePool:
         """Return the geometric weights of a subset, learned on all rows."""
         if subset not in self._exponents:
             members = self.members[list(subset)]
-            self._exponents[subset] = learn_geometric_weights(members, self.truth)
+            factors = self._factors_of(subset)
+            self._exponents[subset] = learn_geometric_weights(members, self.truth, factors)
         return self._exponents[subset]
 
     def _nested_blend(self, subset: Subset) -> tuple[str, np.ndarray]:
@@ -124,12 +128,19 @@ class CandidatePool:
             inputs = self.members[list(subset)], self.truth, self.folds
             mean, blended = "arithmetic", nested_blend(*inputs, fit_arithmetic)
             if self.mean != "arithmetic" and len(subset) > 1:
-                geometric = nested_blend(*inputs, fit_geometric)
+                fit = partial(fit_geometric, factors=self._factors_of(subset))
+                geometric = nested_blend(*inputs, fit)
                 is_used = self._uses_geometric(geometric, blended)
                 if is_used and len(self._geometric_weights(subset).members) > 1:
                     mean, blended = "geometric", geometric
             self._nested[subset] = mean, blended.argmax(axis=1)
         return self._nested[subset]
+
+    def _factors_of(self, subset: Subset) -> list[np.ndarray]:
+        """Return `single_log_factors` of the members of a subset, computed once for each member."""
+        for position in set(subset) - self._factors.keys():
+            self._factors[position] = single_log_factors([self.members[position]])[0]
+        return [self._factors[position] for position in subset]
 
     def _uses_geometric(self, geometric: np.ndarray, arithmetic: np.ndarray) -> bool:
         """Return whether a geometric mean is required, or likelier and of no lower score."""
