@@ -233,12 +233,10 @@ class WeChat2022(Competition):
     def weighted_scorer(
         self, truth: np.ndarray, predictions: np.ndarray, classes: Sequence[str]
     ) -> Callable[[np.ndarray], float]:
-        levels = {}
-        for level, width in LEVEL_WIDTHS.items():
-            labels = [label[:width] for label in classes]
-            codes = {label: code for code, label in enumerate(sorted({*labels}))}
-            code_of_class = np.array([codes[label] for label in labels])
-            levels[level] = code_of_class[truth], code_of_class[predictions], len(codes)
+        levels = {
+            level: (code_of_class[truth], code_of_class[predictions], labels)
+            for level, (code_of_class, labels) in _level_codes(tuple(classes)).items()
+        }
         return lambda weights: _score_levels(levels, weights)["mean"]
 
     def write_result(self, ids: Sequence[str], labels: Sequence[str], path: Path) -> None:
@@ -437,6 +435,17 @@ def _code_levels(
             np.array([codes.get(label, -1) for label in row], np.int64) for row in rows
         )
         levels[level] = true_codes, predicted_codes, len(codes)
+    return levels
+
+
+@lru_cache(maxsize=8)
+def _level_codes(classes: tuple[str, ...]) -> dict[str, tuple[np.ndarray, int]]:
+    """Return the code of each class on each level, (C,) int, and the number of codes."""
+    levels = {}
+    for level, width in LEVEL_WIDTHS.items():
+        labels = [label[:width] for label in classes]
+        codes = {label: code for code, label in enumerate(sorted({*labels}))}
+        levels[level] = np.array([codes[label] for label in labels]), len(codes)
     return levels
 
 

@@ -86,9 +86,13 @@ def is_clearly_likelier(geometric: np.ndarray, arithmetic: np.ndarray, truth: np
     Sharper predictions are likelier even where the same classes win, so "auto" also compares the
     scores.
     """
-    differences = log_likelihoods(geometric, truth) - log_likelihoods(arithmetic, truth)
-    error = differences.std() / np.sqrt(len(truth))
-    return bool(differences.mean() > MIN_LIKELIHOOD_ERRORS * error)
+    return exceeds_error(log_likelihoods(geometric, truth) - log_likelihoods(arithmetic, truth))
+
+
+def exceeds_error(gains: np.ndarray) -> bool:
+    """Return whether the mean gain of log-likelihood (n,) is above its standard error."""
+    error = gains.std() / np.sqrt(len(gains))
+    return bool(gains.mean() > MIN_LIKELIHOOD_ERRORS * error)
 
 
 def _reason_without_geometric(members: np.ndarray, folds: np.ndarray, mean: str) -> str | None:

@@ -43,7 +43,9 @@ class LogNormalizer:
             points = np.stack([exponents[number] for number in numbers])
             for start in range(0, len(factors[0]), self.length):
                 block = [factor[start : start + self.length] for factor in factors]
-                for number, (total, gradient) in zip(numbers, self._add_up(points, block), strict=True):
+                for number, (total, gradient) in zip(
+                    numbers, self._add_up(points, block), strict=True
+                ):
                     totals[number] += total
                     expected[number] += gradient
         return {

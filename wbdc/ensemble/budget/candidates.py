@@ -11,27 +11,25 @@ from wbdc.competitions import Competition
 from wbdc.core.errors import UsageFault
 from wbdc.core.time_margins import TIME_MARGIN
 from wbdc.ensemble.blend_weights import fit_arithmetic, fit_weights
-from wbdc.ensemble.bootstrap import Gain, competition_scorer, paired_gain
-from wbdc.ensemble.budget.cost import Cost, find_measured
-from wbdc.ensemble.budget.search_rows import (
-    MAX_FITTED_ROWS,
-    choose_search_rows,
-    spread_rows,
+from wbdc.ensemble.bootstrap import (
+    Gain,
+    competition_scorer,
+    paired_gain,
+    score_predictions,
 )
-from wbdc.ensemble.budget.subset_weights import SubsetWeights
+from wbdc.ensemble.budget.approximate_scores import ApproximateScores
+from wbdc.ensemble.budget.cost import Cost, find_measured
 from wbdc.ensemble.geometric_choice import is_clearly_likelier
 from wbdc.ensemble.geometric_weights import (
     GeometricWeights,
-    approximate_exponents,
     fit_geometric,
     learn_geometric_weights,
     single_log_factors,
 )
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
 from wbdc.ensemble.nested_blend import nested_blend
-from wbdc.serve.blend import check_members, log_factors
+from wbdc.serve.blend import check_members
 
-MAX_SEARCH_VIDEOS = 500  # that the exponents of a geometric mean are learned on in a search
 Subset = tuple[int, ...]  # positions of candidates, rising
 
 
@@ -79,21 +77,12 @@ class CandidatePool:
         self._check_costs()
 
         names, self.folds = np.unique(folds, return_inverse=True)
-        likelihoods = true_class_likelihoods(members, truth)
-        self.fold_weights = SubsetWeights(
-            [
-                likelihoods[:, spread_rows(np.flatnonzero(self.folds != fold), MAX_FITTED_ROWS)]
-                for fold in range(len(names))
-            ]
+        self.approximate_scores = ApproximateScores(
+            members, truth, self.folds, self.classes, competition, mean
         )
         self._nested: dict[Subset, tuple[str, np.ndarray]] = {}
         self._exponents: dict[Subset, GeometricWeights] = {}
         self._factors: dict[int, np.ndarray] = {}
-        self.search = choose_search_rows(members, truth)
-        if mean != "arithmetic":
-            factors = log_factors(self.search.probabilities).astype(np.float32)
-            self.factors = np.ascontiguousarray(factors.transpose(1, 0, 2))  # (M, n, K)
-            self.search_rows = spread_rows(np.arange(len(self.search.rows)), MAX_SEARCH_VIDEOS)
 
     def seconds(self, subset: Subset) -> float:
         """Return the seconds that a subset needs for all items, margin included."""
@@ -151,47 +140,9 @@ class CandidatePool:
         scores = [self.score(blended.argmax(axis=1)) for blended in (geometric, arithmetic)]
         return scores[0] >= scores[1]
 
-    def approximate_score(self, subset: Subset) -> float:
-        """Score a subset in milliseconds (3 for 6 members, 5,000 rows, 200 classes; 7 where means
-        are compared), and in no more for any number of rows.
-
-        It uses `SubsetWeights`, exponents that are not nested, and of many rows and classes
-        a part, so a few predictions may differ.
-        """
-        weights = np.zeros((len(self.fold_weights.sizes), len(self.candidates)), dtype=np.float32)
-        weights[:, subset] = self.fold_weights.weights(subset) if len(subset) > 1 else 1
-        rows, classes, probabilities, truth = self.search
-        blended = (weights[self.folds[rows]][:, None] @ probabilities)[:, 0]
-        if self.mean != "arithmetic" and len(subset) > 1:
-            geometric = self._approximate_geometric(subset)
-            if self.mean == "geometric":
-                return self._score_search(geometric)
-            if is_clearly_likelier(geometric, blended, truth):
-                return max(self._score_search(columns) for columns in (geometric, blended))
-        return self._score_search(blended)
-
-    def _score_search(self, blended: np.ndarray) -> float:
-        """Score a blend (n, K) of the rows and classes of the search."""
-        codes = np.take_along_axis(self.search.classes, blended.argmax(1)[:, None], axis=1)
-        return self._score_rows(self.search.rows, codes[:, 0])
-
-    def _approximate_geometric(self, subset: Subset) -> np.ndarray:
-        """Return the geometric mean of a subset, with exponents learned on some rows: (n, K)."""
-        rows = self.search_rows
-        learning = np.stack([self.factors[i][rows] for i in subset])
-        exponents = approximate_exponents(learning, self.search.truth[rows])
-        logits = np.zeros(self.factors.shape[1:], np.float32)
-        for position, exponent in zip(subset, exponents.astype(np.float32), strict=True):
-            logits += exponent * self.factors[position]
-        return np.exp(logits - logits.max(axis=1, keepdims=True))
-
     def score(self, predictions: np.ndarray) -> float:
         """Return the mean of the competition's score. predictions: (n,) class codes."""
-        return self._score_rows(np.arange(len(self.truth)), predictions)
-
-    def _score_rows(self, rows: np.ndarray, predictions: np.ndarray) -> float:
-        scorer = competition_scorer(self.competition, self.truth[rows], predictions, self.classes)
-        return scorer(np.arange(len(rows)))
+        return score_predictions(self.competition, self.truth, predictions, self.classes)
 
     def gain(self, new: Subset, old: Subset, draws: int, seed: int) -> Gain:
         """Bound how much one subset scores above another."""

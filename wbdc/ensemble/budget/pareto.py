@@ -135,7 +135,7 @@ def _exhaustive_trials(pool: CandidatePool) -> Trials:
     positions = range(len(pool.candidates))
     sizes = range(1, len(positions) + 1)
     subsets = chain.from_iterable(combinations(positions, size) for size in sizes)
-    return {subset: _trial(pool, subset) for subset in subsets if pool.is_allowed(subset)}
+    return _trials(pool, [subset for subset in subsets if pool.is_allowed(subset)])
 
 
 def _greedy_trials(pool: CandidatePool) -> Trials:
@@ -144,15 +144,12 @@ def _greedy_trials(pool: CandidatePool) -> Trials:
     Each round expands the efficient subset with the highest score that was not expanded yet, as in
     forward selection (Caruana et al. 2004), until none is left (Paquete et al. 2004).
     """
-    trials: Trials = {(i,): _trial(pool, (i,)) for i in range(len(pool.candidates))}
+    trials = _trials(pool, [(i,) for i in range(len(pool.candidates))])
     expanded: set[Subset] = set()
     while fresh := [subset for subset in efficient_subsets(trials) if subset not in expanded]:
         expanded.add(fresh[-1])
-        trials |= {
-            subset: _trial(pool, subset)
-            for subset in _neighbors(pool, fresh[-1])
-            if subset not in trials
-        }
+        neighbors = _neighbors(pool, fresh[-1])
+        trials |= _trials(pool, [subset for subset in neighbors if subset not in trials])
     return trials
 
 
@@ -165,8 +162,11 @@ def _neighbors(pool: CandidatePool, subset: Subset) -> Iterator[Subset]:
     return (neighbor for neighbor in distinct if neighbor and pool.is_allowed(neighbor))
 
 
-def _trial(pool: CandidatePool, subset: Subset) -> tuple[float, float]:
-    return pool.seconds(subset), pool.approximate_score(subset)
+def _trials(pool: CandidatePool, subsets: Sequence[Subset]) -> Trials:
+    scores = pool.approximate_scores.scores(subsets)
+    return {
+        subset: (pool.seconds(subset), score) for subset, score in zip(subsets, scores, strict=True)
+    }
 
 
 def _choice(

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from wbdc.ensemble.blend_weights import (
+    FITTED_METHODS,
     METHODS,
     VALIDATION_PARTS,
-    choose_simplest,
     method_weights,
 )
 from wbdc.ensemble.likelihood_weights import (
@@ -23,10 +23,11 @@ class SubsetWeights:
 
     row_sets: R arrays (M, n) of the likelihoods of all M candidates, above 0; n may differ.
 
-    The method is chosen by cross-validation as in `choose_method`. All its fits, of every set of
-    rows and every part, take their Newton steps together. The Hessian of a fit is a weighted sum
-    over rows of products of two members. These products are computed once for all candidates, so
-    a step needs one product of matrices for each set of rows. Negligible members keep their weight.
+    The method is chosen by cross-validation as in `choose_method`. All its fits, of every subset,
+    set of rows and part, take their Newton steps together; the fits of whole sets follow where the
+    method needs them. The Hessian of a fit is a weighted sum over rows of products of two members.
+    These products are computed once for all candidates, so a step needs one product of matrices for
+    each subset and set of rows. Negligible members keep their weight.
     """
 
     def __init__(self, row_sets: Sequence[np.ndarray]):
@@ -46,20 +47,24 @@ class SubsetWeights:
         self.product_of = np.empty((shape[1], shape[1]), dtype=int)
         self.product_of[first, second] = self.product_of[second, first] = np.arange(len(first))
 
-    def weights(self, subset: Sequence[int]) -> np.ndarray:
-        """Return the weights of a subset of candidates, fitted on each set of rows: (R, M)."""
-        positions = list(subset)
-        likelihoods = self.likelihoods[:, positions]
-        fitted = self._maximum_likelihood(likelihoods, positions)
-        logs = self.logs[:, positions]
-        trials = self._held_out_log_likelihoods(likelihoods, logs, fitted[:, :-1])
-        chosen = np.empty((len(trials), len(positions)))
-        for number, size in enumerate(self.sizes):
-            method = METHODS[0]
-            if len(positions) > 1 and size > 1:
-                method, _ = choose_simplest(trials[number, :, :size])
-            chosen[number] = method_weights(method, logs[number, :, :size], fitted[number, -1])
-        return chosen
+    def weights(self, subsets: Sequence[Sequence[int]]) -> np.ndarray:
+        """Return the weights of S subsets of M candidates each, fitted on each set of rows: (S, R,
+        M).
+        """
+        sets = np.tile(np.arange(len(self.sizes)), len(subsets))  # (S * R,)
+        members = np.repeat(np.asarray(subsets), len(self.sizes), axis=0)  # (S * R, M)
+        logs = self.logs[sets[:, None], members]
+        methods = self._choose_methods(sets, members, logs)
+        is_fitted = np.isin(methods, [METHODS.index(method) for method in FITTED_METHODS])
+        fitted = np.zeros(members.shape)
+        if is_fitted.any():
+            of_all_rows = self.row_weights[sets[is_fitted], -1:]
+            fitted[is_fitted] = self._fit(sets[is_fitted], members[is_fitted], of_all_rows)[:, 0]
+        chosen = [
+            method_weights(METHODS[method], logs[number, :, : self.sizes[set_]], fitted[number])
+            for number, (method, set_) in enumerate(zip(methods, sets, strict=True))
+        ]
+        return np.reshape(chosen, (len(subsets), len(self.sizes), -1))
 
     def _row_weights(self) -> np.ndarray:
         """Return the weight of each row in each fit, 0 where it is held out: (R, P + 1, n). The
@@ -69,23 +74,68 @@ class SubsetWeights:
         learning = self.is_row[:, None] & ~held_out
         return learning / np.maximum(1, learning.sum(axis=2, keepdims=True))
 
-    def _maximum_likelihood(self, likelihoods: np.ndarray, positions: list[int]) -> np.ndarray:
-        """Return the weights of `maximum_likelihood_weights` for each fit: (R, P + 1, M)."""
-        sets, members, _ = likelihoods.shape
-        first, second = np.triu_indices(members)
-        chosen = np.asarray(positions)
-        products = self.products[:, self.product_of[chosen[first], chosen[second]]]
-        transposed = likelihoods.transpose(0, 2, 1)
-        products = products.transpose(0, 2, 1)
+    def _choose_methods(
+        self, sets: np.ndarray, members: np.ndarray, logs: np.ndarray
+    ) -> np.ndarray:
+        """Choose the method of each of Q problems, as `choose_simplest` does: (Q,) positions in
+        METHODS.
 
-        weights = np.full((sets, VALIDATION_PARTS + 1, members), 1 / members)
+        sets: (Q,) of rows; members: (Q, M); logs: (Q, M, n) of likelihoods.
+        """
+        if members.shape[1] == 1:
+            return np.zeros(len(sets), dtype=int)
+        is_row = self.is_row[sets, None]
+        trials = self._held_out_log_likelihoods(sets, members, logs) * is_row
+        sizes = self.sizes[sets, None]
+        best = trials.sum(axis=2).argmax(axis=1)
+        deficit = trials[np.arange(len(trials)), best][:, None] - trials
+        mean_deficit = deficit.sum(axis=2) / sizes
+        deviation = (deficit - mean_deficit[..., None]) * is_row
+        variance = np.square(deviation).sum(axis=2) / np.maximum(1, sizes - 1)
+        simplest = (mean_deficit <= np.sqrt(variance / sizes)).argmax(axis=1)
+        return np.where(self.sizes[sets] > 1, simplest, 0)
+
+    def _held_out_log_likelihoods(
+        self, sets: np.ndarray, members: np.ndarray, logs: np.ndarray
+    ) -> np.ndarray:
+        """Return how likely each method finds each row from the other parts: (Q, methods, n). The
+        arguments are those of `_choose_methods`.
+        """
+        row_weights = self.row_weights[sets, :-1]
+        fitted = self._fit(sets, members, row_weights)
+        likelihoods = self.likelihoods[sets[:, None], members]
+        rows = np.arange(likelihoods.shape[2])
+        equal = likelihoods.mean(axis=1)
+        mixture = (fitted @ likelihoods)[:, self.part, rows]
+        best = (row_weights @ logs.transpose(0, 2, 1)).argmax(axis=2)  # (Q, P)
+        best_member = logs[np.arange(len(logs))[:, None], best[:, self.part], rows]
+        trials = np.log(np.stack([equal, (equal + mixture) / 2, mixture], axis=1))
+        return np.concatenate([trials, best_member[:, None]], axis=1)
+
+    def _fit(self, sets: np.ndarray, members: np.ndarray, row_weights: np.ndarray) -> np.ndarray:
+        """Return the weights of `maximum_likelihood_weights` for P fits of each of Q problems: (Q,
+        P, M).
+
+        sets: (Q,) of rows; members: (Q, M); row_weights: (Q, P, n), 0 where a fit leaves a row out.
+        """
+        first, second = np.triu_indices(members.shape[1])
+        products = self.products[
+            sets[:, None], self.product_of[members[:, first], members[:, second]]
+        ]
+        products = products.transpose(0, 2, 1)
+        likelihoods = self.likelihoods[sets[:, None], members]
+        transposed = likelihoods.transpose(0, 2, 1)
+
+        weights = np.full((*row_weights.shape[:2], members.shape[1]), 1 / members.shape[1])
         slack = np.ones_like(weights)
-        hessian = np.empty((*weights.shape, members))
+        hessian = np.empty((*weights.shape, members.shape[1]))
         fitted = np.zeros_like(weights)
+        inverse = np.empty_like(row_weights)
+        shares = np.empty_like(row_weights)
         is_open = np.ones(weights.shape[:2], dtype=bool)
         for _ in range(MAX_NEWTON_STEPS):
-            inverse = 1 / (weights @ likelihoods)
-            shares = self.row_weights * inverse
+            np.divide(1, np.matmul(weights, likelihoods, out=inverse), out=inverse)
+            np.multiply(row_weights, inverse, out=shares)
             gradient = shares @ transposed
             gap = gradient.max(axis=2) * weights.sum(axis=2) - 1
             ended = is_open & (gap <= LIKELIHOOD_TOLERANCE)
@@ -94,26 +144,12 @@ class SubsetWeights:
             if not is_open.any():
                 break
 
-            hessian[..., first, second] = (shares * inverse) @ products
+            np.multiply(shares, inverse, out=shares)
+            hessian[..., first, second] = shares @ products
             hessian[..., second, first] = hessian[..., first, second]
             weights, slack = newton_step(weights, slack, gradient, hessian)
 
         for number, fit in np.argwhere(is_open):
-            rows = self.row_weights[number, fit] > 0
+            rows = row_weights[number, fit] > 0
             fitted[number, fit] = mixture_weights(likelihoods[number][:, rows])
         return fitted / fitted.sum(axis=2, keepdims=True)
-
-    def _held_out_log_likelihoods(
-        self, likelihoods: np.ndarray, logs: np.ndarray, fitted: np.ndarray
-    ) -> np.ndarray:
-        """Return how likely each method finds each row from the other parts: (R, methods, n).
-
-        likelihoods, logs: (R, M, n); fitted: (R, P, M), without the last fit.
-        """
-        rows = np.arange(likelihoods.shape[2])
-        equal = likelihoods.mean(axis=1)
-        mixture = (fitted @ likelihoods)[:, self.part, rows]
-        best = (self.row_weights[:, :-1] @ logs.transpose(0, 2, 1)).argmax(axis=2)  # (R, P)
-        best_member = logs[np.arange(len(logs))[:, None], best[:, self.part], rows]
-        trials = np.log(np.stack([equal, (equal + mixture) / 2, mixture], axis=1))
-        return np.concatenate([trials, best_member[:, None]], axis=1)
