@@ -9,7 +9,9 @@ from scipy.optimize import minimize
 from scipy.special import softmax
 
 from wbdc.competitions.wechat2022 import WeChat2022
+from wbdc.ensemble import class_exponents
 from wbdc.ensemble.band_choice import evaluate_bands
+from wbdc.ensemble.class_exponents import ClassExponentLikelihood
 from wbdc.ensemble.evaluation import evaluate_ensemble
 from wbdc.ensemble.geometric_bands import (
     fit_band_exponents,
@@ -17,7 +19,8 @@ from wbdc.ensemble.geometric_bands import (
     learn_geometric_bands,
 )
 from wbdc.ensemble.geometric_choice import evaluate_geometric
-from wbdc.ensemble.geometric_weights import EQUALITY_PRIOR_VIDEOS, log_likelihoods
+from wbdc.ensemble.geometric_exponents import EQUALITY_PRIOR_VIDEOS
+from wbdc.ensemble.geometric_weights import log_likelihoods
 from wbdc.ensemble.nested_blend import BlendRule, nested_blend
 from wbdc.serve.blend import log_factors
 
@@ -46,6 +49,27 @@ def test_exponents_by_band_maximize_the_likelihood():
     reached = loss(np.array([np.log(sums[0]), *np.log(shares / (1 - shares))]))
     assert reached == pytest.approx(best, abs=1e-5)
     assert loss(np.zeros(3)) > best + 0.01
+
+
+@pytest.mark.parametrize("numbers", [1, 24 * 7, 2**16])
+def test_the_likelihood_of_exponents_by_class_has_equal_bits_in_blocks_of_any_length(
+    numbers, monkeypatch
+):
+    monkeypatch.setattr(class_exponents, "LOGIT_BLOCK_NUMBERS", numbers)
+    members, truth, _ = posteriors(rare_signal=3.0, n=100)
+    factors = [log_factors(member).astype(np.float32) for member in members]
+    exponents = np.random.default_rng(0).uniform(0, 1, (3, 24))
+    mean, sums = ClassExponentLikelihood(factors, truth)(exponents)
+
+    logits = sum(row * factor for row, factor in zip(exponents, factors, strict=True))
+    logits -= logits.max(axis=1, keepdims=True)
+    blended = np.exp(logits)
+    totals = blended.sum(axis=1, keepdims=True)
+    blended /= totals
+    likelihoods = logits[np.arange(100), truth] - np.log(totals[:, 0])
+    assert mean == likelihoods.mean()
+    expected = np.stack([(blended * factor).sum(axis=0) for factor in factors])
+    assert sums.tobytes() == expected.tobytes()
 
 
 def test_a_specialist_counts_where_classes_are_rare_in_a_geometric_mean():

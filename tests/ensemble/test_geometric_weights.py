@@ -5,15 +5,14 @@ import pytest
 from scipy.special import logsumexp, softmax
 
 from wbdc.core.errors import UsageFault
-from wbdc.ensemble import geometric_weights
+from wbdc.ensemble import geometric_exponents, geometric_weights, log_normalizer
+from wbdc.ensemble.geometric_exponents import EQUALITY_PRIOR_VIDEOS, approximate_exponents
 from wbdc.ensemble.geometric_weights import (
-    EQUALITY_PRIOR_VIDEOS,
-    approximate_exponents,
     fit_geometric,
     learn_geometric_weights,
     log_likelihoods,
-    mean_log_normalizer,
 )
+from wbdc.ensemble.log_normalizer import LogNormalizer
 from wbdc.ensemble.nested_blend import nested_blend
 from wbdc.serve.blend import blend_probabilities
 
@@ -50,22 +49,54 @@ def test_exponents_maximize_the_likelihood():
 
 @pytest.mark.parametrize("numbers", [1, 1000, 2**19])
 def test_the_normalizer_and_its_gradient_are_the_same_in_blocks_of_any_length(numbers, monkeypatch):
-    monkeypatch.setattr(geometric_weights, "BLOCK_NUMBERS", numbers)
+    monkeypatch.setattr(log_normalizer, "BLOCK_NUMBERS", numbers)
     members, _ = two_experts(100, 0)
     factors = np.log(members)
-    exponents = np.array([0.7, 1.1, 0.1])
-    logits = np.tensordot(exponents, factors.astype(np.float64), 1)
-    normalizer, gradient = mean_log_normalizer(list(factors), exponents)
-    assert normalizer == pytest.approx(logsumexp(logits, axis=1).mean(), rel=1e-12)
-    expected = (softmax(logits, axis=1) * factors).sum(axis=2).mean(axis=1)
-    np.testing.assert_allclose(gradient, expected, rtol=1e-12)
+    row_sets = [np.arange(0, 100, 2), np.arange(100), np.arange(30, 70)]
+    exponents = {0: np.array([0.7, 1.1, 0.1]), 1: np.array([0.2, 0.0, 0.5])}
+    values = LogNormalizer(list(factors), row_sets)(exponents)
+    assert list(values) == [0, 1]  # the last set is not evaluated
+    for number, point in exponents.items():
+        chosen = factors[:, row_sets[number]]
+        logits = np.tensordot(point, chosen.astype(np.float64), 1)
+        normalizer, gradient = values[number]
+        assert normalizer == pytest.approx(logsumexp(logits, axis=1).mean(), rel=1e-12)
+        expected = (softmax(logits, axis=1) * chosen).sum(axis=2).mean(axis=1)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-12)
+
+
+def test_folds_fitted_side_by_side_have_the_blends_of_one_fit_after_the_other(monkeypatch):
+    members, truth = two_experts(500, 8)
+    noise = np.random.default_rng(0).normal(size=(500, 9))
+    worse_than_chance = softmax(noise - 2 * (np.arange(9) == truth[:, None]), axis=1)
+    members = np.concatenate([members, worse_than_chance[None].astype(np.float32)])
+    folds = np.arange(500) % 3
+    monkeypatch.setattr(geometric_weights, "MAX_FITTED_VIDEOS", 300)  # folds differ in their rows
+    dropped = set()
+    for name, rule in zip(
+        range(3), fit_geometric(members, truth, [folds != name for name in range(3)]), strict=True
+    ):
+        alone = learn_geometric_weights(members[:, folds != name], truth[folds != name])
+        np.testing.assert_allclose(rule.weights, alone.values, rtol=0, atol=1e-9)
+        assert rule.sharpness == pytest.approx(alone.sharpness, abs=1e-9)
+        dropped |= set(alone.dropped)
+    assert 3 in dropped
+
+
+def test_known_factors_give_the_same_bits():
+    members, truth = two_experts(200, 9)
+    factors = geometric_weights.single_log_factors(members)
+    plain = learn_geometric_weights(members, truth)
+    quick = learn_geometric_weights(members, truth, factors)
+    assert quick.values.tobytes() == plain.values.tobytes()
+    assert quick.sharpness == plain.sharpness
 
 
 def test_the_exponents_of_a_search_are_nearly_the_same():
     members, truth = two_experts(300, 0)
     fitted = learn_geometric_weights(members, truth)
-    factors = np.log(np.maximum(members, 1e-4))
-    exponents = approximate_exponents(factors, truth)
+    factors = np.log(np.maximum(members, 1e-4)).transpose(0, 2, 1)
+    exponents = approximate_exponents(np.ascontiguousarray(factors), truth)
     np.testing.assert_allclose(exponents, fitted.values * fitted.sharpness, atol=0.02)
 
 
@@ -107,7 +138,7 @@ def test_few_videos_hardly_tell_similar_members_apart(monkeypatch):
     noise = np.random.default_rng(0).normal(size=(6, 20, 9))
     similar = softmax(np.log(members[:1]) + 0.3 * noise, axis=2)
     with_prior = learn_geometric_weights(similar, truth).values
-    monkeypatch.setattr(geometric_weights, "EQUALITY_PRIOR_VIDEOS", 0.0)
+    monkeypatch.setattr(geometric_exponents, "EQUALITY_PRIOR_VIDEOS", 0.0)
     without = learn_geometric_weights(similar, truth).values
     assert with_prior.std() < without.std() / 3
 

@@ -6,12 +6,9 @@ import numpy as np
 
 from wbdc.ensemble.band_weights import BandWeights, support_bands
 from wbdc.ensemble.blend_weights import MIN_WEIGHT_RATIO
-from wbdc.ensemble.geometric_weights import (
-    EQUALITY_PRIOR_VIDEOS,
-    TOLERANCE,
-    choose_fitted_rows,
-    fit_exponents,
-)
+from wbdc.ensemble.class_exponents import ClassExponentLikelihood
+from wbdc.ensemble.geometric_exponents import EQUALITY_PRIOR_VIDEOS, TOLERANCE, fit_exponents
+from wbdc.ensemble.geometric_weights import choose_fitted_rows
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
 from wbdc.ensemble.nested_blend import BlendRule
 from wbdc.serve.blend import log_factors
@@ -74,22 +71,15 @@ def fit_band_exponents(
     in_band = np.eye(groups)[bands]  # (C, G)
     true_factors = np.stack([factor[rows, truth] @ in_band[truth] for factor in factors])
     prior = EQUALITY_PRIOR_VIDEOS / len(truth)
+    likelihood = ClassExponentLikelihood(factors, truth)
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the mean negative log-likelihood with its prior, and the gradient."""
         exponents = flat.reshape(count, groups)
-        logits = np.zeros(factors[0].shape)
-        for member, factor in zip(exponents, factors, strict=True):
-            logits += member[bands] * factor
-        logits -= logits.max(axis=1, keepdims=True)
-        blended = np.exp(logits)
-        totals = blended.sum(axis=1, keepdims=True)
-        blended /= totals
-
-        likelihood = (logits[rows, truth] - np.log(totals[:, 0])).mean()
-        expected = np.stack([(blended * factor).sum(axis=0) @ in_band for factor in factors])
+        mean, sums = likelihood(exponents[:, bands])
+        expected = np.stack([row @ in_band for row in sums])
         distance = exponents - exponents.mean(axis=0)
-        value = prior * (distance**2).sum() / 2 - likelihood
+        value = prior * (distance**2).sum() / 2 - mean
         gradient = (expected - true_factors) / len(truth) + prior * distance
         return value, gradient.ravel()
 

@@ -12,7 +12,8 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import IntegrityFault, OverBudget, UsageFault
 from wbdc.ensemble.blend_weights import choose_method, fit_arithmetic, method_weights
 from wbdc.ensemble.bootstrap import competition_scorer, paired_gain
-from wbdc.ensemble.budget import candidates, pareto, search_rows
+from wbdc.ensemble.budget import approximate_scores, pareto, search_rows
+from wbdc.ensemble.budget.approximate_scores import ApproximateScores
 from wbdc.ensemble.budget.candidates import Candidate, CandidatePool
 from wbdc.ensemble.budget.cost import Cost
 from wbdc.ensemble.budget.pareto import (
@@ -22,11 +23,12 @@ from wbdc.ensemble.budget.pareto import (
     dropped_members,
     pareto_frontier,
 )
-from wbdc.ensemble.budget.subset_weights import SubsetWeights
 from wbdc.ensemble.evaluation import evaluate_ensemble
-from wbdc.ensemble.geometric_choice import evaluate_geometric
+from wbdc.ensemble.geometric_choice import evaluate_geometric, is_clearly_likelier
+from wbdc.ensemble.geometric_exponents import approximate_exponents
 from wbdc.ensemble.likelihood_weights import maximum_likelihood_weights
 from wbdc.ensemble.nested_blend import nested_blend
+from wbdc.serve.blend import log_factors
 
 nested = partial(nested_blend, fit=fit_arithmetic)
 CLASSES = ["0000", "0001", "0002", "0100", "0101", "0203"]
@@ -164,28 +166,55 @@ def test_subsets_are_compared_by_the_mean_of_the_ensemble(mean):
     assert max(choice.score for choice in frontier) > max(choice.score for choice in plain)
 
 
-@pytest.mark.parametrize("mean", ["arithmetic", "auto"])
-def test_a_search_chooses_as_one_that_fits_the_weights_of_each_fold_apart(mean, monkeypatch):
-    def fit_apart(pool: SubsetWeights, subset: tuple[int, ...]) -> np.ndarray:
-        sets = [
-            likelihoods[list(subset), :size]
-            for likelihoods, size in zip(pool.likelihoods, pool.sizes, strict=True)
-        ]
-        fitted = [maximum_likelihood_weights(likelihoods) for likelihoods in sets]
-        methods = [choose_method(likelihoods)[0] for likelihoods in sets]
-        logs = np.log(sets)
-        return np.stack([method_weights(*one) for one in zip(methods, logs, fitted, strict=True)])
+def longhand_scores(scores: ApproximateScores, subsets: list[tuple[int, ...]]) -> list[float]:
+    """Score subsets one by one: fits of each fold apart, a row and a class at a time, and labels
+    scored as ids.
+    """
+    search, pool = scores.search, scores.fold_weights
 
+    def arithmetic(subset: tuple[int, ...]) -> np.ndarray:
+        rules = []
+        for likelihoods, size in zip(pool.likelihoods, pool.sizes, strict=True):
+            chosen = likelihoods[list(subset), :size]
+            fitted = maximum_likelihood_weights(chosen)
+            rules.append(method_weights(choose_method(chosen)[0], np.log(chosen), fitted))
+        members = search.probabilities[:, list(subset)]
+        return np.einsum("nmk,nm->nk", members, np.stack(rules)[scores.folds])
+
+    def geometric(subset: tuple[int, ...]) -> np.ndarray:
+        members = search.probabilities[:, list(subset)].transpose(1, 2, 0)
+        factors = np.ascontiguousarray(log_factors(members).astype(np.float32))
+        exponents = approximate_exponents(factors, search.truth)
+        return np.exp(np.tensordot(exponents, factors, 1)).T
+
+    def score(blended: np.ndarray) -> float:
+        codes = np.take_along_axis(search.classes, blended.argmax(1)[:, None], axis=1)[:, 0]
+        return WeChat2022().score(labels(scores.true_codes), labels(codes), CLASSES)["mean"]
+
+    results = []
+    for subset in subsets:
+        blends = [arithmetic(subset)]
+        if scores.mean == "auto" and len(subset) > 1:
+            product = geometric(subset)
+            if is_clearly_likelier(product, blends[0], search.truth):
+                blends.append(product)
+        results.append(max(score(blended) for blended in blends))
+    return results
+
+
+@pytest.mark.parametrize("mean", ["arithmetic", "auto"])
+def test_a_search_chooses_as_one_that_scores_subsets_one_by_one(mean, monkeypatch):
     m, truth, folds = problem(6, n=240, seed=5)
     seconds = alone([0.01, 0.02, 0.01, 0.03, 0.02, 0.05])
     searched = pool(m, truth, folds, one_each(6), seconds, mean=mean)
     chosen = pareto_frontier(searched)
-    scores = {subset: searched.approximate_score(subset) for subset in ((0, 2), (1, 3, 4, 5))}
-    monkeypatch.setattr(SubsetWeights, "weights", fit_apart)
-    apart = pool(m, truth, folds, one_each(6), seconds, mean=mean)
-    assert pareto_frontier(apart) == chosen
-    assert {subset: apart.approximate_score(subset) for subset in scores} == scores
+    subsets = [*combinations(range(6), 2), (0,), (1, 3, 4, 5), (0, 1, 2, 3, 4, 5)]
+    scores = searched.approximate_scores.scores(subsets)
+    assert scores == pytest.approx(longhand_scores(searched.approximate_scores, subsets), abs=1e-12)
+    monkeypatch.setattr(ApproximateScores, "scores", longhand_scores)
+    assert pareto_frontier(pool(m, truth, folds, one_each(6), seconds, mean=mean)) == chosen
     assert len(chosen) > 2
+    assert len(set(scores)) > 10
 
 
 def experts(decoys: int, n: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -399,22 +428,23 @@ def test_errors_name_the_candidate_or_the_setting():
 
 def test_approximate_scores_cost_the_same_for_any_number_of_rows(monkeypatch):
     """A search over 12 runs of 100,000 videos scores 4,095 subsets."""
-    monkeypatch.setattr(candidates, "MAX_FITTED_ROWS", 50)
+    monkeypatch.setattr(approximate_scores, "MAX_FITTED_ROWS", 50)
     monkeypatch.setattr(search_rows, "MAX_SCORED_ROWS", 80)
     monkeypatch.setattr(search_rows, "MAX_BLENDED_CLASSES", 3)
     scored_rows = []
-    score = candidates.competition_scorer
+    score = approximate_scores.score_predictions
 
     def count_scored(contest, truth, *predictions):
         scored_rows.append(len(truth))
         return score(contest, truth, *predictions)
 
-    monkeypatch.setattr(candidates, "competition_scorer", count_scored)
+    monkeypatch.setattr(approximate_scores, "score_predictions", count_scored)
     m, truth, folds = problem(4, n=2000)
     many = pool(m, truth, folds)
     exact = many.score(many.predictions((0, 1, 3)))
     scored_rows.clear()
-    assert many.approximate_score((0, 1, 3)) == pytest.approx(exact, abs=0.15)
+    many = many.approximate_scores
+    assert many.scores([(0, 1, 3)]) == [pytest.approx(exact, abs=0.15)]
     assert many.fold_weights.likelihoods.shape == (3, 4, 50)  # folds, members, rows
     assert scored_rows == [80]
     assert many.search.probabilities.shape == (80, 4, 3)

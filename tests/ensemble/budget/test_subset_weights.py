@@ -1,6 +1,6 @@
 """Weights of many subsets of candidates at once, against one plain fit after the other."""
 
-from itertools import chain, combinations
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -37,18 +37,18 @@ def test_all_subsets_have_the_weights_of_plain_fits(method, skills):
     row_sets = [likelihoods_of_skills(skills, rows) for rows in (300, 401, 303)]
     many = SubsetWeights(row_sets)
     methods = set()
-    for subset in chain.from_iterable(combinations(range(4), size) for size in (1, 2, 3, 4)):
-        plain = [plain_fit(likelihoods[list(subset)]) for likelihoods in row_sets]
-        np.testing.assert_allclose(
-            many.weights(subset), [weights for _, weights in plain], atol=1e-10
-        )
-        methods |= {name for name, _ in plain}
+    for size in (1, 2, 3, 4):
+        subsets = list(combinations(range(4), size))
+        for subset, fitted in zip(subsets, many.weights(subsets), strict=True):
+            plain = [plain_fit(likelihoods[list(subset)]) for likelihoods in row_sets]
+            np.testing.assert_allclose(fitted, [weights for _, weights in plain], atol=1e-10)
+            methods |= {name for name, _ in plain}
     assert method in methods
 
 
 def test_few_rows_and_equal_members_have_the_weights_of_plain_fits():
     row_sets = [likelihoods_of_skills([0.5, 0.7], rows)[[0, 1, 1]] for rows in (1, 2, 4, 30)]
-    weights = SubsetWeights(row_sets).weights((0, 1, 2))
+    weights = SubsetWeights(row_sets).weights([(0, 1, 2)])[0]
     plain = [plain_fit(likelihoods)[1] for likelihoods in row_sets]
     np.testing.assert_allclose(weights, plain, atol=1e-6)
     np.testing.assert_array_equal(weights[0], [1 / 3] * 3)
@@ -57,5 +57,5 @@ def test_few_rows_and_equal_members_have_the_weights_of_plain_fits():
 def test_fits_that_do_not_converge_are_those_of_em(monkeypatch):
     row_sets = [likelihoods_of_skills(PROBLEMS["maximum likelihood"], 300)]
     monkeypatch.setattr(subset_weights, "MAX_NEWTON_STEPS", 1)
-    weights = SubsetWeights(row_sets).weights(range(4))
+    weights = SubsetWeights(row_sets).weights([range(4)])[0]
     np.testing.assert_allclose(weights[0], mixture_weights(row_sets[0]), atol=1e-10)

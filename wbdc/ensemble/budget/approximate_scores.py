@@ -10,7 +10,7 @@ from wbdc.ensemble.bootstrap import score_predictions
 from wbdc.ensemble.budget.search_rows import MAX_FITTED_ROWS, choose_search_rows, spread_rows
 from wbdc.ensemble.budget.subset_weights import SubsetWeights
 from wbdc.ensemble.geometric_choice import exceeds_error
-from wbdc.ensemble.geometric_weights import approximate_exponents
+from wbdc.ensemble.geometric_exponents import approximate_exponents
 from wbdc.ensemble.likelihood_weights import MIN_PROBABILITY, true_class_likelihoods
 from wbdc.serve.blend import log_factors
 
