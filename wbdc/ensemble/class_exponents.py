@@ -31,21 +31,21 @@ class ClassExponentLikelihood:
             self._add_block(exponents, slice(start, start + self.length), sums)
         return self._likelihoods.mean(), sums
 
-    def _add_block(self, exponents: np.ndarray, where: slice, sums: np.ndarray) -> None:
+    def _add_block(self, exponents: np.ndarray, rows: slice, sums: np.ndarray) -> None:
         """Write the log-likelihoods of a block of videos, and add to the sums in place."""
-        truth = self.truth[where]
+        truth = self.truth[rows]
         logits = self._logits[: len(truth)]
         products = self._products[1 : len(truth) + 1]
         logits[...] = 0
         for member, factor in zip(exponents, self.factors, strict=True):
-            logits += np.multiply(member, factor[where], out=products)
+            logits += np.multiply(member, factor[rows], out=products)
         logits -= logits.max(axis=1, keepdims=True)
         true_logits = logits[np.arange(len(truth)), truth]
         blended = np.exp(logits, out=logits)
         totals = blended.sum(axis=1, keepdims=True)
         blended /= totals
-        self._likelihoods[where] = true_logits - np.log(totals[:, 0])
+        self._likelihoods[rows] = true_logits - np.log(totals[:, 0])
         for total, factor in zip(sums, self.factors, strict=True):
             self._products[0] = total  # the first row of the sum, so that its order is that of all
-            np.multiply(blended, factor[where], out=products)
+            np.multiply(blended, factor[rows], out=products)
             self._products[: len(truth) + 1].sum(axis=0, out=total)
