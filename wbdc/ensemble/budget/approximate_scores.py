@@ -38,7 +38,8 @@ class ApproximateScores:
         competition: Competition,
         mean: str,
     ):
-        self.classes, self.competition, self.mean = classes, competition, mean
+        self.classes, self.competition = classes, competition
+        self.mean = mean
         likelihoods = true_class_likelihoods(members, truth)
         self.fold_weights = SubsetWeights(
             [
