@@ -22,6 +22,7 @@ from wbdc.core.image_settings import ImageSettings
 IMAGE_SETTINGS = ImageSettings(32, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 LABELS = ("0000", "0001", "0100", "0203")
 SPLITS = {"labeled": 12, "unlabeled": 4, "test": 4}
+HANGS_SECONDS = 600  # so long that a process on a busy machine ends before
 
 
 def image(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:
@@ -189,11 +190,11 @@ def stop_midway(
             stderr=stderr,
         )
     try:
-        assert soon(lambda: has_begun() or process.poll() is not None, 120), (
+        assert soon(lambda: has_begun() or process.poll() is not None, HANGS_SECONDS), (
             "the work did not begin"
         )
         process.terminate()
-        code = process.wait(60)
+        code = process.wait(HANGS_SECONDS)
     finally:
         remaining = soon_none(lambda: processes_with(home), 5)
         for pid in remaining:
