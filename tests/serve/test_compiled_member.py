@@ -10,14 +10,16 @@ from wbdc.serve.members import load_member
 
 # a trunk that runs some of its layers is copied without weights, which is not traced: such a fusion
 # is compiled in several parts
-IN_PARTS = ("albef", "alpro")
+IN_PARTS = ("albef",)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fusion", toys.FUSIONS)
+@pytest.mark.parametrize("fusion", ["single_stream", "dual_stream", *IN_PARTS])
 @torch.no_grad()
 def test_a_compiled_member_predicts_as_before(tmp_path, monkeypatch, fusion):
-    """Batches of two shapes, so that the second is traced for all sizes."""
+    """Batches of two shapes, so that the second is traced for all sizes. The fusions: one trunk,
+    two streams with cross-attention, and one in parts.
+    """
     traced = partial(torch.compile, backend="eager", fullgraph=fusion not in IN_PARTS)
     monkeypatch.setattr(torch, "compile", traced)
     member = load_member(toys.member(tmp_path, toys.model(fusion), fusion))

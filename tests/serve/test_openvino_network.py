@@ -19,12 +19,17 @@ pytestmark = pytest.mark.skipif(
     not is_openvino_installed(), reason="OpenVINO is not installed: pip install 'wbdc[openvino]'"
 )
 CPU = torch.device("cpu")
+# towers of the operations of other ones: a network of convolutions, and one over frames
+SIMILAR = {"torchvision": "timm", "torchvision_video": "pytorchvideo"}
 # the plugs that are served in other tests by torch; the first of each kind is in every other model
 MODELS = {
-    **{f"fusion {name}": {"fusion": name} for name in toys.FUSIONS},
-    **{f"vision {name}": {"vision": name} for name in toys.VISIONS},
-    **{f"pooling {name}": {"pooling": name} for name in toys.POOLINGS},
-    **{f"head {name}": {"head": {"use": name}} for name in plug.plug_names(heads)},
+    **{f"fusion {name}": {"fusion": name, "vision": "features"} for name in toys.FUSIONS},
+    **{f"vision {name}": {"vision": name} for name in toys.VISIONS if name not in SIMILAR},
+    **{f"pooling {name}": {"pooling": name, "vision": "features"} for name in toys.POOLINGS},
+    **{
+        f"head {name}": {"head": {"use": name}, "vision": "features"}
+        for name in plug.plug_names(heads)
+    },
     "several tokens of a frame": {"patch_grid": 2},
 }
 REFUSED = {"vision tpn"}
