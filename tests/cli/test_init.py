@@ -140,7 +140,6 @@ def test_a_contest_by_its_toml_alone_becomes_a_package(tmp_path, monkeypatch):
     table = write_data(tmp_path / "data")
     (tmp_path / "team").mkdir()
     monkeypatch.chdir(tmp_path / "team")
-    monkeypatch.setattr("os.fsync", lambda handle: None)
     toys.run_json("init", table)
     contest = Path("data.toml").read_bytes()
     common = ("--data", table.parent, "--competition", "./data.toml", "--folds", 3, "--threads", 1)

@@ -159,10 +159,16 @@ def data(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def copy(package, tmp_path_factory) -> Path:
+    """A packed folder, into which receipts are written."""
+    return shutil.copytree(package, tmp_path_factory.mktemp("judged") / "copy")
+
+
 @pytest.fixture
-def judge(package, data, tmp_path, monkeypatch):
+def judge(copy, data, monkeypatch):
     """Rehearse a simulated package."""
-    copy = shutil.copytree(package, tmp_path / "copy")
+    (copy / "latency.json").unlink(missing_ok=True)
     monkeypatch.setattr(
         measure, "archive_sizes", lambda paths: [1000 + size_of(path.stem) for path in paths]
     )
@@ -356,17 +362,17 @@ def test_defect_busy_machine(judge, seconds_per_video):
     ],
     ids=["a new file", "a changed file", "a file removed again"],
 )
-def test_defect_writing_into_the_data(judge, data, tmp_path, write, named):
+def test_defect_writing_into_the_data(judge, copy, data, tmp_path, write, named):
     """The judge mounts the data read-only: no receipt, and the paths are named."""
-    copy = shutil.copytree(data, tmp_path / "data")
+    changed = shutil.copytree(data, tmp_path / "data")
     with pytest.raises(IntegrityFault, match=re.escape(named)):
         judge(
-            FakePackage(start=lambda run: (write(copy), 10.0)[1] if run == 2 else 10.0),
-            data=copy,
+            FakePackage(start=lambda run: (write(changed), 10.0)[1] if run == 2 else 10.0),
+            data=changed,
             sample=64,
             cap_seconds=60.0,
         )
-    assert not (tmp_path / "copy/latency.json").exists()
+    assert not (copy / "latency.json").exists()
 
 
 # seconds, so that all three cold starts fit; 100 for the others
