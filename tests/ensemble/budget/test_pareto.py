@@ -398,6 +398,14 @@ def test_the_same_input_gives_the_same_frontier_in_any_order_of_candidates():
     assert [set(c.members) for c in first] == [set(c.members) for c in turned]
 
 
+def test_subsets_scored_side_by_side_have_the_same_bits():
+    m, truth, folds = problem()
+    one, several = (
+        pareto_frontier(pool(m, truth, folds, mean="auto"), threads=threads) for threads in (1, 3)
+    )
+    assert repr(one) == repr(several)
+
+
 def test_several_candidates_need_two_folds():
     m, truth, _ = problem(2)
     assert pareto_frontier(pool(m[:1], truth, np.zeros(120, int)))[0].weights == {"a": 1.0}

@@ -215,7 +215,8 @@ def _search(
         items=options.items,
         mean=options.settings.mean,
     )
-    return SearchResult(hardware, variants, tables, cost, pool, pareto_frontier(pool))
+    choices = pareto_frontier(pool, threads=hardware.threads)
+    return SearchResult(hardware, variants, tables, cost, pool, choices)
 
 
 def _search_single_folds(

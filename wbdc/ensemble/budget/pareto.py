@@ -1,6 +1,7 @@
 """The ensembles that no other beats in both seconds and score, and the best within a limit."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, combinations
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from wbdc.ensemble.bootstrap import Gain
 from wbdc.ensemble.budget.candidates import CandidatePool, Subset
 
 MAX_EXHAUSTIVE_CANDIDATES = 12  # up to here every subset is tried, 4,095 at most
+MAX_SCORING_THREADS = 4  # each holds copies of its members' predictions
 Trials = dict[Subset, tuple[float, float]]  # {subset: (seconds, score)}
 
 
@@ -47,20 +49,24 @@ class DroppedMember(NamedTuple):
         return {"name": self.name, "seconds": self.seconds, "gain": self.gain.to_dict()}
 
 
-def pareto_frontier(pool: CandidatePool) -> list[BudgetChoice]:
+def pareto_frontier(pool: CandidatePool, *, threads: int = 1) -> list[BudgetChoice]:
     """Find the ensembles that score higher than all that cost as much or less, cheapest first.
 
     Every subset is tried for up to MAX_EXHAUSTIVE_CANDIDATES candidates; for more, see
     `_greedy_trials`. The search uses approximate scores; its results are scored by nested
-    cross-validation. The labels of a fold do not change that fold's predictions, but the subsets
-    are chosen on these rows, so a score here tends to be too high.
+    cross-validation, `threads` of them at the same time, with the same bits for any number. The
+    labels of a fold do not change that fold's predictions, but the subsets are chosen on these
+    rows, so a score here tends to be too high.
     """
     exhaustive = len(pool.candidates) <= MAX_EXHAUSTIVE_CANDIDATES
     trials = _exhaustive_trials(pool) if exhaustive else _greedy_trials(pool)
-    scored = {
-        subset: (pool.seconds(subset), pool.score(pool.predictions(subset)))
-        for subset in efficient_subsets(trials)
-    }
+
+    def evaluate(subset: Subset) -> tuple[float, float]:
+        return pool.seconds(subset), pool.score(pool.predictions(subset))
+
+    subsets = efficient_subsets(trials)
+    with ThreadPoolExecutor(min(threads, MAX_SCORING_THREADS)) as executor:
+        scored = dict(zip(subsets, executor.map(evaluate, subsets), strict=True))
     search = "exhaustive" if exhaustive else "greedy"
     return [_choice(pool, subset, *scored[subset], search) for subset in efficient_subsets(scored)]
 
