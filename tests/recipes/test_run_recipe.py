@@ -3,7 +3,8 @@
 import pytest
 
 from wbdc.core.errors import Diverged, IntegrityFault, OutOfResources
-from wbdc.recipes.plan import FINISHED, READY, WAITING, plan_recipe, total_cost
+from wbdc.core.files import folder_bytes
+from wbdc.recipes.plan import FINISHED, READY, WAITING, plan_recipe, total_bytes, total_cost
 from wbdc.recipes.recipe import open_recipe
 from wbdc.recipes.run_recipe import run_recipe
 from wbdc.recipes.step_results import RecipeOptions
@@ -59,7 +60,7 @@ def test_trainings_are_measured_on_demand(short_recipe, fresh):
     trained = [p for p in plan.values() if p.step.command in ("pretrain", "train")]
     assert len(trained) == 3
     assert {p.state for p in trained} == {READY, WAITING}
-    assert all(p.cost.remaining > 0 for p in trained)
+    assert all(p.cost.remaining > 0 and p.cost.remaining_bytes > 0 for p in trained)
     assert plan["blend"].cost.remaining is None
     assert not (fresh / "runs").exists()
 
@@ -76,6 +77,8 @@ def test_a_recipe_continues_after_a_step_that_failed(short_recipe, runner, fresh
     measured, remaining, unknown = total_cost(plan)
     assert measured > 0
     assert (remaining, unknown) == (0, ["blend"])
+    folds = (fresh / "runs").glob("*/fold-*")
+    assert total_bytes(plan) == (sum(map(folder_bytes, folds)), 0)
 
     runner.fails_at = None
     runner.commands.clear()
@@ -94,17 +97,18 @@ def check_estimates_and_identity(short_recipe, options, runner):
     path.write_text(text.replace('name = "single"', 'name = "single"\nseed = 1'))
     seed = {p.step.name: p for p in plan_recipe(open_recipe(str(short_recipe)), options)}
     assert seed["single"].result != before["single"].result
-    assert seed["single"].cost == (0, pytest.approx(before["single"].cost.measured))
+    assert seed["single"].cost[:2] == (0, pytest.approx(before["single"].cost.measured))
+    assert seed["single"].cost.remaining_bytes == before["single"].cost.bytes > 0
     assert seed["dual"] == before["dual"]
     assert (seed["blend"].state, seed["blend"].cost.remaining) == (WAITING, None)
 
     path.write_text(text.replace('"train.epochs" = 1, ', '"train.epochs" = 2, '))
     longer = {p.step.name: p for p in plan_recipe(open_recipe(str(short_recipe)), options)}
-    assert longer["single"].cost == (0, pytest.approx(2 * before["single"].cost.measured))
+    assert longer["single"].cost[:2] == (0, pytest.approx(2 * before["single"].cost.measured))
 
     path.write_text(text.replace('"train.epochs" = 1, ', '"train.epochs" = 1, "train.batch" = 2, '))
     wider = {p.step.name: p for p in plan_recipe(open_recipe(str(short_recipe)), options)}
-    assert wider["single"].cost == (0, None)
+    assert wider["single"].cost == (0, None, 0, None)
 
 
 def test_a_killed_command_and_one_without_a_result_are_errors(short_recipe, fresh):

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from wbdc.recipes.plan import PlannedStep
     from wbdc.recipes.recipe import Recipe
 
+MEGABYTE = 1e6
+
 
 @click.group()
 def recipe() -> None:
@@ -115,8 +117,9 @@ def run_steps(
 
     NAME is a recipe of `wbdc recipe list`, or the path of a folder with a recipe.toml. Each step
     runs in a process of its own. Run the same command again to continue after a stop, a kill or an
-    error; it ends with the same bits. --dry-run prints the plan, with the time of the steps as far
-    as it was measured in this work folder; with --measure, trainings are measured by a few steps.
+    error; it ends with the same bits. --dry-run prints the plan, with the time of the steps and the
+    disk space of the trainings, as far as measured in this work folder; with --measure, trainings
+    are measured by a few steps.
 
     \b
     Example:
@@ -150,7 +153,7 @@ def run_steps(
 
 def print_steps(recipe: "Recipe", plan: "list[PlannedStep]") -> None:
     """Print the steps with their states and times, and the total time."""
-    from wbdc.recipes.plan import total_cost
+    from wbdc.recipes.plan import total_bytes, total_cost
 
     rows = [
         (
@@ -172,6 +175,10 @@ def print_steps(recipe: "Recipe", plan: "list[PlannedStep]") -> None:
         console.print_text(
             f"Estimated for the rest, as far as measured: {format_seconds(remaining)}."
         )
+    size, remaining_size = total_bytes(plan)
+    rest = f", and about {remaining_size / MEGABYTE:,.1f} MB for the rest" if remaining_size else ""
+    if size or remaining_size:
+        console.print_text(f"Finished folds take {size / MEGABYTE:,.1f} MB of disk{rest}.")
     if unknown:
         console.print_text(f"Not measured yet: {', '.join(unknown)}.")
     for planned in plan:
@@ -207,4 +214,6 @@ def _step_facts(planned: "PlannedStep") -> dict:
         "note": planned.note,
         "seconds": planned.cost.measured,
         "remaining_seconds": planned.cost.remaining,
+        "bytes": planned.cost.bytes,
+        "remaining_bytes": planned.cost.remaining_bytes,
     }

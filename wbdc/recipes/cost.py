@@ -8,13 +8,13 @@ from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
-from wbdc.core.files import publish_json, read_json
+from wbdc.core.files import folder_bytes, publish_json, read_json
 from wbdc.recipes.recipe import Recipe
 from wbdc.recipes.step import RecipeStep
 from wbdc.recipes.step_commands import PSEUDO_KEY
 from wbdc.recipes.step_kit import open_step_kit
 from wbdc.recipes.step_results import RecipeState, StepResult
-from wbdc.train.fold_cost import measure_session, similar_folds
+from wbdc.train.fold_cost import SessionCost, measure_session, similar_folds
 from wbdc.train.reporter import Reporter
 from wbdc.train.runs import list_runs
 from wbdc.train.session import open_session, parse_folds
@@ -23,12 +23,14 @@ SECONDS_FILE = "seconds.json"  # of the steps that do not train, by the names of
 
 
 class StepCost(NamedTuple):
-    """Seconds of a step. measured: of what is finished. remaining: estimated; None where nothing of
-    the kind was measured.
+    """Seconds and, of a training, bytes of a step. measured, bytes: of what is finished. remaining,
+    remaining_bytes: estimated; None where nothing of the kind was measured.
     """
 
     measured: float
     remaining: float | None
+    bytes: int = 0
+    remaining_bytes: int | None = None
 
 
 def recipe_folder(work: Path, recipe: Recipe) -> Path:
@@ -65,23 +67,30 @@ def _training_cost(step: RecipeStep, state: RecipeState, result: StepResult | No
     kit = open_step_kit(state.recipe, step, state.options.tiny)
     fold = step.options.get("fold", "all")
     requested = parse_folds(fold, state.prepared.facts.fold_count)
-    finished = {
-        name: facts["seconds"]
+    finished = [
+        (facts["seconds"], folder_bytes(run.fold(name)))
         for run in list_runs(state.options.work, step.command)
         if result and run.name == result.name
         for name, facts in run.folds().items()
         if name in requested
-    }
-    costs = similar_folds(state.options.work, kit, state.prepared.hash, step.command)
-    similar = [cost.seconds for cost in costs]
+    ]
+    seconds = sum(seconds for seconds, _ in finished)
+    size = sum(size for _, size in finished)
     missing = len(requested) - len(finished)
-    remaining = missing * mean(similar) if similar else None
-    if missing and not similar and state.options.measures:
-        remaining = _measured_seconds(step, state, requested)
-    return StepCost(sum(finished.values()), remaining if missing else 0.0)
+    if not missing:
+        return StepCost(seconds, 0.0, size, 0)
+    similar = similar_folds(state.options.work, kit, state.prepared.hash, step.command)
+    if similar:
+        remaining = missing * mean(cost.seconds for cost in similar)
+        remaining_bytes = round(missing * mean(cost.bytes for cost in similar))
+        return StepCost(seconds, remaining, size, remaining_bytes)
+    cost = _measured_cost(step, state, requested) if state.options.measures else None
+    return StepCost(seconds, cost and cost.seconds, size, cost and cost.bytes)
 
 
-def _measured_seconds(step: RecipeStep, state: RecipeState, requested: list[str]) -> float | None:
+def _measured_cost(
+    step: RecipeStep, state: RecipeState, requested: list[str]
+) -> SessionCost | None:
     """Estimate the unfinished folds of a training from a few of its steps; None for an estimator,
     and for a step whose pseudo-labels are not made yet.
     """
@@ -99,8 +108,7 @@ def _measured_seconds(step: RecipeStep, state: RecipeState, requested: list[str]
         **({"source": "none"} if step.command == "train" else {}),
         **{name: step.options[name] for name in ("seed", "without") if name in step.options},
     )
-    cost = measure_session(session, Reporter())
-    return cost and cost.seconds
+    return measure_session(session, Reporter())
 
 
 def _read_seconds(path: Path) -> dict[str, float]:

@@ -75,3 +75,11 @@ def total_cost(plan: list[PlannedStep]) -> tuple[float, float, list[str]]:
     remaining = sum(planned.cost.remaining or 0.0 for planned in counted)
     unknown = [p.step.name for p in counted if p.cost.remaining is None]
     return measured, remaining, unknown
+
+
+def total_bytes(plan: list[PlannedStep]) -> tuple[int, int]:
+    """Return the bytes of the finished folds, and the estimated bytes of the others, as far as
+    their steps were measured.
+    """
+    finished = sum(planned.cost.bytes for planned in plan)
+    return finished, sum(planned.cost.remaining_bytes or 0 for planned in plan)
