@@ -91,30 +91,39 @@ def test_compile_without_a_compiler_is_refused(monkeypatch):
         pass
 
 
-@pytest.mark.slow
-def test_compiled_layers_differ_by_rounding(monkeypatch):
-    """Also when they are recomputed, which is traced and not made into C++. Each layer is compiled
-    once for all batch sizes.
-    """
-    model = toys.model().train()
-    batches = [toys.batch(), toys.batch((2, 3, 1)), toys.batch((4, 1, 2, 2, 1))]
+def check_rounding(around: Callable, fusion: str, vision: str, classes: int) -> None:
+    """Check that layers of some classes compute as before, and are compiled once for all sizes."""
+    model = toys.model(fusion, vision).train()
+    counts = [(3, 0, 4, 1, 2, 4), (2, 3, 1), (4, 1, 2, 2, 1)]
+    batches = [toys.batch(frames, vision) for frames in counts]
     expected = [model.logits(batch).detach() for batch in batches]
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    with around(model):
+        outputs = [model.logits(batch) for batch in batches]
+        sum(output.sum() for output in outputs).backward()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= classes
+    for output, reference in zip(outputs, expected, strict=True):
+        torch.testing.assert_close(output.detach(), reference, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_layers_differ_by_rounding():
+    """The layers of a trunk, because each class is a minute of a C++ compiler."""
+    check_rounding(lambda model: compiled_layers(model, CPU), "single_stream", "features", 1)
+
+
+@pytest.mark.slow
+def test_compiled_layers_can_be_recomputed(monkeypatch):
+    """Layers of a trunk, a fusion and a tower, which are traced and not made into C++."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
 
     @contextmanager
     def compiled_and_checkpointed(model):
-        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
         with compiled_layers(model, CPU), checkpointed_layers(model):
             yield
 
-    for around in (lambda model: compiled_layers(model, CPU), compiled_and_checkpointed):
-        torch._dynamo.reset()
-        torch._dynamo.utils.counters.clear()
-        with around(model):
-            outputs = [model.logits(batch) for batch in batches]
-            sum(output.sum() for output in outputs).backward()
-        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 3
-        for output, reference in zip(outputs, expected, strict=True):
-            torch.testing.assert_close(output.detach(), reference, rtol=1e-4, atol=1e-5)
+    check_rounding(compiled_and_checkpointed, "dual_stream", "clip", 3)
 
 
 def test_a_training_with_checkpointing_ends_with_equal_weights(fresh, kit, bits):
