@@ -26,7 +26,7 @@ from wbdc.train.monitor.alarm_rules import (
 from wbdc.train.monitor.alarms import Alarm
 from wbdc.train.objectives import Objective
 
-MESSAGES = {"inert": inert_message, "leaking": leaking_message}  # by the kind of the alarm
+ALARM_MESSAGES = {"inert": inert_message, "leaking": leaking_message}  # by the kind of the alarm
 
 
 @dataclass
@@ -93,7 +93,7 @@ class LossMonitor:
     def state(self) -> dict[str, Tensor]:
         """Return what a resumed training needs, as tensors whose shapes never change."""
         tracks = self.tracks.values()
-        alarms = [[_alarm_numbers(track.alarms.get(kind)) for kind in MESSAGES] for track in tracks]
+        alarms = [[_alarm_numbers(track.alarms.get(kind)) for kind in ALARM_MESSAGES] for track in tracks]
         return {
             "values": torch.tensor([t.padded_values() for t in tracks], dtype=torch.float64),
             "counts": torch.tensor([track.count for track in tracks]),
@@ -109,7 +109,7 @@ class LossMonitor:
             track.values = values[MAX_WINDOW_VALUES - min(count, MAX_WINDOW_VALUES) :]
             track.alarms = {
                 kind: self._alarm(kind, name, int(step), value, int(ended_step) or None)
-                for kind, (step, value, ended_step) in zip(MESSAGES, alarms, strict=True)
+                for kind, (step, value, ended_step) in zip(ALARM_MESSAGES, alarms, strict=True)
                 if step
             }
 
@@ -144,7 +144,7 @@ class LossMonitor:
         self, kind: str, name: str, step: int, value: float, ended_step: int | None = None
     ) -> Alarm:
         chance = self.tracks[name].levels.chance
-        message = MESSAGES[kind](name, step, value, chance)
+        message = ALARM_MESSAGES[kind](name, step, value, chance)
         return Alarm(kind, name, step, value, chance, message, ended_step)
 
 
