@@ -93,7 +93,9 @@ class LossMonitor:
     def state(self) -> dict[str, Tensor]:
         """Return what a resumed training needs, as tensors whose shapes never change."""
         tracks = self.tracks.values()
-        alarms = [[_alarm_numbers(track.alarms.get(kind)) for kind in ALARM_MESSAGES] for track in tracks]
+        alarms = [
+            [_alarm_numbers(track.alarms.get(kind)) for kind in ALARM_MESSAGES] for track in tracks
+        ]
         return {
             "values": torch.tensor([t.padded_values() for t in tracks], dtype=torch.float64),
             "counts": torch.tensor([track.count for track in tracks]),
