@@ -5,12 +5,14 @@ import re
 import shutil
 import time
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import small
 
+from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import (
     EnvironmentFault,
     Inconclusive,
@@ -21,6 +23,7 @@ from wbdc.core.errors import (
 )
 from wbdc.core.files import publish_json
 from wbdc.serve.entry import GPU_PEAK
+from wbdc.submit.check.verify import check_files
 from wbdc.submit.timing import machine_load, measure
 from wbdc.submit.timing import rehearse as rehearse_module
 from wbdc.submit.timing.machine_load import CpuUse
@@ -165,10 +168,24 @@ def copy(package, tmp_path_factory) -> Path:
     return shutil.copytree(package, tmp_path_factory.mktemp("judged") / "copy")
 
 
+@pytest.fixture(scope="module")
+def manifest(copy) -> dict:
+    """The manifest of that folder, whose files are checked once."""
+    return check_files(copy)
+
+
+@cache
+def list_split(data: Path) -> measure.JudgedSplit:
+    """List the videos of the test split once."""
+    return measure.open_judged_split(WeChat2022(), data)
+
+
 @pytest.fixture
-def judge(copy, data, monkeypatch):
+def judge(copy, manifest, data, monkeypatch):
     """Rehearse a simulated package."""
     (copy / "latency.json").unlink(missing_ok=True)
+    monkeypatch.setattr(rehearse_module, "check_files", lambda folder: manifest)
+    monkeypatch.setattr(rehearse_module, "open_judged_split", lambda _, data: list_split(data))
     monkeypatch.setattr(
         measure, "archive_sizes", lambda paths: [1000 + size_of(path.stem) for path in paths]
     )
