@@ -1,15 +1,16 @@
-"""Do networks and linear members score better together than either alone?
+"""Do networks, linear members and a joint kernel score better together than each of them alone?
 
     wbdc prepare --data emojizh/data --work work
-    for k in ngrams frame_histograms; do wbdc train --kit $k --fold each --work work; done
+    for k in ngrams frame_histograms joint_kernel; do wbdc train --kit $k --fold each --work work; done
     for k in single_stream dual_stream cross_attention; do
         wbdc train --kit $k --fold each --tiny --work work
     done
     python benchmarks/linear_members.py --work work --truth emojizh/truth/test_truth.csv
 
-Saves the ensembles `linear`, `networks` and `all` of the finished runs, and compares `all` with the
-others and with each linear member: out of fold, by nested predictions, and with --truth on the test
-split. Intervals are paired bootstrap intervals over videos.
+Saves the ensembles `linear`, `networks`, `both` and `all` of the finished runs, and compares `all`
+with the others and with each member without a network: out of fold, by nested predictions, and with
+--truth on the test split. `both` lacks the joint kernel. Intervals are paired bootstrap intervals
+over videos.
 """
 
 import csv
@@ -37,15 +38,19 @@ from wbdc.ensemble.shared_rows import shared_predictions
 from wbdc.ensemble.variants import Variant
 from wbdc.prepare.dataset import open_prepared
 
+LINEAR_KITS = ("ngrams", "frame_histograms")
+KERNEL_KIT = "joint_kernel"
 WHOLE = "all"
 
 
 def subsets(work: Path, members: list[Variant]) -> dict[str, list[Variant]]:
-    """Return the members of each row of the table: each linear member, and three ensembles."""
-    linear = [m for m in members if m.run.facts.kit in ("ngrams", "frame_histograms")]
-    networks = [m for m in members if m not in linear]
-    rows = {m.run.facts.kit: [m] for m in linear}
-    return rows | {"linear": linear, "networks": networks, WHOLE: members}
+    """Return the members of each row of the table: each member without a network, and ensembles."""
+    linear = [m for m in members if m.run.facts.kit in LINEAR_KITS]
+    kernel = [m for m in members if m.run.facts.kit == KERNEL_KIT]
+    networks = [m for m in members if m not in linear + kernel]
+    rows = {m.run.facts.kit: [m] for m in linear + kernel}
+    rows |= {"linear": linear, "networks": networks, "both": linear + networks}
+    return {name: chosen for name, chosen in rows.items() if chosen} | {WHOLE: members}
 
 
 def predict_out_of_fold(

@@ -26,6 +26,7 @@ from wbdc.train.hardware import Hardware
 from wbdc.train.kit_files import KIT_FILE
 from wbdc.train.reporter import Reporter
 from wbdc.train.runs import ALL_FOLDS, OOF_FILE, write_oof
+from wbdc.train.task import class_parents
 
 # (rows of the labeled split, frame key) -> frames of each row
 RowFrames = Callable[[np.ndarray, FrameKey | None], Iterator[np.ndarray]]
@@ -108,6 +109,7 @@ def _labeled_videos(
         class_count=len(classes),
         read_frames=partial(read_frames, rows),
         classes=classes,
+        parents=class_parents(plan.contest, classes),
     )
 
 

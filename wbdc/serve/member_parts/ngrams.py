@@ -7,13 +7,19 @@ fields are added up.
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
 ANALYZERS = ("char", "word", "char_wb")  # names as in scikit-learn
+NGRAM_SETTINGS_SHAPE = {
+    "fields": [str],
+    "analyzers": {str: [int]},
+    "max_characters": int,
+    "sublinear": bool,
+}
 WHITE_SPACES = re.compile(r"\s\s+")
 WORD = re.compile(r"(?u)\b\w\w+\b")
 
@@ -40,6 +46,23 @@ class TfidfVocabulary(NamedTuple):
 
     columns: dict[str, int]
     idf: np.ndarray
+
+
+def read_settings(table: dict) -> NgramSettings:
+    """Return the settings that model.json holds. table: of NGRAM_SETTINGS_SHAPE."""
+    lengths = table["analyzers"]
+    # in the order of ANALYZERS, because the keys of a saved file are sorted
+    analyzers = {name: tuple(lengths[name]) for name in ANALYZERS if name in lengths}
+    return NgramSettings(
+        tuple(table["fields"]), analyzers, table["max_characters"], table["sublinear"]
+    )
+
+
+def read_vocabulary(tensors: Mapping[str, np.ndarray], analyzer: str) -> TfidfVocabulary:
+    """Read the n-grams of an analyzer from the arrays of a member. Raises KeyError."""
+    ngrams = unpack_strings(tensors[f"{analyzer}.ngrams"], tensors[f"{analyzer}.ends"])
+    columns = {ngram: column for column, ngram in enumerate(ngrams)}
+    return TfidfVocabulary(columns, tensors[f"{analyzer}.idf"])
 
 
 def count_ngrams(texts: dict[str, str], settings: NgramSettings) -> dict[str, Counter]:

@@ -26,6 +26,13 @@ class SparseWeights(NamedTuple):
         return cls(starts.astype(np.int64), classes.astype(np.int32), stored[features, classes])
 
     @classmethod
+    def from_compressed(
+        cls, starts: np.ndarray, classes: np.ndarray, values: np.ndarray
+    ) -> "SparseWeights":
+        """Store compressed rows, as those of scipy's csr_matrix, with the types of the fields."""
+        return cls(starts.astype(np.int64), classes.astype(np.int32), values.astype(np.float32))
+
+    @classmethod
     def from_tensors(cls, tensors: Mapping[str, np.ndarray], prefix: str) -> "SparseWeights":
         """Read what `to_tensors` returned. Raises KeyError."""
         return cls(*(tensors[f"{prefix}.{name}"] for name in cls._fields))

@@ -11,12 +11,13 @@ from torch import Tensor
 from wbdc.serve.cache_key import cache_key
 from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE, explain_misfit, load_arrays
 from wbdc.serve.member_parts.ngrams import (
-    ANALYZERS,
+    NGRAM_SETTINGS_SHAPE,
     NgramSettings,
     TfidfVocabulary,
     count_ngrams,
+    read_settings,
+    read_vocabulary,
     tfidf_row,
-    unpack_strings,
 )
 from wbdc.serve.member_parts.sparse_linear import SparseWeights
 from wbdc.serve.members import Member, ValueBatch
@@ -30,29 +31,16 @@ class LinearText(Member):
     Members that count the same n-grams, for example the folds of a run, share the counting.
     """
 
-    shape = {
-        "ngrams": {
-            "fields": [str],
-            "analyzers": {str: [int]},
-            "max_characters": int,
-            "sublinear": bool,
-        }
-    }
+    shape = {"ngrams": NGRAM_SETTINGS_SHAPE}
 
     def __init__(self, folder: Path, device: torch.device):
         super().__init__(folder, device)
-        stored = self.facts["ngrams"]
-        # in the order of ANALYZERS, because the keys of a saved file are sorted
-        lengths = stored["analyzers"]
-        analyzers = {name: tuple(lengths[name]) for name in ANALYZERS if name in lengths}
-        self.settings = NgramSettings(
-            tuple(stored["fields"]), analyzers, stored["max_characters"], stored["sublinear"]
-        )
+        self.settings: NgramSettings = read_settings(self.facts["ngrams"])
         self.text_key = cache_key(self.settings)
 
         tensors = load_arrays(folder)
         try:
-            self.parts = {name: _read_part(tensors, name) for name in analyzers}
+            self.parts = {name: _read_part(tensors, name) for name in self.settings.analyzers}
             self.intercept = tensors[INTERCEPT]
             self.scale = tensors[SCALE]
             is_intact = self._check()
@@ -99,7 +87,4 @@ class LinearText(Member):
 
 
 def _read_part(tensors: dict, name: str) -> tuple[TfidfVocabulary, SparseWeights]:
-    ngrams = unpack_strings(tensors[f"{name}.ngrams"], tensors[f"{name}.ends"])
-    columns = {ngram: column for column, ngram in enumerate(ngrams)}
-    vocabulary = TfidfVocabulary(columns, tensors[f"{name}.idf"])
-    return vocabulary, SparseWeights.from_tensors(tensors, name)
+    return read_vocabulary(tensors, name), SparseWeights.from_tensors(tensors, name)

@@ -14,6 +14,9 @@ from scipy.special import log_softmax
 INNER_FOLDS = 3  # where the videos are not in several folds already
 SCALE_RANGE = (0.01, 100.0)
 
+# fits machines on the first rows, (m,) bool, and returns the decision values of the second
+Decide = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
 
 def inner_folds(folds: np.ndarray, seed: int) -> np.ndarray:
     """Return the inner fold of each video, (n,) int: its fold where there are several.
@@ -26,7 +29,7 @@ def inner_folds(folds: np.ndarray, seed: int) -> np.ndarray:
 
 
 def cross_validated_scale(
-    decide: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    decide: Decide,
     labels: np.ndarray,
     folds: np.ndarray,
     class_count: int,
@@ -37,15 +40,28 @@ def cross_validated_scale(
     second, (k, C). Videos of a class that an inner fold lacks do not count, since no machine knows
     it. Inner folds that leave fewer than two classes are skipped.
     """
-    decisions = np.zeros((len(labels), class_count))
-    is_scored = np.zeros(len(labels), bool)
+    decisions, rows = held_out_decisions(decide, labels, folds)
+    return fit_scale(decisions.reshape(-1, class_count), labels[rows])
+
+
+def held_out_decisions(
+    decide: Decide, labels: np.ndarray, folds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the decision values (m, ...) of the videos that count, and their rows (m,), rising.
+
+    See `cross_validated_scale`; the decision values of a video may have any shape.
+    """
+    parts, part_rows = [np.zeros(0)], [np.zeros(0, int)]
     for fold in np.unique(folds):
         is_training = folds != fold
         present = np.unique(labels[is_training])
         if len(present) > 1:
-            decisions[~is_training] = decide(is_training, ~is_training)
-            is_scored |= ~is_training & np.isin(labels, present)
-    return fit_scale(decisions[is_scored], labels[is_scored])
+            counts = np.isin(labels[~is_training], present)
+            parts.append(decide(is_training, ~is_training)[counts])
+            part_rows.append(np.flatnonzero(~is_training)[counts])
+    rows = np.concatenate(part_rows)
+    order = np.argsort(rows)
+    return np.concatenate(parts[1:] or parts)[order], rows[order]
 
 
 def fit_scale(decisions: np.ndarray, labels: np.ndarray) -> float:
@@ -56,10 +72,14 @@ def fit_scale(decisions: np.ndarray, labels: np.ndarray) -> float:
     """
     if not len(labels):
         return 1.0
-    rows = np.arange(len(labels))
 
     def loss(log_scale: float) -> float:
-        return -log_softmax(np.exp(log_scale) * decisions, axis=1)[rows, labels].mean()
+        return -scaled_likelihood(decisions, labels, np.exp(log_scale))
 
     bounds = tuple(np.log(SCALE_RANGE))
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
+
+
+def scaled_likelihood(decisions: np.ndarray, labels: np.ndarray, scale: float) -> float:
+    """Return the mean log-likelihood of the labels (n,) with decision values (n, C) at a scale."""
+    return log_softmax(scale * decisions, axis=1)[np.arange(len(labels)), labels].mean()

@@ -20,7 +20,8 @@ class LabeledVideos:
     video; near-duplicates are in one fold, so that these folds also serve for an inner
     cross-validation. class_count: C, of which some may have no video here. read_frames: yields
     the frames of each video, in order, for image settings and a number of frames. classes: id of
-    each class.
+    each class. parents: for each class, the number of its group (its level-1 class), or () if the
+    contest has no groups.
     """
 
     texts: Sequence[dict[str, str]]
@@ -29,6 +30,7 @@ class LabeledVideos:
     class_count: int
     read_frames: FrameReader
     classes: Sequence[str] = ()
+    parents: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

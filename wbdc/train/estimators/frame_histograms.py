@@ -5,19 +5,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wbdc.core.errors import DataFault, UsageFault
-from wbdc.core.frame_limit import MAX_FRAMES
-from wbdc.core.image_settings import EXACT_RESIZE, ImageSettings
+from wbdc.core.errors import DataFault
+from wbdc.core.image_settings import EXACT_RESIZE
 from wbdc.serve.member_parts.frame_descriptors import DescriptorSettings, describe_video
 from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE
-from wbdc.serve.members import FrameKey
 from wbdc.train.estimator_parts.calibration import cross_validated_scale, inner_folds
+from wbdc.train.estimator_parts.frame_features import check_descriptors
 from wbdc.train.estimator_parts.least_squares import fit_least_squares
 from wbdc.train.estimator_parts.linear_machines import LinearMachines
 from wbdc.train.estimators import Estimator, FittedMember, LabeledVideos
-
-MAX_SIDE = 512
-UNUSED_STATISTICS = (0.5, 0.5, 0.5)  # pixels are read as they are, not normalized
 
 
 class FrameHistograms(Estimator):
@@ -43,25 +39,13 @@ class FrameHistograms(Estimator):
         penalty: float = 0.1,
     ):
         super().__init__(text_fields)
-        self.check_between(2, MAX_SIDE, size=size)
-        self.check_between(1, MAX_FRAMES, frames=frames)
-        self.check_between(1, size // 2, cell=cell, color_grid=color_grid)
-        self.check_between(1, 36, orientations=orientations)
-        self.check_between(1, 16, color_levels=color_levels)
         self.check_between(1e-9, 1e9, penalty=penalty)
-        if size % cell:
-            raise UsageFault(
-                f"estimator 'frame_histograms': size = {size} is not a multiple of cell = {cell};"
-                f" set size to {size // cell * cell}"
-            )
-        settings = ImageSettings(size, UNUSED_STATISTICS, UNUSED_STATISTICS)
-        self.image_settings = settings.with_resize(resize)
-        self.frames = frames
         self.penalty = penalty
         self.settings = DescriptorSettings(cell, orientations, color_levels, color_grid)
+        self.frame_key = check_descriptors(self, size, frames, resize, self.settings)
 
     def fit(self, videos: LabeledVideos, seed: int) -> FittedMember:
-        frames = videos.read_frames(FrameKey(self.image_settings, self.frames))
+        frames = videos.read_frames(self.frame_key)
         features = np.stack([describe_video(video, self.settings) for video in frames])
         if not features.any():
             raise DataFault(
@@ -82,8 +66,8 @@ class FrameHistograms(Estimator):
             SCALE: np.array([scale]),
         }
         facts = {
-            "image": self.image_settings.to_table(),
-            "frames": self.frames,
+            "image": self.frame_key.image_settings.to_table(),
+            "frames": self.frame_key.frames,
             "descriptor": self.settings._asdict(),
         }
         notes = {"features": features.shape[1], SCALE: round(scale, 4)}

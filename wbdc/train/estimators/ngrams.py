@@ -4,18 +4,22 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.sparse import csr_matrix, hstack
-from sklearn.feature_extraction.text import TfidfVectorizer
 
-from wbdc.core.errors import DataFault, UsageFault, suggest_name
+from wbdc.core.errors import DataFault
 from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE
-from wbdc.serve.member_parts.ngrams import ANALYZERS, NgramSettings, count_ngrams, pack_strings
+from wbdc.serve.member_parts.ngrams import ANALYZERS, NgramSettings, count_ngrams
 from wbdc.serve.member_parts.sparse_linear import SparseWeights
 from wbdc.train.estimator_parts.calibration import cross_validated_scale, inner_folds
 from wbdc.train.estimator_parts.support_vectors import fit_support_vectors
+from wbdc.train.estimator_parts.text_features import (
+    check_fields,
+    check_lengths,
+    fit_vectorizers,
+    settings_table,
+    tfidf_features,
+    vocabulary_tensors,
+)
 from wbdc.train.estimators import Estimator, FittedMember, LabeledVideos
-
-MAX_NGRAM_LENGTH = 20
 
 
 class Ngrams(Estimator):
@@ -59,13 +63,11 @@ class Ngrams(Estimator):
         self.cost = cost
         analyzers = dict(zip(ANALYZERS, (char, word, char_wb), strict=True))
         self.settings = NgramSettings(
-            self._check_fields(fields),
-            {name: _check_lengths(name, lengths) for name, lengths in analyzers.items() if lengths},
+            check_fields(self, fields),
+            check_lengths(self, analyzers),
             max_characters,
             sublinear,
         )
-        if not self.settings.analyzers:
-            raise UsageFault("estimator 'ngrams' counts nothing; set char, word or char_wb")
 
     def fit(self, videos: LabeledVideos, seed: int) -> FittedMember:
         counts = [count_ngrams(texts, self.settings) for texts in videos.texts]
@@ -73,7 +75,7 @@ class Ngrams(Estimator):
 
         def decide(training: np.ndarray, held_out: np.ndarray) -> np.ndarray:
             machines, vectorizers = self._fit_rows(counts, videos, training, seed)
-            features = _transform(vectorizers, [counts[i] for i in np.flatnonzero(held_out)])
+            features = tfidf_features(vectorizers, [counts[i] for i in np.flatnonzero(held_out)])
             return features @ machines.weights + machines.intercept
 
         scale = cross_validated_scale(decide, videos.labels, folds, videos.class_count)
@@ -85,11 +87,9 @@ class Ngrams(Estimator):
         for name, vectorizer in vectorizers.items():
             size = len(vectorizer.vocabulary_)
             weights = SparseWeights.from_dense(machines.weights[start : start + size])
-            tensors |= _vocabulary_tensors(name, vectorizer) | weights.to_tensors(name)
+            tensors |= vocabulary_tensors(name, vectorizer) | weights.to_tensors(name)
             start += size
-        settings = self.settings._asdict() | {
-            "analyzers": {name: list(self.settings.analyzers[name]) for name in vectorizers}
-        }
+        settings = settings_table(self.settings, vectorizers)
         notes = {"features": start, SCALE: round(scale, 4)}
         return FittedMember("linear_text", {"ngrams": settings}, tensors, notes)
 
@@ -100,18 +100,14 @@ class Ngrams(Estimator):
         vectorizer}).
         """
         selected = [counts[i] for i in np.flatnonzero(rows)]
-        vectorizers = {}
-        for name in self.settings.analyzers:
-            vectorizer = self._new_vectorizer(name)
-            if _has_enough(selected, name, self.min_count):
-                vectorizers[name] = vectorizer.fit(selected)
+        vectorizers = fit_vectorizers(selected, self.settings, self.min_count, self.max_features)
         if not vectorizers:
             raise DataFault(
                 f"no n-gram of {', '.join(self.settings.fields)} is in {self.min_count} of"
                 f" {len(selected)} videos; lower min_count, or choose other fields"
             )
         machines = fit_support_vectors(
-            _transform(vectorizers, selected),
+            tfidf_features(vectorizers, selected),
             videos.labels[rows],
             videos.class_count,
             cost=self.cost,
@@ -119,55 +115,3 @@ class Ngrams(Estimator):
             balance=self.balance,
         )
         return machines, vectorizers
-
-    def _new_vectorizer(self, name: str) -> TfidfVectorizer:
-        """Return the vectorizer of an analyzer, which takes the counts of `count_ngrams`."""
-        return TfidfVectorizer(
-            analyzer=lambda counts: counts[name].elements(),
-            sublinear_tf=self.settings.sublinear,
-            min_df=self.min_count,
-            max_features=self.max_features,
-        )
-
-    def _check_fields(self, fields: list[str] | None) -> tuple[str, ...]:
-        for field in fields or ():
-            if field not in self.text_fields:
-                hint = suggest_name(str(field), list(self.text_fields))
-                raise UsageFault(
-                    f"estimator 'ngrams': the contest has no text field {field!r}{hint}"
-                )
-        if fields == [] or not self.text_fields:
-            raise UsageFault("estimator 'ngrams' reads texts, and it has no text field")
-        return tuple(fields or self.text_fields)
-
-
-def _check_lengths(name: str, lengths: list) -> tuple[int, int]:
-    """Return (lowest, highest) n. Raises UsageFault."""
-    is_pair = len(lengths) == 2 and all(type(number) is int for number in lengths)
-    if not is_pair or not 1 <= lengths[0] <= lengths[1] <= MAX_NGRAM_LENGTH:
-        raise UsageFault(
-            f"estimator 'ngrams': {name} = {list(lengths)}; give the lowest and the highest n, from"
-            f" 1 to {MAX_NGRAM_LENGTH}, for example [1, 3]"
-        )
-    return lengths[0], lengths[1]
-
-
-def _has_enough(counts: list[dict], name: str, min_count: int) -> bool:
-    """Return whether an n-gram of an analyzer is in `min_count` videos."""
-    videos: dict[str, int] = {}
-    for ngrams in counts:
-        for ngram in ngrams[name]:
-            videos[ngram] = videos.get(ngram, 0) + 1
-            if videos[ngram] >= min_count:
-                return True
-    return False
-
-
-def _transform(vectorizers: dict[str, TfidfVectorizer], counts: list[dict]) -> csr_matrix:
-    """Return the TF-IDF of all analyzers side by side, (n, V)."""
-    return hstack([v.transform(counts) for v in vectorizers.values()], format="csr")
-
-
-def _vocabulary_tensors(name: str, vectorizer: TfidfVectorizer) -> dict[str, np.ndarray]:
-    joined, ends = pack_strings(vectorizer.get_feature_names_out().tolist())
-    return {f"{name}.ngrams": joined, f"{name}.ends": ends, f"{name}.idf": vectorizer.idf_}

@@ -1,0 +1,109 @@
+"""A kernel classifier on the n-grams of the texts and the descriptors of the frames together."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wbdc.core.image_settings import ImageSettings
+from wbdc.serve.cache_key import cache_key
+from wbdc.serve.member_parts.frame_descriptors import DescriptorSettings, describe_video
+from wbdc.serve.member_parts.frame_kernel import frame_kernel
+from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE, explain_misfit, load_arrays
+from wbdc.serve.member_parts.ngrams import (
+    NGRAM_SETTINGS_SHAPE,
+    count_ngrams,
+    read_settings,
+    read_vocabulary,
+    tfidf_row,
+)
+from wbdc.serve.member_parts.sparse_linear import SparseWeights
+from wbdc.serve.members import FrameKey, Member, ValueBatch
+
+NgramCounts = dict[str, Counter]
+VideoValues = tuple[NgramCounts, np.ndarray]
+
+
+class KernelMachine(Member):
+    """Decision values that add up coefficients of the training videos, the centers, each times its
+    similarity to a video: the cosine of the TF-IDF of n-grams plus a Gaussian kernel of the frames.
+
+    Members that read alike, for example the folds of a run, share counting and descriptors.
+    """
+
+    shape = {
+        "ngrams": NGRAM_SETTINGS_SHAPE,
+        "image": dict,
+        "frames": int,
+        "descriptor": {"cell": int, "orientations": int, "color_levels": int, "color_grid": int},
+    }
+
+    def __init__(self, folder: Path, device: torch.device):
+        super().__init__(folder, device)
+        self.ngrams = read_settings(self.facts["ngrams"])
+        self.descriptor = DescriptorSettings(**self.facts["descriptor"])
+        image = ImageSettings.from_table(self.facts["image"])
+        self.frame_key = FrameKey(image, self.facts["frames"])
+        self.text_key = cache_key(self.ngrams, self.descriptor)
+
+        arrays = load_arrays(folder)
+        try:
+            self.parts = {
+                name: (read_vocabulary(arrays, name), SparseWeights.from_tensors(arrays, name))
+                for name in self.ngrams.analyzers
+            }
+            self.descriptors = arrays["descriptors"]
+            self.width = arrays["width"]
+            self.coefficients = arrays["coefficients"]
+            self.intercept = arrays[INTERCEPT]
+            self.scale = arrays[SCALE]
+            is_intact = self._check()
+        except (KeyError, ValueError) as error:
+            raise explain_misfit(folder, str(error)) from error
+        if not is_intact:
+            raise explain_misfit(folder, "arrays of other sizes, or numbers that are not finite")
+
+    def encode_text(self, fields: Sequence[dict[str, str]]) -> list[NgramCounts]:
+        return [count_ngrams(texts, self.ngrams) for texts in fields]
+
+    def collate(
+        self, ids: Sequence[str], texts: list[NgramCounts], frames: Sequence[np.ndarray]
+    ) -> ValueBatch:
+        described = [describe_video(video, self.descriptor).astype(np.float32) for video in frames]
+        return ValueBatch(tuple(ids), tuple(zip(texts, described, strict=True)))
+
+    def logits(self, batch: ValueBatch, features: Tensor | None) -> Tensor:
+        # one product for each video, so that the bits do not depend on the batch
+        return torch.from_numpy(np.stack([self._decide(*values) for values in batch.values]))
+
+    def _decide(self, counts: NgramCounts, descriptor: np.ndarray) -> np.ndarray:
+        """Return the scaled decision value of each class for one video, (C,) float64."""
+        kernel = frame_kernel(descriptor[None], self.descriptors, float(self.width[0]))[0]
+        for analyzer, (vocabulary, weights) in self.parts.items():
+            columns, values = tfidf_row(counts[analyzer], vocabulary, self.ngrams.sublinear)
+            kernel += weights.product(columns, values, len(kernel)) / len(self.parts)
+        return (kernel @ self.coefficients + self.intercept) * self.scale
+
+    def _check(self) -> bool:
+        """Return whether the arrays fit together and hold finite numbers."""
+        side = self.frame_key.image_settings.size
+        values = len(describe_video(np.zeros((0, 3, side, side), np.uint8), self.descriptor))
+        classes = len(self.classes)
+        centers = len(self.descriptors)
+        arrays = (self.descriptors, self.coefficients, self.intercept, self.width, self.scale)
+        shapes = [(centers, values), (centers, classes), (classes,), (1,), (1,)]
+        numbers = [*arrays]
+        numbers += [vocabulary.idf for vocabulary, _ in self.parts.values()]
+        return (
+            [array.shape for array in arrays] == shapes
+            and all(np.isfinite(array).all() for array in numbers)
+            and self.width[0] > 0
+            and all(
+                len(vocabulary.columns) == len(vocabulary.idf)
+                and weights.check(len(vocabulary.idf), centers)
+                for vocabulary, weights in self.parts.values()
+            )
+        )
