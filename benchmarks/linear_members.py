@@ -1,7 +1,9 @@
-"""Do networks, linear members and a joint kernel score better together than each of them alone?
+"""Do networks, linear members and a joint kernel score better together than alone?
 
     wbdc prepare --data emojizh/data --work work
-    for k in ngrams frame_histograms joint_kernel; do wbdc train --kit $k --fold each --work work; done
+    for k in ngrams frame_histograms joint_kernel; do
+        wbdc train --kit $k --fold each --work work
+    done
     for k in single_stream dual_stream cross_attention; do
         wbdc train --kit $k --fold each --tiny --work work
     done

@@ -15,7 +15,7 @@ from sklearn.metrics.pairwise import rbf_kernel
 from wbdc.core.errors import DataFault, IntegrityFault, UsageFault
 from wbdc.core.files import publish_json
 from wbdc.serve.member_parts.frame_descriptors import DescriptorSettings, describe_video
-from wbdc.serve.member_parts.frame_kernel import frame_kernel
+from wbdc.serve.member_parts.frame_kernel import DescribedVideos, frame_kernel
 from wbdc.serve.members import load_member
 from wbdc.train.estimator_parts.kernel_machines import fit_kernel_machines, ridge_coefficients
 from wbdc.train.estimators import LabeledVideos
@@ -197,7 +197,8 @@ def test_the_penalty_is_the_one_that_held_out_videos_prefer():
 def test_a_video_without_frames_is_similar_to_none():
     rows = np.zeros((2, 4), np.float32)
     rows[0] = 1
-    assert frame_kernel(rows, rows, 2.0).tolist() == [[1, 0], [0, 0]]
+    videos = DescribedVideos.of(rows)
+    assert frame_kernel(videos, videos, 2.0).tolist() == [[1, 0], [0, 0]]
 
 
 def test_data_without_texts_and_frames_are_refused():

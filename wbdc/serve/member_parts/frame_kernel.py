@@ -1,20 +1,35 @@
 """The similarity of two videos by the descriptors of their frames."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 
-def frame_kernel(rows: np.ndarray, centers: np.ndarray, width: float) -> np.ndarray:
-    """Return exp(-d^2 / width) for the distances d of descriptors: (n, m) float64.
-
-    rows: (n, V) float32, centers: (m, V) float32, of `describe_video`. A video without frames has a
-    descriptor of zeros and is similar to no video.
+class DescribedVideos(NamedTuple):
+    """n videos by their frames. descriptors: (n, V) float32, of `describe_video`; squares: (n,), of
+    their lengths, which are 0 for a video without frames.
     """
-    distances = squared_distances(rows, centers)
-    has_frames = np.outer(rows.any(1), centers.any(1))
-    return np.where(has_frames, np.exp(-distances / width), 0.0)
+
+    descriptors: np.ndarray
+    squares: np.ndarray
+
+    @classmethod
+    def of(cls, descriptors: np.ndarray) -> "DescribedVideos":
+        """Compute the lengths once, for descriptors that are compared often."""
+        return cls(descriptors, np.einsum("ij,ij->i", descriptors, descriptors))
 
 
-def squared_distances(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """Return the squared distances of (n, V) and (m, V): (n, m) float64, 0 or more."""
-    lengths = (rows**2).sum(1)[:, None] + (centers**2).sum(1)
-    return np.maximum(lengths - 2 * (rows @ centers.T), 0).astype(np.float64)
+def frame_kernel(rows: DescribedVideos, centers: DescribedVideos, width: float) -> np.ndarray:
+    """Return exp(-d^2 / width) for the distances d of n and m descriptors: (n, m) float64.
+
+    A video without frames is similar to no video.
+    """
+    has_frames = np.outer(rows.squares > 0, centers.squares > 0)
+    return np.where(has_frames, np.exp(-squared_distances(rows, centers) / width), 0.0)
+
+
+def squared_distances(rows: DescribedVideos, centers: DescribedVideos) -> np.ndarray:
+    """Return the squared distances of n and m descriptors: (n, m) float64, 0 or more."""
+    lengths = rows.squares[:, None] + centers.squares
+    products = rows.descriptors @ centers.descriptors.T
+    return np.maximum(lengths - 2 * products, 0).astype(np.float64)

@@ -11,7 +11,7 @@ from torch import Tensor
 from wbdc.core.image_settings import ImageSettings
 from wbdc.serve.cache_key import cache_key
 from wbdc.serve.member_parts.frame_descriptors import DescriptorSettings, describe_video
-from wbdc.serve.member_parts.frame_kernel import frame_kernel
+from wbdc.serve.member_parts.frame_kernel import DescribedVideos, frame_kernel
 from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE, explain_misfit, load_arrays
 from wbdc.serve.member_parts.ngrams import (
     NGRAM_SETTINGS_SHAPE,
@@ -55,7 +55,7 @@ class KernelMachine(Member):
                 name: (read_vocabulary(arrays, name), SparseWeights.from_tensors(arrays, name))
                 for name in self.ngrams.analyzers
             }
-            self.descriptors = arrays["descriptors"]
+            self.centers = DescribedVideos.of(arrays["descriptors"])
             self.width = arrays["width"]
             self.coefficients = arrays["coefficients"]
             self.intercept = arrays[INTERCEPT]
@@ -81,7 +81,8 @@ class KernelMachine(Member):
 
     def _decide(self, counts: NgramCounts, descriptor: np.ndarray) -> np.ndarray:
         """Return the scaled decision value of each class for one video, (C,) float64."""
-        kernel = frame_kernel(descriptor[None], self.descriptors, float(self.width[0]))[0]
+        video = DescribedVideos.of(descriptor[None])
+        kernel = frame_kernel(video, self.centers, self.width[0])[0]
         for analyzer, (vocabulary, weights) in self.parts.items():
             columns, values = tfidf_row(counts[analyzer], vocabulary, self.ngrams.sublinear)
             kernel += weights.product(columns, values, len(kernel)) / len(self.parts)
@@ -92,8 +93,9 @@ class KernelMachine(Member):
         side = self.frame_key.image_settings.size
         values = len(describe_video(np.zeros((0, 3, side, side), np.uint8), self.descriptor))
         classes = len(self.classes)
-        centers = len(self.descriptors)
-        arrays = (self.descriptors, self.coefficients, self.intercept, self.width, self.scale)
+        descriptors = self.centers.descriptors
+        centers = len(descriptors)
+        arrays = (descriptors, self.coefficients, self.intercept, self.width, self.scale)
         shapes = [(centers, values), (centers, classes), (classes,), (1,), (1,)]
         numbers = [*arrays]
         numbers += [vocabulary.idf for vocabulary, _ in self.parts.values()]

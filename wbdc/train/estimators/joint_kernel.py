@@ -11,7 +11,11 @@ from scipy.sparse import csr_matrix
 from wbdc.core.errors import DataFault, UsageFault
 from wbdc.core.image_settings import EXACT_RESIZE
 from wbdc.serve.member_parts.frame_descriptors import DescriptorSettings, describe_video
-from wbdc.serve.member_parts.frame_kernel import frame_kernel, squared_distances
+from wbdc.serve.member_parts.frame_kernel import (
+    DescribedVideos,
+    frame_kernel,
+    squared_distances,
+)
 from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE
 from wbdc.serve.member_parts.ngrams import ANALYZERS, NgramSettings, count_ngrams
 from wbdc.serve.member_parts.sparse_linear import SparseWeights
@@ -37,31 +41,32 @@ from wbdc.train.estimators import Estimator, FittedMember, LabeledVideos
 
 
 class Inputs(NamedTuple):
-    """What is read of n videos. counts: of `count_ngrams`; descriptors: (n, V) float32."""
+    """What is read of n videos. counts: of `count_ngrams`; frames: their descriptors."""
 
     counts: list[dict]
-    descriptors: np.ndarray
+    frames: DescribedVideos
 
     def select(self, rows: np.ndarray) -> "Inputs":
         """Return some of the videos. rows: (m,) int."""
-        return Inputs([self.counts[i] for i in rows], self.descriptors[rows])
+        counts = [self.counts[i] for i in rows]
+        return Inputs(counts, DescribedVideos(*(array[rows] for array in self.frames)))
 
 
 class Space(NamedTuple):
     """The centers that videos are compared with.
 
-    vectorizers: fitted to all training videos. texts: TF-IDF of the m centers, (m, U);
-    descriptors: (m, V); width: of the kernel of frames.
+    vectorizers: fitted to all training videos. texts: TF-IDF of the m centers, (m, U),
+    None without any n-gram; frames: their descriptors; width: of the kernel of frames.
     """
 
     vectorizers: Vectorizers
     texts: csr_matrix | None
-    descriptors: np.ndarray
+    frames: DescribedVideos
     width: float
 
     def compare(self, videos: Inputs) -> np.ndarray:
         """Return the kernel of n videos and the centers, (n, m) float64."""
-        kernel = frame_kernel(videos.descriptors, self.descriptors, self.width)
+        kernel = frame_kernel(videos.frames, self.frames, self.width)
         if self.texts is None:
             return kernel
         texts = tfidf_features(self.vectorizers, videos.counts)
@@ -147,7 +152,7 @@ class JointKernel(Estimator):
             "frames": self.frame_key.frames,
             "descriptor": self.descriptor._asdict(),
         }
-        notes = {"centers": len(space.descriptors), "penalty": penalty, SCALE: round(scale, 4)}
+        notes = {"centers": len(space.frames.squares), "penalty": penalty, SCALE: round(scale, 4)}
         tensors = _space_tensors(space) | {
             "coefficients": machines[0].weights,
             INTERCEPT: machines[0].intercept,
@@ -159,7 +164,7 @@ class JointKernel(Estimator):
         frames = videos.read_frames(self.frame_key)
         descriptors = [describe_video(video, self.descriptor) for video in frames]
         counts = [count_ngrams(texts, self.ngrams) for texts in videos.texts]
-        return Inputs(counts, np.stack(descriptors).astype(np.float32))
+        return Inputs(counts, DescribedVideos.of(np.stack(descriptors).astype(np.float32)))
 
     def _choose_penalty(
         self, decisions: np.ndarray, rows: np.ndarray, videos: LabeledVideos
@@ -212,29 +217,29 @@ class JointKernel(Estimator):
             training.counts, self.ngrams, self.min_count, self.max_features
         )
         chosen = training.select(centers)
-        if not vectorizers and not training.descriptors.any():
+        if not vectorizers and not training.frames.squares.any():
             raise DataFault(
                 f"none of the {count:,} videos to fit has frames, and no n-gram of"
                 f" {', '.join(self.ngrams.fields)} is in {self.min_count} of them; lower min_count,"
                 " or choose other fields"
             )
         texts = tfidf_features(vectorizers, chosen.counts) if vectorizers else None
-        width = _median_distance(chosen.descriptors)
-        space = Space(vectorizers, texts, chosen.descriptors, width)
+        space = Space(vectorizers, texts, chosen.frames, _median_distance(chosen.frames))
         return space, space.compare(chosen)
 
 
-def _median_distance(descriptors: np.ndarray) -> float:
+def _median_distance(videos: DescribedVideos) -> float:
     """Return the median squared distance of two videos with frames, or 1 if that is 0."""
-    described = descriptors[descriptors.any(1)]
-    distances = squared_distances(described, described)[np.triu_indices(len(described), 1)]
+    described = DescribedVideos(*(array[videos.squares > 0] for array in videos))
+    pairs = np.triu_indices(len(described.squares), 1)
+    distances = squared_distances(described, described)[pairs]
     median = float(np.median(distances)) if len(distances) else 0.0
     return median if median > 0 else 1.0
 
 
 def _space_tensors(space: Space) -> dict[str, np.ndarray]:
     """Return the arrays of the centers; their TF-IDF is stored by n-gram, as sparse weights."""
-    tensors = {"descriptors": space.descriptors, "width": np.array([space.width])}
+    tensors = {"descriptors": space.frames.descriptors, "width": np.array([space.width])}
     start = 0
     for name, vectorizer in space.vectorizers.items():
         size = len(vectorizer.vocabulary_)
