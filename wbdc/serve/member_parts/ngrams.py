@@ -20,6 +20,7 @@ NGRAM_SETTINGS_SHAPE = {
     "max_characters": int,
     "sublinear": bool,
 }
+NgramCounts = dict[str, Counter]  # by analyzer
 WHITE_SPACES = re.compile(r"\s\s+")
 WORD = re.compile(r"(?u)\b\w\w+\b")
 

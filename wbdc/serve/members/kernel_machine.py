@@ -1,6 +1,5 @@
 """A kernel classifier on the n-grams of the texts and the descriptors of the frames together."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from wbdc.serve.member_parts.frame_kernel import DescribedVideos, frame_kernel
 from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE, explain_misfit, load_arrays
 from wbdc.serve.member_parts.ngrams import (
     NGRAM_SETTINGS_SHAPE,
+    NgramCounts,
     count_ngrams,
     read_settings,
     read_vocabulary,
@@ -22,9 +22,6 @@ from wbdc.serve.member_parts.ngrams import (
 )
 from wbdc.serve.member_parts.sparse_linear import SparseWeights
 from wbdc.serve.members import FrameKey, Member, ValueBatch
-
-NgramCounts = dict[str, Counter]
-VideoValues = tuple[NgramCounts, np.ndarray]
 
 
 class KernelMachine(Member):

@@ -1,6 +1,5 @@
 """A linear classifier on the n-grams of the texts, which reads no frames and needs no tokenizer."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from wbdc.serve.cache_key import cache_key
 from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE, explain_misfit, load_arrays
 from wbdc.serve.member_parts.ngrams import (
     NGRAM_SETTINGS_SHAPE,
+    NgramCounts,
     NgramSettings,
     TfidfVocabulary,
     count_ngrams,
@@ -21,8 +21,6 @@ from wbdc.serve.member_parts.ngrams import (
 )
 from wbdc.serve.member_parts.sparse_linear import SparseWeights
 from wbdc.serve.members import Member, ValueBatch
-
-NgramCounts = dict[str, Counter]
 
 
 class LinearText(Member):

@@ -3,22 +3,15 @@ each class and one for each level-1 class."""
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from wbdc.core.errors import DataFault, UsageFault
 from wbdc.core.image_settings import EXACT_RESIZE
 from wbdc.serve.member_parts.frame_descriptors import DescriptorSettings, describe_video
-from wbdc.serve.member_parts.frame_kernel import (
-    DescribedVideos,
-    frame_kernel,
-    squared_distances,
-)
+from wbdc.serve.member_parts.frame_kernel import DescribedVideos
 from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE
 from wbdc.serve.member_parts.ngrams import ANALYZERS, NgramSettings, count_ngrams
-from wbdc.serve.member_parts.sparse_linear import SparseWeights
 from wbdc.train.estimator_parts.calibration import (
     fit_scale,
     held_out_decisions,
@@ -27,50 +20,15 @@ from wbdc.train.estimator_parts.calibration import (
 )
 from wbdc.train.estimator_parts.frame_features import check_descriptors
 from wbdc.train.estimator_parts.kernel_machines import fit_kernel_machines
+from wbdc.train.estimator_parts.kernel_space import KernelSpace, ReadVideos, choose_centers
 from wbdc.train.estimator_parts.linear_machines import LinearMachines
 from wbdc.train.estimator_parts.text_features import (
-    Vectorizers,
     check_fields,
     check_lengths,
     fit_vectorizers,
     settings_table,
-    tfidf_features,
-    vocabulary_tensors,
 )
 from wbdc.train.estimators import Estimator, FittedMember, LabeledVideos
-
-
-class Inputs(NamedTuple):
-    """What is read of n videos. counts: of `count_ngrams`; frames: their descriptors."""
-
-    counts: list[dict]
-    frames: DescribedVideos
-
-    def select(self, rows: np.ndarray) -> "Inputs":
-        """Return some of the videos. rows: (m,) int."""
-        counts = [self.counts[i] for i in rows]
-        return Inputs(counts, DescribedVideos(*(array[rows] for array in self.frames)))
-
-
-class Space(NamedTuple):
-    """The centers that videos are compared with.
-
-    vectorizers: fitted to all training videos. texts: TF-IDF of the m centers, (m, U),
-    None without any n-gram; frames: their descriptors; width: of the kernel of frames.
-    """
-
-    vectorizers: Vectorizers
-    texts: csr_matrix | None
-    frames: DescribedVideos
-    width: float
-
-    def compare(self, videos: Inputs) -> np.ndarray:
-        """Return the kernel of n videos and the centers, (n, m) float64."""
-        kernel = frame_kernel(videos.frames, self.frames, self.width)
-        if self.texts is None:
-            return kernel
-        texts = tfidf_features(self.vectorizers, videos.counts)
-        return kernel + (texts @ self.texts.T).toarray() / len(self.vectorizers)
 
 
 class JointKernel(Estimator):
@@ -153,18 +111,18 @@ class JointKernel(Estimator):
             "descriptor": self.descriptor._asdict(),
         }
         notes = {"centers": len(space.frames.squares), "penalty": penalty, SCALE: round(scale, 4)}
-        tensors = _space_tensors(space) | {
+        tensors = space.to_tensors() | {
             "coefficients": machines[0].weights,
             INTERCEPT: machines[0].intercept,
             SCALE: np.array([scale]),
         }
         return FittedMember("kernel_machine", facts, tensors, notes)
 
-    def _read(self, videos: LabeledVideos) -> Inputs:
+    def _read(self, videos: LabeledVideos) -> ReadVideos:
         frames = videos.read_frames(self.frame_key)
         descriptors = [describe_video(video, self.descriptor) for video in frames]
         counts = [count_ngrams(texts, self.ngrams) for texts in videos.texts]
-        return Inputs(counts, DescribedVideos.of(np.stack(descriptors).astype(np.float32)))
+        return ReadVideos(counts, DescribedVideos.of(np.stack(descriptors).astype(np.float32)))
 
     def _choose_penalty(
         self, decisions: np.ndarray, rows: np.ndarray, videos: LabeledVideos
@@ -185,15 +143,26 @@ class JointKernel(Estimator):
 
     def _fit_rows(
         self,
-        inputs: Inputs,
+        inputs: ReadVideos,
         videos: LabeledVideos,
         rows: np.ndarray,
         seed: int,
         penalties: Sequence[float],
-    ) -> tuple[Space, list[LinearMachines]]:
+    ) -> tuple[KernelSpace, list[LinearMachines]]:
         """Fit machines to some videos, (m,) int, for each penalty."""
         training = inputs.select(rows)
-        space, center_kernel = self._choose_centers(training, seed)
+        vectorizers = fit_vectorizers(
+            training.counts, self.ngrams, self.min_count, self.max_features
+        )
+        if not vectorizers and not training.frames.squares.any():
+            raise DataFault(
+                f"none of the {len(rows):,} videos to fit has frames, and no n-gram of"
+                f" {', '.join(self.ngrams.fields)} is in {self.min_count} of them; lower min_count,"
+                " or choose other fields"
+            )
+        centers = choose_centers(len(rows), self.max_centers, seed)
+        space = KernelSpace.of(vectorizers, training.select(centers))
+        center_kernel = space.compare(training.select(centers))
         kernel = space.compare(training) if len(center_kernel) < len(rows) else center_kernel
         machines = fit_kernel_machines(
             kernel,
@@ -205,46 +174,3 @@ class JointKernel(Estimator):
             group_weight=self.group_weight,
         )
         return space, machines
-
-    def _choose_centers(self, training: Inputs, seed: int) -> tuple[Space, np.ndarray]:
-        """Return centers among the training videos, and their kernel (m, m). Raises DataFault."""
-        count = len(training.counts)
-        centers = np.arange(count)
-        if count > self.max_centers:
-            drawn = np.random.default_rng(seed).choice(count, self.max_centers, replace=False)
-            centers = np.sort(drawn)
-        vectorizers = fit_vectorizers(
-            training.counts, self.ngrams, self.min_count, self.max_features
-        )
-        chosen = training.select(centers)
-        if not vectorizers and not training.frames.squares.any():
-            raise DataFault(
-                f"none of the {count:,} videos to fit has frames, and no n-gram of"
-                f" {', '.join(self.ngrams.fields)} is in {self.min_count} of them; lower min_count,"
-                " or choose other fields"
-            )
-        texts = tfidf_features(vectorizers, chosen.counts) if vectorizers else None
-        space = Space(vectorizers, texts, chosen.frames, _median_distance(chosen.frames))
-        return space, space.compare(chosen)
-
-
-def _median_distance(videos: DescribedVideos) -> float:
-    """Return the median squared distance of two videos with frames, or 1 if that is 0."""
-    described = DescribedVideos(*(array[videos.squares > 0] for array in videos))
-    pairs = np.triu_indices(len(described.squares), 1)
-    distances = squared_distances(described, described)[pairs]
-    median = float(np.median(distances)) if len(distances) else 0.0
-    return median if median > 0 else 1.0
-
-
-def _space_tensors(space: Space) -> dict[str, np.ndarray]:
-    """Return the arrays of the centers; their TF-IDF is stored by n-gram, as sparse weights."""
-    tensors = {"descriptors": space.frames.descriptors, "width": np.array([space.width])}
-    start = 0
-    for name, vectorizer in space.vectorizers.items():
-        size = len(vectorizer.vocabulary_)
-        columns = space.texts[:, start : start + size].T.tocsr()
-        weights = SparseWeights.from_compressed(columns.indptr, columns.indices, columns.data)
-        tensors |= vocabulary_tensors(name, vectorizer) | weights.to_tensors(name)
-        start += size
-    return tensors
