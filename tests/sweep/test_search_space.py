@@ -69,3 +69,11 @@ def test_a_space_names_settings_as_a_kit_does(tmp_path):
 def test_a_space_that_is_not_valid_is_refused(tmp_path, text, match):
     with pytest.raises(UsageFault, match=match):
         space(tmp_path, text)
+
+
+def test_values_after_steps_are_short():
+    class ThreeSteps:
+        def suggest_float(self, name, low, high, *, step, log):
+            return low + 3 * step
+
+    assert NumberRange(0.0, 0.5, step=0.1).suggest("fusion.dropout", ThreeSteps()) == "0.3"

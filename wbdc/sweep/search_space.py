@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 RANGE_KEYS = {"low", "high", "log", "step"}
+STEP_DIGITS = 12  # of a value after whole steps
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class NumberRange:
             step = self.step or 1
             return str(trial.suggest_int(name, self.low, self.high, step=step, log=self.log))
         value = trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
-        return toml_value(value)
+        # 3 * 0.1 is 0.30000000000000004
+        return toml_value(value if self.step is None else round(value, STEP_DIGITS))
 
     @property
     def first(self) -> str:

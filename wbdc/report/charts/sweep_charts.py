@@ -3,7 +3,7 @@
 from wbdc.report.charts.line_chart import LineChart, Series, line_chart
 
 UNCHANGED = "unchanged kit"
-GAIN_NAMES = ("folds of the search", "folds of the confirmation")
+GAIN_NAMES = ("search", "confirmation")
 
 
 def trials_chart(section: dict) -> LineChart:
@@ -64,7 +64,7 @@ def gain_chart(gain: dict) -> LineChart:
             ),
             Series("95 % interval", interval),
         ],
-        x_label="scored on",
+        x_label="scored on the folds of the",
         y_label="gain",
         levels={UNCHANGED: 0.0},
         categories=GAIN_NAMES,
