@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from wbdc.train.fold_cost import SessionCost
 
 COLUMNS_WITHOUT_TERMINAL = 140
+MEGABYTE = 1e6
 MAX_UNBROKEN_COLUMNS = 16  # shorter cells of a table never wrap
 NO_SCORE = "–"
 NO_ESTIMATE = "not measured yet"

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from wbdc.recipes.plan import PlannedStep
     from wbdc.recipes.recipe import Recipe
 
-MEGABYTE = 1e6
-
 
 @click.group()
 def recipe() -> None:
@@ -176,9 +174,13 @@ def print_steps(recipe: "Recipe", plan: "list[PlannedStep]") -> None:
             f"Estimated for the rest, as far as measured: {format_seconds(remaining)}."
         )
     size, remaining_size = total_bytes(plan)
-    rest = f", and about {remaining_size / MEGABYTE:,.1f} MB for the rest" if remaining_size else ""
+    rest = (
+        f", and about {remaining_size / console.MEGABYTE:,.1f} MB for the rest"
+        if remaining_size
+        else ""
+    )
     if size or remaining_size:
-        console.print_text(f"Finished folds take {size / MEGABYTE:,.1f} MB of disk{rest}.")
+        console.print_text(f"Finished folds take {size / console.MEGABYTE:,.1f} MB of disk{rest}.")
     if unknown:
         console.print_text(f"Not measured yet: {', '.join(unknown)}.")
     for planned in plan:

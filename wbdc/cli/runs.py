@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 SORT_KEYS = ("score", "mean", "seconds", "bytes", "finished", "name", "kit")
 ASCENDING_KEYS = ("name", "kit")
 MISSING = "-"
-MEGABYTE = 1e6
 MAX_VALUE_LENGTH = 24  # of a changed setting in the table
 
 draws_option = shared_options.draws(200)
@@ -228,7 +227,7 @@ def _print_summaries(summaries: Sequence["RunSummary"]) -> None:
             _interval(one),
             _mean_text(one),
             f"{one.seconds:,.0f} s",
-            f"{one.bytes / MEGABYTE:,.1f} MB",
+            f"{one.bytes / console.MEGABYTE:,.1f} MB",
             one.device or MISSING,
         )
         for one in summaries
@@ -259,7 +258,7 @@ def _facts_of(summary: "RunSummary", work: Path) -> list[tuple[str, str]]:
         ("seed", str(summary.seed)),
         ("device", summary.device or MISSING),
         ("time", f"{summary.seconds:,.0f} s"),
-        ("size", f"{summary.bytes / MEGABYTE:,.1f} MB"),
+        ("size", f"{summary.bytes / console.MEGABYTE:,.1f} MB"),
         ("folder", str(work / "runs" / summary.name)),
     ]
 
@@ -326,7 +325,7 @@ def _remove(chosen: Sequence["Run"], removes: bool, as_json: bool) -> None:
         return
 
     for name, size in sizes.items():
-        console.print_text(f"{name}: {size / MEGABYTE:,.1f} MB")
-    total = f"{len(sizes)} runs, {sum(sizes.values()) / MEGABYTE:,.1f} MB"
+        console.print_text(f"{name}: {size / console.MEGABYTE:,.1f} MB")
+    total = f"{len(sizes)} runs, {sum(sizes.values()) / console.MEGABYTE:,.1f} MB"
     ending = "removed." if removes else "would be removed with --yes."
     console.print_text(f"{total} {ending}" if sizes else "No run to remove.")
