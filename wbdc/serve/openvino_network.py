@@ -5,10 +5,12 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
+from wbdc.core.errors import UsageFault
+from wbdc.core.plug import plug_name
 from wbdc.nets.model import VideoClassifier
 from wbdc.nets.vision import Vision
 from wbdc.serve.cuda_graphs import TensorFunction
-from wbdc.serve.openvino_function import OpenVinoFunction
+from wbdc.serve.openvino_function import WITHOUT_OPENVINO, OpenVinoFunction
 
 # converted with the first of these sizes, and compared with torch on the others
 EXAMPLE_FRAMES = (2, 3)
@@ -42,6 +44,11 @@ def convert_tower(vision: Vision, threads: int, name: str) -> OpenVinoFunction:
     """Convert a vision tower: (M, 3, S, S) uint8 -> (M, P * dim), or that of clips. name: for
     errors. Raises as OpenVinoFunction does.
     """
+    if not vision.converts_to_openvino:
+        raise UsageFault(
+            f"OpenVINO does not compute vision {plug_name(vision)!r} of {name} as torch does; "
+            f"{WITHOUT_OPENVINO}"
+        )
     generator = torch.Generator().manual_seed(0)
     size = vision.image_settings.size
     length = () if vision.clip_frames is None else (vision.clip_frames,)

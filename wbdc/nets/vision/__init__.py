@@ -43,6 +43,8 @@ class Vision(nn.Module):
     # Whether layers with random weights are added to a pretrained tower. They must be trained, so a
     # kit may freeze its nested tower, and not all of it.
     adds_random_layers: bool = False
+    # Whether OpenVINO computes the tower as torch does.
+    converts_to_openvino: bool = True
 
     def __init__(self, *, frames: int, frozen: bool):
         super().__init__()
