@@ -86,6 +86,7 @@ class ArchiveMember:
     """What the reader asks of a member of an ensemble; its text is one token."""
 
     text_key = "none"
+    modality_keys = ()
     is_network = True
 
     def __init__(self, settings: ImageSettings):

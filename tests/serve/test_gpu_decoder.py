@@ -94,6 +94,7 @@ def test_only_networks_read_frames_of_the_gpu(tmp_path, log, videos):
         is_network=False,
         text_key=None,
         frame_key=network.frame_key,
+        modality_keys=(),
         encode_text=lambda fields: [None] * len(fields),
         collate=lambda ids, texts, frames: received.extend(frames),
     )

@@ -17,7 +17,7 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.files import read_json
 from wbdc.core.integrity import verify_seal
 from wbdc.prepare.dataset import open_prepared
-from wbdc.train import initial_model, stage_plan, train_fold, training_setup
+from wbdc.train import initial_model, train_fold, training_setup
 from wbdc.train.kit import open_kit
 
 
@@ -73,7 +73,7 @@ def test_a_finished_fold_is_complete_and_sealed(trained):
 
 
 def test_a_finished_fold_is_not_trained_again(trained, ready, kit, monkeypatch):
-    monkeypatch.setattr(stage_plan, "build_initial_model", lambda *_: 1 / 0)
+    monkeypatch.setattr(initial_model, "build_initial_model", lambda *_: 1 / 0)
     assert train(kit, ready, "--fold", 0) == trained
     again = toys.wbdc("train", "--kit", kit, "--work", ready, "--threads", 1, "--fold", 0)
     assert "is already trained; its results are reused" in again.stderr
