@@ -1,5 +1,6 @@
 """Fixtures for all tests: one thread, a small data root, and the real data where available."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,6 @@ import torch
 sys.path.append(str(Path(__file__).parent))  # small.py, toys.py
 
 import small
-
-torch.set_num_threads(1)
 
 REAL = Path(os.environ.get("WBDC_REAL_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
@@ -54,3 +53,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     other workers idle. (pytest-xdist by itself begins with the files of the most tests.)
     """
     items.sort(key=lambda item: not {"cli", "recipes", "submit", "train"} & set(item.path.parts))
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what exists from garbage collection: a pass over all modules and tests takes a second,
+    and what handles a lack of memory makes one.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Compute on one thread, also after a test of a command that set others: the threads of several
+    workers would wait for each other at every small operation.
+    """
+    torch.set_num_threads(1)
