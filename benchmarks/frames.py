@@ -83,7 +83,7 @@ def compare_pixels(encoded: list[bytes]) -> dict[str, dict[str, float]]:
 
 
 class ArchiveMember:
-    """What the reader asks of a member of an ensemble; its text is one token."""
+    """What the reader uses of a member of an ensemble; its text is one token."""
 
     text_key = "none"
     modality_keys = ()
