@@ -6,6 +6,11 @@ import numpy as np
 
 CLIP_GRADIENTS = 0.2  # largest entry of a normalized block (Dalal and Triggs, 2005)
 BLOCK_EPSILON = 1e-4  # keeps blocks without any gradient at 0
+FRAME_SETTINGS_SHAPE = {  # of what model.json holds
+    "image": dict,
+    "frames": int,
+    "descriptor": {"cell": int, "orientations": int, "color_levels": int, "color_grid": int},
+}
 
 
 class DescriptorSettings(NamedTuple):
@@ -35,6 +40,11 @@ def describe_video(frames: np.ndarray, settings: DescriptorSettings) -> np.ndarr
     if not len(frames):
         return np.zeros(sum(part.shape[1] for part in parts))
     return np.concatenate([_normalize(part.mean(0), 0.0) for part in parts])
+
+
+def descriptor_length(side: int, settings: DescriptorSettings) -> int:
+    """Return V of `describe_video`. side: of the frames, in pixels."""
+    return len(describe_video(np.zeros((0, 3, side, side), np.uint8), settings))
 
 
 def gradient_histograms(frames: np.ndarray, cell: int, orientations: int) -> np.ndarray:

@@ -9,18 +9,21 @@ from torch import Tensor
 
 from wbdc.core.image_settings import ImageSettings
 from wbdc.serve.cache_key import cache_key
-from wbdc.serve.member_parts.frame_descriptors import DescriptorSettings, describe_video
+from wbdc.serve.member_parts.frame_descriptors import (
+    FRAME_SETTINGS_SHAPE,
+    DescriptorSettings,
+    describe_video,
+    descriptor_length,
+)
 from wbdc.serve.member_parts.frame_kernel import DescribedVideos, frame_kernel
 from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE, explain_misfit, load_arrays
+from wbdc.serve.member_parts.ngram_weights import NgramWeights
 from wbdc.serve.member_parts.ngrams import (
     NGRAM_SETTINGS_SHAPE,
     NgramCounts,
     count_ngrams,
     read_settings,
-    read_vocabulary,
-    tfidf_row,
 )
-from wbdc.serve.member_parts.sparse_linear import SparseWeights
 from wbdc.serve.members import FrameKey, Member, ValueBatch
 
 
@@ -31,12 +34,7 @@ class KernelMachine(Member):
     Members that read alike, for example the folds of a run, share counting and descriptors.
     """
 
-    shape = {
-        "ngrams": NGRAM_SETTINGS_SHAPE,
-        "image": dict,
-        "frames": int,
-        "descriptor": {"cell": int, "orientations": int, "color_levels": int, "color_grid": int},
-    }
+    shape = {"ngrams": NGRAM_SETTINGS_SHAPE, **FRAME_SETTINGS_SHAPE}
 
     def __init__(self, folder: Path, device: torch.device):
         super().__init__(folder, device)
@@ -49,8 +47,7 @@ class KernelMachine(Member):
         arrays = load_arrays(folder)
         try:
             self.parts = {
-                name: (read_vocabulary(arrays, name), SparseWeights.from_tensors(arrays, name))
-                for name in self.ngrams.analyzers
+                name: NgramWeights.from_tensors(arrays, name) for name in self.ngrams.analyzers
             }
             self.centers = DescribedVideos.of(arrays["descriptors"])
             self.width = arrays["width"]
@@ -80,29 +77,22 @@ class KernelMachine(Member):
         """Return the scaled decision value of each class for one video, (C,) float64."""
         video = DescribedVideos.of(descriptor[None])
         kernel = frame_kernel(video, self.centers, self.width[0])[0]
-        for analyzer, (vocabulary, weights) in self.parts.items():
-            columns, values = tfidf_row(counts[analyzer], vocabulary, self.ngrams.sublinear)
-            kernel += weights.product(columns, values, len(kernel)) / len(self.parts)
+        for analyzer, part in self.parts.items():
+            cosines = part.product(counts[analyzer], self.ngrams.sublinear, len(kernel))
+            kernel += cosines / len(self.parts)
         return (kernel @ self.coefficients + self.intercept) * self.scale
 
     def _check(self) -> bool:
         """Return whether the arrays fit together and hold finite numbers."""
-        side = self.frame_key.image_settings.size
-        values = len(describe_video(np.zeros((0, 3, side, side), np.uint8), self.descriptor))
+        values = descriptor_length(self.frame_key.image_settings.size, self.descriptor)
         classes = len(self.classes)
         descriptors = self.centers.descriptors
         centers = len(descriptors)
         arrays = (descriptors, self.coefficients, self.intercept, self.width, self.scale)
         shapes = [(centers, values), (centers, classes), (classes,), (1,), (1,)]
-        numbers = [*arrays]
-        numbers += [vocabulary.idf for vocabulary, _ in self.parts.values()]
         return (
             [array.shape for array in arrays] == shapes
-            and all(np.isfinite(array).all() for array in numbers)
+            and all(np.isfinite(array).all() for array in arrays)
             and self.width[0] > 0
-            and all(
-                len(vocabulary.columns) == len(vocabulary.idf)
-                and weights.check(len(vocabulary.idf), centers)
-                for vocabulary, weights in self.parts.values()
-            )
+            and all(part.check(centers) for part in self.parts.values())
         )

@@ -9,7 +9,12 @@ from torch import Tensor
 
 from wbdc.core.image_settings import ImageSettings
 from wbdc.serve.cache_key import cache_key
-from wbdc.serve.member_parts.frame_descriptors import DescriptorSettings, describe_video
+from wbdc.serve.member_parts.frame_descriptors import (
+    FRAME_SETTINGS_SHAPE,
+    DescriptorSettings,
+    describe_video,
+    descriptor_length,
+)
 from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE, explain_misfit, load_arrays
 from wbdc.serve.members import FrameKey, Member, ValueBatch
 
@@ -22,11 +27,7 @@ class LinearFrames(Member):
     Members that describe frames alike, for example the folds of a run, share the descriptors.
     """
 
-    shape = {
-        "image": dict,
-        "frames": int,
-        "descriptor": {"cell": int, "orientations": int, "color_levels": int, "color_grid": int},
-    }
+    shape = FRAME_SETTINGS_SHAPE
 
     def __init__(self, folder: Path, device: torch.device):
         super().__init__(folder, device)
@@ -56,8 +57,7 @@ class LinearFrames(Member):
 
     def _check(self) -> bool:
         """Return whether the arrays fit together and hold finite numbers."""
-        side = self.frame_key[0].size
-        width = len(describe_video(np.zeros((0, 3, side, side), np.uint8), self.settings))
+        width = descriptor_length(self.frame_key.image_settings.size, self.settings)
         arrays = (self.weights, self.intercept, self.scale)
         shapes = [(width, len(self.classes)), (len(self.classes),), (1,)]
         return [array.shape for array in arrays] == shapes and all(

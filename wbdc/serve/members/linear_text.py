@@ -9,17 +9,14 @@ from torch import Tensor
 
 from wbdc.serve.cache_key import cache_key
 from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE, explain_misfit, load_arrays
+from wbdc.serve.member_parts.ngram_weights import NgramWeights
 from wbdc.serve.member_parts.ngrams import (
     NGRAM_SETTINGS_SHAPE,
     NgramCounts,
     NgramSettings,
-    TfidfVocabulary,
     count_ngrams,
     read_settings,
-    read_vocabulary,
-    tfidf_row,
 )
-from wbdc.serve.member_parts.sparse_linear import SparseWeights
 from wbdc.serve.members import Member, ValueBatch
 
 
@@ -38,7 +35,9 @@ class LinearText(Member):
 
         tensors = load_arrays(folder)
         try:
-            self.parts = {name: _read_part(tensors, name) for name in self.settings.analyzers}
+            self.parts = {
+                name: NgramWeights.from_tensors(tensors, name) for name in self.settings.analyzers
+            }
             self.intercept = tensors[INTERCEPT]
             self.scale = tensors[SCALE]
             is_intact = self._check()
@@ -62,27 +61,16 @@ class LinearText(Member):
     def _decide(self, ngrams: NgramCounts) -> np.ndarray:
         """Return the decision value of each class for one video, (C,) float64."""
         decision = self.intercept.astype(np.float64)
-        for analyzer, (vocabulary, weights) in self.parts.items():
-            columns, values = tfidf_row(ngrams[analyzer], vocabulary, self.settings.sublinear)
-            decision += weights.product(columns, values, len(self.classes))
+        for analyzer, part in self.parts.items():
+            decision += part.product(ngrams[analyzer], self.settings.sublinear, len(self.classes))
         return decision
 
     def _check(self) -> bool:
         """Return whether the arrays fit together and hold finite numbers."""
         classes = len(self.classes)
-        numbers = [self.intercept, self.scale]
-        numbers += [vocabulary.idf for vocabulary, _ in self.parts.values()]
         return (
             self.intercept.shape == (classes,)
             and self.scale.shape == (1,)
-            and all(np.isfinite(array).all() for array in numbers)
-            and all(
-                len(vocabulary.columns) == len(vocabulary.idf)
-                and weights.check(len(vocabulary.idf), classes)
-                for vocabulary, weights in self.parts.values()
-            )
+            and all(np.isfinite(array).all() for array in (self.intercept, self.scale))
+            and all(part.check(classes) for part in self.parts.values())
         )
-
-
-def _read_part(tensors: dict, name: str) -> tuple[TfidfVocabulary, SparseWeights]:
-    return read_vocabulary(tensors, name), SparseWeights.from_tensors(tensors, name)

@@ -1,4 +1,4 @@
-"""Settings of the descriptors of frames, checked."""
+"""Settings of the descriptors of frames: checked, and as a model stores them."""
 
 from wbdc.core.errors import UsageFault
 from wbdc.core.frame_limit import MAX_FRAMES
@@ -31,3 +31,12 @@ def check_descriptors(
         )
     settings = ImageSettings(size, UNUSED_STATISTICS, UNUSED_STATISTICS)
     return FrameKey(settings.with_resize(resize), frames)
+
+
+def frame_settings_table(frame_key: FrameKey, descriptor: DescriptorSettings) -> dict:
+    """Return what model.json holds about the frames, of `FRAME_SETTINGS_SHAPE`."""
+    return {
+        "image": frame_key.image_settings.to_table(),
+        "frames": frame_key.frames,
+        "descriptor": descriptor._asdict(),
+    }

@@ -16,28 +16,20 @@ MAX_NGRAM_LENGTH = 20
 Vectorizers = dict[str, TfidfVectorizer]  # by analyzer
 
 
-def check_fields(estimator: Estimator, fields: list[str] | None) -> tuple[str, ...]:
-    """Return the text fields that an estimator reads, by default all. Raises UsageFault."""
-    name = plug_name(estimator)
-    for field in fields or ():
-        if field not in estimator.text_fields:
-            hint = suggest_name(str(field), list(estimator.text_fields))
-            raise UsageFault(f"estimator {name!r}: the contest has no text field {field!r}{hint}")
-    if fields == [] or not estimator.text_fields:
-        raise UsageFault(f"estimator {name!r} reads texts, and it has no text field")
-    return tuple(fields or estimator.text_fields)
+def check_ngrams(
+    estimator: Estimator,
+    fields: list[str] | None,
+    lengths: dict[str, Sequence[int]],
+    max_characters: int,
+    sublinear: bool,
+) -> NgramSettings:
+    """Return which n-grams an estimator counts. Raises UsageFault.
 
-
-def check_lengths(
-    estimator: Estimator, analyzers: dict[str, Sequence[int]]
-) -> dict[str, tuple[int, int]]:
-    """Return {analyzer: (lowest, highest) n} without the analyzers of []. Raises UsageFault."""
-    lengths = {name: _check_pair(estimator, name, pair) for name, pair in analyzers.items() if pair}
-    if not lengths:
-        raise UsageFault(
-            f"estimator {plug_name(estimator)!r} counts nothing; set char, word or char_wb"
-        )
-    return lengths
+    fields: by default all of the contest. lengths: lowest and highest n by analyzer, [] for none.
+    max_characters, sublinear: of `NgramSettings`.
+    """
+    read_fields = _check_fields(estimator, fields)
+    return NgramSettings(read_fields, _check_lengths(estimator, lengths), max_characters, sublinear)
 
 
 def fit_vectorizers(
@@ -101,3 +93,27 @@ def _has_enough(counts: Sequence[dict], name: str, min_count: int) -> bool:
             if videos[ngram] >= min_count:
                 return True
     return False
+
+
+def _check_fields(estimator: Estimator, fields: list[str] | None) -> tuple[str, ...]:
+    """Return the text fields that an estimator reads, by default all. Raises UsageFault."""
+    name = plug_name(estimator)
+    for field in fields or ():
+        if field not in estimator.text_fields:
+            hint = suggest_name(str(field), list(estimator.text_fields))
+            raise UsageFault(f"estimator {name!r}: the contest has no text field {field!r}{hint}")
+    if fields == [] or not estimator.text_fields:
+        raise UsageFault(f"estimator {name!r} reads texts, and it has no text field")
+    return tuple(fields or estimator.text_fields)
+
+
+def _check_lengths(
+    estimator: Estimator, analyzers: dict[str, Sequence[int]]
+) -> dict[str, tuple[int, int]]:
+    """Return {analyzer: (lowest, highest) n} without the analyzers of []. Raises UsageFault."""
+    lengths = {name: _check_pair(estimator, name, pair) for name, pair in analyzers.items() if pair}
+    if not lengths:
+        raise UsageFault(
+            f"estimator {plug_name(estimator)!r} counts nothing; set char, word or char_wb"
+        )
+    return lengths

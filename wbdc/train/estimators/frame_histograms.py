@@ -10,7 +10,7 @@ from wbdc.core.image_settings import EXACT_RESIZE
 from wbdc.serve.member_parts.frame_descriptors import DescriptorSettings, describe_video
 from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE
 from wbdc.train.estimator_parts.calibration import cross_validated_scale, inner_folds
-from wbdc.train.estimator_parts.frame_features import check_descriptors
+from wbdc.train.estimator_parts.frame_features import check_descriptors, frame_settings_table
 from wbdc.train.estimator_parts.least_squares import fit_least_squares
 from wbdc.train.estimator_parts.linear_machines import LinearMachines
 from wbdc.train.estimators import Estimator, FittedMember, LabeledVideos
@@ -65,11 +65,7 @@ class FrameHistograms(Estimator):
             INTERCEPT: machines.intercept,
             SCALE: np.array([scale]),
         }
-        facts = {
-            "image": self.frame_key.image_settings.to_table(),
-            "frames": self.frame_key.frames,
-            "descriptor": self.settings._asdict(),
-        }
+        facts = frame_settings_table(self.frame_key, self.settings)
         notes = {"features": features.shape[1], SCALE: round(scale, 4)}
         return FittedMember("linear_frames", facts, tensors, notes)
 

@@ -11,20 +11,19 @@ from wbdc.core.image_settings import EXACT_RESIZE
 from wbdc.serve.member_parts.frame_descriptors import DescriptorSettings, describe_video
 from wbdc.serve.member_parts.frame_kernel import DescribedVideos
 from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE
-from wbdc.serve.member_parts.ngrams import ANALYZERS, NgramSettings, count_ngrams
+from wbdc.serve.member_parts.ngrams import count_ngrams
 from wbdc.train.estimator_parts.calibration import (
     fit_scale,
     held_out_decisions,
     inner_folds,
     scaled_likelihood,
 )
-from wbdc.train.estimator_parts.frame_features import check_descriptors
+from wbdc.train.estimator_parts.frame_features import check_descriptors, frame_settings_table
 from wbdc.train.estimator_parts.kernel_machines import fit_kernel_machines
 from wbdc.train.estimator_parts.kernel_space import KernelSpace, ReadVideos, choose_centers
 from wbdc.train.estimator_parts.linear_machines import LinearMachines
 from wbdc.train.estimator_parts.text_features import (
-    check_fields,
-    check_lengths,
+    check_ngrams,
     fit_vectorizers,
     settings_table,
 )
@@ -81,10 +80,8 @@ class JointKernel(Estimator):
         self.penalties = tuple(penalties)
         self.group_weight = group_weight
         self.max_centers = max_centers
-        analyzers = dict(zip(ANALYZERS, (char, word, char_wb), strict=True))
-        self.ngrams = NgramSettings(
-            check_fields(self, fields), check_lengths(self, analyzers), max_characters, sublinear
-        )
+        lengths = {"char": char, "word": word, "char_wb": char_wb}
+        self.ngrams = check_ngrams(self, fields, lengths, max_characters, sublinear)
         self.descriptor = DescriptorSettings(cell, orientations, color_levels, color_grid)
         self.frame_key = check_descriptors(self, size, frames, resize, self.descriptor)
 
@@ -106,9 +103,7 @@ class JointKernel(Estimator):
         space, machines = self._fit_rows(inputs, videos, rows, seed, (penalty,))
         facts = {
             "ngrams": settings_table(self.ngrams, space.vectorizers),
-            "image": self.frame_key.image_settings.to_table(),
-            "frames": self.frame_key.frames,
-            "descriptor": self.descriptor._asdict(),
+            **frame_settings_table(self.frame_key, self.descriptor),
         }
         notes = {"centers": len(space.frames.squares), "penalty": penalty, SCALE: round(scale, 4)}
         tensors = space.to_tensors() | {

@@ -7,13 +7,12 @@ import numpy as np
 
 from wbdc.core.errors import DataFault
 from wbdc.serve.member_parts.linear_arrays import INTERCEPT, SCALE
-from wbdc.serve.member_parts.ngrams import ANALYZERS, NgramSettings, count_ngrams
+from wbdc.serve.member_parts.ngrams import count_ngrams
 from wbdc.serve.member_parts.sparse_linear import SparseWeights
 from wbdc.train.estimator_parts.calibration import cross_validated_scale, inner_folds
 from wbdc.train.estimator_parts.support_vectors import fit_support_vectors
 from wbdc.train.estimator_parts.text_features import (
-    check_fields,
-    check_lengths,
+    check_ngrams,
     fit_vectorizers,
     settings_table,
     tfidf_features,
@@ -61,13 +60,8 @@ class Ngrams(Estimator):
         self.balance = balance
         self.max_features = max_features
         self.cost = cost
-        analyzers = dict(zip(ANALYZERS, (char, word, char_wb), strict=True))
-        self.settings = NgramSettings(
-            check_fields(self, fields),
-            check_lengths(self, analyzers),
-            max_characters,
-            sublinear,
-        )
+        lengths = {"char": char, "word": word, "char_wb": char_wb}
+        self.settings = check_ngrams(self, fields, lengths, max_characters, sublinear)
 
     def fit(self, videos: LabeledVideos, seed: int) -> FittedMember:
         counts = [count_ngrams(texts, self.settings) for texts in videos.texts]
