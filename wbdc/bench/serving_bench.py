@@ -194,13 +194,13 @@ def _time_stages(
 
 def _count_work(batch: Batch, encoded: Sequence[bytes], videos: int) -> dict[str, float]:
     """Return the work of a video by stage, in the unit of the stage: bytes, frames or tokens."""
-    pixels = batch.frames.nbytes / len(batch)
+    tokens = batch.text_mask.sum().item() / len(batch)
     return {
         "read": sum(map(len, encoded)) / videos,
         "decode": sum(batch.frame_counts) / len(batch),
-        "tokenize": batch.text_mask.sum().item() / len(batch),
-        "collate": pixels,
-        COPY_STAGE: pixels,
+        "tokenize": tokens,
+        "collate": tokens,
+        COPY_STAGE: batch.frames.nbytes / len(batch),
     }
 
 

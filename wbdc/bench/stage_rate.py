@@ -27,7 +27,7 @@ SERVING_STAGES = {  # in the order of serving
     "read": StageKind(CPU_RESOURCE, "B/s", "memory"),
     "decode": StageKind(CPU_RESOURCE, "frames/s", "entropy"),
     "tokenize": StageKind(CPU_RESOURCE, "tokens/s", None),
-    "collate": StageKind(CPU_RESOURCE, "B/s", "memory"),
+    "collate": StageKind(CPU_RESOURCE, "tokens/s", None),  # frames are decoded into their batch
     COPY_STAGE: StageKind(COPY_ENGINE, "B/s", "device_copy"),
     VISION_STAGE: StageKind(None, "FLOP/s", "flops"),
     TEXT_STAGE: StageKind(None, "FLOP/s", "flops"),
