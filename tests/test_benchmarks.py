@@ -36,6 +36,7 @@ SCRIPTS = {
         "budget --runs 3 --videos 300",
     ],
     "serving_backends.py": ["--layers 1 --frames 1 --texts 1 --tokens 8 --rounds 1"],
+    "tower_scores.py": ["--work {work} --kit {kit} --draws 100 --tower vit"],
     "training_step.py": [
         "--batch 1 --frames 1 --length 16 --layers 1 --rounds 1 --threads 1 --device cpu"
     ],
