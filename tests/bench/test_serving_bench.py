@@ -100,7 +100,10 @@ def test_every_stage_of_a_cpu_is_measured(kit, quick):  # noqa: F811
     report = serving_bench.bench_serving(open_kit(str(kit)), CPU, "auto", 1, frames=FRAMES)
     assert [stage.stage for stage in report.stages] == [s for s in SERVING_STAGES if s != "copy"]
     assert {stage.resource for stage in report.stages} == {"CPU"}
-    assert [stage.stage for stage in report.stages if stage.share is None] == ["tokenize", "collate"]
+    assert [stage.stage for stage in report.stages if stage.share is None] == [
+        "tokenize",
+        "collate",
+    ]
     assert report.bound == pytest.approx(1 / sum(1 / stage.videos for stage in report.stages))
     assert report.frames == FRAMES
     assert report.path > 0

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 # two kits with two folds each are four models, which pass the time check on two cores
 DEMO_KITS = ("dual_stream", "cross_attention")
 # fitted in seconds, with the same folds; three frames are those that the networks read
-DEMO_ESTIMATORS = {"ngrams": (), "frame_histograms": ("estimator.frames = 3",)}
+DEMO_ESTIMATORS = {
+    "ngrams": (),
+    "frame_histograms": ("estimator.frames = 3",),
+    "joint_kernel": ("estimator.frames = 3",),
+}
 # two of three folds hold out two thirds of the labeled videos: enough to learn blend weights
 DEMO_FOLD_COUNT, DEMO_FOLDS = 3, "0,1"
 TIME_CHECK_SECONDS = 300.0  # cap for all runs of the time check; an idle machine takes one minute
@@ -72,8 +76,9 @@ def demo(
 ) -> None:
     """Run all steps on synthetic data: four minutes on two cores.
 
-    The networks are tiny and start from random weights; two linear models, on the n-grams of texts
-    and on histograms of frames, join them. Run the same command again to continue a stopped demo.
+    The networks are tiny and start from random weights. Three models without a network join them:
+    on the n-grams of texts, on histograms of frames, and on both. Run the same command again to
+    continue a stopped demo.
 
     \b
     Example:
