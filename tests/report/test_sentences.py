@@ -19,6 +19,7 @@ from wbdc.submit.timing.plausibility import (
     precision_warning,
     untimed_run_warning,
 )
+from wbdc.submit.timing.repeated_runs import no_repetition_note, unmarked_time_note
 from wbdc.train.monitor.alarm_rules import inert_message, leaking_message
 from wbdc.train.monitor.probe import collapse_message
 
@@ -96,6 +97,8 @@ def test_too_few_videos_and_warnings():
         caching_warning(10.0, 5.0),
         untimed_run_warning(20.0, [1.5, 2.5]),
         precision_warning(0.005),
+        no_repetition_note(160, 4.2),
+        unmarked_time_note(2048, 4.2),
         memory_warning(2**31, 2**30, "GPU memory"),
         *filter(None, describe_growth(growth, 2**30, 25000, "memory")),
         *filter(None, describe_growth(growth, 7 * 2**29, 25000, "GPU memory")),

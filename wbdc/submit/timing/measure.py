@@ -1,8 +1,8 @@
 """Measure a packed folder: run it in fresh processes, and return times, predictions and memory."""
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -58,7 +58,8 @@ class TimedRun(NamedTuple):
     """One run of the packed folder.
 
     seconds, peak_memory (bytes): measured from outside; labels: in the order of the videos;
-    timings: as reported by the run itself, {} without --timings; memory_samples: as `SandboxRun`.
+    timings: as reported by the run itself, {} without --timings; memory_samples: as `SandboxRun`;
+    videos, whole_split: what it predicted, as given to `PackageTimer`.
     """
 
     seconds: float
@@ -67,6 +68,8 @@ class TimedRun(NamedTuple):
     timings: dict
     memory_samples: Sequence[tuple[float, int]] = ()
     cpu_use: CpuUse | None = None
+    videos: Sequence[Video] = ()
+    whole_split: bool = False
 
     @property
     def prediction_seconds(self) -> float:
@@ -80,7 +83,8 @@ class MeasuredRuns:
 
     cold_starts: timed fresh processes with `cold_videos` videos each; cold_untimed: one more of
     them without --timings; sample: the videos of `steady`, the long run; untimed: more of the
-    sample, or all videos, without --timings.
+    sample, or all videos, without --timings; slower_attempts: the slower attempts of long runs
+    that were repeated, by position in `long_runs`.
     """
 
     cold_videos: int
@@ -89,11 +93,17 @@ class MeasuredRuns:
     sample: list[Video]
     steady: TimedRun
     untimed: list[TimedRun]
+    slower_attempts: Mapping[int, TimedRun] = field(default_factory=dict)
+
+    @property
+    def long_runs(self) -> list[TimedRun]:
+        """The long runs, of repeated ones the faster attempts."""
+        return [self.steady, *self.untimed]
 
     @property
     def timed(self) -> list[TimedRun]:
-        """All runs whose time counts."""
-        return [*self.cold_starts, self.steady, *self.untimed]
+        """All runs whose time counts, slower attempts included."""
+        return [*self.cold_starts, *self.long_runs, *self.slower_attempts.values()]
 
     @property
     def slowest_start(self) -> float:
@@ -104,6 +114,15 @@ class MeasuredRuns:
     def largest_run(self) -> int:
         """Videos of the largest run in one process."""
         return max(len(run.labels) for run in self.timed)
+
+    @property
+    def delay_seconds(self) -> float:
+        """The most seconds that a slower attempt took longer, 0 where nothing was repeated."""
+        delays = (
+            slower.seconds - self.long_runs[position].seconds
+            for position, slower in self.slower_attempts.items()
+        )
+        return max(delays, default=0.0)
 
     def cold_start_times(self) -> list[ColdStart]:
         """Return the times of the fresh processes."""
@@ -164,7 +183,14 @@ class PackageTimer:
         if with_timings:
             self._check_device(timings["device"])
         return TimedRun(
-            run.seconds, run.peak_memory, labels, timings, run.memory_samples, run.cpu_use
+            run.seconds,
+            run.peak_memory,
+            labels,
+            timings,
+            run.memory_samples,
+            run.cpu_use,
+            videos,
+            whole_split,
         )
 
     def _check_device(self, used: str) -> None:
@@ -244,7 +270,7 @@ def read_steady_run(runs: MeasuredRuns, judged: JudgedSplit) -> SteadyRun:
             "do not increase, so it cannot be timed; pack it again from unchanged source code"
         )
 
-    wall_times = [(len(run.labels), run.seconds) for run in (runs.steady, *runs.untimed)]
+    wall_times = [(len(run.labels), run.seconds) for run in runs.long_runs]
     return SteadyRun(
         listing_seconds=listed - timings["marks"]["loaded"],
         listed_videos=len(judged.videos),
@@ -252,6 +278,7 @@ def read_steady_run(runs: MeasuredRuns, judged: JudgedSplit) -> SteadyRun:
         marks=batches,
         burst_batches=timings.get("read_ahead", 4) + 1,
         wall_times=wall_times,
+        delay_seconds=runs.delay_seconds,
     )
 
 

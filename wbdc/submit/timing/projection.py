@@ -1,7 +1,8 @@
 """Project measured seconds to all items and compare them with the limit. Pure arithmetic.
 
     seconds for all items = fixed + items × mean
-    fixed = the slowest cold start (its wall time minus its prediction time)
+    fixed = the slowest cold start (its wall time minus its prediction time; a median one that is
+            late by `SteadyRun.delay_seconds`, where that is more)
             + reading the annotations of the remaining items + warm-up, once
     mean  = seconds per video between the marks of the first batches and the last one
 
@@ -31,7 +32,11 @@ the sample is not a trend; the last third of the sample then sets the bound.
 The marks are reported by the packed process itself. They are checked against wall time measured
 from outside: the further videos of the long process, compared with a cold start, took so many
 seconds each, whatever these were spent on. `upper` is never below that, and the mean is raised to
-it where it is clearly more than the marks report.
+it where it is clearly more than the marks report. In a small sample a slow start then counts as
+time per video: 4 s more in one process of 160 videos are 10 minutes for 25,000. The marks cannot
+separate the two, because a package that reads all videos before its first mark would report a slow
+start, too. `repeated_runs` measures such a process again instead, and what the slower attempt took
+longer counts once.
 """
 
 import math
@@ -73,7 +78,8 @@ class SteadyRun(NamedTuple):
     listing_seconds: to read the annotations of `listed_videos`; start_seconds: when prediction
     began; marks: (videos predicted so far, when) per batch, in seconds since the process began;
     burst_batches: batches read at once; wall_times: (videos, wall seconds measured from outside) of
-    this and other long processes.
+    this and other long processes; delay_seconds: what the slower attempt of a repeated one took
+    longer.
     """
 
     listing_seconds: float
@@ -82,6 +88,7 @@ class SteadyRun(NamedTuple):
     marks: Sequence[tuple[int, float]]
     burst_batches: int = 5
     wall_times: Sequence[tuple[int, float]] = ()
+    delay_seconds: float = 0.0
 
 
 class Rate(NamedTuple):
@@ -136,12 +143,39 @@ def project_seconds(
     listing = 0.0  # of few videos, most of the listing time is opening the file
     if steady.listed_videos >= MIN_AMPLE_VIDEOS:
         listing = steady.listing_seconds * max(0, items / steady.listed_videos - 1)
-    fixed = max(run.seconds - run.prediction_seconds for run in cold_starts) + listing + warm_up
+    starts = [run.seconds - run.prediction_seconds for run in cold_starts]
+    start = max(*starts, float(np.median(starts)) + steady.delay_seconds)
+    fixed = start + listing + warm_up
 
     lower = fixed + items * rate.low
     upper = (fixed + items * rate.high) * (1 + margin)
     status = compare_with_limit(lower, upper, seconds)
     return Projection(status, fixed + items * rate.mean, lower, upper, fixed, rate, margin)
+
+
+def decisive_excess(
+    cold_starts: Sequence[ColdStart],
+    steady: SteadyRun,
+    position: int,
+    *,
+    items: int,
+    seconds: float,
+) -> float:
+    """Return the seconds that the long process `steady.wall_times[position]` took beyond its marks,
+    where they raise the mean or change the status of the projection; else 0.
+    """
+    without, with_it = (
+        project_seconds(
+            cold_starts,
+            steady._replace(wall_times=steady.wall_times[:count]),
+            items=items,
+            seconds=seconds,
+        )
+        for count in (position, position + 1)
+    )
+    if with_it.rate.mean == without.rate.mean and with_it.status == without.status:
+        return 0.0
+    return _unmarked_seconds(without.rate, cold_starts, *steady.wall_times[position])
 
 
 def project_elsewhere(
@@ -293,17 +327,15 @@ def _raise_to_wall_time(rate: Rate, cold_starts: Sequence[ColdStart], steady: St
     whatever these were spent on. That bounds `high`, and raises the rest of the rate where it is
     clearly more than the marks report.
     """
-    cold_seconds = float(np.median([run.seconds for run in cold_starts]))
-    cold_videos = max(run.videos for run in cold_starts)
+    cold_seconds, cold_videos = _median_cold_start(cold_starts)
 
     for videos, wall in steady.wall_times:
         if videos <= cold_videos:
             continue
         wall_rate = (wall - cold_seconds) / (videos - cold_videos)
-        unmarked = wall - cold_seconds - (videos - cold_videos) * rate.mean
         is_clearly_more = (
             wall_rate > rate.mean * (1 + UNMARKED_TIME_SHARE)
-            and unmarked > UNMARKED_SECONDS
+            and _unmarked_seconds(rate, cold_starts, videos, wall) > UNMARKED_SECONDS
             and wall_rate > rate.high
         )
         rate = rate._replace(high=max(rate.high, wall_rate))
@@ -312,6 +344,20 @@ def _raise_to_wall_time(rate: Rate, cold_starts: Sequence[ColdStart], steady: St
             rate = rate._replace(mean=wall_rate, low=low)
 
     return rate
+
+
+def _unmarked_seconds(
+    rate: Rate, cold_starts: Sequence[ColdStart], videos: int, wall: float
+) -> float:
+    """Return the seconds that a long process took beyond a cold start and the further videos."""
+    cold_seconds, cold_videos = _median_cold_start(cold_starts)
+    return wall - cold_seconds - (videos - cold_videos) * rate.mean
+
+
+def _median_cold_start(cold_starts: Sequence[ColdStart]) -> tuple[float, int]:
+    """Return the median wall seconds of the cold starts, and how many videos each predicted."""
+    seconds = float(np.median([run.seconds for run in cold_starts]))
+    return seconds, max(run.videos for run in cold_starts)
 
 
 def _further_video_seconds(cold_starts: Sequence[ColdStart], steady: SteadyRun) -> float:

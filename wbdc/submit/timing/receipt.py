@@ -7,7 +7,7 @@ from pathlib import Path
 from wbdc.core.cpu_quota import available_cpus
 from wbdc.core.files import read_text
 from wbdc.submit.timing.full_run import FullRun
-from wbdc.submit.timing.measure import MeasuredRuns
+from wbdc.submit.timing.measure import MeasuredRuns, TimedRun
 from wbdc.submit.timing.sandbox import network_is_cut
 
 PACKAGES = ("torch", "transformers", "numpy", "simplejpeg", "pillow")  # whose versions are recorded
@@ -26,11 +26,21 @@ def describe_runs(runs: MeasuredRuns, full: FullRun | None) -> dict:
         "sample_videos": len(runs.sample),
         "cold_starts": [start._asdict() for start in runs.cold_start_times()],
         "untimed_seconds": runs.cold_untimed.seconds,
+        "long_runs": [_describe_long_run(run) for run in runs.long_runs],
+        "slower_attempts": [_describe_long_run(run) for run in runs.slower_attempts.values()],
         "cpu_use": decisive_run.cpu_use and decisive_run.cpu_use._asdict(),
         "full": full is not None,
         "full_run": full_facts,
         "stage_seconds": runs.steady.timings["stages"],
         "machine": describe_machine(runs.steady.timings),
+    }
+
+
+def _describe_long_run(run: TimedRun) -> dict:
+    return {
+        "videos": len(run.labels),
+        "seconds": run.seconds,
+        "with_timings": bool(run.timings),
     }
 
 

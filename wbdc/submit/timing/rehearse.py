@@ -1,7 +1,8 @@
 """Rehearse the judge's run: time the packed folder in fresh processes and reach a verdict.
 
 This file holds the order of the steps. `measure` runs the package, `projection` extrapolates,
-`plausibility` and `memory_growth` check the result, `verdict` explains it.
+`repeated_runs` confirms slow runs, `plausibility` and `memory_growth` check the result, `verdict`
+explains it.
 """
 
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ from wbdc.submit.timing.options import RehearsalOptions, resolve_options
 from wbdc.submit.timing.plausibility import memory_warning, untimed_run_warning
 from wbdc.submit.timing.projection import Projection, project_elsewhere, project_seconds
 from wbdc.submit.timing.receipt import describe_runs
+from wbdc.submit.timing.repeated_runs import repeat_decisive_runs
 from wbdc.submit.timing.time_cap import TimeCap
 from wbdc.submit.timing.verdict import Verdict, reach_verdict
 
@@ -53,13 +55,15 @@ class Measurements(NamedTuple):
     """What the runs of a time check measured.
 
     full: the run of all items, None without --full. projection: of the runs, or of the full run.
-    changed_share: of the predictions, by half precision. warnings: sentences that rule out a PASS.
+    changed_share: of the predictions, by half precision. notes: sentences about repeated runs;
+    warnings: sentences that rule out a PASS.
     """
 
     runs: MeasuredRuns
     full: FullRun | None
     projection: Projection
     changed_share: float
+    notes: list[str]
     warnings: list[str]
 
 
@@ -123,6 +127,11 @@ def _measure(
     runs = measure_runs(cap, judged.videos, weights, options, progress)
     projection = _project(runs, judged, options)
     changed_share, warnings = _find_warnings(cap, runs, projection, options)
+
+    notes = []
+    if not options.full:  # the full run decides then
+        runs, notes = repeat_decisive_runs(cap, runs, judged, options)
+        projection = _project(runs, judged, options)
     progress("steady sample", options.cold_starts + 1, options.cold_starts + 1)
 
     full = measure_full_run(timer, options) if options.full else None
@@ -134,6 +143,7 @@ def _measure(
         full=full,
         projection=projection,
         changed_share=changed_share,
+        notes=notes,
         warnings=[warning for warning in warnings if warning],
     )
 
@@ -159,6 +169,7 @@ def _reach_verdict(
         sizes,
         items=options.items,
         seconds=options.seconds,
+        notes=measured.notes,
         warnings=[*measured.warnings, *memory.warnings],
         exceeded_limits=memory.exceeded_limits,
         busy=_busy_reason(runs, full),
@@ -222,9 +233,7 @@ def _check_memory(
     timings = runs.steady.timings
     peaks = {
         "memory": max(run.peak_memory for run in (*runs.timed, runs.cold_untimed)),
-        "gpu_memory": max(
-            run.timings.get("gpu_peak", 0) for run in (*runs.cold_starts, runs.steady)
-        ),
+        "gpu_memory": max(run.timings.get("gpu_peak", 0) for run in runs.timed),
     }
     samples = {
         "memory": runs.steady.memory_samples,

@@ -26,9 +26,14 @@ class TimeCap:
                 f"the cap of {self.seconds:.0f} s was used up before everything was timed; "
                 "raise it with --cap"
             )
-        result = self._run(*arguments, timeout=self.remaining, **options)
-        self.remaining -= result.seconds
+        timeout, self.remaining = self.remaining, 0.0  # what a run that does not end uses
+        result = self._run(*arguments, timeout=timeout, **options)
+        self.remaining = timeout - result.seconds
         return result
+
+    def allows(self, seconds: float) -> bool:
+        """Whether a run of so many seconds fits into the remaining time."""
+        return self.remaining >= seconds
 
     def allows_cold_start(self, seconds: float) -> bool:
         """Whether two more cold starts of so many seconds (one timed, one untimed) leave enough

@@ -29,6 +29,7 @@ def reach_verdict(
     *,
     items: int,
     seconds: float,
+    notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
     exceeded_limits: Sequence[str] = (),
     busy: str | None = None,
@@ -37,11 +38,11 @@ def reach_verdict(
 ) -> Verdict:
     """Turn a projection and all findings into a verdict. Pure: reads no file.
 
-    shares: of the wall time, by stage. items, seconds: the limit. warnings: sentences about what
-    makes a PASS unreliable; exceeded_limits: sentences about limits other than time, each a FAIL;
-    busy: why the measured times cannot be trusted. largest_run: videos of the largest run in one
-    process; full_run_videos: videos of the full run that `projection` then describes, None for a
-    projection.
+    shares: of the wall time, by stage. items, seconds: the limit. notes: sentences that do not
+    change the status; warnings: sentences about what makes a PASS unreliable; exceeded_limits:
+    sentences about limits other than time, each a FAIL; busy: why the measured times cannot be
+    trusted. largest_run: videos of the largest run in one process; full_run_videos: videos of the
+    full run that `projection` then describes, None for a projection.
     """
     sentences = [_explain_time(projection, shares, sizes, items, seconds, full_run_videos)]
     if projection.rate.slope and not full_run_videos:
@@ -64,10 +65,11 @@ def reach_verdict(
     else:
         status = projection.status
 
-    sentence = " ".join([*sentences, *exceeded_limits, *warnings])
+    sentence = " ".join([*sentences, *notes, *exceeded_limits, *warnings])
     facts = {
         "verdict": status,
         "sentence": sentence,
+        "notes": list(notes),
         "warnings": list(warnings),
         "exceeded_limits": list(exceeded_limits),
         "items": items,
