@@ -57,7 +57,7 @@ def test_interlacing_interpolates_between_the_two_nearest_frames():
         for t in range(5):
             for channel in range(8):
                 group = channel // 2
-                time = t + offsets[video, group].item()
+                time = t - offsets[video, group].item()
                 first = math.floor(time)
                 longhand = torch.zeros(2, 2)
                 for i, share in ((first, 1 - time + first), (first + 1, time - first)):

@@ -111,7 +111,7 @@ def random_vision_table(table: dict) -> dict:
             table = table | {name: random_vision_table(table[name])}
     if table["use"] in ("timm", "pytorchvideo"):
         return table | {"pretrained": False}
-    if table["use"] in ("torchvision", "torchvision_video", "c3d"):
+    if table["use"] != "clip" and table.get("weights"):
         return table | {"weights": None}
     if table["use"] == "transformers_video" and table.get("model"):
         return _random_encoder(table)

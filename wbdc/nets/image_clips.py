@@ -8,7 +8,9 @@ from torch import Tensor
 from wbdc.core.errors import UsageFault
 from wbdc.core.plug import build_plug, plug_name
 from wbdc.nets.clip_tower import clip_length
+from wbdc.nets.published_weights import Renaming, load_checkpoint
 from wbdc.nets.temporal_blocks import set_clip_length
+from wbdc.nets.temporal_checkpoints import CLASSIFIER
 from wbdc.nets.vision import Vision
 
 # a setting that chooses an image tower: its table, or the name of its plug
@@ -24,20 +26,31 @@ class ImageClips(Vision):
 
     tower: the image tower, as the table of a vision plug. frames: number that is read of each
     video. segments: frames of the clip, one of each segment of the video, at random in training;
-    None: as many as frames.
+    None: as many as frames. weights: the name of a folder with a published checkpoint, which the
+    constructor loads by `load_weights`; the image tower begins with random weights then.
 
     has_fixed_length: class attribute; whether the temporal modules take clips of one length only,
     so that serving fewer frames repeats some. Raises UsageFault for a tower that encodes no single
-    frames.
+    frames, and for weights of its own beside a checkpoint.
     """
 
     has_fixed_length = False
 
-    def __init__(self, tower: str | dict, *, frames: int, segments: int | None, frozen: bool):
+    def __init__(
+        self,
+        tower: str | dict,
+        *,
+        frames: int,
+        segments: int | None,
+        frozen: bool,
+        weights: str | None = None,
+    ):
         super().__init__(frames=frames, frozen=frozen)
         self.segments = segments
         self.clip_frames = self.clip_steps = clip_length(frames, segments)
-        image_tower = build_image_tower(tower, frames, f"vision {plug_name(self)!r}")
+        subject = f"vision {plug_name(self)!r}"
+        table = tower if weights is None else _without_weights(tower, subject)
+        image_tower = build_image_tower(table, frames, subject)
         self.image_tower = image_tower
         self.image_settings = image_tower.image_settings
         self.dim = image_tower.dim
@@ -63,6 +76,21 @@ class ImageClips(Vision):
             "segments": self.segments,
             "frozen": self.frozen,
         }
+
+    def load_weights(self, weights: str | None, renaming: Renaming, link: str) -> None:
+        """Load a published checkpoint of the whole tower, temporal modules included; None: nothing.
+
+        weights: the name of its folder. renaming: see `wbdc.nets.temporal_checkpoints`. link: of
+        the page of its publisher. Raises UsageFault, EnvironmentFault, IntegrityFault.
+        """
+        if weights is None:
+            return
+        network = getattr(self.image_tower, "tower", None)
+        if network is None:
+            raise UsageFault(
+                f"vision {plug_name(self)!r}: weights need a tower of the plug timm or torchvision"
+            )
+        load_checkpoint(self, network, weights, link=link, renaming=renaming, left_out=CLASSIFIER)
 
     def freeze(self) -> None:
         """Freeze all weights if the tower is frozen; else only what the table of the image tower
@@ -95,3 +123,16 @@ def build_image_tower(table: str | dict, frames: int, subject: str) -> Vision:
         )
     tower.frames = frames
     return tower
+
+
+def _without_weights(table: str | dict, subject: str) -> dict:
+    """Return the table of an image tower with random weights. Raises UsageFault when it names
+    weights.
+    """
+    table = {"use": table} if isinstance(table, str) else table
+    if table.get("pretrained") or table.get("weights"):
+        raise UsageFault(
+            f"{subject}: weights and the pretrained weights of its tower are mutually exclusive; "
+            "remove one of them"
+        )
+    return table | {"pretrained": False} if table.get("use") == "timm" else table

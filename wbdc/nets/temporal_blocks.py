@@ -44,21 +44,29 @@ class BeforeConv(nn.Module):
 
 
 def insert_before(
-    tower: nn.Module, name: str, build_module: Callable[[int], TemporalModule], subject: str
+    tower: nn.Module,
+    name: str,
+    build_module: Callable[[int], TemporalModule],
+    subject: str,
+    every: int = 1,
 ) -> None:
-    """Put a temporal module before a convolution of each residual block.
+    """Put a temporal module before a convolution of each residual block, or of one of `every`
+    blocks of a stage, the first one included.
 
     name: "conv1" or "conv2". build_module: returns a module for a number of channels. subject: of
     the error message, for example "vision 'tsm'". Raises UsageFault for a tower without residual
     blocks.
     """
-    blocks = [block for block in tower.modules() if _is_residual_block(block)]
+    blocks = {path: one for path, one in tower.named_modules() if _is_residual_block(one)}
     if not blocks:
         raise UsageFault(
             f"{subject}: this tower has no residual blocks with conv1 and conv2; choose "
             'a ResNet, for example tower = { use = "timm", model = "resnet50.a1_in1k" }'
         )
-    for block in blocks:
+    for path, block in blocks.items():
+        position = path.rsplit(".", 1)[-1]  # in its stage
+        if position.isdigit() and int(position) % every:
+            continue
         conv = getattr(block, name)
         setattr(block, name, BeforeConv(build_module(conv.in_channels), conv))
 

@@ -47,15 +47,15 @@ class TemporalInterlace(TemporalModule):
 def interlace(x: Tensor, offsets: Tensor, weights: Tensor) -> Tensor:
     """Move groups of channels along time, interpolate between frames, and weigh the frames.
 
-    x: (M, L, C, H, W). offsets: (M, G) frames, at most 2, group g reads from time t + offset; zeros
-    beyond the clip. weights: (M, G, L). C is a multiple of G. Returns (M, L, C, H, W).
+    x: (M, L, C, H, W). offsets: (M, G) frames, at most 2, group g moves from time t to t + offset;
+    zeros beyond the clip. weights: (M, G, L). C is a multiple of G. Returns (M, L, C, H, W).
     """
     length = x.shape[1]
     groups = x.unflatten(2, (offsets.shape[1], -1))  # (M, L, G, C / G, H, W)
     reach = math.ceil(LARGEST_OFFSET)
     total = 0
     for step in range(-reach, reach + 1):
-        share = (1 - (offsets - step).abs()).clamp(min=0)  # linear interpolation
+        share = (1 - (offsets + step).abs()).clamp(min=0)  # linear interpolation
         shares = (share[:, :, None] * weights).transpose(1, 2)[..., None, None, None]
         total = total + _from_later(groups, step, length) * shares
     return total.flatten(2, 3)

@@ -438,7 +438,9 @@ def _check_frames(vision: dict) -> None:
 
 def _check_frozen(vision: dict, folder: Path) -> None:
     """Refuse a frozen tower whose added layers would keep their random weights."""
-    if plug_attribute(PLUG_PACKAGES["vision"], vision["use"], "adds_random_layers", folder):
+    if not vision.get("weights") and plug_attribute(
+        PLUG_PACKAGES["vision"], vision["use"], "adds_random_layers", folder
+    ):
         raise UsageFault(
             f"vision {vision['use']!r}: frozen = true would keep its temporal modules at random "
             "weights; freeze only the image tower: tower = { ..., frozen = true }"

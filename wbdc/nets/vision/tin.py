@@ -5,7 +5,10 @@ learned offsets (Shao et al., 2020).
 from wbdc.core.errors import UsageFault
 from wbdc.nets.image_clips import ImageClips, TowerTable
 from wbdc.nets.temporal_blocks import insert_before
+from wbdc.nets.temporal_checkpoints import TIN_NAMES
 from wbdc.nets.temporal_interlace import TemporalInterlace
+
+PUBLISHER = "https://github.com/deepcs233/TIN"
 
 
 class Tin(ImageClips):
@@ -17,6 +20,9 @@ class Tin(ImageClips):
     video. segments: frames of the clip, one of each segment of the video, at random in training;
     none: as many as frames. Offsets are predicted for this number of frames, so serving fewer
     frames repeats some. shift_div: one channel of so many may move.
+
+    weights: the name of a folder with a published checkpoint, by the names of its authors or of
+    MMAction2, for a ResNet of timm or torchvision; none: as the table of the tower defines.
 
     Raises UsageFault for a tower without residual blocks, and for one whose blocks are too narrow.
     """
@@ -31,11 +37,12 @@ class Tin(ImageClips):
         frames: int = 8,
         segments: int | None = None,
         frozen: bool = False,
+        weights: str | None = None,
         shift_div: int = 4,
     ):
         if shift_div < 1:
             raise UsageFault(f"vision 'tin': shift_div = {shift_div}; it must be at least 1")
-        super().__init__(tower, frames=frames, segments=segments, frozen=frozen)
+        super().__init__(tower, frames=frames, segments=segments, frozen=frozen, weights=weights)
         self.shift_div = shift_div
         insert_before(
             self.image_tower,
@@ -43,6 +50,7 @@ class Tin(ImageClips):
             lambda width: TemporalInterlace(width, self.clip_frames, shift_div),
             "vision 'tin'",
         )
+        self.load_weights(weights, TIN_NAMES, PUBLISHER)
         self.freeze()
 
     def blueprint(self) -> dict:

@@ -3,6 +3,9 @@
 """
 
 from wbdc.nets.image_clips import ImageClips, TowerTable
+from wbdc.nets.temporal_checkpoints import RESNET_NAMES
+
+PUBLISHER = "https://github.com/open-mmlab/mmaction2"
 
 
 class Tsn(ImageClips):
@@ -11,6 +14,9 @@ class Tsn(ImageClips):
 
     tower: the image tower, as the table of a vision plug. frames: number that is read of each
     video. segments: number of frames that are encoded, fewer than frames; none: as many.
+
+    weights: the name of a folder with a published checkpoint, by the names of MMAction2, for a
+    ResNet of timm or torchvision; none: as the table of the tower defines.
 
     Raises UsageFault for a tower that encodes no images.
     """
@@ -22,6 +28,8 @@ class Tsn(ImageClips):
         frames: int = 16,
         segments: int | None = None,
         frozen: bool = False,
+        weights: str | None = None,
     ):
-        super().__init__(tower, frames=frames, segments=segments, frozen=frozen)
+        super().__init__(tower, frames=frames, segments=segments, frozen=frozen, weights=weights)
+        self.load_weights(weights, RESNET_NAMES, PUBLISHER)
         self.freeze()

@@ -1,0 +1,39 @@
+"""Names in the published checkpoints of ResNets with temporal modules, as patterns that turn them
+into those of a ResNet of timm or torchvision in a tower.
+
+The layouts are those of the authors' repositories and of MMAction2. In MMAction2, a convolution
+and its batch norm are one module, `conv1.conv` and `conv1.bn`.
+"""
+
+import re
+
+# classifiers; their names are new_fc or fc in the repositories, and cls_head in MMAction2
+CLASSIFIER = re.compile(r"^(module\.)?(base_model\.)?(new_fc|fc|cls_head)\.")
+
+RESNET_NAMES = (
+    (re.compile(r"^(module\.)?(base_model|backbone)\."), ""),
+    (re.compile(r"(^|\.)conv(\d)\.conv\."), r"\1conv\2."),
+    (re.compile(r"(^|\.)conv(\d)\.bn\."), r"\1bn\2."),
+    (re.compile(r"\.downsample\.conv\."), ".downsample.0."),
+    (re.compile(r"\.downsample\.bn\."), ".downsample.1."),
+)
+TSM_NAMES = (*RESNET_NAMES, (re.compile(r"\.conv1\.net\."), ".conv1.conv."))
+TIN_NAMES = (
+    *RESNET_NAMES,
+    (re.compile(r"\.conv1\.net2\."), ".conv1.conv."),
+    (re.compile(r"\.net1\.(biasnet\.net|offset_net)\.conv\."), ".temporal.offset_conv."),
+    (re.compile(r"\.net1\.(biasnet\.net\.fc|offset_net\.fc1)\."), ".temporal.offset_fc1."),
+    (re.compile(r"\.net1\.(biasnet\.net\.lastlayer|offset_net\.fc2)\."), ".temporal.offset_fc2."),
+    (
+        re.compile(r"\.net1\.(weightnet\.net\.lastlayer|weight_net\.conv)\."),
+        ".temporal.weight_conv.",
+    ),
+)
+# a block and its module are in one wrapper there: `net` or `block`, and `tam`
+TAM_NAMES = (
+    (re.compile(r"(^|\.)(layer\d+\.\d+)\.(net|block)\."), r"\1\2."),
+    *RESNET_NAMES,
+    (re.compile(r"(\.\d+\.conv2)\.weight$"), r"\1.conv.weight"),
+    (re.compile(r"\.tam\.G\."), ".conv2.temporal.global_branch."),
+    (re.compile(r"\.tam\.L\."), ".conv2.temporal.local_branch."),
+)
