@@ -106,6 +106,7 @@ VISIONS = {
     "tam": {"tower": IMAGE_TOWER, "frames": 4, "segments": 3},
     "tpn": {"tower": IMAGE_TOWER, "frames": 4, "segments": 3, "width": 8},
     "c3d": {"size": 32, "channels": 2, "hidden": 8, "frames": 4, "image": IMAGE_SETTINGS},
+    "i3d": {"size": 32, "channels": 4, "frames": 4, "segments": 3},
     "pytorchvideo": {
         "model": "x3d_xs",
         "pretrained": False,
