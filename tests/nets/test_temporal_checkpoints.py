@@ -17,7 +17,7 @@ from wbdc.core.errors import EnvironmentFault, IntegrityFault, UsageFault
 from wbdc.core.plug import build_plug
 from wbdc.nets import vision as visions
 from wbdc.nets.published_weights import map_checkpoint
-from wbdc.nets.temporal_checkpoints import CLASSIFIER, TSM_NAMES
+from wbdc.nets.temporal_checkpoints import TEMPORAL_CLASSIFIER, TSM_NAMES
 
 LENGTH = 3
 RESNET = {"use": "torchvision", "model": "resnet18", "size": 32}
@@ -240,8 +240,8 @@ def test_a_checkpoint_that_does_not_fit_is_refused(change, message):
     file = Path("model.safetensors")
     tensors = {name: t for name, t in (FITTING | change).items() if t is not None}
     with pytest.raises(IntegrityFault, match=message):
-        map_checkpoint(tensors, EXPECTED, file, TSM_NAMES, CLASSIFIER)
-    mapped = map_checkpoint(FITTING, EXPECTED, file, TSM_NAMES, CLASSIFIER)
+        map_checkpoint(tensors, EXPECTED, file, TSM_NAMES, TEMPORAL_CLASSIFIER)
+    mapped = map_checkpoint(FITTING, EXPECTED, file, TSM_NAMES, TEMPORAL_CLASSIFIER)
     assert mapped.keys() == EXPECTED.keys()
 
 

@@ -10,7 +10,7 @@ from wbdc.core.plug import build_plug, plug_name
 from wbdc.nets.clip_tower import clip_length
 from wbdc.nets.published_weights import Renaming, load_checkpoint
 from wbdc.nets.temporal_blocks import set_clip_length
-from wbdc.nets.temporal_checkpoints import CLASSIFIER
+from wbdc.nets.temporal_checkpoints import TEMPORAL_CLASSIFIER
 from wbdc.nets.vision import Vision
 
 # a setting that chooses an image tower: its table, or the name of its plug
@@ -90,7 +90,9 @@ class ImageClips(Vision):
             raise UsageFault(
                 f"vision {plug_name(self)!r}: weights need a tower of the plug timm or torchvision"
             )
-        load_checkpoint(self, network, weights, link=link, renaming=renaming, left_out=CLASSIFIER)
+        load_checkpoint(
+            self, network, weights, link=link, renaming=renaming, left_out=TEMPORAL_CLASSIFIER
+        )
 
     def freeze(self) -> None:
         """Freeze all weights if the tower is frozen; else only what the table of the image tower

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-COLORS = 3
 STEM_CHANNELS = 64
 # name, and the channels of b0, b1a, b1b, b2a, b2b and b3b
 MIXED = {
@@ -44,7 +43,7 @@ def build_i3d(channels: int = STEM_CHANNELS) -> nn.Sequential:
 
     stem, wide = scaled(64), scaled(192)
     layers: dict[str, nn.Module] = {
-        "Conv3d_1a_7x7": _Unit(COLORS, stem, 7, stride=2),
+        "Conv3d_1a_7x7": _Unit(3, stem, 7, stride=2),  # of three colors
         "MaxPool3d_2a_3x3": _SamePool((1, 3, 3), (1, 2, 2)),
         "Conv3d_2b_1x1": _Unit(stem, stem, 1),
         "Conv3d_2c_3x3": _Unit(stem, wide, 3),
@@ -115,7 +114,8 @@ class _SamePool(nn.Module):
 def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
     """Pad time and space with zeros so that a convolution returns ceil(size / stride) values.
 
-    x: (M, C, T, H, W). kernel, stride: of time, rows and columns. An odd zero comes last, as in TensorFlow, where the published weights are from.
+    x: (M, C, T, H, W). kernel, stride: of time, rows and columns. An odd zero comes last, as in
+    TensorFlow, where the published weights are from.
     """
     pads: list[int] = []
     for size, k, s in zip(x.shape[2:], kernel, stride, strict=True):

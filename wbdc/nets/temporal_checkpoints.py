@@ -7,8 +7,14 @@ and its batch norm are one module, `conv1.conv` and `conv1.bn`.
 
 import re
 
+# pages of the checkpoints
+TSN_LINK = "https://github.com/open-mmlab/mmaction2"
+TSM_LINK = "https://github.com/mit-han-lab/temporal-shift-module"
+TIN_LINK = "https://github.com/deepcs233/TIN"
+TAM_LINK = "https://github.com/liu-zhy/temporal-adaptive-module"
+
 # classifiers; their names are new_fc or fc in the repositories, and cls_head in MMAction2
-CLASSIFIER = re.compile(r"^(module\.)?(base_model\.)?(new_fc|fc|cls_head)\.")
+TEMPORAL_CLASSIFIER = re.compile(r"^(module\.)?(base_model\.)?(new_fc|fc|cls_head)\.")
 
 RESNET_NAMES = (
     (re.compile(r"^(module\.)?(base_model|backbone)\."), ""),

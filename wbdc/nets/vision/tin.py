@@ -5,10 +5,8 @@ learned offsets (Shao et al., 2020).
 from wbdc.core.errors import UsageFault
 from wbdc.nets.image_clips import ImageClips, TowerTable
 from wbdc.nets.temporal_blocks import insert_before
-from wbdc.nets.temporal_checkpoints import TIN_NAMES
+from wbdc.nets.temporal_checkpoints import TIN_LINK, TIN_NAMES
 from wbdc.nets.temporal_interlace import TemporalInterlace
-
-PUBLISHER = "https://github.com/deepcs233/TIN"
 
 
 class Tin(ImageClips):
@@ -50,7 +48,7 @@ class Tin(ImageClips):
             lambda width: TemporalInterlace(width, self.clip_frames, shift_div),
             "vision 'tin'",
         )
-        self.load_weights(weights, TIN_NAMES, PUBLISHER)
+        self.load_weights(weights, TIN_NAMES, TIN_LINK)
         self.freeze()
 
     def blueprint(self) -> dict:

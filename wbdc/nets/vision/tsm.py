@@ -8,10 +8,8 @@ from wbdc.core.errors import UsageFault
 from wbdc.core.plug import check_between
 from wbdc.nets.image_clips import ImageClips, TowerTable
 from wbdc.nets.temporal_blocks import insert_before
-from wbdc.nets.temporal_checkpoints import TSM_NAMES
+from wbdc.nets.temporal_checkpoints import TSM_LINK, TSM_NAMES
 from wbdc.nets.temporal_shift import TemporalShift
-
-PUBLISHER = "https://github.com/mit-han-lab/temporal-shift-module"
 
 
 class Tsm(ImageClips):
@@ -53,7 +51,7 @@ class Tsm(ImageClips):
             "vision 'tsm'",
             every=shift_every,
         )
-        self.load_weights(weights, TSM_NAMES, PUBLISHER)
+        self.load_weights(weights, TSM_NAMES, TSM_LINK)
         self.freeze()
 
     def blueprint(self) -> dict:

@@ -3,9 +3,7 @@
 """
 
 from wbdc.nets.image_clips import ImageClips, TowerTable
-from wbdc.nets.temporal_checkpoints import RESNET_NAMES
-
-PUBLISHER = "https://github.com/open-mmlab/mmaction2"
+from wbdc.nets.temporal_checkpoints import RESNET_NAMES, TSN_LINK
 
 
 class Tsn(ImageClips):
@@ -31,5 +29,5 @@ class Tsn(ImageClips):
         weights: str | None = None,
     ):
         super().__init__(tower, frames=frames, segments=segments, frozen=frozen, weights=weights)
-        self.load_weights(weights, RESNET_NAMES, PUBLISHER)
+        self.load_weights(weights, RESNET_NAMES, TSN_LINK)
         self.freeze()
