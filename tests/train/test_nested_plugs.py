@@ -1,6 +1,7 @@
 """Plugs that a setting of another plug chooses: checked, shown, saved and hashed like others."""
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from wbdc.cli.kits import describe_kit
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import seal_folder
 from wbdc.prepare.dataset import open_prepared
-from wbdc.submit.pack.package import _add_kit
+from wbdc.serve.members import load_member
+from wbdc.submit.check.verify import verify_package
+from wbdc.submit.pack.package import PackedMember, PackOptions, _add_kit, pack_submission
 from wbdc.train.evaluated_weights import copy_weights
 from wbdc.train.export import export_fold
 from wbdc.train.kit import open_kit
@@ -111,3 +114,59 @@ def test_a_loss_beside_the_kit_is_hashed_saved_packed_and_built(here, ready):
     assert type(classify.class_loss).__name__ == "Mine"
     assert classify.chance == pytest.approx(2 * math.log(5))
     assert loss_table('"./package/mine.py"') == {"use": "./package/mine.py"}
+
+
+OBJECTIVE = """
+from wbdc.train.objectives import Objective
+class Nothing(Objective):
+    'A sum times nothing.'
+    def loss(self, model, fused, batch, original):
+        return 0 * model.head(fused.pooled).sum()
+"""
+TOWER = """
+from torch import nn
+from wbdc.core.image_settings import ImageSettings
+from wbdc.nets.vision import Vision
+
+class MeanColor(Vision):
+    'One linear layer on the mean color.'
+    def __init__(self, *, frames: int = 3, frozen: bool = False, dim: int = 4):
+        super().__init__(frames=frames, frozen=frozen)
+        self.image_settings, self.dim = ImageSettings(32, (0.5,) * 3, (0.25,) * 3), dim
+        self.mix = nn.Linear(3, dim)
+    def encode(self, pixels):
+        return self.mix(pixels.mean((2, 3)))
+    def blueprint(self):
+        return {"use": "./tower.py", "frames": self.frames, "dim": self.dim}
+"""
+
+
+@pytest.mark.parametrize("has_namesake", [False, True])
+def test_the_image_tower_of_a_temporal_module_may_be_a_file(here, kit, ready, has_namesake):
+    """It is saved, packed and verified, under another name when a second file has the same."""
+    (here / "x").mkdir()
+    (here / "x" / "tower.py").write_text(TOWER)
+    (here / "tower.py").write_text(OBJECTIVE)
+    changes = ['vision={ use = "tsn", segments = 2, frames = 3, tower = { use = "./x/tower.py" } }']
+    changes += ['train.objective=[{ use = "./tower.py" }]'] if has_namesake else []
+    (here / "mine.toml").write_text(kit.read_text())
+    plan = plan_stage(
+        here / "work", "train", open_kit("mine.toml", changes=tuple(changes)), open_prepared(ready)
+    )
+    fold = plan.run.fold("0")
+    initial = plan.build_model()
+    export_fold(fold, initial, plan, copy_weights(initial.model))
+    seal_folder(fold, {"weights": {}})
+
+    options = PackOptions(plan.contest, precision="fp32", facts={}, training_commands=[])
+    pack_submission(here / "packed", [PackedMember("mine-0a1b2c3d/fold-0", fold, 1.0)], options)
+    verify_package(here / "packed")
+    packed = here / "packed" / "models" / "mine-0a1b2c3d" / "fold-0"
+    files = [file for file in packed.glob("*.py") if file.read_text() == TOWER]
+    assert len(files) == 1
+    assert (files[0].name == "tower.py") is not has_namesake
+    (here / "x" / "tower.py").unlink()  # the model needs its own copy only
+    vision = load_member(packed).model.vision
+    assert Path(sys.modules[type(vision.image_tower).__module__].__file__) == files[0]
+    kits = here / "packed" / "source" / "kits" / "mine-0a1b2c3d"
+    assert open_kit(str(kits / "mine.json")).plugs().keys() >= {files[0].name}

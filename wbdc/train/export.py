@@ -74,8 +74,14 @@ def saved_blueprint(model: VideoClassifier, kit: SavedKit) -> dict:
 
 def _saved_tower(tower: dict, table: dict, kit: SavedKit) -> dict:
     """Return the blueprint of a tower, which states only the name of its own file, with the name
-    under which a kit saves this file. table: of the saved kit.
+    under which a kit saves this file; the same for the towers inside it. table: of the saved kit.
     """
+    inner = {
+        name: _saved_tower(value, table[name], kit)
+        for name, value in tower.items()
+        if all(isinstance(one, dict) and "use" in one for one in (value, table.get(name)))
+    }
+    tower = tower | inner
     saved_use = table["use"]
     file = kit.plug_files.get(Path(saved_use).name)
     is_same = Path(tower["use"]).name == (file.name if file else saved_use)
