@@ -17,7 +17,10 @@ REPORTED_PACKAGES = (
     "pillow",
     "polars",
 )
-OPTIONAL_PACKAGES = {"openvino": "pip install 'wbdc[openvino]'"}
+OPTIONAL_PACKAGES = {
+    "openvino": "pip install 'wbdc[openvino]'",
+    "opencv-python-headless": "pip install 'wbdc[flow]'",
+}
 KERNEL_UNITS = {
     "matrix": "GFLOP/s",
     "memory": "GB/s",

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ from wbdc.submit.pack import scripts
 from wbdc.submit.pack.lock import download_wheels, lock_requirements
 from wbdc.submit.pack.provenance import provenance_table, weights_provenance
 from wbdc.submit.pack.readme import package_readme
-from wbdc.submit.pack.requirements import all_requirements, needed_requirements
+from wbdc.submit.pack.requirements import all_requirements, flow_packages, needed_requirements
 from wbdc.submit.pack.sbom import bill_of_materials
 from wbdc.submit.pack.secrets import refuse_secrets
 from wbdc.submit.pack.shared_towers import share_towers
@@ -121,8 +121,11 @@ def pack_submission(
     contest = options.contest
     with publish_folder(into) as folder:
         _check_members(into, members)
+        models = [read_model(member.folder) for member in members]
+        optional = [*options.optional_packages, *flow_packages(models)]
+        options = replace(options, optional_packages=optional)
         member_facts = _add_members(folder, members, options)
-        code = _add_code(folder, [read_model(m.folder) for m in members], options)
+        code = _add_code(folder, models, options)
         contest.save(folder / CONTEST_FOLDER)
         _add_blend(folder, members, options)
         _add_scripts(folder, contest.judge_paths, options.training_commands)

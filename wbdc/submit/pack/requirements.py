@@ -12,6 +12,7 @@ from pathlib import Path
 import wbdc
 from wbdc.core.errors import EnvironmentFault
 from wbdc.core.files import read_text
+from wbdc.nets.optical_flow import FLOW_INPUT
 
 # of networks; imported in functions, because a kit is resolved without them
 NETWORK_MODULES = {"open_clip", "pytorchvideo", "timm", "torchvision", "transformers"}
@@ -35,6 +36,23 @@ def needed_requirements(files: Iterable[Path], optional: Collection[str] = ()) -
             "provides; install it with pip"
         )
     return _pin_versions({packages[name][0] for name in modules} | set(optional))
+
+
+def flow_packages(models: Iterable[dict]) -> list[str]:
+    """List the package of OpenCV that is installed, if a tower of some models encodes optical flow.
+
+    models: contents of model.json. Raises EnvironmentFault when it is needed and not installed.
+    """
+    towers = [model.get("blueprint", model).get("vision", {}) for model in models]
+    if not any(tower.get("motion_input") == FLOW_INPUT for tower in towers):
+        return []
+    packages = metadata.packages_distributions().get("cv2", [])
+    if not packages:
+        raise EnvironmentFault(
+            "a model encodes optical flow, which OpenCV computes; install it: pip install "
+            "'wbdc[flow]'"
+        )
+    return [packages[0]]
 
 
 def all_requirements(optional: Collection[str] = ()) -> str:
