@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from wbdc.competitions.wechat2022 import WeChat2022
-from wbdc.core.errors import Inconclusive, IntegrityFault, UsageFault
+from wbdc.core.errors import EnvironmentFault, Inconclusive, IntegrityFault, UsageFault
 from wbdc.core.files import file_sha256, publish_json, read_json, seal_folder, sealed_facts
 from wbdc.core.integrity import verify_seal
 from wbdc.ensemble.nested_blend import BlendRule
@@ -163,6 +164,28 @@ def test_an_impossible_deadline_is_refused(package, deadline, says, capsys):
         main(package, time.perf_counter(), ["--deadline", deadline])
     assert ended.value.code == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_model_of_optical_flow_requires_opencv(members, tmp_path, monkeypatch):
+    """OpenCV is an extra; another package stands in for its distribution."""
+    fold = tmp_path / "late-0a1b2c3d" / "fold-0"
+    shutil.copytree(members[0].folder, fold)
+    model = read_json(fold / "model.json")
+    model["blueprint"]["vision"]["motion_input"] = "flow"
+    publish_json(fold / "model.json", model)
+    seal_folder(fold, {"weights": {}})
+    member = PackedMember("late-0a1b2c3d/fold-0", fold, 1.0)
+    packages = metadata.packages_distributions()
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: packages)
+    packages["cv2"] = ["pytest"]
+    pack_submission(tmp_path / "packed", [member], OPTIONS)
+    line = f"pytest=={metadata.version('pytest')}"
+    assert line in (tmp_path / "packed" / "requirements.txt").read_text().split()
+    assert line in (tmp_path / "packed" / "source" / "requirements.txt").read_text().split()
+    del packages["cv2"]
+    with pytest.raises(EnvironmentFault, match="a model encodes optical flow, which OpenCV"):
+        pack_submission(tmp_path / "other", [member], OPTIONS)
+    assert not (tmp_path / "other").exists()
 
 
 def test_only_listed_files_are_packed(package):
