@@ -16,7 +16,6 @@ NO_MOTION = 128  # the pixel of a flow of 0
 MIN_FLOW_SIDE = 16  # pixels; OpenCV refuses smaller frames
 
 
-@torch.compiler.disable
 def flow_pictures(frames: Tensor, mask: Tensor) -> Tensor:
     """Return the flow of each frame to the next one: (B, F, 3, S, S) uint8 to the same, channels of
     the horizontal flow, the vertical flow and `NO_MOTION`.
