@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import wave
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -54,6 +55,17 @@ def numbers(rows: np.ndarray) -> bytes:
     """Encode an array as .npy; objects are allowed."""
     stream = io.BytesIO()
     np.save(stream, rows, allow_pickle=True)
+    return stream.getvalue()
+
+
+def wav(samples: np.ndarray, rate: int = 16_000) -> bytes:
+    """Encode samples (n, channels) int16 as .wav."""
+    stream = io.BytesIO()
+    with wave.open(stream, "wb") as file:
+        file.setnchannels(samples.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.astype("<i2").tobytes())
     return stream.getvalue()
 
 

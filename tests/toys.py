@@ -146,7 +146,33 @@ OBJECTIVES: dict[str, list[dict]] = {
 TRICKS: dict[str, dict] = {"freeze": {"on": ["fusion.trunk.encoder.layer.0", "vision"]}}
 # the towers of a further modality; each reads rows of this width
 MODALITY_WIDTH = 7
-MODALITIES = {"features": {"width": MODALITY_WIDTH, "steps": 5}}
+MODALITIES = {
+    "features": {"width": MODALITY_WIDTH, "steps": 5},
+    "ast": {
+        "architecture": {
+            "hidden_size": 8,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 8,
+            "num_mel_bins": 8,
+            "patch_size": 4,
+            "frequency_stride": 4,
+            "time_stride": 3,
+        },
+        "frames": 10,
+        "steps": 5,
+    },
+    "vggish": {
+        "pretrained": False,
+        "frames": 16,
+        "mels": 16,
+        "channels": 2,
+        "hidden": 16,
+        "dim": 6,
+        "steps": 5,
+    },
+}
+MODALITY_WIDTHS = {"features": MODALITY_WIDTH, "ast": 10 * 8, "vggish": 16 * 16}
 AUDIO = {"audio": {"use": "features", **MODALITIES["features"]}}
 POOLINGS = {
     "mean": {},
@@ -235,10 +261,15 @@ def batch(
     return collate(ids, text, frames, labels, fields=fields, seeds=item_seed_numbers(ids, seed, 0))
 
 
-def with_audio(b: Batch, counts: tuple[int, ...] = (2, 0, 5, 1, 3, 0), seed: int = 4) -> Batch:
+def with_audio(
+    b: Batch,
+    counts: tuple[int, ...] = (2, 0, 5, 1, 3, 0),
+    seed: int = 4,
+    width: int = MODALITY_WIDTH,
+) -> Batch:
     """Return the batch with so many rows of sound of each video."""
     random = np.random.default_rng(seed)
-    rows = [random.normal(size=(count, MODALITY_WIDTH)).astype(np.float16) for count in counts]
+    rows = [random.normal(size=(count, width)).astype(np.float16) for count in counts]
     empty = [np.zeros((0, 3, 1, 1), np.uint8)] * len(rows)
     collated = collate(b.ids, [[2]] * len(rows), empty, modalities={"audio": rows})
     return replace(b, modalities=collated.modalities)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from wbdc.competitions import NO_FRAMES, Source, open_competition
+from wbdc.competitions import NO_FRAMES, Source, is_sound_path, open_competition
 from wbdc.core.errors import UsageFault
 from wbdc.core.findings import Findings
 
@@ -38,6 +38,16 @@ def test_a_table_yields_the_files_of_each_row(tmp_path):
     assert second.modalities == {"audio": NO_FRAMES}, "an id cannot lead out of the data"
 
 
+def test_a_table_yields_the_sound_of_its_video_files(tmp_path):
+    contest = open_table(tmp_path, 'frames = "file"\nmodalities.audio = "{frames}"')
+    (tmp_path / "test.csv").write_text("id,title,file\nv1,x,a/one.MKV\nv2,x,two.zip\nv3,x,\n")
+    clip, archive, none = contest.videos(tmp_path, "test", Findings())
+    assert clip.modalities == {"audio": clip.source} == {"audio": Source(tmp_path / "a/one.MKV")}
+    assert archive.modalities == none.modalities == {"audio": NO_FRAMES}
+    assert all(map(is_sound_path, ("{frames}", "a/{id}.WAV", "{id}.mp4")))
+    assert not is_sound_path("a/{id}.npy")
+
+
 def test_contests_have_none_by_default(tmp_path):
     (tmp_path / "test.csv").write_text("id,title\nv1,x\n")
     contest = open_table(tmp_path, "")
@@ -50,7 +60,9 @@ BAD = {
     '{"title": "a/{id}.npy"}': "cannot have the name 'title'",
     '{"Audio": "a/{id}.npy"}': "cannot have the name 'Audio'; choose lower-case",
     '{"audio": "a.npy"}': r"modalities.audio = 'a.npy' is not the path .*; write for example",
-    '{"audio": "a/{id}.wav"}': r"modalities.audio = 'a/{id}.wav' is not the path of a .npy file",
+    '{"audio": "a/{id}.mid"}': r"= 'a/{id}.mid' is not the path of a file .* \(.npy, .wav, .flac, ",
+    '{"audio": "a.wav"}': r"modalities.audio = 'a.wav' is not the path .* or \"audio/{id}.wav\"",
+    '{"audio": "../{id}.wav"}': r"leads out of the data folder",
     '{"audio": "../{id}.npy"}': r"leads out of the data folder",
     '{"audio": "/data/{id}.npy"}': r"leads out of the data folder",
     '{"audio": 3}': r"modalities.audio",

@@ -38,8 +38,8 @@ def build(fusion: str, pooling: str = "mean", tower: str = "features") -> VideoC
     return toys.model(fusion, "features", pooling=pooling, modality=table)
 
 
-def batch() -> Batch:
-    return toys.with_audio(toys.batch(vision="features"))
+def batch(tower: str = "features") -> Batch:
+    return toys.with_audio(toys.batch(vision="features"), width=toys.MODALITY_WIDTHS[tower])
 
 
 def with_rows(b: Batch, x: torch.Tensor, mask: torch.Tensor) -> Batch:
@@ -49,7 +49,7 @@ def with_rows(b: Batch, x: torch.Tensor, mask: torch.Tensor) -> Batch:
 @for_each_case
 @torch.no_grad()
 def test_padding_moves_no_logit_and_audio_does(fusion, pooling, tower):
-    model, b = build(fusion, pooling, tower), batch()
+    model, b = build(fusion, pooling, tower), batch(tower)
     expected = model.logits(b)
     x, mask = b.modalities["audio"]
     noise = torch.full_like(x, 99.0)
@@ -64,7 +64,7 @@ def test_padding_moves_no_logit_and_audio_does(fusion, pooling, tower):
 @for_each_case
 @torch.no_grad()
 def test_videos_without_sound_are_as_in_a_batch_without_any(fusion, pooling, tower):
-    model, b = build(fusion, pooling, tower), batch()
+    model, b = build(fusion, pooling, tower), batch(tower)
     mask = b.modalities["audio"].mask
     expected = model.logits(b)[~mask.any(1)]
     for dropped in (
@@ -78,7 +78,7 @@ def test_videos_without_sound_are_as_in_a_batch_without_any(fusion, pooling, tow
 
 @for_each_case
 def test_every_weight_gets_a_gradient(fusion, pooling, tower):
-    model, b = build(fusion, pooling, tower), batch()
+    model, b = build(fusion, pooling, tower), batch(tower)
     model.logits(b).square().sum().backward()
     weights = dict(model.modalities.named_parameters())
     assert weights

@@ -13,6 +13,7 @@ import toys
 from wbdc.competitions import Source, Video
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.data.loader import collate
+from wbdc.data.log_mel import mel_patches
 from wbdc.serve import reader
 from wbdc.serve.calls import serve_calls
 from wbdc.serve.cuda_graphs import FixedTokens
@@ -111,6 +112,79 @@ def test_members_read_equal_files_once_and_others_read_none(tmp_path, videos, mo
     np.testing.assert_allclose(blended, np.mean(parts, 0), rtol=1e-5)
 
 
+def noise(seconds: float, seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return random.integers(-9000, 9000, round(seconds * 16_000)).astype(np.int16)
+
+
+@pytest.fixture
+def sounds(videos, tmp_path) -> list[np.ndarray]:
+    """Sound files in place of features; the last video has none."""
+    pytest.importorskip("av")
+    sounds = [noise(0.5, 0), noise(1.7, 1), noise(0.01, 2), noise(0, 3)]
+    for i, samples in enumerate(sounds[:3]):
+        path = tmp_path / f"v{i}.wav"
+        path.write_bytes(small.wav(samples[:, None]))
+        videos[i] = videos[i]._replace(modalities={"audio": Source(path)})
+    return sounds
+
+
+def save_sound(folder: Path, tower: str, seed: int = 0) -> Path:
+    table = {"audio": {"use": tower, **toys.MODALITIES[tower]}}
+    model = toys.model("single_stream", seed=seed, modality=table)
+    return toys.member(folder, model, "single_stream")
+
+
+@pytest.mark.parametrize("tower", ["ast", "vggish"])
+def test_sound_files_are_served_as_training_reads_them(tmp_path, videos, sounds, tower):
+    member = load_member(save_sound(tmp_path / "m", tower))
+    (key,) = member.modality_keys
+    read = [mel_patches(samples, key.mel, 5) for samples in sounds]
+    assert [len(rows) for rows in read] == [5 if tower == "ast" else 3, 5, 1, 0]
+    texts = member.text([video.fields for video in videos])
+    frames = [np.zeros((0, 3, 32, 32), np.uint8)] * len(videos)
+    batch = member.collate([v.id for v in videos], texts, frames, {"audio": read})
+    expected = member.logits(batch, None).softmax(1).detach().numpy()
+    served = predict(videos, tmp_path / "m")
+    np.testing.assert_allclose(served.probabilities, expected, rtol=1e-4, atol=1e-6)
+    assert served.findings["modality.missing"]["count"] == 1
+
+    videos[0].modalities["audio"].path.write_bytes(b"RIFF")
+    videos[1].modalities["audio"].path.write_bytes(small.wav(np.zeros((99, 1), np.int16)))
+    damaged = predict(videos, tmp_path / "m")
+    assert {"sound.broken", "sound.silent"} <= {*damaged.findings}
+    mute = predict([v._replace(modalities={}) for v in videos], tmp_path / "m").probabilities
+    assert np.array_equal(damaged.probabilities[[0, 1, 3]], mute[[0, 1, 3]])
+    assert np.abs(damaged.probabilities[2] - mute[2]).max() > 1e-6
+
+
+def test_towers_with_other_spectrograms_decode_a_sound_once(tmp_path, videos, sounds, monkeypatch):
+    counts, read = Counter(), reader.read_sound
+    monkeypatch.setattr(
+        reader, "read_sound", lambda *inputs: counts.update(["reads"]) or read(*inputs)
+    )
+    folders = [save_sound(tmp_path / name, name) for name in ("ast", "vggish")]
+    predict(videos, *folders)
+    assert counts == {"reads": len(videos)}
+
+
+def test_a_call_reads_the_sound_of_its_video_file(tmp_path, videos, sounds):
+    engine = InferenceEngine([save_sound(tmp_path / "m", "ast")], [1.0], CPU, torch.float32, 1)
+    contest = WeChat2022()
+    contest.modalities = {"audio": "{frames}"}
+    item = {"id": "1", "title": "标题", "asr": "", "ocr": []}
+    clip = str(videos[0].modalities["audio"].path)  # a file without a video stream
+    replies = []
+    serve_calls(
+        engine,
+        contest,
+        [json.dumps(item | {"frames": clip}), json.dumps(item | {"frames": "none.mp4"})],
+        replies.append,
+    )
+    loud, mute = map(json.loads, replies)
+    assert loud["probability"] != mute["probability"]
+
+
 @torch.no_grad()
 def test_padded_for_cuda_graphs_the_logits_stay(tmp_path, videos, rows):
     member = load_member(save(tmp_path / "m"))
@@ -132,12 +206,16 @@ def test_padded_for_cuda_graphs_the_logits_stay(tmp_path, videos, rows):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not is_openvino_installed(), reason="OpenVINO is not installed")
+@pytest.mark.parametrize("tower", toys.MODALITIES)
 @torch.no_grad()
-def test_openvino_computes_the_same(tmp_path):
-    model = toys.model("late", "features", modality=toys.AUDIO)
+def test_openvino_computes_the_same(tmp_path, tower):
+    table = {"audio": {"use": tower, **toys.MODALITIES[tower]}}
+    model = toys.model("late", "features", modality=table)
     plain, fast = (load_member(toys.member(tmp_path, model, "late")) for _ in range(2))
     fast.use_openvino(1, {})
     fast.use_precision(torch.float32)
     for counts in ((2, 0, 5, 1, 3, 0), (0,) * 6):
-        batch = toys.with_audio(toys.batch(vision="features"), counts)
+        batch = toys.with_audio(
+            toys.batch(vision="features"), counts, width=toys.MODALITY_WIDTHS[tower]
+        )
         torch.testing.assert_close(fast.logits(batch, None), plain.logits(batch, None))

@@ -105,6 +105,10 @@ def test_the_tower_of_the_guide_trains_and_is_rebuilt(home):
             'fusion={use="cross_attention", heads=2}',
             "fusion 'cross_attention' takes text and frames only",
         ),
+        (
+            'modality.audio={use="vggish"}',
+            "'vggish' reads sound, and the contest's files .*npy' hold features; use one of feat",
+        ),
     ],
 )
 def test_kits_that_do_not_fit_are_refused(home, change, message):
@@ -126,3 +130,56 @@ def test_an_unknown_ablation_names_those_of_the_kit(home):
     )
     assert result.exit_code == 2
     assert "--without takes text or frames or audio with kit toy, not 'smell'" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def wav_home(tmp_path_factory) -> Path:
+    """Forty synthetic videos with sound in .wav files, prepared."""
+    pytest.importorskip("av")
+    home = tmp_path_factory.mktemp("wav")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda handle: None)
+        generate_contest(home, videos=40, sound=True, wav=True)
+    (home / "toy.toml").write_text(
+        toys.KIT.replace('"wechat2022"', f'"./{SOUND_CONTEST_FILE}"')
+        + f"[modality.audio]\nuse = 'vggish'\n{TOY_VGGISH}"
+    )
+    paths = ("--data", home / "data", "--work", home / "work")
+    toys.run_json("prepare", *paths, "--competition", home / SOUND_CONTEST_FILE, "--folds", 3)
+    return home
+
+
+TOY_VGGISH = """pretrained = false
+frames = 32
+mels = 16
+steps = 3
+channels = 2
+hidden = 8
+dim = 4
+"""
+
+
+def test_a_tower_of_sound_trains_and_predicts_from_raw_files(wav_home):
+    folder = Path(train(wav_home)["folder"])
+    oof = pl.read_parquet(folder / "fold-0" / "oof.parquet")
+    run = wbdc.open_run(folder)
+    videos = {video.id: video for video in run.videos(wav_home / "data", "labeled")}
+    predicted = probabilities(run.predict([videos[name] for name in oof["id"]]))
+    np.testing.assert_allclose(predicted, probabilities(oof), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["vggish", "ast"])
+@pytest.mark.parametrize("tiny", [False, True])
+def test_the_kits_beside_wav_files_are_valid(wav_home, name, tiny):
+    kit = open_kit(str(wav_home / f"{name}.toml"), tiny=tiny)
+    tower = kit.tables["modality"]["audio"]
+    assert tower["use"] == name
+    assert ("model" in tower) == (name == "ast" and not tiny)
+    assert kit.contest.modalities == {"audio": "audio/{split}/{id}.wav"}
+
+
+def test_a_tower_of_features_is_refused_for_sound_files(wav_home):
+    change = 'modality.audio={use="features"}'
+    message = r"reads features, and the contest's files .*wav' hold sound; use one of ast, vggish"
+    with pytest.raises(UsageFault, match=message):
+        open_kit(str(wav_home / "toy.toml"), changes=(change,))

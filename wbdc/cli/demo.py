@@ -60,6 +60,11 @@ DEMO_CONTEST_FOLDER, DEMO_RESULT_FILE = "contest", "result.csv"  # below --into
     is_flag=True,
     help="With --data-only: also features of sound, and a contest and a kit for it.",
 )
+@click.option(
+    "--wav",
+    is_flag=True,
+    help="With --sound: .wav files, and kits for towers that read them.",
+)
 @shared_options.seed
 @shared_options.device
 @shared_options.threads
@@ -69,6 +74,7 @@ def demo(
     data_only: Path | None,
     videos: int,
     sound: bool,
+    wav: bool,
     seed: int,
     device: str,
     threads: int | None,
@@ -88,11 +94,13 @@ def demo(
     from wbdc.core.errors import UsageFault
     from wbdc.core.files import check_writable
     from wbdc.core.folders import sweep_work
-    from wbdc.prepare.demo.sounds import SOUND_CONTEST_FILE, SOUND_KIT_FILE
+    from wbdc.prepare.demo.sounds import SOUND_CONTEST_FILE, SOUND_KITS
     from wbdc.prepare.demo.synthetic_contest import generate_contest
 
     if sound and data_only is None:
         raise UsageFault("--sound generates data for a kit of its own; add --data-only DIR")
+    if wav and not sound:
+        raise UsageFault("--wav chooses the files of --sound; add --sound")
     check_writable(data_only or into)
     sweep_work(into)
     with console.progress(as_json) as progress:
@@ -101,6 +109,7 @@ def demo(
             videos=videos,
             seed=seed,
             sound=sound,
+            wav=wav,
             progress=lambda done, total: progress("generate videos", done, total),
         )
         if data_only is None:
@@ -115,10 +124,10 @@ def demo(
         classes = contest["classes"]
         console.print_text(f"{counts} videos of {classes} classes: {data_only / 'data'}")
         if sound:
-            files = ", ".join(
-                str(data_only / name) for name in (SOUND_CONTEST_FILE, SOUND_KIT_FILE)
-            )
-            console.print_text(f"A contest and a kit with sound: {files}")
+            names = (SOUND_CONTEST_FILE, *SOUND_KITS[wav])
+            files = ", ".join(str(data_only / name) for name in names)
+            what = "kits" if wav else "a kit"
+            console.print_text(f"A contest and {what} with sound: {files}")
     else:
         print_demo(into, result)
 

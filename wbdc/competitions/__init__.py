@@ -25,6 +25,9 @@ CONTEST_FOLDER = "contest"  # of a package, for the file that defines the contes
 MODALITY_NAME_PATTERN = re.compile(r"[a-z][a-z0-9]{0,31}")
 RESERVED_NAMES = ("id", "label", "text", "frames")
 CLIP_SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov")  # of video files
+FEATURE_SUFFIX = ".npy"  # of the features of a further modality
+SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a", *CLIP_SUFFIXES)  # of a further modality
+FRAMES_FILE = "{frames}"  # the path of a further modality: the video file that holds the frames
 
 
 class Source(NamedTuple):
@@ -46,7 +49,7 @@ class Video(NamedTuple):
     """One item of the annotations.
 
     fields: text by field name, never None. label: class id; None for an unlabeled video.
-    modalities: where the features of each of the contest's further modalities are expected.
+    modalities: where the file of each of the contest's further modalities is expected.
     """
 
     id: str
@@ -121,8 +124,9 @@ class Competition:
     score_components: tuple[str, ...] = ()  # keys of a score beside "mean", in display order
     judge_paths: JudgePaths = JudgePaths()
     needs_probabilities: bool = False  # whether the score depends on more than the best class
-    # what a contest has beside text and frames: by name, the path of a video's .npy file below the
-    # data root, for example {"audio": "audio/{split}/{id}.npy"}
+    # what a contest has beside text and frames: by name, the path of a video's .npy or sound file
+    # below the data root, for example {"audio": "audio/{split}/{id}.npy"}; "{frames}": the sound of
+    # the video file that holds the frames
     modalities: dict[str, str] = {}
     file: Path | None = None  # defines the contest; None for a contest of wbdc
     # the first is the default
@@ -205,13 +209,20 @@ class Competition:
         raise NotImplementedError
 
     def modality_sources(self, root: Path, split: str, name: str) -> dict[str, Source]:
-        """Return where the features of each further modality of a video are expected; {} for a
-        contest without any. `videos` yields them. name: id of the video.
+        """Return where the file of each further modality of a video is expected; {} for a contest
+        without any. `videos` yields them. name: id of the video.
         """
         return {
-            modality: _inside_source(root, path.replace("{split}", split).replace("{id}", name))
+            modality: self._sound_of_frames(root, split, name)
+            if path == FRAMES_FILE
+            else _inside_source(root, path.replace("{split}", split).replace("{id}", name))
             for modality, path in self.modalities.items()
         }
+
+    def _sound_of_frames(self, root: Path, split: str, name: str) -> Source:
+        """Return the video file that holds the frames of a video; NO_FRAMES if an archive does."""
+        source = self.source(root, split, name)
+        return source if source.path.suffix.lower() in CLIP_SUFFIXES else NO_FRAMES
 
     def frame_files(self, root: Path, split: str) -> Iterator[FrameFile]:
         """Yield the files in the folders of a split's frames, in a fixed order.
@@ -347,7 +358,7 @@ def open_competition(use: str, folder: Path | None = None) -> Competition:
 
 
 def check_modalities(modalities: dict[str, str], fields: Sequence[str]) -> None:
-    """Raise UsageFault unless each modality has a plain name and the path of its .npy files.
+    """Raise UsageFault unless each modality has a plain name and the path of its files.
 
     fields: the names of the text fields, which no modality may have.
     """
@@ -359,15 +370,27 @@ def check_modalities(modalities: dict[str, str], fields: Sequence[str]) -> None:
                 f"modalities cannot have the name {name!r}; choose lower-case letters and digits, "
                 f"and none of {', '.join((*RESERVED_NAMES, *fields))}"
             )
-        if not isinstance(path, str) or "{id}" not in path or not path.endswith(".npy"):
+        if path == FRAMES_FILE:
+            continue
+        if not isinstance(path, str) or "{id}" not in path or not _is_modality_path(path):
+            suffixes = ", ".join((FEATURE_SUFFIX, *SOUND_SUFFIXES))
             raise UsageFault(
-                f"modalities.{name} = {path!r} is not the path of a .npy file for each video; write"
-                f' for example {name} = "{name}/{{id}}.npy"'
+                f"modalities.{name} = {path!r} is not the path of a file for each video ({suffixes}"
+                f'); write for example {name} = "{name}/{{id}}.npy" or "{name}/{{id}}.wav"'
             )
         if not is_inside(path):
             raise UsageFault(
                 f"modalities.{name} = {path!r} leads out of the data folder; give a path below it"
             )
+
+
+def is_sound_path(path: str) -> bool:
+    """Return whether a path of `Competition.modalities` names sound files, and not features."""
+    return path == FRAMES_FILE or path.lower().endswith(SOUND_SUFFIXES)
+
+
+def _is_modality_path(path: str) -> bool:
+    return path.endswith(FEATURE_SUFFIX) or is_sound_path(path)
 
 
 def _inside_source(root: Path, relative: str) -> Source:

@@ -17,6 +17,7 @@ import numpy as np
 
 from wbdc.competitions import (
     CLIP_SUFFIXES,
+    FRAMES_FILE,
     Competition,
     FrameFile,
     JudgePaths,
@@ -180,7 +181,8 @@ class WeChat2022(Competition):
         for original_id, row in repeated if self.modalities else ():
             copies = self.modality_sources(into, split, row["id"])
             for modality, source in self.modality_sources(root, split, original_id).items():
-                if source.path.is_file():
+                is_own_file = self.modalities[modality] != FRAMES_FILE
+                if is_own_file and source.path.is_file():
                     _link_file(source.path, copies[modality].path)
 
         if self.frame_format(root) == "features":

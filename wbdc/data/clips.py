@@ -4,13 +4,11 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import simplejpeg
 
-from wbdc.core.errors import EnvironmentFault
 from wbdc.core.files import open_regular
 from wbdc.core.findings import Findings
 from wbdc.core.frame_limit import MAX_FRAMES
@@ -18,14 +16,13 @@ from wbdc.core.out_of_memory import is_memory_short, is_out_of_memory, raise_if_
 from wbdc.data.damaged_files import DAMAGED_FILE_ERRORS, MAX_FILE_BYTES
 from wbdc.data.frame_sampling import sample_frames
 from wbdc.data.frames import MAX_PIXELS
+from wbdc.data.pyav import CONTAINER_FORMATS, import_av, scaling_flags
 
 if TYPE_CHECKING:
     from av import VideoFrame
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-# without formats that refer to other files, for example playlists
-CONTAINER_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"
 MAX_DECODED_FRAMES = 240 * MAX_FRAMES  # a file may declare a million frames without duration
 # larger frames are reduced to this short side: vision towers take less, and up to 32 frames of
 # each video are stored
@@ -44,7 +41,7 @@ def read_clip(path: Path, max_frames: int, findings: Findings) -> list[bytes]:
     before the damage; every fault is counted in `findings`. Raises EnvironmentFault when PyAV is
     not installed.
     """
-    av = _import_av()
+    av = import_av()
     location = f"{path.parent.name}/{path.name}"
     encoded: list[bytes] = []
     try:
@@ -56,7 +53,7 @@ def read_clip(path: Path, max_frames: int, findings: Findings) -> list[bytes]:
         # PyAV gets an open file, since it would take a path for a URL
         with open_regular(path) as file, av.open(file, options=limits) as container:
             # `extend` keeps the frames before an error
-            encoded.extend(_encode_frames(container, _scaling_flags(av)))
+            encoded.extend(_encode_frames(container, scaling_flags(av)))
         if not encoded:
             findings.add("archive.empty", location)
     except FileNotFoundError:
@@ -105,33 +102,6 @@ def rotate_upright(image: np.ndarray, matrix: list[int]) -> np.ndarray:
         a = c
         d = b
     return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-
-
-def _import_av() -> ModuleType:
-    """Import PyAV 18 or newer.
-
-    Older versions convert colors differently on different processors, and do not report the
-    duration of a frame. Raises EnvironmentFault.
-    """
-    try:
-        import av
-
-        _scaling_flags(av)
-    except (ImportError, AttributeError) as error:
-        raise EnvironmentFault(
-            "video files are read with PyAV 18 or newer, which is not installed; "
-            "run: pip install 'wbdc[video]'"
-        ) from error
-    return av
-
-
-def _scaling_flags(av: ModuleType) -> int:
-    """Return FFmpeg's flags for converting and scaling pixels.
-
-    Results are equal on all processors, and colors do not become darker or shift.
-    """
-    flags = av.video.reformatter.Interpolation
-    return flags.BICUBIC | flags.FULL_CHR_H_INT | flags.ACCURATE_RND | flags.BITEXACT
 
 
 def _encode_frames(container: "InputContainer", flags: int) -> Iterator[bytes]:

@@ -32,7 +32,13 @@ HEADER_KEY = "shard"
 ZERO_HASH = "0" * 64
 MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors
 HASH_CHUNK_BYTES = 2**20
-SHARD_DTYPES = {"U8": np.uint8, "F16": np.float16, "I32": np.int32, "I64": np.int64}
+SHARD_DTYPES = {
+    "U8": np.uint8,
+    "F16": np.float16,
+    "I16": np.int16,
+    "I32": np.int32,
+    "I64": np.int64,
+}
 
 
 def shard_starts(count: int) -> list[range]:

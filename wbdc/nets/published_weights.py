@@ -1,4 +1,4 @@
-"""Published weights of an image or video classifier, for a tower without its last layers."""
+"""Published weights of an image, video or sound classifier, for a tower without its last layers."""
 
 import re
 from collections import Counter
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from wbdc.core.errors import MAX_LISTED_NAMES, IntegrityFault
 from wbdc.core.weights import describe_weights, find_weights, load_weights, select_tensors
+from wbdc.nets.modality import Modality
 from wbdc.nets.vision import Vision
 
 PUBLISHED_FILE = "model.safetensors"
@@ -18,24 +19,31 @@ Renaming = Iterable[tuple[re.Pattern, str]]
 
 
 def load_published(
-    vision: Vision, name: str, *, owner: str = "", link: str | None = None, renaming: Renaming = ()
+    module: Vision | Modality,
+    name: str,
+    *,
+    owner: str = "",
+    link: str | None = None,
+    renaming: Renaming = (),
+    unused_part: str = "its classifier",
 ) -> None:
-    """Load published weights into `vision.tower` by name, and describe them in `vision`.
+    """Load published weights into `module.tower` by name, and describe them in `module`.
 
     name: of the weights, for example "x3d_s"; owner: what precedes it in the name of their folder,
     for example "pytorchvideo/". link: of the published file when it is not on Hugging Face.
-    renaming: from the names in the file to those in the tower. Raises EnvironmentFault when the
-    weights are not on this machine, IntegrityFault when a tensor is missing or has another shape.
+    renaming: from the names in the file to those in the tower. unused_part: what the other tensors
+    belong to. Raises EnvironmentFault when the weights are not on this machine, IntegrityFault when
+    a tensor is missing or has another shape.
     """
     file = find_weights(owner + name, (PUBLISHED_FILE,), link=link) / PUBLISHED_FILE
     tensors = rename_tensors(load_weights(file), renaming)
-    selected, unused = select_tensors(tensors, vision.tower.state_dict(), file)
-    vision.tower.load_state_dict(selected, strict=True)
+    selected, unused = select_tensors(tensors, module.tower.state_dict(), file)
+    module.tower.load_state_dict(selected, strict=True)
     origin = {} if link is None else {"link": link}
-    vision.pretrained = describe_weights(owner + name, file) | origin
-    vision.loaded = (
+    module.pretrained = describe_weights(owner + name, file) | origin
+    module.loaded = (
         f"{name} from {file.name}: {len(selected)} tensors loaded, "
-        f"{len(unused)} not used (its classifier)"
+        f"{len(unused)} not used ({unused_part})"
     )
 
 

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from wbdc.core.errors import MAX_LISTED_NAMES, IntegrityFault, UsageFault, suggest_name
+from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.nets.clip_layout import image_table, read_first_json
+from wbdc.nets.transformers_weights import load_saved_model
 
 PROCESSOR_FILES = (
     "video_preprocessor_config.json",
@@ -78,23 +79,13 @@ def load_encoder(encoder: nn.Module, architecture: dict, folder: Path) -> list[s
     import transformers
 
     model_class = getattr(transformers, video_family(architecture["model_type"]).class_name)
-    loaded, report = model_class.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, output_loading_info=True,
-        ignore_mismatched_sizes=True,
-    )  # fmt: skip
-    prefix = "encoder." if hasattr(loaded, "predictor") else ""
-    expected = {prefix + name for name in encoder.state_dict()}
-    missing = sorted(expected & set(report["missing_keys"]))
-    other_shapes = sorted(expected & {names[0] for names in report["mismatched_keys"]})
-    for names, problem in ((missing, "lacks"), (other_shapes, "holds in another shape")):
-        if names:
-            listed = ", ".join(names[:MAX_LISTED_NAMES])
-            raise IntegrityFault(
-                f"{folder} {problem} {len(names)} of {len(expected)} tensors: {listed}"
-            )
+    is_whole = architecture["model_type"] != "vjepa2"  # whose encoder is a part of the model
+    prefix = "" if is_whole else "encoder."
+    expected = [prefix + name for name in encoder.state_dict()]
+    loaded, unused = load_saved_model(model_class, folder, expected)
     tensors = {name: t.float() for name, t in _only_encoder(loaded).state_dict().items()}
     encoder.load_state_dict(tensors, strict=True)
-    return sorted(report["unexpected_keys"])
+    return unused
 
 
 def patch_features(family: VideoFamily, encoder: nn.Module, clips: Tensor, steps: int) -> Tensor:

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from wbdc.competitions import CLIP_SUFFIXES, NO_FRAMES, Competition
+from wbdc.competitions import CLIP_SUFFIXES, NO_FRAMES, Competition, is_sound_path
 from wbdc.core.errors import DataFault, UsageFault
 from wbdc.core.files import json_digest
 from wbdc.core.findings import MAX_EXAMPLES, Findings
@@ -12,11 +12,16 @@ from wbdc.core.out_of_memory import raise_if_exhausted
 from wbdc.core.progress import ProgressCallback, no_progress
 from wbdc.data.archive import member_checksums
 from wbdc.data.damaged_files import DAMAGED_FILE_ERRORS
+from wbdc.data.sound_files import MAX_SOUND_SAMPLES
 from wbdc.prepare.corrections import NO_CORRECTIONS, Corrections, check_corrections
 from wbdc.prepare.describe.finding_codes import FINDING_CODES
 
 # JPEG frames of a clip take at most this many times its bytes (one minute of 720p at 2 Mbit/s)
 MAX_CLIP_EXPANSION = 4
+# the same of the samples of a sound file, of 16 bits each (24 kbit/s); none takes more than those
+# of the seconds that are read
+MAX_SOUND_EXPANSION = 12
+MAX_SOUND_BYTES = 2 * MAX_SOUND_SAMPLES
 MAX_ERROR_EXAMPLES = 3  # places that an error message names
 
 
@@ -227,7 +232,10 @@ class _ArchiveCheck:
                 status = source.path.stat()
                 self._add_content(f"{modality}\0{video_id}\0{status.st_size}")
                 self._add_time(status.st_mtime_ns)
-                size += status.st_size
+                if is_sound_path(self.competition.modalities[modality]):
+                    size += min(MAX_SOUND_BYTES, status.st_size * MAX_SOUND_EXPANSION)
+                else:
+                    size += status.st_size
         return size
 
     def _check_files(self, split: str, ids: list[str]) -> int:

@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wbdc.competitions import Competition, Source, open_competition
+from wbdc.competitions import Competition, Source, is_sound_path, open_competition
 from wbdc.core.errors import DataFault
 from wbdc.core.findings import Findings
 from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.data.archive import read_features, read_images
 from wbdc.data.frames import THUMBNAIL_PIXELS, probe_image
 from wbdc.data.modality_files import read_modality
+from wbdc.data.sound_files import read_sound
 from wbdc.data.store import join_images, modality_column, write_shard
 from wbdc.prepare.describe.duplicates import frame_hashes
 
@@ -47,8 +48,8 @@ def read_shard_videos(job: ShardJob) -> tuple[dict[str, list[np.ndarray]], dict]
     """Read the videos of a shard: its columns, one array per video, and its facts.
 
     Facts: {"counts": usable frames of each video, "findings", "widths": {width of the features: id
-    of a video}}, and of a contest with further modalities "modalities": {name: {"counts": rows of
-    each video, "widths"}}. Raises DataFault for features of different widths.
+    of a video}}, and of a contest with further modalities "modalities": {name: {"counts": rows or
+    samples of each video, "widths"}}. Raises DataFault for features of different widths.
     """
     contest = open_competition(job.competition)
     sources = [contest.source(job.root, job.split, video_id) for video_id in job.ids]
@@ -73,9 +74,11 @@ def read_shard_videos(job: ShardJob) -> tuple[dict[str, list[np.ndarray]], dict]
 
     modalities = {}
     for modality in contest.modalities:
-        rows = _read_modality_rows(contest, job, modality, findings)
+        is_sound = is_sound_path(contest.modalities[modality])
+        read_rows = _read_sounds if is_sound else _read_modality_rows
+        rows = read_rows(contest, job, modality, findings)
         columns[modality_column(modality)] = rows
-        widths_of_rows = _feature_widths(rows, job.ids, f"{modality} features")
+        widths_of_rows = {} if is_sound else _feature_widths(rows, job.ids, f"{modality} features")
         modalities[modality] = {"counts": list(map(len, rows)), "widths": widths_of_rows}
     facts = {"counts": counts, "findings": findings.report(), "widths": widths}
     return columns, facts | ({"modalities": modalities} if modalities else {})
@@ -102,6 +105,23 @@ def _read_modality_rows(
         read_modality(contest.modality_sources(job.root, job.split, video_id)[modality], findings)
         for video_id in job.ids
     ]
+
+
+def _read_sounds(
+    contest: Competition, job: ShardJob, modality: str, findings: Findings
+) -> list[np.ndarray]:
+    """Read the samples of the sound of the videos of a shard: (n,) int16 each."""
+
+    def read(video_id: str) -> tuple[np.ndarray, dict]:
+        found = Findings(MAX_SHARD_PLACES)
+        source = contest.modality_sources(job.root, job.split, video_id)[modality]
+        return read_sound(source, found), found.report()
+
+    with ThreadPoolExecutor(job.threads) as pool:
+        sounds = list(pool.map(read, job.ids))
+    for _, report in sounds:  # in the order of the videos, whichever thread was first
+        findings.merge(report)
+    return [samples for samples, _ in sounds]
 
 
 def _feature_widths(

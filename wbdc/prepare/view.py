@@ -22,11 +22,12 @@ from wbdc.core.errors import DataFault, IntegrityFault, OutOfResources, UsageFau
 from wbdc.core.files import json_digest, lock_folder
 from wbdc.core.findings import Findings
 from wbdc.core.image_settings import EXACT_RESIZE, ImageSettings
+from wbdc.core.mel_settings import MelSettings
 from wbdc.core.progress import ProgressCallback, no_progress
 from wbdc.core.weights import weights_fingerprint
 from wbdc.data.frame_sampling import sample_frames
 from wbdc.data.frames import decode_frames
-from wbdc.data.modality_files import sample_steps
+from wbdc.data.log_mel import tower_rows
 from wbdc.data.store import (
     FRAMES_FOLDER,
     Column,
@@ -57,8 +58,9 @@ class InputSpec:
 
     text: tokenizes the text fields; image_settings: of the frames, None if the data hold features;
     frames: number for each video; tower: a frozen vision tower whose features are all that training
-    needs, None if training needs pixels; steps: the most rows of each further modality, by name.
-    They do not belong to the name of a view, because they are read from the prepared dataset.
+    needs, None if training needs pixels; steps: the most rows of each further modality, by name;
+    mels: the log-Mel spectrograms of those that are sound. These two do not belong to the name of a
+    view, because further modalities are read from the prepared dataset.
     """
 
     text: TextReader
@@ -66,6 +68,7 @@ class InputSpec:
     frames: int
     tower: Vision | None = None
     steps: dict[str, int] = field(default_factory=dict)
+    mels: dict[str, MelSettings] = field(default_factory=dict)
 
     @property
     def frame_key(self) -> tuple[ImageSettings | None, int]:
@@ -117,7 +120,7 @@ class View:
     A frozen tower with P vectors for each frame gives (n * P, D) features.
 
     stored: frames of the prepared dataset; computed: pixels or features; None to decode the stored
-    frames for each epoch. modalities: stored rows of further modalities.
+    frames for each epoch. modalities: stored rows, or samples, of further modalities.
     """
 
     text: Column
@@ -133,7 +136,7 @@ class View:
             else self.computed[row]
         )
         modalities = {
-            name: sample_steps(column[row], self.spec.steps[name])
+            name: tower_rows(column[row], self.spec.mels.get(name), self.spec.steps[name])
             for name, column in self.modalities.items()
         }
         return VideoInputs(self.text[row], frames, modalities)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wbdc.competitions import Competition, Source, Video
+from wbdc.competitions import FRAMES_FILE, Competition, Source, Video
 from wbdc.core.errors import DataFault, WbdcError
 from wbdc.core.findings import Findings
 from wbdc.serve.apply_multipliers import apply_multipliers
@@ -25,7 +25,7 @@ def serve_calls(
     """Predict items one by one as their lines arrive; return their number.
 
     A line is an item as in the annotations, with "frames": the path of its archive, and the path of
-    the features of each further modality, for example "audio". The reply is
+    the file of each further modality, for example "audio". The reply is
     {"id", <the contest's label_key>, "probability"}, or {"id", "error"} for a line that cannot be
     read: a bad call does not end the others.
     multipliers: (C,) class multipliers.
@@ -55,11 +55,11 @@ def _predict(
             " of an annotation"
         )
     fields = contest.read_fields(item, Findings())
-    modalities = {
-        name: Source(Path(item[name]))
-        for name in contest.modalities
-        if isinstance(item.get(name), str)
+    paths = {
+        name: item["frames"] if path == FRAMES_FILE else item.get(name)
+        for name, path in contest.modalities.items()
     }
+    modalities = {n: Source(Path(path)) for n, path in paths.items() if isinstance(path, str)}
     video = Video(item["id"], fields, None, Source(Path(item["frames"])), modalities)
     predictions = engine.predict([video])
     row = predictions.probabilities

@@ -12,8 +12,10 @@ from wbdc.competitions import NO_FRAMES, Video
 from wbdc.core.findings import Findings
 from wbdc.data.archive import read_features, read_images
 from wbdc.data.frames import decode_frames
-from wbdc.data.modality_files import read_modality, sample_steps
+from wbdc.data.log_mel import tower_rows
+from wbdc.data.modality_files import read_modality
 from wbdc.data.padding import PaddedFrames
+from wbdc.data.sound_files import read_sound
 from wbdc.serve.gpu_decoder import GpuDecoder
 from wbdc.serve.members import FrameKey, Member, MemberBatch, ModalityKey
 from wbdc.serve.stage_timer import StageTimer
@@ -59,6 +61,7 @@ class Reader:
         texts: dict[tuple, list] = {}
         frames: dict[tuple, Sequence[np.ndarray] | list[Tensor]] = {}
         rows: dict[ModalityKey, list[np.ndarray]] = {}
+        stored: dict[tuple, list[np.ndarray]] = {}
         distinct_batches: dict[tuple, MemberBatch] = {}
         batches = {}
         ids = [video.id for video in videos]
@@ -79,7 +82,9 @@ class Reader:
             for modality_key in member.modality_keys:
                 if modality_key not in rows:
                     with stages.time("read"):
-                        rows[modality_key] = _read_modality_rows(videos, modality_key, findings)
+                        rows[modality_key] = _read_modality_rows(
+                            videos, modality_key, findings, stored
+                        )
             if key not in distinct_batches:
                 modalities = {
                     modality_key.name: rows[modality_key] for modality_key in member.modality_keys
@@ -129,16 +134,27 @@ class Reader:
 
 
 def _read_modality_rows(
-    videos: Sequence[Video], key: ModalityKey, findings: Findings
+    videos: Sequence[Video],
+    key: ModalityKey,
+    findings: Findings,
+    stored: dict[tuple, list[np.ndarray]],
 ) -> list[np.ndarray]:
-    """Return the rows of a further modality of each video, (n, D) float16."""
-    rows = []
-    for video in videos:
-        source = video.modalities.get(key.name, NO_FRAMES)
-        if source == NO_FRAMES or not source.path.exists():
-            findings.add("modality.missing", f"{key.name} of {video.id}")
-        rows.append(sample_steps(read_modality(source, findings, key.width), key.steps))
-    return rows
+    """Return the rows of a further modality of each video, (n, D) float16.
+
+    stored: what was read already; towers with other spectrograms share the samples of a sound.
+    """
+    stored_key = (key.name, None if key.mel else key.width)
+    if stored_key not in stored:
+        stored[stored_key] = [_read_stored(video, key, findings) for video in videos]
+    return [tower_rows(values, key.mel, key.steps) for values in stored[stored_key]]
+
+
+def _read_stored(video: Video, key: ModalityKey, findings: Findings) -> np.ndarray:
+    """Return what `wbdc prepare` would store of a further modality of a video."""
+    source = video.modalities.get(key.name, NO_FRAMES)
+    if source == NO_FRAMES or not source.path.exists():
+        findings.add("modality.missing", f"{key.name} of {video.id}")
+    return read_sound(source, findings) if key.mel else read_modality(source, findings, key.width)
 
 
 def prefetch_reads(

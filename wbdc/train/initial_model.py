@@ -88,15 +88,21 @@ def build_initial_model(kit: Kit, prepared: PreparedData, seed: int) -> InitialM
         if tower.pretrained:
             pretrained[part] = tower.pretrained
 
+    towers = build_towers(tables, kit.folder)
+    for name, tower in towers.items():
+        if tower.pretrained:
+            weights[f"modality.{name}"] = tower.loaded
+            pretrained[f"modality.{name}"] = tower.pretrained
+
     fusion = build_fusion(tables, trunk, kit.folder)
     special = special_token_ids(tokenizer)
     classes = prepared.facts.classes
     parents = class_parents(kit.contest, classes)
     build_head = head_builder(tables, len(classes), parents, kit.folder)
-    towers = build_towers(tables, kit.folder)
     model = VideoClassifier(fusion, vision, build_head, special, towers)
     steps = {name: tower.steps for name, tower in towers.items()}
-    spec = InputSpec(reader, vision.image_settings, vision.frames, steps=steps)
+    mels = {name: tower.mel for name, tower in towers.items() if tower.mel}
+    spec = InputSpec(reader, vision.image_settings, vision.frames, steps=steps, mels=mels)
     return InitialModel(model, spec, text, weights, pretrained)
 
 

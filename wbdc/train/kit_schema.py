@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from wbdc.competitions import Competition
+from wbdc.competitions import Competition, is_sound_path
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.frame_limit import MAX_FRAMES
@@ -301,6 +301,28 @@ def _check_modalities(name: str, towers: dict, folder: Path, contest: Competitio
                 f"has {listed}){hint}; name the path of its files in the contest's file"
             )
         resolve_settings(PLUG_PACKAGES[MODALITY_TABLE], table, folder)
+        _check_modality_files(f"kit {name}: modality.{modality}", table, folder, contest, modality)
+
+
+def _check_modality_files(
+    setting: str, table: dict, folder: Path, contest: Competition, modality: str
+) -> None:
+    """Check that a tower reads what the contest's files of its modality hold."""
+    package = PLUG_PACKAGES[MODALITY_TABLE]
+    path = contest.modalities[modality]
+    reads_sound = plug_attribute(package, table["use"], "reads_sound", folder)
+    if reads_sound == is_sound_path(path):
+        return
+    files = "sound" if is_sound_path(path) else "features"
+    able = [
+        use
+        for use in plug.plug_names(import_module(package))
+        if plug_attribute(package, use, "reads_sound") != reads_sound
+    ]
+    raise UsageFault(
+        f"{setting}.use = {table['use']!r} reads {'sound' if reads_sound else 'features'}, and the "
+        f"contest's files {path!r} hold {files}; use one of {', '.join(able)}"
+    )
 
 
 def _check_plugs(setting: str, kind: str, stage: dict, folder: Path) -> None:

@@ -122,3 +122,11 @@ def test_a_listed_setting_is_found_by_the_clip_tower(tag):
     assert find_listed(*[part.split('"')[1] for part in layout.setting.split("= ")[3:]])[2] == (
         hub_name
     )
+
+
+def test_towers_of_sound_are_named():
+    names = {"features.0.weight", "embeddings.0.weight", "embeddings.4.weight", "pproc.pca_means"}
+    assert layout_of_tensors(names, {}, "vggish").setting == 'modality.NAME = { use = "vggish" }'
+    facts = {"model_type": "audio-spectrogram-transformer"}
+    setting = layout_of_tensors({"embeddings.cls_token"}, facts, "mit/ast").setting
+    assert setting == 'modality.NAME = { use = "ast", model = "mit/ast" }'

@@ -3,6 +3,7 @@
 from torch import nn
 
 from wbdc.core.errors import UsageFault
+from wbdc.core.mel_settings import MelSettings
 from wbdc.core.modality_limit import MAX_STEPS
 from wbdc.core.plug import check_between
 from wbdc.core.tokens import Tokens
@@ -17,6 +18,9 @@ class Modality(nn.Module):
     """
 
     dim: int
+    # whether the contest's files are sound, of which the tower reads log-Mel spectrograms
+    reads_sound: bool = False
+    mel: MelSettings | None = None  # of a tower that reads sound
 
     def __init__(self, *, width: int, steps: int):
         super().__init__()
@@ -24,6 +28,8 @@ class Modality(nn.Module):
         check_between("modality", 1, MAX_STEPS, steps=steps)
         self.width = width
         self.steps = steps
+        self.loaded = "random weights"
+        self.pretrained: dict | None = None  # name and hashes of the loaded file
 
     def forward(self, rows: Tokens) -> Tokens:
         """Encode the rows of each video: (B, N, width) float32 -> (B, M, dim), M <= steps.

@@ -244,9 +244,33 @@ FINDING_CODES = {
     ),
     "modality.missing": FindingCode(
         "warning",
-        "videos without the feature file of a further modality",
+        "videos without the file of a further modality",
         "the video is classified without that modality",
         "none needed if the contest allows videos without it",
+    ),
+    "sound.broken": FindingCode(
+        "warning",
+        "sound files that cannot be read",
+        "the video counts as one without sound",
+        "copy or download the files again, or convert them to another format",
+    ),
+    "sound.cut": FindingCode(
+        "warning",
+        "sound files that can be read up to some damage",
+        "the sound before the damage is used",
+        "copy or download the files again",
+    ),
+    "sound.huge": FindingCode(
+        "warning",
+        "sound files larger than 1 GiB",
+        "the video counts as one without sound",
+        "cut them to 32 seconds; later sound is not read",
+    ),
+    "sound.silent": FindingCode(
+        "note",
+        "sound files without sound: silence, or video files without a sound stream",
+        "the video counts as one without sound",
+        "none needed",
     ),
     "text.control": FindingCode(
         "note",

@@ -16,6 +16,7 @@ from wbdc.core.device import CPU
 from wbdc.core.files import read_json
 from wbdc.core.image_settings import ImageSettings
 from wbdc.core.integrity import verify_seal_if_present
+from wbdc.core.mel_settings import MelSettings
 from wbdc.data.loader import NO_MODALITIES
 from wbdc.serve.member_files import (
     MEMBER_FACTS_SHAPE,
@@ -43,12 +44,13 @@ class ModalityKey(NamedTuple):
     """What a member reads of a further modality.
 
     name: for example "audio". width: numbers of a row; files with another width are counted as
-    damaged. steps: the most rows of a video.
+    damaged. steps: the most rows of a video. mel: the spectrogram of a tower that reads sound.
     """
 
     name: str
     width: int
     steps: int
+    mel: MelSettings | None = None
 
 
 @dataclass(frozen=True)

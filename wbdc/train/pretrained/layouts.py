@@ -15,6 +15,8 @@ from wbdc.nets.model_types import check_model_type
 
 OPEN_CLIP_PREFIX = "visual."
 MAX_LISTED_TENSORS = 3
+VGGISH_TENSORS = {"features.0.weight", "embeddings.0.weight", "embeddings.4.weight"}
+AST_MODEL_TYPE = "audio-spectrogram-transformer"
 
 
 class Layout(NamedTuple):
@@ -44,6 +46,10 @@ def layout_of_tensors(names: Collection[str], facts: dict, name: str) -> Layout:
         return Layout(f"transformers {kind}", setting)
     if any(n.startswith(OPEN_CLIP_PREFIX) for n in names):
         return Layout("open_clip", _open_clip_setting(name))
+    if set(names) >= VGGISH_TENSORS:
+        return Layout("torchvggish", 'modality.NAME = { use = "vggish" }')
+    if facts.get("model_type") == AST_MODEL_TYPE:
+        return Layout("transformers AST", f'modality.NAME = {{ use = "ast", model = "{name}" }}')
     if "model_type" in facts:
         model_type = facts["model_type"]
         return Layout(f"transformers {model_type}", _text_setting(model_type, name))

@@ -1,0 +1,127 @@
+"""VGGish: the convolutions of VGG on log-Mel patches of 0.96 seconds (Hershey et al., 2017)."""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wbdc.core.errors import UsageFault
+from wbdc.core.mel_settings import MelSettings
+from wbdc.core.plug import check_between
+from wbdc.nets.published_weights import load_published
+from wbdc.nets.sound_tower import SoundTower
+
+LOG_OFFSET = 0.01
+LOW_HZ, HIGH_HZ = 125.0, 7500.0
+POOLINGS = 4  # each halves the frames and the bands of a patch
+# position in `features` of the port to PyTorch, channels in and out as multiples of the first
+# layer's, 0 for the one of a spectrogram, and whether a pooling follows
+LAYERS = (
+    (0, 0, 1, True),
+    (3, 1, 2, True),
+    (6, 2, 4, False),
+    (8, 4, 4, True),
+    (11, 4, 8, False),
+    (13, 8, 8, True),
+)
+LINEAR_LAYERS = ("0", "2", "4")  # positions in `embeddings` of the port
+WEIGHTS_NAME = "vggish"
+PORT_LINK = "https://github.com/harritaylor/torchvggish/releases"
+
+
+class VGGish(SoundTower):
+    """One vector of each patch, that of the last layer, without the PCA of AudioSet's features.
+
+    pretrained: load the published weights, from a folder "vggish" with the names of the port to
+    PyTorch by Taylor (torchvggish); else random weights. steps: the most patches of each video;
+    more are sampled by position. frames: spectra of a patch, 100 a second. mels: bands of a
+    spectrum. channels: of the first convolution. hidden: width of the linear layers. dim: of the
+    vectors. Published weights need the defaults of the last five.
+
+    Raises UsageFault for frames or mels that are no multiple of 16, EnvironmentFault when the
+    weights are not on this machine, IntegrityFault when they do not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        pretrained: bool = True,
+        steps: int = 32,
+        frames: int = 96,
+        mels: int = 64,
+        channels: int = 64,
+        hidden: int = 4096,
+        dim: int = 128,
+    ):
+        sizes = {"channels": channels, "hidden": hidden, "dim": dim}
+        check_between("modality 'vggish'", 1, math.inf, frames=frames, mels=mels, **sizes)
+        for name, size in (("frames", frames), ("mels", mels)):
+            if size % 2**POOLINGS:
+                raise UsageFault(
+                    f"modality 'vggish': {name} = {size}; it must be a multiple of {2**POOLINGS}"
+                )
+        super().__init__(mel=mel_settings(frames, mels), steps=steps)
+        self.channels = channels
+        self.hidden = hidden
+        self.dim = dim
+        convolutions = {
+            str(place): nn.Conv2d(before * channels or 1, after * channels, 3, padding=1)
+            for place, before, after, _ in LAYERS
+        }
+        cells = (frames >> POOLINGS) * (mels >> POOLINGS)
+        widths = (LAYERS[-1][2] * channels * cells, hidden, hidden, dim)
+        linear = {
+            place: nn.Linear(widths[i], widths[i + 1]) for i, place in enumerate(LINEAR_LAYERS)
+        }
+        self.tower = nn.ModuleDict(
+            {"features": nn.ModuleDict(convolutions), "embeddings": nn.ModuleDict(linear)}
+        )
+        for name, weight in self.tower.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(weight)
+            else:  # torch's own weights would shrink the differences of patches a thousandfold
+                nn.init.kaiming_normal_(weight, nonlinearity="relu")
+        if pretrained:
+            load_published(self, WEIGHTS_NAME, link=PORT_LINK, unused_part="its PCA")
+
+    def encode(self, patches: Tensor) -> Tensor:
+        x = patches[:, None]
+        for place, _, _, has_pooling in LAYERS:
+            x = F.relu(self.tower["features"][str(place)](x))
+            if has_pooling:
+                x = F.max_pool2d(x, 2)
+        x = x.permute(0, 2, 3, 1).flatten(1)  # the published weights have channels last
+        for place in LINEAR_LAYERS:
+            x = F.relu(self.tower["embeddings"][place](x))
+        return x
+
+    def blueprint(self) -> dict:
+        return {
+            "use": "vggish",
+            "pretrained": False,
+            "steps": self.steps,
+            "frames": self.mel.frames,
+            "mels": self.mel.mels,
+            "channels": self.channels,
+            "hidden": self.hidden,
+            "dim": self.dim,
+        }
+
+
+def mel_settings(frames: int, mels: int) -> MelSettings:
+    """Return the spectrogram of the published weights: log(magnitude + 0.01) of 125 to 7,500 Hz."""
+    return MelSettings(
+        frames=frames,
+        mels=mels,
+        low_hz=LOW_HZ,
+        high_hz=HIGH_HZ,
+        power=1,
+        is_periodic=True,
+        removes_mean=False,
+        preemphasis=0.0,
+        offset=LOG_OFFSET,
+        floor=0.0,
+        padding=math.log(LOG_OFFSET),
+        mean=0.0,
+        std=1.0,
+    )
