@@ -7,8 +7,8 @@ from transformers.audio_utils import mel_filter_bank, spectrogram, window_functi
 
 from wbdc.core.mel_settings import MelSettings
 from wbdc.data.log_mel import log_mel, mel_filters, mel_patches, tower_rows
-from wbdc.nets.modality.ast import mel_settings as ast_settings
-from wbdc.nets.modality.vggish import mel_settings as vggish_settings
+from wbdc.nets.modality.ast import ast_mel as ast_settings
+from wbdc.nets.modality.vggish import vggish_mel as vggish_settings
 
 VGGISH = vggish_settings(96, 64)
 AST = ast_settings(1024, 128)

@@ -9,7 +9,7 @@ import small
 from wbdc.competitions import open_competition
 from wbdc.data.log_mel import mel_patches
 from wbdc.data.store import open_columns
-from wbdc.nets.modality.vggish import mel_settings
+from wbdc.nets.modality.vggish import vggish_mel
 from wbdc.prepare.build import prepare_data
 from wbdc.prepare.check import check_data
 from wbdc.prepare.dataset import PreparedData
@@ -25,7 +25,7 @@ from wbdc.competitions.wechat2022 import WeChat2022
 class Own(WeChat2022):
     modalities = {"audio": "audio/{split}/{id}.wav"}
 """
-MEL = mel_settings(16, 8)
+MEL = vggish_mel(16, 8)
 
 
 def samples(number: int) -> np.ndarray:

@@ -71,7 +71,9 @@ def mel_filters(mels: int, low_hz: float, high_hz: float) -> np.ndarray:
     """
     frequencies = _to_mel(np.arange(FFT_SAMPLES // 2 + 1) * SAMPLE_RATE / FFT_SAMPLES)
     edges = np.linspace(_to_mel(low_hz), _to_mel(high_hz), mels + 2)
-    low, center, high = edges[:-2], edges[1:-1], edges[2:]
+    low = edges[:-2]
+    center = edges[1:-1]
+    high = edges[2:]
     rising = (frequencies[:, None] - low) / (center - low)
     falling = (high - frequencies[:, None]) / (high - center)
     return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)

@@ -24,7 +24,7 @@ def load_saved_model(
     )  # fmt: skip
     names = set(loaded.state_dict() if expected is None else expected)
     missing = sorted(names & set(report["missing_keys"]))
-    other_shapes = sorted(names & {found[0] for found in report["mismatched_keys"]})
+    other_shapes = sorted(names & {entry[0] for entry in report["mismatched_keys"]})
     for faulty, problem in ((missing, "lacks"), (other_shapes, "holds in another shape")):
         if faulty:
             listed = ", ".join(faulty[:MAX_LISTED_NAMES])

@@ -113,9 +113,9 @@ def _read_sounds(
     """Read the samples of the sound of the videos of a shard: (n,) int16 each."""
 
     def read(video_id: str) -> tuple[np.ndarray, dict]:
-        found = Findings(MAX_SHARD_PLACES)
+        findings_of_video = Findings(MAX_SHARD_PLACES)
         source = contest.modality_sources(job.root, job.split, video_id)[modality]
-        return read_sound(source, found), found.report()
+        return read_sound(source, findings_of_video), findings_of_video.report()
 
     with ThreadPoolExecutor(job.threads) as pool:
         sounds = list(pool.map(read, job.ids))

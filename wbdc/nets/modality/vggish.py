@@ -11,12 +11,13 @@ from wbdc.core.plug import check_between
 from wbdc.nets.published_weights import load_published
 from wbdc.nets.sound_tower import SoundTower
 
-LOG_OFFSET = 0.01
-LOW_HZ, HIGH_HZ = 125.0, 7500.0
-POOLINGS = 4  # each halves the frames and the bands of a patch
-# position in `features` of the port to PyTorch, channels in and out as multiples of the first
+VGGISH_LOG_OFFSET = 0.01
+VGGISH_LOW_HZ = 125.0
+VGGISH_HIGH_HZ = 7500.0
+VGGISH_POOLINGS = 4  # each halves the frames and the bands of a patch
+# index in `features` of the port to PyTorch, channels in and out as multiples of the first
 # layer's, 0 for the one of a spectrogram, and whether a pooling follows
-LAYERS = (
+VGGISH_LAYERS = (
     (0, 0, 1, True),
     (3, 1, 2, True),
     (6, 2, 4, False),
@@ -24,8 +25,8 @@ LAYERS = (
     (11, 4, 8, False),
     (13, 8, 8, True),
 )
-LINEAR_LAYERS = ("0", "2", "4")  # positions in `embeddings` of the port
-WEIGHTS_NAME = "vggish"
+VGGISH_LINEAR_LAYERS = ("0", "2", "4")  # positions in `embeddings` of the port
+VGGISH_WEIGHTS = "vggish"
 PORT_LINK = "https://github.com/harritaylor/torchvggish/releases"
 
 
@@ -55,23 +56,25 @@ class VGGish(SoundTower):
     ):
         sizes = {"channels": channels, "hidden": hidden, "dim": dim}
         check_between("modality 'vggish'", 1, math.inf, frames=frames, mels=mels, **sizes)
+        cell = 2**VGGISH_POOLINGS
         for name, size in (("frames", frames), ("mels", mels)):
-            if size % 2**POOLINGS:
+            if size % cell:
                 raise UsageFault(
-                    f"modality 'vggish': {name} = {size}; it must be a multiple of {2**POOLINGS}"
+                    f"modality 'vggish': {name} = {size}; it must be a multiple of {cell}"
                 )
-        super().__init__(mel=mel_settings(frames, mels), steps=steps)
+        super().__init__(mel=vggish_mel(frames, mels), steps=steps)
         self.channels = channels
         self.hidden = hidden
         self.dim = dim
         convolutions = {
-            str(place): nn.Conv2d(before * channels or 1, after * channels, 3, padding=1)
-            for place, before, after, _ in LAYERS
+            str(index): nn.Conv2d(before * channels or 1, after * channels, 3, padding=1)
+            for index, before, after, _ in VGGISH_LAYERS
         }
-        cells = (frames >> POOLINGS) * (mels >> POOLINGS)
-        widths = (LAYERS[-1][2] * channels * cells, hidden, hidden, dim)
+        cells = (frames // cell) * (mels // cell)
+        widths = (VGGISH_LAYERS[-1][2] * channels * cells, hidden, hidden, dim)
         linear = {
-            place: nn.Linear(widths[i], widths[i + 1]) for i, place in enumerate(LINEAR_LAYERS)
+            index: nn.Linear(widths[i], widths[i + 1])
+            for i, index in enumerate(VGGISH_LINEAR_LAYERS)
         }
         self.tower = nn.ModuleDict(
             {"features": nn.ModuleDict(convolutions), "embeddings": nn.ModuleDict(linear)}
@@ -79,20 +82,20 @@ class VGGish(SoundTower):
         for name, weight in self.tower.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(weight)
-            else:  # torch's own weights would shrink the differences of patches a thousandfold
+            else:  # torch's defaults shrink the signal in each layer
                 nn.init.kaiming_normal_(weight, nonlinearity="relu")
         if pretrained:
-            load_published(self, WEIGHTS_NAME, link=PORT_LINK, unused_part="its PCA")
+            load_published(self, VGGISH_WEIGHTS, link=PORT_LINK, unused_part="its PCA")
 
     def encode(self, patches: Tensor) -> Tensor:
         x = patches[:, None]
-        for place, _, _, has_pooling in LAYERS:
-            x = F.relu(self.tower["features"][str(place)](x))
+        for index, _, _, has_pooling in VGGISH_LAYERS:
+            x = F.relu(self.tower["features"][str(index)](x))
             if has_pooling:
                 x = F.max_pool2d(x, 2)
         x = x.permute(0, 2, 3, 1).flatten(1)  # the published weights have channels last
-        for place in LINEAR_LAYERS:
-            x = F.relu(self.tower["embeddings"][place](x))
+        for index in VGGISH_LINEAR_LAYERS:
+            x = F.relu(self.tower["embeddings"][index](x))
         return x
 
     def blueprint(self) -> dict:
@@ -108,20 +111,20 @@ class VGGish(SoundTower):
         }
 
 
-def mel_settings(frames: int, mels: int) -> MelSettings:
+def vggish_mel(frames: int, mels: int) -> MelSettings:
     """Return the spectrogram of the published weights: log(magnitude + 0.01) of 125 to 7,500 Hz."""
     return MelSettings(
         frames=frames,
         mels=mels,
-        low_hz=LOW_HZ,
-        high_hz=HIGH_HZ,
+        low_hz=VGGISH_LOW_HZ,
+        high_hz=VGGISH_HIGH_HZ,
         power=1,
         is_periodic=True,
         removes_mean=False,
         preemphasis=0.0,
-        offset=LOG_OFFSET,
+        offset=VGGISH_LOG_OFFSET,
         floor=0.0,
-        padding=math.log(LOG_OFFSET),
+        padding=math.log(VGGISH_LOG_OFFSET),
         mean=0.0,
         std=1.0,
     )
