@@ -110,7 +110,11 @@ def fit_arithmetic(
     members: np.ndarray, truth: np.ndarray, row_sets: Sequence[np.ndarray]
 ) -> list[BlendRule]:
     """Learn the arithmetic mean of `fit_weights` on several sets of rows. See `nested_blend`."""
-    likelihoods = true_class_likelihoods(members, truth)
+    return fit_likelihoods(true_class_likelihoods(members, truth), row_sets)
+
+
+def fit_likelihoods(likelihoods: np.ndarray, row_sets: Sequence[np.ndarray]) -> list[BlendRule]:
+    """Do as `fit_arithmetic`, from `true_class_likelihoods`."""
     return [BlendRule(fit_weights(likelihoods[:, rows]).values) for rows in row_sets]
 
 

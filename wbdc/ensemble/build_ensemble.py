@@ -12,6 +12,7 @@ from wbdc.competitions import Competition
 from wbdc.core.errors import UsageFault
 from wbdc.core.folders import check_name
 from wbdc.ensemble.band_choice import evaluate_bands, report_fit
+from wbdc.ensemble.blas_threads import one_blas_thread
 from wbdc.ensemble.ensemble_settings import DEFAULT_SETTINGS, EnsembleSettings
 from wbdc.ensemble.evaluation import evaluate_ensemble
 from wbdc.ensemble.geometric_choice import evaluate_geometric
@@ -164,6 +165,7 @@ def _outside_entries(
     )
 
 
+@one_blas_thread()
 def _evaluate_members(
     names: list[str],
     run: Run,

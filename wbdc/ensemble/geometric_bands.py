@@ -16,6 +16,7 @@ from wbdc.serve.blend import log_factors
 # so that the members that have answered before a deadline have a weight in every band
 MIN_EXPONENT = 1e-3
 MAX_BAND_ROUNDS = 200
+MAX_BAND_VIDEOS = 20_000  # to fit on: a band of rare classes has a small part of them
 
 
 def learn_geometric_bands(
@@ -31,7 +32,7 @@ def learn_geometric_bands(
     true_class_likelihoods(members, truth)  # checks shapes and labels
     counts = np.bincount(truth, minlength=members.shape[2])
     bands = support_bands(counts * ((total or len(truth)) / len(truth)), bounds)
-    rows = choose_fitted_rows(len(truth))
+    rows = choose_fitted_rows(len(truth), MAX_BAND_VIDEOS)
     factors = [log_factors(member[rows]).astype(np.float32) for member in members]
 
     remaining, dropped = np.arange(len(members)), {}

@@ -56,9 +56,19 @@ def nested_blend(
             " weights on; train a second fold"
         )
 
-    blended = np.empty(members.shape[1:], dtype=np.float32)
     row_sets = [folds != name for name in names]
-    for rows, rule in zip(row_sets, fit(members, truth, row_sets), strict=True):
+    return blend_held_out(members, row_sets, fit(members, truth, row_sets))
+
+
+def blend_held_out(
+    members: Sequence[np.ndarray], row_sets: Sequence[np.ndarray], rules: Sequence[BlendRule]
+) -> np.ndarray:
+    """Blend the rows that each set leaves out by the rule that was learned on the set.
+
+    members: M arrays (n, C) float; row_sets: masks (n,). Returns (n, C) float32.
+    """
+    blended = np.empty(members[0].shape, dtype=np.float32)
+    for rows, rule in zip(row_sets, rules, strict=True):
         held_out = ~rows
         blended[held_out] = rule.blend([member[held_out] for member in members])
     return blended

@@ -7,9 +7,11 @@ from itertools import chain, combinations, pairwise
 import numpy as np
 import pytest
 from ensemble_problems import COST
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import IntegrityFault, OverBudget, UsageFault
+from wbdc.ensemble import geometric_exponents, geometric_weights
 from wbdc.ensemble.blend_weights import choose_method, fit_arithmetic, method_weights
 from wbdc.ensemble.bootstrap import competition_scorer, paired_gain
 from wbdc.ensemble.budget import approximate_scores, pareto, search_rows
@@ -27,6 +29,7 @@ from wbdc.ensemble.evaluation import evaluate_ensemble
 from wbdc.ensemble.geometric_choice import evaluate_geometric, is_clearly_likelier
 from wbdc.ensemble.geometric_exponents import approximate_exponents
 from wbdc.ensemble.likelihood_weights import maximum_likelihood_weights
+from wbdc.ensemble.log_normalizer import LogNormalizer
 from wbdc.ensemble.nested_blend import nested_blend
 from wbdc.serve.blend import log_factors
 
@@ -166,7 +169,9 @@ def test_subsets_are_compared_by_the_mean_of_the_ensemble(mean):
     assert max(choice.score for choice in frontier) > max(choice.score for choice in plain)
 
 
-def longhand_scores(scores: ApproximateScores, subsets: list[tuple[int, ...]]) -> list[float]:
+def longhand_scores(
+    scores: ApproximateScores, subsets: list[tuple[int, ...]], threads: int = 1
+) -> list[float]:
     """Score subsets one by one: fits of each fold apart, a row and a class at a time, and labels
     scored as ids.
     """
@@ -398,12 +403,54 @@ def test_the_same_input_gives_the_same_frontier_in_any_order_of_candidates():
     assert [set(c.members) for c in first] == [set(c.members) for c in turned]
 
 
-def test_subsets_scored_side_by_side_have_the_same_bits():
+@pytest.mark.parametrize("limit", [12, 0])  # an exhaustive and a greedy search
+def test_any_number_of_threads_gives_the_same_bits(limit, monkeypatch):
+    monkeypatch.setattr(pareto, "MAX_EXHAUSTIVE_CANDIDATES", limit)
     m, truth, folds = problem()
-    one, several = (
-        pareto_frontier(pool(m, truth, folds, mean="auto"), threads=threads) for threads in (1, 3)
-    )
-    assert repr(one) == repr(several)
+    facts = []
+    for threads in (1, 3):
+        candidates = pool(m, truth, folds, mean="auto")
+        frontier = pareto_frontier(candidates, threads=threads)
+        dropped = dropped_members(candidates, frontier[0], draws=5, threads=threads)
+        facts.append(repr((frontier, dropped)))
+        assert len(dropped) == 3
+    assert facts[0] == facts[1]
+
+
+def test_a_search_and_the_gains_of_dropped_runs_use_one_thread_of_blas(monkeypatch):
+    m, truth, folds = problem()
+    candidates = pool(m, truth, folds)
+    seen = []
+    predictions = CandidatePool.predictions
+
+    def count_threads(pool, subset):
+        seen.append({i["num_threads"] for i in threadpool_info() if i["user_api"] == "blas"})
+        return predictions(pool, subset)
+
+    monkeypatch.setattr(CandidatePool, "predictions", count_threads)
+    with threadpool_limits(3, user_api="blas"):
+        frontier = pareto_frontier(candidates, threads=2)
+        searched = len(seen)
+        dropped_members(candidates, frontier[0], draws=5)
+    assert len(seen) > searched > 0
+    assert seen == [{1}] * len(seen)
+
+
+def test_exponents_of_the_frontier_are_learned_on_a_limited_number_of_rows(monkeypatch):
+    monkeypatch.setattr(geometric_weights, "MAX_FITTED_VIDEOS", 50)
+    sizes = []
+
+    class CountedNormalizer(LogNormalizer):
+        def __init__(self, factors, row_sets):
+            super().__init__(factors, row_sets)
+            sizes.extend(self.sizes)
+
+    monkeypatch.setattr(geometric_weights, "LogNormalizer", CountedNormalizer)
+    monkeypatch.setattr(geometric_exponents, "LogNormalizer", CountedNormalizer)
+    m, truth, folds = problem(3, n=600)
+    candidates = pool(m, truth, folds, mean="geometric")
+    assert len(candidates.predictions((0, 1, 2))) == 600
+    assert sizes == [50] * 4  # three folds, and all rows
 
 
 def test_several_candidates_need_two_folds():

@@ -2,13 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import numpy as np
 
 from wbdc.competitions import Competition
 from wbdc.ensemble.bootstrap import score_predictions
 from wbdc.ensemble.budget.search_rows import MAX_FITTED_ROWS, choose_search_rows, spread_rows
-from wbdc.ensemble.budget.subset_weights import SubsetWeights
+from wbdc.ensemble.budget.subset_weights import Subset, SubsetWeights
 from wbdc.ensemble.geometric_choice import exceeds_error
 from wbdc.ensemble.geometric_exponents import approximate_exponents
 from wbdc.ensemble.likelihood_weights import MIN_PROBABILITY, true_class_likelihoods
@@ -58,21 +60,29 @@ class ApproximateScores:
             self.learning_factors = np.ascontiguousarray(self.factors[:, :, learning])
             self.learning_truth = self.search.truth[learning]
 
-    def scores(self, subsets: Sequence[Sequence[int]]) -> list[float]:
-        """Score subsets of members, rising positions."""
-        positions_of_size = defaultdict(list)
-        for position, subset in enumerate(subsets):
-            positions_of_size[len(subset)].append(position)
-        scores = [0.0] * len(subsets)
-        for positions in positions_of_size.values():
-            for start in range(0, len(positions), BATCH_SUBSETS):
-                batch = positions[start : start + BATCH_SUBSETS]
-                weights = self.fold_weights.weights([subsets[position] for position in batch])
-                for position, values in zip(batch, weights, strict=True):
-                    scores[position] = self._score_subset(subsets[position], values)
-        return scores
+    def scores(self, subsets: Sequence[Subset], threads: int = 1) -> list[float]:
+        """Score subsets of members, rising positions, by so many threads. A batch is the same for
+        any number of threads, so its scores are, too.
+        """
+        subsets_of_size = defaultdict(list)
+        for subset in subsets:
+            subsets_of_size[len(subset)].append(subset)
+        batches = [
+            same_size[start : start + BATCH_SUBSETS]
+            for same_size in subsets_of_size.values()
+            for start in range(0, len(same_size), BATCH_SUBSETS)
+        ]
+        with ThreadPoolExecutor(threads) as executor:
+            scored = list(executor.map(self._score_batch, batches))
+        score_of = dict(zip(chain.from_iterable(batches), chain.from_iterable(scored), strict=True))
+        return [score_of[subset] for subset in subsets]
 
-    def _score_subset(self, subset: Sequence[int], weights: np.ndarray) -> float:
+    def _score_batch(self, subsets: Sequence[Subset]) -> list[float]:
+        """Score subsets of one size."""
+        weights = self.fold_weights.weights(subsets)
+        return [self._score_subset(*item) for item in zip(subsets, weights, strict=True)]
+
+    def _score_subset(self, subset: Subset, weights: np.ndarray) -> float:
         """Score a subset. weights: (folds, M) of its arithmetic mean."""
         if self.mean == "geometric" and len(subset) > 1:
             return self._score(self._geometric(subset))
@@ -84,14 +94,14 @@ class ApproximateScores:
         gains = self._log_likelihoods(geometric) - self._log_likelihoods(arithmetic)
         return max(score, self._score(geometric)) if exceeds_error(gains) else score
 
-    def _arithmetic(self, subset: Sequence[int], weights: np.ndarray) -> np.ndarray:
+    def _arithmetic(self, subset: Subset, weights: np.ndarray) -> np.ndarray:
         """Return the arithmetic mean of a subset with weights of the other folds: (n, K)."""
         probabilities = self.search.probabilities
         every = np.zeros((len(weights), probabilities.shape[1]), dtype=np.float32)
         every[:, subset] = weights
         return (every[self.folds][:, None] @ probabilities)[:, 0]
 
-    def _geometric(self, subset: Sequence[int]) -> np.ndarray:
+    def _geometric(self, subset: Subset) -> np.ndarray:
         """Return the geometric mean of a subset with exponents learned on some rows: (n, K), not
         normalized.
         """

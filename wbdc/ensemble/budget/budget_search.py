@@ -247,7 +247,8 @@ def _budget_report(
     """Describe the frontier, the choice and what was dropped, in plain values for JSON."""
     draws, seed = options.settings.draws, options.settings.seed
     lead = choice_gain(result.pool, result.choices, chosen, draws=draws, seed=seed)
-    dropped = dropped_members(result.pool, chosen, draws=draws, seed=seed)
+    threads = result.hardware.threads
+    dropped = dropped_members(result.pool, chosen, draws=draws, seed=seed, threads=threads)
     return {
         "limit": options.limit,
         "items": options.items,

@@ -1,7 +1,6 @@
 """The candidates that an ensemble is chosen from: their out-of-fold predictions and their costs."""
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import chain
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 from wbdc.competitions import Competition
 from wbdc.core.errors import UsageFault
 from wbdc.core.time_margins import TIME_MARGIN
-from wbdc.ensemble.blend_weights import fit_arithmetic, fit_weights
+from wbdc.ensemble.blend_weights import fit_likelihoods, fit_weights
 from wbdc.ensemble.bootstrap import (
     Gain,
     competition_scorer,
@@ -19,18 +18,17 @@ from wbdc.ensemble.bootstrap import (
 )
 from wbdc.ensemble.budget.approximate_scores import ApproximateScores
 from wbdc.ensemble.budget.cost import Cost, find_measured
+from wbdc.ensemble.budget.subset_weights import Subset
 from wbdc.ensemble.geometric_choice import is_clearly_likelier
 from wbdc.ensemble.geometric_weights import (
     GeometricWeights,
-    fit_geometric,
-    learn_geometric_weights,
+    fit_factors,
+    learn_from_factors,
     single_log_factors,
 )
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
-from wbdc.ensemble.nested_blend import nested_blend
+from wbdc.ensemble.nested_blend import blend_held_out
 from wbdc.serve.blend import check_members
-
-Subset = tuple[int, ...]  # positions of candidates, rising
 
 
 class Candidate(NamedTuple):
@@ -76,10 +74,12 @@ class CandidatePool:
         self._check(folds)
         self._check_costs()
 
-        names, self.folds = np.unique(folds, return_inverse=True)
+        names, codes = np.unique(folds, return_inverse=True)
         self.approximate_scores = ApproximateScores(
-            members, truth, self.folds, self.classes, competition, mean
+            members, truth, codes, self.classes, competition, mean
         )
+        self._row_sets = [codes != code for code in range(len(names))]
+        self._likelihoods = true_class_likelihoods(members, truth)
         self._nested: dict[Subset, tuple[str, np.ndarray]] = {}
         self._exponents: dict[Subset, GeometricWeights] = {}
         self._factors: dict[int, np.ndarray] = {}
@@ -101,24 +101,23 @@ class CandidatePool:
         """Return the weights of a subset, learned on all rows: (M,)."""
         if self.mean_of(subset) == "geometric":
             return self._geometric_weights(subset).values
-        return fit_weights(true_class_likelihoods(self.members[list(subset)], self.truth)).values
+        return fit_weights(self._likelihoods[list(subset)]).values
 
     def _geometric_weights(self, subset: Subset) -> GeometricWeights:
         """Return the geometric weights of a subset, learned on all rows."""
         if subset not in self._exponents:
-            members = self.members[list(subset)]
-            factors = self._factors_of(subset)
-            self._exponents[subset] = learn_geometric_weights(members, self.truth, factors)
+            self._exponents[subset] = learn_from_factors(self._factors_of(subset), self.truth)
         return self._exponents[subset]
 
     def _nested_blend(self, subset: Subset) -> tuple[str, np.ndarray]:
         """Return the mean of a subset, chosen as by `evaluate_geometric`, and its predictions."""
         if subset not in self._nested:
-            inputs = self.members[list(subset)], self.truth, self.folds
-            mean, blended = "arithmetic", nested_blend(*inputs, fit_arithmetic)
+            members = [self.members[position] for position in subset]  # copies no predictions
+            rules = fit_likelihoods(self._likelihoods[list(subset)], self._row_sets)
+            mean, blended = "arithmetic", blend_held_out(members, self._row_sets, rules)
             if self.mean != "arithmetic" and len(subset) > 1:
-                fit = partial(fit_geometric, factors=self._factors_of(subset))
-                geometric = nested_blend(*inputs, fit)
+                rules = fit_factors(self._factors_of(subset), self.truth, self._row_sets)
+                geometric = blend_held_out(members, self._row_sets, rules)
                 is_used = self._uses_geometric(geometric, blended)
                 if is_used and len(self._geometric_weights(subset).members) > 1:
                     mean, blended = "geometric", geometric

@@ -6,8 +6,10 @@ from itertools import chain, combinations
 from typing import NamedTuple
 
 from wbdc.core.errors import OverBudget
+from wbdc.ensemble.blas_threads import one_blas_thread
 from wbdc.ensemble.bootstrap import Gain
-from wbdc.ensemble.budget.candidates import CandidatePool, Subset
+from wbdc.ensemble.budget.candidates import CandidatePool
+from wbdc.ensemble.budget.subset_weights import Subset
 
 MAX_EXHAUSTIVE_CANDIDATES = 12  # up to here every subset is tried, 4,095 at most
 MAX_SCORING_THREADS = 4  # each holds copies of its members' predictions
@@ -49,6 +51,7 @@ class DroppedMember(NamedTuple):
         return {"name": self.name, "seconds": self.seconds, "gain": self.gain.to_dict()}
 
 
+@one_blas_thread()
 def pareto_frontier(pool: CandidatePool, *, threads: int = 1) -> list[BudgetChoice]:
     """Find the ensembles that score higher than all that cost as much or less, cheapest first.
 
@@ -59,12 +62,13 @@ def pareto_frontier(pool: CandidatePool, *, threads: int = 1) -> list[BudgetChoi
     rows, so a score here tends to be too high.
     """
     exhaustive = len(pool.candidates) <= MAX_EXHAUSTIVE_CANDIDATES
-    trials = _exhaustive_trials(pool) if exhaustive else _greedy_trials(pool)
+    find_trials = _exhaustive_trials if exhaustive else _greedy_trials
+    subsets = efficient_subsets(find_trials(pool, threads))
 
     def evaluate(subset: Subset) -> tuple[float, float]:
         return pool.seconds(subset), pool.score(pool.predictions(subset))
 
-    subsets = efficient_subsets(trials)
+    subsets.sort(key=len, reverse=True)  # those that take longest first
     with ThreadPoolExecutor(min(threads, MAX_SCORING_THREADS)) as executor:
         scored = dict(zip(subsets, executor.map(evaluate, subsets), strict=True))
     search = "exhaustive" if exhaustive else "greedy"
@@ -103,26 +107,30 @@ def choice_gain(
     return pool.gain(new, old, draws, seed)
 
 
+@one_blas_thread()
 def dropped_members(
-    pool: CandidatePool, chosen: BudgetChoice, *, draws: int = 1000, seed: int = 0
+    pool: CandidatePool,
+    chosen: BudgetChoice,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    threads: int = 1,
 ) -> list[DroppedMember]:
     """Return what each candidate that was not chosen would add in seconds and in score.
 
-    It takes the place of other variants of its run.
+    It takes the place of other variants of its run. `threads` candidates are measured at the same
+    time, with the same bits for any number.
     """
     old = pool.positions(chosen.members)
-    dropped = []
-    for position in sorted(set(range(len(pool.candidates))) - set(old)):
+
+    def measure(position: int) -> DroppedMember:
         compatible = (i for i in old if pool.is_allowed((i, position)))
         new = tuple(sorted((position, *compatible)))
-        dropped.append(
-            DroppedMember(
-                pool.candidates[position].name,
-                pool.seconds(new) - pool.seconds(old),
-                pool.gain(new, old, draws, seed),
-            )
-        )
-    return dropped
+        name, seconds = pool.candidates[position].name, pool.seconds(new) - pool.seconds(old)
+        return DroppedMember(name, seconds, pool.gain(new, old, draws, seed))
+
+    with ThreadPoolExecutor(min(threads, MAX_SCORING_THREADS)) as executor:
+        return list(executor.map(measure, sorted(set(range(len(pool.candidates))) - set(old))))
 
 
 def efficient_subsets(trials: Trials) -> list[Subset]:
@@ -137,25 +145,25 @@ def efficient_subsets(trials: Trials) -> list[Subset]:
     return efficient
 
 
-def _exhaustive_trials(pool: CandidatePool) -> Trials:
+def _exhaustive_trials(pool: CandidatePool, threads: int = 1) -> Trials:
     positions = range(len(pool.candidates))
     sizes = range(1, len(positions) + 1)
     subsets = chain.from_iterable(combinations(positions, size) for size in sizes)
-    return _trials(pool, [subset for subset in subsets if pool.is_allowed(subset)])
+    return _trials(pool, [subset for subset in subsets if pool.is_allowed(subset)], threads)
 
 
-def _greedy_trials(pool: CandidatePool) -> Trials:
+def _greedy_trials(pool: CandidatePool, threads: int = 1) -> Trials:
     """Search from single candidates by adding, exchanging or removing one.
 
     Each round expands the efficient subset with the highest score that was not expanded yet, as in
     forward selection (Caruana et al. 2004), until none is left (Paquete et al. 2004).
     """
-    trials = _trials(pool, [(i,) for i in range(len(pool.candidates))])
+    trials = _trials(pool, [(i,) for i in range(len(pool.candidates))], threads)
     expanded: set[Subset] = set()
     while fresh := [subset for subset in efficient_subsets(trials) if subset not in expanded]:
         expanded.add(fresh[-1])
-        neighbors = _neighbors(pool, fresh[-1])
-        trials |= _trials(pool, [subset for subset in neighbors if subset not in trials])
+        neighbors = [s for s in _neighbors(pool, fresh[-1]) if s not in trials]
+        trials |= _trials(pool, neighbors, threads)
     return trials
 
 
@@ -168,8 +176,8 @@ def _neighbors(pool: CandidatePool, subset: Subset) -> Iterator[Subset]:
     return (neighbor for neighbor in distinct if neighbor and pool.is_allowed(neighbor))
 
 
-def _trials(pool: CandidatePool, subsets: Sequence[Subset]) -> Trials:
-    scores = pool.approximate_scores.scores(subsets)
+def _trials(pool: CandidatePool, subsets: Sequence[Subset], threads: int) -> Trials:
+    scores = pool.approximate_scores.scores(subsets, threads)
     return {
         subset: (pool.seconds(subset), score) for subset, score in zip(subsets, scores, strict=True)
     }

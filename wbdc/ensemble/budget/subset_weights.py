@@ -17,6 +17,8 @@ from wbdc.ensemble.likelihood_weights import (
     newton_step,
 )
 
+Subset = tuple[int, ...]  # positions of candidates, rising
+
 
 class SubsetWeights:
     """Nearly the weights of `fit_weights` for any subset of candidates, on several sets of rows.
@@ -47,7 +49,7 @@ class SubsetWeights:
         self.product_of = np.empty((shape[1], shape[1]), dtype=int)
         self.product_of[first, second] = self.product_of[second, first] = np.arange(len(first))
 
-    def weights(self, subsets: Sequence[Sequence[int]]) -> np.ndarray:
+    def weights(self, subsets: Sequence[Subset]) -> np.ndarray:
         """Return the weights of S subsets of M candidates each, fitted on each set of rows: (S, R,
         M).
         """
