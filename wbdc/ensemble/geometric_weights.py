@@ -19,8 +19,8 @@ from wbdc.ensemble.log_normalizer import LogNormalizer
 from wbdc.ensemble.nested_blend import BlendRule
 from wbdc.serve.blend import log_factors
 
-# with 12 and with 40 members, 20,000 videos to fit on instead of 5,000 made held-out videos .001
-# and .002 nats likelier, and their F1 no higher
+# one simulation each with 12 and with 40 members: 20,000 videos to fit on instead of 5,000 made
+# held-out videos .001 and .002 nats likelier, and their F1 no higher
 MAX_FITTED_VIDEOS = 5000
 
 
