@@ -18,7 +18,7 @@ KERNEL = "core/process_tree.py"  # reads /proc only
 # after find_weights, which accepts regular files only
 PRETRAINED = (
     "nets/trunk.py",
-    "nets/video_transformers.py",
+    "nets/transformers_weights.py",
     "train/estimator_parts/prompt_vectors.py",
 )
 LOADERS = {
