@@ -11,6 +11,7 @@ from scipy.special import softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics.pairwise import rbf_kernel
+from threadpoolctl import threadpool_limits
 
 from wbdc.core.errors import DataFault, IntegrityFault, UsageFault
 from wbdc.core.files import publish_json
@@ -199,6 +200,16 @@ def test_a_video_without_frames_is_similar_to_none():
     rows[0] = 1
     videos = DescribedVideos.of(rows)
     assert frame_kernel(videos, videos, 2.0).tolist() == [[1, 0], [0, 0]]
+
+
+def test_defect_served_bits_depend_on_the_threads_of_blas():
+    random = np.random.default_rng(0)
+    videos = [DescribedVideos.of(random.random((n, 2000), np.float32)) for n in (1, 500)]
+    kernels = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            kernels.append(frame_kernel(*videos, 100.0))
+    assert kernels[0].tobytes() == kernels[1].tobytes()
 
 
 def test_data_without_texts_and_frames_are_refused():

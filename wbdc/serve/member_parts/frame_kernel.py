@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 
 class DescribedVideos(NamedTuple):
@@ -31,5 +32,6 @@ def frame_kernel(rows: DescribedVideos, centers: DescribedVideos, width: float) 
 def squared_distances(rows: DescribedVideos, centers: DescribedVideos) -> np.ndarray:
     """Return the squared distances of n and m descriptors: (n, m) float64, 0 or more."""
     lengths = rows.squares[:, None] + centers.squares
-    products = rows.descriptors @ centers.descriptors.T
-    return np.maximum(lengths - 2 * products, 0).astype(np.float64)
+    # by torch, whose threads the commands set: those of numpy's products change their bits
+    products = torch.from_numpy(rows.descriptors) @ torch.from_numpy(centers.descriptors).T
+    return np.maximum(lengths - 2 * products.numpy(), 0).astype(np.float64)

@@ -80,7 +80,9 @@ class KernelMachine(Member):
         for analyzer, part in self.parts.items():
             cosines = part.product(counts[analyzer], self.ngrams.sublinear, len(kernel))
             kernel += cosines / len(self.parts)
-        return (kernel @ self.coefficients + self.intercept) * self.scale
+        # by torch, as in `frame_kernel`
+        decisions = torch.from_numpy(kernel) @ torch.from_numpy(self.coefficients)
+        return (decisions.numpy() + self.intercept) * self.scale
 
     def _check(self) -> bool:
         """Return whether the arrays fit together and hold finite numbers."""
