@@ -228,6 +228,6 @@ def test_openvino_is_refused_where_it_does_not_compute_convolutions_of_no_patche
     member = load_member(
         toys.member(tmp_path, toys.model("late", "features", modality=table), "late")
     )
+    member.use_openvino(1, {})
     with pytest.raises(UsageFault, match=r"computes other results .* --no-openvino"):
-        member.use_openvino(1, {})
         member.use_precision(torch.float32)
