@@ -80,7 +80,7 @@ def demo(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Run all steps on synthetic data: four minutes on two cores.
+    """Run all steps on synthetic data: five minutes on two cores.
 
     The networks are tiny and start from random weights. Three models without a network join them:
     on the n-grams of texts, on histograms of frames, and on both. Run the same command again to
