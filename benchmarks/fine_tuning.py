@@ -5,25 +5,26 @@
     python benchmarks/fine_tuning.py --work work --change "add awp" --change "remove ema"
     python benchmarks/fine_tuning.py --work work --change "add awp+add r_drop"
 
-For every change and seed it trains the folds with --tiny from random weights. Finished runs are
-reused, so an interrupted benchmark continues. The gain over the unchanged kit is the mean over the
-seeds, with a paired bootstrap interval over the videos that were held out.
+For every change and seed it trains the folds with --tiny from random weights. The reference is the
+unchanged kit. Finished runs are reused.
 """
 
 import copy
-import time
 from pathlib import Path
 
 import click
-from pretraining import NO_PRETRAINING, gain_row, mean_scorer, print_gains
+from kit_comparison import (
+    NO_PRETRAINING,
+    compare_variants,
+    comparison_options,
+    print_comparison,
+    train_quietly,
+)
 
-from wbdc.cli import console, shared_options
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.recipes.toml_values import toml_value
 from wbdc.train.kit import open_kit
-from wbdc.train.reporter import Reporter
 from wbdc.train.runs import Run
-from wbdc.train.session import open_session
 
 UNCHANGED = "unchanged"
 # outermost first: these are put before the kit's own, and EMA remains the innermost
@@ -99,9 +100,7 @@ def _with_classify(objectives: list[dict], settings: dict) -> list[dict]:
     return [t | settings if t["use"] == "classify" else t for t in objectives]
 
 
-def train_folds(
-    work: Path, kit_name: str, names: str, seed: int, folds: str, hardware: dict
-) -> Run:
+def train_folds(work: Path, kit_name: str, names: str, seed: int, folds: str, threads: int) -> Run:
     """Train the folds of a kit with some changes, joined by "+", and return their run."""
     stage = copy.deepcopy(open_kit(kit_name, tiny=True).tables["train"])
     changed = set()
@@ -114,22 +113,14 @@ def train_folds(
 
     changes = tuple(f"train.{key} = {toml_value(stage[key])}" for key in sorted(changed))
     kit = open_kit(kit_name, tiny=True, changes=changes)
-    session = open_session(
-        "train", kit, work, seed=seed, fold=folds, source=NO_PRETRAINING, **hardware
+    return train_quietly(
+        "train", kit, work, seed=seed, fold=folds, source=NO_PRETRAINING, threads=threads
     )
-    session.train(Reporter(log=lambda text: None))
-    return session.run
 
 
 @click.command()
-@click.option("--kit", default="dual_stream", show_default=True)
 @click.option("--change", "changes", multiple=True, help="Joined by +; by default each alone.")
-@click.option("--seeds", default="0,1", show_default=True)
-@click.option("--folds", default="each", show_default=True)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--draws", type=click.IntRange(100), default=1000, show_default=True)
-@shared_options.work
-@shared_options.as_json
+@comparison_options()
 def main(
     kit: str,
     changes: tuple[str, ...],
@@ -142,26 +133,12 @@ def main(
 ) -> None:
     """Compare changes of a kit with the kit as it is."""
     each = single_changes(open_kit(kit, tiny=True).tables["train"])
-    rows = []
-    scorers = {}
-    for names in (UNCHANGED, *(changes or each)):
-        start = time.perf_counter()
-        runs = [
-            train_folds(work, kit, names, int(seed), folds, {"threads": threads})
-            for seed in seeds.split(",")
-        ]
-        seconds = time.perf_counter() - start
-        scorers[names], count = mean_scorer(runs, folds)
-        row = {"change": names, **gain_row(scorers[names], scorers[UNCHANGED], count, draws)}
-        rows.append(row)
-        click.echo(
-            f"{names}: {row['score']:.4f} ({row['difference']:+.4f}) in {seconds:.0f} s", err=True
-        )
 
-    if as_json:
-        console.print_json({"kit": kit, "seeds": seeds, "folds": folds, "rows": rows})
-    else:
-        print_gains(f"{kit} --tiny, folds {folds}, seeds {seeds}", "change", rows)
+    def train(names: str, seed: int) -> Run:
+        return train_folds(work, kit, names, seed, folds, threads)
+
+    rows = compare_variants((UNCHANGED, *(changes or each)), train, seeds, folds, draws)
+    print_comparison(kit, seeds, folds, rows, as_json)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,9 @@
     python benchmarks/tower_scores.py --work work --folds 0
     python benchmarks/tower_scores.py --work work --folds 0 --tower resnet --tower tsm
 
-Every tower takes the place of the kit's, with --tiny; all else is equal. The gain is that over the
-kit without frames, with a paired bootstrap interval over the videos that were held out. Frames/s
-are those of one thread without gradients, of the CPU time of this process: a busy machine disturbs
-it less than the clock on the wall. Finished runs are reused.
+Every tower takes the place of the kit's, with --tiny; all else is equal. The reference is the kit
+without frames. Finished runs are reused. Frames/s are those of one thread without gradients, of the
+CPU time of this process: a busy machine disturbs it less than the clock on the wall.
 """
 
 import time
@@ -16,17 +15,20 @@ from typing import NamedTuple
 
 import click
 import torch
-from pretraining import NO_PRETRAINING, gain_row, mean_scorer
+from kit_comparison import (
+    NO_PRETRAINING,
+    compare_variants,
+    comparison_options,
+    print_comparison,
+    train_quietly,
+)
 
-from wbdc.cli import console, shared_options
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.nets import vision as visions
 from wbdc.recipes.toml_values import toml_value
 from wbdc.train.kit import open_kit
-from wbdc.train.reporter import Reporter
 from wbdc.train.runs import Run
-from wbdc.train.session import open_session
 
 WITHOUT_FRAMES = "no frames"
 VIDEOS = 16  # whose frames a tower encodes at once to measure its rate
@@ -86,10 +88,10 @@ TOWERS = {
 
 
 class TowerCost(NamedTuple):
-    """parameters: of the tower; frames: per second, that it reads of the videos."""
+    """parameters: of the tower; frames_per_second: that it encodes."""
 
     parameters: int
-    frames: float
+    frames_per_second: float
 
 
 def measure_tower(table: dict) -> TowerCost:
@@ -113,30 +115,22 @@ def measure_tower(table: dict) -> TowerCost:
 def train_folds(work: Path, kit_name: str, name: str, seed: int, folds: str, threads: int) -> Run:
     """Train the folds of a kit with a tower, or without frames, and return their run."""
     changes = () if name == WITHOUT_FRAMES else (f"vision = {toml_value(TOWERS[name])}",)
-    kit = open_kit(kit_name, tiny=True, changes=changes)
-    session = open_session(
+    without = "frames" if name == WITHOUT_FRAMES else None
+    return train_quietly(
         "train",
-        kit,
+        open_kit(kit_name, tiny=True, changes=changes),
         work,
         seed=seed,
         fold=folds,
         source=NO_PRETRAINING,
-        without="frames" if name == WITHOUT_FRAMES else None,
+        without=without,
         threads=threads,
     )
-    session.train(Reporter(log=lambda text: None))
-    return session.run
 
 
 @click.command()
-@click.option("--kit", default="dual_stream", show_default=True)
 @click.option("--tower", "names", multiple=True, help="By default each.")
-@click.option("--seeds", default="0", show_default=True)
-@click.option("--folds", default="0", show_default=True)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--draws", type=click.IntRange(100), default=1000, show_default=True)
-@shared_options.work
-@shared_options.as_json
+@comparison_options(seeds="0", folds="0")
 def main(
     kit: str,
     names: tuple[str, ...],
@@ -152,40 +146,14 @@ def main(
         if name not in TOWERS:
             raise UsageFault(f"no tower called {name!r}{suggest_name(name, list(TOWERS))}")
 
-    rows = []
-    scorers = {}
-    for name in (WITHOUT_FRAMES, *(names or TOWERS)):
-        start = time.process_time()
-        runs = [
-            train_folds(work, kit, name, int(seed), folds, threads) for seed in seeds.split(",")
-        ]
-        seconds = time.process_time() - start
-        scorers[name], count = mean_scorer(runs, folds)
-        row = {"tower": name, **gain_row(scorers[name], scorers[WITHOUT_FRAMES], count, draws)}
-        if name != WITHOUT_FRAMES:
-            row |= measure_tower(TOWERS[name])._asdict()
-        rows.append(row | {"training_seconds": seconds})
-        click.echo(f"{name}: {row['score']:.4f} ({row['difference']:+.4f}), {seconds:.0f} s")
+    def train(name: str, seed: int) -> Run:
+        return train_folds(work, kit, name, seed, folds, threads)
 
-    if as_json:
-        console.print_json({"kit": kit, "seeds": seeds, "folds": folds, "rows": rows})
-    else:
-        print_towers(f"{kit} --tiny, folds {folds}, seeds {seeds}", rows)
-
-
-def print_towers(title: str, rows: list[dict]) -> None:
-    """Print a table of scores, gains over no frames, sizes and rates."""
-    table = [
-        (
-            row["tower"],
-            row["score"],
-            f"{row['difference']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]",
-            f"{row.get('parameters', 0):,}",
-            f"{row.get('frames', 0):,.0f}",
-        )
-        for row in rows
-    ]
-    console.print_table(title, ("", "score", "gain", "parameters", "frames/s"), table)
+    variants = (WITHOUT_FRAMES, *(names or TOWERS))
+    rows = compare_variants(variants, train, seeds, folds, draws)
+    for row in rows[1:]:
+        row |= measure_tower(TOWERS[row["variant"]])._asdict()
+    print_comparison(kit, seeds, folds, rows, as_json, columns=TowerCost._fields)
 
 
 if __name__ == "__main__":

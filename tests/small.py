@@ -140,6 +140,37 @@ def root(into: Path) -> Path:
     return into
 
 
+def audio(root: Path, split: str, name: str, ending: str) -> Path:
+    """Return the path of the audio file of a video, in the contest of `audio_contest`."""
+    return root / "audio" / split / f"{name}.{ending}"
+
+
+def audio_contest(folder: Path, ending: str) -> Path:
+    """Write a contest whose videos have a modality `audio` in files of one ending."""
+    file = folder / "own.py"
+    lines = (
+        "from wbdc.competitions.wechat2022 import WeChat2022",
+        "class Own(WeChat2022):",
+        f'    modalities = {{"audio": "audio/{{split}}/{{id}}.{ending}"}}',
+    )
+    file.write_text("\n".join(lines))
+    return file
+
+
+def add_audio(root: Path, ending: str, content: Callable[[int], bytes]) -> Path:
+    """Write the audio files of a data root: every fifth video of a split has none.
+
+    content: the bytes of the file of a video, by its number in the split.
+    """
+    for split in SPLITS:
+        for i, name in enumerate(ids(split)):
+            if i % 5:
+                path = audio(root, split, name, ending)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content(i))
+    return root
+
+
 def features(into: Path, width: int = 6) -> Path:
     """Write a data root with features of 0 to 4 frames."""
     for number, split in enumerate(SPLITS):

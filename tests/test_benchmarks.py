@@ -16,7 +16,7 @@ from toys import data, kit, ready  # noqa: F401
 from wbdc.prepare.dataset import open_prepared
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-PARTS = {"process_usage.py", "scenes.py"}  # that other benchmarks import
+PARTS = {"kit_comparison.py", "process_usage.py", "scenes.py"}  # that other benchmarks import
 WRITERS = {"towers.py"}  # of a table of the documentation
 PYTEST_FILES = {path.name for path in FOLDER.glob("test_*.py")}
 ONE_RUN = "--work {work} --kit {kit} --seeds 0 --folds 0 --draws 100"

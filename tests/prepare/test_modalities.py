@@ -15,38 +15,24 @@ from wbdc.prepare.build import prepare_data
 from wbdc.prepare.check import check_data
 from wbdc.prepare.dataset import PreparedData
 
-CONTEST = """
-from wbdc.competitions.wechat2022 import WeChat2022
-
-class Own(WeChat2022):
-    modalities = {"audio": "audio/{split}/{id}.npy"}
-"""
 WIDTH = 3
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
 
+def rows_of(number: int) -> bytes:
+    """Return the file of a video: 1 to 4 rows that hold its number."""
+    return small.numbers(np.full((number % 5, WIDTH), number, np.float32))
+
+
 @pytest.fixture
 def contest(tmp_path) -> Path:
-    file = tmp_path / "own.py"
-    file.write_text(CONTEST)
-    return file
+    return small.audio_contest(tmp_path, "npy")
 
 
 @pytest.fixture
 def root(small_root) -> Path:
-    """Twenty videos with frames: of every five, one has no sound, and others 1 to 4 rows."""
-    for split in small.SPLITS:
-        (small_root / "audio" / split).mkdir(parents=True)
-        for i, name in enumerate(small.ids(split)):
-            if i % 5:
-                rows = np.full((i % 5, WIDTH), i, np.float32)
-                audio(small_root, split, name).write_bytes(small.numbers(rows))
-    return small_root
-
-
-def audio(root: Path, split: str, name: str) -> Path:
-    return root / "audio" / split / f"{name}.npy"
+    return small.add_audio(small_root, "npy", rows_of)
 
 
 def prepare(root: Path, work: Path, contest: Path) -> PreparedData:
@@ -69,7 +55,7 @@ def test_rows_are_stored_beside_the_frames(root, tmp_path, contest, monkeypatch)
 
 def test_damaged_files_are_counted_and_stored_as_missing(root, tmp_path, contest):
     name = small.ids("labeled")[3]
-    audio(root, "labeled", name).write_bytes(b"\x93NUMPY")
+    small.audio(root, "labeled", name, "npy").write_bytes(b"\x93NUMPY")
     prepared = prepare(root, tmp_path / "work", contest)
     assert prepared.facts.findings["modality.broken"]["count"] == 1
     assert prepared.read_split("labeled")["audio"].to_list()[3] == 0
@@ -79,13 +65,15 @@ def test_other_sound_is_another_dataset_and_equal_sound_the_same(root, tmp_path,
     first = prepare(root, tmp_path / "work", contest)
     assert prepare(root, tmp_path / "work", contest).hash == first.hash
     name = small.ids("test")[1]
-    audio(root, "test", name).write_bytes(small.numbers(np.ones((9, WIDTH), np.float32)))
+    small.audio(root, "test", name, "npy").write_bytes(
+        small.numbers(np.ones((9, WIDTH), np.float32))
+    )
     assert prepare(root, tmp_path / "work", contest).hash != first.hash
 
 
 def test_features_of_several_widths_are_refused(root, tmp_path, contest):
     name = small.ids("test")[1]  # of another split and shard than the others
-    audio(root, "test", name).write_bytes(small.numbers(np.ones((2, 5), np.float32)))
+    small.audio(root, "test", name, "npy").write_bytes(small.numbers(np.ones((2, 5), np.float32)))
     with pytest.raises(DataFault, match="all audio features must have the same width") as raised:
         prepare(root, tmp_path / "work", contest)
     assert f"{name} has 5" in str(raised.value)
@@ -104,5 +92,5 @@ def test_repeated_videos_have_their_sound(root, tmp_path, contest):
     own = open_competition(str(contest))
     own.repeat_videos(root, tmp_path / "long", "test", 2 * small.SPLITS["test"])
     rows = json.loads((tmp_path / "long" / "annotations" / "test.json").read_text())
-    present = [audio(tmp_path / "long", "test", row["id"]).is_file() for row in rows]
+    present = [small.audio(tmp_path / "long", "test", row["id"], "npy").is_file() for row in rows]
     assert present == [bool(i % 5) for i in range(small.SPLITS["test"])] * 2

@@ -19,12 +19,6 @@ from wbdc.submit.pipeline import optional_packages
 
 pytest.importorskip("av")
 pytestmark = pytest.mark.usefixtures("quick_disk")
-CONTEST = """
-from wbdc.competitions.wechat2022 import WeChat2022
-
-class Own(WeChat2022):
-    modalities = {"audio": "audio/{split}/{id}.wav"}
-"""
 MEL = vggish_mel(16, 8)
 
 
@@ -34,25 +28,14 @@ def samples(number: int) -> np.ndarray:
     return (noise * (number % 5 != 2)).astype(np.int16)
 
 
-def audio(root: Path, split: str, name: str) -> Path:
-    return root / "audio" / split / f"{name}.wav"
-
-
 @pytest.fixture
 def contest(tmp_path) -> Path:
-    file = tmp_path / "own.py"
-    file.write_text(CONTEST)
-    return file
+    return small.audio_contest(tmp_path, "wav")
 
 
 @pytest.fixture
 def root(small_root) -> Path:
-    for split in small.SPLITS:
-        (small_root / "audio" / split).mkdir(parents=True)
-        for i, name in enumerate(small.ids(split)):
-            if i % 5:
-                audio(small_root, split, name).write_bytes(small.wav(samples(i)[:, None]))
-    return small_root
+    return small.add_audio(small_root, "wav", lambda i: small.wav(samples(i)[:, None]))
 
 
 def prepare(root: Path, work: Path, contest: Path, threads: int = 2) -> PreparedData:
@@ -85,7 +68,7 @@ def test_samples_are_stored_and_a_view_holds_their_spectrograms(root, tmp_path, 
 
 def test_damaged_files_are_counted_and_stored_as_missing(root, tmp_path, contest):
     name = small.ids("labeled")[3]
-    audio(root, "labeled", name).write_bytes(b"RIFF")
+    small.audio(root, "labeled", name, "wav").write_bytes(b"RIFF")
     prepared = prepare(root, tmp_path / "work", contest)
     assert prepared.facts.findings["sound.broken"]["count"] == 1
     assert prepared.read_split("labeled")["audio"].to_list()[3] == 0
@@ -104,7 +87,7 @@ def test_space_for_the_samples_is_counted_before_they_are_written(root, contest)
     without = check_data(root, open_competition("wechat2022")).frame_bytes
     sizes = [path.stat().st_size for path in (root / "audio").rglob("*.wav")]
     assert check_data(root, own).frame_bytes == without + 12 * sum(sizes)
-    with audio(root, "test", small.ids("test")[1]).open("ab") as file:
+    with small.audio(root, "test", small.ids("test")[1], "wav").open("ab") as file:
         size = file.tell()
         file.truncate(10**7)
     assert check_data(root, own).frame_bytes == without + 12 * (sum(sizes) - size) + 1_024_000

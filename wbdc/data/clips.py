@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import simplejpeg
 
-from wbdc.core.files import open_regular
 from wbdc.core.findings import Findings
 from wbdc.core.frame_limit import MAX_FRAMES
-from wbdc.core.out_of_memory import is_memory_short, is_out_of_memory, raise_if_exhausted
 from wbdc.data.damaged_files import DAMAGED_FILE_ERRORS, MAX_FILE_BYTES
 from wbdc.data.frame_sampling import sample_frames
 from wbdc.data.frames import MAX_PIXELS
-from wbdc.data.pyav import CONTAINER_FORMATS, import_av, scaling_flags
+from wbdc.data.pyav import (
+    CONTAINER_FORMATS,
+    import_av,
+    open_container,
+    raise_if_memory_ran_out,
+    scaling_flags,
+)
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -49,9 +53,8 @@ def read_clip(path: Path, max_frames: int, findings: Findings) -> list[bytes]:
             findings.add("archive.huge", location)
             return []
 
-        limits = {"format_whitelist": CONTAINER_FORMATS, "max_pixels": str(MAX_PIXELS)}
-        # PyAV gets an open file, since it would take a path for a URL
-        with open_regular(path) as file, av.open(file, options=limits) as container:
+        limits = {"max_pixels": str(MAX_PIXELS)}
+        with open_container(av, path, CONTAINER_FORMATS, **limits) as container:
             # `extend` keeps the frames before an error
             encoded.extend(_encode_frames(container, scaling_flags(av)))
         if not encoded:
@@ -59,10 +62,7 @@ def read_clip(path: Path, max_frames: int, findings: Findings) -> list[bytes]:
     except FileNotFoundError:
         findings.add("archive.missing", location)
     except (*DAMAGED_FILE_ERRORS, av.FFmpegError) as error:
-        if not isinstance(error, av.FFmpegError):
-            raise_if_exhausted(error)
-        elif is_out_of_memory(error) and is_memory_short():
-            raise  # a damaged file that declares an absurd length causes the same error
+        raise_if_memory_ran_out(av, error)
         findings.add("frame.unreadable" if encoded else "archive.broken", f"{location}: {error}")
     return [encoded[i] for i in sample_frames(len(encoded), max_frames)]
 

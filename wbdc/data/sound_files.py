@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wbdc.competitions import NO_FRAMES, Source
-from wbdc.core.files import open_regular
 from wbdc.core.findings import Findings
 from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.core.mel_settings import SAMPLE_RATE
-from wbdc.core.out_of_memory import is_memory_short, is_out_of_memory, raise_if_exhausted
 from wbdc.data.damaged_files import DAMAGED_FILE_ERRORS, MAX_FILE_BYTES
-from wbdc.data.pyav import CONTAINER_FORMATS, import_av
+from wbdc.data.pyav import (
+    CONTAINER_FORMATS,
+    import_av,
+    open_container,
+    raise_if_memory_ran_out,
+)
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -44,19 +47,12 @@ def read_sound(source: Source, findings: Findings) -> np.ndarray:
         if source.path.stat().st_size > MAX_FILE_BYTES:
             findings.add("sound.huge", location)
             return np.zeros(0, np.int16)
-        # PyAV gets an open file, since it would take a path for a URL
-        with (
-            open_regular(source.path) as file,
-            av.open(file, options={"format_whitelist": SOUND_FORMATS}) as container,
-        ):
+        with open_container(av, source.path, SOUND_FORMATS) as container:
             parts.extend(_decode_samples(container, av))  # `extend` keeps those before an error
     except FileNotFoundError:
         return np.zeros(0, np.int16)
     except (*DAMAGED_FILE_ERRORS, av.FFmpegError) as error:
-        if not isinstance(error, av.FFmpegError):
-            raise_if_exhausted(error)
-        elif is_out_of_memory(error) and is_memory_short():
-            raise  # a damaged file that declares an absurd length causes the same error
+        raise_if_memory_ran_out(av, error)
         findings.add("sound.cut" if parts else "sound.broken", f"{location}: {error}")
         if not parts:
             return np.zeros(0, np.int16)

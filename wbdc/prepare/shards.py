@@ -1,8 +1,9 @@
 """One shard of frames: the content of the archives of a few hundred videos, read once."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from wbdc.prepare.describe.duplicates import frame_hashes
 # columns of the measures of a frame; all are 0 for a damaged frame
 MEASURES = ("width", "height", "bytes", "brightness", "contrast")
 MAX_SHARD_PLACES = 1_000_000  # places of a finding that a shard lists: all of them
+
+Values = TypeVar("Values")
 
 
 class ShardJob(NamedTuple):
@@ -54,14 +57,10 @@ def read_shard_videos(job: ShardJob) -> tuple[dict[str, list[np.ndarray]], dict]
     contest = open_competition(job.competition)
     sources = [contest.source(job.root, job.split, video_id) for video_id in job.ids]
     read_video = _read_features if job.frame_format == "features" else _read_frames
-    with ThreadPoolExecutor(job.threads) as pool:
-        videos = list(pool.map(read_video, sources, job.ids))
-
     findings = Findings(MAX_SHARD_PLACES)
-    for _, report in videos:  # in the order of the videos, whichever thread was first
-        findings.merge(report)
+    videos = _read_in_threads(job, read_video, sources, findings)
 
-    columns = {name: [columns[name] for columns, _ in videos] for name in videos[0][0]}
+    columns = {name: [video[name] for video in videos] for name in videos[0]}
     widths: dict[str, str] = {}
     if job.frame_format == "features":
         counts = [len(rows) for rows in columns["features"]]
@@ -112,16 +111,28 @@ def _read_sounds(
 ) -> list[np.ndarray]:
     """Read the samples of the sound of the videos of a shard: (n,) int16 each."""
 
-    def read(video_id: str) -> tuple[np.ndarray, dict]:
+    def read(source: Source, video_id: str) -> tuple[np.ndarray, dict]:
         findings_of_video = Findings(MAX_SHARD_PLACES)
-        source = contest.modality_sources(job.root, job.split, video_id)[modality]
         return read_sound(source, findings_of_video), findings_of_video.report()
 
+    sources = [contest.modality_sources(job.root, job.split, i)[modality] for i in job.ids]
+    return _read_in_threads(job, read, sources, findings)
+
+
+def _read_in_threads(
+    job: ShardJob,
+    read: Callable[[Source, str], tuple[Values, dict]],
+    sources: list[Source],
+    findings: Findings,
+) -> list[Values]:
+    """Read the videos of a shard side by side. read: takes a source and the id of its video, and
+    returns what it read and the report of its findings.
+    """
     with ThreadPoolExecutor(job.threads) as pool:
-        sounds = list(pool.map(read, job.ids))
-    for _, report in sounds:  # in the order of the videos, whichever thread was first
+        results = list(pool.map(read, sources, job.ids))
+    for _, report in results:  # in the order of the videos, whichever thread was first
         findings.merge(report)
-    return [samples for samples, _ in sounds]
+    return [values for values, _ in results]
 
 
 def _feature_widths(

@@ -12,7 +12,7 @@ from wbdc.ensemble.budget.candidates import CandidatePool
 from wbdc.ensemble.budget.subset_weights import Subset
 
 MAX_EXHAUSTIVE_CANDIDATES = 12  # up to here every subset is tried, 4,095 at most
-MAX_SCORING_THREADS = 4  # each holds copies of its members' predictions
+MAX_SCORING_THREADS = 4  # each holds two blends of all videos and classes
 Trials = dict[Subset, tuple[float, float]]  # {subset: (seconds, score)}
 
 
