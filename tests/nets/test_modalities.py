@@ -16,6 +16,7 @@ from wbdc.core.tokens import Tokens
 from wbdc.nets import fusion as fusions
 from wbdc.nets import modality as towers
 from wbdc.nets import pooling as poolings
+from wbdc.nets.fusion.albef import ALBEF
 from wbdc.nets.model import VideoClassifier
 
 
@@ -119,11 +120,29 @@ def test_modalities_reach_the_fusion_in_the_order_of_their_names():
         assert torch.equal(tokens.x, other.x)
 
 
-def test_plugs_that_take_text_and_frames_only_are_refused():
+def test_plugs_that_take_text_and_frames_only_are_refused(monkeypatch):
+    with pytest.raises(UsageFault, match=r"pooling 'first_token' takes text and frames only"):
+        build("late", "first_token")
+    monkeypatch.setattr(ALBEF, "takes_modalities", False)
     with pytest.raises(UsageFault, match=r"fusion 'albef' .* the kit has audio; use one of alpro"):
         build("albef")
-    with pytest.raises(UsageFault, match=r"pooling 'concatenate' takes text and frames only"):
-        build("late", "concatenate")
+
+
+@torch.no_grad()
+def test_modalities_of_a_bottleneck_attend_to_each_other_through_its_tokens_only():
+    """In the first layer, text and frames depend on nothing else; in the second, on all."""
+    model, b = build("bottleneck"), batch()
+    received = []
+    for layer in model.fusion.layers:
+        layer.register_forward_hook(lambda module, inputs, outputs: received.append(outputs))
+    x, mask = b.modalities["audio"]
+    model.logits(b)
+    model.logits(with_rows(b, x + 1, mask))
+    before, after, moved_before, moved_after = received
+    has_sound = mask.any(1)
+    for of in (lambda out: out[0].x, lambda out: out[1][0].x):
+        assert torch.equal(of(before), of(moved_before))
+        assert not torch.equal(of(after)[has_sound], of(moved_after)[has_sound])
 
 
 def test_bad_towers_and_widths_are_refused():

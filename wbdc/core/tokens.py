@@ -57,6 +57,9 @@ def join_tokens(*sequences: Tokens) -> Tokens:
     this is the sequence-to-sequence mask of UniLM (Dong et al., 2019): no later word reaches an
     earlier one through the frames.
     """
+    if len(sequences) == 1:
+        return sequences[0]
+
     x = torch.cat([tokens.x for tokens in sequences], 1)
     if not any(tokens.is_restricted for tokens in sequences):
         return Tokens(x, torch.cat([tokens.mask for tokens in sequences], 1))
@@ -71,6 +74,9 @@ def split_tokens(x: Tensor, *sequences: Tokens) -> tuple[Tokens, ...]:
     """Split the vectors of joined sequences, (B, N1 + N2 + ..., D); each part has the mask of its
     sequence. The inverse of `join_tokens`.
     """
+    if len(sequences) == 1:
+        return (Tokens(x, sequences[0].mask),)
+
     parts = x.split([tokens.x.shape[1] for tokens in sequences], 1)
     return tuple(Tokens(part, t.mask) for part, t in zip(parts, sequences, strict=True))
 

@@ -7,7 +7,9 @@ from wbdc.nets.attention import TransformerBlock
 
 
 class BottleneckLayer(nn.Module):
-    """One block for text and bottleneck, and one for frames and bottleneck."""
+    """One block for text and bottleneck, and one for frames and bottleneck; further modalities use
+    the latter.
+    """
 
     def __init__(self, dim: int, heads: int, dropout: float):
         super().__init__()
@@ -15,12 +17,21 @@ class BottleneckLayer(nn.Module):
         self.frames_block = TransformerBlock(dim, heads, dropout)
 
     def forward(
-        self, text: Tokens, frames: Tokens, bottleneck: Tokens
-    ) -> tuple[Tokens, Tokens, Tokens]:
-        """Return text (B, N, D), frames (B, M, D) and the mean bottleneck, (B, tokens, D)."""
-        text, from_text = attend_together(self.text_block, text, bottleneck)
-        frames, from_frames = attend_together(self.frames_block, frames, bottleneck)
-        return text, frames, Tokens((from_text.x + from_frames.x) / 2, bottleneck.mask)
+        self, text: Tokens, sequences: tuple[Tokens, ...], bottleneck: Tokens
+    ) -> tuple[Tokens, tuple[Tokens, ...], Tokens]:
+        """Return text (B, N, D), the sequences, (B, M, D) each, and the mean of the bottlenecks
+        after each of these has been attended to, (B, tokens, D).
+
+        sequences: frames and further modalities.
+        """
+        text, total = attend_together(self.text_block, text, bottleneck)
+        attended = []
+        for tokens in sequences:
+            tokens, part = attend_together(self.frames_block, tokens, bottleneck)
+            attended.append(tokens)
+            total = Tokens(total.x + part.x, bottleneck.mask)
+        mean = total.x / (1 + len(sequences))
+        return text, tuple(attended), Tokens(mean, bottleneck.mask)
 
 
 def attend_together(

@@ -19,8 +19,8 @@ class DescriptorHead(nn.Module):
 
     size: of a descriptor. dim: of the result. tokens: "frames", and the mean of the text is
     concatenated to the projected descriptor; or "all", which describes text and frames together.
-    gating: multiply by sigmoid(W x + b) (context gating; Miech et al., 2017). Raises UsageFault
-    for other tokens.
+    Further modalities are described with the frames. gating: multiply by sigmoid(W x + b) (context
+    gating; Miech et al., 2017). Raises UsageFault for other tokens.
     """
 
     def __init__(self, size: int, dim: int, *, tokens: str, gating: bool):
@@ -31,9 +31,12 @@ class DescriptorHead(nn.Module):
         self.gate = nn.Linear(dim, dim) if gating else None
         self.merge = nn.Linear(2 * dim, dim) if tokens == "frames" else None
 
-    def select(self, text: Tokens, frames: Tokens) -> Tokens:
-        """Return the tokens to describe, with zeros for padding and a (B, N) mask."""
-        tokens = join_tokens(text, frames) if self.merge is None else frames
+    def select(self, text: Tokens, *sequences: Tokens) -> Tokens:
+        """Return the tokens to describe, with zeros for padding and a (B, N) mask.
+
+        sequences: frames and further modalities.
+        """
+        tokens = join_tokens(*((text, *sequences) if self.merge is None else sequences))
         return Tokens(tokens.x.masked_fill(~tokens.real.unsqueeze(-1), 0), tokens.real)
 
     def forward(self, descriptor: Tensor, text: Tokens) -> Tensor:

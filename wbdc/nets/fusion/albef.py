@@ -1,10 +1,10 @@
 """ALBEF: the first layers of the trunk read the text alone; in the others, the text also attends to
-the frames (Li et al., 2021).
+the frames and further modalities (Li et al., 2021).
 """
 
 from torch import nn
 
-from wbdc.core.tokens import Fused, Tokens
+from wbdc.core.tokens import Fused, Tokens, join_tokens, split_tokens
 from wbdc.nets.attention import PostNormAttention
 from wbdc.nets.frame_encoder import FrameEncoder
 from wbdc.nets.fusion import Fusion
@@ -14,7 +14,8 @@ from wbdc.nets.trunk import Trunk
 
 
 class ALBEF(Fusion):
-    """The frames do not attend to the text, so the fused frames are the encoded ones.
+    """The frames do not attend to the text, so the fused frames are the encoded ones. Further
+    modalities form one sequence with the frames.
 
     Two departures from the paper. Cross attention stands before each of the upper layers, not
     between its self-attention and its feed-forward layer, so that any trunk can be split. The
@@ -25,6 +26,8 @@ class ALBEF(Fusion):
     the paper. frame_layers: number of self-attention blocks over the frames; 0: none. heads:
     attention heads of a block; a divisor of the trunk's width. dropout: probability in the blocks.
     """
+
+    takes_modalities = True
 
     def __init__(
         self,
@@ -44,10 +47,12 @@ class ALBEF(Fusion):
             for _ in range(trunk.depth - self.text_layers)
         )
 
-    def forward(self, text: Tokens, frames: Tokens) -> Fused:
+    def forward(self, text: Tokens, frames: Tokens, *modalities: Tokens) -> Fused:
         text = self.trunk(text, layers=slice(self.text_layers))
-        frames = self.frame_encoder(frames)
+        context = self.frame_encoder(join_tokens(frames, *modalities))
+        frames, *modalities = split_tokens(context.x, frames, *modalities)
         unimodal = (text, frames)
         for number, cross_layer in enumerate(self.cross_layers, self.text_layers):
-            text = self.trunk(cross_layer(text, frames), layers=slice(number, number + 1))
-        return Fused(text, frames, self.pooling(text, frames), unimodal)
+            text = self.trunk(cross_layer(text, context), layers=slice(number, number + 1))
+        pooled = self.pooling(text, frames, *modalities)
+        return Fused(text, frames, pooled, unimodal, modalities=tuple(modalities))

@@ -1,5 +1,5 @@
 """LXMERT: in each layer, text and frames attend to each other, then each to itself, and pass a
-feed-forward layer of their own (Tan & Bansal, 2019).
+feed-forward layer of their own (Tan & Bansal, 2019). Further modalities join the frames.
 """
 
 import math
@@ -7,7 +7,7 @@ import math
 from torch import nn
 
 from wbdc.core.plug import check_between
-from wbdc.core.tokens import Fused, Tokens
+from wbdc.core.tokens import Fused, Tokens, join_tokens, split_tokens
 from wbdc.nets.cross_modality_layer import CrossModalityLayer
 from wbdc.nets.fusion import Fusion
 from wbdc.nets.pooling import Pooling
@@ -16,11 +16,14 @@ from wbdc.nets.trunk import Trunk
 
 class LXMERT(Fusion):
     """The text passes through the whole trunk first. As in the published code, both directions of
-    the cross attention share its weights; the layers are post-norm, as those of BERT.
+    the cross attention share its weights; the layers are post-norm, as those of BERT. Further
+    modalities form one sequence with the frames.
 
     layers: number of cross-modality layers; the paper has 5. heads: attention heads; a divisor of
     the trunk's width. dropout: probability in the layers.
     """
+
+    takes_modalities = True
 
     def __init__(
         self,
@@ -37,9 +40,12 @@ class LXMERT(Fusion):
             CrossModalityLayer(trunk.dim, heads, dropout) for _ in range(layers)
         )
 
-    def forward(self, text: Tokens, frames: Tokens) -> Fused:
+    def forward(self, text: Tokens, frames: Tokens, *modalities: Tokens) -> Fused:
         text = self.trunk(text)
         unimodal = (text, frames)
+        context = join_tokens(frames, *modalities)
         for layer in self.layers:
-            text, frames = layer(text, frames)
-        return Fused(text, frames, self.pooling(text, frames), unimodal)
+            text, context = layer(text, context)
+        frames, *modalities = split_tokens(context.x, frames, *modalities)
+        pooled = self.pooling(text, frames, *modalities)
+        return Fused(text, frames, pooled, unimodal, modalities=tuple(modalities))

@@ -1,5 +1,5 @@
-"""Four poolings of all real tokens of text and frames, concatenated and projected: mean, maximum,
-attention and the first token, "[CLS]" (the sixth team of WeChat Big Data Challenge 2022).
+"""Four poolings of all real tokens, concatenated and projected: mean, maximum, attention and the
+first token, "[CLS]" (the sixth team of WeChat Big Data Challenge 2022).
 """
 
 import torch
@@ -20,16 +20,19 @@ def pool_in_four_ways(tokens: Tokens, scores: Tensor) -> Tensor:
 
 
 class FourPoolings(Pooling):
-    """Attention scores a token x by v · tanh(W x + b).
+    """Text, frames and further modalities are pooled together. Attention scores a token x by
+    v · tanh(W x + b).
 
     hidden: width of the network that scores a token. Raises UsageFault when it is below 1.
     """
+
+    takes_modalities = True
 
     def __init__(self, dim: int, *, hidden: int = 128):
         super().__init__(dim)
         self.score = additive_scorer(dim, hidden)
         self.project = nn.Linear(4 * dim, dim)
 
-    def forward(self, text: Tokens, frames: Tokens) -> Tensor:
-        tokens = join_tokens(text, frames)
+    def forward(self, text: Tokens, frames: Tokens, *modalities: Tokens) -> Tensor:
+        tokens = join_tokens(text, frames, *modalities)
         return self.project(pool_in_four_ways(tokens, self.score(tokens.x).squeeze(-1)))

@@ -35,6 +35,8 @@ class FrameSimilarity(Pooling):
     bounds, or when P does not divide the tokens of the frames.
     """
 
+    takes_modalities = True
+
     def __init__(self, dim: int, *, shifts: int = 3, tokens_per_frame: int = 1):
         super().__init__(dim)
         subject = "pooling 'frame_similarity'"
@@ -44,8 +46,8 @@ class FrameSimilarity(Pooling):
         self.tokens_per_frame = tokens_per_frame
         self.project = nn.Linear(shifts * MAX_FRAMES, dim)
 
-    def forward(self, text: Tokens, frames: Tokens) -> Tensor:
-        pooled = join_tokens(text, frames).mean()
+    def forward(self, text: Tokens, frames: Tokens, *modalities: Tokens) -> Tensor:
+        pooled = join_tokens(text, frames, *modalities).mean()
         similarities = neighbor_similarities(self._whole_frames(frames), self.shifts)
         return pooled + self.project(similarities.to(pooled.dtype))
 

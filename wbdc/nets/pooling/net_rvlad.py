@@ -30,6 +30,8 @@ class NetRVLAD(Pooling):
     gating.
     """
 
+    takes_modalities = True
+
     def __init__(
         self, dim: int, *, clusters: int = 16, tokens: str = "frames", gating: bool = False
     ):
@@ -38,6 +40,6 @@ class NetRVLAD(Pooling):
         self.assign = nn.Linear(dim, clusters)
         self.head = DescriptorHead(clusters * dim, dim, tokens=tokens, gating=gating)
 
-    def forward(self, text: Tokens, frames: Tokens) -> Tensor:
-        tokens = self.head.select(text, frames)
+    def forward(self, text: Tokens, frames: Tokens, *modalities: Tokens) -> Tensor:
+        tokens = self.head.select(text, frames, *modalities)
         return self.head(rvlad_descriptor(tokens, self.assign(tokens.x)), text)

@@ -46,6 +46,8 @@ class NetFV(Pooling):
     gating.
     """
 
+    takes_modalities = True
+
     def __init__(
         self, dim: int, *, clusters: int = 8, tokens: str = "frames", gating: bool = False
     ):
@@ -56,8 +58,8 @@ class NetFV(Pooling):
         self.log_deviations = nn.Parameter(torch.zeros(clusters, dim))
         self.head = DescriptorHead(2 * clusters * dim, dim, tokens=tokens, gating=gating)
 
-    def forward(self, text: Tokens, frames: Tokens) -> Tensor:
-        tokens = self.head.select(text, frames)
+    def forward(self, text: Tokens, frames: Tokens, *modalities: Tokens) -> Tensor:
+        tokens = self.head.select(text, frames, *modalities)
         scores = self.assign(tokens.x)
         descriptor = fisher_descriptor(tokens, scores, self.centers, self.log_deviations)
         return self.head(descriptor, text)

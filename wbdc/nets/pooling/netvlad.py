@@ -33,6 +33,8 @@ class NetVLAD(Pooling):
     gating (Miech et al., 2017).
     """
 
+    takes_modalities = True
+
     def __init__(
         self, dim: int, *, clusters: int = 16, tokens: str = "frames", gating: bool = False
     ):
@@ -42,6 +44,6 @@ class NetVLAD(Pooling):
         self.centers = nn.Parameter(torch.randn(clusters, dim) / math.sqrt(dim))
         self.head = DescriptorHead(clusters * dim, dim, tokens=tokens, gating=gating)
 
-    def forward(self, text: Tokens, frames: Tokens) -> Tensor:
-        tokens = self.head.select(text, frames)
+    def forward(self, text: Tokens, frames: Tokens, *modalities: Tokens) -> Tensor:
+        tokens = self.head.select(text, frames, *modalities)
         return self.head(vlad_descriptor(tokens, self.assign(tokens.x), self.centers), text)

@@ -43,6 +43,8 @@ class NeXtVLAD(Pooling):
     Raises UsageFault for groups that do not divide.
     """
 
+    takes_modalities = True
+
     def __init__(
         self,
         dim: int,
@@ -70,8 +72,8 @@ class NeXtVLAD(Pooling):
         self.centers = nn.Parameter(torch.randn(clusters, size) / math.sqrt(size))
         self.head = DescriptorHead(clusters * size, dim, tokens=tokens, gating=gating)
 
-    def forward(self, text: Tokens, frames: Tokens) -> Tensor:
-        tokens = self.head.select(text, frames)
+    def forward(self, text: Tokens, frames: Tokens, *modalities: Tokens) -> Tensor:
+        tokens = self.head.select(text, frames, *modalities)
         x = self.expand(tokens.x)
         scores = self.assign(x).unflatten(2, (self.groups, -1))
         expanded = Tokens(x, tokens.mask)

@@ -28,6 +28,8 @@ class SoftDBoW(Pooling):
     text, or "all", text and frames together. gating: adds context gating.
     """
 
+    takes_modalities = True
+
     def __init__(
         self, dim: int, *, clusters: int = 512, tokens: str = "frames", gating: bool = False
     ):
@@ -36,6 +38,6 @@ class SoftDBoW(Pooling):
         self.assign = nn.Linear(dim, clusters)
         self.head = DescriptorHead(clusters, dim, tokens=tokens, gating=gating)
 
-    def forward(self, text: Tokens, frames: Tokens) -> Tensor:
-        tokens = self.head.select(text, frames)
+    def forward(self, text: Tokens, frames: Tokens, *modalities: Tokens) -> Tensor:
+        tokens = self.head.select(text, frames, *modalities)
         return self.head(bag_of_words_descriptor(tokens, self.assign(tokens.x)), text)
