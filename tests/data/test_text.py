@@ -7,13 +7,19 @@ import random
 import pytest
 
 from wbdc.core.errors import EnvironmentFault, UsageFault
+from wbdc.core.plug import plug_settings
+from wbdc.data.special_tokens import SPECIAL_TOKENS
 from wbdc.data.text import (
-    SPECIAL_TOKENS,
     TextReader,
-    check_vocabulary_settings,
     learn_tokenizer,
     open_tokenizer,
     share_token_budget,
+)
+from wbdc.data.text_settings import (
+    VOCABULARY_SETTINGS,
+    check_vocabulary_settings,
+    text_settings,
+    vocabulary_settings,
 )
 
 LETTERS = [
@@ -278,3 +284,13 @@ def test_the_vocabulary_table_is_checked_by_the_signature(wrong, message):
     with pytest.raises(UsageFault, match=message):
         check_vocabulary_settings(wrong)
     assert check_vocabulary_settings({"min_count": 1}) == {"min_count": 1}
+
+
+def test_declared_settings_are_those_of_the_reader_and_of_the_vocabulary():
+    def defaults(target) -> dict:
+        return {name: setting.default for name, setting in plug_settings(target).items()}
+
+    declared = defaults(text_settings)
+    others = {name: declared[name] for name in declared if name not in VOCABULARY_SETTINGS}
+    assert others == defaults(TextReader)
+    assert defaults(vocabulary_settings) == defaults(learn_tokenizer)

@@ -8,12 +8,12 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from wbdc.core.errors import UsageFault
-from wbdc.data.text import SPECIAL_TOKENS, TextReader, learn_tokenizer, open_tokenizer
+from wbdc.data.special_tokens import SPECIAL_TOKENS
+from wbdc.data.text import TextReader, learn_tokenizer, open_tokenizer
+from wbdc.data.text_settings import MAX_WORDS, check_word_count
 from wbdc.data.words import (
-    MAX_WORDS,
     MIN_WORD_COUNT,
     add_words,
-    check_word_count,
     is_chinese_word,
     learn_words,
     sample_texts,

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertModel
 from wbdc.core import plug
 from wbdc.core.batch import Batch
 from wbdc.core.weights import load_weights
-from wbdc.data.text import SPECIAL_TOKENS
+from wbdc.data.special_tokens import SPECIAL_TOKENS
 from wbdc.nets import trunk as trunks
 from wbdc.nets.vision import clip
 from wbdc.prepare.dataset import open_prepared

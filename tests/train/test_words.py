@@ -9,7 +9,8 @@ import toys
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
-from wbdc.data.text import SPECIAL_TOKENS, list_tokens
+from wbdc.data.special_tokens import SPECIAL_TOKENS
+from wbdc.data.text import list_tokens
 from wbdc.data.words import is_chinese_word
 from wbdc.prepare.dataset import open_prepared
 from wbdc.serve.members import load_member

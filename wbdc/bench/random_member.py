@@ -13,6 +13,7 @@ from wbdc.core.files import publish_bytes, publish_file, publish_json, read_byte
 from wbdc.core.weights import find_weights
 from wbdc.data.special_tokens import special_token_ids
 from wbdc.data.text import learn_tokenizer, open_tokenizer
+from wbdc.data.text_settings import VOCABULARY_SETTINGS
 from wbdc.nets import vision as visions
 from wbdc.nets.image_clips import NESTED_TOWERS
 from wbdc.nets.model import VideoClassifier, build_fusion, build_towers, head_builder
@@ -24,7 +25,6 @@ from wbdc.serve.member_files import MODEL_FILE, WEIGHTS_FILE
 from wbdc.serve.members.network import TOKENIZER_FILE
 from wbdc.train.export import saved_blueprint
 from wbdc.train.kit import Kit
-from wbdc.train.kit_schema import VOCABULARY_SETTINGS
 
 CLASSES = 200
 CLASSES_PER_GROUP = 10

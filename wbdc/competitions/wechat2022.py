@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import count, cycle, islice
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from wbdc.competitions import (
     CLIP_SUFFIXES,
@@ -37,12 +36,13 @@ from wbdc.core.files import (
     read_text,
 )
 from wbdc.core.findings import Findings
-from wbdc.core.scores import f1_scores_from_codes
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # rows of each class of the labeled split; the keys are the official classes
 CLASS_COUNTS_FILE = Path(__file__).with_name("wechat2022_counts.json")
 FIRST_REPEATED_ID = 9 * 10**19  # 20 digits, as the ids of the contest
-LEVEL_WIDTHS = {"lv1": 2, "lv2": 4}  # characters of a class that name its label
 MAX_LABEL_CHARACTERS = 60  # of an invalid label
 
 
@@ -227,19 +227,16 @@ class WeChat2022(Competition):
         classes: over which macro averages are taken; None: the labels that occur in the truth or
         the predictions, as in the official script.
         """
-        pairs = Counter(zip(truth, predictions, strict=True))
-        true_labels, predicted_labels = zip(*pairs, strict=True) if pairs else ((), ())
-        levels = _code_levels(true_labels, predicted_labels, classes)
-        return _score_levels(levels, np.array(list(pairs.values()), np.float64))
+        from wbdc.competitions.formats.level_scores import score_levels  # imports numpy
+
+        return score_levels(truth, predictions, classes)
 
     def weighted_scorer(
-        self, truth: np.ndarray, predictions: np.ndarray, classes: Sequence[str]
-    ) -> Callable[[np.ndarray], float]:
-        levels = {
-            level: (code_of_class[truth], code_of_class[predictions], labels)
-            for level, (code_of_class, labels) in _level_codes(tuple(classes)).items()
-        }
-        return lambda weights: _score_levels(levels, weights)["mean"]
+        self, truth: "np.ndarray", predictions: "np.ndarray", classes: Sequence[str]
+    ) -> "Callable[[np.ndarray], float]":
+        from wbdc.competitions.formats.level_scores import level_scorer
+
+        return level_scorer(truth, predictions, tuple(classes))
 
     def write_result(self, ids: Sequence[str], labels: Sequence[str], path: Path) -> None:
         """Publish lines of `id,category_id` without a header or a byte order mark, ended by LF."""
@@ -419,45 +416,3 @@ def _join_ocr(item: dict, findings: Findings) -> str:
         if text and text not in parts[-1:]:
             parts.append(text)
     return " ".join(parts)
-
-
-def _code_levels(
-    truth: Sequence[str], predictions: Sequence[str], classes: Sequence[str] | None
-) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
-    """Return the codes of the true and predicted labels of each level, and their number.
-
-    classes: None for the labels that occur.
-    """
-    levels = {}
-    for level, width in LEVEL_WIDTHS.items():
-        rows = [[label[:width] for label in column] for column in (truth, predictions)]
-        known = {*rows[0], *rows[1]} if classes is None else {label[:width] for label in classes}
-        codes = {label: code for code, label in enumerate(sorted(known))}
-        true_codes, predicted_codes = (
-            np.array([codes.get(label, -1) for label in row], np.int64) for row in rows
-        )
-        levels[level] = true_codes, predicted_codes, len(codes)
-    return levels
-
-
-@lru_cache(maxsize=8)
-def _level_codes(classes: tuple[str, ...]) -> dict[str, tuple[np.ndarray, int]]:
-    """Return the code of each class on each level, (C,) int, and the number of codes."""
-    levels = {}
-    for level, width in LEVEL_WIDTHS.items():
-        labels = [label[:width] for label in classes]
-        codes = {label: code for code, label in enumerate(sorted({*labels}))}
-        levels[level] = np.array([codes[label] for label in labels]), len(codes)
-    return levels
-
-
-def _score_levels(
-    levels: dict[str, tuple[np.ndarray, np.ndarray, int]], weights: np.ndarray
-) -> dict[str, float]:
-    """Return the components of the score and their mean."""
-    components = {}
-    for level, (truth, predictions, labels) in levels.items():
-        f1 = f1_scores_from_codes(truth, predictions, labels, weights)
-        components[f"{level}_micro"] = f1.micro
-        components[f"{level}_macro"] = f1.macro
-    return {**components, "mean": sum(components.values()) / 4}

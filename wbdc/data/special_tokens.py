@@ -1,8 +1,11 @@
 """Special tokens: what each does, and its names in the vocabularies of text models."""
 
-from tokenizers import Tokenizer
+from typing import TYPE_CHECKING
 
 from wbdc.core.errors import UsageFault
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # of XLNet and RoBERTa; "<s>" and "</s>" have another meaning in a vocabulary with "<cls>"
@@ -15,7 +18,7 @@ OTHER_NAMES = {
 }
 
 
-def special_token_names(tokenizer: Tokenizer) -> dict[str, str]:
+def special_token_names(tokenizer: "Tokenizer") -> dict[str, str]:
     """Return the name of each of SPECIAL_TOKENS in the vocabulary of a tokenizer.
 
     Raises UsageFault for a tokenizer that lacks one.
@@ -33,7 +36,7 @@ def special_token_names(tokenizer: Tokenizer) -> dict[str, str]:
     return names
 
 
-def special_token_ids(tokenizer: Tokenizer) -> dict[str, int]:
+def special_token_ids(tokenizer: "Tokenizer") -> dict[str, int]:
     """Return the id of each of SPECIAL_TOKENS. Raises as `special_token_names` does."""
     return {
         token: tokenizer.token_to_id(name) for token, name in special_token_names(tokenizer).items()

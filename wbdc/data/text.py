@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from wbdc.core import plug
-from wbdc.core.errors import EnvironmentFault, IntegrityFault, UsageFault, suggest_name
+from wbdc.core.errors import EnvironmentFault, IntegrityFault
 from wbdc.core.files import read_bytes, read_text
 from wbdc.core.out_of_memory import raise_if_exhausted
 from wbdc.data.special_tokens import SPECIAL_TOKENS, special_token_ids, special_token_names
+from wbdc.data.text_settings import check_budgets
 from wbdc.data.words import is_chinese_word, match_words
 
 SENTENCEPIECE_FILES = ("spiece.model", "spm.model", "sentencepiece.bpe.model")
@@ -105,36 +105,6 @@ class TextReader:
             ids += part[len(part) - count :] if field in self.tail else part[:count]
             ids.append(self.sep)
         return ids
-
-
-def check_budgets(fields: dict[str, int], length: int, tail: Sequence[str] = ()) -> None:
-    """Check the token budgets of fields.
-
-    Raises UsageFault for budgets that are not numbers of tokens or exceed the length, and for a
-    field in `tail` that is not read.
-    """
-    for field in tail:
-        if field not in fields:
-            suggestion = suggest_name(str(field), list(fields))
-            raise UsageFault(
-                f"text.tail names {field!r}, which text.fields does not read{suggestion}"
-            )
-    for field, budget in fields.items():
-        if type(budget) is not int or budget < 0:
-            raise UsageFault(f"text.fields: {field} = {budget!r} is not a number of tokens")
-
-    special_tokens = 1 + len(fields)
-    available = length - special_tokens
-    if available < 0:
-        raise UsageFault(
-            f"text.length = {length} is too short: {len(fields)} fields need {special_tokens} "
-            "special tokens alone"
-        )
-    if sum(fields.values()) > available:
-        raise UsageFault(
-            f"text.fields request {sum(fields.values())} tokens; text.length = {length} leaves "
-            f"{available} without the special tokens"
-        )
 
 
 def share_token_budget(counts: list[int], budgets: list[int], available: int) -> list[int]:
@@ -232,17 +202,6 @@ def learn_tokenizer(texts: Iterable[str], *, min_count: int = 2, max_size: int =
     letters = [*(f"##{c}" for c in LATIN_CHARACTERS), *LATIN_CHARACTERS]
     tokens = list(dict.fromkeys([*SPECIAL_TOKENS, *letters, *words]))[:max_size]
     return _build_bert_tokenizer({token: i for i, token in enumerate(tokens)}, True)
-
-
-def check_vocabulary_settings(settings: dict) -> dict[str, int]:
-    """Check and return the `text.vocabulary` table of a kit. Raises UsageFault."""
-    plug.check_settings("text.vocabulary", learn_tokenizer, settings)
-    for name, minimum in (("min_count", 1), ("max_size", len(SPECIAL_TOKENS) + 1)):
-        if settings.get(name, minimum) < minimum:
-            raise UsageFault(
-                f"text.vocabulary: {name} = {settings[name]} is less than the minimum of {minimum}"
-            )
-    return settings
 
 
 def _build_bert_tokenizer(vocabulary: dict[str, int], lowercase: bool) -> Tokenizer:

@@ -18,19 +18,12 @@ from tokenizers import (
 
 from wbdc.core.errors import UsageFault
 
-MAX_WORDS = 100_000
 CHINESE = "\u3400-\u4dbf\u4e00-\u9fff"  # a range of characters for regular expressions
 CHINESE_WORD = re.compile(f"[{CHINESE}]{{2,}}")
 MAX_CHINESE_CHARACTERS = 4  # of a learned word; most idioms have 4
 MIN_WORD_COUNT = 5  # as in word2vec: the embedding of a rarer word would hardly be trained
 # bounds time and memory: 10 million characters take a minute and 2 GB
 MAX_LEARNED_CHARACTERS = 10_000_000
-
-
-def check_word_count(count: int) -> None:
-    """Check the setting `text.words`. Raises UsageFault."""
-    if not 0 <= count <= MAX_WORDS:
-        raise UsageFault(f"text.words = {count}; it must be between 0 and {MAX_WORDS:,}")
 
 
 def is_chinese_word(token: str) -> bool:

@@ -14,6 +14,7 @@ from wbdc.core.integrity import verify_seal
 from wbdc.core.weights import describe_weights, load_weights, select_tensors
 from wbdc.data.special_tokens import special_token_ids
 from wbdc.data.text import TextReader, learn_tokenizer, open_tokenizer
+from wbdc.data.text_settings import VOCABULARY_SETTINGS
 from wbdc.data.words import add_words, learn_words
 from wbdc.nets import vision as visions
 from wbdc.nets.model import VideoClassifier, build_fusion, build_towers, head_builder
@@ -31,7 +32,6 @@ from wbdc.serve.member_files import WEIGHTS_FILE
 from wbdc.serve.members.network import TOKENIZER_FILE
 from wbdc.train.kit import Kit
 from wbdc.train.kit_contest import check_contest
-from wbdc.train.kit_schema import VOCABULARY_SETTINGS
 from wbdc.train.task import class_parents
 
 

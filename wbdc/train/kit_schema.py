@@ -14,8 +14,7 @@ from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.core.plug_source import plug_attribute, resolve_settings
 from wbdc.core.precision_names import PRECISION_TYPES
-from wbdc.data.text import TextReader, check_budgets, check_vocabulary_settings
-from wbdc.data.words import check_word_count
+from wbdc.data.text_settings import check_text_settings, text_settings
 from wbdc.train.kit_files import STAGES
 from wbdc.train.pseudo.pseudo_settings import PseudoSettings
 from wbdc.train.weight_names import OTHER_PARTS
@@ -70,7 +69,6 @@ REFUSED_SETTINGS = {
         },
     },
 }
-VOCABULARY_SETTINGS = ("vocabulary", "words")  # of [text]; the others are those of TextReader
 CHECKED_VOCABULARY_WORDS = 100  # any size will do to check the shapes of a network
 
 
@@ -145,24 +143,6 @@ def trunk_settings(*, model: str | None = None, architecture: dict | None = None
 
     model: name of pretrained weights, for example "hfl/chinese-macbert-base". architecture: the
     content of a config.json of transformers, with random weights.
-    """
-
-
-def text_settings(
-    tokenizer: object,
-    *,
-    fields: dict[str, int],
-    length: int = 256,
-    tail: list[str] = (),
-    vocabulary: dict | None = None,
-    words: int = 0,
-) -> None:
-    """Declare the settings of [text]: those of TextReader, and those of a vocabulary.
-
-    vocabulary: learn one from the data, for an architecture with random weights. Keys:
-    min_count, the minimum number of occurrences of a word; max_size, that of the vocabulary.
-    words: at most so many words of 2 to 4 Chinese characters, learned from the data, become tokens
-    beside the characters; 0 for none. Needs the tokenizer of a BERT.
     """
 
 
@@ -443,12 +423,7 @@ def _check_text(name: str, tables: dict, contest: Competition) -> None:
                 f"{field!r}{hint}"
             )
 
-    if "vocabulary" in text:
-        check_vocabulary_settings(text["vocabulary"])
-    check_word_count(text.get("words", 0))
-    settings = {key: value for key, value in text.items() if key not in VOCABULARY_SETTINGS}
-    plug.check_settings(f"kit {name}: text", TextReader, settings)
-    check_budgets(settings["fields"], settings.get("length", 256), settings.get("tail", []))
+    check_text_settings(f"kit {name}: text", text)
 
 
 def _check_frames(vision: dict) -> None:
