@@ -133,7 +133,7 @@ OBJECTIVES: dict[str, list[dict]] = {
     "clip": [{}, {"fusion": "after"}, {"fusion": "both", "field": "asr"}],
     "contrast": [{}, {"queue": 4}, {"distill": 0.4}],
     "inverse_cloze": [{}, {"query": "title"}],
-    "mask_words": [{"unit": "token"}, {"unit": "word"}, {"unit": "ngram"}],
+    "mask_words": [{"unit": "token"}, {"unit": "word", "distill": 0.4}, {"unit": "ngram"}],
     "mask_patches": [{"share": 0.5, "width": 16, "layers": 1, "heads": 2}],
     "mask_frames": [
         {"loss": "nce", "share": 0.5},

@@ -110,3 +110,48 @@ def test_settings_that_do_not_exist_are_refused(settings, message):
 def test_whole_words_need_a_vocabulary_with_pieces():
     with pytest.raises(UsageFault, match='unit = "word" needs a vocabulary with "##" pieces'):
         build(toys.model(), replace(toys.TASK, vocabulary=("a", "b")), unit="word")
+
+
+@pytest.mark.parametrize("fusion", toys.FUSIONS)
+def test_a_part_of_each_target_is_the_prediction_of_the_momentum_model(fusion):
+    model, batch = toys.model(fusion), toys.batch()
+    objective = build(model, share=0.5, distill=0.4, ramp=0.0)
+    with torch.no_grad():
+        for weight in model.parameters():  # the momentum model has the weights from before
+            weight.add_(torch.randn_like(weight), alpha=0.05)
+    objective.before_step(1)
+    original = model.encode(batch)
+    hidden = objective.hide(original)
+    fused = model.fuse(hidden)
+
+    copied = objective.teacher.model
+    x = copied.fuse(hidden).text.x
+    words = copied.trunk.embeddings.word_embeddings.weight
+    teacher = objective.teacher.words.transform(x) @ words.T + objective.teacher.words.bias
+    student = objective.words(model, fused.text.x)
+    is_predicted = hidden.targets["mask_words"] & (batch.text != toys.SPECIAL["[UNK]"])
+    longhand = []
+    for b, t in is_predicted.nonzero().tolist():
+        target = 0.4 * teacher[b, t].softmax(-1)
+        target[batch.text[b, t]] += 0.6
+        longhand.append(-(target * student[b, t].log_softmax(-1)).sum())
+    loss = objective.loss(model, fused, hidden, original)
+    torch.testing.assert_close(loss, torch.stack(longhand).mean())
+    assert not any(weight.requires_grad for weight in objective.teacher.parameters())
+
+
+def test_the_momentum_model_follows_and_its_share_grows():
+    model = toys.model()
+    objective = build(model, distill=0.4, momentum=0.9, ramp=0.5)
+    shares = []
+    for step in range(1, toys.TASK.total_steps + 1):
+        objective.before_step(step)
+        shares.append(objective._teacher_share)
+    assert shares == pytest.approx([0.08, 0.16, 0.24, 0.32, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4])
+
+    start = objective.words.bias.detach().clone()
+    with torch.no_grad():
+        objective.words.bias.add_(1)
+    objective.after_step(1)
+    torch.testing.assert_close(objective.teacher.words.bias, start + 0.1)
+    assert build(model).teacher is None

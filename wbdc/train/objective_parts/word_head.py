@@ -1,12 +1,14 @@
 """The output layer over the vocabulary, and the loss of predicted words."""
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wbdc.nets.model import VideoClassifier
+from wbdc.train.objective_parts.contrastive import soft_partners
 
 CAPACITY_DEVIATIONS = 8  # a batch selects more words than this allows less than once in 10**14
 
@@ -40,16 +42,33 @@ class WordHead(nn.Module):
         words: Tensor,
         is_predicted: Tensor,
         capacity: int,
+        teacher: "WordTeacher | None" = None,
     ) -> Tensor:
         """Return the cross entropy, averaged over the predicted words; 0 when there is none.
 
         x: (B, T, D). words, is_predicted: (B, T). Of more than `capacity` predicted words, the
-        first ones count.
+        first ones count. teacher: whose predictions are mixed into the targets.
         """
         positions, is_real = first_true(is_predicted.flatten(), capacity)
         logits = self(model, x.flatten(0, 1)[positions])
-        losses = F.cross_entropy(logits, words.flatten()[positions], reduction="none")
+        targets = words.flatten()[positions]
+        if teacher is not None:
+            with torch.no_grad():
+                teacher_logits = teacher.head(teacher.model, teacher.x.flatten(0, 1)[positions])
+                targets = soft_partners(targets, teacher_logits, teacher.share)
+        losses = F.cross_entropy(logits, targets, reduction="none")
         return losses.masked_fill(~is_real, 0).sum() / is_real.sum().clamp(min=1)
+
+
+class WordTeacher(NamedTuple):
+    """What teaches words: a head with its model, its vectors x (B, T, D), and its share of the
+    targets, from 0 to 1.
+    """
+
+    head: WordHead
+    model: VideoClassifier
+    x: Tensor
+    share: float
 
 
 def word_capacity(tokens: int, share: float, together: int = 1) -> int:

@@ -24,7 +24,7 @@ from wbdc.train.objective_parts.contrastive import (
 )
 from wbdc.train.objective_parts.key_queue import KeyQueue, PairKeys
 from wbdc.train.objective_parts.modalities import encode_apart, is_pair, is_unmasked
-from wbdc.train.objective_parts.momentum import MomentumEncoder
+from wbdc.train.objective_parts.momentum import MomentumEncoder, ramped_share
 from wbdc.train.objectives import Objective, masked_mean
 from wbdc.train.task import Task
 
@@ -107,7 +107,7 @@ class Contrast(Objective):
 
     def before_step(self, step: int) -> None:
         """Let the share of the teacher grow with the steps."""
-        self._teacher_share = self.distill * min(1.0, step / max(1.0, self.ramp_steps))
+        self._teacher_share = ramped_share(self.distill, step, self.ramp_steps)
         if self.queue is not None:
             self.queue.discard()  # of a step that was skipped
 

@@ -11,7 +11,8 @@ from wbdc.core.batch import Batch
 from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Fused
 from wbdc.nets.model import VideoClassifier
-from wbdc.train.objective_parts.word_head import WordHead, word_capacity
+from wbdc.train.objective_parts.momentum import MomentumModel, ramped_share
+from wbdc.train.objective_parts.word_head import WordHead, WordTeacher, word_capacity
 from wbdc.train.objective_parts.word_spans import (
     PIECE_PREFIX,
     select_ngrams,
@@ -34,11 +35,18 @@ class MaskWords(Objective):
     output layer shares its weights with the word embeddings; words outside the selection, unknown
     words, special tokens and padding are never predicted.
 
+    With distillation, a part of each target is the prediction of a momentum model for the same
+    masked video (momentum distillation; ALBEF; Li et al., 2021). It copies the trunk, the fusion
+    and the output layer, reads the features of the trained vision tower, and is neither trained nor
+    exported. The loss of perfect predictions is then above 0.
+
     share: probability of selecting each token. unit: what is selected together: "token"; "word", a
     word with all its "##" pieces (whole word masking; Cui et al., 2019), where each Chinese
     character is a word; or "ngram", up to `max_ngram` such words in a row (MacBERT; Cui et al.,
     2020). max_ngram: of unit "ngram"; with 4, sequences of 1 to 4 words have shares of 40, 30, 20
-    and 10%.
+    and 10%. distill: share of the target that is the momentum model's prediction; 0: none; ALBEF
+    uses 0.4. momentum: share of its weights that the momentum model keeps at each step. ramp: share
+    of the steps over which `distill` rises from 0.
 
     Raises UsageFault for settings that do not exist, or when the vocabulary has no pieces of words.
     """
@@ -52,19 +60,27 @@ class MaskWords(Objective):
         share: float = 0.15,
         unit: str = "token",
         max_ngram: int = 4,
+        distill: float = 0.0,
+        momentum: float = 0.995,
+        ramp: float = 0.1,
     ):
         super().__init__(model, task, weight=weight)
-        self.check_between(0, 1, share=share)
+        self.check_between(0, 1, share=share, distill=distill, momentum=momentum, ramp=ramp)
         self.check_between(1, math.inf, max_ngram=max_ngram)
         self.check_choice(UNITS, unit=unit)
         self.share = share
         self.unit = unit
         self.max_ngram = max_ngram
+        self.distill = distill
+        self.momentum = momentum
+        self.ramp_steps = ramp * task.total_steps
         self.vocabulary_size = model.trunk.embeddings.word_embeddings.num_embeddings
         self.chance = math.log(self.vocabulary_size)
         self.mask_id = model.special["[MASK]"]
         self.unknown_id = model.special["[UNK]"]
         self.words = WordHead(model)
+        self.teacher = MomentumModel(model, words=self.words) if distill else None
+        self._teacher_share = 0.0
         is_piece = _pieces(task.vocabulary, self.vocabulary_size)
         if unit != "token" and not is_piece.any():
             raise UsageFault(
@@ -94,12 +110,30 @@ class MaskWords(Objective):
         # an earlier use of this objective may have replaced words that this one selected
         is_predicted = batch.targets["mask_words"] & (original.text != self.unknown_id)
         capacity = self._capacity(is_predicted.numel())
-        return self.words.loss(model, fused.text.x, original.text, is_predicted, capacity)
+        teacher = self._teach(batch)
+        return self.words.loss(model, fused.text.x, original.text, is_predicted, capacity, teacher)
 
     def count(self, batch: Batch) -> Tensor:
         """Return the number of words that are selected and predicted."""
         is_predicted = self._select(batch) & (batch.text != self.unknown_id)
         return is_predicted.sum().clamp(max=self._capacity(is_predicted.numel()))
+
+    def before_step(self, step: int) -> None:
+        """Let the share of the momentum model grow with the steps."""
+        self._teacher_share = ramped_share(self.distill, step, self.ramp_steps)
+
+    def after_step(self, step: int) -> None:
+        """Move the momentum model."""
+        if self.teacher is not None:
+            self.teacher.move(self.momentum)
+
+    @torch.no_grad()
+    def _teach(self, batch: Batch) -> WordTeacher | None:
+        """Return the momentum model as a teacher of the words that `batch` masks."""
+        if not self._teacher_share:
+            return None
+        x = self.teacher.model.fuse(batch).text.x
+        return WordTeacher(self.teacher.words, self.teacher.model, x, self._teacher_share)
 
     def _select(self, batch: Batch) -> Tensor:
         """Return which words are selected: (B, T) bool."""
