@@ -12,11 +12,13 @@ import polars as pl
 import pytest
 import torch
 import toys
+from fake_package import run_here
 
 from wbdc.cli import main
 from wbdc.core.files import SEAL_FILE, read_json, seal_folder
 from wbdc.ensemble.budget.cost import measure_start
 from wbdc.ensemble.geometric_weights import GeometricWeights
+from wbdc.submit.check import diff
 
 
 def reseal_folder(folder: Path) -> None:
@@ -40,9 +42,10 @@ def work(ready, kit, tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick_start(monkeypatch):
-    """Do not start a process to time it; `test_start_of_a_process_is_measured` does. Do not try
-    OpenVINO unless a test requests it, installed or not.
+    """Do not start a process to time it; `test_start_of_a_process_is_measured` does. Predict with a
+    package in this process; test_end_to_end.py starts one. Do not try OpenVINO, installed or not.
     """
+    monkeypatch.setattr(diff, "run_packed", run_here)
     monkeypatch.setattr("wbdc.ensemble.budget.budget_search.measure_start", lambda openvino: 0.5)
     monkeypatch.setattr("wbdc.serve.openvino_function.is_openvino_installed", lambda: False)
 
@@ -212,19 +215,19 @@ def test_a_geometric_mean_with_class_multipliers_is_served_and_packed(work, tmp_
 
 @pytest.mark.slow
 def test_train_sh_trains_all_folds_that_the_score_used(work, tmp_path, monkeypatch):
-    """Whole runs cost two folds: under a limit between one and two, one fold is selected, and
-    train.sh trains every fold that its score used.
+    """Whole runs cost two folds of 500 s: under a limit between one and two, one fold is selected,
+    and train.sh trains every fold that its score used.
     """
     monkeypatch.setattr(
         "wbdc.ensemble.budget.cost._stage_seconds",
-        lambda engine, videos: {"read": 0.0, "vision": 0.001, "member": 0.0},
+        lambda engine, videos: {"read": 0.0, "vision": 0.01, "member": 0.0},
     )
     report = toys.run_json(
         "ensemble",
         "--work",
         work,
         "--limit",
-        100,
+        1000,
         "--items",
         50_000,
         "--draws",
