@@ -107,8 +107,8 @@ class ZeroWeights(TorchFunctionMode):
 
 def build_empty(tower: Tower) -> Vision:
     """Build a tower without data, on the device "meta"."""
-    with ZeroWeights():
-        return build_tower(tower).to("meta")
+    with ZeroWeights(), torch.device("meta"):
+        return build_tower(tower).to("meta")  # also what the context does not reach
 
 
 @torch.no_grad()

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import toys
+from fake_package import run_here
 from small import processes_with, stop_midway
 
 from wbdc import STOPPED_MESSAGE
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.files import read_json
 from wbdc.core.findings import Findings
+from wbdc.submit.check import diff
 
 VIDEOS = 400  # so many that a signal after the models are loaded arrives before the result
 DRAWS = 10_000  # so many that a signal during the bootstrap arrives before the ensemble
@@ -90,13 +92,14 @@ def is_sealed(path: Path) -> bool:
     return seal.is_file() and path.name in read_json(seal)["files"]
 
 
-def test_fault_32_sigterm_during_submit(work, tmp_path):
+def test_fault_32_sigterm_during_submit(work, tmp_path, monkeypatch):
     """The signal arrives while the packed folder predicts in its own session."""
     into = tmp_path / "submissions/a"
     words = ("submit", "--work", work, "--threads", 1, "--into", into)
     into.parent.mkdir()
 
     stop(words, tmp_path, lambda: is_predicting(tmp_path / "stopped/tmp"))
+    monkeypatch.setattr(diff, "run_packed", run_here)
     assert toys.run_json(*words)["proof"]["equal"]
     assert str(into) in toys.run_json("verify", into)
 
