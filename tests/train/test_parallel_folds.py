@@ -3,14 +3,14 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 import toys
-from small import processes_with, soon, stop_midway
+from small import HANGS_SECONDS, processes_with, soon
 
 from wbdc.cli import main
 from wbdc.core.errors import Diverged, OutOfResources, Stopped, UsageFault, WbdcError
@@ -224,54 +224,61 @@ def test_a_command_that_reports_writes_records(kit, fresh, monkeypatch):
 
 
 @pytest.mark.slow
-def test_folds_side_by_side_end_with_the_bits_of_one_after_the_other(kit, fresh, tmp_path):
-    """Also for an estimator, one of whose two folds was trained before."""
+def test_folds_side_by_side_end_with_the_bits_of_one_after_the_other(fresh, tmp_path):
+    """Of an estimator, one of whose two folds was trained before."""
     other = tmp_path / "other"
     shutil.copytree(fresh, other)
     toys.run_json("train", "--kit", "ngrams", "--fold", 1, "--work", other, "--threads", 1)
-    for kit_name, changes in {kit: toys.SHORT, "ngrams": ()}.items():
-        words = ("train", "--kit", kit_name, "--fold", "0,1", *changes)
-        one = toys.run_json(*words, "--work", fresh, "--threads", 1)
-        two = toys.run_json(*words, "--work", other, "--jobs", 2)
-        assert one["folds"].keys() == two["folds"].keys() == {"0", "1"}
-        for fold in "01":
-            first, second = one["folds"][fold], two["folds"][fold]
-            assert first["files"]["model.safetensors"] == second["files"]["model.safetensors"]
-            assert first["score"] == second["score"]
-        assert one["folds"]["0"]["command"] == two["folds"]["0"]["command"]
+    words = ("train", "--kit", "ngrams", "--fold", "0,1")
+    one = toys.run_json(*words, "--work", fresh, "--threads", 1)
+    two = toys.run_json(*words, "--work", other, "--jobs", 2)
+    check_equal_folds(one, two)
+
+
+def check_equal_folds(one: dict, two: dict) -> None:
+    """Check that two trainings of folds 0 and 1 have the same bits, scores and commands."""
+    assert one["folds"].keys() == two["folds"].keys() == {"0", "1"}
+    for fold in "01":
+        first, second = one["folds"][fold], two["folds"][fold]
+        assert first["files"]["model.safetensors"] == second["files"]["model.safetensors"]
+        assert first["score"] == second["score"]
+    assert one["folds"]["0"]["command"] == two["folds"]["0"]["command"]
 
 
 @pytest.mark.slow
-def test_stopped_and_killed_folds_resume_to_the_same_bits(kit, fresh, tmp_path):
+def test_stopped_and_killed_folds_resume_to_the_same_bits(kit, fresh, tmp_path, monkeypatch):
+    """When both folds have saved a state, one is killed, and then the command is stopped."""
     other = tmp_path / "other"
     shutil.copytree(fresh, other)
     words = ("train", "--kit", kit, "--fold", "0,1", "--set", "train.epochs=8", "--save-every", 2)
     expected = toys.run_json(*words, "--work", other, "--threads", 1)
 
-    command = [sys.executable, "-m", "wbdc", *map(str, words), "--jobs", "2", "--work", str(fresh)]
-    code, stderr = stop_midway(
-        command,
-        tmp_path / "stopped",
-        lambda: len(list(fresh.glob("runs/*/fold-[01]/state.json"))) == 2,
-    )
-    assert code == Stopped.code
-    assert "fold 0: stopped after step " in stderr
-    assert "fold 1: stopped after step " in stderr
-    assert stderr.splitlines()[-1].startswith("stopped; the same command resumes")
+    home = tmp_path / "tmp"
+    home.mkdir()
+    monkeypatch.setenv("TMPDIR", str(home))
+    has_ended = threading.Event()
 
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    assert soon(lambda: fold_processes(tmp_path, "1"), 60)
-    os.kill(fold_processes(tmp_path, "1")[0], signal.SIGKILL)
-    _, stderr = process.communicate()
-    assert process.returncode == OutOfResources.code
-    assert "1 of 2 folds failed: signal 9 killed the process of fold 1" in stderr
-    assert not processes_with(tmp_path)
+    def end_folds() -> None:
+        states = "runs/*/fold-[01]/state.json"
+        soon(lambda: len(list(fresh.glob(states))) == 2 or has_ended.is_set(), HANGS_SECONDS)
+        if not has_ended.is_set():
+            os.kill(fold_processes(home, "1")[0], signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=end_folds)
+    thread.start()
+    stopped = toys.wbdc(*words, "--work", fresh, "--jobs", 2)
+    has_ended.set()
+    thread.join()
+    assert stopped.exit_code == Stopped.code
+    assert "fold 0: stopped after step " in stopped.stderr
+    assert "signal 9 killed the process of fold 1" in stopped.stderr
+    assert stopped.stderr.splitlines()[-1].startswith("stopped; the same command resumes")
+    assert not processes_with(home)
+    assert not list(home.iterdir())
 
     resumed = toys.run_json(*words, "--work", fresh, "--jobs", 2)
-    for fold in "01":
-        weights = [run["folds"][fold]["files"]["model.safetensors"] for run in (expected, resumed)]
-        assert weights[0] == weights[1]
+    check_equal_folds(expected, resumed)
 
 
 def fold_processes(home: Path, fold: str) -> list[int]:
