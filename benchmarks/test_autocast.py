@@ -7,16 +7,17 @@ weights are slower.
 """
 
 import copy
-import os
 
 import pytest
 import torch
 from open_clip.model import _build_vision_tower
+from sizes import choose_size
 
 from wbdc.nets.vision import as_if_trained
 
-LAYERS = 12 if os.environ.get("WBDC_FULL") == "1" else 4
-VIT = {"layers": LAYERS, "width": 768, "head_width": 64, "patch_size": 32, "image_size": 224}
+LAYERS = choose_size(1, 4, 12)
+WIDTH = choose_size(64, 768, 768)
+VIT = {"layers": LAYERS, "width": WIDTH, "head_width": 64, "patch_size": 32, "image_size": 224}
 MODES = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
 FROZEN_MODES = ("as_if_trained", "no_grad")
 

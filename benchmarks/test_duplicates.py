@@ -4,17 +4,15 @@ Run with `pytest benchmarks --benchmark-enable -n 0`. WBDC_FULL=1 uses 1.1 milli
 as the contest has.
 """
 
-import os
-
 import numpy as np
 import pytest
 from process_usage import measure_process
+from sizes import choose_size
 
 from wbdc.prepare.describe.duplicates import MAX_FRAME_BITS, duplicate_groups, similar_frames
 
-FULL = os.environ.get("WBDC_FULL") == "1"
-VIDEOS, FRAMES = 1_125_000 if FULL else 20_000, 32
-COMPARED_VIDEOS = 500  # for the full comparison
+VIDEOS, FRAMES = choose_size(500, 20_000, 1_125_000), 32
+COMPARED_VIDEOS = choose_size(100, 500, 500)  # for the full comparison
 MAX_GIGABYTES = 4  # of memory
 
 

@@ -6,17 +6,17 @@ twelve layers of BERT-base instead of two. The bits are equal.
 """
 
 import copy
-import os
 
 import pytest
 import torch
+from sizes import choose_size
 
 from wbdc.core.tokens import Tokens
 from wbdc.nets.half_weights import halve_weights
 from wbdc.nets.trunk import Trunk
 
-LAYERS = 12 if os.environ.get("WBDC_FULL") == "1" else 2
-TOKENS = 64
+LAYERS = choose_size(1, 2, 12)
+TOKENS = choose_size(8, 64, 64)
 VIDEOS = (1, 16)
 
 

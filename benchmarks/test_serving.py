@@ -5,7 +5,6 @@ ViT-B/32 with random weights instead of models of a sixteenth of that size.
 """
 
 import io
-import os
 import zipfile
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torchvision.transforms as T
 from PIL import Image
 from safetensors.torch import save_file
 from scenes import photo
+from sizes import choose_size
 from torch.utils.data import DataLoader, Dataset
 
 from wbdc.competitions import Source, Video
@@ -28,9 +28,9 @@ from wbdc.nets.model import build_model
 from wbdc.serve.engine import InferenceEngine
 from wbdc.serve.members import load_member
 
-FULL = os.environ.get("WBDC_FULL") == "1"
-VIDEOS, FRAMES, LENGTH, BATCH, CLASSES = 32, 14, 256, 16, 200
-WIDTH, LAYERS = (768, 12) if FULL else (192, 4)
+VIDEOS = choose_size(4, 32, 32)
+FRAMES, LENGTH, BATCH, CLASSES = 14, 256, 16, 200
+WIDTH, LAYERS = choose_size(64, 192, 768), choose_size(1, 4, 12)
 BERT = {
     "model_type": "bert",
     "hidden_size": WIDTH,
@@ -196,4 +196,4 @@ def test_both_ways_give_equal_predictions(folders, videos, towers):
 @pytest.mark.parametrize("towers", ["one tower", "three towers"])
 def test_serving(benchmark, folders, videos, towers, predict):
     benchmark.group = f"archives to predictions, three members, {towers}"
-    benchmark.pedantic(predict, (folders[towers], videos), rounds=1 if FULL else 2)
+    benchmark.pedantic(predict, (folders[towers], videos), rounds=choose_size(1, 2, 1))

@@ -15,6 +15,7 @@ import torch
 import torchvision.transforms as T
 from PIL import Image
 from scenes import photo
+from sizes import choose_size
 from torch.utils.data import DataLoader, Dataset
 
 from wbdc.competitions import Source
@@ -29,7 +30,8 @@ from wbdc.data.text import TextReader, learn_tokenizer
 from wbdc.prepare.build import prepare_data
 from wbdc.prepare.view import InputSpec, View, open_view
 
-VIDEOS, FRAMES, SIZE, BATCH = 64, 14, 224, 16
+VIDEOS, FRAMES = choose_size(16, 64, 64), choose_size(2, 14, 14)
+SIZE, BATCH = 224, 16
 TRANSFORM = ImageSettings(
     SIZE, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), short=256
 )

@@ -6,17 +6,18 @@ twelve layers of ViT-B/32 instead of three. The bits are equal.
 """
 
 import math
-import os
 
 import pytest
 import torch
 from open_clip.model import _build_vision_tower
+from sizes import choose_size
 
 from wbdc.nets.vision import FRAMES_IN_CACHE
 
 FRAMES = 72  # three parts
-LAYERS = 12 if os.environ.get("WBDC_FULL") == "1" else 3
-VIT = {"layers": LAYERS, "width": 768, "head_width": 64, "patch_size": 32, "image_size": 224}
+LAYERS = choose_size(1, 3, 12)
+WIDTH, SIDE = choose_size(64, 768, 768), choose_size(64, 224, 224)
+VIT = {"layers": LAYERS, "width": WIDTH, "head_width": 64, "patch_size": 32, "image_size": SIDE}
 PARTS = {"at once": 1, "in parts": math.ceil(FRAMES / FRAMES_IN_CACHE)}
 
 
@@ -30,7 +31,7 @@ def tower() -> torch.nn.Module:
 @torch.no_grad()
 def encode(tower: torch.nn.Module, precision: torch.dtype, parts: int) -> torch.Tensor:
     """Encode random frames in some parts."""
-    pixels = torch.randn(FRAMES, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randn(FRAMES, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
         return torch.cat([tower(part) for part in pixels.tensor_split(parts)])
 

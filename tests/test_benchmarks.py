@@ -1,8 +1,10 @@
 """Every file of benchmarks/ runs, with small arguments and without measuring."""
 
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
@@ -10,20 +12,21 @@ import polars as pl
 import pytest
 import toys
 from click.testing import CliRunner
-from process_usage import measure_process
+from process_usage import ProcessUsage, measure_process
 from toys import data, kit, ready  # noqa: F401
 
 from wbdc.prepare.dataset import open_prepared
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-PARTS = {"kit_comparison.py", "process_usage.py", "scenes.py"}  # that other benchmarks import
+# imported by other benchmarks
+PARTS = {"kit_comparison.py", "process_usage.py", "scenes.py", "sizes.py"}
 WRITERS = {"towers.py"}  # of a table of the documentation
 PYTEST_FILES = {path.name for path in FOLDER.glob("test_*.py")}
 ONE_RUN = "--work {work} --kit {kit} --seeds 0 --folds 0 --draws 100"
 # arguments of each script, {name} for the path of a fixture; a test fails for a new script without
 # a line here
 SCRIPTS = {
-    "blend_weights.py": ["--work {work} --draws 100 --videos 30"],
+    "blend_weights.py": ["--work {work} --draws 100 --videos 20"],
     "fine_tuning.py": [f"{ONE_RUN} --change remove+ema"],
     "folds.py": ["--work {work} --kit {kit} --epochs 1 --way two+threads"],
     "frames.py": ["--rounds 1 --videos 1"],
@@ -63,7 +66,7 @@ def paths(ready, tmp_path_factory) -> dict[str, Path]:  # noqa: F811
     tiny_kit = folder / "toy.toml"
     tiny_kit.write_text(f"{toys.KIT}\n[tiny.train]\nepochs = 1\n[tiny.pretrain]\nepochs = 1\n")
     for name in (tiny_kit, "ngrams"):
-        options = ("--fold", "each", "--work", work, "--threads", 1)
+        options = ("--fold", "0,1", "--work", work, "--threads", 1)
         result = toys.wbdc("train", "--kit", name, *options)
         assert result.exit_code == 0, result.output
     prepared = open_prepared(work)
@@ -86,12 +89,19 @@ def test_a_measured_process_that_fails_is_reported():
         measure_process(eval, "1 / 0")
 
 
+def measure_here(action: Callable, *values: object) -> tuple[object, ProcessUsage]:
+    """Replace `measure_process` by a call in this process, which takes nothing."""
+    return action(*values), ProcessUsage(0.0, 0.0, 0)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "words"), [(name, words) for name, calls in SCRIPTS.items() for words in calls]
 )
 def test_a_script_runs(script, words, paths, tmp_path, monkeypatch):
     monkeypatch.setattr("os.fsync", lambda handle: None)
+    monkeypatch.setattr("scale.measure_process", measure_here)
+    monkeypatch.setattr("training_step.PEAK_SIZE", 64)
     work = shutil.copytree(paths["work"], tmp_path / "work")  # scripts add runs
     values = paths | {"work": work}
     arguments = [word.replace("+", " ").format(**values) for word in words.split()]
@@ -102,8 +112,9 @@ def test_a_script_runs(script, words, paths, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_measurements_of_pytest_run():
-    """All files in one process, with most measured functions, each once."""
+    """All files in one process, with most measured functions, each once and with little work."""
     options = ("-q", "-n", "0", "--benchmark-disable", "-p", "no:cacheprovider", "-k", QUICK)
     command = [sys.executable, "-m", "pytest", FOLDER, *options]
-    process = subprocess.run(command, capture_output=True, text=True, cwd=FOLDER.parent)
+    settings = {"cwd": FOLDER.parent, "env": os.environ | {"WBDC_FULL": "0"}}
+    process = subprocess.run(command, capture_output=True, text=True, **settings)
     assert process.returncode == 0, process.stdout[-3000:]
