@@ -3,7 +3,7 @@
 import copy
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -15,6 +15,8 @@ from wbdc.core import plug
 from wbdc.core.batch import Batch
 from wbdc.core.errors import DataFault, OutOfResources, WbdcError
 from wbdc.core.ranks import Ranks
+from wbdc.prepare import engines
+from wbdc.prepare.shards import ShardJob
 from wbdc.train import objectives as objective_plugs
 from wbdc.train import tricks as trick_plugs
 from wbdc.train.distributed.gather import gather_rows, sum_over_ranks
@@ -75,6 +77,17 @@ def lose(ranks: Ranks) -> tuple:
             sum_over_ranks(torch.ones(3))
 
     return _failure(run)
+
+
+def write_shards(ranks: Ranks, make: Callable, lists: list[list[ShardJob]]) -> tuple:
+    """Run jobs with the engine `torchrun`; return the starts of its jobs and the shards it found.
+
+    lists: the jobs that each rank lists.
+    """
+    engine = plug.build_plug(engines, {"use": "torchrun"})
+    starts = [job.start for job in engine.run_jobs(make, lists[ranks.rank])]
+    found = sorted(path.name for path in lists[0][0].root.glob("*.shard"))
+    return engine.is_main, starts, found
 
 
 def gather(ranks: Ranks, whole: torch.Tensor, factor: torch.Tensor) -> list:

@@ -1,7 +1,6 @@
 """Engines: equal bytes from every engine, a second try after a killed worker, errors unchanged."""
 
 import importlib
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import rank_programs
 import small
+from run_ranks import on_ranks
 
 from wbdc.core import plug
 from wbdc.core.errors import DataFault, EnvironmentFault, UsageFault
@@ -216,36 +217,12 @@ def test_local_reports_workers_that_cannot_start(toy, tmp_path):
 
 @pytest.mark.slow
 def test_torchrun_ranks_share_the_jobs_of_rank_0(toy, tmp_path):
-    script = tmp_path / "ranks.py"
-    body = """
-    import json
-    engine = plug.build_plug(engines, {"use": "torchrun"})
-    # rank 1 lists its jobs later, when the first shard exists
-    done = [job.start for job in engine.run_jobs(toy_worker.make, jobs[engine.rank :])]
-    shards = sorted(p.name for p in root.glob("*.shard"))
-    (root / f"{engine.rank}.rank").write_text(json.dumps([engine.is_main, done, shards]))
-"""
-    script.write_text(SCRIPT + body)
-    process = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node",
-            "2",
-            script,
-            tmp_path,
-            "write",
-        ],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert process.returncode == 0, process.stderr
-    ranks = [json.loads((tmp_path / f"{r}.rank").read_text()) for r in range(2)]
-    assert ranks == [
-        [True, [0, 4, 8, 2, 6], sorted(ALL_SHARDS)],
-        [False, [2, 6, 0, 4, 8], sorted(ALL_SHARDS)],
+    """Rank 1 lists fewer jobs, as when it lists them after the first shard is written."""
+    lists = [jobs(tmp_path), jobs(tmp_path)[1:]]
+    names = sorted(ALL_SHARDS)
+    assert on_ranks(rank_programs.write_shards, toy.make, lists) == [
+        (True, [0, 4, 8, 2, 6], names),
+        (False, [2, 6, 0, 4, 8], names),
     ], "first the jobs of the rank, then the others"
     assert shards(tmp_path) == ALL_SHARDS
     assert tries(tmp_path) == [1] * 5
