@@ -172,19 +172,23 @@ def run_here(
     *,
     device: str,
     threads: int,
-    sample: Sequence[str],
-    probabilities: Path,
-) -> None:
+    sample: Sequence[str] | None = None,
+    probabilities: Path | None = None,
+    **options: object,
+) -> SandboxRun:
     """Replace `run_packed`: predict with the models of a packed folder in this process."""
+    start = time.perf_counter()
     predictions, _ = serve(
         folder,
         read_blend(folder),
         WeChat2022(),
         data,
         out,
-        ServeOptions(device=device, threads=threads, sample=list(sample)),
+        ServeOptions(device=device, threads=threads, sample=sample and list(sample)),
         log=lambda line: None,
         progress=lambda done, total: None,
-        start=time.perf_counter(),
+        start=start,
     )
-    save_file({"p": predictions.probabilities}, probabilities)
+    if probabilities:
+        save_file({"p": predictions.probabilities}, probabilities)
+    return SandboxRun(0, time.perf_counter() - start, "")

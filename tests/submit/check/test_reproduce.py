@@ -5,19 +5,19 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import toys
+from fake_package import run_here
 from small import stop_midway
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import Inconclusive, IntegrityFault, OutOfResources, UsageFault
 from wbdc.core.files import publish_json, read_json
 from wbdc.core.process_tree import start_time
-from wbdc.submit.check import SampleOptions, reproduce
+from wbdc.submit.check import SampleOptions, diff, reproduce
 from wbdc.submit.check.diff import PackedPredictions
 from wbdc.submit.check.manifest import REPORT_FILE, write_manifest
 from wbdc.submit.check.reproduce import (
@@ -31,13 +31,6 @@ from wbdc.submit.pack.package import PackOptions, pack_submission
 pytestmark = pytest.mark.slow
 
 OPTIONS = PackOptions(contest=WeChat2022(), precision="fp32", facts={}, training_commands=[])
-
-
-def with_training(commands: list[str]) -> PackOptions:
-    """Return pack options with commands for train.sh."""
-    return replace(OPTIONS, training_commands=commands)
-
-
 SMALL_SAMPLE = SampleOptions(max_videos=5, device="cpu", threads=1)
 
 
@@ -47,7 +40,7 @@ def trained(data, tmp_path_factory) -> Path:
     another seed, and its submission beside it: one frame, float16.
     """
     home = tmp_path_factory.mktemp("trained")
-    (home / "toy.toml").write_text(toys.KIT)
+    (home / "toy.toml").write_text(toys.QUICK_KIT)
     work = ("--work", home / "work")
     toys.run_json("prepare", "--data", data, *work, "--folds", 2, "--threads", 1)
     toys.run_json(
@@ -86,14 +79,16 @@ def trained(data, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def retrained(trained, data, tmp_path_factory) -> tuple[dict, Path, list[str]]:
-    """The same, trained again by its train.sh, which was stopped once during the pretraining:
+    """The same, trained again by its train.sh, which was stopped once after its first command:
     results, work folder and lines of output.
     """
     home, lines = tmp_path_factory.mktemp("again"), []
     folder, work = scored(trained, home / "submission", 0.0), home / "work"
     words = ("verify", folder, "--retrain", "--data", data, "--work", work, "--threads", 1)
     command = [sys.executable, "-m", "wbdc", *words]
-    code, stderr = stop_midway(command, home / "stopped", (work / "runs").is_dir)
+    code, stderr = stop_midway(
+        command, home / "stopped", lambda: [*work.glob("prepared/*/DONE.json")]
+    )
     assert code == 11
     assert "Traceback" not in stderr
     assert not (work / "submission").exists()
@@ -114,6 +109,15 @@ def scored(trained: Path, into: Path, more: float) -> Path:
 def unscored(trained: Path, into: Path) -> Path:
     shutil.copytree(trained / "submission", into)
     (into / REPORT_FILE).unlink(missing_ok=True)
+    return repacked(into)
+
+
+def with_commands(package: Path, into: Path, commands: list[str]) -> Path:
+    """Copy a package, with other commands in train.sh."""
+    script = shutil.copytree(package, into) / "train.sh"
+    before, replaced, after = script.read_text().partition('wbdc --version > "$WORK/version"')
+    assert replaced
+    script.write_text("\n".join([before, *commands, after]))
     return repacked(into)
 
 
@@ -231,10 +235,9 @@ def test_a_package_of_one_run_has_no_ensemble_to_score(
 
 
 @pytest.mark.slow
-def test_other_models_than_packed_are_refused(replayed, members, data, tmp_path):
-    pack_submission(tmp_path / "submission", members, with_training(["true"]))
+def test_other_models_than_packed_are_refused(replayed, package, data):
     with pytest.raises(IntegrityFault, match="makes toy-.*; pack it again"):
-        retrain_submission(tmp_path / "submission", data)
+        retrain_submission(package, data)
 
 
 @pytest.mark.slow
@@ -256,48 +259,46 @@ def test_a_work_folder_with_other_files_is_refused_and_the_same_training_goes_on
 
 @pytest.mark.slow
 def test_a_failing_training_is_explained_and_damage_is_found_before_it_starts(
-    members, data, tmp_path, monkeypatch
+    package, members, data, tmp_path, monkeypatch
 ):
-    folder = tmp_path / "submission"
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    for commands, fault, message in (
-        (
-            ['echo "first" >&2', 'echo "error: the disk is full" >&2; exit 9'],
-            OutOfResources,
-            "the disk is full",
-        ),
-        ([], UsageFault, "without the commands"),
-        (['echo "${PYTHONPATH:-none} $(nproc)" >&2; exit 9'], OutOfResources, "none 1$"),
-    ):
-        pack_submission(folder, members, with_training(commands))
-        with pytest.raises(fault, match=message):
-            retrain_submission(folder, data, threads=1)
+    pack_submission(tmp_path / "without", members, OPTIONS)
+    with pytest.raises(UsageFault, match="without the commands"):
+        retrain_submission(tmp_path / "without", data, threads=1)
+
+    commands = ['echo "first" >&2', 'echo "error: the disk is full" >&2; exit 9']
+    folder = with_commands(package, tmp_path / "full", commands)
+    with pytest.raises(OutOfResources, match="the disk is full"):
+        retrain_submission(folder, data, threads=1)
+
+    command = 'echo "${PYTHONPATH:-none} $(nproc)" >&2; exit 9'
+    folder = with_commands(package, tmp_path / "environment", [command])
+    with pytest.raises(OutOfResources, match="none 1$"):
+        retrain_submission(folder, data, threads=1)
+
     (folder / "train.sh").write_text("exit 9")
     with pytest.raises(IntegrityFault, match=r"train\.sh \(changed\)"):
         retrain_submission(folder, data)
 
 
-def test_the_cpus_of_this_process_are_restored(members, data, tmp_path):
+def test_the_cpus_of_this_process_are_restored(package, data, tmp_path):
     cpus = os.sched_getaffinity(0)
-    pack_submission(tmp_path / "submission", members, with_training(["exit 9"]))
+    folder = with_commands(package, tmp_path / "submission", ["exit 9"])
     with pytest.raises(OutOfResources):
-        retrain_submission(tmp_path / "submission", data, threads=1)
+        retrain_submission(folder, data, threads=1)
     assert os.sched_getaffinity(0) == cpus
 
 
-def test_no_process_continues_when_the_command_is_stopped(members, data, tmp_path):
-    pack_submission(
-        tmp_path / "submission",
-        members,
-        with_training(["echo started >&2", f"sleep 97.{os.getpid()}"]),
-    )
+def test_no_process_continues_when_the_command_is_stopped(package, data, tmp_path):
+    commands = ["echo started >&2", f"sleep 97.{os.getpid()}"]
+    folder = with_commands(package, tmp_path / "submission", commands)
 
     def stop(line: str) -> None:
         raise KeyboardInterrupt
 
     start = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
-        retrain_submission(tmp_path / "submission", data, log=stop)
+        retrain_submission(folder, data, log=stop)
     assert time.perf_counter() - start < 30
     assert (
         f"sleep 97.{os.getpid()}"
@@ -316,10 +317,10 @@ echo started >&2
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["it ends", "it is stopped"])
-def test_daemons_of_train_sh_are_ended_without_waiting_for_them(stopped, members, data, tmp_path):
+def test_daemons_of_train_sh_are_ended_without_waiting_for_them(stopped, package, data, tmp_path):
     """Their parents have ended and they have their own session: only a subreaper finds them."""
     more = "sleep 60" if stopped else "exit 9"
-    pack_submission(tmp_path / "s", members, with_training([DAEMON.format(place=tmp_path), more]))
+    folder = with_commands(package, tmp_path / "s", [DAEMON.format(place=tmp_path), more])
 
     def log(line: str) -> None:
         if stopped:
@@ -327,14 +328,17 @@ def test_daemons_of_train_sh_are_ended_without_waiting_for_them(stopped, members
 
     fault, says = (KeyboardInterrupt, None) if stopped else (OutOfResources, "started")
     with pytest.raises(fault, match=says):
-        retrain_submission(tmp_path / "s", data, log=log)
+        retrain_submission(folder, data, log=log)
     daemons = [int((tmp_path / name).read_text()) for name in ("quiet", "holds-stderr")]
     assert [start_time(daemon) for daemon in daemons] == [None, None]
     assert not (tmp_path / "waited-for").exists()
 
 
 @pytest.mark.slow
-def test_a_package_predicts_the_same_bits_twice(package, data):
+def test_a_package_predicts_the_same_bits_twice(package, data, monkeypatch):
+    """In a process of its own, and in this one, which has another hash seed and has its imports."""
+    runs = iter([diff.run_packed, run_here])
+    monkeypatch.setattr(diff, "run_packed", lambda *words, **options: next(runs)(*words, **options))
     results = repeat_predictions(package, data, SMALL_SAMPLE)
     assert results["videos"] == 5
     assert results["equal"] is True

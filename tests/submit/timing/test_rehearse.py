@@ -4,7 +4,7 @@ import shutil
 import time
 
 import pytest
-from fake_package import fake_run
+from fake_package import fake_run, run_here
 
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import Inconclusive, IntegrityFault, ResultFault, UsageFault
@@ -15,6 +15,7 @@ from wbdc.submit.check.verify import verify_package
 from wbdc.submit.timing import machine_load, measure
 from wbdc.submit.timing.options import RehearsalOptions
 from wbdc.submit.timing.rehearse import rehearse
+from wbdc.submit.timing.sandbox import run_packed
 
 
 def test_unknown_limit_is_a_usage_fault(package, data, monkeypatch):
@@ -85,7 +86,18 @@ def test_damaged_folder_is_not_timed(package, data, tmp_path):
 def test_full_run_of_a_real_package(package, data, tmp_path, monkeypatch):
     """Fresh processes of a tiny package: a verdict, a receipt with its hash, and nothing else left
     in the folder. 8 test videos stand for 12 items; only the seconds of the full run decide.
+
+    Runs whose seconds do not decide (neither with --timings nor the full run) are in this process.
     """
+    processes = []
+
+    def run(folder, data, out, **options):
+        if not options.get("timings") and not options.get("deadline"):
+            return run_here(folder, data, out, **options)
+        processes.append(run_packed(folder, data, out, **options))
+        return processes[-1]
+
+    monkeypatch.setattr(measure, "run_packed", run)
     # other tests may run at the same time
     monkeypatch.setattr(machine_load, "busy_seconds", lambda cpus: 0.0)
     copy = shutil.copytree(package, tmp_path / "copy")
@@ -116,6 +128,7 @@ def test_full_run_of_a_real_package(package, data, tmp_path, monkeypatch):
     assert receipt["full_run"]["distinct_videos"] == 8
     assert receipt["full_run"]["completed"]
     assert receipt["projection"]["expected"] == receipt["full_run"]["seconds"] > 0
+    assert len(processes) == 3, "a cold start, a sample and the full run"
     assert progress == [("cold start", 0, 2), ("steady sample", 1, 2), ("steady sample", 2, 2)]
     with pytest.raises(Inconclusive):
-        measure.run_packed(copy, data, tmp_path / "r.csv", timeout=0.01)
+        run_packed(copy, data, tmp_path / "r.csv", timeout=0.01)
