@@ -113,13 +113,13 @@ def test_a_training_killed_repeatedly_ends_in_the_same_bits(fresh, kit, bits):
     assert not list(folder.rglob(".*.tmp"))
 
 
-def stopped(
-    fresh: Path, kit: Path, monkeypatch, times: int = 1, by: signal.Signals = signal.SIGINT
+def train_until_stopped(
+    fresh: Path, kit: Path, times: int = 1, by: signal.Signals = signal.SIGINT
 ) -> Path:
     """Train until Ctrl-C, or another signal, during step 5; return the folder of the fold."""
     factor = train_fold.learning_rate_factor
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             train_fold,
             "learning_rate_factor",
@@ -142,15 +142,31 @@ def stopped(
     return next(fresh.glob("runs/*/fold-0"))
 
 
+@pytest.fixture(scope="module")
+def stopped_runs(ready, kit, tmp_path_factory) -> Path:
+    """The runs of a training that was stopped in step 5. Tests copy them."""
+    work = tmp_path_factory.mktemp("stopped") / "work"
+    shutil.copytree(ready / "prepared", work / "prepared")
+    train_until_stopped(work, kit)
+    return work / "runs"
+
+
+@pytest.fixture
+def stopped(fresh, stopped_runs) -> Path:
+    """The folder of the fold in a copy of the stopped training, in the work folder `fresh`."""
+    shutil.copytree(stopped_runs, fresh / "runs")
+    return next(fresh.glob("runs/*/fold-0"))
+
+
 @pytest.mark.parametrize(
     ("by", "times", "saved_step"),
     [(signal.SIGINT, 1, 5), (signal.SIGTERM, 1, 5), (signal.SIGINT, 2, 3)],
 )
 def test_fault_32_one_signal_stops_at_a_safe_point_and_two_at_once(
-    fresh, kit, bits, monkeypatch, by, times, saved_step
+    fresh, kit, bits, by, times, saved_step
 ):
     before = signal.getsignal(by)
-    folder = stopped(fresh, kit, monkeypatch, times, by)
+    folder = train_until_stopped(fresh, kit, times, by)
     assert read_json(folder / "state.json")["step"] == saved_step
     assert not (folder / "DONE.json").exists()
     assert signal.getsignal(by) is before
@@ -160,9 +176,7 @@ def test_fault_32_one_signal_stops_at_a_safe_point_and_two_at_once(
     assert toys.bits(folder.parent) == bits
 
 
-def test_a_drawn_epoch_resumes_in_its_middle_at_the_rates_of_its_layers(
-    fresh, kit, tmp_path, monkeypatch
-):
+def test_a_drawn_epoch_resumes_in_its_middle_at_the_rates_of_its_layers(fresh, kit, tmp_path):
     settings = """epochs = 4
 sampler = { use = "tempered", temperature = 0.3 }
 schedule = { use = "cosine_restarts", cycles = 2 }
@@ -173,14 +187,14 @@ layer_decay = { vision = 0.5 }
     shutil.copytree(fresh, tmp_path / "whole")
     toys.run_json(*[word for word in command(drawn, tmp_path / "whole") if word != "--json"])
 
-    folder = stopped(fresh, drawn, monkeypatch, times=2)
+    folder = train_until_stopped(fresh, drawn, times=2)
     assert read_json(folder / "state.json")["step"] == 3
     toys.run_json(*[word for word in command(drawn, fresh) if word != "--json"])
     assert toys.bits(folder.parent) == toys.bits(next(tmp_path.glob("whole/runs/*")))
 
 
-def test_a_damaged_state_or_one_of_another_recipe_is_refused(fresh, kit, monkeypatch):
-    folder = stopped(fresh, kit, monkeypatch)
+def test_a_damaged_state_or_one_of_another_recipe_is_refused(fresh, kit, stopped):
+    folder = stopped
     path, facts = folder / "state-5.safetensors", read_json(folder / "state.json")
     whole, tensors = path.read_bytes(), load_file(path)
     bias = tensors["model.head.bias"]
@@ -205,8 +219,8 @@ def test_a_damaged_state_or_one_of_another_recipe_is_refused(fresh, kit, monkeyp
     _refused(kit, fresh, f"{path} is missing; delete {folder}")
 
 
-def test_a_damaged_state_json_is_exit_4_and_loses_nothing(fresh, kit, bits, monkeypatch):
-    folder = stopped(fresh, kit, monkeypatch)
+def test_a_damaged_state_json_is_exit_4_and_loses_nothing(fresh, kit, bits, stopped):
+    folder = stopped
     path = folder / "state.json"
     (folder / "state-3.safetensors").unlink()
     whole = path.read_bytes()
@@ -234,9 +248,9 @@ def test_a_damaged_state_json_is_exit_4_and_loses_nothing(fresh, kit, bits, monk
     [("state-5.safetensors", "flipped"), ("state-5.safetensors", "deleted"), ("state.json", "cut")],
 )
 def test_fault_10_the_earlier_state_replaces_a_damaged_one(
-    fresh, kit, bits, monkeypatch, name, damage
+    fresh, kit, bits, monkeypatch, stopped, name, damage
 ):
-    folder = stopped(fresh, kit, monkeypatch)
+    folder = stopped
     assert sorted(path.name for path in folder.glob("state*")) == [
         "state-3.safetensors",
         "state-5.safetensors",
@@ -287,15 +301,13 @@ def test_the_disk_never_holds_a_third_state(fresh, kit, monkeypatch):
     assert counts == [1, 2, 2, 2, 2, 2]
 
 
-def test_a_second_training_in_the_same_folder_is_refused(fresh, kit, monkeypatch):
+def test_a_second_training_in_the_same_folder_is_refused(fresh, kit, stopped):
     from wbdc.core.files import lock_folder
 
-    folder = stopped(fresh, kit, monkeypatch)
-    with lock_folder(folder):
+    with lock_folder(stopped):
         result = toys.wbdc(*command(kit, fresh))
     assert result.exit_code == 8
     assert "is in use by process" in result.stderr
-    shutil.rmtree(folder)
 
 
 def _refused(kit: Path, work: Path, *messages: str) -> None:
