@@ -11,6 +11,7 @@ import toys
 from safetensors.torch import load_file, save
 
 from wbdc.core.errors import EnvironmentFault, UsageFault
+from wbdc.train.pretrained import conversion, unpickle
 from wbdc.train.pretrained.download import choose_files, fetch_weights
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -104,7 +105,9 @@ def test_weights_and_settings_are_downloaded_and_recorded(hub, tmp_path):
     assert record["sha256"] == hashlib.sha256(save(TENSORS)).hexdigest()
 
 
-def test_a_pickle_is_converted(hub, tmp_path):
+def test_a_pickle_is_converted(hub, tmp_path, monkeypatch):
+    # in this process; tests of conversion run the other one
+    monkeypatch.setattr(conversion, "_convert", lambda *files: unpickle.main(*map(str, files)))
     hub["hfl/old"] = {"pytorch_model.bin": pickled(tmp_path), "config.json": b"{}"}
     record = fetch_weights("hfl/old", tmp_path / "models", license="mit")
     folder = tmp_path / "models/hfl/old"
