@@ -2,6 +2,8 @@
 32 pixels.
 """
 
+import copy
+import functools
 import json
 import shutil
 from dataclasses import replace
@@ -125,6 +127,8 @@ VISIONS["two_stream"] = {
     "rgb": {"use": "clip", **VISIONS["clip"]},
     "motion": {"use": "timm", **VISIONS["timm"]},
 }
+# towers that take longer to build than to copy
+SLOW_TO_BUILD = ("i3d", "pytorchvideo", "torchvision", "torchvision_video")
 # ten videos, "v0" to "v9", each with the probabilities .7, .1, .1, .05 and .05 in another order
 SOFT_LABELS = Path(__file__).parent / "train" / "soft_labels.npz"
 # settings of each objective that needs some, or that is tested with several
@@ -228,8 +232,19 @@ def model(
     fusion: str = "dual_stream", vision: str = "clip", seed: int = 0, **settings: object
 ) -> VideoClassifier:
     """Build a toy model in evaluation mode."""
+    if vision in SLOW_TO_BUILD and not settings:
+        built, random_state = _built_once(fusion, vision, seed)
+        torch.set_rng_state(random_state)
+        return copy.deepcopy(built)
     torch.manual_seed(seed)
     return build_model(blueprint(fusion, vision, **settings)).eval()
+
+
+@functools.cache
+def _built_once(fusion: str, vision: str, seed: int) -> tuple[VideoClassifier, torch.Tensor]:
+    """Build a toy model; return it and the state of the random numbers after it."""
+    torch.manual_seed(seed)
+    return build_model(blueprint(fusion, vision)).eval(), torch.get_rng_state()
 
 
 def videos(
