@@ -64,8 +64,9 @@ def run_fit(model, batches=DATA, **settings):
     return used_tricks[-1]
 
 
-@pytest.mark.parametrize("fusion", toys.FUSIONS)
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(
+    ("fusion", "accumulate"), [*((fusion, 1) for fusion in toys.FUSIONS), ("dual_stream", 2)]
+)
 def test_fit_equals_a_loop_written_out_in_full(fusion, accumulate):
     model, twin = toys.model(fusion), toys.model(fusion).train()
     ema, average = run_fit(model, accumulate=accumulate), run_longhand(twin, DATA, accumulate)
@@ -277,9 +278,14 @@ class Greedy(plug.find_plug(objectives, "classify")):
             raise self.error
 
 
-@pytest.mark.parametrize("error", MEMORY, ids=lambda e: type(e).__name__)
-@pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(
+    ("error", "late", "accumulate"),
+    [
+        *((error, late, 1) for error in MEMORY for late in (False, True)),
+        (MEMORY[0], False, 2),
+        (MEMORY[0], True, 2),
+    ],
+)
 def test_fault_23_a_batch_computed_in_parts_gives_the_same_step(error, late, accumulate):
     """Labels are missing unevenly, and FGM needs the gradient of the whole batch."""
     whole = toys.model()
