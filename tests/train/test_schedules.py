@@ -44,7 +44,8 @@ def test_a_schedule_equals_its_formula(use):
 @pytest.mark.parametrize("steps", [1, 2, 5, 1000])
 def test_factors_stay_between_zero_and_one_in_any_training(use, steps):
     for settings in ({}, LONGHAND[use][0]):
-        factors = [build(use, **settings).factor(step, steps) for step in range(1, steps + 1)]
+        schedule = build(use, **settings)
+        factors = [schedule.factor(step, steps) for step in range(1, steps + 1)]
         assert all(0 <= factor <= 1 for factor in factors)
 
 
