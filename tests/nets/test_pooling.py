@@ -1,19 +1,17 @@
 """Every pooling equals its longhand reference over real tokens, with every fusion."""
 
-from dataclasses import replace
-
 import longhand_poolings
 import pytest
 import torch
 import torch.nn.functional as F
 import toys
-from fake_cuda import batch_on_fake_cuda, fake_cuda, model_on_fake_cuda
+from fake_cuda import fake_cuda, model_on_fake_cuda, tensor_on_fake_cuda
 
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
 from wbdc.core.tokens import Tokens, causal_mask, join_tokens
 from wbdc.nets import pooling as poolings
-from wbdc.nets.model import VideoClassifier, build_model
+from wbdc.nets.model import build_model
 
 every_pooling = pytest.mark.parametrize("pooling", toys.POOLINGS)
 # every pooling with one fusion, and one pooling with every fusion
@@ -112,15 +110,12 @@ def test_a_model_is_rebuilt_with_its_pooling(fusion, pooling):
 
 @every_pooling
 def test_causal_text_is_pooled_without_a_wait_for_the_gpu(pooling):
-    model, batch = toys.model(pooling=pooling), toys.batch()
+    module, real = build(pooling), sequences()
     with fake_cuda():
-        model, batch = model_on_fake_cuda(model), batch_on_fake_cuda(batch)
-        causal = replace(batch, text_mask=causal_mask(batch.text_mask))
-        assert _logits(model, batch) == _logits(model, causal) == "cuda"
-
-
-def _logits(model: VideoClassifier, batch) -> str:
-    return model.logits(batch).device.type
+        module = model_on_fake_cuda(module)
+        text, frames = (Tokens(*map(tensor_on_fake_cuda, tokens)) for tokens in real)
+        for words in (text, Tokens(text.x, causal_mask(text.mask))):
+            assert module(words, frames).device.type == "cuda"
 
 
 @every_pooling
