@@ -18,8 +18,10 @@ TOWERS = [
     ("timm", {"model": "test_vit", "size": 32}),
 ]
 every_tower = pytest.mark.parametrize(("vision", "settings"), TOWERS)
+# a fusion and a tower meet in a projection only
 every_fusion_and_tower = pytest.mark.parametrize(
-    ("fusion", "vision", "settings"), [(f, v, s) for f in toys.FUSIONS for v, s in TOWERS]
+    ("fusion", "vision", "settings"),
+    [*((fusion, *TOWERS[0]) for fusion in toys.FUSIONS), *(("albef", *t) for t in TOWERS[1:])],
 )
 
 
