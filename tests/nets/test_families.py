@@ -80,9 +80,9 @@ every_causal_type = pytest.mark.parametrize(
 some_fusions = pytest.mark.parametrize("fusion", ["single_stream", "dual_stream", "albef", "alpro"])
 
 
-def video_model(name: str, fusion: str = "single_stream") -> VideoClassifier:
+def video_model(name: str, fusion: str = "single_stream", vision: str = "clip") -> VideoClassifier:
     torch.manual_seed(0)
-    model = build_model(toys.blueprint(fusion) | {"trunk": ARCHITECTURES[name]}).eval()
+    model = build_model(toys.blueprint(fusion, vision) | {"trunk": ARCHITECTURES[name]}).eval()
     with torch.no_grad():  # initial weights are so small that tokens hardly differ
         for weight in model.trunk.parameters():
             weight.add_(torch.randn_like(weight) * 0.2)
@@ -187,7 +187,7 @@ def test_all_families_have_the_same_names(name):
 
 @every_type
 def test_no_family_waits_for_a_gpu(name):
-    model, batch = video_model(name), toys.batch()
+    model, batch = video_model(name, vision="features"), toys.batch(vision="features")
     with fake_cuda():
         model, batch = model_on_fake_cuda(model), batch_on_fake_cuda(batch)
         for read in (batch, causal(batch))[: 1 if name == NO_CAUSAL_TEXT else 2]:
