@@ -69,8 +69,9 @@ def sharing(first, seed: int, fusion: str = "dual_stream", **settings):
     return other
 
 
-@pytest.mark.parametrize("fusion", toys.FUSIONS)
-@pytest.mark.parametrize("batch", [2, 8])
+@pytest.mark.parametrize(
+    ("fusion", "batch"), [*((fusion, 8) for fusion in toys.FUSIONS), ("dual_stream", 2)]
+)
 def test_the_engine_predicts_as_the_evaluation_of_training(tmp_path, videos, fusion, batch):
     folder = toys.member(tmp_path, toys.model(fusion), fusion, batch=batch)
     member, findings = load_member(folder), Findings()
