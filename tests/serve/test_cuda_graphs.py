@@ -184,19 +184,27 @@ class HostReads(TorchDispatchMode):
         return result
 
 
+def test_a_recorded_tower_copies_nothing_from_the_cpu():
+    model, batch = toys.model(), toys.batch()
+    with fake_cuda():
+        vision = model_on_fake_cuda(model).vision
+        pixels = batch_on_fake_cuda(batch).frames.flatten(0, 1)
+        vision.encode_pixels(pixels)
+        with HostReads() as reads:
+            assert vision.encode_pixels(pixels).device.type == "cuda"
+            assert reads.operations == []
+
+
 @pytest.mark.parametrize("fusion", toys.FUSIONS)
-def test_what_is_recorded_copies_nothing_from_the_cpu(tmp_path, fusion):
-    model = toys.model(fusion)
+def test_a_recorded_fusion_copies_nothing_from_the_cpu(tmp_path, fusion):
+    model = toys.model(fusion, "features")
     member = load_member(toys.member(tmp_path, model, fusion))
     with fake_cuda():
         model_on_fake_cuda(member.model)
-        batch = batch_on_fake_cuda(toys.batch())
-        pixels = batch.frames.flatten(0, 1)
-        encoded = member.model.encode(batch)
+        encoded = member.model.encode(batch_on_fake_cuda(toys.batch(vision="features")))
         tensors = encoded.text, encoded.text_mask, encoded.frames, encoded.frame_mask
         member._score_tokens(*tensors)
         with HostReads() as reads:
-            assert member.model.vision.encode_pixels(pixels).device.type == "cuda"
             assert member._score_tokens(*tensors).device.type == "cuda"
             assert reads.operations == []
             torch.ones(3).to("cuda")
