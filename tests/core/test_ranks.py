@@ -31,6 +31,13 @@ def test_two_ranks_agree():
     assert second == {"main": False, **shared}
 
 
+def test_two_ranks_sum_tensors_and_their_gradients():
+    """Of train/distributed/gather.py; here, since starting the first ranks takes seconds."""
+    for total, gradient in on_ranks(rank_programs.add):
+        assert total == [3.0, 6.0]
+        assert gradient == [3.0, 3.0], "1 from rank 0 and 2 from rank 1"
+
+
 def test_fault_29_ranks_with_different_facts_are_refused():
     facts = [{"data": "aaa", "kit": "k"}, {"data": "bbb", "kit": "k"}]
     failures = on_ranks(rank_programs.differ, facts)

@@ -29,9 +29,3 @@ def test_trap_22_rows_come_in_the_order_of_the_whole_batch_with_gradient(rows, d
         np.testing.assert_array_equal(gathered, whole.float().numpy())
         if gradient is not None:
             np.testing.assert_array_equal(gradient, factor.sum(0)[rank::2].numpy())
-
-
-def test_sums_and_their_gradients():
-    for total, gradient in on_ranks(rank_programs.add):
-        assert total == [3.0, 6.0]
-        assert gradient == [3.0, 3.0], "1 from rank 0 and 2 from rank 1"
