@@ -181,7 +181,7 @@ def test_an_ablation_is_a_run_of_its_own_and_reads_no_removed_modality(
             shapes.add((batch.text.shape[1], batch.frames.shape[1])) or forward(self, batch)
         ),
     )
-    report = train(kit, fresh, "--fold", 0, "--without", modality, "--set", "train.epochs=2")
+    report = train(kit, fresh, "--fold", 0, "--without", modality, *toys.SHORT)
     assert report["run"] != trained["run"]
     assert toys.bits(Path(report["folder"]))["oof.parquet"] != bits["oof.parquet"]
     assert {words if modality == "text" else frames for words, frames in shapes} == {
