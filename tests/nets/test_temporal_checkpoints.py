@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision import models
+from torchvision.models import resnet
 
 from wbdc.core.errors import EnvironmentFault, IntegrityFault, UsageFault
 from wbdc.core.plug import build_plug
@@ -20,6 +21,7 @@ from wbdc.nets.published_weights import map_checkpoint
 from wbdc.nets.temporal_checkpoints import TEMPORAL_CLASSIFIER, TSM_NAMES
 
 LENGTH = 3
+WIDTH = 128  # of the features of the narrow ResNet
 RESNET = {"use": "torchvision", "model": "resnet18", "size": 32}
 
 
@@ -167,6 +169,26 @@ def published_name(name: str, layout: str) -> str:
     return name
 
 
+@pytest.fixture(autouse=True)
+def narrow_resnets(monkeypatch):
+    """Build the ResNets of torchvision with a quarter of their channels."""
+    make_layer, make_resnet = resnet.ResNet._make_layer, resnet._resnet
+
+    def make_narrow_resnet(*values, **settings):
+        network = make_resnet(*values, **settings)
+        network.fc = nn.Linear(WIDTH, 1000)
+        return network
+
+    monkeypatch.setattr(
+        resnet.ResNet,
+        "_make_layer",
+        lambda self, block, planes, *rest, **settings: make_layer(
+            self, block, planes // 4, *rest, **settings
+        ),
+    )
+    monkeypatch.setattr(resnet, "_resnet", make_narrow_resnet)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("WBDC_WEIGHTS", str(tmp_path))
@@ -201,7 +223,7 @@ def test_a_published_checkpoint_gives_the_outputs_of_its_authors(use, layout, ex
     network.fc = nn.Identity()
     clips = torch.randn(2, LENGTH, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        expected = network(clips.flatten(0, 1)).view(2, LENGTH, 512)
+        expected = network(clips.flatten(0, 1)).view(2, LENGTH, WIDTH)
         torch.testing.assert_close(tower.encode(clips)[:, :, 0], expected, rtol=1e-4, atol=1e-4)
     counters = sum(name.endswith("num_batches_tracked") for name in published)
     assert tower.loaded == (
