@@ -25,6 +25,7 @@ TASK = replace(toys.TASK, total_steps=2)
 SETTINGS = {
     "freeze": {"on": ["fusion.trunk.encoder", "vision"], "unfreeze_every": 0.5},
     "mixup": {"on": "tokens"},
+    "pgd": {"steps": 2},
     "swa": {"start": 0.0, "members": 2},
 }
 REFUSED = {("ema", "swa")}
@@ -66,7 +67,7 @@ def build_training(pair: tuple[str, str]) -> TrainingState:
     return TrainingState(model, objectives, optimizer, [Watch(model, TASK), *used], scaler)
 
 
-TOY = toys.model()
+TOY = toys.model("single_stream")
 RATES = {"rest": 1e-2}
 
 
