@@ -2,6 +2,7 @@
 runs are as training leaves them.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from wbdc.core.files import publish_bytes, publish_file, publish_json, seal_fold
 from wbdc.data.text import learn_tokenizer
 from wbdc.nets.model import build_model
 from wbdc.prepare.demo.synthetic_contest import generate_contest
+from wbdc.submit.pack import package as package_module
 from wbdc.submit.pack.package import PackedMember, PackOptions, pack_submission
 
 TINY_TOWER = '''\
@@ -101,8 +103,39 @@ def members(tmp_path_factory) -> list[PackedMember]:
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory, members) -> Path:
-    """A packed folder; tests that change it use a copy."""
-    into = tmp_path_factory.mktemp("submissions") / "first"
+    """A packed folder without the source that trains; tests that change it use a copy."""
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_training(patch)
+        return pack(tmp_path_factory.mktemp("submissions") / "first", members)
+
+
+@pytest.fixture(scope="session")
+def full_package(tmp_path_factory, members) -> Path:
+    """The packed folder with all of its source."""
+    return pack(tmp_path_factory.mktemp("submissions") / "full", members)
+
+
+@pytest.fixture
+def no_training_source(monkeypatch) -> None:
+    """Pack without the source that trains."""
+    leave_out_training(monkeypatch)
+
+
+def leave_out_training(patch: pytest.MonkeyPatch) -> None:
+    """Let packages hold the part of wbdc that serves, which is less than half of the files, so that
+    they are packed, copied and verified faster.
+    """
+    list_all = package_module._source_files
+
+    def list_served(home: Path) -> Iterator[Path]:
+        served = (*package_module.SHIPPED_FOLDERS, "__init__.py")
+        return (path for path in list_all(home) if path.relative_to(home).parts[0] in served)
+
+    patch.setattr(package_module, "_source_files", list_served)
+
+
+def pack(into: Path, members: list[PackedMember]) -> Path:
+    """Pack the two models as a submission."""
     facts = {"commit": "abc1234", "score": {"mean": 0.7123}}
     options = PackOptions(
         contest=WeChat2022(),

@@ -6,7 +6,6 @@ All files that wbdc writes are published by this module: they are complete or ab
 import contextlib
 import errno
 import fcntl
-import glob
 import hashlib
 import io
 import json
@@ -226,11 +225,13 @@ def sweep_temporaries(folder: Path) -> None:
 
 def list_leftovers(path: Path) -> list[Path]:
     """List the temporaries `.NAME.PID.tmp` of a file or folder whose process has ended."""
-    return [
-        p
-        for p in sorted(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
-        if is_leftover(p, path.name)
-    ]
+    try:
+        names = os.listdir(path.parent)
+    except OSError:  # there is no such folder, or it cannot be read
+        return []
+    start = f".{path.name}."  # compared first, since every published file lists its folder
+    candidates = [path.parent / name for name in sorted(names) if name.startswith(start)]
+    return [candidate for candidate in candidates if is_leftover(candidate, path.name)]
 
 
 def remove_leftovers(path: Path) -> None:

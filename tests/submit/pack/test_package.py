@@ -44,6 +44,12 @@ from wbdc.submit.timing.sandbox import run_packed
 OPTIONS = PackOptions(contest=WeChat2022(), precision="fp32", facts={}, training_commands=[])
 
 
+@pytest.fixture(scope="module")
+def package(full_package):
+    """The package with all of its source."""
+    return full_package
+
+
 def files(folder: Path) -> dict[str, str]:
     return {
         str(p.relative_to(folder)): file_sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()
@@ -166,6 +172,7 @@ def test_an_impossible_deadline_is_refused(package, deadline, says, capsys):
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_training_source")
 def test_a_model_of_optical_flow_requires_opencv(members, tmp_path, monkeypatch):
     """OpenCV is an extra; another package stands in for its distribution."""
     fold = tmp_path / "late-0a1b2c3d" / "fold-0"
@@ -227,6 +234,7 @@ def test_only_listed_files_are_packed(package):
     }
 
 
+@pytest.mark.usefixtures("no_training_source")
 @pytest.mark.slow
 def test_a_package_that_fails_its_check_is_not_published(members, tmp_path):
     """Neither as a new folder nor over an earlier package."""
@@ -250,6 +258,7 @@ def test_a_package_that_fails_its_check_is_not_published(members, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.usefixtures("no_training_source")
 @pytest.mark.slow
 def test_a_package_with_weights_by_class_predicts_as_the_runs_bit_for_bit(members, data, tmp_path):
     weights = np.random.default_rng(0).uniform(0.1, 1, (2, 7))
@@ -310,6 +319,7 @@ def submit_toy(members, data, tmp_path, monkeypatch):
     return submit
 
 
+@pytest.mark.usefixtures("no_training_source")
 @pytest.mark.parametrize("step", ["prove_equal_predictions", "rehearse"])
 def test_submit_publishes_nothing_when_the_proof_or_the_time_check_fails(
     step, submit_toy, tmp_path, monkeypatch
@@ -324,6 +334,7 @@ def test_submit_publishes_nothing_when_the_proof_or_the_time_check_fails(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("no_training_source")
 def test_a_time_check_that_runs_out_of_time_still_publishes_the_folder(
     submit_toy, tmp_path, monkeypatch
 ):
@@ -353,6 +364,7 @@ def in_the_kit(folder: Path) -> str:
     return r"late\.json"
 
 
+@pytest.mark.usefixtures("no_training_source")
 @pytest.mark.parametrize("plant", [in_a_plug, in_the_kit])
 def test_fault_40_a_token_in_what_is_packed_is_refused(plant, members, tmp_path):
     """Plugs and kits are listed, so their content is checked as well."""
@@ -443,6 +455,7 @@ def test_requirements_are_the_imported_packages(package, tmp_path):
     assert needed_requirements([tmp_path / "own.py"]).startswith("timm==")
 
 
+@pytest.mark.usefixtures("no_training_source")
 def test_a_vision_library_is_required_when_a_model_uses_it(members, tmp_path):
     folder = shutil.copytree(members[0].folder, tmp_path / "timm-1/fold-0")
     model = read_json(folder / "model.json")
@@ -536,6 +549,7 @@ def test_the_readme_states_members_scores_and_sizes(package, members):
     assert "@" not in text
 
 
+@pytest.mark.usefixtures("no_training_source")
 def test_an_earlier_package_is_replaced_and_other_folders_are_refused(members, tmp_path):
     into = tmp_path / "mine"
     into.mkdir()

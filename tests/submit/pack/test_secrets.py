@@ -57,6 +57,23 @@ def test_a_token_is_refused_by_its_pattern_and_not_repeated(tmp_path, kind, enco
 
 
 @pytest.mark.parametrize(
+    "token",
+    [
+        "api_org_" + "aB3" * 12,
+        *(f"gh{letter}_" + "aB3" * 12 for letter in "ousr"),
+        "github_pat_" + "aB3d5" * 10,
+        "ASIA" + "IOSF7ODNN7EX4MPL",
+        *(f"sk-{service}-" + "aB3d5" * 6 for service in ("ant", "or")),
+        "http://me:" + "hunter2@index.example/simple",
+    ],
+)
+def test_the_other_starts_of_tokens_are_refused(tmp_path, token):
+    (tmp_path / "notes.txt").write_text(token)
+    with pytest.raises(UsageFault, match=r"notes\.txt"):
+        refuse_secrets(tmp_path)
+
+
+@pytest.mark.parametrize(
     "kind", [k for k in TOKENS if k not in ("private key", "password in an address")]
 )
 def test_the_start_of_a_token_is_not_a_secret(tmp_path, kind):

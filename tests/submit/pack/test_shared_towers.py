@@ -15,6 +15,7 @@ from wbdc.submit.check.verify import verify_package
 from wbdc.submit.pack.package import PackedMember, PackOptions, pack_submission
 
 OPTIONS = PackOptions(contest=WeChat2022(), precision="fp32", facts={}, training_commands=[])
+pytestmark = pytest.mark.usefixtures("no_training_source")
 
 
 def write_finished_fold(folder: Path, model, fusion: str) -> Path:

@@ -58,8 +58,8 @@ def verify_without_receipt(folder):
     return verify_package(folder)["files"]
 
 
-def test_the_audit_target_holds_no_model_and_renames_source_to_src(package, tmp_path):
-    audit = make_target(copy(package, tmp_path), "audit", TARGETS["audit"])
+def test_the_audit_target_holds_no_model_and_renames_source_to_src(full_package, tmp_path):
+    audit = make_target(copy(full_package, tmp_path), "audit", TARGETS["audit"])
     assert audit.name == "first-audit"
     assert not list(audit.rglob("*.safetensors"))
     assert (audit / "src/wbdc/train/fit.py").is_file()
@@ -87,12 +87,12 @@ def test_the_audit_target_holds_no_model_and_renames_source_to_src(package, tmp_
 
 @pytest.mark.slow
 def test_the_audit_target_trains_and_then_predicts_with_the_trained_package(
-    package, data, tmp_path
+    full_package, data, tmp_path
 ):
     """Its train.sh runs the commands of the package (here `wbdc --version`), and its inference.sh
     runs the trained package, whose main.py writes its options here.
     """
-    audit = make_target(copy(package, tmp_path), "audit", TARGETS["audit"])
+    audit = make_target(copy(full_package, tmp_path), "audit", TARGETS["audit"])
     env = {
         **os.environ,
         "DATA": str(data),
@@ -114,7 +114,7 @@ def test_the_audit_target_trains_and_then_predicts_with_the_trained_package(
             assert (
                 (tmp_path / "again" / "version").read_text().startswith("python -m wbdc, version")
             )
-            trained = shutil.copytree(package, tmp_path / "again" / "submission")
+            trained = shutil.copytree(full_package, tmp_path / "again" / "submission")
             (trained / "main.py").write_text("import sys\nprint(*sys.argv)\n")
     main_file, *options = ran.stdout.split()
     assert main_file == str(trained / "main.py")

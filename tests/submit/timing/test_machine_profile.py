@@ -35,8 +35,16 @@ def projection(mean: float = 0.01) -> Projection:
     return Projection("PASS", seconds, seconds, seconds * 1.1, 20.0, rate, 0.1)
 
 
-def test_machine_compared_with_itself_has_ratio_one(monkeypatch):
+@pytest.fixture
+def small_kernels(monkeypatch) -> None:
+    """Measure small kernels for a short time."""
     monkeypatch.setattr(machine_profile, "MIN_KERNEL_SECONDS", 0.001)
+    monkeypatch.setattr(machine_profile, "MATRIX_SHAPES", ((64, 32, 32), (32, 64, 32)))
+    monkeypatch.setattr(machine_profile, "COPY_BYTES", 2**16)
+
+
+@pytest.mark.usefixtures("small_kernels")
+def test_machine_compared_with_itself_has_ratio_one():
     profile = profile_machine("cpu", 1)
     ratios = speed_ratios(profile, json.loads(json.dumps(profile)))
     assert set(ratios) == {*SHARES, "start"}
@@ -96,8 +104,8 @@ def test_invalid_profile_is_refused(there):
         speed_ratios(HERE, there)
 
 
-def test_doctor_describes_the_machine_and_writes_a_profile(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine_profile, "MIN_KERNEL_SECONDS", 0.001)
+@pytest.mark.usefixtures("small_kernels")
+def test_doctor_describes_the_machine_and_writes_a_profile(tmp_path):
     facts = toys.run_json("doctor", "--device", "cpu")
     assert {"python", "torch", "device", "precision", "CPUs"} <= set(facts)
     assert "profile" not in facts

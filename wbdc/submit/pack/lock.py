@@ -63,13 +63,15 @@ def dependency_closure(names: Collection[str]) -> list[Distribution]:
 
         extras[name] = extras.get(name, set()) | requirement.extras
         installed = _find_installed(requirement, parent)
+        facts = installed.metadata  # parsed at every access
+        _check_version(requirement, facts["Version"], parent)
         children = _required_packages(installed, extras[name])
         closure[name] = Distribution(
-            name=installed.metadata["Name"],
-            version=installed.version,
+            name=facts["Name"],
+            version=facts["Version"],
             needs=tuple(sorted({canonicalize_name(child.name) for child in children} - {name})),
         )
-        queue += [(child, installed.metadata["Name"]) for child in children]
+        queue += [(child, facts["Name"]) for child in children]
     return [closure[name] for name in sorted(closure)]
 
 
@@ -132,13 +134,11 @@ def _parse_requirement(text: str) -> Requirement:
 
 def _find_installed(requirement: Requirement, parent: str) -> metadata.Distribution:
     try:
-        installed = metadata.distribution(requirement.name)
+        return metadata.distribution(requirement.name)
     except metadata.PackageNotFoundError as error:
         raise EnvironmentFault(
             f"{parent} needs {requirement}, which is not installed; install it with pip"
         ) from error
-    _check_version(requirement, installed.version, parent)
-    return installed
 
 
 def _check_version(requirement: Requirement, version: str, parent: str) -> None:

@@ -5,7 +5,7 @@ versions installed now.
 import ast
 import re
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -96,9 +96,21 @@ def _imported_modules(path: Path) -> set[str]:
     it imports later.
     """
     tree = ast.parse(read_text(path), str(path))
-    later = {name for node in ast.walk(tree) for name in _modules_of(node)} & NETWORK_MODULES
+    later = {name for node in _statements(tree) for name in _modules_of(node)} & NETWORK_MODULES
     later -= OPTIONAL_IMPORTS.get(path.name, set())
     return {name for node in tree.body for name in _modules_of(node)} | later
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield the statements of a file at any depth; expressions, which import nothing, are not
+    walked.
+    """
+    queue: list[ast.AST] = [tree]
+    while queue:
+        node = queue.pop()
+        yield node
+        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+            queue += getattr(node, name, [])
 
 
 def _modules_of(node: ast.AST) -> set[str]:
