@@ -101,7 +101,7 @@ def test_a_run_costs_all_its_models_and_the_margin():
     ) == pytest.approx(1.25 * COST.seconds("abd", 1000))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_exhaustive_frontier_equals_brute_force(seed, shared):
     m, truth, folds = problem(seed=seed)
@@ -209,15 +209,15 @@ def longhand_scores(
 
 @pytest.mark.parametrize("mean", ["arithmetic", "auto"])
 def test_a_search_chooses_as_one_that_scores_subsets_one_by_one(mean, monkeypatch):
-    m, truth, folds = problem(6, n=240, seed=5)
-    seconds = alone([0.01, 0.02, 0.01, 0.03, 0.02, 0.05])
-    searched = pool(m, truth, folds, one_each(6), seconds, mean=mean)
+    m, truth, folds = problem(5, n=240, seed=5)
+    seconds = alone([0.01, 0.02, 0.01, 0.03, 0.02])
+    searched = pool(m, truth, folds, one_each(5), seconds, mean=mean)
     chosen = pareto_frontier(searched)
-    subsets = [*combinations(range(6), 2), (0,), (1, 3, 4, 5), (0, 1, 2, 3, 4, 5)]
+    subsets = [*combinations(range(5), 2), (0,), (1, 2, 3, 4), (0, 1, 2, 3, 4)]
     scores = searched.approximate_scores.scores(subsets)
     assert scores == pytest.approx(longhand_scores(searched.approximate_scores, subsets), abs=1e-12)
     monkeypatch.setattr(ApproximateScores, "scores", longhand_scores)
-    assert pareto_frontier(pool(m, truth, folds, one_each(6), seconds, mean=mean)) == chosen
+    assert pareto_frontier(pool(m, truth, folds, one_each(5), seconds, mean=mean)) == chosen
     assert len(chosen) > 2
     assert len(set(scores)) > 10
 
