@@ -5,6 +5,7 @@ Which modules a process imported does not depend on the machine, as its seconds 
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +29,20 @@ from wbdc.train.session import open_session
 TABLES = {"polars", "numpy"}
 SLOW_MODULES = ("torch", "transformers", "open_clip", "timm", "sklearn", "scipy")
 WATCHED_MODULES = (*SLOW_MODULES, *TABLES, "tokenizers", "rich")
+# runs commands one after the other, and reports the exit code and the imports after each
 SCRIPT = f"""
-import atexit, json, sys
-report = sys.argv.pop(1)
-watched = {WATCHED_MODULES!r}
-def write():
-    with open(report, "w") as file:
-        json.dump([name for name in watched if name in sys.modules], file)
-atexit.register(write)
+import json, sys
 from wbdc.__main__ import run
-run()
+report, *lines = sys.argv[1:]
+results = []
+for line in lines:
+    sys.argv = ["wbdc", *json.loads(line)]
+    try:
+        run()
+    except SystemExit as ended:
+        results.append([ended.code, [name for name in {WATCHED_MODULES!r} if name in sys.modules]])
+with open(report, "w") as file:
+    json.dump(results, file)
 """
 # several commands in one process, none of which may import a slow module
 PLANS_SCRIPT = f"""
@@ -52,55 +57,62 @@ RUN = "toy-0a1b2c3d"
 CLASSES = ["0000", "0001", "0100"]
 
 
-def imported_modules(tmp_path: Path, *words: object, code: int = 0) -> set[str]:
-    """Run a command in a process of its own and return the watched modules that it imported."""
+def imports_after(
+    tmp_path: Path, *commands: Sequence[object], codes: Sequence[int] = ()
+) -> list[set[str]]:
+    """Run commands in one new process; return the watched modules that it has imported after each.
+
+    codes: the exit codes of the commands; empty: all are 0.
+    """
     report = tmp_path / "imported.json"
-    process = small.python(SCRIPT, report, *words, cwd=tmp_path)
-    assert process.returncode == code, process.stderr
-    return set(json.loads(report.read_text()))
+    lines = [json.dumps([str(word) for word in words]) for words in commands]
+    process = small.python(SCRIPT, report, *lines, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    results = json.loads(report.read_text())
+    assert [code for code, _ in results] == (list(codes) or [0] * len(lines)), process.stderr
+    return [set(names) for _, names in results]
 
 
-@pytest.mark.parametrize(
-    ("command", "allowed"),
-    [
-        ("--version", set()),
-        ("kits --json", set()),
-        ("kits", {"rich"}),
-        ("recipe list --json", set()),
-        ("recipe list", {"rich"}),
-        ("recipe show wbdc2022/rank8 --json", set()),
-    ],
-)
-def test_a_list_is_read_from_files_alone(command, allowed, tmp_path):
-    assert imported_modules(tmp_path, *command.split()) == allowed
-
-
-def test_an_unknown_kit_is_refused_before_torch_is_imported(tmp_path):
-    assert imported_modules(tmp_path, "kits", "dual_steam", code=2) == {"rich"}
+def test_lists_and_refusals_need_files_alone(tmp_path):
+    """Text needs rich in addition."""
+    (tmp_path / "models").mkdir()
+    as_json = ["--version", "kits --json", "recipe list --json"]
+    as_json.append("recipe show wbdc2022/rank8 --json")
+    as_text = ["kits", "recipe list"]
+    refused = ["kits dual_steam", "weights convert models", "doctor --out profile.json"]
+    lines = [*as_json, *as_text, *refused]
+    imports = imports_after(tmp_path, *map(str.split, lines), codes=[0] * 6 + [2] * 3)
+    assert dict(zip(lines, imports, strict=True)) == (
+        dict.fromkeys(as_json, set()) | dict.fromkeys([*as_text, *refused], {"rich"})
+    )
 
 
 def test_every_packaged_kit_says_what_it_is_about_in_its_file():
     assert all(read_kit(find_kit_file(name))["about"].endswith(".") for name in kit_names())
 
 
-@pytest.mark.parametrize("kit", ["dual_stream", "wbdc2022/rank8/lxmert"])
-def test_a_kit_is_resolved_without_the_libraries_of_its_networks(kit, tmp_path):
+def test_a_kit_is_resolved_without_the_libraries_of_its_networks(tmp_path):
+    kits = ("dual_stream", "wbdc2022/rank8/lxmert")
     changes = ("--set", 'fusion={use="lxmert", layers=2}', "--set", "train.warmup=0.2")
-    assert imported_modules(tmp_path, "kits", kit, "--json", *changes) == set()
-    assert imported_modules(tmp_path, "kits", kit, "--tiny") == {"rich"}
+    changed = [("kits", kit, "--json", *changes) for kit in kits]
+    tiny = [("kits", kit, "--tiny") for kit in kits]
+    imports = imports_after(tmp_path, *changed, *tiny)
+    assert imports == [set()] * 2 + [{"rich"}] * 2
 
 
 @pytest.mark.slow
 def test_an_architecture_that_was_changed_is_built_to_check_it(tmp_path):
     change = ("--set", "trunk.architecture.hidden_size=7")
-    modules = imported_modules(tmp_path, "kits", "dual_stream", "--tiny", *change, code=2)
+    command = ("kits", "dual_stream", "--tiny", *change)
+    (modules,) = imports_after(tmp_path, command, codes=[2])
     assert "torch" in modules
 
 
 def test_a_contest_is_described_without_torch(tmp_path):
     rows = "".join(f"{i},word {i},{'ab'[i % 2]}\n" for i in range(20))
     (tmp_path / "clips.csv").write_text(f"id,title,label\n{rows}")
-    assert "torch" not in imported_modules(tmp_path, "init", "clips.csv", "--into", "out")
+    (modules,) = imports_after(tmp_path, ("init", "clips.csv", "--into", "out"))
+    assert "torch" not in modules
 
 
 def test_the_layouts_of_weights_are_found_without_torch(tmp_path, monkeypatch):
@@ -115,22 +127,15 @@ def test_the_layouts_of_weights_are_found_without_torch(tmp_path, monkeypatch):
         (tmp_path / "models" / name).mkdir(parents=True)
         save_file(tensors, tmp_path / "models" / name / "model.safetensors")
         publish_json(tmp_path / "models" / name / "config.json", {"model_type": name})
-    assert imported_modules(tmp_path, "weights", "list", "--weights", "models") == {
-        "numpy",
-        "rich",
-    }
-
-
-def test_a_pickle_that_is_missing_is_refused_before_torch_is_imported(tmp_path):
-    (tmp_path / "models").mkdir()
-    assert imported_modules(tmp_path, "weights", "convert", "models", code=2) == {"rich"}
+    (modules,) = imports_after(tmp_path, ("weights", "list", "--weights", "models"))
+    assert modules == {"numpy", "rich"}
 
 
 def test_data_are_checked_and_prepared_without_torch(tmp_path):
     data = small.root(tmp_path / "data")
-    for option in ("--dry-run", "--check-only"):
-        imported = imported_modules(tmp_path, "prepare", "--data", data, option)
-        assert not imported & set(SLOW_MODULES), option
+    options = ("--dry-run", "--check-only")
+    imports = imports_after(tmp_path, *(("prepare", "--data", data, option) for option in options))
+    assert not set.union(*imports) & set(SLOW_MODULES), imports
 
 
 def write_run(work: Path, data: str) -> Run:
@@ -151,9 +156,9 @@ def write_run(work: Path, data: str) -> Run:
 
 def test_runs_are_listed_and_compared_without_torch(tmp_path):
     write_run(tmp_path / "work", "d0")
-    assert imported_modules(tmp_path, "compare", RUN, RUN) == {*TABLES, "rich"}
-    assert imported_modules(tmp_path, "runs") == {*TABLES, "rich"}
-    assert imported_modules(tmp_path, "oof", RUN, "--csv") == TABLES
+    commands = [("oof", RUN, "--csv"), ("runs",), ("compare", RUN, RUN)]
+    imports = imports_after(tmp_path, *commands)
+    assert imports == [TABLES, {*TABLES, "rich"}, {*TABLES, "rich"}]
 
 
 @pytest.fixture
@@ -173,13 +178,14 @@ def package(tmp_path):
 
 
 def test_packages_are_verified_and_compared_without_torch(package, tmp_path):
-    assert not imported_modules(tmp_path, "verify", package) & {*SLOW_MODULES, "polars"}
     other = shutil.copytree(package, tmp_path / "other")
     publish_json(other / "models" / RUN / "fold-0" / KIT_FILE, {"train": {"epochs": 5}})
     write_manifest(
         other, {"competition": "wechat2022", "precision": "fp32", "members": [f"{RUN}/fold-0"]}
     )
-    assert not imported_modules(tmp_path, "diff", package, other) & set(SLOW_MODULES)
+    verified, compared = imports_after(tmp_path, ("verify", package), ("diff", package, other))
+    assert not verified & {*SLOW_MODULES, "polars"}
+    assert not compared & set(SLOW_MODULES)
 
 
 def test_ensembles_and_submissions_are_planned_without_torch(tmp_path):
@@ -187,12 +193,11 @@ def test_ensembles_and_submissions_are_planned_without_torch(tmp_path):
     work = tmp_path / "work"
     prepared, _ = prepare_data(small.root(tmp_path / "data"), work, contest, folds=2, threads=1)
     run = write_run(work, prepared.hash)
-    assert not imported_modules(tmp_path, "ensemble", "--dry-run") & set(SLOW_MODULES)
-
     member = BlendMember(str(run.fold("0").relative_to(work)), 1.0, run=run.name, fold="0")
     blend = Blend("wechat2022", "fp32", (member,), data=prepared.hash)
     publish_ensemble(work / "ensembles" / "ensemble", {}, blend, contest, {})
-    assert not imported_modules(tmp_path, "submit", "--dry-run") & set(SLOW_MODULES)
+    imports = imports_after(tmp_path, ("ensemble", "--dry-run"), ("submit", "--dry-run"))
+    assert not set.union(*imports) & set(SLOW_MODULES), imports
 
 
 @pytest.fixture
@@ -255,10 +260,6 @@ run()
     assert "simplejpeg" in process.stdout
     assert "precision" not in process.stdout
     assert not (tmp_path / "profile.json").exists()
-
-
-def test_doctor_refuses_wrong_options_without_torch(tmp_path):
-    assert imported_modules(tmp_path, "doctor", "--out", "profile.json", code=2) == {"rich"}
 
 
 def test_a_package_that_is_missing_is_reported(monkeypatch):
