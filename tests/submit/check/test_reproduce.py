@@ -73,7 +73,9 @@ def trained(data, tmp_path_factory) -> Path:
     (run,) = (p.name for p in (home / "work" / "runs").iterdir() if p.name != source)
     toys.run_json("ensemble", *work, "--draws", 100, "--run", f"{run} frames=1", "--seed", 5)
     options = ("--half", "--gpu", "tf32")
-    toys.run_json("submit", *work, "--into", home / "submission", "--threads", 1, *options)
+    with pytest.MonkeyPatch.context() as patch:  # the submit of train.sh starts a process
+        patch.setattr(diff, "run_packed", run_here)
+        toys.run_json("submit", *work, "--into", home / "submission", "--threads", 1, *options)
     return home
 
 
