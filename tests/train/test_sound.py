@@ -101,10 +101,7 @@ def test_the_tower_of_the_guide_trains_and_is_rebuilt(home):
         ('modality={audio="features"}', "modality.audio takes a table like"),
         ("modality.audio.wide=3", "modality 'features' has no setting 'wide'"),
         ('modality.audio.use="hum"', "no modality called 'hum'"),
-        (
-            'fusion={use="cross_attention", heads=2}',
-            "fusion 'cross_attention' takes text and frames only",
-        ),
+        ('pooling.use="first_token"', "pooling 'first_token' takes text and frames only"),
         (
             'modality.audio={use="vggish"}',
             "'vggish' reads sound, and the contest's files .*npy' hold features; use one of feat",
