@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import sys
 from importlib import metadata
 
@@ -26,11 +27,13 @@ needs_openvino = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def trained(fresh, kit):
-    """Return a work folder with one run of two folds, and the run's name."""
-    words = ("train", "--kit", kit, "--work", fresh, "--threads", 1, "--fold", "0,1")
-    return fresh, toys.run_json(*words, "--set", "train.epochs=1")["run"]
+@pytest.fixture(scope="module")
+def trained(ready, kit, tmp_path_factory):
+    """Return a work folder with one run of one fold, and the run's name."""
+    work = tmp_path_factory.mktemp("trained") / "work"
+    shutil.copytree(ready / "prepared", work / "prepared")
+    words = ("train", "--kit", kit, "--work", work, "--threads", 1, "--fold", 0)
+    return work, toys.run_json(*words, "--set", "train.epochs=1")["run"]
 
 
 def rows(trained, monkeypatch, *, openvino: bool | None, installed: bool) -> list[tuple]:
