@@ -119,7 +119,8 @@ def test_a_blend_with_a_linear_member_predicts_and_compares(runs, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_budget_search_times_linear_members(runs):
+def test_the_budget_search_times_linear_members(runs, monkeypatch):
+    monkeypatch.setattr("wbdc.ensemble.budget.budget_search.measure_start", lambda openvino: 0.5)
     limited = toys.run_json(
         *("ensemble", "--work", runs["work"], "--draws", 100, "--limit", 1e6, "--items", 100),
         *("--frames", "2", "--length", "16", "--threads", 1, "--name", "limited"),
