@@ -127,8 +127,9 @@ VISIONS["two_stream"] = {
     "rgb": {"use": "clip", **VISIONS["clip"]},
     "motion": {"use": "timm", **VISIONS["timm"]},
 }
+VISIONS["regions"] = {"tower": IMAGE_TOWER, "regions": 2, "side": None, "frames": 4}
 # towers that take longer to build than to copy
-SLOW_TO_BUILD = ("i3d", "pytorchvideo", "torchvision", "torchvision_video")
+SLOW_TO_BUILD = ("i3d", "pytorchvideo", "regions", "torchvision", "torchvision_video")
 # ten videos, "v0" to "v9", each with the probabilities .7, .1, .1, .05 and .05 in another order
 SOFT_LABELS = Path(__file__).parent / "train" / "soft_labels.npz"
 # settings of each objective that needs some, or that is tested with several

@@ -12,8 +12,8 @@ from wbdc.core.tokens import causal_mask
 pytestmark = pytest.mark.usefixtures("narrow_video_resnets")
 
 
-# a fusion and a tower meet in a projection only
-@pytest.mark.parametrize("vision", toys.VISIONS)
+# a fusion and a tower meet in a projection only; `regions` waits: proposals depend on the pixels
+@pytest.mark.parametrize("vision", [name for name in toys.VISIONS if name != "regions"])
 def test_a_tower_does_not_wait_for_a_gpu(vision):
     model, batch = toys.model(vision=vision), toys.batch(vision=vision)
     with fake_cuda():

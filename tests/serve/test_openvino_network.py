@@ -12,7 +12,7 @@ from wbdc.nets import heads
 from wbdc.serve import openvino_network
 from wbdc.serve.engine import InferenceEngine
 from wbdc.serve.openvino_function import OpenVinoFunction, is_openvino_installed
-from wbdc.serve.openvino_network import convert_scores, convert_tower
+from wbdc.serve.openvino_network import convert_scores, convert_tower, use_openvino_tower
 from wbdc.serve.stage_timer import StageTimer
 
 pytestmark = pytest.mark.skipif(
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.skipif(
 CPU = torch.device("cpu")
 # towers of the operations of other ones: a network of convolutions, and one over frames
 SIMILAR = {"torchvision": "timm", "torchvision_video": "pytorchvideo"}
-REFUSED = "tpn"
+REFUSED = ("regions", "tpn")
 # every plug is in one model or more; the kinds with fewer plugs begin again with their first
 NAMES = {
-    "vision": [name for name in toys.VISIONS if name not in (*SIMILAR, REFUSED)],
+    "vision": [name for name in toys.VISIONS if name not in (*SIMILAR, *REFUSED)],
     "fusion": [*toys.FUSIONS],
     "pooling": [*toys.POOLINGS],
     "head": plug.plug_names(heads),
@@ -96,10 +96,11 @@ def test_a_batch_that_overflows_leaves_the_precision_of_the_next_one(tmp_path):
     assert precisions == [torch.float32, torch.bfloat16]
 
 
-def test_a_tower_that_openvino_computes_otherwise_is_refused():
-    model = toys.model(vision=REFUSED)
-    with pytest.raises(UsageFault, match="does not compute vision 'tpn' of a toy as torch does"):
-        convert_tower(model.vision, 1, "a toy")
+@pytest.mark.parametrize("vision", REFUSED)
+def test_a_tower_that_openvino_computes_otherwise_is_refused(vision):
+    tower = toys.model(vision=vision).vision
+    with pytest.raises(UsageFault, match=f"compute vision '{vision}' of a toy as torch does"):
+        use_openvino_tower(tower, "key", 1, {}, "a toy")
 
 
 @pytest.mark.slow

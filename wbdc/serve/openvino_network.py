@@ -27,10 +27,17 @@ def use_openvino_tower(
     """Let OpenVINO encode frames from now on; return its functions, none for features.
 
     tower_key: of the member; towers: those of all members by their keys, to which new ones are
-    added; name: for errors. Raises as OpenVinoFunction does.
+    added; name: for errors. Raises as OpenVinoFunction does, UsageFault for a tower that OpenVINO
+    computes otherwise.
     """
     if vision.image_settings is None:
         return []
+    if not vision.converts_to_openvino:
+        raise UsageFault(
+            f"OpenVINO does not compute vision {plug_name(vision)!r} of {name} as torch does; "
+            f"{WITHOUT_OPENVINO}"
+        )
+
     parts = vision.parts()
     for part, tower in parts.items():
         key = (tower_key, part)
@@ -44,11 +51,6 @@ def convert_tower(vision: Vision, threads: int, name: str) -> OpenVinoFunction:
     """Convert a vision tower: (M, 3, S, S) uint8 -> (M, P * dim), or that of clips. name: for
     errors. Raises as OpenVinoFunction does.
     """
-    if not vision.converts_to_openvino:
-        raise UsageFault(
-            f"OpenVINO does not compute vision {plug_name(vision)!r} of {name} as torch does; "
-            f"{WITHOUT_OPENVINO}"
-        )
     generator = torch.Generator().manual_seed(0)
     size = vision.image_settings.size
     length = () if vision.clip_frames is None else (vision.clip_frames,)

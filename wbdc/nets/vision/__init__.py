@@ -45,6 +45,8 @@ class Vision(nn.Module):
     adds_random_layers: bool = False
     # Whether OpenVINO computes the tower as torch does.
     converts_to_openvino: bool = True
+    # Whether a CUDA graph can record the tower: no shape inside depends on the pixels.
+    has_fixed_shapes: bool = True
 
     def __init__(self, *, frames: int, frozen: bool):
         super().__init__()

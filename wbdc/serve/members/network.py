@@ -214,6 +214,8 @@ class Network(Member):
     def use_cuda_graphs(self) -> None:
         vision = self.model.vision
         for tower in vision.parts().values():
+            if not tower.has_fixed_shapes:
+                continue
             encode = GraphedFunction(tower.encode_pixels, self.device)
             tower.encode_pixels = FixedFrames(encode, tower.clip_frames or 1)
         score = GraphedFunction(self._score, self.device)

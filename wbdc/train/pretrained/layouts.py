@@ -54,11 +54,12 @@ def layout_of_tensors(names: Collection[str], facts: dict, name: str) -> Layout:
         model_type = facts["model_type"]
         return Layout(f"transformers {model_type}", _text_setting(model_type, name))
     if name.startswith(TORCHVISION_OWNER):
-        from wbdc.train.pretrained.torchvision_files import is_video_model  # imports torch
+        from wbdc.train.pretrained.torchvision_files import find_plug_of_model  # imports torch
 
         model, _, tag = name.removeprefix(TORCHVISION_OWNER).rpartition(".")
-        use = "torchvision_video" if is_video_model(model) else "torchvision"
-        setting = f'vision = {{ use = "{use}", model = "{model}", weights = "{tag}" }}'
+        use = find_plug_of_model(model)
+        key = "detector" if use == "regions" else "model"
+        setting = f'vision = {{ use = "{use}", {key} = "{model}", weights = "{tag}" }}'
         return Layout("torchvision", setting)
     if "architecture" in facts or name.startswith(TIMM_OWNER):
         model = name.removeprefix(TIMM_OWNER)

@@ -6,18 +6,28 @@ from urllib.error import HTTPError, URLError
 
 from wbdc.core.errors import EnvironmentFault, IntegrityFault, UsageFault
 from wbdc.core.weights import TORCHVISION_OWNER
+from wbdc.nets.region_detector import DETECTOR_PREFIX, find_detector_weights
 from wbdc.nets.vision.torchvision import find_torchvision_weights
 from wbdc.nets.vision.torchvision_video import find_video_weights
 from wbdc.train.pretrained.conversion import convert_pickle
 
+FIND_WEIGHTS = {  # by vision plug
+    "torchvision": find_torchvision_weights,
+    "torchvision_video": find_video_weights,
+    "regions": find_detector_weights,
+}
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.pth$")  # the start of the file's SHA-256
 
 
-def is_video_model(model: str) -> bool:
-    """Return whether a model of torchvision encodes clips instead of single frames."""
+def find_plug_of_model(model: str) -> str:
+    """Return the vision plug that reads a model of torchvision: one for clips, one for detectors,
+    and one for images.
+    """
     from torchvision import models
 
-    return model in models.list_models(models.video)
+    if model in models.list_models(models.video):
+        return "torchvision_video"
+    return "regions" if model.startswith(DETECTOR_PREFIX) else "torchvision"
 
 
 def fetch_torchvision(name: str, folder: Path, *, license: str | None = None) -> dict:
@@ -35,8 +45,7 @@ def fetch_torchvision(name: str, folder: Path, *, license: str | None = None) ->
             f"{name} names no weights; names have the form torchvision/MODEL.WEIGHTS, for example "
             "torchvision/shufflenet_v2_x1_0.IMAGENET1K_V1"
         )
-    find = find_video_weights if is_video_model(model) else find_torchvision_weights
-    url = find(model, weights).url
+    url = FIND_WEIGHTS[find_plug_of_model(model)](model, weights).url
     file = folder / url.rsplit("/", 1)[-1]
     expected = HASH_IN_NAME.search(file.name)
     folder.mkdir(parents=True, exist_ok=True)
