@@ -223,11 +223,10 @@ def test_openvino_computes_the_same(tmp_path, tower):
 
 
 @pytest.mark.skipif(not is_openvino_installed(), reason="OpenVINO is not installed")
-def test_openvino_is_refused_where_it_does_not_compute_convolutions_of_no_patches(tmp_path):
+def test_openvino_is_refused_where_it_would_damage_memory(tmp_path):
     table = {"audio": {"use": "vggish", **toys.MODALITIES["vggish"]}}
     member = load_member(
         toys.member(tmp_path, toys.model("late", "features", modality=table), "late")
     )
-    member.use_openvino(1, {})
-    with pytest.raises(UsageFault, match=r"computes other results .* --no-openvino"):
-        member.use_precision(torch.float32)
+    with pytest.raises(UsageFault, match=r"not compute modality 'vggish' of .* --no-openvino"):
+        member.use_openvino(1, {})

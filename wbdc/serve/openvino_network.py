@@ -7,6 +7,7 @@ from torch import Tensor
 
 from wbdc.core.errors import UsageFault
 from wbdc.core.plug import plug_name
+from wbdc.nets.modality import Modality
 from wbdc.nets.model import VideoClassifier
 from wbdc.nets.vision import Vision
 from wbdc.serve.cuda_graphs import TensorFunction
@@ -32,12 +33,8 @@ def use_openvino_tower(
     """
     if vision.image_settings is None:
         return []
-    if not vision.converts_to_openvino:
-        raise UsageFault(
-            f"OpenVINO does not compute vision {plug_name(vision)!r} of {name} as torch does; "
-            f"{WITHOUT_OPENVINO}"
-        )
 
+    check_convertible(vision, name)
     parts = vision.parts()
     for part, tower in parts.items():
         key = (tower_key, part)
@@ -45,6 +42,19 @@ def use_openvino_tower(
             towers[key] = convert_tower(tower, threads, name)
         tower.encode_part = towers[key]
     return [towers[tower_key, part] for part in parts]
+
+
+def check_convertible(tower: Vision | Modality, name: str) -> None:
+    """Raise UsageFault for a tower that OpenVINO does not compute as torch does. name: for errors.
+
+    It is refused before it is computed, because OpenVINO damages memory with some towers.
+    """
+    if not tower.converts_to_openvino:
+        kind = "vision" if isinstance(tower, Vision) else "modality"
+        raise UsageFault(
+            f"OpenVINO does not compute {kind} {plug_name(tower)!r} of {name} as torch does; "
+            f"{WITHOUT_OPENVINO}"
+        )
 
 
 def convert_tower(vision: Vision, threads: int, name: str) -> OpenVinoFunction:

@@ -21,6 +21,7 @@ class Modality(nn.Module):
     # whether the contest's files are sound, of which the tower reads log-Mel spectrograms
     reads_sound: bool = False
     mel: MelSettings | None = None  # of a tower that reads sound
+    converts_to_openvino: bool = True  # whether OpenVINO computes the tower as torch does
 
     def __init__(self, *, width: int, steps: int):
         super().__init__()

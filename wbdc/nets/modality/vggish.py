@@ -43,6 +43,10 @@ class VGGish(SoundTower):
     weights are not on this machine, IntegrityFault when they do not fit.
     """
 
+    # of a batch without sound, OpenVINO's convolutions return what they computed before, and damage
+    # memory: later models of the process end in a segmentation fault
+    converts_to_openvino = False
+
     def __init__(
         self,
         *,

@@ -24,7 +24,7 @@ from wbdc.serve.member_parts.tower_weights import explain_damage, read_weights, 
 from wbdc.serve.member_parts.views import Views, average_views, check_views
 from wbdc.serve.members import FrameKey, Member, ModalityKey
 from wbdc.serve.openvino_function import OpenVinoFunction
-from wbdc.serve.openvino_network import convert_scores, use_openvino_tower
+from wbdc.serve.openvino_network import check_convertible, convert_scores, use_openvino_tower
 
 TOKENIZER_FILE = "tokenizer.json"
 MAX_NAMES = 10  # in an error
@@ -202,6 +202,8 @@ class Network(Member):
             self.model.vision, self.tower_key, threads, towers, tower_name
         )
         name = f"the network of {self.folder}"
+        for tokens in self.model.modalities.values():
+            check_convertible(tokens.tower, name)
         self._score = convert_scores(self._score_tokens, self.model, threads, name)
         self._openvino_functions = [*functions, self._score]
 
