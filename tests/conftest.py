@@ -48,6 +48,15 @@ def quick_disk() -> Iterator[None]:
         yield
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the files without slow tests when only these run: importing all files takes half a
+    minute of each worker.
+    """
+    if config.option.markexpr != "slow" or collection_path.suffix != ".py":
+        return None
+    return "mark.slow" not in collection_path.read_text() or None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the tests that start processes and train first: a long file at the end would leave the
     other workers idle. (pytest-xdist by itself begins with the files of the most tests.)

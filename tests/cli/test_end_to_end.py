@@ -264,6 +264,7 @@ def test_dry_runs_print_and_write_nothing(trained, data, kit, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "videos"), [("howtocook", 103), ("kuaitext", 1631), ("emojizh", 984)]
 )

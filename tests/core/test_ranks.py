@@ -24,6 +24,7 @@ def test_a_single_rank_agrees_with_itself(monkeypatch):
         raise RuntimeError("gloo/pair.cc: Connection closed by peer")
 
 
+@pytest.mark.slow
 def test_two_ranks_agree():
     first, second = on_ranks(rank_programs.agree)
     shared = {"any": [False, True, True], "broadcast": "value of 0", "gather": [0, 10]}
@@ -31,6 +32,7 @@ def test_two_ranks_agree():
     assert second == {"main": False, **shared}
 
 
+@pytest.mark.slow
 def test_two_ranks_sum_tensors_and_their_gradients():
     """Of train/distributed/gather.py; here, since starting the first ranks takes seconds."""
     for total, gradient in on_ranks(rank_programs.add):
@@ -38,6 +40,7 @@ def test_two_ranks_sum_tensors_and_their_gradients():
         assert gradient == [3.0, 3.0], "1 from rank 0 and 2 from rank 1"
 
 
+@pytest.mark.slow
 def test_fault_29_ranks_with_different_facts_are_refused():
     facts = [{"data": "aaa", "kit": "k"}, {"data": "bbb", "kit": "k"}]
     failures = on_ranks(rank_programs.differ, facts)
@@ -48,6 +51,7 @@ def test_fault_29_ranks_with_different_facts_are_refused():
     assert on_ranks(rank_programs.differ, [facts[0], facts[0]]) == [(), ()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "failing", "raised", "echoed", "message"),
     [
@@ -65,6 +69,7 @@ def test_the_error_of_one_rank_ends_all(number, failing, raised, echoed, message
     assert message in other[1]
 
 
+@pytest.mark.slow
 def test_fault_28_a_lost_rank_stops_the_others():
     name, message, _ = on_ranks(rank_programs.lose, may_end=(1,))[0]
     assert name == Stopped.__name__

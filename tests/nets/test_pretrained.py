@@ -471,6 +471,7 @@ def test_the_error_for_a_missing_trunk_names_all_files(weights, monkeypatch):
         find_trunk("toys/macbert")
 
 
+@pytest.mark.slow
 def test_the_command_that_converts_a_pickle_works_as_printed(weights):
     folder = weights / "toys" / "macbert"
     _trained("bert", AutoModel).save_pretrained(folder)

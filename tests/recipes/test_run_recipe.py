@@ -65,6 +65,7 @@ def test_trainings_are_measured_on_demand(short_recipe, fresh):
     assert not (fresh / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_recipe_continues_after_a_step_that_failed(short_recipe, runner, fresh):
     options = RecipeOptions(fresh, threads=1)
     runner.fails_at = "ensemble"

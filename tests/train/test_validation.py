@@ -246,6 +246,7 @@ class Killed(BaseException):
     """Ends a process without any of its handlers, as far as the folder of the fold is concerned."""
 
 
+@pytest.mark.slow
 def test_best_weights_and_patience_survive_kills(fresh, kit, script, monkeypatch, tmp_path):
     """Killed between a validation and the state after it, with the best weights before and after,
     after the early stop, and during the export.

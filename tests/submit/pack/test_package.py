@@ -56,6 +56,7 @@ def files(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_a_package_runs_on_its_own_and_predicts_as_the_tree_bit_for_bit(
     package, members, data, tmp_path
 ):

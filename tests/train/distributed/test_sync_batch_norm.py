@@ -38,6 +38,7 @@ def reference(x: torch.Tensor, truth: torch.Tensor) -> dict:
     return {"y": y.detach().numpy(), "x": x.grad.numpy(), "gradients": gradients, "state": state}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(4, 3), (6, 1), (7, 0)])
 def test_statistics_and_gradients_are_those_of_all_items(sizes):
     torch.manual_seed(1)
