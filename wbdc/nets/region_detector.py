@@ -7,19 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.image_settings import ImageSettings
 from wbdc.core.plug import check_between
 from wbdc.core.weights import TORCHVISION_OWNER
 from wbdc.nets.published_weights import load_published
-from wbdc.nets.torchvision_weights import find_listed_weights
 from wbdc.nets.vision import Vision
 
 if TYPE_CHECKING:  # takes seconds to import
-    from torchvision.models import WeightsEnum
     from torchvision.models.detection import FasterRCNN
 
-DETECTOR_PREFIX = "fasterrcnn_"
 # what torchvision's detectors were trained with
 DETECTOR_MEAN = (0.485, 0.456, 0.406)
 DETECTOR_STD = (0.229, 0.224, 0.225)
@@ -38,9 +34,9 @@ class RegionDetector(Vision):
     It reads one frame at a time: how the other frames of a batch round would otherwise choose other
     regions.
 
-    model: torchvision's name. weights: the name of its weights; none: random weights. regions: R.
-    side: of the square in pixels to which frames are resized; none: as they are. image: how the
-    frames are prepared. Raises UsageFault for an unknown model and for numbers out of bounds,
+    model: torchvision's name. weights: the name of its weights; none: random weights. link: where
+    they are published. regions: R. side: of the square in pixels to which frames are resized; none:
+    as they are. image: how the frames are prepared. Raises UsageFault for numbers out of bounds,
     EnvironmentFault when the weights are not on this machine.
     """
 
@@ -51,6 +47,7 @@ class RegionDetector(Vision):
         *,
         model: str,
         weights: str | None,
+        link: str | None,
         regions: int,
         side: int | None,
         frames: int,
@@ -65,12 +62,11 @@ class RegionDetector(Vision):
         self.tower, width = _build_detector(model, regions)
         self.dim = width + BOX_NUMBERS
         if weights is not None:
-            entry = find_detector_weights(model, weights)
             load_published(
                 self,
                 f"{model}.{weights}",
                 owner=TORCHVISION_OWNER,
-                link=entry.url,
+                link=link,
                 unused_part="its classifier of objects",
             )
             if (model, weights) == EXACT_NORMS:
@@ -118,11 +114,10 @@ def describe_boxes(boxes: Tensor) -> Tensor:
 
 def _build_detector(name: str, regions: int) -> tuple[nn.Module, int]:
     """Build a detector with random weights and without its classifier; return it and the width of
-    the vectors of its regions. Raises UsageFault for an unknown name.
+    the vectors of its regions.
     """
     from torchvision import models
 
-    _check_detector(name)
     detector: FasterRCNN = models.get_model(
         name,
         weights=None,
@@ -153,22 +148,3 @@ def _remove_epsilon(detector: nn.Module) -> None:
     for layer in detector.modules():
         if isinstance(layer, FrozenBatchNorm2d):
             layer.running_var.sub_(layer.eps)
-
-
-def _check_detector(name: str) -> None:
-    """Raise UsageFault for a name that is not one of torchvision's detectors."""
-    from torchvision import models
-
-    known = [
-        model for model in models.list_models(models.detection) if model.startswith(DETECTOR_PREFIX)
-    ]
-    if name not in known:
-        raise UsageFault(f"torchvision has no detector {name!r}{suggest_name(name, known)}")
-
-
-def find_detector_weights(detector: str, weights: str) -> "WeightsEnum":
-    """Find weights in torchvision's list for a detector. Raises UsageFault for unknown names."""
-    from torchvision import models
-
-    _check_detector(detector)
-    return find_listed_weights(models.get_model_weights(detector), detector, weights)

@@ -23,6 +23,7 @@ from wbdc.core.errors import EnvironmentFault, Inconclusive, IntegrityFault, Usa
 from wbdc.core.files import file_sha256, publish_json, read_json, seal_folder, sealed_facts
 from wbdc.core.integrity import verify_seal
 from wbdc.ensemble.nested_blend import BlendRule
+from wbdc.nets.vision import regions
 from wbdc.prepare.dataset import PreparedData
 from wbdc.serve.blend_file import Blend, BlendMember, read_blend
 from wbdc.serve.entry import ServeOptions, main, serve
@@ -454,6 +455,7 @@ def test_requirements_are_the_imported_packages(package, tmp_path):
     )
     (tmp_path / "own.py").write_text("import timm\nimport os\ndef f():\n    import filelock\n")
     assert needed_requirements([tmp_path / "own.py"]).startswith("timm==")
+    assert "torchvision==" in needed_requirements([Path(regions.__file__)])
 
 
 @pytest.mark.usefixtures("no_training_source")

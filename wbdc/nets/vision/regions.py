@@ -3,14 +3,23 @@ frame (region features: Anderson et al., 2018, "Bottom-up attention"; objects as
 Carion et al., 2020).
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.tokens import Tokens
 from wbdc.nets.image_clips import TowerTable, build_image_tower
 from wbdc.nets.region_detector import RegionDetector
+from wbdc.nets.torchvision_weights import find_listed_weights
 from wbdc.nets.vision import Vision
+
+if TYPE_CHECKING:  # takes seconds to import
+    from torchvision.models import WeightsEnum
+
+DETECTOR_PREFIX = "fasterrcnn_"
 
 
 class Regions(Vision):
@@ -45,9 +54,11 @@ class Regions(Vision):
         self.image_tower = build_image_tower(tower, frames, "vision 'regions'")
         self.image_settings = self.image_tower.image_settings
         self.model = detector
+        check_detector(detector)
         self.detector = RegionDetector(
             model=detector,
             weights=weights,
+            link=find_detector_weights(detector, weights).url if weights else None,
             regions=regions,
             side=side,
             frames=frames,
@@ -98,3 +109,22 @@ class Regions(Vision):
             "frames": self.frames,
             "frozen": self.frozen,
         }
+
+
+def find_detector_weights(detector: str, weights: str) -> "WeightsEnum":
+    """Find weights in torchvision's list for a detector. Raises UsageFault for unknown names."""
+    from torchvision import models
+
+    check_detector(detector)
+    return find_listed_weights(models.get_model_weights(detector), detector, weights)
+
+
+def check_detector(name: str) -> None:
+    """Raise UsageFault for a name that is not one of torchvision's detectors."""
+    from torchvision import models
+
+    known = [
+        model for model in models.list_models(models.detection) if model.startswith(DETECTOR_PREFIX)
+    ]
+    if name not in known:
+        raise UsageFault(f"torchvision has no detector {name!r}{suggest_name(name, known)}")

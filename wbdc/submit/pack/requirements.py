@@ -16,8 +16,9 @@ from wbdc.nets.optical_flow import FLOW_INPUT
 
 # of networks; imported in functions, because a kit is resolved without them
 NETWORK_MODULES = {"open_clip", "pytorchvideo", "timm", "torchvision", "transformers"}
-# of a GPU that decodes JPEGs, which is an option of a package
-OPTIONAL_IMPORTS = {"gpu_frames.py": {"torchvision"}}
+# of a GPU that decodes JPEGs, which is an option of a package; of the plug `regions`, which imports
+# it, too
+OPTIONAL_IMPORTS = {"gpu_frames.py": {"torchvision"}, "region_detector.py": {"torchvision"}}
 PACKAGE_NAME = re.compile(r"[\w.-]+")  # at the start of a requirement
 
 

@@ -6,7 +6,7 @@ from urllib.error import HTTPError, URLError
 
 from wbdc.core.errors import EnvironmentFault, IntegrityFault, UsageFault
 from wbdc.core.weights import TORCHVISION_OWNER
-from wbdc.nets.region_detector import DETECTOR_PREFIX, find_detector_weights
+from wbdc.nets.vision.regions import DETECTOR_PREFIX, find_detector_weights
 from wbdc.nets.vision.torchvision import find_torchvision_weights
 from wbdc.nets.vision.torchvision_video import find_video_weights
 from wbdc.train.pretrained.conversion import convert_pickle
