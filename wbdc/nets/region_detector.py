@@ -56,7 +56,7 @@ class RegionDetector(Vision):
         super().__init__(frames=frames, frozen=True)
         check_between("vision 'regions'", 1, COMPARED_PROPOSALS, regions=regions)
         check_between("vision 'regions'", MIN_SIDE, math.inf, side=side or image.size)
-        self.image_settings = image
+        self.image_settings = image._replace(mean=DETECTOR_MEAN, std=DETECTOR_STD)
         self.side = side
         self.tokens_per_frame = regions
         self.tower, width = _build_detector(model, regions)
@@ -76,17 +76,13 @@ class RegionDetector(Vision):
 
     @torch.no_grad()
     def encode_part(self, pixels: Tensor) -> Tensor:
-        return torch.cat([self._encode_frame(frame[None]).flatten()[None] for frame in pixels])
+        return torch.stack([self._encode_frame(frame[None]).flatten() for frame in pixels])
 
     def _encode_frame(self, frame: Tensor) -> Tensor:
         """Return the vectors of the regions of a frame: (1, 3, S, S) uint8 -> (R, dim)."""
         from torchvision.models.detection.image_list import ImageList
 
-        mean, std = (
-            frame.new_tensor(values, dtype=torch.float32).view(1, 3, 1, 1)
-            for values in (DETECTOR_MEAN, DETECTOR_STD)
-        )
-        picture = (frame.float() / 255 - mean) / std
+        picture = self.normalize(frame)
         if self.side is not None:
             picture = F.interpolate(picture, (self.side, self.side), mode="bilinear")
         size = tuple(picture.shape[2:])

@@ -80,14 +80,6 @@ class Regions(Vision):
         by_frame = F.pad(whole, (0, self.detector.dim)), F.pad(regions, (self.image_tower.dim, 0))
         return Tokens(torch.cat(by_frame, 2).flatten(1, 2), self.token_mask(mask))
 
-    @property
-    def encodes_blank(self) -> bool:
-        return self.image_tower.encodes_blank
-
-    @encodes_blank.setter
-    def encodes_blank(self, value: bool) -> None:
-        self.image_tower.encodes_blank = value
-
     def parts(self) -> dict[str, Vision]:
         return {"vision.tower": self.image_tower, "vision.detector": self.detector}
 

@@ -68,15 +68,6 @@ class TwoStream(Vision):
         motion = self.motion(motion_pictures(frames, mask), mask, frame_counts)
         return Tokens(torch.cat([rgb.x, motion.x], -1), rgb.mask)
 
-    @property
-    def encodes_blank(self) -> bool:
-        return self.rgb.encodes_blank
-
-    @encodes_blank.setter
-    def encodes_blank(self, value: bool) -> None:
-        self.rgb.encodes_blank = value
-        self.motion.encodes_blank = value
-
     def parts(self) -> dict[str, Vision]:
         return {"vision.rgb": self.rgb, "vision.motion": self.motion}
 

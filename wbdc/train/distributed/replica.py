@@ -36,11 +36,14 @@ def replicated(step: Step, ranks: Ranks) -> Iterator[nn.Module]:
 @contextmanager
 def _blank_frames(step: Step) -> Iterator[None]:
     """In a block, a rank without frames in a batch computes what the other ranks compute."""
-    step.model.vision.encodes_blank = True
+    towers = step.model.vision.parts().values()
+    for tower in towers:
+        tower.encodes_blank = True
     try:
         yield
     finally:
-        step.model.vision.encodes_blank = False
+        for tower in towers:
+            tower.encodes_blank = False
 
 
 def _replicate(step: Step) -> nn.Module:
