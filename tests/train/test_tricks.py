@@ -1,7 +1,8 @@
 """Tricks: each follows its formula, and restores what it changes bit for bit."""
 
 import copy
-from dataclasses import fields
+import re
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -196,6 +197,43 @@ def test_no_video_loses_both_modalities_or_its_only_one(text, frames):
             assert (
                 words(dropped) == (words(batch) & ~((draw < text) & batch.frame_mask.any(1)))
             ).all()
+
+
+def test_drop_modality_drops_further_modalities_of_videos_that_have_more():
+    model = toys.model(modality={"audio": {"use": "features", **toys.MODALITIES["features"]}})
+    batch = toys.with_audio(toys.batch((3, 0, 4, 1, 0, 4)), (2,) * 6)
+    has_more = (batch.text_field > 0).any(1) | batch.frame_mask.any(1)
+    assert not has_more.all()
+    modalities = {"audio": 0.5}
+    trick = build("drop_modality", model, text=0.5, frames=0.5, modalities=modalities)
+    without = build("drop_modality", model, text=0.5, frames=0.5)
+
+    seen = []
+    for seed in range(9):
+        drawn = replace(batch, seeds=batch.seeds + seed)
+        dropped = trick.change_batch(drawn)
+        expected = without.change_batch(drawn)
+        assert torch.equal(dropped.text_mask, expected.text_mask)
+        assert torch.equal(dropped.frame_mask, expected.frame_mask)
+        assert torch.equal(dropped.modalities["audio"].x, batch.modalities["audio"].x)
+        seen.append(dropped.modalities["audio"].mask.all(1))
+
+    is_kept = torch.stack(seen).float().mean(0)
+    assert (is_kept[~has_more] == 1).all()
+    assert 0.2 < is_kept[has_more].mean() < 0.8
+
+
+@pytest.mark.parametrize(
+    ("modalities", "expected"),
+    [
+        ({"audoi": 0.1}, "the kit has no modality 'audoi'; did you mean 'audio'?"),
+        ({"audio": 1.5}, "audio = 1.5; it must be between 0 and 1"),
+    ],
+)
+def test_drop_modality_refuses_unknown_modalities_and_probabilities(modalities, expected):
+    model = toys.model(modality={"audio": {"use": "features", **toys.MODALITIES["features"]}})
+    with pytest.raises(UsageFault, match=re.escape(expected)):
+        build("drop_modality", model, modalities=modalities)
 
 
 def test_augmented_frames_stay_uint8_and_padding_stays():
