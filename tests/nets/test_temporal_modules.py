@@ -77,9 +77,10 @@ def test_adaptive_kernels_equal_a_grouped_convolution():
     torch.testing.assert_close(convolve_in_time(x, kernels), expected)
 
 
-def test_a_pyramid_joins_both_levels_in_both_directions():
+@pytest.mark.parametrize("flow", ["cascade", "parallel"])
+def test_a_pyramid_joins_both_levels_in_both_directions(flow):
     torch.manual_seed(0)
-    pyramid = TemporalPyramid((4, 6), (2, 1), (1, 2), 8).eval()
+    pyramid = TemporalPyramid((4, 6), (2, 1), (1, 2), 8, flow).eval()
     fine, coarse = torch.randn(8, 4, 4, 4), torch.randn(8, 6, 2, 2)
     pool = torch.nn.MaxPool3d((2, 1, 1))
 
@@ -87,14 +88,29 @@ def test_a_pyramid_joins_both_levels_in_both_directions():
         maps = pyramid.spatial[level](x)
         return pyramid.temporal[level](maps.view(2, 4, *maps.shape[1:]).transpose(1, 2))
 
+    def fuse(fusion: torch.nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return fusion.fusion(torch.cat([fusion.levels[0](pool(x)), fusion.levels[1](y)], 1))
+
     with torch.no_grad():
         a, b = modulate(0, fine), pool(modulate(1, coarse))
-        down = torch.cat([pool(a + b.repeat_interleave(2, 2)), b], 1)
-        up = torch.cat([pool(a), b + pool(a)], 1)
-        both = torch.cat([pyramid.top_down(down), pyramid.bottom_up(up)], 1)
-        expected = pyramid.pyramid(both).permute(0, 2, 3, 4, 1)
+        sums = a + b.repeat_interleave(2, 2)
+        lower = sums if flow == "cascade" else a
+        down = fuse(pyramid.top_down, sums, b)
+        up = fuse(pyramid.bottom_up, lower, b + pool(pyramid.downsample[0](lower)))
+        expected = pyramid.fusion(torch.cat([down, up], 1)).permute(0, 2, 3, 4, 1)
         torch.testing.assert_close(pyramid([fine, coarse], 4), expected)
     assert expected.shape == (2, 2, 2, 2, 8)
+
+
+def test_a_pyramid_has_the_parameters_of_the_published_one():
+    """MMAction2 lists 82,445,724 for TPN on TSM with ResNet-50 and 174 classes."""
+    with torch.device("meta"):
+        pyramid = TemporalPyramid((1024, 2048), (2, 1), (8, 8), 2048)
+    resnet = 23_508_032
+    classifier = 2048 * 174 + 174
+    auxiliary_head = 9 * 1024 * 2048 + 2 * 2048 + classifier
+    count = sum(parameter.numel() for parameter in pyramid.parameters())
+    assert count + resnet + classifier + auxiliary_head == 82_445_724
 
 
 # ---- towers
@@ -166,6 +182,22 @@ def test_fewer_frames_in_serving(name, length):
     assert built(batch.frames, batch.frame_mask).x.shape == (2, length, built.dim)
 
 
+@pytest.mark.parametrize("blocks", ["tsm", "tsm_inplace", "slow_only"])
+def test_the_blocks_below_a_pyramid_read_the_real_frames_of_their_video(blocks):
+    built = tower("tpn", blocks=blocks, rate=1)
+    batch = toys.batch((2, 3))
+    padded = toys.pad(batch, 0, 2)
+    alone = built(batch.frames[:1], batch.frame_mask[:1]).x
+    vectors = built(batch.frames, batch.frame_mask).x
+    torch.testing.assert_close(vectors[:1], alone)
+    torch.testing.assert_close(built(padded.frames, padded.frame_mask).x, vectors)
+    built.train()(batch.frames, batch.frame_mask).x.square().sum().backward()
+    missing = [n for n, p in built.named_parameters() if p.grad is None or not p.grad.any()]
+    assert missing == []
+    built.eval().serve_frames(2)
+    assert built(batch.frames[:, :2], batch.frame_mask[:, :2]).x.shape == (2, 2, built.dim)
+
+
 def test_only_the_table_of_the_tower_freezes_it():
     built = tower("tsm", tower={**toys.IMAGE_TOWER, "frozen": True})
     assert not any(p.requires_grad for p in built.parameters()), "a shift has no weights"
@@ -182,6 +214,14 @@ def test_towers_that_a_module_cannot_use_are_refused():
         tower("tpn", tower=vit)
     with pytest.raises(UsageFault, match="vision 'tpn': rate = 4; it must be between 1 and 3"):
         tower("tpn", rate=4)
+    with pytest.raises(UsageFault, match="'tpn': fine_rate = 2 does not divide rate = 3"):
+        tower("tpn", rate=3, fine_rate=2)
+    with pytest.raises(UsageFault, match="'tpn': width = 7; it must be even"):
+        tower("tpn", width=7)
+    with pytest.raises(UsageFault, match="'tpn': no blocks called 'tms'; did you mean 'tsm'"):
+        tower("tpn", blocks="tms")
+    with pytest.raises(UsageFault, match="vision 'tpn': this tower has no residual blocks"):
+        tower("tpn", blocks="tsm", tower=toys.IMAGE_TOWER | {"model": "test_efficientnet"})
     for name in IN_BLOCKS:
         with pytest.raises(UsageFault, match=f"vision '{name}': this tower has no residual blocks"):
             tower(name, tower=vit)

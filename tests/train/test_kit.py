@@ -227,8 +227,7 @@ def test_random_layers_in_a_tower_cannot_be_frozen(kit, use):
     with pytest.raises(UsageFault, match="keep its temporal modules at random weights; freeze"):
         open_kit(str(kit), changes=(table % (use, "true"),))
     open_kit(str(kit), changes=(table % ("tsm", "true"),))  # a shift has no weights
-    if use != "tpn":
-        open_kit(str(kit), changes=(table % (use, 'true, weights="published"'),))
+    open_kit(str(kit), changes=(table % (use, 'true, weights="published"'),))
 
 
 @pytest.mark.parametrize(

@@ -49,8 +49,7 @@ class ImageClips(Vision):
         self.segments = segments
         self.clip_frames = self.clip_steps = clip_length(frames, segments)
         subject = f"vision {plug_name(self)!r}"
-        table = tower if weights is None else _without_weights(tower, subject)
-        image_tower = build_image_tower(table, frames, subject)
+        image_tower = build_image_tower(tower, frames, subject, weights)
         self.image_tower = image_tower
         self.image_settings = image_tower.image_settings
         self.dim = image_tower.dim
@@ -110,13 +109,18 @@ def saved_image_table(blueprint: dict) -> dict | None:
     return blueprint.get("image") or nested.get("image")
 
 
-def build_image_tower(table: str | dict, frames: int, subject: str) -> Vision:
+def build_image_tower(
+    table: str | dict, frames: int, subject: str, weights: str | None = None
+) -> Vision:
     """Build the image tower of a setting of the type TowerTable.
 
-    subject: of the error message, for example "vision 'tsm'". Raises UsageFault for a tower that
-    encodes no single frames.
+    subject: of the error message, for example "vision 'tsm'". weights: the name of a checkpoint
+    that is loaded afterwards; the tower begins with random weights then. Raises UsageFault for a
+    tower that encodes no single frames, and for weights of its own beside a checkpoint.
     """
     table = {"use": table} if isinstance(table, str) else table
+    if weights is not None:
+        table = _without_weights(table, subject)
     tower = build_plug(sys.modules[Vision.__module__], table)
     if tower.image_settings is None or tower.clip_frames is not None:
         raise UsageFault(
@@ -127,11 +131,10 @@ def build_image_tower(table: str | dict, frames: int, subject: str) -> Vision:
     return tower
 
 
-def _without_weights(table: str | dict, subject: str) -> dict:
+def _without_weights(table: dict, subject: str) -> dict:
     """Return the table of an image tower with random weights. Raises UsageFault when it names
     weights.
     """
-    table = {"use": table} if isinstance(table, str) else table
     if table.get("pretrained") or table.get("weights"):
         raise UsageFault(
             f"{subject}: weights and the pretrained weights of its tower are mutually exclusive; "

@@ -55,13 +55,15 @@ def load_checkpoint(
     link: str,
     renaming: Renaming,
     left_out: re.Pattern,
+    unused_parts: str = "classifier",
 ) -> None:
     """Load a published checkpoint into `network`, every tensor by its name, and describe it in
     `vision`.
 
     name: of the folder of the checkpoint. link: where its file is published. renaming, left_out:
-    see `map_checkpoint`. Raises EnvironmentFault when the weights are not on this machine,
-    IntegrityFault for a tensor that is unknown, missing or of another shape.
+    see `map_checkpoint`. unused_parts: what the tensors that are left out belong to. Raises
+    EnvironmentFault when the weights are not on this machine, IntegrityFault for a tensor that is
+    unknown, missing or of another shape.
     """
     file = find_weights(name, (PUBLISHED_FILE,), link=link) / PUBLISHED_FILE
     tensors = load_weights(file)
@@ -72,7 +74,7 @@ def load_checkpoint(
     vision.pretrained = describe_weights(name, file)
     vision.loaded = (
         f"{name} from {file.name}: {len(mapped)} tensors loaded, "
-        f"{len(tensors) - len(mapped)} left out (classifier, counters of batches)"
+        f"{len(tensors) - len(mapped)} left out ({unused_parts}, counters of batches)"
     )
 
 
@@ -87,9 +89,11 @@ def map_checkpoint(
     counters of batches.
 
     renaming: from the names in the file to those in the network. left_out: pattern of the names in
-    the file that the network does not have, for example of the classifier. Raises IntegrityFault,
-    which names some of the tensors, when one is unknown, missing, under two names in the file, or
-    of another shape.
+    the file that the network does not have, for example of the classifier. A kernel of one frame,
+    (C, D, 1, H, W), is read as that of an image.
+
+    Raises IntegrityFault, which names some of the tensors, when one is unknown, missing, under two
+    names in the file, or of another shape.
     """
     used = {
         name: tensor
@@ -108,9 +112,16 @@ def map_checkpoint(
             f"{source} holds the same weights under several names: "
             f"{', '.join(repeated[:MAX_LISTED_NAMES])}"
         )
-    renamed = {names[name]: tensor for name, tensor in used.items()}
+    renamed = {
+        names[name]: _without_time(tensor, expected[names[name]]) for name, tensor in used.items()
+    }
     weights = {n: t for n, t in expected.items() if not n.endswith(BATCH_COUNTER)}
     return select_tensors(renamed, weights, source)[0]
+
+
+def _without_time(kernel: Tensor, expected: Tensor) -> Tensor:
+    is_of_one_frame = kernel.dim() == 5 and expected.dim() == 4 and kernel.shape[2] == 1
+    return kernel.squeeze(2) if is_of_one_frame else kernel
 
 
 def rename_tensors(tensors: dict[str, Tensor], renaming: Renaming) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ class TemporalModule(nn.Module):
 
 
 class BeforeConv(nn.Module):
-    """A temporal module and the convolution that reads its output."""
+    """A temporal module and the layer that reads its output, most often a convolution."""
 
     def __init__(self, temporal: TemporalModule, conv: nn.Module):
         super().__init__()
@@ -53,22 +53,29 @@ def insert_before(
     """Put a temporal module before a convolution of each residual block, or of one of `every`
     blocks of a stage, the first one included.
 
-    name: "conv1" or "conv2". build_module: returns a module for a number of channels. subject: of
-    the error message, for example "vision 'tsm'". Raises UsageFault for a tower without residual
-    blocks.
+    name: "conv1", "conv2" or "downsample", which not every block has. build_module: returns a
+    module for a number of channels. subject: of the error message, for example "vision 'tsm'".
+    Raises UsageFault for a tower without residual blocks.
     """
+    for path, block in residual_blocks(tower, subject).items():
+        position = path.rsplit(".", 1)[-1]  # in its stage
+        if position.isdigit() and int(position) % every:
+            continue
+        layer = getattr(block, name)
+        if layer is not None:
+            reader = block.conv1 if name == "downsample" else layer  # of the same input
+            setattr(block, name, BeforeConv(build_module(reader.in_channels), layer))
+
+
+def residual_blocks(tower: nn.Module, subject: str) -> dict[str, nn.Module]:
+    """Return the residual blocks of a tower by their paths. Raises UsageFault when it has none."""
     blocks = {path: one for path, one in tower.named_modules() if _is_residual_block(one)}
     if not blocks:
         raise UsageFault(
             f"{subject}: this tower has no residual blocks with conv1 and conv2; choose "
             'a ResNet, for example tower = { use = "timm", model = "resnet50.a1_in1k" }'
         )
-    for path, block in blocks.items():
-        position = path.rsplit(".", 1)[-1]  # in its stage
-        if position.isdigit() and int(position) % every:
-            continue
-        conv = getattr(block, name)
-        setattr(block, name, BeforeConv(build_module(conv.in_channels), conv))
+    return blocks
 
 
 def set_clip_length(tower: nn.Module, length: int) -> None:

@@ -12,9 +12,11 @@ TSN_LINK = "https://github.com/open-mmlab/mmaction2"
 TSM_LINK = "https://github.com/mit-han-lab/temporal-shift-module"
 TIN_LINK = "https://github.com/deepcs233/TIN"
 TAM_LINK = "https://github.com/liu-zhy/temporal-adaptive-module"
+TPN_LINK = "https://github.com/open-mmlab/mmaction2/tree/main/configs/recognition/tpn"
 
 # classifiers; their names are new_fc or fc in the repositories, and cls_head in MMAction2
 TEMPORAL_CLASSIFIER = re.compile(r"^(module\.)?(base_model\.)?(new_fc|fc|cls_head)\.")
+PYRAMID_UNUSED = re.compile(r"^(module\.)?(cls_head|necks?\.aux_head)\.")
 
 RESNET_NAMES = (
     (re.compile(r"^(module\.)?(base_model|backbone)\."), ""),
@@ -42,4 +44,31 @@ TAM_NAMES = (
     (re.compile(r"(\.\d+\.conv2)\.weight$"), r"\1.conv.weight"),
     (re.compile(r"\.tam\.G\."), ".conv2.temporal.global_branch."),
     (re.compile(r"\.tam\.L\."), ".conv2.temporal.local_branch."),
+)
+
+# the pyramid, beside a ResNet whose blocks are in one of three forms
+PYRAMID_NAMES = (
+    (re.compile(r"^(module\.)?backbone\."), "image_tower.tower."),
+    (re.compile(r"^(module\.)?necks?\."), "pyramid."),
+    *RESNET_NAMES[1:],
+    (re.compile(r"\.spatial_modulation\.spatial_modulation\.0\.0\."), ".spatial.0."),
+    (re.compile(r"\.temporal_modulation_ops\.(\d+)\.conv\.(conv\.)?"), r".temporal.\1."),
+    (re.compile(r"\.downsampl(?:e|ing)_ops\.(\d+)\.conv\.(conv\.)?"), r".downsample.\1."),
+    (re.compile(r"\.level_fusion_(1|op2)\."), ".top_down."),
+    (re.compile(r"\.level_fusion_(2|op)\."), ".bottom_up."),
+    (re.compile(r"\.downsamples\.(\d+)\.conv\."), r".levels.\1."),
+    (re.compile(r"\.ops\.(\d+)\."), r".levels.\1."),
+    (re.compile(r"\.(fusion_conv|pyramid_fusion(_op)?)\."), ".fusion."),
+    (re.compile(r"^(pyramid\..*)\.conv\."), r"\1.0."),
+    (re.compile(r"^(pyramid\..*)\.(bn|norm)\."), r"\1.1."),
+)
+PYRAMID_TSM_NAMES = (*PYRAMID_NAMES, (re.compile(r"\.conv1\.net\."), ".conv1.conv."))
+# the authors' blocks shift themselves, so their convolutions have no wrapper
+PYRAMID_TSM_INPLACE_NAMES = (
+    *PYRAMID_NAMES,
+    (re.compile(r"(\.layer\d+\.\d+\.(conv1|downsample))\."), r"\1.conv."),
+)
+PYRAMID_SLOW_ONLY_NAMES = (
+    *PYRAMID_NAMES,
+    (re.compile(r"(\.layer[34]\.\d+\.conv1)\."), r"\1.conv."),
 )
