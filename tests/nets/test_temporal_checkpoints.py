@@ -46,6 +46,36 @@ class Shift(nn.Module):
         return self.net(out.view_as(x))
 
 
+class NonLocal(nn.Module):
+    """TSM: block, and nl with g, theta, phi and W, of which pooling follows two."""
+
+    def __init__(self, block: nn.Module, kernel: str):
+        super().__init__()
+        self.block = block
+        self.kernel = kernel
+        width = block.conv2.out_channels
+        inner = width // 2
+        self.nl = nn.Module()
+        self.nl.g = nn.Sequential(nn.Conv3d(width, inner, 1), nn.MaxPool3d((1, 2, 2)))
+        self.nl.W = nn.Sequential(nn.Conv3d(inner, width, 1), nn.BatchNorm3d(width))
+        if kernel != "gaussian":
+            self.nl.theta = nn.Conv3d(width, inner, 1)
+            self.nl.phi = nn.Sequential(nn.Conv3d(width, inner, 1), nn.MaxPool3d((1, 2, 2)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        clips = as_clips(self.block(x)).transpose(1, 2)
+        if self.kernel == "gaussian":
+            theta, phi = clips, F.max_pool3d(clips, (1, 2, 2))
+        else:
+            theta, phi = self.nl.theta(clips), self.nl.phi(clips)
+        scores = theta.flatten(2).transpose(1, 2) @ phi.flatten(2)
+        weights = scores / scores.shape[2] if self.kernel == "dot_product" else scores.softmax(2)
+        means = weights @ self.nl.g(clips).flatten(2).transpose(1, 2)
+        means = means.transpose(1, 2).reshape(len(clips), -1, *clips.shape[2:])
+        out = clips + self.nl.W(means)
+        return out.transpose(1, 2).flatten(0, 1)
+
+
 class Interlace(nn.Module):
     """TIN: net1.biasnet.net, net1.weightnet.net and net2. Its kernel copies frame i to frame
     i + shift.
@@ -128,7 +158,7 @@ class Adaptive(nn.Module):
         return F.relu(out + (x if net.downsample is None else net.downsample(x)))
 
 
-def authors_network(use: str) -> nn.Module:
+def authors_network(use: str, non_local: str | None = None) -> nn.Module:
     """A ResNet with the modules of its authors and random weights and statistics."""
     torch.manual_seed(0)
     network = models.resnet18()
@@ -138,11 +168,17 @@ def authors_network(use: str) -> nn.Module:
                 stage[i] = Adaptive(block)
             elif use != "tsn":
                 block.conv1 = {"tsm": Shift, "tin": Interlace}[use](block.conv1)
+    for stage in (network.layer2, network.layer3) if non_local else ():
+        stage[0] = NonLocal(stage[0], non_local)  # and not the second one
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
             if not name.endswith("num_batches_tracked"):
                 scale = 0.5 if "lastlayer" in name or "fc." in name else 0.05
                 tensor.add_(scale * torch.rand_like(tensor))
+        if non_local:  # whose products of three maps need moderate values
+            for norm in (m for m in network.modules() if hasattr(m, "running_var")):
+                norm.momentum = None  # the statistics of one batch
+            network.train()(torch.randn(2 * LENGTH, 3, 32, 32))
     return network.eval()
 
 
@@ -152,6 +188,10 @@ MMACTION = (  # from the names of the authors
     (r"\.net1\.biasnet\.net\.lastlayer\.", ".net1.offset_net.fc2."),
     (r"\.net1\.weightnet\.net\.lastlayer\.", ".net1.weight_net.conv."),
     (r"^(layer\d\.\d)\.net\.", r"\1.block."),
+    (r"\.nl\.(g|phi)\.0\.", r".non_local_block.\1.0.conv."),
+    (r"\.nl\.theta\.", ".non_local_block.theta.conv."),
+    (r"\.nl\.W\.0\.", ".non_local_block.conv_out.conv."),
+    (r"\.nl\.W\.1\.", ".non_local_block.conv_out.bn."),
     (r"(^|\.)conv(\d)\.(weight$|net)", r"\1conv\2.conv.\3"),
     (r"(^|\.)bn(\d)\.", r"\1conv\2.bn."),
     (r"\.downsample\.0\.", ".downsample.conv."),
@@ -215,11 +255,39 @@ def build(use: str, weights: str | None = "published", **settings: object) -> nn
     ],
 )
 def test_a_published_checkpoint_gives_the_outputs_of_its_authors(use, layout, example, folder):
-    network = authors_network(use)
+    tower = compare_with_authors(use, layout, example, folder)
+    assert tower.pretrained["name"] == "published"
+    assert "weights" not in tower.blueprint()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "layout", "example"),
+    [
+        ("embedded_gaussian", "authors", "base_model.layer2.0.block.conv1.net.weight"),
+        ("embedded_gaussian", "mmaction2", "backbone.layer2.0.block.conv1.conv.net.weight"),
+        ("dot_product", "mmaction2", "backbone.layer3.0.non_local_block.phi.0.conv.weight"),
+        ("gaussian", "mmaction2", "backbone.layer3.0.non_local_block.conv_out.bn.weight"),
+    ],
+)
+def test_non_local_blocks_of_a_checkpoint_are_read(kernel, layout, example, folder):
+    tower = compare_with_authors("tsm", layout, example, folder, kernel)
+    tower.serve_frames(2)
+    assert tower.encode(torch.randn(1, 2, 3, 32, 32)).shape == (1, 2, 1, WIDTH)
+    rebuilt = build_plug(visions, tower.blueprint())
+    rebuilt.load_state_dict(tower.state_dict())
+    with pytest.raises(IntegrityFault, match=r"not have: .*layer2.0.block"):
+        build("tsm")
+
+
+def compare_with_authors(
+    use: str, layout: str, example: str, folder: Path, non_local: str | None = None
+) -> nn.Module:
+    """Return a tower with the weights of a checkpoint, whose outputs are those of its network."""
+    network = authors_network(use, non_local)
     published = {published_name(n, layout): t for n, t in network.state_dict().items()}
     assert example in published
     save_file(published, folder / "model.safetensors")
-    tower = build(use)
+    tower = build(use) if non_local is None else build(use, non_local=non_local)
     network.fc = nn.Identity()
     clips = torch.randn(2, LENGTH, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -230,8 +298,7 @@ def test_a_published_checkpoint_gives_the_outputs_of_its_authors(use, layout, ex
         f"published from model.safetensors: {len(published) - counters - 2} tensors loaded, "
         f"{counters + 2} left out (classifier, counters of batches)"
     )
-    assert tower.pretrained["name"] == "published"
-    assert "weights" not in tower.blueprint()
+    return tower
 
 
 def test_published_resnets_of_100_layers_shift_every_second_block():
@@ -240,6 +307,15 @@ def test_published_resnets_of_100_layers_shift_every_second_block():
     assert names == [f"layer{i}.0.conv1.conv.weight" for i in (1, 2, 3, 4)]
     with pytest.raises(UsageFault, match="shift_every = 0; it must be at least 1"):
         build("tsm", weights=None, shift_every=0)
+
+
+def test_non_local_blocks_that_a_tower_cannot_have_are_refused():
+    with pytest.raises(
+        UsageFault, match="'tsm': no non_local called 'dot'; it may be one of: dot_p"
+    ):
+        build("tsm", weights=None, non_local="dot")
+    with pytest.raises(UsageFault, match="32 x 32 pixels or more, not 16 x 16; change size"):
+        build("tsm", weights=None, non_local="gaussian", tower=RESNET | {"size": 16})
 
 
 # ---- what does not fit

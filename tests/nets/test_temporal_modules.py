@@ -184,7 +184,20 @@ def test_fewer_frames_in_serving(name, length):
 
 @pytest.mark.parametrize("blocks", ["tsm", "tsm_inplace", "slow_only"])
 def test_the_blocks_below_a_pyramid_read_the_real_frames_of_their_video(blocks):
-    built = tower("tpn", blocks=blocks, rate=1)
+    check_real_frames(tower("tpn", blocks=blocks, rate=1))
+
+
+def test_non_local_blocks_read_the_real_frames_of_their_video():
+    torch.manual_seed(0)
+    settings = {**toys.VISIONS["tsm"], "non_local": "dot_product"}
+    built = build_plug(visions, {"use": "tsm", **settings}).eval()
+    for module in built.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(module.weight)  # zeros at the end of branches
+    check_real_frames(built)
+
+
+def check_real_frames(built: torch.nn.Module) -> None:
     batch = toys.batch((2, 3))
     padded = toys.pad(batch, 0, 2)
     alone = built(batch.frames[:1], batch.frame_mask[:1]).x

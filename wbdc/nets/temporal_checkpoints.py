@@ -26,6 +26,14 @@ RESNET_NAMES = (
     (re.compile(r"\.downsample\.bn\."), ".downsample.1."),
 )
 TSM_NAMES = (*RESNET_NAMES, (re.compile(r"\.conv1\.net\."), ".conv1.conv."))
+TSM_NON_LOCAL_NAMES = (
+    *TSM_NAMES,
+    (re.compile(r"(^|\.)(layer\d+\.\d+)\.block\."), r"\1\2.0."),
+    (re.compile(r"\.(nl|non_local_block)\.(g|phi)\.0\.(conv\.)?"), r".1.\2."),
+    (re.compile(r"\.(nl|non_local_block)\.theta\.(conv\.)?"), ".1.theta."),
+    (re.compile(r"\.(nl\.W\.0|non_local_block\.conv_out\.conv)\."), ".1.out.0."),
+    (re.compile(r"\.(nl\.W\.1|non_local_block\.conv_out\.bn)\."), ".1.out.1."),
+)
 TIN_NAMES = (
     *RESNET_NAMES,
     (re.compile(r"\.conv1\.net2\."), ".conv1.conv."),
