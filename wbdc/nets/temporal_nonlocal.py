@@ -36,7 +36,7 @@ class NonLocal(TemporalModule):
         keys = self._positions(F.max_pool2d(self.phi(x), 2))
         values = self._positions(F.max_pool2d(self.g(x), 2))
         if self.kernel == "dot_product":
-            means = queries @ (keys.mT @ values / keys.shape[1])
+            means = queries @ (keys.transpose(1, 2) @ values / keys.shape[1])
         else:
             means = F.scaled_dot_product_attention(queries, keys, values, scale=1.0)
         maps = means.unflatten(1, (self.length, *x.shape[2:])).permute(0, 1, 4, 2, 3)
