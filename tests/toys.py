@@ -20,6 +20,7 @@ from wbdc.core import plug
 from wbdc.core.batch import Batch
 from wbdc.core.files import publish_json
 from wbdc.core.item_random import item_seed_numbers
+from wbdc.core.token_hashes import HASH_BYTES
 from wbdc.data.loader import collate
 from wbdc.data.text import learn_tokenizer
 from wbdc.nets import fusion as fusions
@@ -176,8 +177,13 @@ MODALITIES = {
         "dim": 6,
         "steps": 5,
     },
+    "word2vec": {
+        "dim": 6,
+        "steps": 5,
+        "size": 4,
+    },
 }
-MODALITY_WIDTHS = {"features": MODALITY_WIDTH, "ast": 10 * 8, "vggish": 16 * 16}
+MODALITY_WIDTHS = {"features": MODALITY_WIDTH, "ast": 10 * 8, "vggish": 16 * 16, "word2vec": 4}
 AUDIO = {"audio": {"use": "features", **MODALITIES["features"]}}
 POOLINGS = {
     "mean": {},
@@ -286,6 +292,9 @@ def with_audio(
     """Return the batch with so many rows of sound of each video."""
     random = np.random.default_rng(seed)
     rows = [random.normal(size=(count, width)).astype(np.float16) for count in counts]
+    if width == HASH_BYTES:  # hashes below 4 are the vocabulary of a new tower of tokens
+        rows = [random.integers(4, size=(count, 4)) * (0, 0, 0, 1) for count in counts]
+        rows = [hashes.astype(np.float16) for hashes in rows]
     empty = [np.zeros((0, 3, 1, 1), np.uint8)] * len(rows)
     collated = collate(b.ids, [[2]] * len(rows), empty, modalities={"audio": rows})
     return replace(b, modalities=collated.modalities)

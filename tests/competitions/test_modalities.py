@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from wbdc.competitions import NO_FRAMES, Source, is_sound_path, open_competition
+from wbdc.competitions import NO_FRAMES, Source, modality_content, open_competition
 from wbdc.core.errors import UsageFault
 from wbdc.core.findings import Findings
 
@@ -44,8 +44,9 @@ def test_a_table_yields_the_sound_of_its_video_files(tmp_path):
     clip, archive, none = contest.videos(tmp_path, "test", Findings())
     assert clip.modalities == {"audio": clip.source} == {"audio": Source(tmp_path / "a/one.MKV")}
     assert archive.modalities == none.modalities == {"audio": NO_FRAMES}
-    assert all(map(is_sound_path, ("{frames}", "a/{id}.WAV", "{id}.mp4")))
-    assert not is_sound_path("a/{id}.npy")
+    assert {*map(modality_content, ("{frames}", "a/{id}.WAV", "{id}.mp4"))} == {"sound"}
+    assert modality_content("a/{id}.npy") == "features"
+    assert modality_content("a/{id}.txt") == "tokens"
 
 
 def test_contests_have_none_by_default(tmp_path):

@@ -65,6 +65,11 @@ DEMO_CONTEST_FOLDER, DEMO_RESULT_FILE = "contest", "result.csv"  # below --into
     is_flag=True,
     help="With --sound: .wav files, and kits for towers that read them.",
 )
+@click.option(
+    "--speech",
+    is_flag=True,
+    help="With --data-only: also speech tokens, and a contest and a kit for them.",
+)
 @shared_options.seed
 @shared_options.device
 @shared_options.threads
@@ -75,6 +80,7 @@ def demo(
     videos: int,
     sound: bool,
     wav: bool,
+    speech: bool,
     seed: int,
     device: str,
     threads: int | None,
@@ -95,10 +101,12 @@ def demo(
     from wbdc.core.files import check_writable
     from wbdc.core.folders import sweep_work
     from wbdc.prepare.demo.sounds import SOUND_CONTEST_FILE, SOUND_KITS
+    from wbdc.prepare.demo.speech import SPEECH_CONTEST_FILE, SPEECH_KIT_FILE
     from wbdc.prepare.demo.synthetic_contest import generate_contest
 
-    if sound and data_only is None:
-        raise UsageFault("--sound generates data for a kit of its own; add --data-only DIR")
+    for option in ["--sound"] * sound + ["--speech"] * speech:
+        if data_only is None:
+            raise UsageFault(f"{option} generates data for a kit of its own; add --data-only DIR")
     if wav and not sound:
         raise UsageFault("--wav chooses the files of --sound; add --sound")
     check_writable(data_only or into)
@@ -110,6 +118,7 @@ def demo(
             seed=seed,
             sound=sound,
             wav=wav,
+            with_speech=speech,
             progress=lambda done, total: progress("generate videos", done, total),
         )
         if data_only is None:
@@ -128,6 +137,11 @@ def demo(
             files = ", ".join(str(data_only / name) for name in names)
             what = "kits" if wav else "a kit"
             console.print_text(f"A contest and {what} with sound: {files}")
+        if speech:
+            files = ", ".join(
+                str(data_only / name) for name in (SPEECH_CONTEST_FILE, SPEECH_KIT_FILE)
+            )
+            console.print_text(f"A contest and a kit with speech tokens: {files}")
     else:
         print_demo(into, result)
 

@@ -20,6 +20,7 @@ REPORTED_PACKAGES = (
 OPTIONAL_PACKAGES = {
     "openvino": "pip install 'wbdc[openvino]'",
     "opencv-python-headless": "pip install 'wbdc[flow]'",
+    "gensim": "pip install 'wbdc[word2vec]'",
 }
 KERNEL_UNITS = {
     "matrix": "GFLOP/s",

@@ -27,6 +27,7 @@ RESERVED_NAMES = ("id", "label", "text", "frames")
 CLIP_SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov")  # of video files
 FEATURE_SUFFIX = ".npy"  # of the features of a further modality
 SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a", *CLIP_SUFFIXES)  # of a further modality
+TOKENS_SUFFIX = ".txt"  # of the speech tokens of a further modality
 FRAMES_FILE = "{frames}"  # the path of a further modality: the video file that holds the frames
 
 
@@ -124,9 +125,9 @@ class Competition:
     score_components: tuple[str, ...] = ()  # keys of a score beside "mean", in display order
     judge_paths: JudgePaths = JudgePaths()
     needs_probabilities: bool = False  # whether the score depends on more than the best class
-    # what a contest has beside text and frames: by name, the path of a video's .npy or sound file
-    # below the data root, for example {"audio": "audio/{split}/{id}.npy"}; "{frames}": the sound of
-    # the video file that holds the frames
+    # what a contest has beside text and frames: by name, the path of a video's .npy, sound or
+    # .txt file below the data root, for example {"audio": "audio/{split}/{id}.npy"}; "{frames}":
+    # the sound of the video file that holds the frames
     modalities: dict[str, str] = {}
     file: Path | None = None  # defines the contest; None for a contest of wbdc
     # the first is the default
@@ -372,8 +373,8 @@ def check_modalities(modalities: dict[str, str], fields: Sequence[str]) -> None:
             )
         if path == FRAMES_FILE:
             continue
-        if not isinstance(path, str) or "{id}" not in path or not _is_modality_path(path):
-            suffixes = ", ".join((FEATURE_SUFFIX, *SOUND_SUFFIXES))
+        if not isinstance(path, str) or "{id}" not in path or modality_content(path) is None:
+            suffixes = ", ".join((FEATURE_SUFFIX, *SOUND_SUFFIXES, TOKENS_SUFFIX))
             raise UsageFault(
                 f"modalities.{name} = {path!r} is not the path of a file for each video ({suffixes}"
                 f'); write for example {name} = "{name}/{{id}}.npy" or "{name}/{{id}}.wav"'
@@ -384,13 +385,15 @@ def check_modalities(modalities: dict[str, str], fields: Sequence[str]) -> None:
             )
 
 
-def is_sound_path(path: str) -> bool:
-    """Return whether a path of `Competition.modalities` names sound files, and not features."""
-    return path == FRAMES_FILE or path.lower().endswith(SOUND_SUFFIXES)
-
-
-def _is_modality_path(path: str) -> bool:
-    return path.endswith(FEATURE_SUFFIX) or is_sound_path(path)
+def modality_content(path: str) -> str | None:
+    """Return what the files at a path of `Competition.modalities` hold: "features", "sound" or
+    "tokens"; None for another kind of file.
+    """
+    if path == FRAMES_FILE or path.lower().endswith(SOUND_SUFFIXES):
+        return "sound"
+    if path.endswith(FEATURE_SUFFIX):
+        return "features"
+    return "tokens" if path.endswith(TOKENS_SUFFIX) else None
 
 
 def _inside_source(root: Path, relative: str) -> Source:

@@ -48,9 +48,9 @@ class Table(Competition):
 
     frames: column that holds the path of an image, a video or a zip of images, or a path with
     "{id}" in it; None for items without frames. modalities: what items have beside text and frames,
-    as {name, path of a .npy file of features or of a sound file, with "{id}" in it}, for example
-    {audio = "audio/{id}.npy"}; "{frames}" is the sound of the video in `frames`. labels: a table
-    with the columns `id` and `label`, when the classes are in a separate file. split: {column,
+    as {name, path of a file of features (.npy), sound or tokens (.txt), with "{id}" in it}, for
+    example {audio = "audio/{id}.npy"}; "{frames}" is the sound of the video in `frames`. labels: a
+    table with the columns `id` and `label`, when the classes are in another file. split: {column,
     labeled, test, unlabeled}: the column that names the split of a row, and the value or values of
     each split. Without it, rows of a shared table that have a label are labeled, and the others are
     the test split. parents: {class: parent}, for "mean_f1". result: {columns, header, separator} of

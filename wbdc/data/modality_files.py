@@ -1,5 +1,7 @@
 """Files of a further modality, for example audio: one array of features for each video."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from wbdc.competitions import NO_FRAMES, Source
@@ -22,24 +24,39 @@ def read_modality(source: Source, findings: Findings, width: int | None = None) 
     is expected; None for any. A file that cannot be read, or with another D, is counted in
     `findings`; a missing one is not.
     """
-    missing = np.zeros((0, width or 0), np.float16)
+    rows = read_modality_file(
+        source,
+        findings,
+        MAX_MODALITY_BYTES,
+        lambda data: _check_features(parse_npy(data), width),
+    )
+    return np.zeros((0, width or 0), np.float16) if rows is None else rows
+
+
+def read_modality_file(
+    source: Source, findings: Findings, max_bytes: int, parse: Callable[[bytes], np.ndarray]
+) -> np.ndarray | None:
+    """Return what `parse` makes of the content of the file of a further modality; None for a
+    missing file, and for one that cannot be read, which is counted in `findings`.
+
+    parse: raises one of DAMAGED_FILE_ERRORS for a damaged file.
+    """
     if source == NO_FRAMES:
-        return missing
+        return None
 
     location = f"{source.path.parent.name}/{source.path.name}"
     try:
-        if source.path.stat().st_size > MAX_MODALITY_BYTES:
+        if source.path.stat().st_size > max_bytes:
             findings.add("modality.huge", location)
-            return missing
+            return None
         with open_regular(source.path) as file:
-            rows = parse_npy(file.read(MAX_MODALITY_BYTES))
-        return _check_features(rows, width)
+            return parse(file.read(max_bytes))
     except FileNotFoundError:
-        return missing
+        return None
     except DAMAGED_FILE_ERRORS as error:
         raise_if_exhausted(error)
         findings.add("modality.broken", f"{location}: {error}")
-        return missing
+        return None
 
 
 def sample_steps(rows: np.ndarray, steps: int) -> np.ndarray:

@@ -14,7 +14,7 @@ class SoundTower(Modality):
     sampled by position.
     """
 
-    reads_sound = True
+    reads = "sound"
 
     def __init__(self, *, mel: MelSettings, steps: int):
         super().__init__(width=mel.width, steps=steps)

@@ -1,15 +1,18 @@
 """Check the annotations of all splits against each other, the class list and the archives."""
 
 import hashlib
+import math
 from pathlib import Path
 from typing import NamedTuple
 
-from wbdc.competitions import CLIP_SUFFIXES, NO_FRAMES, Competition, is_sound_path
+from wbdc.competitions import CLIP_SUFFIXES, NO_FRAMES, Competition, modality_content
 from wbdc.core.errors import DataFault, UsageFault
 from wbdc.core.files import json_digest
 from wbdc.core.findings import MAX_EXAMPLES, Findings
+from wbdc.core.modality_limit import MAX_STEPS
 from wbdc.core.out_of_memory import raise_if_exhausted
 from wbdc.core.progress import ProgressCallback, no_progress
+from wbdc.core.token_hashes import HASH_BYTES
 from wbdc.data.archive import member_checksums
 from wbdc.data.damaged_files import DAMAGED_FILE_ERRORS
 from wbdc.data.sound_files import MAX_SOUND_SAMPLES
@@ -18,10 +21,13 @@ from wbdc.prepare.describe.finding_codes import FINDING_CODES
 
 # JPEG frames of a clip take at most this many times its bytes (one minute of 720p at 2 Mbit/s)
 MAX_CLIP_EXPANSION = 4
-# the same of the samples of a sound file, of 16 bits each (24 kbit/s); none takes more than those
-# of the seconds that are read
-MAX_SOUND_EXPANSION = 12
-MAX_SOUND_BYTES = 2 * MAX_SOUND_SAMPLES
+# by what a file of a further modality holds: the same, and the most bytes that are stored of it;
+# samples of sound have 16 bits (24 kbit/s in the file), and a token of one byte has four numbers
+MODALITY_EXPANSIONS = {
+    "features": (1, math.inf),
+    "sound": (12, 2 * MAX_SOUND_SAMPLES),
+    "tokens": (2 * HASH_BYTES, 2 * HASH_BYTES * MAX_STEPS),
+}
 MAX_ERROR_EXAMPLES = 3  # places that an error message names
 
 
@@ -232,10 +238,9 @@ class _ArchiveCheck:
                 status = source.path.stat()
                 self._add_content(f"{modality}\0{video_id}\0{status.st_size}")
                 self._add_time(status.st_mtime_ns)
-                if is_sound_path(self.competition.modalities[modality]):
-                    size += min(MAX_SOUND_BYTES, status.st_size * MAX_SOUND_EXPANSION)
-                else:
-                    size += status.st_size
+                content = modality_content(self.competition.modalities[modality])
+                expansion, max_bytes = MODALITY_EXPANSIONS[content]
+                size += min(max_bytes, status.st_size * expansion)
         return size
 
     def _check_files(self, split: str, ids: list[str]) -> int:

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from wbdc.competitions import Competition, Source, is_sound_path, open_competition
+from wbdc.competitions import Competition, Source, modality_content, open_competition
 from wbdc.core.errors import DataFault
 from wbdc.core.findings import Findings
 from wbdc.core.frame_limit import MAX_FRAMES
@@ -16,6 +16,7 @@ from wbdc.data.frames import THUMBNAIL_PIXELS, probe_image
 from wbdc.data.modality_files import read_modality
 from wbdc.data.sound_files import read_sound
 from wbdc.data.store import join_images, modality_column, write_shard
+from wbdc.data.token_files import read_tokens
 from wbdc.prepare.describe.duplicates import frame_hashes
 
 # columns of the measures of a frame; all are 0 for a damaged frame
@@ -73,9 +74,9 @@ def read_shard_videos(job: ShardJob) -> tuple[dict[str, list[np.ndarray]], dict]
 
     modalities = {}
     for modality in contest.modalities:
-        is_sound = is_sound_path(contest.modalities[modality])
-        read_rows = _read_sounds if is_sound else _read_modality_rows
-        rows = read_rows(contest, job, modality, findings)
+        content = modality_content(contest.modalities[modality])
+        is_sound = content == "sound"
+        rows = ROW_READERS[content](contest, job, modality, findings)
         columns[modality_column(modality)] = rows
         widths_of_rows = {} if is_sound else _feature_widths(rows, job.ids, f"{modality} features")
         modalities[modality] = {"counts": list(map(len, rows)), "widths": widths_of_rows}
@@ -106,6 +107,16 @@ def _read_modality_rows(
     ]
 
 
+def _read_token_rows(
+    contest: Competition, job: ShardJob, modality: str, findings: Findings
+) -> list[np.ndarray]:
+    """Read the hashes of the speech tokens of the videos of a shard: (n, 4) float16 each."""
+    return [
+        read_tokens(contest.modality_sources(job.root, job.split, video_id)[modality], findings)
+        for video_id in job.ids
+    ]
+
+
 def _read_sounds(
     contest: Competition, job: ShardJob, modality: str, findings: Findings
 ) -> list[np.ndarray]:
@@ -117,6 +128,14 @@ def _read_sounds(
 
     sources = [contest.modality_sources(job.root, job.split, i)[modality] for i in job.ids]
     return _read_in_threads(job, read, sources, findings)
+
+
+# by what the files of a modality hold
+ROW_READERS = {
+    "features": _read_modality_rows,
+    "sound": _read_sounds,
+    "tokens": _read_token_rows,
+}
 
 
 def _read_in_threads(

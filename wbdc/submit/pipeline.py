@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wbdc.competitions import CLIP_SUFFIXES, Competition, is_sound_path
+from wbdc.competitions import CLIP_SUFFIXES, Competition, modality_content
 from wbdc.core.device import find_device, use_threads
 from wbdc.core.errors import Inconclusive, IntegrityFault, ResultFault
 from wbdc.core.files import check_input, json_digest
@@ -234,7 +234,7 @@ def packed_members(home: Path, blend: Blend) -> list[PackedMember]:
 
 def optional_packages(contest: Competition, data: Path) -> list[str]:
     """List the Python packages that only some data need: a decoder for video and sound files."""
-    if any(map(is_sound_path, contest.modalities.values())):
+    if "sound" in map(modality_content, contest.modalities.values()):
         return ["av"]
     split = contest.find_test_split(contest.splits(data))
     first = next(contest.videos(data, split, Findings()), None)

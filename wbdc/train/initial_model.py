@@ -16,7 +16,9 @@ from wbdc.data.special_tokens import special_token_ids
 from wbdc.data.text import TextReader, learn_tokenizer, open_tokenizer
 from wbdc.data.text_settings import VOCABULARY_SETTINGS
 from wbdc.data.words import add_words, learn_words
+from wbdc.nets import modality as modality_plugs
 from wbdc.nets import vision as visions
+from wbdc.nets.modality import Modality
 from wbdc.nets.model import VideoClassifier, build_fusion, build_towers, head_builder
 from wbdc.nets.trunk import (
     TRUNK_WEIGHTS_FILE,
@@ -33,6 +35,7 @@ from wbdc.serve.members.network import TOKENIZER_FILE
 from wbdc.train.kit import Kit
 from wbdc.train.kit_contest import check_contest
 from wbdc.train.task import class_parents
+from wbdc.train.token_vectors import import_word2vec, learn_token_vectors, open_sentences
 
 
 class InitialModel(NamedTuple):
@@ -57,8 +60,10 @@ def build_initial_model(kit: Kit, prepared: PreparedData, seed: int) -> InitialM
     weights are not on this machine.
     """
     check_contest(kit, prepared)
-    torch.manual_seed(seed)
     tables = kit.tables
+    if _learns_vectors(tables, kit.folder):
+        import_word2vec()  # raises before anything is computed
+    torch.manual_seed(seed)
     trunk_name = tables["trunk"].get("model")
     trunk_folder = find_trunk(trunk_name) if trunk_name else None
 
@@ -90,7 +95,9 @@ def build_initial_model(kit: Kit, prepared: PreparedData, seed: int) -> InitialM
 
     towers = build_towers(tables, kit.folder)
     for name, tower in towers.items():
-        if tower.pretrained:
+        if tower.learns_vectors:
+            weights[f"modality.{name}"] = _learn_vectors(tower, prepared, seed, name)
+        elif tower.pretrained:
             weights[f"modality.{name}"] = tower.loaded
             pretrained[f"modality.{name}"] = tower.pretrained
 
@@ -125,9 +132,40 @@ def start_from(initial: InitialModel, folder: Path) -> str:
     current = model.state_dict()
     path = folder / WEIGHTS_FILE
     body = {name: t for name, t in current.items() if not name.startswith("head.")}
-    loaded, skipped = select_tensors(load_weights(path), body, path)
+    weights = load_weights(path)
+    _check_tokens(model, weights, folder.parent.name)
+    loaded, skipped = select_tensors(weights, body, path)
     model.load_state_dict({**current, **loaded}, strict=True)
     return f"{folder.parent.name}: loads {len(loaded)} tensors, skips {', '.join(skipped)}"
+
+
+def _learns_vectors(tables: dict, kit_folder: Path) -> bool:
+    """Return whether a modality tower of a kit learns vectors from the data."""
+    uses = [table["use"] for table in tables.get("modality", {}).values()]
+    return any(plug.find_plug(modality_plugs, use, kit_folder).learns_vectors for use in uses)
+
+
+def _learn_vectors(tower: Modality, prepared: PreparedData, seed: int, name: str) -> str:
+    """Learn the vectors of the tokens that a tower reads; return a sentence about them."""
+    settings = tower.learning
+    learned = learn_token_vectors(open_sentences(prepared, name), settings, seed, name)
+    tower.set_vectors(*learned)
+    return (
+        f"word2vec on the data: vectors of the {len(learned.hashes):,} tokens that occur at least "
+        f"{settings.min_count} times"
+    )
+
+
+def _check_tokens(model: VideoClassifier, weights: dict, run: str) -> None:
+    """Raise UsageFault for weights of a run with another vocabulary of speech tokens."""
+    towers = {name: t.tower for name, t in model.modalities.items() if t.tower.learns_vectors}
+    for name, tower in towers.items():
+        saved = weights.get(f"modalities.{name}.tower.hashes")
+        if saved is not None and not torch.equal(saved, tower.hashes):
+            raise UsageFault(
+                f"{run} was pretrained with another vocabulary of {name}, because modality.{name} "
+                "or the data differ; use the same settings and data, or run `wbdc pretrain` again"
+            )
 
 
 def _build_trunk(table: dict, folder: Path | None, tokenizer: Tokenizer, text_length: int) -> Trunk:

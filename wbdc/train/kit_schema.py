@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from wbdc.competitions import Competition, is_sound_path
+from wbdc.competitions import Competition, modality_content
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.frame_limit import MAX_FRAMES
@@ -290,18 +290,18 @@ def _check_modality_files(
     """Check that a tower reads what the contest's files of its modality hold."""
     package = PLUG_PACKAGES[MODALITY_TABLE]
     path = contest.modalities[modality]
-    reads_sound = plug_attribute(package, table["use"], "reads_sound", folder)
-    if reads_sound == is_sound_path(path):
+    content = modality_content(path)
+    reads = plug_attribute(package, table["use"], "reads", folder)
+    if reads == content:
         return
-    files = "sound" if is_sound_path(path) else "features"
     able = [
         use
         for use in plug.plug_names(import_module(package))
-        if plug_attribute(package, use, "reads_sound") != reads_sound
+        if plug_attribute(package, use, "reads") == content
     ]
     raise UsageFault(
-        f"{setting}.use = {table['use']!r} reads {'sound' if reads_sound else 'features'}, and the "
-        f"contest's files {path!r} hold {files}; use one of {', '.join(able)}"
+        f"{setting}.use = {table['use']!r} reads {reads}, and the contest's files {path!r} hold "
+        f"{content}; use one of {', '.join(able)}"
     )
 
 

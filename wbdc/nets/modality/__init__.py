@@ -6,6 +6,7 @@ from wbdc.core.errors import UsageFault
 from wbdc.core.mel_settings import MelSettings
 from wbdc.core.modality_limit import MAX_STEPS
 from wbdc.core.plug import check_between
+from wbdc.core.token_hashes import Word2VecSettings
 from wbdc.core.tokens import Tokens
 
 
@@ -18,9 +19,14 @@ class Modality(nn.Module):
     """
 
     dim: int
-    # whether the contest's files are sound, of which the tower reads log-Mel spectrograms
-    reads_sound: bool = False
+    # what the contest's files hold: "features", "sound", of which the tower reads log-Mel
+    # spectrograms, or "tokens", of which it reads hashes
+    reads: str = "features"
     mel: MelSettings | None = None  # of a tower that reads sound
+    # whether vectors of tokens are learned from the data before the training; such a tower has
+    # `learning` and `set_vectors`, see `word2vec`
+    learns_vectors: bool = False
+    learning: Word2VecSettings
     converts_to_openvino: bool = True  # whether OpenVINO computes the tower as torch does
 
     def __init__(self, *, width: int, steps: int):

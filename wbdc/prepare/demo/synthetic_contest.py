@@ -13,7 +13,7 @@ import numpy as np
 from wbdc.competitions.wechat2022 import CLASS_COUNTS_FILE
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import publish_bytes, publish_json, read_json, read_text
-from wbdc.prepare.demo import scenes, sounds, texts
+from wbdc.prepare.demo import scenes, sounds, speech, texts
 
 SPLIT_SHARES = {"labeled": 0.55, "unlabeled": 0.25, "test": 0.20}
 MIN_VIDEOS = 40
@@ -61,6 +61,7 @@ def generate_contest(
     seed: int = 0,
     sound: bool = False,
     wav: bool = False,
+    with_speech: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict:
     """Write a synthetic dataset below `into`; return its settings and the number of videos of each
@@ -74,16 +75,18 @@ def generate_contest(
 
     sound: also write features of the sound of each video, but 5 % of them, the file that defines a
     contest with sound, and a kit for it. wav: with sound, write .wav files in place of features,
-    and kits for towers that read them. All other files stay the same.
+    and kits for towers that read them. with_speech: also write speech tokens of each video, but 5 %
+    of them, a contest with them, and a kit for it. All other files stay the same.
 
     Equal seed and count give equal bytes (with one version of numpy and Pillow). Raises UsageFault
     for fewer than 40 videos, a negative seed, or a folder that holds other data.
     """
     settings = {"videos": videos, "seed": seed, **({"sound": True} if sound else {})}
     settings |= {"wav": True} if wav else {}
+    settings |= {"speech": True} if with_speech else {}
     _claim_folder(into, settings)
     plan, traits = _plan_contest(videos, seed), class_traits()
-    sound_of = class_sounds() if sound else {}
+    sound_of = class_sounds()
 
     items: dict[str, list[dict]] = {split: [] for split in SPLIT_SHARES}
     for index, (video_id, split, label) in enumerate(
@@ -96,6 +99,8 @@ def generate_contest(
         publish_bytes(folder / f"{video_id}.zip", archive)
         if sound:
             _write_sound(into, plan, index, sound_of[label], seed, wav)
+        if with_speech:
+            _write_speech(into, plan, index, sound_of[label], seed)
         progress(index + 1, videos)
 
     for split, rows in items.items():
@@ -106,6 +111,9 @@ def generate_contest(
         publish_bytes(into / sounds.SOUND_CONTEST_FILE, sounds.SOUND_CONTESTS[wav].encode())
         for name, kit in sounds.sound_kits(wav).items():
             publish_bytes(into / name, kit.encode())
+    if with_speech:
+        publish_bytes(into / speech.SPEECH_CONTEST_FILE, speech.SPEECH_CONTEST.encode())
+        publish_bytes(into / speech.SPEECH_KIT_FILE, speech.SPEECH_KIT.encode())
 
     counts = {split: len(rows) for split, rows in items.items()}
     return {**settings, **counts, "classes": len(set(plan.labels)), "copies": copies}
@@ -174,9 +182,10 @@ def _claim_folder(into: Path, settings: dict) -> None:
 
 
 def _sound_note(settings: dict) -> str:
+    note = ""
     if settings.get("sound"):
-        return " and sound in .wav files" if settings.get("wav") else " and sound"
-    return ""
+        note = " and sound in .wav files" if settings.get("wav") else " and sound"
+    return f"{note} and speech" if settings.get("speech") else note
 
 
 def _class_counts() -> dict[str, int]:
@@ -270,6 +279,15 @@ def _write_sound(
     if content is not None:
         path = sounds.WAV_PATH if wav else sounds.FEATURE_PATH
         path = path.format(split=plan.splits[index], id=plan.ids[index])
+        publish_bytes(into / "data" / path, content)
+
+
+def _write_speech(into: Path, plan: ContestPlan, index: int, sound: int, seed: int) -> None:
+    """Write the speech tokens of a video, if it has any, as `_write_sound` does."""
+    rng = np.random.default_rng([seed, int(plan.source[index]), 4])
+    content = speech.draw_speech(rng, sound, int(plan.seconds[index]))
+    if content is not None:
+        path = speech.SPEECH_PATH.format(split=plan.splits[index], id=plan.ids[index])
         publish_bytes(into / "data" / path, content)
 
 

@@ -232,15 +232,16 @@ FINDING_CODES = {
     ),
     "modality.broken": FindingCode(
         "warning",
-        "feature files of a further modality, for example audio, that cannot be read",
+        "files of features or tokens of a further modality that cannot be read",
         "the video counts as one without that modality",
-        "write each as a .npy file with float numbers, (steps, D) or (D,), the same D for all",
+        "write features as .npy files with float numbers, (steps, D) or (D,), the same D for all, "
+        "and tokens as .txt files in UTF-8",
     ),
     "modality.huge": FindingCode(
         "warning",
-        "feature files of a further modality larger than 64 MiB",
+        "files of a further modality larger than 64 MiB, or than 1 MiB for tokens",
         "the video counts as one without that modality",
-        "extract fewer vectors of each video, for example one a second",
+        "write fewer vectors of each video, for example one a second, or fewer tokens",
     ),
     "modality.missing": FindingCode(
         "warning",

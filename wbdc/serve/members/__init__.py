@@ -45,12 +45,14 @@ class ModalityKey(NamedTuple):
 
     name: for example "audio". width: numbers of a row; files with another width are counted as
     damaged. steps: the most rows of a video. mel: the spectrogram of a tower that reads sound.
+    reads: "features", "sound" or "tokens".
     """
 
     name: str
     width: int
     steps: int
     mel: MelSettings | None = None
+    reads: str = "features"
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,8 @@ class Network(Member):
         self.frame_key = FrameKey(model.vision.image_settings, frame_count, self.views.crops)
         towers = {name: tokens.tower for name, tokens in model.modalities.items()}
         self.modality_keys = tuple(
-            ModalityKey(name, tower.width, tower.steps, tower.mel) for name, tower in towers.items()
+            ModalityKey(name, tower.width, tower.steps, tower.mel, tower.reads)
+            for name, tower in towers.items()
         )
 
     @cached_property

@@ -33,7 +33,12 @@ from wbdc.submit.pack import scripts
 from wbdc.submit.pack.lock import download_wheels, lock_requirements
 from wbdc.submit.pack.provenance import provenance_table, weights_provenance
 from wbdc.submit.pack.readme import package_readme
-from wbdc.submit.pack.requirements import all_requirements, flow_packages, needed_requirements
+from wbdc.submit.pack.requirements import (
+    all_requirements,
+    flow_packages,
+    needed_requirements,
+    training_packages,
+)
 from wbdc.submit.pack.sbom import bill_of_materials
 from wbdc.submit.pack.secrets import refuse_secrets
 from wbdc.submit.pack.shared_towers import share_towers
@@ -308,7 +313,7 @@ def _add_code(folder: Path, models: list[dict], options: PackOptions) -> list[Pa
             imported.append(path)
 
     optional = {*options.optional_packages, *(vision_plugs & OPTIONAL_TOWERS)}
-    requirements = all_requirements(optional)
+    requirements = all_requirements(optional | training_packages(models))
     _write_text(folder / "source" / "requirements.txt", requirements)
     return imported
 

@@ -19,6 +19,8 @@ NETWORK_MODULES = {"open_clip", "pytorchvideo", "timm", "torchvision", "transfor
 # of a GPU that decodes JPEGs, which is an option of a package; of the plug `regions`, which imports
 # it, too
 OPTIONAL_IMPORTS = {"gpu_frames.py": {"torchvision"}, "region_detector.py": {"torchvision"}}
+# modality towers and what learns them: packages of a training, which a submission does not need
+TRAINING_PACKAGES = {"word2vec": "gensim"}
 PACKAGE_NAME = re.compile(r"[\w.-]+")  # at the start of a requirement
 
 
@@ -54,6 +56,17 @@ def flow_packages(models: Iterable[dict]) -> list[str]:
             "'wbdc[flow]'"
         )
     return [packages[0]]
+
+
+def training_packages(models: Iterable[dict]) -> set[str]:
+    """List the installed packages that only the training of some models needs.
+
+    models: contents of model.json.
+    """
+    tables = [model.get("blueprint", model).get("modality", {}) for model in models]
+    uses = {table["use"] for towers in tables for table in towers.values()}
+    names = {package for use, package in TRAINING_PACKAGES.items() if use in uses}
+    return {name for name in names if _installed_version(name)}
 
 
 def all_requirements(optional: Collection[str] = ()) -> str:
