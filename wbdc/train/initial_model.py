@@ -147,12 +147,13 @@ def _learns_vectors(tables: dict, kit_folder: Path) -> bool:
 
 def _learn_vectors(tower: Modality, prepared: PreparedData, seed: int, name: str) -> str:
     """Learn the vectors of the tokens that a tower reads; return a sentence about them."""
-    settings = tower.learning
-    learned = learn_token_vectors(open_sentences(prepared, name), settings, seed, name)
-    tower.set_vectors(*learned)
+    hashes, vectors = learn_token_vectors(
+        open_sentences(prepared, name), tower.learning, seed, name
+    )
+    tower.set_vectors(hashes, vectors)
     return (
-        f"word2vec on the data: vectors of the {len(learned.hashes):,} tokens that occur at least "
-        f"{settings.min_count} times"
+        f"word2vec on the data: vectors of the {len(hashes):,} tokens that occur at least "
+        f"{tower.learning.min_count} times"
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 TOKENS_OF_A_SOUND = 20  # ids that only videos with one sound have
 COMMON_TOKENS = 200  # ids of all videos
 TOKENS_PER_SECOND = 2
-OWN_SHARE = 0.4  # of the tokens of a video, those of its sound
+SOUND_SHARE = 0.4  # of the tokens of a video, those of its sound
 NO_SPEECH_RATE = 0.05  # videos without a file
 FIRST_ID = 10_000
 SPEECH_PATH = "speech/{split}/{id}.txt"  # below the folder of the data
@@ -57,7 +57,8 @@ def draw_speech(rng: np.random.Generator, sound: int, seconds: int) -> bytes | N
     if rng.random() < NO_SPEECH_RATE:
         return None
     count = seconds * TOKENS_PER_SECOND
-    own = COMMON_TOKENS + sound * TOKENS_OF_A_SOUND + rng.integers(TOKENS_OF_A_SOUND, size=count)
+    first = COMMON_TOKENS + sound * TOKENS_OF_A_SOUND
+    of_sound = first + rng.integers(TOKENS_OF_A_SOUND, size=count)
     common = rng.integers(COMMON_TOKENS, size=count)
-    tokens = FIRST_ID + np.where(rng.random(count) < OWN_SHARE, own, common)
+    tokens = FIRST_ID + np.where(rng.random(count) < SOUND_SHARE, of_sound, common)
     return " ".join(map(str, tokens.tolist())).encode()
