@@ -134,6 +134,7 @@ print(_read_cache(pipe))
 """
 
 
+@pytest.mark.slow
 def test_a_pipe_in_place_of_a_file_is_refused(tmp_path):
     pipe = tmp_path / "tokenizer.json"
     os.mkfifo(pipe)

@@ -157,6 +157,7 @@ prepare_data(Path(sys.argv[1]), Path(sys.argv[2]), WeChat2022(), folds=3)
 """
 
 
+@pytest.mark.slow
 def test_fault_2_a_killed_run_continues_and_writes_the_same_bytes(small_root, tmp_path):
     """Kill the process at each of five publications. Finished shards are not written again."""
     whole, _ = run(small_root, tmp_path / "whole")

@@ -151,6 +151,7 @@ def test_a_member_with_graphs_predicts_as_without(tmp_path, log, monkeypatch, pr
         assert sum(entry.startswith("record") for entry in log) == 2
 
 
+@pytest.mark.slow
 def test_each_tower_of_two_streams_is_recorded(tmp_path, log):
     model = toys.model(vision="two_stream")
     member = load_member(toys.member(tmp_path, model))

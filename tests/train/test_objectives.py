@@ -96,13 +96,20 @@ def test_trap_09_losses_are_finite_in_half_precision(use, settings, dtype):
     assert loss.isfinite()
 
 
+# without and with unimodal tokens of its own
+QUICK_FUSIONS = ("single_stream", "dual_stream")
+
+
 @pytest.mark.parametrize(
     ("fusion", "use", "settings"),
     [
-        (fusion, use, settings)
+        pytest.param(
+            *(fusion, use, settings),
+            marks=() if fusion in QUICK_FUSIONS else pytest.mark.slow,
+        )
         for use in plug.plug_names(objectives)
         for number, settings in enumerate(toys.OBJECTIVES.get(use, [{}]))
-        for fusion in (toys.FUSIONS if number == 0 else ["single_stream", "dual_stream"])
+        for fusion in (toys.FUSIONS if number == 0 else QUICK_FUSIONS)
     ],
 )
 def test_every_objective_trains_with_every_fusion(fusion, use, settings):

@@ -176,6 +176,7 @@ def test_fault_32_one_signal_stops_at_a_safe_point_and_two_at_once(
     assert toys.bits(folder.parent) == bits
 
 
+@pytest.mark.slow
 def test_a_drawn_epoch_resumes_in_its_middle_at_the_rates_of_its_layers(fresh, kit, tmp_path):
     settings = """epochs = 4
 sampler = { use = "tempered", temperature = 0.3 }

@@ -84,6 +84,7 @@ def run(training: TrainingState, start: int, after_step=lambda step, outcome: No
     )
 
 
+@pytest.mark.slow  # a quarter of a second for each of 78 pairs
 @pytest.mark.parametrize("pair", list(combinations(plug.plug_names(tricks), 2)), ids=" and ".join)
 def test_every_two_tricks_train_restore_and_resume(pair, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("os.fsync", lambda handle: None)

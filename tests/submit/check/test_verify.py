@@ -212,6 +212,7 @@ def test_only_listed_files_run_on_the_judges_machine(copy, kind):
         verify_package(copy)
 
 
+@pytest.mark.slow
 def test_the_bytes_that_were_checked_are_the_bytes_that_run(copy):
     """Code that changes after the check is not read, and neither is new bytecode."""
     late = f"""

@@ -55,6 +55,7 @@ def test_tensors_are_converted_once_in_another_process(tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_fault_12_a_hostile_pickle_is_refused_and_nothing_is_written(tmp_path):
     file = tmp_path / "pytorch_model.bin"
     marker = tmp_path / "ran"
