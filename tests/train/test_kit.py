@@ -49,6 +49,14 @@ def test_every_kit_opens_and_can_be_described(name, tiny):
     assert kit.stage("pretrain").objective
 
 
+@pytest.mark.parametrize("tiny", [False, True])
+@pytest.mark.parametrize("name", [name for name in KITS if name != "ngrams"])
+def test_every_kit_with_frames_resizes_fast(name, tiny):
+    tables = open_kit(name, tiny=tiny).tables
+    reader = tables["vision"] if "vision" in tables else tables["estimator"]
+    assert reader.get("tower", reader)["resize"] == "fast"
+
+
 @every_kit
 def test_the_header_of_every_kit_states_its_command(name):
     head = (PACKAGED_KIT_FOLDERS[0] / f"{name}.toml").read_text().splitlines()[:4]
