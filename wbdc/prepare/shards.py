@@ -74,9 +74,8 @@ def read_shard_videos(job: ShardJob) -> tuple[dict[str, list[np.ndarray]], dict]
 
     modalities = {}
     for modality in contest.modalities:
-        content = modality_content(contest.modalities[modality])
-        is_sound = content == "sound"
-        rows = ROW_READERS[content](contest, job, modality, findings)
+        is_sound = modality_content(contest.modalities[modality]) == "sound"
+        rows = _read_rows(contest, job, modality, findings)
         columns[modality_column(modality)] = rows
         widths_of_rows = {} if is_sound else _feature_widths(rows, job.ids, f"{modality} features")
         modalities[modality] = {"counts": list(map(len, rows)), "widths": widths_of_rows}
@@ -97,45 +96,23 @@ def check_feature_width(widths: dict[str, str], what: str = "features") -> None:
         )
 
 
-def _read_modality_rows(
+def _read_rows(
     contest: Competition, job: ShardJob, modality: str, findings: Findings
 ) -> list[np.ndarray]:
-    """Read the features of a further modality of the videos of a shard: (n, D) float16 each."""
-    return [
-        read_modality(contest.modality_sources(job.root, job.split, video_id)[modality], findings)
-        for video_id in job.ids
-    ]
-
-
-def _read_token_rows(
-    contest: Competition, job: ShardJob, modality: str, findings: Findings
-) -> list[np.ndarray]:
-    """Read the hashes of the speech tokens of the videos of a shard: (n, 4) float16 each."""
-    return [
-        read_tokens(contest.modality_sources(job.root, job.split, video_id)[modality], findings)
-        for video_id in job.ids
-    ]
-
-
-def _read_sounds(
-    contest: Competition, job: ShardJob, modality: str, findings: Findings
-) -> list[np.ndarray]:
-    """Read the samples of the sound of the videos of a shard: (n,) int16 each."""
-
-    def read(source: Source, video_id: str) -> tuple[np.ndarray, dict]:
-        findings_of_video = Findings(MAX_SHARD_PLACES)
-        return read_sound(source, findings_of_video), findings_of_video.report()
-
+    """Read what is stored of a further modality of each video of a shard: features, (n, D) float16;
+    hashes of tokens, (n, 4) float16; or samples of sound, (n,) int16.
+    """
     sources = [contest.modality_sources(job.root, job.split, i)[modality] for i in job.ids]
-    return _read_in_threads(job, read, sources, findings)
+    content = modality_content(contest.modalities[modality])
+    if content == "sound":  # decoding takes longer than reading the other files
+        return _read_in_threads(job, _read_sound, sources, findings)
+    read = {"features": read_modality, "tokens": read_tokens}[content]
+    return [read(source, findings) for source in sources]
 
 
-# by what the files of a modality hold
-ROW_READERS = {
-    "features": _read_modality_rows,
-    "sound": _read_sounds,
-    "tokens": _read_token_rows,
-}
+def _read_sound(source: Source, video_id: str) -> tuple[np.ndarray, dict]:
+    findings = Findings(MAX_SHARD_PLACES)
+    return read_sound(source, findings), findings.report()
 
 
 def _read_in_threads(

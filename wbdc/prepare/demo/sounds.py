@@ -42,14 +42,8 @@ SOUND_CONTESTS = {  # by whether the sound is in .wav files
     .replace("FILE", "a .wav file of its sound")
     .replace("PATH", WAV_PATH),
 }
-SOUND_KIT = f"""\
-# Single stream with sound: words, frames and vectors of sound are one sequence.
-#   wbdc prepare --data DIR/data --competition DIR/{SOUND_CONTEST_FILE}
-#   wbdc train --kit DIR/FILE --tiny --fold 0
-MEASUREDabout = "One sequence of words, frames and sound through all BERT layers."
-extends = "dual_stream"
-competition = "./{SOUND_CONTEST_FILE}"
-
+# of a kit: words, frames and a further modality are one sequence
+ONE_SEQUENCE = """\
 [fusion]
 use = "single_stream"
 
@@ -62,7 +56,16 @@ use = "single_stream"
 [tiny.pooling]
 use = "mean_by_modality"
 
-[modality.audio]
+"""
+SOUND_KIT = f"""\
+# Single stream with sound: words, frames and vectors of sound are one sequence.
+#   wbdc prepare --data DIR/data --competition DIR/{SOUND_CONTEST_FILE}
+#   wbdc train --kit DIR/FILE --tiny --fold 0
+MEASUREDabout = "One sequence of words, frames and sound through all BERT layers."
+extends = "dual_stream"
+competition = "./{SOUND_CONTEST_FILE}"
+
+{ONE_SEQUENCE}[modality.audio]
 TOWER"""
 FEATURES_TOWER = f"""\
 use = "features"

@@ -7,6 +7,8 @@ them.
 
 import numpy as np
 
+from wbdc.prepare.demo.sounds import ONE_SEQUENCE
+
 TOKENS_OF_A_SOUND = 20  # ids that only videos with one sound have
 COMMON_TOKENS = 200  # ids of all videos
 TOKENS_PER_SECOND = 2
@@ -34,19 +36,7 @@ about = "One sequence of words, frames and speech tokens through all BERT layers
 extends = "dual_stream"
 competition = "./{SPEECH_CONTEST_FILE}"
 
-[fusion]
-use = "single_stream"
-
-[pooling]
-use = "mean_by_modality"
-
-[tiny.fusion]
-use = "single_stream"
-
-[tiny.pooling]
-use = "mean_by_modality"
-
-[modality.speech]
+{ONE_SEQUENCE}[modality.speech]
 use = "word2vec"
 steps = 64
 """
