@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import toys
 
 from wbdc.cli.demo import (
     DEMO_CHANGES,
@@ -98,6 +99,32 @@ def test_demo_trains_networks_and_fits_estimators_on_the_same_folds(monkeypatch)
     assert runs == [f"{name}-0" for name in (*DEMO_KITS, *DEMO_ESTIMATORS)]
     assert sessions[0] == ("pretrain", "dual_stream", "all")
     assert sessions[1:] == [("train", name, DEMO_FOLDS) for name in (*DEMO_KITS, *DEMO_ESTIMATORS)]
+
+
+def test_data_with_sound_and_speech_is_named_and_generated(tmp_path):
+    options = ("--data-only", tmp_path, "--videos", 40, "--sound", "--wav", "--speech")
+    result = toys.wbdc("demo", *options)
+    assert result.exit_code == 0
+    assert "A contest and kits with sound: " in result.stdout
+    assert "A contest and a kit with speech tokens: " in result.stdout
+    files = ("contest_with_sound.py", "vggish.toml", "ast.toml", "contest_with_speech.py")
+    assert all((tmp_path / name).is_file() for name in (*files, "speech.toml"))
+    assert list((tmp_path / "data" / "audio").rglob("*.wav"))
+    assert list((tmp_path / "data" / "speech").rglob("*.txt"))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--sound"], "--sound generates data for a kit of its own; add --data-only DIR"),
+        (["--speech"], "--speech generates data for a kit of its own; add --data-only DIR"),
+        (["--wav"], "--wav chooses the files of --sound; add --sound"),
+    ],
+)
+def test_an_option_of_generated_data_needs_another_one(options, expected):
+    result = toys.wbdc("demo", *options)
+    assert result.exit_code == 2
+    assert expected in " ".join(result.stderr.split())
 
 
 def test_demo_holds_out_enough_videos_to_learn_weights():
