@@ -1,9 +1,10 @@
 """Hashes of speech tokens: what is stored of a token, a word or an anonymized id."""
 
 import hashlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor  # takes seconds; tokens are stored without it
 
 HASH_BYTES = 4
 
@@ -34,7 +35,7 @@ def hash_token(token: str) -> tuple[int, ...]:
     return first >> 1, *rest
 
 
-def join_bytes(rows: Tensor) -> Tensor:
+def join_bytes(rows: "Tensor") -> "Tensor":
     """Return the hash of each row, an integer of 31 bits: (..., 4) float -> (...) int64."""
     first, second, third, fourth = rows.long().unbind(-1)
     return ((first * 256 + second) * 256 + third) * 256 + fourth

@@ -54,8 +54,11 @@ class Word2Vec(Modality):
         Unknown tokens begin with zeros.
         """
         self.hashes = hashes
-        unknown = torch.zeros(1, self.dim)
-        self.vectors = nn.Embedding.from_pretrained(torch.cat([vectors, unknown]), self.frozen)
+        weights = torch.cat([vectors, torch.zeros(1, self.dim)])
+        self.vectors = nn.Embedding(*weights.shape)
+        with torch.no_grad():
+            self.vectors.weight.copy_(weights)
+        self.vectors.requires_grad_(not self.frozen)
 
     def forward(self, rows: Tokens) -> Tokens:
         """Look up the vector of each token: (B, N, 4) -> (B, N, dim)."""
