@@ -43,7 +43,8 @@ def timm_tower(model: str) -> dict:
 
 def image_tower(model: str) -> dict:
     """Return the table of an image tower of timm."""
-    return timm_tower(model) | {"frames": FRAMES}
+    # as the other towers do: a table of the same plug is merged into that of the kit
+    return timm_tower(model) | {"frames": FRAMES, "resize": "exact"}
 
 
 def temporal_module(use: str) -> dict:
@@ -82,7 +83,7 @@ TOWERS = {
     "tsm": temporal_module("tsm"),
     "tin": temporal_module("tin"),
     "tam": temporal_module("tam"),
-    "tpn": temporal_module("tpn"),
+    "tpn": temporal_module("tpn") | {"width": 256},
     "c3d": {"use": "c3d", "frames": 6, "size": SIDE, "channels": 8, "hidden": 128},
 }
 
