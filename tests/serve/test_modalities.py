@@ -13,9 +13,9 @@ import toys
 from wbdc.competitions import Source, Video
 from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import UsageFault
+from wbdc.data import modality_rows
 from wbdc.data.loader import collate
 from wbdc.data.log_mel import mel_patches
-from wbdc.serve import reader
 from wbdc.serve.calls import serve_calls
 from wbdc.serve.cuda_graphs import FixedTokens
 from wbdc.serve.engine import InferenceEngine, Predictions
@@ -99,9 +99,9 @@ def test_a_call_names_its_sound(tmp_path, videos):
 
 
 def test_members_read_equal_files_once_and_others_read_none(tmp_path, videos, monkeypatch):
-    counts, read = Counter(), reader.read_modality
+    counts, read = Counter(), modality_rows.read_modality
     monkeypatch.setattr(
-        reader, "read_modality", lambda *inputs: counts.update(["reads"]) or read(*inputs)
+        modality_rows, "read_modality", lambda *inputs: counts.update(["reads"]) or read(*inputs)
     )
     plain = toys.member(tmp_path / "plain", toys.model("late"), "late")
     alone = predict(videos, plain).probabilities
@@ -160,9 +160,9 @@ def test_sound_files_are_served_as_training_reads_them(tmp_path, videos, sounds,
 
 
 def test_towers_with_other_spectrograms_decode_a_sound_once(tmp_path, videos, sounds, monkeypatch):
-    counts, read = Counter(), reader.read_sound
+    counts, read = Counter(), modality_rows.read_sound
     monkeypatch.setattr(
-        reader, "read_sound", lambda *inputs: counts.update(["reads"]) or read(*inputs)
+        modality_rows, "read_sound", lambda *inputs: counts.update(["reads"]) or read(*inputs)
     )
     folders = [save_sound(tmp_path / name, name) for name in ("ast", "vggish")]
     predict(videos, *folders)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from wbdc.core.errors import EnvironmentFault, UsageFault
-from wbdc.core.token_hashes import Word2VecSettings, hash_token, join_bytes
+from wbdc.core.token_hashes import hash_token, join_bytes
+from wbdc.core.word2vec_settings import Word2VecSettings
 from wbdc.train import token_vectors
 from wbdc.train.token_vectors import TokenSentences, import_word2vec, learn_token_vectors
 

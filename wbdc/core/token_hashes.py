@@ -1,27 +1,12 @@
 """Hashes of speech tokens: what is stored of a token, a word or an anonymized id."""
 
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor  # takes seconds; tokens are stored without it
 
 HASH_BYTES = 4
-
-
-class Word2VecSettings(NamedTuple):
-    """How vectors of tokens are learned.
-
-    dim: of a vector. size: the most tokens of the vocabulary, the most frequent. min_count: the
-    fewest occurrences of a token. window: the most tokens between a token and one that it
-    predicts. epochs: passes over the data.
-    """
-
-    dim: int
-    size: int
-    min_count: int
-    window: int
-    epochs: int
 
 
 def hash_token(token: str) -> tuple[int, ...]:

@@ -13,10 +13,8 @@ from wbdc.core.findings import Findings
 from wbdc.core.frame_limit import MAX_FRAMES
 from wbdc.data.archive import read_features, read_images
 from wbdc.data.frames import THUMBNAIL_PIXELS, probe_image
-from wbdc.data.modality_files import read_modality
-from wbdc.data.sound_files import read_sound
+from wbdc.data.modality_rows import read_modality_rows
 from wbdc.data.store import join_images, modality_column, write_shard
-from wbdc.data.token_files import read_tokens
 from wbdc.prepare.describe.duplicates import frame_hashes
 
 # columns of the measures of a frame; all are 0 for a damaged frame
@@ -99,20 +97,18 @@ def check_feature_width(widths: dict[str, str], what: str = "features") -> None:
 def _read_rows(
     contest: Competition, job: ShardJob, modality: str, findings: Findings
 ) -> list[np.ndarray]:
-    """Read what is stored of a further modality of each video of a shard: features, (n, D) float16;
-    hashes of tokens, (n, 4) float16; or samples of sound, (n,) int16.
+    """Read what is stored of a further modality of each video of a shard, as `read_modality_rows`
+    does.
     """
-    sources = [contest.modality_sources(job.root, job.split, i)[modality] for i in job.ids]
     content = modality_content(contest.modalities[modality])
-    if content == "sound":  # decoding takes longer than reading the other files
-        return _read_in_threads(job, _read_sound, sources, findings)
-    read = {"features": read_modality, "tokens": read_tokens}[content]
-    return [read(source, findings) for source in sources]
 
+    def read(source: Source, video_id: str) -> tuple[np.ndarray, dict]:
+        findings_of_video = Findings(MAX_SHARD_PLACES)
+        rows = read_modality_rows(content, source, findings_of_video)
+        return rows, findings_of_video.report()
 
-def _read_sound(source: Source, video_id: str) -> tuple[np.ndarray, dict]:
-    findings = Findings(MAX_SHARD_PLACES)
-    return read_sound(source, findings), findings.report()
+    sources = [contest.modality_sources(job.root, job.split, i)[modality] for i in job.ids]
+    return _read_in_threads(job, read, sources, findings)
 
 
 def _read_in_threads(

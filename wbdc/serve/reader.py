@@ -13,10 +13,8 @@ from wbdc.core.findings import Findings
 from wbdc.data.archive import read_features, read_images
 from wbdc.data.frames import decode_frames
 from wbdc.data.log_mel import tower_rows
-from wbdc.data.modality_files import read_modality
+from wbdc.data.modality_rows import read_modality_rows
 from wbdc.data.padding import PaddedFrames
-from wbdc.data.sound_files import read_sound
-from wbdc.data.token_files import read_tokens
 from wbdc.serve.gpu_decoder import GpuDecoder
 from wbdc.serve.members import FrameKey, Member, MemberBatch, ModalityKey
 from wbdc.serve.stage_timer import StageTimer
@@ -155,9 +153,7 @@ def _read_stored(video: Video, key: ModalityKey, findings: Findings) -> np.ndarr
     source = video.modalities.get(key.name, NO_FRAMES)
     if source == NO_FRAMES or not source.path.exists():
         findings.add("modality.missing", f"{key.name} of {video.id}")
-    if key.reads == "tokens":
-        return read_tokens(source, findings)
-    return read_sound(source, findings) if key.mel else read_modality(source, findings, key.width)
+    return read_modality_rows(key.reads, source, findings, key.width)
 
 
 def prefetch_reads(

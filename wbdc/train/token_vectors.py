@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from wbdc.core.errors import EnvironmentFault, UsageFault
-from wbdc.core.token_hashes import Word2VecSettings, join_bytes
+from wbdc.core.token_hashes import join_bytes
+from wbdc.core.word2vec_settings import Word2VecSettings
 from wbdc.data.store import FRAMES_FOLDER, Column, modality_column, open_columns
 from wbdc.prepare.dataset import PreparedData
 

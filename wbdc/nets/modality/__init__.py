@@ -6,8 +6,8 @@ from wbdc.core.errors import UsageFault
 from wbdc.core.mel_settings import MelSettings
 from wbdc.core.modality_limit import MAX_STEPS
 from wbdc.core.plug import check_between
-from wbdc.core.token_hashes import Word2VecSettings
 from wbdc.core.tokens import Tokens
+from wbdc.core.word2vec_settings import Word2VecSettings
 
 
 class Modality(nn.Module):

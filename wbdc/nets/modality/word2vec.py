@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from wbdc.core.plug import check_between
-from wbdc.core.token_hashes import HASH_BYTES, Word2VecSettings, join_bytes
+from wbdc.core.token_hashes import HASH_BYTES, join_bytes
 from wbdc.core.tokens import Tokens
+from wbdc.core.word2vec_settings import Word2VecSettings
 from wbdc.nets.modality import Modality
 
 

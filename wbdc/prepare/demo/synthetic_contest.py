@@ -276,18 +276,22 @@ def _write_sound(
     """
     rng = np.random.default_rng([seed, int(plan.source[index]), 3])
     content = sounds.draw_sound(rng, sound, int(plan.seconds[index]), wav=wav)
-    if content is not None:
-        path = sounds.WAV_PATH if wav else sounds.FEATURE_PATH
-        path = path.format(split=plan.splits[index], id=plan.ids[index])
-        publish_bytes(into / "data" / path, content)
+    _write_modality(into, sounds.WAV_PATH if wav else sounds.FEATURE_PATH, plan, index, content)
 
 
 def _write_speech(into: Path, plan: ContestPlan, index: int, sound: int, seed: int) -> None:
     """Write the speech tokens of a video, if it has any, as `_write_sound` does."""
     rng = np.random.default_rng([seed, int(plan.source[index]), 4])
     content = speech.draw_speech(rng, sound, int(plan.seconds[index]))
+    _write_modality(into, speech.SPEECH_PATH, plan, index, content)
+
+
+def _write_modality(
+    into: Path, path: str, plan: ContestPlan, index: int, content: bytes | None
+) -> None:
+    """Write the file of a further modality of a video, unless its content is None."""
     if content is not None:
-        path = speech.SPEECH_PATH.format(split=plan.splits[index], id=plan.ids[index])
+        path = path.format(split=plan.splits[index], id=plan.ids[index])
         publish_bytes(into / "data" / path, content)
 
 
