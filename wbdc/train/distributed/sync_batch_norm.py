@@ -36,8 +36,8 @@ def synced_batch_norm(model: nn.Module) -> Iterator[None]:
                 "supported on several ranks; train it in one process, or freeze the tower"
             )
         module.__class__ = type(module_class.__name__, (_SyncedStatistics, module_class), {})
-    for tower in towers:
-        tower.always_encode = bool(ordinary)
+    for tower in towers:  # other towers may be unable to encode no frames
+        tower.always_encode = any(isinstance(module, _BatchNorm) for module in tower.modules())
     try:
         yield
     finally:
