@@ -5,6 +5,7 @@ neither texts nor frames solve alone.
 import csv
 import hashlib
 import io
+import itertools
 import json
 import math
 import zipfile
@@ -19,7 +20,8 @@ from wbdc.competitions.wechat2022 import WeChat2022
 from wbdc.core.errors import UsageFault
 from wbdc.core.files import file_sha256, list_files
 from wbdc.core.findings import Findings
-from wbdc.prepare.demo.synthetic_contest import class_traits, generate_contest
+from wbdc.prepare.demo.sounds import SOUNDS
+from wbdc.prepare.demo.synthetic_contest import class_sounds, class_traits, generate_contest
 
 VIDEOS = 800
 SPLITS = ("labeled", "unlabeled", "test")
@@ -199,6 +201,19 @@ def test_no_two_classes_share_words_and_scene():
     )  # classes of a topic have different scenes
     assert max(Counter((r.topic, r.pair) for r in traits.values()).values()) == 2
     assert max(Counter(r.scene for r in traits.values()).values()) == 2
+
+
+def test_classes_with_equal_words_or_scenes_have_different_sounds():
+    traits, sound_of = class_traits(), class_sounds()
+    assert sound_of.keys() == traits.keys()
+    for one, other in itertools.combinations(traits, 2):
+        has_equal_words = traits[one][:2] == traits[other][:2]
+        if has_equal_words or traits[one].scene == traits[other].scene:
+            assert sound_of[one] != sound_of[other]
+
+    counts = Counter(sound_of.values())
+    assert sorted(counts) == list(range(SOUNDS))
+    assert set(counts.values()) == {25}  # no sound identifies a class
 
 
 def test_copies_have_similar_texts_and_frames_across_splits(contest_data):

@@ -1,8 +1,8 @@
 """The speech tokens of synthetic videos, as anonymized ids; and the files with which `wbdc` reads
 them.
 
-As with sounds, classes with the same words say different things, and classes of all topics share
-them.
+The tokens of a class depend on its sound: two classes with the same words or the same scene have
+different ones, and classes of all topics share them.
 """
 
 import numpy as np

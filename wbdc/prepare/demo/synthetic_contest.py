@@ -3,7 +3,7 @@ Challenge 2022: annotations, archives of frames, and the hidden test labels.
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -146,14 +146,21 @@ def class_traits() -> dict[str, ClassTraits]:
 
 
 def class_sounds() -> dict[str, int]:
-    """Assign a sound to every class of the contest; the two classes of a pair have different
-    ones.
+    """Assign a sound to every class of the contest, the most frequent first: the least frequent one
+    among those that no class with the same words or the same scene has.
     """
-    topic_sizes: Counter[str] = Counter()
+    counts: Counter[int] = Counter()
+    sounds_of: defaultdict[tuple, set[int]] = defaultdict(set)  # of classes with a trait
     sound_of = {}
-    for label in _classes_by_frequency():
-        sound_of[label] = topic_sizes[label[:2]] % sounds.SOUNDS
-        topic_sizes[label[:2]] += 1
+    for label, traits in class_traits().items():
+        shared = [("words", traits.topic, traits.pair), ("scene", traits.scene)]
+        excluded = set().union(*(sounds_of[trait] for trait in shared))
+        free = [sound for sound in range(sounds.SOUNDS) if sound not in excluded]
+        sound = min(free, key=lambda sound: counts[sound])
+        for trait in shared:
+            sounds_of[trait].add(sound)
+        counts[sound] += 1
+        sound_of[label] = sound
     return sound_of
 
 
