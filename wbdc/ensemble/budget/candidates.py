@@ -11,9 +11,9 @@ from wbdc.core.errors import UsageFault
 from wbdc.core.time_margins import TIME_MARGIN
 from wbdc.ensemble.blend_weights import fit_likelihoods, fit_weights
 from wbdc.ensemble.bootstrap import (
-    Gain,
+    DrawnScores,
     competition_scorer,
-    paired_gain,
+    draw_scores,
     score_predictions,
 )
 from wbdc.ensemble.budget.approximate_scores import ApproximateScores
@@ -143,13 +143,12 @@ class CandidatePool:
         """Return the mean of the competition's score. predictions: (n,) class codes."""
         return score_predictions(self.competition, self.truth, predictions, self.classes)
 
-    def gain(self, new: Subset, old: Subset, draws: int, seed: int) -> Gain:
-        """Bound how much one subset scores above another."""
-        scorers = (
-            competition_scorer(self.competition, self.truth, self.predictions(subset), self.classes)
-            for subset in (new, old)
+    def draw_scores(self, subset: Subset, draws: int, seed: int) -> DrawnScores:
+        """Score the predictions of a subset on draws of videos."""
+        score = competition_scorer(
+            self.competition, self.truth, self.predictions(subset), self.classes
         )
-        return paired_gain(*scorers, len(self.truth), draws=draws, seed=seed)
+        return draw_scores(score, len(self.truth), draws=draws, seed=seed)
 
     def is_allowed(self, subset: Subset) -> bool:
         """Return whether no two candidates of a subset are variants of one run."""
