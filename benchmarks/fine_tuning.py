@@ -41,6 +41,7 @@ LOSSES = {
     "cross_entropy": {},
     "focal": {},
     "class_balanced": {"loss": SMOOTHED},
+    "deferred class_balanced": {"use": "class_balanced", "start": 0.8, "loss": SMOOTHED},
     "logit_adjustment": {"loss": SMOOTHED},
     "ldam": {},
     "two_level": {"loss": SMOOTHED},
