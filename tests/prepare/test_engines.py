@@ -185,6 +185,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 20) -> bool:
     return bool(condition())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
 def test_local_workers_end_with_their_parent(signal_number, toy, tmp_path):
     script = SCRIPT + RUN_LOCAL.format(workers=2)

@@ -462,6 +462,7 @@ def test_a_fold_that_fails_early_leaves_the_other_folds_alone(fresh, kit, monkey
     assert {p.name for p in Path(report["folder"]).iterdir()} == {"run.json", "fold-0"}
 
 
+@pytest.mark.slow
 def test_a_head_that_no_objective_trains_raises_an_alarm(fresh, kit):
     settings = ("--set", "train.epochs=1", "--set", 'train.objective=[{ use = "mask_words" }]')
     result = toys.wbdc("train", "--kit", kit, "--work", fresh, "--fold", 0, *settings)

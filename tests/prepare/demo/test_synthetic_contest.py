@@ -103,6 +103,7 @@ def test_folders_with_other_data_and_invalid_numbers_are_refused(tmp_path):
     assert not (tmp_path / "minus").exists()
 
 
+@pytest.mark.slow
 def test_ids_are_unique_strings_of_20_digits(contest_data):
     into, facts = contest_data
     rows = _rows(into)
@@ -112,6 +113,7 @@ def test_ids_are_unique_strings_of_20_digits(contest_data):
     assert expected == set((into / "data" / "zip_frames").rglob("*.zip"))
 
 
+@pytest.mark.slow
 def test_the_competition_reads_the_data_without_findings(contest_data):
     into, facts = contest_data
     findings, contest = Findings(), WeChat2022()
@@ -126,6 +128,7 @@ def test_the_competition_reads_the_data_without_findings(contest_data):
     assert contest.splits(into / "data") == sorted(SPLITS)
 
 
+@pytest.mark.slow
 def test_test_labels_are_stored_outside_the_data(contest_data):
     into, _ = contest_data
     head, *rows = _table(into / "truth" / "test_truth.csv")
@@ -136,6 +139,7 @@ def test_test_labels_are_stored_outside_the_data(contest_data):
     )
 
 
+@pytest.mark.slow
 def test_archives_hold_jpeg_frames_of_one_size_under_natural_names(contest_data):
     into, _ = contest_data
     lengths, sizes = [], []
@@ -159,6 +163,7 @@ def test_archives_hold_jpeg_frames_of_one_size_under_natural_names(contest_data)
     assert 0.5 < np.mean([height > width for width, height in sizes]) < 0.7
 
 
+@pytest.mark.slow
 def test_modalities_are_missing_at_the_documented_rates(contest_data):
     into, _ = contest_data
     rows = _rows(into)
@@ -182,6 +187,7 @@ def test_modalities_are_missing_at_the_documented_rates(contest_data):
         assert abs(missing[kind] - rate * VIDEOS) < tolerance, kind
 
 
+@pytest.mark.slow
 def test_classes_have_the_frequencies_of_the_contest(contest_data):
     into, facts = contest_data
     counts = Counter(
@@ -216,6 +222,7 @@ def test_classes_with_equal_words_or_scenes_have_different_sounds():
     assert set(counts.values()) == {25}  # no sound identifies a class
 
 
+@pytest.mark.slow
 def test_copies_have_similar_texts_and_frames_across_splits(contest_data):
     into, facts = contest_data
     rows, (head, *pairs) = _rows(into), _table(into / "truth" / "copies.csv")

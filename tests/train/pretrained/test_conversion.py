@@ -39,6 +39,7 @@ def test_the_tensors_of_a_checkpoint_are_found(kind):
     assert all(tensors[name] is tensor for name, tensor in TENSORS.items())
 
 
+@pytest.mark.slow
 def test_tensors_are_converted_once_in_another_process(tmp_path, monkeypatch):
     """Also those that share memory or are not contiguous."""
     file = tmp_path / "pytorch_model.bin"
