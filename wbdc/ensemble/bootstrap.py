@@ -108,8 +108,8 @@ def probability_scorer(
 
 
 def draw_scores(score: RowScore, n: int, *, draws: int = 1000, seed: int = 0) -> DrawnScores:
-    """Score n videos, and so many times n of them drawn with replacement (Efron 1979), which depend
-    on n and the seed only. Raises UsageFault when n or draws is below 1.
+    """Score n videos, and `draws` samples of n of them with replacement (Efron 1979). The samples
+    depend on n and the seed only. Raises UsageFault when n or draws is below 1.
     """
     drawn = np.array([score(rows) for rows in _resamples(n, draws, seed)])
     return DrawnScores(score(np.arange(n)), drawn)
@@ -130,7 +130,7 @@ def bootstrap_interval(score: RowScore, n: int, *, draws: int = 1000, seed: int 
 
 
 def paired_gain(new: RowScore, old: RowScore, n: int, *, draws: int = 1000, seed: int = 0) -> Gain:
-    """Bound how much `new` scores above `old` on the same n videos, by `drawn_gain`."""
+    """Bound how much `new` scores above `old` on the same n videos, as `drawn_gain` does."""
     return drawn_gain(*(draw_scores(score, n, draws=draws, seed=seed) for score in (new, old)))
 
 

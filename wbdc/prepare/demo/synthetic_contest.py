@@ -146,8 +146,8 @@ def class_traits() -> dict[str, ClassTraits]:
 
 
 def class_sounds() -> dict[str, int]:
-    """Assign a sound to every class of the contest, the most frequent first: the least frequent one
-    among those that no class with the same words or the same scene has.
+    """Assign a sound to every class of the contest, the most frequent first: of the sounds that no
+    class with the same words or the same scene has, the one of the fewest classes.
     """
     counts: Counter[int] = Counter()
     sounds_of: defaultdict[tuple, set[int]] = defaultdict(set)  # of classes with a trait
