@@ -107,12 +107,19 @@ def probability_scorer(
     return score
 
 
-def draw_scores(score: RowScore, n: int, *, draws: int = 1000, seed: int = 0) -> DrawnScores:
-    """Score n videos, and `draws` samples of n of them with replacement (Efron 1979). The samples
-    depend on n and the seed only. Raises UsageFault when n or draws is below 1.
+def draw_scores(
+    scores: Sequence[RowScore], n: int, *, draws: int = 1000, seed: int = 0
+) -> list[DrawnScores]:
+    """Score n videos, and `draws` samples of n of them with replacement (Efron 1979), by each of
+    some functions. The samples depend on n and the seed only.
+
+    Raises UsageFault when n or draws is below 1.
     """
-    drawn = np.array([score(rows) for rows in _resamples(n, draws, seed)])
-    return DrawnScores(score(np.arange(n)), drawn)
+    drawn = [[score(rows) for score in scores] for rows in _resamples(n, draws, seed)]
+    return [
+        DrawnScores(score(np.arange(n)), np.array(column))
+        for score, column in zip(scores, zip(*drawn, strict=True), strict=True)
+    ]
 
 
 def bootstrap_interval(score: RowScore, n: int, *, draws: int = 1000, seed: int = 0) -> Interval:
@@ -124,14 +131,14 @@ def bootstrap_interval(score: RowScore, n: int, *, draws: int = 1000, seed: int 
     macro F1 alone 12 % and 87 %.
     Raises as `draw_scores` does.
     """
-    scores = draw_scores(score, n, draws=draws, seed=seed)
+    (scores,) = draw_scores([score], n, draws=draws, seed=seed)
     low, high = _percentiles(scores.draws - scores.draws.mean())
     return Interval(scores.full + low, scores.full + high)
 
 
 def paired_gain(new: RowScore, old: RowScore, n: int, *, draws: int = 1000, seed: int = 0) -> Gain:
     """Bound how much `new` scores above `old` on the same n videos, as `drawn_gain` does."""
-    return drawn_gain(*(draw_scores(score, n, draws=draws, seed=seed) for score in (new, old)))
+    return drawn_gain(*draw_scores([new, old], n, draws=draws, seed=seed))
 
 
 def drawn_gain(new: DrawnScores, old: DrawnScores) -> Gain:

@@ -1,6 +1,7 @@
 """The Pareto frontier of ensembles: no subset beats it, and the best that fits is chosen."""
 
 import json
+from collections import Counter
 from functools import partial
 from itertools import chain, combinations, pairwise
 
@@ -15,6 +16,7 @@ from wbdc.ensemble import geometric_exponents, geometric_weights
 from wbdc.ensemble.blend_weights import choose_method, fit_arithmetic, method_weights
 from wbdc.ensemble.bootstrap import competition_scorer, paired_gain
 from wbdc.ensemble.budget import approximate_scores, pareto, search_rows
+from wbdc.ensemble.budget import candidates as candidates_module
 from wbdc.ensemble.budget.approximate_scores import ApproximateScores
 from wbdc.ensemble.budget.candidates import Candidate, CandidatePool
 from wbdc.ensemble.budget.cost import Cost
@@ -356,6 +358,25 @@ def test_a_dropped_candidate_costs_only_what_it_does_not_share():
         draws=50,
         seed=3,
     )
+
+
+def test_the_scores_of_a_subset_are_drawn_once(monkeypatch):
+    """Those of the chosen ensemble are compared with the next cheaper one and with every dropped
+    candidate.
+    """
+    counts, draw = Counter(), candidates_module.draw_scores
+    monkeypatch.setattr(
+        candidates_module,
+        "draw_scores",
+        lambda *inputs, **settings: counts.update(["draws"]) or draw(*inputs, **settings),
+    )
+    candidates = pool(*problem())
+    frontier = pareto_frontier(candidates)
+    choice_gain(candidates, frontier, frontier[1], draws=5)
+    dropped = dropped_members(candidates, frontier[1], draws=5)
+    assert len(dropped) > 1
+    cheaper_and_chosen = 2
+    assert counts["draws"] == cheaper_and_chosen + len(dropped)
 
 
 def test_the_lead_is_the_gain_over_the_next_cheaper_choice():

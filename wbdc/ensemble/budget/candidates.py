@@ -12,8 +12,10 @@ from wbdc.core.time_margins import TIME_MARGIN
 from wbdc.ensemble.blend_weights import fit_likelihoods, fit_weights
 from wbdc.ensemble.bootstrap import (
     DrawnScores,
+    Gain,
     competition_scorer,
     draw_scores,
+    drawn_gain,
     score_predictions,
 )
 from wbdc.ensemble.budget.approximate_scores import ApproximateScores
@@ -83,6 +85,7 @@ class CandidatePool:
         self._nested: dict[Subset, tuple[str, np.ndarray]] = {}
         self._exponents: dict[Subset, GeometricWeights] = {}
         self._factors: dict[int, np.ndarray] = {}
+        self._drawn: dict[tuple[Subset, int, int], DrawnScores] = {}
 
     def seconds(self, subset: Subset) -> float:
         """Return the seconds that a subset needs for all items, margin included."""
@@ -143,12 +146,18 @@ class CandidatePool:
         """Return the mean of the competition's score. predictions: (n,) class codes."""
         return score_predictions(self.competition, self.truth, predictions, self.classes)
 
-    def draw_scores(self, subset: Subset, draws: int, seed: int) -> DrawnScores:
-        """Score the predictions of a subset on draws of videos."""
-        score = competition_scorer(
-            self.competition, self.truth, self.predictions(subset), self.classes
-        )
-        return draw_scores(score, len(self.truth), draws=draws, seed=seed)
+    def gain(self, new: Subset, old: Subset, draws: int, seed: int) -> Gain:
+        """Bound how much one subset scores above another."""
+        return drawn_gain(*(self._draw_scores(subset, draws, seed) for subset in (new, old)))
+
+    def _draw_scores(self, subset: Subset, draws: int, seed: int) -> DrawnScores:
+        """Return `draw_scores` of a subset, which is compared with several others."""
+        key = (subset, draws, seed)
+        if key not in self._drawn:
+            codes = self.predictions(subset)
+            score = competition_scorer(self.competition, self.truth, codes, self.classes)
+            (self._drawn[key],) = draw_scores([score], len(self.truth), draws=draws, seed=seed)
+        return self._drawn[key]
 
     def is_allowed(self, subset: Subset) -> bool:
         """Return whether no two candidates of a subset are variants of one run."""

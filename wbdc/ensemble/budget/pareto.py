@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from wbdc.core.errors import OverBudget
 from wbdc.ensemble.blas_threads import one_blas_thread
-from wbdc.ensemble.bootstrap import Gain, drawn_gain
+from wbdc.ensemble.bootstrap import Gain
 from wbdc.ensemble.budget.candidates import CandidatePool
 from wbdc.ensemble.budget.subset_weights import Subset
 
@@ -103,8 +103,8 @@ def choice_gain(
     cheaper = [choice for choice in choices if choice.seconds < chosen.seconds]
     if not cheaper:
         return None
-    subsets = (pool.positions(choice.members) for choice in (chosen, cheaper[-1]))
-    return drawn_gain(*(pool.draw_scores(subset, draws, seed) for subset in subsets))
+    new, old = pool.positions(chosen.members), pool.positions(cheaper[-1].members)
+    return pool.gain(new, old, draws, seed)
 
 
 @one_blas_thread()
@@ -122,14 +122,12 @@ def dropped_members(
     time, with the same bits for any number.
     """
     old = pool.positions(chosen.members)
-    old_scores = pool.draw_scores(old, draws, seed)
 
     def measure(position: int) -> DroppedMember:
         compatible = (i for i in old if pool.is_allowed((i, position)))
         new = tuple(sorted((position, *compatible)))
         name, seconds = pool.candidates[position].name, pool.seconds(new) - pool.seconds(old)
-        gain = drawn_gain(pool.draw_scores(new, draws, seed), old_scores)
-        return DroppedMember(name, seconds, gain)
+        return DroppedMember(name, seconds, pool.gain(new, old, draws, seed))
 
     with ThreadPoolExecutor(min(threads, MAX_SCORING_THREADS)) as executor:
         return list(executor.map(measure, sorted(set(range(len(pool.candidates))) - set(old))))
