@@ -3,7 +3,9 @@
 import ast
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -52,14 +54,20 @@ PLUGS = {
     "estimators": estimators,
 }
 
-TREES = {
-    path.relative_to(PACKAGE): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))
-}
-FILES = {str(path): (path, tree) for path, tree in TREES.items()}
-CALLS = {
-    name: [(ast.unparse(node.func), node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    for name, (_, tree) in FILES.items()
-}
+FILES = [path.relative_to(PACKAGE).as_posix() for path in sorted(PACKAGE.rglob("*.py"))]
+
+
+@cache
+def parse(name: str) -> ast.Module:
+    """Parse a file of the package; not on import, which every test process pays for."""
+    return ast.parse((PACKAGE / name).read_text(encoding="utf-8"))
+
+
+@cache
+def calls(name: str) -> list[tuple[str, ast.Call]]:
+    """List the calls of a file with the function that each calls, for example `torch.load`."""
+    nodes = [node for node in ast.walk(parse(name)) if isinstance(node, ast.Call)]
+    return [(ast.unparse(node.func), node) for node in nodes]
 
 
 def for_each(names: Iterable[str]) -> Callable:
@@ -81,9 +89,9 @@ def for_each(names: Iterable[str]) -> Callable:
 every_file = for_each(FILES)
 
 
-def imports(path: Path, tree: ast.Module) -> Iterator[str]:
+def imports(name: str, tree: ast.Module) -> Iterator[str]:
     """Yield the dotted names of all modules and objects that a file imports, also in functions."""
-    package = ["wbdc", *path.parts[:-1]]
+    package = ["wbdc", *name.split("/")[:-1]]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -103,25 +111,29 @@ def folder(dotted: str) -> str | None:
     return parts[1] if parts[0] == "wbdc" and len(parts) > 1 and parts[1] in LAYER else None
 
 
-@for_each([name for name, (path, _) in FILES.items() if len(path.parts) > 1])
+@for_each([name for name in FILES if "/" in name])
 def test_imports_go_down_or_stay_in_one_folder(name):
-    path, tree = FILES[name]
-    package = path.parts[0]
-    for dotted in imports(path, tree):
+    package = name.split("/")[0]
+    for dotted in imports(name, parse(name)):
         other = folder(dotted)
         if other and other != package:
             direction = "up" if LAYER[other] > LAYER[package] else "across"
-            assert LAYER[other] < LAYER[package], f"`{path}` imports {direction}: `{dotted}`"
+            assert LAYER[other] < LAYER[package], f"`{name}` imports {direction}: `{dotted}`"
 
 
 def test_every_folder_has_a_layer():
-    assert {path.parts[0] for path in TREES if len(path.parts) > 1} <= set(LAYER)
+    assert {name.split("/")[0] for name in FILES if "/" in name} <= set(LAYER)
 
 
-@for_each([name for name, (path, _) in FILES.items() if path.parts[0] in SHIPPED])
+@for_each([name for name in FILES if name.split("/")[0] in SHIPPED])
 def test_shipped_files_import_only_packages_of_a_submission(name):
-    for dotted in imports(*FILES[name]):
+    for dotted in imports(name, parse(name)):
         assert dotted.split(".")[0] not in NOT_SHIPPED, f"`{name}` is shipped and imports {dotted}"
+
+
+def plug_file(home: ModuleType, name: str) -> str:
+    """Return the file of a plug, relative to the package."""
+    return Path(home.__path__[0], f"{name}.py").relative_to(PACKAGE).as_posix()
 
 
 ALL_PLUGS = [(kind, name) for kind, home in PLUGS.items() for name in plug.plug_names(home)]
@@ -130,8 +142,7 @@ ALL_PLUGS = [(kind, name) for kind, home in PLUGS.items() for name in plug.plug_
 @pytest.mark.parametrize(("kind", "name"), ALL_PLUGS)
 def test_a_plug_is_one_file_with_one_class_and_a_docstring(kind, name):
     home = PLUGS[kind]
-    path = Path(home.__path__[0], f"{name}.py").relative_to(PACKAGE)
-    tree = TREES[path]
+    tree = parse(plug_file(home, name))
     plug_class = plug.find_plug(home, name)
     classes = [c.name for c in tree.body if isinstance(c, ast.ClassDef)]
     assert classes == [plug_class.__name__]
@@ -153,17 +164,17 @@ def test_a_plug_is_one_file_with_one_class_and_a_docstring(kind, name):
 @pytest.mark.parametrize(("kind", "name"), ALL_PLUGS)
 def test_plugs_do_not_import_their_siblings(kind, name):
     home = PLUGS[kind]
-    path = Path(home.__path__[0], f"{name}.py").relative_to(PACKAGE)
+    path = plug_file(home, name)
     siblings = {f"{home.__name__}.{other}" for other in plug.plug_names(home) if other != name}
-    for dotted in imports(path, TREES[path]):
+    for dotted in imports(path, parse(path)):
         assert not any(dotted == s or dotted.startswith(f"{s}.") for s in siblings), (
             f"`{path}` imports its sibling `{dotted}`"
         )
 
 
-@for_each([name for name, (path, _) in FILES.items() if path.parts[0] != "cli"])
+@for_each([name for name in FILES if not name.startswith("cli/")])
 def test_only_cli_prints(name):
-    for function, node in CALLS[name]:
+    for function, node in calls(name):
         to_stderr = any(
             k.arg == "file" and ast.unparse(k.value) == "sys.stderr" for k in node.keywords
         )
@@ -176,8 +187,7 @@ def test_only_cli_prints(name):
 
 @every_file
 def test_trap_15_nothing_is_unpickled_or_loaded_without_strict(name):
-    path, tree = FILES[name]
-    for dotted in imports(path, tree):
+    for dotted in imports(name, parse(name)):
         assert dotted.split(".")[0] not in (
             "pickle",
             "cPickle",
@@ -186,7 +196,7 @@ def test_trap_15_nothing_is_unpickled_or_loaded_without_strict(name):
             "marshal",
             "shelve",
         ), f"`{name}` imports {dotted}"
-    for function, node in CALLS[name]:
+    for function, node in calls(name):
         # the script of `wbdc weights convert`, in a process of its own
         if name == "train/pretrained/unpickle.py" and function == "torch.load":
             assert any(ast.unparse(k) == "weights_only=True" for k in node.keywords)
@@ -218,15 +228,14 @@ NAMES_TO_AVOID = {"cfg", "config", "args", "opt", "utils", "helpers", "common", 
 
 @every_file
 def test_no_config_object_and_no_file_without_a_subject(name):
-    path, tree = FILES[name]
-    assert path.stem not in NAMES_TO_AVOID
-    for node in ast.walk(tree):
+    assert Path(name).stem not in NAMES_TO_AVOID
+    for node in ast.walk(parse(name)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             parameters = [
                 a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
             ]
             allowed = (
-                {"args"} if (path.parts[0], node.name) == ("cli", "resolve_command") else set()
+                {"args"} if (name[:4], node.name) == ("cli/", "resolve_command") else set()
             )  # click's own name
             assert not NAMES_TO_AVOID - allowed & set(parameters), (
                 f"`{name}` line {node.lineno}: {node.name} takes {parameters}"
@@ -249,7 +258,7 @@ def public_definitions(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.ClassDef
 
 @every_file
 def test_public_names_have_types_and_docstrings(name):
-    path, tree = FILES[name]
+    tree = parse(name)
     assert ast.get_docstring(tree), f"`{name}` has no docstring"
     for node, within in public_definitions(tree):
         location = f"`{name}` line {node.lineno}: {node.name}"
@@ -282,7 +291,7 @@ def test_public_names_have_types_and_docstrings(name):
 
 @every_file
 def test_no_broad_exception_is_ignored(name):
-    for node in ast.walk(FILES[name][1]):
+    for node in ast.walk(parse(name)):
         if isinstance(node, ast.ExceptHandler):
             broad = node.type is None or ast.unparse(node.type) in ("Exception", "BaseException")
             silent = all(isinstance(s, (ast.Pass, ast.Continue)) for s in node.body)
@@ -328,7 +337,7 @@ def vague_names(name: str) -> list[str]:
     exact = EXACT_WORDS.get(name, set())
     return [
         f"line {line}: {word}"
-        for line, word in bound_names(TREES[Path(name)])
+        for line, word in bound_names(parse(name))
         if VAGUE_NAME.fullmatch(word) and word not in exact
     ]
 
@@ -340,7 +349,7 @@ def test_no_vague_names(name):
 
 @every_file
 def test_constants_name_their_domain(name):
-    for node in FILES[name][1].body:
+    for node in parse(name).body:
         for line, constant in bound_names(node):
             assert not constant.startswith(VAGUE_CONSTANTS), (
                 f"`{name}` line {line}: {constant}; write MAX_ or MIN_ and the domain"
@@ -377,9 +386,10 @@ def plug_class_names(path: Path) -> set[str]:
 
 def test_a_top_level_name_means_one_thing():
     homes: dict[str, list[str]] = {}
-    for path, tree in TREES.items():
-        for name in top_level_names(tree) - NAMES_OF_CONTRACTS - plug_class_names(path):
-            homes.setdefault(name, []).append(str(path))
+    for path in FILES:
+        names = top_level_names(parse(path)) - NAMES_OF_CONTRACTS
+        for name in names - plug_class_names(Path(path)):
+            homes.setdefault(name, []).append(path)
     clashes = {name: paths for name, paths in homes.items() if len(paths) > 1}
     assert not clashes
 
@@ -406,23 +416,20 @@ def test_names_of_one_contest_stay_in_its_file(name):
 
 def test_imports_are_found():
     """A test of layers that finds no imports would always pass."""
-    path, tree = (
-        Path("core/x.py"),
-        ast.parse(
-            "from wbdc.serve.engine import InferenceEngine\nimport polars\nfrom ..train import fit"
-        ),
+    tree = ast.parse(
+        "from wbdc.serve.engine import InferenceEngine\nimport polars\nfrom ..train import fit"
     )
-    assert list(imports(path, tree)) == [
+    assert list(imports("core/x.py", tree)) == [
         "wbdc.serve.engine.InferenceEngine",
         "polars",
         "wbdc.train.fit",
     ]
-    assert [folder(d) for d in imports(path, tree)] == ["serve", None, "train"]
+    assert [folder(d) for d in imports("core/x.py", tree)] == ["serve", None, "train"]
 
 
 @every_file
 def test_unrelated_values_are_assigned_on_lines_of_their_own(name):
-    for node in ast.walk(FILES[name][1]):
+    for node in ast.walk(parse(name)):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
             is_unpacked = isinstance(node.targets[0], ast.Tuple) and len(node.value.elts) > 2
             assert not is_unpacked, f"`{name}` line {node.lineno}: one assignment a line"

@@ -10,7 +10,7 @@ from wbdc.core import plug
 from wbdc.nets import vision as visions
 from wbdc.nets.vision import real_frames
 
-pytestmark = pytest.mark.usefixtures("narrow_video_resnets")
+pytestmark = pytest.mark.usefixtures("narrow_torchvision")
 every_pair = pytest.mark.parametrize(("fusion", "vision"), toys.PAIRS)
 every_vision = pytest.mark.parametrize("vision", plug.plug_names(visions))
 

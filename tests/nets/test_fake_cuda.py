@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException
 
 from wbdc.core.tokens import causal_mask
 
-pytestmark = pytest.mark.usefixtures("narrow_video_resnets")
+pytestmark = pytest.mark.usefixtures("narrow_torchvision")
 
 
 # a fusion and a tower meet in a projection only; `regions` waits: proposals depend on the pixels

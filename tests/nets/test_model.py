@@ -17,7 +17,7 @@ from wbdc.nets import pooling as poolings
 from wbdc.nets import vision as visions
 from wbdc.nets.model import build_model
 
-pytestmark = pytest.mark.usefixtures("narrow_video_resnets")
+pytestmark = pytest.mark.usefixtures("narrow_torchvision")
 every_pair = pytest.mark.parametrize(("fusion", "vision"), toys.PAIRS)
 # each frame alone becomes one vector; towers of clips and of several vectors have their own tests
 every_plain_tower = pytest.mark.parametrize("vision", ["clip", "features", "timm", "torchvision"])
