@@ -240,11 +240,18 @@ def model(
 ) -> VideoClassifier:
     """Build a toy model in evaluation mode."""
     if vision in SLOW_TO_BUILD and not settings:
-        built, random_state = _built_once(fusion, vision, seed)
+        built, random_state = _built_once(fusion, vision, seed=seed)
         torch.set_rng_state(random_state)
         return copy.deepcopy(built)
     torch.manual_seed(seed)
     return build_model(blueprint(fusion, vision, **settings)).eval()
+
+
+def shared_model(fusion: str = "dual_stream", vision: str = "clip") -> VideoClassifier:
+    """Return the toy model in evaluation mode that tests share which change neither its weights nor
+    its mode: building it takes longer than they do.
+    """
+    return _built_once(fusion, vision, seed=0)[0]
 
 
 @functools.cache

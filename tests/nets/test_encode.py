@@ -17,7 +17,7 @@ every_vision = pytest.mark.parametrize("vision", plug.plug_names(visions))
 
 @every_pair
 def test_a_forward_pass_continues_from_features_with_the_same_bits(fusion, vision):
-    model, batch = toys.model(fusion, vision), toys.batch(vision=vision)
+    model, batch = toys.shared_model(fusion, vision), toys.batch(vision=vision)
     encoded = model.encode(batch)
     assert encoded.frames.is_floating_point()
     fused = model(batch)
@@ -27,7 +27,7 @@ def test_a_forward_pass_continues_from_features_with_the_same_bits(fusion, visio
 
 @every_vision
 def test_encoding_twice_changes_nothing(vision):
-    model, batch = toys.model(vision=vision), toys.batch(vision=vision)
+    model, batch = toys.shared_model(vision=vision), toys.batch(vision=vision)
     once = model.encode(batch)
     twice = model.encode(once)
     assert torch.equal(twice.frames, once.frames)
@@ -37,7 +37,7 @@ def test_encoding_twice_changes_nothing(vision):
 
 @every_vision
 def test_features_that_a_mask_hides_become_zeros(vision):
-    model, batch = toys.model(vision=vision), toys.batch(vision=vision)
+    model, batch = toys.shared_model(vision=vision), toys.batch(vision=vision)
     encoded = model.encode(batch)
     hidden = replace(
         encoded,
@@ -51,7 +51,7 @@ def test_features_that_a_mask_hides_become_zeros(vision):
 @every_vision
 def test_frame_counts_and_the_mask_give_the_same_features(vision, monkeypatch):
     """The positions that another device computes from frame_counts, tried on the CPU."""
-    model, batch = toys.model(vision=vision), toys.batch(vision=vision)
+    model, batch = toys.shared_model(vision=vision), toys.batch(vision=vision)
     hidden = replace(batch, frame_mask=batch.frame_mask & (torch.arange(4) != 1))
     expected = model.encode(hidden)
     monkeypatch.setattr(visions, "real_frames", positions_by_counts)

@@ -36,7 +36,7 @@ def test_every_plug_has_toy_settings():
 
 @every_pair
 def test_trap_02_and_05_logits_do_not_depend_on_padding(fusion, vision):
-    model, batch = toys.model(fusion, vision), toys.batch(vision=vision)
+    model, batch = toys.shared_model(fusion, vision), toys.batch(vision=vision)
     expected = model.logits(batch)
     for words, frames in ((0, 0), (7, 0), (0, 3), (5, 2)):
         torch.testing.assert_close(model.logits(toys.pad(batch, words, frames)), expected)
@@ -44,7 +44,7 @@ def test_trap_02_and_05_logits_do_not_depend_on_padding(fusion, vision):
 
 @every_pair
 def test_logits_do_not_depend_on_other_videos_of_the_batch(fusion, vision):
-    model, (ids, text, frames) = toys.model(fusion, vision), toys.videos(vision=vision)
+    model, (ids, text, frames) = toys.shared_model(fusion, vision), toys.videos(vision=vision)
     together = model.logits(collate(ids, text, frames))
     # alone: a video with words and frames, one without frames, and one without words
     for order in ([5, 4, 3, 2, 1, 0], [2, 1], [0], [1], [4]):
@@ -57,7 +57,7 @@ def test_logits_do_not_depend_on_other_videos_of_the_batch(fusion, vision):
 @every_pair
 @pytest.mark.parametrize("modality", [None, "text", "frames"])
 def test_missing_words_missing_frames_and_both_give_finite_logits(fusion, vision, modality):
-    model, batch = toys.model(fusion, vision), toys.batch((0, 2, 0, 1), vision)
+    model, batch = toys.shared_model(fusion, vision), toys.batch((0, 2, 0, 1), vision)
     for inputs in (batch, toys.batch((0,), vision), toys.batch((0, 0), vision)):
         inputs = inputs.drop_modality(modality) if modality else inputs
         logits = model.logits(inputs)
@@ -83,7 +83,7 @@ def test_every_weight_gets_a_gradient(fusion, vision):
 
 @every_pair
 def test_trap_19_forward_is_repeatable_and_does_not_change_its_batch(fusion, vision):
-    model, batch = toys.model(fusion, vision), toys.batch(vision=vision)
+    model, batch = toys.shared_model(fusion, vision), toys.batch(vision=vision)
     before = copy.deepcopy(batch)
     assert torch.equal(model.logits(batch), model.logits(batch))
     for f in fields(Batch):
@@ -95,7 +95,7 @@ def test_trap_19_forward_is_repeatable_and_does_not_change_its_batch(fusion, vis
 
 @every_pair
 def test_a_model_is_rebuilt_from_its_blueprint(fusion, vision):
-    model, batch = toys.model(fusion, vision), toys.batch(vision=vision)
+    model, batch = toys.shared_model(fusion, vision), toys.batch(vision=vision)
     tables = toys.blueprint(fusion, vision)
     rebuilt = build_model(model.blueprint(tables["fusion"], tables["pooling"])).eval()
     rebuilt.load_state_dict(model.state_dict(), strict=True)
@@ -106,7 +106,7 @@ def test_a_model_is_rebuilt_from_its_blueprint(fusion, vision):
 @every_pair
 def test_every_weight_has_one_owner(fusion, vision):
     """A tensor under two names loses one of them in safetensors, and the strict load fails."""
-    tensors = toys.model(fusion, vision).state_dict().values()
+    tensors = toys.shared_model(fusion, vision).state_dict().values()
     places = [t.data_ptr() for t in tensors if t.numel()]
     assert len(set(places)) == len(places)
 
@@ -125,7 +125,7 @@ def test_trap_30_padding_frames_never_reach_the_tower(vision, monkeypatch):
 
 @every_plain_tower
 def test_features_are_at_the_positions_of_their_frames(vision):
-    model, batch = toys.model(vision=vision), toys.batch((3, 0, 4, 1), vision)
+    model, batch = toys.shared_model(vision=vision), toys.batch((3, 0, 4, 1), vision)
     features = model.vision(batch.frames, batch.frame_mask, batch.frame_counts).x
     assert features.shape == (*batch.frame_mask.shape, model.vision.dim)
     assert not features[~batch.frame_mask].any()
@@ -137,7 +137,7 @@ def test_features_are_at_the_positions_of_their_frames(vision):
 
 @every_video_tower
 def test_a_video_tower_encodes_each_video_as_if_it_were_alone(vision):
-    model, batch = toys.model(vision=vision), toys.batch((3, 0, 4, 1), vision)
+    model, batch = toys.shared_model(vision=vision), toys.batch((3, 0, 4, 1), vision)
     features = model.vision(batch.frames, batch.frame_mask, batch.frame_counts)
     assert torch.equal(features.mask, model.vision.token_mask(batch.frame_mask))
     for row in range(len(batch)):
@@ -155,7 +155,7 @@ def test_logits_depend_on_the_order_of_frames():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @every_pair
 def test_trap_09_half_precision_stays_finite_beside_empty_rows(fusion, vision, dtype):
-    model, batch = toys.model(fusion, vision), toys.batch((3, 0, 4, 1), vision)
+    model, batch = toys.shared_model(fusion, vision), toys.batch((3, 0, 4, 1), vision)
     padded = toys.pad(batch, 4, 2)
     with torch.autocast("cpu", dtype), torch.no_grad():
         half = model.logits(padded).float()

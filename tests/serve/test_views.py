@@ -104,13 +104,13 @@ def test_three_crops_lie_from_end_to_end_of_the_longer_side():
 
 @pytest.mark.parametrize("vision", toys.VISIONS)
 def test_crops_may_be_set_for_every_tower_that_reads_images(vision):
-    facts = {"blueprint": {"vision": toys.model(vision=vision).vision.blueprint()}}
+    facts = {"blueprint": {"vision": toys.shared_model(vision=vision).vision.blueprint()}}
     expected = ("clips",) if vision == "features" else ("clips", "crops")
     assert Network.view_settings(facts) == expected
 
 
 def load_settings():
-    return toys.model().vision.image_settings
+    return toys.shared_model().vision.image_settings
 
 
 @pytest.mark.parametrize(

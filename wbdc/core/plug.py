@@ -19,6 +19,7 @@ import types
 import typing
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache, lru_cache
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -37,7 +38,12 @@ class NestedPlug(NamedTuple):
 
 def plug_names(package: ModuleType) -> list[str]:
     """List the plugs of a plug package, for example of `wbdc.nets.fusion`."""
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg)
+    return sorted(_module_names(package))
+
+
+@cache
+def _module_names(package: ModuleType) -> frozenset[str]:
+    return frozenset(m.name for m in pkgutil.iter_modules(package.__path__) if not m.ispkg)
 
 
 def plug_kind(package: ModuleType) -> str:
@@ -63,11 +69,13 @@ def distinct_names(instances: Iterable[object]) -> list[str]:
 
 def plug_settings(target: Callable) -> dict[str, inspect.Parameter]:
     """Return the settings of a plug or a function by name: its keyword-only parameters."""
-    return {
-        p.name: p
-        for p in inspect.signature(target, eval_str=True).parameters.values()
-        if p.kind is p.KEYWORD_ONLY
-    }
+    return {p.name: p for p in _parameters(target) if p.kind is p.KEYWORD_ONLY}
+
+
+@lru_cache(maxsize=512)  # of a plug beside a kit, each import is a class of its own
+def _parameters(target: Callable) -> tuple[inspect.Parameter, ...]:
+    """Return the parameters of a plug or a function."""
+    return tuple(inspect.signature(target, eval_str=True).parameters.values())
 
 
 def nested_package_name(annotation: object) -> str | None:
@@ -231,11 +239,11 @@ def _nested_hint(target: Callable, name: str) -> str:
 
 def _check_host(subject: str, contract: type, plug_class: type, count: int) -> None:
     """Refuse a plug whose constructor does not take the positional arguments of its contract."""
-    parameters = inspect.signature(plug_class).parameters.values()
+    parameters = _parameters(plug_class)
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     if len(positional) != count and not takes_any:
-        expected = [p.name for p in inspect.signature(contract).parameters.values()][:count]
+        expected = [p.name for p in _parameters(contract)][:count]
         raise UsageFault(
             f"{subject}: __init__ takes {len(positional)} positional arguments, and a "
             f"{contract.__name__.lower()} takes {count} ({', '.join(expected)})"

@@ -2,9 +2,11 @@
 missing ones.
 """
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -446,21 +448,36 @@ def _check_frozen(vision: dict, folder: Path) -> None:
 
 def _check_architecture(tables: dict, architecture: dict) -> None:
     """Refuse an architecture that cannot be built; imports torch."""
+    # a user's plug may need real tensors
+    is_packaged = not any(tables[kind]["use"].endswith(".py") for kind in ("fusion", "pooling"))
+    keys = ("fusion", "pooling", MODALITY_TABLE)
+    fusion_tables = {key: tables[key] for key in keys if key in tables} if is_packaged else {}
+    positions = _trunk_positions(
+        json.dumps(architecture, default=str), json.dumps(fusion_tables, default=str)
+    )
+    length = tables["text"].get("length", 256)
+    if positions is not None and length > positions:
+        raise UsageFault(
+            f"text.length = {length} exceeds the trunk's {positions} positions; "
+            "lower it, or raise trunk.architecture.max_position_embeddings"
+        )
+
+
+@cache
+def _trunk_positions(architecture: str, fusion_tables: str) -> int | None:
+    """Build a trunk, and a fusion with it, without memory; return the positions of the trunk.
+
+    architecture, fusion_tables: JSON. A command checks its kit several times.
+    """
     import torch
 
     from wbdc.nets.model import build_fusion
     from wbdc.nets.trunk import Trunk
 
+    tables = json.loads(fusion_tables)
     import_module("transformers.modeling_utils")  # before its tensors would be on the meta device
     with torch.device("meta"):  # shapes only: no memory, no time
-        trunk = Trunk({"vocab_size": CHECKED_VOCABULARY_WORDS, **architecture})
-        # a user's plug may need real tensors
-        if not any(tables[kind]["use"].endswith(".py") for kind in ("fusion", "pooling")):
+        trunk = Trunk({"vocab_size": CHECKED_VOCABULARY_WORDS, **json.loads(architecture)})
+        if tables:
             build_fusion(tables, trunk)
-
-    length = tables["text"].get("length", 256)
-    if trunk.positions is not None and length > trunk.positions:
-        raise UsageFault(
-            f"text.length = {length} exceeds the trunk's {trunk.positions} positions; "
-            "lower it, or raise trunk.architecture.max_position_embeddings"
-        )
+    return trunk.positions

@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -109,10 +110,18 @@ def _imported_modules(path: Path) -> set[str]:
     """List the top-level modules that a file imports when it is loaded, and those of networks that
     it imports later.
     """
-    tree = ast.parse(read_text(path), str(path))
-    later = {name for node in _statements(tree) for name in _modules_of(node)} & NETWORK_MODULES
-    later -= OPTIONAL_IMPORTS.get(path.name, set())
-    return {name for node in tree.body for name in _modules_of(node)} | later
+    at_once, later = _find_imports(read_text(path))
+    return at_once | (later & NETWORK_MODULES) - OPTIONAL_IMPORTS.get(path.name, set())
+
+
+@cache
+def _find_imports(source: str) -> tuple[frozenset[str], frozenset[str]]:
+    """List the top-level modules that the code of a file imports when it is loaded, and those that
+    it imports at any depth.
+    """
+    tree = ast.parse(source)
+    at_once = frozenset(name for node in tree.body for name in _modules_of(node))
+    return at_once, frozenset(name for node in _statements(tree) for name in _modules_of(node))
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.AST]:
