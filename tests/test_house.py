@@ -64,10 +64,15 @@ def parse(name: str) -> ast.Module:
 
 
 @cache
+def walk(name: str) -> list[ast.AST]:
+    """List all nodes of a file."""
+    return list(ast.walk(parse(name)))
+
+
+@cache
 def calls(name: str) -> list[tuple[str, ast.Call]]:
     """List the calls of a file with the function that each calls, for example `torch.load`."""
-    nodes = [node for node in ast.walk(parse(name)) if isinstance(node, ast.Call)]
-    return [(ast.unparse(node.func), node) for node in nodes]
+    return [(ast.unparse(node.func), node) for node in walk(name) if isinstance(node, ast.Call)]
 
 
 def for_each(names: Iterable[str]) -> Callable:
@@ -89,10 +94,10 @@ def for_each(names: Iterable[str]) -> Callable:
 every_file = for_each(FILES)
 
 
-def imports(name: str, tree: ast.Module) -> Iterator[str]:
+def imports(name: str, nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Yield the dotted names of all modules and objects that a file imports, also in functions."""
     package = ["wbdc", *name.split("/")[:-1]]
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -114,7 +119,7 @@ def folder(dotted: str) -> str | None:
 @for_each([name for name in FILES if "/" in name])
 def test_imports_go_down_or_stay_in_one_folder(name):
     package = name.split("/")[0]
-    for dotted in imports(name, parse(name)):
+    for dotted in imports(name, walk(name)):
         other = folder(dotted)
         if other and other != package:
             direction = "up" if LAYER[other] > LAYER[package] else "across"
@@ -127,7 +132,7 @@ def test_every_folder_has_a_layer():
 
 @for_each([name for name in FILES if name.split("/")[0] in SHIPPED])
 def test_shipped_files_import_only_packages_of_a_submission(name):
-    for dotted in imports(name, parse(name)):
+    for dotted in imports(name, walk(name)):
         assert dotted.split(".")[0] not in NOT_SHIPPED, f"`{name}` is shipped and imports {dotted}"
 
 
@@ -166,7 +171,7 @@ def test_plugs_do_not_import_their_siblings(kind, name):
     home = PLUGS[kind]
     path = plug_file(home, name)
     siblings = {f"{home.__name__}.{other}" for other in plug.plug_names(home) if other != name}
-    for dotted in imports(path, parse(path)):
+    for dotted in imports(path, walk(path)):
         assert not any(dotted == s or dotted.startswith(f"{s}.") for s in siblings), (
             f"`{path}` imports its sibling `{dotted}`"
         )
@@ -187,7 +192,7 @@ def test_only_cli_prints(name):
 
 @every_file
 def test_trap_15_nothing_is_unpickled_or_loaded_without_strict(name):
-    for dotted in imports(name, parse(name)):
+    for dotted in imports(name, walk(name)):
         assert dotted.split(".")[0] not in (
             "pickle",
             "cPickle",
@@ -229,7 +234,7 @@ NAMES_TO_AVOID = {"cfg", "config", "args", "opt", "utils", "helpers", "common", 
 @every_file
 def test_no_config_object_and_no_file_without_a_subject(name):
     assert Path(name).stem not in NAMES_TO_AVOID
-    for node in ast.walk(parse(name)):
+    for node in walk(name):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             parameters = [
                 a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
@@ -291,7 +296,7 @@ def test_public_names_have_types_and_docstrings(name):
 
 @every_file
 def test_no_broad_exception_is_ignored(name):
-    for node in ast.walk(parse(name)):
+    for node in walk(name):
         if isinstance(node, ast.ExceptHandler):
             broad = node.type is None or ast.unparse(node.type) in ("Exception", "BaseException")
             silent = all(isinstance(s, (ast.Pass, ast.Continue)) for s in node.body)
@@ -313,11 +318,11 @@ EXACT_WORDS = {  # {file: names that mean here what they say}
 }
 
 
-def bound_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield the line and name of each variable, parameter, attribute, function and class that a
-    tree defines.
+def bound_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
+    """Yield the line and name of each variable, parameter, attribute, function and class that some
+    nodes define.
     """
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.lineno, node.id
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
@@ -337,7 +342,7 @@ def vague_names(name: str) -> list[str]:
     exact = EXACT_WORDS.get(name, set())
     return [
         f"line {line}: {word}"
-        for line, word in bound_names(parse(name))
+        for line, word in bound_names(walk(name))
         if VAGUE_NAME.fullmatch(word) and word not in exact
     ]
 
@@ -350,7 +355,7 @@ def test_no_vague_names(name):
 @every_file
 def test_constants_name_their_domain(name):
     for node in parse(name).body:
-        for line, constant in bound_names(node):
+        for line, constant in bound_names(ast.walk(node)):
             assert not constant.startswith(VAGUE_CONSTANTS), (
                 f"`{name}` line {line}: {constant}; write MAX_ or MIN_ and the domain"
             )
@@ -370,7 +375,7 @@ def top_level_names(tree: ast.Module) -> set[str]:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             names.add(node.name)
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            names |= {name for _, name in bound_names(node)}
+            names |= {name for _, name in bound_names(ast.walk(node))}
     return {name for name in names if not name.startswith("_")}
 
 
@@ -416,20 +421,19 @@ def test_names_of_one_contest_stay_in_its_file(name):
 
 def test_imports_are_found():
     """A test of layers that finds no imports would always pass."""
-    tree = ast.parse(
-        "from wbdc.serve.engine import InferenceEngine\nimport polars\nfrom ..train import fit"
-    )
-    assert list(imports("core/x.py", tree)) == [
+    code = "from wbdc.serve.engine import InferenceEngine\nimport polars\nfrom ..train import fit"
+    nodes = list(ast.walk(ast.parse(code)))
+    assert list(imports("core/x.py", nodes)) == [
         "wbdc.serve.engine.InferenceEngine",
         "polars",
         "wbdc.train.fit",
     ]
-    assert [folder(d) for d in imports("core/x.py", tree)] == ["serve", None, "train"]
+    assert [folder(d) for d in imports("core/x.py", nodes)] == ["serve", None, "train"]
 
 
 @every_file
 def test_unrelated_values_are_assigned_on_lines_of_their_own(name):
-    for node in ast.walk(parse(name)):
+    for node in walk(name):
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
             is_unpacked = isinstance(node.targets[0], ast.Tuple) and len(node.value.elts) > 2
             assert not is_unpacked, f"`{name}` line {node.lineno}: one assignment a line"

@@ -11,6 +11,8 @@ from wbdc.core.errors import UsageFault
 from wbdc.train.pseudo.distillation import distillation_objectives
 from wbdc.train.pseudo.pseudo_set import open_pseudo
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def work(ready, kit, tmp_path_factory):

@@ -20,6 +20,8 @@ from wbdc.train import session
 from wbdc.train.probability_file import read_probability_table, write_probability_file
 from wbdc.train.runs import open_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained(data, kit, ready, tmp_path_factory) -> dict:
@@ -200,7 +202,6 @@ def submitted(trained, tmp_path_factory) -> dict:
     }
 
 
-@pytest.mark.slow
 def test_submission_predicts_bit_for_bit_and_is_timed(submitted):
     report = submitted["report"]
     assert report["proof"] == {"videos": 12, "equal": True, "changed_by_float16": 0.0}
@@ -209,7 +210,6 @@ def test_submission_predicts_bit_for_bit_and_is_timed(submitted):
     assert (submitted["into"] / "latency.json").is_file()
 
 
-@pytest.mark.slow
 def test_verify_names_a_changed_byte(submitted, tmp_path):
     import shutil
 
@@ -227,7 +227,6 @@ def test_verify_names_a_changed_byte(submitted, tmp_path):
     assert "model.safetensors" in refused.stderr
 
 
-@pytest.mark.slow
 def test_train_sh_lists_the_commands_of_the_submission(submitted, trained):
     script = (submitted["into"] / "train.sh").read_text()
     assert "wbdc prepare --data" in script
@@ -264,7 +263,6 @@ def test_dry_runs_print_and_write_nothing(trained, data, kit, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "videos"), [("howtocook", 103), ("kuaitext", 1631), ("emojizh", 984)]
 )

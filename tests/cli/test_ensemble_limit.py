@@ -20,6 +20,8 @@ from wbdc.ensemble.budget.cost import measure_start
 from wbdc.ensemble.geometric_weights import GeometricWeights
 from wbdc.submit.check import diff
 
+pytestmark = pytest.mark.slow
+
 
 def reseal_folder(folder: Path) -> None:
     """Seal a folder again after a change."""
@@ -50,7 +52,6 @@ def quick_start(monkeypatch):
     monkeypatch.setattr("wbdc.serve.openvino_function.is_openvino_installed", lambda: False)
 
 
-@pytest.mark.slow
 def test_start_of_a_process_is_measured():
     assert 0.1 < measure_start() < 100
 
@@ -113,7 +114,6 @@ def test_best_ensemble_that_fits_is_saved_and_served(work, tmp_path):
     )
 
 
-@pytest.mark.slow
 def test_a_variant_is_packed_as_it_was_scored(work, tmp_path):
     """The out-of-fold predictions of the variant are those of the engine with as many views, and
     the package predicts the same.
@@ -176,7 +176,6 @@ def test_incompatible_options_are_refused(work, words, message):
     assert message in result.stderr
 
 
-@pytest.mark.slow
 def test_a_geometric_mean_with_class_multipliers_is_served_and_packed(work, tmp_path, monkeypatch):
     """Two folds are too few to assess class multipliers, which is reported. With multipliers in the
     blend, both the work folder and the package predict with them.
@@ -213,7 +212,6 @@ def test_a_geometric_mean_with_class_multipliers_is_served_and_packed(work, tmp_
     assert len({line.split(",")[1] for line in (tmp_path / "r.csv").read_text().split()}) == 1
 
 
-@pytest.mark.slow
 def test_train_sh_trains_all_folds_that_the_score_used(work, tmp_path, monkeypatch):
     """Whole runs cost two folds of 500 s: under a limit between one and two, one fold is selected,
     and train.sh trains every fold that its score used.
@@ -248,7 +246,6 @@ def test_train_sh_trains_all_folds_that_the_score_used(work, tmp_path, monkeypat
     ) == [member]
 
 
-@pytest.mark.slow
 def test_run_on_all_data_is_packed_and_trained_again(ready, kit, tmp_path):
     work = shutil.copytree(ready, tmp_path / "work")
     run = toys.run_json(
@@ -303,7 +300,6 @@ def test_invalid_variants_are_refused(work, form, message):
     assert "in several variants" in both.stderr
 
 
-@pytest.mark.slow
 def test_dropped_members_are_reported_and_not_packed(work, tmp_path, monkeypatch):
     """The blend is the best run alone. The command in train.sh builds the same blend with the same
     weights and score.
@@ -386,7 +382,6 @@ def test_train_sh_learns_on_the_folds_of_the_ensemble():
     assert "--folds" not in _ensemble_command(blend, {"a-1": {"0", "1", "2", "all"}})
 
 
-@pytest.mark.slow
 def test_chosen_precision_is_served(work, tmp_path, monkeypatch):
     """bf16 is simulated to be four times as fast, so it is chosen under a limit that fp32 does not
     meet, and the package serves in it.

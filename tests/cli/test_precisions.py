@@ -3,6 +3,8 @@
 import pytest
 import toys
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def two_runs(fresh, kit):

@@ -469,6 +469,7 @@ def facts(real_data):
     ]
 
 
+@pytest.mark.slow
 def test_every_real_clip(real_data):
     """A frame for each second that it lasts; only what is broken on purpose is counted."""
     for fact in facts(real_data):

@@ -12,6 +12,8 @@ import toys
 
 import wbdc
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def trained(kit, ready, tmp_path_factory):

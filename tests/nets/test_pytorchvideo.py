@@ -54,6 +54,7 @@ def test_frames_of_the_fast_pathway_are_averaged_for_each_step_of_the_slow_one()
         torch.testing.assert_close(joined[:, 3:, step], mean)
 
 
+@pytest.mark.slow
 def test_published_weights_give_the_features_before_the_head(tmp_path, monkeypatch):
     monkeypatch.setenv("WBDC_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))

@@ -90,6 +90,7 @@ def test_the_detector_is_never_trained():
     assert not any(weight.requires_grad for weight in build(frozen=True).parameters())
 
 
+@pytest.mark.slow
 def test_published_weights_are_loaded_by_name(regions, tmp_path, monkeypatch):
     monkeypatch.setenv("WBDC_WEIGHTS", str(tmp_path))
     folder = tmp_path / "torchvision" / f"{DETECTOR}.COCO_V1"

@@ -162,6 +162,7 @@ def test_fault_03_a_job_that_kills_two_workers_is_named(engine_settings, toy, tm
     assert len((tmp_path / "3.shard.tries").read_text()) == 2
 
 
+@pytest.mark.slow
 def test_errors_of_workers_are_raised_unchanged(engine_settings, toy, tmp_path):
     with pytest.raises(DataFault) as caught:
         list(plug.build_plug(engines, engine_settings).run_jobs(toy.make, jobs(tmp_path, "fault")))

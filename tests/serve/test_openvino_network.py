@@ -40,6 +40,7 @@ def compute(engine: InferenceEngine, batch) -> dict[int, np.ndarray]:
     return engine.compute(dict.fromkeys(range(len(engine.members)), batch), StageTimer(), {})
 
 
+@pytest.mark.slow
 def test_members_predict_as_with_torch_and_share_their_tower(tmp_path, monkeypatch):
     models = [toys.model("single_stream"), toys.model("single_stream", seed=1)]
     models[1].vision.load_state_dict(models[0].vision.state_dict())

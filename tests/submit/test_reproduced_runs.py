@@ -21,6 +21,8 @@ from wbdc.submit.reproduced_runs import setting_files, source_kits, trace_lineag
 from wbdc.submit.training_commands import list_training_commands
 from wbdc.train.runs import open_run
 
+pytestmark = pytest.mark.slow
+
 OBJECTIVE = 'train.objective=[{{ use = "classify" }}, {{ use = "pseudo_labels", file = "{}" }}]'
 
 
@@ -117,7 +119,6 @@ def test_a_pretraining_per_fold_is_made_for_the_folds_of_its_students(rounds, ki
     assert f"--from {source}" in lines[-2]
 
 
-@pytest.mark.slow
 def test_the_commands_make_the_student_again_to_the_same_bits(rounds, tmp_path, monkeypatch):
     work, runs, student, path = rounds
     prepared = open_prepared(work)

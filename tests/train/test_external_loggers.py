@@ -249,6 +249,7 @@ def test_an_unknown_logger_is_refused():
         check_loggers(["wanbd"])
 
 
+@pytest.mark.slow
 def test_loggers_change_neither_the_run_nor_its_bits(fresh, kit, trained, bits, fakes):
     words = ["train", "--kit", kit, "--work", fresh, "--fold", 0, "--threads", 1]
     result = toys.wbdc(

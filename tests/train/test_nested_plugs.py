@@ -141,6 +141,7 @@ class MeanColor(Vision):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_namesake", [False, True])
 def test_the_image_tower_of_a_temporal_module_may_be_a_file(here, kit, ready, has_namesake):
     """It is saved, packed and verified, under another name when a second file has the same."""

@@ -156,6 +156,7 @@ def test_compiled_layers_can_be_recomputed(monkeypatch):
         torch.testing.assert_close(output.detach(), reference, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_training_with_checkpointing_ends_with_equal_weights(fresh, kit, bits):
     report = toys.run_json(
         *("train", "--kit", kit, "--fold", 0, "--work", fresh, "--threads", 1),

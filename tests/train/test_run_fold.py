@@ -85,6 +85,7 @@ def test_trap_16_trained_weights_are_listed_by_name(trained):
     assert sorted(listed) == sorted(name for name, w in weights.items() if w.is_floating_point())
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(fresh, kit, bits):
     repeated = train(kit, fresh, "--fold", 0)
     assert toys.bits(Path(repeated["folder"])) == bits
@@ -93,6 +94,7 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(fresh, kit, bits):
     assert toys.bits(Path(other["folder"]))["model.safetensors"] != bits["model.safetensors"]
 
 
+@pytest.mark.slow
 def test_trap_21_the_score_covers_all_held_out_rows_at_once(fresh, ready, kit, trained):
     """Not a mean of batch means."""
     prepared = open_prepared(ready)
@@ -189,6 +191,7 @@ def test_an_ablation_is_a_run_of_its_own_and_reads_no_removed_modality(
     }
 
 
+@pytest.mark.slow
 def test_training_starts_from_the_pretraining_of_its_kit(fresh, kit):
     first = toys.run_json("pretrain", "--kit", kit, "--work", fresh, "--threads", 1)
     assert set(first["last"]) == set(first["chance"]) == {"mask_words", "match"}
@@ -281,6 +284,7 @@ def test_a_refused_training_leaves_no_run_behind(fresh, kit):
     assert not list(fresh.glob("runs/*/run.json"))
 
 
+@pytest.mark.slow
 def test_a_log_that_cannot_be_written_does_not_end_the_training(fresh, kit, bits):
     plan = toys.run_json(
         "train", "--kit", kit, "--work", fresh, "--fold", 0, "--threads", 1, "--dry-run"

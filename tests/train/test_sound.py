@@ -156,6 +156,7 @@ dim = 4
 """
 
 
+@pytest.mark.slow
 def test_a_tower_of_sound_trains_and_predicts_from_raw_files(wav_home):
     folder = Path(train(wav_home)["folder"])
     oof = pl.read_parquet(folder / "fold-0" / "oof.parquet")

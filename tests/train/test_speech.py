@@ -71,6 +71,7 @@ def test_the_run_predicts_from_raw_data_what_its_evaluation_predicted(home, fold
     assert np.abs(mute - expected).max() > 1e-4, "the model reads the tokens"
 
 
+@pytest.mark.slow
 def test_a_package_predicts_the_same_bits_without_gensim(home, fold, tmp_path, monkeypatch):
     sources = package._source_files
     monkeypatch.setattr(

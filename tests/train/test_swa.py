@@ -173,6 +173,7 @@ def test_a_batch_norm_outside_of_the_tower_is_passed_by_the_whole_model():
         torch.testing.assert_close(model.head[0].running_mean, pooled.mean((0, 1)))
 
 
+@pytest.mark.slow
 def test_a_validation_does_not_change_the_exported_statistics(fresh, kit):
     tower = 'vision={use="timm", model="test_resnet", pretrained=false, size=32, frames=2}'
     options = ["train", "--kit", kit, "--work", fresh, "--fold", 0, "--threads", 1]

@@ -3,7 +3,10 @@
 import shlex
 from pathlib import Path
 
+import pytest
 import toys
+
+pytestmark = pytest.mark.slow
 
 
 def words(stage: str, kit: Path, work: Path, *changes: str) -> list:

@@ -21,6 +21,8 @@ from wbdc.prepare.dataset import open_prepared
 from wbdc.serve.engine import InferenceEngine
 from wbdc.train.pseudo.pseudo_set import open_pseudo
 
+pytestmark = pytest.mark.slow
+
 
 def pseudo(work, run, *words):
     return toys.run_json("pseudo", "--from", run, "--work", work, "--threads", 1, *words)

@@ -13,6 +13,8 @@ from wbdc.train import run_fold, training_setup
 from wbdc.train.dataset import Dataset
 from wbdc.train.pseudo.pseudo_set import open_pseudo
 
+pytestmark = pytest.mark.slow
+
 
 def train(work, kit, *words):
     return toys.run_json("train", "--kit", kit, "--work", work, *SHORT, "--fold", 0, *words)

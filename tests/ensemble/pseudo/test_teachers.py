@@ -19,6 +19,8 @@ from wbdc.ensemble.shared_rows import shared_predictions
 from wbdc.train.pseudo.pseudo_set import open_pseudo
 from wbdc.train.runs import open_run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ensemble(taught, kit, tmp_path_factory):

@@ -23,6 +23,8 @@ from wbdc.submit.check.verify import verify_package
 from wbdc.submit.pack import targets
 from wbdc.submit.pack.targets import find_target, make_target
 
+pytestmark = pytest.mark.slow
+
 TARGETS = WeChat2022.targets
 
 
@@ -85,7 +87,6 @@ def test_the_audit_target_holds_no_model_and_renames_source_to_src(full_package,
         make_target(tmp_path / "first", "audit", TARGETS["audit"])
 
 
-@pytest.mark.slow
 def test_the_audit_target_trains_and_then_predicts_with_the_trained_package(
     full_package, data, tmp_path
 ):

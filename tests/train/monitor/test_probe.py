@@ -133,6 +133,7 @@ class Killed(BaseException):
     """Ends a process without any of its handlers, as far as the folder of the fold is concerned."""
 
 
+@pytest.mark.slow
 def test_the_probe_changes_no_bit_and_survives_a_kill(fresh, kit, monkeypatch):
     """Killed after the second measurement, and before a state that holds it."""
     without = toys.run_json(*pretrain(kit, fresh, "pretrain.probe_every=0"))
