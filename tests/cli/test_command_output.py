@@ -328,6 +328,7 @@ def test_engines_write_the_same_bytes(data, tmp_path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("frozen", "folder"), [("true", "vision_features"), ("false", "pixels")])
 def test_prepare_with_a_kit_writes_what_training_reads(data, tmp_path, kit, frozen, folder):
     """A frozen tower encodes frames once. Training then computes nothing more, and ends with the

@@ -20,7 +20,7 @@ def narrow_torchvision() -> Iterator[None]:
 
     conf = partial(mobilenetv3._mobilenet_v3_conf, width_mult=1 / 8)
     head, predictor = faster_rcnn.TwoMLPHead, faster_rcnn.FastRCNNPredictor
-    toys._built_once.cache_clear()
+    toys._build_once.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(VideoResNet, "_make_layer", make_narrow_layer)
         patch.setattr(mobilenetv3, "_mobilenet_v3_conf", conf)
@@ -29,4 +29,4 @@ def narrow_torchvision() -> Iterator[None]:
             faster_rcnn, "FastRCNNPredictor", lambda _, classes: predictor(REGION_WIDTH, classes)
         )
         yield
-    toys._built_once.cache_clear()
+    toys._build_once.cache_clear()

@@ -68,8 +68,9 @@ def test_on_a_gpu_the_weights_of_attention_are_halved_too(monkeypatch):
         assert (logits(model, batch, torch.float16) == expected).all()
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
+    model = toys.model()
     with fake_cuda():
-        on_gpu = halve_weights(model_on_fake_cuda(toys.model()), torch.float16)
+        on_gpu = halve_weights(model_on_fake_cuda(model), torch.float16)
     assert on_gpu == names
     assert set(names) > set(on_cpu)
 

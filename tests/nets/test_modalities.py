@@ -123,6 +123,7 @@ def test_modalities_reach_the_fusion_in_the_order_of_their_names():
 def test_plugs_that_take_text_and_frames_only_are_refused(monkeypatch):
     with pytest.raises(UsageFault, match=r"pooling 'first_token' takes text and frames only"):
         build("late", "first_token")
+    toys._build_once.cache_clear()
     monkeypatch.setattr(ALBEF, "takes_modalities", False)
     with pytest.raises(UsageFault, match=r"fusion 'albef' .* the kit has audio; use one of alpro"):
         build("albef")

@@ -28,6 +28,7 @@ def regions() -> Vision:
     return build(side=64, regions=3).eval()
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_vectors_of_tower_and_regions_have_numbers_of_their_own(regions):
     batch = toys.batch()

@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from wbdc.core.files import file_sha256, publish_json, read_json
 from wbdc.train import state, train_fold
 
+pytestmark = pytest.mark.slow
+
 forks = multiprocessing.get_context("forkserver")
 forks.set_forkserver_preload(
     [
@@ -95,7 +97,6 @@ def child(words: list[str], when: int | str | None) -> int:
     return process.exitcode
 
 
-@pytest.mark.slow
 def test_a_training_killed_repeatedly_ends_in_the_same_bits(fresh, kit, bits):
     words, steps = command(kit, fresh), []
     for when in KILLS:
@@ -176,7 +177,6 @@ def test_fault_32_one_signal_stops_at_a_safe_point_and_two_at_once(
     assert toys.bits(folder.parent) == bits
 
 
-@pytest.mark.slow
 def test_a_drawn_epoch_resumes_in_its_middle_at_the_rates_of_its_layers(fresh, kit, tmp_path):
     settings = """epochs = 4
 sampler = { use = "tempered", temperature = 0.3 }

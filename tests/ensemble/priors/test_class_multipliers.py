@@ -187,6 +187,7 @@ def test_nested_predictions_do_not_depend_on_their_own_labels(fold):
     assert not np.array_equal(before[~held_out], after[~held_out])
 
 
+@pytest.mark.slow
 def test_a_class_prior_that_is_too_strong_is_corrected():
     p, truth, folds = problem(2000, shift=0.5)
     report = evaluate_multipliers(p, truth, folds, CLASSES, CONTEST, draws=200)
