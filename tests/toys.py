@@ -261,13 +261,16 @@ def _copy_module(module: nn.Module, memo: dict[int, object]) -> nn.Module:
     """Return copy.deepcopy(module, memo), which takes three times as long: a module has a dozen
     empty dictionaries.
     """
+    if id(module) in memo:
+        return memo[id(module)]
+
     copied = memo[id(module)] = module.__new__(type(module))
     for name, value in vars(module).items():
         if isinstance(value, dict) and not value:
             vars(copied)[name] = type(value)()
         elif name == "_modules":
             vars(copied)[name] = {
-                key: child and (memo.get(id(child)) or _copy_module(child, memo))
+                key: None if child is None else _copy_module(child, memo)
                 for key, child in value.items()
             }
         else:
