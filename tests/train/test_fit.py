@@ -121,6 +121,19 @@ def test_a_resumed_training_equals_an_uninterrupted_one():
     )
 
 
+def test_dropout_is_seeded_as_by_torch_on_the_cpu_and_on_gpus_that_are_used(monkeypatch):
+    torch.manual_seed(7 << 32)
+    expected, seeds = torch.rand(5), []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    gradients._seed_generators(7 << 32)
+    assert torch.equal(torch.rand(5), expected)
+    assert seeds == []
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    gradients._seed_generators(7 << 32)
+    assert seeds == [7 << 32]
+
+
 class Poisoned(objectives.Objective):
     """A loss that is not finite for the batches numbered so."""
 
