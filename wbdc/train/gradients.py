@@ -163,7 +163,7 @@ def sum_outcomes(outcomes: Sequence[Outcome]) -> Outcome:
 def _seed_generators(seed: int) -> None:
     """Seed the generator of the CPU and those of the GPUs that this process uses.
 
-    `torch.manual_seed` formats its call stack for GPUs that are never used: half a millisecond.
+    `torch.manual_seed` formats its call stack for GPUs that are never used, in every step.
     """
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
