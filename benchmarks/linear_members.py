@@ -1,4 +1,5 @@
-"""Do networks, linear members and a joint kernel score better together than alone?
+"""Do networks, linear members and a joint kernel score better together than alone, and better than
+the linear reference of scikit-learn?
 
     wbdc prepare --data emojizh/data --work work
     for k in ngrams frame_histograms joint_kernel; do
@@ -10,7 +11,8 @@
     python benchmarks/linear_members.py --work work --truth emojizh/truth/test_truth.csv
 
 Saves the ensembles `linear`, `networks`, `both` and `all` of the finished runs, and compares `all`
-with the others and with each member without a network: out of fold, by nested predictions, and with
+with the others, with each member without a network and with `linear_reference.py`, where
+frame_histograms was trained also with its --frames: out of fold, by nested predictions, and with
 --truth on the test split. `both` lacks the joint kernel. Intervals are paired bootstrap intervals
 over videos.
 """
@@ -21,8 +23,8 @@ import sys
 from pathlib import Path
 
 import click
+import linear_reference
 import numpy as np
-from linear_reference import read_truth
 
 from wbdc.cli import console, shared_options
 from wbdc.competitions import Competition
@@ -36,16 +38,18 @@ from wbdc.ensemble.geometric_choice import evaluate_geometric
 from wbdc.ensemble.geometric_weights import fit_geometric
 from wbdc.ensemble.member_selection import select_members
 from wbdc.ensemble.nested_blend import nested_blend
-from wbdc.ensemble.shared_rows import shared_predictions
+from wbdc.ensemble.shared_rows import SharedPredictions, shared_predictions
 from wbdc.ensemble.variants import Variant
-from wbdc.prepare.dataset import open_prepared
+from wbdc.prepare.dataset import PreparedData, open_prepared
 
-LINEAR_KITS = ("ngrams", "frame_histograms")
+FRAMES_KIT = "frame_histograms"
+LINEAR_KITS = ("ngrams", FRAMES_KIT)
 KERNEL_KIT = "joint_kernel"
 WHOLE = "all"
+REFERENCES = {"TF-IDF": False, "TF-IDF + HOG": True}  # whether it reads the frames
 
 
-def subsets(work: Path, members: list[Variant]) -> dict[str, list[Variant]]:
+def subsets(members: list[Variant]) -> dict[str, list[Variant]]:
     """Return the members of each row of the table: each member without a network, and ensembles."""
     linear = [m for m in members if m.run.facts.kit in LINEAR_KITS]
     kernel = [m for m in members if m.run.facts.kit == KERNEL_KIT]
@@ -56,13 +60,12 @@ def subsets(work: Path, members: list[Variant]) -> dict[str, list[Variant]]:
 
 
 def predict_out_of_fold(
-    members: list[Variant], everyone: list[Variant]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nested predictions (n, C) of an ensemble of some members, and the truth (n,).
+    members: list[Variant], everyone: list[Variant], shared: SharedPredictions
+) -> np.ndarray:
+    """Return the nested predictions (n, C) of an ensemble of some members.
 
-    everyone: all members, whose common rows are used.
+    everyone: all members, in the order of `shared`, their predictions on common rows.
     """
-    shared = shared_predictions([m.run for m in everyone])
     rows = [everyone.index(m) for m in members]
     predictions = shared.members[rows]
     run = everyone[0].run
@@ -71,7 +74,7 @@ def predict_out_of_fold(
     report = evaluate_ensemble(*inputs, draws=100)
     _, sharpness = evaluate_geometric(report, *inputs, draws=100)
     fit = fit_geometric if sharpness else fit_arithmetic
-    return nested_blend(predictions, shared.truth, shared.folds, fit), shared.truth
+    return nested_blend(predictions, shared.truth, shared.folds, fit)
 
 
 def predict_test(work: Path, name: str, members: list[Variant]) -> dict[str, str]:
@@ -84,6 +87,34 @@ def predict_test(work: Path, name: str, members: list[Variant]) -> dict[str, str
     command = [sys.executable, "-m", "wbdc", *map(str, words), "--threads", "1"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return dict(csv.reader(read_text(out).splitlines()))
+
+
+def references(members: list[Variant]) -> dict[str, bool]:
+    """Return the references of the table, and whether each reads the frames."""
+    has_frames = any(m.run.facts.kit == FRAMES_KIT for m in members)
+    return {name: reads for name, reads in REFERENCES.items() if has_frames or not reads}
+
+
+def reference_out_of_fold(dataset: PreparedData, with_frames: bool) -> dict[str, str]:
+    """Return the label that the reference predicts for each labeled video."""
+    videos = linear_reference.read_videos(dataset, dataset.facts.labeled_split, with_frames)
+    predicted = linear_reference.predict_out_of_fold(videos, dataset.read_folds())
+    return dict(zip(videos.ids, predicted.tolist(), strict=True))
+
+
+def reference_test(dataset: PreparedData, with_frames: bool) -> dict[str, str]:
+    """Return the label that the reference predicts for each test video."""
+    videos = linear_reference.read_videos(dataset, dataset.facts.labeled_split, with_frames)
+    test = linear_reference.read_videos(dataset, dataset.facts.test_split, with_frames)
+    predicted = linear_reference.predict_test(videos, test)
+    return dict(zip(test.ids, predicted.tolist(), strict=True))
+
+
+def held_out_ids(dataset: PreparedData, folds: np.ndarray) -> list[str]:
+    """Return the ids of the videos of some folds, in the order of `shared_predictions`."""
+    ids = dataset.read_split(dataset.facts.labeled_split, ["id"])["id"].to_list()
+    is_shared = np.isin(dataset.read_folds().astype(str), folds)
+    return sorted(name for name, chosen in zip(ids, is_shared, strict=True) if chosen)
 
 
 def compare(
@@ -110,26 +141,34 @@ def main(truth: Path | None, prepared: str | None, work: Path, as_json: bool) ->
     members, _ = select_members(work, (), dataset)
     contest = dataset.contest
     classes = dataset.facts.classes
+    code = {label: number for number, label in enumerate(classes)}
+    chosen_members = subsets(members)
+
+    shared = shared_predictions([m.run for m in members])
+    ids = held_out_ids(dataset, shared.folds)
     codes = {}
-    for name, chosen in subsets(work, members).items():
-        predictions, labels = predict_out_of_fold(chosen, members)
-        codes[name] = predictions.argmax(1)
-    tables = {"out of fold": compare(contest, classes, labels, codes)}
+    for name, with_frames in references(members).items():
+        labels = reference_out_of_fold(dataset, with_frames)
+        codes[name] = np.array([code[labels[i]] for i in ids])
+    for name, chosen in chosen_members.items():
+        codes[name] = predict_out_of_fold(chosen, members, shared).argmax(1)
+    tables = {"out of fold": compare(contest, classes, shared.truth, codes)}
 
     if truth:
         predicted = {
-            name: predict_test(work, name, chosen)
-            for name, chosen in subsets(work, members).items()
+            name: reference_test(dataset, with_frames)
+            for name, with_frames in references(members).items()
         }
+        for name, chosen in chosen_members.items():
+            predicted[name] = predict_test(work, name, chosen)
         ids = list(predicted[WHOLE])
-        code = {label: number for number, label in enumerate(classes)}
-        rows = [i for i, label in enumerate(read_truth(truth, ids)) if label in code]
-        labels = np.array([code[read_truth(truth, ids)[i]] for i in rows])
+        labels = dict(zip(ids, linear_reference.read_truth(truth, ids), strict=True))
+        ids = [i for i in ids if labels[i] in code]
+        test_truth = np.array([code[labels[i]] for i in ids])
         codes = {
-            name: np.array([code[answers[ids[i]]] for i in rows])
-            for name, answers in predicted.items()
+            name: np.array([code[answers[i]] for i in ids]) for name, answers in predicted.items()
         }
-        tables["test"] = compare(contest, classes, labels, codes)
+        tables["test"] = compare(contest, classes, test_truth, codes)
 
     if as_json:
         console.print_json(tables)

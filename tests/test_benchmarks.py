@@ -31,7 +31,7 @@ SCRIPTS = {
     "folds.py": ["--work {work} --kit {kit} --epochs 1 --way two+threads"],
     "frames.py": ["--rounds 1 --videos 1"],
     "linear_members.py": ["--work {work}"],
-    "linear_reference.py": ["--work {work} --truth {truth}"],
+    "linear_reference.py": ["--work {work} --truth {truth}", "--work {work} --frames"],
     "pretraining.py": [f"{ONE_RUN} --set mask_words"],
     "scale.py": [
         "train --videos 200 --steps 2",

@@ -41,7 +41,19 @@ def test_the_linear_reference_is_scored_out_of_fold_and_on_the_test_split(fresh,
     labels = np.array(["a", "b", "c"] * 20, object)
     folds = np.arange(60) % 4
     texts = np.array([f"{label * 5} {i}" for i, label in enumerate(labels)], object)
-    assert (linear_reference.predict_out_of_fold(texts, labels, folds, 1) == labels).all()
+    videos = linear_reference.Videos([str(i) for i in range(60)], labels, [texts])
+    assert (linear_reference.predict_out_of_fold(videos, folds) == labels).all()
     labels[folds == 1] = "d"
-    predicted = linear_reference.predict_out_of_fold(texts, labels, folds, 1)
-    assert "d" not in predicted[folds == 1]
+    assert "d" not in linear_reference.predict_out_of_fold(videos, folds)[folds == 1]
+
+
+def test_the_linear_reference_adds_the_decisions_of_texts_and_frames():
+    """A class that the text excludes and one that the frames exclude leave the third."""
+    kinds = [("x", 0), ("x", 1), ("y", 1)]
+    rows = [kinds[i % 3] for i in range(60)]
+    texts = np.array([text for text, _ in rows], object)
+    frames = np.eye(2)[[scene for _, scene in rows]]
+    labels = np.array(["abc"[i % 3] for i in range(60)])
+    for inputs, recognized in (([texts, frames], 1.0), ([texts], 2 / 3)):
+        model = linear_reference.LinearReference().fit(inputs, labels)
+        assert np.mean(model.predict(inputs) == labels) == recognized
