@@ -1,12 +1,16 @@
 """Commands and options that the documents name exist, and every command is documented."""
 
 import re
+import shlex
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import click
 import pytest
 
 from wbdc.cli import main
+from wbdc.train.kit_files import _parse_change
 
 HOME = Path(__file__).parents[2]
 DOCUMENTS = sorted([*HOME.glob("*.md"), *HOME.glob("docs/*.md"), HOME / "submissions/README.md"])
@@ -29,6 +33,31 @@ def test_commands_and_options_that_are_named_exist(path):
         known = command_options(name)
         unknown += [f"{name} {o}" for o in re.findall(r"--[a-z-]+", words) if o not in known]
     assert unknown == []
+
+
+def fenced_commands(path: Path) -> Iterator[list[str]]:
+    """Yield the words of each command `wbdc ...` of the code blocks of a page."""
+    parts = re.split(r"^ *```.*$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for block in parts[1::2]:
+        lines = iter(block.splitlines())
+        for line in lines:
+            if not re.match(r" *(?:\$ )?wbdc [a-z]", line):
+                continue
+            while line.count("'") % 2 or line.endswith("\\"):
+                line += "\n" + next(lines)
+            yield shlex.split(line, comments=True)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(HOME)))
+def test_commands_of_code_blocks_have_their_required_options_and_valid_changes(path):
+    for words in fenced_commands(path):
+        command = main.get_command(click.Context(main), words[words.index("wbdc") + 1])
+        required = [p for p in command.params if isinstance(p, click.Option) and p.required]
+        missing = [p.name for p in required if not set(p.opts) & {w.split("=")[0] for w in words}]
+        assert not missing, f"{' '.join(words)} lacks {missing}"
+        for option, change in pairwise(words):
+            if option == "--set":
+                assert _parse_change(change)
 
 
 def test_every_command_is_in_the_table_of_commands():

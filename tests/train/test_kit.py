@@ -20,7 +20,7 @@ from wbdc.train.evaluated_weights import copy_weights
 from wbdc.train.export import export_fold
 from wbdc.train.initial_model import build_initial_model
 from wbdc.train.kit import open_kit
-from wbdc.train.kit_files import PACKAGED_KIT_FOLDERS, kit_names
+from wbdc.train.kit_files import PACKAGED_KIT_FOLDERS, _parse_change, kit_names
 from wbdc.train.session import parse_folds
 from wbdc.train.stage_plan import plan_stage
 
@@ -681,3 +681,12 @@ def test_training_serving_and_a_saved_kit_read_fields_in_the_same_order(trained,
             ("ocr", 6),
         ]
     assert list(load_member(fold).text.fields.items()) == [("title", 14), ("asr", 8), ("ocr", 6)]
+
+
+def test_a_change_may_have_line_breaks_inside_a_table():
+    change = 'vision={use="two_stream", frames=4,\nrgb={use="linear_patches"}}'
+    table = _parse_change(change)["vision"]
+    assert table == {"use": "two_stream", "frames": 4, "rgb": {"use": "linear_patches"}}
+    assert _parse_change("train.epochs=1\ntrain.batch=2") == {"train": {"epochs": 1, "batch": 2}}
+    with pytest.raises(UsageFault, match="--set vision="):
+        _parse_change('vision={use=\n"two_stream"')

@@ -201,10 +201,10 @@ def test_a_damaged_state_or_one_of_another_recipe_is_refused(fresh, kit, stopped
     bias = tensors["model.head.bias"]
     named = [name for name in tensors if name.startswith(("trick.1.", "optimizer.0.exp_avg"))][0]
     for change, message in (
-        ({"model.head.bias": None}, "another recipe; it differs in: model.head.bias"),
-        ({"model.extra": bias.clone()}, "another recipe; it differs in: model.extra"),
-        ({"model.head.bias": bias[:-1].clone()}, "another recipe; it differs in: model.head.bias"),
-        ({named: None}, f"another recipe; it differs in: {named}"),
+        ({"model.head.bias": None}, "other settings; it differs in: model.head.bias"),
+        ({"model.extra": bias.clone()}, "other settings; it differs in: model.extra"),
+        ({"model.head.bias": bias[:-1].clone()}, "other settings; it differs in: model.head.bias"),
+        ({named: None}, f"other settings; it differs in: {named}"),
     ):
         save_file({name: t for name, t in {**tensors, **change}.items() if t is not None}, path)
         publish_json(folder / "state.json", {**facts, "sha256": file_sha256(path)})

@@ -312,7 +312,7 @@ def test_a_state_without_the_best_weights_is_refused(tmp_path):
         return state.TrainingState(model, heads, optimizer, [], scaler, validation)
 
     state.save_state(tmp_path, 3, state.gather_state(training()))
-    with pytest.raises(IntegrityFault, match="another recipe; it differs in: validation.best"):
+    with pytest.raises(IntegrityFault, match="other settings; it differs in: validation.best"):
         state.restore_state(tmp_path, training(keeps_best=True))
 
 

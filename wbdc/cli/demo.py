@@ -24,7 +24,7 @@ DEMO_ESTIMATORS = {
 DEMO_FOLD_COUNT, DEMO_FOLDS = 3, "0,1"
 TIME_CHECK_SECONDS = 300.0  # cap for all runs of the time check; an idle machine takes one minute
 DEMO_CHANGES = (
-    "train.epochs=12",  # half of the tiny recipe
+    "train.epochs=12",  # half of those of the tiny kit
     # those of the tiny kits without fgm, which needs more steps than these to help
     "train.trick=[{use='augment', shift=0.1, scale=0.15, rotate=10.0, flip=0.5, color=0.2},"
     " {use='drop_modality', text=0.3, frames=0.1}, {use='drop_words', share=0.2},"

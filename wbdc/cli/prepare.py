@@ -97,7 +97,7 @@ class ViewOptions:
 @click.option(
     "--kit", type=KIT_NAME, help="Also compute the inputs of this kit: tokens and frames."
 )
-@click.option("--tiny", is_flag=True, help="With --kit: use its [tiny] recipe.")
+@click.option("--tiny", is_flag=True, help="With --kit: use its [tiny] settings.")
 @click.option(
     "--set",
     "changes",

@@ -15,7 +15,7 @@ from wbdc.cli.name_completion import PSEUDO_LABELS_NAME, RUN_NAME
 @click.option(
     "--fold",
     required=True,
-    help="0, or 0,2, or each (all folds in turn), or all (every row, nothing held out).",
+    help="0, or 0,2, or each (every fold), or all (every row, nothing held out).",
 )
 @click.option(
     "--without",

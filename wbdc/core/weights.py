@@ -57,7 +57,7 @@ def find_weights(
     page = "" if link else " (its page states license and checksum)"
     raise EnvironmentFault(
         f"the weights {name!r} are not on this machine: put {origin} into {target}{page}, "
-        f"{help_text}; or run the same recipe from random weights with --tiny"
+        f"{help_text}; or use the kit's random weights with --tiny"
     )
 
 

@@ -1,4 +1,4 @@
-"""Kits: a recipe as data, resolved: every setting checked against the plugs that it names."""
+"""Kits, resolved: every setting checked against the plugs that it names."""
 
 import copy
 import os
@@ -38,7 +38,7 @@ class SavedKit(NamedTuple):
 
 @dataclass(frozen=True)
 class Kit:
-    """A resolved recipe.
+    """A resolved kit.
 
     name: of the file. folder: where "./plug.py" files lie. tables: the settings, every key checked.
     contest: the competition whose videos it classifies.

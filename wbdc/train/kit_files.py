@@ -145,15 +145,25 @@ def _check_depth(tables: object, source: str) -> dict:
 def _parse_change(change: str) -> dict:
     """Read "train.epochs=3" as a nested table."""
     try:
-        return _check_depth(tomllib.loads(change), f"--set {change[:80]}")
+        return _check_depth(_read_toml(change), f"--set {change[:80]}")
     except (ValueError, RecursionError) as error:
         raise UsageFault(
             f"--set {change[:80]}: {error}; write TABLE.KEY=VALUE as in TOML, texts in quotes"
         ) from error
 
 
+def _read_toml(text: str) -> dict:
+    """Read TOML whose inline tables may contain line breaks, as TOML 1.1 allows."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        if "\n" not in text:
+            raise
+    return tomllib.loads(text.replace("\n", " "))
+
+
 def _merge(lower: dict, upper: dict, prefix: str = "", replace_whole: bool = True) -> dict:
-    """Merge one recipe over another: tables key by key, but as a whole where `upper` chooses
+    """Merge one kit over another: tables key by key, but as a whole where `upper` chooses
     another plug or other weights.
 
     WHOLE_TABLES are replaced as a whole, because a merge could not remove a text field, or the

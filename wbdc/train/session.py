@@ -259,7 +259,7 @@ def parse_folds(text: str, count: int) -> list[str]:
         )
         raise UsageFault(
             f"no fold {listed}; the data has folds 0 to {count - 1}; "
-            "--fold also takes each (all folds in turn) and all (every row)"
+            "--fold also takes each (every fold) and all (every row)"
         )
     return list(dict.fromkeys(folds))
 

@@ -28,7 +28,7 @@ STATE_SHAPE = {"step": int, "skipped?": int, "sha256": str}
 
 
 class _Damaged(IntegrityFault):
-    """A state that cannot be read, unlike a readable state of another recipe."""
+    """A state that cannot be read, unlike a readable state of other settings."""
 
 
 class TrainingState(NamedTuple):
@@ -89,7 +89,7 @@ def restore_state(
     is no state.
 
     When the last state is damaged, restores the one before it and calls `warn` with the reason.
-    Raises IntegrityFault when both are damaged, or when a state belongs to another recipe.
+    Raises IntegrityFault when both are damaged, or when a state belongs to other settings.
     """
     if not (folder / STATE_FILE).is_file() and not (folder / PREVIOUS_STATE_FILE).is_file():
         return 0, 0
@@ -142,7 +142,7 @@ def _read_facts(folder: Path, name: str) -> dict:
 
 
 def _restore(folder: Path, facts: dict, training: TrainingState) -> tuple[int, int]:
-    """Copy a saved state into a training. Raises IntegrityFault if it is of another recipe."""
+    """Copy a saved state into a training. Raises IntegrityFault if it is of other settings."""
     path = _tensors_path(folder, facts["step"])
     tensors = load_weights(path)
     _check_same_tensors(path, tensors, _named_tensors(training))
@@ -181,7 +181,8 @@ def _check_same_tensors(path: Path, saved: dict[str, Tensor], expected: dict[str
     ]
     if different:
         raise IntegrityFault(
-            f"{path} belongs to another recipe; it differs in: {', '.join(different[:10])}"
+            f"{path} belongs to a training with other settings; it differs in:"
+            f" {', '.join(different[:10])}"
         )
 
 
