@@ -4,16 +4,12 @@ never return.
 
 import ast
 import os
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from parsed_modules import parse_modules
 from small import python
 
-import wbdc
-
-PACKAGE = Path(wbdc.__file__).parent
 FILES, WEIGHTS = "core/files.py", "core/weights.py"
 KERNEL = "core/process_tree.py"  # reads /proc only
 # after find_weights, which accepts regular files only
@@ -28,8 +24,7 @@ LOADERS = {
     "from_file": (),
     "from_pretrained": PRETRAINED,
 }
-# a file without these words reads nothing, and parsing all files takes seconds
-READERS = re.compile("|".join(("open", "read_text", "read_bytes", *LOADERS)))
+READERS = "|".join(("open", "read_text", "read_bytes", *LOADERS))  # without them, nothing is read
 
 
 def reads(tree: ast.Module, name: str = "") -> Iterator[int]:
@@ -62,15 +57,11 @@ def opens(call: ast.Call, method: bool) -> bool:
 
 
 def test_only_files_and_weights_open_files():
-    sources = {
-        str(path.relative_to(PACKAGE)): path.read_text(encoding="utf-8")
-        for path in sorted(PACKAGE.rglob("*.py"))
-    }
     faulty = [
         f"{name}:{line}"
-        for name, source in sources.items()
-        if name not in (FILES, KERNEL) and READERS.search(source)
-        for line in reads(ast.parse(source), name)
+        for name, tree in parse_modules(READERS)
+        if name not in (FILES, KERNEL)
+        for line in reads(tree, name)
     ]
     assert faulty == [], (
         "these lines open a file themselves; use open_regular, read_bytes or read_text of "

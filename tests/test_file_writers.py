@@ -1,18 +1,14 @@
 """Only wbdc/core/files.py writes files, and functions that are passed to its `publish_file`."""
 
 import ast
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from parsed_modules import parse_modules
 
-import wbdc
-
-PACKAGE = Path(wbdc.__file__).parent
-WRITER = PACKAGE / "core" / "files.py"
+WRITER = "core/files.py"
 # a process of its own, which writes the temporary file of `publish_file`
-CONVERTER = PACKAGE / "train/pretrained/unpickle.py"
+CONVERTER = "train/pretrained/unpickle.py"
 FORBIDDEN_WRITERS = {
     "write_text",
     "write_bytes",
@@ -35,8 +31,8 @@ PUBLISHING_WRITERS = {
     "save_pretrained",
     "savez",
 }  # allowed in functions that `publish_file` calls
-# a file without these words writes nothing, and parsing all files takes seconds
-WRITERS = re.compile("|".join(("open", *FORBIDDEN_WRITERS, *PUBLISHING_WRITERS)))
+# without them, nothing is written
+WRITERS = "|".join(("open", *FORBIDDEN_WRITERS, *PUBLISHING_WRITERS))
 
 
 def writes(tree: ast.Module) -> Iterator[int]:
@@ -90,13 +86,11 @@ def _opens(call: ast.Call) -> bool:
 
 
 def test_only_core_files_writes():
-    paths = sorted(set(PACKAGE.rglob("*.py")) - {WRITER, CONVERTER})
-    sources = {path: path.read_text(encoding="utf-8") for path in paths}
     faulty = [
-        f"{path.relative_to(PACKAGE.parent)}:{line}"
-        for path, source in sources.items()
-        if WRITERS.search(source)
-        for line in writes(ast.parse(source))
+        f"{name}:{line}"
+        for name, tree in parse_modules(WRITERS)
+        if name not in (WRITER, CONVERTER)
+        for line in writes(tree)
     ]
     assert faulty == [], "these lines write a file; use wbdc.core.files"
 

@@ -4,15 +4,13 @@ with a suggestion.
 
 import ast
 import importlib
-import re
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import click
 import pytest
+from parsed_modules import parse_modules
 
-import wbdc
 from wbdc import competitions
 from wbdc.core import plug
 from wbdc.core.errors import UsageFault
@@ -20,7 +18,6 @@ from wbdc.nets import fusion, heads, pooling, vision
 from wbdc.train import losses, objectives, tricks
 
 HOMES = (competitions, fusion, pooling, heads, vision, objectives, losses, tricks)
-HOUSE = Path(wbdc.__file__).parent
 
 
 class Lamp:
@@ -220,18 +217,15 @@ def test_trap_14_no_option_of_the_command_line_is_a_bool_with_a_value():
 
 
 def test_trap_14_no_type_bool_anywhere():
-    for path in HOUSE.rglob("*.py"):
-        source = path.read_text(encoding="utf-8")
-        if not re.search(r"\btype\s*=", source):
-            continue  # parsing all files takes seconds
-        for node in ast.walk(ast.parse(source)):
+    for name, tree in parse_modules(r"\btype\s*="):
+        for node in ast.walk(tree):
             requested = (
                 {k.arg: ast.unparse(k.value) for k in node.keywords}
                 if isinstance(node, ast.Call)
                 else {}
             )
             assert requested.get("type") not in ("bool", "click.BOOL"), (
-                f"{path}: {ast.unparse(node)}"
+                f"{name}: {ast.unparse(node)}"
             )
 
 

@@ -1,26 +1,21 @@
 """Finding codes: every code that is counted somewhere is explained."""
 
 import ast
-import re
-from pathlib import Path
 
 import pytest
+from parsed_modules import parse_modules
 
-import wbdc
 from wbdc.prepare.describe.finding_codes import FINDING_CODES
 
-PACKAGE_FOLDER = Path(wbdc.__file__).parent
 COMPOSED_CODES = {"duplicate.frames", "duplicate.text"}  # named by modality in an f-string
 
 
 def literal_codes() -> set[str]:
     """Return every literal code that is passed to `add` of findings."""
-    sources = [path.read_text(encoding="utf-8") for path in PACKAGE_FOLDER.rglob("*.py")]
     calls = [
         node
-        for source in sources
-        if re.search(r"\badd\b", source)  # parsing all files takes seconds
-        for node in ast.walk(ast.parse(source))
+        for _, tree in parse_modules(r"\badd\b")
+        for node in ast.walk(tree)
         if isinstance(node, ast.Call)
     ]
     added = [
