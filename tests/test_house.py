@@ -8,8 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from parsed_modules import FILES, PACKAGE, parse
 
-import wbdc
 from wbdc import competitions
 from wbdc.core import plug
 from wbdc.nets import fusion, heads, modality, pooling, vision
@@ -17,7 +17,6 @@ from wbdc.prepare import engines
 from wbdc.serve import members
 from wbdc.train import estimators, loggers, losses, objectives, samplers, schedules, tricks
 
-PACKAGE = Path(wbdc.__file__).parent
 LAYERS = (
     ("core",),
     ("competitions",),
@@ -53,14 +52,6 @@ PLUGS = {
     "members": members,
     "estimators": estimators,
 }
-
-FILES = [path.relative_to(PACKAGE).as_posix() for path in sorted(PACKAGE.rglob("*.py"))]
-
-
-@cache
-def parse(name: str) -> ast.Module:
-    """Parse a file of the package; not on import, which every test process pays for."""
-    return ast.parse((PACKAGE / name).read_text(encoding="utf-8"))
 
 
 @cache
