@@ -23,8 +23,8 @@ import sys
 from pathlib import Path
 
 import click
-import linear_reference
 import numpy as np
+from linear_reference import Videos, predict_out_of_fold, predict_test, read_truth, read_videos
 
 from wbdc.cli import console, shared_options
 from wbdc.competitions import Competition
@@ -40,13 +40,13 @@ from wbdc.ensemble.member_selection import select_members
 from wbdc.ensemble.nested_blend import nested_blend
 from wbdc.ensemble.shared_rows import SharedPredictions, shared_predictions
 from wbdc.ensemble.variants import Variant
-from wbdc.prepare.dataset import PreparedData, open_prepared
+from wbdc.prepare.dataset import open_prepared
 
 FRAMES_KIT = "frame_histograms"
 LINEAR_KITS = ("ngrams", FRAMES_KIT)
 KERNEL_KIT = "joint_kernel"
 WHOLE = "all"
-REFERENCES = {"TF-IDF": False, "TF-IDF + HOG": True}  # whether it reads the frames
+REFERENCES = {"TF-IDF": 1, "TF-IDF + HOG": 2}  # inputs that each reads
 
 
 def subsets(members: list[Variant]) -> dict[str, list[Variant]]:
@@ -59,7 +59,7 @@ def subsets(members: list[Variant]) -> dict[str, list[Variant]]:
     return {name: chosen for name, chosen in rows.items() if chosen} | {WHOLE: members}
 
 
-def predict_out_of_fold(
+def nested_predictions(
     members: list[Variant], everyone: list[Variant], shared: SharedPredictions
 ) -> np.ndarray:
     """Return the nested predictions (n, C) of an ensemble of some members.
@@ -77,7 +77,7 @@ def predict_out_of_fold(
     return nested_blend(predictions, shared.truth, shared.folds, fit)
 
 
-def predict_test(work: Path, name: str, members: list[Variant]) -> dict[str, str]:
+def predict_with_ensemble(work: Path, name: str, members: list[Variant]) -> dict[str, str]:
     """Return the predicted class of each test video by a saved ensemble of some members."""
     build_ensemble(
         work, f"benchmark-{name}", members, settings=EnsembleSettings(draws=100, bands=(50,))
@@ -89,31 +89,18 @@ def predict_test(work: Path, name: str, members: list[Variant]) -> dict[str, str
     return dict(csv.reader(read_text(out).splitlines()))
 
 
-def references(members: list[Variant]) -> dict[str, bool]:
-    """Return the references of the table, and whether each reads the frames."""
-    has_frames = any(m.run.facts.kit == FRAMES_KIT for m in members)
-    return {name: reads for name, reads in REFERENCES.items() if has_frames or not reads}
+def references(videos: Videos) -> dict[str, Videos]:
+    """Return what each reference reads: the texts, and the frames if they were read."""
+    return {
+        name: videos._replace(inputs=videos.inputs[:count])
+        for name, count in REFERENCES.items()
+        if count <= len(videos.inputs)
+    }
 
 
-def reference_out_of_fold(dataset: PreparedData, with_frames: bool) -> dict[str, str]:
-    """Return the label that the reference predicts for each labeled video."""
-    videos = linear_reference.read_videos(dataset, dataset.facts.labeled_split, with_frames)
-    predicted = linear_reference.predict_out_of_fold(videos, dataset.read_folds())
-    return dict(zip(videos.ids, predicted.tolist(), strict=True))
-
-
-def reference_test(dataset: PreparedData, with_frames: bool) -> dict[str, str]:
-    """Return the label that the reference predicts for each test video."""
-    videos = linear_reference.read_videos(dataset, dataset.facts.labeled_split, with_frames)
-    test = linear_reference.read_videos(dataset, dataset.facts.test_split, with_frames)
-    predicted = linear_reference.predict_test(videos, test)
-    return dict(zip(test.ids, predicted.tolist(), strict=True))
-
-
-def held_out_ids(dataset: PreparedData, folds: np.ndarray) -> list[str]:
-    """Return the ids of the videos of some folds, in the order of `shared_predictions`."""
-    ids = dataset.read_split(dataset.facts.labeled_split, ["id"])["id"].to_list()
-    is_shared = np.isin(dataset.read_folds().astype(str), folds)
+def shared_ids(ids: list[str], folds: np.ndarray, shared: SharedPredictions) -> list[str]:
+    """Return those of the labeled videos that `shared` has, in its order. folds: of each."""
+    is_shared = np.isin(folds.astype(str), shared.folds)
     return sorted(name for name, chosen in zip(ids, is_shared, strict=True) if chosen)
 
 
@@ -144,25 +131,28 @@ def main(truth: Path | None, prepared: str | None, work: Path, as_json: bool) ->
     code = {label: number for number, label in enumerate(classes)}
     chosen_members = subsets(members)
 
+    has_frames = FRAMES_KIT in chosen_members
+    labeled = references(read_videos(dataset, dataset.facts.labeled_split, has_frames))
     shared = shared_predictions([m.run for m in members])
-    ids = held_out_ids(dataset, shared.folds)
+    folds = dataset.read_folds()
     codes = {}
-    for name, with_frames in references(members).items():
-        labels = reference_out_of_fold(dataset, with_frames)
-        codes[name] = np.array([code[labels[i]] for i in ids])
+    for name, videos in labeled.items():
+        labels = dict(zip(videos.ids, predict_out_of_fold(videos, folds), strict=True))
+        codes[name] = np.array([code[labels[i]] for i in shared_ids(videos.ids, folds, shared)])
     for name, chosen in chosen_members.items():
-        codes[name] = predict_out_of_fold(chosen, members, shared).argmax(1)
+        codes[name] = nested_predictions(chosen, members, shared).argmax(1)
     tables = {"out of fold": compare(contest, classes, shared.truth, codes)}
 
     if truth:
+        test = references(read_videos(dataset, dataset.facts.test_split, has_frames))
         predicted = {
-            name: reference_test(dataset, with_frames)
-            for name, with_frames in references(members).items()
+            name: dict(zip(videos.ids, predict_test(labeled[name], videos), strict=True))
+            for name, videos in test.items()
         }
         for name, chosen in chosen_members.items():
-            predicted[name] = predict_test(work, name, chosen)
+            predicted[name] = predict_with_ensemble(work, name, chosen)
         ids = list(predicted[WHOLE])
-        labels = dict(zip(ids, linear_reference.read_truth(truth, ids), strict=True))
+        labels = dict(zip(ids, read_truth(truth, ids), strict=True))
         ids = [i for i in ids if labels[i] in code]
         test_truth = np.array([code[labels[i]] for i in ids])
         codes = {

@@ -194,7 +194,7 @@ layer_decay = { vision = 0.5 }
     assert toys.bits(folder.parent) == toys.bits(next(tmp_path.glob("whole/runs/*")))
 
 
-def test_a_damaged_state_or_one_of_another_recipe_is_refused(fresh, kit, stopped):
+def test_a_damaged_state_or_one_of_other_settings_is_refused(fresh, kit, stopped):
     folder = stopped
     path, facts = folder / "state-5.safetensors", read_json(folder / "state.json")
     whole, tensors = path.read_bytes(), load_file(path)
