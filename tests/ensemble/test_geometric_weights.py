@@ -97,7 +97,7 @@ def test_the_exponents_of_a_search_are_nearly_the_same():
     members, truth = two_experts(300, 0)
     fitted = learn_geometric_weights(members, truth)
     factors = np.log(np.maximum(members, 1e-4)).transpose(0, 2, 1)
-    exponents = approximate_exponents(np.ascontiguousarray(factors), truth)
+    exponents, _ = approximate_exponents(np.ascontiguousarray(factors), truth)
     np.testing.assert_allclose(exponents, fitted.values * fitted.sharpness, atol=0.02)
 
 

@@ -7,15 +7,16 @@ import numpy as np
 from wbdc.ensemble.band_weights import BandWeights, support_bands
 from wbdc.ensemble.blend_weights import MIN_WEIGHT_RATIO
 from wbdc.ensemble.class_exponents import ClassExponentLikelihood
-from wbdc.ensemble.geometric_exponents import EQUALITY_PRIOR_VIDEOS, TOLERANCE, fit_exponents
-from wbdc.ensemble.geometric_weights import choose_fitted_rows
+from wbdc.ensemble.geometric_exponents import EQUALITY_PRIOR_VIDEOS, ExponentFits
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
 from wbdc.ensemble.nested_blend import BlendRule
+from wbdc.ensemble.row_samples import spread_rows
 from wbdc.serve.blend import log_factors
 
 # so that the members that have answered before a deadline have a weight in every band
 MIN_EXPONENT = 1e-3
 MAX_BAND_ROUNDS = 200
+MIN_BAND_GAIN = 1e-9  # nats per video and round
 MAX_BAND_VIDEOS = 20_000  # to fit on: a band of rare classes has a small part of them
 
 
@@ -32,7 +33,7 @@ def learn_geometric_bands(
     true_class_likelihoods(members, truth)  # checks shapes and labels
     counts = np.bincount(truth, minlength=members.shape[2])
     bands = support_bands(counts * ((total or len(truth)) / len(truth)), bounds)
-    rows = choose_fitted_rows(len(truth), MAX_BAND_VIDEOS)
+    rows = spread_rows(np.arange(len(truth)), MAX_BAND_VIDEOS)
     factors = [log_factors(member[rows]).astype(np.float32) for member in members]
 
     remaining, dropped = np.arange(len(members)), {}
@@ -62,7 +63,7 @@ def fit_band_exponents(
     factors: M arrays (n, C), logarithms of probabilities; truth: (n,) int; bands: (C,) the band of
     each class, from 0 to groups - 1. The exponents of each band have the same sum, the sharpness: a
     band whose sum could be larger would lose probability to the others, as by a class multiplier.
-    The likelihood stays concave, and so does the pull towards equal exponents of `fit_exponents`,
+    The likelihood stays concave, and so does the pull towards equal exponents of `ExponentFits`,
     here in each band.
     """
     from scipy.optimize import minimize  # a third of a second, which comparing runs does not need
@@ -86,7 +87,8 @@ def fit_band_exponents(
 
     # row g: the sum of band g + 1 minus that of band 0
     differences = np.tile(np.eye(groups)[1:] - np.eye(groups)[0], count)
-    start = np.maximum(fit_exponents(factors, truth, rows), MIN_EXPONENT)
+    same_in_all = ExponentFits(factors, truth, [rows]).run({0: np.arange(count)})[0]
+    start = np.maximum(same_in_all, MIN_EXPONENT)
     fitted = minimize(
         loss,
         np.repeat(start, groups),
@@ -94,7 +96,7 @@ def fit_band_exponents(
         method="SLSQP",
         bounds=[(MIN_EXPONENT, None)] * (count * groups),
         constraints={"type": "eq", "fun": lambda e: differences @ e, "jac": lambda e: differences},
-        options={"ftol": TOLERANCE, "maxiter": MAX_BAND_ROUNDS},
+        options={"ftol": MIN_BAND_GAIN, "maxiter": MAX_BAND_ROUNDS},
     ).x
     return np.maximum(fitted, MIN_EXPONENT).reshape(count, groups)
 

@@ -1,22 +1,16 @@
 """Weights of a geometric mean of the members: fitted exponents, without negligible members."""
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from wbdc.core.errors import UsageFault
 from wbdc.ensemble.blend_weights import MIN_WEIGHT_RATIO
-from wbdc.ensemble.geometric_exponents import (
-    fit_exponents,
-    maximize_likelihood,
-    mean_true_factors,
-)
-from wbdc.ensemble.joint_fits import Function, JointFits
+from wbdc.ensemble.geometric_exponents import ExponentFits
 from wbdc.ensemble.likelihood_weights import MIN_PROBABILITY, true_class_likelihoods
-from wbdc.ensemble.log_normalizer import LogNormalizer
 from wbdc.ensemble.nested_blend import BlendRule
+from wbdc.ensemble.row_samples import spread_rows
 from wbdc.serve.blend import log_factors
 
 # one simulation each with 12 and with 40 members: 20,000 videos to fit on instead of 5,000 made
@@ -46,18 +40,19 @@ def learn_geometric_weights(members: np.ndarray, truth: np.ndarray) -> Geometric
     gives the same weights bit for bit. Raises UsageFault as `true_class_likelihoods` does.
     """
     true_class_likelihoods(members, truth)  # checks shapes and labels
-    rows = choose_fitted_rows(len(truth), MAX_FITTED_VIDEOS)
+    rows = spread_rows(np.arange(len(truth)), MAX_FITTED_VIDEOS)
     return learn_from_factors(single_log_factors(member[rows] for member in members), truth[rows])
 
 
 def learn_from_factors(factors: Sequence[np.ndarray], truth: np.ndarray) -> GeometricWeights:
     """Do as `learn_geometric_weights`, from `single_log_factors`."""
-    rows = choose_fitted_rows(len(truth), MAX_FITTED_VIDEOS)
+    rows = spread_rows(np.arange(len(truth)), MAX_FITTED_VIDEOS)
 
-    def fit(remaining: np.ndarray) -> np.ndarray:
-        return fit_exponents([factors[i] for i in remaining], truth, rows)
+    def fit(remaining: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+        fits = ExponentFits([factors[i] for i in remaining[0]], truth, [rows])
+        return fits.run({0: np.arange(len(remaining[0]))})
 
-    return _drop_negligible(fit, len(factors))
+    return _drop_negligible(fit, 1, len(factors))[0]
 
 
 def fit_geometric(
@@ -80,48 +75,37 @@ def fit_factors(
     """
     if not all(rows.any() for rows in row_sets):
         raise UsageFault("a geometric mean needs videos to learn from; train a second fold")
-    positions = [np.flatnonzero(rows) for rows in row_sets]
-    positions = [rows[choose_fitted_rows(len(rows), MAX_FITTED_VIDEOS)] for rows in positions]
-    fits = [partial(_fit_on_rows, factors, truth, rows) for rows in positions]
-    fitted = JointFits(len(fits), LogNormalizer(factors, positions)).run(fits)
+    positions = [spread_rows(np.flatnonzero(rows), MAX_FITTED_VIDEOS) for rows in row_sets]
+    fits = ExponentFits(factors, truth, positions)
+    fitted = _drop_negligible(fits.run, len(positions), len(factors))
     return [BlendRule(weights.values, weights.sharpness) for weights in fitted]
 
 
-def _fit_on_rows(
-    factors: Sequence[np.ndarray], truth: np.ndarray, rows: np.ndarray, normalizer: Function
-) -> GeometricWeights:
-    """Fit the exponents of all members on some rows, and drop negligible members."""
-    true_means = mean_true_factors(factors, truth, rows)
+def _drop_negligible(
+    fit: Callable[[Mapping[int, np.ndarray]], dict[int, np.ndarray]], sets: int, count: int
+) -> list[GeometricWeights]:
+    """Drop members of each set of videos and fit again until none is negligible.
 
-    def fit(remaining: np.ndarray) -> np.ndarray:
-        def normalizer_of_remaining(exponents: np.ndarray) -> tuple[float, np.ndarray]:
-            every = np.zeros(len(factors))
-            every[remaining] = exponents
-            value, expected = normalizer(every)
-            return value, expected[remaining]
-
-        return maximize_likelihood(normalizer_of_remaining, true_means[remaining], len(rows))
-
-    return _drop_negligible(fit, len(factors))
-
-
-def _drop_negligible(fit: Callable[[np.ndarray], np.ndarray], count: int) -> GeometricWeights:
-    """Drop members and fit again until none is negligible. fit: takes the positions of the
-    remaining members, returns their exponents.
+    fit: takes the positions of the remaining members of some sets, {set: (M',)}, and returns their
+    exponents.
     """
-    remaining, dropped = np.arange(count), {}
-    while True:
-        exponents = fit(remaining)
-        negligible = exponents < MIN_WEIGHT_RATIO * exponents.max()
-        if not negligible.any():
-            break
-        shares = (exponents[negligible] / exponents.sum()).tolist()
-        dropped |= dict(zip(remaining[negligible].tolist(), shares, strict=True))
-        remaining = remaining[~negligible]
-
-    values = np.zeros(count)
-    values[remaining] = exponents / exponents.sum()
-    return GeometricWeights(values, float(exponents.sum()), dropped)
+    remaining = dict.fromkeys(range(sets), np.arange(count))
+    dropped: list[dict[int, float]] = [{} for _ in range(sets)]
+    weights = {}
+    while remaining:
+        for number, exponents in fit(remaining).items():
+            members, shares = remaining[number], exponents / exponents.sum()
+            negligible = exponents < MIN_WEIGHT_RATIO * exponents.max()
+            if negligible.any():
+                left_out = members[negligible].tolist()
+                dropped[number] |= dict(zip(left_out, shares[negligible].tolist(), strict=True))
+                remaining[number] = members[~negligible]
+            else:
+                values = np.zeros(count)
+                values[members] = shares
+                weights[number] = GeometricWeights(values, float(exponents.sum()), dropped[number])
+                del remaining[number]
+    return [weights[number] for number in range(sets)]
 
 
 def single_log_factors(members: Iterable[np.ndarray]) -> list[np.ndarray]:
@@ -136,8 +120,3 @@ def log_likelihoods(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """
     likelihoods = probabilities[np.arange(len(truth)), truth].astype(np.float64)
     return np.log(np.maximum(likelihoods / probabilities.sum(axis=1), MIN_PROBABILITY))
-
-
-def choose_fitted_rows(count: int, limit: int) -> np.ndarray:
-    """Choose the rows to fit on: all, or `limit` at equal distances."""
-    return np.unique(np.linspace(0, count - 1, min(count, limit)).astype(int))

@@ -191,7 +191,7 @@ def longhand_scores(
     def geometric(subset: tuple[int, ...]) -> np.ndarray:
         members = search.probabilities[:, list(subset)].transpose(1, 2, 0)
         factors = np.ascontiguousarray(log_factors(members).astype(np.float32))
-        exponents = approximate_exponents(factors, search.truth)
+        exponents, _ = approximate_exponents(factors, search.truth)
         return np.exp(np.tensordot(exponents, factors, 1)).T
 
     def score(blended: np.ndarray) -> float:
@@ -466,7 +466,6 @@ def test_exponents_of_the_frontier_are_learned_on_a_limited_number_of_rows(monke
             super().__init__(factors, row_sets)
             sizes.extend(self.sizes)
 
-    monkeypatch.setattr(geometric_weights, "LogNormalizer", CountedNormalizer)
     monkeypatch.setattr(geometric_exponents, "LogNormalizer", CountedNormalizer)
     m, truth, folds = problem(3, n=600)
     candidates = pool(m, truth, folds, mean="geometric")
@@ -524,15 +523,6 @@ def test_approximate_scores_cost_the_same_for_any_number_of_rows(monkeypatch):
     assert many.fold_weights.likelihoods.shape == (3, 4, 50)  # folds, members, rows
     assert scored_rows == [80]
     assert many.search.probabilities.shape == (80, 4, 3)
-
-
-def test_spread_rows_reach_from_the_first_to_nearly_the_last():
-    rows = search_rows.spread_rows(np.arange(1000), 30)
-    assert len(rows) == 30
-    assert rows[0] == 0
-    assert np.diff(rows).max() - np.diff(rows).min() <= 1
-    assert rows[-1] >= 1000 - 34
-    assert np.array_equal(search_rows.spread_rows(np.arange(5), 30), np.arange(5))
 
 
 def test_a_draw_of_the_bootstrap_repeats_no_row(monkeypatch):

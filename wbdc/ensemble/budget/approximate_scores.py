@@ -9,11 +9,12 @@ import numpy as np
 
 from wbdc.competitions import Competition
 from wbdc.ensemble.bootstrap import score_predictions
-from wbdc.ensemble.budget.search_rows import MAX_FITTED_ROWS, choose_search_rows, spread_rows
+from wbdc.ensemble.budget.search_rows import MAX_FITTED_ROWS, choose_search_rows
 from wbdc.ensemble.budget.subset_weights import Subset, SubsetWeights
 from wbdc.ensemble.geometric_choice import exceeds_error
 from wbdc.ensemble.geometric_exponents import approximate_exponents
 from wbdc.ensemble.likelihood_weights import MIN_PROBABILITY, true_class_likelihoods
+from wbdc.ensemble.row_samples import spread_rows
 from wbdc.serve.blend import log_factors
 
 BATCH_SUBSETS = 4  # whose weights are fitted together: of more, the arrays leave the cache
@@ -106,7 +107,7 @@ class ApproximateScores:
         normalized.
         """
         positions = list(subset)
-        exponents = approximate_exponents(self.learning_factors[positions], self.learning_truth)
+        exponents, _ = approximate_exponents(self.learning_factors[positions], self.learning_truth)
         logits = np.zeros(self.factors.shape[1:], np.float32)
         product = np.empty_like(logits)
         for position, exponent in zip(positions, exponents.astype(np.float32), strict=True):

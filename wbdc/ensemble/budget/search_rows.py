@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from wbdc.ensemble.row_samples import spread_rows
+
 MAX_FITTED_ROWS = 1000  # per fold whose weights are learned
 MAX_SCORED_ROWS = 5000
 MAX_BLENDED_CLASSES = 16  # of a row: the true class, and those that some member finds most probable
@@ -40,10 +42,3 @@ def choose_search_rows(members: np.ndarray, truth: np.ndarray) -> SearchRows:
     # (n, M, K): one blend is one product
     probabilities = np.ascontiguousarray(chosen.transpose(1, 0, 2), dtype=np.float32)
     return SearchRows(rows, classes, probabilities, (classes == true_classes).argmax(axis=1))
-
-
-def spread_rows(rows: np.ndarray, limit: int) -> np.ndarray:
-    """Return at most `limit` of some rows, evenly spread."""
-    if len(rows) <= limit:
-        return rows
-    return rows[np.arange(limit) * len(rows) // limit]
