@@ -110,7 +110,8 @@ def _maximize_likelihood(
             step, slope = step / 2, slope / 2
             new_loss, new_gradient = yield from evaluate(exponents + step)
         curvature = _update_curvature(curvature, step, new_gradient - gradient)
-        exponents, loss, gradient = exponents + step, new_loss, new_gradient
+        exponents = exponents + step
+        loss, gradient = new_loss, new_gradient
 
     # members worse than chance have no use, and a mean needs at least one exponent above 0
     return exponents if exponents.max() > 0 else np.full(len(start), 1 / len(start))
