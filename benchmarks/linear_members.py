@@ -46,7 +46,7 @@ FRAMES_KIT = "frame_histograms"
 LINEAR_KITS = ("ngrams", FRAMES_KIT)
 KERNEL_KIT = "joint_kernel"
 WHOLE = "all"
-REFERENCES = {"TF-IDF": 1, "TF-IDF + HOG": 2}  # inputs that each reads
+REFERENCES = {"TF-IDF": 1, "TF-IDF + HOG": 2}  # number of `Videos.inputs` that each reads
 
 
 def subsets(members: list[Variant]) -> dict[str, list[Variant]]:
@@ -90,7 +90,7 @@ def predict_with_ensemble(work: Path, name: str, members: list[Variant]) -> dict
 
 
 def references(videos: Videos) -> dict[str, Videos]:
-    """Return what each reference reads: the texts, and the frames if they were read."""
+    """Return the videos with the inputs of each reference; those with frames if there are any."""
     return {
         name: videos._replace(inputs=videos.inputs[:count])
         for name, count in REFERENCES.items()
@@ -99,7 +99,7 @@ def references(videos: Videos) -> dict[str, Videos]:
 
 
 def shared_ids(ids: list[str], folds: np.ndarray, shared: SharedPredictions) -> list[str]:
-    """Return those of the labeled videos that `shared` has, in its order. folds: of each."""
+    """Return the ids that `shared` has, in its order. folds: (n,) of each id."""
     is_shared = np.isin(folds.astype(str), shared.folds)
     return sorted(name for name, chosen in zip(ids, is_shared, strict=True) if chosen)
 
@@ -132,13 +132,15 @@ def main(truth: Path | None, prepared: str | None, work: Path, as_json: bool) ->
     chosen_members = subsets(members)
 
     has_frames = FRAMES_KIT in chosen_members
-    labeled = references(read_videos(dataset, dataset.facts.labeled_split, has_frames))
+    videos = read_videos(dataset, dataset.facts.labeled_split, has_frames)
+    labeled = references(videos)
     shared = shared_predictions([m.run for m in members])
     folds = dataset.read_folds()
+    ids = shared_ids(videos.ids, folds, shared)
     codes = {}
-    for name, videos in labeled.items():
-        labels = dict(zip(videos.ids, predict_out_of_fold(videos, folds), strict=True))
-        codes[name] = np.array([code[labels[i]] for i in shared_ids(videos.ids, folds, shared)])
+    for name, inputs in labeled.items():
+        answers = dict(zip(videos.ids, predict_out_of_fold(inputs, folds), strict=True))
+        codes[name] = np.array([code[answers[i]] for i in ids])
     for name, chosen in chosen_members.items():
         codes[name] = nested_predictions(chosen, members, shared).argmax(1)
     tables = {"out of fold": compare(contest, classes, shared.truth, codes)}
@@ -146,8 +148,8 @@ def main(truth: Path | None, prepared: str | None, work: Path, as_json: bool) ->
     if truth:
         test = references(read_videos(dataset, dataset.facts.test_split, has_frames))
         predicted = {
-            name: dict(zip(videos.ids, predict_test(labeled[name], videos), strict=True))
-            for name, videos in test.items()
+            name: dict(zip(inputs.ids, predict_test(labeled[name], inputs), strict=True))
+            for name, inputs in test.items()
         }
         for name, chosen in chosen_members.items():
             predicted[name] = predict_with_ensemble(work, name, chosen)

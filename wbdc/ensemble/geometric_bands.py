@@ -7,7 +7,7 @@ import numpy as np
 from wbdc.ensemble.band_weights import BandWeights, support_bands
 from wbdc.ensemble.blend_weights import MIN_WEIGHT_RATIO
 from wbdc.ensemble.class_exponents import ClassExponentLikelihood
-from wbdc.ensemble.geometric_exponents import EQUALITY_PRIOR_VIDEOS, ExponentFits
+from wbdc.ensemble.geometric_exponents import EQUALITY_PRIOR_VIDEOS, fit_exponents
 from wbdc.ensemble.likelihood_weights import true_class_likelihoods
 from wbdc.ensemble.nested_blend import BlendRule
 from wbdc.ensemble.row_samples import spread_rows
@@ -87,8 +87,7 @@ def fit_band_exponents(
 
     # row g: the sum of band g + 1 minus that of band 0
     differences = np.tile(np.eye(groups)[1:] - np.eye(groups)[0], count)
-    same_in_all = ExponentFits(factors, truth, [rows]).run({0: np.arange(count)})[0]
-    start = np.maximum(same_in_all, MIN_EXPONENT)
+    start = np.maximum(fit_exponents(factors, truth, rows), MIN_EXPONENT)
     fitted = minimize(
         loss,
         np.repeat(start, groups),

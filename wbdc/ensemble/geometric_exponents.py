@@ -10,20 +10,20 @@ from wbdc.ensemble.row_samples import spread_rows
 # of the pull towards equal exponents, in videos; with 60 videos to learn from, 30 was better than
 # 0, 3 and 300, and with 150 or more the same
 EQUALITY_PRIOR_VIDEOS = 30.0
-TOLERANCE = 1e-7  # nats per video that the last step gains at most; the distance left is far less
+TOLERANCE = 1e-7  # predicted gain of the last step, in nats per video
 MAX_FIT_STEPS = 100  # 3 are usual
-MIN_DECREASE = 1e-4  # of the loss, as a share of what its slope promises (Armijo, 1966)
-START_VIDEOS = 500  # whose exponents and curvature a fit starts from
+MAX_HALVINGS = 60  # of a step
+MIN_DECREASE = 1e-4  # of the loss, as a share of what its slope predicts (Armijo, 1966)
+SAMPLE_VIDEOS = 500  # whose exponents and curvature a fit starts from
 NEWTON_STEPS = 4  # of approximate exponents
-MIN_CURVATURE = 1e-6  # so that equal members have a solution
+MIN_CURVATURE = 1e-6  # so that members whose probabilities are all equal have a solution
 
 ValueAndGradient = tuple[float, np.ndarray]
-Fit = Generator[np.ndarray, ValueAndGradient, np.ndarray]
 
 
 class ExponentFits:
     """Exponents of a geometric mean that maximize the log-likelihood of the true classes, on
-    several sets of videos side by side.
+    several sets of videos at once.
 
     factors: M arrays (n, C), logarithms of probabilities; truth: (n,) int; row_sets: the videos of
     each set, as rising positions.
@@ -39,135 +39,162 @@ class ExponentFits:
         self.factors, self.truth = factors, truth
         self.row_sets = row_sets
         self.normalizer = LogNormalizer(factors, row_sets)
+        self.true_means = [
+            np.array([factor[rows, truth[rows]].mean(dtype=np.float64) for factor in factors])
+            for rows in row_sets
+        ]
 
     def run(self, members: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
         """Fit the exponents of some members on some sets: {set: (M',) float64, >= 0}.
 
-        members: {set: (M',) positions}. The next points of all sets are evaluated together; those
-        of a set do not depend on the other sets.
+        members: {set: (M',) positions}. The next points of all sets are evaluated together, so
+        those of a set depend on the other sets, but only by rounding.
         """
-        fits = {number: self._fit(number, chosen) for number, chosen in members.items()}
+        fits = {
+            number: _minimize(*self._approximate(number, positions))
+            for number, positions in members.items()
+        }
         points = {number: next(fit) for number, fit in fits.items()}
-        fitted = {}
+        exponents = {}
         while points:
-            every = {number: np.zeros(len(self.factors)) for number in points}
-            for number, point in points.items():
-                every[number][members[number]] = point
+            losses = self._losses(points, members)
             points = {}
-            for number, (value, expected) in self.normalizer(every).items():
+            for number, loss in losses.items():
                 try:
-                    points[number] = fits[number].send((value, expected[members[number]]))
+                    points[number] = fits[number].send(loss)
                 except StopIteration as end:
-                    fitted[number] = end.value
-        return fitted
+                    exponents[number] = _or_equal(end.value)
+        return exponents
 
-    def _fit(self, number: int, members: np.ndarray) -> Fit:
-        """Prepare `_maximize_likelihood` of some members on a set of videos."""
+    def _losses(
+        self, points: Mapping[int, np.ndarray], members: Mapping[int, np.ndarray]
+    ) -> dict[int, ValueAndGradient]:
+        """Return the mean negative log-likelihood of each set, with its prior, and its gradient for
+        the members of the set, (M',). points: {set: exponents (M',)}.
+        """
+        of_all_members = {number: np.zeros(len(self.factors)) for number in points}
+        for number, exponents in points.items():
+            of_all_members[number][members[number]] = exponents
+        losses = {}
+        for number, (normalizer, expected) in self.normalizer(of_all_members).items():
+            exponents, positions = points[number], members[number]
+            true_means = self.true_means[number][positions]
+            pull = _prior(len(positions), len(self.row_sets[number])) @ exponents
+            loss = normalizer - exponents @ true_means + exponents @ pull / 2
+            losses[number] = loss, expected[positions] - true_means + pull
+        return losses
+
+    def _approximate(self, number: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return nearly the exponents (M',) of some members on a set, and the curvature (M', M') of
+        the loss near them.
+        """
         rows = self.row_sets[number]
-        true_factors = [self.factors[i][rows, self.truth[rows]] for i in members]
-        sample = spread_rows(rows, START_VIDEOS)
-        factors = np.stack([self.factors[i][sample].T for i in members])
-        start, curvature = approximate_exponents(factors, self.truth[sample])
-        true_means = np.mean(true_factors, axis=1, dtype=np.float64)
-        return _maximize_likelihood(start, curvature, true_means, _prior(len(members), len(rows)))
+        sample = spread_rows(rows, SAMPLE_VIDEOS)
+        factors = np.stack([self.factors[i][sample].T for i in positions])
+        gaps = factors - factors[:, self.truth[sample], np.arange(len(sample))][:, None]
+        exponents, curvature = approximate_exponents(gaps)
+        return exponents, curvature + _prior(len(positions), len(rows))
 
 
-def _maximize_likelihood(
-    start: np.ndarray, curvature: np.ndarray, true_means: np.ndarray, prior: np.ndarray
-) -> Fit:
-    """Maximize the likelihood of `ExponentFits` on a set of videos: (M,) float64, >= 0.
+def fit_exponents(factors: Sequence[np.ndarray], truth: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Fit the exponents of all members on one set of videos: (M,). See `ExponentFits`."""
+    return ExponentFits(factors, truth, [rows]).run({0: np.arange(len(factors))})[0]
 
-    A generator: yields exponents, and is sent the normalizer of the geometric mean there and its
-    gradient. start: (M,); curvature: (M, M) of the normalizer near the maximum; true_means: (M,),
-    the mean factor of the true classes; prior: (M, M).
 
-    A quasi-Newton method with the update of Broyden, Fletcher, Goldfarb and Shanno (1970), whose
-    steps obey the bounds (sequential quadratic programming). With the curvature of a sample of the
-    videos it takes three steps, where methods that have to learn it take ten.
+def approximate_exponents(gaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return nearly the exponents of `ExponentFits`, (M,), and the curvature of the normalizer near
+    them, (M, M).
+
+    gaps: (M, C, n) float32, the factors of each class minus that of the true class, which changes
+    no geometric mean and keeps rounding small. A few Newton steps, many times as fast as a fit of
+    all videos; negative exponents become 0.
     """
+    count, _, rows = gaps.shape
+    flat = gaps.reshape(count, -1)
+    prior = _prior(count, rows)
+    exponents = np.full(count, 1 / count)
+    for _ in range(NEWTON_STEPS):
+        blended = (exponents.astype(np.float32) @ flat).reshape(gaps.shape[1:])
+        blended -= blended.max(axis=0)
+        np.exp(blended, out=blended)
+        blended /= blended.sum(axis=0)
+        weighted = gaps * blended
+        expected = weighted.sum(axis=1)  # (M, n)
+        curvature = weighted.reshape(count, -1) @ flat.T / rows - expected @ expected.T / rows
+        gradient = expected.mean(axis=1) + prior @ exponents
+        step = np.linalg.solve(curvature + prior + MIN_CURVATURE * np.eye(count), -gradient)
+        exponents = np.maximum(exponents + step, 0)
+    return _or_equal(exponents), curvature
 
-    def evaluate(
-        exponents: np.ndarray,
-    ) -> Generator[np.ndarray, ValueAndGradient, ValueAndGradient]:
-        normalizer, expected = yield exponents
-        pull = prior @ exponents
-        loss = normalizer - exponents @ true_means + exponents @ pull / 2
-        return loss, expected - true_means + pull
 
-    exponents = start
-    curvature = curvature + prior + MIN_CURVATURE * np.eye(len(start))
-    loss, gradient = yield from evaluate(exponents)
+def _minimize(
+    point: np.ndarray, curvature: np.ndarray
+) -> Generator[np.ndarray, ValueAndGradient, np.ndarray]:
+    """Minimize a convex function of M numbers, 0 or more: return the point (M,) of the minimum.
+
+    A generator, so that several functions are evaluated together: yields points, and is sent the
+    value there and the gradient (M,). point: (M,), the first one; curvature: (M, M), nearly that of
+    the function.
+
+    A quasi-Newton method, which updates the curvature by the rule of Broyden, Fletcher, Goldfarb
+    and Shanno (1970). With the curvature of a sample of the videos it takes three steps, where
+    methods that have to learn it take ten.
+    """
+    value, gradient = yield point
     for _ in range(MAX_FIT_STEPS):
-        step = _bounded_minimum(curvature, gradient, exponents) - exponents
+        curvature = _positive_definite(curvature)
+        step = _bounded_minimum(point, gradient, curvature) - point
         slope = gradient @ step
-        is_last = -(slope + step @ curvature @ step / 2) <= TOLERANCE
-        if is_last:
-            exponents = np.maximum(exponents + step, 0)
-            break
+        if -(slope + step @ curvature @ step / 2) <= TOLERANCE:
+            return np.maximum(point + step, 0)
 
-        new_loss, new_gradient = yield from evaluate(exponents + step)
-        while new_loss > loss + MIN_DECREASE * slope:
+        for _ in range(MAX_HALVINGS):
+            new_value, new_gradient = yield point + step
+            if new_value <= value + MIN_DECREASE * slope:
+                break
             step, slope = step / 2, slope / 2
-            new_loss, new_gradient = yield from evaluate(exponents + step)
+        else:
+            return point  # only rounding is left
         curvature = _update_curvature(curvature, step, new_gradient - gradient)
-        exponents = exponents + step
-        loss, gradient = new_loss, new_gradient
-
-    # members worse than chance have no use, and a mean needs at least one exponent above 0
-    return exponents if exponents.max() > 0 else np.full(len(start), 1 / len(start))
+        point = np.maximum(point + step, 0)
+        value, gradient = new_value, new_gradient
+    return point
 
 
-def _bounded_minimum(
-    curvature: np.ndarray, gradient: np.ndarray, exponents: np.ndarray
-) -> np.ndarray:
-    """Minimize the quadratic model of the loss around some exponents, with 0 as the lower bound."""
-    from scipy.optimize import nnls  # a third of a second, which comparing runs does not need
+def _bounded_minimum(point: np.ndarray, gradient: np.ndarray, curvature: np.ndarray) -> np.ndarray:
+    """Minimize the quadratic model of a function around a point, for numbers of 0 or more."""
+    from scipy.optimize import lsq_linear  # a third of a second, which comparing runs does not need
 
     root = np.linalg.cholesky(curvature)
-    target = np.linalg.solve(root, curvature @ exponents - gradient)
-    return nnls(root.T, target)[0]
+    target = np.linalg.solve(root, curvature @ point - gradient)
+    return lsq_linear(root.T, target, bounds=(0, np.inf), method="bvls").x
+
+
+def _positive_definite(curvature: np.ndarray) -> np.ndarray:
+    """Raise curvatures below MIN_CURVATURE: without effect, or negative by rounding."""
+    curvatures, directions = np.linalg.eigh(curvature)
+    return directions * np.maximum(curvatures, MIN_CURVATURE) @ directions.T
 
 
 def _update_curvature(curvature: np.ndarray, step: np.ndarray, change: np.ndarray) -> np.ndarray:
     """Return the curvature after a step that changed the gradient."""
-    if step @ change <= MIN_CURVATURE * (step @ step):
+    predicted = curvature @ step
+    if min(step @ change, step @ predicted) <= MIN_CURVATURE * (step @ step):
         return curvature
-    expected = curvature @ step
     return (
         curvature
-        - np.outer(expected, expected) / (step @ expected)
+        - np.outer(predicted, predicted) / (step @ predicted)
         + np.outer(change, change) / (step @ change)
     )
 
 
-def _prior(members: int, videos: int) -> np.ndarray:
+def _prior(count: int, videos: int) -> np.ndarray:
     """Return the curvature (M, M) of the pull towards equal exponents, for the mean of videos."""
-    return EQUALITY_PRIOR_VIDEOS / videos * (np.eye(members) - 1 / members)
+    return EQUALITY_PRIOR_VIDEOS / videos * (np.eye(count) - 1 / count)
 
 
-def approximate_exponents(factors: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return nearly the exponents of `ExponentFits`, (M,), and the curvature of the normalizer near
-    them, (M, M).
-
-    factors: (M, C, n) float32; truth: (n,) int. A few Newton steps, many times as fast as a fit of
-    all videos; negative exponents become 0.
+def _or_equal(exponents: np.ndarray) -> np.ndarray:
+    """Return the exponents, or equal ones where all are 0: members worse than chance have no use,
+    and a mean needs an exponent above 0.
     """
-    count, _, rows = factors.shape
-    flat = factors.reshape(count, -1)
-    true_factors = factors[:, truth, np.arange(rows)].mean(axis=1)
-    prior = _prior(count, rows)
-    exponents = np.full(count, 1 / count)
-    for _ in range(NEWTON_STEPS):
-        blended = (exponents.astype(np.float32) @ flat).reshape(factors.shape[1:])
-        blended -= blended.max(axis=0)
-        np.exp(blended, out=blended)
-        blended /= blended.sum(axis=0)
-        weighted = factors * blended
-        expected = weighted.sum(axis=1)  # (M, n)
-        curvature = weighted.reshape(count, -1) @ flat.T / rows - expected @ expected.T / rows
-        gradient = true_factors - expected.mean(axis=1) - prior @ exponents
-        step = np.linalg.solve(curvature + prior + MIN_CURVATURE * np.eye(count), gradient)
-        exponents = np.maximum(exponents + step, 0)
-    if not exponents.max() > 0:
-        exponents = np.full(count, 1 / count)
-    return exponents, curvature
+    return exponents if exponents.max() > 0 else np.full(len(exponents), 1 / len(exponents))

@@ -7,7 +7,7 @@ import numpy as np
 
 from wbdc.core.errors import UsageFault
 from wbdc.ensemble.blend_weights import MIN_WEIGHT_RATIO
-from wbdc.ensemble.geometric_exponents import ExponentFits
+from wbdc.ensemble.geometric_exponents import ExponentFits, fit_exponents
 from wbdc.ensemble.likelihood_weights import MIN_PROBABILITY, true_class_likelihoods
 from wbdc.ensemble.nested_blend import BlendRule
 from wbdc.ensemble.row_samples import spread_rows
@@ -49,8 +49,7 @@ def learn_from_factors(factors: Sequence[np.ndarray], truth: np.ndarray) -> Geom
     rows = spread_rows(np.arange(len(truth)), MAX_FITTED_VIDEOS)
 
     def fit(remaining: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
-        fits = ExponentFits([factors[i] for i in remaining[0]], truth, [rows])
-        return fits.run({0: np.arange(len(remaining[0]))})
+        return {0: fit_exponents([factors[i] for i in remaining[0]], truth, rows)}
 
     return _drop_negligible(fit, 1, len(factors))[0]
 

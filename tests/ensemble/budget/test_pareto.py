@@ -191,7 +191,8 @@ def longhand_scores(
     def geometric(subset: tuple[int, ...]) -> np.ndarray:
         members = search.probabilities[:, list(subset)].transpose(1, 2, 0)
         factors = np.ascontiguousarray(log_factors(members).astype(np.float32))
-        exponents, _ = approximate_exponents(factors, search.truth)
+        true_factors = factors[:, search.truth, np.arange(len(search.truth))]
+        exponents, _ = approximate_exponents(factors - true_factors[:, None])
         return np.exp(np.tensordot(exponents, factors, 1)).T
 
     def score(blended: np.ndarray) -> float:

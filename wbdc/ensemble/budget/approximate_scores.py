@@ -58,8 +58,9 @@ class ApproximateScores:
             factors = log_factors(probabilities).astype(np.float32)
             self.factors = np.ascontiguousarray(factors.transpose(1, 2, 0))  # (M, K, n)
             learning = spread_rows(np.arange(len(rows)), MAX_SEARCH_VIDEOS)
-            self.learning_factors = np.ascontiguousarray(self.factors[:, :, learning])
-            self.learning_truth = self.search.truth[learning]
+            factors = self.factors[:, :, learning]
+            true_factors = factors[:, self.search.truth[learning], np.arange(len(learning))]
+            self.learning_gaps = factors - true_factors[:, None]
 
     def scores(self, subsets: Sequence[Subset], threads: int = 1) -> list[float]:
         """Score subsets of members, rising positions, by so many threads. A batch is the same for
@@ -107,7 +108,7 @@ class ApproximateScores:
         normalized.
         """
         positions = list(subset)
-        exponents, _ = approximate_exponents(self.learning_factors[positions], self.learning_truth)
+        exponents, _ = approximate_exponents(self.learning_gaps[positions])
         logits = np.zeros(self.factors.shape[1:], np.float32)
         product = np.empty_like(logits)
         for position, exponent in zip(positions, exponents.astype(np.float32), strict=True):

@@ -68,8 +68,8 @@ class PerturbedRows:
             return x.norm()
         return sum_over_ranks(x.square().sum()).sqrt()
 
-    def move(self, offsets: Tensor) -> None:
-        """Add to the values of the rows: in a third of the time that `write` takes."""
+    def add(self, offsets: Tensor) -> None:
+        """Add to the values of the rows, in place: nothing is copied back."""
         weight = local_shard(self.weight.detach())
         if self.rows is None:
             weight.add_(offsets)

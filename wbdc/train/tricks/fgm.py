@@ -63,5 +63,5 @@ def perturbed_weights(weights: list[Tensor], epsilon: float) -> Iterator[None]:
     """
     with perturbed_rows(weights) as perturbed:
         for rows in perturbed:
-            rows.move(rows.direction().mul_(epsilon))
+            rows.add(rows.direction().mul_(epsilon))
         yield
