@@ -113,7 +113,7 @@ import sys
 from pathlib import Path
 
 from wbdc.core.files import explain_os_error, read_bytes, read_text
-from wbdc.core.integrity import _read_cache
+from wbdc.core.user_cache import read_cache
 from wbdc.core.weights import load_weights, open_weights
 from wbdc.data.text import open_tokenizer
 
@@ -127,7 +127,7 @@ try:
     open_tokenizer(folder)
 except Exception as error:
     print(error.code, error)
-print(_read_cache(pipe))
+print(read_cache(pipe))
 """
 
 
@@ -142,5 +142,5 @@ def test_a_pipe_in_place_of_a_file_is_refused(tmp_path):
             for name in ("read_bytes", "read_text", "load_weights", "open_weights")
         ),
         f"4 {pipe} is damaged: [Errno 22] not a regular file: '{pipe}'",
-        "set()",
+        "[]",
     ], process.stderr

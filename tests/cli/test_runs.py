@@ -93,6 +93,30 @@ def test_the_score_is_that_of_all_folds_together(work):
     assert run["score"] == pytest.approx(np.mean([*level1, *level2]))
 
 
+def test_a_listed_score_is_computed_again_for_other_folds_draws_and_damaged_files(work):
+    def entry(*options: str) -> dict:
+        return json.loads(call("runs", *options, "--json").stdout)["runs"][0]
+
+    first = entry("--sort", "name")
+    assert entry("--sort", "name") == first
+    more_draws = entry("--sort", "name", "--draws", "150")
+    assert more_draws["score"] == first["score"]
+    assert more_draws["low"] != first["low"]
+
+    fold = work / "runs" / first["name"] / "fold-1"
+    seal = fold.joinpath("DONE.json")
+    content = seal.read_bytes()
+    seal.unlink()
+    one_fold = entry("--sort", "name")
+    assert one_fold["rows"] == VIDEOS
+    assert one_fold["score"] != first["score"]
+
+    seal.write_bytes(content)
+    path = fold / OOF_FILE
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "fold-1 is damaged" in call("runs", code=4).output
+
+
 @pytest.mark.parametrize("key", ["score", "seconds", "name", "finished"])
 def test_the_list_is_sorted(work, key):
     listed = json.loads(call("runs", "--sort", key, "--json").stdout)["runs"]

@@ -161,6 +161,14 @@ def test_runs_are_listed_and_compared_without_torch(tmp_path):
     assert imports == [TABLES, {*TABLES, "rich"}, {*TABLES, "rich"}]
 
 
+def test_runs_are_listed_again_and_removed_without_tables(tmp_path):
+    """The scores of an earlier listing are in the cache."""
+    write_run(tmp_path / "work", "d0")
+    toys.run_json("runs", "--work", tmp_path / "work")
+    commands = [("runs", "--json"), ("runs", "show", RUN, "--json"), ("runs", "gc", "--json")]
+    assert imports_after(tmp_path, *commands) == [set()] * 3
+
+
 @pytest.fixture
 def package(tmp_path):
     """A packed folder without code. Its weights are no network, and nothing loads them."""

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from wbdc.core import files, integrity
+from wbdc.core import files, integrity, user_cache
 from wbdc.core.errors import IntegrityFault
 from wbdc.core.integrity import has_hash, verify_seal
 
@@ -39,7 +39,7 @@ def hashed(monkeypatch):
 
 def forget():
     """What another process remembers: only the cache file."""
-    integrity._read_cache.cache_clear()
+    integrity._read_states.cache_clear()
 
 
 def flip(path):
@@ -126,7 +126,7 @@ def test_a_file_that_cannot_be_read_is_exit_4(cache, folder):
 
 
 def test_a_large_cache_is_deleted(cache, folder, hashed, monkeypatch):
-    monkeypatch.setattr(integrity, "MAX_CACHE_BYTES", 100)
+    monkeypatch.setattr(user_cache, "MAX_CACHE_BYTES", 100)
     cache.parent.mkdir(parents=True)
     cache.write_bytes(b"x\n" * 51)
     verify_seal(folder)
@@ -175,4 +175,6 @@ def test_a_file_that_the_seal_does_not_list_is_not_trusted(cache, folder):
 
 
 def test_tests_do_not_write_to_the_cache_of_the_user(tmp_path_factory):
-    assert integrity._cache_file().is_relative_to(tmp_path_factory.getbasetemp())
+    assert user_cache.cache_file(integrity.HASHES_FILE).is_relative_to(
+        tmp_path_factory.getbasetemp()
+    )

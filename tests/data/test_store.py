@@ -170,7 +170,7 @@ def test_an_unchanged_shard_is_hashed_once(tmp_path, monkeypatch, hashed_paths):
 
     write(tmp_path, [np.arange(3)] * 6)
     del hashed_paths[:]
-    integrity._read_cache.cache_clear()  # as another process or another rank begins
+    integrity._read_states.cache_clear()  # as another process or another rank begins
     open_column(tmp_path, 6)
     assert hashed_paths == []
 

@@ -5,7 +5,6 @@ not hashed again. Verified files are listed in the user's cache folder, one line
 damaged line only costs one more hash.
 """
 
-import contextlib
 import hashlib
 import os
 import shlex
@@ -15,10 +14,11 @@ from functools import cache
 from pathlib import Path
 
 from wbdc.core.errors import IntegrityFault
-from wbdc.core.files import SEAL_FILE, append_line, file_sha256, read_seal, read_text
+from wbdc.core.files import SEAL_FILE, file_sha256, read_seal
+from wbdc.core.user_cache import append_to_cache, cache_file, read_cache
 
 FRESH_SECONDS = 2  # a newer file may change again without a change of its modification time
-MAX_CACHE_BYTES = 2**23  # about 120,000 files; a larger cache is deleted
+HASHES_FILE = "hashed"
 WORK_FOLDERS = ("prepared", "runs", "ensembles", "pseudo")
 
 _options = {"hash_always": False}
@@ -123,29 +123,14 @@ def _cache_state(path: Path, before: str, expected: str) -> None:
     changed = max(path.stat().st_mtime, path.stat().st_ctime)
     if changed >= time.time() - FRESH_SECONDS or _state_hash(path, expected) != before:
         return
-    file = _cache_file()
-    with contextlib.suppress(OSError):  # without a cache, files are hashed again
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if file.is_file() and file.stat().st_size > MAX_CACHE_BYTES:
-            file.unlink()
-        append_line(file, before)
+    if append_to_cache(cache_file(HASHES_FILE), before):  # otherwise, files are hashed again
         _verified_states().add(before)
 
 
 def _verified_states() -> set[str]:
-    return _read_cache(_cache_file())
+    return _read_states(cache_file(HASHES_FILE))
 
 
 @cache
-def _read_cache(file: Path) -> set[str]:
-    try:
-        return set(read_text(file, "ascii", "replace").splitlines())
-    except OSError:
-        return set()
-
-
-def _cache_file() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    if not os.path.isabs(home):  # unknown home folder: disable the cache
-        home = os.devnull
-    return Path(home) / "wbdc" / "hashed"
+def _read_states(file: Path) -> set[str]:
+    return set(read_cache(file))

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-
-from wbdc.core.files import SEAL_FILE, folder_bytes
-from wbdc.ensemble.bootstrap import bootstrap_interval, probability_scorer
-from wbdc.ensemble.shared_rows import shared_predictions
+from wbdc import __version__
+from wbdc.core.files import SEAL_FILE, folder_bytes, json_digest
+from wbdc.core.integrity import verify_seal
+from wbdc.ensemble.cached_scores import cached_score
 from wbdc.train.fold_statistics import OFFICIAL, score_over_folds
-from wbdc.train.runs import ALL_FOLDS, Run, list_runs
+from wbdc.train.runs import ALL_FOLDS, OOF_FILE, Run, list_runs
 
 CHANGE_OPTIONS = ("--set", "--without")
 CHANGE_FLAGS = ("--tiny",)
@@ -99,8 +98,22 @@ def kit_changes(command: str) -> list[str]:
 
 def _pooled_score(run: Run, folds: dict[str, dict], draws: int, seed: int) -> dict:
     """Return the score of all out-of-fold predictions together, with its interval."""
-    if run.facts.stage != "train" or not set(folds) - {ALL_FOLDS}:
+    held_out = sorted(set(folds) - {ALL_FOLDS})
+    if run.facts.stage != "train" or not held_out:
         return {"score": None, "low": None, "high": None, "rows": 0}
+
+    seals = [verify_seal(run.fold(fold), (OOF_FILE,))["files"] for fold in held_out]
+    facts = [run.facts.competition, run.facts.classes, run.facts.data]
+    key = json_digest(__version__, facts, held_out, seals, draws, seed)
+    return cached_score(key, lambda: _draw_score(run, draws, seed))
+
+
+def _draw_score(run: Run, draws: int, seed: int) -> dict:
+    """Return the pooled score, its interval and the number of videos."""
+    import numpy as np  # with polars, .4 s that known scores do not need
+
+    from wbdc.ensemble.bootstrap import bootstrap_interval, probability_scorer
+    from wbdc.ensemble.shared_rows import shared_predictions
 
     shared = shared_predictions([run])
     scorer = probability_scorer(run.contest, shared.truth, shared.members[0], run.facts.classes)

@@ -2,12 +2,14 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from wbdc.core.errors import IntegrityFault
 from wbdc.core.files import publish_json, read_json
 from wbdc.core.gpu_switches import GPU_SWITCHES
+
+if TYPE_CHECKING:  # what lists the members of a blend needs no arrays
+    import numpy as np
 
 BLEND_FILE = "blend.json"
 MEMBER_SHAPE = {
@@ -125,10 +127,12 @@ class Blend:
         """Return the name of the device to serve on: "auto" is the CPU where OpenVINO computes."""
         return "cpu" if self.openvino and requested == "auto" else requested
 
-    def factors(self, classes: int) -> np.ndarray | None:
+    def factors(self, classes: int) -> "np.ndarray | None":
         """Return what the blended probabilities are multiplied by before rows are normalized: the
         class multipliers, ones where only the normalization is needed, or None for neither.
         """
+        import numpy as np
+
         if self.class_multipliers:
             return np.array(self.class_multipliers)
         return np.ones(classes) if self.weighs_by_class else None

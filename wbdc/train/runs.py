@@ -6,9 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import polars as pl
-
 from wbdc.competitions import Competition, is_contest_file, open_competition
 from wbdc.core.errors import IntegrityFault, UsageFault, suggest_name
 from wbdc.core.files import (
@@ -21,9 +18,12 @@ from wbdc.core.files import (
 )
 from wbdc.core.folders import RUN_FILE
 from wbdc.core.integrity import verify_seal
-from wbdc.prepare.dataset import PreparedData
 
-if TYPE_CHECKING:  # a kit imports its plugs, which takes seconds; runs are read without them
+if TYPE_CHECKING:  # what lists runs needs neither tables nor the plugs of a kit
+    import numpy as np
+    import polars as pl
+
+    from wbdc.prepare.dataset import PreparedData
     from wbdc.train.kit import Kit
 
 RUN_FACTS_FILE = RUN_FILE
@@ -110,12 +110,14 @@ class Run:
         """Return the fold of this pretrained run from which the fine-tuning of `fold` starts."""
         return fold if self.facts.per_fold else ALL_FOLDS
 
-    def oof(self) -> pl.DataFrame:
+    def oof(self) -> "pl.DataFrame":
         """Return the out-of-fold predictions of all finished folds.
 
         Columns: id, fold and label (str), and p, the probabilities (C float32). Raises UsageFault
         when no fold is finished.
         """
+        import polars as pl
+
         tables = [read_oof(self.fold(fold)) for fold in self.folds() if fold != ALL_FOLDS]
         if not tables:
             raise UsageFault(
@@ -134,7 +136,7 @@ def finished_folds(folder: Path) -> dict[str, dict]:
 def identify_run(
     stage: str,
     kit: "Kit",
-    prepared: PreparedData,
+    prepared: "PreparedData",
     *,
     seed: int,
     without: str | None,
@@ -202,7 +204,7 @@ def open_run(work: Path, name: str, stage: str | None = "train") -> Run:
     return runs[name]
 
 
-def read_oof(folder: Path) -> pl.DataFrame:
+def read_oof(folder: Path) -> "pl.DataFrame":
     """Return the out-of-fold predictions of a finished fold. Raises IntegrityFault when they are
     damaged.
     """
@@ -210,8 +212,10 @@ def read_oof(folder: Path) -> pl.DataFrame:
     return read_predictions(folder / OOF_FILE)
 
 
-def read_predictions(path: Path) -> pl.DataFrame:
+def read_predictions(path: Path) -> "pl.DataFrame":
     """Read what `write_oof` wrote. Raises IntegrityFault."""
+    import polars as pl
+
     try:
         return pl.read_parquet(path, glob=False)
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -221,9 +225,11 @@ def read_predictions(path: Path) -> pl.DataFrame:
 
 
 def write_oof(
-    path: Path, ids: list[str], fold: str, labels: list[str], probabilities: np.ndarray
+    path: Path, ids: list[str], fold: str, labels: list[str], probabilities: "np.ndarray"
 ) -> None:
     """Publish out-of-fold predictions. probabilities: (n, C) float32."""
+    import polars as pl
+
     p = pl.Series("p", probabilities, dtype=pl.Array(pl.Float32, probabilities.shape[1]))
     table = pl.DataFrame({"id": ids, "fold": [fold] * len(ids), "label": labels}).with_columns(p)
     publish_file(path, table.write_parquet)

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wbdc.core.errors import UsageFault, suggest_name
 from wbdc.core.files import SEAL_FILE, json_digest
 from wbdc.core.folders import check_name
 from wbdc.core.integrity import verify_seal
-from wbdc.prepare.dataset import PreparedData
-from wbdc.train.pseudo.soft_rows import SoftRows, read_soft_rows
+
+if TYPE_CHECKING:  # finding pseudo-labels needs no tables
+    from wbdc.prepare.dataset import PreparedData
+    from wbdc.train.pseudo.soft_rows import SoftRows
 
 PSEUDO_FOLDER = "pseudo"  # of a work folder
 PSEUDO_SHAPE = {
@@ -63,10 +66,12 @@ class PseudoSet:
         """Return the folds whose labels the teachers of `fold` saw."""
         return set(self.facts["folds"][fold]["seen_folds"])
 
-    def read(self, fold: str) -> SoftRows:
+    def read(self, fold: str) -> "SoftRows":
         """Read the soft labels for a fold. Raises UsageFault as `check_fold` does, IntegrityFault
         for damaged files.
         """
+        from wbdc.train.pseudo.soft_rows import read_soft_rows
+
         self.check_fold(fold)
         names = self._files(fold)
         verify_seal(self.folder, names)
@@ -85,7 +90,7 @@ def part_name(fold: str, part: int) -> str:
     return f"fold-{fold}-{part:05d}.parquet"
 
 
-def open_pseudo(work: Path, name: str, prepared: PreparedData | None = None) -> PseudoSet:
+def open_pseudo(work: Path, name: str, prepared: "PreparedData | None" = None) -> PseudoSet:
     """Open finished pseudo-labels by their name.
 
     prepared: the data that they must belong to; None for any. Raises UsageFault when there are
