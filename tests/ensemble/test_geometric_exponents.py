@@ -7,7 +7,12 @@ import pytest
 from scipy.special import softmax
 
 from wbdc.ensemble import geometric_exponents
-from wbdc.ensemble.geometric_exponents import EQUALITY_PRIOR_VIDEOS, ExponentFits, fit_exponents
+from wbdc.ensemble.geometric_exponents import (
+    EQUALITY_PRIOR_VIDEOS,
+    ExponentFits,
+    factor_gaps,
+    fit_exponents,
+)
 from wbdc.ensemble.log_normalizer import LogNormalizer
 
 CLASSES = 7
@@ -51,6 +56,17 @@ def assert_maximum(
     assert (exponents >= 0).all()
     assert gradient.min() > -slope
     np.testing.assert_allclose(exponents * gradient, 0, atol=slope)
+
+
+def test_gaps_of_some_videos_are_contiguous():
+    """Else, every subset of a search copies them."""
+    factors, truth = similar_members(3, 100, 1.0)
+    rows = np.arange(0, 100, 7)
+    chosen = np.ascontiguousarray(np.stack(factors).transpose(0, 2, 1))[:, :, rows]
+    gaps = factor_gaps(chosen, truth[rows])
+    assert gaps.flags.c_contiguous
+    assert not gaps[:, truth[rows], np.arange(len(rows))].any()
+    np.testing.assert_allclose(np.diff(gaps, axis=1), np.diff(chosen, axis=1), atol=1e-5)
 
 
 @pytest.fixture

@@ -91,8 +91,7 @@ class ExponentFits:
         rows = self.row_sets[number]
         sample = spread_rows(rows, SAMPLE_VIDEOS)
         factors = np.stack([self.factors[i][sample].T for i in positions])
-        gaps = factors - factors[:, self.truth[sample], np.arange(len(sample))][:, None]
-        exponents, curvature = approximate_exponents(gaps)
+        exponents, curvature = approximate_exponents(factor_gaps(factors, self.truth[sample]))
         return exponents, curvature + _prior(len(positions), len(rows))
 
 
@@ -101,12 +100,21 @@ def fit_exponents(factors: Sequence[np.ndarray], truth: np.ndarray, rows: np.nda
     return ExponentFits(factors, truth, [rows]).run({0: np.arange(len(factors))})[0]
 
 
+def factor_gaps(factors: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Return the factors of each class minus that of the true class, (M, C, n), contiguous. They
+    have the same geometric means as the factors, with less rounding.
+
+    factors: (M, C, n) float32; truth: (n,) int.
+    """
+    true_factors = factors[:, truth, np.arange(len(truth))]
+    return np.subtract(factors, true_factors[:, None], order="C")
+
+
 def approximate_exponents(gaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return nearly the exponents of `ExponentFits`, (M,), and the curvature of the normalizer near
     them, (M, M).
 
-    gaps: (M, C, n) float32, the factors of each class minus that of the true class, which changes
-    no geometric mean and keeps rounding small. A few Newton steps, many times as fast as a fit of
+    gaps: (M, C, n) float32, from `factor_gaps`. A few Newton steps, many times as fast as a fit of
     all videos; negative exponents become 0.
     """
     count, _, rows = gaps.shape

@@ -12,7 +12,7 @@ from wbdc.ensemble.bootstrap import score_predictions
 from wbdc.ensemble.budget.search_rows import MAX_FITTED_ROWS, choose_search_rows
 from wbdc.ensemble.budget.subset_weights import Subset, SubsetWeights
 from wbdc.ensemble.geometric_choice import exceeds_error
-from wbdc.ensemble.geometric_exponents import approximate_exponents
+from wbdc.ensemble.geometric_exponents import approximate_exponents, factor_gaps
 from wbdc.ensemble.likelihood_weights import MIN_PROBABILITY, true_class_likelihoods
 from wbdc.ensemble.row_samples import spread_rows
 from wbdc.serve.blend import log_factors
@@ -58,9 +58,8 @@ class ApproximateScores:
             factors = log_factors(probabilities).astype(np.float32)
             self.factors = np.ascontiguousarray(factors.transpose(1, 2, 0))  # (M, K, n)
             learning = spread_rows(np.arange(len(rows)), MAX_SEARCH_VIDEOS)
-            factors = self.factors[:, :, learning]
-            true_factors = factors[:, self.search.truth[learning], np.arange(len(learning))]
-            self.learning_gaps = factors - true_factors[:, None]
+            learning_truth = self.search.truth[learning]
+            self.learning_gaps = factor_gaps(self.factors[:, :, learning], learning_truth)
 
     def scores(self, subsets: Sequence[Subset], threads: int = 1) -> list[float]:
         """Score subsets of members, rising positions, by so many threads. A batch is the same for
