@@ -1,6 +1,7 @@
 """Random predictions and made-up costs that several tests of ensembles share."""
 
 import numpy as np
+from scipy.special import softmax
 
 from wbdc.ensemble.budget.cost import Cost
 
@@ -34,6 +35,12 @@ def problem(
         truth,
         random.choice(["fold-0", "fold-1", "fold-2"], n),
     )
+
+
+def worse_than_chance(truth: np.ndarray, classes: int) -> np.ndarray:
+    """Probabilities (n, C) of a member that avoids the true classes."""
+    noise = np.random.default_rng(0).normal(size=(len(truth), classes))
+    return softmax(noise - 2 * (np.arange(classes) == truth[:, None]), axis=1)
 
 
 def posteriors(rare_signal: float, n: int = 1000, seed: int = 0) -> tuple:

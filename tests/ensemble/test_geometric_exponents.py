@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from ensemble_problems import worse_than_chance
 from scipy.special import softmax
 
 from wbdc.ensemble import geometric_exponents
@@ -25,11 +26,6 @@ def similar_members(count: int, videos: int, noise: float) -> tuple[list[np.ndar
     shared = 2.0 * np.eye(CLASSES)[truth] + random.normal(size=(videos, CLASSES))
     logits = shared + noise * random.normal(size=(count, videos, CLASSES))
     return list(np.log(softmax(logits, axis=2)).astype(np.float32)), truth
-
-
-def worse_than_chance(truth: np.ndarray) -> np.ndarray:
-    noise = np.random.default_rng(0).normal(size=(len(truth), CLASSES))
-    return np.log(softmax(noise - 2 * np.eye(CLASSES)[truth], axis=1))
 
 
 def fit_all(factors: list[np.ndarray], truth: np.ndarray) -> np.ndarray:
@@ -96,7 +92,8 @@ def test_fitted_exponents_maximize_the_likelihood(count, videos, noise):
 
 def test_members_worse_than_chance_have_the_exponent_0():
     factors, truth = similar_members(4, 400, 1.0)
-    mixed = [worse_than_chance(truth), *factors, worse_than_chance(truth)]
+    useless = np.log(worse_than_chance(truth, CLASSES))
+    mixed = [useless, *factors, useless]
     exponents = fit_all(mixed, truth)
     assert exponents[[0, -1]].tolist() == [0, 0]
     assert exponents[1:-1].min() > 0.1
@@ -151,29 +148,6 @@ def test_a_wrong_curvature_costs_evaluations_and_changes_no_result(scale, monkey
     monkeypatch.setattr(geometric_exponents, "approximate_exponents", scaled)
     assert_maximum(factors, truth, fit_all(factors, truth), slope=5e-4)
     assert few < len(rounds) - few < 60
-
-
-def test_a_step_that_lowers_no_value_is_not_taken():
-    """The function is (e - 0.5)² below 0.7 and steeper above, and the first curvature too small."""
-    values = []
-
-    def evaluate(point: np.ndarray) -> tuple[float, np.ndarray]:
-        gap = point.item() - 0.5
-        is_near = gap < 0.2
-        values.append(gap**2 if is_near else 0.04 + 40 * (gap - 0.2))
-        return values[-1], np.array([2 * gap if is_near else 40.0])
-
-    minimum = geometric_exponents._minimize(np.array([0.4]), np.array([[0.01]]))
-    point = next(minimum)
-    for _ in range(20):
-        try:
-            point = minimum.send(evaluate(point))
-        except StopIteration as end:
-            point = end.value
-            break
-    assert len(values) < 20
-    assert point.item() == pytest.approx(0.5, abs=1e-3)
-    assert values[1] > 100 * values[0]  # the first step is far too long
 
 
 def test_sets_are_evaluated_together_until_each_has_ended(rounds):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ensemble_problems import worse_than_chance
 from scipy.special import logsumexp, softmax
 
 from wbdc.core.errors import UsageFault
@@ -67,9 +68,8 @@ def test_the_normalizer_and_its_gradient_are_the_same_in_blocks_of_any_length(nu
 
 def test_folds_fitted_side_by_side_have_the_blends_of_one_fit_after_the_other(monkeypatch):
     members, truth = two_experts(500, 8)
-    noise = np.random.default_rng(0).normal(size=(500, 9))
-    worse_than_chance = softmax(noise - 2 * (np.arange(9) == truth[:, None]), axis=1)
-    members = np.concatenate([members, worse_than_chance[None].astype(np.float32)])
+    useless = worse_than_chance(truth, 9).astype(np.float32)
+    members = np.concatenate([members, useless[None]])
     folds = np.arange(500) % 3
     monkeypatch.setattr(geometric_weights, "MAX_FITTED_VIDEOS", 300)  # folds differ in their rows
     dropped = set()
@@ -114,9 +114,7 @@ def test_members_that_know_different_things_exclude_different_classes():
 
 def test_a_useless_member_is_dropped_and_the_others_alone_give_equal_bits():
     members, truth = two_experts(2000, 2)
-    noise = np.random.default_rng(0).normal(size=(2000, 9))
-    worse_than_chance = softmax(noise - 2 * (np.arange(9) == truth[:, None]), axis=1)
-    members = np.stack([members[0], worse_than_chance, members[1]])
+    members = np.stack([members[0], worse_than_chance(truth, 9), members[1]])
     fitted = learn_geometric_weights(members, truth)
     assert fitted.members == [0, 2]
     assert list(fitted.dropped) == [1]
