@@ -18,7 +18,7 @@ def file(tmp_path, monkeypatch):
 
 
 def next_process() -> None:
-    cached_scores._read_scores.cache_clear()
+    cached_scores._read_entries.cache_clear()
 
 
 def refuse() -> dict:
@@ -42,8 +42,9 @@ def test_a_score_is_computed_once_for_a_key(file):
         lambda line: "7",
         lambda line: "[" * 100_000,
         lambda line: json.dumps(["a", VALUES, [], "b"]),
+        lambda line: line.rstrip("\n") + " {}",
     ],
-    ids=["other digits", "cut", "a number", "deep", "longer"],
+    ids=["other digits", "cut", "a number", "deep", "a list", "longer"],
 )
 def test_a_damaged_line_only_costs_another_computation(file, damage):
     cached_score("a", lambda: VALUES)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -15,23 +14,19 @@ SCORES_FILE = "scores"
 def cached_score(key: str, compute: Callable[[], dict]) -> dict:
     """Return what `compute` returns, or returned for the same key in an earlier process.
 
-    key: a hash of all that determines the values; they are plain values for JSON.
+    key: a hash of all that determines the values, without spaces; they are plain values for JSON.
     """
     file = cache_file(SCORES_FILE)
-    scores = _read_scores(file)
-    if key not in scores:
-        scores[key] = values = compute()
-        append_to_cache(file, json.dumps([key, values, json_digest(key, values)]))
-    return scores[key]
+    entries = _read_entries(file)
+    digest, _, values = entries.get(key, "").partition(" ")
+    if digest != json_digest(key, values):  # unknown or damaged
+        values = json.dumps(compute())
+        entries[key] = f"{json_digest(key, values)} {values}"
+        append_to_cache(file, f"{key} {entries[key]}")
+    return json.loads(values)
 
 
 @cache
-def _read_scores(file: Path) -> dict[str, dict]:
-    """Read the scores by their keys, without damaged lines, whose hash differs."""
-    scores = {}
-    for line in read_cache(file):
-        with suppress(ValueError, TypeError, RecursionError):
-            key, values, digest = json.loads(line)
-            if digest == json_digest(key, values):
-                scores[key] = values
-    return scores
+def _read_entries(file: Path) -> dict[str, str]:
+    """Read {key: hash and values}, not parsed, since a command needs few of them."""
+    return {key: entry for key, _, entry in (line.partition(" ") for line in read_cache(file))}
